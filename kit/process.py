@@ -1,0 +1,72 @@
+"""A process from its start to its orderly end."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import structlog
+import uvloop
+
+log = structlog.get_logger(__name__)
+
+
+def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
+    """Runs a service on uvloop until SIGTERM or SIGINT.
+
+    Args:
+        main: serves until the event is set, then stops in order and returns.
+    """
+
+    async def supervised() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        await main(stop)
+        log.info("stopped")
+
+    uvloop.run(supervised())
+
+
+@asynccontextmanager
+async def background(task: Coroutine[Any, Any, None], name: str) -> AsyncIterator[None]:
+    """Runs a task beside the body, for as long as the body. A task that fails takes the body down with it: a process
+    without one of its parts is not half alive, it is restarted.
+    """
+    body = asyncio.current_task()
+    assert body is not None  # noqa: S101  for the type checker: a coroutine always runs in a task
+
+    def on_done(done: asyncio.Task[None]) -> None:
+        if not done.cancelled() and done.exception() is not None:
+            log.error("background task failed", task=name, exc_info=done.exception())
+            body.cancel()
+
+    running = asyncio.create_task(task, name=name)
+    running.add_done_callback(on_done)
+    try:
+        yield
+    finally:
+        running.remove_done_callback(on_done)
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+
+
+async def forever(step: Callable[[], Awaitable[None]], *, name: str, first_pause: float, longest_pause: float) -> None:
+    """Runs a step that is meant never to return, again and again: what it fails with is logged, and after a pause that
+    grows with each failure and starts anew after a quiet minute, it is tried again. Only cancellation ends it.
+    """
+    loop = asyncio.get_running_loop()
+    pause = first_pause
+    while True:
+        started = loop.time()
+        try:
+            await step()
+        except Exception as error:  # noqa: BLE001  the loop is what brings the part back, whatever took it away
+            log.warning("will try again", task=name, pause_seconds=pause, error=f"{type(error).__name__}: {error}")
+        if loop.time() - started > 60:  # noqa: PLR2004  a quiet minute
+            pause = first_pause
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, longest_pause)

@@ -1,0 +1,42 @@
+"""google.type and google.protobuf values as Python's, and back. Only servicers and clients use it."""
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Final
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from google.type.money_pb2 import Money as MoneyMessage
+
+from wallet.money import Money, MoneyError
+
+_NANOS: Final = Decimal(1_000_000_000)
+
+
+def money_from(message: MoneyMessage) -> Money:
+    """Exact.
+
+    Raises:
+        MoneyError: units and nanos differ in sign, nanos are out of range, or `Money` refuses the value.
+    """
+    if abs(message.nanos) >= _NANOS or message.units * message.nanos < 0:
+        raise MoneyError("units and nanos are not a google.type.Money")
+    return Money(message.units + message.nanos / _NANOS, message.currency_code)
+
+
+def money_to(money: Money) -> MoneyMessage:
+    """Exact: no currency has more than nine decimals."""
+    units = int(money.amount)
+    nanos = int((money.amount - units) * _NANOS)
+    return MoneyMessage(currency_code=money.currency, units=units, nanos=nanos)
+
+
+def time_from(message: Timestamp) -> datetime:
+    """In UTC, to the microsecond."""
+    return message.ToDatetime(tzinfo=UTC)
+
+
+def time_to(time: datetime) -> Timestamp:
+    """From an aware datetime."""
+    message = Timestamp()
+    message.FromDatetime(time)
+    return message

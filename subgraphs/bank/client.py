@@ -1,0 +1,218 @@
+"""The bank as its callers see it: typed values in and out, typed errors."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, Literal
+from uuid import UUID
+
+from kit import channel, wire
+from kit.status import from_status
+from protos.bank.v1 import bank_pb2, bank_pb2_grpc
+from wallet.errors import WalletError
+from wallet.money import Money
+
+SERVICE: Final = bank_pb2.DESCRIPTOR.services_by_name["BankService"].full_name
+
+_READS: Final = ("GetBalance", "GetTransfer", "BatchGetAccounts", "ListAccountVersions", "ListEvents")
+_WHAT: Final = "the bank"
+_KINDS: Final[dict[int, Literal["TRANSFER", "DEPOSIT"]]] = {
+    bank_pb2.TRANSFER_KIND_TRANSFER: "TRANSFER",
+    bank_pb2.TRANSFER_KIND_DEPOSIT: "DEPOSIT",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """An account now. `version` grows by one with every operation; `owner_id` is empty where nobody owns it."""
+
+    id: UUID
+    owner_id: str
+    balance: Money
+    version: int
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """A transfer that is done, or a deposit: one from a clearing account."""
+
+    id: UUID
+    kind: Literal["TRANSFER", "DEPOSIT"]
+    sender_id: UUID
+    recipient_id: UUID
+    amount: Money
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Posting:
+    """What an operation did to one account: the version and the balance that it left."""
+
+    account_id: UUID
+    version: int
+    balance_after: Money
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """A transfer with the caller's own side of it."""
+
+    transfer: Transfer
+    posting: Posting
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """A balance and the version of the account that it belongs to."""
+
+    amount: Money
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An operation, whole, as the topic tells it."""
+
+    transfer: Transfer
+    sender: Posting
+    recipient: Posting
+    descriptor: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class AccountVersion:
+    """How many operations an account has had."""
+
+    account_id: UUID
+    version: int
+
+
+class BankClient:
+    """Calls the bank in the name of the current call's caller (`kit.call.current`).
+
+    Every method raises the `WalletError` that the bank refused it with, Unavailable when the bank does not answer and
+    DeadlineExceeded when it does not in time. After these two the outcome of `transfer` and `deposit` is unknown, and
+    calling again with the same key is safe; reads are always safe to call again.
+    """
+
+    def __init__(self, stub: bank_pb2_grpc.BankServiceAsyncStub, *, timeout_seconds: float) -> None:
+        self._stub = stub
+        self._cap = timeout_seconds
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(cls, target: str, *, timeout_seconds: float = 5.0) -> AsyncIterator["BankClient"]:
+        """A client of the bank at a gRPC target; no call takes longer than the time-out. Connects when first called."""
+        async with channel.open_channel(target, SERVICE, _READS) as opened:
+            yield cls(bank_pb2_grpc.BankServiceStub(opened), timeout_seconds=timeout_seconds)
+
+    async def transfer(self, sender_id: UUID, recipient_id: UUID, amount: Money, idempotency_key: str) -> Receipt:
+        """Moves money once per key; the receipt carries the sender's side."""
+        request = bank_pb2.TransferMoneyRequest(
+            sender_id=str(sender_id),
+            recipient_id=str(recipient_id),
+            amount=wire.money_to(amount),
+            idempotency_key=idempotency_key,
+        )
+        response = await channel.unary(self._stub.TransferMoney, request, cap_seconds=self._cap, what=_WHAT)
+        balance = wire.money_from(response.sender_balance)
+        return Receipt(_transfer(response.transfer), Posting(sender_id, response.sender_version, balance))
+
+    async def deposit(
+        self,
+        account_id: UUID,
+        amount: Money,
+        idempotency_key: str,
+        descriptor: Mapping[str, str],
+    ) -> Receipt:
+        """Credits the account once per key, for services; the receipt carries the account's side."""
+        request = bank_pb2.DepositMoneyRequest(
+            account_id=str(account_id),
+            amount=wire.money_to(amount),
+            idempotency_key=idempotency_key,
+            descriptor=dict(descriptor),
+        )
+        response = await channel.unary(self._stub.DepositMoney, request, cap_seconds=self._cap, what=_WHAT)
+        balance = wire.money_from(response.account_balance)
+        return Receipt(_transfer(response.transfer), Posting(account_id, response.account_version, balance))
+
+    async def balance(self, account_id: UUID) -> Balance:
+        """The balance now."""
+        request = bank_pb2.GetBalanceRequest(account_id=str(account_id))
+        response = await channel.unary(self._stub.GetBalance, request, cap_seconds=self._cap, what=_WHAT)
+        return Balance(wire.money_from(response.balance), response.version)
+
+    async def get_transfer(self, transfer_id: UUID) -> Transfer:
+        """One transfer from or to an account of the caller."""
+        request = bank_pb2.GetTransferRequest(id=str(transfer_id))
+        response = await channel.unary(self._stub.GetTransfer, request, cap_seconds=self._cap, what=_WHAT)
+        return _transfer(response.transfer)
+
+    async def accounts(self, ids: Sequence[UUID]) -> dict[UUID, Account | WalletError]:
+        """Each account, or why the caller does not get it."""
+        request = bank_pb2.BatchGetAccountsRequest(ids=map(str, ids))
+        response = await channel.unary(self._stub.BatchGetAccounts, request, cap_seconds=self._cap, what=_WHAT)
+        return {
+            UUID(result.key): _account(result.value) if result.HasField("value") else from_status(result.error)
+            for result in response.results
+        }
+
+    async def account(self, account_id: UUID) -> Account:
+        """One account."""
+        found = (await self.accounts([account_id]))[account_id]
+        if isinstance(found, WalletError):
+            raise found
+        return found
+
+    async def account_versions(self, page_size: int = 1_000) -> AsyncIterator[list[AccountVersion]]:
+        """Every account's version, page by page, for services."""
+        after = ""
+        while True:
+            request = bank_pb2.ListAccountVersionsRequest(page_size=page_size, after_account_id=after)
+            page = await channel.unary(self._stub.ListAccountVersions, request, cap_seconds=self._cap, what=_WHAT)
+            yield [AccountVersion(UUID(account.account_id), account.version) for account in page.accounts]
+            after = page.next_after_account_id
+            if not after:
+                return
+
+    async def events(self, account_id: UUID, after_version: int, page_size: int = 1_000) -> list[Event]:
+        """The account's next operations after a version, in order, for services; fewer than a page means no more."""
+        request = bank_pb2.ListEventsRequest(
+            account_id=str(account_id),
+            after_version=after_version,
+            page_size=page_size,
+        )
+        response = await channel.unary(self._stub.ListEvents, request, cap_seconds=self._cap, what=_WHAT)
+        return [
+            Event(_transfer(event.transfer), _posting(event.sender), _posting(event.recipient), dict(event.descriptor))
+            for event in response.events
+        ]
+
+
+def _account(message: bank_pb2.Account) -> Account:
+    return Account(
+        UUID(message.id),
+        message.owner_id,
+        wire.money_from(message.balance),
+        message.version,
+        wire.time_from(message.created_at),
+        wire.time_from(message.updated_at),
+    )
+
+
+def _transfer(message: bank_pb2.Transfer) -> Transfer:
+    return Transfer(
+        UUID(message.id),
+        _KINDS[message.kind],
+        UUID(message.sender_id),
+        UUID(message.recipient_id),
+        wire.money_from(message.amount),
+        wire.time_from(message.created_at),
+    )
+
+
+def _posting(message: bank_pb2.Posting) -> Posting:
+    return Posting(UUID(message.account_id), message.version, wire.money_from(message.balance_after))

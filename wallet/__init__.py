@@ -1,0 +1,1 @@
+"""The vocabulary that every part of the system shares: values only, no input or output."""
