@@ -52,7 +52,7 @@ def from_status(status: status_pb2.Status) -> WalletError:
 
 def from_rpc_error(error: grpc.aio.AioRpcError, what: str) -> WalletError:
     """The typed error behind a failed call; a failure of the way there is one of `what`."""
-    status = rpc_status.from_call(error)
+    status = rpc_status.from_call(error)  # type: ignore[arg-type]  # it has all of a Call that is read
     if status is not None:
         return from_status(status)
     match error.code():

@@ -118,6 +118,16 @@ class AccountNotFound(WalletError):
 
 
 @dataclass
+class AccountClosed(WalletError):
+    """The account is closed for good: it neither pays nor is paid."""
+
+    reason = "ACCOUNT_CLOSED"
+    code = Code.FAILED_PRECONDITION
+    template = "the account {account_id} is closed"
+    account_id: str
+
+
+@dataclass
 class TransferNotFound(WalletError):
     """There is no such transfer, or the caller owns neither side: which of the two is not told."""
 

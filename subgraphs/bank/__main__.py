@@ -1,0 +1,63 @@
+"""The bank's process: `python -m subgraphs.bank`."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from functools import partial
+
+from aiokafka import AIOKafkaProducer
+from pydantic import Field
+
+from kit import logs, process
+from kit.admin import admin_app, http_server
+from kit.principal import Verifier
+from kit.server import grpc_server
+from kit.settings import Address, AuthSettings, LogSettings
+from subgraphs.bank.ledger import Ledger
+from subgraphs.bank.outbox import Relay
+from subgraphs.bank.repository import Reader, open_pool
+from subgraphs.bank.service import Bank
+from subgraphs.bank.servicer import SERVICE, BankServicer
+
+
+class Settings(AuthSettings, LogSettings):
+    """What the bank needs to know; each field is the environment variable of its name."""
+
+    bank_database_url: str = Field(description="postgresql://…")
+    bank_database_connections: int = Field(20, description="at most, of this process")
+    bank_grpc_listen: Address = "127.0.0.1:50051"
+    bank_admin_listen: Address = "127.0.0.1:9101"
+    kafka_bootstrap_servers: str = Field(description="host:port, or several with commas")
+
+
+async def serve(settings: Settings, stop: asyncio.Event) -> None:
+    """Serves until `stop` is set."""
+    producer = partial(
+        AIOKafkaProducer,
+        bootstrap_servers=settings.kafka_bootstrap_servers,
+        client_id="bank",
+        enable_idempotence=True,
+        acks="all",
+        request_timeout_ms=10_000,
+    )
+    async with AsyncExitStack() as stack:
+        pool = await stack.enter_async_context(
+            open_pool(settings.bank_database_url, max_size=settings.bank_database_connections),
+        )
+        reader = Reader(pool)
+        relay = Relay(pool, producer)
+        servicer = BankServicer(Bank(Ledger(pool, on_commit=relay.wake), reader))
+        relaying = process.forever(relay.run, name="relay", first_pause=0.1, longest_pause=2.0)
+        await stack.enter_async_context(process.background(relaying, "relay"))
+        admin = admin_app({"database": reader.ping})
+        await stack.enter_async_context(http_server(admin, settings.bank_admin_listen))
+        verifier = Verifier.from_settings(settings)
+        await stack.enter_async_context(
+            grpc_server(settings.bank_grpc_listen, verifier, {SERVICE: servicer.register}),
+        )
+        await stop.wait()
+
+
+if __name__ == "__main__":
+    settings = Settings()
+    logs.configure("bank", settings)
+    process.run(partial(serve, settings))

@@ -1,0 +1,123 @@
+"""Outbox rows to Kafka: at least once, in order within a leader's term."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+import asyncpg
+import structlog
+from aiokafka import AIOKafkaProducer
+
+from asyncapi.models.topup_event import Posting as TopUpPosting
+from asyncapi.models.topup_event import TopUpEvent
+from asyncapi.models.transfer_event import Posting, TransferEvent
+from subgraphs.bank import metrics
+from subgraphs.bank.domain import Entry, Kind, Operation
+from subgraphs.bank.repository import Outbox
+
+log = structlog.get_logger(__name__)
+
+TOPIC: Final = "wallet.operations"
+
+_BATCH: Final = 500
+_POLL_SECONDS: Final = 1.0
+"""How long a row that nobody announced may wait, and how often a leader's session is heard of."""
+
+
+class Relay:
+    """Publishes what is committed and forgets it when the broker has confirmed it.
+
+    One relay leads among the replicas; the others stand by. A row goes out again when its leader is lost between the
+    broker's confirmation and the removal: readers tell by the account's version that they have seen it.
+    """
+
+    def __init__(self, pool: asyncpg.Pool, producer: Callable[[], AIOKafkaProducer]) -> None:
+        """Args:
+        pool: of connections to the ledger's database; one is held while leading or standing by.
+        producer: makes an idempotent producer that waits for all replicas.
+        """
+        self._pool = pool
+        self._producer = producer
+        self._wake = asyncio.Event()
+
+    def wake(self) -> None:
+        """Says that there is something to publish. Never blocks."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Stands by until nobody else leads, then publishes until something fails, which it raises."""
+        async with Outbox.lead(self._pool) as outbox:
+            if outbox is None:
+                metrics.OUTBOX_BACKLOG.set(0)
+                await asyncio.sleep(_POLL_SECONDS)
+                return
+            log.info("leading the outbox")
+            async with self._producer() as producer:
+                while True:
+                    await self._publish(outbox, producer)
+
+    async def _publish(self, outbox: Outbox, producer: AIOKafkaProducer) -> None:
+        self._wake.clear()
+        rows = await outbox.next(_BATCH)
+        if not rows:
+            metrics.OUTBOX_BACKLOG.set(0)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), _POLL_SECONDS)
+            return
+        confirmations = [await _send(producer, operation) for _, operation in rows]
+        await asyncio.gather(*confirmations)
+        await outbox.remove([row_id for row_id, _ in rows])
+        metrics.EVENTS_PUBLISHED.inc(len(rows))
+        metrics.OUTBOX_BACKLOG.set(await outbox.backlog() if len(rows) == _BATCH else 0)
+
+
+async def _send(producer: AIOKafkaProducer, operation: Operation) -> "asyncio.Future[object]":
+    """Hands one event to the producer, in CloudEvents binary mode; the future is the broker's confirmation."""
+    event = event_of(operation)
+    headers = {
+        "ce_specversion": "1.0",
+        "ce_id": str(event.transfer_id),
+        "ce_source": "/wallet/bank",
+        "ce_type": "wallet.transfer.completed" if isinstance(event, TransferEvent) else "wallet.topup.completed",
+        "ce_time": event.occurred_at.isoformat(),
+        "content-type": "application/json",
+    }
+    confirmation: asyncio.Future[object] = await producer.send(
+        TOPIC,
+        value=event.model_dump_json(by_alias=True, exclude_none=True).encode(),
+        key=str(event.sender.account_id).encode(),
+        headers=[(name, value.encode()) for name, value in headers.items()],
+    )
+    return confirmation
+
+
+def event_of(operation: Operation) -> TransferEvent | TopUpEvent:
+    """The operation as the topic tells it."""
+    transfer = operation.transfer
+
+    def posting(entry: Entry) -> dict[str, object]:
+        return {
+            "account_id": entry.account_id,
+            "version": entry.version,
+            "balance_after": str(entry.balance_after),
+        }
+
+    if transfer.kind is Kind.TRANSFER:
+        return TransferEvent(
+            transfer_id=transfer.id,
+            occurred_at=transfer.created_at,
+            amount=str(transfer.amount),
+            currency=transfer.amount.currency,
+            sender=Posting.model_validate(posting(operation.sender)),
+            recipient=Posting.model_validate(posting(operation.recipient)),
+        )
+    return TopUpEvent(
+        transfer_id=transfer.id,
+        occurred_at=transfer.created_at,
+        amount=str(transfer.amount),
+        currency=transfer.amount.currency,
+        sender=TopUpPosting.model_validate(posting(operation.sender)),
+        recipient=TopUpPosting.model_validate(posting(operation.recipient)),
+        descriptor=dict(transfer.descriptor) or None,
+    )

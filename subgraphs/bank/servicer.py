@@ -1,0 +1,199 @@
+"""Proto to domain and back, nothing else."""
+
+# ruff: noqa: D102, N802  the methods are bank.proto's, which names and documents them
+from typing import Any, Final
+from uuid import UUID
+
+import grpc
+from google.type.money_pb2 import Money as MoneyMessage
+
+from kit import call, status, wire
+from protos.bank.v1 import bank_pb2, bank_pb2_grpc
+from subgraphs.bank.domain import Account, Entry, Kind, Operation
+from subgraphs.bank.service import Bank
+from wallet.errors import AccountNotFound, InvalidInput
+from wallet.money import Money, MoneyError
+
+SERVICE: Final = bank_pb2.DESCRIPTOR.services_by_name["BankService"].full_name
+
+_PAGE_SIZE: Final = 1_000
+_MAX_PAGE_SIZE: Final = 10_000
+_MAX_KEYS: Final = 1_000
+_KINDS: Final = {
+    Kind.TRANSFER: bank_pb2.TRANSFER_KIND_TRANSFER,
+    Kind.DEPOSIT: bank_pb2.TRANSFER_KIND_DEPOSIT,
+}
+
+
+class BankServicer(bank_pb2_grpc.BankServiceServicer):
+    """`bank.proto`, served. Errors are raised as they are; `kit.server` makes statuses of them."""
+
+    def __init__(self, bank: Bank) -> None:
+        self._bank = bank
+
+    def register(self, server: grpc.aio.Server) -> None:
+        """Adds the service to a server."""
+        bank_pb2_grpc.add_BankServiceServicer_to_server(self, server)
+
+    async def TransferMoney(
+        self,
+        request: bank_pb2.TransferMoneyRequest,
+        context: Any,  # noqa: ARG002
+    ) -> bank_pb2.TransferMoneyResponse:
+        operation = await self._bank.transfer(
+            call.principal(),
+            _id("senderId", request.sender_id),
+            _id("recipientId", request.recipient_id),
+            _amount(request.amount),
+            request.idempotency_key,
+        )
+        return bank_pb2.TransferMoneyResponse(
+            transfer=_transfer(operation),
+            sender_version=operation.sender.version,
+            sender_balance=wire.money_to(operation.sender.balance_after),
+        )
+
+    async def DepositMoney(
+        self,
+        request: bank_pb2.DepositMoneyRequest,
+        context: Any,  # noqa: ARG002
+    ) -> bank_pb2.DepositMoneyResponse:
+        operation = await self._bank.deposit(
+            call.principal(),
+            _id("accountId", request.account_id),
+            _amount(request.amount),
+            request.idempotency_key,
+            dict(request.descriptor),
+        )
+        return bank_pb2.DepositMoneyResponse(
+            transfer=_transfer(operation),
+            account_version=operation.recipient.version,
+            account_balance=wire.money_to(operation.recipient.balance_after),
+        )
+
+    async def GetBalance(
+        self,
+        request: bank_pb2.GetBalanceRequest,
+        context: Any,  # noqa: ARG002
+    ) -> bank_pb2.GetBalanceResponse:
+        account = await self._bank.account(call.principal(), _id("accountId", request.account_id))
+        return bank_pb2.GetBalanceResponse(balance=wire.money_to(account.balance), version=account.version)
+
+    async def GetTransfer(
+        self,
+        request: bank_pb2.GetTransferRequest,
+        context: Any,  # noqa: ARG002
+    ) -> bank_pb2.GetTransferResponse:
+        operation = await self._bank.operation(call.principal(), _id("id", request.id))
+        return bank_pb2.GetTransferResponse(transfer=_transfer(operation))
+
+    async def BatchGetAccounts(
+        self,
+        request: bank_pb2.BatchGetAccountsRequest,
+        context: Any,  # noqa: ARG002
+    ) -> bank_pb2.BatchGetAccountsResponse:
+        if len(request.ids) > _MAX_KEYS:
+            raise InvalidInput.of("ids", f"must be at most {_MAX_KEYS}")
+        keys = {key: _id("ids", key) for key in request.ids}
+        found = await self._bank.accounts(call.principal(), list(keys.values()))
+        return bank_pb2.BatchGetAccountsResponse(
+            results=[
+                bank_pb2.BatchGetAccountsResponse.Result(key=key, value=_account(found[id_]))
+                if id_ in found
+                else bank_pb2.BatchGetAccountsResponse.Result(
+                    key=key,
+                    error=status.to_status(AccountNotFound(str(id_))),
+                )
+                for key, id_ in keys.items()
+            ],
+        )
+
+    async def ListAccountVersions(
+        self,
+        request: bank_pb2.ListAccountVersionsRequest,
+        context: Any,  # noqa: ARG002
+    ) -> bank_pb2.ListAccountVersionsResponse:
+        limit = _page_size(request.page_size)
+        after = _id("afterAccountId", request.after_account_id) if request.after_account_id else None
+        versions = await self._bank.versions(call.principal(), after, limit)
+        return bank_pb2.ListAccountVersionsResponse(
+            accounts=[
+                bank_pb2.ListAccountVersionsResponse.AccountVersion(account_id=str(id_), version=version)
+                for id_, version in versions
+            ],
+            next_after_account_id=str(versions[-1][0]) if len(versions) == limit else "",
+        )
+
+    async def ListEvents(
+        self,
+        request: bank_pb2.ListEventsRequest,
+        context: Any,  # noqa: ARG002
+    ) -> bank_pb2.ListEventsResponse:
+        operations = await self._bank.operations(
+            call.principal(),
+            _id("accountId", request.account_id),
+            request.after_version,
+            _page_size(request.page_size),
+        )
+        return bank_pb2.ListEventsResponse(
+            events=[
+                bank_pb2.Event(
+                    transfer=_transfer(operation),
+                    sender=_posting(operation.sender),
+                    recipient=_posting(operation.recipient),
+                    descriptor=dict(operation.transfer.descriptor),
+                )
+                for operation in operations
+            ],
+        )
+
+
+def _id(field: str, text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        raise InvalidInput.of(field, "must be a UUID") from None
+
+
+def _amount(message: MoneyMessage) -> Money:
+    try:
+        return wire.money_from(message)
+    except MoneyError as error:
+        raise InvalidInput.of("amount", str(error)) from None
+
+
+def _page_size(requested: int) -> int:
+    if not 0 <= requested <= _MAX_PAGE_SIZE:
+        raise InvalidInput.of("pageSize", f"must be 1 to {_MAX_PAGE_SIZE}, or 0 for {_PAGE_SIZE}")
+    return requested or _PAGE_SIZE
+
+
+def _account(account: Account) -> bank_pb2.Account:
+    return bank_pb2.Account(
+        id=str(account.id),
+        owner_id=account.owner_id or "",
+        balance=wire.money_to(account.balance),
+        version=account.version,
+        created_at=wire.time_to(account.created_at),
+        updated_at=wire.time_to(account.updated_at),
+    )
+
+
+def _transfer(operation: Operation) -> bank_pb2.Transfer:
+    transfer = operation.transfer
+    return bank_pb2.Transfer(
+        id=str(transfer.id),
+        kind=_KINDS[transfer.kind],
+        sender_id=str(transfer.sender_id),
+        recipient_id=str(transfer.recipient_id),
+        amount=wire.money_to(transfer.amount),
+        created_at=wire.time_to(transfer.created_at),
+    )
+
+
+def _posting(entry: Entry) -> bank_pb2.Posting:
+    return bank_pb2.Posting(
+        account_id=str(entry.account_id),
+        version=entry.version,
+        balance_after=wire.money_to(entry.balance_after),
+    )

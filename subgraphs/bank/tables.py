@@ -1,0 +1,107 @@
+"""The ledger's tables. Alembic's migrations make them; a test proves that the two agree.
+
+There are no foreign keys: rows are written only by the batch that holds the locks of the accounts they name, and each
+key would cost an index look-up a row. The integrity proof and the append-only triggers guard what keys would.
+"""
+
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Identity,
+    Index,
+    LargeBinary,
+    MetaData,
+    Numeric,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+metadata: Final = MetaData()
+
+_money: Final = Numeric(22, 4)
+_time: Final = DateTime(timezone=True)
+_now: Final = text("now()")
+
+accounts: Final = Table(
+    "accounts",
+    metadata,
+    Column("id", Uuid, primary_key=True, server_default=text("uuidv7()")),
+    Column("owner_id", Text, comment="the user's id; null: nobody's"),
+    Column("currency", Text, nullable=False, server_default="RUB"),
+    Column("status", Text, nullable=False, server_default="OPEN"),
+    Column(
+        "opening_balance", _money, nullable=False, server_default="0", comment="set by trigger to the balance inserted"
+    ),
+    Column("balance", _money, nullable=False, server_default="0"),
+    Column("min_balance", _money, server_default="0", comment="null: unbounded, for clearing accounts"),
+    Column("version", BigInteger, nullable=False, server_default="0", comment="operations so far"),
+    Column("created_at", _time, nullable=False, server_default=_now),
+    Column("updated_at", _time, nullable=False, server_default=_now),
+    CheckConstraint("balance >= min_balance", name="accounts_min_balance"),
+    CheckConstraint("status IN ('OPEN', 'CLOSED')", name="accounts_status"),
+    CheckConstraint("currency ~ '^[A-Z]{3}$'", name="accounts_currency"),
+    Index("accounts_owner", "owner_id"),
+    # Room on each page for the next version of a row, and no index on a column that changes: updates stay heap-only.
+    postgresql_with={"fillfactor": 50},
+)
+
+transfers: Final = Table(
+    "transfers",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("sender_id", Uuid, nullable=False),
+    Column("recipient_id", Uuid, nullable=False),
+    Column("amount", _money, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("status", Text, nullable=False, server_default="COMPLETED"),
+    Column("created_at", _time, nullable=False),
+    Column("idempotency_key", Text, nullable=False, comment="not unique: scopes differ"),
+    Column("sender_version", BigInteger, nullable=False, comment="with sender_id, the key of its entry"),
+    Column("recipient_version", BigInteger, nullable=False, comment="with recipient_id, the key of its entry"),
+    Column("descriptor", JSONB, comment="the depositor's words, opaque here"),
+    CheckConstraint("kind IN ('TRANSFER', 'DEPOSIT')", name="transfers_kind"),
+    CheckConstraint("status = 'COMPLETED'", name="transfers_status"),
+    CheckConstraint("amount > 0", name="transfers_amount"),
+    CheckConstraint("sender_id <> recipient_id", name="transfers_two_accounts"),
+)
+
+entries: Final = Table(
+    "entries",
+    metadata,
+    Column("account_id", Uuid, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("transfer_id", Uuid, nullable=False),
+    Column("amount", _money, nullable=False, comment="signed; the two of a transfer net to zero"),
+    Column("balance_after", _money, nullable=False),
+    PrimaryKeyConstraint("account_id", "version"),
+    CheckConstraint("version > 0", name="entries_version"),
+)
+
+idempotency_keys: Final = Table(
+    "idempotency_keys",
+    metadata,
+    Column("principal", Text, nullable=False, comment="issuer|subject, or the constant of a service's operation"),
+    Column("operation", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("fingerprint", LargeBinary, nullable=False),
+    Column("transfer_id", Uuid, comment="the outcome, when it was made"),
+    Column("refusal", JSONB, comment="the outcome, when it was refused: reason and metadata"),
+    PrimaryKeyConstraint("principal", "operation", "key"),
+    CheckConstraint("num_nonnulls(transfer_id, refusal) = 1", name="idempotency_keys_outcome"),
+)
+
+outbox: Final = Table(
+    "outbox",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True, comment="taken under the account locks"),
+    Column("transfer_id", Uuid, nullable=False),
+)
