@@ -1,0 +1,1 @@
+"""The front door: one graph and one REST API over the services."""

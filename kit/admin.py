@@ -20,10 +20,16 @@ _GRACE_SECONDS: Final = 5
 
 
 def admin_app(checks: Mapping[str, Check]) -> FastAPI:
+    """The admin interface of a process that serves something else: health and metrics."""
+    app = FastAPI(openapi_url=None)
+    add_health(app, checks)
+    return app
+
+
+def add_health(app: FastAPI, checks: Mapping[str, Check]) -> None:
     """`/health/live`: the process runs. `/health/ready`: every dependency answers, or 503 with the ones that do not.
     `/metrics`: Prometheus text.
     """
-    app = FastAPI(openapi_url=None)
 
     @app.get("/health/live")
     async def live() -> dict[str, str]:
@@ -39,8 +45,6 @@ def admin_app(checks: Mapping[str, Check]) -> FastAPI:
     @app.get("/metrics")
     async def metrics() -> Response:
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
-
-    return app
 
 
 async def readiness(checks: Mapping[str, Check]) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Calling another service: a channel that reconnects fast, and calls that carry who asks and how long there is."""
 
 import json
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from typing import Final, TypeVar
 
 import grpc
@@ -84,7 +84,7 @@ async def stream(
     request: Request,
     *,
     what: str,
-) -> AsyncIterator[Response]:
+) -> AsyncGenerator[Response, None]:
     """The responses of one streaming call; closing the iterator cancels the call.
 
     Raises:

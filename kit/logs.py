@@ -49,3 +49,4 @@ def configure(service: str, settings: LogSettings) -> None:
     root.setLevel(settings.log_level)
     # aiokafka tells at ERROR, several times a second, what the reconnecting caller tells once.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)

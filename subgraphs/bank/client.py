@@ -98,7 +98,7 @@ class BankClient:
     calling again with the same key is safe; reads are always safe to call again.
     """
 
-    def __init__(self, stub: bank_pb2_grpc.BankServiceAsyncStub, *, timeout_seconds: float) -> None:
+    def __init__(self, stub: "bank_pb2_grpc.BankServiceAsyncStub", *, timeout_seconds: float) -> None:
         self._stub = stub
         self._cap = timeout_seconds
 

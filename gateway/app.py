@@ -1,0 +1,111 @@
+"""The gateway as one ASGI app."""
+
+from http import HTTPStatus
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, HTMLResponse
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
+from starlette.routing import Route, WebSocketRoute
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
+from subgraphs.analytics.client import AnalyticsClient
+
+from gateway import pages
+from gateway.errors import make_problem, problem
+from gateway.graphql import GraphView, build_schema
+from gateway.middleware import BodyLimitMiddleware, CallMiddleware, problem_response
+from gateway.rest import UnsupportedMediaTypeError, rest_routes
+from kit.admin import add_health
+from kit.principal import Verifier
+from subgraphs.bank.client import BankClient
+from wallet.errors import FieldViolation, InternalError, InvalidInput, WalletError
+
+log = structlog.get_logger(__name__)
+
+
+def build_app(
+    bank: BankClient,
+    analytics: AnalyticsClient,
+    verifier: Verifier,
+    *,
+    cors_origins: list[str],
+    body_limit_bytes: int,
+    timeout_seconds: float,
+) -> ASGIApp:
+    """REST, the graph, the pages and health, over the services.
+
+    Args:
+        bank: of the bank.
+        analytics: of analytics.
+        verifier: of callers' tokens.
+        cors_origins: the origins whose pages may call; `*` for all.
+        body_limit_bytes: the largest body taken.
+        timeout_seconds: the longest that a request may take; streams have no limit.
+    """
+    app = FastAPI(openapi_url=None)
+    _add_errors(app)
+    _add_pages(app)
+    add_health(app, {})
+    app.include_router(rest_routes(bank, analytics))
+    graph = GraphView(build_schema(), bank, analytics, verifier, allowed_origins=cors_origins)
+    app.router.routes += [Route("/graphql", graph), WebSocketRoute("/graphql", graph)]
+
+    guarded: ASGIApp = BodyLimitMiddleware(app, body_limit_bytes)
+    guarded = CallMiddleware(guarded, verifier, timeout_seconds)
+    return CORSMiddleware(
+        guarded,
+        allow_origins=cors_origins,
+        allow_methods=["GET", "POST"],
+        allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-Request-Id"],
+        expose_headers=["Location", "Retry-After", "X-Request-Id"],
+    )
+
+
+def _add_pages(app: FastAPI) -> None:
+    @app.get("/docs")
+    async def docs() -> HTMLResponse:
+        return HTMLResponse(pages.REST_DOCS)
+
+    @app.get("/openapi.yaml")
+    async def openapi() -> FileResponse:
+        return FileResponse(pages.OPENAPI, media_type="application/yaml")
+
+    app.mount("/assets", StaticFiles(directory=pages.VENDOR))
+
+
+def _add_errors(app: FastAPI) -> None:
+    @app.exception_handler(WalletError)
+    async def expected(_: Request, error: WalletError) -> Response:
+        return problem_response(*problem(error))
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> Response:
+        # The messages name rules, never the values that broke them.
+        violations = tuple(FieldViolation(_field(each["loc"]), each["msg"]) for each in error.errors())
+        return problem_response(*problem(InvalidInput(violations)))
+
+    @app.exception_handler(UnsupportedMediaTypeError)
+    async def not_json(_: Request, __: UnsupportedMediaTypeError) -> Response:
+        status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+        return problem_response(make_problem(status, "UNSUPPORTED_MEDIA_TYPE", "send application/json"), {})
+
+    @app.exception_handler(HTTPException)
+    async def http(_: Request, error: HTTPException) -> Response:
+        status = HTTPStatus(error.status_code)
+        body = make_problem(status, status.name, error.detail)
+        return problem_response(body, dict(error.headers or {}))
+
+    @app.exception_handler(Exception)
+    async def unexpected(_: Request, error: Exception) -> Response:
+        log.error("unexpected error", exc_info=error)
+        return problem_response(*problem(InternalError()))
+
+
+def _field(location: tuple[str | int, ...]) -> str:
+    """`("body", "amount")` is `amount`; a body that is no JSON is `body`."""
+    names = [str(part) for part in location[1:] if isinstance(part, str)]
+    return ".".join(names) or str(location[0])

@@ -1,0 +1,75 @@
+"""What each error is over HTTP and in the graph: the one table of both."""
+
+from http import HTTPStatus
+from typing import Any, Final
+
+from graphql import GraphQLError
+
+from kit import call
+from openapi.models import FieldProblem, Problem
+from wallet.errors import Code, InsufficientFunds, InternalError, InvalidInput, WalletError
+
+STATUS: Final[dict[Code, HTTPStatus]] = {
+    Code.INVALID_ARGUMENT: HTTPStatus.BAD_REQUEST,
+    Code.FAILED_PRECONDITION: HTTPStatus.BAD_REQUEST,
+    Code.UNAUTHENTICATED: HTTPStatus.UNAUTHORIZED,
+    Code.PERMISSION_DENIED: HTTPStatus.FORBIDDEN,
+    Code.NOT_FOUND: HTTPStatus.NOT_FOUND,
+    Code.ALREADY_EXISTS: HTTPStatus.UNPROCESSABLE_ENTITY,
+    Code.RESOURCE_EXHAUSTED: HTTPStatus.TOO_MANY_REQUESTS,
+    Code.INTERNAL: HTTPStatus.INTERNAL_SERVER_ERROR,
+    Code.UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
+    Code.DEADLINE_EXCEEDED: HTTPStatus.GATEWAY_TIMEOUT,
+}
+
+_RETRY_AFTER_SECONDS: Final = 1
+_RETRY_LATER: Final = frozenset({Code.RESOURCE_EXHAUSTED, Code.UNAVAILABLE})
+
+
+def problem(error: WalletError) -> tuple[Problem, dict[str, str]]:
+    """The RFC 9457 problem that an error is, and the headers that go with it."""
+    status = STATUS[error.code]
+    body = make_problem(status, error.reason, error.message)
+    headers = {}
+    if isinstance(error, InvalidInput):
+        body.fields = [FieldProblem(field=each.field, message=each.message) for each in error.violations]
+    if isinstance(error, InsufficientFunds):
+        body.needed, body.available, body.currency = error.needed, error.available, error.currency
+    if error.code in _RETRY_LATER:
+        headers["Retry-After"] = str(_RETRY_AFTER_SECONDS)
+    if error.code is Code.UNAUTHENTICATED:
+        headers["WWW-Authenticate"] = "Bearer"
+    return body, headers
+
+
+def make_problem(status: HTTPStatus, code: str, detail: str) -> Problem:
+    """A problem of a status and a stable code."""
+    return Problem(
+        type=f"urn:wallet:problem:{code.lower().replace('_', '-')}",
+        title=status.phrase,
+        status=status,
+        detail=detail,
+        code=code,
+        request_id=call.current.get().request_id,
+    )
+
+
+def graphql_error(error: GraphQLError) -> GraphQLError:
+    """The same error with a stable `extensions.code` and the request's id; what is not for the caller is hidden."""
+    extensions: dict[str, Any] = {"code": "INVALID_GRAPHQL", "requestId": call.current.get().request_id}
+    message = error.message
+    cause = error.original_error
+    if cause is not None:
+        expected = cause if isinstance(cause, WalletError) else InternalError()
+        extensions["code"] = expected.reason
+        message = expected.message
+        if isinstance(expected, InvalidInput):
+            extensions["fields"] = [{"field": each.field, "message": each.message} for each in expected.violations]
+    return GraphQLError(
+        message,
+        nodes=error.nodes,
+        source=error.source,
+        positions=error.positions,
+        path=error.path,
+        extensions=extensions,
+    )

@@ -1,0 +1,120 @@
+"""Around every request, as plain ASGI: its id and its caller, its deadline, its size, its line in the log."""
+
+import time
+from http import HTTPStatus
+from typing import Any, Final
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway.errors import make_problem, problem
+from kit import call
+from kit.call import Call
+from kit.principal import Verifier
+from wallet.errors import WalletError
+
+log = structlog.get_logger(__name__)
+
+_CLOSED_BY_CLIENT: Final = 499
+
+
+def problem_response(body: Any, headers: dict[str, str]) -> Response:
+    """A problem as a response."""
+    content = body.model_dump_json(by_alias=True, exclude_none=True)
+    return Response(content, body.status, headers, media_type="application/problem+json")
+
+
+class CallMiddleware:
+    """Gives each request its `Call`: an id that comes back as `X-Request-Id`, the verified caller where there is a
+    token, and a deadline. Logs one line when it is over. A token that is not valid is refused here, for every route.
+    """
+
+    def __init__(self, app: ASGIApp, verifier: Verifier, timeout_seconds: float) -> None:
+        self._app = app
+        self._verifier = verifier
+        self._timeout = timeout_seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: D102  ASGI
+        if scope["type"] not in {"http", "websocket"}:
+            await self._app(scope, receive, send)
+            return
+        started = time.monotonic()
+        headers = Headers(scope=scope)
+        request_id = call.request_id(headers.get("x-request-id"))
+        deadline = started + self._timeout if scope["type"] == "http" else None
+        reset = call.current.set(Call(request_id, deadline=deadline))
+        status = _CLOSED_BY_CLIENT
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] in {"http.response.start", "websocket.accept"}:
+                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+                status = message.get("status", HTTPStatus.SWITCHING_PROTOCOLS)
+            await send(message)
+
+        try:
+            authorization = headers.get("authorization", "")
+            if authorization and scope["type"] == "http":
+                token = authorization.removeprefix("Bearer ")
+                call.current.set(Call(request_id, self._verifier.verify(token), token, deadline))
+            await self._app(scope, receive, send_with_id)
+        except WalletError as error:
+            await problem_response(*problem(error))(scope, receive, send_with_id)
+        finally:
+            seconds = time.monotonic() - started
+            log.info(
+                "request",
+                method=scope.get("method", "WS"),
+                path=scope["path"],
+                status=int(status),
+                ms=round(seconds * 1000, 1),
+            )
+            call.current.reset(reset)
+
+
+class BodyLimitMiddleware:
+    """Refuses bodies above a size with 413, whether they say their length or not."""
+
+    def __init__(self, app: ASGIApp, limit_bytes: int) -> None:
+        self._app = app
+        self._limit = limit_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: D102  ASGI
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        if int(Headers(scope=scope).get("content-length", 0)) > self._limit:
+            await self._refuse(scope, receive, send)
+            return
+        received = 0
+        responded = False
+
+        async def receive_limited() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._limit:
+                raise _TooLargeError
+            return message
+
+        async def send_noting(message: Message) -> None:
+            nonlocal responded
+            responded = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive_limited, send_noting)
+        except _TooLargeError:
+            if not responded:
+                await self._refuse(scope, receive, send)
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        detail = f"the body must be at most {self._limit} bytes"
+        body = make_problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "CONTENT_TOO_LARGE", detail)
+        await problem_response(body, {"Connection": "close"})(scope, receive, send)
+
+
+class _TooLargeError(Exception):
+    pass

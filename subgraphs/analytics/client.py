@@ -1,0 +1,140 @@
+"""Analytics as its callers see it: typed values in and out, typed errors."""
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, Literal
+from uuid import UUID
+
+from kit import channel, wire
+from protos.analytics.v1 import analytics_pb2, analytics_pb2_grpc
+from wallet.money import Money
+
+SERVICE: Final = analytics_pb2.DESCRIPTOR.services_by_name["AnalyticsService"].full_name
+
+_WHAT: Final = "the operation history"
+_TYPES: Final[dict[int, Literal["TRANSFER", "TOP_UP"]]] = {
+    analytics_pb2.OPERATION_TYPE_TRANSFER: "TRANSFER",
+    analytics_pb2.OPERATION_TYPE_TOP_UP: "TOP_UP",
+}
+_DIRECTIONS: Final[dict[int, Literal["IN", "OUT"]]] = {
+    analytics_pb2.DIRECTION_IN: "IN",
+    analytics_pb2.DIRECTION_OUT: "OUT",
+}
+_TYPE_NUMBERS: Final[dict[str, int]] = {name: number for number, name in _TYPES.items()}
+_DIRECTION_NUMBERS: Final[dict[str, int]] = {name: number for number, name in _DIRECTIONS.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One operation from one account's side: `amount` is positive, `direction` says which way it went."""
+
+    id: UUID
+    account_id: UUID
+    account_version: int
+    type: Literal["TRANSFER", "TOP_UP"]
+    direction: Literal["IN", "OUT"]
+    amount: Money
+    balance_after: Money
+    counterparty_id: UUID
+    occurred_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class OperationPage:
+    """Operations, newest first, and whether there are more on either side."""
+
+    operations: tuple[Operation, ...]
+    has_older: bool
+    has_newer: bool
+
+
+@dataclass(frozen=True, slots=True)
+class OperationFilter:
+    """Conditions that must all hold. Amounts are decimal strings, inclusive; `from_` is inclusive, `to` exclusive."""
+
+    types: tuple[str, ...] = ()
+    direction: str | None = None
+    counterparty_id: UUID | None = None
+    min_amount: str | None = None
+    max_amount: str | None = None
+    from_: datetime | None = None
+    to: datetime | None = None
+
+
+class AnalyticsClient:
+    """Calls analytics in the name of the current call's caller (`kit.call.current`). Every method only reads.
+
+    Every method raises the `WalletError` that analytics refused it with, Unavailable when analytics does not answer and
+    DeadlineExceeded when it does not in time.
+    """
+
+    def __init__(self, stub: "analytics_pb2_grpc.AnalyticsServiceAsyncStub", *, timeout_seconds: float) -> None:
+        self._stub = stub
+        self._cap = timeout_seconds
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(cls, target: str, *, timeout_seconds: float = 5.0) -> AsyncIterator["AnalyticsClient"]:
+        """A client of analytics at a gRPC target; connects when first called."""
+        async with channel.open_channel(target, SERVICE, ["GetOperations"]) as opened:
+            yield cls(analytics_pb2_grpc.AnalyticsServiceStub(opened), timeout_seconds=timeout_seconds)
+
+    async def operations(
+        self,
+        account_id: UUID,
+        *,
+        limit: int,
+        older_than: int | None = None,
+        newer_than: int | None = None,
+        filter: OperationFilter = OperationFilter(),  # noqa: A002
+    ) -> OperationPage:
+        """A page of the account's operations before one version, or after one."""
+        request = analytics_pb2.GetOperationsRequest(
+            account_id=str(account_id),
+            page_size=limit,
+            older_than=older_than,
+            newer_than=newer_than,
+            filter=_filter(filter),
+        )
+        response = await channel.unary(self._stub.GetOperations, request, cap_seconds=self._cap, what=_WHAT)
+        operations = tuple(_operation(operation) for operation in response.operations)
+        return OperationPage(operations, response.has_older, response.has_newer)
+
+    async def watch(self, account_id: UUID, after_version: int | None) -> AsyncGenerator[Operation, None]:
+        """The account's operations after a version (None: from now on), then the live ones, in version order."""
+        request = analytics_pb2.WatchOperationsRequest(account_id=str(account_id), after_version=after_version)
+        async with aclosing(channel.stream(self._stub.WatchOperations, request, what=_WHAT)) as responses:
+            async for response in responses:
+                yield _operation(response.operation)
+
+
+def _filter(value: OperationFilter) -> analytics_pb2.OperationFilter:
+    message = analytics_pb2.OperationFilter(
+        types=[analytics_pb2.OperationType.ValueType(_TYPE_NUMBERS[kind]) for kind in value.types],
+        counterparty_id=str(value.counterparty_id or ""),
+        min_amount=value.min_amount or "",
+        max_amount=value.max_amount or "",
+    )
+    if value.direction is not None:
+        message.direction = analytics_pb2.Direction.ValueType(_DIRECTION_NUMBERS[value.direction])
+    if value.from_ is not None:
+        getattr(message, "from").CopyFrom(wire.time_to(value.from_))
+    if value.to is not None:
+        message.to.CopyFrom(wire.time_to(value.to))
+    return message
+
+
+def _operation(message: analytics_pb2.Operation) -> Operation:
+    return Operation(
+        UUID(message.id),
+        UUID(message.account_id),
+        message.account_version,
+        _TYPES[message.type],
+        _DIRECTIONS[message.direction],
+        wire.money_from(message.amount),
+        wire.money_from(message.balance_after),
+        UUID(message.counterparty_id),
+        wire.time_from(message.occurred_at),
+    )

@@ -1,0 +1,234 @@
+"""What analytics contributes to the graph: an account's operations, and its live feeds."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from datetime import datetime
+from enum import Enum
+from typing import Final, Protocol
+from uuid import UUID
+
+import strawberry
+
+from subgraphs.analytics import client
+from subgraphs.analytics.client import AnalyticsClient
+from subgraphs.bank.client import BankClient
+from wallet import cursor, inputs
+from wallet.errors import InvalidInput, Unavailable
+from wallet.graph import ERRORS_AS_DATA, AccountRef, Money, PageInfo
+
+_PAGE: Final = 50
+_MAX_PAGE: Final = 1_000
+_RESUME_PAUSE_SECONDS: Final = 0.25
+_RESUME_ATTEMPTS: Final = 120
+
+
+class Context(Protocol):
+    """What the resolvers need of a request."""
+
+    @property
+    def analytics(self) -> AnalyticsClient: ...
+
+    @property
+    def bank(self) -> BankClient: ...
+
+
+Info = strawberry.Info[Context, None]
+
+
+@strawberry.enum
+class OperationType(Enum):
+    TRANSFER = "TRANSFER"
+    TOP_UP = "TOP_UP"
+
+
+@strawberry.enum(description="Which way the money went, as this account sees it.")
+class Direction(Enum):
+    IN = "IN"
+    OUT = "OUT"
+
+
+@strawberry.type(description="One operation from one account's side.")
+class Operation:
+    id: strawberry.ID = strawberry.field(description="The transfer's id.")
+    type: OperationType
+    direction: Direction
+    amount: Money = strawberry.field(description="Always positive.")
+    balance_after: Money
+    counterparty: AccountRef
+    occurred_at: datetime
+    cursor: str = strawberry.field(description="Opaque; the place of this operation in the account's history.")
+
+    @classmethod
+    def of(cls, operation: client.Operation) -> "Operation":
+        """The same operation for the graph."""
+        return cls(
+            id=strawberry.ID(str(operation.id)),
+            type=OperationType(operation.type),
+            direction=Direction(operation.direction),
+            amount=Money.of(operation.amount),
+            balance_after=Money.of(operation.balance_after),
+            counterparty=AccountRef(id=strawberry.ID(str(operation.counterparty_id))),
+            occurred_at=operation.occurred_at,
+            cursor=cursor.encode(operation.account_version),
+        )
+
+
+@strawberry.type
+class OperationEdge:
+    cursor: str
+    node: Operation
+
+
+@strawberry.type(description="A page of operations, newest first.")
+class OperationConnection:
+    edges: list[OperationEdge]
+    page_info: PageInfo
+
+    @classmethod
+    def of(cls, page: client.OperationPage) -> "OperationConnection":
+        """The same page for the graph: next is older, previous is newer."""
+        nodes = [Operation.of(operation) for operation in page.operations]
+        return cls(
+            edges=[OperationEdge(cursor=node.cursor, node=node) for node in nodes],
+            page_info=PageInfo(
+                has_next_page=page.has_older,
+                has_previous_page=page.has_newer,
+                start_cursor=nodes[0].cursor if nodes else None,
+                end_cursor=nodes[-1].cursor if nodes else None,
+            ),
+        )
+
+
+@strawberry.input(description="Every condition that is given must hold.")
+class OperationFilter:
+    types: list[OperationType] | None = strawberry.field(default=None, description="Any of these.")
+    direction: Direction | None = None
+    counterparty_id: strawberry.ID | None = None
+    min_amount: str | None = strawberry.field(default=None, description="Inclusive; a decimal number.")
+    max_amount: str | None = strawberry.field(default=None, description="Inclusive; a decimal number.")
+    from_: datetime | None = strawberry.field(default=None, name="from", description="Inclusive.")
+    to: datetime | None = strawberry.field(default=None, description="Exclusive.")
+
+    def to_client(self) -> client.OperationFilter:
+        """The same filter for the service, which judges its values."""
+        with inputs.Fields() as fields:
+            counterparty = self.counterparty_id and fields.read("counterpartyId", inputs.uuid, self.counterparty_id)
+        return client.OperationFilter(
+            types=tuple(kind.value for kind in self.types or ()),
+            direction=self.direction.value if self.direction else None,
+            counterparty_id=counterparty or None,
+            min_amount=self.min_amount,
+            max_amount=self.max_amount,
+            from_=self.from_,
+            to=self.to,
+        )
+
+
+@strawberry.type(description="A balance, as it is or as an operation left it.")
+class BalanceUpdate:
+    balance: Money
+    cursor: str = strawberry.field(description="The place in the account's history that the balance belongs to.")
+
+
+@strawberry.federation.type(keys=["id"])
+class Account:
+    id: strawberry.ID
+
+    @strawberry.field(
+        description="The account's operations, newest first. `first` and `after` go towards older ones, `last` and "
+        "`before` towards newer ones.",
+    )
+    async def operations(
+        self,
+        info: Info,
+        first: int | None = None,
+        after: str | None = None,
+        last: int | None = None,
+        before: str | None = None,
+        filter: OperationFilter | None = None,  # noqa: A002
+    ) -> OperationConnection | None:
+        forward, backward = (first, after) != (None, None), (last, before) != (None, None)
+        if forward and backward:
+            raise InvalidInput.of("last", "goes with before, and first with after: give one pair only")
+        with inputs.Fields() as fields:
+            older_than = None if after is None else fields.read("after", cursor.decode, after)
+            newer_than = None if before is None else fields.read("before", cursor.decode, before)
+        page = await info.context.analytics.operations(
+            UUID(self.id),
+            limit=_page_size(last if backward else first),
+            older_than=older_than,
+            newer_than=newer_than,
+            filter=filter.to_client() if filter else client.OperationFilter(),
+        )
+        return OperationConnection.of(page)
+
+
+def _page_size(requested: int | None) -> int:
+    if requested is None:
+        return _PAGE
+    if not 1 <= requested <= _MAX_PAGE:
+        raise InvalidInput.of("first", f"must be 1 to {_MAX_PAGE}")
+    return requested
+
+
+@strawberry.type
+class Subscription:
+    @strawberry.subscription(
+        description="The account's operations after a cursor, then the live ones, in order: no gap, no repeat. Without "
+        "a cursor, from now on.",
+    )
+    async def operation_added(
+        self,
+        info: Info,
+        account_id: strawberry.ID,
+        after: str | None = None,
+    ) -> AsyncGenerator[Operation, None]:
+        with inputs.Fields() as fields:
+            account = fields.read("accountId", inputs.uuid, account_id)
+            version = None if after is None else fields.read("after", cursor.decode, after)
+        if version is None:
+            version = (await info.context.bank.balance(account)).version
+        async with aclosing(_watch(info.context.analytics, account, version)) as operations:
+            async for operation in operations:
+                yield Operation.of(operation)
+
+    @strawberry.subscription(description="The account's balance now, then after each operation.")
+    async def balance_changed(self, info: Info, account_id: strawberry.ID) -> AsyncGenerator[BalanceUpdate, None]:
+        with inputs.Fields() as fields:
+            account = fields.read("accountId", inputs.uuid, account_id)
+        now = await info.context.bank.balance(account)
+        yield BalanceUpdate(balance=Money.of(now.amount), cursor=cursor.encode(now.version))
+        async with aclosing(_watch(info.context.analytics, account, now.version)) as operations:
+            async for operation in operations:
+                yield BalanceUpdate(
+                    balance=Money.of(operation.balance_after),
+                    cursor=cursor.encode(operation.account_version),
+                )
+
+
+async def _watch(analytics: AnalyticsClient, account_id: UUID, after: int) -> AsyncGenerator[client.Operation, None]:
+    """The operations after a version. When analytics goes away it is asked again, after the last one seen, for half a
+    minute before the subscriber is told.
+    """
+    attempts = 0
+    while True:
+        try:
+            async with aclosing(analytics.watch(account_id, after)) as operations:
+                async for operation in operations:
+                    attempts, after = 0, operation.account_version
+                    yield operation
+        except Unavailable:
+            attempts += 1
+            if attempts == _RESUME_ATTEMPTS:
+                raise
+        await asyncio.sleep(_RESUME_PAUSE_SECONDS)
+
+
+def schema() -> strawberry.federation.Schema:
+    """The analytics subgraph alone."""
+    return strawberry.federation.Schema(
+        types=[Account],
+        subscription=Subscription,
+        exception_handlers=ERRORS_AS_DATA,
+    )

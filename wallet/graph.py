@@ -1,0 +1,117 @@
+"""The GraphQL types that all subgraphs share: money, references, pages, and errors as data."""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import strawberry
+from strawberry.types.field import StrawberryField
+
+from wallet import errors, money
+
+
+@strawberry.federation.type(shareable=True, description="An exact amount of one currency.")
+class Money:
+    amount: str = strawberry.field(description="A decimal number with as many decimals as its currency has.")
+    currency: str = strawberry.field(description="ISO 4217.")
+
+    @classmethod
+    def of(cls, value: money.Money) -> "Money":
+        """The same amount for the graph."""
+        return cls(amount=str(value), currency=value.currency)
+
+
+@strawberry.federation.type(
+    shareable=True,
+    description="Someone's account by its id and nothing else: nobody reads a counterparty's balance.",
+)
+class AccountRef:
+    id: strawberry.ID
+
+
+@strawberry.federation.type(shareable=True, description="Where a page lies, as Relay has it.")
+class PageInfo:
+    has_next_page: bool
+    has_previous_page: bool
+    start_cursor: str | None
+    end_cursor: str | None
+
+
+@strawberry.federation.interface(description="Why something was not done.")
+class Error:
+    message: str = strawberry.field(description="For people.")
+    code: str = strawberry.field(description="The stable machine name.")
+
+
+@strawberry.federation.type(shareable=True, description="What is wrong with one field of the input.")
+class FieldProblem:
+    field: str
+    message: str
+
+
+@strawberry.federation.type(shareable=True, description="The request can never succeed as it stands.")
+class InvalidInput(Error):
+    fields: list[FieldProblem]
+
+
+@strawberry.federation.type(shareable=True, description="The account holds less than is needed.")
+class InsufficientFunds(Error):
+    needed: Money
+    available: Money
+
+
+@strawberry.federation.type(shareable=True, description="The amount's currency is not the account's.")
+class CurrencyMismatch(Error):
+    account_id: strawberry.ID
+    currency: str
+
+
+@strawberry.federation.type(shareable=True, description="There is no such account that the caller may use.")
+class AccountNotFound(Error):
+    account_id: strawberry.ID
+
+
+@strawberry.federation.type(shareable=True, description="The account neither pays nor is paid any more.")
+class AccountClosed(Error):
+    account_id: strawberry.ID
+
+
+@strawberry.federation.type(shareable=True, description="The idempotency key was used with another request.")
+class IdempotencyConflict(Error):
+    idempotency_key: str
+
+
+class _AsData(strawberry.ExceptionHandler):  # type: ignore[type-arg]  # each instance says its own types
+    """Makes one kind of expected error, raised by a resolver, the member of the resolver's union that stands for it."""
+
+    def __init__(
+        self,
+        exception_type: type[errors.WalletError],
+        error_type: type[Error],
+        data: Callable[[Any], dict[str, Any]],
+    ) -> None:
+        self.exception_type = exception_type
+        self.error_type = error_type
+        self._data = data
+
+    def handle(self, exception: errors.WalletError, *, field: StrawberryField, info: Any) -> Error:  # noqa: ARG002
+        return self.error_type(message=exception.message, code=exception.reason, **self._data(exception))
+
+
+def _problems(error: errors.InvalidInput) -> dict[str, Any]:
+    return {"fields": [FieldProblem(field=each.field, message=each.message) for each in error.violations]}
+
+
+def _funds(error: errors.InsufficientFunds) -> dict[str, Any]:
+    needed, available = (Money(amount=amount, currency=error.currency) for amount in (error.needed, error.available))
+    return {"needed": needed, "available": available}
+
+
+ERRORS_AS_DATA: Final = (
+    _AsData(errors.InvalidInput, InvalidInput, _problems),
+    _AsData(errors.InsufficientFunds, InsufficientFunds, _funds),
+    _AsData(errors.CurrencyMismatch, CurrencyMismatch, errors.CurrencyMismatch.metadata),
+    _AsData(errors.AccountNotFound, AccountNotFound, errors.AccountNotFound.metadata),
+    _AsData(errors.AccountClosed, AccountClosed, errors.AccountClosed.metadata),
+    _AsData(errors.IdempotencyConflict, IdempotencyConflict, errors.IdempotencyConflict.metadata),
+)
+"""How a schema turns expected errors into data, wherever a field's union has room for them."""

@@ -1,0 +1,60 @@
+"""Reading values from text that people and programs send, with every field that is wrong named."""
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Final, Self, TypeVar
+from uuid import UUID
+
+from wallet.errors import FieldViolation, InvalidInput
+from wallet.money import EXPONENTS, Money
+
+Value = TypeVar("Value")
+
+_CANONICAL_UUID_LENGTH: Final = 36
+
+
+def uuid(text: str) -> UUID:
+    """A UUID in its canonical form, with hyphens.
+
+    Raises:
+        ValueError: it is not one.
+    """
+    if len(text) != _CANONICAL_UUID_LENGTH:
+        raise ValueError("must be a UUID")
+    try:
+        return UUID(text)
+    except ValueError:
+        raise ValueError("must be a UUID") from None
+
+
+class Fields:
+    """Collects what is wrong with the fields of one input. Use it as a context manager: leaving it raises InvalidInput
+    with all of it, so that past its end every value that was read is good.
+    """
+
+    def __init__(self) -> None:
+        self._violations: list[FieldViolation] = []
+
+    def read(self, field: str, parse: Callable[[str], Value], text: str) -> Value:
+        """What `parse` makes of the text, noting the message of the ValueError that it raises."""
+        try:
+            return parse(text)
+        except ValueError as error:
+            self._violations.append(FieldViolation(field, str(error)))
+            return None  # type: ignore[return-value]  # never seen: leaving the context raises
+
+    def money(self, amount: str, currency: str) -> Money:
+        """The money in the fields `amount` and `currency`."""
+        if currency not in EXPONENTS:
+            self._violations.append(FieldViolation("currency", "must be an ISO 4217 currency"))
+            return None  # type: ignore[return-value]  # never seen: leaving the context raises
+        return self.read("amount", lambda text: Money.parse(text, currency), amount)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None and self._violations:
+            raise InvalidInput(tuple(self._violations))
