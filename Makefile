@@ -52,10 +52,11 @@ CODEGEN := datamodel-codegen --output-model-type pydantic_v2.BaseModel --target-
 	--field-constraints --collapse-root-models --use-double-quotes --formatters builtin
 
 gen: setup ## regenerate everything generated
-	@python -m grpc_tools.protoc -I . -I $(BIN)/../lib/python*/site-packages \
+	@python -m grpc_tools.protoc -I . -I "$$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
 		--python_out=. --grpc_python_out=. --mypy_out=. --mypy_grpc_out=. protos/*/v1/*.proto
 	@$(CODEGEN) --input openapi/openapi.yaml --input-file-type openapi --output openapi/models.py
 	@$(CODEGEN) --input asyncapi/schemas --input-file-type jsonschema --output asyncapi/models
+	@python -m gateway.sdl
 
 format: setup ## format the code
 	@$(BIN)/ruff format .

@@ -1,0 +1,1 @@
+"""`wallet …`: the operator's commands."""

@@ -44,9 +44,7 @@ class TransferRequest(BaseModel):
         extra="forbid",
         populate_by_name=True,
     )
-    recipient_id: Annotated[
-        UUID, Field(alias="recipientId", examples=["987e6543-e21b-34d3-c456-426614174999"])
-    ]
+    recipient_id: Annotated[UUID, Field(alias="recipientId", examples=["987e6543-e21b-34d3-c456-426614174999"])]
     amount: Annotated[
         str,
         Field(
@@ -55,9 +53,7 @@ class TransferRequest(BaseModel):
             pattern="^[0-9]{1,18}(\\.[0-9]{1,4})?$",
         ),
     ]
-    currency: Annotated[
-        str | None, Field(description="ISO 4217.", examples=["RUB"], pattern="^[A-Z]{3}$")
-    ] = "RUB"
+    currency: Annotated[str | None, Field(description="ISO 4217.", examples=["RUB"], pattern="^[A-Z]{3}$")] = "RUB"
 
 
 class Transfer(BaseModel):
@@ -138,14 +134,9 @@ class Problem(BaseModel):
     code: Annotated[str, Field(description="The stable machine name, such as `INSUFFICIENT_FUNDS`.")]
     request_id: Annotated[
         str,
-        Field(
-            alias="requestId",
-            description="What to quote when asking for help; also in the `X-Request-Id` header.",
-        ),
+        Field(alias="requestId", description="What to quote when asking for help; also in the `X-Request-Id` header."),
     ]
-    fields: Annotated[
-        list[FieldProblem] | None, Field(description="With `INVALID_INPUT`, what is wrong where.")
-    ] = None
+    fields: Annotated[list[FieldProblem] | None, Field(description="With `INVALID_INPUT`, what is wrong where.")] = None
     needed: Annotated[
         str | None,
         Field(
@@ -162,6 +153,4 @@ class Problem(BaseModel):
             pattern="^-?[0-9]{1,18}(\\.[0-9]{1,4})?$",
         ),
     ] = None
-    currency: Annotated[
-        str | None, Field(description="ISO 4217.", examples=["RUB"], pattern="^[A-Z]{3}$")
-    ] = None
+    currency: Annotated[str | None, Field(description="ISO 4217.", examples=["RUB"], pattern="^[A-Z]{3}$")] = None

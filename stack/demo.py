@@ -1,0 +1,205 @@
+"""`make demo`: starts the system on free ports, walks through what it does while printing what it sees, and stops."""
+
+# ruff: noqa: T201  it is made to be watched
+import asyncio
+import json
+import os
+import signal
+import tempfile
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+from websockets.asyncio.client import connect
+from websockets.typing import Subprotocol
+
+from kit.tokens import Signer
+from stack.cluster import remove_cluster
+from stack.console import Console
+from stack.plan import AUDIENCE, ISSUER
+from stack.ports import Ports
+from stack.seed import OWNERS, Owner
+from stack.system import System, running
+
+_PATIENCE_SECONDS: Final = 15.0
+_TOKEN_SECONDS: Final = 600.0
+
+_TRANSFER: Final = """mutation($input: TransferMoneyInput!) {
+  transferMoney(input: $input) {
+    ... on TransferMoneySuccess { transfer { id } balance { amount currency } }
+    ... on Error { code message }
+  }
+}"""
+_HISTORY: Final = """query($id: ID!) {
+  account(id: $id) {
+    balance { amount currency }
+    operations(first: 5) { edges { node { type direction amount { amount } balanceAfter { amount } } } }
+  }
+}"""
+_LIVE: Final = "subscription($id: ID!) { balanceChanged(accountId: $id) { balance { amount currency } } }"
+
+ALICE, BOB = OWNERS["alice"], OWNERS["bob"]
+
+
+class StepError(Exception):
+    """What was seen is not what a step promises."""
+
+
+class Tour:
+    """One walk through a running system. Each step prints what it sees and raises StepError when it is wrong."""
+
+    def __init__(self, system: System) -> None:
+        self._system = system
+        self._signer = Signer.from_file(ISSUER, system.data / "keys" / "development.pem", AUDIENCE)
+
+    async def walk(self) -> None:
+        """All steps, in order."""
+        async with self._client(ALICE) as alice, self._client(BOB) as bob:
+            _title("Alice's account, by REST")
+            _expect(_shown(await alice.get(f"/accounts/{ALICE.account}")), balance="1000.00")
+
+            _title("Alice sends Bob 10 roubles, by REST")
+            first = _shown(await _pay(alice, "10.00", "demo-1"), 201)
+
+            _title("The same request again: the same answer, and the money moved once")
+            _expect(_shown(await _pay(alice, "10.00", "demo-1"), 201), id=first["id"])
+            _expect(_shown(await alice.get(f"/accounts/{ALICE.account}")), balance="990.00")
+
+            _title("The same key for something else is refused")
+            _expect(_shown(await _pay(alice, "11.00", "demo-1"), 422), code="IDEMPOTENCY_CONFLICT")
+
+            _title("More than there is, is refused")
+            _expect(_shown(await _pay(alice, "5000.00", "demo-2"), 400), code="INSUFFICIENT_FUNDS")
+
+            _title("Bob asks for Alice's account: for him there is none")
+            _expect(_shown(await bob.get(f"/accounts/{ALICE.account}"), 404), code="ACCOUNT_NOT_FOUND")
+
+            _title("Bob watches his balance, Alice pays by GraphQL, he sees it at once")
+            await self._watch(alice)
+
+            _title("Alice's balance and history, by GraphQL")
+            await self._history(alice, operations=2)
+
+            _title("Bob's history, by REST: his side of the same operations")
+            page = _shown(await bob.get(f"/accounts/{BOB.account}/operations"))
+            _expect(page["operations"][0], direction="IN", amount="25.00", balanceAfter="535.00")
+
+            _title("The bank is killed (kill -9); it comes back by itself, and nothing is lost")
+            os.kill(self._system.pid("bank"), signal.SIGKILL)
+            _shown(await self._until_answered(alice, "demo-4"), 201)
+            _expect(_shown(await alice.get(f"/accounts/{ALICE.account}")), balance="964.00")
+
+            _title("Kafka is taken away: transfers go on. When it is back, the history is complete")
+            await self._system.supervisor.take_away("kafka")
+            _shown(await _pay(alice, "1.00", "demo-5"), 201)
+            await self._system.supervisor.bring_back("kafka")
+            await self._history(alice, operations=4)
+
+    def _client(self, owner: Owner) -> httpx.AsyncClient:
+        headers = {"Authorization": f"Bearer {self._signer.sign(owner.user, _TOKEN_SECONDS)}"}
+        return httpx.AsyncClient(base_url=self._system.url, headers=headers, timeout=15)
+
+    async def _watch(self, alice: httpx.AsyncClient) -> None:
+        token = self._signer.sign(BOB.user, _TOKEN_SECONDS)
+        async with aclosing(_subscription(self._system.url, token, _LIVE, {"id": BOB.account})) as feed:
+            _expect(_printed(await anext(feed))["balanceChanged"]["balance"], amount="510.00")
+            money = {"senderId": ALICE.account, "recipientId": BOB.account, "amount": "25.00"}
+            request = {"query": _TRANSFER, "variables": {"input": money | {"idempotencyKey": "demo-3"}}}
+            paid = _shown(await alice.post("/graphql", json=request))["data"]["transferMoney"]
+            since = time.monotonic()
+            _expect(paid["balance"], amount="965.00")
+            _expect(_printed(await anext(feed))["balanceChanged"]["balance"], amount="535.00")
+            print(f"  … {1000 * (time.monotonic() - since):.0f} ms after Alice had her answer")
+
+    async def _history(self, alice: httpx.AsyncClient, *, operations: int) -> None:
+        request = {"query": _HISTORY, "variables": {"id": ALICE.account}}
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            while True:
+                response = await alice.post("/graphql", json=request)
+                account = (response.json().get("data") or {}).get("account") or {}
+                if len((account.get("operations") or {}).get("edges", ())) == operations:
+                    break
+                await asyncio.sleep(0.1)
+        _shown(response)
+
+    async def _until_answered(self, alice: httpx.AsyncClient, key: str) -> httpx.Response:
+        """Pays with one key until the outcome is known, as a client does that was told to retry."""
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            while (response := await _pay(alice, "1.00", key)).status_code == HTTPStatus.SERVICE_UNAVAILABLE:
+                print(
+                print(f"  {response.status_code}: retry with the same key after {response.headers['retry-after']} s")
+                )
+                await asyncio.sleep(0.5)
+        return response
+
+
+async def _pay(client: httpx.AsyncClient, amount: str, key: str) -> httpx.Response:
+    return await client.post(
+        f"/accounts/{ALICE.account}/transfers",
+        json={"recipientId": BOB.account, "amount": amount},
+        headers={"Idempotency-Key": key},
+    )
+
+
+async def _subscription(url: str, token: str, query: str, variables: dict[str, str]) -> AsyncGenerator[dict[str, Any]]:
+    """The data of one subscription over graphql-transport-ws."""
+    protocol = Subprotocol("graphql-transport-ws")
+    async with connect(f"{url.replace('http', 'ws', 1)}/graphql", subprotocols=[protocol]) as socket:
+        await socket.send(json.dumps({"type": "connection_init", "payload": {"authorization": f"Bearer {token}"}}))
+        payload = {"query": query, "variables": variables}
+        await socket.recv()
+        await socket.send(json.dumps({"id": "1", "type": "subscribe", "payload": payload}))
+        while True:
+            message = json.loads(await asyncio.wait_for(socket.recv(), _PATIENCE_SECONDS))
+            if message["type"] != "next" or "errors" in message["payload"]:
+                raise StepError(f"the subscription answered {message}")
+            yield message["payload"]["data"]
+
+
+def _title(text: str) -> None:
+    print(f"\n{text}")
+
+
+def _printed(answer: dict[str, Any]) -> dict[str, Any]:
+    print(f"  {json.dumps(answer)}")
+    return answer
+
+
+def _shown(response: httpx.Response, status: int = 200) -> dict[str, Any]:
+    print(f"  {response.request.method} {response.request.url.path} → {response.status_code}")
+    answer = _printed(response.json())
+    if response.status_code != status or "errors" in answer:
+        raise StepError(f"expected {status} and no errors")
+    return answer
+
+
+def _expect(answer: dict[str, Any], **fields: Any) -> None:
+    for name, value in fields.items():
+        if answer.get(name) != value:
+            raise StepError(f"expected {name} to be {value!r}, not {answer.get(name)!r}")
+
+
+async def demo() -> int:
+    """Runs the tour on a system of its own.
+
+    Returns:
+        The exit code: 0 only if every step showed what it promises.
+    """
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="wallet-demo-") as folder:
+        data = Path(folder) / "data"
+        _title("Starting PostgreSQL, Kafka, ClickHouse and the services on free ports")
+        try:
+            async with running(Ports.free(), data, console=Console(data / "logs")) as system:
+                await Tour(system).walk()
+        except (StepError, TimeoutError) as error:
+            print(f"\nfailed: {error or 'it took too long'}")
+            return 1
+        finally:
+            remove_cluster(data)
+    print(f"\nAll of it works; the tour took {time.monotonic() - started:.0f} s.")
+    return 0

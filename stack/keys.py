@@ -1,0 +1,29 @@
+"""The development keys: who signs tokens on this machine, made once and kept in the data folder."""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from kit.tokens import public_jwk
+from stack.cluster import write_private
+
+
+class KeyPair(NamedTuple):
+    """The two files of one key."""
+
+    private: Path  # PKCS #8 PEM, readable by its owner only
+    public: Path  # a JSON Web Key Set with the one public key
+
+
+def key_pair(folder: Path, name: str) -> KeyPair:
+    """The Ed25519 pair `name` in `folder`, made on first use and the same ever after."""
+    pair = KeyPair(folder / f"{name}.pem", folder / f"{name}.jwks.json")
+    if not pair.private.exists() or not pair.public.exists():
+        key = Ed25519PrivateKey.generate()
+        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+        write_private(pair.public, json.dumps({"keys": [public_jwk(key.public_key())]}, indent=2))
+        write_private(pair.private, pem)
+    return pair

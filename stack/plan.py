@@ -1,0 +1,95 @@
+"""Everything that runs, in one table: what it is started with, when it counts as ready, what it waits for."""
+
+import json
+from pathlib import Path
+
+from stack import probes
+from stack.keys import key_pair
+from stack.parts import ClickHouse, Kafka
+from stack.ports import HOST, Ports
+from stack.postgres import Postgres
+from stack.process import Process, module
+
+ISSUER = "wallet-development"
+AUDIENCE = "wallet"
+
+
+def full_plan(ports: Ports, data: Path, postgres: Postgres) -> tuple[Process, ...]:
+    """The whole system on `ports`, with its files in the absolute folder `data`. Keys are made if they are missing."""
+    people, analytics = key_pair(data / "keys", "development"), key_pair(data / "keys", "analytics")
+    kafka, clickhouse = Kafka(ports.kafka), ClickHouse(data / "clickhouse", ports.clickhouse)
+    bank_database = {"BANK_DATABASE_URL": postgres.dsn("bank")}
+    brokers = {"KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers}
+    bank_target = {"BANK_GRPC_TARGET": f"{HOST}:{ports.bank_grpc}"}
+    analytics_target = {"ANALYTICS_GRPC_TARGET": f"{HOST}:{ports.analytics_grpc}"}
+    service = {
+        "AUTH_ISSUER": ISSUER,
+        "AUTH_AUDIENCE": AUDIENCE,
+        "AUTH_JWKS": str(people.public),
+        "AUTH_SERVICES": json.dumps({"analytics": str(analytics.public)}),
+        "LOG_FORMAT": "console",
+    }
+    bank_admin = f"http://{HOST}:{ports.bank_admin}"
+    analytics_admin = f"http://{HOST}:{ports.analytics_admin}"
+    front_door = f"http://{HOST}:{ports.gateway}"
+    return (
+        postgres.process,
+        kafka.process,
+        clickhouse.process,
+        Process(
+            name="migrations",
+            command=module("subgraphs.bank.migrations", **bank_database, LOG_FORMAT="console"),
+            depends_on=("postgres",),
+        ),
+        Process(
+            name="seed",
+            command=module("stack.seed", **bank_database),
+            depends_on=("migrations",),
+        ),
+        Process(
+            name="bank",
+            command=module(
+                "subgraphs.bank",
+                **service,
+                **bank_database,
+                **brokers,
+                BANK_GRPC_LISTEN=f"{HOST}:{ports.bank_grpc}",
+                BANK_ADMIN_LISTEN=f"{HOST}:{ports.bank_admin}",
+            ),
+            ready=probes.http(f"{bank_admin}/health/ready"),
+            depends_on=("seed", "kafka"),
+            ports={"gRPC": ports.bank_grpc, "admin": ports.bank_admin},
+            urls={"admin": bank_admin},
+        ),
+        Process(
+            name="analytics",
+            command=module(
+                "subgraphs.analytics",
+                **service,
+                **bank_target,
+                **brokers,
+                ANALYTICS_GRPC_LISTEN=f"{HOST}:{ports.analytics_grpc}",
+                ANALYTICS_ADMIN_LISTEN=f"{HOST}:{ports.analytics_admin}",
+                CLICKHOUSE_DSN=clickhouse.dsn("wallet"),
+                SERVICE_KEY_FILE=str(analytics.private),
+            ),
+            ready=probes.http(f"{analytics_admin}/health/ready"),
+            depends_on=("clickhouse", "kafka"),
+            restart_with=("kafka",),  # a consumer group does not outlive the mock broker
+            ports={"gRPC": ports.analytics_grpc, "admin": ports.analytics_admin},
+            urls={"admin": analytics_admin},
+        ),
+        Process(
+            name="gateway",
+            command=module(
+                "gateway",
+                **service,
+                **bank_target,
+                **analytics_target,
+                GATEWAY_LISTEN=f"{HOST}:{ports.gateway}",
+            ),
+            ready=probes.http(f"{front_door}/health/ready"),
+            ports={"HTTP": ports.gateway},
+            urls={"GraphiQL": f"{front_door}/graphql", "REST": f"{front_door}/docs"},
+        ),
+    )

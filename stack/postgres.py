@@ -1,0 +1,183 @@
+"""PostgreSQL as a child: the embedded binaries, run by ourselves on a loopback port.
+
+Durable (fsync and synchronous_commit on), SCRAM passwords only, no unix socket. A kill -9 costs nothing that was
+committed.
+"""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import asyncpg
+
+from stack.cluster import Cluster, open_cluster, remove_cluster
+from stack.ports import HOST, free_ports
+from stack.process import Child, Command, Leash, Output, Process, StartError
+
+ADMIN = "postgres"
+DATABASES = ("bank", "card", "identity")  # each is owned by a role of its own name
+SETTINGS = {
+    "listen_addresses": HOST,
+    "unix_socket_directories": "",
+    "max_connections": "200",
+    "shared_buffers": "256MB",
+    "fsync": "on",
+    "synchronous_commit": "on",
+    "max_wal_size": "2GB",
+    "checkpoint_timeout": "15min",
+    "password_encryption": "scram-sha-256",
+    "timezone": "UTC",
+    "log_line_prefix": "%m [%p] ",
+}
+
+
+class Postgres(Child):
+    """PostgreSQL on `127.0.0.1:port`, with the cluster that belongs to the folder `home`.
+
+    Ready means: connections are accepted, and every database of `databases` exists, owned by the role of its
+    name.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        port: int,
+        *,
+        databases: tuple[str, ...] = DATABASES,
+        output: Output | None = None,
+        leash: Leash | None = None,
+    ) -> None:
+        """Finds or makes the cluster's place and passwords; nothing runs yet."""
+        self.port = port
+        self.databases = databases
+        self.cluster: Cluster = open_cluster(home, (ADMIN, *databases))
+        process = Process(
+            name="postgres",
+            command=self._command,
+            ready=self._ready,
+            ports={"sql": port},
+            stop_signal=signal.SIGINT,  # a fast shutdown: sessions are ended, nothing is lost
+        )
+        super().__init__(process, output=output, leash=leash)
+
+    @property
+    def admin_dsn(self) -> str:
+        """The superuser's address, on the database `postgres`."""
+        return self.dsn(ADMIN, ADMIN)
+
+    def dsn(self, role: str, database: str | None = None) -> str:
+        """The address of `database` (by default the role's own) for `role`."""
+        return f"postgresql://{role}:{self.cluster.passwords[role]}@{HOST}:{self.port}/{database or role}"
+
+    async def _command(self) -> Command:
+        cluster = self.cluster
+        environment = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
+        if not cluster.data.exists():
+            await _initdb(cluster, environment)
+        await _until_deserted(cluster.data)
+        settings = [part for name, value in SETTINGS.items() for part in ("-c", f"{name}={value}")]
+        argv = (str(cluster.binaries / "postgres"), "-D", str(cluster.data), "-p", str(self.port), *settings)
+        return Command(argv, environment, cluster.data, cluster.user, cluster.group)
+
+    async def _ready(self) -> bool:
+        try:
+            connection = await asyncpg.connect(self.admin_dsn, timeout=5)
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            return False
+        try:
+            if Path(await connection.fetchval("SHOW data_directory")) != self.cluster.data:
+                return False  # a stranger on our port; ours will say so and end
+            for name in self.databases:
+                await self._own_database(connection, name)
+        finally:
+            await connection.close()
+        return True
+
+    async def _own_database(self, connection: asyncpg.Connection, name: str) -> None:
+        """Makes the role and the database `name` if they are missing."""
+        if not await connection.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", name):
+            # DDL takes no parameters; the name is ours, and a URL-safe password needs no quoting.
+            await connection.execute(f"CREATE ROLE \"{name}\" LOGIN PASSWORD '{self.cluster.passwords[name]}'")
+        if not await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", name):
+            await connection.execute(f'CREATE DATABASE "{name}" OWNER "{name}"')
+
+
+@asynccontextmanager
+async def throwaway() -> AsyncIterator[Postgres]:
+    """A PostgreSQL on a free port, with a new cluster that is deleted afterwards: for tests and benchmarks."""
+    home = Path(tempfile.mkdtemp(prefix="wallet-"))
+    try:
+        async with Postgres(home, free_ports(1)[0]) as postgres:
+            yield postgres
+    finally:
+        remove_cluster(home)
+        shutil.rmtree(home)
+
+
+async def _initdb(cluster: Cluster, environment: dict[str, str]) -> None:
+    """Makes the cluster in one step: an interrupted attempt leaves nothing that looks like one."""
+    unfinished, password = cluster.data.with_name("data.new"), cluster.data.with_name("password")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(mode=0o700)
+    password.touch(mode=0o600)
+    password.write_text(cluster.passwords[ADMIN])
+    if cluster.user is not None and cluster.group is not None:
+        os.chown(unfinished, cluster.user, cluster.group)
+        os.chown(password, cluster.user, cluster.group)
+    try:
+        process = await asyncio.create_subprocess_exec(
+            str(cluster.binaries / "initdb"),
+            *("-D", str(unfinished), "-U", ADMIN, f"--pwfile={password}", "--auth=scram-sha-256"),
+            *("--encoding=UTF8", "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"),
+            *("--no-instructions", "--no-sync"),
+            env=environment,
+            cwd=unfinished,
+            user=cluster.user,
+            group=cluster.group,
+            extra_groups=None if cluster.user is None else [],
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        said, _ = await process.communicate()
+    finally:
+        password.unlink()
+    if process.returncode != 0:
+        raise StartError(f"initdb failed with {process.returncode}:\n{said.decode(errors='replace')}")
+    unfinished.rename(cluster.data)
+
+
+async def _until_deserted(data: Path, seconds: float = 10.0) -> None:
+    """Returns when no process lives in `data`, so that a start after kill -9 cannot fail on what it left.
+
+    The backends of a killed postmaster go by themselves, in a moment. Its `postmaster.pid` stays, and stops a start for
+    ever once its number belongs to another process; with nobody home it is removed.
+
+    Raises:
+        StartError: somebody is still there after `seconds`.
+    """
+    stale = data / "postmaster.pid"
+    if sys.platform != "linux" or not stale.exists():
+        return  # without /proc, PostgreSQL's own checks decide
+    deadline = asyncio.get_running_loop().time() + seconds
+    while inhabitants := _living_in(data):
+        if asyncio.get_running_loop().time() > deadline:
+            raise StartError(f"another PostgreSQL (process {inhabitants[0]}) runs on {data}; stop it first")
+        await asyncio.sleep(0.05)
+    stale.unlink()
+
+
+def _living_in(folder: Path) -> list[int]:
+    """The processes whose working folder is `folder`, as it is for every process of a running cluster."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (entry / "cwd").readlink() == folder:
+                found.append(int(entry.name))
+    return found

@@ -1,0 +1,85 @@
+"""The whole system on free ports, its clients, and accounts for each test."""
+
+import uuid
+from collections.abc import AsyncIterator, Callable
+from decimal import Decimal
+
+import asyncpg
+import httpx
+import pytest
+
+from kit.tokens import Signer
+from stack.plan import AUDIENCE, ISSUER
+from stack.ports import Ports
+from stack.postgres import Postgres
+from stack.system import System, running
+from tests.e2e.users import NewUser, OpenAccount, User
+from tests.openapi import check_response_hook
+
+
+@pytest.fixture(scope="session")
+async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
+    async with running(Ports.free(), tmp_path_factory.mktemp("wallet")) as system:
+        yield system
+
+
+@pytest.fixture(scope="session")
+def token_of(system: System) -> Callable[[str], str]:
+    """Makes users' tokens."""
+    signer = Signer.from_file(ISSUER, system.data / "keys" / "development.pem", AUDIENCE)
+    return lambda subject: signer.sign(subject, 600)
+
+
+@pytest.fixture
+async def open_account(system: System) -> AsyncIterator[OpenAccount]:
+    """Opens accounts straight in the ledger's database."""
+    connection = await asyncpg.connect(Postgres(system.data, system.ports.postgres).dsn("bank"))
+
+    async def open_account(owner: str, balance: str = "1000.00", currency: str = "RUB") -> str:
+        return str(
+            await connection.fetchval(
+                "INSERT INTO accounts (owner_id, balance, currency) VALUES ($1, $2, $3) RETURNING id",
+                owner,
+                Decimal(balance),
+                currency,
+            ),
+        )
+
+    yield open_account
+    await connection.close()
+
+
+@pytest.fixture
+async def new_user(
+    system: System,
+    token_of: Callable[[str], str],
+    open_account: OpenAccount,
+) -> AsyncIterator[NewUser]:
+    """Makes users, each with an account of their own."""
+    clients: list[httpx.AsyncClient] = []
+
+    async def new_user(balance: str = "1000.00", currency: str = "RUB") -> User:
+        subject = str(uuid.uuid4())
+        token = token_of(subject)
+        http = httpx.AsyncClient(
+            base_url=system.url,
+            headers={"Authorization": f"Bearer {token}"},
+            event_hooks={"response": [check_response_hook]},
+            timeout=15,
+        )
+        clients.append(http)
+        return User(subject, await open_account(subject, balance, currency), http, token)
+
+    yield new_user
+    for client in clients:
+        await client.aclose()
+
+
+@pytest.fixture
+async def alice(new_user: NewUser) -> User:
+    return await new_user()
+
+
+@pytest.fixture
+async def bob(new_user: NewUser) -> User:
+    return await new_user("500.00")

@@ -1,0 +1,166 @@
+"""The graph as its clients see it, over the whole system."""
+
+import asyncio
+import uuid
+from typing import Any
+
+from tests.e2e.users import NewUser, User
+from tests.waiting import until
+
+TRANSFER = """
+    mutation Transfer($input: TransferMoneyInput!) {
+      transferMoney(input: $input) {
+        __typename
+        ... on TransferMoneySuccess {
+          transfer { id sender { id } recipient { id } amount { amount currency } createdAt }
+          balance { amount currency }
+        }
+        ... on InsufficientFunds { code message needed { amount } available { amount currency } }
+        ... on AccountNotFound { code message accountId }
+        ... on CurrencyMismatch { code accountId currency }
+        ... on IdempotencyConflict { code idempotencyKey }
+        ... on InvalidInput { code fields { field message } }
+      }
+    }
+"""
+
+OPERATIONS = """
+    query Operations($id: ID!, $first: Int, $after: String, $last: Int, $before: String, $filter: OperationFilter) {
+      account(id: $id) {
+        operations(first: $first, after: $after, last: $last, before: $before, filter: $filter) {
+          edges { cursor node { id type direction amount { amount } balanceAfter { amount } counterparty { id } } }
+          pageInfo { hasNextPage hasPreviousPage startCursor endCursor }
+        }
+      }
+    }
+"""
+
+
+async def transfer(user: User, recipient: str, amount: str, key: str | None = None, **more: Any) -> dict[str, Any]:
+    given = {
+        "senderId": user.account,
+        "recipientId": recipient,
+        "amount": amount,
+        "idempotencyKey": key or str(uuid.uuid4()),
+    }
+    answer = await user.query(TRANSFER, input=given | more)
+    assert "errors" not in answer, answer
+    result: dict[str, Any] = answer["data"]["transferMoney"]
+    return result
+
+
+async def operations(user: User, **variables: Any) -> dict[str, Any]:
+    answer = await user.query(OPERATIONS, id=user.account, **variables)
+    assert "errors" not in answer, answer
+    page: dict[str, Any] = answer["data"]["account"]["operations"]
+    return page
+
+
+class TestTransferMoney:
+    async def test_answers_the_transfer_and_the_balance_it_left(self, alice: User, bob: User) -> None:
+        done = await transfer(alice, bob.account, "10.00")
+
+        assert done["__typename"] == "TransferMoneySuccess"
+        assert done["balance"] == {"amount": "990.00", "currency": "RUB"}
+        assert done["transfer"]["amount"] == {"amount": "10.00", "currency": "RUB"}
+        assert (done["transfer"]["sender"]["id"], done["transfer"]["recipient"]["id"]) == (alice.account, bob.account)
+        again = await alice.query("query($id: ID!) { transfer(id: $id) { id createdAt } }", id=done["transfer"]["id"])
+        assert again["data"]["transfer"]["createdAt"] == done["transfer"]["createdAt"]
+
+    async def test_shares_keys_with_rest(self, alice: User, bob: User) -> None:
+        by_rest = (await alice.transfer(bob.account, "10.00", key="k")).json()
+        by_graph = await transfer(alice, bob.account, "10.00", key="k")
+        assert by_graph["transfer"]["id"] == by_rest["id"]
+        assert by_graph["balance"]["amount"] == "990.00"
+
+    async def test_errors_are_data(self, alice: User, bob: User) -> None:
+        poor = await transfer(alice, bob.account, "5000")
+        assert poor["__typename"] == "InsufficientFunds"
+        assert (poor["needed"]["amount"], poor["available"]["amount"]) == ("5000.00", "1000.00")
+        lost = await transfer(alice, str(uuid.uuid4()), "1")
+        assert lost["__typename"] == "AccountNotFound"
+        other = await transfer(alice, bob.account, "1", senderId=bob.account)
+        assert (other["__typename"], other["accountId"]) == ("AccountNotFound", bob.account)
+        mixed = await transfer(alice, bob.account, "1", currency="USD")
+        assert (mixed["__typename"], mixed["currency"]) == ("CurrencyMismatch", "USD")
+        await transfer(alice, bob.account, "1", key="k")
+        conflict = await transfer(alice, bob.account, "2", key="k")
+        assert (conflict["__typename"], conflict["idempotencyKey"]) == ("IdempotencyConflict", "k")
+
+    async def test_wrong_fields_are_named(self, alice: User) -> None:
+        wrong = await transfer(alice, "42", "1e3")
+        assert wrong["__typename"] == "InvalidInput"
+        assert {field["field"] for field in wrong["fields"]} == {"recipientId", "amount"}
+        wrong = await transfer(alice, alice.account, "-1", key="k" * 300)
+        assert {field["field"] for field in wrong["fields"]} == {"recipientId", "amount", "idempotencyKey"}
+
+
+class TestQueries:
+    async def test_an_account_of_another_is_null(self, alice: User, bob: User) -> None:
+        for id_ in (bob.account, str(uuid.uuid4()), "42"):
+            answer = await alice.query("query($id: ID!) { account(id: $id) { id } }", id=id_)
+            assert answer == {"data": {"account": None}}
+
+    async def test_a_transfer_of_others_is_null(self, alice: User, bob: User, new_user: NewUser) -> None:
+        done = await transfer(alice, bob.account, "1")
+        eve = await new_user()
+        answer = await eve.query("query($id: ID!) { transfer(id: $id) { id } }", id=done["transfer"]["id"])
+        assert answer == {"data": {"transfer": None}}
+
+    async def test_operations_page_as_a_relay_connection(self, alice: User, bob: User) -> None:
+        for number in range(1, 6):
+            await transfer(alice, bob.account, str(number))
+
+        async def all_there() -> bool:
+            return len((await operations(alice))["edges"]) == 5
+
+        await until(all_there)
+        first = await operations(alice, first=2)
+        assert [edge["node"]["amount"]["amount"] for edge in first["edges"]] == ["5.00", "4.00"]
+        assert (first["pageInfo"]["hasNextPage"], first["pageInfo"]["hasPreviousPage"]) == (True, False)
+        second = await operations(alice, first=2, after=first["pageInfo"]["endCursor"])
+        assert [edge["node"]["amount"]["amount"] for edge in second["edges"]] == ["3.00", "2.00"]
+        back = await operations(alice, last=2, before=second["pageInfo"]["startCursor"])
+        assert back["edges"] == first["edges"]
+        few = await operations(alice, filter={"minAmount": "2", "maxAmount": "3", "direction": "OUT"})
+        assert [edge["node"]["amount"]["amount"] for edge in few["edges"]] == ["3.00", "2.00"]
+
+    async def test_bad_paging_is_an_error_with_a_code_and_its_fields(self, alice: User) -> None:
+        for variables, field in (
+            ({"first": 0}, "first"),
+            ({"first": 1, "last": 1}, "last"),
+            ({"after": "junk"}, "after"),
+            ({"filter": {"minAmount": "x"}}, "minAmount"),
+            ({"filter": {"counterpartyId": "42"}}, "counterpartyId"),
+        ):
+            answer = await alice.query(OPERATIONS, id=alice.account, **variables)
+            (error,) = answer["errors"]
+            assert error["extensions"]["code"] == "INVALID_INPUT", variables
+            assert [each["field"] for each in error["extensions"]["fields"]] == [field]
+            assert answer["data"]["account"]["operations"] is None
+
+    async def test_without_a_token_have_a_code(self, alice: User) -> None:
+        request = {"query": "query($id: ID!) { account(id: $id) { id } }", "variables": {"id": alice.account}}
+        answer = await alice.http.post("/graphql", json=request, headers={"Authorization": ""})
+        (error,) = answer.json()["errors"]
+        assert error["extensions"]["code"] == "UNAUTHENTICATED"
+        assert error["extensions"]["requestId"] == answer.headers["x-request-id"]
+
+    async def test_that_are_wrong_have_a_code(self, alice: User) -> None:
+        for query in ("{ nope }", "{", "query { account { id } }"):
+            answer = await alice.query(query)
+            assert answer["errors"][0]["extensions"]["code"] == "INVALID_GRAPHQL"
+
+
+class TestMutationThenQuery:
+    async def test_reads_its_own_write(self, alice: User, bob: User) -> None:
+        balance = "query($id: ID!) { account(id: $id) { balance { amount } } }"
+
+        async def pay_and_read() -> None:
+            done = await transfer(alice, bob.account, "1")
+            read = await alice.query(balance, id=alice.account)
+            assert float(read["data"]["account"]["balance"]["amount"]) <= float(done["balance"]["amount"])
+
+        await asyncio.gather(*(pay_and_read() for _ in range(10)))
+        read = await alice.query(balance, id=alice.account)
+        assert read["data"]["account"]["balance"]["amount"] == "990.00"

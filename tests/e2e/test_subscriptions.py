@@ -1,0 +1,147 @@
+"""Live feeds, by WebSocket and by server-sent events, over the whole system."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from tests.e2e.users import User
+
+OPERATION_ADDED = """
+    subscription($account: ID!, $after: String) {
+      operationAdded(accountId: $account, after: $after) {
+        direction amount { amount } balanceAfter { amount } counterparty { id } cursor
+      }
+    }
+"""
+BALANCE_CHANGED = """
+    subscription($account: ID!) { balanceChanged(accountId: $account) { balance { amount currency } cursor } }
+"""
+
+
+@asynccontextmanager
+async def websocket(user: User, **params: Any) -> AsyncIterator[ClientConnection]:
+    """An acknowledged graphql-transport-ws connection of the user's."""
+    url = f"{user.http.base_url}".replace("http", "ws").rstrip("/") + "/graphql"
+    async with connect(url, subprotocols=["graphql-transport-ws"]) as connection:  # type: ignore[list-item]
+        payload = {"authorization": f"Bearer {user.token}"} | params
+        await connection.send(json.dumps({"type": "connection_init", "payload": payload}))
+        assert json.loads(await connection.recv())["type"] == "connection_ack"
+        yield connection
+
+
+async def subscribe(connection: ClientConnection, query: str, **variables: Any) -> AsyncIterator[dict[str, Any]]:
+    """The payloads of one subscription; its errors are raised."""
+    payload = {"query": query, "variables": variables}
+    await connection.send(json.dumps({"id": "1", "type": "subscribe", "payload": payload}))
+    async for text in connection:
+        message = json.loads(text)
+        if message["type"] == "complete":
+            return
+        if message["type"] == "error":
+            raise LookupError(message["payload"])
+        if errors := message["payload"].get("errors"):
+            raise LookupError(errors)
+        yield message["payload"]["data"]
+
+
+async def next_of(feed: AsyncIterator[dict[str, Any]], field: str) -> dict[str, Any]:
+    data = await asyncio.wait_for(anext(feed), 5)
+    value: dict[str, Any] = data[field]
+    return value
+
+
+class TestOperationAdded:
+    async def test_shows_the_next_transfer_within_a_second(self, alice: User, bob: User) -> None:
+        async with websocket(bob) as connection:
+            feed = subscribe(connection, OPERATION_ADDED, account=bob.account, after="djA")
+            await alice.transfer(bob.account, "1.00")
+            assert (await next_of(feed, "operationAdded"))["amount"]["amount"] == "1.00"
+
+            loop = asyncio.get_running_loop()
+            sent = loop.time()
+            await alice.transfer(bob.account, "2.00")
+            operation = await next_of(feed, "operationAdded")
+            assert loop.time() - sent < 1
+            assert (operation["direction"], operation["amount"]["amount"]) == ("IN", "2.00")
+            assert operation["counterparty"]["id"] == alice.account
+
+    async def test_gives_history_after_a_cursor_then_live_without_gap_or_repeat(self, alice: User, bob: User) -> None:
+        for number in range(1, 6):
+            await alice.transfer(bob.account, f"{number}.00")
+        async with websocket(alice) as connection:
+            feed = subscribe(connection, OPERATION_ADDED, account=alice.account, after="djA")
+            seen = [await next_of(feed, "operationAdded") for _ in range(3)]
+        async with websocket(alice) as connection:
+            feed = subscribe(connection, OPERATION_ADDED, account=alice.account, after=seen[-1]["cursor"])
+            await asyncio.gather(*(alice.transfer(bob.account, "9.00") for _ in range(5)))
+            seen += [await next_of(feed, "operationAdded") for _ in range(7)]
+        assert [each["amount"]["amount"] for each in seen] == ["1.00", "2.00", "3.00", "4.00", "5.00", *["9.00"] * 5]
+        assert len({each["cursor"] for each in seen}) == 10
+        balances = [float(each["balanceAfter"]["amount"]) for each in seen]
+        assert balances == sorted(balances, reverse=True)
+
+    async def test_of_another_users_account_is_refused(self, alice: User, bob: User) -> None:
+        async with websocket(alice) as connection:
+            feed = subscribe(connection, OPERATION_ADDED, account=bob.account)
+            with pytest.raises(LookupError, match="ACCOUNT_NOT_FOUND"):
+                await next_of(feed, "operationAdded")
+
+    async def test_comes_by_server_sent_events_too(self, alice: User, bob: User) -> None:
+        request = {"query": OPERATION_ADDED, "variables": {"account": alice.account, "after": "djA"}}
+        headers = {"Authorization": f"Bearer {alice.token}", "Accept": "text/event-stream"}
+        async with (
+            httpx.AsyncClient(base_url=alice.http.base_url) as http,
+            http.stream("POST", "/graphql", json=request, headers=headers) as response,
+        ):
+            assert response.headers["content-type"].startswith("text/event-stream")
+            await alice.transfer(bob.account, "3.00")
+            async with asyncio.timeout(5):
+                async for line in response.aiter_lines():
+                    if line.startswith("data:") and line != "data:":
+                        data = json.loads(line.removeprefix("data:"))
+                        break
+        assert data["data"]["operationAdded"]["amount"]["amount"] == "3.00"
+
+
+class TestBalanceChanged:
+    async def test_starts_with_the_balance_now_and_follows_each_operation(self, alice: User, bob: User) -> None:
+        async with websocket(bob) as connection:
+            feed = subscribe(connection, BALANCE_CHANGED, account=bob.account)
+            now = await next_of(feed, "balanceChanged")
+            assert now["balance"] == {"amount": "500.00", "currency": "RUB"}
+            for amount in ("10.00", "20.00"):
+                await alice.transfer(bob.account, amount)
+            assert [(await next_of(feed, "balanceChanged"))["balance"]["amount"] for _ in range(2)] == [
+                "510.00",
+                "530.00",
+            ]
+
+
+class TestConnection:
+    async def test_without_a_valid_token_is_closed(self, alice: User) -> None:
+        with pytest.raises(ConnectionClosed) as closed:
+            async with websocket(alice, authorization="Bearer nonsense"):
+                pass
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 4403
+
+    async def test_from_a_foreign_page_is_refused(self, alice: User) -> None:
+        url = f"{alice.http.base_url}".replace("http", "ws").rstrip("/") + "/graphql"
+        with pytest.raises(InvalidStatus):
+            async with connect(url, origin="https://evil.example", subprotocols=["graphql-transport-ws"]):  # type: ignore[arg-type, list-item]
+                pass
+
+    async def test_by_the_legacy_protocol_is_refused(self, alice: User) -> None:
+        url = f"{alice.http.base_url}".replace("http", "ws").rstrip("/") + "/graphql"
+        async with connect(url, subprotocols=["graphql-ws"]) as connection:  # type: ignore[list-item]
+            with pytest.raises(ConnectionClosed) as closed:
+                await connection.recv()
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 4406

@@ -1,0 +1,60 @@
+"""The people of the end-to-end tests."""
+
+import uuid
+from collections.abc import Awaitable, Callable
+from decimal import Decimal
+from typing import Any
+
+import httpx
+
+
+class User:
+    """A user with an account, a REST client that holds every answer against the contract, and a GraphQL client."""
+
+    def __init__(self, subject: str, account: str, http: httpx.AsyncClient, token: str) -> None:
+        self.subject = subject
+        self.account = account
+        self.http = http
+        self.token = token
+
+    async def transfer(
+        self,
+        recipient: str,
+        amount: Any,
+        key: str | None = None,
+        sender: str | None = None,
+        **body: Any,
+    ) -> httpx.Response:
+        """POSTs a transfer, by default from the user's own account and with a fresh key."""
+        return await self.http.post(
+            f"/accounts/{sender or self.account}/transfers",
+            json={"recipientId": recipient, "amount": amount, **body},
+            headers={"Idempotency-Key": key or str(uuid.uuid4())},
+        )
+
+    async def balance(self) -> Decimal:
+        """What the account holds now."""
+        answer = await self.http.get(f"/accounts/{self.account}")
+        assert answer.status_code == 200, answer.text
+        return Decimal(answer.json()["balance"])
+
+    async def operations(self, **params: Any) -> dict[str, Any]:
+        """A page of the account's operations."""
+        answer = await self.http.get(f"/accounts/{self.account}/operations", params=params)
+        assert answer.status_code == 200, answer.text
+        page: dict[str, Any] = answer.json()
+        return page
+
+    async def query(self, query: str, **variables: Any) -> dict[str, Any]:
+        """A GraphQL request; the whole answer, errors and all."""
+        answer = await self.http.post("/graphql", json={"query": query, "variables": variables})
+        assert answer.status_code == 200, answer.text
+        result: dict[str, Any] = answer.json()
+        return result
+
+
+OpenAccount = Callable[..., Awaitable[str]]
+"""Opens an account: owner, balance, currency."""
+
+NewUser = Callable[..., Awaitable[User]]
+"""Makes a user with an account: balance, currency."""

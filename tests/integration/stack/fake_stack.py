@@ -1,0 +1,49 @@
+"""`make up` with fake services: `fake_stack.py PORT DATA`. Their ports follow PORT."""
+
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+from stack import probes
+from stack.ports import Ports
+from stack.process import Command, Process
+from stack.up import up
+
+SERVICE = Path(__file__).with_name("fake_service.py")
+
+
+def python(*arguments: str, **environment: str) -> Callable[[], Awaitable[Command]]:
+    """A command that starts faster than a module of the project would."""
+
+    async def command() -> Command:
+        return Command((sys.executable, "-IS", *arguments), environment)
+
+    return command
+
+
+def service(
+    name: str, port: int, *more: str, depends_on: Sequence[str] = (), restart_with: Sequence[str] = ()
+) -> Process:
+    """A fake service of the plan."""
+    return Process(
+        name=name,
+        command=python(str(SERVICE), str(port), *more),
+        ready=probes.http(f"http://127.0.0.1:{port}/health/ready"),
+        depends_on=depends_on,
+        restart_with=restart_with,
+        ports={"HTTP": port},
+        urls={"admin": f"http://127.0.0.1:{port}"},
+    )
+
+
+def plan(ports: Ports, data: Path) -> tuple[Process, ...]:
+    """Three services, one of them deaf to SIGTERM."""
+    return (
+        service("bank", ports.bank_admin),
+        service("analytics", ports.analytics_admin, "stubborn", depends_on=("bank",)),
+        service("gateway", ports.gateway, depends_on=("bank",)),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(up(int(sys.argv[1]), Path(sys.argv[2]), planner=plan))

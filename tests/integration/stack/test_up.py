@@ -1,0 +1,152 @@
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from stack.ports import Ports, check_free, free_ports
+
+SCRIPT = Path(__file__).with_name("fake_stack.py")
+ROOT = Path(__file__).parents[3]
+
+
+def until(true: Callable[[], object], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+class Terminal:
+    """`up` as a person starts it, in a terminal (a session) of its own."""
+
+    def __init__(self, data: Path, port: int) -> None:
+        self.data = data
+        self.ports = Ports.derive(port)
+        self._screen = (data.parent / f"screen-{port}").open("w+")
+        self.process = subprocess.Popen(
+            [sys.executable, str(SCRIPT), str(port), str(data)],
+            stdout=self._screen,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            start_new_session=True,
+        )
+
+    @property
+    def text(self) -> str:
+        return Path(self._screen.name).read_text()
+
+    def until_up(self) -> dict[str, psutil.Process]:
+        until(lambda: "The wallet is up" in self.text or self.process.poll() is not None)
+        assert self.process.poll() is None, self.text
+        table = json.loads((self.data / "run.json").read_text())
+        return {name: psutil.Process(entry["pid"]) for name, entry in table.items()}
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait(30)
+        self._screen.close()
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Iterator[Terminal]:
+    opened = Terminal(tmp_path / "data", an_unused_port())
+    yield opened
+    opened.close()
+
+
+def an_unused_port() -> int:
+    """A PORT whose derived ports are all free."""
+    for port in free_ports(50):
+        try:
+            check_free({name: p for name, p in Ports.derive(port).items() if name in {"bank_admin", "analytics_admin"}})
+        except Exception:  # noqa: BLE001  any refusal means: the next one
+            continue
+        return port
+    raise AssertionError("no free ports")
+
+
+class TestUp:
+    def test_tells_where_everything_is_and_what_to_try(self, terminal: Terminal) -> None:
+        processes = terminal.until_up()
+        port = terminal.ports.gateway
+        assert set(processes) == {"bank", "analytics", "gateway"}
+        assert f"http://127.0.0.1:{port}/graphql" in terminal.text
+        assert f"make token USER=alice PORT={port} DATA={terminal.data}" in terminal.text
+        assert "bank       | listening" in terminal.text
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health/ready") as answer:
+            assert answer.status == 200
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+    def test_a_signal_stops_all_of_it(self, terminal: Terminal, number: signal.Signals) -> None:
+        processes = terminal.until_up()
+        processes["analytics"].kill()  # it is deaf to SIGTERM; its end is tested below
+        terminal.process.send_signal(number)
+        assert terminal.process.wait(20) == 0
+        assert not psutil.wait_procs(list(processes.values()), timeout=0).alive
+        assert not (terminal.data / "run.json").exists()
+        check_free(dict(terminal.ports.items()))
+
+    def test_a_second_ctrl_c_kills_at_once(self, terminal: Terminal) -> None:
+        processes = terminal.until_up()
+        terminal.process.send_signal(signal.SIGINT)
+        until(lambda: "once more to kill" in terminal.text)
+        terminal.process.send_signal(signal.SIGINT)
+        assert terminal.process.wait(5) == 0
+        assert not psutil.wait_procs(list(processes.values()), timeout=0).alive
+
+    def test_ctrl_c_while_it_starts_stops_what_was_started(self, terminal: Terminal) -> None:
+        until(lambda: "bank | listening" in terminal.text.replace("bank       |", "bank |"))
+        terminal.process.send_signal(signal.SIGINT)
+        terminal.process.send_signal(signal.SIGINT)
+        assert terminal.process.wait(20) == 0
+        check_free(dict(terminal.ports.items()))
+
+    def test_kill_9_leaves_nothing_behind_and_the_next_start_works(self, terminal: Terminal) -> None:
+        processes = terminal.until_up()
+        terminal.process.kill()
+        terminal.process.wait()
+        again = Terminal(terminal.data, terminal.ports.gateway)
+        try:
+            fresh = again.until_up()
+            assert not psutil.wait_procs(list(processes.values()), timeout=0).alive
+            assert {p.pid for p in fresh.values()}.isdisjoint(p.pid for p in processes.values())
+        finally:
+            fresh["analytics"].kill()
+            again.close()
+
+    def test_a_port_in_use_is_one_clear_line_and_nothing_starts(self, tmp_path: Path) -> None:
+        port = an_unused_port()
+        taken = Ports.derive(port).bank_admin
+        with socket.create_server(("127.0.0.1", taken)):
+            refused = Terminal(tmp_path / "data", port)
+            assert refused.process.wait(20) == 2
+            (line,) = refused.text.splitlines()
+            assert line.startswith(f"error: port {taken} is in use, and bank (HTTP) needs it")
+            assert "PORT=" in line
+            refused.close()
+
+    def test_a_second_one_on_the_same_data_is_refused(self, terminal: Terminal) -> None:
+        terminal.until_up()
+        second = Terminal(terminal.data, an_unused_port())
+        assert second.process.wait(20) == 2
+        (line,) = second.text.splitlines()
+        assert f"a stack already runs on {terminal.data} (process {terminal.process.pid})" in line
+        second.close()
+
+    def test_a_second_one_beside_the_first_is_welcome(self, terminal: Terminal, tmp_path: Path) -> None:
+        terminal.until_up()
+        second = Terminal(tmp_path / "other", an_unused_port())
+        second.until_up()["analytics"].kill()
+        second.close()
+        assert second.process.returncode == 0
+        assert terminal.process.poll() is None

@@ -1,0 +1,46 @@
+import io
+from pathlib import Path
+
+from stack.console import LARGEST_LOG, Console
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+class TestConsole:
+    def test_prefixes_a_line_with_its_process_and_keeps_it_in_a_file(self, tmp_path: Path) -> None:
+        screen = io.StringIO()
+        console = Console(tmp_path, screen)
+        console.output("bank", "listening")
+        console.close()
+        assert screen.getvalue() == "bank       | listening\n"
+        assert (tmp_path / "bank.log").read_text() == "listening\n"
+
+    def test_colours_names_on_a_terminal_only(self, tmp_path: Path) -> None:
+        screen = Terminal()
+        console = Console(tmp_path, screen)
+        console.output("bank", "one")
+        console.output("gateway", "two")
+        console.close()
+        first, second = screen.getvalue().splitlines()
+        assert first.startswith("\033[")
+        assert first.endswith(" one")
+        assert first[:5] != second[:5]
+        assert "\033" not in (tmp_path / "bank.log").read_text()
+
+    def test_without_a_screen_it_only_keeps_the_file(self, tmp_path: Path) -> None:
+        console = Console(tmp_path, None)
+        console.say("not heard")
+        console.output("bank", "kept")
+        console.close()
+        assert (tmp_path / "bank.log").read_text() == "kept\n"
+
+    def test_a_log_that_grew_too_large_makes_room(self, tmp_path: Path) -> None:
+        (tmp_path / "bank.log").write_bytes(b"x" * (LARGEST_LOG + 1))
+        console = Console(tmp_path, None)
+        console.output("bank", "new")
+        console.close()
+        assert (tmp_path / "bank.log").read_text() == "new\n"
+        assert (tmp_path / "bank.log.1").stat().st_size == LARGEST_LOG + 1

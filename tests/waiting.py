@@ -1,0 +1,23 @@
+"""Waiting for something to become true, with an end: what tests do instead of sleeping."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+Value = TypeVar("Value")
+
+
+async def until(probe: Callable[[], Awaitable[Value]], *, within: float = 10.0, every: float = 0.05) -> Value:
+    """The first truthy answer of the probe.
+
+    Raises:
+        AssertionError: there was none in time; says what the last one was.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + within
+    while True:
+        value = await probe()
+        if value:
+            return value
+        assert loop.time() < deadline, f"still {value!r} after {within} s"
+        await asyncio.sleep(every)
