@@ -131,7 +131,9 @@ class Tour:
         async with asyncio.timeout(_PATIENCE_SECONDS):
             while (response := await _pay(alice, "1.00", key)).status_code == HTTPStatus.SERVICE_UNAVAILABLE:
                 print(
-                print(f"  {response.status_code}: retry with the same key after {response.headers['retry-after']} s")
+                    print(
+                        f"  {response.status_code}: retry with the same key after {response.headers['retry-after']} s"
+                    )
                 )
                 await asyncio.sleep(0.5)
         return response

@@ -200,7 +200,7 @@ class Child:
                 said = "\n".join(f"  {line}" for line in self.last_lines)
                 raise StartError(f"{self.process.name} exited with {code} before it was ready\n{said}".rstrip())
             if time.monotonic() > deadline:
-                raise StartError(f"{self.process.name} was not ready after {timeout:.0f} s")
+                raise StartError(f"{self.process.name} was not ready after {timeout:g} s")
             await asyncio.sleep(PROBE_INTERVAL)
 
     async def wait(self) -> int:

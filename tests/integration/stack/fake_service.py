@@ -21,5 +21,6 @@ class Answer(BaseHTTPRequestHandler):
 if "stubborn" in sys.argv:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 server = HTTPServer(("127.0.0.1", int(sys.argv[1])), Answer)
-print("listening", flush=True)
+sys.stdout.write("listening\n")
+sys.stdout.flush()
 server.serve_forever()

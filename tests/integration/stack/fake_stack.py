@@ -1,5 +1,6 @@
-"""`make up` with fake services: `fake_stack.py PORT DATA`. Their ports follow PORT."""
+"""`make up` with fake services: `fake_stack.py PORT DATA [stubborn]`. Their ports follow PORT."""
 
+import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -37,12 +38,22 @@ def service(
 
 
 def plan(ports: Ports, data: Path) -> tuple[Process, ...]:
-    """Three services, one of them deaf to SIGTERM."""
+    """Three services; if asked, one is deaf to SIGTERM."""
     return (
         service("bank", ports.bank_admin),
-        service("analytics", ports.analytics_admin, "stubborn", depends_on=("bank",)),
+        service("analytics", ports.analytics_admin, *sys.argv[3:], depends_on=("bank",)),
         service("gateway", ports.gateway, depends_on=("bank",)),
     )
+
+
+def lives(pid: int) -> bool:
+    """Whether the process is there and not only waiting for its parent to notice its end."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    status = Path(f"/proc/{pid}/stat")
+    return not status.exists() or status.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 if __name__ == "__main__":

@@ -4,22 +4,16 @@ import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, closing
 from dataclasses import replace
-from importlib.util import module_from_spec, spec_from_file_location
+from functools import partial
 from pathlib import Path
 
-import psutil
 import pytest
 
 from stack.console import Console
 from stack.ports import free_ports
 from stack.process import Child, Leash, Process, StartError
 from stack.supervisor import Supervisor
-
-spec = spec_from_file_location("fake_stack", Path(__file__).with_name("fake_stack.py"))
-assert spec
-assert spec.loader
-fake = module_from_spec(spec)
-spec.loader.exec_module(fake)
+from tests.integration.stack import fake_stack as fake
 
 
 async def until(true: Callable[[], object], seconds: float = 20) -> None:
@@ -85,7 +79,7 @@ class TestStart:
 
     async def test_a_process_that_never_gets_ready_is_given_up(self) -> None:
         child = Child(replace(fake.service("bank", *free_ports(1)), ready=never))
-        with pytest.raises(StartError, match="bank was not ready after 1 s"):
+        with pytest.raises(StartError, match="bank was not ready after 0.5 s"):
             await child.start(timeout=0.5)
         assert child.pid is None
 
@@ -104,7 +98,7 @@ class TestRestart:
             for delay in ("0.2", "0.4", "0.8"):
                 await until(lambda: staged.pid("bank"))
                 staged.supervisor.children["bank"].kill()
-                await until(lambda d=delay: f"bank exited with -9; restarting in {d} s" in staged.said)
+                await until(partial(said, staged, f"bank exited with -9; restarting in {delay} s"))
 
     async def test_health_makes_earlier_crashes_forgotten(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -112,10 +106,10 @@ class TestRestart:
         monkeypatch.setattr("stack.supervisor.HEALTHY", 0)
         async with stage(tmp_path, fake.service("bank", *free_ports(1))) as staged:
             await staged.supervisor.start()
-            for crash in (1, 2):
+            for times in (1, 2):
                 await until(lambda: staged.pid("bank"))
                 staged.supervisor.children["bank"].kill()
-                await until(lambda c=crash: staged.said.count("bank exited with -9; restarting in 0.2 s") == c)
+                await until(partial(said, staged, "bank exited with -9; restarting in 0.2 s", times))
 
     async def test_what_cannot_survive_a_loss_is_restarted_after_it(self, tmp_path: Path) -> None:
         kafka, bank, analytics = free_ports(3)
@@ -160,17 +154,19 @@ class TestStop:
         assert child.pid is None
         assert await child.wait() == -signal.SIGKILL
 
-    async def test_leaves_no_grandchildren_behind(self, tmp_path: Path) -> None:
-        script = f"import os, runpy, sys; os.fork(); sys.argv[1:] = ['0']; runpy.run_path({str(fake.SERVICE)!r})"
+    async def test_leaves_no_grandchildren_behind(self) -> None:
+        script = "import os, signal; os.fork(); print(os.getpid(), flush=True); signal.pause()"
         child = Child(Process(name="family", command=fake.python("-c", script), ready=at_once))
         await child.start()
-        family = psutil.Process(child.pid)
-        await until(family.children)
-        members = [family, *family.children()]
+        await until(lambda: len(child.last_lines) == 2)
+        members = [int(line) for line in child.last_lines]
+        assert all(fake.lives(pid) for pid in members)
         await child.stop()
-        gone, left = psutil.wait_procs(members, timeout=5)
-        assert not left
-        assert len(gone) == 2
+        await until(lambda: not any(fake.lives(pid) for pid in members))
+
+
+def said(staged: Stage, line: str, times: int = 1) -> bool:
+    return staged.said.count(line) == times
 
 
 async def never() -> bool:

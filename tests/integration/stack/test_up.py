@@ -9,10 +9,10 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from stack.ports import Ports, check_free, free_ports
+from tests.integration.stack.fake_stack import lives
 
 SCRIPT = Path(__file__).with_name("fake_stack.py")
 ROOT = Path(__file__).parents[3]
@@ -28,12 +28,12 @@ def until(true: Callable[[], object], seconds: float = 20) -> None:
 class Terminal:
     """`up` as a person starts it, in a terminal (a session) of its own."""
 
-    def __init__(self, data: Path, port: int) -> None:
+    def __init__(self, data: Path, port: int, *more: str) -> None:
         self.data = data
         self.ports = Ports.derive(port)
         self._screen = (data.parent / f"screen-{port}").open("w+")
         self.process = subprocess.Popen(
-            [sys.executable, str(SCRIPT), str(port), str(data)],
+            [sys.executable, str(SCRIPT), str(port), str(data), *more],
             stdout=self._screen,
             stderr=subprocess.STDOUT,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -44,11 +44,11 @@ class Terminal:
     def text(self) -> str:
         return Path(self._screen.name).read_text()
 
-    def until_up(self) -> dict[str, psutil.Process]:
+    def until_up(self) -> dict[str, int]:
         until(lambda: "The wallet is up" in self.text or self.process.poll() is not None)
         assert self.process.poll() is None, self.text
         table = json.loads((self.data / "run.json").read_text())
-        return {name: psutil.Process(entry["pid"]) for name, entry in table.items()}
+        return {name: entry["pid"] for name, entry in table.items()}
 
     def close(self) -> None:
         if self.process.poll() is None:
@@ -60,6 +60,14 @@ class Terminal:
 @pytest.fixture
 def terminal(tmp_path: Path) -> Iterator[Terminal]:
     opened = Terminal(tmp_path / "data", an_unused_port())
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def stubborn(tmp_path: Path) -> Iterator[Terminal]:
+    """With a service that is deaf to SIGTERM."""
+    opened = Terminal(tmp_path / "data", an_unused_port(), "stubborn")
     yield opened
     opened.close()
 
@@ -89,20 +97,19 @@ class TestUp:
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
     def test_a_signal_stops_all_of_it(self, terminal: Terminal, number: signal.Signals) -> None:
         processes = terminal.until_up()
-        processes["analytics"].kill()  # it is deaf to SIGTERM; its end is tested below
         terminal.process.send_signal(number)
         assert terminal.process.wait(20) == 0
-        assert not psutil.wait_procs(list(processes.values()), timeout=0).alive
+        assert not any(map(lives, processes.values()))
         assert not (terminal.data / "run.json").exists()
         check_free(dict(terminal.ports.items()))
 
-    def test_a_second_ctrl_c_kills_at_once(self, terminal: Terminal) -> None:
-        processes = terminal.until_up()
-        terminal.process.send_signal(signal.SIGINT)
-        until(lambda: "once more to kill" in terminal.text)
-        terminal.process.send_signal(signal.SIGINT)
-        assert terminal.process.wait(5) == 0
-        assert not psutil.wait_procs(list(processes.values()), timeout=0).alive
+    def test_a_second_ctrl_c_kills_at_once(self, stubborn: Terminal) -> None:
+        processes = stubborn.until_up()
+        stubborn.process.send_signal(signal.SIGINT)
+        until(lambda: "once more to kill" in stubborn.text)
+        stubborn.process.send_signal(signal.SIGINT)
+        assert stubborn.process.wait(5) == 0
+        assert not any(map(lives, processes.values()))
 
     def test_ctrl_c_while_it_starts_stops_what_was_started(self, terminal: Terminal) -> None:
         until(lambda: "bank | listening" in terminal.text.replace("bank       |", "bank |"))
@@ -111,17 +118,16 @@ class TestUp:
         assert terminal.process.wait(20) == 0
         check_free(dict(terminal.ports.items()))
 
-    def test_kill_9_leaves_nothing_behind_and_the_next_start_works(self, terminal: Terminal) -> None:
-        processes = terminal.until_up()
-        terminal.process.kill()
-        terminal.process.wait()
-        again = Terminal(terminal.data, terminal.ports.gateway)
+    def test_kill_9_leaves_nothing_behind_and_the_next_start_works(self, stubborn: Terminal) -> None:
+        processes = stubborn.until_up()
+        stubborn.process.kill()
+        stubborn.process.wait()
+        again = Terminal(stubborn.data, stubborn.ports.gateway)
         try:
             fresh = again.until_up()
-            assert not psutil.wait_procs(list(processes.values()), timeout=0).alive
-            assert {p.pid for p in fresh.values()}.isdisjoint(p.pid for p in processes.values())
+            assert not any(map(lives, processes.values()))
+            assert set(fresh.values()).isdisjoint(processes.values())
         finally:
-            fresh["analytics"].kill()
             again.close()
 
     def test_a_port_in_use_is_one_clear_line_and_nothing_starts(self, tmp_path: Path) -> None:
@@ -146,7 +152,7 @@ class TestUp:
     def test_a_second_one_beside_the_first_is_welcome(self, terminal: Terminal, tmp_path: Path) -> None:
         terminal.until_up()
         second = Terminal(tmp_path / "other", an_unused_port())
-        second.until_up()["analytics"].kill()
+        second.until_up()
         second.close()
         assert second.process.returncode == 0
         assert terminal.process.poll() is None
