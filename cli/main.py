@@ -1,9 +1,9 @@
 """The operator's commands."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-import click
 import typer
 
 from kit.tokens import Signer
@@ -15,6 +15,13 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help="The operator
 _LIFETIME_SECONDS = 12 * 3600.0
 
 
+class SeedUser(StrEnum):
+    """The users of the seed accounts."""
+
+    ALICE = "alice"
+    BOB = "bob"
+
+
 @app.callback()
 def _wallet() -> None:
     """Keeps `wallet token` a command of its own while it is the only one."""
@@ -22,7 +29,7 @@ def _wallet() -> None:
 
 @app.command()
 def token(
-    user: Annotated[str, typer.Option(click_type=click.Choice(sorted(OWNERS)), help="whose token")],
+    user: Annotated[SeedUser, typer.Option(help="whose token")],
     data: Annotated[Path, typer.Option(help="the data folder of the running stack")] = Path(".wallet"),
 ) -> None:
     """Prints a development token for one of the seed users, valid for twelve hours."""

@@ -55,9 +55,8 @@ class CallMiddleware:
             await send(message)
 
         try:
-            authorization = headers.get("authorization", "")
-            if authorization and scope["type"] == "http":
-                token = authorization.removeprefix("Bearer ")
+            token = headers.get("authorization", "").removeprefix("Bearer").strip()
+            if token and scope["type"] == "http":
                 call.current.set(Call(request_id, self._verifier.verify(token), token, deadline))
             await self._app(scope, receive, send_with_id)
         except WalletError as error:

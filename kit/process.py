@@ -54,9 +54,17 @@ async def background(task: Coroutine[Any, Any, None], name: str) -> AsyncIterato
             await running
 
 
-async def forever(step: Callable[[], Awaitable[None]], *, name: str, first_pause: float, longest_pause: float) -> None:
+async def forever(
+    step: Callable[[], Awaitable[None]],
+    *,
+    name: str,
+    first_pause: float,
+    longest_pause: float,
+    unless: type[Exception] | tuple[type[Exception], ...] = (),
+) -> None:
     """Runs a step that is meant never to return, again and again: what it fails with is logged, and after a pause that
-    grows with each failure and starts anew after a quiet minute, it is tried again. Only cancellation ends it.
+    grows with each failure and starts anew after a quiet minute, it is tried again. Only cancellation ends it, and the
+    errors in `unless`, which are raised.
     """
     loop = asyncio.get_running_loop()
     pause = first_pause
@@ -64,6 +72,8 @@ async def forever(step: Callable[[], Awaitable[None]], *, name: str, first_pause
         started = loop.time()
         try:
             await step()
+        except unless:
+            raise
         except Exception as error:  # noqa: BLE001  the loop is what brings the part back, whatever took it away
             log.warning("will try again", task=name, pause_seconds=pause, error=f"{type(error).__name__}: {error}")
         if loop.time() - started > 60:  # noqa: PLR2004  a quiet minute

@@ -66,7 +66,7 @@ class Engine:
 
     def __init__(self, folder: Path) -> None:
         """Opens the store in `folder`, made if missing. Only one process may."""
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._path = str(folder)
         self._open = _connect(self._path)  # the engine lives as long as any connection does
         self._workers = ThreadPoolExecutor(16, "query")

@@ -42,7 +42,7 @@ def open_cluster(home: Path, roles: tuple[str, ...]) -> Cluster:
     record = home / "postgres.json"
     known = json.loads(record.read_text()) if record.exists() else {}
     place = Path(known["place"]) if "place" in known else _choose_place(home, user)
-    place.mkdir(parents=True, exist_ok=True)
+    place.mkdir(mode=0o711, parents=True, exist_ok=True)
     passwords: dict[str, str] = {r: secrets.token_urlsafe(24) for r in roles} | known.get("passwords", {})
     write_private(record, json.dumps({"place": str(place), "passwords": passwords}, indent=2))
     binaries = _installation() / "bin"
@@ -61,7 +61,7 @@ def remove_cluster(home: Path) -> None:
 
 def write_private(path: Path, text: str) -> None:
     """Replaces the file `path` in one step by one that only the caller may read."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     with os.fdopen(descriptor, "w") as file:
         file.write(text)
@@ -90,7 +90,7 @@ def _unprivileged() -> tuple[int, int] | tuple[None, None]:
 
 
 def _choose_place(home: Path, user: int | None) -> Path:
-    home.mkdir(parents=True, exist_ok=True)
+    home.mkdir(mode=0o711, parents=True, exist_ok=True)
     if _reachable(home, user):
         return home.absolute() / "postgres"
     place = Path(tempfile.mkdtemp(prefix="wallet-postgres-", dir=ELSEWHERE))

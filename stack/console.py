@@ -22,7 +22,10 @@ class Console:
     def say(self, text: str) -> None:
         """The stack's own words."""
         if self._screen:
-            print(text, file=self._screen, flush=True)
+            try:
+                print(text, file=self._screen, flush=True)
+            except OSError:
+                self._screen = None  # the terminal is gone; what it would have shown must not stop the stack
 
     def output(self, name: str, line: str) -> None:
         """One line that the child `name` wrote."""
@@ -44,7 +47,7 @@ class Console:
 
     def _open(self, name: str) -> TextIO:
         path = self._logs / f"{name}.log"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if path.exists() and path.stat().st_size > LARGEST_LOG:
             path.replace(path.with_suffix(".log.1"))
         file = self._files[name] = path.open("a", encoding="utf-8")

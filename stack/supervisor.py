@@ -42,8 +42,7 @@ class Supervisor:
 
     async def stop(self) -> None:
         """Ends every process, the last of the plan first, each with its own signal and a bounded grace."""
-        for guard in self._guards.values():
-            guard.cancel()
+        await self._release(*self._guards)
         for name, child in reversed(self.children.items()):
             if child.pid is not None:
                 began = time.monotonic()
@@ -58,7 +57,7 @@ class Supervisor:
 
     async def take_away(self, name: str) -> None:
         """Stops one process and leaves it down, as an outage would, until `bring_back`."""
-        self._guards.pop(name).cancel()
+        await self._release(name)
         await self.children[name].stop()
         self._changed()
 
@@ -88,6 +87,13 @@ class Supervisor:
     def _watch(self, child: Child) -> None:
         self._changed()
         self._guards[child.process.name] = asyncio.create_task(self._guard(child))
+
+    async def _release(self, *names: str) -> None:
+        """No longer starts the processes again that end."""
+        guards = [self._guards.pop(name) for name in names]
+        for guard in guards:
+            guard.cancel()
+        await asyncio.gather(*guards, return_exceptions=True)
 
     async def _guard(self, child: Child) -> None:
         """Starts the process again whenever it has ended, later and later while it keeps ending."""

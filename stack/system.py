@@ -112,7 +112,7 @@ def locked(data: Path) -> Iterator[int]:
     Raises:
         LockedError: a living system has it.
     """
-    data.mkdir(parents=True, exist_ok=True)
+    data.mkdir(mode=0o711, parents=True, exist_ok=True)  # nobody's cluster has to be reachable, and nothing else
     descriptor = os.open(data / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         deadline = time.monotonic() + LEASH_TIMEOUT

@@ -11,13 +11,12 @@ from pathlib import Path
 from stack.console import Console
 from stack.ports import DEFAULT, HOST, PortError, Ports
 from stack.process import StartError
+from stack.seed import OWNERS
 from stack.system import LockedError, Planner, System, prepared
 
 DEFAULT_DATA = Path(".wallet")
 FAILED = 1
 REFUSED = 2
-ALICE = "123e4567-e89b-12d3-a456-426614174000"
-BOB = "987e6543-e21b-34d3-c456-426614174999"
 
 
 def up(port: int = DEFAULT, data: Path = DEFAULT_DATA, *, planner: Planner | None = None) -> int:
@@ -55,6 +54,8 @@ async def _serve(system: System, console: Console, port: int, data: Path) -> Non
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+            continue  # started with nohup
         loop.add_signal_handler(number, on_signal)
     try:
         await work
@@ -97,9 +98,9 @@ A token for Alice (or USER=bob):
 
 Alice sends Bob 10 roubles; send it twice, and the money still moves once:
 
-  curl -sS -X POST {system.url}/accounts/{ALICE}/transfers \\
+  curl -sS -X POST {system.url}/accounts/{OWNERS["alice"].account}/transfers \\
     -H "Authorization: Bearer $(make -s token USER=alice{settings})" \\
     -H "Idempotency-Key: {uuid.uuid4()}" \\
     -H "Content-Type: application/json" \\
-    -d '{{"recipientId": "{BOB}", "amount": "10.00", "currency": "RUB"}}'
+    -d '{{"recipientId": "{OWNERS["bob"].account}", "amount": "10.00", "currency": "RUB"}}'
 """

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from stack.ports import Ports, check_free, free_ports
+from stack.cluster import open_cluster
+from stack.ports import PortError, Ports, check_free, free_ports
 from tests.integration.stack.fake_stack import lives
 
 SCRIPT = Path(__file__).with_name("fake_stack.py")
@@ -77,7 +78,7 @@ def an_unused_port() -> int:
     for port in free_ports(50):
         try:
             check_free({name: p for name, p in Ports.derive(port).items() if name in {"bank_admin", "analytics_admin"}})
-        except Exception:  # noqa: BLE001  any refusal means: the next one
+        except PortError:
             continue
         return port
     raise AssertionError("no free ports")
@@ -156,3 +157,23 @@ class TestUp:
         second.close()
         assert second.process.returncode == 0
         assert terminal.process.poll() is None
+
+
+class TestClean:
+    def clean(self, data: Path) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "stack", "clean", "--data", str(data)]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    def test_deletes_the_data_and_the_cluster_wherever_it_lives(self, tmp_path: Path) -> None:
+        place = open_cluster(tmp_path / "data", ("postgres",)).data.parent
+        assert place.exists()
+        assert self.clean(tmp_path / "data").returncode == 0
+        assert not place.exists()
+        assert not (tmp_path / "data").exists()
+
+    def test_is_refused_while_a_system_runs_on_it(self, terminal: Terminal) -> None:
+        terminal.until_up()
+        refused = self.clean(terminal.data)
+        assert refused.returncode == 2
+        assert "already runs" in refused.stderr
+        assert (terminal.data / "run.json").exists()

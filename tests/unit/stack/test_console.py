@@ -1,4 +1,6 @@
+import contextlib
 import io
+import os
 from pathlib import Path
 
 from stack.console import LARGEST_LOG, Console
@@ -44,3 +46,15 @@ class TestConsole:
         console.close()
         assert (tmp_path / "bank.log").read_text() == "new\n"
         assert (tmp_path / "bank.log.1").stat().st_size == LARGEST_LOG + 1
+
+    def test_goes_on_without_its_terminal(self, tmp_path: Path) -> None:
+        reader, writer = os.pipe()
+        os.close(reader)
+        screen = os.fdopen(writer, "w")
+        console = Console(tmp_path, screen)
+        console.output("bank", "one")
+        console.output("bank", "two")
+        console.close()
+        with contextlib.suppress(BrokenPipeError):
+            screen.close()
+        assert (tmp_path / "bank.log").read_text() == "one\ntwo\n"

@@ -1,0 +1,245 @@
+"""From the topic into the history: at least once, in batches, offsets last."""
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+import structlog
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import CommitFailedError, IllegalStateError
+from aiokafka.structs import ConsumerRecord
+
+from kit import process
+from subgraphs.analytics import metrics
+from subgraphs.analytics.clickhouse import History
+from subgraphs.analytics.domain import Row
+from subgraphs.analytics.events import Unreadable, decode
+from subgraphs.analytics.repair import Repair
+from subgraphs.analytics.rows import rows_of
+from wallet.errors import Unavailable
+
+log = structlog.get_logger(__name__)
+
+TOPIC: Final = "wallet.operations"
+DEAD_LETTERS: Final = "wallet.operations.dlq"
+
+_IDLE_MS: Final = 1_000
+_FIRST_PAUSE: Final = 0.1
+_LONGEST_PAUSE: Final = 2.0
+_GRACE_SECONDS: Final = 3.0
+_WATCHED_ACCOUNTS: Final = 100_000
+
+Client = TypeVar("Client", AIOKafkaConsumer, AIOKafkaProducer)
+Message = ConsumerRecord
+
+
+class TooMuchUnreadable(Exception):
+    """So many of the last messages could not be read that the fault is not theirs. A person must look: to go on would
+    move the whole topic to the dead letters.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Attributes:
+    batch: messages at most in one insert, and in memory.
+    linger_seconds: how long a batch waits for more once it has something. Many small inserts cost ClickHouse dear.
+    unreadable: how many messages of the last `window` may be dead letters.
+    window: over how many messages that is counted.
+    """
+
+    batch: int = 2_000
+    linger_seconds: float = 0.05
+    unreadable: int = 100
+    window: int = 1_000
+
+
+class Consumer:
+    """One member of the group that stores the topic.
+
+    A batch is decoded, inserted, its dead letters sent, then its offsets committed: whatever crashes when, a message is
+    seen again rather than missed, and a row that is stored twice counts once.
+    """
+
+    def __init__(
+        self,
+        history: History,
+        repair: Repair,
+        consumer: Callable[[], AIOKafkaConsumer],
+        producer: Callable[[], AIOKafkaProducer],
+        limits: Limits,
+    ) -> None:
+        """Args:
+        history: where rows go.
+        repair: is told where something seems to be missing.
+        consumer: makes a member of the group that neither commits nor subscribes by itself.
+        producer: makes the sender of dead letters.
+        limits: of batches and of patience.
+        """
+        self._history = history
+        self._repair = repair
+        self._consumer = consumer
+        self._producer = producer
+        self._limits = limits
+        self._recent: deque[bool] = deque(maxlen=limits.window)
+        self._versions: OrderedDict[Any, int] = OrderedDict()
+        self._next: dict[TopicPartition, int] = {}
+
+    async def run(self) -> None:
+        """Consumes until cancelled, whatever comes and goes, or until too much is unreadable, which it reports."""
+        metrics.CONSUMER_STOPPED.set(0)
+        try:
+            await process.forever(
+                self.consume,
+                name="consumer",
+                first_pause=_FIRST_PAUSE,
+                longest_pause=_LONGEST_PAUSE,
+                unless=TooMuchUnreadable,
+            )
+        except TooMuchUnreadable as error:
+            # The process lives on: reads work, and the repair still brings what the topic would have brought.
+            metrics.CONSUMER_STOPPED.set(1)
+            log.error("the consumer has stopped; look at the dead letters, then restart it", error=str(error))
+
+    async def consume(self) -> None:
+        """Consumes until something fails, which it raises. When cancelled, the batch in hand is finished first.
+
+        Raises:
+            TooMuchUnreadable: nothing of the batch that went too far is committed.
+            KafkaError: the broker is not there, or has sent this member away.
+        """
+        async with started(self._producer()) as producer, started(self._consumer()) as consumer:
+            consumer.subscribe([TOPIC])
+            self._next.clear()
+            # What was committed may be an offset of another topic, that had the name before.
+            self._repair.suspect_all()
+            while True:
+                messages = await self._collect(consumer)
+                if messages:
+                    await _finished(self._settle(consumer, producer, messages))
+
+    async def _collect(self, consumer: AIOKafkaConsumer) -> list[Message]:
+        loop = asyncio.get_running_loop()
+        messages: list[Message] = []
+        remaining_ms, deadline = _IDLE_MS, 0.0
+        while remaining_ms > 0 and len(messages) < self._limits.batch:
+            room = self._limits.batch - len(messages)
+            fetched = await consumer.getmany(timeout_ms=remaining_ms, max_records=room)
+            if not fetched and not messages:
+                break
+            deadline = deadline or loop.time() + self._limits.linger_seconds
+            messages.extend(message for part in fetched.values() for message in part)
+            remaining_ms = int((deadline - loop.time()) * 1000)
+        self._report_lag(consumer)
+        return messages
+
+    async def _settle(self, consumer: AIOKafkaConsumer, producer: AIOKafkaProducer, messages: list[Message]) -> None:
+        rows: list[Row] = []
+        unreadable: list[tuple[Message, str]] = []
+        for message in messages:
+            try:
+                rows += rows_of(decode(message.value, message.headers))
+            except Unreadable as error:
+                unreadable.append((message, error.reason))
+                self._count(is_unreadable=True)
+            else:
+                self._count(is_unreadable=False)
+        await self._store(rows)
+        await _set_aside(producer, unreadable)
+        await self._commit(consumer, messages)
+        metrics.EVENTS_CONSUMED.inc(len(messages) - len(unreadable))
+        metrics.DEAD_LETTERS.inc(len(unreadable))
+        self._report_lag(consumer)
+        self._look_for_gaps(rows)
+
+    def _count(self, *, is_unreadable: bool) -> None:
+        self._recent.append(is_unreadable)
+        if is_unreadable and sum(self._recent) > self._limits.unreadable:
+            raise TooMuchUnreadable(f"{sum(self._recent)} of the last {len(self._recent)} messages")
+
+    async def _store(self, rows: Sequence[Row]) -> None:
+        """Returns when the rows are stored, however long ClickHouse is away. Heartbeats go on meanwhile."""
+        pause = _FIRST_PAUSE
+        while rows:
+            try:
+                return await self._history.insert(rows)
+            except Unavailable:
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _LONGEST_PAUSE)
+
+    async def _commit(self, consumer: AIOKafkaConsumer, messages: Iterable[Message]) -> None:
+        offsets: dict[TopicPartition, int] = {}
+        for message in messages:
+            partition = TopicPartition(message.topic, message.partition)
+            expected = offsets.get(partition, self._next.get(partition, message.offset))
+            if message.offset != expected:
+                log.warning("the topic has jumped", partition=message.partition, expected=expected, got=message.offset)
+                self._repair.suspect_all()
+            offsets[partition] = message.offset + 1
+        self._next |= offsets
+        try:
+            await consumer.commit(offsets)
+        except (CommitFailedError, IllegalStateError) as error:
+            # The partitions are another member's by now. It sees the messages again, which does no harm.
+            log.info("not committed", error=str(error))
+
+    def _look_for_gaps(self, rows: list[Row]) -> None:
+        """Tells the repair of accounts whose versions jumped. Mostly the missing one is on its way in another
+        partition; the repair waits for it.
+        """
+        for row in sorted(rows, key=lambda row: row.account_version):
+            last = self._versions.pop(row.account_id, None)
+            if last is not None and row.account_version > last + 1:
+                self._repair.suspect(row.account_id)
+            self._versions[row.account_id] = max(last or 0, row.account_version)
+        while len(self._versions) > _WATCHED_ACCOUNTS:
+            self._versions.popitem(last=False)
+
+    def _report_lag(self, consumer: AIOKafkaConsumer) -> None:
+        ends = {partition: consumer.highwater(partition) for partition in consumer.assignment()}
+        metrics.CONSUMER_LAG.set(
+            sum(max(0, end - self._next.get(partition, end)) for partition, end in ends.items() if end is not None),
+        )
+
+
+@asynccontextmanager
+async def started(client: Client) -> AsyncIterator[Client]:
+    """The client, started, and stopped in any case: one that could not start has connections to close, too."""
+    try:
+        await client.start()
+        yield client
+    finally:
+        await client.stop()
+
+
+async def _set_aside(producer: AIOKafkaProducer, unreadable: Sequence[tuple[Message, str]]) -> None:
+    """Returns when the broker has confirmed every dead letter."""
+    confirmations = []
+    for message, reason in unreadable:
+        log.warning("unreadable", partition=message.partition, offset=message.offset, reason=reason)
+        added = {
+            "dlq_reason": reason,
+            "dlq_topic": message.topic,
+            "dlq_partition": str(message.partition),
+            "dlq_offset": str(message.offset),
+        }
+        headers = [*message.headers, *((name, value.encode()) for name, value in added.items())]
+        confirmations.append(
+            await producer.send(DEAD_LETTERS, value=message.value, key=message.key, headers=headers),
+        )
+    await asyncio.gather(*confirmations)
+
+
+async def _finished(step: Coroutine[Any, Any, None]) -> None:
+    """Runs the step. When this is cancelled, the step has some seconds to come to its end before it is, too."""
+    task = asyncio.create_task(step)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task}, timeout=_GRACE_SECONDS)
+        task.cancel()
+        await asyncio.wait({task})
+        raise

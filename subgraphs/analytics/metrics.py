@@ -1,0 +1,11 @@
+"""Analytics' own metrics."""
+
+from prometheus_client import Counter, Gauge
+
+EVENTS_CONSUMED = Counter("wallet_analytics_events_consumed", "Messages of the topic that were read and stored.")
+DEAD_LETTERS = Counter("wallet_analytics_dead_letters", "Messages of the topic that could not be read.")
+ROWS_INSERTED = Counter("wallet_analytics_rows_inserted", "Rows stored, twice delivered ones included.")
+EVENTS_REPAIRED = Counter("wallet_analytics_events_repaired", "Events pulled from the bank because they were missing.")
+CONSUMER_LAG = Gauge("wallet_analytics_consumer_lag", "Messages of the topic that are not stored yet.")
+CONSUMER_STOPPED = Gauge("wallet_analytics_consumer_stopped", "1 when too much was unreadable: a person must look.")
+SUBSCRIBERS = Gauge("wallet_analytics_subscribers", "Open streams of operations.")

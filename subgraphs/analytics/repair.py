@@ -1,0 +1,172 @@
+"""What the topic has lost, from the ledger: the history is complete however the events travelled."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Final
+from uuid import UUID
+
+import structlog
+
+from kit import call
+from subgraphs.analytics import metrics
+from subgraphs.analytics.clickhouse import History
+from subgraphs.analytics.domain import Event, OperationType, Posting
+from subgraphs.analytics.rows import rows_of
+from subgraphs.bank import client as bank
+from subgraphs.bank.client import BankClient
+
+log = structlog.get_logger(__name__)
+
+_PAGE: Final = 1_000
+_MOST_SUSPECTS: Final = 10_000
+_TYPES: Final = {"TRANSFER": OperationType.TRANSFER, "DEPOSIT": OperationType.TOP_UP}
+
+
+class Ledger:
+    """The bank as analytics asks it in its own name: about any account, whoever's it is.
+
+    Methods raise what `BankClient` raises, and are safe to call again.
+    """
+
+    def __init__(self, client: BankClient, token: Callable[[], str]) -> None:
+        """Args:
+        client: of the bank.
+        token: the service's own, valid for minutes whenever it is asked for.
+        """
+        self._bank = client
+        self._token = token
+
+    async def all_versions(self) -> AsyncIterator[dict[UUID, int]]:
+        """Every account's version now, page by page."""
+        pages = self._bank.account_versions(_PAGE)
+        while True:
+            with call.own(self._token):  # for each page: a walk over all of them may outlast a token
+                page = await anext(pages, None)
+            if page is None:
+                return
+            yield {account.account_id: account.version for account in page}
+
+    async def versions(self, account_ids: list[UUID]) -> dict[UUID, int]:
+        """The accounts' versions now; what is no account is left out."""
+        found: dict[UUID, int] = {}
+        for start in range(0, len(account_ids), _PAGE):
+            with call.own(self._token):
+                accounts = await self._bank.accounts(account_ids[start : start + _PAGE])
+            found |= {id_: account.version for id_, account in accounts.items() if isinstance(account, bank.Account)}
+        return found
+
+    async def events(self, account_id: UUID, after_version: int) -> list[Event]:
+        """The account's next operations after a version, in order; none when there are no more."""
+        with call.own(self._token):
+            return [event_of(event) for event in await self._bank.events(account_id, after_version, _PAGE)]
+
+
+class Repair:
+    """Compares the history with the ledger, and pulls what is missing through the same insert that the topic takes.
+
+    Compared are all accounts at the start and every so often, and single accounts as soon as one is suspected. What
+    the ledger has had for less than the grace is taken to be on its way, but at the start.
+    """
+
+    def __init__(self, history: History, ledger: Ledger, *, period_seconds: float, grace_seconds: float) -> None:
+        self._history = history
+        self._ledger = ledger
+        self._period = period_seconds
+        self._grace = grace_seconds
+        self._suspects: set[UUID] = set()
+        self._all_suspect = False
+        self._wake = asyncio.Event()
+        self._is_first = True
+
+    def suspect(self, account_id: UUID) -> None:
+        """Says that something of the account seems to be missing. Never blocks."""
+        if len(self._suspects) < _MOST_SUSPECTS:
+            self._suspects.add(account_id)
+        else:
+            self._all_suspect = True
+        self._wake.set()
+
+    def suspect_all(self) -> None:
+        """Says that anything might be missing. Never blocks."""
+        self._all_suspect = True
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Repairs until something fails, which it raises; whatever was suspected is taken up again by the next run."""
+        if self._is_first:
+            await self.compare_all(grace_seconds=0)
+            self._is_first = False
+        while True:
+            try:
+                await asyncio.wait_for(self._wake.wait(), self._period)
+            except TimeoutError:
+                self._all_suspect = True
+            self._wake.clear()
+            suspects, self._suspects = self._suspects, set()
+            is_all, self._all_suspect = self._all_suspect, False
+            try:
+                if is_all:
+                    await self.compare_all(grace_seconds=self._grace)
+                else:
+                    await self._mend(await self._ledger.versions(list(suspects)), self._grace)
+            except BaseException:
+                self._suspects |= suspects
+                self._all_suspect |= is_all
+                self._wake.set()
+                raise
+
+    async def compare_all(self, *, grace_seconds: float) -> None:
+        """Pulls what is missing of any account.
+
+        Args:
+            grace_seconds: how long to wait for the topic to bring what is missing, before the ledger is asked for it.
+        """
+        lacking: dict[UUID, int] = {}
+        async for versions in self._ledger.all_versions():
+            lacking |= await self._lacking(versions)
+            if len(lacking) >= _MOST_SUSPECTS:
+                await self._mend(lacking, grace_seconds)
+                lacking.clear()
+        await self._mend(lacking, grace_seconds)
+
+    async def _mend(self, versions: Mapping[UUID, int], grace_seconds: float) -> None:
+        """Makes each account's history complete up to the version, after the grace."""
+        if not versions:
+            return
+        await asyncio.sleep(grace_seconds)
+        for account_id, version in (await self._lacking(versions)).items():
+            await self._pull(account_id, version)
+
+    async def _lacking(self, versions: Mapping[UUID, int]) -> dict[UUID, int]:
+        """Those of the accounts whose history is not known to be complete up to the version."""
+        lacking: dict[UUID, int] = {}
+        ids = [account_id for account_id, version in versions.items() if version > 0]
+        for start in range(0, len(ids), _PAGE):
+            coverage = await self._history.coverage(ids[start : start + _PAGE])
+            lacking |= {id_: versions[id_] for id_, stored in coverage.items() if not stored.reaches(versions[id_])}
+        return lacking
+
+    async def _pull(self, account_id: UUID, version: int) -> None:
+        pulled = 0
+        # What is stored above a gap is skipped over, so that one lost event does not cost the whole history after it.
+        reached = await self._history.prefix(account_id)
+        while reached < version:
+            events = await self._ledger.events(account_id, reached)
+            if not events:
+                log.error("the ledger lacks what it counts", account_id=str(account_id), after_version=reached)
+                break
+            await self._history.insert([row for event in events for row in rows_of(event)])
+            pulled += len(events)
+            metrics.EVENTS_REPAIRED.inc(len(events))
+            reached = await self._history.prefix(account_id, reached)
+        if pulled:
+            log.info("repaired", account_id=str(account_id), events=pulled, version=reached)
+
+
+def event_of(event: bank.Event) -> Event:
+    """The ledger's word for an operation as the topic's: the same value by either road."""
+    transfer = event.transfer
+    sender, recipient = (
+        Posting(side.account_id, side.version, side.balance_after) for side in (event.sender, event.recipient)
+    )
+    return Event(transfer.id, _TYPES[transfer.kind], transfer.amount, sender, recipient, transfer.created_at)

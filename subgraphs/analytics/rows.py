@@ -1,0 +1,26 @@
+"""Events as the rows of the history."""
+
+from subgraphs.analytics.domain import Direction, Event, Posting, Row
+
+
+def rows_of(event: Event) -> tuple[Row, Row]:
+    """The sender's side and the recipient's, in this order."""
+    return (
+        _row(event, event.sender, Direction.OUT, event.recipient),
+        _row(event, event.recipient, Direction.IN, event.sender),
+    )
+
+
+def _row(event: Event, posting: Posting, direction: Direction, other: Posting) -> Row:
+    return Row(
+        account_id=posting.account_id,
+        account_version=posting.version,
+        operation_id=event.id,
+        type=event.type,
+        direction=direction,
+        amount=event.amount.amount,
+        currency=event.amount.currency,
+        balance_after=posting.balance_after.amount,
+        counterparty_id=other.account_id,
+        occurred_at=event.occurred_at,
+    )
