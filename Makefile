@@ -63,4 +63,5 @@ format: setup ## format the code
 	@$(BIN)/ruff check --fix .
 
 clean: ## remove the environment and the data of `make up`
-	rm -rf .venv $(DATA) .mypy_cache .ruff_cache .pytest_cache
+	@test ! -x $(BIN)/python || $(BIN)/python -m stack clean --data $(DATA)
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Final
 
@@ -94,12 +95,12 @@ async def http_server(app: Any, listen: str, **options: Any) -> AsyncIterator[No
         **options,
     )
     server = _Server(config)
-    socket = config.bind_socket()
-    serving = asyncio.create_task(server.serve(sockets=[socket]))
-    try:
-        log.info("serving HTTP", listen=listen)
-        yield
-    finally:
-        server.should_exit = True
-        await serving
-        socket.close()
+    # Not uvicorn's own: on a port in use it ends the process.
+    with socket.create_server((host, int(port)), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as listener:
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        try:
+            log.info("serving HTTP", listen=listen)
+            yield
+        finally:
+            server.should_exit = True
+            await serving

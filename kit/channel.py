@@ -8,6 +8,7 @@ import grpc
 
 from kit.call import Call, current
 from kit.status import from_rpc_error
+from wallet.errors import DeadlineExceeded
 
 _RECONNECT_MS: Final = 1_000
 
@@ -73,8 +74,11 @@ async def unary(
             known.
     """
     call = current.get()
+    remaining = call.remaining(cap_seconds)
+    if not remaining:
+        raise DeadlineExceeded(what)  # gRPC would now and then still make the call
     try:
-        return await method(request, timeout=call.remaining(cap_seconds), metadata=_metadata(call))
+        return await method(request, timeout=remaining, metadata=_metadata(call))
     except grpc.aio.AioRpcError as error:
         raise from_rpc_error(error, what) from None
 

@@ -70,7 +70,7 @@ class Verifier:
             principal = self._verify_signature(token)
         except jwt.ExpiredSignatureError:
             raise Unauthenticated("the token has expired; get a new one") from None
-        except jwt.PyJWTError as error:
+        except (jwt.PyJWTError, OverflowError) as error:  # an `exp` may be no time at all
             raise Unauthenticated(f"the token is not valid: {type(error).__name__}") from None
         if principal.expires_at + _CLOCK_SKEW_SECONDS < time.time():
             raise Unauthenticated("the token has expired; get a new one")
@@ -94,6 +94,8 @@ class Verifier:
             leeway=_CLOCK_SKEW_SECONDS,
             options={"require": ["exp", "iat", "sub"]},
         )
+        if not claims["sub"]:
+            raise jwt.InvalidTokenError
         is_service = issuer != self._users
         if is_service and claims["sub"] != issuer:
             raise jwt.InvalidTokenError

@@ -4,12 +4,15 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import Any, Final
 
 import structlog
 import uvloop
 
 log = structlog.get_logger(__name__)
+
+_STOP_SECONDS: Final = 5.0
+"""How long a background task may take to end in order."""
 
 
 def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
@@ -39,7 +42,10 @@ async def background(task: Coroutine[Any, Any, None], name: str) -> AsyncIterato
     assert body is not None  # noqa: S101  for the type checker: a coroutine always runs in a task
 
     def on_done(done: asyncio.Task[None]) -> None:
-        if not done.cancelled() and done.exception() is not None:
+        if done.cancelled():  # and not by us: see `forever`
+            log.error("background task was cancelled from within", task=name)
+            body.cancel()
+        elif done.exception() is not None:
             log.error("background task failed", task=name, exc_info=done.exception())
             body.cancel()
 
@@ -50,6 +56,9 @@ async def background(task: Coroutine[Any, Any, None], name: str) -> AsyncIterato
     finally:
         running.remove_done_callback(on_done)
         running.cancel()
+        # A library may swallow a cancellation (asyncio.wait_for does, before Python 3.12): then it needs another.
+        while not (await asyncio.wait({running}, timeout=_STOP_SECONDS))[0]:
+            running.cancel()
         with suppress(asyncio.CancelledError):
             await running
 
@@ -66,7 +75,7 @@ async def forever(
     grows with each failure and starts anew after a quiet minute, it is tried again. Only cancellation ends it, and the
     errors in `unless`, which are raised.
     """
-    loop = asyncio.get_running_loop()
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
     pause = first_pause
     while True:
         started = loop.time()
@@ -74,6 +83,12 @@ async def forever(
             await step()
         except unless:
             raise
+        except asyncio.CancelledError:
+            if task is None or task.cancelling():
+                raise
+            # Nobody cancelled this task: the step let out the end of a task of its own, as aiokafka does when its group
+            # is lost. Without this, the part would be gone and nobody told.
+            log.warning("will try again", task=name, pause_seconds=pause, error="cancelled from within")
         except Exception as error:  # noqa: BLE001  the loop is what brings the part back, whatever took it away
             log.warning("will try again", task=name, pause_seconds=pause, error=f"{type(error).__name__}: {error}")
         if loop.time() - started > 60:  # noqa: PLR2004  a quiet minute

@@ -13,8 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from kit.migrations import upgrade
 from kit.principal import Verifier
 from kit.tokens import Signer, public_jwk
-from stack.ports import free_ports
-from stack.postgres import Postgres
+from stack.postgres import Postgres, throwaway
 
 USERS = "https://users.test"
 SERVICES = ("analytics", "card")
@@ -52,9 +51,9 @@ def keys() -> Keys:
 
 
 @pytest.fixture(scope="session")
-async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Postgres]:
+async def postgres() -> AsyncIterator[Postgres]:
     """A real PostgreSQL for the whole session. What takes it away makes its own."""
-    async with Postgres(tmp_path_factory.mktemp("postgres"), *free_ports(1)) as server:
+    async with throwaway() as server:
         yield server
 
 

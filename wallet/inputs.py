@@ -2,15 +2,13 @@
 
 from collections.abc import Callable
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Self, TypeVar
 from uuid import UUID
 
 from wallet.errors import FieldViolation, InvalidInput
 from wallet.money import EXPONENTS, Money
 
 Value = TypeVar("Value")
-
-_CANONICAL_UUID_LENGTH: Final = 36
 
 
 def uuid(text: str) -> UUID:
@@ -19,12 +17,13 @@ def uuid(text: str) -> UUID:
     Raises:
         ValueError: it is not one.
     """
-    if len(text) != _CANONICAL_UUID_LENGTH:
-        raise ValueError("must be a UUID")
     try:
-        return UUID(text)
+        value = UUID(text)
     except ValueError:
         raise ValueError("must be a UUID") from None
+    if str(value) != text.lower():
+        raise ValueError("must be a UUID")
+    return value
 
 
 class Fields:

@@ -48,7 +48,7 @@ class Money:
     def __post_init__(self) -> None:
         exponent = EXPONENTS.get(self.currency)
         if exponent is None:
-            raise MoneyError(f"{self.currency!r} is not an ISO 4217 currency")
+            raise MoneyError(f"{self.currency[:8]!r} is not an ISO 4217 currency")  # it may be of any length
         if not isinstance(self.amount, Decimal):
             raise TypeError(f"an amount is a Decimal, not {type(self.amount).__name__}")
         if not self.amount.is_finite():
@@ -59,7 +59,7 @@ class Money:
             raise MoneyError("has too many digits") from None
         if scaled != self.amount:
             raise MoneyError(f"{self.currency} has {exponent} decimals")
-        object.__setattr__(self, "amount", scaled)
+        object.__setattr__(self, "amount", scaled + 0)  # zero has no sign
 
     @classmethod
     def parse(cls, text: str, currency: str = DEFAULT_CURRENCY) -> Self:

@@ -96,7 +96,7 @@ class History:
         try:
             yield history
         finally:
-            await history._close()  # noqa: SLF001  our own
+            await history._close()
 
     async def ping(self) -> None:
         """Returns when ClickHouse answers and the table is there."""
@@ -104,7 +104,7 @@ class History:
 
     async def insert(self, rows: Sequence[Row]) -> None:
         """Stores rows. Those that are stored already change nothing. On return they are there to be read."""
-        columns = [
+        columns: list[list[Any]] = [
             [row.account_id for row in rows],
             [row.account_version for row in rows],
             [row.operation_id for row in rows],

@@ -2,10 +2,10 @@
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias
+from uuid import UUID
 
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -17,14 +17,12 @@ from subgraphs.analytics import metrics
 from subgraphs.analytics.clickhouse import History
 from subgraphs.analytics.domain import Row
 from subgraphs.analytics.events import Unreadable, decode
+from subgraphs.analytics.kafka import DEAD_LETTERS, TOPIC, started
 from subgraphs.analytics.repair import Repair
 from subgraphs.analytics.rows import rows_of
 from wallet.errors import Unavailable
 
 log = structlog.get_logger(__name__)
-
-TOPIC: Final = "wallet.operations"
-DEAD_LETTERS: Final = "wallet.operations.dlq"
 
 _IDLE_MS: Final = 1_000
 _FIRST_PAUSE: Final = 0.1
@@ -32,8 +30,7 @@ _LONGEST_PAUSE: Final = 2.0
 _GRACE_SECONDS: Final = 3.0
 _WATCHED_ACCOUNTS: Final = 100_000
 
-Client = TypeVar("Client", AIOKafkaConsumer, AIOKafkaProducer)
-Message = ConsumerRecord
+Message: TypeAlias = "ConsumerRecord[bytes, bytes]"
 
 
 class TooMuchUnreadable(Exception):
@@ -85,7 +82,7 @@ class Consumer:
         self._producer = producer
         self._limits = limits
         self._recent: deque[bool] = deque(maxlen=limits.window)
-        self._versions: OrderedDict[Any, int] = OrderedDict()
+        self._versions: OrderedDict[UUID, int] = OrderedDict()
         self._next: dict[TopicPartition, int] = {}
 
     async def run(self) -> None:
@@ -165,10 +162,12 @@ class Consumer:
         pause = _FIRST_PAUSE
         while rows:
             try:
-                return await self._history.insert(rows)
+                await self._history.insert(rows)
             except Unavailable:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)
+            else:
+                return
 
     async def _commit(self, consumer: AIOKafkaConsumer, messages: Iterable[Message]) -> None:
         offsets: dict[TopicPartition, int] = {}
@@ -203,16 +202,6 @@ class Consumer:
         metrics.CONSUMER_LAG.set(
             sum(max(0, end - self._next.get(partition, end)) for partition, end in ends.items() if end is not None),
         )
-
-
-@asynccontextmanager
-async def started(client: Client) -> AsyncIterator[Client]:
-    """The client, started, and stopped in any case: one that could not start has connections to close, too."""
-    try:
-        await client.start()
-        yield client
-    finally:
-        await client.stop()
 
 
 async def _set_aside(producer: AIOKafkaProducer, unreadable: Sequence[tuple[Message, str]]) -> None:

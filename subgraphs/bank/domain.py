@@ -191,12 +191,13 @@ def check(command: Command) -> None:
             FieldViolation("idempotencyKey", f"must be 1 to {_MAX_KEY_LENGTH} printable ASCII characters")
         )
     if len(command.descriptor) > _MAX_DESCRIPTOR_ENTRIES or any(
-        len(text) > _MAX_DESCRIPTOR_LENGTH for item in command.descriptor.items() for text in item
+        len(text) > _MAX_DESCRIPTOR_LENGTH or "\0" in text for item in command.descriptor.items() for text in item
     ):
         violations.append(
             FieldViolation(
                 "descriptor",
-                f"must have at most {_MAX_DESCRIPTOR_ENTRIES} entries of at most {_MAX_DESCRIPTOR_LENGTH} characters",
+                f"must have at most {_MAX_DESCRIPTOR_ENTRIES} entries of at most {_MAX_DESCRIPTOR_LENGTH} characters, "
+                "none of them NUL",
             ),
         )
     if violations:

@@ -21,6 +21,7 @@ log = structlog.get_logger(__name__)
 TOPIC: Final = "wallet.operations"
 
 _BATCH: Final = 500
+_CLOSE_SECONDS: Final = 1.0
 _POLL_SECONDS: Final = 1.0
 """How long a row that nobody announced may wait, and how often a leader's session is heard of."""
 
@@ -53,9 +54,14 @@ class Relay:
                 await asyncio.sleep(_POLL_SECONDS)
                 return
             log.info("leading the outbox")
-            async with self._producer() as producer:
+            metrics.OUTBOX_BACKLOG.set(await outbox.backlog())
+            producer = self._producer()
+            try:
+                await producer.start()
                 while True:
                     await self._publish(outbox, producer)
+            finally:
+                await _close(producer)  # one that could not start holds connections, too
 
     async def _publish(self, outbox: Outbox, producer: AIOKafkaProducer) -> None:
         self._wake.clear()
@@ -70,6 +76,18 @@ class Relay:
         await outbox.remove([row_id for row_id, _ in rows])
         metrics.EVENTS_PUBLISHED.inc(len(rows))
         metrics.OUTBOX_BACKLOG.set(await outbox.backlog() if len(rows) == _BATCH else 0)
+
+
+async def _close(producer: AIOKafkaProducer) -> None:
+    """Closes the producer. What is still on its way stays in the outbox, so nobody need wait for it; and while the
+    broker is away, aiokafka's own `stop` would wait for it for ever.
+    """
+    try:
+        async with asyncio.timeout(_CLOSE_SECONDS):
+            await producer.stop()
+    except TimeoutError:
+        await producer._sender.close()  # noqa: SLF001  the rest of `stop`, which has no other name
+        await producer.client.close()
 
 
 async def _send(producer: AIOKafkaProducer, operation: Operation) -> "asyncio.Future[object]":

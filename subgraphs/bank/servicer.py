@@ -11,6 +11,7 @@ from kit import call, status, wire
 from protos.bank.v1 import bank_pb2, bank_pb2_grpc
 from subgraphs.bank.domain import Account, Entry, Kind, Operation
 from subgraphs.bank.service import Bank
+from wallet import inputs
 from wallet.errors import AccountNotFound, InvalidInput
 from wallet.money import Money, MoneyError
 
@@ -150,9 +151,9 @@ class BankServicer(bank_pb2_grpc.BankServiceServicer):
 
 def _id(field: str, text: str) -> UUID:
     try:
-        return UUID(text)
-    except ValueError:
-        raise InvalidInput.of(field, "must be a UUID") from None
+        return inputs.uuid(text)
+    except ValueError as error:
+        raise InvalidInput.of(field, str(error)) from None
 
 
 def _amount(message: MoneyMessage) -> Money:

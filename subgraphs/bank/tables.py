@@ -29,6 +29,7 @@ metadata: Final = MetaData()
 _money: Final = Numeric(22, 4)
 _time: Final = DateTime(timezone=True)
 _now: Final = text("now()")
+_zero: Final = text("0")
 
 accounts: Final = Table(
     "accounts",
@@ -38,11 +39,15 @@ accounts: Final = Table(
     Column("currency", Text, nullable=False, server_default="RUB"),
     Column("status", Text, nullable=False, server_default="OPEN"),
     Column(
-        "opening_balance", _money, nullable=False, server_default="0", comment="set by trigger to the balance inserted"
+        "opening_balance",
+        _money,
+        nullable=False,
+        server_default=_zero,
+        comment="set by trigger to the balance inserted",
     ),
-    Column("balance", _money, nullable=False, server_default="0"),
-    Column("min_balance", _money, server_default="0", comment="null: unbounded, for clearing accounts"),
-    Column("version", BigInteger, nullable=False, server_default="0", comment="operations so far"),
+    Column("balance", _money, nullable=False, server_default=_zero),
+    Column("min_balance", _money, server_default=_zero, comment="null: unbounded, for clearing accounts"),
+    Column("version", BigInteger, nullable=False, server_default=_zero, comment="operations so far"),
     Column("created_at", _time, nullable=False, server_default=_now),
     Column("updated_at", _time, nullable=False, server_default=_now),
     CheckConstraint("balance >= min_balance", name="accounts_min_balance"),

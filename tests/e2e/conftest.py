@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from kit.tokens import Signer
+from stack.cluster import remove_cluster
 from stack.plan import AUDIENCE, ISSUER
 from stack.ports import Ports
 from stack.postgres import Postgres
@@ -19,8 +20,10 @@ from tests.openapi import check_response_hook
 
 @pytest.fixture(scope="session")
 async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
-    async with running(Ports.free(), tmp_path_factory.mktemp("wallet")) as system:
+    data = tmp_path_factory.mktemp("wallet")
+    async with running(Ports.free(), data) as system:
         yield system
+    remove_cluster(data)
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from decimal import Decimal
 import httpx
 import pytest
 
+from stack.cluster import remove_cluster
 from stack.ports import Ports
 from stack.system import System, running
 from tests.e2e.test_subscriptions import BALANCE_CHANGED, OPERATION_ADDED, next_of, subscribe, websocket
@@ -22,8 +23,10 @@ from tests.waiting import until
 
 @pytest.fixture(scope="module")
 async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
-    async with running(Ports.free(), tmp_path_factory.mktemp("faults")) as system:
+    data = tmp_path_factory.mktemp("faults")
+    async with running(Ports.free(), data) as system:
         yield system
+    remove_cluster(data)
 
 
 async def transfer_until_known(user: User, recipient: str, amount: str) -> httpx.Response:

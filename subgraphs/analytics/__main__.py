@@ -1,0 +1,137 @@
+"""Analytics' process: `python -m subgraphs.analytics`."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
+from pydantic import Field
+
+from kit import logs, process
+from kit.admin import admin_app, http_server
+from kit.principal import Verifier
+from kit.server import grpc_server
+from kit.settings import Address, AuthSettings, LogSettings
+from kit.tokens import ServiceToken, Signer
+from subgraphs.analytics.access import Access
+from subgraphs.analytics.clickhouse import History
+from subgraphs.analytics.consumer import Consumer, Limits
+from subgraphs.analytics.ledger import Ledger
+from subgraphs.analytics.repair import Repair
+from subgraphs.analytics.service import Analytics
+from subgraphs.analytics.servicer import SERVICE, AnalyticsServicer
+from subgraphs.analytics.tail import Tail
+from subgraphs.analytics.watch import Timing, Watch
+from subgraphs.bank.client import BankClient
+
+NAME: Final = "analytics"
+"""Of the consumer group, and of the service as other services know it."""
+
+_FETCH_MS: Final = 50
+"""How long the broker may hold a fetch open. Kafka answers as soon as there is something; the embedded broker only when
+the time is up, which makes this the delay of every event.
+"""
+
+_LIMITS: Final = Limits()
+_TIMING: Final = Timing()
+_NEVER_IDLE_MS: Final = 24 * 3600 * 1000
+"""A member that waits for ClickHouse to come back polls nothing. It keeps its place for as long as it heartbeats."""
+
+
+class Settings(AuthSettings, LogSettings):
+    """What analytics needs to know; each field is the environment variable of its name."""
+
+    analytics_grpc_listen: Address = "127.0.0.1:50053"
+    analytics_admin_listen: Address = "127.0.0.1:9103"
+    clickhouse_dsn: str = Field(description="http://user:password@host:port/database")
+    kafka_bootstrap_servers: str = Field(description="host:port, or several with commas")
+    bank_grpc_target: str = "127.0.0.1:50051"
+    service_key_file: Path = Field(description="the private key that this service signs its own tokens with (PEM)")
+    analytics_session_seconds: float = Field(6.0, description="after which silence the group gives a member up")
+    analytics_batch: int = Field(_LIMITS.batch, description="messages in one insert, at most")
+    analytics_linger_seconds: float = Field(_LIMITS.linger_seconds, description="how long a batch waits for more")
+    analytics_unreadable_limit: int = Field(_LIMITS.unreadable, description="dead letters in a thousand messages")
+    analytics_repair_seconds: float = Field(60.0, description="how often the history is compared with the ledger")
+    analytics_repair_grace_seconds: float = Field(5.0, description="how long an event may be on its way")
+    analytics_watch_check_seconds: float = Field(
+        _TIMING.check_seconds,
+        description="how often watched accounts are compared with the ledger",
+    )
+
+
+async def serve(settings: Settings, stop: asyncio.Event) -> None:
+    """Serves until `stop` is set. ClickHouse, Kafka and the bank may come, go and come back meanwhile."""
+    async with AsyncExitStack() as stack:
+        history = await stack.enter_async_context(History.connect(settings.clickhouse_dsn))
+        bank = await stack.enter_async_context(BankClient.connect(settings.bank_grpc_target))
+        signer = Signer.from_file(NAME, settings.service_key_file, settings.auth_audience)
+        ledger = Ledger(bank, ServiceToken(signer, NAME))
+        repair = Repair(
+            history,
+            ledger,
+            period_seconds=settings.analytics_repair_seconds,
+            grace_seconds=settings.analytics_repair_grace_seconds,
+        )
+        watch = Watch(history, ledger, bank, repair, Timing(check_seconds=settings.analytics_watch_check_seconds))
+        tail = Tail(watch, partial(_reader, settings, "tail"), partial(_admin, settings))
+        consumer = Consumer(
+            history,
+            repair,
+            partial(_reader, settings, "store", group=NAME),
+            partial(_producer, settings),
+            Limits(
+                batch=settings.analytics_batch,
+                linger_seconds=settings.analytics_linger_seconds,
+                unreadable=settings.analytics_unreadable_limit,
+            ),
+        )
+        for name, step in {"tail": tail.run, "watch": watch.check, "repair": repair.run}.items():
+            running = process.forever(step, name=name, first_pause=0.1, longest_pause=2.0)
+            await stack.enter_async_context(process.background(running, name))
+        await stack.enter_async_context(process.background(consumer.run(), "consumer"))
+        admin = admin_app({"clickhouse": history.ping, "kafka": tail.ping})
+        await stack.enter_async_context(http_server(admin, settings.analytics_admin_listen))
+        servicer = AnalyticsServicer(Analytics(history, watch, Access(bank)))
+        verifier = Verifier.from_settings(settings)
+        await stack.enter_async_context(
+            grpc_server(settings.analytics_grpc_listen, verifier, {SERVICE: servicer.register}),
+        )
+        stack.callback(watch.close)  # before the server stops, or its open streams would use up its grace
+        await stop.wait()
+
+
+def _reader(settings: Settings, name: str, group: str | None = None) -> AIOKafkaConsumer:
+    return AIOKafkaConsumer(
+        bootstrap_servers=settings.kafka_bootstrap_servers,
+        client_id=f"{NAME}-{name}",
+        group_id=group,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        session_timeout_ms=int(settings.analytics_session_seconds * 1000),
+        heartbeat_interval_ms=int(settings.analytics_session_seconds * 1000 / 4),
+        max_poll_interval_ms=_NEVER_IDLE_MS,
+        fetch_max_wait_ms=_FETCH_MS,
+        request_timeout_ms=int(settings.analytics_session_seconds * 1000) + 5_000,  # joining may take a session
+        metadata_max_age_ms=5_000,  # a topic that is made later is noticed as soon
+    )
+
+
+def _producer(settings: Settings) -> AIOKafkaProducer:
+    return AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap_servers, client_id=NAME, acks="all")
+
+
+def _admin(settings: Settings) -> AIOKafkaAdminClient:
+    return AIOKafkaAdminClient(
+        bootstrap_servers=settings.kafka_bootstrap_servers,
+        client_id=NAME,
+        request_timeout_ms=5_000,
+    )
+
+
+if __name__ == "__main__":
+    settings = Settings()
+    logs.configure(NAME, settings)
+    process.run(partial(serve, settings))

@@ -1,0 +1,61 @@
+"""The bank as analytics asks it in its own name."""
+
+from collections.abc import AsyncIterator, Callable
+from typing import Final
+from uuid import UUID
+
+from kit import call
+from subgraphs.analytics.domain import Event, OperationType, Posting
+from subgraphs.bank import client as bank
+from subgraphs.bank.client import BankClient
+
+_PAGE: Final = 1_000
+_TYPES: Final = {"TRANSFER": OperationType.TRANSFER, "DEPOSIT": OperationType.TOP_UP}
+
+
+class Ledger:
+    """The truth about any account, whoever's it is.
+
+    Methods raise what `BankClient` raises, and are safe to call again.
+    """
+
+    def __init__(self, client: BankClient, token: Callable[[], str]) -> None:
+        """Args:
+        client: of the bank.
+        token: the service's own, valid for minutes whenever it is asked for.
+        """
+        self._bank = client
+        self._token = token
+
+    async def all_versions(self) -> AsyncIterator[dict[UUID, int]]:
+        """Every account's version now, page by page."""
+        pages = self._bank.account_versions(_PAGE)
+        while True:
+            with call.own(self._token):  # for each page: a walk over all of them may outlast a token
+                page = await anext(pages, None)
+            if page is None:
+                return
+            yield {account.account_id: account.version for account in page}
+
+    async def versions(self, account_ids: list[UUID]) -> dict[UUID, int]:
+        """The accounts' versions now; what is no account is left out."""
+        found: dict[UUID, int] = {}
+        for start in range(0, len(account_ids), _PAGE):
+            with call.own(self._token):
+                accounts = await self._bank.accounts(account_ids[start : start + _PAGE])
+            found |= {id_: account.version for id_, account in accounts.items() if isinstance(account, bank.Account)}
+        return found
+
+    async def events(self, account_id: UUID, after_version: int) -> list[Event]:
+        """The account's next operations after a version, in order; none when there are no more."""
+        with call.own(self._token):
+            return [event_of(event) for event in await self._bank.events(account_id, after_version, _PAGE)]
+
+
+def event_of(event: bank.Event) -> Event:
+    """The ledger's word for an operation as the topic's: the same value by either road."""
+    transfer = event.transfer
+    sender, recipient = (
+        Posting(side.account_id, side.version, side.balance_after) for side in (event.sender, event.recipient)
+    )
+    return Event(transfer.id, _TYPES[transfer.kind], transfer.amount, sender, recipient, transfer.created_at)

@@ -1,0 +1,119 @@
+"""Proto to domain and back, nothing else."""
+
+# ruff: noqa: D102, N802  the methods are analytics.proto's, which names and documents them
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from datetime import datetime
+from typing import Any, Final, TypeVar
+from uuid import UUID
+
+import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from kit import call, wire
+from protos.analytics.v1 import analytics_pb2, analytics_pb2_grpc
+from subgraphs.analytics.domain import Direction, OperationFilter, OperationType, Row, parse_amount
+from subgraphs.analytics.service import Analytics
+from wallet import inputs
+from wallet.errors import InvalidInput
+from wallet.money import Money
+
+SERVICE: Final = analytics_pb2.DESCRIPTOR.services_by_name["AnalyticsService"].full_name
+
+_TYPES: Final = {
+    OperationType.TRANSFER: analytics_pb2.OPERATION_TYPE_TRANSFER,
+    OperationType.TOP_UP: analytics_pb2.OPERATION_TYPE_TOP_UP,
+}
+_DIRECTIONS: Final = {
+    Direction.IN: analytics_pb2.DIRECTION_IN,
+    Direction.OUT: analytics_pb2.DIRECTION_OUT,
+}
+Known = TypeVar("Known", OperationType, Direction)
+
+
+class AnalyticsServicer(analytics_pb2_grpc.AnalyticsServiceServicer):
+    """`analytics.proto`, served. Errors are raised as they are; `kit.server` makes statuses of them."""
+
+    def __init__(self, analytics: Analytics) -> None:
+        self._analytics = analytics
+
+    def register(self, server: grpc.aio.Server) -> None:
+        """Adds the service to a server."""
+        analytics_pb2_grpc.add_AnalyticsServiceServicer_to_server(self, server)
+
+    async def GetOperations(
+        self,
+        request: analytics_pb2.GetOperationsRequest,
+        context: Any,  # noqa: ARG002
+    ) -> analytics_pb2.GetOperationsResponse:
+        page = await self._analytics.operations(
+            call.principal(),
+            _account(request.account_id),
+            limit=request.page_size,
+            older_than=request.older_than if request.HasField("older_than") else None,
+            newer_than=request.newer_than if request.HasField("newer_than") else None,
+            conditions=_filter(request.filter),
+        )
+        return analytics_pb2.GetOperationsResponse(
+            operations=map(_operation, page.rows),
+            has_older=page.has_older,
+            has_newer=page.has_newer,
+        )
+
+    async def WatchOperations(
+        self,
+        request: analytics_pb2.WatchOperationsRequest,
+        context: Any,  # noqa: ARG002
+    ) -> AsyncIterator[analytics_pb2.WatchOperationsResponse]:
+        after = request.after_version if request.HasField("after_version") else None
+        async with aclosing(self._analytics.watch(_account(request.account_id), after)) as rows:
+            async for row in rows:
+                yield analytics_pb2.WatchOperationsResponse(operation=_operation(row))
+
+
+def _account(text: str) -> UUID:
+    with inputs.Fields() as fields:
+        return fields.read("accountId", inputs.uuid, text)
+
+
+def _filter(message: analytics_pb2.OperationFilter) -> OperationFilter:
+    with inputs.Fields() as fields:
+        return OperationFilter(
+            types=frozenset(_known("type", _TYPES, number) for number in message.types),
+            direction=_known("direction", _DIRECTIONS, message.direction) if message.direction else None,
+            counterparty_id=fields.read("counterpartyId", inputs.uuid, message.counterparty_id)
+            if message.counterparty_id
+            else None,
+            min_amount=fields.read("minAmount", parse_amount, message.min_amount) if message.min_amount else None,
+            max_amount=fields.read("maxAmount", parse_amount, message.max_amount) if message.max_amount else None,
+            since=_time("from", getattr(message, "from")) if message.HasField("from") else None,
+            until=_time("to", message.to) if message.HasField("to") else None,
+        )
+
+
+def _known(field: str, numbers: dict[Known, Any], number: int) -> Known:
+    for value, known in numbers.items():
+        if known == number:
+            return value
+    raise InvalidInput.of(field, "is not one that is known")
+
+
+def _time(field: str, message: Timestamp) -> datetime:
+    try:
+        return wire.time_from(message)
+    except (ValueError, OverflowError):
+        raise InvalidInput.of(field, "is out of range") from None
+
+
+def _operation(row: Row) -> analytics_pb2.Operation:
+    return analytics_pb2.Operation(
+        id=str(row.operation_id),
+        account_id=str(row.account_id),
+        account_version=row.account_version,
+        type=_TYPES[row.type],
+        direction=_DIRECTIONS[row.direction],
+        amount=wire.money_to(Money(row.amount, row.currency)),
+        balance_after=wire.money_to(Money(row.balance_after, row.currency)),
+        counterparty_id=str(row.counterparty_id),
+        occurred_at=wire.time_to(row.occurred_at),
+    )

@@ -1,0 +1,55 @@
+"""A world for each test: its own broker, database and bank. ClickHouse itself is started once."""
+
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from aiokafka import AIOKafkaProducer
+
+from kit.server import grpc_server
+from kit.tokens import ServiceToken
+from stack.parts import ClickHouse, Kafka
+from stack.ports import free_ports
+from subgraphs.analytics.clickhouse import History
+from subgraphs.analytics.ledger import Ledger
+from subgraphs.bank.client import BankClient
+from tests.conftest import Keys
+from tests.integration.analytics.fake_bank import SERVICE, FakeBank
+from tests.integration.analytics.world import World, settings_of
+
+
+@pytest.fixture(scope="session")
+async def clickhouse(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ClickHouse]:
+    async with ClickHouse(tmp_path_factory.mktemp("clickhouse"), *free_ports(1)) as server:
+        yield server
+
+
+@pytest.fixture
+async def history(clickhouse: ClickHouse) -> AsyncIterator[History]:
+    """A history in a database of the test's own."""
+    async with History.connect(clickhouse.dsn(f"history_{uuid.uuid4().hex}")) as history:
+        yield history
+
+
+@pytest.fixture
+async def world(clickhouse: ClickHouse, history: History, keys: Keys, tmp_path: Path) -> AsyncIterator[World]:
+    bank_port, kafka_port, grpc_port, admin_port = free_ports(4)
+    bank, target = FakeBank(), f"127.0.0.1:{bank_port}"
+    async with (
+        Kafka(kafka_port) as kafka,
+        grpc_server(target, keys.verifier(), {SERVICE: bank.register}),
+        BankClient.connect(target) as client,
+        AIOKafkaProducer(bootstrap_servers=kafka.bootstrap_servers) as producer,
+    ):
+        settings = settings_of(
+            keys,
+            tmp_path,
+            f"{clickhouse.url}/{history._database}",
+            kafka_bootstrap_servers=kafka.bootstrap_servers,
+            bank_grpc_target=target,
+            analytics_grpc_listen=f"127.0.0.1:{grpc_port}",
+            analytics_admin_listen=f"127.0.0.1:{admin_port}",
+        )
+        ledger = Ledger(client, ServiceToken(keys.signers["analytics"], "analytics"))
+        yield World(bank, client, clickhouse, kafka, history, ledger, settings, keys, producer)

@@ -1,0 +1,152 @@
+"""A bank that keeps its ledger in memory and speaks the real wire."""
+
+import itertools
+import uuid
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import grpc
+
+from kit import call, status, wire
+from protos.bank.v1 import bank_pb2, bank_pb2_grpc
+from subgraphs.analytics.domain import Event, OperationType, Posting
+from subgraphs.bank.client import SERVICE
+from wallet.errors import AccountNotFound, PermissionDenied, Unavailable
+from wallet.money import Money
+
+START = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+CLEARING = UUID(int=1)
+
+__all__ = ["CLEARING", "SERVICE", "START", "FakeBank"]
+
+
+class FakeBank(bank_pb2_grpc.BankServiceServicer):
+    """The half of the bank that analytics calls. `asked` counts the calls by method."""
+
+    def __init__(self) -> None:
+        self.is_down = False
+        self.asked: Counter[str] = Counter()
+        self._owners: dict[UUID, str] = {CLEARING: ""}
+        self._balances: Counter[UUID] = Counter()
+        self._events: dict[UUID, list[Event]] = {CLEARING: []}
+        self._clock = itertools.count()
+
+    def register(self, server: grpc.aio.Server) -> None:
+        bank_pb2_grpc.add_BankServiceServicer_to_server(self, server)
+
+    def open(self, owner: str = "alice") -> UUID:
+        account_id = uuid.uuid4()
+        self._owners[account_id] = owner
+        self._events[account_id] = []
+        return account_id
+
+    def transfer(self, sender: UUID, recipient: UUID, amount: str = "10.00") -> Event:
+        money = Money.parse(amount)
+        self._balances[sender] -= money.amount  # type: ignore[assignment]  # it counts in Decimal
+        self._balances[recipient] += money.amount  # type: ignore[assignment]
+        event = Event(
+            uuid.uuid4(),
+            OperationType.TOP_UP if sender == CLEARING else OperationType.TRANSFER,
+            money,
+            self._posting(sender),
+            self._posting(recipient),
+            START + timedelta(seconds=next(self._clock)),
+        )
+        self._events[sender].append(event)
+        self._events[recipient].append(event)
+        return event
+
+    def _posting(self, account_id: UUID) -> Posting:
+        return Posting(account_id, len(self._events[account_id]) + 1, self._balance(account_id))
+
+    def _balance(self, account_id: UUID) -> Money:
+        return Money(Decimal(self._balances[account_id]), "RUB")
+
+    def _enter(self, method: str, *, for_services: bool = False) -> None:
+        self.asked[method] += 1
+        if self.is_down:
+            raise Unavailable("the bank")
+        if for_services and not call.principal().is_service:
+            raise PermissionDenied
+
+    def _account(self, account_id: UUID) -> bank_pb2.Account:
+        caller = call.principal()
+        if account_id not in self._owners or not (caller.is_service or self._owners[account_id] == caller.subject):
+            raise AccountNotFound(str(account_id))
+        return bank_pb2.Account(
+            id=str(account_id),
+            owner_id=self._owners[account_id],
+            balance=wire.money_to(self._balance(account_id)),
+            version=len(self._events[account_id]),
+        )
+
+    async def GetBalance(self, request: bank_pb2.GetBalanceRequest, context: Any) -> bank_pb2.GetBalanceResponse:  # noqa: N802
+        self._enter("GetBalance")
+        account = self._account(UUID(request.account_id))
+        return bank_pb2.GetBalanceResponse(balance=account.balance, version=account.version)
+
+    async def BatchGetAccounts(  # noqa: N802
+        self, request: bank_pb2.BatchGetAccountsRequest, context: Any
+    ) -> bank_pb2.BatchGetAccountsResponse:
+        self._enter("BatchGetAccounts")
+        response = bank_pb2.BatchGetAccountsResponse()
+        for key in request.ids:
+            try:
+                response.results.add(key=key, value=self._account(UUID(key)))
+            except AccountNotFound as error:
+                response.results.add(key=key, error=status.to_status(error))
+        return response
+
+    async def ListAccountVersions(  # noqa: N802
+        self, request: bank_pb2.ListAccountVersionsRequest, context: Any
+    ) -> bank_pb2.ListAccountVersionsResponse:
+        self._enter("ListAccountVersions", for_services=True)
+        ids = sorted(str(account_id) for account_id in self._owners)
+        page = [id_ for id_ in ids if id_ > request.after_account_id][: request.page_size]
+        response = bank_pb2.ListAccountVersionsResponse(
+            next_after_account_id=page[-1] if len(page) == request.page_size else "",
+        )
+        for id_ in page:
+            response.accounts.add(account_id=id_, version=len(self._events[UUID(id_)]))
+        return response
+
+    async def ListEvents(self, request: bank_pb2.ListEventsRequest, context: Any) -> bank_pb2.ListEventsResponse:  # noqa: N802
+        self._enter("ListEvents", for_services=True)
+        events = self._events[UUID(request.account_id)][request.after_version :][: request.page_size]
+        return bank_pb2.ListEventsResponse(events=map(_message, events))
+
+    async def TransferMoney(self, request: Any, context: Any) -> Any:  # noqa: N802
+        raise NotImplementedError
+
+    async def DepositMoney(self, request: Any, context: Any) -> Any:  # noqa: N802
+        raise NotImplementedError
+
+    async def GetTransfer(self, request: Any, context: Any) -> Any:  # noqa: N802
+        raise NotImplementedError
+
+
+def _message(event: Event) -> bank_pb2.Event:
+    is_transfer = event.type is OperationType.TRANSFER
+    return bank_pb2.Event(
+        transfer=bank_pb2.Transfer(
+            id=str(event.id),
+            kind=bank_pb2.TRANSFER_KIND_TRANSFER if is_transfer else bank_pb2.TRANSFER_KIND_DEPOSIT,
+            sender_id=str(event.sender.account_id),
+            recipient_id=str(event.recipient.account_id),
+            amount=wire.money_to(event.amount),
+            created_at=wire.time_to(event.occurred_at),
+        ),
+        sender=_posting(event.sender),
+        recipient=_posting(event.recipient),
+    )
+
+
+def _posting(posting: Posting) -> bank_pb2.Posting:
+    return bank_pb2.Posting(
+        account_id=str(posting.account_id),
+        version=posting.version,
+        balance_after=wire.money_to(posting.balance_after),
+    )

@@ -1,0 +1,221 @@
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+
+from stack.parts import ClickHouse
+from stack.ports import free_ports
+from subgraphs.analytics.clickhouse import Coverage, History
+from subgraphs.analytics.domain import Direction, OperationFilter, OperationType, Row
+from wallet.errors import Unavailable
+
+START = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+FRIEND = uuid4()
+
+
+@pytest.fixture
+def account() -> UUID:
+    return uuid4()
+
+
+@pytest.fixture
+def row(account: UUID) -> Callable[[int], Row]:
+    """Row `version` of the account. Odd ones come in, every third is a top-up, every fourth is with the friend."""
+
+    def make(version: int) -> Row:
+        return Row(
+            account_id=account,
+            account_version=version,
+            operation_id=UUID(int=version),
+            type=OperationType.TOP_UP if version % 3 == 0 else OperationType.TRANSFER,
+            direction=Direction.IN if version % 2 else Direction.OUT,
+            amount=Decimal(version) + Decimal("0.25"),
+            currency="RUB",
+            balance_after=Decimal("123456789012345678.25") * (-1) ** version,
+            counterparty_id=FRIEND if version % 4 == 0 else UUID(int=0),
+            occurred_at=START + timedelta(microseconds=version),
+        )
+
+    return make
+
+
+def versions(rows: Iterable[Row]) -> list[int]:
+    return [row.account_version for row in rows]
+
+
+class TestInsert:
+    async def test_rows_come_back_exactly_as_they_went_in(
+        self, history: History, row: Callable[[int], Row], account: UUID
+    ) -> None:
+        rows = [row(version) for version in (1, 2, 3)]
+        await history.insert(rows)
+        assert await history.after(account, 0, 10) == rows
+
+    async def test_what_is_stored_twice_counts_once(
+        self, history: History, row: Callable[[int], Row], account: UUID
+    ) -> None:
+        for _ in range(3):
+            await history.insert([row(1), row(2), row(2)])
+        assert versions((await history.page(account, limit=10)).rows) == [2, 1]
+        assert await history.coverage([account]) == {account: Coverage(2, 2)}
+        assert await history.prefix(account) == 2
+
+    async def test_a_history_is_one_accounts(self, history: History, row: Callable[[int], Row], account: UUID) -> None:
+        await history.insert([row(1), replace(row(2), account_id=uuid4())])
+        assert versions(await history.after(account, 0, 10)) == [1]
+
+
+class TestPage:
+    @pytest.fixture
+    async def filled(self, history: History, row: Callable[[int], Row]) -> History:
+        await history.insert([row(version) for version in range(1, 21)])
+        return history
+
+    async def test_is_the_newest_first(self, filled: History, account: UUID) -> None:
+        page = await filled.page(account, limit=3)
+        assert (versions(page.rows), page.has_older, page.has_newer) == ([20, 19, 18], True, False)
+
+    async def test_goes_to_older_ones_until_there_are_none(self, filled: History, account: UUID) -> None:
+        seen, edge, pages = [], 21, 0
+        while True:
+            page = await filled.page(account, limit=6, older_than=edge)
+            seen += versions(page.rows)
+            pages += 1
+            assert page.has_newer == (edge < 21)
+            if not page.has_older:
+                break
+            edge = seen[-1]
+        assert (seen, pages) == (list(range(20, 0, -1)), 4)
+
+    async def test_goes_to_newer_ones_newest_first_on_each_page(self, filled: History, account: UUID) -> None:
+        first = await filled.page(account, limit=15, newer_than=0)
+        assert (versions(first.rows), first.has_older, first.has_newer) == (list(range(15, 0, -1)), False, True)
+        second = await filled.page(account, limit=15, newer_than=15)
+        assert (versions(second.rows), second.has_older, second.has_newer) == ([20, 19, 18, 17, 16], True, False)
+
+    async def test_stays_where_it_is_while_rows_arrive(
+        self, filled: History, row: Callable[[int], Row], account: UUID
+    ) -> None:
+        first = await filled.page(account, limit=5)
+        await filled.insert([row(21), row(22)])
+        assert versions(first.rows) == [20, 19, 18, 17, 16]
+        assert versions((await filled.page(account, limit=5, older_than=16)).rows) == [15, 14, 13, 12, 11]
+
+    async def test_of_an_unknown_account_is_empty(self, history: History) -> None:
+        page = await history.page(uuid4(), limit=5, older_than=3)
+        assert (page.rows, page.has_older, page.has_newer) == ((), False, False)
+
+    @pytest.mark.parametrize("direction", ["neither", "older", "newer"])
+    @pytest.mark.parametrize(
+        ("conditions", "expected"),
+        [
+            (OperationFilter(), lambda row: True),
+            (OperationFilter(types=frozenset({OperationType.TOP_UP})), lambda row: row.type is OperationType.TOP_UP),
+            (OperationFilter(types=frozenset(OperationType)), lambda row: True),
+            (OperationFilter(direction=Direction.IN), lambda row: row.direction is Direction.IN),
+            (OperationFilter(counterparty_id=FRIEND), lambda row: row.counterparty_id == FRIEND),
+            (OperationFilter(min_amount=Decimal("7.25")), lambda row: row.amount >= Decimal("7.25")),
+            (OperationFilter(max_amount=Decimal("7.2499")), lambda row: row.amount < Decimal("7.25")),
+            (
+                OperationFilter(since=START + timedelta(microseconds=9)),
+                lambda row: row.occurred_at >= START + timedelta(microseconds=9),
+            ),
+            (
+                OperationFilter(until=START + timedelta(microseconds=9)),
+                lambda row: row.occurred_at < START + timedelta(microseconds=9),
+            ),
+            (
+                OperationFilter(since=datetime(1, 1, 1, tzinfo=UTC), until=datetime(9999, 12, 31, tzinfo=UTC)),
+                lambda row: True,
+            ),
+            (
+                OperationFilter(
+                    frozenset({OperationType.TRANSFER}),
+                    Direction.OUT,
+                    FRIEND,
+                    Decimal(5),
+                    Decimal(18),
+                    START,
+                    START + timedelta(microseconds=15),
+                ),
+                lambda row: row.account_version == 8,
+            ),
+        ],
+    )
+    async def test_every_condition_holds_in_both_directions(
+        self,
+        filled: History,
+        row: Callable[[int], Row],
+        account: UUID,
+        conditions: OperationFilter,
+        expected: Callable[[Row], bool],
+        direction: str,
+    ) -> None:
+        edges: dict[str, dict[str, int]] = {"neither": {}, "older": {"older_than": 16}, "newer": {"newer_than": 4}}
+        within = {"neither": range(1, 21), "older": range(1, 16), "newer": range(5, 21)}[direction]
+        page = await filled.page(account, limit=1000, conditions=conditions, **edges[direction])
+        assert page.rows == tuple(row(version) for version in reversed(within) if expected(row(version)))
+
+
+class TestWhatIsMissing:
+    @pytest.mark.parametrize(
+        ("stored", "after", "expected"),
+        [([], 0, 0), ([1], 0, 1), ([2, 3], 0, 0), ([1, 2, 4, 5], 0, 2), ([1, 2, 4, 5], 3, 5), ([1, 2, 5], 3, 3)],
+    )
+    async def test_the_prefix_ends_before_the_first_gap(
+        self,
+        history: History,
+        row: Callable[[int], Row],
+        account: UUID,
+        stored: list[int],
+        after: int,
+        expected: int,
+    ) -> None:
+        await history.insert([row(version) for version in reversed(stored)])
+        assert await history.prefix(account, after) == expected
+
+    async def test_many_accounts_are_covered_in_one_query(self, history: History, row: Callable[[int], Row]) -> None:
+        ids = [uuid4() for _ in range(1000)]
+        await history.insert([replace(row(1), account_id=id_) for id_ in ids[:-1]])
+        coverage = await history.coverage(ids)
+        assert [coverage[id_] for id_ in ids] == [Coverage(1, 1)] * 999 + [Coverage(0, 0)]
+
+    def test_a_gap_reaches_nothing(self) -> None:
+        assert Coverage(3, 3).reaches(3)
+        assert not Coverage(3, 3).reaches(4)
+        assert not Coverage(2, 3).reaches(1)
+
+
+class TestOutage:
+    async def test_is_told_and_ends(self, tmp_path: Path, row: Callable[[int], Row], account: UUID) -> None:
+        server = ClickHouse(tmp_path, *free_ports(1))
+        async with History.connect(server.dsn("wallet")) as history:
+            with pytest.raises(Unavailable, match="the operation history"):
+                await history.ping()
+            async with server:
+                await history.insert([row(1)])
+                server.kill()
+                await server.wait()
+                with pytest.raises(Unavailable, match="the operation history"):
+                    await history.page(account, limit=1)
+                await server.start()
+                assert versions(await history.after(account, 0, 10)) == [1]
+
+    async def test_a_store_that_comes_back_empty_gets_its_table_again(
+        self, history: History, clickhouse: ClickHouse, row: Callable[[int], Row], account: UUID
+    ) -> None:
+        await history.insert([row(1)])
+        assert history._client is not None
+        await history._client.command("DROP TABLE operations")
+        with pytest.raises(Unavailable):
+            await history.insert([row(1)])
+        await history.insert([row(1)])
+        assert versions(await history.after(account, 0, 10)) == [1]
+
+    async def test_many_first_uses_at_once_make_one_table(self, history: History) -> None:
+        await asyncio.gather(*(history.ping() for _ in range(10)))

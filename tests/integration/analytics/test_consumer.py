@@ -1,0 +1,211 @@
+import asyncio
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from stack.parts import ClickHouse
+from stack.ports import free_ports
+from subgraphs.analytics import metrics
+from subgraphs.analytics.clickhouse import History
+from subgraphs.analytics.consumer import Limits, TooMuchUnreadable
+from subgraphs.analytics.domain import Row
+from subgraphs.analytics.repair import Repair
+from tests.integration.analytics.fake_bank import CLEARING
+from tests.integration.analytics.world import World, beside, body, counted, headers
+from tests.waiting import until
+from wallet.errors import Unavailable
+
+
+class CrashesAfterInsert(History):
+    """A history whose user dies at the worst moment: stored, not committed."""
+
+    async def insert(self, rows: Sequence[Row]) -> None:
+        await super().insert(rows)
+        raise RuntimeError("crash")
+
+
+class TestConsumer:
+    async def test_both_sides_of_what_is_published_are_stored_and_committed(self, world: World) -> None:
+        alice, bob = world.bank.open(), world.bank.open("bob")
+        async with beside(world.consumer().run()):
+            await world.publish(world.bank.transfer(CLEARING, alice), world.bank.transfer(alice, bob))
+            await world.stored(alice, [1, 2])
+            await world.stored(bob, [1])
+
+            async def is_committed() -> bool:
+                return await world.committed() == 2
+
+            await until(is_committed)
+            await counted(lambda: int(metrics.CONSUMER_LAG._value.get()), 0)
+
+    async def test_what_cannot_be_read_is_set_aside_and_the_rest_is_stored(self, world: World) -> None:
+        alice, bob = world.bank.open(), world.bank.open("bob")
+        first, second = world.bank.transfer(alice, bob), world.bank.transfer(alice, bob)
+        await world.publish(first, partition=0)
+        await world.publish_raw(b"{nonsense", [*headers(first), ("mine", b"kept")], key=b"k", partition=0)
+        await world.publish_raw(json.dumps(body(first)).encode(), [], partition=0)
+        await world.publish(second, partition=0)
+        async with beside(world.consumer().run()):
+            await world.stored(alice, [1, 2])
+            letters = await world.dead_letters(2)
+        broken, headless = sorted(letters, key=lambda letter: int(dict(letter.headers)["dlq_offset"]))
+        assert (broken.value, broken.key) == (b"{nonsense", b"k")
+        assert broken.headers[: len(headers(first)) + 1] == (*headers(first), ("mine", b"kept"))
+        added = dict(broken.headers)
+        assert added["dlq_reason"].startswith(b"body: Invalid JSON")
+        assert (added["dlq_topic"], added["dlq_partition"], added["dlq_offset"]) == (b"wallet.operations", b"0", b"1")
+        assert dict(headless.headers)["dlq_reason"] == b"the header ce_type is missing"
+
+    async def test_too_much_that_cannot_be_read_stops_it_before_the_topic_is_moved(self, world: World) -> None:
+        alice, bob = world.bank.open(), world.bank.open("bob")
+        await world.publish(world.bank.transfer(alice, bob), partition=0)
+        for _ in range(4):
+            await world.publish_raw(b"nonsense", [], partition=0)
+        with pytest.raises(TooMuchUnreadable, match="4 of the last 5"):
+            await world.consumer(Limits(unreadable=3)).consume()
+        assert await world.committed() == 0
+        await world.consumer(Limits(unreadable=3)).run()
+        assert metrics.CONSUMER_STOPPED._value.get() == 1
+
+    async def test_bad_ones_that_are_few_among_many_do_not_stop_it(self, world: World) -> None:
+        alice, bob = world.bank.open(), world.bank.open("bob")
+        for _ in range(6):
+            await world.publish_raw(b"nonsense", [], partition=0)
+            await world.publish(world.bank.transfer(alice, bob), world.bank.transfer(alice, bob), partition=0)
+        async with beside(world.consumer(Limits(unreadable=2, window=6, batch=4)).run()):
+            await world.stored(alice, list(range(1, 13)))
+
+    async def test_what_was_stored_and_not_committed_is_seen_again_and_counts_once(self, world: World) -> None:
+        alice, bob = world.bank.open(), world.bank.open("bob")
+        await world.publish(world.bank.transfer(alice, bob), world.bank.transfer(alice, bob))
+        async with History.connect(world.settings.clickhouse_dsn) as history:
+            crashing = CrashesAfterInsert(world.settings.clickhouse_dsn)
+            with pytest.raises(RuntimeError, match="crash"):
+                await world.consumer(history=crashing).consume()
+            await crashing._close()
+            assert await world.committed() == 0
+            async with beside(world.consumer().run()):
+                await world.publish(world.bank.transfer(alice, bob))
+                await world.stored(alice, [1, 2, 3])
+            assert (await history.coverage([bob]))[bob].count == 3
+
+    async def test_clickhouse_may_be_killed_and_come_back_and_nothing_is_lost(
+        self, world: World, tmp_path: Path
+    ) -> None:
+        alice, bob = world.bank.open(), world.bank.open("bob")
+        async with (
+            ClickHouse(tmp_path / "store", *free_ports(1)) as server,
+            History.connect(server.dsn("wallet")) as history,
+            beside(world.consumer(history=history).run()),
+        ):
+            await world.publish(world.bank.transfer(alice, bob))
+            await until(lambda: _has(history, alice, 1))
+            server.kill()
+            await server.wait()
+            await world.publish(*(world.bank.transfer(alice, bob) for _ in range(50)))
+            assert await world.committed() <= 1
+            await server.start()
+            await until(lambda: _has(history, alice, 51))
+
+    async def test_the_broker_may_be_killed_and_come_back_empty(self, world: World) -> None:
+        """The place that the group had may then lie in the middle of what is new, so this needs the repair, too."""
+        alice, bob = world.bank.open(), world.bank.open("bob")
+        repair = world.repair()
+        async with beside(repair.run()), beside(world.consumer(repair=repair).run()):
+            await world.publish(world.bank.transfer(alice, bob))
+            await world.stored(alice, [1])
+            world.kafka.kill()
+            await world.kafka.wait()
+            await world.kafka.start()
+            await world.publish(*(world.bank.transfer(alice, bob) for _ in range(3)))
+            await world.stored(alice, [1, 2, 3, 4], within=20)
+
+    async def test_starts_before_the_broker(self, world: World) -> None:
+        await world.producer.stop()
+        await world.kafka.stop()
+        async with beside(world.consumer().run()) as running:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(running), 0.3)
+            assert not running.done()
+
+    async def test_finishes_the_batch_in_hand_when_it_is_stopped(self, world: World) -> None:
+        class Slow(History):
+            began = asyncio.Event()
+
+            async def insert(self, rows: Sequence[Row]) -> None:
+                self.began.set()
+                await asyncio.sleep(0.2)
+                await super().insert(rows)
+
+        alice, bob = world.bank.open(), world.bank.open("bob")
+        slow = Slow(world.settings.clickhouse_dsn)
+        await world.publish(world.bank.transfer(alice, bob))
+        async with beside(world.consumer(history=slow).run()):
+            await slow.began.wait()
+        await slow._close()
+        assert await world.versions(alice) == [1]
+        assert await world.committed() == 1
+
+    async def test_a_jump_of_an_accounts_version_is_repaired(self, world: World) -> None:
+        alice, bob = world.bank.open(), world.bank.open("bob")
+        repair = world.repair()
+        async with beside(repair.run()), beside(world.consumer(repair=repair).run()):
+            await world.publish(world.bank.transfer(alice, bob))
+            await world.stored(alice, [1])
+            world.bank.transfer(alice, bob)
+            await world.publish(world.bank.transfer(alice, bob))
+            await world.stored(alice, [1, 2, 3])
+            await world.stored(bob, [1, 2, 3])
+
+    async def test_an_account_whose_version_jumps_is_suspected(self, world: World) -> None:
+        alice, bob = world.bank.open(), world.bank.open("bob")
+        suspected = []
+
+        class Notes(Repair):
+            def suspect(self, account_id: UUID) -> None:
+                suspected.append(account_id)
+
+        repair = Notes(world.history, world.ledger, period_seconds=1, grace_seconds=0)
+        async with beside(world.consumer(repair=repair).run()):
+            first, second, _, fourth = (world.bank.transfer(alice, bob) for _ in range(4))
+            await world.publish(first, second, second)
+            await world.stored(alice, [1, 2])
+            assert suspected == []
+            await world.publish(fourth)
+            await counted(lambda: len(suspected), 2)
+        assert set(suspected) == {alice, bob}
+
+    @pytest.mark.parametrize("expected", [0, 7])
+    async def test_a_topic_whose_offsets_jump_is_suspected_whole(self, world: World, expected: int) -> None:
+        alice, bob = world.bank.open(), world.bank.open("bob")
+        suspected = []
+
+        class Notes(Repair):
+            def suspect_all(self) -> None:
+                suspected.append(True)
+
+        repair = Notes(world.history, world.ledger, period_seconds=1, grace_seconds=0)
+        consumer = world.consumer(repair=repair)
+        async with beside(consumer.run()):
+            await world.publish(world.bank.transfer(alice, bob), partition=0)
+            await world.stored(alice, [1])
+            assert len(suspected) == 1
+
+            async def is_known() -> bool:
+                return bool(consumer._next)
+
+            await until(is_known)
+            consumer._next = dict.fromkeys(consumer._next, expected)
+            await world.publish(world.bank.transfer(alice, bob), partition=0)
+            await counted(lambda: len(suspected), 2)
+
+
+async def _has(history: History, account_id: UUID, count: int) -> bool:
+    try:
+        return len(await history.after(account_id, 0, 1000)) == count
+    except Unavailable:
+        return False

@@ -1,0 +1,249 @@
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing, suppress
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import grpc
+import httpx
+import pytest
+
+from kit import call
+from kit.status import from_rpc_error
+from protos.analytics.v1 import analytics_pb2, analytics_pb2_grpc
+from subgraphs.analytics import __main__ as main
+from subgraphs.analytics.client import AnalyticsClient, Operation, OperationFilter
+from subgraphs.analytics.rows import rows_of
+from tests.integration.analytics.fake_bank import CLEARING, START
+from tests.integration.analytics.world import World
+from tests.waiting import until
+from wallet.errors import AccountNotFound, InvalidInput, Unauthenticated, Unavailable, WalletError
+from wallet.money import Money
+
+
+@pytest.fixture
+async def service(world: World) -> AsyncIterator[World]:
+    """Analytics itself, as its process runs it."""
+    stop = asyncio.Event()
+    serving = asyncio.create_task(main.serve(world.settings, stop))
+
+    async def is_ready() -> bool:
+        assert not serving.done(), serving.result()
+        return (await health(world)).get("status") == "ready"
+
+    await until(is_ready)
+    yield world
+    stop.set()
+    await asyncio.wait_for(serving, 10)
+
+
+@pytest.fixture
+async def client(service: World) -> AsyncIterator[AnalyticsClient]:
+    async with AnalyticsClient.connect(service.settings.analytics_grpc_listen) as client:
+        yield client
+
+
+async def health(world: World) -> dict[str, object]:
+    async with httpx.AsyncClient(base_url=f"http://{world.settings.analytics_admin_listen}") as http:
+        try:
+            answer: dict[str, object] = (await http.get("/health/ready")).json()
+        except httpx.TransportError:
+            return {}
+        return answer
+
+
+class TestOperations:
+    async def test_a_published_operation_is_read_by_its_owner(self, service: World, client: AnalyticsClient) -> None:
+        alice = service.bank.open("alice")
+        event = service.bank.transfer(CLEARING, alice, "500.00")
+        await service.publish(event)
+        await service.stored(alice, [1])
+        with service.caller("alice"):
+            page = await client.operations(alice, limit=10)
+        assert page.operations == (
+            Operation(
+                event.id,
+                alice,
+                1,
+                "TOP_UP",
+                "IN",
+                Money.parse("500.00"),
+                Money.parse("500.00"),
+                CLEARING,
+                event.occurred_at,
+            ),
+        )
+        assert (page.has_older, page.has_newer) == (False, False)
+
+    async def test_pages_and_filters_travel(self, service: World, client: AnalyticsClient) -> None:
+        alice, bob = service.bank.open("alice"), service.bank.open("bob")
+        events = [service.bank.transfer(*((alice, bob) if n % 2 else (bob, alice)), f"{n}.00") for n in range(1, 11)]
+        await service.history.insert([row for event in events for row in rows_of(event)])
+        with service.caller("alice"):
+            older = await client.operations(alice, limit=2, older_than=9)
+            assert [each.account_version for each in older.operations] == [8, 7]
+            assert (older.has_older, older.has_newer) == (True, True)
+            newer = await client.operations(alice, limit=2, newer_than=8)
+            assert [each.account_version for each in newer.operations] == [10, 9]
+            filtered = await client.operations(
+                alice,
+                limit=10,
+                filter=OperationFilter(
+                    types=("TRANSFER",),
+                    direction="OUT",
+                    counterparty_id=bob,
+                    min_amount="3.00",
+                    max_amount="7",
+                    from_=START,
+                    to=START + timedelta(days=1),
+                ),
+            )
+        assert [str(each.amount) for each in filtered.operations] == ["7.00", "5.00", "3.00"]
+
+    async def test_anothers_account_is_not_found(self, service: World, client: AnalyticsClient) -> None:
+        bobs = service.bank.open("bob")
+        with service.caller("alice"), pytest.raises(AccountNotFound) as caught:
+            await client.operations(bobs, limit=10)
+        assert caught.value.account_id == str(bobs)
+
+    async def test_a_service_reads_all(self, service: World, client: AnalyticsClient) -> None:
+        with call.own(lambda: service.keys.service("analytics")):
+            assert (await client.operations(service.bank.open("bob"), limit=10)).operations == ()
+
+    async def test_without_a_token_nothing_is_told(self, service: World, client: AnalyticsClient) -> None:
+        with call.own(lambda: ""), pytest.raises(Unauthenticated):
+            await client.operations(uuid4(), limit=10)
+
+    @pytest.mark.parametrize(
+        ("arguments", "field"),
+        [
+            ({"limit": -1}, "limit"),
+            ({"limit": 1001}, "limit"),
+            ({"limit": 1, "older_than": 1, "newer_than": 1}, "before"),
+            ({"limit": 1, "filter": OperationFilter(min_amount="-1")}, "minAmount"),
+            ({"limit": 1, "filter": OperationFilter(max_amount="1e3")}, "maxAmount"),
+            ({"limit": 1, "filter": OperationFilter(min_amount="2", max_amount="1")}, "minAmount"),
+            (
+                {
+                    "limit": 1,
+                    "filter": OperationFilter(
+                        from_=datetime(2026, 1, 1, tzinfo=UTC), to=datetime(2026, 1, 1, tzinfo=UTC)
+                    ),
+                },
+                "from",
+            ),
+        ],
+    )
+    async def test_bad_input_names_its_field(
+        self, service: World, client: AnalyticsClient, arguments: dict[str, object], field: str
+    ) -> None:
+        with service.caller("alice"), pytest.raises(InvalidInput) as caught:
+            await client.operations(service.bank.open("alice"), **arguments)  # type: ignore[arg-type]
+        assert [violation.field for violation in caught.value.violations] == [field]
+
+    @pytest.mark.parametrize(
+        ("request_", "field"),
+        [
+            ({"account_id": "x"}, "accountId"),
+            ({"filter": {"counterparty_id": "x"}}, "counterpartyId"),
+            ({"filter": {"types": [7]}}, "type"),
+            ({"filter": {"direction": 7}}, "direction"),
+            ({"filter": {"from": {"seconds": 2**60}}}, "from"),
+            ({"filter": {"to": {"seconds": -(2**60)}}}, "to"),
+        ],
+    )
+    async def test_what_no_typed_client_would_send_is_refused_too(
+        self, service: World, request_: dict[str, Any], field: str
+    ) -> None:
+        error = await refusal(service, analytics_pb2.GetOperationsRequest(**{"account_id": str(uuid4())} | request_))
+        assert isinstance(error, InvalidInput)
+        assert [violation.field for violation in error.violations] == [field]
+
+    async def test_the_history_being_away_is_told(self, service: World, client: AnalyticsClient) -> None:
+        alice = service.bank.open("alice")
+        service.bank.is_down = True
+        with service.caller("alice"), pytest.raises(Unavailable):
+            await client.operations(alice, limit=10)
+
+
+async def refusal(world: World, request: analytics_pb2.GetOperationsRequest) -> WalletError:
+    metadata = (("authorization", f"Bearer {world.keys.user('alice')}"),)
+    async with grpc.aio.insecure_channel(world.settings.analytics_grpc_listen) as channel:
+        stub: analytics_pb2_grpc.AnalyticsServiceAsyncStub = analytics_pb2_grpc.AnalyticsServiceStub(channel)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.GetOperations(request, metadata=metadata)
+    return from_rpc_error(caught.value, "analytics")
+
+
+class TestWatch:
+    async def test_history_then_live(self, service: World, client: AnalyticsClient) -> None:
+        alice, bob = service.bank.open("alice"), service.bank.open("bob")
+        await service.publish(service.bank.transfer(alice, bob), service.bank.transfer(bob, alice))
+        with service.caller("alice"):
+            async with asyncio.timeout(10), aclosing(client.watch(alice, 0)) as operations:
+                seen = [(await anext(operations)).direction for _ in range(2)]
+                await service.publish(service.bank.transfer(alice, bob))
+                seen.append((await anext(operations)).direction)
+        assert seen == ["OUT", "IN", "OUT"]
+
+    async def test_anothers_account_is_not_found(self, service: World, client: AnalyticsClient) -> None:
+        with service.caller("alice"), pytest.raises(AccountNotFound):
+            await anext(client.watch(service.bank.open("bob"), None))
+
+    async def test_a_negative_version_is_refused(self, service: World, client: AnalyticsClient) -> None:
+        with service.caller("alice"), pytest.raises(InvalidInput, match="after"):
+            await anext(client.watch(service.bank.open("alice"), -1))
+
+    async def test_a_stop_ends_streams_at_once(self, world: World) -> None:
+        alice, stop = world.bank.open("alice"), asyncio.Event()
+        serving = asyncio.create_task(main.serve(world.settings, stop))
+
+        async def is_ready() -> bool:
+            return (await health(world)).get("status") == "ready"
+
+        await until(is_ready)
+        async with AnalyticsClient.connect(world.settings.analytics_grpc_listen) as client:
+            with world.caller("alice"):
+                operations = client.watch(alice, 0)
+                waiting = asyncio.ensure_future(anext(operations))
+
+                async def is_open() -> bool:
+                    return world.bank.asked["GetBalance"] == 1
+
+                await until(is_open)
+                stop.set()
+                with pytest.raises(Unavailable):
+                    await waiting
+                await asyncio.wait_for(serving, 4)
+
+
+class TestProcess:
+    async def test_starts_before_everything_that_it_needs(self, world: World) -> None:
+        """No broker, no bank; what they knew is there once they are."""
+        alice, bob = world.bank.open("alice"), world.bank.open("bob")
+        await world.producer.stop()
+        await world.kafka.stop()
+        world.bank.is_down = True
+        world.bank.transfer(alice, bob)
+        stop = asyncio.Event()
+        serving = asyncio.create_task(main.serve(world.settings, stop))
+
+        async def says(expected: str) -> bool:
+            return (await health(world)).get("status") == expected
+
+        await until(lambda: says("not ready"))
+        assert not serving.done()
+        await world.kafka.start()
+        world.bank.is_down = False
+        await until(lambda: says("ready"))
+        await world.stored(alice, [1])
+        stop.set()
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait_for(serving, 10)
+
+    async def test_tells_its_metrics(self, service: World) -> None:
+        async with httpx.AsyncClient(base_url=f"http://{service.settings.analytics_admin_listen}") as http:
+            text = (await http.get("/metrics")).text
+        assert "wallet_analytics_events_consumed_total" in text
+        assert "wallet_analytics_subscribers 0.0" in text

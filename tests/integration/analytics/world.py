@@ -1,0 +1,196 @@
+"""Analytics' surroundings: a real broker, a real ClickHouse, and a bank whose wire alone is real."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from kit import call
+from stack.parts import ClickHouse, Kafka
+from subgraphs.analytics import __main__ as main
+from subgraphs.analytics.clickhouse import History
+from subgraphs.analytics.consumer import Consumer, Limits
+from subgraphs.analytics.domain import Event, OperationType
+from subgraphs.analytics.kafka import DEAD_LETTERS, TOPIC
+from subgraphs.analytics.ledger import Ledger
+from subgraphs.analytics.repair import Repair
+from subgraphs.analytics.tail import Tail
+from subgraphs.analytics.watch import Timing, Watch
+from subgraphs.bank.client import BankClient
+from tests.conftest import Keys
+from tests.integration.analytics.fake_bank import FakeBank
+from tests.waiting import until
+
+CE_TYPES = {OperationType.TRANSFER: "wallet.transfer.completed", OperationType.TOP_UP: "wallet.topup.completed"}
+
+
+def body(event: Event) -> dict[str, Any]:
+    """The event as the topic's JSON."""
+    sides = {
+        name: {
+            "accountId": str(side.account_id),
+            "version": side.version,
+            "balanceAfter": str(side.balance_after),
+        }
+        for name, side in (("sender", event.sender), ("recipient", event.recipient))
+    }
+    return {
+        "transferId": str(event.id),
+        "occurredAt": event.occurred_at.isoformat(),
+        "amount": str(event.amount),
+        "currency": event.amount.currency,
+        **sides,
+    }
+
+
+def headers(event: Event) -> list[tuple[str, bytes]]:
+    """The event's CloudEvents headers."""
+    return [
+        ("ce_specversion", b"1.0"),
+        ("ce_id", str(event.id).encode()),
+        ("ce_source", b"/wallet/bank"),
+        ("ce_type", CE_TYPES[event.type].encode()),
+        ("ce_time", event.occurred_at.isoformat().encode()),
+        ("content-type", b"application/json"),
+    ]
+
+
+@dataclass(frozen=True)
+class World:
+    """One test's broker, database and bank, with the parts that stand between them."""
+
+    bank: FakeBank
+    bank_client: BankClient
+    clickhouse: ClickHouse
+    kafka: Kafka
+    history: History
+    ledger: Ledger
+    settings: main.Settings
+    keys: Keys
+    producer: AIOKafkaProducer
+
+    def repair(self, *, grace_seconds: float = 0.05, period_seconds: float = 3600.0) -> Repair:
+        return Repair(self.history, self.ledger, grace_seconds=grace_seconds, period_seconds=period_seconds)
+
+    def watch(self, repair: Repair | None = None, timing: Timing | None = None) -> Watch:
+        timing = timing or Timing(patience_seconds=0.05, check_seconds=3600)
+        return Watch(self.history, self.ledger, self.bank_client, repair or self.repair(), timing)
+
+    def tail(self, watch: Watch) -> Tail:
+        return Tail(watch, partial(main._reader, self.settings, "tail"), partial(main._admin, self.settings))
+
+    def consumer(
+        self,
+        limits: Limits | None = None,
+        *,
+        repair: Repair | None = None,
+        history: History | None = None,
+    ) -> Consumer:
+        return Consumer(
+            history or self.history,
+            repair or self.repair(),
+            partial(main._reader, self.settings, "store", group=main.NAME),
+            partial(main._producer, self.settings),
+            limits or Limits(),
+        )
+
+    async def publish(self, *events: Event, partition: int | None = None) -> None:
+        for event in events:
+            key = str(event.sender.account_id).encode()
+            await self.publish_raw(json.dumps(body(event)).encode(), headers(event), key=key, partition=partition)
+
+    async def publish_raw(
+        self,
+        value: bytes,
+        with_headers: list[tuple[str, bytes]],
+        *,
+        key: bytes = b"key",
+        partition: int | None = None,
+    ) -> None:
+        await self.producer.send_and_wait(TOPIC, value, key=key, headers=with_headers, partition=partition)
+
+    async def versions(self, account_id: UUID) -> list[int]:
+        return [row.account_version for row in await self.history.after(account_id, 0, 10_000)]
+
+    async def stored(self, account_id: UUID, versions: list[int], within: float = 10.0) -> None:
+        """Returns when exactly these versions of the account are stored."""
+
+        async def same() -> bool:
+            return await self.versions(account_id) == versions
+
+        await until(same, within=within)
+
+    async def dead_letters(self, count: int) -> list[Any]:
+        """The first so many dead letters."""
+        reader = AIOKafkaConsumer(
+            DEAD_LETTERS, bootstrap_servers=self.kafka.bootstrap_servers, auto_offset_reset="earliest"
+        )
+        async with asyncio.timeout(10), reader:
+            return [await reader.getone() for _ in range(count)]
+
+    async def committed(self) -> int:
+        """How many messages of the topic the group has done with."""
+        reader = AIOKafkaConsumer(
+            bootstrap_servers=self.kafka.bootstrap_servers, group_id=main.NAME, enable_auto_commit=False
+        )
+        async with reader:
+            return sum([await reader.committed(TopicPartition(TOPIC, part)) or 0 for part in range(4)])
+
+    @contextmanager
+    def caller(self, name: str) -> Iterator[None]:
+        """Calls inside are made by the user of this name."""
+        reset = call.current.set(call.Call("test", token=self.keys.user(name)))
+        try:
+            yield
+        finally:
+            call.current.reset(reset)
+
+
+@asynccontextmanager
+async def beside(task: Coroutine[Any, Any, None]) -> AsyncIterator["asyncio.Task[None]"]:
+    """Runs a task for as long as the body. What it fails with, the body's end raises."""
+    running = asyncio.create_task(task)
+    try:
+        yield running
+    finally:
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+
+
+def settings_of(keys: Keys, folder: Path, clickhouse_dsn: str, **more: Any) -> main.Settings:
+    """Settings for one test, with the keys written to a folder."""
+    jwks, service_jwks, private = folder / "users.json", folder / "analytics.json", folder / "analytics.pem"
+    jwks.write_text(keys.jwks("https://users.test"))
+    service_jwks.write_text(keys.jwks("analytics"))
+    key = keys.signers["analytics"]._key
+    private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return main.Settings(
+        auth_issuer="https://users.test",
+        auth_jwks=jwks,
+        auth_audience="wallet",
+        auth_services={"analytics": service_jwks},
+        clickhouse_dsn=clickhouse_dsn,
+        service_key_file=private,
+        analytics_session_seconds=1.0,
+        analytics_linger_seconds=0.01,
+        analytics_repair_grace_seconds=0.2,
+        **more,
+    )
+
+
+async def counted(probe: Callable[[], int], expected: int, within: float = 10.0) -> None:
+    """Returns when the probe says the expected number."""
+
+    async def same() -> bool:
+        return probe() == expected
+
+    await until(same, within=within)

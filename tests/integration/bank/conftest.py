@@ -1,0 +1,57 @@
+"""A bank that most tests share, each with accounts of its own; a bank for a test that counts or breaks; a broker."""
+
+import os
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from stack.parts import Kafka
+from stack.ports import free_ports
+from stack.postgres import Postgres
+from tests.conftest import Keys
+from tests.integration.bank.running import Caller, RunningBank, running
+
+# Starting PostgreSQL as another user takes a real fork(), in which gRPC's own handlers crash while it serves here.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+
+
+@pytest.fixture(scope="session")
+async def bank(
+    postgres: Postgres, ledger_template: str, keys: Keys, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[RunningBank]:
+    """The shared bank. It has no broker, so what is to be published stays where it can be looked at."""
+    name = f"shared_{uuid.uuid4().hex}"
+    admin = await asyncpg.connect(postgres.admin_dsn)
+    try:
+        await admin.execute(f"CREATE DATABASE {name} TEMPLATE {ledger_template} STRATEGY file_copy")
+    finally:
+        await admin.close()
+    async with running(keys, tmp_path_factory.mktemp("bank"), postgres.dsn("postgres", name)) as bank:
+        yield bank
+
+
+@pytest.fixture
+async def own_bank(ledger_url: str, keys: Keys, tmp_path: Path) -> AsyncIterator[RunningBank]:
+    """A bank with an empty ledger of the test's own, and no broker."""
+    async with running(keys, tmp_path, ledger_url) as bank:
+        yield bank
+
+
+@pytest.fixture(scope="session")
+async def kafka() -> AsyncIterator[Kafka]:
+    """A broker for tests that only read and write."""
+    async with Kafka(*free_ports(1)) as broker:
+        yield broker
+
+
+@pytest.fixture
+def alice(bank: RunningBank) -> Caller:
+    return bank.user("alice")
+
+
+@pytest.fixture
+def card(bank: RunningBank) -> Caller:
+    return bank.service("card")

@@ -1,0 +1,262 @@
+"""PostgreSQL goes away in every way there is; what was promised holds."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from uuid import UUID
+
+import asyncpg
+import httpx
+import pytest
+
+from kit.migrations import upgrade
+from stack.cluster import remove_cluster
+from stack.ports import free_ports
+from stack.postgres import Postgres
+from subgraphs.bank import repository
+from tests.conftest import Keys
+from tests.integration.bank.running import RunningBank, prove, rub, running, until_ready
+from tests.waiting import until
+from wallet.errors import DeadlineExceeded, Unavailable
+
+
+@pytest.fixture
+async def mortal(tmp_path: Path) -> AsyncIterator[Postgres]:
+    """A PostgreSQL with an empty ledger, for a test that takes it away."""
+    async with Postgres(tmp_path / "postgres", *free_ports(1), databases=("bank",)) as postgres:
+        await asyncio.to_thread(upgrade, "subgraphs.bank.migrations", postgres.dsn("bank"))
+        yield postgres
+    remove_cluster(tmp_path / "postgres")
+
+
+@pytest.fixture
+async def mortal_bank(mortal: Postgres, keys: Keys, tmp_path: Path) -> AsyncIterator[RunningBank]:
+    async with running(keys, tmp_path, mortal.dsn("bank")) as bank:
+        yield bank
+
+
+class TestStopped:
+    async def test_it_is_told_quickly_and_its_return_needs_no_restart(
+        self, mortal: Postgres, mortal_bank: RunningBank
+    ) -> None:
+        bank, alice = mortal_bank, mortal_bank.user("alice")
+        sender, recipient = await bank.open("alice"), await bank.open("bob")
+        first = await alice(bank.client.transfer(sender, recipient, rub("1"), "before"))
+        await mortal.stop()
+
+        started = time.monotonic()
+        with pytest.raises(Unavailable):
+            await alice(bank.client.transfer(sender, recipient, rub("1"), "while away"))
+        with pytest.raises(Unavailable):
+            await alice(bank.client.balance(sender))
+        assert time.monotonic() - started < 8
+        async with httpx.AsyncClient(trust_env=False) as http:
+            ready = await http.get(f"{bank.admin}/health/ready")
+        assert (ready.status_code, ready.json()["checks"]) == (503, {"database": "Unavailable"})
+
+        await mortal.start()
+        await until_ready(bank.admin)
+        assert await alice(bank.client.transfer(sender, recipient, rub("1"), "before")) == first
+        again = await alice(bank.client.transfer(sender, recipient, rub("1"), "while away"))
+        assert (again.posting.version, again.posting.balance_after) == (2, rub("998"))
+        await prove(bank.sql)
+
+    async def test_killed_in_the_middle_of_everything_it_loses_nothing_acknowledged(
+        self, mortal: Postgres, mortal_bank: RunningBank
+    ) -> None:
+        bank, alice = mortal_bank, mortal_bank.user("alice")
+        sender, recipient = await bank.open("alice"), await bank.open("bob")
+        acknowledged: dict[str, UUID] = {}
+        enough = asyncio.Event()
+
+        async def insist(key: str) -> None:
+            while key not in acknowledged:
+                with suppress(Unavailable, DeadlineExceeded):
+                    receipt = await alice(bank.client.transfer(sender, recipient, rub("1"), key))
+                    acknowledged[key] = receipt.transfer.id
+                    if len(acknowledged) == 30:
+                        enough.set()
+
+        insisting = asyncio.gather(*(insist(str(n)) for n in range(100)))
+        await enough.wait()
+        mortal.kill()
+        await mortal.wait()
+        await mortal.start()
+        async with asyncio.timeout(30):
+            await insisting
+        made = {row["id"] for row in await bank.sql.fetch("SELECT id FROM transfers")}
+        assert made == set(acknowledged.values())
+        assert await bank.balance(sender) == 900
+        await prove(bank.sql)
+
+    async def test_frozen_it_is_given_up_on_in_time(
+        self, mortal: Postgres, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(repository, "_STATEMENT_SECONDS", 0.5)
+        monkeypatch.setattr(repository, "_CONNECT_SECONDS", 0.5)
+        async with running(keys, tmp_path, mortal.dsn("bank")) as bank:
+            alice, sender, recipient = bank.user("alice"), await bank.open("alice"), await bank.open("bob")
+            await alice(bank.client.balance(sender))
+            backends = [row["pid"] for row in await bank.sql.fetch("SELECT pid FROM pg_stat_activity")]
+            for process in (*backends, mortal.pid):
+                _send(process, signal.SIGSTOP)
+            try:
+                started = time.monotonic()
+                with pytest.raises((Unavailable, DeadlineExceeded)):
+                    await alice(bank.client.transfer(sender, recipient, rub("1"), "frozen"))
+                assert time.monotonic() - started < 5
+            finally:
+                for process in (*backends, mortal.pid):
+                    _send(process, signal.SIGCONT)
+            await until_ready(bank.admin)
+            receipt = await alice(bank.client.transfer(sender, recipient, rub("1"), "frozen"))
+            assert receipt.posting.version == 1
+            await prove(bank.sql)
+
+
+class TestSessionLost:
+    async def test_in_the_middle_of_a_transfer_a_retry_has_the_one_effect(self, own_bank: RunningBank) -> None:
+        bank, alice = own_bank, own_bank.user("alice")
+        sender, recipient = await bank.open("alice"), await bank.open("bob")
+        async with bank.sql.acquire() as other, other.transaction():
+            await other.execute("SELECT FROM accounts WHERE id = $1 FOR UPDATE", sender)
+            transfer = asyncio.create_task(alice(bank.client.transfer(sender, recipient, rub("1"), "k")))
+            await _terminate(bank.sql, "FOR NO KEY UPDATE")
+            with pytest.raises(Unavailable):
+                await transfer
+        assert (await bank.written())["transfers"] == 0
+        receipt = await alice(bank.client.transfer(sender, recipient, rub("1"), "k"))
+        assert await alice(bank.client.transfer(sender, recipient, rub("1"), "k")) == receipt
+        assert receipt.posting.version == 1
+        await prove(bank.sql)
+
+    async def test_while_all_is_written_and_nothing_committed(self, own_bank: RunningBank) -> None:
+        bank, alice = own_bank, own_bank.user("alice")
+        sender, recipient = await bank.open("alice"), await bank.open("bob")
+        await bank.sql.execute("""
+            CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS $$
+            BEGIN PERFORM pg_advisory_xact_lock_shared(42); RETURN NULL; END $$;
+            CREATE CONSTRAINT TRIGGER hold AFTER INSERT ON outbox DEFERRABLE INITIALLY DEFERRED
+                FOR EACH ROW EXECUTE FUNCTION hold();
+        """)
+        async with bank.sql.acquire() as other, other.transaction():
+            await other.execute("SELECT pg_advisory_xact_lock(42)")
+            transfer = asyncio.create_task(alice(bank.client.transfer(sender, recipient, rub("1"), "k")))
+            await _terminate(bank.sql, "COMMIT")
+            with pytest.raises(Unavailable):
+                await transfer
+        assert (await bank.written())["transfers"] == 0
+        assert (await alice(bank.client.transfer(sender, recipient, rub("1"), "k"))).posting.version == 1
+        await prove(bank.sql)
+
+    async def test_with_the_answer_of_a_commit_that_was_made(
+        self, postgres: Postgres, ledger_url: str, keys: Keys, tmp_path: Path
+    ) -> None:
+        async with (
+            _forgetful_road(postgres.port) as road,
+            running(keys, tmp_path, ledger_url.replace(f":{postgres.port}/", f":{road.port}/")) as bank,
+            asyncpg.create_pool(ledger_url, min_size=0, max_size=2) as sql,
+        ):
+            alice, sender, recipient = bank.user("alice"), await bank.open("alice"), await bank.open("bob")
+            road.forgets_commits = True
+            with pytest.raises(Unavailable):
+                await alice(bank.client.transfer(sender, recipient, rub("1"), "k"))
+            made = await sql.fetchval("SELECT id FROM transfers")
+            assert made is not None  # it was committed, and nobody was told
+
+            road.forgets_commits = False
+            receipt = await alice(bank.client.transfer(sender, recipient, rub("1"), "k"))
+            assert (receipt.transfer.id, receipt.posting.version) == (made, 1)
+            assert await sql.fetchval("SELECT count(*) FROM transfers") == 1
+            await prove(sql)
+
+
+class TestCallerGone:
+    async def test_a_caller_who_gives_up_leaves_nothing_half_done(self, own_bank: RunningBank) -> None:
+        bank, alice = own_bank, own_bank.user("alice")
+        sender, recipient = await bank.open("alice"), await bank.open("bob")
+        async with bank.sql.acquire() as other, other.transaction():
+            await other.execute("SELECT FROM accounts WHERE id = $1 FOR UPDATE", sender)
+            calls = [
+                asyncio.create_task(alice(bank.client.transfer(sender, recipient, rub("1"), str(n)))) for n in range(5)
+            ]
+            await until(lambda: _waiting(bank.sql, "FOR NO KEY UPDATE"))
+            for call in calls:
+                call.cancel()
+            await asyncio.wait(calls)
+        for n in range(5):
+            await alice(bank.client.transfer(sender, recipient, rub("1"), str(n)))
+        assert await bank.balance(sender) == 995
+        await prove(bank.sql)
+
+
+def _send(process: int | None, number: signal.Signals) -> None:
+    """To one process that a test froze or wakes; some end by themselves."""
+    assert process is not None
+    with suppress(ProcessLookupError):
+        os.kill(process, number)
+
+
+async def _waiting(sql: asyncpg.Pool, query: str) -> int | None:
+    """A session of the bank's that waits for a lock in a query like this."""
+    pid: int | None = await sql.fetchval(
+        """
+        SELECT pid FROM pg_stat_activity
+        WHERE datname = current_database() AND application_name = 'bank' AND wait_event_type = 'Lock'
+              AND query LIKE '%' || $1 || '%'
+        LIMIT 1
+        """,
+        query,
+    )
+    return pid
+
+
+async def _terminate(sql: asyncpg.Pool, query: str) -> None:
+    """Ends the session that waits in this query."""
+    assert await sql.fetchval("SELECT pg_terminate_backend($1)", await until(lambda: _waiting(sql, query)))
+
+
+class _Road:
+    """What lies between the bank and its database, and may swallow the answer to a COMMIT and break off."""
+
+    def __init__(self, to: int) -> None:
+        self._to = to
+        self.port = 0
+        self.forgets_commits = False
+
+    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", self._to)
+        broken = asyncio.Event()
+
+        async def to_database() -> None:
+            while data := await reader.read(2**16):
+                if self.forgets_commits and b"COMMIT;" in data:
+                    broken.set()
+                back.write(data)
+
+        async def to_bank() -> None:
+            while data := await there.read(2**16):
+                if broken.is_set():
+                    return  # the database has answered: it is committed
+                writer.write(data)
+
+        ways = [asyncio.create_task(way()) for way in (to_database, to_bank)]
+        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        for way in ways:
+            way.cancel()
+        await asyncio.wait(ways)
+        for end in (writer, back):
+            end.close()
+
+
+@asynccontextmanager
+async def _forgetful_road(to: int) -> AsyncIterator[_Road]:
+    road = _Road(to)
+    server = await asyncio.start_server(road.carry, "127.0.0.1", 0)
+    road.port = server.sockets[0].getsockname()[1]
+    async with server:
+        yield road

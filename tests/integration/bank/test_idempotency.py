@@ -1,0 +1,152 @@
+import asyncio
+from collections import Counter
+from uuid import UUID
+
+import pytest
+
+from subgraphs.bank.client import Receipt
+from tests.integration.bank.running import Caller, RunningBank, prove, rub
+from wallet.errors import AccountNotFound, IdempotencyConflict, InsufficientFunds, WalletError
+from wallet.money import Money
+
+
+class TestTransferKeys:
+    async def test_the_same_request_again_gets_the_same_answer_and_does_nothing(self, own_bank: RunningBank) -> None:
+        sender, recipient = await own_bank.open("alice"), await own_bank.open("bob")
+        alice = own_bank.user("alice")
+        first = await alice(own_bank.client.transfer(sender, recipient, rub("1"), "k"))
+        await alice(own_bank.client.transfer(sender, recipient, rub("2"), "another"))
+        written = await own_bank.written()
+        again = await alice(own_bank.client.transfer(sender, recipient, rub("1.00"), "k"))
+        assert again == first
+        assert await own_bank.written() == written
+
+    async def test_a_refusal_is_answered_again_although_money_came_in_between(self, bank: RunningBank) -> None:
+        sender, recipient = await bank.open("refused", "1.00"), await bank.open("bob")
+        sends, refusals = bank.user("refused"), []
+        for _ in range(2):
+            with pytest.raises(InsufficientFunds) as caught:
+                await sends(bank.client.transfer(sender, recipient, rub("5"), "k"))
+            refusals.append(caught.value)
+            await bank.user("bob")(
+                bank.client.transfer(recipient, sender, rub("10"), f"helps-{sender}-{len(refusals)}")
+            )
+        assert refusals[0] == refusals[1]
+        assert (await sends(bank.client.transfer(sender, recipient, rub("5"), "a new key"))).posting.version == 3
+
+    async def test_a_refusal_for_an_account_that_was_missing_is_answered_again(self, bank: RunningBank) -> None:
+        sender, missing = await bank.open("misses"), UUID(int=77)
+        for _ in range(2):
+            with pytest.raises(AccountNotFound, match=str(missing)):
+                await bank.user("misses")(bank.client.transfer(sender, missing, rub("5"), "k"))
+            await bank.sql.execute("INSERT INTO accounts (id) VALUES ($1) ON CONFLICT DO NOTHING", missing)
+
+    async def test_another_request_with_the_key_is_a_conflict(self, bank: RunningBank) -> None:
+        sender, recipient, third = [await bank.open("conflicted") for _ in range(3)]
+        sends = bank.user("conflicted")
+        await sends(bank.client.transfer(sender, recipient, rub("1"), "k"))
+        for other in (
+            bank.client.transfer(sender, recipient, rub("1.01"), "k"),
+            bank.client.transfer(sender, third, rub("1"), "k"),
+            bank.client.transfer(recipient, sender, rub("1"), "k"),
+            bank.client.transfer(sender, recipient, Money.parse("1", "USD"), "k"),
+        ):
+            with pytest.raises(IdempotencyConflict) as caught:
+                await sends(other)
+            assert caught.value == IdempotencyConflict("k")
+        assert await bank.balance(sender) == 999
+
+    async def test_after_a_conflict_the_first_answer_still_stands(self, bank: RunningBank) -> None:
+        sender, recipient = [await bank.open("stands") for _ in range(2)]
+        sends = bank.user("stands")
+        first = await sends(bank.client.transfer(sender, recipient, rub("1"), "k"))
+        with pytest.raises(IdempotencyConflict):
+            await sends(bank.client.transfer(sender, recipient, rub("2"), "k"))
+        assert await sends(bank.client.transfer(sender, recipient, rub("1"), "k")) == first
+
+    async def test_another_callers_key_is_another_key(self, bank: RunningBank) -> None:
+        erin, frank = await bank.open("erin"), await bank.open("frank")
+        to_frank = await bank.user("erin")(bank.client.transfer(erin, frank, rub("1"), "shared"))
+        to_erin = await bank.user("frank")(bank.client.transfer(frank, erin, rub("2"), "shared"))
+        assert to_frank.transfer.id != to_erin.transfer.id
+
+    async def test_a_customers_key_never_meets_a_services(self, bank: RunningBank) -> None:
+        sender, recipient = await bank.open("card"), await bank.open("bob")
+        by_user = await bank.user("card")(bank.client.transfer(sender, recipient, rub("1"), "k"))
+        by_service = await bank.service("card")(bank.client.transfer(sender, recipient, rub("1"), "k"))
+        assert by_user.transfer.id != by_service.transfer.id
+
+    @pytest.mark.parametrize("key", ["x", "x" * 255, "a b", "Robert'); DROP TABLE accounts;--", "{}%s$1"])
+    async def test_every_printable_key_is_kept_apart(self, bank: RunningBank, key: str) -> None:
+        owner = f"keys-{hash(key)}"
+        sender, recipient = await bank.open(owner), await bank.open("bob")
+        sends = bank.user(owner)
+        first = await sends(bank.client.transfer(sender, recipient, rub("1"), key))
+        assert await sends(bank.client.transfer(sender, recipient, rub("1"), key)) == first
+        if len(key) < 255:
+            assert await sends(bank.client.transfer(sender, recipient, rub("1"), key + "!")) != first
+
+
+class TestDepositKeys:
+    async def test_whichever_service_completes_a_deposit_completes_the_same_one(self, bank: RunningBank) -> None:
+        account = await bank.open("bob", "0")
+        first = await bank.service("card")(bank.client.deposit(account, rub("5"), "top-up-1", {"a": "1", "b": "2"}))
+        again = bank.client.deposit(account, rub("5"), "top-up-1", {"b": "2", "a": "1"})
+        assert await bank.service("analytics")(again) == first
+        assert await bank.balance(account) == 5
+
+    async def test_another_descriptor_is_another_request(self, bank: RunningBank, card: Caller) -> None:
+        account = await bank.open("bob", "0")
+        await card(bank.client.deposit(account, rub("5"), "top-up-2", {"topUpId": "1"}))
+        with pytest.raises(IdempotencyConflict):
+            await card(bank.client.deposit(account, rub("5"), "top-up-2", {"topUpId": "2"}))
+
+    async def test_a_deposits_key_is_not_a_transfers(self, bank: RunningBank, card: Caller) -> None:
+        account, other = await bank.open("bob"), await bank.open("bob")
+        deposit = await card(bank.client.deposit(account, rub("5"), "both", {}))
+        transfer = await card(bank.client.transfer(account, other, rub("5"), "both"))
+        assert (deposit.transfer.kind, transfer.transfer.kind) == ("DEPOSIT", "TRANSFER")
+
+
+class TestConcurrentUses:
+    async def test_of_one_key_have_one_effect_and_one_answer(self, own_bank: RunningBank) -> None:
+        sender, recipient = await own_bank.open("alice"), await own_bank.open("bob")
+        alice = own_bank.user("alice")
+        uses = [alice(own_bank.client.transfer(sender, recipient, rub("1"), "k")) for _ in range(50)]
+        receipts = await asyncio.gather(*uses)
+        assert receipts == [receipts[0]] * 50
+        assert await own_bank.written() == {"transfers": 1, "entries": 2, "idempotency_keys": 1, "outbox": 1}
+        await prove(own_bank.sql)
+
+    async def test_of_one_key_that_is_refused_get_one_refusal(self, own_bank: RunningBank) -> None:
+        sender, missing = await own_bank.open("alice", "0"), UUID(int=77)
+        alice = own_bank.user("alice")
+        uses = [alice(own_bank.client.transfer(missing, sender, rub("1"), "k")) for _ in range(50)]
+        refusals = await asyncio.gather(*uses, return_exceptions=True)
+        assert refusals == [AccountNotFound(str(missing))] * 50
+        assert (await own_bank.written())["idempotency_keys"] == 1
+
+    async def test_of_one_key_with_different_requests_let_one_win(self, own_bank: RunningBank) -> None:
+        sender, recipient = await own_bank.open("alice"), await own_bank.open("bob")
+        alice = own_bank.user("alice")
+        uses = [alice(own_bank.client.transfer(sender, recipient, rub(str(1 + n % 5)), "k")) for n in range(50)]
+        answers = await asyncio.gather(*uses, return_exceptions=True)
+        _one_request_won(answers)
+        assert (await own_bank.written())["transfers"] == 1
+        await prove(own_bank.sql)
+
+    async def test_of_one_key_on_accounts_that_never_meet_let_one_win(self, own_bank: RunningBank) -> None:
+        pairs = [(await own_bank.open("alice"), await own_bank.open("bob")) for _ in range(10)]
+        alice = own_bank.user("alice")
+        uses = [alice(own_bank.client.transfer(*pairs[n % 10], rub("1"), "k")) for n in range(50)]
+        answers = await asyncio.gather(*uses, return_exceptions=True)
+        _one_request_won(answers, winners=5)
+        assert (await own_bank.written())["transfers"] == 1
+        await prove(own_bank.sql)
+
+
+def _one_request_won(answers: list[Receipt | BaseException], winners: int = 10) -> None:
+    kinds = Counter(type(answer) for answer in answers)
+    assert kinds == {Receipt: winners, IdempotencyConflict: len(answers) - winners}
+    assert len({answer.transfer.id for answer in answers if isinstance(answer, Receipt)}) == 1
+    assert {str(answer) for answer in answers if isinstance(answer, WalletError)} == {str(IdempotencyConflict("k"))}

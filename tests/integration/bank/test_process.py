@@ -1,0 +1,169 @@
+"""`python -m subgraphs.bank`, as it runs in production."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from pathlib import Path
+from uuid import UUID
+
+import asyncpg
+import httpx
+import pytest
+
+from kit.migrations import upgrade
+from stack import probes
+from stack.cluster import remove_cluster
+from stack.parts import Kafka
+from stack.ports import free_ports
+from stack.postgres import Postgres
+from stack.process import Child, Process, module
+from tests.conftest import Keys
+from tests.integration.bank.running import RunningBank, prove, rub, settings_of, until_ready, using, written
+from tests.waiting import until
+from wallet.errors import DeadlineExceeded, Unavailable
+
+Describe = Callable[..., tuple[Child, dict[str, str]]]
+
+
+@pytest.fixture
+async def describe(keys: Keys, tmp_path: Path) -> AsyncIterator[Describe]:
+    """Describes banks, each a process of its own that is alive when it is started and gone when the test ends."""
+    children = []
+
+    def describe(database_url: str, **given: str) -> tuple[Child, dict[str, str]]:
+        environment = settings_of(keys, tmp_path, bank_database_url=database_url, **given)
+        upper = {name.upper(): value for name, value in environment.items()}
+        live = probes.http(f"http://{environment['bank_admin_listen']}/health/live")
+        child = Child(Process(name="bank", command=module("subgraphs.bank", **upper), ready=live))
+        children.append(child)
+        return child, environment
+
+    yield describe
+    for child in children:
+        await child.stop()
+
+
+async def exit_code(child: Child, within: float) -> int:
+    async with asyncio.timeout(within):
+        return await child.wait()
+
+
+class TestStart:
+    async def test_it_lives_before_its_dependencies_and_is_ready_when_they_come(
+        self, describe: Describe, keys: Keys, tmp_path: Path
+    ) -> None:
+        postgres_port, kafka_port = free_ports(2)
+        postgres, kafka = Postgres(tmp_path / "postgres", postgres_port, databases=("bank",)), Kafka(kafka_port)
+        child, environment = describe(postgres.dsn("bank"), kafka_bootstrap_servers=kafka.bootstrap_servers)
+        try:
+            await child.start()
+            admin = f"http://{environment['bank_admin_listen']}/health/ready"
+            async with httpx.AsyncClient(trust_env=False) as http:
+                assert (await http.get(admin)).json()["checks"] == {"database": "Unavailable"}
+            async with postgres, using(keys, postgres.dsn("bank"), environment) as bank:
+                await asyncio.to_thread(upgrade, "subgraphs.bank.migrations", postgres.dsn("bank"))
+                await until_ready(bank.admin)
+                sender, recipient = await bank.open("alice"), await bank.open("bob")
+                await bank.user("alice")(bank.client.transfer(sender, recipient, rub("1"), "k"))
+                async with kafka:
+                    await until(lambda: _nothing_waits(bank.sql), within=20)
+                await child.stop()
+        finally:
+            await child.stop()
+            remove_cluster(tmp_path / "postgres")
+
+
+class TestEnd:
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    async def test_a_signal_ends_it_promptly_and_well(
+        self, describe: Describe, ledger_url: str, kafka: Kafka, number: signal.Signals
+    ) -> None:
+        child, environment = describe(ledger_url, kafka_bootstrap_servers=kafka.bootstrap_servers)
+        await child.start()
+        await until_ready(f"http://{environment['bank_admin_listen']}")
+        child.send(number)
+        assert await exit_code(child, within=4) == 0
+
+    async def test_nothing_being_there_does_not_keep_it(self, describe: Describe) -> None:
+        postgres, kafka = free_ports(2)
+        nowhere = f"postgresql://bank:x@127.0.0.1:{postgres}/bank"
+        child, _ = describe(nowhere, kafka_bootstrap_servers=f"127.0.0.1:{kafka}")
+        await child.start()
+        child.send(signal.SIGTERM)
+        assert await exit_code(child, within=4) == 0
+
+    async def test_it_answers_what_it_has_begun(self, describe: Describe, ledger_url: str, keys: Keys) -> None:
+        child, environment = describe(ledger_url)
+        await child.start()
+        async with using(keys, ledger_url, environment) as bank:
+            await until_ready(bank.admin)
+            sender, recipient = await bank.open("alice"), await bank.open("bob")
+            async with bank.sql.acquire() as other, other.transaction():
+                await other.execute("SELECT FROM accounts WHERE id = $1 FOR UPDATE", sender)
+                alice = bank.user("alice")
+                begun = asyncio.create_task(alice(bank.client.transfer(sender, recipient, rub("1"), "k")))
+                await until(lambda: _waits_for_a_lock(bank.sql))
+                child.send(signal.SIGTERM)
+            assert (await begun).posting.version == 1
+            assert await exit_code(child, within=4) == 0
+
+    async def test_a_port_in_use_ends_it_with_an_error(self, describe: Describe, ledger_url: str) -> None:
+        first, environment = describe(ledger_url)
+        await first.start()
+        second, _ = describe(ledger_url, bank_grpc_listen=environment["bank_grpc_listen"])
+        await second.spawn()
+        assert await exit_code(second, within=20) == 1
+
+
+class TestKill9:
+    async def test_in_the_middle_of_load_loses_nothing_acknowledged(
+        self, describe: Describe, ledger_url: str, keys: Keys, kafka: Kafka
+    ) -> None:
+        child, environment = describe(ledger_url, kafka_bootstrap_servers=kafka.bootstrap_servers)
+        await child.start()
+        async with using(keys, ledger_url, environment) as bank:
+            await until_ready(bank.admin)
+            accounts = [await bank.open("alice", "100.00") for _ in range(4)]
+            acknowledged: dict[str, UUID] = {}
+            enough = asyncio.Event()
+            load = asyncio.gather(*(_insist(bank, accounts, n, acknowledged, enough) for n in range(150)))
+            await enough.wait()
+            child.kill()
+            assert await child.wait() == -signal.SIGKILL
+            known = dict(acknowledged)
+            assert len(known) < 150
+            made = {row["id"] for row in await bank.sql.fetch("SELECT id FROM transfers")}
+            assert set(known.values()) <= made
+
+            await child.start()
+            async with asyncio.timeout(30):
+                await load
+            assert known.items() <= acknowledged.items()
+            assert (await written(bank.sql))["transfers"] == 150
+            assert {row["id"] for row in await bank.sql.fetch("SELECT id FROM transfers")} == set(acknowledged.values())
+            await until(lambda: _nothing_waits(bank.sql), within=20)
+            await prove(bank.sql)
+
+
+async def _insist(
+    bank: RunningBank, accounts: list[UUID], n: int, acknowledged: dict[str, UUID], enough: asyncio.Event
+) -> None:
+    """One transfer, asked for with its key until it is answered."""
+    alice, key = bank.user("alice"), str(n)
+    sender, recipient = accounts[n % 4], accounts[(n + 1) % 4]
+    while key not in acknowledged:
+        with suppress(Unavailable, DeadlineExceeded):
+            receipt = await alice(bank.client.transfer(sender, recipient, rub("1"), key))
+            acknowledged[key] = receipt.transfer.id
+            if len(acknowledged) == 40:
+                enough.set()
+
+
+async def _nothing_waits(sql: asyncpg.Pool) -> bool:
+    return not await sql.fetchval("SELECT count(*) FROM outbox")
+
+
+async def _waits_for_a_lock(sql: asyncpg.Pool) -> bool:
+    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    return bool(await sql.fetchval(query))

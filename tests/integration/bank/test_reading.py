@@ -1,0 +1,148 @@
+from uuid import UUID, uuid4
+
+import pytest
+
+from subgraphs.bank.client import Account, AccountVersion
+from tests.integration.bank.running import Caller, RunningBank, clearing, rub
+from wallet.errors import AccountNotFound, PermissionDenied, TransferNotFound
+from wallet.money import EXPONENTS
+
+
+class TestAccounts:
+    async def test_an_owner_reads_the_balance_with_its_version(self, bank: RunningBank, alice: Caller) -> None:
+        account, other = await bank.open("alice", "12.34"), await bank.open("bob")
+        before = await alice(bank.client.balance(account))
+        assert (before.amount, before.version) == (rub("12.34"), 0)
+        await alice(bank.client.transfer(account, other, rub("0.34"), f"read-{account}"))
+        after = await alice(bank.client.balance(account))
+        assert (after.amount, after.version) == (rub("12"), 1)
+
+    async def test_an_owner_reads_the_account_as_it_stands(self, bank: RunningBank, alice: Caller) -> None:
+        id_ = await bank.open("alice", "12.34")
+        row = await bank.row(id_)
+        account = await alice(bank.client.account(id_))
+        assert account == Account(id_, "alice", rub("12.34"), 0, row["created_at"], row["updated_at"])
+
+    async def test_several_are_answered_each_by_its_own_id(self, bank: RunningBank, alice: Caller) -> None:
+        mine, also_mine, bobs, nobodys = [await bank.open(owner) for owner in ("alice", "alice", "bob", None)]
+        missing = uuid4()
+        found = await alice(bank.client.accounts([bobs, mine, missing, also_mine, mine, nobodys, clearing()]))
+        assert {id_ for id_, account in found.items() if isinstance(account, Account)} == {mine, also_mine}
+        for hidden in (bobs, missing, nobodys, clearing()):
+            assert found[hidden] == AccountNotFound(str(hidden))
+
+    async def test_another_users_account_is_not_told_from_none(self, bank: RunningBank, alice: Caller) -> None:
+        bobs, missing = await bank.open("bob"), uuid4()
+        for id_ in (bobs, missing):
+            with pytest.raises(AccountNotFound) as balance:
+                await alice(bank.client.balance(id_))
+            with pytest.raises(AccountNotFound) as account:
+                await alice(bank.client.account(id_))
+            with pytest.raises(AccountNotFound) as transfer:
+                await alice(bank.client.transfer(id_, await bank.open("alice"), rub("1"), f"steal-{id_}"))
+            assert balance.value == account.value == transfer.value == AccountNotFound(str(id_))
+        assert await bank.balance(bobs) == 1000
+
+    async def test_a_service_sees_every_account(self, bank: RunningBank, card: Caller) -> None:
+        bobs = await bank.open("bob")
+        assert (await card(bank.client.account(bobs))).owner_id == "bob"
+        assert (await card(bank.client.account(clearing()))).owner_id == ""
+
+    async def test_no_accounts_are_asked_for_and_none_come(self, bank: RunningBank, alice: Caller) -> None:
+        assert await alice(bank.client.accounts([])) == {}
+
+
+class TestTransfers:
+    async def test_both_sides_see_it_and_nobody_else(self, bank: RunningBank) -> None:
+        sender, recipient = await bank.open("gina"), await bank.open("hugo")
+        made = (await bank.user("gina")(bank.client.transfer(sender, recipient, rub("1"), "seen"))).transfer
+        for owner in ("gina", "hugo"):
+            assert await bank.user(owner)(bank.client.get_transfer(made.id)) == made
+        assert await bank.service("analytics")(bank.client.get_transfer(made.id)) == made
+        with pytest.raises(TransferNotFound) as hidden:
+            await bank.user("mallory")(bank.client.get_transfer(made.id))
+        assert hidden.value == TransferNotFound(str(made.id))
+
+    async def test_the_owner_of_the_account_sees_a_deposit(self, bank: RunningBank, card: Caller) -> None:
+        account = await bank.open("hugo")
+        made = (await card(bank.client.deposit(account, rub("1"), "seen deposit", {}))).transfer
+        assert await bank.user("hugo")(bank.client.get_transfer(made.id)) == made
+
+    async def test_one_that_is_not_there_is_not_found(self, bank: RunningBank, alice: Caller) -> None:
+        missing = uuid4()
+        with pytest.raises(TransferNotFound, match=str(missing)):
+            await alice(bank.client.get_transfer(missing))
+
+
+class TestForServicesOnly:
+    async def test_a_customer_reads_no_events_and_no_versions(self, bank: RunningBank, alice: Caller) -> None:
+        own = await bank.open("alice")
+        with pytest.raises(PermissionDenied):
+            await alice(bank.client.events(own, 0))
+        with alice.calling(), pytest.raises(PermissionDenied):
+            await anext(bank.client.account_versions())
+
+
+class TestAccountVersions:
+    @pytest.mark.parametrize("page_size", [1, 7, 50, 10_000])
+    async def test_come_in_pages_each_account_once(self, own_bank: RunningBank, page_size: int) -> None:
+        with own_bank.service("analytics").calling():
+            pages = [page async for page in own_bank.client.account_versions(page_size)]
+        listed = [account.account_id for page in pages for account in page]
+        assert listed == sorted(listed)
+        rows = await own_bank.sql.fetch("SELECT id, version FROM accounts")
+        assert [account for page in pages for account in page] == sorted(
+            (AccountVersion(row["id"], row["version"]) for row in rows), key=lambda account: account.account_id
+        )
+        assert all(len(page) == page_size for page in pages[:-1])
+
+    async def test_a_last_page_that_is_full_is_followed_by_an_empty_one(self, own_bank: RunningBank) -> None:
+        with own_bank.service("analytics").calling():
+            pages = [page async for page in own_bank.client.account_versions(len(EXPONENTS))]
+        assert [len(page) for page in pages] == [len(EXPONENTS), 0]
+
+    async def test_tell_how_many_operations_there_were(self, bank: RunningBank, alice: Caller) -> None:
+        busy, quiet = await bank.open("alice"), await bank.open("alice")
+        for n in range(3):
+            await alice(bank.client.transfer(busy, quiet, rub("1"), f"{busy}-{n}"))
+        versions: dict[UUID, int] = {}
+        with bank.service("analytics").calling():
+            async for page in bank.client.account_versions():
+                versions |= {account.account_id: account.version for account in page}
+        assert (versions[busy], versions[quiet]) == (3, 3)
+
+
+class TestEvents:
+    async def test_tell_each_operation_whole_and_in_order(self, bank: RunningBank, alice: Caller, card: Caller) -> None:
+        mine, bobs = await bank.open("alice", "10.00"), await bank.open("bob", "10.00")
+        deposit = await card(bank.client.deposit(mine, rub("5"), f"in-{mine}", {"topUpId": "t1"}))
+        transfer = await alice(bank.client.transfer(mine, bobs, rub("7"), f"out-{mine}"))
+        first, second = await bank.service("analytics")(bank.client.events(mine, 0))
+
+        assert (first.transfer, first.recipient) == (deposit.transfer, deposit.posting)
+        assert first.sender.account_id == clearing()
+        assert first.descriptor == {"topUpId": "t1"}
+        assert (second.transfer, second.sender, second.descriptor) == (transfer.transfer, transfer.posting, {})
+        assert (second.recipient.account_id, second.recipient.version) == (bobs, 1)
+        assert second.recipient.balance_after == rub("17")
+
+    async def test_are_the_same_from_either_side(self, bank: RunningBank, alice: Caller) -> None:
+        mine, bobs = await bank.open("alice"), await bank.open("bob")
+        await alice(bank.client.transfer(mine, bobs, rub("7"), f"sides-{mine}"))
+        analytics = bank.service("analytics")
+        assert await analytics(bank.client.events(mine, 0)) == await analytics(bank.client.events(bobs, 0))
+
+    async def test_go_on_after_a_version_page_by_page(self, bank: RunningBank, alice: Caller) -> None:
+        mine, bobs = await bank.open("alice"), await bank.open("bob")
+        for n in range(7):
+            await alice(bank.client.transfer(mine, bobs, rub("1"), f"pages-{mine}-{n}"))
+        pages, after = [], 0
+        while page := await bank.service("analytics")(bank.client.events(mine, after, page_size=3)):
+            pages.append([event.sender.version for event in page])
+            after = page[-1].sender.version
+        assert pages == [[1, 2, 3], [4, 5, 6], [7]]
+
+    async def test_of_an_account_without_any_are_none(self, bank: RunningBank) -> None:
+        analytics = bank.service("analytics")
+        assert await analytics(bank.client.events(await bank.open("alice"), 0)) == []
+        assert await analytics(bank.client.events(uuid4(), 0)) == []

@@ -1,0 +1,285 @@
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import pytest
+from prometheus_client import REGISTRY
+
+from stack.parts import Kafka
+from stack.ports import free_ports
+from subgraphs.bank import repository
+from subgraphs.bank.repository import Outbox, open_pool
+from tests.conftest import Keys
+from tests.integration.bank.running import RunningBank, rub, running
+from tests.integration.bank.topic import Message, reading
+from tests.waiting import until
+from wallet.errors import Unavailable
+
+Run = Callable[..., AbstractAsyncContextManager[RunningBank]]
+
+
+@pytest.fixture
+def run(ledger_url: str, keys: Keys, tmp_path: Path) -> Run:
+    """Runs a bank on the test's own ledger; two at once are two replicas."""
+
+    def run(broker: Kafka, **given: Any) -> AbstractAsyncContextManager[RunningBank]:
+        return running(keys, tmp_path, ledger_url, kafka_bootstrap_servers=broker.bootstrap_servers, **given)
+
+    return run
+
+
+@pytest.fixture
+async def broker() -> AsyncIterator[Kafka]:
+    """A broker for a test that takes it away. Not started."""
+    broker = Kafka(*free_ports(1))
+    yield broker
+    await broker.stop()
+
+
+async def transfers(bank: RunningBank, sender: UUID, recipient: UUID, keys: range) -> set[str]:
+    """One transfer a key, one after the other; their ids."""
+    alice = bank.user("alice")
+    made = [await alice(bank.client.transfer(sender, recipient, rub("1"), str(key))) for key in keys]
+    return {str(receipt.transfer.id) for receipt in made}
+
+
+async def until_published(sql: asyncpg.Pool, within: float = 20) -> None:
+    """Returns when nothing is left to publish."""
+
+    async def nothing_left() -> bool:
+        return not await sql.fetchval("SELECT count(*) FROM outbox")
+
+    await until(nothing_left, within=within)
+
+
+async def leader(sql: asyncpg.Pool) -> int | None:
+    """The process id of the session that leads the outbox."""
+    pid: int | None = await sql.fetchval("""
+        SELECT pid FROM pg_locks
+        WHERE locktype = 'advisory' AND granted
+              AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    """)
+    return pid
+
+
+def versions(messages: list[Message]) -> list[int]:
+    return [message.body["sender"]["version"] for message in messages]
+
+
+class TestPublishing:
+    async def test_tells_each_operation_once_and_in_order(self, run: Run, kafka: Kafka) -> None:
+        async with run(kafka) as bank, reading(kafka) as topic:
+            sender, recipient = await bank.open("alice"), await bank.open("bob")
+            ids = await transfers(bank, sender, recipient, range(20))
+            await until_published(bank.sql)
+            await topic.drain()
+            messages = topic.about(ids)
+        assert versions(messages) == list(range(1, 21))
+        assert {message.key for message in messages} == {str(sender)}
+        assert len({message.partition for message in messages}) == 1
+
+    async def test_is_a_cloud_event_in_binary_mode(self, run: Run, kafka: Kafka) -> None:
+        async with run(kafka) as bank, reading(kafka) as topic:
+            sender, recipient = await bank.open("alice", "10.00"), await bank.open("bob", "0")
+            receipt = await bank.user("alice")(bank.client.transfer(sender, recipient, rub("2.50"), "k"))
+            id_ = str(receipt.transfer.id)
+            (message,) = await topic.until_read({id_})
+        assert message.headers == {
+            "ce_specversion": "1.0",
+            "ce_id": id_,
+            "ce_source": "/wallet/bank",
+            "ce_type": "wallet.transfer.completed",
+            "ce_time": receipt.transfer.created_at.isoformat(),
+            "content-type": "application/json",
+        }
+        assert message.body == {
+            "transferId": id_,
+            "occurredAt": receipt.transfer.created_at.isoformat().replace("+00:00", "Z"),
+            "amount": "2.50",
+            "currency": "RUB",
+            "sender": {"accountId": str(sender), "version": 1, "balanceAfter": "7.50"},
+            "recipient": {"accountId": str(recipient), "version": 1, "balanceAfter": "2.50"},
+        }
+
+    async def test_is_what_list_events_tells_too(self, run: Run, kafka: Kafka) -> None:
+        async with run(kafka) as bank, reading(kafka) as topic:
+            mine, bobs = await bank.open("alice", "10.00"), await bank.open("bob", "0")
+            card, alice = bank.service("card"), bank.user("alice")
+            await card(bank.client.deposit(mine, rub("5"), "in", {"topUpId": "t1", "cardBrand": "МИР"}))
+            await alice(bank.client.transfer(mine, bobs, rub("7"), "out"))
+            events = {str(event.transfer.id): event for event in await card(bank.client.events(mine, 0))}
+            published = await topic.until_read(set(events))
+        assert len(published) == len(events) == 2
+        for message in published:
+            event, body = events[message.transfer_id], message.body
+            for told, side in ((body["sender"], event.sender), (body["recipient"], event.recipient)):
+                assert told == {
+                    "accountId": str(side.account_id),
+                    "version": side.version,
+                    "balanceAfter": str(side.balance_after),
+                }
+            assert (body["amount"], body["currency"]) == (str(event.transfer.amount), event.transfer.amount.currency)
+            assert body.get("descriptor", {}) == event.descriptor
+            kind = {"TRANSFER": "wallet.transfer.completed", "DEPOSIT": "wallet.topup.completed"}
+            assert message.headers["ce_type"] == kind[event.transfer.kind]
+
+    async def test_starts_at_once_after_a_commit(self, run: Run, kafka: Kafka) -> None:
+        async with run(kafka) as bank:
+            sender, recipient = await bank.open("alice"), await bank.open("bob")
+            await transfers(bank, sender, recipient, range(1))
+            await until_published(bank.sql)
+            await transfers(bank, sender, recipient, range(1, 2))
+            await until_published(bank.sql, within=0.9)  # well before the next look of its own
+
+    async def test_finds_what_nobody_announced(self, run: Run, kafka: Kafka, own_bank: RunningBank) -> None:
+        """`own_bank` is another replica on the same ledger, whose relay has no broker."""
+        sender, recipient = await own_bank.open("alice"), await own_bank.open("bob")
+        await transfers(own_bank, sender, recipient, range(3))
+        assert (await own_bank.written())["outbox"] == 3
+        async with run(kafka), reading(kafka):
+            await until_published(own_bank.sql)
+
+
+class TestWithoutABroker:
+    async def test_transfers_go_on_and_are_told_when_it_comes(self, run: Run, broker: Kafka) -> None:
+        async with run(broker) as bank:
+            sender, recipient = await bank.open("alice"), await bank.open("bob")
+            ids = await transfers(bank, sender, recipient, range(10))
+            assert (await bank.written())["outbox"] == 10
+            await broker.start()
+            async with reading(broker) as topic:
+                messages = await topic.until_read(ids)
+            await until_published(bank.sql)
+        assert versions(messages) == list(range(1, 11))
+
+    async def test_nothing_is_lost_when_it_goes_and_comes_back(self, run: Run, broker: Kafka) -> None:
+        await broker.start()
+        async with run(broker) as bank:
+            sender, recipient = await bank.open("alice"), await bank.open("bob")
+            await transfers(bank, sender, recipient, range(5))
+            await until_published(bank.sql)
+            broker.kill()
+            await broker.wait()
+            ids = await transfers(bank, sender, recipient, range(5, 15))
+            assert (await bank.written())["outbox"] == 10
+            await broker.start()
+            async with reading(broker) as topic:
+                messages = await topic.until_read(ids, within=30)
+            await until_published(bank.sql)
+        assert sorted(set(versions(messages))) == list(range(6, 16))
+
+    async def test_the_backlog_can_be_seen(self, run: Run, broker: Kafka) -> None:
+        async with run(broker) as bank:
+            sender, recipient = await bank.open("alice"), await bank.open("bob")
+            await transfers(bank, sender, recipient, range(7))
+
+            async def seen() -> bool:
+                return REGISTRY.get_sample_value("wallet_bank_outbox_backlog") == 7
+
+            await until(seen)
+            await broker.start()
+            await until_published(bank.sql)
+
+    async def test_a_bank_stops_promptly_with_events_on_their_way(self, run: Run, broker: Kafka) -> None:
+        await broker.start()
+        replica = AsyncExitStack()
+        bank = await replica.enter_async_context(run(broker))
+        sender, recipient = await bank.open("alice"), await bank.open("bob")
+        await transfers(bank, sender, recipient, range(1))
+        await until_published(bank.sql)
+        broker.kill()
+        await broker.wait()
+        await transfers(bank, sender, recipient, range(1, 5))
+        async with asyncio.timeout(4):
+            await replica.aclose()
+
+
+class TestDeliveryAndRemoval:
+    async def test_what_was_delivered_and_not_removed_is_told_again(self, run: Run, kafka: Kafka) -> None:
+        async with run(kafka) as bank, reading(kafka) as topic:
+            sender, recipient = await bank.open("alice"), await bank.open("bob")
+            # The removal waits behind this trigger, as it would in a process that stands still.
+            await bank.sql.execute("""
+                CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS $$
+                BEGIN PERFORM pg_advisory_xact_lock_shared(42); RETURN NULL; END $$;
+                CREATE TRIGGER hold BEFORE DELETE ON outbox FOR EACH STATEMENT EXECUTE FUNCTION hold();
+            """)
+            async with bank.sql.acquire() as other:
+                await other.execute("SELECT pg_advisory_lock(42)")
+                ids = await transfers(bank, sender, recipient, range(5))
+
+                async def removing() -> int | None:
+                    pid: int | None = await bank.sql.fetchval("""
+                        SELECT pid FROM pg_stat_activity
+                        WHERE wait_event_type = 'Lock' AND query LIKE 'DELETE FROM outbox%'
+                    """)
+                    return pid
+
+                assert await other.fetchval("SELECT pg_terminate_backend($1)", await until(removing))
+                await other.execute("SELECT pg_advisory_unlock(42)")
+            await until_published(bank.sql)
+            await topic.drain()
+            told = versions(topic.about(ids))
+        assert set(told) == {1, 2, 3, 4, 5}
+        assert len(told) > 5
+
+    async def test_rows_stay_until_the_broker_has_confirmed(self, run: Run, broker: Kafka) -> None:
+        await broker.start()
+        async with run(broker) as bank:
+            sender, recipient = await bank.open("alice"), await bank.open("bob")
+            await transfers(bank, sender, recipient, range(1))
+            await until_published(bank.sql)
+            assert broker.pid is not None
+            broker.send(signal.SIGSTOP)
+            await transfers(bank, sender, recipient, range(1, 4))
+            assert (await bank.written())["outbox"] == 3
+            broker.send(signal.SIGCONT)
+            await until_published(bank.sql)
+
+
+class TestReplicas:
+    async def test_one_leads_and_another_takes_over(self, run: Run, kafka: Kafka) -> None:
+        async with AsyncExitStack() as first_replica, run(kafka) as second, reading(kafka) as topic:
+            first = await first_replica.enter_async_context(run(kafka))
+            sender, recipient = await first.open("alice"), await first.open("bob")
+            ids = await transfers(first, sender, recipient, range(5))
+            ids |= await transfers(second, sender, recipient, range(5, 10))
+            await until_published(second.sql)
+            old = await leader(second.sql)
+            assert old is not None
+
+            await second.sql.execute("SELECT pg_terminate_backend($1)", old)
+            ids |= await transfers(first, sender, recipient, range(10, 15))
+            await until_published(second.sql)
+            assert await leader(second.sql) not in {None, old}
+
+            await first_replica.aclose()
+            ids |= await transfers(second, sender, recipient, range(15, 20))
+            await until_published(second.sql)
+            messages = await topic.until_read(ids)
+        assert set(versions(messages)) == set(range(1, 21))
+
+    async def test_a_frozen_leader_is_let_go_by_the_server(
+        self, ledger_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(repository, "_LEADER_SILENCE", "300ms")
+        async with open_pool(ledger_url, max_size=2) as pool:
+
+            async def freeze() -> None:
+                async with Outbox.lead(pool) as outbox:
+                    assert outbox is not None
+                    assert not await leads_now()
+                    await until(leads_now)
+                    await outbox.backlog()
+
+            async def leads_now() -> bool:
+                async with Outbox.lead(pool) as outbox:
+                    return outbox is not None
+
+            with pytest.raises(Unavailable):
+                await freeze()

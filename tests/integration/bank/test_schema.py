@@ -1,0 +1,182 @@
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator
+from decimal import Decimal
+from uuid import UUID
+
+import asyncpg
+import pytest
+from alembic import command
+from sqlalchemy import make_url
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from kit.migrations import config, upgrade
+from stack.postgres import Postgres
+from stack.process import ROOT
+from subgraphs.bank.domain import clearing_account_id
+from subgraphs.bank.tables import metadata
+from wallet.money import EXPONENTS
+
+MIGRATIONS = "subgraphs.bank.migrations"
+
+# Everything that alembic does not compare: constraints with their text, indexes, defaults, comments, storage options.
+_SHAPE = """
+    SELECT 'constraint', conrelid::regclass::text, conname::text, pg_get_constraintdef(oid) FROM pg_constraint
+    WHERE connamespace = 'public'::regnamespace AND conrelid::regclass::text <> 'alembic_version'
+    UNION ALL
+    SELECT 'index', tablename, indexname, indexdef FROM pg_indexes
+    WHERE schemaname = 'public' AND tablename <> 'alembic_version'
+    UNION ALL
+    SELECT 'column', c.oid::regclass::text, a.attname,
+           concat_ws(' ', format_type(a.atttypid, a.atttypmod), CASE WHEN a.attnotnull THEN 'NOT NULL' END,
+                     pg_get_expr(d.adbin, d.adrelid), nullif(a.attidentity, ''), col_description(c.oid, a.attnum))
+    FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+    LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
+    WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r' AND c.relname <> 'alembic_version'
+    UNION ALL
+    SELECT 'options', oid::regclass::text, '', array_to_string(reloptions, ',') FROM pg_class
+    WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND relname <> 'alembic_version'
+"""
+
+
+@pytest.fixture
+async def sql(ledger_url: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(ledger_url)
+    yield connection
+    await connection.close()
+
+
+async def shape(sql: asyncpg.Connection) -> set[tuple[str, ...]]:
+    return {tuple(row) for row in await sql.fetch(_SHAPE)}
+
+
+class TestMigrations:
+    async def test_lead_to_the_tables_that_the_code_knows(self, ledger_url: str) -> None:
+        await asyncio.to_thread(command.check, config(MIGRATIONS, ledger_url))
+
+    async def test_lead_to_the_same_constraints_defaults_and_options(
+        self, sql: asyncpg.Connection, postgres: Postgres
+    ) -> None:
+        admin = await asyncpg.connect(postgres.admin_dsn)
+        try:
+            await admin.execute("CREATE DATABASE from_tables")
+            url = make_url(postgres.dsn("postgres", "from_tables"))
+            engine = create_async_engine(url.set(drivername="postgresql+asyncpg"))
+            async with engine.begin() as connection:
+                await connection.run_sync(metadata.create_all)
+            await engine.dispose()
+            made = await asyncpg.connect(postgres.dsn("postgres", "from_tables"))
+            from_tables = await shape(made)
+            await made.close()
+        finally:
+            await admin.execute("DROP DATABASE IF EXISTS from_tables WITH (FORCE)")
+            await admin.close()
+        assert await shape(sql) == from_tables
+
+    async def test_can_be_taken_back_and_made_again(self, ledger_url: str, sql: asyncpg.Connection) -> None:
+        before = await shape(sql)
+        await asyncio.to_thread(command.downgrade, config(MIGRATIONS, ledger_url), "base")
+        left = "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'S')"
+        functions = "SELECT count(*) FROM pg_proc WHERE pronamespace = 'public'::regnamespace"
+        assert await sql.fetchval(left) == 1  # alembic's own
+        assert await sql.fetchval(functions) == 0
+        await asyncio.to_thread(upgrade, MIGRATIONS, ledger_url)
+        assert await shape(sql) == before
+        assert await sql.fetchval("SELECT count(*) FROM accounts") == len(EXPONENTS)
+
+    async def test_may_be_run_again_and_by_several_at_once(self, ledger_url: str, sql: asyncpg.Connection) -> None:
+        await asyncio.to_thread(command.downgrade, config(MIGRATIONS, ledger_url), "base")
+        codes = await asyncio.gather(*(_upgrade_in_a_process(ledger_url) for _ in range(2)))
+        assert codes == [0, 0]
+        assert await sql.fetchval("SELECT count(*) FROM accounts") == len(EXPONENTS)
+
+
+async def _upgrade_in_a_process(url: str) -> int:
+    """As an operator does it."""
+    environment = {**os.environ, "BANK_DATABASE_URL": url}
+    migration = await asyncio.create_subprocess_exec(sys.executable, "-m", MIGRATIONS, env=environment, cwd=ROOT)
+    return await migration.wait()
+
+
+class TestAccounts:
+    async def test_the_plans_own_insert_works_as_written(self, sql: asyncpg.Connection) -> None:
+        await sql.execute("""
+            INSERT INTO accounts (id, balance, created_at, updated_at) VALUES
+            ('123e4567-e89b-12d3-a456-426614174000', 1000.00, NOW(), NOW()),
+            ('987e6543-e21b-34d3-c456-426614174999', 500.00, NOW(), NOW());
+        """)
+        alice = await sql.fetchrow("SELECT * FROM accounts WHERE id = $1", UUID("123e4567-e89b-12d3-a456-426614174000"))
+        assert alice is not None
+        assert (alice["balance"], alice["opening_balance"]) == (Decimal("1000.00"), Decimal("1000.00"))
+        assert (alice["currency"], alice["status"], alice["min_balance"]) == ("RUB", "OPEN", 0)
+        assert (alice["version"], alice["owner_id"]) == (0, None)
+
+    async def test_an_account_opens_with_what_it_holds_whatever_was_claimed(self, sql: asyncpg.Connection) -> None:
+        row = await sql.fetchrow(
+            "INSERT INTO accounts (balance, opening_balance, version) VALUES (5, 7, 9) RETURNING *",
+        )
+        assert row is not None
+        assert (row["opening_balance"], row["version"]) == (Decimal(5), 0)
+
+    async def test_every_currency_has_its_clearing_account(self, sql: asyncpg.Connection) -> None:
+        rows = await sql.fetch("SELECT * FROM accounts WHERE min_balance IS NULL")
+        assert {(row["id"], row["currency"]) for row in rows} == {
+            (clearing_account_id(code), code) for code in EXPONENTS
+        }
+        assert {(row["balance"], row["owner_id"], row["status"]) for row in rows} == {(Decimal(0), None, "OPEN")}
+
+    @pytest.mark.parametrize(
+        ("columns", "constraint"),
+        [
+            ("(balance) VALUES (-0.01)", "accounts_min_balance"),
+            ("(balance, min_balance) VALUES (-10.01, -10)", "accounts_min_balance"),
+            ("(status) VALUES ('FROZEN')", "accounts_status"),
+            ("(currency) VALUES ('rub')", "accounts_currency"),
+        ],
+    )
+    async def test_refuses_what_no_account_can_be(self, sql: asyncpg.Connection, columns: str, constraint: str) -> None:
+        with pytest.raises(asyncpg.CheckViolationError) as caught:
+            await sql.execute(f"INSERT INTO accounts {columns}")
+        assert caught.value.constraint_name == constraint
+
+    async def test_no_update_takes_a_balance_below_its_floor(self, sql: asyncpg.Connection) -> None:
+        id_ = await sql.fetchval("INSERT INTO accounts (balance) VALUES (10) RETURNING id")
+        with pytest.raises(asyncpg.CheckViolationError, match="accounts_min_balance"):
+            await sql.execute("UPDATE accounts SET balance = balance - 10.01 WHERE id = $1", id_)
+        await sql.execute("UPDATE accounts SET balance = balance - 10 WHERE id = $1", id_)
+
+
+class TestHistory:
+    @pytest.mark.parametrize("table", ["entries", "transfers"])
+    @pytest.mark.parametrize("change", ["UPDATE {} SET amount = 0", "DELETE FROM {}", "TRUNCATE {}"])
+    async def test_is_only_ever_added_to(self, sql: asyncpg.Connection, table: str, change: str) -> None:
+        with pytest.raises(asyncpg.RestrictViolationError, match=f"{table} is append-only"):
+            await sql.execute(change.format(table))
+
+    @pytest.mark.parametrize(
+        ("values", "constraint"),
+        [
+            ("'GIFT', $1, $2, 1, 'COMPLETED'", "transfers_kind"),
+            ("'TRANSFER', $1, $1, 1, 'COMPLETED'", "transfers_two_accounts"),
+            ("'TRANSFER', $1, $2, 0, 'COMPLETED'", "transfers_amount"),
+            ("'TRANSFER', $1, $2, 1, 'PENDING'", "transfers_status"),
+        ],
+    )
+    async def test_refuses_what_no_transfer_can_be(self, sql: asyncpg.Connection, values: str, constraint: str) -> None:
+        with pytest.raises(asyncpg.CheckViolationError) as caught:
+            await sql.execute(
+                f"""
+                INSERT INTO transfers (id, kind, sender_id, recipient_id, amount, status, currency, created_at,
+                                       idempotency_key, sender_version, recipient_version)
+                SELECT uuidv7(), {values}, 'RUB', now(), 'k', 1, 1 FROM (VALUES ($1::uuid, $2::uuid)) AS given
+                """,
+                UUID(int=1),
+                UUID(int=2),
+            )
+        assert caught.value.constraint_name == constraint
+
+    async def test_a_key_has_exactly_one_outcome(self, sql: asyncpg.Connection) -> None:
+        for outcome in ("NULL, NULL", "uuidv7(), '{}'"):
+            with pytest.raises(asyncpg.CheckViolationError, match="idempotency_keys_outcome"):
+                await sql.execute(f"INSERT INTO idempotency_keys VALUES ('p', 'o', 'k', '', {outcome})")

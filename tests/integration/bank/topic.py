@@ -1,0 +1,78 @@
+"""The topic, read from its beginning by nobody in particular."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from stack.parts import Kafka
+from subgraphs.bank.outbox import TOPIC
+
+PARTITIONS = range(4)
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message as it lies in the topic."""
+
+    key: str
+    headers: dict[str, str]
+    body: dict[str, Any]
+    partition: int
+
+    @property
+    def transfer_id(self) -> str:
+        return str(self.body["transferId"])
+
+
+class Reader:
+    """Collects all messages there are."""
+
+    def __init__(self, consumer: AIOKafkaConsumer) -> None:
+        self._consumer = consumer
+        self.messages: list[Message] = []
+
+    async def until_read(self, transfer_ids: set[str], within: float = 15) -> list[Message]:
+        """The messages about these transfers, in the order that each partition has them, when there is one of each."""
+        async with asyncio.timeout(within):
+            while not transfer_ids <= {message.transfer_id for message in self.messages}:
+                await self._read()
+        return self.about(transfer_ids)
+
+    async def drain(self) -> None:
+        """Takes what has come by now."""
+        ends = await self._consumer.end_offsets(self._consumer.assignment())
+        while [p for p, end in ends.items() if await self._consumer.position(p) < end]:
+            await self._read()
+
+    def about(self, transfer_ids: set[str]) -> list[Message]:
+        return [message for message in self.messages if message.transfer_id in transfer_ids]
+
+    async def _read(self) -> None:
+        batches = await self._consumer.getmany(timeout_ms=100)
+        for partition, records in batches.items():
+            for record in records:
+                headers = {name: value.decode() for name, value in record.headers}
+                body = orjson.loads(record.value)
+                self.messages.append(Message(record.key.decode(), headers, body, partition.partition))
+
+
+@asynccontextmanager
+async def reading(kafka: Kafka) -> AsyncIterator[Reader]:
+    """A reader of everything in the topic, from the first message on."""
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=kafka.bootstrap_servers,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        metadata_max_age_ms=500,
+    )
+    try:
+        await consumer.start()
+        consumer.assign([TopicPartition(TOPIC, partition) for partition in PARTITIONS])
+        yield Reader(consumer)
+    finally:
+        await consumer.stop()

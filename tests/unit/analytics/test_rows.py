@@ -1,0 +1,43 @@
+from datetime import UTC, datetime
+from decimal import Decimal
+from uuid import UUID
+
+from subgraphs.analytics.domain import Direction, Event, OperationType, Posting, Row
+from subgraphs.analytics.rows import rows_of
+from wallet.money import Money
+
+ALICE, BOB, ID = UUID(int=1), UUID(int=2), UUID(int=3)
+AT = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+
+
+class TestRowsOf:
+    def test_each_side_has_its_own_version_balance_and_direction_and_the_other_as_counterparty(self) -> None:
+        event = Event(
+            ID,
+            OperationType.TOP_UP,
+            Money.parse("10.50"),
+            Posting(ALICE, 7, Money.parse("-89.50")),
+            Posting(BOB, 1, Money.parse("10.50")),
+            AT,
+        )
+        shared = {"operation_id": ID, "type": OperationType.TOP_UP, "amount": Decimal("10.50"), "currency": "RUB"}
+        assert rows_of(event) == (
+            Row(
+                account_id=ALICE,
+                account_version=7,
+                direction=Direction.OUT,
+                balance_after=Decimal("-89.50"),
+                counterparty_id=BOB,
+                occurred_at=AT,
+                **shared,  # type: ignore[arg-type]
+            ),
+            Row(
+                account_id=BOB,
+                account_version=1,
+                direction=Direction.IN,
+                balance_after=Decimal("10.50"),
+                counterparty_id=ALICE,
+                occurred_at=AT,
+                **shared,  # type: ignore[arg-type]
+            ),
+        )

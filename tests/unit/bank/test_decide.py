@@ -1,0 +1,378 @@
+"""`decide` beside a model too simple to be wrong in the same way: one command at a time, in plain numbers."""
+
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from subgraphs.bank.domain import (
+    Account,
+    Command,
+    Decision,
+    Key,
+    Kind,
+    Operation,
+    Outcome,
+    Remembered,
+    Status,
+    clearing_account_id,
+    decide,
+)
+from wallet.errors import (
+    AccountClosed,
+    AccountNotFound,
+    CurrencyMismatch,
+    IdempotencyConflict,
+    InsufficientFunds,
+    WalletError,
+)
+from wallet.money import Money
+
+START = datetime(2025, 1, 1, tzinfo=UTC)
+IDS = [UUID(int=n) for n in range(1, 7)]
+UNKNOWN = UUID(int=99)
+CURRENCIES = ("RUB", "JPY")
+OWNERS = ("alice", "bob")
+
+
+@st.composite
+def ledgers(draw: st.DrawFn) -> dict[UUID, Account]:
+    """A few accounts of two currencies, some closed, some overdrawable, some nobody's, and the clearing accounts."""
+    accounts = {}
+    for id_ in IDS:
+        floor = draw(st.sampled_from([Decimal(0), Decimal(0), Decimal(-5), Decimal(3)]))
+        last = START + timedelta(seconds=draw(st.integers(-5, 5)))
+        accounts[id_] = Account(
+            id_,
+            draw(st.sampled_from([*OWNERS, None])),
+            draw(st.sampled_from([Status.OPEN, Status.OPEN, Status.OPEN, Status.CLOSED])),
+            Money(floor + draw(st.integers(0, 12)), draw(st.sampled_from(CURRENCIES))),
+            floor,
+            draw(st.integers(0, 3)),
+            START - timedelta(days=1),
+            last,
+        )
+    for currency in CURRENCIES:
+        id_ = clearing_account_id(currency)
+        accounts[id_] = Account(id_, None, Status.OPEN, Money(Decimal(-100), currency), None, 7, START, START)
+    return accounts
+
+
+@st.composite
+def command(draw: st.DrawFn) -> Command:
+    """A wish that `check` would let pass, as often as not one that cannot be fulfilled."""
+    amount = Money(Decimal(draw(st.integers(1, 9))), draw(st.sampled_from(CURRENCIES)))
+    is_deposit = draw(st.booleans())
+    clearing = [clearing_account_id(currency) for currency in CURRENCIES]
+    sender = clearing_account_id(amount.currency) if is_deposit else draw(st.sampled_from([*IDS, UNKNOWN]))
+    recipient = draw(st.sampled_from([*IDS, *clearing, UNKNOWN]).filter(lambda id_: id_ != sender))
+    scope = ("card", "deposit") if is_deposit else (draw(st.sampled_from(OWNERS)), "transfer")
+    return Command(
+        draw(st.uuids(version=4)),
+        Kind.DEPOSIT if is_deposit else Kind.TRANSFER,
+        sender,
+        recipient,
+        amount,
+        Key(*scope, draw(st.sampled_from("abcdefgh"))),
+        owner_id=None if is_deposit else draw(st.sampled_from([*OWNERS, None])),
+        descriptor={"said": draw(st.sampled_from("xy"))} if is_deposit else {},
+    )
+
+
+@st.composite
+def batches(draw: st.DrawFn) -> list[Command]:
+    """Commands, some of them sent again, with the same body or another one."""
+    batch = draw(st.lists(command(), max_size=20))
+    for _ in range(draw(st.integers(0, 5)) if batch else 0):
+        again = replace(draw(st.sampled_from(batch)), transfer_id=draw(st.uuids(version=4)))
+        if draw(st.booleans()):
+            again = replace(again, amount=replace(again.amount, amount=again.amount.amount + 1))
+        batch.insert(draw(st.integers(0, len(batch))), again)
+    return batch
+
+
+@dataclass
+class Model:
+    """The rules as one would explain them over coffee."""
+
+    balance: dict[UUID, int]
+    version: dict[UUID, int]
+    accounts: dict[UUID, Account]
+    answers: dict[tuple[str, str, str], tuple[tuple[Any, ...], tuple[Any, ...]]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, accounts: dict[UUID, Account]) -> "Model":
+        return cls(
+            {id_: int(account.balance.amount) for id_, account in accounts.items()},
+            {id_: account.version for id_, account in accounts.items()},
+            accounts,
+        )
+
+    def take(self, wish: Command) -> tuple[Any, ...]:
+        key = (wish.key.principal, wish.key.operation, wish.key.key)
+        body = (wish.kind, wish.sender_id, wish.recipient_id, wish.amount, tuple(wish.descriptor.items()))
+        if key in self.answers:
+            first_body, answer = self.answers[key]
+            return answer if body == first_body else ("conflict", wish.key.key)
+        answer = self._do(wish)
+        self.answers[key] = (body, answer)
+        return answer
+
+    def _do(self, wish: Command) -> tuple[Any, ...]:  # noqa: PLR0911  one reason a line is the point
+        sender, recipient = wish.sender_id, wish.recipient_id
+        if sender not in self.accounts:
+            return ("no account", sender)
+        if wish.owner_id is not None and self.accounts[sender].owner_id != wish.owner_id:
+            return ("no account", sender)
+        if recipient not in self.accounts:
+            return ("no account", recipient)
+        if wish.kind == "TRANSFER" and self.accounts[recipient].min_balance is None:
+            return ("no account", recipient)
+        for id_ in (sender, recipient):
+            if self.accounts[id_].status == "CLOSED":
+                return ("closed", id_)
+            if self.accounts[id_].balance.currency != wish.amount.currency:
+                return ("currency", id_)
+        floor, amount = self.accounts[sender].min_balance, int(wish.amount.amount)
+        if floor is not None and self.balance[sender] - amount < floor:
+            return ("poor", sender, amount, self.balance[sender] - int(floor))
+        self.balance[sender] -= amount
+        self.balance[recipient] += amount
+        self.version[sender] += 1
+        self.version[recipient] += 1
+        return (
+            "done",
+            (sender, self.version[sender], self.balance[sender]),
+            (recipient, self.version[recipient], self.balance[recipient]),
+            amount,
+        )
+
+
+def told(outcome: Outcome) -> tuple[Any, ...]:
+    """An outcome in the model's words."""
+    match outcome:
+        case Operation():
+            sides = ((side.account_id, side.version, side.balance_after.amount) for side in _sides(outcome))
+            return ("done", *sides, outcome.transfer.amount.amount)
+        case AccountNotFound(account_id):
+            return ("no account", UUID(account_id))
+        case AccountClosed(account_id):
+            return ("closed", UUID(account_id))
+        case CurrencyMismatch(account_id, _):
+            return ("currency", UUID(account_id))
+        case InsufficientFunds(account_id, needed, available, _):
+            return ("poor", UUID(account_id), Decimal(needed), Decimal(available))
+        case IdempotencyConflict(key):
+            return ("conflict", key)
+    raise AssertionError(outcome)
+
+
+def _sides(operation: Operation) -> tuple[Any, Any]:
+    return operation.sender, operation.recipient
+
+
+def totals(accounts: dict[UUID, Account]) -> dict[str, Decimal]:
+    sums: dict[str, Decimal] = defaultdict(Decimal)
+    for account in accounts.values():
+        sums[account.balance.currency] += account.balance.amount
+    return sums
+
+
+def afterwards(accounts: dict[UUID, Account], decision: Decision) -> dict[UUID, Account]:
+    return accounts | {account.id: account for account in decision.accounts}
+
+
+class TestAgainstTheModel:
+    @given(ledgers(), batches())
+    def test_every_outcome_is_the_models(self, accounts: dict[UUID, Account], batch: list[Command]) -> None:
+        model = Model.of(accounts)
+        decision = decide(accounts, {}, batch, START)
+        assert [told(outcome) for outcome in decision.outcomes] == [model.take(wish) for wish in batch]
+        after = afterwards(accounts, decision)
+        assert {id_: account.balance.amount for id_, account in after.items()} == model.balance
+        assert {id_: account.version for id_, account in after.items()} == model.version
+
+    @given(ledgers(), batches())
+    def test_money_is_conserved_in_each_currency(self, accounts: dict[UUID, Account], batch: list[Command]) -> None:
+        decision = decide(accounts, {}, batch, START)
+        assert totals(afterwards(accounts, decision)) == totals(accounts)
+        for operation in decision.operations:
+            assert operation.sender.amount + operation.recipient.amount == Money(
+                Decimal(0), operation.transfer.amount.currency
+            )
+
+    @given(ledgers(), batches())
+    def test_no_balance_falls_below_its_floor(self, accounts: dict[UUID, Account], batch: list[Command]) -> None:
+        decision = decide(accounts, {}, batch, START)
+        for account in decision.accounts:
+            assert account.min_balance is None or account.balance.amount >= account.min_balance
+
+    @given(ledgers(), batches())
+    def test_versions_have_no_gaps_and_time_never_runs_against_them(
+        self, accounts: dict[UUID, Account], batch: list[Command]
+    ) -> None:
+        decision = decide(accounts, {}, batch, START)
+        last = {id_: (account.version, account.updated_at) for id_, account in accounts.items()}
+        for operation in decision.operations:
+            at = operation.transfer.created_at
+            assert at >= START
+            for side in _sides(operation):
+                version, time = last[side.account_id]
+                assert side.version == version + 1
+                assert at >= time
+                last[side.account_id] = (side.version, at)
+        for account in decision.accounts:
+            assert (account.version, account.updated_at) == last[account.id]
+
+    @given(ledgers(), batches())
+    def test_each_posting_is_what_the_account_held_then(
+        self, accounts: dict[UUID, Account], batch: list[Command]
+    ) -> None:
+        held = {id_: account.balance for id_, account in accounts.items()}
+        for operation in decide(accounts, {}, batch, START).operations:
+            for side in _sides(operation):
+                held[side.account_id] += side.amount
+                assert side.balance_after == held[side.account_id]
+
+    @given(ledgers(), batches())
+    @settings(max_examples=60)
+    def test_a_batch_is_the_same_as_its_commands_one_by_one(
+        self, accounts: dict[UUID, Account], batch: list[Command]
+    ) -> None:
+        whole = decide(accounts, {}, batch, START)
+        now, remembered, outcomes = accounts, dict[Key, Remembered](), list[Outcome]()
+        for wish in batch:
+            single = decide(now, remembered, [wish], START)
+            now = afterwards(now, single)
+            remembered |= single.remember
+            outcomes.extend(single.outcomes)
+        assert outcomes == whole.outcomes
+        assert now == afterwards(accounts, whole)
+        assert remembered == whole.remember
+
+    @given(ledgers(), batches())
+    @settings(max_examples=60)
+    def test_the_whole_batch_again_changes_nothing_and_answers_the_same(
+        self, accounts: dict[UUID, Account], batch: list[Command]
+    ) -> None:
+        first = decide(accounts, {}, batch, START)
+        later = START + timedelta(days=1)
+        again = decide(afterwards(accounts, first), first.remember, batch, later)
+        assert again.outcomes == first.outcomes
+        assert (again.operations, again.accounts, again.remember) == ([], [], {})
+
+    @given(ledgers(), batches())
+    def test_what_is_written_is_what_was_answered(self, accounts: dict[UUID, Account], batch: list[Command]) -> None:
+        before = dict(accounts)
+        decision = decide(accounts, {}, batch, START)
+        assert len(decision.outcomes) == len(batch)
+        assert accounts == before
+        assert {operation.transfer.id for operation in decision.operations} == {
+            outcome.transfer.id for outcome in decision.outcomes if isinstance(outcome, Operation)
+        }
+        assert decision.remember.keys() == {wish.key for wish in batch}
+        touched = {side.account_id for operation in decision.operations for side in _sides(operation)}
+        assert {account.id for account in decision.accounts} == touched
+
+
+def account(id_: UUID, balance: str = "10.00", **changed: Any) -> Account:
+    opened = Account(id_, "alice", Status.OPEN, Money.parse(balance), Decimal(0), 0, START, START)
+    return replace(opened, **changed)
+
+
+def transfer(sender: UUID, recipient: UUID, amount: str, key: str = "k", **changed: Any) -> Command:
+    scope = Key("users|alice", "transfer", key)
+    wish = Command(uuid4(), Kind.TRANSFER, sender, recipient, Money.parse(amount), scope, "alice", {})
+    return replace(wish, **changed)
+
+
+A, B, C = IDS[:3]
+
+
+class TestDecide:
+    def test_each_command_sees_what_the_ones_before_it_left(self) -> None:
+        accounts = {A: account(A), B: account(B, "0"), C: account(C, "0")}
+        batch = [transfer(A, B, "10", "1"), transfer(B, C, "10", "2"), transfer(A, C, "0.01", "3")]
+        first, second, third = decide(accounts, {}, batch, START).outcomes
+        assert isinstance(first, Operation)
+        assert isinstance(second, Operation)
+        assert third == InsufficientFunds(str(A), needed="0.01", available="0.00", currency="RUB")
+
+    def test_a_whole_balance_can_be_sent_and_not_a_kopeck_more(self) -> None:
+        accounts = {A: account(A), B: account(B)}
+        assert isinstance(decide(accounts, {}, [transfer(A, B, "10.00")], START).outcomes[0], Operation)
+        refused = decide(accounts, {}, [transfer(A, B, "10.01")], START).outcomes[0]
+        assert refused == InsufficientFunds(str(A), needed="10.01", available="10.00", currency="RUB")
+
+    def test_what_is_available_goes_down_to_the_floor(self) -> None:
+        accounts = {A: account(A, min_balance=Decimal("-5.0000")), B: account(B)}
+        refused = decide(accounts, {}, [transfer(A, B, "15.01")], START).outcomes[0]
+        assert refused == InsufficientFunds(str(A), needed="15.01", available="15.00", currency="RUB")
+
+    def test_a_refusal_is_remembered_although_money_comes_later(self) -> None:
+        accounts = {A: account(A, "0"), B: account(B)}
+        poor = transfer(A, B, "1", "poor")
+        batch = [poor, transfer(B, A, "5", "rich"), replace(poor, transfer_id=uuid4())]
+        first, _, again = decide(accounts, {}, batch, START).outcomes
+        assert isinstance(first, InsufficientFunds)
+        assert again == first
+
+    def test_a_duplicate_in_one_batch_shares_the_operation(self) -> None:
+        accounts = {A: account(A), B: account(B)}
+        wish = transfer(A, B, "1")
+        decision = decide(accounts, {}, [wish, replace(wish, transfer_id=uuid4())], START)
+        assert len(decision.operations) == 1
+        assert decision.outcomes[0] is decision.outcomes[1]
+
+    def test_a_conflict_is_not_remembered_over_the_first_answer(self) -> None:
+        accounts = {A: account(A), B: account(B)}
+        wish = transfer(A, B, "1")
+        batch = [wish, transfer(A, B, "2"), replace(wish, transfer_id=uuid4())]
+        first, conflict, again = decide(accounts, {}, batch, START).outcomes
+        assert conflict == IdempotencyConflict("k")
+        assert again is first
+
+    def test_another_callers_account_is_not_there(self) -> None:
+        accounts = {A: account(A, owner_id="bob"), B: account(B)}
+        refused: WalletError | Operation = decide(accounts, {}, [transfer(A, B, "1")], START).outcomes[0]
+        assert refused == decide({B: account(B)}, {}, [transfer(A, B, "1")], START).outcomes[0]
+        assert refused == AccountNotFound(str(A))
+
+    def test_nobodys_account_is_not_a_customers(self) -> None:
+        accounts = {A: account(A, owner_id=None), B: account(B)}
+        assert decide(accounts, {}, [transfer(A, B, "1")], START).outcomes[0] == AccountNotFound(str(A))
+        assert isinstance(decide(accounts, {}, [transfer(A, B, "1", owner_id=None)], START).outcomes[0], Operation)
+
+    def test_a_transfer_cannot_pay_into_a_clearing_account(self) -> None:
+        accounts = {A: account(A), B: account(B, min_balance=None)}
+        assert decide(accounts, {}, [transfer(A, B, "1")], START).outcomes[0] == AccountNotFound(str(B))
+
+    def test_nothing_is_decided_about_nothing(self) -> None:
+        assert decide({}, {}, [], START) == Decision([], [], [], {})
+
+    def test_a_clock_that_went_back_dates_nothing_before_an_earlier_operation(self) -> None:
+        ahead = START + timedelta(hours=1)
+        accounts = {A: account(A), B: account(B, updated_at=ahead)}
+        (operation,) = decide(accounts, {}, [transfer(A, B, "1")], START).operations
+        assert operation.transfer.created_at == ahead
+
+
+class TestClearingAccount:
+    def test_is_one_for_each_currency_and_stays_what_it_is(self) -> None:
+        assert clearing_account_id("RUB") != clearing_account_id("USD")
+        assert clearing_account_id("RUB") == UUID("7cd3d790-d947-5b6c-942a-89999b119ad2")
+
+
+@pytest.mark.parametrize("replayed", [True, False])
+def test_an_earlier_answer_is_given_again_or_refused(*, replayed: bool) -> None:
+    wish = transfer(A, B, "1")
+    remembered = Remembered(wish.fingerprint if replayed else b"", AccountClosed(str(A)))
+    decision = decide({}, {wish.key: remembered}, [wish], START)
+    assert decision.outcomes == [AccountClosed(str(A)) if replayed else IdempotencyConflict("k")]
+    assert not decision.remember

@@ -1,0 +1,59 @@
+"""A service of no business at all: what a text asks for is what happens."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+from google.protobuf.wrappers_pb2 import StringValue
+
+from kit.principal import Verifier
+from kit.server import grpc_server
+from stack.ports import free_ports
+
+SERVICE = "test.Echo"
+
+Say = Callable[[str], Awaitable[str]]
+
+
+class Stub:
+    """Calls the service."""
+
+    def __init__(self, channel: grpc.aio.Channel, service: str = SERVICE) -> None:
+        self.Say: grpc.aio.UnaryUnaryMultiCallable[StringValue, StringValue] = channel.unary_unary(
+            f"/{service}/Say", StringValue.SerializeToString, StringValue.FromString
+        )
+        self.Count: grpc.aio.UnaryStreamMultiCallable[StringValue, StringValue] = channel.unary_stream(
+            f"/{service}/Count", StringValue.SerializeToString, StringValue.FromString
+        )
+
+
+def registration(say: Say) -> Callable[[grpc.aio.Server], None]:
+    """How to add the service to a server: `Say` answers what `say` does, `Count` counts up to a number that it says."""
+
+    async def unary(request: StringValue, _: Any) -> StringValue:
+        return StringValue(value=await say(request.value))
+
+    async def stream(request: StringValue, _: Any) -> AsyncIterator[StringValue]:
+        for number in range(int(await say(request.value))):
+            yield StringValue(value=str(number))
+            await asyncio.sleep(0)
+
+    methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+        "Say": grpc.unary_unary_rpc_method_handler(unary, StringValue.FromString, StringValue.SerializeToString),
+        "Count": grpc.unary_stream_rpc_method_handler(stream, StringValue.FromString, StringValue.SerializeToString),
+    }
+
+    def register(server: grpc.aio.Server) -> None:
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
+
+    return register
+
+
+@asynccontextmanager
+async def serving(say: Say, verifier: Verifier, target: str | None = None) -> AsyncIterator[str]:
+    """The target of a server with the service, on a free port unless told where."""
+    target = target or f"127.0.0.1:{free_ports(1)[0]}"
+    async with grpc_server(target, verifier, {SERVICE: registration(say)}):
+        yield target

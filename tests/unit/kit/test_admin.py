@@ -1,0 +1,132 @@
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from kit import admin, metrics
+from kit.admin import Check, admin_app, http_server, readiness
+from stack.ports import free_ports
+
+
+async def answers() -> None:
+    """A dependency that is there."""
+
+
+async def fails() -> None:
+    raise ConnectionRefusedError("with a secret: postgresql://bank:password@…")
+
+
+async def hangs() -> None:
+    await asyncio.Event().wait()
+
+
+@asynccontextmanager
+async def served(checks: Mapping[str, Check]) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the admin interface, on a real socket."""
+    (port,) = free_ports(1)
+    async with (
+        http_server(admin_app(checks), f"127.0.0.1:{port}"),
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client,
+    ):
+        yield client
+
+
+class TestReadiness:
+    async def test_is_ok_when_every_dependency_answers(self) -> None:
+        assert await readiness({"database": answers, "broker": answers}) == {"database": "ok", "broker": "ok"}
+
+    async def test_names_the_kind_of_each_failure(self) -> None:
+        states = await readiness({"database": fails, "broker": answers})
+        assert states == {"database": "ConnectionRefusedError", "broker": "ok"}
+
+    async def test_waits_for_all_at_once_and_not_for_ever(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(admin, "_CHECK_SECONDS", 0.1)
+        started = asyncio.get_running_loop().time()
+        states = await readiness({f"part {n}": hangs for n in range(20)} | {"good": answers})
+        assert asyncio.get_running_loop().time() - started < 1
+        assert states == {f"part {n}": "TimeoutError" for n in range(20)} | {"good": "ok"}
+
+    async def test_a_process_that_needs_nothing_is_ready(self) -> None:
+        assert await readiness({}) == {}
+
+
+class TestAdmin:
+    async def test_is_ready_when_its_dependencies_are(self) -> None:
+        async with served({"database": answers}) as http:
+            response = await http.get("/health/ready")
+        assert (response.status_code, response.json()) == (200, {"status": "ready", "checks": {"database": "ok"}})
+
+    async def test_is_not_ready_while_one_is_away_and_tells_no_secrets(self) -> None:
+        async with served({"database": fails, "broker": answers}) as http:
+            response = await http.get("/health/ready")
+        assert response.status_code == 503
+        assert response.json() == {
+            "status": "not ready",
+            "checks": {"database": "ConnectionRefusedError", "broker": "ok"},
+        }
+
+    async def test_becomes_ready_when_the_dependency_comes(self) -> None:
+        there = False
+
+        async def comes_later() -> None:
+            if not there:
+                raise ConnectionRefusedError
+
+        async with served({"database": comes_later}) as http:
+            assert (await http.get("/health/ready")).status_code == 503
+            there = True
+            assert (await http.get("/health/ready")).status_code == 200
+
+    async def test_lives_whatever_its_dependencies_do(self) -> None:
+        async with served({"database": fails}) as http:
+            response = await http.get("/health/live")
+        assert (response.status_code, response.json()) == (200, {"status": "live"})
+
+    async def test_tells_its_metrics_as_prometheus_reads_them(self) -> None:
+        metrics.RPC_SECONDS.labels("/test.Admin/Metrics", "OK").observe(0.1)
+        async with served({}) as http:
+            response = await http.get("/metrics")
+        assert response.headers["content-type"].startswith("text/plain; version=")
+        assert "# TYPE wallet_rpc_duration_seconds histogram" in response.text
+        assert 'wallet_rpc_duration_seconds_count{code="OK",method="/test.Admin/Metrics"} 1.0' in response.text
+
+
+class TestHttpServer:
+    async def test_a_port_in_use_is_an_error_of_the_system(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as stranger:
+            address = f"127.0.0.1:{stranger.getsockname()[1]}"
+            with pytest.raises(OSError, match="in use"):
+                async with http_server(FastAPI(), address):
+                    pass
+
+    async def test_can_be_called_from_the_first_moment(self) -> None:
+        (port,) = free_ports(1)
+        async with http_server(admin_app({}), f"127.0.0.1:{port}"):
+            socket.create_connection(("127.0.0.1", port)).close()
+
+    async def test_frees_its_port(self) -> None:
+        (port,) = free_ports(1)
+        for _ in range(2):
+            async with http_server(FastAPI(), f"127.0.0.1:{port}"):
+                pass
+
+    async def test_a_running_request_may_finish(self) -> None:
+        app, entered, leave = FastAPI(), asyncio.Event(), asyncio.Event()
+
+        @app.get("/slow")
+        async def slow() -> str:
+            entered.set()
+            await leave.wait()
+            return "done"
+
+        (port,) = free_ports(1)
+        async with httpx.AsyncClient(trust_env=False) as client:
+            async with http_server(app, f"127.0.0.1:{port}"):
+                request = asyncio.create_task(client.get(f"http://127.0.0.1:{port}/slow"))
+                await entered.wait()
+                asyncio.get_running_loop().call_later(0.1, leave.set)
+            assert (await request).json() == "done"

@@ -1,0 +1,80 @@
+import asyncio
+import time
+from contextvars import Context
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kit import call
+from kit.call import Call, current
+from kit.principal import Principal
+from wallet.errors import Unauthenticated
+
+ALICE = Principal("users", "alice", is_service=False, expires_at=0)
+
+
+class TestRequestId:
+    @given(st.from_regex(r"[A-Za-z0-9_.:-]{1,64}", fullmatch=True))
+    def test_keeps_the_callers_own(self, proposed: str) -> None:
+        assert call.request_id(proposed) == proposed
+
+    @pytest.mark.parametrize("proposed", [None, "", "a b", "a\n", "a\r\nx: y", "x" * 65, "é", '"', "a/b", "{}"])
+    def test_makes_a_new_one_where_it_is_not_safe_to_log(self, proposed: str | None) -> None:
+        made = call.request_id(proposed)
+        assert made != proposed
+        assert call.request_id(made) == made
+
+    def test_is_new_each_time(self) -> None:
+        assert len({call.request_id(None) for _ in range(100)}) == 100
+
+
+class TestRemaining:
+    def test_a_call_without_a_deadline_has_the_cap(self) -> None:
+        assert Call("r").remaining(5) == 5
+
+    def test_the_nearer_of_deadline_and_cap_counts(self) -> None:
+        assert Call("r", deadline=time.monotonic() + 100).remaining(5) == 5
+        assert 0 < Call("r", deadline=time.monotonic() + 2).remaining(5) <= 2
+
+    def test_nothing_is_left_after_the_deadline(self) -> None:
+        assert Call("r", deadline=time.monotonic() - 1).remaining(5) == 0
+
+
+class TestPrincipal:
+    def test_is_the_caller_of_the_current_call(self) -> None:
+        reset = current.set(Call("r", ALICE))
+        assert call.principal() is ALICE
+        current.reset(reset)
+
+    @pytest.mark.parametrize("anonymous", [None, Call("r")])
+    def test_without_one_the_call_is_refused(self, anonymous: Call | None) -> None:
+        def ask() -> None:
+            if anonymous is not None:
+                current.set(anonymous)
+            call.principal()
+
+        with pytest.raises(Unauthenticated):
+            Context().run(ask)
+
+
+class TestOwn:
+    async def test_a_services_own_call_carries_its_own_token_and_no_caller(self) -> None:
+        with call.own(lambda: "a token"):
+            own = current.get()
+            inherited = await asyncio.create_task(_current())
+        assert (own.token, own.principal, own.deadline) == ("a token", None, None)
+        assert own.request_id
+        assert inherited is own
+
+    def test_ends_with_the_block(self) -> None:
+        def ask() -> Call | None:
+            with call.own(lambda: "a token"):
+                pass
+            return current.get(None)
+
+        assert Context().run(ask) is None
+
+
+async def _current() -> Call:
+    return current.get()

@@ -1,0 +1,208 @@
+import asyncio
+import socket
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, suppress
+
+import pytest
+from google.protobuf.wrappers_pb2 import StringValue
+
+from kit import call, channel
+from kit.call import Call, current
+from kit.channel import open_channel
+from stack.ports import free_ports
+from tests.conftest import Keys
+from tests.unit.kit.echo import SERVICE, Stub, serving
+from tests.waiting import until
+from wallet.errors import (
+    AccountNotFound,
+    DeadlineExceeded,
+    InternalError,
+    ResourceExhausted,
+    Unauthenticated,
+    Unavailable,
+)
+
+
+@contextmanager
+def calling(token: str | None, *, request_id: str = "test", seconds: float | None = None) -> Iterator[None]:
+    """As if a call with this token, and so many seconds left, had come in."""
+    deadline = None if seconds is None else time.monotonic() + seconds
+    reset = current.set(Call(request_id, token=token, deadline=deadline))
+    try:
+        yield
+    finally:
+        current.reset(reset)
+
+
+async def ask(stub: Stub, text: str, cap_seconds: float = 5) -> str:
+    return (await channel.unary(stub.Say, StringValue(value=text), cap_seconds=cap_seconds, what="the echo")).value
+
+
+async def say(text: str) -> str:
+    """The far end of two hops."""
+    match text:
+        case "refuse":
+            raise AccountNotFound("a1")
+        case "away":
+            raise Unavailable("its database")
+        case "hang":
+            await asyncio.Event().wait()
+        case "long":
+            return "x" * 17 * 1024 * 1024
+    here = current.get()
+    return f"{here.request_id} {call.principal().subject} {here.remaining(1000)}"
+
+
+@pytest.fixture(scope="module")
+async def far(keys: Keys) -> AsyncIterator[str]:
+    async with serving(say, keys.verifier()) as target:
+        yield target
+
+
+@pytest.fixture(scope="module")
+async def far_stub(far: str) -> AsyncIterator[Stub]:
+    async with open_channel(far, SERVICE, ()) as opened:
+        yield Stub(opened)
+
+
+@pytest.fixture(scope="module")
+async def near_stub(far_stub: Stub, keys: Keys) -> AsyncIterator[Stub]:
+    """A service that hands every call on to the far one, in the name of its own caller."""
+
+    async def hand_on(text: str) -> str:
+        return await ask(far_stub, text, cap_seconds=30)
+
+    async with serving(hand_on, keys.verifier()) as target, open_channel(target, SERVICE, ()) as opened:
+        yield Stub(opened)
+
+
+class TestTwoHops:
+    async def test_caller_request_id_and_deadline_arrive_at_the_far_end(self, near_stub: Stub, keys: Keys) -> None:
+        with calling(keys.user("alice"), request_id="order-7", seconds=3):
+            request_id, subject, remaining = (await ask(near_stub, "who")).split()
+        assert (request_id, subject) == ("order-7", "alice")
+        assert float(remaining) == pytest.approx(3, abs=1)
+
+    async def test_the_nearest_cap_on_the_way_counts(self, near_stub: Stub, keys: Keys) -> None:
+        with calling(keys.user("alice"), seconds=100):
+            _, _, remaining = (await ask(near_stub, "who", cap_seconds=50)).split()
+        assert float(remaining) == pytest.approx(30, abs=3)
+
+    async def test_a_refusal_comes_all_the_way_back(self, near_stub: Stub, keys: Keys) -> None:
+        with calling(keys.user("alice")), pytest.raises(AccountNotFound, match="a1"):
+            await ask(near_stub, "refuse")
+
+    async def test_the_far_end_giving_no_answer_ends_at_the_callers_deadline(self, near_stub: Stub, keys: Keys) -> None:
+        started = time.monotonic()
+        with calling(keys.user("alice"), seconds=0.3), pytest.raises(DeadlineExceeded, match="the echo"):
+            await ask(near_stub, "hang")
+        assert time.monotonic() - started < 2
+
+    async def test_a_call_without_a_token_is_nobodys(self, near_stub: Stub) -> None:
+        with calling(None), pytest.raises(Unauthenticated):
+            await ask(near_stub, "who")
+
+
+class TestStream:
+    async def test_hands_on_what_comes_and_the_error_at_its_end(self, keys: Keys) -> None:
+        async def count(text: str) -> str:
+            return await say(text) if text == "refuse" else text
+
+        async with serving(count, keys.verifier()) as target, open_channel(target, SERVICE, ()) as opened:
+            stub = Stub(opened)
+            with calling(keys.user("alice")):
+                three = channel.stream(stub.Count, StringValue(value="3"), what="the echo")
+                assert [number.value async for number in three] == ["0", "1", "2"]
+                with pytest.raises(AccountNotFound):
+                    await anext(channel.stream(stub.Count, StringValue(value="refuse"), what="the echo"))
+
+    async def test_closing_it_cancels_the_call(self, keys: Keys) -> None:
+        async def count(text: str) -> str:
+            return text
+
+        async with serving(count, keys.verifier()) as target, open_channel(target, SERVICE, ()) as opened:
+            with calling(keys.user("alice")):
+                endless = channel.stream(Stub(opened).Count, StringValue(value="1000000000"), what="the echo")
+                assert (await anext(endless)).value == "0"
+                await endless.aclose()
+
+
+class TestUnavailable:
+    async def test_a_dead_target_is_told_at_once(self) -> None:
+        started = time.monotonic()
+        async with open_channel(f"127.0.0.1:{free_ports(1)[0]}", SERVICE, ()) as opened:
+            with calling("token"), pytest.raises(Unavailable, match="the echo is not available now"):
+                await ask(Stub(opened), "who")
+        assert time.monotonic() - started < 1
+
+    async def test_a_read_is_retried_before_it_is_told(self, keys: Keys) -> None:
+        attempts = []
+
+        async def falters(text: str) -> str:
+            attempts.append(text)
+            if len(attempts) < 3:
+                raise Unavailable("its database")
+            return "there"
+
+        async with serving(falters, keys.verifier()) as target, open_channel(target, SERVICE, ["Say"]) as opened:
+            with calling(keys.user("alice")):
+                assert await ask(Stub(opened), "a read") == "there"
+        assert attempts == ["a read"] * 3
+
+    async def test_a_mutation_is_never_retried_by_the_channel(self, far: str, keys: Keys) -> None:
+        attempts = []
+
+        async def falters(text: str) -> str:
+            attempts.append(text)
+            raise Unavailable("its database")
+
+        async with serving(falters, keys.verifier()) as target, open_channel(target, SERVICE, ["Count"]) as opened:
+            with calling(keys.user("alice")), pytest.raises(Unavailable, match="its database"):
+                await ask(Stub(opened), "a mutation")
+        assert attempts == ["a mutation"]
+
+    async def test_a_service_that_comes_back_is_found_again(self, keys: Keys) -> None:
+        async def answer(_: str) -> str:
+            return "there"
+
+        target = f"127.0.0.1:{free_ports(1)[0]}"
+        async with open_channel(target, SERVICE, ()) as opened:
+            with calling(keys.user("alice")):
+                async with serving(answer, keys.verifier(), target):
+                    assert await ask(Stub(opened), "first") == "there"
+                with pytest.raises(Unavailable):
+                    await ask(Stub(opened), "while away")
+                async with serving(answer, keys.verifier(), target):
+
+                    async def answered() -> bool:
+                        with suppress(Unavailable):
+                            return await ask(Stub(opened), "again") == "there"
+                        return False
+
+                    await until(answered, within=5)
+
+
+class TestDeadline:
+    async def test_a_silent_target_is_told_when_the_time_is_up(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            started = time.monotonic()
+            async with open_channel(f"127.0.0.1:{silent.getsockname()[1]}", SERVICE, ["Say"]) as opened:
+                with calling("token"), pytest.raises(DeadlineExceeded, match="the echo did not answer in time"):
+                    await ask(Stub(opened), "who", cap_seconds=0.3)
+            assert 0.3 <= time.monotonic() - started < 2
+
+    async def test_a_call_whose_time_is_up_is_not_made(self, far_stub: Stub, keys: Keys) -> None:
+        with calling(keys.user("alice"), seconds=-1), pytest.raises(DeadlineExceeded):
+            await ask(far_stub, "who")
+
+
+class TestOddAnswers:
+    async def test_an_answer_too_large_to_take_is_told_as_such(self, far_stub: Stub, keys: Keys) -> None:
+        with calling(keys.user("alice")), pytest.raises(ResourceExhausted):
+            await ask(far_stub, "long")
+
+    async def test_a_method_that_is_not_there_is_an_error_of_ours(self, far: str, keys: Keys) -> None:
+        async with open_channel(far, "test.Other", ()) as opened:
+            with calling(keys.user("alice")), pytest.raises(InternalError):
+                await ask(Stub(opened, "test.Other"), "who")

@@ -1,0 +1,207 @@
+import base64
+import hashlib
+import hmac
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kit import principal
+from kit.principal import Principal, Verifier
+from kit.settings import AuthSettings
+from kit.tokens import public_jwk
+from wallet.errors import Unauthenticated
+
+USERS, CARD, BANK = "https://users.test", "card", "bank"
+AUDIENCE = "wallet"
+PRIVATE = {issuer: Ed25519PrivateKey.generate() for issuer in (USERS, CARD, BANK)}
+STRANGER = Ed25519PrivateKey.generate()
+
+
+def kid(key: Ed25519PrivateKey) -> str:
+    return public_jwk(key.public_key())["kid"]
+
+
+def token(
+    key: Ed25519PrivateKey = PRIVATE[USERS],
+    *,
+    without: str = "",
+    headers: dict[str, Any] | None = None,
+    **changed: Any,
+) -> str:
+    """A good user's token, but for what is changed."""
+    now = int(time.time())
+    claims: dict[str, Any] = {"iss": USERS, "sub": "alice", "aud": AUDIENCE, "iat": now, "exp": now + 600, **changed}
+    claims.pop(without, None)
+    # As JWS: jwt.encode itself refuses some of the claims that are to be refused here.
+    return jwt.PyJWS().encode(
+        json.dumps(claims).encode(), key, "EdDSA", {"kid": kid(key)} if headers is None else headers
+    )
+
+
+def by_hand(header: dict[str, Any], payload: bytes, signature: bytes = b"") -> str:
+    """Any three parts, as no library would put them together."""
+    parts = (json.dumps(header).encode(), payload, signature)
+    return ".".join(base64.urlsafe_b64encode(part).decode().rstrip("=") for part in parts)
+
+
+@pytest.fixture(scope="module")
+def verifier() -> Verifier:
+    keys = {issuer: [public_jwk(key.public_key())] for issuer, key in PRIVATE.items()}
+    return Verifier(USERS, {issuer: jwt.PyJWKSet(jwks) for issuer, jwks in keys.items()}, AUDIENCE)
+
+
+class TestGoodTokens:
+    def test_a_users_token_stands_for_the_user(self, verifier: Verifier) -> None:
+        caller = verifier.verify(token(exp=2_000_000_000))
+        assert caller == Principal(USERS, "alice", is_service=False, expires_at=2_000_000_000)
+        assert caller.scope == "https://users.test|alice"
+
+    def test_a_services_token_stands_for_the_service(self, verifier: Verifier) -> None:
+        caller = verifier.verify(token(PRIVATE[CARD], iss=CARD, sub=CARD))
+        assert (caller.subject, caller.is_service) == (CARD, True)
+
+    def test_one_audience_of_several_is_enough(self, verifier: Verifier) -> None:
+        assert verifier.verify(token(aud=["elsewhere", AUDIENCE])).subject == "alice"
+
+    def test_clocks_may_differ_by_some_seconds(self, verifier: Verifier) -> None:
+        now = int(time.time())
+        assert verifier.verify(token(iat=now + 2, nbf=now + 2)).subject == "alice"
+        assert verifier.verify(token(exp=now - 2)).subject == "alice"
+
+
+class TestRefusedTokens:
+    @pytest.mark.parametrize(
+        ("forged", "why"),
+        [
+            pytest.param(token(exp=int(time.time()) - 60), "has expired", id="expired"),
+            pytest.param(token(nbf=int(time.time()) + 60), "ImmatureSignatureError", id="not yet valid"),
+            pytest.param(token(STRANGER), "InvalidKeyError", id="signed by a stranger"),
+            pytest.param(
+                token(STRANGER, headers={"kid": kid(PRIVATE[USERS])}), "InvalidSignatureError", id="wrongly signed"
+            ),
+            pytest.param(token(aud="elsewhere"), "InvalidAudienceError", id="for another audience"),
+            pytest.param(token(without="aud"), "MissingRequiredClaimError", id="for no audience"),
+            pytest.param(token(iss="https://evil.test"), "InvalidIssuerError", id="of an unknown issuer"),
+            pytest.param(token(iss=[USERS]), "InvalidIssuerError", id="of an issuer that is no text"),
+            pytest.param(token(without="iss"), "InvalidIssuerError", id="of no issuer"),
+            pytest.param(token(headers={}), "InvalidKeyError", id="without a kid"),
+            pytest.param(token(headers={"kid": "?"}), "InvalidKeyError", id="with an unknown kid"),
+            pytest.param(token(without="exp"), "MissingRequiredClaimError", id="that never expires"),
+            pytest.param(token(without="iat"), "MissingRequiredClaimError", id="of no time"),
+            pytest.param(token(without="sub"), "MissingRequiredClaimError", id="of nobody"),
+            pytest.param(token(sub=7), "InvalidSubjectError", id="of a number"),
+            pytest.param(token(sub=""), "InvalidTokenError", id="of an empty name"),
+            pytest.param(token(exp=10**400), "OverflowError", id="that expires beyond all numbers"),
+            pytest.param(token(exp=float("inf")), "DecodeError", id="that expires at infinity"),
+            pytest.param(token(exp="soon"), "DecodeError", id="that expires soon"),
+            pytest.param(token(PRIVATE[CARD]), "InvalidKeyError", id="a service speaking for the users' issuer"),
+            pytest.param(token(iss=CARD, sub=CARD), "InvalidKeyError", id="the users' issuer speaking for a service"),
+            pytest.param(
+                token(PRIVATE[BANK], iss=CARD, sub=CARD), "InvalidKeyError", id="one service speaking for another"
+            ),
+            pytest.param(token(PRIVATE[CARD], iss=CARD, sub=BANK), "InvalidTokenError", id="a service naming another"),
+            pytest.param(
+                token(PRIVATE[CARD], iss=CARD, sub="alice"), "InvalidTokenError", id="a service naming a user"
+            ),
+        ],
+    )
+    def test_say_why(self, verifier: Verifier, forged: str, why: str) -> None:
+        with pytest.raises(Unauthenticated, match=why):
+            verifier.verify(forged)
+
+    def test_alg_none_is_not_believed(self, verifier: Verifier) -> None:
+        claims = jwt.decode(token(), options={"verify_signature": False})
+        for alg in ("none", "None", "NONE", ""):
+            unsigned = by_hand({"alg": alg, "typ": "JWT", "kid": kid(PRIVATE[USERS])}, json.dumps(claims).encode())
+            with pytest.raises(Unauthenticated, match="not valid"):
+                verifier.verify(unsigned)
+
+    def test_the_public_key_is_no_shared_secret(self, verifier: Verifier) -> None:
+        public = PRIVATE[USERS].public_key()
+        claims = jwt.decode(token(), options={"verify_signature": False})
+        forms = [
+            public.public_bytes(Encoding.Raw, PublicFormat.Raw),
+            public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo),
+            json.dumps(public_jwk(public)).encode(),
+        ]
+        for secret in forms:
+            unsigned = by_hand({"alg": "HS256", "typ": "JWT", "kid": kid(PRIVATE[USERS])}, json.dumps(claims).encode())
+            signing_input, _, _ = unsigned.rpartition(".")
+            signature = hmac.digest(secret, signing_input.encode(), hashlib.sha256)
+            forged = f"{signing_input}.{base64.urlsafe_b64encode(signature).decode().rstrip('=')}"
+            with pytest.raises(Unauthenticated, match="InvalidAlgorithmError"):
+                verifier.verify(forged)
+
+    def test_a_key_that_came_with_the_token_is_not_looked_at(self, verifier: Verifier) -> None:
+        headers = {"kid": kid(PRIVATE[USERS]), "jwk": public_jwk(STRANGER.public_key())}
+        with pytest.raises(Unauthenticated, match="InvalidSignatureError"):
+            verifier.verify(token(STRANGER, headers=headers))
+
+    @pytest.mark.parametrize("changed", [0, 1, 2])
+    def test_every_part_is_signed(self, verifier: Verifier, changed: int) -> None:
+        parts, others = token().split("."), token(sub="bob", headers={"kid": kid(PRIVATE[USERS]), "x": 1}).split(".")
+        parts[changed] = others[changed]
+        with pytest.raises(Unauthenticated, match="InvalidSignatureError"):
+            verifier.verify(".".join(parts))
+
+    @given(st.text() | st.lists(st.text("abcABC123-_"), min_size=3, max_size=3).map(".".join))
+    def test_no_text_whatever_is_more_than_refused(self, text: str) -> None:
+        with pytest.raises(Unauthenticated):
+            Verifier(USERS, {}, AUDIENCE).verify(text)
+
+    @pytest.mark.parametrize("payload", [b"", b"[]", b"null", b"1", b"\xff", b"{" * 5000, b'{"a":' * 5000, b"[" * 5000])
+    def test_no_payload_whatever_is_more_than_refused(self, verifier: Verifier, payload: bytes) -> None:
+        with pytest.raises(Unauthenticated, match="not valid"):
+            verifier.verify(by_hand({"alg": "EdDSA", "kid": kid(PRIVATE[USERS])}, payload))
+
+    def test_what_the_token_holds_is_not_told(self, verifier: Verifier) -> None:
+        with pytest.raises(Unauthenticated) as caught:
+            verifier.verify(token(sub="alice", aud="elsewhere"))
+        assert "alice" not in str(caught.value)
+        assert "elsewhere" not in str(caught.value)
+
+
+class TestCache:
+    def test_a_token_that_was_good_still_expires(self, verifier: Verifier, monkeypatch: pytest.MonkeyPatch) -> None:
+        good = token(exp=int(time.time()) + 60)
+        assert verifier.verify(good) == verifier.verify(good)
+        monkeypatch.setattr(principal, "time", FrozenTime(time.time() + 120))
+        with pytest.raises(Unauthenticated, match="has expired; get a new one"):
+            verifier.verify(good)
+
+    def test_a_refusal_is_not_remembered_as_a_caller(self, verifier: Verifier) -> None:
+        forged = token(STRANGER, headers={"kid": kid(PRIVATE[USERS])})
+        for _ in range(3):
+            with pytest.raises(Unauthenticated):
+                verifier.verify(forged)
+
+
+class FrozenTime:
+    """The `time` module of one moment."""
+
+    def __init__(self, now: float) -> None:
+        self._now = now
+
+    def time(self) -> float:
+        return self._now
+
+
+class TestSettings:
+    def test_keys_come_from_files_one_an_issuer(self, tmp_path: Path) -> None:
+        files = {issuer: tmp_path / f"{number}.json" for number, issuer in enumerate(PRIVATE)}
+        for issuer, file in files.items():
+            file.write_text(json.dumps({"keys": [public_jwk(PRIVATE[issuer].public_key())]}))
+        settings = AuthSettings(auth_issuer=USERS, auth_jwks=files[USERS], auth_services={CARD: files[CARD]})
+        verifier = Verifier.from_settings(settings)
+        assert not verifier.verify(token()).is_service
+        assert verifier.verify(token(PRIVATE[CARD], iss=CARD, sub=CARD)).is_service
+        with pytest.raises(Unauthenticated, match="InvalidIssuerError"):
+            verifier.verify(token(PRIVATE[BANK], iss=BANK, sub=BANK))

@@ -1,0 +1,243 @@
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.wrappers_pb2 import StringValue
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_status import rpc_status
+from prometheus_client import REGISTRY
+
+from kit import call
+from kit.server import grpc_server
+from kit.status import from_status
+from tests.conftest import Keys
+from tests.unit.kit.echo import SERVICE, Stub, registration, serving
+from tests.waiting import until
+from wallet.errors import InternalError, InvalidInput, Unauthenticated, WalletError
+
+entered = asyncio.Event()
+"""Set when a call that never ends has begun."""
+
+
+async def say(text: str) -> str:
+    """Answers, or fails, as it is told."""
+    match text:
+        case "who":
+            return call.principal().subject
+        case "id":
+            return call.current.get().request_id
+        case "time":
+            return str(call.current.get().remaining(1000))
+        case "refuse":
+            raise InvalidInput.of("text", "must be friendlier")
+        case "break":
+            raise RuntimeError("the password is s3cret")
+        case "hang":
+            entered.set()
+            await asyncio.Event().wait()
+    return text
+
+
+@pytest.fixture(scope="module")
+async def target(keys: Keys) -> AsyncIterator[str]:
+    async with serving(say, keys.verifier()) as target:
+        yield target
+
+
+@pytest.fixture(scope="module")
+async def stub(target: str) -> AsyncIterator[Stub]:
+    async with grpc.aio.insecure_channel(target) as channel:
+        yield Stub(channel)
+
+
+def bearer(token: str, **more: str) -> tuple[tuple[str, str], ...]:
+    return (("authorization", f"Bearer {token}"), *((name.replace("_", "-"), value) for name, value in more.items()))
+
+
+async def refusal(answer: grpc.aio.UnaryUnaryCall[StringValue, StringValue]) -> tuple[grpc.StatusCode, WalletError]:
+    """The status that a call failed with, and the error that its details make."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await answer
+    status = rpc_status.from_call(caught.value)  # type: ignore[arg-type]  # it has all of a Call that is read
+    assert status is not None
+    return caught.value.code(), from_status(status)
+
+
+def served(method: str, code: str) -> float:
+    labels = {"method": f"/{SERVICE}/{method}", "code": code}
+    return REGISTRY.get_sample_value("wallet_rpc_duration_seconds_count", labels) or 0.0
+
+
+class TestCallers:
+    async def test_a_call_with_a_token_is_its_callers(self, stub: Stub, keys: Keys) -> None:
+        answer = await stub.Say(StringValue(value="who"), metadata=bearer(keys.user("alice")))
+        assert answer.value == "alice"
+
+    async def test_callers_at_the_same_time_are_kept_apart(self, stub: Stub, keys: Keys) -> None:
+        names = [f"user-{n}" for n in range(50)]
+        calls = [stub.Say(StringValue(value="who"), metadata=bearer(keys.user(name))) for name in names]
+        assert [answer.value for answer in await asyncio.gather(*calls)] == names
+
+    async def test_a_call_without_a_token_is_refused_before_it_reaches_the_service(self, stub: Stub) -> None:
+        code, error = await refusal(stub.Say(StringValue(value="break")))
+        assert (code, error) == (grpc.StatusCode.UNAUTHENTICATED, Unauthenticated())
+
+    @pytest.mark.parametrize("header", ["Bearer", "Bearer ", "Bearer nonsense", "Basic YTpi", ""])
+    async def test_whatever_is_no_token_is_refused(self, stub: Stub, header: str) -> None:
+        code, error = await refusal(stub.Say(StringValue(value="who"), metadata=(("authorization", header),)))
+        assert code == grpc.StatusCode.UNAUTHENTICATED
+        assert isinstance(error, Unauthenticated)
+
+    async def test_an_expired_token_is_refused(self, stub: Stub, keys: Keys) -> None:
+        expired = keys.user("alice", lifetime_seconds=-60)
+        _, error = await refusal(stub.Say(StringValue(value="who"), metadata=bearer(expired)))
+        assert error == Unauthenticated("the token has expired; get a new one")
+
+    async def test_a_stream_without_a_token_is_refused(self, stub: Stub) -> None:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            async for _ in stub.Count(StringValue(value="3")):
+                pass
+        assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
+
+
+class TestErrors:
+    async def test_a_refusal_arrives_with_its_details(self, stub: Stub, keys: Keys) -> None:
+        code, error = await refusal(stub.Say(StringValue(value="refuse"), metadata=bearer(keys.user("alice"))))
+        assert (code, error) == (grpc.StatusCode.INVALID_ARGUMENT, InvalidInput.of("text", "must be friendlier"))
+
+    async def test_a_defect_is_masked(self, stub: Stub, keys: Keys) -> None:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.Say(StringValue(value="break"), metadata=bearer(keys.user("alice")))
+        status = rpc_status.from_call(caught.value)  # type: ignore[arg-type]  # as above
+        assert caught.value.code() == grpc.StatusCode.INTERNAL
+        assert status is not None
+        assert from_status(status) == InternalError()
+        told = f"{caught.value!r} {status} {caught.value.trailing_metadata()} {caught.value.debug_error_string()}"
+        assert "s3cret" not in told
+        assert "RuntimeError" not in told
+
+    async def test_a_stream_ends_with_its_refusal_after_what_it_said(self, stub: Stub, keys: Keys) -> None:
+        metadata = bearer(keys.user("alice"))
+        said = [number.value async for number in stub.Count(StringValue(value="3"), metadata=metadata)]
+        assert said == ["0", "1", "2"]
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            async for _ in stub.Count(StringValue(value="refuse"), metadata=metadata):
+                pass
+        assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+    async def test_an_unknown_method_is_unimplemented(self, target: str) -> None:
+        async with grpc.aio.insecure_channel(target) as channel:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await Stub(channel, "test.Nothing").Say(StringValue())
+        assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
+
+
+class TestCallContext:
+    async def test_the_callers_request_id_is_kept(self, stub: Stub, keys: Keys) -> None:
+        metadata = bearer(keys.user("alice"), x_request_id="order-7:1")
+        assert (await stub.Say(StringValue(value="id"), metadata=metadata)).value == "order-7:1"
+
+    async def test_an_id_that_is_not_safe_to_log_is_replaced(self, stub: Stub, keys: Keys) -> None:
+        metadata = bearer(keys.user("alice"), x_request_id="x" * 1000)
+        assert len((await stub.Say(StringValue(value="id"), metadata=metadata)).value) == 16
+
+    async def test_the_deadline_is_known(self, stub: Stub, keys: Keys) -> None:
+        metadata = bearer(keys.user("alice"))
+        left = await stub.Say(StringValue(value="time"), metadata=metadata, timeout=20)
+        unlimited = await stub.Say(StringValue(value="time"), metadata=metadata)
+        assert float(left.value) == pytest.approx(20, abs=5)
+        assert float(unlimited.value) == 1000
+
+
+class TestMetrics:
+    @pytest.mark.parametrize(("text", "code"), [("hello", "OK"), ("refuse", "INVALID_ARGUMENT"), ("break", "INTERNAL")])
+    async def test_every_call_is_counted_under_its_code(self, stub: Stub, keys: Keys, text: str, code: str) -> None:
+        before = served("Say", code)
+        await asyncio.wait([asyncio.ensure_future(stub.Say(StringValue(value=text), metadata=bearer(keys.user("a"))))])
+        assert served("Say", code) == before + 1
+
+    async def test_a_call_that_its_caller_gave_up_is_counted_as_cancelled(self, stub: Stub, keys: Keys) -> None:
+        before = served("Say", "CANCELLED")
+        entered.clear()
+        answer = stub.Say(StringValue(value="hang"), metadata=bearer(keys.user("alice")))
+        await entered.wait()
+        answer.cancel()
+
+        async def counted() -> bool:
+            return served("Say", "CANCELLED") == before + 1
+
+        await until(counted)
+
+
+class TestOpenToAll:
+    async def test_health_answers_without_a_token(self, target: str) -> None:
+        async with grpc.aio.insecure_channel(target) as channel:
+            health: Any = health_pb2_grpc.HealthStub(channel)
+            for service in ("", SERVICE):
+                answer = await health.Check(health_pb2.HealthCheckRequest(service=service))
+                assert answer.status == health_pb2.HealthCheckResponse.SERVING
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await health.Check(health_pb2.HealthCheckRequest(service="test.Nothing"))
+        assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+
+    async def test_health_tells_of_the_end_before_it_comes(self, keys: Keys) -> None:
+        server = AsyncExitStack()
+        target = await server.enter_async_context(serving(say, keys.verifier()))
+        async with grpc.aio.insecure_channel(target) as channel:
+            health: Any = health_pb2_grpc.HealthStub(channel)
+            watch = health.Watch(health_pb2.HealthCheckRequest(service=SERVICE))
+            assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+            ending = asyncio.create_task(server.aclose())
+            assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+            watch.cancel()
+            await ending
+
+    async def test_reflection_lists_the_services_without_a_token(self, target: str) -> None:
+        async with grpc.aio.insecure_channel(target) as channel:
+            (answer,) = await _reflection(channel, reflection_pb2.ServerReflectionRequest(list_services="*"))
+        names = {service.name for service in answer.list_services_response.service}
+        assert names == {SERVICE, "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
+
+    async def test_reflection_hands_out_the_messages_that_a_caller_needs(self, target: str) -> None:
+        async with grpc.aio.insecure_channel(target) as channel:
+            (answer,) = await _reflection(
+                channel, reflection_pb2.ServerReflectionRequest(file_containing_symbol="grpc.health.v1.Health")
+            )
+        assert answer.file_descriptor_response.file_descriptor_proto
+
+
+class TestServer:
+    async def test_a_port_in_use_is_an_error(self, target: str, keys: Keys) -> None:
+        with pytest.raises(RuntimeError, match=r"[Ff]ailed to bind"):
+            async with grpc_server(target, keys.verifier(), {SERVICE: registration(say)}):
+                pass
+
+    async def test_a_running_call_may_finish(self, keys: Keys) -> None:
+        begun, leave = asyncio.Event(), asyncio.Event()
+
+        async def slow(text: str) -> str:
+            begun.set()
+            await leave.wait()
+            return text
+
+        server = AsyncExitStack()
+        target = await server.enter_async_context(serving(slow, keys.verifier()))
+        async with grpc.aio.insecure_channel(target) as channel:
+            answer = Stub(channel).Say(StringValue(value="done"), metadata=bearer(keys.user("alice")))
+            await begun.wait()
+            ending = asyncio.create_task(server.aclose())
+            asyncio.get_running_loop().call_later(0.1, leave.set)
+            assert (await answer).value == "done"
+            await ending
+
+
+async def _reflection(
+    channel: grpc.aio.Channel, *requests: reflection_pb2.ServerReflectionRequest
+) -> list[reflection_pb2.ServerReflectionResponse]:
+    """Asks as grpcurl does, on a stream."""
+    stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)  # type: ignore[arg-type]  # either kind of channel does
+    return [answer async for answer in stub.ServerReflectionInfo(iter(requests))]

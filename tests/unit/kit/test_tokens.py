@@ -1,0 +1,89 @@
+import json
+import time
+from pathlib import Path
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from kit import tokens
+from kit.principal import Verifier
+from kit.tokens import ServiceToken, Signer, public_jwk
+
+KEY = Ed25519PrivateKey.generate()
+JWKS = json.dumps({"keys": [public_jwk(KEY.public_key())]})
+
+
+class Clock:
+    """The `time` module, moved by hand."""
+
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def time(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(tokens, "time", clock)
+    return clock
+
+
+class TestSigner:
+    def test_what_it_signs_is_believed(self) -> None:
+        verifier = Verifier("users", {"users": jwt.PyJWKSet.from_json(JWKS)}, "wallet")
+        caller = verifier.verify(Signer("users", KEY, "wallet").sign("alice", 60))
+        assert (caller.issuer, caller.subject) == ("users", "alice")
+        assert caller.expires_at == pytest.approx(time.time() + 60, abs=2)
+
+    def test_reads_its_key_from_a_file(self, tmp_path: Path) -> None:
+        file = tmp_path / "key.pem"
+        file.write_bytes(KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        header = jwt.get_unverified_header(Signer.from_file("users", file, "wallet").sign("alice", 60))
+        assert header == {"alg": "EdDSA", "typ": "JWT", "kid": public_jwk(KEY.public_key())["kid"]}
+
+    def test_refuses_a_key_of_another_kind(self, tmp_path: Path) -> None:
+        file = tmp_path / "key.pem"
+        other = ec.generate_private_key(ec.SECP256R1())
+        file.write_bytes(other.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        with pytest.raises(TypeError, match="holds no Ed25519 private key"):
+            Signer.from_file("users", file, "wallet")
+
+
+class TestPublicJwk:
+    def test_has_nothing_private_and_is_named_by_its_thumbprint(self) -> None:
+        jwk = public_jwk(KEY.public_key())
+        assert jwk.keys() == {"kty", "crv", "x", "alg", "use", "kid"}
+        assert jwk == public_jwk(KEY.public_key())
+        assert jwk["kid"] != public_jwk(Ed25519PrivateKey.generate().public_key())["kid"]
+
+    def test_the_thumbprint_is_that_of_rfc_8037(self) -> None:
+        # Appendix A.3 of the RFC: the key of A.2 and its thumbprint.
+        x = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"
+        key = jwt.algorithms.OKPAlgorithm.from_jwk({"kty": "OKP", "crv": "Ed25519", "x": x})
+        assert public_jwk(key)["kid"] == "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"  # type: ignore[arg-type]  # public
+
+
+class TestServiceToken:
+    def test_is_signed_once_for_many_calls(self, clock: Clock) -> None:
+        token = ServiceToken(Signer("card", KEY, "wallet"), "card")
+        first = token()
+        clock.now += ServiceToken.LIFETIME_SECONDS / 2 - 1
+        assert token() == first
+
+    def test_is_renewed_while_minutes_are_left(self, clock: Clock) -> None:
+        token = ServiceToken(Signer("card", KEY, "wallet"), "card")
+        first = token()
+        clock.now += ServiceToken.LIFETIME_SECONDS / 2
+        renewed = token()
+        assert renewed != first
+        claims = jwt.decode(renewed, options={"verify_signature": False})
+        assert claims["exp"] == clock.now + ServiceToken.LIFETIME_SECONDS
+        assert (claims["iss"], claims["sub"]) == ("card", "card")

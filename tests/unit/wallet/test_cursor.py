@@ -1,0 +1,37 @@
+import base64
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from wallet import cursor
+
+
+class TestCursor:
+    @given(st.integers(0, 2**63 - 1))
+    def test_leads_back_to_its_version(self, version: int) -> None:
+        assert cursor.decode(cursor.encode(version)) == version
+
+    @given(st.integers(0, 2**63 - 1))
+    def test_needs_no_quoting_in_a_url(self, version: int) -> None:
+        assert set(cursor.encode(version)).isdisjoint("+/=&?# ")
+
+    @given(st.text() | st.text("dvjMTIzAB-_=", max_size=12))
+    @example("")
+    @example("djE=")
+    @example("dj\n")
+    def test_nothing_but_what_was_encoded_is_a_cursor(self, text: str) -> None:
+        try:
+            version = cursor.decode(text)
+        except ValueError as error:
+            assert str(error) == "must be a cursor from an earlier answer"  # noqa: PT017  most texts are none
+        else:
+            assert cursor.encode(version) == text
+
+    @pytest.mark.parametrize(
+        "inside", ["v-1", "v01", "v+1", "v 1", "v1_0", "v", "1", "w1", "v1.0", "v" + "9" * 5000, "v\uff11"]
+    )
+    def test_refuses_what_only_looks_like_one(self, inside: str) -> None:
+        forged = base64.urlsafe_b64encode(inside.encode()).decode().rstrip("=")
+        with pytest.raises(ValueError, match="must be a cursor from an earlier answer"):
+            cursor.decode(forged)

@@ -1,0 +1,87 @@
+import uuid
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wallet import cursor, inputs
+from wallet.errors import FieldViolation, InvalidInput
+from wallet.inputs import Fields
+from wallet.money import Money
+
+ACCOUNT = uuid.UUID("123e4567-e89b-12d3-a456-426614174000")
+
+
+class TestFields:
+    def test_hands_on_what_is_good(self) -> None:
+        with Fields() as fields:
+            account = fields.read("accountId", inputs.uuid, str(ACCOUNT))
+            amount = fields.money("10.00", "RUB")
+        assert (account, amount) == (ACCOUNT, Money(Decimal(10), "RUB"))
+
+    def test_names_everything_that_is_wrong_at_once(self) -> None:
+        with pytest.raises(InvalidInput) as caught, Fields() as fields:  # noqa: PT012  it is leaving that raises
+            fields.read("senderId", inputs.uuid, "me")
+            fields.read("recipientId", inputs.uuid, str(ACCOUNT))
+            fields.read("after", cursor.decode, "?")
+            fields.money("ten", "RUB")
+        assert caught.value.violations == (
+            FieldViolation("senderId", "must be a UUID"),
+            FieldViolation("after", "must be a cursor from an earlier answer"),
+            FieldViolation("amount", "must be a decimal number such as 10.00"),
+        )
+
+    def test_tells_a_bad_currency_from_a_bad_amount(self) -> None:
+        with pytest.raises(InvalidInput) as caught, Fields() as fields:
+            fields.money("10.00", "XXX")
+        assert caught.value.violations == (FieldViolation("currency", "must be an ISO 4217 currency"),)
+
+    def test_hides_no_defect_behind_bad_input(self) -> None:
+        with pytest.raises(ZeroDivisionError), Fields() as fields:  # noqa: PT012  it is leaving that must not raise
+            fields.read("senderId", inputs.uuid, "me")
+            _ = 1 / 0
+
+    def test_catches_refusals_only(self) -> None:
+        def broken(_: str) -> None:
+            raise KeyError("a defect")
+
+        with pytest.raises(KeyError), Fields() as fields:
+            fields.read("senderId", broken, "me")
+
+
+class TestUuid:
+    @given(st.uuids())
+    def test_reads_the_canonical_form(self, value: uuid.UUID) -> None:
+        assert inputs.uuid(str(value)) == inputs.uuid(str(value).upper()) == value
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "",
+            "me",
+            ACCOUNT.hex,
+            f"{{{ACCOUNT}}}",
+            f"urn:{ACCOUNT.hex}",
+            ACCOUNT.urn,
+            f" {ACCOUNT}",
+            f"{ACCOUNT}\n",
+            "123e4567e-89b-12d3-a456-426614174000",
+            "123e4567-e89b-12d3-a456-42661417400",
+            "123e4567-e89b-12d3-a456-42661417400g",
+            "123e4567-e89b-12d3-a456-4266141_4000",
+            "+23e4567-e89b-12d3-a456-426614174000",
+            "123e4567-e89b-12d3-a456-42661417400\uff10",
+        ],
+    )
+    def test_refuses_every_other_form(self, text: str) -> None:
+        with pytest.raises(ValueError, match="must be a UUID"):
+            inputs.uuid(text)
+
+    @given(st.text("0123456789abcdefABCDEF-{}_ +urn:", min_size=36, max_size=36))
+    def test_reads_nothing_into_a_text_of_the_right_length(self, text: str) -> None:
+        try:
+            value = inputs.uuid(text)
+        except ValueError:
+            return
+        assert str(value) == text.lower()
