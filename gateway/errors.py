@@ -55,7 +55,12 @@ def make_problem(status: HTTPStatus, code: str, detail: str) -> Problem:
 
 
 def graphql_error(error: GraphQLError) -> GraphQLError:
-    """The same error with a stable `extensions.code` and the request's id; what is not for the caller is hidden."""
+    """The same error with a stable `extensions.code` and the request's id; what is not for the caller is hidden.
+
+    Safe to call on what it returned.
+    """
+    if "requestId" in (error.extensions or {}):
+        return error
     extensions: dict[str, Any] = {"code": "INVALID_GRAPHQL", "requestId": call.current.get().request_id}
     message = error.message
     cause = error.original_error

@@ -12,14 +12,15 @@ from starlette.websockets import WebSocket
 from strawberry.asgi import GraphQL
 from strawberry.exceptions import ConnectionRejectionError
 from strawberry.extensions import ParserCache, SchemaExtension, ValidationCache
+from strawberry.http import GraphQLHTTPResponse
 from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL
-from subgraphs.analytics.client import AnalyticsClient
 
 from gateway import pages
 from gateway.composition import compose
 from gateway.errors import graphql_error
 from kit import call
 from kit.principal import Verifier
+from subgraphs.analytics.client import AnalyticsClient
 from subgraphs.bank.client import BankClient
 from subgraphs.bank.graph import AccountLoader, account_loader
 from wallet.errors import Unauthenticated
@@ -31,20 +32,16 @@ GRAPHQL_SSE_PROTOCOL: Final = "graphql-sse"
 
 
 class StableErrors(SchemaExtension):
-    """Every error leaves with a stable code and the request's id, or hidden."""
-
-    def on_operation(self) -> Iterator[None]:  # noqa: D102
-        yield
-        self._rewrite(self.execution_context.result)
+    """Every error of a stream leaves as `graphql_error` makes it. `GraphView.process_result` does it for the others."""
 
     def on_stream_result(self, result: Any) -> Iterator[None]:  # noqa: D102
-        self._rewrite(result)
+        _stabilise(result)
         yield
 
-    @staticmethod
-    def _rewrite(result: Any) -> None:
-        if getattr(result, "errors", None):
-            result.errors = [graphql_error(error) for error in result.errors]
+
+def _stabilise(result: Any) -> None:
+    if result.errors:
+        result.errors = [graphql_error(error) for error in result.errors]
 
 
 def build_schema() -> strawberry.Schema:
@@ -104,6 +101,10 @@ class GraphView(GraphQL[Context, None]):
             raise ConnectionRejectionError from error
         call.current.set(call.Call(call.current.get().request_id, principal, token))
         return None
+
+    async def process_result(self, request: Request, result: Any) -> GraphQLHTTPResponse:  # noqa: D102
+        _stabilise(result)
+        return await super().process_result(request, result)
 
     async def render_graphql_ide(self, request: Request) -> Response:  # noqa: ARG002, D102
         return HTMLResponse(pages.GRAPHIQL)

@@ -1,6 +1,8 @@
 """Around every request, as plain ASGI: its id and its caller, its deadline, its size, its line in the log."""
 
+import asyncio
 import time
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -18,6 +20,8 @@ from wallet.errors import WalletError
 log = structlog.get_logger(__name__)
 
 _CLOSED_BY_CLIENT: Final = 499
+_DRAIN_SECONDS: Final = 1.0
+_DRAIN_BYTES: Final = 2**20
 
 
 def problem_response(body: Any, headers: dict[str, str]) -> Response:
@@ -88,7 +92,7 @@ class BodyLimitMiddleware:
             await self._refuse(scope, receive, send)
             return
         received = 0
-        responded = False
+        started = False
 
         async def receive_limited() -> Message:
             nonlocal received
@@ -98,18 +102,27 @@ class BodyLimitMiddleware:
                 raise _TooLargeError
             return message
 
-        async def send_noting(message: Message) -> None:
-            nonlocal responded
-            responded = True
-            await send(message)
+        async def send_unless_refused(message: Message) -> None:
+            nonlocal started
+            if received <= self._limit:  # past it, what the app makes of the broken body is not the answer
+                started = True
+                await send(message)
 
-        try:
-            await self._app(scope, receive_limited, send_noting)
-        except _TooLargeError:
-            if not responded:
-                await self._refuse(scope, receive, send)
+        with suppress(_TooLargeError):
+            await self._app(scope, receive_limited, send_unless_refused)
+        if received > self._limit and not started:
+            await self._refuse(scope, receive, send)
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Takes the rest of the body first, within bounds: a caller who is still sending would not see the answer."""
+        drained = 0
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_DRAIN_SECONDS):
+                while drained < _DRAIN_BYTES:
+                    message = await receive()
+                    drained += len(message.get("body", b""))
+                    if not message.get("more_body", False):
+                        break
         detail = f"the body must be at most {self._limit} bytes"
         body = make_problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "CONTENT_TOO_LARGE", detail)
         await problem_response(body, {"Connection": "close"})(scope, receive, send)

@@ -26,7 +26,7 @@ async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Syst
     remove_cluster(data)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def token_of(system: System) -> Callable[[str], str]:
     """Makes users' tokens."""
     signer = Signer.from_file(ISSUER, system.data / "keys" / "development.pem", AUDIENCE)

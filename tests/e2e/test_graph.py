@@ -79,7 +79,7 @@ class TestTransferMoney:
         assert (poor["needed"]["amount"], poor["available"]["amount"]) == ("5000.00", "1000.00")
         lost = await transfer(alice, str(uuid.uuid4()), "1")
         assert lost["__typename"] == "AccountNotFound"
-        other = await transfer(alice, bob.account, "1", senderId=bob.account)
+        other = await transfer(alice, alice.account, "1", senderId=bob.account)
         assert (other["__typename"], other["accountId"]) == ("AccountNotFound", bob.account)
         mixed = await transfer(alice, bob.account, "1", currency="USD")
         assert (mixed["__typename"], mixed["currency"]) == ("CurrencyMismatch", "USD")

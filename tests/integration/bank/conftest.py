@@ -1,6 +1,5 @@
 """A bank that most tests share, each with accounts of its own; a bank for a test that counts or breaks; a broker."""
 
-import os
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,9 +12,6 @@ from stack.ports import free_ports
 from stack.postgres import Postgres
 from tests.conftest import Keys
 from tests.integration.bank.running import Caller, RunningBank, running
-
-# Starting PostgreSQL as another user takes a real fork(), in which gRPC's own handlers crash while it serves here.
-os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
 
 @pytest.fixture(scope="session")
