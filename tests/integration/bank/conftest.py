@@ -1,17 +1,15 @@
 """A bank that most tests share, each with accounts of its own; a bank for a test that counts or breaks; a broker."""
 
-import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import asyncpg
 import pytest
 
 from stack.parts import Kafka
 from stack.ports import free_ports
 from stack.postgres import Postgres
 from tests.conftest import Keys
-from tests.integration.bank.running import Caller, RunningBank, running
+from tests.integration.bank.running import Caller, RunningBank, cloned, running
 
 
 @pytest.fixture(scope="session")
@@ -19,13 +17,10 @@ async def bank(
     postgres: Postgres, ledger_template: str, keys: Keys, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[RunningBank]:
     """The shared bank. It has no broker, so what is to be published stays where it can be looked at."""
-    name = f"shared_{uuid.uuid4().hex}"
-    admin = await asyncpg.connect(postgres.admin_dsn)
-    try:
-        await admin.execute(f"CREATE DATABASE {name} TEMPLATE {ledger_template} STRATEGY file_copy")
-    finally:
-        await admin.close()
-    async with running(keys, tmp_path_factory.mktemp("bank"), postgres.dsn("postgres", name)) as bank:
+    async with (
+        cloned(postgres, ledger_template) as url,
+        running(keys, tmp_path_factory.mktemp("bank"), url) as bank,
+    ):
         yield bank
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import httpx
 from kit.call import Call, current
 from protos.bank.v1 import bank_pb2_grpc
 from stack.ports import free_ports
+from stack.postgres import Postgres
 from subgraphs.bank.__main__ import Settings, serve
 from subgraphs.bank.client import BankClient
 from subgraphs.bank.domain import clearing_account_id
@@ -95,6 +97,19 @@ class RunningBank:
     async def written(self) -> dict[str, int]:
         """How many rows each table has that an operation writes to."""
         return await written(self.sql)
+
+
+@asynccontextmanager
+async def cloned(postgres: Postgres, template: str) -> AsyncIterator[str]:
+    """The URL of a database of several tests' own; the fixture `ledger_url` is for one test."""
+    name = f"shared_{uuid.uuid4().hex}"
+    admin = await asyncpg.connect(postgres.admin_dsn)
+    try:
+        await admin.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
+        yield postgres.dsn("postgres", name)
+        await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    finally:
+        await admin.close()
 
 
 def settings_of(keys: Keys, folder: Path, **given: Any) -> dict[str, str]:

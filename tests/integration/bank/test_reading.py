@@ -84,13 +84,13 @@ class TestForServicesOnly:
 
 
 class TestAccountVersions:
-    @pytest.mark.parametrize("page_size", [1, 7, 50, 10_000])
-    async def test_come_in_pages_each_account_once(self, own_bank: RunningBank, page_size: int) -> None:
-        with own_bank.service("analytics").calling():
-            pages = [page async for page in own_bank.client.account_versions(page_size)]
+    @pytest.mark.parametrize("page_size", [7, 50, 10_000])
+    async def test_come_in_pages_each_account_once(self, bank: RunningBank, page_size: int) -> None:
+        with bank.service("analytics").calling():
+            pages = [page async for page in bank.client.account_versions(page_size)]
         listed = [account.account_id for page in pages for account in page]
         assert listed == sorted(listed)
-        rows = await own_bank.sql.fetch("SELECT id, version FROM accounts")
+        rows = await bank.sql.fetch("SELECT id, version FROM accounts")
         assert [account for page in pages for account in page] == sorted(
             (AccountVersion(row["id"], row["version"]) for row in rows), key=lambda account: account.account_id
         )

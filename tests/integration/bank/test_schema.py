@@ -16,6 +16,7 @@ from stack.postgres import Postgres
 from stack.process import ROOT
 from subgraphs.bank.domain import clearing_account_id
 from subgraphs.bank.tables import metadata
+from tests.integration.bank.running import cloned
 from wallet.money import EXPONENTS
 
 MIGRATIONS = "subgraphs.bank.migrations"
@@ -45,6 +46,23 @@ async def sql(ledger_url: str) -> AsyncIterator[asyncpg.Connection]:
     connection = await asyncpg.connect(ledger_url)
     yield connection
     await connection.close()
+
+
+@pytest.fixture(scope="module")
+async def _kept(postgres: Postgres, ledger_template: str) -> AsyncIterator[asyncpg.Connection]:
+    async with cloned(postgres, ledger_template) as url:
+        connection = await asyncpg.connect(url)
+        yield connection
+        await connection.close()
+
+
+@pytest.fixture
+async def untouched(_kept: asyncpg.Connection) -> AsyncIterator[asyncpg.Connection]:
+    """An empty ledger, in which nothing that a test does stays."""
+    transaction = _kept.transaction()
+    await transaction.start()
+    yield _kept
+    await transaction.rollback()
 
 
 async def shape(sql: asyncpg.Connection) -> set[tuple[str, ...]]:
@@ -100,27 +118,31 @@ async def _upgrade_in_a_process(url: str) -> int:
 
 
 class TestAccounts:
-    async def test_the_plans_own_insert_works_as_written(self, sql: asyncpg.Connection) -> None:
-        await sql.execute("""
+    async def test_the_plans_own_insert_works_as_written(self, untouched: asyncpg.Connection) -> None:
+        await untouched.execute("""
             INSERT INTO accounts (id, balance, created_at, updated_at) VALUES
             ('123e4567-e89b-12d3-a456-426614174000', 1000.00, NOW(), NOW()),
             ('987e6543-e21b-34d3-c456-426614174999', 500.00, NOW(), NOW());
         """)
-        alice = await sql.fetchrow("SELECT * FROM accounts WHERE id = $1", UUID("123e4567-e89b-12d3-a456-426614174000"))
+        alice = await untouched.fetchrow(
+            "SELECT * FROM accounts WHERE id = $1", UUID("123e4567-e89b-12d3-a456-426614174000")
+        )
         assert alice is not None
         assert (alice["balance"], alice["opening_balance"]) == (Decimal("1000.00"), Decimal("1000.00"))
         assert (alice["currency"], alice["status"], alice["min_balance"]) == ("RUB", "OPEN", 0)
         assert (alice["version"], alice["owner_id"]) == (0, None)
 
-    async def test_an_account_opens_with_what_it_holds_whatever_was_claimed(self, sql: asyncpg.Connection) -> None:
-        row = await sql.fetchrow(
+    async def test_an_account_opens_with_what_it_holds_whatever_was_claimed(
+        self, untouched: asyncpg.Connection
+    ) -> None:
+        row = await untouched.fetchrow(
             "INSERT INTO accounts (balance, opening_balance, version) VALUES (5, 7, 9) RETURNING *",
         )
         assert row is not None
         assert (row["opening_balance"], row["version"]) == (Decimal(5), 0)
 
-    async def test_every_currency_has_its_clearing_account(self, sql: asyncpg.Connection) -> None:
-        rows = await sql.fetch("SELECT * FROM accounts WHERE min_balance IS NULL")
+    async def test_every_currency_has_its_clearing_account(self, untouched: asyncpg.Connection) -> None:
+        rows = await untouched.fetch("SELECT * FROM accounts WHERE min_balance IS NULL")
         assert {(row["id"], row["currency"]) for row in rows} == {
             (clearing_account_id(code), code) for code in EXPONENTS
         }
@@ -135,24 +157,26 @@ class TestAccounts:
             ("(currency) VALUES ('rub')", "accounts_currency"),
         ],
     )
-    async def test_refuses_what_no_account_can_be(self, sql: asyncpg.Connection, columns: str, constraint: str) -> None:
+    async def test_refuses_what_no_account_can_be(
+        self, untouched: asyncpg.Connection, columns: str, constraint: str
+    ) -> None:
         with pytest.raises(asyncpg.CheckViolationError) as caught:
-            await sql.execute(f"INSERT INTO accounts {columns}")
+            await untouched.execute(f"INSERT INTO accounts {columns}")
         assert caught.value.constraint_name == constraint
 
-    async def test_no_update_takes_a_balance_below_its_floor(self, sql: asyncpg.Connection) -> None:
-        id_ = await sql.fetchval("INSERT INTO accounts (balance) VALUES (10) RETURNING id")
+    async def test_no_update_takes_a_balance_below_its_floor(self, untouched: asyncpg.Connection) -> None:
+        id_ = await untouched.fetchval("INSERT INTO accounts (balance) VALUES (10) RETURNING id")
+        await untouched.execute("UPDATE accounts SET balance = balance - 10 WHERE id = $1", id_)
         with pytest.raises(asyncpg.CheckViolationError, match="accounts_min_balance"):
-            await sql.execute("UPDATE accounts SET balance = balance - 10.01 WHERE id = $1", id_)
-        await sql.execute("UPDATE accounts SET balance = balance - 10 WHERE id = $1", id_)
+            await untouched.execute("UPDATE accounts SET balance = balance - 0.01 WHERE id = $1", id_)
 
 
 class TestHistory:
     @pytest.mark.parametrize("table", ["entries", "transfers"])
     @pytest.mark.parametrize("change", ["UPDATE {} SET amount = 0", "DELETE FROM {}", "TRUNCATE {}"])
-    async def test_is_only_ever_added_to(self, sql: asyncpg.Connection, table: str, change: str) -> None:
+    async def test_is_only_ever_added_to(self, untouched: asyncpg.Connection, table: str, change: str) -> None:
         with pytest.raises(asyncpg.RestrictViolationError, match=f"{table} is append-only"):
-            await sql.execute(change.format(table))
+            await untouched.execute(change.format(table))
 
     @pytest.mark.parametrize(
         ("values", "constraint"),
@@ -163,9 +187,11 @@ class TestHistory:
             ("'TRANSFER', $1, $2, 1, 'PENDING'", "transfers_status"),
         ],
     )
-    async def test_refuses_what_no_transfer_can_be(self, sql: asyncpg.Connection, values: str, constraint: str) -> None:
+    async def test_refuses_what_no_transfer_can_be(
+        self, untouched: asyncpg.Connection, values: str, constraint: str
+    ) -> None:
         with pytest.raises(asyncpg.CheckViolationError) as caught:
-            await sql.execute(
+            await untouched.execute(
                 f"""
                 INSERT INTO transfers (id, kind, sender_id, recipient_id, amount, status, currency, created_at,
                                        idempotency_key, sender_version, recipient_version)
@@ -176,7 +202,7 @@ class TestHistory:
             )
         assert caught.value.constraint_name == constraint
 
-    async def test_a_key_has_exactly_one_outcome(self, sql: asyncpg.Connection) -> None:
-        for outcome in ("NULL, NULL", "uuidv7(), '{}'"):
-            with pytest.raises(asyncpg.CheckViolationError, match="idempotency_keys_outcome"):
-                await sql.execute(f"INSERT INTO idempotency_keys VALUES ('p', 'o', 'k', '', {outcome})")
+    @pytest.mark.parametrize("outcome", ["NULL, NULL", "uuidv7(), '{}'"])
+    async def test_a_key_has_exactly_one_outcome(self, untouched: asyncpg.Connection, outcome: str) -> None:
+        with pytest.raises(asyncpg.CheckViolationError, match="idempotency_keys_outcome"):
+            await untouched.execute(f"INSERT INTO idempotency_keys VALUES ('p', 'o', 'k', '', {outcome})")
