@@ -33,7 +33,7 @@ demo: setup ## start the system on free ports, walk through every feature, stop
 
 test: setup ## the tests, with coverage of each service's own code
 	@$(BIN)/coverage erase
-	@$(BIN)/coverage run -m pytest -m 'not faults'
+	@$(BIN)/coverage run -m pytest -n 2 --dist loadfile -m 'not faults'
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 
