@@ -130,11 +130,8 @@ class Tour:
         """Pays with one key until the outcome is known, as a client does that was told to retry."""
         async with asyncio.timeout(_PATIENCE_SECONDS):
             while (response := await _pay(alice, "1.00", key)).status_code == HTTPStatus.SERVICE_UNAVAILABLE:
-                print(
-                    print(
-                        f"  {response.status_code}: retry with the same key after {response.headers['retry-after']} s"
-                    )
-                )
+                wait = response.headers["retry-after"]
+                print(f"  {response.status_code}: retry with the same key after {wait} s")
                 await asyncio.sleep(0.5)
         return response
 

@@ -89,7 +89,7 @@ The wallet is up after {seconds:.1f} s. Ctrl-C stops it; what it knows stays in 
   GraphiQL   {system.url}/graphql
   REST       {system.url}/docs
   health     {system.url}/health/ready
-  admin      {", ".join(admins) or "none"}   (/health/ready, /metrics, /integrity)
+  admin      {", ".join(admins) or "none"}   (/health/ready, /metrics)
   below      {databases or "nothing"}
 
 A token for Alice (or USER=bob):

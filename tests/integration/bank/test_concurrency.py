@@ -2,9 +2,11 @@ import asyncio
 import random
 from collections import Counter
 
+import pytest
+
 from subgraphs.bank.client import Receipt
 from tests.integration.bank.running import RunningBank, clearing, prove, rub
-from wallet.errors import InsufficientFunds
+from wallet.errors import InsufficientFunds, InternalError, Unavailable
 
 
 class TestConcurrentTransfers:
@@ -59,3 +61,44 @@ class TestConcurrentTransfers:
         deposited = await own_bank.sql.fetchval("SELECT coalesce(sum(amount), 0) FROM transfers WHERE kind = 'DEPOSIT'")
         assert await own_bank.balance(clearing()) == -deposited
         assert (await own_bank.written())["transfers"] > 50
+
+
+class TestConflicts:
+    @pytest.mark.parametrize("code", ["serialization_failure", "deadlock_detected"])
+    async def test_that_pass_are_not_seen(self, own_bank: RunningBank, code: str) -> None:
+        sender, recipient = await own_bank.open("alice"), await own_bank.open("bob")
+        await _conflict(own_bank, code, times=2)
+        receipt = await own_bank.user("alice")(own_bank.client.transfer(sender, recipient, rub("1"), "k"))
+        assert receipt.posting.version == 1
+        await prove(own_bank.sql)
+
+    async def test_that_never_end_leave_nothing_and_may_be_retried(self, own_bank: RunningBank) -> None:
+        sender, recipient = await own_bank.open("alice"), await own_bank.open("bob")
+        await _conflict(own_bank, "deadlock_detected", times=1_000_000)
+        alice = own_bank.user("alice")
+        with pytest.raises(Unavailable):
+            await alice(own_bank.client.transfer(sender, recipient, rub("1"), "k"))
+        assert set((await own_bank.written()).values()) == {0}
+        await own_bank.sql.execute("DROP TRIGGER conflict ON outbox")
+        assert (await alice(own_bank.client.transfer(sender, recipient, rub("1"), "k"))).posting.version == 1
+
+    async def test_with_what_nobody_should_have_written_are_an_error_of_ours(self, own_bank: RunningBank) -> None:
+        sender, recipient = await own_bank.open("alice"), await own_bank.open("bob")
+        await own_bank.sql.execute("INSERT INTO entries VALUES ($1, 1, uuidv7(), 1, 1)", sender)
+        with pytest.raises(InternalError):
+            await own_bank.user("alice")(own_bank.client.transfer(sender, recipient, rub("1"), "k"))
+        assert (await own_bank.written())["transfers"] == 0
+        assert await own_bank.balance(sender) == 1000
+
+
+async def _conflict(bank: RunningBank, code: str, times: int) -> None:
+    """The next so many transactions fail as if another one had been first. A sequence remembers through rollbacks."""
+    await bank.sql.execute(f"""
+        CREATE SEQUENCE conflicts;
+        CREATE FUNCTION conflict() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            IF nextval('conflicts') <= {times} THEN RAISE EXCEPTION 'again' USING ERRCODE = '{code}'; END IF;
+            RETURN NULL;
+        END $$;
+        CREATE TRIGGER conflict AFTER INSERT ON outbox FOR EACH STATEMENT EXECUTE FUNCTION conflict();
+    """)
