@@ -38,8 +38,8 @@ test: setup ## the tests, with coverage of each service's own code
 	@$(BIN)/coverage report
 
 check: setup ## lint, types, import contracts, generated code, contracts
-	@$(BIN)/ruff format --check .
-	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --no-cache --check .
+	@$(BIN)/ruff check --no-cache .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/openapi-spec-validator openapi/openapi.yaml

@@ -5,13 +5,13 @@ from contextlib import AsyncExitStack
 from functools import partial
 
 from pydantic import Field
-from subgraphs.analytics.client import AnalyticsClient
 
 from gateway.app import build_app
 from kit import logs, process
 from kit.admin import http_server
 from kit.principal import Verifier
 from kit.settings import Address, AuthSettings, LogSettings
+from subgraphs.analytics.client import AnalyticsClient
 from subgraphs.bank.client import BankClient
 
 

@@ -12,7 +12,6 @@ from starlette.responses import Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
-from subgraphs.analytics.client import AnalyticsClient
 
 from gateway import pages
 from gateway.errors import make_problem, problem
@@ -21,6 +20,7 @@ from gateway.middleware import BodyLimitMiddleware, CallMiddleware, problem_resp
 from gateway.rest import UnsupportedMediaTypeError, rest_routes
 from kit.admin import add_health
 from kit.principal import Verifier
+from subgraphs.analytics.client import AnalyticsClient
 from subgraphs.bank.client import BankClient
 from wallet.errors import FieldViolation, InternalError, InvalidInput, WalletError
 

@@ -5,11 +5,11 @@ from typing import Annotated, Final
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
-from subgraphs.analytics.client import AnalyticsClient
 
 from kit import call
 from openapi import models
 from subgraphs.analytics import client as analytics
+from subgraphs.analytics.client import AnalyticsClient
 from subgraphs.bank import client as bank
 from subgraphs.bank.client import BankClient
 from wallet import cursor, inputs

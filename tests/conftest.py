@@ -1,5 +1,12 @@
 """What every tier of tests shares: real servers on loopback, started once, and callers' tokens."""
 
+# ruff: noqa: E402
+import os
+
+# Before anything imports grpc: as root PostgreSQL is started by a real fork(), and gRPC's fork handlers crash the child
+# while calls are in flight.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+
 import asyncio
 import json
 import uuid

@@ -69,7 +69,8 @@ class Relay:
         if not rows:
             metrics.OUTBOX_BACKLOG.set(0)
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), _POLL_SECONDS)
+                async with asyncio.timeout(_POLL_SECONDS):
+                    await self._wake.wait()
             return
         confirmations = [await _send(producer, operation) for _, operation in rows]
         await asyncio.gather(*confirmations)
