@@ -1,6 +1,5 @@
 """What every tier of tests shares: real servers on loopback, started once, and callers' tokens."""
 
-# ruff: noqa: E402
 import os
 
 # Before anything imports grpc: as root PostgreSQL is started by a real fork(), and gRPC's fork handlers crash the child
