@@ -1,0 +1,35 @@
+"""The tour that `make demo` gives."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from stack import demo
+from stack.demo import StepError
+
+
+class TestDemo:
+    async def test_walks_through_all_of_it(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert await demo.demo() == 0
+        assert "All of it works" in capsys.readouterr().out
+
+    async def test_fails_when_a_step_does(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        class BrokenTour:
+            def __init__(self, system: object) -> None:
+                pass
+
+            async def walk(self) -> None:
+                raise StepError("expected balance to be '990.00', not '980.00'")
+
+        @asynccontextmanager
+        async def nothing(*args: Any, **kwargs: Any) -> AsyncIterator[None]:
+            yield
+
+        monkeypatch.setattr(demo, "running", nothing)
+        monkeypatch.setattr(demo, "Tour", BrokenTour)
+        assert await demo.demo() == 1
+        assert "'980.00'" in capsys.readouterr().out
