@@ -19,9 +19,12 @@ from wallet.errors import (
 DOMAIN = "wallet"
 """`ErrorInfo.domain` of every error that is ours."""
 
+RETRY_SECONDS = 1
+"""When to try again what was refused because there was too much of it."""
+
 
 def to_status(error: WalletError) -> status_pb2.Status:
-    """The error with its machine name, its data and, for bad input, the fields."""
+    """The error with its machine name, its data and, for bad input, the fields; for too much work, when to retry."""
     status = status_pb2.Status(code=error.code.value, message=error.message)
     info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata())
     status.details.add().Pack(info)
@@ -30,6 +33,10 @@ def to_status(error: WalletError) -> status_pb2.Status:
         for violation in error.violations:
             bad_request.field_violations.add(field=violation.field, description=violation.message)
         status.details.add().Pack(bad_request)
+    if isinstance(error, ResourceExhausted):
+        hint = error_details_pb2.RetryInfo()
+        hint.retry_delay.FromSeconds(RETRY_SECONDS)
+        status.details.add().Pack(hint)
     return status
 
 

@@ -128,6 +128,16 @@ class AccountClosed(WalletError):
 
 
 @dataclass
+class AccountNotEmpty(WalletError):
+    """Only an empty account can be closed. Move the money out first."""
+
+    reason = "ACCOUNT_NOT_EMPTY"
+    code = Code.FAILED_PRECONDITION
+    template = "the account {account_id} still holds money; move it out before closing"
+    account_id: str
+
+
+@dataclass
 class TransferNotFound(WalletError):
     """There is no such transfer, or the caller owns neither side: which of the two is not told."""
 

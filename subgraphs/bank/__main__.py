@@ -14,7 +14,9 @@ from kit.server import grpc_server
 from kit.settings import Address, AuthSettings, LogSettings
 from subgraphs.bank.ledger import Ledger
 from subgraphs.bank.outbox import Relay
-from subgraphs.bank.repository import Reader, open_pool
+from subgraphs.bank.repository.accounts import Accounts
+from subgraphs.bank.repository.database import open_pool
+from subgraphs.bank.repository.reader import Reader
 from subgraphs.bank.service import Bank
 from subgraphs.bank.servicer import SERVICE, BankServicer
 
@@ -45,7 +47,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         )
         reader = Reader(pool)
         relay = Relay(pool, producer)
-        servicer = BankServicer(Bank(Ledger(pool, on_commit=relay.wake), reader))
+        servicer = BankServicer(Bank(Ledger(pool, on_commit=relay.wake), reader, Accounts(pool)))
         relaying = process.forever(relay.run, name="relay", first_pause=0.1, longest_pause=2.0)
         await stack.enter_async_context(process.background(relaying, "relay"))
         admin = admin_app({"database": reader.ping})

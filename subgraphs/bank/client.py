@@ -15,11 +15,22 @@ from wallet.money import Money
 
 SERVICE: Final = bank_pb2.DESCRIPTOR.services_by_name["BankService"].full_name
 
-_READS: Final = ("GetBalance", "GetTransfer", "BatchGetAccounts", "ListAccountVersions", "ListEvents")
+_READS: Final = (
+    "GetBalance",
+    "GetTransfer",
+    "BatchGetAccounts",
+    "ListAccounts",
+    "ListAccountVersions",
+    "ListEvents",
+)
 _WHAT: Final = "the bank"
 _KINDS: Final[dict[int, Literal["TRANSFER", "DEPOSIT"]]] = {
     bank_pb2.TRANSFER_KIND_TRANSFER: "TRANSFER",
     bank_pb2.TRANSFER_KIND_DEPOSIT: "DEPOSIT",
+}
+_STATUSES: Final[dict[int, Literal["OPEN", "CLOSED"]]] = {
+    bank_pb2.ACCOUNT_STATUS_OPEN: "OPEN",
+    bank_pb2.ACCOUNT_STATUS_CLOSED: "CLOSED",
 }
 
 
@@ -33,6 +44,17 @@ class Account:
     version: int
     created_at: datetime
     updated_at: datetime
+    status: Literal["OPEN", "CLOSED"]
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A transfer that is asked for, once for its key."""
+
+    sender_id: UUID
+    recipient_id: UUID
+    amount: Money
+    idempotency_key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +116,8 @@ class BankClient:
     """Calls the bank in the name of the current call's caller (`kit.call.current`).
 
     Every method raises the `WalletError` that the bank refused it with, Unavailable when the bank does not answer and
-    DeadlineExceeded when it does not in time. After these two the outcome of `transfer` and `deposit` is unknown, and
-    calling again with the same key is safe; reads are always safe to call again.
+    DeadlineExceeded when it does not in time. After these two the outcome of a call with a key is unknown, and calling
+    again with the same key is safe; reads are always safe to call again.
     """
 
     def __init__(self, stub: "bank_pb2_grpc.BankServiceAsyncStub", *, timeout_seconds: float) -> None:
@@ -111,15 +133,18 @@ class BankClient:
 
     async def transfer(self, sender_id: UUID, recipient_id: UUID, amount: Money, idempotency_key: str) -> Receipt:
         """Moves money once per key; the receipt carries the sender's side."""
-        request = bank_pb2.TransferMoneyRequest(
-            sender_id=str(sender_id),
-            recipient_id=str(recipient_id),
-            amount=wire.money_to(amount),
-            idempotency_key=idempotency_key,
-        )
+        request = _request(Order(sender_id, recipient_id, amount, idempotency_key))
         response = await channel.unary(self._stub.TransferMoney, request, cap_seconds=self._cap, what=_WHAT)
-        balance = wire.money_from(response.sender_balance)
-        return Receipt(_transfer(response.transfer), Posting(sender_id, response.sender_version, balance))
+        return _receipt(response)
+
+    async def transfer_all(self, orders: Sequence[Order]) -> list[Receipt | WalletError]:
+        """Up to 8,000 transfers, each on its own: what came of each, in their order."""
+        request = bank_pb2.BatchTransferMoneyRequest(transfers=map(_request, orders))
+        response = await channel.unary(self._stub.BatchTransferMoney, request, cap_seconds=self._cap, what=_WHAT)
+        return [
+            _receipt(result.value) if result.HasField("value") else from_status(result.error)
+            for result in response.results
+        ]
 
     async def deposit(
         self,
@@ -167,6 +192,29 @@ class BankClient:
             raise found
         return found
 
+    async def open_account(self, currency: str, idempotency_key: str, owner_id: str = "") -> Account:
+        """A new and empty account, once per key; a service names its owner."""
+        request = bank_pb2.OpenAccountRequest(currency=currency, owner_id=owner_id, idempotency_key=idempotency_key)
+        response = await channel.unary(self._stub.OpenAccount, request, cap_seconds=self._cap, what=_WHAT)
+        return _account(response.account)
+
+    async def close_account(self, account_id: UUID) -> Account:
+        """The account, closed for good. Safe to call again."""
+        request = bank_pb2.CloseAccountRequest(account_id=str(account_id))
+        response = await channel.unary(self._stub.CloseAccount, request, cap_seconds=self._cap, what=_WHAT)
+        return _account(response.account)
+
+    async def owned(self, owner_id: str = "", page_size: int = 1_000) -> AsyncIterator[list[Account]]:
+        """The caller's accounts, page by page, closed ones too; a service names their owner."""
+        after = ""
+        while True:
+            request = bank_pb2.ListAccountsRequest(owner_id=owner_id, page_size=page_size, after_account_id=after)
+            page = await channel.unary(self._stub.ListAccounts, request, cap_seconds=self._cap, what=_WHAT)
+            yield [_account(account) for account in page.accounts]
+            after = page.next_after_account_id
+            if not after:
+                return
+
     async def account_versions(self, page_size: int = 1_000) -> AsyncIterator[list[AccountVersion]]:
         """Every account's version, page by page, for services."""
         after = ""
@@ -200,7 +248,23 @@ def _account(message: bank_pb2.Account) -> Account:
         message.version,
         wire.time_from(message.created_at),
         wire.time_from(message.updated_at),
+        _STATUSES[message.status],
     )
+
+
+def _request(order: Order) -> bank_pb2.TransferMoneyRequest:
+    return bank_pb2.TransferMoneyRequest(
+        sender_id=str(order.sender_id),
+        recipient_id=str(order.recipient_id),
+        amount=wire.money_to(order.amount),
+        idempotency_key=order.idempotency_key,
+    )
+
+
+def _receipt(message: bank_pb2.TransferMoneyResponse) -> Receipt:
+    balance = wire.money_from(message.sender_balance)
+    transfer = _transfer(message.transfer)
+    return Receipt(transfer, Posting(transfer.sender_id, message.sender_version, balance))
 
 
 def _transfer(message: bank_pb2.Transfer) -> Transfer:

@@ -65,6 +65,16 @@ class Key:
 
 
 @dataclass(frozen=True, slots=True)
+class Order:
+    """What a caller asks for: this much, from here to there, once for this key."""
+
+    sender_id: UUID
+    recipient_id: UUID
+    amount: Money
+    idempotency_key: str
+
+
+@dataclass(frozen=True, slots=True)
 class Command:
     """A wish to move money.
 
@@ -172,6 +182,18 @@ def clearing_account_id(currency: str) -> UUID:
     return uuid5(NAMESPACE_URL, f"wallet:clearing:{currency}")
 
 
+def opened_account_id(key: Key) -> UUID:
+    """The id of the account that a key opens: the same key can only ever open the same account."""
+    return uuid5(NAMESPACE_URL, f"wallet:account:{key.principal}:{key.key}")
+
+
+def check_key(key: str) -> list[FieldViolation]:
+    """What is wrong with an idempotency key."""
+    if 1 <= len(key) <= _MAX_KEY_LENGTH and key.isascii() and key.isprintable() and key == key.strip():
+        return []
+    return [FieldViolation("idempotencyKey", f"must be 1 to {_MAX_KEY_LENGTH} printable ASCII characters")]
+
+
 def check(command: Command) -> None:
     """Refuses what can never be done, whatever the accounts hold.
 
@@ -185,11 +207,7 @@ def check(command: Command) -> None:
         violations.append(FieldViolation("amount", f"must be at most {MAX_AMOUNT:f}"))
     if command.sender_id == command.recipient_id:
         violations.append(FieldViolation("recipientId", "must be another account than the sender's"))
-    key = command.key.key
-    if not (1 <= len(key) <= _MAX_KEY_LENGTH and key.isascii() and key.isprintable() and key == key.strip()):
-        violations.append(
-            FieldViolation("idempotencyKey", f"must be 1 to {_MAX_KEY_LENGTH} printable ASCII characters")
-        )
+    violations.extend(check_key(command.key.key))
     if len(command.descriptor) > _MAX_DESCRIPTOR_ENTRIES or any(
         len(text) > _MAX_DESCRIPTOR_LENGTH or "\0" in text for item in command.descriptor.items() for text in item
     ):

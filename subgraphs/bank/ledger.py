@@ -10,7 +10,7 @@ import asyncpg
 
 from subgraphs.bank import domain
 from subgraphs.bank.domain import Command, Operation, Outcome
-from subgraphs.bank.repository import Conflict, transaction
+from subgraphs.bank.repository.batch import Conflict, transaction
 from wallet.errors import Unavailable
 
 _ATTEMPTS: Final = 5
@@ -45,6 +45,10 @@ class Ledger:
             else:
                 return outcome
         raise Unavailable("the ledger")
+
+    async def submit_all(self, commands: Sequence[Command]) -> list[Outcome]:
+        """The outcome of each command, in order; what `submit` would raise for one stands in its place."""
+        return [await self.submit(command) for command in commands]
 
     async def _commit(self, commands: Sequence[Command]) -> Sequence[Outcome]:
         """One transaction for all of the commands."""

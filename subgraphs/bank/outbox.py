@@ -14,7 +14,7 @@ from asyncapi.models.topup_event import TopUpEvent
 from asyncapi.models.transfer_event import Posting, TransferEvent
 from subgraphs.bank import metrics
 from subgraphs.bank.domain import Entry, Kind, Operation
-from subgraphs.bank.repository import Outbox
+from subgraphs.bank.repository.outbox import Outbox
 
 log = structlog.get_logger(__name__)
 

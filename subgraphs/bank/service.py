@@ -8,33 +8,49 @@ from uuid_utils.compat import uuid7
 
 from kit.principal import Principal
 from subgraphs.bank import domain
-from subgraphs.bank.domain import Account, Command, Key, Kind, Operation, clearing_account_id
+from subgraphs.bank.domain import (
+    Account,
+    Command,
+    Key,
+    Kind,
+    Operation,
+    Order,
+    Outcome,
+    Status,
+    clearing_account_id,
+    opened_account_id,
+)
 from subgraphs.bank.ledger import Ledger, result
-from subgraphs.bank.repository import Reader
-from wallet.errors import AccountNotFound, PermissionDenied, TransferNotFound
-from wallet.money import Money
+from subgraphs.bank.repository.accounts import Accounts
+from subgraphs.bank.repository.reader import Reader
+from wallet.errors import (
+    AccountNotEmpty,
+    AccountNotFound,
+    FieldViolation,
+    IdempotencyConflict,
+    InvalidInput,
+    PermissionDenied,
+    TransferNotFound,
+)
+from wallet.money import EXPONENTS, Money
 
 _TRANSFER: Final = "transfer"
 _DEPOSIT: Final = "deposit"
+_OPEN: Final = "openAccount"
 _DEPOSITOR: Final = "card"
 """The scope of every deposit's key, whichever service completes it."""
+_MAX_OWNER_LENGTH: Final = 255
 
 
 class Bank:
     """What callers may do with the ledger. A customer acts on their own accounts only, a service on any."""
 
-    def __init__(self, ledger: Ledger, reader: Reader) -> None:
+    def __init__(self, ledger: Ledger, reader: Reader, accounts: Accounts) -> None:
         self._ledger = ledger
         self._reader = reader
+        self._accounts = accounts
 
-    async def transfer(
-        self,
-        caller: Principal,
-        sender_id: UUID,
-        recipient_id: UUID,
-        amount: Money,
-        idempotency_key: str,
-    ) -> Operation:
+    async def transfer(self, caller: Principal, order: Order) -> Operation:
         """Moves money once per caller and key; the same again on a replay.
 
         Raises:
@@ -42,17 +58,24 @@ class Bank:
                 nothing was moved.
             Unavailable: the outcome is unknown; a retry with the same key is safe.
         """
-        command = Command(
-            uuid7(),
-            Kind.TRANSFER,
-            sender_id,
-            recipient_id,
-            amount,
-            Key(caller.scope, _TRANSFER, idempotency_key),
-            owner_id=None if caller.is_service else caller.subject,
-            descriptor={},
-        )
-        return await self._submit(command)
+        return result(await self._ledger.submit(_command(caller, order)))
+
+    async def transfer_all(self, caller: Principal, orders: Sequence[Order | InvalidInput]) -> list[Outcome]:
+        """As `transfer`, for each of the orders on its own: its operation or what `transfer` would raise, in their
+        order. An order that could not even be read stands as its error, and is answered with it.
+
+        Raises:
+            ResourceExhausted: too much waits already; nothing was done.
+        """
+        outcomes: dict[int, Outcome] = {}
+        commands: dict[int, Command] = {}
+        for place, order in enumerate(orders):
+            try:
+                commands[place] = _command(caller, order)
+            except InvalidInput as refusal:
+                outcomes[place] = refusal
+        outcomes.update(zip(commands, await self._ledger.submit_all(list(commands.values())), strict=True))
+        return [outcomes[place] for place in range(len(orders))]
 
     async def deposit(
         self,
@@ -80,11 +103,52 @@ class Bank:
             owner_id=None,
             descriptor=descriptor,
         )
-        return await self._submit(command)
-
-    async def _submit(self, command: Command) -> Operation:
         domain.check(command)
         return result(await self._ledger.submit(command))
+
+    async def open_account(self, caller: Principal, owner_id: str, currency: str, idempotency_key: str) -> Account:
+        """An empty account, once per caller and key; the same again on a replay. A customer opens their own only.
+
+        Raises:
+            InvalidInput, PermissionDenied, IdempotencyConflict: nothing was opened.
+            Unavailable: the outcome is unknown; a retry with the same key is safe.
+        """
+        owner_id = _owner(caller, owner_id)
+        violations = domain.check_key(idempotency_key)
+        if currency not in EXPONENTS:
+            violations.append(FieldViolation("currency", "must be an ISO 4217 currency"))
+        if violations:
+            raise InvalidInput(tuple(violations))
+        id_ = opened_account_id(Key(caller.scope, _OPEN, idempotency_key))
+        account = await self._accounts.open(id_, owner_id, currency)
+        if (account.owner_id, account.balance.currency) != (owner_id, currency):
+            raise IdempotencyConflict(idempotency_key)
+        return account
+
+    async def close_account(self, caller: Principal, account_id: UUID) -> Account:
+        """The account, closed for good. Closing it again is no error.
+
+        Raises:
+            AccountNotFound: there is none, or it is another's, or the ledger's own.
+            AccountNotEmpty: nothing was changed.
+            Unavailable: the outcome is unknown; a retry is safe.
+        """
+        if (await self.account(caller, account_id)).min_balance is None:
+            raise AccountNotFound(str(account_id))
+        account = await self._accounts.close(account_id)
+        if account is None:
+            raise AccountNotFound(str(account_id))
+        if account.status is not Status.CLOSED:
+            raise AccountNotEmpty(str(account_id))
+        return account
+
+    async def owned(self, caller: Principal, owner_id: str, after: UUID | None, limit: int) -> list[Account]:
+        """The accounts of one owner after an id, in id order, closed ones too. A customer lists their own only.
+
+        Raises:
+            InvalidInput, PermissionDenied: as they say.
+        """
+        return await self._reader.owned(_owner(caller, owner_id), after, limit)
 
     async def account(self, caller: Principal, account_id: UUID) -> Account:
         """An account of the caller's now.
@@ -133,6 +197,44 @@ class Bank:
         """
         _require_service(caller)
         return await self._reader.operations(account_id, after_version, limit)
+
+
+def _command(caller: Principal, order: Order | InvalidInput) -> Command:
+    """The order as the ledger takes it.
+
+    Raises:
+        InvalidInput: it can never be done.
+    """
+    if isinstance(order, InvalidInput):
+        raise order
+    command = Command(
+        uuid7(),
+        Kind.TRANSFER,
+        order.sender_id,
+        order.recipient_id,
+        order.amount,
+        Key(caller.scope, _TRANSFER, order.idempotency_key),
+        owner_id=None if caller.is_service else caller.subject,
+        descriptor={},
+    )
+    domain.check(command)
+    return command
+
+
+def _owner(caller: Principal, named: str) -> str:
+    """Whose account it is about: the customer's own, or whoever a service names.
+
+    Raises:
+        InvalidInput: a service names nobody.
+        PermissionDenied: a customer names somebody else.
+    """
+    if caller.is_service:
+        if not named or len(named) > _MAX_OWNER_LENGTH or not named.isprintable():
+            raise InvalidInput.of("ownerId", f"must be 1 to {_MAX_OWNER_LENGTH} printable characters")
+        return named
+    if named not in {"", caller.subject}:
+        raise PermissionDenied
+    return caller.subject
 
 
 def _may_see(caller: Principal, account: Account) -> bool:

@@ -9,20 +9,25 @@ from google.type.money_pb2 import Money as MoneyMessage
 
 from kit import call, status, wire
 from protos.bank.v1 import bank_pb2, bank_pb2_grpc
-from subgraphs.bank.domain import Account, Entry, Kind, Operation
+from subgraphs.bank.domain import Account, Entry, Kind, Operation, Order, Outcome, Status
 from subgraphs.bank.service import Bank
 from wallet import inputs
 from wallet.errors import AccountNotFound, InvalidInput
-from wallet.money import Money, MoneyError
+from wallet.money import DEFAULT_CURRENCY, Money, MoneyError
 
 SERVICE: Final = bank_pb2.DESCRIPTOR.services_by_name["BankService"].full_name
 
 _PAGE_SIZE: Final = 1_000
 _MAX_PAGE_SIZE: Final = 10_000
 _MAX_KEYS: Final = 1_000
+_MAX_ITEMS: Final = 8_000
 _KINDS: Final = {
     Kind.TRANSFER: bank_pb2.TRANSFER_KIND_TRANSFER,
     Kind.DEPOSIT: bank_pb2.TRANSFER_KIND_DEPOSIT,
+}
+_STATUSES: Final = {
+    Status.OPEN: bank_pb2.ACCOUNT_STATUS_OPEN,
+    Status.CLOSED: bank_pb2.ACCOUNT_STATUS_CLOSED,
 }
 
 
@@ -41,18 +46,17 @@ class BankServicer(bank_pb2_grpc.BankServiceServicer):
         request: bank_pb2.TransferMoneyRequest,
         context: Any,  # noqa: ARG002
     ) -> bank_pb2.TransferMoneyResponse:
-        operation = await self._bank.transfer(
-            call.principal(),
-            _id("senderId", request.sender_id),
-            _id("recipientId", request.recipient_id),
-            _amount(request.amount),
-            request.idempotency_key,
-        )
-        return bank_pb2.TransferMoneyResponse(
-            transfer=_transfer(operation),
-            sender_version=operation.sender.version,
-            sender_balance=wire.money_to(operation.sender.balance_after),
-        )
+        return _made(await self._bank.transfer(call.principal(), _order(request)))
+
+    async def BatchTransferMoney(
+        self,
+        request: bank_pb2.BatchTransferMoneyRequest,
+        context: Any,  # noqa: ARG002
+    ) -> bank_pb2.BatchTransferMoneyResponse:
+        if len(request.transfers) > _MAX_ITEMS:
+            raise InvalidInput.of("transfers", f"must be at most {_MAX_ITEMS}")
+        outcomes = await self._bank.transfer_all(call.principal(), [_try_order(item) for item in request.transfers])
+        return bank_pb2.BatchTransferMoneyResponse(results=[_result(outcome) for outcome in outcomes])
 
     async def DepositMoney(
         self,
@@ -107,6 +111,40 @@ class BankServicer(bank_pb2_grpc.BankServiceServicer):
                 )
                 for key, id_ in keys.items()
             ],
+        )
+
+    async def OpenAccount(
+        self,
+        request: bank_pb2.OpenAccountRequest,
+        context: Any,  # noqa: ARG002
+    ) -> bank_pb2.OpenAccountResponse:
+        account = await self._bank.open_account(
+            call.principal(),
+            request.owner_id,
+            request.currency or DEFAULT_CURRENCY,
+            request.idempotency_key,
+        )
+        return bank_pb2.OpenAccountResponse(account=_account(account))
+
+    async def CloseAccount(
+        self,
+        request: bank_pb2.CloseAccountRequest,
+        context: Any,  # noqa: ARG002
+    ) -> bank_pb2.CloseAccountResponse:
+        account = await self._bank.close_account(call.principal(), _id("accountId", request.account_id))
+        return bank_pb2.CloseAccountResponse(account=_account(account))
+
+    async def ListAccounts(
+        self,
+        request: bank_pb2.ListAccountsRequest,
+        context: Any,  # noqa: ARG002
+    ) -> bank_pb2.ListAccountsResponse:
+        limit = _page_size(request.page_size)
+        after = _id("afterAccountId", request.after_account_id) if request.after_account_id else None
+        accounts = await self._bank.owned(call.principal(), request.owner_id, after, limit)
+        return bank_pb2.ListAccountsResponse(
+            accounts=[_account(account) for account in accounts],
+            next_after_account_id=str(accounts[-1].id) if len(accounts) == limit else "",
         )
 
     async def ListAccountVersions(
@@ -177,7 +215,38 @@ def _account(account: Account) -> bank_pb2.Account:
         version=account.version,
         created_at=wire.time_to(account.created_at),
         updated_at=wire.time_to(account.updated_at),
+        status=_STATUSES[account.status],
     )
+
+
+def _order(request: bank_pb2.TransferMoneyRequest) -> Order:
+    return Order(
+        _id("senderId", request.sender_id),
+        _id("recipientId", request.recipient_id),
+        _amount(request.amount),
+        request.idempotency_key,
+    )
+
+
+def _try_order(request: bank_pb2.TransferMoneyRequest) -> Order | InvalidInput:
+    try:
+        return _order(request)
+    except InvalidInput as refusal:
+        return refusal
+
+
+def _made(operation: Operation) -> bank_pb2.TransferMoneyResponse:
+    return bank_pb2.TransferMoneyResponse(
+        transfer=_transfer(operation),
+        sender_version=operation.sender.version,
+        sender_balance=wire.money_to(operation.sender.balance_after),
+    )
+
+
+def _result(outcome: Outcome) -> bank_pb2.BatchTransferMoneyResponse.Result:
+    if isinstance(outcome, Operation):
+        return bank_pb2.BatchTransferMoneyResponse.Result(value=_made(outcome))
+    return bank_pb2.BatchTransferMoneyResponse.Result(error=status.to_status(outcome))
 
 
 def _transfer(operation: Operation) -> bank_pb2.Transfer:

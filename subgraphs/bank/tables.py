@@ -52,6 +52,7 @@ accounts: Final = Table(
     Column("updated_at", _time, nullable=False, server_default=_now),
     CheckConstraint("balance >= min_balance", name="accounts_min_balance"),
     CheckConstraint("status IN ('OPEN', 'CLOSED')", name="accounts_status"),
+    CheckConstraint("status = 'OPEN' OR balance = 0", name="accounts_closed_empty"),
     CheckConstraint("currency ~ '^[A-Z]{3}$'", name="accounts_currency"),
     Index("accounts_owner", "owner_id"),
     # Room on each page for the next version of a row, and no index on a column that changes: updates stay heap-only.

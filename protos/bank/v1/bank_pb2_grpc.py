@@ -34,7 +34,8 @@ class BankServiceStub:
     Business errors are statuses with google.rpc details: ErrorInfo.reason is the machine name
     (INSUFFICIENT_FUNDS, ACCOUNT_NOT_FOUND, TRANSFER_NOT_FOUND, IDEMPOTENCY_CONFLICT, INVALID_INPUT, …), ErrorInfo.metadata its
     data, BadRequest.field_violations what is wrong with the input.
-    UNAVAILABLE and DEADLINE_EXCEEDED on TransferMoney and DepositMoney mean: outcome unknown, retry with the same key.
+    UNAVAILABLE and DEADLINE_EXCEEDED on a call with an idempotency key mean: outcome unknown, retry with the same key.
+    RESOURCE_EXHAUSTED means: nothing was done, and google.rpc.RetryInfo says when to try again.
     """
 
     def __init__(self, channel):
@@ -47,6 +48,11 @@ class BankServiceStub:
                 '/wallet.bank.v1.BankService/TransferMoney',
                 request_serializer=protos_dot_bank_dot_v1_dot_bank__pb2.TransferMoneyRequest.SerializeToString,
                 response_deserializer=protos_dot_bank_dot_v1_dot_bank__pb2.TransferMoneyResponse.FromString,
+                _registered_method=True)
+        self.BatchTransferMoney = channel.unary_unary(
+                '/wallet.bank.v1.BankService/BatchTransferMoney',
+                request_serializer=protos_dot_bank_dot_v1_dot_bank__pb2.BatchTransferMoneyRequest.SerializeToString,
+                response_deserializer=protos_dot_bank_dot_v1_dot_bank__pb2.BatchTransferMoneyResponse.FromString,
                 _registered_method=True)
         self.DepositMoney = channel.unary_unary(
                 '/wallet.bank.v1.BankService/DepositMoney',
@@ -67,6 +73,21 @@ class BankServiceStub:
                 '/wallet.bank.v1.BankService/BatchGetAccounts',
                 request_serializer=protos_dot_bank_dot_v1_dot_bank__pb2.BatchGetAccountsRequest.SerializeToString,
                 response_deserializer=protos_dot_bank_dot_v1_dot_bank__pb2.BatchGetAccountsResponse.FromString,
+                _registered_method=True)
+        self.OpenAccount = channel.unary_unary(
+                '/wallet.bank.v1.BankService/OpenAccount',
+                request_serializer=protos_dot_bank_dot_v1_dot_bank__pb2.OpenAccountRequest.SerializeToString,
+                response_deserializer=protos_dot_bank_dot_v1_dot_bank__pb2.OpenAccountResponse.FromString,
+                _registered_method=True)
+        self.CloseAccount = channel.unary_unary(
+                '/wallet.bank.v1.BankService/CloseAccount',
+                request_serializer=protos_dot_bank_dot_v1_dot_bank__pb2.CloseAccountRequest.SerializeToString,
+                response_deserializer=protos_dot_bank_dot_v1_dot_bank__pb2.CloseAccountResponse.FromString,
+                _registered_method=True)
+        self.ListAccounts = channel.unary_unary(
+                '/wallet.bank.v1.BankService/ListAccounts',
+                request_serializer=protos_dot_bank_dot_v1_dot_bank__pb2.ListAccountsRequest.SerializeToString,
+                response_deserializer=protos_dot_bank_dot_v1_dot_bank__pb2.ListAccountsResponse.FromString,
                 _registered_method=True)
         self.ListAccountVersions = channel.unary_unary(
                 '/wallet.bank.v1.BankService/ListAccountVersions',
@@ -89,13 +110,23 @@ class BankServiceServicer:
     Business errors are statuses with google.rpc details: ErrorInfo.reason is the machine name
     (INSUFFICIENT_FUNDS, ACCOUNT_NOT_FOUND, TRANSFER_NOT_FOUND, IDEMPOTENCY_CONFLICT, INVALID_INPUT, …), ErrorInfo.metadata its
     data, BadRequest.field_violations what is wrong with the input.
-    UNAVAILABLE and DEADLINE_EXCEEDED on TransferMoney and DepositMoney mean: outcome unknown, retry with the same key.
+    UNAVAILABLE and DEADLINE_EXCEEDED on a call with an idempotency key mean: outcome unknown, retry with the same key.
+    RESOURCE_EXHAUSTED means: nothing was done, and google.rpc.RetryInfo says when to try again.
     """
 
     def TransferMoney(self, request, context):
         """Moves money between two accounts of one currency, atomically and once per idempotency key.
         The same key with the same request answers the first outcome again, refusals included; with another request it
         is refused with IDEMPOTENCY_CONFLICT. Keys are scoped by caller and kept for ever.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchTransferMoney(self, request, context):
+        """Up to 8,000 transfers, each as TransferMoney would make it, and each on its own: they are not one transaction, and
+        one that is refused does not touch the others. The results stand in the order of the items. Every item has a key of
+        its own, so the same call again is safe and answers what the first one did.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -130,6 +161,28 @@ class BankServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def OpenAccount(self, request, context):
+        """Opens an empty account, once per idempotency key. A customer opens it for themselves, a service for the owner it names.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CloseAccount(self, request, context):
+        """Closes an account for good; it must be empty, or the call is refused with ACCOUNT_NOT_EMPTY. A closed account
+        neither pays nor is paid. Closing it again is no error.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAccounts(self, request, context):
+        """The accounts of one owner, closed ones too, by pages in id order. A customer lists their own.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListAccountVersions(self, request, context):
         """Every account's current version, by pages in id order. Services only. With ListEvents, it is all that a reader
         needs to find and to fill what it lacks.
@@ -153,6 +206,11 @@ def add_BankServiceServicer_to_server(servicer, server):
                     request_deserializer=protos_dot_bank_dot_v1_dot_bank__pb2.TransferMoneyRequest.FromString,
                     response_serializer=protos_dot_bank_dot_v1_dot_bank__pb2.TransferMoneyResponse.SerializeToString,
             ),
+            'BatchTransferMoney': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchTransferMoney,
+                    request_deserializer=protos_dot_bank_dot_v1_dot_bank__pb2.BatchTransferMoneyRequest.FromString,
+                    response_serializer=protos_dot_bank_dot_v1_dot_bank__pb2.BatchTransferMoneyResponse.SerializeToString,
+            ),
             'DepositMoney': grpc.unary_unary_rpc_method_handler(
                     servicer.DepositMoney,
                     request_deserializer=protos_dot_bank_dot_v1_dot_bank__pb2.DepositMoneyRequest.FromString,
@@ -172,6 +230,21 @@ def add_BankServiceServicer_to_server(servicer, server):
                     servicer.BatchGetAccounts,
                     request_deserializer=protos_dot_bank_dot_v1_dot_bank__pb2.BatchGetAccountsRequest.FromString,
                     response_serializer=protos_dot_bank_dot_v1_dot_bank__pb2.BatchGetAccountsResponse.SerializeToString,
+            ),
+            'OpenAccount': grpc.unary_unary_rpc_method_handler(
+                    servicer.OpenAccount,
+                    request_deserializer=protos_dot_bank_dot_v1_dot_bank__pb2.OpenAccountRequest.FromString,
+                    response_serializer=protos_dot_bank_dot_v1_dot_bank__pb2.OpenAccountResponse.SerializeToString,
+            ),
+            'CloseAccount': grpc.unary_unary_rpc_method_handler(
+                    servicer.CloseAccount,
+                    request_deserializer=protos_dot_bank_dot_v1_dot_bank__pb2.CloseAccountRequest.FromString,
+                    response_serializer=protos_dot_bank_dot_v1_dot_bank__pb2.CloseAccountResponse.SerializeToString,
+            ),
+            'ListAccounts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAccounts,
+                    request_deserializer=protos_dot_bank_dot_v1_dot_bank__pb2.ListAccountsRequest.FromString,
+                    response_serializer=protos_dot_bank_dot_v1_dot_bank__pb2.ListAccountsResponse.SerializeToString,
             ),
             'ListAccountVersions': grpc.unary_unary_rpc_method_handler(
                     servicer.ListAccountVersions,
@@ -200,7 +273,8 @@ class BankService:
     Business errors are statuses with google.rpc details: ErrorInfo.reason is the machine name
     (INSUFFICIENT_FUNDS, ACCOUNT_NOT_FOUND, TRANSFER_NOT_FOUND, IDEMPOTENCY_CONFLICT, INVALID_INPUT, …), ErrorInfo.metadata its
     data, BadRequest.field_violations what is wrong with the input.
-    UNAVAILABLE and DEADLINE_EXCEEDED on TransferMoney and DepositMoney mean: outcome unknown, retry with the same key.
+    UNAVAILABLE and DEADLINE_EXCEEDED on a call with an idempotency key mean: outcome unknown, retry with the same key.
+    RESOURCE_EXHAUSTED means: nothing was done, and google.rpc.RetryInfo says when to try again.
     """
 
     @staticmethod
@@ -220,6 +294,33 @@ class BankService:
             '/wallet.bank.v1.BankService/TransferMoney',
             protos_dot_bank_dot_v1_dot_bank__pb2.TransferMoneyRequest.SerializeToString,
             protos_dot_bank_dot_v1_dot_bank__pb2.TransferMoneyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchTransferMoney(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/wallet.bank.v1.BankService/BatchTransferMoney',
+            protos_dot_bank_dot_v1_dot_bank__pb2.BatchTransferMoneyRequest.SerializeToString,
+            protos_dot_bank_dot_v1_dot_bank__pb2.BatchTransferMoneyResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -328,6 +429,87 @@ class BankService:
             '/wallet.bank.v1.BankService/BatchGetAccounts',
             protos_dot_bank_dot_v1_dot_bank__pb2.BatchGetAccountsRequest.SerializeToString,
             protos_dot_bank_dot_v1_dot_bank__pb2.BatchGetAccountsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def OpenAccount(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/wallet.bank.v1.BankService/OpenAccount',
+            protos_dot_bank_dot_v1_dot_bank__pb2.OpenAccountRequest.SerializeToString,
+            protos_dot_bank_dot_v1_dot_bank__pb2.OpenAccountResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CloseAccount(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/wallet.bank.v1.BankService/CloseAccount',
+            protos_dot_bank_dot_v1_dot_bank__pb2.CloseAccountRequest.SerializeToString,
+            protos_dot_bank_dot_v1_dot_bank__pb2.CloseAccountResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAccounts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/wallet.bank.v1.BankService/ListAccounts',
+            protos_dot_bank_dot_v1_dot_bank__pb2.ListAccountsRequest.SerializeToString,
+            protos_dot_bank_dot_v1_dot_bank__pb2.ListAccountsResponse.FromString,
             options,
             channel_credentials,
             insecure,

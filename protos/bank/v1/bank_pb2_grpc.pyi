@@ -35,7 +35,8 @@ class BankServiceStub:
     Business errors are statuses with google.rpc details: ErrorInfo.reason is the machine name
     (INSUFFICIENT_FUNDS, ACCOUNT_NOT_FOUND, TRANSFER_NOT_FOUND, IDEMPOTENCY_CONFLICT, INVALID_INPUT, …), ErrorInfo.metadata its
     data, BadRequest.field_violations what is wrong with the input.
-    UNAVAILABLE and DEADLINE_EXCEEDED on TransferMoney and DepositMoney mean: outcome unknown, retry with the same key.
+    UNAVAILABLE and DEADLINE_EXCEEDED on a call with an idempotency key mean: outcome unknown, retry with the same key.
+    RESOURCE_EXHAUSTED means: nothing was done, and google.rpc.RetryInfo says when to try again.
     """
 
     @_typing.overload
@@ -47,6 +48,11 @@ class BankServiceStub:
     The same key with the same request answers the first outcome again, refusals included; with another request it
     is refused with IDEMPOTENCY_CONFLICT. Keys are scoped by caller and kept for ever.
     """
+    BatchTransferMoney: _grpc.UnaryUnaryMultiCallable[_bank_pb2.BatchTransferMoneyRequest, _bank_pb2.BatchTransferMoneyResponse]
+    """Up to 8,000 transfers, each as TransferMoney would make it, and each on its own: they are not one transaction, and
+    one that is refused does not touch the others. The results stand in the order of the items. Every item has a key of
+    its own, so the same call again is safe and answers what the first one did.
+    """
     DepositMoney: _grpc.UnaryUnaryMultiCallable[_bank_pb2.DepositMoneyRequest, _bank_pb2.DepositMoneyResponse]
     """Credits an account against the clearing account of its currency. Services only. Its idempotency keys are scoped
     by the operation alone, so that whoever completes a deposit completes the same one.
@@ -57,6 +63,14 @@ class BankServiceStub:
     """One transfer, for the owner of either side."""
     BatchGetAccounts: _grpc.UnaryUnaryMultiCallable[_bank_pb2.BatchGetAccountsRequest, _bank_pb2.BatchGetAccountsResponse]
     """Accounts by id, at most 1,000. One result a requested key, matched by key, never by position."""
+    OpenAccount: _grpc.UnaryUnaryMultiCallable[_bank_pb2.OpenAccountRequest, _bank_pb2.OpenAccountResponse]
+    """Opens an empty account, once per idempotency key. A customer opens it for themselves, a service for the owner it names."""
+    CloseAccount: _grpc.UnaryUnaryMultiCallable[_bank_pb2.CloseAccountRequest, _bank_pb2.CloseAccountResponse]
+    """Closes an account for good; it must be empty, or the call is refused with ACCOUNT_NOT_EMPTY. A closed account
+    neither pays nor is paid. Closing it again is no error.
+    """
+    ListAccounts: _grpc.UnaryUnaryMultiCallable[_bank_pb2.ListAccountsRequest, _bank_pb2.ListAccountsResponse]
+    """The accounts of one owner, closed ones too, by pages in id order. A customer lists their own."""
     ListAccountVersions: _grpc.UnaryUnaryMultiCallable[_bank_pb2.ListAccountVersionsRequest, _bank_pb2.ListAccountVersionsResponse]
     """Every account's current version, by pages in id order. Services only. With ListEvents, it is all that a reader
     needs to find and to fill what it lacks.
@@ -74,7 +88,8 @@ class BankServiceAsyncStub(BankServiceStub):
     Business errors are statuses with google.rpc details: ErrorInfo.reason is the machine name
     (INSUFFICIENT_FUNDS, ACCOUNT_NOT_FOUND, TRANSFER_NOT_FOUND, IDEMPOTENCY_CONFLICT, INVALID_INPUT, …), ErrorInfo.metadata its
     data, BadRequest.field_violations what is wrong with the input.
-    UNAVAILABLE and DEADLINE_EXCEEDED on TransferMoney and DepositMoney mean: outcome unknown, retry with the same key.
+    UNAVAILABLE and DEADLINE_EXCEEDED on a call with an idempotency key mean: outcome unknown, retry with the same key.
+    RESOURCE_EXHAUSTED means: nothing was done, and google.rpc.RetryInfo says when to try again.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -82,6 +97,11 @@ class BankServiceAsyncStub(BankServiceStub):
     """Moves money between two accounts of one currency, atomically and once per idempotency key.
     The same key with the same request answers the first outcome again, refusals included; with another request it
     is refused with IDEMPOTENCY_CONFLICT. Keys are scoped by caller and kept for ever.
+    """
+    BatchTransferMoney: _aio.UnaryUnaryMultiCallable[_bank_pb2.BatchTransferMoneyRequest, _bank_pb2.BatchTransferMoneyResponse]  # type: ignore[assignment]
+    """Up to 8,000 transfers, each as TransferMoney would make it, and each on its own: they are not one transaction, and
+    one that is refused does not touch the others. The results stand in the order of the items. Every item has a key of
+    its own, so the same call again is safe and answers what the first one did.
     """
     DepositMoney: _aio.UnaryUnaryMultiCallable[_bank_pb2.DepositMoneyRequest, _bank_pb2.DepositMoneyResponse]  # type: ignore[assignment]
     """Credits an account against the clearing account of its currency. Services only. Its idempotency keys are scoped
@@ -93,6 +113,14 @@ class BankServiceAsyncStub(BankServiceStub):
     """One transfer, for the owner of either side."""
     BatchGetAccounts: _aio.UnaryUnaryMultiCallable[_bank_pb2.BatchGetAccountsRequest, _bank_pb2.BatchGetAccountsResponse]  # type: ignore[assignment]
     """Accounts by id, at most 1,000. One result a requested key, matched by key, never by position."""
+    OpenAccount: _aio.UnaryUnaryMultiCallable[_bank_pb2.OpenAccountRequest, _bank_pb2.OpenAccountResponse]  # type: ignore[assignment]
+    """Opens an empty account, once per idempotency key. A customer opens it for themselves, a service for the owner it names."""
+    CloseAccount: _aio.UnaryUnaryMultiCallable[_bank_pb2.CloseAccountRequest, _bank_pb2.CloseAccountResponse]  # type: ignore[assignment]
+    """Closes an account for good; it must be empty, or the call is refused with ACCOUNT_NOT_EMPTY. A closed account
+    neither pays nor is paid. Closing it again is no error.
+    """
+    ListAccounts: _aio.UnaryUnaryMultiCallable[_bank_pb2.ListAccountsRequest, _bank_pb2.ListAccountsResponse]  # type: ignore[assignment]
+    """The accounts of one owner, closed ones too, by pages in id order. A customer lists their own."""
     ListAccountVersions: _aio.UnaryUnaryMultiCallable[_bank_pb2.ListAccountVersionsRequest, _bank_pb2.ListAccountVersionsResponse]  # type: ignore[assignment]
     """Every account's current version, by pages in id order. Services only. With ListEvents, it is all that a reader
     needs to find and to fill what it lacks.
@@ -109,7 +137,8 @@ class BankServiceServicer(metaclass=_abc_1.ABCMeta):
     Business errors are statuses with google.rpc details: ErrorInfo.reason is the machine name
     (INSUFFICIENT_FUNDS, ACCOUNT_NOT_FOUND, TRANSFER_NOT_FOUND, IDEMPOTENCY_CONFLICT, INVALID_INPUT, …), ErrorInfo.metadata its
     data, BadRequest.field_violations what is wrong with the input.
-    UNAVAILABLE and DEADLINE_EXCEEDED on TransferMoney and DepositMoney mean: outcome unknown, retry with the same key.
+    UNAVAILABLE and DEADLINE_EXCEEDED on a call with an idempotency key mean: outcome unknown, retry with the same key.
+    RESOURCE_EXHAUSTED means: nothing was done, and google.rpc.RetryInfo says when to try again.
     """
 
     @_abc_1.abstractmethod
@@ -121,6 +150,17 @@ class BankServiceServicer(metaclass=_abc_1.ABCMeta):
         """Moves money between two accounts of one currency, atomically and once per idempotency key.
         The same key with the same request answers the first outcome again, refusals included; with another request it
         is refused with IDEMPOTENCY_CONFLICT. Keys are scoped by caller and kept for ever.
+        """
+
+    @_abc_1.abstractmethod
+    def BatchTransferMoney(
+        self,
+        request: _bank_pb2.BatchTransferMoneyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_bank_pb2.BatchTransferMoneyResponse, _abc.Awaitable[_bank_pb2.BatchTransferMoneyResponse]]:
+        """Up to 8,000 transfers, each as TransferMoney would make it, and each on its own: they are not one transaction, and
+        one that is refused does not touch the others. The results stand in the order of the items. Every item has a key of
+        its own, so the same call again is safe and answers what the first one did.
         """
 
     @_abc_1.abstractmethod
@@ -156,6 +196,32 @@ class BankServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_bank_pb2.BatchGetAccountsResponse, _abc.Awaitable[_bank_pb2.BatchGetAccountsResponse]]:
         """Accounts by id, at most 1,000. One result a requested key, matched by key, never by position."""
+
+    @_abc_1.abstractmethod
+    def OpenAccount(
+        self,
+        request: _bank_pb2.OpenAccountRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_bank_pb2.OpenAccountResponse, _abc.Awaitable[_bank_pb2.OpenAccountResponse]]:
+        """Opens an empty account, once per idempotency key. A customer opens it for themselves, a service for the owner it names."""
+
+    @_abc_1.abstractmethod
+    def CloseAccount(
+        self,
+        request: _bank_pb2.CloseAccountRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_bank_pb2.CloseAccountResponse, _abc.Awaitable[_bank_pb2.CloseAccountResponse]]:
+        """Closes an account for good; it must be empty, or the call is refused with ACCOUNT_NOT_EMPTY. A closed account
+        neither pays nor is paid. Closing it again is no error.
+        """
+
+    @_abc_1.abstractmethod
+    def ListAccounts(
+        self,
+        request: _bank_pb2.ListAccountsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_bank_pb2.ListAccountsResponse, _abc.Awaitable[_bank_pb2.ListAccountsResponse]]:
+        """The accounts of one owner, closed ones too, by pages in id order. A customer lists their own."""
 
     @_abc_1.abstractmethod
     def ListAccountVersions(

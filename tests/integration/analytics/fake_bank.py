@@ -24,7 +24,7 @@ __all__ = ["CLEARING", "SERVICE", "START", "FakeBank"]
 
 
 class FakeBank(bank_pb2_grpc.BankServiceServicer):
-    """The half of the bank that analytics calls. `asked` counts the calls by method."""
+    """The half of the bank that analytics calls; the rest answers UNIMPLEMENTED. `asked` counts the calls by method."""
 
     def __init__(self) -> None:
         self.is_down = False
@@ -81,6 +81,7 @@ class FakeBank(bank_pb2_grpc.BankServiceServicer):
             owner_id=self._owners[account_id],
             balance=wire.money_to(self._balance(account_id)),
             version=len(self._events[account_id]),
+            status=bank_pb2.ACCOUNT_STATUS_OPEN,
         )
 
     async def GetBalance(self, request: bank_pb2.GetBalanceRequest, context: Any) -> bank_pb2.GetBalanceResponse:  # noqa: N802
@@ -117,15 +118,6 @@ class FakeBank(bank_pb2_grpc.BankServiceServicer):
         self._enter("ListEvents", for_services=True)
         events = self._events[UUID(request.account_id)][request.after_version :][: request.page_size]
         return bank_pb2.ListEventsResponse(events=map(_message, events))
-
-    async def TransferMoney(self, request: Any, context: Any) -> Any:  # noqa: N802
-        raise NotImplementedError
-
-    async def DepositMoney(self, request: Any, context: Any) -> Any:  # noqa: N802
-        raise NotImplementedError
-
-    async def GetTransfer(self, request: Any, context: Any) -> Any:  # noqa: N802
-        raise NotImplementedError
 
 
 def _message(event: Event) -> bank_pb2.Event:

@@ -17,7 +17,7 @@ from kit.migrations import upgrade
 from stack.cluster import remove_cluster
 from stack.ports import free_ports
 from stack.postgres import Postgres
-from subgraphs.bank import repository
+from subgraphs.bank.repository import database
 from tests.conftest import Keys
 from tests.integration.bank.running import RunningBank, prove, rub, running, until_ready
 from tests.waiting import until
@@ -109,8 +109,8 @@ class TestStopped:
     async def test_frozen_it_is_given_up_on_in_time(
         self, mortal: Postgres, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(repository, "_STATEMENT_SECONDS", 0.5)
-        monkeypatch.setattr(repository, "_CONNECT_SECONDS", 0.5)
+        monkeypatch.setattr(database, "_STATEMENT_SECONDS", 0.5)
+        monkeypatch.setattr(database, "_CONNECT_SECONDS", 0.5)
         async with running(keys, tmp_path, mortal.dsn("bank")) as bank:
             alice, sender, recipient = bank.user("alice"), await bank.open("alice"), await bank.open("bob")
             await alice(bank.client.balance(sender))

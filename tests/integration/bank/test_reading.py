@@ -21,7 +21,7 @@ class TestAccounts:
         id_ = await bank.open("alice", "12.34")
         row = await bank.row(id_)
         account = await alice(bank.client.account(id_))
-        assert account == Account(id_, "alice", rub("12.34"), 0, row["created_at"], row["updated_at"])
+        assert account == Account(id_, "alice", rub("12.34"), 0, row["created_at"], row["updated_at"], "OPEN")
 
     async def test_several_are_answered_each_by_its_own_id(self, bank: RunningBank, alice: Caller) -> None:
         mine, also_mine, bobs, nobodys = [await bank.open(owner) for owner in ("alice", "alice", "bob", None)]

@@ -12,8 +12,9 @@ from prometheus_client import REGISTRY
 
 from stack.parts import Kafka
 from stack.ports import free_ports
-from subgraphs.bank import repository
-from subgraphs.bank.repository import Outbox, open_pool
+from subgraphs.bank.repository import outbox
+from subgraphs.bank.repository.database import open_pool
+from subgraphs.bank.repository.outbox import Outbox
 from tests.conftest import Keys
 from tests.integration.bank.running import RunningBank, rub, running
 from tests.integration.bank.topic import Message, reading
@@ -267,7 +268,7 @@ class TestReplicas:
     async def test_a_frozen_leader_is_let_go_by_the_server(
         self, ledger_url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(repository, "_LEADER_SILENCE", "300ms")
+        monkeypatch.setattr(outbox, "_LEADER_SILENCE", "300ms")
         async with open_pool(ledger_url, max_size=2) as pool:
 
             async def freeze() -> None:

@@ -1,0 +1,4 @@
+"""All SQL of the ledger.
+
+Statements go to PostgreSQL through asyncpg as they stand here.
+"""

@@ -1,0 +1,142 @@
+"""The transaction that moves money: the same few statements whatever the size of the batch."""
+
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final
+from uuid import UUID
+
+import asyncpg
+
+from subgraphs.bank.domain import Account, Decision, Key, Operation, Remembered
+from subgraphs.bank.repository.database import Connection, connection
+from subgraphs.bank.repository.rows import ACCOUNT, OPERATIONS_BY_ID, account_of, operation_of
+from wallet.errors import BY_REASON, WalletError
+
+_LOCK: Final = f"{ACCOUNT} WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE"
+
+_RECALL: Final = """
+    SELECT principal, operation, key, fingerprint, transfer_id, refusal FROM idempotency_keys
+    WHERE (principal, operation, key) IN (SELECT * FROM unnest($1::text[], $2::text[], $3::text[]))
+"""
+
+_WRITE: Final = """
+    WITH changed AS (
+        UPDATE accounts SET balance = new.balance, version = new.version, updated_at = new.updated_at
+        FROM unnest($1::uuid[], $2::numeric[], $3::bigint[], $4::timestamptz[])
+            AS new (id, balance, version, updated_at)
+        WHERE accounts.id = new.id
+    ), made AS (
+        INSERT INTO transfers (id, kind, sender_id, recipient_id, amount, currency, created_at, idempotency_key,
+                               sender_version, recipient_version, descriptor)
+        SELECT * FROM unnest($5::uuid[], $6::text[], $7::uuid[], $8::uuid[], $9::numeric[], $10::text[],
+                             $11::timestamptz[], $12::text[], $13::bigint[], $14::bigint[], $15::jsonb[])
+    ), posted AS (
+        INSERT INTO entries (account_id, version, transfer_id, amount, balance_after)
+        SELECT * FROM unnest($16::uuid[], $17::bigint[], $18::uuid[], $19::numeric[], $20::numeric[])
+    ), remembered AS (
+        INSERT INTO idempotency_keys (principal, operation, key, fingerprint, transfer_id, refusal)
+        SELECT * FROM unnest($21::text[], $22::text[], $23::text[], $24::bytea[], $25::uuid[], $26::jsonb[])
+    )
+    INSERT INTO outbox (transfer_id) SELECT id FROM unnest($5::uuid[]) WITH ORDINALITY AS o (id, n) ORDER BY n
+"""
+
+
+class Conflict(Exception):
+    """Another transaction was first, and this one is rolled back. Deciding the batch again settles it."""
+
+
+@asynccontextmanager
+async def transaction(pool: asyncpg.Pool) -> AsyncIterator["Batch"]:
+    """A batch that is committed when the body ends, and rolled back when it raises.
+
+    Raises:
+        Conflict: nothing was done; another transaction used one of the keys first, or a deadlock was broken.
+        Unavailable: the database is away; when it was lost at the commit, the outcome is unknown.
+    """
+    async with connection(pool) as writing:
+        try:
+            async with writing.transaction():
+                yield Batch(writing)
+        except (asyncpg.SerializationError, asyncpg.DeadlockDetectedError) as error:
+            raise Conflict from error
+        except asyncpg.UniqueViolationError as error:
+            if error.constraint_name != "idempotency_keys_pkey":
+                raise
+            raise Conflict from error
+
+
+class Batch:
+    """One transaction that decides commands: lock, recall, write, in this order."""
+
+    def __init__(self, transaction: Connection) -> None:
+        self._transaction = transaction
+
+    async def lock(self, ids: Iterable[UUID]) -> dict[UUID, Account]:
+        """Those of the accounts that exist, locked until the end of the transaction, in the order that all lock in."""
+        return {row["id"]: account_of(row) for row in await self._transaction.fetch(_LOCK, sorted(set(ids)))}
+
+    async def recall(self, keys: Sequence[Key]) -> dict[Key, Remembered]:
+        """Those of the keys that were used before. After `lock`, so that whoever held the accounts has committed."""
+        columns = ([key.principal for key in keys], [key.operation for key in keys], [key.key for key in keys])
+        rows = await self._transaction.fetch(_RECALL, *columns)
+        made = [row["transfer_id"] for row in rows if row["transfer_id"] is not None]
+        operations = await self._operations(made) if made else {}
+        return {
+            Key(row["principal"], row["operation"], row["key"]): Remembered(
+                row["fingerprint"],
+                operations[row["transfer_id"]] if row["refusal"] is None else _refusal_from(row["refusal"]),
+            )
+            for row in rows
+        }
+
+    async def write(self, decision: Decision, keys: Mapping[UUID, str]) -> None:
+        """Everything that a decision leads to, in one statement.
+
+        Args:
+            decision: with at least one key to remember.
+            keys: the idempotency key of each new operation, by transfer id.
+        """
+        changed, made = decision.accounts, [operation.transfer for operation in decision.operations]
+        posted = [entry for operation in decision.operations for entry in (operation.sender, operation.recipient)]
+        remembered = decision.remember.items()
+        await self._transaction.execute(
+            _WRITE,
+            [account.id for account in changed],
+            [account.balance.amount for account in changed],
+            [account.version for account in changed],
+            [account.updated_at for account in changed],
+            [transfer.id for transfer in made],
+            [transfer.kind for transfer in made],
+            [transfer.sender_id for transfer in made],
+            [transfer.recipient_id for transfer in made],
+            [transfer.amount.amount for transfer in made],
+            [transfer.amount.currency for transfer in made],
+            [transfer.created_at for transfer in made],
+            [keys[transfer.id] for transfer in made],
+            [transfer.sender_version for transfer in made],
+            [transfer.recipient_version for transfer in made],
+            [transfer.descriptor or None for transfer in made],
+            [entry.account_id for entry in posted],
+            [entry.version for entry in posted],
+            [entry.transfer_id for entry in posted],
+            [entry.amount.amount for entry in posted],
+            [entry.balance_after.amount for entry in posted],
+            [key.principal for key, _ in remembered],
+            [key.operation for key, _ in remembered],
+            [key.key for key, _ in remembered],
+            [value.fingerprint for _, value in remembered],
+            [value.outcome.transfer.id if isinstance(value.outcome, Operation) else None for _, value in remembered],
+            [None if isinstance(value.outcome, Operation) else _refusal_to(value.outcome) for _, value in remembered],
+        )
+
+    async def _operations(self, ids: Sequence[UUID]) -> dict[UUID, Operation]:
+        rows = await self._transaction.fetch(OPERATIONS_BY_ID, ids)
+        return {row["id"]: operation_of(row) for row in rows}
+
+
+def _refusal_to(refusal: WalletError) -> dict[str, Any]:
+    return {"reason": refusal.reason, "metadata": refusal.metadata()}
+
+
+def _refusal_from(stored: Mapping[str, Any]) -> WalletError:
+    return BY_REASON[stored["reason"]].from_metadata(stored["metadata"])

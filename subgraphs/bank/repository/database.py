@@ -1,0 +1,73 @@
+"""Connections to the ledger's database, and what their failures mean."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final, TypeAlias
+
+import asyncpg
+import orjson
+from asyncpg.pool import PoolConnectionProxy
+
+from wallet.errors import Unavailable
+
+Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
+"""A connection on loan from the pool."""
+
+_CONNECT_SECONDS: Final = 3.0
+_STATEMENT_SECONDS: Final = 5.0
+
+_GONE: Final = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # a COMMIT on a connection that was lost a moment before
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.TransactionTimeoutError,
+)
+"""What a database that is away, or goes away in the middle, fails with."""
+
+
+def open_pool(url: str, *, max_size: int) -> asyncpg.Pool:
+    """A pool that connects when first used, so that a service may start before its database.
+
+    The server ends what a frozen process holds: a transaction after its time-out, however the process came to hold it.
+    """
+
+    async def prepare(connection: asyncpg.Connection) -> None:
+        await connection.set_type_codec(
+            "jsonb",
+            schema="pg_catalog",
+            format="binary",
+            encoder=lambda value: b"\x01" + orjson.dumps(value),
+            decoder=lambda data: orjson.loads(data[1:]),
+        )
+
+    return asyncpg.create_pool(
+        url,
+        min_size=0,
+        max_size=max_size,
+        timeout=_CONNECT_SECONDS,
+        command_timeout=_STATEMENT_SECONDS,
+        init=prepare,
+        server_settings={
+            "application_name": "bank",
+            "transaction_timeout": "10s",
+            "idle_in_transaction_session_timeout": "5s",
+        },
+    )
+
+
+@asynccontextmanager
+async def connection(pool: asyncpg.Pool) -> AsyncIterator[Connection]:
+    """A connection, for as long as the body takes.
+
+    Raises:
+        Unavailable: the database is away, or went away in the middle; what was being committed may or may not be.
+    """
+    try:
+        async with pool.acquire(timeout=_CONNECT_SECONDS) as acquired:
+            yield acquired
+    except _GONE as error:
+        raise Unavailable("the ledger's database") from error

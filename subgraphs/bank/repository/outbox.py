@@ -1,0 +1,56 @@
+"""What is committed and not yet published."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+
+import asyncpg
+
+from subgraphs.bank.domain import Operation
+from subgraphs.bank.repository.database import Connection, connection
+from subgraphs.bank.repository.rows import OPERATION, operation_of
+
+_LEADER_LOCK: Final = 7_708_141_928
+_LEADER_SILENCE: Final = "10s"
+
+_WAITING: Final = (
+    OPERATION.format(columns="o.id AS row_id,", source="outbox o JOIN transfers t ON t.id = o.transfer_id")
+    + "ORDER BY o.id LIMIT $1"
+)
+
+
+class Outbox:
+    """What is committed and not yet published, read by one leader among the replicas.
+
+    It lives on one session of its own. The server ends the session, and with it the leadership, when it hears nothing
+    from it for `_LEADER_SILENCE`: a frozen leader does not stop the others.
+    """
+
+    def __init__(self, session: Connection) -> None:
+        self._session = session
+
+    @classmethod
+    @asynccontextmanager
+    async def lead(cls, pool: asyncpg.Pool) -> AsyncIterator["Outbox | None"]:
+        """The outbox, if nobody else leads; its leadership ends with the body.
+
+        Raises:
+            Unavailable: the database is away, or the session was ended.
+        """
+        async with connection(pool) as session:
+            await session.execute(f"SET idle_session_timeout = '{_LEADER_SILENCE}'")
+            leads = await session.fetchval("SELECT pg_try_advisory_lock($1)", _LEADER_LOCK)
+            yield cls(session) if leads else None
+
+    async def next(self, limit: int) -> list[tuple[int, Operation]]:
+        """The oldest rows, in order, with what they are about."""
+        rows = await self._session.fetch(_WAITING, limit)
+        return [(row["row_id"], operation_of(row)) for row in rows]
+
+    async def remove(self, rows: Sequence[int]) -> None:
+        """Forgets rows that were delivered."""
+        await self._session.execute("DELETE FROM outbox WHERE id = ANY($1)", rows)
+
+    async def backlog(self) -> int:
+        """How many rows wait, counted up to 100,000."""
+        return int(await self._session.fetchval("SELECT count(*) FROM (SELECT FROM outbox LIMIT 100000) AS waiting"))

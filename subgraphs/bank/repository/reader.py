@@ -1,0 +1,58 @@
+"""Reads, each on its own: it sees what is committed."""
+
+from collections.abc import Iterable
+from typing import Final
+from uuid import UUID
+
+import asyncpg
+
+from subgraphs.bank.domain import Account, Operation
+from subgraphs.bank.repository.database import connection
+from subgraphs.bank.repository.rows import ACCOUNT, OPERATION, OPERATIONS_BY_ID, account_of, operation_of
+
+_OPERATIONS_OF_ACCOUNT: Final = (
+    OPERATION.format(columns="", source="entries e JOIN transfers t ON t.id = e.transfer_id")
+    + "WHERE e.account_id = $1 AND e.version > $2 ORDER BY e.version LIMIT $3"
+)
+
+
+class Reader:
+    """Reads, each on its own: it sees what is committed."""
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self._pool = pool
+
+    async def ping(self) -> None:
+        """Returns when the database answers."""
+        async with connection(self._pool) as reading:
+            await reading.execute("SELECT 1")
+
+    async def accounts(self, ids: Iterable[UUID]) -> dict[UUID, Account]:
+        """Those of the accounts that exist."""
+        async with connection(self._pool) as reading:
+            rows = await reading.fetch(f"{ACCOUNT} WHERE id = ANY($1)", list(ids))
+        return {row["id"]: account_of(row) for row in rows}
+
+    async def owned(self, owner_id: str, after: UUID | None, limit: int) -> list[Account]:
+        """The owner's accounts after an id, in id order."""
+        query = f"{ACCOUNT} WHERE owner_id = $1 AND ($2::uuid IS NULL OR id > $2) ORDER BY id LIMIT $3"
+        async with connection(self._pool) as reading:
+            return [account_of(row) for row in await reading.fetch(query, owner_id, after, limit)]
+
+    async def operation(self, transfer_id: UUID) -> Operation | None:
+        """One transfer with its entries."""
+        async with connection(self._pool) as reading:
+            row = await reading.fetchrow(OPERATIONS_BY_ID, [transfer_id])
+        return None if row is None else operation_of(row)
+
+    async def versions(self, after: UUID | None, limit: int) -> list[tuple[UUID, int]]:
+        """The accounts after an id, in id order, with their versions."""
+        query = "SELECT id, version FROM accounts WHERE $1::uuid IS NULL OR id > $1 ORDER BY id LIMIT $2"
+        async with connection(self._pool) as reading:
+            return [(row["id"], row["version"]) for row in await reading.fetch(query, after, limit)]
+
+    async def operations(self, account_id: UUID, after_version: int, limit: int) -> list[Operation]:
+        """The account's operations after a version, in version order."""
+        async with connection(self._pool) as reading:
+            rows = await reading.fetch(_OPERATIONS_OF_ACCOUNT, account_id, after_version, limit)
+        return [operation_of(row) for row in rows]
