@@ -72,7 +72,7 @@ class TestRefusals:
             await card(bank.client.deposit(nowhere, rub("1"), "nowhere", {}))
 
     async def test_to_a_closed_account(self, bank: RunningBank, card: Caller) -> None:
-        closed = await bank.open("bob", status=Status.CLOSED)
+        closed = await bank.open("bob", "0", status=Status.CLOSED)
         with pytest.raises(AccountClosed):
             await card(bank.client.deposit(closed, rub("1"), "closed", {}))
 
