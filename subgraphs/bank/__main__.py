@@ -14,6 +14,7 @@ from kit.server import grpc_server
 from kit.settings import Address, AuthSettings, LogSettings
 from subgraphs.bank.ledger import Ledger
 from subgraphs.bank.outbox import Relay
+from subgraphs.bank.pipeline import Pipeline
 from subgraphs.bank.repository.accounts import Accounts
 from subgraphs.bank.repository.database import open_pool
 from subgraphs.bank.repository.reader import Reader
@@ -47,7 +48,9 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         )
         reader = Reader(pool)
         relay = Relay(pool, producer)
-        servicer = BankServicer(Bank(Ledger(pool, on_commit=relay.wake), reader, Accounts(pool)))
+        pipeline = Pipeline(Ledger(pool, on_commit=relay.wake).commit)
+        servicer = BankServicer(Bank(pipeline, reader, Accounts(pool)))
+        await stack.enter_async_context(process.background(pipeline.run(), "pipeline"))
         relaying = process.forever(relay.run, name="relay", first_pause=0.1, longest_pause=2.0)
         await stack.enter_async_context(process.background(relaying, "relay"))
         admin = admin_app({"database": reader.ping})

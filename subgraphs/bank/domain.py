@@ -117,6 +117,7 @@ class Transfer:
     recipient_id: UUID
     amount: Money
     created_at: datetime
+    idempotency_key: str
     sender_version: int
     recipient_version: int
     descriptor: Mapping[str, str]
@@ -290,6 +291,7 @@ def _apply(accounts: dict[UUID, Account], command: Command, now: datetime) -> Ou
         credited.id,
         command.amount,
         at,
+        command.key.key,
         debited.version,
         credited.version,
         command.descriptor,

@@ -1,24 +1,17 @@
-"""Commands in, outcomes out: what is decided is committed, and what is committed is decided once."""
+"""The one place that commits money: what is decided is committed, and what is committed is decided once."""
 
-import asyncio
-import random
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Final
 
 import asyncpg
 
 from subgraphs.bank import domain
-from subgraphs.bank.domain import Command, Operation, Outcome
-from subgraphs.bank.repository.batch import Conflict, transaction
-from wallet.errors import Unavailable
-
-_ATTEMPTS: Final = 5
-_PAUSE_SECONDS: Final = 0.02
+from subgraphs.bank.domain import Command, Outcome
+from subgraphs.bank.repository.batch import transaction
 
 
 class Ledger:
-    """The one place that commits money."""
+    """Commits batches of commands, each batch in one transaction of a few statements."""
 
     def __init__(self, pool: asyncpg.Pool, on_commit: Callable[[], None]) -> None:
         """Args:
@@ -28,45 +21,25 @@ class Ledger:
         self._pool = pool
         self._on_commit = on_commit
 
-    async def submit(self, command: Command) -> Outcome:
-        """Decides and commits one command.
+    async def commit(self, commands: Sequence[Command]) -> Sequence[Outcome]:
+        """Decides the commands in order and commits what they lead to, refusals included.
 
         Returns:
-            The operation, or the refusal: both are committed with the command's key and answered again on a replay.
+            The outcome of each: from now on what its key answers.
 
         Raises:
-            Unavailable: the outcome is unknown; submitting the same key again is safe.
+            Conflict: nothing was done; another transaction was first.
+            Lost: it is not known what was done; committing the same commands again tells.
+            Unavailable: nothing was done; the database is away.
         """
-        for attempt in range(_ATTEMPTS):
-            try:
-                (outcome,) = await self._commit([command])
-            except Conflict:
-                await asyncio.sleep(random.uniform(0, _PAUSE_SECONDS * 2**attempt))  # noqa: S311  jitter, no secret
-            else:
-                return outcome
-        raise Unavailable("the ledger")
-
-    async def submit_all(self, commands: Sequence[Command]) -> list[Outcome]:
-        """The outcome of each command, in order; what `submit` would raise for one stands in its place."""
-        return [await self.submit(command) for command in commands]
-
-    async def _commit(self, commands: Sequence[Command]) -> Sequence[Outcome]:
-        """One transaction for all of the commands."""
         async with transaction(self._pool) as batch:
             accounts = await batch.lock(
-                id_ for command in commands for id_ in (command.sender_id, command.recipient_id)
+                {id_ for command in commands for id_ in (command.sender_id, command.recipient_id)}
             )
             remembered = await batch.recall([command.key for command in commands])
             decision = domain.decide(accounts, remembered, commands, datetime.now(UTC))
             if decision.remember:
-                await batch.write(decision, {command.transfer_id: command.key.key for command in commands})
+                await batch.write(decision)
         if decision.operations:
             self._on_commit()
         return decision.outcomes
-
-
-def result(outcome: Outcome) -> Operation:
-    """The operation, or the refusal raised."""
-    if isinstance(outcome, Operation):
-        return outcome
-    raise outcome

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
+from kit import call
 from kit.principal import Principal
 from subgraphs.bank import domain
 from subgraphs.bank.domain import (
@@ -20,7 +21,7 @@ from subgraphs.bank.domain import (
     clearing_account_id,
     opened_account_id,
 )
-from subgraphs.bank.ledger import Ledger, result
+from subgraphs.bank.pipeline import Pipeline
 from subgraphs.bank.repository.accounts import Accounts
 from subgraphs.bank.repository.reader import Reader
 from wallet.errors import (
@@ -45,8 +46,8 @@ _MAX_OWNER_LENGTH: Final = 255
 class Bank:
     """What callers may do with the ledger. A customer acts on their own accounts only, a service on any."""
 
-    def __init__(self, ledger: Ledger, reader: Reader, accounts: Accounts) -> None:
-        self._ledger = ledger
+    def __init__(self, pipeline: Pipeline, reader: Reader, accounts: Accounts) -> None:
+        self._pipeline = pipeline
         self._reader = reader
         self._accounts = accounts
 
@@ -58,7 +59,7 @@ class Bank:
                 nothing was moved.
             Unavailable: the outcome is unknown; a retry with the same key is safe.
         """
-        return result(await self._ledger.submit(_command(caller, order)))
+        return await self._made(_command(caller, order))
 
     async def transfer_all(self, caller: Principal, orders: Sequence[Order | InvalidInput]) -> list[Outcome]:
         """As `transfer`, for each of the orders on its own: its operation or what `transfer` would raise, in their
@@ -74,7 +75,8 @@ class Bank:
                 commands[place] = _command(caller, order)
             except InvalidInput as refusal:
                 outcomes[place] = refusal
-        outcomes.update(zip(commands, await self._ledger.submit_all(list(commands.values())), strict=True))
+        made = await self._pipeline.submit_all(list(commands.values()), call.current.get().deadline)
+        outcomes.update(zip(commands, made, strict=True))
         return [outcomes[place] for place in range(len(orders))]
 
     async def deposit(
@@ -104,7 +106,14 @@ class Bank:
             descriptor=descriptor,
         )
         domain.check(command)
-        return result(await self._ledger.submit(command))
+        return await self._made(command)
+
+    async def _made(self, command: Command) -> Operation:
+        """The operation that the command leads to, or its refusal raised."""
+        outcome = await self._pipeline.submit(command, call.current.get().deadline)
+        if isinstance(outcome, Operation):
+            return outcome
+        raise outcome
 
     async def open_account(self, caller: Principal, owner_id: str, currency: str, idempotency_key: str) -> Account:
         """An empty account, once per caller and key; the same again on a replay. A customer opens their own only.

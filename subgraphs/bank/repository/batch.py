@@ -1,6 +1,6 @@
 """The transaction that moves money: the same few statements whatever the size of the batch."""
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 from uuid import UUID
@@ -10,7 +10,7 @@ import asyncpg
 from subgraphs.bank.domain import Account, Decision, Key, Operation, Remembered
 from subgraphs.bank.repository.database import Connection, connection
 from subgraphs.bank.repository.rows import ACCOUNT, OPERATIONS_BY_ID, account_of, operation_of
-from wallet.errors import BY_REASON, WalletError
+from wallet.errors import BY_REASON, Unavailable, WalletError
 
 _LOCK: Final = f"{ACCOUNT} WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE"
 
@@ -45,24 +45,36 @@ class Conflict(Exception):
     """Another transaction was first, and this one is rolled back. Deciding the batch again settles it."""
 
 
+class Lost(Exception):
+    """The connection was lost in the middle, and the transaction may yet turn out to be committed. Deciding the batch
+    again waits for that: the old transaction still holds the accounts and the keys, until it is gone.
+    """
+
+
 @asynccontextmanager
 async def transaction(pool: asyncpg.Pool) -> AsyncIterator["Batch"]:
     """A batch that is committed when the body ends, and rolled back when it raises.
 
     Raises:
         Conflict: nothing was done; another transaction used one of the keys first, or a deadlock was broken.
-        Unavailable: the database is away; when it was lost at the commit, the outcome is unknown.
+        Lost: it is not known what was done.
+        Unavailable: nothing was done; the database is away.
     """
-    async with connection(pool) as writing:
-        try:
-            async with writing.transaction():
-                yield Batch(writing)
-        except (asyncpg.SerializationError, asyncpg.DeadlockDetectedError) as error:
-            raise Conflict from error
-        except asyncpg.UniqueViolationError as error:
-            if error.constraint_name != "idempotency_keys_pkey":
-                raise
-            raise Conflict from error
+    begun = False
+    try:
+        async with connection(pool) as writing, writing.transaction():
+            begun = True
+            yield Batch(writing)
+    except Unavailable as error:
+        if begun:
+            raise Lost from error
+        raise
+    except (asyncpg.SerializationError, asyncpg.DeadlockDetectedError) as error:
+        raise Conflict from error
+    except asyncpg.UniqueViolationError as error:
+        if error.constraint_name != "idempotency_keys_pkey":
+            raise
+        raise Conflict from error
 
 
 class Batch:
@@ -71,9 +83,9 @@ class Batch:
     def __init__(self, transaction: Connection) -> None:
         self._transaction = transaction
 
-    async def lock(self, ids: Iterable[UUID]) -> dict[UUID, Account]:
+    async def lock(self, ids: Collection[UUID]) -> dict[UUID, Account]:
         """Those of the accounts that exist, locked until the end of the transaction, in the order that all lock in."""
-        return {row["id"]: account_of(row) for row in await self._transaction.fetch(_LOCK, sorted(set(ids)))}
+        return {row["id"]: account_of(row) for row in await self._transaction.fetch(_LOCK, sorted(ids))}
 
     async def recall(self, keys: Sequence[Key]) -> dict[Key, Remembered]:
         """Those of the keys that were used before. After `lock`, so that whoever held the accounts has committed."""
@@ -89,13 +101,8 @@ class Batch:
             for row in rows
         }
 
-    async def write(self, decision: Decision, keys: Mapping[UUID, str]) -> None:
-        """Everything that a decision leads to, in one statement.
-
-        Args:
-            decision: with at least one key to remember.
-            keys: the idempotency key of each new operation, by transfer id.
-        """
+    async def write(self, decision: Decision) -> None:
+        """Everything that a decision with something to remember leads to, in one statement."""
         changed, made = decision.accounts, [operation.transfer for operation in decision.operations]
         posted = [entry for operation in decision.operations for entry in (operation.sender, operation.recipient)]
         remembered = decision.remember.items()
@@ -112,7 +119,7 @@ class Batch:
             [transfer.amount.amount for transfer in made],
             [transfer.amount.currency for transfer in made],
             [transfer.created_at for transfer in made],
-            [keys[transfer.id] for transfer in made],
+            [transfer.idempotency_key for transfer in made],
             [transfer.sender_version for transfer in made],
             [transfer.recipient_version for transfer in made],
             [transfer.descriptor or None for transfer in made],

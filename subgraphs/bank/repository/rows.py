@@ -13,7 +13,7 @@ ACCOUNT: Final = """
 
 OPERATION: Final = """
     SELECT {columns} t.id, t.kind, t.sender_id, t.recipient_id, t.amount, t.currency, t.created_at,
-           t.sender_version, t.recipient_version, t.descriptor,
+           t.idempotency_key, t.sender_version, t.recipient_version, t.descriptor,
            s.balance_after AS sender_balance, r.balance_after AS recipient_balance
     FROM {source}
     JOIN entries s ON s.account_id = t.sender_id AND s.version = t.sender_version
@@ -52,6 +52,7 @@ def operation_of(row: asyncpg.Record) -> Operation:
         row["recipient_id"],
         amount,
         row["created_at"],
+        row["idempotency_key"],
         row["sender_version"],
         row["recipient_version"],
         row["descriptor"] or {},

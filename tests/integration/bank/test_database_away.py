@@ -74,21 +74,22 @@ class TestStopped:
         calling: set[str] = set()
         enough, may_call = asyncio.Event(), asyncio.Event()
 
-        async def insist(key: str) -> None:
-            while key not in acknowledged:
-                await may_call.wait()
-                calling.add(key)
-                with suppress(Unavailable, DeadlineExceeded):
-                    receipt = await alice(bank.client.transfer(sender, recipient, rub("1"), key))
-                    acknowledged[key] = receipt.transfer.id
-                    if len(acknowledged) == 30:
-                        enough.set()
-                calling.discard(key)
+        async def insist(n: int) -> None:
+            for key in (f"{n}-{turn}" for turn in range(10)):
+                while key not in acknowledged:
+                    await may_call.wait()
+                    calling.add(key)
+                    with suppress(Unavailable, DeadlineExceeded):
+                        receipt = await alice(bank.client.transfer(sender, recipient, rub("1"), key))
+                        acknowledged[key] = receipt.transfer.id
+                        if len(acknowledged) == 200:
+                            enough.set()
+                    calling.discard(key)
 
         async def nobody_calls() -> bool:
             return not calling
 
-        insisting = asyncio.gather(*(insist(str(n)) for n in range(100)))
+        insisting = asyncio.gather(*(insist(n) for n in range(100)))
         may_call.set()
         await enough.wait()
         mortal.kill()
@@ -96,14 +97,14 @@ class TestStopped:
         await mortal.wait()
         # Only with gRPC at rest: to run as another user, PostgreSQL's start forks, which gRPC at work does not survive.
         await until(nobody_calls)
-        assert len(acknowledged) < 100
+        assert len(acknowledged) < 1000
         await mortal.start()
         may_call.set()
         async with asyncio.timeout(30):
             await insisting
         made = {row["id"] for row in await bank.sql.fetch("SELECT id FROM transfers")}
         assert made == set(acknowledged.values())
-        assert await bank.balance(sender) == 900
+        assert await bank.balance(sender) == 0
         await prove(bank.sql)
 
     async def test_frozen_it_is_given_up_on_in_time(
@@ -139,10 +140,8 @@ class TestSessionLost:
             await other.execute("SELECT FROM accounts WHERE id = $1 FOR UPDATE", sender)
             transfer = asyncio.create_task(alice(bank.client.transfer(sender, recipient, rub("1"), "k")))
             await _terminate(bank.sql, "FOR NO KEY UPDATE")
-            with pytest.raises(Unavailable):
-                await transfer
-        assert (await bank.written())["transfers"] == 0
-        receipt = await alice(bank.client.transfer(sender, recipient, rub("1"), "k"))
+            await until(lambda: _waiting(bank.sql, "FOR NO KEY UPDATE"))  # it is being run again, on a new session
+        receipt = await transfer
         assert await alice(bank.client.transfer(sender, recipient, rub("1"), "k")) == receipt
         assert receipt.posting.version == 1
         await prove(bank.sql)
@@ -160,10 +159,10 @@ class TestSessionLost:
             await other.execute("SELECT pg_advisory_xact_lock(42)")
             transfer = asyncio.create_task(alice(bank.client.transfer(sender, recipient, rub("1"), "k")))
             await _terminate(bank.sql, "COMMIT")
-            with pytest.raises(Unavailable):
-                await transfer
-        assert (await bank.written())["transfers"] == 0
-        assert (await alice(bank.client.transfer(sender, recipient, rub("1"), "k"))).posting.version == 1
+            await until(lambda: _waiting(bank.sql, "COMMIT"))
+        assert (await transfer).posting.version == 1
+        assert await alice(bank.client.transfer(sender, recipient, rub("1"), "k")) == await transfer
+        assert (await bank.written())["transfers"] == 1
         await prove(bank.sql)
 
     async def test_with_the_answer_of_a_commit_that_was_made(
@@ -176,14 +175,12 @@ class TestSessionLost:
         ):
             alice, sender, recipient = bank.user("alice"), await bank.open("alice"), await bank.open("bob")
             road.forgets_commits = True
-            with pytest.raises(Unavailable):
-                await alice(bank.client.transfer(sender, recipient, rub("1"), "k"))
-            made = await sql.fetchval("SELECT id FROM transfers")
-            assert made is not None  # it was committed, and nobody was told
-
+            transfer = asyncio.create_task(alice(bank.client.transfer(sender, recipient, rub("1"), "k")))
+            made = await until(lambda: sql.fetchval("SELECT id FROM transfers"))  # and nobody was told
             road.forgets_commits = False
-            receipt = await alice(bank.client.transfer(sender, recipient, rub("1"), "k"))
+            receipt = await transfer
             assert (receipt.transfer.id, receipt.posting.version) == (made, 1)
+            assert await alice(bank.client.transfer(sender, recipient, rub("1"), "k")) == receipt
             assert await sql.fetchval("SELECT count(*) FROM transfers") == 1
             await prove(sql)
 

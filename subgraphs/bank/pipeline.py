@@ -1,0 +1,225 @@
+"""Group commit: concurrent commands meet in batches. While one batch commits, the next one collects.
+
+There is no timer: a lone command is a batch of one, at once; under load batches grow by themselves.
+"""
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from time import monotonic
+from typing import Final, TypeAlias
+
+import structlog
+
+from subgraphs.bank import metrics
+from subgraphs.bank.domain import Command, Outcome
+from subgraphs.bank.repository.batch import Conflict, Lost
+from wallet.errors import DeadlineExceeded, InternalError, ResourceExhausted, Unavailable
+
+log = structlog.get_logger(__name__)
+
+Commit: TypeAlias = Callable[[Sequence[Command]], Awaitable[Sequence[Outcome]]]
+"""Decides and commits commands in one transaction: an outcome each, or an exception for all of them."""
+
+_BATCH: Final = 500
+_WAITING: Final = 20_000
+_CONFLICTS: Final = 8
+_FIRST_PAUSE_SECONDS: Final = 0.01
+_LONGEST_PAUSE_SECONDS: Final = 0.5
+_PATIENCE_SECONDS: Final = 8.0
+"""How long a batch is run again for whose commit was not answered. Longer than a session of a frozen process lives."""
+_WHAT: Final = "the ledger"
+
+
+class _Call:
+    """One caller's commands on their way. A caller who goes away cancels `answered`, and nothing else."""
+
+    __slots__ = ("answered", "commands", "deadline", "lacking", "outcomes", "since", "taken")
+
+    def __init__(self, commands: Sequence[Command], deadline: float | None) -> None:
+        self.commands = commands
+        self.deadline = deadline
+        self.since = monotonic()
+        self.taken = 0
+        self.lacking = len(commands)
+        self.outcomes: list[Outcome | None] = [None] * len(commands)
+        self.answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    @property
+    def waiting(self) -> int:
+        """How many of the commands no batch has taken yet."""
+        return len(self.commands) - self.taken
+
+    def take(self, most: int) -> list["_Item"]:
+        """The next of the commands."""
+        first, self.taken = self.taken, min(self.taken + most, len(self.commands))
+        return [_Item(self, place) for place in range(first, self.taken)]
+
+    def answer(self, place: int, outcome: Outcome) -> None:
+        """Gives one command its outcome, unless it has one."""
+        if self.outcomes[place] is None:
+            self.outcomes[place] = outcome
+            self.lacking -= 1
+            if not self.lacking and not self.answered.done():
+                self.answered.set_result(None)
+
+
+class _Item:
+    """One command of a call."""
+
+    __slots__ = ("call", "place")
+
+    def __init__(self, call: _Call, place: int) -> None:
+        self.call = call
+        self.place = place
+
+    @property
+    def command(self) -> Command:
+        return self.call.commands[self.place]
+
+    def answer(self, outcome: Outcome) -> None:
+        self.call.answer(self.place, outcome)
+
+
+class Pipeline:
+    """Takes commands from many callers and commits them in batches, one at a time.
+
+    Each command gets its own outcome: a refusal, or a command that the database will not take, never touches its
+    neighbours. When a commit's answer is lost, the batch is run again with the same keys until it is known what became
+    of it; what cannot be known in time is Unavailable, never a refusal.
+    """
+
+    def __init__(self, commit: Commit) -> None:
+        self._commit = commit
+        self._single: deque[_Call] = deque()
+        self._bulk: deque[_Call] = deque()
+        self._waiting = 0
+        self._arrived = asyncio.Event()
+
+    async def submit(self, command: Command, deadline: float | None) -> Outcome:
+        """What came of one command; see `submit_all`."""
+        return (await self._submitted(self._single, [command], deadline))[0]
+
+    async def submit_all(self, commands: Sequence[Command], deadline: float | None) -> list[Outcome]:
+        """What came of each command, in order.
+
+        Args:
+            commands: checked ones.
+            deadline: on the monotonic clock, when the caller stops waiting. A command that a batch has taken is never
+                dropped.
+
+        Returns:
+            For each the operation or its refusal, both committed with its key and answered again on every replay; or
+            DeadlineExceeded: it still waited then, nothing was done; or Unavailable: it is not known what was done,
+            submitting the same key again is safe; or InternalError: the database will not take it.
+
+        Raises:
+            ResourceExhausted: too many commands wait already; nothing was done.
+        """
+        return await self._submitted(self._bulk, commands, deadline) if commands else []
+
+    async def _submitted(
+        self, queue: deque[_Call], commands: Sequence[Command], deadline: float | None
+    ) -> list[Outcome]:
+        if self._waiting + len(commands) > _WAITING:
+            metrics.SHED.inc(len(commands))
+            raise ResourceExhausted
+        call = _Call(commands, deadline)
+        queue.append(call)
+        self._waiting += len(commands)
+        self._arrived.set()
+        await call.answered
+        return [outcome for outcome in call.outcomes if outcome is not None]
+
+    async def run(self) -> None:
+        """Commits batches for ever. Whoever it leaves without an answer when it is cancelled is told Unavailable."""
+        while True:
+            await self._arrived.wait()
+            batch = self._take()
+            if not batch:
+                self._arrived.clear()
+                continue
+            metrics.BATCH_SIZE.observe(len(batch))
+            metrics.BATCH_WAIT_SECONDS.observe(monotonic() - batch[0].call.since)
+            try:
+                await self._settle(batch)
+            finally:
+                for item in batch:
+                    item.answer(Unavailable(_WHAT))
+
+    def _take(self) -> list[_Item]:
+        """The next batch: half of it for single callers and half for bulk ones, who take turns; what one half does not
+        need is the other's.
+        """
+        self._drop_unwanted(self._single)
+        self._drop_unwanted(self._bulk)
+        in_bulk = self._waiting - len(self._single)
+        batch: list[_Item] = []
+        for _ in range(min(len(self._single), max(_BATCH // 2, _BATCH - in_bulk))):
+            batch.extend(self._single.popleft().take(1))
+        while self._bulk and len(batch) < _BATCH:
+            call = self._bulk.popleft()
+            batch.extend(call.take(max(1, (_BATCH - len(batch)) // (len(self._bulk) + 1))))
+            if call.waiting:
+                self._bulk.append(call)
+        self._waiting -= len(batch)
+        return batch
+
+    def _drop_unwanted(self, queue: deque[_Call]) -> None:
+        """Forgets what nobody waits for any more."""
+        now = monotonic()
+        for _ in range(len(queue)):
+            call = queue.popleft()
+            if call.answered.done() or (call.deadline is not None and call.deadline <= now):
+                self._waiting -= call.waiting
+                for place in range(call.taken, len(call.commands)):
+                    call.answer(place, DeadlineExceeded(_WHAT))
+            else:
+                queue.append(call)
+
+    async def _settle(self, batch: Sequence[_Item]) -> None:
+        """Commits the commands and answers each of them, whatever happens."""
+        try:
+            outcomes = await self._until_known([item.command for item in batch])
+        except Unavailable as error:
+            outcomes = [error] * len(batch)
+        except Exception as error:
+            if len(batch) > 1:
+                middle = len(batch) // 2
+                await self._settle(batch[:middle])
+                await self._settle(batch[middle:])
+                return
+            log.error(
+                "the database will not take a command", transfer=str(batch[0].command.transfer_id), exc_info=error
+            )
+            outcomes = [InternalError()]
+        for item, outcome in zip(batch, outcomes, strict=True):
+            item.answer(outcome)
+
+    async def _until_known(self, commands: Sequence[Command]) -> Sequence[Outcome]:
+        """Commits the commands, again and again while another transaction was first or the answer was lost.
+
+        Raises:
+            Unavailable: the database could not be reached, or it is still not known what it did.
+        """
+        give_up = monotonic() + _PATIENCE_SECONDS
+        conflicts, lost = 0, False
+        pause = _FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                return await self._commit(commands)
+            except Conflict:
+                conflicts += 1
+                if conflicts > _CONFLICTS:
+                    raise Unavailable(_WHAT) from None
+            except Lost:
+                lost = True
+                metrics.COMMITS_LOST.inc()
+            except Unavailable:
+                if not lost:
+                    raise
+            if monotonic() > give_up:
+                raise Unavailable(_WHAT)
+            await asyncio.sleep(random.uniform(0, pause))  # noqa: S311  jitter, no secret
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
