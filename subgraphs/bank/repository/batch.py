@@ -15,8 +15,13 @@ from wallet.errors import BY_REASON, Unavailable, WalletError
 _LOCK: Final = f"{ACCOUNT} WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE"
 
 _RECALL: Final = """
-    SELECT principal, operation, key, fingerprint, transfer_id, refusal FROM idempotency_keys
-    WHERE (principal, operation, key) IN (SELECT * FROM unnest($1::text[], $2::text[], $3::text[]))
+    SELECT used.*
+    FROM unnest($1::text[], $2::text[], $3::text[]) AS mine (principal, operation, key),
+    LATERAL (
+        SELECT principal, operation, key, fingerprint, transfer_id, refusal FROM idempotency_keys AS k
+        WHERE (k.principal, k.operation, k.key) = (mine.principal, mine.operation, mine.key)
+        OFFSET 0  -- key by key, never the other way round: no plan made while the table was small may scan it
+    ) AS used
 """
 
 _WRITE: Final = """

@@ -16,6 +16,16 @@ Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
 _CONNECT_SECONDS: Final = 3.0
 _STATEMENT_SECONDS: Final = 5.0
 
+_PLANS: Final = {
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "plan_cache_mode": "force_generic_plan",
+}
+"""Every statement looks rows up by index, and is planned once. Left to statistics, which lag behind a growing table, a
+look-up of keys became a scan of all of them.
+"""
+
 _GONE: Final = (
     OSError,
     TimeoutError,
@@ -53,6 +63,7 @@ def open_pool(url: str, *, max_size: int) -> asyncpg.Pool:
         init=prepare,
         server_settings={
             "application_name": "bank",
+            **_PLANS,
             "transaction_timeout": "10s",
             "idle_in_transaction_session_timeout": "5s",
         },

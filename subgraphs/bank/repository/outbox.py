@@ -8,14 +8,15 @@ import asyncpg
 
 from subgraphs.bank.domain import Operation
 from subgraphs.bank.repository.database import Connection, connection
-from subgraphs.bank.repository.rows import OPERATION, operation_of
+from subgraphs.bank.repository.rows import OPERATION, TRANSFERS_OF, operation_of
 
 _LEADER_LOCK: Final = 7_708_141_928
 _LEADER_SILENCE: Final = "10s"
 
+_ROWS: Final = "SELECT * FROM outbox ORDER BY id LIMIT $1"
+
 _WAITING: Final = (
-    OPERATION.format(columns="o.id AS row_id,", source="outbox o JOIN transfers t ON t.id = o.transfer_id")
-    + "ORDER BY o.id LIMIT $1"
+    OPERATION.format(columns="o.id AS row_id,", source=TRANSFERS_OF.format(references=_ROWS)) + "ORDER BY o.id"
 )
 
 

@@ -8,11 +8,12 @@ import asyncpg
 
 from subgraphs.bank.domain import Account, Operation
 from subgraphs.bank.repository.database import connection
-from subgraphs.bank.repository.rows import ACCOUNT, OPERATION, OPERATIONS_BY_ID, account_of, operation_of
+from subgraphs.bank.repository.rows import ACCOUNT, OPERATION, OPERATIONS_BY_ID, TRANSFERS_OF, account_of, operation_of
+
+_ENTRIES: Final = "SELECT * FROM entries WHERE account_id = $1 AND version > $2 ORDER BY version LIMIT $3"
 
 _OPERATIONS_OF_ACCOUNT: Final = (
-    OPERATION.format(columns="", source="entries e JOIN transfers t ON t.id = e.transfer_id")
-    + "WHERE e.account_id = $1 AND e.version > $2 ORDER BY e.version LIMIT $3"
+    OPERATION.format(columns="", source=TRANSFERS_OF.format(references=_ENTRIES)) + "ORDER BY o.version"
 )
 
 

@@ -11,14 +11,19 @@ ACCOUNT: Final = """
     SELECT id, owner_id, currency, status, balance, min_balance, version, created_at, updated_at FROM accounts
 """
 
+# OFFSET 0 keeps the planner to this order, row by row through the indexes: a plan that was made while the tables were
+# empty is still right when they are not.
 OPERATION: Final = """
     SELECT {columns} t.id, t.kind, t.sender_id, t.recipient_id, t.amount, t.currency, t.created_at,
            t.idempotency_key, t.sender_version, t.recipient_version, t.descriptor,
            s.balance_after AS sender_balance, r.balance_after AS recipient_balance
-    FROM {source}
-    JOIN entries s ON s.account_id = t.sender_id AND s.version = t.sender_version
-    JOIN entries r ON r.account_id = t.recipient_id AND r.version = t.recipient_version
+    FROM {source},
+    LATERAL (SELECT * FROM entries WHERE account_id = t.sender_id AND version = t.sender_version OFFSET 0) AS s,
+    LATERAL (SELECT * FROM entries WHERE account_id = t.recipient_id AND version = t.recipient_version OFFSET 0) AS r
 """
+
+TRANSFERS_OF: Final = "({references}) AS o, LATERAL (SELECT * FROM transfers WHERE id = o.transfer_id OFFSET 0) AS t"
+"""A source of `OPERATION`: the transfers that a query refers to by `transfer_id`."""
 
 OPERATIONS_BY_ID: Final = OPERATION.format(columns="", source="transfers t") + "WHERE t.id = ANY($1)"
 
