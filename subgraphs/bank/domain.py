@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -54,6 +54,12 @@ class Account:
     created_at: datetime
     updated_at: datetime
 
+    def with_balance(self, balance: Money, at: datetime) -> "Account":
+        """The account after one more operation."""
+        return Account(
+            self.id, self.owner_id, self.status, balance, self.min_balance, self.version + 1, self.created_at, at
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Key:
@@ -96,54 +102,36 @@ class Command:
     @property
     def fingerprint(self) -> bytes:
         """What makes two requests with one key the same request."""
-        values = [
-            self.kind,
-            str(self.sender_id),
-            str(self.recipient_id),
-            str(self.amount),
-            self.amount.currency,
-            sorted(self.descriptor.items()),
-        ]
-        return hashlib.sha256(json.dumps(values).encode()).digest()
+        fields = [self.kind, self.sender_id.hex, self.recipient_id.hex, str(self.amount), self.amount.currency]
+        if self.descriptor:
+            fields.append(json.dumps(self.descriptor, sort_keys=True))
+        return hashlib.sha256(" ".join(fields).encode()).digest()
 
 
 @dataclass(frozen=True, slots=True)
-class Transfer:
-    """A transfer that is made, with the versions of both accounts that it led to."""
-
-    id: UUID
-    kind: Kind
-    sender_id: UUID
-    recipient_id: UUID
-    amount: Money
-    created_at: datetime
-    idempotency_key: str
-    sender_version: int
-    recipient_version: int
-    descriptor: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One side of a transfer: what it did to one account. The two of a transfer net to zero."""
+class Posting:
+    """One side of a transfer: the version and the balance that it left of one account."""
 
     account_id: UUID
     version: int
-    transfer_id: UUID
-    amount: Money
     balance_after: Money
 
 
 @dataclass(frozen=True, slots=True)
-class Operation:
-    """A transfer with both of its entries."""
+class Transfer:
+    """A transfer that is made. The sender's entry is minus the amount, the recipient's the amount: they net to zero."""
 
-    transfer: Transfer
-    sender: Entry
-    recipient: Entry
+    id: UUID
+    kind: Kind
+    sender: Posting
+    recipient: Posting
+    amount: Money
+    created_at: datetime
+    idempotency_key: str
+    descriptor: Mapping[str, str]
 
 
-Outcome = Operation | WalletError
+Outcome = Transfer | WalletError
 """What a command led to, for ever: it is stored with its key and answered again on every replay."""
 
 
@@ -167,13 +155,13 @@ class Decision:
 
     Attributes:
         outcomes: one for each command, in order.
-        operations: those that are new and must be written, in order.
+        transfers: those that are new and must be written, in order.
         accounts: the accounts that changed, as they are afterwards.
         remember: what the keys that were used for the first time must answer from now on.
     """
 
     outcomes: Sequence[Outcome]
-    operations: Sequence[Operation]
+    transfers: Sequence[Transfer]
     accounts: Sequence[Account]
     remember: Mapping[Key, Remembered]
 
@@ -238,25 +226,21 @@ def decide(
         now: the clock. An operation is never dated before an earlier one of either account.
     """
     after = dict(accounts)
-    known = dict(remembered)
+    remember: dict[Key, Remembered] = {}
     outcomes: list[Outcome] = []
-    operations: list[Operation] = []
+    transfers: list[Transfer] = []
     for command in commands:
-        earlier = known.get(command.key)
+        earlier = remembered.get(command.key) or remember.get(command.key)
         if earlier is not None:
             outcomes.append(earlier.replay(command))
             continue
         outcome = _apply(after, command, now)
-        if isinstance(outcome, Operation):
-            operations.append(outcome)
-        known[command.key] = Remembered(command.fingerprint, outcome)
+        if isinstance(outcome, Transfer):
+            transfers.append(outcome)
+        remember[command.key] = Remembered(command.fingerprint, outcome)
         outcomes.append(outcome)
-    return Decision(
-        outcomes,
-        operations,
-        accounts=[account for id_, account in after.items() if account is not accounts[id_]],
-        remember={key: value for key, value in known.items() if key not in remembered},
-    )
+    changed = [account for id_, account in after.items() if account is not accounts[id_]]
+    return Decision(outcomes, transfers, changed, remember)
 
 
 def _apply(accounts: dict[UUID, Account], command: Command, now: datetime) -> Outcome:
@@ -266,38 +250,26 @@ def _apply(accounts: dict[UUID, Account], command: Command, now: datetime) -> Ou
         return AccountNotFound(str(command.sender_id))
     if recipient is None or (command.kind is Kind.TRANSFER and recipient.min_balance is None):
         return AccountNotFound(str(command.recipient_id))
+    amount = command.amount
     for account in (sender, recipient):
         if account.status is Status.CLOSED:
             return AccountClosed(str(account.id))
-        if account.balance.currency != command.amount.currency:
-            return CurrencyMismatch(str(account.id), command.amount.currency)
-    if sender.min_balance is not None and sender.balance.amount - command.amount.amount < sender.min_balance:
-        available = Money(sender.balance.amount - sender.min_balance, command.amount.currency)
-        return InsufficientFunds(str(sender.id), str(command.amount), str(available), command.amount.currency)
+        if account.balance.currency != amount.currency:
+            return CurrencyMismatch(str(account.id), amount.currency)
+    if sender.min_balance is not None and sender.balance.amount - amount.amount < sender.min_balance:
+        available = Money(sender.balance.amount - sender.min_balance, amount.currency)
+        return InsufficientFunds(str(sender.id), str(amount), str(available), amount.currency)
 
     at = max(now, sender.updated_at, recipient.updated_at)
-    debited = replace(sender, balance=sender.balance - command.amount, version=sender.version + 1, updated_at=at)
-    credited = replace(
-        recipient,
-        balance=recipient.balance + command.amount,
-        version=recipient.version + 1,
-        updated_at=at,
-    )
-    accounts[debited.id], accounts[credited.id] = debited, credited
-    transfer = Transfer(
+    sender = accounts[sender.id] = sender.with_balance(sender.balance - amount, at)
+    recipient = accounts[recipient.id] = recipient.with_balance(recipient.balance + amount, at)
+    return Transfer(
         command.transfer_id,
         command.kind,
-        debited.id,
-        credited.id,
-        command.amount,
+        Posting(sender.id, sender.version, sender.balance),
+        Posting(recipient.id, recipient.version, recipient.balance),
+        amount,
         at,
         command.key.key,
-        debited.version,
-        credited.version,
         command.descriptor,
-    )
-    return Operation(
-        transfer,
-        sender=Entry(debited.id, debited.version, transfer.id, -command.amount, debited.balance),
-        recipient=Entry(credited.id, credited.version, transfer.id, command.amount, credited.balance),
     )

@@ -40,6 +40,6 @@ class Ledger:
             decision = domain.decide(accounts, remembered, commands, datetime.now(UTC))
             if decision.remember:
                 await batch.write(decision)
-        if decision.operations:
+        if decision.transfers:
             self._on_commit()
         return decision.outcomes

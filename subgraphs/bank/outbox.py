@@ -9,11 +9,10 @@ import asyncpg
 import structlog
 from aiokafka import AIOKafkaProducer
 
-from asyncapi.models.topup_event import Posting as TopUpPosting
 from asyncapi.models.topup_event import TopUpEvent
-from asyncapi.models.transfer_event import Posting, TransferEvent
+from asyncapi.models.transfer_event import TransferEvent
 from subgraphs.bank import metrics
-from subgraphs.bank.domain import Entry, Kind, Operation
+from subgraphs.bank.domain import Kind, Posting, Transfer
 from subgraphs.bank.repository.outbox import Outbox
 
 log = structlog.get_logger(__name__)
@@ -72,7 +71,7 @@ class Relay:
                 async with asyncio.timeout(_POLL_SECONDS):
                     await self._wake.wait()
             return
-        confirmations = [await _send(producer, operation) for _, operation in rows]
+        confirmations = [await _send(producer, transfer) for _, transfer in rows]
         await asyncio.gather(*confirmations)
         await outbox.remove([row_id for row_id, _ in rows])
         metrics.EVENTS_PUBLISHED.inc(len(rows))
@@ -91,9 +90,9 @@ async def _close(producer: AIOKafkaProducer) -> None:
         await producer.client.close()
 
 
-async def _send(producer: AIOKafkaProducer, operation: Operation) -> "asyncio.Future[object]":
+async def _send(producer: AIOKafkaProducer, transfer: Transfer) -> "asyncio.Future[object]":
     """Hands one event to the producer, in CloudEvents binary mode; the future is the broker's confirmation."""
-    event = event_of(operation)
+    event = event_of(transfer)
     headers = {
         "ce_specversion": "1.0",
         "ce_id": str(event.transfer_id),
@@ -111,32 +110,24 @@ async def _send(producer: AIOKafkaProducer, operation: Operation) -> "asyncio.Fu
     return confirmation
 
 
-def event_of(operation: Operation) -> TransferEvent | TopUpEvent:
-    """The operation as the topic tells it."""
-    transfer = operation.transfer
-
-    def posting(entry: Entry) -> dict[str, object]:
-        return {
-            "account_id": entry.account_id,
-            "version": entry.version,
-            "balance_after": str(entry.balance_after),
-        }
-
+def event_of(transfer: Transfer) -> TransferEvent | TopUpEvent:
+    """The transfer as the topic tells it."""
+    event: dict[str, object] = {
+        "transfer_id": transfer.id,
+        "occurred_at": transfer.created_at,
+        "amount": str(transfer.amount),
+        "currency": transfer.amount.currency,
+        "sender": _side(transfer.sender),
+        "recipient": _side(transfer.recipient),
+    }
     if transfer.kind is Kind.TRANSFER:
-        return TransferEvent(
-            transfer_id=transfer.id,
-            occurred_at=transfer.created_at,
-            amount=str(transfer.amount),
-            currency=transfer.amount.currency,
-            sender=Posting.model_validate(posting(operation.sender)),
-            recipient=Posting.model_validate(posting(operation.recipient)),
-        )
-    return TopUpEvent(
-        transfer_id=transfer.id,
-        occurred_at=transfer.created_at,
-        amount=str(transfer.amount),
-        currency=transfer.amount.currency,
-        sender=TopUpPosting.model_validate(posting(operation.sender)),
-        recipient=TopUpPosting.model_validate(posting(operation.recipient)),
-        descriptor=dict(transfer.descriptor) or None,
-    )
+        return TransferEvent.model_validate(event)
+    return TopUpEvent.model_validate({**event, "descriptor": dict(transfer.descriptor) or None})
+
+
+def _side(posting: Posting) -> dict[str, object]:
+    return {
+        "account_id": posting.account_id,
+        "version": posting.version,
+        "balance_after": str(posting.balance_after),
+    }

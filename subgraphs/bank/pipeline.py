@@ -110,7 +110,7 @@ class Pipeline:
                 dropped.
 
         Returns:
-            For each the operation or its refusal, both committed with its key and answered again on every replay; or
+            For each the transfer or its refusal, both committed with its key and answered again on every replay; or
             DeadlineExceeded: it still waited then, nothing was done; or Unavailable: it is not known what was done,
             submitting the same key again is safe; or InternalError: the database will not take it.
 

@@ -14,10 +14,10 @@ from subgraphs.bank.domain import (
     Command,
     Key,
     Kind,
-    Operation,
     Order,
     Outcome,
     Status,
+    Transfer,
     clearing_account_id,
     opened_account_id,
 )
@@ -51,7 +51,7 @@ class Bank:
         self._reader = reader
         self._accounts = accounts
 
-    async def transfer(self, caller: Principal, order: Order) -> Operation:
+    async def transfer(self, caller: Principal, order: Order) -> Transfer:
         """Moves money once per caller and key; the same again on a replay.
 
         Raises:
@@ -62,7 +62,7 @@ class Bank:
         return await self._made(_command(caller, order))
 
     async def transfer_all(self, caller: Principal, orders: Sequence[Order | InvalidInput]) -> list[Outcome]:
-        """As `transfer`, for each of the orders on its own: its operation or what `transfer` would raise, in their
+        """As `transfer`, for each of the orders on its own: what it made or what `transfer` would raise, in their
         order. An order that could not even be read stands as its error, and is answered with it.
 
         Raises:
@@ -86,7 +86,7 @@ class Bank:
         amount: Money,
         idempotency_key: str,
         descriptor: Mapping[str, str],
-    ) -> Operation:
+    ) -> Transfer:
         """Credits an account from the clearing account of the currency, once per key. For services.
 
         Raises:
@@ -108,10 +108,10 @@ class Bank:
         domain.check(command)
         return await self._made(command)
 
-    async def _made(self, command: Command) -> Operation:
-        """The operation that the command leads to, or its refusal raised."""
+    async def _made(self, command: Command) -> Transfer:
+        """The transfer that the command leads to, or its refusal raised."""
         outcome = await self._pipeline.submit(command, call.current.get().deadline)
-        if isinstance(outcome, Operation):
+        if isinstance(outcome, Transfer):
             return outcome
         raise outcome
 
@@ -175,19 +175,19 @@ class Bank:
         found = await self._reader.accounts(ids)
         return {id_: account for id_, account in found.items() if _may_see(caller, account)}
 
-    async def operation(self, caller: Principal, transfer_id: UUID) -> Operation:
+    async def get_transfer(self, caller: Principal, transfer_id: UUID) -> Transfer:
         """A transfer from or to an account of the caller's.
 
         Raises:
             TransferNotFound: there is none, or it is between others.
         """
-        operation = await self._reader.operation(transfer_id)
-        if operation is None or not await self.accounts(
+        transfer = await self._reader.transfer(transfer_id)
+        if transfer is None or not await self.accounts(
             caller,
-            [operation.transfer.sender_id, operation.transfer.recipient_id],
+            [transfer.sender.account_id, transfer.recipient.account_id],
         ):
             raise TransferNotFound(str(transfer_id))
-        return operation
+        return transfer
 
     async def versions(self, caller: Principal, after: UUID | None, limit: int) -> list[tuple[UUID, int]]:
         """Accounts after an id, in id order, with their versions. For services.
@@ -198,14 +198,14 @@ class Bank:
         _require_service(caller)
         return await self._reader.versions(after, limit)
 
-    async def operations(self, caller: Principal, account_id: UUID, after_version: int, limit: int) -> list[Operation]:
-        """An account's operations after a version, in version order. For services.
+    async def transfers_of(self, caller: Principal, account_id: UUID, after_version: int, limit: int) -> list[Transfer]:
+        """The transfers from and to an account after a version of it, in version order. For services.
 
         Raises:
             PermissionDenied: the caller is no service.
         """
         _require_service(caller)
-        return await self._reader.operations(account_id, after_version, limit)
+        return await self._reader.transfers_of(account_id, after_version, limit)
 
 
 def _command(caller: Principal, order: Order | InvalidInput) -> Command:

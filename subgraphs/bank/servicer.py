@@ -9,7 +9,7 @@ from google.type.money_pb2 import Money as MoneyMessage
 
 from kit import call, status, wire
 from protos.bank.v1 import bank_pb2, bank_pb2_grpc
-from subgraphs.bank.domain import Account, Entry, Kind, Operation, Order, Outcome, Status
+from subgraphs.bank.domain import Account, Kind, Order, Outcome, Posting, Status, Transfer
 from subgraphs.bank.service import Bank
 from wallet import inputs
 from wallet.errors import AccountNotFound, InvalidInput
@@ -63,7 +63,7 @@ class BankServicer(bank_pb2_grpc.BankServiceServicer):
         request: bank_pb2.DepositMoneyRequest,
         context: Any,  # noqa: ARG002
     ) -> bank_pb2.DepositMoneyResponse:
-        operation = await self._bank.deposit(
+        transfer = await self._bank.deposit(
             call.principal(),
             _id("accountId", request.account_id),
             _amount(request.amount),
@@ -71,9 +71,9 @@ class BankServicer(bank_pb2_grpc.BankServiceServicer):
             dict(request.descriptor),
         )
         return bank_pb2.DepositMoneyResponse(
-            transfer=_transfer(operation),
-            account_version=operation.recipient.version,
-            account_balance=wire.money_to(operation.recipient.balance_after),
+            transfer=_transfer(transfer),
+            account_version=transfer.recipient.version,
+            account_balance=wire.money_to(transfer.recipient.balance_after),
         )
 
     async def GetBalance(
@@ -89,8 +89,8 @@ class BankServicer(bank_pb2_grpc.BankServiceServicer):
         request: bank_pb2.GetTransferRequest,
         context: Any,  # noqa: ARG002
     ) -> bank_pb2.GetTransferResponse:
-        operation = await self._bank.operation(call.principal(), _id("id", request.id))
-        return bank_pb2.GetTransferResponse(transfer=_transfer(operation))
+        transfer = await self._bank.get_transfer(call.principal(), _id("id", request.id))
+        return bank_pb2.GetTransferResponse(transfer=_transfer(transfer))
 
     async def BatchGetAccounts(
         self,
@@ -168,7 +168,7 @@ class BankServicer(bank_pb2_grpc.BankServiceServicer):
         request: bank_pb2.ListEventsRequest,
         context: Any,  # noqa: ARG002
     ) -> bank_pb2.ListEventsResponse:
-        operations = await self._bank.operations(
+        transfers = await self._bank.transfers_of(
             call.principal(),
             _id("accountId", request.account_id),
             request.after_version,
@@ -177,12 +177,12 @@ class BankServicer(bank_pb2_grpc.BankServiceServicer):
         return bank_pb2.ListEventsResponse(
             events=[
                 bank_pb2.Event(
-                    transfer=_transfer(operation),
-                    sender=_posting(operation.sender),
-                    recipient=_posting(operation.recipient),
-                    descriptor=dict(operation.transfer.descriptor),
+                    transfer=_transfer(transfer),
+                    sender=_posting(transfer.sender),
+                    recipient=_posting(transfer.recipient),
+                    descriptor=dict(transfer.descriptor),
                 )
-                for operation in operations
+                for transfer in transfers
             ],
         )
 
@@ -235,35 +235,34 @@ def _try_order(request: bank_pb2.TransferMoneyRequest) -> Order | InvalidInput:
         return refusal
 
 
-def _made(operation: Operation) -> bank_pb2.TransferMoneyResponse:
+def _made(transfer: Transfer) -> bank_pb2.TransferMoneyResponse:
     return bank_pb2.TransferMoneyResponse(
-        transfer=_transfer(operation),
-        sender_version=operation.sender.version,
-        sender_balance=wire.money_to(operation.sender.balance_after),
+        transfer=_transfer(transfer),
+        sender_version=transfer.sender.version,
+        sender_balance=wire.money_to(transfer.sender.balance_after),
     )
 
 
 def _result(outcome: Outcome) -> bank_pb2.BatchTransferMoneyResponse.Result:
-    if isinstance(outcome, Operation):
+    if isinstance(outcome, Transfer):
         return bank_pb2.BatchTransferMoneyResponse.Result(value=_made(outcome))
     return bank_pb2.BatchTransferMoneyResponse.Result(error=status.to_status(outcome))
 
 
-def _transfer(operation: Operation) -> bank_pb2.Transfer:
-    transfer = operation.transfer
+def _transfer(transfer: Transfer) -> bank_pb2.Transfer:
     return bank_pb2.Transfer(
         id=str(transfer.id),
         kind=_KINDS[transfer.kind],
-        sender_id=str(transfer.sender_id),
-        recipient_id=str(transfer.recipient_id),
+        sender_id=str(transfer.sender.account_id),
+        recipient_id=str(transfer.recipient.account_id),
         amount=wire.money_to(transfer.amount),
         created_at=wire.time_to(transfer.created_at),
     )
 
 
-def _posting(entry: Entry) -> bank_pb2.Posting:
+def _posting(posting: Posting) -> bank_pb2.Posting:
     return bank_pb2.Posting(
-        account_id=str(entry.account_id),
-        version=entry.version,
-        balance_after=wire.money_to(entry.balance_after),
+        account_id=str(posting.account_id),
+        version=posting.version,
+        balance_after=wire.money_to(posting.balance_after),
     )

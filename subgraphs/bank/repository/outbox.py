@@ -6,18 +6,16 @@ from typing import Final
 
 import asyncpg
 
-from subgraphs.bank.domain import Operation
+from subgraphs.bank.domain import Transfer
 from subgraphs.bank.repository.database import Connection, connection
-from subgraphs.bank.repository.rows import OPERATION, TRANSFERS_OF, operation_of
+from subgraphs.bank.repository.rows import REFERRED, TRANSFER, transfer_of
 
 _LEADER_LOCK: Final = 7_708_141_928
 _LEADER_SILENCE: Final = "10s"
 
 _ROWS: Final = "SELECT * FROM outbox ORDER BY id LIMIT $1"
 
-_WAITING: Final = (
-    OPERATION.format(columns="o.id AS row_id,", source=TRANSFERS_OF.format(references=_ROWS)) + "ORDER BY o.id"
-)
+_WAITING: Final = TRANSFER.format(columns="o.id AS row_id,", source=REFERRED.format(references=_ROWS)) + "ORDER BY o.id"
 
 
 class Outbox:
@@ -43,10 +41,10 @@ class Outbox:
             leads = await session.fetchval("SELECT pg_try_advisory_lock($1)", _LEADER_LOCK)
             yield cls(session) if leads else None
 
-    async def next(self, limit: int) -> list[tuple[int, Operation]]:
+    async def next(self, limit: int) -> list[tuple[int, Transfer]]:
         """The oldest rows, in order, with what they are about."""
         rows = await self._session.fetch(_WAITING, limit)
-        return [(row["row_id"], operation_of(row)) for row in rows]
+        return [(row["row_id"], transfer_of(row)) for row in rows]
 
     async def remove(self, rows: Sequence[int]) -> None:
         """Forgets rows that were delivered."""

@@ -6,14 +6,14 @@ from uuid import UUID
 
 import asyncpg
 
-from subgraphs.bank.domain import Account, Operation
+from subgraphs.bank.domain import Account, Transfer
 from subgraphs.bank.repository.database import connection
-from subgraphs.bank.repository.rows import ACCOUNT, OPERATION, OPERATIONS_BY_ID, TRANSFERS_OF, account_of, operation_of
+from subgraphs.bank.repository.rows import ACCOUNT, REFERRED, TRANSFER, TRANSFERS_BY_ID, account_of, transfer_of
 
 _ENTRIES: Final = "SELECT * FROM entries WHERE account_id = $1 AND version > $2 ORDER BY version LIMIT $3"
 
-_OPERATIONS_OF_ACCOUNT: Final = (
-    OPERATION.format(columns="", source=TRANSFERS_OF.format(references=_ENTRIES)) + "ORDER BY o.version"
+_TRANSFERS_OF_ACCOUNT: Final = (
+    TRANSFER.format(columns="", source=REFERRED.format(references=_ENTRIES)) + "ORDER BY o.version"
 )
 
 
@@ -40,11 +40,11 @@ class Reader:
         async with connection(self._pool) as reading:
             return [account_of(row) for row in await reading.fetch(query, owner_id, after, limit)]
 
-    async def operation(self, transfer_id: UUID) -> Operation | None:
+    async def transfer(self, transfer_id: UUID) -> Transfer | None:
         """One transfer with its entries."""
         async with connection(self._pool) as reading:
-            row = await reading.fetchrow(OPERATIONS_BY_ID, [transfer_id])
-        return None if row is None else operation_of(row)
+            row = await reading.fetchrow(TRANSFERS_BY_ID, [transfer_id])
+        return None if row is None else transfer_of(row)
 
     async def versions(self, after: UUID | None, limit: int) -> list[tuple[UUID, int]]:
         """The accounts after an id, in id order, with their versions."""
@@ -52,8 +52,8 @@ class Reader:
         async with connection(self._pool) as reading:
             return [(row["id"], row["version"]) for row in await reading.fetch(query, after, limit)]
 
-    async def operations(self, account_id: UUID, after_version: int, limit: int) -> list[Operation]:
-        """The account's operations after a version, in version order."""
+    async def transfers_of(self, account_id: UUID, after_version: int, limit: int) -> list[Transfer]:
+        """The transfers from and to the account after a version of it, in version order."""
         async with connection(self._pool) as reading:
-            rows = await reading.fetch(_OPERATIONS_OF_ACCOUNT, account_id, after_version, limit)
-        return [operation_of(row) for row in rows]
+            rows = await reading.fetch(_TRANSFERS_OF_ACCOUNT, account_id, after_version, limit)
+        return [transfer_of(row) for row in rows]

@@ -4,7 +4,7 @@ from typing import Final
 
 import asyncpg
 
-from subgraphs.bank.domain import Account, Entry, Kind, Operation, Status, Transfer
+from subgraphs.bank.domain import Account, Kind, Posting, Status, Transfer
 from wallet.money import Money
 
 ACCOUNT: Final = """
@@ -13,7 +13,7 @@ ACCOUNT: Final = """
 
 # OFFSET 0 keeps the planner to this order, row by row through the indexes: a plan that was made while the tables were
 # empty is still right when they are not.
-OPERATION: Final = """
+TRANSFER: Final = """
     SELECT {columns} t.id, t.kind, t.sender_id, t.recipient_id, t.amount, t.currency, t.created_at,
            t.idempotency_key, t.sender_version, t.recipient_version, t.descriptor,
            s.balance_after AS sender_balance, r.balance_after AS recipient_balance
@@ -22,10 +22,10 @@ OPERATION: Final = """
     LATERAL (SELECT * FROM entries WHERE account_id = t.recipient_id AND version = t.recipient_version OFFSET 0) AS r
 """
 
-TRANSFERS_OF: Final = "({references}) AS o, LATERAL (SELECT * FROM transfers WHERE id = o.transfer_id OFFSET 0) AS t"
-"""A source of `OPERATION`: the transfers that a query refers to by `transfer_id`."""
+REFERRED: Final = "({references}) AS o, LATERAL (SELECT * FROM transfers WHERE id = o.transfer_id OFFSET 0) AS t"
+"""A source of `TRANSFER`: the transfers that a query refers to by `transfer_id`."""
 
-OPERATIONS_BY_ID: Final = OPERATION.format(columns="", source="transfers t") + "WHERE t.id = ANY($1)"
+TRANSFERS_BY_ID: Final = TRANSFER.format(columns="", source="transfers t") + "WHERE t.id = ANY($1)"
 
 
 def account_of(row: asyncpg.Record) -> Account:
@@ -42,24 +42,16 @@ def account_of(row: asyncpg.Record) -> Account:
     )
 
 
-def operation_of(row: asyncpg.Record) -> Operation:
-    """From a row of `OPERATION`."""
-    amount = Money(row["amount"], row["currency"])
-
-    def entry(side: str, signed: Money) -> Entry:
-        balance = Money(row[f"{side}_balance"], row["currency"])
-        return Entry(row[f"{side}_id"], row[f"{side}_version"], row["id"], signed, balance)
-
-    transfer = Transfer(
+def transfer_of(row: asyncpg.Record) -> Transfer:
+    """From a row of `TRANSFER`."""
+    currency = row["currency"]
+    return Transfer(
         row["id"],
         Kind(row["kind"]),
-        row["sender_id"],
-        row["recipient_id"],
-        amount,
+        Posting(row["sender_id"], row["sender_version"], Money(row["sender_balance"], currency)),
+        Posting(row["recipient_id"], row["recipient_version"], Money(row["recipient_balance"], currency)),
+        Money(row["amount"], currency),
         row["created_at"],
         row["idempotency_key"],
-        row["sender_version"],
-        row["recipient_version"],
         row["descriptor"] or {},
     )
-    return Operation(transfer, entry("sender", -amount), entry("recipient", amount))
