@@ -1,10 +1,9 @@
 """A gRPC server with all that each of ours has: callers, errors as statuses, logs, metrics, health, reflection."""
 
-import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Self, TypeAlias, cast
 
 import grpc
 import structlog
@@ -16,14 +15,13 @@ from grpc_status import rpc_status
 
 from kit import metrics
 from kit.call import Call, current, request_id
-from kit.principal import Principal, Verifier
+from kit.principal import Verifier
 from kit.status import code_name, to_status
 from wallet.errors import InternalError, Unauthenticated, WalletError
 
 log = structlog.get_logger(__name__)
 
 _GRACE_SECONDS: Final = 5.0
-_OPEN_TO_ALL: Final = ("/grpc.health.v1.Health/", "/grpc.reflection.v1alpha.ServerReflection/")
 _OPTIONS: Final = (
     ("grpc.so_reuseport", 0),  # a port in use is an error, not a second listener that takes half of the calls
     ("grpc.max_receive_message_length", 4 * 1024 * 1024),
@@ -48,11 +46,11 @@ async def grpc_server(
     Raises:
         RuntimeError: the port is in use.
     """
-    server = grpc.aio.server(interceptors=[_CallInterceptor(verifier)], options=_OPTIONS)
+    server = grpc.aio.server(options=_OPTIONS)
     health = HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     for register in services.values():
-        register(server)
+        register(cast("grpc.aio.Server", _Door(server, verifier)))
     names = (*services, "grpc.health.v1.Health", reflection.SERVICE_NAME)
     reflection.enable_server_reflection(names, server)
     server.add_insecure_port(listen)
@@ -67,80 +65,109 @@ async def grpc_server(
         await server.stop(_GRACE_SECONDS)
 
 
-_Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any] | None"
+_Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
-class _CallInterceptor(grpc.aio.ServerInterceptor):
-    """Around every call: who calls, until when, what came of it. Handlers raise `WalletError`, callers get statuses."""
+class _Door:
+    """What a servicer is registered with, in place of the server: puts a guard around each of its methods.
 
-    def __init__(self, verifier: Verifier) -> None:
+    Once, when the method is first called: an interceptor would be asked on every call.
+    """
+
+    def __init__(self, server: grpc.aio.Server, verifier: Verifier) -> None:
+        self._server = server
         self._verifier = verifier
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[_Handler]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> _Handler:
-        handler = await continuation(handler_call_details)
+    def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[grpc.GenericRpcHandler]) -> None:
+        self._server.add_generic_rpc_handlers([_Guarded(each, self._verifier) for each in generic_rpc_handlers])
+
+    def add_registered_method_handlers(self, service_name: str, method_handlers: Mapping[str, _Handler]) -> None:
+        """The same methods as the generic handlers, for servers that look them up ahead of time: not wanted twice."""
+
+
+class _Guarded(grpc.GenericRpcHandler):
+    """The methods of a service. Each runs as a `Call` of its caller; it raises `WalletError`, callers get statuses."""
+
+    def __init__(self, methods: grpc.GenericRpcHandler, verifier: Verifier) -> None:
+        self._methods = methods
+        self._verifier = verifier
+        self._guarded: dict[str, _Handler] = {}
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> "_Handler | None":
         method = handler_call_details.method
-        if handler is None or method.startswith(_OPEN_TO_ALL):
-            return handler
-        metadata = {key: value for key, value in handler_call_details.invocation_metadata if isinstance(value, str)}
-        if handler.response_streaming:
-            return grpc.unary_stream_rpc_method_handler(
-                self._stream(method, metadata, handler.unary_stream),
-                handler.request_deserializer,
-                handler.response_serializer,
-            )
-        return grpc.unary_unary_rpc_method_handler(
-            self._unary(method, metadata, handler.unary_unary),
-            handler.request_deserializer,
-            handler.response_serializer,
-        )
+        if method not in self._guarded:
+            handler = self._methods.service(handler_call_details)
+            if handler is None:
+                return None
+            self._guarded[method] = self._guard(method, handler)
+        return self._guarded[method]
 
-    def _unary(self, method: str, metadata: Mapping[str, str], handle: Any) -> Any:
+    def _guard(self, method: str, handler: Any) -> _Handler:
         async def unary(request: Any, context: _Context) -> Any:
-            async with self._call(method, metadata, context):
-                return await handle(request, context)
+            with _Serving(method, context) as serving:
+                serving.begin(self._verifier)
+                return await handler.unary_unary(request, context)
+            return await serving.abort()
 
-        return unary
-
-    def _stream(self, method: str, metadata: Mapping[str, str], handle: Any) -> Any:
         async def stream(request: Any, context: _Context) -> AsyncIterator[Any]:
-            async with self._call(method, metadata, context):
-                async for response in handle(request, context):
+            with _Serving(method, context) as serving:
+                serving.begin(self._verifier)
+                async for response in handler.unary_stream(request, context):
                     yield response
+            if serving.status.code:
+                await serving.abort()
 
-        return stream
+        coders = (handler.request_deserializer, handler.response_serializer)
+        if handler.response_streaming:
+            return grpc.unary_stream_rpc_method_handler(stream, *coders)
+        return grpc.unary_unary_rpc_method_handler(unary, *coders)
 
-    @asynccontextmanager
-    async def _call(self, method: str, metadata: Mapping[str, str], context: _Context) -> AsyncIterator[None]:
-        started = time.monotonic()
-        remaining = context.time_remaining()
-        deadline = None if remaining is None else started + remaining
-        call = Call(request_id(metadata.get("x-request-id")), deadline=deadline)
+
+class _Serving:
+    """One call from its first moment to its last. An error ends the block and becomes the status that `abort` sends;
+    only cancellation goes on.
+    """
+
+    def __init__(self, method: str, context: _Context) -> None:
+        self._method = method
+        self._context = context
+        self._started = time.monotonic()
+        self.status = status_pb2.Status()
+
+    def begin(self, verifier: Verifier) -> None:
+        """Makes the call the current one of this task, with its verified caller."""
+        metadata = dict(self._context.invocation_metadata() or ())
+        remaining = self._context.time_remaining()
+        call = Call(
+            request_id(_text(metadata.get("x-request-id"))),
+            deadline=None if remaining is None else self._started + remaining,
+        )
         current.set(call)
-        status = status_pb2.Status()
-        try:
-            token = metadata.get("authorization", "").removeprefix("Bearer ")
-            principal = self._principal(token)
-            current.set(Call(call.request_id, principal, token, deadline))
-            yield
-        except WalletError as error:
-            status = to_status(error)
-        except asyncio.CancelledError:
-            status.code = code_pb2.CANCELLED
-            raise
-        except Exception:
-            log.exception("unexpected error", method=method)
-            status = to_status(InternalError())
-        finally:
-            metrics.RPC_SECONDS.labels(method, code_name(status)).observe(time.monotonic() - started)
-        if status.code:
-            await context.abort_with_status(rpc_status.to_status(status))
-
-    def _principal(self, token: str) -> Principal:
+        token = (_text(metadata.get("authorization")) or "").removeprefix("Bearer ")
         if not token:
             raise Unauthenticated
-        return self._verifier.verify(token)
+        current.set(Call(call.request_id, verifier.verify(token), token, call.deadline))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
+        if isinstance(error, WalletError):
+            self.status = to_status(error)
+        elif isinstance(error, Exception):
+            log.error("unexpected error", method=self._method, exc_info=error)
+            self.status = to_status(InternalError())
+        elif error is not None:
+            self.status.code = code_pb2.CANCELLED
+        metrics.RPC_SECONDS.labels(self._method, code_name(self.status)).observe(time.monotonic() - self._started)
+        return isinstance(error, Exception)
+
+    async def abort(self) -> None:
+        """Tells the caller what came of the call."""
+        await self._context.abort_with_status(rpc_status.to_status(self.status))
+
+
+def _text(value: str | bytes | None) -> str | None:
+    """A metadata value, if it is text."""
+    return value if isinstance(value, str) else None

@@ -26,6 +26,8 @@ EXPONENTS: Final[dict[str, int]] = {
 }
 """Decimals of the minor unit by currency code: `EXPONENTS["RUB"] == 2`."""
 
+_MINOR_UNITS: Final = {code: Decimal(1).scaleb(-exponent) for code, exponent in EXPONENTS.items()}
+
 MAX_AMOUNT: Final = Decimal(10) ** 12
 """The largest amount of one operation, in units of its currency. A balance may hold a million of these."""
 
@@ -46,19 +48,19 @@ class Money:
     currency: str
 
     def __post_init__(self) -> None:
-        exponent = EXPONENTS.get(self.currency)
-        if exponent is None:
+        minor_unit = _MINOR_UNITS.get(self.currency)
+        if minor_unit is None:
             raise MoneyError(f"{self.currency[:8]!r} is not an ISO 4217 currency")  # it may be of any length
         if not isinstance(self.amount, Decimal):
             raise TypeError(f"an amount is a Decimal, not {type(self.amount).__name__}")
         if not self.amount.is_finite():
             raise MoneyError("must be a finite number")
         try:
-            scaled = self.amount.quantize(Decimal(1).scaleb(-exponent))
+            scaled = self.amount.quantize(minor_unit)
         except InvalidOperation:
             raise MoneyError("has too many digits") from None
         if scaled != self.amount:
-            raise MoneyError(f"{self.currency} has {exponent} decimals")
+            raise MoneyError(f"{self.currency} has {EXPONENTS[self.currency]} decimals")
         object.__setattr__(self, "amount", scaled + 0)  # zero has no sign
 
     @classmethod

@@ -37,9 +37,14 @@ class Outbox:
             Unavailable: the database is away, or the session was ended.
         """
         async with connection(pool) as session:
-            await session.execute(f"SET idle_session_timeout = '{_LEADER_SILENCE}'")
-            leads = await session.fetchval("SELECT pg_try_advisory_lock($1)", _LEADER_LOCK)
-            yield cls(session) if leads else None
+            if not await session.fetchval("SELECT pg_try_advisory_lock($1)", _LEADER_LOCK):
+                yield None
+                return
+            try:
+                await session.execute(f"SET idle_session_timeout = '{_LEADER_SILENCE}'")
+                yield cls(session)
+            finally:
+                session.terminate()
 
     async def next(self, limit: int) -> list[tuple[int, Transfer]]:
         """The oldest rows, in order, with what they are about."""
