@@ -64,6 +64,11 @@ class _Call:
             if not self.lacking and not self.answered.done():
                 self.answered.set_result(None)
 
+    def answer_all(self, outcome: Outcome) -> None:
+        """Gives every command that has none this outcome."""
+        for place in range(len(self.commands)):
+            self.answer(place, outcome)
+
 
 class _Item:
     """One command of a call."""
@@ -133,20 +138,21 @@ class Pipeline:
         return [outcome for outcome in call.outcomes if outcome is not None]
 
     async def run(self) -> None:
-        """Commits batches for ever. Whoever it leaves without an answer when it is cancelled is told Unavailable."""
-        while True:
-            await self._arrived.wait()
-            batch = self._take()
-            if not batch:
-                self._arrived.clear()
-                continue
-            metrics.BATCH_SIZE.observe(len(batch))
-            metrics.BATCH_WAIT_SECONDS.observe(monotonic() - batch[0].call.since)
-            try:
-                await self._settle(batch)
-            finally:
-                for item in batch:
-                    item.answer(Unavailable(_WHAT))
+        """Commits batches for ever. Whoever has no answer yet when it is cancelled is told Unavailable."""
+        batch: list[_Item] = []
+        try:
+            while True:
+                await self._arrived.wait()
+                batch = self._take()
+                if batch:
+                    metrics.BATCH_SIZE.observe(len(batch))
+                    metrics.BATCH_WAIT_SECONDS.observe(monotonic() - batch[0].call.since)
+                    await self._settle(batch)
+                else:
+                    self._arrived.clear()
+        finally:
+            for call in {*self._single, *self._bulk, *(item.call for item in batch)}:
+                call.answer_all(Unavailable(_WHAT))
 
     def _take(self) -> list[_Item]:
         """The next batch: half of it for single callers and half for bulk ones, who take turns; what one half does not

@@ -1,0 +1,294 @@
+"""The pipeline over a commit that does as the test says."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from contextlib import asynccontextmanager, suppress
+from decimal import Decimal
+from uuid import UUID, uuid4
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from subgraphs.bank import pipeline
+from subgraphs.bank.domain import Command, Key, Kind, Outcome
+from subgraphs.bank.pipeline import Pipeline
+from subgraphs.bank.repository.batch import Conflict, Lost
+from wallet.errors import DeadlineExceeded, InternalError, ResourceExhausted, TransferNotFound, Unavailable
+from wallet.money import Money
+
+
+def command(key: str) -> Command:
+    one = Money(Decimal(1), "RUB")
+    return Command(uuid4(), Kind.TRANSFER, UUID(int=1), UUID(int=2), one, Key("p", "transfer", key), None, {})
+
+
+def commands(count: int, prefix: str = "") -> list[Command]:
+    return [command(f"{prefix}{n}") for n in range(count)]
+
+
+def outcome_of(asked: Command) -> Outcome:
+    """An outcome that is nobody else's."""
+    return TransferNotFound(asked.key.key)
+
+
+class Ledger:
+    """Remembers each batch, waits where a test makes it wait, and fails as a test wants."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+        self.open = asyncio.Event()
+        self.open.set()
+        self.entered = asyncio.Event()
+        self.failures: list[Exception] = []
+        self.poison: set[str] = set()
+
+    async def commit(self, asked: Sequence[Command]) -> Sequence[Outcome]:
+        self.batches.append([each.key.key for each in asked])
+        self.entered.set()
+        await self.open.wait()
+        if self.failures:
+            raise self.failures.pop(0)
+        if self.poison & set(self.batches[-1]):
+            raise ValueError("numeric field overflow")
+        return [outcome_of(each) for each in asked]
+
+    def close(self) -> None:
+        """From now on a batch waits until `open` is set."""
+        self.open.clear()
+        self.entered.clear()
+
+
+@pytest.fixture
+def ledger() -> Ledger:
+    return Ledger()
+
+
+@asynccontextmanager
+async def running(ledger: Ledger) -> AsyncIterator[Pipeline]:
+    line = Pipeline(ledger.commit)
+    task = asyncio.create_task(line.run())
+    yield line
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+@pytest.fixture
+async def line(ledger: Ledger) -> AsyncIterator[Pipeline]:
+    async with running(ledger) as line:
+        yield line
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs again at once."""
+    monkeypatch.setattr(pipeline, "_FIRST_PAUSE_SECONDS", 0.0)
+
+
+async def busy(ledger: Ledger, line: Pipeline) -> "asyncio.Task[Outcome]":
+    """Brings a batch of one into the ledger and keeps it there, so that whatever comes next has to wait."""
+    ledger.close()
+    first = asyncio.create_task(line.submit(command("first"), None))
+    await ledger.entered.wait()
+    return first
+
+
+async def queued(*waiting: "asyncio.Task[object]") -> None:
+    """Gives each task the time to come as far as the queue."""
+    await asyncio.sleep(0)
+    assert not any(task.done() for task in waiting)
+
+
+class TestBatches:
+    async def test_a_lone_command_is_committed_at_once(self, ledger: Ledger, line: Pipeline) -> None:
+        asked = command("alone")
+        assert await line.submit(asked, None) == outcome_of(asked)
+        assert ledger.batches == [["alone"]]
+
+    async def test_the_next_one_collects_while_one_commits(self, ledger: Ledger, line: Pipeline) -> None:
+        first = await busy(ledger, line)
+        others = [asyncio.create_task(line.submit(each, None)) for each in commands(3)]
+        await queued(*others)
+        ledger.open.set()
+        assert [await first, *[await other for other in others]] == [
+            TransferNotFound(key) for key in ("first", "0", "1", "2")
+        ]
+        assert ledger.batches == [["first"], ["0", "1", "2"]]
+
+    async def test_a_bulk_call_is_answered_in_its_own_order(self, ledger: Ledger, line: Pipeline) -> None:
+        asked = commands(1200)
+        assert await line.submit_all(asked, None) == [outcome_of(each) for each in asked]
+        assert [len(batch) for batch in ledger.batches] == [500, 500, 200]
+
+    async def test_nothing_is_asked_for_nothing(self, ledger: Ledger, line: Pipeline) -> None:
+        assert await line.submit_all([], None) == []
+        assert ledger.batches == []
+
+    async def test_single_callers_do_not_wait_behind_a_bulk(self, ledger: Ledger, line: Pipeline) -> None:
+        await busy(ledger, line)
+        bulk = asyncio.create_task(line.submit_all(commands(2000, "bulk "), None))
+        await queued(bulk)
+        singles = [asyncio.create_task(line.submit(each, None)) for each in commands(300, "single ")]
+        await queued(*singles)
+        ledger.open.set()
+        await asyncio.gather(*singles)
+        second, third = ledger.batches[1:3]
+        assert [sum(key.startswith("single") for key in batch) for batch in (second, third)] == [250, 50]
+        assert len(second) == len(third) == 500
+        await bulk
+
+    async def test_bulk_callers_take_turns(self, ledger: Ledger, line: Pipeline) -> None:
+        await busy(ledger, line)
+        long = asyncio.create_task(line.submit_all(commands(5000, "long "), None))
+        short = asyncio.create_task(line.submit_all(commands(100, "short "), None))
+        await queued(long, short)
+        ledger.open.set()
+        await short
+        assert sum(key.startswith("short") for key in ledger.batches[1]) == 100
+        await long
+
+    @settings(max_examples=30, deadline=None)
+    @given(st.lists(st.integers(1, 700), min_size=1, max_size=12))
+    async def test_every_command_is_committed_once_and_answered_with_its_own_outcome(self, sizes: list[int]) -> None:
+        ledger = Ledger()
+        async with running(ledger) as line:
+            calls = [commands(size, f"{n} ") for n, size in enumerate(sizes)]
+            answers = await asyncio.gather(
+                *(line.submit_all(call, None) if len(call) > 1 else one(line.submit(call[0], None)) for call in calls)
+            )
+        assert answers == [[outcome_of(each) for each in call] for call in calls]
+        committed = [key for batch in ledger.batches for key in batch]
+        assert sorted(committed) == sorted(each.key.key for call in calls for each in call)
+
+
+async def one(submitted: Awaitable[Outcome]) -> list[Outcome]:
+    return [await submitted]
+
+
+class TestOverload:
+    async def test_too_many_are_refused_and_nothing_is_done(self, ledger: Ledger, line: Pipeline) -> None:
+        first = await busy(ledger, line)
+        waiting = [asyncio.create_task(line.submit_all(commands(8000, f"{n} "), None)) for n in range(2)]
+        await queued(*waiting)
+        with pytest.raises(ResourceExhausted):
+            await line.submit_all(commands(4001, "refused "), None)
+        single = asyncio.create_task(line.submit(command("room for one"), None))
+        await queued(single)
+        ledger.open.set()
+        await asyncio.gather(first, single, *waiting)
+        assert not [key for batch in ledger.batches for key in batch if key.startswith("refused")]
+        assert await line.submit_all(commands(8000, "later "), None)
+
+    async def test_a_refused_single_command_is_not_committed(
+        self, ledger: Ledger, line: Pipeline, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(pipeline, "_WAITING", 1)
+        first = await busy(ledger, line)
+        second = asyncio.create_task(line.submit(command("second"), None))
+        await queued(second)
+        with pytest.raises(ResourceExhausted):
+            await line.submit(command("third"), None)
+        ledger.open.set()
+        await asyncio.gather(first, second)
+        assert ledger.batches == [["first"], ["second"]]
+
+
+class TestCallers:
+    async def test_one_whose_deadline_passed_in_the_queue_is_dropped(self, ledger: Ledger, line: Pipeline) -> None:
+        first = await busy(ledger, line)
+        late = asyncio.create_task(line.submit(command("late"), time.monotonic()))
+        bulk = asyncio.create_task(line.submit_all(commands(2, "late "), time.monotonic()))
+        patient = asyncio.create_task(line.submit(command("patient"), time.monotonic() + 60))
+        await queued(late, bulk, patient)
+        ledger.open.set()
+        assert isinstance(await late, DeadlineExceeded)
+        assert all(isinstance(each, DeadlineExceeded) for each in await bulk)
+        await asyncio.gather(first, patient)
+        assert ledger.batches == [["first"], ["patient"]]
+
+    async def test_one_whose_deadline_passes_in_a_batch_is_not(
+        self, ledger: Ledger, line: Pipeline, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        ledger.close()
+        asked = command("taken in time")
+        deadline = time.monotonic() + 60
+        taken = asyncio.create_task(line.submit(asked, deadline))
+        await ledger.entered.wait()
+        monkeypatch.setattr(pipeline, "monotonic", lambda: deadline + 1)
+        ledger.open.set()
+        assert await taken == outcome_of(asked)
+
+    async def test_one_who_goes_away_is_dropped_and_the_others_are_answered(
+        self, ledger: Ledger, line: Pipeline
+    ) -> None:
+        first = await busy(ledger, line)
+        gone, stays = (asyncio.create_task(line.submit(command(key), None)) for key in ("gone", "stays"))
+        await queued(gone, stays)
+        gone.cancel()
+        first.cancel()
+        await asyncio.wait([gone, first])
+        ledger.open.set()
+        assert await stays == TransferNotFound("stays")
+        assert ledger.batches == [["first"], ["stays"]]
+
+    async def test_whoever_waits_when_it_stops_is_told_that_it_is_not_known(self, ledger: Ledger) -> None:
+        async with running(ledger) as line:
+            taken = await busy(ledger, line)
+            waiting = asyncio.create_task(line.submit_all(commands(3), None))
+            await queued(waiting)
+        assert isinstance(await taken, Unavailable)
+        assert all(isinstance(each, Unavailable) for each in await waiting)
+
+
+class TestFailures:
+    @pytest.mark.parametrize("poisoned", [{"0"}, {"499"}, {"123"}, {"17", "18", "400"}])
+    async def test_a_command_that_the_database_will_not_take_fails_alone(
+        self, ledger: Ledger, line: Pipeline, poisoned: set[str]
+    ) -> None:
+        ledger.poison = poisoned
+        asked = commands(500)
+        outcomes = await line.submit_all(asked, None)
+        for each, outcome in zip(asked, outcomes, strict=True):
+            assert outcome == (InternalError() if each.key.key in poisoned else outcome_of(each))
+        assert len(ledger.batches) < 2 + 2 * len(poisoned) * 9
+
+    @pytest.mark.usefixtures("impatient")
+    async def test_when_another_transaction_was_first_it_decides_again(self, ledger: Ledger, line: Pipeline) -> None:
+        ledger.failures = [Conflict(), Conflict()]
+        asked = command("k")
+        assert await line.submit(asked, None) == outcome_of(asked)
+        assert ledger.batches == [["k"]] * 3
+
+    @pytest.mark.usefixtures("impatient")
+    async def test_it_does_not_decide_again_for_ever(self, ledger: Ledger, line: Pipeline) -> None:
+        ledger.failures = [Conflict() for _ in range(20)]
+        assert isinstance(await line.submit(command("k"), None), Unavailable)
+        assert len(ledger.batches) == 9
+
+    @pytest.mark.usefixtures("impatient")
+    async def test_a_lost_answer_is_asked_for_until_it_is_known(self, ledger: Ledger, line: Pipeline) -> None:
+        ledger.failures = [Lost(), Unavailable(), Unavailable(), Lost()]
+        asked = commands(3)
+        assert await line.submit_all(asked, None) == [outcome_of(each) for each in asked]
+        assert ledger.batches == [["0", "1", "2"]] * 5
+
+    @pytest.mark.usefixtures("impatient")
+    async def test_what_stays_unknown_is_not_called_a_refusal(
+        self, ledger: Ledger, line: Pipeline, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(pipeline, "_PATIENCE_SECONDS", 0.02)
+        failures = iter(Lost, None)
+
+        async def lose(asked: Sequence[Command]) -> Sequence[Outcome]:
+            raise next(failures)
+
+        monkeypatch.setattr(line, "_commit", lose)
+        assert all(isinstance(each, Unavailable) for each in await line.submit_all(commands(2), None))
+
+    async def test_a_database_that_is_away_is_not_waited_for(self, ledger: Ledger, line: Pipeline) -> None:
+        ledger.failures = [Unavailable("the ledger's database")]
+        assert await line.submit(command("k"), None) == Unavailable("the ledger's database")
+        assert ledger.batches == [["k"]]
+        assert await line.submit(command("k"), None) == TransferNotFound("k")
