@@ -1,0 +1,126 @@
+"""Many transfers in one call: each on its own, in order, once."""
+
+import asyncio
+from decimal import Decimal
+from uuid import UUID, uuid4
+
+import grpc
+import pytest
+
+from protos.bank.v1 import bank_pb2
+from subgraphs.bank.client import Order, Receipt
+from tests.integration.bank.running import Caller, RunningBank, prove, rub
+from wallet.errors import (
+    AccountNotFound,
+    FieldViolation,
+    IdempotencyConflict,
+    InsufficientFunds,
+    InvalidInput,
+)
+
+
+def order(sender: UUID, recipient: UUID, amount: str, key: str) -> Order:
+    return Order(sender, recipient, rub(amount), key)
+
+
+class TestBatchTransferMoney:
+    async def test_each_order_has_its_own_result_in_its_own_place(self, bank: RunningBank, alice: Caller) -> None:
+        sender, recipient, nowhere = await bank.open("alice", "10"), await bank.open("bob", "0"), uuid4()
+        run = uuid4()
+        answers = await alice(
+            bank.client.transfer_all(
+                [
+                    order(sender, recipient, "6", f"{run} 1"),
+                    order(sender, recipient, "5", f"{run} 2"),
+                    order(sender, sender, "1", f"{run} 3"),
+                    order(sender, nowhere, "1", f"{run} 4"),
+                    order(recipient, sender, "1", f"{run} 5"),
+                    order(sender, recipient, "4", f"{run} 6"),
+                ]
+            )
+        )
+        first, poor, to_itself, missing, anothers, last = answers
+        assert isinstance(first, Receipt)
+        assert (first.posting.version, first.posting.balance_after) == (1, rub("4"))
+        assert poor == InsufficientFunds(str(sender), needed="5.00", available="4.00", currency="RUB")
+        assert isinstance(to_itself, InvalidInput)
+        assert missing == AccountNotFound(str(nowhere))
+        assert anothers == AccountNotFound(str(recipient))
+        assert isinstance(last, Receipt)
+        assert (last.posting.version, last.posting.balance_after) == (2, rub("0"))
+        assert await bank.balance(recipient) == 10
+
+    async def test_the_same_call_again_has_no_more_effect(self, bank: RunningBank, alice: Caller) -> None:
+        sender, recipient, run = await bank.open("alice", "10"), await bank.open("bob", "0"), uuid4()
+        orders = [order(sender, recipient, "3", f"{run} {n}") for n in range(5)]
+        first = await alice(bank.client.transfer_all(orders))
+        assert [isinstance(answer, Receipt) for answer in first] == [True, True, True, False, False]
+        assert await alice(bank.client.transfer_all(orders)) == first
+        assert await bank.balance(sender) == 1
+
+    async def test_a_key_is_the_same_key_alone_and_in_bulk(self, bank: RunningBank, alice: Caller) -> None:
+        sender, recipient, run = await bank.open("alice", "10"), await bank.open("bob", "0"), str(uuid4())
+        alone = await alice(bank.client.transfer(sender, recipient, rub("1"), run))
+        same, other = await alice(
+            bank.client.transfer_all([order(sender, recipient, "1", run), order(sender, recipient, "2", run)])
+        )
+        assert same == alone
+        assert other == IdempotencyConflict(run)
+
+    async def test_duplicates_within_one_call_share_one_effect(self, bank: RunningBank, alice: Caller) -> None:
+        sender, recipient, run = await bank.open("alice", "10"), await bank.open("bob", "0"), str(uuid4())
+        answers = await alice(bank.client.transfer_all([order(sender, recipient, "1", run)] * 3))
+        assert answers[0] == answers[1] == answers[2]
+        assert await bank.balance(sender) == 9
+
+    async def test_eight_thousand_at_once(self, own_bank: RunningBank) -> None:
+        alice, (one, two) = own_bank.user("alice"), [await own_bank.open("alice", "8000") for _ in range(2)]
+        orders = [order(*((one, two) if n % 2 else (two, one)), "1", str(n)) for n in range(8000)]
+        answers = await alice(own_bank.client.transfer_all(orders))
+        assert all(isinstance(answer, Receipt) for answer in answers)
+        assert (await own_bank.written())["transfers"] == 8000
+        assert await own_bank.balance(one) == await own_bank.balance(two) == Decimal(8000)
+        await prove(own_bank.sql)
+
+    async def test_more_are_refused_whole(self, bank: RunningBank, alice: Caller) -> None:
+        sender, recipient = await bank.open("alice"), await bank.open("bob")
+        with pytest.raises(InvalidInput) as caught:
+            await alice(bank.client.transfer_all([order(sender, recipient, "1", str(n)) for n in range(8001)]))
+        assert caught.value.violations == (FieldViolation("transfers", "must be at most 8000"),)
+
+    async def test_no_orders_have_no_results(self, bank: RunningBank, alice: Caller) -> None:
+        assert await alice(bank.client.transfer_all([])) == []
+
+    async def test_what_cannot_be_read_is_refused_in_its_place(self, bank: RunningBank, alice: Caller) -> None:
+        sender, recipient, run = await bank.open("alice"), await bank.open("bob"), uuid4()
+        good = bank_pb2.TransferMoneyRequest(
+            sender_id=str(sender), recipient_id=str(recipient), idempotency_key=f"{run} good"
+        )
+        good.amount.units, good.amount.currency_code = 1, "RUB"
+        broken = bank_pb2.TransferMoneyRequest(
+            sender_id="me", recipient_id=str(recipient), idempotency_key=f"{run} bad"
+        )
+        request = bank_pb2.BatchTransferMoneyRequest(transfers=[broken, good])
+        response = await bank.stub.BatchTransferMoney(request, metadata=alice.metadata)
+        refused, made = response.results
+        assert refused.error.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
+        assert made.value.transfer.sender_id == str(sender)
+
+    async def test_bulk_and_single_callers_meet_and_each_is_answered(self, own_bank: RunningBank) -> None:
+        alice = own_bank.user("alice")
+        accounts = [await own_bank.open("alice", "1000") for _ in range(4)]
+
+        async def single(n: int) -> None:
+            sender, recipient = accounts[n % 4], accounts[(n + 1) % 4]
+            receipt = await alice(own_bank.client.transfer(sender, recipient, rub("1"), f"single {n}"))
+            assert receipt.transfer.sender_id == sender
+
+        async def bulk(run: int) -> None:
+            orders = [order(accounts[n % 4], accounts[(n + 2) % 4], "1", f"bulk {run} {n}") for n in range(700)]
+            for asked, answer in zip(orders, await alice(own_bank.client.transfer_all(orders)), strict=True):
+                assert isinstance(answer, Receipt)
+                assert answer.transfer.sender_id == asked.sender_id
+
+        await asyncio.gather(*(single(n) for n in range(200)), *(bulk(n) for n in range(3)))
+        assert (await own_bank.written())["transfers"] == 200 + 3 * 700
+        await prove(own_bank.sql)

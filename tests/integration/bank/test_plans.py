@@ -1,0 +1,56 @@
+"""Every statement on the hot path finds its rows by index, even when it was planned while the tables were empty."""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import asyncpg
+import pytest
+
+from subgraphs.bank.repository import batch, outbox, reader, rows
+from subgraphs.bank.repository.database import open_pool
+
+STATEMENTS = {
+    "lock": (batch._LOCK, "(uuid[])"),
+    "recall": (batch._RECALL, ""),
+    "write": (batch._WRITE, ""),
+    "transfers by id": (rows.TRANSFERS_BY_ID, "(uuid[])"),
+    "transfers of an account": (reader._TRANSFERS_OF_ACCOUNT, "(uuid, bigint, bigint)"),
+    "outbox": (outbox._WAITING, "(bigint)"),
+}
+LEDGER = {"accounts", "transfers", "entries", "idempotency_keys"}
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for child in plan.get("Plans", []):
+        yield from nodes(child)
+
+
+@pytest.mark.parametrize("analyzed", [True, False], ids=["known to be empty", "nothing known"])
+@pytest.mark.parametrize("statement", STATEMENTS)
+async def test_it_looks_rows_up(ledger_url: str, statement: str, *, analyzed: bool) -> None:
+    query, types = STATEMENTS[statement]
+    async with open_pool(ledger_url, max_size=1) as pool, pool.acquire() as connection:
+        if analyzed:
+            await connection.execute("VACUUM ANALYZE")
+        await connection.execute(f"PREPARE asked {types} AS {query}")
+        parameters = ", ".join(["NULL"] * len(set(re.findall(r"\$\d+", query))))
+        explained = await connection.fetchval(f"EXPLAIN (FORMAT json) EXECUTE asked ({parameters})")
+    read = [node for node in nodes(json.loads(explained)[0]["Plan"]) if node.get("Relation Name") in LEDGER]
+    scans = [node for node in read if node["Node Type"].endswith("Scan")]
+    assert statement == "write" or scans
+    for scan in scans:
+        assert scan["Node Type"] in {"Index Scan", "Bitmap Heap Scan"}
+        assert "Index Cond" in scan or "Recheck Cond" in scan
+
+
+async def test_a_session_is_given_back_as_it_was(ledger_url: str) -> None:
+    async with open_pool(ledger_url, max_size=1) as pool:
+        async with outbox.Outbox.lead(pool) as led:
+            assert led is not None
+        async with pool.acquire() as connection:
+            assert await connection.fetchval("SHOW idle_session_timeout") == "0"
+            assert isinstance(connection, asyncpg.pool.PoolConnectionProxy)
+            assert not await connection.fetch("SELECT FROM pg_locks WHERE locktype = 'advisory'")
