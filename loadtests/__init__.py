@@ -1,0 +1,1 @@
+"""Load, benchmarks and proof, against the real thing on loopback."""

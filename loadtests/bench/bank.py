@@ -1,0 +1,173 @@
+"""The bank's figures. Both sides of each ratio run on one PostgreSQL, in turns, each on accounts of its own."""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
+from typing import Any, Final
+
+import orjson
+
+from loadtests.bench import child, reference
+from loadtests.bench.accounts import ACCOUNTS
+from loadtests.bench.drive import drive
+from loadtests.bench.figure import BenchError, Figure, Options, percentiles, say
+from loadtests.bench.load import Load
+from loadtests.bench.run import Run, fastest
+from loadtests.bench.scene import Bank, Scene
+from loadtests.bench.single import Duel, Latencies
+
+_CLIENTS: Final = (8, 16, 32)
+_IN_FLIGHT: Final = (64, 256, 512)
+_BULKS: Final = ((500, 8), (2_000, 4))  # items a call, calls in flight
+_HOT: Final = 2.0
+_ROUNDS: Final = 3
+_PATIENCE_SECONDS: Final = 120.0
+
+
+async def unary_vs_pgbench(scene: Scene) -> Figure:
+    """Transfers by single calls, against PostgreSQL's own tool with a transaction for each."""
+    loads = {f"unary, {n} in flight": {"in_flight": n, "tokens": scene.callers.customers} for n in _IN_FLIGHT}
+    return await _against_pgbench(scene, "bank.unary_vs_pgbench", 0.8, loads)
+
+
+async def bulk_vs_pgbench(scene: Scene) -> Figure:
+    """Transfers by calls of many, of a service, against the same reference."""
+    loads = {
+        f"bulk, {calls} calls of {items:,}": {"in_flight": calls, "items": items, "tokens": [scene.callers.service]}
+        for items, calls in _BULKS
+    }
+    return await _against_pgbench(scene, "bank.bulk_vs_pgbench", 2.5, loads)
+
+
+async def hot_vs_uniform(scene: Scene) -> Figure:
+    """Transfers in bulk between few accounts, most of all one, against the same between all alike."""
+    items, calls = _BULKS[0]
+    hot: list[Run] = []
+    uniform: list[Run] = []
+    async with scene.ledgers.fresh() as ledger, scene.banks(ledger) as banks:
+        for _ in range(_ROUNDS):
+            for runs, skew, name in ((uniform, 0.0, "uniform"), (hot, _HOT, f"Zipf {_HOT:g}")):
+                load = _load(banks, in_flight=calls, items=items, skew=skew, tokens=[scene.callers.service])
+                name = f"{name}, {calls} calls of {items:,}"
+                runs.append(await drive(scene, ledger, banks, [load], name, seconds=scene.options.seconds / 2))
+    return Figure(
+        figure="bank.hot_vs_uniform",
+        value=fastest(hot).rate / fastest(uniform).rate,
+        unit="ratio",
+        bar=0.8,
+        details={
+            "hot": fastest(hot).as_details(),
+            "uniform": fastest(uniform).as_details(),
+            "rounds": {"uniform": _rates(uniform), "hot": _rates(hot)},
+        },
+    )
+
+
+async def idle_latency_vs_single(scene: Scene) -> Figure:
+    """How long a lone transfer takes, against the same rows in one transaction without any service."""
+    async with scene.ledgers.fresh() as ledger, scene.banks(ledger) as banks:
+        await ledger.settle()
+        async with child.running("loadtests.bench.single") as single:
+            single.tell(
+                Duel(
+                    target=banks[0].target,
+                    tokens=scene.callers.customers,
+                    database_url=ledger.url,
+                    accounts=ACCOUNTS,
+                    seconds=2 * scene.options.seconds,
+                ),
+            )
+            took = Latencies(**orjson.loads(await single.hear(_PATIENCE_SECONDS + 4 * scene.options.seconds)))
+        await ledger.check(took.acknowledged)
+    bank, plain = percentiles(took.bank_ms), percentiles(took.plain_ms)
+    say(f"   median: bank {bank['p50']:.2f} ms, one plain transaction {plain['p50']:.2f} ms")
+    return Figure(
+        figure="bank.idle_latency_vs_single",
+        value=bank["p50"] / plain["p50"],
+        unit="ratio",
+        bar=1.5,
+        better="lower",
+        details={"bank_ms": bank, "plain_ms": plain, "transfers": took.acknowledged},
+    )
+
+
+async def two_replicas_vs_one(scene: Scene) -> Figure:
+    """Single calls on two banks over one ledger, against the same on one; and that the ledger holds afterwards."""
+    one: list[Run] = []
+    two: list[Run] = []
+    async with scene.ledgers.fresh() as ledger, scene.banks(ledger, 2) as banks:
+        for _ in range(2):
+            for runs, takers, name in ((one, banks[:1], "one bank"), (two, banks, "two banks")):
+                # Two generators in any case, so that only the banks differ.
+                load = _load(takers, in_flight=128, tokens=scene.callers.customers)
+                runs.append(await drive(scene, ledger, banks, [load, load], f"{name}, unary, 256 in flight"))
+        violations = await ledger.violations()
+    if any(violations.values()):
+        raise BenchError(f"two banks broke the ledger: {violations}")
+    return Figure(
+        figure="bank.two_replicas_vs_one",
+        value=fastest(two).rate / fastest(one).rate,
+        unit="ratio",
+        details={
+            "two": fastest(two).as_details(),
+            "one": fastest(one).as_details(),
+            "rounds": {"one": _rates(one), "two": _rates(two)},
+            "violations": sum(violations.values()),
+        },
+    )
+
+
+_MEASURED: Final[Mapping[str, Callable[[Scene], Awaitable[Figure]]]] = {
+    "bank.unary_vs_pgbench": unary_vs_pgbench,
+    "bank.bulk_vs_pgbench": bulk_vs_pgbench,
+    "bank.hot_vs_uniform": hot_vs_uniform,
+    "bank.idle_latency_vs_single": idle_latency_vs_single,
+    "bank.two_replicas_vs_one": two_replicas_vs_one,
+}
+
+FIGURES: Final[Collection[str]] = tuple(_MEASURED)
+
+
+async def measure(wanted: Collection[str], options: Options) -> AsyncGenerator[Figure, None]:
+    """See `figure.Part`."""
+    async with Scene.set(options) as scene:
+        for name, figure in _MEASURED.items():
+            if name in wanted:
+                say(f"{name}: {figure.__doc__}")
+                yield await figure(scene)
+
+
+async def _against_pgbench(scene: Scene, name: str, bar: float, loads: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """The bank's best run by the reference's best. The reference runs before and, where it was fastest, after: a machine
+    that changes its speed meanwhile then speaks against the bank, never for it.
+    """
+    before = {clients: await _pgbench(scene, clients) for clients in _CLIENTS}
+    async with scene.ledgers.fresh() as ledger, scene.banks(ledger) as banks:
+        runs = [await drive(scene, ledger, banks, [_load(banks, **load)], run) for run, load in loads.items()]
+    after = await _pgbench(scene, max(before, key=lambda clients: before[clients].rate))
+    references = [*before.values(), after]
+    best, held_against = fastest(runs), fastest(references)
+    return Figure(
+        figure=name,
+        value=best.rate / held_against.rate,
+        unit="ratio",
+        bar=bar,
+        details={
+            "bank": best.as_details(),
+            "reference": held_against.as_details(),
+            "bank_runs": _rates(runs),
+            "reference_runs": _rates(references),
+        },
+    )
+
+
+async def _pgbench(scene: Scene, clients: int) -> Run:
+    async with scene.ledgers.fresh() as ledger:
+        return await reference.run(scene.postgres, ledger, clients, scene.options)
+
+
+def _load(banks: Sequence[Bank], **given: Any) -> Load:
+    return Load(targets=[bank.target for bank in banks], accounts=ACCOUNTS, **given)
+
+
+def _rates(runs: Sequence[Run]) -> list[dict[str, float]]:
+    """Transfers a second of each, in order."""
+    return [{run.name: run.rate} for run in runs]

@@ -1,0 +1,206 @@
+"""Ledgers to measure on: each with fresh accounts, and each adds up afterwards."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import asyncpg
+
+from kit.migrations import upgrade
+from loadtests.bench.accounts import ACCOUNTS, OWNERS
+from loadtests.bench.figure import BenchError
+from stack.postgres import Postgres
+
+_TEMPLATE: Final = "bench_template"
+_TABLES: Final = ("accounts", "transfers", "entries", "idempotency_keys", "outbox")
+
+_OPEN: Final = """
+    INSERT INTO accounts (id, owner_id, balance)
+    SELECT ('00000000-0000-4000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, 'owner-' || n % $2, 1000000000
+    FROM generate_series(0, $1 - 1) AS n
+"""
+"""As `accounts.account_id` and `accounts.owner_id` have it."""
+
+# Without some history the planner knows the tables to be empty, and scans them whole long after they are not.
+_HISTORY: Final = """
+    WITH made AS (
+        INSERT INTO transfers (id, kind, sender_id, recipient_id, amount, currency, created_at, idempotency_key,
+                               sender_version, recipient_version)
+        SELECT uuidv7(), 'TRANSFER', id, coalesce(lead(id) OVER by_id, first_value(id) OVER by_id), 1, 'RUB', now(),
+               md5(random()::text), 1, 2
+        FROM accounts WHERE owner_id IS NOT NULL WINDOW by_id AS (ORDER BY id)
+        RETURNING *
+    ), posted AS (
+        INSERT INTO entries (account_id, version, transfer_id, amount, balance_after)
+        SELECT sender_id, sender_version, id, -amount, 1000000000 - amount FROM made
+        UNION ALL SELECT recipient_id, recipient_version, id, amount, 1000000000 FROM made
+    ), remembered AS (
+        INSERT INTO idempotency_keys (principal, operation, key, fingerprint, transfer_id)
+        SELECT 'bench', 'transfer', idempotency_key, sha256(id::text::bytea), id FROM made
+    )
+    UPDATE accounts SET version = 2 WHERE owner_id IS NOT NULL
+"""
+"""Each account has paid the next one."""
+
+_SUMS: Final = """
+    SELECT sum(balance) = sum(opening_balance) AS conserved, sum(version) AS versions,
+           (SELECT count(*) FROM entries) AS entries, (SELECT count(*) FROM transfers) AS transfers,
+           (SELECT count(*) FROM idempotency_keys) AS keys
+    FROM accounts
+"""
+
+_LAWS: Final = {
+    "balance = opening balance + entries, versions without gaps": """
+        SELECT count(*) FROM (
+            SELECT FROM accounts a LEFT JOIN entries e ON e.account_id = a.id GROUP BY a.id
+            HAVING a.balance <> a.opening_balance + coalesce(sum(e.amount), 0)
+                OR a.version <> count(e.version) OR a.version <> coalesce(max(e.version), 0)
+        ) AS broken
+    """,
+    "each entry goes on from the one before, and the last one is the account's": """
+        SELECT count(*) FROM (
+            SELECT e.*, a.opening_balance, a.version AS newest, a.balance,
+                   lag(balance_after) OVER (PARTITION BY account_id ORDER BY e.version) AS before
+            FROM entries e LEFT JOIN accounts a ON a.id = e.account_id
+        ) AS e
+        WHERE (balance_after - amount = coalesce(before, opening_balance)) IS NOT TRUE
+            OR (version = newest AND balance_after <> balance)
+    """,
+    "time does not run against versions": """
+        SELECT count(*) FROM (
+            SELECT created_at, lag(created_at) OVER (PARTITION BY e.account_id ORDER BY e.version) AS before
+            FROM entries e JOIN transfers t ON t.id = e.transfer_id
+        ) AS e WHERE created_at < before
+    """,
+    "a transfer has two entries of its own, which net to zero": """
+        SELECT count(*) FROM (
+            SELECT FROM transfers t FULL JOIN entries e ON e.transfer_id = t.id GROUP BY t.id
+            HAVING t.id IS NULL OR count(e.*) <> 2 OR sum(e.amount) <> 0 OR max(e.amount) <> t.amount
+        ) AS broken
+    """,
+    "a transfer has one key, and a key its transfer": """
+        SELECT count(*) FROM transfers t FULL JOIN idempotency_keys k ON k.transfer_id = t.id
+        WHERE (t.id IS NULL OR k.transfer_id IS NULL) AND k.refusal IS NULL
+    """,
+    "no balance is below its floor": "SELECT count(*) FROM accounts WHERE balance < min_balance",
+    "no money is made or lost": """
+        SELECT count(*) FROM (
+            SELECT FROM accounts GROUP BY currency HAVING sum(balance) <> sum(opening_balance)
+        ) AS broken
+    """,
+}
+
+
+class Footprint(dict[str, float]):
+    """Bytes by table (indexes included) and of WAL, and rows by table; what they grew by is a difference."""
+
+    def __sub__(self, earlier: "Footprint") -> "Footprint":
+        return Footprint({name: value - earlier[name] for name, value in self.items()})
+
+    def each(self, transfers: int) -> dict[str, float]:
+        """Of one among so many transfers."""
+        return {name: value / transfers for name, value in self.items()} if transfers else {}
+
+
+class Ledger:
+    """One database with a ledger."""
+
+    def __init__(self, name: str, url: str, sql: asyncpg.Connection) -> None:
+        self.name = name
+        self.url = url
+        self._sql = sql
+        self._acknowledged = ACCOUNTS  # by `_HISTORY`, one each
+
+    async def settle(self) -> None:
+        """Leaves nothing to do of what earlier runs put off, so that each run starts alike."""
+        await self._sql.execute("VACUUM ANALYZE")
+        await self._sql.execute("CHECKPOINT")
+
+    async def check(self, acknowledged: int) -> None:
+        """What each run must leave: money is conserved, and there is what was acknowledged and nothing else.
+
+        Args:
+            acknowledged: transfers since the last check.
+
+        Raises:
+            BenchError: it does not add up.
+        """
+        self._acknowledged += acknowledged
+        found = dict(await self._sql.fetchrow(_SUMS) or {})
+        transfers = self._acknowledged
+        expected = {
+            "conserved": True,
+            "versions": 2 * transfers,
+            "entries": 2 * transfers,
+            "transfers": transfers,
+            "keys": transfers,
+        }
+        if found != expected:
+            raise BenchError(f"the ledger does not add up: {found} where {expected} was acknowledged")
+
+    async def violations(self) -> dict[str, int]:
+        """How often each law of the ledger is broken, in every row of it."""
+        return {law: await self._sql.fetchval(query) for law, query in _LAWS.items()}
+
+    async def footprint(self) -> Footprint:
+        """What it takes now."""
+        rows = {f"rows.{table}": await self._sql.fetchval(f"SELECT count(*) FROM {table}") for table in _TABLES}
+        rows["rows.accounts"] = await self._sql.fetchval("SELECT sum(version) FROM accounts")  # each is a row written
+        sizes = {
+            f"bytes.{table}": await self._sql.fetchval("SELECT pg_total_relation_size($1::regclass)", table)
+            for table in _TABLES
+        }
+        wal = await self._sql.fetchval("SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')")
+        return Footprint({name: float(value) for name, value in {**rows, **sizes, "bytes.wal": wal}.items()})
+
+
+class Ledgers:
+    """Makes ledgers, all alike, on one PostgreSQL."""
+
+    def __init__(self, postgres: Postgres) -> None:
+        self._postgres = postgres
+        self._numbers = itertools.count(1)
+
+    async def prepare(self) -> str:
+        """Makes what all ledgers are copies of. Once, before the first.
+
+        Returns:
+            PostgreSQL's version.
+
+        Raises:
+            BenchError: the server does not make commits durable, so nothing that it does is comparable.
+        """
+        async with self._connected("postgres") as sql:
+            for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+                if await sql.fetchval("SELECT current_setting($1)", setting) != "on":
+                    raise BenchError(f"PostgreSQL runs without {setting}")
+            version: str = await sql.fetchval("SHOW server_version")
+            await sql.execute(f"CREATE DATABASE {_TEMPLATE}")
+        await asyncio.to_thread(upgrade, "subgraphs.bank.migrations", self._postgres.dsn("postgres", _TEMPLATE))
+        async with self._connected(_TEMPLATE) as sql:
+            await sql.execute(_OPEN, ACCOUNTS, OWNERS)
+            await sql.execute(_HISTORY)
+            await sql.execute("VACUUM ANALYZE")
+        return version
+
+    @asynccontextmanager
+    async def fresh(self) -> AsyncIterator[Ledger]:
+        """A ledger with rich accounts and a short history; it is gone afterwards."""
+        name = f"bench_{next(self._numbers)}"
+        async with self._connected("postgres") as admin:
+            await admin.execute(f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE} STRATEGY file_copy")
+            try:
+                async with self._connected(name) as sql:
+                    yield Ledger(name, self._postgres.dsn("postgres", name), sql)
+            finally:
+                await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+    @asynccontextmanager
+    async def _connected(self, database: str) -> AsyncIterator[asyncpg.Connection]:
+        connection = await asyncpg.connect(self._postgres.dsn("postgres", database))
+        try:
+            yield connection
+        finally:
+            await connection.close()
