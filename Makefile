@@ -7,7 +7,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo token test check gen format clean
+.PHONY: help setup up demo token test check bench gen format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ check: setup ## lint, types, import contracts, generated code, contracts
 	@$(BIN)/openapi-spec-validator openapi/openapi.yaml
 	@$(MAKE) --no-print-directory gen
 	@git diff --exit-code --stat -- $(GENERATED) || (echo "generated code was stale: commit what 'make gen' has just written" && false)
+
+bench: setup ## benchmarks, as JSON lines; ONLY=bank.bulk_vs_pgbench SECONDS=8 KAFKA=1
+	@exec $(BIN)/python -m loadtests.bench $(ONLY:%=--only %) $(SECONDS:%=--seconds %) $(KAFKA:%=--kafka)
 
 GENERATED := protos openapi asyncapi gateway/schema.graphql subgraphs/bank/schema.graphql subgraphs/analytics/schema.graphql
 CODEGEN := datamodel-codegen --output-model-type pydantic_v2.BaseModel --target-python-version 3.11 --disable-timestamp \

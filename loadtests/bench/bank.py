@@ -44,9 +44,9 @@ async def hot_vs_uniform(scene: Scene) -> Figure:
     uniform: list[Run] = []
     async with scene.ledgers.fresh() as ledger, scene.banks(ledger) as banks:
         for _ in range(_ROUNDS):
-            for runs, skew, name in ((uniform, 0.0, "uniform"), (hot, _HOT, f"Zipf {_HOT:g}")):
+            for runs, skew, kind in ((uniform, 0.0, "uniform"), (hot, _HOT, f"Zipf {_HOT:g}")):
                 load = _load(banks, in_flight=calls, items=items, skew=skew, tokens=[scene.callers.service])
-                name = f"{name}, {calls} calls of {items:,}"
+                name = f"{kind}, {calls} calls of {items:,}"
                 runs.append(await drive(scene, ledger, banks, [load], name, seconds=scene.options.seconds / 2))
     return Figure(
         figure="bank.hot_vs_uniform",
@@ -136,8 +136,8 @@ async def measure(wanted: Collection[str], options: Options) -> AsyncGenerator[F
 
 
 async def _against_pgbench(scene: Scene, name: str, bar: float, loads: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """The bank's best run by the reference's best. The reference runs before and, where it was fastest, after: a machine
-    that changes its speed meanwhile then speaks against the bank, never for it.
+    """The bank's best run by the reference's best. The reference runs before and, as it was fastest, after: a machine that
+    changes its speed meanwhile then speaks against the bank, never for it.
     """
     before = {clients: await _pgbench(scene, clients) for clients in _CLIENTS}
     async with scene.ledgers.fresh() as ledger, scene.banks(ledger) as banks:

@@ -44,6 +44,15 @@ _HISTORY: Final = """
 """
 """Each account has paid the next one."""
 
+_ROWS: Final = """
+    SELECT (SELECT sum(version) FROM accounts) AS "rows.accounts",
+           (SELECT count(*) FROM transfers) AS "rows.transfers",
+           (SELECT count(*) FROM entries) AS "rows.entries",
+           (SELECT count(*) FROM idempotency_keys) AS "rows.idempotency_keys",
+           (SELECT count(*) FROM outbox) AS "rows.outbox"
+"""
+"""An account's version counts how often its row was written."""
+
 _SUMS: Final = """
     SELECT sum(balance) = sum(opening_balance) AS conserved, sum(version) AS versions,
            (SELECT count(*) FROM entries) AS entries, (SELECT count(*) FROM transfers) AS transfers,
@@ -146,14 +155,14 @@ class Ledger:
 
     async def footprint(self) -> Footprint:
         """What it takes now."""
-        rows = {f"rows.{table}": await self._sql.fetchval(f"SELECT count(*) FROM {table}") for table in _TABLES}
-        rows["rows.accounts"] = await self._sql.fetchval("SELECT sum(version) FROM accounts")  # each is a row written
+        rows = await self._sql.fetchrow(_ROWS) or {}
         sizes = {
             f"bytes.{table}": await self._sql.fetchval("SELECT pg_total_relation_size($1::regclass)", table)
             for table in _TABLES
         }
         wal = await self._sql.fetchval("SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')")
-        return Footprint({name: float(value) for name, value in {**rows, **sizes, "bytes.wal": wal}.items()})
+        measured = {**rows, **sizes, "bytes.wal": wal}
+        return Footprint({name: float(value) for name, value in measured.items()})
 
 
 class Ledgers:

@@ -77,7 +77,9 @@ class Calls:
 
 
 @dataclass(frozen=True, slots=True)
-class _Call:
+class Call:
+    """One call: when, on the monotonic clock, and how many transfers it made."""
+
     began: float
     ended: float
     transfers: int
@@ -89,7 +91,7 @@ class _RefusedError(Exception):
 
 async def generate(load: Load, requests: Iterator[tuple[Any, Any]], window: Window) -> Calls:
     """Keeps calls in flight until the window's end, or until one fails."""
-    calls: list[_Call] = []
+    calls: list[Call] = []
     error = ""
     async with AsyncExitStack() as stack:
         channels = [await stack.enter_async_context(grpc.aio.insecure_channel(target)) for target in load.targets]
@@ -101,7 +103,7 @@ async def generate(load: Load, requests: Iterator[tuple[Any, Any]], window: Wind
                 metadata, request = next(requests)
                 response = await method(request, metadata=metadata, timeout=TIMEOUT_SECONDS)
                 transfers = _made(response) if load.items else 1
-                calls.append(_Call(began, time.monotonic(), transfers))
+                calls.append(Call(began, time.monotonic(), transfers))
 
         try:
             async with asyncio.TaskGroup() as group:
@@ -115,7 +117,7 @@ async def generate(load: Load, requests: Iterator[tuple[Any, Any]], window: Wind
     return tally(calls, window, error)
 
 
-def tally(calls: Sequence[_Call], window: Window, error: str = "") -> Calls:
+def tally(calls: Sequence[Call], window: Window, error: str = "") -> Calls:
     """What the calls amount to."""
     return Calls(
         acknowledged=sum(call.transfers for call in calls),
@@ -126,9 +128,7 @@ def tally(calls: Sequence[_Call], window: Window, error: str = "") -> Calls:
             for call in calls
         ),
         latencies_ms=[
-            round((call.ended - call.began) * 1_000, 3)
-            for call in calls
-            if window.since <= call.ended <= window.until
+            round((call.ended - call.began) * 1_000, 3) for call in calls if window.since <= call.ended <= window.until
         ],
         error=error,
     )

@@ -42,7 +42,8 @@ class Report:
             BenchError: it is no such report, or some transactions failed.
         """
         processed, failed, latency = (pattern.search(text) for pattern in (_PROCESSED, _FAILED, _LATENCY))
-        rates = [float(tps) for at, tps in _PROGRESS.findall(text) if float(at) > warm_up + 0.5]  # a second that is in
+        # Each line is about the second before it.
+        rates = [float(tps) for at, tps in _PROGRESS.findall(text) if float(at) >= warm_up + 0.9]
         if not (processed and failed and latency and rates):
             raise BenchError(f"pgbench said:\n{text}")
         if int(failed[1]):
@@ -87,6 +88,7 @@ async def run(postgres: Postgres, ledger: Ledger, clients: int, options: Options
     if process.returncode:
         raise BenchError(f"pgbench failed:\n{text}")
     report = Report.parse(text, options.warm_up)
+    cpu, pgbench = used(), _children_cpu_seconds() - own
     await ledger.check(report.transactions)
     return Run(
         name=f"pgbench, {clients} clients",
@@ -95,7 +97,7 @@ async def run(postgres: Postgres, ledger: Ledger, clients: int, options: Options
         details={
             "mean_latency_ms": report.latency_ms,
             "seconds": seconds,
-            "cpu_seconds": {**used(), "pgbench": _children_cpu_seconds() - own},
+            "cpu_seconds": {**cpu, "pgbench": pgbench, "others": cpu["others"] - pgbench},
         },
     ).told()
 

@@ -6,7 +6,7 @@ from operator import attrgetter
 from typing import Any, TypeAlias
 
 from loadtests.bench.figure import say
-from loadtests.bench.usage import cpu_seconds
+from loadtests.bench.usage import cpu_seconds, machine_cpu_seconds
 
 Pids: TypeAlias = Mapping[str, Sequence[int]]
 """The processes of each kind that takes part in a run."""
@@ -47,10 +47,13 @@ def fastest(runs: Sequence[Run]) -> Run:
 
 
 def cpu_meter(processes: Pids) -> Callable[[], dict[str, float]]:
-    """Starts to measure; what it gives answers the processor seconds since, of each kind of process."""
+    """Starts to measure; what it gives answers the processor seconds since, of each kind of process, and of all others
+    on the machine: where these are many, the run says little.
+    """
 
     def now() -> dict[str, float]:
-        return {kind: sum(map(cpu_seconds, pids)) for kind, pids in processes.items()}
+        used = {kind: sum(map(cpu_seconds, pids)) for kind, pids in processes.items()}
+        return {**used, "others": machine_cpu_seconds() - sum(used.values())}
 
     before = now()
     return lambda: {kind: seconds - before[kind] for kind, seconds in now().items()}

@@ -1,7 +1,7 @@
 """One caller at a time: the bank, and the same rows by hand; `python -m loadtests.bench.single`.
 
-It reads a `Duel` from its standard input, one line of JSON, and writes a `Latencies`. Blocks of the one and of the other
-take turns, so that whatever the machine does meanwhile is done to both.
+It reads a `Duel` from its standard input, one line of JSON, and writes a `Latencies`. Blocks of the one and of the
+other take turns, so that whatever the machine does meanwhile is done to both.
 """
 
 import random
@@ -68,18 +68,12 @@ async def plain(sql: asyncpg.Connection, sender: int, recipient: int) -> None:
         principal,
         key,
     )
-    moved = [
-        await sql.fetchrow(
-            """
-            UPDATE accounts SET balance = balance + $2, version = version + 1, updated_at = now() WHERE id = $1
-            RETURNING version, balance
-            """,
-            id_,
-            amount,
-        )
-        for id_, amount in zip(ids, (-1, 1), strict=True)
-    ]
-    (sender_version, sender_balance), (recipient_version, recipient_balance) = (row or () for row in moved)
+    move = """
+        UPDATE accounts SET balance = balance + $2, version = version + 1, updated_at = now() WHERE id = $1
+        RETURNING version, balance
+    """
+    ((sender_version, sender_balance),) = await sql.fetch(move, ids[0], -1)
+    ((recipient_version, recipient_balance),) = await sql.fetch(move, ids[1], 1)
     await sql.execute(
         """
         INSERT INTO transfers (id, kind, sender_id, recipient_id, amount, currency, created_at, idempotency_key,

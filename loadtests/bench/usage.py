@@ -20,6 +20,15 @@ def cpu_seconds(pid: int) -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
+def machine_cpu_seconds() -> float:
+    """Of everybody, and what a hypervisor kept for others. 0 without /proc."""
+    stat = _PROC / "stat"
+    if not stat.exists():
+        return 0.0
+    user, nice, system, _idle, _iowait, irq, softirq, steal, *_guests = map(int, stat.read_text().split()[1:11])
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
 def _read(entry: Path) -> tuple[int, tuple[int, int]] | None:
     """A process, its parent, and the ticks that it and its reaped children have used; None when it is gone."""
     try:

@@ -1,0 +1,45 @@
+import json
+from typing import Literal
+
+import pytest
+
+from loadtests.bench.figure import Figure, percentiles
+
+
+class TestPercentiles:
+    def test_are_by_nearest_rank(self) -> None:
+        assert percentiles([float(n) for n in range(200, 0, -1)]) == {"p50": 100.0, "p95": 190.0, "p99": 198.0}
+
+    def test_of_one_value_are_that_value(self) -> None:
+        assert percentiles([3.5]) == {"p50": 3.5, "p95": 3.5, "p99": 3.5}
+
+    def test_of_nothing_are_none(self) -> None:
+        assert percentiles([]) == {}
+
+
+class TestFigure:
+    @pytest.mark.parametrize(
+        ("value", "better", "holds"),
+        [(0.8, "higher", True), (0.79, "higher", False), (0.8, "lower", True), (0.81, "lower", False)],
+    )
+    def test_holds_on_the_right_side_of_its_bar(
+        self, value: float, better: Literal["higher", "lower"], *, holds: bool
+    ) -> None:
+        figure = Figure(figure="some.figure", value=value, unit="ratio", bar=0.8, better=better, details={})
+        assert figure.holds is holds
+
+    def test_without_a_bar_it_always_holds(self) -> None:
+        assert Figure(figure="some.figure", value=0.0, unit="ratio", details={}).holds
+
+    def test_is_one_line_of_json_with_rounded_numbers(self) -> None:
+        details = {"runs": [{"rate": 1 / 3}], "latency_ms": {"p50": 2 / 3}, "count": 7, "name": "x"}
+        line = Figure(figure="some.figure", value=1.23456, unit="ratio", bar=0.8, details=details).line()
+        assert "\n" not in line
+        assert json.loads(line) == {
+            "figure": "some.figure",
+            "value": 1.235,
+            "unit": "ratio",
+            "bar": 0.8,
+            "better": "higher",
+            "details": {"runs": [{"rate": 0.333}], "latency_ms": {"p50": 0.667}, "count": 7, "name": "x"},
+        }
