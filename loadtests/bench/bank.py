@@ -136,8 +136,8 @@ async def measure(wanted: Collection[str], options: Options) -> AsyncGenerator[F
 
 
 async def _against_pgbench(scene: Scene, name: str, bar: float, loads: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """The bank's best run by the reference's best. The reference runs before and, as it was fastest, after: a machine that
-    changes its speed meanwhile then speaks against the bank, never for it.
+    """The bank's best run by the reference's best. The reference runs before and, as it was fastest, after: a machine
+    that changes its speed meanwhile then speaks against the bank, never for it.
     """
     before = {clients: await _pgbench(scene, clients) for clients in _CLIENTS}
     async with scene.ledgers.fresh() as ledger, scene.banks(ledger) as banks:

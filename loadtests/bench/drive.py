@@ -57,7 +57,7 @@ async def drive(
         counted = await _batches(banks)
         await _sleep_until(window.until)
         cpu, batches = used(), [now - then for now, then in zip(await _batches(banks), counted, strict=True)]
-        patience = 2 * TIMEOUT_SECONDS  # every call ends by its own time-out
+        patience = TIMEOUT_SECONDS + 10  # every call ends by its own time-out
         done = [Calls(**orjson.loads(await generator.hear(patience))) for generator in generators]
     for calls in done:
         if calls.error:

@@ -155,13 +155,13 @@ class Ledger:
 
     async def footprint(self) -> Footprint:
         """What it takes now."""
-        rows = await self._sql.fetchrow(_ROWS) or {}
+        (rows,) = await self._sql.fetch(_ROWS)
         sizes = {
             f"bytes.{table}": await self._sql.fetchval("SELECT pg_total_relation_size($1::regclass)", table)
             for table in _TABLES
         }
         wal = await self._sql.fetchval("SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')")
-        measured = {**rows, **sizes, "bytes.wal": wal}
+        measured = {**dict(rows), **sizes, "bytes.wal": wal}
         return Footprint({name: float(value) for name, value in measured.items()})
 
 

@@ -10,24 +10,29 @@ import random
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
-from itertools import chain, cycle, islice
-from typing import Any, Final
+from itertools import chain, islice
+from typing import Any, Final, TypeAlias
 
 import grpc
 import orjson
 import uvloop
 from google.type.money_pb2 import Money
 
+from loadtests.bench import lean
 from loadtests.bench.accounts import account_id, pairs
+from loadtests.bench.lean import Call, CallError
 from protos.bank.v1 import bank_pb2, bank_pb2_grpc
 
-TIMEOUT_SECONDS: Final = 60.0
+TIMEOUT_SECONDS: Final = 30.0
 
 _PREPARED: Final = 40_000
 """Transfers made before the start, so that what is measured is the bank."""
 _ONE: Final = Money(currency_code="RUB", units=1)
+_UNARY: Final = "/wallet.bank.v1.BankService/TransferMoney"
+
+Requests: TypeAlias = Iterator[tuple[Any, Any]]
+"""Headers and message of each call, as whoever calls takes them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,8 +41,8 @@ class Load:
 
     Attributes:
         targets: gRPC addresses of the bank's replicas, taken in turn.
-        tokens: of the owners of the accounts, in the order of `accounts.owner_id`; or one, of a service.
-        in_flight: calls that run at any moment.
+        tokens: of the owners of the accounts, in the order of `accounts.owner_id`; for bulk, one of a service.
+        in_flight: calls that run at any moment, spread over the targets.
         items: transfers a call; 0 for the unary call.
         skew: see `accounts.pairs`.
     """
@@ -76,45 +81,36 @@ class Calls:
     error: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One call: when, on the monotonic clock, and how many transfers it made."""
-
-    began: float
-    ended: float
-    transfers: int
-
-
-class _RefusedError(Exception):
-    """A transfer in bulk was refused, which none of these may be."""
-
-
-async def generate(load: Load, requests: Iterator[tuple[Any, Any]], window: Window) -> Calls:
+async def generate(load: Load, requests: Requests, window: Window) -> Calls:
     """Keeps calls in flight until the window's end, or until one fails."""
+    keep_calling = _in_bulk if load.items else lean.keep_calling
+    share = load.in_flight // len(load.targets)
+    try:
+        done = await asyncio.gather(
+            *(keep_calling(target, requests, share, window.until) for target in load.targets),
+        )
+    except (CallError, OSError) as error:
+        return tally([], window, str(error))
+    return tally(list(chain(*done)), window)
+
+
+async def _in_bulk(target: str, requests: Requests, in_flight: int, until: float) -> Sequence[Call]:
+    """As `lean.keep_calling`, by gRPC's own client: these calls are few."""
     calls: list[Call] = []
-    error = ""
-    async with AsyncExitStack() as stack:
-        channels = [await stack.enter_async_context(grpc.aio.insecure_channel(target)) for target in load.targets]
-        stubs: list[Any] = [bank_pb2_grpc.BankServiceStub(channel) for channel in channels]
-        methods = [stub.BatchTransferMoney if load.items else stub.TransferMoney for stub in stubs]
+    async with grpc.aio.insecure_channel(target) as channel:
+        stub: Any = bank_pb2_grpc.BankServiceStub(channel)
 
-        async def call(method: Any) -> None:
-            while (began := time.monotonic()) < window.until:
+        async def call() -> None:
+            while (began := time.monotonic()) < until:
                 metadata, request = next(requests)
-                response = await method(request, metadata=metadata, timeout=TIMEOUT_SECONDS)
-                transfers = _made(response) if load.items else 1
-                calls.append(Call(began, time.monotonic(), transfers))
+                try:
+                    response = await stub.BatchTransferMoney(request, metadata=metadata, timeout=TIMEOUT_SECONDS)
+                except grpc.aio.AioRpcError as error:
+                    raise CallError(f"{error.code().name}: {error.details()}") from None
+                calls.append(Call(began, time.monotonic(), _made(response)))
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                for method in islice(cycle(methods), load.in_flight):
-                    group.create_task(call(method))
-        except* grpc.aio.AioRpcError as errors:
-            first = errors.exceptions[0]
-            error = f"{first.code().name}: {first.details()}" if isinstance(first, grpc.aio.AioRpcError) else str(first)
-        except* _RefusedError as errors:
-            error = str(errors.exceptions[0])
-    return tally(calls, window, error)
+        await asyncio.gather(*(call() for _ in range(in_flight)))
+    return calls
 
 
 def tally(calls: Sequence[Call], window: Window, error: str = "") -> Calls:
@@ -134,43 +130,52 @@ def tally(calls: Sequence[Call], window: Window, error: str = "") -> Calls:
     )
 
 
-def _requests(load: Load) -> Iterator[tuple[Any, Any]]:
-    """Metadata and message of each call, for ever: the first ones are there already."""
-    chance = random.Random()  # noqa: S311  chance, no secret
-    metadata = [(("authorization", f"Bearer {token}"),) for token in load.tokens]
-    ids = [account_id(number) for number in range(load.accounts)]
+def _prepare(load: Load) -> Requests:
+    """Headers and message of each call, for ever: the first ones are there already."""
+    made = _bulk_requests(load) if load.items else _unary_requests(load)
+    return chain(list(islice(made, _PREPARED // (load.items or 1))), made)
 
-    def transfers() -> Iterator[tuple[Any, Any]]:
-        for sender, recipient in pairs(chance, load.accounts, load.skew):
-            request = bank_pb2.TransferMoneyRequest(
+
+def _unary_requests(load: Load) -> Requests:
+    headers = [lean.header_block(load.targets[0], _UNARY, TIMEOUT_SECONDS, token) for token in load.tokens]
+    for sender, request in _transfers(load):
+        yield headers[sender % len(headers)], request.SerializeToString()
+
+
+def _bulk_requests(load: Load) -> Requests:
+    transfers = (request for _, request in _transfers(load))
+    (token,) = load.tokens
+    metadata = (("authorization", f"Bearer {token}"),)
+    while True:
+        yield metadata, bank_pb2.BatchTransferMoneyRequest(transfers=islice(transfers, load.items))
+
+
+def _transfers(load: Load) -> Iterator[tuple[int, bank_pb2.TransferMoneyRequest]]:
+    chance = random.Random()  # noqa: S311  chance, no secret
+    ids = [account_id(number) for number in range(load.accounts)]
+    for sender, recipient in pairs(chance, load.accounts, load.skew):
+        yield (
+            sender,
+            bank_pb2.TransferMoneyRequest(
                 sender_id=ids[sender],
                 recipient_id=ids[recipient],
                 amount=_ONE,
                 idempotency_key=f"{chance.getrandbits(128):032x}",
-            )
-            yield metadata[sender % len(metadata)], request
-
-    def bulks() -> Iterator[tuple[Any, Any]]:
-        each = transfers()
-        while True:
-            items = [request for _, request in islice(each, load.items)]
-            yield metadata[0], bank_pb2.BatchTransferMoneyRequest(transfers=items)
-
-    made = bulks() if load.items else transfers()
-    return chain(list(islice(made, _PREPARED // (load.items or 1))), made)
+            ),
+        )
 
 
 def _made(response: bank_pb2.BatchTransferMoneyResponse) -> int:
     for result in response.results:
         if not result.HasField("value"):
-            raise _RefusedError(f"a transfer in bulk was refused: {result.error.message}")
+            raise CallError(f"a transfer in bulk was refused: {result.error.message}")
     return len(response.results)
 
 
 def main() -> None:
     """One conversation with whoever started it."""
     load = Load(**orjson.loads(sys.stdin.readline()))
-    requests = _requests(load)
+    requests = _prepare(load)
     gc.disable()  # a short life, and a pause of its own would look like the bank's
     sys.stdout.write("ready\n")
     sys.stdout.flush()

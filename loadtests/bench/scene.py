@@ -127,6 +127,7 @@ class Scene:
             "BANK_ADMIN_LISTEN": f"{HOST}:{admin_port}",
             "KAFKA_BOOTSTRAP_SERVERS": self.brokers,
             "LOG_FORMAT": "console",
+            "LOG_LEVEL": "ERROR",  # without a broker, the relay warns every two seconds
         }
         process = Process(
             name="bank",
@@ -138,5 +139,6 @@ class Scene:
             try:
                 yield Bank(child, f"{HOST}:{grpc_port}", admin)
             except BaseException:
-                say("\n".join(("the bank's last words:", *child.last_lines)))
+                if child.last_lines:
+                    say("\n".join(("the bank's last words:", *child.last_lines)))
                 raise

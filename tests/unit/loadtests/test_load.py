@@ -1,4 +1,5 @@
-from loadtests.bench.load import Call, Window, tally
+from loadtests.bench.lean import Call
+from loadtests.bench.load import Window, tally
 from loadtests.bench.scene import batches
 
 WINDOW = Window(since=10.0, until=20.0)
