@@ -9,6 +9,7 @@ from google.type.money_pb2 import Money as MoneyMessage
 
 from wallet.money import Money, MoneyError
 
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _NANOS: Final = Decimal(1_000_000_000)
 
 
@@ -37,6 +38,5 @@ def time_from(message: Timestamp) -> datetime:
 
 def time_to(time: datetime) -> Timestamp:
     """From an aware datetime."""
-    message = Timestamp()
-    message.FromDatetime(time)
-    return message
+    since = time - _EPOCH
+    return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1_000)

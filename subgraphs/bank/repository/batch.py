@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
+from operator import attrgetter
 from typing import Any, Final
 from uuid import UUID
 
@@ -119,9 +120,14 @@ class Batch:
         }
 
     async def write(self, decision: Decision) -> None:
-        """Everything that a decision with something to remember leads to, in one statement."""
+        """Everything that a decision with something to remember leads to, in one statement.
+
+        Keys go in in one order, as accounts are locked in one: two batches that share keys wait for each other once, and
+        never both ways.
+        """
         changed, made = decision.accounts, decision.transfers
-        keys, remembered = decision.remember.keys(), decision.remember.values()
+        keys = sorted(decision.remember, key=attrgetter("principal", "operation", "key"))
+        remembered = [decision.remember[key] for key in keys]
         await self._transaction.execute(
             _WRITE,
             [account.id for account in changed],

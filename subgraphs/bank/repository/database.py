@@ -66,7 +66,7 @@ def open_pool(url: str, *, max_size: int) -> asyncpg.Pool:
             "application_name": "bank",
             **_PLANS,
             "transaction_timeout": "10s",
-            "idle_in_transaction_session_timeout": "5s",
+            "idle_in_transaction_session_timeout": "2s",
         },
     )
 

@@ -1,0 +1,79 @@
+"""Two banks on one ledger."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from subgraphs.bank.client import Order, Receipt
+from tests.conftest import Keys
+from tests.integration.bank.running import RunningBank, prove, rub, running
+from wallet.errors import IdempotencyConflict, InsufficientFunds
+
+Replicas = tuple[RunningBank, RunningBank]
+
+
+@pytest.fixture
+async def replicas(ledger_url: str, keys: Keys, tmp_path: Path) -> AsyncIterator[Replicas]:
+    async with running(keys, tmp_path, ledger_url) as one, running(keys, tmp_path, ledger_url) as two:
+        yield one, two
+
+
+async def deadlocks(bank: RunningBank) -> int:
+    await bank.sql.execute("SELECT pg_stat_force_next_flush()")
+    query = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+    found: int = await bank.sql.fetchval(query)
+    return found
+
+
+class TestReplicas:
+    async def test_share_a_hot_account_without_overdrawing_it(self, replicas: Replicas) -> None:
+        one, _ = replicas
+        hot, recipient = await one.open("alice", "1000"), await one.open("bob", "0")
+        alice = one.user("alice")
+
+        async def bulk(bank: RunningBank, run: int) -> list[object]:
+            orders = [Order(hot, recipient, rub("1"), f"{run} {n}") for n in range(300)]
+            return [type(answer) for answer in await alice(bank.client.transfer_all(orders))]
+
+        answers = await asyncio.gather(*(bulk(replicas[run % 2], run) for run in range(6)))
+        assert sum((Counter(each) for each in answers), Counter()) == {Receipt: 1000, InsufficientFunds: 800}
+        assert await one.balance(hot) == 0
+        assert await deadlocks(one) == 0
+        await prove(one.sql)
+
+    async def test_answer_the_same_for_the_same_key(self, replicas: Replicas) -> None:
+        one, two = replicas
+        sender, recipient = await one.open("alice"), await one.open("bob")
+        alice = one.user("alice")
+        orders = [Order(sender, recipient, rub("1"), str(n)) for n in range(200)]
+        first, second = await asyncio.gather(*(alice(bank.client.transfer_all(orders)) for bank in (one, two)))
+        assert first == second
+        assert await one.balance(sender) == 800
+
+    async def test_that_meet_only_in_their_keys_do_not_lock_each_other_out(self, replicas: Replicas) -> None:
+        one, two = replicas
+        alice, chance = one.user("alice"), random.Random(11)
+        sides = {bank: (await one.open("alice"), await one.open("alice")) for bank in replicas}
+
+        await one.sql.execute("""
+            CREATE FUNCTION linger() RETURNS trigger LANGUAGE plpgsql AS $$
+            BEGIN PERFORM pg_sleep(0.001); RETURN NEW; END $$;
+            CREATE TRIGGER linger BEFORE INSERT ON idempotency_keys FOR EACH ROW EXECUTE FUNCTION linger();
+        """)
+
+        async def use(bank: RunningBank, keys: list[str]) -> dict[str, object]:
+            orders = [Order(*sides[bank], rub("1"), key) for key in chance.sample(keys, len(keys))]
+            answers = await alice(bank.client.transfer_all(orders))
+            return {order.idempotency_key: type(answer) for order, answer in zip(orders, answers, strict=True)}
+
+        for turn in range(5):
+            keys = [f"{turn} {n}" for n in range(50)]
+            first, second = await asyncio.gather(use(one, keys), use(two, keys))
+            assert all({first[key], second[key]} == {Receipt, IdempotencyConflict} for key in keys)
+        assert await deadlocks(one) == 0
+        assert (await one.written())["transfers"] == 5 * 50
+        await prove(one.sql)
