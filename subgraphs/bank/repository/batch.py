@@ -122,8 +122,8 @@ class Batch:
     async def write(self, decision: Decision) -> None:
         """Everything that a decision with something to remember leads to, in one statement.
 
-        Keys go in in one order, as accounts are locked in one: two batches that share keys wait for each other once, and
-        never both ways.
+        Keys go in in one order, as accounts are locked in one: of two batches that share keys one waits for the other,
+        and never both.
         """
         changed, made = decision.accounts, decision.transfers
         keys = sorted(decision.remember, key=attrgetter("principal", "operation", "key"))

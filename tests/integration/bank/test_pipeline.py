@@ -1,0 +1,68 @@
+"""What the pipeline does for callers when something is wrong with one of them, or with all."""
+
+from uuid import uuid4
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from protos.bank.v1 import bank_pb2
+from subgraphs.bank import pipeline
+from subgraphs.bank.client import Order, Receipt
+from tests.integration.bank.running import Caller, RunningBank, prove, rub
+from wallet.errors import InternalError, ResourceExhausted
+
+FULL = "999999999999999999.99"
+"""As much as an account's column can hold."""
+
+
+class TestPoison:
+    async def test_a_transfer_that_no_row_can_hold_fails_alone(self, own_bank: RunningBank) -> None:
+        alice = own_bank.user("alice")
+        sender, recipient, full = [await own_bank.open("alice", balance) for balance in ("1000", "0", FULL)]
+        orders = [Order(sender, full if n in {13, 77} else recipient, rub("1"), str(n)) for n in range(100)]
+        answers = await alice(own_bank.client.transfer_all(orders))
+        assert [n for n, answer in enumerate(answers) if not isinstance(answer, Receipt)] == [13, 77]
+        assert answers[13] == answers[77] == InternalError()
+        assert await own_bank.balance(sender) == 902
+        await prove(own_bank.sql)
+
+    async def test_it_is_not_pinned(self, own_bank: RunningBank) -> None:
+        alice = own_bank.user("alice")
+        sender, full = await own_bank.open("alice"), await own_bank.open("alice", FULL)
+        with pytest.raises(InternalError):
+            await alice(own_bank.client.transfer(sender, full, rub("1"), "k"))
+        await alice(own_bank.client.transfer(full, sender, rub("5"), "make room"))
+        assert (await alice(own_bank.client.transfer(sender, full, rub("1"), "k"))).posting.balance_after == rub("1004")
+
+
+class TestOverload:
+    async def test_a_bulk_call_that_does_not_fit_is_refused_whole(
+        self, bank: RunningBank, alice: Caller, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(pipeline, "_WAITING", 2)
+        sender, recipient, run = await bank.open("alice"), await bank.open("bob"), uuid4()
+        orders = [Order(sender, recipient, rub("1"), f"{run} {n}") for n in range(3)]
+        with pytest.raises(ResourceExhausted):
+            await alice(bank.client.transfer_all(orders))
+        assert (await bank.row(sender))["version"] == 0
+        assert len(await alice(bank.client.transfer_all(orders[:2]))) == 2
+
+    async def test_whoever_is_refused_is_told_when_to_come_back(
+        self, bank: RunningBank, alice: Caller, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(pipeline, "_WAITING", 0)
+        request = bank_pb2.TransferMoneyRequest(
+            sender_id=str(await bank.open("alice")),
+            recipient_id=str(await bank.open("bob")),
+            amount={"currency_code": "RUB", "units": 1},
+            idempotency_key=str(uuid4()),
+        )
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await bank.stub.TransferMoney(request, metadata=alice.metadata)
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        status, hint = rpc_status.from_call(caught.value), error_details_pb2.RetryInfo()  # type: ignore[arg-type]
+        assert status is not None
+        assert any(detail.Unpack(hint) for detail in status.details)
+        assert hint.retry_delay.ToSeconds() == 1
