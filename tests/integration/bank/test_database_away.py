@@ -23,6 +23,14 @@ from tests.integration.bank.running import RunningBank, prove, rub, running, unt
 from tests.waiting import until
 from wallet.errors import DeadlineExceeded, Unavailable
 
+HOLD_COMMITS = """
+    CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN PERFORM pg_advisory_xact_lock_shared(42); RETURN NULL; END $$;
+    CREATE CONSTRAINT TRIGGER hold AFTER INSERT ON outbox DEFERRABLE INITIALLY DEFERRED
+        FOR EACH ROW EXECUTE FUNCTION hold();
+"""
+"""A commit waits while somebody holds the advisory lock 42."""
+
 
 @pytest.fixture
 async def mortal(tmp_path: Path) -> AsyncIterator[Postgres]:
@@ -149,12 +157,7 @@ class TestSessionLost:
     async def test_while_all_is_written_and_nothing_committed(self, own_bank: RunningBank) -> None:
         bank, alice = own_bank, own_bank.user("alice")
         sender, recipient = await bank.open("alice"), await bank.open("bob")
-        await bank.sql.execute("""
-            CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS $$
-            BEGIN PERFORM pg_advisory_xact_lock_shared(42); RETURN NULL; END $$;
-            CREATE CONSTRAINT TRIGGER hold AFTER INSERT ON outbox DEFERRABLE INITIALLY DEFERRED
-                FOR EACH ROW EXECUTE FUNCTION hold();
-        """)
+        await bank.sql.execute(HOLD_COMMITS)
         async with bank.sql.acquire() as other, other.transaction():
             await other.execute("SELECT pg_advisory_xact_lock(42)")
             transfer = asyncio.create_task(alice(bank.client.transfer(sender, recipient, rub("1"), "k")))
@@ -182,6 +185,29 @@ class TestSessionLost:
             assert (receipt.transfer.id, receipt.posting.version) == (made, 1)
             assert await alice(bank.client.transfer(sender, recipient, rub("1"), "k")) == receipt
             assert await sql.fetchval("SELECT count(*) FROM transfers") == 1
+            await prove(sql)
+
+    async def test_while_the_commit_goes_on_without_it(
+        self, postgres: Postgres, ledger_url: str, keys: Keys, tmp_path: Path
+    ) -> None:
+        async with (
+            _forgetful_road(postgres.port) as road,
+            running(keys, tmp_path, ledger_url.replace(f":{postgres.port}/", f":{road.port}/")) as bank,
+            asyncpg.create_pool(ledger_url, min_size=0, max_size=3) as sql,
+        ):
+            alice, sender, recipient = bank.user("alice"), await bank.open("alice"), await bank.open("bob")
+            await sql.execute(HOLD_COMMITS)
+            async with sql.acquire() as other, other.transaction():
+                await other.execute("SELECT pg_advisory_xact_lock(42)")
+                transfer = asyncio.create_task(alice(bank.client.transfer(sender, recipient, rub("1"), "k")))
+                await until(lambda: _waiting(sql, "COMMIT"))
+                road.cut()
+                await until(lambda: _waiting(sql, "FOR NO KEY UPDATE"))  # for the one that is still committing
+                assert await sql.fetchval("SELECT count(*) FROM transfers") == 0
+                assert not transfer.done()
+            receipt = await transfer
+            assert await sql.fetchval("SELECT array_agg(id) FROM transfers") == [receipt.transfer.id]
+            assert receipt.posting.version == 1
             await prove(sql)
 
 
@@ -237,6 +263,12 @@ class _Road:
         self._to = to
         self.port = 0
         self.forgets_commits = False
+        self._carrying: set[asyncio.Task[None]] = set()
+
+    def cut(self) -> None:
+        """Breaks off every connection there is. New ones are carried."""
+        for way in self._carrying:
+            way.cancel()
 
     async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, back = await asyncio.open_connection("127.0.0.1", self._to)
@@ -255,10 +287,12 @@ class _Road:
                 writer.write(data)
 
         ways = [asyncio.create_task(way()) for way in (to_database, to_bank)]
+        self._carrying.update(ways)
         await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         for way in ways:
             way.cancel()
         await asyncio.wait(ways)
+        self._carrying.difference_update(ways)
         for end in (writer, back):
             end.close()
 
