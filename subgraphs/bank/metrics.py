@@ -14,3 +14,5 @@ SHED = Counter("wallet_bank_commands_shed", "Commands refused because too many w
 COMMITS_LOST = Counter("wallet_bank_commits_lost", "Transactions whose answer was lost; each was run again.")
 OUTBOX_BACKLOG = Gauge("wallet_bank_outbox_backlog", "Operations committed and not yet published; 0 on a follower.")
 EVENTS_PUBLISHED = Counter("wallet_bank_events_published", "Events that the broker has confirmed.")
+INTEGRITY_VIOLATIONS = Gauge("wallet_bank_integrity_violations", "Rows that break a law, by the last finished proof.")
+INTEGRITY_FINISHED = Gauge("wallet_bank_integrity_finished_seconds", "When the last finished proof ended; 0: none yet.")
