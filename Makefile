@@ -7,10 +7,10 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo token test check bench gen format clean
+.PHONY: help setup up demo token integrity test bench check gen format clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # The environment: made on first use, made again when what it is made of changes.
 .venv/installed: pyproject.toml constraints.txt
@@ -27,6 +27,9 @@ up: setup ## start the whole system on this machine; PORT=8000 DATA=.wallet
 
 token: setup ## print a development token; USER=alice or bob
 	@$(BIN)/wallet token --user $(USER) --data $(DATA)
+
+integrity: setup ## prove the running system's ledger; PORT=8000
+	@$(BIN)/wallet integrity --port $(PORT)
 
 demo: setup ## start the system on free ports, walk through every feature, stop
 	@$(BIN)/python -m stack demo

@@ -6,8 +6,10 @@ from typing import Annotated
 
 import typer
 
+from cli.integrity import follow
 from kit.tokens import Signer
 from stack.plan import AUDIENCE, ISSUER
+from stack.ports import DEFAULT, HOST, PortError, Ports
 from stack.seed import OWNERS
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="The operator's commands of the wallet.")
@@ -20,11 +22,6 @@ class SeedUser(StrEnum):
 
     ALICE = "alice"
     BOB = "bob"
-
-
-@app.callback()
-def _wallet() -> None:
-    """Keeps `wallet token` a command of its own while it is the only one."""
 
 
 @app.command()
@@ -40,3 +37,16 @@ def token(
         )
         raise typer.Exit(2)
     typer.echo(Signer.from_file(ISSUER, key, AUDIENCE).sign(OWNERS[user].user, _LIFETIME_SECONDS))
+
+
+@app.command()
+def integrity(
+    port: Annotated[int, typer.Option(help="the PORT of the running stack")] = DEFAULT,
+    admin: Annotated[str | None, typer.Option(help="the bank's admin address, http://…, of any other one")] = None,
+) -> None:
+    """Has the bank prove its ledger, while it is in use. Exits with 0: sound, 1: broken, 2: could not be proven."""
+    try:
+        address = admin or f"http://{HOST}:{Ports.derive(port).bank_admin}"
+    except PortError as error:
+        raise typer.BadParameter(str(error)) from error
+    raise typer.Exit(follow(address.rstrip("/")))

@@ -41,7 +41,7 @@ def integrity_router(integrity: Integrity) -> APIRouter:
 async def _lines(integrity: Integrity) -> AsyncIterator[bytes]:
     async with aclosing(integrity.prove()) as reports:
         async for report in reports:
-            yield orjson.dumps(_line(report), option=orjson.OPT_APPEND_NEWLINE)
+            yield orjson.dumps(_line(report), option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS)
 
 
 def _line(report: Report) -> dict[str, object]:

@@ -139,10 +139,11 @@ class Integrity:
             yield violation
 
     async def _pages(self, proof: Proof, walk: Walk) -> AsyncGenerator[Page, None]:
-        mark: Mark | None = None
-        while page := await proof.page(walk, mark, self._page):
+        """A page that is not full is the last: another one would find what was committed since, and so for ever."""
+        page = await proof.page(walk, None, self._page)
+        while page:
             yield page
-            mark = page.mark
+            page = await proof.page(walk, page.mark, self._page) if page.rows == self._page else None
 
 
 def part_of(id_: UUID) -> int:

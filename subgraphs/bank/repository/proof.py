@@ -1,8 +1,8 @@
 """The ledger's laws as SQL: a statement reads one page of rows and answers with what breaks a law.
 
 Commits beside it are no false alarm. A transfer is written with its accounts, entries, key and outbox row in one
-transaction; a statement sees one snapshot (READ COMMITTED), so all of it or nothing; and whatever a law compares is read
-by one statement. The one law that cannot be (`Law.TRANSFER_HAS_ONE_KEY`) is held to what was there before the proof.
+transaction; a statement sees one snapshot (READ COMMITTED), so all of it or nothing; and whatever a law compares is
+read by one statement. The one law that cannot be, `TRANSFER_HAS_ONE_KEY`, is held to what was there before the proof.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
