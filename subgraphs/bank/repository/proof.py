@@ -321,10 +321,12 @@ class Proof:
             Unavailable: the database is away, or goes away in the middle, or a statement takes too long.
         """
         async with connection(pool) as session:
-            # One core at most, and no compiler for statements of milliseconds. Their own time-out does for the
-            # transaction's, too.
+            # A page looks rows up by their keys and never reads a table whole, whatever statistics say. It takes one
+            # core at most, and no compiler. The statement's own time-out does for the transaction's, too.
             await session.execute(f"""
                 SET default_transaction_read_only = on;
+                SET enable_hashjoin = off;
+                SET enable_mergejoin = off;
                 SET max_parallel_workers_per_gather = 0;
                 SET jit = off;
                 SET transaction_timeout = 0;
