@@ -1,6 +1,7 @@
 """What a service proves of its data, as a person reads it: progress on stderr, violations and the verdict on stdout."""
 
 import json
+import shutil
 import sys
 from enum import IntEnum
 from typing import Any, Final
@@ -77,7 +78,8 @@ class _Meter:
             self.finish()
         self._walk, self._line = walk, f"{walk}: {rows:,} rows, up to {verified_up_to}"
         if self._rewrites:
-            typer.echo(f"\r{self._line}\033[K", nl=False, err=True)
+            width = shutil.get_terminal_size().columns - 1
+            typer.echo(f"\r{self._line[:width]}\033[K", nl=False, err=True)
 
     def finish(self) -> None:
         """The end of the line."""

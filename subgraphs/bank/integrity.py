@@ -13,7 +13,7 @@ import asyncpg
 import structlog
 
 from subgraphs.bank import metrics
-from subgraphs.bank.repository.proof import KEYS, TRANSFERS, WALKS, Law, Mark, Page, Proof, Violation, Walk
+from subgraphs.bank.repository.proof import KEYS, TRANSFERS, WALKS, Law, Page, Proof, Violation, Walk
 from wallet.errors import Unavailable
 
 log = structlog.get_logger(__name__)
@@ -39,7 +39,8 @@ class Verdict:
     """How a proof ended.
 
     Attributes:
-        verdict: `unavailable` says that nothing was proved: the database went away before the end.
+        verdict: `sound` only of a ledger that was seen whole; `unavailable`: the database went away before the end, and
+            nothing wrong had been found.
         rows: how many were checked, by table.
         violations: how many were found; `broken` has them by law.
         seconds: how long it took.
@@ -119,23 +120,26 @@ class Integrity:
     async def _unpaired(
         self, proof: Proof, run: "_Run", differing: Mapping[int, tuple[int, int]]
     ) -> AsyncGenerator[Report, None]:
-        """The transfers that have no key or several: both sides are walked again, for the parts that differ."""
-        room, keys = _NAMED, Counter[UUID]()
-        unnamed = dict(differing)
-        for part, counts in differing.items():
-            room -= sum(counts)
+        """The transfers that have no key or several. Both sides are walked again, for the parts in which they differ;
+        of transfers that would not fit in memory, only the numbers are told.
+        """
+        room, named, counted = _NAMED, set[int](), list[Violation]()
+        for part, (made, remembered) in differing.items():
+            room -= made + remembered
             if room >= 0:
-                del unnamed[part]
-        for walk in (TRANSFERS, KEYS):
+                named.add(part)
+            else:
+                counted.append(_one_key(f"…{part:03x}", remembered, made))
+        keys = Counter[UUID]()
+        for walk in (TRANSFERS, KEYS) if named else ():
             rows = 0
             async for page in self._pages(proof, walk):
-                ids = [id_ for id_ in page.pairs if (part := part_of(id_)) in differing and part not in unnamed]
+                ids = [id_ for id_ in page.pairs if part_of(id_) in named]
                 keys.update(ids if walk is KEYS else dict.fromkeys(ids, 0))
                 rows += page.rows
                 yield Progress(walk.table, page.verified_up_to, rows)
-        named = (_one_key(str(id_), count, 1) for id_, count in sorted(keys.items()) if count != 1)
-        counted = (_one_key(f"…{part:03x}", count, made) for part, (made, count) in unnamed.items())
-        for violation in run.reported(chain(named, counted)):
+        unpaired = (_one_key(str(id_), count, 1) for id_, count in sorted(keys.items()) if count != 1)
+        for violation in run.reported(chain(unpaired, counted)):
             yield violation
 
     async def _pages(self, proof: Proof, walk: Walk) -> AsyncGenerator[Page, None]:
@@ -179,7 +183,7 @@ class _Run:
     """What a proof has seen so far."""
 
     started: float
-    rows: Counter[str] = field(default_factory=Counter)
+    rows: Counter[str] = field(default_factory=lambda: Counter({walk.table: 0 for walk in WALKS}))
     broken: Counter[Law] = field(default_factory=Counter)
 
     def reported(self, violations: Iterable[Violation]) -> list[Violation]:
@@ -192,7 +196,7 @@ class _Run:
         return told
 
     def verdict(self, *, finished: bool) -> Verdict:
-        """A ledger with a violation is broken, even if not all of it was seen; sound is one that was seen whole."""
+        """A ledger with a violation is broken, even if not all of it was seen."""
         verdict: Literal["sound", "broken", "unavailable"]
         verdict = "broken" if self.broken else "sound" if finished else "unavailable"
         seconds = round(time.monotonic() - self.started, 3)
