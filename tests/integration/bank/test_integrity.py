@@ -30,6 +30,7 @@ from wallet.money import Money
 ALICE, BOB, CAROL, DAVE = UUID(int=0), UUID(int=2**128 - 1), UUID(int=3), UUID(int=4)
 ACCOUNTS = {"alice": ALICE, "bob": BOB, "carol": CAROL, "dave": DAVE, "rub": clearing("RUB"), "usd": clearing("USD")}
 STRAY = UUID(int=9)
+TABLES = ("accounts", "transfers", "entries", "idempotency_keys", "outbox")
 NOTHING = "0 entries, 0 transfers, 0 idempotency_keys, 0 outbox"
 PRINCIPAL = "https://users.test|a-secret"
 
@@ -47,13 +48,24 @@ async def verdict(proof: Integrity) -> Verdict:
 
 @dataclass(frozen=True)
 class Written:
-    """A small ledger, to be cloned: Alice, Bob and Dave in roubles, Carol in dollars, transfers k1 to k5.
+    """A small ledger, and a copy of its rows: Alice, Bob and Dave in roubles, Carol in dollars, transfers k1 to k5.
 
     k1: Alice → Bob · k2: Alice → Bob · k3: Bob → Alice · k4: deposit to Alice · k5: deposit to Carol · one was refused
     """
 
-    database: str
+    pool: asyncpg.Pool
     names: dict[str, str]
+
+    async def corrupt(self, *statements: str) -> asyncpg.Pool:
+        """The ledger as it was written, after somebody has laid hands on it who may do everything."""
+        async with self.pool.acquire() as superuser, superuser.transaction():
+            await superuser.execute("SET session_replication_role = replica")  # no trigger is in the way
+            for table in TABLES:
+                await superuser.execute(f"DELETE FROM {table}")
+                await superuser.execute(f"INSERT INTO {table} OVERRIDING SYSTEM VALUE SELECT * FROM pristine.{table}")
+            for statement in statements:
+                await superuser.execute(statement.format(**{name: f"'{id_}'" for name, id_ in ACCOUNTS.items()}))
+        return self.pool
 
     def told(self, violation: Violation) -> str:
         """The law and the row, as a person would call it."""
@@ -72,49 +84,38 @@ class Written:
 
 @pytest.fixture(scope="module")
 async def written(postgres: Postgres, ledger_template: str) -> AsyncIterator[Written]:
-    async with cloned(postgres, ledger_template) as url:
-        async with open_pool(url, max_size=1) as pool:
-            await pool.execute("DELETE FROM accounts WHERE currency NOT IN ('RUB', 'USD')")
-            await pool.executemany(
-                "INSERT INTO accounts (id, owner_id, currency, balance) VALUES ($1, 'a-secret', $2, $3)",
-                [(ALICE, "RUB", 100), (BOB, "RUB", 50), (CAROL, "USD", 0), (DAVE, "RUB", 0)],
-            )
-            ledger = Ledger(pool, on_commit=lambda: None)
-            names = {str(id_): name for name, id_ in ACCOUNTS.items()}
-            for key, sender, recipient, amount in (
-                ("k1", ALICE, BOB, rub("10")),
-                ("k2", ALICE, BOB, rub("20")),
-                ("k3", BOB, ALICE, rub("5")),
-                ("k4", clearing("RUB"), ALICE, rub("7")),
-                ("k5", clearing("USD"), CAROL, Money.parse("3", "USD")),
-            ):
-                outcome = await ledger.submit(command(key, sender, recipient, amount))
-                assert isinstance(outcome, Operation)
-                names[str(outcome.transfer.id)] = key
-            refused = await ledger.submit(command("refused", ALICE, BOB, rub("10000")))
-            assert isinstance(refused, InsufficientFunds)
-        yield Written(url.rpartition("/")[2], {**names, str(STRAY): "stray"})
+    async with cloned(postgres, ledger_template) as url, open_pool(url, max_size=2) as pool:
+        await pool.execute("""
+            DELETE FROM accounts WHERE currency NOT IN ('RUB', 'USD');
+            ALTER TABLE accounts DROP CONSTRAINT accounts_min_balance, DROP CONSTRAINT accounts_closed_empty;
+        """)
+        await pool.executemany(
+            "INSERT INTO accounts (id, owner_id, currency, balance) VALUES ($1, 'a-secret', $2, $3)",
+            [(ALICE, "RUB", 100), (BOB, "RUB", 50), (CAROL, "USD", 0), (DAVE, "RUB", 0)],
+        )
+        ledger = Ledger(pool, on_commit=lambda: None)
+        names = {str(STRAY): "stray"} | {str(id_): name for name, id_ in ACCOUNTS.items()}
+        for key, sender, recipient, amount in (
+            ("k1", ALICE, BOB, rub("10")),
+            ("k2", ALICE, BOB, rub("20")),
+            ("k3", BOB, ALICE, rub("5")),
+            ("k4", clearing("RUB"), ALICE, rub("7")),
+            ("k5", clearing("USD"), CAROL, Money.parse("3", "USD")),
+        ):
+            outcome = await ledger.submit(command(key, sender, recipient, amount))
+            assert isinstance(outcome, Operation)
+            names[str(outcome.transfer.id)] = key
+        assert isinstance(await ledger.submit(command("refused", ALICE, BOB, rub("10000"))), InsufficientFunds)
+        await pool.execute("CREATE SCHEMA pristine")
+        for table in TABLES:
+            await pool.execute(f"CREATE TABLE pristine.{table} AS TABLE {table}")
+        yield Written(pool, names)
 
 
 def command(key: str, sender: UUID, recipient: UUID, amount: Money) -> Command:
     kind = Kind.DEPOSIT if sender in {clearing("RUB"), clearing("USD")} else Kind.TRANSFER
     scope = Key(PRINCIPAL, kind.lower(), key)
     return Command(uuid7(), kind, sender, recipient, amount, scope, None, {})
-
-
-@asynccontextmanager
-async def corrupted(postgres: Postgres, written: Written, *statements: str) -> AsyncIterator[asyncpg.Pool]:
-    """A copy of the ledger on which somebody has laid hands who may do everything."""
-    async with cloned(postgres, written.database) as url, open_pool(url, max_size=2) as pool:
-        async with pool.acquire() as superuser:
-            # Neither triggers nor constraints are in the way.
-            await superuser.execute("""
-                SET session_replication_role = replica;
-                ALTER TABLE accounts DROP CONSTRAINT accounts_min_balance, DROP CONSTRAINT accounts_closed_empty;
-            """)
-            for statement in statements:
-                await superuser.execute(statement.format(**{name: f"'{id_}'" for name, id_ in ACCOUNTS.items()}))
-        yield pool
 
 
 def made(key: str) -> str:
@@ -330,55 +331,47 @@ CORRUPTIONS: dict[str, tuple[list[str], set[str]]] = {
 
 class TestCorrupted:
     @pytest.mark.parametrize("corruption", CORRUPTIONS)
-    async def test_is_told_by_law_and_row_however_the_pages_fall(
-        self, postgres: Postgres, written: Written, corruption: str
-    ) -> None:
+    async def test_is_told_by_law_and_row_however_the_pages_fall(self, written: Written, corruption: str) -> None:
         statements, expected = CORRUPTIONS[corruption]
-        async with corrupted(postgres, written, *statements) as pool:
-            for page in (1, 2, 3, 2000):
-                *found, last = await reports(Integrity(pool, page))
-                violations = [report for report in found if isinstance(report, Violation)]
-                assert {written.told(violation) for violation in violations} == expected, page
-                assert isinstance(last, Verdict)
-                assert (last.verdict, last.violations) == ("broken", len(violations))
-                assert "secret" not in repr((found, last))
+        pool = await written.corrupt(*statements)
+        for page in (1, 2, 3, 2000):
+            *found, last = await reports(Integrity(pool, page))
+            violations = [report for report in found if isinstance(report, Violation)]
+            assert {written.told(violation) for violation in violations} == expected, page
+            assert isinstance(last, Verdict)
+            assert (last.verdict, last.violations) == ("broken", len(violations))
+            assert "secret" not in repr((found, last))
 
     def test_each_law_can_be_broken(self) -> None:
         assert {told.split()[0] for _, expected in CORRUPTIONS.values() for told in expected} == set(Law)
 
-    async def test_what_was_found_and_what_was_expected_are_told(self, postgres: Postgres, written: Written) -> None:
+    async def test_what_was_found_and_what_was_expected_are_told(self, written: Written) -> None:
         statement = "UPDATE accounts SET balance = 1 WHERE id = {alice}"
-        async with corrupted(postgres, written, statement) as pool:
-            (found, _) = [report for report in await reports(Integrity(pool)) if isinstance(report, Violation)]
+        pool = await written.corrupt(statement)
+        (found, _) = [report for report in await reports(Integrity(pool)) if isinstance(report, Violation)]
         assert found == Violation(Law.BALANCE_IS_LAST_ENTRY, {"account_id": str(ALICE)}, "1.0000", "82.0000")
 
-    async def test_a_hundred_rows_of_a_law_are_told_and_the_others_counted(
-        self, postgres: Postgres, written: Written
-    ) -> None:
+    async def test_a_hundred_rows_of_a_law_are_told_and_the_others_counted(self, written: Written) -> None:
         events = f"INSERT INTO outbox (transfer_id) SELECT '{STRAY}' FROM generate_series(1, 130)"
-        async with corrupted(postgres, written, events) as pool:
-            *found, last = await reports(Integrity(pool, 50))
+        *found, last = await reports(Integrity(await written.corrupt(events), 50))
         assert sum(isinstance(report, Violation) for report in found) == 100
         assert isinstance(last, Verdict)
         assert (last.violations, last.broken) == (130, {Law.OUTBOX_HAS_TRANSFER: 130})
 
     async def test_transfers_too_many_to_be_named_are_told_by_the_end_of_their_ids(
-        self, postgres: Postgres, written: Written, monkeypatch: pytest.MonkeyPatch
+        self, written: Written, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(integrity, "_NAMED", 0)
-        async with corrupted(postgres, written, "DELETE FROM idempotency_keys WHERE key = 'k1'") as pool:
-            (found,) = [report for report in await reports(Integrity(pool)) if isinstance(report, Violation)]
+        pool = await written.corrupt("DELETE FROM idempotency_keys WHERE key = 'k1'")
+        (found,) = [report for report in await reports(Integrity(pool)) if isinstance(report, Violation)]
         (k1,) = [id_ for id_, name in written.names.items() if name == "k1"]
         assert found.row == {"transfer_id": f"…{k1[-3:]}"}
 
 
 class TestSound:
     @pytest.mark.parametrize("page", [1, 2, 3, 2000])
-    async def test_is_said_of_a_ledger_that_was_seen_whole(
-        self, postgres: Postgres, written: Written, page: int
-    ) -> None:
-        async with corrupted(postgres, written) as pool:
-            *found, last = await reports(Integrity(pool, page))
+    async def test_is_said_of_a_ledger_that_was_seen_whole(self, written: Written, page: int) -> None:
+        *found, last = await reports(Integrity(await written.corrupt(), page))
         assert isinstance(last, Verdict)
         assert (last.verdict, last.violations) == ("sound", 0)
         assert last.rows == {"accounts": 6, "entries": 10, "transfers": 5, "idempotency_keys": 6, "outbox": 5}
