@@ -321,18 +321,18 @@ class Proof:
             Unavailable: the database is away, or goes away in the middle, or a statement takes too long.
         """
         async with connection(pool) as session:
-            # A page looks rows up by their keys and never reads a table whole, whatever statistics say. It takes one
-            # core at most, and no compiler. The statement's own time-out does for the transaction's, too.
-            await session.execute(f"""
-                SET default_transaction_read_only = on;
-                SET enable_hashjoin = off;
-                SET enable_mergejoin = off;
-                SET max_parallel_workers_per_gather = 0;
-                SET jit = off;
-                SET transaction_timeout = 0;
-                SET statement_timeout = '{_PAGE_SECONDS}s';
-            """)
-            yield cls(session, await session.fetchval("SELECT pg_snapshot_xmin(pg_current_snapshot())::xid"))
+            try:
+                # It takes one core at most, and no compiler. The statement's time-out does for the transaction's.
+                await session.execute(f"""
+                    SET default_transaction_read_only = on;
+                    SET max_parallel_workers_per_gather = 0;
+                    SET jit = off;
+                    SET transaction_timeout = 0;
+                    SET statement_timeout = '{_PAGE_SECONDS}s';
+                """)
+                yield cls(session, await session.fetchval("SELECT pg_snapshot_xmin(pg_current_snapshot())::xid"))
+            finally:
+                session.terminate()  # nobody else may get it like this
 
     async def page(self, walk: Walk, after: Mark | None, limit: int) -> Page | None:
         """The rows after a mark, or the first ones, checked; None: there are no more."""
@@ -348,9 +348,9 @@ class Proof:
 
     async def totals(self) -> list[Violation]:
         """The currencies whose accounts do not add up."""
-        await self._session.execute(f"SET statement_timeout = '{_TOTALS_SECONDS}s'")
+        await self._session.execute(f"SET statement_timeout = '{_TOTALS_SECONDS}s'; SET enable_seqscan = on")
         rows = await self._session.fetch(_TOTALS, timeout=_TOTALS_SECONDS + _GRACE_SECONDS)
-        await self._session.execute(f"SET statement_timeout = '{_PAGE_SECONDS}s'")
+        await self._session.execute(f"SET statement_timeout = '{_PAGE_SECONDS}s'; SET enable_seqscan = off")
         return [_violation_of(dict(row)) for row in rows]
 
 

@@ -10,6 +10,11 @@ from subgraphs.bank.domain import Account, Transfer
 from subgraphs.bank.repository.database import connection
 from subgraphs.bank.repository.rows import ACCOUNT, REFERRED, TRANSFER, TRANSFERS_BY_ID, account_of, transfer_of
 
+_FIRST: Final = UUID(int=0)
+"""Before every account: the nil UUID is nobody's."""
+
+_VERSIONS: Final = "SELECT id, version FROM accounts WHERE id > $1 ORDER BY id LIMIT $2"
+
 _ENTRIES: Final = "SELECT * FROM entries WHERE account_id = $1 AND version > $2 ORDER BY version LIMIT $3"
 
 _TRANSFERS_OF_ACCOUNT: Final = (
@@ -36,9 +41,9 @@ class Reader:
 
     async def owned(self, owner_id: str, after: UUID | None, limit: int) -> list[Account]:
         """The owner's accounts after an id, in id order."""
-        query = f"{ACCOUNT} WHERE owner_id = $1 AND ($2::uuid IS NULL OR id > $2) ORDER BY id LIMIT $3"
+        query = f"{ACCOUNT} WHERE owner_id = $1 AND id > $2 ORDER BY id LIMIT $3"
         async with connection(self._pool) as reading:
-            return [account_of(row) for row in await reading.fetch(query, owner_id, after, limit)]
+            return [account_of(row) for row in await reading.fetch(query, owner_id, after or _FIRST, limit)]
 
     async def transfer(self, transfer_id: UUID) -> Transfer | None:
         """One transfer with its entries."""
@@ -48,9 +53,8 @@ class Reader:
 
     async def versions(self, after: UUID | None, limit: int) -> list[tuple[UUID, int]]:
         """The accounts after an id, in id order, with their versions."""
-        query = "SELECT id, version FROM accounts WHERE $1::uuid IS NULL OR id > $1 ORDER BY id LIMIT $2"
         async with connection(self._pool) as reading:
-            return [(row["id"], row["version"]) for row in await reading.fetch(query, after, limit)]
+            return [(row["id"], row["version"]) for row in await reading.fetch(_VERSIONS, after or _FIRST, limit)]
 
     async def transfers_of(self, account_id: UUID, after_version: int, limit: int) -> list[Transfer]:
         """The transfers from and to the account after a version of it, in version order."""

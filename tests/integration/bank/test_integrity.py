@@ -17,7 +17,7 @@ from stack.ports import free_ports
 from stack.postgres import Postgres
 from stack.process import ROOT
 from subgraphs.bank import integrity
-from subgraphs.bank.domain import Command, Key, Kind, Operation
+from subgraphs.bank.domain import Command, Key, Kind, Transfer
 from subgraphs.bank.integrity import Integrity, Progress, Report, Verdict
 from subgraphs.bank.ledger import Ledger
 from subgraphs.bank.repository.database import open_pool
@@ -102,10 +102,11 @@ async def written(postgres: Postgres, ledger_template: str) -> AsyncIterator[Wri
             ("k4", clearing("RUB"), ALICE, rub("7")),
             ("k5", clearing("USD"), CAROL, Money.parse("3", "USD")),
         ):
-            outcome = await ledger.submit(command(key, sender, recipient, amount))
-            assert isinstance(outcome, Operation)
-            names[str(outcome.transfer.id)] = key
-        assert isinstance(await ledger.submit(command("refused", ALICE, BOB, rub("10000"))), InsufficientFunds)
+            (outcome,) = await ledger.commit([command(key, sender, recipient, amount)])
+            assert isinstance(outcome, Transfer)
+            names[str(outcome.id)] = key
+        (refused,) = await ledger.commit([command("refused", ALICE, BOB, rub("10000"))])
+        assert isinstance(refused, InsufficientFunds)
         await pool.execute("CREATE SCHEMA pristine")
         for table in TABLES:
             await pool.execute(f"CREATE TABLE pristine.{table} AS TABLE {table}")

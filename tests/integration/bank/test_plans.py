@@ -5,11 +5,11 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-import asyncpg
 import pytest
 
 from subgraphs.bank.repository import batch, outbox, reader, rows
 from subgraphs.bank.repository.database import open_pool
+from subgraphs.bank.repository.proof import Proof
 
 STATEMENTS = {
     "lock": (batch._LOCK, "(uuid[])"),
@@ -17,6 +17,7 @@ STATEMENTS = {
     "write": (batch._WRITE, ""),
     "transfers by id": (rows.TRANSFERS_BY_ID, "(uuid[])"),
     "transfers of an account": (reader._TRANSFERS_OF_ACCOUNT, "(uuid, bigint, bigint)"),
+    "versions": (reader._VERSIONS, "(uuid, bigint)"),
     "outbox": (outbox._WAITING, "(bigint)"),
 }
 LEDGER = {"accounts", "transfers", "entries", "idempotency_keys"}
@@ -42,15 +43,16 @@ async def test_it_looks_rows_up(ledger_url: str, statement: str, *, analyzed: bo
     scans = [node for node in read if node["Node Type"].endswith("Scan")]
     assert statement == "write" or scans
     for scan in scans:
-        assert scan["Node Type"] in {"Index Scan", "Bitmap Heap Scan"}
+        assert scan["Node Type"] in {"Index Scan", "Index Only Scan", "Bitmap Heap Scan"}
         assert "Index Cond" in scan or "Recheck Cond" in scan
 
 
 async def test_a_session_is_given_back_as_it_was(ledger_url: str) -> None:
     async with open_pool(ledger_url, max_size=1) as pool:
+        before = await pool.fetch("SELECT name, setting FROM pg_settings ORDER BY name")
         async with outbox.Outbox.lead(pool) as led:
             assert led is not None
-        async with pool.acquire() as connection:
-            assert await connection.fetchval("SHOW idle_session_timeout") == "0"
-            assert isinstance(connection, asyncpg.pool.PoolConnectionProxy)
-            assert not await connection.fetch("SELECT FROM pg_locks WHERE locktype = 'advisory'")
+        async with Proof.begin(pool) as proof:
+            await proof.totals()
+        assert await pool.fetch("SELECT name, setting FROM pg_settings ORDER BY name") == before
+        assert not await pool.fetch("SELECT FROM pg_locks WHERE locktype = 'advisory'")
