@@ -167,7 +167,7 @@ def unknown(calls: Iterable[Call]) -> list[Wish]:
     for call in sorted(calls, key=lambda call: call.began):
         if isinstance(call.answer, Unknown):
             left[call.wish] = None
-        elif not isinstance(call.answer, Nothing):
+        elif is_certain(call.answer):
             left.pop(call.wish, None)
     return list(left)
 
@@ -187,3 +187,8 @@ def answer_of(outcome: client.Receipt | WalletError) -> Answer:
     if isinstance(outcome, _UNKNOWNS):
         return Unknown(outcome.reason)
     return Nothing(outcome.reason)
+
+
+def is_certain(answer: Answer) -> bool:
+    """Whether it settles what became of the wish."""
+    return isinstance(answer, Receipt | Refusal)

@@ -1,0 +1,226 @@
+"""A trial: banks as processes of their own on one ledger, clients, faults, and at the end the judge."""
+
+import asyncio
+import random
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Self
+
+import asyncpg
+
+from kit import process
+from loadtests.history import rows
+from loadtests.history.calls import DEPOSITOR, History, Refusal, Wish, is_certain
+from loadtests.history.judge import judge
+from loadtests.history.load import Load, Party
+from stack import probes
+from stack.process import Child, Process, module
+from subgraphs.bank.client import BankClient, Order, Receipt
+from tests.conftest import USERS, Keys
+from tests.integration.bank.running import Caller, clearing, settings_of
+from wallet.errors import WalletError
+from wallet.money import Money
+
+Fault = Callable[[], Coroutine[Any, Any, None]]
+"""Breaks something, and returns when it is mended."""
+
+_OWNERS = ("alice", "bob")
+_CLIENTS = 16
+_TIMEOUT = 3.0  # seconds a client waits for an answer
+_PATIENCE = 60.0  # seconds until everything must be known, once the faults are over
+_DAY = 24 * 3600.0
+_AWAY = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+
+
+class Replica:
+    """One of the banks. Alive inside `async with`, but for what is done to it."""
+
+    def __init__(self, keys: Keys, folder: Path, database_url: str) -> None:
+        folder.mkdir()
+        environment = settings_of(keys, folder, bank_database_url=database_url)
+        upper = {name.upper(): value for name, value in environment.items()}
+        self.target = environment["bank_grpc_listen"]
+        ready = probes.http(f"http://{environment['bank_admin_listen']}/health/ready")
+        self._child = Child(Process(name="bank", command=module("subgraphs.bank", **upper), ready=ready))
+
+    async def __aenter__(self) -> Self:
+        await self._child.start()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        self.thaw()
+        await self._child.stop()
+
+    async def kill(self) -> None:
+        """kill -9, and another process on the same ports."""
+        self._child.kill()
+        await self._child.wait()
+        await self._child.start()
+
+    def freeze(self) -> None:
+        """It keeps what it holds and does nothing."""
+        self._child.send(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """It goes on where it was."""
+        self._child.send(signal.SIGCONT)
+
+
+class Trial:
+    """Some replicas, what is asked of them and answered, and what is done to them. `seed` decides all that is random
+    but for time itself.
+    """
+
+    def __init__(
+        self, seed: int, keys: Keys, database_url: str, replicas: Sequence[Replica], clients: Sequence[BankClient]
+    ) -> None:
+        self.history = History()
+        self.faults: Counter[str] = Counter()
+        self._seed = seed
+        self._chance = random.Random(seed)
+        self._database_url = database_url
+        self._replicas = replicas
+        self._clients = clients
+        self._callers = {f"{USERS}|{owner}": Caller(keys.user(owner, _DAY)) for owner in _OWNERS}
+        self._callers[DEPOSITOR] = Caller(keys.signers["card"].sign("card", _DAY))
+
+    async def run(self, accounts: int, schedule: Iterable[Fault], seconds: float) -> str:
+        """Load between so many accounts while one fault of the schedule follows the other, at most for so long. Then
+        whatever is unknown is asked again until it is known, and the judge finds nothing.
+
+        Returns:
+            A line about it, for people.
+        """
+        print(f"seed {self._seed}")  # noqa: T201  shown when the trial fails
+        load = Load(self.history, self.ask, await self._open(accounts), clearing(), self._seed)
+        async with process.background(self._watch(), "watcher"), load.running(_CLIENTS):
+            await self._break(schedule, seconds)
+        async with asyncio.timeout(_PATIENCE):
+            await load.resolve()
+        async with self.sql() as connection:
+            ledger = await rows.read(connection)
+        violations = judge(ledger, self.history.calls, self.history.snapshots)
+        assert not violations, "\n".join([f"{len(violations)} violations", *map(str, violations[:20])])
+        return self.summary
+
+    async def ask(self, wishes: Sequence[Wish]) -> Sequence[Receipt | WalletError]:
+        """One call to one of the replicas."""
+        client, wish = self._chance.choice(self._clients), wishes[0]
+        body, caller = wish.body, self._callers[wish.key.principal]
+        amount = Money(body.amount, body.currency)
+        if wish.key.operation == "deposit":
+            return [await caller(client.deposit(body.recipient_id, amount, wish.key.key, {}))]
+        if len(wishes) == 1:
+            return [await caller(client.transfer(body.sender_id, body.recipient_id, amount, wish.key.key))]
+        return await caller(client.transfer_all([_order(wish) for wish in wishes]))
+
+    def at_random(self, *faults: Fault) -> Iterator[Fault]:
+        """A schedule without an end."""
+        while True:
+            yield self._chance.choice(faults)
+
+    async def kill_bank(self) -> None:
+        """A replica at random, dead and back."""
+        await self._chance.choice(self._replicas).kill()
+
+    async def freeze_bank(self) -> None:
+        """A replica at random, stopped for longer or shorter than its locks are respected."""
+        frozen = self._chance.choice(self._replicas)
+        frozen.freeze()
+        await asyncio.sleep(self._chance.choice((0.2, 1.0, 3.0, 7.0)))
+        frozen.thaw()
+
+    async def end_sessions(self) -> None:
+        """Some of the banks' sessions, ended by the database."""
+        async with self.sql() as connection:
+            found = await connection.fetch(
+                "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'bank'"
+            )
+            for row in self._chance.sample(found, min(len(found), self._chance.randint(1, 5))):
+                await connection.execute("SELECT pg_terminate_backend($1)", row["pid"])
+
+    @asynccontextmanager
+    async def sql(self) -> AsyncIterator[asyncpg.Connection]:
+        """The ledger seen from behind."""
+        connection = await asyncpg.connect(self._database_url)
+        try:
+            yield connection
+        finally:
+            await connection.close()
+
+    @property
+    def summary(self) -> str:
+        """What there was, in one line."""
+        calls = self.history.calls
+        tally = Counter(type(call.answer).__name__.lower() for call in calls)
+        answered = sorted(call.ended for call in calls if is_certain(call.answer))
+        stall = max((later - earlier for earlier, later in pairwise(answered)), default=0.0)
+        names = {"receipt": "acknowledged", "refusal": "refused", "unknown": "unknown", "nothing": "shed"}
+        return (
+            f"seed {self._seed}: {len(calls)} calls, "
+            + ", ".join(f"{tally[kind]} {name}" for kind, name in names.items())
+            + f"; {len(self.history.snapshots)} sums; "
+            + (", ".join(f"{count} x {fault}" for fault, count in sorted(self.faults.items())) or "no faults")
+            + f"; longest stall {stall:.1f} s"
+        )
+
+    @property
+    def reasons(self) -> set[str]:
+        """Why anything was refused."""
+        return {call.answer.reason for call in self.history.calls if isinstance(call.answer, Refusal)}
+
+    async def _open(self, accounts: int) -> list[Party]:
+        async with self.sql() as connection:
+            return [
+                Party(
+                    await connection.fetchval(
+                        "INSERT INTO accounts (owner_id, balance) VALUES ($1, 100) RETURNING id", owner
+                    ),
+                    owner,
+                    f"{USERS}|{owner}",
+                )
+                for owner in (_OWNERS[number % len(_OWNERS)] for number in range(accounts))
+            ]
+
+    async def _break(self, schedule: Iterable[Fault], seconds: float) -> None:
+        """One fault after the other, each at a moment of its own."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        for fault in schedule:
+            await asyncio.sleep(self._chance.uniform(0.1, 1.5))
+            if loop.time() > end:
+                return
+            self.faults[fault.__name__.replace("_", " ")] += 1
+            await fault()
+
+    async def _watch(self) -> None:
+        """Adds all balances up, again and again."""
+        while True:
+            with suppress(*_AWAY):
+                async with self.sql() as connection:
+                    while True:
+                        self.history.saw(await rows.total(connection))
+                        await asyncio.sleep(0.05)
+            await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def trial(keys: Keys, folder: Path, database_url: str, *, replicas: int, seed: int) -> AsyncIterator[Trial]:
+    """So many replicas on a migrated ledger that nobody else uses."""
+    async with AsyncExitStack() as stack:
+        banks = [Replica(keys, folder / f"bank{number}", database_url) for number in range(replicas)]
+        for bank in banks:
+            await stack.enter_async_context(bank)
+        clients = [
+            await stack.enter_async_context(BankClient.connect(bank.target, timeout_seconds=_TIMEOUT)) for bank in banks
+        ]
+        yield Trial(seed, keys, database_url, banks, clients)
+
+
+def _order(wish: Wish) -> Order:
+    body = wish.body
+    return Order(body.sender_id, body.recipient_id, Money(body.amount, body.currency), wish.key.key)
