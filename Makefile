@@ -7,7 +7,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo token integrity test bench check gen format clean
+.PHONY: help setup up demo token integrity test faults bench check gen format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ test: setup ## the tests, with coverage of each service's own code
 		$(BIN)/coverage report --include="$$part/*" --fail-under=85 > /dev/null || \
 		{ echo "less than 85 % of the lines of $$part are covered"; exit 1; }; \
 	done
+
+faults: setup ## the long tier: kills, freezes, lost sessions; FAULTS_SECONDS=20 a run, FAULTS_SEED to repeat one
+	@$(BIN)/python -m pytest -m faults
 
 check: setup ## lint, types, import contracts, generated code, contracts
 	@$(BIN)/ruff format --no-cache --check .

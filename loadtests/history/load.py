@@ -18,6 +18,7 @@ Ask: TypeAlias = Callable[[Sequence[Wish]], Awaitable[Sequence[client.Receipt | 
 """Calls the bank: one wish by itself, several transfers of one principal in bulk. Answers in their order, or raises."""
 
 _BULK: Final = 6
+_AT_ONCE: Final = 50
 _LARGEST: Final = 60
 _PAUSE_SECONDS: Final = 0.2
 
@@ -63,7 +64,7 @@ class Load:
     async def resolve(self) -> None:
         """Asks for everything unknown, with the same keys, until it is known. Ends when the bank answers."""
         while left := self._history.unknown():
-            await asyncio.gather(*(self._asked([wish]) for wish in left[:_BULK]))
+            await asyncio.gather(*(self._asked([wish]) for wish in left[:_AT_ONCE]))
 
     async def _client(self, number: int, stop: asyncio.Event) -> None:
         chance = random.Random(f"{self._seed}.{number}")  # noqa: S311  to be repeatable

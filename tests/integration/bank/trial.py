@@ -33,7 +33,7 @@ _CLIENTS = 16
 _TIMEOUT = 3.0  # seconds a client waits for an answer
 _PATIENCE = 60.0  # seconds until everything must be known, once the faults are over
 _DAY = 24 * 3600.0
-_AWAY = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+_AWAY = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 
 class Replica:
@@ -83,8 +83,8 @@ class Trial:
         self._seed = seed
         self._chance = random.Random(seed)
         self._database_url = database_url
-        self._replicas = replicas
-        self._clients = clients
+        self.replicas = replicas
+        self.clients = clients
         self._callers = {f"{USERS}|{owner}": Caller(keys.user(owner, _DAY)) for owner in _OWNERS}
         self._callers[DEPOSITOR] = Caller(keys.signers["card"].sign("card", _DAY))
 
@@ -96,7 +96,7 @@ class Trial:
             A line about it, for people.
         """
         print(f"seed {self._seed}")  # noqa: T201  shown when the trial fails
-        load = Load(self.history, self.ask, await self._open(accounts), clearing(), self._seed)
+        load = Load(self.history, self.ask, await self.open(accounts), clearing(), self._seed)
         async with process.background(self._watch(), "watcher"), load.running(_CLIENTS):
             await self._break(schedule, seconds)
         async with asyncio.timeout(_PATIENCE):
@@ -109,7 +109,7 @@ class Trial:
 
     async def ask(self, wishes: Sequence[Wish]) -> Sequence[Receipt | WalletError]:
         """One call to one of the replicas."""
-        client, wish = self._chance.choice(self._clients), wishes[0]
+        client, wish = self._chance.choice(self.clients), wishes[0]
         body, caller = wish.body, self._callers[wish.key.principal]
         amount = Money(body.amount, body.currency)
         if wish.key.operation == "deposit":
@@ -125,11 +125,11 @@ class Trial:
 
     async def kill_bank(self) -> None:
         """A replica at random, dead and back."""
-        await self._chance.choice(self._replicas).kill()
+        await self._chance.choice(self.replicas).kill()
 
     async def freeze_bank(self) -> None:
         """A replica at random, stopped for longer or shorter than its locks are respected."""
-        frozen = self._chance.choice(self._replicas)
+        frozen = self._chance.choice(self.replicas)
         frozen.freeze()
         await asyncio.sleep(self._chance.choice((0.2, 1.0, 3.0, 7.0)))
         frozen.thaw()
@@ -173,7 +173,8 @@ class Trial:
         """Why anything was refused."""
         return {call.answer.reason for call in self.history.calls if isinstance(call.answer, Refusal)}
 
-    async def _open(self, accounts: int) -> list[Party]:
+    async def open(self, accounts: int) -> list[Party]:
+        """So many accounts with 100 roubles each, Alice's and Bob's by turns."""
         async with self.sql() as connection:
             return [
                 Party(

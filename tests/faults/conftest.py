@@ -1,0 +1,82 @@
+"""The long tier. `FAULTS_SECONDS` is the length of each run, `FAULTS_SEED` repeats one."""
+
+import asyncio
+import os
+import random
+import signal
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from kit.migrations import upgrade
+from stack.cluster import remove_cluster
+from stack.ports import free_ports
+from stack.postgres import Postgres
+from stack.process import Child, Process, module
+from tests.waiting import until
+
+SECONDS = float(os.environ.get("FAULTS_SECONDS", "20"))
+
+
+class KeptPostgres:
+    """A PostgreSQL with an empty ledger that its keeper starts again whenever it dies."""
+
+    def __init__(self, home: Path) -> None:
+        (port,) = free_ports(1)
+        self._postgres = Postgres(
+            home, port, databases=("bank",)
+        )  # never started: it knows the place and the passwords
+        keeper = module("tests.faults.keeper", str(home), str(port))
+        self.keeper = Child(Process(name="keeper", command=keeper, ready=self.is_ready))
+
+    @property
+    def url(self) -> str:
+        return self._postgres.dsn("bank")
+
+    async def kill_postgres(self) -> None:
+        """kill -9. It is back when this returns."""
+        pid = int((self._postgres.cluster.data / "postmaster.pid").read_text().split()[0])
+        os.kill(pid, signal.SIGKILL)
+        await until(lambda: self._has_begun_after(pid), within=30)
+
+    async def is_ready(self) -> bool:
+        try:
+            await (await asyncpg.connect(self.url, timeout=2)).close()
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            return False
+        return True
+
+    async def _has_begun_after(self, pid: int) -> bool:
+        try:
+            now = (self._postgres.cluster.data / "postmaster.pid").read_text().split()[0]
+        except (FileNotFoundError, IndexError):
+            return False
+        return int(now) != pid and await self.is_ready()
+
+
+@pytest.fixture
+async def kept_postgres(tmp_path: Path) -> AsyncIterator[KeptPostgres]:
+    home = tmp_path / "postgres"
+    kept = KeptPostgres(home)
+    async with kept.keeper:
+        await asyncio.to_thread(upgrade, "subgraphs.bank.migrations", kept.url)
+        yield kept
+    remove_cluster(home)
+
+
+@pytest.fixture
+def seed() -> int:
+    return int(os.environ.get("FAULTS_SEED", random.randrange(10**6)))
+
+
+@pytest.fixture
+def tell(capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Says something about a run to the person who started it."""
+
+    def tell(line: str) -> None:
+        with capsys.disabled():
+            print(f"\n{request.node.name}: {line}")  # noqa: T201
+
+    return tell

@@ -1,0 +1,104 @@
+"""Clients who insist, and everything under them killed, ended, frozen: what they were told is what the ledger says."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from subgraphs.bank.client import BankClient, Receipt
+from tests.conftest import Keys
+from tests.faults.conftest import SECONDS, KeptPostgres
+from tests.integration.bank.running import Caller, prove, rub
+from tests.integration.bank.trial import trial
+from tests.waiting import until
+from wallet.errors import DeadlineExceeded, Unavailable
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(SECONDS + 150)]
+
+Tell = Callable[[str], None]
+
+
+class TestOneBank:
+    @pytest.mark.parametrize("accounts", [200, 5, 2], ids=["many accounts", "few accounts", "one pair"])
+    async def test_killed_at_random_leaves_a_true_history(
+        self, ledger_url: str, keys: Keys, tmp_path: Path, seed: int, tell: Tell, accounts: int
+    ) -> None:
+        async with trial(keys, tmp_path, ledger_url, replicas=1, seed=seed) as held:
+            schedule = held.at_random(held.kill_bank, held.end_sessions, held.end_sessions)
+            tell(await held.run(accounts, schedule, SECONDS))
+
+
+class TestTwoBanks:
+    @pytest.mark.parametrize("accounts", [200, 5, 2], ids=["many accounts", "few accounts", "one pair"])
+    async def test_killed_or_frozen_at_random_leave_a_true_history(
+        self, ledger_url: str, keys: Keys, tmp_path: Path, seed: int, tell: Tell, accounts: int
+    ) -> None:
+        async with trial(keys, tmp_path, ledger_url, replicas=2, seed=seed) as held:
+            schedule = held.at_random(held.kill_bank, held.freeze_bank, held.end_sessions)
+            tell(await held.run(accounts, schedule, SECONDS))
+
+
+class TestPostgres:
+    async def test_killed_at_random_leaves_a_true_history(
+        self, kept_postgres: KeptPostgres, keys: Keys, tmp_path: Path, seed: int, tell: Tell
+    ) -> None:
+        async with trial(keys, tmp_path, kept_postgres.url, replicas=2, seed=seed) as held:
+            schedule = held.at_random(kept_postgres.kill_postgres, held.end_sessions, held.kill_bank)
+            tell(await held.run(5, schedule, SECONDS))
+
+
+class TestAFrozenBank:
+    async def test_that_holds_locks_keeps_another_one_waiting_for_a_bounded_time_only(
+        self, ledger_url: str, keys: Keys, tmp_path: Path, seed: int, tell: Tell
+    ) -> None:
+        async with (
+            trial(keys, tmp_path, ledger_url, replicas=2, seed=seed) as held,
+            asyncpg.create_pool(ledger_url, min_size=0, max_size=2) as sql,
+        ):
+            frozen, (of_frozen, of_other) = held.replicas[0], held.clients
+            sender, recipient = [party.account_id for party in await held.open(2)]
+            alice = Caller(keys.user("alice"))
+            # Whoever writes to the outbox has locked the accounts, and waits until the test lets go.
+            await sql.execute("""
+                CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS $$
+                BEGIN PERFORM pg_advisory_xact_lock_shared(42); RETURN NULL; END $$;
+                CREATE TRIGGER hold AFTER INSERT ON outbox FOR EACH STATEMENT EXECUTE FUNCTION hold();
+            """)
+            async with sql.acquire() as gate, gate.transaction():
+                await gate.execute("SELECT pg_advisory_xact_lock(42)")
+                first = asyncio.create_task(alice(of_frozen.transfer(sender, recipient, rub("1"), "first")))
+                await until(lambda: _waits_at_the_gate(sql))
+                frozen.freeze()
+            started = time.monotonic()
+            second = await _insist(alice, of_other, sender, recipient, "second")
+            waited = time.monotonic() - started
+            tell(f"the other bank waited {waited:.1f} s")
+            assert second.posting.version == 1  # what the frozen one held is undone
+            assert waited < 12  # its transaction_timeout, and a little
+
+            with pytest.raises(DeadlineExceeded):
+                await first
+            frozen.thaw()
+            assert (await _insist(alice, of_frozen, sender, recipient, "first")).posting.version == 2
+            assert await _insist(alice, of_other, sender, recipient, "first") == await _insist(
+                alice, of_frozen, sender, recipient, "first"
+            )
+            await prove(sql)
+
+
+async def _insist(caller: Caller, bank: BankClient, sender: UUID, recipient: UUID, key: str) -> Receipt:
+    """One transfer, asked for until it is acknowledged."""
+    async with asyncio.timeout(60):
+        while True:
+            with suppress(Unavailable, DeadlineExceeded):
+                return await caller(bank.transfer(sender, recipient, rub("1"), key))
+
+
+async def _waits_at_the_gate(sql: asyncpg.Pool) -> bool:
+    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'advisory'"
+    return bool(await sql.fetchval(query))
