@@ -20,7 +20,7 @@ Ask: TypeAlias = Callable[[Sequence[Wish]], Awaitable[Sequence[client.Receipt | 
 _BULK: Final = 6
 _AT_ONCE: Final = 50
 _LARGEST: Final = 60
-_PAUSE_SECONDS: Final = 0.2
+_PAUSE_SECONDS: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)

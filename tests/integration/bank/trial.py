@@ -82,6 +82,7 @@ class Trial:
         self.faults: Counter[str] = Counter()
         self._seed = seed
         self._chance = random.Random(seed)
+        self._schedule = random.Random(seed)  # one seed, one order of faults, however fast the load is
         self._database_url = database_url
         self.replicas = replicas
         self.clients = clients
@@ -120,9 +121,9 @@ class Trial:
 
     def at_random(self, *faults: Fault) -> Iterator[Fault]:
         """A schedule without an end, with each of the faults among the first."""
-        yield from self._chance.sample(faults, len(faults))
+        yield from self._schedule.sample(faults, len(faults))
         while True:
-            yield self._chance.choice(faults)
+            yield self._schedule.choice(faults)
 
     async def kill_bank(self) -> None:
         """A replica at random, dead and back."""
@@ -193,7 +194,7 @@ class Trial:
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
         for fault in schedule:
-            await asyncio.sleep(self._chance.uniform(0.1, 1.5))
+            await asyncio.sleep(self._schedule.uniform(0.1, 1.5))
             if loop.time() > end:
                 return
             self.faults[fault.__name__.replace("_", " ")] += 1
