@@ -1,6 +1,7 @@
 """Group commit: concurrent commands meet in batches. While one batch commits, the next one collects.
 
-There is no timer: a lone command is a batch of one, at once; under load batches grow by themselves.
+There is no timer: a lone command is a batch of one, at once; under load batches grow by themselves. Only a full batch
+does not wait for the one before it.
 """
 
 import asyncio
@@ -23,6 +24,8 @@ Commit: TypeAlias = Callable[[Sequence[Command]], Awaitable[Sequence[Outcome]]]
 """Decides and commits commands in one transaction: an outcome each, or an exception for all of them."""
 
 _BATCH: Final = 500
+_LANES: Final = 2
+"""Batches at once, as long as full ones wait: Python decides on one while PostgreSQL writes the other."""
 _WAITING: Final = 20_000
 _CONFLICTS: Final = 8
 _FIRST_PAUSE_SECONDS: Final = 0.01
@@ -88,7 +91,7 @@ class _Item:
 
 
 class Pipeline:
-    """Takes commands from many callers and commits them in batches, one at a time.
+    """Takes commands from many callers and commits them in batches: one at a time, two where full ones wait.
 
     Each command gets its own outcome: a refusal, or a command that the database will not take, never touches its
     neighbours. When a commit's answer is lost, the batch is run again with the same keys until it is known what became
@@ -99,7 +102,8 @@ class Pipeline:
         self._commit = commit
         self._single: deque[_Call] = deque()
         self._bulk: deque[_Call] = deque()
-        self._waiting = 0
+        self._waiting = 0  # commands that no batch has taken
+        self._committing = 0  # batches
         self._arrived = asyncio.Event()
 
     async def submit(self, command: Command, deadline: float | None) -> Outcome:
@@ -139,36 +143,49 @@ class Pipeline:
 
     async def run(self) -> None:
         """Commits batches for ever. Whoever has no answer yet when it is cancelled is told Unavailable."""
-        batch: list[_Item] = []
         try:
-            while True:
-                await self._arrived.wait()
-                batch = self._take()
-                if batch:
-                    metrics.BATCH_SIZE.observe(len(batch))
-                    metrics.BATCH_WAIT_SECONDS.observe(monotonic() - batch[0].call.since)
-                    await self._settle(batch)
-                else:
+            async with asyncio.TaskGroup() as batches:
+                while True:
+                    await self._arrived.wait()
                     self._arrived.clear()
+                    while batch := self._next():
+                        self._committing += 1
+                        batches.create_task(self._commit_batch(batch))
         finally:
-            for call in {*self._single, *self._bulk, *(item.call for item in batch)}:
+            for call in (*self._single, *self._bulk):
                 call.answer_all(Unavailable(_WHAT))
 
-    def _take(self) -> list[_Item]:
-        """The next batch: half of it for single callers and half for bulk ones, who take turns; what one half does not
-        need is the other's.
+    async def _commit_batch(self, batch: Sequence[_Item]) -> None:
+        metrics.BATCH_SIZE.observe(len(batch))
+        metrics.BATCH_WAIT_SECONDS.observe(monotonic() - batch[0].call.since)
+        calls = {item.call for item in batch}
+        try:
+            await self._settle(batch)
+        except asyncio.CancelledError:
+            for call in calls:
+                call.answer_all(Unavailable(_WHAT))
+            raise
+        self._bulk.extend(call for call in calls if call.waiting)
+        self._committing -= 1
+        self._arrived.set()
+
+    def _next(self) -> list[_Item]:
+        """The batch to commit now: whatever waits, if none is being committed; else a full one, or nothing.
+
+        Half of it is for single callers and half for bulk ones; what one half does not need is the other's. A bulk
+        caller has commands in one batch at a time, so that they are decided in their order, and then lets others go
+        first.
         """
         self._drop_unwanted(self._single)
         self._drop_unwanted(self._bulk)
-        in_bulk = self._waiting - len(self._single)
+        in_bulk = sum(call.waiting for call in self._bulk)
+        if self._committing and (self._committing == _LANES or len(self._single) + in_bulk < _BATCH):
+            return []
         batch: list[_Item] = []
         for _ in range(min(len(self._single), max(_BATCH // 2, _BATCH - in_bulk))):
             batch.extend(self._single.popleft().take(1))
         while self._bulk and len(batch) < _BATCH:
-            call = self._bulk.popleft()
-            batch.extend(call.take(max(1, (_BATCH - len(batch)) // (len(self._bulk) + 1))))
-            if call.waiting:
-                self._bulk.append(call)
+            batch.extend(self._bulk.popleft().take(_BATCH - len(batch)))
         self._waiting -= len(batch)
         return batch
 

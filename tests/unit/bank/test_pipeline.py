@@ -129,9 +129,8 @@ class TestBatches:
     async def test_single_callers_do_not_wait_behind_a_bulk(self, ledger: Ledger, line: Pipeline) -> None:
         await busy(ledger, line)
         bulk = asyncio.create_task(line.submit_all(commands(2000, "bulk "), None))
-        await queued(bulk)
         singles = [asyncio.create_task(line.submit(each, None)) for each in commands(300, "single ")]
-        await queued(*singles)
+        await queued(bulk, *singles)
         ledger.open.set()
         await asyncio.gather(*singles)
         second, third = ledger.batches[1:3]
@@ -146,8 +145,29 @@ class TestBatches:
         await queued(long, short)
         ledger.open.set()
         await short
-        assert sum(key.startswith("short") for key in ledger.batches[1]) == 100
+        assert sum(key.startswith("short") for key in ledger.batches[2]) == 100
         await long
+
+    async def test_a_full_one_does_not_wait_for_the_one_before(self, ledger: Ledger, line: Pipeline) -> None:
+        first = await busy(ledger, line)
+        ledger.entered.clear()
+        calls = [asyncio.create_task(line.submit_all(commands(500, f"{n} "), None)) for n in range(3)]
+        await ledger.entered.wait()
+        await queued(*calls)
+        assert [len(batch) for batch in ledger.batches] == [1, 500]
+        ledger.open.set()
+        await asyncio.gather(first, *calls)
+        assert [len(batch) for batch in ledger.batches] == [1, 500, 500, 500]
+
+    async def test_the_commands_of_a_call_are_decided_in_their_order(self, ledger: Ledger, line: Pipeline) -> None:
+        ledger.close()
+        call = asyncio.create_task(line.submit_all(commands(1500), None))
+        await ledger.entered.wait()
+        await queued(call)
+        assert len(ledger.batches) == 1  # although a full batch waits
+        ledger.open.set()
+        await call
+        assert [key for batch in ledger.batches for key in batch] == [str(n) for n in range(1500)]
 
     @settings(max_examples=30, deadline=None)
     @given(st.lists(st.integers(1, 700), min_size=1, max_size=12))
