@@ -99,6 +99,11 @@ class Tour:
             await self._system.supervisor.bring_back("kafka")
             await self._history(alice, operations=4)
 
+            _title("After all that the bank proves its ledger, as `make integrity` has it do")
+            admin = f"http://127.0.0.1:{self._system.ports.bank_admin}"
+            *_, verdict = (await alice.get(f"{admin}/integrity")).text.splitlines()
+            _expect(_printed(json.loads(verdict)), verdict="sound", violations=0)
+
     def _client(self, owner: Owner) -> httpx.AsyncClient:
         headers = {"Authorization": f"Bearer {self._signer.sign(owner.user, _TOKEN_SECONDS)}"}
         return httpx.AsyncClient(base_url=self._system.url, headers=headers, timeout=15)
