@@ -103,6 +103,7 @@ class Pipeline:
         self._single: deque[_Call] = deque()
         self._bulk: deque[_Call] = deque()
         self._waiting = 0  # commands that no batch has taken
+        self._held = 0  # those among them whose call has others in a batch
         self._committing = 0  # batches
         self._arrived = asyncio.Event()
 
@@ -165,7 +166,10 @@ class Pipeline:
             for call in calls:
                 call.answer_all(Unavailable(_WHAT))
             raise
-        self._bulk.extend(call for call in calls if call.waiting)
+        for call in calls:
+            if call.waiting:
+                self._held -= call.waiting
+                self._bulk.append(call)
         self._committing -= 1
         self._arrived.set()
 
@@ -176,16 +180,18 @@ class Pipeline:
         caller has commands in one batch at a time, so that they are decided in their order, and then lets others go
         first.
         """
+        if self._committing and (self._committing == _LANES or self._waiting - self._held < _BATCH):
+            return []
         self._drop_unwanted(self._single)
         self._drop_unwanted(self._bulk)
-        in_bulk = sum(call.waiting for call in self._bulk)
-        if self._committing and (self._committing == _LANES or len(self._single) + in_bulk < _BATCH):
-            return []
+        in_bulk = self._waiting - self._held - len(self._single)
         batch: list[_Item] = []
         for _ in range(min(len(self._single), max(_BATCH // 2, _BATCH - in_bulk))):
             batch.extend(self._single.popleft().take(1))
         while self._bulk and len(batch) < _BATCH:
-            batch.extend(self._bulk.popleft().take(_BATCH - len(batch)))
+            call = self._bulk.popleft()
+            batch.extend(call.take(_BATCH - len(batch)))
+            self._held += call.waiting
         self._waiting -= len(batch)
         return batch
 
