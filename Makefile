@@ -54,7 +54,8 @@ check: setup ## lint, types, import contracts, generated code, contracts
 	@$(BIN)/lint-imports
 	@$(BIN)/openapi-spec-validator openapi/openapi.yaml
 	@$(MAKE) --no-print-directory gen
-	@git diff --exit-code --stat -- $(GENERATED) || (echo "generated code was stale: commit what 'make gen' has just written" && false)
+	@stale="$$(git ls-files --modified --others --exclude-standard -- $(GENERATED))" && test -z "$$stale" || \
+		{ echo "$$stale"; echo "generated code was stale: commit what 'make gen' has just written"; exit 1; }
 
 bench: setup ## benchmarks, as JSON lines; ONLY=bank.bulk_vs_pgbench SECONDS=8 KAFKA=1
 	@exec $(BIN)/python -m loadtests.bench $(ONLY:%=--only %) $(SECONDS:%=--seconds %) $(KAFKA:%=--kafka)
@@ -69,6 +70,7 @@ gen: setup ## regenerate everything generated
 		--python_out=. --grpc_python_out=. --mypy_out=. --mypy_grpc_out=. protos/*/v1/*.proto
 	@$(CODEGEN) --input openapi/openapi.yaml --input-file-type openapi --output openapi/models.py
 	@$(CODEGEN) --input asyncapi/schemas --input-file-type jsonschema --output asyncapi/models
+	@python -m asyncapi.avsc
 	@python -m gateway.sdl
 
 format: setup ## format the code
