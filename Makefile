@@ -69,6 +69,7 @@ gen: setup ## regenerate everything generated
 	@python -m grpc_tools.protoc -I . -I "$$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
 		--python_out=. --grpc_python_out=. --mypy_out=. --mypy_grpc_out=. protos/*/v1/*.proto
 	@$(CODEGEN) --input openapi/openapi.yaml --input-file-type openapi --output openapi/models.py
+	@python -m asyncapi.released
 	@$(CODEGEN) --input asyncapi/schemas --input-file-type jsonschema --output asyncapi/models
 	@python -m asyncapi.avsc
 	@python -m gateway.sdl
