@@ -1,18 +1,30 @@
 """What the bank publishes is what `asyncapi/` promises."""
 
+import asyncio
+import io
 import json
 from collections.abc import AsyncIterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import fastavro
 import pytest
 import yaml
+from aiokafka.structs import ConsumerRecord
+from cloudevents.core.bindings.kafka import KafkaMessage, from_kafka_event, to_binary_event
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
+from pydantic import create_model
 
+from asyncapi.avsc import avro_schema
+from asyncapi.models.topup_event import TopUpEvent
+from asyncapi.models.transfer_event import TransferEvent
 from stack.parts import Kafka
 from stack.ports import free_ports
 from stack.process import ROOT
+from subgraphs.analytics import consumer
+from subgraphs.analytics.kafka import DEAD_LETTERS, TOPIC
 from tests.conftest import Keys
 from tests.integration.bank.running import RunningBank, rub, running
 from tests.integration.bank.topic import Message, reading
@@ -21,6 +33,10 @@ from wallet.money import MAX_AMOUNT, Money
 SCHEMAS = {
     "wallet.transfer.completed": "transfer_event.json",
     "wallet.topup.completed": "topup_event.json",
+}
+MODELS: dict[str, type[TransferEvent | TopUpEvent]] = {
+    "wallet.transfer.completed": TransferEvent,
+    "wallet.topup.completed": TopUpEvent,
 }
 CONTRACT: dict[str, Any] = yaml.safe_load((ROOT / "asyncapi" / "asyncapi.yaml").read_text())
 
@@ -38,8 +54,33 @@ def payload(ce_type: str) -> Draft202012Validator:
     return validator(schema(ce_type))
 
 
-def headers() -> Draft202012Validator:
-    return validator(CONTRACT["components"]["schemas"]["CloudEventHeaders"])
+HEADERS: dict[str, Any] = CONTRACT["components"]["schemas"]["CloudEventHeaders"]
+DEAD_LETTER_HEADERS: dict[str, Any] = CONTRACT["components"]["messages"]["Unreadable"]["headers"]
+
+
+def avro(name: str) -> Any:
+    return fastavro.parse_schema(json.loads((ROOT / "asyncapi" / "avro" / name).with_suffix(".avsc").read_text()))
+
+
+def through_avro(record: dict[str, Any], writer: Any, reader: Any) -> Any:
+    """The record as written with one schema and read with another."""
+    file = io.BytesIO()
+    fastavro.schemaless_writer(file, writer, record, strict=True)
+    file.seek(0)
+    return fastavro.schemaless_reader(file, writer, reader)
+
+
+def example() -> dict[str, Any]:
+    """An event of either kind."""
+    side = {"accountId": "123e4567-e89b-12d3-a456-426614174000", "version": 1, "balanceAfter": "-1.00"}
+    return {
+        "transferId": "123e4567-e89b-12d3-a456-426614174000",
+        "occurredAt": "2025-01-01T00:00:00Z",
+        "amount": "1.00",
+        "currency": "RUB",
+        "sender": dict(side),
+        "recipient": dict(side),
+    }
 
 
 async def every_kind(bank: RunningBank) -> set[str]:
@@ -76,12 +117,39 @@ class TestEvents:
     async def test_every_event_is_valid_by_its_schema(self, published: list[Message]) -> None:
         for message in published:
             payload(message.headers["ce_type"]).validate(message.body)
-            headers().validate(message.headers)
+            validator(HEADERS).validate(message.headers)
+            assert message.headers.keys() == HEADERS["properties"].keys()
             assert message.headers["ce_id"] == message.body["transferId"]
             assert message.key == message.body["sender"]["accountId"]
         kinds = [message.headers["ce_type"] for message in published]
         assert (kinds.count("wallet.transfer.completed"), kinds.count("wallet.topup.completed")) == (1, 7)
         assert sum("descriptor" in message.body for message in published) == 2
+
+    async def test_every_event_is_a_cloud_event_in_binary_mode(self, published: list[Message]) -> None:
+        """By the CloudEvents project's own SDK: it reads what the bank wrote, and would write the same."""
+        for message in published:
+            sent = {name: value.encode() for name, value in message.headers.items()}
+            event = from_kafka_event(KafkaMessage(sent, message.key, message.value))
+            assert (event.get_id(), event.get_source()) == (message.body["transferId"], "/wallet/bank")
+            assert (event.get_type(), event.get_specversion()) == (message.headers["ce_type"], "1.0")
+            assert event.get_time() == datetime.fromisoformat(message.body["occurredAt"])
+            assert event.get_datacontenttype() == "application/json"
+            assert event.get_data() == message.body
+            written = to_binary_event(event)
+            assert (json.loads(written.value), written.key) == (message.body, message.key)
+            # The SDK takes the key for the partition's, writes it as a header too, and has another form of UTC.
+            assert written.headers == {
+                **sent,
+                "ce_partitionkey": message.key.encode(),
+                "ce_time": message.body["occurredAt"].encode(),
+            }
+
+    async def test_every_event_survives_avro(self, published: list[Message]) -> None:
+        for message in published:
+            ce_type = message.headers["ce_type"]
+            schema, model = avro(SCHEMAS[ce_type]), MODELS[ce_type]
+            event = model.model_validate_json(message.value)
+            assert model.model_validate(through_avro(event.model_dump(by_alias=True), schema, schema)) == event
 
 
 class TestContract:
@@ -109,15 +177,7 @@ class TestContract:
     )
     @pytest.mark.parametrize("ce_type", SCHEMAS)
     def test_the_schemas_refuse_what_is_no_event(self, ce_type: str, path: tuple[str, ...], wrong: Any) -> None:
-        side = {"accountId": "123e4567-e89b-12d3-a456-426614174000", "version": 1, "balanceAfter": "-1.00"}
-        event: dict[str, Any] = {
-            "transferId": "123e4567-e89b-12d3-a456-426614174000",
-            "occurredAt": "2025-01-01T00:00:00Z",
-            "amount": "1.00",
-            "currency": "RUB",
-            "sender": dict(side),
-            "recipient": dict(side),
-        }
+        event = example()
         payload(ce_type).validate(event)
         *parents, last = path
         place = event
@@ -126,3 +186,40 @@ class TestContract:
         place[last] = wrong
         with pytest.raises(ValidationError):
             payload(ce_type).validate(event)
+
+
+class TestAvro:
+    async def test_readers_and_writers_may_differ_by_an_optional_field(self) -> None:
+        later = create_model("TransferEvent", __base__=TransferEvent, note=(str | None, None))
+        old, new = avro("transfer_event.json"), fastavro.parse_schema(avro_schema(later))
+        record = TransferEvent.model_validate(example()).model_dump(by_alias=True)
+        assert through_avro(record, old, new) == {**record, "note": None}
+        assert through_avro({**record, "note": "n"}, new, old) == record
+
+
+class Sent:
+    """Keeps what a producer was given, as its broker would."""
+
+    def __init__(self) -> None:
+        self.messages: list[tuple[str, dict[str, Any]]] = []
+
+    async def send(self, topic: str, **message: Any) -> "asyncio.Future[None]":
+        self.messages.append((topic, message))
+        confirmation: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        confirmation.set_result(None)
+        return confirmation
+
+
+class TestDeadLetters:
+    async def test_are_what_the_contract_says(self) -> None:
+        came = [("ce_type", b"wallet.unheard.of"), ("mine", b"\xff")]
+        message = ConsumerRecord(TOPIC, 3, 42, 0, 0, b"key", b"{nonsense", 0, 3, 9, came)
+        sent = Sent()
+        await consumer._set_aside(sent, [(message, "says nothing")])
+        ((topic, letter),) = sent.messages
+        assert topic == DEAD_LETTERS == CONTRACT["channels"]["deadLetters"]["address"]
+        assert (letter["key"], letter["value"]) == (message.key, message.value)
+        assert letter["headers"][:2] == came
+        added = {name: value.decode() for name, value in letter["headers"][2:]}
+        assert list(added) == DEAD_LETTER_HEADERS["required"]
+        validator(DEAD_LETTER_HEADERS).validate(added)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import orjson
@@ -21,8 +22,13 @@ class Message:
 
     key: str
     headers: dict[str, str]
-    body: dict[str, Any]
+    value: bytes
     partition: int
+
+    @cached_property
+    def body(self) -> dict[str, Any]:
+        read: dict[str, Any] = orjson.loads(self.value)
+        return read
 
     @property
     def transfer_id(self) -> str:
@@ -57,8 +63,7 @@ class Reader:
         for partition, records in batches.items():
             for record in records:
                 headers = {name: value.decode() for name, value in record.headers}
-                body = orjson.loads(record.value)
-                self.messages.append(Message(record.key.decode(), headers, body, partition.partition))
+                self.messages.append(Message(record.key.decode(), headers, record.value, partition.partition))
 
 
 @asynccontextmanager

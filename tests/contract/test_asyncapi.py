@@ -1,0 +1,86 @@
+"""AsyncAPI's own parser reads `asyncapi/asyncapi.yaml`, and finds in it what the code does."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stack.process import ROOT
+from subgraphs.analytics import __main__ as analytics
+from subgraphs.analytics import kafka
+from subgraphs.bank import outbox
+from tests.tools import need
+
+NODE = Path(__file__).parent / "node"
+OPERATIONS = ["wallet.transfer.completed", "wallet.topup.completed"]
+
+
+@pytest.fixture(scope="module")
+def read() -> dict[str, Any]:
+    """The document as the parser reads it, references followed, and its diagnostics."""
+    node = shutil.which("node")
+    need("node", there=node is not None)
+    need("@asyncapi/parser", there=(NODE / "node_modules" / "@asyncapi" / "parser").is_dir())
+    command = [str(node), str(NODE / "asyncapi.mjs"), str(ROOT / "asyncapi" / "asyncapi.yaml")]
+    document: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True, timeout=60).stdout)
+    return document
+
+
+@pytest.fixture
+def channels(read: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """By address."""
+    return {channel["address"]: channel for channel in read["channels"]}
+
+
+class TestDocument:
+    def test_the_parser_has_nothing_against_it(self, read: dict[str, Any]) -> None:
+        # It advises 3.1, of which nothing is needed here.
+        assert [each for each in read["diagnostics"] if each["code"] != "asyncapi-latest-version"] == []
+
+
+class TestChannels:
+    def test_are_the_topics_that_the_code_names(self, channels: dict[str, Any]) -> None:
+        assert outbox.TOPIC == kafka.TOPIC
+        assert list(channels) == [outbox.TOPIC, kafka.DEAD_LETTERS]
+
+    def test_carry_the_events_by_their_schemas(self, channels: dict[str, Any]) -> None:
+        schemas = [
+            json.loads((ROOT / "asyncapi" / "schemas" / name).read_text())
+            for name in ("transfer_event.json", "topup_event.json")
+        ]
+        messages = channels[outbox.TOPIC]["messages"]
+        assert [message["name"] for message in messages] == OPERATIONS
+        for message, schema in zip(messages, schemas, strict=True):
+            assert message["payload"]["$id"] == schema["$id"]
+            assert list(message["payload"]["properties"]) == list(schema["properties"])
+            assert message["payload"]["properties"]["sender"]["required"] == ["accountId", "version", "balanceAfter"]
+
+    def test_carry_cloud_events_in_binary_mode(self, channels: dict[str, Any]) -> None:
+        for message in channels[outbox.TOPIC]["messages"]:
+            headers = message["headers"]["properties"]
+            assert headers["ce_type"]["enum"] == OPERATIONS
+            assert headers["ce_specversion"]["const"] == "1.0"
+            assert headers["content-type"]["const"] == message["contentType"] == "application/json"
+            assert message["bindings"]["kafka"]["key"]["format"] == "uuid"
+
+    def test_the_dead_letters_say_where_they_are_from(self, channels: dict[str, Any]) -> None:
+        (message,) = channels[kafka.DEAD_LETTERS]["messages"]
+        assert sorted(message["headers"]["required"]) == sorted(message["headers"]["properties"])
+        assert message["headers"]["properties"]["dlq_topic"]["const"] == kafka.TOPIC
+
+
+class TestOperations:
+    def test_are_who_sends_and_who_receives(self, read: dict[str, Any]) -> None:
+        told = {each["id"]: (each["action"], *each["channels"], each["messages"]) for each in read["operations"]}
+        assert told == {
+            "publishOperations": ("send", outbox.TOPIC, OPERATIONS),
+            "storeHistory": ("receive", kafka.TOPIC, OPERATIONS),
+            "publishDeadLetters": ("send", kafka.DEAD_LETTERS, ["wallet.dead.letter"]),
+        }
+
+    def test_the_history_is_stored_by_the_group_that_it_names(self, read: dict[str, Any]) -> None:
+        (store,) = [each for each in read["operations"] if each["id"] == "storeHistory"]
+        assert store["bindings"]["kafka"]["groupId"]["const"] == analytics.NAME
