@@ -130,7 +130,7 @@ def tally(calls: Sequence[Call], window: Window, error: str = "") -> Calls:
     )
 
 
-def _prepare(load: Load) -> Requests:
+def prepare(load: Load) -> Requests:
     """Headers and message of each call, for ever: the first ones are there already."""
     made = _bulk_requests(load) if load.items else _unary_requests(load)
     return chain(list(islice(made, _PREPARED // (load.items or 1))), made)
@@ -175,7 +175,7 @@ def _made(response: bank_pb2.BatchTransferMoneyResponse) -> int:
 def main() -> None:
     """One conversation with whoever started it."""
     load = Load(**orjson.loads(sys.stdin.readline()))
-    requests = _prepare(load)
+    requests = prepare(load)
     gc.disable()  # a short life, and a pause of its own would look like the bank's
     sys.stdout.write("ready\n")
     sys.stdout.flush()

@@ -8,24 +8,21 @@ import random
 import secrets
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 import asyncpg
-import grpc
 import orjson
 import uvloop
-from google.type.money_pb2 import Money
 from uuid_utils.compat import uuid7
 
+from loadtests.bench import lean
 from loadtests.bench.accounts import account_id, owner_id, pairs
-from loadtests.bench.load import TIMEOUT_SECONDS
-from protos.bank.v1 import bank_pb2, bank_pb2_grpc
+from loadtests.bench.load import Load, prepare
 
 _BLOCK_SECONDS: Final = 0.5
-_ONE: Final = Money(currency_code="RUB", units=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,43 +112,32 @@ async def plain(sql: asyncpg.Connection, sender: int, recipient: int) -> None:
 
 async def duel(between: Duel) -> Latencies:
     """Both sides in turns."""
+    load = Load(targets=[between.target], tokens=between.tokens, accounts=between.accounts, in_flight=1)
+    requests = prepare(load)
     chance = pairs(random.Random(), between.accounts, skew=0.0)  # noqa: S311  chance, no secret
-    metadata = [(("authorization", f"Bearer {token}"),) for token in between.tokens]
     sql = await asyncpg.connect(between.database_url)
-    async with grpc.aio.insecure_channel(between.target) as channel:
-        stub: Any = bank_pb2_grpc.BankServiceStub(channel)
 
-        async def ask(sender: int, recipient: int) -> None:
-            request = bank_pb2.TransferMoneyRequest(
-                sender_id=account_id(sender),
-                recipient_id=account_id(recipient),
-                amount=_ONE,
-                idempotency_key=secrets.token_hex(16),
-            )
-            await stub.TransferMoney(request, metadata=metadata[sender % len(metadata)], timeout=TIMEOUT_SECONDS)
+    async def ask() -> list[float]:
+        calls = await lean.keep_calling(between.target, requests, 1, time.monotonic() + _BLOCK_SECONDS)
+        return [(call.ended - call.began) * 1_000 for call in calls]
 
-        async def write(sender: int, recipient: int) -> None:
-            await plain(sql, sender, recipient)
+    async def write() -> list[float]:
+        took = []
+        until = time.perf_counter() + _BLOCK_SECONDS
+        while (began := time.perf_counter()) < until:
+            await plain(sql, *next(chance))
+            took.append((time.perf_counter() - began) * 1_000)
+        return took
 
-        warmed = [len(await _block(transfer, chance)) for transfer in (ask, write)]
-        banks: list[float] = []
-        plains: list[float] = []
-        until = time.monotonic() + between.seconds
-        while time.monotonic() < until:
-            banks += await _block(ask, chance)
-            plains += await _block(write, chance)
+    warmed = len(await ask()) + len(await write())
+    banks: list[float] = []
+    plains: list[float] = []
+    until = time.monotonic() + between.seconds
+    while time.monotonic() < until:
+        banks += await ask()
+        plains += await write()
     await sql.close()
-    return Latencies(bank_ms=banks, plain_ms=plains, acknowledged=len(banks) + len(plains) + sum(warmed))
-
-
-async def _block(transfer: Callable[[int, int], Awaitable[None]], chance: Iterator[tuple[int, int]]) -> list[float]:
-    """Milliseconds of each transfer."""
-    took = []
-    until = time.perf_counter() + _BLOCK_SECONDS
-    while (began := time.perf_counter()) < until:
-        await transfer(*next(chance))
-        took.append((time.perf_counter() - began) * 1_000)
-    return took
+    return Latencies(bank_ms=banks, plain_ms=plains, acknowledged=len(banks) + len(plains) + warmed)
 
 
 def main() -> None:
