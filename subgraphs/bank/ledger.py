@@ -33,10 +33,7 @@ class Ledger:
             Unavailable: nothing was done; the database is away.
         """
         async with transaction(self._pool) as batch:
-            accounts = await batch.lock(
-                {id_ for command in commands for id_ in (command.sender_id, command.recipient_id)}
-            )
-            remembered = await batch.recall([command.key for command in commands])
+            accounts, remembered = await batch.read(commands)
             decision = domain.decide(accounts, remembered, commands, datetime.now(UTC))
             if decision.remember:
                 await batch.write(decision)

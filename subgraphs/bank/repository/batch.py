@@ -1,6 +1,6 @@
 """The transaction that moves money: the same few statements whatever the size of the batch."""
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from operator import attrgetter
 from typing import Any, Final
@@ -8,16 +8,21 @@ from uuid import UUID
 
 import asyncpg
 
-from subgraphs.bank.domain import Account, Decision, Key, Remembered, Transfer
+from subgraphs.bank.domain import Account, Command, Decision, Key, Remembered, Transfer
 from subgraphs.bank.repository.database import Connection, connection
 from subgraphs.bank.repository.rows import ACCOUNT, TRANSFERS_BY_ID, account_of, transfer_of
 from wallet.errors import BY_REASON, Unavailable, WalletError
 
-_LOCK: Final = f"{ACCOUNT} WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE"
-
-_RECALL: Final = """
-    SELECT used.*
-    FROM unnest($1::text[], $2::text[], $3::text[]) AS mine (principal, operation, key),
+# Accounts come as they are when all of them are locked, keys as they were when the statement began: one that another
+# transaction has used since is found when it is inserted, and that is a `Conflict`.
+_READ: Final = f"""
+    WITH locked AS MATERIALIZED ({ACCOUNT} WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE)
+    SELECT locked.*, NULL AS principal, NULL AS operation, NULL AS key,
+           NULL::bytea AS fingerprint, NULL::uuid AS transfer_id, NULL::jsonb AS refusal
+    FROM locked
+    UNION ALL
+    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, used.*
+    FROM unnest($2::text[], $3::text[], $4::text[]) AS mine (principal, operation, key),
     LATERAL (
         SELECT principal, operation, key, fingerprint, transfer_id, refusal FROM idempotency_keys AS k
         WHERE (k.principal, k.operation, k.key) = (mine.principal, mine.operation, mine.key)
@@ -96,21 +101,31 @@ async def transaction(pool: asyncpg.Pool) -> AsyncIterator["Batch"]:
 
 
 class Batch:
-    """One transaction that decides commands: lock, recall, write, in this order."""
+    """One transaction that decides commands: read, then write."""
 
     def __init__(self, transaction: Connection) -> None:
         self._transaction = transaction
 
-    async def lock(self, ids: Collection[UUID]) -> dict[UUID, Account]:
-        """Those of the accounts that exist, locked until the end of the transaction, in the order that all lock in."""
-        return {row["id"]: account_of(row) for row in await self._transaction.fetch(_LOCK, sorted(ids))}
+    async def read(self, commands: Sequence[Command]) -> tuple[dict[UUID, Account], dict[Key, Remembered]]:
+        """The accounts that the commands name and that exist, locked until the end of the transaction, in the order
+        that all lock in; and what is remembered of those of the keys that were used before.
+        """
+        ids = {id_ for command in commands for id_ in (command.sender_id, command.recipient_id)}
+        keys = [command.key for command in commands]
+        rows = await self._transaction.fetch(
+            _READ,
+            sorted(ids),
+            [key.principal for key in keys],
+            [key.operation for key in keys],
+            [key.key for key in keys],
+        )
+        accounts = {row["id"]: account_of(row) for row in rows if row["key"] is None}
+        return accounts, await self._remembered(rows[len(accounts) :]) if len(rows) > len(accounts) else {}
 
-    async def recall(self, keys: Sequence[Key]) -> dict[Key, Remembered]:
-        """Those of the keys that were used before. After `lock`, so that whoever held the accounts has committed."""
-        columns = ([key.principal for key in keys], [key.operation for key in keys], [key.key for key in keys])
-        rows = await self._transaction.fetch(_RECALL, *columns)
+    async def _remembered(self, rows: Sequence[asyncpg.Record]) -> dict[Key, Remembered]:
         made = [row["transfer_id"] for row in rows if row["transfer_id"] is not None]
-        transfers = await self._transfers(made) if made else {}
+        found = await self._transaction.fetch(TRANSFERS_BY_ID, made) if made else ()
+        transfers = {row["id"]: transfer_of(row) for row in found}
         return {
             Key(row["principal"], row["operation"], row["key"]): Remembered(
                 row["fingerprint"],
@@ -154,9 +169,6 @@ class Batch:
             [each.outcome.id if isinstance(each.outcome, Transfer) else None for each in remembered],
             [None if isinstance(each.outcome, Transfer) else _refusal_to(each.outcome) for each in remembered],
         )
-
-    async def _transfers(self, ids: Sequence[UUID]) -> dict[UUID, Transfer]:
-        return {row["id"]: transfer_of(row) for row in await self._transaction.fetch(TRANSFERS_BY_ID, ids)}
 
 
 def _refusal_to(refusal: WalletError) -> dict[str, Any]:

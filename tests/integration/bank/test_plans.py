@@ -12,8 +12,7 @@ from subgraphs.bank.repository.database import open_pool
 from subgraphs.bank.repository.proof import Proof
 
 STATEMENTS = {
-    "lock": (batch._LOCK, "(uuid[])"),
-    "recall": (batch._RECALL, ""),
+    "read": (batch._READ, "(uuid[])"),
     "write": (batch._WRITE, ""),
     "transfers by id": (rows.TRANSFERS_BY_ID, "(uuid[])"),
     "transfers of an account": (reader._TRANSFERS_OF_ACCOUNT, "(uuid, bigint, bigint)"),
