@@ -7,7 +7,7 @@ import asyncpg
 
 from subgraphs.bank import domain
 from subgraphs.bank.domain import Command, Outcome
-from subgraphs.bank.repository.batch import transaction
+from subgraphs.bank.repository.batch import attempt, transaction
 
 
 class Ledger:
@@ -21,8 +21,13 @@ class Ledger:
         self._pool = pool
         self._on_commit = on_commit
 
-    async def commit(self, commands: Sequence[Command]) -> Sequence[Outcome]:
+    async def commit(self, commands: Sequence[Command], *, locking: bool = True) -> Sequence[Outcome]:
         """Decides the commands in order and commits what they lead to, refusals included.
+
+        Args:
+            commands: checked ones.
+            locking: whether the accounts are locked before they are read, or only when all is written: sooner done
+                where nobody else is at them, and a conflict where somebody is.
 
         Returns:
             The outcome of each: from now on what its key answers.
@@ -32,7 +37,7 @@ class Ledger:
             Lost: it is not known what was done; committing the same commands again tells.
             Unavailable: nothing was done; the database is away.
         """
-        async with transaction(self._pool) as batch:
+        async with (transaction if locking else attempt)(self._pool) as batch:
             accounts, remembered = await batch.read(commands)
             decision = domain.decide(accounts, remembered, commands, datetime.now(UTC))
             if decision.remember:

@@ -7,9 +7,9 @@ does not wait for the one before it.
 import asyncio
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from time import monotonic
-from typing import Final, TypeAlias
+from typing import Final, Protocol
 
 import structlog
 
@@ -20,8 +20,13 @@ from wallet.errors import DeadlineExceeded, InternalError, ResourceExhausted, Un
 
 log = structlog.get_logger(__name__)
 
-Commit: TypeAlias = Callable[[Sequence[Command]], Awaitable[Sequence[Outcome]]]
-"""Decides and commits commands in one transaction: an outcome each, or an exception for all of them."""
+
+class Commit(Protocol):
+    """Decides and commits commands in one transaction: an outcome each, or an exception for all of them."""
+
+    def __call__(self, commands: Sequence[Command], /, *, locking: bool) -> Awaitable[Sequence[Outcome]]:
+        """See `Ledger.commit`."""
+
 
 _BATCH: Final = 500
 _LANES: Final = 2
@@ -234,10 +239,11 @@ class Pipeline:
         """
         give_up = monotonic() + _PATIENCE_SECONDS
         conflicts, lost = 0, False
+        locking = len(commands) > 1
         pause = _FIRST_PAUSE_SECONDS
         while True:
             try:
-                return await self._commit(commands)
+                return await self._commit(commands, locking=locking)
             except Conflict:
                 conflicts += 1
                 if conflicts > _CONFLICTS:
@@ -248,6 +254,7 @@ class Pipeline:
             except Unavailable:
                 if not lost:
                     raise
+            locking = True
             if monotonic() > give_up:
                 raise Unavailable(_WHAT)
             await asyncio.sleep(random.uniform(0, pause))  # noqa: S311  jitter, no secret

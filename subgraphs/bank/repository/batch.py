@@ -1,7 +1,7 @@
 """The transaction that moves money: the same few statements whatever the size of the batch."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from operator import attrgetter
 from typing import Any, Final
 from uuid import UUID
@@ -13,13 +13,13 @@ from subgraphs.bank.repository.database import Connection, connection
 from subgraphs.bank.repository.rows import ACCOUNT, TRANSFERS_BY_ID, account_of, transfer_of
 from wallet.errors import BY_REASON, Unavailable, WalletError
 
-# Accounts come as they are when all of them are locked, keys as they were when the statement began: one that another
-# transaction has used since is found when it is inserted, and that is a `Conflict`.
-_READ: Final = f"""
-    WITH locked AS MATERIALIZED ({ACCOUNT} WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE)
-    SELECT locked.*, NULL AS principal, NULL AS operation, NULL AS key,
+# Where it locks, accounts come as they are when all of them are locked. Keys come as they were when the statement
+# began: one that another transaction has used since is found when it is inserted, and that is a `Conflict`.
+_READ: Final = """
+    WITH named AS MATERIALIZED ({accounts} WHERE id = ANY($1) ORDER BY id {lock})
+    SELECT named.*, NULL AS principal, NULL AS operation, NULL AS key,
            NULL::bytea AS fingerprint, NULL::uuid AS transfer_id, NULL::jsonb AS refusal
-    FROM locked
+    FROM named
     UNION ALL
     SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, used.*
     FROM unnest($2::text[], $3::text[], $4::text[]) AS mine (principal, operation, key),
@@ -29,14 +29,16 @@ _READ: Final = f"""
         OFFSET 0  -- key by key, never the other way round: no plan made while the table was small may scan it
     ) AS used
 """
+_READ_ONLY: Final = _READ.format(accounts=ACCOUNT, lock="")
+_READ_AND_LOCK: Final = _READ.format(accounts=ACCOUNT, lock="FOR NO KEY UPDATE")
 
 # Amounts travel as text: asyncpg encodes a Decimal five times slower than a str.
 _WRITE: Final = """
-    WITH changed AS (
+    WITH still AS MATERIALIZED ({still}), changed AS (
         UPDATE accounts SET balance = new.balance, version = new.version, updated_at = new.updated_at
         FROM unnest($1::uuid[], $2::text[]::numeric[], $3::bigint[], $4::timestamptz[])
             AS new (id, balance, version, updated_at)
-        WHERE accounts.id = new.id
+        WHERE accounts.id = new.id AND (SELECT holds FROM still)
     ), new AS (
         SELECT * FROM unnest($5::uuid[], $6::text[], $7::text[]::numeric[], $8::text[], $9::timestamptz[], $10::text[],
                              $11::uuid[], $12::bigint[], $13::text[]::numeric[],
@@ -45,6 +47,7 @@ _WRITE: Final = """
             AS new (id, kind, amount, currency, created_at, idempotency_key,
                     sender_id, sender_version, sender_balance,
                     recipient_id, recipient_version, recipient_balance, descriptor, place)
+        WHERE (SELECT holds FROM still)
     ), made AS (
         INSERT INTO transfers (id, kind, sender_id, recipient_id, amount, currency, created_at, idempotency_key,
                                sender_version, recipient_version, descriptor)
@@ -59,9 +62,22 @@ _WRITE: Final = """
     ), remembered AS (
         INSERT INTO idempotency_keys (principal, operation, key, fingerprint, transfer_id, refusal)
         SELECT * FROM unnest($18::text[], $19::text[], $20::text[], $21::bytea[], $22::uuid[], $23::jsonb[])
+        WHERE (SELECT holds FROM still)
+    ), announced AS (
+        INSERT INTO outbox (transfer_id) SELECT id FROM new ORDER BY place
     )
-    INSERT INTO outbox (transfer_id) SELECT id FROM new ORDER BY place
+    SELECT holds FROM still
 """
+_WRITE_LOCKED: Final = _WRITE.format(still="SELECT true AS holds")
+
+# For accounts that were only read: locks them, and writes if they are as they were.
+_WRITE_IF_UNCHANGED: Final = _WRITE.format(
+    still="""
+        SELECT count(*) = cardinality($24::uuid[]) AS holds
+        FROM (SELECT id, version, status FROM accounts WHERE id = ANY($24) ORDER BY id FOR NO KEY UPDATE) AS now
+        JOIN unnest($24::uuid[], $25::bigint[], $26::text[]) AS seen (id, version, status) USING (id, version, status)
+    """
+)
 
 
 class Conflict(Exception):
@@ -76,7 +92,7 @@ class Lost(Exception):
 
 @asynccontextmanager
 async def transaction(pool: asyncpg.Pool) -> AsyncIterator["Batch"]:
-    """A batch that is committed when the body ends, and rolled back when it raises.
+    """A batch that locks what it reads, is committed when the body ends, and rolled back when it raises.
 
     Raises:
         Conflict: nothing was done; another transaction used one of the keys first, or a deadlock was broken.
@@ -84,14 +100,43 @@ async def transaction(pool: asyncpg.Pool) -> AsyncIterator["Batch"]:
         Unavailable: nothing was done; the database is away.
     """
     begun = False
+    with _failures():
+        try:
+            async with connection(pool) as session, session.transaction():
+                begun = True
+                yield Batch(session, locks=True)
+        except Unavailable as error:
+            if begun:
+                raise Lost from error
+            raise
+
+
+@asynccontextmanager
+async def attempt(pool: asyncpg.Pool) -> AsyncIterator["Batch"]:
+    """A batch that reads without locks, and is committed by its write if what it has read is still so. It takes two
+    round trips where `transaction` takes four, and is for a lone command: where there are many, what was read is soon
+    old.
+
+    Raises:
+        Conflict, Lost, Unavailable: as `transaction`; what was read being old is a conflict, too.
+    """
+    batch = None
+    with _failures():
+        try:
+            async with connection(pool) as session:
+                batch = Batch(session, locks=False)
+                yield batch
+        except Unavailable as error:
+            if batch is not None and batch.is_writing:
+                raise Lost from error
+            raise
+
+
+@contextmanager
+def _failures() -> Iterator[None]:
+    """What PostgreSQL says when another transaction was first, as `Conflict`."""
     try:
-        async with connection(pool) as writing, writing.transaction():
-            begun = True
-            yield Batch(writing)
-    except Unavailable as error:
-        if begun:
-            raise Lost from error
-        raise
+        yield
     except (asyncpg.SerializationError, asyncpg.DeadlockDetectedError) as error:
         raise Conflict from error
     except asyncpg.UniqueViolationError as error:
@@ -101,30 +146,34 @@ async def transaction(pool: asyncpg.Pool) -> AsyncIterator["Batch"]:
 
 
 class Batch:
-    """One transaction that decides commands: read, then write."""
+    """Decides commands: read, then write."""
 
-    def __init__(self, transaction: Connection) -> None:
-        self._transaction = transaction
+    def __init__(self, session: Connection, *, locks: bool) -> None:
+        self._session = session
+        self._locks = locks
+        self._seen: Sequence[Account] = ()
+        self.is_writing = False
 
     async def read(self, commands: Sequence[Command]) -> tuple[dict[UUID, Account], dict[Key, Remembered]]:
-        """The accounts that the commands name and that exist, locked until the end of the transaction, in the order
-        that all lock in; and what is remembered of those of the keys that were used before.
+        """The accounts that the commands name and that exist; locked, if at all, until the end of the transaction, in
+        the order that all lock in. And what is remembered of those of the keys that were used before.
         """
         ids = {id_ for command in commands for id_ in (command.sender_id, command.recipient_id)}
         keys = [command.key for command in commands]
-        rows = await self._transaction.fetch(
-            _READ,
+        rows = await self._session.fetch(
+            _READ_AND_LOCK if self._locks else _READ_ONLY,
             sorted(ids),
             [key.principal for key in keys],
             [key.operation for key in keys],
             [key.key for key in keys],
         )
         accounts = {row["id"]: account_of(row) for row in rows if row["key"] is None}
+        self._seen = list(accounts.values())
         return accounts, await self._remembered(rows[len(accounts) :]) if len(rows) > len(accounts) else {}
 
     async def _remembered(self, rows: Sequence[asyncpg.Record]) -> dict[Key, Remembered]:
         made = [row["transfer_id"] for row in rows if row["transfer_id"] is not None]
-        found = await self._transaction.fetch(TRANSFERS_BY_ID, made) if made else ()
+        found = await self._session.fetch(TRANSFERS_BY_ID, made) if made else ()
         transfers = {row["id"]: transfer_of(row) for row in found}
         return {
             Key(row["principal"], row["operation"], row["key"]): Remembered(
@@ -143,8 +192,10 @@ class Batch:
         changed, made = decision.accounts, decision.transfers
         keys = sorted(decision.remember, key=attrgetter("principal", "operation", "key"))
         remembered = [decision.remember[key] for key in keys]
-        await self._transaction.execute(
-            _WRITE,
+        seen = self._seen
+        self.is_writing = True
+        holds = await self._session.fetchval(
+            _WRITE_LOCKED if self._locks else _WRITE_IF_UNCHANGED,
             [account.id for account in changed],
             [str(account.balance) for account in changed],
             [account.version for account in changed],
@@ -168,7 +219,10 @@ class Batch:
             [each.fingerprint for each in remembered],
             [each.outcome.id if isinstance(each.outcome, Transfer) else None for each in remembered],
             [None if isinstance(each.outcome, Transfer) else _refusal_to(each.outcome) for each in remembered],
+            *(() if self._locks else ([a.id for a in seen], [a.version for a in seen], [a.status for a in seen])),
         )
+        if not holds:
+            raise Conflict
 
 
 def _refusal_to(refusal: WalletError) -> dict[str, Any]:

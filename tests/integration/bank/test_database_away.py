@@ -17,11 +17,12 @@ from kit.migrations import upgrade
 from stack.cluster import remove_cluster
 from stack.ports import free_ports
 from stack.postgres import Postgres
+from subgraphs.bank.client import Order, Receipt
 from subgraphs.bank.repository import database
 from tests.conftest import Keys
 from tests.integration.bank.running import RunningBank, prove, rub, running, until_ready
 from tests.waiting import until
-from wallet.errors import DeadlineExceeded, Unavailable
+from wallet.errors import DeadlineExceeded, Unavailable, WalletError
 
 HOLD_COMMITS = """
     CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -30,6 +31,12 @@ HOLD_COMMITS = """
         FOR EACH ROW EXECUTE FUNCTION hold();
 """
 """A commit waits while somebody holds the advisory lock 42."""
+
+
+WAYS = pytest.mark.parametrize(
+    ("count", "committing"), [(1, "WITH still"), (2, "COMMIT")], ids=["a lone transfer", "a batch"]
+)
+"""How many transfers, and what the session that commits them is seen to do."""
 
 
 @pytest.fixture
@@ -154,18 +161,21 @@ class TestSessionLost:
         assert receipt.posting.version == 1
         await prove(bank.sql)
 
-    async def test_while_all_is_written_and_nothing_committed(self, own_bank: RunningBank) -> None:
+    @WAYS
+    async def test_while_all_is_written_and_nothing_committed(
+        self, own_bank: RunningBank, count: int, committing: str
+    ) -> None:
         bank, alice = own_bank, own_bank.user("alice")
-        sender, recipient = await bank.open("alice"), await bank.open("bob")
+        orders = await _orders(bank, count)
         await bank.sql.execute(HOLD_COMMITS)
         async with bank.sql.acquire() as other, other.transaction():
             await other.execute("SELECT pg_advisory_xact_lock(42)")
-            transfer = asyncio.create_task(alice(bank.client.transfer(sender, recipient, rub("1"), "k")))
-            await _terminate(bank.sql, "COMMIT")
-            await until(lambda: _waiting(bank.sql, "COMMIT"))
-        assert (await transfer).posting.version == 1
-        assert await alice(bank.client.transfer(sender, recipient, rub("1"), "k")) == await transfer
-        assert (await bank.written())["transfers"] == 1
+            transfers = asyncio.create_task(alice(bank.client.transfer_all(orders)))
+            await _terminate(bank.sql, committing)
+            await until(lambda: _waiting(bank.sql, "COMMIT"))  # it is being run again, on a new session
+        assert [_version(answer) for answer in await transfers] == list(range(1, count + 1))
+        assert await alice(bank.client.transfer_all(orders)) == await transfers
+        assert (await bank.written())["transfers"] == count
         await prove(bank.sql)
 
     async def test_with_the_answer_of_a_commit_that_was_made(
@@ -176,38 +186,40 @@ class TestSessionLost:
             running(keys, tmp_path, ledger_url.replace(f":{postgres.port}/", f":{road.port}/")) as bank,
             asyncpg.create_pool(ledger_url, min_size=0, max_size=2) as sql,
         ):
-            alice, sender, recipient = bank.user("alice"), await bank.open("alice"), await bank.open("bob")
+            alice, orders = bank.user("alice"), await _orders(bank, 2)
             road.forgets_commits = True
-            transfer = asyncio.create_task(alice(bank.client.transfer(sender, recipient, rub("1"), "k")))
-            made = await until(lambda: sql.fetchval("SELECT id FROM transfers"))  # and nobody was told
+            transfers = asyncio.create_task(alice(bank.client.transfer_all(orders)))
+            made = await until(lambda: sql.fetchval("SELECT array_agg(id) FROM transfers"))  # and nobody was told
+            assert not transfers.done()
             road.forgets_commits = False
-            receipt = await transfer
-            assert (receipt.transfer.id, receipt.posting.version) == (made, 1)
-            assert await alice(bank.client.transfer(sender, recipient, rub("1"), "k")) == receipt
-            assert await sql.fetchval("SELECT count(*) FROM transfers") == 1
+            assert {_made(answer) for answer in await transfers} == set(made)
+            assert await alice(bank.client.transfer_all(orders)) == await transfers
+            assert await sql.fetchval("SELECT count(*) FROM transfers") == 2
             await prove(sql)
 
+    @WAYS
     async def test_while_the_commit_goes_on_without_it(
-        self, postgres: Postgres, ledger_url: str, keys: Keys, tmp_path: Path
+        self, postgres: Postgres, ledger_url: str, keys: Keys, tmp_path: Path, count: int, committing: str
     ) -> None:
         async with (
             _forgetful_road(postgres.port) as road,
             running(keys, tmp_path, ledger_url.replace(f":{postgres.port}/", f":{road.port}/")) as bank,
             asyncpg.create_pool(ledger_url, min_size=0, max_size=3) as sql,
         ):
-            alice, sender, recipient = bank.user("alice"), await bank.open("alice"), await bank.open("bob")
+            alice, orders = bank.user("alice"), await _orders(bank, count)
             await sql.execute(HOLD_COMMITS)
             async with sql.acquire() as other, other.transaction():
                 await other.execute("SELECT pg_advisory_xact_lock(42)")
-                transfer = asyncio.create_task(alice(bank.client.transfer(sender, recipient, rub("1"), "k")))
-                await until(lambda: _waiting(sql, "COMMIT"))
+                transfers = asyncio.create_task(alice(bank.client.transfer_all(orders)))
+                await until(lambda: _waiting(sql, committing))
                 road.cut()
-                await until(lambda: _waiting(sql, "FOR NO KEY UPDATE"))  # for the one that is still committing
+                await until(lambda: _waiting(sql, "WITH named"))  # for the one that is still committing
                 assert await sql.fetchval("SELECT count(*) FROM transfers") == 0
-                assert not transfer.done()
-            receipt = await transfer
-            assert await sql.fetchval("SELECT array_agg(id) FROM transfers") == [receipt.transfer.id]
-            assert receipt.posting.version == 1
+                assert not transfers.done()
+            answers = await transfers
+            made = await sql.fetchval("SELECT array_agg(id) FROM transfers")
+            assert sorted(made) == sorted(_made(answer) for answer in answers)
+            assert [_version(answer) for answer in answers] == list(range(1, count + 1))
             await prove(sql)
 
 
@@ -228,6 +240,21 @@ class TestCallerGone:
             await alice(bank.client.transfer(sender, recipient, rub("1"), str(n)))
         assert await bank.balance(sender) == 995
         await prove(bank.sql)
+
+
+async def _orders(bank: RunningBank, count: int) -> list[Order]:
+    sender, recipient = await bank.open("alice"), await bank.open("bob")
+    return [Order(sender, recipient, rub("1"), str(n)) for n in range(count)]
+
+
+def _made(answer: Receipt | WalletError) -> UUID:
+    assert isinstance(answer, Receipt)
+    return answer.transfer.id
+
+
+def _version(answer: Receipt | WalletError) -> int:
+    assert isinstance(answer, Receipt)
+    return answer.posting.version
 
 
 def _send(process: int | None, number: signal.Signals) -> None:

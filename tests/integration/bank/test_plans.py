@@ -12,8 +12,10 @@ from subgraphs.bank.repository.database import open_pool
 from subgraphs.bank.repository.proof import Proof
 
 STATEMENTS = {
-    "read": (batch._READ, "(uuid[])"),
-    "write": (batch._WRITE, ""),
+    "read": (batch._READ_ONLY, "(uuid[])"),
+    "read and lock": (batch._READ_AND_LOCK, "(uuid[])"),
+    "write": (batch._WRITE_LOCKED, ""),
+    "write if unchanged": (batch._WRITE_IF_UNCHANGED, ""),
     "transfers by id": (rows.TRANSFERS_BY_ID, "(uuid[])"),
     "transfers of an account": (reader._TRANSFERS_OF_ACCOUNT, "(uuid, bigint, bigint)"),
     "versions": (reader._VERSIONS, "(uuid, bigint)"),
@@ -40,7 +42,7 @@ async def test_it_looks_rows_up(ledger_url: str, statement: str, *, analyzed: bo
         explained = await connection.fetchval(f"EXPLAIN (FORMAT json) EXECUTE asked ({parameters})")
     read = [node for node in nodes(json.loads(explained)[0]["Plan"]) if node.get("Relation Name") in LEDGER]
     scans = [node for node in read if node["Node Type"].endswith("Scan")]
-    assert statement == "write" or scans
+    assert statement.startswith("write") or scans
     for scan in scans:
         assert scan["Node Type"] in {"Index Scan", "Index Only Scan", "Bitmap Heap Scan"}
         assert "Index Cond" in scan or "Recheck Cond" in scan

@@ -38,14 +38,16 @@ class Ledger:
 
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
+        self.locking: list[bool] = []
         self.open = asyncio.Event()
         self.open.set()
         self.entered = asyncio.Event()
         self.failures: list[Exception] = []
         self.poison: set[str] = set()
 
-    async def commit(self, asked: Sequence[Command]) -> Sequence[Outcome]:
+    async def commit(self, asked: Sequence[Command], *, locking: bool) -> Sequence[Outcome]:
         self.batches.append([each.key.key for each in asked])
+        self.locking.append(locking)
         self.entered.set()
         await self.open.wait()
         if self.failures:
@@ -187,6 +189,22 @@ async def one(submitted: Awaitable[Outcome]) -> list[Outcome]:
     return [await submitted]
 
 
+class TestLocks:
+    @pytest.mark.usefixtures("impatient")
+    async def test_a_lone_command_does_without_until_somebody_was_faster(self, ledger: Ledger, line: Pipeline) -> None:
+        await line.submit(command("alone"), None)
+        ledger.failures = [Conflict()]
+        await line.submit(command("not alone"), None)
+        await line.submit_all(commands(2), None)
+        assert ledger.locking == [False, False, True, True]
+
+    @pytest.mark.usefixtures("impatient")
+    async def test_what_may_have_been_committed_is_waited_for(self, ledger: Ledger, line: Pipeline) -> None:
+        ledger.failures = [Lost()]
+        await line.submit(command("k"), None)
+        assert ledger.locking == [False, True]
+
+
 class TestOverload:
     async def test_too_many_are_refused_and_nothing_is_done(self, ledger: Ledger, line: Pipeline) -> None:
         first = await busy(ledger, line)
@@ -301,7 +319,7 @@ class TestFailures:
         monkeypatch.setattr(pipeline, "_PATIENCE_SECONDS", 0.02)
         failures = iter(Lost, None)
 
-        async def lose(asked: Sequence[Command]) -> Sequence[Outcome]:
+        async def lose(asked: Sequence[Command], *, locking: bool) -> Sequence[Outcome]:
             raise next(failures)
 
         monkeypatch.setattr(line, "_commit", lose)
