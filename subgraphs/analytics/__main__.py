@@ -94,7 +94,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         await stack.enter_async_context(process.background(consumer.run(), "consumer"))
         admin = admin_app({"clickhouse": history.ping, "kafka": tail.ping})
         await stack.enter_async_context(http_server(admin, settings.analytics_admin_listen))
-        servicer = AnalyticsServicer(Analytics(history, watch, Access(bank)))
+        servicer = AnalyticsServicer(Analytics(history, ledger, watch, Access(bank)))
         verifier = Verifier.from_settings(settings)
         await stack.enter_async_context(
             grpc_server(settings.analytics_grpc_listen, verifier, {SERVICE: servicer.register}),

@@ -22,6 +22,12 @@ _DIRECTIONS: Final[dict[int, Literal["IN", "OUT"]]] = {
     analytics_pb2.DIRECTION_IN: "IN",
     analytics_pb2.DIRECTION_OUT: "OUT",
 }
+_GRANULARITIES: Final[dict[str, analytics_pb2.Granularity.ValueType]] = {
+    "HOUR": analytics_pb2.GRANULARITY_HOUR,
+    "DAY": analytics_pb2.GRANULARITY_DAY,
+    "WEEK": analytics_pb2.GRANULARITY_WEEK,
+    "MONTH": analytics_pb2.GRANULARITY_MONTH,
+}
 _TYPE_NUMBERS: Final[dict[str, int]] = {name: number for number, name in _TYPES.items()}
 _DIRECTION_NUMBERS: Final[dict[str, int]] = {name: number for number, name in _DIRECTIONS.items()}
 
@@ -63,6 +69,49 @@ class OperationFilter:
     to: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Turnover:
+    """How many operations, and the sum of their amounts."""
+
+    count: int
+    amount: Money
+
+
+@dataclass(frozen=True, slots=True)
+class TypeTurnover:
+    """The turnovers of one type of operation."""
+
+    type: Literal["TRANSFER", "TOP_UP"]
+    incoming: Turnover
+    outgoing: Turnover
+
+
+@dataclass(frozen=True, slots=True)
+class StatisticsBucket:
+    """What went in and out from `start` (inclusive) to `end` (exclusive), and the balances before and after."""
+
+    start: datetime
+    end: datetime
+    count: int
+    incoming: Turnover
+    outgoing: Turnover
+    net: Money
+    opening: Money
+    closing: Money
+    by_type: tuple[TypeTurnover, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Buckets, oldest first. What the ledger did after version `as_of_version` is not in them; `is_complete` says that
+    all before it is.
+    """
+
+    buckets: tuple[StatisticsBucket, ...]
+    as_of_version: int
+    is_complete: bool
+
+
 class AnalyticsClient:
     """Calls analytics in the name of the current call's caller (`kit.call.current`). Every method only reads.
 
@@ -78,7 +127,7 @@ class AnalyticsClient:
     @asynccontextmanager
     async def connect(cls, target: str, *, timeout_seconds: float = 5.0) -> AsyncIterator["AnalyticsClient"]:
         """A client of analytics at a gRPC target; connects when first called."""
-        async with channel.open_channel(target, SERVICE, ["GetOperations"]) as opened:
+        async with channel.open_channel(target, SERVICE, ["GetOperations", "GetStatistics"]) as opened:
             yield cls(analytics_pb2_grpc.AnalyticsServiceStub(opened), timeout_seconds=timeout_seconds)
 
     async def operations(
@@ -101,6 +150,24 @@ class AnalyticsClient:
         response = await channel.unary(self._stub.GetOperations, request, cap_seconds=self._cap, what=_WHAT)
         operations = tuple(_operation(operation) for operation in response.operations)
         return OperationPage(operations, response.has_older, response.has_newer)
+
+    async def statistics(
+        self,
+        account_id: UUID,
+        *,
+        from_: datetime,
+        to: datetime,
+        granularity: Literal["HOUR", "DAY", "WEEK", "MONTH"],
+    ) -> Statistics:
+        """What went in and out of the account from one time (inclusive) to another (exclusive), by UTC's calendar."""
+        request = analytics_pb2.GetStatisticsRequest(
+            account_id=str(account_id),
+            to=wire.time_to(to),
+            granularity=_GRANULARITIES[granularity],
+            **{"from": wire.time_to(from_)},
+        )
+        response = await channel.unary(self._stub.GetStatistics, request, cap_seconds=self._cap, what=_WHAT)
+        return Statistics(tuple(map(_bucket, response.buckets)), response.as_of_version, response.is_complete)
 
     async def watch(self, account_id: UUID, after_version: int | None) -> AsyncGenerator[Operation, None]:
         """The account's operations after a version (None: from now on), then the live ones, in version order."""
@@ -138,3 +205,24 @@ def _operation(message: analytics_pb2.Operation) -> Operation:
         UUID(message.counterparty_id),
         wire.time_from(message.occurred_at),
     )
+
+
+def _bucket(message: analytics_pb2.StatisticsBucket) -> StatisticsBucket:
+    return StatisticsBucket(
+        wire.time_from(message.start),
+        wire.time_from(message.end),
+        message.count,
+        _turnover(message.incoming),
+        _turnover(message.outgoing),
+        wire.money_from(message.net),
+        wire.money_from(message.opening_balance),
+        wire.money_from(message.closing_balance),
+        tuple(
+            TypeTurnover(_TYPES[each.type], _turnover(each.incoming), _turnover(each.outgoing))
+            for each in message.by_type
+        ),
+    )
+
+
+def _turnover(message: analytics_pb2.Turnover) -> Turnover:
+    return Turnover(message.count, wire.money_from(message.amount))

@@ -1,11 +1,11 @@
-"""What analytics contributes to the graph: an account's operations, and its live feeds."""
+"""What analytics contributes to the graph: an account's operations, their statistics, and its live feeds."""
 
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import datetime
 from enum import Enum
-from typing import Final, Protocol
+from typing import Annotated, Final, Protocol
 from uuid import UUID
 
 import strawberry
@@ -120,8 +120,94 @@ class OperationFilter:
             counterparty_id=counterparty or None,
             min_amount=self.min_amount,
             max_amount=self.max_amount,
-            from_=self.from_,
-            to=self.to,
+            from_=self.from_ and _aware("from", self.from_),
+            to=self.to and _aware("to", self.to),
+        )
+
+
+@strawberry.enum(description="The length of a bucket, by the calendar in UTC; a week begins on Monday.")
+class Granularity(Enum):
+    HOUR = "HOUR"
+    DAY = "DAY"
+    WEEK = "WEEK"
+    MONTH = "MONTH"
+
+
+@strawberry.type(description="How many operations, and the sum of their amounts.")
+class Turnover:
+    count: int
+    amount: Money
+
+    @classmethod
+    def of(cls, turnover: client.Turnover) -> "Turnover":
+        """The same turnover for the graph."""
+        return cls(count=turnover.count, amount=Money.of(turnover.amount))
+
+
+@strawberry.type(description="The turnovers of one type of operation.")
+class TypeTurnover:
+    type: OperationType
+    incoming: Turnover
+    outgoing: Turnover
+
+
+@strawberry.type(
+    description="A part of the range by the calendar in UTC; the first begins, and the last ends, with the range.",
+)
+class StatisticsBucket:
+    start: datetime = strawberry.field(description="Inclusive.")
+    end: datetime = strawberry.field(description="Exclusive.")
+    count: int = strawberry.field(description="Operations in both directions.")
+    incoming: Turnover
+    outgoing: Turnover
+    net: Money = strawberry.field(description="Incoming less outgoing.")
+    opening: Money = strawberry.field(description="The balance before: the previous bucket's closing one.")
+    closing: Money = strawberry.field(description="The balance after.")
+    by_type: list[TypeTurnover] = strawberry.field(description="The same by type, for each type that occurs.")
+
+    @classmethod
+    def of(cls, bucket: client.StatisticsBucket) -> "StatisticsBucket":
+        """The same bucket for the graph."""
+        return cls(
+            start=bucket.start,
+            end=bucket.end,
+            count=bucket.count,
+            incoming=Turnover.of(bucket.incoming),
+            outgoing=Turnover.of(bucket.outgoing),
+            net=Money.of(bucket.net),
+            opening=Money.of(bucket.opening),
+            closing=Money.of(bucket.closing),
+            by_type=[
+                TypeTurnover(
+                    type=OperationType(each.type),
+                    incoming=Turnover.of(each.incoming),
+                    outgoing=Turnover.of(each.outgoing),
+                )
+                for each in bucket.by_type
+            ],
+        )
+
+
+@strawberry.type(description="What went in and out of an account over time, exactly as the ledger has it.")
+class AccountStatistics:
+    buckets: list[StatisticsBucket] = strawberry.field(
+        description="All of the range, oldest first, those in which nothing happened too.",
+    )
+    cursor: str = strawberry.field(
+        description="The place in the account's history up to which operations are counted.",
+    )
+    is_complete: bool = strawberry.field(
+        description="Whether every operation up to there is counted. False for the moment that one is still on its way "
+        "while a later one has arrived.",
+    )
+
+    @classmethod
+    def of(cls, statistics: client.Statistics) -> "AccountStatistics":
+        """The same statistics for the graph."""
+        return cls(
+            buckets=[StatisticsBucket.of(bucket) for bucket in statistics.buckets],
+            cursor=cursor.encode(statistics.as_of_version),
+            is_complete=statistics.is_complete,
         )
 
 
@@ -162,6 +248,32 @@ class Account:
             filter=filter.to_client() if filter else client.OperationFilter(),
         )
         return OperationConnection.of(page)
+
+    @strawberry.field(
+        description="What went in and out of the account from one time (inclusive) to another (exclusive), in at most "
+        "1,000 buckets.",
+    )
+    async def statistics(
+        self,
+        info: Info,
+        from_: Annotated[datetime, strawberry.argument(name="from")],
+        to: datetime,
+        granularity: Granularity,
+    ) -> AccountStatistics | None:
+        statistics = await info.context.analytics.statistics(
+            UUID(self.id),
+            from_=_aware("from", from_),
+            to=_aware("to", to),
+            granularity=granularity.value,
+        )
+        return AccountStatistics.of(statistics)
+
+
+def _aware(field: str, time: datetime) -> datetime:
+    """The time, once it says what it is measured from."""
+    if time.tzinfo is None:
+        raise InvalidInput.of(field, "must have an offset from UTC, such as Z")
+    return time
 
 
 def _page_size(requested: int | None) -> int:

@@ -8,6 +8,7 @@ from kit import call
 from subgraphs.analytics.domain import Event, OperationType, Posting
 from subgraphs.bank import client as bank
 from subgraphs.bank.client import BankClient
+from wallet.money import Money
 
 _PAGE: Final = 1_000
 _TYPES: Final = {"TRANSFER": OperationType.TRANSFER, "DEPOSIT": OperationType.TOP_UP}
@@ -45,6 +46,21 @@ class Ledger:
                 accounts = await self._bank.accounts(account_ids[start : start + _PAGE])
             found |= {id_: account.version for id_, account in accounts.items() if isinstance(account, bank.Account)}
         return found
+
+    async def opening(self, account_id: UUID) -> Money:
+        """What the account held before its first operation.
+
+        Raises:
+            AccountNotFound: there is none.
+        """
+        with call.own(self._token):
+            account = await self._bank.account(account_id)
+            if account.version == 0:
+                return account.balance
+            first, *_ = await self._bank.events(account_id, 0, 1)
+        if first.sender.account_id == account_id:
+            return first.sender.balance_after + first.transfer.amount
+        return first.recipient.balance_after - first.transfer.amount
 
     async def events(self, account_id: UUID, after_version: int) -> list[Event]:
         """The account's next operations after a version, in order; none when there are no more."""

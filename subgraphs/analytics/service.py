@@ -9,6 +9,8 @@ from kit.principal import Principal
 from subgraphs.analytics.access import Access
 from subgraphs.analytics.clickhouse import History
 from subgraphs.analytics.domain import OperationFilter, Page, Row
+from subgraphs.analytics.ledger import Ledger
+from subgraphs.analytics.statistics import Frame, Statistics, buckets
 from subgraphs.analytics.watch import Watch
 from wallet.errors import FieldViolation, InvalidInput
 
@@ -17,10 +19,13 @@ _MAX_PAGE: Final = 1_000
 
 
 class Analytics:
-    """The use cases: a page of the history, and the history as it happens. An owner reads their own accounts only."""
+    """The use cases: a page of the history, its statistics, and the history as it happens. An owner reads their own
+    accounts only.
+    """
 
-    def __init__(self, history: History, watch: Watch, access: Access) -> None:
+    def __init__(self, history: History, ledger: Ledger, watch: Watch, access: Access) -> None:
         self._history = history
+        self._ledger = ledger
         self._watch = watch
         self._access = access
 
@@ -60,6 +65,29 @@ class Analytics:
             newer_than=newer_than,
             conditions=conditions,
         )
+
+    async def statistics(self, caller: Principal, account_id: UUID, frame: Frame) -> Statistics:
+        """What went in and out of the account, in each bucket of the frame.
+
+        Args:
+            caller: who asks, in the current call.
+            account_id: whose statistics.
+            frame: the range, and how it is divided.
+
+        Raises:
+            InvalidInput: the range is upside down, out of the calendar, or has too many buckets.
+            AccountNotFound: there is no such account, or it is another's.
+            Unavailable: the history or the bank does not answer.
+        """
+        violations = frame.violations()
+        if violations:
+            raise InvalidInput(tuple(violations))
+        await self._access.check(caller, account_id)
+        stored = await self._history.statistics(account_id, frame)
+        if stored is not None:
+            return stored
+        opening = await self._ledger.opening(account_id)
+        return Statistics(opening.currency, buckets(frame, opening.amount, ()), as_of_version=0, is_complete=True)
 
     async def watch(self, account_id: UUID, after_version: int | None) -> AsyncGenerator[Row, None]:
         """The account's operations after a version (None: from now on), then the live ones, in the caller's name.

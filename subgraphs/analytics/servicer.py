@@ -4,16 +4,19 @@
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
 import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
+from google.type.money_pb2 import Money as MoneyMessage
 
 from kit import call, wire
 from protos.analytics.v1 import analytics_pb2, analytics_pb2_grpc
 from subgraphs.analytics.domain import Direction, OperationFilter, OperationType, Row, parse_amount
 from subgraphs.analytics.service import Analytics
+from subgraphs.analytics.statistics import Bucket, Frame, Granularity, Turnover
 from wallet import inputs
 from wallet.errors import InvalidInput
 from wallet.money import Money
@@ -28,7 +31,13 @@ _DIRECTIONS: Final = {
     Direction.IN: analytics_pb2.DIRECTION_IN,
     Direction.OUT: analytics_pb2.DIRECTION_OUT,
 }
-Known = TypeVar("Known", OperationType, Direction)
+_GRANULARITIES: Final = {
+    Granularity.HOUR: analytics_pb2.GRANULARITY_HOUR,
+    Granularity.DAY: analytics_pb2.GRANULARITY_DAY,
+    Granularity.WEEK: analytics_pb2.GRANULARITY_WEEK,
+    Granularity.MONTH: analytics_pb2.GRANULARITY_MONTH,
+}
+Known = TypeVar("Known", OperationType, Direction, Granularity)
 
 
 class AnalyticsServicer(analytics_pb2_grpc.AnalyticsServiceServicer):
@@ -58,6 +67,27 @@ class AnalyticsServicer(analytics_pb2_grpc.AnalyticsServiceServicer):
             operations=map(_operation, page.rows),
             has_older=page.has_older,
             has_newer=page.has_newer,
+        )
+
+    async def GetStatistics(
+        self,
+        request: analytics_pb2.GetStatisticsRequest,
+        context: Any,  # noqa: ARG002
+    ) -> analytics_pb2.GetStatisticsResponse:
+        account_id = _account(request.account_id)
+        for name in ("from", "to"):
+            if not request.HasField(name):
+                raise InvalidInput.of(name, "is required")
+        frame = Frame(
+            _time("from", getattr(request, "from")),
+            _time("to", request.to),
+            _known("granularity", _GRANULARITIES, request.granularity),
+        )
+        statistics = await self._analytics.statistics(call.principal(), account_id, frame)
+        return analytics_pb2.GetStatisticsResponse(
+            buckets=[_bucket(bucket, statistics.currency) for bucket in statistics.buckets],
+            as_of_version=statistics.as_of_version,
+            is_complete=statistics.is_complete,
         )
 
     async def WatchOperations(
@@ -116,4 +146,32 @@ def _operation(row: Row) -> analytics_pb2.Operation:
         balance_after=wire.money_to(Money(row.balance_after, row.currency)),
         counterparty_id=str(row.counterparty_id),
         occurred_at=wire.time_to(row.occurred_at),
+    )
+
+
+def _bucket(bucket: Bucket, currency: str) -> analytics_pb2.StatisticsBucket:
+    def money(amount: Decimal) -> MoneyMessage:
+        return wire.money_to(Money(amount, currency))
+
+    def turnover(value: Turnover) -> analytics_pb2.Turnover:
+        return analytics_pb2.Turnover(count=value.count, amount=money(value.amount))
+
+    incoming, outgoing = bucket.turnover(Direction.IN), bucket.turnover(Direction.OUT)
+    return analytics_pb2.StatisticsBucket(
+        start=wire.time_to(bucket.start),
+        end=wire.time_to(bucket.end),
+        count=incoming.count + outgoing.count,
+        incoming=turnover(incoming),
+        outgoing=turnover(outgoing),
+        net=money(incoming.amount - outgoing.amount),
+        opening_balance=money(bucket.opening),
+        closing_balance=money(bucket.closing),
+        by_type=[
+            analytics_pb2.TypeTurnover(
+                type=_TYPES[kind],
+                incoming=turnover(bucket.turnover(Direction.IN, [kind])),
+                outgoing=turnover(bucket.turnover(Direction.OUT, [kind])),
+            )
+            for kind in bucket.types
+        ],
     )

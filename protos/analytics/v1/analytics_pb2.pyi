@@ -55,6 +55,30 @@ DIRECTION_IN: Direction.ValueType  # 1
 DIRECTION_OUT: Direction.ValueType  # 2
 Global___Direction: _TypeAlias = Direction  # noqa: Y015
 
+class _Granularity:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _GranularityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Granularity.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    GRANULARITY_UNSPECIFIED: _Granularity.ValueType  # 0
+    GRANULARITY_HOUR: _Granularity.ValueType  # 1
+    GRANULARITY_DAY: _Granularity.ValueType  # 2
+    GRANULARITY_WEEK: _Granularity.ValueType  # 3
+    """From Monday on, as ISO 8601 has it."""
+    GRANULARITY_MONTH: _Granularity.ValueType  # 4
+
+class Granularity(_Granularity, metaclass=_GranularityEnumTypeWrapper):
+    """The length of a bucket, by the calendar in UTC."""
+
+GRANULARITY_UNSPECIFIED: Granularity.ValueType  # 0
+GRANULARITY_HOUR: Granularity.ValueType  # 1
+GRANULARITY_DAY: Granularity.ValueType  # 2
+GRANULARITY_WEEK: Granularity.ValueType  # 3
+"""From Monday on, as ISO 8601 has it."""
+GRANULARITY_MONTH: Granularity.ValueType  # 4
+Global___Granularity: _TypeAlias = Granularity  # noqa: Y015
+
 @_typing.final
 class Operation(_message.Message):
     """One operation from one account's side. The other side is its id and nothing else."""
@@ -220,6 +244,188 @@ class GetOperationsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetOperationsResponse: _TypeAlias = GetOperationsResponse  # noqa: Y015
+
+@_typing.final
+class GetStatisticsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    FROM_FIELD_NUMBER: _builtins.int
+    TO_FIELD_NUMBER: _builtins.int
+    GRANULARITY_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    granularity: Global___Granularity.ValueType
+    """Required. The range may have at most 1,000 buckets."""
+    @_builtins.property
+    def to(self) -> _timestamp_pb2.Timestamp:
+        """Required, exclusive; after `from`."""
+
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+        to: _timestamp_pb2.Timestamp | None = ...,
+        granularity: Global___Granularity.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["from", b"from", "to", b"to"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "from", b"from", "granularity", b"granularity", "to", b"to"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetStatisticsRequest: _TypeAlias = GetStatisticsRequest  # noqa: Y015
+
+@_typing.final
+class GetStatisticsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUCKETS_FIELD_NUMBER: _builtins.int
+    AS_OF_VERSION_FIELD_NUMBER: _builtins.int
+    IS_COMPLETE_FIELD_NUMBER: _builtins.int
+    as_of_version: _builtins.int
+    """The account's greatest version that is stored. What the ledger did after it is not counted."""
+    is_complete: _builtins.bool
+    """Whether every operation up to that version that belongs to the range is counted. False for the moment that one is
+    still on its way while a later one has arrived.
+    """
+    @_builtins.property
+    def buckets(self) -> _containers.RepeatedCompositeFieldContainer[Global___StatisticsBucket]:
+        """All of the range, oldest first, without a gap: one in which nothing happened is there too."""
+
+    def __init__(
+        self,
+        *,
+        buckets: _abc.Iterable[Global___StatisticsBucket] | None = ...,
+        as_of_version: _builtins.int = ...,
+        is_complete: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_version", b"as_of_version", "buckets", b"buckets", "is_complete", b"is_complete"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetStatisticsResponse: _TypeAlias = GetStatisticsResponse  # noqa: Y015
+
+@_typing.final
+class StatisticsBucket(_message.Message):
+    """A part of the range. It begins and ends where the calendar says, but the first one begins no earlier, and the last one
+    ends no later, than the range. All amounts are of the account's currency.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    INCOMING_FIELD_NUMBER: _builtins.int
+    OUTGOING_FIELD_NUMBER: _builtins.int
+    NET_FIELD_NUMBER: _builtins.int
+    OPENING_BALANCE_FIELD_NUMBER: _builtins.int
+    CLOSING_BALANCE_FIELD_NUMBER: _builtins.int
+    BY_TYPE_FIELD_NUMBER: _builtins.int
+    count: _builtins.int
+    """Operations in both directions."""
+    @_builtins.property
+    def start(self) -> _timestamp_pb2.Timestamp:
+        """Inclusive."""
+
+    @_builtins.property
+    def end(self) -> _timestamp_pb2.Timestamp:
+        """Exclusive."""
+
+    @_builtins.property
+    def incoming(self) -> Global___Turnover: ...
+    @_builtins.property
+    def outgoing(self) -> Global___Turnover: ...
+    @_builtins.property
+    def net(self) -> _money_pb2.Money:
+        """Incoming less outgoing."""
+
+    @_builtins.property
+    def opening_balance(self) -> _money_pb2.Money:
+        """Before the bucket's first operation: the previous bucket's closing balance."""
+
+    @_builtins.property
+    def closing_balance(self) -> _money_pb2.Money:
+        """After its last one; in a complete answer, opening balance plus net."""
+
+    @_builtins.property
+    def by_type(self) -> _containers.RepeatedCompositeFieldContainer[Global___TypeTurnover]:
+        """The same by type, for each type that occurs."""
+
+    def __init__(
+        self,
+        *,
+        start: _timestamp_pb2.Timestamp | None = ...,
+        end: _timestamp_pb2.Timestamp | None = ...,
+        count: _builtins.int = ...,
+        incoming: Global___Turnover | None = ...,
+        outgoing: Global___Turnover | None = ...,
+        net: _money_pb2.Money | None = ...,
+        opening_balance: _money_pb2.Money | None = ...,
+        closing_balance: _money_pb2.Money | None = ...,
+        by_type: _abc.Iterable[Global___TypeTurnover] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["closing_balance", b"closing_balance", "end", b"end", "incoming", b"incoming", "net", b"net", "opening_balance", b"opening_balance", "outgoing", b"outgoing", "start", b"start"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by_type", b"by_type", "closing_balance", b"closing_balance", "count", b"count", "end", b"end", "incoming", b"incoming", "net", b"net", "opening_balance", b"opening_balance", "outgoing", b"outgoing", "start", b"start"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StatisticsBucket: _TypeAlias = StatisticsBucket  # noqa: Y015
+
+@_typing.final
+class Turnover(_message.Message):
+    """How many operations, and the sum of their amounts; never negative."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNT_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    count: _builtins.int
+    @_builtins.property
+    def amount(self) -> _money_pb2.Money: ...
+    def __init__(
+        self,
+        *,
+        count: _builtins.int = ...,
+        amount: _money_pb2.Money | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "count", b"count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Turnover: _TypeAlias = Turnover  # noqa: Y015
+
+@_typing.final
+class TypeTurnover(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TYPE_FIELD_NUMBER: _builtins.int
+    INCOMING_FIELD_NUMBER: _builtins.int
+    OUTGOING_FIELD_NUMBER: _builtins.int
+    type: Global___OperationType.ValueType
+    @_builtins.property
+    def incoming(self) -> Global___Turnover: ...
+    @_builtins.property
+    def outgoing(self) -> Global___Turnover: ...
+    def __init__(
+        self,
+        *,
+        type: Global___OperationType.ValueType = ...,
+        incoming: Global___Turnover | None = ...,
+        outgoing: Global___Turnover | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["incoming", b"incoming", "outgoing", b"outgoing"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["incoming", b"incoming", "outgoing", b"outgoing", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TypeTurnover: _TypeAlias = TypeTurnover  # noqa: Y015
 
 @_typing.final
 class WatchOperationsRequest(_message.Message):

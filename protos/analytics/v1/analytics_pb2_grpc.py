@@ -43,6 +43,11 @@ class AnalyticsServiceStub:
                 request_serializer=protos_dot_analytics_dot_v1_dot_analytics__pb2.GetOperationsRequest.SerializeToString,
                 response_deserializer=protos_dot_analytics_dot_v1_dot_analytics__pb2.GetOperationsResponse.FromString,
                 _registered_method=True)
+        self.GetStatistics = channel.unary_unary(
+                '/wallet.analytics.v1.AnalyticsService/GetStatistics',
+                request_serializer=protos_dot_analytics_dot_v1_dot_analytics__pb2.GetStatisticsRequest.SerializeToString,
+                response_deserializer=protos_dot_analytics_dot_v1_dot_analytics__pb2.GetStatisticsResponse.FromString,
+                _registered_method=True)
         self.WatchOperations = channel.unary_stream(
                 '/wallet.analytics.v1.AnalyticsService/WatchOperations',
                 request_serializer=protos_dot_analytics_dot_v1_dot_analytics__pb2.WatchOperationsRequest.SerializeToString,
@@ -65,6 +70,14 @@ class AnalyticsServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetStatistics(self, request, context):
+        """What went in and out of an account in each hour, day, week or month of a range, and the balances between. The numbers
+        are the ledger's own as of one version of the account, exact.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchOperations(self, request, context):
         """The operations of an account after a version, then the live ones, in version order: no gap, no repeat. Ends with
         RESOURCE_EXHAUSTED (reason SUBSCRIBER_TOO_SLOW) when the reader falls too far behind; it may come back with the
@@ -81,6 +94,11 @@ def add_AnalyticsServiceServicer_to_server(servicer, server):
                     servicer.GetOperations,
                     request_deserializer=protos_dot_analytics_dot_v1_dot_analytics__pb2.GetOperationsRequest.FromString,
                     response_serializer=protos_dot_analytics_dot_v1_dot_analytics__pb2.GetOperationsResponse.SerializeToString,
+            ),
+            'GetStatistics': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetStatistics,
+                    request_deserializer=protos_dot_analytics_dot_v1_dot_analytics__pb2.GetStatisticsRequest.FromString,
+                    response_serializer=protos_dot_analytics_dot_v1_dot_analytics__pb2.GetStatisticsResponse.SerializeToString,
             ),
             'WatchOperations': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchOperations,
@@ -119,6 +137,33 @@ class AnalyticsService:
             '/wallet.analytics.v1.AnalyticsService/GetOperations',
             protos_dot_analytics_dot_v1_dot_analytics__pb2.GetOperationsRequest.SerializeToString,
             protos_dot_analytics_dot_v1_dot_analytics__pb2.GetOperationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetStatistics(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/wallet.analytics.v1.AnalyticsService/GetStatistics',
+            protos_dot_analytics_dot_v1_dot_analytics__pb2.GetStatisticsRequest.SerializeToString,
+            protos_dot_analytics_dot_v1_dot_analytics__pb2.GetStatisticsResponse.FromString,
             options,
             channel_credentials,
             insecure,

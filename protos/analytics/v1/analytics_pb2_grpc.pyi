@@ -41,6 +41,10 @@ class AnalyticsServiceStub:
     """One page of an account's operations, newest first. A page is a window on account versions: it stays where it is
     while new operations arrive.
     """
+    GetStatistics: _grpc.UnaryUnaryMultiCallable[_analytics_pb2.GetStatisticsRequest, _analytics_pb2.GetStatisticsResponse]
+    """What went in and out of an account in each hour, day, week or month of a range, and the balances between. The numbers
+    are the ledger's own as of one version of the account, exact.
+    """
     WatchOperations: _grpc.UnaryStreamMultiCallable[_analytics_pb2.WatchOperationsRequest, _analytics_pb2.WatchOperationsResponse]
     """The operations of an account after a version, then the live ones, in version order: no gap, no repeat. Ends with
     RESOURCE_EXHAUSTED (reason SUBSCRIBER_TOO_SLOW) when the reader falls too far behind; it may come back with the
@@ -59,6 +63,10 @@ class AnalyticsServiceAsyncStub(AnalyticsServiceStub):
     GetOperations: _aio.UnaryUnaryMultiCallable[_analytics_pb2.GetOperationsRequest, _analytics_pb2.GetOperationsResponse]  # type: ignore[assignment]
     """One page of an account's operations, newest first. A page is a window on account versions: it stays where it is
     while new operations arrive.
+    """
+    GetStatistics: _aio.UnaryUnaryMultiCallable[_analytics_pb2.GetStatisticsRequest, _analytics_pb2.GetStatisticsResponse]  # type: ignore[assignment]
+    """What went in and out of an account in each hour, day, week or month of a range, and the balances between. The numbers
+    are the ledger's own as of one version of the account, exact.
     """
     WatchOperations: _aio.UnaryStreamMultiCallable[_analytics_pb2.WatchOperationsRequest, _analytics_pb2.WatchOperationsResponse]  # type: ignore[assignment]
     """The operations of an account after a version, then the live ones, in version order: no gap, no repeat. Ends with
@@ -81,6 +89,16 @@ class AnalyticsServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_analytics_pb2.GetOperationsResponse, _abc.Awaitable[_analytics_pb2.GetOperationsResponse]]:
         """One page of an account's operations, newest first. A page is a window on account versions: it stays where it is
         while new operations arrive.
+        """
+
+    @_abc_1.abstractmethod
+    def GetStatistics(
+        self,
+        request: _analytics_pb2.GetStatisticsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_analytics_pb2.GetStatisticsResponse, _abc.Awaitable[_analytics_pb2.GetStatisticsResponse]]:
+        """What went in and out of an account in each hour, day, week or month of a range, and the balances between. The numbers
+        are the ledger's own as of one version of the account, exact.
         """
 
     @_abc_1.abstractmethod
