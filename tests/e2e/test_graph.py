@@ -2,6 +2,7 @@
 
 import asyncio
 import uuid
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tests.e2e.users import NewUser, User
@@ -30,6 +31,22 @@ OPERATIONS = """
         operations(first: $first, after: $after, last: $last, before: $before, filter: $filter) {
           edges { cursor node { id type direction amount { amount } balanceAfter { amount } counterparty { id } } }
           pageInfo { hasNextPage hasPreviousPage startCursor endCursor }
+        }
+      }
+    }
+"""
+
+
+STATISTICS = """
+    query Statistics($id: ID!, $from: DateTime!, $to: DateTime!, $granularity: Granularity!) {
+      account(id: $id) {
+        statistics(from: $from, to: $to, granularity: $granularity) {
+          cursor isComplete
+          buckets {
+            start end count net { amount } opening { amount } closing { amount currency }
+            incoming { count amount { amount } } outgoing { count amount { amount } }
+            byType { type incoming { count } outgoing { count amount { amount } } }
+          }
         }
       }
     }
@@ -132,12 +149,61 @@ class TestQueries:
             ({"after": "junk"}, "after"),
             ({"filter": {"minAmount": "x"}}, "minAmount"),
             ({"filter": {"counterpartyId": "42"}}, "counterpartyId"),
+            ({"filter": {"from": "2026-01-01T00:00:00"}}, "from"),
         ):
             answer = await alice.query(OPERATIONS, id=alice.account, **variables)
             (error,) = answer["errors"]
             assert error["extensions"]["code"] == "INVALID_INPUT", variables
             assert [each["field"] for each in error["extensions"]["fields"]] == [field]
             assert answer["data"]["account"]["operations"] is None
+
+    async def test_statistics_are_the_ledgers_own(self, alice: User, bob: User) -> None:
+        for amount in ("10.00", "20.50"):
+            await transfer(alice, bob.account, amount)
+        await transfer(bob, alice.account, "5.25")
+        day = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+        three_days = {
+            "from": (day - timedelta(days=1)).isoformat(),
+            "to": (day + timedelta(days=2)).isoformat(),  # tomorrow too: midnight may pass meanwhile
+            "granularity": "DAY",
+        }
+
+        async def all_there() -> dict[str, Any] | None:
+            answer = await alice.query(STATISTICS, id=alice.account, **three_days)
+            assert "errors" not in answer, answer
+            statistics: dict[str, Any] = answer["data"]["account"]["statistics"]
+            return statistics if sum(bucket["count"] for bucket in statistics["buckets"]) == 3 else None
+
+        statistics = await until(all_there)
+        assert statistics is not None
+        assert statistics["isComplete"]
+        assert statistics["cursor"] == (await operations(alice))["edges"][0]["cursor"]
+        buckets = statistics["buckets"]
+        assert [bucket["start"] for bucket in buckets[1:]] == [bucket["end"] for bucket in buckets[:-1]]
+        assert [bucket["opening"]["amount"] for bucket in buckets[:2]] == ["1000.00", "1000.00"]
+        assert buckets[-1]["closing"] == {"amount": str(await alice.balance()), "currency": "RUB"}
+        (busy,) = [bucket for bucket in buckets if bucket["count"]]
+        assert busy["incoming"] == {"count": 1, "amount": {"amount": "5.25"}}
+        assert busy["outgoing"] == {"count": 2, "amount": {"amount": "30.50"}}
+        assert busy["net"] == {"amount": "-25.25"}
+        assert busy["byType"] == [
+            {"type": "TRANSFER", "incoming": {"count": 1}, "outgoing": {"count": 2, "amount": {"amount": "30.50"}}},
+        ]
+
+    async def test_bad_ranges_are_an_error_with_a_code_and_its_fields(self, alice: User) -> None:
+        good = {"from": "2026-01-01T00:00:00Z", "to": "2026-01-02T00:00:00Z", "granularity": "HOUR"}
+        for wrong, field in (
+            ({"to": "2026-01-01T00:00:00Z"}, "from"),
+            ({"to": "2027-01-01T00:00:00Z"}, "granularity"),
+            ({"from": "0001-01-01T00:00:00Z"}, "from"),
+            ({"from": "2026-01-01T00:00:00"}, "from"),
+            ({"to": "2026-01-02"}, "to"),
+        ):
+            answer = await alice.query(STATISTICS, id=alice.account, **good | wrong)
+            (error,) = answer["errors"]
+            assert error["extensions"]["code"] == "INVALID_INPUT", wrong
+            assert [each["field"] for each in error["extensions"]["fields"]] == [field]
+            assert answer["data"]["account"]["statistics"] is None
 
     async def test_without_a_token_have_a_code(self, alice: User) -> None:
         request = {"query": "query($id: ID!) { account(id: $id) { id } }", "variables": {"id": alice.account}}

@@ -14,7 +14,7 @@ class TestCompose:
     def test_merges_the_parts_of_an_entity(self) -> None:
         account = compose()._schema.type_map["Account"]
         assert isinstance(account, GraphQLObjectType)
-        assert {"id", "balance", "operations"} <= set(account.fields)
+        assert {"id", "balance", "operations", "statistics"} <= set(account.fields)
 
     def test_has_every_field_of_every_subgraph(self) -> None:
         merged = compose()._schema.type_map

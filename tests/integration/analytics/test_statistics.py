@@ -1,0 +1,317 @@
+"""Statistics on the real engine, against a model in a few lines of Python and against the ledger."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID, uuid4
+
+import grpc
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from kit import call
+from kit.status import from_rpc_error
+from protos.analytics.v1 import analytics_pb2, analytics_pb2_grpc
+from subgraphs.analytics import __main__ as main
+from subgraphs.analytics.clickhouse import History
+from subgraphs.analytics.client import AnalyticsClient
+from subgraphs.analytics.domain import Direction, OperationType, Row
+from subgraphs.analytics.rows import rows_of
+from subgraphs.analytics.statistics import Frame, Granularity, Statistics, Turnover
+from tests.integration.analytics.fake_bank import CLEARING, START
+from tests.integration.analytics.world import World
+from wallet.errors import AccountNotFound, InvalidInput, Unavailable
+from wallet.money import Money
+
+EDGES = [
+    datetime(1970, 1, 1, tzinfo=UTC),
+    datetime(2023, 12, 31, 23, tzinfo=UTC),
+    datetime(2024, 1, 1, tzinfo=UTC),  # a Monday, a month and a year
+    datetime(2024, 2, 29, tzinfo=UTC),
+    datetime(2024, 3, 1, tzinfo=UTC),
+    datetime(2025, 3, 1, tzinfo=UTC),
+    datetime(2025, 12, 29, tzinfo=UTC),
+    datetime(2026, 3, 29, 1, tzinfo=UTC),  # Europe's clocks change
+    datetime(2199, 12, 30, tzinfo=UTC),
+]
+SCALES = {"RUB": 2, "JPY": 0, "BHD": 3, "CLF": 4}
+STEP = timedelta(microseconds=1)
+
+near_an_edge = st.builds(
+    lambda edge, minutes, micros: max(EDGES[0], edge + timedelta(minutes=minutes, microseconds=micros)),
+    st.sampled_from(EDGES),
+    st.sampled_from([-1440, -61, -60, 0, 0, 0, 1, 60, 1440, 10_080]),
+    st.sampled_from([-1, 0, 0, 1]),
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One account's rows in version order, those that come again, and what is asked of them."""
+
+    rows: list[Row]
+    again: list[Row]
+    frame: Frame
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    account, currency = uuid4(), draw(st.sampled_from(sorted(SCALES)))
+    unit = Decimal(1).scaleb(-SCALES[currency])
+    balance = draw(st.integers(0, 10**6)) * unit
+    rows = []
+    for version, time in enumerate(sorted(draw(st.lists(near_an_edge, min_size=1, max_size=25))), start=1):
+        amount = draw(st.one_of(st.integers(1, 500), st.just(10**12))) * unit
+        direction = draw(st.sampled_from(Direction))
+        balance += amount if direction is Direction.IN else -amount
+        kind = draw(st.sampled_from(OperationType))
+        rows.append(
+            Row(account, version, UUID(int=version), kind, direction, amount, currency, balance, UUID(int=0), time)
+        )
+    granularity = draw(st.sampled_from(Granularity))
+    since = draw(st.one_of(near_an_edge, st.sampled_from([row.occurred_at for row in rows])))
+    longest = {
+        Granularity.HOUR: timedelta(hours=900),
+        Granularity.DAY: timedelta(days=900),
+        Granularity.WEEK: timedelta(weeks=900),
+        Granularity.MONTH: timedelta(days=27_000),
+    }[granularity]
+    ends = [time for time in (*EDGES, *(row.occurred_at + STEP for row in rows)) if since < time <= since + longest]
+    end = draw(st.sampled_from([since + STEP, since + longest / 7, *ends]))
+    again = draw(st.lists(st.sampled_from(rows), max_size=10))
+    return Case(rows, again, Frame(since, min(end, datetime(2200, 1, 1, tzinfo=UTC)), granularity))
+
+
+def label(time: datetime, granularity: Granularity) -> Any:
+    """What all times of a bucket have in common."""
+    return {
+        Granularity.HOUR: time.strftime("%Y-%m-%d %H"),
+        Granularity.DAY: time.date(),
+        Granularity.WEEK: time.isocalendar()[:2],
+        Granularity.MONTH: (time.year, time.month),
+    }[granularity]
+
+
+def check(statistics: Statistics, rows: list[Row], frame: Frame) -> None:
+    """Holds statistics against the rows themselves."""
+    first = rows[0]
+    signed = {row.account_version: row.amount if row.direction is Direction.IN else -row.amount for row in rows}
+    balance = first.balance_after - signed[first.account_version]
+    for row in rows:
+        if row.occurred_at < frame.since:
+            balance = row.balance_after
+    assert statistics.buckets[0].start == frame.since
+    assert statistics.buckets[-1].end == frame.until
+    for bucket, following in zip(statistics.buckets, [*statistics.buckets[1:], None], strict=True):
+        assert following is None or following.start == bucket.end
+        last = bucket.end - STEP
+        assert label(bucket.start, frame.granularity) == label(last, frame.granularity)
+        assert following is None or label(following.start, frame.granularity) != label(last, frame.granularity)
+        here = [row for row in rows if bucket.start <= row.occurred_at < bucket.end]
+        assert bucket.opening == balance
+        balance += sum(signed[row.account_version] for row in here)
+        assert bucket.closing == balance
+        for direction in Direction:
+            for kind in OperationType:
+                amounts = [row.amount for row in here if (row.type, row.direction) == (kind, direction)]
+                turnover = bucket.turnover(direction, [kind])
+                assert (turnover.count, turnover.amount) == (len(amounts), sum(amounts))
+
+
+class TestOfTheStore:
+    @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(case=cases())
+    async def test_are_the_rows_own_whatever_came_twice(self, history: History, case: Case) -> None:
+        await history.insert(case.rows)
+        for row in case.again:
+            await history.insert([row])
+        statistics = await history.statistics(case.rows[0].account_id, case.frame)
+        assert statistics is not None
+        check(statistics, case.rows, case.frame)
+        assert (statistics.as_of_version, statistics.is_complete) == (len(case.rows), True)
+        assert statistics.currency == case.rows[0].currency
+
+    async def test_of_nothing_are_none(self, history: History) -> None:
+        await history.insert([row(1)])
+        assert await history.statistics(uuid4(), DAYS) is None
+
+    async def test_sums_beyond_any_balance_are_exact(self, history: History) -> None:
+        """Where a double, or a sum of the amounts' own 22 digits, would be wrong."""
+        much = Decimal("999999999999999999.9999")
+        rows = [replace(row(version), amount=much, balance_after=-much) for version in range(1, 1001)]
+        await history.insert(rows)
+        statistics = await history.statistics(ACCOUNT, DAYS)
+        assert statistics is not None
+        turnovers = [each for bucket in statistics.buckets for each in bucket.turnovers.values()]
+        assert sum(each.amount for each in turnovers) == Decimal("999999999999999999999.9000")
+
+    @pytest.mark.parametrize(
+        ("stored", "complete"),
+        [
+            ([1, 2, 3, 4, 5, 6], True),
+            ([3, 4, 5, 6], False),  # version 2 may be of the range
+            ([1, 3, 4, 5], False),
+            ([1, 2, 4, 5], False),
+            ([1, 2, 3, 5], False),
+            ([1, 2, 3], True),  # as of version 3
+            ([2, 3, 4, 5], False),
+            ([1], True),
+            ([1, 5], False),
+            ([5], False),
+        ],
+    )
+    async def test_tell_whether_one_is_missing(self, history: History, stored: list[int], *, complete: bool) -> None:
+        """Versions 2, 3 and 4 are of the second day, which is asked for."""
+        at = {1: 0, 2: 24, 3: 30, 4: 47, 5: 48, 6: 49}
+        await history.insert([replace(row(each), occurred_at=MIDNIGHT + timedelta(hours=at[each])) for each in stored])
+        second = Frame(MIDNIGHT + timedelta(days=1), MIDNIGHT + timedelta(days=2), Granularity.DAY)
+        statistics = await history.statistics(ACCOUNT, second)
+        assert statistics is not None
+        assert (statistics.is_complete, statistics.as_of_version) == (complete, max(stored))
+
+    async def test_a_gap_outside_of_the_range_does_not_matter(self, history: History) -> None:
+        await history.insert([row(each) for each in (7, 9, 20, 21, 30, 33, 34)])  # one an hour
+        frame = Frame(MIDNIGHT + timedelta(hours=21), MIDNIGHT + timedelta(hours=22), Granularity.HOUR)
+        statistics = await history.statistics(ACCOUNT, frame)
+        assert statistics is not None
+        assert statistics.buckets[0].turnover(Direction.IN) == Turnover(1, Decimal(21))
+        assert [statistics.buckets[0].opening, statistics.buckets[0].closing] == [Decimal(210), Decimal(231)]
+        assert not statistics.is_complete  # 22 may have been before 22 o'clock
+        await history.insert([row(22)])
+        statistics = await history.statistics(ACCOUNT, frame)
+        assert statistics is not None
+        assert statistics.is_complete
+
+
+ACCOUNT = uuid4()
+MIDNIGHT = datetime(2026, 1, 1, tzinfo=UTC)
+DAYS = Frame(MIDNIGHT, MIDNIGHT + timedelta(days=50), Granularity.DAY)
+
+
+def row(version: int) -> Row:
+    """An hour later and one more than the row before, all of it coming in."""
+    return Row(
+        ACCOUNT,
+        version,
+        UUID(int=version),
+        OperationType.TRANSFER,
+        Direction.IN,
+        Decimal(version),
+        "RUB",
+        Decimal(version * (version + 1) // 2),
+        UUID(int=0),
+        MIDNIGHT + timedelta(hours=version),
+    )
+
+
+@pytest.fixture
+async def service(world: World) -> AsyncIterator[World]:
+    """Analytics itself, as its process runs it."""
+    stop = asyncio.Event()
+    serving = asyncio.create_task(main.serve(world.settings, stop))
+    async with grpc.aio.insecure_channel(world.settings.analytics_grpc_listen) as channel:
+        await asyncio.wait_for(channel.channel_ready(), 10)
+    yield world
+    stop.set()
+    await asyncio.wait_for(serving, 10)
+
+
+@pytest.fixture
+async def client(service: World) -> AsyncIterator[AnalyticsClient]:
+    async with AnalyticsClient.connect(service.settings.analytics_grpc_listen) as client:
+        yield client
+
+
+RANGE: dict[str, Any] = {"from_": START, "to": START + timedelta(hours=3), "granularity": "HOUR"}
+
+
+class TestOfAnAccount:
+    async def test_are_the_ledgers(self, service: World, client: AnalyticsClient) -> None:
+        alice, bob = service.bank.open("alice"), service.bank.open("bob")
+        events = [
+            service.bank.transfer(CLEARING, alice, "500.00"),
+            service.bank.transfer(alice, bob, "20.00"),
+            service.bank.transfer(alice, bob, "30.50"),
+            service.bank.transfer(bob, alice, "1.25"),
+        ]
+        await service.history.insert([each for event in events for each in rows_of(event)])
+        with service.caller("alice"):
+            statistics = await client.statistics(alice, **RANGE)
+        assert (statistics.as_of_version, statistics.is_complete) == (4, True)
+        first, *others = statistics.buckets
+        assert (first.start, first.end) == (START, datetime(2026, 1, 2, 4, tzinfo=UTC))
+        assert first.count == 4
+        assert (first.incoming.count, str(first.incoming.amount)) == (2, "501.25")
+        assert (first.outgoing.count, str(first.outgoing.amount)) == (2, "50.50")
+        assert [str(each) for each in (first.net, first.opening, first.closing)] == ["450.75", "0.00", "450.75"]
+        assert [(each.type, str(each.incoming.amount), str(each.outgoing.amount)) for each in first.by_type] == [
+            ("TRANSFER", "1.25", "50.50"),
+            ("TOP_UP", "500.00", "0.00"),
+        ]
+        assert [(str(each.opening), str(each.closing), each.count) for each in others] == [("450.75", "450.75", 0)] * 3
+        assert others[-1].end == START + timedelta(hours=3)
+
+    async def test_without_operations_are_its_balance(self, service: World, client: AnalyticsClient) -> None:
+        alice = service.bank.open("alice")
+        with service.caller("alice"):
+            statistics = await client.statistics(alice, **RANGE)
+        assert [(str(each.opening), str(each.closing)) for each in statistics.buckets] == [("0.00", "0.00")] * 4
+        assert (statistics.as_of_version, statistics.is_complete) == (0, True)
+
+    @pytest.mark.parametrize("way", ["in", "out"])
+    async def test_before_the_first_event_came_are_its_opening_balance(self, world: World, way: str) -> None:
+        """The ledger is ahead: its balance is of another version than the answer."""
+        alice, bob = world.bank.open("alice"), world.bank.open("bob")
+        world.bank.transfer(*((bob, alice) if way == "in" else (alice, bob)), "10.00")
+        world.bank.transfer(alice, bob, "5.00")
+        assert await world.ledger.opening(alice) == Money.parse("0.00")
+
+    async def test_anothers_account_is_not_found(self, service: World, client: AnalyticsClient) -> None:
+        bobs = service.bank.open("bob")
+        with service.caller("alice"), pytest.raises(AccountNotFound):
+            await client.statistics(bobs, **RANGE)
+        with call.own(lambda: service.keys.service("analytics")):
+            assert (await client.statistics(bobs, **RANGE)).as_of_version == 0
+            with pytest.raises(AccountNotFound):
+                await client.statistics(uuid4(), **RANGE)
+
+    async def test_the_bank_being_away_is_told(self, service: World, client: AnalyticsClient) -> None:
+        alice = service.bank.open("alice")
+        service.bank.is_down = True
+        with service.caller("alice"), pytest.raises(Unavailable):
+            await client.statistics(alice, **RANGE)
+
+    @pytest.mark.parametrize(
+        ("wrong", "field"),
+        [
+            ({"account_id": "x"}, "accountId"),
+            ({"from": None}, "from"),
+            ({"to": None}, "to"),
+            ({"from": {"seconds": 2**60}}, "from"),
+            ({"to": {"seconds": 2**33}}, "to"),
+            ({"to": {"seconds": 0}}, "from"),
+            ({"granularity": 0}, "granularity"),
+            ({"granularity": 7}, "granularity"),
+            ({"to": {"seconds": 3600 * 1000 + 1}}, "granularity"),
+        ],
+    )
+    async def test_bad_input_names_its_field(self, service: World, wrong: dict[str, Any], field: str) -> None:
+        good: dict[str, Any] = {
+            "account_id": str(uuid4()),
+            "from": {"seconds": 0},
+            "to": {"seconds": 3600},
+            "granularity": analytics_pb2.GRANULARITY_HOUR,
+        }
+        request = analytics_pb2.GetStatisticsRequest(**good | wrong)
+        metadata = (("authorization", f"Bearer {service.keys.user('alice')}"),)
+        async with grpc.aio.insecure_channel(service.settings.analytics_grpc_listen) as channel:
+            stub: analytics_pb2_grpc.AnalyticsServiceAsyncStub = analytics_pb2_grpc.AnalyticsServiceStub(channel)
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await stub.GetStatistics(request, metadata=metadata)
+        error = from_rpc_error(caught.value, "analytics")
+        assert isinstance(error, InvalidInput)
+        assert [violation.field for violation in error.violations] == [field]
