@@ -162,15 +162,18 @@ class History:
         """
         where, parameters = _where(account_id, conditions or OperationFilter())
         parameters |= {"limit": limit + 1, "edge": newer_than if older_than is None else older_than}
-        beyond = False
         if newer_than is not None:
-            found = await self._rows(f"{where} AND account_version > {{edge:Int64}}", "ASC", parameters)
-            beyond = await self._any(f"{where} AND account_version <= {{edge:Int64}}", parameters)
+            found, beyond = await asyncio.gather(
+                self._rows(f"{where} AND account_version > {{edge:Int64}}", "ASC", parameters),
+                self._any(f"{where} AND account_version <= {{edge:Int64}}", parameters),
+            )
         elif older_than is not None:
-            found = await self._rows(f"{where} AND account_version < {{edge:Int64}}", "DESC", parameters)
-            beyond = await self._any(f"{where} AND account_version >= {{edge:Int64}}", parameters)
+            found, beyond = await asyncio.gather(
+                self._rows(f"{where} AND account_version < {{edge:Int64}}", "DESC", parameters),
+                self._any(f"{where} AND account_version >= {{edge:Int64}}", parameters),
+            )
         else:
-            found = await self._rows(where, "DESC", parameters)
+            found, beyond = await self._rows(where, "DESC", parameters), False
         more, rows = len(found) > limit, tuple(found[:limit])
         if newer_than is not None:
             return Page(rows[::-1], has_older=beyond, has_newer=more)
