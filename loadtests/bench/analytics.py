@@ -1,0 +1,245 @@
+"""Analytics' figures: what a page of the history costs when the history grows.
+
+Pages are read as the gateway reads them: by gRPC, from analytics in a process of its own, with ClickHouse behind it.
+The rows come straight into its table, in slices of time as an operation's rows do, not account by account.
+"""
+
+import asyncio
+import statistics
+import tempfile
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final, Self
+from uuid import UUID
+
+import httpx
+
+from kit import call
+from loadtests.bench.figure import BenchError, Figure, Options, percentiles, say
+from loadtests.bench.scene import Callers
+from stack import probes
+from stack.keys import key_pair
+from stack.parts import ClickHouse, Kafka
+from stack.ports import HOST, free_ports
+from stack.process import Child, Process, module
+from subgraphs.analytics.client import AnalyticsClient, OperationFilter
+
+_FIGURE: Final = "analytics.page_5m_vs_10k"
+FIGURES: Final[Collection[str]] = (_FIGURE,)
+
+_PAGE: Final = 50
+_VERSIONS: Final = 1_000
+_FEW, _MANY = 10, 5_000  # accounts
+_GREAT: Final = 10**6  # the number of the account that has as many operations
+_SLICES: Final = 20
+_COUNTERPARTIES: Final = 100
+_START: Final = datetime(2026, 1, 1, tzinfo=UTC)
+_PATIENCE_SECONDS: Final = 120.0
+
+_FILL: Final = """
+    INSERT INTO operations
+    SELECT
+        toUUID(concat('00000000-0000-4000-8000-', leftPad(toString(account), 12, '0'))),
+        version,
+        toUUID(concat(leftPad(toString(version), 8, '0'), '-0000-4000-8000-', leftPad(toString(account), 12, '0'))),
+        if(version % 10 = 1, 'TOP_UP', 'TRANSFER'),
+        if(version % 2 = 1, 'IN', 'OUT'),
+        toDecimal128('10.25', 4),
+        'RUB',
+        toDecimal128(if(version % 2 = 1, '10.25', '0'), 4),
+        toUUID(concat('00000000-0000-4000-9000-', leftPad(toString(cityHash64(version) % {others}), 12, '0'))),
+        toDateTime64('2026-01-01 00:00:00', 6, 'UTC') + toIntervalSecond(30 * version)
+    FROM (
+        SELECT {first} + number % {accounts} AS account, {after} + 1 + intDiv(number, {accounts}) AS version
+        FROM numbers({rows})
+    )
+"""
+"""Every `accounts`-th row is the same account's: a row says what its account's number and its version say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One database of the history, and the analytics that reads from it."""
+
+    database: str
+    url: str
+    client: AnalyticsClient
+
+    async def fill(self, *, first: int, accounts: int, versions: int) -> None:
+        """Inserts the history of accounts that are numbered from `first`."""
+        each = versions // _SLICES
+        for after in range(0, versions, each):
+            await self.tell(
+                _FILL.format(first=first, accounts=accounts, after=after, rows=accounts * each, others=_COUNTERPARTIES),
+            )
+        await self._settle()
+
+    async def tell(self, statement: str) -> str:
+        """What ClickHouse says to a statement."""
+        async with httpx.AsyncClient(trust_env=False, timeout=_PATIENCE_SECONDS) as http:
+            answer = await http.post(self.url, params={"database": self.database}, content=statement)
+        if answer.is_error:
+            raise BenchError(f"ClickHouse: {answer.text.strip()}")
+        return answer.text.strip()
+
+    async def parts(self) -> list[int]:
+        """The rows in each part of the table."""
+        parts = "SELECT rows FROM system.parts WHERE active AND database = currentDatabase() ORDER BY rows DESC"
+        return [int(line) for line in (await self.tell(parts)).split()]
+
+    async def _settle(self) -> None:
+        """Returns when ClickHouse has merged what it cares to."""
+        seen: list[int] = []
+        while (parts := await self.parts()) != seen:
+            seen = parts
+            await asyncio.sleep(1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """A small history and a great one, behind the same server."""
+
+    small: Side
+    great: Side
+
+    @classmethod
+    @asynccontextmanager
+    async def set(cls) -> AsyncIterator[Self]:
+        """Both empty. Neither has a bank: nobody but a service reads, and there is nothing to repair."""
+        async with AsyncExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="wallet-bench-")))
+            kafka_port, clickhouse_port, bank_port = free_ports(3)
+            kafka = await stack.enter_async_context(Kafka(kafka_port))
+            clickhouse = await stack.enter_async_context(ClickHouse(folder / "clickhouse", clickhouse_port))
+            callers = Callers(folder)
+            shared = {
+                **callers.settings,
+                "BANK_GRPC_TARGET": f"{HOST}:{bank_port}",
+                "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
+                "SERVICE_KEY_FILE": str(key_pair(folder, "analytics").private),
+                "LOG_FORMAT": "console",
+                "LOG_LEVEL": "ERROR",  # without a bank, repair complains every two seconds
+            }
+            stack.enter_context(call.own(lambda: callers.service))
+            small, great = [
+                await stack.enter_async_context(_side(clickhouse, name, shared)) for name in ("small", "great")
+            ]
+            yield cls(small, great)
+
+
+@asynccontextmanager
+async def _side(clickhouse: ClickHouse, database: str, environment: Mapping[str, str]) -> AsyncIterator[Side]:
+    grpc_port, admin_port = free_ports(2)
+    process = Process(
+        name="analytics",
+        command=module(
+            "subgraphs.analytics",
+            **environment,
+            CLICKHOUSE_DSN=clickhouse.dsn(database),
+            ANALYTICS_GRPC_LISTEN=f"{HOST}:{grpc_port}",
+            ANALYTICS_ADMIN_LISTEN=f"{HOST}:{admin_port}",
+        ),
+        ready=probes.http(f"http://{HOST}:{admin_port}/health/ready"),
+        ports={"gRPC": grpc_port, "admin": admin_port},
+    )
+    async with Child(process), AnalyticsClient.connect(f"{HOST}:{grpc_port}") as client:
+        yield Side(database, clickhouse.url, client)
+
+
+async def page_5m_vs_10k(scene: Scene, options: Options) -> Figure:
+    """A page of an account of a thousand operations, in a table of 5 million against one of 10 thousand."""
+    await scene.small.fill(first=0, accounts=_FEW, versions=_VERSIONS)
+    await scene.great.fill(first=0, accounts=_MANY, versions=_VERSIONS)
+    accounts = [_account(number) for number in range(_FEW)]
+    for account_id in accounts:
+        pages = [await side.client.operations(account_id, limit=_PAGE) for side in (scene.small, scene.great)]
+        if pages[0] != pages[1] or len(pages[0].operations) != _PAGE:
+            raise BenchError("the two histories do not say the same")
+    parts = {"small": await scene.small.parts(), "great": await scene.great.parts()}
+    took = await _alternating(
+        {
+            "small": lambda number: scene.small.client.operations(accounts[number % _FEW], limit=_PAGE),
+            "great": lambda number: scene.great.client.operations(accounts[number % _FEW], limit=_PAGE),
+        },
+        2 * options.seconds,
+    )
+    medians = {name: statistics.median(values) for name, values in took.items()}
+    say(f"   median: {medians['small']:.2f} ms among 10 thousand rows, {medians['great']:.2f} ms among 5 million")
+    await scene.great.fill(first=_GREAT, accounts=1, versions=_GREAT)
+    return Figure(
+        figure=_FIGURE,
+        value=medians["great"] / medians["small"],
+        unit="ratio",
+        bar=1.5,
+        better="lower",
+        details={
+            "page_ms": {name: percentiles(values) for name, values in took.items()},
+            "pages": {name: len(values) for name, values in took.items()},
+            "parts": parts,
+            "others_ms": await _others(scene.great.client, options),
+        },
+    )
+
+
+async def _others(client: AnalyticsClient, options: Options) -> dict[str, dict[str, float]]:
+    """What else is read from the great history, beside an account that has a million operations of its own."""
+    usual, great = _account(0), _account(_GREAT)
+    first = await client.operations(usual, limit=1)
+    friend = OperationFilter(counterparty_id=first.operations[0].counterparty_id)
+    year: dict[str, datetime] = {"from_": _START, "to": _START + timedelta(days=365)}
+    took = await _alternating(
+        {
+            "page of a thousand": lambda _: client.operations(usual, limit=_PAGE),
+            "page of a thousand, older than the middle": lambda _: client.operations(
+                usual, limit=_PAGE, older_than=_VERSIONS // 2
+            ),
+            "page of a thousand, one counterparty": lambda _: client.operations(usual, limit=_PAGE, filter=friend),
+            "page of a million": lambda _: client.operations(great, limit=_PAGE),
+            "page of a million, older than the middle": lambda _: client.operations(
+                great, limit=_PAGE, older_than=_GREAT // 2
+            ),
+            "page of a million, one counterparty": lambda _: client.operations(great, limit=_PAGE, filter=friend),
+            "days of a year of a million": lambda _: client.statistics(great, granularity="DAY", **year),
+            "hours of a day of a million": lambda _: client.statistics(
+                great, granularity="HOUR", from_=_START, to=_START + timedelta(days=1)
+            ),
+        },
+        2 * options.seconds,
+    )
+    return {name: percentiles(values) for name, values in took.items()}
+
+
+async def _alternating(
+    reads: Mapping[str, Callable[[int], Awaitable[object]]], seconds: float
+) -> dict[str, Sequence[float]]:
+    """How long each read took, in milliseconds, time after time: one of each in turn, so that whatever else the machine
+    does meets all of them alike.
+    """
+    took: dict[str, list[float]] = {name: [] for name in reads}
+    warm = time.monotonic() + seconds / 4
+    end = warm + seconds
+    number = 0
+    while (now := time.monotonic()) < end:
+        for name, read in reads.items():
+            started = time.perf_counter()
+            await read(number)
+            if now >= warm:
+                took[name].append(1000 * (time.perf_counter() - started))
+        number += 1
+    return dict(took)
+
+
+def _account(number: int) -> UUID:
+    return UUID(f"00000000-0000-4000-8000-{number:012d}")
+
+
+async def measure(wanted: Collection[str], options: Options) -> AsyncGenerator[Figure, None]:
+    """See `figure.Part`."""
+    if _FIGURE in wanted:
+        say(f"{_FIGURE}: {page_5m_vs_10k.__doc__}")
+        async with Scene.set() as scene:
+            yield await page_5m_vs_10k(scene, options)
