@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
@@ -38,6 +39,13 @@ _HISTORY: Final = """query($id: ID!) {
   account(id: $id) {
     balance { amount currency }
     operations(first: 5) { edges { node { type direction amount { amount } balanceAfter { amount } } } }
+  }
+}"""
+_STATISTICS: Final = """query($id: ID!, $from: DateTime!, $to: DateTime!) {
+  account(id: $id) {
+    statistics(from: $from, to: $to, granularity: DAY) {
+      buckets { opening { amount } incoming { count } outgoing { count amount { amount } } closing { amount } }
+    }
   }
 }"""
 _LIVE: Final = "subscription($id: ID!) { balanceChanged(accountId: $id) { balance { amount currency } } }"
@@ -83,6 +91,9 @@ class Tour:
 
             _title("Alice's balance and history, by GraphQL")
             await self._history(alice, operations=2)
+
+            _title("What went in and out of Alice's account today, exactly as the ledger has it")
+            await self._statistics(alice)
 
             _title("Bob's history, by REST: his side of the same operations")
             page = _shown(await bob.get(f"/accounts/{BOB.account}/operations"))
@@ -130,6 +141,15 @@ class Tour:
                     break
                 await asyncio.sleep(0.1)
         _shown(response)
+
+    async def _statistics(self, alice: httpx.AsyncClient) -> None:
+        now = datetime.now(UTC)
+        hour = timedelta(hours=1)
+        variables = {"id": ALICE.account, "from": (now - hour).isoformat(), "to": (now + hour).isoformat()}
+        answer = _shown(await alice.post("/graphql", json={"query": _STATISTICS, "variables": variables}))
+        buckets = answer["data"]["account"]["statistics"]["buckets"]  # two when it is midnight
+        _expect(buckets[0]["opening"], amount="1000.00")
+        _expect(buckets[-1]["closing"], amount="965.00")
 
     async def _until_answered(self, alice: httpx.AsyncClient, key: str) -> httpx.Response:
         """Pays with one key until the outcome is known, as a client does that was told to retry."""
