@@ -190,6 +190,18 @@ class TestQueries:
             {"type": "TRANSFER", "incoming": {"count": 1}, "outgoing": {"count": 2, "amount": {"amount": "30.50"}}},
         ]
 
+    async def test_statistics_without_operations_are_the_balance(self, alice: User) -> None:
+        range_ = {"from": "2026-02-27T12:00:00+03:00", "to": "2026-03-01T00:00:00Z", "granularity": "DAY"}
+        answer = await alice.query(STATISTICS, id=alice.account, **range_)
+        statistics = answer["data"]["account"]["statistics"]
+        assert [bucket["start"] for bucket in statistics["buckets"]] == [
+            "2026-02-27T09:00:00+00:00",
+            "2026-02-28T00:00:00+00:00",
+        ]
+        for bucket in statistics["buckets"]:
+            assert (bucket["count"], bucket["opening"]["amount"], bucket["byType"]) == (0, "1000.00", [])
+            assert bucket["closing"] == {"amount": "1000.00", "currency": "RUB"}
+
     async def test_bad_ranges_are_an_error_with_a_code_and_its_fields(self, alice: User) -> None:
         good = {"from": "2026-01-01T00:00:00Z", "to": "2026-01-02T00:00:00Z", "granularity": "HOUR"}
         for wrong, field in (
