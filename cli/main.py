@@ -3,10 +3,12 @@
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
+from uuid import UUID
 
 import typer
 
-from cli.integrity import follow
+from cli.integrity import follow, worst
+from cli.replay import replay as run_replay
 from kit.tokens import Signer
 from stack.plan import AUDIENCE, ISSUER
 from stack.ports import DEFAULT, HOST, PortError, Ports
@@ -42,11 +44,44 @@ def token(
 @app.command()
 def integrity(
     port: Annotated[int, typer.Option(help="the PORT of the running stack")] = DEFAULT,
-    admin: Annotated[str | None, typer.Option(help="the bank's admin address, http://…, of any other one")] = None,
+    admin: Annotated[str | None, typer.Option(help="of one service alone: its admin address, http://…")] = None,
 ) -> None:
-    """Has the bank prove its ledger, while it is in use. Exits with 0: sound, 1: broken, 2: could not be proven."""
+    """Has the bank prove its ledger, and analytics that the history is the ledger's, while they are in use.
+
+    Exits with 0: sound, 1: broken, 2: could not be proven.
+    """
+    if admin is not None:
+        raise typer.Exit(follow(admin.rstrip("/")))
+    ports = _ports(port)
+    services = {"bank": ports.bank_admin, "analytics": ports.analytics_admin}
+    raise typer.Exit(worst([follow(_local(port), name) for name, port in services.items()]))
+
+
+@app.command()
+def replay(
+    port: Annotated[int, typer.Option(help="the PORT of the running stack")] = DEFAULT,
+    admin: Annotated[str | None, typer.Option(help="analytics' admin address, http://…, of any other one")] = None,
+    account: Annotated[UUID | None, typer.Option(help="this account alone")] = None,
+    *,
+    all_operations: Annotated[
+        bool,
+        typer.Option("--all-operations", help="also mend what is wrong, and remove what the ledger does not have"),
+    ] = False,
+) -> None:
+    """Has analytics pull from the bank whatever its history lacks. Safe to interrupt, and to run again.
+
+    Exits with 0: complete, 1: the ledger lacks what it counts, 2: not finished.
+    """
+    address = admin or _local(_ports(port).analytics_admin)
+    raise typer.Exit(run_replay(address.rstrip("/"), account, all_operations=all_operations))
+
+
+def _ports(port: int) -> Ports:
     try:
-        address = admin or f"http://{HOST}:{Ports.derive(port).bank_admin}"
+        return Ports.derive(port)
     except PortError as error:
         raise typer.BadParameter(str(error)) from error
-    raise typer.Exit(follow(address.rstrip("/")))
+
+
+def _local(port: int) -> str:
+    return f"http://{HOST}:{port}"

@@ -3,13 +3,17 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing
 from typing import Any, Final
 
+import orjson
 import structlog
 import uvicorn
 from fastapi import FastAPI, Response
+from fastapi.responses import StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.types import Send
 
 log = structlog.get_logger(__name__)
 
@@ -61,6 +65,26 @@ async def readiness(checks: Mapping[str, Check]) -> dict[str, str]:
 
     states = await asyncio.gather(*map(state, checks.values()))
     return dict(zip(checks, states, strict=True))
+
+
+class JsonLines(StreamingResponse):
+    """JSON, a value a line, as the values come. Their generator is closed with the response, however that ends."""
+
+    media_type = "application/x-ndjson"
+
+    def __init__(self, values: AsyncGenerator[Mapping[str, object], None]) -> None:
+        super().__init__(_lines(values))
+
+    async def stream_response(self, send: Send) -> None:
+        """Starlette's own, and then the end of what made the lines."""
+        async with aclosing(self.body_iterator):  # type: ignore[type-var]
+            await super().stream_response(send)
+
+
+async def _lines(values: AsyncGenerator[Mapping[str, object], None]) -> AsyncIterator[bytes]:
+    async with aclosing(values):
+        async for value in values:
+            yield orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS)
 
 
 class _Server(uvicorn.Server):

@@ -17,10 +17,13 @@ from kit.server import grpc_server
 from kit.settings import Address, AuthSettings, LogSettings
 from kit.tokens import ServiceToken, Signer
 from subgraphs.analytics.access import Access
+from subgraphs.analytics.admin import completeness_router
 from subgraphs.analytics.clickhouse import History
 from subgraphs.analytics.consumer import Consumer, Limits
+from subgraphs.analytics.integrity import Integrity
 from subgraphs.analytics.ledger import Ledger
 from subgraphs.analytics.repair import Repair
+from subgraphs.analytics.replay import Replay
 from subgraphs.analytics.service import Analytics
 from subgraphs.analytics.servicer import SERVICE, AnalyticsServicer
 from subgraphs.analytics.tail import Tail
@@ -92,7 +95,15 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             running = process.forever(step, name=name, first_pause=0.1, longest_pause=2.0)
             await stack.enter_async_context(process.background(running, name))
         await stack.enter_async_context(process.background(consumer.run(), "consumer"))
+        integrity = Integrity(
+            history,
+            ledger,
+            wait_seconds=settings.analytics_repair_grace_seconds,
+            # By then the repair, too, has come by: it may have waited for its turn, and for the grace.
+            on_its_way_seconds=2 * settings.analytics_repair_seconds + settings.analytics_repair_grace_seconds,
+        )
         admin = admin_app({"clickhouse": history.ping, "kafka": tail.ping})
+        admin.include_router(completeness_router(integrity, Replay(history, ledger, repair)))
         await stack.enter_async_context(http_server(admin, settings.analytics_admin_listen))
         servicer = AnalyticsServicer(Analytics(history, ledger, watch, Access(bank)))
         verifier = Verifier.from_settings(settings)

@@ -8,6 +8,7 @@ from kit import call
 from subgraphs.analytics.domain import Event, OperationType, Posting
 from subgraphs.bank import client as bank
 from subgraphs.bank.client import BankClient
+from wallet.errors import AccountNotFound
 from wallet.money import Money
 
 _PAGE: Final = 1_000
@@ -39,12 +40,16 @@ class Ledger:
             yield {account.account_id: account.version for account in page}
 
     async def versions(self, account_ids: list[UUID]) -> dict[UUID, int]:
-        """The accounts' versions now; what is no account is left out."""
+        """The accounts' versions now; what is no account of the ledger is left out."""
         found: dict[UUID, int] = {}
         for start in range(0, len(account_ids), _PAGE):
             with call.own(self._token):
                 accounts = await self._bank.accounts(account_ids[start : start + _PAGE])
-            found |= {id_: account.version for id_, account in accounts.items() if isinstance(account, bank.Account)}
+            for id_, account in accounts.items():
+                if isinstance(account, bank.Account):
+                    found[id_] = account.version
+                elif not isinstance(account, AccountNotFound):  # or what is there would be taken for unknown
+                    raise account
         return found
 
     async def opening(self, account_id: UUID) -> Money:
@@ -62,10 +67,11 @@ class Ledger:
             return first.sender.balance_after + first.transfer.amount
         return first.recipient.balance_after - first.transfer.amount
 
-    async def events(self, account_id: UUID, after_version: int) -> list[Event]:
-        """The account's next operations after a version, in order; none when there are no more."""
+    async def events(self, account_id: UUID, after_version: int, limit: int | None = None) -> list[Event]:
+        """The account's next operations after a version, in order, at most so many; none when there are no more."""
+        page = _PAGE if limit is None else min(limit, _PAGE)
         with call.own(self._token):
-            return [event_of(event) for event in await self._bank.events(account_id, after_version, _PAGE)]
+            return [event_of(event) for event in await self._bank.events(account_id, after_version, page)]
 
 
 def event_of(event: bank.Event) -> Event:

@@ -9,3 +9,14 @@ EVENTS_REPAIRED = Counter("wallet_analytics_events_repaired", "Events pulled fro
 CONSUMER_LAG = Gauge("wallet_analytics_consumer_lag", "Messages of the topic that are not stored yet.")
 CONSUMER_STOPPED = Gauge("wallet_analytics_consumer_stopped", "1 when too much was unreadable: a person must look.")
 SUBSCRIBERS = Gauge("wallet_analytics_subscribers", "Open streams of operations.")
+INTEGRITY_VIOLATIONS = Gauge(
+    "wallet_analytics_integrity_violations", "Operations that differ from the ledger, by the last finished proof."
+)
+INTEGRITY_BEHIND = Gauge(
+    "wallet_analytics_integrity_behind", "Operations that were still on their way, by the last finished proof."
+)
+INTEGRITY_FINISHED = Gauge(
+    "wallet_analytics_integrity_finished_seconds", "When the last finished proof ended; 0: none yet."
+)
+REPLAYED = Counter("wallet_analytics_operations_replayed", "Operations that a replay pulled from the bank.")
+REMOVED = Counter("wallet_analytics_rows_removed", "Rows that a replay removed, since the ledger has no such.")

@@ -1,7 +1,7 @@
 """What the topic has lost, from the ledger: the history is complete however the events travelled."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Final
 from uuid import UUID
 
@@ -81,7 +81,7 @@ class Repair:
         """
         lacking: dict[UUID, int] = {}
         async for versions in self._ledger.all_versions():
-            lacking |= await self._lacking(versions)
+            lacking |= await self.lacking(versions)
             if len(lacking) >= _MOST_SUSPECTS:
                 await self._mend(lacking, grace_seconds)
                 lacking.clear()
@@ -92,10 +92,11 @@ class Repair:
         if not versions:
             return
         await asyncio.sleep(grace_seconds)
-        for account_id, version in (await self._lacking(versions)).items():
-            await self._pull(account_id, version)
+        for account_id, version in (await self.lacking(versions)).items():
+            async for _ in self.pull(account_id, version):
+                pass
 
-    async def _lacking(self, versions: Mapping[UUID, int]) -> dict[UUID, int]:
+    async def lacking(self, versions: Mapping[UUID, int]) -> dict[UUID, int]:
         """Those of the accounts whose history is not known to be complete up to the version."""
         lacking: dict[UUID, int] = {}
         ids = [account_id for account_id, version in versions.items() if version > 0]
@@ -104,7 +105,8 @@ class Repair:
             lacking |= {id_: versions[id_] for id_, stored in coverage.items() if not stored.reaches(versions[id_])}
         return lacking
 
-    async def _pull(self, account_id: UUID, version: int) -> None:
+    async def pull(self, account_id: UUID, version: int) -> AsyncGenerator[int, None]:
+        """Makes the account's history complete up to the version; after each insert, how many operations it was of."""
         pulled = 0
         # What is stored above a gap is skipped over, so that one lost event does not cost the whole history after it.
         reached = await self._history.prefix(account_id)
@@ -116,6 +118,7 @@ class Repair:
             await self._history.insert([row for event in events for row in rows_of(event)])
             pulled += len(events)
             metrics.EVENTS_REPAIRED.inc(len(events))
+            yield len(events)
             reached = await self._history.prefix(account_id, reached)
         if pulled:
             log.info("repaired", account_id=str(account_id), events=pulled, version=reached)

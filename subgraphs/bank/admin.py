@@ -1,26 +1,14 @@
 """What the bank's admin interface has beside health and metrics."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import asdict
 
-import orjson
 from fastapi import APIRouter, HTTPException
-from fastapi.responses import StreamingResponse
-from starlette.types import Send
 
+from kit.admin import JsonLines
 from subgraphs.bank.integrity import Integrity, Progress, Report
 from subgraphs.bank.repository.proof import Violation
-
-
-class _Lines(StreamingResponse):
-    """JSON, a value a line. What makes them is ended with the response, however that ends."""
-
-    media_type = "application/x-ndjson"
-
-    async def stream_response(self, send: Send) -> None:
-        async with aclosing(self.body_iterator):  # type: ignore[type-var]
-            await super().stream_response(send)
 
 
 def integrity_router(integrity: Integrity) -> APIRouter:
@@ -30,18 +18,18 @@ def integrity_router(integrity: Integrity) -> APIRouter:
     router = APIRouter()
 
     @router.get("/integrity")
-    async def prove() -> StreamingResponse:
+    async def prove() -> JsonLines:
         if integrity.is_proving:
             raise HTTPException(409, "a proof of this ledger is running in this process: wait for its end")
-        return _Lines(_lines(integrity))
+        return JsonLines(_reports(integrity))
 
     return router
 
 
-async def _lines(integrity: Integrity) -> AsyncIterator[bytes]:
+async def _reports(integrity: Integrity) -> AsyncGenerator[dict[str, object], None]:
     async with aclosing(integrity.prove()) as reports:
         async for report in reports:
-            yield orjson.dumps(_line(report), option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS)
+            yield _line(report)
 
 
 def _line(report: Report) -> dict[str, object]:

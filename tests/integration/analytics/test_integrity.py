@@ -1,0 +1,206 @@
+"""The history proved against the ledger."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import httpx
+import orjson
+import pytest
+
+from cli.integrity import Proven, follow
+from kit.admin import admin_app, http_server
+from subgraphs.analytics import comparison as module
+from subgraphs.analytics.admin import completeness_router
+from subgraphs.analytics.clickhouse import Copy, History, Window
+from subgraphs.analytics.integrity import Integrity, Report, Verdict, Violation
+from subgraphs.analytics.replay import Replay
+from subgraphs.analytics.rows import rows_of
+from tests.integration.analytics.damage import DAMAGES, Damage, people
+from tests.integration.analytics.world import World
+from tests.waiting import until
+
+LONG_AGO = 1.0
+"""Any operation of the fake bank's is older than that."""
+
+
+def integrity_of(world: World, history: History | None = None, *, on_its_way_seconds: float = LONG_AGO) -> Integrity:
+    return Integrity(history or world.history, world.ledger, wait_seconds=0, on_its_way_seconds=on_its_way_seconds)
+
+
+async def verdict_of(integrity: Integrity) -> tuple[Verdict, list[Violation]]:
+    reports: list[Report] = [report async for report in integrity.prove()]
+    verdict = reports[-1]
+    assert isinstance(verdict, Verdict)
+    return verdict, [report for report in reports if isinstance(report, Violation)]
+
+
+@asynccontextmanager
+async def served(world: World, integrity: Integrity | None = None) -> AsyncIterator[str]:
+    """The admin interface's address."""
+    app = admin_app({})
+    replay = Replay(world.history, world.ledger, world.repair())
+    app.include_router(completeness_router(integrity or integrity_of(world), replay))
+    async with http_server(app, world.settings.analytics_admin_listen):
+        yield f"http://{world.settings.analytics_admin_listen}"
+
+
+def told(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """What the command says, without the log of the service, which runs in the same process."""
+    return [line for line in capsys.readouterr().out.splitlines() if not line[0].isdigit()]
+
+
+class Held(History):
+    """Comes as far as the bodies of the operations, and no farther until it may."""
+
+    def __init__(self, dsn: str) -> None:
+        super().__init__(dsn)
+        self.may = asyncio.Event()
+        self.came = asyncio.Event()
+
+    async def stored(self, windows: Sequence[Window]) -> list[Copy]:
+        self.came.set()
+        await self.may.wait()
+        return await super().stored(windows)
+
+
+@asynccontextmanager
+async def held(world: World) -> AsyncIterator[Held]:
+    history = Held(world.settings.clickhouse_dsn)
+    try:
+        yield history
+    finally:
+        history.may.set()
+        await history._close()
+
+
+class TestIntegrity:
+    async def test_an_empty_history_of_an_empty_ledger_is_sound(self, world: World) -> None:
+        verdict, _ = await verdict_of(integrity_of(world))
+        assert (verdict.verdict, verdict.rows) == ("sound", {"operations": 0, "stored accounts": 0})
+
+    async def test_the_ledgers_history_is_sound_however_often_it_came(self, world: World) -> None:
+        some = await people(world)
+        for _ in range(2):
+            await world.history.insert(await world.history.after(some.alice, 0, 10))
+        verdict, violations = await verdict_of(integrity_of(world))
+        assert (verdict.verdict, verdict.behind, violations) == ("sound", 0, [])
+        assert verdict.rows == {"operations": 12, "stored accounts": 3}
+
+    @pytest.mark.parametrize("damage", DAMAGES.values(), ids=list(DAMAGES))
+    async def test_names_what_is_wrong(self, world: World, damage: Damage, capsys: pytest.CaptureFixture[str]) -> None:
+        expected = await damage(world, await people(world))
+        async with served(world) as admin:
+            assert await asyncio.to_thread(follow, admin) == Proven.BROKEN
+        *said, verdict = told(capsys)
+        assert verdict.startswith(f"broken: {len(expected)} violations")
+        assert len(said) == len(expected)
+        assert all(any(line.startswith(start) for line in said) for start in expected), said
+
+    async def test_pages_of_any_size_see_the_same(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        expected = 0
+        some = await people(world)
+        for name in ("deleted in the middle", "another copy that is not read", "versions beyond the ledger's"):
+            expected += len(await DAMAGES[name](world, some))
+        expected += len(await DAMAGES["a foreign account"](world, some))
+        # The one deleted is the one that was stored again.
+        for name, size in {"_OPERATIONS": 2, "_PACK": 3, "_WINDOWS": 2, "_ACCOUNTS": 1, "_COPIES": 1}.items():
+            monkeypatch.setattr(module, name, size)
+        monkeypatch.setattr("subgraphs.analytics.ledger._PAGE", 1)
+        verdict, violations = await verdict_of(integrity_of(world))
+        assert verdict.violations == len(violations) == expected
+        assert verdict.rows == {"operations": 12, "stored accounts": 4}
+
+    async def test_what_comes_while_it_waits_is_no_violation(self, world: World) -> None:
+        some = await people(world)
+        late = world.bank.transfer(some.alice, some.bob)
+
+        class Arriving(History):
+            """What was missing at the first look is there at the second."""
+
+            looked = 0
+
+            async def stored(self, windows: Sequence[Window]) -> list[Copy]:
+                found = await super().stored(windows)
+                self.looked += 1
+                if self.looked == 1:
+                    await self.insert(rows_of(late))
+                return found
+
+        async with aclosing_history(Arriving(world.settings.clickhouse_dsn)) as history:
+            verdict, violations = await verdict_of(integrity_of(world, history))
+        assert (verdict.verdict, verdict.behind, violations) == ("sound", 0, [])
+
+    async def test_what_is_too_recent_to_be_there_is_behind(self, world: World) -> None:
+        some = await people(world)
+        world.bank.transfer(some.alice, some.bob)
+        world.bank.transfer(some.alice, some.bob)
+        verdict, violations = await verdict_of(integrity_of(world, on_its_way_seconds=1e9))
+        assert (verdict.verdict, verdict.behind, violations) == ("sound", 4, [])
+
+    async def test_accounts_that_move_meanwhile_are_no_false_alarm(self, world: World) -> None:
+        some = await people(world)
+        async with held(world) as history:
+            proving = asyncio.create_task(verdict_of(integrity_of(world, history)))
+            await history.came.wait()
+            new = world.bank.open()
+            for event in (world.bank.transfer(some.alice, some.bob), world.bank.transfer(some.bob, new)):
+                await world.history.insert(rows_of(event))
+            history.may.set()
+            verdict, violations = await proving
+        assert (verdict.verdict, verdict.behind, violations) == ("sound", 0, [])
+        assert verdict.rows == {"operations": 12, "stored accounts": 4}
+
+    async def test_an_operation_that_the_ledger_counts_and_lacks_is_named(self, world: World) -> None:
+        some = await people(world)
+        world.bank._events[some.alice].pop(2)
+        world.bank._events[some.alice].append(world.bank._events[some.alice][-1])
+        verdict, violations = await verdict_of(integrity_of(world))
+        assert verdict.verdict == "broken"
+        assert violations[0].row == {"account_id": str(some.alice), "version": 3}
+
+    async def test_a_bank_that_is_away_leaves_no_verdict(
+        self, world: World, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        await people(world)
+        world.bank.is_down = True
+        async with served(world) as admin:
+            assert await asyncio.to_thread(follow, admin) == Proven.NOT
+        assert "went away before the end" in capsys.readouterr().out
+
+    async def test_one_runs_at_a_time_and_ends_with_its_client(self, world: World) -> None:
+        await people(world)
+        async with (
+            held(world) as history,
+            served(world, integrity := integrity_of(world, history)) as admin,
+            httpx.AsyncClient(trust_env=False, base_url=admin) as http,
+        ):
+            async with http.stream("GET", "/integrity"):
+                await history.came.wait()
+                second = await http.get("/integrity")
+                assert (second.status_code, "is running" in second.json()["detail"]) == (409, True)
+
+            async def ended() -> bool:
+                return not integrity.is_proving
+
+            await until(ended)
+
+    async def test_metrics_have_the_last_finished_proof(self, world: World) -> None:
+        some = await people(world)
+        await DAMAGES["another amount"](world, some)
+        async with served(world) as admin, httpx.AsyncClient(trust_env=False, base_url=admin) as http:
+            response = await http.get("/integrity")
+            metrics = (await http.get("/metrics")).text
+        first, *_, last = [orjson.loads(line) for line in response.text.splitlines()]
+        assert first["violation"]["found"] == "amount 11"
+        assert (last["verdict"], last["violations"]) == ("broken", 1)
+        assert "wallet_analytics_integrity_violations 1.0" in metrics
+        assert "wallet_analytics_integrity_finished_seconds 1." in metrics
+
+
+@asynccontextmanager
+async def aclosing_history(history: History) -> AsyncIterator[History]:
+    try:
+        yield history
+    finally:
+        await history._close()

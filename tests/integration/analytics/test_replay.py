@@ -1,0 +1,142 @@
+"""The history made the ledger's again, by hand."""
+
+import asyncio
+from contextlib import aclosing
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+
+from cli.replay import Replayed, replay
+from subgraphs.analytics import comparison as module
+from subgraphs.analytics.replay import Outcome, Progress, Replay, Report
+from tests.integration.analytics.damage import DAMAGES, STRANGER, Damage, command, people, row_of
+from tests.integration.analytics.fake_bank import CLEARING
+from tests.integration.analytics.test_integrity import integrity_of, served, told, verdict_of
+from tests.integration.analytics.world import World
+
+
+def replay_of(world: World) -> Replay:
+    return Replay(world.history, world.ledger, world.repair())
+
+
+async def outcome_of(running: Replay, account: UUID | None = None, *, all_operations: bool = False) -> Outcome:
+    reports: list[Report] = [each async for each in running.replay(account, all_operations=all_operations)]
+    assert isinstance(reports[-1], Outcome)
+    return reports[-1]
+
+
+async def is_sound(world: World) -> bool:
+    verdict, _ = await verdict_of(integrity_of(world))
+    return verdict.verdict == "sound"
+
+
+class TestReplay:
+    async def test_of_a_complete_history_pulls_nothing(self, world: World) -> None:
+        await people(world)
+        outcome = await outcome_of(replay_of(world))
+        assert (outcome.outcome, outcome.accounts, outcome.pulled, outcome.removed) == ("complete", 3, 0, 0)
+        assert world.bank.asked["ListEvents"] == 0
+
+    async def test_of_an_empty_history_pulls_all_of_it(self, world: World) -> None:
+        await DAMAGES["all deleted"](world, await people(world))
+        outcome = await outcome_of(replay_of(world))
+        assert (outcome.outcome, outcome.accounts) == ("complete", 3)
+        assert await is_sound(world)
+
+    async def test_of_one_account_leaves_the_others_alone(self, world: World) -> None:
+        some = await people(world)
+        carol = world.bank.open("carol")
+        world.bank.transfer(CLEARING, carol)
+        world.bank.transfer(some.bob, some.alice)
+        outcome = await outcome_of(replay_of(world), some.alice)
+        assert (outcome.accounts, outcome.pulled) == (1, 1)
+        assert await world.versions(some.alice) == [1, 2, 3, 4, 5, 6]
+        assert await world.versions(carol) == []
+
+    @pytest.mark.parametrize("damage", DAMAGES.values(), ids=list(DAMAGES))
+    async def test_of_all_operations_mends_whatever_a_proof_finds(
+        self, world: World, damage: Damage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        some = await people(world)
+        whole = {account: await world.history.after(account, 0, 10) for account in (some.alice, some.bob, CLEARING)}
+        await damage(world, some)
+        assert not await is_sound(world)
+        monkeypatch.setattr(module, "_PACK", 3)
+        outcome = await outcome_of(replay_of(world), all_operations=True)
+        assert (outcome.outcome, outcome.accounts) == ("complete", 3)
+        assert await is_sound(world)
+        for account, rows in whole.items():
+            assert await world.history.after(account, -1, 10) == rows
+        again = await outcome_of(replay_of(world), all_operations=True)
+        assert (again.pulled, again.removed) == (0, 0)
+
+    async def test_a_row_that_is_pulled_again_is_the_one_that_is_read_and_kept(self, world: World) -> None:
+        """What a replay stands on: of an operation's copies, ClickHouse takes the one that was stored last."""
+        some = await people(world)
+        right = await row_of(world.history, some.alice, 3)
+        await DAMAGES["another copy"](world, some)
+        assert await row_of(world.history, some.alice, 3) != right
+        await world.history.insert([right])
+        assert await row_of(world.history, some.alice, 3) == right
+        await command(world.history, "OPTIMIZE TABLE operations FINAL")
+        assert await row_of(world.history, some.alice, 3) == right
+        assert await is_sound(world)
+
+    @pytest.mark.parametrize("all_operations", [False, True])
+    async def test_an_interrupted_one_is_gone_on_with(
+        self, world: World, monkeypatch: pytest.MonkeyPatch, all_operations: bool
+    ) -> None:
+        some = await people(world)
+        await DAMAGES["all deleted"](world, some)
+        monkeypatch.setattr(module, "_PACK", 1)
+        monkeypatch.setattr(module, "_OPERATIONS", 1)
+        monkeypatch.setattr("subgraphs.analytics.ledger._PAGE", 1)
+        running = replay_of(world)
+        async with aclosing(running.replay(some.alice, all_operations=all_operations)) as reports:
+            assert isinstance(await anext(reports), Progress)
+        assert await world.versions(some.alice) == [1]
+        assert not running.is_replaying
+        outcome = await outcome_of(running, some.alice, all_operations=all_operations)
+        assert (outcome.outcome, outcome.pulled) == ("complete", 4)
+        assert await world.versions(some.alice) == [1, 2, 3, 4, 5]
+
+    async def test_a_ledger_that_lacks_what_it_counts_leaves_it_incomplete(self, world: World) -> None:
+        some = await people(world)
+        world.bank._events[some.alice].append(world.bank._events[some.alice][-1])
+        for all_operations in (False, True):
+            outcome = await outcome_of(replay_of(world), all_operations=all_operations)
+            assert (outcome.outcome, outcome.lacking, outcome.removed) == ("incomplete", 1, 0)
+
+
+class TestCommand:
+    async def test_says_what_was_done(self, world: World, capsys: pytest.CaptureFixture[str]) -> None:
+        some = await people(world)
+        await DAMAGES["a foreign account"](world, some)
+        await DAMAGES["deleted in the middle"](world, some)
+        async with served(world) as admin:
+            for account, all_operations in ((some.alice, False), (STRANGER, True), (None, True)):
+                code = await asyncio.to_thread(replay, admin, account, all_operations=all_operations)
+                assert code == Replayed.COMPLETE
+            async with httpx.AsyncClient(trust_env=False, base_url=admin) as http:
+                metrics = (await http.get("/metrics")).text
+        said = [line.partition(" (")[0] for line in told(capsys)]
+        assert said == [
+            "complete: 1 accounts checked, 1 operations pulled, 0 rows removed",
+            "complete: 0 accounts checked, 0 operations pulled, 2 rows removed",
+            "complete: 3 accounts checked, 0 operations pulled, 0 rows removed",
+        ]
+        assert "wallet_analytics_operations_replayed_total" in metrics
+
+    async def test_of_an_account_that_is_not_there_says_so(
+        self, world: World, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        async with served(world) as admin:
+            assert await asyncio.to_thread(replay, admin, uuid4(), all_operations=True) == Replayed.NOT
+        assert "has no account" in capsys.readouterr().out
+
+    async def test_without_the_bank_is_not_finished(self, world: World, capsys: pytest.CaptureFixture[str]) -> None:
+        world.bank.is_down = True
+        async with served(world) as admin:
+            assert await asyncio.to_thread(replay, admin, None, all_operations=False) == Replayed.NOT
+        assert "run it again" in capsys.readouterr().out
