@@ -111,14 +111,17 @@ class Repair:
         # What is stored above a gap is skipped over, so that one lost event does not cost the whole history after it.
         reached = await self._history.prefix(account_id)
         while reached < version:
-            events = await self._ledger.events(account_id, reached)
-            if not events:
+            rows = [row for event in await self._ledger.events(account_id, reached) for row in rows_of(event)]
+            own = [row.account_version for row in rows if row.account_id == account_id]
+            if not own or own != list(range(reached + 1, reached + 1 + len(own))):
                 log.error("the ledger lacks what it counts", account_id=str(account_id), after_version=reached)
+            if not own or own[-1] <= reached:
                 break
-            await self._history.insert([row for event in events for row in rows_of(event)])
-            pulled += len(events)
-            metrics.EVENTS_REPAIRED.inc(len(events))
-            yield len(events)
-            reached = await self._history.prefix(account_id, reached)
+            await self._history.insert(rows)
+            pulled += len(own)
+            metrics.EVENTS_REPAIRED.inc(len(own))
+            yield len(own)
+            # From what was pulled, not from what is now without a gap: one in the ledger would be pulled for ever.
+            reached = await self._history.prefix(account_id, own[-1])
         if pulled:
             log.info("repaired", account_id=str(account_id), events=pulled, version=reached)

@@ -32,6 +32,7 @@ class FakeBank(bank_pb2_grpc.BankServiceServicer):
         self._owners: dict[UUID, str] = {CLEARING: ""}
         self._balances: Counter[UUID] = Counter()
         self._events: dict[UUID, list[Event]] = {CLEARING: []}
+        self._forgotten: set[UUID] = set()
         self._clock = itertools.count()
 
     def register(self, server: grpc.aio.Server) -> None:
@@ -58,6 +59,10 @@ class FakeBank(bank_pb2_grpc.BankServiceServicer):
         self._events[sender].append(event)
         self._events[recipient].append(event)
         return event
+
+    def forget(self, event: Event) -> None:
+        """Loses an operation, and goes on counting it."""
+        self._forgotten.add(event.id)
 
     def _posting(self, account_id: UUID) -> Posting:
         return Posting(account_id, len(self._events[account_id]) + 1, self._balance(account_id))
@@ -116,8 +121,9 @@ class FakeBank(bank_pb2_grpc.BankServiceServicer):
 
     async def ListEvents(self, request: bank_pb2.ListEventsRequest, context: Any) -> bank_pb2.ListEventsResponse:  # noqa: N802
         self._enter("ListEvents", for_services=True)
-        events = self._events[UUID(request.account_id)][request.after_version :][: request.page_size]
-        return bank_pb2.ListEventsResponse(events=map(_message, events))
+        later = self._events[UUID(request.account_id)][request.after_version :]
+        events = [event for event in later if event.id not in self._forgotten]
+        return bank_pb2.ListEventsResponse(events=map(_message, events[: request.page_size]))
 
 
 def _message(event: Event) -> bank_pb2.Event:

@@ -155,3 +155,11 @@ class TestRepair:
         versions = await world.ledger.versions([alice, bob])
         await world.repair()._mend(versions | {alice: 5}, 0)
         assert await world.versions(bob) == [1]
+
+    async def test_a_gap_in_the_ledger_itself_is_passed_over(self, world: World) -> None:
+        alice, bob = world.bank.open(), world.bank.open("bob")
+        events = [world.bank.transfer(alice, bob) for _ in range(5)]
+        world.bank.forget(events[2])
+        await world.repair().compare_all(grace_seconds=0)
+        assert await world.versions(alice) == [1, 2, 4, 5]
+        assert await world.versions(bob) == [1, 2, 4, 5]
