@@ -7,7 +7,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo token integrity test faults bench check gen format clean
+.PHONY: help setup up demo token integrity replay test faults bench check gen format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,8 +28,11 @@ up: setup ## start the whole system on this machine; PORT=8000 DATA=.wallet
 token: setup ## print a development token; USER=alice or bob
 	@$(BIN)/wallet token --user $(USER) --data $(DATA)
 
-integrity: setup ## prove the running system's ledger; PORT=8000
+integrity: setup ## prove the running system's ledger and its history; PORT=8000
 	@$(BIN)/wallet integrity --port $(PORT)
+
+replay: setup ## pull from the ledger what the running system's history lacks; PORT=8000
+	@$(BIN)/wallet replay --port $(PORT)
 
 demo: setup ## start the system on free ports, walk through every feature, stop
 	@$(BIN)/python -m stack demo

@@ -110,10 +110,10 @@ class Tour:
             await self._system.supervisor.bring_back("kafka")
             await self._history(alice, operations=4)
 
-            _title("After all that the bank proves its ledger, as `make integrity` has it do")
-            admin = f"http://127.0.0.1:{self._system.ports.bank_admin}"
-            *_, verdict = (await alice.get(f"{admin}/integrity")).text.splitlines()
-            _expect(_printed(json.loads(verdict)), verdict="sound", violations=0)
+            _title("After all that the bank proves its ledger, and analytics its history, as `make integrity` has it")
+            for port in (self._system.ports.bank_admin, self._system.ports.analytics_admin):
+                *_, verdict = (await alice.get(f"http://127.0.0.1:{port}/integrity")).text.splitlines()
+                _expect(_printed(json.loads(verdict)), verdict="sound", violations=0)
 
     def _client(self, owner: Owner) -> httpx.AsyncClient:
         headers = {"Authorization": f"Bearer {self._signer.sign(owner.user, _TOKEN_SECONDS)}"}

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from subgraphs.analytics.clickhouse import History
-from subgraphs.analytics.domain import Direction, OperationType, Row
+from subgraphs.analytics.domain import Row
 from subgraphs.analytics.rows import rows_of
 from tests.integration.analytics.fake_bank import CLEARING
 from tests.integration.analytics.world import World
@@ -134,14 +134,11 @@ DAMAGES: dict[str, Damage] = {
     "another counterparty": updated(
         "counterparty_id", f"'{STRANGER}'", f"counterparty_id {STRANGER}", "counterparty_id {bob}"
     ),
-    "another direction": updated("direction", "'IN'", f"direction {Direction.IN.value}", "direction OUT"),
-    "another type": updated("type", "'TOP_UP'", f"type {OperationType.TOP_UP.value}", "type TRANSFER"),
-    "another currency": updated("currency", "'USD'", "currency USD", "currency RUB"),
-    "another time": updated(
-        "occurred_at",
+    "another in all the rest": updated(
+        "currency = 'USD', type = 'TOP_UP', direction = 'IN', occurred_at",
         "toDateTime64('2026-01-02 03:04:08.678902', 6, 'UTC')",
-        "occurred_at 2026-01-02T03:04:08.678902+00:00",
-        "occurred_at 2026-01-02T03:04:08.678901+00:00",
+        "type TOP_UP, direction IN, currency USD, occurred_at 2026-01-02T03:04:08.678902+00:00",
+        "type TRANSFER, direction OUT, currency RUB, occurred_at 2026-01-02T03:04:08.678901+00:00",
     ),
     "another copy": stored_again(amount=Decimal(11)),
     "another copy that is not read": overtaken_copy,

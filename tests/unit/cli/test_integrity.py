@@ -1,6 +1,7 @@
 """What the command says of services that do not prove anything."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -45,3 +46,19 @@ class TestFollow:
     @pytest.mark.parametrize("admin", ["http://127.0.0.1:1", "127.0.0.1", "http://[", ""])
     def test_an_address_where_nobody_is_proves_nothing(self, admin: str) -> None:
         assert follow(admin) == Proven.NOT
+
+    async def test_says_whose_verdict_it_is_and_what_is_on_its_way(self, capsys: pytest.CaptureFixture[str]) -> None:
+        verdict = {
+            "verdict": "sound",
+            "rows": {"operations": 1_200},
+            "behind": 3,
+            "violations": 0,
+            "broken": {},
+            "seconds": 0.5,
+        }
+        async with answering(Response(PROGRESS + json.dumps(verdict), media_type=LINES)) as admin:
+            assert await asyncio.to_thread(follow, admin, "analytics") == Proven.SOUND
+        assert (
+            "analytics: sound: every law holds of 1,200 operations; 3 more are on their way (0.5 s)\n"
+            in capsys.readouterr().out
+        )

@@ -1,14 +1,16 @@
 """The operator's commands."""
 
 from pathlib import Path
+from uuid import UUID
 
 import jwt
 import pytest
 from typer.testing import CliRunner
 
 from cli import main
-from cli.integrity import Proven
+from cli.integrity import Proven, worst
 from cli.main import app
+from cli.replay import Replayed
 from kit.principal import Verifier
 from stack.keys import key_pair
 from stack.plan import AUDIENCE, ISSUER
@@ -32,17 +34,60 @@ class TestToken:
 
 
 class TestIntegrity:
-    def test_asks_the_bank_of_the_stack_on_this_port(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_asks_the_services_of_the_stack_on_this_port_one_after_the_other(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked = []
+
+        def follow(admin: str, name: str = "") -> Proven:
+            asked.append((name, admin))
+            return Proven.BROKEN if name == "bank" else Proven.NOT
+
+        monkeypatch.setattr(main, "follow", follow)
+        assert CliRunner().invoke(app, ["integrity", "--port", "8010"]).exit_code == 1
+        assert asked == [("bank", "http://127.0.0.1:9111"), ("analytics", "http://127.0.0.1:9113")]
+
+    def test_asks_one_service_alone_where_its_address_is_given(self, monkeypatch: pytest.MonkeyPatch) -> None:
         asked = []
 
         def follow(admin: str) -> Proven:
             asked.append(admin)
-            return Proven.BROKEN
+            return Proven.NOT
 
         monkeypatch.setattr(main, "follow", follow)
-        assert CliRunner().invoke(app, ["integrity", "--port", "8010"]).exit_code == 1
-        assert CliRunner().invoke(app, ["integrity", "--admin", "http://bank:9101/"]).exit_code == 1
-        assert asked == ["http://127.0.0.1:9111", "http://bank:9101"]
+        assert CliRunner().invoke(app, ["integrity", "--admin", "http://bank:9101/"]).exit_code == 2
+        assert asked == ["http://bank:9101"]
 
     def test_of_a_port_that_no_stack_can_have_is_refused(self) -> None:
         assert CliRunner().invoke(app, ["integrity", "--port", "80"]).exit_code == 2
+
+    @pytest.mark.parametrize(
+        ("proofs", "together"),
+        [
+            ((Proven.SOUND, Proven.SOUND), Proven.SOUND),
+            ((Proven.SOUND, Proven.NOT), Proven.NOT),
+            ((Proven.NOT, Proven.BROKEN), Proven.BROKEN),
+            ((Proven.BROKEN, Proven.SOUND), Proven.BROKEN),
+        ],
+    )
+    def test_several_proofs_are_worth_the_worst_of_them(self, proofs: tuple[Proven, ...], together: Proven) -> None:
+        assert worst(proofs) is together
+
+
+class TestReplay:
+    def test_asks_analytics_of_the_stack_on_this_port(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked = []
+
+        def run_replay(admin: str, account: UUID | None, *, all_operations: bool) -> Replayed:
+            asked.append((admin, account, all_operations))
+            return Replayed.INCOMPLETE
+
+        monkeypatch.setattr(main, "run_replay", run_replay)
+        account = str(OWNERS["alice"].account)
+        assert CliRunner().invoke(app, ["replay", "--port", "8010"]).exit_code == 1
+        one = ["replay", "--admin", "http://analytics:9103/", "--account", account, "--all-operations"]
+        assert CliRunner().invoke(app, one).exit_code == 1
+        assert asked == [("http://127.0.0.1:9113", None, False), ("http://analytics:9103", UUID(account), True)]
+
+    def test_of_what_is_no_account_id_is_refused(self) -> None:
+        assert CliRunner().invoke(app, ["replay", "--account", "alice"]).exit_code == 2
