@@ -39,7 +39,7 @@ def follow(admin: str, name: str = "") -> Proven:
         return Proven.NOT
     rows = ", ".join(f"{count:,} {table}" for table, count in verdict["rows"].items())
     if behind := verdict.get("behind"):
-        rows += f"; {behind:,} more are on their way"
+        rows += f"; {behind:,} of the operations are on their way"
     if verdict["verdict"] == "sound":
         typer.echo(f"{label}sound: every law holds of {rows} ({verdict['seconds']} s)")
         return Proven.SOUND

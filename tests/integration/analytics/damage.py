@@ -125,7 +125,6 @@ async def emptied(world: World, people: People) -> list[str]:
 
 
 DAMAGES: dict[str, Damage] = {
-    "deleted at the start": deleted(1),
     "deleted in the middle": deleted(3),
     "deleted at the end": deleted(5),
     "all deleted": emptied,

@@ -59,6 +59,6 @@ class TestFollow:
         async with answering(Response(PROGRESS + json.dumps(verdict), media_type=LINES)) as admin:
             assert await asyncio.to_thread(follow, admin, "analytics") == Proven.SOUND
         assert (
-            "analytics: sound: every law holds of 1,200 operations; 3 more are on their way (0.5 s)\n"
+            "analytics: sound: every law holds of 1,200 operations; 3 of the operations are on their way (0.5 s)\n"
             in capsys.readouterr().out
         )
