@@ -56,7 +56,7 @@ _NAMES: Final = ", ".join(_COLUMNS)
 _DIGEST: Final = f"hex(sipHash128({_NAMES}))"
 """Of a row's whole content."""
 # An account's rows lie together in the order they are read in. A row that came twice is merged away in time, and by
-# FINAL at once: both copies say the same.
+# FINAL at once: both copies say the same. If they do not, the one that was stored last counts: a replay stands on that.
 _TABLE: Final = f"""
     CREATE TABLE IF NOT EXISTS operations ({", ".join(f"{name} {kind}" for name, kind in _COLUMNS.items())})
     ENGINE = ReplacingMergeTree ORDER BY (account_id, account_version)

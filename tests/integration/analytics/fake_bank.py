@@ -1,5 +1,6 @@
 """A bank that keeps its ledger in memory and speaks the real wire."""
 
+import asyncio
 import itertools
 import uuid
 from collections import Counter
@@ -24,10 +25,14 @@ __all__ = ["CLEARING", "SERVICE", "START", "FakeBank"]
 
 
 class FakeBank(bank_pb2_grpc.BankServiceServicer):
-    """The half of the bank that analytics calls; the rest answers UNIMPLEMENTED. `asked` counts the calls by method."""
+    """The half of the bank that analytics calls; the rest answers UNIMPLEMENTED. `asked` counts the calls by method.
+    Versions are listed while the `gate` is open.
+    """
 
     def __init__(self) -> None:
         self.is_down = False
+        self.gate = asyncio.Event()
+        self.gate.set()
         self.asked: Counter[str] = Counter()
         self._owners: dict[UUID, str] = {CLEARING: ""}
         self._balances: Counter[UUID] = Counter()
@@ -110,6 +115,7 @@ class FakeBank(bank_pb2_grpc.BankServiceServicer):
         self, request: bank_pb2.ListAccountVersionsRequest, context: Any
     ) -> bank_pb2.ListAccountVersionsResponse:
         self._enter("ListAccountVersions", for_services=True)
+        await self.gate.wait()
         ids = sorted(str(account_id) for account_id in self._owners)
         page = [id_ for id_ in ids if id_ > request.after_account_id][: request.page_size]
         response = bank_pb2.ListAccountVersionsResponse(

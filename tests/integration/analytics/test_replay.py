@@ -14,6 +14,7 @@ from tests.integration.analytics.damage import DAMAGES, STRANGER, command, peopl
 from tests.integration.analytics.fake_bank import CLEARING
 from tests.integration.analytics.test_integrity import integrity_of, served, told, verdict_of
 from tests.integration.analytics.world import World
+from tests.waiting import until
 
 
 def replay_of(world: World) -> Replay:
@@ -43,6 +44,29 @@ class TestReplay:
         outcome = await outcome_of(replay_of(world))
         assert (outcome.outcome, outcome.accounts) == ("complete", 3)
         assert await is_sound(world)
+
+    async def test_what_the_ledger_does_not_have_is_left_alone_unless_all_is_asked_for(self, world: World) -> None:
+        some = await people(world)
+        await DAMAGES["versions beyond the ledger's"](world, some)
+        outcome = await outcome_of(replay_of(world))
+        assert (outcome.outcome, outcome.pulled, outcome.removed) == ("complete", 0, 0)
+        assert not await is_sound(world)
+
+    async def test_one_runs_at_a_time(self, world: World) -> None:
+        await people(world)
+        async with served(world) as admin, httpx.AsyncClient(trust_env=False, base_url=admin) as http:
+            world.bank.gate.clear()
+            async with asyncio.TaskGroup() as group:
+                first = group.create_task(http.post("/replay", params={"all_operations": True}))
+
+                async def is_asked() -> bool:
+                    return world.bank.asked["ListAccountVersions"] > 0
+
+                await until(is_asked)
+                second = await http.post("/replay")
+                world.bank.gate.set()
+            assert (second.status_code, "is running" in second.json()["detail"]) == (409, True)
+            assert first.result().text.splitlines()[-1].startswith('{"outcome":"complete"')
 
     async def test_of_one_account_leaves_the_others_alone(self, world: World) -> None:
         some = await people(world)
