@@ -225,16 +225,6 @@ class History:
         ((version,),) = await self._query(statement, {"account_id": account_id, "after": after})
         return max(after, int(version))
 
-    async def coverage(self, account_ids: Sequence[UUID]) -> dict[UUID, Coverage]:
-        """What is stored of each account, in one query; accounts of which nothing is are there too."""
-        counted = await self._query(
-            "SELECT account_id, count(), max(account_version) FROM operations FINAL"
-            " WHERE account_id IN {account_ids:Array(UUID)} GROUP BY account_id",
-            {"account_ids": list(account_ids)},
-        )
-        stored = {account_id: Coverage(count, greatest) for account_id, count, greatest in counted}
-        return {account_id: stored.get(account_id, Coverage(0, 0)) for account_id in account_ids}
-
     async def statistics(self, account_id: UUID, frame: Frame) -> Statistics | None:
         """What went in and out of an account in each bucket of a frame; None where nothing of the account is stored."""
         span = await self._span(account_id, frame)
@@ -382,10 +372,15 @@ class History:
         async with self._connected() as client:
             await client.command(statement, parameters)
 
-    async def _copies(self, where: str, parameters: Mapping[str, Any]) -> list[Copy]:
-        # Without FINAL, which would show the copy that was stored last alone.
-        statement = f"SELECT DISTINCT {_NAMES}, {_DIGEST} FROM operations WHERE {where}"  # noqa: S608  fixed text
-        return [Copy(_row(row), digest) for *row, digest in await self._query(statement, parameters)]
+    async def coverage(self, account_ids: Sequence[UUID]) -> dict[UUID, Coverage]:
+        """What is stored of each account, in one query; accounts of which nothing is are there too."""
+        counted = await self._query(
+            "SELECT account_id, count(), max(account_version) FROM operations FINAL"
+            " WHERE account_id IN {account_ids:Array(UUID)} GROUP BY account_id",
+            {"account_ids": list(account_ids)},
+        )
+        stored = {account_id: Coverage(count, greatest) for account_id, count, greatest in counted}
+        return {account_id: stored.get(account_id, Coverage(0, 0)) for account_id in account_ids}
 
     async def _rows(self, where: str, order: str, parameters: Mapping[str, Any]) -> list[Row]:
         statement = (
@@ -397,6 +392,11 @@ class History:
     async def _any(self, where: str, parameters: Mapping[str, Any]) -> bool:
         # Without FINAL: a copy proves as much as its original.
         return bool(await self._query(f"SELECT 1 FROM operations WHERE {where} LIMIT 1", parameters))  # noqa: S608
+
+    async def _copies(self, where: str, parameters: Mapping[str, Any]) -> list[Copy]:
+        # Without FINAL, which would show the copy that was stored last alone.
+        statement = f"SELECT DISTINCT {_NAMES}, {_DIGEST} FROM operations WHERE {where}"  # noqa: S608  fixed text
+        return [Copy(_row(row), digest) for *row, digest in await self._query(statement, parameters)]
 
     async def _query(self, statement: str, parameters: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
         async with self._connected() as client:
