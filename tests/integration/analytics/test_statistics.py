@@ -58,6 +58,9 @@ class Case:
     frame: Frame
 
 
+LATEST = datetime(2200, 1, 1, tzinfo=UTC)
+
+
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
     account, currency = uuid4(), draw(st.sampled_from(sorted(SCALES)))
@@ -73,7 +76,7 @@ def cases(draw: st.DrawFn) -> Case:
             Row(account, version, UUID(int=version), kind, direction, amount, currency, balance, UUID(int=0), time)
         )
     granularity = draw(st.sampled_from(Granularity))
-    since = draw(st.one_of(near_an_edge, st.sampled_from([row.occurred_at for row in rows])))
+    since = min(LATEST - STEP, draw(st.one_of(near_an_edge, st.sampled_from([row.occurred_at for row in rows]))))
     longest = {
         Granularity.HOUR: timedelta(hours=900),
         Granularity.DAY: timedelta(days=900),
@@ -83,7 +86,7 @@ def cases(draw: st.DrawFn) -> Case:
     ends = [time for time in (*EDGES, *(row.occurred_at + STEP for row in rows)) if since < time <= since + longest]
     end = draw(st.sampled_from([since + STEP, since + longest / 7, *ends]))
     again = draw(st.lists(st.sampled_from(rows), max_size=10))
-    return Case(rows, again, Frame(since, min(end, datetime(2200, 1, 1, tzinfo=UTC)), granularity))
+    return Case(rows, again, Frame(since, min(end, LATEST), granularity))
 
 
 def label(time: datetime, granularity: Granularity) -> Any:
