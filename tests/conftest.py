@@ -19,7 +19,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from kit.migrations import upgrade
 from kit.principal import Verifier
 from kit.tokens import Signer, public_jwk
+from stack.parts import Kafka
+from stack.ports import free_ports
 from stack.postgres import Postgres, throwaway
+from tests.kafka.apache import ApacheKafka, Missing, fetched
+from tests.kafka.brokers import Broker
 
 USERS = "https://users.test"
 SERVICES = ("analytics", "card")
@@ -79,6 +83,42 @@ async def ledger_url(postgres: Postgres, ledger_template: str) -> AsyncIterator[
     await _sql(postgres, f"CREATE DATABASE {name} TEMPLATE {ledger_template} STRATEGY file_copy")
     yield postgres.dsn("postgres", name)
     await _sql(postgres, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def embedded() -> AsyncIterator[Kafka]:
+    """An embedded broker of the test's own."""
+    async with Kafka(*free_ports(1)) as broker:
+        yield broker
+
+
+@pytest.fixture(scope="session")
+async def apache_kafka(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ApacheKafka]:
+    """Apache Kafka, if this machine has a Java to run it and a Maven to fetch it; CI must have both."""
+    try:
+        jars = await asyncio.to_thread(fetched)
+    except Missing as error:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"no Apache Kafka: {error}")
+        pytest.skip(f"no Apache Kafka: {error}")
+    async with ApacheKafka(jars, tmp_path_factory.mktemp("kafka"), *free_ports(2)) as broker:
+        yield broker
+
+
+@pytest.fixture
+async def apache(apache_kafka: ApacheKafka) -> ApacheKafka:
+    """Apache Kafka without a topic. A test may take it away and leave it away."""
+    if apache_kafka.pid is None:
+        await apache_kafka.start()
+    await apache_kafka.clean()
+    return apache_kafka
+
+
+@pytest.fixture
+def broker(request: pytest.FixtureRequest) -> Broker:
+    """The broker that the test is marked for (`tests/kafka/brokers.py`), running and empty."""
+    chosen: Broker = request.getfixturevalue(getattr(request, "param", "embedded"))
+    return chosen
 
 
 async def _sql(postgres: Postgres, statement: str) -> None:

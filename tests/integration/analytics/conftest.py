@@ -9,14 +9,17 @@ from aiokafka import AIOKafkaProducer
 
 from kit.server import grpc_server
 from kit.tokens import ServiceToken
-from stack.parts import ClickHouse, Kafka
+from stack.parts import ClickHouse
 from stack.ports import free_ports
 from subgraphs.analytics.clickhouse import History
+from subgraphs.analytics.kafka import TOPIC
 from subgraphs.analytics.ledger import Ledger
 from subgraphs.bank.client import BankClient
 from tests.conftest import Keys
 from tests.integration.analytics.fake_bank import SERVICE, FakeBank
 from tests.integration.analytics.world import World, settings_of
+from tests.kafka.apache import ApacheKafka
+from tests.kafka.brokers import Broker
 
 
 @pytest.fixture(scope="session")
@@ -33,23 +36,26 @@ async def history(clickhouse: ClickHouse) -> AsyncIterator[History]:
 
 
 @pytest.fixture
-async def world(clickhouse: ClickHouse, history: History, keys: Keys, tmp_path: Path) -> AsyncIterator[World]:
-    bank_port, kafka_port, grpc_port, admin_port = free_ports(4)
+async def world(
+    broker: Broker, clickhouse: ClickHouse, history: History, keys: Keys, tmp_path: Path
+) -> AsyncIterator[World]:
+    if isinstance(broker, ApacheKafka):
+        await broker.create(TOPIC)  # made on first use, it would be noticed five seconds later
+    bank_port, grpc_port, admin_port = free_ports(3)
     bank, target = FakeBank(), f"127.0.0.1:{bank_port}"  # type: ignore[abstract]  # by intent: analytics calls the rest only
     async with (
-        Kafka(kafka_port) as kafka,
         grpc_server(target, keys.verifier(), {SERVICE: bank.register}),
         BankClient.connect(target) as client,
-        AIOKafkaProducer(bootstrap_servers=kafka.bootstrap_servers) as producer,
+        AIOKafkaProducer(bootstrap_servers=broker.bootstrap_servers) as producer,
     ):
         settings = settings_of(
             keys,
             tmp_path,
             f"{clickhouse.url}/{history._database}",
-            kafka_bootstrap_servers=kafka.bootstrap_servers,
+            kafka_bootstrap_servers=broker.bootstrap_servers,
             bank_grpc_target=target,
             analytics_grpc_listen=f"127.0.0.1:{grpc_port}",
             analytics_admin_listen=f"127.0.0.1:{admin_port}",
         )
         ledger = Ledger(client, ServiceToken(keys.signers["analytics"], "analytics"))
-        yield World(bank, client, clickhouse, kafka, history, ledger, settings, keys, producer)
+        yield World(bank, client, clickhouse, broker, history, ledger, settings, keys, producer)

@@ -16,6 +16,7 @@ from subgraphs.analytics.domain import Row
 from subgraphs.analytics.repair import Repair
 from tests.integration.analytics.fake_bank import CLEARING
 from tests.integration.analytics.world import World, beside, body, counted, headers
+from tests.kafka.brokers import on_both
 from tests.waiting import until
 from wallet.errors import Unavailable
 
@@ -28,6 +29,7 @@ class CrashesAfterInsert(History):
         raise RuntimeError("crash")
 
 
+@on_both
 class TestConsumer:
     async def test_both_sides_of_what_is_published_are_stored_and_committed(self, world: World) -> None:
         alice, bob = world.bank.open(), world.bank.open("bob")
@@ -111,27 +113,6 @@ class TestConsumer:
             await server.start()
             await until(lambda: _has(history, alice, 51))
 
-    async def test_the_broker_may_be_killed_and_come_back_empty(self, world: World) -> None:
-        """The place that the group had may then lie in the middle of what is new, so this needs the repair, too."""
-        alice, bob = world.bank.open(), world.bank.open("bob")
-        repair = world.repair()
-        async with beside(repair.run()), beside(world.consumer(repair=repair).run()):
-            await world.publish(world.bank.transfer(alice, bob))
-            await world.stored(alice, [1])
-            world.kafka.kill()
-            await world.kafka.wait()
-            await world.kafka.start()
-            await world.publish(*(world.bank.transfer(alice, bob) for _ in range(3)))
-            await world.stored(alice, [1, 2, 3, 4], within=20)
-
-    async def test_starts_before_the_broker(self, world: World) -> None:
-        await world.producer.stop()
-        await world.kafka.stop()
-        async with beside(world.consumer().run()) as running:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.shield(running), 0.3)
-            assert not running.done()
-
     async def test_finishes_the_batch_in_hand_when_it_is_stopped(self, world: World) -> None:
         class Slow(History):
             began = asyncio.Event()
@@ -202,6 +183,31 @@ class TestConsumer:
             consumer._next = dict.fromkeys(consumer._next, expected)
             await world.publish(world.bank.transfer(alice, bob), partition=0)
             await counted(lambda: len(suspected), 2)
+
+
+class TestOnABrokerThatForgets:
+    """The embedded one alone: Apache's keeps its data, see `tests/integration/pipeline`."""
+
+    async def test_the_broker_may_be_killed_and_come_back_empty(self, world: World) -> None:
+        """The place that the group had may then lie in the middle of what is new, so this needs the repair, too."""
+        alice, bob = world.bank.open(), world.bank.open("bob")
+        repair = world.repair()
+        async with beside(repair.run()), beside(world.consumer(repair=repair).run()):
+            await world.publish(world.bank.transfer(alice, bob))
+            await world.stored(alice, [1])
+            world.kafka.kill()
+            await world.kafka.wait()
+            await world.kafka.start()
+            await world.publish(*(world.bank.transfer(alice, bob) for _ in range(3)))
+            await world.stored(alice, [1, 2, 3, 4], within=20)
+
+    async def test_starts_before_the_broker(self, world: World) -> None:
+        await world.producer.stop()
+        await world.kafka.stop()
+        async with beside(world.consumer().run()) as running:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(running), 0.3)
+            assert not running.done()
 
 
 async def _has(history: History, account_id: UUID, count: int) -> bool:

@@ -11,6 +11,8 @@ from subgraphs.analytics.rows import rows_of
 from subgraphs.analytics.watch import Timing, Watch
 from tests.integration.analytics.fake_bank import CLEARING
 from tests.integration.analytics.world import World, beside
+from tests.kafka.apache import ApacheKafka
+from tests.kafka.brokers import on_both
 from tests.waiting import until
 from wallet.errors import AccountNotFound, SubscriberTooSlow, Unavailable
 
@@ -280,6 +282,7 @@ class TestClose:
                 await reader.take(1)
 
 
+@on_both
 class TestTail:
     async def test_hands_on_what_is_published_from_now_on(self, world: World, alice: UUID, bob: UUID) -> None:
         await world.publish(world.bank.transfer(alice, bob))
@@ -311,6 +314,8 @@ class TestTail:
     async def test_a_topic_that_is_made_later_is_read_from_its_start(
         self, world: World, alice: UUID, bob: UUID
     ) -> None:
+        if isinstance(world.kafka, ApacheKafka):
+            await world.kafka.clean()
         watch = world.watch()
 
         async def follows() -> bool:

@@ -14,7 +14,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from kit import call
-from stack.parts import ClickHouse, Kafka
+from stack.parts import ClickHouse
 from subgraphs.analytics import __main__ as main
 from subgraphs.analytics.clickhouse import History
 from subgraphs.analytics.consumer import Consumer, Limits
@@ -27,6 +27,7 @@ from subgraphs.analytics.watch import Timing, Watch
 from subgraphs.bank.client import BankClient
 from tests.conftest import Keys
 from tests.integration.analytics.fake_bank import FakeBank
+from tests.kafka.brokers import Broker
 from tests.waiting import until
 
 CE_TYPES = {OperationType.TRANSFER: "wallet.transfer.completed", OperationType.TOP_UP: "wallet.topup.completed"}
@@ -70,7 +71,7 @@ class World:
     bank: FakeBank
     bank_client: BankClient
     clickhouse: ClickHouse
-    kafka: Kafka
+    kafka: Broker
     history: History
     ledger: Ledger
     settings: main.Settings

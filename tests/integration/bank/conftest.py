@@ -1,12 +1,10 @@
-"""A bank that most tests share, each with accounts of its own; a bank for a test that counts or breaks; a broker."""
+"""A bank that most tests share, each with accounts of its own; a bank for a test that counts or breaks."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from stack.parts import Kafka
-from stack.ports import free_ports
 from stack.postgres import Postgres
 from tests.conftest import Keys
 from tests.integration.bank.running import Caller, RunningBank, cloned, running
@@ -29,13 +27,6 @@ async def own_bank(ledger_url: str, keys: Keys, tmp_path: Path) -> AsyncIterator
     """A bank with an empty ledger of the test's own, and no broker."""
     async with running(keys, tmp_path, ledger_url) as bank:
         yield bank
-
-
-@pytest.fixture(scope="session")
-async def kafka() -> AsyncIterator[Kafka]:
-    """A broker for tests that only read and write."""
-    async with Kafka(*free_ports(1)) as broker:
-        yield broker
 
 
 @pytest.fixture

@@ -75,8 +75,8 @@ class TestStart:
 
 
 class TestEnd:
-    async def test_sigterm_ends_it_promptly_and_well(self, describe: Describe, ledger_url: str, kafka: Kafka) -> None:
-        child, environment = describe(ledger_url, kafka_bootstrap_servers=kafka.bootstrap_servers)
+    async def test_sigterm_ends_it_promptly_and_well(self, describe: Describe, ledger_url: str, broker: Kafka) -> None:
+        child, environment = describe(ledger_url, kafka_bootstrap_servers=broker.bootstrap_servers)
         await child.start()
         await until_ready(f"http://{environment['bank_admin_listen']}")
         child.send(signal.SIGTERM)
@@ -115,9 +115,9 @@ class TestEnd:
 
 class TestKill9:
     async def test_in_the_middle_of_load_loses_nothing_acknowledged(
-        self, describe: Describe, ledger_url: str, keys: Keys, kafka: Kafka
+        self, describe: Describe, ledger_url: str, keys: Keys, broker: Kafka
     ) -> None:
-        child, environment = describe(ledger_url, kafka_bootstrap_servers=kafka.bootstrap_servers)
+        child, environment = describe(ledger_url, kafka_bootstrap_servers=broker.bootstrap_servers)
         await child.start()
         async with using(keys, ledger_url, environment) as bank:
             await until_ready(bank.admin)

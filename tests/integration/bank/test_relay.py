@@ -1,6 +1,6 @@
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -10,14 +10,13 @@ import asyncpg
 import pytest
 from prometheus_client import REGISTRY
 
-from stack.parts import Kafka
-from stack.ports import free_ports
 from subgraphs.bank.repository import outbox
 from subgraphs.bank.repository.database import open_pool
 from subgraphs.bank.repository.outbox import Outbox
 from tests.conftest import Keys
 from tests.integration.bank.running import RunningBank, rub, running
 from tests.integration.bank.topic import Message, reading
+from tests.kafka.brokers import Broker, on_both
 from tests.waiting import until
 from wallet.errors import Unavailable
 
@@ -28,18 +27,17 @@ Run = Callable[..., AbstractAsyncContextManager[RunningBank]]
 def run(ledger_url: str, keys: Keys, tmp_path: Path) -> Run:
     """Runs a bank on the test's own ledger; two at once are two replicas."""
 
-    def run(broker: Kafka, **given: Any) -> AbstractAsyncContextManager[RunningBank]:
+    def run(broker: Broker, **given: Any) -> AbstractAsyncContextManager[RunningBank]:
         return running(keys, tmp_path, ledger_url, kafka_bootstrap_servers=broker.bootstrap_servers, **given)
 
     return run
 
 
 @pytest.fixture
-async def broker() -> AsyncIterator[Kafka]:
-    """A broker for a test that takes it away. Not started."""
-    broker = Kafka(*free_ports(1))
-    yield broker
+async def absent(broker: Broker) -> Broker:
+    """A broker for a test that takes it away. It is away at first."""
     await broker.stop()
+    return broker
 
 
 async def transfers(bank: RunningBank, sender: UUID, recipient: UUID, keys: range) -> set[str]:
@@ -72,9 +70,10 @@ def versions(messages: list[Message]) -> list[int]:
     return [message.body["sender"]["version"] for message in messages]
 
 
+@on_both
 class TestPublishing:
-    async def test_tells_each_operation_once_and_in_order(self, run: Run, kafka: Kafka) -> None:
-        async with run(kafka) as bank, reading(kafka) as topic:
+    async def test_tells_each_operation_once_and_in_order(self, run: Run, broker: Broker) -> None:
+        async with run(broker) as bank, reading(broker) as topic:
             sender, recipient = await bank.open("alice"), await bank.open("bob")
             ids = await transfers(bank, sender, recipient, range(20))
             await until_published(bank.sql)
@@ -84,8 +83,8 @@ class TestPublishing:
         assert {message.key for message in messages} == {str(sender)}
         assert len({message.partition for message in messages}) == 1
 
-    async def test_is_a_cloud_event_in_binary_mode(self, run: Run, kafka: Kafka) -> None:
-        async with run(kafka) as bank, reading(kafka) as topic:
+    async def test_is_a_cloud_event_in_binary_mode(self, run: Run, broker: Broker) -> None:
+        async with run(broker) as bank, reading(broker) as topic:
             sender, recipient = await bank.open("alice", "10.00"), await bank.open("bob", "0")
             receipt = await bank.user("alice")(bank.client.transfer(sender, recipient, rub("2.50"), "k"))
             id_ = str(receipt.transfer.id)
@@ -107,8 +106,8 @@ class TestPublishing:
             "recipient": {"accountId": str(recipient), "version": 1, "balanceAfter": "2.50"},
         }
 
-    async def test_is_what_list_events_tells_too(self, run: Run, kafka: Kafka) -> None:
-        async with run(kafka) as bank, reading(kafka) as topic:
+    async def test_is_what_list_events_tells_too(self, run: Run, broker: Broker) -> None:
+        async with run(broker) as bank, reading(broker) as topic:
             mine, bobs = await bank.open("alice", "10.00"), await bank.open("bob", "0")
             card, alice = bank.service("card"), bank.user("alice")
             await card(bank.client.deposit(mine, rub("5"), "in", {"topUpId": "t1", "cardBrand": "МИР"}))
@@ -129,37 +128,37 @@ class TestPublishing:
             kind = {"TRANSFER": "wallet.transfer.completed", "DEPOSIT": "wallet.topup.completed"}
             assert message.headers["ce_type"] == kind[event.transfer.kind]
 
-    async def test_starts_at_once_after_a_commit(self, run: Run, kafka: Kafka) -> None:
-        async with run(kafka) as bank:
+    async def test_starts_at_once_after_a_commit(self, run: Run, broker: Broker) -> None:
+        async with run(broker) as bank:
             sender, recipient = await bank.open("alice"), await bank.open("bob")
             await transfers(bank, sender, recipient, range(1))
             await until_published(bank.sql)
             await transfers(bank, sender, recipient, range(1, 2))
             await until_published(bank.sql, within=0.9)  # well before the next look of its own
 
-    async def test_finds_what_nobody_announced(self, run: Run, kafka: Kafka, own_bank: RunningBank) -> None:
+    async def test_finds_what_nobody_announced(self, run: Run, broker: Broker, own_bank: RunningBank) -> None:
         """`own_bank` is another replica on the same ledger, whose relay has no broker."""
         sender, recipient = await own_bank.open("alice"), await own_bank.open("bob")
         await transfers(own_bank, sender, recipient, range(3))
         assert (await own_bank.written())["outbox"] == 3
-        async with run(kafka), reading(kafka):
+        async with run(broker), reading(broker):
             await until_published(own_bank.sql)
 
 
 class TestWithoutABroker:
-    async def test_transfers_go_on_and_are_told_when_it_comes(self, run: Run, broker: Kafka) -> None:
-        async with run(broker) as bank:
+    async def test_transfers_go_on_and_are_told_when_it_comes(self, run: Run, absent: Broker) -> None:
+        async with run(absent) as bank:
             sender, recipient = await bank.open("alice"), await bank.open("bob")
             ids = await transfers(bank, sender, recipient, range(10))
             assert (await bank.written())["outbox"] == 10
-            await broker.start()
-            async with reading(broker) as topic:
+            await absent.start()
+            async with reading(absent) as topic:
                 messages = await topic.until_read(ids)
             await until_published(bank.sql)
         assert versions(messages) == list(range(1, 11))
 
-    async def test_nothing_is_lost_when_it_goes_and_comes_back(self, run: Run, broker: Kafka) -> None:
-        await broker.start()
+    @on_both
+    async def test_nothing_is_lost_when_it_goes_and_comes_back(self, run: Run, broker: Broker) -> None:
         async with run(broker) as bank:
             sender, recipient = await bank.open("alice"), await bank.open("bob")
             await transfers(bank, sender, recipient, range(5))
@@ -174,8 +173,8 @@ class TestWithoutABroker:
             await until_published(bank.sql)
         assert sorted(set(versions(messages))) == list(range(6, 16))
 
-    async def test_the_backlog_can_be_seen(self, run: Run, broker: Kafka) -> None:
-        async with run(broker) as bank:
+    async def test_the_backlog_can_be_seen(self, run: Run, absent: Broker) -> None:
+        async with run(absent) as bank:
             sender, recipient = await bank.open("alice"), await bank.open("bob")
             await transfers(bank, sender, recipient, range(7))
 
@@ -183,11 +182,10 @@ class TestWithoutABroker:
                 return REGISTRY.get_sample_value("wallet_bank_outbox_backlog") == 7
 
             await until(seen)
-            await broker.start()
+            await absent.start()
             await until_published(bank.sql)
 
-    async def test_a_bank_stops_promptly_with_events_on_their_way(self, run: Run, broker: Kafka) -> None:
-        await broker.start()
+    async def test_a_bank_stops_promptly_with_events_on_their_way(self, run: Run, broker: Broker) -> None:
         replica = AsyncExitStack()
         bank = await replica.enter_async_context(run(broker))
         sender, recipient = await bank.open("alice"), await bank.open("bob")
@@ -200,9 +198,10 @@ class TestWithoutABroker:
             await replica.aclose()
 
 
+@on_both
 class TestDeliveryAndRemoval:
-    async def test_what_was_delivered_and_not_removed_is_told_again(self, run: Run, kafka: Kafka) -> None:
-        async with run(kafka) as bank, reading(kafka) as topic:
+    async def test_what_was_delivered_and_not_removed_is_told_again(self, run: Run, broker: Broker) -> None:
+        async with run(broker) as bank, reading(broker) as topic:
             sender, recipient = await bank.open("alice"), await bank.open("bob")
             # The removal waits behind this trigger, as it would in a process that stands still.
             await bank.sql.execute("""
@@ -229,8 +228,7 @@ class TestDeliveryAndRemoval:
         assert set(told) == {1, 2, 3, 4, 5}
         assert len(told) > 5
 
-    async def test_rows_stay_until_the_broker_has_confirmed(self, run: Run, broker: Kafka) -> None:
-        await broker.start()
+    async def test_rows_stay_until_the_broker_has_confirmed(self, run: Run, broker: Broker) -> None:
         async with run(broker) as bank:
             sender, recipient = await bank.open("alice"), await bank.open("bob")
             await transfers(bank, sender, recipient, range(1))
@@ -244,9 +242,10 @@ class TestDeliveryAndRemoval:
 
 
 class TestReplicas:
-    async def test_one_leads_and_another_takes_over(self, run: Run, kafka: Kafka) -> None:
-        async with AsyncExitStack() as first_replica, run(kafka) as second, reading(kafka) as topic:
-            first = await first_replica.enter_async_context(run(kafka))
+    @on_both
+    async def test_one_leads_and_another_takes_over(self, run: Run, broker: Broker) -> None:
+        async with AsyncExitStack() as first_replica, run(broker) as second, reading(broker) as topic:
+            first = await first_replica.enter_async_context(run(broker))
             sender, recipient = await first.open("alice"), await first.open("bob")
             ids = await transfers(first, sender, recipient, range(5))
             ids |= await transfers(second, sender, recipient, range(5, 10))

@@ -10,8 +10,8 @@ from typing import Any
 import orjson
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from stack.parts import Kafka
 from subgraphs.bank.outbox import TOPIC
+from tests.kafka.brokers import Broker
 
 PARTITIONS = range(4)
 
@@ -67,10 +67,10 @@ class Reader:
 
 
 @asynccontextmanager
-async def reading(kafka: Kafka) -> AsyncIterator[Reader]:
+async def reading(broker: Broker) -> AsyncIterator[Reader]:
     """A reader of everything in the topic, from the first message on."""
     consumer = AIOKafkaConsumer(
-        bootstrap_servers=kafka.bootstrap_servers,
+        bootstrap_servers=broker.bootstrap_servers,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
         metadata_max_age_ms=500,

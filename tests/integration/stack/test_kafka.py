@@ -1,34 +1,31 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from stack.parts import Kafka
 from stack.ports import free_ports
+from tests.kafka.apache import ApacheKafka, Missing, fetched
+from tests.kafka.brokers import Broker, on_apache, on_both
 
 TOPIC = "wallet.operations"
 
 
-@pytest.fixture
-async def kafka() -> AsyncIterator[Kafka]:
-    async with Kafka(free_ports(1)[0]) as running:
-        yield running
-
-
 @asynccontextmanager
-async def producer(kafka: Kafka) -> AsyncIterator[AIOKafkaProducer]:
-    client = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap_servers, acks="all", enable_idempotence=True)
+async def producer(broker: Broker) -> AsyncIterator[AIOKafkaProducer]:
+    client = AIOKafkaProducer(bootstrap_servers=broker.bootstrap_servers, acks="all", enable_idempotence=True)
     async with client:
         yield client
 
 
 @asynccontextmanager
-async def consumer(kafka: Kafka, *topics: str, group: str | None = None) -> AsyncIterator[AIOKafkaConsumer]:
+async def consumer(broker: Broker, *topics: str, group: str | None = None) -> AsyncIterator[AIOKafkaConsumer]:
     client = AIOKafkaConsumer(
         *topics,
-        bootstrap_servers=kafka.bootstrap_servers,
+        bootstrap_servers=broker.bootstrap_servers,
         group_id=group,
         auto_offset_reset="earliest",
         enable_auto_commit=False,
@@ -44,21 +41,24 @@ async def read(client: AIOKafkaConsumer, count: int) -> list[bytes]:
         return [(await client.getone()).value for _ in range(count)]
 
 
-class TestKafka:
+@on_both
+class TestBroker:
+    """What the services rely on, whichever broker it is."""
+
     async def test_a_group_reads_what_an_idempotent_producer_wrote_and_goes_on_from_its_commit(
-        self, kafka: Kafka
+        self, broker: Broker
     ) -> None:
-        async with producer(kafka) as out:
+        async with producer(broker) as out:
             for n in range(20):
                 await out.send_and_wait(TOPIC, str(n).encode(), key=b"account", headers=[("ce_id", b"%d" % n)])
-        async with consumer(kafka, TOPIC, group="analytics") as first:
+        async with consumer(broker, TOPIC, group="analytics") as first:
             assert await read(first, 12) == [b"%d" % n for n in range(12)]
             await first.commit()
-        async with consumer(kafka, TOPIC, group="analytics") as second:
+        async with consumer(broker, TOPIC, group="analytics") as second:
             assert await read(second, 8) == [b"%d" % n for n in range(12, 20)]
 
-    async def test_a_reader_without_a_group_assigns_and_seeks(self, kafka: Kafka) -> None:
-        async with producer(kafka) as out, consumer(kafka) as tail:
+    async def test_a_reader_without_a_group_assigns_and_seeks(self, broker: Broker) -> None:
+        async with producer(broker) as out, consumer(broker) as tail:
             for n in range(10):
                 await out.send_and_wait(TOPIC, b"%d" % n, partition=2)
             partition = TopicPartition(TOPIC, 2)
@@ -67,23 +67,77 @@ class TestKafka:
             tail.seek(partition, 7)
             assert await read(tail, 3) == [b"7", b"8", b"9"]
 
-    async def test_a_topic_is_made_on_first_use_with_four_partitions(self, kafka: Kafka) -> None:
-        async with producer(kafka) as out:
+    async def test_a_topic_is_made_on_first_use_with_four_partitions(self, broker: Broker) -> None:
+        async with producer(broker) as out:
             await out.send_and_wait(TOPIC, b"made")
             assert await out.partitions_for(TOPIC) == {0, 1, 2, 3}
 
-    async def test_it_comes_back_empty_at_the_same_address_and_its_producers_go_on(self, kafka: Kafka) -> None:
-        async with producer(kafka) as out:
+
+class TestEmbedded:
+    async def test_comes_back_empty_at_the_same_address_and_its_producers_go_on(self, broker: Broker) -> None:
+        async with producer(broker) as out:
             await out.send_and_wait(TOPIC, b"lost", key=b"account")
-            kafka.kill()
-            assert await kafka.wait() == -9
-            await kafka.start()
+            broker.kill()
+            assert await broker.wait() == -9
+            await broker.start()
             async with asyncio.timeout(30):
                 await out.send_and_wait(TOPIC, b"new", key=b"account")
-        async with consumer(kafka, TOPIC, group="analytics") as group:
+        async with consumer(broker, TOPIC, group="analytics") as group:
             assert await read(group, 1) == [b"new"]
 
-    async def test_two_brokers_know_nothing_of_each_other(self, kafka: Kafka) -> None:
-        async with Kafka(free_ports(1)[0]) as other, producer(kafka) as out, consumer(other) as elsewhere:
+    async def test_two_know_nothing_of_each_other(self, broker: Broker) -> None:
+        async with Kafka(*free_ports(1)) as other, producer(broker) as out, consumer(other) as elsewhere:
             await out.send_and_wait(TOPIC, b"here")
             assert await elsewhere.topics() == set()
+
+
+@on_apache
+class TestApache:
+    async def test_is_killed_and_has_what_it_confirmed_and_its_clients_go_on(self, broker: Broker) -> None:
+        async with producer(broker) as out:
+            for n in range(20):
+                await out.send_and_wait(TOPIC, b"%d" % n, key=b"account")
+            async with consumer(broker, TOPIC, group="analytics") as first:
+                await read(first, 12)
+                await first.commit()
+            broker.kill()
+            assert await broker.wait() == -9
+            await broker.start()
+            async with asyncio.timeout(30):
+                await out.send_and_wait(TOPIC, b"20", key=b"account")
+        async with consumer(broker, TOPIC, group="analytics") as second:
+            assert await read(second, 9) == [b"%d" % n for n in range(12, 21)]
+
+    async def test_is_empty_again_for_the_next_test(self, broker: ApacheKafka) -> None:
+        async with producer(broker) as out:
+            await out.send_and_wait(TOPIC, b"old", partition=0)
+            async with consumer(broker, TOPIC, group="analytics") as group:
+                await read(group, 1)
+                await group.commit()
+        await broker.clean()
+        async with producer(broker) as out, consumer(broker, TOPIC, group="analytics") as group:
+            await out.send_and_wait(TOPIC, b"new", partition=0)
+            assert await read(group, 1) == [b"new"]
+
+
+class TestFetching:
+    def test_says_which_tool_is_missing(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.setenv("PATH", str(tmp_path))
+        with pytest.raises(Missing, match="`java`"):
+            fetched()
+        (tmp_path / "java").touch(mode=0o755)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        with pytest.raises(Missing, match="`mvn`"):
+            fetched()
+
+    def test_says_what_maven_said_and_leaves_nothing_half_done(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        (tmp_path / "java").touch(mode=0o755)
+        (tmp_path / "mvn").write_text("#!/bin/sh\necho no such artifact\nexit 1\n")
+        (tmp_path / "mvn").chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path))
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        with pytest.raises(Missing, match="no such artifact"):
+            fetched()
+        assert [file.name for file in (tmp_path / "cache" / "wallet-tests").iterdir()] == ["kafka.lock"]
