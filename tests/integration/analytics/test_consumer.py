@@ -37,11 +37,7 @@ class TestConsumer:
             await world.publish(world.bank.transfer(CLEARING, alice), world.bank.transfer(alice, bob))
             await world.stored(alice, [1, 2])
             await world.stored(bob, [1])
-
-            async def is_committed() -> bool:
-                return await world.committed() == 2
-
-            await until(is_committed)
+            await world.done_with(2)
             await counted(lambda: int(metrics.CONSUMER_LAG._value.get()), 0)
 
     async def test_what_cannot_be_read_is_set_aside_and_the_rest_is_stored(self, world: World) -> None:

@@ -282,8 +282,8 @@ class TestClose:
                 await reader.take(1)
 
 
-@on_both
 class TestTail:
+    @on_both
     async def test_hands_on_what_is_published_from_now_on(self, world: World, alice: UUID, bob: UUID) -> None:
         await world.publish(world.bank.transfer(alice, bob))
         seen: list[int] = []
@@ -311,6 +311,7 @@ class TestTail:
             await world.publish(world.bank.transfer(alice, bob), world.bank.transfer(alice, bob))
             await until(has_both)
 
+    @on_both
     async def test_a_topic_that_is_made_later_is_read_from_its_start(
         self, world: World, alice: UUID, bob: UUID
     ) -> None:
@@ -328,6 +329,7 @@ class TestTail:
             assert await reader.take(3) == [1, 2, 3]
         assert world.bank.asked["ListEvents"] == 0
 
+    @on_both
     async def test_says_whether_the_broker_answers(self, world: World) -> None:
         tail = world.tail(world.watch())
         with pytest.raises(Unavailable):

@@ -145,6 +145,17 @@ class World:
         async with reader:
             return sum([await reader.committed(TopicPartition(TOPIC, part)) or 0 for part in range(4)])
 
+    async def done_with(self, count: int, within: float = 10.0) -> None:
+        """Returns when the group has done with exactly so many messages."""
+
+        async def same() -> bool:
+            return await self.committed() == count
+
+        try:
+            await until(same, within=within)
+        except AssertionError:
+            raise AssertionError(f"done with {await self.committed()} messages, not {count}") from None
+
     @contextmanager
     def caller(self, name: str) -> Iterator[None]:
         """Calls inside are made by the user of this name."""

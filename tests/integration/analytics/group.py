@@ -1,0 +1,227 @@
+"""Several consumers of one topic: load on all partitions, members that can be killed, and what must hold at the end."""
+
+import asyncio
+import itertools
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+from uuid import UUID
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+
+from stack import probes
+from stack.ports import HOST, free_ports
+from stack.process import Child, Process, module
+from subgraphs.analytics import __main__ as main
+from subgraphs.analytics.clickhouse import History
+from subgraphs.analytics.domain import Event, Row
+from subgraphs.analytics.kafka import DEAD_LETTERS, TOPIC
+from tests.integration.analytics.world import World
+from tests.waiting import until
+
+PARTITIONS: Final = range(4)
+
+
+class Load:
+    """Events between some accounts, one partition after the other, whatever their keys: neighbours overtake each other,
+    and no member of the group is spared.
+    """
+
+    def __init__(self, world: World, accounts: int = 6) -> None:
+        self._world = world
+        self._accounts = [world.bank.open(f"owner {n}") for n in range(accounts)]
+        self._pairs = itertools.cycle(itertools.permutations(self._accounts, 2))
+        self._partitions = itertools.cycle(PARTITIONS)
+        self.events: list[Event] = []
+
+    async def publish(self, count: int) -> None:
+        """Publishes so many new events."""
+        for _ in range(count):
+            event = self._world.bank.transfer(*next(self._pairs))
+            self.events.append(event)
+            await self._world.publish(event, partition=next(self._partitions))
+
+    async def published_until(self, stop: asyncio.Event) -> None:
+        """Goes on publishing for as long as it is not told to stop."""
+        while not stop.is_set():
+            await self.publish(1)
+
+    async def is_stored(self, within: float = 20.0) -> None:
+        """Returns when every event is stored, once on each side and as it was published, and the group has done with
+        the whole topic, none of it a dead letter. Nobody repairs here: it has all come by the topic.
+        """
+        expected = {
+            account: [
+                (side.version, event.id, side.balance_after.amount)
+                for event in self.events
+                for side in (event.sender, event.recipient)
+                if side.account_id == account
+            ]
+            for account in self._accounts
+        }
+
+        async def missing() -> dict[UUID, int]:
+            stored = await self._world.history.coverage(self._accounts)
+            return {id_: len(expected[id_]) - found.count for id_, found in stored.items()}
+
+        async def all_there() -> bool:
+            return not any((await missing()).values())
+
+        try:
+            await until(all_there, within=within)
+        except AssertionError:
+            raise AssertionError(f"missing: {await missing()}") from None
+        for account, operations in expected.items():
+            rows = await self._world.history.after(account, 0, 100_000)
+            assert [(row.account_version, row.operation_id, row.balance_after) for row in rows] == sorted(operations)
+        await self._world.done_with(await ends(self._world))
+        assert DEAD_LETTERS not in await _topics(self._world)
+
+
+class Held(History):
+    """A history whose inserts wait, once they have begun, for as long as it is held. `largest` is the most rows that
+    one insert had.
+    """
+
+    def __init__(self, dsn: str) -> None:
+        super().__init__(dsn)
+        self.may_go = asyncio.Event()
+        self.may_go.set()
+        self.waits = asyncio.Event()
+        self.largest = 0
+
+    async def insert(self, rows: Sequence[Row]) -> None:
+        self.largest = max(self.largest, len(rows))
+        if not self.may_go.is_set():
+            self.waits.set()
+            await self.may_go.wait()
+        await super().insert(rows)
+
+    def hold(self) -> None:
+        self.waits.clear()
+        self.may_go.clear()
+
+
+@asynccontextmanager
+async def held(world: World) -> AsyncIterator[Held]:
+    history = Held(world.settings.clickhouse_dsn)
+    try:
+        yield history
+    finally:
+        await history._close()
+
+
+class Gate:
+    """A way to ClickHouse on a port of its own. While it is shut, requests go in and no answer comes out."""
+
+    def __init__(self, world: World) -> None:
+        self._server = world.clickhouse.process.ports["http"]
+        self._may_answer = asyncio.Event()
+        self._may_answer.set()
+        self.holds = asyncio.Event()
+
+    def shut(self) -> None:
+        self._may_answer.clear()
+
+    @asynccontextmanager
+    async def opened(self, world: World) -> AsyncIterator[str]:
+        """The address, as analytics is told it."""
+        connections: set[asyncio.Task[None]] = set()
+
+        async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = asyncio.create_task(self._serve(reader, writer))
+            connections.add(task)
+
+        server = await asyncio.start_server(accept, HOST, 0)
+        port = server.sockets[0].getsockname()[1]
+        try:
+            yield f"http://{HOST}:{port}/{world.history._database}"
+        finally:
+            server.close()
+            for task in connections:
+                task.cancel()
+            await asyncio.gather(*connections, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from_server, to_server = await asyncio.open_connection(HOST, self._server)
+        asking = asyncio.create_task(self._pass(reader, to_server, None))
+        try:
+            await self._pass(from_server, writer, self._may_answer)
+        finally:
+            asking.cancel()
+            to_server.close()
+            writer.close()
+
+    async def _pass(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, allowed: asyncio.Event | None
+    ) -> None:
+        while chunk := await reader.read(2**16):
+            if allowed is not None and not allowed.is_set():
+                self.holds.set()
+                await allowed.wait()
+            writer.write(chunk)
+            await writer.drain()
+
+
+def process(world: World, clickhouse_dsn: str | None = None) -> Child:
+    """Analytics as a process of its own, which can be killed. The bank is not there for it, so it cannot repair."""
+    grpc_port, admin_port, dead_port = free_ports(3)
+    settings = world.settings.model_copy(
+        update={
+            "analytics_grpc_listen": f"{HOST}:{grpc_port}",
+            "analytics_admin_listen": f"{HOST}:{admin_port}",
+            "bank_grpc_target": f"{HOST}:{dead_port}",
+            "clickhouse_dsn": clickhouse_dsn or world.settings.clickhouse_dsn,
+        },
+    )
+    environment = {
+        name.upper(): json.dumps(value) if isinstance(value, dict) else str(value)
+        for name, value in settings.model_dump(mode="json").items()
+    }
+    ready = probes.http(f"http://{HOST}:{admin_port}/health/ready")
+    return Child(Process(name="analytics", command=module("subgraphs.analytics", **environment), ready=ready))
+
+
+async def joined(world: World, count: int, within: float = 15.0) -> None:
+    """Returns when the group has so many members, and each of them its partitions."""
+
+    async def members() -> tuple[str, int]:
+        async with _admin(world) as admin:
+            (answer,) = await admin.describe_consumer_groups([main.NAME])
+            ((_, _, state, _, _, found, *_),) = answer.groups
+            return state, len(found)
+
+    async def so_many() -> bool:
+        return await members() == ("Stable", count)
+
+    try:
+        await until(so_many, within=within)
+    except AssertionError:
+        raise AssertionError(f"the group is {await members()}") from None
+
+
+async def ends(world: World) -> int:
+    """How many messages the topic has."""
+    async with AIOKafkaConsumer(bootstrap_servers=world.kafka.bootstrap_servers) as reader:
+        found: dict[TopicPartition, int] = await reader.end_offsets(
+            [TopicPartition(TOPIC, part) for part in PARTITIONS]
+        )
+        return sum(found.values())
+
+
+async def _topics(world: World) -> list[str]:
+    async with _admin(world) as admin:
+        topics: list[str] = await admin.list_topics()
+        return topics
+
+
+@asynccontextmanager
+async def _admin(world: World) -> AsyncIterator[AIOKafkaAdminClient]:
+    admin = AIOKafkaAdminClient(bootstrap_servers=world.kafka.bootstrap_servers)
+    try:
+        await admin.start()
+        yield admin
+    finally:
+        await admin.close()

@@ -1,0 +1,84 @@
+"""Consumers share the topic, come, go and are killed. Apache Kafka alone balances a group."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from subgraphs.analytics.consumer import Limits
+from tests.integration.analytics.group import Gate, Held, Load, held, joined, process
+from tests.integration.analytics.world import World, beside
+from tests.kafka.brokers import on_apache
+
+
+@pytest.fixture
+async def first(world: World) -> AsyncIterator[Held]:
+    """The history of the member that is there first."""
+    async with held(world) as history:
+        yield history
+
+
+@on_apache
+class TestRebalance:
+    async def test_members_join_and_leave_in_the_middle_of_batches(self, world: World, first: Held) -> None:
+        load, limits = Load(world), Limits(batch=20)
+        first.hold()
+        async with beside(world.consumer(limits, history=first).run()):
+            await load.publish(100)
+            await first.waits.wait()
+            async with beside(world.consumer(limits).run()):
+                await joined(world, 2)
+                async with beside(world.consumer(limits).run()):
+                    await joined(world, 3)
+                    await load.publish(50)
+                    first.may_go.set()
+                    await load.is_stored()
+                    first.hold()
+                    await load.publish(50)
+                    await first.waits.wait()
+                await joined(world, 2)
+                await load.publish(50)
+            await joined(world, 1)
+            first.may_go.set()
+            await load.publish(50)
+            await load.is_stored()
+
+    async def test_a_killed_member_is_replaced_within_its_session(self, world: World) -> None:
+        load, gate = Load(world), Gate(world)
+        async with gate.opened(world) as dsn, process(world, dsn) as killed, beside(world.consumer().run()):
+            await joined(world, 2)
+            await load.publish(40)
+            await load.is_stored()
+            gate.shut()
+            publishing = asyncio.create_task(load.publish(100))
+            await gate.holds.wait()
+            killed.kill()
+            await killed.wait()
+            await publishing
+            await load.is_stored()
+            await joined(world, 1)
+
+
+@on_apache
+class TestKill9:
+    async def test_between_batches_and_between_the_insert_and_the_commit(self, world: World) -> None:
+        load, gate = Load(world), Gate(world)
+        async with gate.opened(world) as dsn:
+            async with process(world, dsn) as consumer:
+                await load.publish(20)
+                await load.is_stored()
+                consumer.kill()
+                await consumer.wait()
+            await load.publish(20)
+            async with process(world, dsn) as consumer:
+                await load.is_stored()
+                gate.shut()
+                await load.publish(20)
+                await gate.holds.wait()
+                assert await world.committed() == 40
+                consumer.kill()
+                await consumer.wait()
+        assert await world.committed() == 40
+        async with process(world):
+            await load.publish(20)
+            await load.is_stored()
