@@ -9,6 +9,7 @@ from uuid import UUID
 
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.errors import CommitFailedError, IllegalStateError
 from aiokafka.structs import ConsumerRecord
 
@@ -84,6 +85,8 @@ class Consumer:
         self._recent: deque[bool] = deque(maxlen=limits.window)
         self._versions: OrderedDict[UUID, int] = OrderedDict()
         self._next: dict[TopicPartition, int] = {}
+        self._committed: dict[TopicPartition, int] = {}
+        self._term = 0
 
     async def run(self) -> None:
         """Consumes until cancelled, whatever comes and goes, or until too much is unreadable, which it reports."""
@@ -109,31 +112,46 @@ class Consumer:
             KafkaError: the broker is not there, or has sent this member away.
         """
         async with started(self._producer()) as producer, started(self._consumer()) as consumer:
-            consumer.subscribe([TOPIC])
             self._next.clear()
+            self._committed.clear()
+            consumer.subscribe([TOPIC], listener=_Rebalances(self._begin_term))
             # What was committed may be an offset of another topic, that had the name before.
             self._repair.suspect_all()
             while True:
-                messages = await self._collect(consumer)
+                messages, term = await self._collect(consumer)
                 if messages:
-                    await _finished(self._settle(consumer, producer, messages))
+                    await _finished(self._settle(consumer, producer, messages, term))
 
-    async def _collect(self, consumer: AIOKafkaConsumer) -> list[Message]:
+    async def _collect(self, consumer: AIOKafkaConsumer) -> tuple[list[Message], int]:
+        """The next messages, none if there are none for a while, and the term that the first of them belongs to."""
         loop = asyncio.get_running_loop()
         messages: list[Message] = []
+        term = self._term
         remaining_ms, deadline = _IDLE_MS, 0.0
         while remaining_ms > 0 and len(messages) < self._limits.batch:
             room = self._limits.batch - len(messages)
             fetched = await consumer.getmany(timeout_ms=remaining_ms, max_records=room)
             if not fetched and not messages:
                 break
+            term = term if messages else self._term
             deadline = deadline or loop.time() + self._limits.linger_seconds
             messages.extend(message for part in fetched.values() for message in part)
             remaining_ms = int((deadline - loop.time()) * 1000)
         self._report_lag(consumer)
-        return messages
+        return messages, term
 
-    async def _settle(self, consumer: AIOKafkaConsumer, producer: AIOKafkaProducer, messages: list[Message]) -> None:
+    def _begin_term(self) -> None:
+        """The group has shared the partitions out anew: each goes on from what was committed, by whomever."""
+        self._term += 1
+        self._next.clear()
+
+    async def _settle(
+        self,
+        consumer: AIOKafkaConsumer,
+        producer: AIOKafkaProducer,
+        messages: list[Message],
+        term: int,
+    ) -> None:
         rows: list[Row] = []
         unreadable: list[tuple[Message, str]] = []
         for message in messages:
@@ -146,7 +164,7 @@ class Consumer:
                 self._count(is_unreadable=False)
         await self._store(rows)
         await _set_aside(producer, unreadable)
-        await self._commit(consumer, messages)
+        await self._commit(consumer, messages, term)
         metrics.EVENTS_CONSUMED.inc(len(messages) - len(unreadable))
         metrics.DEAD_LETTERS.inc(len(unreadable))
         self._report_lag(consumer)
@@ -169,21 +187,26 @@ class Consumer:
             else:
                 return
 
-    async def _commit(self, consumer: AIOKafkaConsumer, messages: Iterable[Message]) -> None:
+    async def _commit(self, consumer: AIOKafkaConsumer, messages: Iterable[Message], term: int) -> None:
         offsets: dict[TopicPartition, int] = {}
         for message in messages:
             partition = TopicPartition(message.topic, message.partition)
             expected = offsets.get(partition, self._next.get(partition, message.offset))
-            if message.offset != expected:
+            # Another member may have moved a partition on between two terms, but what was committed never comes again.
+            is_elsewhere = message.offset != expected and term == self._term
+            if is_elsewhere or message.offset < self._committed.get(partition, 0):
                 log.warning("the topic has jumped", partition=message.partition, expected=expected, got=message.offset)
                 self._repair.suspect_all()
             offsets[partition] = message.offset + 1
-        self._next |= offsets
+        if term == self._term:
+            self._next |= offsets
         try:
             await consumer.commit(offsets)
         except (CommitFailedError, IllegalStateError) as error:
             # The partitions are another member's by now. It sees the messages again, which does no harm.
             log.info("not committed", error=str(error))
+        else:
+            self._committed |= offsets
 
     def _look_for_gaps(self, rows: list[Row]) -> None:
         """Tells the repair of accounts whose versions jumped. Mostly the missing one is on its way in another
@@ -202,6 +225,20 @@ class Consumer:
         metrics.CONSUMER_LAG.set(
             sum(max(0, end - self._next.get(partition, end)) for partition, end in ends.items() if end is not None),
         )
+
+
+class _Rebalances(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types
+    """Says when the group has shared the partitions out."""
+
+    def __init__(self, on_assigned: Callable[[], None]) -> None:
+        self._on_assigned = on_assigned
+
+    async def on_partitions_revoked(self, revoked: list[TopicPartition]) -> None:
+        """Nothing: the batch in hand is finished all the same, and what it commits too late is seen again."""
+
+    async def on_partitions_assigned(self, assigned: list[TopicPartition]) -> None:  # noqa: ARG002  whichever they are
+        """Before anything of them is read."""
+        self._on_assigned()
 
 
 async def _set_aside(producer: AIOKafkaProducer, unreadable: Sequence[tuple[Message, str]]) -> None:

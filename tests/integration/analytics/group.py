@@ -48,6 +48,10 @@ class Load:
         while not stop.is_set():
             await self.publish(1)
 
+    async def sides_stored(self) -> int:
+        """How many rows are stored; every event has two."""
+        return sum(found.count for found in (await self._world.history.coverage(self._accounts)).values())
+
     async def is_stored(self, within: float = 20.0) -> None:
         """Returns when every event is stored, once on each side and as it was published, and the group has done with
         the whole topic, none of it a dead letter. Nobody repairs here: it has all come by the topic.

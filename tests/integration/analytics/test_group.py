@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from subgraphs.analytics.consumer import Limits
+from subgraphs.analytics.repair import Repair
 from tests.integration.analytics.group import Gate, Held, Load, held, joined, process
 from tests.integration.analytics.world import World, beside
 from tests.kafka.brokers import on_apache
@@ -43,6 +44,26 @@ class TestRebalance:
             await load.publish(50)
             await load.is_stored()
 
+    async def test_what_another_member_did_meanwhile_is_no_jump_of_the_topic(self, world: World) -> None:
+        suspected = []
+
+        class Notes(Repair):
+            def suspect_all(self) -> None:
+                suspected.append(True)
+
+        load, repair = Load(world), Notes(world.history, world.ledger, period_seconds=1, grace_seconds=0)
+        async with beside(world.consumer(repair=repair).run()):
+            await load.publish(20)
+            await load.is_stored()
+            async with beside(world.consumer(repair=repair).run()):
+                await joined(world, 2)
+                await load.publish(20)
+                await load.is_stored()
+            await joined(world, 1)
+            await load.publish(20)
+            await load.is_stored()
+        assert len(suspected) == 2  # each when it began
+
     async def test_a_killed_member_is_replaced_within_its_session(self, world: World) -> None:
         load, gate = Load(world), Gate(world)
         async with gate.opened(world) as dsn, process(world, dsn) as killed, beside(world.consumer().run()):
@@ -75,6 +96,7 @@ class TestKill9:
                 gate.shut()
                 await load.publish(20)
                 await gate.holds.wait()
+                assert await load.sides_stored() > 80
                 assert await world.committed() == 40
                 consumer.kill()
                 await consumer.wait()
