@@ -22,6 +22,7 @@ from tests.integration.analytics.world import World
 from tests.waiting import until
 
 PARTITIONS: Final = range(4)
+_PAUSE_SECONDS: Final = 0.005
 
 
 class Load:
@@ -44,9 +45,10 @@ class Load:
             await self._world.publish(event, partition=next(self._partitions))
 
     async def published_until(self, stop: asyncio.Event) -> None:
-        """Goes on publishing for as long as it is not told to stop."""
+        """Goes on publishing, some hundred events a second, for as long as it is not told to stop."""
         while not stop.is_set():
             await self.publish(1)
+            await asyncio.sleep(_PAUSE_SECONDS)
 
     async def sides_stored(self) -> int:
         """How many rows are stored; every event has two."""

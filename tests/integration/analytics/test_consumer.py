@@ -58,6 +58,43 @@ class TestConsumer:
         assert (added["dlq_topic"], added["dlq_partition"], added["dlq_offset"]) == (b"wallet.operations", b"0", b"1")
         assert dict(headless.headers)["dlq_reason"] == b"the header ce_type is missing"
 
+    async def test_what_another_version_says_is_read_if_it_only_adds_and_set_aside_if_not(self, world: World) -> None:
+        alice, bob = world.bank.open(), world.bank.open("bob")
+        plain, more, renamed, less = (world.bank.transfer(alice, bob) for _ in range(4))
+        added = body(more) | {"note": "new", "sender": body(more)["sender"] | {"alias": {"of": ["what", 1]}}}
+        lacking = {name: value for name, value in body(less).items() if name != "recipient"}
+        unknown = [
+            (name, b"wallet.transfer.reversed" if name == "ce_type" else value) for name, value in headers(plain)
+        ]
+        await world.publish_raw(json.dumps(added).encode(), [*headers(more), ("ce_dataschema", b"v2")], partition=0)
+        await world.publish_raw(json.dumps(body(renamed)).encode(), unknown, partition=1)
+        await world.publish_raw(json.dumps(lacking).encode(), headers(less), partition=2)
+        await world.publish(plain, partition=3)
+        async with beside(world.consumer().run()):
+            await world.stored(alice, [1, 2])
+            letters = await world.dead_letters(2)
+            await world.done_with(4)
+        told = {dict(letter.headers)["dlq_partition"]: dict(letter.headers)["dlq_reason"] for letter in letters}
+        assert told == {
+            b"1": b"the header ce_type names no event of the contract",
+            b"2": b"recipient: Field required",
+        }
+
+    async def test_what_comes_late_in_any_order_and_again_is_stored_in_order_and_once(self, world: World) -> None:
+        alice, bob = world.bank.open(), world.bank.open("bob")
+        late, *events = [world.bank.transfer(alice, bob) for _ in range(30)]
+        async with beside(world.consumer(Limits(batch=7)).run()):
+            for n, event in enumerate([*reversed(events), *events]):
+                await world.publish(event, partition=n % 4)
+            await world.stored(alice, list(range(2, 31)))
+            await world.publish(late, late, events[0])
+            await world.stored(alice, list(range(1, 31)))
+            await world.done_with(61)
+        rows = await world.history.after(bob, 0, 100)
+        assert [(row.account_version, row.operation_id) for row in rows] == [
+            (event.recipient.version, event.id) for event in (late, *events)
+        ]
+
     async def test_too_much_that_cannot_be_read_stops_it_before_the_topic_is_moved(self, world: World) -> None:
         alice, bob = world.bank.open(), world.bank.open("bob")
         await world.publish(world.bank.transfer(alice, bob), partition=0)

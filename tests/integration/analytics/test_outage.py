@@ -1,0 +1,109 @@
+"""ClickHouse goes or drags while events keep coming. The outages last some two seconds, longer than any batch waits."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from stack.parts import ClickHouse
+from stack.ports import free_ports
+from subgraphs.analytics import __main__ as main
+from subgraphs.analytics.clickhouse import History
+from subgraphs.analytics.consumer import Consumer, Limits
+from subgraphs.analytics.domain import Row
+from subgraphs.analytics.kafka import TOPIC
+from tests.integration.analytics.group import PARTITIONS, Held, Load, ends
+from tests.integration.analytics.world import World, beside
+from tests.kafka.brokers import on_apache
+from tests.waiting import until
+
+OUTAGE_SECONDS = 2.0
+LIMITS = Limits(batch=25)
+
+
+@pytest.fixture
+async def apart(world: World, tmp_path: Path) -> AsyncIterator[World]:
+    """The world with a ClickHouse of the test's own, which it may take away."""
+    async with ClickHouse(tmp_path / "store", *free_ports(1)) as server, History.connect(server.dsn("own")) as history:
+        settings = world.settings.model_copy(update={"clickhouse_dsn": server.dsn("own")})
+        yield replace(world, clickhouse=server, history=history, settings=settings)
+
+
+class Watched:
+    """A consumer whose member of the group can be looked at."""
+
+    def __init__(self, world: World, history: History) -> None:
+        self._settings = world.settings
+        self._member: AIOKafkaConsumer | None = None
+        self.consumer = Consumer(history, world.repair(), self._joining, self._producing, LIMITS)
+
+    def fetched(self) -> int:
+        """How many messages of the topic the member has been handed by the broker; those in its buffers count."""
+        assert self._member is not None
+        return sum(self._member.highwater(TopicPartition(TOPIC, part)) or 0 for part in PARTITIONS)
+
+    def _joining(self) -> AIOKafkaConsumer:
+        self._member = main._reader(self._settings, "store", group=main.NAME)
+        return self._member
+
+    def _producing(self) -> object:
+        return main._producer(self._settings)
+
+
+@on_apache
+class TestClickHouseAway:
+    @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+    async def test_the_consumer_waits_with_little_in_memory_and_goes_on_by_itself(
+        self, apart: World, how: signal.Signals
+    ) -> None:
+        load, stop = Load(apart), asyncio.Event()
+        async with History.connect(apart.settings.clickhouse_dsn) as history:
+            watched = Watched(apart, history)
+
+            async def waiting(count: int) -> bool:
+                return await ends(apart) - watched.fetched() >= count
+
+            async with beside(watched.consumer.run()), beside(load.published_until(stop)) as publishing:
+                await until(lambda: _stored(load, 20))
+                apart.clickhouse.send(how)
+                over_at = asyncio.get_running_loop().time() + OUTAGE_SECONDS
+                # One fetch a partition is in its buffers, and no more is asked for: the rest waits in the topic.
+                await until(lambda: waiting(80))
+                fetched = watched.fetched()
+                await until(lambda: waiting(160))
+                assert watched.fetched() == fetched
+                await asyncio.sleep(over_at - asyncio.get_running_loop().time())
+                if how is signal.SIGSTOP:
+                    apart.clickhouse.send(signal.SIGCONT)
+                else:
+                    await apart.clickhouse.stop()
+                    await apart.clickhouse.start()
+                stop.set()
+                await publishing
+                await load.is_stored()
+
+
+@on_apache
+class TestClickHouseSlow:
+    async def test_batches_stay_small_and_all_of_them_arrive(self, world: World) -> None:
+        class Slow(Held):
+            async def insert(self, rows: Sequence[Row]) -> None:
+                await asyncio.sleep(0.15)
+                await super().insert(rows)
+
+        load, slow = Load(world), Slow(world.settings.clickhouse_dsn)
+        try:
+            async with beside(world.consumer(LIMITS, history=slow).run()):
+                await load.publish(300)
+                await load.is_stored()
+        finally:
+            await slow._close()
+        assert slow.largest == 2 * LIMITS.batch
+
+
+async def _stored(load: Load, rows: int) -> bool:
+    return await load.sides_stored() >= rows
