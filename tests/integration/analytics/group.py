@@ -83,7 +83,7 @@ class Load:
             rows = await self._world.history.after(account, 0, 100_000)
             assert [(row.account_version, row.operation_id, row.balance_after) for row in rows] == sorted(operations)
         await self._world.done_with(await ends(self._world))
-        assert DEAD_LETTERS not in await _topics(self._world)
+        assert DEAD_LETTERS not in await topics(self._world)
 
 
 class Held(History):
@@ -217,10 +217,11 @@ async def ends(world: World) -> int:
         return sum(found.values())
 
 
-async def _topics(world: World) -> list[str]:
+async def topics(world: World) -> list[str]:
+    """The topics there are."""
     async with _admin(world) as admin:
-        topics: list[str] = await admin.list_topics()
-        return topics
+        found: list[str] = await admin.list_topics()
+        return found
 
 
 @asynccontextmanager

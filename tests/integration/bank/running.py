@@ -17,8 +17,10 @@ import httpx
 
 from kit.call import Call, current
 from protos.bank.v1 import bank_pb2_grpc
+from stack import probes
 from stack.ports import free_ports
 from stack.postgres import Postgres
+from stack.process import Child, Process, module
 from subgraphs.bank.__main__ import Settings, serve
 from subgraphs.bank.client import BankClient
 from subgraphs.bank.domain import clearing_account_id
@@ -146,6 +148,14 @@ async def running(keys: Keys, folder: Path, database_url: str, **given: Any) -> 
     finally:
         stop.set()
         await serving
+
+
+def process(keys: Keys, folder: Path, database_url: str, **given: Any) -> tuple[Child, dict[str, str]]:
+    """The bank as a process of its own, which can be killed, and what it is told. It does not run yet."""
+    environment = settings_of(keys, folder, bank_database_url=database_url, **given)
+    upper = {name.upper(): value for name, value in environment.items()}
+    live = probes.http(f"http://{environment['bank_admin_listen']}/health/live")
+    return Child(Process(name="bank", command=module("subgraphs.bank", **upper), ready=live)), environment
 
 
 @asynccontextmanager

@@ -12,14 +12,13 @@ import httpx
 import pytest
 
 from kit.migrations import upgrade
-from stack import probes
 from stack.cluster import remove_cluster
 from stack.parts import Kafka
 from stack.ports import free_ports
 from stack.postgres import Postgres
-from stack.process import Child, Process, module
+from stack.process import Child
 from tests.conftest import Keys
-from tests.integration.bank.running import RunningBank, prove, rub, settings_of, until_ready, using, written
+from tests.integration.bank.running import RunningBank, process, prove, rub, until_ready, using, written
 from tests.waiting import until
 from wallet.errors import DeadlineExceeded, Unavailable
 
@@ -32,10 +31,7 @@ async def describe(keys: Keys, tmp_path: Path) -> AsyncIterator[Describe]:
     children = []
 
     def describe(database_url: str, **given: str) -> tuple[Child, dict[str, str]]:
-        environment = settings_of(keys, tmp_path, bank_database_url=database_url, **given)
-        upper = {name.upper(): value for name, value in environment.items()}
-        live = probes.http(f"http://{environment['bank_admin_listen']}/health/live")
-        child = Child(Process(name="bank", command=module("subgraphs.bank", **upper), ready=live))
+        child, environment = process(keys, tmp_path, database_url, **given)
         children.append(child)
         return child, environment
 

@@ -1,0 +1,178 @@
+"""From a transfer to the history: a real ledger, its relay, Kafka, the consumer and ClickHouse. Nobody repairs here, so
+what is stored has come by the topic.
+"""
+
+import asyncio
+import itertools
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from subgraphs.analytics.domain import Direction
+from subgraphs.analytics.kafka import DEAD_LETTERS
+from tests.conftest import Keys
+from tests.integration.analytics.group import ends, topics
+from tests.integration.analytics.world import World, beside
+from tests.integration.bank.running import RunningBank, process, prove, rub, running, until_ready, using
+from tests.integration.bank.topic import reading
+from tests.kafka.brokers import on_apache
+from tests.waiting import until
+
+Run = Callable[[], AbstractAsyncContextManager[RunningBank]]
+
+
+@pytest.fixture
+def run(world: World, ledger_url: str, keys: Keys, tmp_path: Path) -> Run:
+    """Runs a replica of the bank on the test's ledger and broker."""
+
+    def run() -> AbstractAsyncContextManager[RunningBank]:
+        return running(keys, tmp_path, ledger_url, kafka_bootstrap_servers=world.kafka.bootstrap_servers)
+
+    return run
+
+
+class Load:
+    """Transfers between some accounts, several at once."""
+
+    def __init__(self, bank: RunningBank, accounts: list[UUID]) -> None:
+        self._bank = bank
+        self._pairs = itertools.cycle(itertools.permutations(accounts, 2))
+        self._keys = itertools.count()
+        self.ids: set[str] = set()
+
+    async def make(self, count: int) -> None:
+        """Makes so many transfers, one after the other."""
+        alice = self._bank.user("alice")
+        for _ in range(count):
+            sender, recipient = next(self._pairs)
+            receipt = await alice(self._bank.client.transfer(sender, recipient, rub("0.01"), str(next(self._keys))))
+            self.ids.add(str(receipt.transfer.id))
+
+    async def made_until(self, stop: asyncio.Event) -> None:
+        """Makes transfers, some hundreds a second, until it is told to stop."""
+
+        async def one_by_one() -> None:
+            while not stop.is_set():
+                await self.make(1)
+                await asyncio.sleep(0.01)
+
+        await asyncio.gather(*(one_by_one() for _ in range(4)))
+
+    async def has_made(self, count: int) -> None:
+        """Returns when there are so many more than now."""
+        enough = len(self.ids) + count
+
+        async def reached() -> bool:
+            return len(self.ids) >= enough
+
+        await until(reached, within=20)
+
+
+async def loaded(bank: RunningBank) -> Load:
+    return Load(bank, [await bank.open("alice") for _ in range(5)])
+
+
+async def history_is_ledger(sql: asyncpg.Pool, world: World, within: float = 30.0) -> None:
+    """Returns when all is published, done with and stored: each side of each operation once, as the ledger has it."""
+
+    async def nothing_waits() -> bool:
+        return not await sql.fetchval("SELECT count(*) FROM outbox")
+
+    await until(nothing_waits, within=within)
+    await world.done_with(await ends(world), within=within)
+    await prove(sql)
+    accounts = [row["id"] for row in await sql.fetch("SELECT id FROM accounts WHERE version > 0")]
+    stored = {
+        (row.account_id, row.account_version): (
+            row.operation_id,
+            row.amount if row.direction is Direction.IN else -row.amount,
+            row.balance_after,
+        )
+        for account in accounts
+        for row in await world.history.after(account, 0, 100_000)
+    }
+    assert stored == {
+        (row["account_id"], row["version"]): (row["transfer_id"], row["amount"], row["balance_after"])
+        for row in await sql.fetch("SELECT * FROM entries")
+    }
+    assert (await world.history.coverage(accounts)).keys() == set(accounts)
+    assert sum(found.count for found in (await world.history.coverage(accounts)).values()) == len(stored)
+    assert DEAD_LETTERS not in await topics(world)
+
+
+@on_apache
+class TestBroker:
+    async def test_is_killed_under_load_and_nothing_is_lost_or_counted_twice(self, world: World, run: Run) -> None:
+        stop = asyncio.Event()
+        async with run() as bank, beside(world.consumer().run()):
+            load = await loaded(bank)
+            async with beside(load.made_until(stop)) as making:
+                await load.has_made(100)
+                world.kafka.kill()
+                await world.kafka.wait()
+                await load.has_made(200)  # without it
+                await world.kafka.start()
+                await load.has_made(100)
+                stop.set()
+                await making
+            await history_is_ledger(bank.sql, world)
+
+
+@on_apache
+class TestRelay:
+    async def test_killed_after_sending_and_before_removing_another_replica_tells_it_again(
+        self, world: World, run: Run, keys: Keys, ledger_url: str, tmp_path: Path
+    ) -> None:
+        kafka = world.kafka
+        leading, told = process(keys, tmp_path, ledger_url, kafka_bootstrap_servers=kafka.bootstrap_servers)
+        async with leading, using(keys, ledger_url, told) as killed, beside(world.consumer().run()):
+            await until_ready(killed.admin)
+            old = await until(lambda: leader(killed.sql))
+            async with run() as second, run() as third, reading(kafka) as topic:
+                load = await loaded(second)
+                await load.make(5)
+                await history_is_ledger(second.sql, world)
+                # Removals wait behind this trigger, so that the kill comes after the broker's confirmation.
+                await second.sql.execute("""
+                    CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS $$
+                    BEGIN PERFORM pg_advisory_xact_lock_shared(42); RETURN NULL; END $$;
+                    CREATE TRIGGER hold BEFORE DELETE ON outbox FOR EACH STATEMENT EXECUTE FUNCTION hold();
+                """)
+                async with second.sql.acquire() as other:
+                    await other.execute("SELECT pg_advisory_lock(42)")
+                    await load.make(20)
+                    assert await until(lambda: removing(second.sql)) == old
+                    leading.kill()
+                    await leading.wait()
+                    # Its session ends with it, as when the whole machine is lost.
+                    await other.execute("SELECT pg_terminate_backend($1)", old)
+                    await other.execute("SELECT pg_advisory_unlock(42)")
+                await load.make(5)
+                await history_is_ledger(third.sql, world)
+                assert await leader(third.sql) not in {None, old}
+                await topic.until_read(load.ids)
+                await topic.drain()
+                assert len(topic.about(load.ids)) > len(load.ids)
+
+
+async def leader(sql: asyncpg.Pool) -> int | None:
+    """The process id of the session that leads the outbox: the only lock with a key of more than 32 bits."""
+    pid: int | None = await sql.fetchval("""
+        SELECT pid FROM pg_locks
+        WHERE locktype = 'advisory' AND granted AND classid > 0
+              AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    """)
+    return pid
+
+
+async def removing(sql: asyncpg.Pool) -> int | None:
+    """The process id of the session that waits to remove what was sent."""
+    pid: int | None = await sql.fetchval("""
+        SELECT pid FROM pg_stat_activity
+        WHERE wait_event_type = 'Lock' AND query LIKE 'DELETE FROM outbox%' AND datname = current_database()
+    """)
+    return pid
