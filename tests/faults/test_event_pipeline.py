@@ -1,0 +1,97 @@
+"""Outages of the event pipeline that outlast every time-out, and a minute of kills one after the other."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from stack.parts import ClickHouse
+from stack.ports import free_ports
+from stack.process import Child
+from subgraphs.analytics.clickhouse import History
+from tests.conftest import Keys
+from tests.integration.analytics.conftest import clickhouse, history, world  # noqa: F401  fixtures
+from tests.integration.analytics.group import process
+from tests.integration.analytics.test_pipeline import history_is_ledger, leader, loaded
+from tests.integration.analytics.world import World, beside
+from tests.integration.bank.running import RunningBank, running
+from tests.kafka.brokers import on_apache
+
+Run = Callable[[], AbstractAsyncContextManager[RunningBank]]
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
+
+OUTAGE_SECONDS = 25.0
+"""Longer than the producer's and ClickHouse's time-outs, the silence of a relay's leader and a member's session."""
+CHAOS_SECONDS = 60.0
+
+
+@pytest.fixture
+async def apart(world: World, tmp_path: Path) -> AsyncIterator[World]:  # noqa: F811  the fixture
+    """The world with a ClickHouse of the test's own, which it may take away."""
+    async with ClickHouse(tmp_path / "store", *free_ports(1)) as server, History.connect(server.dsn("own")) as own:
+        settings = world.settings.model_copy(update={"clickhouse_dsn": server.dsn("own")})
+        yield replace(world, clickhouse=server, history=own, settings=settings)
+
+
+@pytest.fixture
+def run(apart: World, ledger_url: str, keys: Keys, tmp_path: Path) -> Run:
+    def run() -> AbstractAsyncContextManager[RunningBank]:
+        return running(keys, tmp_path, ledger_url, kafka_bootstrap_servers=apart.kafka.bootstrap_servers)
+
+    return run
+
+
+@on_apache
+@pytest.mark.parametrize("lost", ["kafka", "clickhouse"])
+async def test_a_long_outage_under_load_loses_nothing(apart: World, run: Run, lost: str) -> None:
+    child: Child = apart.kafka if lost == "kafka" else apart.clickhouse
+    stop = asyncio.Event()
+    async with run() as bank, process(apart):
+        load = await loaded(bank)
+        async with beside(load.made_until(stop)) as making:
+            await load.has_made(100)
+            child.kill()
+            await child.wait()
+            await asyncio.sleep(OUTAGE_SECONDS)
+            await child.start()
+            await load.has_made(100)
+            stop.set()
+            await making
+        await history_is_ledger(bank.sql, apart, within=90)
+
+
+@on_apache
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_whatever_is_killed_in_whatever_order_the_history_is_the_ledger(
+    apart: World, run: Run, seed: int
+) -> None:
+    chance, stop = random.Random(seed), asyncio.Event()
+    members = [process(apart) for _ in range(3)]
+    async with AsyncExitStack() as stack:
+        for member in members:
+            await stack.enter_async_context(member)
+        await stack.enter_async_context(run())
+        bank = await stack.enter_async_context(run())
+        load = await loaded(bank)
+        async with beside(load.made_until(stop)) as making:
+            over_at = asyncio.get_running_loop().time() + CHAOS_SECONDS
+            while asyncio.get_running_loop().time() < over_at:
+                victim = chance.choice([apart.kafka, apart.clickhouse, "leader", *members])
+                if isinstance(victim, str):
+                    await bank.sql.execute("SELECT pg_terminate_backend($1)", await leader(bank.sql))
+                    continue
+                victim.kill()
+                await victim.wait()
+                await asyncio.sleep(chance.uniform(0, 4))
+                await victim.spawn()  # the next may be killed before this one is ready
+                await asyncio.sleep(chance.uniform(0, 4))
+            stop.set()
+            await making
+        for child in (apart.kafka, apart.clickhouse, *members):
+            await child.until_ready(60)
+        await history_is_ledger(bank.sql, apart, within=90)
