@@ -10,7 +10,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from subgraphs.bank.client import BankClient, Receipt
+from subgraphs.bank.client import BankClient, Order, Receipt
 from tests.conftest import Keys
 from tests.faults.conftest import SECONDS, KeptPostgres
 from tests.integration.bank.running import Caller, prove, rub
@@ -71,7 +71,9 @@ class TestAFrozenBank:
             """)
             async with sql.acquire() as gate, gate.transaction():
                 await gate.execute("SELECT pg_advisory_xact_lock(42)")
-                first = asyncio.create_task(alice(of_frozen.transfer(sender, recipient, rub("1"), "first")))
+                # Two, for a lone transfer holds no locks that a frozen bank could keep.
+                orders = [Order(sender, recipient, rub("1"), key) for key in ("first", "first too")]
+                first = asyncio.create_task(alice(of_frozen.transfer_all(orders)))
                 await until(lambda: _waits_at_the_gate(sql))
                 frozen.freeze()
             started = time.monotonic()
