@@ -55,7 +55,7 @@ check: setup ## lint, types, import contracts, generated code, contracts
 	@$(BIN)/ruff check --no-cache .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
-	@$(BIN)/openapi-spec-validator openapi/openapi.yaml
+	@$(BIN)/openapi-spec-validator openapi/openapi.yaml openapi/acquirer.yaml
 	@$(MAKE) --no-print-directory gen
 	@stale="$$(git ls-files --modified --others --exclude-standard -- $(GENERATED))" && test -z "$$stale" || \
 		{ echo "$$stale"; echo "generated code was stale: commit what 'make gen' has just written"; exit 1; }
@@ -72,6 +72,7 @@ gen: setup ## regenerate everything generated
 	@python -m grpc_tools.protoc -I . -I "$$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
 		--python_out=. --grpc_python_out=. --mypy_out=. --mypy_grpc_out=. protos/*/v1/*.proto
 	@$(CODEGEN) --input openapi/openapi.yaml --input-file-type openapi --output openapi/models.py
+	@$(CODEGEN) --input openapi/acquirer.yaml --input-file-type openapi --output openapi/acquirer.py
 	@python -m asyncapi.released
 	@$(CODEGEN) --input asyncapi/schemas --input-file-type jsonschema --output asyncapi/models
 	@python -m asyncapi.avsc

@@ -148,6 +148,32 @@ class TransferNotFound(WalletError):
 
 
 @dataclass
+class TopUpNotFound(WalletError):
+    """There is no such top-up, or it is not the caller's: which of the two is not told."""
+
+    reason = "TOP_UP_NOT_FOUND"
+    code = Code.NOT_FOUND
+    template = "there is no top-up {top_up_id}"
+    top_up_id: str
+
+
+@dataclass
+class TopUpLimitExceeded(WalletError):
+    """More than may be paid in by card: in one top-up (`period` TOP_UP), or by one caller in 24 hours (DAY).
+
+    Amounts are decimal strings of `currency`; `available` is what may still be paid in now.
+    """
+
+    reason = "TOP_UP_LIMIT_EXCEEDED"
+    code = Code.FAILED_PRECONDITION
+    template = "more than may be paid in by card: the limit is {limit} {currency} ({period}), {available} are left now"
+    period: str
+    limit: str
+    available: str
+    currency: str
+
+
+@dataclass
 class IdempotencyConflict(WalletError):
     """The key was used with another request. Choose a new key for a new intent."""
 

@@ -1,0 +1,1 @@
+"""A card acquirer that moves no money, for development and tests."""
