@@ -16,16 +16,12 @@ from pathlib import Path
 from typing import Final, Self
 from uuid import UUID
 
-import httpx
-
 from kit import call
 from loadtests.bench.figure import BenchError, Figure, Options, percentiles, say
 from loadtests.bench.scene import Callers
-from stack import probes
-from stack.keys import key_pair
+from loadtests.bench.store import Store, settings
 from stack.parts import ClickHouse, Kafka
-from stack.ports import HOST, free_ports
-from stack.process import Child, Process, module
+from stack.ports import free_ports
 from subgraphs.analytics.client import AnalyticsClient, OperationFilter
 
 _FIGURE: Final = "analytics.page_5m_vs_10k"
@@ -38,7 +34,6 @@ _GREAT: Final = 10**6  # the number of the account that has as many operations
 _SLICES: Final = 20
 _COUNTERPARTIES: Final = 100
 _START: Final = datetime(2026, 1, 1, tzinfo=UTC)
-_PATIENCE_SECONDS: Final = 120.0
 
 _FILL: Final = """
     INSERT INTO operations
@@ -62,49 +57,11 @@ _FILL: Final = """
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
-    """One database of the history, and the analytics that reads from it."""
-
-    database: str
-    url: str
-    client: AnalyticsClient
-
-    async def fill(self, *, first: int, accounts: int, versions: int) -> None:
-        """Inserts the history of accounts that are numbered from `first`."""
-        each = versions // _SLICES
-        for after in range(0, versions, each):
-            await self.tell(
-                _FILL.format(first=first, accounts=accounts, after=after, rows=accounts * each, others=_COUNTERPARTIES),
-            )
-        await self._settle()
-
-    async def tell(self, statement: str) -> str:
-        """What ClickHouse says to a statement."""
-        async with httpx.AsyncClient(trust_env=False, timeout=_PATIENCE_SECONDS) as http:
-            answer = await http.post(self.url, params={"database": self.database}, content=statement)
-        if answer.is_error:
-            raise BenchError(f"ClickHouse: {answer.text.strip()}")
-        return answer.text.strip()
-
-    async def parts(self) -> list[int]:
-        """The rows in each part of the table."""
-        parts = "SELECT rows FROM system.parts WHERE active AND database = currentDatabase() ORDER BY rows DESC"
-        return [int(line) for line in (await self.tell(parts)).split()]
-
-    async def _settle(self) -> None:
-        """Returns when ClickHouse has merged what it cares to."""
-        seen: list[int] = []
-        while (parts := await self.parts()) != seen:
-            seen = parts
-            await asyncio.sleep(1.0)
-
-
-@dataclass(frozen=True, slots=True)
 class Scene:
     """A small history and a great one, behind the same server."""
 
-    small: Side
-    great: Side
+    small: Store
+    great: Store
 
     @classmethod
     @asynccontextmanager
@@ -112,54 +69,47 @@ class Scene:
         """Both empty. Neither has a bank: nobody but a service reads, and there is nothing to repair."""
         async with AsyncExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="wallet-bench-")))
-            kafka_port, clickhouse_port, bank_port = free_ports(3)
+            kafka_port, clickhouse_port = free_ports(2)
             kafka = await stack.enter_async_context(Kafka(kafka_port))
             clickhouse = await stack.enter_async_context(ClickHouse(folder / "clickhouse", clickhouse_port))
             callers = Callers(folder)
-            shared = {
-                **callers.settings,
-                "BANK_GRPC_TARGET": f"{HOST}:{bank_port}",
-                "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
-                "SERVICE_KEY_FILE": str(key_pair(folder, "analytics").private),
-                "LOG_FORMAT": "console",
-                "LOG_LEVEL": "ERROR",  # without a bank, repair complains every two seconds
-            }
+            shared = settings(folder, callers, kafka.bootstrap_servers)
             stack.enter_context(call.own(lambda: callers.service))
             small, great = [
-                await stack.enter_async_context(_side(clickhouse, name, shared)) for name in ("small", "great")
+                await stack.enter_async_context(Store.open(clickhouse, name, shared)) for name in ("small", "great")
             ]
             yield cls(small, great)
 
 
-@asynccontextmanager
-async def _side(clickhouse: ClickHouse, database: str, environment: Mapping[str, str]) -> AsyncIterator[Side]:
-    grpc_port, admin_port = free_ports(2)
-    process = Process(
-        name="analytics",
-        command=module(
-            "subgraphs.analytics",
-            **environment,
-            CLICKHOUSE_DSN=clickhouse.dsn(database),
-            ANALYTICS_GRPC_LISTEN=f"{HOST}:{grpc_port}",
-            ANALYTICS_ADMIN_LISTEN=f"{HOST}:{admin_port}",
-        ),
-        ready=probes.http(f"http://{HOST}:{admin_port}/health/ready"),
-        ports={"gRPC": grpc_port, "admin": admin_port},
-    )
-    async with Child(process), AnalyticsClient.connect(f"{HOST}:{grpc_port}") as client:
-        yield Side(database, clickhouse.url, client)
+async def _fill(store: Store, *, first: int, accounts: int, versions: int) -> None:
+    """Inserts the history of accounts that are numbered from `first`."""
+    each = versions // _SLICES
+    for after in range(0, versions, each):
+        await store.tell(
+            _FILL.format(first=first, accounts=accounts, after=after, rows=accounts * each, others=_COUNTERPARTIES),
+        )
+    seen: list[int] = []
+    while (parts := await _parts(store)) != seen:  # until ClickHouse has merged what it cares to
+        seen = parts
+        await asyncio.sleep(1.0)
+
+
+async def _parts(store: Store) -> list[int]:
+    """The rows in each part of the table."""
+    parts = "SELECT rows FROM system.parts WHERE active AND database = currentDatabase() ORDER BY rows DESC"
+    return [int(line) for line in (await store.tell(parts)).split()]
 
 
 async def page_5m_vs_10k(scene: Scene, options: Options) -> Figure:
     """A page of an account of a thousand operations, in a table of 5 million against one of 10 thousand."""
-    await scene.small.fill(first=0, accounts=_FEW, versions=_VERSIONS)
-    await scene.great.fill(first=0, accounts=_MANY, versions=_VERSIONS)
+    await _fill(scene.small, first=0, accounts=_FEW, versions=_VERSIONS)
+    await _fill(scene.great, first=0, accounts=_MANY, versions=_VERSIONS)
     accounts = [_account(number) for number in range(_FEW)]
     for account_id in accounts:
         pages = [await side.client.operations(account_id, limit=_PAGE) for side in (scene.small, scene.great)]
         if pages[0] != pages[1] or len(pages[0].operations) != _PAGE:
             raise BenchError("the two histories do not say the same")
-    parts = {"small": await scene.small.parts(), "great": await scene.great.parts()}
+    parts = {"small": await _parts(scene.small), "great": await _parts(scene.great)}
     took = await _alternating(
         {
             "small": lambda number: scene.small.client.operations(accounts[number % _FEW], limit=_PAGE),
@@ -169,7 +119,7 @@ async def page_5m_vs_10k(scene: Scene, options: Options) -> Figure:
     )
     medians = {name: statistics.median(values) for name, values in took.items()}
     say(f"   median: {medians['small']:.2f} ms among 10 thousand rows, {medians['great']:.2f} ms among 5 million")
-    await scene.great.fill(first=_GREAT, accounts=1, versions=_GREAT)
+    await _fill(scene.great, first=_GREAT, accounts=1, versions=_GREAT)
     return Figure(
         figure=_FIGURE,
         value=medians["great"] / medians["small"],

@@ -1,0 +1,223 @@
+"""How long people wait: from a transfer's commit to its place in the history, and to the screen of who watches.
+
+Measured over the whole system, as `make up` runs it, on this one machine: load, subscribers and all services share it.
+Transfers come at a constant rate, whatever becomes of those before, so a system that stalls is not asked less.
+"""
+
+import asyncio
+import itertools
+import random
+import tempfile
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+from uuid import UUID, uuid4
+
+import asyncpg
+import orjson
+
+from kit import call
+from kit.tokens import Signer
+from loadtests.bench import child
+from loadtests.bench.figure import BenchError, Figure, Options, percentiles, say
+from loadtests.bench.run import cpu_meter
+from loadtests.bench.subscribers import Crowd, Goal, Seen
+from stack.cluster import remove_cluster
+from stack.plan import AUDIENCE, ISSUER
+from stack.ports import HOST, Ports
+from stack.postgres import Postgres
+from stack.system import System, running
+from subgraphs.analytics.client import AnalyticsClient
+from subgraphs.bank.client import BankClient, Receipt
+from wallet import cursor
+from wallet.money import Money
+
+_OPERATIONS: Final = "pipeline.commit_to_operations_p99_ms"
+_FANOUT: Final = "pipeline.fanout_p99_ms"
+FIGURES: Final[Collection[str]] = (_OPERATIONS, _FANOUT)
+
+_OWNER: Final = "bench"
+_TOKEN_SECONDS: Final = 3_600.0
+_ACCOUNTS: Final = 200
+_ONE: Final = Money.parse("1.00", "RUB")
+
+_RATE: Final = 200.0
+_SAMPLED: Final = 20  # every so many transfers, one is looked for
+_LOOK_SECONDS: Final = 0.02
+
+_FANOUT_RATE: Final = 50.0
+_WATCHERS: Final = 5  # of each account
+_SUBSCRIBERS: Final = "loadtests.bench.subscribers"
+_PATIENCE_SECONDS: Final = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """The system, with rich accounts of one owner."""
+
+    system: System
+    token: str
+    accounts: Sequence[UUID]
+    bank: BankClient
+    analytics: AnalyticsClient
+
+    @classmethod
+    @asynccontextmanager
+    async def set(cls) -> AsyncIterator[Self]:
+        """A system of its own on free ports; it is gone afterwards."""
+        async with AsyncExitStack() as stack:
+            data = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="wallet-bench-")))
+            stack.callback(remove_cluster, data)
+            system = await stack.enter_async_context(running(Ports.free(), data))
+            signer = Signer.from_file(ISSUER, data / "keys" / "development.pem", AUDIENCE)
+            token = signer.sign(_OWNER, _TOKEN_SECONDS)
+            stack.enter_context(call.own(lambda: token))
+            ports = system.ports
+            yield cls(
+                system,
+                token,
+                await _opened(Postgres(data, ports.postgres).dsn("bank")),
+                await stack.enter_async_context(BankClient.connect(f"{HOST}:{ports.bank_grpc}")),
+                await stack.enter_async_context(AnalyticsClient.connect(f"{HOST}:{ports.analytics_grpc}")),
+            )
+
+    async def transfers(self, rate: float, seconds: float, made: Callable[[int, Receipt], Awaitable[None]]) -> int:
+        """So many transfers a second between random accounts.
+
+        Args:
+            rate: transfers a second.
+            seconds: for how long.
+            made: is awaited with the number and the receipt of each.
+
+        Returns:
+            How many there were; all are done.
+        """
+        chance = random.Random(1)  # noqa: S311  chance, no secret
+        began = time.monotonic()
+        async with asyncio.TaskGroup() as group:
+            for number in itertools.count():
+                due = number / rate
+                if due >= seconds:
+                    return number
+                await asyncio.sleep(began + due - time.monotonic())
+                sender, recipient = chance.sample(self.accounts, 2)
+                group.create_task(self._transfer(number, sender, recipient, made))
+        raise AssertionError
+
+    async def _transfer(
+        self, number: int, sender: UUID, recipient: UUID, made: Callable[[int, Receipt], Awaitable[None]]
+    ) -> None:
+        await made(number, await self.bank.transfer(sender, recipient, _ONE, uuid4().hex))
+
+    def cpu(self, **others: int) -> Callable[[], dict[str, float]]:
+        """See `cpu_meter`: of each of the system's processes, and of others by their pids."""
+        parts = ("gateway", "bank", "analytics", "postgres", "kafka", "clickhouse")
+        return cpu_meter({name: [self.system.pid(name)] for name in parts} | {k: [pid] for k, pid in others.items()})
+
+
+async def _opened(dsn: str) -> list[UUID]:
+    connection = await asyncpg.connect(dsn)
+    try:
+        statement = (
+            "INSERT INTO accounts (owner_id, balance) SELECT $1, 1000000 FROM generate_series(1, $2) RETURNING id"
+        )
+        return [row["id"] for row in await connection.fetch(statement, _OWNER, _ACCOUNTS)]
+    finally:
+        await connection.close()
+
+
+async def commit_to_operations(scene: Scene, options: Options) -> Figure:
+    """How long after its answer a transfer stands in the sender's history, at 200 transfers a second."""
+    took: list[float] = []
+
+    async def find(number: int, receipt: Receipt) -> None:
+        if number % _SAMPLED:
+            return
+        committed = time.monotonic()
+        posting = receipt.posting
+        while True:
+            page = await scene.analytics.operations(posting.account_id, limit=1)
+            if page.operations and page.operations[0].account_version >= posting.version:
+                break
+            if time.monotonic() - committed > _PATIENCE_SECONDS:
+                raise BenchError("a transfer did not come into the history")
+            await asyncio.sleep(_LOOK_SECONDS)
+        took.append(1_000 * (time.monotonic() - committed))
+
+    async def ignore(number: int, receipt: Receipt) -> None:
+        """For the start."""
+
+    await scene.transfers(_RATE, options.warm_up, ignore)
+    used = scene.cpu()
+    transfers = await scene.transfers(_RATE, 2 * options.seconds, find)
+    say(f"   {transfers} transfers, {len(took)} looked for")
+    return Figure(
+        figure=_OPERATIONS,
+        value=percentiles(took)["p99"],
+        unit="ms",
+        bar=1_000.0,
+        better="lower",
+        details={
+            "ms": percentiles(took),
+            "looked_for": len(took),
+            "transfers_per_second": _RATE,
+            "looked_every_ms": 1_000 * _LOOK_SECONDS,
+            "cpu_seconds": used(),
+        },
+    )
+
+
+async def fanout(scene: Scene, options: Options) -> Figure:
+    """How long after its commit an operation is with each of 1,000 WebSockets that watch 200 accounts, at 50 transfers
+    a second among these.
+    """
+    watched = [str(account) for account in scene.accounts for _ in range(_WATCHERS)]
+    url = f"ws://{HOST}:{scene.system.ports.gateway}/graphql"
+    crowd = Crowd(url=url, token=scene.token, accounts=watched, after=cursor.encode(0))
+    async with child.running(_SUBSCRIBERS) as subscribers:
+        subscribers.tell(crowd)
+        await subscribers.hear(_PATIENCE_SECONDS)
+        say(f"   {len(watched)} subscribers are there")
+        postings = 0
+
+        async def count(number: int, receipt: Receipt) -> None:  # noqa: ARG001
+            nonlocal postings
+            postings += 2
+
+        used = scene.cpu(subscribers=subscribers.pid)
+        seconds = 2 * options.seconds
+        subscribers.tell(Goal(operations=int(_FANOUT_RATE * seconds) * 2 * _WATCHERS, seconds=seconds + 30))
+        await scene.transfers(_FANOUT_RATE, seconds, count)
+        seen = Seen(**orjson.loads(await subscribers.hear(_PATIENCE_SECONDS)))
+        cpu = used()
+    if seen.error or seen.repeats or len(seen.latencies_ms) != postings * _WATCHERS:
+        raise BenchError(
+            f"{len(seen.latencies_ms)} messages where {postings * _WATCHERS} were due, {seen.repeats} of them repeats; "
+            f"{seen.error or 'no subscription ended'}",
+        )
+    return Figure(
+        figure=_FANOUT,
+        value=percentiles(seen.latencies_ms)["p99"],
+        unit="ms",
+        bar=250.0,
+        better="lower",
+        details={
+            "ms": percentiles(seen.latencies_ms),
+            "messages": len(seen.latencies_ms),
+            "subscribers": len(watched),
+            "transfers_per_second": _FANOUT_RATE,
+            "cpu_seconds": cpu,
+        },
+    )
+
+
+async def measure(wanted: Collection[str], options: Options) -> AsyncGenerator[Figure, None]:
+    """See `figure.Part`."""
+    for name, figure in {_FANOUT: fanout, _OPERATIONS: commit_to_operations}.items():
+        if name in wanted:
+            say(f"{name}: {' '.join((figure.__doc__ or '').split())}")
+            async with Scene.set() as scene:
+                yield await figure(scene, options)
