@@ -5,44 +5,23 @@ Transfers come at a constant rate, whatever becomes of those before, so a system
 """
 
 import asyncio
-import itertools
-import random
-import tempfile
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Final, Self
-from uuid import UUID, uuid4
+from collections.abc import AsyncGenerator, Collection
+from typing import Final
 
-import asyncpg
 import orjson
 
-from kit import call
-from kit.tokens import Signer
 from loadtests.bench import child
 from loadtests.bench.figure import BenchError, Figure, Options, percentiles, say
-from loadtests.bench.run import cpu_meter
 from loadtests.bench.subscribers import Crowd, Goal, Seen
-from stack.cluster import remove_cluster
-from stack.plan import AUDIENCE, ISSUER
-from stack.ports import HOST, Ports
-from stack.postgres import Postgres
-from stack.system import System, running
-from subgraphs.analytics.client import AnalyticsClient
-from subgraphs.bank.client import BankClient, Receipt
+from loadtests.bench.system import Scene
+from stack.ports import HOST
+from subgraphs.bank.client import Receipt
 from wallet import cursor
-from wallet.money import Money
 
 _OPERATIONS: Final = "pipeline.commit_to_operations_p99_ms"
 _FANOUT: Final = "pipeline.fanout_p99_ms"
 FIGURES: Final[Collection[str]] = (_OPERATIONS, _FANOUT)
-
-_OWNER: Final = "bench"
-_TOKEN_SECONDS: Final = 3_600.0
-_ACCOUNTS: Final = 200
-_ONE: Final = Money.parse("1.00", "RUB")
 
 _RATE: Final = 200.0
 _SAMPLED: Final = 20  # every so many transfers, one is looked for
@@ -52,81 +31,6 @@ _FANOUT_RATE: Final = 50.0
 _WATCHERS: Final = 5  # of each account
 _SUBSCRIBERS: Final = "loadtests.bench.subscribers"
 _PATIENCE_SECONDS: Final = 120.0
-
-
-@dataclass(frozen=True, slots=True)
-class Scene:
-    """The system, with rich accounts of one owner."""
-
-    system: System
-    token: str
-    accounts: Sequence[UUID]
-    bank: BankClient
-    analytics: AnalyticsClient
-
-    @classmethod
-    @asynccontextmanager
-    async def set(cls) -> AsyncIterator[Self]:
-        """A system of its own on free ports; it is gone afterwards."""
-        async with AsyncExitStack() as stack:
-            data = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="wallet-bench-")))
-            stack.callback(remove_cluster, data)
-            system = await stack.enter_async_context(running(Ports.free(), data))
-            signer = Signer.from_file(ISSUER, data / "keys" / "development.pem", AUDIENCE)
-            token = signer.sign(_OWNER, _TOKEN_SECONDS)
-            stack.enter_context(call.own(lambda: token))
-            ports = system.ports
-            yield cls(
-                system,
-                token,
-                await _opened(Postgres(data, ports.postgres).dsn("bank")),
-                await stack.enter_async_context(BankClient.connect(f"{HOST}:{ports.bank_grpc}")),
-                await stack.enter_async_context(AnalyticsClient.connect(f"{HOST}:{ports.analytics_grpc}")),
-            )
-
-    async def transfers(self, rate: float, seconds: float, made: Callable[[int, Receipt], Awaitable[None]]) -> int:
-        """So many transfers a second between random accounts.
-
-        Args:
-            rate: transfers a second.
-            seconds: for how long.
-            made: is awaited with the number and the receipt of each.
-
-        Returns:
-            How many there were; all are done.
-        """
-        chance = random.Random(1)  # noqa: S311  chance, no secret
-        began = time.monotonic()
-        async with asyncio.TaskGroup() as group:
-            for number in itertools.count():
-                due = number / rate
-                if due >= seconds:
-                    return number
-                await asyncio.sleep(began + due - time.monotonic())
-                sender, recipient = chance.sample(self.accounts, 2)
-                group.create_task(self._transfer(number, sender, recipient, made))
-        raise AssertionError
-
-    async def _transfer(
-        self, number: int, sender: UUID, recipient: UUID, made: Callable[[int, Receipt], Awaitable[None]]
-    ) -> None:
-        await made(number, await self.bank.transfer(sender, recipient, _ONE, uuid4().hex))
-
-    def cpu(self, **others: int) -> Callable[[], dict[str, float]]:
-        """See `cpu_meter`: of each of the system's processes, and of others by their pids."""
-        parts = ("gateway", "bank", "analytics", "postgres", "kafka", "clickhouse")
-        return cpu_meter({name: [self.system.pid(name)] for name in parts} | {k: [pid] for k, pid in others.items()})
-
-
-async def _opened(dsn: str) -> list[UUID]:
-    connection = await asyncpg.connect(dsn)
-    try:
-        statement = (
-            "INSERT INTO accounts (owner_id, balance) SELECT $1, 1000000 FROM generate_series(1, $2) RETURNING id"
-        )
-        return [row["id"] for row in await connection.fetch(statement, _OWNER, _ACCOUNTS)]
-    finally:
-        await connection.close()
 
 
 async def commit_to_operations(scene: Scene, options: Options) -> Figure:
