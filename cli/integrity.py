@@ -38,8 +38,7 @@ def follow(admin: str, name: str = "") -> Proven:
         typer.echo(f"{label}not proven: its database, or a service that it asks, went away before the end")
         return Proven.NOT
     rows = ", ".join(f"{count:,} {table}" for table, count in verdict["rows"].items())
-    if behind := verdict.get("behind"):
-        rows += f"; {behind:,} of the operations are on their way"
+    rows += "".join(f"; {count:,} of the {walk} are on their way" for walk, count in verdict["behind"].items())
     if verdict["verdict"] == "sound":
         typer.echo(f"{label}sound: every law holds of {rows} ({verdict['seconds']} s)")
         return Proven.SOUND

@@ -13,14 +13,15 @@ from pydantic import Field
 from kit import logs, process
 from kit.admin import admin_app, http_server
 from kit.principal import Verifier
+from kit.proof import integrity_router
 from kit.server import grpc_server
 from kit.settings import Address, AuthSettings, LogSettings
 from kit.tokens import ServiceToken, Signer
 from subgraphs.analytics.access import Access
-from subgraphs.analytics.admin import completeness_router
+from subgraphs.analytics.admin import replay_router
 from subgraphs.analytics.clickhouse import History
 from subgraphs.analytics.consumer import Consumer, Limits
-from subgraphs.analytics.integrity import Integrity
+from subgraphs.analytics.integrity import history_integrity
 from subgraphs.analytics.ledger import Ledger
 from subgraphs.analytics.repair import Repair
 from subgraphs.analytics.replay import Replay
@@ -95,7 +96,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             running = process.forever(step, name=name, first_pause=0.1, longest_pause=2.0)
             await stack.enter_async_context(process.background(running, name))
         await stack.enter_async_context(process.background(consumer.run(), "consumer"))
-        integrity = Integrity(
+        integrity = history_integrity(
             history,
             ledger,
             wait_seconds=settings.analytics_repair_grace_seconds,
@@ -103,7 +104,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             on_its_way_seconds=2 * settings.analytics_repair_seconds + settings.analytics_repair_grace_seconds,
         )
         admin = admin_app({"clickhouse": history.ping, "kafka": tail.ping})
-        admin.include_router(completeness_router(integrity, Replay(history, ledger, repair)))
+        admin.include_router(integrity_router(integrity))
+        admin.include_router(replay_router(Replay(history, ledger, repair)))
         await stack.enter_async_context(http_server(admin, settings.analytics_admin_listen))
         servicer = AnalyticsServicer(Analytics(history, ledger, watch, Access(bank)))
         verifier = Verifier.from_settings(settings)

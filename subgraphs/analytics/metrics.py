@@ -2,6 +2,8 @@
 
 from prometheus_client import Counter, Gauge
 
+from kit.proof import Gauges
+
 EVENTS_CONSUMED = Counter("wallet_analytics_events_consumed", "Messages of the topic that were read and stored.")
 DEAD_LETTERS = Counter("wallet_analytics_dead_letters", "Messages of the topic that could not be read.")
 ROWS_INSERTED = Counter("wallet_analytics_rows_inserted", "Rows stored, twice delivered ones included.")
@@ -9,14 +11,14 @@ EVENTS_REPAIRED = Counter("wallet_analytics_events_repaired", "Events pulled fro
 CONSUMER_LAG = Gauge("wallet_analytics_consumer_lag", "Messages of the topic that are not stored yet.")
 CONSUMER_STOPPED = Gauge("wallet_analytics_consumer_stopped", "1 when too much was unreadable: a person must look.")
 SUBSCRIBERS = Gauge("wallet_analytics_subscribers", "Open streams of operations.")
-INTEGRITY_VIOLATIONS = Gauge(
-    "wallet_analytics_integrity_violations", "Operations that differ from the ledger, by the last finished proof."
-)
-INTEGRITY_BEHIND = Gauge(
-    "wallet_analytics_integrity_behind", "Operations that were still on their way, by the last finished proof."
-)
-INTEGRITY_FINISHED = Gauge(
-    "wallet_analytics_integrity_finished_seconds", "When the last finished proof ended; 0: none yet."
+INTEGRITY = Gauges(
+    violations=Gauge(
+        "wallet_analytics_integrity_violations", "Operations that differ from the ledger, by the last finished proof."
+    ),
+    behind=Gauge(
+        "wallet_analytics_integrity_behind", "Operations that were still on their way, by the last finished proof."
+    ),
+    finished=Gauge("wallet_analytics_integrity_finished_seconds", "When the last finished proof ended; 0: none yet."),
 )
 REPLAYED = Counter("wallet_analytics_operations_replayed", "Operations that a replay pulled from the bank.")
 REMOVED = Counter("wallet_analytics_rows_removed", "Rows that a replay removed, since the ledger has no such.")

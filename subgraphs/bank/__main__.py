@@ -10,10 +10,10 @@ from pydantic import Field
 from kit import logs, process
 from kit.admin import admin_app, http_server
 from kit.principal import Verifier
+from kit.proof import integrity_router
 from kit.server import grpc_server
 from kit.settings import Address, AuthSettings, LogSettings
-from subgraphs.bank.admin import integrity_router
-from subgraphs.bank.integrity import Integrity
+from subgraphs.bank.integrity import ledger_integrity
 from subgraphs.bank.ledger import Ledger
 from subgraphs.bank.outbox import Relay
 from subgraphs.bank.pipeline import Pipeline
@@ -56,7 +56,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         relaying = process.forever(relay.run, name="relay", first_pause=0.1, longest_pause=2.0)
         await stack.enter_async_context(process.background(relaying, "relay"))
         admin = admin_app({"database": reader.ping})
-        admin.include_router(integrity_router(Integrity(pool)))
+        admin.include_router(integrity_router(ledger_integrity(pool)))
         await stack.enter_async_context(http_server(admin, settings.bank_admin_listen))
         verifier = Verifier.from_settings(settings)
         await stack.enter_async_context(

@@ -2,6 +2,8 @@
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from kit.proof import Gauges
+
 BATCH_SIZE = Histogram(
     "wallet_bank_batch_size", "Commands committed together.", buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500)
 )
@@ -14,5 +16,7 @@ SHED = Counter("wallet_bank_commands_shed", "Commands refused because too many w
 COMMITS_LOST = Counter("wallet_bank_commits_lost", "Transactions whose answer was lost; each was run again.")
 OUTBOX_BACKLOG = Gauge("wallet_bank_outbox_backlog", "Operations committed and not yet published; 0 on a follower.")
 EVENTS_PUBLISHED = Counter("wallet_bank_events_published", "Events that the broker has confirmed.")
-INTEGRITY_VIOLATIONS = Gauge("wallet_bank_integrity_violations", "Rows that break a law, by the last finished proof.")
-INTEGRITY_FINISHED = Gauge("wallet_bank_integrity_finished_seconds", "When the last finished proof ended; 0: none yet.")
+INTEGRITY = Gauges(
+    violations=Gauge("wallet_bank_integrity_violations", "Rows that break a law, by the last finished proof."),
+    finished=Gauge("wallet_bank_integrity_finished_seconds", "When the last finished proof ended; 0: none yet."),
+)

@@ -3,6 +3,8 @@
 Commits beside it are no false alarm. A transfer is written with its accounts, entries, key and outbox row in one
 transaction; a statement sees one snapshot (READ COMMITTED), so all of it or nothing; and whatever a law compares is
 read by one statement. The one law that cannot be, `TRANSFER_HAS_ONE_KEY`, is held to what was there before the proof.
+
+A row that breaks a law is identified without a secret: of a key's scope, the caller is left out.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -14,7 +16,9 @@ from uuid import UUID
 
 import asyncpg
 
+from kit.proof import Violation
 from subgraphs.bank.repository.database import Connection, connection
+from wallet.errors import Unavailable
 
 _PAGE_SECONDS: Final = 8
 _TOTALS_SECONDS: Final = 60
@@ -68,16 +72,6 @@ class Law(StrEnum):
     """What waits to be published is there."""
     TOTAL_IS_CONSERVED = "TOTAL_IS_CONSERVED"
     """The balances of a currency add up to what its accounts opened with."""
-
-
-@dataclass(frozen=True, slots=True)
-class Violation:
-    """A row that breaks a law. `row` identifies it and holds no secret: of a key's scope, the caller is left out."""
-
-    law: Law
-    row: Mapping[str, str | int]
-    found: str
-    expected: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,7 +312,7 @@ class Proof:
         """A proof of all that is committed now; of what is committed later it sees some.
 
         Raises:
-            Unavailable: the database is away, or goes away in the middle, or a statement takes too long.
+            Unavailable: the database is away, or goes away in the middle, or cannot run a statement in time or at all.
         """
         async with connection(pool) as session:
             try:
@@ -331,6 +325,8 @@ class Proof:
                     SET statement_timeout = '{_PAGE_SECONDS}s';
                 """)
                 yield cls(session, await session.fetchval("SELECT pg_snapshot_xmin(pg_current_snapshot())::xid"))
+            except asyncpg.PostgresError as error:
+                raise Unavailable("the ledger's database") from error
             finally:
                 session.terminate()  # nobody else may get it like this
 

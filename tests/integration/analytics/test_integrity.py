@@ -11,10 +11,11 @@ import pytest
 from cli.integrity import Proven, follow
 from cli.replay import Replayed, replay
 from kit.admin import admin_app, http_server
+from kit.proof import Integrity, Report, Verdict, Violation, integrity_router
 from subgraphs.analytics import comparison as module
-from subgraphs.analytics.admin import completeness_router
+from subgraphs.analytics.admin import replay_router
 from subgraphs.analytics.clickhouse import Copy, History, Window
-from subgraphs.analytics.integrity import Integrity, Report, Verdict, Violation
+from subgraphs.analytics.integrity import history_integrity
 from subgraphs.analytics.replay import Replay
 from subgraphs.analytics.rows import rows_of
 from tests.integration.analytics.damage import DAMAGES, Damage, people
@@ -27,7 +28,8 @@ LONG_AGO = 1.0
 
 
 def integrity_of(world: World, history: History | None = None, *, on_its_way_seconds: float = LONG_AGO) -> Integrity:
-    return Integrity(history or world.history, world.ledger, wait_seconds=0, on_its_way_seconds=on_its_way_seconds)
+    history = history or world.history
+    return history_integrity(history, world.ledger, wait_seconds=0, on_its_way_seconds=on_its_way_seconds)
 
 
 async def verdict_of(integrity: Integrity) -> tuple[Verdict, list[Violation]]:
@@ -41,8 +43,8 @@ async def verdict_of(integrity: Integrity) -> tuple[Verdict, list[Violation]]:
 async def served(world: World, integrity: Integrity | None = None) -> AsyncIterator[str]:
     """The admin interface's address."""
     app = admin_app({})
-    running = Replay(world.history, world.ledger, world.repair())
-    app.include_router(completeness_router(integrity or integrity_of(world), running))
+    app.include_router(integrity_router(integrity or integrity_of(world)))
+    app.include_router(replay_router(Replay(world.history, world.ledger, world.repair())))
     async with http_server(app, world.settings.analytics_admin_listen):
         yield f"http://{world.settings.analytics_admin_listen}"
 
@@ -86,7 +88,7 @@ class TestIntegrity:
         for _ in range(2):
             await world.history.insert(await world.history.after(some.alice, 0, 10))
         verdict, violations = await verdict_of(integrity_of(world))
-        assert (verdict.verdict, verdict.behind, violations) == ("sound", 0, [])
+        assert (verdict.verdict, verdict.behind, violations) == ("sound", {}, [])
         assert verdict.rows == {"operations": 12, "stored accounts": 3}
 
     @pytest.mark.parametrize("damage", DAMAGES.values(), ids=list(DAMAGES))
@@ -139,14 +141,14 @@ class TestIntegrity:
 
         async with aclosing_history(Arriving(world.settings.clickhouse_dsn)) as history:
             verdict, violations = await verdict_of(integrity_of(world, history))
-        assert (verdict.verdict, verdict.behind, violations) == ("sound", 0, [])
+        assert (verdict.verdict, verdict.behind, violations) == ("sound", {}, [])
 
     async def test_what_is_too_recent_to_be_there_is_behind(self, world: World) -> None:
         some = await people(world)
         world.bank.transfer(some.alice, some.bob)
         world.bank.transfer(some.alice, some.bob)
         verdict, violations = await verdict_of(integrity_of(world, on_its_way_seconds=1e9))
-        assert (verdict.verdict, verdict.behind, violations) == ("sound", 4, [])
+        assert (verdict.verdict, verdict.behind, violations) == ("sound", {"operations": 4}, [])
 
     async def test_accounts_that_move_meanwhile_are_no_false_alarm(self, world: World) -> None:
         some = await people(world)
@@ -158,7 +160,7 @@ class TestIntegrity:
                 await world.history.insert(rows_of(event))
             history.may.set()
             verdict, violations = await proving
-        assert (verdict.verdict, verdict.behind, violations) == ("sound", 0, [])
+        assert (verdict.verdict, verdict.behind, violations) == ("sound", {}, [])
         assert verdict.rows == {"operations": 12, "stored accounts": 4}
 
     async def test_an_operation_that_the_ledger_counts_and_lacks_is_named(self, world: World) -> None:

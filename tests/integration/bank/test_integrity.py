@@ -13,15 +13,16 @@ import orjson
 import pytest
 from uuid_utils.compat import uuid7
 
+from kit.proof import Integrity, Progress, Report, Verdict, Violation
 from stack.ports import free_ports
 from stack.postgres import Postgres
 from stack.process import ROOT
 from subgraphs.bank import integrity
 from subgraphs.bank.domain import Command, Key, Kind, Transfer
-from subgraphs.bank.integrity import Integrity, Progress, Report, Verdict
+from subgraphs.bank.integrity import ledger_integrity
 from subgraphs.bank.ledger import Ledger
 from subgraphs.bank.repository.database import open_pool
-from subgraphs.bank.repository.proof import Law, Violation
+from subgraphs.bank.repository.proof import Law
 from tests.integration.bank.running import RunningBank, clearing, cloned, prove, rub
 from tests.waiting import until
 from wallet.errors import InsufficientFunds
@@ -336,7 +337,7 @@ class TestCorrupted:
         statements, expected = CORRUPTIONS[corruption]
         pool = await written.corrupt(*statements)
         for page in (1, 2, 3, 2000):
-            *found, last = await reports(Integrity(pool, page))
+            *found, last = await reports(ledger_integrity(pool, page))
             violations = [report for report in found if isinstance(report, Violation)]
             assert {written.told(violation) for violation in violations} == expected, page
             assert isinstance(last, Verdict)
@@ -349,12 +350,12 @@ class TestCorrupted:
     async def test_what_was_found_and_what_was_expected_are_told(self, written: Written) -> None:
         statement = "UPDATE accounts SET balance = 1 WHERE id = {alice}"
         pool = await written.corrupt(statement)
-        (found, _) = [report for report in await reports(Integrity(pool)) if isinstance(report, Violation)]
+        (found, _) = [report for report in await reports(ledger_integrity(pool)) if isinstance(report, Violation)]
         assert found == Violation(Law.BALANCE_IS_LAST_ENTRY, {"account_id": str(ALICE)}, "1.0000", "82.0000")
 
     async def test_a_hundred_rows_of_a_law_are_told_and_the_others_counted(self, written: Written) -> None:
         events = f"INSERT INTO outbox (transfer_id) SELECT '{STRAY}' FROM generate_series(1, 130)"
-        *found, last = await reports(Integrity(await written.corrupt(events), 50))
+        *found, last = await reports(ledger_integrity(await written.corrupt(events), 50))
         assert sum(isinstance(report, Violation) for report in found) == 100
         assert isinstance(last, Verdict)
         assert (last.violations, last.broken) == (130, {Law.OUTBOX_HAS_TRANSFER: 130})
@@ -364,7 +365,7 @@ class TestCorrupted:
     ) -> None:
         monkeypatch.setattr(integrity, "_NAMED", 0)
         pool = await written.corrupt("DELETE FROM idempotency_keys WHERE key = 'k1'")
-        (found,) = [report for report in await reports(Integrity(pool)) if isinstance(report, Violation)]
+        (found,) = [report for report in await reports(ledger_integrity(pool)) if isinstance(report, Violation)]
         (k1,) = [id_ for id_, name in written.names.items() if name == "k1"]
         assert found.row == {"transfer_id": f"…{k1[-3:]}"}
 
@@ -372,7 +373,7 @@ class TestCorrupted:
 class TestSound:
     @pytest.mark.parametrize("page", [1, 2, 3, 2000])
     async def test_is_said_of_a_ledger_that_was_seen_whole(self, written: Written, page: int) -> None:
-        *found, last = await reports(Integrity(await written.corrupt(), page))
+        *found, last = await reports(ledger_integrity(await written.corrupt(), page))
         assert isinstance(last, Verdict)
         assert (last.verdict, last.violations) == ("sound", 0)
         assert last.rows == {"accounts": 6, "entries": 10, "transfers": 5, "idempotency_keys": 6, "outbox": 5}
@@ -387,7 +388,7 @@ class TestSound:
         bank, alice = own_bank, own_bank.user("alice")
         accounts = [await bank.open("alice") for _ in range(4)]
         sent = 0
-        async with open_pool(ledger_url, max_size=1) as pool, aclosing(Integrity(pool, 10).prove()) as proving:
+        async with open_pool(ledger_url, max_size=1) as pool, aclosing(ledger_integrity(pool, 10).prove()) as proving:
             async for report in proving:
                 if isinstance(report, Progress):
                     sender, recipient = accounts[sent % 4], accounts[(sent + 1) % 4]
@@ -415,9 +416,9 @@ class TestSound:
         async with open_pool(ledger_url, max_size=1) as pool:
             customers = asyncio.gather(*(customer(n) for n in range(9)))
             while not customers.done():
-                verdicts.append(await verdict(Integrity(pool, 20)))
+                verdicts.append(await verdict(ledger_integrity(pool, 20)))
             await customers
-            verdicts.append(await verdict(Integrity(pool, 20)))
+            verdicts.append(await verdict(ledger_integrity(pool, 20)))
         assert len(verdicts) > 2
         assert {(last.verdict, last.violations) for last in verdicts} == {("sound", 0)}
         assert verdicts[0].rows["entries"] < verdicts[-1].rows["entries"]
@@ -438,7 +439,7 @@ class TestSound:
             await other.execute("SELECT pg_advisory_lock(42)")
             between = asyncio.create_task(alice(bank.client.transfer(sender, recipient, rub("1"), "between")))
             await until(lambda: waiting(bank.sql, "COMMIT"))
-            async with aclosing(Integrity(pool, 1).prove()) as proving:
+            async with aclosing(ledger_integrity(pool, 1).prove()) as proving:
                 async for report in proving:
                     if isinstance(report, Progress) and report.walk == "idempotency_keys" and not between.done():
                         await other.execute("SELECT pg_advisory_unlock(42)")
@@ -446,6 +447,12 @@ class TestSound:
                     last = report
         assert isinstance(last, Verdict)
         assert (last.rows["transfers"], last.rows["idempotency_keys"], last.verdict) == (1, 2, "sound")
+
+    async def test_is_not_said_where_a_statement_cannot_be_run(self, ledger_url: str) -> None:
+        async with open_pool(ledger_url, max_size=1) as pool:
+            await pool.execute("ALTER TABLE outbox RENAME TO elsewhere")
+            last = await verdict(ledger_integrity(pool))
+        assert (last.verdict, last.violations) == ("unavailable", 0)
 
 
 class TestAdmin:

@@ -51,7 +51,7 @@ class TestFollow:
         verdict = {
             "verdict": "sound",
             "rows": {"operations": 1_200},
-            "behind": 3,
+            "behind": {"operations": 3},
             "violations": 0,
             "broken": {},
             "seconds": 0.5,
