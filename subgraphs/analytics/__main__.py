@@ -19,7 +19,9 @@ from kit.settings import Address, AuthSettings, LogSettings
 from kit.tokens import ServiceToken, Signer
 from subgraphs.analytics.access import Access
 from subgraphs.analytics.admin import replay_router
-from subgraphs.analytics.clickhouse import History
+from subgraphs.analytics.clickhouse.copies import Copies
+from subgraphs.analytics.clickhouse.database import Database
+from subgraphs.analytics.clickhouse.history import History
 from subgraphs.analytics.consumer import Consumer, Limits
 from subgraphs.analytics.integrity import history_integrity
 from subgraphs.analytics.ledger import Ledger
@@ -69,7 +71,8 @@ class Settings(AuthSettings, LogSettings):
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Serves until `stop` is set. ClickHouse, Kafka and the bank may come, go and come back meanwhile."""
     async with AsyncExitStack() as stack:
-        history = await stack.enter_async_context(History.connect(settings.clickhouse_dsn))
+        database = await stack.enter_async_context(Database.connect(settings.clickhouse_dsn))
+        history, copies = History(database), Copies(database)
         bank = await stack.enter_async_context(BankClient.connect(settings.bank_grpc_target))
         signer = Signer.from_file(NAME, settings.service_key_file, settings.auth_audience)
         ledger = Ledger(bank, ServiceToken(signer, NAME))
@@ -97,15 +100,15 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             await stack.enter_async_context(process.background(running, name))
         await stack.enter_async_context(process.background(consumer.run(), "consumer"))
         integrity = history_integrity(
-            history,
+            copies,
             ledger,
             wait_seconds=settings.analytics_repair_grace_seconds,
             # By then the repair, too, has come by: it may have waited for its turn, and for the grace.
             on_its_way_seconds=2 * settings.analytics_repair_seconds + settings.analytics_repair_grace_seconds,
         )
-        admin = admin_app({"clickhouse": history.ping, "kafka": tail.ping})
+        admin = admin_app({"clickhouse": database.ping, "kafka": tail.ping})
         admin.include_router(integrity_router(integrity))
-        admin.include_router(replay_router(Replay(history, ledger, repair)))
+        admin.include_router(replay_router(Replay(history, copies, ledger, repair)))
         await stack.enter_async_context(http_server(admin, settings.analytics_admin_listen))
         servicer = AnalyticsServicer(Analytics(history, ledger, watch, Access(bank)))
         verifier = Verifier.from_settings(settings)

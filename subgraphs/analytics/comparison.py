@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from subgraphs.analytics.clickhouse import Copy, History, Window
+from subgraphs.analytics.clickhouse.copies import Copies, Copy, Window
 from subgraphs.analytics.domain import Row
 from subgraphs.analytics.ledger import Ledger
 from subgraphs.analytics.rows import rows_of
@@ -66,17 +66,17 @@ class Checked:
 class Comparison:
     """Both sides by pages, in short questions and bounded memory. Only reads.
 
-    Raises what `History` and `BankClient` raise.
+    Raises what `Copies` and `BankClient` raise.
     """
 
-    def __init__(self, history: History, ledger: Ledger) -> None:
-        self._history = history
+    def __init__(self, copies: Copies, ledger: Ledger) -> None:
+        self._copies = copies
         self._ledger = ledger
 
     async def differences(self, windows: Sequence[Window]) -> list[Difference]:
         """What differs within one of the `packs`. Versions that the ledger counts are expected to be stored."""
         stored = defaultdict[tuple[UUID, int], list[Copy]](list)
-        for copy in await self._history.stored(windows):
+        for copy in await self._copies.stored(windows):
             stored[copy.row.account_id, copy.row.account_version].append(copy)
         room = asyncio.Semaphore(_AT_ONCE)
 
@@ -100,9 +100,9 @@ class Comparison:
         after: UUID | None = None
         while True:
             if account_id is None:
-                extents = await self._history.accounts(after, _ACCOUNTS)
+                extents = await self._copies.accounts(after, _ACCOUNTS)
             else:
-                extent = await self._history.extent(account_id)
+                extent = await self._copies.extent(account_id)
                 extents = [extent] if extent else []
             # The ledger is asked later than the history: whatever was stored by then, it had before.
             versions = await self._ledger.versions([extent.account_id for extent in extents])
@@ -132,14 +132,14 @@ class Comparison:
 
     async def _beyond(self, account_id: UUID, version: int, greatest: int) -> AsyncGenerator[tuple[Copy, ...], None]:
         """Up to the greatest version that was seen before the ledger was asked: the account may have moved since."""
-        copies = await self._history.beyond(account_id, version, None, _COPIES)
+        copies = await self._copies.beyond(account_id, version, None, _COPIES)
         while copies:
             seen = tuple(copy for copy in copies if copy.row.account_version <= greatest)
             if seen:
                 yield seen
             if len(copies) < _COPIES or len(seen) < len(copies):
                 return
-            copies = await self._history.beyond(account_id, version, copies[-1].row.account_version, _COPIES)
+            copies = await self._copies.beyond(account_id, version, copies[-1].row.account_version, _COPIES)
 
 
 def packs(windows: Iterable[Window]) -> Iterator[list[Window]]:

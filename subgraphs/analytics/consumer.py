@@ -15,7 +15,7 @@ from aiokafka.structs import ConsumerRecord
 
 from kit import process
 from subgraphs.analytics import metrics
-from subgraphs.analytics.clickhouse import History
+from subgraphs.analytics.clickhouse.history import History
 from subgraphs.analytics.domain import Row
 from subgraphs.analytics.events import Unreadable, decode
 from subgraphs.analytics.kafka import DEAD_LETTERS, TOPIC, started

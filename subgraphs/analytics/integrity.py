@@ -10,7 +10,7 @@ from typing import Final
 
 from kit.proof import Behind, Found, Integrity, Progress, Violation
 from subgraphs.analytics import metrics
-from subgraphs.analytics.clickhouse import History, Window
+from subgraphs.analytics.clickhouse.copies import Copies, Window
 from subgraphs.analytics.comparison import Checked, Comparison, Difference, Strange, packs
 from subgraphs.analytics.domain import Row
 from subgraphs.analytics.ledger import Ledger
@@ -34,7 +34,7 @@ class Law(StrEnum):
     """Nothing is stored of an account that the ledger does not know."""
 
 
-def history_integrity(history: History, ledger: Ledger, *, wait_seconds: float, on_its_way_seconds: float) -> Integrity:
+def history_integrity(copies: Copies, ledger: Ledger, *, wait_seconds: float, on_its_way_seconds: float) -> Integrity:
     """Proves that the stored history is the ledger's (`Law`).
 
     Each account is compared up to the version that the ledger has when the account's page is read; what happens later
@@ -44,12 +44,12 @@ def history_integrity(history: History, ledger: Ledger, *, wait_seconds: float, 
     The verdict counts operations of the ledger, and accounts of the history.
 
     Args:
-        history: what is proved.
+        copies: what is proved: all that is stored.
         ledger: what it is held against.
         wait_seconds: before what is missing is looked at again.
         on_its_way_seconds: how old an operation may be that has not come yet, by the bank's clock and this one.
     """
-    walk = _Walk(Comparison(history, ledger), ledger, wait_seconds, timedelta(seconds=on_its_way_seconds))
+    walk = _Walk(Comparison(copies, ledger), ledger, wait_seconds, timedelta(seconds=on_its_way_seconds))
     return Integrity(walk.found, (_OPERATIONS, _ACCOUNTS), metrics.INTEGRITY)
 
 

@@ -8,7 +8,7 @@ from uuid import UUID
 import structlog
 
 from subgraphs.analytics import metrics
-from subgraphs.analytics.clickhouse import History
+from subgraphs.analytics.clickhouse.history import History
 from subgraphs.analytics.ledger import Ledger
 from subgraphs.analytics.rows import rows_of
 

@@ -10,7 +10,8 @@ from uuid import UUID
 import structlog
 
 from subgraphs.analytics import metrics
-from subgraphs.analytics.clickhouse import Copy, History, Window
+from subgraphs.analytics.clickhouse.copies import Copies, Copy, Window
+from subgraphs.analytics.clickhouse.history import History
 from subgraphs.analytics.comparison import Comparison, Strange, packs
 from subgraphs.analytics.ledger import Ledger
 from subgraphs.analytics.repair import Repair
@@ -66,16 +67,18 @@ class Replay:
     It may be ended at any moment and run again: each insert is whole, and a row that is stored twice counts once.
     """
 
-    def __init__(self, history: History, ledger: Ledger, repair: Repair) -> None:
+    def __init__(self, history: History, copies: Copies, ledger: Ledger, repair: Repair) -> None:
         """Args:
         history: what is made complete.
+        copies: the same, as it is stored.
         ledger: the truth.
         repair: knows how to fill gaps.
         """
         self._history = history
+        self._copies = copies
         self._ledger = ledger
         self._repair = repair
-        self._comparison = Comparison(history, ledger)
+        self._comparison = Comparison(copies, ledger)
         self._replaying = asyncio.Lock()
 
     @property
@@ -154,7 +157,7 @@ class Replay:
     async def _remove(self, run: "_Run", copies: Sequence[Copy]) -> None:
         for start in range(0, len(copies), _REMOVED_AT_ONCE):
             removed = copies[start : start + _REMOVED_AT_ONCE]
-            await self._history.remove(removed)
+            await self._copies.remove(removed)
             metrics.REMOVED.inc(len(removed))
             run.removed += len(removed)
 

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from kit.principal import Principal
 from subgraphs.analytics.access import Access
-from subgraphs.analytics.clickhouse import History
+from subgraphs.analytics.clickhouse.history import History
 from subgraphs.analytics.domain import OperationFilter, Page, Row
 from subgraphs.analytics.ledger import Ledger
 from subgraphs.analytics.statistics import Frame, Statistics, buckets

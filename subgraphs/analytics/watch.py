@@ -11,7 +11,7 @@ from uuid import UUID
 import structlog
 
 from subgraphs.analytics import metrics
-from subgraphs.analytics.clickhouse import History
+from subgraphs.analytics.clickhouse.history import History
 from subgraphs.analytics.domain import Event, Row
 from subgraphs.analytics.ledger import Ledger
 from subgraphs.analytics.repair import Repair

@@ -12,9 +12,9 @@ import pytest
 from stack.parts import ClickHouse
 from stack.ports import free_ports
 from stack.process import Child
-from subgraphs.analytics.clickhouse import History
+from subgraphs.analytics.clickhouse.database import Database
 from tests.conftest import Keys
-from tests.integration.analytics.conftest import clickhouse, history, world  # noqa: F401  fixtures
+from tests.integration.analytics.conftest import clickhouse, database, world  # noqa: F401  fixtures
 from tests.integration.analytics.group import process
 from tests.integration.analytics.test_pipeline import history_is_ledger, leader, loaded
 from tests.integration.analytics.world import World, beside
@@ -33,9 +33,9 @@ CHAOS_SECONDS = 60.0
 @pytest.fixture
 async def apart(world: World, tmp_path: Path) -> AsyncIterator[World]:  # noqa: F811  the fixture
     """The world with a ClickHouse of the test's own, which it may take away."""
-    async with ClickHouse(tmp_path / "store", *free_ports(1)) as server, History.connect(server.dsn("own")) as own:
+    async with ClickHouse(tmp_path / "store", *free_ports(1)) as server, Database.connect(server.dsn("own")) as own:
         settings = world.settings.model_copy(update={"clickhouse_dsn": server.dsn("own")})
-        yield replace(world, clickhouse=server, history=own, settings=settings)
+        yield replace(world, clickhouse=server, database=own, settings=settings)
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ from kit.server import grpc_server
 from kit.tokens import ServiceToken
 from stack.parts import ClickHouse
 from stack.ports import free_ports
-from subgraphs.analytics.clickhouse import History
+from subgraphs.analytics.clickhouse.database import Database
+from subgraphs.analytics.clickhouse.history import History
 from subgraphs.analytics.kafka import TOPIC
 from subgraphs.analytics.ledger import Ledger
 from subgraphs.bank.client import BankClient
@@ -29,15 +30,20 @@ async def clickhouse(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
 
 
 @pytest.fixture
-async def history(clickhouse: ClickHouse) -> AsyncIterator[History]:
-    """A history in a database of the test's own."""
-    async with History.connect(clickhouse.dsn(f"history_{uuid.uuid4().hex}")) as history:
-        yield history
+async def database(clickhouse: ClickHouse) -> AsyncIterator[Database]:
+    """A database of the test's own."""
+    async with Database.connect(clickhouse.dsn(f"history_{uuid.uuid4().hex}")) as database:
+        yield database
+
+
+@pytest.fixture
+def history(database: Database) -> History:
+    return History(database)
 
 
 @pytest.fixture
 async def world(
-    broker: Broker, clickhouse: ClickHouse, history: History, keys: Keys, tmp_path: Path
+    broker: Broker, clickhouse: ClickHouse, database: Database, keys: Keys, tmp_path: Path
 ) -> AsyncIterator[World]:
     if isinstance(broker, ApacheKafka):
         await broker.create(TOPIC)  # made on first use, it would be noticed five seconds later
@@ -51,11 +57,11 @@ async def world(
         settings = settings_of(
             keys,
             tmp_path,
-            f"{clickhouse.url}/{history._database}",
+            f"{clickhouse.url}/{database._name}",
             kafka_bootstrap_servers=broker.bootstrap_servers,
             bank_grpc_target=target,
             analytics_grpc_listen=f"127.0.0.1:{grpc_port}",
             analytics_admin_listen=f"127.0.0.1:{admin_port}",
         )
         ledger = Ledger(client, ServiceToken(keys.signers["analytics"], "analytics"))
-        yield World(bank, client, clickhouse, broker, history, ledger, settings, keys, producer)
+        yield World(bank, client, clickhouse, broker, database, ledger, settings, keys, producer)

@@ -7,7 +7,8 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from subgraphs.analytics.clickhouse import History
+from subgraphs.analytics.clickhouse.database import Database
+from subgraphs.analytics.clickhouse.history import History
 from subgraphs.analytics.domain import Row
 from subgraphs.analytics.rows import rows_of
 from tests.integration.analytics.fake_bank import CLEARING
@@ -39,8 +40,8 @@ async def row_of(history: History, account_id: UUID, version: int) -> Row:
     return row
 
 
-async def command(history: History, statement: str) -> None:
-    async with history._connected() as client:
+async def command(database: Database, statement: str) -> None:
+    async with database._connected() as client:
         await client.command(statement, settings={"mutations_sync": 2})
 
 
@@ -52,7 +53,7 @@ def deleted(version: int) -> Damage:
     async def damage(world: World, people: People) -> list[str]:
         row = await row_of(world.history, people.alice, version)
         where = f"account_id = '{people.alice}' AND account_version = {version}"
-        await command(world.history, f"ALTER TABLE operations DELETE WHERE {where}")
+        await command(world.database, f"ALTER TABLE operations DELETE WHERE {where}")
         place = f"account_id {people.alice}, version {version}"
         return [f"OPERATION_IS_STORED: {place}: found nothing, expected operation_id {row.operation_id}, "]
 
@@ -62,7 +63,7 @@ def deleted(version: int) -> Damage:
 def updated(column: str, value: str, found: str, expected: str) -> Damage:
     async def damage(world: World, people: People) -> list[str]:
         where = f"account_id = '{people.alice}' AND account_version = 3"
-        await command(world.history, f"ALTER TABLE operations UPDATE {column} = {value} WHERE {where}")
+        await command(world.database, f"ALTER TABLE operations UPDATE {column} = {value} WHERE {where}")
         expected_now = expected.format(bob=people.bob)
         return [
             f"COPY_IS_LEDGERS: account_id {people.alice}, version 3: found {found}, expected {expected_now}",
@@ -116,7 +117,7 @@ async def foreign(world: World, people: People) -> list[str]:
 
 
 async def emptied(world: World, people: People) -> list[str]:
-    await command(world.history, "TRUNCATE TABLE operations")
+    await command(world.database, "TRUNCATE TABLE operations")
     return [
         f"OPERATION_IS_STORED: account_id {account}, version {version}: found nothing, expected operation_id "
         for account, count in ((people.alice, 5), (people.bob, 5), (CLEARING, 2))

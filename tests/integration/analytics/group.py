@@ -15,7 +15,8 @@ from stack import probes
 from stack.ports import HOST, free_ports
 from stack.process import Child, Process, module
 from subgraphs.analytics import __main__ as main
-from subgraphs.analytics.clickhouse import History
+from subgraphs.analytics.clickhouse.database import Database
+from subgraphs.analytics.clickhouse.history import History
 from subgraphs.analytics.domain import Event, Row
 from subgraphs.analytics.kafka import DEAD_LETTERS, TOPIC
 from tests.integration.analytics.world import World
@@ -91,8 +92,8 @@ class Held(History):
     one insert had.
     """
 
-    def __init__(self, dsn: str) -> None:
-        super().__init__(dsn)
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
         self.may_go = asyncio.Event()
         self.may_go.set()
         self.waits = asyncio.Event()
@@ -108,15 +109,6 @@ class Held(History):
     def hold(self) -> None:
         self.waits.clear()
         self.may_go.clear()
-
-
-@asynccontextmanager
-async def held(world: World) -> AsyncIterator[Held]:
-    history = Held(world.settings.clickhouse_dsn)
-    try:
-        yield history
-    finally:
-        await history._close()
 
 
 class Gate:
@@ -143,7 +135,7 @@ class Gate:
         server = await asyncio.start_server(accept, HOST, 0)
         port = server.sockets[0].getsockname()[1]
         try:
-            yield f"http://{HOST}:{port}/{world.history._database}"
+            yield f"http://{HOST}:{port}/{world.database._name}"
         finally:
             server.close()
             for task in connections:

@@ -10,7 +10,8 @@ import pytest
 
 from stack.parts import ClickHouse
 from stack.ports import free_ports
-from subgraphs.analytics.clickhouse import Coverage, History
+from subgraphs.analytics.clickhouse.database import Database
+from subgraphs.analytics.clickhouse.history import Coverage, History
 from subgraphs.analytics.domain import Direction, OperationFilter, OperationType, Row
 from wallet.errors import Unavailable
 
@@ -194,9 +195,10 @@ class TestWhatIsMissing:
 class TestOutage:
     async def test_is_told_and_ends(self, tmp_path: Path, row: Callable[[int], Row], account: UUID) -> None:
         server = ClickHouse(tmp_path, *free_ports(1))
-        async with History.connect(server.dsn("wallet")) as history:
+        async with Database.connect(server.dsn("wallet")) as database:
+            history = History(database)
             with pytest.raises(Unavailable, match="the operation history"):
-                await history.ping()
+                await database.ping()
             async with server:
                 await history.insert([row(1)])
                 server.kill()
@@ -207,15 +209,14 @@ class TestOutage:
                 assert versions(await history.after(account, 0, 10)) == [1]
 
     async def test_a_store_that_comes_back_empty_gets_its_table_again(
-        self, history: History, clickhouse: ClickHouse, row: Callable[[int], Row], account: UUID
+        self, database: Database, history: History, row: Callable[[int], Row], account: UUID
     ) -> None:
         await history.insert([row(1)])
-        assert history._client is not None
-        await history._client.command("DROP TABLE operations")
+        await database.command("DROP TABLE operations", {})
         with pytest.raises(Unavailable):
             await history.insert([row(1)])
         await history.insert([row(1)])
         assert versions(await history.after(account, 0, 10)) == [1]
 
-    async def test_many_first_uses_at_once_make_one_table(self, history: History) -> None:
-        await asyncio.gather(*(history.ping() for _ in range(10)))
+    async def test_many_first_uses_at_once_make_one_table(self, database: Database) -> None:
+        await asyncio.gather(*(database.ping() for _ in range(10)))

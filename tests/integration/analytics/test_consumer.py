@@ -10,7 +10,8 @@ import pytest
 from stack.parts import ClickHouse
 from stack.ports import free_ports
 from subgraphs.analytics import metrics
-from subgraphs.analytics.clickhouse import History
+from subgraphs.analytics.clickhouse.database import Database
+from subgraphs.analytics.clickhouse.history import History
 from subgraphs.analytics.consumer import Limits, TooMuchUnreadable
 from subgraphs.analytics.domain import Row
 from subgraphs.analytics.repair import Repair
@@ -117,16 +118,13 @@ class TestConsumer:
     async def test_what_was_stored_and_not_committed_is_seen_again_and_counts_once(self, world: World) -> None:
         alice, bob = world.bank.open(), world.bank.open("bob")
         await world.publish(world.bank.transfer(alice, bob), world.bank.transfer(alice, bob))
-        async with History.connect(world.settings.clickhouse_dsn) as history:
-            crashing = CrashesAfterInsert(world.settings.clickhouse_dsn)
-            with pytest.raises(RuntimeError, match="crash"):
-                await world.consumer(history=crashing).consume()
-            await crashing._close()
-            assert await world.committed() == 0
-            async with beside(world.consumer().run()):
-                await world.publish(world.bank.transfer(alice, bob))
-                await world.stored(alice, [1, 2, 3])
-            assert (await history.coverage([bob]))[bob].count == 3
+        with pytest.raises(RuntimeError, match="crash"):
+            await world.consumer(history=CrashesAfterInsert(world.database)).consume()
+        assert await world.committed() == 0
+        async with beside(world.consumer().run()):
+            await world.publish(world.bank.transfer(alice, bob))
+            await world.stored(alice, [1, 2, 3])
+        assert (await world.history.coverage([bob]))[bob].count == 3
 
     async def test_clickhouse_may_be_killed_and_come_back_and_nothing_is_lost(
         self, world: World, tmp_path: Path
@@ -134,8 +132,8 @@ class TestConsumer:
         alice, bob = world.bank.open(), world.bank.open("bob")
         async with (
             ClickHouse(tmp_path / "store", *free_ports(1)) as server,
-            History.connect(server.dsn("wallet")) as history,
-            beside(world.consumer(history=history).run()),
+            Database.connect(server.dsn("wallet")) as database,
+            beside(world.consumer(history=(history := History(database))).run()),
         ):
             await world.publish(world.bank.transfer(alice, bob))
             await until(lambda: _has(history, alice, 1))
@@ -156,11 +154,10 @@ class TestConsumer:
                 await super().insert(rows)
 
         alice, bob = world.bank.open(), world.bank.open("bob")
-        slow = Slow(world.settings.clickhouse_dsn)
+        slow = Slow(world.database)
         await world.publish(world.bank.transfer(alice, bob))
         async with beside(world.consumer(history=slow).run()):
             await slow.began.wait()
-        await slow._close()
         assert await world.versions(alice) == [1]
         assert await world.committed() == 1
 

@@ -1,22 +1,20 @@
 """Consumers share the topic, come, go and are killed. Apache Kafka alone balances a group."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
 from subgraphs.analytics.consumer import Limits
 from subgraphs.analytics.repair import Repair
-from tests.integration.analytics.group import Gate, Held, Load, held, joined, process
+from tests.integration.analytics.group import Gate, Held, Load, joined, process
 from tests.integration.analytics.world import World, beside
 from tests.kafka.brokers import on_apache
 
 
 @pytest.fixture
-async def first(world: World) -> AsyncIterator[Held]:
+def first(world: World) -> Held:
     """The history of the member that is there first."""
-    async with held(world) as history:
-        yield history
+    return Held(world.database)
 
 
 @on_apache

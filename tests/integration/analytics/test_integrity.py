@@ -14,7 +14,8 @@ from kit.admin import admin_app, http_server
 from kit.proof import Integrity, Report, Verdict, Violation, integrity_router
 from subgraphs.analytics import comparison as module
 from subgraphs.analytics.admin import replay_router
-from subgraphs.analytics.clickhouse import Copy, History, Window
+from subgraphs.analytics.clickhouse.copies import Copies, Copy, Window
+from subgraphs.analytics.clickhouse.database import Database
 from subgraphs.analytics.integrity import history_integrity
 from subgraphs.analytics.replay import Replay
 from subgraphs.analytics.rows import rows_of
@@ -27,9 +28,9 @@ LONG_AGO = 1.0
 """Any operation of the fake bank's is older than that."""
 
 
-def integrity_of(world: World, history: History | None = None, *, on_its_way_seconds: float = LONG_AGO) -> Integrity:
-    history = history or world.history
-    return history_integrity(history, world.ledger, wait_seconds=0, on_its_way_seconds=on_its_way_seconds)
+def integrity_of(world: World, copies: Copies | None = None, *, on_its_way_seconds: float = LONG_AGO) -> Integrity:
+    copies = copies or world.copies
+    return history_integrity(copies, world.ledger, wait_seconds=0, on_its_way_seconds=on_its_way_seconds)
 
 
 async def verdict_of(integrity: Integrity) -> tuple[Verdict, list[Violation]]:
@@ -44,7 +45,7 @@ async def served(world: World, integrity: Integrity | None = None) -> AsyncItera
     """The admin interface's address."""
     app = admin_app({})
     app.include_router(integrity_router(integrity or integrity_of(world)))
-    app.include_router(replay_router(Replay(world.history, world.ledger, world.repair())))
+    app.include_router(replay_router(Replay(world.history, world.copies, world.ledger, world.repair())))
     async with http_server(app, world.settings.analytics_admin_listen):
         yield f"http://{world.settings.analytics_admin_listen}"
 
@@ -54,11 +55,11 @@ def told(capsys: pytest.CaptureFixture[str]) -> list[str]:
     return [line for line in capsys.readouterr().out.splitlines() if not line[0].isdigit()]
 
 
-class Held(History):
+class Held(Copies):
     """Comes as far as the bodies of the operations, and no farther until it may."""
 
-    def __init__(self, dsn: str) -> None:
-        super().__init__(dsn)
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
         self.may = asyncio.Event()
         self.came = asyncio.Event()
 
@@ -70,12 +71,11 @@ class Held(History):
 
 @asynccontextmanager
 async def held(world: World) -> AsyncIterator[Held]:
-    history = Held(world.settings.clickhouse_dsn)
+    copies = Held(world.database)
     try:
-        yield history
+        yield copies
     finally:
-        history.may.set()
-        await history._close()
+        copies.may.set()
 
 
 class TestIntegrity:
@@ -127,7 +127,7 @@ class TestIntegrity:
         some = await people(world)
         late = world.bank.transfer(some.alice, some.bob)
 
-        class Arriving(History):
+        class Arriving(Copies):
             """What was missing at the first look is there at the second."""
 
             looked = 0
@@ -136,11 +136,10 @@ class TestIntegrity:
                 found = await super().stored(windows)
                 self.looked += 1
                 if self.looked == 1:
-                    await self.insert(rows_of(late))
+                    await world.history.insert(rows_of(late))
                 return found
 
-        async with aclosing_history(Arriving(world.settings.clickhouse_dsn)) as history:
-            verdict, violations = await verdict_of(integrity_of(world, history))
+        verdict, violations = await verdict_of(integrity_of(world, Arriving(world.database)))
         assert (verdict.verdict, verdict.behind, violations) == ("sound", {}, [])
 
     async def test_what_is_too_recent_to_be_there_is_behind(self, world: World) -> None:
@@ -152,13 +151,13 @@ class TestIntegrity:
 
     async def test_accounts_that_move_meanwhile_are_no_false_alarm(self, world: World) -> None:
         some = await people(world)
-        async with held(world) as history:
-            proving = asyncio.create_task(verdict_of(integrity_of(world, history)))
-            await history.came.wait()
+        async with held(world) as copies:
+            proving = asyncio.create_task(verdict_of(integrity_of(world, copies)))
+            await copies.came.wait()
             new = world.bank.open()
             for event in (world.bank.transfer(some.alice, some.bob), world.bank.transfer(some.bob, new)):
                 await world.history.insert(rows_of(event))
-            history.may.set()
+            copies.may.set()
             verdict, violations = await proving
         assert (verdict.verdict, verdict.behind, violations) == ("sound", {}, [])
         assert verdict.rows == {"operations": 12, "stored accounts": 4}
@@ -182,12 +181,12 @@ class TestIntegrity:
     async def test_one_runs_at_a_time_and_ends_with_its_client(self, world: World) -> None:
         await people(world)
         async with (
-            held(world) as history,
-            served(world, integrity := integrity_of(world, history)) as admin,
+            held(world) as copies,
+            served(world, integrity := integrity_of(world, copies)) as admin,
             httpx.AsyncClient(trust_env=False, base_url=admin) as http,
         ):
             async with http.stream("GET", "/integrity"):
-                await history.came.wait()
+                await copies.came.wait()
                 second = await http.get("/integrity")
                 assert (second.status_code, "is running" in second.json()["detail"]) == (409, True)
 
@@ -207,11 +206,3 @@ class TestIntegrity:
         assert (last["verdict"], last["violations"]) == ("broken", 1)
         assert "wallet_analytics_integrity_violations 1.0" in metrics
         assert "wallet_analytics_integrity_finished_seconds 1." in metrics
-
-
-@asynccontextmanager
-async def aclosing_history(history: History) -> AsyncIterator[History]:
-    try:
-        yield history
-    finally:
-        await history._close()

@@ -12,7 +12,8 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from stack.parts import ClickHouse
 from stack.ports import free_ports
 from subgraphs.analytics import __main__ as main
-from subgraphs.analytics.clickhouse import History
+from subgraphs.analytics.clickhouse.database import Database
+from subgraphs.analytics.clickhouse.history import History
 from subgraphs.analytics.consumer import Consumer, Limits
 from subgraphs.analytics.domain import Row
 from subgraphs.analytics.kafka import TOPIC
@@ -28,9 +29,9 @@ LIMITS = Limits(batch=25)
 @pytest.fixture
 async def apart(world: World, tmp_path: Path) -> AsyncIterator[World]:
     """The world with a ClickHouse of the test's own, which it may take away."""
-    async with ClickHouse(tmp_path / "store", *free_ports(1)) as server, History.connect(server.dsn("own")) as history:
+    async with ClickHouse(tmp_path / "store", *free_ports(1)) as server, Database.connect(server.dsn("own")) as own:
         settings = world.settings.model_copy(update={"clickhouse_dsn": server.dsn("own")})
-        yield replace(world, clickhouse=server, history=history, settings=settings)
+        yield replace(world, clickhouse=server, database=own, settings=settings)
 
 
 class Watched:
@@ -61,8 +62,8 @@ class TestClickHouseAway:
         self, apart: World, how: signal.Signals
     ) -> None:
         load, stop = Load(apart), asyncio.Event()
-        async with History.connect(apart.settings.clickhouse_dsn) as history:
-            watched = Watched(apart, history)
+        async with Database.connect(apart.settings.clickhouse_dsn) as database:
+            watched = Watched(apart, History(database))
 
             async def waiting(count: int) -> bool:
                 return await ends(apart) - watched.fetched() >= count
@@ -95,13 +96,10 @@ class TestClickHouseSlow:
                 await asyncio.sleep(0.15)
                 await super().insert(rows)
 
-        load, slow = Load(world), Slow(world.settings.clickhouse_dsn)
-        try:
-            async with beside(world.consumer(LIMITS, history=slow).run()):
-                await load.publish(300)
-                await load.is_stored()
-        finally:
-            await slow._close()
+        load, slow = Load(world), Slow(world.database)
+        async with beside(world.consumer(LIMITS, history=slow).run()):
+            await load.publish(300)
+            await load.is_stored()
         assert slow.largest == 2 * LIMITS.batch
 
 

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from subgraphs.analytics.clickhouse import History
+from subgraphs.analytics.clickhouse.history import History
 from subgraphs.analytics.domain import Direction, OperationFilter, OperationType, Row
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

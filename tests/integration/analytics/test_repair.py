@@ -1,27 +1,18 @@
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from uuid import UUID
 
 import pytest
 
 from subgraphs.analytics import repair as module
-from subgraphs.analytics.clickhouse import Coverage, History
+from subgraphs.analytics.clickhouse.history import Coverage, History
 from subgraphs.analytics.events import decode
 from subgraphs.analytics.repair import Repair
 from subgraphs.analytics.rows import rows_of
 from tests.integration.analytics.fake_bank import CLEARING
 from tests.integration.analytics.world import World, beside, body, headers
 from wallet.errors import Unavailable
-
-
-@asynccontextmanager
-async def aclosing_history(history: History) -> AsyncIterator[History]:
-    try:
-        yield history
-    finally:
-        await history._close()
 
 
 class TestRepair:
@@ -89,9 +80,8 @@ class TestRepair:
                 await asyncio.sleep(0.1)
                 await self.insert(rows_of(event))
 
-        async with aclosing_history(Arriving(world.settings.clickhouse_dsn)) as history:
-            repair = Repair(history, world.ledger, period_seconds=3600, grace_seconds=0)
-            await repair.compare_all(grace_seconds=0.5)
+        repair = Repair(Arriving(world.database), world.ledger, period_seconds=3600, grace_seconds=0)
+        await repair.compare_all(grace_seconds=0.5)
         assert await world.versions(alice) == [1]
         assert world.bank.asked["ListEvents"] == 0
 

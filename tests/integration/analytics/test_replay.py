@@ -18,7 +18,7 @@ from tests.waiting import until
 
 
 def replay_of(world: World) -> Replay:
-    return Replay(world.history, world.ledger, world.repair())
+    return Replay(world.history, world.copies, world.ledger, world.repair())
 
 
 async def outcome_of(running: Replay, account: UUID | None = None, *, all_operations: bool = False) -> Outcome:
@@ -97,7 +97,7 @@ class TestReplay:
         assert await row_of(world.history, some.alice, 3) != right
         await world.history.insert([right])
         assert await row_of(world.history, some.alice, 3) == right
-        await command(world.history, "OPTIMIZE TABLE operations FINAL")
+        await command(world.database, "OPTIMIZE TABLE operations FINAL")
         assert await row_of(world.history, some.alice, 3) == right
         assert await is_sound(world)
 

@@ -16,7 +16,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from kit import call
 from stack.parts import ClickHouse
 from subgraphs.analytics import __main__ as main
-from subgraphs.analytics.clickhouse import History
+from subgraphs.analytics.clickhouse.copies import Copies
+from subgraphs.analytics.clickhouse.database import Database
+from subgraphs.analytics.clickhouse.history import History
 from subgraphs.analytics.consumer import Consumer, Limits
 from subgraphs.analytics.domain import Event, OperationType
 from subgraphs.analytics.kafka import DEAD_LETTERS, TOPIC
@@ -72,11 +74,19 @@ class World:
     bank_client: BankClient
     clickhouse: ClickHouse
     kafka: Broker
-    history: History
+    database: Database
     ledger: Ledger
     settings: main.Settings
     keys: Keys
     producer: AIOKafkaProducer
+
+    @property
+    def history(self) -> History:
+        return History(self.database)
+
+    @property
+    def copies(self) -> Copies:
+        return Copies(self.database)
 
     def repair(self, *, grace_seconds: float = 0.05, period_seconds: float = 3600.0) -> Repair:
         return Repair(self.history, self.ledger, grace_seconds=grace_seconds, period_seconds=period_seconds)
