@@ -1,14 +1,13 @@
 """Tools from outside Python, which a machine may lack."""
 
 import os
+from typing import NoReturn
 
 import pytest
 
 
-def need(tool: str, *, there: bool) -> None:
-    """Skips the test, visibly, where the tool is missing. In CI, whose script installs it, the test fails instead."""
-    if there:
-        return
+def lacking(why: str) -> NoReturn:
+    """Skips the test, visibly, because a tool is missing. In CI, whose script installs it, the test fails instead."""
     if os.environ.get("CI") == "true":
-        pytest.fail(f"{tool} is missing, which .ci/run installs")
-    pytest.skip(f"{tool} is missing; .ci/run shows how to install it")
+        pytest.fail(f"{why}; .ci/run installs it")
+    pytest.skip(f"{why}; .ci/run shows how to install it")

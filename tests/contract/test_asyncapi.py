@@ -12,7 +12,7 @@ from stack.process import ROOT
 from subgraphs.analytics import __main__ as analytics
 from subgraphs.analytics import kafka
 from subgraphs.bank import outbox
-from tests.tools import need
+from tests.tools import lacking
 
 NODE = Path(__file__).parent / "node"
 OPERATIONS = ["wallet.transfer.completed", "wallet.topup.completed"]
@@ -22,9 +22,11 @@ OPERATIONS = ["wallet.transfer.completed", "wallet.topup.completed"]
 def read() -> dict[str, Any]:
     """The document as the parser reads it, references followed, and its diagnostics."""
     node = shutil.which("node")
-    need("node", there=node is not None)
-    need("@asyncapi/parser", there=(NODE / "node_modules" / "@asyncapi" / "parser").is_dir())
-    command = [str(node), str(NODE / "asyncapi.mjs"), str(ROOT / "asyncapi" / "asyncapi.yaml")]
+    if node is None:
+        lacking("there is no node")
+    if not (NODE / "node_modules" / "@asyncapi" / "parser").is_dir():
+        lacking("there is no @asyncapi/parser")
+    command = [node, str(NODE / "asyncapi.mjs"), str(ROOT / "asyncapi" / "asyncapi.yaml")]
     document: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True, timeout=60).stdout)
     return document
 
