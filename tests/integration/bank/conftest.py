@@ -8,6 +8,7 @@ import pytest
 from stack.postgres import Postgres
 from tests.conftest import Keys
 from tests.integration.bank.running import Caller, RunningBank, cloned, running
+from tests.integration.bank.written import Written, small_ledger
 
 
 @pytest.fixture(scope="session")
@@ -27,6 +28,13 @@ async def own_bank(ledger_url: str, keys: Keys, tmp_path: Path) -> AsyncIterator
     """A bank with an empty ledger of the test's own, and no broker."""
     async with running(keys, tmp_path, ledger_url) as bank:
         yield bank
+
+
+@pytest.fixture(scope="session")
+async def written(postgres: Postgres, ledger_template: str) -> AsyncIterator[Written]:
+    """A small ledger that several tests prove. Each of them begins with `corrupt`, which first makes it as it was."""
+    async with cloned(postgres, ledger_template) as url, small_ledger(url) as written:
+        yield written
 
 
 @pytest.fixture

@@ -191,6 +191,20 @@ async def written(sql: asyncpg.Pool) -> dict[str, int]:
     return {table: await sql.fetchval(f"SELECT count(*) FROM {table}") for table in tables}
 
 
+async def waiting(sql: asyncpg.Pool, query: str) -> int | None:
+    """A session of a bank's that waits for a lock in a query like this."""
+    pid: int | None = await sql.fetchval(
+        """
+        SELECT pid FROM pg_stat_activity
+        WHERE datname = current_database() AND application_name = 'bank' AND wait_event_type = 'Lock'
+              AND query LIKE '%' || $1 || '%'
+        LIMIT 1
+        """,
+        query,
+    )
+    return pid
+
+
 async def prove(sql: asyncpg.Pool) -> None:
     """What must hold of every ledger at every moment."""
     broken = {

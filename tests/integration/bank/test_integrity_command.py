@@ -1,0 +1,112 @@
+"""The proof as an operator asks for it: of the admin interface, and by the command."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import httpx
+import orjson
+
+from stack.ports import free_ports
+from stack.process import ROOT
+from tests.integration.bank.running import RunningBank, waiting
+from tests.waiting import until
+
+NOTHING = "0 entries, 0 transfers, 0 idempotency_keys, 0 outbox"
+
+
+class TestAdmin:
+    async def test_tells_line_by_line_and_the_verdict_last(self, own_bank: RunningBank) -> None:
+        async with httpx.AsyncClient(trust_env=False) as http:
+            response = await http.get(f"{own_bank.admin}/integrity")
+            metrics = (await http.get(f"{own_bank.admin}/metrics")).text
+        assert response.headers["content-type"] == "application/x-ndjson"
+        first, *_, last = [orjson.loads(line) for line in response.text.splitlines()]
+        assert first["progress"]["walk"] == "accounts"
+        assert (last["verdict"], last["violations"], last["broken"]) == ("sound", 0, {})
+        assert last["seconds"] > 0
+        assert "wallet_bank_integrity_violations 0.0" in metrics
+        assert "wallet_bank_integrity_finished_seconds 1." in metrics
+
+    async def test_one_proof_runs_at_a_time_and_ends_with_its_client(self, own_bank: RunningBank) -> None:
+        async with standing_still(own_bank), httpx.AsyncClient(trust_env=False, base_url=own_bank.admin) as http:
+            async with http.stream("GET", "/integrity") as first:
+                assert first.status_code == 200
+                await until(lambda: waiting(own_bank.sql, "idempotency_keys"))
+                second = await http.get("/integrity")
+                assert (second.status_code, "is running" in second.json()["detail"]) == (409, True)
+                said = await command_line(own_bank.admin)
+                assert (said.code, "is running" in said.out[0]) == (2, True)
+
+            async def ended() -> bool:
+                async with http.stream("GET", "/integrity") as again:
+                    return again.status_code == 200
+
+            await until(ended)
+
+    async def test_a_database_that_goes_away_leaves_no_verdict(self, own_bank: RunningBank) -> None:
+        async with standing_still(own_bank):
+            proving = asyncio.create_task(command_line(own_bank.admin))
+            pid = await until(lambda: waiting(own_bank.sql, "idempotency_keys"))
+            assert await own_bank.sql.fetchval("SELECT pg_terminate_backend($1)", pid)
+            said = await proving
+        assert (said.code, said.out) == (
+            2,
+            ["not proven: its database, or a service that it asks, went away before the end"],
+        )
+
+
+class TestCommand:
+    async def test_says_that_a_ledger_is_sound(self, own_bank: RunningBank) -> None:
+        said = await command_line(own_bank.admin)
+        (last,) = said.out
+        assert (said.code, last[: last.index(" (")]) == (0, f"sound: every law holds of 158 accounts, {NOTHING}")
+        assert "accounts: 158 rows, up to " in said.err
+
+    async def test_says_what_is_broken(self, own_bank: RunningBank) -> None:
+        account = await own_bank.open("alice", "10.00")
+        await own_bank.sql.execute("UPDATE accounts SET balance = 11 WHERE id = $1", account)
+        said = await command_line(own_bank.admin)
+        assert (said.code, said.out) == (
+            1,
+            [
+                f"BALANCE_IS_LAST_ENTRY: account_id {account}: found 11.0000, expected 10.0000",
+                "TOTAL_IS_CONSERVED: currency RUB: found 11.0000, expected 10.0000",
+                f"broken: 2 violations (BALANCE_IS_LAST_ENTRY 1, TOTAL_IS_CONSERVED 1) among 159 accounts, {NOTHING}",
+            ],
+        )
+
+    async def test_does_not_take_silence_for_soundness(self) -> None:
+        (port,) = free_ports(1)
+        said = await command_line(f"http://127.0.0.1:{port}")
+        assert (said.code, said.out[0].split(":")[0]) == (2, "not proven")
+
+
+@asynccontextmanager
+async def standing_still(bank: RunningBank) -> AsyncIterator[None]:
+    """As long as the body takes, a proof comes as far as the keys."""
+    async with bank.sql.acquire() as other, other.transaction():
+        await other.execute("LOCK TABLE idempotency_keys IN ACCESS EXCLUSIVE MODE")
+        yield
+
+
+@dataclass(frozen=True)
+class Said:
+    code: int | None
+    out: list[str]
+    err: str
+
+
+async def command_line(admin: str) -> Said:
+    """As an operator runs it: in a process of its own, which a bank in this one does not log into."""
+    program = "from cli.main import app; app()"
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", program, "integrity", "--admin", admin),
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await process.communicate()
+    return Said(process.returncode, out.decode().splitlines(), err.decode())

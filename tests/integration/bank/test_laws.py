@@ -1,0 +1,259 @@
+"""A ledger corrupted in every way there is, each of them told by law and row."""
+
+import pytest
+
+from kit.proof import Verdict, Violation
+from subgraphs.bank import integrity
+from subgraphs.bank.integrity import ledger_integrity
+from subgraphs.bank.repository.proof import Law
+from tests.integration.bank.written import ALICE, STRAY, Written, reports
+
+
+def made(key: str) -> str:
+    return f"(SELECT id FROM transfers WHERE idempotency_key = '{key}')"
+
+
+CORRUPTIONS: dict[str, tuple[list[str], set[str]]] = {
+    "a balance changed": (
+        ["UPDATE accounts SET balance = balance + 1 WHERE id = {alice}"],
+        {"BALANCE_IS_LAST_ENTRY alice", "TOTAL_IS_CONSERVED RUB"},
+    ),
+    "money moved from balance to balance": (
+        [
+            "UPDATE accounts SET balance = balance + 1 WHERE id = {alice}",
+            "UPDATE accounts SET balance = balance - 1 WHERE id = {bob}",
+        ],
+        {"BALANCE_IS_LAST_ENTRY alice", "BALANCE_IS_LAST_ENTRY bob"},
+    ),
+    "an account's version moved": (
+        ["UPDATE accounts SET version = 9 WHERE id = {alice}"],
+        {"VERSION_IS_LAST_ENTRY alice"},
+    ),
+    "an opening balance changed": (
+        ["UPDATE accounts SET opening_balance = 101 WHERE id = {alice}"],
+        {"BALANCE_ADDS_UP alice/1", "TOTAL_IS_CONSERVED RUB"},
+    ),
+    "the opening balance of an account without entries changed": (
+        ["UPDATE accounts SET opening_balance = 1 WHERE id = {dave}"],
+        {"BALANCE_IS_LAST_ENTRY dave", "TOTAL_IS_CONSERVED RUB"},
+    ),
+    "an account's currency changed": (
+        ["UPDATE accounts SET currency = 'EUR' WHERE id = {carol}"],
+        {"CURRENCY_IS_ACCOUNTS carol/1", "TOTAL_IS_CONSERVED USD", "TOTAL_IS_CONSERVED EUR"},
+    ),
+    "an account vanished": (
+        ["DELETE FROM accounts WHERE id = {bob}"],
+        {
+            "ENTRY_HAS_ACCOUNT bob/1",
+            "ENTRY_HAS_ACCOUNT bob/2",
+            "ENTRY_HAS_ACCOUNT bob/3",
+            "TOTAL_IS_CONSERVED RUB",
+        },
+    ),
+    "a balance below its floor": (
+        ["UPDATE accounts SET min_balance = 1000 WHERE id = {alice}"],
+        {"BALANCE_ABOVE_FLOOR alice"},
+    ),
+    "a closed account that holds money": (
+        ["UPDATE accounts SET status = 'CLOSED' WHERE id = {bob}"],
+        {"CLOSED_IS_EMPTY bob"},
+    ),
+    "the first entry deleted": (
+        ["DELETE FROM entries WHERE account_id = {alice} AND version = 1"],
+        {"VERSIONS_HAVE_NO_GAP alice/2", "TRANSFER_HAS_ENTRIES k1"},
+    ),
+    "an entry in the middle deleted": (
+        ["DELETE FROM entries WHERE account_id = {alice} AND version = 2"],
+        {"VERSIONS_HAVE_NO_GAP alice/3", "TRANSFER_HAS_ENTRIES k2"},
+    ),
+    "the last entry deleted": (
+        ["DELETE FROM entries WHERE account_id = {alice} AND version = 4"],
+        {"VERSION_IS_LAST_ENTRY alice", "BALANCE_IS_LAST_ENTRY alice", "TRANSFER_HAS_ENTRIES k4"},
+    ),
+    "the only entry deleted": (
+        ["DELETE FROM entries WHERE account_id = {carol}"],
+        {"VERSION_IS_LAST_ENTRY carol", "BALANCE_IS_LAST_ENTRY carol", "TRANSFER_HAS_ENTRIES k5"},
+    ),
+    "an entry's amount changed": (
+        ["UPDATE entries SET amount = -21 WHERE account_id = {alice} AND version = 2"],
+        {"BALANCE_ADDS_UP alice/2", "TRANSFER_NETS_TO_ZERO k2"},
+    ),
+    "an entry's balance changed": (
+        ["UPDATE entries SET balance_after = 71 WHERE account_id = {alice} AND version = 2"],
+        {"BALANCE_ADDS_UP alice/2", "BALANCE_ADDS_UP alice/3"},
+    ),
+    "the last entry's balance changed": (
+        ["UPDATE entries SET balance_after = 83 WHERE account_id = {alice} AND version = 4"],
+        {"BALANCE_ADDS_UP alice/4", "BALANCE_IS_LAST_ENTRY alice"},
+    ),
+    "money made by an entry and the balance alike": (
+        [
+            "UPDATE entries SET amount = 8, balance_after = 83 WHERE account_id = {alice} AND version = 4",
+            "UPDATE accounts SET balance = 83 WHERE id = {alice}",
+        ],
+        {"TRANSFER_NETS_TO_ZERO k4", "TOTAL_IS_CONSERVED RUB"},
+    ),
+    "an entry's version moved": (
+        ["UPDATE entries SET version = 6 WHERE account_id = {alice} AND version = 4"],
+        {
+            "VERSIONS_HAVE_NO_GAP alice/6",
+            "ENTRY_IS_OF_TRANSFER alice/6",
+            "VERSION_IS_LAST_ENTRY alice",
+            "TRANSFER_HAS_ENTRIES k4",
+        },
+    ),
+    "an entry moved to another account": (
+        ["UPDATE entries SET account_id = {dave} WHERE account_id = {carol}"],
+        {
+            "VERSION_IS_LAST_ENTRY carol",
+            "BALANCE_IS_LAST_ENTRY carol",
+            "VERSION_IS_LAST_ENTRY dave",
+            "BALANCE_IS_LAST_ENTRY dave",
+            "ENTRY_IS_OF_TRANSFER dave/1",
+            "CURRENCY_IS_ACCOUNTS dave/1",
+            "TRANSFER_HAS_ENTRIES k5",
+        },
+    ),
+    "an entry of another transfer": (
+        [f"UPDATE entries SET transfer_id = {made('k2')} WHERE account_id = {{alice}} AND version = 1"],
+        {"ENTRY_IS_OF_TRANSFER alice/1", "TRANSFER_HAS_ENTRIES k1"},
+    ),
+    "an entry twice": (
+        [
+            """
+            INSERT INTO entries SELECT account_id, 5, transfer_id, amount, balance_after + amount FROM entries
+            WHERE account_id = {alice} AND version = 4
+            """,
+        ],
+        {"ENTRY_IS_OF_TRANSFER alice/5", "VERSION_IS_LAST_ENTRY alice", "BALANCE_IS_LAST_ENTRY alice"},
+    ),
+    "a transfer vanished": (
+        [f"DELETE FROM transfers WHERE id = {made('k2')}"],
+        {"ENTRY_HAS_TRANSFER alice/2", "ENTRY_HAS_TRANSFER bob/2", "KEY_HAS_TRANSFER k2", "OUTBOX_HAS_TRANSFER k2"},
+    ),
+    "a transfer vanished with all that speaks of it": (
+        [
+            f"DELETE FROM idempotency_keys WHERE transfer_id = {made('k5')}",
+            f"DELETE FROM outbox WHERE transfer_id = {made('k5')}",
+            f"DELETE FROM entries WHERE transfer_id = {made('k5')}",
+            f"DELETE FROM transfers WHERE id = {made('k5')}",
+        ],
+        {
+            "VERSION_IS_LAST_ENTRY carol",
+            "BALANCE_IS_LAST_ENTRY carol",
+            "VERSION_IS_LAST_ENTRY usd",
+            "BALANCE_IS_LAST_ENTRY usd",
+        },
+    ),
+    "a transfer's amount changed": (
+        [f"UPDATE transfers SET amount = 21 WHERE id = {made('k2')}"],
+        {"TRANSFER_NETS_TO_ZERO k2"},
+    ),
+    "a transfer's currency changed": (
+        [f"UPDATE transfers SET currency = 'EUR' WHERE id = {made('k5')}"],
+        {"CURRENCY_IS_ACCOUNTS usd/1", "CURRENCY_IS_ACCOUNTS carol/1"},
+    ),
+    "a transfer's version moved": (
+        [f"UPDATE transfers SET sender_version = 9 WHERE id = {made('k2')}"],
+        {"TRANSFER_HAS_ENTRIES k2", "ENTRY_IS_OF_TRANSFER alice/2"},
+    ),
+    "a transfer's recipient changed": (
+        [f"UPDATE transfers SET recipient_id = {{dave}} WHERE id = {made('k2')}"],
+        {"TRANSFER_HAS_ENTRIES k2", "ENTRY_IS_OF_TRANSFER bob/2"},
+    ),
+    "a transfer turned round": (
+        [
+            f"""
+            UPDATE transfers SET sender_id = recipient_id, recipient_id = sender_id,
+                sender_version = recipient_version, recipient_version = sender_version WHERE id = {made("k3")}
+            """,
+        ],
+        {"ENTRY_IS_OF_TRANSFER alice/3", "ENTRY_IS_OF_TRANSFER bob/3", "TRANSFER_NETS_TO_ZERO k3"},
+    ),
+    "a transfer dated before an earlier one": (
+        [f"UPDATE transfers SET created_at = created_at - interval '1 h' WHERE id = {made('k3')}"],
+        {"TIME_FOLLOWS_VERSION alice/3", "TIME_FOLLOWS_VERSION bob/3"},
+    ),
+    "a transfer out of nothing": (
+        [
+            f"""
+            INSERT INTO transfers (id, kind, sender_id, recipient_id, amount, currency, created_at, idempotency_key,
+                                   sender_version, recipient_version)
+            VALUES ('{STRAY}', 'TRANSFER', {{alice}}, {{bob}}, 1, 'RUB', now(), 'stray', 5, 4)
+            """,
+        ],
+        {"TRANSFER_HAS_ENTRIES stray", "TRANSFER_HAS_ONE_KEY stray"},
+    ),
+    "a key deleted": (
+        ["DELETE FROM idempotency_keys WHERE key = 'k1'"],
+        {"TRANSFER_HAS_ONE_KEY k1"},
+    ),
+    "a key in another scope too": (
+        [
+            """
+            INSERT INTO idempotency_keys
+            SELECT 'mallory', operation, key, fingerprint, transfer_id FROM idempotency_keys WHERE key = 'k1'
+            """,
+        ],
+        {"TRANSFER_HAS_ONE_KEY k1"},
+    ),
+    "a key that points elsewhere": (
+        [f"UPDATE idempotency_keys SET transfer_id = {made('k2')} WHERE key = 'k1'"],
+        {"KEY_IS_OF_TRANSFER k1", "TRANSFER_HAS_ONE_KEY k1", "TRANSFER_HAS_ONE_KEY k2"},
+    ),
+    "a key that points to nothing": (
+        [f"UPDATE idempotency_keys SET transfer_id = '{STRAY}' WHERE key = 'k1'"],
+        {"KEY_HAS_TRANSFER k1", "TRANSFER_HAS_ONE_KEY k1"},
+    ),
+    "a key renamed": (
+        ["UPDATE idempotency_keys SET key = 'other' WHERE key = 'k1'"],
+        {"KEY_IS_OF_TRANSFER other"},
+    ),
+    "a key whose outcome became a refusal": (
+        ["UPDATE idempotency_keys SET transfer_id = NULL, refusal = '{{}}' WHERE key = 'k1'"],
+        {"TRANSFER_HAS_ONE_KEY k1"},
+    ),
+    "an event of nothing": (
+        [f"INSERT INTO outbox (transfer_id) VALUES ('{STRAY}')"],
+        {"OUTBOX_HAS_TRANSFER stray"},
+    ),
+}
+
+
+class TestCorrupted:
+    @pytest.mark.parametrize("corruption", CORRUPTIONS)
+    async def test_is_told_by_law_and_row_however_the_pages_fall(self, written: Written, corruption: str) -> None:
+        statements, expected = CORRUPTIONS[corruption]
+        pool = await written.corrupt(*statements)
+        for page in (1, 2, 3, 2000):
+            *found, last = await reports(ledger_integrity(pool, page))
+            violations = [report for report in found if isinstance(report, Violation)]
+            assert {written.told(violation) for violation in violations} == expected, page
+            assert isinstance(last, Verdict)
+            assert (last.verdict, last.violations) == ("broken", len(violations))
+            assert "secret" not in repr((found, last))
+
+    def test_each_law_can_be_broken(self) -> None:
+        assert {told.split()[0] for _, expected in CORRUPTIONS.values() for told in expected} == set(Law)
+
+    async def test_what_was_found_and_what_was_expected_are_told(self, written: Written) -> None:
+        statement = "UPDATE accounts SET balance = 1 WHERE id = {alice}"
+        pool = await written.corrupt(statement)
+        (found, _) = [report for report in await reports(ledger_integrity(pool)) if isinstance(report, Violation)]
+        assert found == Violation(Law.BALANCE_IS_LAST_ENTRY, {"account_id": str(ALICE)}, "1.0000", "82.0000")
+
+    async def test_a_hundred_rows_of_a_law_are_told_and_the_others_counted(self, written: Written) -> None:
+        events = f"INSERT INTO outbox (transfer_id) SELECT '{STRAY}' FROM generate_series(1, 130)"
+        *found, last = await reports(ledger_integrity(await written.corrupt(events), 50))
+        assert sum(isinstance(report, Violation) for report in found) == 100
+        assert isinstance(last, Verdict)
+        assert (last.violations, last.broken) == (130, {Law.OUTBOX_HAS_TRANSFER: 130})
+
+    async def test_transfers_too_many_to_be_named_are_told_by_the_end_of_their_ids(
+        self, written: Written, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(integrity, "_NAMED", 0)
+        pool = await written.corrupt("DELETE FROM idempotency_keys WHERE key = 'k1'")
+        (found,) = [report for report in await reports(ledger_integrity(pool)) if isinstance(report, Violation)]
+        (k1,) = [id_ for id_, name in written.names.items() if name == "k1"]
+        assert found.row == {"transfer_id": f"…{k1[-3:]}"}

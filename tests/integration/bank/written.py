@@ -1,0 +1,108 @@
+"""A small ledger to be proved, and to be corrupted."""
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from uuid import UUID
+
+import asyncpg
+from uuid_utils.compat import uuid7
+
+from kit.proof import Integrity, Report, Verdict, Violation
+from subgraphs.bank.domain import Command, Key, Kind, Transfer
+from subgraphs.bank.ledger import Ledger
+from subgraphs.bank.repository.database import open_pool
+from tests.integration.bank.running import clearing, rub
+from wallet.errors import InsufficientFunds
+from wallet.money import Money
+
+ALICE, BOB, CAROL, DAVE = UUID(int=0), UUID(int=2**128 - 1), UUID(int=3), UUID(int=4)
+_ACCOUNTS = {"alice": ALICE, "bob": BOB, "carol": CAROL, "dave": DAVE, "rub": clearing("RUB"), "usd": clearing("USD")}
+STRAY = UUID(int=9)
+_TABLES = ("accounts", "transfers", "entries", "idempotency_keys", "outbox")
+_PRINCIPAL = "https://users.test|a-secret"
+
+
+@dataclass(frozen=True)
+class Written:
+    """A small ledger, and a copy of its rows: Alice, Bob and Dave in roubles, Carol in dollars, transfers k1 to k5.
+
+    k1: Alice → Bob · k2: Alice → Bob · k3: Bob → Alice · k4: deposit to Alice · k5: deposit to Carol · one was refused
+    """
+
+    pool: asyncpg.Pool
+    names: dict[str, str]
+
+    async def corrupt(self, *statements: str) -> asyncpg.Pool:
+        """The ledger as it was written, after somebody has laid hands on it who may do everything."""
+        async with self.pool.acquire() as superuser, superuser.transaction():
+            await superuser.execute("SET session_replication_role = replica")  # no trigger is in the way
+            for table in _TABLES:
+                await superuser.execute(f"DELETE FROM {table}")
+                await superuser.execute(f"INSERT INTO {table} OVERRIDING SYSTEM VALUE SELECT * FROM pristine.{table}")
+            for statement in statements:
+                await superuser.execute(statement.format(**{name: f"'{id_}'" for name, id_ in _ACCOUNTS.items()}))
+        return self.pool
+
+    def told(self, violation: Violation) -> str:
+        """The law and the row, as a person would call it."""
+        row = {name: self.names.get(str(value), str(value)) for name, value in violation.row.items()}
+        match row:
+            case {"account_id": account, "version": version}:
+                return f"{violation.law} {account}/{version}"
+            case {"key": key}:
+                return f"{violation.law} {key}"
+            case {"transfer_id": transfer}:
+                return f"{violation.law} {transfer}"
+            case _:
+                (value,) = row.values()
+                return f"{violation.law} {value}"
+
+
+@asynccontextmanager
+async def small_ledger(url: str) -> AsyncIterator[Written]:
+    """Written into an empty ledger."""
+    async with open_pool(url, max_size=2) as pool:
+        await pool.execute("""
+            DELETE FROM accounts WHERE currency NOT IN ('RUB', 'USD');
+            ALTER TABLE accounts DROP CONSTRAINT accounts_min_balance, DROP CONSTRAINT accounts_closed_empty;
+        """)
+        await pool.executemany(
+            "INSERT INTO accounts (id, owner_id, currency, balance) VALUES ($1, 'a-secret', $2, $3)",
+            [(ALICE, "RUB", 100), (BOB, "RUB", 50), (CAROL, "USD", 0), (DAVE, "RUB", 0)],
+        )
+        ledger = Ledger(pool, on_commit=lambda: None)
+        names = {str(STRAY): "stray"} | {str(id_): name for name, id_ in _ACCOUNTS.items()}
+        for key, sender, recipient, amount in (
+            ("k1", ALICE, BOB, rub("10")),
+            ("k2", ALICE, BOB, rub("20")),
+            ("k3", BOB, ALICE, rub("5")),
+            ("k4", clearing("RUB"), ALICE, rub("7")),
+            ("k5", clearing("USD"), CAROL, Money.parse("3", "USD")),
+        ):
+            (outcome,) = await ledger.commit([_command(key, sender, recipient, amount)])
+            assert isinstance(outcome, Transfer)
+            names[str(outcome.id)] = key
+        (refused,) = await ledger.commit([_command("refused", ALICE, BOB, rub("10000"))])
+        assert isinstance(refused, InsufficientFunds)
+        await pool.execute("CREATE SCHEMA pristine")
+        for table in _TABLES:
+            await pool.execute(f"CREATE TABLE pristine.{table} AS TABLE {table}")
+        yield Written(pool, names)
+
+
+def _command(key: str, sender: UUID, recipient: UUID, amount: Money) -> Command:
+    kind = Kind.DEPOSIT if sender in {clearing("RUB"), clearing("USD")} else Kind.TRANSFER
+    scope = Key(_PRINCIPAL, kind.lower(), key)
+    return Command(uuid7(), kind, sender, recipient, amount, scope, None, {})
+
+
+async def reports(proof: Integrity) -> list[Report]:
+    async with aclosing(proof.prove()) as proving:
+        return [report async for report in proving]
+
+
+async def verdict(proof: Integrity) -> Verdict:
+    last = (await reports(proof))[-1]
+    assert isinstance(last, Verdict)
+    return last
