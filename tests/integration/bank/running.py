@@ -192,7 +192,7 @@ async def written(sql: asyncpg.Pool) -> dict[str, int]:
 
 
 async def waiting(sql: asyncpg.Pool, query: str) -> int | None:
-    """A session of a bank's that waits for a lock in a query like this."""
+    """A session of the bank's that waits for a lock in a query like this."""
     pid: int | None = await sql.fetchval(
         """
         SELECT pid FROM pg_stat_activity

@@ -20,7 +20,7 @@ from stack.postgres import Postgres
 from subgraphs.bank.client import Order, Receipt
 from subgraphs.bank.repository import database
 from tests.conftest import Keys
-from tests.integration.bank.running import RunningBank, prove, rub, running, until_ready
+from tests.integration.bank.running import RunningBank, prove, rub, running, until_ready, waiting
 from tests.waiting import until
 from wallet.errors import DeadlineExceeded, Unavailable, WalletError
 
@@ -155,7 +155,7 @@ class TestSessionLost:
             await other.execute("SELECT FROM accounts WHERE id = $1 FOR UPDATE", sender)
             transfer = asyncio.create_task(alice(bank.client.transfer(sender, recipient, rub("1"), "k")))
             await _terminate(bank.sql, "FOR NO KEY UPDATE")
-            await until(lambda: _waiting(bank.sql, "FOR NO KEY UPDATE"))  # it is being run again, on a new session
+            await until(lambda: waiting(bank.sql, "FOR NO KEY UPDATE"))  # it is being run again, on a new session
         receipt = await transfer
         assert await alice(bank.client.transfer(sender, recipient, rub("1"), "k")) == receipt
         assert receipt.posting.version == 1
@@ -172,7 +172,7 @@ class TestSessionLost:
             await other.execute("SELECT pg_advisory_xact_lock(42)")
             transfers = asyncio.create_task(alice(bank.client.transfer_all(orders)))
             await _terminate(bank.sql, committing)
-            await until(lambda: _waiting(bank.sql, "COMMIT"))  # it is being run again, on a new session
+            await until(lambda: waiting(bank.sql, "COMMIT"))  # it is being run again, on a new session
         assert [_version(answer) for answer in await transfers] == list(range(1, count + 1))
         assert await alice(bank.client.transfer_all(orders)) == await transfers
         assert (await bank.written())["transfers"] == count
@@ -211,9 +211,9 @@ class TestSessionLost:
             async with sql.acquire() as other, other.transaction():
                 await other.execute("SELECT pg_advisory_xact_lock(42)")
                 transfers = asyncio.create_task(alice(bank.client.transfer_all(orders)))
-                await until(lambda: _waiting(sql, committing))
+                await until(lambda: waiting(sql, committing))
                 road.cut()
-                await until(lambda: _waiting(sql, "WITH named"))  # for the one that is still committing
+                await until(lambda: waiting(sql, "WITH named"))  # for the one that is still committing
                 assert await sql.fetchval("SELECT count(*) FROM transfers") == 0
                 assert not transfers.done()
             answers = await transfers
@@ -232,7 +232,7 @@ class TestCallerGone:
             calls = [
                 asyncio.create_task(alice(bank.client.transfer(sender, recipient, rub("1"), str(n)))) for n in range(5)
             ]
-            await until(lambda: _waiting(bank.sql, "FOR NO KEY UPDATE"))
+            await until(lambda: waiting(bank.sql, "FOR NO KEY UPDATE"))
             for call in calls:
                 call.cancel()
             await asyncio.wait(calls)
@@ -264,23 +264,9 @@ def _send(process: int | None, number: signal.Signals) -> None:
         os.kill(process, number)
 
 
-async def _waiting(sql: asyncpg.Pool, query: str) -> int | None:
-    """A session of the bank's that waits for a lock in a query like this."""
-    pid: int | None = await sql.fetchval(
-        """
-        SELECT pid FROM pg_stat_activity
-        WHERE datname = current_database() AND application_name = 'bank' AND wait_event_type = 'Lock'
-              AND query LIKE '%' || $1 || '%'
-        LIMIT 1
-        """,
-        query,
-    )
-    return pid
-
-
 async def _terminate(sql: asyncpg.Pool, query: str) -> None:
     """Ends the session that waits in this query."""
-    assert await sql.fetchval("SELECT pg_terminate_backend($1)", await until(lambda: _waiting(sql, query)))
+    assert await sql.fetchval("SELECT pg_terminate_backend($1)", await until(lambda: waiting(sql, query)))
 
 
 class _Road:
