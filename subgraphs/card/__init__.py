@@ -1,0 +1,1 @@
+"""Paying in by card: a saga over the card acquirer and the ledger."""
