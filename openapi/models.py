@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Annotated
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SecretStr
 
 
 class OperationType(StrEnum):
@@ -75,6 +75,92 @@ class Transfer(BaseModel):
     created_at: Annotated[AwareDatetime, Field(alias="createdAt")]
 
 
+class CardDetails(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        populate_by_name=True,
+    )
+    number: Annotated[SecretStr, Field(description="12 to 19 digits.")]
+    expiry_month: Annotated[int, Field(alias="expiryMonth", ge=1, le=12)]
+    expiry_year: Annotated[int, Field(alias="expiryYear", ge=1000, le=9999)]
+    cvv: Annotated[SecretStr, Field(description="3 digits, 4 on American Express.")]
+
+
+class TopUpRequest(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        populate_by_name=True,
+    )
+    amount: Annotated[
+        str,
+        Field(
+            description="A decimal number, no more precise than its currency allows.",
+            examples=["10.00"],
+            pattern="^[0-9]{1,18}(\\.[0-9]{1,4})?$",
+        ),
+    ]
+    currency: Annotated[str | None, Field(description="ISO 4217.", examples=["RUB"], pattern="^[A-Z]{3}$")] = "RUB"
+    card: CardDetails
+
+
+class CardBrand(StrEnum):
+    visa = "VISA"
+    mastercard = "MASTERCARD"
+    mir = "MIR"
+    amex = "AMEX"
+    unionpay = "UNIONPAY"
+    other = "OTHER"
+
+
+class Card(BaseModel):
+    model_config = ConfigDict(
+        populate_by_name=True,
+    )
+    brand: CardBrand
+    last_four: Annotated[str, Field(alias="lastFour", pattern="^[0-9]{4}$")]
+
+
+class TopUpStatus(StrEnum):
+    created = "CREATED"
+    authorized = "AUTHORIZED"
+    captured = "CAPTURED"
+    completed = "COMPLETED"
+    declined = "DECLINED"
+    voided = "VOIDED"
+    refunded = "REFUNDED"
+    needs_review = "NEEDS_REVIEW"
+
+
+class TopUp(BaseModel):
+    model_config = ConfigDict(
+        populate_by_name=True,
+    )
+    id: UUID
+    account_id: Annotated[UUID, Field(alias="accountId")]
+    amount: Annotated[
+        str,
+        Field(
+            description="A decimal number, no more precise than its currency allows.",
+            examples=["10.00"],
+            pattern="^[0-9]{1,18}(\\.[0-9]{1,4})?$",
+        ),
+    ]
+    currency: Annotated[str, Field(description="ISO 4217.", examples=["RUB"], pattern="^[A-Z]{3}$")]
+    status: TopUpStatus
+    card: Card
+    failure: Annotated[
+        str | None,
+        Field(
+            description="Why it did not come to be, as a machine name such as `DO_NOT_HONOR`. Absent while all goes well."
+        ),
+    ] = None
+    transfer_id: Annotated[
+        UUID | None, Field(alias="transferId", description="The transfer that the ledger has of it, once `COMPLETED`.")
+    ] = None
+    created_at: Annotated[AwareDatetime, Field(alias="createdAt")]
+    updated_at: Annotated[AwareDatetime, Field(alias="updatedAt")]
+
+
 class Operation(BaseModel):
     model_config = ConfigDict(
         populate_by_name=True,
@@ -123,6 +209,11 @@ class FieldProblem(BaseModel):
     message: str
 
 
+class Period(StrEnum):
+    top_up = "TOP_UP"
+    day = "DAY"
+
+
 class Problem(BaseModel):
     model_config = ConfigDict(
         populate_by_name=True,
@@ -148,9 +239,23 @@ class Problem(BaseModel):
     available: Annotated[
         str | None,
         Field(
-            description="With `INSUFFICIENT_FUNDS`, what the account can spend.",
+            description="With `INSUFFICIENT_FUNDS`, what the account can spend; with `TOP_UP_LIMIT_EXCEEDED`, what may still be paid in.\n",
             examples=["990.00"],
             pattern="^-?[0-9]{1,18}(\\.[0-9]{1,4})?$",
+        ),
+    ] = None
+    limit: Annotated[
+        str | None,
+        Field(
+            description="With `TOP_UP_LIMIT_EXCEEDED`, the most that may be paid in by card.",
+            examples=["10.00"],
+            pattern="^[0-9]{1,18}(\\.[0-9]{1,4})?$",
+        ),
+    ] = None
+    period: Annotated[
+        Period | None,
+        Field(
+            description="With `TOP_UP_LIMIT_EXCEEDED`, which limit - of one top-up, or of all of the caller's in 24 hours."
         ),
     ] = None
     currency: Annotated[str | None, Field(description="ISO 4217.", examples=["RUB"], pattern="^[A-Z]{3}$")] = None
