@@ -13,6 +13,7 @@ from kit.principal import Verifier
 from kit.settings import Address, AuthSettings, LogSettings
 from subgraphs.analytics.client import AnalyticsClient
 from subgraphs.bank.client import BankClient
+from subgraphs.card.client import CardClient
 
 
 class Settings(AuthSettings, LogSettings):
@@ -20,6 +21,7 @@ class Settings(AuthSettings, LogSettings):
 
     gateway_listen: Address = "127.0.0.1:8000"
     bank_grpc_target: str = "127.0.0.1:50051"
+    card_grpc_target: str = "127.0.0.1:50052"
     analytics_grpc_target: str = "127.0.0.1:50053"
     gateway_timeout_seconds: float = Field(10.0, description="the longest that a request may take")
     gateway_rpc_timeout_seconds: float = Field(5.0, description="the longest that one call to a service may take")
@@ -33,9 +35,11 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         rpc_timeout = settings.gateway_rpc_timeout_seconds
         bank = BankClient.connect(settings.bank_grpc_target, timeout_seconds=rpc_timeout)
         analytics = AnalyticsClient.connect(settings.analytics_grpc_target, timeout_seconds=rpc_timeout)
+        card = CardClient.connect(settings.card_grpc_target, timeout_seconds=rpc_timeout)
         app = build_app(
             await stack.enter_async_context(bank),
             await stack.enter_async_context(analytics),
+            await stack.enter_async_context(card),
             Verifier.from_settings(settings),
             cors_origins=settings.gateway_cors_origins,
             body_limit_bytes=settings.gateway_body_limit_bytes,

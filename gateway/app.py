@@ -14,7 +14,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from gateway import pages
-from gateway.errors import make_problem, problem
+from gateway.errors import make_problem, problem, without_digits
 from gateway.graphql import GraphView, build_schema
 from gateway.middleware import BodyLimitMiddleware, CallMiddleware, problem_response
 from gateway.rest import UnsupportedMediaTypeError, rest_routes
@@ -22,6 +22,7 @@ from kit.admin import add_health
 from kit.principal import Verifier
 from subgraphs.analytics.client import AnalyticsClient
 from subgraphs.bank.client import BankClient
+from subgraphs.card.client import CardClient
 from wallet.errors import FieldViolation, InternalError, InvalidInput, WalletError
 
 log = structlog.get_logger(__name__)
@@ -30,6 +31,7 @@ log = structlog.get_logger(__name__)
 def build_app(
     bank: BankClient,
     analytics: AnalyticsClient,
+    card: CardClient,
     verifier: Verifier,
     *,
     cors_origins: list[str],
@@ -41,6 +43,7 @@ def build_app(
     Args:
         bank: of the bank.
         analytics: of analytics.
+        card: of card top-ups.
         verifier: of callers' tokens.
         cors_origins: the origins whose pages may call; `*` for all.
         body_limit_bytes: the largest body taken.
@@ -50,8 +53,8 @@ def build_app(
     _add_errors(app)
     _add_pages(app)
     add_health(app, {})
-    app.include_router(rest_routes(bank, analytics))
-    graph = GraphView(build_schema(), bank, analytics, verifier, allowed_origins=cors_origins)
+    app.include_router(rest_routes(bank, analytics, card))
+    graph = GraphView(build_schema(), bank, analytics, card, verifier, allowed_origins=cors_origins)
     app.router.routes += [Route("/graphql", graph), WebSocketRoute("/graphql", graph)]
 
     guarded: ASGIApp = BodyLimitMiddleware(app, body_limit_bytes)
@@ -106,6 +109,6 @@ def _add_errors(app: FastAPI) -> None:
 
 
 def _field(location: tuple[str | int, ...]) -> str:
-    """`("body", "amount")` is `amount`; a body that is no JSON is `body`."""
-    names = [str(part) for part in location[1:] if isinstance(part, str)]
-    return ".".join(names) or str(location[0])
+    """`("body", "amount")` is `amount`; a body that is no JSON is `body`. A name that we do not know is the caller's."""
+    names = [part for part in location[1:] if isinstance(part, str)]
+    return without_digits(".".join(names)) or str(location[0])

@@ -17,13 +17,15 @@ from strawberry.types.base import StrawberryObjectDefinition, get_object_definit
 
 import subgraphs.analytics.graph
 import subgraphs.bank.graph
-from wallet.errors import WalletError
-from wallet.graph import ERRORS_AS_DATA
+import subgraphs.card.graph
+from gateway.errors import is_unexpected
+from wallet.graph import ERRORS_AS_DATA, SCALARS
 
 log = structlog.get_logger(__name__)
 
 SUBGRAPHS: Final[dict[str, ModuleType]] = {
     "bank": subgraphs.bank.graph,
+    "card": subgraphs.card.graph,
     "analytics": subgraphs.analytics.graph,
 }
 
@@ -44,7 +46,7 @@ def compose(extensions: Sequence[Any] = ()) -> strawberry.Schema:
         # The merged entities come first: a name that is known stands for them, whichever part refers to it. That two
         # definitions of one name differ is the point here, so Strawberry's own check for it is off.
         types=_merged_entities(),
-        config=StrawberryConfig(_unsafe_disable_same_type_validation=True),
+        config=StrawberryConfig(_unsafe_disable_same_type_validation=True, scalar_map=SCALARS),
         extensions=extensions,
         exception_handlers=ERRORS_AS_DATA,
     )
@@ -88,6 +90,6 @@ class _MergedSchema(strawberry.Schema):
     def process_errors(self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None) -> None:
         """Logs what nobody expected; what is expected is the caller's to know."""
         for error in errors:
-            if error.original_error is not None and not isinstance(error.original_error, WalletError):
+            if is_unexpected(error):
                 operation = execution_context.operation_name if execution_context else None
                 log.error("unexpected error", operation=operation, path=error.path, exc_info=error.original_error)

@@ -1,13 +1,14 @@
 """What each error is over HTTP and in the graph: the one table of both."""
 
+import re
 from http import HTTPStatus
 from typing import Any, Final
 
 from graphql import GraphQLError
 
 from kit import call
-from openapi.models import FieldProblem, Problem
-from wallet.errors import Code, InsufficientFunds, InternalError, InvalidInput, WalletError
+from openapi.models import FieldProblem, Period, Problem
+from wallet.errors import Code, InsufficientFunds, InternalError, InvalidInput, TopUpLimitExceeded, WalletError
 
 STATUS: Final[dict[Code, HTTPStatus]] = {
     Code.INVALID_ARGUMENT: HTTPStatus.BAD_REQUEST,
@@ -35,6 +36,9 @@ def problem(error: WalletError) -> tuple[Problem, dict[str, str]]:
         body.fields = [FieldProblem(field=each.field, message=each.message) for each in error.violations]
     if isinstance(error, InsufficientFunds):
         body.needed, body.available, body.currency = error.needed, error.available, error.currency
+    if isinstance(error, TopUpLimitExceeded):
+        body.limit, body.available, body.currency = error.limit, error.available, error.currency
+        body.period = Period(error.period)
     if error.code in _RETRY_LATER:
         headers["Retry-After"] = str(_RETRY_AFTER_SECONDS)
     if error.code is Code.UNAUTHENTICATED:
@@ -54,18 +58,36 @@ def make_problem(status: HTTPStatus, code: str, detail: str) -> Problem:
     )
 
 
+def without_digits(text: str) -> str:
+    """The text with a `#` for each of its numbers.
+
+    For what quotes a request that is wrong: wherever a card's number and code were put in it, they come back to nobody.
+    """
+    return re.sub(r"\d+", "#", text)
+
+
+def is_unexpected(error: GraphQLError) -> bool:
+    """Whether the error is a defect of ours: neither refused by a service nor the request's own, that is found in its
+    text or its variables before anything was executed.
+    """
+    cause = error.original_error
+    if cause is None or isinstance(cause, WalletError | GraphQLError):
+        return False
+    return error.path is not None or not error.nodes
+
+
 def graphql_error(error: GraphQLError) -> GraphQLError:
-    """The same error with a stable `extensions.code` and the request's id; what is not for the caller is hidden.
+    """The same error with a stable `extensions.code` and the request's id. What is not for the caller is hidden, and
+    what the request had in it is not repeated.
 
     Safe to call on what it returned.
     """
     if "requestId" in (error.extensions or {}):
         return error
     extensions: dict[str, Any] = {"code": "INVALID_GRAPHQL", "requestId": call.current.get().request_id}
-    message = error.message
-    cause = error.original_error
-    if cause is not None:
-        expected = cause if isinstance(cause, WalletError) else InternalError()
+    message = without_digits(error.message)
+    expected = InternalError() if is_unexpected(error) else error.original_error
+    if isinstance(expected, WalletError):
         extensions["code"] = expected.reason
         message = expected.message
         if isinstance(expected, InvalidInput):

@@ -12,8 +12,10 @@ from subgraphs.analytics import client as analytics
 from subgraphs.analytics.client import AnalyticsClient
 from subgraphs.bank import client as bank
 from subgraphs.bank.client import BankClient
+from subgraphs.card import client as card
+from subgraphs.card.client import CardClient
 from wallet import cursor, inputs
-from wallet.errors import InvalidInput, TransferNotFound
+from wallet.errors import InvalidInput, TopUpNotFound, TransferNotFound
 from wallet.money import DEFAULT_CURRENCY
 
 _IDEMPOTENCY_KEY: Final = r"^[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?$"
@@ -38,7 +40,7 @@ def _json_only(request: Request) -> None:
         raise UnsupportedMediaTypeError
 
 
-def rest_routes(bank_client: BankClient, analytics_client: AnalyticsClient) -> APIRouter:
+def rest_routes(bank_client: BankClient, analytics_client: AnalyticsClient, card_client: CardClient) -> APIRouter:
     """The routes of the contract, over the services."""
     router = APIRouter(dependencies=[Depends(_authenticated)])
 
@@ -65,6 +67,34 @@ def rest_routes(bank_client: BankClient, analytics_client: AnalyticsClient) -> A
         if accountId not in {transfer.sender_id, transfer.recipient_id}:
             raise TransferNotFound(str(transferId))
         return _transfer(transfer)
+
+    @router.post(
+        "/accounts/{accountId}/topup",
+        status_code=202,
+        response_model_exclude_none=True,
+        dependencies=[Depends(_json_only)],
+    )
+    async def create_top_up(
+        accountId: UUID,  # noqa: N803  the contract's name
+        body: models.TopUpRequest,
+        idempotency_key: IdempotencyKey,
+        response: Response,
+    ) -> models.TopUp:
+        with inputs.Fields() as fields:
+            amount = fields.money(body.amount, body.currency or DEFAULT_CURRENCY)
+            number = fields.read("card.number", inputs.digits, body.card.number.get_secret_value())
+            cvv = fields.read("card.cvv", inputs.digits, body.card.cvv.get_secret_value())
+        details = card.CardDetails(number, body.card.expiry_month, body.card.expiry_year, cvv)
+        top_up = await card_client.top_up(accountId, amount, details, idempotency_key)
+        response.headers["Location"] = f"/accounts/{accountId}/topups/{top_up.id}"
+        return _top_up(top_up)
+
+    @router.get("/accounts/{accountId}/topups/{topUpId}", response_model_exclude_none=True)
+    async def get_top_up(accountId: UUID, topUpId: UUID) -> models.TopUp:  # noqa: N803  the contract's names
+        top_up = await card_client.get(topUpId)
+        if top_up.account_id != accountId:
+            raise TopUpNotFound(str(topUpId))
+        return _top_up(top_up)
 
     @router.get("/accounts/{accountId}/operations")
     async def list_operations(
@@ -128,6 +158,21 @@ def _transfer(transfer: bank.Transfer) -> models.Transfer:
         amount=str(transfer.amount),
         currency=transfer.amount.currency,
         created_at=transfer.created_at,
+    )
+
+
+def _top_up(top_up: card.TopUp) -> models.TopUp:
+    return models.TopUp(
+        id=top_up.id,
+        account_id=top_up.account_id,
+        amount=str(top_up.amount),
+        currency=top_up.amount.currency,
+        status=models.TopUpStatus(top_up.status),
+        card=models.Card(brand=models.CardBrand(top_up.card.brand), last_four=top_up.card.last_four),
+        failure=top_up.failure,
+        transfer_id=top_up.transfer_id,
+        created_at=top_up.created_at,
+        updated_at=top_up.updated_at,
     )
 
 

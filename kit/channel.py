@@ -1,19 +1,24 @@
 """Calling another service: a channel that reconnects fast, and calls that carry who asks and how long there is."""
 
+import asyncio
 import json
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import aclosing
 from typing import Final, TypeVar
 
 import grpc
 
 from kit.call import Call, current
 from kit.status import from_rpc_error
-from wallet.errors import DeadlineExceeded
+from wallet.errors import DeadlineExceeded, Unavailable
 
 _RECONNECT_MS: Final = 1_000
+_RESUME_PAUSE_SECONDS: Final = 0.25
+_RESUME_ATTEMPTS: Final = 120
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
+Value = TypeVar("Value")
 
 
 def open_channel(target: str, service: str, reads: Iterable[str]) -> grpc.aio.Channel:
@@ -102,6 +107,29 @@ async def stream(
         raise from_rpc_error(error, what) from None
     finally:
         responses.cancel()
+
+
+async def resumed(open_stream: Callable[[], AsyncGenerator[Value, None]]) -> AsyncGenerator[Value, None]:
+    """The values of a stream that is opened again when whoever serves it goes away: for half a minute without a value,
+    before the reader is told. What a stream that is opened later begins with is the caller's to say.
+
+    Raises:
+        WalletError: as `stream`.
+    """
+    attempts = 0
+    while True:
+        try:
+            async with aclosing(open_stream()) as values:
+                async for value in values:
+                    attempts = 0
+                    yield value
+        except Unavailable:
+            attempts += 1
+            if attempts == _RESUME_ATTEMPTS:
+                raise
+        else:
+            return
+        await asyncio.sleep(_RESUME_PAUSE_SECONDS)
 
 
 def _metadata(call: Call) -> tuple[tuple[str, str], ...]:

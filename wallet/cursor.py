@@ -1,12 +1,16 @@
-"""Opaque cursors: a place in an account's history."""
+"""Opaque cursors: a place in an account's history, or in a list of what has ids."""
 
 import base64
-import binascii
+from collections.abc import Callable
+from typing import TypeVar
+from uuid import UUID
+
+Place = TypeVar("Place")
 
 
 def encode(version: int) -> str:
     """The cursor of the operation that led to a version of its account."""
-    return base64.urlsafe_b64encode(f"v{version}".encode()).decode().rstrip("=")
+    return _encode(f"v{version}")
 
 
 def decode(cursor: str) -> int:
@@ -15,11 +19,36 @@ def decode(cursor: str) -> int:
     Raises:
         ValueError: no cursor of ours.
     """
-    try:
-        text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode("ascii")
-        kind, version = text[:1], int(text[1:])
-    except (binascii.Error, ValueError):
-        raise ValueError("must be a cursor from an earlier answer") from None
-    if kind != "v" or version < 0 or encode(version) != cursor:
+    version = _decode(cursor, int, encode)
+    if version < 0:
         raise ValueError("must be a cursor from an earlier answer")
     return version
+
+
+def encode_id(id_: UUID) -> str:
+    """The cursor of a thing in a list, by its id."""
+    return _encode(f"i{id_.hex}")
+
+
+def decode_id(cursor: str) -> UUID:
+    """The id behind a cursor.
+
+    Raises:
+        ValueError: no cursor of ours.
+    """
+    return _decode(cursor, UUID, encode_id)
+
+
+def _encode(text: str) -> str:
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def _decode(cursor: str, parse: Callable[[str], Place], encode: Callable[[Place], str]) -> Place:
+    try:
+        text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode("ascii")
+        place = parse(text[1:])
+        if encode(place) == cursor:  # of this kind, and written in the one way that we write it
+            return place
+    except ValueError:
+        pass
+    raise ValueError("must be a cursor from an earlier answer")

@@ -1,12 +1,14 @@
-"""The GraphQL types that all subgraphs share: money, references, pages, and errors as data."""
+"""The GraphQL types that all subgraphs share: money, references, pages, secrets, and errors as data."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from enum import Enum
 from typing import Any, Final
 
 import strawberry
 from strawberry.types.field import StrawberryField
 
 from wallet import errors, money
+from wallet.inputs import Secret
 
 
 @strawberry.federation.type(shareable=True, description="An exact amount of one currency.")
@@ -34,6 +36,27 @@ class PageInfo:
     has_previous_page: bool
     start_cursor: str | None
     end_cursor: str | None
+
+    @classmethod
+    def of(cls, cursors: Sequence[str], *, has_older: bool, has_newer: bool) -> "PageInfo":
+        """Where a page of these cursors lies, newest first: next is older, previous is newer."""
+        return cls(
+            has_next_page=has_older,
+            has_previous_page=has_newer,
+            start_cursor=cursors[0] if cursors else None,
+            end_cursor=cursors[-1] if cursors else None,
+        )
+
+
+SCALARS: Final[dict[object, Any]] = {
+    Secret: strawberry.scalar(
+        name="Secret",
+        description="Text that goes in and never comes out: no answer repeats it, errors included.",
+        # To refuse what is no text here would have it quoted in the refusal. As an empty text it is refused by its field.
+        parse_value=lambda value: Secret(value if isinstance(value, str) else ""),
+    ),
+}
+"""For the configuration of every schema: the scalars that Python has no type of its own for."""
 
 
 @strawberry.federation.interface(description="Why something was not done.")
@@ -75,6 +98,19 @@ class AccountClosed(Error):
     account_id: strawberry.ID
 
 
+@strawberry.enum(description="What a limit of top-ups holds for.")
+class LimitPeriod(Enum):
+    TOP_UP = strawberry.enum_value("TOP_UP", description="One top-up.")
+    DAY = strawberry.enum_value("DAY", description="All of the caller's in 24 hours.")
+
+
+@strawberry.federation.type(shareable=True, description="More than may be paid in by card.")
+class TopUpLimitExceeded(Error):
+    limit: Money
+    available: Money = strawberry.field(description="What may still be paid in now.")
+    period: LimitPeriod
+
+
 @strawberry.federation.type(shareable=True, description="The idempotency key was used with another request.")
 class IdempotencyConflict(Error):
     idempotency_key: str
@@ -106,12 +142,18 @@ def _funds(error: errors.InsufficientFunds) -> dict[str, Any]:
     return {"needed": needed, "available": available}
 
 
+def _limit(error: errors.TopUpLimitExceeded) -> dict[str, Any]:
+    limit, available = (Money(amount=amount, currency=error.currency) for amount in (error.limit, error.available))
+    return {"limit": limit, "available": available, "period": LimitPeriod(error.period)}
+
+
 ERRORS_AS_DATA: Final = (
     _AsData(errors.InvalidInput, InvalidInput, _problems),
     _AsData(errors.InsufficientFunds, InsufficientFunds, _funds),
     _AsData(errors.CurrencyMismatch, CurrencyMismatch, errors.CurrencyMismatch.metadata),
     _AsData(errors.AccountNotFound, AccountNotFound, errors.AccountNotFound.metadata),
     _AsData(errors.AccountClosed, AccountClosed, errors.AccountClosed.metadata),
+    _AsData(errors.TopUpLimitExceeded, TopUpLimitExceeded, _limit),
     _AsData(errors.IdempotencyConflict, IdempotencyConflict, errors.IdempotencyConflict.metadata),
 )
 """How a schema turns expected errors into data, wherever a field's union has room for them."""

@@ -1,6 +1,7 @@
 """Reading values from text that people and programs send, with every field that is wrong named."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self, TypeVar
 from uuid import UUID
@@ -24,6 +25,24 @@ def uuid(text: str) -> UUID:
     if str(value) != text.lower():
         raise ValueError("must be a UUID")
     return value
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """Text that is read once and shown nowhere, not by its `repr` either."""
+
+    text: str = field(repr=False)
+
+
+def digits(text: str) -> str:
+    """A text of decimal digits alone.
+
+    Raises:
+        ValueError: it is not one; does not repeat it.
+    """
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError("must be digits alone")
+    return text
 
 
 class Fields:

@@ -1,26 +1,21 @@
 """What analytics contributes to the graph: an account's operations, their statistics, and its live feeds."""
 
-import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import datetime
 from enum import Enum
-from typing import Annotated, Final, Protocol
+from typing import Annotated, Protocol
 from uuid import UUID
 
 import strawberry
 
+from kit import channel
 from subgraphs.analytics import client
 from subgraphs.analytics.client import AnalyticsClient
 from subgraphs.bank.client import BankClient
-from wallet import cursor, inputs
-from wallet.errors import InvalidInput, Unavailable
+from wallet import cursor, inputs, paging
+from wallet.errors import InvalidInput
 from wallet.graph import ERRORS_AS_DATA, AccountRef, Money, PageInfo
-
-_PAGE: Final = 50
-_MAX_PAGE: Final = 1_000
-_RESUME_PAUSE_SECONDS: Final = 0.25
-_RESUME_ATTEMPTS: Final = 120
 
 
 class Context(Protocol):
@@ -87,15 +82,14 @@ class OperationConnection:
 
     @classmethod
     def of(cls, page: client.OperationPage) -> "OperationConnection":
-        """The same page for the graph: next is older, previous is newer."""
+        """The same page for the graph."""
         nodes = [Operation.of(operation) for operation in page.operations]
         return cls(
             edges=[OperationEdge(cursor=node.cursor, node=node) for node in nodes],
-            page_info=PageInfo(
-                has_next_page=page.has_older,
-                has_previous_page=page.has_newer,
-                start_cursor=nodes[0].cursor if nodes else None,
-                end_cursor=nodes[-1].cursor if nodes else None,
+            page_info=PageInfo.of(
+                [node.cursor for node in nodes],
+                has_older=page.has_older,
+                has_newer=page.has_newer,
             ),
         )
 
@@ -234,17 +228,12 @@ class Account:
         before: str | None = None,
         filter: OperationFilter | None = None,  # noqa: A002
     ) -> OperationConnection | None:
-        forward, backward = (first, after) != (None, None), (last, before) != (None, None)
-        if forward and backward:
-            raise InvalidInput.of("last", "goes with before, and first with after: give one pair only")
-        with inputs.Fields() as fields:
-            older_than = None if after is None else fields.read("after", cursor.decode, after)
-            newer_than = None if before is None else fields.read("before", cursor.decode, before)
+        asked = paging.relay(cursor.decode, first=first, after=after, last=last, before=before)
         page = await info.context.analytics.operations(
             UUID(self.id),
-            limit=_page_size(last if backward else first),
-            older_than=older_than,
-            newer_than=newer_than,
+            limit=asked.limit,
+            older_than=asked.older_than,
+            newer_than=asked.newer_than,
             filter=filter.to_client() if filter else client.OperationFilter(),
         )
         return OperationConnection.of(page)
@@ -274,14 +263,6 @@ def _aware(field: str, time: datetime) -> datetime:
     if time.tzinfo is None:
         raise InvalidInput.of(field, "must have an offset from UTC, such as Z")
     return time
-
-
-def _page_size(requested: int | None) -> int:
-    if requested is None:
-        return _PAGE
-    if not 1 <= requested <= _MAX_PAGE:
-        raise InvalidInput.of("first", f"must be 1 to {_MAX_PAGE}")
-    return requested
 
 
 @strawberry.type
@@ -320,21 +301,11 @@ class Subscription:
 
 
 async def _watch(analytics: AnalyticsClient, account_id: UUID, after: int) -> AsyncGenerator[client.Operation, None]:
-    """The operations after a version. When analytics goes away it is asked again, after the last one seen, for half a
-    minute before the subscriber is told.
-    """
-    attempts = 0
-    while True:
-        try:
-            async with aclosing(analytics.watch(account_id, after)) as operations:
-                async for operation in operations:
-                    attempts, after = 0, operation.account_version
-                    yield operation
-        except Unavailable:
-            attempts += 1
-            if attempts == _RESUME_ATTEMPTS:
-                raise
-        await asyncio.sleep(_RESUME_PAUSE_SECONDS)
+    """The operations after a version, on from the last one seen when analytics goes away for a while."""
+    async with aclosing(channel.resumed(lambda: analytics.watch(account_id, after))) as operations:
+        async for operation in operations:
+            after = operation.account_version
+            yield operation
 
 
 def schema() -> strawberry.federation.Schema:

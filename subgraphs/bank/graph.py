@@ -1,5 +1,6 @@
 """What the bank contributes to the graph: accounts and transfers."""
 
+import asyncio
 from datetime import datetime
 from typing import Annotated, Protocol
 from uuid import UUID
@@ -26,6 +27,7 @@ from wallet.graph import (
 from wallet.money import DEFAULT_CURRENCY
 
 AccountLoader = DataLoader[UUID, client.Account]
+TransferLoader = DataLoader[UUID, client.Transfer]
 
 
 class Context(Protocol):
@@ -36,6 +38,9 @@ class Context(Protocol):
 
     @property
     def accounts(self) -> AccountLoader: ...
+
+    @property
+    def transfers(self) -> TransferLoader: ...
 
 
 Info = strawberry.Info[Context, None]
@@ -51,6 +56,18 @@ def account_loader(bank: BankClient) -> AccountLoader:
     return DataLoader(load_fn=load, cache=False)
 
 
+def transfer_loader(bank: BankClient) -> TransferLoader:
+    """Transfers, each once a tick. It does not cache, as the loader of accounts does not."""
+
+    async def load(ids: list[UUID]) -> list[client.Transfer | BaseException]:
+        wanted = list(dict.fromkeys(ids))
+        found = await asyncio.gather(*map(bank.get_transfer, wanted), return_exceptions=True)
+        by_id = dict(zip(wanted, found, strict=True))
+        return [by_id[id_] for id_ in ids]
+
+    return DataLoader(load_fn=load, cache=False)
+
+
 @strawberry.federation.type(keys=["id"], description="Money of one currency that belongs to one user.")
 class Account:
     id: strawberry.ID
@@ -58,35 +75,46 @@ class Account:
 
     @strawberry.field(description="The balance now.")
     async def balance(self, info: Info) -> Money:
-        return Money.of((await _load(self, info)).balance)
+        return Money.of((await _account(self, info)).balance)
 
     @strawberry.field
     async def created_at(self, info: Info) -> datetime:
-        return (await _load(self, info)).created_at
+        return (await _account(self, info)).created_at
 
 
-async def _load(account: Account, info: Info) -> client.Account:
+async def _account(account: Account, info: Info) -> client.Account:
     return getattr(account, "loaded", None) or await info.context.accounts.load(UUID(account.id))
 
 
 @strawberry.federation.type(keys=["id"], description="A transfer that is done.")
 class Transfer:
     id: strawberry.ID
-    sender: AccountRef
-    recipient: AccountRef
-    amount: Money
-    created_at: datetime
+    loaded: strawberry.Private[client.Transfer | None] = None
 
     @classmethod
     def of(cls, transfer: client.Transfer) -> "Transfer":
         """The same transfer for the graph."""
-        return cls(
-            id=strawberry.ID(str(transfer.id)),
-            sender=AccountRef(id=strawberry.ID(str(transfer.sender_id))),
-            recipient=AccountRef(id=strawberry.ID(str(transfer.recipient_id))),
-            amount=Money.of(transfer.amount),
-            created_at=transfer.created_at,
-        )
+        return cls(id=strawberry.ID(str(transfer.id)), loaded=transfer)
+
+    @strawberry.field
+    async def sender(self, info: Info) -> AccountRef:
+        return AccountRef(id=strawberry.ID(str((await _transfer(self, info)).sender_id)))
+
+    @strawberry.field
+    async def recipient(self, info: Info) -> AccountRef:
+        return AccountRef(id=strawberry.ID(str((await _transfer(self, info)).recipient_id)))
+
+    @strawberry.field
+    async def amount(self, info: Info) -> Money:
+        return Money.of((await _transfer(self, info)).amount)
+
+    @strawberry.field
+    async def created_at(self, info: Info) -> datetime:
+        return (await _transfer(self, info)).created_at
+
+
+async def _transfer(transfer: Transfer, info: Info) -> client.Transfer:
+    return getattr(transfer, "loaded", None) or await info.context.transfers.load(UUID(transfer.id))
 
 
 @strawberry.input

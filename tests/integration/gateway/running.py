@@ -1,0 +1,68 @@
+"""The gateway as a process of its own, and what it says."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from stack import probes
+from stack.ports import HOST, free_ports
+from stack.process import Child, Process, module
+from tests.conftest import AUDIENCE, USERS, Keys
+from tests.openapi import check_response_hook
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """A gateway that runs. `http` is alice's and holds every answer against the contract; `said` is all that the process has
+    written so far.
+    """
+
+    url: str
+    token: str
+    http: httpx.AsyncClient
+    said: list[str]
+
+
+@asynccontextmanager
+async def running(
+    keys: Keys,
+    folder: Path,
+    *,
+    bank: str,
+    card: str,
+    log_format: str = "json",
+) -> AsyncIterator[Gateway]:
+    """The gateway over these targets; nothing serves analytics."""
+    jwks = folder / "users.json"
+    jwks.write_text(keys.jwks(USERS))
+    port, nobody = free_ports(2)
+    url, token, said = f"http://{HOST}:{port}", keys.user("alice"), []
+    command = module(
+        "gateway",
+        AUTH_ISSUER=USERS,
+        AUTH_AUDIENCE=AUDIENCE,
+        AUTH_JWKS=str(jwks),
+        AUTH_SERVICES=json.dumps({}),
+        BANK_GRPC_TARGET=bank,
+        CARD_GRPC_TARGET=card,
+        ANALYTICS_GRPC_TARGET=f"{HOST}:{nobody}",
+        GATEWAY_LISTEN=f"{HOST}:{port}",
+        GATEWAY_RPC_TIMEOUT_SECONDS="2",
+        LOG_FORMAT=log_format,
+    )
+    process = Process(name="gateway", command=command, ready=probes.http(f"{url}/health/ready"))
+    async with (
+        Child(process, output=lambda _, line: said.append(line)),
+        httpx.AsyncClient(
+            base_url=url,
+            headers={"Authorization": f"Bearer {token}"},
+            event_hooks={"response": [check_response_hook]},
+            timeout=15,
+            trust_env=False,
+        ) as http,
+    ):
+        yield Gateway(url, token, http, said)

@@ -1,0 +1,127 @@
+"""The services behind the gateway, on the real wire: they answer as a test tells them, and remember what they were asked."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import UUID, uuid4
+
+from kit import call, status, wire
+from protos.bank.v1 import bank_pb2, bank_pb2_grpc
+from protos.card.v1 import card_pb2, card_pb2_grpc
+from wallet.errors import AccountNotFound, TopUpNotFound, WalletError
+from wallet.money import Money
+
+ACCOUNT = UUID("123e4567-e89b-12d3-a456-426614174000")
+DEPOSIT = UUID("0197a0b0-0000-7000-8000-000000000001")
+CLEARING = UUID(int=1)
+
+
+def top_up(status: str = "CAPTURED", version: int = 3, **more: Any) -> card_pb2.TopUp:
+    """A top-up of 10.00 RUB, as the card service tells it."""
+    given = {
+        "id": str(uuid4()),
+        "account_id": str(ACCOUNT),
+        "amount": wire.money_to(Money.parse("10.00")),
+        "status": card_pb2.TopUpStatus.Value(f"TOP_UP_STATUS_{status}"),
+        "card": card_pb2.Card(brand=card_pb2.CARD_BRAND_VISA, last_four="4242"),
+        "version": version,
+    }
+    message = card_pb2.TopUp(**given | more)
+    message.created_at.FromJsonString("2026-01-02T03:04:05.678901Z")
+    message.updated_at.FromJsonString("2026-01-02T03:04:06.789012Z")
+    return message
+
+
+class FakeCard(card_pb2_grpc.CardServiceServicer):
+    """`answer` is what every call about one top-up is answered; `listed` are an account's, newest first; `streams` are
+    what one watcher after the other sees, each to its end or to its error.
+    """
+
+    def __init__(self) -> None:
+        self.answer: card_pb2.TopUp | WalletError = top_up()
+        self.listed: list[card_pb2.TopUp] = []
+        self.streams: list[list[card_pb2.TopUp | WalletError]] = []
+        self.asked: list[Any] = []
+        self.callers: list[str] = []
+
+    def _answer(self, request: Any) -> card_pb2.TopUp:
+        self.asked.append(request)
+        self.callers.append(call.principal().subject)
+        if isinstance(self.answer, WalletError):
+            raise self.answer
+        return self.answer
+
+    async def ProcessCardTopUp(self, request: Any, context: Any) -> card_pb2.ProcessCardTopUpResponse:  # noqa: N802
+        return card_pb2.ProcessCardTopUpResponse(top_up=self._answer(request))
+
+    async def GetTopUp(self, request: Any, context: Any) -> card_pb2.GetTopUpResponse:  # noqa: N802
+        return card_pb2.GetTopUpResponse(top_up=self._answer(request))
+
+    async def BatchGetTopUps(self, request: Any, context: Any) -> card_pb2.BatchGetTopUpsResponse:  # noqa: N802
+        found = self._answer(request)
+        response = card_pb2.BatchGetTopUpsResponse()
+        for key in request.ids:
+            if key == found.id:
+                response.results.add(key=key, value=found)
+            else:
+                response.results.add(key=key, error=status.to_status(TopUpNotFound(key)))
+        return response
+
+    async def ListTopUps(self, request: Any, context: Any) -> card_pb2.ListTopUpsResponse:  # noqa: N802
+        self._answer(request)
+        ids = [each.id for each in self.listed]
+        if request.newer_than:
+            end = ids.index(request.newer_than)
+            start = max(0, end - request.page_size)
+        else:
+            start = ids.index(request.older_than) + 1 if request.older_than else 0
+            end = start + request.page_size
+        return card_pb2.ListTopUpsResponse(
+            top_ups=self.listed[start:end], has_older=end < len(ids), has_newer=start > 0
+        )
+
+    async def WatchTopUp(self, request: Any, context: Any) -> AsyncIterator[card_pb2.WatchTopUpResponse]:  # noqa: N802
+        self.asked.append(request)
+        for state in self.streams.pop(0):
+            if isinstance(state, WalletError):
+                raise state
+            yield card_pb2.WatchTopUpResponse(top_up=state)
+
+
+class FakeBank(bank_pb2_grpc.BankServiceServicer):
+    """Knows one account, with 990.00 RUB, and one deposit into it."""
+
+    def __init__(self) -> None:
+        self.asked: list[Any] = []
+
+    async def BatchGetAccounts(self, request: Any, context: Any) -> bank_pb2.BatchGetAccountsResponse:  # noqa: N802
+        self.asked.append(request)
+        response = bank_pb2.BatchGetAccountsResponse()
+        for key in request.ids:
+            if key == str(ACCOUNT):
+                balance = wire.money_to(Money.parse("990.00"))
+                account = bank_pb2.Account(id=key, balance=balance, status=bank_pb2.ACCOUNT_STATUS_OPEN)
+                response.results.add(key=key, value=account)
+            else:
+                response.results.add(key=key, error=status.to_status(AccountNotFound(key)))
+        return response
+
+    async def TransferMoney(self, request: Any, context: Any) -> bank_pb2.TransferMoneyResponse:  # noqa: N802
+        transfer = bank_pb2.Transfer(
+            id=str(uuid4()),
+            kind=bank_pb2.TRANSFER_KIND_TRANSFER,
+            sender_id=request.sender_id,
+            recipient_id=request.recipient_id,
+            amount=request.amount,
+        )
+        return bank_pb2.TransferMoneyResponse(transfer=transfer, sender_balance=request.amount, sender_version=1)
+
+    async def GetTransfer(self, request: Any, context: Any) -> bank_pb2.GetTransferResponse:  # noqa: N802
+        self.asked.append(request)
+        deposit = bank_pb2.Transfer(
+            id=request.id,
+            kind=bank_pb2.TRANSFER_KIND_DEPOSIT,
+            sender_id=str(CLEARING),
+            recipient_id=str(ACCOUNT),
+            amount=wire.money_to(Money.parse("10.00")),
+        )
+        return bank_pb2.GetTransferResponse(transfer=deposit)

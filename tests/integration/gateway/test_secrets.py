@@ -1,0 +1,202 @@
+"""A card's number and code come out of the gateway nowhere but at the card service: in no answer and in no log."""
+
+import json
+import re
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+
+from protos.card.v1 import card_pb2
+from stack.ports import HOST
+from tests.conftest import Keys
+from tests.integration.gateway.running import Gateway, running
+from tests.integration.gateway.services import ACCOUNT, FakeBank, FakeCard, top_up
+from tests.waiting import until
+
+NUMBER, CVV = "5105105105105100", "739"
+HIDDEN = re.compile(r"5105|7\W*3\W*9")
+"""The number, as a whole or in its first group; the code, as text or as a list."""
+
+GOOD = {"number": NUMBER, "expiryMonth": 12, "expiryYear": 2031, "cvv": CVV}
+BAD: dict[str, Any] = {
+    "number is an integer": GOOD | {"number": int(NUMBER)},
+    "number is a fraction": GOOD | {"number": float(NUMBER)},
+    "number is a list": GOOD | {"number": [NUMBER]},
+    "number is an object": GOOD | {"number": {NUMBER: NUMBER}},
+    "number is too long": GOOD | {"number": NUMBER * 20},
+    "number is far too long": GOOD | {"number": NUMBER * 5_000},
+    "number has spaces": GOOD | {"number": "5105 1051 0510 5100"},
+    "number is no Unicode": GOOD | {"number": NUMBER + "\ud800"},
+    "cvv is a list": GOOD | {"cvv": [7, 3, 9]},
+    "cvv is an integer": GOOD | {"cvv": int(CVV)},
+    "cvv is null": GOOD | {"cvv": None},
+    "number is in another field": GOOD | {"expiryMonth": NUMBER, "expiryYear": int(NUMBER)},
+    "another field is wrong": GOOD | {"expiryMonth": True},
+    "a field is missing": {"number": NUMBER, "cvv": CVV, "expiryMonth": 12},
+    "there is one more field": GOOD | {"name": NUMBER},
+    "a name is wrong": {"nubmer": NUMBER, "cvv": CVV, "expiryMonth": 12, "expiryYear": 2031},
+    "number is a name": GOOD | {NUMBER: CVV},
+    "card is the number": NUMBER,
+    "card is a list": [GOOD, GOOD],
+}
+MALFORMED = {
+    "is cut": '{"amount": "1", "card": {"number": "%s", "cvv": "%s"',
+    "has an open string": '{"amount": "1", "card": {"number": "%s, "cvv": %s}}',
+    "is not quoted": '{"amount": "1", "card": {number: %s, cvv: %s}}',
+    "is a list": '["%s", "%s"]',
+    "is a text": '"%s %s"',
+    "is no JSON": "number=%s&cvv=%s",
+}
+LITERALS = {
+    "number is an integer": 'number: %s, expiryMonth: 1, expiryYear: 2031, cvv: "%s"',
+    "cvv is a list": 'number: "%s", expiryMonth: 1, expiryYear: 2031, cvv: [%s]',
+    "number is a fraction": "number: %s.5, expiryMonth: 1, expiryYear: 2031, cvv: %s",
+    "number is an enum's value": "number: n%s, expiryMonth: 1, expiryYear: 2031, cvv: n%s",
+    "number is in another field": 'number: "%s", expiryMonth: "5105105105105100", expiryYear: 2031, cvv: "%s"',
+    "another field is out of range": 'number: "%s", expiryMonth: 5105105105105100, expiryYear: 2031, cvv: "%s"',
+    "a field is missing": 'number: "%s", expiryMonth: 1, cvv: "%s"',
+    "a name is wrong": 'nubmer: "%s", expiryMonth: 1, expiryYear: 2031, cvv: "%s"',
+    "number is a name": 'n%s: "%s", expiryMonth: 1, expiryYear: 2031',
+    "a colon is missing": 'number "%s", expiryMonth: 1, expiryYear: 2031, cvv: "%s"',
+    "a colon before an integer is missing": "number %s cvv %s",
+    "a string is open": 'number: "%s, expiryMonth: 1\n cvv: "%s',
+    "an escape is wrong": 'number: "\\u%s", cvv: "\\x%s"',
+    "a number goes on as a name": "number: %sx, cvv: %sx",
+    "a character is wrong": 'number: "%s" ; cvv: "%s" ?',
+}
+MUTATION = "mutation($input: TopUpAccountInput!) { topUpAccount(input: $input) { ... on Error { code message } } }"
+INLINE = """mutation {{ topUpAccount(input: {{
+    accountId: "{account}", amount: "1", idempotencyKey: "k", card: {{ {card} }}
+}}) {{ ... on Error {{ code message }} }} }}"""
+
+pytestmark = pytest.mark.usefixtures("bank", "card")
+
+
+def hides(answer: httpx.Response) -> None:
+    assert not HIDDEN.search(answer.text), answer.text
+
+
+@pytest.fixture(autouse=True)
+async def nothing_is_said(gateway: Gateway) -> AsyncIterator[None]:
+    """Reads all that the gateway logs meanwhile, and what the test was about is not in it."""
+    began = len(gateway.said)
+    yield
+    said = await after_a_marker(gateway, began)
+    times = re.compile(r'"timestamp": "[^"]*"|"ms": [0-9.]+|"request_id": "[^"]*"|"lineno": [0-9]+')
+    assert not [line for line in said if HIDDEN.search(times.sub("", line))]
+
+
+async def after_a_marker(gateway: Gateway, began: int) -> list[str]:
+    """What the gateway has said since, all of it: a request of our own is its last word."""
+    await gateway.http.get("/health/live", headers={"X-Request-Id": f"marker-{began}"})
+
+    async def marked() -> list[str]:
+        said = gateway.said[began:]
+        return said if any(f"marker-{began}" in line for line in said) else []
+
+    return await until(marked)
+
+
+async def rest(gateway: Gateway, body: str) -> httpx.Response:
+    headers = {"Idempotency-Key": "k", "Content-Type": "application/json"}
+    return await gateway.http.post(f"/accounts/{ACCOUNT}/topup", content=body, headers=headers)
+
+
+async def graph(gateway: Gateway, body: str, **headers: str) -> httpx.Response:
+    return await gateway.http.post("/graphql", content=body, headers={"Content-Type": "application/json"} | headers)
+
+
+def by_variable(card: Any, **more: Any) -> str:
+    given = {"accountId": str(ACCOUNT), "amount": "1", "idempotencyKey": "k", "card": card}
+    return json.dumps({"query": MUTATION, "variables": {"input": given | more}})
+
+
+def by_literal(card: str) -> str:
+    return json.dumps({"query": INLINE.format(account=ACCOUNT, card=card % (NUMBER, CVV))})
+
+
+class TestRest:
+    @pytest.mark.parametrize("card", BAD.values(), ids=BAD)
+    async def test_refuses_a_bad_card_without_a_word_of_it(self, gateway: Gateway, card: Any) -> None:
+        refused = await rest(gateway, json.dumps({"amount": "1", "card": card}))
+        assert refused.status_code in {400, 413} or "too long" in str(card) or len(str(card)) > 300
+        hides(refused)
+
+    @pytest.mark.parametrize("body", MALFORMED.values(), ids=MALFORMED)
+    async def test_refuses_a_body_that_is_none(self, gateway: Gateway, body: str) -> None:
+        refused = await rest(gateway, body % (NUMBER, CVV))
+        assert refused.status_code == 400
+        hides(refused)
+
+
+class TestGraphQL:
+    @pytest.mark.parametrize("card", BAD.values(), ids=BAD)
+    async def test_refuses_a_bad_card_in_variables(self, gateway: Gateway, card: Any) -> None:
+        hides(await graph(gateway, by_variable(card)))
+
+    @pytest.mark.parametrize("more", [{"amount": 1}, {"idempotencyKey": None}, {"accountId": [1]}, {"x": 1}], ids=str)
+    async def test_refuses_what_is_around_a_good_card(self, gateway: Gateway, more: dict[str, Any]) -> None:
+        refused = await graph(gateway, by_variable(GOOD, **more))
+        assert refused.json()["errors"][0]["extensions"]["code"] == "INVALID_GRAPHQL"
+        hides(refused)
+
+    @pytest.mark.parametrize("card", LITERALS.values(), ids=LITERALS)
+    async def test_refuses_a_bad_card_in_the_text(self, gateway: Gateway, card: str) -> None:
+        hides(await graph(gateway, by_literal(card)))
+
+    @pytest.mark.parametrize("body", MALFORMED.values(), ids=MALFORMED)
+    async def test_refuses_a_body_that_is_none(self, gateway: Gateway, body: str) -> None:
+        hides(await graph(gateway, body % (NUMBER, CVV)))
+
+    async def test_says_where_and_what_is_wrong_all_the_same(self, gateway: Gateway) -> None:
+        (error,) = (await graph(gateway, by_variable(BAD["a name is wrong"]))).json()["errors"][1:]
+        assert "'$input' has invalid value at .card" in error["message"]
+        assert "'nubmer'" in error["message"]
+
+    @pytest.mark.parametrize("card", LITERALS.values(), ids=LITERALS)
+    async def test_refuses_it_on_a_websocket_and_by_server_sent_events(self, gateway: Gateway, card: str) -> None:
+        hides(await graph(gateway, by_literal(card), Accept="text/event-stream"))
+        url = f"{gateway.url.replace('http', 'ws')}/graphql"
+        async with connect(url, subprotocols=["graphql-transport-ws"]) as connection:  # type: ignore[list-item]
+            payload = {"authorization": f"Bearer {gateway.token}"}
+            await connection.send(json.dumps({"type": "connection_init", "payload": payload}))
+            await connection.recv()
+            await connection.send('{"id": "1", "type": "subscribe", "payload": %s}' % by_literal(card))
+            try:
+                assert not HIDDEN.search(str(await connection.recv()))
+            except ConnectionClosed as closed:
+                assert not HIDDEN.search(str(closed))  # noqa: PT017  one of the two ways to be refused
+
+
+class TestDefect:
+    """The card service answers nonsense: an unexpected error, with what the gateway held in its hands at the time."""
+
+    @pytest.mark.parametrize("log_format", ["json", "console"])
+    async def test_is_logged_without_what_was_at_hand(
+        self,
+        services: tuple[str, FakeBank, FakeCard],
+        keys: Keys,
+        tmp_path: Any,
+        card: FakeCard,
+        log_format: str,
+    ) -> None:
+        card.answer = top_up(id="nonsense")
+        async with running(keys, tmp_path, bank=services[0], card=services[0], log_format=log_format) as gateway:
+            gateway.http.event_hooks["response"].clear()  # a defect is not in the contract
+            by_rest = await rest(gateway, json.dumps({"amount": "1", "card": GOOD}))
+            by_graph = await graph(gateway, by_variable(GOOD))
+            inline = await graph(gateway, by_literal('number: "%s", expiryMonth: 1, expiryYear: 2031, cvv: "%s"'))
+            assert by_rest.status_code == 500
+            for answer in (by_graph, inline):
+                assert answer.json()["errors"][0]["extensions"]["code"] == "INTERNAL"
+            said = await after_a_marker(gateway, 0)
+        for answer in (by_rest, by_graph, inline):
+            hides(answer)
+        assert sum("unexpected error" in line for line in said) >= 3
+        assert any("badly formed hexadecimal UUID string" in line for line in said), "the traceback is there"
+        assert NUMBER not in "".join(said)
+        assert {asked.card.number for asked in card.asked} == {NUMBER}

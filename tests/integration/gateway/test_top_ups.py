@@ -1,0 +1,424 @@
+"""Top-ups through the front door: what comes in is asked of the card service, and each of its answers has its form."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+from websockets.asyncio.client import connect
+
+from protos.card.v1 import card_pb2
+from stack.ports import HOST, free_ports
+from tests.conftest import Keys
+from tests.integration.gateway.running import Gateway, running
+from tests.integration.gateway.services import ACCOUNT, CLEARING, DEPOSIT, FakeBank, FakeCard, top_up
+from wallet.errors import (
+    AccountClosed,
+    AccountNotFound,
+    CurrencyMismatch,
+    DeadlineExceeded,
+    FieldViolation,
+    IdempotencyConflict,
+    InternalError,
+    InvalidInput,
+    PermissionDenied,
+    ResourceExhausted,
+    TopUpLimitExceeded,
+    TopUpNotFound,
+    Unavailable,
+    WalletError,
+)
+
+CARD = {"number": "4242424242424242", "expiryMonth": 12, "expiryYear": 2031, "cvv": "123"}
+LIMIT = TopUpLimitExceeded("DAY", "100000.00", "250.50", "RUB")
+
+TOP_UP = """
+    mutation TopUp($input: TopUpAccountInput!) {
+      topUpAccount(input: $input) {
+        __typename
+        ... on TopUpAccountSuccess { topUp { ...All } }
+        ... on CardDeclined { declineCode topUp { ...All } }
+        ... on Error { code message }
+        ... on InvalidInput { fields { field message } }
+        ... on AccountNotFound { accountId }
+        ... on AccountClosed { accountId }
+        ... on CurrencyMismatch { accountId currency }
+        ... on TopUpLimitExceeded { limit { amount currency } available { amount currency } period }
+        ... on IdempotencyConflict { idempotencyKey }
+      }
+    }
+    fragment All on TopUp {
+      id amount { amount currency } status card { brand lastFour } failure createdAt updatedAt
+      account { id balance { amount } } transfer { id sender { id } recipient { id } amount { amount } createdAt }
+    }
+"""
+ONE = "query One($id: ID!) { topUp(id: $id) { id status } }"
+LIST = """
+    query List($id: ID!, $first: Int, $after: String, $last: Int, $before: String) {
+      account(id: $id) {
+        topUps(first: $first, after: $after, last: $last, before: $before) {
+          edges { cursor node { id account { id } } }
+          pageInfo { hasNextPage hasPreviousPage startCursor endCursor }
+        }
+      }
+    }
+"""
+UPDATED = "subscription Updated($id: ID!) { topUpUpdated(id: $id) { status failure } }"
+
+
+async def post(gateway: Gateway, **body: Any) -> httpx.Response:
+    given = json.dumps({"amount": "10.00", "card": CARD} | body)  # not httpx's: it refuses what is no Unicode
+    headers = {"Idempotency-Key": "k", "Content-Type": "application/json"}
+    return await gateway.http.post(f"/accounts/{ACCOUNT}/topup", content=given, headers=headers)
+
+
+async def query(gateway: Gateway, text: str, **variables: Any) -> dict[str, Any]:
+    answer = await gateway.http.post("/graphql", json={"query": text, "variables": variables})
+    assert answer.status_code == 200, answer.text
+    result: dict[str, Any] = answer.json()
+    return result
+
+
+async def mutate(gateway: Gateway, **more: Any) -> dict[str, Any]:
+    given = {"accountId": str(ACCOUNT), "amount": "10.00", "card": CARD, "idempotencyKey": "k"} | more
+    answer = await query(gateway, TOP_UP, input=given)
+    assert "errors" not in answer, answer
+    result: dict[str, Any] = answer["data"]["topUpAccount"]
+    return result
+
+
+async def feed(gateway: Gateway, id_: str) -> AsyncIterator[dict[str, Any]]:
+    """The payloads of one subscription to their end, over a WebSocket."""
+    url = f"{gateway.url.replace('http', 'ws')}/graphql"
+    async with connect(url, subprotocols=["graphql-transport-ws"]) as connection:  # type: ignore[list-item]
+        payload = {"authorization": f"Bearer {gateway.token}"}
+        await connection.send(json.dumps({"type": "connection_init", "payload": payload}))
+        assert json.loads(await connection.recv())["type"] == "connection_ack"
+        subscribe = {"query": UPDATED, "variables": {"id": id_}}
+        await connection.send(json.dumps({"id": "1", "type": "subscribe", "payload": subscribe}))
+        async for text in connection:
+            message = json.loads(text)
+            if message["type"] == "complete":
+                return
+            yield message["payload"]
+
+
+async def seen(gateway: Gateway, id_: str) -> list[Any]:
+    async with asyncio.timeout(10):
+        return [payload["data"]["topUpUpdated"]["status"] async for payload in feed(gateway, id_)]
+
+
+class TestByRest:
+    async def test_what_is_sent_is_what_the_card_service_is_asked(self, gateway: Gateway, card: FakeCard) -> None:
+        await post(gateway, amount="10.5", currency="USD")
+        assert card.asked == [
+            card_pb2.ProcessCardTopUpRequest(
+                account_id=str(ACCOUNT),
+                amount={"currency_code": "USD", "units": 10, "nanos": 500_000_000},  # type: ignore[arg-type]
+                card=card_pb2.CardDetails(number="4242424242424242", expiry_month=12, expiry_year=2031, cvv="123"),
+                idempotency_key="k",
+            ),
+        ]
+        assert card.callers == ["alice"]
+
+    async def test_is_accepted_in_its_current_state_and_says_where_it_goes_on(
+        self, gateway: Gateway, card: FakeCard
+    ) -> None:
+        card.answer = top_up("CAPTURED")
+        made = await post(gateway)
+        assert made.status_code == 202
+        assert made.json() == {
+            "id": card.answer.id,
+            "accountId": str(ACCOUNT),
+            "amount": "10.00",
+            "currency": "RUB",
+            "status": "CAPTURED",
+            "card": {"brand": "VISA", "lastFour": "4242"},
+            "createdAt": "2026-01-02T03:04:05.678901Z",
+            "updatedAt": "2026-01-02T03:04:06.789012Z",
+        }
+        card.answer.MergeFrom(card_pb2.TopUp(status=card_pb2.TOP_UP_STATUS_COMPLETED, transfer_id=str(DEPOSIT)))
+        read = await gateway.http.get(made.headers["location"])
+        assert (read.status_code, read.json()["status"], read.json()["transferId"]) == (200, "COMPLETED", str(DEPOSIT))
+
+    @pytest.mark.parametrize(
+        ("status", "failure"), [("DECLINED", "DO_NOT_HONOR"), ("REFUNDED", "ACCOUNT_CLOSED"), ("NEEDS_REVIEW", "")]
+    )
+    async def test_that_did_not_come_to_be_is_accepted_and_says_why(
+        self, gateway: Gateway, card: FakeCard, status: str, failure: str
+    ) -> None:
+        card.answer = top_up(status, failure=failure)
+        made = await post(gateway)
+        assert (made.status_code, made.json()["status"], made.json().get("failure", "")) == (202, status, failure)
+
+    @pytest.mark.parametrize(
+        ("refusal", "status"),
+        [
+            (InvalidInput.of("card.number", "is no card's number"), 400),
+            (AccountClosed(str(ACCOUNT)), 400),
+            (CurrencyMismatch(str(ACCOUNT), "USD"), 400),
+            (LIMIT, 400),
+            (PermissionDenied(), 403),
+            (AccountNotFound(str(ACCOUNT)), 404),
+            (IdempotencyConflict("k"), 422),
+            (ResourceExhausted(), 429),
+            (Unavailable("the card service"), 503),
+            (DeadlineExceeded("the card service"), 504),
+        ],
+        ids=lambda given: getattr(given, "reason", given),
+    )
+    async def test_that_is_refused_is_a_problem(
+        self, gateway: Gateway, card: FakeCard, refusal: WalletError, status: int
+    ) -> None:
+        card.answer = refusal
+        refused = await post(gateway)
+        assert (refused.status_code, refused.json()["code"]) == (status, refusal.reason)
+        assert refused.json()["detail"] == refusal.message
+
+    async def test_beyond_a_limit_says_what_is_left(self, gateway: Gateway, card: FakeCard) -> None:
+        card.answer = LIMIT
+        problem = (await post(gateway)).json()
+        told = {"limit": "100000.00", "available": "250.50", "currency": "RUB", "period": "DAY"}
+        assert problem | told == problem
+
+    async def test_with_a_wrong_field_is_refused_by_its_name(self, gateway: Gateway, card: FakeCard) -> None:
+        for wrong, field in (
+            ({"amount": "1e3"}, "amount"),
+            ({"currency": "XXX"}, "currency"),
+            ({"card": CARD | {"number": "4242 4242 4242 4242"}}, "card.number"),
+            ({"card": CARD | {"number": 4242424242424242}}, "card.number"),
+            ({"card": CARD | {"number": "4242\ud800"}}, "card.number"),
+            ({"card": CARD | {"expiryMonth": 13}}, "card.expiryMonth"),
+            ({"card": CARD | {"expiryYear": 31}}, "card.expiryYear"),
+            ({"card": CARD | {"cvv": "12x"}}, "card.cvv"),
+            ({"card": CARD | {"name": "Alice"}}, "card.name"),
+            ({"card": {"number": "4242424242424242", "expiryMonth": 1, "expiryYear": 2031}}, "card.cvv"),
+            ({"card": "4242424242424242"}, "card"),
+        ):
+            refused = await post(gateway, **wrong)
+            assert (refused.status_code, refused.json()["code"]) == (400, "INVALID_INPUT"), wrong
+            assert [each["field"] for each in refused.json()["fields"]] == [field]
+        assert card.asked == []
+
+    async def test_needs_a_key_a_token_and_json(self, gateway: Gateway, card: FakeCard) -> None:
+        path, body, key = f"/accounts/{ACCOUNT}/topup", {"amount": "1", "card": CARD}, {"Idempotency-Key": "k"}
+        assert (await gateway.http.post(path, json=body)).status_code == 400
+        assert (await gateway.http.post(path, json=body, headers=key | {"Authorization": ""})).status_code == 401
+        form = key | {"Content-Type": "text/plain"}
+        assert (await gateway.http.post(path, content=json.dumps(body), headers=form)).status_code == 415
+        assert (await gateway.http.post(path, json=body | {"x": "x" * 70_000}, headers=key)).status_code == 413
+        assert card.asked == []
+
+    async def test_is_not_found_under_another_account_or_when_there_is_none(
+        self, gateway: Gateway, card: FakeCard
+    ) -> None:
+        elsewhere = await gateway.http.get(f"/accounts/{uuid4()}/topups/{top_up().id}")
+        card.answer = TopUpNotFound("x")
+        nowhere = await gateway.http.get(f"/accounts/{ACCOUNT}/topups/{uuid4()}")
+        for answer in (elsewhere, nowhere):
+            assert (answer.status_code, answer.json()["code"]) == (404, "TOP_UP_NOT_FOUND")
+
+
+class TestByGraphQL:
+    async def test_answers_the_top_up_and_all_that_other_services_know_of_it(
+        self, gateway: Gateway, card: FakeCard, bank: FakeBank
+    ) -> None:
+        card.answer = top_up("COMPLETED", transfer_id=str(DEPOSIT))
+        done = await mutate(gateway)
+        assert done == {
+            "__typename": "TopUpAccountSuccess",
+            "topUp": {
+                "id": card.answer.id,
+                "amount": {"amount": "10.00", "currency": "RUB"},
+                "status": "COMPLETED",
+                "card": {"brand": "VISA", "lastFour": "4242"},
+                "failure": None,
+                "createdAt": "2026-01-02T03:04:05.678901+00:00",
+                "updatedAt": "2026-01-02T03:04:06.789012+00:00",
+                "account": {"id": str(ACCOUNT), "balance": {"amount": "990.00"}},
+                "transfer": {
+                    "id": str(DEPOSIT),
+                    "sender": {"id": str(CLEARING)},
+                    "recipient": {"id": str(ACCOUNT)},
+                    "amount": {"amount": "10.00"},
+                    "createdAt": "1970-01-01T00:00:00+00:00",
+                },
+            },
+        }
+        assert len(bank.asked) == 2, "the account and the transfer, each once"
+        (asked,) = card.asked
+        assert asked.card == card_pb2.CardDetails(
+            number="4242424242424242", expiry_month=12, expiry_year=2031, cvv="123"
+        )
+        assert (asked.account_id, asked.amount.currency_code, asked.idempotency_key) == (str(ACCOUNT), "RUB", "k")
+
+    async def test_a_declined_card_is_a_typed_error_with_its_top_up(self, gateway: Gateway, card: FakeCard) -> None:
+        card.answer = top_up("DECLINED", failure="INSUFFICIENT_FUNDS")
+        declined = await mutate(gateway)
+        assert (declined["__typename"], declined["code"]) == ("CardDeclined", "CARD_DECLINED")
+        assert declined["declineCode"] == declined["topUp"]["failure"] == "INSUFFICIENT_FUNDS"
+        assert (declined["topUp"]["status"], declined["topUp"]["transfer"]) == ("DECLINED", None)
+
+    @pytest.mark.parametrize(
+        ("refusal", "typename", "data"),
+        [
+            (
+                InvalidInput((FieldViolation("card.number", "is wrong"), FieldViolation("card.cvv", "is, too"))),
+                "InvalidInput",
+                {
+                    "fields": [
+                        {"field": "card.number", "message": "is wrong"},
+                        {"field": "card.cvv", "message": "is, too"},
+                    ]
+                },
+            ),
+            (AccountNotFound(str(ACCOUNT)), "AccountNotFound", {"accountId": str(ACCOUNT)}),
+            (AccountClosed(str(ACCOUNT)), "AccountClosed", {"accountId": str(ACCOUNT)}),
+            (CurrencyMismatch(str(ACCOUNT), "USD"), "CurrencyMismatch", {"currency": "USD"}),
+            (
+                LIMIT,
+                "TopUpLimitExceeded",
+                {
+                    "limit": {"amount": "100000.00", "currency": "RUB"},
+                    "available": {"amount": "250.50", "currency": "RUB"},
+                    "period": "DAY",
+                },
+            ),
+            (IdempotencyConflict("k"), "IdempotencyConflict", {"idempotencyKey": "k"}),
+        ],
+        ids=lambda given: getattr(given, "reason", ""),
+    )
+    async def test_expected_errors_are_data(
+        self, gateway: Gateway, card: FakeCard, refusal: WalletError, typename: str, data: dict[str, Any]
+    ) -> None:
+        card.answer = refusal
+        refused = await mutate(gateway)
+        assert (refused["__typename"], refused["code"], refused["message"]) == (
+            typename,
+            refusal.reason,
+            refusal.message,
+        )
+        assert refused | data == refused
+
+    @pytest.mark.parametrize(
+        "error",
+        [PermissionDenied(), ResourceExhausted(), Unavailable("x"), DeadlineExceeded("x"), InternalError()],
+        ids=lambda error: error.reason,
+    )
+    async def test_other_errors_have_their_code(self, gateway: Gateway, card: FakeCard, error: WalletError) -> None:
+        card.answer = error
+        answer = await query(
+            gateway,
+            TOP_UP,
+            input={"accountId": str(ACCOUNT), "amount": "1", "card": CARD, "idempotencyKey": "k"},
+        )
+        assert (answer["data"], answer["errors"][0]["extensions"]["code"]) == (None, error.reason)
+
+    async def test_wrong_fields_are_named_all_at_once(self, gateway: Gateway, card: FakeCard) -> None:
+        wrong = await mutate(gateway, accountId="42", amount="-", card=CARD | {"number": 4242424242424242, "cvv": [1]})
+        assert wrong["__typename"] == "InvalidInput"
+        assert [each["field"] for each in wrong["fields"]] == ["accountId", "amount", "card.number", "card.cvv"]
+        assert card.asked == []
+
+    async def test_one_is_read_by_its_id_or_is_null(self, gateway: Gateway, card: FakeCard) -> None:
+        card.answer = top_up("VOIDED")
+        there = await query(gateway, ONE, id=card.answer.id)
+        assert there == {"data": {"topUp": {"id": card.answer.id, "status": "VOIDED"}}}
+        for id_ in (str(uuid4()), "42"):
+            assert await query(gateway, ONE, id=id_) == {"data": {"topUp": None}}
+
+    async def test_many_are_read_in_one_call(self, gateway: Gateway, card: FakeCard) -> None:
+        card.answer = top_up()
+        text = "query($a: ID!, $b: ID!) { a: topUp(id: $a) { id } b: topUp(id: $b) { id } again: topUp(id: $a) { id } }"
+        answer = await query(gateway, text, a=card.answer.id, b=str(uuid4()))
+        assert answer["data"] == {"a": {"id": card.answer.id}, "b": None, "again": {"id": card.answer.id}}
+        assert [len(asked.ids) for asked in card.asked] == [2]
+
+    async def test_an_accounts_page_as_a_relay_connection(self, gateway: Gateway, card: FakeCard, bank: FakeBank) -> None:
+        card.listed = [top_up() for _ in range(5)]
+        ids = [each.id for each in card.listed]
+
+        async def page(**asked: Any) -> dict[str, Any]:
+            answer = await query(gateway, LIST, id=str(ACCOUNT), **asked)
+            assert "errors" not in answer, answer
+            found: dict[str, Any] = answer["data"]["account"]["topUps"]
+            return found
+
+        def shown(page: dict[str, Any]) -> list[str]:
+            return [edge["node"]["id"] for edge in page["edges"]]
+
+        assert shown(await page()) == ids
+        first = await page(first=2)
+        assert shown(first) == ids[:2]
+        assert first["edges"][0]["node"]["account"] == {"id": str(ACCOUNT)}
+        assert (first["pageInfo"]["hasNextPage"], first["pageInfo"]["hasPreviousPage"]) == (True, False)
+        assert first["pageInfo"]["startCursor"] == first["edges"][0]["cursor"]
+        second = await page(first=2, after=first["pageInfo"]["endCursor"])
+        assert shown(second) == ids[2:4]
+        assert (await page(last=2, before=second["pageInfo"]["startCursor"]))["edges"] == first["edges"]
+        assert await page(first=2, after=(await page())["pageInfo"]["endCursor"]) == {
+            "edges": [],
+            "pageInfo": {"hasNextPage": False, "hasPreviousPage": True, "startCursor": None, "endCursor": None},
+        }
+
+    async def test_bad_paging_is_an_error_with_its_field(self, gateway: Gateway, card: FakeCard, bank: FakeBank) -> None:
+        for asked, field in (
+            ({"first": 0}, "first"),
+            ({"last": 1_001}, "last"),
+            ({"first": 1, "before": "x"}, "last"),
+            ({"after": "djE"}, "after"),  # an operation's cursor
+        ):
+            answer = await query(gateway, LIST, id=str(ACCOUNT), **asked)
+            assert [each["field"] for each in answer["errors"][0]["extensions"]["fields"]] == [field]
+            assert answer["data"]["account"]["topUps"] is None
+
+    async def test_an_account_goes_without_its_top_ups_while_they_are_away(
+        self, gateway: Gateway, card: FakeCard, bank: FakeBank
+    ) -> None:
+        card.answer = Unavailable("the card service")
+        text = "query($id: ID!) { account(id: $id) { balance { amount } topUps { edges { cursor } } } }"
+        answer = await query(gateway, text, id=str(ACCOUNT))
+        assert answer["data"]["account"] == {"balance": {"amount": "990.00"}, "topUps": None}
+        assert [error["extensions"]["code"] for error in answer["errors"]] == ["UNAVAILABLE"]
+
+
+class TestLive:
+    async def test_shows_the_state_now_then_each_change_and_ends_with_the_last(
+        self, gateway: Gateway, card: FakeCard
+    ) -> None:
+        card.streams = [[top_up("CREATED", 1), top_up("CAPTURED", 3), top_up("COMPLETED", 4)]]
+        assert await seen(gateway, str(uuid4())) == ["CREATED", "CAPTURED", "COMPLETED"]
+
+    async def test_goes_on_without_a_repeat_when_the_card_service_goes_away(
+        self, gateway: Gateway, card: FakeCard
+    ) -> None:
+        gone = Unavailable("the card service")
+        card.streams = [[top_up("CREATED", 1), gone], [gone], [top_up("CREATED", 1), top_up("DECLINED", 2)]]
+        assert await seen(gateway, str(uuid4())) == ["CREATED", "DECLINED"]
+
+    async def test_of_what_is_not_the_callers_is_refused(self, gateway: Gateway, card: FakeCard) -> None:
+        card.streams = [[TopUpNotFound("x")]]
+        for id_, code in ((str(uuid4()), "TOP_UP_NOT_FOUND"), ("42", "INVALID_INPUT")):
+            async with asyncio.timeout(10):
+                (payload,) = [payload async for payload in feed(gateway, id_)]
+            assert [error["extensions"]["code"] for error in payload["errors"]] == [code]
+
+
+class TestWithoutTheCardService:
+    async def test_the_gateway_starts_and_serves_transfers(
+        self, services: tuple[str, FakeBank, FakeCard], keys: Keys, tmp_path: Path
+    ) -> None:
+        nobody = f"{HOST}:{free_ports(1)[0]}"
+        async with running(keys, tmp_path, bank=services[0], card=nobody) as gateway:
+            made = await gateway.http.post(
+                f"/accounts/{ACCOUNT}/transfers",
+                json={"recipientId": str(uuid4()), "amount": "1"},
+                headers={"Idempotency-Key": "k"},
+            )
+            assert made.status_code == 201
+            refused = await post(gateway)
+            assert (refused.status_code, refused.json()["code"]) == (503, "UNAVAILABLE")
