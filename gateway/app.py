@@ -109,6 +109,6 @@ def _add_errors(app: FastAPI) -> None:
 
 
 def _field(location: tuple[str | int, ...]) -> str:
-    """`("body", "amount")` is `amount`; a body that is no JSON is `body`. A name that we do not know is the caller's."""
+    """`("body", "amount")` is `amount`; a body that is no JSON is `body`. A name may be one that the caller made up."""
     names = [part for part in location[1:] if isinstance(part, str)]
     return without_digits(".".join(names)) or str(location[0])

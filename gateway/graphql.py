@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, Final
 
 import strawberry
+from cross_web import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.websockets import WebSocket
@@ -127,6 +128,12 @@ class GraphView(GraphQL[Context, None]):
             transfer_loader(self._bank),
             top_up_loader(self._card),
         )
+
+    def parse_json(self, data: str | bytes) -> Any:  # noqa: D102
+        parsed = super().parse_json(data)
+        if not isinstance(parsed, dict | list):  # which Strawberry takes for granted
+            raise HTTPException(400, "The body must be a JSON object.")
+        return parsed
 
     async def on_ws_connect(self, context: Context) -> dict[str, object] | None:
         """Whoever connects says who they are once, for all of the connection's operations: `connection_params` carries

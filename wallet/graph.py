@@ -52,7 +52,7 @@ SCALARS: Final[dict[object, Any]] = {
     Secret: strawberry.scalar(
         name="Secret",
         description="Text that goes in and never comes out: no answer repeats it, errors included.",
-        # To refuse what is no text here would have it quoted in the refusal. As an empty text it is refused by its field.
+        # What is no text is no error here, which would quote it: it becomes an empty text, refused by its field's name.
         parse_value=lambda value: Secret(value if isinstance(value, str) else ""),
     ),
 }

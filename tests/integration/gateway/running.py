@@ -17,8 +17,8 @@ from tests.openapi import check_response_hook
 
 @dataclass(frozen=True)
 class Gateway:
-    """A gateway that runs. `http` is alice's and holds every answer against the contract; `said` is all that the process has
-    written so far.
+    """A gateway that runs. `http` is alice's and holds every answer against the contract; `said` is all that the
+    process has written so far.
     """
 
     url: str

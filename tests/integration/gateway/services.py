@@ -1,4 +1,4 @@
-"""The services behind the gateway, on the real wire: they answer as a test tells them, and remember what they were asked."""
+"""The services behind the gateway, on the real wire: they answer as a test tells them and remember what was asked."""
 
 from collections.abc import AsyncIterator
 from typing import Any

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -10,8 +11,6 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from protos.card.v1 import card_pb2
-from stack.ports import HOST
 from tests.conftest import Keys
 from tests.integration.gateway.running import Gateway, running
 from tests.integration.gateway.services import ACCOUNT, FakeBank, FakeCard, top_up
@@ -20,6 +19,9 @@ from tests.waiting import until
 NUMBER, CVV = "5105105105105100", "739"
 HIDDEN = re.compile(r"5105|7\W*3\W*9")
 """The number, as a whole or in its first group; the code, as text or as a list."""
+
+HEADERS = {"Content-Type": "application/json", "X-Request-Id": "x"}
+"""An id of ours: in one that is made up, the code could occur."""
 
 GOOD = {"number": NUMBER, "expiryMonth": 12, "expiryYear": 2031, "cvv": CVV}
 BAD: dict[str, Any] = {
@@ -35,7 +37,7 @@ BAD: dict[str, Any] = {
     "cvv is an integer": GOOD | {"cvv": int(CVV)},
     "cvv is null": GOOD | {"cvv": None},
     "number is in another field": GOOD | {"expiryMonth": NUMBER, "expiryYear": int(NUMBER)},
-    "another field is wrong": GOOD | {"expiryMonth": True},
+    "another field is wrong": GOOD | {"expiryMonth": "May"},
     "a field is missing": {"number": NUMBER, "cvv": CVV, "expiryMonth": 12},
     "there is one more field": GOOD | {"name": NUMBER},
     "a name is wrong": {"nubmer": NUMBER, "cvv": CVV, "expiryMonth": 12, "expiryYear": 2031},
@@ -98,16 +100,16 @@ async def after_a_marker(gateway: Gateway, began: int) -> list[str]:
         said = gateway.said[began:]
         return said if any(f"marker-{began}" in line for line in said) else []
 
-    return await until(marked)
+    return await until(marked, every=0.005)
 
 
-async def rest(gateway: Gateway, body: str) -> httpx.Response:
-    headers = {"Idempotency-Key": "k", "Content-Type": "application/json"}
-    return await gateway.http.post(f"/accounts/{ACCOUNT}/topup", content=body, headers=headers)
+async def rest(http: httpx.AsyncClient, body: str) -> httpx.Response:
+    headers = HEADERS | {"Idempotency-Key": "k", "Connection": "close"}
+    return await http.post(f"/accounts/{ACCOUNT}/topup", content=body, headers=headers)
 
 
-async def graph(gateway: Gateway, body: str, **headers: str) -> httpx.Response:
-    return await gateway.http.post("/graphql", content=body, headers={"Content-Type": "application/json"} | headers)
+async def graph(http: httpx.AsyncClient, body: str, **headers: str) -> httpx.Response:
+    return await http.post("/graphql", content=body, headers=HEADERS | headers)
 
 
 def by_variable(card: Any, **more: Any) -> str:
@@ -122,13 +124,13 @@ def by_literal(card: str) -> str:
 class TestRest:
     @pytest.mark.parametrize("card", BAD.values(), ids=BAD)
     async def test_refuses_a_bad_card_without_a_word_of_it(self, gateway: Gateway, card: Any) -> None:
-        refused = await rest(gateway, json.dumps({"amount": "1", "card": card}))
-        assert refused.status_code in {400, 413} or "too long" in str(card) or len(str(card)) > 300
+        refused = await rest(gateway.http, json.dumps({"amount": "1", "card": card}))
+        assert refused.status_code in {202, 400, 413}, "202: what is digits is the card service's to refuse"
         hides(refused)
 
     @pytest.mark.parametrize("body", MALFORMED.values(), ids=MALFORMED)
     async def test_refuses_a_body_that_is_none(self, gateway: Gateway, body: str) -> None:
-        refused = await rest(gateway, body % (NUMBER, CVV))
+        refused = await rest(gateway.http, body % (NUMBER, CVV))
         assert refused.status_code == 400
         hides(refused)
 
@@ -136,36 +138,40 @@ class TestRest:
 class TestGraphQL:
     @pytest.mark.parametrize("card", BAD.values(), ids=BAD)
     async def test_refuses_a_bad_card_in_variables(self, gateway: Gateway, card: Any) -> None:
-        hides(await graph(gateway, by_variable(card)))
+        hides(await graph(gateway.http, by_variable(card)))
 
     @pytest.mark.parametrize("more", [{"amount": 1}, {"idempotencyKey": None}, {"accountId": [1]}, {"x": 1}], ids=str)
     async def test_refuses_what_is_around_a_good_card(self, gateway: Gateway, more: dict[str, Any]) -> None:
-        refused = await graph(gateway, by_variable(GOOD, **more))
+        refused = await graph(gateway.http, by_variable(GOOD, **more))
         assert refused.json()["errors"][0]["extensions"]["code"] == "INVALID_GRAPHQL"
         hides(refused)
 
     @pytest.mark.parametrize("card", LITERALS.values(), ids=LITERALS)
     async def test_refuses_a_bad_card_in_the_text(self, gateway: Gateway, card: str) -> None:
-        hides(await graph(gateway, by_literal(card)))
+        hides(await graph(gateway.http, by_literal(card)))
 
     @pytest.mark.parametrize("body", MALFORMED.values(), ids=MALFORMED)
     async def test_refuses_a_body_that_is_none(self, gateway: Gateway, body: str) -> None:
-        hides(await graph(gateway, body % (NUMBER, CVV)))
+        refused = await graph(gateway.http, body % (NUMBER, CVV))
+        assert refused.status_code == 400
+        hides(refused)
 
     async def test_says_where_and_what_is_wrong_all_the_same(self, gateway: Gateway) -> None:
-        (error,) = (await graph(gateway, by_variable(BAD["a name is wrong"]))).json()["errors"][1:]
+        (error,) = (await graph(gateway.http, by_variable(BAD["a name is wrong"]))).json()["errors"][1:]
         assert "'$input' has invalid value at .card" in error["message"]
         assert "'nubmer'" in error["message"]
 
     @pytest.mark.parametrize("card", LITERALS.values(), ids=LITERALS)
     async def test_refuses_it_on_a_websocket_and_by_server_sent_events(self, gateway: Gateway, card: str) -> None:
-        hides(await graph(gateway, by_literal(card), Accept="text/event-stream"))
+        hides(await graph(gateway.http, by_literal(card), Accept="text/event-stream"))
         url = f"{gateway.url.replace('http', 'ws')}/graphql"
-        async with connect(url, subprotocols=["graphql-transport-ws"]) as connection:  # type: ignore[list-item]
+        protocol: Any = ["graphql-transport-ws"]
+        async with connect(url, subprotocols=protocol, additional_headers=HEADERS) as connection:
             payload = {"authorization": f"Bearer {gateway.token}"}
             await connection.send(json.dumps({"type": "connection_init", "payload": payload}))
             await connection.recv()
-            await connection.send('{"id": "1", "type": "subscribe", "payload": %s}' % by_literal(card))
+            subscribe = {"id": "1", "type": "subscribe", "payload": json.loads(by_literal(card))}
+            await connection.send(json.dumps(subscribe))
             try:
                 assert not HIDDEN.search(str(await connection.recv()))
             except ConnectionClosed as closed:
@@ -173,30 +179,32 @@ class TestGraphQL:
 
 
 class TestDefect:
-    """The card service answers nonsense: an unexpected error, with what the gateway held in its hands at the time."""
+    """The card service answers nonsense: an unexpected error, with what the gateway has at hand at the time."""
 
-    @pytest.mark.parametrize("log_format", ["json", "console"])
-    async def test_is_logged_without_what_was_at_hand(
-        self,
-        services: tuple[str, FakeBank, FakeCard],
-        keys: Keys,
-        tmp_path: Any,
-        card: FakeCard,
-        log_format: str,
+    async def test_is_logged_without_what_was_at_hand(self, gateway: Gateway, card: FakeCard) -> None:
+        await self.happen(gateway, card)
+
+    async def test_is_told_to_people_without_it_too(
+        self, services: tuple[str, FakeBank, FakeCard], keys: Keys, tmp_path: Path, card: FakeCard
     ) -> None:
+        async with running(keys, tmp_path, bank=services[0], card=services[0], log_format="console") as gateway:
+            await self.happen(gateway, card)
+
+    async def happen(self, gateway: Gateway, card: FakeCard) -> None:
+        began = len(gateway.said)
         card.answer = top_up(id="nonsense")
-        async with running(keys, tmp_path, bank=services[0], card=services[0], log_format=log_format) as gateway:
-            gateway.http.event_hooks["response"].clear()  # a defect is not in the contract
-            by_rest = await rest(gateway, json.dumps({"amount": "1", "card": GOOD}))
-            by_graph = await graph(gateway, by_variable(GOOD))
-            inline = await graph(gateway, by_literal('number: "%s", expiryMonth: 1, expiryYear: 2031, cvv: "%s"'))
-            assert by_rest.status_code == 500
-            for answer in (by_graph, inline):
-                assert answer.json()["errors"][0]["extensions"]["code"] == "INTERNAL"
-            said = await after_a_marker(gateway, 0)
-        for answer in (by_rest, by_graph, inline):
+        inline = by_literal('number: "%s", expiryMonth: 1, expiryYear: 2031, cvv: "%s"')
+        async with httpx.AsyncClient(base_url=gateway.url, headers=gateway.http.headers, trust_env=False) as http:
+            answers = [
+                await rest(http, json.dumps({"amount": "1", "card": GOOD})),
+                await graph(http, by_variable(GOOD)),
+                await graph(http, inline),
+            ]
+        assert ["INTERNAL" in answer.text for answer in answers] == [True] * 3
+        for answer in answers:
             hides(answer)
-        assert sum("unexpected error" in line for line in said) >= 3
+        said = await after_a_marker(gateway, began)
+        assert sum("unexpected error" in line for line in said) == 3
         assert any("badly formed hexadecimal UUID string" in line for line in said), "the traceback is there"
         assert NUMBER not in "".join(said)
-        assert {asked.card.number for asked in card.asked} == {NUMBER}
+        assert [asked.card.number for asked in card.asked] == [NUMBER] * 3

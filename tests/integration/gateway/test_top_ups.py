@@ -338,7 +338,9 @@ class TestByGraphQL:
         assert answer["data"] == {"a": {"id": card.answer.id}, "b": None, "again": {"id": card.answer.id}}
         assert [len(asked.ids) for asked in card.asked] == [2]
 
-    async def test_an_accounts_page_as_a_relay_connection(self, gateway: Gateway, card: FakeCard, bank: FakeBank) -> None:
+    async def test_an_accounts_page_as_a_relay_connection(
+        self, gateway: Gateway, card: FakeCard, bank: FakeBank
+    ) -> None:
         card.listed = [top_up() for _ in range(5)]
         ids = [each.id for each in card.listed]
 
@@ -365,7 +367,9 @@ class TestByGraphQL:
             "pageInfo": {"hasNextPage": False, "hasPreviousPage": True, "startCursor": None, "endCursor": None},
         }
 
-    async def test_bad_paging_is_an_error_with_its_field(self, gateway: Gateway, card: FakeCard, bank: FakeBank) -> None:
+    async def test_bad_paging_is_an_error_with_its_field(
+        self, gateway: Gateway, card: FakeCard, bank: FakeBank
+    ) -> None:
         for asked, field in (
             ({"first": 0}, "first"),
             ({"last": 1_001}, "last"),

@@ -1,9 +1,11 @@
 """Every error has its place over HTTP and in the graph."""
 
 import pytest
-from graphql import GraphQLError
+from graphql import GraphQLError, parse
+from hypothesis import given
+from hypothesis import strategies as st
 
-from gateway.errors import STATUS, graphql_error, problem
+from gateway.errors import STATUS, graphql_error, is_unexpected, problem, without_digits
 from kit import call
 from wallet.errors import (
     BY_REASON,
@@ -12,6 +14,7 @@ from wallet.errors import (
     InsufficientFunds,
     InternalError,
     InvalidInput,
+    TopUpLimitExceeded,
     Unavailable,
     WalletError,
 )
@@ -28,13 +31,16 @@ class TestProblem:
 
     @pytest.mark.parametrize("cls", BY_REASON.values(), ids=lambda cls: cls.reason)
     def test_every_error_is_a_problem_with_its_reason(self, cls: type[WalletError]) -> None:
-        body, headers = problem(cls.from_metadata(dict.fromkeys(("needed", "available"), "1.00")))
+        data = dict.fromkeys(("needed", "available", "limit"), "1.00") | {"period": "DAY"}
+        body, headers = problem(cls.from_metadata(data))
         assert (body.code, body.status, body.request_id) == (cls.reason, STATUS[cls.code], "the-request")
         assert ("Retry-After" in headers) == (body.status in {429, 503})
 
     def test_carries_what_a_program_needs(self) -> None:
         body, _ = problem(InsufficientFunds("a", "10.00", "1.00", "RUB"))
         assert (body.needed, body.available, body.currency) == ("10.00", "1.00", "RUB")
+        body, _ = problem(TopUpLimitExceeded("DAY", "10.00", "1.00", "RUB"))
+        assert (body.limit, body.available, body.currency, body.period) == ("10.00", "1.00", "RUB", "DAY")
         body, _ = problem(InvalidInput((FieldViolation("amount", "is odd"), FieldViolation("x", "too"))))
         assert [(each.field, each.message) for each in body.fields or []] == [("amount", "is odd"), ("x", "too")]
 
@@ -56,3 +62,36 @@ class TestGraphQLError:
     def test_leaves_the_parsers_own_words(self) -> None:
         error = graphql_error(GraphQLError("Syntax Error: Unexpected Name 'x'."))
         assert error.message.startswith("Syntax Error")
+
+    def test_repeats_no_number_of_the_request(self) -> None:
+        error = graphql_error(GraphQLError("Syntax Error: Expected ':', found String '4242 4242'."))
+        assert error.message == "Syntax Error: Expected ':', found String '# #'."
+
+    def test_of_bad_variables_is_the_callers(self) -> None:
+        (node,) = parse("query($x: Int) { x(x: $x) }").definitions
+        wrong = GraphQLError("Variable '$x' has invalid value: 42", node, original_error=GraphQLError("42"))
+        assert not is_unexpected(wrong)
+        shown = graphql_error(wrong)
+        assert (shown.message, shown.extensions["code"] if shown.extensions else "") == (
+            "Variable '$x' has invalid value: #",
+            "INVALID_GRAPHQL",
+        )
+
+    def test_of_a_value_that_a_scalar_could_not_read_is_the_callers(self) -> None:
+        (node,) = parse('{ x(at: "yesterday") }').definitions
+        assert not is_unexpected(GraphQLError("…", node, original_error=ValueError("yesterday")))
+
+    def test_of_a_resolver_or_of_the_machinery_is_ours(self) -> None:
+        (node,) = parse("{ x }").definitions
+        assert is_unexpected(GraphQLError("…", node, path=["x"], original_error=KeyError("x")))
+        assert is_unexpected(GraphQLError("…", original_error=KeyError("x")))
+
+
+class TestWithoutDigits:
+    @given(st.text())
+    def test_leaves_none_of_any_script(self, text: str) -> None:
+        assert not any(character.isdecimal() for character in without_digits(text))
+
+    @given(st.text(st.characters(exclude_categories=["Nd"])))
+    def test_leaves_all_else(self, text: str) -> None:
+        assert without_digits(text) == text

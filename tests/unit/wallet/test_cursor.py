@@ -1,4 +1,5 @@
 import base64
+import uuid
 
 import pytest
 from hypothesis import example, given
@@ -35,3 +36,22 @@ class TestCursor:
         forged = base64.urlsafe_b64encode(inside.encode()).decode().rstrip("=")
         with pytest.raises(ValueError, match="must be a cursor from an earlier answer"):
             cursor.decode(forged)
+
+
+class TestCursorOfAnId:
+    @given(st.uuids())
+    def test_leads_back_to_its_id(self, id_: uuid.UUID) -> None:
+        assert cursor.decode_id(cursor.encode_id(id_)) == id_
+        assert set(cursor.encode_id(id_)).isdisjoint("+/=&?# ")
+
+    @given(st.integers(0, 2**63 - 1), st.uuids())
+    def test_is_not_one_of_a_version(self, version: int, id_: uuid.UUID) -> None:
+        for decode, other in ((cursor.decode_id, cursor.encode(version)), (cursor.decode, cursor.encode_id(id_))):
+            with pytest.raises(ValueError, match="must be a cursor from an earlier answer"):
+                decode(other)
+
+    @pytest.mark.parametrize("inside", ["i", f"i{uuid.UUID(int=1)}", f"i{uuid.UUID(int=10).hex.upper()}", "i1"])
+    def test_refuses_what_only_looks_like_one(self, inside: str) -> None:
+        forged = base64.urlsafe_b64encode(inside.encode()).decode().rstrip("=")
+        with pytest.raises(ValueError, match="must be a cursor from an earlier answer"):
+            cursor.decode_id(forged)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from wallet import cursor, inputs
 from wallet.errors import FieldViolation, InvalidInput
-from wallet.inputs import Fields
+from wallet.inputs import Fields, Secret
 from wallet.money import Money
 
 ACCOUNT = uuid.UUID("123e4567-e89b-12d3-a456-426614174000")
@@ -85,3 +85,19 @@ class TestUuid:
         except ValueError:
             return
         assert str(value) == text.lower()
+
+
+class TestDigits:
+    @pytest.mark.parametrize("text", ["0", "4242424242424242"])
+    def test_are_taken_as_they_are(self, text: str) -> None:
+        assert inputs.digits(text) == text
+
+    @pytest.mark.parametrize("text", ["", "4242 4242", "-1", "1.0", "1e3", "\uff11", "\u00b2", "4242\ud800", "4242\n"])
+    def test_refuse_all_else_without_repeating_it(self, text: str) -> None:
+        with pytest.raises(ValueError, match=r"^must be digits alone$"):
+            inputs.digits(text)
+
+
+class TestSecret:
+    def test_is_not_shown(self) -> None:
+        assert "4242" not in f"{Secret('4242')} {Secret('4242')!r}"
