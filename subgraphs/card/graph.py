@@ -10,6 +10,7 @@ from uuid import UUID
 import strawberry
 from strawberry.dataloader import DataLoader
 from strawberry.federation.schema_directives import Key
+from strawberry.federation.types import FieldSet
 from strawberry.schema.config import StrawberryConfig
 
 from kit import channel
@@ -100,7 +101,7 @@ class Card:
         return cls(brand=CardBrand(card.brand), last_four=card.last_four)
 
 
-@strawberry.federation.type(keys=[Key(fields="id", resolvable=False)])
+@strawberry.federation.type(keys=[Key(fields=FieldSet("id"), resolvable=False)])
 class Transfer:
     id: strawberry.ID
 

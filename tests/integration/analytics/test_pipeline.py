@@ -6,18 +6,21 @@ import asyncio
 import itertools
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 from uuid import UUID
 
 import asyncpg
 import pytest
 
-from subgraphs.analytics.domain import Direction
+from subgraphs.analytics.domain import Direction, OperationFilter, OperationType
 from subgraphs.analytics.kafka import DEAD_LETTERS
+from subgraphs.analytics.statistics import Frame, Granularity, Turnover
 from tests.conftest import Keys
 from tests.integration.analytics.group import ends, topics
 from tests.integration.analytics.world import World, beside
-from tests.integration.bank.running import RunningBank, process, prove, rub, running, until_ready, using
+from tests.integration.bank.running import RunningBank, clearing, process, prove, rub, running, until_ready, using
 from tests.integration.bank.topic import reading
 from tests.kafka.brokers import on_apache
 from tests.waiting import until
@@ -33,6 +36,30 @@ def run(world: World, ledger_url: str, keys: Keys, tmp_path: Path) -> Run:
         return running(keys, tmp_path, ledger_url, kafka_bootstrap_servers=world.kafka.bootstrap_servers)
 
     return run
+
+
+class TestTopUp:
+    async def test_is_one_in_the_history_and_in_the_statistics(self, world: World, run: Run) -> None:
+        async with run() as bank, beside(world.consumer().run()):
+            alice, bob = await bank.open("alice", "0.00"), await bank.open("bob")
+            descriptor = {"topUpId": "0197a0b0-0000-7000-8000-000000000001", "cardBrand": "MIR", "cardLastFour": "4242"}
+            paid_in = await bank.service("card")(bank.client.deposit(alice, rub("50.25"), "t1", descriptor))
+            sent = await bank.user("alice")(bank.client.transfer(alice, bob, rub("20.00"), "k"))
+            await history_is_ledger(bank.sql, world)
+        conditions = OperationFilter(types=frozenset({OperationType.TOP_UP}))
+        page = await world.history.page(alice, limit=10, older_than=None, newer_than=None, conditions=conditions)
+        (row,) = page.rows
+        assert (row.operation_id, row.direction, row.amount) == (paid_in.transfer.id, Direction.IN, Decimal("50.25"))
+        assert (row.counterparty_id, row.balance_after) == (clearing(), Decimal("50.25"))
+        after = sent.transfer.created_at + timedelta(seconds=1)
+        frame = Frame(paid_in.transfer.created_at, after, Granularity.MONTH)
+        statistics = await world.history.statistics(alice, frame)
+        assert statistics is not None
+        turnovers = {kind: each for bucket in statistics.buckets for kind, each in bucket.turnovers.items()}
+        assert turnovers == {
+            (OperationType.TOP_UP, Direction.IN): Turnover(1, Decimal("50.25")),
+            (OperationType.TRANSFER, Direction.OUT): Turnover(1, Decimal("20.00")),
+        }
 
 
 class Load:

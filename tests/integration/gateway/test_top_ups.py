@@ -118,7 +118,7 @@ class TestByRest:
         assert card.asked == [
             card_pb2.ProcessCardTopUpRequest(
                 account_id=str(ACCOUNT),
-                amount={"currency_code": "USD", "units": 10, "nanos": 500_000_000},  # type: ignore[arg-type]
+                amount={"currency_code": "USD", "units": 10, "nanos": 500_000_000},
                 card=card_pb2.CardDetails(number="4242424242424242", expiry_month=12, expiry_year=2031, cvv="123"),
                 idempotency_key="k",
             ),

@@ -1,15 +1,15 @@
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager, suppress
 
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
 from kit import call, channel
 from kit.call import Call, current
-from kit.channel import open_channel
+from kit.channel import open_channel, resumed
 from stack.ports import free_ports
 from tests.conftest import Keys
 from tests.unit.kit.echo import SERVICE, Stub, serving
@@ -21,6 +21,7 @@ from wallet.errors import (
     ResourceExhausted,
     Unauthenticated,
     Unavailable,
+    WalletError,
 )
 
 
@@ -206,3 +207,37 @@ class TestOddAnswers:
         async with open_channel(far, "test.Other", ()) as opened:
             with calling(keys.user("alice")), pytest.raises(InternalError):
                 await ask(Stub(opened, "test.Other"), "who")
+
+
+class TestResumed:
+    async def seen(self, *streams: list[int | WalletError]) -> list[int]:
+        """What comes of streams that are opened one after the other."""
+        left = list(streams)
+
+        async def open_stream() -> AsyncGenerator[int, None]:
+            for value in left.pop(0):
+                if isinstance(value, WalletError):
+                    raise value
+                yield value
+
+        async with aclosing(resumed(open_stream)) as values:
+            return [value async for value in values]
+
+    async def test_goes_on_with_the_next_stream_when_one_breaks(self) -> None:
+        gone = Unavailable("the echo")
+        assert await self.seen([1, 2, gone], [gone], [3]) == [1, 2, 3]
+
+    async def test_ends_with_a_stream_that_ends(self) -> None:
+        assert await self.seen([1], [2]) == [1]
+
+    async def test_tells_the_reader_what_a_retry_would_not_mend(self) -> None:
+        with pytest.raises(AccountNotFound):
+            await self.seen([1, AccountNotFound("a1")], [2])
+
+    async def test_tells_the_reader_when_the_service_does_not_come_back(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(channel, "_RESUME_PAUSE_SECONDS", 0)
+        monkeypatch.setattr(channel, "_RESUME_ATTEMPTS", 3)
+        gone = Unavailable("the echo")
+        with pytest.raises(Unavailable):
+            await self.seen([gone], [gone], [gone], [1])
+        assert await self.seen([gone], [gone], [1, gone], [gone], [2]) == [1, 2]
