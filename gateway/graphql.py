@@ -130,8 +130,12 @@ class GraphView(GraphQL[Context, None]):
         )
 
     def parse_json(self, data: str | bytes) -> Any:  # noqa: D102
-        parsed = super().parse_json(data)
-        if not isinstance(parsed, dict | list):  # which Strawberry takes for granted
+        # Strawberry takes it for granted that a body is text, and that JSON is an object or a list.
+        try:
+            parsed = super().parse_json(data)
+        except UnicodeDecodeError:
+            parsed = None
+        if not isinstance(parsed, dict | list):
             raise HTTPException(400, "The body must be a JSON object.")
         return parsed
 

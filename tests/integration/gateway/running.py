@@ -53,6 +53,7 @@ async def running(
         GATEWAY_LISTEN=f"{HOST}:{port}",
         GATEWAY_RPC_TIMEOUT_SECONDS="2",
         LOG_FORMAT=log_format,
+        LOG_LEVEL="DEBUG",  # whoever looks for a defect is told no secret either
     )
     process = Process(name="gateway", command=command, ready=probes.http(f"{url}/health/ready"))
     async with (

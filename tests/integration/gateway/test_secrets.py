@@ -52,6 +52,7 @@ MALFORMED = {
     "is a list": '["%s", "%s"]',
     "is a text": '"%s %s"',
     "is no JSON": "number=%s&cvv=%s",
+    "is no Unicode": '{"number": "%s", "cvv": "%s\udcff"}',
 }
 LITERALS = {
     "number is an integer": 'number: %s, expiryMonth: 1, expiryYear: 2031, cvv: "%s"',
@@ -105,11 +106,11 @@ async def after_a_marker(gateway: Gateway, began: int) -> list[str]:
 
 async def rest(http: httpx.AsyncClient, body: str) -> httpx.Response:
     headers = HEADERS | {"Idempotency-Key": "k", "Connection": "close"}
-    return await http.post(f"/accounts/{ACCOUNT}/topup", content=body, headers=headers)
+    return await http.post(f"/accounts/{ACCOUNT}/topup", content=body.encode(errors="surrogateescape"), headers=headers)
 
 
 async def graph(http: httpx.AsyncClient, body: str, **headers: str) -> httpx.Response:
-    return await http.post("/graphql", content=body, headers=HEADERS | headers)
+    return await http.post("/graphql", content=body.encode(errors="surrogateescape"), headers=HEADERS | headers)
 
 
 def by_variable(card: Any, **more: Any) -> str:
