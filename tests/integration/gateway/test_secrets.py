@@ -17,12 +17,13 @@ from tests.integration.gateway.services import ACCOUNT, FakeBank, FakeCard, top_
 from tests.waiting import until
 from wallet.errors import InvalidInput
 
-NUMBER, CVV = "5105105105105100", "739"
-HIDDEN = re.compile(r"5105|7\W*3\W*9")
-"""The number, as a whole or in its first group; the code, as text or as a list."""
+NUMBER, CVV = "5105105105105100", "739182645"
+"""The code is longer than any, so that it occurs nowhere by chance; the gateway does not mind."""
 
-HEADERS = {"Content-Type": "application/json", "X-Request-Id": "x"}
-"""An id of ours: in one that is made up, the code could occur."""
+HIDDEN = re.compile("5105 ?105|" + r"\W*".join(CVV[:6]))
+"""The number, by its beginning, and the code, as a text or as a list."""
+
+HEADERS = {"Content-Type": "application/json"}
 
 GOOD = {"number": NUMBER, "expiryMonth": 12, "expiryYear": 2031, "cvv": CVV}
 BAD: dict[str, Any] = {
@@ -34,7 +35,7 @@ BAD: dict[str, Any] = {
     "number is far too long": GOOD | {"number": NUMBER * 5_000},
     "number has spaces": GOOD | {"number": "5105 1051 0510 5100"},
     "number is no Unicode": GOOD | {"number": NUMBER + "\ud800"},
-    "cvv is a list": GOOD | {"cvv": [7, 3, 9]},
+    "cvv is a list": GOOD | {"cvv": [int(digit) for digit in CVV]},
     "cvv is an integer": GOOD | {"cvv": int(CVV)},
     "cvv is null": GOOD | {"cvv": None},
     "number is in another field": GOOD | {"expiryMonth": NUMBER, "expiryYear": int(NUMBER)},
@@ -94,8 +95,7 @@ async def nothing_is_said(gateway: Gateway) -> AsyncIterator[None]:
     began = len(gateway.said)
     yield
     said = await after_a_marker(gateway, began)
-    times = re.compile(r'"timestamp": "[^"]*"|"ms": [0-9.]+|"request_id": "[^"]*"|"lineno": [0-9]+')
-    assert not [line for line in said if HIDDEN.search(times.sub("", line))]
+    assert not [line for line in said if HIDDEN.search(line)]
 
 
 async def after_a_marker(gateway: Gateway, began: int) -> list[str]:
@@ -171,8 +171,7 @@ class TestGraphQL:
     async def test_refuses_it_on_a_websocket_and_by_server_sent_events(self, gateway: Gateway, bad: str) -> None:
         hides(await graph(gateway.http, by_literal(bad), Accept="text/event-stream"))
         url = f"{gateway.url.replace('http', 'ws')}/graphql"
-        protocol: Any = ["graphql-transport-ws"]
-        async with connect(url, subprotocols=protocol, additional_headers=HEADERS) as connection:
+        async with connect(url, subprotocols=["graphql-transport-ws"]) as connection:  # type: ignore[list-item]
             payload = {"authorization": f"Bearer {gateway.token}"}
             await connection.send(json.dumps({"type": "connection_init", "payload": payload}))
             await connection.recv()
@@ -212,5 +211,5 @@ class TestDefect:
         said = await after_a_marker(gateway, began)
         assert sum("unexpected error" in line for line in said) == 3
         assert any("badly formed hexadecimal UUID string" in line for line in said), "the traceback is there"
-        assert NUMBER not in "".join(said)
+        assert not HIDDEN.search("\n".join(said))
         assert [asked.card.number for asked in card.asked] == [NUMBER] * 3
