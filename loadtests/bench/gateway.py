@@ -1,7 +1,7 @@
 """What the gateway costs: transfers a second through it, to those through a bare route that makes the same call.
 
-Both are one process each, in front of a bank that answers at once. The gateway runs as anywhere: it verifies tokens, holds
-limits, writes a line of log a request (here to where nobody reads it). The two sides take turns in one run.
+Both are one process each, in front of a bank that answers at once. The gateway runs as anywhere: it verifies tokens,
+holds limits, writes a line of log a request. The two sides take turns in one run.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """A bank that moves no money: `python -m loadtests.bench.stub_bank host:port`.
 
-It answers every call at once with one and the same transfer, and believes whoever calls: what is measured in front of it is
-not the bank.
+It answers every call at once with one and the same transfer, and believes whoever calls: what is measured in front of
+it is not the bank.
 """
 
 import asyncio

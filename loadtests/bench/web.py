@@ -1,7 +1,7 @@
 """Callers by HTTP, as lean as Python allows: `python -m loadtests.bench.web`, spoken to by `gateway.py`.
 
-It reads a `Load` from its standard input, one line of JSON; writes `ready`; reads a `Window`; asks until its end; writes
-`Calls`. It knows just as much HTTP/1.1 as a server that means well needs. What it does not expect ends the run.
+It reads a `Load` from its standard input, one line of JSON; writes `ready`; reads a `Window`; asks until its end;
+writes `Calls`. It knows just as much HTTP/1.1 as a server that means well needs. What it does not expect ends the run.
 """
 
 import asyncio
@@ -45,7 +45,12 @@ class Load:
 def post(path: str, headers: Mapping[str, str], body: object) -> str:
     """A request as it goes over the wire."""
     content = orjson.dumps(body).decode()
-    head = {"Host": "bench", "Content-Type": "application/json", "Content-Length": str(len(content.encode())), **headers}
+    head = {
+        "Host": "bench",
+        "Content-Type": "application/json",
+        "Content-Length": str(len(content.encode())),
+        **headers,
+    }
     lines = "".join(f"{name}: {value}\r\n" for name, value in head.items())
     return f"POST {path} HTTP/1.1\r\n{lines}\r\n{content}"
 
