@@ -1,5 +1,6 @@
 """The gateway as one ASGI app."""
 
+from functools import partial
 from http import HTTPStatus
 
 import structlog
@@ -9,13 +10,14 @@ from fastapi.responses import FileResponse, HTMLResponse
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
-from starlette.routing import Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway import pages
 from gateway.errors import make_problem, problem, without_digits
-from gateway.graphql import GraphView, build_schema
+from gateway.graphql.http import GraphQLOverHTTP
+from gateway.graphql.schema import Context, build_schema
+from gateway.graphql.websocket import GraphQLOverWebSocket
 from gateway.middleware import BodyLimitMiddleware, CallMiddleware, problem_response
 from gateway.rest import UnsupportedMediaTypeError, rest_routes
 from kit.admin import add_health
@@ -37,6 +39,7 @@ def build_app(
     cors_origins: list[str],
     body_limit_bytes: int,
     timeout_seconds: float,
+    batch_limit: int = 10,
 ) -> ASGIApp:
     """REST, the graph, the pages and health, over the services.
 
@@ -48,17 +51,27 @@ def build_app(
         cors_origins: the origins whose pages may call; `*` for all.
         body_limit_bytes: the largest body taken.
         timeout_seconds: the longest that a request may take; streams have no limit.
+        batch_limit: the most GraphQL requests that may come as one array.
     """
     app = FastAPI(openapi_url=None)
     _add_errors(app)
     _add_pages(app)
     add_health(app, {})
     app.include_router(rest_routes(bank, analytics, card))
-    graph = GraphView(build_schema(), bank, analytics, card, verifier, allowed_origins=cors_origins)
-    app.router.routes += [Route("/graphql", graph), WebSocketRoute("/graphql", graph)]
+    schema, new_context = build_schema(), partial(Context.over, bank, analytics, card)
+    graph: dict[tuple[str, str], ASGIApp] = {
+        ("http", "/graphql"): GraphQLOverHTTP(schema, new_context, batch_limit=batch_limit),
+        ("websocket", "/graphql"): GraphQLOverWebSocket(schema, new_context, verifier, allowed_origins=cors_origins),
+    }
 
-    guarded: ASGIApp = BodyLimitMiddleware(app, body_limit_bytes)
+    async def front(scope: Scope, receive: Receive, send: Send) -> None:
+        """The graph stands beside FastAPI: what that does around each of its routes would cost as much as a query."""
+        await graph.get((scope["type"], scope.get("path", "")), app)(scope, receive, send)
+
+    guarded: ASGIApp = BodyLimitMiddleware(front, body_limit_bytes)
     guarded = CallMiddleware(guarded, verifier, timeout_seconds)
+    if not cors_origins:
+        return guarded
     return CORSMiddleware(
         guarded,
         allow_origins=cors_origins,

@@ -14,6 +14,7 @@ from graphql import GraphQLError
 from strawberry.schema.config import StrawberryConfig
 from strawberry.types import ExecutionContext
 from strawberry.types.base import StrawberryObjectDefinition, get_object_definition
+from strawberry.types.execution import PreExecutionError
 
 import subgraphs.analytics.graph
 import subgraphs.bank.graph
@@ -86,6 +87,13 @@ def _keys(definition: StrawberryObjectDefinition) -> Iterable[str]:
 class _MergedSchema(strawberry.Schema):
     def _warn_for_federation_directives(self) -> None:
         """Entities are federation types here too."""
+
+    async def _prepare_operation_async(self, context: ExecutionContext, extensions_runner: Any) -> Any:
+        """Strawberry's own; what a hook of an extension raises is an error of the operation. A stream would break."""
+        try:
+            return await super()._prepare_operation_async(context, extensions_runner)
+        except GraphQLError as error:
+            return PreExecutionError(data=None, errors=[error])
 
     def process_errors(self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None) -> None:
         """Logs what nobody expected; what is expected is the caller's to know."""

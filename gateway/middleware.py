@@ -7,7 +7,6 @@ from http import HTTPStatus
 from typing import Any, Final
 
 import structlog
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -15,7 +14,7 @@ from gateway.errors import make_problem, problem
 from kit import call
 from kit.call import Call
 from kit.principal import Verifier
-from wallet.errors import WalletError
+from wallet.errors import InternalError, WalletError
 
 log = structlog.get_logger(__name__)
 
@@ -45,8 +44,8 @@ class CallMiddleware:
             await self._app(scope, receive, send)
             return
         started = time.monotonic()
-        headers = Headers(scope=scope)
-        request_id = call.request_id(headers.get("x-request-id"))
+        headers = dict(scope["headers"])
+        request_id = call.request_id(headers.get(b"x-request-id", b"").decode("latin-1"))
         deadline = started + self._timeout if scope["type"] == "http" else None
         reset = call.current.set(Call(request_id, deadline=deadline))
         status = _CLOSED_BY_CLIENT
@@ -54,17 +53,22 @@ class CallMiddleware:
         async def send_with_id(message: Message) -> None:
             nonlocal status
             if message["type"] in {"http.response.start", "websocket.accept"}:
-                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
                 status = message.get("status", HTTPStatus.SWITCHING_PROTOCOLS)
             await send(message)
 
         try:
-            token = headers.get("authorization", "").removeprefix("Bearer").strip()
+            token = headers.get(b"authorization", b"").decode("latin-1").removeprefix("Bearer").strip()
             if token and scope["type"] == "http":
                 call.current.set(Call(request_id, self._verifier.verify(token), token, deadline))
             await self._app(scope, receive, send_with_id)
         except WalletError as error:
             await problem_response(*problem(error))(scope, receive, send_with_id)
+        except Exception as error:
+            if status != _CLOSED_BY_CLIENT:  # it is answered, well or badly
+                raise
+            log.error("unexpected error", exc_info=error)
+            await problem_response(*problem(InternalError()))(scope, receive, send_with_id)
         finally:
             seconds = time.monotonic() - started
             log.info(
@@ -88,8 +92,10 @@ class BodyLimitMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if int(Headers(scope=scope).get("content-length", 0)) > self._limit:
-            await self._refuse(scope, receive, send)
+        length = next((int(value) for name, value in scope["headers"] if name == b"content-length"), None)
+        if length is not None:  # and the server hands on no more than that
+            guarded = self._app if length <= self._limit else self._refuse
+            await guarded(scope, receive, send)
             return
         received = 0
         started = False

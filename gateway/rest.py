@@ -31,11 +31,11 @@ class UnsupportedMediaTypeError(Exception):
     """The body is not JSON."""
 
 
-def _authenticated() -> None:
+async def _authenticated() -> None:  # async, or FastAPI calls it in a thread
     call.principal()
 
 
-def _json_only(request: Request) -> None:
+async def _json_only(request: Request) -> None:
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise UnsupportedMediaTypeError
 

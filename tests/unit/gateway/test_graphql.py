@@ -1,29 +1,26 @@
 """What the graph remembers of the texts that it was sent."""
 
 import pytest
-from strawberry.extensions import ParserCache
 
-from gateway import graphql
-from gateway.graphql import build_schema
-
-REMEMBERED = ParserCache(maxsize=graphql._CACHED_DOCUMENTS).cached_parse_document
+from gateway.graphql import schema
+from gateway.graphql.schema import build_schema
 
 
 @pytest.fixture(autouse=True)
 def forgotten() -> None:
-    REMEMBERED.cache_clear()  # type: ignore[attr-defined]
+    schema._read_once.cache_clear()
 
 
 def remembered() -> int:
-    size: int = REMEMBERED.cache_info().currsize  # type: ignore[attr-defined]
-    return size
+    return schema._read_once.cache_info().currsize
 
 
 class TestTexts:
     async def test_that_take_their_values_by_variables_are_remembered(self) -> None:
         text = "query($name: String!) { __type(name: $name) { name } }"
+        graph = build_schema()
         for name in ("Account", "TopUp"):
-            answer = await build_schema().execute(text, variable_values={"name": name})
+            answer = await graph.execute(text, variable_values={"name": name})
             assert answer.data == {"__type": {"name": name}}
         assert remembered() == 1
 

@@ -1,0 +1,156 @@
+"""Callers by HTTP, as lean as Python allows: `python -m loadtests.bench.web`, spoken to by `gateway.py`.
+
+It reads a `Load` from its standard input, one line of JSON; writes `ready`; reads a `Window`; asks until its end;
+writes `Calls`. It knows just as much HTTP/1.1 as a server that means well needs. What it does not expect ends the run.
+"""
+
+import asyncio
+import gc
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import chain, cycle
+from typing import Final, cast
+
+import orjson
+import uvloop
+
+from loadtests.bench.lean import Call, CallError
+from loadtests.bench.load import Calls, Window, tally
+
+_END_OF_HEAD: Final = b"\r\n\r\n"
+_LENGTH: Final = b"\r\ncontent-length: "
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What a generator does.
+
+    Attributes:
+        target: `host:port`.
+        requests: as `post` makes them, each in its turn.
+        connections: each has one request on its way at any moment.
+        status: what every response has.
+        sign: what every response has in its body.
+    """
+
+    target: str
+    requests: Sequence[str]
+    connections: int
+    status: int
+    sign: str
+
+
+def post(path: str, headers: Mapping[str, str], body: object) -> str:
+    """A request as it goes over the wire."""
+    content = orjson.dumps(body).decode()
+    head = {
+        "Host": "bench",
+        "Content-Type": "application/json",
+        "Content-Length": str(len(content.encode())),
+        **headers,
+    }
+    lines = "".join(f"{name}: {value}\r\n" for name, value in head.items())
+    return f"POST {path} HTTP/1.1\r\n{lines}\r\n{content}"
+
+
+async def keep_asking(load: Load, until: float) -> Sequence[Call]:
+    """Asks on every connection, one request after the other, until the time is up and the last is answered.
+
+    Raises:
+        CallError: a response was not as it should be, or a connection was lost.
+        OSError: nobody is there.
+    """
+    host, _, port = load.target.rpartition(":")
+    loop = asyncio.get_running_loop()
+    requests = cycle([request.encode() for request in load.requests])
+    connections: list[_Connection] = []
+    transports = []
+    try:
+        for _ in range(load.connections):
+            connections.append(_Connection(load, requests, until))
+            transport, _ = await loop.create_connection(lambda: connections[-1], host, int(port))
+            transports.append(transport)
+        await asyncio.gather(*(connection.done for connection in connections))
+    finally:
+        for transport in transports:
+            transport.abort()
+    return list(chain.from_iterable(connection.calls for connection in connections))
+
+
+class _Connection(asyncio.Protocol):
+    def __init__(self, load: Load, requests: Iterator[bytes], until: float) -> None:
+        self.calls: list[Call] = []
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._requests = requests
+        self._until = until
+        self._status = f"HTTP/1.1 {load.status} ".encode()
+        self._sign = load.sign.encode()
+        self._unread = b""
+        self._began = 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.WriteTransport", transport)
+        self._ask()
+
+    def data_received(self, data: bytes) -> None:
+        self._unread += data
+        head = self._unread.find(_END_OF_HEAD)
+        if head < 0:
+            return
+        at = self._unread.find(_LENGTH, 0, head)
+        length = int(self._unread[at + len(_LENGTH) : self._unread.find(b"\r\n", at + len(_LENGTH))]) if at >= 0 else 0
+        if len(self._unread) < head + len(_END_OF_HEAD) + length:
+            return
+        response, self._unread = self._unread, b""
+        now = time.monotonic()
+        if not response.startswith(self._status) or response.find(self._sign, head) < 0:
+            self._end(CallError(response.decode(errors="replace")))
+            return
+        self.calls.append(Call(self._began, now, 1))
+        if now < self._until:
+            self._ask()
+        else:
+            self._end(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end(CallError(f"the connection was lost: {exc or 'closed'}"))
+
+    def _ask(self) -> None:
+        self._began = time.monotonic()
+        self._transport.write(next(self._requests))
+
+    def _end(self, error: CallError | None) -> None:
+        if self.done.done():
+            return
+        if error is None:
+            self.done.set_result(None)
+        else:
+            self.done.set_exception(error)
+
+
+async def generate(load: Load, window: Window) -> Calls:
+    """Keeps asking until the window's end, or until a request fails."""
+    try:
+        return tally(await keep_asking(load, window.until), window)
+    except (CallError, OSError) as error:
+        return tally([], window, str(error))
+
+
+def main() -> None:
+    """One conversation with whoever started it."""
+    load = Load(**orjson.loads(sys.stdin.readline()))
+    gc.disable()  # a short life, and a pause of its own would look like the server's
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    line = sys.stdin.readline()
+    if line:  # or nobody is there any more
+        calls = uvloop.run(generate(load, Window(**orjson.loads(line))))
+        sys.stdout.write(orjson.dumps(asdict(calls)).decode() + "\n")
+        sys.stdout.flush()
+        sys.stdin.read()  # stays until it is ended: what it used of the processors can be read only while it is there
+
+
+if __name__ == "__main__":
+    main()

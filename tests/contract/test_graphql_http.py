@@ -1,0 +1,60 @@
+"""graphql-http's own audits find nothing against the gateway as a GraphQL server over HTTP."""
+
+import asyncio
+import json
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stack import probes
+from stack.ports import HOST, free_ports
+from stack.process import Child, Process, module
+from tests.conftest import AUDIENCE, USERS, Keys
+from tests.tools import need
+
+NODE = Path(__file__).parent / "node"
+AUDITS = 61
+
+
+@pytest.fixture(scope="module")
+async def url(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
+    """The gateway's graph, with no service behind it: the audits ask for nothing that needs one, or a token."""
+    jwks = tmp_path_factory.mktemp("gateway") / "users.json"
+    jwks.write_text(keys.jwks(USERS))
+    (port,) = free_ports(1)
+    command = module(
+        "gateway",
+        AUTH_ISSUER=USERS,
+        AUTH_AUDIENCE=AUDIENCE,
+        AUTH_JWKS=str(jwks),
+        GATEWAY_LISTEN=f"{HOST}:{port}",
+    )
+    ready = probes.http(f"http://{HOST}:{port}/health/ready")
+    async with Child(Process(name="gateway", command=command, ready=ready)):
+        yield f"http://{HOST}:{port}/graphql"
+
+
+@pytest.fixture(scope="module")
+async def audits(url: str) -> list[dict[str, Any]]:
+    """Each audit and how it went."""
+    node = shutil.which("node")
+    need("node", there=node is not None)
+    need("graphql-http", there=(NODE / "node_modules" / "graphql-http").is_dir())
+    command = (str(node), str(NODE / "graphql-http.mjs"), url)
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    async with asyncio.timeout(60):
+        output, _ = await process.communicate()
+    assert process.returncode == 0
+    results: list[dict[str, Any]] = json.loads(output)
+    return results
+
+
+class TestAudits:
+    def test_are_all_there(self, audits: list[dict[str, Any]]) -> None:
+        assert len({audit["id"] for audit in audits}) == AUDITS
+
+    def test_find_nothing_of_what_must_should_or_may_be(self, audits: list[dict[str, Any]]) -> None:
+        assert [audit for audit in audits if audit["status"] != "ok"] == []
