@@ -3,10 +3,14 @@
 import asyncio
 from contextlib import AsyncExitStack
 from functools import partial
+from pathlib import Path
 
 from pydantic import Field
 
 from gateway.app import build_app
+from gateway.graphql.documents import TrustedDocuments
+from gateway.graphql.limits import Limits
+from gateway.graphql.websocket import WebSocketLimits
 from kit import logs, process
 from kit.admin import http_server
 from kit.principal import Verifier
@@ -26,6 +30,26 @@ class Settings(AuthSettings, LogSettings):
     gateway_timeout_seconds: float = Field(10.0, description="the longest that a request may take")
     gateway_rpc_timeout_seconds: float = Field(5.0, description="the longest that one call to a service may take")
     gateway_body_limit_bytes: int = 64 * 1024
+    gateway_production: bool = Field(False, description="no introspection, no suggestions in errors, no GraphiQL")
+    gateway_graphql_batch_limit: int = Field(10, description="the most requests in one array")
+    gateway_graphql_max_tokens: int = Field(Limits.tokens, description="the most tokens of a document")
+    gateway_graphql_max_depth: int = Field(Limits.depth, description="the most levels of fields of an operation")
+    gateway_graphql_max_root_fields: int = Field(Limits.root_fields, description="the most fields at its root")
+    gateway_graphql_max_fields: int = Field(Limits.fields, description="the most fields, fragments spread")
+    gateway_graphql_max_aliases: int = Field(Limits.aliases, description="the most aliases, fragments spread")
+    gateway_graphql_max_directives: int = Field(Limits.directives, description="the most directives, fragments spread")
+    gateway_graphql_max_cost: int = Field(Limits.cost, description="the most that it may cost, as estimated")
+    gateway_graphql_trusted_documents: Path | None = Field(
+        None,
+        description="JSON object of the only documents to execute, by the SHA-256 of each; without it, all are",
+    )
+    gateway_websocket_max_operations: int = Field(
+        WebSocketLimits.operations, description="the most operations at once on one WebSocket"
+    )
+    gateway_websocket_init_seconds: float = Field(
+        WebSocketLimits.init_seconds, description="the longest that a WebSocket may take to say who it is"
+    )
+    gateway_websocket_message_limit_bytes: int = 64 * 1024
     gateway_cors_origins: list[str] = Field([], description="JSON array of origins whose pages may call; * for all")
 
 
@@ -44,8 +68,30 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             cors_origins=settings.gateway_cors_origins,
             body_limit_bytes=settings.gateway_body_limit_bytes,
             timeout_seconds=settings.gateway_timeout_seconds,
+            batch_limit=settings.gateway_graphql_batch_limit,
+            limits=Limits(
+                tokens=settings.gateway_graphql_max_tokens,
+                depth=settings.gateway_graphql_max_depth,
+                root_fields=settings.gateway_graphql_max_root_fields,
+                fields=settings.gateway_graphql_max_fields,
+                aliases=settings.gateway_graphql_max_aliases,
+                directives=settings.gateway_graphql_max_directives,
+                cost=settings.gateway_graphql_max_cost,
+            ),
+            websocket_limits=WebSocketLimits(
+                operations=settings.gateway_websocket_max_operations,
+                init_seconds=settings.gateway_websocket_init_seconds,
+            ),
+            documents=TrustedDocuments.load(settings.gateway_graphql_trusted_documents),
+            production=settings.gateway_production,
         )
-        await stack.enter_async_context(http_server(app, settings.gateway_listen, ws="websockets-sansio"))
+        server = http_server(
+            app,
+            settings.gateway_listen,
+            ws="websockets-sansio",
+            ws_max_size=settings.gateway_websocket_message_limit_bytes,
+        )
+        await stack.enter_async_context(server)
         await stop.wait()
 
 

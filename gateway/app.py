@@ -15,9 +15,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway import pages
 from gateway.errors import make_problem, problem, without_digits
+from gateway.graphql.documents import TrustedDocuments
 from gateway.graphql.http import GraphQLOverHTTP
+from gateway.graphql.limits import Limits
+from gateway.graphql.metrics import Names
 from gateway.graphql.schema import Context, build_schema
-from gateway.graphql.websocket import GraphQLOverWebSocket
+from gateway.graphql.websocket import GraphQLOverWebSocket, WebSocketLimits
 from gateway.middleware import BodyLimitMiddleware, CallMiddleware, problem_response
 from gateway.rest import UnsupportedMediaTypeError, rest_routes
 from kit.admin import add_health
@@ -39,7 +42,11 @@ def build_app(
     cors_origins: list[str],
     body_limit_bytes: int,
     timeout_seconds: float,
-    batch_limit: int = 10,
+    batch_limit: int,
+    limits: Limits,
+    websocket_limits: WebSocketLimits,
+    documents: TrustedDocuments,
+    production: bool,
 ) -> ASGIApp:
     """REST, the graph, the pages and health, over the services.
 
@@ -52,17 +59,23 @@ def build_app(
         body_limit_bytes: the largest body taken.
         timeout_seconds: the longest that a request may take; streams have no limit.
         batch_limit: the most GraphQL requests that may come as one array.
+        limits: of each operation of the graph.
+        websocket_limits: of each connection.
+        documents: that the graph executes.
+        production: whether the graph keeps what is in it to itself: no introspection, no suggestions, no GraphiQL.
     """
     app = FastAPI(openapi_url=None)
     _add_errors(app)
     _add_pages(app)
     add_health(app, {})
     app.include_router(rest_routes(bank, analytics, card))
-    schema, new_context = build_schema(), partial(Context.over, bank, analytics, card)
-    graph: dict[tuple[str, str], ASGIApp] = {
-        ("http", "/graphql"): GraphQLOverHTTP(schema, new_context, batch_limit=batch_limit),
-        ("websocket", "/graphql"): GraphQLOverWebSocket(schema, new_context, verifier, allowed_origins=cors_origins),
-    }
+    schema = build_schema(limits, production=production, names=Names(documents.operations))
+    new_context = partial(Context.over, bank, analytics, card)
+    http = GraphQLOverHTTP(schema, new_context, documents, batch_limit=batch_limit, page=not production)
+    websocket = GraphQLOverWebSocket(
+        schema, new_context, documents, verifier, websocket_limits, allowed_origins=cors_origins
+    )
+    graph: dict[tuple[str, str], ASGIApp] = {("http", "/graphql"): http, ("websocket", "/graphql"): websocket}
 
     async def front(scope: Scope, receive: Receive, send: Send) -> None:
         """The graph stands beside FastAPI: what that does around each of its routes would cost as much as a query."""
@@ -77,7 +90,13 @@ def build_app(
         allow_origins=cors_origins,
         allow_methods=["GET", "POST"],
         allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-Request-Id"],
-        expose_headers=["Location", "Retry-After", "X-Request-Id"],
+        expose_headers=[
+            "Location",
+            "Retry-After",
+            "X-GraphQL-Cost-Actual",
+            "X-GraphQL-Cost-Estimated",
+            "X-Request-Id",
+        ],
     )
 
 

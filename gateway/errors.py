@@ -23,8 +23,20 @@ STATUS: Final[dict[Code, HTTPStatus]] = {
     Code.DEADLINE_EXCEEDED: HTTPStatus.GATEWAY_TIMEOUT,
 }
 
+INVALID_GRAPHQL: Final = "INVALID_GRAPHQL"
+"""The code of what is not valid as it stands: the text, the variables, the operation's name."""
+
 _RETRY_AFTER_SECONDS: Final = 1
 _RETRY_LATER: Final = frozenset({Code.RESOURCE_EXHAUSTED, Code.UNAVAILABLE})
+
+
+class OperationRefused(GraphQLError):
+    """An operation of the graph that is not executed, for a reason of ours. The message says what to do; neither it nor
+    the extensions repeat anything of the request.
+    """
+
+    def __init__(self, code: str, message: str, **extensions: object) -> None:
+        super().__init__(message, extensions={"code": code, **extensions})
 
 
 def problem(error: WalletError) -> tuple[Problem, dict[str, str]]:
@@ -76,16 +88,21 @@ def is_unexpected(error: GraphQLError) -> bool:
     return error.path is not None or not error.nodes
 
 
-def graphql_error(error: GraphQLError) -> GraphQLError:
+def graphql_error(error: GraphQLError, *, suggestions: bool = True) -> GraphQLError:
     """The same error with a stable `extensions.code` and the request's id. What is not for the caller is hidden, and
-    what the request had in it is not repeated.
+    what the request had in it is not repeated. Without suggestions it does not tell what else there is in the graph.
 
     Safe to call on what it returned.
     """
     if "requestId" in (error.extensions or {}):
         return error
-    extensions: dict[str, Any] = {"code": "INVALID_GRAPHQL", "requestId": call.current.get().request_id}
+    extensions: dict[str, Any] = {"code": INVALID_GRAPHQL, "requestId": call.current.get().request_id}
     message = without_digits(error.message)
+    if not suggestions:
+        message = message.partition(" Did you mean ")[0]
+    if isinstance(error, OperationRefused):
+        message = error.message
+        extensions |= error.extensions or {}
     expected = InternalError() if is_unexpected(error) else error.original_error
     if isinstance(expected, WalletError):
         extensions["code"] = expected.reason

@@ -19,6 +19,7 @@ from wallet.errors import InternalError, WalletError
 log = structlog.get_logger(__name__)
 
 _CLOSED_BY_CLIENT: Final = 499
+_MOMENT_SECONDS: Final = 0.05
 _DRAIN_SECONDS: Final = 1.0
 _DRAIN_BYTES: Final = 2**20
 
@@ -32,6 +33,8 @@ def problem_response(body: Any, headers: dict[str, str]) -> Response:
 class CallMiddleware:
     """Gives each request its `Call`: an id that comes back as `X-Request-Id`, the verified caller where there is a
     token, and a deadline. Logs one line when it is over. A token that is not valid is refused here, for every route.
+
+    A request whose caller goes away is cancelled, and with it the calls that it has made to the services.
     """
 
     def __init__(self, app: ASGIApp, verifier: Verifier, timeout_seconds: float) -> None:
@@ -61,7 +64,10 @@ class CallMiddleware:
             token = headers.get(b"authorization", b"").decode("latin-1").removeprefix("Bearer").strip()
             if token and scope["type"] == "http":
                 call.current.set(Call(request_id, self._verifier.verify(token), token, deadline))
-            await self._app(scope, receive, send_with_id)
+            if scope["type"] == "http":
+                await _while_awaited(self._app, scope, receive, send_with_id)
+            else:
+                await self._app(scope, receive, send_with_id)
         except WalletError as error:
             await problem_response(*problem(error))(scope, receive, send_with_id)
         except Exception as error:
@@ -79,6 +85,58 @@ class CallMiddleware:
                 ms=round(seconds * 1000, 1),
             )
             call.current.reset(reset)
+
+
+async def _while_awaited(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Runs the app for as long as the caller waits for its answer."""
+    try:
+        async with asyncio.timeout(None) as patience:
+            caller = _Caller(receive, patience)
+            if scope["method"] in {"GET", "HEAD"}:  # nobody reads what these may have for a body
+                caller.watch()
+            try:
+                await app(scope, caller.receive, send)
+            finally:
+                caller.forget()
+    except TimeoutError:
+        if not patience.expired():
+            raise
+
+
+class _Caller:
+    """Ends the patience with a request when its caller goes away. One learns of that by listening, from the end of the
+    body on; most answers come sooner than it pays to begin with it.
+    """
+
+    def __init__(self, receive: Receive, patience: asyncio.Timeout) -> None:
+        self._receive = receive
+        self._patience = patience
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._listening: asyncio.Task[None] | None = None
+
+    async def receive(self) -> Message:
+        """What the caller sends."""
+        message = await self._receive()
+        if self._timer is None and not message.get("more_body", False):
+            self.watch()
+        return message
+
+    def watch(self) -> None:
+        self._timer = self._loop.call_later(_MOMENT_SECONDS, self._begin)
+
+    def forget(self) -> None:
+        for each in (self._timer, self._listening):
+            if each is not None:
+                each.cancel()
+
+    def _begin(self) -> None:
+        self._listening = self._loop.create_task(self._listen())
+
+    async def _listen(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._patience.reschedule(self._loop.time())
 
 
 class BodyLimitMiddleware:

@@ -5,9 +5,11 @@ from enum import Enum
 from typing import Any, Final
 
 import strawberry
+from strawberry import UNSET
+from strawberry.federation.schema_directives import Cost, ListSize
 from strawberry.types.field import StrawberryField
 
-from wallet import errors, money
+from wallet import errors, money, paging
 from wallet.inputs import Secret
 
 
@@ -48,6 +50,29 @@ class PageInfo:
         )
 
 
+def at_cost(weight: int) -> Cost:
+    """The directive of a field that costs as much as so many objects by itself: `@cost`."""
+    return Cost(weight=weight)
+
+
+def of_size(assumed: int) -> ListSize:
+    """The directive of a list of about so many: `@listSize`."""
+    return ListSize(
+        assumed_size=assumed,
+        slicing_arguments=UNSET,
+        sized_fields=UNSET,
+        require_one_slicing_argument=UNSET,
+    )
+
+
+PAGED: Final = ListSize(
+    assumed_size=paging.DEFAULT_PAGE,
+    slicing_arguments=["first", "last"],
+    sized_fields=["edges"],
+    require_one_slicing_argument=False,
+)
+"""The directive of a connection whose arguments `paging.relay` reads."""
+
 SCALARS: Final[dict[object, Any]] = {
     Secret: strawberry.scalar(
         name="Secret",
@@ -73,7 +98,7 @@ class FieldProblem:
 
 @strawberry.federation.type(shareable=True, description="The request can never succeed as it stands.")
 class InvalidInput(Error):
-    fields: list[FieldProblem]
+    fields: list[FieldProblem] = strawberry.field(directives=[of_size(5)])
 
 
 @strawberry.federation.type(shareable=True, description="The account holds less than is needed.")

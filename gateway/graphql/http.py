@@ -12,6 +12,7 @@ from http import HTTPStatus
 from typing import Any, Final
 
 import strawberry
+from graphql import GraphQLError
 from starlette.requests import ClientDisconnect
 from starlette.responses import HTMLResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -20,6 +21,8 @@ from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOpe
 from strawberry.types.graphql import OperationType
 
 from gateway import pages
+from gateway.errors import OperationRefused
+from gateway.graphql.documents import TrustedDocuments
 from gateway.graphql.requests import (
     EVENT_STREAM,
     GRAPHQL_RESPONSE,
@@ -47,18 +50,30 @@ class GraphQLOverHTTP:
     order. No edition of the specification has that yet, so the answer is always `application/json` with 200.
     """
 
-    def __init__(self, schema: strawberry.Schema, new_context: Callable[[], Context], *, batch_limit: int) -> None:
+    def __init__(
+        self,
+        schema: strawberry.Schema,
+        new_context: Callable[[], Context],
+        documents: TrustedDocuments,
+        *,
+        batch_limit: int,
+        page: bool,
+    ) -> None:
         """Args:
         schema: what is executed.
         new_context: for each request; a batch shares one, and thereby its loaders.
+        documents: that are executed.
         batch_limit: the most requests in one array.
+        page: whether browsers are given GraphiQL.
         """
         self._schema = schema
         self._new_context = new_context
+        self._documents = documents
         self._batch_limit = batch_limit
+        self._page = page
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: D102  ASGI
-        is_page_asked = scope["method"] in SAFE_METHODS and b"query=" not in scope["query_string"]
+        is_page_asked = self._page and scope["method"] in SAFE_METHODS and b"query=" not in scope["query_string"]
         offers = (*_RESULTS, HTML) if is_page_asked else _RESULTS
         media_type = negotiated(header(scope, b"accept"), offers)
         try:
@@ -66,6 +81,8 @@ class GraphQLOverHTTP:
         except Refused as refused:
             media_type = GRAPHQL_RESPONSE if media_type == GRAPHQL_RESPONSE else JSON
             response = JSONResult(refusal(refused), refused.status, media_type, refused.headers)
+        except OperationRefused as error:
+            response = JSONResult(request_error(error), HTTPStatus.BAD_REQUEST, JSON)
         except ClientDisconnect:
             return
         await response(scope, receive, send)
@@ -79,19 +96,19 @@ class GraphQLOverHTTP:
         context = self._new_context()
         if isinstance(request, list):
             results = await asyncio.gather(*(self._execute(each, context, _CALLS) for each in request))
-            return JSONResult(results, HTTPStatus.OK, JSON)
+            return JSONResult(results, HTTPStatus.OK, JSON, _cost(context))
         operations = _QUERIES if scope["method"] in SAFE_METHODS else _CALLS
         if media_type == EVENT_STREAM:
             return await self._stream(request, context, operations | {OperationType.SUBSCRIPTION})
         result = await self._execute(request, context, operations)
-        return JSONResult(result, status_of(result, media_type), media_type)
+        return JSONResult(result, status_of(result, media_type), media_type, _cost(context))
 
     async def _execute(
         self, request: GraphRequest, context: Context, operations: Collection[OperationType]
     ) -> dict[str, Any]:
         try:
             result = await self._schema.execute(
-                request.query,
+                self._documents.text(request.query, request.document_id),
                 variable_values=request.variables,
                 context_value=context,
                 operation_name=request.operation_name,
@@ -99,20 +116,23 @@ class GraphQLOverHTTP:
                 allowed_operation_types=operations,
             )
         except MissingQueryError:
-            return request_error("the query is empty")
+            return request_error(GraphQLError("the query is empty"))
         except CannotGetOperationTypeError as error:
-            return request_error(error.as_http_error_reason())
+            return request_error(GraphQLError(error.as_http_error_reason()))
+        except OperationRefused as error:
+            return request_error(error)
         except InvalidOperationTypeError as error:
             if error.operation_type is OperationType.MUTATION:
                 raise Refused(HTTPStatus.METHOD_NOT_ALLOWED, "send mutations by POST", {"Allow": "POST"}) from None
-            return request_error(f"a subscription is a stream: accept {EVENT_STREAM}, or use a WebSocket")
+            message = f"a subscription is a stream: accept {EVENT_STREAM}, or use a WebSocket"
+            return request_error(GraphQLError(message))
         return formatted(result)
 
     async def _stream(
         self, request: GraphRequest, context: Context, operations: Collection[OperationType]
     ) -> EventStream:
         results = await self._schema.stream(
-            request.query,
+            self._documents.text(request.query, request.document_id),
             variable_values=request.variables,
             context_value=context,
             operation_name=request.operation_name,
@@ -120,3 +140,9 @@ class GraphQLOverHTTP:
             allowed_operation_types=operations,
         )
         return EventStream(results)
+
+
+def _cost(context: Context) -> dict[str, str]:
+    """The headers that tell what was spent."""
+    spent = context.spent
+    return {"X-GraphQL-Cost-Estimated": str(spent.estimated), "X-GraphQL-Cost-Actual": str(spent.actual)}

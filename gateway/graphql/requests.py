@@ -31,9 +31,10 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class GraphRequest:
-    """One operation that is asked for."""
+    """One operation that is asked for: by its text, by the hash of one that is kept here, or by both."""
 
-    query: str
+    query: str | None
+    document_id: str | None
     variables: dict[str, Any] | None
     operation_name: str | None
     extensions: dict[str, Any] | None
@@ -47,8 +48,11 @@ class GraphRequest:
         """
         if not isinstance(parameters, dict):
             raise _malformed("a request must be an object")
-        query = parameters.get("query")
-        if not isinstance(query, str):
+        query, extensions = parameters.get("query"), parameters.get("extensions")
+        if not isinstance(extensions, dict | None):
+            raise _malformed("`extensions` must be an object or null")
+        document_id = _document_id(parameters, extensions or {})
+        if not isinstance(query, str | None if document_id else str):
             raise _malformed("`query` must be a string")
         operation_name = parameters.get("operationName")
         if not isinstance(operation_name, str | None):
@@ -56,10 +60,7 @@ class GraphRequest:
         variables = parameters.get("variables")
         if not isinstance(variables, dict | None):
             raise _malformed("`variables` must be an object or null")
-        extensions = parameters.get("extensions")
-        if not isinstance(extensions, dict | None):
-            raise _malformed("`extensions` must be an object or null")
-        return cls(query, variables, operation_name, extensions)
+        return cls(query, document_id, variables, operation_name, extensions)
 
 
 async def read(scope: Scope, receive: Receive, batch_limit: int) -> GraphRequest | list[GraphRequest]:
@@ -113,6 +114,15 @@ def _media_range(text: str) -> tuple[str, float]:
         return media_type.strip().lower(), float(quality)
     except ValueError:
         return media_type.strip().lower(), 0.0
+
+
+def _document_id(parameters: Mapping[str, Any], extensions: Mapping[str, Any]) -> str | None:
+    """As clients write it: `documentId`, or Apollo's `extensions.persistedQuery.sha256Hash`."""
+    persisted = extensions.get("persistedQuery")
+    document_id = parameters.get("documentId") or (persisted.get("sha256Hash") if isinstance(persisted, dict) else None)
+    if not isinstance(document_id, str | None):
+        raise _malformed("`documentId` must be a string")
+    return document_id
 
 
 def _malformed(message: str) -> Refused:

@@ -32,9 +32,9 @@ def formatted(result: Any) -> dict[str, Any]:
     return {"errors": errors, "data": result.data}
 
 
-def request_error(message: str) -> dict[str, Any]:
+def request_error(error: GraphQLError) -> dict[str, Any]:
     """The result of an operation that is not executed."""
-    return {"errors": [graphql_error(GraphQLError(message)).formatted]}
+    return {"errors": [graphql_error(error).formatted]}
 
 
 def refusal(refused: Refused) -> dict[str, Any]:

@@ -1,6 +1,9 @@
 """The graph over WebSocket, by graphql-transport-ws."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
 
 import strawberry
 from starlette.requests import Request
@@ -9,39 +12,96 @@ from starlette.websockets import WebSocket
 from strawberry.asgi import GraphQL
 from strawberry.exceptions import ConnectionRejectionError
 from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL
+from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import BaseGraphQLTransportWSHandler
 
+from gateway.errors import OperationRefused, graphql_error
+from gateway.graphql.documents import TrustedDocuments
+from gateway.graphql.requests import GraphRequest, Refused
 from gateway.graphql.schema import Context
 from kit import call
 from kit.principal import Verifier
 from wallet.errors import Unauthenticated
 
 
+@dataclass(frozen=True, kw_only=True)
+class WebSocketLimits:
+    """What one connection may have.
+
+    Attributes:
+        operations: at once, of whatever type.
+        init_seconds: to say who it is, from when it is open.
+    """
+
+    operations: int = 50
+    init_seconds: float = 10.0
+
+
+class _Handler(BaseGraphQLTransportWSHandler[Context, None]):
+    """Strawberry's, for messages of any shape, with trusted documents and codes that stay."""
+
+    view: "GraphQLOverWebSocket"
+
+    async def handle_message(self, message: Any) -> None:
+        if not isinstance(message, dict) or not isinstance(message.get("id", ""), str):
+            await self.handle_invalid_message("Failed to parse message")
+            return
+        await super().handle_message(message)  # type: ignore[arg-type]  # whose shape it checks
+
+    async def handle_subscribe(self, message: Any) -> None:
+        try:
+            request = GraphRequest.of(message["payload"])
+        except Refused as refused:
+            await self.handle_invalid_message(refused.message)
+            return
+        is_new = self.connection_acknowledged and message["id"] not in self.operations
+        try:
+            if is_new and len(self.operations) >= self.view.limits.operations:
+                raise _too_many_operations(self.view.limits.operations)
+            query = self.view.documents.text(request.query, request.document_id) if is_new else ""
+        except OperationRefused as error:
+            payload = [graphql_error(error).formatted]
+            await self.send_message({"id": message["id"], "type": "error", "payload": payload})
+            return
+        message["payload"]["query"] = query
+        await super().handle_subscribe(message)
+
+
 class GraphQLOverWebSocket(GraphQL[Context, None]):
     """Strawberry's own, for those who say who they are."""
+
+    graphql_transport_ws_handler_class = _Handler
 
     def __init__(
         self,
         schema: strawberry.Schema,
         new_context: Callable[[], Context],
+        documents: TrustedDocuments,
         verifier: Verifier,
+        limits: WebSocketLimits,
         *,
         allowed_origins: list[str],
     ) -> None:
         """Args:
         schema: what is executed.
         new_context: for each connection.
+        documents: that are executed.
         verifier: of callers' tokens.
+        limits: of each connection.
         allowed_origins: whose pages may connect besides our own; `*` for all.
         """
         super().__init__(
             schema,
             subscription_protocols=(GRAPHQL_TRANSPORT_WS_PROTOCOL,),
+            connection_init_wait_timeout=timedelta(seconds=limits.init_seconds),
+            max_subscriptions_per_connection=None,  # told by a code of our own
             allowed_origins=allowed_origins,
         )
+        self.documents = documents
+        self.limits = limits
         self._new_context = new_context
         self._verifier = verifier
 
-    async def get_context(self, request: Request | WebSocket, response: Response | WebSocket) -> Context:  # noqa: ARG002, D102
+    async def get_context(self, request: Request | WebSocket, response: Request | Response | WebSocket) -> Context:  # noqa: ARG002, D102
         return self._new_context()
 
     async def on_ws_connect(self, context: Context) -> dict[str, object] | None:
@@ -56,3 +116,8 @@ class GraphQLOverWebSocket(GraphQL[Context, None]):
             raise ConnectionRejectionError from error
         call.current.set(call.Call(call.current.get().request_id, principal, token))
         return None
+
+
+def _too_many_operations(limit: int) -> OperationRefused:
+    message = f"this connection has {limit} operations, and no more are allowed at once: complete one, or open another"
+    return OperationRefused("GRAPHQL_OPERATIONS_EXCEEDED", message, limit=limit)

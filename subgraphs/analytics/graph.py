@@ -15,7 +15,7 @@ from subgraphs.analytics.client import AnalyticsClient
 from subgraphs.bank.client import BankClient
 from wallet import cursor, inputs, paging
 from wallet.errors import InvalidInput
-from wallet.graph import ERRORS_AS_DATA, AccountRef, Money, PageInfo
+from wallet.graph import ERRORS_AS_DATA, PAGED, AccountRef, Money, PageInfo, at_cost, of_size
 
 
 class Context(Protocol):
@@ -157,7 +157,10 @@ class StatisticsBucket:
     net: Money = strawberry.field(description="Incoming less outgoing.")
     opening: Money = strawberry.field(description="The balance before: the previous bucket's closing one.")
     closing: Money = strawberry.field(description="The balance after.")
-    by_type: list[TypeTurnover] = strawberry.field(description="The same by type, for each type that occurs.")
+    by_type: list[TypeTurnover] = strawberry.field(
+        description="The same by type, for each type that occurs.",
+        directives=[of_size(len(OperationType))],
+    )
 
     @classmethod
     def of(cls, bucket: client.StatisticsBucket) -> "StatisticsBucket":
@@ -186,6 +189,7 @@ class StatisticsBucket:
 class AccountStatistics:
     buckets: list[StatisticsBucket] = strawberry.field(
         description="All of the range, oldest first, those in which nothing happened too.",
+        directives=[of_size(100)],
     )
     cursor: str = strawberry.field(
         description="The place in the account's history up to which operations are counted.",
@@ -218,6 +222,7 @@ class Account:
     @strawberry.field(
         description="The account's operations, newest first. `first` and `after` go towards older ones, `last` and "
         "`before` towards newer ones.",
+        directives=[at_cost(5), PAGED],
     )
     async def operations(
         self,
@@ -241,6 +246,7 @@ class Account:
     @strawberry.field(
         description="What went in and out of the account from one time (inclusive) to another (exclusive), in at most "
         "1,000 buckets.",
+        directives=[at_cost(20)],
     )
     async def statistics(
         self,

@@ -20,6 +20,7 @@ from wallet import cursor, inputs, paging
 from wallet.errors import TopUpNotFound, WalletError
 from wallet.graph import (
     ERRORS_AS_DATA,
+    PAGED,
     SCALARS,
     AccountClosed,
     AccountNotFound,
@@ -30,6 +31,7 @@ from wallet.graph import (
     Money,
     PageInfo,
     TopUpLimitExceeded,
+    at_cost,
 )
 from wallet.inputs import Secret
 from wallet.money import DEFAULT_CURRENCY
@@ -113,6 +115,7 @@ class Account:
     @strawberry.field(
         description="The account's top-ups, newest first. `first` and `after` go towards older ones, `last` and "
         "`before` towards newer ones.",
+        directives=[at_cost(5), PAGED],
     )
     async def top_ups(
         self,

@@ -1,28 +1,29 @@
 """What the graph remembers of the texts that it was sent."""
 
 import pytest
+from graphql import GraphQLError
 
-from gateway.graphql import schema
-from gateway.graphql.schema import build_schema
+from gateway.composition import compose
+from gateway.graphql.documents import Reader
+from gateway.graphql.limits import Limits
+
+SCHEMA = compose()._schema
 
 
-@pytest.fixture(autouse=True)
-def forgotten() -> None:
-    schema._read_once.cache_clear()
-
-
-def remembered() -> int:
-    return schema._read_once.cache_info().currsize
+@pytest.fixture
+def reader() -> Reader:
+    return Reader(Limits(), introspection=True)
 
 
 class TestTexts:
-    async def test_that_take_their_values_by_variables_are_remembered(self) -> None:
+    def test_that_take_their_values_by_variables_are_remembered(self, reader: Reader) -> None:
         text = "query($name: String!) { __type(name: $name) { name } }"
-        graph = build_schema()
-        for name in ("Account", "TopUp"):
-            answer = await graph.execute(text, variable_values={"name": name})
-            assert answer.data == {"__type": {"name": name}}
-        assert remembered() == 1
+        assert reader.read(SCHEMA, text) is reader.read(SCHEMA, text)
+        assert reader.remembered == 1
+
+    def test_that_are_not_valid_are_too(self, reader: Reader) -> None:
+        assert reader.read(SCHEMA, "{ wrong }").errors
+        assert reader.remembered == 1
 
     @pytest.mark.parametrize(
         "text",
@@ -32,7 +33,11 @@ class TestTexts:
             "{ x(number: 4242, cvv: 739) }",
         ],
     )
-    async def test_with_values_in_them_are_not(self, text: str) -> None:
-        answer = await build_schema().execute(text)
-        assert (answer.data == {"__type": {"name": "TopUp"}}) != bool(answer.errors)
-        assert remembered() == 0
+    def test_with_values_in_them_are_not(self, reader: Reader, text: str) -> None:
+        assert reader.read(SCHEMA, text) is not reader.read(SCHEMA, text)
+        assert reader.remembered == 0
+
+    def test_that_are_no_documents_are_not(self, reader: Reader) -> None:
+        with pytest.raises(GraphQLError, match="Syntax Error"):
+            reader.read(SCHEMA, "{")
+        assert reader.remembered == 0
