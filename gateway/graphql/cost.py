@@ -234,7 +234,7 @@ class _Plan:
         nullable = get_nullable_type(definition.type)
         is_alike = not fields or (is_object_type(kind) and all(each.is_certain for each in fields))
         if is_list_type(nullable):
-            is_alike = is_alike and (not fields or is_non_null_type(nullable.of_type))
+            is_alike = is_alike and is_non_null_type(nullable.of_type)
         yield _Field(
             key=(node.alias or node.name).value,
             weight=weight,

@@ -55,8 +55,8 @@ def parse(text: str, limits: Limits) -> DocumentNode:
 
 
 def check(document: DocumentNode, limits: Limits) -> None:
-    """Each operation of a document, and each fragment by itself, since what is not spread is validated all the same.
-    It need not be valid.
+    """Each operation of a document, and how much there is in each fragment by itself, since what is not spread is
+    validated all the same. It need not be valid.
 
     Raises:
         OperationRefused: one has too much of something.
@@ -65,14 +65,14 @@ def check(document: DocumentNode, limits: Limits) -> None:
     for definition in document.definitions:
         if isinstance(definition, OperationDefinitionNode):
             shape = shapes.of(definition.selection_set).with_directives(definition)
+            if shape.depth > limits.depth:
+                raise _too_deep(limits.depth)
             if shape.level > limits.root_fields:
                 raise _too_many("ROOT_FIELDS", "fields at its root", limits.root_fields)
         elif isinstance(definition, FragmentDefinitionNode):
             shape = shapes.of_fragment(definition.name.value)
         else:
             continue  # validation refuses it
-        if shape.depth > limits.depth:
-            raise _too_deep(limits.depth)
         if shape.fields > limits.fields:
             raise _too_many("FIELDS", "fields", limits.fields)
         if shape.aliases > limits.aliases:

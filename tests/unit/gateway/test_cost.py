@@ -1,0 +1,215 @@
+"""An operation costs what its fields' directives say: estimated before, and summed up after."""
+
+import time
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import pytest
+import strawberry
+from graphql import (
+    GraphQLObjectType,
+    GraphQLSchema,
+    get_named_type,
+    get_nullable_type,
+    is_composite_type,
+    is_list_type,
+    parse,
+    validate,
+)
+from graphql.language import OperationDefinitionNode
+from strawberry.federation.schema_directives import Cost as CostDirective
+from strawberry.federation.schema_directives import ListSize
+
+from gateway.composition import compose
+from gateway.errors import OperationRefused
+from gateway.graphql.cost import Cost
+from wallet.graph import PAGED, at_cost, of_size
+
+GRAPH = compose()._schema
+ACCOUNT = "123e4567-e89b-12d3-a456-426614174000"
+PAGE = "edges { node { amount { amount } } }"
+
+
+@strawberry.type
+class Leaf:
+    name: str | None = None
+
+
+@strawberry.type
+class Other:
+    leaf: Leaf | None
+
+
+def sliced(first: int | None = None, last: int | None = None) -> list[Leaf]:
+    raise NotImplementedError
+
+
+def of_keys(of: list[str] | None = None, size: int | None = 7) -> list[Leaf]:
+    raise NotImplementedError
+
+
+def sliced_by(*arguments: str) -> ListSize:
+    return ListSize(assumed_size=None, slicing_arguments=list(arguments), sized_fields=None)
+
+
+@strawberry.type
+class Query:
+    leaves: list[Leaf]
+    gaps: list[Leaf | None]
+    dear: list[Leaf] = strawberry.field(directives=[of_size(3), at_cost(4)])
+    number: int = strawberry.field(directives=[at_cost(2)])
+    either: Annotated[Leaf | Other, strawberry.union("Either")]
+    sliced: list[Leaf] = strawberry.field(resolver=sliced, directives=[sliced_by("first", "last")])
+    of_keys: list[Leaf] = strawberry.field(resolver=of_keys, directives=[sliced_by("of", "size")])
+
+
+SMALL = strawberry.Schema(query=Query, types=[Other])._schema
+
+
+def cost(text: str, schema: GraphQLSchema = SMALL) -> Cost:
+    document = parse(text)
+    assert validate(schema, document) == []
+    operation = next(each for each in document.definitions if isinstance(each, OperationDefinitionNode))
+    return Cost(schema, document, operation)
+
+
+def page(of: int) -> dict[str, Any]:
+    node = {"amount": {"amount": "1.00"}}
+    return {"account": {"operations": {"edges": [{"node": node} for _ in range(of)]}}}
+
+
+class TestEstimate:
+    @pytest.mark.parametrize(
+        ("text", "estimated"),
+        [
+            ("{ __typename }", 0),
+            ("{ number }", 2),
+            ("{ leaves { name } }", 10),
+            ("{ dear { name } }", 12),
+            ("{ a: number b: number number }", 6),
+            ("{ ...F ...F } fragment F on Query { number }", 4),
+            ("{ either { __typename ... on Leaf { name } ... on Other { leaf { name } } } }", 2),
+            ("{ sliced(first: 4) { name } }", 4),
+            ("{ sliced(last: 0) { name } }", 0),
+            ("{ sliced(last: -5) { name } }", 0),
+            ('{ ofKeys(of: ["a", "b"], size: null) { name } }', 2),
+            ("{ number @skip(if: true) leaves @include(if: false) { name } }", 0),
+            ("{ number @skip(if: false) ... @include(if: true) { number } }", 4),
+        ],
+    )
+    def test_sums_what_is_selected(self, text: str, estimated: int) -> None:
+        assert cost(text).estimated(None) == estimated
+
+    @pytest.mark.parametrize(
+        ("variables", "estimated"),
+        [({"n": 4}, 4), ({}, 6), ({"n": 1_000.0}, 1_000), ({"n": 2**31 - 1}, 2**31 - 1)],
+    )
+    def test_takes_sizes_from_variables_and_their_defaults(self, variables: dict[str, Any], estimated: int) -> None:
+        assert cost("query($n: Int = 6) { sliced(first: $n) { name } }").estimated(variables) == estimated
+
+    def test_takes_the_size_of_a_list_of_keys(self) -> None:
+        keys = cost("query($of: [String!]!) { ofKeys(of: $of, size: null) { name } }")
+        assert keys.estimated({"of": ["a", "b", "c"]}) == 3
+
+    def test_heeds_what_variables_skip(self) -> None:
+        either = cost("query($x: Boolean!) { number @include(if: $x) ... @skip(if: $x) { leaves { name } } }")
+        assert (either.estimated({"x": True}), either.estimated({"x": False})) == (2, 10)
+
+    @pytest.mark.parametrize("text", ["{ sliced { name } }", "{ sliced(first: 1, last: 1) { name } }"])
+    def test_wants_one_slicing_argument_where_one_is_required(self, text: str) -> None:
+        with pytest.raises(OperationRefused, match="exactly one of `first`, `last`"):
+            cost(text).estimated({})
+
+    def test_stays_a_number_that_everyone_can_read(self) -> None:
+        huge = cost("query($n: Int) { " + " ".join(f"a{each}: sliced(first: $n) {{ name }}" for each in range(9)) + "}")
+        assert huge.estimated({"n": 2**31 - 1}) == 2**31 - 1
+
+    def test_of_a_page_is_by_its_size(self) -> None:
+        query = f'{{ account(id: "{ACCOUNT}") {{ operations(SIZE) {{ {PAGE} }} }} }}'
+        sizes = {"first: 1000": 1_000, "last: 2": 2, "filter: {}": 50, "first: null": 50}
+        for argument, size in sizes.items():
+            assert cost(query.replace("SIZE", argument), GRAPH).estimated(None) == 1 + 5 + 3 * size
+
+    def test_of_a_mutation_has_a_base(self) -> None:
+        text = """mutation($input: TransferMoneyInput!) {
+            transferMoney(input: $input) { ... on TransferMoneySuccess { balance { amount } } ... on Error { code } }
+        }"""
+        assert cost(text, GRAPH).estimated({"input": {}}) == 10 + 1 + 1
+
+
+class TestActual:
+    @pytest.mark.parametrize(
+        ("text", "data", "actual"),
+        [
+            ("{ number }", {"number": 3}, 2),
+            ("{ leaves { name } }", {"leaves": [{"name": None}] * 3}, 3),
+            ("{ gaps { name } }", {"gaps": [{"name": None}, None]}, 1),
+            ("{ dear { name } }", {"dear": []}, 0),
+            ("{ a: dear { name } }", {"a": [{"name": None}]}, 4),
+            ("{ either { ... on Other { leaf { name } } } }", {"either": {}}, 1),
+            ("{ either { ... on Other { leaf { name } } } }", {"either": {"leaf": None}}, 1),
+            ("{ either { ... on Other { leaf { name } } } }", {"either": {"leaf": {"name": None}}}, 2),
+            ("query($x: Boolean!) { number @skip(if: $x) }", {}, 0),
+            ("{ number }", None, 0),
+        ],
+    )
+    def test_sums_what_there_is(self, text: str, data: dict[str, Any] | None, actual: int) -> None:
+        assert cost(text).actual(data) == actual
+
+    def test_of_a_page_is_by_what_it_has(self) -> None:
+        query = cost(f'{{ account(id: "{ACCOUNT}") {{ operations {{ {PAGE} }} }} }}', GRAPH)
+        assert query.actual(page(of=7)) == 1 + 5 + 3 * 7
+        assert query.actual({"account": {"operations": None}}) == 1
+        assert query.actual({"account": None}) == 0
+
+    def test_takes_no_time_for_a_page_of_things_that_are_alike(self) -> None:
+        query = cost(f'{{ account(id: "{ACCOUNT}") {{ operations {{ {PAGE} }} }} }}', GRAPH)
+        data = page(of=100_000)
+        started = time.process_time()
+        assert query.actual(data) == 300_006
+        assert time.process_time() - started < 0.01
+
+
+class TestGraph:
+    def test_every_list_of_objects_says_how_long_it_is(self) -> None:
+        assert set(unsized_lists(GRAPH)) == set()
+
+    def test_no_list_is_of_lists(self) -> None:
+        for _, field in fields(GRAPH):
+            kind = get_nullable_type(field.type)
+            assert not (is_list_type(kind) and is_list_type(get_nullable_type(kind.of_type)))
+
+    def test_a_connection_is_sized_by_its_page(self) -> None:
+        connections = {name for name, field in fields(GRAPH) if get_named_type(field.type).name.endswith("Connection")}
+        assert connections == {name for name, field in fields(GRAPH) if PAGED in directives(field)}
+        assert connections == {"Account.operations", "Account.topUps"}
+
+    def test_what_asks_a_database_for_more_than_a_row_has_a_price(self) -> None:
+        priced = {name for name, field in fields(GRAPH) if any(isinstance(x, CostDirective) for x in directives(field))}
+        assert priced == {"Account.operations", "Account.topUps", "Account.statistics"}
+
+
+def fields(schema: GraphQLSchema) -> Iterator[tuple[str, Any]]:
+    for kind in schema.type_map.values():
+        if isinstance(kind, GraphQLObjectType) and not kind.name.startswith("__"):
+            for name, field in kind.fields.items():
+                yield f"{kind.name}.{name}", field
+
+
+def directives(field: Any) -> list[Any]:
+    return list(field.extensions["strawberry-definition"].directives)
+
+
+def unsized_lists(schema: GraphQLSchema) -> Iterator[str]:
+    sized_by_parent = {
+        f"{get_named_type(field.type).name}.{name}"
+        for _, field in fields(schema)
+        for directive in directives(field)
+        if isinstance(directive, ListSize)
+        for name in directive.sized_fields or ()
+    }
+    for name, field in fields(schema):
+        is_list = is_list_type(get_nullable_type(field.type)) and is_composite_type(get_named_type(field.type))
+        is_sized = name in sized_by_parent or any(isinstance(each, ListSize) for each in directives(field))
+        if is_list and not is_sized:
+            yield name
