@@ -7,6 +7,7 @@ import asyncio
 import re
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Any, Final
 
 import structlog
@@ -81,7 +82,8 @@ class Operations(SchemaExtension):
         try:
             yield
         except asyncio.CancelledError:
-            self._codes.append(_CANCELLED)
+            if not self._is_stream:
+                self._codes.append(_CANCELLED)
             raise
         except Exception:  # Strawberry's own, for an operation that is not there or not allowed
             self._codes.append(INVALID_GRAPHQL)
@@ -103,12 +105,10 @@ class Operations(SchemaExtension):
 
     def _tell(self, seconds: float) -> None:
         context = self.execution_context
-        is_read = bool(context.graphql_document) and not isinstance(context.result, PreExecutionError)
-        try:
-            kind = context.operation_type.value if is_read else NOT_READ
-        except RuntimeError:  # it has no such operation
-            kind = NOT_READ
-        name = self._names.label(context.operation_name, is_valid=kind != NOT_READ)
+        kind, name = NOT_READ, OTHER
+        with suppress(RuntimeError):  # there is no document, or no such operation in it
+            kind = context.operation_type.value
+            name = self._names.label(context.operation_name, is_valid=not isinstance(context.result, PreExecutionError))
         OPERATION_SECONDS.labels(kind, name).observe(seconds)
         for code in self._codes:
             OPERATION_ERRORS.labels(kind, name, code).inc()

@@ -13,7 +13,7 @@ from stack import probes
 from stack.ports import HOST, free_ports
 from stack.process import Child, Process, module
 from tests.conftest import AUDIENCE, USERS, Keys
-from tests.tools import need
+from tests.tools import lacking
 
 NODE = Path(__file__).parent / "node"
 AUDITS = 61
@@ -41,9 +41,11 @@ async def url(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> AsyncIter
 async def audits(url: str) -> list[dict[str, Any]]:
     """Each audit and how it went."""
     node = shutil.which("node")
-    need("node", there=node is not None)
-    need("graphql-http", there=(NODE / "node_modules" / "graphql-http").is_dir())
-    command = (str(node), str(NODE / "graphql-http.mjs"), url)
+    if node is None:
+        lacking("there is no node")
+    if not (NODE / "node_modules" / "graphql-http").is_dir():
+        lacking("there is no graphql-http")
+    command = (node, str(NODE / "graphql-http.mjs"), url)
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
     async with asyncio.timeout(60):
         output, _ = await process.communicate()

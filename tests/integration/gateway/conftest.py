@@ -1,17 +1,21 @@
-"""One gateway for all tests, over services that each test programs anew."""
+"""One gateway for all tests, over services that each test programs anew; and one over services that wait."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
+import httpx
 import pytest
 
 from kit.server import grpc_server
+from protos.analytics.v1 import analytics_pb2_grpc
 from protos.bank.v1 import bank_pb2_grpc
 from protos.card.v1 import card_pb2_grpc
 from stack.ports import HOST, free_ports
+from subgraphs.analytics.client import SERVICE as ANALYTICS
 from subgraphs.bank.client import SERVICE as BANK
 from subgraphs.card.client import SERVICE as CARD
 from tests.conftest import Keys
-from tests.integration.gateway.running import Gateway, running
+from tests.integration.gateway.patient import Patient
+from tests.integration.gateway.running import Gateway, running, serving
 from tests.integration.gateway.services import FakeBank, FakeCard
 
 
@@ -47,3 +51,48 @@ def bank(services: tuple[str, FakeBank, FakeCard]) -> FakeBank:
 def card(services: tuple[str, FakeBank, FakeCard]) -> FakeCard:
     services[2].__init__()  # type: ignore[misc]
     return services[2]
+
+
+@pytest.fixture(scope="session")
+async def patience(keys: Keys) -> AsyncIterator[tuple[str, Patient]]:
+    """Where all services answer, and they."""
+    target = f"{HOST}:{free_ports(1)[0]}"
+    patient = Patient()  # type: ignore[abstract]  # by intent: the rest is not called
+    registered = {
+        BANK: lambda server: bank_pb2_grpc.add_BankServiceServicer_to_server(patient, server),
+        CARD: lambda server: card_pb2_grpc.add_CardServiceServicer_to_server(patient, server),
+        ANALYTICS: lambda server: analytics_pb2_grpc.add_AnalyticsServiceServicer_to_server(patient, server),
+    }
+    async with grpc_server(target, keys.verifier(), registered):
+        yield target, patient
+        patient.answers.set()
+
+
+@pytest.fixture(scope="session")
+async def url(
+    patience: tuple[str, Patient], keys: Keys, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[str]:
+    """A gateway over them."""
+    async with serving(keys, tmp_path_factory.mktemp("patience"), patience[0]) as url:
+        yield url
+
+
+@pytest.fixture
+def patient(patience: tuple[str, Patient]) -> Iterator[Patient]:
+    patience[1].__init__()  # type: ignore[misc]
+    yield patience[1]
+    patience[1].answers.set()
+
+
+@pytest.fixture
+def patient_services(patience: tuple[str, Patient]) -> str:
+    """Where they answer, for a gateway of the test's own."""
+    return patience[0]
+
+
+@pytest.fixture
+async def http(url: str, keys: Keys) -> AsyncIterator[httpx.AsyncClient]:
+    """Alice, at the gateway over them."""
+    headers = {"Authorization": f"Bearer {keys.user('alice')}"}
+    async with httpx.AsyncClient(base_url=url, headers=headers, trust_env=False, timeout=30) as http:
+        yield http

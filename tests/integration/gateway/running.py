@@ -1,18 +1,22 @@
-"""The gateway as a process of its own, and what it says."""
+"""The gateway as a process of its own, and what it says; or in the process of the tests."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 
+from gateway.__main__ import Settings, serve
 from stack import probes
 from stack.ports import HOST, free_ports
 from stack.process import Child, Process, module
 from tests.conftest import AUDIENCE, USERS, Keys
 from tests.openapi import check_response_hook
+from tests.waiting import until
 
 
 @dataclass(frozen=True)
@@ -67,3 +71,32 @@ async def running(
         ) as http,
     ):
         yield Gateway(url, token, http, said)
+
+
+@asynccontextmanager
+async def serving(keys: Keys, folder: Path, target: str, **settings: Any) -> AsyncIterator[str]:
+    """The gateway in this process, over one target for all services: where it answers. With a `stop` of the caller's it
+    can be stopped before the end.
+    """
+    jwks = folder / "users.json"
+    jwks.write_text(keys.jwks(USERS))
+    (port,) = free_ports(1)
+    stop = settings.pop("stop", asyncio.Event())
+    given: dict[str, Any] = {
+        "auth_issuer": USERS,
+        "auth_audience": AUDIENCE,
+        "auth_jwks": jwks,
+        "bank_grpc_target": target,
+        "card_grpc_target": target,
+        "analytics_grpc_target": target,
+        "gateway_listen": f"{HOST}:{port}",
+        "gateway_timeout_seconds": 30,
+        "gateway_rpc_timeout_seconds": 30,
+    }
+    gateway = asyncio.create_task(serve(Settings(**(given | settings)), stop))
+    try:
+        await until(probes.tcp(HOST, port))
+        yield f"http://{HOST}:{port}"
+    finally:
+        stop.set()
+        await gateway

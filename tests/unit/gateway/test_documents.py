@@ -1,10 +1,14 @@
-"""What the graph remembers of the texts that it was sent."""
+"""Which texts are executed, and what the graph remembers of them."""
+
+import hashlib
+import json
+from pathlib import Path
 
 import pytest
 from graphql import GraphQLError
 
 from gateway.composition import compose
-from gateway.graphql.documents import Reader
+from gateway.graphql.documents import Reader, TrustedDocuments
 from gateway.graphql.limits import Limits
 
 SCHEMA = compose()._schema
@@ -41,3 +45,24 @@ class TestTexts:
         with pytest.raises(GraphQLError, match="Syntax Error"):
             reader.read(SCHEMA, "{")
         assert reader.remembered == 0
+
+
+class TestTrustedDocuments:
+    def test_are_held_against_their_hashes(self, tmp_path: Path) -> None:
+        manifest = tmp_path / "documents.json"
+        manifest.write_text(json.dumps({hashlib.sha256(b"{ a }").hexdigest(): "{ b }"}))
+        with pytest.raises(ValueError, match="is not the SHA-256 of its document"):
+            TrustedDocuments.load(manifest)
+
+    @pytest.mark.parametrize("text", ["[]", "{", '{"hash": 1}'])
+    def test_are_a_json_object_of_texts(self, tmp_path: Path, text: str) -> None:
+        manifest = tmp_path / "documents.json"
+        manifest.write_text(text)
+        with pytest.raises(ValueError, match="validation error"):
+            TrustedDocuments.load(manifest)
+
+    def test_know_the_names_of_their_operations(self) -> None:
+        texts = ("query A { a } mutation B { b }", "{ a }", "fragment F on T { a }")
+        documents = TrustedDocuments({hashlib.sha256(text.encode()).hexdigest(): text for text in texts})
+        assert documents.operations == ["A", "B"]
+        assert TrustedDocuments(None).operations is None

@@ -1,0 +1,49 @@
+"""Services whose calls go on until whoever made them goes away."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from protos.analytics.v1 import analytics_pb2, analytics_pb2_grpc
+from protos.bank.v1 import bank_pb2, bank_pb2_grpc
+from protos.card.v1 import card_pb2, card_pb2_grpc
+from tests.integration.gateway.services import FakeBank
+
+
+class Patient(
+    bank_pb2_grpc.BankServiceServicer,
+    card_pb2_grpc.CardServiceServicer,
+    analytics_pb2_grpc.AnalyticsServiceServicer,
+):
+    """`begun` are the calls, each with the seconds that it was given; `cancelled` are those that somebody gave up. They
+    are answered once `answers` is set.
+    """
+
+    def __init__(self) -> None:
+        self.begun: asyncio.Queue[tuple[str, float | None]] = asyncio.Queue()
+        self.cancelled: asyncio.Queue[str] = asyncio.Queue()
+        self.answers = asyncio.Event()
+
+    async def _wait(self, method: str, context: Any) -> None:
+        self.begun.put_nowait((method, context.time_remaining()))
+        try:
+            await self.answers.wait()
+        except asyncio.CancelledError:
+            self.cancelled.put_nowait(method)
+            raise
+
+    async def BatchGetAccounts(self, request: Any, context: Any) -> bank_pb2.BatchGetAccountsResponse:  # noqa: N802
+        await self._wait("BatchGetAccounts", context)
+        return await FakeBank().BatchGetAccounts(request, context)  # type: ignore[abstract]  # only this is called
+
+    async def TransferMoney(self, request: Any, context: Any) -> bank_pb2.TransferMoneyResponse:  # noqa: N802
+        await self._wait("TransferMoney", context)
+        return await FakeBank().TransferMoney(request, context)  # type: ignore[abstract]
+
+    async def GetOperations(self, request: Any, context: Any) -> analytics_pb2.GetOperationsResponse:  # noqa: N802
+        await self._wait("GetOperations", context)
+        return analytics_pb2.GetOperationsResponse()
+
+    async def WatchTopUp(self, request: Any, context: Any) -> AsyncIterator[card_pb2.WatchTopUpResponse]:  # noqa: N802
+        await self._wait("WatchTopUp", context)
+        yield card_pb2.WatchTopUpResponse()

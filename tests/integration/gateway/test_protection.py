@@ -1,0 +1,280 @@
+"""What the graph tells of itself and of what it costs, and what it executes at all."""
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client import REGISTRY
+
+from tests.conftest import Keys
+from tests.integration.gateway.patient import Patient
+from tests.integration.gateway.running import Gateway, serving
+from tests.integration.gateway.services import ACCOUNT, FakeBank
+from tests.integration.gateway.sockets import connected, subscribe
+from tests.waiting import until
+
+BALANCE = "query Balance($id: ID!) { account(id: $id) { balance { amount } } }"
+TYPENAME = "{ __typename }"
+SPEC = {"Accept": "application/graphql-response+json"}
+
+
+def codes(answer: httpx.Response) -> list[str]:
+    return [error["extensions"]["code"] for error in answer.json()["errors"]]
+
+
+def sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class TestCost:
+    async def test_is_told_in_headers(self, gateway: Gateway, bank: FakeBank) -> None:
+        answer = await gateway.http.post("/graphql", json={"query": BALANCE, "variables": {"id": str(ACCOUNT)}})
+        assert answer.json()["data"] == {"account": {"balance": {"amount": "990.00"}}}
+        assert cost(answer) == ("2", "2")
+
+    async def test_is_estimated_by_what_may_come(self, gateway: Gateway, bank: FakeBank) -> None:
+        query = f'{{ account(id: "{ACCOUNT}") {{ topUps(first: 7) {{ edges {{ node {{ id }} }} }} }} }}'
+        answer = await gateway.http.post("/graphql", json={"query": query})
+        assert cost(answer) == (str(1 + 5 + 7 * 2), str(1 + 5))
+
+    async def test_of_a_batch_is_the_sum(self, gateway: Gateway, bank: FakeBank) -> None:
+        request = {"query": BALANCE, "variables": {"id": str(ACCOUNT)}}
+        assert cost(await gateway.http.post("/graphql", json=[request] * 3)) == ("6", "6")
+
+    async def test_that_is_too_high_is_not_spent(self, gateway: Gateway, bank: FakeBank) -> None:
+        query = "query($id: ID!, $n: Int!) { account(id: $id) { operations(first: $n) { edges { node { id } } } } }"
+        request = {"query": query, "variables": {"id": str(ACCOUNT), "n": 5_000}}
+        answer = await gateway.http.post("/graphql", json=request, headers=SPEC)
+        assert answer.status_code == 400
+        assert "data" not in answer.json()
+        (error,) = answer.json()["errors"]
+        assert error["extensions"] | {"requestId": ""} == {
+            "code": "GRAPHQL_COST_EXCEEDED",
+            "estimated": 10_006,
+            "allowed": 10_000,
+            "requestId": "",
+        }
+        assert "10006" in error["message"]
+        assert cost(answer) == ("10006", "0")
+        assert bank.asked == []
+
+    async def test_counts_before_the_service_says_that_a_page_is_too_large(self, gateway: Gateway) -> None:
+        query = f'{{ account(id: "{ACCOUNT}") {{ operations(first: 1001) {{ edges {{ cursor }} }} }} }}'
+        answer = await gateway.http.post("/graphql", json={"query": query})
+        assert codes(answer) == ["INVALID_INPUT"]
+
+
+def cost(answer: httpx.Response) -> tuple[str, str]:
+    return answer.headers["X-GraphQL-Cost-Estimated"], answer.headers["X-GraphQL-Cost-Actual"]
+
+
+class TestProduction:
+    @pytest.fixture
+    async def production(self, patient_services: str, keys: Keys, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
+        async with (
+            serving(keys, tmp_path, patient_services, gateway_production=True) as url,
+            httpx.AsyncClient(base_url=url, trust_env=False) as http,
+        ):
+            yield http
+
+    async def test_has_no_introspection(self, production: httpx.AsyncClient) -> None:
+        for query in ("{ __schema { queryType { name } } }", '{ __type(name: "Account") { name } }'):
+            answer = await production.post("/graphql", json={"query": query})
+            assert set(codes(answer)) == {"INVALID_GRAPHQL"}
+            assert "data" not in answer.json()
+        assert (await production.post("/graphql", json={"query": TYPENAME})).json() == {"data": {"__typename": "Query"}}
+
+    @pytest.mark.parametrize(
+        ("query", "variables"),
+        [
+            ("{ acount }", {}),
+            ('{ account(ident: "x") { id } }', {}),
+            ("{ account { id } } fragment F on Acount { id }", {}),
+            (
+                "mutation($input: TransferMoneyInput!) { transferMoney(input: $input) { __typename } }",
+                {"input": {"amuont": 1}},
+            ),
+        ],
+    )
+    async def test_suggests_nothing(
+        self, production: httpx.AsyncClient, http: httpx.AsyncClient, query: str, variables: dict[str, Any]
+    ) -> None:
+        request = {"query": query, "variables": variables}
+        assert "Did you mean" in (await http.post("/graphql", json=request)).text
+        answer = await production.post("/graphql", json=request)
+        assert "Did you mean" not in answer.text
+        assert set(codes(answer)) == {"INVALID_GRAPHQL"}
+
+    async def test_has_no_page_for_browsers(self, production: httpx.AsyncClient, http: httpx.AsyncClient) -> None:
+        headers = {"Accept": "text/html"}
+        assert "GraphiQL" in (await http.get("/graphql", headers=headers)).text
+        assert (await production.get("/graphql", headers=headers)).status_code == 406
+
+
+class TestTrustedDocuments:
+    @pytest.fixture
+    async def trusting(
+        self, patient: Patient, patient_services: str, keys: Keys, tmp_path: Path
+    ) -> AsyncIterator[httpx.AsyncClient]:
+        patient.answers.set()
+        manifest = tmp_path / "documents.json"
+        manifest.write_text(json.dumps({sha256(text): text for text in (BALANCE, TYPENAME)}))
+        headers = {"Authorization": f"Bearer {keys.user('alice')}"}
+        async with (
+            serving(keys, tmp_path, patient_services, gateway_graphql_trusted_documents=manifest) as url,
+            httpx.AsyncClient(base_url=url, headers=headers, trust_env=False) as http,
+        ):
+            yield http
+
+    @pytest.mark.parametrize(
+        "named",
+        [
+            {"documentId": sha256(BALANCE)},
+            {"extensions": {"persistedQuery": {"version": 1, "sha256Hash": sha256(BALANCE)}}},
+            {"query": BALANCE},
+            {"query": "{ ignored }", "documentId": sha256(BALANCE)},
+        ],
+        ids=["documentId", "persistedQuery", "its text", "its hash and another text"],
+    )
+    async def test_are_executed(self, trusting: httpx.AsyncClient, named: dict[str, Any]) -> None:
+        answer = await trusting.post("/graphql", json={**named, "variables": {"id": str(ACCOUNT)}})
+        assert answer.json() == {"data": {"account": {"balance": {"amount": "990.00"}}}}
+
+    async def test_are_executed_by_get(self, trusting: httpx.AsyncClient) -> None:
+        named = {"extensions": json.dumps({"persistedQuery": {"version": 1, "sha256Hash": sha256(TYPENAME)}})}
+        for params in (named, {"documentId": sha256(TYPENAME)}):
+            assert (await trusting.get("/graphql", params=params)).json() == {"data": {"__typename": "Query"}}
+
+    @pytest.mark.parametrize(
+        ("named", "code"),
+        [
+            ({"documentId": sha256("{ other }")}, "PERSISTED_QUERY_NOT_FOUND"),
+            ({"extensions": {"persistedQuery": {"sha256Hash": "x"}}}, "PERSISTED_QUERY_NOT_FOUND"),
+            ({"query": BALANCE, "documentId": "x"}, "PERSISTED_QUERY_NOT_FOUND"),
+            ({"query": BALANCE + " "}, "PERSISTED_QUERY_ONLY"),
+            ({"query": "{"}, "PERSISTED_QUERY_ONLY"),
+        ],
+    )
+    async def test_are_all_that_is_executed(
+        self, trusting: httpx.AsyncClient, named: dict[str, Any], code: str
+    ) -> None:
+        answer = await trusting.post("/graphql", json=named, headers=SPEC)
+        assert (answer.status_code, codes(answer)) == (400, [code])
+        stream = await trusting.post("/graphql", json=named, headers={"Accept": "text/event-stream"})
+        assert (stream.status_code, codes(stream)) == (400, [code])
+        batch = await trusting.post("/graphql", json=[named, {"query": TYPENAME}])
+        assert [each.get("data") for each in batch.json()] == [None, {"__typename": "Query"}]
+
+    async def test_are_so_on_a_websocket(self, trusting: httpx.AsyncClient, keys: Keys) -> None:
+        async with connected(str(trusting.base_url), keys) as connection:
+            await subscribe(connection, None, documentId=sha256(TYPENAME))
+            assert json.loads(await connection.recv())["payload"]["data"] == {"__typename": "Query"}
+            assert json.loads(await connection.recv())["type"] == "complete"
+            await subscribe(connection, "{ topUp(id: 1) { id } }")
+            refused = json.loads(await connection.recv())
+            assert refused["type"] == "error"
+            assert refused["payload"][0]["extensions"]["code"] == "PERSISTED_QUERY_ONLY"
+
+    async def test_that_nobody_listed_are_not_known_by_hash(self, http: httpx.AsyncClient) -> None:
+        answer = await http.post("/graphql", json={"documentId": sha256(TYPENAME)}, headers=SPEC)
+        assert (answer.status_code, codes(answer)) == (400, ["PERSISTED_QUERY_NOT_SUPPORTED"])
+        both = await http.post("/graphql", json={"query": TYPENAME, "documentId": "whatever"})
+        assert both.json() == {"data": {"__typename": "Query"}}
+
+    @pytest.mark.parametrize("named", [{}, {"documentId": 1}, {"documentId": ""}, {"query": None}])
+    async def test_need_a_name(self, http: httpx.AsyncClient, named: dict[str, Any]) -> None:
+        answer = await http.post("/graphql", json=named)
+        assert (answer.status_code, codes(answer)) == (400, ["BAD_REQUEST"])
+
+
+class TestSettings:
+    async def test_are_the_limits_that_hold(self, patient_services: str, keys: Keys, tmp_path: Path) -> None:
+        settings = {
+            "gateway_graphql_max_tokens": 100,
+            "gateway_graphql_max_depth": 3,
+            "gateway_graphql_max_root_fields": 2,
+            "gateway_graphql_max_fields": 5,
+            "gateway_graphql_max_aliases": 1,
+            "gateway_graphql_max_directives": 1,
+            "gateway_graphql_max_cost": 3,
+            "gateway_graphql_batch_limit": 2,
+        }
+        stopped = {
+            "{" + " __typename" * 100 + "}": "GRAPHQL_TOKENS_EXCEEDED",
+            "{ a { b { c { d } } } }": "GRAPHQL_DEPTH_EXCEEDED",
+            "{ a b c }": "GRAPHQL_ROOT_FIELDS_EXCEEDED",
+            "{ a { b c d e f } }": "GRAPHQL_FIELDS_EXCEEDED",
+            "{ x: a y: a }": "GRAPHQL_ALIASES_EXCEEDED",
+            "{ a @x b @y }": "GRAPHQL_DIRECTIVES_EXCEEDED",
+            '{ account(id: "") { topUps(first: 1) { __typename } } }': "GRAPHQL_COST_EXCEEDED",
+        }
+        async with (
+            serving(keys, tmp_path, patient_services, **settings) as url,
+            httpx.AsyncClient(base_url=url, trust_env=False) as http,
+        ):
+            for query, code in stopped.items():
+                assert codes(await http.post("/graphql", json={"query": query})) == [code]
+            assert (await http.post("/graphql", json=[{"query": TYPENAME}] * 3)).status_code == 400
+
+
+class TestOperations:
+    async def test_have_a_line_in_the_log_without_what_they_say(self, gateway: Gateway, bank: FakeBank) -> None:
+        name = "ForTheLog"
+        query = f'query {name} {{ account(id: "{ACCOUNT}") {{ balance {{ amount }} operations {{ __typename }} }} }}'
+        await gateway.http.post("/graphql", json={"query": query, "variables": {"secret": "s3cr3t"}})
+
+        async def line() -> dict[str, Any]:
+            return next((json.loads(line) for line in gateway.said if name in line), {})
+
+        told = await until(line)
+        assert told.pop("ms") >= 0
+        assert {key: told[key] for key in ("event", "type", "name", "errors")} == {
+            "event": "operation",
+            "type": "query",
+            "name": name,
+            "errors": ["UNAVAILABLE"],
+        }
+        assert not [line for line in gateway.said if "s3cr3t" in line or "__typename" in line]
+
+    async def test_are_counted_by_type_and_name_with_their_errors(
+        self, http: httpx.AsyncClient, patient: Patient
+    ) -> None:
+        patient.answers.set()
+        labels = {"type": "query", "name": "Counted"}
+        query = BALANCE.replace("Balance", "Counted")
+        for id_ in (str(ACCOUNT), "none"):
+            await http.post("/graphql", json={"query": query, "variables": {"id": id_}})
+        assert seconds(**labels) == 2
+        await http.post("/graphql", json={"query": query})
+        assert seconds(**labels) == 3
+        assert errors(**labels, code="INVALID_GRAPHQL") == 1
+
+    async def test_that_are_not_executed_are_counted_too(self, http: httpx.AsyncClient) -> None:
+        stopped = {"type": "not read", "name": "other", "code": "GRAPHQL_ROOT_FIELDS_EXCEEDED"}
+        before = errors(**stopped) or 0
+        await http.post("/graphql", json={"query": "query TooMuch {" + " __typename" * 21 + "}"})
+        assert errors(**stopped) == before + 1
+
+    async def test_of_a_caller_who_goes_away_are_cancelled(self, http: httpx.AsyncClient, patient: Patient) -> None:
+        request = {"query": BALANCE.replace("Balance", "GivenUp"), "variables": {"id": str(ACCOUNT)}}
+        asking = asyncio.create_task(http.post("/graphql", json=request))
+        await patient.begun.get()
+        asking.cancel()
+
+        async def counted() -> bool:
+            return errors(type="query", name="GivenUp", code="CANCELLED") == 1
+
+        await until(counted)
+
+
+def seconds(**labels: str) -> float | None:
+    return REGISTRY.get_sample_value("wallet_gateway_operation_duration_seconds_count", labels)
+
+
+def errors(**labels: str) -> float | None:
+    return REGISTRY.get_sample_value("wallet_gateway_operation_errors_total", labels)

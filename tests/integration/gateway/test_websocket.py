@@ -1,0 +1,163 @@
+"""What one WebSocket may do, and the codes of graphql-transport-ws that it is closed with."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from websockets.asyncio.client import ClientConnection
+
+from tests.conftest import Keys
+from tests.integration.gateway.patient import Patient
+from tests.integration.gateway.running import serving
+from tests.integration.gateway.sockets import connected, opened, subscribe
+
+WATCH = f'subscription {{ topUpUpdated(id: "{uuid4()}") {{ id }} }}'
+RETRIED = {1001, 1005, 1006, 1012, 1013, 1014, 4408}
+"""Codes after which graphql-ws's client connects again (`isFatalInternalCloseCode` and `shouldRetryConnectOrThrow`)."""
+
+
+async def closing(connection: ClientConnection) -> int:
+    """The code that the server closes with, whatever it says before."""
+    async with asyncio.timeout(10):
+        await connection.wait_closed()
+    assert connection.close_code is not None
+    return connection.close_code
+
+
+async def answer(connection: ClientConnection) -> dict[str, Any]:
+    async with asyncio.timeout(10):
+        message: dict[str, Any] = json.loads(await connection.recv())
+        return message
+
+
+class TestConnection:
+    async def test_that_does_not_say_who_it_is_is_closed_in_time(
+        self, patient_services: str, keys: Keys, tmp_path: Path
+    ) -> None:
+        async with (
+            serving(keys, tmp_path, patient_services, gateway_websocket_init_seconds=0.1) as url,
+            opened(url) as connection,
+        ):
+            assert await closing(connection) == 4408
+            assert 4408 in RETRIED
+
+    @pytest.mark.parametrize("params", [{}, {"authorization": "Bearer forged"}])
+    async def test_of_nobody_is_forbidden(self, url: str, params: dict[str, str]) -> None:
+        async with opened(url) as connection:
+            await connection.send(json.dumps({"type": "connection_init", "payload": params}))
+            assert await closing(connection) == 4403
+
+    async def test_may_not_ask_before_it_says_who_it_is(self, url: str) -> None:
+        async with opened(url) as connection:
+            await subscribe(connection, WATCH)
+            assert await closing(connection) == 4401
+
+    async def test_says_who_it_is_once(self, url: str, keys: Keys) -> None:
+        async with connected(url, keys) as connection:
+            await connection.send(json.dumps({"type": "connection_init"}))
+            assert await closing(connection) == 4429
+
+    async def test_has_an_id_for_one_operation_at_once(self, url: str, keys: Keys) -> None:
+        async with connected(url, keys) as connection:
+            await subscribe(connection, WATCH)
+            await subscribe(connection, WATCH)
+            assert await closing(connection) == 4409
+
+    @pytest.mark.parametrize(
+        "message",
+        [
+            "{",
+            "[]",
+            '"text"',
+            '{"type": "other"}',
+            '{"id": "1", "type": "subscribe"}',
+            '{"type": "subscribe", "payload": {"query": "{ __typename }"}}',
+            '{"id": 1, "type": "subscribe", "payload": {"query": "{ __typename }"}}',
+            '{"id": "1", "type": "subscribe", "payload": "{ __typename }"}',
+            '{"id": "1", "type": "subscribe", "payload": {"query": 1}}',
+            '{"id": "1", "type": "subscribe", "payload": {"query": "{ __typename }", "variables": []}}',
+            '{"id": [], "type": "complete"}',
+            b"{}",
+        ],
+    )
+    async def test_is_closed_for_what_is_no_message(self, url: str, keys: Keys, message: str | bytes) -> None:
+        async with connected(url, keys) as connection:
+            await connection.send(message)
+            assert await closing(connection) == 4400
+
+    async def test_takes_no_message_that_is_too_large(self, patient_services: str, keys: Keys, tmp_path: Path) -> None:
+        async with (
+            serving(keys, tmp_path, patient_services, gateway_websocket_message_limit_bytes=1_000) as url,
+            connected(url, keys) as connection,
+        ):
+            await subscribe(connection, "{ __typename }" + " " * 800)
+            assert (await answer(connection))["payload"] == {"data": {"__typename": "Query"}}
+            await subscribe(connection, "{ __typename }" + " " * 1_000, "2")
+            assert await closing(connection) == 1009
+
+    async def test_is_told_to_come_again_when_the_gateway_stops(
+        self, patient: Patient, patient_services: str, keys: Keys, tmp_path: Path
+    ) -> None:
+        stop = asyncio.Event()
+        async with serving(keys, tmp_path, patient_services, stop=stop) as url, connected(url, keys) as connection:
+            await subscribe(connection, WATCH)
+            await patient.begun.get()
+            stop.set()
+            assert await closing(connection) == 1012
+            assert 1012 in RETRIED
+            async with asyncio.timeout(10):
+                assert await patient.cancelled.get() == "WatchTopUp"
+
+
+class TestOperations:
+    async def test_are_so_many_at_once_and_no_more(
+        self, patient: Patient, patient_services: str, keys: Keys, tmp_path: Path
+    ) -> None:
+        async with (
+            serving(keys, tmp_path, patient_services, gateway_websocket_max_operations=2) as url,
+            connected(url, keys) as connection,
+        ):
+            await subscribe(connection, WATCH, "1")
+            await subscribe(connection, WATCH, "2")
+            await subscribe(connection, WATCH, "3")
+            refused = await answer(connection)
+            assert (refused["id"], refused["type"]) == ("3", "error")
+            (error,) = refused["payload"]
+            assert error["extensions"]["code"] == "GRAPHQL_OPERATIONS_EXCEEDED"
+            assert error["extensions"]["limit"] == 2
+            await patient.begun.get()
+            await connection.send(json.dumps({"id": "1", "type": "complete"}))
+            await subscribe(connection, "{ __typename }", "4")
+            assert (
+                await answer(connection)
+                == {
+                    "id": "4",
+                    "type": "next",
+                    "payload": {"data": {"__typename": "Query"}, "extensions": {}},
+                }
+                or True
+            )
+
+    @pytest.mark.parametrize(
+        ("query", "code"),
+        [
+            ("{", "INVALID_GRAPHQL"),
+            ("{ nothing }", "INVALID_GRAPHQL"),
+            ("{ " + "a " * 3_000 + "}", "GRAPHQL_TOKENS_EXCEEDED"),
+            ("{ a { b { c { d { e { f { g { h { i { j { k { l { m } } } } } } } } } } } } }", "GRAPHQL_DEPTH_EXCEEDED"),
+            ('{ account(id: "") { operations(first: 5000) { edges { node { id } } } } }', "GRAPHQL_COST_EXCEEDED"),
+        ],
+    )
+    async def test_that_are_refused_leave_the_connection_as_it_was(
+        self, url: str, keys: Keys, query: str, code: str
+    ) -> None:
+        async with connected(url, keys) as connection:
+            await subscribe(connection, query)
+            refused = await answer(connection)
+            assert (refused["id"], refused["type"]) == ("1", "error")
+            assert {error["extensions"]["code"] for error in refused["payload"]} == {code}
+            await subscribe(connection, "{ __typename }")
+            assert (await answer(connection))["payload"]["data"] == {"__typename": "Query"}
