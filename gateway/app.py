@@ -52,9 +52,9 @@ def build_app(
     """
     app = FastAPI(openapi_url=None)
     _add_errors(app)
+    app.include_router(rest_routes(bank, analytics))  # first: a route is found by trying one after the other
     _add_pages(app)
     add_health(app, {})
-    app.include_router(rest_routes(bank, analytics))
     schema, new_context = build_schema(), partial(Context.over, bank, analytics)
     graph: dict[tuple[str, str], ASGIApp] = {
         ("http", "/graphql"): GraphQLOverHTTP(schema, new_context, batch_limit=batch_limit),

@@ -1,8 +1,14 @@
-"""Structured logs: one event a line, JSON for machines or columns for people, the request's id on each."""
+"""Structured logs: one event a line, JSON for machines or columns for people, the request's id on each.
+
+Our own events go straight to standard error. The standard library's way there, which is for what others log, takes
+three times as long, and there is a line for each request.
+"""
 
 import logging
 import sys
+from typing import Any
 
+import orjson
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
@@ -11,7 +17,7 @@ from kit.settings import LogSettings
 
 
 def configure(service: str, settings: LogSettings) -> None:
-    """Routes structlog and the standard library's logging through one renderer on stderr."""
+    """Routes structlog and the standard library's logging through one renderer to standard error."""
 
     def add_context(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
         event["service"] = service
@@ -27,14 +33,14 @@ def configure(service: str, settings: LogSettings) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     renderers: list[structlog.typing.Processor] = (
-        [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer(_json)]
         if settings.log_format == "json"
         else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0)]
     )
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
+        processors=[*shared, *renderers, _to_bytes],
+        logger_factory=structlog.BytesLoggerFactory(sys.stderr.buffer),
+        wrapper_class=structlog.make_filtering_bound_logger(settings.log_level),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler()
@@ -50,3 +56,12 @@ def configure(service: str, settings: LogSettings) -> None:
     # aiokafka tells at ERROR, several times a second, what the reconnecting caller tells once.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
+
+
+def _to_bytes(_: WrappedLogger, __: str, line: Any) -> bytes:
+    encoded: bytes = line.encode()
+    return encoded
+
+
+def _json(event: EventDict, **options: Any) -> str:
+    return orjson.dumps(event, **options).decode()

@@ -27,23 +27,21 @@ def _read(schema: GraphQLSchema, text: str) -> tuple[DocumentNode, list[GraphQLE
     return document, validate_document(schema, document, tuple(specified_rules))
 
 
-class Documents(SchemaExtension):
-    """Parses and validates each text once.
+class _Execution(SchemaExtension):
+    """Parses and validates each text once, and makes the errors of streams stable.
 
-    Strawberry's own two caches do it in two steps, and the second looks its document up by a hash of all of its nodes.
+    One extension, since each costs every execution. Strawberry's own two caches would not do: the one of what is valid
+    looks each document up by a hash of all its nodes.
     """
 
-    def on_parse(self) -> Iterator[None]:  # noqa: D102
+    def on_parse(self) -> Iterator[None]:
         context = self.execution_context
         if context.query:
             context.graphql_document, context.pre_execution_errors = _read(context.schema._schema, context.query)  # noqa: SLF001  as Strawberry's caches
         yield
 
-
-class StableErrors(SchemaExtension):
-    """Every error of a stream leaves as `graphql_error` makes it. `responses.formatted` does it for the others."""
-
-    def on_stream_result(self, result: Any) -> Iterator[None]:  # noqa: D102
+    def on_stream_result(self, result: Any) -> Iterator[None]:
+        """Every error leaves as `graphql_error` makes it; `responses.formatted` does that for what is no stream."""
         if result.errors:
             result.errors = [graphql_error(error) for error in result.errors]
         yield
@@ -51,7 +49,7 @@ class StableErrors(SchemaExtension):
 
 def build_schema() -> strawberry.Schema:
     """The merged graph with what every execution of it needs."""
-    return compose(extensions=[Documents, StableErrors])
+    return compose(extensions=[_Execution])
 
 
 @dataclass(slots=True)
