@@ -17,7 +17,7 @@ from strawberry.types.base import StrawberryObjectDefinition, get_object_definit
 
 import subgraphs.analytics.graph
 import subgraphs.bank.graph
-from wallet.errors import WalletError
+from gateway.errors import is_unexpected
 from wallet.graph import ERRORS_AS_DATA
 
 log = structlog.get_logger(__name__)
@@ -88,6 +88,6 @@ class _MergedSchema(strawberry.Schema):
     def process_errors(self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None) -> None:
         """Logs what nobody expected; what is expected is the caller's to know."""
         for error in errors:
-            if error.original_error is not None and not isinstance(error.original_error, WalletError):
+            if is_unexpected(error):
                 operation = execution_context.operation_name if execution_context else None
                 log.error("unexpected error", operation=operation, path=error.path, exc_info=error.original_error)

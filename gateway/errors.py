@@ -54,6 +54,16 @@ def make_problem(status: HTTPStatus, code: str, detail: str) -> Problem:
     )
 
 
+def is_unexpected(error: GraphQLError) -> bool:
+    """Whether the error is a defect of ours: neither refused by a service nor the request's own, that is found in its
+    text or its variables before anything was executed.
+    """
+    cause = error.original_error
+    if cause is None or isinstance(cause, WalletError | GraphQLError):
+        return False
+    return error.path is not None or not error.nodes
+
+
 def graphql_error(error: GraphQLError) -> GraphQLError:
     """The same error with a stable `extensions.code` and the request's id; what is not for the caller is hidden.
 
@@ -63,9 +73,8 @@ def graphql_error(error: GraphQLError) -> GraphQLError:
         return error
     extensions: dict[str, Any] = {"code": "INVALID_GRAPHQL", "requestId": call.current.get().request_id}
     message = error.message
-    cause = error.original_error
-    if cause is not None:
-        expected = cause if isinstance(cause, WalletError) else InternalError()
+    expected = InternalError() if is_unexpected(error) else error.original_error
+    if isinstance(expected, WalletError):
         extensions["code"] = expected.reason
         message = expected.message
         if isinstance(expected, InvalidInput):

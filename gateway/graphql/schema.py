@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 import strawberry
-from graphql import DocumentNode, GraphQLError, GraphQLSchema, parse, specified_rules
+from graphql import DocumentNode, GraphQLError, GraphQLSchema, OperationDefinitionNode, parse, specified_rules
 from strawberry.extensions import SchemaExtension
 from strawberry.schema.schema import validate_document
 
@@ -20,14 +20,22 @@ _CACHED_DOCUMENTS: Final = 1_000
 """Texts that are kept, parsed and validated: without them a mutation takes three times as long."""
 
 
+class _Document(NamedTuple):
+    """A text, parsed, and what is not valid about it."""
+
+    node: DocumentNode
+    errors: list[GraphQLError]
+    operations: int
+
+
 @lru_cache(maxsize=_CACHED_DOCUMENTS)
-def _read(schema: GraphQLSchema, text: str) -> tuple[DocumentNode, list[GraphQLError]]:
-    """The document, and what is not valid about it."""
-    document = parse(text)
-    return document, validate_document(schema, document, tuple(specified_rules))
+def _read(schema: GraphQLSchema, text: str) -> _Document:
+    node = parse(text)
+    operations = sum(isinstance(each, OperationDefinitionNode) for each in node.definitions)
+    return _Document(node, validate_document(schema, node, tuple(specified_rules)), operations)
 
 
-class _Execution(SchemaExtension):
+class PerExecution(SchemaExtension):
     """Parses and validates each text once, and makes the errors of streams stable.
 
     One extension, since each costs every execution. Strawberry's own two caches would not do: the one of what is valid
@@ -35,9 +43,17 @@ class _Execution(SchemaExtension):
     """
 
     def on_parse(self) -> Iterator[None]:
+        """Sets the document and its errors.
+
+        Raises:
+            GraphQLError: the text is no document, or nothing says which of its operations is meant.
+        """
         context = self.execution_context
         if context.query:
-            context.graphql_document, context.pre_execution_errors = _read(context.schema._schema, context.query)  # noqa: SLF001  as Strawberry's caches
+            document = _read(context.schema._schema, context.query)  # noqa: SLF001  as Strawberry's caches do
+            if document.operations > 1 and not context._provided_operation_name:  # noqa: SLF001  Strawberry takes the first
+                raise GraphQLError("`operationName` must say which operation is meant")
+            context.graphql_document, context.pre_execution_errors = document.node, document.errors
         yield
 
     def on_stream_result(self, result: Any) -> Iterator[None]:
@@ -49,7 +65,7 @@ class _Execution(SchemaExtension):
 
 def build_schema() -> strawberry.Schema:
     """The merged graph with what every execution of it needs."""
-    return compose(extensions=[_Execution])
+    return compose(extensions=[PerExecution])
 
 
 @dataclass(slots=True)
