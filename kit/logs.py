@@ -4,6 +4,7 @@ Our own events go straight to standard error. The standard library's way there, 
 three times as long, and there is a line for each request.
 """
 
+import json
 import logging
 import sys
 from typing import Any
@@ -64,4 +65,7 @@ def _to_bytes(_: WrappedLogger, __: str, line: Any) -> bytes:
 
 
 def _json(event: EventDict, **options: Any) -> str:
-    return orjson.dumps(event, **options).decode()
+    try:
+        return orjson.dumps(event, option=orjson.OPT_NON_STR_KEYS, **options).decode()
+    except TypeError:  # such as half a character: whatever is said, a log says it
+        return json.dumps(event, **options)
