@@ -60,7 +60,7 @@ def configure(service: str, settings: LogSettings) -> None:
 
 
 def _to_bytes(_: WrappedLogger, __: str, line: Any) -> bytes:
-    encoded: bytes = line.encode()
+    encoded: bytes = line.encode(errors="backslashreplace")
     return encoded
 
 
