@@ -66,9 +66,9 @@ def build_app(
     """
     app = FastAPI(openapi_url=None)
     _add_errors(app)
+    app.include_router(rest_routes(bank, analytics, card))  # first: a route is found by trying one after the other
     _add_pages(app)
     add_health(app, {})
-    app.include_router(rest_routes(bank, analytics, card))
     schema = build_schema(limits, production=production, names=Names(documents.operations))
     new_context = partial(Context.over, bank, analytics, card)
     http = GraphQLOverHTTP(schema, new_context, documents, batch_limit=batch_limit, page=not production)

@@ -12,6 +12,7 @@ import strawberry
 import structlog
 from graphql import GraphQLError
 from strawberry.schema.config import StrawberryConfig
+from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 from strawberry.types import ExecutionContext
 from strawberry.types.base import StrawberryObjectDefinition, get_object_definition
 from strawberry.types.execution import PreExecutionError
@@ -49,6 +50,7 @@ def compose(extensions: Sequence[Any] = ()) -> strawberry.Schema:
         types=_merged_entities(),
         config=StrawberryConfig(_unsafe_disable_same_type_validation=True, scalar_map=SCALARS),
         extensions=extensions,
+        execution_context_class=_Execution,
         exception_handlers=ERRORS_AS_DATA,
     )
 
@@ -82,6 +84,19 @@ def _keys(definition: StrawberryObjectDefinition) -> Iterable[str]:
         for directive in definition.directives or ()
         if isinstance(directive, strawberry.federation.schema_directives.Key)
     ]
+
+
+class _Execution(StrawberryGraphQLCoreExecutionContext):
+    """Leaves nothing behind.
+
+    graphql-core's own is in a cycle with the helpers that it hands to resolvers: whatever it was given, variables and
+    all, would stay in memory until the garbage collector comes by. It also makes every execution a quarter slower.
+    """
+
+    def build_response(self, data: dict[str, Any] | None) -> Any:
+        response = super().build_response(data)
+        del self.async_helpers
+        return response
 
 
 class _MergedSchema(strawberry.Schema):

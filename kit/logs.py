@@ -1,11 +1,17 @@
 """Structured logs: one event a line, JSON for machines or columns for people, the request's id on each.
 
 A traceback says where, never what was at hand there: local variables hold tokens and cards.
+
+Our own events go straight to standard error. The standard library's way there, which is for what others log, takes
+three times as long, and there is a line for each request.
 """
 
+import json
 import logging
 import sys
+from typing import Any
 
+import orjson
 import structlog
 from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import EventDict, WrappedLogger
@@ -15,7 +21,7 @@ from kit.settings import LogSettings
 
 
 def configure(service: str, settings: LogSettings) -> None:
-    """Routes structlog and the standard library's logging through one renderer on stderr."""
+    """Routes structlog and the standard library's logging through one renderer to standard error."""
 
     def add_context(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
         event["service"] = service
@@ -33,7 +39,7 @@ def configure(service: str, settings: LogSettings) -> None:
     renderers: list[structlog.typing.Processor] = (
         [
             structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False)),
-            structlog.processors.JSONRenderer(),
+            structlog.processors.JSONRenderer(_json),
         ]
         if settings.log_format == "json"
         else [
@@ -45,9 +51,9 @@ def configure(service: str, settings: LogSettings) -> None:
         ]
     )
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
+        processors=[*shared, *renderers, _to_bytes],
+        logger_factory=structlog.BytesLoggerFactory(sys.stderr.buffer),
+        wrapper_class=structlog.make_filtering_bound_logger(settings.log_level),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler()
@@ -63,3 +69,15 @@ def configure(service: str, settings: LogSettings) -> None:
     # aiokafka tells at ERROR, several times a second, what the reconnecting caller tells once.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
+
+
+def _to_bytes(_: WrappedLogger, __: str, line: Any) -> bytes:
+    encoded: bytes = line.encode(errors="backslashreplace")
+    return encoded
+
+
+def _json(event: EventDict, **options: Any) -> str:
+    try:
+        return orjson.dumps(event, option=orjson.OPT_NON_STR_KEYS, **options).decode()
+    except TypeError:  # such as half a character: whatever is said, a log says it
+        return json.dumps(event, **options)

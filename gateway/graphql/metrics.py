@@ -3,19 +3,12 @@
 Never what was asked for or answered: neither text nor variables.
 """
 
-import asyncio
 import re
-import time
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
-from typing import Any, Final
+from collections.abc import Iterable, Sequence
+from typing import Final
 
 import structlog
 from prometheus_client import Counter, Histogram
-from strawberry.extensions import SchemaExtension
-from strawberry.types.execution import PreExecutionError
-
-from gateway.errors import INVALID_GRAPHQL, graphql_error
 
 log = structlog.get_logger(__name__)
 
@@ -39,7 +32,6 @@ OTHER: Final = "other"
 
 _MOST_NAMES: Final = 100
 _ANONYMOUS: Final = "anonymous"
-_CANCELLED: Final = "CANCELLED"  # by the caller, who went away
 _SAFE: Final = re.compile(r"(?!.*\d{3})\w{1,64}")  # with room for no card's number
 
 
@@ -61,55 +53,16 @@ class Names:
         return name
 
 
-class Operations(SchemaExtension):
-    """Sees each operation from its beginning to its end, and makes its errors stable.
+def tell(kind: str, name: str, seconds: float, codes: Sequence[str]) -> None:
+    """An operation that is over.
 
-    This is where a span of an operation would begin and end.
+    Args:
+        kind: its type, or NOT_READ.
+        name: as `Names` has it.
+        seconds: that it took.
+        codes: of its errors.
     """
-
-    def __init__(self, names: Names, *, suggestions: bool) -> None:
-        """Args:
-        names: that are told apart.
-        suggestions: whether errors may say what else was perhaps meant.
-        """
-        self._names = names
-        self._suggestions = suggestions
-        self._is_stream = False
-        self._codes: list[str] = []
-
-    def on_operation(self) -> Iterator[None]:  # noqa: D102
-        started = time.perf_counter()
-        try:
-            yield
-        except asyncio.CancelledError:
-            if not self._is_stream:
-                self._codes.append(_CANCELLED)
-            raise
-        except Exception:  # Strawberry's own, for an operation that is not there or not allowed
-            self._codes.append(INVALID_GRAPHQL)
-            raise
-        finally:
-            if not self._is_stream:
-                self._stabilise(self.execution_context.result)
-            self._tell(time.perf_counter() - started)
-
-    def on_stream_result(self, result: Any) -> Iterator[None]:  # noqa: D102
-        self._is_stream = True
-        self._stabilise(result)
-        yield
-
-    def _stabilise(self, result: Any) -> None:
-        if result is not None and result.errors:
-            result.errors = [graphql_error(error, suggestions=self._suggestions) for error in result.errors]
-            self._codes += [error.extensions["code"] for error in result.errors]
-
-    def _tell(self, seconds: float) -> None:
-        context = self.execution_context
-        kind, name = NOT_READ, OTHER
-        with suppress(RuntimeError):  # there is no document, or no such operation in it
-            kind = context.operation_type.value
-            name = self._names.label(context.operation_name, is_valid=not isinstance(context.result, PreExecutionError))
-        OPERATION_SECONDS.labels(kind, name).observe(seconds)
-        for code in self._codes:
-            OPERATION_ERRORS.labels(kind, name, code).inc()
-        log.info("operation", type=kind, name=name, ms=round(seconds * 1000, 1), errors=sorted(set(self._codes)))
+    OPERATION_SECONDS.labels(kind, name).observe(seconds)
+    for code in codes:
+        OPERATION_ERRORS.labels(kind, name, code).inc()
+    log.info("operation", type=kind, name=name, ms=round(seconds * 1000, 1), errors=sorted(set(codes)))

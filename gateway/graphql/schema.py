@@ -1,24 +1,31 @@
 """The merged graph, with what every execution of it needs."""
 
-from collections.abc import Callable, Iterator
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import strawberry
+from graphql import GraphQLError
 from strawberry.extensions import SchemaExtension
 
 from gateway.composition import compose
-from gateway.errors import OperationRefused
+from gateway.errors import INVALID_GRAPHQL, OperationRefused, graphql_error
 from gateway.graphql.cost import Cost, Spent
 from gateway.graphql.documents import Reader
 from gateway.graphql.limits import Limits
-from gateway.graphql.metrics import Names, Operations
+from gateway.graphql.metrics import NOT_READ, OTHER, Names, tell
 from subgraphs.analytics.client import AnalyticsClient
 from subgraphs.bank.client import BankClient
 from subgraphs.bank.graph import AccountLoader, TransferLoader, account_loader, transfer_loader
 from subgraphs.card.client import CardClient
 from subgraphs.card.graph import TopUpLoader, top_up_loader
+
+CANCELLED: Final = "CANCELLED"
+"""The code of what nobody waits for any more."""
 
 
 @dataclass(slots=True)
@@ -40,42 +47,97 @@ class Context:
         return cls(bank, analytics, card, account_loader(bank), transfer_loader(bank), top_up_loader(card))
 
 
-class Documents(SchemaExtension):
-    """Reads what is to be executed, holds it against its limits, and adds to its context's `spent` what it costs.
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What holds for every execution.
 
-    Strawberry's own caches read in two steps, and the second looks its document up by a hash of all of its nodes.
+    Attributes:
+        reader: of what is to be executed.
+        max_cost: of an operation, as estimated.
+        names: of operations that are told apart.
+        suggestions: whether errors may say what else was perhaps meant.
     """
 
-    def __init__(self, reader: Reader, limits: Limits) -> None:
-        self._reader = reader
-        self._limits = limits
-        self._cost: Cost | None = None
+    reader: Reader
+    max_cost: int
+    names: Names
+    suggestions: bool
 
-    def on_parse(self) -> Iterator[None]:  # noqa: D102
+
+class PerExecution(SchemaExtension):
+    """Sees an operation from its beginning to its end, where a span of it would begin and end too: reads each text
+    once, holds it against the limits, adds to the context's `spent` what it costs, and makes its errors stable.
+
+    One extension, since each costs every execution. Strawberry's own two caches would not do: the one of what is valid
+    looks each document up by a hash of all its nodes.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._cost: Cost | None = None
+        self._codes: list[str] = []
+        self._is_stream = False
+
+    def on_operation(self) -> Iterator[None]:  # noqa: D102
+        started = time.perf_counter()
+        try:
+            yield
+        except asyncio.CancelledError:
+            if not self._is_stream:
+                self._codes.append(CANCELLED)
+            raise
+        except Exception:  # Strawberry's own, for an operation that is not there or not allowed
+            self._codes.append(INVALID_GRAPHQL)
+            raise
+        finally:
+            context = self.execution_context
+            if context.result is not None and not self._is_stream:
+                self._stabilise(context.result)
+            if context.result is not None and self._cost is not None:
+                context.context.spent.actual += self._cost.actual(context.result.data)
+            self._tell(time.perf_counter() - started)
+
+    def on_parse(self) -> Iterator[None]:
+        """Sets the document and its errors.
+
+        Raises:
+            GraphQLError: the text is no document, or nothing says which of its operations is meant.
+            OperationRefused: it passes a limit.
+        """
         context = self.execution_context
-        document = self._reader.read(context.schema._schema, context.query or "")  # noqa: SLF001  as Strawberry's caches
+        document = self._policy.reader.read(context.schema._schema, context.query or "")  # noqa: SLF001  as Strawberry's caches do
+        if len(document.costs) > 1 and not context._provided_operation_name:  # noqa: SLF001  Strawberry takes the first
+            raise GraphQLError("`operationName` must say which operation is meant")
         context.graphql_document, context.pre_execution_errors = document.node, document.errors
         self._cost = document.costs.get(context.operation_name)
         if self._cost is not None:
-            estimated = self._cost.estimated(context.variables)
+            estimated, allowed = self._cost.estimated(context.variables), self._policy.max_cost
             context.context.spent.estimated += estimated
-            if estimated > self._limits.cost:
-                raise _too_expensive(estimated, self._limits.cost)
+            if estimated > allowed:
+                message = f"the operation may cost {estimated}, and {allowed} is allowed: ask for fewer items at once"
+                raise OperationRefused("GRAPHQL_COST_EXCEEDED", message, estimated=estimated, allowed=allowed)
         yield
 
-    def on_operation(self) -> Iterator[None]:  # noqa: D102
+    def on_stream_result(self, result: Any) -> Iterator[None]:  # noqa: D102
+        self._is_stream = True
+        self._stabilise(result)
         yield
-        result = self.execution_context.result
-        if self._cost is not None and result is not None:
-            self.execution_context.context.spent.actual += self._cost.actual(result.data)
+
+    def _stabilise(self, result: Any) -> None:
+        if result.errors:
+            result.errors = [graphql_error(error, suggestions=self._policy.suggestions) for error in result.errors]
+            self._codes += [error.extensions["code"] for error in result.errors]
+
+    def _tell(self, seconds: float) -> None:
+        context = self.execution_context
+        kind, name = NOT_READ, OTHER
+        with suppress(RuntimeError):  # there is no document, or no such operation in it
+            kind = context.operation_type.value
+            name = self._policy.names.label(context.operation_name, is_valid=self._cost is not None)
+        tell(kind, name, seconds, self._codes)
 
 
-def build_schema(
-    limits: Limits,
-    *,
-    production: bool,
-    names: Names,
-) -> strawberry.Schema:
+def build_schema(limits: Limits, *, production: bool, names: Names) -> strawberry.Schema:
     """The merged graph with what every execution of it needs.
 
     Args:
@@ -84,13 +146,5 @@ def build_schema(
         names: of operations that metrics tell apart.
     """
     reader = Reader(limits, introspection=not production)
-    extensions: list[Callable[[], SchemaExtension]] = [
-        partial(Operations, names, suggestions=not production),
-        partial(Documents, reader, limits),
-    ]
-    return compose(extensions)
-
-
-def _too_expensive(estimated: int, allowed: int) -> OperationRefused:
-    message = f"the operation may cost {estimated}, and {allowed} is allowed: ask for fewer items at once"
-    return OperationRefused("GRAPHQL_COST_EXCEEDED", message, estimated=estimated, allowed=allowed)
+    policy = Policy(reader, limits.cost, names, suggestions=not production)
+    return compose(extensions=[partial(PerExecution, policy)])

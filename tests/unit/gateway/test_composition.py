@@ -1,5 +1,7 @@
 """The merged graph has all that the subgraphs have, once."""
 
+import gc
+import weakref
 from collections import defaultdict
 from pathlib import Path
 
@@ -39,6 +41,21 @@ class TestCompose:
     def test_is_a_valid_schema(self) -> None:
         schema = compose()._schema
         assert validate_schema(schema) == []
+
+    async def test_leaves_nothing_of_an_execution_behind(self) -> None:
+        class Context:
+            pass
+
+        context = Context()
+        gone = weakref.ref(context)
+        gc.disable()
+        try:
+            result = await compose().execute("{ __typename }", context_value=context)
+            assert result.data
+            del context, result
+            assert gone() is None
+        finally:
+            gc.enable()
 
     def test_hides_federations_own_fields(self) -> None:
         query = compose()._schema.query_type

@@ -1,0 +1,402 @@
+"""GraphQL over HTTP, on a graph of the tests' own."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from functools import partial
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+import strawberry
+from strawberry.types import Info
+
+from gateway.graphql import responses
+from gateway.graphql.cost import Spent
+from gateway.graphql.documents import Reader, TrustedDocuments
+from gateway.graphql.http import GraphQLOverHTTP
+from gateway.graphql.limits import Limits
+from gateway.graphql.metrics import Names
+from gateway.graphql.requests import EVENT_STREAM, GRAPHQL_RESPONSE, HTML, JSON, negotiated
+from gateway.graphql.schema import PerExecution, Policy
+from kit import call
+from wallet.errors import InternalError, Unavailable
+
+OFFERS = (JSON, GRAPHQL_RESPONSE, EVENT_STREAM)
+BATCH_LIMIT = 3
+
+
+class Notes:
+    """What the graph below did, for tests to look at."""
+
+    def __init__(self) -> None:
+        self.written: list[str] = []
+        self.together = asyncio.Barrier(BATCH_LIMIT)
+        self.closed = asyncio.Event()
+        self.spent = Spent()
+
+
+@strawberry.type
+class Query:
+    @strawberry.field
+    def hello(self, name: str = "world") -> str:
+        return f"hello {name}"
+
+    @strawberry.field
+    def away(self) -> str | None:
+        raise Unavailable("the bank")
+
+    @strawberry.field
+    def broken(self) -> str:
+        raise KeyError("password=x")
+
+    @strawberry.field
+    async def meet(self, info: Info[Notes, None]) -> int:
+        """Waits until as many as a batch may have are here at once."""
+        async with asyncio.timeout(5):
+            await info.context.together.wait()
+        return BATCH_LIMIT
+
+
+@strawberry.type
+class Mutation:
+    @strawberry.mutation
+    def write(self, info: Info[Notes, None], text: str) -> str:
+        info.context.written.append(text)
+        return text
+
+
+@strawberry.type
+class Subscription:
+    @strawberry.subscription
+    async def count(self, info: Info[Notes, None], to: int) -> AsyncGenerator[int, None]:
+        try:
+            for number in range(to):
+                yield number
+        finally:
+            info.context.closed.set()
+
+    @strawberry.subscription
+    async def wait(self, info: Info[Notes, None]) -> AsyncGenerator[int, None]:
+        try:
+            yield 1
+            await asyncio.Event().wait()
+        finally:
+            info.context.closed.set()
+
+
+policy = Policy(Reader(Limits(), introspection=True), Limits().cost, Names(None), suggestions=True)
+schema = strawberry.Schema(Query, Mutation, Subscription, extensions=[partial(PerExecution, policy)])
+
+
+@pytest.fixture(autouse=True)
+def request_id() -> None:
+    call.current.set(call.Call("the-request"))
+
+
+@pytest.fixture
+def notes() -> Notes:
+    return Notes()
+
+
+@pytest.fixture
+def app(notes: Notes) -> GraphQLOverHTTP:
+    documents = TrustedDocuments(None)
+    return GraphQLOverHTTP(schema, lambda: notes, documents, batch_limit=BATCH_LIMIT, page=True)  # type: ignore[arg-type, return-value]
+
+
+@pytest.fixture
+async def http(app: GraphQLOverHTTP) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as http:
+        yield http
+
+
+async def ask(http: httpx.AsyncClient, query: str, accept: str = GRAPHQL_RESPONSE, **more: Any) -> httpx.Response:
+    return await http.post("/graphql", json={"query": query, **more}, headers={"Accept": accept})
+
+
+def events(response: httpx.Response) -> list[tuple[str, Any]]:
+    """Names and data of a finished stream."""
+    found = []
+    for event in response.text.split("\n\n")[:-1]:
+        name, data = event.splitlines()
+        found.append((name.removeprefix("event: "), orjson.loads(data.removeprefix("data: ") or "null")))
+    return found
+
+
+class TestNegotiated:
+    @pytest.mark.parametrize(
+        ("accept", "chosen"),
+        [
+            ("", JSON),
+            ("*/*", JSON),
+            ("application/*", JSON),
+            ("application/json", JSON),
+            ("application/graphql-response+json", GRAPHQL_RESPONSE),
+            ("Application/GraphQL-Response+JSON; charset=utf-8, application/json; charset=utf-8", GRAPHQL_RESPONSE),
+            ("application/json, application/graphql-response+json", GRAPHQL_RESPONSE),
+            ("application/graphql-response+json, application/json;q=0.9", GRAPHQL_RESPONSE),
+            ("application/graphql-response+json;q=0.8, application/json", JSON),
+            ("application/json, */*;q=0.1", JSON),
+            ("application/json;q=0, */*", GRAPHQL_RESPONSE),
+            ("text/event-stream", EVENT_STREAM),
+            ("application/json;q=0.5, text/event-stream", EVENT_STREAM),
+            ("application/json, text/event-stream;q=0.5", JSON),
+            ("text/html", ""),
+            ("application/json;q=0", ""),
+            ("application/json;q=much", ""),
+        ],
+    )
+    def test_is_what_the_client_likes_best(self, accept: str, chosen: str) -> None:
+        assert negotiated(accept, OFFERS) == chosen
+
+    def test_a_browser_gets_a_page_where_there_is_one(self) -> None:
+        browser = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+        assert negotiated(browser, (*OFFERS, HTML)) == HTML
+        assert negotiated(browser, OFFERS) == JSON
+        assert negotiated("*/*", (*OFFERS, HTML)) == JSON
+
+
+class TestStatus:
+    """Of each kind of result, in the type that has its own statuses and in the one that has not."""
+
+    @pytest.mark.parametrize(
+        ("query", "status", "has_data"),
+        [
+            ("{ hello }", 200, True),
+            ("{ hello away }", 294, True),
+            ("{ broken }", 294, True),
+            ("{", 400, False),
+            ("", 400, False),
+            ("{ nothing }", 400, False),
+            ("query($name: String!) { hello(name: $name) }", 400, False),
+            ("query A { hello } query B { hello }", 400, False),
+            ("subscription { count(to: 1) }", 400, False),
+        ],
+    )
+    async def test_says_what_came_of_it(
+        self, http: httpx.AsyncClient, query: str, status: int, *, has_data: bool
+    ) -> None:
+        answer = await ask(http, query)
+        assert (answer.status_code, "data" in answer.json()) == (status, has_data), answer.text
+        assert answer.headers["content-type"] == "application/graphql-response+json; charset=utf-8"
+        assert answer.headers["vary"] == "Accept"
+        legacy = await ask(http, query, JSON)
+        assert (legacy.status_code, legacy.json()) == (200, answer.json())
+        assert legacy.headers["content-type"] == "application/json; charset=utf-8"
+
+    async def test_is_500_when_nothing_was_executed_and_it_is_our_fault(
+        self, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def broken(*_: Any, **__: Any) -> Any:
+            raise KeyError("password=x")
+
+        monkeypatch.setattr(schema, "_get_execute_function", lambda: broken)
+        answer = await ask(http, "{ hello }")
+        assert (answer.status_code, answer.json()["errors"][0]["message"]) == (500, InternalError().message)
+
+
+class TestErrors:
+    async def test_have_a_code_and_the_requests_id_and_hide_what_is_ours(self, http: httpx.AsyncClient) -> None:
+        for query, code in (
+            ("{ away }", "UNAVAILABLE"),
+            ("{ broken }", "INTERNAL"),
+            ("{ nothing }", "INVALID_GRAPHQL"),
+        ):
+            (error,) = (await ask(http, query)).json()["errors"]
+            assert error["extensions"] == {"code": code, "requestId": "the-request"}
+            assert "password" not in str(error)
+
+
+class TestPost:
+    @pytest.mark.parametrize(
+        "body",
+        [
+            "",
+            "nonsense",
+            '{"query": "{ hello }"',
+            '"{ hello }"',
+            "null",
+            "{}",
+            '{"query": null}',
+            '{"query": ["{ hello }"]}',
+            '{"query": "{ hello }", "variables": []}',
+            '{"query": "{ hello }", "variables": "{}"}',
+            '{"query": "{ hello }", "operationName": 1}',
+            '{"query": "{ hello }", "extensions": "x"}',
+        ],
+    )
+    async def test_of_what_is_no_request_is_refused(self, http: httpx.AsyncClient, body: str) -> None:
+        answer = await http.post("/graphql", content=body, headers={"Content-Type": "application/json"})
+        (error,) = answer.json()["errors"]
+        assert (answer.status_code, error["extensions"]) == (400, {"code": "BAD_REQUEST", "requestId": "the-request"})
+
+    async def test_may_have_nulls_and_names_that_mean_nothing_yet(self, http: httpx.AsyncClient) -> None:
+        answer = await ask(http, "{ hello }", variables=None, operationName=None, extensions=None, id="of another age")
+        assert (answer.status_code, answer.json()) == (200, {"data": {"hello": "hello world"}})
+
+    async def test_says_which_operation(self, http: httpx.AsyncClient) -> None:
+        query = "query A { a: hello } query B($name: String!) { b: hello(name: $name) }"
+        answer = await ask(http, query, operationName="B", variables={"name": "you"})
+        assert answer.json() == {"data": {"b": "hello you"}}
+
+    @pytest.mark.parametrize(
+        "content_type",
+        [
+            None,
+            "text/plain",
+            "application/x-www-form-urlencoded",
+            "multipart/form-data; boundary=x",
+            "application/jsonx",
+        ],
+    )
+    async def test_of_what_a_form_could_send_has_no_effect(
+        self, http: httpx.AsyncClient, notes: Notes, content_type: str | None
+    ) -> None:
+        request = http.build_request("POST", "/graphql", json={"query": 'mutation { write(text: "x") }'})
+        del request.headers["content-type"]
+        if content_type:
+            request.headers["content-type"] = content_type
+        answer = await http.send(request)
+        assert (answer.status_code, answer.json()["errors"][0]["extensions"]["code"]) == (415, "UNSUPPORTED_MEDIA_TYPE")
+        assert notes.written == []
+
+    async def test_in_pieces_is_put_together(self, app: GraphQLOverHTTP) -> None:
+        body = orjson.dumps({"query": "{ hello }"})
+        pieces = [{"type": "http.request", "body": body[at : at + 5], "more_body": True} for at in range(0, 20, 5)]
+        sent = await conversation(app, [*pieces, {"type": "http.request", "body": body[20:]}])
+        assert sent[1]["body"] == b'{"data":{"hello":"hello world"}}'
+
+    async def test_that_is_given_up_is_not_answered(self, app: GraphQLOverHTTP, notes: Notes) -> None:
+        body = orjson.dumps({"query": 'mutation { write(text: "x") }'})
+        begun = {"type": "http.request", "body": body, "more_body": True}
+        assert await conversation(app, [begun, {"type": "http.disconnect"}]) == []
+        assert notes.written == []
+
+
+class TestGet:
+    async def test_asks_by_its_address(self, http: httpx.AsyncClient) -> None:
+        params = {"query": "query A($name: String!) { hello(name: $name) }", "variables": '{"name": "you"}'}
+        answer = await http.get("/graphql", params=params | {"operationName": "A", "extensions": ""})
+        assert answer.json() == {"data": {"hello": "hello you"}}
+
+    @pytest.mark.parametrize("accept", [JSON, GRAPHQL_RESPONSE])
+    async def test_changes_nothing(self, http: httpx.AsyncClient, notes: Notes, accept: str) -> None:
+        params = {"query": 'mutation { write(text: "x") }'}
+        answer = await http.get("/graphql", params=params, headers={"Accept": accept})
+        assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+        assert notes.written == []
+
+    async def test_changes_nothing_as_a_stream_either(self, http: httpx.AsyncClient, notes: Notes) -> None:
+        params = {"query": 'mutation { write(text: "x") }'}
+        answer = await http.get("/graphql", params=params, headers={"Accept": EVENT_STREAM})
+        assert "errors" in events(answer)[0][1]
+        assert notes.written == []
+
+    @pytest.mark.parametrize(
+        "params", [{}, {"query": "{ hello }", "variables": "nonsense"}, {"query": "{ hello }", "variables": "[]"}]
+    )
+    async def test_of_what_is_no_request_is_refused(self, http: httpx.AsyncClient, params: dict[str, str]) -> None:
+        assert (await http.get("/graphql", params=params)).status_code == 400
+
+    async def test_shows_a_browser_graphiql(self, http: httpx.AsyncClient) -> None:
+        browser = {"Accept": "text/html,*/*;q=0.8"}
+        assert "graphiql" in (await http.get("/graphql", headers=browser)).text
+        assert (await http.get("/graphql", params={"query": "{ hello }"}, headers=browser)).json()["data"]
+
+
+class TestRefused:
+    @pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "OPTIONS"])
+    async def test_is_another_method(self, http: httpx.AsyncClient, method: str) -> None:
+        answer = await http.request(method, "/graphql", json={"query": "{ hello }"})
+        assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD, POST")
+
+    async def test_is_who_takes_nothing_that_we_have(self, http: httpx.AsyncClient, notes: Notes) -> None:
+        answer = await ask(http, 'mutation { write(text: "x") }', "application/xml")
+        assert (answer.status_code, answer.headers["content-type"]) == (406, "application/json; charset=utf-8")
+        assert notes.written == []
+
+
+class TestBatch:
+    async def test_is_executed_together_and_answered_in_order(self, http: httpx.AsyncClient) -> None:
+        requests = [{"query": f"{{ {name}: meet }}"} for name in "abc"]
+        answer = await http.post("/graphql", json=requests, headers={"Accept": GRAPHQL_RESPONSE})
+        assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json; charset=utf-8")
+        assert answer.json() == [{"data": {name: 3}} for name in "abc"]
+
+    async def test_has_a_result_for_each(self, http: httpx.AsyncClient, notes: Notes) -> None:
+        queries = ("{ nothing }", 'mutation { write(text: "x") }', "subscription { count(to: 1) }")
+        wrong, written, stream = (await http.post("/graphql", json=[{"query": query} for query in queries])).json()
+        assert set(wrong) == set(stream) == {"errors"}
+        assert (written, notes.written) == ({"data": {"write": "x"}}, ["x"])
+
+    @pytest.mark.parametrize("requests", [[], [{"query": "{ hello }"}] * (BATCH_LIMIT + 1), [{"query": 1}], [[]]])
+    async def test_that_is_none_is_refused_as_a_whole(self, http: httpx.AsyncClient, requests: list[Any]) -> None:
+        assert (await http.post("/graphql", json=requests)).status_code == 400
+
+    async def test_is_no_stream(self, http: httpx.AsyncClient) -> None:
+        answer = await http.post("/graphql", json=[{"query": "{ hello }"}], headers={"Accept": EVENT_STREAM})
+        assert (answer.status_code, answer.json()) == (200, [{"data": {"hello": "hello world"}}])
+
+
+class TestEventStream:
+    async def test_brings_each_result_and_its_end(self, http: httpx.AsyncClient) -> None:
+        answer = await ask(http, "subscription { count(to: 2) }", EVENT_STREAM)
+        assert answer.headers["content-type"].startswith(EVENT_STREAM)
+        assert events(answer) == [
+            ("next", {"data": {"count": 0}}),
+            ("next", {"data": {"count": 1}}),
+            ("complete", None),
+        ]
+
+    async def test_by_get_too(self, http: httpx.AsyncClient) -> None:
+        params = {"query": "subscription { count(to: 1) }"}
+        answer = await http.get("/graphql", params=params, headers={"Accept": EVENT_STREAM})
+        assert events(answer)[0] == ("next", {"data": {"count": 0}})
+
+    async def test_takes_queries_and_tells_errors(self, http: httpx.AsyncClient) -> None:
+        assert events(await ask(http, "{ hello }", EVENT_STREAM))[0] == ("next", {"data": {"hello": "hello world"}})
+        ((name, wrong), (end, _)) = events(await ask(http, "{ nothing }", EVENT_STREAM))
+        assert (name, end) == ("next", "complete")
+        assert wrong["errors"][0]["extensions"]["code"] == "INVALID_GRAPHQL"
+
+    async def test_beats_while_it_is_quiet_and_ends_with_its_client(
+        self, app: GraphQLOverHTTP, notes: Notes, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(responses, "_HEARTBEAT_SECONDS", 0.01)
+        beaten = asyncio.Event()
+
+        def seen(message: dict[str, Any]) -> None:
+            if message.get("body") == b":\n\n":
+                beaten.set()
+
+        async def gone() -> dict[str, Any]:
+            await beaten.wait()
+            return {"type": "http.disconnect"}
+
+        body = orjson.dumps({"query": "subscription { wait }"})
+        async with asyncio.timeout(5):
+            sent = await conversation(app, [{"type": "http.request", "body": body}, gone], seen, EVENT_STREAM)
+            await notes.closed.wait()
+        assert b'{"data":{"wait":1}}' in b"".join(message.get("body", b"") for message in sent)
+
+
+async def conversation(
+    app: GraphQLOverHTTP, received: list[Any], seen: Any = lambda _: None, accept: str = JSON
+) -> list[dict[str, Any]]:
+    """What the app sends to a POST that arrives by these messages; one that is a function is awaited."""
+    pending, sent = iter(received), []
+
+    async def receive() -> Any:
+        message = next(pending)
+        return await message() if callable(message) else message
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+        seen(message)
+
+    headers = [(b"content-type", b"application/json"), (b"accept", accept.encode())]
+    scope = {"type": "http", "method": "POST", "path": "/graphql", "query_string": b"", "headers": headers}
+    await app(scope, receive, send)
+    return sent
