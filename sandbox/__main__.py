@@ -13,7 +13,7 @@ import structlog
 from pydantic import Field, SecretStr, model_validator
 
 from kit import logs, process
-from kit.admin import add_health, http_server
+from kit.admin import http_server
 from kit.settings import Address, LogSettings
 from sandbox.acquirer import Acquirer
 from sandbox.api import build_app
@@ -68,10 +68,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             late_seconds=settings.sandbox_late_seconds,
             tell=tell,
         )
-        app = build_app(acquirer)
-        add_health(app, {})
         failing = FailureMiddleware(
-            app,
+            build_app(acquirer),
             delay_seconds=settings.sandbox_delay_seconds,
             rate=settings.sandbox_failure_rate,
             seed=settings.sandbox_seed,

@@ -112,7 +112,7 @@ class Books:
             sqlite3.OperationalError: another process has them open, or the file cannot be had.
         """
         file.touch(mode=0o600)
-        database = sqlite3.connect(file, isolation_level=None)
+        database = sqlite3.connect(file, timeout=0, isolation_level=None)
         database.row_factory = sqlite3.Row
         try:
             database.executescript(_OPEN)
