@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, Self
 
 import structlog
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, HttpUrl, SecretStr, model_validator
 
 from kit import logs, process
 from kit.admin import http_server
@@ -35,7 +35,9 @@ class Settings(LogSettings):
     sandbox_listen: Address = "127.0.0.1:8090"
     sandbox_api_key: SecretStr = Field(min_length=1, description="what the merchant sends as its bearer token")
     sandbox_books: Path = Field(description="the SQLite file that holds all payments, made if it is not there")
-    sandbox_webhook_url: str | None = Field(None, description="where the merchant listens; nobody is told without it")
+    sandbox_webhook_url: HttpUrl | None = Field(
+        None, description="where the merchant listens; nobody is told without it"
+    )
     sandbox_webhook_secret: SecretStr | None = Field(None, description="what webhooks are signed with, whsec_…")
     sandbox_delay_seconds: float = Field(0.0, ge=0, description="how long every answer takes, at least")
     sandbox_failure_rate: float = Field(0.0, ge=0, le=1, description="the part of the requests that are answered 503")
@@ -53,20 +55,18 @@ class Settings(LogSettings):
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Serves until `stop` is set."""
     log.warning("this is a sandbox acquirer: it moves no money")
+    news = asyncio.Event()
     async with AsyncExitStack() as stack:
-        late = timedelta(seconds=settings.sandbox_late_seconds)
-        books = stack.enter_context(Books.open(settings.sandbox_books, late if settings.sandbox_webhook_url else None))
-        tell = _nobody
+        delay = timedelta(seconds=settings.sandbox_late_seconds) if settings.sandbox_webhook_url else None
+        books = stack.enter_context(Books.open(settings.sandbox_books, delay, news.set))
         if settings.sandbox_webhook_url and settings.sandbox_webhook_secret:
-            secret = settings.sandbox_webhook_secret.get_secret_value()
-            webhooks = await stack.enter_async_context(Webhooks.to(books, settings.sandbox_webhook_url, secret))
+            url, secret = str(settings.sandbox_webhook_url), settings.sandbox_webhook_secret.get_secret_value()
+            webhooks = await stack.enter_async_context(Webhooks.to(books, news, url, secret))
             await stack.enter_async_context(process.background(webhooks.run(), "webhooks"))
-            tell = webhooks.wake
         acquirer = Acquirer(
             books,
             silence_seconds=settings.sandbox_timeout_seconds,
             late_seconds=settings.sandbox_late_seconds,
-            tell=tell,
         )
         failing = FailureMiddleware(
             build_app(acquirer),
@@ -77,10 +77,6 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         guarded = CallMiddleware(failing, settings.sandbox_api_key.get_secret_value())
         await stack.enter_async_context(http_server(guarded, settings.sandbox_listen, headers=_HEADERS))
         await stop.wait()
-
-
-def _nobody() -> None:
-    """Who is told when there is no webhook."""
 
 
 if __name__ == "__main__":

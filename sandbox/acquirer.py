@@ -18,17 +18,15 @@ GivenUp = Callable[[], Awaitable[None]]
 class Acquirer:
     """The acquirer over its books. Whatever raises `Refusal` with UNAVAILABLE may have been done or not."""
 
-    def __init__(self, books: Books, *, silence_seconds: float, late_seconds: float, tell: Callable[[], None]) -> None:
+    def __init__(self, books: Books, *, silence_seconds: float, late_seconds: float) -> None:
         """Args:
         books: its own.
         silence_seconds: the longest silence before an answer.
         late_seconds: how long after a request was given up a late authorization comes to be.
-        tell: says that there may be webhooks to deliver; must not block.
         """
         self._books = books
         self._silence = silence_seconds
         self._late = late_seconds
-        self._tell = tell
 
     def tokenize(self, number: str, expiry: tuple[int, int], cvv: str) -> Card:
         """The card of the number and its expiry (year and month). The code is checked and forgotten.
@@ -75,9 +73,7 @@ class Acquirer:
         Raises:
             Refusal: WRONG_STATUS, KEY_REUSED.
         """
-        payment = self._books.cancel(key, _now())
-        self._tell()
-        return payment
+        return self._books.cancel(key, _now())
 
     def payment(self, payment_id: str) -> Payment:
         """The payment as it is now.
@@ -97,21 +93,17 @@ class Acquirer:
     async def _under_trouble(
         self, step: Step, behaviour: Behaviour, key: str, work: Callable[[], Payment], given_up: GivenUp
     ) -> Payment:
-        try:
-            fault = behaviour.faults.get(step)
-            if fault is None or not fault.strikes(self._books.attempt(key)):
-                return work()
-            if fault.trouble is Trouble.SILENT_AFTER:
-                work()
-                self._tell()
-            if fault.trouble is not Trouble.UNAVAILABLE:
-                await self._be_silent(given_up)
-            if fault.trouble is Trouble.SILENT_THEN_LATE:
-                await asyncio.sleep(self._late)
-                work()
-            raise Refusal(Code.unavailable)
-        finally:
-            self._tell()
+        fault = behaviour.faults.get(step)
+        if fault is None or not fault.strikes(self._books.attempt(key)):
+            return work()
+        if fault.trouble is Trouble.SILENT_AFTER:
+            work()
+        if fault.trouble is not Trouble.UNAVAILABLE:
+            await self._be_silent(given_up)
+        if fault.trouble is Trouble.SILENT_THEN_LATE:
+            await asyncio.sleep(self._late)
+            work()
+        raise Refusal(Code.unavailable)
 
     async def _be_silent(self, given_up: GivenUp) -> None:
         with suppress(TimeoutError):

@@ -4,7 +4,7 @@ import hashlib
 import hmac
 import secrets
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -92,20 +92,26 @@ class Books:
     millisecond. An event is written with the change that it tells of.
     """
 
-    def __init__(self, database: sqlite3.Connection, webhook_delay: timedelta | None) -> None:
+    def __init__(
+        self, database: sqlite3.Connection, webhook_delay: timedelta | None, announce: Callable[[], None]
+    ) -> None:
         """Args:
         database: opened by `open`.
         webhook_delay: how late a late webhook is; None if nobody is to be told anything.
+        announce: says that there is a webhook more; must not block.
         """
         self._sql = database
         self._webhook_delay = webhook_delay
+        self._announce = announce
         id_, secret = database.execute("SELECT id, secret FROM books").fetchone()
         self._id: str = id_
         self._secret: bytes = secret
 
     @classmethod
     @contextmanager
-    def open(cls, file: Path, webhook_delay: timedelta | None = None) -> Iterator[Self]:
+    def open(
+        cls, file: Path, webhook_delay: timedelta | None = None, announce: Callable[[], None] = lambda: None
+    ) -> Iterator[Self]:
         """The books in the file, made if there are none.
 
         Raises:
@@ -120,7 +126,7 @@ class Books:
                 "INSERT INTO books SELECT ?, ? WHERE NOT EXISTS (SELECT 1 FROM books)",
                 (secrets.token_hex(4), secrets.token_bytes(32)),
             )
-            yield cls(database, webhook_delay)
+            yield cls(database, webhook_delay, announce)
         finally:
             database.close()
 
@@ -168,8 +174,8 @@ class Books:
             if use := self._use(key):
                 return use.replay(order.request, self.authorized_by(key))
             card = self.card(order.token)
-            (count,) = self._sql.execute("SELECT count(*) FROM payments").fetchone()
-            payment = payments.authorized(f"pay_{self._id}_{count + 1:012}", order, key, card.behaviour, at)
+            (last,) = self._sql.execute("SELECT coalesce(max(rowid), 0) FROM payments").fetchone()
+            payment = payments.authorized(f"pay_{self._id}_{last + 1:012}", order, key, card.behaviour, at)
             self._sql.execute(
                 "INSERT INTO payments VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
@@ -342,3 +348,4 @@ class Books:
                 -waiting if delivery is Delivery.REVERSED else waiting,
             ),
         )
+        self._announce()

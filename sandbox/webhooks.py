@@ -26,32 +26,29 @@ class Webhooks:
     merchant's answer and the note of it.
     """
 
-    def __init__(self, books: Books, http: httpx.AsyncClient, url: str, secret: str) -> None:
+    def __init__(self, books: Books, news: asyncio.Event, http: httpx.AsyncClient, url: str, secret: str) -> None:
         self._books = books
+        self._news = news
         self._http = http
         self._url = url
         self._signer = standardwebhooks.Webhook(secret)
-        self._wake = asyncio.Event()
 
     @classmethod
     @asynccontextmanager
-    async def to(cls, books: Books, url: str, secret: str) -> AsyncIterator[Self]:
+    async def to(cls, books: Books, news: asyncio.Event, url: str, secret: str) -> AsyncIterator[Self]:
         """Args:
         books: whose webhooks.
+        news: set by the books when there is a webhook more.
         url: where the merchant listens.
         secret: shared with the merchant, `whsec_` and base64.
         """
         async with httpx.AsyncClient(timeout=_TIMEOUT_SECONDS, trust_env=False) as http:
-            yield cls(books, http, url, secret)
-
-    def wake(self) -> None:
-        """Says that there may be something to deliver. Never blocks."""
-        self._wake.set()
+            yield cls(books, news, http, url, secret)
 
     async def run(self) -> None:
         """Delivers for ever: one after the other of the same payment, different payments at once."""
         while True:
-            self._wake.clear()
+            self._news.clear()
             by_payment = defaultdict[str, list[Webhook]](list)
             for webhook in self._books.due(datetime.now(UTC), _BATCH):
                 by_payment[webhook.payment_id].append(webhook)
@@ -66,7 +63,7 @@ class Webhooks:
         seconds = None if at is None else max(0.0, at - datetime.now(UTC).timestamp())
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._wake.wait()
+                await self._news.wait()
 
     async def _deliver(self, webhooks: Sequence[Webhook]) -> None:
         for webhook in webhooks:

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+from pydantic import ValidationError
 
+from sandbox.__main__ import Settings
 from sandbox.cards import CARDS
 from stack.process import Child
-from tests.integration.sandbox.running import APPROVED, Listener, Merchant, process
+from tests.integration.sandbox.running import APPROVED, Listener, Merchant, environment_of, process
 from tests.waiting import until
 
 Describe = Callable[..., tuple[Child, Merchant]]
@@ -44,6 +46,12 @@ class TestStart:
         assert await child.wait() == 2
         (sentence,) = child.last_lines
         assert "SANDBOX_IS_NOT_PRODUCTION=true" in sentence
+
+    def test_needs_a_secret_to_sign_webhooks_with(self, tmp_path: Path) -> None:
+        url = "http://127.0.0.1:1/webhooks"
+        environment = environment_of(tmp_path, sandbox_webhook_url=url, sandbox_webhook_secret=None)
+        with pytest.raises(ValidationError, match="SANDBOX_WEBHOOK_URL needs SANDBOX_WEBHOOK_SECRET"):
+            Settings.model_validate(environment)
 
     async def test_it_says_what_it_is(self, describe: Describe) -> None:
         child, merchant = describe()
