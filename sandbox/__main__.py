@@ -65,6 +65,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             await stack.enter_async_context(process.background(webhooks.run(), "webhooks"))
         acquirer = Acquirer(
             books,
+            stop,
             silence_seconds=settings.sandbox_timeout_seconds,
             late_seconds=settings.sandbox_late_seconds,
         )

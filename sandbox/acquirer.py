@@ -1,9 +1,10 @@
 """What the acquirer does when it is asked, the trouble that a test card makes included."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from datetime import UTC, datetime
+from typing import Any
 
 from openapi.acquirer import Code
 from sandbox.behaviours import Behaviour, Step, Trouble
@@ -11,20 +12,22 @@ from sandbox.books import Books
 from sandbox.cards import APPROVE, CARDS, Card, brand_of, problem_with
 from sandbox.payments import Order, Payment, Refusal
 
-GivenUp = Callable[[], Awaitable[None]]
+GivenUp = Callable[[], Coroutine[Any, Any, None]]
 """Returns when the merchant waits no longer."""
 
 
 class Acquirer:
     """The acquirer over its books. Whatever raises `Refusal` with UNAVAILABLE may have been done or not."""
 
-    def __init__(self, books: Books, *, silence_seconds: float, late_seconds: float) -> None:
+    def __init__(self, books: Books, stop: asyncio.Event, *, silence_seconds: float, late_seconds: float) -> None:
         """Args:
         books: its own.
+        stop: set when the process is to end: no request is waited with any more.
         silence_seconds: the longest silence before an answer.
         late_seconds: how long after a request was given up a late authorization comes to be.
         """
         self._books = books
+        self._stop = stop
         self._silence = silence_seconds
         self._late = late_seconds
 
@@ -100,15 +103,23 @@ class Acquirer:
             work()
         if fault.trouble is not Trouble.UNAVAILABLE:
             await self._be_silent(given_up)
-        if fault.trouble is Trouble.SILENT_THEN_LATE:
-            await asyncio.sleep(self._late)
+        if fault.trouble is Trouble.SILENT_THEN_LATE and not await self._is_stopped_within(self._late):
             work()
         raise Refusal(Code.unavailable)
 
     async def _be_silent(self, given_up: GivenUp) -> None:
+        ends: list[asyncio.Task[Any]] = [asyncio.create_task(given_up()), asyncio.create_task(self._stop.wait())]
+        try:
+            await asyncio.wait(ends, timeout=self._silence, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for end in ends:
+                end.cancel()
+
+    async def _is_stopped_within(self, seconds: float) -> bool:
         with suppress(TimeoutError):
-            async with asyncio.timeout(self._silence):
-                await given_up()
+            async with asyncio.timeout(seconds):
+                return await self._stop.wait()
+        return False
 
 
 def _now() -> datetime:

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from sandbox.__main__ import Settings
 from sandbox.cards import CARDS
 from stack.process import Child
-from tests.integration.sandbox.running import APPROVED, Listener, Merchant, environment_of, process
+from tests.integration.sandbox.running import APPROVED, Listener, Merchant, code, environment_of, process
 from tests.waiting import until
 
 Describe = Callable[..., tuple[Child, Merchant]]
@@ -68,6 +68,25 @@ class TestStart:
             assert any("this is a sandbox acquirer" in line for line in child.last_lines)
 
 
+class TestEnd:
+    @pytest.mark.parametrize("behaviour", ["authorize-timeout-before", "authorize-late"])
+    async def test_no_silence_keeps_it(self, describe: Describe, behaviour: str) -> None:
+        (number,) = (number for number, each in CARDS.items() if each.name == behaviour)
+        child, merchant = describe(sandbox_timeout_seconds=60, sandbox_late_seconds=60)
+        await child.start()
+        asked = asyncio.create_task(merchant.authorize(await merchant.token(number), "key", patience=60))
+
+        async def is_at_work() -> bool:
+            return code(await merchant.change("capture", "none", "key")) == "KEY_IN_USE"
+
+        await until(is_at_work)
+        child.send(signal.SIGTERM)
+        assert code(await asked) == "UNAVAILABLE"
+        async with asyncio.timeout(4):
+            assert await child.wait() == 0
+        assert not any('"level": "error"' in line for line in child.last_lines)
+
+
 def everything_in(folder: Path) -> str:
     return b"".join(file.read_bytes() for file in folder.iterdir()).decode(errors="replace")
 
@@ -77,11 +96,11 @@ class TestSecrets:
         lines: list[str] = []
         child, merchant = describe(log_level="DEBUG")
         child._output = lambda _, line: lines.append(line)
-        amex, code = "378282246310005", "8273"
+        amex, cvv = "378282246310005", "8273"
         async with child:
-            token = (await merchant.tokenize(amex, cvv=code)).json()["token"]
-            await merchant.tokenize(amex, cvv=code + "1")
-            await merchant.tokenize(amex, cvv=code, expiryMonth=13)
+            token = (await merchant.tokenize(amex, cvv=cvv)).json()["token"]
+            await merchant.tokenize(amex, cvv=cvv + "1")
+            await merchant.tokenize(amex, cvv=cvv, expiryMonth=13)
             await merchant.authorize(token, "key")
             kept = everything_in(tmp_path)
         said = "\n".join(lines)
@@ -89,7 +108,7 @@ class TestSecrets:
         assert token in kept
         for text in (said, kept):
             assert amex not in text
-            assert not re.search(rf"\b{code}\b", text)
+            assert not re.search(rf"\b{cvv}\b", text)
 
 
 class TestKill9:
