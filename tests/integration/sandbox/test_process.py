@@ -37,11 +37,8 @@ async def describe(tmp_path: Path) -> AsyncIterator[Describe]:
 
 
 class TestStart:
-    @pytest.mark.parametrize("given", ["false", "1"])
-    async def test_is_refused_unless_it_is_said_that_this_is_not_production(
-        self, describe: Describe, given: str
-    ) -> None:
-        child, _ = describe(sandbox_is_not_production=given)
+    async def test_is_refused_unless_it_is_said_that_this_is_not_production(self, describe: Describe) -> None:
+        child, _ = describe(sandbox_is_not_production="1")
         await child.spawn()
         assert await child.wait() == 2
         (sentence,) = child.last_lines
@@ -53,37 +50,36 @@ class TestStart:
         with pytest.raises(ValidationError, match="SANDBOX_WEBHOOK_URL needs SANDBOX_WEBHOOK_SECRET"):
             Settings.model_validate(environment)
 
-    async def test_it_says_what_it_is(self, describe: Describe) -> None:
-        child, merchant = describe()
-        async with child:
-            page = await merchant.http.get("/")
-            assert "sandbox" in page.json()["what"]
-            assert [(card["number"], card["meaning"]) for card in page.json()["cards"]] == [
-                (number, behaviour.meaning) for number, behaviour in CARDS.items()
-            ]
-            for answer in (page, await merchant.http.get("/v1/payments")):
-                assert (answer.headers["server"], answer.headers["x-sandbox"]) == ("sandbox-acquirer", "true")
-            child.send(signal.SIGTERM)
-            assert await child.wait() == 0
-            assert any("this is a sandbox acquirer" in line for line in child.last_lines)
+    async def test_it_says_what_it_is(self, merchant: Merchant) -> None:
+        page = await merchant.http.get("/")
+        assert "sandbox" in page.json()["what"]
+        assert [(card["number"], card["meaning"]) for card in page.json()["cards"]] == [
+            (number, behaviour.meaning) for number, behaviour in CARDS.items()
+        ]
+        for answer in (page, await merchant.http.get("/v1/payments/pay_unknown")):
+            assert (answer.headers["server"], answer.headers["x-sandbox"]) == ("sandbox-acquirer", "true")
 
 
 class TestEnd:
-    @pytest.mark.parametrize("behaviour", ["authorize-timeout-before", "authorize-late"])
-    async def test_no_silence_keeps_it(self, describe: Describe, behaviour: str) -> None:
-        (number,) = (number for number, each in CARDS.items() if each.name == behaviour)
+    async def test_no_silence_keeps_it(self, describe: Describe) -> None:
         child, merchant = describe(sandbox_timeout_seconds=60, sandbox_late_seconds=60)
         await child.start()
-        asked = asyncio.create_task(merchant.authorize(await merchant.token(number), "key", patience=60))
+        silent = [
+            number for number, each in CARDS.items() if each.name in {"authorize-timeout-before", "authorize-late"}
+        ]
+        tokens = [await merchant.token(number) for number in silent]
+        asked = [asyncio.create_task(merchant.authorize(token, token, patience=60)) for token in tokens]
 
-        async def is_at_work() -> bool:
-            return code(await merchant.change("capture", "none", "key")) == "KEY_IN_USE"
+        async def all_are_at_work() -> bool:
+            probes = [await merchant.change("capture", "none", token) for token in tokens]
+            return {code(probe) for probe in probes} == {"KEY_IN_USE"}
 
-        await until(is_at_work)
+        await until(all_are_at_work)
         child.send(signal.SIGTERM)
-        assert code(await asked) == "UNAVAILABLE"
+        assert {code(answer) for answer in await asyncio.gather(*asked)} == {"UNAVAILABLE"}
         async with asyncio.timeout(4):
             assert await child.wait() == 0
+        assert any("this is a sandbox acquirer" in line for line in child.last_lines)
         assert not any('"level": "error"' in line for line in child.last_lines)
 
 
