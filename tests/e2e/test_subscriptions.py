@@ -29,8 +29,17 @@ BALANCE_CHANGED = """
 async def websocket(user: User, **params: Any) -> AsyncIterator[ClientConnection]:
     """An acknowledged graphql-transport-ws connection of the user's."""
     url = f"{user.http.base_url}".replace("http", "ws").rstrip("/") + "/graphql"
-    async with connect(url, subprotocols=["graphql-transport-ws"]) as connection:  # type: ignore[list-item]
-        payload = {"authorization": f"Bearer {user.token}"} | params
+    async with connected(url, user.token, params) as connection:
+        yield connection
+
+
+@asynccontextmanager
+async def connected(
+    url: str, token: str, params: dict[str, Any] | None = None, **options: Any
+) -> AsyncIterator[ClientConnection]:
+    """The same to any gateway, with options of the connection itself."""
+    async with connect(url, subprotocols=["graphql-transport-ws"], **options) as connection:  # type: ignore[list-item]
+        payload = {"authorization": f"Bearer {token}"} | (params or {})
         await connection.send(json.dumps({"type": "connection_init", "payload": payload}))
         assert json.loads(await connection.recv())["type"] == "connection_ack"
         yield connection
