@@ -14,8 +14,11 @@ from uuid import UUID
 import asyncpg
 import pytest
 
+from kit.tokens import ServiceToken
 from subgraphs.analytics.domain import Direction, OperationFilter, OperationType
+from subgraphs.analytics.integrity import Integrity, Verdict
 from subgraphs.analytics.kafka import DEAD_LETTERS
+from subgraphs.analytics.ledger import Ledger
 from subgraphs.analytics.statistics import Frame, Granularity, Turnover
 from tests.conftest import Keys
 from tests.integration.analytics.group import ends, topics
@@ -103,16 +106,31 @@ async def loaded(bank: RunningBank) -> Load:
     return Load(bank, [await bank.open("alice") for _ in range(5)])
 
 
-async def history_is_ledger(sql: asyncpg.Pool, world: World, within: float = 30.0) -> None:
-    """Returns when all is published, done with and stored: each side of each operation once, as the ledger has it."""
+async def published(sql: asyncpg.Pool) -> bool:
+    """Whether nothing waits in the outbox."""
+    return not await sql.fetchval("SELECT count(*) FROM outbox")
 
-    async def nothing_waits() -> bool:
-        return not await sql.fetchval("SELECT count(*) FROM outbox")
 
-    await until(nothing_waits, within=within)
+async def history_is_ledger(bank: RunningBank, world: World, within: float = 30.0) -> None:
+    """Returns when all is published, done with and stored: each side of each operation once, as the ledger has it, by
+    the history's own proof and by SQL alone.
+    """
+    await until(lambda: published(bank.sql), within=within)
     await world.done_with(await ends(world), within=within)
-    await prove(sql)
-    accounts = [row["id"] for row in await sql.fetch("SELECT id FROM accounts WHERE version > 0")]
+    await prove(bank.sql)
+    accounts = [row["id"] for row in await bank.sql.fetch("SELECT id FROM accounts WHERE version > 0")]
+    entries = await bank.sql.fetchval("SELECT count(*) FROM entries")
+
+    async def missing() -> int:
+        return entries - sum(found.count for found in (await world.history.coverage(accounts)).values())
+
+    async def all_there() -> bool:
+        return await missing() == 0
+
+    try:
+        await until(all_there, within=within)
+    except AssertionError:
+        raise AssertionError(f"missing: {await missing()} of {entries}") from None
     stored = {
         (row.account_id, row.account_version): (
             row.operation_id,
@@ -124,10 +142,14 @@ async def history_is_ledger(sql: asyncpg.Pool, world: World, within: float = 30.
     }
     assert stored == {
         (row["account_id"], row["version"]): (row["transfer_id"], row["amount"], row["balance_after"])
-        for row in await sql.fetch("SELECT * FROM entries")
+        for row in await bank.sql.fetch("SELECT * FROM entries")
     }
     assert (await world.history.coverage(accounts)).keys() == set(accounts)
-    assert sum(found.count for found in (await world.history.coverage(accounts)).values()) == len(stored)
+    ledger = Ledger(bank.client, ServiceToken(bank.keys.signers["analytics"], "analytics"))
+    proof = Integrity(world.history, ledger, wait_seconds=0, on_its_way_seconds=0).prove()
+    verdict = [report async for report in proof][-1]
+    assert isinstance(verdict, Verdict)
+    assert (verdict.verdict, verdict.rows["operations"]) == ("sound", entries)
     assert DEAD_LETTERS not in await topics(world)
 
 
@@ -146,7 +168,7 @@ class TestBroker:
                 await load.has_made(100)
                 stop.set()
                 await making
-            await history_is_ledger(bank.sql, world)
+            await history_is_ledger(bank, world)
 
 
 @on_apache
@@ -162,7 +184,7 @@ class TestRelay:
             async with run() as second, run() as third, reading(kafka) as topic:
                 load = await loaded(second)
                 await load.make(5)
-                await history_is_ledger(second.sql, world)
+                await history_is_ledger(second, world)
                 # Removals wait behind this trigger, so that the kill comes after the broker's confirmation.
                 await second.sql.execute("""
                     CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -179,7 +201,7 @@ class TestRelay:
                     await other.execute("SELECT pg_terminate_backend($1)", old)
                     await other.execute("SELECT pg_advisory_unlock(42)")
                 await load.make(5)
-                await history_is_ledger(third.sql, world)
+                await history_is_ledger(third, world)
                 assert await leader(third.sql) not in {None, old}
                 await topic.until_read(load.ids)
                 await topic.drain()

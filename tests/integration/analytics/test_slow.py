@@ -2,7 +2,7 @@
 reads again it has all that came before it was let go, and a clear code.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from uuid import UUID
 
@@ -12,7 +12,7 @@ from gateway.app import build_app
 from kit.admin import http_server
 from kit.server import grpc_server
 from subgraphs.analytics.access import Access
-from subgraphs.analytics.client import AnalyticsClient
+from subgraphs.analytics.client import AnalyticsClient, Operation
 from subgraphs.analytics.service import Analytics
 from subgraphs.analytics.servicer import SERVICE, AnalyticsServicer
 from subgraphs.analytics.watch import Timing, Watch
@@ -68,22 +68,27 @@ async def fed(world: World, watch: Watch, alice: UUID, reader: Callable[[], Awai
     raise AssertionError(f"{MOST} operations wait somewhere")
 
 
+async def read_all(read: Callable[[], Awaitable[int]], seen: list[int]) -> None:
+    """Collects what comes until the stream fails, which it raises."""
+    while True:
+        seen.append(await read())
+
+
 class TestAReaderThatDoesNotRead:
     async def test_by_grpc(self, world: World, watch: Watch, client: AnalyticsClient) -> None:
         alice = world.bank.open("alice")
         watch.publish(world.bank.transfer(alice, world.bank.open("bob")))
         with world.caller("alice"):
             async with aclosing(client.watch(alice, 0)) as stuck, aclosing(client.watch(alice, 0)) as reader:
-                seen = [(await anext(stuck)).account_version]
 
-                async def read() -> int:
-                    return (await anext(reader)).account_version
+                async def read(feed: AsyncGenerator[Operation, None] = reader) -> int:
+                    return (await anext(feed)).account_version
 
+                seen = [await read(stuck)]  # it does not subscribe before it is read
                 assert await read() == 1
                 last = await fed(world, watch, alice, read)
                 with pytest.raises(SubscriberTooSlow):
-                    async for operation in stuck:
-                        seen.append(operation.account_version)
+                    await read_all(lambda: read(stuck), seen)
             assert seen == list(range(1, len(seen) + 1))
             assert len(seen) < last
             async with aclosing(client.watch(alice, seen[-1])) as again:
@@ -108,7 +113,6 @@ class TestAReaderThatDoesNotRead:
             assert await read() == 1
             last = await fed(world, watch, alice, read)
             with pytest.raises(LookupError, match="SUBSCRIBER_TOO_SLOW"):
-                while True:
-                    seen.append(await read(stuck))
+                await read_all(lambda: read(stuck), seen)
         assert seen == list(range(1, len(seen) + 1))
         assert len(seen) < last

@@ -1,6 +1,5 @@
 """Statistics on the real engine, against a model in a few lines of Python and against the ledger."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -23,7 +22,7 @@ from subgraphs.analytics.domain import Direction, OperationType, Row
 from subgraphs.analytics.rows import rows_of
 from subgraphs.analytics.statistics import Frame, Granularity, Statistics, Turnover
 from tests.integration.analytics.fake_bank import CLEARING, START
-from tests.integration.analytics.world import World
+from tests.integration.analytics.world import World, serving
 from wallet.errors import AccountNotFound, InvalidInput, Unavailable
 from wallet.money import Money
 
@@ -213,14 +212,9 @@ def row(version: int) -> Row:
 
 @pytest.fixture
 async def service(world: World) -> AsyncIterator[World]:
-    """Analytics itself, as its process runs it."""
-    stop = asyncio.Event()
-    serving = asyncio.create_task(main.serve(world.settings, stop))
-    async with grpc.aio.insecure_channel(world.settings.analytics_grpc_listen) as channel:
-        await asyncio.wait_for(channel.channel_ready(), 10)
-    yield world
-    stop.set()
-    await asyncio.wait_for(serving, 10)
+    """The world with analytics in it."""
+    async with serving(world.settings):
+        yield world
 
 
 @pytest.fixture
