@@ -14,9 +14,10 @@ from uuid import UUID
 import asyncpg
 import pytest
 
+from kit.proof import Verdict
 from kit.tokens import ServiceToken
 from subgraphs.analytics.domain import Direction, OperationFilter, OperationType
-from subgraphs.analytics.integrity import Integrity, Verdict
+from subgraphs.analytics.integrity import history_integrity
 from subgraphs.analytics.kafka import DEAD_LETTERS
 from subgraphs.analytics.ledger import Ledger
 from subgraphs.analytics.statistics import Frame, Granularity, Turnover
@@ -113,7 +114,7 @@ async def published(sql: asyncpg.Pool) -> bool:
 
 async def history_is_ledger(bank: RunningBank, world: World, within: float = 30.0) -> None:
     """Returns when all is published, done with and stored: each side of each operation once, as the ledger has it, by
-    the history's own proof and by SQL alone.
+    the history's own proof and by SQL alone, and the same sums of them.
     """
     await until(lambda: published(bank.sql), within=within)
     await world.done_with(await ends(world), within=within)
@@ -144,13 +145,46 @@ async def history_is_ledger(bank: RunningBank, world: World, within: float = 30.
         (row["account_id"], row["version"]): (row["transfer_id"], row["amount"], row["balance_after"])
         for row in await bank.sql.fetch("SELECT * FROM entries")
     }
-    assert (await world.history.coverage(accounts)).keys() == set(accounts)
+    assert await turnovers(world, accounts, bank.sql) == await turnovers_of_ledger(bank.sql)
     ledger = Ledger(bank.client, ServiceToken(bank.keys.signers["analytics"], "analytics"))
-    proof = Integrity(world.history, ledger, wait_seconds=0, on_its_way_seconds=0).prove()
+    proof = history_integrity(world.copies, ledger, wait_seconds=0, on_its_way_seconds=0).prove()
     verdict = [report async for report in proof][-1]
     assert isinstance(verdict, Verdict)
     assert (verdict.verdict, verdict.rows["operations"]) == ("sound", entries)
     assert DEAD_LETTERS not in await topics(world)
+
+
+Turnovers = dict[tuple[UUID, OperationType, Direction], Turnover]
+
+
+async def turnovers(world: World, accounts: list[UUID], sql: asyncpg.Pool) -> Turnovers:
+    """What the statistics say of all the time there was, hour by hour."""
+    first, last = await sql.fetchrow("SELECT min(created_at), max(created_at) FROM transfers")
+    frame, found = Frame(first, last + timedelta(microseconds=1), Granularity.HOUR), Turnovers()
+    for account in accounts:
+        statistics = await world.history.statistics(account, frame)
+        assert statistics is not None
+        assert statistics.is_complete
+        for bucket in statistics.buckets:
+            for (kind, direction), turnover in bucket.turnovers.items():
+                place = account, kind, direction
+                found[place] = found.get(place, Turnover()) + turnover
+    return found
+
+
+async def turnovers_of_ledger(sql: asyncpg.Pool) -> Turnovers:
+    """The same from the ledger's own rows."""
+    kinds = {"TRANSFER": OperationType.TRANSFER, "DEPOSIT": OperationType.TOP_UP}
+    rows = await sql.fetch("""
+        SELECT account_id, kind, e.amount > 0 AS is_in, count(*), sum(abs(e.amount)) AS amount
+        FROM entries e JOIN transfers t ON t.id = e.transfer_id GROUP BY account_id, kind, is_in
+    """)
+    return {
+        (row["account_id"], kinds[row["kind"]], Direction.IN if row["is_in"] else Direction.OUT): Turnover(
+            row["count"], row["amount"]
+        )
+        for row in rows
+    }
 
 
 @on_apache
