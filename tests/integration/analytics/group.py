@@ -123,6 +123,9 @@ class Gate:
     def shut(self) -> None:
         self._may_answer.clear()
 
+    def open(self) -> None:
+        self._may_answer.set()
+
     @asynccontextmanager
     async def opened(self, world: World) -> AsyncIterator[str]:
         """The address, as analytics is told it."""

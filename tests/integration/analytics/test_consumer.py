@@ -16,7 +16,7 @@ from subgraphs.analytics.consumer import Limits, TooMuchUnreadable
 from subgraphs.analytics.domain import Row
 from subgraphs.analytics.repair import Repair
 from tests.integration.analytics.fake_bank import CLEARING
-from tests.integration.analytics.group import held
+from tests.integration.analytics.group import Held
 from tests.integration.analytics.world import World, beside, body, counted, headers
 from tests.kafka.brokers import on_both
 from tests.waiting import until
@@ -51,21 +51,21 @@ class TestConsumer:
         async def published(count: int) -> None:
             await world.publish(*(world.bank.transfer(alice, bob) for _ in range(count)))
 
-        async with held(world) as history:
-            history.hold()
-            await published(10)
-            async with beside(world.consumer(Limits(batch=3), history=history).run()):
-                await counted(lag, 10)
-                await published(2)
-                await counted(lag, 12)
-                history.may_go.set()
-                await counted(lag, 0)
-            await published(4)
-            history.hold()
-            async with beside(world.consumer(Limits(batch=3), history=history).run()):
-                await counted(lag, 4)
-                history.may_go.set()
-                await counted(lag, 0)
+        history = Held(world.database)
+        history.hold()
+        await published(10)
+        async with beside(world.consumer(Limits(batch=3), history=history).run()):
+            await counted(lag, 10)
+            await published(2)
+            await counted(lag, 12)
+            history.may_go.set()
+            await counted(lag, 0)
+        await published(4)
+        history.hold()
+        async with beside(world.consumer(Limits(batch=3), history=history).run()):
+            await counted(lag, 4)
+            history.may_go.set()
+            await counted(lag, 0)
 
     async def test_what_cannot_be_read_is_set_aside_and_the_rest_is_stored(self, world: World) -> None:
         alice, bob = world.bank.open(), world.bank.open("bob")
@@ -242,7 +242,7 @@ class TestConsumer:
 
 
 class TestOnABrokerThatForgets:
-    """The embedded one alone: Apache's keeps its data, see `tests/integration/pipeline`."""
+    """The embedded one alone: Apache's keeps its data, see `test_pipeline.py`."""
 
     async def test_the_broker_may_be_killed_and_come_back_empty(self, world: World) -> None:
         """The place that the group had may then lie in the middle of what is new, so this needs the repair, too."""

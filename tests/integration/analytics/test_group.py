@@ -1,6 +1,7 @@
 """Consumers share the topic, come, go and are killed. Apache Kafka alone balances a group."""
 
 import asyncio
+import signal
 
 import pytest
 
@@ -105,6 +106,24 @@ class TestRebalance:
             await publishing
             await load.is_stored()
             await joined(world, 1)
+
+
+@on_apache
+class TestStop:
+    async def test_finishes_and_commits_the_batch_in_hand_so_that_nothing_comes_again(self, world: World) -> None:
+        load, gate = Load(world), Gate(world)
+        async with gate.opened(world) as dsn, process(world, dsn) as member:
+            await load.publish(20)
+            await load.is_stored()
+            gate.shut()
+            await load.publish(20)
+            await gate.holds.wait()
+            member.send(signal.SIGTERM)
+            gate.open()
+            assert await member.wait() == 0
+        done = await world.committed()
+        assert done > 20
+        assert await load.sides_stored() == 2 * done
 
 
 @on_apache

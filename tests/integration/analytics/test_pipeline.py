@@ -49,7 +49,7 @@ class TestTopUp:
             descriptor = {"topUpId": "0197a0b0-0000-7000-8000-000000000001", "cardBrand": "MIR", "cardLastFour": "4242"}
             paid_in = await bank.service("card")(bank.client.deposit(alice, rub("50.25"), "t1", descriptor))
             sent = await bank.user("alice")(bank.client.transfer(alice, bob, rub("20.00"), "k"))
-            await history_is_ledger(bank.sql, world)
+            await history_is_ledger(bank, world)
         conditions = OperationFilter(types=frozenset({OperationType.TOP_UP}))
         page = await world.history.page(alice, limit=10, older_than=None, newer_than=None, conditions=conditions)
         (row,) = page.rows
@@ -120,7 +120,7 @@ async def history_is_ledger(bank: RunningBank, world: World, within: float = 30.
     await world.done_with(await ends(world), within=within)
     await prove(bank.sql)
     accounts = [row["id"] for row in await bank.sql.fetch("SELECT id FROM accounts WHERE version > 0")]
-    entries = await bank.sql.fetchval("SELECT count(*) FROM entries")
+    entries: int = await bank.sql.fetchval("SELECT count(*) FROM entries")
 
     async def missing() -> int:
         return entries - sum(found.count for found in (await world.history.coverage(accounts)).values())
@@ -159,7 +159,7 @@ Turnovers = dict[tuple[UUID, OperationType, Direction], Turnover]
 
 async def turnovers(world: World, accounts: list[UUID], sql: asyncpg.Pool) -> Turnovers:
     """What the statistics say of all the time there was, hour by hour."""
-    first, last = await sql.fetchrow("SELECT min(created_at), max(created_at) FROM transfers")
+    first, last = (await sql.fetch("SELECT min(created_at), max(created_at) FROM transfers"))[0]
     frame, found = Frame(first, last + timedelta(microseconds=1), Granularity.HOUR), Turnovers()
     for account in accounts:
         statistics = await world.history.statistics(account, frame)

@@ -12,7 +12,7 @@ from subgraphs.analytics.events import decode
 from subgraphs.analytics.repair import Repair
 from subgraphs.analytics.rows import rows_of
 from tests.integration.analytics.fake_bank import CLEARING
-from tests.integration.analytics.group import held
+from tests.integration.analytics.group import Held
 from tests.integration.analytics.world import World, beside, body, headers
 from wallet.errors import Unavailable
 
@@ -102,14 +102,14 @@ class TestRepair:
         for account in accounts:
             world.bank.transfer(CLEARING, account)
         metrics.COMPARED.set(0)
-        async with held(world) as history:
-            history.hold()
-            repair = Repair(history, world.ledger, period_seconds=3600, grace_seconds=0)
-            async with beside(repair.compare_all(grace_seconds=0)) as comparing:
-                await history.waits.wait()
-                assert (metrics.ACCOUNTS_INCOMPLETE._value.get(), metrics.COMPARED._value.get()) == (4, 0)
-                history.may_go.set()
-                await comparing
+        history = Held(world.database)
+        history.hold()
+        repair = Repair(history, world.ledger, period_seconds=3600, grace_seconds=0)
+        async with beside(repair.compare_all(grace_seconds=0)) as comparing:
+            await history.waits.wait()
+            assert (metrics.ACCOUNTS_INCOMPLETE._value.get(), metrics.COMPARED._value.get()) == (4, 0)
+            history.may_go.set()
+            await comparing
         assert metrics.ACCOUNTS_INCOMPLETE._value.get() == 0
         assert metrics.COMPARED._value.get() > 0
 

@@ -16,6 +16,7 @@ from subgraphs.analytics.client import AnalyticsClient, Operation
 from subgraphs.analytics.service import Analytics
 from subgraphs.analytics.servicer import SERVICE, AnalyticsServicer
 from subgraphs.analytics.watch import Timing, Watch
+from subgraphs.card.client import CardClient
 from tests.conftest import Keys
 from tests.e2e.test_subscriptions import connected, subscribe
 from tests.integration.analytics.world import World
@@ -47,11 +48,18 @@ async def client(world: World, watch: Watch) -> AsyncIterator[AnalyticsClient]:
 async def gateway(world: World, client: AnalyticsClient, keys: Keys) -> AsyncIterator[str]:
     """A gateway before the service; its WebSocket address."""
     address = world.settings.analytics_admin_listen  # nobody else is there
-    app = build_app(
-        world.bank_client, client, keys.verifier(), cors_origins=[], body_limit_bytes=2**16, timeout_seconds=10
-    )
-    async with http_server(app, address, ws="websockets-sansio"):
-        yield f"ws://{address}/graphql"
+    async with CardClient.connect(address) as card:  # nobody is there either
+        app = build_app(
+            world.bank_client,
+            client,
+            card,
+            keys.verifier(),
+            cors_origins=[],
+            body_limit_bytes=2**16,
+            timeout_seconds=10,
+        )
+        async with http_server(app, address, ws="websockets-sansio"):
+            yield f"ws://{address}/graphql"
 
 
 async def fed(world: World, watch: Watch, alice: UUID, reader: Callable[[], Awaitable[int]]) -> int:

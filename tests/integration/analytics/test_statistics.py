@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from kit import call
 from kit.status import from_rpc_error
 from protos.analytics.v1 import analytics_pb2, analytics_pb2_grpc
-from subgraphs.analytics import __main__ as main
 from subgraphs.analytics.clickhouse.history import History
 from subgraphs.analytics.client import AnalyticsClient
 from subgraphs.analytics.domain import Direction, OperationType, Row
