@@ -1,0 +1,486 @@
+"""The rules of a top-up: pure functions of frozen values. No clock, no chance, no I/O."""
+
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Final
+from uuid import UUID
+
+from wallet.errors import FieldViolation, InvalidInput, TopUpLimitExceeded
+from wallet.money import Money
+
+AUTHORIZATION_UNKNOWN: Final = "AUTHORIZATION_UNKNOWN"
+"""The failure of a top-up whose authorization could not be learned, and was cancelled."""
+
+CAPTURE_FAILED: Final = "CAPTURE_FAILED"
+"""The failure of a top-up whose sum could not be taken from the card."""
+
+_MAX_KEY_LENGTH: Final = 255
+
+
+class Status(StrEnum):
+    """What the world sees of a top-up."""
+
+    CREATED = "CREATED"
+    AUTHORIZED = "AUTHORIZED"
+    CAPTURED = "CAPTURED"
+    COMPLETED = "COMPLETED"
+    DECLINED = "DECLINED"
+    VOIDED = "VOIDED"
+    REFUNDED = "REFUNDED"
+    NEEDS_REVIEW = "NEEDS_REVIEW"
+
+
+FINAL: Final = frozenset({Status.COMPLETED, Status.DECLINED, Status.VOIDED, Status.REFUNDED})
+"""What never changes any more."""
+
+
+class Step(StrEnum):
+    """The call that is to be made next, or is being made."""
+
+    AUTHORIZE = "AUTHORIZE"
+    """The acquirer holds the sum, or declines."""
+    RESOLVE = "RESOLVE"
+    """What came of the authorization is not known: ask the acquirer."""
+    CANCEL = "CANCEL"
+    """The acquirer knows of no authorization, which is not final: bar its key."""
+    CAPTURE = "CAPTURE"
+    """The acquirer takes the sum from the card."""
+    DEPOSIT = "DEPOSIT"
+    """The bank credits the account."""
+    VOID = "VOID"
+    """The acquirer lets go of the sum that it holds."""
+    REFUND = "REFUND"
+    """The acquirer gives the sum back."""
+
+
+STATUS_AT: Final[Mapping[Step, Status]] = {
+    Step.AUTHORIZE: Status.CREATED,
+    Step.RESOLVE: Status.CREATED,
+    Step.CANCEL: Status.CREATED,
+    Step.CAPTURE: Status.AUTHORIZED,
+    Step.VOID: Status.AUTHORIZED,
+    Step.DEPOSIT: Status.CAPTURED,
+    Step.REFUND: Status.CAPTURED,
+}
+"""A top-up that is under way has the status of its step."""
+
+
+class Brand(StrEnum):
+    """Whose network a card is of."""
+
+    VISA = "VISA"
+    MASTERCARD = "MASTERCARD"
+    MIR = "MIR"
+    AMEX = "AMEX"
+    UNIONPAY = "UNIONPAY"
+    OTHER = "OTHER"
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A card as the acquirer knows it, and as it may be shown. `token` is the same for the same number and expiry."""
+
+    token: str
+    brand: Brand
+    last_four: str
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """An idempotency key in its scope: one caller."""
+
+    principal: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """A top-up that is asked for. `id` is what it will have if it is the first of its key."""
+
+    id: UUID
+    key: Key
+    fingerprint: bytes
+    owner_id: str
+    account_id: UUID
+    amount: Money
+    card: Token
+
+
+@dataclass(frozen=True, slots=True)
+class TopUp:
+    """A top-up as it is kept.
+
+    Attributes:
+        key: what it was asked for with.
+        fingerprint: of the request.
+        owner_id: the user whose account it is; empty where nobody owns it.
+        step: what is next; None when it is final. With NEEDS_REVIEW, the step that it stopped in.
+        attempts: how often the step was tried and its outcome did not become known.
+        failure: why it does not come to be, as a machine name.
+        payment_id: the acquirer's, once it is authorized.
+        transfer_id: the deposit in the ledger, once it is completed.
+        review: what a person has to look at. Always with NEEDS_REVIEW; with a final status when the acquirer contradicts
+            it.
+        version: grows with every change.
+    """
+
+    id: UUID
+    key: Key
+    fingerprint: bytes
+    owner_id: str
+    account_id: UUID
+    amount: Money
+    card: Token
+    status: Status
+    step: Step | None
+    attempts: int
+    failure: str | None
+    payment_id: str | None
+    transfer_id: UUID | None
+    review: str | None
+    created_at: datetime
+    updated_at: datetime
+    version: int
+
+    @property
+    def is_final(self) -> bool:
+        """Whether its status is its last."""
+        return self.status in FINAL
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether there is a step to be taken without anybody's help."""
+        return self.step is not None and self.status is not Status.NEEDS_REVIEW
+
+    def acquirer_key(self, step: Step) -> str:
+        """The acquirer's idempotency key of a step: the same whoever takes it, and however often."""
+        return f"{self.id}:{step.lower()}"
+
+    @property
+    def authorization_key(self) -> str:
+        """The key that the acquirer knows the payment by."""
+        return self.acquirer_key(Step.AUTHORIZE)
+
+    @property
+    def descriptor(self) -> Mapping[str, str]:
+        """What the ledger is told of the deposit, and the world by its event."""
+        return {
+            "topUpId": str(self.id),
+            "cardBrand": self.card.brand,
+            "cardLastFour": self.card.last_four,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Top-ups, newest first, and whether there are more on either side."""
+
+    top_ups: tuple[TopUp, ...]
+    has_older: bool
+    has_newer: bool
+
+
+def top_up_of(authorization_key: str) -> UUID | None:
+    """The top-up that a payment at the acquirer belongs to, or None if the key is none of ours."""
+    text, _, step = authorization_key.partition(":")
+    try:
+        id_ = UUID(text)
+    except ValueError:
+        return None
+    return id_ if str(id_) == text and step == Step.AUTHORIZE.lower() else None
+
+
+class PaymentStatus(StrEnum):
+    """What a payment is at the acquirer."""
+
+    AUTHORIZED = "AUTHORIZED"
+    DECLINED = "DECLINED"
+    CAPTURED = "CAPTURED"
+    VOIDED = "VOIDED"
+    REFUNDED = "REFUNDED"
+
+
+@dataclass(frozen=True, slots=True)
+class Payment:
+    """A payment as the acquirer has it now. `captured` is what was taken, given back or not."""
+
+    id: str
+    key: str
+    status: PaymentStatus
+    amount: Money
+    captured: Money
+    refunded: Money
+    decline_code: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NoPayment:
+    """The acquirer has no payment by the key. Final only once the key is cancelled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The acquirer does not do it as it is asked, now or later. `payment` is the payment as it is, where it was told."""
+
+    code: str
+    payment: Payment | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Deposited:
+    """The account is credited."""
+
+    transfer_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class AccountRefused:
+    """The bank cannot credit the account, now or later. `reason` is the error's machine name."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DepositConflict:
+    """The bank knows the deposit's key with another request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """Whether it was done is not known. The same call again, with the same key, tells."""
+
+
+Result = Payment | NoPayment | Refusal | Deposited | AccountRefused | DepositConflict | Unknown
+"""What came of a step."""
+
+_SEEN_AT: Final[Mapping[Step, frozenset[PaymentStatus]]] = {
+    Step.AUTHORIZE: frozenset(PaymentStatus),
+    Step.RESOLVE: frozenset(PaymentStatus),
+    Step.CANCEL: frozenset(PaymentStatus) - {PaymentStatus.AUTHORIZED},
+    Step.CAPTURE: frozenset({PaymentStatus.CAPTURED, PaymentStatus.VOIDED, PaymentStatus.REFUNDED}),
+    Step.VOID: frozenset({PaymentStatus.CAPTURED, PaymentStatus.VOIDED, PaymentStatus.REFUNDED}),
+    Step.REFUND: frozenset({PaymentStatus.REFUNDED}),
+}
+"""What a payment can be after a step was taken, whoever else took it before. Anything else is a contradiction."""
+
+
+def after(top_up: TopUp, result: Result, *, captures: int) -> TopUp:
+    """The top-up after its step had this result. It is total: every result of every step leads somewhere.
+
+    Args:
+        top_up: one that is under way.
+        result: of its step.
+        captures: how many captures may end unknown before the sum is let go of.
+    """
+    step = top_up.step
+    assert step is not None  # noqa: S101  the contract
+    match result:
+        case Unknown():
+            return _after_unknown(top_up, step, captures)
+        case Payment():
+            return _after_payment(top_up, step, result)
+        case NoPayment() if step is Step.RESOLVE:
+            return _to(top_up, Step.CANCEL)
+        case NoPayment() if step is Step.CANCEL:
+            return _ended(top_up, Status.VOIDED, AUTHORIZATION_UNKNOWN)
+        case Refusal():
+            return _after_refusal(top_up, step, result)
+        case AccountRefused(reason) if step is Step.CAPTURE:
+            return _to(top_up, Step.VOID, failure=reason)
+        case AccountRefused(reason) if step is Step.DEPOSIT:
+            return _to(top_up, Step.REFUND, failure=reason)
+        case Deposited(transfer_id) if step is Step.DEPOSIT:
+            return replace(_ended(top_up, Status.COMPLETED, None), transfer_id=transfer_id)
+        case DepositConflict() if step is Step.DEPOSIT:
+            return _for_review(top_up, "the bank knows this deposit's key with another request")
+    return _for_review(top_up, f"{type(result).__name__} is no answer to {step}")
+
+
+def _after_unknown(top_up: TopUp, step: Step, captures: int) -> TopUp:
+    if step is Step.AUTHORIZE:
+        return _to(top_up, Step.RESOLVE)
+    if step is Step.CAPTURE and top_up.attempts + 1 >= captures:
+        return _to(top_up, Step.VOID, failure=CAPTURE_FAILED)
+    return replace(top_up, attempts=top_up.attempts + 1)
+
+
+def _after_payment(top_up: TopUp, step: Step, payment: Payment) -> TopUp:
+    contradiction = _contradiction(top_up, payment)
+    if contradiction or payment.status not in _SEEN_AT.get(step, ()):
+        return _for_review(top_up, contradiction or f"the acquirer's payment is {payment.status} at {step}")
+    known = replace(top_up, payment_id=payment.id)
+    given_up = top_up.failure or (CAPTURE_FAILED if step is Step.CAPTURE else AUTHORIZATION_UNKNOWN)
+    match payment.status:
+        case PaymentStatus.AUTHORIZED:
+            return _to(known, Step.CAPTURE)
+        case PaymentStatus.DECLINED:
+            return _ended(known, Status.DECLINED, payment.decline_code or PaymentStatus.DECLINED)
+        case PaymentStatus.CAPTURED if step in {Step.CANCEL, Step.VOID}:
+            return _to(known, Step.REFUND, failure=given_up)
+        case PaymentStatus.CAPTURED:
+            return _to(known, Step.DEPOSIT)
+        case PaymentStatus.VOIDED:
+            return _ended(known, Status.VOIDED, given_up)
+        case PaymentStatus.REFUNDED:
+            return _ended(known, Status.REFUNDED, given_up)
+
+
+def _after_refusal(top_up: TopUp, step: Step, refusal: Refusal) -> TopUp:
+    payment = refusal.payment
+    if payment is not None and payment.status in _SEEN_AT.get(step, ()):
+        return _after_payment(top_up, step, payment)  # it is past this step, by whomever
+    match step, refusal.code:
+        case Step.AUTHORIZE, "KEY_CANCELLED":
+            return _to(top_up, Step.CANCEL)
+        case Step.AUTHORIZE, code if code != "KEY_REUSED":
+            return _ended(top_up, Status.DECLINED, code)
+        case Step.CAPTURE, code if code != "KEY_REUSED":
+            return _to(top_up, Step.VOID, failure=CAPTURE_FAILED)
+        case _, code:
+            return _for_review(top_up, f"the acquirer refuses to {step.lower()}: {code}")
+
+
+def _contradiction(top_up: TopUp, payment: Payment) -> str | None:
+    """What of the payment's sums cannot be so."""
+    nothing = top_up.amount - top_up.amount
+    taken = top_up.amount if payment.status in {PaymentStatus.CAPTURED, PaymentStatus.REFUNDED} else nothing
+    given_back = top_up.amount if payment.status is PaymentStatus.REFUNDED else nothing
+    if (payment.amount, payment.captured, payment.refunded) == (top_up.amount, taken, given_back):
+        return None
+    return (
+        f"the acquirer's payment is {payment.status} over {payment.amount} {payment.amount.currency}, "
+        f"captured {payment.captured}, refunded {payment.refunded}"
+    )
+
+
+def _to(top_up: TopUp, step: Step, failure: str | None = None) -> TopUp:
+    """At the beginning of another step. A failure that is known stays."""
+    return replace(top_up, status=STATUS_AT[step], step=step, attempts=0, failure=top_up.failure or failure)
+
+
+def _ended(top_up: TopUp, status: Status, failure: str | None) -> TopUp:
+    return replace(top_up, status=status, step=None, attempts=0, failure=failure)
+
+
+def _for_review(top_up: TopUp, why: str) -> TopUp:
+    return replace(top_up, status=Status.NEEDS_REVIEW, attempts=0, review=why)
+
+
+def retried(top_up: TopUp) -> TopUp:
+    """A top-up that a person has looked at: back at the step that it stopped in. A final one stays final; whether the
+    acquirer contradicts it is to be asked again.
+    """
+    if top_up.step is None:
+        return top_up
+    return replace(top_up, status=STATUS_AT[top_up.step], attempts=0, review=None)
+
+
+_AGREES_WITH: Final[Mapping[Status, frozenset[PaymentStatus]]] = {
+    Status.COMPLETED: frozenset({PaymentStatus.CAPTURED}),
+    Status.DECLINED: frozenset({PaymentStatus.DECLINED}),
+    Status.VOIDED: frozenset({PaymentStatus.VOIDED}),
+    Status.REFUNDED: frozenset({PaymentStatus.REFUNDED}),
+}
+_ON_THE_WAY_TO: Final[Mapping[Status, frozenset[PaymentStatus]]] = {
+    Status.COMPLETED: frozenset({PaymentStatus.AUTHORIZED}),
+    Status.DECLINED: frozenset(),
+    Status.VOIDED: frozenset(),
+    Status.REFUNDED: frozenset({PaymentStatus.AUTHORIZED, PaymentStatus.CAPTURED}),
+}
+"""What a payment was before, for certain: a void may be one of an authorization that nobody was told of."""
+
+
+def verified(top_up: TopUp, payment: Payment | NoPayment) -> TopUp:
+    """A final top-up, marked for review if the acquirer's payment contradicts it, and not if it does not."""
+    if isinstance(payment, NoPayment):
+        is_so = top_up.status in {Status.DECLINED, Status.VOIDED}
+        return replace(top_up, review=None if is_so else f"{top_up.status}, and the acquirer has no payment")
+    contradiction = _contradiction(top_up, payment)
+    if contradiction is None and payment.status not in _AGREES_WITH[top_up.status]:
+        contradiction = f"the acquirer's payment is {payment.status}"
+    return replace(top_up, review=contradiction and f"{top_up.status}, and {contradiction}")
+
+
+def is_news(top_up: TopUp, told: PaymentStatus) -> bool:
+    """Whether it is worth asking the acquirer when it tells, maybe late, that the payment is this.
+
+    Not before the first try of a step has failed: until then somebody is at it.
+    """
+    if top_up.is_final:
+        return told not in _AGREES_WITH[top_up.status] | _ON_THE_WAY_TO[top_up.status]
+    return top_up.is_under_way and top_up.attempts > 0
+
+
+def may_authorize(top_up: TopUp, now: datetime, window_seconds: float) -> bool:
+    """Whether the caller may still be waiting, so that the card may be charged now."""
+    return (now - top_up.created_at).total_seconds() <= window_seconds
+
+
+def backoff(attempts: int, chance: float, *, first_seconds: float, longest_seconds: float) -> float:
+    """How long to wait after so many failed attempts: doubled by each, capped, and of that between half and all.
+
+    Args:
+        attempts: 1 or more.
+        chance: 0 to 1.
+        first_seconds: after the first one, at most.
+        longest_seconds: after any.
+    """
+    longest = min(longest_seconds, first_seconds * 2.0 ** min(attempts - 1, 32))
+    return longest * (0.5 + chance / 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """How much may be paid in by card in one currency: in one top-up, and by one caller in 24 hours."""
+
+    top_up: Decimal
+    day: Decimal
+
+
+Limits = Mapping[str, Limit]
+"""By currency. What is not in it is not paid in by card."""
+
+
+def check_limits(limits: Limits, amount: Money, used: Money) -> None:
+    """Returns when so much more may be paid in by a caller who has paid in `used` in the last 24 hours.
+
+    Raises:
+        InvalidInput: the currency is not paid in by card.
+        TopUpLimitExceeded: it is too much.
+    """
+    limit = limits.get(amount.currency)
+    if limit is None:
+        raise InvalidInput.of("currency", f"cannot be paid in by card; {', '.join(sorted(limits))} can")
+    left = max(min(limit.top_up, limit.day - used.amount), Decimal(0))
+    if amount.amount <= left:
+        return
+    period, most = ("TOP_UP", limit.top_up) if amount.amount > limit.top_up else ("DAY", limit.day)
+    raise TopUpLimitExceeded(
+        period,
+        str(Money(most, amount.currency)),
+        str(Money(left, amount.currency)),
+        amount.currency,
+    )
+
+
+def check(amount: Money, idempotency_key: str) -> list[FieldViolation]:
+    """What is wrong with a request, its card apart."""
+    violations = []
+    if not amount.is_positive:
+        violations.append(FieldViolation("amount", "must be positive"))
+    key = idempotency_key
+    if not (1 <= len(key) <= _MAX_KEY_LENGTH and key.isascii() and key.isprintable() and key == key.strip()):
+        violations.append(
+            FieldViolation("idempotencyKey", f"must be 1 to {_MAX_KEY_LENGTH} printable ASCII characters")
+        )
+    return violations
+
+
+def fingerprint(secret: bytes, token: str, account_id: UUID, amount: Money) -> bytes:
+    """What makes two requests with one key the same request. The card is in it as the acquirer's token alone."""
+    said = "\0".join((token, account_id.hex, str(amount), amount.currency))
+    return hmac.digest(secret, said.encode(), "sha256")
