@@ -26,7 +26,7 @@ _PREFIXES: Final = (
 
 @dataclass(frozen=True, slots=True)
 class CardDetails:
-    """A card's data on its only way through, from the caller to the acquirer. Its `repr` shows neither number nor code."""
+    """A card's data on its only way from the caller to the acquirer. Its `repr` shows neither number nor code."""
 
     number: str = field(repr=False)
     expiry_month: int

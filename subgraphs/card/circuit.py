@@ -54,7 +54,9 @@ class Circuit:
             except OpenedState:
                 raise CircuitOpenError from None
             tries = breaker.context.state == HALF_OPENED
-            self._is_trying |= tries
+            if tries:
+                self._is_trying = True
+                metrics.CIRCUIT.state(HALF_OPENED)  # purgatory tells it at the end of the call
             try:
                 yield
             except Exception:

@@ -123,8 +123,8 @@ class TopUp:
         failure: why it does not come to be, as a machine name.
         payment_id: the acquirer's, once it is authorized.
         transfer_id: the deposit in the ledger, once it is completed.
-        review: what a person has to look at. Always with NEEDS_REVIEW; with a final status when the acquirer contradicts
-            it.
+        review: what a person has to look at: always with NEEDS_REVIEW, and with a final status that the acquirer
+            contradicts.
         version: grows with every change.
     """
 
@@ -224,7 +224,7 @@ class NoPayment:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """The acquirer does not do it as it is asked, now or later. `payment` is the payment as it is, where it was told."""
+    """The acquirer does not do it as it is asked, now or later. `payment` is the payment as it is, if it was told."""
 
     code: str
     payment: Payment | None = None
@@ -268,7 +268,7 @@ _SEEN_AT: Final[Mapping[Step, frozenset[PaymentStatus]]] = {
 """What a payment can be after a step was taken, whoever else took it before. Anything else is a contradiction."""
 
 
-def after(top_up: TopUp, result: Result, *, captures: int) -> TopUp:
+def after(top_up: TopUp, result: Result, *, captures: int) -> TopUp:  # noqa: PLR0911  a table: a line a case
     """The top-up after its step had this result. It is total: every result of every step leads somewhere.
 
     Args:
@@ -308,7 +308,7 @@ def _after_unknown(top_up: TopUp, step: Step, captures: int) -> TopUp:
     return replace(top_up, attempts=top_up.attempts + 1)
 
 
-def _after_payment(top_up: TopUp, step: Step, payment: Payment) -> TopUp:
+def _after_payment(top_up: TopUp, step: Step, payment: Payment) -> TopUp:  # noqa: PLR0911  a table, too
     contradiction = _contradiction(top_up, payment)
     if contradiction or payment.status not in _SEEN_AT.get(step, ()):
         return _for_review(top_up, contradiction or f"the acquirer's payment is {payment.status} at {step}")

@@ -104,7 +104,7 @@ class Repository:
                 if known.fingerprint != wish.fingerprint:
                     raise IdempotencyConflict(wish.key.key)
                 return known
-            used = await sql.scalar(
+            used = await sql.execute(
                 select(func.coalesce(func.sum(top_ups.c.amount), 0)).where(
                     top_ups.c.principal == wish.key.principal,
                     top_ups.c.currency == wish.amount.currency,
@@ -112,7 +112,7 @@ class Repository:
                     top_ups.c.status.not_in(_NOT_COUNTED),
                 )
             )
-            domain.check_limits(limits, wish.amount, Money(used, wish.amount.currency))
+            domain.check_limits(limits, wish.amount, Money(used.scalar_one(), wish.amount.currency))
             made = await sql.execute(
                 insert(top_ups)
                 .values(
@@ -294,7 +294,7 @@ async def _find(sql: AsyncConnection, key: Key) -> TopUp | None:
         select(top_ups).where(top_ups.c.principal == key.principal, top_ups.c.idempotency_key == key.key)
     )
     row = found.one_or_none()
-    return row and _top_up(row)
+    return None if row is None else _top_up(row)
 
 
 def _from_now(seconds: float) -> ColumnElement[Any]:
