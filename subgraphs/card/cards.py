@@ -19,6 +19,7 @@ _PREFIXES: Final = (
     (4, range(2221, 2721), Brand.MASTERCARD),
     (2, range(51, 56), Brand.MASTERCARD),
     (2, range(62, 63), Brand.UNIONPAY),
+    (2, range(81, 82), Brand.UNIONPAY),
     (1, range(4, 5), Brand.VISA),
 )
 """Issuer identification numbers by how many of the first digits say it (ISO/IEC 7812; the networks' own ranges)."""
