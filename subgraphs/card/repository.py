@@ -8,7 +8,7 @@ from typing import Any, Final
 from uuid import UUID
 
 import asyncpg
-from sqlalchemy import ColumnElement, Row, false, func, insert, make_url, select, text, update
+from sqlalchemy import ColumnElement, Row, false, func, insert, make_url, select, update
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -269,7 +269,7 @@ class Repository:
             on_gap()
             while True:
                 await asyncio.sleep(_HEARTBEAT_SECONDS)
-                await sql.execute(text("SELECT 1"))
+                await raw.execute("SELECT 1")  # outside of any transaction, in which nothing would be told
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[AsyncConnection]:

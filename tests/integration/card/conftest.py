@@ -11,7 +11,10 @@ from kit.migrations import upgrade
 from stack.postgres import Postgres
 from tests.conftest import Keys
 from tests.integration.bank.running import RunningBank, cloned, running
+from tests.integration.card.running import RunningCard, settings_of
+from tests.integration.card.running import running as running_card
 from tests.integration.card.world import World, world
+from tests.integration.sandbox import running as sandbox
 
 
 @pytest.fixture(scope="session")
@@ -47,6 +50,23 @@ async def here(bank: RunningBank, card_url: str) -> AsyncIterator[World]:
     """The world of one test."""
     async with world(bank, card_url) as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+async def card(
+    bank: RunningBank, postgres: Postgres, card_template: str, keys: Keys, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[RunningCard]:
+    """The card service that most tests share, and a sandbox that tells it of every change."""
+    folder = tmp_path_factory.mktemp("card")
+    async with cloned(postgres, card_template) as url:
+        settings = settings_of(keys, folder, url, bank, "to be known")
+        told = f"http://{settings['card_webhook_listen']}/webhooks/acquirer"
+        async with sandbox.running(
+            folder, sandbox_webhook_url=told, sandbox_timeout_seconds=60, sandbox_late_seconds=0.5
+        ) as merchant:
+            settings["acquirer_url"] = str(merchant.http.base_url)
+            async with running_card(bank, merchant, settings) as card:
+                yield card
 
 
 @pytest.fixture(scope="session")
