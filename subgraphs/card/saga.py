@@ -16,7 +16,7 @@ from subgraphs.card.acquirer import Acquirer
 from subgraphs.card.domain import Limits, Payment, Refusal, Result, Status, Step, TopUp, Unknown, Wish
 from subgraphs.card.ledger import Ledger
 from subgraphs.card.repository import LeaseLostError, Repository
-from wallet.errors import WalletError
+from wallet.errors import TopUpNotFound, WalletError
 
 log = structlog.get_logger(__name__)
 
@@ -133,6 +133,22 @@ class Saga:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._timing.interval_seconds):
                     await self._woken.wait()
+
+    async def retry(self, id_: UUID) -> TopUp:
+        """A top-up that a person has looked at, due now: back at the step that it stopped in, or, if it is final, to be
+        compared with the acquirer's payment again.
+
+        Raises:
+            TopUpNotFound: nobody has to look at such a one.
+            LeaseLostError: somebody else has changed it meanwhile.
+            Unavailable: the database is away.
+        """
+        top_up = (await self._repository.get([id_])).get(id_)
+        if top_up is None or top_up.review is None:
+            raise TopUpNotFound(str(id_))
+        retried = await self._repository.save(domain.retried(top_up), due_seconds=0)
+        self.wake()
+        return retried
 
     async def drive(self, top_up: TopUp) -> TopUp:
         """Takes step after step, until the top-up is final, has to wait, or needs a person.

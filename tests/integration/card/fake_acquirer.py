@@ -56,6 +56,7 @@ class FakeAcquirer:
         self._used: dict[str, tuple[object, ...]] = {}
         self._barred: set[str] = set()
         self._late: list[Callable[[], object]] = []
+        self._refuses = REFUSES
         self._ids = count(1)
 
     def payment(self, key: str) -> Payment | None:
@@ -65,6 +66,10 @@ class FakeAcquirer:
         """What was late comes now."""
         while self._late:
             self._late.pop()()
+
+    def relent(self) -> None:
+        """From now on nothing is refused for good."""
+        self._refuses = {}
 
     async def tokenize(self, card: CardDetails) -> Token | Refusal:
         if not cards.passes_luhn(card.number):
@@ -135,7 +140,7 @@ class FakeAcquirer:
                 return payment
             if payment.status is not _FROM[change]:
                 return Refusal("WRONG_STATUS", payment)
-            if REFUSES.get(self._numbers[payment_id]) == change:
+            if self._refuses.get(self._numbers[payment_id]) == change:
                 return Refusal("REFUSED", payment)
             self._used[key] = (change, payment_id)
             field = {"capture": "captured", "refund": "refunded"}.get(change)
