@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -57,6 +57,7 @@ async def open_engine(url: str, *, connections: int) -> AsyncIterator[AsyncEngin
         pool_size=connections,
         max_overflow=0,
         pool_timeout=_CONNECT_SECONDS,
+        pool_pre_ping=True,  # a top-up whose connection was lost between two steps would wait for its lease to end
         hide_parameters=True,
         connect_args={
             "timeout": _CONNECT_SECONDS,
@@ -263,13 +264,20 @@ class Repository:
         """Calls `on_change` with each top-up that is saved by anybody, until the connection is lost, which is raised;
         `on_gap` once it listens: what was saved before was not told.
         """
+        lost = asyncio.Event()
         async with self._connection() as sql:
             raw: Any = (await sql.get_raw_connection()).driver_connection
-            await raw.add_listener(CHANNEL, lambda *told: on_change(UUID(told[-1])))
-            on_gap()
-            while True:
-                await asyncio.sleep(_HEARTBEAT_SECONDS)
-                await raw.execute("SELECT 1")  # outside of any transaction, in which nothing would be told
+            try:
+                raw.add_termination_listener(lambda _: lost.set())
+                await raw.add_listener(CHANNEL, lambda *told: on_change(UUID(told[-1])))
+                on_gap()
+                while True:
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(_HEARTBEAT_SECONDS):
+                            await lost.wait()
+                    await raw.execute("SELECT 1")  # outside of any transaction, in which nothing would be told
+            finally:
+                await sql.invalidate()  # nobody else gets it, lost or listening
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[AsyncConnection]:
