@@ -166,11 +166,6 @@ class Decision:
     remember: Mapping[Key, Remembered]
 
 
-def clearing_account_id(currency: str) -> UUID:
-    """The account of a currency that deposits come from; its balance is minus all that ever came in from outside."""
-    return uuid5(NAMESPACE_URL, f"wallet:clearing:{currency}")
-
-
 def opened_account_id(key: Key) -> UUID:
     """The id of the account that a key opens: the same key can only ever open the same account."""
     return uuid5(NAMESPACE_URL, f"wallet:account:{key.principal}:{key.key}")

@@ -18,12 +18,12 @@ from subgraphs.bank.domain import (
     Outcome,
     Status,
     Transfer,
-    clearing_account_id,
     opened_account_id,
 )
 from subgraphs.bank.pipeline import Pipeline
 from subgraphs.bank.repository.accounts import Accounts
 from subgraphs.bank.repository.reader import Reader
+from wallet.accounts import clearing_account_id
 from wallet.errors import (
     AccountNotEmpty,
     AccountNotFound,

@@ -13,12 +13,15 @@ from standardwebhooks import Webhook
 from kit import logs, process
 from kit.admin import admin_app, http_server
 from kit.principal import Verifier
+from kit.proof import integrity_router
 from kit.server import grpc_server
 from kit.settings import Address, AuthSettings, LogSettings
 from kit.tokens import ServiceToken, Signer
 from subgraphs.bank.client import BankClient
 from subgraphs.card.acquirer_http import HttpAcquirer, Patience
+from subgraphs.card.admin import review_router
 from subgraphs.card.domain import Limit
+from subgraphs.card.integrity import top_up_integrity
 from subgraphs.card.ledger import Ledger
 from subgraphs.card.repository import Repository, open_engine
 from subgraphs.card.saga import Saga, Timing
@@ -120,13 +123,16 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             captures=settings.card_captures,
             drivers=settings.card_drivers,
         )
-        saga = Saga(repository, acquirer, Ledger(bank, ServiceToken(signer, NAME)), timing)
+        ledger = Ledger(bank, ServiceToken(signer, NAME))
+        saga = Saga(repository, acquirer, ledger, timing)
         watch = Watch(repository, poll_seconds=settings.card_poll_seconds)
         await stack.enter_async_context(saga.running())
         for name, step in {"completer": saga.complete, "watch": watch.run}.items():
             running = process.forever(step, name=name, first_pause=0.1, longest_pause=2.0)
             await stack.enter_async_context(process.background(running, name))
         admin = admin_app({"database": repository.ping})
+        admin.include_router(integrity_router(top_up_integrity(repository, acquirer, ledger, settings.card_limits)))
+        admin.include_router(review_router(repository, saga))
         await stack.enter_async_context(http_server(admin, settings.card_admin_listen))
         webhooks = webhook_app(Inbox(repository, saga), settings.acquirer_webhook_secret)
         await stack.enter_async_context(http_server(webhooks, settings.card_webhook_listen))

@@ -218,6 +218,16 @@ class Payment:
 
 
 @dataclass(frozen=True, slots=True)
+class Deposit:
+    """A deposit in the ledger that says it is of a top-up."""
+
+    transfer_id: UUID
+    top_up_id: str
+    account_id: UUID
+    amount: Money
+
+
+@dataclass(frozen=True, slots=True)
 class NoPayment:
     """The acquirer has no payment by the key. Final only once the key is cancelled."""
 
@@ -403,6 +413,36 @@ def verified(top_up: TopUp, payment: Payment | NoPayment) -> TopUp:
     if contradiction is None and payment.status not in _AGREES_WITH[top_up.status]:
         contradiction = f"the acquirer's payment is {payment.status}"
     return replace(top_up, review=contradiction and f"{top_up.status}, and {contradiction}")
+
+
+_POSSIBLE_AT: Final[Mapping[Step, frozenset[PaymentStatus | None]]] = {
+    Step.AUTHORIZE: frozenset({None, PaymentStatus.AUTHORIZED, PaymentStatus.DECLINED}),
+    Step.RESOLVE: frozenset({None, PaymentStatus.AUTHORIZED, PaymentStatus.DECLINED}),
+    Step.CANCEL: frozenset({None, PaymentStatus.AUTHORIZED, PaymentStatus.DECLINED, PaymentStatus.VOIDED}),
+    Step.CAPTURE: frozenset({PaymentStatus.AUTHORIZED, PaymentStatus.CAPTURED}),
+    Step.VOID: frozenset({PaymentStatus.AUTHORIZED, PaymentStatus.CAPTURED, PaymentStatus.VOIDED}),
+    Step.DEPOSIT: frozenset({PaymentStatus.CAPTURED}),
+    Step.REFUND: frozenset({PaymentStatus.CAPTURED, PaymentStatus.REFUNDED}),
+}
+"""What a payment may be while its top-up is at a step, whether the step's call was made or not; None: not there."""
+
+
+def mismatch(top_up: TopUp, payment: Payment | NoPayment) -> str | None:
+    """What the acquirer has, if it is not what it may have while the top-up is as it is."""
+    if top_up.step is None:
+        return verified(top_up, payment).review
+    if isinstance(payment, NoPayment):
+        return None if None in _POSSIBLE_AT[top_up.step] else "the acquirer has no payment"
+    if payment.status not in _POSSIBLE_AT[top_up.step]:
+        return f"the acquirer's payment is {payment.status}"
+    return _contradiction(top_up, payment)
+
+
+def is_credited_by(top_up: TopUp, deposit: Deposit) -> bool:
+    """Whether a deposit is the top-up's: the one that completed it, or may be about to."""
+    if (top_up.account_id, top_up.amount) != (deposit.account_id, deposit.amount):
+        return False
+    return top_up.transfer_id == deposit.transfer_id or top_up.step is Step.DEPOSIT
 
 
 def is_news(top_up: TopUp, told: PaymentStatus) -> bool:

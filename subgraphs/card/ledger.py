@@ -1,21 +1,26 @@
 """The bank as the saga needs it, asked under the service's own name."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Final
+from uuid import UUID
 
 from kit import call
-from subgraphs.bank.client import Account, BankClient
-from subgraphs.card.domain import AccountRefused, DepositConflict, Deposited, TopUp
+from subgraphs.bank.client import Account, BankClient, Transfer
+from subgraphs.card.domain import AccountRefused, Deposit, DepositConflict, Deposited, TopUp
+from wallet.accounts import clearing_account_id
 from wallet.errors import (
     AccountClosed,
     AccountNotFound,
     CurrencyMismatch,
     IdempotencyConflict,
     InvalidInput,
+    TransferNotFound,
 )
 
 _FOR_GOOD: Final = (AccountNotFound, AccountClosed, CurrencyMismatch, InvalidInput)
 """What the bank refuses now it refuses always: the key of a deposit that was refused is pinned to that."""
+
+_PAGE: Final = 1_000
 
 
 class Ledger:
@@ -50,6 +55,30 @@ class Ledger:
             except IdempotencyConflict:
                 return DepositConflict()
         return Deposited(receipt.transfer.id)
+
+    async def deposit_of(self, transfer_id: UUID) -> Transfer | None:
+        """A transfer of the ledger, or None if it has none such."""
+        with call.own(self._token):
+            try:
+                return await self._bank.get_transfer(transfer_id)
+            except TransferNotFound:
+                return None
+
+    async def deposits(self, currency: str) -> AsyncIterator[list[Deposit]]:
+        """Every deposit of a currency that says it is of a top-up, oldest first, page by page."""
+        clearing, version, is_last = clearing_account_id(currency), 0, False
+        while not is_last:
+            with call.own(self._token):  # for each page: a walk over all of them may outlast a token
+                page = await self._bank.events(clearing, version, _PAGE)
+            is_last = len(page) < _PAGE
+            version = page[-1].sender.version if page else version
+            yield [
+                Deposit(
+                    event.transfer.id, event.descriptor["topUpId"], event.transfer.recipient_id, event.transfer.amount
+                )
+                for event in page
+                if "topUpId" in event.descriptor
+            ]
 
 
 def check_account(account: Account, currency: str) -> None:

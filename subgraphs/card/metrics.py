@@ -2,6 +2,8 @@
 
 from prometheus_client import Counter, Enum, Gauge
 
+from kit.proof import Gauges
+
 TOP_UPS = Counter("wallet_card_top_ups", "Top-ups that came to a status.", ["status"])
 STEPS = Counter("wallet_card_steps", "Steps taken, by what came of them.", ["step", "result"])
 LEASES_LOST = Counter("wallet_card_leases_lost", "Steps whose top-up somebody else had moved on meanwhile.")
@@ -14,4 +16,9 @@ CIRCUIT = Enum(
     "wallet_card_acquirer_circuit",
     "Whether the acquirer is called: opened, it is not; half-opened, once.",
     states=["closed", "half-opened", "opened"],
+)
+INTEGRITY = Gauges(
+    violations=Gauge("wallet_card_integrity_violations", "What breaks a law, by the last finished proof."),
+    behind=Gauge("wallet_card_integrity_behind", "Top-ups that were in progress, by the last finished proof."),
+    finished=Gauge("wallet_card_integrity_finished_seconds", "When the last finished proof ended; 0: none yet."),
 )

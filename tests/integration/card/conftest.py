@@ -1,7 +1,6 @@
 """A bank that all tests share, and top-ups' databases of the tests' own."""
 
 import asyncio
-import uuid
 from collections.abc import AsyncIterator
 
 import asyncpg

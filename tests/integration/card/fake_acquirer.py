@@ -1,4 +1,4 @@
-"""An acquirer in memory, as the contract has it: idempotent by key, with books of its own. Tests say what goes wrong."""
+"""An acquirer in memory, as the contract has it: idempotent by key, with its own books. Tests say what goes wrong."""
 
 from collections import defaultdict
 from collections.abc import Awaitable, Callable

@@ -1,4 +1,4 @@
-"""One contract for every acquirer, held by the one in memory and by the HTTP adapter to the sandbox; then HTTP's own."""
+"""One contract for every acquirer: the one in memory, and the adapter with the sandbox. Then what is HTTP's own."""
 
 import asyncio
 import uuid
@@ -63,6 +63,12 @@ def sums(payment: object) -> tuple[PaymentStatus, str, str]:
     return payment.status, str(payment.captured), str(payment.refunded)
 
 
+def wrong(payment: object) -> Refusal:
+    """What is answered to a change that the payment is past."""
+    assert isinstance(payment, Payment)
+    return Refusal("WRONG_STATUS", payment)
+
+
 class TestContract:
     async def test_a_card_has_one_token_whatever_its_code(self, acquirer: Acquirer) -> None:
         first = await token(acquirer)
@@ -96,8 +102,8 @@ class TestContract:
         for _ in range(2):
             captured = await acquirer.capture(payment.id, f"{payment.key}:capture")
             assert sums(captured) == (PaymentStatus.CAPTURED, "10.00", "0.00")
-        assert await acquirer.void(payment.id, f"{payment.key}:void") == Refusal("WRONG_STATUS", captured)
-        assert await acquirer.cancel(payment.key) == Refusal("WRONG_STATUS", captured)
+        assert await acquirer.void(payment.id, f"{payment.key}:void") == wrong(captured)
+        assert await acquirer.cancel(payment.key) == wrong(captured)
         for _ in range(2):
             refunded = await acquirer.refund(payment.id, f"{payment.key}:refund")
             assert sums(refunded) == (PaymentStatus.REFUNDED, "10.00", "10.00")
@@ -109,8 +115,8 @@ class TestContract:
         for _ in range(2):
             voided = await acquirer.void(payment.id, f"{payment.key}:void")
             assert sums(voided) == (PaymentStatus.VOIDED, "0.00", "0.00")
-        assert await acquirer.capture(payment.id, f"{payment.key}:capture") == Refusal("WRONG_STATUS", voided)
-        assert await acquirer.refund(payment.id, f"{payment.key}:refund") == Refusal("WRONG_STATUS", voided)
+        assert await acquirer.capture(payment.id, f"{payment.key}:capture") == wrong(voided)
+        assert await acquirer.refund(payment.id, f"{payment.key}:refund") == wrong(voided)
 
     async def test_a_cancelled_key_authorizes_nothing_any_more(self, acquirer: Acquirer) -> None:
         key, of_card = uuid.uuid4().hex, await token(acquirer)

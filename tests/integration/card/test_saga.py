@@ -40,7 +40,7 @@ class TestBank:
         await here.agree(top_up)
 
     async def test_that_answers_too_late_has_credited_once(self, here: World, monkeypatch: pytest.MonkeyPatch) -> None:
-        top_up, saga = await here.admitted(await here.bank.open("alice", "0")), here.saga()
+        top_up = await here.admitted(await here.bank.open("alice", "0"))
         deposit, failures = here.ledger.deposit, iter([DeadlineExceeded("the bank")] * 2)
 
         async def late(wanted: object) -> object:

@@ -21,7 +21,7 @@ from tests.integration.bank.running import cloned
 from tests.integration.bank.test_schema import shape
 
 MIGRATIONS = "subgraphs.card.migrations"
-FINAL = {
+FINAL: dict[str, dict[str, Any]] = {
     "COMPLETED": {"transfer_id": uuid.uuid4()},
     "DECLINED": {"failure": "DO_NOT_HONOR"},
     "VOIDED": {"failure": "AUTHORIZATION_UNKNOWN"},

@@ -1,8 +1,7 @@
 """A card service's parts over a real database and a real bank, with an acquirer that tests can trouble."""
 
-import asyncio
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -12,10 +11,7 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-from kit.call import Call, current
-from kit.principal import Principal
 from subgraphs.card import domain
-from subgraphs.card.acquirer import Acquirer
 from subgraphs.card.cards import CardDetails
 from subgraphs.card.domain import Key, Limit, PaymentStatus, Status, Token, TopUp, Wish
 from subgraphs.card.ledger import Ledger
@@ -37,7 +33,7 @@ def card(number: str = VISA, cvv: str = "123") -> CardDetails:
     return CardDetails(number, 12, datetime.now(UTC).year + 2, cvv)
 
 
-class Died(BaseException):  # noqa: N818  no error: nobody may handle it
+class Died(BaseException):
     """The process is no more."""
 
 
@@ -133,7 +129,7 @@ class World:
         credited = await self.credited(now.id)
         assert kept == credited, now
         assert credited == (now.amount.amount if now.status is Status.COMPLETED else 0), now
-        expected = {
+        expected: dict[Status, set[PaymentStatus | None]] = {
             Status.COMPLETED: {PaymentStatus.CAPTURED},
             Status.DECLINED: {PaymentStatus.DECLINED},
             Status.VOIDED: {PaymentStatus.VOIDED, None},

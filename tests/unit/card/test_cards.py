@@ -94,7 +94,7 @@ class TestExpiry:
 
 
 class TestCode:
-    @pytest.mark.parametrize("cvv", ["", "12", "1234", "abc", "１２３"])
+    @pytest.mark.parametrize("cvv", ["", "12", "1234", "abc", "١٢٣"])
     def test_has_three_digits(self, cvv: str) -> None:
         assert wrong(replace(GOOD, cvv=cvv)) == ["card.cvv"]
 

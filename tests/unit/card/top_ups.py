@@ -14,7 +14,7 @@ NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
 def top_up(**given: Any) -> TopUp:
     """One that has just been admitted, but for what is given."""
-    made = {
+    made: dict[str, Any] = {
         "id": UUID("01a1fc68-ad44-74c3-a6d6-42556a5c7775"),
         "key": Key("issuer|alice", "k"),
         "fingerprint": b"f",
