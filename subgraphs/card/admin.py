@@ -49,15 +49,13 @@ async def _lines(top_ups: list[TopUp]) -> AsyncGenerator[dict[str, object], None
 
 def _shown(top_up: TopUp) -> dict[str, object]:
     return {
-        "id": top_up.id,
-        "account_id": top_up.account_id,
+        "id": str(top_up.id),
+        "account_id": str(top_up.account_id),
         "amount": str(top_up.amount),
         "currency": top_up.amount.currency,
         "status": top_up.status,
         "step": top_up.step,
         "failure": top_up.failure,
         "payment_id": top_up.payment_id,
-        "transfer_id": top_up.transfer_id,
         "review": top_up.review,
-        "updated_at": top_up.updated_at,
     }
