@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Annotated, Final
 
 from pydantic import AfterValidator, BaseModel, Field, PositiveFloat, PositiveInt, SecretStr
+from pydantic_settings import SettingsConfigDict
 from standardwebhooks import Webhook
+from standardwebhooks.webhooks import EmptyWebhookSecretError
 
 from kit import logs, process
 from kit.admin import admin_app, http_server
@@ -45,12 +47,17 @@ class LimitSetting(BaseModel):
 
 
 def _webhook_secret(value: SecretStr) -> SecretStr:
-    Webhook(value.get_secret_value())
+    try:
+        Webhook(value.get_secret_value())
+    except (EmptyWebhookSecretError, ValueError):
+        raise ValueError("is whsec_… with a secret in Base64") from None
     return value
 
 
 class Settings(AuthSettings, LogSettings):
     """What the card service needs to know; each field is the environment variable of its name."""
+
+    model_config = SettingsConfigDict(hide_input_in_errors=True)
 
     card_grpc_listen: Address = "127.0.0.1:50052"
     card_admin_listen: Address = "127.0.0.1:9102"
