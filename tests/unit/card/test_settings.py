@@ -35,17 +35,17 @@ class TestSettings:
         assert ours.card_answer_seconds < 5.0  # the gateway's own time-out
 
     def test_do_not_show_what_is_secret(self) -> None:
+        secrets = [NEEDED[name] for name in NEEDED if name.endswith(("_secret", "_api_key"))]
+        assert len(secrets) == 3
         shown = repr(settings())
-        assert not [
-            value for name, value in NEEDED.items() if ("secret" in name or "api_key" in name) and value in shown
-        ]
+        assert not [secret for secret in secrets if secret in shown]
 
     @pytest.mark.parametrize(
         ("name", "value"),
         [
             ("card_fingerprint_secret", "too short"),
-            ("acquirer_webhook_secret", "whsec_"),
-            ("acquirer_webhook_secret", "whsec_no Base64!"),
+            ("acquirer_webhook_secret", "whsec_="),
+            ("acquirer_webhook_secret", "whsec_A"),
             ("card_limits", {"RUB": {"top_up": "-7", "day": "1"}}),
             ("card_lease_seconds", "0"),
             ("card_webhook_listen", "nowhere"),
