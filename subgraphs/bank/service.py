@@ -23,6 +23,7 @@ from subgraphs.bank.domain import (
 from subgraphs.bank.pipeline import Pipeline
 from subgraphs.bank.repository.accounts import Accounts
 from subgraphs.bank.repository.reader import Reader
+from wallet import inputs
 from wallet.accounts import clearing_account_id
 from wallet.errors import (
     AccountNotEmpty,
@@ -123,7 +124,7 @@ class Bank:
             Unavailable: the outcome is unknown; a retry with the same key is safe.
         """
         owner_id = _owner(caller, owner_id)
-        violations = domain.check_key(idempotency_key)
+        violations = inputs.check_key(idempotency_key)
         if currency not in EXPONENTS:
             violations.append(FieldViolation("currency", "must be an ISO 4217 currency"))
         if violations:

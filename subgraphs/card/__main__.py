@@ -22,13 +22,13 @@ from kit.tokens import ServiceToken, Signer
 from subgraphs.bank.client import BankClient
 from subgraphs.card.acquirer_http import HttpAcquirer, Patience
 from subgraphs.card.admin import review_router
-from subgraphs.card.domain import Limit
 from subgraphs.card.integrity import top_up_integrity
 from subgraphs.card.ledger import Ledger
 from subgraphs.card.repository import Repository, open_engine
 from subgraphs.card.saga import Saga, Timing
 from subgraphs.card.service import Cards, Terms
 from subgraphs.card.servicer import SERVICE, CardServicer
+from subgraphs.card.terms import Limit
 from subgraphs.card.watch import Watch
 from subgraphs.card.webhooks import Inbox, webhook_app
 

@@ -8,7 +8,7 @@ from typing import Final
 from uuid import UUID
 
 from kit.proof import Behind, Found, Integrity, Progress, Violation
-from subgraphs.card import domain, metrics
+from subgraphs.card import metrics, transitions
 from subgraphs.card.acquirer import Acquirer
 from subgraphs.card.domain import Deposit, TopUp, top_up_of
 from subgraphs.card.ledger import Ledger
@@ -101,7 +101,7 @@ class _Walk:
         """What the other two say against a top-up."""
         violations = []
         async with self.calls:
-            mismatch = domain.mismatch(top_up, await self.acquirer.find(top_up.authorization_key))
+            mismatch = transitions.mismatch(top_up, await self.acquirer.find(top_up.authorization_key))
             if mismatch:
                 violations.append(_violation(Law.PAYMENT_IS_TOP_UPS, top_up.id, mismatch, _said(top_up)))
             if top_up.transfer_id is not None:
@@ -134,7 +134,7 @@ class _Walk:
                 known = await self.repository.get([id_ for deposit in page if (id_ := _top_up_id(deposit))])
                 for deposit in page:
                     top_up = known.get(id_) if (id_ := _top_up_id(deposit)) else None
-                    if top_up is None or not domain.is_credited_by(top_up, deposit):
+                    if top_up is None or not transitions.is_credited_by(top_up, deposit):
                         row = {"transfer_id": str(deposit.transfer_id), "top_up_id": deposit.top_up_id}
                         expected = "a top-up" if top_up is None else _said(top_up)
                         what = f"{deposit.amount} {currency} to {deposit.account_id}"

@@ -14,9 +14,10 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from subgraphs.card import domain
-from subgraphs.card.domain import Brand, Key, Limits, Page, PaymentStatus, Status, Step, Token, TopUp, Wish
+from subgraphs.card import terms, transitions
+from subgraphs.card.domain import Brand, Key, Page, PaymentStatus, Status, Step, Token, TopUp, Wish
 from subgraphs.card.tables import top_ups, webhooks
+from subgraphs.card.terms import Limits
 from wallet.errors import IdempotencyConflict, Unavailable
 from wallet.money import Money
 
@@ -113,7 +114,7 @@ class Repository:
                     top_ups.c.status.not_in(_NOT_COUNTED),
                 )
             )
-            domain.check_limits(limits, wish.amount, Money(used.scalar_one(), wish.amount.currency))
+            terms.check_limits(limits, wish.amount, Money(used.scalar_one(), wish.amount.currency))
             made = await sql.execute(
                 insert(top_ups)
                 .values(
@@ -241,7 +242,7 @@ class Repository:
                 return False
             found = await sql.execute(select(top_ups).where(top_ups.c.id == top_up_id).with_for_update())
             row = found.one_or_none()
-            if row is None or not domain.is_news(_top_up(row), told):
+            if row is None or not transitions.is_news(_top_up(row), told):
                 return False
             await sql.execute(update(top_ups).where(top_ups.c.id == top_up_id).values(next_attempt_at=func.now()))
             return True

@@ -11,11 +11,12 @@ from uuid import UUID
 
 import structlog
 
-from subgraphs.card import domain, metrics
+from subgraphs.card import metrics, transitions
 from subgraphs.card.acquirer import Acquirer
-from subgraphs.card.domain import Limits, Payment, Refusal, Result, Status, Step, TopUp, Unknown, Wish
+from subgraphs.card.domain import Payment, Refusal, Result, Status, Step, TopUp, Unknown, Wish
 from subgraphs.card.ledger import Ledger
 from subgraphs.card.repository import LeaseLostError, Repository
+from subgraphs.card.terms import Limits
 from wallet.errors import TopUpNotFound, WalletError
 
 log = structlog.get_logger(__name__)
@@ -35,7 +36,7 @@ class Timing:
         longest_pause_seconds: after any.
         authorization_window_seconds: how long after it was asked for a card may be charged.
         captures: how many may end unknown before the sum is let go of.
-        drivers: how many top-ups are driven at once.
+        drivers: how many top-ups may be driven before the completer takes up no more.
     """
 
     interval_seconds: float = 1.0
@@ -73,7 +74,7 @@ class Saga:
         self._ledger = ledger
         self._timing = timing
         self._clock = clock
-        self._driven: dict[UUID, asyncio.Task[None]] = {}
+        self._driven: set[asyncio.Task[None]] = set()
         self._woken = asyncio.Event()
 
     @asynccontextmanager
@@ -83,10 +84,10 @@ class Saga:
             yield
         finally:
             if self._driven:
-                await asyncio.wait(self._driven.values(), timeout=_GRACE_SECONDS)
-            for task in self._driven.values():
+                await asyncio.wait(self._driven, timeout=_GRACE_SECONDS)
+            for task in self._driven:
                 task.cancel()
-            await asyncio.gather(*self._driven.values(), return_exceptions=True)
+            await asyncio.gather(*self._driven, return_exceptions=True)
 
     async def begin(self, wish: Wish, limits: Limits) -> TopUp:
         """The top-up of the wish's key, as it is there or newly made; it is driven, by this saga unless by another.
@@ -105,13 +106,9 @@ class Saga:
 
     def start(self, top_up: TopUp) -> None:
         """Drives a top-up, which the caller has leased, whatever becomes of the caller."""
-        if top_up.id in self._driven:
-            return
         task = asyncio.create_task(self._supervise(top_up), name=f"top-up {top_up.id}")
-        self._driven[top_up.id] = task
-        task.add_done_callback(lambda _: self._driven.pop(top_up.id))
-        task.add_done_callback(lambda _: metrics.DRIVEN.set(len(self._driven)))
-        metrics.DRIVEN.set(len(self._driven))
+        self._driven.add(task)
+        task.add_done_callback(self._driven.discard)
 
     def wake(self) -> None:
         """Has the completer look now: something may be due."""
@@ -146,7 +143,7 @@ class Saga:
         top_up = (await self._repository.get([id_])).get(id_)
         if top_up is None or top_up.review is None:
             raise TopUpNotFound(str(id_))
-        retried = await self._repository.save(domain.retried(top_up), due_seconds=0)
+        retried = await self._repository.save(transitions.retried(top_up), due_seconds=0)
         self.wake()
         return retried
 
@@ -164,16 +161,18 @@ class Saga:
             return await self._verify(top_up)
         while top_up.is_under_way:
             result = await self._take(top_up)
-            after = domain.after(top_up, result, captures=self._timing.captures)
+            after = transitions.after(top_up, result, captures=self._timing.captures)
+            after = await self._repository.save(after, due_seconds=self._due_seconds(after))
             self._tell(top_up, result, after)
-            top_up = await self._repository.save(after, due_seconds=self._due_seconds(after))
+            top_up = after
             if top_up.attempts:
                 break
         return top_up
 
     async def _supervise(self, top_up: TopUp) -> None:
         try:
-            await self.drive(top_up)
+            with metrics.DRIVEN.track_inprogress():
+                await self.drive(top_up)
         except LeaseLostError:
             metrics.LEASES_LOST.inc()
         except WalletError as error:
@@ -207,7 +206,7 @@ class Saga:
             return Unknown()
 
     async def _authorize(self, top_up: TopUp) -> Result:
-        if not domain.may_authorize(top_up, self._clock(), self._timing.authorization_window_seconds):
+        if not transitions.may_authorize(top_up, self._clock(), self._timing.authorization_window_seconds):
             return Unknown()
         return await self._acquirer.authorize(top_up.authorization_key, top_up.card, top_up.amount, str(top_up.id))
 
@@ -223,7 +222,7 @@ class Saga:
             payment = await self._acquirer.find(top_up.authorization_key)
         except WalletError:
             return top_up  # still leased, and due again when that is over
-        after = domain.verified(top_up, payment)
+        after = transitions.verified(top_up, payment)
         if after.review:
             metrics.TO_REVIEW.inc()
             log.error("the acquirer contradicts a final top-up", top_up_id=str(top_up.id), review=after.review)
@@ -235,7 +234,7 @@ class Saga:
             return None
         if not top_up.attempts:
             return self._timing.lease_seconds
-        return domain.backoff(
+        return transitions.backoff(
             top_up.attempts,
             random.random(),  # noqa: S311  spreads retries, keeps no secret
             first_seconds=self._timing.first_pause_seconds,

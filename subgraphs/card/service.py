@@ -14,13 +14,14 @@ from uuid_utils.compat import uuid7
 from kit import call
 from kit.principal import Principal
 from subgraphs.bank.client import BankClient
-from subgraphs.card import cards, domain
+from subgraphs.card import cards, terms
 from subgraphs.card.acquirer import Acquirer
 from subgraphs.card.cards import CardDetails
-from subgraphs.card.domain import Key, Limits, Page, Refusal, TopUp, Wish
+from subgraphs.card.domain import Key, Page, Refusal, TopUp, Wish
 from subgraphs.card.ledger import check_account
 from subgraphs.card.repository import Repository
 from subgraphs.card.saga import Saga, utc_now
+from subgraphs.card.terms import Limits
 from subgraphs.card.watch import Watch
 from wallet.errors import FieldViolation, InvalidInput, TopUpNotFound, Unavailable
 from wallet.money import Money
@@ -58,7 +59,7 @@ class Cards:
         bank: BankClient,
         saga: Saga,
         watch: Watch,
-        terms: Terms,
+        offered: Terms,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._repository = repository
@@ -66,7 +67,7 @@ class Cards:
         self._bank = bank
         self._saga = saga
         self._watch = watch
-        self._terms = terms
+        self._terms = offered
         self._clock = clock
 
     async def top_up(
@@ -80,7 +81,7 @@ class Cards:
                 nothing was begun.
             Unavailable, DeadlineExceeded: the outcome is unknown; a retry with the same key is safe.
         """
-        violations = domain.check(amount, idempotency_key)
+        violations = terms.check(amount, idempotency_key)
         violations += cards.check(card, (self._clock() - _WEST_OF_UTC).date())
         if violations:
             raise InvalidInput(tuple(violations))
@@ -91,7 +92,7 @@ class Cards:
         if isinstance(token, Refusal):
             raise InvalidInput.of("card.number", "is not accepted")
         secret = self._terms.fingerprint_secret.get_secret_value().encode()
-        fingerprint = domain.fingerprint(secret, token.token, account_id, amount)
+        fingerprint = terms.fingerprint(secret, token.token, account_id, amount)
         wish = Wish(uuid7(), key, fingerprint, owner_id, account_id, amount, token)
         return await self._answer(await self._saga.begin(wish, self._terms.limits))
 

@@ -11,12 +11,13 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-from subgraphs.card import domain
+from subgraphs.card import terms
 from subgraphs.card.cards import CardDetails
-from subgraphs.card.domain import Key, Limit, PaymentStatus, Status, Token, TopUp, Wish
+from subgraphs.card.domain import Key, PaymentStatus, Status, Token, TopUp, Wish
 from subgraphs.card.ledger import Ledger
 from subgraphs.card.repository import Repository, open_engine
 from subgraphs.card.saga import Saga, Timing
+from subgraphs.card.terms import Limit
 from tests.integration.bank.running import RunningBank, rub
 from tests.integration.card.fake_acquirer import FakeAcquirer
 from wallet.money import Money
@@ -91,7 +92,7 @@ class World:
     async def wish(self, account_id: UUID, amount: Money, number: str = VISA, key: str | None = None) -> Wish:
         token = await self.acquirer.tokenize(card(number))
         assert isinstance(token, Token)
-        print_ = domain.fingerprint(b"secret", token.token, account_id, amount)
+        print_ = terms.fingerprint(b"secret", token.token, account_id, amount)
         return Wish(uuid7(), Key(self.principal, key or uuid.uuid4().hex), print_, "alice", account_id, amount, token)
 
     async def admitted(self, account_id: UUID, amount: str = "10.00", number: str = VISA) -> TopUp:
