@@ -42,7 +42,7 @@ test: setup ## the tests, with coverage of each service's own code
 	@$(BIN)/coverage run -m pytest -n 2 --dist loadfile -m 'not faults'
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
-	@for part in gateway subgraphs/bank subgraphs/analytics; do \
+	@for part in gateway sandbox subgraphs/bank subgraphs/card subgraphs/analytics; do \
 		$(BIN)/coverage report --include="$$part/*" --fail-under=85 > /dev/null || \
 		{ echo "less than 85 % of the lines of $$part are covered"; exit 1; }; \
 	done

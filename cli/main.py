@@ -50,14 +50,15 @@ def integrity(
     port: Annotated[int, typer.Option(help="the PORT of the running stack")] = DEFAULT,
     admin: Annotated[str | None, typer.Option(help="of one service alone: its admin address, http://…")] = None,
 ) -> None:
-    """Has the bank prove its ledger, and analytics that the history is the ledger's, while they are in use.
+    """Has the bank prove its ledger, card that no sum is lost between cards and accounts, and analytics that the
+    history is the ledger's, while they are in use.
 
     Exits with 0: sound, 1: broken, 2: could not be proven.
     """
     if admin is not None:
         raise typer.Exit(follow(admin.rstrip("/")))
     ports = _ports(port)
-    services = {"bank": ports.bank_admin, "analytics": ports.analytics_admin}
+    services = {"bank": ports.bank_admin, "card": ports.card_admin, "analytics": ports.analytics_admin}
     raise typer.Exit(worst([follow(_local(port), name) for name, port in services.items()]))
 
 

@@ -8,11 +8,11 @@ from collections.abc import Set as AbstractSet
 from contextlib import aclosing
 from typing import Final
 
-from loadtests.bench import analytics, bank, ingest, live
+from loadtests.bench import analytics, bank, ingest, live, topups
 from loadtests.bench.figure import BenchError, Options, Part, say
 from stack.process import StartError
 
-PARTS: Final[tuple[Part, ...]] = (bank, analytics, ingest, live)
+PARTS: Final[tuple[Part, ...]] = (bank, analytics, ingest, live, topups)
 """Whoever measures something: a module that is a `Part`."""
 
 
