@@ -182,13 +182,21 @@ class Bank:
         Raises:
             TransferNotFound: there is none, or it is between others.
         """
-        transfer = await self._reader.transfer(transfer_id)
-        if transfer is None or not await self.accounts(
-            caller,
-            [transfer.sender.account_id, transfer.recipient.account_id],
-        ):
+        transfer = (await self.transfers(caller, [transfer_id])).get(transfer_id)
+        if transfer is None:
             raise TransferNotFound(str(transfer_id))
         return transfer
+
+    async def transfers(self, caller: Principal, ids: Sequence[UUID]) -> dict[UUID, Transfer]:
+        """Those of the transfers that exist and that are from or to an account of the caller's."""
+        found = await self._reader.transfers(ids)
+        sides = {posting.account_id for each in found.values() for posting in (each.sender, each.recipient)}
+        seen = (await self.accounts(caller, list(sides))).keys()
+        return {
+            id_: transfer
+            for id_, transfer in found.items()
+            if not seen.isdisjoint((transfer.sender.account_id, transfer.recipient.account_id))
+        }
 
     async def versions(self, caller: Principal, after: UUID | None, limit: int) -> list[tuple[UUID, int]]:
         """Accounts after an id, in id order, with their versions. For services.
