@@ -26,6 +26,7 @@ class Settings(AuthSettings, LogSettings):
     gateway_timeout_seconds: float = Field(10.0, description="the longest that a request may take")
     gateway_rpc_timeout_seconds: float = Field(5.0, description="the longest that one call to a service may take")
     gateway_body_limit_bytes: int = 64 * 1024
+    gateway_federation: bool = Field(False, description="serve the graph, and each subgraph alone, to a router")
     gateway_cors_origins: list[str] = Field([], description="JSON array of origins whose pages may call; * for all")
 
 
@@ -44,6 +45,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             cors_origins=settings.gateway_cors_origins,
             body_limit_bytes=settings.gateway_body_limit_bytes,
             timeout_seconds=settings.gateway_timeout_seconds,
+            federation=settings.gateway_federation,
         )
         await stack.enter_async_context(http_server(app, settings.gateway_listen, ws="websockets-sansio"))
         await stop.wait()

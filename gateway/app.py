@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 
 from gateway import pages
 from gateway.errors import make_problem, problem, without_digits
-from gateway.graphql import GraphView, build_schema
+from gateway.graphql import GraphView, build_schemas
 from gateway.middleware import BodyLimitMiddleware, CallMiddleware, problem_response
 from gateway.rest import UnsupportedMediaTypeError, rest_routes
 from kit.admin import add_health
@@ -37,6 +37,7 @@ def build_app(
     cors_origins: list[str],
     body_limit_bytes: int,
     timeout_seconds: float,
+    federation: bool,
 ) -> ASGIApp:
     """REST, the graph, the pages and health, over the services.
 
@@ -48,14 +49,16 @@ def build_app(
         cors_origins: the origins whose pages may call; `*` for all.
         body_limit_bytes: the largest body taken.
         timeout_seconds: the longest that a request may take; streams have no limit.
+        federation: whether a federation router may compose what is here: the whole, or each subgraph by itself.
     """
     app = FastAPI(openapi_url=None)
     _add_errors(app)
     _add_pages(app)
     add_health(app, {})
     app.include_router(rest_routes(bank, analytics, card))
-    graph = GraphView(build_schema(), bank, analytics, card, verifier, allowed_origins=cors_origins)
-    app.router.routes += [Route("/graphql", graph), WebSocketRoute("/graphql", graph)]
+    for path, schema in build_schemas(federation=federation).items():
+        graph = GraphView(schema, bank, analytics, card, verifier, allowed_origins=cors_origins)
+        app.router.routes += [Route(path, graph), WebSocketRoute(path, graph)]
 
     guarded: ASGIApp = BodyLimitMiddleware(app, body_limit_bytes)
     guarded = CallMiddleware(guarded, verifier, timeout_seconds)

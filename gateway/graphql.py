@@ -18,7 +18,7 @@ from strawberry.http import GraphQLHTTPResponse
 from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL
 
 from gateway import pages
-from gateway.composition import compose
+from gateway.composition import SUBGRAPHS, compose, subgraph
 from gateway.errors import graphql_error
 from kit import call
 from kit.principal import Verifier
@@ -72,15 +72,17 @@ def _stabilise(result: Any) -> None:
         result.errors = [graphql_error(error) for error in result.errors]
 
 
-def build_schema() -> strawberry.Schema:
-    """The merged graph with what every execution of it needs."""
-    return compose(
-        extensions=[
-            partial(_Parser, maxsize=_CACHED_DOCUMENTS),
-            partial(_Validation, maxsize=_CACHED_DOCUMENTS),
-            StableErrors,
-        ],
-    )
+def build_schemas(*, federation: bool) -> dict[str, strawberry.Schema]:
+    """By path: the merged graph and, with federation, each subgraph alone; all with what every execution needs."""
+    extensions = [
+        partial(_Parser, maxsize=_CACHED_DOCUMENTS),
+        partial(_Validation, maxsize=_CACHED_DOCUMENTS),
+        StableErrors,
+    ]
+    schemas = {"/graphql": compose(extensions, federation=federation)}
+    if federation:
+        schemas |= {f"/subgraphs/{name}/graphql": subgraph(name, extensions) for name in SUBGRAPHS}
+    return schemas
 
 
 @dataclass(slots=True)
