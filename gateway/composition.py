@@ -112,9 +112,15 @@ class _Errors(strawberry.Schema):
 
 
 class _Graph(_Errors):
+    """For clients, to whom federation's directives say nothing."""
+
+    def _collect_schema_directives(self, *types: Any) -> list[type]:
+        super()._collect_schema_directives(*types)
+        return []
+
     def _warn_for_federation_directives(self) -> None:
-        """Entities are federation types here too."""
+        pass
 
 
 class _Subgraph(_Errors, strawberry.federation.Schema):
-    pass
+    """For routers."""
