@@ -21,8 +21,10 @@ from tests.openapi import REST
 @pytest.fixture(scope="session")
 async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
     data = tmp_path_factory.mktemp("wallet")
-    async with running(Ports.free(), data) as system:
-        yield system
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("GATEWAY_FEDERATION", "true")
+        async with running(Ports.free(), data) as system:
+            yield system
     remove_cluster(data)
 
 
