@@ -50,9 +50,7 @@ def subgraph(name: str, extensions: Sequence[Any] = ()) -> strawberry.Schema:
 
 def _build(modules: Sequence[ModuleType], extensions: Sequence[Any], *, federation: bool) -> strawberry.Schema:
     entities = _entities(modules)
-    fields = {}
-    if federation:
-        fields["entities"] = entities_field([each for each in entities if any(map(_is_resolvable, _keys(each)))])
+    fields = {"entities": entities_field(entities)} if federation and entities else {}
     kind = _Subgraph if federation else _Graph
     return kind(
         query=_root("Query", modules, fields),
