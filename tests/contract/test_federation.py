@@ -1,8 +1,5 @@
 """Apollo's composition takes the subgraphs as they are exported, and the whole as a subgraph."""
 
-import json
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +7,15 @@ from graphql import build_schema, find_breaking_changes
 
 from gateway.composition import SUBGRAPHS, compose
 from stack.process import ROOT
-from tests.tools import need
+from tests.node import judged
 
-NODE = Path(__file__).parent / "node"
 EXPORTED = {name: ROOT / "subgraphs" / name / "schema.graphql" for name in SUBGRAPHS}
 
 
 def composed(subgraphs: dict[str, Path]) -> dict[str, Any]:
     """What the composition has against the subgraphs, and the supergraph that it makes of them."""
-    node = shutil.which("node")
-    need("node", there=node is not None)
-    need("@apollo/composition", there=(NODE / "node_modules" / "@apollo" / "composition").is_dir())
-    command = [str(node), str(NODE / "compose.mjs"), *(f"{name}={file}" for name, file in subgraphs.items())]
-    answer: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True, timeout=60).stdout)
+    named = [f"{name}={file}" for name, file in subgraphs.items()]
+    answer: dict[str, Any] = judged("compose.mjs", *named, by="@apollo/composition")
     return answer
 
 

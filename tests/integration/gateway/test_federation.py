@@ -9,14 +9,20 @@ import httpx
 import pytest
 
 from gateway.app import build_app
+from gateway.composition import SUBGRAPHS
 from kit import status, wire
 from kit.server import grpc_server
 from protos.bank.v1 import bank_pb2, bank_pb2_grpc
+from protos.card.v1 import card_pb2, card_pb2_grpc
 from stack.ports import HOST, free_ports
 from subgraphs.analytics.client import AnalyticsClient
-from subgraphs.bank.client import SERVICE, BankClient
+from subgraphs.bank.client import SERVICE as BANK
+from subgraphs.bank.client import BankClient
+from subgraphs.card.client import SERVICE as CARD
+from subgraphs.card.client import CardClient
 from tests.conftest import Keys
-from wallet.errors import AccountNotFound, TransferNotFound
+from tests.integration.gateway import services as messages
+from wallet.errors import AccountNotFound, TopUpNotFound, TransferNotFound
 from wallet.money import Money
 
 ENTITIES = """
@@ -28,13 +34,16 @@ ENTITIES = """
       }
     }
 """
-BOTH = pytest.mark.parametrize("path", ["/graphql", "/subgraphs/bank/graphql"])
+WHOLE = "/graphql"
+BOTH = pytest.mark.parametrize("path", [WHOLE, "/subgraphs/bank/graphql"])
 
 Ask = Callable[..., Awaitable[dict[str, Any]]]
 
 
-class Ledger(bank_pb2_grpc.BankServiceServicer):
-    """Accounts and transfers that hold their place in `ids`. `asked` are the calls, each with its keys."""
+class Services(bank_pb2_grpc.BankServiceServicer, card_pb2_grpc.CardServiceServicer):
+    """The bank and card. Each of `ids` is an account's, a transfer's and a top-up's; its place, from 1, is what that
+    holds. `asked` are the calls, each with its keys.
+    """
 
     def __init__(self) -> None:
         self.ids: list[str] = []
@@ -66,16 +75,26 @@ class Ledger(bank_pb2_grpc.BankServiceServicer):
                 response.results.add(key=key, error=status.to_status(TransferNotFound(key)))
         return response
 
+    async def BatchGetTopUps(self, request: Any, context: Any) -> card_pb2.BatchGetTopUpsResponse:  # noqa: N802
+        self.asked.append(("BatchGetTopUps", list(request.ids)))
+        response = card_pb2.BatchGetTopUpsResponse()
+        for key in request.ids:
+            if (money := self._money(key)) is not None:
+                response.results.add(key=key, value=messages.top_up(id=key, amount=money))
+            else:
+                response.results.add(key=key, error=status.to_status(TopUpNotFound(key)))
+        return response
+
     def _money(self, key: str) -> Any:
         return wire.money_to(Money.parse(str(self.ids.index(key) + 1))) if key in self.ids else None
 
 
 @pytest.fixture
-async def ask(ledger: Ledger, keys: Keys) -> AsyncIterator[Ask]:
+async def ask(services: Services, keys: Keys) -> AsyncIterator[Ask]:
     """Asks the graph at a path, as alice."""
-    async with gateway(keys, ledger, federation=True) as http:
+    async with gateway(keys, services, federation=True) as http:
 
-        async def ask(query: str, path: str = "/graphql", **variables: Any) -> dict[str, Any]:
+        async def ask(query: str, path: str = WHOLE, **variables: Any) -> dict[str, Any]:
             answer = await http.post(path, json={"query": query, "variables": variables})
             assert answer.status_code == 200, answer.text
             result: dict[str, Any] = answer.json()
@@ -85,23 +104,28 @@ async def ask(ledger: Ledger, keys: Keys) -> AsyncIterator[Ask]:
 
 
 @pytest.fixture
-def ledger() -> Ledger:
-    return Ledger()  # type: ignore[abstract]  # by intent: the rest is not called
+def services() -> Services:
+    return Services()  # type: ignore[abstract]  # by intent: the rest is not called
 
 
 @asynccontextmanager
-async def gateway(keys: Keys, ledger: Ledger, *, federation: bool) -> AsyncIterator[httpx.AsyncClient]:
-    """The gateway over a ledger, on the real wire; nothing serves analytics."""
+async def gateway(keys: Keys, services: Services, *, federation: bool) -> AsyncIterator[httpx.AsyncClient]:
+    """The gateway over these services, on the real wire; nothing serves analytics."""
     listen, nobody = (f"{HOST}:{port}" for port in free_ports(2))
-    services = {SERVICE: lambda server: bank_pb2_grpc.add_BankServiceServicer_to_server(ledger, server)}
+    registered = {
+        BANK: lambda server: bank_pb2_grpc.add_BankServiceServicer_to_server(services, server),
+        CARD: lambda server: card_pb2_grpc.add_CardServiceServicer_to_server(services, server),
+    }
     async with (
-        grpc_server(listen, keys.verifier(), services),
+        grpc_server(listen, keys.verifier(), registered),
         BankClient.connect(listen) as bank,
+        CardClient.connect(listen) as card,
         AnalyticsClient.connect(nobody) as analytics,
     ):
         app = build_app(
             bank,
             analytics,
+            card,
             keys.verifier(),
             cors_origins=[],
             body_limit_bytes=200_000,
@@ -122,9 +146,13 @@ def transfer(id_: str) -> dict[str, str]:
     return {"__typename": "Transfer", "id": id_}
 
 
+def top_up(id_: str) -> dict[str, str]:
+    return {"__typename": "TopUp", "id": id_}
+
+
 class TestFields:
-    async def test_accounts_of_one_query_are_one_call(self, ledger: Ledger, ask: Ask) -> None:
-        a, b = ledger.open(), ledger.open()
+    async def test_accounts_of_one_query_are_one_call(self, services: Services, ask: Ask) -> None:
+        a, b = services.open(), services.open()
         query = """
             query($a: ID!, $b: ID!) {
               x: account(id: $a) { balance { amount } createdAt } y: account(id: $b) { id } z: account(id: $a) { id }
@@ -132,22 +160,22 @@ class TestFields:
         """
         answer = await ask(query, a=a, b=b)
         assert [answer["data"][alias]["id"] for alias in "yz"] == [b, a]
-        assert ledger.asked == [("BatchGetAccounts", [a, b])]
+        assert services.asked == [("BatchGetAccounts", [a, b])]
 
-    async def test_transfers_of_one_query_are_one_call(self, ledger: Ledger, ask: Ask) -> None:
-        t, u = ledger.open(), ledger.open()
+    async def test_transfers_of_one_query_are_one_call(self, services: Services, ask: Ask) -> None:
+        t, u = services.open(), services.open()
         query = (
             "query($t: ID!, $u: ID!) { x: transfer(id: $t) { amount { amount } } y: transfer(id: $u) { createdAt } }"
         )
         answer = await ask(query, t=t, u=u)
         assert answer["data"]["x"] == {"amount": {"amount": "1.00"}}
-        assert ledger.asked == [("BatchGetTransfers", [t, u])]
+        assert services.asked == [("BatchGetTransfers", [t, u])]
 
 
 @BOTH
 class TestEntities:
-    async def test_are_one_call_for_each_type_in_the_order_asked(self, ledger: Ledger, ask: Ask, path: str) -> None:
-        a, b, t, u = (ledger.open() for _ in range(4))
+    async def test_are_one_call_for_each_type_in_the_order_asked(self, services: Services, ask: Ask, path: str) -> None:
+        a, b, t, u = (services.open() for _ in range(4))
         wanted = [account(b), transfer(t), account(a), transfer(u), account(b), transfer(t)]
 
         answer = await ask(ENTITIES, path, representations=wanted)
@@ -157,12 +185,12 @@ class TestEntities:
         assert found[0]["balance"] == {"amount": "2.00"}
         assert found[1]["amount"] == {"amount": "3.00"}
         assert (found[4], found[5]) == (found[0], found[1])
-        assert sorted(ledger.asked) == [("BatchGetAccounts", [b, a]), ("BatchGetTransfers", [t, u])]
+        assert sorted(services.asked) == [("BatchGetAccounts", [b, a]), ("BatchGetTransfers", [t, u])]
 
     async def test_a_bad_key_is_null_with_its_error_and_the_others_answer(
-        self, ledger: Ledger, ask: Ask, path: str
+        self, services: Services, ask: Ask, path: str
     ) -> None:
-        a, missing = ledger.open(), str(uuid4())
+        a, missing = services.open(), str(uuid4())
         bad = [
             (account(missing), "ACCOUNT_NOT_FOUND"),
             (transfer(missing), "TRANSFER_NOT_FOUND"),
@@ -187,7 +215,7 @@ class TestEntities:
         assert all(each["extensions"]["requestId"] for each in answer["errors"])
 
     async def test_one_that_is_not_there_is_null_whatever_is_asked_of_it(
-        self, ledger: Ledger, ask: Ask, path: str
+        self, services: Services, ask: Ask, path: str
     ) -> None:
         query = "query($of: [_Any!]!) { _entities(representations: $of) { ... on Account { id } } }"
         answer = await ask(query, path, of=[account(str(uuid4()))])
@@ -196,45 +224,84 @@ class TestEntities:
             (["_entities", 0], "ACCOUNT_NOT_FOUND")
         ]
 
-    async def test_other_fields_of_a_representation_are_no_matter(self, ledger: Ledger, ask: Ask, path: str) -> None:
-        a = ledger.open()
+    async def test_other_fields_of_a_representation_are_no_matter(
+        self, services: Services, ask: Ask, path: str
+    ) -> None:
+        a = services.open()
         answer = await ask(ENTITIES, path, representations=[{"info": 1, "id": a.upper(), "__typename": "Account"}])
         assert answer["data"]["_entities"][0]["id"] == a
 
-    async def test_may_be_written_into_the_query(self, ledger: Ledger, ask: Ask, path: str) -> None:
-        literal = f'{{__typename: "Account", id: "{ledger.open()}"}}'
+    async def test_may_be_written_into_the_query(self, services: Services, ask: Ask, path: str) -> None:
+        literal = f'{{__typename: "Account", id: "{services.open()}"}}'
         answer = await ask(f"{{ _entities(representations: [{literal}]) {{ __typename }} }}", path)
         assert answer == {"data": {"_entities": [{"__typename": "Account"}]}}
 
-    async def test_more_than_a_call_takes_are_more_calls(self, ledger: Ledger, ask: Ask, path: str) -> None:
-        ids = [ledger.open() for _ in range(1_001)]
+    async def test_more_than_a_call_takes_are_more_calls(self, services: Services, ask: Ask, path: str) -> None:
+        ids = [services.open() for _ in range(1_001)]
         answer = await ask(ENTITIES, path, representations=[account(id_) for id_ in ids])
         assert [each["id"] for each in answer["data"]["_entities"]] == ids
-        assert sorted((asked for _, asked in ledger.asked), key=len) == [ids[1_000:], ids[:1_000]]
+        assert sorted((asked for _, asked in services.asked), key=len) == [ids[1_000:], ids[:1_000]]
+
+
+class TestEntitiesOfSeveralServices:
+    async def test_are_one_call_to_each_and_stand_in_their_places(self, services: Services, ask: Ask) -> None:
+        a, b = services.open(), services.open()
+        wanted = [top_up(b), account(a), transfer(b), top_up(a), account(b), top_up(b)]
+
+        query = """
+            query($of: [_Any!]!) {
+              _entities(representations: $of) {
+                __typename
+                ... on Account { id holds: balance { amount } }
+                ... on Transfer { id holds: amount { amount } }
+                ... on TopUp { id holds: amount { amount } status updatedAt }
+              }
+            }
+        """
+        answer = await ask(query, of=wanted)
+
+        found = answer["data"]["_entities"]
+        assert [{"__typename": each["__typename"], "id": each["id"]} for each in found] == wanted
+        assert [each["holds"]["amount"] for each in found] == ["2.00", "1.00", "2.00", "1.00", "2.00", "2.00"]
+        assert sorted(services.asked) == [
+            ("BatchGetAccounts", [a, b]),
+            ("BatchGetTopUps", [b, a]),
+            ("BatchGetTransfers", [b]),
+        ]
+
+    async def test_a_top_up_that_is_not_there_is_null(self, services: Services, ask: Ask) -> None:
+        there = services.open()
+        for path in (WHOLE, "/subgraphs/card/graphql"):
+            representations = [top_up(str(uuid4())), top_up(there)]
+            query = "query($of: [_Any!]!) { _entities(representations: $of) { ... on TopUp { id } } }"
+            answer = await ask(query, path, of=representations)
+            assert answer["data"]["_entities"] == [None, {"id": there}]
+            assert [error["extensions"]["code"] for error in answer["errors"]] == ["TOP_UP_NOT_FOUND"]
 
 
 class TestSubgraphs:
     async def test_have_their_own_part_and_no_other(self, ask: Ask) -> None:
         query = '{ __type(name: "Account") { fields { name } } }'
         fields = {}
-        for name in ("bank", "analytics"):
+        for name in SUBGRAPHS:
             answer = await ask(query, f"/subgraphs/{name}/graphql")
             fields[name] = {field["name"] for field in answer["data"]["__type"]["fields"]}
         assert fields == {
             "bank": {"id", "balance", "createdAt"},
+            "card": {"id", "topUps"},
             "analytics": {"id", "operations", "statistics"},
         }
 
-    async def test_that_only_add_to_an_entity_make_it_of_its_key(self, ledger: Ledger, ask: Ask) -> None:
+    async def test_that_only_add_to_an_entity_make_it_of_its_key(self, services: Services, ask: Ask) -> None:
         somebody = str(uuid4())
         query = "query($of: [_Any!]!) { _entities(representations: $of) { ... on Account { id } } }"
         answer = await ask(query, "/subgraphs/analytics/graphql", of=[account(somebody), account("42")])
         assert answer["data"]["_entities"] == [{"id": somebody}, None]
         assert [each["extensions"]["code"] for each in answer["errors"]] == ["INVALID_INPUT"]
-        assert ledger.asked == []
+        assert services.asked == []
 
-    async def test_stand_behind_the_same_door_as_the_whole(self, ledger: Ledger, keys: Keys) -> None:
-        async with gateway(keys, ledger, federation=True) as http:
+    async def test_stand_behind_the_same_door_as_the_whole(self, services: Services, keys: Keys) -> None:
+        async with gateway(keys, services, federation=True) as http:
             for path in ("/graphql", "/subgraphs/bank/graphql"):
                 told = await http.post(
                     path, json={"query": ENTITIES, "variables": {"representations": [account("42")]}}
@@ -248,8 +315,8 @@ class TestSubgraphs:
 
 
 class TestSetting:
-    async def test_off_there_is_nothing_for_a_router(self, ledger: Ledger, keys: Keys) -> None:
-        async with gateway(keys, ledger, federation=False) as http:
+    async def test_off_there_is_nothing_for_a_router(self, services: Services, keys: Keys) -> None:
+        async with gateway(keys, services, federation=False) as http:
             for query in ("{ _service { sdl } }", "{ _entities(representations: []) { __typename } }"):
                 answer = (await http.post("/graphql", json={"query": query})).json()
                 assert [each["extensions"]["code"] for each in answer["errors"]] == ["INVALID_GRAPHQL"]
