@@ -37,7 +37,7 @@ def build_app(
     cors_origins: list[str],
     body_limit_bytes: int,
     timeout_seconds: float,
-    federation: bool,
+    federation: bool = False,
 ) -> ASGIApp:
     """REST, the graph, the pages and health, over the services.
 
