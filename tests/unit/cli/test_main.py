@@ -45,7 +45,11 @@ class TestIntegrity:
 
         monkeypatch.setattr(main, "follow", follow)
         assert CliRunner().invoke(app, ["integrity", "--port", "8010"]).exit_code == 1
-        assert asked == [("bank", "http://127.0.0.1:9111"), ("analytics", "http://127.0.0.1:9113")]
+        assert asked == [
+            ("bank", "http://127.0.0.1:9111"),
+            ("card", "http://127.0.0.1:9112"),
+            ("analytics", "http://127.0.0.1:9113"),
+        ]
 
     def test_asks_one_service_alone_where_its_address_is_given(self, monkeypatch: pytest.MonkeyPatch) -> None:
         asked = []
