@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -23,6 +23,7 @@ from tests.conftest import SERVICES, USERS, Keys
 from tests.integration.bank.running import Caller, RunningBank, until_ready
 from tests.integration.sandbox.running import API_KEY, SECRET, Merchant
 from tests.waiting import until
+from wallet.errors import Unavailable
 from wallet.money import Money
 
 VISA = "4242424242424242"
@@ -58,8 +59,10 @@ class RunningCard:
         """The top-up, once it is final."""
 
         async def is_final() -> TopUp | None:
-            top_up = await self.user(caller)(self.client.get(id_))
-            return top_up if top_up.status in {"COMPLETED", "DECLINED", "VOIDED", "REFUNDED"} else None
+            with suppress(Unavailable):  # of a process that has just come back
+                top_up = await self.user(caller)(self.client.get(id_))
+                return top_up if top_up.status in {"COMPLETED", "DECLINED", "VOIDED", "REFUNDED"} else None
+            return None
 
         top_up = await until(is_final, within=within, every=0.02)
         assert top_up is not None

@@ -18,12 +18,12 @@ from subgraphs.card.ledger import Ledger
 from subgraphs.card.repository import Repository, open_engine
 from subgraphs.card.saga import Saga, Timing
 from subgraphs.card.terms import Limit
-from tests.integration.bank.running import RunningBank, rub
+from tests.integration.bank.running import RunningBank
 from tests.integration.card.fake_acquirer import FakeAcquirer
-from wallet.money import Money
+from wallet.money import EXPONENTS, Money
 
 VISA = "4242424242424242"
-LIMITS = {"RUB": Limit(Decimal(10_000), Decimal(20_000))}
+LIMITS = {currency: Limit(Decimal(10_000), Decimal(20_000)) for currency in EXPONENTS}
 AT_ONCE = Timing(
     interval_seconds=0.02, lease_seconds=0.0, first_pause_seconds=0.0, longest_pause_seconds=0.0, captures=3
 )
@@ -39,25 +39,23 @@ class Died(BaseException):
 
 
 class Mortal:
-    """What a process does outside itself passes here. At the n-th time it dies, before or after that is done."""
+    """What a process does outside itself passes here. The n-th thing it does not live to do: the ones before have taken
+    effect, whether or not it has heard so.
+    """
 
-    def __init__(self, dies_at: int | None = None, *, after: bool = False) -> None:
+    def __init__(self, dies_at: int | None = None) -> None:
         self.passed = 0
         self._dies_at = dies_at
-        self._after = after
 
     def around(self, part: Any) -> Any:
         """The part, with each of its calls counted."""
         return _Counted(part, self)
 
     async def pass_through(self, call: Callable[[], Any]) -> Any:
-        turn, self.passed = self.passed, self.passed + 1
-        if turn == self._dies_at and not self._after:
+        if self.passed == self._dies_at:
             raise Died
-        done = await call()
-        if turn == self._dies_at:
-            raise Died
-        return done
+        self.passed += 1
+        return await call()
 
 
 class _Counted:
@@ -82,6 +80,7 @@ class World:
     acquirer: FakeAcquirer
     ledger: Ledger
     bank: RunningBank
+    currency: str = "RUB"
     principal: str = field(default_factory=lambda: f"test|{uuid.uuid4().hex}")
 
     def saga(self, mortal: Mortal | None = None, timing: Timing = AT_ONCE) -> Saga:
@@ -97,8 +96,15 @@ class World:
 
     async def admitted(self, account_id: UUID, amount: str = "10.00", number: str = VISA) -> TopUp:
         """A new top-up that nobody drives yet."""
-        wish = await self.wish(account_id, rub(amount), number)
+        wish = await self.wish(account_id, self.money(amount), number)
         return await self.repository.admit(wish, LIMITS, lease_seconds=0)
+
+    def money(self, amount: str) -> Money:
+        return Money.parse(amount, self.currency)
+
+    async def open(self) -> UUID:
+        """A new and empty account of Alice's."""
+        return await self.bank.open("alice", "0", self.currency)
 
     def anew(self) -> "World":
         """The same world with another acquirer and another caller."""
