@@ -89,7 +89,7 @@ class Settings(AuthSettings, LogSettings):
     )
     card_interval_seconds: PositiveFloat = Field(_TIMING.interval_seconds, description="the completer's")
     card_lease_seconds: PositiveFloat = Field(
-        _TIMING.lease_seconds, description="after which a driver that says nothing counts as dead"
+        _TIMING.lease_seconds, description="after which a driver that does not renew its lease counts as dead"
     )
     card_first_pause_seconds: PositiveFloat = Field(
         _TIMING.first_pause_seconds, description="before a step is tried again, doubled each time"
@@ -134,7 +134,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         saga = Saga(repository, acquirer, ledger, timing)
         watch = Watch(repository, poll_seconds=settings.card_poll_seconds)
         await stack.enter_async_context(saga.running())
-        for name, step in {"completer": saga.complete, "watch": watch.run}.items():
+        for name, step in {"completer": saga.complete, "leases": saga.hold, "watch": watch.run}.items():
             running = process.forever(step, name=name, first_pause=0.1, longest_pause=2.0)
             await stack.enter_async_context(process.background(running, name))
         admin = admin_app({"database": repository.ping})

@@ -1,14 +1,14 @@
 """All SQL of the card service: top-ups in and out as domain values."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
 
 import asyncpg
-from sqlalchemy import ColumnElement, Row, false, func, insert, make_url, select, update
+from sqlalchemy import ColumnElement, Row, false, func, insert, make_url, select, tuple_, update
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -58,7 +58,6 @@ async def open_engine(url: str, *, connections: int) -> AsyncIterator[AsyncEngin
         pool_size=connections,
         max_overflow=0,
         pool_timeout=_CONNECT_SECONDS,
-        pool_pre_ping=True,  # a top-up whose connection was lost between two steps would wait for its lease to end
         hide_parameters=True,
         connect_args={
             "timeout": _CONNECT_SECONDS,
@@ -85,10 +84,12 @@ class Repository:
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
+        # What is one statement needs no transaction around it, which would cost two more round trips.
+        self._single = engine.execution_options(isolation_level="AUTOCOMMIT")
 
     async def ping(self) -> None:
         """Returns when the database answers, and has the tables."""
-        async with self._transaction() as sql:
+        async with self._statement() as sql:
             await sql.execute(select(top_ups.c.id).limit(1))
 
     async def admit(self, wish: Wish, limits: Limits, *, lease_seconds: float) -> TopUp:
@@ -137,12 +138,12 @@ class Repository:
 
     async def find(self, key: Key) -> TopUp | None:
         """The top-up that was asked for with a key."""
-        async with self._transaction() as sql:
+        async with self._statement() as sql:
             return await _find(sql, key)
 
     async def get(self, ids: Sequence[UUID]) -> dict[UUID, TopUp]:
         """Those of the top-ups that exist."""
-        async with self._transaction() as sql:
+        async with self._statement() as sql:
             found = await sql.execute(select(top_ups).where(top_ups.c.id.in_(ids)))
             return {row.id: _top_up(row) for row in found}
 
@@ -179,7 +180,7 @@ class Repository:
         if id_ is not None:
             due = due.where(top_ups.c.id == id_)
         due = due.order_by(top_ups.c.next_attempt_at).limit(limit).with_for_update(skip_locked=True)
-        async with self._transaction() as sql:
+        async with self._statement() as sql:
             claimed = await sql.execute(
                 update(top_ups)
                 .where(top_ups.c.id.in_(due.scalar_subquery()))
@@ -187,6 +188,17 @@ class Repository:
                 .returning(top_ups)
             )
             return [_top_up(row) for row in claimed]
+
+    async def renew(self, versions: Mapping[UUID, int], *, lease_seconds: float) -> None:
+        """Makes the leases of top-ups last for so long from now, unless somebody has saved them since.
+
+        Args:
+            versions: of each top-up, as it was leased or last saved.
+            lease_seconds: as `claim`.
+        """
+        leased = tuple_(top_ups.c.id, top_ups.c.version).in_(versions.items()) & top_ups.c.next_attempt_at.is_not(None)
+        async with self._statement() as sql:
+            await sql.execute(update(top_ups).where(leased).values(next_attempt_at=_from_now(lease_seconds)))
 
     async def save(self, top_up: TopUp, *, due_seconds: float | None) -> TopUp:
         """The top-up as it was saved, with its new version. Whoever watches it is told.
@@ -198,7 +210,7 @@ class Repository:
         Raises:
             LeaseLostError: that version is no more.
         """
-        async with self._transaction() as sql:
+        async with self._statement() as sql:
             saved = await sql.execute(
                 update(top_ups)
                 .where(top_ups.c.id == top_up.id, top_ups.c.version == top_up.version)
@@ -214,12 +226,11 @@ class Repository:
                     updated_at=func.now(),
                     version=top_ups.c.version + 1,
                 )
-                .returning(top_ups)
+                .returning(top_ups, func.pg_notify(CHANNEL, str(top_up.id)))
             )
             row = saved.one_or_none()
             if row is None:
                 raise LeaseLostError
-            await sql.execute(select(func.pg_notify(CHANNEL, str(top_up.id))))
             return _top_up(row)
 
     async def receive(self, webhook_id: str, kind: str, top_up_id: UUID | None, told: PaymentStatus) -> bool:
@@ -249,7 +260,7 @@ class Repository:
 
     async def to_review(self) -> list[TopUp]:
         """What a person has to look at, oldest first."""
-        async with self._transaction() as sql:
+        async with self._statement() as sql:
             found = await sql.execute(select(top_ups).where(top_ups.c.review.is_not(None)).order_by(top_ups.c.id))
             return [_top_up(row) for row in found]
 
@@ -258,7 +269,7 @@ class Repository:
         query = select(top_ups).order_by(top_ups.c.id).limit(limit)
         if id_ is not None:
             query = query.where(top_ups.c.id > id_)
-        async with self._transaction() as sql:
+        async with self._statement() as sql:
             return [_top_up(row) for row in await sql.execute(query)]
 
     async def listen(self, on_change: Callable[[UUID], None], on_gap: Callable[[], None]) -> None:
@@ -266,7 +277,7 @@ class Repository:
         `on_gap` once it listens: what was saved before was not told.
         """
         lost = asyncio.Event()
-        async with self._connection() as sql:
+        async with self._connection(self._engine) as sql:
             raw: Any = (await sql.get_raw_connection()).driver_connection
             try:
                 raw.add_termination_listener(lambda _: lost.set())
@@ -281,14 +292,19 @@ class Repository:
                 await sql.invalidate()  # nobody else gets it, lost or listening
 
     @asynccontextmanager
-    async def _transaction(self) -> AsyncIterator[AsyncConnection]:
-        async with self._connection() as sql, sql.begin():
+    async def _statement(self) -> AsyncIterator[AsyncConnection]:
+        async with self._connection(self._single) as sql:
             yield sql
 
     @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[AsyncConnection]:
+    async def _transaction(self) -> AsyncIterator[AsyncConnection]:
+        async with self._connection(self._engine) as sql, sql.begin():
+            yield sql
+
+    @asynccontextmanager
+    async def _connection(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
         try:
-            async with self._engine.connect() as sql:
+            async with engine.connect() as sql:
                 yield sql
         except DBAPIError as error:
             if error.connection_invalidated or isinstance(error.driver_exception, _GONE):

@@ -31,7 +31,8 @@ class Timing:
 
     Attributes:
         interval_seconds: how often the completer looks for what is due.
-        lease_seconds: how long a top-up is its driver's; longer than any step takes.
+        lease_seconds: how long a top-up is its driver's, who renews the lease while a step is being taken: so long does
+            a top-up rest whose driver has died.
         first_pause_seconds: after the first attempt at a step whose outcome is not known, at most; doubled by each.
         longest_pause_seconds: after any.
         authorization_window_seconds: how long after it was asked for a card may be charged.
@@ -40,7 +41,7 @@ class Timing:
     """
 
     interval_seconds: float = 1.0
-    lease_seconds: float = 30.0
+    lease_seconds: float = 3.0
     first_pause_seconds: float = 1.0
     longest_pause_seconds: float = 30.0
     authorization_window_seconds: float = 60.0
@@ -74,7 +75,8 @@ class Saga:
         self._ledger = ledger
         self._timing = timing
         self._clock = clock
-        self._driven: set[asyncio.Task[None]] = set()
+        self._driven: dict[UUID, asyncio.Task[TopUp]] = {}
+        self._leased: dict[UUID, int] = {}
         self._woken = asyncio.Event()
 
     @asynccontextmanager
@@ -83,11 +85,12 @@ class Saga:
         try:
             yield
         finally:
-            if self._driven:
-                await asyncio.wait(self._driven, timeout=_GRACE_SECONDS)
-            for task in self._driven:
+            tasks = list(self._driven.values())
+            if tasks:
+                await asyncio.wait(tasks, timeout=_GRACE_SECONDS)
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*self._driven, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def begin(self, wish: Wish, limits: Limits) -> TopUp:
         """The top-up of the wish's key, as it is there or newly made; it is driven, by this saga unless by another.
@@ -106,9 +109,17 @@ class Saga:
 
     def start(self, top_up: TopUp) -> None:
         """Drives a top-up, which the caller has leased, whatever becomes of the caller."""
-        task = asyncio.create_task(self._supervise(top_up), name=f"top-up {top_up.id}")
-        self._driven.add(task)
-        task.add_done_callback(self._driven.discard)
+        if top_up.id not in self._driven:
+            task = asyncio.create_task(self._supervise(top_up), name=f"top-up {top_up.id}")
+            self._driven[top_up.id] = task
+            task.add_done_callback(lambda _: self._driven.pop(top_up.id))
+
+    async def paused(self, top_up: TopUp) -> TopUp:
+        """The top-up when this saga does nothing with it any more: as it was left, or as given if it is not driven here.
+        Cancelling this leaves the drive alone.
+        """
+        task = self._driven.get(top_up.id)
+        return top_up if task is None else await asyncio.shield(task)
 
     def wake(self) -> None:
         """Has the completer look now: something may be due."""
@@ -130,6 +141,18 @@ class Saga:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._timing.interval_seconds):
                     await self._woken.wait()
+
+    async def hold(self) -> None:
+        """Renews the leases of all that is being driven, for ever.
+
+        Raises:
+            Unavailable: the database is away.
+        """
+        lease_seconds = self._timing.lease_seconds
+        while True:
+            await asyncio.sleep(lease_seconds / 3)
+            if self._leased:
+                await self._repository.renew(self._leased, lease_seconds=lease_seconds)
 
     async def retry(self, id_: UUID) -> TopUp:
         """A top-up that a person has looked at, due now: back at the step that it stopped in, or, if it is final, to be
@@ -157,8 +180,13 @@ class Saga:
             LeaseLostError: somebody else drives it.
             Unavailable: the database is away; the step will be taken again, by whoever finds the row.
         """
-        if top_up.is_final:
-            return await self._verify(top_up)
+        self._leased[top_up.id] = top_up.version
+        try:
+            return await (self._verify(top_up) if top_up.is_final else self._advance(top_up))
+        finally:
+            del self._leased[top_up.id]
+
+    async def _advance(self, top_up: TopUp) -> TopUp:
         while top_up.is_under_way:
             result = await self._take(top_up)
             after = transitions.after(top_up, result, captures=self._timing.captures)
@@ -167,18 +195,20 @@ class Saga:
             top_up = after
             if top_up.attempts:
                 break
+            self._leased[top_up.id] = top_up.version
         return top_up
 
-    async def _supervise(self, top_up: TopUp) -> None:
+    async def _supervise(self, top_up: TopUp) -> TopUp:
         try:
             with metrics.DRIVEN.track_inprogress():
-                await self.drive(top_up)
+                return await self.drive(top_up)
         except LeaseLostError:
             metrics.LEASES_LOST.inc()
         except WalletError as error:
             log.warning("a top-up is left to the completer", top_up_id=str(top_up.id), error=error.message)
         except Exception:
             log.exception("a top-up could not be driven", top_up_id=str(top_up.id))
+        return top_up
 
     async def _take(self, top_up: TopUp) -> Result:  # noqa: PLR0911  a table: a line a step
         """One step: what came of it."""

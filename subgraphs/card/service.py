@@ -171,10 +171,13 @@ class Cards:
         """The top-up as soon as nothing is left to do, or as it is when the time for an answer has come."""
         left = call.current.get().remaining(self._terms.answer_seconds + _MARGIN_SECONDS) - _MARGIN_SECONDS
         with suppress(TimeoutError, Unavailable):
-            async with asyncio.timeout(max(0.0, left)), aclosing(self._watch.top_up(top_up.id)) as states:
-                async for top_up in states:  # noqa: PLR1704  the latest known is the answer
-                    if not top_up.is_under_way:
-                        break
+            async with asyncio.timeout(max(0.0, left)):
+                top_up = await self._saga.paused(top_up)
+                if top_up.is_under_way:  # a pause, or another's
+                    async with aclosing(self._watch.top_up(top_up.id)) as states:
+                        async for top_up in states:
+                            if not top_up.is_under_way:
+                                break
         return top_up
 
 

@@ -1,12 +1,13 @@
 """What becomes of a top-up when the acquirer, the bank or other drivers get in its way."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import replace
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
-from kit import call
+from kit import call, process
 from subgraphs.card.domain import PaymentStatus, Status, Step
 from subgraphs.card.repository import LeaseLostError
 from tests.integration.bank.running import rub
@@ -149,6 +150,45 @@ class TestDrivers:
             *(here.repository.claim(1, lease_seconds=60, id_=top_up.id) for _ in range(5)),
         )
         assert sorted(map(len, claimed)) == [0, 0, 0, 0, 1]
+
+    async def test_a_lease_that_is_renewed_goes_on(self, here: World) -> None:
+        top_up = await here.admitted(await here.bank.open("alice", "0"))
+        assert await here.repository.claim(1, lease_seconds=0, id_=top_up.id)
+        await here.repository.renew({top_up.id: top_up.version}, lease_seconds=60)
+        assert not await here.repository.claim(1, lease_seconds=0, id_=top_up.id)
+
+    async def test_what_was_saved_since_is_not_renewed(self, here: World) -> None:
+        top_up = await here.admitted(await here.bank.open("alice", "0"))
+        saved = await here.repository.save(top_up, due_seconds=0)
+        await here.repository.renew({top_up.id: top_up.version}, lease_seconds=60)
+        assert await here.repository.claim(1, lease_seconds=0, id_=top_up.id) == [saved]
+        ended = await here.finish(saved)
+        await here.repository.renew({top_up.id: ended.version}, lease_seconds=0)
+        assert not await here.repository.claim(1, lease_seconds=0, id_=top_up.id)
+
+    async def test_a_slow_step_keeps_its_lease_until_its_end(self, here: World) -> None:
+        saga = here.saga(timing=replace(AT_ONCE, lease_seconds=0.03))
+        renewed, goes_on = asyncio.Queue[object](), asyncio.Event()
+        renew = here.repository.renew
+
+        async def tell(versions: Mapping[UUID, int], *, lease_seconds: float) -> None:
+            await renew(versions, lease_seconds=lease_seconds)
+            renewed.put_nowait((dict(versions), lease_seconds))
+
+        here.repository.renew = tell  # type: ignore[method-assign]
+        here.acquirer.then["capture"] = goes_on.wait
+        top_up = await here.admitted(await here.bank.open("alice", "0"))
+        try:
+            async with saga.running(), process.background(saga.hold(), "leases"):
+                saga.start(top_up)
+                while await renewed.get() != ({top_up.id: top_up.version + 1}, 0.03):
+                    """The authorization is not over yet."""
+                goes_on.set()
+                assert (await saga.paused(top_up)).status is Status.COMPLETED
+                assert await saga.paused(top_up) is top_up  # not driven any more
+        finally:
+            here.repository.renew = renew  # type: ignore[method-assign]
+        assert not saga._leased
 
 
 class TestBegin:

@@ -27,10 +27,6 @@ class TestSettings:
         ours = settings()
         assert ours.card_limits == {"RUB": LimitSetting(top_up=Decimal(100_000), day=Decimal(300_000))}
         assert ours.card_webhook_listen == "127.0.0.1:8091"
-        # The longest step asks the bank (5 s) and the acquirer; a call that began within its budget may still take its
-        # time-out. Nobody takes a top-up from a driver who is merely waiting.
-        longest = 5.0 + ours.acquirer_budget_seconds + ours.acquirer_timeout_seconds
-        assert longest < ours.card_lease_seconds
         assert ours.acquirer_timeout_seconds < ours.card_authorization_window_seconds
         assert ours.card_answer_seconds < 5.0  # the gateway's own time-out
 
