@@ -115,7 +115,7 @@ class Saga:
             task.add_done_callback(lambda _: self._driven.pop(top_up.id))
 
     async def paused(self, top_up: TopUp) -> TopUp:
-        """The top-up when this saga does nothing with it any more: as it was left, or as given if it is not driven here.
+        """The top-up when this saga does nothing with it any more: as it was left, or as given if not driven here.
         Cancelling this leaves the drive alone.
         """
         task = self._driven.get(top_up.id)
