@@ -42,7 +42,7 @@ test: setup ## the tests, with coverage of each service's own code
 	@$(BIN)/coverage run -m pytest -n 2 --dist loadfile -m 'not faults'
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
-	@for part in gateway subgraphs/bank subgraphs/analytics; do \
+	@for part in gateway sandbox subgraphs/bank subgraphs/card subgraphs/analytics; do \
 		$(BIN)/coverage report --include="$$part/*" --fail-under=85 > /dev/null || \
 		{ echo "less than 85 % of the lines of $$part are covered"; exit 1; }; \
 	done
@@ -63,7 +63,7 @@ check: setup ## lint, types, import contracts, generated code, contracts
 bench: setup ## benchmarks, as JSON lines; ONLY=bank.bulk_vs_pgbench SECONDS=8 KAFKA=1
 	@exec $(BIN)/python -m loadtests.bench $(ONLY:%=--only %) $(SECONDS:%=--seconds %) $(KAFKA:%=--kafka)
 
-GENERATED := protos openapi asyncapi gateway/schema.graphql subgraphs/*/schema.graphql
+GENERATED := protos openapi asyncapi gateway/*.graphql subgraphs/*/schema.graphql
 CODEGEN := datamodel-codegen --output-model-type pydantic_v2.BaseModel --target-python-version 3.11 --disable-timestamp \
 	--snake-case-field --allow-population-by-field-name --use-standard-collections --use-union-operator --use-annotated \
 	--field-constraints --collapse-root-models --use-double-quotes --formatters builtin
@@ -77,6 +77,7 @@ gen: setup ## regenerate everything generated
 	@$(CODEGEN) --input asyncapi/schemas --input-file-type jsonschema --output asyncapi/models
 	@python -m asyncapi.avsc
 	@python -m gateway.sdl
+	@python -m gateway.released
 
 format: setup ## format the code
 	@$(BIN)/ruff format .

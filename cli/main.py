@@ -9,12 +9,16 @@ import typer
 
 from cli.integrity import follow, worst
 from cli.replay import replay as run_replay
+from cli.topups import retry as retry_top_up
+from cli.topups import review
 from kit.tokens import Signer
 from stack.plan import AUDIENCE, ISSUER
 from stack.ports import DEFAULT, HOST, PortError, Ports
 from stack.seed import OWNERS
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="The operator's commands of the wallet.")
+topups = typer.Typer(no_args_is_help=True, help="Card top-ups.")
+app.add_typer(topups, name="topups")
 
 _LIFETIME_SECONDS = 12 * 3600.0
 
@@ -46,14 +50,15 @@ def integrity(
     port: Annotated[int, typer.Option(help="the PORT of the running stack")] = DEFAULT,
     admin: Annotated[str | None, typer.Option(help="of one service alone: its admin address, http://…")] = None,
 ) -> None:
-    """Has the bank prove its ledger, and analytics that the history is the ledger's, while they are in use.
+    """Has the bank prove its ledger, card that no sum is lost between cards and accounts, and analytics that the
+    history is the ledger's, while they are in use.
 
     Exits with 0: sound, 1: broken, 2: could not be proven.
     """
     if admin is not None:
         raise typer.Exit(follow(admin.rstrip("/")))
     ports = _ports(port)
-    services = {"bank": ports.bank_admin, "analytics": ports.analytics_admin}
+    services = {"bank": ports.bank_admin, "card": ports.card_admin, "analytics": ports.analytics_admin}
     raise typer.Exit(worst([follow(_local(port), name) for name, port in services.items()]))
 
 
@@ -74,6 +79,22 @@ def replay(
     """
     address = admin or _local(_ports(port).analytics_admin)
     raise typer.Exit(run_replay(address.rstrip("/"), account, all_operations=all_operations))
+
+
+@topups.command("review")
+def review_top_ups(
+    port: Annotated[int, typer.Option(help="the PORT of the running stack")] = DEFAULT,
+    admin: Annotated[
+        str | None, typer.Option(help="the card service's admin address, http://…, of any other one")
+    ] = None,
+    retry: Annotated[UUID | None, typer.Option(help="try the step again in which this top-up stopped")] = None,
+) -> None:
+    """Shows the top-ups that need a person, with why; or has one of them tried again.
+
+    Exits with 0: nothing to look at, or retried, 1: something, 2: not known, or no such top-up to look at.
+    """
+    address = (admin or _local(_ports(port).card_admin)).rstrip("/")
+    raise typer.Exit(review(address) if retry is None else retry_top_up(address, retry))
 
 
 def _ports(port: int) -> Ports:

@@ -9,8 +9,8 @@ from pydantic import Field
 
 from gateway.app import build_app
 from gateway.graphql.documents import TrustedDocuments
-from gateway.graphql.limits import Limits
-from gateway.graphql.websocket import WebSocketLimits
+from gateway.graphql.limits import Limits, WebSocketLimits
+from gateway.graphql.options import GraphOptions
 from kit import logs, process
 from kit.admin import http_server
 from kit.principal import Verifier
@@ -50,6 +50,7 @@ class Settings(AuthSettings, LogSettings):
         WebSocketLimits.init_seconds, description="the longest that a WebSocket may take to say who it is"
     )
     gateway_websocket_message_limit_bytes: int = 64 * 1024
+    gateway_federation: bool = Field(False, description="serve the graph, and each subgraph alone, to a router")
     gateway_cors_origins: list[str] = Field([], description="JSON array of origins whose pages may call; * for all")
 
 
@@ -68,22 +69,25 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             cors_origins=settings.gateway_cors_origins,
             body_limit_bytes=settings.gateway_body_limit_bytes,
             timeout_seconds=settings.gateway_timeout_seconds,
-            batch_limit=settings.gateway_graphql_batch_limit,
-            limits=Limits(
-                tokens=settings.gateway_graphql_max_tokens,
-                depth=settings.gateway_graphql_max_depth,
-                root_fields=settings.gateway_graphql_max_root_fields,
-                fields=settings.gateway_graphql_max_fields,
-                aliases=settings.gateway_graphql_max_aliases,
-                directives=settings.gateway_graphql_max_directives,
-                cost=settings.gateway_graphql_max_cost,
+            graph=GraphOptions(
+                limits=Limits(
+                    tokens=settings.gateway_graphql_max_tokens,
+                    depth=settings.gateway_graphql_max_depth,
+                    root_fields=settings.gateway_graphql_max_root_fields,
+                    fields=settings.gateway_graphql_max_fields,
+                    aliases=settings.gateway_graphql_max_aliases,
+                    directives=settings.gateway_graphql_max_directives,
+                    cost=settings.gateway_graphql_max_cost,
+                ),
+                websocket_limits=WebSocketLimits(
+                    operations=settings.gateway_websocket_max_operations,
+                    init_seconds=settings.gateway_websocket_init_seconds,
+                ),
+                documents=TrustedDocuments.load(settings.gateway_graphql_trusted_documents),
+                batch_limit=settings.gateway_graphql_batch_limit,
+                production=settings.gateway_production,
+                federation=settings.gateway_federation,
             ),
-            websocket_limits=WebSocketLimits(
-                operations=settings.gateway_websocket_max_operations,
-                init_seconds=settings.gateway_websocket_init_seconds,
-            ),
-            documents=TrustedDocuments.load(settings.gateway_graphql_trusted_documents),
-            production=settings.gateway_production,
         )
         server = http_server(
             app,

@@ -15,12 +15,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway import pages
 from gateway.errors import make_problem, problem, without_digits
-from gateway.graphql.documents import TrustedDocuments
 from gateway.graphql.http import GraphQLOverHTTP
-from gateway.graphql.limits import Limits
-from gateway.graphql.metrics import Names
-from gateway.graphql.schema import Context, build_schema
-from gateway.graphql.websocket import GraphQLOverWebSocket, WebSocketLimits
+from gateway.graphql.options import GraphOptions
+from gateway.graphql.schema import Context, build_schemas
+from gateway.graphql.websocket import GraphQLOverWebSocket
 from gateway.middleware import BodyLimitMiddleware, CallMiddleware, problem_response
 from gateway.rest import UnsupportedMediaTypeError, rest_routes
 from kit.admin import add_health
@@ -42,11 +40,7 @@ def build_app(
     cors_origins: list[str],
     body_limit_bytes: int,
     timeout_seconds: float,
-    batch_limit: int,
-    limits: Limits,
-    websocket_limits: WebSocketLimits,
-    documents: TrustedDocuments,
-    production: bool,
+    graph: GraphOptions,
 ) -> ASGIApp:
     """REST, the graph, the pages and health, over the services.
 
@@ -58,28 +52,26 @@ def build_app(
         cors_origins: the origins whose pages may call; `*` for all.
         body_limit_bytes: the largest body taken.
         timeout_seconds: the longest that a request may take; streams have no limit.
-        batch_limit: the most GraphQL requests that may come as one array.
-        limits: of each operation of the graph.
-        websocket_limits: of each connection.
-        documents: that the graph executes.
-        production: whether the graph keeps what is in it to itself: no introspection, no suggestions, no GraphiQL.
+        graph: how the graph is served.
     """
     app = FastAPI(openapi_url=None)
     _add_errors(app)
     app.include_router(rest_routes(bank, analytics, card))  # first: a route is found by trying one after the other
     _add_pages(app)
     add_health(app, {})
-    schema = build_schema(limits, production=production, names=Names(documents.operations))
+    endpoints: dict[tuple[str, str], ASGIApp] = {}
     new_context = partial(Context.over, bank, analytics, card)
-    http = GraphQLOverHTTP(schema, new_context, documents, batch_limit=batch_limit, page=not production)
-    websocket = GraphQLOverWebSocket(
-        schema, new_context, documents, verifier, websocket_limits, allowed_origins=cors_origins
-    )
-    graph: dict[tuple[str, str], ASGIApp] = {("http", "/graphql"): http, ("websocket", "/graphql"): websocket}
+    for path, schema in build_schemas(graph).items():
+        endpoints["http", path] = GraphQLOverHTTP(
+            schema, new_context, graph.documents, batch_limit=graph.batch_limit, page=not graph.production
+        )
+        endpoints["websocket", path] = GraphQLOverWebSocket(
+            schema, new_context, graph.documents, verifier, graph.websocket_limits, allowed_origins=cors_origins
+        )
 
     async def front(scope: Scope, receive: Receive, send: Send) -> None:
         """The graph stands beside FastAPI: what that does around each of its routes would cost as much as a query."""
-        await graph.get((scope["type"], scope.get("path", "")), app)(scope, receive, send)
+        await endpoints.get((scope["type"], scope.get("path", "")), app)(scope, receive, send)
 
     guarded: ASGIApp = BodyLimitMiddleware(front, body_limit_bytes)
     guarded = CallMiddleware(guarded, verifier, timeout_seconds)

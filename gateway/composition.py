@@ -4,22 +4,24 @@ A new subgraph is one line in `SUBGRAPHS`. Where several subgraphs define an ent
 all of them, whichever part a resolver returns.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any, Final
 
 import strawberry
 import structlog
 from graphql import GraphQLError
+from strawberry.federation.schema_directives import Key
 from strawberry.schema.config import StrawberryConfig
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 from strawberry.types import ExecutionContext
-from strawberry.types.base import StrawberryObjectDefinition, get_object_definition
+from strawberry.types.base import get_object_definition
 from strawberry.types.execution import PreExecutionError
 
 import subgraphs.analytics.graph
 import subgraphs.bank.graph
 import subgraphs.card.graph
+from gateway.entities import entities_field
 from gateway.errors import is_unexpected
 from wallet.graph import ERRORS_AS_DATA, SCALARS
 
@@ -30,60 +32,75 @@ SUBGRAPHS: Final[dict[str, ModuleType]] = {
     "card": subgraphs.card.graph,
     "analytics": subgraphs.analytics.graph,
 }
+"""By name; where several can resolve a reference to an entity, the first one does."""
 
-_ROOTS: Final = ("Query", "Mutation", "Subscription")
 
-
-def compose(extensions: Sequence[Any] = ()) -> strawberry.Schema:
+def compose(extensions: Sequence[Any] = (), *, federation: bool = False) -> strawberry.Schema:
     """The one graph that the gateway serves.
 
     Args:
         extensions: classes or factories of Strawberry extensions.
+        federation: whether it can itself be a subgraph: with `_service` and `_entities`.
     """
-    query, mutation, subscription = (_merge_root(name) for name in _ROOTS)
-    return _MergedSchema(
-        query=query,
-        mutation=mutation,
-        subscription=subscription,
+    return _build(list(SUBGRAPHS.values()), extensions, federation=federation)
+
+
+def subgraph(name: str, extensions: Sequence[Any] = ()) -> strawberry.Schema:
+    """One subgraph alone, as a federation router composes it with the others; `extensions` as for `compose`."""
+    return _build([SUBGRAPHS[name]], extensions, federation=True)
+
+
+def _build(modules: Sequence[ModuleType], extensions: Sequence[Any], *, federation: bool) -> strawberry.Schema:
+    entities = _entities(modules)
+    fields = {"entities": entities_field(entities)} if federation and entities else {}
+    kind = _Subgraph if federation else _Graph
+    return kind(
+        query=_root("Query", modules, fields),
+        mutation=_root("Mutation", modules),
+        subscription=_root("Subscription", modules),
         # The merged entities come first: a name that is known stands for them, whichever part refers to it. That two
-        # definitions of one name differ is the point here, so Strawberry's own check for it is off.
-        types=_merged_entities(),
-        config=StrawberryConfig(_unsafe_disable_same_type_validation=True, scalar_map=SCALARS),
+        # definitions of one name differ is the point there, so Strawberry's own check for it is off.
+        types=entities,
+        config=StrawberryConfig(_unsafe_disable_same_type_validation=len(modules) > 1, scalar_map=SCALARS),
         extensions=extensions,
         execution_context_class=_Execution,
         exception_handlers=ERRORS_AS_DATA,
     )
 
 
-def _merge_root(name: str) -> Any:
-    parts = tuple(getattr(module, name) for module in SUBGRAPHS.values() if hasattr(module, name))
-    return strawberry.type(type(name, parts, {}))
+def _root(name: str, modules: Sequence[ModuleType], fields: dict[str, Any] | None = None) -> Any:
+    """The root type with the fields of all parts and these, or None."""
+    parts = tuple(getattr(module, name) for module in modules if hasattr(module, name))
+    return strawberry.type(type(name, parts, fields or {})) if parts or fields else None
 
 
-def _merged_entities() -> list[Any]:
-    """Each entity of the subgraphs once, with the fields of all its parts."""
+def _entities(modules: Sequence[ModuleType]) -> list[type]:
+    """Each entity once, by name, with the fields of all its parts."""
     parts: dict[str, list[type]] = {}
-    for module in SUBGRAPHS.values():
+    for module in modules:
         for value in vars(module).values():
             definition = get_object_definition(value) if isinstance(value, type) else None
-            if definition is not None and _keys(definition):
+            if definition is not None and _keys(value):
                 parts.setdefault(definition.name, []).append(value)
-    return [_merge_entity(name, classes) for name, classes in parts.items()]
+    return [classes[0] if len(classes) == 1 else _merge(name, classes) for name, classes in sorted(parts.items())]
 
 
-def _merge_entity(name: str, classes: Sequence[type]) -> type:
-    definitions = [get_object_definition(cls, strict=True) for cls in classes]
-    keys = {key for definition in definitions for key in _keys(definition)}
+def _merge(name: str, parts: Sequence[type]) -> type:
+    definitions = [get_object_definition(part, strict=True) for part in parts]
     description = next((definition.description for definition in definitions if definition.description), None)
-    return strawberry.federation.type(type(name, tuple(classes), {}), keys=sorted(keys), description=description)
+    # The last one of the same fields counts: one that some part resolves references by.
+    keys = {str(key.fields): key for key in sorted((key for part in parts for key in _keys(part)), key=_is_resolvable)}
+    directives = [keys[fields] for fields in sorted(keys)]
+    return strawberry.federation.type(type(name, tuple(parts), {}), keys=directives, description=description)
 
 
-def _keys(definition: StrawberryObjectDefinition) -> Iterable[str]:
-    return [
-        str(directive.fields)
-        for directive in definition.directives or ()
-        if isinstance(directive, strawberry.federation.schema_directives.Key)
-    ]
+def _keys(part: type) -> list[Key]:
+    directives = get_object_definition(part, strict=True).directives or ()
+    return [directive for directive in directives if isinstance(directive, Key)]
+
+
+def _is_resolvable(key: Key) -> bool:
+    return key.resolvable is not False
 
 
 class _Execution(StrawberryGraphQLCoreExecutionContext):
@@ -99,10 +116,7 @@ class _Execution(StrawberryGraphQLCoreExecutionContext):
         return response
 
 
-class _MergedSchema(strawberry.Schema):
-    def _warn_for_federation_directives(self) -> None:
-        """Entities are federation types here too."""
-
+class _Errors(strawberry.Schema):
     async def _prepare_operation_async(self, context: ExecutionContext, extensions_runner: Any) -> Any:
         """Strawberry's own; what a hook of an extension raises is an error of the operation. A stream would break."""
         try:
@@ -116,3 +130,18 @@ class _MergedSchema(strawberry.Schema):
             if is_unexpected(error):
                 operation = execution_context.operation_name if execution_context else None
                 log.error("unexpected error", operation=operation, path=error.path, exc_info=error.original_error)
+
+
+class _Graph(_Errors):
+    """For clients, to whom federation's directives say nothing."""
+
+    def _collect_schema_directives(self, *types: Any) -> list[type]:
+        super()._collect_schema_directives(*types)
+        return []
+
+    def _warn_for_federation_directives(self) -> None:
+        pass
+
+
+class _Subgraph(_Errors, strawberry.federation.Schema):
+    """For routers."""

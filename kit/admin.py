@@ -121,6 +121,8 @@ async def http_server(app: Any, listen: str, **options: Any) -> AsyncIterator[No
     server = _Server(config)
     # Not uvicorn's own: on a port in use it ends the process.
     with socket.create_server((host, int(port)), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as listener:
+        # Connections inherit it. uvloop sets it on each; asyncio only where the listener names its protocol.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         try:
             log.info("serving HTTP", listen=listen)

@@ -55,6 +55,9 @@ def open_channel(target: str, service: str, reads: Iterable[str]) -> grpc.aio.Ch
             ("grpc.keepalive_time_ms", 20_000),
             ("grpc.keepalive_timeout_ms", 5_000),
             ("grpc.max_receive_message_length", 16 * 1024 * 1024),
+            # Or a stream whose reader has stopped would pile up here what the connection can carry in a round trip,
+            # 4 MiB and more, before the sender feels it. A message that is larger than a window still has its own.
+            ("grpc.http2.bdp_probe", 0),
         ),
     )
 

@@ -69,6 +69,7 @@ def configure(service: str, settings: LogSettings) -> None:
     # aiokafka tells at ERROR, several times a second, what the reconnecting caller tells once.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each call that goes well
 
 
 def _to_bytes(_: WrappedLogger, __: str, line: Any) -> bytes:

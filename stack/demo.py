@@ -38,7 +38,7 @@ _TRANSFER: Final = """mutation($input: TransferMoneyInput!) {
 _HISTORY: Final = """query($id: ID!) {
   account(id: $id) {
     balance { amount currency }
-    operations(first: 5) { edges { node { type direction amount { amount } balanceAfter { amount } } } }
+    operations(first: 10) { edges { node { type direction amount { amount } balanceAfter { amount } } } }
   }
 }"""
 _STATISTICS: Final = """query($id: ID!, $from: DateTime!, $to: DateTime!) {
@@ -49,6 +49,9 @@ _STATISTICS: Final = """query($id: ID!, $from: DateTime!, $to: DateTime!) {
   }
 }"""
 _LIVE: Final = "subscription($id: ID!) { balanceChanged(accountId: $id) { balance { amount currency } } }"
+
+# Test cards of the sandbox: docs/test-cards.md has them all.
+_GOOD, _DECLINED, _SILENT = "4242424242424242", "4000000000000002", "4000000000010027"
 
 ALICE, BOB = OWNERS["alice"], OWNERS["bob"]
 
@@ -99,19 +102,31 @@ class Tour:
             page = _shown(await bob.get(f"/accounts/{BOB.account}/operations"))
             _expect(page["operations"][0], direction="IN", amount="25.00", balanceAfter="535.00")
 
+            _title("Alice pays in 250 roubles by card")
+            _expect(_shown(await _pay_in(alice, _GOOD, "demo-6"), 202), status="COMPLETED")
+            _expect(_shown(await alice.get(f"/accounts/{ALICE.account}")), balance="1215.00")
+
+            _title("A card that its issuer declines")
+            _expect(_shown(await _pay_in(alice, _DECLINED, "demo-7"), 202), status="DECLINED", failure="DO_NOT_HONOR")
+
+            _title("The acquirer falls silent after it has held the sum: the top-up is completed all the same")
+            await self._until_completed(alice, _shown(await _pay_in(alice, _SILENT, "demo-8"), 202)["id"])
+            _expect(_shown(await alice.get(f"/accounts/{ALICE.account}")), balance="1465.00")
+
             _title("The bank is killed (kill -9); it comes back by itself, and nothing is lost")
             os.kill(self._system.pid("bank"), signal.SIGKILL)
             _shown(await self._until_answered(alice, "demo-4"), 201)
-            _expect(_shown(await alice.get(f"/accounts/{ALICE.account}")), balance="964.00")
+            _expect(_shown(await alice.get(f"/accounts/{ALICE.account}")), balance="1464.00")
 
             _title("Kafka is taken away: transfers go on. When it is back, the history is complete")
             await self._system.supervisor.take_away("kafka")
             _shown(await _pay(alice, "1.00", "demo-5"), 201)
             await self._system.supervisor.bring_back("kafka")
-            await self._history(alice, operations=4)
+            await self._history(alice, operations=6)
 
-            _title("After all that the bank proves its ledger, and analytics its history, as `make integrity` has it")
-            for port in (self._system.ports.bank_admin, self._system.ports.analytics_admin):
+            _title("After all that bank, card and analytics prove what they hold, as `make integrity` has it")
+            ports = self._system.ports
+            for port in (ports.bank_admin, ports.card_admin, ports.analytics_admin):
                 *_, verdict = (await alice.get(f"http://127.0.0.1:{port}/integrity")).text.splitlines()
                 _expect(_printed(json.loads(verdict)), verdict="sound", violations=0)
 
@@ -142,6 +157,16 @@ class Tour:
                 await asyncio.sleep(0.1)
         _shown(response)
 
+    async def _until_completed(self, alice: httpx.AsyncClient, top_up: str) -> None:
+        path = f"/accounts/{ALICE.account}/topups/{top_up}"
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            while True:
+                response = await alice.get(path)
+                if response.json()["status"] == "COMPLETED":
+                    break
+                await asyncio.sleep(0.1)
+        _shown(response)
+
     async def _statistics(self, alice: httpx.AsyncClient) -> None:
         now = datetime.now(UTC)
         hour = timedelta(hours=1)
@@ -165,6 +190,15 @@ async def _pay(client: httpx.AsyncClient, amount: str, key: str) -> httpx.Respon
     return await client.post(
         f"/accounts/{ALICE.account}/transfers",
         json={"recipientId": BOB.account, "amount": amount},
+        headers={"Idempotency-Key": key},
+    )
+
+
+async def _pay_in(client: httpx.AsyncClient, number: str, key: str) -> httpx.Response:
+    card = {"number": number, "expiryMonth": 12, "expiryYear": 2040, "cvv": "123"}
+    return await client.post(
+        f"/accounts/{ALICE.account}/topup",
+        json={"amount": "250.00", "card": card},
         headers={"Idempotency-Key": key},
     )
 

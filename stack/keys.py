@@ -1,6 +1,8 @@
-"""The development keys: who signs tokens on this machine, made once and kept in the data folder."""
+"""The development keys and secrets: who signs what on this machine, made once and kept in the data folder."""
 
+import base64
 import json
+import secrets
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,3 +29,11 @@ def key_pair(folder: Path, name: str) -> KeyPair:
         write_private(pair.public, json.dumps({"keys": [public_jwk(key.public_key())]}, indent=2))
         write_private(pair.private, pem)
     return pair
+
+
+def secret(folder: Path, name: str) -> str:
+    """32 random bytes in base64: the secret `name` in `folder`, made on first use and the same ever after."""
+    file = folder / f"{name}.secret"
+    if not file.exists():
+        write_private(file, base64.b64encode(secrets.token_bytes(32)).decode())
+    return file.read_text()

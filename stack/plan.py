@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from stack import probes
-from stack.keys import key_pair
+from stack.keys import key_pair, secret
 from stack.parts import ClickHouse, Kafka
 from stack.ports import HOST, Ports
 from stack.postgres import Postgres
@@ -16,20 +16,26 @@ AUDIENCE = "wallet"
 
 def full_plan(ports: Ports, data: Path, postgres: Postgres) -> tuple[Process, ...]:
     """The whole system on `ports`, with its files in the absolute folder `data`. Keys are made if they are missing."""
-    people, analytics = key_pair(data / "keys", "development"), key_pair(data / "keys", "analytics")
+    keys = data / "keys"
+    people, analytics, card = key_pair(keys, "development"), key_pair(keys, "analytics"), key_pair(keys, "card")
     kafka, clickhouse = Kafka(ports.kafka), ClickHouse(data / "clickhouse", ports.clickhouse)
     bank_database = {"BANK_DATABASE_URL": postgres.dsn("bank")}
+    card_database = {"CARD_DATABASE_URL": postgres.dsn("card")}
     brokers = {"KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers}
     bank_target = {"BANK_GRPC_TARGET": f"{HOST}:{ports.bank_grpc}"}
+    card_target = {"CARD_GRPC_TARGET": f"{HOST}:{ports.card_grpc}"}
     analytics_target = {"ANALYTICS_GRPC_TARGET": f"{HOST}:{ports.analytics_grpc}"}
     service = {
         "AUTH_ISSUER": ISSUER,
         "AUTH_AUDIENCE": AUDIENCE,
         "AUTH_JWKS": str(people.public),
-        "AUTH_SERVICES": json.dumps({"analytics": str(analytics.public)}),
+        "AUTH_SERVICES": json.dumps({"analytics": str(analytics.public), "card": str(card.public)}),
         "LOG_FORMAT": "console",
     }
+    acquirer_key, webhook_secret = secret(keys, "acquirer"), f"whsec_{secret(keys, 'webhooks')}"
+    acquirer = f"http://{HOST}:{ports.acquirer}"
     bank_admin = f"http://{HOST}:{ports.bank_admin}"
+    card_admin = f"http://{HOST}:{ports.card_admin}"
     analytics_admin = f"http://{HOST}:{ports.analytics_admin}"
     front_door = f"http://{HOST}:{ports.gateway}"
     return (
@@ -37,14 +43,19 @@ def full_plan(ports: Ports, data: Path, postgres: Postgres) -> tuple[Process, ..
         kafka.process,
         clickhouse.process,
         Process(
-            name="migrations",
-            command=module("subgraphs.bank.migrations", **bank_database, LOG_FORMAT="console"),
+            name="bank-migrations",
+            command=module("subgraphs.bank.migrations", **bank_database),
+            depends_on=("postgres",),
+        ),
+        Process(
+            name="card-migrations",
+            command=module("subgraphs.card.migrations", **card_database),
             depends_on=("postgres",),
         ),
         Process(
             name="seed",
             command=module("stack.seed", **bank_database),
-            depends_on=("migrations",),
+            depends_on=("bank-migrations",),
         ),
         Process(
             name="bank",
@@ -60,6 +71,43 @@ def full_plan(ports: Ports, data: Path, postgres: Postgres) -> tuple[Process, ..
             depends_on=("seed", "kafka"),
             ports={"gRPC": ports.bank_grpc, "admin": ports.bank_admin},
             urls={"admin": bank_admin},
+        ),
+        Process(
+            name="acquirer",
+            command=module(
+                "sandbox",
+                SANDBOX_IS_NOT_PRODUCTION="true",
+                SANDBOX_LISTEN=f"{HOST}:{ports.acquirer}",
+                SANDBOX_API_KEY=acquirer_key,
+                SANDBOX_BOOKS=str(data / "acquirer.sqlite"),
+                SANDBOX_WEBHOOK_URL=f"http://{HOST}:{ports.card_webhooks}/webhooks/acquirer",
+                SANDBOX_WEBHOOK_SECRET=webhook_secret,
+                LOG_FORMAT="console",
+            ),
+            ready=probes.http(f"{acquirer}/health/ready"),
+            ports={"HTTP": ports.acquirer},
+            urls={"test cards": acquirer},
+        ),
+        Process(
+            name="card",
+            command=module(
+                "subgraphs.card",
+                **service,
+                **card_database,
+                **bank_target,
+                CARD_GRPC_LISTEN=f"{HOST}:{ports.card_grpc}",
+                CARD_ADMIN_LISTEN=f"{HOST}:{ports.card_admin}",
+                CARD_WEBHOOK_LISTEN=f"{HOST}:{ports.card_webhooks}",
+                CARD_FINGERPRINT_SECRET=secret(keys, "fingerprint"),
+                ACQUIRER_URL=acquirer,
+                ACQUIRER_API_KEY=acquirer_key,
+                ACQUIRER_WEBHOOK_SECRET=webhook_secret,
+                SERVICE_KEY_FILE=str(card.private),
+            ),
+            ready=probes.http(f"{card_admin}/health/ready"),
+            depends_on=("card-migrations",),
+            ports={"gRPC": ports.card_grpc, "admin": ports.card_admin, "webhooks": ports.card_webhooks},
+            urls={"admin": card_admin},
         ),
         Process(
             name="analytics",
@@ -85,6 +133,7 @@ def full_plan(ports: Ports, data: Path, postgres: Postgres) -> tuple[Process, ..
                 "gateway",
                 **service,
                 **bank_target,
+                **card_target,
                 **analytics_target,
                 GATEWAY_LISTEN=f"{HOST}:{ports.gateway}",
             ),

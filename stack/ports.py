@@ -32,6 +32,7 @@ class Ports:
     analytics_admin: int = 9103
     identity_admin: int = 9104
     acquirer: int = 8090
+    card_webhooks: int = 8091
     postgres: int = 15432
     kafka: int = 19092
     clickhouse: int = 18123

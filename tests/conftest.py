@@ -42,6 +42,10 @@ class Keys:
         """The public keys of an issuer, as the file that settings name."""
         return json.dumps({"keys": [public_jwk(self._private[issuer].public_key())]})
 
+    def private(self, issuer: str) -> Ed25519PrivateKey:
+        """What an issuer signs with."""
+        return self._private[issuer]
+
     def verifier(self) -> Verifier:
         """A verifier that believes all of them."""
         sets = {issuer: jwt.PyJWKSet.from_json(self.jwks(issuer)) for issuer in self._private}

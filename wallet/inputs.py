@@ -3,13 +3,15 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Final, Self, TypeVar
 from uuid import UUID
 
 from wallet.errors import FieldViolation, InvalidInput
 from wallet.money import EXPONENTS, Money
 
 Value = TypeVar("Value")
+
+_MAX_KEY_LENGTH: Final = 255
 
 
 def uuid(text: str) -> UUID:
@@ -43,6 +45,13 @@ def digits(text: str) -> str:
     if not (text.isascii() and text.isdigit()):
         raise ValueError("must be digits alone")
     return text
+
+
+def check_key(key: str) -> list[FieldViolation]:
+    """What is wrong with an idempotency key."""
+    if 1 <= len(key) <= _MAX_KEY_LENGTH and key.isascii() and key.isprintable() and key == key.strip():
+        return []
+    return [FieldViolation("idempotencyKey", f"must be 1 to {_MAX_KEY_LENGTH} printable ASCII characters")]
 
 
 class Fields:

@@ -40,6 +40,19 @@ class Limits:
     cost: int = 10_000
 
 
+@dataclass(frozen=True, kw_only=True)
+class WebSocketLimits:
+    """What one connection may have.
+
+    Attributes:
+        operations: at once, of whatever type.
+        init_seconds: to say who it is, from when it is open.
+    """
+
+    operations: int = 50
+    init_seconds: float = 10.0
+
+
 def parse(text: str, limits: Limits) -> DocumentNode:
     """The document that a text is.
 

@@ -1,4 +1,4 @@
-"""The merged graph, with what every execution of it needs."""
+"""The merged graph and its subgraphs, with what every execution of them needs."""
 
 import asyncio
 import time
@@ -12,12 +12,12 @@ import strawberry
 from graphql import GraphQLError
 from strawberry.extensions import SchemaExtension
 
-from gateway.composition import compose
+from gateway.composition import SUBGRAPHS, compose, subgraph
 from gateway.errors import INVALID_GRAPHQL, OperationRefused, graphql_error
 from gateway.graphql.cost import Cost, Spent
 from gateway.graphql.documents import Reader
-from gateway.graphql.limits import Limits
 from gateway.graphql.metrics import NOT_READ, OTHER, Names, tell
+from gateway.graphql.options import GraphOptions
 from subgraphs.analytics.client import AnalyticsClient
 from subgraphs.bank.client import BankClient
 from subgraphs.bank.graph import AccountLoader, TransferLoader, account_loader, transfer_loader
@@ -137,14 +137,13 @@ class PerExecution(SchemaExtension):
         tell(kind, name, seconds, self._codes)
 
 
-def build_schema(limits: Limits, *, production: bool, names: Names) -> strawberry.Schema:
-    """The merged graph with what every execution of it needs.
-
-    Args:
-        limits: of each operation.
-        production: tells nothing of what is in the graph: neither by introspection nor by suggestions.
-        names: of operations that metrics tell apart.
-    """
-    reader = Reader(limits, introspection=not production)
-    policy = Policy(reader, limits.cost, names, suggestions=not production)
-    return compose(extensions=[partial(PerExecution, policy)])
+def build_schemas(options: GraphOptions) -> dict[str, strawberry.Schema]:
+    """By path: the merged graph and, with federation, each subgraph alone; all with what every execution needs."""
+    reader = Reader(options.limits, introspection=not options.production)
+    names = Names(options.documents.operations)
+    policy = Policy(reader, options.limits.cost, names, suggestions=not options.production)
+    extensions = [partial(PerExecution, policy)]
+    schemas = {"/graphql": compose(extensions, federation=options.federation)}
+    if options.federation:
+        schemas |= {f"/subgraphs/{name}/graphql": subgraph(name, extensions) for name in SUBGRAPHS}
+    return schemas

@@ -1,7 +1,6 @@
 """The graph over WebSocket, by graphql-transport-ws."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -16,24 +15,12 @@ from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import Bas
 
 from gateway.errors import OperationRefused, graphql_error
 from gateway.graphql.documents import TrustedDocuments
+from gateway.graphql.limits import WebSocketLimits
 from gateway.graphql.requests import GraphRequest, Refused
 from gateway.graphql.schema import Context
 from kit import call
 from kit.principal import Verifier
 from wallet.errors import Unauthenticated
-
-
-@dataclass(frozen=True, kw_only=True)
-class WebSocketLimits:
-    """What one connection may have.
-
-    Attributes:
-        operations: at once, of whatever type.
-        init_seconds: to say who it is, from when it is open.
-    """
-
-    operations: int = 50
-    init_seconds: float = 10.0
 
 
 class _Handler(BaseGraphQLTransportWSHandler[Context, None]):

@@ -92,7 +92,7 @@ class Scene:
 
     def cpu(self, **others: int) -> Callable[[], dict[str, float]]:
         """See `cpu_meter`: of each of the system's processes, and of others by their pids."""
-        parts = ("gateway", "bank", "analytics", "postgres", "kafka", "clickhouse")
+        parts = ("gateway", "bank", "card", "acquirer", "analytics", "postgres", "kafka", "clickhouse")
         return cpu_meter({name: [self.system.pid(name)] for name in parts} | {k: [pid] for k, pid in others.items()})
 
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 from uuid import UUID
@@ -10,7 +11,7 @@ from uuid import UUID
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.abc import ConsumerRebalanceListener
-from aiokafka.errors import CommitFailedError, IllegalStateError
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from aiokafka.structs import ConsumerRecord
 
 from kit import process
@@ -29,6 +30,7 @@ _IDLE_MS: Final = 1_000
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 2.0
 _GRACE_SECONDS: Final = 3.0
+_LAG_SECONDS: Final = 1.0
 _WATCHED_ACCOUNTS: Final = 100_000
 
 Message: TypeAlias = "ConsumerRecord[bytes, bytes]"
@@ -117,13 +119,14 @@ class Consumer:
             consumer.subscribe([TOPIC], listener=_Rebalances(self._begin_term))
             # What was committed may be an offset of another topic, that had the name before.
             self._repair.suspect_all()
-            while True:
-                messages, term = await self._collect(consumer)
-                if messages:
-                    await _finished(self._settle(consumer, producer, messages, term))
+            async with process.background(self._measure(consumer), "lag"):
+                while True:
+                    messages, term = await self._collect(consumer)
+                    if messages:
+                        await _finished(self._settle(consumer, producer, messages, term))
 
     async def _collect(self, consumer: AIOKafkaConsumer) -> tuple[list[Message], int]:
-        """The next messages, none if there are none for a while, and the term that the first of them belongs to."""
+        """The next messages, none if there are none for a while, and the term that all of them belong to."""
         loop = asyncio.get_running_loop()
         messages: list[Message] = []
         term = self._term
@@ -131,13 +134,13 @@ class Consumer:
         while remaining_ms > 0 and len(messages) < self._limits.batch:
             room = self._limits.batch - len(messages)
             fetched = await consumer.getmany(timeout_ms=remaining_ms, max_records=room)
+            if term != self._term:  # what was collected before comes again, to whoever has its partition now
+                messages, term = [], self._term
             if not fetched and not messages:
                 break
-            term = term if messages else self._term
             deadline = deadline or loop.time() + self._limits.linger_seconds
             messages.extend(message for part in fetched.values() for message in part)
             remaining_ms = int((deadline - loop.time()) * 1000)
-        self._report_lag(consumer)
         return messages, term
 
     def _begin_term(self) -> None:
@@ -167,7 +170,6 @@ class Consumer:
         await self._commit(consumer, messages, term)
         metrics.EVENTS_CONSUMED.inc(len(messages) - len(unreadable))
         metrics.DEAD_LETTERS.inc(len(unreadable))
-        self._report_lag(consumer)
         self._look_for_gaps(rows)
 
     def _count(self, *, is_unreadable: bool) -> None:
@@ -188,25 +190,29 @@ class Consumer:
                 return
 
     async def _commit(self, consumer: AIOKafkaConsumer, messages: Iterable[Message], term: int) -> None:
+        if term != self._term:
+            # To commit now could set back what another member has committed since. The messages come again, which does
+            # no harm.
+            log.info("not committed", error="the partitions have been shared out anew")
+            return
         offsets: dict[TopicPartition, int] = {}
         for message in messages:
             partition = TopicPartition(message.topic, message.partition)
             expected = offsets.get(partition, self._next.get(partition, message.offset))
             # Another member may have moved a partition on between two terms, but what was committed never comes again.
-            is_elsewhere = message.offset != expected and term == self._term
-            if is_elsewhere or message.offset < self._committed.get(partition, 0):
+            if message.offset != expected or message.offset < self._committed.get(partition, 0):
                 log.warning("the topic has jumped", partition=message.partition, expected=expected, got=message.offset)
                 self._repair.suspect_all()
             offsets[partition] = message.offset + 1
-        if term == self._term:
-            self._next |= offsets
+        self._next |= offsets
         try:
             await consumer.commit(offsets)
         except (CommitFailedError, IllegalStateError) as error:
-            # The partitions are another member's by now. It sees the messages again, which does no harm.
+            # The partitions are another member's by now.
             log.info("not committed", error=str(error))
         else:
-            self._committed |= offsets
+            if term == self._term:  # or it may have been committed when the new term had begun to read from before
+                self._committed |= offsets
 
     def _look_for_gaps(self, rows: list[Row]) -> None:
         """Tells the repair of accounts whose versions jumped. Mostly the missing one is on its way in another
@@ -220,11 +226,26 @@ class Consumer:
         while len(self._versions) > _WATCHED_ACCOUNTS:
             self._versions.popitem(last=False)
 
-    def _report_lag(self, consumer: AIOKafkaConsumer) -> None:
-        ends = {partition: consumer.highwater(partition) for partition in consumer.assignment()}
-        metrics.CONSUMER_LAG.set(
-            sum(max(0, end - self._next.get(partition, end)) for partition, end in ends.items() if end is not None),
-        )
+    async def _measure(self, consumer: AIOKafkaConsumer) -> None:
+        """Tells the lag every so often, even while a batch waits for ClickHouse. While the broker is away it stays."""
+        while True:
+            with suppress(KafkaError):
+                metrics.CONSUMER_LAG.set(await self._lag(consumer))
+            await asyncio.sleep(_LAG_SECONDS)
+
+    async def _lag(self, consumer: AIOKafkaConsumer) -> int:
+        """The messages of this member's partitions that are there and not stored."""
+        partitions = list(consumer.assignment())
+        if not partitions:
+            return 0
+        begins, ends = await consumer.beginning_offsets(partitions), await consumer.end_offsets(partitions)
+        lag = 0
+        for partition in partitions:
+            place = self._next.get(partition)
+            if place is None:
+                place = await consumer.committed(partition) or 0
+            lag += max(0, ends[partition] - max(place, begins[partition]))
+        return lag
 
 
 class _Rebalances(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types

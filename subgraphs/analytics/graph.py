@@ -15,7 +15,7 @@ from subgraphs.analytics.client import AnalyticsClient
 from subgraphs.bank.client import BankClient
 from wallet import cursor, inputs, paging
 from wallet.errors import InvalidInput
-from wallet.graph import ERRORS_AS_DATA, PAGED, AccountRef, Money, PageInfo, at_cost, of_size
+from wallet.graph import PAGED, AccountRef, Money, PageInfo, at_cost, of_size
 
 
 class Context(Protocol):
@@ -312,12 +312,3 @@ async def _watch(analytics: AnalyticsClient, account_id: UUID, after: int) -> As
         async for operation in operations:
             after = operation.account_version
             yield operation
-
-
-def schema() -> strawberry.federation.Schema:
-    """The analytics subgraph alone."""
-    return strawberry.federation.Schema(
-        types=[Account],
-        subscription=Subscription,
-        exception_handlers=ERRORS_AS_DATA,
-    )

@@ -8,8 +8,16 @@ EVENTS_CONSUMED = Counter("wallet_analytics_events_consumed", "Messages of the t
 DEAD_LETTERS = Counter("wallet_analytics_dead_letters", "Messages of the topic that could not be read.")
 ROWS_INSERTED = Counter("wallet_analytics_rows_inserted", "Rows stored, twice delivered ones included.")
 EVENTS_REPAIRED = Counter("wallet_analytics_events_repaired", "Events pulled from the bank because they were missing.")
-CONSUMER_LAG = Gauge("wallet_analytics_consumer_lag", "Messages of the topic that are not stored yet.")
+CONSUMER_LAG = Gauge(
+    "wallet_analytics_consumer_lag", "Messages of this replica's partitions that are there and not stored."
+)
 CONSUMER_STOPPED = Gauge("wallet_analytics_consumer_stopped", "1 when too much was unreadable: a person must look.")
+ACCOUNTS_INCOMPLETE = Gauge(
+    "wallet_analytics_accounts_incomplete", "Accounts whose history was not known to be complete when last compared."
+)
+COMPARED = Gauge(
+    "wallet_analytics_compared_seconds", "When all accounts had last been compared and mended; 0: not yet."
+)
 SUBSCRIBERS = Gauge("wallet_analytics_subscribers", "Open streams of operations.")
 INTEGRITY = Gauges(
     violations=Gauge(

@@ -82,19 +82,26 @@ class Repair:
         lacking: dict[UUID, int] = {}
         async for versions in self._ledger.all_versions():
             lacking |= await self.lacking(versions)
+            metrics.ACCOUNTS_INCOMPLETE.set(len(lacking))
             if len(lacking) >= _MOST_SUSPECTS:
                 await self._mend(lacking, grace_seconds)
                 lacking.clear()
         await self._mend(lacking, grace_seconds)
+        metrics.COMPARED.set_to_current_time()
 
     async def _mend(self, versions: Mapping[UUID, int], grace_seconds: float) -> None:
         """Makes each account's history complete up to the version, after the grace."""
         if not versions:
             return
         await asyncio.sleep(grace_seconds)
-        for account_id, version in (await self.lacking(versions)).items():
+        lacking = await self.lacking(versions)
+        metrics.ACCOUNTS_INCOMPLETE.set(len(lacking))
+        for account_id, version in lacking.items():
             async for _ in self.pull(account_id, version):
                 pass
+            metrics.ACCOUNTS_INCOMPLETE.dec()
+        if lacking:  # what the ledger itself has not got is missing still
+            metrics.ACCOUNTS_INCOMPLETE.set(len(await self.lacking(lacking)))
 
     async def lacking(self, versions: Mapping[UUID, int]) -> dict[UUID, int]:
         """Those of the accounts whose history is not known to be complete up to the version."""

@@ -19,6 +19,7 @@ _READS: Final = (
     "GetBalance",
     "GetTransfer",
     "BatchGetAccounts",
+    "BatchGetTransfers",
     "ListAccounts",
     "ListAccountVersions",
     "ListEvents",
@@ -175,6 +176,15 @@ class BankClient:
         request = bank_pb2.GetTransferRequest(id=str(transfer_id))
         response = await channel.unary(self._stub.GetTransfer, request, cap_seconds=self._cap, what=_WHAT)
         return _transfer(response.transfer)
+
+    async def transfers(self, ids: Sequence[UUID]) -> dict[UUID, Transfer | WalletError]:
+        """Each transfer, or why the caller does not get it."""
+        request = bank_pb2.BatchGetTransfersRequest(ids=map(str, ids))
+        response = await channel.unary(self._stub.BatchGetTransfers, request, cap_seconds=self._cap, what=_WHAT)
+        return {
+            UUID(result.key): _transfer(result.value) if result.HasField("value") else from_status(result.error)
+            for result in response.results
+        }
 
     async def accounts(self, ids: Sequence[UUID]) -> dict[UUID, Account | WalletError]:
         """Each account, or why the caller does not get it."""

@@ -20,9 +20,9 @@ from wallet.errors import (
     InvalidInput,
     WalletError,
 )
+from wallet.inputs import check_key
 from wallet.money import MAX_AMOUNT, Money
 
-_MAX_KEY_LENGTH: Final = 255
 _MAX_DESCRIPTOR_ENTRIES: Final = 16
 _MAX_DESCRIPTOR_LENGTH: Final = 128
 
@@ -166,21 +166,9 @@ class Decision:
     remember: Mapping[Key, Remembered]
 
 
-def clearing_account_id(currency: str) -> UUID:
-    """The account of a currency that deposits come from; its balance is minus all that ever came in from outside."""
-    return uuid5(NAMESPACE_URL, f"wallet:clearing:{currency}")
-
-
 def opened_account_id(key: Key) -> UUID:
     """The id of the account that a key opens: the same key can only ever open the same account."""
     return uuid5(NAMESPACE_URL, f"wallet:account:{key.principal}:{key.key}")
-
-
-def check_key(key: str) -> list[FieldViolation]:
-    """What is wrong with an idempotency key."""
-    if 1 <= len(key) <= _MAX_KEY_LENGTH and key.isascii() and key.isprintable() and key == key.strip():
-        return []
-    return [FieldViolation("idempotencyKey", f"must be 1 to {_MAX_KEY_LENGTH} printable ASCII characters")]
 
 
 def check(command: Command) -> None:

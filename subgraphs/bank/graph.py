@@ -1,8 +1,7 @@
 """What the bank contributes to the graph: accounts and transfers."""
 
-import asyncio
 from datetime import datetime
-from typing import Annotated, Protocol
+from typing import Annotated, Protocol, Self
 from uuid import UUID
 
 import strawberry
@@ -10,11 +9,10 @@ from strawberry.dataloader import DataLoader
 
 from subgraphs.bank import client
 from subgraphs.bank.client import BankClient
-from wallet import inputs
+from wallet import inputs, loading
 from wallet.errors import AccountNotFound as AccountNotFoundError
-from wallet.errors import TransferNotFound, WalletError
+from wallet.errors import TransferNotFound
 from wallet.graph import (
-    ERRORS_AS_DATA,
     AccountClosed,
     AccountNotFound,
     AccountRef,
@@ -47,31 +45,28 @@ Info = strawberry.Info[Context, None]
 
 
 def account_loader(bank: BankClient) -> AccountLoader:
-    """Accounts in one RPC a tick. It does not cache: a query after a mutation sees what the mutation did."""
-
-    async def load(ids: list[UUID]) -> list[client.Account | WalletError]:
-        found = await bank.accounts(list(dict.fromkeys(ids)))
-        return [found[id_] for id_ in ids]
-
-    return DataLoader(load_fn=load, cache=False)
+    """Accounts in one RPC a tick."""
+    return loading.loader(bank.accounts)
 
 
 def transfer_loader(bank: BankClient) -> TransferLoader:
-    """Transfers, each once a tick. It does not cache, as the loader of accounts does not."""
-
-    async def load(ids: list[UUID]) -> list[client.Transfer | BaseException]:
-        wanted = list(dict.fromkeys(ids))
-        found = await asyncio.gather(*map(bank.get_transfer, wanted), return_exceptions=True)
-        by_id = dict(zip(wanted, found, strict=True))
-        return [by_id[id_] for id_ in ids]
-
-    return DataLoader(load_fn=load, cache=False)
+    """Transfers in one RPC a tick."""
+    return loading.loader(bank.transfers)
 
 
 @strawberry.federation.type(keys=["id"], description="Money of one currency that belongs to one user.")
 class Account:
     id: strawberry.ID
     loaded: strawberry.Private[client.Account | None] = None
+
+    @classmethod
+    def of(cls, account: client.Account) -> Self:
+        """The same account for the graph."""
+        return cls(id=strawberry.ID(str(account.id)), loaded=account)
+
+    @classmethod
+    async def resolve_reference(cls, info: Info, id: UUID) -> Self:  # noqa: A002  the key's name
+        return cls.of(await info.context.accounts.load(id))
 
     @strawberry.field(description="The balance now.")
     async def balance(self, info: Info) -> Money:
@@ -92,9 +87,13 @@ class Transfer:
     loaded: strawberry.Private[client.Transfer | None] = None
 
     @classmethod
-    def of(cls, transfer: client.Transfer) -> "Transfer":
+    def of(cls, transfer: client.Transfer) -> Self:
         """The same transfer for the graph."""
         return cls(id=strawberry.ID(str(transfer.id)), loaded=transfer)
+
+    @classmethod
+    async def resolve_reference(cls, info: Info, id: UUID) -> Self:  # noqa: A002  the key's name
+        return cls.of(await info.context.transfers.load(id))
 
     @strawberry.field
     async def sender(self, info: Info) -> AccountRef:
@@ -151,15 +150,14 @@ class Query:
     @strawberry.field(description="An account of the caller's, or null.")
     async def account(self, info: Info, id: strawberry.ID) -> Account | None:  # noqa: A002
         try:
-            loaded = await info.context.accounts.load(inputs.uuid(id))
+            return Account.of(await info.context.accounts.load(inputs.uuid(id)))
         except (AccountNotFoundError, ValueError):
             return None
-        return Account(id=strawberry.ID(str(loaded.id)), loaded=loaded)
 
     @strawberry.field(description="A transfer from or to an account of the caller's, or null.")
     async def transfer(self, info: Info, id: strawberry.ID) -> Transfer | None:  # noqa: A002
         try:
-            return Transfer.of(await info.context.bank.get_transfer(inputs.uuid(id)))
+            return Transfer.of(await info.context.transfers.load(inputs.uuid(id)))
         except (TransferNotFound, ValueError):
             return None
 
@@ -180,8 +178,3 @@ class Mutation:
             transfer=Transfer.of(receipt.transfer),
             balance=Money.of(receipt.posting.balance_after),
         )
-
-
-def schema() -> strawberry.federation.Schema:
-    """The bank's subgraph alone."""
-    return strawberry.federation.Schema(query=Query, mutation=Mutation, exception_handlers=ERRORS_AS_DATA)

@@ -18,12 +18,13 @@ from subgraphs.bank.domain import (
     Outcome,
     Status,
     Transfer,
-    clearing_account_id,
     opened_account_id,
 )
 from subgraphs.bank.pipeline import Pipeline
 from subgraphs.bank.repository.accounts import Accounts
 from subgraphs.bank.repository.reader import Reader
+from wallet import inputs
+from wallet.accounts import clearing_account_id
 from wallet.errors import (
     AccountNotEmpty,
     AccountNotFound,
@@ -123,7 +124,7 @@ class Bank:
             Unavailable: the outcome is unknown; a retry with the same key is safe.
         """
         owner_id = _owner(caller, owner_id)
-        violations = domain.check_key(idempotency_key)
+        violations = inputs.check_key(idempotency_key)
         if currency not in EXPONENTS:
             violations.append(FieldViolation("currency", "must be an ISO 4217 currency"))
         if violations:
@@ -181,13 +182,21 @@ class Bank:
         Raises:
             TransferNotFound: there is none, or it is between others.
         """
-        transfer = await self._reader.transfer(transfer_id)
-        if transfer is None or not await self.accounts(
-            caller,
-            [transfer.sender.account_id, transfer.recipient.account_id],
-        ):
+        transfer = (await self.transfers(caller, [transfer_id])).get(transfer_id)
+        if transfer is None:
             raise TransferNotFound(str(transfer_id))
         return transfer
+
+    async def transfers(self, caller: Principal, ids: Sequence[UUID]) -> dict[UUID, Transfer]:
+        """Those of the transfers that exist and that are from or to an account of the caller's."""
+        found = await self._reader.transfers(ids)
+        sides = {posting.account_id for each in found.values() for posting in (each.sender, each.recipient)}
+        seen = (await self.accounts(caller, list(sides))).keys()
+        return {
+            id_: transfer
+            for id_, transfer in found.items()
+            if not seen.isdisjoint((transfer.sender.account_id, transfer.recipient.account_id))
+        }
 
     async def versions(self, caller: Principal, after: UUID | None, limit: int) -> list[tuple[UUID, int]]:
         """Accounts after an id, in id order, with their versions. For services.

@@ -1,6 +1,7 @@
 """Proto to domain and back, nothing else."""
 
 # ruff: noqa: D102, N802  the methods are bank.proto's, which names and documents them
+from collections.abc import Sequence
 from typing import Any, Final
 from uuid import UUID
 
@@ -12,7 +13,7 @@ from protos.bank.v1 import bank_pb2, bank_pb2_grpc
 from subgraphs.bank.domain import Account, Kind, Order, Outcome, Posting, Status, Transfer
 from subgraphs.bank.service import Bank
 from wallet import inputs
-from wallet.errors import AccountNotFound, InvalidInput
+from wallet.errors import AccountNotFound, InvalidInput, TransferNotFound
 from wallet.money import DEFAULT_CURRENCY, Money, MoneyError
 
 SERVICE: Final = bank_pb2.DESCRIPTOR.services_by_name["BankService"].full_name
@@ -97,9 +98,7 @@ class BankServicer(bank_pb2_grpc.BankServiceServicer):
         request: bank_pb2.BatchGetAccountsRequest,
         context: Any,  # noqa: ARG002
     ) -> bank_pb2.BatchGetAccountsResponse:
-        if len(request.ids) > _MAX_KEYS:
-            raise InvalidInput.of("ids", f"must be at most {_MAX_KEYS}")
-        keys = {key: _id("ids", key) for key in request.ids}
+        keys = _keys(request.ids)
         found = await self._bank.accounts(call.principal(), list(keys.values()))
         return bank_pb2.BatchGetAccountsResponse(
             results=[
@@ -108,6 +107,25 @@ class BankServicer(bank_pb2_grpc.BankServiceServicer):
                 else bank_pb2.BatchGetAccountsResponse.Result(
                     key=key,
                     error=status.to_status(AccountNotFound(str(id_))),
+                )
+                for key, id_ in keys.items()
+            ],
+        )
+
+    async def BatchGetTransfers(
+        self,
+        request: bank_pb2.BatchGetTransfersRequest,
+        context: Any,  # noqa: ARG002
+    ) -> bank_pb2.BatchGetTransfersResponse:
+        keys = _keys(request.ids)
+        found = await self._bank.transfers(call.principal(), list(keys.values()))
+        return bank_pb2.BatchGetTransfersResponse(
+            results=[
+                bank_pb2.BatchGetTransfersResponse.Result(key=key, value=_transfer(found[id_]))
+                if id_ in found
+                else bank_pb2.BatchGetTransfersResponse.Result(
+                    key=key,
+                    error=status.to_status(TransferNotFound(str(id_))),
                 )
                 for key, id_ in keys.items()
             ],
@@ -192,6 +210,13 @@ def _id(field: str, text: str) -> UUID:
         return inputs.uuid(text)
     except ValueError as error:
         raise InvalidInput.of(field, str(error)) from None
+
+
+def _keys(ids: Sequence[str]) -> dict[str, UUID]:
+    """The ids by the keys that they were asked for by, each once."""
+    if len(ids) > _MAX_KEYS:
+        raise InvalidInput.of("ids", f"must be at most {_MAX_KEYS}")
+    return {key: _id("ids", key) for key in ids}
 
 
 def _amount(message: MoneyMessage) -> Money:

@@ -4,24 +4,21 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import datetime
 from enum import Enum
-from typing import Annotated, Final, Protocol
+from typing import Annotated, Final, Protocol, Self
 from uuid import UUID
 
 import strawberry
 from strawberry.dataloader import DataLoader
 from strawberry.federation.schema_directives import Key
 from strawberry.federation.types import FieldSet
-from strawberry.schema.config import StrawberryConfig
 
 from kit import channel
 from subgraphs.card import client
 from subgraphs.card.client import CardClient, CardDetails
-from wallet import cursor, inputs, paging
-from wallet.errors import TopUpNotFound, WalletError
+from wallet import cursor, inputs, loading, paging
+from wallet.errors import TopUpNotFound
 from wallet.graph import (
-    ERRORS_AS_DATA,
     PAGED,
-    SCALARS,
     AccountClosed,
     AccountNotFound,
     CurrencyMismatch,
@@ -55,13 +52,8 @@ Info = strawberry.Info[Context, None]
 
 
 def top_up_loader(card: CardClient) -> TopUpLoader:
-    """Top-ups in one RPC a tick. It does not cache: a query after a mutation sees what the mutation did."""
-
-    async def load(ids: list[UUID]) -> list[client.TopUp | WalletError]:
-        found = await card.top_ups(list(dict.fromkeys(ids)))
-        return [found[id_] for id_ in ids]
-
-    return DataLoader(load_fn=load, cache=False)
+    """Top-ups in one RPC a tick."""
+    return loading.loader(card.top_ups)
 
 
 @strawberry.enum
@@ -141,9 +133,13 @@ class TopUp:
     loaded: strawberry.Private[client.TopUp | None] = None
 
     @classmethod
-    def of(cls, top_up: client.TopUp) -> "TopUp":
+    def of(cls, top_up: client.TopUp) -> Self:
         """The same top-up for the graph."""
         return cls(id=strawberry.ID(str(top_up.id)), loaded=top_up)
+
+    @classmethod
+    async def resolve_reference(cls, info: Info, id: UUID) -> Self:  # noqa: A002  the key's name
+        return cls.of(await info.context.top_ups.load(id))
 
     @strawberry.field(description="The caller's account that it is paid into. Null while the bank cannot tell of it.")
     async def account(self, info: Info) -> Account | None:
@@ -306,14 +302,3 @@ class Subscription:
                 if top_up.version > seen:  # a stream that is opened again begins with what the last one ended with
                     seen = top_up.version
                     yield TopUp.of(top_up)
-
-
-def schema() -> strawberry.federation.Schema:
-    """The card subgraph alone."""
-    return strawberry.federation.Schema(
-        query=Query,
-        mutation=Mutation,
-        subscription=Subscription,
-        config=StrawberryConfig(scalar_map=SCALARS),
-        exception_handlers=ERRORS_AS_DATA,
-    )

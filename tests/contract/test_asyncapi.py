@@ -1,9 +1,6 @@
 """AsyncAPI's own parser reads `asyncapi/asyncapi.yaml`, and finds in it what the code does."""
 
 import json
-import shutil
-import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,22 +9,15 @@ from stack.process import ROOT
 from subgraphs.analytics import __main__ as analytics
 from subgraphs.analytics import kafka
 from subgraphs.bank import outbox
-from tests.tools import lacking
+from tests.node import judged
 
-NODE = Path(__file__).parent / "node"
 OPERATIONS = ["wallet.transfer.completed", "wallet.topup.completed"]
 
 
 @pytest.fixture(scope="module")
 def read() -> dict[str, Any]:
     """The document as the parser reads it, references followed, and its diagnostics."""
-    node = shutil.which("node")
-    if node is None:
-        lacking("there is no node")
-    if not (NODE / "node_modules" / "@asyncapi" / "parser").is_dir():
-        lacking("there is no @asyncapi/parser")
-    command = [node, str(NODE / "asyncapi.mjs"), str(ROOT / "asyncapi" / "asyncapi.yaml")]
-    document: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True, timeout=60).stdout)
+    document: dict[str, Any] = judged("asyncapi.mjs", str(ROOT / "asyncapi" / "asyncapi.yaml"), by="@asyncapi/parser")
     return document
 
 

@@ -15,14 +15,16 @@ from stack.ports import Ports
 from stack.postgres import Postgres
 from stack.system import System, running
 from tests.e2e.users import NewUser, OpenAccount, User
-from tests.openapi import check_response_hook
+from tests.openapi import REST
 
 
 @pytest.fixture(scope="session")
 async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
     data = tmp_path_factory.mktemp("wallet")
-    async with running(Ports.free(), data) as system:
-        yield system
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("GATEWAY_FEDERATION", "true")
+        async with running(Ports.free(), data) as system:
+            yield system
     remove_cluster(data)
 
 
@@ -67,7 +69,7 @@ async def new_user(
         http = httpx.AsyncClient(
             base_url=system.url,
             headers={"Authorization": f"Bearer {token}"},
-            event_hooks={"response": [check_response_hook]},
+            event_hooks={"response": [REST.check_hook]},
             timeout=15,
         )
         clients.append(http)

@@ -12,6 +12,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.e2e.users import User
+from wallet import cursor
 
 OPERATION_ADDED = """
     subscription($account: ID!, $after: String) {
@@ -29,8 +30,17 @@ BALANCE_CHANGED = """
 async def websocket(user: User, **params: Any) -> AsyncIterator[ClientConnection]:
     """An acknowledged graphql-transport-ws connection of the user's."""
     url = f"{user.http.base_url}".replace("http", "ws").rstrip("/") + "/graphql"
-    async with connect(url, subprotocols=["graphql-transport-ws"]) as connection:  # type: ignore[list-item]
-        payload = {"authorization": f"Bearer {user.token}"} | params
+    async with connected(url, user.token, params) as connection:
+        yield connection
+
+
+@asynccontextmanager
+async def connected(
+    url: str, token: str, params: dict[str, Any] | None = None, **options: Any
+) -> AsyncIterator[ClientConnection]:
+    """The same to any gateway, with options of the connection itself."""
+    async with connect(url, subprotocols=["graphql-transport-ws"], **options) as connection:  # type: ignore[list-item]
+        payload = {"authorization": f"Bearer {token}"} | (params or {})
         await connection.send(json.dumps({"type": "connection_init", "payload": payload}))
         assert json.loads(await connection.recv())["type"] == "connection_ack"
         yield connection
@@ -122,6 +132,33 @@ class TestBalanceChanged:
                 "510.00",
                 "530.00",
             ]
+
+    async def test_never_goes_back_whenever_it_is_opened(self, alice: User, bob: User) -> None:
+        """Opened while transfers run, whose events come after the balance that already has them."""
+        stop = asyncio.Event()
+
+        async def pay() -> int:
+            paid = 0
+            while not stop.is_set():
+                assert (await alice.transfer(bob.account, "1.00")).status_code == 201
+                paid += 1
+            return paid
+
+        async def told() -> list[tuple[int, str]]:
+            async with websocket(bob) as connection:
+                feed = subscribe(connection, BALANCE_CHANGED, account=bob.account)
+                seen = [await next_of(feed, "balanceChanged") for _ in range(6)]
+            return [(cursor.decode(each["cursor"]), each["balance"]["amount"]) for each in seen]
+
+        paying = asyncio.gather(*(pay() for _ in range(3)))
+        try:
+            feeds = [await told() for _ in range(3)] + await asyncio.gather(*(told() for _ in range(3)))
+        finally:
+            stop.set()
+        assert sum(await paying) >= max(feed[-1][0] for feed in feeds)
+        for feed in feeds:
+            first = feed[0][0]
+            assert feed == [(first + n, f"{500 + first + n}.00") for n in range(6)]
 
 
 class TestConnection:

@@ -1,7 +1,9 @@
-"""Outages of the event pipeline that outlast every time-out, and a minute of kills one after the other."""
+"""Outages of the event pipeline that outlast every time-out, or what the broker keeps; and a minute of kills."""
 
 import asyncio
+import itertools
 import random
+import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import replace
@@ -13,13 +15,15 @@ from stack.parts import ClickHouse
 from stack.ports import free_ports
 from stack.process import Child
 from subgraphs.analytics.clickhouse.database import Database
+from subgraphs.bank.client import Order, Receipt
 from tests.conftest import Keys
 from tests.integration.analytics.conftest import clickhouse, database, world  # noqa: F401  fixtures
-from tests.integration.analytics.group import process
-from tests.integration.analytics.test_pipeline import history_is_ledger, leader, loaded
+from tests.integration.analytics.group import dropped, ends, process
+from tests.integration.analytics.test_pipeline import history_is_ledger, leader, loaded, published
 from tests.integration.analytics.world import World, beside
-from tests.integration.bank.running import RunningBank, running
+from tests.integration.bank.running import RunningBank, rub, running
 from tests.kafka.brokers import on_apache
+from tests.waiting import until
 
 Run = Callable[[], AbstractAsyncContextManager[RunningBank]]
 
@@ -62,7 +66,34 @@ async def test_a_long_outage_under_load_loses_nothing(apart: World, run: Run, lo
             await load.has_made(100)
             stop.set()
             await making
-        await history_is_ledger(bank.sql, apart, within=90)
+        await history_is_ledger(bank, apart, within=90)
+
+
+async def test_fifty_thousand_transfers_while_analytics_is_stopped_are_all_there_in_the_end(
+    apart: World, run: Run
+) -> None:
+    """On the embedded broker, which drops the oldest: two accounts send, so two partitions overflow."""
+    async with run() as bank:
+        analytics = process(apart, bank_target=bank.target)
+        senders = [await bank.open("alice", "1000000.00") for _ in range(2)]
+        recipients = [await bank.open("bob") for _ in range(8)]
+        pairs = itertools.cycle(itertools.product(senders, recipients))
+
+        async def transfer(count: int) -> None:
+            orders = [Order(*next(pairs), rub("0.01"), str(uuid.uuid4())) for _ in range(count)]
+            answers = await bank.user("alice")(bank.client.transfer_all(orders))
+            assert all(isinstance(answer, Receipt) for answer in answers)
+
+        async with analytics:
+            await transfer(100)
+            await history_is_ledger(bank, apart)
+        read = await ends(apart)
+        for _ in range(10):
+            await transfer(5_000)
+        await until(lambda: published(bank.sql), within=120)
+        assert await dropped(apart) > read
+        async with analytics:
+            await history_is_ledger(bank, apart, within=180)
 
 
 @on_apache
@@ -94,4 +125,4 @@ async def test_whatever_is_killed_in_whatever_order_the_history_is_the_ledger(
             await making
         for child in (apart.kafka, apart.clickhouse, *members):
             await child.until_ready(60)
-        await history_is_ledger(bank.sql, apart, within=90)
+        await history_is_ledger(bank, apart, within=90)

@@ -17,6 +17,7 @@ from aiokafka.errors import KafkaError
 from stack import probes
 from stack.ports import HOST
 from stack.process import Child, Command, Leash, Output, Process
+from tests.waiting import until
 
 POM: Final = Path(__file__).with_name("pom.xml")
 _CLUSTER: Final = "wallet-tests-cluster-1"
@@ -90,15 +91,30 @@ class ApacheKafka(Child):
         super().__init__(process, output=output, leash=leash)
 
     async def clean(self) -> None:
-        """Deletes every topic, and with it every group's place there."""
+        """Deletes every topic, and with it every group's place there.
+
+        They are gone from the broker itself when this returns, not from its controller alone. A topic made of the same
+        name before that could lose the places of its own readers when the broker comes to delete those of the old one.
+        """
         async with self._admin() as admin:
-            if topics := [topic for topic in await admin.list_topics() if not topic.startswith(_INTERNAL)]:
-                await admin.delete_topics(topics)
+
+            async def is_empty() -> bool:
+                topics = [topic for topic in await admin.list_topics() if not topic.startswith(_INTERNAL)]
+                if topics:
+                    await admin.delete_topics(topics)
+                return not topics
+
+            await until(is_empty, every=0.01)
 
     async def create(self, *topics: str) -> None:
         """Makes topics as the first use of them would, with four partitions; readers need not notice them later."""
         async with self._admin() as admin:
             await admin.create_topics([NewTopic(topic, _PARTITIONS, replication_factor=1) for topic in topics])
+
+            async def are_there() -> bool:
+                return set(topics) <= set(await admin.list_topics())
+
+            await until(are_there, every=0.01)
 
     async def _command(self) -> Command:
         file = self._data / "server.properties"

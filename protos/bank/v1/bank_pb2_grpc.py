@@ -74,6 +74,11 @@ class BankServiceStub:
                 request_serializer=protos_dot_bank_dot_v1_dot_bank__pb2.BatchGetAccountsRequest.SerializeToString,
                 response_deserializer=protos_dot_bank_dot_v1_dot_bank__pb2.BatchGetAccountsResponse.FromString,
                 _registered_method=True)
+        self.BatchGetTransfers = channel.unary_unary(
+                '/wallet.bank.v1.BankService/BatchGetTransfers',
+                request_serializer=protos_dot_bank_dot_v1_dot_bank__pb2.BatchGetTransfersRequest.SerializeToString,
+                response_deserializer=protos_dot_bank_dot_v1_dot_bank__pb2.BatchGetTransfersResponse.FromString,
+                _registered_method=True)
         self.OpenAccount = channel.unary_unary(
                 '/wallet.bank.v1.BankService/OpenAccount',
                 request_serializer=protos_dot_bank_dot_v1_dot_bank__pb2.OpenAccountRequest.SerializeToString,
@@ -161,6 +166,14 @@ class BankServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BatchGetTransfers(self, request, context):
+        """Transfers by id, at most 1,000, each for the owner of either side. One result a requested key, matched by key, never
+        by position.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def OpenAccount(self, request, context):
         """Opens an empty account, once per idempotency key. A customer opens it for themselves, a service for the owner it names.
         """
@@ -230,6 +243,11 @@ def add_BankServiceServicer_to_server(servicer, server):
                     servicer.BatchGetAccounts,
                     request_deserializer=protos_dot_bank_dot_v1_dot_bank__pb2.BatchGetAccountsRequest.FromString,
                     response_serializer=protos_dot_bank_dot_v1_dot_bank__pb2.BatchGetAccountsResponse.SerializeToString,
+            ),
+            'BatchGetTransfers': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchGetTransfers,
+                    request_deserializer=protos_dot_bank_dot_v1_dot_bank__pb2.BatchGetTransfersRequest.FromString,
+                    response_serializer=protos_dot_bank_dot_v1_dot_bank__pb2.BatchGetTransfersResponse.SerializeToString,
             ),
             'OpenAccount': grpc.unary_unary_rpc_method_handler(
                     servicer.OpenAccount,
@@ -429,6 +447,33 @@ class BankService:
             '/wallet.bank.v1.BankService/BatchGetAccounts',
             protos_dot_bank_dot_v1_dot_bank__pb2.BatchGetAccountsRequest.SerializeToString,
             protos_dot_bank_dot_v1_dot_bank__pb2.BatchGetAccountsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchGetTransfers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/wallet.bank.v1.BankService/BatchGetTransfers',
+            protos_dot_bank_dot_v1_dot_bank__pb2.BatchGetTransfersRequest.SerializeToString,
+            protos_dot_bank_dot_v1_dot_bank__pb2.BatchGetTransfersResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -63,6 +63,10 @@ class BankServiceStub:
     """One transfer, for the owner of either side."""
     BatchGetAccounts: _grpc.UnaryUnaryMultiCallable[_bank_pb2.BatchGetAccountsRequest, _bank_pb2.BatchGetAccountsResponse]
     """Accounts by id, at most 1,000. One result a requested key, matched by key, never by position."""
+    BatchGetTransfers: _grpc.UnaryUnaryMultiCallable[_bank_pb2.BatchGetTransfersRequest, _bank_pb2.BatchGetTransfersResponse]
+    """Transfers by id, at most 1,000, each for the owner of either side. One result a requested key, matched by key, never
+    by position.
+    """
     OpenAccount: _grpc.UnaryUnaryMultiCallable[_bank_pb2.OpenAccountRequest, _bank_pb2.OpenAccountResponse]
     """Opens an empty account, once per idempotency key. A customer opens it for themselves, a service for the owner it names."""
     CloseAccount: _grpc.UnaryUnaryMultiCallable[_bank_pb2.CloseAccountRequest, _bank_pb2.CloseAccountResponse]
@@ -113,6 +117,10 @@ class BankServiceAsyncStub(BankServiceStub):
     """One transfer, for the owner of either side."""
     BatchGetAccounts: _aio.UnaryUnaryMultiCallable[_bank_pb2.BatchGetAccountsRequest, _bank_pb2.BatchGetAccountsResponse]  # type: ignore[assignment]
     """Accounts by id, at most 1,000. One result a requested key, matched by key, never by position."""
+    BatchGetTransfers: _aio.UnaryUnaryMultiCallable[_bank_pb2.BatchGetTransfersRequest, _bank_pb2.BatchGetTransfersResponse]  # type: ignore[assignment]
+    """Transfers by id, at most 1,000, each for the owner of either side. One result a requested key, matched by key, never
+    by position.
+    """
     OpenAccount: _aio.UnaryUnaryMultiCallable[_bank_pb2.OpenAccountRequest, _bank_pb2.OpenAccountResponse]  # type: ignore[assignment]
     """Opens an empty account, once per idempotency key. A customer opens it for themselves, a service for the owner it names."""
     CloseAccount: _aio.UnaryUnaryMultiCallable[_bank_pb2.CloseAccountRequest, _bank_pb2.CloseAccountResponse]  # type: ignore[assignment]
@@ -196,6 +204,16 @@ class BankServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_bank_pb2.BatchGetAccountsResponse, _abc.Awaitable[_bank_pb2.BatchGetAccountsResponse]]:
         """Accounts by id, at most 1,000. One result a requested key, matched by key, never by position."""
+
+    @_abc_1.abstractmethod
+    def BatchGetTransfers(
+        self,
+        request: _bank_pb2.BatchGetTransfersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_bank_pb2.BatchGetTransfersResponse, _abc.Awaitable[_bank_pb2.BatchGetTransfersResponse]]:
+        """Transfers by id, at most 1,000, each for the owner of either side. One result a requested key, matched by key, never
+        by position.
+        """
 
     @_abc_1.abstractmethod
     def OpenAccount(

@@ -45,11 +45,11 @@ class Reader:
         async with connection(self._pool) as reading:
             return [account_of(row) for row in await reading.fetch(query, owner_id, after or _FIRST, limit)]
 
-    async def transfer(self, transfer_id: UUID) -> Transfer | None:
-        """One transfer with its entries."""
+    async def transfers(self, ids: Iterable[UUID]) -> dict[UUID, Transfer]:
+        """Those of the transfers that exist, with their entries."""
         async with connection(self._pool) as reading:
-            row = await reading.fetchrow(TRANSFERS_BY_ID, [transfer_id])
-        return None if row is None else transfer_of(row)
+            rows = await reading.fetch(TRANSFERS_BY_ID, list(ids))
+        return {row["id"]: transfer_of(row) for row in rows}
 
     async def versions(self, after: UUID | None, limit: int) -> list[tuple[UUID, int]]:
         """The accounts after an id, in id order, with their versions."""

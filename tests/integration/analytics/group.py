@@ -31,9 +31,9 @@ class Load:
     and no member of the group is spared.
     """
 
-    def __init__(self, world: World, accounts: int = 6) -> None:
+    def __init__(self, world: World, accounts: Sequence[UUID] = ()) -> None:
         self._world = world
-        self._accounts = [world.bank.open(f"owner {n}") for n in range(accounts)]
+        self._accounts = accounts or [world.bank.open(f"owner {n}") for n in range(6)]
         self._pairs = itertools.cycle(itertools.permutations(self._accounts, 2))
         self._partitions = itertools.cycle(PARTITIONS)
         self.events: list[Event] = []
@@ -123,6 +123,9 @@ class Gate:
     def shut(self) -> None:
         self._may_answer.clear()
 
+    def open(self) -> None:
+        self._may_answer.set()
+
     @asynccontextmanager
     async def opened(self, world: World) -> AsyncIterator[str]:
         """The address, as analytics is told it."""
@@ -163,14 +166,16 @@ class Gate:
             await writer.drain()
 
 
-def process(world: World, clickhouse_dsn: str | None = None) -> Child:
-    """Analytics as a process of its own, which can be killed. The bank is not there for it, so it cannot repair."""
+def process(world: World, clickhouse_dsn: str | None = None, bank_target: str | None = None) -> Child:
+    """Analytics as a process of its own, which can be killed, with its ports `grpc` and `admin`. Unless a bank is
+    named, there is none for it, so it cannot repair.
+    """
     grpc_port, admin_port, dead_port = free_ports(3)
     settings = world.settings.model_copy(
         update={
             "analytics_grpc_listen": f"{HOST}:{grpc_port}",
             "analytics_admin_listen": f"{HOST}:{admin_port}",
-            "bank_grpc_target": f"{HOST}:{dead_port}",
+            "bank_grpc_target": bank_target or f"{HOST}:{dead_port}",
             "clickhouse_dsn": clickhouse_dsn or world.settings.clickhouse_dsn,
         },
     )
@@ -179,7 +184,8 @@ def process(world: World, clickhouse_dsn: str | None = None) -> Child:
         for name, value in settings.model_dump(mode="json").items()
     }
     ready = probes.http(f"http://{HOST}:{admin_port}/health/ready")
-    return Child(Process(name="analytics", command=module("subgraphs.analytics", **environment), ready=ready))
+    command, ports = module("subgraphs.analytics", **environment), {"grpc": grpc_port, "admin": admin_port}
+    return Child(Process(name="analytics", command=command, ready=ready, ports=ports))
 
 
 async def joined(world: World, count: int, within: float = 15.0) -> None:
@@ -204,6 +210,15 @@ async def ends(world: World) -> int:
     """How many messages the topic has."""
     async with AIOKafkaConsumer(bootstrap_servers=world.kafka.bootstrap_servers) as reader:
         found: dict[TopicPartition, int] = await reader.end_offsets(
+            [TopicPartition(TOPIC, part) for part in PARTITIONS]
+        )
+        return sum(found.values())
+
+
+async def dropped(world: World) -> int:
+    """How many messages the topic has had and has no more."""
+    async with AIOKafkaConsumer(bootstrap_servers=world.kafka.bootstrap_servers) as reader:
+        found: dict[TopicPartition, int] = await reader.beginning_offsets(
             [TopicPartition(TOPIC, part) for part in PARTITIONS]
         )
         return sum(found.values())

@@ -9,13 +9,14 @@ import pytest
 
 from stack.parts import ClickHouse
 from stack.ports import free_ports
-from subgraphs.analytics import metrics
+from subgraphs.analytics import consumer, metrics
 from subgraphs.analytics.clickhouse.database import Database
 from subgraphs.analytics.clickhouse.history import History
 from subgraphs.analytics.consumer import Limits, TooMuchUnreadable
 from subgraphs.analytics.domain import Row
 from subgraphs.analytics.repair import Repair
 from tests.integration.analytics.fake_bank import CLEARING
+from tests.integration.analytics.group import Held
 from tests.integration.analytics.world import World, beside, body, counted, headers
 from tests.kafka.brokers import on_both
 from tests.waiting import until
@@ -39,7 +40,32 @@ class TestConsumer:
             await world.stored(alice, [1, 2])
             await world.stored(bob, [1])
             await world.done_with(2)
-            await counted(lambda: int(metrics.CONSUMER_LAG._value.get()), 0)
+            await counted(lag, 0)
+
+    async def test_the_lag_is_all_that_is_not_stored_however_long_clickhouse_takes(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(consumer, "_LAG_SECONDS", 0.05)
+        alice, bob = world.bank.open(), world.bank.open("bob")
+
+        async def published(count: int) -> None:
+            await world.publish(*(world.bank.transfer(alice, bob) for _ in range(count)))
+
+        history = Held(world.database)
+        history.hold()
+        await published(10)
+        async with beside(world.consumer(Limits(batch=3), history=history).run()):
+            await counted(lag, 10)
+            await published(2)
+            await counted(lag, 12)
+            history.may_go.set()
+            await counted(lag, 0)
+        await published(4)
+        history.hold()
+        async with beside(world.consumer(Limits(batch=3), history=history).run()):
+            await counted(lag, 4)
+            history.may_go.set()
+            await counted(lag, 0)
 
     async def test_what_cannot_be_read_is_set_aside_and_the_rest_is_stored(self, world: World) -> None:
         alice, bob = world.bank.open(), world.bank.open("bob")
@@ -200,23 +226,23 @@ class TestConsumer:
                 suspected.append(True)
 
         repair = Notes(world.history, world.ledger, period_seconds=1, grace_seconds=0)
-        consumer = world.consumer(repair=repair)
-        async with beside(consumer.run()):
+        member = world.consumer(repair=repair)
+        async with beside(member.run()):
             await world.publish(world.bank.transfer(alice, bob), partition=0)
             await world.stored(alice, [1])
             assert len(suspected) == 1
 
             async def is_known() -> bool:
-                return bool(consumer._next)
+                return bool(member._next)
 
             await until(is_known)
-            consumer._next = dict.fromkeys(consumer._next, expected)
+            member._next = dict.fromkeys(member._next, expected)
             await world.publish(world.bank.transfer(alice, bob), partition=0)
             await counted(lambda: len(suspected), 2)
 
 
 class TestOnABrokerThatForgets:
-    """The embedded one alone: Apache's keeps its data, see `tests/integration/pipeline`."""
+    """The embedded one alone: Apache's keeps its data, see `test_pipeline.py`."""
 
     async def test_the_broker_may_be_killed_and_come_back_empty(self, world: World) -> None:
         """The place that the group had may then lie in the middle of what is new, so this needs the repair, too."""
@@ -238,6 +264,10 @@ class TestOnABrokerThatForgets:
             with suppress(TimeoutError):
                 await asyncio.wait_for(asyncio.shield(running), 0.3)
             assert not running.done()
+
+
+def lag() -> int:
+    return int(metrics.CONSUMER_LAG._value.get())
 
 
 async def _has(history: History, account_id: UUID, count: int) -> bool:

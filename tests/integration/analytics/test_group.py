@@ -1,6 +1,7 @@
 """Consumers share the topic, come, go and are killed. Apache Kafka alone balances a group."""
 
 import asyncio
+import signal
 
 import pytest
 
@@ -9,12 +10,28 @@ from subgraphs.analytics.repair import Repair
 from tests.integration.analytics.group import Gate, Held, Load, joined, process
 from tests.integration.analytics.world import World, beside
 from tests.kafka.brokers import on_apache
+from tests.waiting import until
 
 
 @pytest.fixture
 def first(world: World) -> Held:
     """The history of the member that is there first."""
     return Held(world.database)
+
+
+class Notes(Repair):
+    """Counts how often all is suspected."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world.history, world.ledger, period_seconds=1, grace_seconds=0)
+        self.suspected = 0
+
+    def suspect_all(self) -> None:
+        self.suspected += 1
+
+
+async def has_done_with(world: World, count: int) -> bool:
+    return await world.committed() >= count
 
 
 @on_apache
@@ -43,13 +60,7 @@ class TestRebalance:
             await load.is_stored()
 
     async def test_what_another_member_did_meanwhile_is_no_jump_of_the_topic(self, world: World) -> None:
-        suspected = []
-
-        class Notes(Repair):
-            def suspect_all(self) -> None:
-                suspected.append(True)
-
-        load, repair = Load(world), Notes(world.history, world.ledger, period_seconds=1, grace_seconds=0)
+        load, repair = Load(world), Notes(world)
         async with beside(world.consumer(repair=repair).run()):
             await load.publish(20)
             await load.is_stored()
@@ -60,7 +71,26 @@ class TestRebalance:
             await joined(world, 1)
             await load.publish(20)
             await load.is_stored()
-        assert len(suspected) == 2  # each when it began
+        assert repair.suspected == 2  # by each when it began
+
+    async def test_a_batch_in_hand_neither_sets_back_what_others_committed_nor_is_a_jump_when_it_comes_again(
+        self, world: World, first: Held
+    ) -> None:
+        load, repair = Load(world), Notes(world)
+        async with beside(world.consumer(repair=repair, history=first).run()):
+            await load.publish(20)
+            await load.is_stored()
+            first.hold()
+            await load.publish(4)
+            await first.waits.wait()
+            async with beside(world.consumer(repair=repair).run()):
+                await joined(world, 2)
+                await load.publish(20)
+                await until(lambda: has_done_with(world, 30))
+            await joined(world, 1)
+            first.may_go.set()
+            await load.is_stored()
+        assert repair.suspected == 2
 
     async def test_a_killed_member_is_replaced_within_its_session(self, world: World) -> None:
         load, gate = Load(world), Gate(world)
@@ -76,6 +106,24 @@ class TestRebalance:
             await publishing
             await load.is_stored()
             await joined(world, 1)
+
+
+@on_apache
+class TestStop:
+    async def test_finishes_and_commits_the_batch_in_hand_so_that_nothing_comes_again(self, world: World) -> None:
+        load, gate = Load(world), Gate(world)
+        async with gate.opened(world) as dsn, process(world, dsn) as member:
+            await load.publish(20)
+            await load.is_stored()
+            gate.shut()
+            await load.publish(20)
+            await gate.holds.wait()
+            member.send(signal.SIGTERM)
+            gate.open()
+            assert await member.wait() == 0
+        done = await world.committed()
+        assert done > 20
+        assert await load.sides_stored() == 2 * done
 
 
 @on_apache

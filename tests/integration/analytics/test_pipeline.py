@@ -14,8 +14,12 @@ from uuid import UUID
 import asyncpg
 import pytest
 
+from kit.proof import Verdict
+from kit.tokens import ServiceToken
 from subgraphs.analytics.domain import Direction, OperationFilter, OperationType
+from subgraphs.analytics.integrity import history_integrity
 from subgraphs.analytics.kafka import DEAD_LETTERS
+from subgraphs.analytics.ledger import Ledger
 from subgraphs.analytics.statistics import Frame, Granularity, Turnover
 from tests.conftest import Keys
 from tests.integration.analytics.group import ends, topics
@@ -45,7 +49,7 @@ class TestTopUp:
             descriptor = {"topUpId": "0197a0b0-0000-7000-8000-000000000001", "cardBrand": "MIR", "cardLastFour": "4242"}
             paid_in = await bank.service("card")(bank.client.deposit(alice, rub("50.25"), "t1", descriptor))
             sent = await bank.user("alice")(bank.client.transfer(alice, bob, rub("20.00"), "k"))
-            await history_is_ledger(bank.sql, world)
+            await history_is_ledger(bank, world)
         conditions = OperationFilter(types=frozenset({OperationType.TOP_UP}))
         page = await world.history.page(alice, limit=10, older_than=None, newer_than=None, conditions=conditions)
         (row,) = page.rows
@@ -103,16 +107,31 @@ async def loaded(bank: RunningBank) -> Load:
     return Load(bank, [await bank.open("alice") for _ in range(5)])
 
 
-async def history_is_ledger(sql: asyncpg.Pool, world: World, within: float = 30.0) -> None:
-    """Returns when all is published, done with and stored: each side of each operation once, as the ledger has it."""
+async def published(sql: asyncpg.Pool) -> bool:
+    """Whether nothing waits in the outbox."""
+    return not await sql.fetchval("SELECT count(*) FROM outbox")
 
-    async def nothing_waits() -> bool:
-        return not await sql.fetchval("SELECT count(*) FROM outbox")
 
-    await until(nothing_waits, within=within)
+async def history_is_ledger(bank: RunningBank, world: World, within: float = 30.0) -> None:
+    """Returns when all is published, done with and stored: each side of each operation once, as the ledger has it, by
+    the history's own proof and by SQL alone, and the same sums of them.
+    """
+    await until(lambda: published(bank.sql), within=within)
     await world.done_with(await ends(world), within=within)
-    await prove(sql)
-    accounts = [row["id"] for row in await sql.fetch("SELECT id FROM accounts WHERE version > 0")]
+    await prove(bank.sql)
+    accounts = [row["id"] for row in await bank.sql.fetch("SELECT id FROM accounts WHERE version > 0")]
+    entries: int = await bank.sql.fetchval("SELECT count(*) FROM entries")
+
+    async def missing() -> int:
+        return entries - sum(found.count for found in (await world.history.coverage(accounts)).values())
+
+    async def all_there() -> bool:
+        return await missing() == 0
+
+    try:
+        await until(all_there, within=within)
+    except AssertionError:
+        raise AssertionError(f"missing: {await missing()} of {entries}") from None
     stored = {
         (row.account_id, row.account_version): (
             row.operation_id,
@@ -124,11 +143,48 @@ async def history_is_ledger(sql: asyncpg.Pool, world: World, within: float = 30.
     }
     assert stored == {
         (row["account_id"], row["version"]): (row["transfer_id"], row["amount"], row["balance_after"])
-        for row in await sql.fetch("SELECT * FROM entries")
+        for row in await bank.sql.fetch("SELECT * FROM entries")
     }
-    assert (await world.history.coverage(accounts)).keys() == set(accounts)
-    assert sum(found.count for found in (await world.history.coverage(accounts)).values()) == len(stored)
+    assert await turnovers(world, accounts, bank.sql) == await turnovers_of_ledger(bank.sql)
+    ledger = Ledger(bank.client, ServiceToken(bank.keys.signers["analytics"], "analytics"))
+    proof = history_integrity(world.copies, ledger, wait_seconds=0, on_its_way_seconds=0).prove()
+    verdict = [report async for report in proof][-1]
+    assert isinstance(verdict, Verdict)
+    assert (verdict.verdict, verdict.rows["operations"]) == ("sound", entries)
     assert DEAD_LETTERS not in await topics(world)
+
+
+Turnovers = dict[tuple[UUID, OperationType, Direction], Turnover]
+
+
+async def turnovers(world: World, accounts: list[UUID], sql: asyncpg.Pool) -> Turnovers:
+    """What the statistics say of all the time there was, hour by hour."""
+    first, last = (await sql.fetch("SELECT min(created_at), max(created_at) FROM transfers"))[0]
+    frame, found = Frame(first, last + timedelta(microseconds=1), Granularity.HOUR), Turnovers()
+    for account in accounts:
+        statistics = await world.history.statistics(account, frame)
+        assert statistics is not None
+        assert statistics.is_complete
+        for bucket in statistics.buckets:
+            for (kind, direction), turnover in bucket.turnovers.items():
+                place = account, kind, direction
+                found[place] = found.get(place, Turnover()) + turnover
+    return found
+
+
+async def turnovers_of_ledger(sql: asyncpg.Pool) -> Turnovers:
+    """The same from the ledger's own rows."""
+    kinds = {"TRANSFER": OperationType.TRANSFER, "DEPOSIT": OperationType.TOP_UP}
+    rows = await sql.fetch("""
+        SELECT account_id, kind, e.amount > 0 AS is_in, count(*), sum(abs(e.amount)) AS amount
+        FROM entries e JOIN transfers t ON t.id = e.transfer_id GROUP BY account_id, kind, is_in
+    """)
+    return {
+        (row["account_id"], kinds[row["kind"]], Direction.IN if row["is_in"] else Direction.OUT): Turnover(
+            row["count"], row["amount"]
+        )
+        for row in rows
+    }
 
 
 @on_apache
@@ -146,7 +202,7 @@ class TestBroker:
                 await load.has_made(100)
                 stop.set()
                 await making
-            await history_is_ledger(bank.sql, world)
+            await history_is_ledger(bank, world)
 
 
 @on_apache
@@ -162,7 +218,7 @@ class TestRelay:
             async with run() as second, run() as third, reading(kafka) as topic:
                 load = await loaded(second)
                 await load.make(5)
-                await history_is_ledger(second.sql, world)
+                await history_is_ledger(second, world)
                 # Removals wait behind this trigger, so that the kill comes after the broker's confirmation.
                 await second.sql.execute("""
                     CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -179,7 +235,7 @@ class TestRelay:
                     await other.execute("SELECT pg_terminate_backend($1)", old)
                     await other.execute("SELECT pg_advisory_unlock(42)")
                 await load.make(5)
-                await history_is_ledger(third.sql, world)
+                await history_is_ledger(third, world)
                 assert await leader(third.sql) not in {None, old}
                 await topic.until_read(load.ids)
                 await topic.drain()

@@ -5,12 +5,14 @@ from uuid import UUID
 
 import pytest
 
+from subgraphs.analytics import metrics
 from subgraphs.analytics import repair as module
 from subgraphs.analytics.clickhouse.history import Coverage, History
 from subgraphs.analytics.events import decode
 from subgraphs.analytics.repair import Repair
 from subgraphs.analytics.rows import rows_of
 from tests.integration.analytics.fake_bank import CLEARING
+from tests.integration.analytics.group import Held
 from tests.integration.analytics.world import World, beside, body, headers
 from wallet.errors import Unavailable
 
@@ -94,6 +96,29 @@ class TestRepair:
         await world.repair().compare_all(grace_seconds=0)
         for account in accounts:
             assert await world.versions(account) == [1]
+
+    async def test_says_how_many_accounts_are_incomplete_until_they_are_not(self, world: World) -> None:
+        accounts = [world.bank.open() for _ in range(3)]
+        for account in accounts:
+            world.bank.transfer(CLEARING, account)
+        metrics.COMPARED.set(0)
+        history = Held(world.database)
+        history.hold()
+        repair = Repair(history, world.ledger, period_seconds=3600, grace_seconds=0)
+        async with beside(repair.compare_all(grace_seconds=0)) as comparing:
+            await history.waits.wait()
+            assert (metrics.ACCOUNTS_INCOMPLETE._value.get(), metrics.COMPARED._value.get()) == (4, 0)
+            history.may_go.set()
+            await comparing
+        assert metrics.ACCOUNTS_INCOMPLETE._value.get() == 0
+        assert metrics.COMPARED._value.get() > 0
+
+    async def test_what_the_ledger_lacks_itself_stays_incomplete(self, world: World) -> None:
+        alice, bob = world.bank.open(), world.bank.open("bob")
+        world.bank.transfer(CLEARING, alice)
+        world.bank.forget(world.bank.transfer(alice, bob))
+        await world.repair().compare_all(grace_seconds=0)
+        assert metrics.ACCOUNTS_INCOMPLETE._value.get() == 2
 
     async def test_every_so_often_all_accounts_are_compared(self, world: World) -> None:
         alice, bob = world.bank.open(), world.bank.open("bob")

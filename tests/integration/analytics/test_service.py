@@ -16,7 +16,7 @@ from subgraphs.analytics import __main__ as main
 from subgraphs.analytics.client import AnalyticsClient, Operation, OperationFilter
 from subgraphs.analytics.rows import rows_of
 from tests.integration.analytics.fake_bank import CLEARING, START
-from tests.integration.analytics.world import World
+from tests.integration.analytics.world import World, serving
 from tests.waiting import until
 from wallet.errors import AccountNotFound, InvalidInput, Unauthenticated, Unavailable, WalletError
 from wallet.money import Money
@@ -24,18 +24,9 @@ from wallet.money import Money
 
 @pytest.fixture
 async def service(world: World) -> AsyncIterator[World]:
-    """Analytics itself, as its process runs it."""
-    stop = asyncio.Event()
-    serving = asyncio.create_task(main.serve(world.settings, stop))
-
-    async def is_ready() -> bool:
-        assert not serving.done(), serving.result()
-        return (await health(world)).get("status") == "ready"
-
-    await until(is_ready)
-    yield world
-    stop.set()
-    await asyncio.wait_for(serving, 10)
+    """The world with analytics in it."""
+    async with serving(world.settings):
+        yield world
 
 
 @pytest.fixture
@@ -197,7 +188,7 @@ class TestWatch:
 
     async def test_a_stop_ends_streams_at_once(self, world: World) -> None:
         alice, stop = world.bank.open("alice"), asyncio.Event()
-        serving = asyncio.create_task(main.serve(world.settings, stop))
+        running = asyncio.create_task(main.serve(world.settings, stop))
 
         async def is_ready() -> bool:
             return (await health(world)).get("status") == "ready"
@@ -215,7 +206,7 @@ class TestWatch:
                 stop.set()
                 with pytest.raises(Unavailable):
                     await waiting
-                await asyncio.wait_for(serving, 4)
+                await asyncio.wait_for(running, 4)
 
 
 class TestProcess:
@@ -227,23 +218,26 @@ class TestProcess:
         world.bank.is_down = True
         world.bank.transfer(alice, bob)
         stop = asyncio.Event()
-        serving = asyncio.create_task(main.serve(world.settings, stop))
+        running = asyncio.create_task(main.serve(world.settings, stop))
 
         async def says(expected: str) -> bool:
             return (await health(world)).get("status") == expected
 
         await until(lambda: says("not ready"))
-        assert not serving.done()
+        assert not running.done()
         await world.kafka.start()
         world.bank.is_down = False
         await until(lambda: says("ready"))
         await world.stored(alice, [1])
         stop.set()
         with suppress(asyncio.CancelledError):
-            await asyncio.wait_for(serving, 10)
+            await asyncio.wait_for(running, 10)
 
     async def test_tells_its_metrics(self, service: World) -> None:
         async with httpx.AsyncClient(base_url=f"http://{service.settings.analytics_admin_listen}") as http:
             text = (await http.get("/metrics")).text
         assert "wallet_analytics_events_consumed_total" in text
         assert "wallet_analytics_subscribers 0.0" in text
+        assert "wallet_analytics_consumer_lag 0.0" in text
+        assert "wallet_analytics_accounts_incomplete 0.0" in text
+        assert "wallet_analytics_compared_seconds 1." in text

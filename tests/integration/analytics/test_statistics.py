@@ -1,6 +1,5 @@
 """Statistics on the real engine, against a model in a few lines of Python and against the ledger."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -16,14 +15,13 @@ from hypothesis import strategies as st
 from kit import call
 from kit.status import from_rpc_error
 from protos.analytics.v1 import analytics_pb2, analytics_pb2_grpc
-from subgraphs.analytics import __main__ as main
 from subgraphs.analytics.clickhouse.history import History
 from subgraphs.analytics.client import AnalyticsClient
 from subgraphs.analytics.domain import Direction, OperationType, Row
 from subgraphs.analytics.rows import rows_of
 from subgraphs.analytics.statistics import Frame, Granularity, Statistics, Turnover
 from tests.integration.analytics.fake_bank import CLEARING, START
-from tests.integration.analytics.world import World
+from tests.integration.analytics.world import World, serving
 from wallet.errors import AccountNotFound, InvalidInput, Unavailable
 from wallet.money import Money
 
@@ -130,8 +128,9 @@ class TestOfTheStore:
     @given(case=cases())
     async def test_are_the_rows_own_whatever_came_twice(self, history: History, case: Case) -> None:
         await history.insert(case.rows)
-        for row in case.again:
-            await history.insert([row])
+        for half in (case.again[::2], case.again[1::2]):  # so that some are three times there
+            if half:
+                await history.insert(half)
         statistics = await history.statistics(case.rows[0].account_id, case.frame)
         assert statistics is not None
         check(statistics, case.rows, case.frame)
@@ -213,14 +212,9 @@ def row(version: int) -> Row:
 
 @pytest.fixture
 async def service(world: World) -> AsyncIterator[World]:
-    """Analytics itself, as its process runs it."""
-    stop = asyncio.Event()
-    serving = asyncio.create_task(main.serve(world.settings, stop))
-    async with grpc.aio.insecure_channel(world.settings.analytics_grpc_listen) as channel:
-        await asyncio.wait_for(channel.channel_ready(), 10)
-    yield world
-    stop.set()
-    await asyncio.wait_for(serving, 10)
+    """The world with analytics in it."""
+    async with serving(world.settings):
+        yield world
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import httpx
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
@@ -186,6 +187,28 @@ async def beside(task: Coroutine[Any, Any, None]) -> AsyncIterator["asyncio.Task
         running.cancel()
         with suppress(asyncio.CancelledError):
             await running
+
+
+@asynccontextmanager
+async def serving(settings: main.Settings) -> AsyncIterator[None]:
+    """Analytics itself in this process, as its own process runs it: ready in the body, stopped after it."""
+    stop = asyncio.Event()
+    running = asyncio.create_task(main.serve(settings, stop))
+
+    async def is_ready() -> bool:
+        assert not running.done(), running.result()
+        async with httpx.AsyncClient(base_url=f"http://{settings.analytics_admin_listen}", trust_env=False) as http:
+            try:
+                return (await http.get("/health/ready")).status_code == 200
+            except httpx.TransportError:
+                return False
+
+    try:
+        await until(is_ready)
+        yield
+    finally:
+        stop.set()
+        await asyncio.wait_for(running, 10)
 
 
 def settings_of(keys: Keys, folder: Path, clickhouse_dsn: str, **more: Any) -> main.Settings:

@@ -23,9 +23,9 @@ from stack.postgres import Postgres
 from stack.process import Child, Process, module
 from subgraphs.bank.__main__ import Settings, serve
 from subgraphs.bank.client import BankClient
-from subgraphs.bank.domain import clearing_account_id
 from tests.conftest import SERVICES, USERS, Keys
 from tests.waiting import until
+from wallet.accounts import clearing_account_id
 from wallet.money import Money
 
 Value = TypeVar("Value")

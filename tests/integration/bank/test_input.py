@@ -146,19 +146,23 @@ class TestReads:
         balance, made = bank_pb2.GetBalanceRequest(account_id=text), bank_pb2.GetTransferRequest(id=text)
         events = bank_pb2.ListEventsRequest(account_id=text)
         several = bank_pb2.BatchGetAccountsRequest(ids=[SENDER, text])
+        transfers = bank_pb2.BatchGetTransfersRequest(ids=[SENDER, text])
         assert await refused_fields(lambda: stub.GetBalance(balance, metadata=metadata)) == ["accountId"]
         assert await refused_fields(lambda: stub.GetTransfer(made, metadata=metadata)) == ["id"]
         assert await refused_fields(lambda: stub.ListEvents(events, metadata=metadata)) == ["accountId"]
         assert await refused_fields(lambda: stub.BatchGetAccounts(several, metadata=metadata)) == ["ids"]
+        assert await refused_fields(lambda: stub.BatchGetTransfers(transfers, metadata=metadata)) == ["ids"]
 
     async def test_take_a_thousand_ids_and_not_one_more(self, bank: RunningBank, alice: Caller) -> None:
         ids = [f"{n:08x}{SENDER[8:]}" for n in range(1001)]
-        answer = await bank.stub.BatchGetAccounts(
-            bank_pb2.BatchGetAccountsRequest(ids=ids[:1000]), metadata=alice.metadata
-        )
-        assert [result.key for result in answer.results] == ids[:1000]
-        too_many = bank_pb2.BatchGetAccountsRequest(ids=ids)
-        assert await refused_fields(lambda: bank.stub.BatchGetAccounts(too_many, metadata=alice.metadata)) == ["ids"]
+        stub, metadata = bank.stub, alice.metadata
+        accounts, transfers = bank_pb2.BatchGetAccountsRequest, bank_pb2.BatchGetTransfersRequest
+        of_accounts = await stub.BatchGetAccounts(accounts(ids=ids[:1000]), metadata=metadata)
+        assert [result.key for result in of_accounts.results] == ids[:1000]
+        of_transfers = await stub.BatchGetTransfers(transfers(ids=ids[:1000]), metadata=metadata)
+        assert [result.key for result in of_transfers.results] == ids[:1000]
+        assert await refused_fields(lambda: stub.BatchGetAccounts(accounts(ids=ids), metadata=metadata)) == ["ids"]
+        assert await refused_fields(lambda: stub.BatchGetTransfers(transfers(ids=ids), metadata=metadata)) == ["ids"]
 
     @pytest.mark.parametrize("page_size", [-1, 10_001, 2**31 - 1])
     async def test_name_a_page_that_is_no_page(self, bank: RunningBank, card: Caller, page_size: int) -> None:

@@ -73,6 +73,30 @@ class TestTransfers:
         with pytest.raises(TransferNotFound, match=str(missing)):
             await alice(bank.client.get_transfer(missing))
 
+    async def test_several_are_answered_each_by_its_own_id(
+        self, bank: RunningBank, alice: Caller, card: Caller
+    ) -> None:
+        mine, bobs, carols = [await bank.open(owner) for owner in ("alice", "bob", "carol")]
+        out = (await alice(bank.client.transfer(mine, bobs, rub("1"), f"out-{mine}"))).transfer
+        back = (await bank.user("bob")(bank.client.transfer(bobs, mine, rub("2"), f"back-{mine}"))).transfer
+        deposit = (await card(bank.client.deposit(mine, rub("3"), f"in-{mine}", {}))).transfer
+        others = (await bank.user("bob")(bank.client.transfer(bobs, carols, rub("4"), f"others-{mine}"))).transfer
+        missing = uuid4()
+
+        found = await alice(bank.client.transfers([others.id, back.id, missing, out.id, back.id, deposit.id]))
+
+        assert found == {
+            out.id: out,
+            back.id: back,
+            deposit.id: deposit,
+            others.id: TransferNotFound(str(others.id)),
+            missing: TransferNotFound(str(missing)),
+        }
+        assert await bank.service("analytics")(bank.client.transfers([others.id])) == {others.id: others}
+
+    async def test_no_transfers_are_asked_for_and_none_come(self, bank: RunningBank, alice: Caller) -> None:
+        assert await alice(bank.client.transfers([])) == {}
+
 
 class TestForServicesOnly:
     async def test_a_customer_reads_no_events_and_no_versions(self, bank: RunningBank, alice: Caller) -> None:

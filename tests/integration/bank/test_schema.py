@@ -14,9 +14,9 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from kit.migrations import config, upgrade
 from stack.postgres import Postgres
 from stack.process import ROOT
-from subgraphs.bank.domain import clearing_account_id
 from subgraphs.bank.tables import metadata
 from tests.integration.bank.running import cloned
+from wallet.accounts import clearing_account_id
 from wallet.money import EXPONENTS
 
 MIGRATIONS = "subgraphs.bank.migrations"

@@ -15,7 +15,7 @@ from stack import probes
 from stack.ports import HOST, free_ports
 from stack.process import Child, Process, module
 from tests.conftest import AUDIENCE, USERS, Keys
-from tests.openapi import check_response_hook
+from tests.openapi import REST
 from tests.waiting import until
 
 
@@ -65,7 +65,7 @@ async def running(
         httpx.AsyncClient(
             base_url=url,
             headers={"Authorization": f"Bearer {token}"},
-            event_hooks={"response": [check_response_hook]},
+            event_hooks={"response": [REST.check_hook]},
             timeout=15,
             trust_env=False,
         ) as http,

@@ -115,13 +115,16 @@ class FakeBank(bank_pb2_grpc.BankServiceServicer):
         )
         return bank_pb2.TransferMoneyResponse(transfer=transfer, sender_balance=request.amount, sender_version=1)
 
-    async def GetTransfer(self, request: Any, context: Any) -> bank_pb2.GetTransferResponse:  # noqa: N802
+    async def BatchGetTransfers(self, request: Any, context: Any) -> bank_pb2.BatchGetTransfersResponse:  # noqa: N802
         self.asked.append(request)
-        deposit = bank_pb2.Transfer(
-            id=request.id,
-            kind=bank_pb2.TRANSFER_KIND_DEPOSIT,
-            sender_id=str(CLEARING),
-            recipient_id=str(ACCOUNT),
-            amount=wire.money_to(Money.parse("10.00")),
-        )
-        return bank_pb2.GetTransferResponse(transfer=deposit)
+        response = bank_pb2.BatchGetTransfersResponse()
+        for key in request.ids:
+            deposit = bank_pb2.Transfer(
+                id=key,
+                kind=bank_pb2.TRANSFER_KIND_DEPOSIT,
+                sender_id=str(CLEARING),
+                recipient_id=str(ACCOUNT),
+                amount=wire.money_to(Money.parse("10.00")),
+            )
+            response.results.add(key=key, value=deposit)
+        return response

@@ -21,9 +21,9 @@ from subgraphs.bank.domain import (
     Remembered,
     Status,
     Transfer,
-    clearing_account_id,
     decide,
 )
+from wallet.accounts import clearing_account_id
 from wallet.errors import (
     AccountClosed,
     AccountNotFound,

@@ -11,6 +11,7 @@ from cli import main
 from cli.integrity import Proven, worst
 from cli.main import app
 from cli.replay import Replayed
+from cli.topups import Reviewed
 from kit.principal import Verifier
 from stack.keys import key_pair
 from stack.plan import AUDIENCE, ISSUER
@@ -45,7 +46,11 @@ class TestIntegrity:
 
         monkeypatch.setattr(main, "follow", follow)
         assert CliRunner().invoke(app, ["integrity", "--port", "8010"]).exit_code == 1
-        assert asked == [("bank", "http://127.0.0.1:9111"), ("analytics", "http://127.0.0.1:9113")]
+        assert asked == [
+            ("bank", "http://127.0.0.1:9111"),
+            ("card", "http://127.0.0.1:9112"),
+            ("analytics", "http://127.0.0.1:9113"),
+        ]
 
     def test_asks_one_service_alone_where_its_address_is_given(self, monkeypatch: pytest.MonkeyPatch) -> None:
         asked = []
@@ -91,3 +96,23 @@ class TestReplay:
 
     def test_of_what_is_no_account_id_is_refused(self) -> None:
         assert CliRunner().invoke(app, ["replay", "--account", "alice"]).exit_code == 2
+
+
+class TestTopUps:
+    def test_are_listed_and_tried_again_where_the_stack_is_or_elsewhere(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked: list[tuple[object, ...]] = []
+
+        def review(admin: str) -> Reviewed:
+            asked.append((admin,))
+            return Reviewed.SOMETHING
+
+        def retry(admin: str, top_up_id: UUID) -> Reviewed:
+            asked.append((admin, top_up_id))
+            return Reviewed.NOTHING
+
+        monkeypatch.setattr(main, "review", review)
+        monkeypatch.setattr(main, "retry_top_up", retry)
+        assert CliRunner().invoke(app, ["topups", "review", "--port", "8010"]).exit_code == 1
+        there = ["topups", "review", "--admin", "http://card:9102/", "--retry", str(UUID(int=1))]
+        assert CliRunner().invoke(app, there).exit_code == 0
+        assert asked == [("http://127.0.0.1:9112",), ("http://card:9102", UUID(int=1))]

@@ -5,9 +5,10 @@ import weakref
 from collections import defaultdict
 from pathlib import Path
 
-from graphql import GraphQLObjectType, build_schema, validate_schema
+import strawberry
+from graphql import GraphQLObjectType, GraphQLUnionType, build_schema, specified_directives, validate_schema
 
-from gateway.composition import SUBGRAPHS, compose
+from gateway.composition import SUBGRAPHS, compose, subgraph
 
 ROOT = Path(__file__).parents[3]
 
@@ -20,8 +21,8 @@ class TestCompose:
 
     def test_has_every_field_of_every_subgraph(self) -> None:
         merged = compose()._schema.type_map
-        for name, module in SUBGRAPHS.items():
-            for type_name, type_ in module.schema()._schema.type_map.items():
+        for name in SUBGRAPHS:
+            for type_name, type_ in subgraph(name)._schema.type_map.items():
                 if isinstance(type_, GraphQLObjectType) and not type_name.startswith("_"):
                     whole = merged[type_name]
                     assert isinstance(whole, GraphQLObjectType)
@@ -32,10 +33,10 @@ class TestCompose:
         # The merged schema does not check it: entities and roots are meant to differ. Everything else must not.
         parts = {"Account", "Transfer", "TopUp", "Query", "Mutation", "Subscription", "_Service"}
         fields: dict[str, set[frozenset[str]]] = defaultdict(set)
-        for module in SUBGRAPHS.values():
-            for type_name, type_ in module.schema()._schema.type_map.items():
+        for name in SUBGRAPHS:
+            for type_name, type_ in subgraph(name)._schema.type_map.items():
                 if isinstance(type_, GraphQLObjectType) and type_name not in parts:
-                    fields[type_name].add(frozenset(f"{name}: {field.type}" for name, field in type_.fields.items()))
+                    fields[type_name].add(frozenset(f"{key}: {field.type}" for key, field in type_.fields.items()))
         assert {name for name, meanings in fields.items() if len(meanings) > 1} == set()
 
     def test_is_a_valid_schema(self) -> None:
@@ -57,17 +58,37 @@ class TestCompose:
         finally:
             gc.enable()
 
-    def test_hides_federations_own_fields(self) -> None:
-        query = compose()._schema.query_type
-        assert query is not None
-        assert not {"_service", "_entities"} & set(query.fields)
+    def test_hides_what_is_federations_own(self) -> None:
+        schema = compose()._schema
+        assert schema.query_type is not None
+        assert not {"_service", "_entities"} & set(schema.query_type.fields)
+        assert schema.directives == specified_directives
+        assert not {name for name in schema.type_map if name.startswith("_") and not name.startswith("__")}
+
+
+class TestFederation:
+    def test_lists_each_entity_once_whatever_parts_it_has(self) -> None:
+        assert entities(compose(federation=True)) == ["Account", "TopUp", "Transfer"]
+        assert entities(subgraph("bank")) == ["Account", "Transfer"]
+        assert entities(subgraph("card")) == ["Account", "TopUp", "Transfer"]
+        assert entities(subgraph("analytics")) == ["Account"]
+
+    def test_a_part_that_only_refers_to_an_entity_takes_nothing_from_the_whole(self) -> None:
+        assert 'type Transfer @key(fields: "id", resolvable: false) {' in subgraph("card").as_str()
+        assert 'type Transfer @key(fields: "id") {' in compose(federation=True).as_str()
+
+
+def entities(schema: strawberry.Schema) -> list[str]:
+    union = schema._schema.type_map["_Entity"]
+    assert isinstance(union, GraphQLUnionType)
+    return [type_.name for type_ in union.types]
 
 
 class TestSDL:
     def test_of_each_subgraph_is_what_is_committed(self) -> None:
-        for name, module in SUBGRAPHS.items():
+        for name in SUBGRAPHS:
             committed = ROOT / "subgraphs" / name / "schema.graphql"
-            assert committed.read_text() == module.schema().as_str() + "\n"
+            assert committed.read_text() == subgraph(name).as_str() + "\n"
 
     def test_of_the_whole_parses(self) -> None:
         text = (ROOT / "gateway" / "schema.graphql").read_text()

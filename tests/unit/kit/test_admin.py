@@ -108,6 +108,16 @@ class TestHttpServer:
         async with http_server(admin_app({}), f"127.0.0.1:{port}"):
             socket.create_connection(("127.0.0.1", port)).close()
 
+    async def test_no_answer_waits_for_the_client_to_confirm_its_first_half(self) -> None:
+        (port,) = free_ports(1)
+        loop, seconds = asyncio.get_running_loop(), []
+        async with http_server(admin_app({}), f"127.0.0.1:{port}"), httpx.AsyncClient(trust_env=False) as client:
+            for _ in range(10):
+                started = loop.time()
+                await client.get(f"http://127.0.0.1:{port}/health/live")
+                seconds.append(loop.time() - started)
+        assert min(seconds[5:]) < 0.03, "Linux confirms after 0.04 s"
+
     async def test_frees_its_port(self) -> None:
         (port,) = free_ports(1)
         for _ in range(2):

@@ -2,7 +2,7 @@
 
 from alembic import op
 
-from subgraphs.bank.domain import clearing_account_id
+from wallet.accounts import clearing_account_id
 from wallet.money import EXPONENTS
 
 revision = "0001"

@@ -1,0 +1,149 @@
+"""The HTTP API of `openapi/acquirer.yaml`, and a page that says what this is."""
+
+from typing import Annotated, Any, Final
+
+import structlog
+from fastapi import APIRouter, FastAPI, Header, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+
+from kit.admin import add_health
+from openapi.acquirer import AuthorizationRequest, CardDetails, Code, Token
+from sandbox.acquirer import Acquirer
+from sandbox.behaviours import Step
+from sandbox.cards import CARDS, brand_of
+from sandbox.messages import error_body, payment_message
+from sandbox.payments import Order, Payment, Refusal
+
+log = structlog.get_logger(__name__)
+
+_KEY: Final = {"min_length": 1, "max_length": 255, "pattern": r"^[\x21-\x7e]+$"}
+_STATUS: Final = {
+    Code.unauthorized: 401,
+    Code.invalid_request: 422,
+    Code.invalid_card: 422,
+    Code.unknown_token: 422,
+    Code.not_found: 404,
+    Code.key_reused: 409,
+    Code.key_in_use: 409,
+    Code.key_cancelled: 409,
+    Code.wrong_status: 409,
+    Code.refused: 409,
+    Code.unavailable: 503,
+}
+
+IdempotencyKey = Annotated[str, Header(alias="Idempotency-Key", **_KEY)]
+
+
+class Cancellation(BaseModel):
+    """The body of `cancel`, which the contract has no name for."""
+
+    model_config = ConfigDict(extra="forbid")
+    idempotency_key: Annotated[str, Field(alias="idempotencyKey", **_KEY)]
+
+
+def build_app(acquirer: Acquirer) -> FastAPI:
+    """The contract's routes over the acquirer, health, and `/` for whoever wonders what answers here."""
+    app = FastAPI(openapi_url=None)
+    _add_errors(app)
+    add_health(app, {})
+    app.include_router(_routes(acquirer))
+
+    @app.get("/")
+    async def about() -> dict[str, Any]:
+        return {
+            "what": "A sandbox acquirer: it moves no money and knows no real card. For development and tests only.",
+            "cards": [
+                {"number": number, "brand": brand_of(number), "behaviour": behaviour.name, "meaning": behaviour.meaning}
+                for number, behaviour in CARDS.items()
+            ],
+        }
+
+    return app
+
+
+def refused(refusal: Refusal) -> JSONResponse:
+    """The refusal as a response."""
+    return JSONResponse(error_body(refusal), _STATUS[refusal.code])
+
+
+def _routes(acquirer: Acquirer) -> APIRouter:
+    router = APIRouter(prefix="/v1")
+
+    @router.post("/tokens", status_code=201)
+    async def create_token(body: CardDetails) -> Token:
+        expiry = (body.expiry_year, body.expiry_month)
+        card = acquirer.tokenize(body.number.get_secret_value(), expiry, body.cvv.get_secret_value())
+        return Token(token=card.token, brand=card.brand, last_four=card.last_four)
+
+    @router.post("/payments", status_code=201)
+    async def authorize(request: Request, body: AuthorizationRequest, key: IdempotencyKey) -> dict[str, Any]:
+        if not body.amount.strip("0."):
+            raise Refusal(Code.invalid_request, "amount: is more than nothing")
+        order = Order(body.token, body.amount, body.currency, body.reference or "")
+        return _payment(await acquirer.authorize(order, key, lambda: _given_up(request)))
+
+    @router.get("/payments")
+    async def list_payments(
+        idempotency_key: Annotated[str | None, Query(alias="idempotencyKey", **_KEY)] = None,
+        after: Annotated[str, Query(max_length=64)] = "",
+        limit: Annotated[int, Query(ge=1, le=1_000)] = 100,
+    ) -> dict[str, Any]:
+        found = acquirer.payments(key=idempotency_key, after=after, limit=limit)
+        return {"payments": [_payment(payment) for payment in found]}
+
+    @router.get("/payments/{payment_id}")
+    async def get_payment(payment_id: str) -> dict[str, Any]:
+        return _payment(acquirer.payment(payment_id))
+
+    @router.post("/payments/{payment_id}/capture")
+    async def capture(request: Request, payment_id: str, key: IdempotencyKey) -> dict[str, Any]:
+        return _payment(await acquirer.change(Step.CAPTURE, payment_id, key, lambda: _given_up(request)))
+
+    @router.post("/payments/{payment_id}/void")
+    async def void(request: Request, payment_id: str, key: IdempotencyKey) -> dict[str, Any]:
+        return _payment(await acquirer.change(Step.VOID, payment_id, key, lambda: _given_up(request)))
+
+    @router.post("/payments/{payment_id}/refund")
+    async def refund(request: Request, payment_id: str, key: IdempotencyKey) -> dict[str, Any]:
+        return _payment(await acquirer.change(Step.REFUND, payment_id, key, lambda: _given_up(request)))
+
+    @router.post("/cancellations")
+    async def cancel(body: Cancellation) -> dict[str, Any]:
+        payment = acquirer.cancel(body.idempotency_key)
+        return {"idempotencyKey": body.idempotency_key, "payment": payment and _payment(payment)}
+
+    return router
+
+
+def _payment(payment: Payment) -> dict[str, Any]:
+    return payment_message(payment).model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+async def _given_up(request: Request) -> None:
+    """Returns when the client has closed the connection."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _add_errors(app: FastAPI) -> None:
+    @app.exception_handler(Refusal)
+    async def expected(_: Request, error: Refusal) -> JSONResponse:
+        return refused(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        # The messages name rules, never the values that broke them.
+        detail = "; ".join(f"{each['loc'][-1]}: {each['msg']}" for each in error.errors())
+        return refused(Refusal(Code.invalid_request, detail))
+
+    @app.exception_handler(HTTPException)
+    async def http(_: Request, error: HTTPException) -> JSONResponse:
+        return JSONResponse(error_body(Refusal(Code.not_found, error.detail)), error.status_code, error.headers)
+
+    @app.exception_handler(Exception)
+    async def unexpected(_: Request, error: Exception) -> JSONResponse:
+        log.error("unexpected error", exc_info=error)
+        return refused(Refusal(Code.unavailable))

@@ -1,0 +1,168 @@
+"""The test cards: the one table of what each number does. `docs/test-cards.md` tells the same to people."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from itertools import chain
+from typing import Final
+
+from openapi.acquirer import Brand, DeclineCode
+from sandbox.behaviours import Behaviour, Delivery, Fault, Step, Trouble
+
+APPROVE: Final = Behaviour("approve", "all goes well, as with every valid number that is not in this table")
+
+CARDS: Final[Mapping[str, Behaviour]] = {
+    "4242424242424242": APPROVE,
+    "5555555555554444": APPROVE,
+    "2200000000000004": APPROVE,
+    "378282246310005": APPROVE,
+    "6200000000000005": APPROVE,
+    "4000000000000002": Behaviour(
+        "decline-do-not-honor",
+        "declined: DO_NOT_HONOR",
+        decline=DeclineCode.do_not_honor,
+    ),
+    "4000000000009995": Behaviour(
+        "decline-insufficient-funds",
+        "declined: INSUFFICIENT_FUNDS",
+        decline=DeclineCode.insufficient_funds,
+    ),
+    "4000000000000069": Behaviour(
+        "decline-expired-card",
+        "declined: EXPIRED_CARD",
+        decline=DeclineCode.expired_card,
+    ),
+    "4000000000009979": Behaviour(
+        "decline-stolen-card",
+        "declined: STOLEN_CARD",
+        decline=DeclineCode.stolen_card,
+    ),
+    "4000000000010019": Behaviour(
+        "authorize-timeout-before",
+        "every authorization is silence, and never comes to be",
+        faults={Step.AUTHORIZE: Fault(Trouble.SILENT_BEFORE)},
+    ),
+    "4000000000010027": Behaviour(
+        "authorize-timeout-after",
+        "every authorization is silence, but has come to be: the lookup knows it",
+        faults={Step.AUTHORIZE: Fault(Trouble.SILENT_AFTER)},
+    ),
+    "4000000000010035": Behaviour(
+        "authorize-late",
+        "silence; some moments after the merchant has given up the authorization comes to be, unless its key is "
+        "cancelled by then",
+        faults={Step.AUTHORIZE: Fault(Trouble.SILENT_THEN_LATE)},
+    ),
+    "4000000000010043": Behaviour(
+        "authorize-503-twice",
+        "503 to the first two authorizations with a key, then approved",
+        faults={Step.AUTHORIZE: Fault(Trouble.UNAVAILABLE, times=2)},
+    ),
+    "4000000000010050": Behaviour(
+        "authorize-503",
+        "503 to every authorization",
+        faults={Step.AUTHORIZE: Fault(Trouble.UNAVAILABLE)},
+    ),
+    "4000000000020018": Behaviour(
+        "capture-timeout-before",
+        "the first capture is silence and takes nothing; the same key again takes the sum",
+        faults={Step.CAPTURE: Fault(Trouble.SILENT_BEFORE, times=1)},
+    ),
+    "4000000000020026": Behaviour(
+        "capture-timeout-after",
+        "the first capture is silence, but takes the sum; the same key again says so",
+        faults={Step.CAPTURE: Fault(Trouble.SILENT_AFTER, times=1)},
+    ),
+    "4000000000020034": Behaviour(
+        "capture-503-twice",
+        "503 to the first two captures with a key, then captured",
+        faults={Step.CAPTURE: Fault(Trouble.UNAVAILABLE, times=2)},
+    ),
+    "4000000000020042": Behaviour(
+        "capture-refused",
+        "a capture is refused for good, so the payment can only be voided",
+        refuses=frozenset({Step.CAPTURE}),
+    ),
+    "4000000000030017": Behaviour(
+        "void-timeout-after",
+        "a capture is refused for good; the first void is silence, but is done",
+        refuses=frozenset({Step.CAPTURE}),
+        faults={Step.VOID: Fault(Trouble.SILENT_AFTER, times=1)},
+    ),
+    "4000000000040016": Behaviour(
+        "refund-timeout-after",
+        "the first refund is silence, but is done",
+        faults={Step.REFUND: Fault(Trouble.SILENT_AFTER, times=1)},
+    ),
+    "4000000000040024": Behaviour(
+        "refund-refused",
+        "a refund is refused for good",
+        refuses=frozenset({Step.REFUND}),
+    ),
+    "4000000000050015": Behaviour(
+        "webhooks-twice",
+        "each webhook is delivered twice",
+        webhooks=Delivery.TWICE,
+    ),
+    "4000000000050023": Behaviour(
+        "webhooks-reversed",
+        "webhooks are held until the payment has been quiet for some moments, then the newest comes first",
+        webhooks=Delivery.REVERSED,
+    ),
+    "4000000000050031": Behaviour(
+        "webhooks-late",
+        "each webhook comes some moments late",
+        webhooks=Delivery.LATE,
+    ),
+}
+
+BEHAVIOURS: Final[Mapping[str, Behaviour]] = {behaviour.name: behaviour for behaviour in CARDS.values()}
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """All that is kept of a card: neither its number nor its code."""
+
+    token: str
+    brand: Brand
+    last_four: str
+    behaviour: Behaviour
+
+
+def problem_with(number: str, expiry: tuple[int, int], cvv: str, today: date) -> str | None:
+    """What makes this no card, without a digit of it; None if it is one.
+
+    Args:
+        number: digits only.
+        expiry: year and month, the last in which the card is good.
+        cvv: four digits on an Amex, three on the others.
+        today: the date of the question.
+    """
+    if not (number.isascii() and number.isdigit() and _passes_luhn(number)):
+        return "number: is no card number"
+    if expiry < (today.year, today.month):
+        return "expiryYear: the card has expired"
+    if not (cvv.isascii() and cvv.isdigit() and len(cvv) == (4 if brand_of(number) is Brand.amex else 3)):
+        return "cvv: is not of this brand's form"
+    return None
+
+
+def brand_of(number: str) -> Brand:
+    """The brand by the number's first digits (ISO/IEC 7812 ranges as the brands publish them)."""
+    two, four = int(number[:2]), int(number[:4])
+    if number.startswith("4"):
+        return Brand.visa
+    if 2200 <= four <= 2204:  # noqa: PLR2004  the ranges are best read where they are
+        return Brand.mir
+    if 51 <= two <= 55 or 2221 <= four <= 2720:  # noqa: PLR2004
+        return Brand.mastercard
+    if two in {34, 37}:
+        return Brand.amex
+    if two in {62, 81}:
+        return Brand.unionpay
+    return Brand.other
+
+
+def _passes_luhn(number: str) -> bool:
+    doubled = (divmod(2 * int(digit), 10) for digit in number[-2::-2])
+    return (sum(chain.from_iterable(doubled)) + sum(map(int, number[::-2]))) % 10 == 0

@@ -1,0 +1,163 @@
+"""The card service's process: `python -m subgraphs.card`."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from decimal import Decimal
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, BaseModel, Field, PositiveFloat, PositiveInt, SecretStr
+from pydantic_settings import SettingsConfigDict
+from standardwebhooks import Webhook
+from standardwebhooks.webhooks import EmptyWebhookSecretError
+
+from kit import logs, process
+from kit.admin import admin_app, http_server
+from kit.principal import Verifier
+from kit.proof import integrity_router
+from kit.server import grpc_server
+from kit.settings import Address, AuthSettings, LogSettings
+from kit.tokens import ServiceToken, Signer
+from subgraphs.bank.client import BankClient
+from subgraphs.card.acquirer_http import HttpAcquirer, Patience
+from subgraphs.card.admin import review_router
+from subgraphs.card.integrity import top_up_integrity
+from subgraphs.card.ledger import Ledger
+from subgraphs.card.repository import Repository, open_engine
+from subgraphs.card.saga import Saga, Timing
+from subgraphs.card.service import Cards, Terms
+from subgraphs.card.servicer import SERVICE, CardServicer
+from subgraphs.card.terms import Limit
+from subgraphs.card.watch import Watch
+from subgraphs.card.webhooks import Inbox, webhook_app
+
+NAME: Final = "card"
+"""Of the service, as other services know it."""
+
+_PATIENCE: Final = Patience()
+_TIMING: Final = Timing()
+
+
+class LimitSetting(BaseModel):
+    """How much may be paid in by card, in units of the currency."""
+
+    top_up: Decimal = Field(gt=0, description="in one top-up")
+    day: Decimal = Field(gt=0, description="by one caller in 24 hours")
+
+
+def _webhook_secret(value: SecretStr) -> SecretStr:
+    try:
+        Webhook(value.get_secret_value())
+    except (EmptyWebhookSecretError, ValueError):
+        raise ValueError("is whsec_… with a secret in Base64") from None
+    return value
+
+
+class Settings(AuthSettings, LogSettings):
+    """What the card service needs to know; each field is the environment variable of its name."""
+
+    model_config = SettingsConfigDict(hide_input_in_errors=True)
+
+    card_grpc_listen: Address = "127.0.0.1:50052"
+    card_admin_listen: Address = "127.0.0.1:9102"
+    card_webhook_listen: Address = Field("127.0.0.1:8091", description="where the acquirer's webhooks come in")
+    card_database_url: str = Field(description="postgresql://…")
+    card_database_connections: int = Field(10, description="at most, of this process; one of them listens")
+    bank_grpc_target: str = "127.0.0.1:50051"
+    service_key_file: Path = Field(description="the private key that this service signs its own tokens with (PEM)")
+
+    acquirer_url: str = Field(description="http://…, without a path")
+    acquirer_api_key: SecretStr
+    acquirer_webhook_secret: Annotated[SecretStr, AfterValidator(_webhook_secret)] = Field(description="whsec_…")
+    acquirer_timeout_seconds: PositiveFloat = Field(_PATIENCE.timeout_seconds, description="for one answer")
+    acquirer_attempts: PositiveInt = Field(_PATIENCE.attempts, description="at one call, by the same key")
+    acquirer_budget_seconds: PositiveFloat = Field(_PATIENCE.budget_seconds, description="after which none is begun")
+    acquirer_circuit_failures: PositiveInt = Field(_PATIENCE.failures, description="in a row, which open the circuit")
+    acquirer_circuit_seconds: PositiveFloat = Field(_PATIENCE.open_seconds, description="until it is tried again")
+
+    card_limits: dict[str, LimitSetting] = Field(
+        {"RUB": LimitSetting(top_up=Decimal(100_000), day=Decimal(300_000))},
+        description="JSON object by currency; a currency that is not in it is not paid in by card",
+    )
+    card_fingerprint_secret: SecretStr = Field(
+        min_length=32, description="keys the fingerprints of requests; changing it makes conflicts of repeated ones"
+    )
+    card_answer_seconds: PositiveFloat = Field(2.5, description="how long a caller is let wait for the end")
+    card_poll_seconds: PositiveFloat = Field(
+        2.0, description="how often a watched top-up is looked at, notified or not"
+    )
+    card_interval_seconds: PositiveFloat = Field(_TIMING.interval_seconds, description="the completer's")
+    card_lease_seconds: PositiveFloat = Field(
+        _TIMING.lease_seconds, description="after which a driver that does not renew its lease counts as dead"
+    )
+    card_first_pause_seconds: PositiveFloat = Field(
+        _TIMING.first_pause_seconds, description="before a step is tried again, doubled each time"
+    )
+    card_longest_pause_seconds: PositiveFloat = _TIMING.longest_pause_seconds
+    card_authorization_window_seconds: PositiveFloat = Field(
+        _TIMING.authorization_window_seconds, description="after a request in which its card may be charged"
+    )
+    card_captures: PositiveInt = Field(_TIMING.captures, description="that may fail before the sum is let go of")
+    card_drivers: PositiveInt = Field(_TIMING.drivers, description="top-ups driven at once")
+
+
+async def serve(settings: Settings, stop: asyncio.Event) -> None:
+    """Serves until `stop` is set. The database, the bank and the acquirer may come, go and come back meanwhile."""
+    async with AsyncExitStack() as stack:
+        engine = await stack.enter_async_context(
+            open_engine(settings.card_database_url, connections=settings.card_database_connections)
+        )
+        repository = Repository(engine)
+        bank = await stack.enter_async_context(BankClient.connect(settings.bank_grpc_target))
+        patience = Patience(
+            settings.acquirer_timeout_seconds,
+            settings.acquirer_attempts,
+            settings.acquirer_budget_seconds,
+            settings.acquirer_circuit_failures,
+            settings.acquirer_circuit_seconds,
+        )
+        acquirer = await stack.enter_async_context(
+            HttpAcquirer.connect(settings.acquirer_url, settings.acquirer_api_key, patience)
+        )
+        signer = Signer.from_file(NAME, settings.service_key_file, settings.auth_audience)
+        timing = Timing(
+            interval_seconds=settings.card_interval_seconds,
+            lease_seconds=settings.card_lease_seconds,
+            first_pause_seconds=settings.card_first_pause_seconds,
+            longest_pause_seconds=settings.card_longest_pause_seconds,
+            authorization_window_seconds=settings.card_authorization_window_seconds,
+            captures=settings.card_captures,
+            drivers=settings.card_drivers,
+        )
+        ledger = Ledger(bank, ServiceToken(signer, NAME))
+        saga = Saga(repository, acquirer, ledger, timing)
+        watch = Watch(repository, poll_seconds=settings.card_poll_seconds)
+        await stack.enter_async_context(saga.running())
+        for name, step in {"completer": saga.complete, "leases": saga.hold, "watch": watch.run}.items():
+            running = process.forever(step, name=name, first_pause=0.1, longest_pause=2.0)
+            await stack.enter_async_context(process.background(running, name))
+        admin = admin_app({"database": repository.ping})
+        admin.include_router(integrity_router(top_up_integrity(repository, acquirer, ledger, settings.card_limits)))
+        admin.include_router(review_router(repository, saga))
+        await stack.enter_async_context(http_server(admin, settings.card_admin_listen))
+        webhooks = webhook_app(Inbox(repository, saga), settings.acquirer_webhook_secret)
+        await stack.enter_async_context(http_server(webhooks, settings.card_webhook_listen))
+        terms = Terms(
+            {currency: Limit(limit.top_up, limit.day) for currency, limit in settings.card_limits.items()},
+            settings.card_fingerprint_secret,
+            settings.card_answer_seconds,
+        )
+        servicer = CardServicer(Cards(repository, acquirer, bank, saga, watch, terms))
+        verifier = Verifier.from_settings(settings)
+        await stack.enter_async_context(
+            grpc_server(settings.card_grpc_listen, verifier, {SERVICE: servicer.register}),
+        )
+        stack.callback(watch.close)  # before the server stops, or its open streams would use up its grace
+        await stop.wait()
+
+
+if __name__ == "__main__":
+    settings = Settings()
+    logs.configure(NAME, settings)
+    process.run(partial(serve, settings))

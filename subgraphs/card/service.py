@@ -1,0 +1,185 @@
+"""The card service's use cases: who may do what, and the answers."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+from pydantic import SecretStr
+from uuid_utils.compat import uuid7
+
+from kit import call
+from kit.principal import Principal
+from subgraphs.bank.client import BankClient
+from subgraphs.card import cards, terms
+from subgraphs.card.acquirer import Acquirer
+from subgraphs.card.cards import CardDetails
+from subgraphs.card.domain import Key, Page, Refusal, TopUp, Wish
+from subgraphs.card.ledger import check_account
+from subgraphs.card.repository import Repository
+from subgraphs.card.saga import Saga, utc_now
+from subgraphs.card.terms import Limits
+from subgraphs.card.watch import Watch
+from wallet.errors import FieldViolation, InvalidInput, TopUpNotFound, Unavailable
+from wallet.money import Money
+
+_PAGE: Final = 50
+_MAX_PAGE: Final = 1_000
+_WEST_OF_UTC: Final = timedelta(hours=12)
+"""A card is good to the end of its month wherever that ends last."""
+_MARGIN_SECONDS: Final = 0.2
+"""How long before its deadline a caller is answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """On what terms top-ups are made.
+
+    Attributes:
+        limits: how much may be paid in.
+        answer_seconds: how long a caller is let wait for the end.
+        fingerprint_secret: keys the requests' fingerprints. It must not change: repeated requests would be conflicts.
+    """
+
+    limits: Limits
+    fingerprint_secret: SecretStr
+    answer_seconds: float = 2.5
+
+
+class Cards:
+    """What callers may do. A customer pays into, and sees the top-ups of, their own accounts only; a service any."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        acquirer: Acquirer,
+        bank: BankClient,
+        saga: Saga,
+        watch: Watch,
+        offered: Terms,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self._repository = repository
+        self._acquirer = acquirer
+        self._bank = bank
+        self._saga = saga
+        self._watch = watch
+        self._terms = offered
+        self._clock = clock
+
+    async def top_up(
+        self, caller: Principal, account_id: UUID, amount: Money, card: CardDetails, idempotency_key: str
+    ) -> TopUp:
+        """Begins to pay a sum into an account, once per caller and key, and waits a short while for its end: the top-up
+        in its current state; the same one again on a replay.
+
+        Raises:
+            InvalidInput, AccountNotFound, AccountClosed, CurrencyMismatch, TopUpLimitExceeded, IdempotencyConflict:
+                nothing was begun.
+            Unavailable, DeadlineExceeded: the outcome is unknown; a retry with the same key is safe.
+        """
+        violations = terms.check(amount, idempotency_key)
+        violations += cards.check(card, (self._clock() - _WEST_OF_UTC).date())
+        if violations:
+            raise InvalidInput(tuple(violations))
+        key = Key(caller.scope, idempotency_key)
+        # What was begun is answered whatever has become of the account since.
+        owner_id = "" if await self._repository.find(key) else await self._owner_id(account_id, amount.currency)
+        token = await self._acquirer.tokenize(card)
+        if isinstance(token, Refusal):
+            raise InvalidInput.of("card.number", "is not accepted")
+        secret = self._terms.fingerprint_secret.get_secret_value().encode()
+        fingerprint = terms.fingerprint(secret, token.token, account_id, amount)
+        wish = Wish(uuid7(), key, fingerprint, owner_id, account_id, amount, token)
+        return await self._answer(await self._saga.begin(wish, self._terms.limits))
+
+    async def get(self, caller: Principal, id_: UUID) -> TopUp:
+        """A top-up of the caller's.
+
+        Raises:
+            TopUpNotFound: there is none, or it is another's.
+        """
+        top_up = (await self.get_all(caller, [id_])).get(id_)
+        if top_up is None:
+            raise TopUpNotFound(str(id_))
+        return top_up
+
+    async def get_all(self, caller: Principal, ids: Sequence[UUID]) -> dict[UUID, TopUp]:
+        """Those of the top-ups that exist and that the caller may see."""
+        found = await self._repository.get(ids)
+        return {id_: top_up for id_, top_up in found.items() if _may_see(caller, top_up)}
+
+    async def page(
+        self,
+        caller: Principal,
+        account_id: UUID,
+        *,
+        limit: int,
+        older_than: UUID | None,
+        newer_than: UUID | None,
+    ) -> Page:
+        """A page of an account's top-ups, newest first.
+
+        Args:
+            caller: who asks, in the current call.
+            account_id: whose top-ups.
+            limit: how many at most; 0 for the usual number.
+            older_than: the page has the newest of those older than this one.
+            newer_than: the page has the oldest of those newer. Not together with `older_than`.
+
+        Raises:
+            InvalidInput: the limit or the bounds contradict the contract.
+            AccountNotFound: there is no such account, or it is another's.
+            Unavailable: the top-ups or the bank do not answer.
+        """
+        violations = []
+        if not 0 <= limit <= _MAX_PAGE:
+            violations.append(FieldViolation("limit", f"must be 1 to {_MAX_PAGE}"))
+        if older_than is not None and newer_than is not None:
+            violations.append(FieldViolation("before", "does not go together with after"))
+        if violations:
+            raise InvalidInput(tuple(violations))
+        if not caller.is_service:
+            await self._bank.account(account_id)
+        return await self._repository.page(
+            account_id, limit=limit or _PAGE, older_than=older_than, newer_than=newer_than
+        )
+
+    async def watch(self, caller: Principal, id_: UUID) -> AsyncGenerator[TopUp, None]:
+        """A top-up of the caller's as it is now, then as it changes, until it is final.
+
+        Raises:
+            TopUpNotFound: there is none, or it is another's.
+            Unavailable: the top-ups are away, or this process stops. The reader may come back.
+        """
+        async with aclosing(self._watch.top_up(id_)) as states:
+            async for top_up in states:
+                if not _may_see(caller, top_up):
+                    raise TopUpNotFound(str(id_))
+                yield top_up
+
+    async def _owner_id(self, account_id: UUID, currency: str) -> str:
+        """Whose account it is, which the caller may pay into."""
+        account = await self._bank.account(account_id)
+        check_account(account, currency)
+        return account.owner_id
+
+    async def _answer(self, top_up: TopUp) -> TopUp:
+        """The top-up as soon as nothing is left to do, or as it is when the time for an answer has come."""
+        left = call.current.get().remaining(self._terms.answer_seconds + _MARGIN_SECONDS) - _MARGIN_SECONDS
+        with suppress(TimeoutError, Unavailable):
+            async with asyncio.timeout(max(0.0, left)):
+                top_up = await self._saga.paused(top_up)
+                if top_up.is_under_way:  # a pause, or another's
+                    async with aclosing(self._watch.top_up(top_up.id)) as states:
+                        async for top_up in states:
+                            if not top_up.is_under_way:
+                                break
+        return top_up
+
+
+def _may_see(caller: Principal, top_up: TopUp) -> bool:
+    return caller.is_service or top_up.owner_id == caller.subject

@@ -1,0 +1,85 @@
+"""The tables of card top-ups. Alembic's migrations make them; a test proves that the two agree.
+
+No column holds a card's number or code: a card is the acquirer's token, its brand and its last four digits.
+"""
+
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Numeric,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
+
+metadata: Final = MetaData()
+
+_time: Final = DateTime(timezone=True)
+_now: Final = text("now()")
+
+top_ups: Final = Table(
+    "top_ups",
+    metadata,
+    Column("id", Uuid, primary_key=True, comment="UUIDv7"),
+    Column("principal", Text, nullable=False, comment="issuer|subject: the scope of the idempotency key"),
+    Column("idempotency_key", Text, nullable=False),
+    Column("fingerprint", LargeBinary, nullable=False, comment="HMAC over token, account and amount"),
+    Column("owner_id", Text, nullable=False, comment="the user whose account it is"),
+    Column("account_id", Uuid, nullable=False),
+    Column("amount", Numeric(22, 4), nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("card_token", Text, nullable=False, comment="the acquirer's name for the card"),
+    Column("card_brand", Text, nullable=False),
+    Column("card_last_four", Text, nullable=False),
+    Column("status", Text, nullable=False, server_default="CREATED"),
+    Column("step", Text, server_default="AUTHORIZE", comment="the call that is next, or being made; null: final"),
+    Column("attempts", Integer, nullable=False, server_default=text("0"), comment="of the step, outcome unknown"),
+    Column("next_attempt_at", _time, comment="when a driver may take it: the end of a lease, or of a pause"),
+    Column("failure", Text),
+    Column("payment_id", Text, comment="the acquirer's"),
+    Column("transfer_id", Uuid, comment="the deposit in the ledger"),
+    Column("review", Text, comment="what a person has to look at"),
+    Column("created_at", _time, nullable=False, server_default=_now),
+    Column("updated_at", _time, nullable=False, server_default=_now),
+    Column("version", BigInteger, nullable=False, server_default=text("1"), comment="grows with every change"),
+    UniqueConstraint("principal", "idempotency_key", name="top_ups_key"),
+    CheckConstraint("amount > 0", name="top_ups_amount"),
+    CheckConstraint("currency ~ '^[A-Z]{3}$'", name="top_ups_currency"),
+    CheckConstraint("card_last_four ~ '^[0-9]{4}$'", name="top_ups_last_four"),
+    CheckConstraint(
+        "CASE status"
+        " WHEN 'CREATED' THEN step IN ('AUTHORIZE', 'RESOLVE', 'CANCEL')"
+        " WHEN 'AUTHORIZED' THEN step IN ('CAPTURE', 'VOID')"
+        " WHEN 'CAPTURED' THEN step IN ('DEPOSIT', 'REFUND')"
+        " WHEN 'NEEDS_REVIEW' THEN step IS NOT NULL AND review IS NOT NULL AND next_attempt_at IS NULL"
+        " WHEN 'COMPLETED' THEN step IS NULL AND transfer_id IS NOT NULL AND failure IS NULL"
+        " WHEN 'DECLINED' THEN step IS NULL AND transfer_id IS NULL AND failure IS NOT NULL"
+        " WHEN 'VOIDED' THEN step IS NULL AND transfer_id IS NULL AND failure IS NOT NULL"
+        " WHEN 'REFUNDED' THEN step IS NULL AND transfer_id IS NULL AND failure IS NOT NULL"
+        " ELSE false END",
+        name="top_ups_status",
+    ),
+    Index("top_ups_account", "account_id", "id"),
+    Index("top_ups_principal", "principal", "created_at"),
+    Index("top_ups_due", "next_attempt_at", postgresql_where=text("next_attempt_at IS NOT NULL")),
+    Index("top_ups_review", "id", postgresql_where=text("review IS NOT NULL")),
+)
+
+webhooks: Final = Table(
+    "webhooks",
+    metadata,
+    Column("id", Text, primary_key=True, comment="the acquirer's, the same on every delivery"),
+    Column("type", Text, nullable=False),
+    Column("top_up_id", Uuid, comment="null: of no payment of ours"),
+    Column("received_at", _time, nullable=False, server_default=_now),
+)

@@ -1,0 +1,33 @@
+// node router.mjs < REQUEST: Apollo's gateway over running subgraphs. It composes what they say of themselves, plans each
+// query, and asks them. REQUEST is JSON: `subgraphs` (a URL by name), `headers` to pass on, and `queries`, each with its
+// `variables`. One answer a query, as JSON.
+import { text } from 'node:stream/consumers';
+import { ApolloGateway, IntrospectAndCompose, RemoteGraphQLDataSource } from '@apollo/gateway';
+import { ApolloServer } from '@apollo/server';
+
+const { subgraphs, headers, queries } = JSON.parse(await text(process.stdin));
+
+const server = new ApolloServer({
+  gateway: new ApolloGateway({
+    supergraphSdl: new IntrospectAndCompose({
+      subgraphs: Object.entries(subgraphs).map(([name, url]) => ({ name, url })),
+      introspectionHeaders: headers,
+    }),
+    buildService: ({ url }) =>
+      new RemoteGraphQLDataSource({
+        url,
+        willSendRequest({ request }) {
+          Object.entries(headers).forEach(([name, value]) => request.http.headers.set(name, value));
+        },
+      }),
+  }),
+  logger: { debug() {}, info() {}, warn: console.error, error: console.error },
+});
+await server.start();
+const answers = [];
+for (const { query, variables } of queries) {
+  const { body } = await server.executeOperation({ query, variables });
+  answers.push(body.singleResult);
+}
+await server.stop();
+console.log(JSON.stringify(answers));

@@ -1,0 +1,154 @@
+"""A router, which is Apollo's, over the subgraphs or over the whole answers what the gateway's own graph answers."""
+
+import asyncio
+import json
+import uuid
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+from graphql import OperationDefinitionNode, parse, print_ast, separate_operations
+
+from gateway.composition import SUBGRAPHS
+from stack.system import System
+from tests.e2e.users import NewUser, OpenAccount, User
+from tests.node import judged
+from tests.waiting import until
+
+OPERATIONS = separate_operations(parse(Path(__file__).with_name("router.graphql").read_text()))
+
+ERRORS = {
+    "PageOfNoSize": ["INVALID_INPUT"],
+    "BadCursorInOneOfTwo": ["INVALID_INPUT"],
+    "SeveralErrorsInOneEntity": ["INVALID_INPUT"] * 4,
+}
+"""The codes of the errors that an answer has, where it has any."""
+
+STATISTICS = """
+    query Statistics($id: ID!, $from: DateTime!, $to: DateTime!, $granularity: Granularity!) {
+      account(id: $id) {
+        balance { amount }
+        statistics(from: $from, to: $to, granularity: $granularity) { isComplete buckets { closing { amount } } }
+      }
+    }
+"""
+
+
+def requests(values: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What is asked, by the operations' names: each with its fragments, and with the values of its variables."""
+    asked = {}
+    for name, document in OPERATIONS.items():
+        (operation,) = (part for part in document.definitions if isinstance(part, OperationDefinitionNode))
+        variables = [each.variable.name.value for each in operation.variable_definitions or ()]
+        asked[name] = {"query": print_ast(document), "variables": {each: values[each] for each in variables}}
+    return asked
+
+
+def routed(subgraphs: dict[str, str], user: User, asked: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What a router over these subgraphs answers that passes the user's token on."""
+    given = {"subgraphs": subgraphs, "headers": {"authorization": f"Bearer {user.token}"}, "queries": asked}
+    answers: list[dict[str, Any]] = judged("router.mjs", by="@apollo/gateway", given=json.dumps(given))
+    return answers
+
+
+def comparable(answer: dict[str, Any]) -> dict[str, Any]:
+    """The data, and of each error what a program goes by: where it is, and its code."""
+    errors = [(each["path"], each["extensions"]["code"]) for each in answer.get("errors", [])]
+    return {"data": answer["data"], "errors": sorted(errors)}
+
+
+def day() -> dict[str, str]:
+    """The range of a day, which ends in an hour."""
+    end = datetime.now(UTC) + timedelta(hours=1)
+    return {"from": (end - timedelta(days=1)).isoformat(), "to": end.isoformat(), "granularity": "HOUR"}
+
+
+async def knows_all(user: User, *accounts: str) -> bool:
+    """Whether analytics has all that the bank has."""
+    for id_ in accounts:
+        account = (await user.query(STATISTICS, id=id_, **day()))["data"]["account"]
+        statistics = account["statistics"]
+        if not statistics["isComplete"] or statistics["buckets"][-1]["closing"] != account["balance"]:
+            return False
+    return True
+
+
+async def test_a_router_answers_what_the_graph_does(
+    system: System, alice: User, bob: User, new_user: NewUser, open_account: OpenAccount
+) -> None:
+    second, empty, carol = await open_account(alice.subject), await open_account(alice.subject), await new_user()
+    for amount in ("1.00", "2.00", "3.50", "4.00"):
+        to_bob = await alice.transfer(bob.account, amount)
+        to_self = await alice.transfer(alice.account, amount, sender=second)
+    others = await bob.transfer(carol.account, "1")
+    await alice.transfer(bob.account, "5", key="taken")
+    await until(lambda: knows_all(alice, alice.account, second))
+    order = {"senderId": alice.account, "recipientId": bob.account, "amount": "1.25"}
+    asked = requests(
+        {
+            "a": alice.account,
+            "b": second,
+            "empty": empty,
+            "bobs": bob.account,
+            "nobody": str(uuid.uuid4()),
+            "t": to_bob.json()["id"],
+            "u": to_self.json()["id"],
+            "others": others.json()["id"],
+            "yes": True,
+            "no": False,
+            "two": 2,
+            "cursor": (await alice.operations())["operations"][2]["cursor"],
+            "filter": {"direction": "OUT", "counterpartyId": bob.account, "maxAmount": "4"},
+            **day(),
+            "pay": order | {"idempotencyKey": "pay"},
+            "poor": order | {"amount": "5000", "idempotencyKey": "poor"},
+            "lost": order | {"recipientId": str(uuid.uuid4()), "idempotencyKey": "lost"},
+            "mixed": order | {"currency": "USD", "idempotencyKey": "mixed"},
+            "wrong": order | {"recipientId": "42", "amount": "-1", "idempotencyKey": "wrong"},
+            "stolen": order | {"senderId": bob.account, "idempotencyKey": "stolen"},
+            "conflict": order | {"idempotencyKey": "taken"},
+        }
+    )
+
+    async def by_the_graph() -> dict[str, dict[str, Any]]:
+        return {name: comparable(await alice.query(each["query"], **each["variables"])) for name, each in asked.items()}
+
+    await by_the_graph()  # moves what is to be moved; asked again, every key answers what it did
+    await until(lambda: knows_all(alice, alice.account, second))
+    expected = await by_the_graph()
+    apart = {name: f"{system.url}/subgraphs/{name}/graphql" for name in SUBGRAPHS}
+    for subgraphs in (apart, {"wallet": f"{system.url}/graphql"}):
+        answers = await asyncio.to_thread(routed, subgraphs, alice, list(asked.values()))
+        assert dict(zip(asked, map(comparable, answers), strict=True)) == expected
+    codes = {name: [code for _, code in answer["errors"]] for name, answer in expected.items() if answer["errors"]}
+    assert codes == ERRORS
+    refused = {each["__typename"] for each in expected["EveryRefusal"]["data"].values()}
+    assert refused == {
+        "InsufficientFunds",
+        "AccountNotFound",
+        "CurrencyMismatch",
+        "InvalidInput",
+        "IdempotencyConflict",
+    }
+
+
+async def test_without_a_token_a_subgraph_tells_its_schema_and_no_more(system: System) -> None:
+    query = """
+        query($representations: [_Any!]!) {
+          _service { sdl }
+          _entities(representations: $representations) { ... on Account { id } }
+        }
+    """
+    variables = {"representations": [{"__typename": "Account", "id": str(uuid.uuid4())}]}
+    async with httpx.AsyncClient(base_url=system.url) as stranger:
+        answer = await stranger.post("/subgraphs/bank/graphql", json={"query": query, "variables": variables})
+        refused = await stranger.post(
+            "/subgraphs/bank/graphql",
+            json={"query": "{ _service { sdl } }"},
+            headers={"Authorization": "Bearer junk"},
+        )
+    assert "type Account @key" in answer.json()["data"]["_service"]["sdl"]
+    assert answer.json()["data"]["_entities"] == [None]
+    assert [error["extensions"]["code"] for error in answer.json()["errors"]] == ["UNAUTHENTICATED"]
+    assert refused.status_code == 401

@@ -1,0 +1,211 @@
+"""Paying in by card, through the whole system: from the request to the history, and nothing of the card stays."""
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from decimal import Decimal
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import httpx
+import pytest
+from aiokafka import AIOKafkaConsumer
+
+from sandbox.cards import CARDS
+from stack.postgres import DATABASES, Postgres
+from stack.system import System
+from tests.e2e.test_subscriptions import next_of, subscribe, websocket
+from tests.e2e.users import NewUser, User
+from tests.waiting import until
+
+GOOD, DECLINED, UNSURE = "4242424242424242", "4000000000000002", "4000000000010019"
+CVV = "9" + "17"
+FINAL = {"COMPLETED", "DECLINED", "VOIDED", "REFUNDED"}
+
+TOP_UP = """
+    mutation($input: TopUpAccountInput!) {
+      topUpAccount(input: $input) {
+        ... on TopUpAccountSuccess { topUp { id status account { balance { amount } } transfer { id } } }
+        ... on CardDeclined { code declineCode topUp { id status } }
+        ... on Error { code message }
+      }
+    }
+"""
+
+
+def card(number: str, cvv: str | None = None) -> dict[str, Any]:
+    amex = number.startswith("3")
+    return {"number": number, "expiryMonth": 12, "expiryYear": 2040, "cvv": cvv or (f"{CVV}3" if amex else CVV)}
+
+
+async def top_up(user: User, number: str, amount: str = "100.00", key: str | None = None) -> httpx.Response:
+    return await user.http.post(
+        f"/accounts/{user.account}/topup",
+        json={"amount": amount, "card": card(number)},
+        headers={"Idempotency-Key": key or str(uuid4())},
+        timeout=30,
+    )
+
+
+async def ended(user: User, location: str) -> dict[str, Any]:
+    """The top-up, once it is final."""
+    seen: dict[str, Any] = {}
+
+    async def is_final() -> bool:
+        seen.update((await user.http.get(location)).json())
+        return seen["status"] in FINAL
+
+    await until(is_final, within=30)
+    return seen
+
+
+class TestATopUp:
+    async def test_is_on_the_account_and_in_its_history(self, alice: User) -> None:
+        answer = await top_up(alice, GOOD, "250.00")
+        assert answer.status_code == 202, answer.text
+        done = answer.json()
+        assert (done["status"], done["amount"], done["card"]) == (
+            "COMPLETED",
+            "250.00",
+            {"brand": "VISA", "lastFour": "4242"},
+        )
+        assert (await alice.http.get(answer.headers["Location"])).json() == done
+        assert await alice.balance() == Decimal("1250.00")
+
+        async def is_stored() -> bool:
+            return bool((await alice.operations(type="TOP_UP"))["operations"])
+
+        await until(is_stored)
+        (operation,) = (await alice.operations(type="TOP_UP"))["operations"]
+        assert (operation["id"], operation["direction"], operation["amount"]) == (done["transferId"], "IN", "250.00")
+
+    async def test_is_made_once_for_its_key(self, alice: User) -> None:
+        answers = await asyncio.gather(*(top_up(alice, GOOD, key="once") for _ in range(5)))
+        assert {answer.status_code for answer in answers} == {202}
+        assert len({answer.json()["id"] for answer in answers}) == 1
+        assert (await ended(alice, answers[0].headers["Location"]))["status"] == "COMPLETED"
+        assert await alice.balance() == Decimal("1100.00")
+        assert (await top_up(alice, GOOD, "100.01", key="once")).status_code == 422
+        assert (await top_up(alice, DECLINED, key="once")).status_code == 422
+
+    async def test_of_a_declined_card_says_why_and_takes_nothing(self, alice: User) -> None:
+        answer = await top_up(alice, DECLINED)
+        assert (answer.status_code, answer.json()["status"], answer.json()["failure"]) == (
+            202,
+            "DECLINED",
+            "DO_NOT_HONOR",
+        )
+        assert await alice.balance() == Decimal("1000.00")
+
+    async def test_into_anothers_account_is_refused(self, alice: User, bob: User) -> None:
+        answer = await alice.http.post(
+            f"/accounts/{bob.account}/topup",
+            json={"amount": "1.00", "card": card(GOOD)},
+            headers={"Idempotency-Key": "foreign"},
+        )
+        assert (answer.status_code, answer.json()["code"]) == (404, "ACCOUNT_NOT_FOUND")
+
+    async def test_by_graphql_answers_across_the_subgraphs(self, alice: User) -> None:
+        sent = {"accountId": alice.account, "amount": "5.00", "card": card(GOOD), "idempotencyKey": "graph"}
+        done = (await alice.query(TOP_UP, input=sent))["data"]["topUpAccount"]["topUp"]
+        assert (done["status"], done["account"]["balance"]["amount"]) == ("COMPLETED", "1005.00")
+        assert done["transfer"]["id"]
+        sent = {**sent, "card": card(DECLINED), "idempotencyKey": "declined"}
+        refused = (await alice.query(TOP_UP, input=sent))["data"]["topUpAccount"]
+        assert (refused["code"], refused["declineCode"]) == ("CARD_DECLINED", "DO_NOT_HONOR")
+
+    async def test_that_is_not_known_at_once_is_watched_to_its_end(self, alice: User) -> None:
+        answer = await top_up(alice, UNSURE)
+        assert (answer.status_code, answer.json()["status"]) == (202, "CREATED")
+        watched = "subscription($id: ID!) { topUpUpdated(id: $id) { status failure } }"
+        async with websocket(alice) as connection:
+            seen: list[str] = []
+            async with aclosing(subscribe(connection, watched, id=answer.json()["id"])) as feed:  # type: ignore[type-var]
+                while not seen or seen[-1] not in FINAL:
+                    seen.append((await asyncio.wait_for(next_of(feed, "topUpUpdated"), 30))["status"])
+        assert seen[-1] == "VOIDED"
+        assert await alice.balance() == Decimal("1000.00")
+
+
+class TestNothingOfACard:
+    @pytest.fixture
+    async def answers(self, system: System, new_user: NewUser) -> list[str]:
+        """Every answer of a run with every test card, well-formed and not, by REST and by GraphQL."""
+        texts: list[str] = []
+
+        async def pay(user: User, number: str) -> None:
+            answer = await top_up(user, number)
+            texts.append(answer.text)
+            if answer.status_code == 202 and (await ended(user, answer.headers["Location"])):
+                texts.append((await user.http.get(answer.headers["Location"])).text)
+            for wrong in (number[:-1], int(number), [number], f" {number}", {"number": number}):
+                body = {"amount": "1.00", "card": {**card(number), "number": wrong}}
+                texts.append((await user.http.post(f"/accounts/{user.account}/topup", json=body)).text)
+                sent = {"accountId": user.account, "amount": "1.00", "card": body["card"], "idempotencyKey": "wrong"}
+                texts.append(json.dumps(await user.query(TOP_UP, input=sent)))
+
+        users = [await new_user() for _ in CARDS]
+        await asyncio.gather(*map(pay, users, CARDS))
+        return texts
+
+    async def test_is_found_anywhere_after_a_run_with_all_of_them(
+        self, system: System, answers: list[str], every_row: Callable[[], Awaitable[str]], topic: list[bytes]
+    ) -> None:
+        logs = "".join(file.read_text() for file in (system.data / "logs").rglob("*") if file.is_file())
+        books = "".join(file.read_bytes().decode("latin-1") for file in system.data.glob("acquirer.sqlite*"))
+        places = {
+            "answers": "".join(answers),
+            "logs": logs,
+            "databases": await every_row(),
+            "acquirer": books,
+            "topic": b"".join(topic).decode(),
+        }
+        assert "last_four" in places["databases"] or "4242" in places["databases"]  # the run was there at all
+        assert "4242" in places["topic"]
+        for place, text in places.items():
+            for number in CARDS:
+                assert number not in text, f"{number} is in the {place}"
+            assert not re.search(rf"cvv\W{{1,5}}{CVV}", text), place
+
+    @pytest.fixture
+    def every_row(self, system: System) -> Callable[[], Awaitable[str]]:
+        """All of every table of every service, as text."""
+
+        async def every_row() -> str:
+            rows: list[str] = []
+            for database in DATABASES:
+                connection = await asyncpg.connect(Postgres(system.data, system.ports.postgres).dsn(database))
+                try:
+                    for table in await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'"):
+                        name = table["tablename"]
+                        rows += [row["row"] for row in await connection.fetch(f'SELECT t::text AS row FROM "{name}" t')]
+                finally:
+                    await connection.close()
+            return "\n".join(rows)
+
+        return every_row
+
+    @pytest.fixture
+    async def topic(self, system: System, answers: list[str]) -> AsyncIterator[list[bytes]]:
+        """Every message's value and headers."""
+        consumer = AIOKafkaConsumer(
+            "wallet.operations",
+            bootstrap_servers=f"127.0.0.1:{system.ports.kafka}",
+            auto_offset_reset="earliest",
+            enable_auto_commit=False,
+        )
+        await consumer.start()
+        try:
+            ends = await consumer.end_offsets(consumer.assignment())
+            seen: list[bytes] = []
+            read = 0
+            while read < sum(ends.values()):
+                for messages in (await consumer.getmany(timeout_ms=1_000)).values():
+                    read += len(messages)
+                    seen += [m.value + b" ".join(value for _, value in m.headers) for m in messages]
+            yield seen
+        finally:
+            await consumer.stop()

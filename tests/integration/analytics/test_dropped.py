@@ -1,0 +1,46 @@
+"""The embedded broker keeps 5 MiB a partition and drops the oldest, read or not. The history is the ledger's anyway."""
+
+import asyncio
+from pathlib import Path
+from uuid import UUID
+
+from subgraphs.analytics import metrics
+from tests.conftest import Keys
+from tests.integration.analytics.group import dropped, ends
+from tests.integration.analytics.test_pipeline import history_is_ledger, published
+from tests.integration.analytics.world import World, counted, serving
+from tests.integration.bank.running import RunningBank, rub, running
+from tests.waiting import until
+
+LONGEST = {f"{n:0128}": "ж" * 128 for n in range(16)}
+"""A descriptor that makes an event of some 6 KiB."""
+
+
+class TestWhileAnalyticsIsStopped:
+    async def test_more_happens_than_the_topic_holds_and_all_of_it_is_there_in_the_end(
+        self, world: World, keys: Keys, ledger_url: str, tmp_path: Path
+    ) -> None:
+        broker = world.kafka.bootstrap_servers
+        async with running(keys, tmp_path, ledger_url, kafka_bootstrap_servers=broker) as bank:
+            settings = world.settings.model_copy(update={"bank_grpc_target": bank.target})
+            account = await bank.open()
+            await deposit(bank, account, 20)
+            async with serving(settings):
+                await history_is_ledger(bank, world)
+            read, repaired = await ends(world), metrics.EVENTS_REPAIRED._value.get()
+            await deposit(bank, account, 1_000)
+            await until(lambda: published(bank.sql))
+            assert await dropped(world) > read
+            async with serving(settings):
+                await history_is_ledger(bank, world)
+                await counted(lambda: int(metrics.CONSUMER_LAG._value.get()), 0)
+                await counted(lambda: int(metrics.ACCOUNTS_INCOMPLETE._value.get()), 0)
+            assert metrics.EVENTS_REPAIRED._value.get() > repaired
+
+
+async def deposit(bank: RunningBank, account: UUID, count: int) -> None:
+    """So many deposits, many at once. One account pays for all of them, so they go to one partition."""
+    card, done = bank.service("card"), (await bank.row(account))["version"]
+    for start in range(done, done + count, 250):
+        keys = [f"{account} {n}" for n in range(start, min(start + 250, done + count))]
+        await asyncio.gather(*(card(bank.client.deposit(account, rub("1"), key, LONGEST)) for key in keys))

@@ -1,0 +1,84 @@
+"""Several replicas behind one address, on one topic: a feed goes on from another one as if nothing had happened."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from uuid import UUID
+
+from stack.ports import HOST, free_ports
+from subgraphs.analytics import graph
+from subgraphs.analytics.client import AnalyticsClient
+from tests.integration.analytics.group import Load, joined, process
+from tests.integration.analytics.world import World, beside, serving
+from tests.kafka.brokers import on_apache
+from tests.waiting import until
+
+FEEDS = 4
+
+
+class Feeds:
+    """Feeds of one account from its first operation on, as the gateway holds them, and all that they told."""
+
+    def __init__(self) -> None:
+        self.told: list[list[int]] = [[] for _ in range(FEEDS)]
+
+    @asynccontextmanager
+    async def followed(self, world: World, client: AnalyticsClient, account: UUID) -> AsyncIterator[None]:
+        async def follow(told: list[int]) -> None:
+            async with aclosing(graph._watch(client, account, 0)) as operations:
+                async for operation in operations:
+                    told.append(operation.account_version)  # noqa: PERF401  read while it grows
+
+        with world.caller("alice"):
+            following = [asyncio.create_task(follow(told)) for told in self.told]
+        try:
+            yield
+        finally:
+            for each in following:
+                each.cancel()
+            await asyncio.gather(*following, return_exceptions=True)
+
+    async def have_told(self, version: int) -> None:
+        """Returns when each has come to the version."""
+
+        async def all_have() -> bool:
+            return all(told and told[-1] >= version for told in self.told)
+
+        try:
+            await until(all_have)
+        except AssertionError:
+            raise AssertionError(f"at {[told[-1:] for told in self.told]}, not at {version}") from None
+
+
+@on_apache
+class TestReplicas:
+    async def test_a_feed_has_no_gap_and_no_repeat_whoever_is_killed_stopped_or_joins(self, world: World) -> None:
+        alice, bob = world.bank.open("alice"), world.bank.open("bob")
+        load, stop, feeds = Load(world, [alice, bob]), asyncio.Event(), Feeds()
+        first, second = process(world, bank_target=world.settings.bank_grpc_target), world.settings
+        grpc_listen, admin_listen = (f"{HOST}:{port}" for port in free_ports(2))
+        third = second.model_copy(update={"analytics_grpc_listen": grpc_listen, "analytics_admin_listen": admin_listen})
+        addresses = f"{HOST}:{first.process.ports['grpc']},{second.analytics_grpc_listen},{grpc_listen}"
+        async with (
+            AnalyticsClient.connect(f"ipv4:{addresses}") as client,
+            AsyncExitStack() as replicas,
+            beside(load.published_until(stop)) as publishing,
+        ):
+            await replicas.enter_async_context(first)
+            async with serving(second):
+                await joined(world, 2)
+                await replicas.enter_async_context(feeds.followed(world, client, alice))
+                await feeds.have_told(len(load.events))
+                first.kill()
+                await first.wait()
+                await feeds.have_told(len(load.events) + 20)
+                await joined(world, 1)
+                await replicas.enter_async_context(serving(third))
+                await joined(world, 2)
+                await feeds.have_told(len(load.events))
+            await joined(world, 1)
+            stop.set()
+            await publishing
+            await feeds.have_told(len(load.events))
+            assert feeds.told == [list(range(1, len(load.events) + 1))] * FEEDS
+            await load.is_stored()

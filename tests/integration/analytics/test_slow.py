@@ -1,0 +1,128 @@
+"""A reader that does not read, by gRPC and by WebSocket: little waits for it, nobody waits because of it, and once it
+reads again it has all that came before it was let go, and a clear code.
+"""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from uuid import UUID
+
+import pytest
+
+from gateway.app import build_app
+from gateway.graphql.options import GraphOptions
+from kit.admin import http_server
+from kit.server import grpc_server
+from subgraphs.analytics.access import Access
+from subgraphs.analytics.client import AnalyticsClient, Operation
+from subgraphs.analytics.service import Analytics
+from subgraphs.analytics.servicer import SERVICE, AnalyticsServicer
+from subgraphs.analytics.watch import Timing, Watch
+from subgraphs.card.client import CardClient
+from tests.conftest import Keys
+from tests.e2e.test_subscriptions import connected, subscribe
+from tests.integration.analytics.world import World
+from wallet import cursor
+from wallet.errors import SubscriberTooSlow
+
+ROOM = 50
+MOST = 5_000
+"""Operations: many times what the connections' own buffers hold."""
+
+
+@pytest.fixture
+async def watch(world: World, keys: Keys) -> AsyncIterator[Watch]:
+    """What feeds the readers of a running service."""
+    watch = world.watch(timing=Timing(patience_seconds=0.05, check_seconds=3600, room=ROOM))
+    servicer = AnalyticsServicer(Analytics(world.history, world.ledger, watch, Access(world.bank_client)))
+    async with grpc_server(world.settings.analytics_grpc_listen, keys.verifier(), {SERVICE: servicer.register}):
+        yield watch
+        watch.close()
+
+
+@pytest.fixture
+async def client(world: World, watch: Watch) -> AsyncIterator[AnalyticsClient]:
+    async with AnalyticsClient.connect(world.settings.analytics_grpc_listen) as client:
+        yield client
+
+
+@pytest.fixture
+async def gateway(world: World, client: AnalyticsClient, keys: Keys) -> AsyncIterator[str]:
+    """A gateway before the service; its WebSocket address."""
+    address = world.settings.analytics_admin_listen  # nobody else is there
+    async with CardClient.connect(address) as card:  # nobody is there either
+        app = build_app(
+            world.bank_client,
+            client,
+            card,
+            keys.verifier(),
+            cors_origins=[],
+            body_limit_bytes=2**16,
+            timeout_seconds=10,
+            graph=GraphOptions(),
+        )
+        async with http_server(app, address, ws="websockets-sansio"):
+            yield f"ws://{address}/graphql"
+
+
+async def fed(world: World, watch: Watch, alice: UUID, reader: Callable[[], Awaitable[int]]) -> int:
+    """Feeds two readers of alice's, one of whom reads, until the other one is given up; the last version."""
+    bob = world.bank.open("bob")
+    for version in range(2, MOST):
+        watch.publish(world.bank.transfer(alice, bob))
+        assert await reader() == version
+        streams = watch._subscriptions[alice]
+        assert len(streams) == 2
+        assert all(len(stream._arrived) <= ROOM for stream in streams)
+        if any(stream.is_overrun for stream in streams):
+            return version
+    raise AssertionError(f"{MOST} operations wait somewhere")
+
+
+async def read_all(read: Callable[[], Awaitable[int]], seen: list[int]) -> None:
+    """Collects what comes until the stream fails, which it raises."""
+    while True:
+        seen.append(await read())
+
+
+class TestAReaderThatDoesNotRead:
+    async def test_by_grpc(self, world: World, watch: Watch, client: AnalyticsClient) -> None:
+        alice = world.bank.open("alice")
+        watch.publish(world.bank.transfer(alice, world.bank.open("bob")))
+        with world.caller("alice"):
+            async with aclosing(client.watch(alice, 0)) as stuck, aclosing(client.watch(alice, 0)) as reader:
+
+                async def read(feed: AsyncGenerator[Operation, None] = reader) -> int:
+                    return (await anext(feed)).account_version
+
+                seen = [await read(stuck)]  # it does not subscribe before it is read
+                assert await read() == 1
+                last = await fed(world, watch, alice, read)
+                with pytest.raises(SubscriberTooSlow):
+                    await read_all(lambda: read(stuck), seen)
+            assert seen == list(range(1, len(seen) + 1))
+            assert len(seen) < last
+            async with aclosing(client.watch(alice, seen[-1])) as again:
+                assert (await anext(again)).account_version == len(seen) + 1
+
+    async def test_by_websocket(self, world: World, watch: Watch, gateway: str, keys: Keys) -> None:
+        alice = world.bank.open("alice")
+        watch.publish(world.bank.transfer(alice, world.bank.open("bob")))
+        great = f"{'x' * 50_000}: id"  # so that few messages fill the connection's buffers
+        query = 'subscription($account: ID!) {{ operationAdded(accountId: $account, after: "djA") {{ cursor {} }} }}'
+        async with (
+            connected(gateway, keys.user("alice"), compression=None, max_queue=4) as stuck_connection,
+            connected(gateway, keys.user("alice")) as connection,
+        ):
+            stuck = subscribe(stuck_connection, query.format(great), account=str(alice))
+            reader = subscribe(connection, query.format(""), account=str(alice))
+
+            async def read(feed: AsyncIterator[dict[str, dict[str, str]]] = reader) -> int:
+                return cursor.decode((await anext(feed))["operationAdded"]["cursor"])
+
+            seen = [await read(stuck)]
+            assert await read() == 1
+            last = await fed(world, watch, alice, read)
+            with pytest.raises(LookupError, match="SUBSCRIBER_TOO_SLOW"):
+                await read_all(lambda: read(stuck), seen)
+        assert seen == list(range(1, len(seen) + 1))
+        assert len(seen) < last

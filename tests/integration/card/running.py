@@ -1,0 +1,156 @@
+"""A card service that runs as in production, over a real database, a real bank and the sandbox acquirer."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from stack import probes
+from stack.ports import free_ports
+from stack.process import Child, Output, Process, module
+from subgraphs.card.__main__ import Settings, serve
+from subgraphs.card.client import CardClient, CardDetails, TopUp
+from tests.conftest import SERVICES, USERS, Keys
+from tests.integration.bank.running import Caller, RunningBank, until_ready
+from tests.integration.sandbox.running import API_KEY, SECRET, Merchant
+from tests.waiting import until
+from wallet.errors import Unavailable
+from wallet.money import Money
+
+VISA = "4242424242424242"
+
+
+def details(number: str = VISA, **given: Any) -> CardDetails:
+    """A card that is typed in."""
+    card = {"number": number, "expiry_month": 12, "expiry_year": datetime.now(UTC).year + 2, "cvv": "123", **given}
+    return CardDetails(**card)
+
+
+@dataclass(frozen=True)
+class RunningCard:
+    """A card service, a client of it, and what is around it."""
+
+    client: CardClient
+    sql: asyncpg.Pool
+    bank: RunningBank
+    admin: str
+    webhooks: str
+    merchant: Merchant
+    settings: Mapping[str, str]
+
+    def user(self, subject: str) -> Caller:
+        return self.bank.user(subject)
+
+    async def top_up(
+        self, account: UUID, amount: Money, key: str, number: str = VISA, caller: str = "alice", **given: Any
+    ) -> TopUp:
+        return await self.user(caller)(self.client.top_up(account, amount, details(number, **given), key))
+
+    async def final(self, id_: UUID, caller: str = "alice", within: float = 10) -> TopUp:
+        """The top-up, once it is final."""
+
+        async def is_final() -> TopUp | None:
+            with suppress(Unavailable):  # of a process that has just come back
+                top_up = await self.user(caller)(self.client.get(id_))
+                return top_up if top_up.status in {"COMPLETED", "DECLINED", "VOIDED", "REFUNDED"} else None
+            return None
+
+        top_up = await until(is_final, within=within, every=0.02)
+        assert top_up is not None
+        return top_up
+
+    async def payment(self, id_: UUID) -> dict[str, Any] | None:
+        """What the acquirer has of a top-up."""
+        found = (await self.merchant.http.get("/v1/payments", params={"idempotencyKey": f"{id_}:authorize"})).json()
+        return found["payments"][0] if found["payments"] else None
+
+    async def agree(self, top_up: TopUp) -> None:
+        """What the acquirer has kept is what the ledger has credited."""
+        payment = await self.payment(top_up.id)
+        kept = Decimal(0) if payment is None else Decimal(payment["captured"]) - Decimal(payment["refunded"])
+        query = "SELECT coalesce(sum(amount), 0) FROM transfers WHERE kind = 'DEPOSIT' AND descriptor->>'topUpId' = $1"
+        credited = await self.bank.sql.fetchval(query, str(top_up.id))
+        assert kept == credited
+        assert credited == (top_up.amount.amount if top_up.status == "COMPLETED" else 0)
+
+
+def settings_of(
+    keys: Keys, folder: Path, database_url: str, bank: RunningBank, acquirer_url: str, **given: Any
+) -> dict[str, str]:
+    """What a card service must be told, as environment variables; impatient, on free ports unless given."""
+    folder.mkdir(exist_ok=True)
+    files = {}
+    for number, issuer in enumerate((USERS, *SERVICES)):
+        file = folder / f"{number}.jwks.json"
+        file.write_text(keys.jwks(issuer))
+        files[issuer] = str(file)
+    key_file = folder / "card.pem"
+    key_file.write_bytes(keys.private("card").private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    grpc_port, admin_port, webhook_port = free_ports(3)
+    settings = {
+        "card_grpc_listen": f"127.0.0.1:{grpc_port}",
+        "card_admin_listen": f"127.0.0.1:{admin_port}",
+        "card_webhook_listen": f"127.0.0.1:{webhook_port}",
+        "card_database_url": database_url,
+        "bank_grpc_target": bank.target,
+        "service_key_file": key_file,
+        "acquirer_url": acquirer_url,
+        "acquirer_api_key": API_KEY,
+        "acquirer_webhook_secret": SECRET,
+        "acquirer_timeout_seconds": 0.5,
+        "acquirer_budget_seconds": 0.4,
+        "acquirer_circuit_failures": 1_000,
+        "card_limits": json.dumps({"RUB": {"top_up": "10000", "day": "50000"}}),
+        "card_fingerprint_secret": "known to the tests, and to nobody else",
+        "card_poll_seconds": 60,  # what is not notified is not seen
+        "card_interval_seconds": 0.05,
+        "card_first_pause_seconds": 0.05,
+        "card_longest_pause_seconds": 0.2,
+        "auth_issuer": USERS,
+        "auth_jwks": files[USERS],
+        "auth_services": json.dumps({service: files[service] for service in SERVICES}),
+        **given,
+    }
+    return {name: str(value) for name, value in settings.items()}
+
+
+@asynccontextmanager
+async def running(bank: RunningBank, merchant: Merchant, settings: Mapping[str, str]) -> AsyncIterator[RunningCard]:
+    """The card service's own composition, in this process."""
+    parsed = {**settings, **{name: json.loads(settings[name]) for name in ("auth_services", "card_limits")}}
+    stop = asyncio.Event()
+    serving = asyncio.create_task(serve(Settings(**parsed), stop))
+    try:
+        async with using(bank, merchant, settings) as card:
+            await until_ready(card.admin, serving)
+            yield card
+    finally:
+        stop.set()
+        await serving
+
+
+def process(settings: Mapping[str, str], output: Output | None = None) -> Child:
+    """The card service as a process of its own, which can be killed. It does not run yet."""
+    upper = {name.upper(): value for name, value in settings.items()}
+    ready = probes.http(f"http://{settings['card_admin_listen']}/health/ready")
+    return Child(Process(name="card", command=module("subgraphs.card", **upper), ready=ready), output=output)
+
+
+@asynccontextmanager
+async def using(bank: RunningBank, merchant: Merchant, settings: Mapping[str, str]) -> AsyncIterator[RunningCard]:
+    """A card service, wherever it runs."""
+    async with (
+        asyncpg.create_pool(settings["card_database_url"], min_size=0, max_size=4) as sql,
+        CardClient.connect(settings["card_grpc_listen"], timeout_seconds=20) as client,
+    ):
+        admin, webhooks = (f"http://{settings[f'card_{name}_listen']}" for name in ("admin", "webhook"))
+        yield RunningCard(client, sql, bank, admin, f"{webhooks}/webhooks/acquirer", merchant, settings)

@@ -1,0 +1,178 @@
+"""The migrations lead to the tables that the code knows, and the database holds what must never break."""
+
+import asyncio
+import os
+import sys
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+import pytest
+from alembic import command
+from sqlalchemy import make_url
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from kit.migrations import config, upgrade
+from stack.postgres import Postgres
+from stack.process import ROOT
+from subgraphs.card.tables import metadata
+from tests.integration.bank.running import cloned
+from tests.integration.bank.test_schema import shape
+
+MIGRATIONS = "subgraphs.card.migrations"
+FINAL: dict[str, dict[str, Any]] = {
+    "COMPLETED": {"transfer_id": uuid.uuid4()},
+    "DECLINED": {"failure": "DO_NOT_HONOR"},
+    "VOIDED": {"failure": "AUTHORIZATION_UNKNOWN"},
+    "REFUNDED": {"failure": "ACCOUNT_CLOSED"},
+}
+
+
+@pytest.fixture
+async def sql(card_url: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(card_url)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture(scope="module")
+async def _kept(postgres: Postgres, card_template: str) -> AsyncIterator[asyncpg.Connection]:
+    async with cloned(postgres, card_template) as url:
+        connection = await asyncpg.connect(url)
+        yield connection
+        await connection.close()
+
+
+@pytest.fixture
+async def untouched(_kept: asyncpg.Connection) -> AsyncIterator[asyncpg.Connection]:
+    """An empty database, in which nothing that a test does stays."""
+    transaction = _kept.transaction()
+    await transaction.start()
+    yield _kept
+    await transaction.rollback()
+
+
+async def add(sql: asyncpg.Connection, **columns: Any) -> uuid.UUID:
+    row = {
+        "id": uuid.uuid4(),
+        "principal": "issuer|alice",
+        "idempotency_key": uuid.uuid4().hex,
+        "fingerprint": b"f",
+        "owner_id": "alice",
+        "account_id": uuid.uuid4(),
+        "amount": 1,
+        "currency": "RUB",
+        "card_token": "tok",
+        "card_brand": "VISA",
+        "card_last_four": "4242",
+        **columns,
+    }
+    names, places = ", ".join(row), ", ".join(f"${n}" for n in range(1, len(row) + 1))
+    made: uuid.UUID = await sql.fetchval(f"INSERT INTO top_ups ({names}) VALUES ({places}) RETURNING id", *row.values())
+    return made
+
+
+class TestMigrations:
+    async def test_lead_to_the_tables_that_the_code_knows(self, card_url: str) -> None:
+        await asyncio.to_thread(command.check, config(MIGRATIONS, card_url))
+
+    async def test_lead_to_the_same_constraints_defaults_and_options(
+        self, sql: asyncpg.Connection, postgres: Postgres
+    ) -> None:
+        admin = await asyncpg.connect(postgres.admin_dsn)
+        try:
+            await admin.execute("CREATE DATABASE card_from_tables")
+            url = make_url(postgres.dsn("postgres", "card_from_tables"))
+            engine = create_async_engine(url.set(drivername="postgresql+asyncpg"))
+            async with engine.begin() as connection:
+                await connection.run_sync(metadata.create_all)
+            await engine.dispose()
+            made = await asyncpg.connect(postgres.dsn("postgres", "card_from_tables"))
+            from_tables = await shape(made)
+            await made.close()
+        finally:
+            await admin.execute("DROP DATABASE IF EXISTS card_from_tables WITH (FORCE)")
+            await admin.close()
+        assert await shape(sql) == from_tables
+
+    async def test_can_be_taken_back_and_made_again_as_an_operator_does_it(
+        self, card_url: str, sql: asyncpg.Connection
+    ) -> None:
+        before = await shape(sql)
+        await asyncio.to_thread(command.downgrade, config(MIGRATIONS, card_url), "base")
+        left = "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'S')"
+        functions = "SELECT count(*) FROM pg_proc WHERE pronamespace = 'public'::regnamespace"
+        assert await sql.fetchval(left) == 1  # alembic's own
+        assert await sql.fetchval(functions) == 0
+        environment = {**os.environ, "CARD_DATABASE_URL": card_url}
+        made = await asyncio.create_subprocess_exec(sys.executable, "-m", MIGRATIONS, env=environment, cwd=ROOT)
+        assert await made.wait() == 0
+        await asyncio.to_thread(upgrade, MIGRATIONS, card_url)
+        assert await shape(sql) == before
+
+
+class TestTopUps:
+    @pytest.mark.parametrize(
+        ("columns", "constraint"),
+        [
+            ({"amount": 0}, "top_ups_amount"),
+            ({"currency": "rub"}, "top_ups_currency"),
+            ({"card_last_four": "42424"}, "top_ups_last_four"),
+            ({"card_last_four": "4242424242424242"}, "top_ups_last_four"),
+            ({"status": "LOST"}, "top_ups_status"),
+            ({"status": "CREATED", "step": "CAPTURE"}, "top_ups_status"),
+            ({"status": "CAPTURED", "step": "VOID"}, "top_ups_status"),
+            ({"status": "COMPLETED", "step": None}, "top_ups_status"),
+            ({"status": "VOIDED", "step": None}, "top_ups_status"),
+            ({"status": "NEEDS_REVIEW", "step": "REFUND"}, "top_ups_status"),
+        ],
+    )
+    async def test_refuse_what_none_can_be(
+        self, untouched: asyncpg.Connection, columns: dict[str, Any], constraint: str
+    ) -> None:
+        with pytest.raises(asyncpg.CheckViolationError) as caught:
+            await add(untouched, **columns)
+        assert caught.value.constraint_name == constraint
+
+    async def test_have_one_row_a_key(self, untouched: asyncpg.Connection) -> None:
+        await add(untouched, idempotency_key="k")
+        await add(untouched, idempotency_key="k", principal="issuer|bob")
+        with pytest.raises(asyncpg.UniqueViolationError, match="top_ups_key"):
+            await add(untouched, idempotency_key="k")
+
+    @pytest.mark.parametrize("status", FINAL)
+    @pytest.mark.parametrize(
+        "change",
+        [
+            "status = 'CREATED', step = 'AUTHORIZE', failure = NULL, transfer_id = NULL",
+            "status = 'REFUNDED', failure = 'OTHER', transfer_id = NULL",
+            "failure = 'OTHER'",
+            "transfer_id = gen_random_uuid()",
+            "payment_id = 'another'",
+        ],
+    )
+    async def test_that_are_final_stay_as_they_are(
+        self, untouched: asyncpg.Connection, status: str, change: str
+    ) -> None:
+        id_ = await add(untouched, status=status, step=None, **FINAL[status])
+        with pytest.raises(asyncpg.RestrictViolationError, match=f"a top-up that is {status} stays so"):
+            await untouched.execute(f"UPDATE top_ups SET {change} WHERE id = $1", id_)
+
+    @pytest.mark.parametrize("status", FINAL)
+    async def test_that_are_final_may_be_marked_for_review(self, untouched: asyncpg.Connection, status: str) -> None:
+        id_ = await add(untouched, status=status, step=None, **FINAL[status])
+        await untouched.execute("UPDATE top_ups SET review = 'why', next_attempt_at = now() WHERE id = $1", id_)
+
+    @pytest.mark.parametrize(
+        "change", ["amount = 2", "account_id = gen_random_uuid()", "fingerprint = ''", "card_token = 'another'"]
+    )
+    async def test_never_become_what_was_not_asked_for(self, untouched: asyncpg.Connection, change: str) -> None:
+        id_ = await add(untouched)
+        with pytest.raises(asyncpg.RestrictViolationError, match="what was asked for does not change"):
+            await untouched.execute(f"UPDATE top_ups SET {change} WHERE id = $1", id_)
+
+    @pytest.mark.parametrize("removal", ["DELETE FROM top_ups", "TRUNCATE top_ups"])
+    async def test_are_never_removed(self, untouched: asyncpg.Connection, removal: str) -> None:
+        with pytest.raises(asyncpg.RestrictViolationError, match="top_ups are never removed"):
+            await untouched.execute(removal)

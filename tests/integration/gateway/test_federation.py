@@ -1,0 +1,325 @@
+"""What a federation router is served: entities by key in few calls, each subgraph alone, nothing while it is off."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from gateway.app import build_app
+from gateway.composition import SUBGRAPHS
+from gateway.graphql.options import GraphOptions
+from kit import status, wire
+from kit.server import grpc_server
+from protos.bank.v1 import bank_pb2, bank_pb2_grpc
+from protos.card.v1 import card_pb2, card_pb2_grpc
+from stack.ports import HOST, free_ports
+from subgraphs.analytics.client import AnalyticsClient
+from subgraphs.bank.client import SERVICE as BANK
+from subgraphs.bank.client import BankClient
+from subgraphs.card.client import SERVICE as CARD
+from subgraphs.card.client import CardClient
+from tests.conftest import Keys
+from tests.integration.gateway import services as messages
+from wallet.errors import AccountNotFound, TopUpNotFound, TransferNotFound
+from wallet.money import Money
+
+ENTITIES = """
+    query($representations: [_Any!]!) {
+      _entities(representations: $representations) {
+        __typename
+        ... on Account { id balance { amount } createdAt }
+        ... on Transfer { id sender { id } recipient { id } amount { amount } createdAt }
+      }
+    }
+"""
+WHOLE = "/graphql"
+BOTH = pytest.mark.parametrize("path", [WHOLE, "/subgraphs/bank/graphql"])
+
+Ask = Callable[..., Awaitable[dict[str, Any]]]
+
+
+class Services(bank_pb2_grpc.BankServiceServicer, card_pb2_grpc.CardServiceServicer):
+    """The bank and card. Each of `ids` is an account's, a transfer's and a top-up's; its place, from 1, is what that
+    holds. `asked` are the calls, each with its keys.
+    """
+
+    def __init__(self) -> None:
+        self.ids: list[str] = []
+        self.asked: list[tuple[str, list[str]]] = []
+
+    def open(self) -> str:
+        self.ids.append(str(uuid4()))
+        return self.ids[-1]
+
+    async def BatchGetAccounts(self, request: Any, context: Any) -> bank_pb2.BatchGetAccountsResponse:  # noqa: N802
+        self.asked.append(("BatchGetAccounts", list(request.ids)))
+        response = bank_pb2.BatchGetAccountsResponse()
+        for key in request.ids:
+            if (money := self._money(key)) is not None:
+                account = bank_pb2.Account(id=key, balance=money, status=bank_pb2.ACCOUNT_STATUS_OPEN)
+                response.results.add(key=key, value=account)
+            else:
+                response.results.add(key=key, error=status.to_status(AccountNotFound(key)))
+        return response
+
+    async def BatchGetTransfers(self, request: Any, context: Any) -> bank_pb2.BatchGetTransfersResponse:  # noqa: N802
+        self.asked.append(("BatchGetTransfers", list(request.ids)))
+        response = bank_pb2.BatchGetTransfersResponse()
+        for key in request.ids:
+            if (money := self._money(key)) is not None:
+                kind, sides = bank_pb2.TRANSFER_KIND_TRANSFER, {"sender_id": key, "recipient_id": key}
+                response.results.add(key=key, value=bank_pb2.Transfer(id=key, kind=kind, amount=money, **sides))
+            else:
+                response.results.add(key=key, error=status.to_status(TransferNotFound(key)))
+        return response
+
+    async def BatchGetTopUps(self, request: Any, context: Any) -> card_pb2.BatchGetTopUpsResponse:  # noqa: N802
+        self.asked.append(("BatchGetTopUps", list(request.ids)))
+        response = card_pb2.BatchGetTopUpsResponse()
+        for key in request.ids:
+            if (money := self._money(key)) is not None:
+                response.results.add(key=key, value=messages.top_up(id=key, amount=money))
+            else:
+                response.results.add(key=key, error=status.to_status(TopUpNotFound(key)))
+        return response
+
+    def _money(self, key: str) -> Any:
+        return wire.money_to(Money.parse(str(self.ids.index(key) + 1))) if key in self.ids else None
+
+
+@pytest.fixture
+async def ask(services: Services, keys: Keys) -> AsyncIterator[Ask]:
+    """Asks the graph at a path, as alice."""
+    async with gateway(keys, services, federation=True) as http:
+
+        async def ask(query: str, path: str = WHOLE, **variables: Any) -> dict[str, Any]:
+            answer = await http.post(path, json={"query": query, "variables": variables})
+            assert answer.status_code == 200, answer.text
+            result: dict[str, Any] = answer.json()
+            return result
+
+        yield ask
+
+
+@pytest.fixture
+def services() -> Services:
+    return Services()  # type: ignore[abstract]  # by intent: the rest is not called
+
+
+@asynccontextmanager
+async def gateway(keys: Keys, services: Services, *, federation: bool) -> AsyncIterator[httpx.AsyncClient]:
+    """The gateway over these services, on the real wire; nothing serves analytics."""
+    listen, nobody = (f"{HOST}:{port}" for port in free_ports(2))
+    registered = {
+        BANK: lambda server: bank_pb2_grpc.add_BankServiceServicer_to_server(services, server),
+        CARD: lambda server: card_pb2_grpc.add_CardServiceServicer_to_server(services, server),
+    }
+    async with (
+        grpc_server(listen, keys.verifier(), registered),
+        BankClient.connect(listen) as bank,
+        CardClient.connect(listen) as card,
+        AnalyticsClient.connect(nobody) as analytics,
+    ):
+        app = build_app(
+            bank,
+            analytics,
+            card,
+            keys.verifier(),
+            cors_origins=[],
+            body_limit_bytes=200_000,
+            timeout_seconds=10,
+            graph=GraphOptions(federation=federation),
+        )
+        headers = {"Authorization": f"Bearer {keys.user('alice')}"}
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://gateway", headers=headers) as http:
+            yield http
+
+
+def account(id_: str) -> dict[str, str]:
+    return {"__typename": "Account", "id": id_}
+
+
+def transfer(id_: str) -> dict[str, str]:
+    return {"__typename": "Transfer", "id": id_}
+
+
+def top_up(id_: str) -> dict[str, str]:
+    return {"__typename": "TopUp", "id": id_}
+
+
+class TestFields:
+    async def test_accounts_of_one_query_are_one_call(self, services: Services, ask: Ask) -> None:
+        a, b = services.open(), services.open()
+        query = """
+            query($a: ID!, $b: ID!) {
+              x: account(id: $a) { balance { amount } createdAt } y: account(id: $b) { id } z: account(id: $a) { id }
+            }
+        """
+        answer = await ask(query, a=a, b=b)
+        assert [answer["data"][alias]["id"] for alias in "yz"] == [b, a]
+        assert services.asked == [("BatchGetAccounts", [a, b])]
+
+    async def test_transfers_of_one_query_are_one_call(self, services: Services, ask: Ask) -> None:
+        t, u = services.open(), services.open()
+        query = (
+            "query($t: ID!, $u: ID!) { x: transfer(id: $t) { amount { amount } } y: transfer(id: $u) { createdAt } }"
+        )
+        answer = await ask(query, t=t, u=u)
+        assert answer["data"]["x"] == {"amount": {"amount": "1.00"}}
+        assert services.asked == [("BatchGetTransfers", [t, u])]
+
+
+@BOTH
+class TestEntities:
+    async def test_are_one_call_for_each_type_in_the_order_asked(self, services: Services, ask: Ask, path: str) -> None:
+        a, b, t, u = (services.open() for _ in range(4))
+        wanted = [account(b), transfer(t), account(a), transfer(u), account(b), transfer(t)]
+
+        answer = await ask(ENTITIES, path, representations=wanted)
+
+        found = answer["data"]["_entities"]
+        assert [{"__typename": each["__typename"], "id": each["id"]} for each in found] == wanted
+        assert found[0]["balance"] == {"amount": "2.00"}
+        assert found[1]["amount"] == {"amount": "3.00"}
+        assert (found[4], found[5]) == (found[0], found[1])
+        assert sorted(services.asked) == [("BatchGetAccounts", [b, a]), ("BatchGetTransfers", [t, u])]
+
+    async def test_a_bad_key_is_null_with_its_error_and_the_others_answer(
+        self, services: Services, ask: Ask, path: str
+    ) -> None:
+        a, missing = services.open(), str(uuid4())
+        bad = [
+            (account(missing), "ACCOUNT_NOT_FOUND"),
+            (transfer(missing), "TRANSFER_NOT_FOUND"),
+            (account("42"), "INVALID_INPUT"),
+            ({"__typename": "Account", "id": 42}, "INVALID_INPUT"),
+            ({"__typename": "Account"}, "INVALID_INPUT"),
+            ({"id": a}, "INVALID_INPUT"),
+            ({"__typename": "Money", "id": a}, "INVALID_INPUT"),
+            ({"__typename": ["Account"], "id": a}, "INVALID_INPUT"),
+            ("Account", "INVALID_INPUT"),
+            ([], "INVALID_INPUT"),
+        ]
+        wanted = [account(a), *(each for each, _ in bad), transfer(a)]
+
+        answer = await ask(ENTITIES, path, representations=wanted)
+
+        first, *between, last = answer["data"]["_entities"]
+        assert (first["__typename"], last["__typename"]) == ("Account", "Transfer")
+        assert between == [None] * len(bad)
+        errors = {each["path"][1]: each["extensions"]["code"] for each in answer["errors"]}
+        assert errors == {place: code for place, (_, code) in enumerate(bad, start=1)}
+        assert all(each["extensions"]["requestId"] for each in answer["errors"])
+
+    async def test_one_that_is_not_there_is_null_whatever_is_asked_of_it(
+        self, services: Services, ask: Ask, path: str
+    ) -> None:
+        query = "query($of: [_Any!]!) { _entities(representations: $of) { ... on Account { id } } }"
+        answer = await ask(query, path, of=[account(str(uuid4()))])
+        assert answer["data"] == {"_entities": [None]}
+        assert [(each["path"], each["extensions"]["code"]) for each in answer["errors"]] == [
+            (["_entities", 0], "ACCOUNT_NOT_FOUND")
+        ]
+
+    async def test_other_fields_of_a_representation_are_no_matter(
+        self, services: Services, ask: Ask, path: str
+    ) -> None:
+        a = services.open()
+        answer = await ask(ENTITIES, path, representations=[{"info": 1, "id": a.upper(), "__typename": "Account"}])
+        assert answer["data"]["_entities"][0]["id"] == a
+
+    async def test_may_be_written_into_the_query(self, services: Services, ask: Ask, path: str) -> None:
+        literal = f'{{__typename: "Account", id: "{services.open()}"}}'
+        answer = await ask(f"{{ _entities(representations: [{literal}]) {{ __typename }} }}", path)
+        assert answer == {"data": {"_entities": [{"__typename": "Account"}]}}
+
+    async def test_more_than_a_call_takes_are_more_calls(self, services: Services, ask: Ask, path: str) -> None:
+        ids = [services.open() for _ in range(1_001)]
+        answer = await ask(ENTITIES, path, representations=[account(id_) for id_ in ids])
+        assert [each["id"] for each in answer["data"]["_entities"]] == ids
+        assert sorted((asked for _, asked in services.asked), key=len) == [ids[1_000:], ids[:1_000]]
+
+
+class TestEntitiesOfSeveralServices:
+    async def test_are_one_call_to_each_and_stand_in_their_places(self, services: Services, ask: Ask) -> None:
+        a, b = services.open(), services.open()
+        wanted = [top_up(b), account(a), transfer(b), top_up(a), account(b), top_up(b)]
+
+        query = """
+            query($of: [_Any!]!) {
+              _entities(representations: $of) {
+                __typename
+                ... on Account { id holds: balance { amount } }
+                ... on Transfer { id holds: amount { amount } }
+                ... on TopUp { id holds: amount { amount } status updatedAt }
+              }
+            }
+        """
+        answer = await ask(query, of=wanted)
+
+        found = answer["data"]["_entities"]
+        assert [{"__typename": each["__typename"], "id": each["id"]} for each in found] == wanted
+        assert [each["holds"]["amount"] for each in found] == ["2.00", "1.00", "2.00", "1.00", "2.00", "2.00"]
+        assert sorted(services.asked) == [
+            ("BatchGetAccounts", [a, b]),
+            ("BatchGetTopUps", [b, a]),
+            ("BatchGetTransfers", [b]),
+        ]
+
+    async def test_a_top_up_that_is_not_there_is_null(self, services: Services, ask: Ask) -> None:
+        there = services.open()
+        for path in (WHOLE, "/subgraphs/card/graphql"):
+            representations = [top_up(str(uuid4())), top_up(there)]
+            query = "query($of: [_Any!]!) { _entities(representations: $of) { ... on TopUp { id } } }"
+            answer = await ask(query, path, of=representations)
+            assert answer["data"]["_entities"] == [None, {"id": there}]
+            assert [error["extensions"]["code"] for error in answer["errors"]] == ["TOP_UP_NOT_FOUND"]
+
+
+class TestSubgraphs:
+    async def test_have_their_own_part_and_no_other(self, ask: Ask) -> None:
+        query = '{ __type(name: "Account") { fields { name } } }'
+        fields = {}
+        for name in SUBGRAPHS:
+            answer = await ask(query, f"/subgraphs/{name}/graphql")
+            fields[name] = {field["name"] for field in answer["data"]["__type"]["fields"]}
+        assert fields == {
+            "bank": {"id", "balance", "createdAt"},
+            "card": {"id", "topUps"},
+            "analytics": {"id", "operations", "statistics"},
+        }
+
+    async def test_that_only_add_to_an_entity_make_it_of_its_key(self, services: Services, ask: Ask) -> None:
+        somebody = str(uuid4())
+        query = "query($of: [_Any!]!) { _entities(representations: $of) { ... on Account { id } } }"
+        answer = await ask(query, "/subgraphs/analytics/graphql", of=[account(somebody), account("42")])
+        assert answer["data"]["_entities"] == [{"id": somebody}, None]
+        assert [each["extensions"]["code"] for each in answer["errors"]] == ["INVALID_INPUT"]
+        assert services.asked == []
+
+    async def test_stand_behind_the_same_door_as_the_whole(self, services: Services, keys: Keys) -> None:
+        async with gateway(keys, services, federation=True) as http:
+            for path in ("/graphql", "/subgraphs/bank/graphql"):
+                told = await http.post(
+                    path, json={"query": ENTITIES, "variables": {"representations": [account("42")]}}
+                )
+                (error,) = told.json()["errors"]
+                assert error["extensions"]["requestId"] == told.headers["x-request-id"]
+                forged = await http.post(path, json={"query": "{ __typename }"}, headers={"Authorization": "Bearer x"})
+                assert (forged.status_code, forged.json()["code"]) == (401, "UNAUTHENTICATED")
+                large = await http.post(path, json={"query": "{ __typename }" + " " * 200_000})
+                assert (large.status_code, large.json()["code"]) == (413, "CONTENT_TOO_LARGE")
+
+
+class TestSetting:
+    async def test_off_there_is_nothing_for_a_router(self, services: Services, keys: Keys) -> None:
+        async with gateway(keys, services, federation=False) as http:
+            for query in ("{ _service { sdl } }", "{ _entities(representations: []) { __typename } }"):
+                answer = (await http.post("/graphql", json={"query": query})).json()
+                assert [each["extensions"]["code"] for each in answer["errors"]] == ["INVALID_GRAPHQL"]
+            alone = await http.post("/subgraphs/bank/graphql", json={"query": "{ __typename }"})
+            assert alone.status_code == 404

@@ -1,0 +1,112 @@
+from dataclasses import replace
+from datetime import date
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from subgraphs.card import cards, client
+from subgraphs.card.cards import CardDetails
+from subgraphs.card.domain import Brand
+
+TODAY = date(2026, 11, 30)
+GOOD = CardDetails("4242424242424242", 11, 2026, "123")
+
+
+def with_check_digit(digits: str) -> str:
+    return next(digits + last for last in "0123456789" if cards.passes_luhn(digits + last))
+
+
+def wrong(card: CardDetails) -> list[str]:
+    return [violation.field for violation in cards.check(card, TODAY)]
+
+
+class TestNumber:
+    @given(st.text("0123456789", min_size=11, max_size=18))
+    def test_has_one_check_digit(self, digits: str) -> None:
+        assert [cards.passes_luhn(digits + last) for last in "0123456789"].count(True) == 1
+
+    @given(st.text("0123456789", min_size=11, max_size=18), st.data())
+    def test_one_wrong_digit_is_seen(self, digits: str, data: st.DataObject) -> None:
+        number = with_check_digit(digits)
+        place = data.draw(st.integers(0, len(number) - 1))
+        other = data.draw(st.sampled_from([digit for digit in "0123456789" if digit != number[place]]))
+        assert not cards.passes_luhn(number[:place] + other + number[place + 1 :])
+
+    @pytest.mark.parametrize(
+        ("number", "brand"),
+        [
+            ("4242424242424242", Brand.VISA),
+            ("5555555555554444", Brand.MASTERCARD),
+            ("2221000000000009", Brand.MASTERCARD),
+            ("2720990000000007", Brand.MASTERCARD),
+            ("2200000000000004", Brand.MIR),
+            ("2204990000000006", Brand.MIR),
+            ("2205000000000009", Brand.OTHER),
+            ("378282246310005", Brand.AMEX),
+            ("341111111111111", Brand.AMEX),
+            ("6200000000000005", Brand.UNIONPAY),
+            ("8100000000000009", Brand.UNIONPAY),
+            ("6011000990139424", Brand.OTHER),
+            ("5600000000000000", Brand.OTHER),
+        ],
+    )
+    def test_says_whose_network_it_is(self, number: str, brand: Brand) -> None:
+        assert cards.brand(number) is brand
+
+    @pytest.mark.parametrize(
+        "number",
+        [
+            "",
+            "4",
+            "4242424242424241",
+            "4242 4242 4242 4242",
+            "4242424242424242x",
+            "٤٢٤٢٤٢٤٢٤٢٤٢٤٢٤٢",
+            "0" * 20,
+            "²" * 16,
+        ],
+    )
+    def test_that_is_none_is_refused_and_not_repeated(self, number: str) -> None:
+        (violation,) = cards.check(replace(GOOD, number=number), TODAY)
+        assert violation.field == "card.number"
+        assert not number or len(number) < 2 or number not in violation.message
+
+
+class TestExpiry:
+    @pytest.mark.parametrize(
+        ("month", "year", "fields"),
+        [
+            (11, 2026, []),
+            (12, 2026, []),
+            (1, 2046, []),
+            (10, 2026, ["card.expiryMonth"]),
+            (12, 2025, ["card.expiryYear"]),
+            (1, 2047, ["card.expiryYear"]),
+            (1, 26, ["card.expiryYear"]),
+            (0, 2027, ["card.expiryMonth"]),
+            (13, 2027, ["card.expiryMonth"]),
+            (0, 0, ["card.expiryMonth", "card.expiryYear"]),
+        ],
+    )
+    def test_a_card_is_good_to_the_end_of_its_month(self, month: int, year: int, fields: list[str]) -> None:
+        assert wrong(replace(GOOD, expiry_month=month, expiry_year=year)) == fields
+
+
+class TestCode:
+    @pytest.mark.parametrize("cvv", ["", "12", "1234", "abc", "١٢٣"])
+    def test_has_three_digits(self, cvv: str) -> None:
+        assert wrong(replace(GOOD, cvv=cvv)) == ["card.cvv"]
+
+    def test_has_four_on_american_express(self) -> None:
+        amex = replace(GOOD, number="378282246310005")
+        assert wrong(amex) == ["card.cvv"]
+        assert wrong(replace(amex, cvv="1234")) == []
+
+
+class TestDetails:
+    @pytest.mark.parametrize("kind", [CardDetails, client.CardDetails])
+    def test_do_not_show_what_they_hold(self, kind: type[CardDetails]) -> None:
+        shown = repr(kind("4242424242424242", 12, 2030, "123")) + str(kind("4242424242424242", 12, 2030, "123"))
+        assert "4242" not in shown
+        assert "123" not in shown

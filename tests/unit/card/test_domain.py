@@ -1,0 +1,18 @@
+import pytest
+
+from subgraphs.card import domain
+from subgraphs.card.domain import Step
+from tests.unit.card.top_ups import top_up
+
+
+class TestKeys:
+    def test_each_step_has_its_own_and_the_first_leads_back(self) -> None:
+        one = top_up()
+        assert len({one.acquirer_key(step) for step in Step}) == len(Step)
+        assert one.authorization_key == f"{one.id}:authorize"
+        assert domain.top_up_of(one.authorization_key) == one.id
+
+    @pytest.mark.parametrize("key", ["", "x", "01A1FC68-AD44-74C3-A6D6-42556A5C7775:authorize", "x:authorize"])
+    def test_of_others_lead_nowhere(self, key: str) -> None:
+        assert domain.top_up_of(key) is None
+        assert domain.top_up_of(f"{top_up().id}:void") is None

@@ -1,0 +1,86 @@
+"""What the webhook listener and the admin interface say while the database is away."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any, cast
+from uuid import UUID
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from pydantic import SecretStr
+from standardwebhooks import Webhook
+
+from subgraphs.card.admin import review_router
+from subgraphs.card.domain import TopUp
+from subgraphs.card.repository import LeaseLostError
+from subgraphs.card.webhooks import Inbox, webhook_app
+from tests.unit.card.top_ups import NOW
+from wallet.errors import Unavailable
+
+SECRET = "whsec_c2VjcmV0"
+EVENT = {
+    "id": "evt_1",
+    "type": "payment.captured",
+    "createdAt": NOW.isoformat(),
+    "payment": {
+        "id": "pay_1",
+        "idempotencyKey": "k",
+        "status": "CAPTURED",
+        "amount": "10.00",
+        "currency": "RUB",
+        "captured": "10.00",
+        "refunded": "0.00",
+        "reference": "",
+        "createdAt": NOW.isoformat(),
+    },
+}
+
+
+class Failing:
+    """Stands for whatever fails with this error."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    async def receive(self, *_: object) -> bool:
+        raise self._error
+
+    async def to_review(self) -> list[TopUp]:
+        raise self._error
+
+    async def retry(self, _: UUID) -> TopUp:
+        raise self._error
+
+
+def client(app: FastAPI) -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://card")
+
+
+async def test_a_webhook_that_could_not_be_taken_in_is_to_be_sent_again() -> None:
+    app = webhook_app(cast("Inbox", Failing(Unavailable())), SecretStr(SECRET))
+    body, now = json.dumps(EVENT), datetime.now(UTC)
+    headers = {
+        "webhook-id": "evt_1",
+        "webhook-timestamp": str(int(now.timestamp())),
+        "webhook-signature": Webhook(SECRET).sign("evt_1", now, body),
+    }
+    async with client(app) as http:
+        assert (await http.post("/webhooks/acquirer", content=body, headers=headers)).status_code == 503
+
+
+@pytest.mark.parametrize(
+    ("error", "method", "path", "status"),
+    [
+        (Unavailable(), "GET", "/review", 503),
+        (Unavailable(), "POST", f"/review/{UUID(int=1)}/retry", 503),
+        (LeaseLostError(), "POST", f"/review/{UUID(int=1)}/retry", 409),
+    ],
+)
+async def test_a_review_that_cannot_be_had_says_why(error: Exception, method: str, path: str, status: int) -> None:
+    app, failing = FastAPI(), cast("Any", Failing(error))
+    app.include_router(review_router(failing, failing))
+    async with client(app) as http:
+        answer = await http.request(method, path)
+    assert answer.status_code == status
+    assert answer.json()["detail"]

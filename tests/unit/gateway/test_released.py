@@ -1,0 +1,166 @@
+"""What may change in the graph that has clients."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from graphql import BreakingChangeType, DangerousChangeType, build_schema, find_breaking_changes, find_dangerous_changes
+
+from gateway.released import Refused, release
+from stack.process import ROOT
+
+GRAPH = """
+directive @note(text: String, more: Int) repeatable on FIELD_DEFINITION | OBJECT
+
+interface Node {
+  id: ID!
+}
+
+type Account implements Node {
+  id: ID!
+  balance: String
+  operations(first: Int! = 50, filter: Filter): [Operation]
+}
+
+type Operation {
+  kind: Kind
+  target: Target
+}
+
+union Target = Account | Operation
+
+enum Kind {
+  IN
+  OUT
+}
+
+input Filter {
+  kind: Kind
+  currency: String! = "RUB"
+}
+
+type Query {
+  account(id: ID!): Account
+}
+"""
+
+BREAKING = {
+    BreakingChangeType.TYPE_REMOVED: ("target: Target\n}\n\nunion Target = Account | Operation", "}"),
+    BreakingChangeType.TYPE_CHANGED_KIND: ("enum Kind {\n  IN\n  OUT\n}", "scalar Kind"),
+    BreakingChangeType.TYPE_REMOVED_FROM_UNION: ("Account | Operation", "Account"),
+    BreakingChangeType.VALUE_REMOVED_FROM_ENUM: ("  OUT\n", ""),
+    BreakingChangeType.REQUIRED_INPUT_FIELD_ADDED: ("input Filter {", "input Filter {\n  owner: ID!"),
+    BreakingChangeType.IMPLEMENTED_INTERFACE_REMOVED: (" implements Node", ""),
+    BreakingChangeType.FIELD_REMOVED: ("  balance: String\n", ""),
+    BreakingChangeType.FIELD_CHANGED_KIND: ("balance: String", "balance: Int"),
+    BreakingChangeType.REQUIRED_ARG_ADDED: ("account(id: ID!)", "account(id: ID!, owner: ID!)"),
+    BreakingChangeType.ARG_REMOVED: (", filter: Filter)", ")"),
+    BreakingChangeType.ARG_CHANGED_KIND: ("filter: Filter)", "filter: Filter!)"),
+    BreakingChangeType.DIRECTIVE_REMOVED: ("@note", "@remark"),
+    BreakingChangeType.DIRECTIVE_ARG_REMOVED: (", more: Int", ""),
+    BreakingChangeType.REQUIRED_DIRECTIVE_ARG_ADDED: (", more: Int", ", more: Int, even: Int!"),
+    BreakingChangeType.DIRECTIVE_REPEATABLE_REMOVED: (" repeatable", ""),
+    BreakingChangeType.DIRECTIVE_LOCATION_REMOVED: (" | OBJECT", ""),
+}
+
+DANGEROUS = {
+    DangerousChangeType.VALUE_ADDED_TO_ENUM: ("  OUT\n", "  OUT\n  BOTH\n"),
+    DangerousChangeType.TYPE_ADDED_TO_UNION: ("Account | Operation", "Account | Operation | Query"),
+    DangerousChangeType.OPTIONAL_INPUT_FIELD_ADDED: ("input Filter {", "input Filter {\n  owner: ID"),
+    DangerousChangeType.OPTIONAL_ARG_ADDED: ("account(id: ID!)", "account(id: ID!, owner: ID)"),
+    DangerousChangeType.IMPLEMENTED_INTERFACE_ADDED: (
+        "type Operation {",
+        "type Operation implements Node {\n  id: ID!",
+    ),
+    DangerousChangeType.ARG_DEFAULT_VALUE_CHANGE: ("= 50", "= 20"),
+    DangerousChangeType.INPUT_FIELD_DEFAULT_VALUE_CHANGE: ('"RUB"', '"USD"'),
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A graph that is released."""
+    (tmp_path / "schema.graphql").write_text(GRAPH)
+    release(tmp_path)
+    return tmp_path
+
+
+def edit(folder: Path, before: str, after: str) -> None:
+    assert before in GRAPH
+    (folder / "schema.graphql").write_text(GRAPH.replace(before, after))
+
+
+class TestRelease:
+    def test_changes_nothing_when_nothing_has_changed(self, folder: Path) -> None:
+        before = (folder / "released.graphql").read_text()
+        assert release(folder) == []
+        assert (folder / "released.graphql").read_text() == before
+
+    def test_covers_every_kind_of_change_that_there_is(self) -> None:
+        assert (set(BREAKING), set(DANGEROUS)) == (set(BreakingChangeType), set(DangerousChangeType))
+        graph = build_schema(GRAPH)
+        for breaking, edited in BREAKING.items():
+            changes = find_breaking_changes(graph, build_schema(GRAPH.replace(*edited)))
+            assert breaking in {change.type for change in changes}
+        for dangerous, edited in DANGEROUS.items():
+            (change,) = find_dangerous_changes(graph, build_schema(GRAPH.replace(*edited)))
+            assert change.type == dangerous
+
+    @pytest.mark.parametrize(("before", "after"), BREAKING.values(), ids=[kind.name for kind in BREAKING])
+    def test_refuses_what_breaks_a_client(self, folder: Path, before: str, after: str) -> None:
+        promised = (folder / "released.graphql").read_text()
+        edit(folder, before, after)
+        with pytest.raises(Refused):
+            release(folder)
+        assert (folder / "released.graphql").read_text() == promised
+
+    @pytest.mark.parametrize(
+        ("before", "after", "what"),
+        [
+            (' = "RUB"', "", "Filter.currency has lost its default and become required."),
+            (" = 50", "", "Account.operations(first:) has lost its default and become required."),
+        ],
+    )
+    def test_refuses_to_ask_for_what_had_a_default(self, folder: Path, before: str, after: str, what: str) -> None:
+        edit(folder, before, after)
+        with pytest.raises(Refused) as refused:
+            release(folder)
+        first, *advice = str(refused.value).splitlines()
+        assert first == f"gateway/schema.graphql: {what}"
+        assert "the graph is only added to" in advice[0]
+
+    @pytest.mark.parametrize(("before", "after"), DANGEROUS.values(), ids=[kind.name for kind in DANGEROUS])
+    def test_takes_what_may_surprise_a_client_and_tells_of_it(self, folder: Path, before: str, after: str) -> None:
+        edit(folder, before, after)
+        assert len(release(folder)) == 1
+        assert release(folder) == []
+
+    def test_what_was_added_is_promised_from_then_on(self, folder: Path) -> None:
+        edit(folder, "type Query {", "type New {\n  id: ID\n}\n\ntype Query {\n  new: New")
+        assert release(folder) == []
+        (folder / "schema.graphql").write_text(GRAPH)
+        with pytest.raises(Refused, match=r"gateway/schema\.graphql: New was removed\.\n.*Query\.new was removed\."):
+            release(folder)
+
+    def test_takes_a_deprecation_and_other_words(self, folder: Path) -> None:
+        edit(folder, "  balance: String", '  "In roubles."\n  balance: String @deprecated(reason: "x")')
+        assert release(folder) == []
+
+    def test_a_break_in_both_places_is_seen(self, folder: Path) -> None:
+        """As an editor makes it that renames a word in every file there is."""
+        for file in folder.iterdir():
+            file.write_text(file.read_text().replace("balance", "saldo"))
+        with pytest.raises(Refused, match="is not as `make gen` wrote it"):
+            release(folder)
+
+    @pytest.mark.parametrize("text", ["", "# 0\n", GRAPH, "<<<<<<< HEAD\n"])
+    def test_a_file_that_says_nothing_is_refused(self, folder: Path, text: str) -> None:
+        (folder / "released.graphql").write_text(text)
+        with pytest.raises(Refused, match="is not as `make gen` wrote it"):
+            release(folder)
+
+    def test_the_projects_own_graph_is_what_it_has_promised(self, tmp_path: Path) -> None:
+        for name in ("schema.graphql", "released.graphql"):
+            shutil.copy(ROOT / "gateway" / name, tmp_path)
+        assert release(tmp_path) == []
+        assert (tmp_path / "released.graphql").read_text() == (ROOT / "gateway" / "released.graphql").read_text()
