@@ -91,7 +91,7 @@ class TrustedDocuments:
 
     @classmethod
     def load(cls, manifest: Path | None) -> Self:
-        """From a JSON object such as GraphQL Code Generator and Relay write: each text by its hash.
+        """From a JSON object, in the form of GraphQL Code Generator and of Relay: each text by its hash.
 
         Raises:
             ValueError: it is none, or a hash is not that of its text.

@@ -11,6 +11,7 @@ from typing import Any, Final, Self
 import strawberry
 from graphql import GraphQLError
 from strawberry.extensions import SchemaExtension
+from strawberry.types.graphql import OperationType
 
 from gateway.composition import SUBGRAPHS, compose, subgraph
 from gateway.errors import INVALID_GRAPHQL, OperationRefused, graphql_error
@@ -111,6 +112,7 @@ class PerExecution(SchemaExtension):
         context.graphql_document, context.pre_execution_errors = document.node, document.errors
         self._cost = document.costs.get(context.operation_name)
         if self._cost is not None:
+            self._is_stream = context.operation_type is OperationType.SUBSCRIPTION
             estimated, allowed = self._cost.estimated(context.variables), self._policy.max_cost
             context.context.spent.estimated += estimated
             if estimated > allowed:

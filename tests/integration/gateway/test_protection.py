@@ -271,6 +271,20 @@ class TestOperations:
 
         await until(counted)
 
+    async def test_that_are_subscriptions_end_when_their_caller_goes_away(
+        self, url: str, keys: Keys, patient: Patient
+    ) -> None:
+        labels = {"type": "subscription", "name": "Watched"}
+        async with connected(url, keys) as connection:
+            await subscribe(connection, f'subscription Watched {{ topUpUpdated(id: "{ACCOUNT}") {{ id }} }}')
+            await patient.begun.get()
+
+        async def counted() -> bool:
+            return seconds(**labels) == 1
+
+        await until(counted)
+        assert errors(**labels, code="CANCELLED") is None
+
 
 def seconds(**labels: str) -> float | None:
     return REGISTRY.get_sample_value("wallet_gateway_operation_duration_seconds_count", labels)
