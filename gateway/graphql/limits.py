@@ -25,7 +25,7 @@ class Limits:
         tokens: of the text, comments included.
         depth: levels of fields. Below `__schema` and `__type`, graphql-core's own rule holds.
         root_fields: fields of the operation itself, each of which is resolved by itself.
-        fields: in all.
+        fields: in all, of all operations of the document.
         aliases: in all.
         directives: in all.
         cost: estimated; see `cost.Cost`.
@@ -68,13 +68,14 @@ def parse(text: str, limits: Limits) -> DocumentNode:
 
 
 def check(document: DocumentNode, limits: Limits) -> None:
-    """Each operation of a document, and how much there is in each fragment by itself, since what is not spread is
-    validated all the same. It need not be valid.
+    """Each operation of a document, and how much there is in each fragment by itself and in all operations together,
+    since all of it is validated. It need not be valid.
 
     Raises:
-        OperationRefused: one has too much of something.
+        OperationRefused: there is too much of something.
     """
     shapes = _Shapes(document)
+    fields = 0
     for definition in document.definitions:
         if isinstance(definition, OperationDefinitionNode):
             shape = shapes.of(definition.selection_set).with_directives(definition)
@@ -82,11 +83,12 @@ def check(document: DocumentNode, limits: Limits) -> None:
                 raise _too_deep(limits.depth)
             if shape.level > limits.root_fields:
                 raise _too_many("ROOT_FIELDS", "fields at its root", limits.root_fields)
+            fields += shape.fields
         elif isinstance(definition, FragmentDefinitionNode):
             shape = shapes.of_fragment(definition.name.value)
         else:
             continue  # validation refuses it
-        if shape.fields > limits.fields:
+        if max(fields, shape.fields) > limits.fields:
             raise _too_many("FIELDS", "fields", limits.fields)
         if shape.aliases > limits.aliases:
             raise _too_many("ALIASES", "aliases", limits.aliases)

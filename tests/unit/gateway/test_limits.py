@@ -67,6 +67,7 @@ class TestLimits:
             ("query @x @y @z { a }", "DIRECTIVES"),
             ("{ a } fragment Unused on A { a b c d e f g }", "FIELDS"),
             ("query A { a } query B { a b c d }", "ROOT_FIELDS"),
+            ("query A { ...F } query B { ...F } query C { ...F } fragment F on Query { a b c }", "FIELDS"),
             ("mutation { a b c d }", "ROOT_FIELDS"),
         ],
     )
