@@ -15,9 +15,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway import pages
 from gateway.errors import make_problem, problem, without_digits
+from gateway.graphql.documents import TrustedDocuments
 from gateway.graphql.http import GraphQLOverHTTP
 from gateway.graphql.options import GraphOptions
-from gateway.graphql.schema import Context, build_schemas
+from gateway.graphql.schema import GRAPH_PATH, Context, build_schemas
 from gateway.graphql.websocket import GraphQLOverWebSocket
 from gateway.middleware import BodyLimitMiddleware, CallMiddleware, problem_response
 from gateway.rest import UnsupportedMediaTypeError, rest_routes
@@ -64,11 +65,13 @@ def build_app(
     endpoints: dict[tuple[str, str], ASGIApp] = {}
     new_context = partial(Context.over, bank, analytics, card)
     for path, schema in build_schemas(graph).items():
+        # A router's documents are its own: it asks each subgraph for the part of a client's that is there.
+        documents = graph.documents if path == GRAPH_PATH else TrustedDocuments(texts=None)
         endpoints["http", path] = GraphQLOverHTTP(
-            schema, new_context, graph.documents, batch_limit=graph.batch_limit, page=not graph.production
+            schema, new_context, documents, batch_limit=graph.batch_limit, page=not graph.production
         )
         endpoints["websocket", path] = GraphQLOverWebSocket(
-            schema, new_context, graph.documents, verifier, graph.websocket_limits, allowed_origins=cors_origins
+            schema, new_context, documents, verifier, graph.websocket_limits, allowed_origins=cors_origins
         )
 
     async def front(scope: Scope, receive: Receive, send: Send) -> None:

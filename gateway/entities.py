@@ -1,7 +1,7 @@
 """`_entities`: how a federation router asks for entities of which it knows the keys."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Union
+from typing import Annotated, Any, Final, Union
 
 import strawberry
 from strawberry.federation.schema import FederationAny
@@ -9,6 +9,8 @@ from strawberry.types.base import get_object_definition
 
 from wallet import inputs
 from wallet.errors import InvalidInput
+
+ENTITIES: Final = "_entities"
 
 
 def entities_field(entities: Sequence[type]) -> Any:
@@ -25,7 +27,7 @@ def entities_field(entities: Sequence[type]) -> Any:
     def resolve(info: strawberry.Info, representations: list[FederationAny]) -> list[Any]:
         return [_resolve(by_name, info, each) for each in representations]
 
-    return strawberry.field(resolve, name="_entities", graphql_type=list[entity | None])  # type: ignore[valid-type]
+    return strawberry.field(resolve, name=ENTITIES, graphql_type=list[entity | None])  # type: ignore[valid-type]
 
 
 async def _resolve(entities: Mapping[str, type], info: strawberry.Info, representation: Any) -> Any:

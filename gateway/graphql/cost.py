@@ -41,8 +41,16 @@ from strawberry.federation.schema_directives import Cost as CostDirective
 from strawberry.federation.schema_directives import ListSize
 from strawberry.schema.schema_converter import GraphQLCoreConverter
 
+from gateway.entities import ENTITIES
 from gateway.errors import OperationRefused
 
+# Not in the graph itself: Apollo's composition takes no slicing argument that is a list.
+_ENTITIES: Final = ListSize(
+    assumed_size=None,
+    slicing_arguments=["representations"],
+    sized_fields=None,
+    require_one_slicing_argument=False,
+)
 _MUTATION: Final = 10
 _LIST_SIZE: Final = 10
 _MOST: Final = 2**31 - 1  # a number that every client can read
@@ -221,7 +229,7 @@ class _Plan:
         conditions: Sequence[tuple[str, bool]],
     ) -> Iterator[_Field]:
         kind = get_named_type(definition.type)
-        directives = _directives(definition)
+        directives = _directives(definition) | ({ListSize: _ENTITIES} if node.name.value == ENTITIES else {})
         weight = directives[CostDirective].weight if CostDirective in directives else int(is_composite_type(kind))
         size = _Size(_LIST_SIZE)
         handed_on: Mapping[str, _Size] = {}

@@ -25,6 +25,9 @@ from subgraphs.bank.graph import AccountLoader, TransferLoader, account_loader, 
 from subgraphs.card.client import CardClient
 from subgraphs.card.graph import TopUpLoader, top_up_loader
 
+GRAPH_PATH: Final = "/graphql"
+"""Where clients find the whole graph."""
+
 CANCELLED: Final = "CANCELLED"
 """The code of what nobody waits for any more."""
 
@@ -145,7 +148,7 @@ def build_schemas(options: GraphOptions) -> dict[str, strawberry.Schema]:
     names = Names(options.documents.operations)
     policy = Policy(reader, options.limits.cost, names, suggestions=not options.production)
     extensions = [partial(PerExecution, policy)]
-    schemas = {"/graphql": compose(extensions, federation=options.federation)}
+    schemas = {GRAPH_PATH: compose(extensions, federation=options.federation)}
     if options.federation:
         schemas |= {f"/subgraphs/{name}/graphql": subgraph(name, extensions) for name in SUBGRAPHS}
     return schemas

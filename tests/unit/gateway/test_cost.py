@@ -174,6 +174,12 @@ class TestGraph:
     def test_every_list_of_objects_says_how_long_it_is(self) -> None:
         assert set(unsized_lists(GRAPH)) == set()
 
+    @pytest.mark.parametrize("asked", [1, 200])
+    def test_entities_cost_as_many_as_are_asked_for(self, asked: int) -> None:
+        text = "query($them: [_Any!]!) { _entities(representations: $them) { ... on Account { balance { amount } } } }"
+        schema = compose(federation=True)._schema
+        assert cost(text, schema).estimated({"them": [{}] * asked}) == asked * 2  # the account, and its money
+
     def test_no_list_is_of_lists(self) -> None:
         for _, field in fields(GRAPH):
             kind = get_nullable_type(field.type)
