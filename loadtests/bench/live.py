@@ -43,10 +43,7 @@ async def commit_to_operations(scene: Scene, options: Options) -> Figure:
         async with looking:
             took.append(await _until_stored(scene, receipt))
 
-    async def ignore(_: int, __: Receipt) -> None:
-        """For the start."""
-
-    await scene.transfers(_RATE, options.warm_up, ignore)
+    await scene.transfers(_RATE, options.warm_up, _ignore)
     used = scene.cpu()
     transfers = await scene.transfers(_RATE, 2 * options.seconds, find)
     say(f"   {transfers} transfers, {len(took)} looked for")
@@ -64,6 +61,10 @@ async def commit_to_operations(scene: Scene, options: Options) -> Figure:
             "cpu_seconds": used(),
         },
     )
+
+
+async def _ignore(_: int, __: Receipt) -> None:
+    """What is made before the start."""
 
 
 async def _until_stored(scene: Scene, receipt: Receipt) -> float:
@@ -87,9 +88,11 @@ async def fanout(scene: Scene, options: Options) -> Figure:
     """How long after its commit an operation is with each of 1,000 WebSockets that watch 200 accounts, at 50 transfers
     a second among these.
     """
-    watched = [str(account) for account in scene.accounts for _ in range(_WATCHERS)]
+    await scene.transfers(_FANOUT_RATE, options.warm_up, _ignore)  # the first of all makes the topic
+    watched = [account for account in scene.accounts for _ in range(_WATCHERS)]
+    after = [cursor.encode((await scene.bank.balance(account)).version) for account in watched]
     url = f"ws://{HOST}:{scene.system.ports.gateway}/graphql"
-    crowd = Crowd(url=url, token=scene.token, accounts=watched, after=cursor.encode(0))
+    crowd = Crowd(url=url, token=scene.token, accounts=list(map(str, watched)), after=after)
     async with child.running(_SUBSCRIBERS) as subscribers:
         subscribers.tell(crowd)
         await subscribers.hear(_PATIENCE_SECONDS)

@@ -35,13 +35,13 @@ class Crowd:
         url: of the gateway's GraphQL, by WebSocket.
         token: of the owner of all the accounts.
         accounts: one for each subscriber; several may watch the same.
-        after: the cursor that each begins after.
+        after: the cursor that each of them begins after.
     """
 
     url: str
     token: str
     accounts: Sequence[str]
-    after: str
+    after: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,17 +72,17 @@ async def watch(crowd: Crowd, seen: Seen, changed: asyncio.Event) -> None:
     room = asyncio.Semaphore(_AT_ONCE)
     present = asyncio.Semaphore(0)
 
-    async def subscribe(account: str) -> None:
+    async def subscribe(account: str, after: str) -> None:
         async with room:
             connection = await connect(crowd.url, subprotocols=[_PROTOCOL], compression=None, open_timeout=60)
-            await _begin(connection, crowd, account)
+            await _begin(connection, crowd.token, account, after)
         present.release()
         with suppress(asyncio.CancelledError):
             await _follow(connection, seen, changed)
         await connection.close()
 
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(subscribe(account)) for account in crowd.accounts]
+        tasks = [group.create_task(subscribe(*each)) for each in zip(crowd.accounts, crowd.after, strict=True)]
         for _ in tasks:
             await present.acquire()
         _say(b"ready")
@@ -96,12 +96,12 @@ async def watch(crowd: Crowd, seen: Seen, changed: asyncio.Event) -> None:
             task.cancel()
 
 
-async def _begin(connection: ClientConnection, crowd: Crowd, account: str) -> None:
-    await _tell(connection, type="connection_init", payload={"authorization": f"Bearer {crowd.token}"})
+async def _begin(connection: ClientConnection, token: str, account: str, after: str) -> None:
+    await _tell(connection, type="connection_init", payload={"authorization": f"Bearer {token}"})
     acknowledged = orjson.loads(await connection.recv())
     if acknowledged["type"] != "connection_ack":
         raise ConnectionError(f"not let in: {acknowledged}")
-    variables = {"account": account, "after": crowd.after}
+    variables = {"account": account, "after": after}
     await _tell(connection, id="1", type="subscribe", payload={"query": _QUERY, "variables": variables})
 
 
