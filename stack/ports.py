@@ -1,10 +1,16 @@
 """Every port of the system, all derived from one."""
 
+import fcntl
+import os
 import random
 import socket
+import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import astuple, dataclass, fields
+from functools import cache
+from itertools import cycle, islice
+from pathlib import Path
 from typing import Self
 
 HOST = "127.0.0.1"
@@ -12,6 +18,7 @@ DEFAULT = 8000
 UNPRIVILEGED = range(1024, 65536)
 # Below every usual range of ephemeral ports, so that no outgoing connection takes one while its owner restarts.
 FREE_RANGE = range(10_240, 32_768)
+_SLICE = 512  # ports of FREE_RANGE that one process picks from
 
 
 class PortError(Exception):
@@ -63,16 +70,35 @@ class Ports:
 
 
 def free_ports(count: int) -> list[int]:
-    """`count` different loopback ports that nobody listens on now."""
+    """`count` different loopback ports that nobody listens on now. No other process is given any of them by this, and
+    this one not before hundreds of others.
+    """
     found: list[int] = []
     with ExitStack() as held:
-        for port in random.sample(FREE_RANGE, k=len(FREE_RANGE)):
-            if len(found) == count:
-                break
+        for port in islice(_own_ports(os.getpid()), _SLICE):
             if listener := _bound(port):
                 held.enter_context(listener)
                 found.append(port)
-    return found
+            if len(found) == count:
+                return found
+    raise PortError(f"there are no {count} free ports among {_SLICE}")
+
+
+@cache
+def _own_ports(pid: int) -> Iterator[int]:  # noqa: ARG001  a fork is another process
+    """The part of FREE_RANGE that is this process's until it ends, over and over: between the choice of a port and the
+    moment that somebody listens on it, nobody else must choose it.
+    """
+    folder = Path(tempfile.gettempdir()) / f"wallet-ports-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    slices = range(FREE_RANGE.start, FREE_RANGE.stop - _SLICE + 1, _SLICE)
+    for start in random.sample(slices, k=len(slices)):
+        descriptor = os.open(folder / str(start), os.O_RDWR | os.O_CREAT, 0o600)
+        with suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return cycle(range(start, start + _SLICE))  # the lock is held for as long as the process lives
+        os.close(descriptor)
+    raise PortError(f"{len(slices)} processes have chosen ports already; wait until one of them ends")
 
 
 def check_free(wanted: Mapping[str, int]) -> None:

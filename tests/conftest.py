@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator
 import asyncpg
 import jwt
 import pytest
+import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from kit.migrations import upgrade
@@ -25,6 +26,9 @@ from stack.postgres import Postgres, throwaway
 from tests.kafka.apache import ApacheKafka, Missing, fetched
 from tests.kafka.brokers import Broker
 from tests.tools import lacking
+
+# As in production: the default renders local variables, at a tenth of a second for each traceback.
+structlog.configure(processors=[structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)])
 
 USERS = "https://users.test"
 SERVICES = ("analytics", "card")

@@ -1,8 +1,12 @@
 import socket
+import subprocess
+import sys
+from subprocess import PIPE
 
 import pytest
 
-from stack.ports import HOST, PortError, Ports, check_free
+from stack.ports import HOST, PortError, Ports, check_free, free_ports
+from stack.process import ROOT
 
 
 class TestDerive:
@@ -36,6 +40,21 @@ class TestFree:
         ports = dict(Ports.free().items())
         assert len(set(ports.values())) == len(ports)
         check_free(ports)
+
+    def test_gives_nobody_what_it_gave_another_process(self) -> None:
+        ask = "import sys; from stack.ports import free_ports; print(*free_ports(300), flush=True); sys.stdin.read()"
+        command = [sys.executable, "-c", ask]
+        others = [subprocess.Popen(command, stdin=PIPE, stdout=PIPE, text=True, cwd=ROOT) for _ in range(3)]
+        try:
+            given = [free_ports(300)] + [list(map(int, other.stdout.readline().split())) for other in others]  # type: ignore[union-attr]
+        finally:
+            for other in others:
+                other.communicate()
+        assert len({port for ports in given for port in ports}) == 4 * 300
+
+    def test_does_not_give_again_what_it_gave_a_moment_ago(self) -> None:
+        given = [port for _ in range(20) for port in free_ports(10)]
+        assert len(set(given)) == 200
 
 
 class TestCheckFree:
