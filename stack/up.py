@@ -83,11 +83,13 @@ def welcome(system: System, port: int, data: Path, seconds: float) -> str:
         if name in children
         for p in children[name].process.ports.values()
     )
+    acquirer = next((c.process.urls["test cards"] for c in children.values() if "test cards" in c.process.urls), None)
     return f"""
 The wallet is up after {seconds:.1f} s. Ctrl-C stops it; what it knows stays in {data}.
 
   GraphiQL   {system.url}/graphql
   REST       {system.url}/docs
+  cards      {acquirer or "none"}   (the sandbox acquirer's test cards; it moves no money)
   health     {system.url}/health/ready
   admin      {", ".join(admins) or "none"}   (/health/ready, /metrics)
   below      {databases or "nothing"}
