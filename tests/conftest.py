@@ -8,6 +8,7 @@ os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
 import asyncio
 import json
+import sys
 import uuid
 from collections.abc import AsyncIterator
 
@@ -28,7 +29,10 @@ from tests.kafka.brokers import Broker
 from tests.tools import lacking
 
 # As in production: the default renders local variables, at a tenth of a second for each traceback.
-structlog.configure(processors=[structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)])
+structlog.configure(
+    processors=[structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)],
+    logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
+)
 
 USERS = "https://users.test"
 SERVICES = ("analytics", "card")
