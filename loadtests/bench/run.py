@@ -17,24 +17,26 @@ class Run:
     """What a run did.
 
     Attributes:
-        rate: transfers a second.
-        acknowledged: all transfers that were answered, before and after the measured time, too.
+        rate: transfers a second, or whatever was asked for.
+        acknowledged: all of them that were answered, before and after the measured time, too.
+        what: was asked for.
         details: for people.
     """
 
     name: str
     rate: float
     acknowledged: int
+    what: str = "transfers"
     details: Mapping[str, Any] = field(default_factory=dict)
 
     def told(self) -> "Run":
         """The run, after whoever watches was told of it."""
-        say(f"   {self.name}: {self.rate:,.0f} transfers/s {_short(self.details)}")
+        say(f"   {self.name}: {self.rate:,.0f} {self.what}/s {_short(self.details)}")
         return self
 
     def as_details(self) -> dict[str, Any]:
         """The run as part of a figure."""
-        return {"run": self.name, "transfers_per_second": self.rate, **self.details}
+        return {"run": self.name, f"{self.what}_per_second": self.rate, **self.details}
 
 
 def fastest(runs: Sequence[Run]) -> Run:

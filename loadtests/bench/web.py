@@ -29,7 +29,7 @@ class Load:
 
     Attributes:
         target: `host:port`.
-        requests: as `post` makes them, each in its turn.
+        requests: as `get` and `post` make them, each in its turn.
         connections: each has one request on its way at any moment.
         status: what every response has.
         sign: what every response has in its body.
@@ -42,17 +42,21 @@ class Load:
     sign: str
 
 
-def post(path: str, headers: Mapping[str, str], body: object) -> str:
+def get(path: str, headers: Mapping[str, str]) -> str:
     """A request as it goes over the wire."""
+    return _request("GET", path, headers)
+
+
+def post(path: str, headers: Mapping[str, str], body: object) -> str:
+    """The same with JSON."""
     content = orjson.dumps(body).decode()
-    head = {
-        "Host": "bench",
-        "Content-Type": "application/json",
-        "Content-Length": str(len(content.encode())),
-        **headers,
-    }
-    lines = "".join(f"{name}: {value}\r\n" for name, value in head.items())
-    return f"POST {path} HTTP/1.1\r\n{lines}\r\n{content}"
+    length = str(len(content.encode()))
+    return _request("POST", path, {"Content-Type": "application/json", "Content-Length": length, **headers}) + content
+
+
+def _request(method: str, path: str, headers: Mapping[str, str]) -> str:
+    lines = "".join(f"{name}: {value}\r\n" for name, value in {"Host": "bench", **headers}.items())
+    return f"{method} {path} HTTP/1.1\r\n{lines}\r\n"
 
 
 async def keep_asking(load: Load, until: float) -> Sequence[Call]:

@@ -10,7 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 from kit.admin import http_server
 from loadtests.bench.lean import CallError
-from loadtests.bench.web import Load, keep_asking, post
+from loadtests.bench.web import Load, get, keep_asking, post
 from stack.ports import free_ports
 
 heard: list[tuple[str, str, Any]] = []
@@ -19,7 +19,7 @@ heard: list[tuple[str, str, Any]] = []
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
     """Notes who says what, and refuses one thing."""
     request = Request(scope, receive)
-    said = await request.json()
+    said = await request.json() if request.method == "POST" else "nothing"
     heard.append((request.url.path, request.headers["authorization"], said))
     status = 400 if said == "refuse" else 201
     await JSONResponse({"said": said}, status)(scope, receive, send)
@@ -54,6 +54,15 @@ class TestKeepAsking:
         assert {path for path, _, _ in heard} == {"/path"}
         assert [said == "a" for _, _, said in heard].count(True) >= len(heard) // 2 - 4
         assert all(one.began < until and one.began <= one.ended for one in calls)
+
+    async def test_a_request_may_have_no_body(self, target: str) -> None:
+        heard.clear()
+        asked = Load(
+            target=target, requests=[get("/p?q=1", {"Authorization": "x"})], connections=1, status=201, sign="nothing"
+        )
+        calls = await keep_asking(asked, time.monotonic() + 0.1)
+        assert calls
+        assert heard == [("/p", "x", "nothing")] * len(calls)
 
     @pytest.mark.parametrize(("said", "sign"), [("refuse", '"said"'), ("a", "another sign")])
     async def test_an_answer_that_is_not_as_it_should_be_ends_it(self, target: str, said: str, sign: str) -> None:

@@ -1,0 +1,71 @@
+"""Hive Gateway with its gRPC transport, straight over the bank's proto: what else one could put in front of the bank.
+
+Its packages come by `npm ci` in this folder, which nothing here does.
+"""
+
+import os
+import shutil
+import sysconfig
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+from stack import probes
+from stack.ports import HOST, free_ports
+from stack.process import Child, Command, Process
+
+TRANSFER: Final = """mutation Transfer($input: wallet__bank__v1__TransferMoneyRequest_Input) {
+  wallet_bank_v1_BankService_TransferMoney(input: $input) {
+    transfer { id }
+    sender_balance { units nanos }
+  }
+}"""
+
+_FOLDER: Final = Path(__file__).parent
+_PROGRAMS: Final = _FOLDER / "node_modules" / ".bin"
+
+
+def is_there() -> bool:
+    """Whether node is, and its packages are."""
+    return shutil.which("node") is not None and _PROGRAMS.is_dir()
+
+
+@asynccontextmanager
+async def running(bank: str, folder: Path) -> AsyncIterator[tuple[Child, str]]:
+    """One process of it over the bank at a gRPC target, and its address.
+
+    Args:
+        bank: `host:port`.
+        folder: for its supergraph.
+
+    Raises:
+        StartError: it did not start; says why.
+    """
+    (port,) = free_ports(1)
+    supergraph = folder / "supergraph.graphql"
+    compose = Process(
+        name="mesh-compose",
+        command=_program(
+            *("mesh-compose", "--config-path", "compose.mjs", "--output", str(supergraph)),
+            BANK_GRPC_TARGET=bank,
+            GOOGLE_PROTOS=sysconfig.get_path("purelib"),  # googleapis-common-protos has them
+        ),
+    )
+    gateway = Process(
+        name="hive-gateway",
+        command=_program("hive-gateway", "supergraph", str(supergraph), "--host", HOST, "--port", str(port)),
+        ready=probes.http(f"http://{HOST}:{port}/readiness"),
+    )
+    async with Child(compose):
+        pass
+    async with Child(gateway) as child:
+        yield child, f"{HOST}:{port}"
+
+
+def _program(name: str, *arguments: str, **environment: str) -> Callable[[], Awaitable[Command]]:
+    async def command() -> Command:
+        settings = {**os.environ, "NODE_ENV": "production", **environment}
+        return Command((str(_PROGRAMS / name), *arguments), settings, cwd=_FOLDER)
+
+    return command

@@ -1,0 +1,101 @@
+"""The services behind the gateway, less their work: `python -m loadtests.bench.stub host:port`.
+
+It answers the calls that are measured at once, each with one and the same answer, and believes whoever calls: what is
+measured in front of it is not the services. No money moves.
+"""
+
+import asyncio
+import sys
+from typing import Any, Final
+
+import grpc
+import uvloop
+from google.protobuf.timestamp_pb2 import Timestamp
+from google.type.money_pb2 import Money
+
+from loadtests.bench.accounts import account_id
+from protos.analytics.v1 import analytics_pb2
+from protos.bank.v1 import bank_pb2
+
+PAGE: Final = 1_000
+"""The operations of every page."""
+ACCOUNT: Final = account_id(0)
+"""The only account that can be looked up."""
+
+_NOW: Final = Timestamp(seconds=1_750_000_000, nanos=123_456_000)
+_TRANSFER: Final = bank_pb2.TransferMoneyResponse(
+    transfer=bank_pb2.Transfer(
+        id="01a1fc68-ad44-74c3-a6d6-42556a5c7775",
+        kind=bank_pb2.TRANSFER_KIND_TRANSFER,
+        sender_id=ACCOUNT,
+        recipient_id=account_id(1),
+        amount=Money(currency_code="RUB", units=1),
+        created_at=_NOW,
+    ),
+    sender_balance=Money(currency_code="RUB", units=999),
+    sender_version=1,
+)
+_ACCOUNTS: Final = bank_pb2.BatchGetAccountsResponse(
+    results=[
+        bank_pb2.BatchGetAccountsResponse.Result(
+            key=ACCOUNT,
+            value=bank_pb2.Account(
+                id=ACCOUNT,
+                balance=Money(currency_code="RUB", units=999),
+                version=PAGE,
+                created_at=_NOW,
+                updated_at=_NOW,
+                status=bank_pb2.ACCOUNT_STATUS_OPEN,
+            ),
+        ),
+    ],
+)
+_OPERATIONS: Final = analytics_pb2.GetOperationsResponse(
+    operations=[
+        analytics_pb2.Operation(
+            id=f"01a1fc68-ad44-74c3-a6d6-{version:012x}",
+            account_id=ACCOUNT,
+            account_version=version,
+            type=analytics_pb2.OPERATION_TYPE_TRANSFER,
+            direction=analytics_pb2.DIRECTION_IN if version % 2 else analytics_pb2.DIRECTION_OUT,
+            amount=Money(currency_code="RUB", units=version % 100 + 1, nanos=500_000_000),
+            balance_after=Money(currency_code="RUB", units=1_000 + version),
+            counterparty_id=account_id(version),
+            occurred_at=Timestamp(seconds=_NOW.seconds + version, nanos=_NOW.nanos),
+        )
+        for version in range(PAGE, 0, -1)
+    ],
+    has_older=True,
+)
+
+
+def _answering(answer: Any) -> "grpc.RpcMethodHandler[Any, Any]":
+    serialized = answer.SerializeToString()
+
+    async def say(_request: bytes, _context: object) -> bytes:
+        return serialized  # type: ignore[no-any-return]  # of a message of any type
+
+    return grpc.unary_unary_rpc_method_handler(say)
+
+
+class _Stub(grpc.GenericRpcHandler):
+    def __init__(self) -> None:
+        self._methods = {
+            "/wallet.bank.v1.BankService/TransferMoney": _answering(_TRANSFER),
+            "/wallet.bank.v1.BankService/BatchGetAccounts": _answering(_ACCOUNTS),
+            "/wallet.analytics.v1.AnalyticsService/GetOperations": _answering(_OPERATIONS),
+        }
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[Any, Any] | None":
+        return self._methods.get(handler_call_details.method)
+
+
+async def _serve(listen: str) -> None:
+    server = grpc.aio.server(handlers=[_Stub()])
+    server.add_insecure_port(listen)
+    await server.start()
+    await asyncio.Event().wait()  # until it is ended
+
+
+if __name__ == "__main__":
+    uvloop.run(_serve(sys.argv[1]))
