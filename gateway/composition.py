@@ -5,15 +5,17 @@ all of them, whichever part a resolver returns.
 """
 
 from collections.abc import Sequence
+from operator import attrgetter
 from types import ModuleType
 from typing import Any, Final
 
 import strawberry
 import structlog
-from graphql import GraphQLError
+from graphql import GraphQLError, GraphQLLeafType, GraphQLSchema, get_nullable_type, is_leaf_type, is_object_type
 from strawberry.federation.schema_directives import Key
 from strawberry.schema.config import StrawberryConfig
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
+from strawberry.schema.schema_converter import GraphQLCoreConverter
 from strawberry.types import ExecutionContext
 from strawberry.types.base import get_object_definition
 from strawberry.types.execution import PreExecutionError
@@ -54,7 +56,7 @@ def _build(modules: Sequence[ModuleType], extensions: Sequence[Any], *, federati
     entities = _entities(modules)
     fields = {"entities": entities_field(entities)} if federation and entities else {}
     kind = _Subgraph if federation else _Graph
-    return kind(
+    schema = kind(
         query=_root("Query", modules, fields),
         mutation=_root("Mutation", modules),
         subscription=_root("Subscription", modules),
@@ -66,6 +68,8 @@ def _build(modules: Sequence[ModuleType], extensions: Sequence[Any], *, federati
         execution_context_class=_Execution,
         exception_handlers=ERRORS_AS_DATA,
     )
+    _resolve_leaves(schema._schema)  # noqa: SLF001  Strawberry's converter cannot be told
+    return schema
 
 
 def _root(name: str, modules: Sequence[ModuleType], fields: dict[str, Any] | None = None) -> Any:
@@ -103,6 +107,36 @@ def _is_resolvable(key: Key) -> bool:
     return key.resolvable is not False
 
 
+def _resolve_leaves(schema: GraphQLSchema) -> None:
+    for type_ in filter(is_object_type, schema.type_map.values()):
+        for field in type_.fields.values():
+            kind = get_nullable_type(field.type)
+            if getattr(field.resolve, "_is_default", False) and is_leaf_type(kind):
+                name = field.extensions[GraphQLCoreConverter.DEFINITION_BACKREF].python_name
+                field.resolve = _Leaf(name, kind)
+
+
+class _Leaf:
+    """Resolves a field that is an attribute with nothing below it, as most of a page's are: without what is made for
+    resolvers, which is a quarter of the time of a page of 1,000 operations.
+    """
+
+    def __init__(self, name: str, kind: GraphQLLeafType) -> None:
+        self._attribute = attrgetter(name)
+        self._coerce = kind.coerce_output_value
+
+    def __call__(self, source: Any, _info: Any) -> Any:
+        return self._attribute(source)
+
+    def value(self, source: Any) -> Any:
+        """What the response has; None where that is null, or an error."""
+        try:
+            value = self._attribute(source)
+            return None if value is None else self._coerce(value)
+        except Exception:  # noqa: BLE001  graphql-core comes upon it again, and knows where
+            return None
+
+
 class _Execution(StrawberryGraphQLCoreExecutionContext):
     """Leaves nothing behind.
 
@@ -114,6 +148,15 @@ class _Execution(StrawberryGraphQLCoreExecutionContext):
         response = super().build_response(data)
         del self.async_helpers
         return response
+
+    def execute_field(self, parent_type: Any, source: Any, field_details_list: Any, *place: Any) -> Any:
+        """graphql-core's own, but for leaves that are there."""
+        field = parent_type.fields.get(field_details_list[0].node.name.value)
+        if field is not None and type(field.resolve) is _Leaf:
+            value = field.resolve.value(source)
+            if value is not None:
+                return value
+        return super().execute_field(parent_type, source, field_details_list, *place)
 
 
 class _Errors(strawberry.Schema):

@@ -3,11 +3,15 @@
 import gc
 import weakref
 from collections import defaultdict
+from datetime import UTC, datetime
 from pathlib import Path
+from types import ModuleType
 
+import pytest
 import strawberry
 from graphql import GraphQLObjectType, GraphQLUnionType, build_schema, specified_directives, validate_schema
 
+from gateway import composition
 from gateway.composition import SUBGRAPHS, compose, subgraph
 
 ROOT = Path(__file__).parents[3]
@@ -64,6 +68,45 @@ class TestCompose:
         assert not {"_service", "_entities"} & set(schema.query_type.fields)
         assert schema.directives == specified_directives
         assert not {name for name in schema.type_map if name.startswith("_") and not name.startswith("__")}
+
+
+@strawberry.type
+class Thing:
+    number: int
+    text: str | None = None
+    late: datetime | None = None
+
+
+@strawberry.type
+class Query:
+    @strawberry.field
+    def things(self) -> list[Thing | None]:
+        return [
+            Thing(number=1, text="a", late=datetime(2026, 11, 1, tzinfo=UTC)),
+            Thing(number=0),
+            Thing(number=None),  # type: ignore[arg-type]  # as a defect would have it
+            Thing(number="many"),  # type: ignore[arg-type]
+        ]
+
+
+class TestLeaves:
+    async def test_are_what_they_are_or_an_error_in_their_place(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        part = ModuleType("part")
+        vars(part)["Query"] = Query
+        monkeypatch.setattr(composition, "SUBGRAPHS", {"part": part})
+        result = await compose().execute("{ things { __typename n: number text late } }")
+        assert result.data == {
+            "things": [
+                {"__typename": "Thing", "n": 1, "text": "a", "late": "2026-11-01T00:00:00+00:00"},
+                {"__typename": "Thing", "n": 0, "text": None, "late": None},
+                None,
+                None,
+            ],
+        }
+        assert [(error.path, error.message) for error in result.errors or ()] == [
+            (["things", 2, "n"], "Cannot return null for non-nullable field Thing.number."),
+            (["things", 3, "n"], "Int cannot represent non-integer value: 'many'"),
+        ]
 
 
 class TestFederation:
