@@ -66,6 +66,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             await stack.enter_async_context(analytics),
             await stack.enter_async_context(card),
             Verifier.from_settings(settings),
+            stop,
             cors_origins=settings.gateway_cors_origins,
             body_limit_bytes=settings.gateway_body_limit_bytes,
             timeout_seconds=settings.gateway_timeout_seconds,

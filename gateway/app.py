@@ -1,5 +1,6 @@
 """The gateway as one ASGI app."""
 
+import asyncio
 from functools import partial
 from http import HTTPStatus
 
@@ -37,6 +38,7 @@ def build_app(
     analytics: AnalyticsClient,
     card: CardClient,
     verifier: Verifier,
+    stop: asyncio.Event,
     *,
     cors_origins: list[str],
     body_limit_bytes: int,
@@ -50,6 +52,7 @@ def build_app(
         analytics: of analytics.
         card: of card top-ups.
         verifier: of callers' tokens.
+        stop: set when the gateway stops, which streams do not wait for.
         cors_origins: the origins whose pages may call; `*` for all.
         body_limit_bytes: the largest body taken.
         timeout_seconds: the longest that a request may take; streams have no limit.
@@ -68,7 +71,7 @@ def build_app(
         # A router's documents are its own: it asks each subgraph for the part of a client's that is there.
         documents = graph.documents if path == GRAPH_PATH else TrustedDocuments(texts=None)
         endpoints["http", path] = GraphQLOverHTTP(
-            schema, new_context, documents, batch_limit=graph.batch_limit, page=not graph.production
+            schema, new_context, documents, stop, batch_limit=graph.batch_limit, page=not graph.production
         )
         endpoints["websocket", path] = GraphQLOverWebSocket(
             schema, new_context, documents, verifier, graph.websocket_limits, allowed_origins=cors_origins

@@ -11,20 +11,24 @@ from tests.tools import lacking
 _FOLDER: Final = Path(__file__).parent / "contract" / "node"
 
 
-def judged(script: str, *arguments: str, by: str, given: str = "") -> Any:
-    """What a script says, in JSON, of these arguments and of what it is given to read.
+def command(script: str, *arguments: str, by: str) -> list[str]:
+    """What runs a script; without node or the package that it stands on, the test ends here.
 
     Args:
         script: its file's name.
         arguments: of its command line.
         by: the package that judges.
-        given: its standard input.
     """
     node = shutil.which("node")
     if node is None:
         lacking("there is no node")
     if not (_FOLDER / "node_modules" / by).is_dir():
         lacking(f"there is no {by}")
-    command = [node, str(_FOLDER / script), *arguments]
-    done = subprocess.run(command, input=given, check=True, stdout=subprocess.PIPE, text=True, timeout=60)
+    return [node, str(_FOLDER / script), *arguments]
+
+
+def judged(script: str, *arguments: str, by: str, given: str = "") -> Any:
+    """What a script says, in JSON, of these arguments and of what it is given to read: its standard input."""
+    whole = command(script, *arguments, by=by)
+    done = subprocess.run(whole, input=given, check=True, stdout=subprocess.PIPE, text=True, timeout=60)
     return json.loads(done.stdout)

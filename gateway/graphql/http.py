@@ -55,6 +55,7 @@ class GraphQLOverHTTP:
         schema: strawberry.Schema,
         new_context: Callable[[], Context],
         documents: TrustedDocuments,
+        stop: asyncio.Event,
         *,
         batch_limit: int,
         page: bool,
@@ -63,12 +64,14 @@ class GraphQLOverHTTP:
         schema: what is executed.
         new_context: for each request; a batch shares one, and thereby its loaders.
         documents: that are executed.
+        stop: set when streams are to end.
         batch_limit: the most requests in one array.
         page: whether browsers are given GraphiQL.
         """
         self._schema = schema
         self._new_context = new_context
         self._documents = documents
+        self._stop = stop
         self._batch_limit = batch_limit
         self._page = page
 
@@ -139,7 +142,7 @@ class GraphQLOverHTTP:
             operation_extensions=request.extensions,
             allowed_operation_types=operations,
         )
-        return EventStream(results)
+        return EventStream(results, self._stop)
 
 
 def _cost(context: Context) -> dict[str, str]:

@@ -80,23 +80,40 @@ class EventStream(StreamingResponse):
     """The results of one operation as server-sent events, in graphql-sse's distinct connections mode.
 
     A comment every fifteen seconds keeps whatever lies between from closing a quiet connection. The results' generator
-    is closed with the response, however that ends.
+    is closed with the response, however that ends. When the gateway stops, the response ends without `complete`, after
+    which graphql-sse's client connects again.
     """
 
     media_type = EVENT_STREAM
 
-    def __init__(self, results: AsyncGenerator[Any, None]) -> None:
+    def __init__(self, results: AsyncGenerator[Any, None], stop: asyncio.Event) -> None:
         # Neither kept nor buffered on the way, by nginx either.
         super().__init__(_events(results), headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+        self._stop = stop
 
     async def stream_response(self, send: Send) -> None:
         """Starlette's own, with heartbeats, and then the end of what made the results."""
-        beating = asyncio.create_task(_beat(send))
         try:
-            async with aclosing(self.body_iterator):  # type: ignore[type-var]
-                await super().stream_response(send)
-        finally:
-            beating.cancel()
+            async with asyncio.timeout(None) as life:
+                beating = asyncio.create_task(self._beat(send, life))
+                try:
+                    async with aclosing(self.body_iterator):  # type: ignore[type-var]
+                        await super().stream_response(send)
+                finally:
+                    beating.cancel()
+        except TimeoutError:
+            if not life.expired():
+                raise
+            await send({"type": "http.response.body", "body": b""})
+
+    async def _beat(self, send: Send, life: asyncio.Timeout) -> None:
+        while not self._stop.is_set():
+            try:
+                async with asyncio.timeout(_HEARTBEAT_SECONDS):
+                    await self._stop.wait()
+            except TimeoutError:
+                await send({"type": "http.response.body", "body": b":\n\n", "more_body": True})
+        life.reschedule(asyncio.get_running_loop().time())
 
 
 async def _events(results: AsyncGenerator[Any, None]) -> AsyncIterator[bytes]:
@@ -104,9 +121,3 @@ async def _events(results: AsyncGenerator[Any, None]) -> AsyncIterator[bytes]:
         async for result in results:
             yield b"event: next\ndata: %b\n\n" % orjson.dumps(formatted(result))
     yield b"event: complete\ndata: \n\n"
-
-
-async def _beat(send: Send) -> None:
-    while True:
-        await asyncio.sleep(_HEARTBEAT_SECONDS)
-        await send({"type": "http.response.body", "body": b":\n\n", "more_body": True})

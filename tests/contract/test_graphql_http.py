@@ -2,9 +2,7 @@
 
 import asyncio
 import json
-import shutil
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,9 +11,8 @@ from stack import probes
 from stack.ports import HOST, free_ports
 from stack.process import Child, Process, module
 from tests.conftest import AUDIENCE, USERS, Keys
-from tests.tools import lacking
+from tests.node import command
 
-NODE = Path(__file__).parent / "node"
 AUDITS = 61
 
 
@@ -25,7 +22,7 @@ async def url(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> AsyncIter
     jwks = tmp_path_factory.mktemp("gateway") / "users.json"
     jwks.write_text(keys.jwks(USERS))
     (port,) = free_ports(1)
-    command = module(
+    gateway = module(
         "gateway",
         AUTH_ISSUER=USERS,
         AUTH_AUDIENCE=AUDIENCE,
@@ -33,20 +30,15 @@ async def url(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> AsyncIter
         GATEWAY_LISTEN=f"{HOST}:{port}",
     )
     ready = probes.http(f"http://{HOST}:{port}/health/ready")
-    async with Child(Process(name="gateway", command=command, ready=ready)):
+    async with Child(Process(name="gateway", command=gateway, ready=ready)):
         yield f"http://{HOST}:{port}/graphql"
 
 
 @pytest.fixture(scope="module")
 async def audits(url: str) -> list[dict[str, Any]]:
     """Each audit and how it went."""
-    node = shutil.which("node")
-    if node is None:
-        lacking("there is no node")
-    if not (NODE / "node_modules" / "graphql-http").is_dir():
-        lacking("there is no graphql-http")
-    command = (node, str(NODE / "graphql-http.mjs"), url)
-    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    audit = command("graphql-http.mjs", url, by="graphql-http")
+    process = await asyncio.create_subprocess_exec(*audit, stdout=asyncio.subprocess.PIPE)
     async with asyncio.timeout(60):
         output, _ = await process.communicate()
     assert process.returncode == 0

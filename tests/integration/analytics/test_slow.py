@@ -2,6 +2,7 @@
 reads again it has all that came before it was let go, and a clear code.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from uuid import UUID
@@ -55,6 +56,7 @@ async def gateway(world: World, client: AnalyticsClient, keys: Keys) -> AsyncIte
             client,
             card,
             keys.verifier(),
+            asyncio.Event(),
             cors_origins=[],
             body_limit_bytes=2**16,
             timeout_seconds=10,

@@ -1,5 +1,6 @@
 """What a federation router is served: entities by key in few calls, each subgraph alone, nothing while it is off."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -128,6 +129,7 @@ async def gateway(keys: Keys, services: Services, *, federation: bool) -> AsyncI
             analytics,
             card,
             keys.verifier(),
+            asyncio.Event(),
             cors_origins=[],
             body_limit_bytes=200_000,
             timeout_seconds=10,

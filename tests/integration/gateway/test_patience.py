@@ -63,6 +63,24 @@ class TestTime:
             assert await soon(patient.cancelled) == "BatchGetAccounts"
 
 
+class TestStream:
+    async def test_ends_at_once_and_whole_when_the_gateway_stops(
+        self, patient: Patient, patient_services: str, keys: Keys, tmp_path: Path
+    ) -> None:
+        stop = asyncio.Event()
+        headers = {"Authorization": f"Bearer {keys.user('alice')}", **STREAM}
+        async with (
+            serving(keys, tmp_path, patient_services, stop=stop) as url,
+            httpx.AsyncClient(trust_env=False) as http,
+            http.stream("POST", f"{url}/graphql", json={"query": WATCH}, headers=headers) as response,
+        ):
+            await soon(patient.begun)
+            stop.set()
+            async with asyncio.timeout(3):  # less than the time that a request has to finish
+                assert await response.aread() == b""  # neither cut off nor complete
+            assert await soon(patient.cancelled) == "WatchTopUp"
+
+
 class TestWhoGoesAway:
     @pytest.mark.parametrize(
         ("method", "call"),

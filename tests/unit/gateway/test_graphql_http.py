@@ -102,7 +102,7 @@ def notes() -> Notes:
 @pytest.fixture
 def app(notes: Notes) -> GraphQLOverHTTP:
     documents = TrustedDocuments(None)
-    return GraphQLOverHTTP(schema, lambda: notes, documents, batch_limit=BATCH_LIMIT, page=True)  # type: ignore[arg-type, return-value]
+    return GraphQLOverHTTP(schema, lambda: notes, documents, asyncio.Event(), batch_limit=BATCH_LIMIT, page=True)  # type: ignore[arg-type, return-value]
 
 
 @pytest.fixture
