@@ -22,7 +22,8 @@ Value = TypeVar("Value")
 
 
 def open_channel(target: str, service: str, reads: Iterable[str]) -> grpc.aio.Channel:
-    """A channel to every address behind the target, in turn.
+    """A channel to every address behind the target, in turn, but for those whose health service says that they do not
+    serve.
 
     Args:
         target: a gRPC target, such as `127.0.0.1:50051` or `dns:///bank:50051`.
@@ -32,6 +33,7 @@ def open_channel(target: str, service: str, reads: Iterable[str]) -> grpc.aio.Ch
     """
     config = {
         "loadBalancingConfig": [{"round_robin": {}}],
+        "healthCheckConfig": {"serviceName": service},
         "methodConfig": [
             {
                 "name": [{"service": service, "method": method} for method in reads],

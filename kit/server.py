@@ -54,9 +54,9 @@ async def grpc_server(
     names = (*services, "grpc.health.v1.Health", reflection.SERVICE_NAME)
     reflection.enable_server_reflection(names, server)
     server.add_insecure_port(listen)
-    await server.start()
     for name in ("", *services):
         await health.set(name, health_pb2.HealthCheckResponse.SERVING)
+    await server.start()
     log.info("serving gRPC", listen=listen)
     try:
         yield server

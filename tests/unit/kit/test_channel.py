@@ -2,17 +2,21 @@ import asyncio
 import socket
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import aclosing, contextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from typing import Any
 
+import grpc
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1._async import HealthServicer
 
 from kit import call, channel
 from kit.call import Call, current
 from kit.channel import open_channel, resumed
 from stack.ports import free_ports
 from tests.conftest import Keys
-from tests.unit.kit.echo import SERVICE, Stub, serving
+from tests.unit.kit.echo import SERVICE, Stub, registration, serving
 from tests.waiting import until
 from wallet.errors import (
     AccountNotFound,
@@ -53,6 +57,37 @@ async def say(text: str) -> str:
             return "x" * 17 * 1024 * 1024
     here = current.get()
     return f"{here.request_id} {call.principal().subject} {here.remaining(1000)}"
+
+
+class Counting:
+    """A server that counts its calls, and says of itself what it is told to."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self._server = grpc.aio.server()
+        self._health = HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        registration(self._count)(self._server)
+        self.target = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+
+    @classmethod
+    @asynccontextmanager
+    async def serving(cls) -> AsyncIterator["Counting"]:
+        counting = cls()
+        await counting.say(health_pb2.HealthCheckResponse.SERVING)
+        await counting._server.start()
+        yield counting
+        await counting.stop()
+
+    async def say(self, status: Any) -> None:
+        await self._health.set(SERVICE, status)
+
+    async def stop(self) -> None:
+        await self._server.stop(None)
+
+    async def _count(self, _: str) -> str:
+        self.calls += 1
+        return "there"
 
 
 @pytest.fixture(scope="module")
@@ -184,6 +219,62 @@ class TestUnavailable:
                     await until(answered, within=5)
 
 
+class TestSeveralAddresses:
+    @pytest.fixture
+    async def servers(self) -> AsyncIterator[list[Counting]]:
+        async with Counting.serving() as one, Counting.serving() as other:
+            yield [one, other]
+
+    @pytest.fixture
+    async def stub(self, servers: list[Counting]) -> AsyncIterator[Stub]:
+        """Of a channel that has found both."""
+        addresses = ",".join(server.target for server in servers)
+        async with open_channel(f"ipv4:{addresses}", SERVICE, ["Say"]) as opened:
+            stub = Stub(opened)
+            with calling("token"):
+
+                async def both() -> bool:
+                    await ask(stub, "who")
+                    return all(server.calls for server in servers)
+
+                await until(both)
+                yield stub
+
+    async def test_share_the_calls(self, servers: list[Counting], stub: Stub) -> None:
+        assert await self.shares(servers, stub) == [10, 10]
+
+    async def test_do_without_one_that_is_gone(self, servers: list[Counting], stub: Stub) -> None:
+        await servers[0].stop()
+        assert await self.shares(servers, stub) == [0, 20]
+
+    async def test_spare_one_that_says_that_it_does_not_serve(self, servers: list[Counting], stub: Stub) -> None:
+        await servers[0].say(health_pb2.HealthCheckResponse.NOT_SERVING)
+        await until(lambda: self.are(servers, stub, [0, 20]))
+        await servers[0].say(health_pb2.HealthCheckResponse.SERVING)
+        await until(lambda: self.are(servers, stub, [10, 10]))
+
+    async def test_of_whom_none_serves_are_not_available(self, servers: list[Counting], stub: Stub) -> None:
+        for server in servers:
+            await server.say(health_pb2.HealthCheckResponse.NOT_SERVING)
+
+        async def told() -> bool:
+            try:
+                return not await ask(stub, "who")
+            except Unavailable:
+                return True
+
+        await until(told)
+
+    async def shares(self, servers: list[Counting], stub: Stub) -> list[int]:
+        before = [server.calls for server in servers]
+        for _ in range(20):
+            await ask(stub, "who")
+        return [server.calls - then for server, then in zip(servers, before, strict=True)]
+
+    async def are(self, servers: list[Counting], stub: Stub, shares: list[int]) -> bool:
+        return await self.shares(servers, stub) == shares
+
+
 class TestDeadline:
     async def test_a_silent_target_is_told_when_the_time_is_up(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -204,7 +295,7 @@ class TestOddAnswers:
             await ask(far_stub, "long")
 
     async def test_a_method_that_is_not_there_is_an_error_of_ours(self, far: str, keys: Keys) -> None:
-        async with open_channel(far, "test.Other", ()) as opened:
+        async with open_channel(far, SERVICE, ()) as opened:
             with calling(keys.user("alice")), pytest.raises(InternalError):
                 await ask(Stub(opened, "test.Other"), "who")
 
