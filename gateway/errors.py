@@ -8,7 +8,16 @@ from graphql import GraphQLError
 
 from kit import call
 from openapi.models import FieldProblem, Period, Problem
-from wallet.errors import Code, InsufficientFunds, InternalError, InvalidInput, TopUpLimitExceeded, WalletError
+from wallet.errors import (
+    Code,
+    InsufficientFunds,
+    InternalError,
+    InvalidInput,
+    TooManyAttempts,
+    TopUpLimitExceeded,
+    UsernameTaken,
+    WalletError,
+)
 
 STATUS: Final[dict[Code, HTTPStatus]] = {
     Code.INVALID_ARGUMENT: HTTPStatus.BAD_REQUEST,
@@ -22,6 +31,9 @@ STATUS: Final[dict[Code, HTTPStatus]] = {
     Code.UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
     Code.DEADLINE_EXCEEDED: HTTPStatus.GATEWAY_TIMEOUT,
 }
+
+STATUS_OF_ITS_OWN: Final[dict[type[WalletError], HTTPStatus]] = {UsernameTaken: HTTPStatus.CONFLICT}
+"""Of what HTTP tells apart and gRPC does not."""
 
 INVALID_GRAPHQL: Final = "INVALID_GRAPHQL"
 """The code of what is not valid as it stands: the text, the variables, the operation's name."""
@@ -41,7 +53,7 @@ class OperationRefused(GraphQLError):
 
 def problem(error: WalletError) -> tuple[Problem, dict[str, str]]:
     """The RFC 9457 problem that an error is, and the headers that go with it."""
-    status = STATUS[error.code]
+    status = STATUS_OF_ITS_OWN.get(type(error), STATUS[error.code])
     body = make_problem(status, error.reason, error.message)
     headers = {}
     if isinstance(error, InvalidInput):
@@ -53,6 +65,8 @@ def problem(error: WalletError) -> tuple[Problem, dict[str, str]]:
         body.period = Period(error.period)
     if error.code in _RETRY_LATER:
         headers["Retry-After"] = str(_RETRY_AFTER_SECONDS)
+    if isinstance(error, TooManyAttempts):
+        headers["Retry-After"] = error.retry_after_seconds
     if error.code is Code.UNAUTHENTICATED:
         headers["WWW-Authenticate"] = "Bearer"
     return body, headers

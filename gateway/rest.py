@@ -152,6 +152,7 @@ def rest_routes(bank_client: BankClient, analytics_client: AnalyticsClient, card
 def _account(account: bank.Account) -> models.Account:
     return models.Account(
         id=account.id,
+        status=models.AccountStatus(account.status),
         balance=str(account.balance),
         currency=account.balance.currency,
         version=account.version,

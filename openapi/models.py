@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SecretStr
@@ -20,11 +20,76 @@ class Direction(StrEnum):
     out = "OUT"
 
 
+class Credentials(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        populate_by_name=True,
+    )
+    username: Annotated[str, Field(examples=["alice"], pattern="^[a-z][a-z0-9._-]{2,63}$")]
+    password: Annotated[SecretStr, Field(max_length=128, min_length=12)]
+
+
+class RefreshToken(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        populate_by_name=True,
+    )
+    refresh_token: Annotated[SecretStr, Field(alias="refreshToken", max_length=256, min_length=1)]
+
+
+class Tokens(BaseModel):
+    model_config = ConfigDict(
+        populate_by_name=True,
+    )
+    token_type: Annotated[Literal["Bearer"], Field(alias="tokenType")]
+    access_token: Annotated[str, Field(alias="accessToken", description="A JWT for the `Authorization` header.")]
+    access_expires_at: Annotated[AwareDatetime, Field(alias="accessExpiresAt")]
+    refresh_token: Annotated[str, Field(alias="refreshToken", description="Opaque, for one `POST /auth/refresh`.")]
+    refresh_expires_at: Annotated[AwareDatetime, Field(alias="refreshExpiresAt")]
+
+
+class Role(StrEnum):
+    customer = "CUSTOMER"
+    operator = "OPERATOR"
+    admin = "ADMIN"
+
+
+class User(BaseModel):
+    model_config = ConfigDict(
+        populate_by_name=True,
+    )
+    id: str
+    username: str
+    role: Role
+    created_at: Annotated[AwareDatetime, Field(alias="createdAt")]
+
+
+class KeySet(BaseModel):
+    model_config = ConfigDict(
+        populate_by_name=True,
+    )
+    keys: list[dict[str, Any]]
+
+
+class OpenAccountRequest(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        populate_by_name=True,
+    )
+    currency: Annotated[str | None, Field(description="ISO 4217.", examples=["RUB"], pattern="^[A-Z]{3}$")] = "RUB"
+
+
+class AccountStatus(StrEnum):
+    open = "OPEN"
+    closed = "CLOSED"
+
+
 class Account(BaseModel):
     model_config = ConfigDict(
         populate_by_name=True,
     )
     id: UUID
+    status: AccountStatus
     balance: Annotated[
         str,
         Field(
@@ -259,3 +324,11 @@ class Problem(BaseModel):
         ),
     ] = None
     currency: Annotated[str | None, Field(description="ISO 4217.", examples=["RUB"], pattern="^[A-Z]{3}$")] = None
+
+
+class AccountPage(BaseModel):
+    model_config = ConfigDict(
+        populate_by_name=True,
+    )
+    accounts: Annotated[list[Account], Field(description="In the order of their ids.")]
+    has_more: Annotated[bool, Field(alias="hasMore")]

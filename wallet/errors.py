@@ -204,6 +204,45 @@ class PermissionDenied(WalletError):
 
 
 @dataclass
+class InvalidCredentials(WalletError):
+    """The name and the password do not belong together, or there is no such user: which of the two is not told."""
+
+    reason = "INVALID_CREDENTIALS"
+    code = Code.UNAUTHENTICATED
+    template = "the name or the password is wrong"
+
+
+@dataclass
+class TooManyAttempts(WalletError):
+    """The name is locked after too many attempts, whether there is such a user or not. Nothing was checked."""
+
+    reason = "TOO_MANY_ATTEMPTS"
+    code = Code.RESOURCE_EXHAUSTED
+    template = "too many attempts; try again in {retry_after_seconds} seconds"
+    retry_after_seconds: str
+
+
+@dataclass
+class UsernameTaken(WalletError):
+    """There is a user of that name. After a lost answer it may be oneself: signing in tells."""
+
+    reason = "USERNAME_TAKEN"
+    code = Code.ALREADY_EXISTS
+    template = "the name {username} is taken; choose another one, or sign in"
+    username: str
+
+
+@dataclass
+class UserNotFound(WalletError):
+    """There is no such user, or it is not for the caller to see: which of the two is not told."""
+
+    reason = "USER_NOT_FOUND"
+    code = Code.NOT_FOUND
+    template = "there is no user {user_id}"
+    user_id: str
+
+
+@dataclass
 class SubscriberTooSlow(WalletError):
     """The reader of a stream fell too far behind and was let go. It may come back with the last version it saw."""
 

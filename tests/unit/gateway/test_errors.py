@@ -5,7 +5,7 @@ from graphql import GraphQLError, parse
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.errors import STATUS, graphql_error, is_unexpected, problem, without_digits
+from gateway.errors import STATUS, STATUS_OF_ITS_OWN, graphql_error, is_unexpected, problem, without_digits
 from kit import call
 from wallet.errors import (
     BY_REASON,
@@ -33,7 +33,11 @@ class TestProblem:
     def test_every_error_is_a_problem_with_its_reason(self, cls: type[WalletError]) -> None:
         data = dict.fromkeys(("needed", "available", "limit"), "1.00") | {"period": "DAY"}
         body, headers = problem(cls.from_metadata(data))
-        assert (body.code, body.status, body.request_id) == (cls.reason, STATUS[cls.code], "the-request")
+        assert (body.code, body.status, body.request_id) == (
+            cls.reason,
+            STATUS_OF_ITS_OWN.get(cls, STATUS[cls.code]),
+            "the-request",
+        )
         assert ("Retry-After" in headers) == (body.status in {429, 503})
 
     def test_carries_what_a_program_needs(self) -> None:
