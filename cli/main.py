@@ -11,6 +11,7 @@ from cli.integrity import follow, worst
 from cli.replay import replay as run_replay
 from cli.topups import retry as retry_top_up
 from cli.topups import review
+from kit.principal import Role
 from kit.tokens import Signer
 from stack.plan import AUDIENCE, ISSUER
 from stack.ports import DEFAULT, HOST, PortError, Ports
@@ -42,7 +43,8 @@ def token(
             f"there is no development key in {data}: run `make up` first, or name its folder with DATA=…", err=True
         )
         raise typer.Exit(2)
-    typer.echo(Signer.from_file(ISSUER, key, AUDIENCE).sign(OWNERS[user].user, _LIFETIME_SECONDS))
+    signer = Signer.from_file(ISSUER, key, AUDIENCE)
+    typer.echo(signer.sign(OWNERS[user].user, _LIFETIME_SECONDS, [Role.CUSTOMER]))
 
 
 @app.command()

@@ -3,8 +3,9 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import lru_cache
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import jwt
 
@@ -18,14 +19,40 @@ _CLOCK_SKEW_SECONDS: Final = 5
 _CACHED_TOKENS: Final = 4096
 
 
+class Role(StrEnum):
+    """What a user is. Nobody is anything by default."""
+
+    CUSTOMER = "customer"
+    """Reads, and moves money from, their own accounts."""
+    OPERATOR = "operator"
+    """Reads all accounts, moves nothing."""
+    ADMIN = "admin"
+    """Reads and moves all, and has the services prove and repair themselves."""
+
+
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """A verified caller. `subject` is unique within `issuer`."""
+    """A verified caller. `subject` is unique within `issuer`.
+
+    Attributes:
+        roles: what a user is, as the token says; a service has none.
+    """
 
     issuer: str
     subject: str
     is_service: bool
     expires_at: float
+    roles: frozenset[Role] = frozenset()
+
+    @property
+    def reads_all(self) -> bool:
+        """Whether it may read what is others'."""
+        return self.is_service or self.moves_all or Role.OPERATOR in self.roles
+
+    @property
+    def moves_all(self) -> bool:
+        """Whether it may move, open and close what is others'."""
+        return Role.ADMIN in self.roles
 
     @property
     def scope(self) -> str:
@@ -99,4 +126,11 @@ class Verifier:
         is_service = issuer != self._users
         if is_service and claims["sub"] != issuer:
             raise jwt.InvalidTokenError
-        return Principal(issuer, claims["sub"], is_service, float(claims["exp"]))
+        roles = frozenset() if is_service else _roles(claims.get("roles"))
+        return Principal(issuer, claims["sub"], is_service, float(claims["exp"]), roles)
+
+
+def _roles(claim: Any) -> frozenset[Role]:
+    """Those that are known of the names in a claim; none of what is no array of names."""
+    names = {name.lower() for name in claim if isinstance(name, str)} if isinstance(claim, list) else ()
+    return frozenset(role for role in Role if role in names)

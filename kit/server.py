@@ -3,6 +3,7 @@
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any, Final, Self, TypeAlias, cast
 
 import grpc
@@ -14,6 +15,7 @@ from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
 
 from kit import metrics
+from kit.access import Policy, Rule
 from kit.call import Call, current, request_id
 from kit.principal import Verifier
 from kit.status import code_name, to_status
@@ -30,27 +32,40 @@ _OPTIONS: Final = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A servicer, and who may call it.
+
+    Attributes:
+        register: adds the servicer to a server.
+        policy: a rule for each of its methods.
+    """
+
+    register: Callable[[grpc.aio.Server], None]
+    policy: Policy
+
+
 @asynccontextmanager
 async def grpc_server(
     listen: str,
     verifier: Verifier,
-    services: Mapping[str, Callable[[grpc.aio.Server], None]],
+    services: Mapping[str, Service],
 ) -> AsyncIterator[grpc.aio.Server]:
     """A server that serves from entry, and on exit lets running calls finish for some seconds.
 
     Args:
         listen: `host:port`.
-        verifier: of callers' tokens; a call without a valid one is refused before it reaches a servicer.
-        services: how to register each servicer, by the full name of its service.
+        verifier: of callers' tokens; a call that the policy does not let pass is refused before it reaches a servicer.
+        services: what is served, by the full name of each service. Health and reflection are open to all.
 
     Raises:
-        RuntimeError: the port is in use.
+        RuntimeError: the port is in use, or a policy and its service do not have the same methods.
     """
     server = grpc.aio.server(options=_OPTIONS)
     health = HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
-    for register in services.values():
-        register(cast("grpc.aio.Server", _Door(server, verifier)))
+    for name, service in services.items():
+        service.register(cast("grpc.aio.Server", _Door(server, verifier, name, service.policy)))
     names = (*services, "grpc.health.v1.Health", reflection.SERVICE_NAME)
     reflection.enable_server_reflection(names, server)
     server.add_insecure_port(listen)
@@ -75,23 +90,42 @@ class _Door:
     Once, when the method is first called: an interceptor would be asked on every call.
     """
 
-    def __init__(self, server: grpc.aio.Server, verifier: Verifier) -> None:
+    def __init__(self, server: grpc.aio.Server, verifier: Verifier, name: str, policy: Policy) -> None:
         self._server = server
         self._verifier = verifier
+        self._name = name
+        self._policy = policy
 
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[grpc.GenericRpcHandler]) -> None:
-        self._server.add_generic_rpc_handlers([_Guarded(each, self._verifier) for each in generic_rpc_handlers])
+        rules = {f"/{self._name}/{method}": rule for method, rule in self._policy.items()}
+        self._server.add_generic_rpc_handlers([_Guarded(each, self._verifier, rules) for each in generic_rpc_handlers])
 
     def add_registered_method_handlers(self, service_name: str, method_handlers: Mapping[str, _Handler]) -> None:
-        """The same methods as the generic handlers, for servers that look them up ahead of time: not wanted twice."""
+        """The same methods as the generic handlers, for servers that look them up ahead of time: not wanted twice. Here
+        they say what the policy has to have.
+        """
+        if unruled := method_handlers.keys() - self._policy.keys():
+            raise RuntimeError(f"who may call these methods of {service_name} is not said: {_names(unruled)}")
+        if unknown := self._policy.keys() - method_handlers.keys():
+            raise RuntimeError(f"there are rules for methods that {service_name} does not have: {_names(unknown)}")
+
+
+def _names(methods: Iterable[str]) -> str:
+    return ", ".join(sorted(methods))
 
 
 class _Guarded(grpc.GenericRpcHandler):
     """The methods of a service. Each runs as a `Call` of its caller; it raises `WalletError`, callers get statuses."""
 
-    def __init__(self, methods: grpc.GenericRpcHandler, verifier: Verifier) -> None:
+    def __init__(self, methods: grpc.GenericRpcHandler, verifier: Verifier, rules: Mapping[str, Rule]) -> None:
+        """Args:
+        methods: as the servicer has them.
+        verifier: of callers' tokens.
+        rules: of each method, by its full name.
+        """
         self._methods = methods
         self._verifier = verifier
+        self._rules = rules
         self._guarded: dict[str, _Handler] = {}
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> "_Handler | None":
@@ -104,15 +138,17 @@ class _Guarded(grpc.GenericRpcHandler):
         return self._guarded[method]
 
     def _guard(self, method: str, handler: Any) -> _Handler:
+        rule = self._rules[method]
+
         async def unary(request: Any, context: _Context) -> Any:
             with _Serving(method, context) as serving:
-                serving.begin(self._verifier)
+                serving.begin(self._verifier, rule)
                 return await handler.unary_unary(request, context)
             return await serving.abort()
 
         async def stream(request: Any, context: _Context) -> AsyncIterator[Any]:
             with _Serving(method, context) as serving:
-                serving.begin(self._verifier)
+                serving.begin(self._verifier, rule)
                 async for response in handler.unary_stream(request, context):
                     yield response
             if serving.status.code:
@@ -135,8 +171,8 @@ class _Serving:
         self._started = time.monotonic()
         self.status = status_pb2.Status()
 
-    def begin(self, verifier: Verifier) -> None:
-        """Makes the call the current one of this task, with its verified caller."""
+    def begin(self, verifier: Verifier, rule: Rule) -> None:
+        """Makes the call the current one of this task, with its verified caller, whom the rule admits."""
         metadata = dict(self._context.invocation_metadata() or ())
         remaining = self._context.time_remaining()
         call = Call(
@@ -144,10 +180,14 @@ class _Serving:
             deadline=None if remaining is None else self._started + remaining,
         )
         current.set(call)
+        if rule.is_open:
+            return
         token = (_text(metadata.get("authorization")) or "").removeprefix("Bearer ")
         if not token:
             raise Unauthenticated
-        current.set(Call(call.request_id, verifier.verify(token), token, call.deadline))
+        caller = verifier.verify(token)
+        rule.check(caller)
+        current.set(Call(call.request_id, caller, token, call.deadline))
 
     def __enter__(self) -> Self:
         return self

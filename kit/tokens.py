@@ -2,15 +2,17 @@
 
 import hashlib
 import json
+import secrets
 import time
+from collections.abc import Collection
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from kit.principal import ALGORITHM
+from kit.principal import ALGORITHM, Role
 
 
 def public_jwk(key: Ed25519PublicKey) -> dict[str, str]:
@@ -42,16 +44,19 @@ class Signer:
             raise TypeError(f"{file} holds no Ed25519 private key")
         return cls(issuer, key, audience)
 
-    def sign(self, subject: str, lifetime_seconds: float) -> str:
-        """A token for the subject, valid from now on."""
+    def sign(self, subject: str, lifetime_seconds: float, roles: Collection[Role] = ()) -> str:
+        """A token for the subject, valid from now on. The roles are a user's; without any it opens nothing."""
         now = time.time()
-        claims = {
+        claims: dict[str, Any] = {
             "iss": self._issuer,
             "sub": subject,
             "aud": self._audience,
             "iat": int(now),
             "exp": int(now + lifetime_seconds),
+            "jti": secrets.token_hex(16),
         }
+        if roles:
+            claims["roles"] = sorted(roles)
         return jwt.encode(claims, self._key, algorithm=ALGORITHM, headers={"kid": self._kid})
 
 

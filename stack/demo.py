@@ -18,6 +18,7 @@ import httpx
 from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
+from kit.principal import Role
 from kit.tokens import Signer
 from stack.cluster import remove_cluster
 from stack.console import Console
@@ -131,11 +132,11 @@ class Tour:
                 _expect(_printed(json.loads(verdict)), verdict="sound", violations=0)
 
     def _client(self, owner: Owner) -> httpx.AsyncClient:
-        headers = {"Authorization": f"Bearer {self._signer.sign(owner.user, _TOKEN_SECONDS)}"}
+        headers = {"Authorization": f"Bearer {self._signer.sign(owner.user, _TOKEN_SECONDS, [Role.CUSTOMER])}"}
         return httpx.AsyncClient(base_url=self._system.url, headers=headers, timeout=15)
 
     async def _watch(self, alice: httpx.AsyncClient) -> None:
-        token = self._signer.sign(BOB.user, _TOKEN_SECONDS)
+        token = self._signer.sign(BOB.user, _TOKEN_SECONDS, [Role.CUSTOMER])
         async with aclosing(_subscription(self._system.url, token, _LIVE, {"id": BOB.account})) as feed:
             _expect(_printed(await anext(feed))["balanceChanged"]["balance"], amount="510.00")
             money = {"senderId": ALICE.account, "recipientId": BOB.account, "amount": "25.00"}

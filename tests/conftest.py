@@ -19,7 +19,7 @@ import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from kit.migrations import upgrade
-from kit.principal import Verifier
+from kit.principal import Role, Verifier
 from kit.tokens import Signer, public_jwk
 from stack.parts import Kafka
 from stack.ports import free_ports
@@ -59,9 +59,9 @@ class Keys:
         sets = {issuer: jwt.PyJWKSet.from_json(self.jwks(issuer)) for issuer in self._private}
         return Verifier(USERS, sets, AUDIENCE)
 
-    def user(self, subject: str, lifetime_seconds: float = 600) -> str:
-        """A user's token."""
-        return self.signers[USERS].sign(subject, lifetime_seconds)
+    def user(self, subject: str, *roles: Role, lifetime_seconds: float = 600) -> str:
+        """A user's token: a customer's, unless it is told what else they are."""
+        return self.signers[USERS].sign(subject, lifetime_seconds, roles or (Role.CUSTOMER,))
 
     def service(self, name: str) -> str:
         """A service's token."""

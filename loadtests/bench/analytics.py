@@ -66,7 +66,7 @@ class Scene:
     @classmethod
     @asynccontextmanager
     async def set(cls) -> AsyncIterator[Self]:
-        """Both empty. Neither has a bank: nobody but a service reads, and there is nothing to repair."""
+        """Both empty. Neither has a bank: nobody but an admin reads, and there is nothing to repair."""
         async with AsyncExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="wallet-bench-")))
             kafka_port, clickhouse_port = free_ports(2)
@@ -74,7 +74,7 @@ class Scene:
             clickhouse = await stack.enter_async_context(ClickHouse(folder / "clickhouse", clickhouse_port))
             callers = Callers(folder)
             shared = settings(folder, callers, kafka.bootstrap_servers)
-            stack.enter_context(call.own(lambda: callers.service))
+            stack.enter_context(call.own(lambda: callers.admin))
             small, great = [
                 await stack.enter_async_context(Store.open(clickhouse, name, shared)) for name in ("small", "great")
             ]

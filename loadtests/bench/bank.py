@@ -31,7 +31,7 @@ async def unary_vs_pgbench(scene: Scene) -> Figure:
 async def bulk_vs_pgbench(scene: Scene) -> Figure:
     """Transfers by calls of many, of a service, against the same reference."""
     loads = {
-        f"bulk, {calls} calls of {items:,}": {"in_flight": calls, "items": items, "tokens": [scene.callers.service]}
+        f"bulk, {calls} calls of {items:,}": {"in_flight": calls, "items": items, "tokens": [scene.callers.admin]}
         for items, calls in _BULKS
     }
     return await _against_pgbench(scene, "bank.bulk_vs_pgbench", 2.5, loads)
@@ -45,7 +45,7 @@ async def hot_vs_uniform(scene: Scene) -> Figure:
     async with scene.ledgers.fresh() as ledger, scene.banks(ledger) as banks:
         for _ in range(_ROUNDS):
             for runs, skew, kind in ((uniform, 0.0, "uniform"), (hot, _HOT, f"Zipf {_HOT:g}")):
-                load = _load(banks, in_flight=calls, items=items, skew=skew, tokens=[scene.callers.service])
+                load = _load(banks, in_flight=calls, items=items, skew=skew, tokens=[scene.callers.admin])
                 name = f"{kind}, {calls} calls of {items:,}"
                 runs.append(await drive(scene, ledger, banks, [load], name, seconds=scene.options.seconds / 2))
     return Figure(

@@ -1,6 +1,5 @@
 """What the figures of the bank are measured on: PostgreSQL, callers, and banks that believe them."""
 
-import json
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -10,19 +9,19 @@ from typing import Final, Self
 
 import httpx
 
+from kit.principal import Role
 from kit.tokens import Signer
 from loadtests.bench.accounts import OWNERS, owner_id
 from loadtests.bench.figure import Options, say
 from loadtests.bench.ledger import Ledger, Ledgers
 from stack import probes
-from stack.keys import KeyPair, key_pair
+from stack.keys import key_pair
 from stack.parts import Kafka
 from stack.ports import HOST, free_ports
 from stack.postgres import Postgres, throwaway
 from stack.process import Child, Process, module
 
 ISSUER: Final = "bench"
-SERVICE: Final = "bulk"
 AUDIENCE: Final = "wallet"
 
 _TOKEN_SECONDS: Final = 3_600.0
@@ -33,9 +32,10 @@ class Callers:
     """Whoever calls the bank, by keys of the benchmark's own."""
 
     def __init__(self, folder: Path) -> None:
-        self._people, self._service = key_pair(folder, "people"), key_pair(folder, "service")
-        self.customers = [self._sign(ISSUER, self._people, owner_id(number)) for number in range(OWNERS)]
-        self.service = self._sign(SERVICE, self._service, SERVICE)
+        self._keys = key_pair(folder, "people")
+        signer = Signer.from_file(ISSUER, self._keys.private, AUDIENCE)
+        self.customers = [signer.sign(owner_id(n), _TOKEN_SECONDS, [Role.CUSTOMER]) for n in range(OWNERS)]
+        self.admin = signer.sign("bulk", _TOKEN_SECONDS, [Role.ADMIN])
 
     @property
     def settings(self) -> dict[str, str]:
@@ -43,13 +43,8 @@ class Callers:
         return {
             "AUTH_ISSUER": ISSUER,
             "AUTH_AUDIENCE": AUDIENCE,
-            "AUTH_JWKS": str(self._people.public),
-            "AUTH_SERVICES": json.dumps({SERVICE: str(self._service.public)}),
+            "AUTH_JWKS": str(self._keys.public),
         }
-
-    @staticmethod
-    def _sign(issuer: str, keys: KeyPair, subject: str) -> str:
-        return Signer.from_file(issuer, keys.private, AUDIENCE).sign(subject, _TOKEN_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from uuid import UUID, uuid4
 import asyncpg
 
 from kit import call
+from kit.principal import Role
 from kit.tokens import Signer
 from loadtests.bench.run import cpu_meter
 from stack.cluster import remove_cluster
@@ -51,7 +52,7 @@ class Scene:
             stack.callback(remove_cluster, data)
             system = await stack.enter_async_context(running(Ports.free(), data))
             signer = Signer.from_file(ISSUER, data / "keys" / "development.pem", AUDIENCE)
-            token = signer.sign(_OWNER, _TOKEN_SECONDS)
+            token = signer.sign(_OWNER, _TOKEN_SECONDS, [Role.CUSTOMER])
             stack.enter_context(call.own(lambda: token))
             ports = system.ports
             yield cls(

@@ -14,7 +14,7 @@ from kit import logs, process
 from kit.admin import admin_app, http_server
 from kit.principal import Verifier
 from kit.proof import integrity_router
-from kit.server import grpc_server
+from kit.server import Service, grpc_server
 from kit.settings import Address, AuthSettings, LogSettings
 from kit.tokens import ServiceToken, Signer
 from subgraphs.analytics.access import Access
@@ -25,6 +25,7 @@ from subgraphs.analytics.clickhouse.history import History
 from subgraphs.analytics.consumer import Consumer, Limits
 from subgraphs.analytics.integrity import history_integrity
 from subgraphs.analytics.ledger import Ledger
+from subgraphs.analytics.policy import POLICY
 from subgraphs.analytics.repair import Repair
 from subgraphs.analytics.replay import Replay
 from subgraphs.analytics.service import Analytics
@@ -113,7 +114,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         servicer = AnalyticsServicer(Analytics(history, ledger, watch, Access(bank)))
         verifier = Verifier.from_settings(settings)
         await stack.enter_async_context(
-            grpc_server(settings.analytics_grpc_listen, verifier, {SERVICE: servicer.register}),
+            grpc_server(settings.analytics_grpc_listen, verifier, {SERVICE: Service(servicer.register, POLICY)}),
         )
         stack.callback(watch.close)  # before the server stops, or its open streams would use up its grace
         await stop.wait()

@@ -11,12 +11,13 @@ from kit import logs, process
 from kit.admin import admin_app, http_server
 from kit.principal import Verifier
 from kit.proof import integrity_router
-from kit.server import grpc_server
+from kit.server import Service, grpc_server
 from kit.settings import Address, AuthSettings, LogSettings
 from subgraphs.bank.integrity import ledger_integrity
 from subgraphs.bank.ledger import Ledger
 from subgraphs.bank.outbox import Relay
 from subgraphs.bank.pipeline import Pipeline
+from subgraphs.bank.policy import POLICY
 from subgraphs.bank.repository.accounts import Accounts
 from subgraphs.bank.repository.database import open_pool
 from subgraphs.bank.repository.reader import Reader
@@ -60,7 +61,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         await stack.enter_async_context(http_server(admin, settings.bank_admin_listen))
         verifier = Verifier.from_settings(settings)
         await stack.enter_async_context(
-            grpc_server(settings.bank_grpc_listen, verifier, {SERVICE: servicer.register}),
+            grpc_server(settings.bank_grpc_listen, verifier, {SERVICE: Service(servicer.register, POLICY)}),
         )
         await stop.wait()
 

@@ -54,6 +54,11 @@ class Account:
     created_at: datetime
     updated_at: datetime
 
+    @property
+    def is_clearing(self) -> bool:
+        """Whether it is the ledger's own, for what comes from outside: the only kind without a floor."""
+        return self.min_balance is None
+
     def with_balance(self, balance: Money, at: datetime) -> "Account":
         """The account after one more operation."""
         return Account(
@@ -234,9 +239,10 @@ def decide(
 def _apply(accounts: dict[UUID, Account], command: Command, now: datetime) -> Outcome:
     """One command on the accounts, which it changes when it is not refused."""
     sender, recipient = accounts.get(command.sender_id), accounts.get(command.recipient_id)
-    if sender is None or command.owner_id not in {None, sender.owner_id}:
+    is_transfer = command.kind is Kind.TRANSFER  # which no clearing account takes part in
+    if sender is None or command.owner_id not in {None, sender.owner_id} or (is_transfer and sender.is_clearing):
         return AccountNotFound(str(command.sender_id))
-    if recipient is None or (command.kind is Kind.TRANSFER and recipient.min_balance is None):
+    if recipient is None or (is_transfer and recipient.is_clearing):
         return AccountNotFound(str(command.recipient_id))
     amount = command.amount
     for account in (sender, recipient):

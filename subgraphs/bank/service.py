@@ -45,7 +45,9 @@ _MAX_OWNER_LENGTH: Final = 255
 
 
 class Bank:
-    """What callers may do with the ledger. A customer acts on their own accounts only, a service on any."""
+    """What callers may do with the ledger. Which calls they may make at all, `policy` says; here it is said about whose
+    accounts: a customer's are their own, `Principal.reads_all` and `Principal.moves_all` are about everybody's.
+    """
 
     def __init__(self, pipeline: Pipeline, reader: Reader, accounts: Accounts) -> None:
         self._pipeline = pipeline
@@ -82,20 +84,17 @@ class Bank:
 
     async def deposit(
         self,
-        caller: Principal,
         account_id: UUID,
         amount: Money,
         idempotency_key: str,
         descriptor: Mapping[str, str],
     ) -> Transfer:
-        """Credits an account from the clearing account of the currency, once per key. For services.
+        """Credits an account from the clearing account of the currency, once per key.
 
         Raises:
-            PermissionDenied: the caller is no service.
             InvalidInput, AccountNotFound, AccountClosed, CurrencyMismatch, IdempotencyConflict: nothing was moved.
             Unavailable: the outcome is unknown; a retry with the same key is safe.
         """
-        _require_service(caller)
         command = Command(
             uuid7(),
             Kind.DEPOSIT,
@@ -117,13 +116,14 @@ class Bank:
         raise outcome
 
     async def open_account(self, caller: Principal, owner_id: str, currency: str, idempotency_key: str) -> Account:
-        """An empty account, once per caller and key; the same again on a replay. A customer opens their own only.
+        """An empty account, once per caller and key; the same again on a replay. It is the caller's own, unless whoever
+        moves all names another owner.
 
         Raises:
             InvalidInput, PermissionDenied, IdempotencyConflict: nothing was opened.
             Unavailable: the outcome is unknown; a retry with the same key is safe.
         """
-        owner_id = _owner(caller, owner_id)
+        owner_id = _owner(caller, owner_id, anybody=caller.moves_all)
         violations = inputs.check_key(idempotency_key)
         if currency not in EXPONENTS:
             violations.append(FieldViolation("currency", "must be an ISO 4217 currency"))
@@ -143,7 +143,9 @@ class Bank:
             AccountNotEmpty: nothing was changed.
             Unavailable: the outcome is unknown; a retry is safe.
         """
-        if (await self.account(caller, account_id)).min_balance is None:
+        found = (await self._reader.accounts([account_id])).get(account_id)
+        is_callers = found is not None and (caller.moves_all or found.owner_id == caller.subject)
+        if found is None or not is_callers or found.is_clearing:
             raise AccountNotFound(str(account_id))
         account = await self._accounts.close(account_id)
         if account is None:
@@ -153,18 +155,19 @@ class Bank:
         return account
 
     async def owned(self, caller: Principal, owner_id: str, after: UUID | None, limit: int) -> list[Account]:
-        """The accounts of one owner after an id, in id order, closed ones too. A customer lists their own only.
+        """The accounts of one owner after an id, in id order, closed ones too. They are the caller's, unless whoever
+        reads all names another owner.
 
         Raises:
             InvalidInput, PermissionDenied: as they say.
         """
-        return await self._reader.owned(_owner(caller, owner_id), after, limit)
+        return await self._reader.owned(_owner(caller, owner_id, anybody=caller.reads_all), after, limit)
 
     async def account(self, caller: Principal, account_id: UUID) -> Account:
-        """An account of the caller's now.
+        """An account now.
 
         Raises:
-            AccountNotFound: there is none, or it is another's.
+            AccountNotFound: there is none, or it is not for the caller to see.
         """
         account = (await self.accounts(caller, [account_id])).get(account_id)
         if account is None:
@@ -177,7 +180,7 @@ class Bank:
         return {id_: account for id_, account in found.items() if _may_see(caller, account)}
 
     async def get_transfer(self, caller: Principal, transfer_id: UUID) -> Transfer:
-        """A transfer from or to an account of the caller's.
+        """A transfer from or to an account that the caller may see.
 
         Raises:
             TransferNotFound: there is none, or it is between others.
@@ -188,7 +191,7 @@ class Bank:
         return transfer
 
     async def transfers(self, caller: Principal, ids: Sequence[UUID]) -> dict[UUID, Transfer]:
-        """Those of the transfers that exist and that are from or to an account of the caller's."""
+        """Those of the transfers that exist and that are from or to an account that the caller may see."""
         found = await self._reader.transfers(ids)
         sides = {posting.account_id for each in found.values() for posting in (each.sender, each.recipient)}
         seen = (await self.accounts(caller, list(sides))).keys()
@@ -198,22 +201,12 @@ class Bank:
             if not seen.isdisjoint((transfer.sender.account_id, transfer.recipient.account_id))
         }
 
-    async def versions(self, caller: Principal, after: UUID | None, limit: int) -> list[tuple[UUID, int]]:
-        """Accounts after an id, in id order, with their versions. For services.
-
-        Raises:
-            PermissionDenied: the caller is no service.
-        """
-        _require_service(caller)
+    async def versions(self, after: UUID | None, limit: int) -> list[tuple[UUID, int]]:
+        """Accounts after an id, in id order, with their versions."""
         return await self._reader.versions(after, limit)
 
-    async def transfers_of(self, caller: Principal, account_id: UUID, after_version: int, limit: int) -> list[Transfer]:
-        """The transfers from and to an account after a version of it, in version order. For services.
-
-        Raises:
-            PermissionDenied: the caller is no service.
-        """
-        _require_service(caller)
+    async def transfers_of(self, account_id: UUID, after_version: int, limit: int) -> list[Transfer]:
+        """The transfers from and to an account after a version of it, in version order."""
         return await self._reader.transfers_of(account_id, after_version, limit)
 
 
@@ -232,33 +225,28 @@ def _command(caller: Principal, order: Order | InvalidInput) -> Command:
         order.recipient_id,
         order.amount,
         Key(caller.scope, _TRANSFER, order.idempotency_key),
-        owner_id=None if caller.is_service else caller.subject,
+        owner_id=None if caller.moves_all else caller.subject,
         descriptor={},
     )
     domain.check(command)
     return command
 
 
-def _owner(caller: Principal, named: str) -> str:
-    """Whose account it is about: the customer's own, or whoever a service names.
+def _owner(caller: Principal, named: str, *, anybody: bool) -> str:
+    """Whose account it is about: the caller's own unless somebody is named, who may be anybody or the caller alone.
 
     Raises:
-        InvalidInput: a service names nobody.
-        PermissionDenied: a customer names somebody else.
+        InvalidInput: the name is none that an owner can have.
+        PermissionDenied: somebody else is named.
     """
-    if caller.is_service:
-        if not named or len(named) > _MAX_OWNER_LENGTH or not named.isprintable():
-            raise InvalidInput.of("ownerId", f"must be 1 to {_MAX_OWNER_LENGTH} printable characters")
-        return named
-    if named not in {"", caller.subject}:
+    if named in {"", caller.subject}:
+        return caller.subject
+    if not anybody:
         raise PermissionDenied
-    return caller.subject
+    if len(named) > _MAX_OWNER_LENGTH or not named.isprintable():
+        raise InvalidInput.of("ownerId", f"must be at most {_MAX_OWNER_LENGTH} printable characters")
+    return named
 
 
 def _may_see(caller: Principal, account: Account) -> bool:
-    return caller.is_service or account.owner_id == caller.subject
-
-
-def _require_service(caller: Principal) -> None:
-    if not caller.is_service:
-        raise PermissionDenied
+    return caller.reads_all or account.owner_id == caller.subject

@@ -65,7 +65,6 @@ class BankServicer(bank_pb2_grpc.BankServiceServicer):
         context: Any,  # noqa: ARG002
     ) -> bank_pb2.DepositMoneyResponse:
         transfer = await self._bank.deposit(
-            call.principal(),
             _id("accountId", request.account_id),
             _amount(request.amount),
             request.idempotency_key,
@@ -172,7 +171,7 @@ class BankServicer(bank_pb2_grpc.BankServiceServicer):
     ) -> bank_pb2.ListAccountVersionsResponse:
         limit = _page_size(request.page_size)
         after = _id("afterAccountId", request.after_account_id) if request.after_account_id else None
-        versions = await self._bank.versions(call.principal(), after, limit)
+        versions = await self._bank.versions(after, limit)
         return bank_pb2.ListAccountVersionsResponse(
             accounts=[
                 bank_pb2.ListAccountVersionsResponse.AccountVersion(account_id=str(id_), version=version)
@@ -187,7 +186,6 @@ class BankServicer(bank_pb2_grpc.BankServiceServicer):
         context: Any,  # noqa: ARG002
     ) -> bank_pb2.ListEventsResponse:
         transfers = await self._bank.transfers_of(
-            call.principal(),
             _id("accountId", request.account_id),
             request.after_version,
             _page_size(request.page_size),

@@ -16,7 +16,7 @@ from kit import logs, process
 from kit.admin import admin_app, http_server
 from kit.principal import Verifier
 from kit.proof import integrity_router
-from kit.server import grpc_server
+from kit.server import Service, grpc_server
 from kit.settings import Address, AuthSettings, LogSettings
 from kit.tokens import ServiceToken, Signer
 from subgraphs.bank.client import BankClient
@@ -24,6 +24,7 @@ from subgraphs.card.acquirer_http import HttpAcquirer, Patience
 from subgraphs.card.admin import review_router
 from subgraphs.card.integrity import top_up_integrity
 from subgraphs.card.ledger import Ledger
+from subgraphs.card.policy import POLICY
 from subgraphs.card.repository import Repository, open_engine
 from subgraphs.card.saga import Saga, Timing
 from subgraphs.card.service import Cards, Terms
@@ -151,7 +152,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         servicer = CardServicer(Cards(repository, acquirer, bank, saga, watch, terms))
         verifier = Verifier.from_settings(settings)
         await stack.enter_async_context(
-            grpc_server(settings.card_grpc_listen, verifier, {SERVICE: servicer.register}),
+            grpc_server(settings.card_grpc_listen, verifier, {SERVICE: Service(servicer.register, POLICY)}),
         )
         stack.callback(watch.close)  # before the server stops, or its open streams would use up its grace
         await stop.wait()

@@ -23,7 +23,7 @@ from subgraphs.card.repository import Repository
 from subgraphs.card.saga import Saga, utc_now
 from subgraphs.card.terms import Limits
 from subgraphs.card.watch import Watch
-from wallet.errors import FieldViolation, InvalidInput, TopUpNotFound, Unavailable
+from wallet.errors import AccountNotFound, FieldViolation, InvalidInput, TopUpNotFound, Unavailable
 from wallet.money import Money
 
 _PAGE: Final = 50
@@ -50,7 +50,9 @@ class Terms:
 
 
 class Cards:
-    """What callers may do. A customer pays into, and sees the top-ups of, their own accounts only; a service any."""
+    """What callers may do. A customer pays into, and sees the top-ups of, their own accounts only;
+    `Principal.moves_all` and `Principal.reads_all` are about everybody's.
+    """
 
     def __init__(
         self,
@@ -87,7 +89,7 @@ class Cards:
             raise InvalidInput(tuple(violations))
         key = Key(caller.scope, idempotency_key)
         # What was begun is answered whatever has become of the account since.
-        owner_id = "" if await self._repository.find(key) else await self._owner_id(account_id, amount.currency)
+        owner_id = "" if await self._repository.find(key) else await self._owner_id(caller, account_id, amount.currency)
         token = await self._acquirer.tokenize(card)
         if isinstance(token, Refusal):
             raise InvalidInput.of("card.number", "is not accepted")
@@ -97,10 +99,10 @@ class Cards:
         return await self._answer(await self._saga.begin(wish, self._terms.limits))
 
     async def get(self, caller: Principal, id_: UUID) -> TopUp:
-        """A top-up of the caller's.
+        """One top-up.
 
         Raises:
-            TopUpNotFound: there is none, or it is another's.
+            TopUpNotFound: there is none, or it is not for the caller to see.
         """
         top_up = (await self.get_all(caller, [id_])).get(id_)
         if top_up is None:
@@ -114,7 +116,6 @@ class Cards:
 
     async def page(
         self,
-        caller: Principal,
         account_id: UUID,
         *,
         limit: int,
@@ -124,15 +125,14 @@ class Cards:
         """A page of an account's top-ups, newest first.
 
         Args:
-            caller: who asks, in the current call.
-            account_id: whose top-ups.
+            account_id: whose top-ups; the bank knows whether the caller, who is the current call's, may see it.
             limit: how many at most; 0 for the usual number.
             older_than: the page has the newest of those older than this one.
             newer_than: the page has the oldest of those newer. Not together with `older_than`.
 
         Raises:
             InvalidInput: the limit or the bounds contradict the contract.
-            AccountNotFound: there is no such account, or it is another's.
+            AccountNotFound: there is no such account, or it is not for the caller to see.
             Unavailable: the top-ups or the bank do not answer.
         """
         violations = []
@@ -142,8 +142,7 @@ class Cards:
             violations.append(FieldViolation("before", "does not go together with after"))
         if violations:
             raise InvalidInput(tuple(violations))
-        if not caller.is_service:
-            await self._bank.account(account_id)
+        await self._bank.account(account_id)
         return await self._repository.page(
             account_id, limit=limit or _PAGE, older_than=older_than, newer_than=newer_than
         )
@@ -161,9 +160,11 @@ class Cards:
                     raise TopUpNotFound(str(id_))
                 yield top_up
 
-    async def _owner_id(self, account_id: UUID, currency: str) -> str:
+    async def _owner_id(self, caller: Principal, account_id: UUID, currency: str) -> str:
         """Whose account it is, which the caller may pay into."""
         account = await self._bank.account(account_id)
+        if not (caller.moves_all or account.owner_id == caller.subject):
+            raise AccountNotFound(str(account_id))
         check_account(account, currency)
         return account.owner_id
 
@@ -182,4 +183,4 @@ class Cards:
 
 
 def _may_see(caller: Principal, top_up: TopUp) -> bool:
-    return caller.is_service or top_up.owner_id == caller.subject
+    return caller.reads_all or top_up.owner_id == caller.subject

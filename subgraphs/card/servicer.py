@@ -99,7 +99,6 @@ class CardServicer(card_pb2_grpc.CardServiceServicer):
         context: Any,  # noqa: ARG002
     ) -> card_pb2.ListTopUpsResponse:
         page = await self._cards.page(
-            call.principal(),
             _id("accountId", request.account_id),
             limit=request.page_size,
             older_than=_id("olderThan", request.older_than) if request.older_than else None,

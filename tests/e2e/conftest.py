@@ -8,6 +8,7 @@ import asyncpg
 import httpx
 import pytest
 
+from kit.principal import Role
 from kit.tokens import Signer
 from stack.cluster import remove_cluster
 from stack.plan import AUDIENCE, ISSUER
@@ -32,7 +33,7 @@ async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Syst
 def token_of(system: System) -> Callable[[str], str]:
     """Makes users' tokens."""
     signer = Signer.from_file(ISSUER, system.data / "keys" / "development.pem", AUDIENCE)
-    return lambda subject: signer.sign(subject, 600)
+    return lambda subject: signer.sign(subject, 600, [Role.CUSTOMER])
 
 
 @pytest.fixture

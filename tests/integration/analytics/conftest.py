@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from kit.server import grpc_server
+from kit.server import Service, grpc_server
 from kit.tokens import ServiceToken
 from stack.parts import ClickHouse
 from stack.ports import free_ports
@@ -16,6 +16,7 @@ from subgraphs.analytics.clickhouse.history import History
 from subgraphs.analytics.kafka import TOPIC
 from subgraphs.analytics.ledger import Ledger
 from subgraphs.bank.client import BankClient
+from subgraphs.bank.policy import POLICY
 from tests.conftest import Keys
 from tests.integration.analytics.fake_bank import SERVICE, FakeBank
 from tests.integration.analytics.world import World, settings_of
@@ -50,7 +51,7 @@ async def world(
     bank_port, grpc_port, admin_port = free_ports(3)
     bank, target = FakeBank(), f"127.0.0.1:{bank_port}"  # type: ignore[abstract]  # by intent: analytics calls the rest only
     async with (
-        grpc_server(target, keys.verifier(), {SERVICE: bank.register}),
+        grpc_server(target, keys.verifier(), {SERVICE: Service(bank.register, POLICY)}),
         BankClient.connect(target) as client,
         AIOKafkaProducer(bootstrap_servers=broker.bootstrap_servers) as producer,
     ):

@@ -15,7 +15,7 @@ from kit import call, status, wire
 from protos.bank.v1 import bank_pb2, bank_pb2_grpc
 from subgraphs.analytics.domain import Event, OperationType, Posting
 from subgraphs.bank.client import SERVICE
-from wallet.errors import AccountNotFound, PermissionDenied, Unavailable
+from wallet.errors import AccountNotFound, Unavailable
 from wallet.money import Money
 
 START = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
@@ -75,16 +75,14 @@ class FakeBank(bank_pb2_grpc.BankServiceServicer):
     def _balance(self, account_id: UUID) -> Money:
         return Money(Decimal(self._balances[account_id]), "RUB")
 
-    def _enter(self, method: str, *, for_services: bool = False) -> None:
+    def _enter(self, method: str) -> None:
         self.asked[method] += 1
         if self.is_down:
             raise Unavailable("the bank")
-        if for_services and not call.principal().is_service:
-            raise PermissionDenied
 
     def _account(self, account_id: UUID) -> bank_pb2.Account:
         caller = call.principal()
-        if account_id not in self._owners or not (caller.is_service or self._owners[account_id] == caller.subject):
+        if account_id not in self._owners or not (caller.reads_all or self._owners[account_id] == caller.subject):
             raise AccountNotFound(str(account_id))
         return bank_pb2.Account(
             id=str(account_id),
@@ -114,7 +112,7 @@ class FakeBank(bank_pb2_grpc.BankServiceServicer):
     async def ListAccountVersions(  # noqa: N802
         self, request: bank_pb2.ListAccountVersionsRequest, context: Any
     ) -> bank_pb2.ListAccountVersionsResponse:
-        self._enter("ListAccountVersions", for_services=True)
+        self._enter("ListAccountVersions")
         await self.gate.wait()
         ids = sorted(str(account_id) for account_id in self._owners)
         page = [id_ for id_ in ids if id_ > request.after_account_id][: request.page_size]
@@ -126,7 +124,7 @@ class FakeBank(bank_pb2_grpc.BankServiceServicer):
         return response
 
     async def ListEvents(self, request: bank_pb2.ListEventsRequest, context: Any) -> bank_pb2.ListEventsResponse:  # noqa: N802
-        self._enter("ListEvents", for_services=True)
+        self._enter("ListEvents")
         later = self._events[UUID(request.account_id)][request.after_version :]
         events = [event for event in later if event.id not in self._forgotten]
         return bank_pb2.ListEventsResponse(events=map(_message, events[: request.page_size]))

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from kit import call
+from kit.principal import Role
 from kit.status import from_rpc_error
 from protos.analytics.v1 import analytics_pb2, analytics_pb2_grpc
 from subgraphs.analytics import __main__ as main
@@ -98,8 +99,8 @@ class TestOperations:
             await client.operations(bobs, limit=10)
         assert caught.value.account_id == str(bobs)
 
-    async def test_a_service_reads_all(self, service: World, client: AnalyticsClient) -> None:
-        with call.own(lambda: service.keys.service("analytics")):
+    async def test_an_operator_reads_all(self, service: World, client: AnalyticsClient) -> None:
+        with call.own(lambda: service.keys.user("operator", Role.OPERATOR)):
             assert (await client.operations(service.bank.open("bob"), limit=10)).operations == ()
 
     async def test_without_a_token_nothing_is_told(self, service: World, client: AnalyticsClient) -> None:

@@ -12,9 +12,10 @@ import pytest
 from gateway.app import build_app
 from gateway.graphql.options import GraphOptions
 from kit.admin import http_server
-from kit.server import grpc_server
+from kit.server import Service, grpc_server
 from subgraphs.analytics.access import Access
 from subgraphs.analytics.client import AnalyticsClient, Operation
+from subgraphs.analytics.policy import POLICY
 from subgraphs.analytics.service import Analytics
 from subgraphs.analytics.servicer import SERVICE, AnalyticsServicer
 from subgraphs.analytics.watch import Timing, Watch
@@ -35,7 +36,9 @@ async def watch(world: World, keys: Keys) -> AsyncIterator[Watch]:
     """What feeds the readers of a running service."""
     watch = world.watch(timing=Timing(patience_seconds=0.05, check_seconds=3600, room=ROOM))
     servicer = AnalyticsServicer(Analytics(world.history, world.ledger, watch, Access(world.bank_client)))
-    async with grpc_server(world.settings.analytics_grpc_listen, keys.verifier(), {SERVICE: servicer.register}):
+    async with grpc_server(
+        world.settings.analytics_grpc_listen, keys.verifier(), {SERVICE: Service(servicer.register, POLICY)}
+    ):
         yield watch
         watch.close()
 

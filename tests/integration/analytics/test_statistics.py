@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kit import call
+from kit.principal import Role
 from kit.status import from_rpc_error
 from protos.analytics.v1 import analytics_pb2, analytics_pb2_grpc
 from subgraphs.analytics.clickhouse.history import History
@@ -271,7 +272,7 @@ class TestOfAnAccount:
         bobs = service.bank.open("bob")
         with service.caller("alice"), pytest.raises(AccountNotFound):
             await client.statistics(bobs, **RANGE)
-        with call.own(lambda: service.keys.service("analytics")):
+        with call.own(lambda: service.keys.user("operator", Role.OPERATOR)):
             assert (await client.statistics(bobs, **RANGE)).as_of_version == 0
             with pytest.raises(AccountNotFound):
                 await client.statistics(uuid4(), **RANGE)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from kit.principal import Role
 from stack.postgres import Postgres
 from tests.conftest import Keys
 from tests.integration.bank.running import Caller, RunningBank, cloned, running
@@ -45,3 +46,18 @@ def alice(bank: RunningBank) -> Caller:
 @pytest.fixture
 def card(bank: RunningBank) -> Caller:
     return bank.service("card")
+
+
+@pytest.fixture
+def analytics(bank: RunningBank) -> Caller:
+    return bank.service("analytics")
+
+
+@pytest.fixture
+def operator(bank: RunningBank) -> Caller:
+    return bank.user("operator", Role.OPERATOR)
+
+
+@pytest.fixture
+def admin(bank: RunningBank) -> Caller:
+    return bank.user("admin", Role.ADMIN)

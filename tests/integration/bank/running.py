@@ -16,6 +16,7 @@ import grpc
 import httpx
 
 from kit.call import Call, current
+from kit.principal import Role
 from protos.bank.v1 import bank_pb2_grpc
 from stack import probes
 from stack.ports import free_ports
@@ -71,8 +72,8 @@ class RunningBank:
     target: str
     admin: str
 
-    def user(self, subject: str) -> Caller:
-        return Caller(self.keys.user(subject))
+    def user(self, subject: str, *roles: Role) -> Caller:
+        return Caller(self.keys.user(subject, *roles))
 
     def service(self, name: str) -> Caller:
         return Caller(self.keys.service(name))

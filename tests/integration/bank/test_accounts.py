@@ -58,11 +58,12 @@ class TestOpen:
         bobs = await bank.user("bob")(bank.client.open_account("RUB", key))
         assert mine.id != bobs.id
 
-    async def test_a_service_opens_for_the_owner_it_names(self, bank: RunningBank, card: Caller) -> None:
-        opened = await card(bank.client.open_account("RUB", str(uuid4()), owner_id="carol"))
+    async def test_an_admin_opens_for_the_owner_they_name(self, bank: RunningBank, admin: Caller) -> None:
+        opened = await admin(bank.client.open_account("RUB", str(uuid4()), owner_id="carol"))
         assert await bank.user("carol")(bank.client.account(opened.id)) == opened
+        assert (await admin(bank.client.open_account("RUB", str(uuid4())))).owner_id == "admin"
         with pytest.raises(InvalidInput):
-            await card(bank.client.open_account("RUB", str(uuid4())))
+            await admin(bank.client.open_account("RUB", str(uuid4()), owner_id="x" * 256))
 
     async def test_a_customer_opens_for_nobody_else(self, bank: RunningBank, alice: Caller) -> None:
         assert (await alice(bank.client.open_account("RUB", str(uuid4()), owner_id="alice"))).owner_id == "alice"
@@ -100,9 +101,9 @@ class TestClose:
         assert (closed.status, closed.version) == ("CLOSED", 1)
 
     async def test_another_users_and_the_ledgers_own_are_not_there(
-        self, bank: RunningBank, alice: Caller, card: Caller
+        self, bank: RunningBank, alice: Caller, admin: Caller
     ) -> None:
-        for caller, account in ((alice, await bank.open("bob", "0")), (alice, uuid4()), (card, clearing("USD"))):
+        for caller, account in ((alice, await bank.open("bob", "0")), (alice, uuid4()), (admin, clearing("USD"))):
             with pytest.raises(AccountNotFound):
                 await caller(bank.client.close_account(account))
 
@@ -137,8 +138,10 @@ class TestList:
             await listed(bank, alice, "bob")
         assert await listed(bank, bank.user("nobody yet")) == []
 
-    async def test_a_service_names_the_owner(self, bank: RunningBank, card: Caller) -> None:
+    async def test_an_operator_and_an_admin_name_the_owner(
+        self, bank: RunningBank, operator: Caller, admin: Caller
+    ) -> None:
         account = await bank.open("dave")
-        assert [each.id for each in await listed(bank, card, "dave")] == [account]
-        with pytest.raises(InvalidInput):
-            await listed(bank, card)
+        for caller in (operator, admin):
+            assert [each.id for each in await listed(bank, caller, "dave")] == [account]
+        assert {each.owner_id for each in await listed(bank, operator)} <= {"operator"}

@@ -47,7 +47,7 @@ class TestDeposit:
         account, card = await own_bank.open("bob", "0"), own_bank.service("card")
         for n in range(3):
             await card(own_bank.client.deposit(account, rub("10"), str(n), {}))
-        assert (await card(own_bank.client.balance(clearing()))).amount == rub("-30")
+        assert await own_bank.balance(clearing()) == -30
 
     @pytest.mark.parametrize(("currency", "amount"), [("JPY", "100"), ("USD", "0.01"), ("KWD", "1.234")])
     async def test_comes_from_the_clearing_account_of_its_currency(
@@ -60,10 +60,13 @@ class TestDeposit:
 
 
 class TestRefusals:
-    async def test_a_customer_may_not_deposit(self, bank: RunningBank, alice: Caller) -> None:
-        account = await bank.open("alice", "0")
+    @pytest.mark.parametrize("who", ["alice", "operator", "admin", "analytics"])
+    async def test_nobody_deposits_but_the_card_service(
+        self, bank: RunningBank, who: str, request: pytest.FixtureRequest
+    ) -> None:
+        caller, account = request.getfixturevalue(who), await bank.open("alice", "0")
         with pytest.raises(PermissionDenied):
-            await alice(bank.client.deposit(account, rub("1000000"), "k", {}))
+            await caller(bank.client.deposit(account, rub("1000000"), "k", {}))
         assert await bank.balance(account) == 0
 
     async def test_to_an_account_that_is_not_there(self, bank: RunningBank, card: Caller) -> None:

@@ -141,15 +141,15 @@ class TestDepositMoney:
 
 class TestReads:
     @bad_ids
-    async def test_name_a_malformed_id(self, bank: RunningBank, card: Caller, text: str) -> None:
-        stub, metadata = bank.stub, card.metadata
+    async def test_name_a_malformed_id(self, bank: RunningBank, alice: Caller, card: Caller, text: str) -> None:
+        stub, metadata = bank.stub, alice.metadata
         balance, made = bank_pb2.GetBalanceRequest(account_id=text), bank_pb2.GetTransferRequest(id=text)
         events = bank_pb2.ListEventsRequest(account_id=text)
         several = bank_pb2.BatchGetAccountsRequest(ids=[SENDER, text])
         transfers = bank_pb2.BatchGetTransfersRequest(ids=[SENDER, text])
         assert await refused_fields(lambda: stub.GetBalance(balance, metadata=metadata)) == ["accountId"]
         assert await refused_fields(lambda: stub.GetTransfer(made, metadata=metadata)) == ["id"]
-        assert await refused_fields(lambda: stub.ListEvents(events, metadata=metadata)) == ["accountId"]
+        assert await refused_fields(lambda: stub.ListEvents(events, metadata=card.metadata)) == ["accountId"]
         assert await refused_fields(lambda: stub.BatchGetAccounts(several, metadata=metadata)) == ["ids"]
         assert await refused_fields(lambda: stub.BatchGetTransfers(transfers, metadata=metadata)) == ["ids"]
 
@@ -165,16 +165,16 @@ class TestReads:
         assert await refused_fields(lambda: stub.BatchGetTransfers(transfers(ids=ids), metadata=metadata)) == ["ids"]
 
     @pytest.mark.parametrize("page_size", [-1, 10_001, 2**31 - 1])
-    async def test_name_a_page_that_is_no_page(self, bank: RunningBank, card: Caller, page_size: int) -> None:
+    async def test_name_a_page_that_is_no_page(self, bank: RunningBank, analytics: Caller, page_size: int) -> None:
         versions = bank_pb2.ListAccountVersionsRequest(page_size=page_size)
         events = bank_pb2.ListEventsRequest(account_id=SENDER, page_size=page_size)
-        stub, metadata = bank.stub, card.metadata
+        stub, metadata = bank.stub, analytics.metadata
         assert await refused_fields(lambda: stub.ListAccountVersions(versions, metadata=metadata)) == ["pageSize"]
         assert await refused_fields(lambda: stub.ListEvents(events, metadata=metadata)) == ["pageSize"]
 
-    async def test_name_a_page_that_starts_nowhere(self, bank: RunningBank, card: Caller) -> None:
+    async def test_name_a_page_that_starts_nowhere(self, bank: RunningBank, analytics: Caller) -> None:
         request = bank_pb2.ListAccountVersionsRequest(after_account_id="me")
-        fields = await refused_fields(lambda: bank.stub.ListAccountVersions(request, metadata=card.metadata))
+        fields = await refused_fields(lambda: bank.stub.ListAccountVersions(request, metadata=analytics.metadata))
         assert fields == ["afterAccountId"]
 
     async def test_take_a_version_from_either_end_of_64_bits(self, bank: RunningBank, card: Caller) -> None:

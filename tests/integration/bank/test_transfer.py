@@ -3,9 +3,17 @@ from decimal import Decimal
 
 import pytest
 
+from kit.principal import Role
 from subgraphs.bank.domain import Status
 from tests.integration.bank.running import Caller, RunningBank, clearing, prove, rub
-from wallet.errors import AccountClosed, AccountNotFound, CurrencyMismatch, InsufficientFunds, InternalError
+from wallet.errors import (
+    AccountClosed,
+    AccountNotFound,
+    CurrencyMismatch,
+    InsufficientFunds,
+    InternalError,
+    PermissionDenied,
+)
 from wallet.money import MAX_AMOUNT, Money
 
 
@@ -85,13 +93,29 @@ class TestTransfer:
         receipt = await alice(bank.client.transfer(sender, recipient, rub("6"), "overdraft"))
         assert receipt.posting.balance_after == rub("-5")
 
-    async def test_a_service_may_move_any_accounts_money(self, bank: RunningBank, card: Caller) -> None:
+    async def test_an_admin_may_move_any_accounts_money(self, bank: RunningBank, admin: Caller) -> None:
         sender, recipient = await bank.open("alice"), await bank.open("bob")
-        receipt = await card(bank.client.transfer(sender, recipient, rub("1"), "by a service"))
+        receipt = await admin(bank.client.transfer(sender, recipient, rub("1"), "by an admin"))
         assert receipt.posting.balance_after == rub("999")
 
 
 class TestRefusals:
+    async def test_whoever_reads_all_moves_nothing_of_others(self, bank: RunningBank, operator: Caller) -> None:
+        mine, bobs = await bank.open("operator"), await bank.open("bob")
+        both = bank.user("operator", Role.OPERATOR, Role.CUSTOMER)
+        for caller, sender in ((operator, mine), (operator, bobs), (bank.service("card"), bobs)):
+            with pytest.raises(PermissionDenied):
+                await caller(bank.client.transfer(sender, await bank.open("eve"), rub("1"), "not mine to move"))
+        with pytest.raises(AccountNotFound):
+            await both(bank.client.transfer(bobs, mine, rub("1"), "seen and not moved"))
+        with pytest.raises(AccountNotFound):
+            await both(bank.client.close_account(await bank.open("bob", "0")))
+        assert await bank.balance(bobs) == 1000
+
+    async def test_an_admin_makes_no_money(self, bank: RunningBank, admin: Caller) -> None:
+        with pytest.raises(AccountNotFound):
+            await admin(bank.client.transfer(clearing(), await bank.open("admin"), rub("1"), "out of nothing"))
+
     async def test_more_than_there_is(self, bank: RunningBank, alice: Caller) -> None:
         sender, recipient = await bank.open("alice", "10.00"), await bank.open("bob")
         with pytest.raises(InsufficientFunds) as caught:

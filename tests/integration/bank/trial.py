@@ -86,7 +86,7 @@ class Trial:
         self._database_url = database_url
         self.replicas = replicas
         self.clients = clients
-        self._callers = {f"{USERS}|{owner}": Caller(keys.user(owner, _DAY)) for owner in _OWNERS}
+        self._callers = {f"{USERS}|{owner}": Caller(keys.user(owner, lifetime_seconds=_DAY)) for owner in _OWNERS}
         self._callers[DEPOSITOR] = Caller(keys.signers["card"].sign("card", _DAY))
 
     async def run(self, accounts: int, schedule: Iterable[Fault], seconds: float) -> str:

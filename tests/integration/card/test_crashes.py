@@ -29,13 +29,9 @@ class Path:
         for method, trouble in self.troubles:
             here.acquirer.troubles[method].append(trouble)
         if self.closes_after:
-            here.acquirer.then[self.closes_after] = lambda: close(here, account)
+            here.acquirer.then[self.closes_after] = lambda: here.close(account)
         if self.arrives_after:
             here.acquirer.then[self.arrives_after] = lambda: arrive(here)
-
-
-async def close(here: World, account: UUID) -> None:
-    await here.bank.service("card")(here.bank.client.close_account(account))
 
 
 async def arrive(here: World) -> None:

@@ -58,7 +58,7 @@ class TestSound:
         here.acquirer.troubles["authorize"] = [Trouble.SILENT_BEFORE]
         await ended(here)
         account = await here.open()
-        here.acquirer.then["capture"] = lambda: here.bank.service("card")(here.bank.client.close_account(account))
+        here.acquirer.then["capture"] = lambda: here.close(account)
         assert (await here.finish(await here.admitted(account))).status is Status.REFUNDED
         here.acquirer.then.clear()
         for trouble in ("find", "capture", "void", "refund"):

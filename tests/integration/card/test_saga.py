@@ -91,7 +91,7 @@ class TestAcquirer:
     async def test_a_refund_that_is_refused_needs_a_person_who_may_retry_it(self, here: World) -> None:
         account = await here.bank.open("alice", "0")
         top_up = await here.admitted(account, number=REFUND_REFUSED)
-        here.acquirer.then["capture"] = lambda: here.bank.service("card")(here.bank.client.close_account(account))
+        here.acquirer.then["capture"] = lambda: here.close(account)
         stopped = await here.finish(top_up)
         assert (stopped.status, stopped.step, stopped.failure) == (Status.NEEDS_REVIEW, Step.REFUND, "ACCOUNT_CLOSED")
         assert stopped.review == "the acquirer refuses to refund: REFUSED"
@@ -128,7 +128,7 @@ class TestDrivers:
 
     async def test_two_refunds_at_once_give_back_once(self, here: World) -> None:
         account = await here.bank.open("alice", "0")
-        here.acquirer.then["capture"] = lambda: here.bank.service("card")(here.bank.client.close_account(account))
+        here.acquirer.then["capture"] = lambda: here.close(account)
         top_up, saga = await here.admitted(account), here.saga()
         here.acquirer.troubles["refund"] = [Trouble.SILENT_BEFORE]
         waiting = await saga.drive(top_up)

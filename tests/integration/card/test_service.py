@@ -7,6 +7,7 @@ from uuid import UUID
 
 import pytest
 
+from kit.principal import Role
 from subgraphs.card.client import TopUp
 from tests.integration.bank.running import rub
 from tests.integration.card.running import RunningCard, details
@@ -156,10 +157,10 @@ class TestRefusals:
 
 
 class TestReading:
-    async def test_a_top_up_is_its_owners_and_services(self, card: RunningCard) -> None:
+    async def test_a_top_up_is_its_owners_and_operators(self, card: RunningCard) -> None:
         top_up = await card.top_up(await card.bank.open("alice"), rub("1"), "own top-up")
         assert await card.user("alice")(card.client.get(top_up.id)) == top_up
-        assert await card.bank.service("analytics")(card.client.get(top_up.id)) == top_up
+        assert await card.bank.user("operator", Role.OPERATOR)(card.client.get(top_up.id)) == top_up
         bob = card.user("bob")
         for id_ in (top_up.id, uuid.uuid4()):
             with pytest.raises(TopUpNotFound):

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
+from kit.principal import Role
 from subgraphs.card import terms
 from subgraphs.card.cards import CardDetails
 from subgraphs.card.domain import Key, PaymentStatus, Status, Token, TopUp, Wish
@@ -105,6 +106,10 @@ class World:
     async def open(self) -> UUID:
         """A new and empty account of Alice's."""
         return await self.bank.open("alice", "0", self.currency)
+
+    async def close(self, account_id: UUID) -> None:
+        """For good, while something is on its way to it."""
+        await self.bank.user("admin", Role.ADMIN)(self.bank.client.close_account(account_id))
 
     def anew(self) -> "World":
         """The same world with another acquirer and another caller."""

@@ -5,13 +5,16 @@ from collections.abc import AsyncIterator, Iterator
 import httpx
 import pytest
 
-from kit.server import grpc_server
+from kit.server import Service, grpc_server
 from protos.analytics.v1 import analytics_pb2_grpc
 from protos.bank.v1 import bank_pb2_grpc
 from protos.card.v1 import card_pb2_grpc
 from stack.ports import HOST, free_ports
+from subgraphs.analytics import policy as analytics_policy
 from subgraphs.analytics.client import SERVICE as ANALYTICS
+from subgraphs.bank import policy as bank_policy
 from subgraphs.bank.client import SERVICE as BANK
+from subgraphs.card import policy as card_policy
 from subgraphs.card.client import SERVICE as CARD
 from tests.conftest import Keys
 from tests.integration.gateway.patient import Patient
@@ -25,8 +28,8 @@ async def services(keys: Keys) -> AsyncIterator[tuple[str, FakeBank, FakeCard]]:
     target = f"{HOST}:{free_ports(1)[0]}"
     bank, card = FakeBank(), FakeCard()  # type: ignore[abstract]  # by intent: the gateway's tests call the rest nowhere
     registered = {
-        BANK: lambda server: bank_pb2_grpc.add_BankServiceServicer_to_server(bank, server),
-        CARD: lambda server: card_pb2_grpc.add_CardServiceServicer_to_server(card, server),
+        BANK: Service(lambda server: bank_pb2_grpc.add_BankServiceServicer_to_server(bank, server), bank_policy.POLICY),
+        CARD: Service(lambda server: card_pb2_grpc.add_CardServiceServicer_to_server(card, server), card_policy.POLICY),
     }
     async with grpc_server(target, keys.verifier(), registered):
         yield target, bank, card
@@ -59,9 +62,16 @@ async def patience(keys: Keys) -> AsyncIterator[tuple[str, Patient]]:
     target = f"{HOST}:{free_ports(1)[0]}"
     patient = Patient()  # type: ignore[abstract]  # by intent: the rest is not called
     registered = {
-        BANK: lambda server: bank_pb2_grpc.add_BankServiceServicer_to_server(patient, server),
-        CARD: lambda server: card_pb2_grpc.add_CardServiceServicer_to_server(patient, server),
-        ANALYTICS: lambda server: analytics_pb2_grpc.add_AnalyticsServiceServicer_to_server(patient, server),
+        BANK: Service(
+            lambda server: bank_pb2_grpc.add_BankServiceServicer_to_server(patient, server), bank_policy.POLICY
+        ),
+        CARD: Service(
+            lambda server: card_pb2_grpc.add_CardServiceServicer_to_server(patient, server), card_policy.POLICY
+        ),
+        ANALYTICS: Service(
+            lambda server: analytics_pb2_grpc.add_AnalyticsServiceServicer_to_server(patient, server),
+            analytics_policy.POLICY,
+        ),
     }
     async with grpc_server(target, keys.verifier(), registered):
         yield target, patient

@@ -13,13 +13,15 @@ from gateway.app import build_app
 from gateway.composition import SUBGRAPHS
 from gateway.graphql.options import GraphOptions
 from kit import status, wire
-from kit.server import grpc_server
+from kit.server import Service, grpc_server
 from protos.bank.v1 import bank_pb2, bank_pb2_grpc
 from protos.card.v1 import card_pb2, card_pb2_grpc
 from stack.ports import HOST, free_ports
 from subgraphs.analytics.client import AnalyticsClient
+from subgraphs.bank import policy as bank_policy
 from subgraphs.bank.client import SERVICE as BANK
 from subgraphs.bank.client import BankClient
+from subgraphs.card import policy as card_policy
 from subgraphs.card.client import SERVICE as CARD
 from subgraphs.card.client import CardClient
 from tests.conftest import Keys
@@ -115,8 +117,12 @@ async def gateway(keys: Keys, services: Services, *, federation: bool) -> AsyncI
     """The gateway over these services, on the real wire; nothing serves analytics."""
     listen, nobody = (f"{HOST}:{port}" for port in free_ports(2))
     registered = {
-        BANK: lambda server: bank_pb2_grpc.add_BankServiceServicer_to_server(services, server),
-        CARD: lambda server: card_pb2_grpc.add_CardServiceServicer_to_server(services, server),
+        BANK: Service(
+            lambda server: bank_pb2_grpc.add_BankServiceServicer_to_server(services, server), bank_policy.POLICY
+        ),
+        CARD: Service(
+            lambda server: card_pb2_grpc.add_CardServiceServicer_to_server(services, server), card_policy.POLICY
+        ),
     }
     async with (
         grpc_server(listen, keys.verifier(), registered),

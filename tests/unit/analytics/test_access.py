@@ -3,7 +3,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from kit.principal import Principal
+from kit.principal import Principal, Role
 from subgraphs.analytics import access
 from subgraphs.analytics.access import Access
 from subgraphs.bank.client import BankClient
@@ -11,7 +11,7 @@ from wallet.errors import AccountNotFound
 
 ALICE = Principal("https://users.test", "alice", is_service=False, expires_at=0)
 BOB = Principal("https://users.test", "bob", is_service=False, expires_at=0)
-CARD = Principal("card", "card", is_service=True, expires_at=0)
+OPERATOR = Principal("https://users.test", "operator", False, 0, frozenset({Role.OPERATOR}))
 ACCOUNT, STRANGE = uuid4(), uuid4()
 
 
@@ -69,8 +69,8 @@ class TestAccess:
                 await guard.check(ALICE, STRANGE)
         assert bank.asked == 2
 
-    async def test_a_service_may_read_every_account(self, guard: Access, bank: FakeBank) -> None:
-        await guard.check(CARD, STRANGE)
+    async def test_an_operator_may_read_every_account(self, guard: Access, bank: FakeBank) -> None:
+        await guard.check(OPERATOR, STRANGE)
         assert bank.asked == 0
 
     async def test_remembers_so_many_and_no_more(

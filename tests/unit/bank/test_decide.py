@@ -346,6 +346,10 @@ class TestDecide:
         assert decide(accounts, {}, [transfer(A, B, "1")], START).outcomes[0] == AccountNotFound(str(A))
         assert isinstance(decide(accounts, {}, [transfer(A, B, "1", owner_id=None)], START).outcomes[0], Transfer)
 
+    def test_a_transfer_makes_no_money_out_of_a_clearing_account(self) -> None:
+        accounts = {A: account(A, owner_id=None, min_balance=None), B: account(B)}
+        assert decide(accounts, {}, [transfer(A, B, "1", owner_id=None)], START).outcomes[0] == AccountNotFound(str(A))
+
     def test_a_transfer_cannot_pay_into_a_clearing_account(self) -> None:
         accounts = {A: account(A), B: account(B, min_balance=None)}
         assert decide(accounts, {}, [transfer(A, B, "1")], START).outcomes[0] == AccountNotFound(str(B))

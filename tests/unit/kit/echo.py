@@ -8,11 +8,13 @@ from typing import Any
 import grpc
 from google.protobuf.wrappers_pb2 import StringValue
 
+from kit.access import READERS, Policy
 from kit.principal import Verifier
-from kit.server import grpc_server
+from kit.server import Service, grpc_server
 from stack.ports import free_ports
 
 SERVICE = "test.Echo"
+POLICY: Policy = {"Say": READERS, "Count": READERS}
 
 Say = Callable[[str], Awaitable[str]]
 
@@ -47,13 +49,16 @@ def registration(say: Say) -> Callable[[grpc.aio.Server], None]:
 
     def register(server: grpc.aio.Server) -> None:
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
+        server.add_registered_method_handlers(SERVICE, methods)
 
     return register
 
 
 @asynccontextmanager
-async def serving(say: Say, verifier: Verifier, target: str | None = None) -> AsyncIterator[str]:
+async def serving(
+    say: Say, verifier: Verifier, target: str | None = None, policy: Policy = POLICY
+) -> AsyncIterator[str]:
     """The target of a server with the service, on a free port unless told where."""
     target = target or f"127.0.0.1:{free_ports(1)[0]}"
-    async with grpc_server(target, verifier, {SERVICE: registration(say)}):
+    async with grpc_server(target, verifier, {SERVICE: Service(registration(say), policy)}):
         yield target

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kit import principal
-from kit.principal import Principal, Verifier
+from kit.principal import Principal, Role, Verifier
 from kit.settings import AuthSettings
 from kit.tokens import public_jwk
 from wallet.errors import Unauthenticated
@@ -75,6 +75,39 @@ class TestGoodTokens:
         now = int(time.time())
         assert verifier.verify(token(iat=now + 2, nbf=now + 2)).subject == "alice"
         assert verifier.verify(token(exp=now - 2)).subject == "alice"
+
+
+class TestRoles:
+    @pytest.mark.parametrize(
+        ("claim", "roles"),
+        [
+            (["customer"], {Role.CUSTOMER}),
+            (["Operator", "ADMIN"], {Role.OPERATOR, Role.ADMIN}),
+            (["customer", "king", 7, None, ["admin"]], {Role.CUSTOMER}),
+            ([], set()),
+            ("admin", set()),
+            ({"admin": True}, set()),
+            (None, set()),
+        ],
+    )
+    def test_are_the_known_ones_of_the_claim(self, verifier: Verifier, claim: object, roles: set[Role]) -> None:
+        assert verifier.verify(token(roles=claim)).roles == roles
+
+    def test_are_none_without_the_claim(self, verifier: Verifier) -> None:
+        assert verifier.verify(token()).roles == frozenset()
+
+    def test_are_not_a_services(self, verifier: Verifier) -> None:
+        caller = verifier.verify(token(PRIVATE[CARD], iss=CARD, sub=CARD, roles=["admin"]))
+        assert caller.roles == frozenset()
+        assert not caller.moves_all
+
+    @pytest.mark.parametrize(
+        ("role", "reads_all", "moves_all"),
+        [(Role.CUSTOMER, False, False), (Role.OPERATOR, True, False), (Role.ADMIN, True, True)],
+    )
+    def test_say_how_far_a_user_gets(self, role: Role, *, reads_all: bool, moves_all: bool) -> None:
+        caller = Principal(USERS, "alice", is_service=False, expires_at=0, roles=frozenset({role}))
+        assert (caller.reads_all, caller.moves_all) == (reads_all, moves_all)
 
 
 class TestRefusedTokens:

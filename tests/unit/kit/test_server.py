@@ -12,12 +12,16 @@ from grpc_status import rpc_status
 from prometheus_client import REGISTRY
 
 from kit import call
-from kit.server import grpc_server
+from kit.access import READERS, Policy, anyone, services, users
+from kit.principal import Role
+from kit.server import Service, grpc_server
 from kit.status import from_status
-from tests.conftest import Keys
-from tests.unit.kit.echo import SERVICE, Stub, registration, serving
+from tests.conftest import USERS, Keys
+from tests.unit.kit.echo import POLICY, SERVICE, Stub, registration, serving
 from tests.waiting import until
-from wallet.errors import InternalError, InvalidInput, Unauthenticated, WalletError
+from wallet.errors import InternalError, InvalidInput, PermissionDenied, Unauthenticated, WalletError
+
+DENIED = (grpc.StatusCode.PERMISSION_DENIED, PermissionDenied())
 
 entered = asyncio.Event()
 """Set when a call that never ends has begun."""
@@ -102,6 +106,49 @@ class TestCallers:
             async for _ in stub.Count(StringValue(value="3")):
                 pass
         assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
+
+
+class TestPolicy:
+    async def test_a_role_that_the_rule_does_not_name_is_refused_before_the_service(self, keys: Keys) -> None:
+        async with (
+            serving(say, keys.verifier(), policy={"Say": users(Role.ADMIN), "Count": services("card")}) as target,
+            grpc.aio.insecure_channel(target) as channel,
+        ):
+            stub, broken = Stub(channel), StringValue(value="break")
+            for token in (keys.user("alice"), keys.signers[USERS].sign("nobody", 60), keys.service("card")):
+                assert await refusal(stub.Say(broken, metadata=bearer(token))) == DENIED
+            assert await stub.Say(StringValue(value="who"), metadata=bearer(keys.user("root", Role.ADMIN)))
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                async for _ in stub.Count(StringValue(value="3"), metadata=bearer(keys.user("root", Role.ADMIN))):
+                    pass
+            assert caught.value.code() == grpc.StatusCode.PERMISSION_DENIED
+            counted = stub.Count(StringValue(value="3"), metadata=bearer(keys.service("card")))
+            assert [number.value async for number in counted] == ["0", "1", "2"]
+
+    async def test_what_is_open_to_anyone_looks_at_no_token(self, keys: Keys) -> None:
+        async with (
+            serving(say, keys.verifier(), policy={"Say": anyone, "Count": anyone}) as target,
+            grpc.aio.insecure_channel(target) as channel,
+        ):
+            stub = Stub(channel)
+            for metadata in ((), bearer("nonsense"), bearer(keys.user("alice", lifetime_seconds=-60))):
+                assert (await stub.Say(StringValue(value="hello"), metadata=metadata)).value == "hello"
+                _, error = await refusal(stub.Say(StringValue(value="who"), metadata=metadata))
+                assert error == Unauthenticated()  # there is no caller to ask for
+
+    @pytest.mark.parametrize(
+        ("policy", "told"),
+        [
+            ({"Say": READERS}, "test.Echo is not said: Count"),
+            ({"Say": READERS, "Count": READERS, "Shout": READERS}, "that test.Echo does not have: Shout"),
+        ],
+    )
+    async def test_a_policy_that_does_not_fit_its_service_stops_the_start(
+        self, keys: Keys, policy: Policy, told: str
+    ) -> None:
+        with pytest.raises(RuntimeError, match=told):
+            async with serving(say, keys.verifier(), policy=policy):
+                pass
 
 
 class TestErrors:
@@ -213,7 +260,7 @@ class TestOpenToAll:
 class TestServer:
     async def test_a_port_in_use_is_an_error(self, target: str, keys: Keys) -> None:
         with pytest.raises(RuntimeError, match=r"[Ff]ailed to bind"):
-            async with grpc_server(target, keys.verifier(), {SERVICE: registration(say)}):
+            async with grpc_server(target, keys.verifier(), {SERVICE: Service(registration(say), POLICY)}):
                 pass
 
     async def test_a_running_call_may_finish(self, keys: Keys) -> None:

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from kit import tokens
-from kit.principal import Verifier
+from kit.principal import Role, Verifier
 from kit.tokens import ServiceToken, Signer, public_jwk
 
 KEY = Ed25519PrivateKey.generate()
@@ -42,6 +42,13 @@ class TestSigner:
         caller = verifier.verify(Signer("users", KEY, "wallet").sign("alice", 60))
         assert (caller.issuer, caller.subject) == ("users", "alice")
         assert caller.expires_at == pytest.approx(time.time() + 60, abs=2)
+
+    def test_a_token_names_roles_and_none_is_like_another(self) -> None:
+        signer = Signer("users", KEY, "wallet")
+        tokens = [signer.sign("alice", 60, [Role.OPERATOR, Role.CUSTOMER]) for _ in range(2)]
+        first, second = (jwt.decode(token, options={"verify_signature": False}) for token in tokens)
+        assert first["roles"] == ["customer", "operator"]
+        assert first["jti"] != second["jti"]
 
     def test_reads_its_key_from_a_file(self, tmp_path: Path) -> None:
         file = tmp_path / "key.pem"

@@ -1,0 +1,11 @@
+"""Who may call analytics. Customers are further held to their own accounts, by the service, which asks the bank."""
+
+from typing import Final
+
+from kit.access import READERS, Policy
+
+POLICY: Final[Policy] = {
+    "GetOperations": READERS,
+    "GetStatistics": READERS,
+    "WatchOperations": READERS,
+}

@@ -1,0 +1,20 @@
+"""Who may call the bank. Customers are further held to their own accounts, by the service."""
+
+from typing import Final
+
+from kit.access import MOVERS, READERS, Policy, services
+
+POLICY: Final[Policy] = {
+    "TransferMoney": MOVERS,
+    "BatchTransferMoney": MOVERS,
+    "DepositMoney": services("card"),
+    "GetBalance": READERS,
+    "GetTransfer": READERS | services("card"),
+    "BatchGetAccounts": READERS | services("analytics", "card"),
+    "BatchGetTransfers": READERS,
+    "OpenAccount": MOVERS,
+    "CloseAccount": MOVERS,
+    "ListAccounts": READERS,
+    "ListAccountVersions": services("analytics"),
+    "ListEvents": services("analytics", "card"),
+}
