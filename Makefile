@@ -22,8 +22,8 @@ help: ## list the targets
 
 setup: .venv/installed ## make the environment (.venv) with the pinned dependencies
 
-up: setup ## start the whole system on this machine; PORT=8000 DATA=.wallet
-	@exec $(BIN)/python -m stack up --port $(PORT) --data $(DATA)
+up: setup ## start the whole system on this machine; PORT=8000 DATA=.wallet TLS=1
+	@exec $(BIN)/python -m stack up --port $(PORT) --data $(DATA) $(TLS:%=--tls)
 
 token: setup ## print a development token; USER=alice or bob
 	@$(BIN)/wallet token --user $(USER) --data $(DATA)

@@ -1,5 +1,6 @@
 """The operator's commands."""
 
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +12,7 @@ from cli.integrity import follow, worst
 from cli.replay import replay as run_replay
 from cli.topups import retry as retry_top_up
 from cli.topups import review
+from kit.certificates import CertificateError, provide
 from kit.principal import Role
 from kit.tokens import Signer
 from stack.plan import AUDIENCE, ISSUER
@@ -22,6 +24,7 @@ topups = typer.Typer(no_args_is_help=True, help="Card top-ups.")
 app.add_typer(topups, name="topups")
 
 _LIFETIME_SECONDS = 12 * 3600.0
+_SERVICES = ["bank", "card", "analytics", "identity", "gateway"]
 
 
 class SeedUser(StrEnum):
@@ -45,6 +48,25 @@ def token(
         raise typer.Exit(2)
     signer = Signer.from_file(ISSUER, key, AUDIENCE)
     typer.echo(signer.sign(OWNERS[user].user, _LIFETIME_SECONDS, [Role.CUSTOMER]))
+
+
+@app.command()
+def certificates(
+    folder: Annotated[Path, typer.Option(help="where they are, and the authority that signs them")],
+    name: Annotated[list[str], typer.Option(help="of a service, as its peers know it; again for each")] = _SERVICES,
+) -> None:
+    """Makes the certificates of mutual TLS: an authority, once, and a pair for each service that has none, or one in
+    the last third of its life. Run it daily: the services take up new files by themselves.
+
+    Exits with 0: all are there, 2: they cannot be made.
+    """
+    try:
+        pairs = provide(folder, name, datetime.now(UTC))
+    except CertificateError as error:
+        typer.echo(f"not made: {error}", err=True)
+        raise typer.Exit(2) from None
+    for pair in pairs:
+        typer.echo(f"{pair.name}: {'made' if pair.made else 'kept'}, {pair.certificate}, until {pair.until:%Y-%m-%d}")
 
 
 @app.command()

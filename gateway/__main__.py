@@ -14,13 +14,14 @@ from gateway.graphql.options import GraphOptions
 from kit import logs, process
 from kit.admin import http_server
 from kit.principal import Verifier
-from kit.settings import Address, AuthSettings, LogSettings
+from kit.settings import Address, AuthSettings, LogSettings, TLSSettings
+from kit.tls import TLS
 from subgraphs.analytics.client import AnalyticsClient
 from subgraphs.bank.client import BankClient
 from subgraphs.card.client import CardClient
 
 
-class Settings(AuthSettings, LogSettings):
+class Settings(AuthSettings, TLSSettings, LogSettings):
     """What the gateway needs to know; each field is the environment variable of its name."""
 
     gateway_listen: Address = "127.0.0.1:8000"
@@ -51,16 +52,20 @@ class Settings(AuthSettings, LogSettings):
     )
     gateway_websocket_message_limit_bytes: int = 64 * 1024
     gateway_federation: bool = Field(False, description="serve the graph, and each subgraph alone, to a router")
+    gateway_trusted_proxies: list[str] = Field(
+        [], description="JSON array of addresses or networks of proxies whose X-Forwarded-For and -Proto are believed"
+    )
     gateway_cors_origins: list[str] = Field([], description="JSON array of origins whose pages may call; * for all")
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Serves until `stop` is set."""
+    tls = TLS.from_settings(settings)
     async with AsyncExitStack() as stack:
         rpc_timeout = settings.gateway_rpc_timeout_seconds
-        bank = BankClient.connect(settings.bank_grpc_target, timeout_seconds=rpc_timeout)
-        analytics = AnalyticsClient.connect(settings.analytics_grpc_target, timeout_seconds=rpc_timeout)
-        card = CardClient.connect(settings.card_grpc_target, timeout_seconds=rpc_timeout)
+        bank = BankClient.connect(settings.bank_grpc_target, timeout_seconds=rpc_timeout, tls=tls)
+        analytics = AnalyticsClient.connect(settings.analytics_grpc_target, timeout_seconds=rpc_timeout, tls=tls)
+        card = CardClient.connect(settings.card_grpc_target, timeout_seconds=rpc_timeout, tls=tls)
         app = build_app(
             await stack.enter_async_context(bank),
             await stack.enter_async_context(analytics),
@@ -93,6 +98,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         server = http_server(
             app,
             settings.gateway_listen,
+            trusted_proxies=settings.gateway_trusted_proxies,
             ws="websockets-sansio",
             ws_max_size=settings.gateway_websocket_message_limit_bytes,
         )

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, Final
 
@@ -96,12 +96,15 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def http_server(app: Any, listen: str, **options: Any) -> AsyncIterator[None]:
+async def http_server(
+    app: Any, listen: str, *, trusted_proxies: Sequence[str] = (), **options: Any
+) -> AsyncIterator[None]:
     """Serves the app from entry until exit; running requests have some seconds to finish.
 
     Args:
         app: ASGI.
         listen: `host:port`.
+        trusted_proxies: the addresses or networks of those who are believed when they say for whom they ask.
         options: of uvicorn.
 
     Raises:
@@ -115,6 +118,8 @@ async def http_server(app: Any, listen: str, **options: Any) -> AsyncIterator[No
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=bool(trusted_proxies),  # or each request would be looked through for nobody
+        forwarded_allow_ips=list(trusted_proxies),
         timeout_graceful_shutdown=_GRACE_SECONDS,
         **options,
     )

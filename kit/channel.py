@@ -2,14 +2,16 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable, Iterable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from contextlib import aclosing, asynccontextmanager
 from typing import Final, TypeVar
 
 import grpc
 
 from kit.call import Call, current
+from kit.rotation import rotating
 from kit.status import from_rpc_error
+from kit.tls import TLS, Material, refuse_plaintext
 from wallet.errors import DeadlineExceeded, Unavailable
 
 _RECONNECT_MS: Final = 1_000
@@ -21,7 +23,10 @@ Response = TypeVar("Response")
 Value = TypeVar("Value")
 
 
-def open_channel(target: str, service: str, reads: Iterable[str]) -> grpc.aio.Channel:
+@asynccontextmanager
+async def open_channel(
+    target: str, service: str, reads: Iterable[str], tls: TLS | None = None, *, name: str = ""
+) -> AsyncIterator[grpc.aio.Channel]:
     """A channel to every address behind the target, in turn, but for those whose health service says that they do not
     serve.
 
@@ -30,6 +35,11 @@ def open_channel(target: str, service: str, reads: Iterable[str]) -> grpc.aio.Ch
         service: the full name of the service.
         reads: its methods that only read. They are retried by gRPC itself when the service is unavailable, within the
             call's deadline. Nothing else is: a mutation is retried by whoever holds its idempotency key.
+        tls: what to show the service, and whom to believe. Without it, the target is on loopback.
+        name: that the service's certificate must have, wherever it is.
+
+    Raises:
+        PlaintextError: there is no TLS, and the target is elsewhere.
     """
     config = {
         "loadBalancingConfig": [{"round_robin": {}}],
@@ -47,21 +57,31 @@ def open_channel(target: str, service: str, reads: Iterable[str]) -> grpc.aio.Ch
             },
         ],
     }
-    return grpc.aio.insecure_channel(
-        target,
-        options=(
-            ("grpc.service_config", json.dumps(config)),
-            ("grpc.initial_reconnect_backoff_ms", 100),
-            ("grpc.min_reconnect_backoff_ms", 100),
-            ("grpc.max_reconnect_backoff_ms", _RECONNECT_MS),
-            ("grpc.keepalive_time_ms", 20_000),
-            ("grpc.keepalive_timeout_ms", 5_000),
-            ("grpc.max_receive_message_length", 16 * 1024 * 1024),
-            # Or a stream whose reader has stopped would pile up here what the connection can carry in a round trip,
-            # 4 MiB and more, before the sender feels it. A message that is larger than a window still has its own.
-            ("grpc.http2.bdp_probe", 0),
-        ),
+    options = (
+        ("grpc.service_config", json.dumps(config)),
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", _RECONNECT_MS),
+        ("grpc.keepalive_time_ms", 20_000),
+        ("grpc.keepalive_timeout_ms", 5_000),
+        ("grpc.max_receive_message_length", 16 * 1024 * 1024),
+        # Or a stream whose reader has stopped would pile up here what the connection can carry in a round trip,
+        # 4 MiB and more, before the sender feels it. A message that is larger than a window still has its own.
+        ("grpc.http2.bdp_probe", 0),
     )
+    if tls is None:
+        refuse_plaintext(target)
+        async with grpc.aio.insecure_channel(target, options) as channel:
+            yield channel
+        return
+
+    def connect(material: Material) -> grpc.aio.Channel:
+        # The authority is the name that is checked: by default, the address, which says less and may be several.
+        secure = (*options, ("grpc.default_authority", name))
+        return grpc.aio.secure_channel(target, material.channel_credentials(), secure)
+
+    async with rotating(tls, connect) as channel:
+        yield channel
 
 
 async def unary(

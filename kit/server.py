@@ -19,11 +19,15 @@ from kit.access import Policy, Rule
 from kit.call import Call, current, request_id
 from kit.principal import Verifier
 from kit.status import code_name, to_status
+from kit.tls import TLS, refuse_plaintext
 from wallet.errors import InternalError, Unauthenticated, WalletError
 
 log = structlog.get_logger(__name__)
 
 _GRACE_SECONDS: Final = 5.0
+_CONNECTION_MS: Final = 600_000
+"""After which a client of TLS goes on with new calls on a new connection, with the certificates that there are then."""
+
 _OPTIONS: Final = (
     ("grpc.so_reuseport", 0),  # a port in use is an error, not a second listener that takes half of the calls
     ("grpc.max_receive_message_length", 4 * 1024 * 1024),
@@ -50,6 +54,7 @@ async def grpc_server(
     listen: str,
     verifier: Verifier,
     services: Mapping[str, Service],
+    tls: TLS | None = None,
 ) -> AsyncIterator[grpc.aio.Server]:
     """A server that serves from entry, and on exit lets running calls finish for some seconds.
 
@@ -57,18 +62,28 @@ async def grpc_server(
         listen: `host:port`.
         verifier: of callers' tokens; a call that the policy does not let pass is refused before it reaches a servicer.
         services: what is served, by the full name of each service. Health and reflection are open to all.
+        tls: what to show clients, who must show a certificate, too, and whom to believe. Without it, the port is on
+            loopback.
 
     Raises:
         RuntimeError: the port is in use, or a policy and its service do not have the same methods.
+        PlaintextError: there is no TLS, and the port is elsewhere.
     """
-    server = grpc.aio.server(options=_OPTIONS)
+    if tls is None:
+        refuse_plaintext(listen)
+    server = grpc.aio.server(
+        options=_OPTIONS if tls is None else (*_OPTIONS, ("grpc.max_connection_age_ms", _CONNECTION_MS))
+    )
     health = HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     for name, service in services.items():
         service.register(cast("grpc.aio.Server", _Door(server, verifier, name, service.policy)))
     names = (*services, "grpc.health.v1.Health", reflection.SERVICE_NAME)
     reflection.enable_server_reflection(names, server)
-    server.add_insecure_port(listen)
+    if tls is None:
+        server.add_insecure_port(listen)
+    else:
+        server.add_secure_port(listen, tls.server_credentials())
     for name in ("", *services):
         await health.set(name, health_pb2.HealthCheckResponse.SERVING)
     await server.start()

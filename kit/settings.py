@@ -1,9 +1,9 @@
 """Settings come from the environment, one class a process, every field with its meaning."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 from pydantic_settings import BaseSettings
 
 
@@ -28,6 +28,24 @@ class AuthSettings(BaseSettings):
         default_factory=dict,
         description="JSON object: the name of a service that may call, and the file with its public keys (JWKS)",
     )
+
+
+class TLSSettings(BaseSettings):
+    """What this process shows to other services, and whom it believes. Without it, they talk in plaintext, on loopback
+    alone.
+    """
+
+    tls_certificate: Path | None = Field(None, description="file with the certificate of this process (PEM)")
+    tls_key: Path | None = Field(None, description="file with its private key (PEM)")
+    tls_authority: Path | None = Field(None, description="file with the certificates that sign those of peers (PEM)")
+
+    @model_validator(mode="after")
+    def _come_together(self) -> Self:
+        given = {name: getattr(self, name) is not None for name in TLSSettings.model_fields}
+        if len(set(given.values())) > 1:
+            missing = ", ".join(name.upper() for name, is_given in given.items() if not is_given)
+            raise ValueError(f"TLS_CERTIFICATE, TLS_KEY and TLS_AUTHORITY come together, or not at all: add {missing}")
+        return self
 
 
 class LogSettings(BaseSettings):

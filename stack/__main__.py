@@ -4,12 +4,13 @@ import argparse
 import asyncio
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 
 from stack.cluster import remove_cluster
 from stack.demo import demo
 from stack.ports import DEFAULT
-from stack.system import LockedError, locked
+from stack.system import LockedError, locked, plan_of
 from stack.up import DEFAULT_DATA, REFUSED, up
 
 
@@ -36,11 +37,14 @@ def main() -> int:
         command.add_argument("--data", type=Path, default=DEFAULT_DATA, metavar="DIR")
         if name == "up":
             command.add_argument("--port", type=int, default=DEFAULT, metavar="PORT")
+            command.add_argument("--tls", action="store_true", help="mutual TLS between the services")
     commands.add_parser("demo", help="start everything on free ports, walk through what it does, stop")
     arguments = parser.parse_args()
     if arguments.command == "demo":
         return asyncio.run(demo())
-    return up(arguments.port, arguments.data) if arguments.command == "up" else clean(arguments.data)
+    if arguments.command == "clean":
+        return clean(arguments.data)
+    return up(arguments.port, arguments.data, planner=partial(plan_of, tls=arguments.tls))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+from kit.files import write_private
 from stack.process import StartError
 
 ELSEWHERE = Path("/var/tmp")  # noqa: S108  survives a reboot; what we make there has a name of its own and is ours
@@ -57,15 +58,6 @@ def remove_cluster(home: Path) -> None:
     if record.exists():
         shutil.rmtree(json.loads(record.read_text())["place"], ignore_errors=True)
         record.unlink()
-
-
-def write_private(path: Path, text: str) -> None:
-    """Replaces the file `path` in one step by one that only the caller may read."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-    Path(name).replace(path)
 
 
 @cache

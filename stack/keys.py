@@ -9,8 +9,8 @@ from typing import NamedTuple
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from kit.files import write_private
 from kit.tokens import public_jwk
-from stack.cluster import write_private
 
 
 class KeyPair(NamedTuple):

@@ -1,8 +1,10 @@
 """Everything that runs, in one table: what it is started with, when it counts as ready, what it waits for."""
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
+from kit.certificates import provide
 from stack import probes
 from stack.keys import key_pair, secret
 from stack.parts import ClickHouse, Kafka
@@ -14,8 +16,10 @@ ISSUER = "wallet-development"
 AUDIENCE = "wallet"
 
 
-def full_plan(ports: Ports, data: Path, postgres: Postgres) -> tuple[Process, ...]:
-    """The whole system on `ports`, with its files in the absolute folder `data`. Keys are made if they are missing."""
+def full_plan(ports: Ports, data: Path, postgres: Postgres, *, tls: bool = False) -> tuple[Process, ...]:
+    """The whole system on `ports`, with its files in the absolute folder `data`. Keys are made if they are missing, and
+    certificates if the services are to talk by mutual TLS.
+    """
     keys = data / "keys"
     people, analytics, card = key_pair(keys, "development"), key_pair(keys, "analytics"), key_pair(keys, "card")
     kafka, clickhouse = Kafka(ports.kafka), ClickHouse(data / "clickhouse", ports.clickhouse)
@@ -32,6 +36,7 @@ def full_plan(ports: Ports, data: Path, postgres: Postgres) -> tuple[Process, ..
         "AUTH_SERVICES": json.dumps({"analytics": str(analytics.public), "card": str(card.public)}),
         "LOG_FORMAT": "console",
     }
+    tls_of = _certificates(data / "tls", "bank", "card", "analytics", "gateway") if tls else {}
     acquirer_key, webhook_secret = secret(keys, "acquirer"), f"whsec_{secret(keys, 'webhooks')}"
     acquirer = f"http://{HOST}:{ports.acquirer}"
     bank_admin = f"http://{HOST}:{ports.bank_admin}"
@@ -62,6 +67,7 @@ def full_plan(ports: Ports, data: Path, postgres: Postgres) -> tuple[Process, ..
             command=module(
                 "subgraphs.bank",
                 **service,
+                **tls_of.get("bank", {}),
                 **bank_database,
                 **brokers,
                 BANK_GRPC_LISTEN=f"{HOST}:{ports.bank_grpc}",
@@ -93,6 +99,7 @@ def full_plan(ports: Ports, data: Path, postgres: Postgres) -> tuple[Process, ..
             command=module(
                 "subgraphs.card",
                 **service,
+                **tls_of.get("card", {}),
                 **card_database,
                 **bank_target,
                 CARD_GRPC_LISTEN=f"{HOST}:{ports.card_grpc}",
@@ -114,6 +121,7 @@ def full_plan(ports: Ports, data: Path, postgres: Postgres) -> tuple[Process, ..
             command=module(
                 "subgraphs.analytics",
                 **service,
+                **tls_of.get("analytics", {}),
                 **bank_target,
                 **brokers,
                 ANALYTICS_GRPC_LISTEN=f"{HOST}:{ports.analytics_grpc}",
@@ -132,6 +140,7 @@ def full_plan(ports: Ports, data: Path, postgres: Postgres) -> tuple[Process, ..
             command=module(
                 "gateway",
                 **service,
+                **tls_of.get("gateway", {}),
                 **bank_target,
                 **card_target,
                 **analytics_target,
@@ -142,3 +151,16 @@ def full_plan(ports: Ports, data: Path, postgres: Postgres) -> tuple[Process, ..
             urls={"GraphiQL": f"{front_door}/graphql", "REST": f"{front_door}/docs"},
         ),
     )
+
+
+def _certificates(folder: Path, *names: str) -> dict[str, dict[str, str]]:
+    """Each service's settings of TLS, with certificates for months to come."""
+    authority, *pairs = provide(folder, names, datetime.now(UTC))
+    return {
+        pair.name: {
+            "TLS_CERTIFICATE": str(pair.certificate),
+            "TLS_KEY": str(pair.key),
+            "TLS_AUTHORITY": str(authority.certificate),
+        }
+        for pair in pairs
+    }

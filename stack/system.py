@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from stack.cluster import write_private
+from kit.files import write_private
 from stack.console import Console
 from stack.plan import full_plan
 from stack.ports import Ports, check_free
@@ -98,9 +98,9 @@ async def running(
             await system.supervisor.stop()
 
 
-def plan_of(ports: Ports, data: Path) -> tuple[Process, ...]:
-    """The full plan, with the PostgreSQL cluster that belongs to `data`."""
-    return full_plan(ports, data, Postgres(data, ports.postgres))
+def plan_of(ports: Ports, data: Path, *, tls: bool = False) -> tuple[Process, ...]:
+    """The full plan, with the PostgreSQL cluster that belongs to `data`, by mutual TLS if it should be."""
+    return full_plan(ports, data, Postgres(data, ports.postgres), tls=tls)
 
 
 @contextmanager

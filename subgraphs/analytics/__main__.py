@@ -15,7 +15,8 @@ from kit.admin import admin_app, http_server
 from kit.principal import Verifier
 from kit.proof import integrity_router
 from kit.server import Service, grpc_server
-from kit.settings import Address, AuthSettings, LogSettings
+from kit.settings import Address, AuthSettings, LogSettings, TLSSettings
+from kit.tls import TLS
 from kit.tokens import ServiceToken, Signer
 from subgraphs.analytics.access import Access
 from subgraphs.analytics.admin import replay_router
@@ -48,7 +49,7 @@ _NEVER_IDLE_MS: Final = 24 * 3600 * 1000
 """A member that waits for ClickHouse to come back polls nothing. It keeps its place for as long as it heartbeats."""
 
 
-class Settings(AuthSettings, LogSettings):
+class Settings(AuthSettings, TLSSettings, LogSettings):
     """What analytics needs to know; each field is the environment variable of its name."""
 
     analytics_grpc_listen: Address = "127.0.0.1:50053"
@@ -71,10 +72,11 @@ class Settings(AuthSettings, LogSettings):
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Serves until `stop` is set. ClickHouse, Kafka and the bank may come, go and come back meanwhile."""
+    tls = TLS.from_settings(settings)
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(Database.connect(settings.clickhouse_dsn))
         history, copies = History(database), Copies(database)
-        bank = await stack.enter_async_context(BankClient.connect(settings.bank_grpc_target))
+        bank = await stack.enter_async_context(BankClient.connect(settings.bank_grpc_target, tls=tls))
         signer = Signer.from_file(NAME, settings.service_key_file, settings.auth_audience)
         ledger = Ledger(bank, ServiceToken(signer, NAME))
         repair = Repair(
@@ -114,7 +116,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         servicer = AnalyticsServicer(Analytics(history, ledger, watch, Access(bank)))
         verifier = Verifier.from_settings(settings)
         await stack.enter_async_context(
-            grpc_server(settings.analytics_grpc_listen, verifier, {SERVICE: Service(servicer.register, POLICY)}),
+            grpc_server(settings.analytics_grpc_listen, verifier, {SERVICE: Service(servicer.register, POLICY)}, tls),
         )
         stack.callback(watch.close)  # before the server stops, or its open streams would use up its grace
         await stop.wait()

@@ -8,6 +8,7 @@ from typing import Final, Literal
 from uuid import UUID
 
 from kit import channel, wire
+from kit.tls import TLS
 from protos.analytics.v1 import analytics_pb2, analytics_pb2_grpc
 from wallet.money import Money
 
@@ -125,9 +126,13 @@ class AnalyticsClient:
 
     @classmethod
     @asynccontextmanager
-    async def connect(cls, target: str, *, timeout_seconds: float = 5.0) -> AsyncIterator["AnalyticsClient"]:
+    async def connect(
+        cls, target: str, *, timeout_seconds: float = 5.0, tls: TLS | None = None
+    ) -> AsyncIterator["AnalyticsClient"]:
         """A client of analytics at a gRPC target; connects when first called."""
-        async with channel.open_channel(target, SERVICE, ["GetOperations", "GetStatistics"]) as opened:
+        async with channel.open_channel(
+            target, SERVICE, ["GetOperations", "GetStatistics"], tls, name="analytics"
+        ) as opened:
             yield cls(analytics_pb2_grpc.AnalyticsServiceStub(opened), timeout_seconds=timeout_seconds)
 
     async def operations(

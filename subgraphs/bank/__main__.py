@@ -12,7 +12,8 @@ from kit.admin import admin_app, http_server
 from kit.principal import Verifier
 from kit.proof import integrity_router
 from kit.server import Service, grpc_server
-from kit.settings import Address, AuthSettings, LogSettings
+from kit.settings import Address, AuthSettings, LogSettings, TLSSettings
+from kit.tls import TLS
 from subgraphs.bank.integrity import ledger_integrity
 from subgraphs.bank.ledger import Ledger
 from subgraphs.bank.outbox import Relay
@@ -25,7 +26,7 @@ from subgraphs.bank.service import Bank
 from subgraphs.bank.servicer import SERVICE, BankServicer
 
 
-class Settings(AuthSettings, LogSettings):
+class Settings(AuthSettings, TLSSettings, LogSettings):
     """What the bank needs to know; each field is the environment variable of its name."""
 
     bank_database_url: str = Field(description="postgresql://…")
@@ -45,6 +46,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         acks="all",
         request_timeout_ms=10_000,
     )
+    tls = TLS.from_settings(settings)
     async with AsyncExitStack() as stack:
         pool = await stack.enter_async_context(
             open_pool(settings.bank_database_url, max_size=settings.bank_database_connections),
@@ -61,7 +63,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         await stack.enter_async_context(http_server(admin, settings.bank_admin_listen))
         verifier = Verifier.from_settings(settings)
         await stack.enter_async_context(
-            grpc_server(settings.bank_grpc_listen, verifier, {SERVICE: Service(servicer.register, POLICY)}),
+            grpc_server(settings.bank_grpc_listen, verifier, {SERVICE: Service(servicer.register, POLICY)}, tls),
         )
         await stop.wait()
 

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from kit import channel, wire
 from kit.status import from_status
+from kit.tls import TLS
 from protos.bank.v1 import bank_pb2, bank_pb2_grpc
 from wallet.errors import WalletError
 from wallet.money import Money
@@ -127,9 +128,11 @@ class BankClient:
 
     @classmethod
     @asynccontextmanager
-    async def connect(cls, target: str, *, timeout_seconds: float = 5.0) -> AsyncIterator["BankClient"]:
+    async def connect(
+        cls, target: str, *, timeout_seconds: float = 5.0, tls: TLS | None = None
+    ) -> AsyncIterator["BankClient"]:
         """A client of the bank at a gRPC target; no call takes longer than the time-out. Connects when first called."""
-        async with channel.open_channel(target, SERVICE, _READS) as opened:
+        async with channel.open_channel(target, SERVICE, _READS, tls, name="bank") as opened:
             yield cls(bank_pb2_grpc.BankServiceStub(opened), timeout_seconds=timeout_seconds)
 
     async def transfer(self, sender_id: UUID, recipient_id: UUID, amount: Money, idempotency_key: str) -> Receipt:

@@ -17,7 +17,8 @@ from kit.admin import admin_app, http_server
 from kit.principal import Verifier
 from kit.proof import integrity_router
 from kit.server import Service, grpc_server
-from kit.settings import Address, AuthSettings, LogSettings
+from kit.settings import Address, AuthSettings, LogSettings, TLSSettings
+from kit.tls import TLS
 from kit.tokens import ServiceToken, Signer
 from subgraphs.bank.client import BankClient
 from subgraphs.card.acquirer_http import HttpAcquirer, Patience
@@ -55,7 +56,7 @@ def _webhook_secret(value: SecretStr) -> SecretStr:
     return value
 
 
-class Settings(AuthSettings, LogSettings):
+class Settings(AuthSettings, TLSSettings, LogSettings):
     """What the card service needs to know; each field is the environment variable of its name."""
 
     model_config = SettingsConfigDict(hide_input_in_errors=True)
@@ -105,12 +106,13 @@ class Settings(AuthSettings, LogSettings):
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Serves until `stop` is set. The database, the bank and the acquirer may come, go and come back meanwhile."""
+    tls = TLS.from_settings(settings)
     async with AsyncExitStack() as stack:
         engine = await stack.enter_async_context(
             open_engine(settings.card_database_url, connections=settings.card_database_connections)
         )
         repository = Repository(engine)
-        bank = await stack.enter_async_context(BankClient.connect(settings.bank_grpc_target))
+        bank = await stack.enter_async_context(BankClient.connect(settings.bank_grpc_target, tls=tls))
         patience = Patience(
             settings.acquirer_timeout_seconds,
             settings.acquirer_attempts,
@@ -152,7 +154,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         servicer = CardServicer(Cards(repository, acquirer, bank, saga, watch, terms))
         verifier = Verifier.from_settings(settings)
         await stack.enter_async_context(
-            grpc_server(settings.card_grpc_listen, verifier, {SERVICE: Service(servicer.register, POLICY)}),
+            grpc_server(settings.card_grpc_listen, verifier, {SERVICE: Service(servicer.register, POLICY)}, tls),
         )
         stack.callback(watch.close)  # before the server stops, or its open streams would use up its grace
         await stop.wait()

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from kit import channel, wire
 from kit.status import from_status
+from kit.tls import TLS
 from protos.card.v1 import card_pb2, card_pb2_grpc
 from wallet.errors import WalletError
 from wallet.money import Money
@@ -112,11 +113,13 @@ class CardClient:
 
     @classmethod
     @asynccontextmanager
-    async def connect(cls, target: str, *, timeout_seconds: float = 5.0) -> AsyncIterator["CardClient"]:
+    async def connect(
+        cls, target: str, *, timeout_seconds: float = 5.0, tls: TLS | None = None
+    ) -> AsyncIterator["CardClient"]:
         """A client of the card service at a gRPC target; no call takes longer than the time-out. Connects when first
         called.
         """
-        async with channel.open_channel(target, SERVICE, _READS) as opened:
+        async with channel.open_channel(target, SERVICE, _READS, tls, name="card") as opened:
             yield cls(card_pb2_grpc.CardServiceStub(opened), timeout_seconds=timeout_seconds)
 
     async def top_up(self, account_id: UUID, amount: Money, card: CardDetails, idempotency_key: str) -> TopUp:

@@ -34,6 +34,28 @@ class TestToken:
         assert CliRunner().invoke(app, ["token", "--user", "mallory"]).exit_code == 2
 
 
+class TestCertificates:
+    def test_are_made_for_each_service_and_kept(self, tmp_path: Path) -> None:
+        command = ["certificates", "--folder", str(tmp_path / "tls")]
+        first = CliRunner().invoke(app, command)
+        assert first.exit_code == 0
+        names = ["authority", "bank", "card", "analytics", "identity", "gateway"]
+        assert [line.split(", ")[0] for line in first.output.splitlines()] == [f"{name}: made" for name in names]
+        again = CliRunner().invoke(app, command)
+        assert again.output == first.output.replace(": made", ": kept")
+        more = CliRunner().invoke(app, [*command, "--name", "bank", "--name", "wallet.example"])
+        assert [line.split(", ")[0] for line in more.output.splitlines()] == [
+            "authority: kept",
+            "bank: kept",
+            "wallet.example: made",
+        ]
+
+    def test_for_what_is_no_host_are_refused(self, tmp_path: Path) -> None:
+        refused = CliRunner().invoke(app, ["certificates", "--folder", str(tmp_path), "--name", "../bank"])
+        assert refused.exit_code == 2
+        assert "is no name for a service" in refused.output
+
+
 class TestIntegrity:
     def test_asks_the_services_of_the_stack_on_this_port_one_after_the_other(
         self, monkeypatch: pytest.MonkeyPatch

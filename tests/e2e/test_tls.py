@@ -1,0 +1,47 @@
+"""The whole system with mutual TLS between its services."""
+
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from stack.cluster import remove_cluster
+from stack.ports import HOST, Ports
+from stack.system import System, plan_of, running
+from tests.e2e.test_subscriptions import BALANCE_CHANGED, next_of, subscribe, websocket
+from tests.e2e.test_top_ups import GOOD, ended, top_up
+from tests.e2e.users import User
+
+
+@pytest.fixture(scope="module")
+async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
+    data = tmp_path_factory.mktemp("wallet")
+    async with running(Ports.free(), data, planner=partial(plan_of, tls=True)) as system:
+        yield system
+    remove_cluster(data)
+
+
+class TestMutualTLS:
+    async def test_carries_a_transfer_to_who_watches(self, alice: User, bob: User) -> None:
+        async with websocket(bob) as connection:
+            feed = subscribe(connection, BALANCE_CHANGED, account=bob.account)
+            assert (await next_of(feed, "balanceChanged"))["balance"]["amount"] == "500.00"
+            assert (await alice.transfer(bob.account, "10.00")).status_code == 201
+            assert (await next_of(feed, "balanceChanged"))["balance"]["amount"] == "510.00"
+
+    async def test_carries_a_top_up_to_the_ledger(self, alice: User) -> None:
+        begun = await top_up(alice, GOOD)
+        assert (await ended(alice, begun.headers["location"]))["status"] == "COMPLETED"
+        assert str(await alice.balance()) == "1100.00"
+
+    @pytest.mark.parametrize("service", ["bank", "card", "analytics"])
+    async def test_lets_nobody_in_without(self, system: System, service: str) -> None:
+        port = dict(system.ports.items())[f"{service}_grpc"]
+        async with grpc.aio.insecure_channel(f"{HOST}:{port}") as channel:
+            health: Any = health_pb2_grpc.HealthStub(channel)
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await health.Check(health_pb2.HealthCheckRequest())
+        assert refused.value.code() is grpc.StatusCode.UNAVAILABLE

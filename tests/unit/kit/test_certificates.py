@@ -1,0 +1,121 @@
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
+from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.x509.verification import PolicyBuilder, Store
+
+from kit.certificates import LIFE, CertificateError, of_one_key, provide
+
+NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
+
+
+def names_made(folder: Path, *names: str, now: datetime = NOW) -> list[str]:
+    return [pair.name for pair in provide(folder, names, now) if pair.made]
+
+
+def certificate(folder: Path, name: str) -> x509.Certificate:
+    return x509.load_pem_x509_certificate((folder / f"{name}.pem").read_bytes())
+
+
+class TestPairs:
+    def test_are_good_at_either_end_for_their_name_and_on_this_machine(self, tmp_path: Path) -> None:
+        provide(tmp_path, ["bank"], NOW)
+        bank = certificate(tmp_path, "bank")
+        policy = PolicyBuilder().store(Store([certificate(tmp_path, "authority")])).time(NOW)
+        for host in (x509.DNSName("bank"), x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))):
+            policy.build_server_verifier(host).verify(bank, [])
+        policy.build_client_verifier().verify(bank, [])
+        usage = bank.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+        assert set(usage) == {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH}
+        public_key = bank.public_key()
+        assert isinstance(public_key, EllipticCurvePublicKey)
+        assert isinstance(public_key.curve, SECP256R1)
+
+    def test_of_a_service_sign_for_nobody_else(self, tmp_path: Path) -> None:
+        provide(tmp_path, ["bank"], NOW)
+        constraints = certificate(tmp_path, "bank").extensions.get_extension_for_class(x509.BasicConstraints)
+        assert (constraints.critical, constraints.value.ca) == (True, False)
+
+    def test_are_made_once(self, tmp_path: Path) -> None:
+        assert names_made(tmp_path, "bank") == ["authority", "bank"]
+        before = {file: file.read_bytes() for file in tmp_path.iterdir()}
+        assert names_made(tmp_path, "bank", now=NOW + LIFE / 2) == []
+        assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
+        assert names_made(tmp_path, "bank", "card") == ["card"]
+
+    def test_are_renewed_in_the_last_third_of_their_life_with_another_key(self, tmp_path: Path) -> None:
+        names_made(tmp_path, "bank")
+        old = certificate(tmp_path, "bank")
+        assert names_made(tmp_path, "bank", now=NOW + LIFE * 0.6) == []
+        assert names_made(tmp_path, "bank", now=NOW + LIFE * 0.7) == ["bank"]
+        new = certificate(tmp_path, "bank")
+        assert new.not_valid_after_utc == NOW + LIFE * 1.7
+        assert new.public_key() != old.public_key()
+        assert of_one_key((tmp_path / "bank.pem").read_bytes(), (tmp_path / "bank.key").read_bytes()) == new
+
+    def test_do_not_outlive_the_authority(self, tmp_path: Path) -> None:
+        (authority,) = provide(tmp_path, [], NOW)
+        *_, bank = provide(tmp_path, ["bank"], authority.until - timedelta(days=9))
+        assert bank.until == authority.until
+
+    @pytest.mark.parametrize("damaged", ["bank.pem", "bank.key"])
+    def test_that_are_not_whole_are_made_anew(self, tmp_path: Path, damaged: str) -> None:
+        names_made(tmp_path, "bank", "card")
+        (tmp_path / damaged).write_bytes((tmp_path / damaged).read_bytes()[:100])
+        assert names_made(tmp_path, "bank", "card") == ["bank"]
+        (tmp_path / damaged).unlink()
+        assert names_made(tmp_path, "bank", "card") == ["bank"]
+        (tmp_path / damaged).write_bytes((tmp_path / damaged.replace("bank", "card")).read_bytes())
+        assert names_made(tmp_path, "bank", "card") == ["bank"]
+
+    def test_of_another_authority_or_name_are_made_anew(self, tmp_path: Path) -> None:
+        provide(tmp_path, ["bank"], NOW)
+        provide(tmp_path / "other", ["bank"], NOW)
+        for suffix in ("pem", "key"):
+            (tmp_path / f"bank.{suffix}").write_bytes((tmp_path / "other" / f"bank.{suffix}").read_bytes())
+        assert names_made(tmp_path, "bank") == ["bank"]
+        for suffix in ("pem", "key"):
+            (tmp_path / f"card.{suffix}").write_bytes((tmp_path / f"bank.{suffix}").read_bytes())
+        assert names_made(tmp_path, "bank", "card") == ["card"]
+
+    def test_are_readable_by_their_owner_alone(self, tmp_path: Path) -> None:
+        provide(tmp_path / "made", ["bank"], NOW)
+        assert {file.stat().st_mode & 0o777 for file in (tmp_path / "made").glob("*.key")} == {0o600}
+        assert (tmp_path / "made").stat().st_mode & 0o777 == 0o700
+
+    @pytest.mark.parametrize("name", ["", "../bank", "Bank", "a b", "authority", "-bank", "x" * 64])
+    def test_of_what_is_no_host_are_refused(self, tmp_path: Path, name: str) -> None:
+        with pytest.raises(CertificateError, match="is no name for a service"):
+            provide(tmp_path, [name], NOW)
+
+
+class TestAuthority:
+    def test_begun_and_not_finished_is_finished(self, tmp_path: Path) -> None:
+        names_made(tmp_path)
+        (tmp_path / "authority.pem").unlink()
+        assert names_made(tmp_path, "bank") == ["authority", "bank"]
+        assert names_made(tmp_path, "bank") == []
+
+    def test_without_its_key_signs_nothing_and_is_left_alone(self, tmp_path: Path) -> None:
+        names_made(tmp_path)
+        before = (tmp_path / "authority.pem").read_bytes()
+        (tmp_path / "authority.key").unlink()
+        with pytest.raises(CertificateError, match=r"not usable: .*No such file.*authority\.key"):
+            provide(tmp_path, ["bank"], NOW)
+        assert (tmp_path / "authority.pem").read_bytes() == before
+
+    def test_that_has_ended_is_told(self, tmp_path: Path) -> None:
+        (authority,) = provide(tmp_path, [], NOW)
+        with pytest.raises(CertificateError, match="ended at"):
+            provide(tmp_path, ["bank"], authority.until)
+
+    @pytest.mark.parametrize("damaged", ["authority.pem", "authority.key"])
+    def test_that_is_damaged_is_told(self, tmp_path: Path, damaged: str) -> None:
+        names_made(tmp_path)
+        (tmp_path / damaged).write_text("nonsense")
+        with pytest.raises(CertificateError, match=damaged.replace(".", r"\.")):
+            provide(tmp_path, ["bank"], NOW)

@@ -1,0 +1,421 @@
+import asyncio
+import shutil
+import socket
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from cryptography import x509
+from google.protobuf.empty_pb2 import Empty
+from google.protobuf.wrappers_pb2 import StringValue
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from pydantic import ValidationError
+from structlog.testing import capture_logs
+
+from kit import channel, rotation, server
+from kit.access import anyone
+from kit.call import Call, current
+from kit.certificates import provide
+from kit.channel import open_channel
+from kit.rotation import rotating
+from kit.server import Service, grpc_server
+from kit.settings import TLSSettings
+from kit.tls import TLS, Material, PlaintextError, refuse_plaintext
+from stack.ports import free_ports
+from tests.conftest import Keys
+from tests.waiting import until
+from wallet.errors import Unavailable
+
+SERVICE = "test.Peers"
+AS_BANK = (("grpc.default_authority", "bank"),)
+
+
+class Authority:
+    """An authority, which gives pairs to whoever asks."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def give(self, name: str) -> TLS:
+        """What follows the pair of a name, which is made if there is none."""
+        provide(self.folder, [name], datetime.now(UTC))
+        return TLS(self.folder / f"{name}.pem", self.folder / f"{name}.key", self.folder / "authority.pem")
+
+    def renew(self, name: str) -> int:
+        """Replaces the pair in the order in which that is done; the new serial number."""
+        spare = Authority(self.folder / "spare")
+        spare.folder.mkdir(exist_ok=True)
+        for file in self.folder.glob("authority.*"):
+            shutil.copy(file, spare.folder)
+        (spare.folder / f"{name}.pem").unlink(missing_ok=True)
+        spare.give(name)
+        for suffix in ("key", "pem"):
+            (spare.folder / f"{name}.{suffix}").rename(self.folder / f"{name}.{suffix}")
+        return self.serial(name)
+
+    def serial(self, name: str) -> int:
+        return x509.load_pem_x509_certificate((self.folder / f"{name}.pem").read_bytes()).serial_number
+
+
+class Peer:
+    """Calls a service that tells whom it sees: the serial number of the certificate and the address."""
+
+    def __init__(self, opened: grpc.aio.Channel) -> None:
+        self._show: Any = opened.unary_unary(f"/{SERVICE}/Show", Empty.SerializeToString, StringValue.FromString)
+        self.follow: Any = opened.unary_stream(f"/{SERVICE}/Follow", Empty.SerializeToString, StringValue.FromString)
+
+    async def seen(self) -> tuple[int, str]:
+        shown = await channel.unary(self._show, Empty(), cap_seconds=5, what="the peer")
+        serial, address = shown.value.split()
+        return int(serial), address
+
+
+def register(to: grpc.aio.Server) -> None:
+    def shown(context: Any) -> StringValue:
+        (pem,) = context.auth_context()["x509_pem_cert"]
+        return StringValue(value=f"{x509.load_pem_x509_certificate(pem).serial_number} {context.peer()}")
+
+    async def show(_: Empty, context: Any) -> StringValue:
+        return shown(context)
+
+    async def follow(_: Empty, context: Any) -> AsyncIterator[StringValue]:
+        while True:
+            yield shown(context)
+            await asyncio.sleep(0.01)
+
+    methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+        "Show": grpc.unary_unary_rpc_method_handler(show, Empty.FromString, StringValue.SerializeToString),
+        "Follow": grpc.unary_stream_rpc_method_handler(follow, Empty.FromString, StringValue.SerializeToString),
+    }
+    to.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
+    to.add_registered_method_handlers(SERVICE, methods)
+
+
+PEERS = Service(register, {"Show": anyone, "Follow": anyone})
+
+
+@pytest.fixture
+def ours(tmp_path: Path) -> Authority:
+    return Authority(tmp_path / "ours")
+
+
+@pytest.fixture
+def theirs(tmp_path: Path) -> Authority:
+    return Authority(tmp_path / "theirs")
+
+
+@pytest.fixture
+async def bank(ours: Authority, keys: Keys) -> AsyncIterator[str]:
+    """The target of a server that shows the bank's certificate."""
+    target = f"127.0.0.1:{free_ports(1)[0]}"
+    async with grpc_server(target, keys.verifier(), {SERVICE: PEERS}, ours.give("bank")):
+        yield target
+
+
+@pytest.fixture(autouse=True)
+def alice(keys: Keys) -> Iterator[None]:
+    reset = current.set(Call("test", token=keys.user("alice")))
+    yield
+    current.reset(reset)
+
+
+@asynccontextmanager
+async def peer_of(target: str, tls: TLS | None, name: str = "bank") -> AsyncIterator[Peer]:
+    async with open_channel(target, SERVICE, (), tls, name=name) as opened:
+        yield Peer(opened)
+
+
+class TestCalls:
+    @pytest.mark.parametrize(
+        "form", ["{0}", "dns:///{0}", "ipv4:{0}", "ipv4:{0},{0}", "localhost:{1}", "dns:///localhost:{1}"]
+    )
+    async def test_show_each_side_who_the_other_is(self, bank: str, ours: Authority, form: str) -> None:
+        async with peer_of(form.format(bank, bank.rpartition(":")[2]), ours.give("gateway")) as peer:
+            assert (await peer.seen())[0] == ours.serial("gateway")
+        assert serial_shown(bank, ours) == ours.serial("bank")
+
+    async def test_health_and_reflection_go_over_it(self, bank: str, ours: Authority) -> None:
+        credentials = ours.give("gateway").material().channel_credentials()
+        async with grpc.aio.secure_channel(bank, credentials, AS_BANK) as opened:
+            health: Any = health_pb2_grpc.HealthStub(opened)
+            answer = await health.Check(health_pb2.HealthCheckRequest(service=SERVICE))
+            assert answer.status == health_pb2.HealthCheckResponse.SERVING
+            asked = iter([reflection_pb2.ServerReflectionRequest(list_services="")])
+            stub: Any = reflection_pb2_grpc.ServerReflectionStub(opened)  # type: ignore[arg-type]  # either kind does
+            (listed,) = [each async for each in stub.ServerReflectionInfo(asked)]
+            assert SERVICE in {each.name for each in listed.list_services_response.service}
+
+
+class TestRefused:
+    async def test_is_a_client_without_a_certificate(self, bank: str, ours: Authority) -> None:
+        credentials = grpc.ssl_channel_credentials(ours.give("gateway").material().authority)
+        async with grpc.aio.secure_channel(bank, credentials, AS_BANK) as opened:
+            with pytest.raises(Unavailable):
+                await Peer(opened).seen()
+
+    async def test_is_a_client_of_another_authority(self, bank: str, ours: Authority, theirs: Authority) -> None:
+        certificate, key, _ = theirs.give("gateway").material()
+        authority = ours.give("gateway").material().authority
+        credentials = Material(certificate, key, authority).channel_credentials()
+        async with grpc.aio.secure_channel(bank, credentials, AS_BANK) as opened:
+            with pytest.raises(Unavailable):
+                await Peer(opened).seen()
+
+    async def test_is_a_server_of_another_authority(self, bank: str, ours: Authority, theirs: Authority) -> None:
+        certificate, key, _ = ours.give("gateway").material()
+        authority = theirs.give("gateway").material().authority
+        credentials = Material(certificate, key, authority).channel_credentials()
+        async with grpc.aio.secure_channel(bank, credentials, AS_BANK) as opened:
+            with pytest.raises(Unavailable):
+                await Peer(opened).seen()
+
+    async def test_is_any_server_where_nobody_says_which(self, bank: str, ours: Authority) -> None:
+        async with peer_of(bank, ours.give("gateway"), name="") as peer:
+            with pytest.raises(Unavailable):
+                await peer.seen()
+
+    async def test_is_a_server_of_another_name_wherever_it_is(self, bank: str, ours: Authority) -> None:
+        async with peer_of(bank, ours.give("gateway"), name="card") as peer:
+            with pytest.raises(Unavailable):
+                await peer.seen()
+
+    async def test_is_a_client_in_plaintext(self, bank: str) -> None:
+        async with peer_of(bank, None) as peer:
+            with pytest.raises(Unavailable):
+                await peer.seen()
+
+    async def test_is_a_server_in_plaintext(self, ours: Authority, keys: Keys) -> None:
+        target = f"127.0.0.1:{free_ports(1)[0]}"
+        async with (
+            grpc_server(target, keys.verifier(), {SERVICE: PEERS}),
+            peer_of(target, ours.give("gateway")) as peer,
+        ):
+            with pytest.raises(Unavailable):
+                await peer.seen()
+
+    async def test_is_whoever_knows_nothing_newer_than_tls_1_1(self, bank: str, ours: Authority) -> None:
+        assert serial_shown(bank, ours, ssl.TLSVersion.TLSv1_2)
+        with pytest.warns(DeprecationWarning, match="TLSv1_1"), pytest.raises(ssl.SSLEOFError):
+            serial_shown(bank, ours, ssl.TLSVersion.TLSv1_1)
+
+
+class TestPlaintext:
+    @pytest.mark.parametrize(
+        "address",
+        [
+            "127.0.0.1:50051",
+            "127.9.9.9:50051",
+            "localhost:50051",
+            "[::1]:50051",
+            "dns:///localhost:50051",
+            "dns:localhost:50051",
+            "dns://127.0.0.1/localhost:50051",
+            "ipv4:127.0.0.1:1,127.0.0.1:2",
+            "ipv6:[::1]:1,[::1]:2",
+        ],
+    )
+    def test_goes_on_this_machine(self, address: str) -> None:
+        refuse_plaintext(address)
+
+    @pytest.mark.parametrize(
+        "address",
+        [
+            "0.0.0.0:50051",
+            "[::]:50051",
+            "10.0.0.1:50051",
+            "bank:50051",
+            "dns:///bank:50051",
+            "dns://127.0.0.1/bank:50051",
+            "localhost.example:50051",
+            "127.0.0.1.example:50051",
+            "ipv4:127.0.0.1:1,10.0.0.2:2",
+            "ipv4:127.0.0.1:1%2C10.0.0.2:2",
+            "ipv6:[fd00::1]:1",
+            "xds:///127.0.0.1:1",
+            ":50051",
+        ],
+    )
+    async def test_goes_nowhere_else(self, address: str, keys: Keys) -> None:
+        with pytest.raises(PlaintextError, match="set TLS_CERTIFICATE, TLS_KEY and TLS_AUTHORITY"):
+            async with open_channel(address, SERVICE, ()):
+                pass
+        with pytest.raises(PlaintextError, match="nothing goes there in plaintext"):
+            async with grpc_server(address, keys.verifier(), {}):
+                pass
+
+
+class TestSettings:
+    def test_name_all_three_files_or_none(self, ours: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert TLS.from_settings(TLSSettings()) is None
+        ours.give("bank")
+        monkeypatch.setenv("TLS_CERTIFICATE", str(ours.folder / "bank.pem"))
+        monkeypatch.setenv("TLS_AUTHORITY", str(ours.folder / "authority.pem"))
+        with pytest.raises(ValidationError, match="come together, or not at all: add TLS_KEY"):
+            TLSSettings()
+        monkeypatch.setenv("TLS_KEY", str(ours.folder / "bank.key"))
+        tls = TLS.from_settings(TLSSettings())
+        assert tls is not None
+        assert tls.material().certificate == (ours.folder / "bank.pem").read_bytes()
+
+    def test_of_files_that_do_not_fit_are_refused_at_the_start(self, ours: Authority) -> None:
+        ours.give("bank")
+        ours.give("card")
+        bank, card, authority = (ours.folder / name for name in ("bank.pem", "card.key", "authority.pem"))
+        wrong = TLSSettings(tls_certificate=bank, tls_key=card, tls_authority=authority)
+        with pytest.raises(
+            ValueError, match=r"card\.key .* do not fit together: the key is not that of the certificate"
+        ):
+            TLS.from_settings(wrong)
+        with pytest.raises(FileNotFoundError):
+            TLS(bank, ours.folder / "nowhere.key", authority)
+
+
+class TestRotation:
+    @pytest.fixture(autouse=True)
+    def soon(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(rotation, "_LOOK_SECONDS", 0.05)
+
+    async def test_of_both_sides_under_load_fails_no_call(self, bank: str, ours: Authority) -> None:
+        async with peer_of(bank, ours.give("gateway")) as peer, load(peer) as seen:
+            for _ in range(3):
+                shown, expected = ours.renew("bank"), ours.renew("gateway")
+                await until(partial(sees, peer, expected))
+                assert serial_shown(bank, ours) == shown
+            last = await peer.seen()
+        assert len({serial for serial, _ in seen}) == 4
+        assert last[0] == ours.serial("gateway")
+
+    async def test_of_a_server_alone_reaches_those_who_are_connected(
+        self, ours: Authority, keys: Keys, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(server, "_CONNECTION_MS", 200)
+        target = f"127.0.0.1:{free_ports(1)[0]}"
+        async with (
+            grpc_server(target, keys.verifier(), {SERVICE: PEERS}, ours.give("bank")),
+            peer_of(target, ours.give("gateway")) as peer,
+            load(peer) as seen,
+        ):
+            _, before = await peer.seen()
+            ours.renew("bank")
+
+            async def elsewhere() -> bool:
+                return (await peer.seen())[1] != before
+
+            await until(elsewhere)
+        assert len({address for _, address in seen}) > 1
+
+    async def test_leaves_streams_where_they_are_and_hangs_up_after_the_last(self, bank: str, ours: Authority) -> None:
+        opened: list[grpc.aio.Channel] = []
+
+        def connect(material: Material) -> grpc.aio.Channel:
+            opened.append(grpc.aio.secure_channel(bank, material.channel_credentials(), AS_BANK))
+            return opened[-1]
+
+        async with rotating(ours.give("gateway"), connect) as both:
+            peer = Peer(both)
+            first = ours.serial("gateway")
+            feed = channel.stream(peer.follow, Empty(), what="the peer")
+            await anext(feed)
+            second = ours.renew("gateway")
+            await until(partial(sees, peer, second))
+            assert (await anext(feed)).value.startswith(f"{first} ")
+            assert opened[0].get_state() is grpc.ChannelConnectivity.READY
+            await feed.aclose()
+            await until(partial(is_shut, opened[0]))
+            assert await sees(peer, second)
+        assert await is_shut(opened[1])
+
+    async def test_waits_for_the_other_half_of_a_pair(self, bank: str, ours: Authority, tmp_path: Path) -> None:
+        async with peer_of(bank, ours.give("gateway")) as peer, load(peer):
+            first = ours.serial("gateway")
+            for file in ("gateway.key", "bank.key"):
+                shutil.copy(ours.folder / file, tmp_path / file)
+            with capture_logs() as said:
+                shown, second = ours.renew("bank"), ours.renew("gateway")
+                for file in ("gateway.key", "bank.key"):
+                    (ours.folder / file).rename(tmp_path / f"new {file}")
+                    (tmp_path / file).rename(ours.folder / file)
+
+                async def told() -> bool:
+                    return any("do not fit together" in line["event"] for line in said)
+
+                await until(told)
+                assert await sees(peer, first)
+                assert serial_shown(bank, ours) != shown
+            for file in ("gateway.key", "bank.key"):
+                (tmp_path / f"new {file}").rename(ours.folder / file)
+            await until(partial(sees, peer, second))
+            assert serial_shown(bank, ours) == shown
+
+    async def test_to_what_nobody_believes_is_not_taken_up(
+        self, bank: str, ours: Authority, theirs: Authority, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(rotation, "_READY_SECONDS", 0.2)
+        theirs.give("gateway")
+        async with peer_of(bank, ours.give("gateway")) as peer, load(peer):
+            first = ours.serial("gateway")
+            with capture_logs() as said:
+                for file in ("gateway.key", "gateway.pem"):
+                    shutil.copy(theirs.folder / file, ours.folder / file)
+
+                async def told() -> bool:
+                    return any("nobody has answered" in line["event"] for line in said)
+
+                await until(told)
+            assert await sees(peer, first)
+            second = ours.renew("gateway")
+            await until(partial(sees, peer, second))
+
+
+@asynccontextmanager
+async def load(peer: Peer) -> AsyncIterator[set[tuple[int, str]]]:
+    """Calls without a pause from entry until exit: whom the service has seen. A call that fails is raised."""
+    seen: set[tuple[int, str]] = set()
+    stop = asyncio.Event()
+
+    async def call() -> None:
+        while not stop.is_set():
+            seen.add(await peer.seen())
+
+    async with asyncio.TaskGroup() as calls:
+        for _ in range(4):
+            calls.create_task(call())
+        yield seen
+        stop.set()
+
+
+async def sees(peer: Peer, serial: int) -> bool:
+    return (await peer.seen())[0] == serial
+
+
+async def is_shut(opened: grpc.aio.Channel) -> bool:
+    return opened.get_state() is grpc.ChannelConnectivity.SHUTDOWN
+
+
+def serial_shown(target: str, authority: Authority, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> int:
+    """The serial number that a server shows to a new connection."""
+    probe = authority.folder / "probe"
+    probe.mkdir(exist_ok=True)
+    for file in authority.folder.glob("authority.*"):
+        shutil.copy(file, probe)
+    Authority(probe).give("probe")
+    context = ssl.create_default_context(cafile=str(probe / "authority.pem"))
+    context.load_cert_chain(probe / "probe.pem", probe / "probe.key")
+    context.set_alpn_protocols(["h2"])
+    context.set_ciphers("DEFAULT:@SECLEVEL=0")
+    context.minimum_version = context.maximum_version = version
+    host, _, port = target.rpartition(":")
+    with (
+        socket.create_connection((host, int(port)), timeout=5) as plain,
+        context.wrap_socket(plain, server_hostname="bank") as secure,
+    ):
+        der = secure.getpeercert(binary_form=True)
+    assert der is not None
+    return x509.load_der_x509_certificate(der).serial_number
