@@ -70,7 +70,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             await stack.enter_async_context(bank),
             await stack.enter_async_context(analytics),
             await stack.enter_async_context(card),
-            Verifier.from_settings(settings),
+            await stack.enter_async_context(Verifier.running(settings)),
             stop,
             cors_origins=settings.gateway_cors_origins,
             body_limit_bytes=settings.gateway_body_limit_bytes,

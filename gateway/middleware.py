@@ -63,7 +63,7 @@ class CallMiddleware:
         try:
             token = headers.get(b"authorization", b"").decode("latin-1").removeprefix("Bearer").strip()
             if token and scope["type"] == "http":
-                call.current.set(Call(request_id, self._verifier.verify(token), token, deadline))
+                call.current.set(Call(request_id, await self._verifier.verify(token), token, deadline))
             if scope["type"] == "http":
                 await _while_awaited(self._app, scope, receive, send_with_id)
             else:

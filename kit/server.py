@@ -1,8 +1,9 @@
 """A gRPC server with all that each of ours has: callers, errors as statuses, logs, metrics, health, reflection."""
 
+import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Self, TypeAlias, cast
 
@@ -157,15 +158,16 @@ class _Guarded(grpc.GenericRpcHandler):
 
         async def unary(request: Any, context: _Context) -> Any:
             with _Serving(method, context) as serving:
-                serving.begin(self._verifier, rule)
+                await serving.begin(self._verifier, rule)
                 return await handler.unary_unary(request, context)
             return await serving.abort()
 
         async def stream(request: Any, context: _Context) -> AsyncIterator[Any]:
             with _Serving(method, context) as serving:
-                serving.begin(self._verifier, rule)
-                async for response in handler.unary_stream(request, context):
-                    yield response
+                until = await serving.begin(self._verifier, rule)
+                async with aclosing(_ended(handler.unary_stream(request, context), until)) as responses:
+                    async for response in responses:
+                        yield response
             if serving.status.code:
                 await serving.abort()
 
@@ -173,6 +175,30 @@ class _Guarded(grpc.GenericRpcHandler):
         if handler.response_streaming:
             return grpc.unary_stream_rpc_method_handler(stream, *coders)
         return grpc.unary_unary_rpc_method_handler(unary, *coders)
+
+
+async def _ended(responses: AsyncGenerator[Any, None], until: float | None) -> AsyncGenerator[Any, None]:
+    """The responses, for as long as the token lasts.
+
+    Raises:
+        Unauthenticated: it has ended.
+    """
+    async with aclosing(responses):
+        loop = asyncio.get_running_loop()
+        end = None if until is None else loop.time() + until - time.time()
+        while end is None or loop.time() < end:
+            # Around each response alone: between two of them this task is gRPC's own, which waits for the reader.
+            try:
+                async with asyncio.timeout_at(end) as lifetime:
+                    response = await anext(responses, None)
+            except TimeoutError:
+                if not lifetime.expired():
+                    raise
+                break
+            if response is None:
+                return
+            yield response
+        raise Unauthenticated("the token has expired; get a new one")
 
 
 class _Serving:
@@ -186,8 +212,12 @@ class _Serving:
         self._started = time.monotonic()
         self.status = status_pb2.Status()
 
-    def begin(self, verifier: Verifier, rule: Rule) -> None:
-        """Makes the call the current one of this task, with its verified caller, whom the rule admits."""
+    async def begin(self, verifier: Verifier, rule: Rule) -> float | None:
+        """Makes the call the current one of this task, with its verified caller, whom the rule admits.
+
+        Returns:
+            When the caller's token ends, on the clock of `time.time`; None for a call without one.
+        """
         metadata = dict(self._context.invocation_metadata() or ())
         remaining = self._context.time_remaining()
         call = Call(
@@ -196,13 +226,14 @@ class _Serving:
         )
         current.set(call)
         if rule.is_open:
-            return
+            return None
         token = (_text(metadata.get("authorization")) or "").removeprefix("Bearer ")
         if not token:
             raise Unauthenticated
-        caller = verifier.verify(token)
+        caller = await verifier.verify(token)
         rule.check(caller)
         current.set(Call(call.request_id, caller, token, call.deadline))
+        return caller.believed_until
 
     def __enter__(self) -> Self:
         return self

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, HttpUrl, model_validator
 from pydantic_settings import BaseSettings
 
 
@@ -18,11 +18,24 @@ Address = Annotated[str, AfterValidator(_host_and_port)]
 """`host:port`."""
 
 
+Algorithm = Literal["EdDSA", "ES256", "RS256"]
+"""What tokens are signed with: ours by the first; the others are for issuers elsewhere."""
+
+
 class AuthSettings(BaseSettings):
     """Whose tokens are believed."""
 
     auth_issuer: str = Field(description="the `iss` of users' tokens")
-    auth_jwks: Path = Field(description="file with the users' issuer's public keys (JWKS)")
+    auth_jwks: HttpUrl | Path = Field(
+        union_mode="left_to_right",
+        description="the users' issuer's public keys (JWKS): a file, read again when it changes, or an address",
+    )
+    auth_algorithm: Algorithm = Field(
+        "EdDSA", description="what the users' issuer signs with; tokens of any other algorithm are refused"
+    )
+    auth_roles_claim: str = Field(
+        "roles", description="the claim of users' tokens with their roles, or a path to it: realm_access.roles"
+    )
     auth_audience: str = Field("wallet", description="the `aud` that every token must name")
     auth_services: dict[str, Path] = Field(
         default_factory=dict,

@@ -13,11 +13,11 @@ import uuid
 from collections.abc import AsyncIterator
 
 import asyncpg
-import jwt
 import pytest
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from kit.keys import KeySet
 from kit.migrations import upgrade
 from kit.principal import Role, Verifier
 from kit.tokens import Signer, public_jwk
@@ -56,7 +56,7 @@ class Keys:
 
     def verifier(self) -> Verifier:
         """A verifier that believes all of them."""
-        sets = {issuer: jwt.PyJWKSet.from_json(self.jwks(issuer)) for issuer in self._private}
+        sets = {issuer: KeySet.fixed(self.jwks(issuer)) for issuer in self._private}
         return Verifier(USERS, sets, AUDIENCE)
 
     def user(self, subject: str, *roles: Role, lifetime_seconds: float = 600) -> str:

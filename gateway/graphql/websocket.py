@@ -98,7 +98,7 @@ class GraphQLOverWebSocket(GraphQL[Context, None]):
         params = {name.lower(): value for name, value in context.connection_params.items()}
         token = str(params.get("authorization", "")).removeprefix("Bearer ")
         try:
-            principal = self._verifier.verify(token)
+            principal = await self._verifier.verify(token)
         except Unauthenticated as error:
             raise ConnectionRejectionError from error
         call.current.set(call.Call(call.current.get().request_id, principal, token))

@@ -114,7 +114,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         admin.include_router(replay_router(Replay(history, copies, ledger, repair)))
         await stack.enter_async_context(http_server(admin, settings.analytics_admin_listen))
         servicer = AnalyticsServicer(Analytics(history, ledger, watch, Access(bank)))
-        verifier = Verifier.from_settings(settings)
+        verifier = await stack.enter_async_context(Verifier.running(settings))
         await stack.enter_async_context(
             grpc_server(settings.analytics_grpc_listen, verifier, {SERVICE: Service(servicer.register, POLICY)}, tls),
         )

@@ -61,7 +61,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         admin = admin_app({"database": reader.ping})
         admin.include_router(integrity_router(ledger_integrity(pool)))
         await stack.enter_async_context(http_server(admin, settings.bank_admin_listen))
-        verifier = Verifier.from_settings(settings)
+        verifier = await stack.enter_async_context(Verifier.running(settings))
         await stack.enter_async_context(
             grpc_server(settings.bank_grpc_listen, verifier, {SERVICE: Service(servicer.register, POLICY)}, tls),
         )

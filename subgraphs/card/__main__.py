@@ -152,7 +152,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             settings.card_answer_seconds,
         )
         servicer = CardServicer(Cards(repository, acquirer, bank, saga, watch, terms))
-        verifier = Verifier.from_settings(settings)
+        verifier = await stack.enter_async_context(Verifier.running(settings))
         await stack.enter_async_context(
             grpc_server(settings.card_grpc_listen, verifier, {SERVICE: Service(servicer.register, POLICY)}, tls),
         )

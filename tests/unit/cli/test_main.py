@@ -3,7 +3,6 @@
 from pathlib import Path
 from uuid import UUID
 
-import jwt
 import pytest
 from typer.testing import CliRunner
 
@@ -12,18 +11,20 @@ from cli.integrity import Proven, worst
 from cli.main import app
 from cli.replay import Replayed
 from cli.topups import Reviewed
-from kit.principal import Verifier
+from kit.keys import KeySet
+from kit.principal import Role, Verifier
 from stack.keys import key_pair
 from stack.plan import AUDIENCE, ISSUER
 from stack.seed import OWNERS
 
 
 class TestToken:
-    def test_is_one_that_the_services_believe(self, tmp_path: Path) -> None:
+    async def test_is_one_that_the_services_believe(self, tmp_path: Path) -> None:
         pair = key_pair(tmp_path / "keys", "development")
         printed = CliRunner().invoke(app, ["token", "--user", "alice", "--data", str(tmp_path)])
-        verifier = Verifier(ISSUER, {ISSUER: jwt.PyJWKSet.from_json(pair.public.read_text())}, AUDIENCE)
-        assert verifier.verify(printed.output.strip()).subject == OWNERS["alice"].user
+        verifier = Verifier(ISSUER, {ISSUER: KeySet.fixed(pair.public.read_text())}, AUDIENCE)
+        caller = await verifier.verify(printed.output.strip())
+        assert (caller.subject, caller.roles) == (OWNERS["alice"].user, frozenset({Role.CUSTOMER}))
 
     def test_without_a_stack_says_what_to_do(self, tmp_path: Path) -> None:
         refused = CliRunner().invoke(app, ["token", "--user", "bob", "--data", str(tmp_path)])

@@ -3,19 +3,22 @@ import hashlib
 import hmac
 import json
 import time
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
 import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kit import principal
+from kit.keys import KeySet, NoKeySetError
 from kit.principal import Principal, Role, Verifier
-from kit.settings import AuthSettings
+from kit.settings import Algorithm, AuthSettings
 from kit.tokens import public_jwk
 from wallet.errors import Unauthenticated
 
@@ -23,6 +26,20 @@ USERS, CARD, BANK = "https://users.test", "card", "bank"
 AUDIENCE = "wallet"
 PRIVATE = {issuer: Ed25519PrivateKey.generate() for issuer in (USERS, CARD, BANK)}
 STRANGER = Ed25519PrivateKey.generate()
+OTHERS: dict[Algorithm, Any] = {
+    "ES256": ec.generate_private_key(ec.SECP256R1()),
+    "RS256": rsa.generate_private_key(65537, 2048),
+}
+
+
+def jwk_of(key: Any, name: str) -> dict[str, Any]:
+    """The public half of any private key as a JWK."""
+    kinds: dict[type, Any] = {
+        ec.EllipticCurvePrivateKey: jwt.algorithms.ECAlgorithm,
+        rsa.RSAPrivateKey: jwt.algorithms.RSAAlgorithm,
+    }
+    algorithm = next(algorithm for kind, algorithm in kinds.items() if isinstance(key, kind))
+    return {**algorithm.to_jwk(key.public_key(), as_dict=True), "kid": name}
 
 
 def kid(key: Ed25519PrivateKey) -> str:
@@ -55,26 +72,28 @@ def by_hand(header: dict[str, Any], payload: bytes, signature: bytes = b"") -> s
 @pytest.fixture(scope="module")
 def verifier() -> Verifier:
     keys = {issuer: [public_jwk(key.public_key())] for issuer, key in PRIVATE.items()}
-    return Verifier(USERS, {issuer: jwt.PyJWKSet(jwks) for issuer, jwks in keys.items()}, AUDIENCE)
+    return Verifier(
+        USERS, {issuer: KeySet.fixed(json.dumps({"keys": jwks})) for issuer, jwks in keys.items()}, AUDIENCE
+    )
 
 
 class TestGoodTokens:
-    def test_a_users_token_stands_for_the_user(self, verifier: Verifier) -> None:
-        caller = verifier.verify(token(exp=2_000_000_000))
+    async def test_a_users_token_stands_for_the_user(self, verifier: Verifier) -> None:
+        caller = await verifier.verify(token(exp=2_000_000_000))
         assert caller == Principal(USERS, "alice", is_service=False, expires_at=2_000_000_000)
         assert caller.scope == "https://users.test|alice"
 
-    def test_a_services_token_stands_for_the_service(self, verifier: Verifier) -> None:
-        caller = verifier.verify(token(PRIVATE[CARD], iss=CARD, sub=CARD))
+    async def test_a_services_token_stands_for_the_service(self, verifier: Verifier) -> None:
+        caller = await verifier.verify(token(PRIVATE[CARD], iss=CARD, sub=CARD))
         assert (caller.subject, caller.is_service) == (CARD, True)
 
-    def test_one_audience_of_several_is_enough(self, verifier: Verifier) -> None:
-        assert verifier.verify(token(aud=["elsewhere", AUDIENCE])).subject == "alice"
+    async def test_one_audience_of_several_is_enough(self, verifier: Verifier) -> None:
+        assert (await verifier.verify(token(aud=["elsewhere", AUDIENCE]))).subject == "alice"
 
-    def test_clocks_may_differ_by_some_seconds(self, verifier: Verifier) -> None:
+    async def test_clocks_may_differ_by_some_seconds(self, verifier: Verifier) -> None:
         now = int(time.time())
-        assert verifier.verify(token(iat=now + 2, nbf=now + 2)).subject == "alice"
-        assert verifier.verify(token(exp=now - 2)).subject == "alice"
+        assert (await verifier.verify(token(iat=now + 2, nbf=now + 2))).subject == "alice"
+        assert (await verifier.verify(token(exp=now - 2))).subject == "alice"
 
 
 class TestRoles:
@@ -90,14 +109,14 @@ class TestRoles:
             (None, set()),
         ],
     )
-    def test_are_the_known_ones_of_the_claim(self, verifier: Verifier, claim: object, roles: set[Role]) -> None:
-        assert verifier.verify(token(roles=claim)).roles == roles
+    async def test_are_the_known_ones_of_the_claim(self, verifier: Verifier, claim: object, roles: set[Role]) -> None:
+        assert (await verifier.verify(token(roles=claim))).roles == roles
 
-    def test_are_none_without_the_claim(self, verifier: Verifier) -> None:
-        assert verifier.verify(token()).roles == frozenset()
+    async def test_are_none_without_the_claim(self, verifier: Verifier) -> None:
+        assert (await verifier.verify(token())).roles == frozenset()
 
-    def test_are_not_a_services(self, verifier: Verifier) -> None:
-        caller = verifier.verify(token(PRIVATE[CARD], iss=CARD, sub=CARD, roles=["admin"]))
+    async def test_are_not_a_services(self, verifier: Verifier) -> None:
+        caller = await verifier.verify(token(PRIVATE[CARD], iss=CARD, sub=CARD, roles=["admin"]))
         assert caller.roles == frozenset()
         assert not caller.moves_all
 
@@ -146,18 +165,18 @@ class TestRefusedTokens:
             ),
         ],
     )
-    def test_say_why(self, verifier: Verifier, forged: str, why: str) -> None:
+    async def test_say_why(self, verifier: Verifier, forged: str, why: str) -> None:
         with pytest.raises(Unauthenticated, match=why):
-            verifier.verify(forged)
+            await verifier.verify(forged)
 
-    def test_alg_none_is_not_believed(self, verifier: Verifier) -> None:
+    async def test_alg_none_is_not_believed(self, verifier: Verifier) -> None:
         claims = jwt.decode(token(), options={"verify_signature": False})
         for alg in ("none", "None", "NONE", ""):
             unsigned = by_hand({"alg": alg, "typ": "JWT", "kid": kid(PRIVATE[USERS])}, json.dumps(claims).encode())
             with pytest.raises(Unauthenticated, match="not valid"):
-                verifier.verify(unsigned)
+                await verifier.verify(unsigned)
 
-    def test_the_public_key_is_no_shared_secret(self, verifier: Verifier) -> None:
+    async def test_the_public_key_is_no_shared_secret(self, verifier: Verifier) -> None:
         public = PRIVATE[USERS].public_key()
         claims = jwt.decode(token(), options={"verify_signature": False})
         forms = [
@@ -171,50 +190,67 @@ class TestRefusedTokens:
             signature = hmac.digest(secret, signing_input.encode(), hashlib.sha256)
             forged = f"{signing_input}.{base64.urlsafe_b64encode(signature).decode().rstrip('=')}"
             with pytest.raises(Unauthenticated, match="InvalidAlgorithmError"):
-                verifier.verify(forged)
+                await verifier.verify(forged)
 
-    def test_a_key_that_came_with_the_token_is_not_looked_at(self, verifier: Verifier) -> None:
+    async def test_a_key_that_came_with_the_token_is_not_looked_at(self, verifier: Verifier) -> None:
         headers = {"kid": kid(PRIVATE[USERS]), "jwk": public_jwk(STRANGER.public_key())}
         with pytest.raises(Unauthenticated, match="InvalidSignatureError"):
-            verifier.verify(token(STRANGER, headers=headers))
+            await verifier.verify(token(STRANGER, headers=headers))
 
     @pytest.mark.parametrize("changed", [0, 1, 2])
-    def test_every_part_is_signed(self, verifier: Verifier, changed: int) -> None:
+    async def test_every_part_is_signed(self, verifier: Verifier, changed: int) -> None:
         parts, others = token().split("."), token(sub="bob", headers={"kid": kid(PRIVATE[USERS]), "x": 1}).split(".")
         parts[changed] = others[changed]
         with pytest.raises(Unauthenticated, match="InvalidSignatureError"):
-            verifier.verify(".".join(parts))
+            await verifier.verify(".".join(parts))
 
     @given(st.text() | st.lists(st.text("abcABC123-_"), min_size=3, max_size=3).map(".".join))
-    def test_no_text_whatever_is_more_than_refused(self, text: str) -> None:
+    async def test_no_text_whatever_is_more_than_refused(self, text: str) -> None:
         with pytest.raises(Unauthenticated):
-            Verifier(USERS, {}, AUDIENCE).verify(text)
+            await Verifier(USERS, {}, AUDIENCE).verify(text)
 
     @pytest.mark.parametrize("payload", [b"", b"[]", b"null", b"1", b"\xff", b"{" * 5000, b'{"a":' * 5000, b"[" * 5000])
-    def test_no_payload_whatever_is_more_than_refused(self, verifier: Verifier, payload: bytes) -> None:
+    async def test_no_payload_whatever_is_more_than_refused(self, verifier: Verifier, payload: bytes) -> None:
         with pytest.raises(Unauthenticated, match="not valid"):
-            verifier.verify(by_hand({"alg": "EdDSA", "kid": kid(PRIVATE[USERS])}, payload))
+            await verifier.verify(by_hand({"alg": "EdDSA", "kid": kid(PRIVATE[USERS])}, payload))
 
-    def test_what_the_token_holds_is_not_told(self, verifier: Verifier) -> None:
+    async def test_what_the_token_holds_is_not_told(self, verifier: Verifier) -> None:
         with pytest.raises(Unauthenticated) as caught:
-            verifier.verify(token(sub="alice", aud="elsewhere"))
+            await verifier.verify(token(sub="alice", aud="elsewhere"))
         assert "alice" not in str(caught.value)
         assert "elsewhere" not in str(caught.value)
 
 
 class TestCache:
-    def test_a_token_that_was_good_still_expires(self, verifier: Verifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_a_token_that_was_good_still_expires(
+        self, verifier: Verifier, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         good = token(exp=int(time.time()) + 60)
-        assert verifier.verify(good) == verifier.verify(good)
+        assert await verifier.verify(good) == await verifier.verify(good)
         monkeypatch.setattr(principal, "time", FrozenTime(time.time() + 120))
         with pytest.raises(Unauthenticated, match="has expired; get a new one"):
-            verifier.verify(good)
+            await verifier.verify(good)
 
-    def test_a_refusal_is_not_remembered_as_a_caller(self, verifier: Verifier) -> None:
+    async def test_a_refusal_is_not_remembered_as_a_caller(self, verifier: Verifier) -> None:
         forged = token(STRANGER, headers={"kid": kid(PRIVATE[USERS])})
         for _ in range(3):
             with pytest.raises(Unauthenticated):
-                verifier.verify(forged)
+                await verifier.verify(forged)
+
+    async def test_holds_so_many_and_forgets_what_has_expired(
+        self, verifier: Verifier, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(principal, "_CACHED_TOKENS", 3)
+        monkeypatch.setattr(verifier, "_believed", OrderedDict())
+        tokens = [token(sub=f"user-{number}") for number in range(5)]
+        for each in tokens:
+            await verifier.verify(each)
+            await verifier.verify(tokens[0])  # seen again and again
+        assert list(verifier._believed) == [tokens[3], tokens[4], tokens[0]]
+        monkeypatch.setattr(principal, "time", FrozenTime(time.time() + 700))
+        later = token(sub="later", iat=int(time.time()), exp=int(time.time()) + 7200)
+        await verifier.verify(later)
+        assert list(verifier._believed) == [later]
 
 
 class FrozenTime:
@@ -228,13 +264,76 @@ class FrozenTime:
 
 
 class TestSettings:
-    def test_keys_come_from_files_one_an_issuer(self, tmp_path: Path) -> None:
+    async def test_keys_come_from_files_one_an_issuer(self, tmp_path: Path) -> None:
         files = {issuer: tmp_path / f"{number}.json" for number, issuer in enumerate(PRIVATE)}
         for issuer, file in files.items():
             file.write_text(json.dumps({"keys": [public_jwk(PRIVATE[issuer].public_key())]}))
         settings = AuthSettings(auth_issuer=USERS, auth_jwks=files[USERS], auth_services={CARD: files[CARD]})
-        verifier = Verifier.from_settings(settings)
-        assert not verifier.verify(token()).is_service
-        assert verifier.verify(token(PRIVATE[CARD], iss=CARD, sub=CARD)).is_service
-        with pytest.raises(Unauthenticated, match="InvalidIssuerError"):
-            verifier.verify(token(PRIVATE[BANK], iss=BANK, sub=BANK))
+        async with Verifier.running(settings) as verifier:
+            assert not (await verifier.verify(token())).is_service
+            assert (await verifier.verify(token(PRIVATE[CARD], iss=CARD, sub=CARD))).is_service
+            with pytest.raises(Unauthenticated, match="InvalidIssuerError"):
+                await verifier.verify(token(PRIVATE[BANK], iss=BANK, sub=BANK))
+            assert verifier.users_keys == {"keys": [public_jwk(PRIVATE[USERS].public_key())]}
+
+    def test_an_address_is_an_address_and_the_rest_files(self) -> None:
+        address = AuthSettings(auth_issuer=USERS, auth_jwks="https://users.test/jwks.json").auth_jwks
+        assert str(address) == "https://users.test/jwks.json"
+        assert not isinstance(address, Path)
+
+    async def test_without_its_keys_a_file_stops_the_start(self, tmp_path: Path) -> None:
+        file = tmp_path / "users.json"
+        file.write_text('{"keys": []}')
+        with pytest.raises(NoKeySetError, match="no key for EdDSA"):
+            async with Verifier.running(AuthSettings(auth_issuer=USERS, auth_jwks=file)):
+                pass
+
+
+class TestIssuersElsewhere:
+    @pytest.mark.parametrize(
+        ("path", "claims"),
+        [
+            ("groups", {"groups": ["Admin"]}),
+            ("realm_access.roles", {"realm_access": {"roles": ["admin", "offline_access"]}}),
+            ("https://wallet.test/roles", {"https://wallet.test/roles": ["admin"]}),
+        ],
+    )
+    async def test_have_roles_where_a_setting_says(self, path: str, claims: dict[str, Any]) -> None:
+        keys = {USERS: KeySet.fixed(json.dumps({"keys": [public_jwk(PRIVATE[USERS].public_key())]}))}
+        verifier = Verifier(USERS, keys, AUDIENCE, roles_claim=path)
+        assert (await verifier.verify(token(**claims))).roles == {Role.ADMIN}
+        assert (await verifier.verify(token(roles=["admin"]))).roles == frozenset()
+        assert (await verifier.verify(token(realm_access=["admin"]))).roles == frozenset()
+
+    @pytest.mark.parametrize("algorithm", ["ES256", "RS256"])
+    async def test_sign_with_what_a_setting_says_and_nothing_else(self, algorithm: Algorithm) -> None:
+        private = OTHERS[algorithm]
+        published = json.dumps({"keys": [jwk_of(private, "theirs"), public_jwk(PRIVATE[USERS].public_key())]})
+        services = KeySet.fixed(json.dumps({"keys": [public_jwk(PRIVATE[CARD].public_key())]}))
+        keys = {USERS: KeySet.fixed(published, algorithm), CARD: services}
+        verifier = Verifier(USERS, keys, AUDIENCE, algorithm=algorithm)
+        now = int(time.time())
+        claims = {"iss": USERS, "sub": "alice", "aud": AUDIENCE, "iat": now, "exp": now + 60}
+        theirs = jwt.encode(claims, private, algorithm, headers={"kid": "theirs"})
+        assert (await verifier.verify(theirs)).subject == "alice"
+        assert (await verifier.verify(token(PRIVATE[CARD], iss=CARD, sub=CARD))).is_service
+        with pytest.raises(Unauthenticated, match="InvalidKeyError"):
+            await verifier.verify(token())
+
+
+class TestRotation:
+    async def test_a_key_that_is_published_no_more_takes_its_tokens_with_it(self, tmp_path: Path) -> None:
+        file, old, new = tmp_path / "users.json", PRIVATE[USERS], STRANGER
+        file.write_text(json.dumps({"keys": [public_jwk(old.public_key())]}))
+        async with KeySet.of_file(file) as keys:
+            verifier = Verifier(USERS, {USERS: keys}, AUDIENCE)
+            by_old, by_new = token(), token(new, headers={"kid": kid(new)})
+            file.write_text(json.dumps({"keys": [public_jwk(old.public_key()), public_jwk(new.public_key())]}))
+            await keys.refresh()
+            before = await verifier.verify(by_old)
+            assert await verifier.verify(by_old) is before  # a refresh that leaves a key forgets nothing
+            file.write_text(json.dumps({"keys": [public_jwk(new.public_key())]}))
+            await keys.refresh()
+            assert (await verifier.verify(by_new)).subject == "alice"
+            with pytest.raises(Unauthenticated, match="InvalidKeyError"):
+                await verifier.verify(by_old)

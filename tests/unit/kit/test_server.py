@@ -62,6 +62,11 @@ def bearer(token: str, **more: str) -> tuple[tuple[str, str], ...]:
     return (("authorization", f"Bearer {token}"), *((name.replace("_", "-"), value) for name, value in more.items()))
 
 
+def almost_over(keys: Keys) -> str:
+    """A token that a server believes for another second, since its clock may differ by some."""
+    return keys.user("alice", lifetime_seconds=1.5 - 5)
+
+
 async def refusal(answer: grpc.aio.UnaryUnaryCall[StringValue, StringValue]) -> tuple[grpc.StatusCode, WalletError]:
     """The status that a call failed with, and the error that its details make."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -149,6 +154,38 @@ class TestPolicy:
         with pytest.raises(RuntimeError, match=told):
             async with serving(say, keys.verifier(), policy=policy):
                 pass
+
+
+class TestStreams:
+    async def test_end_with_their_token(self, keys: Keys) -> None:
+        async def hold(text: str) -> str:
+            await asyncio.Event().wait()
+            return text
+
+        async with serving(hold, keys.verifier()) as target, grpc.aio.insecure_channel(target) as channel:
+            stream = Stub(channel).Count(StringValue(value="9"), metadata=bearer(almost_over(keys)))
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                async with asyncio.timeout(5):
+                    await stream.read()
+        status = rpc_status.from_call(caught.value)  # type: ignore[arg-type]  # as above
+        assert status is not None
+        assert from_status(status) == Unauthenticated("the token has expired; get a new one")
+
+    async def test_that_never_wait_end_with_it_all_the_same(self, keys: Keys) -> None:
+        async with serving(say, keys.verifier()) as target, grpc.aio.insecure_channel(target) as channel:
+            stream = Stub(channel).Count(StringValue(value=str(10**9)), metadata=bearer(almost_over(keys)))
+            async with asyncio.timeout(10):
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    async for _ in stream:
+                        pass
+        assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
+
+    async def test_of_anyone_have_no_token_to_end_with(self, keys: Keys) -> None:
+        async with (
+            serving(say, keys.verifier(), policy={"Say": anyone, "Count": anyone}) as target,
+            grpc.aio.insecure_channel(target) as channel,
+        ):
+            assert [number.value async for number in Stub(channel).Count(StringValue(value="2"))] == ["0", "1"]
 
 
 class TestErrors:

@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from kit import tokens
+from kit.keys import KeySet
 from kit.principal import Role, Verifier
 from kit.tokens import ServiceToken, Signer, public_jwk
 
@@ -37,9 +38,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 class TestSigner:
-    def test_what_it_signs_is_believed(self) -> None:
-        verifier = Verifier("users", {"users": jwt.PyJWKSet.from_json(JWKS)}, "wallet")
-        caller = verifier.verify(Signer("users", KEY, "wallet").sign("alice", 60))
+    async def test_what_it_signs_is_believed(self) -> None:
+        verifier = Verifier("users", {"users": KeySet.fixed(JWKS)}, "wallet")
+        caller = await verifier.verify(Signer("users", KEY, "wallet").sign("alice", 60))
         assert (caller.issuer, caller.subject) == ("users", "alice")
         assert caller.expires_at == pytest.approx(time.time() + 60, abs=2)
 

@@ -1,0 +1,226 @@
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+from structlog.testing import capture_logs
+
+from kit import keys
+from kit.admin import http_server
+from kit.keys import KeySet, NoKeySetError
+from kit.tokens import public_jwk
+from stack.ports import free_ports
+from tests.waiting import until
+from wallet.errors import Unavailable
+
+FIRST, SECOND = (public_jwk(Ed25519PrivateKey.generate().public_key()) for _ in range(2))
+P256 = jwt.algorithms.ECAlgorithm.to_jwk(ec.generate_private_key(ec.SECP256R1()).public_key(), as_dict=True)
+RSA = jwt.algorithms.RSAAlgorithm.to_jwk(rsa.generate_private_key(65537, 2048).public_key(), as_dict=True)
+SHORT = jwt.algorithms.RSAAlgorithm.to_jwk(rsa.generate_private_key(65537, 1024).public_key(), as_dict=True)
+
+
+def set_of(*jwks: dict[str, Any]) -> str:
+    return json.dumps({"keys": jwks})
+
+
+def names(key_set: KeySet) -> list[str]:
+    assert key_set.document is not None
+    return [jwk["kid"] for jwk in key_set.document["keys"]]
+
+
+class Issuer:
+    """Publishes what it is told to, and counts how often it is asked."""
+
+    def __init__(self) -> None:
+        self.answer = Response(set_of(FIRST))
+        self.asked = 0
+        self.answers = asyncio.Event()
+        self.answers.set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.asked += 1
+        await self.answers.wait()
+        await self.answer(scope, receive, send)
+
+
+@asynccontextmanager
+async def published(issuer: Issuer) -> AsyncIterator[str]:
+    listen = f"127.0.0.1:{free_ports(1)[0]}"
+    async with http_server(issuer, listen, lifespan="off"):
+        yield f"http://{listen}/jwks.json"
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A set that lacks a key is read again whenever it is asked."""
+    monkeypatch.setattr(keys, "_AGAIN_SECONDS", 0.0)
+
+
+class TestWhatFits:
+    @pytest.mark.parametrize(
+        ("jwk", "algorithm"), [(FIRST, "EdDSA"), ({**P256, "kid": "k"}, "ES256"), ({**RSA, "kid": "k"}, "RS256")]
+    )
+    def test_is_a_public_key_for_the_algorithm(self, jwk: dict[str, Any], algorithm: Any) -> None:
+        assert names(KeySet.fixed(set_of(jwk), algorithm)) == [jwk["kid"]]
+        others: set[Any] = {"EdDSA", "ES256", "RS256"} - {algorithm}
+        for other in others:
+            with pytest.raises(NoKeySetError, match=f"no key for {other}"):
+                KeySet.fixed(set_of(jwk), other)
+
+    @pytest.mark.parametrize(
+        "changed",
+        [
+            {"alg": "ES256"},
+            {"alg": "none"},
+            {"use": "enc"},
+            {"kid": None},
+            {"kid": ["k"]},
+            {"kty": "oct", "k": "c2VjcmV0"},
+            {"crv": "Ed448"},
+            {"x": "AA"},
+            {"x": 7},
+        ],
+    )
+    def test_is_nothing_else(self, changed: dict[str, Any]) -> None:
+        assert names(KeySet.fixed(set_of({**SECOND, **changed}, FIRST))) == [FIRST["kid"]]
+
+    def test_is_no_short_rsa_key(self) -> None:
+        with pytest.raises(NoKeySetError):
+            KeySet.fixed(set_of({**SHORT, "kid": "short"}), "RS256")
+
+    def test_is_shown_without_what_was_private(self) -> None:
+        private = jwt.algorithms.OKPAlgorithm.to_jwk(Ed25519PrivateKey.generate(), as_dict=True)
+        document = KeySet.fixed(set_of({**private, "kid": "mine", "note": "keep me"})).document
+        assert document is not None
+        assert document["keys"][0].keys() == {"kty", "crv", "x", "alg", "use", "kid"}
+
+    @pytest.mark.parametrize(
+        "text",
+        ["", "[]", "null", "7", '{"keys": 7}', '{"keys": null}', '{"keys": [7, null, []]}', "<html>", "[" * 9999],
+    )
+    def test_no_text_whatever_is_more_than_refused(self, text: str) -> None:
+        with pytest.raises(NoKeySetError):
+            KeySet.fixed(text)
+
+
+class TestFile:
+    async def test_is_read_again_when_it_changes(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(keys, "_FILE_SECONDS", 0.01)
+        monkeypatch.setattr(keys, "_AGAIN_SECONDS", 0.0)
+        file = tmp_path / "jwks.json"
+        file.write_text(set_of(FIRST))
+        async with KeySet.of_file(file) as key_set:
+            first = await key_set.find(FIRST["kid"])
+            file.write_text(set_of(SECOND))
+
+            async def has_changed() -> bool:
+                return names(key_set) == [SECOND["kid"]]
+
+            await until(has_changed)
+            assert not key_set.has(first)
+
+    async def test_that_goes_bad_leaves_the_keys_as_they_are_and_is_told_once(self, tmp_path: Path) -> None:
+        file = tmp_path / "jwks.json"
+        file.write_text(set_of(FIRST))
+        async with KeySet.of_file(file) as key_set:
+            first = await key_set.find(FIRST["kid"])
+            with capture_logs() as logs:
+                file.write_text("{")
+                await key_set.refresh()
+                await key_set.refresh()
+                file.unlink()
+                await key_set.refresh()
+            assert [(each["log_level"], each["source"]) for each in logs] == [("warning", str(file))] * 2
+            assert key_set.has(first)
+
+
+@pytest.mark.usefixtures("at_once")
+class TestAddress:
+    async def test_an_unknown_key_is_asked_for_at_once(self) -> None:
+        issuer = Issuer()
+        async with published(issuer) as url, KeySet.of_url(url) as key_set:
+            first = await key_set.find(FIRST["kid"])
+            issuer.answer = Response(set_of(FIRST, SECOND))
+            assert (await key_set.find(SECOND["kid"])).jwk == SECOND
+            assert key_set.has(first)  # the same key, whatever came beside it
+
+    async def test_many_who_need_it_ask_once(self) -> None:
+        issuer = Issuer()
+        async with published(issuer) as url, KeySet.of_url(url) as key_set:
+            await key_set.find(FIRST["kid"])
+            asked = issuer.asked
+            issuer.answers.clear()
+            waiting = [asyncio.create_task(key_set.find(SECOND["kid"])) for _ in range(20)]
+            await until(lambda: _is(issuer.asked > asked))
+            issuer.answer = Response(set_of(SECOND))
+            issuer.answers.set()
+            assert {key.jwk["kid"] for key in await asyncio.gather(*waiting)} == {SECOND["kid"]}
+            assert issuer.asked == asked + 1
+
+    async def test_a_key_that_there_is_not_is_refused(self) -> None:
+        issuer = Issuer()
+        async with published(issuer) as url, KeySet.of_url(url) as key_set:
+            for kid in (SECOND["kid"], None, ["k"], 7):
+                with pytest.raises(jwt.InvalidKeyError):
+                    await key_set.find(kid)
+
+    @pytest.mark.parametrize(
+        "answer",
+        [Response("<html>"), Response(set_of()), Response("no", 500), Response(None, 302, {"location": "/"})],
+        ids=["no JSON", "no keys", "an error", "somewhere else"],
+    )
+    async def test_a_bad_answer_leaves_the_keys_as_they_are(self, answer: Response) -> None:
+        issuer = Issuer()
+        async with published(issuer) as url, KeySet.of_url(url) as key_set:
+            first = await key_set.find(FIRST["kid"])
+            issuer.answer = answer
+            with capture_logs() as logs:
+                await key_set.refresh()
+            assert [each["log_level"] for each in logs] == ["warning"]
+            assert key_set.has(first)
+
+    async def test_that_has_never_answered_is_no_reason_to_refuse_a_token(self) -> None:
+        async with KeySet.of_url(f"http://127.0.0.1:{free_ports(1)[0]}/") as key_set:
+            assert key_set.document is None
+            with pytest.raises(Unavailable, match="the issuer's keys"):
+                await key_set.find(FIRST["kid"])
+
+    async def test_that_answers_at_last_is_believed_by_itself(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(keys, "_AGAIN_SECONDS", 0.01)
+        issuer = Issuer()
+        good, issuer.answer = issuer.answer, Response("", 503)
+        async with published(issuer) as url, KeySet.of_url(url) as key_set:
+            await until(lambda: _is(issuer.asked > 1))
+            issuer.answer = good
+            await until(lambda: _is(key_set.document is not None))
+
+    async def test_that_is_silent_holds_a_call_up_for_so_long(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(keys, "_WAIT_SECONDS", 0.05)
+        issuer = Issuer()
+        issuer.answers.clear()
+        async with published(issuer) as url, KeySet.of_url(url) as key_set:
+            async with asyncio.timeout(1):
+                with pytest.raises(Unavailable):
+                    await key_set.find(FIRST["kid"])
+            issuer.answers.set()
+
+
+async def test_strangers_do_not_make_us_ask_without_end() -> None:
+    issuer = Issuer()
+    async with published(issuer) as url, KeySet.of_url(url) as key_set:
+        for number in range(10):
+            with pytest.raises(jwt.InvalidKeyError):
+                await key_set.find(f"made up {number}")
+        assert issuer.asked == 1
+
+
+async def _is(condition: bool) -> bool:
+    return condition
