@@ -3,11 +3,12 @@
 import asyncio
 from functools import partial
 from http import HTTPStatus
+from typing import Final
 
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, HTMLResponse
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
@@ -28,9 +29,12 @@ from kit.principal import Verifier
 from subgraphs.analytics.client import AnalyticsClient
 from subgraphs.bank.client import BankClient
 from subgraphs.card.client import CardClient
-from wallet.errors import FieldViolation, InternalError, InvalidInput, WalletError
+from wallet.errors import FieldViolation, InternalError, InvalidInput, Unavailable, WalletError
 
 log = structlog.get_logger(__name__)
+
+_KEYS_SECONDS: Final = 60
+"""How long the issuer's keys may be kept by others: as long as by a service."""
 
 
 def build_app(
@@ -63,6 +67,7 @@ def build_app(
     # First, and themselves rather than by include_router: a route is found by trying one after the other, and there
     # would be a router of their own to ask before.
     app.router.routes += rest_routes(bank, analytics, card).routes
+    _add_keys(app, verifier)
     _add_pages(app)
     add_health(app, {})
     endpoints: dict[tuple[str, str], ASGIApp] = {}
@@ -98,6 +103,15 @@ def build_app(
             "X-Request-Id",
         ],
     )
+
+
+def _add_keys(app: FastAPI, verifier: Verifier) -> None:
+    @app.get("/.well-known/jwks.json")
+    async def keys() -> Response:
+        """The users' issuer's, as they are believed here: also while the issuer is away."""
+        if verifier.users_keys is None:
+            raise Unavailable("the issuer's keys")
+        return JSONResponse(verifier.users_keys, headers={"Cache-Control": f"max-age={_KEYS_SECONDS}"})
 
 
 def _add_pages(app: FastAPI) -> None:

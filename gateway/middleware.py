@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.errors import make_problem, problem
+from gateway.policy import KNOWN, OPEN_PATHS
 from kit import call
 from kit.call import Call
 from kit.principal import Verifier
@@ -32,7 +33,8 @@ def problem_response(body: Any, headers: dict[str, str]) -> Response:
 
 class CallMiddleware:
     """Gives each request its `Call`: an id that comes back as `X-Request-Id`, the verified caller where there is a
-    token, and a deadline. Logs one line when it is over. A token that is not valid is refused here, for every route.
+    token, and a deadline. Logs one line when it is over. A token that is not valid is refused here, and so is one that
+    opens nothing, for every route that looks at one.
 
     A request whose caller goes away is cancelled, and with it the calls that it has made to the services.
     """
@@ -62,8 +64,10 @@ class CallMiddleware:
 
         try:
             token = headers.get(b"authorization", b"").decode("latin-1").removeprefix("Bearer").strip()
-            if token and scope["type"] == "http":
-                call.current.set(Call(request_id, await self._verifier.verify(token), token, deadline))
+            if token and scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
+                caller = await self._verifier.verify(token)
+                KNOWN.check(caller)
+                call.current.set(Call(request_id, caller, token, deadline))
             if scope["type"] == "http":
                 await _while_awaited(self._app, scope, receive, send_with_id)
             else:

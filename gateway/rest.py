@@ -8,6 +8,7 @@ from uuid import UUID
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.routing import APIRoute
 
+from gateway.policy import REST
 from kit import call
 from openapi import models
 from subgraphs.analytics import client as analytics
@@ -34,16 +35,18 @@ class UnsupportedMediaTypeError(Exception):
 
 
 class _Route(APIRoute):
-    """A route for callers who say who they are, and what they send is JSON.
+    """A route for those whom the policy admits, and what they send is JSON.
 
     Not by FastAPI's dependencies: each of these takes longer than what it would look at.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
+        rule = REST[" ".join((*(self.methods or ()), self.path))]  # one method each
 
         async def checked(request: Request) -> Response:
-            call.principal()
+            if not rule.is_open:
+                rule.check(call.principal())
             if request.method == "POST" and not _is_json(request.headers.get("content-type", "")):
                 raise UnsupportedMediaTypeError
             return await handle(request)

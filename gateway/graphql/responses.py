@@ -1,6 +1,7 @@
 """What comes of an operation, as responses: one result, or a stream of them."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from http import HTTPStatus
@@ -80,8 +81,9 @@ class EventStream(StreamingResponse):
     """The results of one operation as server-sent events, in graphql-sse's distinct connections mode.
 
     A comment every fifteen seconds keeps whatever lies between from closing a quiet connection. The results' generator
-    is closed with the response, however that ends. When the gateway stops, the response ends without `complete`, after
-    which graphql-sse's client connects again.
+    is closed with the response, however that ends. When the gateway stops, or the caller's token ends, the response
+    ends without `complete`, after which graphql-sse's client connects again: with a fresh token it goes on, with the
+    old one it is told.
     """
 
     media_type = EVENT_STREAM
@@ -94,7 +96,7 @@ class EventStream(StreamingResponse):
     async def stream_response(self, send: Send) -> None:
         """Starlette's own, with heartbeats, and then the end of what made the results."""
         try:
-            async with asyncio.timeout(None) as life:
+            async with asyncio.timeout(_seconds_left()) as life:
                 beating = asyncio.create_task(self._beat(send, life))
                 try:
                     async with aclosing(self.body_iterator):  # type: ignore[type-var]
@@ -114,6 +116,12 @@ class EventStream(StreamingResponse):
             except TimeoutError:
                 await send({"type": "http.response.body", "body": b":\n\n", "more_body": True})
         life.reschedule(asyncio.get_running_loop().time())
+
+
+def _seconds_left() -> float | None:
+    """Until the caller's token ends."""
+    caller = call.current.get().principal
+    return None if caller is None else caller.expires_at - time.time()
 
 
 async def _events(results: AsyncGenerator[Any, None]) -> AsyncIterator[bytes]:

@@ -15,6 +15,7 @@ from strawberry.types.graphql import OperationType
 
 from gateway.composition import SUBGRAPHS, compose, subgraph
 from gateway.errors import INVALID_GRAPHQL, OperationRefused, graphql_error
+from gateway.graphql.access import guard
 from gateway.graphql.cost import Cost, Spent
 from gateway.graphql.documents import Reader
 from gateway.graphql.metrics import NOT_READ, OTHER, Names, tell
@@ -151,4 +152,6 @@ def build_schemas(options: GraphOptions) -> dict[str, strawberry.Schema]:
     schemas = {GRAPH_PATH: compose(extensions, federation=options.federation)}
     if options.federation:
         schemas |= {f"/subgraphs/{name}/graphql": subgraph(name, extensions) for name in SUBGRAPHS}
+    for schema in schemas.values():
+        guard(schema._schema)  # noqa: SLF001  what Strawberry builds, it does not hand out
     return schemas

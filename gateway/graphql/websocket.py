@@ -1,5 +1,7 @@
 """The graph over WebSocket, by graphql-transport-ws."""
 
+import asyncio
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -18,15 +20,34 @@ from gateway.graphql.documents import TrustedDocuments
 from gateway.graphql.limits import WebSocketLimits
 from gateway.graphql.requests import GraphRequest, Refused
 from gateway.graphql.schema import Context
+from gateway.policy import KNOWN
 from kit import call
-from kit.principal import Verifier
-from wallet.errors import Unauthenticated
+from kit.principal import Principal, Verifier
+from wallet.errors import WalletError
 
 
 class _Handler(BaseGraphQLTransportWSHandler[Context, None]):
-    """Strawberry's, for messages of any shape, with trusted documents and codes that stay."""
+    """Strawberry's, for messages of any shape, with trusted documents and codes that stay. It ends with the caller's
+    token, by 4403, after which graphql-ws's client connects again, with a fresh token if it has one.
+    """
 
     view: "GraphQLOverWebSocket"
+    _ending: asyncio.Task[None] | None = None
+
+    async def handle_connection_init(self, message: Any) -> None:
+        await super().handle_connection_init(message)
+        caller = call.current.get().principal
+        if caller is not None and self._ending is None:
+            self._ending = asyncio.create_task(self._end(caller))
+
+    async def _end(self, caller: Principal) -> None:
+        await asyncio.sleep(caller.expires_at - time.time())
+        await self.websocket.close(code=4403, reason="the token has expired; get a new one")
+
+    async def shutdown(self) -> None:
+        if self._ending is not None:
+            self._ending.cancel()
+        await super().shutdown()
 
     async def handle_message(self, message: Any) -> None:
         if not isinstance(message, dict) or not isinstance(message.get("id", ""), str):
@@ -99,7 +120,8 @@ class GraphQLOverWebSocket(GraphQL[Context, None]):
         token = str(params.get("authorization", "")).removeprefix("Bearer ")
         try:
             principal = await self._verifier.verify(token)
-        except Unauthenticated as error:
+            KNOWN.check(principal)
+        except WalletError as error:
             raise ConnectionRejectionError from error
         call.current.set(call.Call(call.current.get().request_id, principal, token))
         return None

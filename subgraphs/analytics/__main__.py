@@ -68,6 +68,10 @@ class Settings(AuthSettings, TLSSettings, LogSettings):
         _TIMING.check_seconds,
         description="how often watched accounts are compared with the ledger",
     )
+    analytics_watch_access_seconds: float = Field(
+        _TIMING.access_seconds,
+        description="how often the bank is asked again whether a watcher may still read",
+    )
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
@@ -85,7 +89,11 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             period_seconds=settings.analytics_repair_seconds,
             grace_seconds=settings.analytics_repair_grace_seconds,
         )
-        watch = Watch(history, ledger, bank, repair, Timing(check_seconds=settings.analytics_watch_check_seconds))
+        timing = Timing(
+            check_seconds=settings.analytics_watch_check_seconds,
+            access_seconds=settings.analytics_watch_access_seconds,
+        )
+        watch = Watch(history, ledger, bank, repair, timing)
         tail = Tail(watch, partial(_reader, settings, "tail"), partial(_admin, settings))
         consumer = Consumer(
             history,

@@ -31,11 +31,13 @@ class Timing:
     """Attributes:
     patience_seconds: how long a missing operation may be on its way before it is fetched.
     check_seconds: how often watched accounts are compared with the bank, for whatever the topic has lost for good.
+    access_seconds: how often a reader's right to read is asked for again.
     room: operations that wait for one reader.
     """
 
     patience_seconds: float = 0.25
     check_seconds: float = 5.0
+    access_seconds: float = 60.0
     room: int = 1_000
 
 
@@ -87,9 +89,12 @@ class _Subscription:
         self.last = version
         self._arrived.pop(version, None)
 
-    async def change(self) -> None:
+    async def change(self, until: float | None = None) -> None:
+        """Returns when something has changed, or at a moment of the loop's clock."""
         self._changed.clear()
-        await self._changed.wait()
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(until):
+                await self._changed.wait()
 
     async def next_arrives(self, within_seconds: float) -> bool:
         try:
@@ -159,23 +164,29 @@ class Watch:
         once.
 
         Raises:
-            AccountNotFound: there is none, or it is another's.
+            AccountNotFound: there is none, or it is not for the caller to read; or it is no more.
             SubscriberTooSlow: the reader let too many wait. It may come back with the last version it saw.
             Unavailable: what comes next cannot be fetched now, or this process stops. The reader may come back, too.
         """
         # First the subscription, then the question where the account stands: nothing falls between the two.
         with self._subscribed(account_id) as subscription:
+            clock = asyncio.get_running_loop().time
             current = (await self._bank.balance(account_id)).version
+            check_at = clock() + self._timing.access_seconds
             subscription.begin(current if after_version is None else after_version)
             subscription.expect(current)
             while not subscription.is_closed:
                 if subscription.is_overrun:
                     raise SubscriberTooSlow
+                if clock() >= check_at:
+                    check_at = clock() + self._timing.access_seconds
+                    with suppress(Unavailable, DeadlineExceeded):  # which says nothing of the right to read
+                        subscription.expect((await self._bank.balance(account_id)).version)
                 if (row := subscription.take()) is not None:
                     batch = [row]
                 elif subscription.known <= subscription.last:
                     subscription.is_live = True
-                    await subscription.change()
+                    await subscription.change(until=check_at)
                     continue
                 elif subscription.is_live and await subscription.next_arrives(self._timing.patience_seconds):
                     continue

@@ -89,6 +89,9 @@ class Settings(AuthSettings, TLSSettings, LogSettings):
     card_poll_seconds: PositiveFloat = Field(
         2.0, description="how often a watched top-up is looked at, notified or not"
     )
+    card_access_seconds: PositiveFloat = Field(
+        60.0, description="how often the bank is asked again whether a watcher may still see the account"
+    )
     card_interval_seconds: PositiveFloat = Field(_TIMING.interval_seconds, description="the completer's")
     card_lease_seconds: PositiveFloat = Field(
         _TIMING.lease_seconds, description="after which a driver that does not renew its lease counts as dead"
@@ -150,6 +153,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             {currency: Limit(limit.top_up, limit.day) for currency, limit in settings.card_limits.items()},
             settings.card_fingerprint_secret,
             settings.card_answer_seconds,
+            settings.card_access_seconds,
         )
         servicer = CardServicer(Cards(repository, acquirer, bank, saga, watch, terms))
         verifier = await stack.enter_async_context(Verifier.running(settings))

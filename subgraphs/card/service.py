@@ -23,7 +23,7 @@ from subgraphs.card.repository import Repository
 from subgraphs.card.saga import Saga, utc_now
 from subgraphs.card.terms import Limits
 from subgraphs.card.watch import Watch
-from wallet.errors import AccountNotFound, FieldViolation, InvalidInput, TopUpNotFound, Unavailable
+from wallet.errors import AccountNotFound, DeadlineExceeded, FieldViolation, InvalidInput, TopUpNotFound, Unavailable
 from wallet.money import Money
 
 _PAGE: Final = 50
@@ -42,11 +42,13 @@ class Terms:
         limits: how much may be paid in.
         answer_seconds: how long a caller is let wait for the end.
         fingerprint_secret: keys the requests' fingerprints. It must not change: repeated requests would be conflicts.
+        access_seconds: how often a watcher's right to see the account is asked for again.
     """
 
     limits: Limits
     fingerprint_secret: SecretStr
     answer_seconds: float = 2.5
+    access_seconds: float = 60.0
 
 
 class Cards:
@@ -148,16 +150,28 @@ class Cards:
         )
 
     async def watch(self, caller: Principal, id_: UUID) -> AsyncGenerator[TopUp, None]:
-        """A top-up of the caller's as it is now, then as it changes, until it is final.
+        """A top-up as it is now, then as it changes, until it is final. Whether the caller, who is the current call's,
+        may still see its account is asked for again meanwhile.
 
         Raises:
-            TopUpNotFound: there is none, or it is another's.
+            TopUpNotFound: there is none, or it is not for the caller to see.
+            AccountNotFound: its account is not for the caller to see any more.
             Unavailable: the top-ups are away, or this process stops. The reader may come back.
         """
-        async with aclosing(self._watch.top_up(id_)) as states:
+        clock = asyncio.get_running_loop().time
+        check_at = clock() + self._terms.access_seconds
+
+        async def check(top_up: TopUp) -> None:
+            nonlocal check_at
+            if not _may_see(caller, top_up):
+                raise TopUpNotFound(str(id_))
+            if clock() >= check_at:
+                check_at = clock() + self._terms.access_seconds
+                with suppress(Unavailable, DeadlineExceeded):  # which says nothing of the right to see it
+                    await self._bank.account(top_up.account_id)
+
+        async with aclosing(self._watch.top_up(id_, check)) as states:
             async for top_up in states:
-                if not _may_see(caller, top_up):
-                    raise TopUpNotFound(str(id_))
                 yield top_up
 
     async def _owner_id(self, caller: Principal, account_id: UUID, currency: str) -> str:

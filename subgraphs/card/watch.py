@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from uuid import UUID
 
@@ -34,8 +34,14 @@ class Watch:
         self._is_closed = True
         self._all_changed()
 
-    async def top_up(self, id_: UUID) -> AsyncGenerator[TopUp, None]:
+    async def top_up(
+        self, id_: UUID, check: Callable[[TopUp], Awaitable[None]] | None = None
+    ) -> AsyncGenerator[TopUp, None]:
         """The top-up as it is now, then as it is after changes that can be seen from outside, until it is final.
+
+        Args:
+            id_: whose states.
+            check: is shown each state before the reader, and at every poll; what it raises ends the stream.
 
         Raises:
             TopUpNotFound: there is none.
@@ -48,6 +54,8 @@ class Watch:
                 top_up = (await self._repository.get([id_])).get(id_)
                 if top_up is None:
                     raise TopUpNotFound(str(id_))
+                if check is not None:
+                    await check(top_up)
                 shown = (top_up.status, top_up.failure)
                 if shown != seen:
                     seen = shown

@@ -49,6 +49,10 @@ class FakeBank(bank_pb2_grpc.BankServiceServicer):
         self._events[account_id] = []
         return account_id
 
+    def give(self, account_id: UUID, owner: str) -> None:
+        """An account to another owner."""
+        self._owners[account_id] = owner
+
     def transfer(self, sender: UUID, recipient: UUID, amount: str = "10.00") -> Event:
         money = Money.parse(amount)
         self._balances[sender] -= money.amount  # type: ignore[assignment]  # it counts in Decimal

@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from uuid import UUID
 
@@ -41,6 +41,12 @@ class Reader:
         """The next so many versions."""
         async with asyncio.timeout(5):
             return [(await self._next()).account_version for _ in range(count)]
+
+    async def follow(self, publish: Callable[[], None]) -> None:
+        """Takes one after the other, for as long as there are any."""
+        while True:
+            publish()
+            await self.take(1)
 
     async def waits(self) -> None:
         """Returns when the stream has told all there is and waits for what happens."""
@@ -356,3 +362,31 @@ class TestTail:
         world.kafka.kill()
         with pytest.raises(KafkaError):
             await asyncio.wait_for(running, 10)
+
+
+class TestLosingAccess:
+    async def test_ends_a_quiet_stream_and_a_busy_one(self, world: World, alice: UUID, bob: UUID) -> None:
+        watch = world.watch(timing=Timing(patience_seconds=0.05, check_seconds=3600, access_seconds=0.1))
+        async with reading(world, watch, alice, 0) as quiet, reading(world, watch, alice, 0) as busy:
+            await quiet.waits()
+            watch.publish(world.bank.transfer(bob, alice))
+            assert await quiet.take(1) == await busy.take(1) == [1]
+            world.bank.give(alice, "mallory")
+            with pytest.raises(AccountNotFound):
+                await quiet.take(1)
+            with pytest.raises(AccountNotFound):
+                await busy.follow(lambda: watch.publish(world.bank.transfer(bob, alice)))
+
+    async def test_is_not_what_a_bank_that_is_away_says(self, world: World, alice: UUID, bob: UUID) -> None:
+        watch = world.watch(timing=Timing(patience_seconds=0.05, check_seconds=3600, access_seconds=0.02))
+        async with reading(world, watch, alice, None) as reader:
+            await reader.waits()
+            world.bank.is_down = True
+            asked = world.bank.asked["GetBalance"]
+
+            async def asked_again() -> bool:
+                return world.bank.asked["GetBalance"] > asked + 2
+
+            await until(asked_again)
+            watch.publish(world.bank.transfer(bob, alice))
+            assert await reader.take(1) == [1]

@@ -20,7 +20,7 @@ from tests.integration.card.running import process, running, settings_of, using
 from tests.integration.sandbox import running as sandbox
 from tests.integration.sandbox.running import Merchant
 from tests.waiting import until
-from wallet.errors import InternalError, Unavailable, WalletError
+from wallet.errors import AccountNotFound, InternalError, Unavailable, WalletError
 
 SILENT_CAPTURE = "4000000000020018"
 
@@ -216,6 +216,32 @@ class TestOutage:
             listener = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'"
             assert await card.sql.fetch(listener + " AND datname = current_database()")
             assert (await watching)[-1] == "COMPLETED"
+            await asked
+
+    async def test_a_watcher_who_loses_the_account_is_let_go(
+        self, keys: Keys, tmp_path: Path, bank: RunningBank, merchant: Merchant, card_url: str
+    ) -> None:
+        settings = settings_of(
+            keys,
+            tmp_path,
+            card_url,
+            bank,
+            str(merchant.http.base_url),
+            acquirer_timeout_seconds=1,
+            card_poll_seconds=0.05,
+            card_access_seconds=0.05,
+        )
+        async with running(bank, merchant, settings) as card:
+            account = await bank.open("alice", "0")
+            asked = asyncio.create_task(card.top_up(account, rub("1"), "k", SILENT_CAPTURE))
+            query = "SELECT id FROM top_ups WHERE status = 'AUTHORIZED'"
+            id_ = await until(lambda: card.sql.fetchval(query), every=0.01)
+            with card.user("alice").calling():
+                states = card.client.watch(id_)
+                assert (await anext(states)).status == "AUTHORIZED"
+                await bank.sql.execute("UPDATE accounts SET owner_id = 'mallory' WHERE id = $1", account)
+                with pytest.raises(AccountNotFound):
+                    await anext(states)
             await asked
 
     async def test_a_stopping_process_sends_its_watchers_to_another(

@@ -1,0 +1,33 @@
+"""The graph's root fields, each for those who may ask for it."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from graphql import GraphQLSchema
+
+from gateway.policy import GRAPH
+from kit import call
+from kit.access import Rule
+
+
+def guard(schema: GraphQLSchema) -> None:
+    """Has each root field ask who calls before it is resolved, or subscribed to.
+
+    Raises:
+        KeyError: a field has no rule.
+    """
+    for root in (schema.query_type, schema.mutation_type):
+        for name, field in root.fields.items() if root else ():
+            field.resolve = _for(GRAPH[f"{root}.{name}"], field.resolve)
+    for name, field in schema.subscription_type.fields.items() if schema.subscription_type else ():
+        field.subscribe = _for(GRAPH[f"{schema.subscription_type}.{name}"], field.subscribe)
+
+
+def _for(rule: Rule, resolve: Any) -> Callable[..., Any]:
+    @wraps(resolve)
+    def resolve_for_caller(source: Any, info: Any, **arguments: Any) -> Any:
+        rule.check(call.principal())
+        return resolve(source, info, **arguments)
+
+    return resolve if rule.is_open else resolve_for_caller
