@@ -19,10 +19,10 @@ async def opened(url: str) -> AsyncIterator[ClientConnection]:
 
 
 @asynccontextmanager
-async def connected(url: str, keys: Keys) -> AsyncIterator[ClientConnection]:
+async def connected(url: str, keys: Keys, lifetime_seconds: float = 600) -> AsyncIterator[ClientConnection]:
     """A connection of alice's, acknowledged."""
     async with opened(url) as connection:
-        payload = {"authorization": f"Bearer {keys.user('alice')}"}
+        payload = {"authorization": f"Bearer {keys.user('alice', lifetime_seconds=lifetime_seconds)}"}
         await connection.send(json.dumps({"type": "connection_init", "payload": payload}))
         assert json.loads(await connection.recv())["type"] == "connection_ack"
         yield connection

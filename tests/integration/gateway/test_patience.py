@@ -80,6 +80,20 @@ class TestStream:
                 assert await response.aread() == b""  # neither cut off nor complete
             assert await soon(patient.cancelled) == "WatchTopUp"
 
+    async def test_ends_with_its_token_and_neither_cut_off_nor_complete(
+        self, patient: Patient, patient_services: str, keys: Keys, tmp_path: Path
+    ) -> None:
+        headers = {"Authorization": f"Bearer {keys.user('alice', lifetime_seconds=2)}", **STREAM}
+        async with (
+            serving(keys, tmp_path, patient_services) as url,
+            httpx.AsyncClient(trust_env=False) as http,
+            http.stream("POST", f"{url}/graphql", json={"query": WATCH}, headers=headers) as response,
+        ):
+            await soon(patient.begun)
+            async with asyncio.timeout(5):
+                assert await response.aread() == b""  # after which graphql-sse's client connects again
+            assert await soon(patient.cancelled) == "WatchTopUp"
+
 
 class TestWhoGoesAway:
     @pytest.mark.parametrize(

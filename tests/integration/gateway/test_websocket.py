@@ -9,13 +9,13 @@ from uuid import uuid4
 import pytest
 from websockets.asyncio.client import ClientConnection
 
-from tests.conftest import Keys
+from tests.conftest import USERS, Keys
 from tests.integration.gateway.patient import Patient
 from tests.integration.gateway.running import serving
 from tests.integration.gateway.sockets import connected, opened, subscribe
 
 WATCH = f'subscription {{ topUpUpdated(id: "{uuid4()}") {{ id }} }}'
-RETRIED = {1001, 1005, 1006, 1012, 1013, 1014, 4408}
+RETRIED = {1001, 1005, 1006, 1012, 1013, 1014, 4403, 4408}
 """Codes after which graphql-ws's client connects again (`isFatalInternalCloseCode` and `shouldRetryConnectOrThrow`)."""
 
 
@@ -110,6 +110,30 @@ class TestConnection:
             assert 1012 in RETRIED
             async with asyncio.timeout(10):
                 assert await patient.cancelled.get() == "WatchTopUp"
+
+    async def test_ends_with_its_token_and_may_come_again_with_another(
+        self, patient: Patient, patient_services: str, keys: Keys, tmp_path: Path
+    ) -> None:
+        async with serving(keys, tmp_path, patient_services) as url:
+            async with connected(url, keys, lifetime_seconds=2) as connection:
+                await subscribe(connection, WATCH)
+                await patient.begun.get()
+                assert await closing(connection) == 4403
+                assert connection.close_reason == "the token has expired; get a new one"
+                assert 4403 in RETRIED
+                async with asyncio.timeout(10):
+                    assert await patient.cancelled.get() == "WatchTopUp"
+            async with connected(url, keys) as connection:
+                await subscribe(connection, "{ __typename }")
+                assert (await answer(connection))["type"] == "next"
+
+    @pytest.mark.parametrize("who", ["a service", "a user without roles"])
+    async def test_is_not_for_whom_nothing_is_open(self, url: str, keys: Keys, who: str) -> None:
+        token = keys.service("card") if who == "a service" else keys.signers[USERS].sign("nobody", 60)
+        async with opened(url) as connection:
+            payload = {"authorization": f"Bearer {token}"}
+            await connection.send(json.dumps({"type": "connection_init", "payload": payload}))
+            assert await closing(connection) == 4403
 
 
 class TestOperations:

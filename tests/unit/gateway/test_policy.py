@@ -1,0 +1,83 @@
+"""The gateway's table, held against what there is: the contract, the app, the graph and the services' own policies."""
+
+from typing import Any
+
+import pytest
+import yaml
+from fastapi.routing import APIRoute
+from google.protobuf.descriptor import ServiceDescriptor
+
+from gateway.composition import compose
+from gateway.policy import GRAPH, OPEN_PATHS, REST
+from gateway.rest import rest_routes
+from kit.access import MOVERS, READERS, Policy
+from protos.analytics.v1 import analytics_pb2
+from protos.bank.v1 import bank_pb2
+from protos.card.v1 import card_pb2
+from stack.process import ROOT
+from subgraphs.analytics.policy import POLICY as ANALYTICS
+from subgraphs.bank.policy import POLICY as BANK
+from subgraphs.card.policy import POLICY as CARD
+
+CONTRACT = yaml.safe_load((ROOT / "openapi" / "openapi.yaml").read_text())
+OPERATIONS = {
+    f"{method.upper()} {path}": operation
+    for path, item in CONTRACT["paths"].items()
+    for method, operation in item.items()
+    if method in {"get", "post", "put", "patch", "delete"}
+}
+
+
+class TestRest:
+    def test_every_route_of_the_contract_has_a_row_and_every_row_a_route(self) -> None:
+        assert REST.keys() == OPERATIONS.keys()
+
+    def test_what_needs_no_token_there_needs_none_here(self) -> None:
+        assert {name for name, rule in REST.items() if rule.is_open} == {
+            name for name, operation in OPERATIONS.items() if operation.get("security") == []
+        }
+
+    def test_every_route_that_is_served_is_of_the_contract(self) -> None:
+        clients: Any = (None, None, None)
+        routes = rest_routes(*clients).routes
+        served = {
+            f"{method} {each.path}" for each in routes if isinstance(each, APIRoute) for method in each.methods or ()
+        }
+        assert served <= OPERATIONS.keys()
+
+    def test_an_open_path_is_open_whatever_is_asked_of_it(self) -> None:
+        closed = {name.partition(" ")[2] for name, rule in REST.items() if not rule.is_open}
+        assert not OPEN_PATHS & closed
+        assert not any("{" in path for path in OPEN_PATHS)
+
+
+class TestGraph:
+    def test_every_root_field_has_a_row_and_every_row_a_root_field(self) -> None:
+        schema = compose(federation=True)._schema
+        roots = (schema.query_type, schema.mutation_type, schema.subscription_type)
+        assert GRAPH.keys() == {f"{root}.{name}" for root in roots if root for name in root.fields}
+
+    def test_no_mutation_is_for_those_who_only_read(self) -> None:
+        assert {rule for name, rule in GRAPH.items() if name.startswith("Mutation.")} == {MOVERS}
+        assert {rule for name, rule in GRAPH.items() if name.startswith("Subscription.")} == {READERS}
+
+
+def test_no_service_has_business_at_the_front_door() -> None:
+    assert not any(rule.services for rule in (*REST.values(), *GRAPH.values()))
+
+
+@pytest.mark.parametrize(
+    ("service", "policy"),
+    [
+        (bank_pb2.DESCRIPTOR.services_by_name["BankService"], BANK),
+        (card_pb2.DESCRIPTOR.services_by_name["CardService"], CARD),
+        (analytics_pb2.DESCRIPTOR.services_by_name["AnalyticsService"], ANALYTICS),
+    ],
+    ids=["bank", "card", "analytics"],
+)
+class TestServices:
+    def test_every_call_has_a_rule_and_every_rule_a_call(self, service: ServiceDescriptor, policy: Policy) -> None:
+        assert policy.keys() == {method.name for method in service.methods}
+
+    def test_nobody_is_let_in_without_a_token(self, service: ServiceDescriptor, policy: Policy) -> None:
+        assert not [name for name, rule in policy.items() if rule.is_open], service.name
