@@ -4,14 +4,15 @@ A new subgraph is one line in `SUBGRAPHS`. Where several subgraphs define an ent
 all of them, whichever part a resolver returns.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from operator import attrgetter
 from types import ModuleType
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import strawberry
 import structlog
 from graphql import GraphQLError, GraphQLLeafType, GraphQLSchema, get_nullable_type, is_leaf_type, is_object_type
+from strawberry.extensions.runner import SchemaExtensionsRunner
 from strawberry.federation.schema_directives import Key
 from strawberry.schema.config import StrawberryConfig
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
@@ -37,26 +38,31 @@ SUBGRAPHS: Final[dict[str, ModuleType]] = {
 """By name; where several can resolve a reference to an entity, the first one does."""
 
 
-def compose(extensions: Sequence[Any] = (), *, federation: bool = False) -> strawberry.Schema:
+NewRunner: TypeAlias = Callable[[ExecutionContext], SchemaExtensionsRunner]
+"""Makes what stands around one execution."""
+
+
+def compose(new_runner: NewRunner = SchemaExtensionsRunner, *, federation: bool = False) -> strawberry.Schema:
     """The one graph that the gateway serves.
 
     Args:
-        extensions: classes or factories of Strawberry extensions.
+        new_runner: for each execution.
         federation: whether it can itself be a subgraph: with `_service` and `_entities`.
     """
-    return _build(list(SUBGRAPHS.values()), extensions, federation=federation)
+    return _build(list(SUBGRAPHS.values()), new_runner, federation=federation)
 
 
-def subgraph(name: str, extensions: Sequence[Any] = ()) -> strawberry.Schema:
-    """One subgraph alone, as a federation router composes it with the others; `extensions` as for `compose`."""
-    return _build([SUBGRAPHS[name]], extensions, federation=True)
+def subgraph(name: str, new_runner: NewRunner = SchemaExtensionsRunner) -> strawberry.Schema:
+    """One subgraph alone, as a federation router composes it with the others; `new_runner` as for `compose`."""
+    return _build([SUBGRAPHS[name]], new_runner, federation=True)
 
 
-def _build(modules: Sequence[ModuleType], extensions: Sequence[Any], *, federation: bool) -> strawberry.Schema:
+def _build(modules: Sequence[ModuleType], new_runner: NewRunner, *, federation: bool) -> strawberry.Schema:
     entities = _entities(modules)
     fields = {"entities": entities_field(entities)} if federation and entities else {}
     kind = _Subgraph if federation else _Graph
     schema = kind(
+        new_runner,
         query=_root("Query", modules, fields),
         mutation=_root("Mutation", modules),
         subscription=_root("Subscription", modules),
@@ -64,7 +70,6 @@ def _build(modules: Sequence[ModuleType], extensions: Sequence[Any], *, federati
         # definitions of one name differ is the point there, so Strawberry's own check for it is off.
         types=entities,
         config=StrawberryConfig(_unsafe_disable_same_type_validation=len(modules) > 1, scalar_map=SCALARS),
-        extensions=extensions,
         execution_context_class=_Execution,
         exception_handlers=ERRORS_AS_DATA,
     )
@@ -159,9 +164,16 @@ class _Execution(StrawberryGraphQLCoreExecutionContext):
         return super().execute_field(parent_type, source, field_details_list, *place)
 
 
-class _Errors(strawberry.Schema):
+class _Schema(strawberry.Schema):
+    def __init__(self, new_runner: NewRunner, **options: Any) -> None:
+        super().__init__(**options)
+        self._new_runner = new_runner
+
+    def create_extensions_runner(self, execution_context: ExecutionContext, _: Any) -> SchemaExtensionsRunner:
+        return self._new_runner(execution_context)
+
     async def _prepare_operation_async(self, context: ExecutionContext, extensions_runner: Any) -> Any:
-        """Strawberry's own; what a hook of an extension raises is an error of the operation. A stream would break."""
+        """Strawberry's own; what a runner raises is an error of the operation. A stream would break."""
         try:
             return await super()._prepare_operation_async(context, extensions_runner)
         except GraphQLError as error:
@@ -175,7 +187,7 @@ class _Errors(strawberry.Schema):
                 log.error("unexpected error", operation=operation, path=error.path, exc_info=error.original_error)
 
 
-class _Graph(_Errors):
+class _Graph(_Schema):
     """For clients, to whom federation's directives say nothing."""
 
     def _collect_schema_directives(self, *types: Any) -> list[type]:
@@ -186,5 +198,5 @@ class _Graph(_Errors):
         pass
 
 
-class _Subgraph(_Errors, strawberry.federation.Schema):
+class _Subgraph(_Schema, strawberry.federation.Schema):
     """For routers."""

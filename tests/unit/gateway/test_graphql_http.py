@@ -2,14 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from functools import partial
 from typing import Any
 
 import httpx
 import orjson
 import pytest
 import strawberry
-from strawberry.types import Info
+from strawberry.types import ExecutionContext, Info
 
 from gateway.graphql import responses
 from gateway.graphql.cost import Spent
@@ -86,7 +85,14 @@ class Subscription:
 
 
 policy = Policy(Reader(Limits(), introspection=True), Limits().cost, Names(None), suggestions=True)
-schema = strawberry.Schema(Query, Mutation, Subscription, extensions=[partial(PerExecution, policy)])
+
+
+class Schema(strawberry.Schema):
+    def create_extensions_runner(self, execution_context: ExecutionContext, _: Any) -> PerExecution:
+        return PerExecution(policy, execution_context)
+
+
+schema = Schema(Query, Mutation, Subscription)
 
 
 @pytest.fixture(autouse=True)
