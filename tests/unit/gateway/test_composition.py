@@ -77,8 +77,35 @@ class Thing:
     late: datetime | None = None
 
 
+@strawberry.input
+class Plain:
+    number: int
+    text: str | None
+    from_: str = strawberry.field(default="here", name="from")
+    until: datetime | None = None
+
+
+@strawberry.input
+class Change:
+    text: strawberry.Maybe[str | None]
+
+
+@strawberry.input
+class Both:
+    plain: Plain
+    change: Change
+
+
 @strawberry.type
 class Query:
+    @strawberry.field
+    def plain(self, info: strawberry.Info[list[object], None], given: Plain) -> None:
+        info.context.append(given)
+
+    @strawberry.field
+    def both(self, info: strawberry.Info[list[object], None], given: Both) -> None:
+        info.context.append(given)
+
     @strawberry.field
     def things(self) -> list[Thing | None]:
         return [
@@ -89,11 +116,17 @@ class Query:
         ]
 
 
+@pytest.fixture
+def part(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one subgraph that there is."""
+    part = ModuleType("part")
+    vars(part)["Query"] = Query
+    monkeypatch.setattr(composition, "SUBGRAPHS", {"part": part})
+
+
+@pytest.mark.usefixtures("part")
 class TestLeaves:
-    async def test_are_what_they_are_or_an_error_in_their_place(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        part = ModuleType("part")
-        vars(part)["Query"] = Query
-        monkeypatch.setattr(composition, "SUBGRAPHS", {"part": part})
+    async def test_are_what_they_are_or_an_error_in_their_place(self) -> None:
         result = await compose().execute("{ things { __typename n: number text late } }")
         assert result.data == {
             "things": [
@@ -107,6 +140,29 @@ class TestLeaves:
             (["things", 2, "n"], "Cannot return null for non-nullable field Thing.number."),
             (["things", 3, "n"], "Int cannot represent non-integer value: 'many'"),
         ]
+
+
+@pytest.mark.usefixtures("part")
+class TestInputs:
+    async def test_have_what_is_given_and_defaults_for_the_rest(self) -> None:
+        until = datetime(2026, 11, 1, tzinfo=UTC)
+        given = {
+            "plain(given: {number: 1})": Plain(number=1, text=None),
+            'plain(given: {number: 1, text: null, until: null, from: ""})': Plain(number=1, text=None, from_=""),
+            f'plain(given: {{number: 1, text: "a", until: "{until.isoformat()}"}})': Plain(
+                number=1, text="a", until=until
+            ),
+            "both(given: {plain: {number: 2}, change: {}})": Both(
+                plain=Plain(number=2, text=None), change=Change(text=None)
+            ),
+            "both(given: {plain: {number: 2}, change: {text: null}})": Both(
+                plain=Plain(number=2, text=None), change=Change(text=strawberry.Some(None))
+            ),
+        }
+        query = "".join(f" x{number}: {field}" for number, field in enumerate(given))
+        taken: list[object] = []
+        result = await compose().execute(f"{{ {query} }}", context_value=taken)
+        assert (result.errors, taken) == (None, list(given.values()))
 
 
 class TestFederation:
