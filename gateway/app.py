@@ -71,7 +71,7 @@ def build_app(
     _add_pages(app)
     add_health(app, {})
     endpoints: dict[tuple[str, str], ASGIApp] = {}
-    new_context = partial(Context.over, bank, analytics, card)
+    new_context = partial(Context, bank, analytics, card)
     for path, schema in build_schemas(graph).items():
         # A router's documents are its own: it asks each subgraph for the part of a client's that is there.
         documents = graph.documents if path == GRAPH_PATH else TrustedDocuments(texts=None)

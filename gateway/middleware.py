@@ -33,8 +33,8 @@ def problem_response(body: Any, headers: dict[str, str]) -> Response:
 
 class CallMiddleware:
     """Gives each request its `Call`: an id that comes back as `X-Request-Id`, the verified caller where there is a
-    token, and a deadline. Logs one line when it is over. A token that is not valid is refused here, and so is one that
-    opens nothing, for every route that looks at one.
+    token, and a deadline. Logs one line when it is over, in which the graph's operations are, too. A token that is not
+    valid is refused here, and so is one that opens nothing, for every route that looks at one.
 
     A request whose caller goes away is cancelled, and with it the calls that it has made to the services.
     """
@@ -80,14 +80,15 @@ class CallMiddleware:
             log.error("unexpected error", exc_info=error)
             await problem_response(*problem(InternalError()))(scope, receive, send_with_id)
         finally:
-            seconds = time.monotonic() - started
-            log.info(
-                "request",
-                method=scope.get("method", "WS"),
-                path=scope["path"],
-                status=int(status),
-                ms=round(seconds * 1000, 1),
-            )
+            line = {
+                "method": scope.get("method", "WS"),
+                "path": scope["path"],
+                "status": int(status),
+                "ms": round((time.monotonic() - started) * 1000, 1),
+            }
+            if "operations" in scope:  # of the graph
+                line["operations"] = scope["operations"]
+            log.info("request", **line)
             call.current.reset(reset)
 
 

@@ -97,6 +97,7 @@ class GraphQLOverHTTP:
             raise Refused(HTTPStatus.NOT_ACCEPTABLE, f"accept {GRAPHQL_RESPONSE}")
         request = await read(scope, receive, self._batch_limit)
         context = self._new_context()
+        context.operations = scope["operations"] = []  # which the middleware tells the log
         if isinstance(request, list):
             results = await asyncio.gather(*(self._execute(each, context, _CALLS) for each in request))
             return JSONResult(results, HTTPStatus.OK, JSON, _cost(context))

@@ -1,11 +1,11 @@
-"""What the graph's operations are known by: a duration, errors by code, and a line in the log for each.
+"""What the graph's operations are known by: a duration, errors by code, and a place in the log for each.
 
 Never what was asked for or answered: neither text nor variables.
 """
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Any, Final, TypeAlias
 
 import structlog
 from prometheus_client import Counter, Histogram
@@ -30,6 +30,9 @@ NOT_READ: Final = "not read"
 OTHER: Final = "other"
 """The name of what is not told apart."""
 
+Told: TypeAlias = dict[str, Any]
+"""What the log says of an operation: its type, its name, how long it took, the codes of its errors."""
+
 _MOST_NAMES: Final = 100
 _ANONYMOUS: Final = "anonymous"
 _SAFE: Final = re.compile(r"(?!.*\d{3})\w{1,64}")  # with room for no card's number
@@ -53,7 +56,7 @@ class Names:
         return name
 
 
-def tell(kind: str, name: str, seconds: float, codes: Sequence[str]) -> None:
+def tell(kind: str, name: str, seconds: float, codes: Sequence[str], operations: list[Told] | None) -> None:
     """An operation that is over.
 
     Args:
@@ -61,8 +64,13 @@ def tell(kind: str, name: str, seconds: float, codes: Sequence[str]) -> None:
         name: as `Names` has it.
         seconds: that it took.
         codes: of its errors.
+        operations: those of the request whose line of log tells of it; None where it has a line of its own.
     """
     OPERATION_SECONDS.labels(kind, name).observe(seconds)
     for code in codes:
         OPERATION_ERRORS.labels(kind, name, code).inc()
-    log.info("operation", type=kind, name=name, ms=round(seconds * 1000, 1), errors=sorted(set(codes)))
+    told = {"type": kind, "name": name, "ms": round(seconds * 1000, 1), "errors": sorted(set(codes))}
+    if operations is None:
+        log.info("operation", **told)
+    else:
+        operations.append(told)

@@ -5,8 +5,8 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, Final, Self
+from functools import cached_property, partial
+from typing import Any, Final
 
 import strawberry
 from graphql import GraphQLError
@@ -19,7 +19,7 @@ from gateway.errors import INVALID_GRAPHQL, OperationRefused, graphql_error
 from gateway.graphql.access import guard
 from gateway.graphql.cost import Cost, Spent
 from gateway.graphql.documents import Reader
-from gateway.graphql.metrics import NOT_READ, OTHER, Names, tell
+from gateway.graphql.metrics import NOT_READ, OTHER, Names, Told, tell
 from gateway.graphql.options import GraphOptions
 from subgraphs.analytics.client import AnalyticsClient
 from subgraphs.bank.client import BankClient
@@ -36,23 +36,34 @@ CANCELLED: Final = "CANCELLED"
 _NOTHING: Final = nullcontext()
 
 
-@dataclass(slots=True)
+@dataclass
 class Context:
-    """What resolvers need of one request, or of one WebSocket connection."""
+    """What resolvers need of one request, or of one WebSocket connection. Its loaders are made when first asked for.
+
+    Attributes:
+        spent: what the operations cost.
+        operations: where what became of each is noted, for the request's line of log; None: each has its own line.
+        connection_params: what a WebSocket's caller said of themselves.
+    """
 
     bank: BankClient
     analytics: AnalyticsClient
     card: CardClient
-    accounts: AccountLoader
-    transfers: TransferLoader
-    top_ups: TopUpLoader
     spent: Spent = field(default_factory=Spent)
+    operations: list[Told] | None = None
     connection_params: dict[str, Any] = field(default_factory=dict)
 
-    @classmethod
-    def over(cls, bank: BankClient, analytics: AnalyticsClient, card: CardClient) -> Self:
-        """A new one over the services, with loaders of its own."""
-        return cls(bank, analytics, card, account_loader(bank), transfer_loader(bank), top_up_loader(card))
+    @cached_property
+    def accounts(self) -> AccountLoader:  # noqa: D102  as the subgraphs' contexts have it
+        return account_loader(self.bank)
+
+    @cached_property
+    def transfers(self) -> TransferLoader:  # noqa: D102  as above
+        return transfer_loader(self.bank)
+
+    @cached_property
+    def top_ups(self) -> TopUpLoader:  # noqa: D102  as above
+        return top_up_loader(self.card)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +165,7 @@ class PerExecution(SchemaExtensionsRunner):
         with suppress(RuntimeError):  # there is no document, or no such operation in it
             kind = context.operation_type.value
             name = self._policy.names.label(context.operation_name, is_valid=self._cost is not None)
-        tell(kind, name, seconds, self._codes)
+        tell(kind, name, seconds, self._codes, context.context.operations)
 
 
 def build_schemas(options: GraphOptions) -> dict[str, strawberry.Schema]:

@@ -223,7 +223,9 @@ class TestSettings:
 
 
 class TestOperations:
-    async def test_have_a_line_in_the_log_without_what_they_say(self, gateway: Gateway, bank: FakeBank) -> None:
+    async def test_stand_in_the_line_of_their_request_without_what_they_say(
+        self, gateway: Gateway, bank: FakeBank
+    ) -> None:
         name = "ForTheLog"
         query = f'query {name} {{ account(id: "{ACCOUNT}") {{ balance {{ amount }} operations {{ __typename }} }} }}'
         await gateway.http.post("/graphql", json={"query": query, "variables": {"secret": "s3cr3t"}})
@@ -232,14 +234,26 @@ class TestOperations:
             return next((json.loads(line) for line in gateway.said if name in line), {})
 
         told = await until(line)
-        assert told.pop("ms") >= 0
-        assert {key: told[key] for key in ("event", "type", "name", "errors")} == {
-            "event": "operation",
-            "type": "query",
-            "name": name,
-            "errors": ["UNAVAILABLE"],
-        }
+        assert (told["event"], told["path"], told["status"]) == ("request", "/graphql", 200)
+        (operation,) = told["operations"]
+        assert operation.pop("ms") >= 0
+        assert operation == {"type": "query", "name": name, "errors": ["UNAVAILABLE"]}
         assert not [line for line in gateway.said if "s3cr3t" in line or "__typename" in line]
+
+    async def test_by_websocket_have_a_line_each(self, gateway: Gateway, keys: Keys) -> None:
+        async with connected(gateway.url, keys) as connection:
+            await subscribe(connection, "query ByWebSocket { __typename }")
+
+            async def line() -> dict[str, Any]:
+                return next((json.loads(line) for line in gateway.said if "ByWebSocket" in line), {})
+
+            told = await until(line)  # while the connection goes on
+            assert {key: told[key] for key in ("event", "type", "name", "errors")} == {
+                "event": "operation",
+                "type": "query",
+                "name": "ByWebSocket",
+                "errors": [],
+            }
 
     async def test_are_counted_by_type_and_name_with_their_errors(
         self, http: httpx.AsyncClient, patient: Patient
