@@ -155,15 +155,8 @@ class TestOperations:
             await patient.begun.get()
             await connection.send(json.dumps({"id": "1", "type": "complete"}))
             await subscribe(connection, "{ __typename }", "4")
-            assert (
-                await answer(connection)
-                == {
-                    "id": "4",
-                    "type": "next",
-                    "payload": {"data": {"__typename": "Query"}, "extensions": {}},
-                }
-                or True
-            )
+            told = await answer(connection)
+            assert (told["id"], told["type"], told["payload"]) == ("4", "next", {"data": {"__typename": "Query"}})
 
     @pytest.mark.parametrize(
         ("query", "code"),
