@@ -21,6 +21,25 @@ TRANSFER = f"""mutation {{ transferMoney(
 ) {{ __typename }} }}"""
 WATCH = f'subscription {{ topUpUpdated(id: "{uuid4()}") {{ id }} }}'
 STREAM = {"Accept": "text/event-stream"}
+Call = tuple[str, str, Any, dict[str, str]]
+CALLS: dict[str, tuple[str, Call]] = {
+    "a query": ("BatchGetAccounts", ("POST", "/graphql", {"query": ACCOUNT_QUERY}, {})),
+    "a batch": ("BatchGetAccounts", ("POST", "/graphql", [{"query": ACCOUNT_QUERY}] * 2, {})),
+    "a mutation": ("TransferMoney", ("POST", "/graphql", {"query": TRANSFER}, {})),
+    "server-sent events": ("WatchTopUp", ("POST", "/graphql", {"query": WATCH}, STREAM)),
+    "REST by GET": ("GetOperations", ("GET", f"/accounts/{ACCOUNT}/operations", None, {})),
+    "REST by POST": (
+        "TransferMoney",
+        (
+            "POST",
+            f"/accounts/{ACCOUNT}/transfers",
+            {"recipientId": str(uuid4()), "amount": "1", "currency": "RUB"},
+            {"Idempotency-Key": "k"},
+        ),
+    ),
+}
+"""What is asked of the gateway, each with the call that it makes first."""
+STREAMED = "server-sent events"
 PATIENCE = 10.0
 """Seconds for what happens at once; whatever is given up by a deadline here is given up later than that."""
 
@@ -62,6 +81,23 @@ class TestTime:
             assert [error["extensions"]["code"] for error in answer.json()["errors"]] == ["DEADLINE_EXCEEDED"]
             assert await soon(patient.cancelled) == "BatchGetAccounts"
 
+    @pytest.mark.parametrize("name", sorted(CALLS.keys() - {STREAMED}))
+    async def test_of_a_request_is_no_more_than_a_request_may_take(
+        self, patient: Patient, patient_services: str, keys: Keys, tmp_path: Path, name: str
+    ) -> None:
+        method, (verb, path, body, headers) = CALLS[name]
+        async with (
+            serving(keys, tmp_path, patient_services, gateway_timeout_seconds=5) as url,
+            httpx.AsyncClient(trust_env=False, timeout=30) as http,
+        ):
+            headers = {"Authorization": f"Bearer {keys.user('alice')}"} | headers
+            asking = asyncio.create_task(http.request(verb, f"{url}{path}", json=body, headers=headers))
+            asked, remaining = await soon(patient.begun)
+            assert asked == method
+            assert 4 < remaining <= 5.1  # as above
+            patient.answers.set()
+            await asking
+
 
 class TestStream:
     async def test_ends_at_once_and_whole_when_the_gateway_stops(
@@ -96,28 +132,9 @@ class TestStream:
 
 
 class TestWhoGoesAway:
-    @pytest.mark.parametrize(
-        ("method", "call"),
-        [
-            ("BatchGetAccounts", ("POST", "/graphql", {"query": ACCOUNT_QUERY}, {})),
-            ("BatchGetAccounts", ("POST", "/graphql", [{"query": ACCOUNT_QUERY}] * 2, {})),
-            ("TransferMoney", ("POST", "/graphql", {"query": TRANSFER}, {})),
-            ("WatchTopUp", ("POST", "/graphql", {"query": WATCH}, STREAM)),
-            ("GetOperations", ("GET", f"/accounts/{ACCOUNT}/operations", None, {})),
-            (
-                "TransferMoney",
-                (
-                    "POST",
-                    f"/accounts/{ACCOUNT}/transfers",
-                    {"recipientId": str(uuid4()), "amount": "1", "currency": "RUB"},
-                    {"Idempotency-Key": "k"},
-                ),
-            ),
-        ],
-        ids=["a query", "a batch", "a mutation", "server-sent events", "REST by GET", "REST by POST"],
-    )
+    @pytest.mark.parametrize(("method", "call"), CALLS.values(), ids=CALLS)
     async def test_during_a_request_cancels_what_it_asked_for(
-        self, patient: Patient, http: httpx.AsyncClient, method: str, call: tuple[str, str, Any, dict[str, str]]
+        self, patient: Patient, http: httpx.AsyncClient, method: str, call: Call
     ) -> None:
         verb, path, body, headers = call
         asking = asyncio.create_task(http.request(verb, path, json=body, headers=headers))

@@ -1,7 +1,7 @@
 """Each limit stops the query that is made to pass it, before anything else is done with it."""
 
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -42,6 +42,10 @@ def passes(text: str, limits: Limits) -> bool:
 
 
 class TestLimits:
+    def test_each_has_its_case(self) -> None:
+        of_variables = {"cost"}  # `test_protection.TestCost` has that
+        assert {field.name for field in fields(Limits)} == CASES.keys() | of_variables
+
     @pytest.mark.parametrize("name", CASES)
     def test_stops_what_has_more(self, name: str) -> None:
         allowed, refused = CASES[name]

@@ -1,0 +1,122 @@
+"""Every error that crosses a wire, from the service that refuses to the caller: by REST and by the graph."""
+
+import json
+from collections.abc import AsyncIterator
+from uuid import uuid4
+
+import httpx
+import pytest
+from graphql import GraphQLUnionType
+
+from gateway.composition import compose
+from gateway.errors import STATUS, STATUS_OF_ITS_OWN
+from tests.integration.gateway.running import Gateway
+from tests.integration.gateway.services import ACCOUNT, FakeCard
+from wallet.errors import BY_REASON, FieldViolation, InvalidInput, WalletError
+
+INPUT = {
+    "accountId": str(ACCOUNT),
+    "amount": "10.00",
+    "card": {"number": "4242424242424242", "expiryMonth": 12, "expiryYear": 2031, "cvv": "123"},
+    "idempotencyKey": "k",
+}
+TOP_UP = """
+    mutation($input: TopUpAccountInput!) {
+      topUpAccount(input: $input) {
+        __typename
+        ... on Error { code message }
+        ... on InvalidInput { fields { field message } }
+      }
+    }
+"""
+VIOLATIONS = (FieldViolation("amount", "is odd"), FieldViolation("card.cvv", "is, too"))
+FIELDS = [{"field": "amount", "message": "is odd"}, {"field": "card.cvv", "message": "is, too"}]
+DATA = dict.fromkeys(("needed", "available", "limit"), "1.00") | {
+    "currency": "RUB",
+    "period": "DAY",
+    "problem": "not so",
+    "retry_after_seconds": "30",
+}
+NULLED = {"TOP_UP_NOT_FOUND"}
+"""What is no error of a query: there is nothing of that id."""
+
+
+def union() -> set[str]:
+    """The names of what a top-up may answer."""
+    answers = compose()._schema.type_map["TopUpAccountResult"]
+    assert isinstance(answers, GraphQLUnionType)
+    return {each.name for each in answers.types}
+
+
+@pytest.fixture(params=list(BY_REASON.values()), ids=list(BY_REASON))
+def error(request: pytest.FixtureRequest, card: FakeCard) -> WalletError:
+    """Each of them; the card service refuses all calls with it."""
+    kind: type[WalletError] = request.param
+    error = InvalidInput(VIOLATIONS) if kind is InvalidInput else kind.from_metadata(DATA)
+    card.answer = error
+    return error
+
+
+@pytest.fixture
+async def http(gateway: Gateway) -> AsyncIterator[httpx.AsyncClient]:
+    """Alice's, not held against the contract: these are also errors that no card service has."""
+    headers = {"Authorization": f"Bearer {gateway.token}"}
+    async with httpx.AsyncClient(base_url=gateway.url, headers=headers, trust_env=False) as http:
+        yield http
+
+
+class TestByRest:
+    async def test_is_a_problem_with_the_id_to_quote(self, http: httpx.AsyncClient, error: WalletError) -> None:
+        body = {name: INPUT[name] for name in ("amount", "card")}
+        answer = await http.post(f"/accounts/{ACCOUNT}/topup", json=body, headers={"Idempotency-Key": "k"})
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.status_code == STATUS_OF_ITS_OWN.get(type(error), STATUS[error.code])
+        problem = answer.json()
+        assert (problem["code"], problem["detail"]) == (error.reason, error.message)
+        assert problem["requestId"] == answer.headers["x-request-id"]
+        assert problem.get("fields", []) == (FIELDS if isinstance(error, InvalidInput) else [])
+
+
+class TestByGraphQL:
+    async def test_of_a_query_has_its_code_and_the_id_to_quote(
+        self, http: httpx.AsyncClient, error: WalletError
+    ) -> None:
+        query = f'{{ topUp(id: "{uuid4()}") {{ id }} }}'
+        answer = await http.post("/graphql", json={"query": query})
+        assert answer.json()["data"] == {"topUp": None}
+        told = {each["extensions"]["code"]: each for each in answer.json().get("errors", [])}
+        assert set(told) == {error.reason} - NULLED
+        for each in told.values():
+            assert (each["message"], each["path"]) == (error.message, ["topUp"])
+            assert each["extensions"]["requestId"] == answer.headers["x-request-id"]
+            assert each["extensions"].get("fields", []) == (FIELDS if isinstance(error, InvalidInput) else [])
+
+    async def test_of_a_mutation_is_data_where_its_union_has_room(
+        self, http: httpx.AsyncClient, error: WalletError
+    ) -> None:
+        answer = await http.post("/graphql", json={"query": TOP_UP, "variables": {"input": INPUT}})
+        kind = type(error).__name__
+        if kind in union():
+            told = answer.json()["data"]["topUpAccount"]
+            assert (told["__typename"], told["code"], told["message"]) == (kind, error.reason, error.message)
+            assert told.get("fields", []) == (FIELDS if isinstance(error, InvalidInput) else [])
+            assert "errors" not in answer.json()
+        else:
+            (only,) = answer.json()["errors"]
+            assert (answer.json()["data"], only["message"]) == (None, error.message)
+            assert only["extensions"] == {"code": error.reason, "requestId": answer.headers["x-request-id"]}
+
+
+class TestDefect:
+    async def test_is_hidden_and_has_the_id_that_the_log_has(
+        self, http: httpx.AsyncClient, gateway: Gateway, card: FakeCard
+    ) -> None:
+        card.answer = "password=x"  # type: ignore[assignment]  # no message: the service breaks
+        by_graph = await http.post("/graphql", json={"query": TOP_UP, "variables": {"input": INPUT}})
+        body = {name: INPUT[name] for name in ("amount", "card")}
+        by_rest = await http.post(f"/accounts/{ACCOUNT}/topup", json=body, headers={"Idempotency-Key": "k"})
+        (error,) = by_graph.json()["errors"]
+        for told, answer in ((error["extensions"], by_graph), (by_rest.json(), by_rest)):
+            assert (told["code"], told["requestId"]) == ("INTERNAL", answer.headers["x-request-id"])
+            assert "password" not in answer.text
+            assert [line for line in gateway.said if json.loads(line).get("request_id") == told["requestId"]]

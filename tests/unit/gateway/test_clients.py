@@ -1,0 +1,91 @@
+"""What the services are called by: no call lasts longer than whoever it is made for waits."""
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import pytest
+from google.protobuf.descriptor import FileDescriptor
+
+from kit import call
+from protos.analytics.v1 import analytics_pb2
+from protos.bank.v1 import bank_pb2
+from protos.card.v1 import card_pb2
+from subgraphs.analytics.client import AnalyticsClient
+from subgraphs.bank.client import BankClient
+from subgraphs.card.client import CardClient, CardDetails
+from wallet.errors import Unavailable
+from wallet.money import Money
+
+ID = UUID(int=1)
+RUB = Money.parse("1.00")
+NOW = datetime(2026, 11, 1, tzinfo=UTC)
+DETAILS = CardDetails("4242424242424242", 12, 2031, "123")
+SECONDS_LEFT = 3.0
+
+
+class Stub:
+    """Notes how long each call may take, and answers none."""
+
+    def __init__(self) -> None:
+        self.allowed: dict[str, float] = {}
+
+    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
+        async def method(_: Any, *, timeout: float, metadata: Any) -> None:  # noqa: ASYNC109  as gRPC's
+            self.allowed[name] = timeout
+            raise Unavailable(name)
+
+        return method
+
+
+def of_the_bank(client: BankClient) -> list[Awaitable[Any]]:
+    return [
+        client.transfer(ID, ID, RUB, "k"),
+        client.transfer_all([]),
+        client.deposit(ID, RUB, "k", {}),
+        client.balance(ID),
+        client.get_transfer(ID),
+        client.transfers([ID]),
+        client.accounts([ID]),
+        client.open_account("RUB", "k"),
+        client.close_account(ID),
+        first(client.owned()),
+        first(client.account_versions()),
+        client.events(ID, 0),
+    ]
+
+
+def of_analytics(client: AnalyticsClient) -> list[Awaitable[Any]]:
+    return [client.operations(ID, limit=1), client.statistics(ID, from_=NOW, to=NOW, granularity="DAY")]
+
+
+def of_card(client: CardClient) -> list[Awaitable[Any]]:
+    return [client.top_up(ID, RUB, DETAILS, "k"), client.get(ID), client.top_ups([ID]), client.list(ID, limit=1)]
+
+
+async def first(pages: AsyncIterator[Any]) -> Any:
+    return await anext(pages)
+
+
+@pytest.mark.parametrize(
+    ("client", "calls", "file"),
+    [
+        (BankClient, of_the_bank, bank_pb2.DESCRIPTOR),
+        (AnalyticsClient, of_analytics, analytics_pb2.DESCRIPTOR),
+        (CardClient, of_card, card_pb2.DESCRIPTOR),
+    ],
+    ids=["bank", "analytics", "card"],
+)
+async def test_every_call_of_a_service_has_the_time_that_is_left(
+    client: Callable[..., Any], calls: Callable[[Any], list[Awaitable[Any]]], file: FileDescriptor
+) -> None:
+    call.current.set(call.Call("the-request", deadline=time.monotonic() + SECONDS_LEFT))
+    stub = Stub()
+    for each in calls(client(stub, timeout_seconds=60.0)):
+        with pytest.raises(Unavailable):
+            await each
+    (service,) = file.services_by_name.values()
+    assert stub.allowed.keys() == {method.name for method in service.methods if not method.server_streaming}
+    assert all(SECONDS_LEFT - 1 < allowed <= SECONDS_LEFT for allowed in stub.allowed.values())
