@@ -367,6 +367,34 @@ class TestByGraphQL:
             "pageInfo": {"hasNextPage": False, "hasPreviousPage": True, "startCursor": None, "endCursor": None},
         }
 
+    async def test_a_pages_accounts_and_transfers_are_one_call_each_and_a_bad_one_is_null_alone(
+        self, gateway: Gateway, card: FakeCard, bank: FakeBank
+    ) -> None:
+        lost, other = str(uuid4()), str(uuid4())
+        card.listed = [
+            top_up("COMPLETED", account_id=account, transfer_id=transfer)
+            for account, transfer in ((str(ACCOUNT), other), (lost, str(DEPOSIT)), (str(ACCOUNT), str(DEPOSIT)))
+        ]
+        text = """
+            query($id: ID!) {
+              account(id: $id) {
+                topUps { edges { node { account { id balance { amount } } transfer { id amount { amount } } } } }
+              }
+            }
+        """
+        answer = await query(gateway, text, id=str(ACCOUNT))
+        nodes = [edge["node"] for edge in answer["data"]["account"]["topUps"]["edges"]]
+        mine = {"id": str(ACCOUNT), "balance": {"amount": "990.00"}}
+        assert [node["account"] for node in nodes] == [mine, None, mine]
+        assert [node["transfer"]["id"] for node in nodes] == [other, str(DEPOSIT), str(DEPOSIT)]
+        assert [(error["path"][4:6], error["extensions"]["code"]) for error in answer["errors"]] == [
+            (["node", "account"], "ACCOUNT_NOT_FOUND")
+        ]
+        assert [sorted(asked.ids) for asked in bank.asked[1:]] in (
+            [sorted([str(ACCOUNT), lost]), sorted([other, str(DEPOSIT)])],
+            [sorted([other, str(DEPOSIT)]), sorted([str(ACCOUNT), lost])],
+        ), "after the account itself, the page's accounts and its transfers"
+
     async def test_bad_paging_is_an_error_with_its_field(
         self, gateway: Gateway, card: FakeCard, bank: FakeBank
     ) -> None:
