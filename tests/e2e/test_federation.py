@@ -12,6 +12,7 @@ from graphql import OperationDefinitionNode, parse, print_ast, separate_operatio
 
 from gateway.composition import SUBGRAPHS
 from stack.system import System
+from tests.e2e.test_top_ups import DECLINED, GOOD, card, ended, top_up
 from tests.e2e.users import NewUser, OpenAccount, User
 from tests.node import judged
 from tests.waiting import until
@@ -22,9 +23,11 @@ ERRORS = {
     "PageOfNoSize": ["INVALID_INPUT"],
     "BadCursorInOneOfTwo": ["INVALID_INPUT"],
     "SeveralErrorsInOneEntity": ["INVALID_INPUT"] * 4,
+    "PageOfTopUpsOfNoSize": ["INVALID_INPUT"],
 }
 """The codes of the errors that an answer has, where it has any."""
 
+TOP_UPS = "query($id: ID!) { account(id: $id) { topUps(first: 1) { edges { cursor } } } }"
 STATISTICS = """
     query Statistics($id: ID!, $from: DateTime!, $to: DateTime!, $granularity: Granularity!) {
       account(id: $id) {
@@ -83,8 +86,13 @@ async def test_a_router_answers_what_the_graph_does(
         to_self = await alice.transfer(alice.account, amount, sender=second)
     others = await bob.transfer(carol.account, "1")
     await alice.transfer(bob.account, "5", key="taken")
+    paid, others_paid = [await top_up(user, GOOD, amount) for user, amount in ((alice, "10.00"), (bob, "20.00"))]
+    await ended(alice, paid.headers["Location"])
+    await top_up(alice, GOOD, "30.00", key="charged")
     await until(lambda: knows_all(alice, alice.account, second))
+    (newest,) = (await alice.query(TOP_UPS, id=alice.account))["data"]["account"]["topUps"]["edges"]
     order = {"senderId": alice.account, "recipientId": bob.account, "amount": "1.25"}
+    charge = {"accountId": alice.account, "amount": "5.00", "card": card(GOOD)}
     asked = requests(
         {
             "a": alice.account,
@@ -108,6 +116,16 @@ async def test_a_router_answers_what_the_graph_does(
             "wrong": order | {"recipientId": "42", "amount": "-1", "idempotencyKey": "wrong"},
             "stolen": order | {"senderId": bob.account, "idempotencyKey": "stolen"},
             "conflict": order | {"idempotencyKey": "taken"},
+            "p": paid.json()["id"],
+            "othersTopUp": others_paid.json()["id"],
+            "topUpCursor": newest["cursor"],
+            "charge": charge | {"idempotencyKey": "charge"},
+            "declined": charge | {"card": card(DECLINED), "idempotencyKey": "declined"},
+            "tooMuch": charge | {"amount": "1000000.00", "idempotencyKey": "too much"},
+            "nowhere": charge | {"accountId": str(uuid.uuid4()), "idempotencyKey": "nowhere"},
+            "inDollars": charge | {"currency": "USD", "idempotencyKey": "in dollars"},
+            "noCard": charge | {"card": card("42"), "idempotencyKey": "no card"},
+            "again": charge | {"idempotencyKey": "charged"},
         }
     )
 
@@ -130,6 +148,17 @@ async def test_a_router_answers_what_the_graph_does(
         "CurrencyMismatch",
         "InvalidInput",
         "IdempotencyConflict",
+    }
+    charged = expected["PaidByCard"]["data"]["topUpAccount"]
+    assert (charged["__typename"], charged["topUp"]["status"]) == ("TopUpAccountSuccess", "COMPLETED")
+    assert expected["CardDeclined"]["data"]["topUpAccount"]["__typename"] == "CardDeclined"
+    no_card = {name: each["__typename"] for name, each in expected["EveryRefusalOfACard"]["data"].items()}
+    assert no_card == {
+        "tooMuch": "TopUpLimitExceeded",
+        "nowhere": "AccountNotFound",
+        "inDollars": "CurrencyMismatch",
+        "noCard": "InvalidInput",
+        "again": "IdempotencyConflict",
     }
 
 
