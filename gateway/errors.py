@@ -13,6 +13,7 @@ from wallet.errors import (
     InsufficientFunds,
     InternalError,
     InvalidInput,
+    RateLimited,
     TooManyAttempts,
     TopUpLimitExceeded,
     UsernameTaken,
@@ -65,7 +66,7 @@ def problem(error: WalletError) -> tuple[Problem, dict[str, str]]:
         body.period = Period(error.period)
     if error.code in _RETRY_LATER:
         headers["Retry-After"] = str(_RETRY_AFTER_SECONDS)
-    if isinstance(error, TooManyAttempts):
+    if isinstance(error, TooManyAttempts | RateLimited):
         headers["Retry-After"] = error.retry_after_seconds
     if error.code is Code.UNAUTHENTICATED:
         headers["WWW-Authenticate"] = "Bearer"

@@ -261,6 +261,17 @@ class ResourceExhausted(WalletError):
 
 
 @dataclass
+class RateLimited(WalletError):
+    """This caller asked for more than one may in a while; `limit` names which of the limits. Nothing was done."""
+
+    reason = "RATE_LIMITED"
+    code = Code.RESOURCE_EXHAUSTED
+    template = "more than one caller may ask for ({limit}); try again in {retry_after_seconds} seconds"
+    limit: str
+    retry_after_seconds: str
+
+
+@dataclass
 class Unavailable(WalletError):
     """A service that is needed does not answer. The outcome of a mutation is unknown: retry with the same key."""
 

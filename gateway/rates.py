@@ -1,0 +1,182 @@
+"""How much one caller may ask for in a window of time that slides: counted by `limits`, in this process, or in a Redis
+that several gateways share.
+
+While that Redis is away each gateway counts for itself: whoever asks is neither refused nor let through uncounted.
+"""
+
+import ipaddress
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from math import ceil
+from typing import Annotated, Final, Self
+
+import structlog
+from limits import RateLimitItem, parse
+from limits.aio.storage import MemoryStorage, RedisStorage
+from limits.aio.strategies import SlidingWindowCounterRateLimiter
+from limits.errors import StorageError
+from prometheus_client import Counter
+from pydantic import AfterValidator
+from redis.asyncio import ConnectionPool
+
+from wallet.errors import RateLimited
+
+log = structlog.get_logger(__name__)
+
+REFUSED = Counter("wallet_gateway_rate_limited", "Requests refused because their caller asked for too much.", ["limit"])
+STORE_ERRORS = Counter("wallet_gateway_rate_store_errors", "Times that the shared store of rates did not answer.")
+
+MEMORY: Final = "memory://"
+
+_PATIENCE_SECONDS: Final = 0.1
+_PAUSE_SECONDS: Final = 1.0
+_OWN_NETWORK_BITS: Final = 64  # what one household or one machine is given of IPv6, and may change in at will
+
+
+def _is_rate(text: str) -> str:
+    parse(text)
+    return text
+
+
+Rate = Annotated[str, AfterValidator(_is_rate)]
+"""So much in so long, as `limits` reads it: `6000/minute`, `20 per 5 minutes`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateOptions:
+    """How much is allowed; all of it without `is_on`.
+
+    Attributes:
+        is_on: whether anything is counted.
+        store: where, as a URL: `memory://`, or `redis://host:port/0`, which several gateways share.
+        requests: by caller; a message on a WebSocket is one, too.
+        cost: of the graph, as estimated, by caller.
+        anonymous: requests without a valid token and new WebSockets, by address.
+        sign_in: requests that make users or tokens, by address.
+    """
+
+    is_on: bool = True
+    store: str = MEMORY
+    requests: Rate = "6000/minute"
+    cost: Rate = "600000/minute"
+    anonymous: Rate = "600/minute"
+    sign_in: Rate = "60/minute"
+
+
+class Limit:
+    """So much of something in so long, by whoever asks. `name` is what callers, logs and metrics know it by."""
+
+    def __init__(self, name: str, rate: Rate) -> None:
+        self.name = name
+        self.item: RateLimitItem = parse(rate)
+        self.amount = self.item.amount
+        self.policy = f'"{name}";q={self.item.amount};w={self.item.get_expiry()}'
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What is left of a limit: `remaining` now, and one more in `reset_seconds`."""
+
+    limit: Limit
+    remaining: int
+    reset_seconds: int
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """As the IETF's draft on RateLimit header fields has them (draft-ietf-httpapi-ratelimit-headers-10)."""
+        rate = f'"{self.limit.name}";r={self.remaining};t={self.reset_seconds}'
+        return [(b"ratelimit-policy", self.limit.policy.encode()), (b"ratelimit", rate.encode())]
+
+
+class Rates:
+    """Counts what callers ask for, and refuses what is too much."""
+
+    def __init__(
+        self,
+        options: RateOptions,
+        shared: SlidingWindowCounterRateLimiter | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Args:
+        options: how much is allowed.
+        shared: where it is counted, if not here alone.
+        clock: in seconds.
+        """
+        self.requests = Limit("requests", options.requests)
+        self.cost = Limit("cost", options.cost)
+        self.anonymous = Limit("anonymous", options.anonymous)
+        self.sign_in = Limit("sign-in", options.sign_in)
+        self._is_on = options.is_on
+        self._own = SlidingWindowCounterRateLimiter(MemoryStorage())
+        self._shared = shared
+        self._clock = clock
+        self._shared_from = 0.0
+
+    @classmethod
+    @asynccontextmanager
+    async def of(cls, options: RateOptions) -> AsyncIterator[Self]:
+        """As the options have it. A Redis need not be there yet."""
+        if options.store == MEMORY:
+            yield cls(options)
+            return
+        pool = ConnectionPool.from_url(
+            options.store,
+            socket_timeout=_PATIENCE_SECONDS,
+            socket_connect_timeout=_PATIENCE_SECONDS,
+        )
+        storage = RedisStorage(
+            f"async+{options.store}",
+            implementation="redispy",
+            wrap_exceptions=True,
+            key_prefix="wallet:rates",
+            connection_pool=pool,  # type: ignore[arg-type]  # as its documentation has it
+        )
+        try:
+            yield cls(options, SlidingWindowCounterRateLimiter(storage))
+        finally:
+            await pool.disconnect()
+
+    async def take(self, limit: Limit, who: str, amount: int = 1) -> Standing | None:
+        """Counts `amount` more of what is limited for this caller or address; what is left, or None where nothing is
+        counted.
+
+        Raises:
+            RateLimited: it would be too much, and is not counted; says when to come back.
+        """
+        if not self._is_on:
+            return None
+        counter = self._own
+        if self._shared is not None and self._clock() >= self._shared_from:
+            try:
+                return await _take(self._shared, limit, who, amount)
+            except StorageError as error:
+                STORE_ERRORS.inc()
+                log.warning("rates are counted here alone", seconds=_PAUSE_SECONDS, error=repr(error.storage_error))
+                self._shared_from = self._clock() + _PAUSE_SECONDS
+        return await _take(counter, limit, who, amount)
+
+
+async def _take(counter: SlidingWindowCounterRateLimiter, limit: Limit, who: str, amount: int) -> Standing:
+    is_allowed = await counter.hit(limit.item, limit.name, who, cost=amount)
+    window = await counter.get_window_stats(limit.item, limit.name, who)
+    seconds = max(1, ceil(window.reset_time - time.time()))
+    if not is_allowed:
+        REFUSED.labels(limit.name).inc()
+        raise RateLimited(limit.name, str(seconds))
+    return Standing(limit, window.remaining, seconds)
+
+
+def address_of(client: Sequence[object] | None) -> str:
+    """Whom an address counts as: itself, or all of its network where one caller has as many as they like."""
+    host = str(client[0]) if client else ""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:  # a Unix socket has none
+        return host
+    if isinstance(address, ipaddress.IPv4Address):
+        return host
+    if address.ipv4_mapped:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.ip_network((address, _OWN_NETWORK_BITS), strict=False))

@@ -1,0 +1,67 @@
+"""Counting what callers ask for."""
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from gateway.rates import Rate, RateOptions, Rates, address_of
+from wallet.errors import RateLimited
+
+
+async def test_each_caller_has_a_limit_of_their_own_for_each_thing() -> None:
+    rates = Rates(RateOptions(requests="2/hour", cost="2/hour"))
+    for remaining in (1, 0):
+        standing = await rates.take(rates.requests, "alice")
+        assert standing is not None
+        assert standing.remaining == remaining
+    with pytest.raises(RateLimited) as refused:
+        await rates.take(rates.requests, "alice")
+    assert refused.value.limit == "requests"
+    assert 1 <= int(refused.value.retry_after_seconds) <= 3_600
+    assert await rates.take(rates.requests, "bob")
+    assert await rates.take(rates.cost, "alice", 2)
+
+
+async def test_what_is_refused_is_not_counted() -> None:
+    rates = Rates(RateOptions(cost="10/hour"))
+    await rates.take(rates.cost, "alice", 8)
+    with pytest.raises(RateLimited):
+        await rates.take(rates.cost, "alice", 3)
+    assert await rates.take(rates.cost, "alice", 2)
+
+
+async def test_nothing_is_counted_when_it_is_off() -> None:
+    rates = Rates(RateOptions(is_on=False, requests="1/hour"))
+    assert [await rates.take(rates.requests, "alice") for _ in range(3)] == [None] * 3
+
+
+async def test_the_headers_say_what_is_allowed_and_what_is_left() -> None:
+    rates = Rates(RateOptions(sign_in="60/minute"))
+    standing = await rates.take(rates.sign_in, "127.0.0.1")
+    assert standing is not None
+    headers = dict(standing.headers)
+    assert headers[b"ratelimit-policy"] == b'"sign-in";q=60;w=60'
+    assert headers[b"ratelimit"] == b'"sign-in";r=59;t=%d' % standing.reset_seconds
+
+
+@pytest.mark.parametrize("text", ["", "many", "10", "10/fortnight"])
+def test_a_rate_that_is_none_is_refused_with_the_settings(text: str) -> None:
+    with pytest.raises(ValidationError):
+        TypeAdapter(Rate).validate_python(text)
+
+
+@pytest.mark.parametrize(
+    ("host", "whom"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::1", "2001:db8:1:2::/64"),
+        ("a socket", "a socket"),
+    ],
+)
+def test_an_address_counts_as_all_that_one_caller_may_have(host: str, whom: str) -> None:
+    assert address_of((host, 4711)) == whom
+
+
+def test_who_has_no_address_is_one_caller() -> None:
+    assert address_of(None) == ""
