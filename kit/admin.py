@@ -15,6 +15,8 @@ from fastapi.responses import StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.types import Send
 
+from kit.http import BoundedHTTP
+
 log = structlog.get_logger(__name__)
 
 Check = Callable[[], Awaitable[None]]
@@ -115,6 +117,7 @@ async def http_server(
         app,
         host,
         int(port),
+        http=BoundedHTTP,
         log_config=None,
         access_log=False,
         server_header=False,

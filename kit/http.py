@@ -1,0 +1,84 @@
+"""HTTP/1.1 as uvicorn speaks it, with bounds on what comes before a request's body."""
+
+import asyncio
+from http import HTTPStatus
+from typing import Any, Final
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+_HEAD_BYTES: Final = 32 * 1024
+_HEAD_SECONDS: Final = 10.0
+_LINGER_SECONDS: Final = 1.0
+
+
+class BoundedHTTP(HttpToolsProtocol):
+    """uvicorn's own, which by itself takes a request's head however large it is, and waits for it however long that
+    takes. Who sends more than 32 KiB is answered with 431, who takes longer than ten seconds with 408; and both are let
+    go.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._head_bytes: int | None = None  # so far, of one that is not complete
+        self._due: asyncio.TimerHandle | None = None
+        self._is_refused = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # noqa: D102  as uvicorn's
+        super().connection_made(transport)
+        self._begin_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: D102
+        self._end_head()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:  # noqa: D102
+        if self._is_refused:
+            return
+        super().data_received(data)
+        if self._head_bytes is not None:
+            self._head_bytes += len(data)
+            if self._head_bytes > _HEAD_BYTES:
+                self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+
+    def on_message_begin(self) -> None:  # noqa: D102
+        super().on_message_begin()
+        if self._head_bytes is None:
+            self._begin_head()
+
+    def on_headers_complete(self) -> None:  # noqa: D102
+        self._end_head()
+        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > _HEAD_BYTES:
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+            raise _HeadTooLargeError  # so that the parser looks at nothing more
+        super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:  # noqa: D102
+        self._end_head()
+        if not self._is_refused:
+            super().send_400_response(msg)
+
+    def _begin_head(self) -> None:
+        self._head_bytes = 0
+        self._due = self.loop.call_later(_HEAD_SECONDS, self._refuse, HTTPStatus.REQUEST_TIMEOUT)
+
+    def _end_head(self) -> None:
+        self._head_bytes = None
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
+
+    def _refuse(self, status: HTTPStatus) -> None:
+        self._end_head()
+        self._is_refused = True
+        if self.cycle is not None and not self.cycle.response_complete:  # of a request before this one
+            self.transport.close()
+            return
+        head = f"HTTP/1.1 {status.value} {status.phrase}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+        self.transport.write(head.encode())
+        self.transport.write_eof()
+        # Closed while the caller still sends, it would be reset, and the answer lost.
+        self._due = self.loop.call_later(_LINGER_SECONDS, self.transport.close)
+
+
+class _HeadTooLargeError(Exception):
+    pass

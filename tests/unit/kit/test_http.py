@@ -1,0 +1,68 @@
+"""What is bounded of a request before its body."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from starlette.responses import PlainTextResponse
+
+from kit import http
+from kit.admin import http_server
+from stack.ports import HOST, free_ports
+
+
+@pytest.fixture
+async def port() -> AsyncIterator[int]:
+    (port,) = free_ports(1)
+    async with http_server(PlainTextResponse("served"), f"{HOST}:{port}"):
+        yield port
+
+
+async def answer(port: int, *pieces: bytes) -> bytes:
+    """All that comes back for these pieces, until the server ends the connection."""
+    reader, writer = await asyncio.open_connection(HOST, port)
+    try:
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+        async with asyncio.timeout(5):
+            return await reader.read()
+    finally:
+        writer.close()
+
+
+def head(padding: int) -> bytes:
+    return b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\npadding: " + b"x" * padding
+
+
+async def test_a_request_of_ordinary_size_is_served(port: int) -> None:
+    assert (await answer(port, head(30_000), b"\r\n\r\n")).startswith(b"HTTP/1.1 200 OK")
+
+
+async def test_a_head_that_is_too_large_is_refused_whole_or_in_pieces(port: int) -> None:
+    refused = b"HTTP/1.1 431 Request Header Fields Too Large"
+    assert (await answer(port, head(33_000) + b"\r\n\r\n")).startswith(refused)
+    assert (await answer(port, head(1_000), *[b"x" * 1_000] * 40)).startswith(refused)
+
+
+async def test_so_is_an_address_that_is_too_long(port: int) -> None:
+    request = b"GET /" + b"x" * 33_000 + b" HTTP/1.1\r\nhost: x\r\n\r\n"
+    assert (await answer(port, request)).startswith(b"HTTP/1.1 431 ")
+
+
+async def test_who_never_ends_the_head_is_let_go(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "_HEAD_SECONDS", 0.1)
+    assert (await answer(port, head(1))).startswith(b"HTTP/1.1 408 Request Timeout")
+    assert (await answer(port)).startswith(b"HTTP/1.1 408 ")
+
+
+async def test_each_request_of_a_connection_has_time_of_its_own(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "_HEAD_SECONDS", 0.2)
+    whole = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
+    answers = await answer(port, whole, whole[:9])
+    assert answers.startswith(b"HTTP/1.1 200 OK")
+    assert answers.count(b"HTTP/1.1 408 ") == 1
+
+
+async def test_what_is_no_http_is_told_so(port: int) -> None:
+    assert (await answer(port, b"\x16\x03\x01 no HTTP\r\n\r\n")).startswith(b"HTTP/1.1 400 ")
