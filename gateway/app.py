@@ -115,9 +115,11 @@ def _add_keys(app: FastAPI, verifier: Verifier) -> None:
 
 
 def _add_pages(app: FastAPI) -> None:
+    page_headers = {"Content-Security-Policy": pages.policy(pages.REST_DOCS)}
+
     @app.get("/docs")
     async def docs() -> HTMLResponse:
-        return HTMLResponse(pages.REST_DOCS)
+        return HTMLResponse(pages.REST_DOCS, headers=page_headers)
 
     @app.get("/openapi.yaml")
     async def openapi() -> FileResponse:

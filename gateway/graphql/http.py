@@ -43,6 +43,9 @@ _QUERIES: Final = frozenset({OperationType.QUERY})
 _CALLS: Final = _QUERIES | {OperationType.MUTATION}
 
 
+_PAGE_HEADERS: Final = {"Content-Security-Policy": pages.policy(pages.GRAPHIQL)}
+
+
 class GraphQLOverHTTP:
     """Queries and mutations by POST, queries by GET, subscriptions as server-sent events, and GraphiQL for browsers.
 
@@ -92,7 +95,7 @@ class GraphQLOverHTTP:
 
     async def _respond(self, media_type: str, scope: Scope, receive: Receive) -> ASGIApp:
         if media_type == HTML:
-            return HTMLResponse(pages.GRAPHIQL)
+            return HTMLResponse(pages.GRAPHIQL, headers=_PAGE_HEADERS)
         if not media_type:
             raise Refused(HTTPStatus.NOT_ACCEPTABLE, f"accept {GRAPHQL_RESPONSE}")
         request = await read(scope, receive, self._batch_limit)
