@@ -7,7 +7,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo token integrity replay test faults bench check gen format clean
+.PHONY: help setup up demo token integrity replay test faults bench check audit gen format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,10 +55,15 @@ check: setup ## lint, types, import contracts, generated code, contracts
 	@$(BIN)/ruff check --no-cache .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/python -m pip check --quiet
 	@$(BIN)/openapi-spec-validator openapi/openapi.yaml openapi/acquirer.yaml
 	@$(MAKE) --no-print-directory gen
 	@stale="$$(git ls-files --modified --others --exclude-standard -- $(GENERATED))" && test -z "$$stale" || \
 		{ echo "$$stale"; echo "generated code was stale: commit what 'make gen' has just written"; exit 1; }
+
+audit: ## known vulnerabilities of the pinned dependencies; asks the internet
+	@test -x .audit/bin/pip-audit || { $(PYTHON) -m venv .audit && .audit/bin/pip install --quiet pip-audit; }
+	@.audit/bin/pip-audit --no-deps --disable-pip --requirement constraints.txt
 
 bench: setup ## benchmarks, as JSON lines; ONLY=bank.bulk_vs_pgbench SECONDS=8 KAFKA=1
 	@exec $(BIN)/python -m loadtests.bench $(ONLY:%=--only %) $(SECONDS:%=--seconds %) $(KAFKA:%=--kafka)
@@ -85,4 +90,4 @@ format: setup ## format the code
 
 clean: ## remove the environment and the data of `make up`
 	@test ! -x $(BIN)/python || $(BIN)/python -m stack clean --data $(DATA)
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
+	rm -rf .venv .audit .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
