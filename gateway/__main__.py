@@ -107,6 +107,6 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
 
 
 if __name__ == "__main__":
-    settings = Settings()
+    settings = Settings.load()
     logs.configure("gateway", settings)
     process.run(partial(serve, settings))

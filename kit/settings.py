@@ -1,10 +1,13 @@
 """Settings come from the environment, one class a process, every field with its meaning."""
 
+import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, HttpUrl, model_validator
-from pydantic_settings import BaseSettings
+from pydantic import AfterValidator, Field, HttpUrl, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SecretsSettingsSource, SettingsConfigDict
 
 
 def _host_and_port(value: str) -> str:
@@ -22,7 +25,58 @@ Algorithm = Literal["EdDSA", "ES256", "RS256"]
 """What tokens are signed with: ours by the first; the others are for issuers elsewhere."""
 
 
-class AuthSettings(BaseSettings):
+class Settings(BaseSettings):
+    """What every process' settings are made of.
+
+    Each field is the environment variable of its name, or a file of its name in the folder that SECRETS_DIR names, as
+    Docker and Kubernetes hand secrets over. The environment comes first.
+    """
+
+    model_config = SettingsConfigDict(hide_input_in_errors=True)
+
+    production: bool = Field(False, description="refuses whatever is only fit for development")
+
+    @classmethod
+    def settings_customise_sources(  # noqa: D102  pydantic's
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  which knows no variable
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        folder = os.environ.get("SECRETS_DIR")
+        if not folder:
+            return init_settings, env_settings
+        return init_settings, env_settings, SecretsSettingsSource(settings_cls, folder)
+
+    @classmethod
+    def load(cls) -> Self:
+        """The process' settings; ends the process where they are wrong, and says what to set. Never repeats a value."""
+        try:
+            return cls()
+        except ValidationError as error:
+            lines = [f"  {_where(each['loc'])}{each['msg'].removeprefix('Value error, ')}" for each in error.errors()]
+            sys.stderr.write("\n".join(("the settings are wrong:", *lines, "")))
+            raise SystemExit(2) from None
+
+    def unfit(self) -> Iterator[str]:
+        """What of these is only fit for development, and what to do about it."""
+        yield from ()
+
+    @model_validator(mode="after")
+    def _is_fit(self) -> Self:
+        unfit = list(self.unfit()) if self.production else []
+        if unfit:
+            raise ValueError("this is not fit for production: " + "; ".join(unfit))
+        return self
+
+
+def _where(location: tuple[int | str, ...]) -> str:
+    return f"{'.'.join(map(str, location)).upper()}: " if location else ""
+
+
+class AuthSettings(Settings):
     """Whose tokens are believed."""
 
     auth_issuer: str = Field(description="the `iss` of users' tokens")
@@ -43,7 +97,7 @@ class AuthSettings(BaseSettings):
     )
 
 
-class TLSSettings(BaseSettings):
+class TLSSettings(Settings):
     """What this process shows to other services, and whom it believes. Without it, they talk in plaintext, on loopback
     alone.
     """
@@ -54,14 +108,14 @@ class TLSSettings(BaseSettings):
 
     @model_validator(mode="after")
     def _come_together(self) -> Self:
-        given = {name: getattr(self, name) is not None for name in TLSSettings.model_fields}
+        given = {name: getattr(self, name) is not None for name in ("tls_certificate", "tls_key", "tls_authority")}
         if len(set(given.values())) > 1:
             missing = ", ".join(name.upper() for name, is_given in given.items() if not is_given)
             raise ValueError(f"TLS_CERTIFICATE, TLS_KEY and TLS_AUTHORITY come together, or not at all: add {missing}")
         return self
 
 
-class LogSettings(BaseSettings):
+class LogSettings(Settings):
     """How a process speaks."""
 
     log_format: Literal["console", "json"] = Field("json", description="console for people, json for machines")

@@ -7,10 +7,10 @@ from contextlib import AsyncExitStack
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Final, Self
+from typing import Annotated, Final, Self
 
 import structlog
-from pydantic import Field, HttpUrl, SecretStr, model_validator
+from pydantic import AfterValidator, Field, HttpUrl, SecretStr, model_validator
 
 from kit import logs, process
 from kit.admin import http_server
@@ -29,11 +29,19 @@ _REFUSAL: Final = (
 )
 
 
+def _marked(key: SecretStr) -> SecretStr:
+    if not key.get_secret_value().startswith("sandbox_"):
+        raise ValueError("begins with sandbox_, so that nobody takes it for one of production")
+    return key
+
+
 class Settings(LogSettings):
     """What the sandbox needs to know; each field is the environment variable of its name."""
 
     sandbox_listen: Address = "127.0.0.1:8090"
-    sandbox_api_key: SecretStr = Field(min_length=1, description="what the merchant sends as its bearer token")
+    sandbox_api_key: Annotated[SecretStr, AfterValidator(_marked)] = Field(
+        description="what the merchant sends as its bearer token: sandbox_…, which nobody takes for one of production"
+    )
     sandbox_books: Path = Field(description="the SQLite file that holds all payments, made if it is not there")
     sandbox_webhook_url: HttpUrl | None = Field(
         None, description="where the merchant listens; nobody is told without it"
@@ -84,6 +92,6 @@ if __name__ == "__main__":
     if os.environ.get("SANDBOX_IS_NOT_PRODUCTION") != "true":
         sys.stderr.write(_REFUSAL)
         sys.exit(2)
-    settings = Settings()
+    settings = Settings.load()
     logs.configure("sandbox", settings)
     process.run(partial(serve, settings))

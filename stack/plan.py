@@ -37,7 +37,7 @@ def full_plan(ports: Ports, data: Path, postgres: Postgres, *, tls: bool = False
         "LOG_FORMAT": "console",
     }
     tls_of = _certificates(data / "tls", "bank", "card", "analytics", "gateway") if tls else {}
-    acquirer_key, webhook_secret = secret(keys, "acquirer"), f"whsec_{secret(keys, 'webhooks')}"
+    acquirer_key, webhook_secret = f"sandbox_{secret(keys, 'acquirer')}", f"whsec_{secret(keys, 'webhooks')}"
     acquirer = f"http://{HOST}:{ports.acquirer}"
     bank_admin = f"http://{HOST}:{ports.bank_admin}"
     card_admin = f"http://{HOST}:{ports.card_admin}"

@@ -8,7 +8,7 @@ from typing import Final
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 from kit import logs, process
 from kit.admin import admin_app, http_server
@@ -54,7 +54,7 @@ class Settings(AuthSettings, TLSSettings, LogSettings):
 
     analytics_grpc_listen: Address = "127.0.0.1:50053"
     analytics_admin_listen: Address = "127.0.0.1:9103"
-    clickhouse_dsn: str = Field(description="http://user:password@host:port/database")
+    clickhouse_dsn: SecretStr = Field(description="http://user:password@host:port/database")
     kafka_bootstrap_servers: str = Field(description="host:port, or several with commas")
     bank_grpc_target: str = "127.0.0.1:50051"
     service_key_file: Path = Field(description="the private key that this service signs its own tokens with (PEM)")
@@ -78,7 +78,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Serves until `stop` is set. ClickHouse, Kafka and the bank may come, go and come back meanwhile."""
     tls = TLS.from_settings(settings)
     async with AsyncExitStack() as stack:
-        database = await stack.enter_async_context(Database.connect(settings.clickhouse_dsn))
+        database = await stack.enter_async_context(Database.connect(settings.clickhouse_dsn.get_secret_value()))
         history, copies = History(database), Copies(database)
         bank = await stack.enter_async_context(BankClient.connect(settings.bank_grpc_target, tls=tls))
         signer = Signer.from_file(NAME, settings.service_key_file, settings.auth_audience)
@@ -159,6 +159,6 @@ def _admin(settings: Settings) -> AIOKafkaAdminClient:
 
 
 if __name__ == "__main__":
-    settings = Settings()
+    settings = Settings.load()
     logs.configure(NAME, settings)
     process.run(partial(serve, settings))

@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack
 from functools import partial
 
 from aiokafka import AIOKafkaProducer
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 from kit import logs, process
 from kit.admin import admin_app, http_server
@@ -29,7 +29,7 @@ from subgraphs.bank.servicer import SERVICE, BankServicer
 class Settings(AuthSettings, TLSSettings, LogSettings):
     """What the bank needs to know; each field is the environment variable of its name."""
 
-    bank_database_url: str = Field(description="postgresql://…")
+    bank_database_url: SecretStr = Field(description="postgresql://…")
     bank_database_connections: int = Field(20, description="at most, of this process")
     bank_grpc_listen: Address = "127.0.0.1:50051"
     bank_admin_listen: Address = "127.0.0.1:9101"
@@ -49,7 +49,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     tls = TLS.from_settings(settings)
     async with AsyncExitStack() as stack:
         pool = await stack.enter_async_context(
-            open_pool(settings.bank_database_url, max_size=settings.bank_database_connections),
+            open_pool(settings.bank_database_url.get_secret_value(), max_size=settings.bank_database_connections),
         )
         reader = Reader(pool)
         relay = Relay(pool, producer)
@@ -69,6 +69,6 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
 
 
 if __name__ == "__main__":
-    settings = Settings()
+    settings = Settings.load()
     logs.configure("bank", settings)
     process.run(partial(serve, settings))

@@ -1,6 +1,7 @@
 """The card service's process: `python -m subgraphs.card`."""
 
 import asyncio
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from decimal import Decimal
 from functools import partial
@@ -8,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Final
 
 from pydantic import AfterValidator, BaseModel, Field, PositiveFloat, PositiveInt, SecretStr
-from pydantic_settings import SettingsConfigDict
 from standardwebhooks import Webhook
 from standardwebhooks.webhooks import EmptyWebhookSecretError
 
@@ -37,6 +37,9 @@ from subgraphs.card.webhooks import Inbox, webhook_app
 NAME: Final = "card"
 """Of the service, as other services know it."""
 
+SANDBOX_KEY: Final = "sandbox_"
+"""What the API keys of a sandbox acquirer begin with."""
+
 _PATIENCE: Final = Patience()
 _TIMING: Final = Timing()
 
@@ -59,12 +62,10 @@ def _webhook_secret(value: SecretStr) -> SecretStr:
 class Settings(AuthSettings, TLSSettings, LogSettings):
     """What the card service needs to know; each field is the environment variable of its name."""
 
-    model_config = SettingsConfigDict(hide_input_in_errors=True)
-
     card_grpc_listen: Address = "127.0.0.1:50052"
     card_admin_listen: Address = "127.0.0.1:9102"
     card_webhook_listen: Address = Field("127.0.0.1:8091", description="where the acquirer's webhooks come in")
-    card_database_url: str = Field(description="postgresql://…")
+    card_database_url: SecretStr = Field(description="postgresql://…")
     card_database_connections: int = Field(10, description="at most, of this process; one of them listens")
     bank_grpc_target: str = "127.0.0.1:50051"
     service_key_file: Path = Field(description="the private key that this service signs its own tokens with (PEM)")
@@ -106,13 +107,20 @@ class Settings(AuthSettings, TLSSettings, LogSettings):
     card_captures: PositiveInt = Field(_TIMING.captures, description="that may fail before the sum is let go of")
     card_drivers: PositiveInt = Field(_TIMING.drivers, description="top-ups driven at once")
 
+    def unfit(self) -> Iterator[str]:  # noqa: D102  as the base says
+        yield from super().unfit()
+        if self.acquirer_api_key.get_secret_value().startswith(SANDBOX_KEY):
+            yield "ACQUIRER_API_KEY is one of a sandbox, which moves no money: use the acquirer's own"
+        if not self.acquirer_url.startswith("https://"):
+            yield "ACQUIRER_URL would send cards in the clear: use https://"
+
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Serves until `stop` is set. The database, the bank and the acquirer may come, go and come back meanwhile."""
     tls = TLS.from_settings(settings)
     async with AsyncExitStack() as stack:
         engine = await stack.enter_async_context(
-            open_engine(settings.card_database_url, connections=settings.card_database_connections)
+            open_engine(settings.card_database_url.get_secret_value(), connections=settings.card_database_connections)
         )
         repository = Repository(engine)
         bank = await stack.enter_async_context(BankClient.connect(settings.bank_grpc_target, tls=tls))
@@ -165,6 +173,6 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
 
 
 if __name__ == "__main__":
-    settings = Settings()
+    settings = Settings.load()
     logs.configure(NAME, settings)
     process.run(partial(serve, settings))

@@ -20,7 +20,7 @@ from stack.process import Child, Process, module
 from tests.openapi import ACQUIRER
 from tests.waiting import until
 
-API_KEY = "merchant"
+API_KEY = "sandbox_merchant"
 SECRET = "whsec_" + base64.b64encode(b"known to both sides, and to nobody else").decode()
 APPROVED = "4242424242424242"
 

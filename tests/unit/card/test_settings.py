@@ -52,3 +52,19 @@ class TestSettings:
             settings(**{name: value})
         assert name in str(caught.value)
         assert str(value) not in str(caught.value) or value == "0"
+
+    @pytest.mark.parametrize(
+        ("name", "value", "says"),
+        [
+            ("acquirer_api_key", "sandbox_1", "ACQUIRER_API_KEY is one of a sandbox"),
+            ("acquirer_url", "http://acquirer.example", "ACQUIRER_URL would send cards in the clear"),
+        ],
+    )
+    def test_that_are_only_fit_for_development_are_refused_in_production(
+        self, name: str, value: str, says: str
+    ) -> None:
+        fit = {"production": True, "acquirer_url": "https://acquirer.example"}
+        assert settings(**fit).production
+        with pytest.raises(ValidationError, match=says) as caught:
+            settings(**(fit | {name: value}))
+        assert "sandbox_1" not in str(caught.value)
