@@ -1,7 +1,16 @@
 """`python -m subgraphs.bank.migrations`: brings the database to the newest schema. Safe to run at any time."""
 
-import os
+from pydantic import SecretStr
 
 from kit.migrations import upgrade
+from kit.settings import Settings
 
-upgrade("subgraphs.bank.migrations", os.environ["BANK_DATABASE_URL"])
+
+class MigrationSettings(Settings):
+    """Which database."""
+
+    bank_database_url: SecretStr
+
+
+if __name__ == "__main__":
+    upgrade("subgraphs.bank.migrations", MigrationSettings.load().bank_database_url.get_secret_value())

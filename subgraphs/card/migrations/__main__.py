@@ -1,7 +1,16 @@
 """`python -m subgraphs.card.migrations`: brings the database to the newest schema. Safe to run at any time."""
 
-import os
+from pydantic import SecretStr
 
 from kit.migrations import upgrade
+from kit.settings import Settings
 
-upgrade("subgraphs.card.migrations", os.environ["CARD_DATABASE_URL"])
+
+class MigrationSettings(Settings):
+    """Which database."""
+
+    card_database_url: SecretStr
+
+
+if __name__ == "__main__":
+    upgrade("subgraphs.card.migrations", MigrationSettings.load().card_database_url.get_secret_value())

@@ -62,7 +62,7 @@ class TestClickHouseAway:
         self, apart: World, how: signal.Signals
     ) -> None:
         load, stop = Load(apart), asyncio.Event()
-        async with Database.connect(apart.settings.clickhouse_dsn) as database:
+        async with Database.connect(apart.settings.clickhouse_dsn.get_secret_value()) as database:
             watched = Watched(apart, History(database))
 
             async def waiting(count: int) -> bool:
