@@ -1,0 +1,43 @@
+"""JSON that means one thing."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.bodies import MalformedError, decoded
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("ab\u00e9", max_size=3), inner, max_size=3),
+)
+
+
+@given(JSON)
+def test_what_is_json_is_read_as_it_is(value: Any) -> None:
+    assert decoded(json.dumps(value).encode()) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (b"", "must be JSON"),
+        (b"{", "must be JSON"),
+        (b"[1] 2", "must be JSON"),
+        (b'{"amount": NaN}', "must be JSON"),
+        (b'{"amount": Infinity}', "must be JSON"),
+        (b'"\xff"', "must be JSON"),
+        (b'"\\ud800"', "must be JSON"),
+        (b'"\x00"', "must be JSON"),
+        (b"[" * 30_000 + b"]" * 30_000, "must be JSON"),
+        (b'{"a":' * 1_020 + b"1" + b"}" * 1_020, "is nested too deeply"),
+        (b'{"amount": "1", "amount": "1000"}', "has a name twice"),
+        (b'{"amount": "1", "am\\u006funt": "1000"}', "has a name twice"),
+        (b'{"input": [{"a": 1, "a": 1}]}', "has a name twice"),
+    ],
+)
+def test_what_two_readers_could_read_differently_is_refused(text: bytes, says: str) -> None:
+    with pytest.raises(MalformedError, match=says):
+        decoded(text)
