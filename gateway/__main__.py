@@ -1,6 +1,7 @@
 """The gateway's process: `python -m gateway`."""
 
 import asyncio
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,7 @@ from gateway.app import build_app
 from gateway.graphql.documents import TrustedDocuments
 from gateway.graphql.limits import Limits, WebSocketLimits
 from gateway.graphql.options import GraphOptions
+from gateway.rates import Rate, RateOptions, Rates
 from kit import logs, process
 from kit.admin import http_server
 from kit.principal import Verifier
@@ -31,7 +33,6 @@ class Settings(AuthSettings, TLSSettings, LogSettings):
     gateway_timeout_seconds: float = Field(10.0, description="the longest that a request may take")
     gateway_rpc_timeout_seconds: float = Field(5.0, description="the longest that one call to a service may take")
     gateway_body_limit_bytes: int = 64 * 1024
-    gateway_production: bool = Field(False, description="no introspection, no suggestions in errors, no GraphiQL")
     gateway_graphql_batch_limit: int = Field(10, description="the most requests in one array")
     gateway_graphql_max_tokens: int = Field(Limits.tokens, description="the most tokens of a document")
     gateway_graphql_max_depth: int = Field(Limits.depth, description="the most levels of fields of an operation")
@@ -56,6 +57,19 @@ class Settings(AuthSettings, TLSSettings, LogSettings):
         [], description="JSON array of addresses or networks of proxies whose X-Forwarded-For and -Proto are believed"
     )
     gateway_cors_origins: list[str] = Field([], description="JSON array of origins whose pages may call; * for all")
+    gateway_rates: bool = Field(True, description="whether anybody may ask for too much")
+    gateway_rate_store: str = Field(RateOptions.store, description="memory://, or redis://… that gateways share")
+    gateway_rate_requests: Rate = Field(RateOptions.requests, description="requests of one caller")
+    gateway_rate_cost: Rate = Field(RateOptions.cost, description="estimated cost of one caller's operations")
+    gateway_rate_anonymous: Rate = Field(RateOptions.anonymous, description="of one address, without a token")
+    gateway_rate_sign_in: Rate = Field(RateOptions.sign_in, description="of one address, for users and tokens")
+
+    def unfit(self) -> Iterator[str]:  # noqa: D102  as the base says
+        yield from super().unfit()
+        if "*" in self.gateway_cors_origins:
+            yield "GATEWAY_CORS_ORIGINS lets every page call: name yours"
+        if not self.gateway_rates:
+            yield "GATEWAY_RATES lets anybody ask for any amount: leave it out"
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
@@ -71,6 +85,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             await stack.enter_async_context(analytics),
             await stack.enter_async_context(card),
             await stack.enter_async_context(Verifier.running(settings)),
+            await stack.enter_async_context(Rates.of(_rates(settings))),
             stop,
             cors_origins=settings.gateway_cors_origins,
             body_limit_bytes=settings.gateway_body_limit_bytes,
@@ -91,7 +106,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
                 ),
                 documents=TrustedDocuments.load(settings.gateway_graphql_trusted_documents),
                 batch_limit=settings.gateway_graphql_batch_limit,
-                production=settings.gateway_production,
+                production=settings.production,
                 federation=settings.gateway_federation,
             ),
         )
@@ -104,6 +119,17 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         )
         await stack.enter_async_context(server)
         await stop.wait()
+
+
+def _rates(settings: Settings) -> RateOptions:
+    return RateOptions(
+        is_on=settings.gateway_rates,
+        store=settings.gateway_rate_store,
+        requests=settings.gateway_rate_requests,
+        cost=settings.gateway_rate_cost,
+        anonymous=settings.gateway_rate_anonymous,
+        sign_in=settings.gateway_rate_sign_in,
+    )
 
 
 if __name__ == "__main__":

@@ -22,7 +22,8 @@ from gateway.graphql.http import GraphQLOverHTTP
 from gateway.graphql.options import GraphOptions
 from gateway.graphql.schema import GRAPH_PATH, Context, build_schemas
 from gateway.graphql.websocket import GraphQLOverWebSocket
-from gateway.middleware import BodyLimitMiddleware, CallMiddleware, problem_response
+from gateway.middleware import BodyLimitMiddleware, CallMiddleware, RateMiddleware, problem_response
+from gateway.rates import Rates
 from gateway.rest import UnsupportedMediaTypeError, rest_routes
 from kit.admin import add_health
 from kit.principal import Verifier
@@ -42,6 +43,7 @@ def build_app(
     analytics: AnalyticsClient,
     card: CardClient,
     verifier: Verifier,
+    rates: Rates,
     stop: asyncio.Event,
     *,
     cors_origins: list[str],
@@ -56,6 +58,7 @@ def build_app(
         analytics: of analytics.
         card: of card top-ups.
         verifier: of callers' tokens.
+        rates: of what they ask for.
         stop: set when the gateway stops, which streams do not wait for.
         cors_origins: the origins whose pages may call; `*` for all.
         body_limit_bytes: the largest body taken.
@@ -87,6 +90,7 @@ def build_app(
         await endpoints.get((scope["type"], scope.get("path", "")), app)(scope, receive, send)
 
     guarded: ASGIApp = BodyLimitMiddleware(front, body_limit_bytes)
+    guarded = RateMiddleware(guarded, rates)
     guarded = CallMiddleware(guarded, verifier, timeout_seconds)
     if not cors_origins:
         return guarded
@@ -97,6 +101,8 @@ def build_app(
         allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-Request-Id"],
         expose_headers=[
             "Location",
+            "RateLimit",
+            "RateLimit-Policy",
             "Retry-After",
             "X-GraphQL-Cost-Actual",
             "X-GraphQL-Cost-Estimated",

@@ -12,10 +12,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.errors import make_problem, problem
 from gateway.policy import KNOWN, OPEN_PATHS
+from gateway.rates import Rates, Standing, address_of
 from kit import call
 from kit.call import Call
 from kit.principal import Verifier
-from wallet.errors import InternalError, WalletError
+from wallet.errors import InternalError, RateLimited, WalletError
 
 log = structlog.get_logger(__name__)
 
@@ -23,6 +24,8 @@ _CLOSED_BY_CLIENT: Final = 499
 _MOMENT_SECONDS: Final = 0.05
 _DRAIN_SECONDS: Final = 1.0
 _DRAIN_BYTES: Final = 2**20
+_UNCOUNTED: Final = ("/health/", "/metrics")
+_SIGN_IN: Final = "/auth/"
 
 
 def problem_response(body: Any, headers: dict[str, str]) -> Response:
@@ -199,3 +202,43 @@ class BodyLimitMiddleware:
 
 class _TooLargeError(Exception):
     pass
+
+
+class RateMiddleware:
+    """Refuses with 429 what is more than one caller may ask for, before anything is done of it: whoever says who they
+    are by who that is, others by their address. Every answer tells what is left.
+
+    Probes and scrapes are not counted.
+    """
+
+    def __init__(self, app: ASGIApp, rates: Rates) -> None:
+        self._app = app
+        self._rates = rates
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: D102  ASGI
+        path = scope["path"]
+        if path.startswith(_UNCOUNTED):
+            await self._app(scope, receive, send)
+            return
+        limit, who = self._rates.anonymous, address_of(scope.get("client"))
+        principal = call.current.get().principal
+        if path.startswith(_SIGN_IN):
+            limit = self._rates.sign_in
+        elif principal is not None:
+            limit, who = self._rates.requests, principal.scope
+        try:
+            standing = await self._rates.take(limit, who)
+        except RateLimited as error:
+            nothing_left = Standing(limit, 0, int(error.retry_after_seconds))
+            await problem_response(*problem(error))(scope, receive, _with_headers(send, nothing_left.headers))
+            return
+        await self._app(scope, receive, send if standing is None else _with_headers(send, standing.headers))
+
+
+def _with_headers(send: Send, headers: list[tuple[bytes, bytes]]) -> Send:
+    async def send_with_headers(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message.get("headers", ()), *headers]
+        await send(message)
+
+    return send_with_headers

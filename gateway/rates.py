@@ -44,7 +44,7 @@ Rate = Annotated[str, AfterValidator(_is_rate)]
 """So much in so long, as `limits` reads it: `6000/minute`, `20 per 5 minutes`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class RateOptions:
     """How much is allowed; all of it without `is_on`.
 

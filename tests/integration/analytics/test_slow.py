@@ -11,6 +11,7 @@ import pytest
 
 from gateway.app import build_app
 from gateway.graphql.options import GraphOptions
+from gateway.rates import RateOptions, Rates
 from kit.admin import http_server
 from kit.server import Service, grpc_server
 from subgraphs.analytics.access import Access
@@ -59,6 +60,7 @@ async def gateway(world: World, client: AnalyticsClient, keys: Keys) -> AsyncIte
             client,
             card,
             keys.verifier(),
+            Rates(RateOptions()),
             asyncio.Event(),
             cors_origins=[],
             body_limit_bytes=2**16,

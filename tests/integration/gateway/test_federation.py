@@ -12,6 +12,7 @@ import pytest
 from gateway.app import build_app
 from gateway.composition import SUBGRAPHS
 from gateway.graphql.options import GraphOptions
+from gateway.rates import RateOptions, Rates
 from kit import status, wire
 from kit.server import Service, grpc_server
 from protos.bank.v1 import bank_pb2, bank_pb2_grpc
@@ -135,6 +136,7 @@ async def gateway(keys: Keys, services: Services, *, federation: bool) -> AsyncI
             analytics,
             card,
             keys.verifier(),
+            Rates(RateOptions()),
             asyncio.Event(),
             cors_origins=[],
             body_limit_bytes=200_000,

@@ -77,7 +77,7 @@ class TestProduction:
     @pytest.fixture
     async def production(self, patient_services: str, keys: Keys, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
         async with (
-            serving(keys, tmp_path, patient_services, gateway_production=True) as url,
+            serving(keys, tmp_path, patient_services, production=True) as url,
             httpx.AsyncClient(base_url=url, trust_env=False) as http,
         ):
             yield http

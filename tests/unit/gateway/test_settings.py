@@ -3,8 +3,8 @@ import re
 from gateway.__main__ import Settings
 from stack.process import ROOT
 
-ROW = re.compile(r"^\| `(?P<name>GATEWAY_\w+)` \| (?P<default>[^|]*) \|", re.MULTILINE)
-OF_THE_GRAPH = ("gateway_graphql_", "gateway_websocket_", "gateway_production", "gateway_federation")
+ROW = re.compile(r"^\| `(?P<name>[A-Z_]+)` \| (?P<default>[^|]*) \|", re.MULTILINE)
+OF_THE_GRAPH = ("gateway_graphql_", "gateway_websocket_", "production", "gateway_federation", "gateway_rate")
 
 
 class TestSettings:
