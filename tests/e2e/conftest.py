@@ -30,10 +30,10 @@ async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Syst
 
 
 @pytest.fixture
-def token_of(system: System) -> Callable[[str], str]:
-    """Makes users' tokens."""
+def token_of(system: System) -> Callable[..., str]:
+    """Makes users' tokens: a customer's, unless it is told what else they are."""
     signer = Signer.from_file(ISSUER, system.data / "keys" / "development.pem", AUDIENCE)
-    return lambda subject: signer.sign(subject, 600, [Role.CUSTOMER])
+    return lambda subject, *roles: signer.sign(subject, 600, roles or (Role.CUSTOMER,))
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ async def open_account(system: System) -> AsyncIterator[OpenAccount]:
 @pytest.fixture
 async def new_user(
     system: System,
-    token_of: Callable[[str], str],
+    token_of: Callable[..., str],
     open_account: OpenAccount,
 ) -> AsyncIterator[NewUser]:
     """Makes users, each with an account of their own."""

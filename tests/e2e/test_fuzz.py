@@ -1,0 +1,67 @@
+"""schemathesis, which nobody here wrote, at the whole system: no answer that the contracts do not document."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kit.principal import Role
+from stack.process import ROOT
+from stack.seed import OWNERS
+from stack.system import System
+
+NOT_ASKED = "positive_data_acceptance"  # what the schema allows, an account that holds less does not
+
+callers = pytest.mark.parametrize(
+    "caller", [None, Role.CUSTOMER, Role.OPERATOR, Role.ADMIN], ids=lambda caller: caller or "nobody"
+)
+
+
+async def judged(contract: str, url: str, token: str | None, *options: str) -> str:
+    """What it says, after it found nothing."""
+    identity = () if token is None else ("--header", f"Authorization: Bearer {token}")
+    command = (
+        *(str(Path(sys.executable).with_name("schemathesis")), "run", contract, "--url", url, *identity),
+        *("--seed", "1", "--no-color", "--generation-database", "none", "--request-timeout", "15", *options),
+    )
+    environment = {**os.environ, "SCHEMATHESIS_HOOKS": "tests.e2e.fuzz_hooks", "PYTHONPATH": str(ROOT)}
+    # Not in this thread, whose loop reads what the system has to say.
+    done = await asyncio.to_thread(
+        subprocess.run,
+        command,
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+@callers
+async def test_rest_answers_as_its_contract_says(
+    caller: Role | None, system: System, token_of: Callable[..., str]
+) -> None:
+    token = None if caller is None else token_of(OWNERS["alice"].user, caller)
+    told = await judged(
+        *("openapi/openapi.yaml", system.url, token, "--max-examples", "8"),
+        *("--exclude-checks", NOT_ASKED, "--exclude-path-regex", "^/auth/"),
+    )
+    assert "Stateful" in told
+
+
+@callers
+async def test_the_graph_has_an_answer_to_everything(
+    caller: Role | None, system: System, token_of: Callable[..., str]
+) -> None:
+    token = None if caller is None else token_of(OWNERS["alice"].user, caller)
+    await judged(
+        *("gateway/schema.graphql", f"{system.url}/graphql", token, "--max-examples", "20"),
+        *("--checks", "not_a_server_error,nothing_unexpected"),
+    )
