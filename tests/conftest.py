@@ -13,6 +13,7 @@ import uuid
 from collections.abc import AsyncIterator
 
 import asyncpg
+import hypothesis
 import pytest
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -27,6 +28,10 @@ from stack.postgres import Postgres, throwaway
 from tests.kafka.apache import ApacheKafka, Missing, fetched
 from tests.kafka.brokers import Broker
 from tests.tools import lacking
+
+# How long an example takes is the machine's business; what hangs, pytest-timeout ends.
+hypothesis.settings.register_profile("wallet", deadline=None)
+hypothesis.settings.load_profile("wallet")
 
 # As in production: the default renders local variables, at a tenth of a second for each traceback.
 structlog.configure(
