@@ -3,7 +3,7 @@
 import asyncio
 from functools import partial
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from fastapi import FastAPI, Request
@@ -22,7 +22,7 @@ from gateway.graphql.http import GraphQLOverHTTP
 from gateway.graphql.options import GraphOptions
 from gateway.graphql.schema import GRAPH_PATH, Context, build_schemas
 from gateway.graphql.websocket import GraphQLOverWebSocket
-from gateway.middleware import BodyLimitMiddleware, CallMiddleware, RateMiddleware, problem_response
+from gateway.middleware import BodyLimitMiddleware, CallMiddleware, problem_response
 from gateway.rates import Rates
 from gateway.rest import UnsupportedMediaTypeError, rest_routes
 from kit.admin import add_health
@@ -74,7 +74,7 @@ def build_app(
     _add_pages(app)
     add_health(app, {})
     endpoints: dict[tuple[str, str], ASGIApp] = {}
-    new_context = partial(Context, bank, analytics, card)
+    new_context = partial(Context, bank, analytics, card, rates)
     for path, schema in build_schemas(graph).items():
         # A router's documents are its own: it asks each subgraph for the part of a client's that is there.
         documents = graph.documents if path == GRAPH_PATH else TrustedDocuments(texts=None)
@@ -82,7 +82,7 @@ def build_app(
             schema, new_context, documents, stop, batch_limit=graph.batch_limit, page=not graph.production
         )
         endpoints["websocket", path] = GraphQLOverWebSocket(
-            schema, new_context, documents, verifier, graph.websocket_limits, allowed_origins=cors_origins
+            schema, new_context, documents, verifier, rates, graph.websocket_limits, allowed_origins=cors_origins
         )
 
     async def front(scope: Scope, receive: Receive, send: Send) -> None:
@@ -90,8 +90,7 @@ def build_app(
         await endpoints.get((scope["type"], scope.get("path", "")), app)(scope, receive, send)
 
     guarded: ASGIApp = BodyLimitMiddleware(front, body_limit_bytes)
-    guarded = RateMiddleware(guarded, rates)
-    guarded = CallMiddleware(guarded, verifier, timeout_seconds)
+    guarded = CallMiddleware(guarded, verifier, rates, timeout_seconds)
     if not cors_origins:
         return guarded
     return CORSMiddleware(
@@ -131,7 +130,16 @@ def _add_pages(app: FastAPI) -> None:
     async def openapi() -> FileResponse:
         return FileResponse(pages.OPENAPI, media_type="application/yaml")
 
-    app.mount("/assets", StaticFiles(directory=pages.VENDOR))
+    app.mount("/assets", _Assets(directory=pages.VENDOR))
+
+
+class _Assets(StaticFiles):
+    """Releases that never change, each in a folder of its version."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        response = super().file_response(*args, **kwargs)
+        response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
+        return response
 
 
 def _add_errors(app: FastAPI) -> None:

@@ -52,6 +52,11 @@ class OperationRefused(GraphQLError):
         super().__init__(message, extensions={"code": code, **extensions})
 
 
+def rate_limited(error: RateLimited) -> OperationRefused:
+    """What is more than one caller may ask for, as the graph has it: `retryAfter` is in seconds."""
+    return OperationRefused(error.reason, error.message, retryAfter=int(error.retry_after_seconds))
+
+
 def problem(error: WalletError) -> tuple[Problem, dict[str, str]]:
     """The RFC 9457 problem that an error is, and the headers that go with it."""
     status = STATUS_OF_ITS_OWN.get(type(error), STATUS[error.code])

@@ -2,7 +2,9 @@
 
 import asyncio
 import time
+from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -16,7 +18,7 @@ from gateway.rates import Rates, Standing, address_of
 from kit import call
 from kit.call import Call
 from kit.principal import Verifier
-from wallet.errors import InternalError, RateLimited, WalletError
+from wallet.errors import InternalError, WalletError
 
 log = structlog.get_logger(__name__)
 
@@ -26,6 +28,13 @@ _DRAIN_SECONDS: Final = 1.0
 _DRAIN_BYTES: Final = 2**20
 _UNCOUNTED: Final = ("/health/", "/metrics")
 _SIGN_IN: Final = "/auth/"
+_UNLESS_SAID: Final = (
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-content-type-options", b"nosniff"),
+)
+"""What every answer says: it is for this caller, is what it says it is, and is no page."""
 
 
 def problem_response(body: Any, headers: dict[str, str]) -> Response:
@@ -36,71 +45,147 @@ def problem_response(body: Any, headers: dict[str, str]) -> Response:
 
 class CallMiddleware:
     """Gives each request its `Call`: an id that comes back as `X-Request-Id`, the verified caller where there is a
-    token, and a deadline. Logs one line when it is over, in which the graph's operations are, too. A token that is not
-    valid is refused here, and so is one that opens nothing, for every route that looks at one.
+    token, and a deadline. Logs one line when it is over, in which the graph's operations are, too.
+
+    Here is refused, for every route: with 401 or 403 a token that is not valid or opens nothing, where one is looked
+    at; with 429 what is more than one caller may ask for, whoever says who they are by who that is, others by their
+    address; with 408 a body that takes longer than a request may. Probes and scrapes are not counted.
 
     A request whose caller goes away is cancelled, and with it the calls that it has made to the services.
     """
 
-    def __init__(self, app: ASGIApp, verifier: Verifier, timeout_seconds: float) -> None:
+    def __init__(self, app: ASGIApp, verifier: Verifier, rates: Rates, timeout_seconds: float) -> None:
+        """Args:
+        app: what is asked.
+        verifier: of callers' tokens.
+        rates: of what they ask for.
+        timeout_seconds: the longest that a request may take; streams have no limit.
+        """
         self._app = app
         self._verifier = verifier
+        self._rates = rates
         self._timeout = timeout_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: D102  ASGI
         if scope["type"] not in {"http", "websocket"}:
             await self._app(scope, receive, send)
             return
-        started = time.monotonic()
-        headers = dict(scope["headers"])
-        request_id = call.request_id(headers.get(b"x-request-id", b"").decode("latin-1"))
-        deadline = started + self._timeout if scope["type"] == "http" else None
-        reset = call.current.set(Call(request_id, deadline=deadline))
-        status = _CLOSED_BY_CLIENT
-
-        async def send_with_id(message: Message) -> None:
-            nonlocal status
-            if message["type"] in {"http.response.start", "websocket.accept"}:
-                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
-                status = message.get("status", HTTPStatus.SWITCHING_PROTOCOLS)
-            await send(message)
-
+        exchange = _Exchange(scope, send)
+        deadline = exchange.started + self._timeout if scope["type"] == "http" else None
+        reset = call.current.set(Call(exchange.request_id, deadline=deadline))
         try:
-            token = headers.get(b"authorization", b"").decode("latin-1").removeprefix("Bearer").strip()
-            if token and scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
-                caller = await self._verifier.verify(token)
-                KNOWN.check(caller)
-                call.current.set(Call(request_id, caller, token, deadline))
-            if scope["type"] == "http":
-                await _while_awaited(self._app, scope, receive, send_with_id)
-            else:
-                await self._app(scope, receive, send_with_id)
+            await self._answer(exchange, receive)
         except WalletError as error:
-            await problem_response(*problem(error))(scope, receive, send_with_id)
+            await exchange.send_problem(receive, *problem(error))
+        except _TooSlowError:
+            detail = f"the request did not come whole within {self._timeout:g} seconds"
+            body = make_problem(HTTPStatus.REQUEST_TIMEOUT, "REQUEST_TIMEOUT", detail)
+            await exchange.send_problem(receive, body, {"Connection": "close"})
         except Exception as error:
-            if status != _CLOSED_BY_CLIENT:  # it is answered, well or badly
+            if exchange.status != _CLOSED_BY_CLIENT:  # it is answered, well or badly
                 raise
             log.error("unexpected error", exc_info=error)
-            await problem_response(*problem(InternalError()))(scope, receive, send_with_id)
+            await exchange.send_problem(receive, *problem(InternalError()))
         finally:
-            line = {
-                "method": scope.get("method", "WS"),
-                "path": scope["path"],
-                "status": int(status),
-                "ms": round((time.monotonic() - started) * 1000, 1),
-            }
-            if "operations" in scope:  # of the graph
-                line["operations"] = scope["operations"]
-            log.info("request", **line)
+            exchange.tell()
             call.current.reset(reset)
 
+    async def _answer(self, exchange: "_Exchange", receive: Receive) -> None:
+        scope = exchange.scope
+        refusal = await self._identify(exchange)
+        if not scope["path"].startswith(_UNCOUNTED):  # who is refused is counted, too
+            await self._count(exchange)
+        if refusal is not None:
+            raise refusal
+        if scope["type"] == "http":
+            await _while_awaited(self._app, scope, receive, exchange.send, self._timeout)
+        else:
+            await self._app(scope, receive, exchange.send)
 
-async def _while_awaited(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-    """Runs the app for as long as the caller waits for its answer."""
+    async def _identify(self, exchange: "_Exchange") -> WalletError | None:
+        """Makes the caller known where there is a token to be looked at; what is wrong with it."""
+        scope, token = exchange.scope, exchange.token
+        if not token or scope["type"] != "http" or scope["path"] in OPEN_PATHS:
+            return None
+        try:
+            caller = await self._verifier.verify(token)
+            KNOWN.check(caller)
+        except WalletError as error:
+            return error
+        call.current.set(replace(call.current.get(), principal=caller, token=token))
+        return None
+
+    async def _count(self, exchange: "_Exchange") -> None:
+        """Counts the request, and notes what is left.
+
+        Raises:
+            RateLimited: it is one too many.
+        """
+        principal = call.current.get().principal
+        limit, who = self._rates.anonymous, address_of(exchange.scope.get("client"))
+        if exchange.scope["path"].startswith(_SIGN_IN):
+            limit = self._rates.sign_in
+        elif principal is not None:
+            limit, who = self._rates.requests, principal.scope
+        try:
+            await self._rates.count(limit, who)
+        finally:
+            exchange.standing = await self._rates.standing(limit, who)
+
+
+class _Exchange:
+    """One request and its answer, which gets the headers that every one has."""
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        headers = dict(scope["headers"])
+        self.scope = scope
+        self.started = time.monotonic()
+        self.request_id = call.request_id(headers.get(b"x-request-id", b"").decode("latin-1"))
+        self.token = headers.get(b"authorization", b"").decode("latin-1").removeprefix("Bearer").strip()
+        self.standing: Standing | None = None
+        self.status = _CLOSED_BY_CLIENT
+        self._send = send
+
+    async def send(self, message: Message) -> None:
+        if message["type"] in {"http.response.start", "websocket.accept"}:
+            self.status = message.get("status", HTTPStatus.SWITCHING_PROTOCOLS)
+            message["headers"] = self._completed(message.get("headers", ()))
+        await self._send(message)
+
+    async def send_problem(self, receive: Receive, body: Any, headers: dict[str, str]) -> None:
+        await problem_response(body, headers)(self.scope, receive, self.send)
+
+    def tell(self) -> None:
+        """The line in the log."""
+        line = {
+            "method": self.scope.get("method", "WS"),
+            "path": self.scope["path"],
+            "status": int(self.status),
+            "ms": round((time.monotonic() - self.started) * 1000, 1),
+        }
+        if "operations" in self.scope:  # of the graph
+            line["operations"] = self.scope["operations"]
+        log.info("request", **line)
+
+    def _completed(self, headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        whole = [*headers, (b"x-request-id", self.request_id.encode())]
+        if self.standing is not None:
+            whole += self.standing.headers
+        said = {name for name, _ in whole}
+        return whole + [each for each in _UNLESS_SAID if each[0] not in said]
+
+
+async def _while_awaited(app: ASGIApp, scope: Scope, receive: Receive, send: Send, seconds: float) -> None:
+    """Runs the app for as long as the caller waits for its answer, and has the body come in so many seconds.
+
+    Raises:
+        _TooSlowError: it did not, and nothing is answered.
+    """
+    has_body = scope["method"] not in {"GET", "HEAD"}  # of which nobody reads what they may have for a body
     try:
-        async with asyncio.timeout(None) as patience:
+        async with asyncio.timeout(seconds if has_body else None) as patience:
             caller = _Caller(receive, patience)
-            if scope["method"] in {"GET", "HEAD"}:  # nobody reads what these may have for a body
+            if not has_body:
                 caller.watch()
             try:
                 await app(scope, caller.receive, send)
@@ -109,6 +194,8 @@ async def _while_awaited(app: ASGIApp, scope: Scope, receive: Receive, send: Sen
     except TimeoutError:
         if not patience.expired():
             raise
+        if not caller.is_gone:
+            raise _TooSlowError from None
 
 
 class _Caller:
@@ -120,6 +207,7 @@ class _Caller:
         self._receive = receive
         self._patience = patience
         self._loop = asyncio.get_running_loop()
+        self.is_gone = False
         self._timer: asyncio.TimerHandle | None = None
         self._listening: asyncio.Task[None] | None = None
 
@@ -127,6 +215,7 @@ class _Caller:
         """What the caller sends."""
         message = await self._receive()
         if self._timer is None and not message.get("more_body", False):
+            self._patience.reschedule(None)
             self.watch()
         return message
 
@@ -144,6 +233,7 @@ class _Caller:
     async def _listen(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
+        self.is_gone = True
         self._patience.reschedule(self._loop.time())
 
 
@@ -204,41 +294,5 @@ class _TooLargeError(Exception):
     pass
 
 
-class RateMiddleware:
-    """Refuses with 429 what is more than one caller may ask for, before anything is done of it: whoever says who they
-    are by who that is, others by their address. Every answer tells what is left.
-
-    Probes and scrapes are not counted.
-    """
-
-    def __init__(self, app: ASGIApp, rates: Rates) -> None:
-        self._app = app
-        self._rates = rates
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: D102  ASGI
-        path = scope["path"]
-        if path.startswith(_UNCOUNTED):
-            await self._app(scope, receive, send)
-            return
-        limit, who = self._rates.anonymous, address_of(scope.get("client"))
-        principal = call.current.get().principal
-        if path.startswith(_SIGN_IN):
-            limit = self._rates.sign_in
-        elif principal is not None:
-            limit, who = self._rates.requests, principal.scope
-        try:
-            standing = await self._rates.take(limit, who)
-        except RateLimited as error:
-            nothing_left = Standing(limit, 0, int(error.retry_after_seconds))
-            await problem_response(*problem(error))(scope, receive, _with_headers(send, nothing_left.headers))
-            return
-        await self._app(scope, receive, send if standing is None else _with_headers(send, standing.headers))
-
-
-def _with_headers(send: Send, headers: list[tuple[bytes, bytes]]) -> Send:
-    async def send_with_headers(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            message["headers"] = [*message.get("headers", ()), *headers]
-        await send(message)
-
-    return send_with_headers
+class _TooSlowError(Exception):
+    pass

@@ -6,11 +6,11 @@ While that Redis is away each gateway counts for itself: whoever asks is neither
 
 import ipaddress
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from math import ceil
-from typing import Annotated, Final, Self
+from typing import Annotated, Final, Self, TypeVar
 
 import structlog
 from limits import RateLimitItem, parse
@@ -33,6 +33,9 @@ MEMORY: Final = "memory://"
 _PATIENCE_SECONDS: Final = 0.1
 _PAUSE_SECONDS: Final = 1.0
 _OWN_NETWORK_BITS: Final = 64  # what one household or one machine is given of IPv6, and may change in at will
+
+
+Answer = TypeVar("Answer")
 
 
 def _is_rate(text: str) -> str:
@@ -138,34 +141,33 @@ class Rates:
         finally:
             await pool.disconnect()
 
-    async def take(self, limit: Limit, who: str, amount: int = 1) -> Standing | None:
-        """Counts `amount` more of what is limited for this caller or address; what is left, or None where nothing is
-        counted.
+    async def count(self, limit: Limit, who: str, amount: int = 1) -> None:
+        """Counts `amount` more of what is limited for this caller or address.
 
         Raises:
             RateLimited: it would be too much, and is not counted; says when to come back.
         """
-        if not self._is_on:
-            return None
-        counter = self._own
+        if self._is_on and not await self._ask(lambda by: by.hit(limit.item, limit.name, who, cost=amount)):
+            REFUSED.labels(limit.name).inc()
+            raise RateLimited(limit.name, str((await self._standing(limit, who)).reset_seconds))
+
+    async def standing(self, limit: Limit, who: str) -> Standing | None:
+        """What is left to this caller or address; None where nothing is counted."""
+        return await self._standing(limit, who) if self._is_on else None
+
+    async def _standing(self, limit: Limit, who: str) -> Standing:
+        window = await self._ask(lambda by: by.get_window_stats(limit.item, limit.name, who))
+        return Standing(limit, window.remaining, max(1, ceil(window.reset_time - time.time())))
+
+    async def _ask(self, ask: Callable[[SlidingWindowCounterRateLimiter], Awaitable[Answer]]) -> Answer:
         if self._shared is not None and self._clock() >= self._shared_from:
             try:
-                return await _take(self._shared, limit, who, amount)
+                return await ask(self._shared)
             except StorageError as error:
                 STORE_ERRORS.inc()
                 log.warning("rates are counted here alone", seconds=_PAUSE_SECONDS, error=repr(error.storage_error))
                 self._shared_from = self._clock() + _PAUSE_SECONDS
-        return await _take(counter, limit, who, amount)
-
-
-async def _take(counter: SlidingWindowCounterRateLimiter, limit: Limit, who: str, amount: int) -> Standing:
-    is_allowed = await counter.hit(limit.item, limit.name, who, cost=amount)
-    window = await counter.get_window_stats(limit.item, limit.name, who)
-    seconds = max(1, ceil(window.reset_time - time.time()))
-    if not is_allowed:
-        REFUSED.labels(limit.name).inc()
-        raise RateLimited(limit.name, str(seconds))
-    return Standing(limit, window.remaining, seconds)
+        return await ask(self._own)
 
 
 def address_of(client: Sequence[object] | None) -> str:

@@ -8,6 +8,7 @@ from uuid import UUID
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.routing import APIRoute
 
+from gateway.bodies import MalformedError, decoded
 from gateway.policy import REST
 from kit import call
 from openapi import models
@@ -47,11 +48,21 @@ class _Route(APIRoute):
         async def checked(request: Request) -> Response:
             if not rule.is_open:
                 rule.check(call.principal())
-            if request.method == "POST" and not _is_json(request.headers.get("content-type", "")):
-                raise UnsupportedMediaTypeError
+            if request.method == "POST":
+                if not _is_json(request.headers.get("content-type", "")):
+                    raise UnsupportedMediaTypeError
+                if body := await request.body():
+                    request._json = _decoded(body)  # noqa: SLF001  what FastAPI is going to ask for
             return await handle(request)
 
         return checked
+
+
+def _decoded(body: bytes) -> Any:
+    try:
+        return decoded(body)
+    except MalformedError as error:
+        raise InvalidInput.of("body", str(error)) from None
 
 
 def _is_json(content_type: str) -> bool:

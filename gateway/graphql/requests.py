@@ -7,9 +7,10 @@ from http import HTTPStatus
 from typing import Any, Final, Self
 from urllib.parse import parse_qsl
 
-import orjson
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
+
+from gateway.bodies import MalformedError, decoded
 
 GRAPHQL_RESPONSE: Final = "application/graphql-response+json"
 JSON: Final = "application/json"
@@ -141,9 +142,9 @@ def _parameters(query_string: bytes) -> dict[str, Any]:
 
 def _decoded(text: bytes | str, what: str) -> Any:
     try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError:
-        raise _malformed(f"{what} must be JSON") from None
+        return decoded(text)
+    except MalformedError as error:
+        raise _malformed(f"{what} {error}") from None
 
 
 async def _body(receive: Receive) -> bytes:

@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from gateway.errors import graphql_error
 from gateway.graphql.requests import EVENT_STREAM, JSON, Refused
 from kit import call
-from wallet.errors import InternalError
+from wallet.errors import InternalError, RateLimited
 
 PARTIAL_SUCCESS: Final = 294
 
@@ -54,8 +54,10 @@ def status_of(result: Mapping[str, Any], media_type: str) -> int:
         return HTTPStatus.OK
     if "data" in result:
         return PARTIAL_SUCCESS
-    is_ours = any(error["extensions"]["code"] == InternalError.reason for error in result["errors"])
-    return HTTPStatus.INTERNAL_SERVER_ERROR if is_ours else HTTPStatus.BAD_REQUEST
+    codes = {error["extensions"]["code"] for error in result["errors"]}
+    if InternalError.reason in codes:
+        return HTTPStatus.INTERNAL_SERVER_ERROR
+    return HTTPStatus.TOO_MANY_REQUESTS if RateLimited.reason in codes else HTTPStatus.BAD_REQUEST
 
 
 class JSONResult:

@@ -15,17 +15,20 @@ from strawberry.types import ExecutionContext
 from strawberry.types.graphql import OperationType
 
 from gateway.composition import SUBGRAPHS, compose, subgraph
-from gateway.errors import INVALID_GRAPHQL, OperationRefused, graphql_error
+from gateway.errors import INVALID_GRAPHQL, OperationRefused, graphql_error, rate_limited
 from gateway.graphql.access import guard
 from gateway.graphql.cost import Cost, Spent
 from gateway.graphql.documents import Reader
 from gateway.graphql.metrics import NOT_READ, OTHER, Names, Told, tell
 from gateway.graphql.options import GraphOptions
+from gateway.rates import Rates
+from kit import call
 from subgraphs.analytics.client import AnalyticsClient
 from subgraphs.bank.client import BankClient
 from subgraphs.bank.graph import AccountLoader, TransferLoader, account_loader, transfer_loader
 from subgraphs.card.client import CardClient
 from subgraphs.card.graph import TopUpLoader, top_up_loader
+from wallet.errors import RateLimited
 
 GRAPH_PATH: Final = "/graphql"
 """Where clients find the whole graph."""
@@ -49,6 +52,7 @@ class Context:
     bank: BankClient
     analytics: AnalyticsClient
     card: CardClient
+    rates: Rates
     spent: Spent = field(default_factory=Spent)
     operations: list[Told] | None = None
     connection_params: dict[str, Any] = field(default_factory=dict)
@@ -140,6 +144,7 @@ class PerExecution(SchemaExtensionsRunner):
             if estimated > allowed:
                 message = f"the operation may cost {estimated}, and {allowed} is allowed: ask for fewer items at once"
                 raise OperationRefused("GRAPHQL_COST_EXCEEDED", message, estimated=estimated, allowed=allowed)
+            return _paid(context.context.rates, estimated)
         return _NOTHING
 
     def validation(self) -> AbstractAsyncContextManager[None]:  # type: ignore[override]  # noqa: D102  done with parsing
@@ -166,6 +171,22 @@ class PerExecution(SchemaExtensionsRunner):
             kind = context.operation_type.value
             name = self._policy.names.label(context.operation_name, is_valid=self._cost is not None)
         tell(kind, name, seconds, self._codes, context.context.operations)
+
+
+@asynccontextmanager
+async def _paid(rates: Rates, cost: int) -> AsyncIterator[None]:
+    """Counts what an operation may cost, of whoever asks for it.
+
+    Raises:
+        OperationRefused: it would be more than one caller may ask for in a while.
+    """
+    caller = call.current.get().principal
+    if caller is not None and cost:  # nobody gets beyond the root
+        try:
+            await rates.count(rates.cost, caller.scope, cost)
+        except RateLimited as error:
+            raise rate_limited(error) from None
+    yield
 
 
 def build_schemas(options: GraphOptions) -> dict[str, strawberry.Schema]:

@@ -15,15 +15,16 @@ from strawberry.exceptions import ConnectionRejectionError
 from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL
 from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import BaseGraphQLTransportWSHandler
 
-from gateway.errors import OperationRefused, graphql_error
+from gateway.errors import OperationRefused, graphql_error, rate_limited
 from gateway.graphql.documents import TrustedDocuments
 from gateway.graphql.limits import WebSocketLimits
 from gateway.graphql.requests import GraphRequest, Refused
 from gateway.graphql.schema import Context
 from gateway.policy import KNOWN
+from gateway.rates import Rates
 from kit import call
 from kit.principal import Principal, Verifier
-from wallet.errors import WalletError
+from wallet.errors import RateLimited, WalletError
 
 
 class _Handler(BaseGraphQLTransportWSHandler[Context, None]):
@@ -53,7 +54,28 @@ class _Handler(BaseGraphQLTransportWSHandler[Context, None]):
         if not isinstance(message, dict) or not isinstance(message.get("id", ""), str):
             await self.handle_invalid_message("Failed to parse message")
             return
+        try:
+            await self._count()
+        except RateLimited as error:
+            if message.get("type") == "subscribe" and self.connection_acknowledged and "id" in message:
+                await self._refuse(message["id"], rate_limited(error))
+            else:
+                await self.websocket.close(code=1013, reason=error.message)
+            return
         await super().handle_message(message)  # type: ignore[arg-type]  # whose shape it checks
+
+    async def _count(self) -> None:
+        """Counts a message of the caller's; who has not said who they are was counted when they came.
+
+        Raises:
+            RateLimited: it is one too many.
+        """
+        caller = call.current.get().principal
+        if caller is not None:
+            await self.view.rates.count(self.view.rates.requests, caller.scope)
+
+    async def _refuse(self, id_: str, error: OperationRefused) -> None:
+        await self.send_message({"id": id_, "type": "error", "payload": [graphql_error(error).formatted]})
 
     async def handle_subscribe(self, message: Any) -> None:
         try:
@@ -67,8 +89,7 @@ class _Handler(BaseGraphQLTransportWSHandler[Context, None]):
                 raise _too_many_operations(self.view.limits.operations)
             query = self.view.documents.text(request.query, request.document_id) if is_new else ""
         except OperationRefused as error:
-            payload = [graphql_error(error).formatted]
-            await self.send_message({"id": message["id"], "type": "error", "payload": payload})
+            await self._refuse(message["id"], error)
             return
         message["payload"]["query"] = query
         await super().handle_subscribe(message)
@@ -85,6 +106,7 @@ class GraphQLOverWebSocket(GraphQL[Context, None]):
         new_context: Callable[[], Context],
         documents: TrustedDocuments,
         verifier: Verifier,
+        rates: Rates,
         limits: WebSocketLimits,
         *,
         allowed_origins: list[str],
@@ -94,6 +116,7 @@ class GraphQLOverWebSocket(GraphQL[Context, None]):
         new_context: for each connection.
         documents: that are executed.
         verifier: of callers' tokens.
+        rates: of what they ask for: each message counts as a request.
         limits: of each connection.
         allowed_origins: whose pages may connect besides our own; `*` for all.
         """
@@ -106,6 +129,7 @@ class GraphQLOverWebSocket(GraphQL[Context, None]):
         )
         self.documents = documents
         self.limits = limits
+        self.rates = rates
         self._new_context = new_context
         self._verifier = verifier
 

@@ -163,21 +163,16 @@ async def test_a_router_answers_what_the_graph_does(
 
 
 async def test_without_a_token_a_subgraph_tells_its_schema_and_no_more(system: System) -> None:
-    query = """
-        query($representations: [_Any!]!) {
-          _service { sdl }
-          _entities(representations: $representations) { ... on Account { id } }
-        }
-    """
-    variables = {"representations": [{"__typename": "Account", "id": str(uuid.uuid4())}]}
-    async with httpx.AsyncClient(base_url=system.url) as stranger:
-        answer = await stranger.post("/subgraphs/bank/graphql", json={"query": query, "variables": variables})
-        refused = await stranger.post(
-            "/subgraphs/bank/graphql",
-            json={"query": "{ _service { sdl } }"},
-            headers={"Authorization": "Bearer junk"},
-        )
-    assert "type Account @key" in answer.json()["data"]["_service"]["sdl"]
-    assert answer.json()["data"]["_entities"] == [None]
-    assert [error["extensions"]["code"] for error in answer.json()["errors"]] == ["UNAUTHENTICATED"]
-    assert refused.status_code == 401
+    schema = {"query": "{ _service { sdl } }"}
+    entities = {
+        "query": "query($of: [_Any!]!) { _entities(representations: $of) { ... on Account { id } } }",
+        "variables": {"of": [{"__typename": "Account", "id": str(uuid.uuid4())}]},
+    }
+    async with httpx.AsyncClient(base_url=f"{system.url}/subgraphs/bank") as stranger:
+        told = (await stranger.post("/graphql", json=schema)).json()
+        assert "type Account @key" in told["data"]["_service"]["sdl"]
+        refused = (await stranger.post("/graphql", json=entities)).json()
+        assert refused["data"] is None
+        assert [error["extensions"]["code"] for error in refused["errors"]] == ["UNAUTHENTICATED"]
+        junk = await stranger.post("/graphql", json=schema, headers={"Authorization": "Bearer junk"})
+        assert junk.status_code == 401

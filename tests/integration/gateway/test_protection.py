@@ -14,7 +14,7 @@ from prometheus_client import REGISTRY
 from tests.conftest import Keys
 from tests.integration.gateway.patient import Patient
 from tests.integration.gateway.running import Gateway, serving
-from tests.integration.gateway.services import ACCOUNT, FakeBank
+from tests.integration.gateway.services import ACCOUNT, FakeBank, FakeCard
 from tests.integration.gateway.sockets import connected, subscribe
 from tests.waiting import until
 
@@ -37,7 +37,7 @@ class TestCost:
         assert answer.json()["data"] == {"account": {"balance": {"amount": "990.00"}}}
         assert cost(answer) == ("2", "2")
 
-    async def test_is_estimated_by_what_may_come(self, gateway: Gateway, bank: FakeBank) -> None:
+    async def test_is_estimated_by_what_may_come(self, gateway: Gateway, bank: FakeBank, card: FakeCard) -> None:
         query = f'{{ account(id: "{ACCOUNT}") {{ topUps(first: 7) {{ edges {{ node {{ id }} }} }} }} }}'
         answer = await gateway.http.post("/graphql", json={"query": query})
         assert cost(answer) == (str(1 + 5 + 7 * 2), str(1 + 5))

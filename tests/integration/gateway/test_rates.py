@@ -1,5 +1,6 @@
 """Who asks for too much is told so, and when to come back; others do not notice."""
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -8,10 +9,12 @@ from typing import Any
 import httpx
 import pytest
 from websockets.asyncio.client import connect
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.conftest import Keys
+from tests.integration.gateway.patient import Patient
 from tests.integration.gateway.running import serving
+from tests.integration.gateway.sockets import connected, subscribe
 
 ACCOUNT = "123e4567-e89b-12d3-a456-426614174000"
 
@@ -70,3 +73,52 @@ async def test_who_says_nothing_of_themselves_counts_by_their_address(limited: A
 async def test_probes_are_not_counted(limited: Any) -> None:
     async with limited(gateway_rate_anonymous="1/hour") as http:
         assert [(await http.get("/health/live")).status_code for _ in range(3)] == [200] * 3
+
+
+async def test_so_does_whoever_brings_tokens_that_are_not_believed(limited: Any) -> None:
+    async with limited(gateway_rate_anonymous="2/hour") as http:
+        forged = {"Authorization": "Bearer forged"}
+        assert [(await http.get("/me", headers=forged)).status_code for _ in range(3)] == [401, 401, 429]
+
+
+QUERY = f'{{ account(id: "{ACCOUNT}") {{ balance {{ amount }} }} }}'  # costs 2
+
+
+async def test_the_graph_is_counted_by_what_it_may_cost(limited: Any, keys: Keys, patient: Patient) -> None:
+    patient.answers.set()
+    async with limited(gateway_rate_cost="3/hour") as http:
+        ask = {"json": {"query": QUERY}, "headers": of(keys, "alice") | {"Accept": "application/graphql-response+json"}}
+        assert (await http.post("/graphql", **ask)).status_code == 200
+        refused = await http.post("/graphql", **ask)
+        assert refused.status_code == 429
+        (error,) = refused.json()["errors"]
+        assert error["extensions"]["code"] == "RATE_LIMITED"
+        assert 1 <= error["extensions"]["retryAfter"] <= 3_600
+        assert (await http.post("/graphql", json={"query": "{ __typename }"}, headers=of(keys, "alice"))).json() == {
+            "data": {"__typename": "Query"}
+        }
+
+
+async def test_so_is_each_operation_on_a_websocket(limited: Any, keys: Keys) -> None:
+    async with limited(gateway_rate_cost="1/hour") as http, connected(str(http.base_url).rstrip("/"), keys) as socket:
+        await subscribe(socket, QUERY)
+        answer = json.loads(await socket.recv())
+        assert (answer["type"], answer["payload"][0]["extensions"]["code"]) == ("error", "RATE_LIMITED")
+
+
+async def test_each_message_on_a_websocket_is_a_request(limited: Any, keys: Keys) -> None:
+    async with (
+        limited(gateway_rate_requests="2/hour") as http,
+        connected(str(http.base_url).rstrip("/"), keys) as socket,
+    ):
+        for id_ in ("1", "2", "3"):
+            await subscribe(socket, "{ __typename }", id_)
+        refused = [
+            answer for answer in [json.loads(await socket.recv()) for _ in range(5)] if answer["type"] == "error"
+        ]
+        assert [(each["id"], each["payload"][0]["extensions"]["code"]) for each in refused] == [("3", "RATE_LIMITED")]
+        await socket.send(json.dumps({"type": "ping"}))
+        with pytest.raises(ConnectionClosed) as closed:
+            await socket.recv()
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1013

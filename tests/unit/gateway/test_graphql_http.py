@@ -18,6 +18,7 @@ from gateway.graphql.limits import Limits
 from gateway.graphql.metrics import Names
 from gateway.graphql.requests import EVENT_STREAM, GRAPHQL_RESPONSE, HTML, JSON, negotiated
 from gateway.graphql.schema import PerExecution, Policy
+from gateway.rates import RateOptions, Rates
 from kit import call
 from wallet.errors import InternalError, Unavailable
 
@@ -33,6 +34,7 @@ class Notes:
         self.together = asyncio.Barrier(BATCH_LIMIT)
         self.closed = asyncio.Event()
         self.spent = Spent()
+        self.rates = Rates(RateOptions())
 
 
 @strawberry.type

@@ -1,5 +1,7 @@
 """What stands around every request."""
 
+import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -8,6 +10,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.middleware import BodyLimitMiddleware, CallMiddleware
+from gateway.rates import RateOptions, Rates
 from kit import call
 from tests.conftest import Keys
 
@@ -31,7 +34,7 @@ def client(app: ASGIApp) -> httpx.AsyncClient:
 
 class TestCallMiddleware:
     async def test_knows_the_caller_and_names_the_request(self, keys: Keys) -> None:
-        async with client(CallMiddleware(echo, keys.verifier(), 1)) as http:
+        async with client(CallMiddleware(echo, keys.verifier(), Rates(RateOptions()), 1)) as http:
             answer = await http.get(
                 "/", headers={"Authorization": f"Bearer {keys.user('alice')}", "X-Request-Id": "mine"}
             )
@@ -41,7 +44,7 @@ class TestCallMiddleware:
             assert answer.headers["x-request-id"] not in {"", "not fit for a log\x7f"}
 
     async def test_refuses_a_token_that_is_not_believed(self, keys: Keys) -> None:
-        async with client(CallMiddleware(echo, keys.verifier(), 1)) as http:
+        async with client(CallMiddleware(echo, keys.verifier(), Rates(RateOptions()), 1)) as http:
             answer = await http.get("/", headers={"Authorization": "Bearer forged"})
         assert (answer.status_code, answer.json()["code"]) == (401, "UNAUTHENTICATED")
         assert answer.json()["requestId"] == answer.headers["x-request-id"]
@@ -50,7 +53,7 @@ class TestCallMiddleware:
         async def fails(*_: Any) -> None:
             raise KeyError("password=x")
 
-        async with client(CallMiddleware(fails, keys.verifier(), 1)) as http:
+        async with client(CallMiddleware(fails, keys.verifier(), Rates(RateOptions()), 1)) as http:
             answer = await http.get("/")
         assert (answer.status_code, answer.json()["code"]) == (500, "INTERNAL")
         assert answer.json()["requestId"] == answer.headers["x-request-id"]
@@ -61,10 +64,46 @@ class TestCallMiddleware:
             await send({"type": "http.response.start", "status": 200, "headers": []})
             raise KeyError("password=x")
 
-        transport = httpx.ASGITransport(CallMiddleware(fails_late, keys.verifier(), 1))
+        transport = httpx.ASGITransport(CallMiddleware(fails_late, keys.verifier(), Rates(RateOptions()), 1))
         async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as http:
             with pytest.raises(KeyError):
                 await http.get("/")
+
+    async def test_says_of_every_answer_that_it_is_for_this_caller_and_no_page(self, keys: Keys) -> None:
+        async with client(CallMiddleware(echo, keys.verifier(), Rates(RateOptions()), 1)) as http:
+            for headers in ({}, {"Authorization": "Bearer forged"}):
+                said = (await http.get("/", headers=headers)).headers
+                assert said["cache-control"] == "no-store"
+                assert said["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"
+                assert said["referrer-policy"] == "no-referrer"
+                assert said["x-content-type-options"] == "nosniff"
+
+    async def test_leaves_what_an_answer_says_of_itself(self, keys: Keys) -> None:
+        kept = PlainTextResponse("kept", headers={"Cache-Control": "max-age=60"})
+        async with client(CallMiddleware(kept, keys.verifier(), Rates(RateOptions()), 1)) as http:
+            assert (await http.get("/")).headers.get_list("cache-control") == ["max-age=60"]
+
+    async def test_waits_so_long_for_a_body_and_no_longer(self, keys: Keys) -> None:
+        ended = asyncio.Event()
+
+        async def trickle() -> AsyncIterator[bytes]:
+            yield b"a"
+            await ended.wait()
+
+        async with client(CallMiddleware(echo, keys.verifier(), Rates(RateOptions()), 0.05)) as http:
+            answer = await http.post("/", content=trickle())
+            assert (answer.status_code, answer.json()["code"]) == (408, "REQUEST_TIMEOUT")
+            assert answer.headers["connection"] == "close"
+
+    async def test_waits_for_an_answer_however_long_it_takes(self, keys: Keys) -> None:
+        async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+            while (await receive()).get("more_body", False):
+                pass
+            await asyncio.sleep(0.1)
+            await PlainTextResponse("slow")(scope, receive, send)
+
+        async with client(CallMiddleware(slow, keys.verifier(), Rates(RateOptions()), 0.01)) as http:
+            assert (await http.post("/", content=b"x")).text == "slow"
 
 
 class TestBodyLimitMiddleware:

@@ -10,33 +10,37 @@ from wallet.errors import RateLimited
 async def test_each_caller_has_a_limit_of_their_own_for_each_thing() -> None:
     rates = Rates(RateOptions(requests="2/hour", cost="2/hour"))
     for remaining in (1, 0):
-        standing = await rates.take(rates.requests, "alice")
+        await rates.count(rates.requests, "alice")
+        standing = await rates.standing(rates.requests, "alice")
         assert standing is not None
         assert standing.remaining == remaining
     with pytest.raises(RateLimited) as refused:
-        await rates.take(rates.requests, "alice")
+        await rates.count(rates.requests, "alice")
     assert refused.value.limit == "requests"
     assert 1 <= int(refused.value.retry_after_seconds) <= 3_600
-    assert await rates.take(rates.requests, "bob")
-    assert await rates.take(rates.cost, "alice", 2)
+    await rates.count(rates.requests, "bob")
+    await rates.count(rates.cost, "alice", 2)
 
 
 async def test_what_is_refused_is_not_counted() -> None:
     rates = Rates(RateOptions(cost="10/hour"))
-    await rates.take(rates.cost, "alice", 8)
+    await rates.count(rates.cost, "alice", 8)
     with pytest.raises(RateLimited):
-        await rates.take(rates.cost, "alice", 3)
-    assert await rates.take(rates.cost, "alice", 2)
+        await rates.count(rates.cost, "alice", 3)
+    await rates.count(rates.cost, "alice", 2)
 
 
 async def test_nothing_is_counted_when_it_is_off() -> None:
     rates = Rates(RateOptions(is_on=False, requests="1/hour"))
-    assert [await rates.take(rates.requests, "alice") for _ in range(3)] == [None] * 3
+    for _ in range(3):
+        await rates.count(rates.requests, "alice")
+    assert await rates.standing(rates.requests, "alice") is None
 
 
 async def test_the_headers_say_what_is_allowed_and_what_is_left() -> None:
     rates = Rates(RateOptions(sign_in="60/minute"))
-    standing = await rates.take(rates.sign_in, "127.0.0.1")
+    await rates.count(rates.sign_in, "127.0.0.1")
+    standing = await rates.standing(rates.sign_in, "127.0.0.1")
     assert standing is not None
     headers = dict(standing.headers)
     assert headers[b"ratelimit-policy"] == b'"sign-in";q=60;w=60'
