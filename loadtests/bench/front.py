@@ -15,7 +15,7 @@ from typing import Any, Final, Self
 import orjson
 
 from loadtests.bench import child, hive, load, stub, web
-from loadtests.bench.accounts import ACCOUNTS, account_id
+from loadtests.bench.accounts import ACCOUNTS, OWNERS, account_id
 from loadtests.bench.figure import BenchError, Options, percentiles
 from loadtests.bench.load import Calls, Window
 from loadtests.bench.run import Run, cpu_meter
@@ -27,6 +27,7 @@ from stack.process import Child, Probe, Process, module
 _IN_FLIGHT: Final = 32
 _REQUESTS: Final = 1_000  # different ones, again and again: these services remember none
 _PATIENCE_SECONDS: Final = 30.0
+NO_LIMIT: Final = "1000000000/hour"  # everything is counted, nothing is refused
 _TRANSFER: Final = """mutation Transfer($input: TransferMoneyInput!) {
   transferMoney(input: $input) {
     ... on TransferMoneySuccess { transfer { id } balance { amount } }
@@ -65,6 +66,7 @@ class Scene:
     callers: Callers
     bank_at: str
     gateway_at: str
+    unguarded_at: str
     bare_at: str
     parts: dict[str, Child] = field(default_factory=dict)
 
@@ -75,11 +77,20 @@ class Scene:
         async with AsyncExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="wallet-bench-")))
             callers = Callers(folder)
-            bank_at, analytics_at, gateway_at, bare_at = (f"{HOST}:{port}" for port in free_ports(4))
-            scene = cls(folder=folder, callers=callers, bank_at=bank_at, gateway_at=gateway_at, bare_at=bare_at)
+            bank_at, analytics_at, gateway_at, unguarded_at, bare_at = (f"{HOST}:{port}" for port in free_ports(5))
+            scene = cls(
+                folder=folder,
+                callers=callers,
+                bank_at=bank_at,
+                gateway_at=gateway_at,
+                unguarded_at=unguarded_at,
+                bare_at=bare_at,
+            )
             environment = {
                 **callers.settings,
                 "GATEWAY_LISTEN": gateway_at,
+                "GATEWAY_RATE_REQUESTS": NO_LIMIT,
+                "GATEWAY_RATE_COST": NO_LIMIT,
                 "BANK_GRPC_TARGET": bank_at,
                 "ANALYTICS_GRPC_TARGET": analytics_at,
             }
@@ -91,6 +102,8 @@ class Scene:
             await start("bank", "loadtests.bench.stub", _accepts(bank_at), bank_at)
             await start("analytics", "loadtests.bench.stub", _accepts(analytics_at), analytics_at)
             await start("gateway", "gateway", _accepts(gateway_at), **environment)
+            environment |= {"GATEWAY_LISTEN": unguarded_at, "GATEWAY_RATES": "false"}
+            await start("unguarded", "loadtests.bench.unguarded", _accepts(unguarded_at), **environment)
             await start("bare", "loadtests.bench.bare", _accepts(bare_at), bare_at, bank_at)
             yield scene
 
@@ -132,7 +145,7 @@ class Scene:
         """Transfers by the REST contract, which the gateway and the bare route have."""
 
         def request(number: int) -> str:
-            headers = {**self._headers, "Idempotency-Key": f"key-{number}"}
+            headers = {**self._headers(number), "Idempotency-Key": f"key-{number}"}
             body = {"recipientId": account_id(number), "amount": "1.00", "currency": "RUB"}
             return web.post(f"/accounts/{account_id(number + 1)}/transfers", headers, body)
 
@@ -148,7 +161,7 @@ class Scene:
                 "amount": "1.00",
                 "idempotencyKey": f"key-{number}",
             }
-            return self._query(_TRANSFER, {"input": given})
+            return self._query(_TRANSFER, {"input": given}, number)
 
         return Side(name="gateway", load=_many(self.gateway_at, request, status=200, sign='"balance"'))
 
@@ -162,7 +175,7 @@ class Scene:
                 "amount": {"currency_code": "RUB", "units": "1"},
                 "idempotency_key": f"key-{number}",
             }
-            return self._query(hive.TRANSFER, {"input": given})
+            return self._query(hive.TRANSFER, {"input": given}, number)
 
         return Side(name="Hive Gateway", load=_many(target, request, status=200, sign='"sender_balance":{'))
 
@@ -174,7 +187,7 @@ class Scene:
 
     def page_by_rest(self) -> Side:
         """A page of operations, one after the other."""
-        request = web.get(f"/accounts/{stub.ACCOUNT}/operations?limit={stub.PAGE}", self._headers)
+        request = web.get(f"/accounts/{stub.ACCOUNT}/operations?limit={stub.PAGE}", self._headers())
         return Side(name="REST", load=_one(self.gateway_at, request, sign='"hasOlder":true'), what="pages")
 
     def page_by_graphql(self) -> Side:
@@ -182,13 +195,12 @@ class Scene:
         request = self._query(_OPERATIONS, {"id": stub.ACCOUNT, "first": stub.PAGE})
         return Side(name="GraphQL", load=_one(self.gateway_at, request, sign='"hasNextPage":true'), what="pages")
 
-    @property
-    def _headers(self) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self.callers.customers[0]}"}
+    def _headers(self, caller: int = 0) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.callers.customers[caller % OWNERS]}"}
 
-    def _query(self, query: str, variables: Mapping[str, Any]) -> str:
+    def _query(self, query: str, variables: Mapping[str, Any], caller: int = 0) -> str:
         accept = {"Accept": "application/graphql-response+json, application/json;q=0.9"}
-        return web.post("/graphql", self._headers | accept, {"query": query, "variables": variables})
+        return web.post("/graphql", self._headers(caller) | accept, {"query": query, "variables": variables})
 
 
 async def _sleep_until(moment: float) -> None:

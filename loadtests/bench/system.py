@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import os
 import random
 import tempfile
 import time
@@ -17,6 +18,7 @@ import asyncpg
 from kit import call
 from kit.principal import Role
 from kit.tokens import Signer
+from loadtests.bench.front import NO_LIMIT
 from loadtests.bench.run import cpu_meter
 from stack.cluster import remove_cluster
 from stack.plan import AUDIENCE, ISSUER
@@ -50,6 +52,7 @@ class Scene:
         async with AsyncExitStack() as stack:
             data = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="wallet-bench-")))
             stack.callback(remove_cluster, data)
+            os.environ.update(GATEWAY_RATE_REQUESTS=NO_LIMIT, GATEWAY_RATE_COST=NO_LIMIT)  # the stack hands them on
             system = await stack.enter_async_context(running(Ports.free(), data))
             signer = Signer.from_file(ISSUER, data / "keys" / "development.pem", AUDIENCE)
             token = signer.sign(_OWNER, _TOKEN_SECONDS, [Role.CUSTOMER])
