@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, HttpUrl, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SecretsSettingsSource, SettingsConfigDict
@@ -23,6 +23,18 @@ Address = Annotated[str, AfterValidator(_host_and_port)]
 
 Algorithm = Literal["EdDSA", "ES256", "RS256"]
 """What tokens are signed with: ours by the first; the others are for issuers elsewhere."""
+
+
+DEVELOPMENT: Final = "wallet-development-key"
+"""What the keys of the embedded stack say of themselves."""
+
+
+def is_of_development(file: Path) -> bool:
+    """Whether a file of keys is one that the embedded stack has made for itself. One that cannot be read is not."""
+    try:
+        return DEVELOPMENT in file.read_text()
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 class Settings(BaseSettings):
@@ -95,6 +107,25 @@ class AuthSettings(Settings):
         default_factory=dict,
         description="JSON object: the name of a service that may call, and the file with its public keys (JWKS)",
     )
+
+    def unfit(self) -> Iterator[str]:  # noqa: D102  as the base says
+        yield from super().unfit()
+        if isinstance(self.auth_jwks, Path) and is_of_development(self.auth_jwks):
+            yield "AUTH_JWKS has the development stack's keys, by which anybody may have signed: name your issuer's"
+        for name, file in self.auth_services.items():
+            if is_of_development(file):
+                yield f"AUTH_SERVICES has a key of the development stack for {name}: make one of its own"
+
+
+class ServiceSettings(AuthSettings):
+    """Who a process is that calls other services in its own name."""
+
+    service_key_file: Path = Field(description="the private key that this service signs its own tokens with (PEM)")
+
+    def unfit(self) -> Iterator[str]:  # noqa: D102  as the base says
+        yield from super().unfit()
+        if is_of_development(self.service_key_file):
+            yield "SERVICE_KEY_FILE is a key of the development stack: make one of its own"
 
 
 class TLSSettings(Settings):

@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from kit.files import write_private
+from kit.settings import DEVELOPMENT
 from kit.tokens import public_jwk
 
 
@@ -26,8 +27,9 @@ def key_pair(folder: Path, name: str) -> KeyPair:
     if not pair.private.exists() or not pair.public.exists():
         key = Ed25519PrivateKey.generate()
         pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
-        write_private(pair.public, json.dumps({"keys": [public_jwk(key.public_key())]}, indent=2))
-        write_private(pair.private, pem)
+        jwk = {**public_jwk(key.public_key()), DEVELOPMENT: True}
+        write_private(pair.public, json.dumps({"keys": [jwk]}, indent=2))
+        write_private(pair.private, f"{DEVELOPMENT}\n{pem}")  # RFC 7468 lets a text stand before the key
     return pair
 
 

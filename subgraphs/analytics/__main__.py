@@ -3,7 +3,6 @@
 import asyncio
 from contextlib import AsyncExitStack
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
@@ -15,7 +14,7 @@ from kit.admin import admin_app, http_server
 from kit.principal import Verifier
 from kit.proof import integrity_router
 from kit.server import Service, grpc_server
-from kit.settings import Address, AuthSettings, LogSettings, TLSSettings
+from kit.settings import Address, LogSettings, ServiceSettings, TLSSettings
 from kit.tls import TLS
 from kit.tokens import ServiceToken, Signer
 from subgraphs.analytics.access import Access
@@ -49,7 +48,7 @@ _NEVER_IDLE_MS: Final = 24 * 3600 * 1000
 """A member that waits for ClickHouse to come back polls nothing. It keeps its place for as long as it heartbeats."""
 
 
-class Settings(AuthSettings, TLSSettings, LogSettings):
+class Settings(ServiceSettings, TLSSettings, LogSettings):
     """What analytics needs to know; each field is the environment variable of its name."""
 
     analytics_grpc_listen: Address = "127.0.0.1:50053"
@@ -57,7 +56,6 @@ class Settings(AuthSettings, TLSSettings, LogSettings):
     clickhouse_dsn: SecretStr = Field(description="http://user:password@host:port/database")
     kafka_bootstrap_servers: str = Field(description="host:port, or several with commas")
     bank_grpc_target: str = "127.0.0.1:50051"
-    service_key_file: Path = Field(description="the private key that this service signs its own tokens with (PEM)")
     analytics_session_seconds: float = Field(6.0, description="after which silence the group gives a member up")
     analytics_batch: int = Field(_LIMITS.batch, description="messages in one insert, at most")
     analytics_linger_seconds: float = Field(_LIMITS.linger_seconds, description="how long a batch waits for more")

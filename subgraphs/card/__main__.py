@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from decimal import Decimal
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Final
 
 from pydantic import AfterValidator, BaseModel, Field, PositiveFloat, PositiveInt, SecretStr
@@ -17,7 +16,7 @@ from kit.admin import admin_app, http_server
 from kit.principal import Verifier
 from kit.proof import integrity_router
 from kit.server import Service, grpc_server
-from kit.settings import Address, AuthSettings, LogSettings, TLSSettings
+from kit.settings import Address, LogSettings, ServiceSettings, TLSSettings
 from kit.tls import TLS
 from kit.tokens import ServiceToken, Signer
 from subgraphs.bank.client import BankClient
@@ -59,7 +58,7 @@ def _webhook_secret(value: SecretStr) -> SecretStr:
     return value
 
 
-class Settings(AuthSettings, TLSSettings, LogSettings):
+class Settings(ServiceSettings, TLSSettings, LogSettings):
     """What the card service needs to know; each field is the environment variable of its name."""
 
     card_grpc_listen: Address = "127.0.0.1:50052"
@@ -68,7 +67,6 @@ class Settings(AuthSettings, TLSSettings, LogSettings):
     card_database_url: SecretStr = Field(description="postgresql://…")
     card_database_connections: int = Field(10, description="at most, of this process; one of them listens")
     bank_grpc_target: str = "127.0.0.1:50051"
-    service_key_file: Path = Field(description="the private key that this service signs its own tokens with (PEM)")
 
     acquirer_url: str = Field(description="http://…, without a path")
     acquirer_api_key: SecretStr

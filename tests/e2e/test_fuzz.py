@@ -21,11 +21,11 @@ callers = pytest.mark.parametrize(
 )
 
 
-async def judged(contract: str, url: str, token: str | None, *options: str) -> str:
+async def judged(contract: str, url: str, token: str | None, folder: Path, *options: str) -> str:
     """What it says, after it found nothing."""
     identity = () if token is None else ("--header", f"Authorization: Bearer {token}")
     command = (
-        *(str(Path(sys.executable).with_name("schemathesis")), "run", contract, "--url", url, *identity),
+        *(str(Path(sys.executable).with_name("schemathesis")), "run", str(ROOT / contract), "--url", url, *identity),
         *("--seed", "1", "--no-color", "--generation-database", "none", "--request-timeout", "15", *options),
     )
     environment = {**os.environ, "SCHEMATHESIS_HOOKS": "tests.e2e.fuzz_hooks", "PYTHONPATH": str(ROOT)}
@@ -33,7 +33,7 @@ async def judged(contract: str, url: str, token: str | None, *options: str) -> s
     done = await asyncio.to_thread(
         subprocess.run,
         command,
-        cwd=ROOT,
+        cwd=folder,  # where it leaves what it found
         env=environment,
         capture_output=True,
         text=True,
@@ -46,11 +46,11 @@ async def judged(contract: str, url: str, token: str | None, *options: str) -> s
 
 @callers
 async def test_rest_answers_as_its_contract_says(
-    caller: Role | None, system: System, token_of: Callable[..., str]
+    caller: Role | None, system: System, token_of: Callable[..., str], tmp_path: Path
 ) -> None:
     token = None if caller is None else token_of(OWNERS["alice"].user, caller)
     told = await judged(
-        *("openapi/openapi.yaml", system.url, token, "--max-examples", "8"),
+        *("openapi/openapi.yaml", system.url, token, tmp_path, "--max-examples", "8"),
         *("--exclude-checks", NOT_ASKED, "--exclude-path-regex", "^/auth/"),
     )
     assert "Stateful" in told
@@ -58,10 +58,10 @@ async def test_rest_answers_as_its_contract_says(
 
 @callers
 async def test_the_graph_has_an_answer_to_everything(
-    caller: Role | None, system: System, token_of: Callable[..., str]
+    caller: Role | None, system: System, token_of: Callable[..., str], tmp_path: Path
 ) -> None:
     token = None if caller is None else token_of(OWNERS["alice"].user, caller)
     await judged(
-        *("gateway/schema.graphql", f"{system.url}/graphql", token, "--max-examples", "20"),
+        *("gateway/schema.graphql", f"{system.url}/graphql", token, tmp_path, "--max-examples", "20"),
         *("--checks", "not_a_server_error,nothing_unexpected"),
     )

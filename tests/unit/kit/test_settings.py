@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from kit.settings import Settings
+from kit.settings import ServiceSettings, Settings
+from stack.keys import key_pair
 
 
 class Example(Settings):
@@ -56,3 +58,21 @@ class TestProduction:
 
     def test_is_not_asked_for_in_development(self) -> None:
         assert Example(example_url=SecretStr("x"), example_debug=True).example_debug
+
+    def test_refuses_the_keys_of_the_embedded_stack_wherever_they_are_named(self, tmp_path: Path) -> None:
+        ours, own = key_pair(tmp_path, "development"), tmp_path / "own.json"
+        own.write_text('{"keys": []}')
+        fit: dict[str, Any] = {
+            "production": True,
+            "auth_issuer": "https://issuer.example",
+            "auth_jwks": own,
+            "service_key_file": own,
+        }
+        assert ServiceSettings(**fit).production
+        for name, wrong in (
+            ("auth_jwks", ours.public),
+            ("auth_services", {"card": ours.public}),
+            ("service_key_file", ours.private),
+        ):
+            with pytest.raises(ValidationError, match=name.upper()):
+                ServiceSettings(**fit | {name: wrong})
