@@ -1,0 +1,20 @@
+"""What production mode refuses is in its page."""
+
+import re
+
+from stack.process import ROOT
+
+REFUSED = re.compile(r"^\| (?P<names>`[^|]+) \|", re.MULTILINE)
+SAID = re.compile(r'yield f?"(?P<name>[A-Z_]+) ')
+
+
+def test_whatever_is_refused_is_in_the_page_and_nothing_else() -> None:
+    told = {
+        name
+        for row in REFUSED.finditer((ROOT / "docs" / "production.md").read_text())
+        for name in re.findall(r"`(\w+)`", row["names"])
+    }
+    files = [ROOT / "kit" / "settings.py", *ROOT.glob("*/__main__.py"), *ROOT.glob("subgraphs/*/__main__.py")]
+    said = {found["name"] for file in files for found in SAID.finditer(file.read_text())}
+    assert told >= said != set()
+    assert {name for name in told - said if not name.startswith("IDENTITY_")} == set()
