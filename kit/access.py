@@ -37,7 +37,7 @@ class Rule:
 
 
 Policy = Mapping[str, Rule]
-"""The rule of each call of a service, by the method's name."""
+"""The rule of each call, by the name of its gRPC method, or by method and path where it is HTTP."""
 
 anyone: Final = Rule(is_open=True)
 """Whoever comes, as they are."""
@@ -55,6 +55,12 @@ def services(*names: str) -> Rule:
 
 MOVERS: Final = users(Role.CUSTOMER, Role.ADMIN)
 """Who moves something: a customer their own, an admin anything."""
+
+ADMINS: Final = users(Role.ADMIN)
+"""Who has a service prove or mend itself."""
+
+OPERATORS: Final = users(Role.OPERATOR, Role.ADMIN)
+"""Who looks at what a service cannot end by itself."""
 
 READERS: Final = users(Role.CUSTOMER, Role.OPERATOR, Role.ADMIN)
 """Who reads something: a customer their own, an operator and an admin anything."""

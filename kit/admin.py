@@ -10,27 +10,63 @@ from typing import Any, Final
 import orjson
 import structlog
 import uvicorn
-from fastapi import FastAPI, Response
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
 from fastapi.responses import StreamingResponse
+from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.types import Send
 
+from kit.access import Policy
 from kit.http import BoundedHTTP
+from kit.principal import Verifier
+from wallet.errors import Code, Unauthenticated, WalletError
 
 log = structlog.get_logger(__name__)
 
 Check = Callable[[], Awaitable[None]]
 """Returns when a dependency answers, raises when it does not."""
 
+_STATUS: Final = {Code.UNAUTHENTICATED: 401, Code.PERMISSION_DENIED: 403, Code.UNAVAILABLE: 503}
 _CHECK_SECONDS: Final = 2.0
 _GRACE_SECONDS: Final = 5
 
 
 def admin_app(checks: Mapping[str, Check]) -> FastAPI:
-    """The admin interface of a process that serves something else: health and metrics."""
+    """The admin interface of a process that serves something else: health and metrics, which are open to all."""
     app = FastAPI(openapi_url=None)
     add_health(app, checks)
     return app
+
+
+def add_guarded(app: FastAPI, verifier: Verifier, policy: Policy, *routers: APIRouter) -> None:
+    """Adds routes for those who say who they are: 401 or 403 to whom the policy does not admit.
+
+    Args:
+        app: the process's admin interface.
+        verifier: of callers' tokens.
+        policy: a rule for each route, by method and path.
+        routers: the routes.
+
+    Raises:
+        RuntimeError: the policy has no rule for a route, or one for none.
+    """
+    routes = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
+    paths = {f"{method} {route.path}" for route in routes for method in route.methods or ()}
+    if paths != policy.keys():
+        raise RuntimeError(f"routes without a rule, or rules without a route: {sorted(paths ^ policy.keys())}")
+
+    async def admit(request: Request) -> None:
+        rule = policy[f"{request.method} {request.scope['route'].path}"]
+        token = request.headers.get("authorization", "").removeprefix("Bearer").strip()
+        try:
+            if not token:
+                raise Unauthenticated
+            rule.check(await verifier.verify(token))
+        except WalletError as error:
+            raise HTTPException(_STATUS[error.code], error.message) from None
+
+    for router in routers:
+        app.include_router(router, dependencies=[Depends(admit)])
 
 
 def add_health(app: FastAPI, checks: Mapping[str, Check]) -> None:

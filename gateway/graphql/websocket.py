@@ -40,6 +40,7 @@ class _Handler(BaseGraphQLTransportWSHandler[Context, None]):
         caller = call.current.get().principal
         if caller is not None and self._ending is None:
             self._ending = asyncio.create_task(self._end(caller))
+            self._ending.add_done_callback(self._task_done)
 
     async def _end(self, caller: Principal) -> None:
         await asyncio.sleep(caller.expires_at - time.time())

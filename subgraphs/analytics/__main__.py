@@ -10,7 +10,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from pydantic import Field, SecretStr
 
 from kit import logs, process
-from kit.admin import admin_app, http_server
+from kit.admin import add_guarded, admin_app, http_server
 from kit.principal import Verifier
 from kit.proof import integrity_router
 from kit.server import Service, grpc_server
@@ -25,7 +25,7 @@ from subgraphs.analytics.clickhouse.history import History
 from subgraphs.analytics.consumer import Consumer, Limits
 from subgraphs.analytics.integrity import history_integrity
 from subgraphs.analytics.ledger import Ledger
-from subgraphs.analytics.policy import POLICY
+from subgraphs.analytics.policy import ADMIN, POLICY
 from subgraphs.analytics.repair import Repair
 from subgraphs.analytics.replay import Replay
 from subgraphs.analytics.service import Analytics
@@ -115,12 +115,12 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             # By then the repair, too, has come by: it may have waited for its turn, and for the grace.
             on_its_way_seconds=2 * settings.analytics_repair_seconds + settings.analytics_repair_grace_seconds,
         )
+        verifier = await stack.enter_async_context(Verifier.running(settings))
         admin = admin_app({"clickhouse": database.ping, "kafka": tail.ping})
-        admin.include_router(integrity_router(integrity))
-        admin.include_router(replay_router(Replay(history, copies, ledger, repair)))
+        replay = Replay(history, copies, ledger, repair)
+        add_guarded(admin, verifier, ADMIN, integrity_router(integrity), replay_router(replay))
         await stack.enter_async_context(http_server(admin, settings.analytics_admin_listen))
         servicer = AnalyticsServicer(Analytics(history, ledger, watch, Access(bank)))
-        verifier = await stack.enter_async_context(Verifier.running(settings))
         await stack.enter_async_context(
             grpc_server(settings.analytics_grpc_listen, verifier, {SERVICE: Service(servicer.register, POLICY)}, tls),
         )

@@ -2,10 +2,16 @@
 
 from typing import Final
 
-from kit.access import READERS, Policy
+from kit.access import ADMINS, READERS, Policy
 
 POLICY: Final[Policy] = {
     "GetOperations": READERS,
     "GetStatistics": READERS,
     "WatchOperations": READERS,
 }
+
+ADMIN: Final[Policy] = {
+    "GET /integrity": ADMINS,
+    "POST /replay": ADMINS,
+}
+"""Of the admin interface. Health and metrics are open."""

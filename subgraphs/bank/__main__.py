@@ -8,7 +8,7 @@ from aiokafka import AIOKafkaProducer
 from pydantic import Field, SecretStr
 
 from kit import logs, process
-from kit.admin import admin_app, http_server
+from kit.admin import add_guarded, admin_app, http_server
 from kit.principal import Verifier
 from kit.proof import integrity_router
 from kit.server import Service, grpc_server
@@ -18,7 +18,7 @@ from subgraphs.bank.integrity import ledger_integrity
 from subgraphs.bank.ledger import Ledger
 from subgraphs.bank.outbox import Relay
 from subgraphs.bank.pipeline import Pipeline
-from subgraphs.bank.policy import POLICY
+from subgraphs.bank.policy import ADMIN, POLICY
 from subgraphs.bank.repository.accounts import Accounts
 from subgraphs.bank.repository.database import open_pool
 from subgraphs.bank.repository.reader import Reader
@@ -58,10 +58,10 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         await stack.enter_async_context(process.background(pipeline.run(), "pipeline"))
         relaying = process.forever(relay.run, name="relay", first_pause=0.1, longest_pause=2.0)
         await stack.enter_async_context(process.background(relaying, "relay"))
-        admin = admin_app({"database": reader.ping})
-        admin.include_router(integrity_router(ledger_integrity(pool)))
-        await stack.enter_async_context(http_server(admin, settings.bank_admin_listen))
         verifier = await stack.enter_async_context(Verifier.running(settings))
+        admin = admin_app({"database": reader.ping})
+        add_guarded(admin, verifier, ADMIN, integrity_router(ledger_integrity(pool)))
+        await stack.enter_async_context(http_server(admin, settings.bank_admin_listen))
         await stack.enter_async_context(
             grpc_server(settings.bank_grpc_listen, verifier, {SERVICE: Service(servicer.register, POLICY)}, tls),
         )

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from kit.access import MOVERS, READERS, Policy, services
+from kit.access import ADMINS, MOVERS, READERS, Policy, services
 
 POLICY: Final[Policy] = {
     "TransferMoney": MOVERS,
@@ -18,3 +18,8 @@ POLICY: Final[Policy] = {
     "ListAccountVersions": services("analytics"),
     "ListEvents": services("analytics", "card"),
 }
+
+ADMIN: Final[Policy] = {
+    "GET /integrity": ADMINS,
+}
+"""Of the admin interface. Health and metrics are open."""

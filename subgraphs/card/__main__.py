@@ -12,7 +12,7 @@ from standardwebhooks import Webhook
 from standardwebhooks.webhooks import EmptyWebhookSecretError
 
 from kit import logs, process
-from kit.admin import admin_app, http_server
+from kit.admin import add_guarded, admin_app, http_server
 from kit.principal import Verifier
 from kit.proof import integrity_router
 from kit.server import Service, grpc_server
@@ -24,7 +24,7 @@ from subgraphs.card.acquirer_http import HttpAcquirer, Patience
 from subgraphs.card.admin import review_router
 from subgraphs.card.integrity import top_up_integrity
 from subgraphs.card.ledger import Ledger
-from subgraphs.card.policy import POLICY
+from subgraphs.card.policy import ADMIN, POLICY
 from subgraphs.card.repository import Repository, open_engine
 from subgraphs.card.saga import Saga, Timing
 from subgraphs.card.service import Cards, Terms
@@ -149,9 +149,10 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         for name, step in {"completer": saga.complete, "leases": saga.hold, "watch": watch.run}.items():
             running = process.forever(step, name=name, first_pause=0.1, longest_pause=2.0)
             await stack.enter_async_context(process.background(running, name))
+        verifier = await stack.enter_async_context(Verifier.running(settings))
         admin = admin_app({"database": repository.ping})
-        admin.include_router(integrity_router(top_up_integrity(repository, acquirer, ledger, settings.card_limits)))
-        admin.include_router(review_router(repository, saga))
+        integrity = top_up_integrity(repository, acquirer, ledger, settings.card_limits)
+        add_guarded(admin, verifier, ADMIN, integrity_router(integrity), review_router(repository, saga))
         await stack.enter_async_context(http_server(admin, settings.card_admin_listen))
         webhooks = webhook_app(Inbox(repository, saga), settings.acquirer_webhook_secret)
         await stack.enter_async_context(http_server(webhooks, settings.card_webhook_listen))
@@ -162,7 +163,6 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             settings.card_access_seconds,
         )
         servicer = CardServicer(Cards(repository, acquirer, bank, saga, watch, terms))
-        verifier = await stack.enter_async_context(Verifier.running(settings))
         await stack.enter_async_context(
             grpc_server(settings.card_grpc_listen, verifier, {SERVICE: Service(servicer.register, POLICY)}, tls),
         )

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from kit.access import MOVERS, READERS, Policy
+from kit.access import ADMINS, MOVERS, OPERATORS, READERS, Policy
 
 POLICY: Final[Policy] = {
     "ProcessCardTopUp": MOVERS,
@@ -11,3 +11,10 @@ POLICY: Final[Policy] = {
     "ListTopUps": READERS,
     "WatchTopUp": READERS,
 }
+
+ADMIN: Final[Policy] = {
+    "GET /integrity": ADMINS,
+    "GET /review": OPERATORS,
+    "POST /review/{top_up_id}/retry": ADMINS,
+}
+"""Of the admin interface. Health and metrics are open."""

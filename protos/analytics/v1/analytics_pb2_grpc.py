@@ -29,7 +29,8 @@ class AnalyticsServiceStub:
     """The history of operations, as seen by one account: derived from the bank's events and, where those are lost, from the bank.
 
     Every call carries the caller's token in the `authorization` metadata; an account that is not the caller's is
-    NOT_FOUND with reason ACCOUNT_NOT_FOUND. Every call only reads, so a retry is always safe.
+    NOT_FOUND with reason ACCOUNT_NOT_FOUND. Operators and admins read all; services nothing (PERMISSION_DENIED). Every
+    call only reads, so a retry is always safe.
     """
 
     def __init__(self, channel):
@@ -59,7 +60,8 @@ class AnalyticsServiceServicer:
     """The history of operations, as seen by one account: derived from the bank's events and, where those are lost, from the bank.
 
     Every call carries the caller's token in the `authorization` metadata; an account that is not the caller's is
-    NOT_FOUND with reason ACCOUNT_NOT_FOUND. Every call only reads, so a retry is always safe.
+    NOT_FOUND with reason ACCOUNT_NOT_FOUND. Operators and admins read all; services nothing (PERMISSION_DENIED). Every
+    call only reads, so a retry is always safe.
     """
 
     def GetOperations(self, request, context):
@@ -81,7 +83,8 @@ class AnalyticsServiceServicer:
     def WatchOperations(self, request, context):
         """The operations of an account after a version, then the live ones, in version order: no gap, no repeat. Ends with
         RESOURCE_EXHAUSTED (reason SUBSCRIBER_TOO_SLOW) when the reader falls too far behind; it may come back with the
-        last version it saw.
+        last version it saw. Ends with UNAUTHENTICATED when the caller's token does, and with ACCOUNT_NOT_FOUND within a
+        minute of the caller's losing the account.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -117,7 +120,8 @@ class AnalyticsService:
     """The history of operations, as seen by one account: derived from the bank's events and, where those are lost, from the bank.
 
     Every call carries the caller's token in the `authorization` metadata; an account that is not the caller's is
-    NOT_FOUND with reason ACCOUNT_NOT_FOUND. Every call only reads, so a retry is always safe.
+    NOT_FOUND with reason ACCOUNT_NOT_FOUND. Operators and admins read all; services nothing (PERMISSION_DENIED). Every
+    call only reads, so a retry is always safe.
     """
 
     @staticmethod

@@ -30,7 +30,8 @@ class AnalyticsServiceStub:
     """The history of operations, as seen by one account: derived from the bank's events and, where those are lost, from the bank.
 
     Every call carries the caller's token in the `authorization` metadata; an account that is not the caller's is
-    NOT_FOUND with reason ACCOUNT_NOT_FOUND. Every call only reads, so a retry is always safe.
+    NOT_FOUND with reason ACCOUNT_NOT_FOUND. Operators and admins read all; services nothing (PERMISSION_DENIED). Every
+    call only reads, so a retry is always safe.
     """
 
     @_typing.overload
@@ -48,7 +49,8 @@ class AnalyticsServiceStub:
     WatchOperations: _grpc.UnaryStreamMultiCallable[_analytics_pb2.WatchOperationsRequest, _analytics_pb2.WatchOperationsResponse]
     """The operations of an account after a version, then the live ones, in version order: no gap, no repeat. Ends with
     RESOURCE_EXHAUSTED (reason SUBSCRIBER_TOO_SLOW) when the reader falls too far behind; it may come back with the
-    last version it saw.
+    last version it saw. Ends with UNAUTHENTICATED when the caller's token does, and with ACCOUNT_NOT_FOUND within a
+    minute of the caller's losing the account.
     """
 
 @_typing.type_check_only
@@ -56,7 +58,8 @@ class AnalyticsServiceAsyncStub(AnalyticsServiceStub):
     """The history of operations, as seen by one account: derived from the bank's events and, where those are lost, from the bank.
 
     Every call carries the caller's token in the `authorization` metadata; an account that is not the caller's is
-    NOT_FOUND with reason ACCOUNT_NOT_FOUND. Every call only reads, so a retry is always safe.
+    NOT_FOUND with reason ACCOUNT_NOT_FOUND. Operators and admins read all; services nothing (PERMISSION_DENIED). Every
+    call only reads, so a retry is always safe.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -71,14 +74,16 @@ class AnalyticsServiceAsyncStub(AnalyticsServiceStub):
     WatchOperations: _aio.UnaryStreamMultiCallable[_analytics_pb2.WatchOperationsRequest, _analytics_pb2.WatchOperationsResponse]  # type: ignore[assignment]
     """The operations of an account after a version, then the live ones, in version order: no gap, no repeat. Ends with
     RESOURCE_EXHAUSTED (reason SUBSCRIBER_TOO_SLOW) when the reader falls too far behind; it may come back with the
-    last version it saw.
+    last version it saw. Ends with UNAUTHENTICATED when the caller's token does, and with ACCOUNT_NOT_FOUND within a
+    minute of the caller's losing the account.
     """
 
 class AnalyticsServiceServicer(metaclass=_abc_1.ABCMeta):
     """The history of operations, as seen by one account: derived from the bank's events and, where those are lost, from the bank.
 
     Every call carries the caller's token in the `authorization` metadata; an account that is not the caller's is
-    NOT_FOUND with reason ACCOUNT_NOT_FOUND. Every call only reads, so a retry is always safe.
+    NOT_FOUND with reason ACCOUNT_NOT_FOUND. Operators and admins read all; services nothing (PERMISSION_DENIED). Every
+    call only reads, so a retry is always safe.
     """
 
     @_abc_1.abstractmethod
@@ -109,7 +114,8 @@ class AnalyticsServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_analytics_pb2.WatchOperationsResponse], _abc.AsyncIterator[_analytics_pb2.WatchOperationsResponse]]:
         """The operations of an account after a version, then the live ones, in version order: no gap, no repeat. Ends with
         RESOURCE_EXHAUSTED (reason SUBSCRIBER_TOO_SLOW) when the reader falls too far behind; it may come back with the
-        last version it saw.
+        last version it saw. Ends with UNAUTHENTICATED when the caller's token does, and with ACCOUNT_NOT_FOUND within a
+        minute of the caller's losing the account.
         """
 
 def add_AnalyticsServiceServicer_to_server(servicer: AnalyticsServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -566,7 +566,7 @@ class OpenAccountRequest(_message.Message):
     currency: _builtins.str
     """ISO 4217; empty means RUB."""
     owner_id: _builtins.str
-    """The user whose account it will be. A customer may leave it empty and may name nobody else."""
+    """The user whose account it will be; empty means the caller. A customer may name nobody else."""
     idempotency_key: _builtins.str
     """1 to 255 printable ASCII characters."""
     def __init__(
@@ -651,7 +651,7 @@ class ListAccountsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     AFTER_ACCOUNT_ID_FIELD_NUMBER: _builtins.int
     owner_id: _builtins.str
-    """A customer may leave it empty and may name nobody else."""
+    """Empty means the caller. A customer may name nobody else."""
     page_size: _builtins.int
     """At most 10,000; 0 means 1,000."""
     after_account_id: _builtins.str

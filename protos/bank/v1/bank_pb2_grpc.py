@@ -29,7 +29,8 @@ class BankServiceStub:
     """The ledger: the only place where money moves.
 
     Every call carries the caller's token in the `authorization` metadata. A customer sees and moves only what is
-    theirs; another user's account is NOT_FOUND, so that ids do not leak.
+    theirs; another user's account is NOT_FOUND, so that ids do not leak. An operator sees all, an admin sees and moves
+    all, a service makes the calls that are there for it; whatever else is PERMISSION_DENIED.
 
     Business errors are statuses with google.rpc details: ErrorInfo.reason is the machine name
     (INSUFFICIENT_FUNDS, ACCOUNT_NOT_FOUND, TRANSFER_NOT_FOUND, IDEMPOTENCY_CONFLICT, INVALID_INPUT, …), ErrorInfo.metadata its
@@ -110,7 +111,8 @@ class BankServiceServicer:
     """The ledger: the only place where money moves.
 
     Every call carries the caller's token in the `authorization` metadata. A customer sees and moves only what is
-    theirs; another user's account is NOT_FOUND, so that ids do not leak.
+    theirs; another user's account is NOT_FOUND, so that ids do not leak. An operator sees all, an admin sees and moves
+    all, a service makes the calls that are there for it; whatever else is PERMISSION_DENIED.
 
     Business errors are statuses with google.rpc details: ErrorInfo.reason is the machine name
     (INSUFFICIENT_FUNDS, ACCOUNT_NOT_FOUND, TRANSFER_NOT_FOUND, IDEMPOTENCY_CONFLICT, INVALID_INPUT, …), ErrorInfo.metadata its
@@ -138,7 +140,7 @@ class BankServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DepositMoney(self, request, context):
-        """Credits an account against the clearing account of its currency. Services only. Its idempotency keys are scoped
+        """Credits an account against the clearing account of its currency. The card service only. Its idempotency keys are scoped
         by the operation alone, so that whoever completes a deposit completes the same one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -175,7 +177,7 @@ class BankServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def OpenAccount(self, request, context):
-        """Opens an empty account, once per idempotency key. A customer opens it for themselves, a service for the owner it names.
+        """Opens an empty account, once per idempotency key. A customer opens it for themselves, an admin for the owner they name.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -286,7 +288,8 @@ class BankService:
     """The ledger: the only place where money moves.
 
     Every call carries the caller's token in the `authorization` metadata. A customer sees and moves only what is
-    theirs; another user's account is NOT_FOUND, so that ids do not leak.
+    theirs; another user's account is NOT_FOUND, so that ids do not leak. An operator sees all, an admin sees and moves
+    all, a service makes the calls that are there for it; whatever else is PERMISSION_DENIED.
 
     Business errors are statuses with google.rpc details: ErrorInfo.reason is the machine name
     (INSUFFICIENT_FUNDS, ACCOUNT_NOT_FOUND, TRANSFER_NOT_FOUND, IDEMPOTENCY_CONFLICT, INVALID_INPUT, …), ErrorInfo.metadata its

@@ -30,7 +30,8 @@ class BankServiceStub:
     """The ledger: the only place where money moves.
 
     Every call carries the caller's token in the `authorization` metadata. A customer sees and moves only what is
-    theirs; another user's account is NOT_FOUND, so that ids do not leak.
+    theirs; another user's account is NOT_FOUND, so that ids do not leak. An operator sees all, an admin sees and moves
+    all, a service makes the calls that are there for it; whatever else is PERMISSION_DENIED.
 
     Business errors are statuses with google.rpc details: ErrorInfo.reason is the machine name
     (INSUFFICIENT_FUNDS, ACCOUNT_NOT_FOUND, TRANSFER_NOT_FOUND, IDEMPOTENCY_CONFLICT, INVALID_INPUT, …), ErrorInfo.metadata its
@@ -54,7 +55,7 @@ class BankServiceStub:
     its own, so the same call again is safe and answers what the first one did.
     """
     DepositMoney: _grpc.UnaryUnaryMultiCallable[_bank_pb2.DepositMoneyRequest, _bank_pb2.DepositMoneyResponse]
-    """Credits an account against the clearing account of its currency. Services only. Its idempotency keys are scoped
+    """Credits an account against the clearing account of its currency. The card service only. Its idempotency keys are scoped
     by the operation alone, so that whoever completes a deposit completes the same one.
     """
     GetBalance: _grpc.UnaryUnaryMultiCallable[_bank_pb2.GetBalanceRequest, _bank_pb2.GetBalanceResponse]
@@ -68,7 +69,7 @@ class BankServiceStub:
     by position.
     """
     OpenAccount: _grpc.UnaryUnaryMultiCallable[_bank_pb2.OpenAccountRequest, _bank_pb2.OpenAccountResponse]
-    """Opens an empty account, once per idempotency key. A customer opens it for themselves, a service for the owner it names."""
+    """Opens an empty account, once per idempotency key. A customer opens it for themselves, an admin for the owner they name."""
     CloseAccount: _grpc.UnaryUnaryMultiCallable[_bank_pb2.CloseAccountRequest, _bank_pb2.CloseAccountResponse]
     """Closes an account for good; it must be empty, or the call is refused with ACCOUNT_NOT_EMPTY. A closed account
     neither pays nor is paid. Closing it again is no error.
@@ -87,7 +88,8 @@ class BankServiceAsyncStub(BankServiceStub):
     """The ledger: the only place where money moves.
 
     Every call carries the caller's token in the `authorization` metadata. A customer sees and moves only what is
-    theirs; another user's account is NOT_FOUND, so that ids do not leak.
+    theirs; another user's account is NOT_FOUND, so that ids do not leak. An operator sees all, an admin sees and moves
+    all, a service makes the calls that are there for it; whatever else is PERMISSION_DENIED.
 
     Business errors are statuses with google.rpc details: ErrorInfo.reason is the machine name
     (INSUFFICIENT_FUNDS, ACCOUNT_NOT_FOUND, TRANSFER_NOT_FOUND, IDEMPOTENCY_CONFLICT, INVALID_INPUT, …), ErrorInfo.metadata its
@@ -108,7 +110,7 @@ class BankServiceAsyncStub(BankServiceStub):
     its own, so the same call again is safe and answers what the first one did.
     """
     DepositMoney: _aio.UnaryUnaryMultiCallable[_bank_pb2.DepositMoneyRequest, _bank_pb2.DepositMoneyResponse]  # type: ignore[assignment]
-    """Credits an account against the clearing account of its currency. Services only. Its idempotency keys are scoped
+    """Credits an account against the clearing account of its currency. The card service only. Its idempotency keys are scoped
     by the operation alone, so that whoever completes a deposit completes the same one.
     """
     GetBalance: _aio.UnaryUnaryMultiCallable[_bank_pb2.GetBalanceRequest, _bank_pb2.GetBalanceResponse]  # type: ignore[assignment]
@@ -122,7 +124,7 @@ class BankServiceAsyncStub(BankServiceStub):
     by position.
     """
     OpenAccount: _aio.UnaryUnaryMultiCallable[_bank_pb2.OpenAccountRequest, _bank_pb2.OpenAccountResponse]  # type: ignore[assignment]
-    """Opens an empty account, once per idempotency key. A customer opens it for themselves, a service for the owner it names."""
+    """Opens an empty account, once per idempotency key. A customer opens it for themselves, an admin for the owner they name."""
     CloseAccount: _aio.UnaryUnaryMultiCallable[_bank_pb2.CloseAccountRequest, _bank_pb2.CloseAccountResponse]  # type: ignore[assignment]
     """Closes an account for good; it must be empty, or the call is refused with ACCOUNT_NOT_EMPTY. A closed account
     neither pays nor is paid. Closing it again is no error.
@@ -140,7 +142,8 @@ class BankServiceServicer(metaclass=_abc_1.ABCMeta):
     """The ledger: the only place where money moves.
 
     Every call carries the caller's token in the `authorization` metadata. A customer sees and moves only what is
-    theirs; another user's account is NOT_FOUND, so that ids do not leak.
+    theirs; another user's account is NOT_FOUND, so that ids do not leak. An operator sees all, an admin sees and moves
+    all, a service makes the calls that are there for it; whatever else is PERMISSION_DENIED.
 
     Business errors are statuses with google.rpc details: ErrorInfo.reason is the machine name
     (INSUFFICIENT_FUNDS, ACCOUNT_NOT_FOUND, TRANSFER_NOT_FOUND, IDEMPOTENCY_CONFLICT, INVALID_INPUT, …), ErrorInfo.metadata its
@@ -177,7 +180,7 @@ class BankServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _bank_pb2.DepositMoneyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_bank_pb2.DepositMoneyResponse, _abc.Awaitable[_bank_pb2.DepositMoneyResponse]]:
-        """Credits an account against the clearing account of its currency. Services only. Its idempotency keys are scoped
+        """Credits an account against the clearing account of its currency. The card service only. Its idempotency keys are scoped
         by the operation alone, so that whoever completes a deposit completes the same one.
         """
 
@@ -221,7 +224,7 @@ class BankServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _bank_pb2.OpenAccountRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_bank_pb2.OpenAccountResponse, _abc.Awaitable[_bank_pb2.OpenAccountResponse]]:
-        """Opens an empty account, once per idempotency key. A customer opens it for themselves, a service for the owner it names."""
+        """Opens an empty account, once per idempotency key. A customer opens it for themselves, an admin for the owner they name."""
 
     @_abc_1.abstractmethod
     def CloseAccount(

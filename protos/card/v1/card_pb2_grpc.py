@@ -29,7 +29,8 @@ class CardServiceStub:
     """Paying in by card: a saga over the card acquirer and the ledger.
 
     Every call carries the caller's token in the `authorization` metadata. A customer pays into, and sees the top-ups of, their own
-    accounts only; another's account or top-up is NOT_FOUND, so that ids do not leak.
+    accounts only; another's account or top-up is NOT_FOUND, so that ids do not leak. An operator sees all, an admin pays into all, too;
+    whatever else is PERMISSION_DENIED.
 
     Business errors are statuses with google.rpc details, as the bank's are: ErrorInfo.reason is the machine name
     (ACCOUNT_NOT_FOUND, ACCOUNT_CLOSED, CURRENCY_MISMATCH, TOP_UP_NOT_FOUND, TOP_UP_LIMIT_EXCEEDED, IDEMPOTENCY_CONFLICT,
@@ -74,7 +75,8 @@ class CardServiceServicer:
     """Paying in by card: a saga over the card acquirer and the ledger.
 
     Every call carries the caller's token in the `authorization` metadata. A customer pays into, and sees the top-ups of, their own
-    accounts only; another's account or top-up is NOT_FOUND, so that ids do not leak.
+    accounts only; another's account or top-up is NOT_FOUND, so that ids do not leak. An operator sees all, an admin pays into all, too;
+    whatever else is PERMISSION_DENIED.
 
     Business errors are statuses with google.rpc details, as the bank's are: ErrorInfo.reason is the machine name
     (ACCOUNT_NOT_FOUND, ACCOUNT_CLOSED, CURRENCY_MISMATCH, TOP_UP_NOT_FOUND, TOP_UP_LIMIT_EXCEEDED, IDEMPOTENCY_CONFLICT,
@@ -115,7 +117,8 @@ class CardServiceServicer:
 
     def WatchTopUp(self, request, context):
         """A top-up as it is now, then each change of it, until it is final. A reader that is slow misses what lies between, never the
-        last state. Safe to call again.
+        last state. Safe to call again. Ends with UNAUTHENTICATED when the caller's token does, and with ACCOUNT_NOT_FOUND
+        within a minute of the caller's losing the account.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -161,7 +164,8 @@ class CardService:
     """Paying in by card: a saga over the card acquirer and the ledger.
 
     Every call carries the caller's token in the `authorization` metadata. A customer pays into, and sees the top-ups of, their own
-    accounts only; another's account or top-up is NOT_FOUND, so that ids do not leak.
+    accounts only; another's account or top-up is NOT_FOUND, so that ids do not leak. An operator sees all, an admin pays into all, too;
+    whatever else is PERMISSION_DENIED.
 
     Business errors are statuses with google.rpc details, as the bank's are: ErrorInfo.reason is the machine name
     (ACCOUNT_NOT_FOUND, ACCOUNT_CLOSED, CURRENCY_MISMATCH, TOP_UP_NOT_FOUND, TOP_UP_LIMIT_EXCEEDED, IDEMPOTENCY_CONFLICT,

@@ -30,7 +30,8 @@ class CardServiceStub:
     """Paying in by card: a saga over the card acquirer and the ledger.
 
     Every call carries the caller's token in the `authorization` metadata. A customer pays into, and sees the top-ups of, their own
-    accounts only; another's account or top-up is NOT_FOUND, so that ids do not leak.
+    accounts only; another's account or top-up is NOT_FOUND, so that ids do not leak. An operator sees all, an admin pays into all, too;
+    whatever else is PERMISSION_DENIED.
 
     Business errors are statuses with google.rpc details, as the bank's are: ErrorInfo.reason is the machine name
     (ACCOUNT_NOT_FOUND, ACCOUNT_CLOSED, CURRENCY_MISMATCH, TOP_UP_NOT_FOUND, TOP_UP_LIMIT_EXCEEDED, IDEMPOTENCY_CONFLICT,
@@ -56,7 +57,8 @@ class CardServiceStub:
     """The top-ups of an account, newest first, by pages."""
     WatchTopUp: _grpc.UnaryStreamMultiCallable[_card_pb2.WatchTopUpRequest, _card_pb2.WatchTopUpResponse]
     """A top-up as it is now, then each change of it, until it is final. A reader that is slow misses what lies between, never the
-    last state. Safe to call again.
+    last state. Safe to call again. Ends with UNAUTHENTICATED when the caller's token does, and with ACCOUNT_NOT_FOUND
+    within a minute of the caller's losing the account.
     """
 
 @_typing.type_check_only
@@ -64,7 +66,8 @@ class CardServiceAsyncStub(CardServiceStub):
     """Paying in by card: a saga over the card acquirer and the ledger.
 
     Every call carries the caller's token in the `authorization` metadata. A customer pays into, and sees the top-ups of, their own
-    accounts only; another's account or top-up is NOT_FOUND, so that ids do not leak.
+    accounts only; another's account or top-up is NOT_FOUND, so that ids do not leak. An operator sees all, an admin pays into all, too;
+    whatever else is PERMISSION_DENIED.
 
     Business errors are statuses with google.rpc details, as the bank's are: ErrorInfo.reason is the machine name
     (ACCOUNT_NOT_FOUND, ACCOUNT_CLOSED, CURRENCY_MISMATCH, TOP_UP_NOT_FOUND, TOP_UP_LIMIT_EXCEEDED, IDEMPOTENCY_CONFLICT,
@@ -87,14 +90,16 @@ class CardServiceAsyncStub(CardServiceStub):
     """The top-ups of an account, newest first, by pages."""
     WatchTopUp: _aio.UnaryStreamMultiCallable[_card_pb2.WatchTopUpRequest, _card_pb2.WatchTopUpResponse]  # type: ignore[assignment]
     """A top-up as it is now, then each change of it, until it is final. A reader that is slow misses what lies between, never the
-    last state. Safe to call again.
+    last state. Safe to call again. Ends with UNAUTHENTICATED when the caller's token does, and with ACCOUNT_NOT_FOUND
+    within a minute of the caller's losing the account.
     """
 
 class CardServiceServicer(metaclass=_abc_1.ABCMeta):
     """Paying in by card: a saga over the card acquirer and the ledger.
 
     Every call carries the caller's token in the `authorization` metadata. A customer pays into, and sees the top-ups of, their own
-    accounts only; another's account or top-up is NOT_FOUND, so that ids do not leak.
+    accounts only; another's account or top-up is NOT_FOUND, so that ids do not leak. An operator sees all, an admin pays into all, too;
+    whatever else is PERMISSION_DENIED.
 
     Business errors are statuses with google.rpc details, as the bank's are: ErrorInfo.reason is the machine name
     (ACCOUNT_NOT_FOUND, ACCOUNT_CLOSED, CURRENCY_MISMATCH, TOP_UP_NOT_FOUND, TOP_UP_LIMIT_EXCEEDED, IDEMPOTENCY_CONFLICT,
@@ -145,7 +150,8 @@ class CardServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_card_pb2.WatchTopUpResponse], _abc.AsyncIterator[_card_pb2.WatchTopUpResponse]]:
         """A top-up as it is now, then each change of it, until it is final. A reader that is slow misses what lies between, never the
-        last state. Safe to call again.
+        last state. Safe to call again. Ends with UNAUTHENTICATED when the caller's token does, and with ACCOUNT_NOT_FOUND
+        within a minute of the caller's losing the account.
         """
 
 def add_CardServiceServicer_to_server(servicer: CardServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

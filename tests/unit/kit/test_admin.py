@@ -5,11 +5,15 @@ from contextlib import asynccontextmanager
 
 import httpx
 import pytest
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 
 from kit import admin, metrics
-from kit.admin import Check, admin_app, http_server, readiness
+from kit.access import ADMINS, OPERATORS
+from kit.admin import Check, add_guarded, admin_app, http_server, readiness
+from kit.keys import KeySet
+from kit.principal import Role, Verifier
 from stack.ports import free_ports
+from tests.conftest import AUDIENCE, USERS, Keys
 
 
 async def answers() -> None:
@@ -140,3 +144,56 @@ class TestHttpServer:
                 await entered.wait()
                 asyncio.get_running_loop().call_later(0.1, leave.set)
             assert (await request).json() == "done"
+
+
+class TestGuarded:
+    @pytest.fixture
+    def router(self) -> APIRouter:
+        router = APIRouter()
+
+        @router.get("/look")
+        async def look() -> str:
+            return "seen"
+
+        @router.post("/things/{thing}/mend")
+        async def mend(thing: str) -> str:
+            return f"mended {thing}"
+
+        return router
+
+    async def test_routes_are_for_those_whom_the_policy_admits(self, router: APIRouter, keys: Keys) -> None:
+        app, (port,) = admin_app({}), free_ports(1)
+        policy = {"GET /look": OPERATORS, "POST /things/{thing}/mend": ADMINS}
+        add_guarded(app, keys.verifier(), policy, router)
+        tokens = {
+            "": (401, 401),
+            "forged": (401, 401),
+            keys.user("alice"): (403, 403),
+            keys.service("card"): (403, 403),
+            keys.user("operator", Role.OPERATOR): (200, 403),
+            keys.user("admin", Role.ADMIN): (200, 200),
+        }
+        async with (
+            http_server(app, f"127.0.0.1:{port}"),
+            httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http,
+        ):
+            for token, statuses in tokens.items():
+                headers = {"Authorization": f"Bearer {token}"} if token else {}
+                looked = await http.get("/look", headers=headers)
+                mended = await http.post("/things/7/mend", headers=headers)
+                assert (looked.status_code, mended.status_code) == statuses
+            assert (await http.get("/health/live")).status_code == (await http.get("/metrics")).status_code == 200
+
+    async def test_keys_that_never_came_are_no_reason_to_refuse(self, router: APIRouter, keys: Keys) -> None:
+        app, (port, nobody) = admin_app({}), free_ports(2)
+        async with KeySet.of_url(f"http://127.0.0.1:{nobody}/") as key_set:
+            verifier = Verifier(USERS, {USERS: key_set}, AUDIENCE)
+            add_guarded(app, verifier, {"GET /look": ADMINS, "POST /things/{thing}/mend": ADMINS}, router)
+            async with http_server(app, f"127.0.0.1:{port}"), httpx.AsyncClient(trust_env=False) as http:
+                headers = {"Authorization": f"Bearer {keys.user('admin', Role.ADMIN)}"}
+                assert (await http.get(f"http://127.0.0.1:{port}/look", headers=headers)).status_code == 503
+
+    @pytest.mark.parametrize("rows", [[], ["GET /look"], ["GET /look", "POST /things/{thing}/mend", "GET /"]])
+    def test_a_policy_that_does_not_fit_stops_the_start(self, router: APIRouter, keys: Keys, rows: list[str]) -> None:
+        with pytest.raises(RuntimeError, match="without a rule"):
+            add_guarded(admin_app({}), keys.verifier(), dict.fromkeys(rows, ADMINS), router)

@@ -1,0 +1,39 @@
+"""`docs/access.md`, which people read, says what the code does."""
+
+import re
+
+from gateway import policy as gateway
+from kit.access import Rule
+from kit.principal import Role
+from stack.process import ROOT
+from subgraphs.analytics import policy as analytics
+from subgraphs.bank import policy as bank
+from subgraphs.card import policy as card
+
+ROW = re.compile(r"^\| `(?P<call>[^`]+)` \|(?:[^|]*\|){5}$", re.MULTILINE)
+RULES = {
+    **gateway.REST,
+    **gateway.GRAPH,
+    **{f"BankService.{method}": rule for method, rule in bank.POLICY.items()},
+    **{f"CardService.{method}": rule for method, rule in card.POLICY.items()},
+    **{f"AnalyticsService.{method}": rule for method, rule in analytics.POLICY.items()},
+    **{f"bank {route}": rule for route, rule in bank.ADMIN.items()},
+    **{f"card {route}": rule for route, rule in card.ADMIN.items()},
+    **{f"analytics {route}": rule for route, rule in analytics.ADMIN.items()},
+}
+
+
+def told(call: str, rule: Rule) -> str:
+    """A row of the table, as it must be."""
+    if rule.is_open:
+        cells = ["yes"] * 4
+    else:
+        far = {Role.CUSTOMER: "own", Role.OPERATOR: "any", Role.ADMIN: "any"}
+        cells = ["", *(far[role] if role in rule.roles else "" for role in Role)]
+    return f"| `{call}` | {' | '.join([*cells, ', '.join(sorted(rule.services))])} |"
+
+
+def test_the_page_has_a_row_for_everything_and_each_is_true() -> None:
+    page = (ROOT / "docs" / "access.md").read_text()
+    rows = {row["call"]: row[0] for row in ROW.finditer(page)}
+    assert rows == {call: told(call, rule) for call, rule in RULES.items()}
