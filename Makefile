@@ -25,14 +25,14 @@ setup: .venv/installed ## make the environment (.venv) with the pinned dependenc
 up: setup ## start the whole system on this machine; PORT=8000 DATA=.wallet TLS=1
 	@exec $(BIN)/python -m stack up --port $(PORT) --data $(DATA) $(TLS:%=--tls)
 
-token: setup ## print a development token; USER=alice or bob
+token: setup ## print a development token; USER=alice, bob, operator or admin
 	@$(BIN)/wallet token --user $(USER) --data $(DATA)
 
-integrity: setup ## prove the running system's ledger and its history; PORT=8000
-	@$(BIN)/wallet integrity --port $(PORT)
+integrity: setup ## prove the running system's ledger and its history; PORT=8000 DATA=.wallet
+	@$(BIN)/wallet integrity --port $(PORT) --data $(DATA)
 
-replay: setup ## pull from the ledger what the running system's history lacks; PORT=8000
-	@$(BIN)/wallet replay --port $(PORT)
+replay: setup ## pull from the ledger what the running system's history lacks; PORT=8000 DATA=.wallet
+	@$(BIN)/wallet replay --port $(PORT) --data $(DATA)
 
 demo: setup ## start the system on free ports, walk through every feature, stop
 	@$(BIN)/python -m stack demo

@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from cli.reports import Meter, NoAnswerError, reports
+from cli.reports import Admin, Meter, NoAnswerError, reports
 
 
 class Proven(IntEnum):
@@ -24,7 +24,7 @@ def worst(proofs: Iterable[Proven]) -> Proven:
     return next((each for each in (Proven.BROKEN, Proven.NOT) if each in ended), Proven.SOUND)
 
 
-def follow(admin: str, name: str = "") -> Proven:
+def follow(admin: Admin, name: str = "") -> Proven:
     """Has the service at this admin address prove its data, and shows it. It ends with the verdict, in one line, which
     begins with the service's name if there is one.
     """
@@ -47,7 +47,7 @@ def follow(admin: str, name: str = "") -> Proven:
     return Proven.BROKEN
 
 
-def _until_verdict(admin: str) -> dict[str, Any]:
+def _until_verdict(admin: Admin) -> dict[str, Any]:
     """Shows line after line; the verdict.
 
     Raises:

@@ -1,7 +1,6 @@
 """The operator's commands."""
 
 from datetime import UTC, datetime
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 from uuid import UUID
@@ -10,44 +9,34 @@ import typer
 
 from cli.integrity import follow, worst
 from cli.replay import replay as run_replay
+from cli.reports import Admin
+from cli.tokens import NoTokenError, SeedUser, development_token
 from cli.topups import retry as retry_top_up
 from cli.topups import review
 from kit.certificates import CertificateError, provide
-from kit.principal import Role
-from kit.tokens import Signer
-from stack.plan import AUDIENCE, ISSUER
 from stack.ports import DEFAULT, HOST, PortError, Ports
-from stack.seed import OWNERS
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="The operator's commands of the wallet.")
 topups = typer.Typer(no_args_is_help=True, help="Card top-ups.")
 app.add_typer(topups, name="topups")
 
-_LIFETIME_SECONDS = 12 * 3600.0
+Port = Annotated[int, typer.Option(help="the PORT of the running stack")]
+Data = Annotated[Path, typer.Option(help="the data folder of the running stack")]
+Token = Annotated[
+    str | None,
+    typer.Option(envvar="WALLET_TOKEN", help="an admin's; by default that of the running stack's own admin"),
+]
+_DATA = Path(".wallet")
 _SERVICES = ["bank", "card", "analytics", "identity", "gateway"]
-
-
-class SeedUser(StrEnum):
-    """The users of the seed accounts."""
-
-    ALICE = "alice"
-    BOB = "bob"
 
 
 @app.command()
 def token(
     user: Annotated[SeedUser, typer.Option(help="whose token")],
-    data: Annotated[Path, typer.Option(help="the data folder of the running stack")] = Path(".wallet"),
+    data: Data = _DATA,
 ) -> None:
     """Prints a development token for one of the seed users, valid for twelve hours."""
-    key = data / "keys" / "development.pem"
-    if not key.exists():
-        typer.echo(
-            f"there is no development key in {data}: run `make up` first, or name its folder with DATA=…", err=True
-        )
-        raise typer.Exit(2)
-    signer = Signer.from_file(ISSUER, key, AUDIENCE)
-    typer.echo(signer.sign(OWNERS[user].user, _LIFETIME_SECONDS, [Role.CUSTOMER]))
+    typer.echo(_development_token(user, data))
 
 
 @app.command()
@@ -71,8 +60,10 @@ def certificates(
 
 @app.command()
 def integrity(
-    port: Annotated[int, typer.Option(help="the PORT of the running stack")] = DEFAULT,
+    port: Port = DEFAULT,
     admin: Annotated[str | None, typer.Option(help="of one service alone: its admin address, http://…")] = None,
+    token: Token = None,
+    data: Data = _DATA,
 ) -> None:
     """Has the bank prove its ledger, card that no sum is lost between cards and accounts, and analytics that the
     history is the ledger's, while they are in use.
@@ -80,17 +71,19 @@ def integrity(
     Exits with 0: sound, 1: broken, 2: could not be proven.
     """
     if admin is not None:
-        raise typer.Exit(follow(admin.rstrip("/")))
-    ports = _ports(port)
+        raise typer.Exit(follow(Admin(admin.rstrip("/"), token or "")))
+    ports, token = _ports(port), token or _development_token(SeedUser.ADMIN, data)
     services = {"bank": ports.bank_admin, "card": ports.card_admin, "analytics": ports.analytics_admin}
-    raise typer.Exit(worst([follow(_local(port), name) for name, port in services.items()]))
+    raise typer.Exit(worst([follow(Admin(_local(port), token), name) for name, port in services.items()]))
 
 
 @app.command()
 def replay(
-    port: Annotated[int, typer.Option(help="the PORT of the running stack")] = DEFAULT,
+    port: Port = DEFAULT,
     admin: Annotated[str | None, typer.Option(help="analytics' admin address, http://…, of any other one")] = None,
     account: Annotated[UUID | None, typer.Option(help="this account alone")] = None,
+    token: Token = None,
+    data: Data = _DATA,
     *,
     all_operations: Annotated[
         bool,
@@ -101,24 +94,41 @@ def replay(
 
     Exits with 0: complete, 1: the ledger lacks what it counts, 2: not finished.
     """
-    address = admin or _local(_ports(port).analytics_admin)
-    raise typer.Exit(run_replay(address.rstrip("/"), account, all_operations=all_operations))
+    asked = _admin(admin, _ports(port).analytics_admin, token, data)
+    raise typer.Exit(run_replay(asked, account, all_operations=all_operations))
 
 
 @topups.command("review")
 def review_top_ups(
-    port: Annotated[int, typer.Option(help="the PORT of the running stack")] = DEFAULT,
+    port: Port = DEFAULT,
     admin: Annotated[
         str | None, typer.Option(help="the card service's admin address, http://…, of any other one")
     ] = None,
     retry: Annotated[UUID | None, typer.Option(help="try the step again in which this top-up stopped")] = None,
+    token: Token = None,
+    data: Data = _DATA,
 ) -> None:
     """Shows the top-ups that need a person, with why; or has one of them tried again.
 
     Exits with 0: nothing to look at, or retried, 1: something, 2: not known, or no such top-up to look at.
     """
-    address = (admin or _local(_ports(port).card_admin)).rstrip("/")
-    raise typer.Exit(review(address) if retry is None else retry_top_up(address, retry))
+    asked = _admin(admin, _ports(port).card_admin, token, data)
+    raise typer.Exit(review(asked) if retry is None else retry_top_up(asked, retry))
+
+
+def _admin(address: str | None, port: int, token: str | None, data: Path) -> Admin:
+    """A service of the running stack, or the one at another address, which no token of the stack is sent to."""
+    if address is not None:
+        return Admin(address.rstrip("/"), token or "")
+    return Admin(_local(port), token or _development_token(SeedUser.ADMIN, data))
+
+
+def _development_token(user: SeedUser, data: Path) -> str:
+    try:
+        return development_token(user, data)
+    except NoTokenError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(2) from None
 
 
 def _ports(port: int) -> Ports:

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import typer
 
-from cli.reports import Meter, NoAnswerError, reports
+from cli.reports import Admin, Meter, NoAnswerError, reports
 
 
 class Replayed(IntEnum):
@@ -19,7 +19,7 @@ class Replayed(IntEnum):
     """The service, its database or the bank is away, one is running already, or there is no such account."""
 
 
-def replay(admin: str, account: UUID | None, *, all_operations: bool) -> Replayed:
+def replay(admin: Admin, account: UUID | None, *, all_operations: bool) -> Replayed:
     """Has analytics at this admin address pull from the bank what it lacks, and shows it. It ends with one line."""
     parameters = {"account_id": str(account)} if account else {}
     if all_operations:
@@ -41,7 +41,7 @@ def replay(admin: str, account: UUID | None, *, all_operations: bool) -> Replaye
     return Replayed.COMPLETE
 
 
-def _until_outcome(admin: str, parameters: dict[str, str]) -> dict[str, Any]:
+def _until_outcome(admin: Admin, parameters: dict[str, str]) -> dict[str, Any]:
     """Shows line after line; the last one.
 
     Raises:

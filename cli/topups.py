@@ -6,7 +6,7 @@ from uuid import UUID
 
 import typer
 
-from cli.reports import NoAnswerError, reports
+from cli.reports import Admin, NoAnswerError, reports
 
 
 class Reviewed(IntEnum):
@@ -19,7 +19,7 @@ class Reviewed(IntEnum):
     """The service or its database is away, or there is no such top-up to look at."""
 
 
-def review(admin: str) -> Reviewed:
+def review(admin: Admin) -> Reviewed:
     """Shows what the card service at this admin address cannot end by itself, with why."""
     try:
         for report in reports("GET", admin, "/review"):
@@ -34,7 +34,7 @@ def review(admin: str) -> Reviewed:
     return Reviewed.NOT
 
 
-def retry(admin: str, top_up_id: UUID) -> Reviewed:
+def retry(admin: Admin, top_up_id: UUID) -> Reviewed:
     """Has the card service try the step again in which a top-up stopped, and shows it as it is then."""
     try:
         top_up, _ = reports("POST", admin, f"/review/{top_up_id}/retry")

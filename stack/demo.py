@@ -127,8 +127,11 @@ class Tour:
 
             _title("After all that bank, card and analytics prove what they hold, as `make integrity` has it")
             ports = self._system.ports
+            token = self._signer.sign("demo", _TOKEN_SECONDS, [Role.ADMIN])
             for port in (ports.bank_admin, ports.card_admin, ports.analytics_admin):
-                *_, verdict = (await alice.get(f"http://127.0.0.1:{port}/integrity")).text.splitlines()
+                headers = {"Authorization": f"Bearer {token}"}
+                proof = await alice.get(f"http://127.0.0.1:{port}/integrity", headers=headers)
+                *_, verdict = proof.text.splitlines()
                 _expect(_printed(json.loads(verdict)), verdict="sound", violations=0)
 
     def _client(self, owner: Owner) -> httpx.AsyncClient:

@@ -10,6 +10,7 @@ import pytest
 
 from cli.integrity import Proven, follow
 from cli.replay import Replayed, replay
+from cli.reports import Admin
 from kit.admin import admin_app, http_server
 from kit.proof import Integrity, Report, Verdict, Violation, integrity_router
 from subgraphs.analytics import comparison as module
@@ -99,13 +100,13 @@ class TestIntegrity:
         whole = {account: await world.history.after(account, -1, 10) for account in (some.alice, some.bob, CLEARING)}
         expected = await damage(world, some)
         async with served(world) as admin:
-            assert await asyncio.to_thread(follow, admin) == Proven.BROKEN
+            assert await asyncio.to_thread(follow, Admin(admin)) == Proven.BROKEN
             *said, verdict = told(capsys)
             assert verdict.startswith(f"broken: {len(expected)} violations")
             assert len(said) == len(expected)
             assert all(any(line.startswith(start) for line in said) for start in expected), said
-            assert await asyncio.to_thread(replay, admin, None, all_operations=True) == Replayed.COMPLETE
-            assert await asyncio.to_thread(follow, admin) == Proven.SOUND
+            assert await asyncio.to_thread(replay, Admin(admin), None, all_operations=True) == Replayed.COMPLETE
+            assert await asyncio.to_thread(follow, Admin(admin)) == Proven.SOUND
         for account, rows in whole.items():
             assert await world.history.after(account, -1, 10) == rows
 
@@ -175,7 +176,7 @@ class TestIntegrity:
         await people(world)
         world.bank.is_down = True
         async with served(world) as admin:
-            assert await asyncio.to_thread(follow, admin) == Proven.NOT
+            assert await asyncio.to_thread(follow, Admin(admin)) == Proven.NOT
         assert "went away before the end" in capsys.readouterr().out
 
     async def test_one_runs_at_a_time_and_ends_with_its_client(self, world: World) -> None:

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from cli.replay import Replayed, replay
+from cli.reports import Admin
 from subgraphs.analytics import comparison as module
 from subgraphs.analytics.replay import Outcome, Progress, Replay, Report
 from tests.integration.analytics.damage import DAMAGES, STRANGER, command, people, row_of
@@ -136,7 +137,7 @@ class TestCommand:
         await DAMAGES["deleted in the middle"](world, some)
         async with served(world) as admin:
             for account, all_operations in ((some.alice, False), (STRANGER, True), (None, True)):
-                code = await asyncio.to_thread(replay, admin, account, all_operations=all_operations)
+                code = await asyncio.to_thread(replay, Admin(admin), account, all_operations=all_operations)
                 assert code == Replayed.COMPLETE
             async with httpx.AsyncClient(trust_env=False, base_url=admin) as http:
                 metrics = (await http.get("/metrics")).text
@@ -152,11 +153,11 @@ class TestCommand:
         self, world: World, capsys: pytest.CaptureFixture[str]
     ) -> None:
         async with served(world) as admin:
-            assert await asyncio.to_thread(replay, admin, uuid4(), all_operations=True) == Replayed.NOT
+            assert await asyncio.to_thread(replay, Admin(admin), uuid4(), all_operations=True) == Replayed.NOT
         assert "has no account" in capsys.readouterr().out
 
     async def test_without_the_bank_is_not_finished(self, world: World, capsys: pytest.CaptureFixture[str]) -> None:
         world.bank.is_down = True
         async with served(world) as admin:
-            assert await asyncio.to_thread(replay, admin, None, all_operations=False) == Replayed.NOT
+            assert await asyncio.to_thread(replay, Admin(admin), None, all_operations=False) == Replayed.NOT
         assert "run it again" in capsys.readouterr().out

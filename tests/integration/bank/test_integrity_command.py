@@ -1,14 +1,16 @@
 """The proof as an operator asks for it: of the admin interface, and by the command."""
 
 import asyncio
+import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import httpx
 import orjson
 
+from kit.principal import Role
 from stack.ports import free_ports
 from stack.process import ROOT
 from tests.integration.bank.running import RunningBank, waiting
@@ -19,9 +21,9 @@ NOTHING = "0 entries, 0 transfers, 0 idempotency_keys, 0 outbox"
 
 class TestAdmin:
     async def test_tells_line_by_line_and_the_verdict_last(self, own_bank: RunningBank) -> None:
-        async with httpx.AsyncClient(trust_env=False) as http:
-            response = await http.get(f"{own_bank.admin}/integrity")
-            metrics = (await http.get(f"{own_bank.admin}/metrics")).text
+        async with asking(own_bank) as http:
+            response = await http.get("/integrity")
+            metrics = (await http.get("/metrics", headers={"Authorization": ""})).text
         assert response.headers["content-type"] == "application/x-ndjson"
         first, *_, last = [orjson.loads(line) for line in response.text.splitlines()]
         assert first["progress"]["walk"] == "accounts"
@@ -31,13 +33,13 @@ class TestAdmin:
         assert "wallet_bank_integrity_finished_seconds 1." in metrics
 
     async def test_one_proof_runs_at_a_time_and_ends_with_its_client(self, own_bank: RunningBank) -> None:
-        async with standing_still(own_bank), httpx.AsyncClient(trust_env=False, base_url=own_bank.admin) as http:
+        async with standing_still(own_bank), asking(own_bank) as http:
             async with http.stream("GET", "/integrity") as first:
                 assert first.status_code == 200
                 await until(lambda: waiting(own_bank.sql, "idempotency_keys"))
                 second = await http.get("/integrity")
                 assert (second.status_code, "is running" in second.json()["detail"]) == (409, True)
-                said = await command_line(own_bank.admin)
+                said = await command_line(own_bank)
                 assert (said.code, "is running" in said.out[0]) == (2, True)
 
             async def ended() -> bool:
@@ -48,7 +50,7 @@ class TestAdmin:
 
     async def test_a_database_that_goes_away_leaves_no_verdict(self, own_bank: RunningBank) -> None:
         async with standing_still(own_bank):
-            proving = asyncio.create_task(command_line(own_bank.admin))
+            proving = asyncio.create_task(command_line(own_bank))
             pid = await until(lambda: waiting(own_bank.sql, "idempotency_keys"))
             assert await own_bank.sql.fetchval("SELECT pg_terminate_backend($1)", pid)
             said = await proving
@@ -60,7 +62,7 @@ class TestAdmin:
 
 class TestCommand:
     async def test_says_that_a_ledger_is_sound(self, own_bank: RunningBank) -> None:
-        said = await command_line(own_bank.admin)
+        said = await command_line(own_bank)
         (last,) = said.out
         assert (said.code, last[: last.index(" (")]) == (0, f"sound: every law holds of 158 accounts, {NOTHING}")
         assert "accounts: 158 rows, up to " in said.err
@@ -68,7 +70,7 @@ class TestCommand:
     async def test_says_what_is_broken(self, own_bank: RunningBank) -> None:
         account = await own_bank.open("alice", "10.00")
         await own_bank.sql.execute("UPDATE accounts SET balance = 11 WHERE id = $1", account)
-        said = await command_line(own_bank.admin)
+        said = await command_line(own_bank)
         assert (said.code, said.out) == (
             1,
             [
@@ -78,10 +80,23 @@ class TestCommand:
             ],
         )
 
-    async def test_does_not_take_silence_for_soundness(self) -> None:
+    async def test_does_not_take_silence_for_soundness(self, own_bank: RunningBank) -> None:
         (port,) = free_ports(1)
-        said = await command_line(f"http://127.0.0.1:{port}")
+        said = await command_line(replace(own_bank, admin=f"http://127.0.0.1:{port}"))
         assert (said.code, said.out[0].split(":")[0]) == (2, "not proven")
+
+    async def test_says_what_to_do_without_an_admins_token(self, own_bank: RunningBank) -> None:
+        for token, status in (("", 401), (own_bank.keys.user("operator", Role.OPERATOR), 403)):
+            said = await command_line(own_bank, token)
+            assert said.code == 2
+            assert f"answers {status}" in said.out[0]
+            assert said.out[0].endswith("; give an admin's token by --token or WALLET_TOKEN")
+
+
+def asking(bank: RunningBank) -> httpx.AsyncClient:
+    """An admin at the bank's admin interface."""
+    headers = {"Authorization": f"Bearer {bank.keys.user('admin', Role.ADMIN)}"}
+    return httpx.AsyncClient(trust_env=False, base_url=bank.admin, headers=headers)
 
 
 @asynccontextmanager
@@ -99,11 +114,13 @@ class Said:
     err: str
 
 
-async def command_line(admin: str) -> Said:
-    """As an operator runs it: in a process of its own, which a bank in this one does not log into."""
+async def command_line(bank: RunningBank, token: str | None = None) -> Said:
+    """As an admin runs it: in a process of its own, which a bank in this one does not log into."""
+    token = bank.keys.user("admin", Role.ADMIN) if token is None else token
     program = "from cli.main import app; app()"
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", program, "integrity", "--admin", admin),
+        *(sys.executable, "-c", program, "integrity", "--admin", bank.admin),
+        env=os.environ | {"WALLET_TOKEN": token},
         cwd=ROOT,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from cli.integrity import Proven, follow
+from cli.reports import Admin
 from cli.topups import Reviewed, retry, review
+from kit.principal import Role
 from kit.proof import Verdict, Violation
 from subgraphs.card.domain import PaymentStatus, Status, Step, TopUp
 from subgraphs.card.integrity import Law, top_up_integrity
@@ -197,10 +199,11 @@ class TestCommands:
                 card_limits=json.dumps({currency: {"top_up": "1", "day": "1"}}),
             )
             async with running(bank, merchant, settings) as card:
+                admin = Admin(card.admin, keys.user("admin", Role.ADMIN))
                 account = await bank.open("alice", "0", currency)
                 done = await card.top_up(account, Money.parse("1", currency), "done")
-                assert await said(review, card.admin) == ["0 top-ups to look at"]
-                (proven,) = await said(follow, card.admin, "card")
+                assert await said(review, admin) == ["0 top-ups to look at"]
+                (proven,) = await said(follow, admin, "card")
                 assert proven.startswith("card: sound: every law holds of 1 top-ups, 1 payments, 1 deposits (")
                 payment = await card.payment(done.id)
                 assert payment is not None
@@ -209,12 +212,12 @@ class TestCommands:
                 marked = "SELECT review FROM top_ups WHERE next_attempt_at IS NULL AND review IS NOT NULL"
                 why = await until(lambda: card.sql.fetchval(marked))
                 shown = f"{done.id} 1.00 {currency} to {account}, COMPLETED, payment {payment['id']}"
-                assert await said(review, card.admin) == [f"{shown}: {why}", "1 top-ups to look at"]
-                assert await said(retry, card.admin, done.id) == [f"retried: {shown}: {why}"]
-                assert (await said(follow, card.admin))[-1].startswith("broken: 1 violations (PAYMENT_IS_TOP_UPS 1)")
-                (told,) = await said(retry, card.admin, uuid.uuid4())
+                assert await said(review, admin) == [f"{shown}: {why}", "1 top-ups to look at"]
+                assert await said(retry, admin, done.id) == [f"retried: {shown}: {why}"]
+                assert (await said(follow, admin))[-1].startswith("broken: 1 violations (PAYMENT_IS_TOP_UPS 1)")
+                (told,) = await said(retry, admin, uuid.uuid4())
                 assert told.startswith(f"not retried: {card.admin} answers 404: no top-up")
-        (told,) = await said(review, card.admin)
+        (told,) = await said(review, admin)
         assert told.startswith(f"not known: {card.admin} does not answer")
         assert codes == [
             Reviewed.NOTHING,

@@ -9,6 +9,7 @@ import pytest
 from fastapi import FastAPI, Response
 
 from cli.integrity import Proven, follow
+from cli.reports import Admin
 from kit.admin import http_server
 from stack.ports import free_ports
 
@@ -39,13 +40,13 @@ class TestFollow:
         self, response: Response, why: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
         async with answering(response) as admin:
-            assert await asyncio.to_thread(follow, admin) == Proven.NOT
+            assert await asyncio.to_thread(follow, Admin(admin)) == Proven.NOT
         (said,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("not proven")]
         assert said.endswith(why)
 
     @pytest.mark.parametrize("admin", ["http://127.0.0.1:1", "127.0.0.1", "http://[", ""])
     def test_an_address_where_nobody_is_proves_nothing(self, admin: str) -> None:
-        assert follow(admin) == Proven.NOT
+        assert follow(Admin(admin)) == Proven.NOT
 
     async def test_says_whose_verdict_it_is_and_what_is_on_its_way(self, capsys: pytest.CaptureFixture[str]) -> None:
         verdict = {
@@ -57,7 +58,7 @@ class TestFollow:
             "seconds": 0.5,
         }
         async with answering(Response(PROGRESS + json.dumps(verdict), media_type=LINES)) as admin:
-            assert await asyncio.to_thread(follow, admin, "analytics") == Proven.SOUND
+            assert await asyncio.to_thread(follow, Admin(admin), "analytics") == Proven.SOUND
         assert (
             "analytics: sound: every law holds of 1,200 operations; 3 of the operations are on their way (0.5 s)\n"
             in capsys.readouterr().out

@@ -10,6 +10,7 @@ from cli import main
 from cli.integrity import Proven, worst
 from cli.main import app
 from cli.replay import Replayed
+from cli.reports import Admin
 from cli.topups import Reviewed
 from kit.keys import KeySet
 from kit.principal import Role, Verifier
@@ -58,17 +59,24 @@ class TestCertificates:
 
 
 class TestIntegrity:
-    def test_asks_the_services_of_the_stack_on_this_port_one_after_the_other(
-        self, monkeypatch: pytest.MonkeyPatch
+    async def test_asks_the_services_of_the_stack_on_this_port_one_after_the_other(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         asked = []
+        tokens = set()
 
-        def follow(admin: str, name: str = "") -> Proven:
-            asked.append((name, admin))
+        def follow(admin: Admin, name: str = "") -> Proven:
+            asked.append((name, admin.url))
+            tokens.add(admin.token)
             return Proven.BROKEN if name == "bank" else Proven.NOT
 
         monkeypatch.setattr(main, "follow", follow)
-        assert CliRunner().invoke(app, ["integrity", "--port", "8010"]).exit_code == 1
+        pair = key_pair(tmp_path / "keys", "development")
+        of_stack = ["integrity", "--port", "8010", "--data", str(tmp_path)]
+        assert CliRunner().invoke(app, of_stack).exit_code == 1
+        (token,) = tokens
+        verifier = Verifier(ISSUER, {ISSUER: KeySet.fixed(pair.public.read_text())}, AUDIENCE)
+        assert (await verifier.verify(token)).roles == frozenset({Role.ADMIN})
         assert asked == [
             ("bank", "http://127.0.0.1:9111"),
             ("card", "http://127.0.0.1:9112"),
@@ -78,13 +86,20 @@ class TestIntegrity:
     def test_asks_one_service_alone_where_its_address_is_given(self, monkeypatch: pytest.MonkeyPatch) -> None:
         asked = []
 
-        def follow(admin: str) -> Proven:
+        def follow(admin: Admin) -> Proven:
             asked.append(admin)
             return Proven.NOT
 
         monkeypatch.setattr(main, "follow", follow)
-        assert CliRunner().invoke(app, ["integrity", "--admin", "http://bank:9101/"]).exit_code == 2
-        assert asked == ["http://bank:9101"]
+        there = ["integrity", "--admin", "http://bank:9101/"]
+        assert CliRunner().invoke(app, there).exit_code == 2
+        assert CliRunner().invoke(app, there, env={"WALLET_TOKEN": "told"}).exit_code == 2
+        assert asked == [Admin("http://bank:9101"), Admin("http://bank:9101", "told")]
+
+    def test_without_a_stack_or_a_token_says_what_to_do(self, tmp_path: Path) -> None:
+        refused = CliRunner().invoke(app, ["integrity", "--data", str(tmp_path)])
+        assert refused.exit_code == 2
+        assert "make up" in refused.output
 
     def test_of_a_port_that_no_stack_can_have_is_refused(self) -> None:
         assert CliRunner().invoke(app, ["integrity", "--port", "80"]).exit_code == 2
@@ -106,16 +121,19 @@ class TestReplay:
     def test_asks_analytics_of_the_stack_on_this_port(self, monkeypatch: pytest.MonkeyPatch) -> None:
         asked = []
 
-        def run_replay(admin: str, account: UUID | None, *, all_operations: bool) -> Replayed:
+        def run_replay(admin: Admin, account: UUID | None, *, all_operations: bool) -> Replayed:
             asked.append((admin, account, all_operations))
             return Replayed.INCOMPLETE
 
         monkeypatch.setattr(main, "run_replay", run_replay)
         account = str(OWNERS["alice"].account)
-        assert CliRunner().invoke(app, ["replay", "--port", "8010"]).exit_code == 1
+        assert CliRunner().invoke(app, ["replay", "--port", "8010", "--token", "t"]).exit_code == 1
         one = ["replay", "--admin", "http://analytics:9103/", "--account", account, "--all-operations"]
         assert CliRunner().invoke(app, one).exit_code == 1
-        assert asked == [("http://127.0.0.1:9113", None, False), ("http://analytics:9103", UUID(account), True)]
+        assert asked == [
+            (Admin("http://127.0.0.1:9113", "t"), None, False),
+            (Admin("http://analytics:9103"), UUID(account), True),
+        ]
 
     def test_of_what_is_no_account_id_is_refused(self) -> None:
         assert CliRunner().invoke(app, ["replay", "--account", "alice"]).exit_code == 2
@@ -125,17 +143,17 @@ class TestTopUps:
     def test_are_listed_and_tried_again_where_the_stack_is_or_elsewhere(self, monkeypatch: pytest.MonkeyPatch) -> None:
         asked: list[tuple[object, ...]] = []
 
-        def review(admin: str) -> Reviewed:
+        def review(admin: Admin) -> Reviewed:
             asked.append((admin,))
             return Reviewed.SOMETHING
 
-        def retry(admin: str, top_up_id: UUID) -> Reviewed:
+        def retry(admin: Admin, top_up_id: UUID) -> Reviewed:
             asked.append((admin, top_up_id))
             return Reviewed.NOTHING
 
         monkeypatch.setattr(main, "review", review)
         monkeypatch.setattr(main, "retry_top_up", retry)
-        assert CliRunner().invoke(app, ["topups", "review", "--port", "8010"]).exit_code == 1
+        assert CliRunner().invoke(app, ["topups", "review", "--port", "8010", "--token", "t"]).exit_code == 1
         there = ["topups", "review", "--admin", "http://card:9102/", "--retry", str(UUID(int=1))]
         assert CliRunner().invoke(app, there).exit_code == 0
-        assert asked == [("http://127.0.0.1:9112",), ("http://card:9102", UUID(int=1))]
+        assert asked == [(Admin("http://127.0.0.1:9112", "t"),), (Admin("http://card:9102"), UUID(int=1))]

@@ -9,6 +9,7 @@ import pytest
 from fastapi import FastAPI, Response
 
 from cli.replay import Replayed, replay
+from cli.reports import Admin
 from kit.admin import http_server
 from stack.ports import free_ports
 
@@ -52,7 +53,7 @@ class TestReplay:
         self, response: Response, code: Replayed, said: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
         async with answering(response) as admin:
-            assert await asyncio.to_thread(replay, admin, None, all_operations=False) == code
+            assert await asyncio.to_thread(replay, Admin(admin), None, all_operations=False) == code
         told = capsys.readouterr()
         assert said in told.out.splitlines()
         assert TOLD in told.err.splitlines()
@@ -68,9 +69,9 @@ class TestReplay:
         self, response: Response, why: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
         async with answering(response) as admin:
-            assert await asyncio.to_thread(replay, admin, None, all_operations=False) == Replayed.NOT
+            assert await asyncio.to_thread(replay, Admin(admin), None, all_operations=False) == Replayed.NOT
         (said,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("not finished")]
         assert said.endswith(why)
 
     def test_where_nobody_is_nothing_is_replayed(self) -> None:
-        assert replay("http://127.0.0.1:1", None, all_operations=False) == Replayed.NOT
+        assert replay(Admin("http://127.0.0.1:1"), None, all_operations=False) == Replayed.NOT

@@ -8,6 +8,7 @@ from uuid import UUID
 import pytest
 from fastapi import FastAPI, Response
 
+from cli.reports import Admin
 from cli.topups import Reviewed, retry, review
 from kit.admin import http_server
 from stack.ports import free_ports
@@ -40,10 +41,10 @@ class TestReview:
         self, response: Response, why: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
         async with answering(response) as admin:
-            assert await asyncio.to_thread(review, admin) == Reviewed.NOT
+            assert await asyncio.to_thread(review, Admin(admin)) == Reviewed.NOT
         (said,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("not known: ")]
         assert said.endswith(why)
 
     def test_where_nobody_is_nothing_is_known_and_nothing_retried(self) -> None:
-        assert review("http://127.0.0.1:1") == Reviewed.NOT
-        assert retry("http://127.0.0.1:1", TOP_UP) == Reviewed.NOT
+        assert review(Admin("http://127.0.0.1:1")) == Reviewed.NOT
+        assert retry(Admin("http://127.0.0.1:1"), TOP_UP) == Reviewed.NOT
