@@ -1,0 +1,444 @@
+"""Who may do what, at the front door and behind it: every REST route, root field, gRPC method and admin route, asked by
+everybody. What is expected stands here, once, and nowhere else: it is not read from the policies that it judges.
+"""
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import json
+import re
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, Final
+
+import asyncpg
+import grpc
+import httpx
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+from fastapi.routing import APIRoute
+from google.protobuf.json_format import MessageToDict, ParseDict
+from google.protobuf.message_factory import GetMessageClass
+
+from gateway.composition import compose
+from gateway.rest import rest_routes
+from kit.principal import Role
+from kit.tokens import Signer, public_jwk
+from protos.analytics.v1 import analytics_pb2
+from protos.bank.v1 import bank_pb2
+from protos.card.v1 import card_pb2
+from stack.plan import AUDIENCE, ISSUER
+from stack.postgres import Postgres
+from stack.system import System
+from subgraphs.analytics import policy as analytics
+from subgraphs.bank import policy as bank
+from subgraphs.card import policy as card
+from tests.openapi import REST
+from tests.waiting import until
+from wallet import cursor
+
+COLUMNS: Final = ("anonymous", "owner", "another", "operator", "admin", "nobody", "card", "analytics", "forged")
+"""Nobody is a user without roles; another is a customer, too; a forged token is each of those in `forged`."""
+
+READ: Final = "401 ok 404 ok ok 403 403 403 401"
+MOVE: Final = "401 ok 404 403 ok 403 403 403 401"
+ADMIN: Final = "401 403 403 403 ok 403 403 403 401"
+OPEN: Final = "ok ok ok ok ok ok ok ok ok"
+
+EXPECTED: Final = {
+    "GET /.well-known/jwks.json": OPEN,
+    "GET /accounts/{accountId}": READ,
+    "POST /accounts/{accountId}/transfers": MOVE,
+    "GET /accounts/{accountId}/transfers/{transferId}": READ,
+    "POST /accounts/{accountId}/topup": MOVE,
+    "GET /accounts/{accountId}/topups/{topUpId}": READ,
+    # A feed of an account that is not the caller's is not there, either.
+    "GET /accounts/{accountId}/operations": READ,
+    "Query.account": READ,
+    "Query.transfer": READ,
+    "Query.topUp": READ,
+    "Query._entities": READ,
+    "Query._service": "ok ok ok ok ok 403 403 403 401",
+    "Mutation.transferMoney": MOVE,
+    "Mutation.topUpAccount": MOVE,
+    "Subscription.balanceChanged": READ,
+    "Subscription.operationAdded": READ,
+    "Subscription.topUpUpdated": READ,
+    "BankService.TransferMoney": MOVE,
+    "BankService.BatchTransferMoney": MOVE,
+    "BankService.DepositMoney": "401 403 403 403 403 403 ok 403 401",
+    "BankService.GetBalance": READ,
+    "BankService.GetTransfer": "401 ok 404 ok ok 403 ok 403 401",
+    "BankService.BatchGetAccounts": "401 ok 404 ok ok 403 ok ok 401",
+    "BankService.BatchGetTransfers": READ,
+    "BankService.OpenAccount": "401 ok 403 403 ok 403 403 403 401",
+    "BankService.CloseAccount": MOVE,
+    "BankService.ListAccounts": "401 ok 403 ok ok 403 403 403 401",
+    "BankService.ListAccountVersions": "401 403 403 403 403 403 403 ok 401",
+    "BankService.ListEvents": "401 403 403 403 403 403 ok ok 401",
+    "CardService.ProcessCardTopUp": MOVE,
+    "CardService.GetTopUp": READ,
+    "CardService.BatchGetTopUps": READ,
+    "CardService.ListTopUps": READ,
+    "CardService.WatchTopUp": READ,
+    "bank GET /integrity": ADMIN,
+    "card GET /integrity": ADMIN,
+    "card GET /review": "401 403 403 ok ok 403 403 403 401",
+    "card POST /review/{top_up_id}/retry": "401 403 403 403 404 403 403 403 401",  # there is nothing to look at
+    "analytics GET /integrity": ADMIN,
+    "analytics POST /replay": ADMIN,
+    "AnalyticsService.GetOperations": READ,
+    "AnalyticsService.GetStatistics": READ,
+    "AnalyticsService.WatchOperations": READ,
+}
+"""What each caller is answered, in the order of the columns: `ok`, or what HTTP calls it."""
+
+GRAPHQL: Final = {
+    "Query.account": "query($account: ID!) { account(id: $account) { id balance { amount } } }",
+    "Query.transfer": """query($transfer: ID!) { transfer(id: $transfer) {
+        id amount { amount } sender { id } recipient { id } } }""",
+    "Query.topUp": "query($topUp: ID!) { topUp(id: $topUp) { id status account { id } } }",
+    "Query._entities": """query($account: ID!) { _entities(representations: [{__typename: "Account", id: $account}]) {
+        ... on Account { id balance { amount } operations(first: 9) { edges { node { counterparty { id } } } } } } }""",
+    "Query._service": "{ _service { sdl } }",
+    "Mutation.transferMoney": """mutation($transferInput: TransferMoneyInput!) {
+        transferMoney(input: $transferInput) {
+            ... on TransferMoneySuccess { transfer { id recipient { id } } balance { amount } }
+            ... on Error { code } } }""",
+    "Mutation.topUpAccount": """mutation($topUpInput: TopUpAccountInput!) {
+        topUpAccount(input: $topUpInput) { ... on TopUpAccountSuccess { topUp { id } } ... on Error { code } } }""",
+    "Subscription.balanceChanged": "subscription($account: ID!) { balanceChanged(accountId: $account) { cursor } }",
+    "Subscription.operationAdded": """subscription($account: ID!, $after: String!) {
+        operationAdded(accountId: $account, after: $after) { id balanceAfter { amount } counterparty { id } } }""",
+    "Subscription.topUpUpdated": "subscription($topUp: ID!) { topUpUpdated(id: $topUp) { id status } }",
+}
+
+SERVICES: Final = {
+    "BankService": (bank_pb2, "bank_grpc"),
+    "CardService": (card_pb2, "card_grpc"),
+    "AnalyticsService": (analytics_pb2, "analytics_grpc"),
+}
+ADMIN_POLICIES: Final = {"bank": bank.ADMIN, "card": card.ADMIN, "analytics": analytics.ADMIN}
+"""For the routes that there are."""
+STATUSES: Final = {
+    grpc.StatusCode.UNAUTHENTICATED: "401",
+    grpc.StatusCode.PERMISSION_DENIED: "403",
+    grpc.StatusCode.NOT_FOUND: "404",
+}
+CARD: Final = {"number": "4242424242424242", "expiryMonth": 12, "expiryYear": 2040, "cvv": "123"}
+
+
+@dataclass
+class Scene:
+    """What there is to be asked for, and everybody who asks.
+
+    Attributes:
+        forged: the owner's token, with something wrong about each.
+        account: the owner's, with a `transfer` to the `payee`, and a `top_up`.
+        secrets: what nobody but its owner may learn of the payee's account.
+        seen: all that the owner was told, by call.
+    """
+
+    http: httpx.AsyncClient
+    admin: dict[str, str]
+    channels: dict[str, grpc.aio.Channel]
+    sql: asyncpg.Connection
+    tokens: dict[str, str | None]
+    forged: dict[str, str]
+    owner: str
+    account: str
+    payee: str
+    secrets: tuple[str, ...]
+    transfer: str = ""
+    top_up: str = ""
+    seen: dict[str, str] = field(default_factory=dict)
+    one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def ask(self, call: str, token: str | None) -> str:
+        """What a caller with this token is answered, in short; or `401: …` and the like with what came instead."""
+        service, _, method = call.partition(".")
+        if call.partition(" ")[0] in self.admin:
+            return await self._admin(call, token)
+        if " " in call:
+            return await self._rest(call, token)
+        if service in SERVICES:
+            return await self._rpc(service, method, token)
+        return await self._graphql(call, token)
+
+    async def _admin(self, call: str, token: str | None) -> str:
+        name, method, path = call.split()
+        url = f"{self.admin[name]}{path}".replace("{top_up_id}", self.top_up)
+        answer = await self.http.request(method, url, headers=_headers(token), timeout=60)
+        return "ok" if answer.is_success else str(answer.status_code)
+
+    async def _rest(self, call: str, token: str | None) -> str:
+        method, _, path = call.partition(" ")
+        places = {"accountId": self.account, "transferId": self.transfer, "topUpId": self.top_up}
+        for name, value in places.items():
+            path = path.replace(f"{{{name}}}", value)
+        answer = await self.http.request(
+            method,
+            path,
+            headers=_headers(token) | {"Idempotency-Key": uuid.uuid4().hex},
+            json=self._body(call) if method == "POST" else None,
+        )
+        REST.check(answer)
+        self._learn(call, token, answer.text)
+        return "ok" if answer.is_success else str(answer.status_code)
+
+    def _body(self, call: str) -> dict[str, Any]:
+        if call.endswith("/topup"):
+            return {"amount": "1.00", "card": CARD}
+        return {"recipientId": self.payee, "amount": "1.00"}
+
+    async def _graphql(self, call: str, token: str | None) -> str:
+        root, _, name = call.partition(".")
+        key = {"idempotencyKey": uuid.uuid4().hex, "amount": "1.00"}
+        variables = {
+            "account": self.account,
+            "transfer": self.transfer,
+            "topUp": self.top_up,
+            "after": cursor.encode(0),
+            "transferInput": key | {"senderId": self.account, "recipientId": self.payee},
+            "topUpInput": key | {"accountId": self.account, "card": CARD},
+        }
+        query = GRAPHQL[call]
+        request = {"query": query, "variables": {each: variables[each] for each in re.findall(r"\$(\w+):", query)}}
+        accept = {"Accept": "text/event-stream"} if root == "Subscription" else {}
+        async with self.http.stream("POST", "/graphql", json=request, headers=_headers(token) | accept) as answer:
+            if not answer.is_success:
+                return str(answer.status_code)
+            if root == "Subscription":
+                text = await anext(line[6:] async for line in answer.aiter_lines() if line.startswith("data: {"))
+            else:
+                text = (await answer.aread()).decode()
+        self._learn(call, token, text)
+        return _graphql_outcome(json.loads(text), name)
+
+    async def _rpc(self, service: str, method: str, token: str | None) -> str:
+        descriptor = SERVICES[service][0].DESCRIPTOR.services_by_name[service].methods_by_name[method]
+        request = ParseDict(await self._request(method), GetMessageClass(descriptor.input_type)())
+        metadata = None if token is None else (("authorization", f"Bearer {token}"),)
+        path = f"/{descriptor.containing_service.full_name}/{method}"
+        coders = (type(request).SerializeToString, GetMessageClass(descriptor.output_type).FromString)
+        channel = self.channels[service]
+        try:
+            if descriptor.server_streaming:
+                stream = channel.unary_stream(path, *coders)(request, metadata=metadata)
+                answer: Any = await stream.read()
+                stream.cancel()
+            else:
+                answer = await channel.unary_unary(path, *coders)(request, metadata=metadata, timeout=10)
+        except grpc.aio.AioRpcError as error:
+            return STATUSES.get(error.code(), f"{error.code()}: {error.details()}")
+        told = MessageToDict(answer)
+        self._learn(f"{service}.{method}", token, json.dumps(told))
+        codes = {result["error"]["code"] for result in told.get("results", ()) if "error" in result}
+        return {(): "ok", (5,): "404"}.get(tuple(codes), str(codes))
+
+    async def _request(self, method: str) -> dict[str, Any]:
+        key, money = uuid.uuid4().hex, {"currencyCode": "RUB", "units": 1}
+        account = {"accountId": self.account}
+        sides = {"senderId": self.account, "recipientId": self.payee}
+        transfer = {**sides, "amount": money, "idempotencyKey": key}
+        requests: dict[str, dict[str, Any]] = {
+            "TransferMoney": transfer,
+            "BatchTransferMoney": {"transfers": [transfer]},
+            "DepositMoney": account | {"amount": money, "idempotencyKey": key},
+            "GetTransfer": {"id": self.transfer},
+            "BatchGetAccounts": {"ids": [self.account]},
+            "BatchGetTransfers": {"ids": [self.transfer]},
+            "OpenAccount": {"ownerId": self.owner, "idempotencyKey": key},
+            "ListAccounts": {"ownerId": self.owner},
+            "ListAccountVersions": {"pageSize": 1},
+            "ListEvents": account,
+            "ProcessCardTopUp": account | {"amount": money, "card": CARD, "idempotencyKey": key},
+            "GetTopUp": {"id": self.top_up},
+            "BatchGetTopUps": {"ids": [self.top_up]},
+            "WatchTopUp": {"id": self.top_up},
+            "WatchOperations": account | {"afterVersion": "0"},
+            "GetStatistics": account
+            | {"from": "2026-01-01T00:00:00Z", "to": "2026-02-01T00:00:00Z", "granularity": "GRANULARITY_MONTH"},
+        }
+        if method == "CloseAccount":
+            async with self.one_at_a_time:
+                return {"accountId": await opened(self.sql, self.owner, "0")}
+        return requests.get(method, account)
+
+    def _learn(self, call: str, token: str | None, text: str) -> None:
+        if token == self.tokens["owner"]:
+            self.seen[call] = text
+
+
+async def opened(sql: asyncpg.Connection, owner: str, balance: str) -> str:
+    """A new account."""
+    statement = "INSERT INTO accounts (owner_id, balance) VALUES ($1, $2) RETURNING id"
+    return str(await sql.fetchval(statement, owner, Decimal(balance)))
+
+
+def _headers(token: str | None) -> dict[str, str]:
+    return {} if token is None else {"Authorization": f"Bearer {token}"}
+
+
+def _graphql_outcome(result: dict[str, Any], name: str) -> str:
+    codes = [error["extensions"]["code"] for error in result.get("errors", ())]
+    value = (result.get("data") or {}).get(name)
+    if isinstance(value, dict) and "code" in value:
+        codes.append(value["code"])
+    if not codes:
+        return "404" if value is None else "ok"
+    known = {"UNAUTHENTICATED": "401", "PERMISSION_DENIED": "403"}
+    return next(known.get(code, "404" if code.endswith("_NOT_FOUND") else code) for code in codes)
+
+
+def _forged(private: Ed25519PrivateKey, subject: str) -> dict[str, str]:
+    """The owner's token, each time with something wrong about it."""
+    public, stranger = private.public_key(), Ed25519PrivateKey.generate()
+    now = int(time.time())
+    good = {"iss": ISSUER, "sub": subject, "aud": AUDIENCE, "iat": now, "exp": now + 600, "roles": ["customer"]}
+    kid = public_jwk(public)["kid"]
+
+    def signed(key: Ed25519PrivateKey = private, kid: str = kid, **changed: Any) -> str:
+        return jwt.encode(good | changed, key, "EdDSA", headers={"kid": kid})
+
+    return {
+        "expired": signed(iat=now - 700, exp=now - 60),
+        "not yet valid": signed(nbf=now + 300),
+        "wrongly signed": signed(stranger),
+        "alg none": _by_hand({"alg": "none", "typ": "JWT", "kid": kid}, good, b""),
+        "HS256 by the public key": _by_hand({"alg": "HS256", "typ": "JWT", "kid": kid}, good, public),
+        "of another audience": signed(aud="elsewhere"),
+        "of another issuer": signed(iss="https://elsewhere.test"),
+        "of an unknown key": signed(stranger, public_jwk(stranger.public_key())["kid"]),
+    }
+
+
+def _by_hand(header: dict[str, Any], claims: dict[str, Any], key: Ed25519PublicKey | bytes) -> str:
+    def encoded(part: bytes) -> str:
+        return base64.urlsafe_b64encode(part).decode().rstrip("=")
+
+    text = f"{encoded(json.dumps(header).encode())}.{encoded(json.dumps(claims).encode())}"
+    if isinstance(key, bytes):
+        return f"{text}.{encoded(key)}"
+    secret = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    return f"{text}.{encoded(hmac.digest(secret, text.encode(), hashlib.sha256))}"
+
+
+@pytest.fixture(scope="module")
+async def scene(system: System) -> AsyncIterator[Scene]:
+    keys = system.data / "keys"
+    users = Signer.from_file(ISSUER, keys / "development.pem", AUDIENCE)
+    private = load_pem_private_key((keys / "development.pem").read_bytes(), password=None)
+    assert isinstance(private, Ed25519PrivateKey)
+    owner, payee, another = (str(uuid.uuid4()) for _ in range(3))
+    tokens: dict[str, str | None] = {"anonymous": None, "nobody": users.sign(str(uuid.uuid4()), 600)}
+    subjects = {"owner": owner, "another": another, "operator": str(uuid.uuid4()), "admin": str(uuid.uuid4())}
+    for name, subject in subjects.items():
+        role = Role(name) if name in set(Role) else Role.CUSTOMER
+        tokens[name] = users.sign(subject, 600, [role])
+    for name in ("card", "analytics"):
+        tokens[name] = Signer.from_file(name, keys / f"{name}.pem", AUDIENCE).sign(name, 600)
+    async with AsyncExitStack() as stack:
+        http = httpx.AsyncClient(base_url=system.url, timeout=10, trust_env=False)
+        sql = await asyncpg.connect(Postgres(system.data, system.ports.postgres).dsn("bank"))
+        stack.push_async_callback(sql.close)
+        channels = {
+            name: await stack.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{getattr(system.ports, port)}"))
+            for name, (_, port) in SERVICES.items()
+        }
+        scene = Scene(
+            http=await stack.enter_async_context(http),
+            admin={name: f"http://127.0.0.1:{getattr(system.ports, f'{name}_admin')}" for name in ADMIN_POLICIES},
+            channels=channels,
+            sql=sql,
+            tokens=tokens,
+            forged=_forged(private, owner),
+            owner=owner,
+            account=await opened(sql, owner, "1000.00"),
+            payee=await opened(sql, payee, "27182800.00"),
+            secrets=(payee, "271828"),
+        )
+        await _arrange(scene)
+        yield scene
+
+
+async def _arrange(scene: Scene) -> None:
+    """A transfer, a top-up, and the history of both."""
+    headers = _headers(scene.tokens["owner"])
+    account = f"/accounts/{scene.account}"
+    body = {"recipientId": scene.payee, "amount": "1.00"}
+    made = await scene.http.post(f"{account}/transfers", json=body, headers=headers | {"Idempotency-Key": "first"})
+    scene.transfer = made.raise_for_status().json()["id"]
+    paid_in = {"amount": "1.00", "card": CARD}
+    begun = await scene.http.post(f"{account}/topup", json=paid_in, headers=headers | {"Idempotency-Key": "first"})
+    scene.top_up = begun.raise_for_status().json()["id"]
+
+    async def is_told() -> bool:
+        operations = (await scene.http.get(f"{account}/operations", headers=headers)).json()["operations"]
+        top_up = (await scene.http.get(f"{account}/topups/{scene.top_up}", headers=headers)).json()
+        return len(operations) == 2 and top_up["status"] == "COMPLETED"
+
+    await until(is_told, within=30)
+
+
+def _cells(call: str, forged: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """Each caller of a call, forged tokens by their kind, and what they are to be answered."""
+    for column, expected in zip(COLUMNS, EXPECTED[call].split(), strict=True):
+        for name in forged if column == "forged" else (column,):
+            yield name, expected
+
+
+@pytest.mark.parametrize("call", EXPECTED)
+async def test_everybody_is_answered_as_they_should_be(scene: Scene, call: str) -> None:
+    cells = dict(_cells(call, scene.forged))
+    tokens = scene.tokens | scene.forged
+    answers = await asyncio.gather(*(scene.ask(call, tokens[caller]) for caller in cells))
+    assert dict(zip(cells, answers, strict=True)) == cells
+
+
+def test_there_is_a_row_for_everything_that_can_be_asked(scene: Scene) -> None:
+    clients: Any = (None, None, None)
+    served = [each for each in rest_routes(*clients).routes if isinstance(each, APIRoute)]
+    routes = {f"{method} {each.path}" for each in served for method in each.methods or ()}
+    schema = compose(federation=True)._schema
+    roots = [root for root in (schema.query_type, schema.mutation_type, schema.subscription_type) if root]
+    fields = {f"{root}.{name}" for root in roots for name in root.fields}
+    rpcs = {
+        f"{name}.{method.name}"
+        for name, (module, _) in SERVICES.items()
+        for method in module.DESCRIPTOR.services_by_name[name].methods
+    }
+    admin = {f"{name} {route}" for name, policy in ADMIN_POLICIES.items() for route in policy}
+    cells = [cell for call in EXPECTED for cell in _cells(call, scene.forged)]
+    assert EXPECTED.keys() == routes | {"GET /.well-known/jwks.json"} | fields | rpcs | admin
+    print(f"{len(EXPECTED)} calls, {len(cells)} cells")  # noqa: T201  for whoever asks how many
+    assert len(cells) == len(EXPECTED) * (len(COLUMNS) - 1 + len(scene.forged))
+
+
+def test_no_customer_learns_of_the_other_side_more_than_its_id(scene: Scene) -> None:
+    """Of what the owner has just been told, by every way there is."""
+    told = {call for call, text in scene.seen.items() if scene.payee in text}
+    assert {"POST /accounts/{accountId}/transfers", "Subscription.operationAdded", "BankService.GetTransfer"} <= told
+    for call, text in scene.seen.items():
+        assert not [secret for secret in scene.secrets if secret in text], call
+        assert not list(_said_of(json.loads(text), scene.payee)), call
+
+
+_SECRET: Final = {"balance", "balanceAfter", "version", "accountVersion", "owner", "ownerId"}
+
+
+def _said_of(value: Any, account: str) -> Iterator[dict[str, Any]]:
+    """Each object that is about the account, and says more than its id."""
+    if isinstance(value, dict):
+        about = {value.get(name) for name in ("id", "accountId", "key")}
+        if account in about and _SECRET & value.keys():
+            yield value
+    for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _said_of(each, account)
