@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from stack.parts import ClickHouse
 from stack.ports import free_ports
@@ -38,7 +39,7 @@ CHAOS_SECONDS = 60.0
 async def apart(world: World, tmp_path: Path) -> AsyncIterator[World]:  # noqa: F811  the fixture
     """The world with a ClickHouse of the test's own, which it may take away."""
     async with ClickHouse(tmp_path / "store", *free_ports(1)) as server, Database.connect(server.dsn("own")) as own:
-        settings = world.settings.model_copy(update={"clickhouse_dsn": server.dsn("own")})
+        settings = world.settings.model_copy(update={"clickhouse_dsn": SecretStr(server.dsn("own"))})
         yield replace(world, clickhouse=server, database=own, settings=settings)
 
 

@@ -176,13 +176,13 @@ def process(world: World, clickhouse_dsn: str | None = None, bank_target: str | 
             "analytics_grpc_listen": f"{HOST}:{grpc_port}",
             "analytics_admin_listen": f"{HOST}:{admin_port}",
             "bank_grpc_target": bank_target or f"{HOST}:{dead_port}",
-            "clickhouse_dsn": clickhouse_dsn or world.settings.clickhouse_dsn,
         },
     )
     environment = {
         name.upper(): json.dumps(value) if isinstance(value, dict) else str(value)
-        for name, value in settings.model_dump(mode="json").items()
+        for name, value in settings.model_dump(mode="json", exclude_none=True).items()
     }
+    environment["CLICKHOUSE_DSN"] = clickhouse_dsn or world.settings.clickhouse_dsn.get_secret_value()
     ready = probes.http(f"http://{HOST}:{admin_port}/health/ready")
     command, ports = module("subgraphs.analytics", **environment), {"grpc": grpc_port, "admin": admin_port}
     return Child(Process(name="analytics", command=command, ready=ready, ports=ports))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from pydantic import SecretStr
 
 from stack.parts import ClickHouse
 from stack.ports import free_ports
@@ -30,7 +31,7 @@ LIMITS = Limits(batch=25)
 async def apart(world: World, tmp_path: Path) -> AsyncIterator[World]:
     """The world with a ClickHouse of the test's own, which it may take away."""
     async with ClickHouse(tmp_path / "store", *free_ports(1)) as server, Database.connect(server.dsn("own")) as own:
-        settings = world.settings.model_copy(update={"clickhouse_dsn": server.dsn("own")})
+        settings = world.settings.model_copy(update={"clickhouse_dsn": SecretStr(server.dsn("own"))})
         yield replace(world, clickhouse=server, database=own, settings=settings)
 
 
