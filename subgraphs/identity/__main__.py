@@ -1,0 +1,125 @@
+"""The identity service's process: `python -m subgraphs.identity`."""
+
+import asyncio
+import os
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from pydantic import Field, PositiveFloat, PositiveInt, SecretStr
+
+from kit import logs, process
+from kit.admin import admin_app, http_server
+from kit.principal import Verifier
+from kit.server import Service, grpc_server
+from kit.settings import Address, AuthSettings, LogSettings, TLSSettings, is_of_development
+from kit.tls import TLS
+from subgraphs.identity.admin import keys_router
+from subgraphs.identity.domain import LockOut
+from subgraphs.identity.keys import Keys
+from subgraphs.identity.passwords import Hardness, Passwords
+from subgraphs.identity.policy import POLICY
+from subgraphs.identity.repository import Repository, open_engine
+from subgraphs.identity.service import Identity, Terms
+from subgraphs.identity.servicer import SERVICE, IdentityServicer
+
+_HARDNESS: Final = Hardness()
+_LOCK_OUT: Final = LockOut()
+_OWASP: Final = Hardness(memory_kib=19 * 1024, passes=2)
+"""The least that OWASP's Password Storage Cheat Sheet recommends of Argon2id."""
+_HOUR_SECONDS: Final = 3_600.0
+
+
+class Settings(AuthSettings, TLSSettings, LogSettings):
+    """What the identity service needs to know; each field is the environment variable of its name. `auth_issuer` and
+    `auth_audience` are what it signs with, too.
+    """
+
+    identity_grpc_listen: Address = "127.0.0.1:50054"
+    identity_admin_listen: Address = "127.0.0.1:9104"
+    identity_database_url: SecretStr = Field(description="postgresql://…")
+    identity_database_connections: PositiveInt = Field(10, description="at most, of this process")
+    identity_keys: Path = Field(description="the folder of the private keys that access tokens are signed with (PEM)")
+    identity_access_seconds: PositiveFloat = Field(600.0, description="how long an access token lives")
+    identity_refresh_secret: SecretStr = Field(
+        min_length=32, description="seals refresh tokens; changing it signs everybody out"
+    )
+    identity_refresh_seconds: PositiveFloat = Field(30 * 86_400.0, description="how long a sign-in lasts")
+    identity_refresh_grace_seconds: PositiveFloat = Field(
+        10.0, description="for how long a refresh token that was used answers the same again"
+    )
+
+    identity_hash_memory_kib: int = Field(_HARDNESS.memory_kib, ge=8 * _HARDNESS.lanes, description="of one hash")
+    identity_hash_passes: PositiveInt = Field(_HARDNESS.passes, description="over that memory")
+    identity_hash_threads: PositiveInt = Field(
+        min(2, os.cpu_count() or 1), description="passwords hashed at once, each with that memory"
+    )
+    identity_hash_waiting: int = Field(32, ge=0, description="passwords that may wait to be hashed")
+
+    identity_attempts: PositiveInt = Field(_LOCK_OUT.free, description="wrong ones in a row that lock a name")
+    identity_lock_first_seconds: PositiveFloat = Field(
+        _LOCK_OUT.first_seconds, description="how long, doubled by each one after"
+    )
+    identity_lock_longest_seconds: float = Field(_LOCK_OUT.longest_seconds, gt=0, le=86_400)
+
+    def unfit(self) -> Iterator[str]:  # noqa: D102  as the base says
+        yield from super().unfit()
+        if self.identity_hash_memory_kib < _OWASP.memory_kib or self.identity_hash_passes < _OWASP.passes:
+            least = f"{_OWASP.memory_kib} KiB and {_OWASP.passes} passes"
+            yield f"IDENTITY_HASH_MEMORY_KIB and IDENTITY_HASH_PASSES make hashes too weak: use at least {least}"
+        if any(map(is_of_development, self.identity_keys.glob("*.pem"))):
+            yield "IDENTITY_KEYS has a key of the development stack: remove it, and make one of its own"
+        if self.identity_access_seconds > _HOUR_SECONDS:
+            yield "IDENTITY_ACCESS_SECONDS is too long for tokens that cannot be taken back: use an hour at most"
+
+
+async def serve(settings: Settings, stop: asyncio.Event) -> None:
+    """Serves until `stop` is set. The database may come, go and come back meanwhile."""
+    tls = TLS.from_settings(settings)
+    async with AsyncExitStack() as stack:
+        engine = await stack.enter_async_context(
+            open_engine(
+                settings.identity_database_url.get_secret_value(), connections=settings.identity_database_connections
+            )
+        )
+        repository = Repository(engine)
+        keys = Keys.read(settings.identity_keys)
+        await stack.enter_async_context(process.background(keys.follow(settings.identity_keys), "keys"))
+        passwords = stack.enter_context(
+            Passwords(
+                Hardness(settings.identity_hash_memory_kib, settings.identity_hash_passes),
+                threads=settings.identity_hash_threads,
+                waiting=settings.identity_hash_waiting,
+            )
+        )
+        terms = Terms(
+            settings.auth_issuer,
+            settings.auth_audience,
+            settings.identity_refresh_secret,
+            settings.identity_access_seconds,
+            settings.identity_refresh_seconds,
+            settings.identity_refresh_grace_seconds,
+        )
+        lock_out = LockOut(
+            settings.identity_attempts, settings.identity_lock_first_seconds, settings.identity_lock_longest_seconds
+        )
+        identity = Identity(repository, passwords, keys, terms, lock_out)
+        tidying = process.forever(identity.tidy, name="tidy", first_pause=1.0, longest_pause=60.0)
+        await stack.enter_async_context(process.background(tidying, "tidy"))
+        admin = admin_app({"database": repository.ping})
+        admin.include_router(keys_router(keys))
+        await stack.enter_async_context(http_server(admin, settings.identity_admin_listen))
+        servicer = IdentityServicer(identity)
+        verifier = await stack.enter_async_context(Verifier.running(settings))
+        await stack.enter_async_context(
+            grpc_server(settings.identity_grpc_listen, verifier, {SERVICE: Service(servicer.register, POLICY)}, tls),
+        )
+        await stop.wait()
+
+
+if __name__ == "__main__":
+    settings = Settings.load()
+    logs.configure("identity", settings)
+    process.run(partial(serve, settings))

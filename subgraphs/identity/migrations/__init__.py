@@ -1,0 +1,1 @@
+"""Alembic's migrations of users and sign-ins."""

@@ -1,0 +1,6 @@
+"""Alembic's entry."""
+
+from kit.migrations import run_migrations
+from subgraphs.identity.tables import metadata
+
+run_migrations(metadata)

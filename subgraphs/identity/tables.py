@@ -1,0 +1,79 @@
+"""The tables of users and their sign-ins. Alembic's migrations make them; a test proves that the two agree.
+
+Nothing in them lets anybody in: a password is its hash, and a refresh token its id, without the seal.
+"""
+
+from typing import Final
+
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    DateTime,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
+
+metadata: Final = MetaData()
+
+_time: Final = DateTime(timezone=True)
+_now: Final = text("now()")
+
+users: Final = Table(
+    "users",
+    metadata,
+    Column("id", Uuid, primary_key=True, comment="the sub of the user's tokens"),
+    Column("username", Text, nullable=False),
+    Column("password_hash", Text, nullable=False, comment="Argon2id, with its salt and its parameters"),
+    Column("role", Text, nullable=False, server_default="CUSTOMER"),
+    Column("created_at", _time, nullable=False, server_default=_now),
+    Column("password_changed_at", _time, nullable=False, server_default=_now),
+    UniqueConstraint("username", name="users_username"),
+    CheckConstraint("username ~ '^[a-z][a-z0-9._-]{2,63}$'", name="users_username_form"),
+    CheckConstraint("password_hash LIKE '$argon2id$%'", name="users_password_hash"),
+    CheckConstraint("role IN ('CUSTOMER', 'OPERATOR', 'ADMIN')", name="users_role"),
+)
+
+attempts: Final = Table(
+    "attempts",
+    metadata,
+    Column("username", Text, primary_key=True, comment="of a user or of nobody"),
+    Column("count", Integer, nullable=False, server_default=text("0"), comment="since the name was last signed in by"),
+    Column("locked_until", _time, nullable=False, server_default=_now, comment="or when the last one began"),
+    Index("attempts_locked_until", "locked_until"),
+)
+
+sign_ins: Final = Table(
+    "sign_ins",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("user_id", Uuid, ForeignKey("users.id", name="sign_ins_user_id_fkey"), nullable=False),
+    Column("created_at", _time, nullable=False, server_default=_now),
+    Column("expires_at", _time, nullable=False, comment="of every token that comes from it"),
+    Column("revoked_at", _time, comment="signed out, or a token was used twice"),
+    Index("sign_ins_expiry", "expires_at"),
+)
+
+refresh_tokens: Final = Table(
+    "refresh_tokens",
+    metadata,
+    Column("id", Uuid, primary_key=True, comment="worth nothing without its seal"),
+    Column(
+        "sign_in",
+        Uuid,
+        ForeignKey("sign_ins.id", name="refresh_tokens_sign_in_fkey", ondelete="CASCADE"),
+        nullable=False,
+    ),
+    Column("issued_at", _time, nullable=False, server_default=_now),
+    Column("replaced_by", Uuid, comment="its successor, made by its first use"),
+    Column("replaced_at", _time),
+    CheckConstraint("(replaced_by IS NULL) = (replaced_at IS NULL)", name="refresh_tokens_replaced"),
+    UniqueConstraint("replaced_by", name="refresh_tokens_successor"),
+    Index("refresh_tokens_sign_in", "sign_in"),
+)

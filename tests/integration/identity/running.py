@@ -1,0 +1,149 @@
+"""An identity service that runs as in production, over a real database, and what a test needs to look behind it."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import jwt
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from kit.call import Call, current
+from stack import probes
+from stack.ports import free_ports
+from stack.process import Child, Output, Process, module
+from subgraphs.identity.__main__ import Settings, serve
+from subgraphs.identity.client import IdentityClient, Tokens, User
+from tests.conftest import AUDIENCE, SERVICES, USERS, Keys
+from tests.integration.bank.running import Caller, until_ready
+from wallet.inputs import Secret
+
+PASSWORD = Secret("correct horse battery")
+WRONG = Secret("staple battery horse")
+
+
+@dataclass(frozen=True)
+class RunningIdentity:
+    """An identity service, a client of it, and its database seen from behind."""
+
+    client: IdentityClient
+    sql: asyncpg.Pool
+    admin: str
+    keys: Keys
+    settings: Mapping[str, str]
+
+    async def new(self, username: str | None = None, password: Secret = PASSWORD) -> User:
+        """A new user."""
+        with stranger():
+            return await self.client.register(username or f"u{uuid4().hex}", password)
+
+    async def sign_in(self, user: User, password: Secret = PASSWORD) -> Tokens:
+        with stranger():
+            return await self.client.authenticate(user.username, password)
+
+    async def refresh(self, token: str) -> Tokens:
+        with stranger():
+            return await self.client.refresh(Secret(token))
+
+    async def revoke(self, token: str) -> None:
+        with stranger():
+            await self.client.revoke(Secret(token))
+
+    async def later(self, seconds: float) -> None:
+        """Makes all that was written so many seconds older."""
+        times = {
+            "refresh_tokens": ("issued_at", "replaced_at"),
+            "sign_ins": ("created_at", "expires_at", "revoked_at"),
+            "attempts": ("locked_until",),
+        }
+        for table, columns in times.items():
+            moved = ", ".join(f"{column} = {column} - make_interval(secs => $1)" for column in columns)
+            await self.sql.execute(f"UPDATE {table} SET {moved}", seconds)
+
+
+@contextmanager
+def stranger() -> Iterator[None]:
+    """Every call in the block is of somebody without a token."""
+    reset = current.set(Call("test"))
+    try:
+        yield
+    finally:
+        current.reset(reset)
+
+
+def bearer(tokens: Tokens) -> Caller:
+    return Caller(tokens.access)
+
+
+def claims(token: str) -> dict[str, Any]:
+    read: dict[str, Any] = jwt.decode(token, options={"verify_signature": False})
+    return read
+
+
+def settings_of(keys: Keys, folder: Path, identity_database_url: str, **given: Any) -> dict[str, str]:
+    """What an identity service must be told, as environment variables; it signs as the tests do, hashes are cheap, and
+    ports are free unless given.
+    """
+    files = {}
+    for number, issuer in enumerate((USERS, *SERVICES)):
+        file = folder / f"{number}.jwks.json"
+        file.write_text(keys.jwks(issuer))
+        files[issuer] = str(file)
+    signing = folder / "signing"
+    signing.mkdir(exist_ok=True)
+    pem = keys.private(USERS).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (signing / "tests.pem").write_bytes(pem)
+    grpc_port, admin_port = free_ports(2)
+    settings = {
+        "identity_grpc_listen": f"127.0.0.1:{grpc_port}",
+        "identity_admin_listen": f"127.0.0.1:{admin_port}",
+        "identity_database_url": identity_database_url,
+        "identity_keys": signing,
+        "identity_refresh_secret": "known to the tests, and to nobody else",
+        "identity_hash_memory_kib": 32,
+        "identity_hash_passes": 1,
+        "identity_hash_waiting": 100,
+        "auth_issuer": USERS,
+        "auth_audience": AUDIENCE,
+        "auth_jwks": files[USERS],
+        "auth_services": json.dumps({service: files[service] for service in SERVICES}),
+        **given,
+    }
+    return {name: str(value) for name, value in settings.items()}
+
+
+@asynccontextmanager
+async def running(keys: Keys, settings: Mapping[str, str]) -> AsyncIterator[RunningIdentity]:
+    """The identity service's own composition, in this process."""
+    parsed: dict[str, Any] = {**settings, "auth_services": json.loads(settings["auth_services"])}
+    stop = asyncio.Event()
+    serving = asyncio.create_task(serve(Settings(**parsed), stop))
+    try:
+        async with using(keys, settings) as identity:
+            await until_ready(identity.admin, serving)
+            yield identity
+    finally:
+        stop.set()
+        await serving
+
+
+def process(settings: Mapping[str, str], output: Output | None = None) -> Child:
+    """The identity service as a process of its own, which can be killed. It does not run yet."""
+    upper = {name.upper(): value for name, value in settings.items()}
+    ready = probes.http(f"http://{settings['identity_admin_listen']}/health/ready")
+    return Child(Process(name="identity", command=module("subgraphs.identity", **upper), ready=ready), output=output)
+
+
+@asynccontextmanager
+async def using(keys: Keys, settings: Mapping[str, str]) -> AsyncIterator[RunningIdentity]:
+    """An identity service, wherever it runs."""
+    async with (
+        asyncpg.create_pool(settings["identity_database_url"], min_size=0, max_size=4) as sql,
+        IdentityClient.connect(settings["identity_grpc_listen"], timeout_seconds=20) as client,
+    ):
+        yield RunningIdentity(client, sql, f"http://{settings['identity_admin_listen']}", keys, settings)

@@ -1,0 +1,306 @@
+"""`python -m subgraphs.identity`, as it runs in production: it is killed, and what it stands on goes away."""
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import jwt
+import pytest
+
+from kit.principal import Verifier
+from kit.settings import AuthSettings
+from stack.ports import free_ports
+from stack.postgres import Postgres
+from stack.process import ROOT, Child
+from subgraphs.identity.client import Tokens
+from tests.conftest import AUDIENCE, USERS, Keys
+from tests.integration.identity.running import (
+    PASSWORD,
+    WRONG,
+    RunningIdentity,
+    claims,
+    process,
+    running,
+    settings_of,
+    stranger,
+    using,
+)
+from tests.waiting import until
+from wallet.errors import InternalError, InvalidCredentials, TooManyAttempts, Unauthenticated, Unavailable, WalletError
+from wallet.inputs import Secret
+
+Describe = Callable[..., tuple[Child, dict[str, str]]]
+
+
+@pytest.fixture
+async def describe(keys: Keys, tmp_path: Path, identity_url: str) -> AsyncIterator[Describe]:
+    """Describes identity services, each a process of its own that is gone when the test ends."""
+    children = []
+
+    def describe(output: Any = None, **given: Any) -> tuple[Child, dict[str, str]]:
+        settings = settings_of(keys, tmp_path, **{"identity_database_url": identity_url, **given})
+        child = process(settings, output)
+        children.append(child)
+        return child, settings
+
+    yield describe
+    for child in children:
+        await child.stop()
+
+
+async def command(*arguments: str, **environment: str) -> tuple[int, str]:
+    """A one-shot of the service's, as an operator runs it: its exit code and what it says."""
+    running = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        *arguments,
+        env={**os.environ, **environment},
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    said, _ = await running.communicate()
+    return running.returncode or 0, said.decode()
+
+
+async def insisted(identity: RunningIdentity, token: str) -> Tokens:
+    """Refreshes by the same token until the outcome is known, as a client does that was told to retry."""
+
+    async def known() -> Tokens | None:
+        try:
+            return await identity.refresh(token)
+        except Unavailable:
+            return None
+
+    tokens = await until(known)
+    assert tokens is not None
+    return tokens
+
+
+class TestKill9:
+    async def test_between_a_commit_and_its_answer_loses_no_sign_in(self, describe: Describe, keys: Keys) -> None:
+        child, settings = describe()
+        await child.start()
+        async with using(keys, settings) as identity:
+            user = await identity.new()
+            mine = [(await identity.sign_in(user)).refresh for _ in range(40)]
+            asked = [asyncio.create_task(identity.refresh(token)) for token in mine]
+            replaced = "SELECT count(*) > 3 FROM refresh_tokens WHERE replaced_by IS NOT NULL"
+            await until(lambda: identity.sql.fetchval(replaced), every=0.001)
+            child.kill()
+            await child.wait()
+            answers = await asyncio.gather(*asked, return_exceptions=True)
+            assert all(isinstance(answer, Tokens | Unavailable) for answer in answers)
+            assert any(isinstance(answer, Unavailable) for answer in answers)
+
+            await child.start()
+            again = [await insisted(identity, token) for token in mine]
+            for answer, repeated in zip(answers, again, strict=True):
+                if isinstance(answer, Tokens):
+                    assert answer.refresh == repeated.refresh
+            assert await identity.sql.fetchval("SELECT count(*) FROM refresh_tokens") == 2 * len(mine)
+            assert len({each.refresh for each in again}) == len(mine)
+            for tokens in again:  # and each goes on from there
+                await identity.refresh(tokens.refresh)
+
+    async def test_does_not_free_a_name_of_its_attempts(self, describe: Describe, keys: Keys) -> None:
+        child, settings = describe(identity_hash_memory_kib=65_536, identity_lock_first_seconds=60)
+        await child.start()
+        async with using(keys, settings) as identity:
+            token = (await identity.sign_in(await identity.new())).refresh
+            with stranger():
+                guesses = [asyncio.create_task(identity.client.authenticate("nobody", WRONG)) for _ in range(5)]
+            counted = "SELECT count = 5 FROM attempts WHERE username = 'nobody'"
+            await until(lambda: identity.sql.fetchval(counted), every=0.005)
+            child.kill()
+            await child.wait()
+            await asyncio.gather(*guesses, return_exceptions=True)
+            await child.start()
+            await insisted(identity, token)
+            with stranger(), pytest.raises(TooManyAttempts):
+                await identity.client.authenticate("nobody", WRONG)
+
+
+class TestOutage:
+    async def test_of_the_database_ends_no_process(self, own: RunningIdentity, postgres: Postgres) -> None:
+        user = await own.new()
+        token = (await own.sign_in(user)).refresh
+        admin = await asyncpg.connect(postgres.admin_dsn)
+        try:
+            for _ in range(3):
+                assert await admin.fetch(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                    "WHERE datname = $1 AND application_name = 'identity'",
+                    own.settings["identity_database_url"].rpartition("/")[2],
+                )
+                token = (await insisted(own, token)).refresh
+        finally:
+            await admin.close()
+
+    async def test_of_the_database_leaves_the_keys_and_is_told(self, describe: Describe, keys: Keys) -> None:
+        nowhere = f"postgresql://nobody@127.0.0.1:{free_ports(1)[0]}/none"
+        child, settings = describe(identity_database_url=nowhere)
+        await child.spawn()
+        async with httpx.AsyncClient(trust_env=False) as http, using(keys, settings) as identity:
+
+            async def published() -> bool:
+                try:
+                    return (await http.get(f"{identity.admin}/.well-known/jwks.json")).status_code == 200
+                except httpx.TransportError:
+                    return False
+
+            await until(published, within=20)
+            assert (await http.get(f"{identity.admin}/health/ready")).status_code == 503
+            with stranger(), pytest.raises(Unavailable):
+                await identity.client.authenticate("alice", PASSWORD)
+
+
+class TestKeys:
+    async def test_are_published_without_a_token_for_a_while(self, identity: RunningIdentity) -> None:
+        async with httpx.AsyncClient(trust_env=False) as http:
+            answer = await http.get(f"{identity.admin}/.well-known/jwks.json")
+        kid = jwt.get_unverified_header((await identity.sign_in(await identity.new())).access)["kid"]
+        assert [key["kid"] for key in answer.json()["keys"]] == [kid]
+        assert "d" not in answer.json()["keys"][0]
+        assert answer.headers["cache-control"] == "public, max-age=30"
+
+    async def test_are_rotated_without_a_restart(
+        self, keys: Keys, tmp_path: Path, identity_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("subgraphs.identity.keys.READ_SECONDS", 0.05)
+        settings = settings_of(keys, tmp_path, identity_url)
+        folder = Path(settings["identity_keys"])
+        (old,) = files(folder)
+        long_ago = time.time() - 10_000
+        os.utime(old, (long_ago, long_ago))
+        published = f"http://{settings['identity_admin_listen']}/.well-known/jwks.json"
+        auth = AuthSettings(auth_issuer=USERS, auth_jwks=published, auth_audience=AUDIENCE)
+        async with (
+            running(keys, settings) as identity,
+            httpx.AsyncClient(trust_env=False) as http,
+            Verifier.running(auth) as verifier,
+        ):
+            user = await identity.new()
+            before = (await identity.sign_in(user)).access
+            assert (await verifier.verify(before)).subject == user.id
+
+            code, said = await command("subgraphs.identity.keys", "rotate", "--folder", str(folder), "--keep", "600")
+            assert code == 0, said
+            new = next(file for file in files(folder) if file != old)
+            assert f"added {new.name}" in said
+
+            async def both() -> bool:
+                return len((await http.get(published)).json()["keys"]) == 2
+
+            await until(both)
+            signed_by = jwt.get_unverified_header
+            assert signed_by((await identity.sign_in(user)).access) == signed_by(before)  # nobody has the new one yet
+            os.utime(new, (time.time() - 61,) * 2)
+
+            async def rotated() -> str:
+                token = (await identity.sign_in(user)).access
+                return "" if signed_by(token)["kid"] == signed_by(before)["kid"] else token
+
+            after = await until(rotated)
+            for token in (before, after):  # of either key, at a verifier that was never told
+                await until(lambda token=token: believed(verifier, token))  # type: ignore[misc]
+            new.unlink()
+            old.unlink()
+            await asyncio.sleep(0.2)
+            assert await identity.sign_in(user)  # those of before stay
+
+    async def test_are_needed_to_start(self, describe: Describe) -> None:
+        said: list[str] = []
+        child, settings = describe(lambda _, line: said.append(line))
+        (only,) = files(Path(settings["identity_keys"]))
+        only.unlink()
+        await child.spawn()
+        assert await child.wait() != 0
+        await child.stop()
+        assert any("python -m subgraphs.identity.keys rotate" in line for line in said)
+
+
+def files(folder: Path) -> list[Path]:
+    return list(folder.iterdir())
+
+
+async def believed(verifier: Verifier, token: str) -> bool:
+    try:
+        await verifier.verify(token)
+    except Unauthenticated:
+        return False
+    return True
+
+
+class TestRoles:
+    async def test_are_given_where_the_database_is(self, own: RunningIdentity) -> None:
+        user = await own.new()
+        tokens = await own.sign_in(user)
+        url = own.settings["identity_database_url"]
+        for role in ("operator", "admin", "customer"):
+            code, said = await command(
+                "subgraphs.identity.roles", "grant", user.username, role, IDENTITY_DATABASE_URL=url
+            )
+            assert (code, said) == (
+                0,
+                f"{user.username} ({user.id}) is {role} from the next refresh or sign-in on\n",
+            )
+            tokens = await own.refresh(tokens.refresh)
+            assert claims(tokens.access)["roles"] == [role]
+
+    async def test_are_none_of_nobodys_and_none_that_there_are_not(self, own: RunningIdentity) -> None:
+        url = own.settings["identity_database_url"]
+        roles = "subgraphs.identity.roles"
+        assert await command(roles, "grant", "nobody", "admin", IDENTITY_DATABASE_URL=url) == (
+            1,
+            "there is no user nobody\n",
+        )
+        assert (await command(roles, "grant", "nobody", "king", IDENTITY_DATABASE_URL=url))[0] == 2
+
+
+class TestSecrets:
+    async def test_are_in_no_log_and_in_no_error(self, describe: Describe, keys: Keys) -> None:
+        said: list[str] = []
+        child, settings = describe(lambda _, line: said.append(line), log_level="DEBUG")
+        await child.start()
+        secrets, errors = [settings["identity_refresh_secret"], PASSWORD.text, WRONG.text], list[str]()
+        async with using(keys, settings) as identity:
+            user = await identity.new()
+            tokens = await identity.sign_in(user)
+            fresh = await identity.refresh(tokens.refresh)
+            await identity.later(60)
+            secrets += [tokens.access, tokens.refresh, fresh.access, fresh.refresh]
+            with stranger():
+                for attempt in (
+                    lambda: identity.client.authenticate(user.username, WRONG),
+                    lambda: identity.client.register(user.username, PASSWORD),
+                    lambda: identity.client.register("alice", Secret(PASSWORD.text * 10)),
+                    lambda: identity.client.refresh(Secret(tokens.refresh)),
+                    lambda: identity.client.refresh(Secret(tokens.access)),
+                ):
+                    with pytest.raises(WalletError) as caught:
+                        await attempt()
+                    errors += [str(caught.value), repr(caught.value), repr(caught.value.metadata())]
+                await identity.sql.execute("ALTER TABLE users RENAME COLUMN password_hash TO gone")  # a defect
+                for defect in (
+                    lambda: identity.client.authenticate(user.username, PASSWORD),
+                    lambda: identity.client.register("carol", PASSWORD),
+                ):
+                    with pytest.raises(InternalError):
+                        await defect()
+        await child.stop()
+        assert any("a refresh token was used twice" in line for line in said)
+        assert len([line for line in said if "unexpected error" in line]) == 2
+        told = "\n".join([*said, *errors])
+        assert not [secret for secret in secrets if secret in told]
+
+    async def test_wrong_credentials_are_told_apart_from_no_token(self, identity: RunningIdentity) -> None:
+        user = await identity.new()
+        with pytest.raises(InvalidCredentials):
+            await identity.sign_in(user, WRONG)

@@ -1,0 +1,148 @@
+"""Refresh tokens: used once, repeated at once, stolen, revoked, over."""
+
+import asyncio
+import uuid
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+
+from subgraphs.identity import domain
+from subgraphs.identity.client import Tokens
+from subgraphs.identity.repository import Repository, open_engine
+from tests.conftest import Keys
+from tests.integration.identity.running import RunningIdentity, claims, running, settings_of
+from wallet.errors import Unauthenticated
+
+REFUSED = Unauthenticated("the refresh token is not valid; sign in again")
+
+
+async def refused(identity: RunningIdentity, *tokens: str) -> None:
+    """Each is refused with the one answer that there is."""
+    for token in tokens:
+        with pytest.raises(Unauthenticated) as caught:
+            await identity.refresh(token)
+        assert caught.value == REFUSED
+
+
+async def signed_in(identity: RunningIdentity) -> Tokens:
+    return await identity.sign_in(await identity.new())
+
+
+class TestRefresh:
+    async def test_gives_a_new_pair_within_the_same_sign_in(self, identity: RunningIdentity) -> None:
+        tokens = await signed_in(identity)
+        fresh = await identity.refresh(tokens.refresh)
+        assert fresh.refresh != tokens.refresh
+        assert fresh.refresh_expires_at == tokens.refresh_expires_at  # however often it is refreshed
+        assert claims(fresh.access)["sub"] == claims(tokens.access)["sub"]
+        assert claims(fresh.access)["jti"] != claims(tokens.access)["jti"]
+        assert (await identity.refresh(fresh.refresh)).refresh not in {fresh.refresh, tokens.refresh}
+
+    async def test_at_once_again_has_the_same_successor(self, identity: RunningIdentity) -> None:
+        tokens = await signed_in(identity)
+        first, again = [await identity.refresh(tokens.refresh) for _ in range(2)]
+        assert first.refresh == again.refresh
+
+    async def test_by_many_at_once_has_one_successor_whichever_replica_they_ask(
+        self, keys: Keys, tmp_path: Path, own: RunningIdentity
+    ) -> None:
+        tokens = await signed_in(own)
+        async with AsyncExitStack() as stack:
+            settings = settings_of(keys, tmp_path, own.settings["identity_database_url"])
+            replicas = [own, await stack.enter_async_context(running(keys, settings))]
+            fresh = await asyncio.gather(*(replicas[n % 2].refresh(tokens.refresh) for n in range(40)))
+        assert len({each.refresh for each in fresh}) == 1
+        assert await own.sql.fetchval("SELECT count(*) FROM refresh_tokens") == 2
+
+    async def test_tells_what_was_granted_meanwhile(self, identity: RunningIdentity) -> None:
+        user = await identity.new()
+        tokens = await identity.sign_in(user)
+        await identity.sql.execute("UPDATE users SET role = 'OPERATOR' WHERE username = $1", user.username)
+        assert claims((await identity.refresh(tokens.refresh)).access)["roles"] == ["operator"]
+
+
+class TestReuse:
+    async def test_after_the_grace_ends_the_whole_sign_in(self, own: RunningIdentity) -> None:
+        tokens = await signed_in(own)
+        others = await signed_in(own)
+        fresh = await own.refresh(tokens.refresh)
+        newest = await own.refresh(fresh.refresh)
+        await own.later(10)
+        async with httpx.AsyncClient(trust_env=False) as http:
+            counted = 'wallet_identity_refreshes_total{outcome="reused"}'
+
+            async def reused() -> float:
+                lines = (await http.get(f"{own.admin}/metrics")).text.splitlines()
+                return next((float(line.split()[-1]) for line in lines if line.startswith(counted)), 0.0)
+
+            before = await reused()
+            await refused(own, tokens.refresh)
+            assert await reused() == before + 1
+        await refused(own, newest.refresh, fresh.refresh, tokens.refresh)
+        assert await own.refresh(others.refresh)
+
+    async def test_is_seen_of_any_token_of_the_sign_in_however_old(self, own: RunningIdentity) -> None:
+        tokens = first = await signed_in(own)
+        for _ in range(4):
+            tokens = await own.refresh(tokens.refresh)
+            await own.later(3_600)
+        await refused(own, first.refresh, tokens.refresh)
+
+
+class TestEnd:
+    async def test_comes_with_signing_out_which_may_be_repeated(self, identity: RunningIdentity) -> None:
+        tokens = await signed_in(identity)
+        fresh = await identity.refresh(tokens.refresh)
+        for token in (tokens, fresh, fresh):  # any token of the sign-in will do
+            await identity.revoke(token.refresh)
+        await refused(identity, tokens.refresh, fresh.refresh)
+
+    async def test_comes_with_time_however_often_it_was_refreshed(self, own: RunningIdentity) -> None:
+        tokens = await signed_in(own)
+        await own.later(29 * 86_400)
+        tokens = await own.refresh(tokens.refresh)
+        await own.later(86_400)
+        await refused(own, tokens.refresh)
+
+    async def test_of_what_means_nothing_is_no_error(self, identity: RunningIdentity) -> None:
+        for token in ("", "junk", domain.sealed(b"another secret", uuid.uuid4())):
+            await identity.revoke(token)
+
+    async def test_is_told_like_any_other_refusal(self, identity: RunningIdentity) -> None:
+        tokens = await signed_in(identity)
+        secret = identity.settings["identity_refresh_secret"].encode()
+        id_ = domain.opened(secret, tokens.refresh)
+        assert id_ is not None
+        forged = domain.sealed(b"another secret", id_)
+        unknown = domain.sealed(secret, uuid.uuid4())
+        await refused(identity, forged, unknown, str(id_), "", "junk", tokens.refresh + "=", tokens.access)
+        assert await identity.refresh(tokens.refresh)
+
+    async def test_is_forgotten_with_its_tokens(self, own: RunningIdentity) -> None:
+        for _ in range(3):
+            await own.refresh((await signed_in(own)).refresh)
+        await own.later(31 * 86_400)
+        kept = await signed_in(own)
+        async with open_engine(own.settings["identity_database_url"], connections=1) as engine:
+            repository = Repository(engine)
+            assert await repository.prune(2)
+            assert not await repository.prune(2)
+        assert await own.sql.fetchval("SELECT count(*) FROM sign_ins") == 1
+        assert await own.sql.fetchval("SELECT count(*) FROM refresh_tokens") == 1
+        assert await own.refresh(kept.refresh)
+
+
+class TestDatabase:
+    async def test_holds_nothing_that_could_be_used(self, own: RunningIdentity) -> None:
+        tokens = await own.refresh((await signed_in(own)).refresh)
+        dump = [
+            str(value)
+            for table in ("users", "attempts", "sign_ins", "refresh_tokens")
+            for row in await own.sql.fetch(f"TABLE {table}")
+            for value in row.values()
+        ]
+        assert len(dump) >= 15
+        assert not [value for value in dump if value in tokens.refresh or value in tokens.access]
+        await refused(own, *dump)

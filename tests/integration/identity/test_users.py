@@ -1,0 +1,87 @@
+"""Becoming a user, and who sees whom."""
+
+import asyncio
+import uuid
+
+import pytest
+
+from kit.principal import Role
+from tests.integration.bank.running import Caller
+from tests.integration.identity.running import PASSWORD, RunningIdentity, bearer, claims, stranger
+from wallet.errors import InvalidInput, PermissionDenied, Unauthenticated, UsernameTaken, UserNotFound
+from wallet.inputs import Secret
+
+
+class TestRegistering:
+    async def test_makes_a_customer_who_can_sign_in(self, identity: RunningIdentity) -> None:
+        user = await identity.new()
+        assert user.role == "CUSTOMER"
+        token = claims((await identity.sign_in(user)).access)
+        assert (token["sub"], token["roles"]) == (user.id, ["customer"])
+
+    async def test_a_name_belongs_to_whoever_comes_first(self, identity: RunningIdentity) -> None:
+        name = f"u{uuid.uuid4().hex}"
+        made = await asyncio.gather(*(identity.new(name) for _ in range(5)), return_exceptions=True)
+        assert sum(isinstance(each, UsernameTaken) for each in made) == 4
+        assert await identity.sql.fetchval("SELECT count(*) FROM users WHERE username = $1", name) == 1
+
+    async def test_refuses_what_is_no_name_and_no_password_and_names_both(self, identity: RunningIdentity) -> None:
+        with pytest.raises(InvalidInput) as caught:
+            await identity.new("No Name", Secret("short"))
+        assert [each.field for each in caught.value.violations] == ["username", "password"]
+
+    async def test_keeps_a_hash_alone(self, identity: RunningIdentity) -> None:
+        user = await identity.new()
+        row = await identity.sql.fetchrow("SELECT * FROM users WHERE username = $1", user.username)
+        assert row is not None
+        assert str(row["id"]) == user.id
+        assert row["password_hash"].startswith("$argon2id$v=19$m=32,t=1,p=4$")
+        assert PASSWORD.text not in str(tuple(row))
+
+
+class TestUsers:
+    async def test_see_themselves(self, identity: RunningIdentity) -> None:
+        user = await identity.new()
+        caller = bearer(await identity.sign_in(user))
+        assert await caller(identity.client.user(user.id)) == user
+        assert await caller(identity.client.users([user.id])) == {user.id: user}
+
+    async def test_do_not_see_others(self, identity: RunningIdentity) -> None:
+        alice, bob = await identity.new(), await identity.new()
+        caller = bearer(await identity.sign_in(alice))
+        with pytest.raises(UserNotFound):
+            await caller(identity.client.user(bob.id))
+        nobody = str(uuid.uuid4())
+        found = await caller(identity.client.users([bob.id, alice.id, nobody]))
+        assert found == {bob.id: UserNotFound(bob.id), alice.id: alice, nobody: UserNotFound(nobody)}
+
+    @pytest.mark.parametrize("role", [Role.OPERATOR, Role.ADMIN])
+    async def test_of_the_house_see_all(self, identity: RunningIdentity, role: Role) -> None:
+        alice, bob = await identity.new(), await identity.new()
+        caller = Caller(identity.keys.user("somebody", role))
+        assert await caller(identity.client.users([bob.id, alice.id])) == {bob.id: bob, alice.id: alice}
+
+    async def test_whom_another_issuer_knows_are_not_found(self, identity: RunningIdentity) -> None:
+        caller = Caller(identity.keys.user("auth0|42"))
+        with pytest.raises(UserNotFound):
+            await caller(identity.client.user("auth0|42"))
+        assert await caller(identity.client.users(["auth0|42"])) == {"auth0|42": UserNotFound("auth0|42")}
+
+    async def test_are_not_told_of_to_strangers_and_services(self, identity: RunningIdentity) -> None:
+        user = await identity.new()
+        with stranger(), pytest.raises(Unauthenticated):
+            await identity.client.user(user.id)
+        with pytest.raises(PermissionDenied):
+            await Caller(identity.keys.service("card"))(identity.client.user(user.id))
+
+    async def test_are_asked_for_by_a_thousand_at_most(self, identity: RunningIdentity) -> None:
+        caller = Caller(identity.keys.user("somebody", Role.ADMIN))
+        with pytest.raises(InvalidInput):
+            await caller(identity.client.users([str(uuid.UUID(int=number)) for number in range(1_001)]))
+
+    async def test_whose_token_is_looked_at_by_nobody_may_sign_in_with_a_bad_one(
+        self, identity: RunningIdentity
+    ) -> None:
+        user = await identity.new()
+        with Caller("junk").calling():
+            assert await identity.client.authenticate(user.username, PASSWORD)

@@ -1,0 +1,75 @@
+"""Hashes are made beside the event loop, few at once."""
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+from argon2 import extract_parameters
+from argon2.low_level import Type
+
+from subgraphs.identity.passwords import Hardness, Passwords
+from wallet.errors import ResourceExhausted
+from wallet.inputs import Secret
+
+SOFT = Hardness(memory_kib=32, passes=1)
+PASSWORD, OTHER = Secret("correct horse battery"), Secret("staple battery horse")
+
+
+@pytest.fixture
+def passwords() -> Iterator[Passwords]:
+    with Passwords(SOFT, threads=2, waiting=1) as passwords:
+        yield passwords
+
+
+class TestHashes:
+    def test_are_what_rfc_9106_recommends(self) -> None:
+        hardness = Hardness()
+        assert (hardness.memory_kib, hardness.passes, hardness.lanes) == (2**16, 3, 4)
+
+    async def test_are_argon2id_with_a_salt_of_their_own(self, passwords: Passwords) -> None:
+        hashes = [await passwords.hash(PASSWORD) for _ in range(2)]
+        made = extract_parameters(hashes[0])
+        assert (made.type, made.memory_cost, made.time_cost, made.parallelism) == (Type.ID, 32, 1, 4)
+        assert (made.salt_len, made.hash_len) == (16, 32)
+        assert hashes[0] != hashes[1]
+
+    async def test_are_of_one_password(self, passwords: Passwords) -> None:
+        hash_ = await passwords.hash(PASSWORD)
+        assert await passwords.verify(hash_, PASSWORD)
+        assert not await passwords.verify(hash_, OTHER)
+
+    async def test_of_nobody_are_of_no_password(self, passwords: Passwords) -> None:
+        assert not await passwords.verify(None, PASSWORD)
+
+    async def test_are_weak_when_more_is_asked_for_now(self, passwords: Passwords) -> None:
+        hash_ = await passwords.hash(PASSWORD)
+        assert not passwords.is_weak(hash_)
+        for hardness, weak in ((Hardness(64, 1), True), (Hardness(32, 2), True), (Hardness(32, 1), False)):
+            with Passwords(hardness, threads=1, waiting=0) as others:
+                assert others.is_weak(hash_) == weak
+
+
+class TestPlaces:
+    async def test_are_those_that_hash_and_those_that_wait(self, passwords: Passwords) -> None:
+        with passwords.place(), passwords.place(), passwords.place(), pytest.raises(ResourceExhausted):
+            passwords.place().__enter__()
+        with passwords.place():
+            pass
+
+    async def test_are_given_back_by_whoever_fails(self, passwords: Passwords) -> None:
+        for _ in range(9):
+            with pytest.raises(KeyError), passwords.place():
+                raise KeyError
+
+    async def test_are_given_back_by_whoever_gives_up(self, passwords: Passwords) -> None:
+        async def wait() -> None:
+            with passwords.place():
+                await asyncio.Event().wait()
+
+        waiting = [asyncio.create_task(wait()) for _ in range(3)]
+        await asyncio.sleep(0)
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        with passwords.place(), passwords.place(), passwords.place():
+            pass
