@@ -21,6 +21,7 @@ from kit.tls import TLS
 from subgraphs.analytics.client import AnalyticsClient
 from subgraphs.bank.client import BankClient
 from subgraphs.card.client import CardClient
+from subgraphs.identity.client import IdentityClient
 
 
 class Settings(AuthSettings, TLSSettings, LogSettings):
@@ -30,6 +31,7 @@ class Settings(AuthSettings, TLSSettings, LogSettings):
     bank_grpc_target: str = "127.0.0.1:50051"
     card_grpc_target: str = "127.0.0.1:50052"
     analytics_grpc_target: str = "127.0.0.1:50053"
+    identity_grpc_target: str = "127.0.0.1:50054"
     gateway_timeout_seconds: float = Field(10.0, description="the longest that a request may take")
     gateway_rpc_timeout_seconds: float = Field(5.0, description="the longest that one call to a service may take")
     gateway_body_limit_bytes: int = 64 * 1024
@@ -80,10 +82,12 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         bank = BankClient.connect(settings.bank_grpc_target, timeout_seconds=rpc_timeout, tls=tls)
         analytics = AnalyticsClient.connect(settings.analytics_grpc_target, timeout_seconds=rpc_timeout, tls=tls)
         card = CardClient.connect(settings.card_grpc_target, timeout_seconds=rpc_timeout, tls=tls)
+        identity = IdentityClient.connect(settings.identity_grpc_target, timeout_seconds=rpc_timeout, tls=tls)
         app = build_app(
             await stack.enter_async_context(bank),
             await stack.enter_async_context(analytics),
             await stack.enter_async_context(card),
+            await stack.enter_async_context(identity),
             await stack.enter_async_context(Verifier.running(settings)),
             await stack.enter_async_context(Rates.of(_rates(settings))),
             stop,

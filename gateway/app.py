@@ -23,13 +23,16 @@ from gateway.graphql.options import GraphOptions
 from gateway.graphql.schema import GRAPH_PATH, Context, build_schemas
 from gateway.graphql.websocket import GraphQLOverWebSocket
 from gateway.middleware import BodyLimitMiddleware, CallMiddleware, problem_response
+from gateway.policy import OPEN_PATHS
 from gateway.rates import Rates
-from gateway.rest import UnsupportedMediaTypeError, rest_routes
+from gateway.rest import rest_routes
+from gateway.rest.route import UnsupportedMediaTypeError
 from kit.admin import add_health
 from kit.principal import Verifier
 from subgraphs.analytics.client import AnalyticsClient
 from subgraphs.bank.client import BankClient
 from subgraphs.card.client import CardClient
+from subgraphs.identity.client import IdentityClient
 from wallet.errors import FieldViolation, InternalError, InvalidInput, Unavailable, WalletError
 
 log = structlog.get_logger(__name__)
@@ -42,6 +45,7 @@ def build_app(
     bank: BankClient,
     analytics: AnalyticsClient,
     card: CardClient,
+    identity: IdentityClient,
     verifier: Verifier,
     rates: Rates,
     stop: asyncio.Event,
@@ -57,6 +61,7 @@ def build_app(
         bank: of the bank.
         analytics: of analytics.
         card: of card top-ups.
+        identity: of users.
         verifier: of callers' tokens.
         rates: of what they ask for.
         stop: set when the gateway stops, which streams do not wait for.
@@ -69,12 +74,12 @@ def build_app(
     _add_errors(app)
     # First, and themselves rather than by include_router: a route is found by trying one after the other, and there
     # would be a router of their own to ask before.
-    app.router.routes += rest_routes(bank, analytics, card).routes
+    app.router.routes += rest_routes(bank, analytics, card, identity)
     _add_keys(app, verifier)
     _add_pages(app)
     add_health(app, {})
     endpoints: dict[tuple[str, str], ASGIApp] = {}
-    new_context = partial(Context, bank, analytics, card, rates)
+    new_context = partial(Context, bank, analytics, card, identity, rates)
     for path, schema in build_schemas(graph).items():
         # A router's documents are its own: it asks each subgraph for the part of a client's that is there.
         documents = graph.documents if path == GRAPH_PATH else TrustedDocuments(texts=None)
@@ -148,9 +153,10 @@ def _add_errors(app: FastAPI) -> None:
         return problem_response(*problem(error))
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> Response:
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
         # The messages name rules, never the values that broke them.
-        violations = tuple(FieldViolation(_field(each["loc"]), each["msg"]) for each in error.errors())
+        is_open = request.url.path in OPEN_PATHS
+        violations = tuple(FieldViolation(_field(each, is_open=is_open), each["msg"]) for each in error.errors())
         return problem_response(*problem(InvalidInput(violations)))
 
     @app.exception_handler(UnsupportedMediaTypeError)
@@ -170,7 +176,12 @@ def _add_errors(app: FastAPI) -> None:
         return problem_response(*problem(InternalError()))
 
 
-def _field(location: tuple[str | int, ...]) -> str:
-    """`("body", "amount")` is `amount`; a body that is no JSON is `body`. A name may be one that the caller made up."""
+def _field(error: dict[str, Any], *, is_open: bool) -> str:
+    """`("body", "amount")` is `amount`; a body that is no JSON is `body`. A name may be one that the caller made up, or
+    where one signs in, a secret in the wrong place: there it is not repeated.
+    """
+    location: tuple[str | int, ...] = error["loc"]
+    if is_open and error["type"] == "extra_forbidden":
+        return str(location[0])
     names = [part for part in location[1:] if isinstance(part, str)]
     return without_digits(".".join(names)) or str(location[0])

@@ -34,6 +34,7 @@ from strawberry.types.field import StrawberryField
 import subgraphs.analytics.graph
 import subgraphs.bank.graph
 import subgraphs.card.graph
+import subgraphs.identity.graph
 from gateway.entities import entities_field
 from gateway.errors import is_unexpected
 from wallet.graph import ERRORS_AS_DATA, SCALARS
@@ -44,6 +45,7 @@ SUBGRAPHS: Final[dict[str, ModuleType]] = {
     "bank": subgraphs.bank.graph,
     "card": subgraphs.card.graph,
     "analytics": subgraphs.analytics.graph,
+    "identity": subgraphs.identity.graph,
 }
 """By name; where several can resolve a reference to an entity, the first one does."""
 

@@ -35,13 +35,16 @@ OPEN_PATHS: Final = frozenset(route.partition(" ")[2] for route, rule in REST.it
 """Where no token is looked at: not even one that has expired, which is when a new one is asked for."""
 
 GRAPH: Final[Mapping[str, Rule]] = {
+    "Query.me": READERS,
     "Query.account": READERS,
+    "Query.accounts": READERS,
     "Query.transfer": READERS,
     "Query.topUp": READERS,
     "Query._entities": READERS,
     "Query._service": anyone,
     "Mutation.transferMoney": MOVERS,
     "Mutation.topUpAccount": MOVERS,
+    "Mutation.openAccount": MOVERS,
     "Subscription.balanceChanged": READERS,
     "Subscription.operationAdded": READERS,
     "Subscription.topUpUpdated": READERS,

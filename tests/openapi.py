@@ -36,6 +36,10 @@ class Contract:
         for name, header in documented.get("headers", {}).items():
             if self._resolve(header).get("required"):
                 assert name in response.headers, f"{response.status_code} without {name}"
+        if "content" not in documented:
+            assert not response.content, f"{response.status_code} with a body"
+            assert "content-type" not in response.headers
+            return
         media_type = response.headers["content-type"].partition(";")[0]
         assert media_type in documented["content"], f"{media_type} is not documented for {response.status_code}"
         self._validate(documented["content"][media_type]["schema"], response.json())

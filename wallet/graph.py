@@ -73,6 +73,14 @@ PAGED: Final = ListSize(
 )
 """The directive of a connection whose arguments `paging.relay` reads."""
 
+PAGED_ONWARDS: Final = ListSize(
+    assumed_size=paging.DEFAULT_PAGE,
+    slicing_arguments=["first"],
+    sized_fields=["edges"],
+    require_one_slicing_argument=False,
+)
+"""The same of one that goes one way, by `first` and `after`."""
+
 SCALARS: Final[dict[object, Any]] = {
     Secret: strawberry.scalar(
         name="Secret",

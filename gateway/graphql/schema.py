@@ -28,6 +28,8 @@ from subgraphs.bank.client import BankClient
 from subgraphs.bank.graph import AccountLoader, TransferLoader, account_loader, transfer_loader
 from subgraphs.card.client import CardClient
 from subgraphs.card.graph import TopUpLoader, top_up_loader
+from subgraphs.identity.client import IdentityClient
+from subgraphs.identity.graph import UserLoader, user_loader
 from wallet.errors import RateLimited
 
 GRAPH_PATH: Final = "/graphql"
@@ -52,6 +54,7 @@ class Context:
     bank: BankClient
     analytics: AnalyticsClient
     card: CardClient
+    identity: IdentityClient
     rates: Rates
     spent: Spent = field(default_factory=Spent)
     operations: list[Told] | None = None
@@ -68,6 +71,10 @@ class Context:
     @cached_property
     def top_ups(self) -> TopUpLoader:  # noqa: D102  as above
         return top_up_loader(self.card)
+
+    @cached_property
+    def users(self) -> UserLoader:  # noqa: D102  as above
+        return user_loader(self.identity)
 
 
 @dataclass(frozen=True, slots=True)

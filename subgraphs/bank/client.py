@@ -50,6 +50,14 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True)
+class AccountPage:
+    """Accounts in id order, and whether there are more."""
+
+    accounts: tuple[Account, ...]
+    has_more: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Order:
     """A transfer that is asked for, once for its key."""
 
@@ -217,16 +225,16 @@ class BankClient:
         response = await channel.unary(self._stub.CloseAccount, request, cap_seconds=self._cap, what=_WHAT)
         return _account(response.account)
 
-    async def owned(self, owner_id: str = "", page_size: int = 1_000) -> AsyncIterator[list[Account]]:
-        """The caller's accounts, page by page, closed ones too; a service names their owner."""
-        after = ""
-        while True:
-            request = bank_pb2.ListAccountsRequest(owner_id=owner_id, page_size=page_size, after_account_id=after)
-            page = await channel.unary(self._stub.ListAccounts, request, cap_seconds=self._cap, what=_WHAT)
-            yield [_account(account) for account in page.accounts]
-            after = page.next_after_account_id
-            if not after:
-                return
+    async def owned(self, owner_id: str = "", *, limit: int = 1_000, after: UUID | None = None) -> AccountPage:
+        """The accounts of an owner, closed ones too, in id order: so many after one of them. They are the caller's,
+        unless whoever reads all names another owner.
+        """
+        request = bank_pb2.ListAccountsRequest(
+            owner_id=owner_id, page_size=limit + 1, after_account_id=str(after or "")
+        )
+        response = await channel.unary(self._stub.ListAccounts, request, cap_seconds=self._cap, what=_WHAT)
+        accounts = tuple(map(_account, response.accounts))
+        return AccountPage(accounts[:limit], has_more=len(accounts) > limit)
 
     async def account_versions(self, page_size: int = 1_000) -> AsyncIterator[list[AccountVersion]]:
         """Every account's version, page by page, for services."""

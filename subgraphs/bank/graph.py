@@ -1,6 +1,7 @@
 """What the bank contributes to the graph: accounts and transfers."""
 
 from datetime import datetime
+from enum import Enum
 from typing import Annotated, Protocol, Self
 from uuid import UUID
 
@@ -9,10 +10,11 @@ from strawberry.dataloader import DataLoader
 
 from subgraphs.bank import client
 from subgraphs.bank.client import BankClient
-from wallet import inputs, loading
+from wallet import cursor, inputs, loading, paging
 from wallet.errors import AccountNotFound as AccountNotFoundError
 from wallet.errors import TransferNotFound
 from wallet.graph import (
+    PAGED_ONWARDS,
     AccountClosed,
     AccountNotFound,
     AccountRef,
@@ -21,6 +23,8 @@ from wallet.graph import (
     InsufficientFunds,
     InvalidInput,
     Money,
+    PageInfo,
+    at_cost,
 )
 from wallet.money import DEFAULT_CURRENCY
 
@@ -54,6 +58,26 @@ def transfer_loader(bank: BankClient) -> TransferLoader:
     return loading.loader(bank.transfers)
 
 
+@strawberry.enum
+class AccountStatus(Enum):
+    OPEN = strawberry.enum_value("OPEN", description="It pays and is paid.")
+    CLOSED = strawberry.enum_value("CLOSED", description="For good: it is empty, and neither pays nor is paid.")
+
+
+@strawberry.federation.type(keys=["id"])
+class User:
+    id: strawberry.ID
+
+    @strawberry.field(
+        description="The user's accounts, closed ones too, in the order of their ids.",
+        directives=[at_cost(5), PAGED_ONWARDS],
+    )
+    async def accounts(
+        self, info: Info, first: int | None = None, after: str | None = None
+    ) -> Annotated["AccountConnection", strawberry.lazy("subgraphs.bank.graph")] | None:
+        return await _owned(info, self.id, first, after)
+
+
 @strawberry.federation.type(keys=["id"], description="Money of one currency that belongs to one user.")
 class Account:
     id: strawberry.ID
@@ -73,12 +97,49 @@ class Account:
         return Money.of((await _account(self, info)).balance)
 
     @strawberry.field
+    async def status(self, info: Info) -> AccountStatus:
+        return AccountStatus((await _account(self, info)).status)
+
+    @strawberry.field(description="Whose it is. Null for an account of nobody's.")
+    async def owner(self, info: Info) -> User | None:
+        owner_id = (await _account(self, info)).owner_id
+        return User(id=strawberry.ID(owner_id)) if owner_id else None
+
+    @strawberry.field
     async def created_at(self, info: Info) -> datetime:
         return (await _account(self, info)).created_at
 
 
 async def _account(account: Account, info: Info) -> client.Account:
     return getattr(account, "loaded", None) or await info.context.accounts.load(UUID(account.id))
+
+
+@strawberry.type
+class AccountEdge:
+    cursor: str
+    node: Account
+
+
+@strawberry.type(description="A page of accounts, in the order of their ids.")
+class AccountConnection:
+    edges: list[AccountEdge]
+    page_info: PageInfo
+
+
+async def _owned(info: Info, owner_id: str, first: int | None, after: str | None) -> AccountConnection:
+    """A page of the owner's accounts; of the caller's where none is named."""
+    asked = paging.relay(cursor.decode_id, first=first, after=after, last=None, before=None)
+    page = await info.context.bank.owned(owner_id, limit=asked.limit, after=asked.older_than)
+    edges = [AccountEdge(cursor=cursor.encode_id(each.id), node=Account.of(each)) for each in page.accounts]
+    return AccountConnection(
+        edges=edges,
+        page_info=PageInfo(
+            has_next_page=page.has_more,
+            has_previous_page=after is not None,
+            start_cursor=edges[0].cursor if edges else None,
+            end_cursor=edges[-1].cursor if edges else None,
+        ),
+    )
 
 
 @strawberry.federation.type(keys=["id"], description="A transfer that is done.")
@@ -145,8 +206,35 @@ TransferMoneyResult = Annotated[
 ]
 
 
+@strawberry.input
+class OpenAccountInput:
+    currency: str = strawberry.field(default=DEFAULT_CURRENCY, description="ISO 4217.")
+    idempotency_key: str = strawberry.field(
+        description="Chosen by the caller, one for each intended effect: 1 to 255 printable ASCII characters.",
+    )
+
+
+@strawberry.type
+class OpenAccountSuccess:
+    account: Account
+
+
+OpenAccountResult = Annotated[
+    OpenAccountSuccess | InvalidInput | IdempotencyConflict, strawberry.union("OpenAccountResult")
+]
+
+
 @strawberry.type
 class Query:
+    @strawberry.field(
+        description="The caller's accounts, closed ones too, in the order of their ids.",
+        directives=[at_cost(5), PAGED_ONWARDS],
+    )
+    async def accounts(
+        self, info: Info, first: int | None = None, after: str | None = None
+    ) -> AccountConnection | None:
+        return await _owned(info, "", first, after)
+
     @strawberry.field(description="An account of the caller's, or null.")
     async def account(self, info: Info, id: strawberry.ID) -> Account | None:  # noqa: A002
         try:
@@ -177,4 +265,13 @@ class Mutation:
         return TransferMoneySuccess(
             transfer=Transfer.of(receipt.transfer),
             balance=Money.of(receipt.posting.balance_after),
+        )
+
+    @strawberry.mutation(
+        description="Opens an empty account of the caller's, once for each idempotency key. After UNAVAILABLE or "
+        "DEADLINE_EXCEEDED the outcome is not known: retry with the same key.",
+    )
+    async def open_account(self, info: Info, input: OpenAccountInput) -> OpenAccountResult:  # noqa: A002
+        return OpenAccountSuccess(
+            account=Account.of(await info.context.bank.open_account(input.currency, input.idempotency_key))
         )

@@ -21,6 +21,7 @@ from subgraphs.analytics.service import Analytics
 from subgraphs.analytics.servicer import SERVICE, AnalyticsServicer
 from subgraphs.analytics.watch import Timing, Watch
 from subgraphs.card.client import CardClient
+from subgraphs.identity.client import IdentityClient
 from tests.conftest import Keys
 from tests.e2e.test_subscriptions import connected, subscribe
 from tests.integration.analytics.world import World
@@ -54,11 +55,12 @@ async def client(world: World, watch: Watch) -> AsyncIterator[AnalyticsClient]:
 async def gateway(world: World, client: AnalyticsClient, keys: Keys) -> AsyncIterator[str]:
     """A gateway before the service; its WebSocket address."""
     address = world.settings.analytics_admin_listen  # nobody else is there
-    async with CardClient.connect(address) as card:  # nobody is there either
+    async with CardClient.connect(address) as card, IdentityClient.connect(address) as identity:  # nor are these
         app = build_app(
             world.bank_client,
             client,
             card,
+            identity,
             keys.verifier(),
             Rates(RateOptions()),
             asyncio.Event(),

@@ -20,8 +20,14 @@ from wallet.money import Money
 
 
 async def listed(bank: RunningBank, caller: Caller, owner: str = "", page_size: int = 1_000) -> list[Account]:
-    with caller.calling():
-        return [account async for page in bank.client.owned(owner, page_size) for account in page]
+    """All of them, page by page."""
+    found: list[Account] = []
+    while True:
+        after = found[-1].id if found else None
+        page = await caller(bank.client.owned(owner, limit=page_size, after=after))
+        found += page.accounts
+        if not page.has_more:
+            return found
 
 
 class TestOpen:

@@ -38,9 +38,10 @@ async def running(
     *,
     bank: str,
     card: str,
+    identity: str = "",
     log_format: str = "json",
 ) -> AsyncIterator[Gateway]:
-    """The gateway over these targets; nothing serves analytics."""
+    """The gateway over these targets; nothing serves analytics, and identity only where it is given."""
     jwks = folder / "users.json"
     jwks.write_text(keys.jwks(USERS))
     port, nobody = free_ports(2)
@@ -54,8 +55,10 @@ async def running(
         BANK_GRPC_TARGET=bank,
         CARD_GRPC_TARGET=card,
         ANALYTICS_GRPC_TARGET=f"{HOST}:{nobody}",
+        IDENTITY_GRPC_TARGET=identity or f"{HOST}:{nobody}",
         GATEWAY_LISTEN=f"{HOST}:{port}",
         GATEWAY_RPC_TIMEOUT_SECONDS="2",
+        GATEWAY_RATE_SIGN_IN="6000/minute",
         LOG_FORMAT=log_format,
         LOG_LEVEL="DEBUG",  # whoever looks for a defect is told no secret either
     )
@@ -89,6 +92,7 @@ async def serving(keys: Keys, folder: Path, target: str, **settings: Any) -> Asy
         "bank_grpc_target": target,
         "card_grpc_target": target,
         "analytics_grpc_target": target,
+        "identity_grpc_target": target,
         "gateway_listen": f"{HOST}:{port}",
         "gateway_timeout_seconds": 30,
         "gateway_rpc_timeout_seconds": 30,

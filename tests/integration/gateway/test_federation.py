@@ -17,6 +17,7 @@ from kit import status, wire
 from kit.server import Service, grpc_server
 from protos.bank.v1 import bank_pb2, bank_pb2_grpc
 from protos.card.v1 import card_pb2, card_pb2_grpc
+from protos.identity.v1 import identity_pb2, identity_pb2_grpc
 from stack.ports import HOST, free_ports
 from subgraphs.analytics.client import AnalyticsClient
 from subgraphs.bank import policy as bank_policy
@@ -25,9 +26,12 @@ from subgraphs.bank.client import BankClient
 from subgraphs.card import policy as card_policy
 from subgraphs.card.client import SERVICE as CARD
 from subgraphs.card.client import CardClient
+from subgraphs.identity import policy as identity_policy
+from subgraphs.identity.client import SERVICE as IDENTITY
+from subgraphs.identity.client import IdentityClient
 from tests.conftest import Keys
 from tests.integration.gateway import services as messages
-from wallet.errors import AccountNotFound, TopUpNotFound, TransferNotFound
+from wallet.errors import AccountNotFound, TopUpNotFound, TransferNotFound, UserNotFound
 from wallet.money import Money
 
 ENTITIES = """
@@ -45,9 +49,11 @@ BOTH = pytest.mark.parametrize("path", [WHOLE, "/subgraphs/bank/graphql"])
 Ask = Callable[..., Awaitable[dict[str, Any]]]
 
 
-class Services(bank_pb2_grpc.BankServiceServicer, card_pb2_grpc.CardServiceServicer):
-    """The bank and card. Each of `ids` is an account's, a transfer's and a top-up's; its place, from 1, is what that
-    holds. `asked` are the calls, each with its keys.
+class Services(
+    bank_pb2_grpc.BankServiceServicer, card_pb2_grpc.CardServiceServicer, identity_pb2_grpc.IdentityServiceServicer
+):
+    """The bank, card and identity. Each of `ids` is an account's, its owner's, a transfer's and a top-up's; its place,
+    from 1, is what that holds. `asked` are the calls, each with its keys.
     """
 
     def __init__(self) -> None:
@@ -63,7 +69,7 @@ class Services(bank_pb2_grpc.BankServiceServicer, card_pb2_grpc.CardServiceServi
         response = bank_pb2.BatchGetAccountsResponse()
         for key in request.ids:
             if (money := self._money(key)) is not None:
-                account = bank_pb2.Account(id=key, balance=money, status=bank_pb2.ACCOUNT_STATUS_OPEN)
+                account = bank_pb2.Account(id=key, owner_id=key, balance=money, status=bank_pb2.ACCOUNT_STATUS_OPEN)
                 response.results.add(key=key, value=account)
             else:
                 response.results.add(key=key, error=status.to_status(AccountNotFound(key)))
@@ -88,6 +94,25 @@ class Services(bank_pb2_grpc.BankServiceServicer, card_pb2_grpc.CardServiceServi
                 response.results.add(key=key, value=messages.top_up(id=key, amount=money))
             else:
                 response.results.add(key=key, error=status.to_status(TopUpNotFound(key)))
+        return response
+
+    async def ListAccounts(self, request: Any, context: Any) -> bank_pb2.ListAccountsResponse:  # noqa: N802
+        self.asked.append(("ListAccounts", [request.owner_id]))
+        held = [id_ for id_ in self.ids if id_ > request.after_account_id][: request.page_size]
+        accounts = [
+            bank_pb2.Account(id=id_, balance=self._money(id_), status=bank_pb2.ACCOUNT_STATUS_OPEN) for id_ in held
+        ]
+        return bank_pb2.ListAccountsResponse(accounts=accounts)
+
+    async def BatchGetUsers(self, request: Any, context: Any) -> identity_pb2.BatchGetUsersResponse:  # noqa: N802
+        self.asked.append(("BatchGetUsers", list(request.ids)))
+        response = identity_pb2.BatchGetUsersResponse()
+        for key in request.ids:
+            if key in self.ids:
+                user = identity_pb2.User(id=key, username=f"u{key}", role=identity_pb2.ROLE_OPERATOR)
+                response.results.add(key=key, value=user)
+            else:
+                response.results.add(key=key, error=status.to_status(UserNotFound(key)))
         return response
 
     def _money(self, key: str) -> Any:
@@ -124,17 +149,23 @@ async def gateway(keys: Keys, services: Services, *, federation: bool) -> AsyncI
         CARD: Service(
             lambda server: card_pb2_grpc.add_CardServiceServicer_to_server(services, server), card_policy.POLICY
         ),
+        IDENTITY: Service(
+            lambda server: identity_pb2_grpc.add_IdentityServiceServicer_to_server(services, server),
+            identity_policy.POLICY,
+        ),
     }
     async with (
         grpc_server(listen, keys.verifier(), registered),
         BankClient.connect(listen) as bank,
         CardClient.connect(listen) as card,
         AnalyticsClient.connect(nobody) as analytics,
+        IdentityClient.connect(listen) as identity,
     ):
         app = build_app(
             bank,
             analytics,
             card,
+            identity,
             keys.verifier(),
             Rates(RateOptions()),
             asyncio.Event(),
@@ -181,6 +212,68 @@ class TestFields:
         answer = await ask(query, t=t, u=u)
         assert answer["data"]["x"] == {"amount": {"amount": "1.00"}}
         assert services.asked == [("BatchGetTransfers", [t, u])]
+
+    async def test_users_of_one_query_are_one_call(self, services: Services, ask: Ask) -> None:
+        a, b = services.open(), services.open()
+        query = """
+            query($a: ID!, $b: ID!) {
+              x: account(id: $a) { owner { username role } } y: account(id: $b) { owner { id username } status }
+            }
+        """
+        answer = await ask(query, a=a, b=b)
+        assert answer["data"]["x"] == {"owner": {"username": f"u{a}", "role": "OPERATOR"}}
+        assert answer["data"]["y"] == {"owner": {"id": b, "username": f"u{b}"}, "status": "OPEN"}
+        assert services.asked == [("BatchGetAccounts", [a, b]), ("BatchGetUsers", [a, b])]
+
+    async def test_who_the_caller_is_the_token_says(self, services: Services, ask: Ask) -> None:
+        assert (await ask("{ me { id } }"))["data"] == {"me": {"id": "alice"}}
+        assert services.asked == []
+        unknown = await ask("{ me { id username } }")
+        assert unknown["data"] == {"me": None}
+        assert [error["extensions"]["code"] for error in unknown["errors"]] == ["USER_NOT_FOUND"]
+
+    async def test_of_whom_only_another_issuer_knows_the_accounts_are_there(self, services: Services, ask: Ask) -> None:
+        id_ = services.open()
+        answer = await ask("{ me { accounts { edges { node { id } } } } }")
+        assert answer["data"]["me"] == {"accounts": {"edges": [{"node": {"id": id_}}]}}
+        assert services.asked == [("ListAccounts", ["alice"])]
+
+
+class TestAccounts:
+    async def test_come_by_pages(self, services: Services, ask: Ask) -> None:
+        ids = sorted(services.open() for _ in range(5))
+        services.ids.sort()
+        query = """
+            query($first: Int, $after: String) {
+              accounts(first: $first, after: $after) {
+                edges { cursor node { id balance { amount } } }
+                pageInfo { hasNextPage hasPreviousPage startCursor endCursor }
+              }
+            }
+        """
+        seen, after = [], None
+        for more in (True, True, False):
+            page = (await ask(query, first=2, after=after))["data"]["accounts"]
+            info, cursors = page["pageInfo"], [edge["cursor"] for edge in page["edges"]]
+            assert info == {
+                "hasNextPage": more,
+                "hasPreviousPage": after is not None,
+                "startCursor": cursors[0],
+                "endCursor": cursors[-1],
+            }
+            seen += [edge["node"]["id"] for edge in page["edges"]]
+            after = info["endCursor"]
+        assert seen == ids
+        nothing = (await ask(query, first=2, after=after))["data"]["accounts"]
+        assert nothing["edges"] == []
+        assert services.asked == [("ListAccounts", [""])] * 4  # and none to load what the page has brought
+
+    @pytest.mark.parametrize("arguments", ["first: 0", "first: 1001", 'after: "junk"', 'after: "djA"'])
+    async def test_of_no_page_are_refused(self, services: Services, ask: Ask, arguments: str) -> None:
+        answer = await ask(f"{{ accounts({arguments}) {{ edges {{ cursor }} }} }}")
+        assert answer["data"] == {"accounts": None}
+        assert [error["extensions"]["code"] for error in answer["errors"]] == ["INVALID_INPUT"]
+        assert services.asked == []
 
 
 @BOTH
@@ -289,18 +382,34 @@ class TestEntitiesOfSeveralServices:
             assert answer["data"]["_entities"] == [None, {"id": there}]
             assert [error["extensions"]["code"] for error in answer["errors"]] == ["TOP_UP_NOT_FOUND"]
 
+    async def test_a_user_is_known_by_identity_and_to_the_bank_a_key(self, services: Services, ask: Ask) -> None:
+        there, nobody = services.open(), str(uuid4())
+        representations = [{"__typename": "User", "id": id_} for id_ in (nobody, there)]
+        query = "query($of: [_Any!]!) { _entities(representations: $of) { ... on User { id } } }"
+        for path in (WHOLE, "/subgraphs/identity/graphql"):
+            answer = await ask(query, path, of=representations)
+            assert answer["data"]["_entities"] == [None, {"id": there}]
+            assert [error["extensions"]["code"] for error in answer["errors"]] == ["USER_NOT_FOUND"]
+        answer = await ask(query, "/subgraphs/bank/graphql", of=representations)
+        assert answer["data"]["_entities"] == [{"id": nobody}, {"id": there}]
+        assert services.asked == [("BatchGetUsers", [nobody, there])] * 2
+
 
 class TestSubgraphs:
     async def test_have_their_own_part_and_no_other(self, ask: Ask) -> None:
-        query = '{ __type(name: "Account") { fields { name } } }'
-        fields = {}
+        query = '{ account: __type(name: "Account") { ...Has } user: __type(name: "User") { ...Has } }'
+        query += " fragment Has on __Type { fields { name } }"
+        fields: dict[str, dict[str, set[str]]] = {}
         for name in SUBGRAPHS:
             answer = await ask(query, f"/subgraphs/{name}/graphql")
-            fields[name] = {field["name"] for field in answer["data"]["__type"]["fields"]}
+            fields[name] = {
+                type_: {field["name"] for field in has["fields"]} for type_, has in answer["data"].items() if has
+            }
         assert fields == {
-            "bank": {"id", "balance", "createdAt"},
-            "card": {"id", "topUps"},
-            "analytics": {"id", "operations", "statistics"},
+            "bank": {"account": {"id", "balance", "status", "owner", "createdAt"}, "user": {"id", "accounts"}},
+            "card": {"account": {"id", "topUps"}},
+            "analytics": {"account": {"id", "operations", "statistics"}},
+            "identity": {"user": {"id", "username", "role", "createdAt"}},
         }
 
     async def test_that_only_add_to_an_entity_make_it_of_its_key(self, services: Services, ask: Ask) -> None:

@@ -13,16 +13,20 @@ from kit import call
 from protos.analytics.v1 import analytics_pb2
 from protos.bank.v1 import bank_pb2
 from protos.card.v1 import card_pb2
+from protos.identity.v1 import identity_pb2
 from subgraphs.analytics.client import AnalyticsClient
 from subgraphs.bank.client import BankClient
 from subgraphs.card.client import CardClient, CardDetails
+from subgraphs.identity.client import IdentityClient
 from wallet.errors import Unavailable
+from wallet.inputs import Secret
 from wallet.money import Money
 
 ID = UUID(int=1)
 RUB = Money.parse("1.00")
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 DETAILS = CardDetails("4242424242424242", 12, 2031, "123")
+SECRET = Secret("correct horse battery")
 SECONDS_LEFT = 3.0
 
 
@@ -51,7 +55,7 @@ def of_the_bank(client: BankClient) -> list[Awaitable[Any]]:
         client.accounts([ID]),
         client.open_account("RUB", "k"),
         client.close_account(ID),
-        first(client.owned()),
+        client.owned(),
         first(client.account_versions()),
         client.events(ID, 0),
     ]
@@ -65,6 +69,17 @@ def of_card(client: CardClient) -> list[Awaitable[Any]]:
     return [client.top_up(ID, RUB, DETAILS, "k"), client.get(ID), client.top_ups([ID]), client.list(ID, limit=1)]
 
 
+def of_identity(client: IdentityClient) -> list[Awaitable[Any]]:
+    return [
+        client.register("alice", SECRET),
+        client.authenticate("alice", SECRET),
+        client.refresh(SECRET),
+        client.revoke(SECRET),
+        client.user("1"),
+        client.users(["1"]),
+    ]
+
+
 async def first(pages: AsyncIterator[Any]) -> Any:
     return await anext(pages)
 
@@ -75,8 +90,9 @@ async def first(pages: AsyncIterator[Any]) -> Any:
         (BankClient, of_the_bank, bank_pb2.DESCRIPTOR),
         (AnalyticsClient, of_analytics, analytics_pb2.DESCRIPTOR),
         (CardClient, of_card, card_pb2.DESCRIPTOR),
+        (IdentityClient, of_identity, identity_pb2.DESCRIPTOR),
     ],
-    ids=["bank", "analytics", "card"],
+    ids=["bank", "analytics", "card", "identity"],
 )
 async def test_every_call_of_a_service_has_the_time_that_is_left(
     client: Callable[..., Any], calls: Callable[[Any], list[Awaitable[Any]]], file: FileDescriptor

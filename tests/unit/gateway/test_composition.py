@@ -35,7 +35,7 @@ class TestCompose:
 
     def test_gives_a_name_one_meaning(self) -> None:
         # The merged schema does not check it: entities and roots are meant to differ. Everything else must not.
-        parts = {"Account", "Transfer", "TopUp", "Query", "Mutation", "Subscription", "_Service"}
+        parts = {"Account", "Transfer", "TopUp", "User", "Query", "Mutation", "Subscription", "_Service"}
         fields: dict[str, set[frozenset[str]]] = defaultdict(set)
         for name in SUBGRAPHS:
             for type_name, type_ in subgraph(name)._schema.type_map.items():
@@ -167,8 +167,8 @@ class TestInputs:
 
 class TestFederation:
     def test_lists_each_entity_once_whatever_parts_it_has(self) -> None:
-        assert entities(compose(federation=True)) == ["Account", "TopUp", "Transfer"]
-        assert entities(subgraph("bank")) == ["Account", "Transfer"]
+        assert entities(compose(federation=True)) == ["Account", "TopUp", "Transfer", "User"]
+        assert entities(subgraph("bank")) == ["Account", "Transfer", "User"]
         assert entities(subgraph("card")) == ["Account", "TopUp", "Transfer"]
         assert entities(subgraph("analytics")) == ["Account"]
 

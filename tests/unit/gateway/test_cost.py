@@ -23,7 +23,7 @@ from strawberry.federation.schema_directives import ListSize
 from gateway.composition import compose
 from gateway.errors import OperationRefused
 from gateway.graphql.cost import Cost
-from wallet.graph import PAGED, at_cost, of_size
+from wallet.graph import PAGED, PAGED_ONWARDS, at_cost, of_size
 
 GRAPH = compose()._schema
 ACCOUNT = "123e4567-e89b-12d3-a456-426614174000"
@@ -187,12 +187,20 @@ class TestGraph:
 
     def test_a_connection_is_sized_by_its_page(self) -> None:
         connections = {name for name, field in fields(GRAPH) if get_named_type(field.type).name.endswith("Connection")}
-        assert connections == {name for name, field in fields(GRAPH) if PAGED in directives(field)}
-        assert connections == {"Account.operations", "Account.topUps"}
+        assert connections == {
+            name for name, field in fields(GRAPH) if any(each in (PAGED, PAGED_ONWARDS) for each in directives(field))
+        }
+        assert connections == {"Account.operations", "Account.topUps", "User.accounts", "Query.accounts"}
 
     def test_what_asks_a_database_for_more_than_a_row_has_a_price(self) -> None:
         priced = {name for name, field in fields(GRAPH) if any(isinstance(x, CostDirective) for x in directives(field))}
-        assert priced == {"Account.operations", "Account.topUps", "Account.statistics"}
+        assert priced == {
+            "Account.operations",
+            "Account.topUps",
+            "Account.statistics",
+            "User.accounts",
+            "Query.accounts",
+        }
 
 
 def fields(schema: GraphQLSchema) -> Iterator[tuple[str, Any]]:

@@ -1,0 +1,78 @@
+"""What happened to an account."""
+
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Query
+
+from gateway.rest.route import Route
+from openapi import models
+from subgraphs.analytics import client
+from subgraphs.analytics.client import AnalyticsClient
+from wallet import cursor, inputs
+from wallet.errors import InvalidInput
+
+Amount = Annotated[str | None, Query(pattern=r"^[0-9]{1,18}(\.[0-9]{1,4})?$")]
+
+
+def operation_routes(analytics: AnalyticsClient) -> APIRouter:
+    """The routes below `/accounts` that analytics answers."""
+    router = APIRouter(route_class=Route)
+
+    @router.get("/accounts/{accountId}/operations")
+    async def list_operations(
+        accountId: UUID,  # noqa: N803  the contract's name
+        limit: Annotated[int, Query(ge=1, le=1_000)] = 50,
+        after: Annotated[str | None, Query(max_length=64)] = None,
+        before: Annotated[str | None, Query(max_length=64)] = None,
+        type: Annotated[list[models.OperationType] | None, Query()] = None,  # noqa: A002
+        direction: models.Direction | None = None,
+        counterpartyId: UUID | None = None,  # noqa: N803  the contract's name
+        minAmount: Amount = None,  # noqa: N803
+        maxAmount: Amount = None,  # noqa: N803
+        from_: Annotated[datetime | None, Query(alias="from")] = None,
+        to: datetime | None = None,
+    ) -> models.OperationPage:
+        if after is not None and before is not None:
+            raise InvalidInput.of("before", "goes alone, without after")
+        with inputs.Fields() as fields:
+            older_than = None if after is None else fields.read("after", cursor.decode, after)
+            newer_than = None if before is None else fields.read("before", cursor.decode, before)
+        page = await analytics.operations(
+            accountId,
+            limit=limit,
+            older_than=older_than,
+            newer_than=newer_than,
+            filter=client.OperationFilter(
+                types=tuple(kind.value for kind in type or ()),
+                direction=direction.value if direction else None,
+                counterparty_id=counterpartyId,
+                min_amount=minAmount,
+                max_amount=maxAmount,
+                from_=from_,
+                to=to,
+            ),
+        )
+        return models.OperationPage(
+            operations=[_operation(operation) for operation in page.operations],
+            has_older=page.has_older,
+            has_newer=page.has_newer,
+        )
+
+    return router
+
+
+def _operation(operation: client.Operation) -> models.Operation:
+    return models.Operation(
+        id=operation.id,
+        version=operation.account_version,
+        type=models.OperationType(operation.type),
+        direction=models.Direction(operation.direction),
+        amount=str(operation.amount),
+        currency=operation.amount.currency,
+        balance_after=str(operation.balance_after),
+        counterparty_id=operation.counterparty_id,
+        occurred_at=operation.occurred_at,
+        cursor=cursor.encode(operation.account_version),
+    )

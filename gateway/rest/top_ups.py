@@ -1,0 +1,58 @@
+"""Paying in by card."""
+
+from uuid import UUID
+
+from fastapi import APIRouter, Response
+
+from gateway.rest.route import IdempotencyKey, Route
+from openapi import models
+from subgraphs.card import client
+from subgraphs.card.client import CardClient
+from wallet import inputs
+from wallet.errors import TopUpNotFound
+from wallet.money import DEFAULT_CURRENCY
+
+
+def top_up_routes(card: CardClient) -> APIRouter:
+    """The routes below `/accounts` that the card service answers."""
+    router = APIRouter(route_class=Route)
+
+    @router.post("/accounts/{accountId}/topup", status_code=202, response_model_exclude_none=True)
+    async def create_top_up(
+        accountId: UUID,  # noqa: N803  the contract's name
+        body: models.TopUpRequest,
+        idempotency_key: IdempotencyKey,
+        response: Response,
+    ) -> models.TopUp:
+        with inputs.Fields() as fields:
+            amount = fields.money(body.amount, body.currency or DEFAULT_CURRENCY)
+            number = fields.read("card.number", inputs.digits, body.card.number.get_secret_value())
+            cvv = fields.read("card.cvv", inputs.digits, body.card.cvv.get_secret_value())
+        details = client.CardDetails(number, body.card.expiry_month, body.card.expiry_year, cvv)
+        top_up = await card.top_up(accountId, amount, details, idempotency_key)
+        response.headers["Location"] = f"/accounts/{accountId}/topups/{top_up.id}"
+        return _top_up(top_up)
+
+    @router.get("/accounts/{accountId}/topups/{topUpId}", response_model_exclude_none=True)
+    async def get_top_up(accountId: UUID, topUpId: UUID) -> models.TopUp:  # noqa: N803  the contract's names
+        top_up = await card.get(topUpId)
+        if top_up.account_id != accountId:
+            raise TopUpNotFound(str(topUpId))
+        return _top_up(top_up)
+
+    return router
+
+
+def _top_up(top_up: client.TopUp) -> models.TopUp:
+    return models.TopUp(
+        id=top_up.id,
+        account_id=top_up.account_id,
+        amount=str(top_up.amount),
+        currency=top_up.amount.currency,
+        status=models.TopUpStatus(top_up.status),
+        card=models.Card(brand=models.CardBrand(top_up.card.brand), last_four=top_up.card.last_four),
+        failure=top_up.failure,
+        transfer_id=top_up.transfer_id,
+        created_at=top_up.created_at,
+        updated_at=top_up.updated_at,
+    )
