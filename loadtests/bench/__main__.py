@@ -8,11 +8,11 @@ from collections.abc import Set as AbstractSet
 from contextlib import aclosing
 from typing import Final
 
-from loadtests.bench import analytics, bank, gateway, ingest, live, topups
+from loadtests.bench import analytics, bank, gateway, identity, ingest, live, topups
 from loadtests.bench.figure import BenchError, Options, Part, say
 from stack.process import StartError
 
-PARTS: Final[tuple[Part, ...]] = (bank, analytics, ingest, live, topups, gateway)
+PARTS: Final[tuple[Part, ...]] = (bank, analytics, ingest, live, topups, identity, gateway)
 """Whoever measures something: a module that is a `Part`."""
 
 
