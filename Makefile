@@ -25,8 +25,8 @@ setup: .venv/installed ## make the environment (.venv) with the pinned dependenc
 up: setup ## start the whole system on this machine; PORT=8000 DATA=.wallet TLS=1
 	@exec $(BIN)/python -m stack up --port $(PORT) --data $(DATA) $(TLS:%=--tls)
 
-token: setup ## print a development token; USER=alice, bob, operator or admin
-	@$(BIN)/wallet token --user $(USER) --data $(DATA)
+token: setup ## sign in at the running system, print the token; USER=alice, bob, operator or admin PORT=8000
+	@$(BIN)/wallet token --user $(USER) --port $(PORT) --data $(DATA)
 
 integrity: setup ## prove the running system's ledger and its history; PORT=8000 DATA=.wallet
 	@$(BIN)/wallet integrity --port $(PORT) --data $(DATA)
@@ -42,7 +42,7 @@ test: setup ## the tests, with coverage of each service's own code
 	@$(BIN)/coverage run -m pytest -n 2 --dist loadfile -m 'not faults'
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
-	@for part in gateway sandbox subgraphs/bank subgraphs/card subgraphs/analytics; do \
+	@for part in gateway sandbox subgraphs/bank subgraphs/card subgraphs/analytics subgraphs/identity; do \
 		$(BIN)/coverage report --include="$$part/*" --fail-under=85 > /dev/null || \
 		{ echo "less than 85 % of the lines of $$part are covered"; exit 1; }; \
 	done

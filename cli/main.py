@@ -33,10 +33,11 @@ _SERVICES = ["bank", "card", "analytics", "identity", "gateway"]
 @app.command()
 def token(
     user: Annotated[SeedUser, typer.Option(help="whose token")],
+    port: Port = DEFAULT,
     data: Data = _DATA,
 ) -> None:
-    """Prints a development token for one of the seed users, valid for twelve hours."""
-    typer.echo(_development_token(user, data))
+    """Signs one of the seed users in at the running stack, and prints the access token, valid for twelve hours."""
+    typer.echo(_development_token(user, _ports(port), data))
 
 
 @app.command()
@@ -72,7 +73,8 @@ def integrity(
     """
     if admin is not None:
         raise typer.Exit(follow(Admin(admin.rstrip("/"), token or "")))
-    ports, token = _ports(port), token or _development_token(SeedUser.ADMIN, data)
+    ports = _ports(port)
+    token = token or _development_token(SeedUser.ADMIN, ports, data)
     services = {"bank": ports.bank_admin, "card": ports.card_admin, "analytics": ports.analytics_admin}
     raise typer.Exit(worst([follow(Admin(_local(port), token), name) for name, port in services.items()]))
 
@@ -94,7 +96,8 @@ def replay(
 
     Exits with 0: complete, 1: the ledger lacks what it counts, 2: not finished.
     """
-    asked = _admin(admin, _ports(port).analytics_admin, token, data)
+    ports = _ports(port)
+    asked = _admin(admin, ports, ports.analytics_admin, token, data)
     raise typer.Exit(run_replay(asked, account, all_operations=all_operations))
 
 
@@ -112,20 +115,21 @@ def review_top_ups(
 
     Exits with 0: nothing to look at, or retried, 1: something, 2: not known, or no such top-up to look at.
     """
-    asked = _admin(admin, _ports(port).card_admin, token, data)
+    ports = _ports(port)
+    asked = _admin(admin, ports, ports.card_admin, token, data)
     raise typer.Exit(review(asked) if retry is None else retry_top_up(asked, retry))
 
 
-def _admin(address: str | None, port: int, token: str | None, data: Path) -> Admin:
+def _admin(address: str | None, ports: Ports, port: int, token: str | None, data: Path) -> Admin:
     """A service of the running stack, or the one at another address, which no token of the stack is sent to."""
     if address is not None:
         return Admin(address.rstrip("/"), token or "")
-    return Admin(_local(port), token or _development_token(SeedUser.ADMIN, data))
+    return Admin(_local(port), token or _development_token(SeedUser.ADMIN, ports, data))
 
 
-def _development_token(user: SeedUser, data: Path) -> str:
+def _development_token(user: SeedUser, ports: Ports, data: Path) -> str:
     try:
-        return development_token(user, data)
+        return development_token(user, data, _local(ports.gateway))
     except NoTokenError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None

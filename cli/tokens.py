@@ -4,12 +4,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from kit.principal import Role
-from kit.tokens import Signer
-from stack.plan import AUDIENCE, ISSUER
-from stack.seed import OWNERS
+import httpx
 
-_LIFETIME_SECONDS: Final = 12 * 3600.0
+from stack.plan import PASSWORD
+
+_TIMEOUT_SECONDS: Final = 10.0
 
 
 class SeedUser(StrEnum):
@@ -25,19 +24,26 @@ class NoTokenError(Exception):
     """There is none to be had. The message is for people, and says what to do."""
 
 
-def development_token(user: SeedUser, data: Path) -> str:
-    """A token for a user of the stack on this data folder, valid for twelve hours.
+def development_token(user: SeedUser, data: Path, gateway: str) -> str:
+    """A token for a user of the stack on this data folder, who signs in at its gateway; valid for twelve hours.
 
     Raises:
-        NoTokenError: there is no stack.
+        NoTokenError: there is no stack, or it does not let the user in.
     """
-    key = data / "keys" / "development.pem"
-    if not key.exists():
+    password = data / "keys" / f"{PASSWORD}.secret"
+    if not password.exists():
         raise NoTokenError(
-            f"there is no development key in {data}: run `make up` first, or name its folder with DATA=… (--data)"
+            f"there is no development password in {data}: run `make up` first, or name its folder with DATA=… (--data)"
         )
-    if user in OWNERS:
-        subject, role = OWNERS[user].user, Role.CUSTOMER
-    else:
-        subject, role = user.value, Role(user)
-    return Signer.from_file(ISSUER, key, AUDIENCE).sign(subject, _LIFETIME_SECONDS, [role])
+    credentials = {"username": user.value, "password": password.read_text()}
+    try:
+        answer = httpx.post(f"{gateway}/auth/login", json=credentials, timeout=_TIMEOUT_SECONDS, trust_env=False)
+        told = answer.json()
+    except (httpx.HTTPError, ValueError):
+        raise NoTokenError(
+            f"{gateway} does not answer as the wallet: run `make up` first, or name its port with PORT=… (--port)"
+        ) from None
+    if not answer.is_success:
+        raise NoTokenError(f"{gateway} does not let {user} in: {told.get('detail', answer.status_code)}")
+    token: str = told["accessToken"]
+    return token

@@ -4,6 +4,7 @@
 import asyncio
 import json
 import os
+import secrets
 import signal
 import tempfile
 import time
@@ -125,6 +126,9 @@ class Tour:
             await self._system.supervisor.bring_back("kafka")
             await self._history(alice, operations=6)
 
+            _title("Carol signs up, signs in and opens an account; Alice sends her 3 roubles")
+            await self._welcome_carol(alice)
+
             _title("After all that bank, card and analytics prove what they hold, as `make integrity` has it")
             ports = self._system.ports
             token = self._signer.sign("demo", _TOKEN_SECONDS, [Role.ADMIN])
@@ -149,6 +153,18 @@ class Tour:
             _expect(paid["balance"], amount="965.00")
             _expect(_printed(await anext(feed))["balanceChanged"]["balance"], amount="535.00")
             print(f"  … {1000 * (time.monotonic() - since):.0f} ms after Alice had her answer")
+
+    async def _welcome_carol(self, alice: httpx.AsyncClient) -> None:
+        carol = {"username": "carol", "password": secrets.token_urlsafe()}
+        async with httpx.AsyncClient(base_url=self._system.url, timeout=15) as http:
+            _expect(_shown(await http.post("/auth/register", json=carol), 201), role="CUSTOMER")
+            tokens = (await http.post("/auth/login", json=carol)).raise_for_status().json()
+            http.headers["Authorization"] = f"Bearer {tokens['accessToken']}"
+            opened = await http.post("/accounts", json={"currency": "RUB"}, headers={"Idempotency-Key": "demo-9"})
+            account = _shown(opened, 201)["id"]
+            _shown(await _pay(alice, "3.00", "demo-10", to=account), 201)
+            (held,) = _shown(await http.get("/accounts"))["accounts"]
+            _expect(held, id=account, balance="3.00")
 
     async def _history(self, alice: httpx.AsyncClient, *, operations: int) -> None:
         request = {"query": _HISTORY, "variables": {"id": ALICE.account}}
@@ -190,10 +206,10 @@ class Tour:
         return response
 
 
-async def _pay(client: httpx.AsyncClient, amount: str, key: str) -> httpx.Response:
+async def _pay(client: httpx.AsyncClient, amount: str, key: str, *, to: str = BOB.account) -> httpx.Response:
     return await client.post(
         f"/accounts/{ALICE.account}/transfers",
-        json={"recipientId": BOB.account, "amount": amount},
+        json={"recipientId": to, "amount": amount},
         headers={"Idempotency-Key": key},
     )
 

@@ -33,6 +33,13 @@ def key_pair(folder: Path, name: str) -> KeyPair:
     return pair
 
 
+def signing_keys(folder: Path, first: KeyPair) -> Path:
+    """The folder of keys that tokens are signed with; on first use it has the one of the pair."""
+    if not any(folder.glob("*.pem")):
+        write_private(folder / first.private.name, first.private.read_text())
+    return folder
+
+
 def secret(folder: Path, name: str) -> str:
     """32 random bytes in base64: the secret `name` in `folder`, made on first use and the same ever after."""
     file = folder / f"{name}.secret"

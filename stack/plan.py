@@ -6,14 +6,17 @@ from pathlib import Path
 
 from kit.certificates import provide
 from stack import probes
-from stack.keys import key_pair, secret
+from stack.keys import key_pair, secret, signing_keys
 from stack.parts import ClickHouse, Kafka
 from stack.ports import HOST, Ports
 from stack.postgres import Postgres
 from stack.process import Process, module
 
+_ACCESS_SECONDS = 12 * 3600  # a day at a desk with one `make token`
+
 ISSUER = "wallet-development"
 AUDIENCE = "wallet"
+PASSWORD = "password"  # noqa: S105  the name of the secret that the seed users sign in with
 
 
 def full_plan(ports: Ports, data: Path, postgres: Postgres, *, tls: bool = False) -> tuple[Process, ...]:
@@ -25,10 +28,12 @@ def full_plan(ports: Ports, data: Path, postgres: Postgres, *, tls: bool = False
     kafka, clickhouse = Kafka(ports.kafka), ClickHouse(data / "clickhouse", ports.clickhouse)
     bank_database = {"BANK_DATABASE_URL": postgres.dsn("bank")}
     card_database = {"CARD_DATABASE_URL": postgres.dsn("card")}
+    identity_database = {"IDENTITY_DATABASE_URL": postgres.dsn("identity")}
     brokers = {"KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers}
     bank_target = {"BANK_GRPC_TARGET": f"{HOST}:{ports.bank_grpc}"}
     card_target = {"CARD_GRPC_TARGET": f"{HOST}:{ports.card_grpc}"}
     analytics_target = {"ANALYTICS_GRPC_TARGET": f"{HOST}:{ports.analytics_grpc}"}
+    identity_target = {"IDENTITY_GRPC_TARGET": f"{HOST}:{ports.identity_grpc}"}
     service = {
         "AUTH_ISSUER": ISSUER,
         "AUTH_AUDIENCE": AUDIENCE,
@@ -36,12 +41,13 @@ def full_plan(ports: Ports, data: Path, postgres: Postgres, *, tls: bool = False
         "AUTH_SERVICES": json.dumps({"analytics": str(analytics.public), "card": str(card.public)}),
         "LOG_FORMAT": "console",
     }
-    tls_of = _certificates(data / "tls", "bank", "card", "analytics", "gateway") if tls else {}
+    tls_of = _certificates(data / "tls", "bank", "card", "analytics", "identity", "gateway") if tls else {}
     acquirer_key, webhook_secret = f"sandbox_{secret(keys, 'acquirer')}", f"whsec_{secret(keys, 'webhooks')}"
     acquirer = f"http://{HOST}:{ports.acquirer}"
     bank_admin = f"http://{HOST}:{ports.bank_admin}"
     card_admin = f"http://{HOST}:{ports.card_admin}"
     analytics_admin = f"http://{HOST}:{ports.analytics_admin}"
+    identity_admin = f"http://{HOST}:{ports.identity_admin}"
     front_door = f"http://{HOST}:{ports.gateway}"
     return (
         postgres.process,
@@ -58,9 +64,14 @@ def full_plan(ports: Ports, data: Path, postgres: Postgres, *, tls: bool = False
             depends_on=("postgres",),
         ),
         Process(
+            name="identity-migrations",
+            command=module("subgraphs.identity.migrations", **identity_database),
+            depends_on=("postgres",),
+        ),
+        Process(
             name="seed",
-            command=module("stack.seed", **bank_database),
-            depends_on=("bank-migrations",),
+            command=module("stack.seed", **bank_database, **identity_database, SEED_PASSWORD=secret(keys, PASSWORD)),
+            depends_on=("bank-migrations", "identity-migrations"),
         ),
         Process(
             name="bank",
@@ -136,6 +147,24 @@ def full_plan(ports: Ports, data: Path, postgres: Postgres, *, tls: bool = False
             urls={"admin": analytics_admin},
         ),
         Process(
+            name="identity",
+            command=module(
+                "subgraphs.identity",
+                **service,
+                **tls_of.get("identity", {}),
+                **identity_database,
+                IDENTITY_GRPC_LISTEN=f"{HOST}:{ports.identity_grpc}",
+                IDENTITY_ADMIN_LISTEN=f"{HOST}:{ports.identity_admin}",
+                IDENTITY_KEYS=str(signing_keys(keys / "identity", people)),
+                IDENTITY_ACCESS_SECONDS=str(_ACCESS_SECONDS),
+                IDENTITY_REFRESH_SECRET=secret(keys, "refresh"),
+            ),
+            ready=probes.http(f"{identity_admin}/health/ready"),
+            depends_on=("identity-migrations",),
+            ports={"gRPC": ports.identity_grpc, "admin": ports.identity_admin},
+            urls={"admin": identity_admin},
+        ),
+        Process(
             name="gateway",
             command=module(
                 "gateway",
@@ -144,6 +173,7 @@ def full_plan(ports: Ports, data: Path, postgres: Postgres, *, tls: bool = False
                 **bank_target,
                 **card_target,
                 **analytics_target,
+                **identity_target,
                 GATEWAY_LISTEN=f"{HOST}:{ports.gateway}",
             ),
             ready=probes.http(f"{front_door}/health/ready"),

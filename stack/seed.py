@@ -1,4 +1,7 @@
-"""Puts the test accounts of `seed.sql` into the bank's database: `BANK_DATABASE_URL=… python -m stack.seed`."""
+"""Puts the test accounts of `seed.sql` into the bank's database, and the development users into identity's.
+
+`BANK_DATABASE_URL=… IDENTITY_DATABASE_URL=… SEED_PASSWORD=… python -m stack.seed`
+"""
 
 import asyncio
 import os
@@ -7,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 import asyncpg
+from argon2 import PasswordHasher
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +26,20 @@ OWNERS: Final = {
     "bob": Owner("b0b00000-0000-4000-8000-000000000002", "987e6543-e21b-34d3-c456-426614174999"),
 }
 
+STAFF: Final = {
+    "operator": "0be7a702-0000-4000-8000-000000000003",
+    "admin": "ad317000-0000-4000-8000-000000000004",
+}
+"""The users who look after the system, each of the role of that name."""
 
-async def seed(url: str) -> None:
+_USERS: Final = {
+    **{name: (owner.user, "CUSTOMER") for name, owner in OWNERS.items()},
+    **{name: (user, name.upper()) for name, user in STAFF.items()},
+}
+_ADD: Final = "INSERT INTO users (id, username, password_hash, role) VALUES ($1, $2, $3, $4)"
+
+
+async def seed_accounts(url: str) -> None:
     """Runs `seed.sql` on the migrated database at `url`; safe to repeat."""
     connection = await asyncpg.connect(url)
     try:
@@ -32,5 +48,22 @@ async def seed(url: str) -> None:
         await connection.close()
 
 
+async def seed_users(url: str, password: str) -> None:
+    """Makes those of the users that are not there in the migrated database at `url`, with one password for all."""
+    connection = await asyncpg.connect(url)
+    try:
+        known = {row["username"] for row in await connection.fetch("SELECT username FROM users")}
+        for name, (id_, role) in _USERS.items():
+            if name not in known:
+                await connection.execute(_ADD, id_, name, PasswordHasher().hash(password), role)
+    finally:
+        await connection.close()
+
+
+async def _seed() -> None:
+    await seed_accounts(os.environ["BANK_DATABASE_URL"])
+    await seed_users(os.environ["IDENTITY_DATABASE_URL"], os.environ["SEED_PASSWORD"])
+
+
 if __name__ == "__main__":
-    asyncio.run(seed(os.environ["BANK_DATABASE_URL"]))
+    asyncio.run(_seed())

@@ -94,7 +94,7 @@ The wallet is up after {seconds:.1f} s. Ctrl-C stops it; what it knows stays in 
   admin      {", ".join(admins) or "none"}   (/health/ready, /metrics)
   below      {databases or "nothing"}
 
-A token for Alice (or USER=bob):
+A token for Alice (or USER=bob, operator, admin), who signs in by that:
 
   make token USER=alice{settings}
 

@@ -24,6 +24,7 @@ async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Syst
     data = tmp_path_factory.mktemp("wallet")
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("GATEWAY_FEDERATION", "true")
+        environment.setenv("GATEWAY_RATE_SIGN_IN", "6000/minute")  # all come from one address
         async with running(Ports.free(), data) as system:
             yield system
     remove_cluster(data)

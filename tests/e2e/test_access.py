@@ -34,12 +34,16 @@ from kit.tokens import Signer, public_jwk
 from protos.analytics.v1 import analytics_pb2
 from protos.bank.v1 import bank_pb2
 from protos.card.v1 import card_pb2
+from protos.identity.v1 import identity_pb2
+from stack.keys import secret
 from stack.plan import AUDIENCE, ISSUER
 from stack.postgres import Postgres
 from stack.system import System
 from subgraphs.analytics import policy as analytics
 from subgraphs.bank import policy as bank
 from subgraphs.card import policy as card
+from subgraphs.identity.domain import sealed
+from tests.e2e.users import PASSWORD, known
 from tests.openapi import REST
 from tests.waiting import until
 from wallet import cursor
@@ -51,9 +55,17 @@ READ: Final = "401 ok 404 ok ok 403 403 403 401"
 MOVE: Final = "401 ok 404 403 ok 403 403 403 401"
 ADMIN: Final = "401 403 403 403 ok 403 403 403 401"
 OPEN: Final = "ok ok ok ok ok ok ok ok ok"
+OWN: Final = "401 ok ok ok ok 403 403 403 401"
 
 EXPECTED: Final = {
     "GET /.well-known/jwks.json": OPEN,
+    "POST /auth/register": OPEN,
+    "POST /auth/login": OPEN,
+    "POST /auth/refresh": OPEN,
+    "POST /auth/logout": OPEN,
+    "GET /me": OWN,
+    "GET /accounts": OWN,
+    "POST /accounts": "401 ok ok 403 ok 403 403 403 401",
     "GET /accounts/{accountId}": READ,
     "POST /accounts/{accountId}/transfers": MOVE,
     "GET /accounts/{accountId}/transfers/{transferId}": READ,
@@ -61,13 +73,16 @@ EXPECTED: Final = {
     "GET /accounts/{accountId}/topups/{topUpId}": READ,
     # A feed of an account that is not the caller's is not there, either.
     "GET /accounts/{accountId}/operations": READ,
+    "Query.me": OWN,
     "Query.account": READ,
+    "Query.accounts": OWN,
     "Query.transfer": READ,
     "Query.topUp": READ,
     "Query._entities": READ,
     "Query._service": "ok ok ok ok ok 403 403 403 401",
     "Mutation.transferMoney": MOVE,
     "Mutation.topUpAccount": MOVE,
+    "Mutation.openAccount": "401 ok ok 403 ok 403 403 403 401",
     "Subscription.balanceChanged": READ,
     "Subscription.operationAdded": READ,
     "Subscription.topUpUpdated": READ,
@@ -97,10 +112,20 @@ EXPECTED: Final = {
     "AnalyticsService.GetOperations": READ,
     "AnalyticsService.GetStatistics": READ,
     "AnalyticsService.WatchOperations": READ,
+    "IdentityService.Register": OPEN,
+    "IdentityService.Authenticate": OPEN,
+    "IdentityService.Refresh": OPEN,
+    "IdentityService.Revoke": OPEN,
+    "IdentityService.GetUser": READ,
+    "IdentityService.BatchGetUsers": READ,
 }
 """What each caller is answered, in the order of the columns: `ok`, or what HTTP calls it."""
 
 GRAPHQL: Final = {
+    "Query.me": "{ me { id username role } }",
+    "Query.accounts": "{ accounts { edges { node { id balance { amount } } } } }",
+    "Mutation.openAccount": """mutation($openInput: OpenAccountInput!) {
+        openAccount(input: $openInput) { ... on OpenAccountSuccess { account { id } } ... on Error { code } } }""",
     "Query.account": "query($account: ID!) { account(id: $account) { id balance { amount } } }",
     "Query.transfer": """query($transfer: ID!) { transfer(id: $transfer) {
         id amount { amount } sender { id } recipient { id } } }""",
@@ -124,6 +149,7 @@ SERVICES: Final = {
     "BankService": (bank_pb2, "bank_grpc"),
     "CardService": (card_pb2, "card_grpc"),
     "AnalyticsService": (analytics_pb2, "analytics_grpc"),
+    "IdentityService": (identity_pb2, "identity_grpc"),
 }
 ADMIN_POLICIES: Final = {"bank": bank.ADMIN, "card": card.ADMIN, "analytics": analytics.ADMIN}
 """For the routes that there are."""
@@ -150,6 +176,8 @@ class Scene:
     admin: dict[str, str]
     channels: dict[str, grpc.aio.Channel]
     sql: asyncpg.Connection
+    identity_sql: asyncpg.Connection
+    refresh_secret: bytes
     tokens: dict[str, str | None]
     forged: dict[str, str]
     owner: str
@@ -187,16 +215,33 @@ class Scene:
             method,
             path,
             headers=_headers(token) | {"Idempotency-Key": uuid.uuid4().hex},
-            json=self._body(call) if method == "POST" else None,
+            json=await self._body(call) if method == "POST" else None,
         )
         REST.check(answer)
         self._learn(call, token, answer.text)
         return "ok" if answer.is_success else str(answer.status_code)
 
-    def _body(self, call: str) -> dict[str, Any]:
-        if call.endswith("/topup"):
-            return {"amount": "1.00", "card": CARD}
-        return {"recipientId": self.payee, "amount": "1.00"}
+    async def _body(self, call: str) -> dict[str, Any]:
+        match call.rpartition("/")[2]:
+            case "topup":
+                return {"amount": "1.00", "card": CARD}
+            case "accounts":
+                return {}
+            case "register":
+                return new_credentials()
+            case "login":
+                return (await self._somebody())[0]
+            case "refresh" | "logout":
+                return {"refreshToken": (await self._somebody())[1]}
+            case _:
+                return {"recipientId": self.payee, "amount": "1.00"}
+
+    async def _somebody(self) -> tuple[dict[str, str], str]:
+        """What a new user signs in with, and a refresh token of theirs."""
+        user, credentials = str(uuid.uuid4()), new_credentials()
+        async with self.one_at_a_time:
+            await known(self.identity_sql, user, credentials["username"])
+            return credentials, await signed_in(self.identity_sql, user, self.refresh_secret)
 
     async def _graphql(self, call: str, token: str | None) -> str:
         root, _, name = call.partition(".")
@@ -208,6 +253,7 @@ class Scene:
             "after": cursor.encode(0),
             "transferInput": key | {"senderId": self.account, "recipientId": self.payee},
             "topUpInput": key | {"accountId": self.account, "card": CARD},
+            "openInput": {"idempotencyKey": uuid.uuid4().hex},
         }
         query = GRAPHQL[call]
         request = {"query": query, "variables": {each: variables[each] for each in re.findall(r"\$(\w+):", query)}}
@@ -260,6 +306,8 @@ class Scene:
             "ListAccountVersions": {"pageSize": 1},
             "ListEvents": account,
             "ProcessCardTopUp": account | {"amount": money, "card": CARD, "idempotencyKey": key},
+            "GetUser": {"id": self.owner},
+            "BatchGetUsers": {"ids": [self.owner]},
             "GetTopUp": {"id": self.top_up},
             "BatchGetTopUps": {"ids": [self.top_up]},
             "WatchTopUp": {"id": self.top_up},
@@ -267,14 +315,33 @@ class Scene:
             "GetStatistics": account
             | {"from": "2026-01-01T00:00:00Z", "to": "2026-02-01T00:00:00Z", "granularity": "GRANULARITY_MONTH"},
         }
+        if method == "Register":
+            return new_credentials()
+        if method == "Authenticate":
+            return (await self._somebody())[0]
+        if method in {"Refresh", "Revoke"}:
+            return {"refreshToken": (await self._somebody())[1]}
         if method == "CloseAccount":
             async with self.one_at_a_time:
                 return {"accountId": await opened(self.sql, self.owner, "0")}
         return requests.get(method, account)
 
     def _learn(self, call: str, token: str | None, text: str) -> None:
-        if token == self.tokens["owner"]:
+        if text and token == self.tokens["owner"]:
             self.seen[call] = text
+
+
+def new_credentials() -> dict[str, str]:
+    return {"username": f"u{uuid.uuid4().hex}", "password": PASSWORD}
+
+
+async def signed_in(sql: asyncpg.Connection, user: str, secret: bytes) -> str:
+    """A refresh token of the user's."""
+    sign_in, token = uuid.uuid4(), uuid.uuid4()
+    statement = "INSERT INTO sign_ins (id, user_id, expires_at) VALUES ($1, $2, now() + interval '1 hour')"
+    await sql.execute(statement, sign_in, user)
+    await sql.execute("INSERT INTO refresh_tokens (id, sign_in) VALUES ($1, $2)", token, sign_in)
+    return sealed(secret, token)
 
 
 async def opened(sql: asyncpg.Connection, owner: str, balance: str) -> str:
@@ -347,8 +414,12 @@ async def scene(system: System) -> AsyncIterator[Scene]:
         tokens[name] = Signer.from_file(name, keys / f"{name}.pem", AUDIENCE).sign(name, 600)
     async with AsyncExitStack() as stack:
         http = httpx.AsyncClient(base_url=system.url, timeout=10, trust_env=False)
-        sql = await asyncpg.connect(Postgres(system.data, system.ports.postgres).dsn("bank"))
-        stack.push_async_callback(sql.close)
+        postgres = Postgres(system.data, system.ports.postgres)
+        sql, identity_sql = [await asyncpg.connect(postgres.dsn(name)) for name in ("bank", "identity")]
+        for connection in (sql, identity_sql):
+            stack.push_async_callback(connection.close)
+        for name, subject in subjects.items():
+            await known(identity_sql, subject, f"{name}-{uuid.uuid4().hex}")
         channels = {
             name: await stack.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{getattr(system.ports, port)}"))
             for name, (_, port) in SERVICES.items()
@@ -358,6 +429,8 @@ async def scene(system: System) -> AsyncIterator[Scene]:
             admin={name: f"http://127.0.0.1:{getattr(system.ports, f'{name}_admin')}" for name in ADMIN_POLICIES},
             channels=channels,
             sql=sql,
+            identity_sql=identity_sql,
+            refresh_secret=secret(keys, "refresh").encode(),
             tokens=tokens,
             forged=_forged(private, owner),
             owner=owner,
@@ -404,8 +477,8 @@ async def test_everybody_is_answered_as_they_should_be(scene: Scene, call: str) 
 
 
 def test_there_is_a_row_for_everything_that_can_be_asked(scene: Scene) -> None:
-    clients: Any = (None, None, None)
-    served = [each for each in rest_routes(*clients).routes if isinstance(each, APIRoute)]
+    clients: Any = (None,) * 4
+    served = [each for each in rest_routes(*clients) if isinstance(each, APIRoute)]
     routes = {f"{method} {each.path}" for each in served for method in each.methods or ()}
     schema = compose(federation=True)._schema
     roots = [root for root in (schema.query_type, schema.mutation_type, schema.subscription_type) if root]

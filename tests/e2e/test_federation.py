@@ -6,16 +6,20 @@ import uuid
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
+import asyncpg
 import httpx
 from graphql import OperationDefinitionNode, parse, print_ast, separate_operations
 
 from gateway.composition import SUBGRAPHS
+from stack.postgres import Postgres
 from stack.system import System
 from tests.e2e.test_top_ups import DECLINED, GOOD, card, ended, top_up
-from tests.e2e.users import NewUser, OpenAccount, User
+from tests.e2e.users import NewUser, OpenAccount, User, known
 from tests.node import judged
 from tests.waiting import until
+from wallet import cursor
 
 OPERATIONS = separate_operations(parse(Path(__file__).with_name("router.graphql").read_text()))
 
@@ -23,6 +27,7 @@ ERRORS = {
     "PageOfNoSize": ["INVALID_INPUT"],
     "BadCursorInOneOfTwo": ["INVALID_INPUT"],
     "SeveralErrorsInOneEntity": ["INVALID_INPUT"] * 4,
+    "AccountsOfNoPage": ["INVALID_INPUT"] * 2,
     "PageOfTopUpsOfNoSize": ["INVALID_INPUT"],
 }
 """The codes of the errors that an answer has, where it has any."""
@@ -81,6 +86,9 @@ async def test_a_router_answers_what_the_graph_does(
     system: System, alice: User, bob: User, new_user: NewUser, open_account: OpenAccount
 ) -> None:
     second, empty, carol = await open_account(alice.subject), await open_account(alice.subject), await new_user()
+    identity = await asyncpg.connect(Postgres(system.data, system.ports.postgres).dsn("identity"))
+    await known(identity, alice.subject, f"u{uuid.uuid4().hex}")
+    await identity.close()
     for amount in ("1.00", "2.00", "3.50", "4.00"):
         to_bob = await alice.transfer(bob.account, amount)
         to_self = await alice.transfer(alice.account, amount, sender=second)
@@ -106,6 +114,10 @@ async def test_a_router_answers_what_the_graph_does(
             "yes": True,
             "no": False,
             "two": 2,
+            "account": cursor.encode_id(UUID(min(alice.account, second, empty))),
+            "open": {"currency": "USD", "idempotencyKey": "open"},
+            "other": {"idempotencyKey": "open"},
+            "none": {"currency": "???", "idempotencyKey": ""},
             "cursor": (await alice.operations())["operations"][2]["cursor"],
             "filter": {"direction": "OUT", "counterpartyId": bob.account, "maxAmount": "4"},
             **day(),

@@ -9,6 +9,7 @@ from stack.process import ROOT
 from subgraphs.analytics import policy as analytics
 from subgraphs.bank import policy as bank
 from subgraphs.card import policy as card
+from subgraphs.identity import policy as identity
 
 ROW = re.compile(r"^\| `(?P<call>[^`]+)` \|(?:[^|]*\|){5}$", re.MULTILINE)
 RULES = {
@@ -17,6 +18,7 @@ RULES = {
     **{f"BankService.{method}": rule for method, rule in bank.POLICY.items()},
     **{f"CardService.{method}": rule for method, rule in card.POLICY.items()},
     **{f"AnalyticsService.{method}": rule for method, rule in analytics.POLICY.items()},
+    **{f"IdentityService.{method}": rule for method, rule in identity.POLICY.items()},
     **{f"bank {route}": rule for route, rule in bank.ADMIN.items()},
     **{f"card {route}": rule for route, rule in card.ADMIN.items()},
     **{f"analytics {route}": rule for route, rule in analytics.ADMIN.items()},

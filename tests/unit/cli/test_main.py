@@ -1,6 +1,11 @@
 """The operator's commands."""
 
+import json
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -11,26 +16,70 @@ from cli.integrity import Proven, worst
 from cli.main import app
 from cli.replay import Replayed
 from cli.reports import Admin
+from cli.tokens import NoTokenError, SeedUser, development_token
 from cli.topups import Reviewed
-from kit.keys import KeySet
-from kit.principal import Role, Verifier
-from stack.keys import key_pair
-from stack.plan import AUDIENCE, ISSUER
+from stack.keys import secret
+from stack.plan import PASSWORD
+from stack.ports import free_ports
 from stack.seed import OWNERS
 
 
+class FrontDoor:
+    """A gateway that notes what it is asked, and answers as it is told."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, Any]] = []
+        self.answer: tuple[int, Any] = (200, {"accessToken": "the token"})
+        door = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                door.asked.append((self.path, json.loads(body)))
+                self.send_response(door.answer[0])
+                self.end_headers()
+                self.wfile.write(json.dumps(door.answer[1]).encode())
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self.server = HTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+
+
+@pytest.fixture
+def front_door() -> Iterator[FrontDoor]:
+    door = FrontDoor()
+    thread = Thread(target=door.server.serve_forever)
+    thread.start()
+    yield door
+    door.server.shutdown()
+    thread.join()
+    door.server.server_close()
+
+
 class TestToken:
-    async def test_is_one_that_the_services_believe(self, tmp_path: Path) -> None:
-        pair = key_pair(tmp_path / "keys", "development")
-        printed = CliRunner().invoke(app, ["token", "--user", "alice", "--data", str(tmp_path)])
-        verifier = Verifier(ISSUER, {ISSUER: KeySet.fixed(pair.public.read_text())}, AUDIENCE)
-        caller = await verifier.verify(printed.output.strip())
-        assert (caller.subject, caller.roles) == (OWNERS["alice"].user, frozenset({Role.CUSTOMER}))
+    def test_is_what_signing_in_gives(self, tmp_path: Path, front_door: FrontDoor) -> None:
+        password = secret(tmp_path / "keys", PASSWORD)
+        assert development_token(SeedUser.ALICE, tmp_path, front_door.url) == "the token"
+        assert front_door.asked == [("/auth/login", {"username": "alice", "password": password})]
+
+    def test_that_is_refused_says_why_and_no_password(self, tmp_path: Path, front_door: FrontDoor) -> None:
+        password = secret(tmp_path / "keys", PASSWORD)
+        front_door.answer = (429, {"detail": "too many attempts; try again in 4 seconds"})
+        with pytest.raises(NoTokenError, match="does not let bob in: too many attempts; try again in 4") as caught:
+            development_token(SeedUser.BOB, tmp_path, front_door.url)
+        assert password not in str(caught.value)
 
     def test_without_a_stack_says_what_to_do(self, tmp_path: Path) -> None:
-        refused = CliRunner().invoke(app, ["token", "--user", "bob", "--data", str(tmp_path)])
+        token = ["token", "--user", "bob", "--data", str(tmp_path), "--port", str(free_ports(1)[0] % 10_000 + 10_000)]
+        refused = CliRunner().invoke(app, token)
         assert refused.exit_code == 2
-        assert "make up" in refused.output
+        assert "there is no development password" in refused.output
+        secret(tmp_path / "keys", PASSWORD)
+        refused = CliRunner().invoke(app, token)
+        assert refused.exit_code == 2
+        assert "does not answer as the wallet: run `make up` first" in refused.output
 
     def test_of_a_stranger_is_refused(self) -> None:
         assert CliRunner().invoke(app, ["token", "--user", "mallory"]).exit_code == 2
@@ -59,11 +108,15 @@ class TestCertificates:
 
 
 class TestIntegrity:
-    async def test_asks_the_services_of_the_stack_on_this_port_one_after_the_other(
+    def test_asks_the_services_of_the_stack_on_this_port_one_after_the_other(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         asked = []
         tokens = set()
+
+        def sign_in(*given: object) -> str:
+            assert given == (SeedUser.ADMIN, tmp_path, "http://127.0.0.1:8010")
+            return "an admin's"
 
         def follow(admin: Admin, name: str = "") -> Proven:
             asked.append((name, admin.url))
@@ -71,12 +124,10 @@ class TestIntegrity:
             return Proven.BROKEN if name == "bank" else Proven.NOT
 
         monkeypatch.setattr(main, "follow", follow)
-        pair = key_pair(tmp_path / "keys", "development")
+        monkeypatch.setattr(main, "development_token", sign_in)
         of_stack = ["integrity", "--port", "8010", "--data", str(tmp_path)]
         assert CliRunner().invoke(app, of_stack).exit_code == 1
-        (token,) = tokens
-        verifier = Verifier(ISSUER, {ISSUER: KeySet.fixed(pair.public.read_text())}, AUDIENCE)
-        assert (await verifier.verify(token)).roles == frozenset({Role.ADMIN})
+        assert tokens == {"an admin's"}
         assert asked == [
             ("bank", "http://127.0.0.1:9111"),
             ("card", "http://127.0.0.1:9112"),

@@ -6,7 +6,7 @@ from pathlib import Path
 import jwt
 
 from kit.settings import DEVELOPMENT
-from stack.keys import key_pair
+from stack.keys import key_pair, signing_keys
 
 
 class TestKeyPair:
@@ -29,3 +29,15 @@ class TestKeyPair:
 
     def test_only_the_owner_may_read_the_private_half(self, tmp_path: Path) -> None:
         assert key_pair(tmp_path, "development").private.stat().st_mode & 0o777 == 0o600
+
+
+class TestSigningKeys:
+    def test_begin_with_the_pair_and_are_left_alone_after(self, tmp_path: Path) -> None:
+        pair = key_pair(tmp_path, "development")
+        folder = signing_keys(tmp_path / "identity", pair)
+        (file,) = folder.iterdir()
+        assert file.read_bytes() == pair.private.read_bytes()
+        assert file.stat().st_mode & 0o777 == 0o600
+        file.rename(folder / "rotated.pem")
+        signing_keys(folder, pair)
+        assert [each.name for each in folder.iterdir()] == ["rotated.pem"]
