@@ -71,7 +71,7 @@ bench: setup ## benchmarks, as JSON lines; ONLY=bank.bulk_vs_pgbench SECONDS=8 K
 GENERATED := protos openapi asyncapi gateway/*.graphql subgraphs/*/schema.graphql
 CODEGEN := datamodel-codegen --output-model-type pydantic_v2.BaseModel --target-python-version 3.11 --disable-timestamp \
 	--snake-case-field --allow-population-by-field-name --use-standard-collections --use-union-operator --use-annotated \
-	--field-constraints --collapse-root-models --use-double-quotes --formatters builtin
+	--field-constraints --strict-nullable --collapse-root-models --use-double-quotes --formatters builtin
 
 gen: setup ## regenerate everything generated
 	@python -m grpc_tools.protoc -I . -I "$$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \

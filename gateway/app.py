@@ -9,6 +9,7 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
@@ -77,7 +78,7 @@ def build_app(
     app.router.routes += rest_routes(bank, analytics, card, identity)
     _add_keys(app, verifier)
     _add_pages(app)
-    add_health(app, {})
+    add_health(app, {"keys": verifier.ready})
     endpoints: dict[tuple[str, str], ASGIApp] = {}
     new_context = partial(Context, bank, analytics, card, identity, rates)
     for path, schema in build_schemas(graph).items():
@@ -165,15 +166,23 @@ def _add_errors(app: FastAPI) -> None:
         return problem_response(make_problem(status, "UNSUPPORTED_MEDIA_TYPE", "send application/json"), {})
 
     @app.exception_handler(HTTPException)
-    async def http(_: Request, error: HTTPException) -> Response:
+    async def http(request: Request, error: HTTPException) -> Response:
         status = HTTPStatus(error.status_code)
-        body = make_problem(status, status.name, error.detail)
-        return problem_response(body, dict(error.headers or {}))
+        headers = dict(error.headers or {})
+        if status is HTTPStatus.METHOD_NOT_ALLOWED:  # of several routes at one address, Starlette names the first one's
+            headers["Allow"] = ", ".join(sorted(_methods(app, request.url.path)))
+        return problem_response(make_problem(status, status.name, error.detail), headers)
 
     @app.exception_handler(Exception)
     async def unexpected(_: Request, error: Exception) -> Response:
         log.error("unexpected error", exc_info=error)
         return problem_response(*problem(InternalError()))
+
+
+def _methods(app: FastAPI, path: str) -> set[str]:
+    """That the address may be asked by."""
+    found = [route for route in app.router.routes if isinstance(route, APIRoute) and route.path_regex.match(path)]
+    return {method for route in found for method in route.methods or ()}
 
 
 def _field(error: dict[str, Any], *, is_open: bool) -> str:

@@ -34,6 +34,8 @@ _RSA_BITS: Final = 2_048
 
 _FILE_SECONDS: Final = 2.0
 _URL_SECONDS: Final = 60.0
+_FIRST_SECONDS: Final = 0.25
+"""How long until a set that has never been read is tried again."""
 _AGAIN_SECONDS: Final = 2.0
 """How long a set is not read again for a key that it lacks: strangers' tokens name keys that there are not."""
 _WAIT_SECONDS: Final = 2.0
@@ -134,6 +136,15 @@ class KeySet:
         """Whether the key is among those of now."""
         return self._keys is not None and self._keys.get(key.jwk["kid"]) is key
 
+    async def known(self) -> None:
+        """Returns when the set has been read.
+
+        Raises:
+            Unavailable: it never has.
+        """
+        if self._keys is None:
+            raise Unavailable("the issuer's keys")
+
     async def find(self, kid: object) -> Key:
         """The key of this name. For one that it does not have, the set is read again, though not at once again.
 
@@ -144,8 +155,7 @@ class KeySet:
         if (key := self._named(kid)) is None:
             await self._refreshed()
             key = self._named(kid)
-        if self._keys is None:
-            raise Unavailable("the issuer's keys")
+        await self.known()
         if key is None:
             raise jwt.InvalidKeyError
         return key
@@ -171,13 +181,17 @@ class KeySet:
     async def _refreshed(self) -> None:
         """Returns after a reading that has begun lately enough, or when a caller has waited long enough for it."""
         if self._refreshing is None:
-            if time.monotonic() - self._refreshed_at < _AGAIN_SECONDS:
+            if time.monotonic() - self._refreshed_at < self._again_seconds:
                 return
             self._refreshing = asyncio.create_task(self.refresh(), name="refresh of keys")
             self._refreshing.add_done_callback(self._done)
         with suppress(TimeoutError):
             async with asyncio.timeout(_WAIT_SECONDS):
                 await asyncio.shield(self._refreshing)
+
+    @property
+    def _again_seconds(self) -> float:
+        return _AGAIN_SECONDS if self._keys is not None else _FIRST_SECONDS
 
     def _done(self, _: "asyncio.Task[None]") -> None:
         self._refreshing = None
@@ -194,7 +208,7 @@ class KeySet:
     async def _follow(self) -> None:
         while True:
             await self._refreshed()
-            await asyncio.sleep(self._period if self._keys is not None else _AGAIN_SECONDS)
+            await asyncio.sleep(self._period if self._keys is not None else _FIRST_SECONDS)
 
     def _take(self, text: bytes) -> None:
         """Makes the text's keys those of now. One that was there already stays the same object.

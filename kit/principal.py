@@ -130,6 +130,14 @@ class Verifier:
         """The key set of the users' issuer as it is known here; None while it is not known yet."""
         return self._keys[self._users].document
 
+    async def ready(self) -> None:
+        """Returns when the users' keys are known.
+
+        Raises:
+            Unavailable: they have never been read.
+        """
+        await self._keys[self._users].known()
+
     async def verify(self, token: str) -> Principal:
         """The caller that a compact JWT stands for. One that was seen before is answered at once.
 

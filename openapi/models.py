@@ -76,7 +76,7 @@ class OpenAccountRequest(BaseModel):
         extra="forbid",
         populate_by_name=True,
     )
-    currency: Annotated[str | None, Field(description="ISO 4217.", examples=["RUB"], pattern="^[A-Z]{3}$")] = "RUB"
+    currency: Annotated[str, Field(description="ISO 4217.", examples=["RUB"], pattern="^[A-Z]{3}$")] = "RUB"
 
 
 class AccountStatus(StrEnum):
@@ -118,7 +118,7 @@ class TransferRequest(BaseModel):
             pattern="^[0-9]{1,18}(\\.[0-9]{1,4})?$",
         ),
     ]
-    currency: Annotated[str | None, Field(description="ISO 4217.", examples=["RUB"], pattern="^[A-Z]{3}$")] = "RUB"
+    currency: Annotated[str, Field(description="ISO 4217.", examples=["RUB"], pattern="^[A-Z]{3}$")] = "RUB"
 
 
 class Transfer(BaseModel):
@@ -164,7 +164,7 @@ class TopUpRequest(BaseModel):
             pattern="^[0-9]{1,18}(\\.[0-9]{1,4})?$",
         ),
     ]
-    currency: Annotated[str | None, Field(description="ISO 4217.", examples=["RUB"], pattern="^[A-Z]{3}$")] = "RUB"
+    currency: Annotated[str, Field(description="ISO 4217.", examples=["RUB"], pattern="^[A-Z]{3}$")] = "RUB"
     card: CardDetails
 
 

@@ -37,7 +37,7 @@ def full_plan(ports: Ports, data: Path, postgres: Postgres, *, tls: bool = False
     service = {
         "AUTH_ISSUER": ISSUER,
         "AUTH_AUDIENCE": AUDIENCE,
-        "AUTH_JWKS": str(people.public),
+        "AUTH_JWKS": f"http://{HOST}:{ports.identity_admin}/.well-known/jwks.json",
         "AUTH_SERVICES": json.dumps({"analytics": str(analytics.public), "card": str(card.public)}),
         "LOG_FORMAT": "console",
     }

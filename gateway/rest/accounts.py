@@ -11,7 +11,6 @@ from subgraphs.bank import client
 from subgraphs.bank.client import BankClient
 from wallet import inputs
 from wallet.errors import TransferNotFound
-from wallet.money import DEFAULT_CURRENCY
 
 
 def account_routes(bank: BankClient) -> APIRouter:
@@ -29,7 +28,7 @@ def account_routes(bank: BankClient) -> APIRouter:
     async def open_account(
         body: models.OpenAccountRequest, idempotency_key: IdempotencyKey, response: Response
     ) -> models.Account:
-        account = await bank.open_account(body.currency or DEFAULT_CURRENCY, idempotency_key)
+        account = await bank.open_account(body.currency, idempotency_key)
         response.headers["Location"] = f"/accounts/{account.id}"
         return _account(account)
 
@@ -45,7 +44,7 @@ def account_routes(bank: BankClient) -> APIRouter:
         response: Response,
     ) -> models.Transfer:
         with inputs.Fields() as fields:
-            amount = fields.money(body.amount, body.currency or DEFAULT_CURRENCY)
+            amount = fields.money(body.amount, body.currency)
         receipt = await bank.transfer(accountId, body.recipient_id, amount, idempotency_key)
         response.headers["Location"] = f"/accounts/{accountId}/transfers/{receipt.transfer.id}"
         return _transfer(receipt.transfer)

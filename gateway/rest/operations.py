@@ -1,10 +1,11 @@
 """What happened to an account."""
 
-from datetime import datetime
-from typing import Annotated
+import re
+from typing import Annotated, Final
 from uuid import UUID
 
 from fastapi import APIRouter, Query
+from pydantic import AwareDatetime, BeforeValidator
 
 from gateway.rest.route import Route
 from openapi import models
@@ -14,6 +15,19 @@ from wallet import cursor, inputs
 from wallet.errors import InvalidInput
 
 Amount = Annotated[str | None, Query(pattern=r"^[0-9]{1,18}(\.[0-9]{1,4})?$")]
+
+
+_DATE_TIME: Final = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}")
+
+
+def _written_out(value: object) -> object:
+    """Pydantic would take a number for so many seconds since 1970, which the contract does not."""
+    if isinstance(value, str) and not _DATE_TIME.match(value):
+        raise ValueError("must be a date and a time, such as 2026-11-21T12:00:00Z")
+    return value
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_written_out)]
 
 
 def operation_routes(analytics: AnalyticsClient) -> APIRouter:
@@ -31,8 +45,8 @@ def operation_routes(analytics: AnalyticsClient) -> APIRouter:
         counterpartyId: UUID | None = None,  # noqa: N803  the contract's name
         minAmount: Amount = None,  # noqa: N803
         maxAmount: Amount = None,  # noqa: N803
-        from_: Annotated[datetime | None, Query(alias="from")] = None,
-        to: datetime | None = None,
+        from_: Annotated[Moment | None, Query(alias="from")] = None,
+        to: Moment | None = None,
     ) -> models.OperationPage:
         if after is not None and before is not None:
             raise InvalidInput.of("before", "goes alone, without after")

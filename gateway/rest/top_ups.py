@@ -10,7 +10,6 @@ from subgraphs.card import client
 from subgraphs.card.client import CardClient
 from wallet import inputs
 from wallet.errors import TopUpNotFound
-from wallet.money import DEFAULT_CURRENCY
 
 
 def top_up_routes(card: CardClient) -> APIRouter:
@@ -25,7 +24,7 @@ def top_up_routes(card: CardClient) -> APIRouter:
         response: Response,
     ) -> models.TopUp:
         with inputs.Fields() as fields:
-            amount = fields.money(body.amount, body.currency or DEFAULT_CURRENCY)
+            amount = fields.money(body.amount, body.currency)
             number = fields.read("card.number", inputs.digits, body.card.number.get_secret_value())
             cvv = fields.read("card.cvv", inputs.digits, body.card.cvv.get_secret_value())
         details = client.CardDetails(number, body.card.expiry_month, body.card.expiry_year, cvv)

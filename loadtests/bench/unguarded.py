@@ -2,12 +2,10 @@
 loadtests.bench.unguarded`, with the gateway's own settings.
 """
 
+import runpy
 import time
-from functools import partial
 from typing import Final
 
-from gateway.__main__ import Settings, serve
-from kit import logs, process
 from kit.principal import Principal, Role, Verifier
 
 _SOMEBODY: Final = Principal(
@@ -21,6 +19,4 @@ async def _believe(_: Verifier, __: str) -> Principal:
 
 if __name__ == "__main__":
     Verifier.verify = _believe  # type: ignore[assignment]  # all that is different
-    settings = Settings.load()
-    logs.configure("unguarded", settings)
-    process.run(partial(serve, settings))
+    runpy.run_module("gateway", run_name="__main__")

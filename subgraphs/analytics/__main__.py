@@ -116,7 +116,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             on_its_way_seconds=2 * settings.analytics_repair_seconds + settings.analytics_repair_grace_seconds,
         )
         verifier = await stack.enter_async_context(Verifier.running(settings))
-        admin = admin_app({"clickhouse": database.ping, "kafka": tail.ping})
+        admin = admin_app({"clickhouse": database.ping, "kafka": tail.ping, "keys": verifier.ready})
         replay = Replay(history, copies, ledger, repair)
         add_guarded(admin, verifier, ADMIN, integrity_router(integrity), replay_router(replay))
         await stack.enter_async_context(http_server(admin, settings.analytics_admin_listen))

@@ -59,7 +59,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         relaying = process.forever(relay.run, name="relay", first_pause=0.1, longest_pause=2.0)
         await stack.enter_async_context(process.background(relaying, "relay"))
         verifier = await stack.enter_async_context(Verifier.running(settings))
-        admin = admin_app({"database": reader.ping})
+        admin = admin_app({"database": reader.ping, "keys": verifier.ready})
         add_guarded(admin, verifier, ADMIN, integrity_router(ledger_integrity(pool)))
         await stack.enter_async_context(http_server(admin, settings.bank_admin_listen))
         await stack.enter_async_context(

@@ -150,7 +150,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             running = process.forever(step, name=name, first_pause=0.1, longest_pause=2.0)
             await stack.enter_async_context(process.background(running, name))
         verifier = await stack.enter_async_context(Verifier.running(settings))
-        admin = admin_app({"database": repository.ping})
+        admin = admin_app({"database": repository.ping, "keys": verifier.ready})
         integrity = top_up_integrity(repository, acquirer, ledger, settings.card_limits)
         add_guarded(admin, verifier, ADMIN, integrity_router(integrity), review_router(repository, saga))
         await stack.enter_async_context(http_server(admin, settings.card_admin_listen))

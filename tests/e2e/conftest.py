@@ -24,7 +24,10 @@ async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Syst
     data = tmp_path_factory.mktemp("wallet")
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("GATEWAY_FEDERATION", "true")
-        environment.setenv("GATEWAY_RATE_SIGN_IN", "6000/minute")  # all come from one address
+        for limit in ("REQUESTS", "COST", "ANONYMOUS", "SIGN_IN"):  # all come from one address
+            environment.setenv(f"GATEWAY_RATE_{limit}", "1000000/minute")
+        environment.setenv("IDENTITY_HASH_MEMORY_KIB", "1024")  # passwords of these users are not worth a second
+        environment.setenv("IDENTITY_HASH_PASSES", "1")
         async with running(Ports.free(), data) as system:
             yield system
     remove_cluster(data)

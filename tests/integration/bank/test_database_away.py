@@ -71,7 +71,7 @@ class TestStopped:
         assert time.monotonic() - started < 8
         async with httpx.AsyncClient(trust_env=False) as http:
             ready = await http.get(f"{bank.admin}/health/ready")
-        assert (ready.status_code, ready.json()["checks"]) == (503, {"database": "Unavailable"})
+        assert (ready.status_code, ready.json()["checks"]) == (503, {"database": "Unavailable", "keys": "ok"})
 
         await mortal.start()
         await until_ready(bank.admin)
