@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,13 @@ NEEDED = {
     "identity_keys": "keys",
     "identity_refresh_secret": "known to nobody else, and long enough",
 }
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if nothing were in the environment, which other tests start processes with."""
+    for name in [name for name in os.environ if name.startswith("IDENTITY_")]:
+        monkeypatch.delenv(name)
 
 
 def settings(**given: Any) -> Settings:
