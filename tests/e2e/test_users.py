@@ -17,7 +17,7 @@ from cli.tokens import SeedUser, development_token
 from kit.principal import Role
 from stack.seed import OWNERS, STAFF
 from stack.system import System
-from tests.e2e.users import PASSWORD, User
+from tests.e2e.users import PASSWORD, OpenAccount, User
 from tests.openapi import REST
 from tests.waiting import until
 from wallet.accounts import clearing_account_id
@@ -208,13 +208,16 @@ class TestGraph:
         assert answer["data"] == {"account": {"owner": None}}
 
     async def test_who_looks_after_the_system_sees_whose_an_account_is(
-        self, token_of: Any, door: httpx.AsyncClient
+        self, token_of: Any, open_account: OpenAccount, door: httpx.AsyncClient
     ) -> None:
+        me = credentials()
+        user = (await door.post("/auth/register", json=me)).json()
+        account = await open_account(user["id"])
         tokens = {"accessToken": token_of("an-operator", Role.OPERATOR)}
         text = "query($id: ID!) { account(id: $id) { owner { username accounts { edges { node { id } } } } } }"
-        answer = await query(door, tokens, text, id=OWNERS["alice"].account)
-        edges = [{"node": {"id": OWNERS["alice"].account}}]
-        assert answer["data"]["account"]["owner"] == {"username": "alice", "accounts": {"edges": edges}}
+        answer = await query(door, tokens, text, id=account)
+        edges = [{"node": {"id": account}}]
+        assert answer["data"]["account"]["owner"] == {"username": me["username"], "accounts": {"edges": edges}}
 
 
 class TestDevelopment:
