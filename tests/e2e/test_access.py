@@ -472,7 +472,13 @@ def _cells(call: str, forged: dict[str, str]) -> Iterator[tuple[str, str]]:
 async def test_everybody_is_answered_as_they_should_be(scene: Scene, call: str) -> None:
     cells = dict(_cells(call, scene.forged))
     tokens = scene.tokens | scene.forged
-    answers = await asyncio.gather(*(scene.ask(call, tokens[caller]) for caller in cells))
+    some = asyncio.Semaphore(4)  # at once: signing in takes its time
+
+    async def ask(caller: str) -> str:
+        async with some:
+            return await scene.ask(call, tokens[caller])
+
+    answers = await asyncio.gather(*map(ask, cells))
     assert dict(zip(cells, answers, strict=True)) == cells
 
 

@@ -109,7 +109,9 @@ async def test_while_its_keys_have_never_come_nobody_is_refused_for_good(
             assert (answer.status_code, answer.json()["code"]) == (503, "UNAVAILABLE")
             assert answer.headers["retry-after"] == "1"
         # What needs no token needs no keys, whatever comes with it.
-        assert (await http.get("/health/ready")).status_code == 200
+        assert (await http.get("/health/live")).status_code == 200
+        ready = await http.get("/health/ready")
+        assert (ready.status_code, ready.json()["checks"]) == (503, {"keys": "Unavailable"})
         assert (await http.get("/docs")).status_code == 200
 
 
