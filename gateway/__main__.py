@@ -13,10 +13,10 @@ from gateway.graphql.documents import TrustedDocuments
 from gateway.graphql.limits import Limits, WebSocketLimits
 from gateway.graphql.options import GraphOptions
 from gateway.rates import Rate, RateOptions, Rates
-from kit import logs, process
+from kit import logs, process, tracing
 from kit.admin import http_server
 from kit.principal import Verifier
-from kit.settings import Address, AuthSettings, LogSettings, TLSSettings
+from kit.settings import Address, AuthSettings, LogSettings, TLSSettings, TracingSettings
 from kit.tls import TLS
 from subgraphs.analytics.client import AnalyticsClient
 from subgraphs.bank.client import BankClient
@@ -24,7 +24,7 @@ from subgraphs.card.client import CardClient
 from subgraphs.identity.client import IdentityClient
 
 
-class Settings(AuthSettings, TLSSettings, LogSettings):
+class Settings(AuthSettings, TLSSettings, LogSettings, TracingSettings):
     """What the gateway needs to know; each field is the environment variable of its name."""
 
     gateway_listen: Address = "127.0.0.1:8000"
@@ -139,4 +139,5 @@ def _rates(settings: Settings) -> RateOptions:
 if __name__ == "__main__":
     settings = Settings.load()
     logs.configure("gateway", settings)
-    process.run(partial(serve, settings))
+    with tracing.recording("gateway", settings):
+        process.run(partial(serve, settings))

@@ -93,7 +93,10 @@ def build_app(
 
     async def front(scope: Scope, receive: Receive, send: Send) -> None:
         """The graph stands beside FastAPI: what that does around each of its routes would cost as much as a query."""
-        await endpoints.get((scope["type"], scope.get("path", "")), app)(scope, receive, send)
+        graph = endpoints.get((scope["type"], scope.get("path", "")))
+        if graph is not None:
+            scope["graph"] = scope["path"]  # which tells requests apart, as FastAPI's `route` does the others
+        await (graph or app)(scope, receive, send)
 
     guarded: ASGIApp = BodyLimitMiddleware(front, body_limit_bytes)
     guarded = CallMiddleware(guarded, verifier, rates, timeout_seconds)
@@ -103,7 +106,7 @@ def build_app(
         guarded,
         allow_origins=cors_origins,
         allow_methods=["GET", "POST"],
-        allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-Request-Id"],
+        allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-Request-Id", "traceparent", "tracestate"],
         expose_headers=[
             "Location",
             "RateLimit",

@@ -1,23 +1,26 @@
 """Around every request, as plain ASGI: its id and its caller, its deadline, its size, its line in the log."""
 
 import asyncio
+import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from http import HTTPStatus
 from typing import Any, Final
 
 import structlog
+from opentelemetry.trace import SpanKind
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.errors import make_problem, problem
 from gateway.policy import KNOWN, OPEN_PATHS
 from gateway.rates import Rates, Standing, address_of
-from kit import call
+from kit import call, tracing
 from kit.call import Call
 from kit.principal import Verifier
+from kit.tracing import Trace
 from wallet.errors import InternalError, WalletError
 
 log = structlog.get_logger(__name__)
@@ -26,6 +29,8 @@ _CLOSED_BY_CLIENT: Final = 499
 _MOMENT_SECONDS: Final = 0.05
 _DRAIN_SECONDS: Final = 1.0
 _DRAIN_BYTES: Final = 2**20
+_CARD: Final = re.compile(r"\d{13,}")
+"""What may be a card's number, and is no part of an id."""
 _UNCOUNTED: Final = ("/health/", "/metrics")
 _SIGN_IN: Final = "/auth/"
 _UNLESS_SAID: Final = (
@@ -44,8 +49,9 @@ def problem_response(body: Any, headers: dict[str, str]) -> Response:
 
 
 class CallMiddleware:
-    """Gives each request its `Call`: an id that comes back as `X-Request-Id`, the verified caller where there is a
-    token, and a deadline. Logs one line when it is over, in which the graph's operations are, too.
+    """Gives each request its `Call`: an id that comes back as `X-Request-Id` and is its trace's unless the caller has
+    one, the verified caller where there is a token, and a deadline. Logs one line when it is over, in which the graph's
+    operations are, too.
 
     Here is refused, for every route: with 401 or 403 a token that is not valid or opens nothing, where one is looked
     at; with 429 what is more than one caller may ask for, whoever says who they are by who that is, others by their
@@ -72,7 +78,7 @@ class CallMiddleware:
             return
         exchange = _Exchange(scope, send)
         deadline = exchange.started + self._timeout if scope["type"] == "http" else None
-        reset = call.current.set(Call(exchange.request_id, deadline=deadline))
+        reset = call.current.set(Call(exchange.request_id, deadline=deadline, trace=exchange.span.trace))
         try:
             await self._answer(exchange, receive)
         except WalletError as error:
@@ -140,7 +146,8 @@ class _Exchange:
         headers = dict(scope["headers"])
         self.scope = scope
         self.started = time.monotonic()
-        self.request_id = call.request_id(headers.get(b"x-request-id", b"").decode("latin-1"))
+        self.span = tracing.start(scope.get("method", "GET"), _trace(headers), SpanKind.SERVER)
+        self.request_id = call.request_id(headers.get(b"x-request-id", b"").decode("latin-1"), self.span.trace)
         self.token = headers.get(b"authorization", b"").decode("latin-1").removeprefix("Bearer").strip()
         self.standing: Standing | None = None
         self.status = _CLOSED_BY_CLIENT
@@ -156,16 +163,29 @@ class _Exchange:
         await problem_response(body, headers)(self.scope, receive, self.send)
 
     def tell(self) -> None:
-        """The line in the log."""
+        """The line in the log, and what its span says."""
         line = {
             "method": self.scope.get("method", "WS"),
-            "path": self.scope["path"],
+            "path": _CARD.sub("#", self.scope["path"]),
             "status": int(self.status),
             "ms": round((time.monotonic() - self.started) * 1000, 1),
         }
         if "operations" in self.scope:  # of the graph
             line["operations"] = self.scope["operations"]
         log.info("request", **line)
+        if self.span.is_recorded:
+            self._tell_span(self.scope.get("method", "GET"), int(self.status))
+        self.span.end()
+
+    def _tell_span(self, method: str, status: int) -> None:
+        """By the route: never by the path, into which callers write what they like."""
+        route = self.scope.get("graph") or getattr(self.scope.get("route"), "path", "")
+        attributes: dict[str, str | int] = {"http.request.method": method, "http.response.status_code": status}
+        if route:
+            attributes["http.route"] = route
+        self.span.tell(attributes, name=f"{method} {route}".rstrip())
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            self.span.fail(str(status))
 
     def _completed(self, headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
         whole = [*headers, (b"x-request-id", self.request_id.encode())]
@@ -173,6 +193,14 @@ class _Exchange:
             whole += self.standing.headers
         said = {name for name, _ in whole}
         return whole + [each for each in _UNLESS_SAID if each[0] not in said]
+
+
+def _trace(headers: Mapping[bytes, bytes]) -> Trace:
+    """Where the caller is, if they say so; or a trace that begins here."""
+    parent = headers.get(b"traceparent")
+    if parent is None:
+        return Trace.new()
+    return Trace.of(parent.decode("latin-1"), headers.get(b"tracestate", b"").decode("latin-1")) or Trace.new()
 
 
 async def _while_awaited(app: ASGIApp, scope: Scope, receive: Receive, send: Send, seconds: float) -> None:

@@ -1,15 +1,15 @@
-"""What travels with a call from process to process: its id, its caller, the time that is left."""
+"""What travels with a call from process to process: its id, its caller, the time that is left, its place in a trace."""
 
 import re
-import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from kit.principal import Principal
+from kit.tracing import Trace
 from wallet.errors import Unauthenticated
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
@@ -24,12 +24,14 @@ class Call:
         principal: the verified caller, or None for whoever came without a token.
         token: what the caller is known by to the next hop.
         deadline: on the monotonic clock, when nobody waits for an answer any more; None for a stream.
+        trace: where what is done for it stands.
     """
 
     request_id: str
     principal: Principal | None = None
     token: str | None = None
     deadline: float | None = None
+    trace: Trace = field(default_factory=Trace.new)
 
     def remaining(self, cap_seconds: float) -> float:
         """Seconds left, at most `cap_seconds`; zero when the time is up."""
@@ -54,17 +56,27 @@ def principal() -> Principal:
     return call.principal
 
 
-def request_id(proposed: str | None) -> str:
-    """The caller's own id for the request where it has one that is safe to log, or a new one."""
+def request_id(proposed: str | None, trace: Trace) -> str:
+    """The caller's own id for the request where it has one that is safe to log, or its trace's."""
     if proposed is not None and _REQUEST_ID.fullmatch(proposed):
         return proposed
-    return secrets.token_hex(8)
+    return trace.id
+
+
+def trace() -> Trace:
+    """Where what is done now stands; a trace of its own for what is done for nobody's call."""
+    call = current.get(None)
+    return Trace.new() if call is None else call.trace
 
 
 @contextmanager
 def own(token: Callable[[], str]) -> Iterator[None]:
-    """A call of the service's own, made under its own name rather than a caller's."""
-    reset = current.set(Call(request_id(None), token=token()))
+    """A call made under the service's own name rather than a caller's: for the call at hand, if there is one, and then
+    by its id and in its trace.
+    """
+    call = current.get(None)
+    place = trace()
+    reset = current.set(Call(place.id if call is None else call.request_id, token=token(), trace=place))
     try:
         yield
     finally:

@@ -4,15 +4,17 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import aclosing, asynccontextmanager
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import grpc
+from opentelemetry.trace import SpanKind
 
+from kit import tracing
 from kit.call import Call, current
 from kit.rotation import rotating
 from kit.status import from_rpc_error
 from kit.tls import TLS, Material, refuse_plaintext
-from wallet.errors import DeadlineExceeded, Unavailable
+from wallet.errors import DeadlineExceeded, Unavailable, WalletError
 
 _RECONNECT_MS: Final = 1_000
 _RESUME_PAUSE_SECONDS: Final = 0.25
@@ -107,10 +109,11 @@ async def unary(
     remaining = call.remaining(cap_seconds)
     if not remaining:
         raise DeadlineExceeded(what)  # gRPC would now and then still make the call
-    try:
-        return await method(request, timeout=remaining, metadata=_metadata(call))
-    except grpc.aio.AioRpcError as error:
-        raise from_rpc_error(error, what) from None
+    with _span(method, call) as span:
+        try:
+            return await method(request, timeout=remaining, metadata=_metadata(call, span))
+        except grpc.aio.AioRpcError as error:
+            raise _told(error, span, what) from None
 
 
 async def stream(
@@ -124,14 +127,16 @@ async def stream(
     Raises:
         WalletError: as `unary`.
     """
-    responses = method(request, metadata=_metadata(current.get()))
-    try:
-        async for response in responses:
-            yield response
-    except grpc.aio.AioRpcError as error:
-        raise from_rpc_error(error, what) from None
-    finally:
-        responses.cancel()
+    call = current.get()
+    with _span(method, call) as span:
+        responses = method(request, metadata=_metadata(call, span))
+        try:
+            async for response in responses:
+                yield response
+        except grpc.aio.AioRpcError as error:
+            raise _told(error, span, what) from None
+        finally:
+            responses.cancel()
 
 
 async def resumed(open_stream: Callable[[], AsyncGenerator[Value, None]]) -> AsyncGenerator[Value, None]:
@@ -157,6 +162,17 @@ async def resumed(open_stream: Callable[[], AsyncGenerator[Value, None]]) -> Asy
         await asyncio.sleep(_RESUME_PAUSE_SECONDS)
 
 
-def _metadata(call: Call) -> tuple[tuple[str, str], ...]:
-    request_id = ("x-request-id", call.request_id)
-    return (request_id,) if call.token is None else (request_id, ("authorization", f"Bearer {call.token}"))
+def _span(method: Any, call: Call) -> tracing.Span:
+    # gRPC knows what the method is called, and has no public name for it.
+    name = getattr(method, "_method", b"/")[1:].decode() if call.trace.is_sampled else ""
+    return tracing.start(name, call.trace, SpanKind.CLIENT, {"rpc.system": "grpc", "rpc.method": name})
+
+
+def _told(error: grpc.aio.AioRpcError, span: tracing.Span, what: str) -> WalletError:
+    span.tell({"rpc.response.status_code": error.code().name})
+    return from_rpc_error(error, what)
+
+
+def _metadata(call: Call, span: tracing.Span) -> tuple[tuple[str, str], ...]:
+    metadata = (("x-request-id", call.request_id), *span.trace.headers)
+    return metadata if call.token is None else (*metadata, ("authorization", f"Bearer {call.token}"))

@@ -73,10 +73,11 @@ class _Method:
         self.use(connections)
 
     def use(self, connections: _Connections) -> None:
-        self._connections, self._method = connections, self._make(connections.channel)
+        self._connections, self._callable = connections, self._make(connections.channel)
+        self._method: bytes = self._callable._method  # noqa: SLF001  as gRPC's own has it, whom spans ask for the name
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
-        return self._connections.begun(self._method(*arguments, **options))
+        return self._connections.begun(self._callable(*arguments, **options))
 
 
 class _Rotating:

@@ -14,13 +14,15 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
+from opentelemetry.trace import SpanKind
 
-from kit import metrics
+from kit import metrics, tracing
 from kit.access import Policy, Rule
 from kit.call import Call, current, request_id
 from kit.principal import Verifier
 from kit.status import code_name, to_status
 from kit.tls import TLS, refuse_plaintext
+from kit.tracing import Trace
 from wallet.errors import InternalError, Unauthenticated, WalletError
 
 log = structlog.get_logger(__name__)
@@ -28,6 +30,19 @@ log = structlog.get_logger(__name__)
 _GRACE_SECONDS: Final = 5.0
 _CONNECTION_MS: Final = 600_000
 """After which a client of TLS goes on with new calls on a new connection, with the certificates that there are then."""
+
+_SLOW_SECONDS: Final = 1.0
+_FAULTS: Final = frozenset(
+    {
+        code_pb2.UNKNOWN,
+        code_pb2.DEADLINE_EXCEEDED,
+        code_pb2.UNIMPLEMENTED,
+        code_pb2.INTERNAL,
+        code_pb2.UNAVAILABLE,
+        code_pb2.DATA_LOSS,
+    }
+)
+"""What is the server's: with anything else it has done what it is there for."""
 
 _OPTIONS: Final = (
     ("grpc.so_reuseport", 0),  # a port in use is an error, not a second listener that takes half of the calls
@@ -163,7 +178,7 @@ class _Guarded(grpc.GenericRpcHandler):
             return await serving.abort()
 
         async def stream(request: Any, context: _Context) -> AsyncIterator[Any]:
-            with _Serving(method, context) as serving:
+            with _Serving(method, context, is_stream=True) as serving:
                 until = await serving.begin(self._verifier, rule)
                 async with aclosing(_ended(handler.unary_stream(request, context), until)) as responses:
                     async for response in responses:
@@ -206,10 +221,17 @@ class _Serving:
     only cancellation goes on.
     """
 
-    def __init__(self, method: str, context: _Context) -> None:
+    def __init__(self, method: str, context: _Context, *, is_stream: bool = False) -> None:
         self._method = method
         self._context = context
+        self._is_stream = is_stream
         self._started = time.monotonic()
+        self._metadata = dict(context.invocation_metadata() or ())
+        parent = Trace.of(_text(self._metadata.get("traceparent")), _text(self._metadata.get("tracestate")))
+        name = method[1:]
+        self._span = tracing.start(
+            name, parent or Trace.new(), SpanKind.SERVER, {"rpc.system": "grpc", "rpc.method": name}
+        )
         self.status = status_pb2.Status()
 
     async def begin(self, verifier: Verifier, rule: Rule) -> float | None:
@@ -218,21 +240,21 @@ class _Serving:
         Returns:
             When the caller's token ends, on the clock of `time.time`; None for a call without one.
         """
-        metadata = dict(self._context.invocation_metadata() or ())
-        remaining = self._context.time_remaining()
+        remaining, trace = self._context.time_remaining(), self._span.trace
         call = Call(
-            request_id(_text(metadata.get("x-request-id"))),
+            request_id(_text(self._metadata.get("x-request-id")), trace),
             deadline=None if remaining is None else self._started + remaining,
+            trace=trace,
         )
         current.set(call)
         if rule.is_open:
             return None
-        token = (_text(metadata.get("authorization")) or "").removeprefix("Bearer ")
+        token = (_text(self._metadata.get("authorization")) or "").removeprefix("Bearer ")
         if not token:
             raise Unauthenticated
         caller = await verifier.verify(token)
+        current.set(Call(call.request_id, caller, token, call.deadline, trace))
         rule.check(caller)
-        current.set(Call(call.request_id, caller, token, call.deadline))
         return caller.believed_until
 
     def __enter__(self) -> Self:
@@ -246,8 +268,20 @@ class _Serving:
             self.status = to_status(InternalError())
         elif error is not None:
             self.status.code = code_pb2.CANCELLED
-        metrics.RPC_SECONDS.labels(self._method, code_name(self.status)).observe(time.monotonic() - self._started)
+        self._tell(time.monotonic() - self._started)
         return isinstance(error, Exception)
+
+    def _tell(self, seconds: float) -> None:
+        """What came of the call: to the metrics, to its span, and to the log where somebody may have to look."""
+        code = code_name(self.status)
+        metrics.RPC_SECONDS.labels(self._method, code).observe(seconds)
+        is_fault = self.status.code in _FAULTS
+        if is_fault or (seconds > _SLOW_SECONDS and not self._is_stream):  # a stream lasts as long as it is read
+            log.warning("call", method=self._method, code=code, ms=round(seconds * 1000, 1))
+        self._span.tell({"rpc.response.status_code": code})
+        if is_fault:
+            self._span.fail(code)
+        self._span.end()
 
     async def abort(self) -> None:
         """Tells the caller what came of the call."""

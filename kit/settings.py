@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
@@ -15,6 +16,14 @@ def _host_and_port(value: str) -> str:
     if not colon or not host or not port.isdigit():
         raise ValueError("is host:port, such as 127.0.0.1:8000")
     return value
+
+
+def is_loopback(host: str) -> bool:
+    """Whether it is this machine's own, by its address or by its name."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 Address = Annotated[str, AfterValidator(_host_and_port)]
@@ -151,3 +160,23 @@ class LogSettings(Settings):
 
     log_format: Literal["console", "json"] = Field("json", description="console for people, json for machines")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+
+class TracingSettings(Settings):
+    """Where a process sends its traces."""
+
+    otlp_endpoint: HttpUrl | None = Field(
+        None,
+        description="the collector, by OTLP over gRPC, such as https://collector:4317; without one, there are none",
+    )
+    otlp_insecure: bool = Field(False, description="whether they may go in plaintext to where is not this machine")
+    trace_ratio: float = Field(0.1, ge=0, le=1, description="how many of the traces that begin here are sampled")
+
+    @model_validator(mode="after")
+    def _go_by_tls(self) -> Self:
+        endpoint = self.otlp_endpoint
+        if endpoint is None or endpoint.scheme == "https" or self.otlp_insecure:
+            return self
+        if not is_loopback((endpoint.host or "").strip("[]")):
+            raise ValueError("OTLP_ENDPOINT would send traces in plaintext: use https://, or say OTLP_INSECURE=true")
+        return self

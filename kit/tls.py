@@ -3,7 +3,6 @@ where plaintext will do.
 """
 
 import threading
-from ipaddress import ip_address
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -12,7 +11,7 @@ import structlog
 from cryptography import x509
 
 from kit.certificates import of_one_key
-from kit.settings import TLSSettings
+from kit.settings import TLSSettings, is_loopback
 
 log = structlog.get_logger(__name__)
 
@@ -100,7 +99,7 @@ def refuse_plaintext(address: str) -> None:
     Raises:
         PlaintextError: some of it is not, or may not be.
     """
-    if not all(map(_is_loopback, _hosts(address))):
+    if not all(map(is_loopback, _hosts(address))):
         raise PlaintextError(
             f"{address} is not loopback alone, and nothing goes there in plaintext: set TLS_CERTIFICATE, TLS_KEY and "
             "TLS_AUTHORITY (`wallet certificates` makes the files), or name 127.0.0.1"
@@ -129,10 +128,3 @@ def _host(address: str) -> str:
     if address.startswith("["):
         return address[1:].partition("]")[0]
     return address.partition(":")[0] if address.count(":") == 1 else address
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

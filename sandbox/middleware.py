@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kit import call
 from kit.call import Call
+from kit.tracing import Trace
 from openapi.acquirer import Code
 from sandbox.api import refused
 from sandbox.payments import Refusal
@@ -35,7 +36,8 @@ class CallMiddleware:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        reset = call.current.set(Call(call.request_id(headers.get("x-request-id"))))
+        trace = Trace.new()
+        reset = call.current.set(Call(call.request_id(headers.get("x-request-id"), trace), trace=trace))
         started = time.monotonic()
         status = None
 

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any, Final
 
@@ -22,7 +22,8 @@ from gateway.graphql.documents import Reader
 from gateway.graphql.metrics import NOT_READ, OTHER, Names, Told, tell
 from gateway.graphql.options import GraphOptions
 from gateway.rates import Rates
-from kit import call
+from kit import call, tracing
+from kit.tracing import Span
 from subgraphs.analytics.client import AnalyticsClient
 from subgraphs.bank.client import BankClient
 from subgraphs.bank.graph import AccountLoader, TransferLoader, account_loader, transfer_loader
@@ -109,11 +110,16 @@ class PerExecution(SchemaExtensionsRunner):
         self._cost: Cost | None = None
         self._codes: list[str] = []
         self._is_stream = False
+        self._span: Span
 
     @asynccontextmanager
     async def operation(self) -> AsyncIterator[None]:  # type: ignore[override]  # Strawberry enters and leaves it
         """All of an operation's life."""
         started = time.perf_counter()
+        around = call.current.get()
+        self._span = tracing.start("graphql", around.trace)
+        if self._span.is_recorded:
+            call.current.set(replace(around, trace=self._span.trace))
         try:
             yield
         except asyncio.CancelledError:
@@ -130,6 +136,8 @@ class PerExecution(SchemaExtensionsRunner):
             if context.result is not None and self._cost is not None:
                 context.context.spent.actual += self._cost.actual(context.result.data)
             self._tell(time.perf_counter() - started)
+            if self._span.is_recorded:
+                call.current.set(around)
 
     def parsing(self) -> AbstractAsyncContextManager[None]:  # type: ignore[override]
         """Sets the document and its errors.
@@ -178,6 +186,12 @@ class PerExecution(SchemaExtensionsRunner):
             kind = context.operation_type.value
             name = self._policy.names.label(context.operation_name, is_valid=self._cost is not None)
         tell(kind, name, seconds, self._codes, context.context.operations)
+        if self._span.is_recorded:
+            attributes = {"graphql.operation.type": kind, "graphql.operation.name": name}
+            self._span.tell(attributes, name=f"{kind} {name}")
+            if self._codes:
+                self._span.fail(self._codes[0])
+        self._span.end()
 
 
 @asynccontextmanager

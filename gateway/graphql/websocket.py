@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -148,7 +149,7 @@ class GraphQLOverWebSocket(GraphQL[Context, None]):
             KNOWN.check(principal)
         except WalletError as error:
             raise ConnectionRejectionError from error
-        call.current.set(call.Call(call.current.get().request_id, principal, token))
+        call.current.set(replace(call.current.get(), principal=principal, token=token))
         return None
 
 

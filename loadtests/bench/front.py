@@ -68,6 +68,7 @@ class Scene:
     gateway_at: str
     unguarded_at: str
     bare_at: str
+    environment: Mapping[str, str]
     parts: dict[str, Child] = field(default_factory=dict)
 
     @classmethod
@@ -78,14 +79,6 @@ class Scene:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="wallet-bench-")))
             callers = Callers(folder)
             bank_at, analytics_at, gateway_at, unguarded_at, bare_at = (f"{HOST}:{port}" for port in free_ports(5))
-            scene = cls(
-                folder=folder,
-                callers=callers,
-                bank_at=bank_at,
-                gateway_at=gateway_at,
-                unguarded_at=unguarded_at,
-                bare_at=bare_at,
-            )
             environment = {
                 **callers.settings,
                 "GATEWAY_LISTEN": gateway_at,
@@ -94,18 +87,50 @@ class Scene:
                 "BANK_GRPC_TARGET": bank_at,
                 "ANALYTICS_GRPC_TARGET": analytics_at,
             }
+            scene = cls(
+                folder=folder,
+                callers=callers,
+                bank_at=bank_at,
+                gateway_at=gateway_at,
+                unguarded_at=unguarded_at,
+                bare_at=bare_at,
+                environment=environment,
+            )
 
             async def start(part: str, name: str, ready: Probe, *arguments: str, **environment: str) -> None:
-                process = Process(name=part, command=module(name, *arguments, **environment), ready=ready)
-                scene.parts[part] = await stack.enter_async_context(Child(process))
+                await stack.enter_async_context(scene._part(part, name, ready, *arguments, **environment))
 
             await start("bank", "loadtests.bench.stub", _accepts(bank_at), bank_at)
             await start("analytics", "loadtests.bench.stub", _accepts(analytics_at), analytics_at)
             await start("gateway", "gateway", _accepts(gateway_at), **environment)
-            environment |= {"GATEWAY_LISTEN": unguarded_at, "GATEWAY_RATES": "false"}
-            await start("unguarded", "loadtests.bench.unguarded", _accepts(unguarded_at), **environment)
+            unguarded = {**environment, "GATEWAY_LISTEN": unguarded_at, "GATEWAY_RATES": "false"}
+            await start("unguarded", "loadtests.bench.unguarded", _accepts(unguarded_at), **unguarded)
             await start("bare", "loadtests.bench.bare", _accepts(bare_at), bare_at, bank_at)
             yield scene
+
+    @asynccontextmanager
+    async def _part(
+        self, part: str, name: str, ready: Probe, *arguments: str, **environment: str
+    ) -> AsyncIterator[None]:
+        process = Process(name=part, command=module(name, *arguments, **environment), ready=ready)
+        async with Child(process) as self.parts[part]:
+            yield
+        del self.parts[part]
+
+    @asynccontextmanager
+    async def telling(self) -> AsyncIterator[tuple[str, str]]:
+        """Two gateways, which are there for their own figure only, and their addresses: one with all its lines of log
+        and a tenth of its traces sent to a collector, and one that tells of errors alone.
+        """
+        telling_at, silent_at, collector_at = (f"{HOST}:{port}" for port in free_ports(3))
+        telling = {"OTLP_ENDPOINT": f"http://{collector_at}", "TRACE_RATIO": "0.1", "GATEWAY_LISTEN": telling_at}
+        silent = {"LOG_LEVEL": "ERROR", "GATEWAY_LISTEN": silent_at}
+        async with (
+            self._part("collector", "loadtests.bench.collector", _accepts(collector_at), collector_at),
+            self._part("telling", "gateway", _accepts(telling_at), **{**self.environment, **telling}),
+            self._part("silent", "gateway", _accepts(silent_at), **{**self.environment, **silent}),
+        ):
+            yield telling_at, silent_at
 
     @asynccontextmanager
     async def hive(self) -> AsyncIterator[str]:

@@ -18,11 +18,13 @@ _GRPC: Final = "gateway.overhead_vs_grpc"
 _PAGE: Final = "graphql.list_1000_us_per_item"
 _HIVE: Final = "graphql.mutation_vs_hive"
 _AUTH: Final = "gateway.auth_overhead"
+_TELEMETRY: Final = "gateway.telemetry_overhead"
 _BARS: Final[Mapping[str, float | None]] = {
     _GRAPHQL: 0.55,
     _REST: 0.7,
     _GRPC: None,
     _AUTH: 0.85,
+    _TELEMETRY: 0.85,
     _PAGE: 3.0,
     _HIVE: 1.5,
 }
@@ -46,15 +48,17 @@ async def measure(wanted: Collection[str], options: Options) -> AsyncGenerator[F
 
 async def _measured(scene: Scene, figure: str, options: Options) -> Figure:
     by_rest, by_graphql = scene.rest("gateway", scene.gateway_at), scene.graphql()
-    bare_route = scene.rest("bare route", scene.bare_at)
-    if figure == _GRAPHQL:
-        return await ratio(scene, figure, by_graphql, bare_route, options)
-    if figure == _REST:
-        return await ratio(scene, figure, by_rest, bare_route, options)
-    if figure == _AUTH:
-        return await ratio(scene, figure, by_rest, scene.rest("unguarded", scene.unguarded_at), options)
-    if figure == _GRPC:
-        return await ratio(scene, figure, by_rest, scene.grpc(), options)
+    bare_route, unguarded = scene.rest("bare route", scene.bare_at), scene.rest("unguarded", scene.unguarded_at)
+    sides = {
+        _GRAPHQL: (by_graphql, bare_route),
+        _REST: (by_rest, bare_route),
+        _AUTH: (by_rest, unguarded),
+        _GRPC: (by_rest, scene.grpc()),
+    }
+    if figure in sides:
+        return await ratio(scene, figure, *sides[figure], options)
+    if figure == _TELEMETRY:
+        return await price_of_telling(scene, options)
     if figure == _PAGE:
         return await time_of_a_page(scene, options)
     async with scene.hive() as target:
@@ -78,6 +82,20 @@ async def ratio(scene: Scene, figure: str, one: Side, other: Side, options: Opti
             "rounds": {name: [run.rate for run in each] for name, each in runs.items()},
         },
     )
+
+
+async def price_of_telling(scene: Scene, options: Options) -> Figure:
+    """The ratio of the rates, and in the details the processor time that each gateway took over a transfer, which says
+    more where the machine is busy with something else.
+    """
+    async with scene.telling() as (telling_at, silent_at):
+        telling, silent = scene.rest("telling", telling_at), scene.rest("silent", silent_at)
+        figure = await ratio(scene, _TELEMETRY, telling, silent, options)
+    each = {}
+    for name in (telling.name, silent.name):
+        run = figure.details[name]
+        each[name] = 1_000_000 * run["cpu_seconds"][name] / (run["transfers_per_second"] * options.seconds)
+    return replace(figure, details={"cpu_microseconds_per_transfer": each, **figure.details})
 
 
 async def time_of_a_page(scene: Scene, options: Options) -> Figure:

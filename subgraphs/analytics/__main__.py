@@ -9,12 +9,12 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from pydantic import Field, SecretStr
 
-from kit import logs, process
+from kit import logs, process, tracing
 from kit.admin import add_guarded, admin_app, http_server
 from kit.principal import Verifier
 from kit.proof import integrity_router
 from kit.server import Service, grpc_server
-from kit.settings import Address, LogSettings, ServiceSettings, TLSSettings
+from kit.settings import Address, LogSettings, ServiceSettings, TLSSettings, TracingSettings
 from kit.tls import TLS
 from kit.tokens import ServiceToken, Signer
 from subgraphs.analytics.access import Access
@@ -48,7 +48,7 @@ _NEVER_IDLE_MS: Final = 24 * 3600 * 1000
 """A member that waits for ClickHouse to come back polls nothing. It keeps its place for as long as it heartbeats."""
 
 
-class Settings(ServiceSettings, TLSSettings, LogSettings):
+class Settings(ServiceSettings, TLSSettings, LogSettings, TracingSettings):
     """What analytics needs to know; each field is the environment variable of its name."""
 
     analytics_grpc_listen: Address = "127.0.0.1:50053"
@@ -159,4 +159,5 @@ def _admin(settings: Settings) -> AIOKafkaAdminClient:
 if __name__ == "__main__":
     settings = Settings.load()
     logs.configure(NAME, settings)
-    process.run(partial(serve, settings))
+    with tracing.recording(NAME, settings):
+        process.run(partial(serve, settings))

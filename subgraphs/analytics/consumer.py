@@ -13,8 +13,9 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from aiokafka.structs import ConsumerRecord
+from opentelemetry.trace import SpanKind
 
-from kit import process
+from kit import process, tracing
 from subgraphs.analytics import metrics
 from subgraphs.analytics.clickhouse.history import History
 from subgraphs.analytics.domain import Row
@@ -32,6 +33,14 @@ _LONGEST_PAUSE: Final = 2.0
 _GRACE_SECONDS: Final = 3.0
 _LAG_SECONDS: Final = 1.0
 _WATCHED_ACCOUNTS: Final = 100_000
+
+_SPAN: Final[tracing.Attributes] = {
+    "messaging.system": "kafka",
+    "messaging.destination.name": TOPIC,
+    "messaging.operation.name": "store",
+    "messaging.operation.type": "process",
+    "db.system.name": "clickhouse",
+}
 
 Message: TypeAlias = "ConsumerRecord[bytes, bytes]"
 
@@ -165,7 +174,9 @@ class Consumer:
                 self._count(is_unreadable=True)
             else:
                 self._count(is_unreadable=False)
-        await self._store(rows)
+        attributes: tracing.Attributes = {**_SPAN, "messaging.batch.message_count": len(messages)}
+        with tracing.start_for(map(_traceparent, messages), f"store {TOPIC}", SpanKind.CONSUMER, attributes):
+            await self._store(rows)
         await _set_aside(producer, unreadable)
         await self._commit(consumer, messages, term)
         metrics.EVENTS_CONSUMED.inc(len(messages) - len(unreadable))
@@ -260,6 +271,11 @@ class _Rebalances(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
     async def on_partitions_assigned(self, assigned: list[TopicPartition]) -> None:  # noqa: ARG002  whichever they are
         """Before anything of them is read."""
         self._on_assigned()
+
+
+def _traceparent(message: Message) -> str | None:
+    value = dict(message.headers).get("traceparent")
+    return None if value is None else value.decode("latin-1")
 
 
 async def _set_aside(producer: AIOKafkaProducer, unreadable: Sequence[tuple[Message, str]]) -> None:

@@ -7,12 +7,12 @@ from functools import partial
 from aiokafka import AIOKafkaProducer
 from pydantic import Field, SecretStr
 
-from kit import logs, process
+from kit import logs, process, tracing
 from kit.admin import add_guarded, admin_app, http_server
 from kit.principal import Verifier
 from kit.proof import integrity_router
 from kit.server import Service, grpc_server
-from kit.settings import Address, AuthSettings, LogSettings, TLSSettings
+from kit.settings import Address, AuthSettings, LogSettings, TLSSettings, TracingSettings
 from kit.tls import TLS
 from subgraphs.bank.integrity import ledger_integrity
 from subgraphs.bank.ledger import Ledger
@@ -26,7 +26,7 @@ from subgraphs.bank.service import Bank
 from subgraphs.bank.servicer import SERVICE, BankServicer
 
 
-class Settings(AuthSettings, TLSSettings, LogSettings):
+class Settings(AuthSettings, TLSSettings, LogSettings, TracingSettings):
     """What the bank needs to know; each field is the environment variable of its name."""
 
     bank_database_url: SecretStr = Field(description="postgresql://…")
@@ -71,4 +71,5 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
 if __name__ == "__main__":
     settings = Settings.load()
     logs.configure("bank", settings)
-    process.run(partial(serve, settings))
+    with tracing.recording("bank", settings):
+        process.run(partial(serve, settings))

@@ -93,6 +93,7 @@ class Command:
         transfer_id: the id that the transfer will have if it is made.
         owner_id: who the sender must belong to; None for whoever may move from any account.
         descriptor: opaque words that travel with the event of a deposit.
+        traceparent: where in a trace the wish stands, if anybody follows it; no part of what is wished.
     """
 
     transfer_id: UUID
@@ -103,6 +104,7 @@ class Command:
     key: Key
     owner_id: str | None
     descriptor: Mapping[str, str]
+    traceparent: str | None = None
 
     @property
     def fingerprint(self) -> bytes:

@@ -8,9 +8,11 @@ from typing import Final
 import asyncpg
 import structlog
 from aiokafka import AIOKafkaProducer
+from opentelemetry.trace import SpanKind
 
 from asyncapi.models.topup_event import TopUpEvent
 from asyncapi.models.transfer_event import TransferEvent
+from kit import tracing
 from subgraphs.bank import metrics
 from subgraphs.bank.domain import Kind, Posting, Transfer
 from subgraphs.bank.repository.outbox import Outbox
@@ -18,6 +20,13 @@ from subgraphs.bank.repository.outbox import Outbox
 log = structlog.get_logger(__name__)
 
 TOPIC: Final = "wallet.operations"
+
+_SPAN: Final[tracing.Attributes] = {
+    "messaging.system": "kafka",
+    "messaging.destination.name": TOPIC,
+    "messaging.operation.name": "send",
+    "messaging.operation.type": "send",
+}
 
 _BATCH: Final = 500
 _CLOSE_SECONDS: Final = 1.0
@@ -71,9 +80,12 @@ class Relay:
                 async with asyncio.timeout(_POLL_SECONDS):
                     await self._wake.wait()
             return
-        confirmations = [await _send(producer, transfer) for _, transfer in rows]
-        await asyncio.gather(*confirmations)
-        await outbox.remove([row_id for row_id, _ in rows])
+        attributes: tracing.Attributes = {**_SPAN, "messaging.batch.message_count": len(rows)}
+        traceparents = [row.traceparent for row in rows]
+        with tracing.start_for(traceparents, f"send {TOPIC}", SpanKind.PRODUCER, attributes):
+            confirmations = [await _send(producer, row.transfer, row.traceparent) for row in rows]
+            await asyncio.gather(*confirmations)
+        await outbox.remove([row.id for row in rows])
         metrics.EVENTS_PUBLISHED.inc(len(rows))
         metrics.OUTBOX_BACKLOG.set(await outbox.backlog() if len(rows) == _BATCH else 0)
 
@@ -90,7 +102,7 @@ async def _close(producer: AIOKafkaProducer) -> None:
         await producer.client.close()
 
 
-async def _send(producer: AIOKafkaProducer, transfer: Transfer) -> "asyncio.Future[object]":
+async def _send(producer: AIOKafkaProducer, transfer: Transfer, traceparent: str | None) -> "asyncio.Future[object]":
     """Hands one event to the producer, in CloudEvents binary mode; the future is the broker's confirmation."""
     event = event_of(transfer)
     headers = {
@@ -101,6 +113,8 @@ async def _send(producer: AIOKafkaProducer, transfer: Transfer) -> "asyncio.Futu
         "ce_time": event.occurred_at.isoformat(),
         "content-type": "application/json",
     }
+    if traceparent is not None:
+        headers["traceparent"] = traceparent
     confirmation: asyncio.Future[object] = await producer.send(
         TOPIC,
         value=event.model_dump_json(by_alias=True, exclude_none=True).encode(),

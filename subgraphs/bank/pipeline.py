@@ -12,7 +12,9 @@ from time import monotonic
 from typing import Final, Protocol
 
 import structlog
+from opentelemetry.trace import SpanKind
 
+from kit import tracing
 from subgraphs.bank import metrics
 from subgraphs.bank.domain import Command, Outcome
 from subgraphs.bank.repository.batch import Conflict, Lost
@@ -38,6 +40,7 @@ _LONGEST_PAUSE_SECONDS: Final = 0.5
 _PATIENCE_SECONDS: Final = 8.0
 """How long a batch is run again for whose commit was not answered. Longer than a session of a frozen process lives."""
 _WHAT: Final = "the ledger"
+_SPAN: Final[tracing.Attributes] = {"db.system.name": "postgresql", "db.operation.name": "commit"}
 
 
 class _Call:
@@ -165,8 +168,11 @@ class Pipeline:
         metrics.BATCH_SIZE.observe(len(batch))
         metrics.BATCH_WAIT_SECONDS.observe(monotonic() - batch[0].call.since)
         calls = {item.call for item in batch}
+        attributes: tracing.Attributes = {**_SPAN, "db.operation.batch.size": len(batch)}
+        traceparents = [item.command.traceparent for item in batch]
         try:
-            await self._settle(batch)
+            with tracing.start_for(traceparents, "commit", SpanKind.CLIENT, attributes):
+                await self._settle(batch)
         except asyncio.CancelledError:
             for call in calls:
                 call.answer_all(Unavailable(_WHAT))

@@ -104,6 +104,7 @@ class Bank:
             Key(_DEPOSITOR, _DEPOSIT, idempotency_key),
             owner_id=None,
             descriptor=descriptor,
+            traceparent=call.trace().sampled_parent,
         )
         domain.check(command)
         return await self._made(command)
@@ -227,6 +228,7 @@ def _command(caller: Principal, order: Order | InvalidInput) -> Command:
         Key(caller.scope, _TRANSFER, order.idempotency_key),
         owner_id=None if caller.moves_all else caller.subject,
         descriptor={},
+        traceparent=call.trace().sampled_parent,
     )
     domain.check(command)
     return command

@@ -110,4 +110,5 @@ outbox: Final = Table(
     metadata,
     Column("id", BigInteger, Identity(always=True), primary_key=True, comment="taken under the account locks"),
     Column("transfer_id", Uuid, nullable=False),
+    Column("traceparent", Text, comment="of the call that made the transfer, if its trace is sampled"),
 )

@@ -11,12 +11,12 @@ from pydantic import AfterValidator, BaseModel, Field, PositiveFloat, PositiveIn
 from standardwebhooks import Webhook
 from standardwebhooks.webhooks import EmptyWebhookSecretError
 
-from kit import logs, process
+from kit import logs, process, tracing
 from kit.admin import add_guarded, admin_app, http_server
 from kit.principal import Verifier
 from kit.proof import integrity_router
 from kit.server import Service, grpc_server
-from kit.settings import Address, LogSettings, ServiceSettings, TLSSettings
+from kit.settings import Address, LogSettings, ServiceSettings, TLSSettings, TracingSettings
 from kit.tls import TLS
 from kit.tokens import ServiceToken, Signer
 from subgraphs.bank.client import BankClient
@@ -58,7 +58,7 @@ def _webhook_secret(value: SecretStr) -> SecretStr:
     return value
 
 
-class Settings(ServiceSettings, TLSSettings, LogSettings):
+class Settings(ServiceSettings, TLSSettings, LogSettings, TracingSettings):
     """What the card service needs to know; each field is the environment variable of its name."""
 
     card_grpc_listen: Address = "127.0.0.1:50052"
@@ -173,4 +173,5 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
 if __name__ == "__main__":
     settings = Settings.load()
     logs.configure(NAME, settings)
-    process.run(partial(serve, settings))
+    with tracing.recording(NAME, settings):
+        process.run(partial(serve, settings))

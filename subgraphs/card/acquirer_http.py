@@ -9,8 +9,10 @@ from urllib.parse import quote
 import httpx
 import stamina
 import structlog
+from opentelemetry.trace import SpanKind
 from pydantic import BaseModel, SecretStr, ValidationError
 
+from kit import call, tracing
 from openapi import acquirer as messages
 from subgraphs.card.cards import CardDetails
 from subgraphs.card.circuit import Circuit, CircuitOpenError
@@ -94,13 +96,13 @@ class HttpAcquirer:
         return await self._call("POST", "/v1/cancellations", _cancelled, json={"idempotencyKey": key})
 
     async def capture(self, payment_id: str, key: str) -> Payment | Refusal:  # noqa: D102
-        return await self._call("POST", f"/v1/payments/{quote(payment_id, safe='')}/capture", _payment, key=key)
+        return await self._call("POST", "/v1/payments/{id}/capture", _payment, key=key, id_=payment_id)
 
     async def void(self, payment_id: str, key: str) -> Payment | Refusal:  # noqa: D102
-        return await self._call("POST", f"/v1/payments/{quote(payment_id, safe='')}/void", _payment, key=key)
+        return await self._call("POST", "/v1/payments/{id}/void", _payment, key=key, id_=payment_id)
 
     async def refund(self, payment_id: str, key: str) -> Payment | Refusal:  # noqa: D102
-        return await self._call("POST", f"/v1/payments/{quote(payment_id, safe='')}/refund", _payment, key=key)
+        return await self._call("POST", "/v1/payments/{id}/refund", _payment, key=key, id_=payment_id)
 
     async def payments(self, after: str | None, limit: int) -> list[Payment]:  # noqa: D102
         return await self._page({"limit": str(limit)} | ({} if after is None else {"after": after}))
@@ -121,30 +123,34 @@ class HttpAcquirer:
         json: Mapping[str, object] | None = None,
         params: Mapping[str, str] | None = None,
         key: str | None = None,
+        id_: str = "",
     ) -> Value | Refusal:
-        """What `read` makes of the answer, or the acquirer's refusal.
+        """What `read` makes of the answer, or the acquirer's refusal. The `{id}` of a path is the one that is given.
 
         Raises:
             Unavailable: what became of the request is not known, or it was not made.
         """
         headers = {} if key is None else {"Idempotency-Key": key}
-        request = self._http.build_request(method, path, headers=headers, json=json, params=params)
-        try:
-            async for attempt in stamina.retry_context(
-                on=(_NoAnswerError, httpx.RequestError),
-                attempts=self._patience.attempts,
-                timeout=self._patience.budget_seconds,
-                wait_initial=0.05,
-                wait_max=0.5,
-                wait_jitter=0.1,
-            ):
-                with attempt:
-                    return await self._once(request, read)
-        except (_NoAnswerError, httpx.RequestError, CircuitOpenError) as error:
-            log.warning(
-                "no answer from the acquirer", call=f"{method} {path}", error=f"{type(error).__name__}: {error}"
-            )
-            raise Unavailable(_WHAT) from None
+        at = path.format(id=quote(id_, safe=""))
+        request = self._http.build_request(method, at, headers=headers, json=json, params=params)
+        attributes = {"http.request.method": method, "url.template": path}
+        with tracing.start(f"{method} {path}", call.trace(), SpanKind.CLIENT, attributes):
+            try:
+                async for attempt in stamina.retry_context(
+                    on=(_NoAnswerError, httpx.RequestError),
+                    attempts=self._patience.attempts,
+                    timeout=self._patience.budget_seconds,
+                    wait_initial=0.05,
+                    wait_max=0.5,
+                    wait_jitter=0.1,
+                ):
+                    with attempt:
+                        return await self._once(request, read)
+            except (_NoAnswerError, httpx.RequestError, CircuitOpenError) as error:
+                log.warning(
+                    "no answer from the acquirer", call=f"{method} {at}", error=f"{type(error).__name__}: {error}"
+                )
+                raise Unavailable(_WHAT) from None
         raise AssertionError("a retry ends with a result or an error")
 
     async def _once(self, request: httpx.Request, read: Callable[[bytes], Value]) -> Value | Refusal:

@@ -20,6 +20,8 @@ from pydantic import create_model
 from asyncapi.avsc import avro_schema
 from asyncapi.models.topup_event import TopUpEvent
 from asyncapi.models.transfer_event import TransferEvent
+from kit.call import Call, current
+from kit.tracing import Trace
 from stack.parts import Kafka
 from stack.ports import free_ports
 from stack.process import ROOT
@@ -113,12 +115,36 @@ async def published(ledger_url: str, keys: Keys, tmp_path: Path) -> AsyncIterato
         yield await topic.until_read(await every_kind(bank))
 
 
+class TestTraces:
+    async def test_an_event_tells_where_in_a_trace_it_was_made_if_that_is_sampled(
+        self, ledger_url: str, keys: Keys, tmp_path: Path
+    ) -> None:
+        sampled, unsampled = (Trace("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", flags) for flags in (1, 0))
+        async with (
+            Kafka(*free_ports(1)) as kafka,
+            running(keys, tmp_path, ledger_url, kafka_bootstrap_servers=kafka.bootstrap_servers) as bank,
+            reading(kafka) as topic,
+        ):
+            mine, bobs = await bank.open("alice"), await bank.open("bob")
+            made = {}
+            for trace in (sampled, unsampled):
+                reset = current.set(Call("test", token=keys.user("alice"), trace=trace))
+                receipt = await bank.client.transfer(mine, bobs, rub("1"), str(trace.flags))
+                made[str(receipt.transfer.id)] = trace
+                current.reset(reset)
+            messages = await topic.until_read(set(made))
+        for message in messages:
+            validator(HEADERS).validate(message.headers)
+            assert message.headers.get("traceparent") == made[message.transfer_id].sampled_parent
+        assert len(messages) == 2
+
+
 class TestEvents:
     async def test_every_event_is_valid_by_its_schema(self, published: list[Message]) -> None:
         for message in published:
             payload(message.headers["ce_type"]).validate(message.body)
             validator(HEADERS).validate(message.headers)
-            assert message.headers.keys() == HEADERS["properties"].keys()
+            assert message.headers.keys() == HEADERS["properties"].keys() - {"traceparent"}
             assert message.headers["ce_id"] == message.body["transferId"]
             assert message.key == message.body["sender"]["accountId"]
         kinds = [message.headers["ce_type"] for message in published]

@@ -1,7 +1,7 @@
 """The whole system on free ports, its clients, and accounts for each test."""
 
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from decimal import Decimal
 
 import asyncpg
@@ -15,12 +15,20 @@ from stack.plan import AUDIENCE, ISSUER
 from stack.ports import Ports
 from stack.postgres import Postgres
 from stack.system import System, running
+from tests.collector import Collector, collecting
 from tests.e2e.users import NewUser, OpenAccount, User
 from tests.openapi import REST
 
 
 @pytest.fixture(scope="session")
-async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
+def collector() -> Iterator[Collector]:
+    """Where the system sends its traces."""
+    with collecting() as collector:
+        yield collector
+
+
+@pytest.fixture(scope="session")
+async def system(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> AsyncIterator[System]:
     data = tmp_path_factory.mktemp("wallet")
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("GATEWAY_FEDERATION", "true")
@@ -28,6 +36,7 @@ async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Syst
             environment.setenv(f"GATEWAY_RATE_{limit}", "1000000/minute")
         environment.setenv("IDENTITY_HASH_MEMORY_KIB", "1024")  # passwords of these users are not worth a second
         environment.setenv("IDENTITY_HASH_PASSES", "1")
+        environment.setenv("OTLP_ENDPOINT", collector.endpoint)
         async with running(Ports.free(), data) as system:
             yield system
     remove_cluster(data)

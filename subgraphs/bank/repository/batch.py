@@ -42,11 +42,11 @@ _WRITE: Final = """
     ), new AS (
         SELECT * FROM unnest($5::uuid[], $6::text[], $7::text[]::numeric[], $8::text[], $9::timestamptz[], $10::text[],
                              $11::uuid[], $12::bigint[], $13::text[]::numeric[],
-                             $14::uuid[], $15::bigint[], $16::text[]::numeric[], $17::jsonb[])
+                             $14::uuid[], $15::bigint[], $16::text[]::numeric[], $17::jsonb[], $18::text[])
             WITH ORDINALITY
             AS new (id, kind, amount, currency, created_at, idempotency_key,
                     sender_id, sender_version, sender_balance,
-                    recipient_id, recipient_version, recipient_balance, descriptor, place)
+                    recipient_id, recipient_version, recipient_balance, descriptor, traceparent, place)
         WHERE (SELECT holds FROM still)
     ), made AS (
         INSERT INTO transfers (id, kind, sender_id, recipient_id, amount, currency, created_at, idempotency_key,
@@ -61,10 +61,10 @@ _WRITE: Final = """
         SELECT recipient_id, recipient_version, id, amount, recipient_balance FROM new
     ), remembered AS (
         INSERT INTO idempotency_keys (principal, operation, key, fingerprint, transfer_id, refusal)
-        SELECT * FROM unnest($18::text[], $19::text[], $20::text[], $21::bytea[], $22::uuid[], $23::jsonb[])
+        SELECT * FROM unnest($19::text[], $20::text[], $21::text[], $22::bytea[], $23::uuid[], $24::jsonb[])
         WHERE (SELECT holds FROM still)
     ), announced AS (
-        INSERT INTO outbox (transfer_id) SELECT id FROM new ORDER BY place
+        INSERT INTO outbox (transfer_id, traceparent) SELECT id, traceparent FROM new ORDER BY place
     )
     SELECT holds FROM still
 """
@@ -73,9 +73,9 @@ _WRITE_LOCKED: Final = _WRITE.format(still="SELECT true AS holds")
 # For accounts that were only read: locks them, and writes if they are as they were.
 _WRITE_IF_UNCHANGED: Final = _WRITE.format(
     still="""
-        SELECT count(*) = cardinality($24::uuid[]) AS holds
-        FROM (SELECT id, version, status FROM accounts WHERE id = ANY($24) ORDER BY id FOR NO KEY UPDATE) AS now
-        JOIN unnest($24::uuid[], $25::bigint[], $26::text[]) AS seen (id, version, status) USING (id, version, status)
+        SELECT count(*) = cardinality($25::uuid[]) AS holds
+        FROM (SELECT id, version, status FROM accounts WHERE id = ANY($25) ORDER BY id FOR NO KEY UPDATE) AS now
+        JOIN unnest($25::uuid[], $26::bigint[], $27::text[]) AS seen (id, version, status) USING (id, version, status)
     """
 )
 
@@ -152,6 +152,7 @@ class Batch:
         self._session = session
         self._locks = locks
         self._seen: Sequence[Account] = ()
+        self._traceparents: dict[UUID, str] = {}
         self.is_writing = False
 
     async def read(self, commands: Sequence[Command]) -> tuple[dict[UUID, Account], dict[Key, Remembered]]:
@@ -160,6 +161,7 @@ class Batch:
         """
         ids = {id_ for command in commands for id_ in (command.sender_id, command.recipient_id)}
         keys = [command.key for command in commands]
+        self._traceparents = {each.transfer_id: each.traceparent for each in commands if each.traceparent is not None}
         rows = await self._session.fetch(
             _READ_AND_LOCK if self._locks else _READ_ONLY,
             sorted(ids),
@@ -213,6 +215,7 @@ class Batch:
             [transfer.recipient.version for transfer in made],
             [str(transfer.recipient.balance_after) for transfer in made],
             [transfer.descriptor or None for transfer in made],
+            [self._traceparents.get(transfer.id) for transfer in made],
             [key.principal for key in keys],
             [key.operation for key in keys],
             [key.key for key in keys],

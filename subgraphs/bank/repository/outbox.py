@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Final, NamedTuple
 
 import asyncpg
 
@@ -15,7 +15,18 @@ _LEADER_SILENCE: Final = "10s"
 
 _ROWS: Final = "SELECT * FROM outbox ORDER BY id LIMIT $1"
 
-_WAITING: Final = TRANSFER.format(columns="o.id AS row_id,", source=REFERRED.format(references=_ROWS)) + "ORDER BY o.id"
+_WAITING: Final = (
+    TRANSFER.format(columns="o.id AS row_id, o.traceparent,", source=REFERRED.format(references=_ROWS))
+    + "ORDER BY o.id"
+)
+
+
+class Waiting(NamedTuple):
+    """A row, what it is about, and where in a trace that was made, if anybody follows it."""
+
+    id: int
+    transfer: Transfer
+    traceparent: str | None
 
 
 class Outbox:
@@ -46,10 +57,10 @@ class Outbox:
             finally:
                 session.terminate()
 
-    async def next(self, limit: int) -> list[tuple[int, Transfer]]:
-        """The oldest rows, in order, with what they are about."""
+    async def next(self, limit: int) -> list[Waiting]:
+        """The oldest rows, in order."""
         rows = await self._session.fetch(_WAITING, limit)
-        return [(row["row_id"], transfer_of(row)) for row in rows]
+        return [Waiting(row["row_id"], transfer_of(row), row["traceparent"]) for row in rows]
 
     async def remove(self, rows: Sequence[int]) -> None:
         """Forgets rows that were delivered."""

@@ -8,6 +8,7 @@ import httpx
 import pytest
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
+from structlog.testing import capture_logs
 
 from gateway.middleware import BodyLimitMiddleware, CallMiddleware
 from gateway.rates import RateOptions, Rates
@@ -42,6 +43,34 @@ class TestCallMiddleware:
             assert (await http.get("/")).text == "nobody: "
             answer = await http.get("/", headers={"X-Request-Id": "not fit for a log\x7f"})
             assert answer.headers["x-request-id"] not in {"", "not fit for a log\x7f"}
+
+    async def test_the_request_is_known_by_its_trace_unless_the_caller_has_a_name_for_it(self, keys: Keys) -> None:
+        async def trace(scope: Scope, receive: Receive, send: Send) -> None:
+            await PlainTextResponse(call.current.get().trace.parent)(scope, receive, send)
+
+        parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+        async with client(CallMiddleware(trace, keys.verifier(), Rates(RateOptions()), 1)) as http:
+            for sent in ({}, {"traceparent": "nonsense"}, {"traceparent": parent}):
+                answer = await http.get("/", headers=sent)
+                assert answer.headers["x-request-id"] == answer.text[3:35]
+            assert answer.text == parent
+            answer = await http.get("/", headers={"traceparent": parent, "X-Request-Id": "mine"})
+            assert (answer.text, answer.headers["x-request-id"]) == (parent, "mine")
+
+    async def test_its_line_of_log_says_what_was_asked_for_and_nothing_that_was_sent_with_it(self, keys: Keys) -> None:
+        app = CallMiddleware(echo, keys.verifier(), Rates(RateOptions()), 1)
+        with capture_logs() as said:
+            async with client(app) as http:
+                await http.post("/accounts/4242424242424242?cvv=739182645", content="4242", headers={"cookie": "4242"})
+        (line,) = said
+        assert 0 <= line.pop("ms") < 10_000
+        assert line == {
+            "event": "request",
+            "log_level": "info",
+            "method": "POST",
+            "path": "/accounts/#",
+            "status": 200,
+        }
 
     async def test_refuses_a_token_that_is_not_believed(self, keys: Keys) -> None:
         async with client(CallMiddleware(echo, keys.verifier(), Rates(RateOptions()), 1)) as http:

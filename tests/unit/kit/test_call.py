@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from kit import call
 from kit.call import Call, current
 from kit.principal import Principal
+from kit.tracing import Trace
 from wallet.errors import Unauthenticated
 
 ALICE = Principal("users", "alice", is_service=False, expires_at=0)
@@ -17,16 +18,13 @@ ALICE = Principal("users", "alice", is_service=False, expires_at=0)
 class TestRequestId:
     @given(st.from_regex(r"[A-Za-z0-9_.:-]{1,64}", fullmatch=True))
     def test_keeps_the_callers_own(self, proposed: str) -> None:
-        assert call.request_id(proposed) == proposed
+        assert call.request_id(proposed, Trace.new()) == proposed
 
     @pytest.mark.parametrize("proposed", [None, "", "a b", "a\n", "a\r\nx: y", "x" * 65, "é", '"', "a/b", "{}"])
-    def test_makes_a_new_one_where_it_is_not_safe_to_log(self, proposed: str | None) -> None:
-        made = call.request_id(proposed)
-        assert made != proposed
-        assert call.request_id(made) == made
-
-    def test_is_new_each_time(self) -> None:
-        assert len({call.request_id(None) for _ in range(100)}) == 100
+    def test_is_the_traces_where_it_is_not_safe_to_log(self, proposed: str | None) -> None:
+        trace = Trace.new()
+        assert call.request_id(proposed, trace) == trace.id
+        assert call.request_id(trace.id, Trace.new()) == trace.id
 
 
 class TestRemaining:
@@ -64,16 +62,22 @@ class TestOwn:
             own = current.get()
             inherited = await asyncio.create_task(_current())
         assert (own.token, own.principal, own.deadline) == ("a token", None, None)
-        assert own.request_id
         assert inherited is own
 
-    def test_ends_with_the_block(self) -> None:
-        def ask() -> Call | None:
-            with call.own(lambda: "a token"):
-                pass
-            return current.get(None)
+    def test_goes_on_by_the_id_and_in_the_trace_of_the_call_that_it_is_made_for(self) -> None:
+        reset = current.set(Call("r", ALICE, "alice's token"))
+        with call.own(lambda: "a token"):
+            own = current.get()
+        assert (own.request_id, own.trace, own.principal, own.token) == ("r", current.get().trace, None, "a token")
+        current.reset(reset)
 
-        assert Context().run(ask) is None
+    def test_is_known_by_a_trace_of_its_own_where_there_is_no_other_call_and_ends_with_the_block(self) -> None:
+        def ask() -> None:
+            with call.own(lambda: "a token"):
+                assert current.get().request_id == current.get().trace.id
+            assert current.get(None) is None
+
+        Context().run(ask)
 
 
 async def _current() -> Call:

@@ -3,6 +3,7 @@ import socket
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from itertools import pairwise
 from typing import Any
 
 import grpc
@@ -10,11 +11,15 @@ import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
+from prometheus_client import REGISTRY
 
-from kit import call, channel
+from kit import call, channel, tracing
 from kit.call import Call, current
 from kit.channel import open_channel, resumed
+from kit.settings import TracingSettings
+from kit.tracing import Trace
 from stack.ports import free_ports
+from tests.collector import collecting
 from tests.conftest import Keys
 from tests.unit.kit.echo import SERVICE, Stub, registration, serving
 from tests.waiting import until
@@ -30,10 +35,12 @@ from wallet.errors import (
 
 
 @contextmanager
-def calling(token: str | None, *, request_id: str = "test", seconds: float | None = None) -> Iterator[None]:
+def calling(
+    token: str | None, *, request_id: str = "test", seconds: float | None = None, trace: Trace | None = None
+) -> Iterator[None]:
     """As if a call with this token, and so many seconds left, had come in."""
     deadline = None if seconds is None else time.monotonic() + seconds
-    reset = current.set(Call(request_id, token=token, deadline=deadline))
+    reset = current.set(Call(request_id, token=token, deadline=deadline, trace=trace or Trace.new()))
     try:
         yield
     finally:
@@ -55,6 +62,10 @@ async def say(text: str) -> str:
             await asyncio.Event().wait()
         case "long":
             return "x" * 17 * 1024 * 1024
+        case "trace":
+            return repr(current.get().trace)
+        case "count":
+            return "1000000"
     here = current.get()
     return f"{here.request_id} {call.principal().subject} {here.remaining(1000)}"
 
@@ -111,6 +122,60 @@ async def near_stub(far_stub: Stub, keys: Keys) -> AsyncIterator[Stub]:
 
     async with serving(hand_on, keys.verifier()) as target, open_channel(target, SERVICE, ()) as opened:
         yield Stub(opened)
+
+
+class TestTraces:
+    @pytest.mark.parametrize("flags", [0, 1, 3])
+    async def test_a_place_is_handed_on_as_it_came_where_nobody_records(
+        self, near_stub: Stub, keys: Keys, flags: int
+    ) -> None:
+        place = Trace("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", flags, "a=b,c=d")
+        with calling(keys.user("alice"), trace=place):
+            assert await ask(near_stub, "trace") == repr(place)
+
+    async def test_each_hop_has_a_span_at_either_end(self, near_stub: Stub, keys: Keys) -> None:
+        place = Trace("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", 1)
+        with collecting() as collector:
+            settings = TracingSettings.model_validate({"otlp_endpoint": collector.endpoint})
+            with tracing.recording("test", settings), calling(keys.user("alice"), trace=place):
+                for text in ("trace", "refuse", "away"):
+                    with suppress(WalletError):
+                        await ask(near_stub, text)
+        by_start = sorted(collector.spans, key=lambda each: each.span.start_time_unix_nano)
+        assert [each.kind for each in by_start] == ["CLIENT", "SERVER"] * 6
+        assert {each.name for each in by_start} == {f"{SERVICE}/Say"}
+        for outer, inner in pairwise(by_start):
+            assert inner.parent in {outer.place, (place.id, place.span_id)}
+        codes = [each.attributes.get("rpc.response.status_code") for each in by_start]
+        assert codes == [None, "OK", None, "OK", *["NOT_FOUND"] * 4, *["UNAVAILABLE"] * 4]
+        errors = [each.is_error for each in by_start]
+        assert errors == [False] * 4 + [True, False] * 2 + [True] * 4  # a refusal is no fault of who serves
+
+    async def test_a_stream_is_one_span_at_either_end_however_it_ends(self, far_stub: Stub, keys: Keys) -> None:
+        place = Trace("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", 1)
+        with collecting() as collector:
+            settings = TracingSettings.model_validate({"otlp_endpoint": collector.endpoint})
+            with tracing.recording("test", settings), calling(keys.user("alice"), trace=place):
+                counted = channel.stream(far_stub.Count, StringValue(value="count"), what="the echo")
+                async with aclosing(counted):
+                    assert await anext(counted)
+
+                async def both() -> bool:
+                    ended = REGISTRY.get_sample_value(
+                        "wallet_rpc_duration_seconds_count", {"method": f"/{SERVICE}/Count", "code": "CANCELLED"}
+                    )
+                    return bool(ended)
+
+                await until(both)
+        client, server = sorted(collector.spans, key=lambda each: each.kind)
+        assert (client.kind, client.name, server.kind, server.name) == (
+            "CLIENT",
+            f"{SERVICE}/Count",
+            "SERVER",
+            f"{SERVICE}/Count",
+        )
+        assert (client.is_error, server.is_error, server.parent) == (False, False, client.place)
+        assert server.attributes["rpc.response.status_code"] == "CANCELLED"
 
 
 class TestTwoHops:

@@ -1,6 +1,6 @@
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 import grpc
@@ -10,8 +10,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
 from prometheus_client import REGISTRY
+from structlog.testing import capture_logs
+from structlog.typing import EventDict
 
-from kit import call
+from kit import call, server
 from kit.access import READERS, Policy, anyone, services, users
 from kit.principal import Role
 from kit.server import Service, grpc_server
@@ -19,7 +21,7 @@ from kit.status import from_status
 from tests.conftest import USERS, Keys
 from tests.unit.kit.echo import POLICY, SERVICE, Stub, registration, serving
 from tests.waiting import until
-from wallet.errors import InternalError, InvalidInput, PermissionDenied, Unauthenticated, WalletError
+from wallet.errors import InternalError, InvalidInput, PermissionDenied, Unauthenticated, Unavailable, WalletError
 
 DENIED = (grpc.StatusCode.PERMISSION_DENIED, PermissionDenied())
 
@@ -36,6 +38,10 @@ async def say(text: str) -> str:
             return call.current.get().request_id
         case "time":
             return str(call.current.get().remaining(1000))
+        case "trace":
+            return f"{call.current.get().request_id} {call.current.get().trace.id}"
+        case "away":
+            raise Unavailable("its database")
         case "refuse":
             raise InvalidInput.of("text", "must be friendlier")
         case "break":
@@ -220,6 +226,48 @@ class TestErrors:
         assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
 
 
+class TestLog:
+    async def test_a_fault_has_a_line_with_the_caller_and_the_time_and_a_refusal_has_none(
+        self, stub: Stub, keys: Keys
+    ) -> None:
+        metadata = bearer(keys.user("alice"), x_request_id="order-7")
+        with capture_logs(processors=[add_call]) as said:
+            for text in ("friendly", "refuse", "away"):
+                with suppress(grpc.aio.AioRpcError):
+                    await stub.Say(StringValue(value=text), metadata=metadata)
+        (line,) = said
+        assert 0 <= line.pop("ms") < 10_000
+        assert line == {
+            "event": "call",
+            "log_level": "warning",
+            "method": f"/{SERVICE}/Say",
+            "code": "UNAVAILABLE",
+            "request_id": "order-7",
+            "caller": "alice",
+        }
+
+    async def test_a_slow_call_has_a_line_and_a_slow_stream_has_none(
+        self, stub: Stub, keys: Keys, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(server, "_SLOW_SECONDS", 0)
+        with capture_logs() as said:
+            await stub.Say(StringValue(value="friendly"), metadata=bearer(keys.user("alice")))
+            assert [each async for each in stub.Count(StringValue(value="3"), metadata=bearer(keys.user("alice")))]
+        assert [(line["event"], line["method"], line["code"]) for line in said] == [("call", f"/{SERVICE}/Say", "OK")]
+
+    async def test_a_call_without_a_trace_begins_one_and_is_known_by_it(self, stub: Stub, keys: Keys) -> None:
+        answer = await stub.Say(StringValue(value="trace"), metadata=bearer(keys.user("alice")))
+        request_id, trace_id = answer.value.split()
+        assert request_id == trace_id
+
+
+def add_call(_: Any, __: str, event: EventDict) -> EventDict:
+    """What `kit.logs` adds of the call."""
+    current = call.current.get()
+    assert current.principal is not None
+    return {**event, "request_id": current.request_id, "caller": current.principal.subject}
+
+
 class TestCallContext:
     async def test_the_callers_request_id_is_kept(self, stub: Stub, keys: Keys) -> None:
         metadata = bearer(keys.user("alice"), x_request_id="order-7:1")
@@ -227,7 +275,7 @@ class TestCallContext:
 
     async def test_an_id_that_is_not_safe_to_log_is_replaced(self, stub: Stub, keys: Keys) -> None:
         metadata = bearer(keys.user("alice"), x_request_id="x" * 1000)
-        assert len((await stub.Say(StringValue(value="id"), metadata=metadata)).value) == 16
+        assert len((await stub.Say(StringValue(value="id"), metadata=metadata)).value) == 32
 
     async def test_the_deadline_is_known(self, stub: Stub, keys: Keys) -> None:
         metadata = bearer(keys.user("alice"))

@@ -1,0 +1,209 @@
+"""Places in traces, and spans on their way to a collector."""
+
+import logging
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from opentelemetry.trace import SpanKind
+from prometheus_client import REGISTRY
+from pydantic import ValidationError
+
+from kit import otlp, tracing
+from kit.settings import TracingSettings
+from kit.tracing import Trace
+from stack.ports import HOST, free_ports
+from tests.collector import Collector, collecting
+
+ID, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+PARENT = f"00-{ID}-{SPAN}-01"
+HERE = Trace(ID, SPAN, 1)
+
+
+def settings(endpoint: str | None, ratio: float = 1) -> TracingSettings:
+    return TracingSettings.model_validate({"otlp_endpoint": endpoint, "trace_ratio": ratio})
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    with collecting() as collector:
+        yield collector
+
+
+class TestTrace:
+    def test_is_read_from_headers_and_written_to_them(self) -> None:
+        trace = Trace.of(PARENT, "rojo=00f067aa0ba902b7")
+        assert trace == Trace(ID, SPAN, 1, "rojo=00f067aa0ba902b7")
+        assert trace is not None
+        assert (trace.headers, trace.is_sampled) == (
+            (("traceparent", PARENT), ("tracestate", "rojo=00f067aa0ba902b7")),
+            True,
+        )
+
+    @pytest.mark.parametrize(
+        ("text", "is_sampled"),
+        [(f"00-{ID}-{SPAN}-00", False), (f"00-{ID}-{SPAN}-03", True), (f"00-{ID}-{SPAN}-02", False)],
+    )
+    def test_whoever_began_it_has_decided_whether_it_is_sampled(self, text: str, *, is_sampled: bool) -> None:
+        trace = Trace.of(text)
+        assert trace is not None
+        assert (trace.parent, trace.is_sampled) == (text, is_sampled)
+        assert trace.sampled_parent == (text if is_sampled else None)
+
+    def test_later_versions_are_read_as_far_as_they_are_known(self) -> None:
+        for text in (f"01-{ID}-{SPAN}-01", f"cc-{ID}-{SPAN}-09-what-the-future-will-be-like"):
+            assert Trace.of(text) == HERE
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            None,
+            "",
+            PARENT.upper(),
+            PARENT + "-",
+            PARENT + "\n",
+            PARENT + "-more",
+            f"ff-{ID}-{SPAN}-01",
+            f"00-{'0' * 32}-{SPAN}-01",
+            f"00-{ID}-{'0' * 16}-01",
+            f"00-{ID}-{SPAN}",
+            f"cc-{ID}-{SPAN}-01.more",
+            f"00-{ID[1:]}-{SPAN}-01",
+            f"00-{ID}-{SPAN}-0x",
+        ],
+    )
+    def test_of_what_names_no_place_there_is_none(self, text: str | None) -> None:
+        assert Trace.of(text) is None
+
+    @given(st.text(max_size=80))
+    def test_any_text_may_come(self, text: str) -> None:
+        trace = Trace.of(text, text)
+        assert trace is None or Trace.of(trace.parent) == trace._replace(state="")
+
+    @pytest.mark.parametrize("state", ["", "é", "a\nb", "x" * 513, "\0"])
+    def test_a_state_that_could_not_be_sent_on_is_left_behind(self, state: str) -> None:
+        assert Trace.of(PARENT, state) == HERE
+
+    def test_one_that_begins_here_has_a_place_for_whoever_is_called(self) -> None:
+        first, second = Trace.new(), Trace.new()
+        assert first.id != second.id
+        assert Trace.of(first.parent) is not None
+        assert not first.is_sampled  # nobody keeps any
+
+
+class TestRatio:
+    @pytest.mark.parametrize(("ratio", "least", "most"), [(0, 0, 0), (0.1, 60, 140), (1, 1000, 1000)])
+    def test_as_many_are_sampled_as_the_settings_say(
+        self, collector: Collector, ratio: float, least: int, most: int
+    ) -> None:
+        with tracing.recording("test", settings(collector.endpoint, ratio)):
+            sampled = sum(Trace.new().is_sampled for _ in range(1_000))
+        assert least <= sampled <= most
+        assert not Trace.new().is_sampled
+
+
+class TestSpans:
+    def test_say_what_was_done_where_and_how_it_ended(self, collector: Collector) -> None:
+        with tracing.recording("test", settings(collector.endpoint)):
+            with tracing.start("outer", Trace(ID, SPAN, 3, "a=b"), SpanKind.SERVER, {"first": 1}) as outer:
+                with tracing.start("inner", outer.trace):
+                    pass
+                outer.tell({"second": "two"}, name="renamed")
+            with pytest.raises(KeyError), tracing.start("broken", HERE):
+                raise KeyError("4242424242424242")
+        spans = {each.name: each for each in collector.spans}
+        assert spans.keys() == {"renamed", "inner", "broken"}
+        outer_span, inner, broken = spans["renamed"], spans["inner"], spans["broken"]
+        assert (outer_span.service, outer_span.kind, outer_span.parent) == ("test", "SERVER", (ID, SPAN))
+        assert outer_span.attributes == {"first": 1, "second": "two"}
+        assert (outer_span.span.trace_state, inner.span.trace_state) == ("a=b", "a=b")
+        assert (inner.parent, inner.is_error) == (outer_span.place, False)
+        assert (broken.is_error, broken.attributes) == (True, {"error.type": "KeyError"})
+        assert "4242" not in str(collector.requests)
+
+    def test_the_first_of_a_trace_has_no_parent_and_the_traces_id(self, collector: Collector) -> None:
+        with tracing.recording("test", settings(collector.endpoint)):
+            places = [Trace.new() for _ in range(3)]
+            for place in places:
+                tracing.start("root", place).end()
+        assert [each.place[0] for each in collector.spans] == [place.id for place in places]
+        assert {each.parent for each in collector.spans} == {None}
+
+    def test_what_is_done_for_many_has_a_link_to_each_that_is_sampled(self, collector: Collector) -> None:
+        other, unsampled = Trace(SPAN * 2, SPAN, 1), Trace(ID, SPAN, 0)
+        with tracing.recording("test", settings(collector.endpoint)):
+            parents = [None, unsampled.parent, "nonsense", HERE.parent, other.parent, HERE.parent]
+            tracing.start_for(parents, "batch", SpanKind.CONSUMER, {}).end()
+            tracing.start_for([None, unsampled.parent], "nothing", SpanKind.CONSUMER, {}).end()
+        (batch,) = collector.spans
+        assert (batch.name, batch.place[0], batch.parent) == ("batch", ID, (ID, SPAN))
+        assert batch.links == {(ID, SPAN), (other.id, SPAN)}
+
+    def test_of_what_is_not_sampled_there_are_none_and_the_place_goes_on(self, collector: Collector) -> None:
+        place = Trace(ID, SPAN, 0, "a=b")
+        with tracing.recording("test", settings(collector.endpoint)), tracing.start("unsampled", place) as span:
+            assert (span.trace, span.is_recorded) == (place, False)
+        assert not collector.spans
+
+    def test_without_a_collector_places_go_on_as_they_came(self) -> None:
+        with tracing.recording("test", settings(None)), tracing.start("nobody asks", HERE) as span:
+            span.tell({"a": 1})
+            span.fail("E")
+            assert (span.trace, span.is_recorded) == (HERE, False)
+
+
+@contextmanager
+def silent() -> Iterator[str]:
+    """Where connections are taken, and nothing is ever answered."""
+    with socket.create_server((HOST, 0)) as server:
+        yield f"http://{HOST}:{server.getsockname()[1]}"
+
+
+def dropped() -> float:
+    return REGISTRY.get_sample_value("wallet_spans_dropped_total") or 0.0
+
+
+class TestACollectorThatIsAway:
+    @pytest.mark.parametrize("kind", ["nobody listens", "nobody answers"])
+    def test_costs_spans_a_line_a_minute_and_a_bounded_end(
+        self, kind: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(otlp, "_PAUSE_MS", 50)
+        monkeypatch.setattr(otlp, "_EXPORT_SECONDS", 0.5)
+        monkeypatch.setattr(otlp, "_GRACE_SECONDS", 0.2)
+        for each in logging.getLogger("opentelemetry.exporter.otlp.proto.grpc.exporter").filters:
+            vars(each).pop("last_log", None)  # its own filter remembers the test before
+        before = dropped()
+        with silent() as taken, caplog.at_level(logging.DEBUG, "opentelemetry"):
+            endpoint = taken if kind == "nobody answers" else f"http://{HOST}:{free_ports(1)[0]}"
+            with tracing.recording("test", settings(endpoint)):
+                for _ in range(3):
+                    began = time.monotonic()
+                    for _ in range(otlp._QUEUE):
+                        tracing.start("in vain", HERE).end()
+                    assert time.monotonic() - began < 3, "whoever makes spans waits for nobody"
+                    time.sleep(0.3)  # let the exporter's thread try, and fail
+                ending = time.monotonic()
+            assert time.monotonic() - ending < 2
+        assert dropped() > before
+        lines = [each for each in caplog.records if each.levelno >= logging.WARNING]
+        assert len(lines) == 1
+        assert "Failed to export" in lines[0].getMessage()
+
+
+class TestSettings:
+    @pytest.mark.parametrize(
+        "endpoint", ["http://127.0.0.1:4317", "http://localhost:4317", "http://[::1]:4317", "https://collector:4317"]
+    )
+    def test_traces_go_by_tls_or_stay_on_this_machine(self, endpoint: str) -> None:
+        assert settings(endpoint).otlp_endpoint is not None
+
+    @pytest.mark.parametrize("endpoint", ["http://collector:4317", "http://10.0.0.1:4317", "http://127.0.0.1.nip.io:1"])
+    def test_in_plaintext_elsewhere_only_if_somebody_says_so(self, endpoint: str) -> None:
+        with pytest.raises(ValidationError, match="OTLP_INSECURE"):
+            settings(endpoint)
+        assert TracingSettings.model_validate({"otlp_endpoint": endpoint, "otlp_insecure": True}).otlp_endpoint
