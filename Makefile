@@ -7,7 +7,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo token integrity replay test faults bench check audit gen format clean
+.PHONY: help setup up demo token status integrity replay test faults bench check audit gen format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ up: setup ## start the whole system on this machine; PORT=8000 DATA=.wallet TLS=
 
 token: setup ## sign in at the running system, print the token; USER=alice, bob, operator or admin PORT=8000
 	@$(BIN)/wallet token --user $(USER) --port $(PORT) --data $(DATA)
+
+status: setup ## show how every running service is, and the figures that matter; PORT=8000
+	@$(BIN)/wallet status --port $(PORT)
 
 integrity: setup ## prove the running system's ledger and its history; PORT=8000 DATA=.wallet
 	@$(BIN)/wallet integrity --port $(PORT) --data $(DATA)
@@ -68,7 +71,7 @@ audit: ## known vulnerabilities of the pinned dependencies; asks the internet
 bench: setup ## benchmarks, as JSON lines; ONLY=bank.bulk_vs_pgbench SECONDS=8 KAFKA=1
 	@exec $(BIN)/python -m loadtests.bench $(ONLY:%=--only %) $(SECONDS:%=--seconds %) $(KAFKA:%=--kafka)
 
-GENERATED := protos openapi asyncapi gateway/*.graphql subgraphs/*/schema.graphql
+GENERATED := protos openapi asyncapi gateway/*.graphql subgraphs/*/schema.graphql deploy/grafana
 CODEGEN := datamodel-codegen --output-model-type pydantic_v2.BaseModel --target-python-version 3.11 --disable-timestamp \
 	--snake-case-field --allow-population-by-field-name --use-standard-collections --use-union-operator --use-annotated \
 	--field-constraints --strict-nullable --collapse-root-models --use-double-quotes --formatters builtin
@@ -83,6 +86,7 @@ gen: setup ## regenerate everything generated
 	@python -m asyncapi.avsc
 	@python -m gateway.sdl
 	@python -m gateway.released
+	@python -m deploy.grafana.generate
 
 format: setup ## format the code
 	@$(BIN)/ruff format .

@@ -1,7 +1,7 @@
 """The operator's commands."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -16,6 +16,7 @@ from cli.integrity import Proven, worst
 from cli.main import app
 from cli.replay import Replayed
 from cli.reports import Admin
+from cli.status import Overall
 from cli.tokens import NoTokenError, SeedUser, development_token
 from cli.topups import Reviewed
 from stack.keys import secret
@@ -105,6 +106,30 @@ class TestCertificates:
         refused = CliRunner().invoke(app, ["certificates", "--folder", str(tmp_path), "--name", "../bank"])
         assert refused.exit_code == 2
         assert "is no name for a service" in refused.output
+
+
+class TestStatus:
+    def test_asks_every_service_of_the_stack_or_those_that_are_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked: list[tuple[Mapping[str, str], bool]] = []
+
+        def show(admins: Mapping[str, str], *, as_json: bool) -> Overall:
+            asked.append((admins, as_json))
+            return Overall.NOT_READY
+
+        monkeypatch.setattr(main, "show_status", show)
+        assert CliRunner().invoke(app, ["status", "--port", "8010"]).exit_code == 1
+        there = ["status", "--admin", "bank=http://bank:9101", "--admin", "card=http://card:9102", "--json"]
+        assert CliRunner().invoke(app, there).exit_code == 1
+        here = {"gateway": 9110, "bank": 9111, "card": 9112, "analytics": 9113, "identity": 9114}
+        assert asked == [
+            ({name: f"http://127.0.0.1:{port}" for name, port in here.items()}, False),
+            ({"bank": "http://bank:9101", "card": "http://card:9102"}, True),
+        ]
+
+    def test_of_an_address_without_a_name_is_refused(self) -> None:
+        refused = CliRunner().invoke(app, ["status", "--admin", "http://bank:9101"])
+        assert refused.exit_code == 2
+        assert "bank=http://" in refused.output
 
 
 class TestIntegrity:

@@ -1,0 +1,41 @@
+"""The whole system, as the operator sees it."""
+
+import re
+
+import httpx
+
+from cli.status import Overall, ask
+from stack.system import System
+from tests.e2e.users import User
+from tests.waiting import until
+
+
+async def test_all_that_runs_says_that_it_is_ready_and_what_it_does(system: System, alice: User, bob: User) -> None:
+    admins = {
+        name: child.process.urls["admin"]
+        for name, child in system.supervisor.children.items()
+        if "admin" in child.process.urls
+    }
+    body = {"recipientId": bob.account, "amount": "1.00", "currency": "RUB"}
+    headers = {"Idempotency-Key": "status"}
+    assert (await alice.http.post(f"/accounts/{alice.account}/transfers", json=body, headers=headers)).is_success
+    found = await ask(admins)
+    assert found.overall is Overall.READY
+    assert {"gateway", "bank", "card", "analytics"} <= found.services.keys()
+    assert all(service.version and service.uptime_seconds for service in found.services.values())
+    # Every figure has its metric, under the name that the command asks for.
+    assert {name for name, value in found.figures.items() if value is None} <= {"compared_seconds_ago"}
+    assert found.figures["transfer_calls"]
+    assert found.figures["acquirer_circuit"] == "closed"
+
+    async with httpx.AsyncClient(trust_env=False) as http:
+        for name, limit in (("bank", 20), ("card", 10)):
+            metrics = (await http.get(f"{admins[name]}/metrics")).text
+            assert f"wallet_database_connections_limit {limit}.0\n" in metrics
+            # One at least: the bank's relay and card's listener have one each.
+            assert re.search(r"^wallet_database_connections_in_use [1-9]", metrics, re.MULTILINE)
+
+    async def is_published() -> bool:
+        return (await ask(admins)).figures["outbox_backlog"] == 0
+
+    await until(is_published)
