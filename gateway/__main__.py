@@ -14,7 +14,7 @@ from gateway.graphql.limits import Limits, WebSocketLimits
 from gateway.graphql.options import GraphOptions
 from gateway.rates import Rate, RateOptions, Rates
 from kit import logs, process, tracing
-from kit.admin import http_server
+from kit.admin import admin_app, http_server
 from kit.principal import Verifier
 from kit.settings import Address, AuthSettings, LogSettings, TLSSettings, TracingSettings
 from kit.tls import TLS
@@ -28,6 +28,7 @@ class Settings(AuthSettings, TLSSettings, LogSettings, TracingSettings):
     """What the gateway needs to know; each field is the environment variable of its name."""
 
     gateway_listen: Address = "127.0.0.1:8000"
+    gateway_admin_listen: Address = "127.0.0.1:9100"
     bank_grpc_target: str = "127.0.0.1:50051"
     card_grpc_target: str = "127.0.0.1:50052"
     analytics_grpc_target: str = "127.0.0.1:50053"
@@ -114,6 +115,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
                 federation=settings.gateway_federation,
             ),
         )
+        await stack.enter_async_context(http_server(admin_app({}), settings.gateway_admin_listen))
         server = http_server(
             app,
             settings.gateway_listen,

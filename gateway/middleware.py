@@ -14,6 +14,7 @@ from opentelemetry.trace import SpanKind
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gateway import metrics
 from gateway.errors import make_problem, problem
 from gateway.policy import KNOWN, OPEN_PATHS
 from gateway.rates import Rates, Standing, address_of
@@ -31,7 +32,7 @@ _DRAIN_SECONDS: Final = 1.0
 _DRAIN_BYTES: Final = 2**20
 _CARD: Final = re.compile(r"\d{13,}")
 """What may be a card's number, and is no part of an id."""
-_UNCOUNTED: Final = ("/health/", "/metrics")
+_UNCOUNTED: Final = "/health/"
 _SIGN_IN: Final = "/auth/"
 _UNLESS_SAID: Final = (
     (b"cache-control", b"no-store"),
@@ -55,7 +56,7 @@ class CallMiddleware:
 
     Here is refused, for every route: with 401 or 403 a token that is not valid or opens nothing, where one is looked
     at; with 429 what is more than one caller may ask for, whoever says who they are by who that is, others by their
-    address; with 408 a body that takes longer than a request may. Probes and scrapes are not counted.
+    address; with 408 a body that takes longer than a request may. Probes are not counted.
 
     A request whose caller goes away is cancelled, and with it the calls that it has made to the services.
     """
@@ -106,7 +107,8 @@ class CallMiddleware:
         if scope["type"] == "http":
             await _while_awaited(self._app, scope, receive, exchange.send, self._timeout)
         else:
-            await self._app(scope, receive, exchange.send)
+            with metrics.WEBSOCKETS.track_inprogress():
+                await self._app(scope, receive, exchange.send)
 
     async def _identify(self, exchange: "_Exchange") -> WalletError | None:
         """Makes the caller known where there is a token to be looked at; what is wrong with it."""
@@ -151,11 +153,13 @@ class _Exchange:
         self.token = headers.get(b"authorization", b"").decode("latin-1").removeprefix("Bearer").strip()
         self.standing: Standing | None = None
         self.status = _CLOSED_BY_CLIENT
+        self._answered: float | None = None
         self._send = send
 
     async def send(self, message: Message) -> None:
         if message["type"] in {"http.response.start", "websocket.accept"}:
             self.status = message.get("status", HTTPStatus.SWITCHING_PROTOCOLS)
+            self._answered = time.monotonic()
             message["headers"] = self._completed(message.get("headers", ()))
         await self._send(message)
 
@@ -163,12 +167,15 @@ class _Exchange:
         await problem_response(body, headers)(self.scope, receive, self.send)
 
     def tell(self) -> None:
-        """The line in the log, and what its span says."""
+        """The line in the log, the metrics, and what its span says."""
+        ended = time.monotonic()
+        if self.scope["type"] == "http":
+            metrics.tell(self.scope, self.status, (self._answered or ended) - self.started)
         line = {
             "method": self.scope.get("method", "WS"),
             "path": _CARD.sub("#", self.scope["path"]),
             "status": int(self.status),
-            "ms": round((time.monotonic() - self.started) * 1000, 1),
+            "ms": round((ended - self.started) * 1000, 1),
         }
         if "operations" in self.scope:  # of the graph
             line["operations"] = self.scope["operations"]

@@ -32,9 +32,14 @@ _GRACE_SECONDS: Final = 5
 
 
 def admin_app(checks: Mapping[str, Check]) -> FastAPI:
-    """The admin interface of a process that serves something else: health and metrics, which are open to all."""
+    """The admin interface of a process that serves something else: health and `/metrics`, which are open to all."""
     app = FastAPI(openapi_url=None)
     add_health(app, checks)
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
     return app
 
 
@@ -70,9 +75,7 @@ def add_guarded(app: FastAPI, verifier: Verifier, policy: Policy, *routers: APIR
 
 
 def add_health(app: FastAPI, checks: Mapping[str, Check]) -> None:
-    """`/health/live`: the process runs. `/health/ready`: every dependency answers, or 503 with the ones that do not.
-    `/metrics`: Prometheus text.
-    """
+    """`/health/live`: the process runs. `/health/ready`: every dependency answers, or 503 with the ones that do not."""
 
     @app.get("/health/live")
     async def live() -> dict[str, str]:
@@ -84,10 +87,6 @@ def add_health(app: FastAPI, checks: Mapping[str, Check]) -> None:
         is_ready = all(state == "ok" for state in states.values())
         response.status_code = 200 if is_ready else 503
         return {"status": "ready" if is_ready else "not ready", "checks": states}
-
-    @app.get("/metrics")
-    async def metrics() -> Response:
-        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
 
 async def readiness(checks: Mapping[str, Check]) -> dict[str, str]:

@@ -1,6 +1,12 @@
 """Metrics that every process has. Each part defines its own beside these, in one commented place."""
 
-from prometheus_client import Counter, Histogram
+from collections.abc import Callable
+from importlib.metadata import version
+
+from prometheus_client import Counter, Gauge, Histogram, Info
+
+BUILD = Info("wallet_build", "What runs here.")
+BUILD.info({"version": version("wallet")})
 
 RPC_SECONDS = Histogram(
     "wallet_rpc_duration_seconds",
@@ -8,5 +14,15 @@ RPC_SECONDS = Histogram(
     ["method", "code"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
-
 SPANS_DROPPED = Counter("wallet_spans_dropped", "Spans of traces that the collector did not take.")
+CONNECTIONS_IN_USE = Gauge("wallet_database_connections_in_use", "Connections to the database that are taken.")
+CONNECTIONS_LIMIT = Gauge("wallet_database_connections_limit", "The most that there may be; 0: no database.")
+CERTIFICATE_EXPIRES = Gauge(
+    "wallet_tls_certificate_expiry_timestamp_seconds", "When the certificate ends that peers are shown; 0: no TLS."
+)
+
+
+def show_connections(in_use: Callable[[], int], limit: int) -> None:
+    """Tells of the process's pool of connections: `in_use` is asked at each scrape."""
+    CONNECTIONS_IN_USE.set_function(in_use)
+    CONNECTIONS_LIMIT.set(limit)

@@ -10,6 +10,7 @@ import grpc
 import structlog
 from cryptography import x509
 
+from kit import metrics
 from kit.certificates import of_one_key
 from kit.settings import TLSSettings, is_loopback
 
@@ -49,7 +50,7 @@ class TLS:
         """
         self._files = (certificate, key, authority)
         self._material = self._read()
-        _check(self._material)
+        _show(_check(self._material))
         self._refused = ""
         self._lock = threading.Lock()
 
@@ -70,7 +71,9 @@ class TLS:
             try:
                 found = self._read()
                 if found != self._material:
-                    log.info("new TLS files are in use", until=str(_check(found).not_valid_after_utc))
+                    certificate = _check(found)
+                    log.info("new TLS files are in use", until=str(certificate.not_valid_after_utc))
+                    _show(certificate)
             except (OSError, ValueError) as error:
                 if str(error) != self._refused:
                     log.warning("TLS files do not fit together: those before stay in use", error=str(error))
@@ -114,6 +117,10 @@ def _check(material: Material) -> x509.Certificate:
     """
     x509.load_pem_x509_certificates(material.authority)
     return of_one_key(material.certificate, material.key)
+
+
+def _show(certificate: x509.Certificate) -> None:
+    metrics.CERTIFICATE_EXPIRES.set(certificate.not_valid_after_utc.timestamp())
 
 
 def _hosts(address: str) -> list[str]:

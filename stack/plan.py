@@ -48,6 +48,7 @@ def full_plan(ports: Ports, data: Path, postgres: Postgres, *, tls: bool = False
     card_admin = f"http://{HOST}:{ports.card_admin}"
     analytics_admin = f"http://{HOST}:{ports.analytics_admin}"
     identity_admin = f"http://{HOST}:{ports.identity_admin}"
+    gateway_admin = f"http://{HOST}:{ports.gateway_admin}"
     front_door = f"http://{HOST}:{ports.gateway}"
     return (
         postgres.process,
@@ -175,10 +176,11 @@ def full_plan(ports: Ports, data: Path, postgres: Postgres, *, tls: bool = False
                 **analytics_target,
                 **identity_target,
                 GATEWAY_LISTEN=f"{HOST}:{ports.gateway}",
+                GATEWAY_ADMIN_LISTEN=f"{HOST}:{ports.gateway_admin}",
             ),
             ready=probes.http(f"{front_door}/health/ready"),
-            ports={"HTTP": ports.gateway},
-            urls={"GraphiQL": f"{front_door}/graphql", "REST": f"{front_door}/docs"},
+            ports={"HTTP": ports.gateway, "admin": ports.gateway_admin},
+            urls={"admin": gateway_admin, "GraphiQL": f"{front_door}/graphql", "REST": f"{front_door}/docs"},
         ),
     )
 

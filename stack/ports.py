@@ -34,6 +34,7 @@ class Ports:
     card_grpc: int = 50052
     analytics_grpc: int = 50053
     identity_grpc: int = 50054
+    gateway_admin: int = 9100
     bank_admin: int = 9101
     card_admin: int = 9102
     analytics_admin: int = 9103

@@ -12,6 +12,7 @@ from graphql import GraphQLError
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from gateway import metrics
 from gateway.errors import graphql_error
 from gateway.graphql.requests import EVENT_STREAM, JSON, Refused
 from kit import call
@@ -101,8 +102,9 @@ class EventStream(StreamingResponse):
             async with asyncio.timeout(_seconds_left()) as life:
                 beating = asyncio.create_task(self._beat(send, life))
                 try:
-                    async with aclosing(self.body_iterator):  # type: ignore[type-var]
-                        await super().stream_response(send)
+                    with metrics.EVENT_STREAMS.track_inprogress():
+                        async with aclosing(self.body_iterator):  # type: ignore[type-var]
+                            await super().stream_response(send)
                 finally:
                     beating.cancel()
         except TimeoutError:

@@ -78,10 +78,13 @@ class Scene:
         async with AsyncExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="wallet-bench-")))
             callers = Callers(folder)
-            bank_at, analytics_at, gateway_at, unguarded_at, bare_at = (f"{HOST}:{port}" for port in free_ports(5))
+            bank_at, analytics_at, gateway_at, unguarded_at, bare_at, *admins_at = (
+                f"{HOST}:{port}" for port in free_ports(7)
+            )
             environment = {
                 **callers.settings,
                 "GATEWAY_LISTEN": gateway_at,
+                "GATEWAY_ADMIN_LISTEN": admins_at[0],
                 "GATEWAY_RATE_REQUESTS": NO_LIMIT,
                 "GATEWAY_RATE_COST": NO_LIMIT,
                 "BANK_GRPC_TARGET": bank_at,
@@ -103,7 +106,12 @@ class Scene:
             await start("bank", "loadtests.bench.stub", _accepts(bank_at), bank_at)
             await start("analytics", "loadtests.bench.stub", _accepts(analytics_at), analytics_at)
             await start("gateway", "gateway", _accepts(gateway_at), **environment)
-            unguarded = {**environment, "GATEWAY_LISTEN": unguarded_at, "GATEWAY_RATES": "false"}
+            unguarded = {
+                **environment,
+                "GATEWAY_LISTEN": unguarded_at,
+                "GATEWAY_ADMIN_LISTEN": admins_at[1],
+                "GATEWAY_RATES": "false",
+            }
             await start("unguarded", "loadtests.bench.unguarded", _accepts(unguarded_at), **unguarded)
             await start("bare", "loadtests.bench.bare", _accepts(bare_at), bare_at, bank_at)
             yield scene

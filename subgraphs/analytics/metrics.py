@@ -16,7 +16,7 @@ ACCOUNTS_INCOMPLETE = Gauge(
     "wallet_analytics_accounts_incomplete", "Accounts whose history was not known to be complete when last compared."
 )
 COMPARED = Gauge(
-    "wallet_analytics_compared_seconds", "When all accounts had last been compared and mended; 0: not yet."
+    "wallet_analytics_compared_timestamp_seconds", "When all accounts had last been compared and mended; 0: not yet."
 )
 SUBSCRIBERS = Gauge("wallet_analytics_subscribers", "Open streams of operations.")
 INTEGRITY = Gauges(
@@ -26,7 +26,9 @@ INTEGRITY = Gauges(
     behind=Gauge(
         "wallet_analytics_integrity_behind", "Operations that were still on their way, by the last finished proof."
     ),
-    finished=Gauge("wallet_analytics_integrity_finished_seconds", "When the last finished proof ended; 0: none yet."),
+    finished=Gauge(
+        "wallet_analytics_integrity_finished_timestamp_seconds", "When the last finished proof ended; 0: none yet."
+    ),
 )
 REPLAYED = Counter("wallet_analytics_operations_replayed", "Operations that a replay pulled from the bank.")
 REMOVED = Counter("wallet_analytics_rows_removed", "Rows that a replay removed, since the ledger has no such.")

@@ -7,7 +7,7 @@ from functools import partial
 from aiokafka import AIOKafkaProducer
 from pydantic import Field, SecretStr
 
-from kit import logs, process, tracing
+from kit import logs, metrics, process, tracing
 from kit.admin import add_guarded, admin_app, http_server
 from kit.principal import Verifier
 from kit.proof import integrity_router
@@ -51,13 +51,15 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         pool = await stack.enter_async_context(
             open_pool(settings.bank_database_url.get_secret_value(), max_size=settings.bank_database_connections),
         )
+        metrics.show_connections(lambda: pool.get_size() - pool.get_idle_size(), pool.get_max_size())
         reader = Reader(pool)
         relay = Relay(pool, producer)
         pipeline = Pipeline(Ledger(pool, on_commit=relay.wake).commit)
         servicer = BankServicer(Bank(pipeline, reader, Accounts(pool)))
         await stack.enter_async_context(process.background(pipeline.run(), "pipeline"))
-        relaying = process.forever(relay.run, name="relay", first_pause=0.1, longest_pause=2.0)
-        await stack.enter_async_context(process.background(relaying, "relay"))
+        for name, step in {"relay": relay.run, "backlog": relay.measure}.items():
+            running = process.forever(step, name=name, first_pause=0.1, longest_pause=2.0)
+            await stack.enter_async_context(process.background(running, name))
         verifier = await stack.enter_async_context(Verifier.running(settings))
         admin = admin_app({"database": reader.ping, "keys": verifier.ready})
         add_guarded(admin, verifier, ADMIN, integrity_router(ledger_integrity(pool)))

@@ -14,9 +14,17 @@ BATCH_WAIT_SECONDS = Histogram(
 )
 SHED = Counter("wallet_bank_commands_shed", "Commands refused because too many waited.")
 COMMITS_LOST = Counter("wallet_bank_commits_lost", "Transactions whose answer was lost; each was run again.")
-OUTBOX_BACKLOG = Gauge("wallet_bank_outbox_backlog", "Operations committed and not yet published; 0 on a follower.")
+OUTBOX_BACKLOG = Gauge(
+    "wallet_bank_outbox_backlog", "Operations committed and not yet published, counted up to 100,000."
+)
+OUTBOX_AGE_SECONDS = Gauge(
+    "wallet_bank_outbox_age_seconds", "How long the oldest of them has waited; 0: there is none."
+)
+OUTBOX_LEADS = Gauge("wallet_bank_outbox_leads", "1 if this replica led the outbox when it last tried to, 0 if not.")
 EVENTS_PUBLISHED = Counter("wallet_bank_events_published", "Events that the broker has confirmed.")
 INTEGRITY = Gauges(
     violations=Gauge("wallet_bank_integrity_violations", "Rows that break a law, by the last finished proof."),
-    finished=Gauge("wallet_bank_integrity_finished_seconds", "When the last finished proof ended; 0: none yet."),
+    finished=Gauge(
+        "wallet_bank_integrity_finished_timestamp_seconds", "When the last finished proof ended; 0: none yet."
+    ),
 )

@@ -15,7 +15,7 @@ from asyncapi.models.transfer_event import TransferEvent
 from kit import tracing
 from subgraphs.bank import metrics
 from subgraphs.bank.domain import Kind, Posting, Transfer
-from subgraphs.bank.repository.outbox import Outbox
+from subgraphs.bank.repository.outbox import Outbox, waiting
 
 log = structlog.get_logger(__name__)
 
@@ -32,6 +32,7 @@ _BATCH: Final = 500
 _CLOSE_SECONDS: Final = 1.0
 _POLL_SECONDS: Final = 1.0
 """How long a row that nobody announced may wait, and how often a leader's session is heard of."""
+_MEASURE_SECONDS: Final = 2.0
 
 
 class Relay:
@@ -57,12 +58,11 @@ class Relay:
     async def run(self) -> None:
         """Stands by until nobody else leads, then publishes until something fails, which it raises."""
         async with Outbox.lead(self._pool) as outbox:
+            metrics.OUTBOX_LEADS.set(outbox is not None)
             if outbox is None:
-                metrics.OUTBOX_BACKLOG.set(0)
                 await asyncio.sleep(_POLL_SECONDS)
                 return
             log.info("leading the outbox")
-            metrics.OUTBOX_BACKLOG.set(await outbox.backlog())
             producer = self._producer()
             try:
                 await producer.start()
@@ -71,11 +71,22 @@ class Relay:
             finally:
                 await _close(producer)  # one that could not start holds connections, too
 
+    async def measure(self) -> None:
+        """Tells what waits, for ever, whoever leads and even if nobody does.
+
+        Raises:
+            Unavailable: the database is away.
+        """
+        while True:
+            count, seconds = await waiting(self._pool)
+            metrics.OUTBOX_BACKLOG.set(count)
+            metrics.OUTBOX_AGE_SECONDS.set(seconds)
+            await asyncio.sleep(_MEASURE_SECONDS)
+
     async def _publish(self, outbox: Outbox, producer: AIOKafkaProducer) -> None:
         self._wake.clear()
         rows = await outbox.next(_BATCH)
         if not rows:
-            metrics.OUTBOX_BACKLOG.set(0)
             with suppress(TimeoutError):
                 async with asyncio.timeout(_POLL_SECONDS):
                     await self._wake.wait()
@@ -87,7 +98,6 @@ class Relay:
             await asyncio.gather(*confirmations)
         await outbox.remove([row.id for row in rows])
         metrics.EVENTS_PUBLISHED.inc(len(rows))
-        metrics.OUTBOX_BACKLOG.set(await outbox.backlog() if len(rows) == _BATCH else 0)
 
 
 async def _close(producer: AIOKafkaProducer) -> None:

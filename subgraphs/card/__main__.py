@@ -5,13 +5,14 @@ from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from decimal import Decimal
 from functools import partial
-from typing import Annotated, Final
+from typing import Annotated, Final, cast
 
 from pydantic import AfterValidator, BaseModel, Field, PositiveFloat, PositiveInt, SecretStr
+from sqlalchemy import QueuePool
 from standardwebhooks import Webhook
 from standardwebhooks.webhooks import EmptyWebhookSecretError
 
-from kit import logs, process, tracing
+from kit import logs, metrics, process, tracing
 from kit.admin import add_guarded, admin_app, http_server
 from kit.principal import Verifier
 from kit.proof import integrity_router
@@ -120,6 +121,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         engine = await stack.enter_async_context(
             open_engine(settings.card_database_url.get_secret_value(), connections=settings.card_database_connections)
         )
+        pool = cast(QueuePool, engine.pool)
+        metrics.show_connections(pool.checkedout, settings.card_database_connections)
         repository = Repository(engine)
         bank = await stack.enter_async_context(BankClient.connect(settings.bank_grpc_target, tls=tls))
         patience = Patience(
@@ -146,7 +149,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         saga = Saga(repository, acquirer, ledger, timing)
         watch = Watch(repository, poll_seconds=settings.card_poll_seconds)
         await stack.enter_async_context(saga.running())
-        for name, step in {"completer": saga.complete, "leases": saga.hold, "watch": watch.run}.items():
+        steps = {"completer": saga.complete, "leases": saga.hold, "tallies": saga.measure, "watch": watch.run}
+        for name, step in steps.items():
             running = process.forever(step, name=name, first_pause=0.1, longest_pause=2.0)
             await stack.enter_async_context(process.background(running, name))
         verifier = await stack.enter_async_context(Verifier.running(settings))

@@ -173,6 +173,23 @@ class Page:
     has_newer: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How many top-ups of a status are under way or to be looked at by a person.
+
+    Attributes:
+        status: that they have.
+        count: of all of them.
+        to_review: of those to be looked at.
+        oldest_seconds: the age of the oldest.
+    """
+
+    status: Status
+    count: int
+    to_review: int
+    oldest_seconds: float
+
+
 def top_up_of(authorization_key: str) -> UUID | None:
     """The top-up that a payment at the acquirer belongs to, or None if the key is none of ours."""
     text, _, step = authorization_key.partition(":")

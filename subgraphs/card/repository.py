@@ -8,14 +8,14 @@ from typing import Any, Final
 from uuid import UUID
 
 import asyncpg
-from sqlalchemy import ColumnElement, Row, false, func, insert, make_url, select, tuple_, update
+from sqlalchemy import ColumnElement, Row, false, func, insert, make_url, or_, select, tuple_, update
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from subgraphs.card import terms, transitions
-from subgraphs.card.domain import Brand, Key, Page, PaymentStatus, Status, Step, Token, TopUp, Wish
+from subgraphs.card.domain import Brand, Key, Page, PaymentStatus, Status, Step, Tally, Token, TopUp, Wish
 from subgraphs.card.tables import top_ups, webhooks
 from subgraphs.card.terms import Limits
 from wallet.errors import IdempotencyConflict, Unavailable
@@ -263,6 +263,21 @@ class Repository:
         async with self._statement() as sql:
             found = await sql.execute(select(top_ups).where(top_ups.c.review.is_not(None)).order_by(top_ups.c.id))
             return [_top_up(row) for row in found]
+
+    async def tallies(self) -> list[Tally]:
+        """What is under way or to be looked at by a person, by status."""
+        due, review = top_ups.c.next_attempt_at, top_ups.c.review
+        age = func.extract("epoch", func.clock_timestamp() - func.min(top_ups.c.created_at))
+        query = (
+            select(top_ups.c.status, func.count(), func.count(review), age)
+            .where(or_(due.is_not(None), review.is_not(None)))
+            .group_by(top_ups.c.status)
+        )
+        async with self._statement() as sql:
+            return [
+                Tally(Status(status), count, to_review, float(seconds))
+                for status, count, to_review, seconds in await sql.execute(query)
+            ]
 
     async def after(self, id_: UUID | None, limit: int) -> list[TopUp]:
         """All top-ups in the order of their ids, a page of them."""

@@ -13,7 +13,7 @@ import structlog
 
 from subgraphs.card import metrics, transitions
 from subgraphs.card.acquirer import Acquirer
-from subgraphs.card.domain import Payment, Refusal, Result, Status, Step, TopUp, Unknown, Wish
+from subgraphs.card.domain import FINAL, Payment, Refusal, Result, Status, Step, TopUp, Unknown, Wish
 from subgraphs.card.ledger import Ledger
 from subgraphs.card.repository import LeaseLostError, Repository
 from subgraphs.card.terms import Limits
@@ -21,6 +21,7 @@ from wallet.errors import TopUpNotFound, WalletError
 
 log = structlog.get_logger(__name__)
 
+_MEASURE_SECONDS: Final = 2.0
 _GRACE_SECONDS: Final = 3.0
 """How long the steps that are being taken may go on when the process stops. What is left is the next one's."""
 
@@ -154,6 +155,22 @@ class Saga:
             if self._leased:
                 await self._repository.renew(self._leased, lease_seconds=lease_seconds)
 
+    async def measure(self) -> None:
+        """Tells what is under way and what a person has to look at, for ever, whoever drives it.
+
+        Raises:
+            Unavailable: the database is away.
+        """
+        while True:
+            tallies = {tally.status: tally for tally in await self._repository.tallies()}
+            for status in Status:
+                if status not in FINAL:
+                    metrics.OPEN.labels(status).set(tallies[status].count if status in tallies else 0)
+            under_way = [tally for status, tally in tallies.items() if status not in {*FINAL, Status.NEEDS_REVIEW}]
+            metrics.OLDEST_SECONDS.set(max((tally.oldest_seconds for tally in under_way), default=0))
+            metrics.TO_REVIEW.set(sum(tally.to_review for tally in tallies.values()))
+            await asyncio.sleep(_MEASURE_SECONDS)
+
     async def retry(self, id_: UUID) -> TopUp:
         """A top-up that a person has looked at, due now: back at the step that it stopped in, or, if it is final, to be
         compared with the acquirer's payment again.
@@ -254,7 +271,6 @@ class Saga:
             return top_up  # still leased, and due again when that is over
         after = transitions.verified(top_up, payment)
         if after.review:
-            metrics.TO_REVIEW.inc()
             log.error("the acquirer contradicts a final top-up", top_up_id=str(top_up.id), review=after.review)
         return await self._repository.save(after, due_seconds=None)
 
@@ -277,7 +293,6 @@ class Saga:
             return
         metrics.TOP_UPS.labels(after.status).inc()
         if after.status is Status.NEEDS_REVIEW:
-            metrics.TO_REVIEW.inc()
             log.error("a top-up needs a person", top_up_id=str(after.id), step=after.step, review=after.review)
         elif after.is_final:
             log.info("a top-up has ended", top_up_id=str(after.id), status=after.status, failure=after.failure)

@@ -6,15 +6,16 @@ from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 from pydantic import Field, PositiveFloat, PositiveInt, SecretStr
+from sqlalchemy import QueuePool
 
-from kit import logs, process
+from kit import logs, metrics, process, tracing
 from kit.admin import admin_app, http_server
 from kit.principal import Verifier
 from kit.server import Service, grpc_server
-from kit.settings import Address, AuthSettings, LogSettings, TLSSettings, is_of_development
+from kit.settings import Address, AuthSettings, LogSettings, TLSSettings, TracingSettings, is_of_development
 from kit.tls import TLS
 from subgraphs.identity.admin import keys_router
 from subgraphs.identity.domain import LockOut
@@ -32,7 +33,7 @@ _OWASP: Final = Hardness(memory_kib=19 * 1024, passes=2)
 _HOUR_SECONDS: Final = 3_600.0
 
 
-class Settings(AuthSettings, TLSSettings, LogSettings):
+class Settings(AuthSettings, TLSSettings, LogSettings, TracingSettings):
     """What the identity service needs to know; each field is the environment variable of its name. `auth_issuer` and
     `auth_audience` are what it signs with, too.
     """
@@ -84,6 +85,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
                 settings.identity_database_url.get_secret_value(), connections=settings.identity_database_connections
             )
         )
+        pool = cast(QueuePool, engine.pool)
+        metrics.show_connections(pool.checkedout, settings.identity_database_connections)
         repository = Repository(engine)
         keys = Keys.read(settings.identity_keys)
         await stack.enter_async_context(process.background(keys.follow(settings.identity_keys), "keys"))
@@ -122,4 +125,5 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
 if __name__ == "__main__":
     settings = Settings.load()
     logs.configure("identity", settings)
-    process.run(partial(serve, settings))
+    with tracing.recording("identity", settings):
+        process.run(partial(serve, settings))

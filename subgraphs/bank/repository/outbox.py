@@ -29,6 +29,14 @@ class Waiting(NamedTuple):
     traceparent: str | None
 
 
+_BACKLOG: Final = """
+    SELECT (SELECT count(*) FROM (SELECT FROM outbox LIMIT 100000) AS waiting) AS count,
+           coalesce((SELECT greatest(extract(epoch FROM clock_timestamp() - created_at), 0)::float8
+                     FROM (SELECT transfer_id FROM outbox ORDER BY id LIMIT 1) AS oldest
+                     JOIN transfers ON transfers.id = transfer_id), 0) AS seconds
+"""
+
+
 class Outbox:
     """What is committed and not yet published, read by one leader among the replicas.
 
@@ -66,6 +74,13 @@ class Outbox:
         """Forgets rows that were delivered."""
         await self._session.execute("DELETE FROM outbox WHERE id = ANY($1)", rows)
 
-    async def backlog(self) -> int:
-        """How many rows wait, counted up to 100,000."""
-        return int(await self._session.fetchval("SELECT count(*) FROM (SELECT FROM outbox LIMIT 100000) AS waiting"))
+
+async def waiting(pool: asyncpg.Pool) -> tuple[int, float]:
+    """How many rows wait, counted up to 100,000, and for how many seconds the oldest has.
+
+    Raises:
+        Unavailable: the database is away.
+    """
+    async with connection(pool) as reading:
+        [row] = await reading.fetch(_BACKLOG)
+    return row["count"], row["seconds"]

@@ -206,4 +206,4 @@ class TestIntegrity:
         assert first["violation"]["found"] == "amount 11"
         assert (last["verdict"], last["violations"]) == ("broken", 1)
         assert "wallet_analytics_integrity_violations 1.0" in metrics
-        assert "wallet_analytics_integrity_finished_seconds 1." in metrics
+        assert "wallet_analytics_integrity_finished_timestamp_seconds 1." in metrics

@@ -241,4 +241,4 @@ class TestProcess:
         assert "wallet_analytics_subscribers 0.0" in text
         assert "wallet_analytics_consumer_lag 0.0" in text
         assert "wallet_analytics_accounts_incomplete 0.0" in text
-        assert "wallet_analytics_compared_seconds 1." in text
+        assert "wallet_analytics_compared_timestamp_seconds 1." in text

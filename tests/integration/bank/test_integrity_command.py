@@ -30,7 +30,7 @@ class TestAdmin:
         assert (last["verdict"], last["violations"], last["broken"]) == ("sound", 0, {})
         assert last["seconds"] > 0
         assert "wallet_bank_integrity_violations 0.0" in metrics
-        assert "wallet_bank_integrity_finished_seconds 1." in metrics
+        assert "wallet_bank_integrity_finished_timestamp_seconds 1." in metrics
 
     async def test_one_proof_runs_at_a_time_and_ends_with_its_client(self, own_bank: RunningBank) -> None:
         async with standing_still(own_bank), asking(own_bank) as http:

@@ -66,6 +66,11 @@ async def leader(sql: asyncpg.Pool) -> int | None:
     return pid
 
 
+def shown(name: str) -> float | None:
+    """A metric of the outbox."""
+    return REGISTRY.get_sample_value(f"wallet_bank_outbox_{name}")
+
+
 def versions(messages: list[Message]) -> list[int]:
     return [message.body["sender"]["version"] for message in messages]
 
@@ -176,14 +181,32 @@ class TestWithoutABroker:
     async def test_the_backlog_can_be_seen(self, run: Run, absent: Broker) -> None:
         async with run(absent) as bank:
             sender, recipient = await bank.open("alice"), await bank.open("bob")
-            await transfers(bank, sender, recipient, range(7))
+            await transfers(bank, sender, recipient, range(3))
+            assert await bank.sql.fetchval("SELECT pg_sleep(0.5) IS NOT NULL")  # the oldest waits for so long at least
+            await transfers(bank, sender, recipient, range(3, 7))
 
-            async def seen() -> bool:
-                return REGISTRY.get_sample_value("wallet_bank_outbox_backlog") == 7
+            async def seen(backlog: int) -> bool:
+                return shown("backlog") == backlog
 
-            await until(seen)
+            await until(lambda: seen(7))
+            age = shown("age_seconds")
+            assert age is not None
+            assert 0.5 < age < 30
             await absent.start()
             await until_published(bank.sql)
+            await until(lambda: seen(0))
+            assert shown("age_seconds") == 0
+
+    async def test_the_backlog_can_be_seen_where_nobody_leads(self, run: Run, absent: Broker, ledger_url: str) -> None:
+        async with asyncpg.create_pool(ledger_url, min_size=0, max_size=1) as pool, Outbox.lead(pool) as frozen:
+            assert frozen is not None
+            async with run(absent) as bank:
+                await transfers(bank, await bank.open("alice"), await bank.open("bob"), range(2))
+
+                async def is_told() -> bool:
+                    return (shown("backlog"), shown("leads")) == (2, 0)
+
+                await until(is_told)
 
     async def test_a_bank_stops_promptly_with_events_on_their_way(self, run: Run, broker: Broker) -> None:
         replica = AsyncExitStack()
@@ -275,7 +298,7 @@ class TestReplicas:
                     assert outbox is not None
                     assert not await leads_now()
                     await until(leads_now)
-                    await outbox.backlog()
+                    await outbox.next(1)
 
             async def leads_now() -> bool:
                 async with Outbox.lead(pool) as outbox:

@@ -44,7 +44,7 @@ async def running(
     """The gateway over these targets; nothing serves analytics, and identity only where it is given."""
     jwks = folder / "users.json"
     jwks.write_text(keys.jwks(USERS))
-    port, nobody = free_ports(2)
+    port, admin_port, nobody = free_ports(3)
     url, token, said = f"http://{HOST}:{port}", keys.user("alice"), []
     command = module(
         "gateway",
@@ -57,6 +57,7 @@ async def running(
         ANALYTICS_GRPC_TARGET=f"{HOST}:{nobody}",
         IDENTITY_GRPC_TARGET=identity or f"{HOST}:{nobody}",
         GATEWAY_LISTEN=f"{HOST}:{port}",
+        GATEWAY_ADMIN_LISTEN=f"{HOST}:{admin_port}",
         GATEWAY_RPC_TIMEOUT_SECONDS="2",
         GATEWAY_RATE_SIGN_IN="6000/minute",
         LOG_FORMAT=log_format,
@@ -83,7 +84,7 @@ async def serving(keys: Keys, folder: Path, target: str, **settings: Any) -> Asy
     """
     jwks = folder / "users.json"
     jwks.write_text(keys.jwks(USERS))
-    (port,) = free_ports(1)
+    port, admin_port = free_ports(2)
     stop = settings.pop("stop", asyncio.Event())
     given: dict[str, Any] = {
         "auth_issuer": USERS,
@@ -94,6 +95,7 @@ async def serving(keys: Keys, folder: Path, target: str, **settings: Any) -> Asy
         "analytics_grpc_target": target,
         "identity_grpc_target": target,
         "gateway_listen": f"{HOST}:{port}",
+        "gateway_admin_listen": f"{HOST}:{admin_port}",
         "gateway_timeout_seconds": 30,
         "gateway_rpc_timeout_seconds": 30,
     }

@@ -1,0 +1,26 @@
+"""What the runbook has somebody ask the bank's database."""
+
+import re
+
+from subgraphs.bank.repository import outbox
+from tests.integration.bank.running import RunningBank
+from tests.promql import ROOT
+
+TRANSACTIONS, LEADER = re.findall(
+    r"^```sql\n(.*?)^```", (ROOT / "docs" / "runbook.md").read_text(), re.MULTILINE | re.DOTALL
+)
+
+
+async def test_shows_who_holds_transactions_open(own_bank: RunningBank) -> None:
+    async with own_bank.sql.acquire() as holding, holding.transaction():
+        pid = await holding.fetchval("SELECT pg_backend_pid()")
+        assert pid in {row["pid"] for row in await own_bank.sql.fetch(TRANSACTIONS)}
+    assert pid not in {row["pid"] for row in await own_bank.sql.fetch(TRANSACTIONS)}
+
+
+async def test_shows_who_leads_the_outbox(own_bank: RunningBank) -> None:
+    async with own_bank.sql.acquire() as leader:
+        await leader.execute("SELECT pg_advisory_lock($1)", outbox._LEADER_LOCK)
+        (shown,) = await own_bank.sql.fetch(LEADER)
+        assert shown["pid"] == await leader.fetchval("SELECT pg_backend_pid()")
+        await leader.execute("SELECT pg_advisory_unlock($1)", outbox._LEADER_LOCK)

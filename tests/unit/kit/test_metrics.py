@@ -1,0 +1,47 @@
+"""The metrics that every process has."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from prometheus_client import REGISTRY
+
+from kit import metrics
+from kit.certificates import LIFE, provide
+from kit.tls import TLS
+
+
+@pytest.fixture(autouse=True)
+def as_before() -> Iterator[None]:
+    yield
+    metrics.show_connections(lambda: 0, 0)
+    metrics.CERTIFICATE_EXPIRES.set(0)
+
+
+def shown(name: str) -> float | None:
+    return REGISTRY.get_sample_value(f"wallet_{name}")
+
+
+def test_connections_are_counted_when_somebody_looks() -> None:
+    taken: list[object] = []
+    metrics.show_connections(lambda: len(taken), 20)
+    assert (shown("database_connections_in_use"), shown("database_connections_limit")) == (0, 20)
+    taken.append(object())
+    assert shown("database_connections_in_use") == 1
+
+
+def test_the_end_of_the_certificate_is_that_of_the_one_in_use(tmp_path: Path) -> None:
+    now = datetime.now(UTC).replace(microsecond=0)
+    provide(tmp_path, ["bank"], now - timedelta(days=50))
+    files = TLS(tmp_path / "bank.pem", tmp_path / "bank.key", tmp_path / "authority.pem")
+    assert shown("tls_certificate_expiry_timestamp_seconds") == (now - timedelta(days=50) + LIFE).timestamp()
+    (tmp_path / "bank.key").unlink()
+    provide(tmp_path, ["bank"], now)
+    files.material()
+    assert shown("tls_certificate_expiry_timestamp_seconds") == (now + LIFE).timestamp()
+
+
+def test_what_runs_says_its_version() -> None:
+    ((sample,),) = (family.samples for family in metrics.BUILD.collect())
+    assert sample.labels["version"].count(".") == 2
