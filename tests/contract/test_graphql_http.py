@@ -21,13 +21,14 @@ async def url(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> AsyncIter
     """The gateway's graph, with no service behind it: the audits ask for nothing that needs one, or a token."""
     jwks = tmp_path_factory.mktemp("gateway") / "users.json"
     jwks.write_text(keys.jwks(USERS))
-    (port,) = free_ports(1)
+    port, admin_port = free_ports(2)
     gateway = module(
         "gateway",
         AUTH_ISSUER=USERS,
         AUTH_AUDIENCE=AUDIENCE,
         AUTH_JWKS=str(jwks),
         GATEWAY_LISTEN=f"{HOST}:{port}",
+        GATEWAY_ADMIN_LISTEN=f"{HOST}:{admin_port}",
     )
     ready = probes.http(f"http://{HOST}:{port}/health/ready")
     async with Child(Process(name="gateway", command=gateway, ready=ready)):

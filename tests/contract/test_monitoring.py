@@ -1,0 +1,202 @@
+"""Alerts, dashboards and the runbook, held against the metrics, the code and each other."""
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import typer.main
+import yaml
+from prometheus_client import generate_latest
+
+from cli.main import app
+from stack.ports import Ports
+from tests.promql import ROOT, Query, is_elsewhere, known_metrics
+from tests.tools import lacking
+
+PROMETHEUS = ROOT / "deploy" / "prometheus"
+DASHBOARDS = sorted((ROOT / "deploy" / "grafana" / "provisioning" / "dashboards").glob("*.json"))
+RUNBOOK = (ROOT / "docs" / "runbook.md").read_text()
+
+RULES = [rule for group in yaml.safe_load((PROMETHEUS / "alerts.yml").read_text())["groups"] for rule in group["rules"]]
+ALERTS = {rule["alert"]: rule for rule in RULES if "alert" in rule}
+RECORDED = {rule["record"]: {"job", "instance"} for rule in RULES if "record" in rule}
+SECTIONS = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", RUNBOOK, re.MULTILINE | re.DOTALL))
+
+
+def promtool(*arguments: str | Path, stdin: str = "") -> None:
+    program = shutil.which("promtool")
+    if program is None:
+        lacking("there is no promtool")
+    argv = [program, *arguments]
+    done = subprocess.run(argv, input=stdin, capture_output=True, text=True, check=False, cwd=PROMETHEUS)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def panels(of: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for panel in of:
+        yield panel
+        yield from panels(panel.get("panels", []))
+
+
+def targets() -> Iterator[tuple[str, dict[str, str]]]:
+    """Each query of a dashboard, with where it is."""
+    for file in DASHBOARDS:
+        for panel in panels(json.loads(file.read_text())["panels"]):
+            for target in panel.get("targets", []):
+                yield f"{file.stem}: {panel['title']}, {target['legendFormat']}", target
+
+
+TARGETS = dict(targets())
+
+
+class TestAlerts:
+    def test_are_valid_and_so_is_what_is_scraped(self) -> None:
+        promtool("check", "rules", "--lint-fatal", "alerts.yml")
+        promtool("check", "config", "prometheus.yml")
+
+    def test_fire_when_they_should_and_are_quiet_otherwise(self) -> None:
+        promtool("test", "rules", "alerts_test.yml")
+
+    @pytest.mark.parametrize("alert", ALERTS)
+    def test_have_each_been_seen_to_fire_and_to_be_quiet(self, alert: str) -> None:
+        tests = yaml.safe_load((PROMETHEUS / "alerts_test.yml").read_text())["tests"]
+        checks = [check for test in tests for check in test["alert_rule_test"] if check["alertname"] == alert]
+        assert {bool(check["exp_alerts"]) for check in checks} == {True, False}
+
+    @pytest.mark.parametrize("alert", ALERTS)
+    def test_say_what_is_wrong_how_bad_it_is_and_what_to_do(self, alert: str) -> None:
+        rule = ALERTS[alert]
+        assert rule["labels"]["severity"] in {"page", "ticket"}
+        assert rule["annotations"].keys() == {"summary", "description", "runbook_url"}
+        assert rule["annotations"]["runbook_url"] == f"docs/runbook.md#{alert.lower()}"
+
+    @pytest.mark.parametrize("rule", RULES, ids=[rule.get("alert") or rule["record"] for rule in RULES])
+    def test_ask_for_metrics_and_labels_that_there_are(self, rule: dict[str, str]) -> None:
+        assert not Query.of(rule["expr"]).faults(known_metrics() | RECORDED)
+
+
+def test_metrics_are_named_by_prometheus_conventions() -> None:
+    assert known_metrics()  # by now they are all there
+    promtool("check", "metrics", stdin=generate_latest().decode())
+
+
+def test_what_is_scraped_is_every_admin_port() -> None:
+    jobs = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())["scrape_configs"]
+    scraped = {job["job_name"]: each["port"] for job in jobs for each in job["dns_sd_configs"]}
+    assert scraped == {name.removesuffix("_admin"): port for name, port in Ports().items() if name.endswith("_admin")}
+    assert all(each["names"] == [job["job_name"]] for job in jobs for each in job["dns_sd_configs"])
+
+
+class TestDashboards:
+    def test_are_five(self) -> None:
+        assert [file.stem for file in DASHBOARDS] == ["gateway", "ledger", "pipeline", "system", "top-ups"]
+
+    @pytest.mark.parametrize("place", TARGETS)
+    def test_ask_for_metrics_and_labels_that_there_are(self, place: str) -> None:
+        target = TARGETS[place]
+        shown = set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]))
+        assert not Query.of(target["expr"]).faults(known_metrics() | RECORDED, shown)
+
+    def test_ask_what_prometheus_understands(self, tmp_path: Path) -> None:
+        asked = [target["expr"].replace("$__rate_interval", "1m") for target in TARGETS.values()]
+        rules = [{"record": f"query:{number}", "expr": query} for number, query in enumerate(asked)]
+        file = tmp_path / "queries.yml"
+        file.write_text(json.dumps({"groups": [{"name": "queries", "rules": rules}]}))
+        promtool("check", "rules", file)
+
+    def test_show_every_alert_somewhere_with_what_to_do(self) -> None:
+        told = [
+            panel["options"]["content"]
+            for file in DASHBOARDS
+            for panel in panels(json.loads(file.read_text())["panels"])
+            if panel["type"] == "text"
+        ]
+        shown = {alert for text in told for alert in re.findall(r"^## (\w+)$", text, re.MULTILINE)}
+        assert shown == ALERTS.keys()
+
+    @pytest.mark.parametrize("file", DASHBOARDS, ids=lambda file: file.stem)
+    def test_have_room_for_each_panel(self, file: Path) -> None:
+        taken: set[tuple[int, int]] = set()
+        dashboard = json.loads(file.read_text())
+        for panel in dashboard["panels"]:
+            at = panel["gridPos"]
+            cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
+            assert at["w"] >= 4
+            assert at["x"] + at["w"] <= 24
+            assert not cells & taken
+            taken |= cells
+        ids = [panel["id"] for panel in dashboard["panels"]]
+        assert len(set(ids)) == len(ids)
+
+
+class TestRunbook:
+    def test_has_a_section_for_each_alert_and_no_other(self) -> None:
+        assert SECTIONS.keys() == ALERTS.keys()
+
+    @pytest.mark.parametrize("alert", SECTIONS)
+    def test_says_what_it_means_what_to_look_at_what_to_do_and_when_it_is_over(self, alert: str) -> None:
+        parts = [SECTIONS[alert].find(f"**{part}**") for part in ("Users", "Look", "Do", "Over")]
+        assert -1 not in parts
+        assert parts == sorted(parts)
+
+    @pytest.mark.parametrize("line", re.findall(r"^(?:wallet|make) [^#\n]*", RUNBOOK, re.MULTILINE))
+    def test_names_commands_that_there_are(self, line: str) -> None:
+        program, *arguments = shlex.split(line)
+        if program == "make":
+            assert re.search(rf"^{arguments[0]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+            return
+        command = typer.main.get_command(app)
+        while isinstance(command, click.Group):
+            command = command.commands[arguments.pop(0)]
+        command.make_context("wallet", arguments)
+
+    @pytest.mark.parametrize("event", sorted(set(re.findall(r"\blog\s+(?:has\s+)?`([^`]+)`", RUNBOOK))))
+    def test_quotes_what_is_logged(self, event: str) -> None:
+        if event.startswith("a refresh token") and is_elsewhere("wallet_identity_refreshes_total"):
+            pytest.skip("the identity service is not here")
+        sources = [file for part in ("kit", "gateway", "subgraphs") for file in (ROOT / part).rglob("*.py")]
+        assert any(f'"{event}"' in file.read_text() for file in sources)
+
+    def test_names_dashboards_links_and_settings_that_there_are(self) -> None:
+        titles = {json.loads(file.read_text())["title"].removeprefix("Wallet · ") for file in DASHBOARDS}
+        named = set(re.findall(r"\*([A-Z][\w-]+)\*(?!\*)", RUNBOOK.replace("**", "")))
+        assert named <= titles
+        assert set(re.findall(r"\(#(\w+)\)", RUNBOOK)) <= {alert.lower() for alert in ALERTS}
+
+
+class TestTheJudge:
+    """Of queries, which must see what is wrong."""
+
+    KNOWN = {"a_total": {"job", "code"}, "b": {"job"}}  # noqa: RUF012  it is not changed
+
+    @pytest.mark.parametrize(
+        ("query", "fault"),
+        [
+            ("sum(rate(a[5m]))", "there is no a"),
+            ("b > 0 or bb", "there is no bb"),
+            ("rate(a_total{cod='x'}[5m])".replace("'", '"'), "a_total has no cod"),
+            ("sum by (le) (a_total)", "nothing has a le to add up by"),
+            ("sum by (job) (a_total)", "nothing has a code to show"),
+            ("b", "nothing has a code to show"),
+        ],
+    )
+    def test_sees_what_is_not_there(self, query: str, fault: str) -> None:
+        assert Query.of(query).faults(self.KNOWN, {"code"}).count(fault) == 1
+
+    @pytest.mark.parametrize(
+        "query",
+        [
+            'sum by (code) (rate(a_total{code=~"x|y", job!="b c"}[$__rate_interval])) / 2 > 0.5 * 1e3',
+            "a_total unless a_total offset 15m",
+            "histogram_quantile(0.99, sum by (job, code) (a_total)) and time() - max(b) > 600",
+        ],
+    )
+    def test_takes_what_is_there(self, query: str) -> None:
+        assert not Query.of(query).faults(self.KNOWN, {"code"})

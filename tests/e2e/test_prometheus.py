@@ -1,0 +1,95 @@
+"""Prometheus over the whole system, with our alerts, and every dashboard asking it."""
+
+import json
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+
+from stack import probes
+from stack.ports import HOST, free_ports
+from stack.process import Child, Command, Process
+from stack.system import System
+from tests.e2e.users import User
+from tests.promql import ROOT
+from tests.tools import lacking
+from tests.waiting import until
+
+DEPLOY = ROOT / "deploy"
+
+
+@asynccontextmanager
+async def prometheus(folder: Path, admins: dict[str, str]) -> AsyncIterator[httpx.AsyncClient]:
+    """What we deploy, but for the names of hosts and how often it looks: a client of its API."""
+    program = shutil.which("prometheus")
+    if program is None:
+        lacking("there is no prometheus")
+    config = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
+    config["global"] = {"scrape_interval": "250ms", "evaluation_interval": "250ms"}
+    config["rule_files"] = [str(DEPLOY / "prometheus" / "alerts.yml")]
+    config["scrape_configs"] = [
+        {"job_name": job["job_name"], "static_configs": [{"targets": [admins[job["job_name"]]]}]}
+        for job in config["scrape_configs"]
+        if job["job_name"] in admins
+    ]
+    (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
+    (port,) = free_ports(1)
+    url = f"http://{HOST}:{port}"
+    argv = [
+        program,
+        f"--config.file={folder / 'prometheus.yml'}",
+        f"--storage.tsdb.path={folder / 'data'}",
+        f"--web.listen-address={HOST}:{port}",
+    ]
+
+    async def command() -> Command:
+        return Command(argv, {})
+
+    async with (
+        Child(Process(name="prometheus", command=command, ready=probes.http(f"{url}/-/ready"))),
+        httpx.AsyncClient(base_url=f"{url}/api/v1", trust_env=False) as http,
+    ):
+        yield http
+
+
+async def test_alerts_and_dashboards_are_answered_from_what_runs(
+    system: System, alice: User, bob: User, tmp_path: Path
+) -> None:
+    children = system.supervisor.children
+    admins = {
+        name: child.process.urls["admin"].removeprefix("http://")
+        for name, child in children.items()
+        if "admin" in child.process.urls
+    }
+    async with prometheus(tmp_path, admins) as http:
+
+        async def ask(query: str) -> list[dict[str, Any]]:
+            answer = (await http.get("/query", params={"query": query})).json()
+            assert answer["status"] == "success", (query, answer)
+            found: list[dict[str, Any]] = answer["data"]["result"]
+            return found
+
+        async def are_up() -> bool:
+            return {each["metric"]["job"] for each in await ask("up == 1")} == admins.keys()
+
+        async def are_evaluated() -> bool:
+            groups = (await http.get("/rules")).json()["data"]["groups"]
+            healths = {rule["health"] for group in groups for rule in group["rules"]}
+            assert "err" not in healths
+            return healths == {"ok"}
+
+        transfers = 'wallet_gateway_request_duration_seconds_count{route="/accounts/{accountId}/transfers"}'
+        await until(are_up)
+        assert (await alice.transfer(bob.account, "1.00")).is_success
+        await until(lambda: ask(transfers))
+        assert (await alice.transfer(bob.account, "1.00")).is_success  # there is no rate before the second one
+        await until(lambda: ask(f"rate({transfers}[10s]) > 0"))
+        await until(are_evaluated)
+        for file in (DEPLOY / "grafana" / "provisioning" / "dashboards").glob("*.json"):
+            for panel in json.loads(file.read_text())["panels"]:
+                for target in panel.get("targets", []):
+                    await ask(target["expr"].replace("$__rate_interval", "10s"))

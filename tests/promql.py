@@ -1,0 +1,90 @@
+"""What queries of Prometheus speak of, held against the metrics that our processes have."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+
+from prometheus_client import REGISTRY
+from prometheus_client.metrics import MetricWrapperBase
+
+ROOT = Path(__file__).parents[1]
+
+_OF_ALL = {"job", "instance"}
+_PROMETHEUS = {"up": set[str](), "ALERTS": {"alertname", "alertstate", "severity"}}
+_SUFFIXES = {"counter": ["_total"], "histogram": ["_bucket", "_count", "_sum"], "info": ["_info"]}
+_WORDS = {"and", "or", "unless", "by", "on", "offset", "bool"}
+_STRING = re.compile(r'"[^"]*"')
+_LABELS = re.compile(r"\b(?:by|on) \(([^)]*)\)")
+_SELECTOR = re.compile(r"(?<![\w.])(?P<name>[a-zA-Z_][\w:]*+)(?!\s*\()(?:\{(?P<matchers>[^}]*)\})?")
+_MATCHER = re.compile(r"(\w+)\s*(?:=~|!~|!=|=)")
+_DURATION = re.compile(r"\[[^\]]*\]|\boffset \w+")
+
+
+@dataclass(frozen=True)
+class Query:
+    """What a query asks for.
+
+    Attributes:
+        metrics: the labels that each is selected by, by its name.
+        grouped_by: the labels by which something is added up.
+    """
+
+    metrics: Mapping[str, set[str]]
+    grouped_by: set[str]
+
+    @classmethod
+    def of(cls, text: str) -> "Query":
+        """Reads what we write, which is less than all of PromQL: every word that is none of its own is a metric."""
+        text = _DURATION.sub(" ", _STRING.sub('""', text))
+        grouped_by = {label.strip() for labels in _LABELS.findall(text) for label in labels.split(",")}
+        metrics: dict[str, set[str]] = {}
+        for found in _SELECTOR.finditer(_LABELS.sub(" ", text)):
+            if found["name"] not in _WORDS:
+                metrics.setdefault(found["name"], set()).update(_MATCHER.findall(found["matchers"] or ""))
+        return cls(metrics, grouped_by)
+
+    def faults(self, known: Mapping[str, set[str]], shown: set[str] = frozenset()) -> list[str]:  # type: ignore[assignment]
+        """What is asked for in vain.
+
+        Args:
+            known: the labels of each metric that there is.
+            shown: labels of what comes of it that are shown.
+        """
+        found = [f"there is no {name}" for name in self.metrics.keys() - known.keys() if not is_elsewhere(name)]
+        if any(map(is_elsewhere, self.metrics)):
+            return found
+        for name, labels in self.metrics.items():
+            found += [f"{name} has no {label}" for label in labels - known.get(name, set())]
+        all_labels = set().union(*(known.get(name, set()) for name in self.metrics))
+        found += [f"nothing has a {label} to add up by" for label in self.grouped_by - all_labels]
+        left = self.grouped_by or all_labels
+        return found + [f"nothing has a {label} to show" for label in shown - left]
+
+
+def is_elsewhere(name: str) -> bool:
+    """Whether it is of a service that is not in this tree."""
+    return name.startswith("wallet_identity_") and find_spec("subgraphs.identity") is None
+
+
+@cache
+def known_metrics() -> dict[str, set[str]]:
+    """The labels of every series of our processes, of Prometheus' client and of Prometheus itself, by its name."""
+    for file in ("kit/metrics.py", "gateway/metrics.py", "gateway/graphql/metrics.py"):
+        import_module(file.removesuffix(".py").replace("/", "."))
+    for path in sorted(ROOT.glob("subgraphs/*/metrics.py")):
+        import_module(f"subgraphs.{path.parent.name}.metrics")
+    found = dict(_PROMETHEUS)
+    for collector in list(REGISTRY._collector_to_names):
+        if not isinstance(collector, MetricWrapperBase):
+            found |= {sample.name: set(sample.labels) for family in collector.collect() for sample in family.samples}
+            continue
+        labels = set(collector._labelnames)
+        if collector._type in {"info", "stateset"}:
+            labels |= {label for family in collector.collect() for sample in family.samples for label in sample.labels}
+        for suffix in _SUFFIXES.get(str(collector._type), [""]):
+            found[collector._name + suffix] = labels | ({"le"} if suffix == "_bucket" else set())
+    return {name: labels | _OF_ALL for name, labels in found.items()}
