@@ -10,7 +10,9 @@ from wallet.errors import (
     FieldViolation,
     InternalError,
     InvalidInput,
+    RateLimited,
     ResourceExhausted,
+    TooManyAttempts,
     Unauthenticated,
     Unavailable,
     WalletError,
@@ -33,9 +35,9 @@ def to_status(error: WalletError) -> status_pb2.Status:
         for violation in error.violations:
             bad_request.field_violations.add(field=violation.field, description=violation.message)
         status.details.add().Pack(bad_request)
-    if isinstance(error, ResourceExhausted):
+    if isinstance(error, ResourceExhausted | TooManyAttempts | RateLimited):
         hint = error_details_pb2.RetryInfo()
-        hint.retry_delay.FromSeconds(RETRY_SECONDS)
+        hint.retry_delay.FromSeconds(int(getattr(error, "retry_after_seconds", "") or RETRY_SECONDS))
         status.details.add().Pack(hint)
     return status
 

@@ -10,7 +10,9 @@ from wallet.errors import (
     DeadlineExceeded,
     InternalError,
     InvalidInput,
+    RateLimited,
     ResourceExhausted,
+    TooManyAttempts,
     Unauthenticated,
     Unavailable,
     WalletError,
@@ -42,6 +44,15 @@ class TestStatus:
         assert any(detail.Unpack(bad_request) for detail in status.details)
         (violation,) = bad_request.field_violations
         assert (violation.field, violation.description) == ("amount", "must be positive")
+
+    @pytest.mark.parametrize(
+        ("error", "seconds"),
+        [(ResourceExhausted(), 1), (TooManyAttempts("30"), 30), (RateLimited("requests", "7"), 7)],
+    )
+    def test_carries_when_to_come_back_with_too_much(self, error: WalletError, seconds: int) -> None:
+        hint = error_details_pb2.RetryInfo()
+        assert any(detail.Unpack(hint) for detail in to_status(error).details)
+        assert hint.retry_delay.seconds == seconds
 
     def test_one_that_is_not_ours_is_an_internal_error(self) -> None:
         foreign = status_pb2.Status(code=code_pb2.NOT_FOUND, message="secrets of somebody else")
