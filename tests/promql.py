@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 
 from prometheus_client import REGISTRY
@@ -54,20 +53,13 @@ class Query:
             known: the labels of each metric that there is.
             shown: labels of what comes of it that are shown.
         """
-        found = [f"there is no {name}" for name in self.metrics.keys() - known.keys() if not is_elsewhere(name)]
-        if any(map(is_elsewhere, self.metrics)):
-            return found
+        found = [f"there is no {name}" for name in self.metrics.keys() - known.keys()]
         for name, labels in self.metrics.items():
             found += [f"{name} has no {label}" for label in labels - known.get(name, set())]
         all_labels = set().union(*(known.get(name, set()) for name in self.metrics))
         found += [f"nothing has a {label} to add up by" for label in self.grouped_by - all_labels]
         left = self.grouped_by or all_labels
         return found + [f"nothing has a {label} to show" for label in shown - left]
-
-
-def is_elsewhere(name: str) -> bool:
-    """Whether it is of a service that is not in this tree."""
-    return name.startswith("wallet_identity_") and find_spec("subgraphs.identity") is None
 
 
 @cache

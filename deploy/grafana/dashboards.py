@@ -252,6 +252,8 @@ DASHBOARDS: Final = (
             "Signing in": [
                 course("Attempts", "ops", {"{{outcome}}": rate("wallet_identity_sign_ins_total", "outcome")}),
                 course("Refresh tokens", "ops", {"{{outcome}}": rate("wallet_identity_refreshes_total", "outcome")}),
+                course("Hashing a password", "s", quantiles("wallet_identity_hash_seconds")),
+                course("Passwords that wait", "short", {"{{instance}}": "wallet_identity_hashing"}),
             ],
         },
     ),

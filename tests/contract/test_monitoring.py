@@ -17,7 +17,7 @@ from prometheus_client import generate_latest
 
 from cli.main import app
 from stack.ports import Ports
-from tests.promql import ROOT, Query, is_elsewhere, known_metrics
+from tests.promql import ROOT, Query, known_metrics
 from tests.tools import lacking
 
 PROMETHEUS = ROOT / "deploy" / "prometheus"
@@ -159,8 +159,6 @@ class TestRunbook:
 
     @pytest.mark.parametrize("event", sorted(set(re.findall(r"\blog\s+(?:has\s+)?`([^`]+)`", RUNBOOK))))
     def test_quotes_what_is_logged(self, event: str) -> None:
-        if event.startswith("a refresh token") and is_elsewhere("wallet_identity_refreshes_total"):
-            pytest.skip("the identity service is not here")
         sources = [file for part in ("kit", "gateway", "subgraphs") for file in (ROOT / part).rglob("*.py")]
         assert any(f'"{event}"' in file.read_text() for file in sources)
 

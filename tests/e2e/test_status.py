@@ -21,7 +21,7 @@ async def test_all_that_runs_says_that_it_is_ready_and_what_it_does(system: Syst
     assert (await alice.http.post(f"/accounts/{alice.account}/transfers", json=body, headers=headers)).is_success
     found = await ask(admins)
     assert found.overall is Overall.READY
-    assert {"gateway", "bank", "card", "analytics"} <= found.services.keys()
+    assert found.services.keys() == {"gateway", "bank", "card", "analytics", "identity"}
     assert all(service.version and service.uptime_seconds for service in found.services.values())
     # Every figure has its metric, under the name that the command asks for.
     assert {name for name, value in found.figures.items() if value is None} <= {"compared_seconds_ago"}
