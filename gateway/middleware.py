@@ -5,7 +5,6 @@ import re
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -120,7 +119,7 @@ class CallMiddleware:
             KNOWN.check(caller)
         except WalletError as error:
             return error
-        call.current.set(replace(call.current.get(), principal=caller, token=token))
+        call.current.set(call.current.get().by(caller, token))
         return None
 
     async def _count(self, exchange: "_Exchange") -> None:
@@ -130,10 +129,11 @@ class CallMiddleware:
             RateLimited: it is one too many.
         """
         principal = call.current.get().principal
-        limit, who = self._rates.anonymous, address_of(exchange.scope.get("client"))
         if exchange.scope["path"].startswith(_SIGN_IN):
-            limit = self._rates.sign_in
-        elif principal is not None:
+            limit, who = self._rates.sign_in, address_of(exchange.scope.get("client"))
+        elif principal is None:
+            limit, who = self._rates.anonymous, address_of(exchange.scope.get("client"))
+        else:
             limit, who = self._rates.requests, principal.scope
         try:
             await self._rates.count(limit, who)

@@ -8,8 +8,8 @@ import ipaddress
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from math import ceil
+from dataclasses import dataclass, field
+from math import ceil, floor
 from typing import Annotated, Final, Self, TypeVar
 
 import structlog
@@ -93,6 +93,54 @@ class Standing:
         return [(b"ratelimit-policy", self.limit.policy.encode()), (b"ratelimit", rate.encode())]
 
 
+@dataclass(slots=True)
+class _Window:
+    """What was counted, by key, in the window of this number and in the one before it."""
+
+    number: float = 0.0
+    counts: dict[str, int] = field(default_factory=dict)
+    before: dict[str, int] = field(default_factory=dict)
+
+    def turn_to(self, number: float) -> None:
+        self.before = self.counts if number == self.number + 1 else {}
+        self.number, self.counts = number, {}
+
+
+class Windows(MemoryStorage):
+    """Counts in this process. `limits`' own storage looks at each request through all callers for those that are gone,
+    so that what a request costs grows with their number; here what was counted goes with its window.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        """Args:
+        clock: in seconds, as all windows begin by it.
+        """
+        super().__init__()
+        self._clock = clock
+        self._of: dict[int, _Window] = {}
+
+    @property
+    def remembered(self) -> int:
+        """How many counts are kept."""
+        return sum(len(each.counts) + len(each.before) for each in self._of.values())
+
+    async def acquire_sliding_window_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
+        """Counts, unless that passes the limit; whether it did."""
+        before, weight, count, _ = await self.get_sliding_window(key, expiry)
+        if floor(before * weight / expiry + count) + amount > limit:
+            return False
+        self._of[expiry].counts[key] = count + amount
+        return True
+
+    async def get_sliding_window(self, key: str, expiry: int) -> tuple[int, float, int, float]:
+        """The count of the window before and for how long it still weighs, that of this one and how long it will."""
+        number, passed = divmod(self._clock(), expiry)
+        window = self._of.setdefault(expiry, _Window())
+        if number != window.number:
+            window.turn_to(number)
+        return window.before.get(key, 0), expiry - passed, window.counts.get(key, 0), 2 * expiry - passed
+
+
 class Rates:
     """Counts what callers ask for, and refuses what is too much."""
 
@@ -112,7 +160,7 @@ class Rates:
         self.anonymous = Limit("anonymous", options.anonymous)
         self.sign_in = Limit("sign-in", options.sign_in)
         self._is_on = options.is_on
-        self._own = SlidingWindowCounterRateLimiter(MemoryStorage())
+        self._own = SlidingWindowCounterRateLimiter(Windows())
         self._shared = shared
         self._clock = clock
         self._shared_from = 0.0

@@ -33,6 +33,10 @@ class Call:
     deadline: float | None = None
     trace: Trace = field(default_factory=Trace.new)
 
+    def by(self, principal: Principal, token: str) -> "Call":
+        """The same, now that its caller is known."""
+        return Call(self.request_id, principal, token, self.deadline, self.trace)
+
     def remaining(self, cap_seconds: float) -> float:
         """Seconds left, at most `cap_seconds`; zero when the time is up."""
         if self.deadline is None:

@@ -101,6 +101,8 @@ def mask(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 
 
 def _masked(value: Any) -> Any:
+    if type(value) in _PLAIN:
+        return value
     match value:
         case Secret() | SecretStr() | SecretBytes():
             return _MASK

@@ -37,7 +37,8 @@ def to_status(error: WalletError) -> status_pb2.Status:
         status.details.add().Pack(bad_request)
     if isinstance(error, ResourceExhausted | TooManyAttempts | RateLimited):
         hint = error_details_pb2.RetryInfo()
-        hint.retry_delay.FromSeconds(int(getattr(error, "retry_after_seconds", "") or RETRY_SECONDS))
+        said = getattr(error, "retry_after_seconds", "")
+        hint.retry_delay.FromSeconds(int(said) if said.isdecimal() else RETRY_SECONDS)
         status.details.add().Pack(hint)
     return status
 

@@ -42,6 +42,10 @@ class Document:
     costs: Mapping[str | None, Cost]
 
 
+class _LiteralsError(Exception):
+    """A text has values written into it."""
+
+
 class Reader:
     """Reads each text once, but for one with values written into it: that may hold a card's number, and it seldom comes
     again. Texts that take their values by variables do.
@@ -54,7 +58,7 @@ class Reader:
         """
         self._limits = limits
         self._rules = (*specified_rules, *(() if introspection else (NoSchemaIntrospectionCustomRule,)))
-        self._read_once = lru_cache(maxsize=_CACHED_DOCUMENTS)(self._read)
+        self._read_once = lru_cache(maxsize=_CACHED_DOCUMENTS)(self._read_plain)
 
     @property
     def remembered(self) -> int:
@@ -68,7 +72,15 @@ class Reader:
             OperationRefused: it passes a limit; nothing more was done with it.
             GraphQLSyntaxError: it is no document.
         """
-        return (self._read if _LITERALS.search(text) else self._read_once)(schema, text)
+        try:
+            return self._read_once(schema, text)
+        except _LiteralsError:  # which is not remembered
+            return self._read(schema, text)
+
+    def _read_plain(self, schema: GraphQLSchema, text: str) -> Document:
+        if _LITERALS.search(text):
+            raise _LiteralsError
+        return self._read(schema, text)
 
     def _read(self, schema: GraphQLSchema, text: str) -> Document:
         node = parse(text, self._limits)

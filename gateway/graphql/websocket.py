@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -149,7 +148,7 @@ class GraphQLOverWebSocket(GraphQL[Context, None]):
             KNOWN.check(principal)
         except WalletError as error:
             raise ConnectionRejectionError from error
-        call.current.set(replace(call.current.get(), principal=principal, token=token))
+        call.current.set(call.current.get().by(principal, token))
         return None
 
 

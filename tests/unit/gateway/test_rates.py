@@ -1,9 +1,11 @@
 """Counting what callers ask for."""
 
 import pytest
+from limits import parse
+from limits.aio.strategies import SlidingWindowCounterRateLimiter
 from pydantic import TypeAdapter, ValidationError
 
-from gateway.rates import Rate, RateOptions, Rates, address_of
+from gateway.rates import Rate, RateOptions, Rates, Windows, address_of
 from wallet.errors import RateLimited
 
 
@@ -45,6 +47,39 @@ async def test_the_headers_say_what_is_allowed_and_what_is_left() -> None:
     headers = dict(standing.headers)
     assert headers[b"ratelimit-policy"] == b'"sign-in";q=60;w=60'
     assert headers[b"ratelimit"] == b'"sign-in";r=59;t=%d' % standing.reset_seconds
+
+
+class Clock:
+    now = 60.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def test_what_was_counted_in_the_window_before_weighs_for_as_long_as_it_reaches_into_the_last_minute() -> None:
+    clock, ten = Clock(), parse("10/minute")
+    limiter = SlidingWindowCounterRateLimiter(Windows(clock))
+    assert await limiter.hit(ten, "alice", cost=10)
+    assert not await limiter.hit(ten, "alice")
+    clock.now = 120 + 30.0
+    assert (await limiter.get_window_stats(ten, "alice")).remaining == 5
+    assert not await limiter.hit(ten, "alice", cost=6)
+    assert await limiter.hit(ten, "alice", cost=5)
+    clock.now = 180 + 59.0  # of the five, a twelfth of one is left
+    assert await limiter.hit(ten, "alice", cost=10)
+
+
+@pytest.mark.parametrize("later", [120.0, 600.0])
+async def test_who_is_gone_for_two_windows_is_not_remembered(later: float) -> None:
+    clock, many = Clock(), parse("10/minute")
+    windows = Windows(clock)
+    limiter = SlidingWindowCounterRateLimiter(windows)
+    for caller in range(100):
+        await limiter.hit(many, str(caller))
+    assert windows.remembered == 100
+    clock.now += later
+    await limiter.hit(many, "alice")
+    assert windows.remembered == 1
 
 
 @pytest.mark.parametrize("text", ["", "many", "10", "10/fortnight"])
