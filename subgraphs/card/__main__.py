@@ -5,10 +5,9 @@ from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from decimal import Decimal
 from functools import partial
-from typing import Annotated, Final, cast
+from typing import Annotated, Final
 
 from pydantic import AfterValidator, BaseModel, Field, PositiveFloat, PositiveInt, SecretStr
-from sqlalchemy import QueuePool
 from standardwebhooks import Webhook
 from standardwebhooks.webhooks import EmptyWebhookSecretError
 
@@ -26,7 +25,7 @@ from subgraphs.card.admin import review_router
 from subgraphs.card.integrity import top_up_integrity
 from subgraphs.card.ledger import Ledger
 from subgraphs.card.policy import ADMIN, POLICY
-from subgraphs.card.repository import Repository, open_engine
+from subgraphs.card.repository import Repository, open_database
 from subgraphs.card.saga import Saga, Timing
 from subgraphs.card.service import Cards, Terms
 from subgraphs.card.servicer import SERVICE, CardServicer
@@ -118,12 +117,10 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Serves until `stop` is set. The database, the bank and the acquirer may come, go and come back meanwhile."""
     tls = TLS.from_settings(settings)
     async with AsyncExitStack() as stack:
-        engine = await stack.enter_async_context(
-            open_engine(settings.card_database_url.get_secret_value(), connections=settings.card_database_connections)
-        )
-        pool = cast(QueuePool, engine.pool)
-        metrics.show_connections(pool.checkedout, settings.card_database_connections)
-        repository = Repository(engine)
+        url, connections = settings.card_database_url.get_secret_value(), settings.card_database_connections
+        database = await stack.enter_async_context(open_database(url, connections=connections))
+        metrics.show_connections(database.connections_in_use, connections)
+        repository = Repository(database)
         bank = await stack.enter_async_context(BankClient.connect(settings.bank_grpc_target, tls=tls))
         patience = Patience(
             settings.acquirer_timeout_seconds,

@@ -1,78 +1,37 @@
 """All SQL of the card service: top-ups in and out as domain values."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
-import asyncpg
-from sqlalchemy import ColumnElement, Row, false, func, insert, make_url, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, Row, false, func, insert, or_, select, tuple_, update
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
+from kit.database import Database
 from subgraphs.card import terms, transitions
 from subgraphs.card.domain import Brand, Key, Page, PaymentStatus, Status, Step, Tally, Token, TopUp, Wish
 from subgraphs.card.tables import top_ups, webhooks
 from subgraphs.card.terms import Limits
-from wallet.errors import IdempotencyConflict, Unavailable
+from wallet.errors import IdempotencyConflict
 from wallet.money import Money
 
 CHANNEL: Final = "top_ups"
 """Where the database tells of changes; the payload is the top-up's id."""
 
-_CONNECT_SECONDS: Final = 3.0
-_STATEMENT_SECONDS: Final = 5.0
 _HEARTBEAT_SECONDS: Final = 5.0
 _DAY: Final = timedelta(hours=24)
 _NOT_COUNTED: Final = (Status.DECLINED, Status.VOIDED, Status.REFUNDED)
-
-_GONE: Final = (
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.TooManyConnectionsError,
-    asyncpg.TransactionTimeoutError,
-)
-"""What a database that is away, or goes away in the middle, fails with."""
+open_database: Final = partial(Database.open, service="card", what="the top-ups' database")
+"""The service's database, by its URL and the most connections to it."""
 
 
 class LeaseLostError(Exception):
     """Somebody else has moved the top-up on meanwhile. Nothing was saved; what is there now is theirs."""
-
-
-@asynccontextmanager
-async def open_engine(url: str, *, connections: int) -> AsyncIterator[AsyncEngine]:
-    """Connects when first used, so that the service may start before its database.
-
-    Args:
-        url: `postgresql://…`.
-        connections: at most.
-    """
-    engine = create_async_engine(
-        make_url(url).set(drivername="postgresql+asyncpg"),
-        pool_size=connections,
-        max_overflow=0,
-        pool_timeout=_CONNECT_SECONDS,
-        hide_parameters=True,
-        connect_args={
-            "timeout": _CONNECT_SECONDS,
-            "command_timeout": _STATEMENT_SECONDS,
-            "server_settings": {
-                "application_name": "card",
-                "transaction_timeout": "10s",
-                "idle_in_transaction_session_timeout": "2s",
-            },
-        },
-    )
-    try:
-        yield engine
-    finally:
-        await engine.dispose()
 
 
 class Repository:
@@ -82,14 +41,12 @@ class Repository:
     may not be then, and calling again is safe.
     """
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
-        # What is one statement needs no transaction around it, which would cost two more round trips.
-        self._single = engine.execution_options(isolation_level="AUTOCOMMIT")
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     async def ping(self) -> None:
         """Returns when the database answers, and has the tables."""
-        async with self._statement() as sql:
+        async with self._database.statement() as sql:
             await sql.execute(select(top_ups.c.id).limit(1))
 
     async def admit(self, wish: Wish, limits: Limits, *, lease_seconds: float) -> TopUp:
@@ -101,7 +58,7 @@ class Repository:
             IdempotencyConflict: the key was used with another request.
             InvalidInput, TopUpLimitExceeded: it is new, and beyond the limits.
         """
-        async with self._transaction() as sql:
+        async with self._database.transaction() as sql:
             await sql.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(wish.key.principal, 0))))
             if known := await _find(sql, wish.key):
                 if known.fingerprint != wish.fingerprint:
@@ -138,12 +95,12 @@ class Repository:
 
     async def find(self, key: Key) -> TopUp | None:
         """The top-up that was asked for with a key."""
-        async with self._statement() as sql:
+        async with self._database.statement() as sql:
             return await _find(sql, key)
 
     async def get(self, ids: Sequence[UUID]) -> dict[UUID, TopUp]:
         """Those of the top-ups that exist."""
-        async with self._statement() as sql:
+        async with self._database.statement() as sql:
             found = await sql.execute(select(top_ups).where(top_ups.c.id.in_(ids)))
             return {row.id: _top_up(row) for row in found}
 
@@ -160,7 +117,7 @@ class Repository:
             wanted, passed = wanted.where(id_ < older_than).order_by(id_.desc()), passed.where(id_ >= older_than)
         else:
             wanted, passed = wanted.order_by(id_.desc()), passed.where(false())
-        async with self._transaction() as sql:
+        async with self._database.transaction() as sql:
             found = [_top_up(row) for row in await sql.execute(wanted)]
             are_passed = await sql.scalar(passed) is not None
         rows, are_more = tuple(found[:limit]), len(found) > limit
@@ -180,7 +137,7 @@ class Repository:
         if id_ is not None:
             due = due.where(top_ups.c.id == id_)
         due = due.order_by(top_ups.c.next_attempt_at).limit(limit).with_for_update(skip_locked=True)
-        async with self._statement() as sql:
+        async with self._database.statement() as sql:
             claimed = await sql.execute(
                 update(top_ups)
                 .where(top_ups.c.id.in_(due.scalar_subquery()))
@@ -197,7 +154,7 @@ class Repository:
             lease_seconds: as `claim`.
         """
         leased = tuple_(top_ups.c.id, top_ups.c.version).in_(versions.items()) & top_ups.c.next_attempt_at.is_not(None)
-        async with self._statement() as sql:
+        async with self._database.statement() as sql:
             await sql.execute(update(top_ups).where(leased).values(next_attempt_at=_from_now(lease_seconds)))
 
     async def save(self, top_up: TopUp, *, due_seconds: float | None) -> TopUp:
@@ -210,7 +167,7 @@ class Repository:
         Raises:
             LeaseLostError: that version is no more.
         """
-        async with self._statement() as sql:
+        async with self._database.statement() as sql:
             saved = await sql.execute(
                 update(top_ups)
                 .where(top_ups.c.id == top_up.id, top_ups.c.version == top_up.version)
@@ -242,7 +199,7 @@ class Repository:
             top_up_id: of the payment; None if it is none of ours.
             told: what the payment is said to be.
         """
-        async with self._transaction() as sql:
+        async with self._database.transaction() as sql:
             taken = await sql.execute(
                 postgresql.insert(webhooks)
                 .values(id=webhook_id, type=kind, top_up_id=top_up_id)
@@ -260,7 +217,7 @@ class Repository:
 
     async def to_review(self) -> list[TopUp]:
         """What a person has to look at, oldest first."""
-        async with self._statement() as sql:
+        async with self._database.statement() as sql:
             found = await sql.execute(select(top_ups).where(top_ups.c.review.is_not(None)).order_by(top_ups.c.id))
             return [_top_up(row) for row in found]
 
@@ -273,7 +230,7 @@ class Repository:
             .where(or_(due.is_not(None), review.is_not(None)))
             .group_by(top_ups.c.status)
         )
-        async with self._statement() as sql:
+        async with self._database.statement() as sql:
             return [
                 Tally(Status(status), count, to_review, float(seconds))
                 for status, count, to_review, seconds in await sql.execute(query)
@@ -284,7 +241,7 @@ class Repository:
         query = select(top_ups).order_by(top_ups.c.id).limit(limit)
         if id_ is not None:
             query = query.where(top_ups.c.id > id_)
-        async with self._statement() as sql:
+        async with self._database.statement() as sql:
             return [_top_up(row) for row in await sql.execute(query)]
 
     async def listen(self, on_change: Callable[[UUID], None], on_gap: Callable[[], None]) -> None:
@@ -292,7 +249,7 @@ class Repository:
         `on_gap` once it listens: what was saved before was not told.
         """
         lost = asyncio.Event()
-        async with self._connection(self._engine) as sql:
+        async with self._database.connection() as sql:
             raw: Any = (await sql.get_raw_connection()).driver_connection
             try:
                 raw.add_termination_listener(lambda _: lost.set())
@@ -305,28 +262,6 @@ class Repository:
                     await raw.execute("SELECT 1")  # outside of any transaction, in which nothing would be told
             finally:
                 await sql.invalidate()  # nobody else gets it, lost or listening
-
-    @asynccontextmanager
-    async def _statement(self) -> AsyncIterator[AsyncConnection]:
-        async with self._connection(self._single) as sql:
-            yield sql
-
-    @asynccontextmanager
-    async def _transaction(self) -> AsyncIterator[AsyncConnection]:
-        async with self._connection(self._engine) as sql, sql.begin():
-            yield sql
-
-    @asynccontextmanager
-    async def _connection(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-        try:
-            async with engine.connect() as sql:
-                yield sql
-        except DBAPIError as error:
-            if error.connection_invalidated or isinstance(error.driver_exception, _GONE):
-                raise Unavailable("the top-ups' database") from error
-            raise
-        except (OSError, TimeoutError, PoolTimeoutError, *_GONE) as error:
-            raise Unavailable("the top-ups' database") from error
 
 
 async def _find(sql: AsyncConnection, key: Key) -> TopUp | None:

@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
-from typing import Final, cast
+from typing import Final
 
 from pydantic import Field, PositiveFloat, PositiveInt, SecretStr
-from sqlalchemy import QueuePool
 
 from kit import logs, metrics, process, tracing
 from kit.admin import admin_app, http_server
@@ -22,7 +21,7 @@ from subgraphs.identity.domain import LockOut
 from subgraphs.identity.keys import Keys
 from subgraphs.identity.passwords import Hardness, Passwords
 from subgraphs.identity.policy import POLICY
-from subgraphs.identity.repository import Repository, open_engine
+from subgraphs.identity.repository import Repository, open_database
 from subgraphs.identity.service import Identity, Terms
 from subgraphs.identity.servicer import SERVICE, IdentityServicer
 
@@ -80,14 +79,13 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Serves until `stop` is set. The database may come, go and come back meanwhile."""
     tls = TLS.from_settings(settings)
     async with AsyncExitStack() as stack:
-        engine = await stack.enter_async_context(
-            open_engine(
+        database = await stack.enter_async_context(
+            open_database(
                 settings.identity_database_url.get_secret_value(), connections=settings.identity_database_connections
             )
         )
-        pool = cast(QueuePool, engine.pool)
-        metrics.show_connections(pool.checkedout, settings.identity_database_connections)
-        repository = Repository(engine)
+        metrics.show_connections(database.connections_in_use, settings.identity_database_connections)
+        repository = Repository(database)
         keys = Keys.read(settings.identity_keys)
         await stack.enter_async_context(process.background(keys.follow(settings.identity_keys), "keys"))
         passwords = stack.enter_context(

@@ -1,67 +1,26 @@
 """All SQL of the identity service: users and sign-ins in and out as domain values. Every time is the database's."""
 
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Iterable
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
-import asyncpg
-from sqlalchemy import Row, delete, func, insert, make_url, select, update
+from sqlalchemy import Row, delete, func, insert, select, update
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
+from kit.database import Database
 from subgraphs.identity import domain
 from subgraphs.identity.domain import Attempts, LockOut, RefreshToken, Replaced, Reused, Role, SignIn, Use, User
 from subgraphs.identity.tables import attempts, refresh_tokens, sign_ins, users
-from wallet.errors import TooManyAttempts, Unavailable, UsernameTaken
+from wallet.errors import TooManyAttempts, UsernameTaken
 
-_CONNECT_SECONDS: Final = 3.0
-_STATEMENT_SECONDS: Final = 5.0
 _FORGET_ATTEMPTS: Final = timedelta(days=1)
 """After so long without another one, a name's attempts are forgotten."""
 
-_GONE: Final = (
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.TooManyConnectionsError,
-    asyncpg.TransactionTimeoutError,
-)
-"""What a database that is away, or goes away in the middle, fails with."""
-
-
-@asynccontextmanager
-async def open_engine(url: str, *, connections: int) -> AsyncIterator[AsyncEngine]:
-    """Connects when first used, so that the service may start before its database.
-
-    Args:
-        url: `postgresql://…`.
-        connections: at most.
-    """
-    engine = create_async_engine(
-        make_url(url).set(drivername="postgresql+asyncpg"),
-        pool_size=connections,
-        max_overflow=0,
-        pool_timeout=_CONNECT_SECONDS,
-        hide_parameters=True,
-        connect_args={
-            "timeout": _CONNECT_SECONDS,
-            "command_timeout": _STATEMENT_SECONDS,
-            "server_settings": {
-                "application_name": "identity",
-                "transaction_timeout": "10s",
-                "idle_in_transaction_session_timeout": "2s",
-            },
-        },
-    )
-    try:
-        yield engine
-    finally:
-        await engine.dispose()
+open_database: Final = partial(Database.open, service="identity", what="the users' database")
+"""The service's database, by its URL and the most connections to it."""
 
 
 class Repository:
@@ -71,14 +30,12 @@ class Repository:
     may not be then.
     """
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
-        # What is one statement needs no transaction around it, which would cost two more round trips.
-        self._single = engine.execution_options(isolation_level="AUTOCOMMIT")
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     async def ping(self) -> None:
         """Returns when the database answers, and has the tables."""
-        async with self._statement() as sql:
+        async with self._database.statement() as sql:
             await sql.execute(select(users.c.id).limit(1))
 
     async def add(self, id_: UUID, username: str, password_hash: str) -> User:
@@ -88,7 +45,7 @@ class Repository:
             UsernameTaken: there is one of that name.
         """
         new = postgresql.insert(users).values(id=id_, username=username, password_hash=password_hash)
-        async with self._statement() as sql:
+        async with self._database.statement() as sql:
             added = await sql.execute(new.on_conflict_do_nothing(constraint="users_username").returning(users))
             row = added.one_or_none()
         if row is None:
@@ -97,14 +54,14 @@ class Repository:
 
     async def get(self, ids: Iterable[UUID]) -> dict[UUID, User]:
         """Those of the users that exist."""
-        async with self._statement() as sql:
+        async with self._database.statement() as sql:
             found = await sql.execute(select(users).where(users.c.id.in_(list(ids))))
             return {row.id: _user(row) for row in found}
 
     async def grant(self, username: str, role: Role) -> User | None:
         """The user of that name, with that role from now on; None if there is none."""
         given = update(users).where(users.c.username == username).values(role=role).returning(users)
-        async with self._statement() as sql:
+        async with self._database.statement() as sql:
             row = (await sql.execute(given)).one_or_none()
         return None if row is None else _user(row)
 
@@ -118,7 +75,7 @@ class Repository:
         # An update that changes nothing: whether the row is new or not, it is locked, and as nobody else can change it.
         locked = postgresql.insert(attempts).values(username=username)
         locked = locked.on_conflict_do_update(index_elements=["username"], set_={"count": attempts.c.count})
-        async with self._transaction() as sql:
+        async with self._database.transaction() as sql:
             row = (await sql.execute(locked.returning(attempts))).one()
             now = await _now(sql)
             known = Attempts(row.count, row.locked_until)
@@ -133,13 +90,13 @@ class Repository:
     async def rehash(self, user_id: UUID, old: str, new: str) -> None:
         """Keeps another hash of the same password, unless it was changed meanwhile."""
         is_old = (users.c.id == user_id) & (users.c.password_hash == old)
-        async with self._statement() as sql:
+        async with self._database.statement() as sql:
             await sql.execute(update(users).where(is_old).values(password_hash=new))
 
     async def sign_in(self, user: User, sign_in_id: UUID, token_id: UUID, *, lifetime: timedelta) -> SignIn:
         """A sign-in with its first refresh token. What was attempted at the name before is forgotten."""
         new = insert(sign_ins).values(id=sign_in_id, user_id=user.id, expires_at=func.now() + lifetime)
-        async with self._transaction() as sql:
+        async with self._database.transaction() as sql:
             await sql.execute(delete(attempts).where(attempts.c.username == user.username))
             made = (await sql.execute(new.returning(sign_ins))).one()
             await sql.execute(insert(refresh_tokens).values(id=token_id, sign_in=sign_in_id))
@@ -151,7 +108,7 @@ class Repository:
         Those of one sign-in are used one after the other: its row is locked first, and what is read after that stays.
         """
         of_token = select(refresh_tokens.c.sign_in).where(refresh_tokens.c.id == token_id).scalar_subquery()
-        async with self._transaction() as sql:
+        async with self._database.transaction() as sql:
             locked = await sql.execute(select(sign_ins).where(sign_ins.c.id == of_token).with_for_update())
             row = locked.one_or_none()
             if row is None:
@@ -168,7 +125,7 @@ class Repository:
         """Ends the sign-in that a refresh token came from, if there is such a token and it has not ended yet."""
         of_token = select(refresh_tokens.c.sign_in).where(refresh_tokens.c.id == token_id).scalar_subquery()
         open_ = (sign_ins.c.id == of_token) & sign_ins.c.revoked_at.is_(None)
-        async with self._statement() as sql:
+        async with self._database.statement() as sql:
             await sql.execute(update(sign_ins).where(open_).values(revoked_at=func.now()))
 
     async def prune(self, limit: int) -> bool:
@@ -177,32 +134,10 @@ class Repository:
         """
         over = select(sign_ins.c.id).where(sign_ins.c.expires_at < func.now()).limit(limit)
         old = select(attempts.c.username).where(attempts.c.locked_until < func.now() - _FORGET_ATTEMPTS).limit(limit)
-        async with self._statement() as sql:
+        async with self._database.statement() as sql:
             ended = await sql.execute(delete(sign_ins).where(sign_ins.c.id.in_(over)))
             forgotten = await sql.execute(delete(attempts).where(attempts.c.username.in_(old)))
         return limit in {ended.rowcount, forgotten.rowcount}
-
-    @asynccontextmanager
-    async def _statement(self) -> AsyncIterator[AsyncConnection]:
-        async with self._connection(self._single) as sql:
-            yield sql
-
-    @asynccontextmanager
-    async def _transaction(self) -> AsyncIterator[AsyncConnection]:
-        async with self._connection(self._engine) as sql, sql.begin():
-            yield sql
-
-    @asynccontextmanager
-    async def _connection(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-        try:
-            async with engine.connect() as sql:
-                yield sql
-        except DBAPIError as error:
-            if error.connection_invalidated or isinstance(error.driver_exception, _GONE):
-                raise Unavailable("the users' database") from error
-            raise
-        except (OSError, TimeoutError, PoolTimeoutError, *_GONE) as error:
-            raise Unavailable("the users' database") from error
 
 
 async def _keep(sql: AsyncConnection, use: Use) -> None:

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from kit.settings import Settings
 from subgraphs.identity.domain import Role
-from subgraphs.identity.repository import Repository, open_engine
+from subgraphs.identity.repository import Repository, open_database
 
 _NOBODY = 1
 
@@ -24,8 +24,8 @@ class RoleSettings(Settings):
 
 async def grant(url: str, username: str, role: Role) -> int:
     """Gives a user a role; access tokens that are out keep what they say. The exit code."""
-    async with open_engine(url, connections=1) as engine:
-        user = await Repository(engine).grant(username, role)
+    async with open_database(url, connections=1) as database:
+        user = await Repository(database).grant(username, role)
     if user is None:
         sys.stderr.write(f"there is no user {username}\n")
         return _NOBODY

@@ -8,13 +8,11 @@ import asyncpg
 import orjson
 from asyncpg.pool import PoolConnectionProxy
 
+from kit.postgres import CONNECT_SECONDS, GONE, SESSION, STATEMENT_SECONDS
 from wallet.errors import Unavailable
 
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
 """A connection on loan from the pool."""
-
-_CONNECT_SECONDS: Final = 3.0
-_STATEMENT_SECONDS: Final = 5.0
 
 _PLANS: Final = {
     "enable_seqscan": "off",
@@ -26,24 +24,9 @@ _PLANS: Final = {
 look-up of keys became a scan of all of them.
 """
 
-_GONE: Final = (
-    OSError,
-    TimeoutError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,  # a COMMIT on a connection that was lost a moment before
-    asyncpg.PostgresConnectionError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.TooManyConnectionsError,
-    asyncpg.TransactionTimeoutError,
-)
-"""What a database that is away, or goes away in the middle, fails with."""
-
 
 def open_pool(url: str, *, max_size: int) -> asyncpg.Pool:
-    """A pool that connects when first used, so that a service may start before its database.
-
-    The server ends what a frozen process holds: a transaction after its time-out, however the process came to hold it.
-    """
+    """A pool that connects when first used, so that a service may start before its database."""
 
     async def prepare(connection: asyncpg.Connection) -> None:
         await connection.set_type_codec(
@@ -58,15 +41,14 @@ def open_pool(url: str, *, max_size: int) -> asyncpg.Pool:
         url,
         min_size=0,
         max_size=max_size,
-        timeout=_CONNECT_SECONDS,
-        command_timeout=_STATEMENT_SECONDS,
+        timeout=CONNECT_SECONDS,
+        command_timeout=STATEMENT_SECONDS,
         init=prepare,
         reset=_as_it_is,
         server_settings={
             "application_name": "bank",
             **_PLANS,
-            "transaction_timeout": "10s",
-            "idle_in_transaction_session_timeout": "2s",
+            **SESSION,
         },
     )
 
@@ -83,7 +65,7 @@ async def connection(pool: asyncpg.Pool) -> AsyncIterator[Connection]:
         Unavailable: the database is away, or went away in the middle; what was being committed may or may not be.
     """
     try:
-        async with pool.acquire(timeout=_CONNECT_SECONDS) as acquired:
+        async with pool.acquire(timeout=CONNECT_SECONDS) as acquired:
             yield acquired
-    except _GONE as error:
+    except GONE as error:
         raise Unavailable("the ledger's database") from error

@@ -125,8 +125,8 @@ class TestStopped:
     async def test_frozen_it_is_given_up_on_in_time(
         self, mortal: Postgres, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(database, "_STATEMENT_SECONDS", 0.5)
-        monkeypatch.setattr(database, "_CONNECT_SECONDS", 0.5)
+        monkeypatch.setattr(database, "STATEMENT_SECONDS", 0.5)
+        monkeypatch.setattr(database, "CONNECT_SECONDS", 0.5)
         async with running(keys, tmp_path, mortal.dsn("bank")) as bank:
             alice, sender, recipient = bank.user("alice"), await bank.open("alice"), await bank.open("bob")
             await alice(bank.client.balance(sender))

@@ -16,7 +16,7 @@ from subgraphs.card import terms
 from subgraphs.card.cards import CardDetails
 from subgraphs.card.domain import Key, PaymentStatus, Status, Token, TopUp, Wish
 from subgraphs.card.ledger import Ledger
-from subgraphs.card.repository import Repository, open_engine
+from subgraphs.card.repository import Repository, open_database
 from subgraphs.card.saga import Saga, Timing
 from subgraphs.card.terms import Limit
 from tests.integration.bank.running import RunningBank
@@ -154,6 +154,6 @@ class World:
 
 @asynccontextmanager
 async def world(bank: RunningBank, card_url: str) -> AsyncIterator[World]:
-    async with open_engine(card_url, connections=8) as engine:
+    async with open_database(card_url, connections=8) as database:
         ledger = Ledger(bank.client, lambda: bank.keys.service("card"))
-        yield World(Repository(engine), FakeAcquirer(), ledger, bank)
+        yield World(Repository(database), FakeAcquirer(), ledger, bank)

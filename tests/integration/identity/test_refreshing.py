@@ -10,7 +10,7 @@ import pytest
 
 from subgraphs.identity import domain
 from subgraphs.identity.client import Tokens
-from subgraphs.identity.repository import Repository, open_engine
+from subgraphs.identity.repository import Repository, open_database
 from tests.conftest import Keys
 from tests.integration.identity.running import RunningIdentity, claims, running, settings_of
 from wallet.errors import Unauthenticated
@@ -125,8 +125,8 @@ class TestEnd:
             await own.refresh((await signed_in(own)).refresh)
         await own.later(31 * 86_400)
         kept = await signed_in(own)
-        async with open_engine(own.settings["identity_database_url"], connections=1) as engine:
-            repository = Repository(engine)
+        async with open_database(own.settings["identity_database_url"], connections=1) as database:
+            repository = Repository(database)
             assert await repository.prune(2)
             assert not await repository.prune(2)
         assert await own.sql.fetchval("SELECT count(*) FROM sign_ins") == 1

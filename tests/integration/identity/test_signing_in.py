@@ -12,7 +12,7 @@ from argon2 import PasswordHasher
 
 from kit.keys import KeySet
 from kit.principal import Verifier
-from subgraphs.identity.repository import Repository, open_engine
+from subgraphs.identity.repository import Repository, open_database
 from tests.conftest import AUDIENCE, USERS, Keys
 from tests.integration.identity.running import (
     PASSWORD,
@@ -131,8 +131,8 @@ class TestLockOut:
         for _ in range(3):
             await guess(own, NOBODY)
         await own.later(86_500)
-        async with open_engine(own.settings["identity_database_url"], connections=1) as engine:
-            assert not await Repository(engine).prune(10)
+        async with open_database(own.settings["identity_database_url"], connections=1) as database:
+            assert not await Repository(database).prune(10)
         assert await own.sql.fetchval("SELECT count(*) FROM attempts") == 0
 
     async def test_lets_five_of_many_guesses_at_once_pass_whichever_replica_they_ask(

@@ -1,0 +1,23 @@
+"""What holds for every connection to PostgreSQL, and what it fails with when its server is away."""
+
+from typing import Final
+
+import asyncpg
+
+CONNECT_SECONDS: Final = 3.0
+STATEMENT_SECONDS: Final = 5.0
+
+SESSION: Final = {"transaction_timeout": "10s", "idle_in_transaction_session_timeout": "2s"}
+"""The server ends what a frozen process holds: a transaction after its time-out, however it came to hold it."""
+
+GONE: Final = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # a COMMIT on a connection that was lost a moment before
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.TransactionTimeoutError,
+)
+"""What a database that is away, or goes away in the middle, fails with."""
