@@ -281,7 +281,7 @@ class Scene:
                 answer: Any = await stream.read()
                 stream.cancel()
             else:
-                answer = await channel.unary_unary(path, *coders)(request, metadata=metadata, timeout=10)
+                answer = await channel.unary_unary(path, *coders)(request, metadata=metadata, timeout=60)
         except grpc.aio.AioRpcError as error:
             return STATUSES.get(error.code(), f"{error.code()}: {error.details()}")
         told = MessageToDict(answer)

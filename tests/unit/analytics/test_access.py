@@ -69,9 +69,10 @@ class TestAccess:
                 await guard.check(ALICE, STRANGE)
         assert bank.asked == 2
 
-    async def test_an_operator_may_read_every_account(self, guard: Access, bank: FakeBank) -> None:
-        await guard.check(OPERATOR, STRANGE)
-        assert bank.asked == 0
+    async def test_an_operator_reads_no_account_that_is_not_there(self, guard: Access, bank: FakeBank) -> None:
+        await guard.check(OPERATOR, ACCOUNT)
+        with pytest.raises(AccountNotFound):
+            await guard.check(OPERATOR, STRANGE)
 
     async def test_remembers_so_many_and_no_more(
         self, guard: Access, bank: FakeBank, monkeypatch: pytest.MonkeyPatch
