@@ -1,7 +1,7 @@
 """JSON as two readers cannot read it differently."""
 
 import json
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
@@ -22,7 +22,7 @@ def decoded(text: bytes | str) -> Any:
     except orjson.JSONDecodeError:
         raise MalformedError("must be JSON") from None
     try:
-        json.loads(text, object_pairs_hook=_once)  # orjson takes the last one of the same name
+        _ONCE.decode(text if isinstance(text, str) else text.decode())  # orjson takes the last one of the same name
     except RecursionError:
         raise MalformedError("is nested too deeply") from None
     return value
@@ -31,3 +31,6 @@ def decoded(text: bytes | str) -> Any:
 def _once(pairs: list[tuple[str, Any]]) -> None:
     if len({name for name, _ in pairs}) < len(pairs):
         raise MalformedError("has a name twice in one object")
+
+
+_ONCE: Final = json.JSONDecoder(object_pairs_hook=_once)

@@ -2,11 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import strawberry
 from graphql import GraphQLError
@@ -23,6 +22,7 @@ from gateway.graphql.metrics import NOT_READ, OTHER, Names, Told, tell
 from gateway.graphql.options import GraphOptions
 from gateway.rates import Rates
 from kit import call, tracing
+from kit.call import Call
 from kit.tracing import Span
 from subgraphs.analytics.client import AnalyticsClient
 from subgraphs.bank.client import BankClient
@@ -110,34 +110,35 @@ class PerExecution(SchemaExtensionsRunner):
         self._cost: Cost | None = None
         self._codes: list[str] = []
         self._is_stream = False
+        self._started: float
+        self._around: Call
         self._span: Span
 
-    @asynccontextmanager
-    async def operation(self) -> AsyncIterator[None]:  # type: ignore[override]  # Strawberry enters and leaves it
-        """All of an operation's life."""
-        started = time.perf_counter()
-        around = call.current.get()
-        self._span = tracing.start("graphql", around.trace)
+    def operation(self) -> Self:  # type: ignore[override]
+        """All of an operation's life, which Strawberry enters and leaves."""
+        return self
+
+    async def __aenter__(self) -> None:
+        self._started = time.perf_counter()
+        self._around = call.current.get()
+        self._span = tracing.start("graphql", self._around.trace)
         if self._span.is_recorded:
-            call.current.set(replace(around, trace=self._span.trace))
-        try:
-            yield
-        except asyncio.CancelledError:
+            call.current.set(replace(self._around, trace=self._span.trace))
+
+    async def __aexit__(self, _: type[BaseException] | None, error: BaseException | None, __: object) -> None:
+        if isinstance(error, asyncio.CancelledError):
             if not self._is_stream:
                 self._codes.append(CANCELLED)
-            raise
-        except Exception:  # Strawberry's own, for an operation that is not there or not allowed
+        elif isinstance(error, Exception):  # Strawberry's own, for an operation that is not there or not allowed
             self._codes.append(INVALID_GRAPHQL)
-            raise
-        finally:
-            context = self.execution_context
-            if context.result is not None and not self._is_stream:
-                self._stabilise(context.result)
-            if context.result is not None and self._cost is not None:
-                context.context.spent.actual += self._cost.actual(context.result.data)
-            self._tell(time.perf_counter() - started)
-            if self._span.is_recorded:
-                call.current.set(around)
+        context = self.execution_context
+        if context.result is not None and not self._is_stream:
+            self._stabilise(context.result)
+        if context.result is not None and self._cost is not None:
+            context.context.spent.actual += self._cost.actual(context.result.data)
+        self._tell(time.perf_counter() - self._started)
+        if self._span.is_recorded:
+            call.current.set(self._around)
 
     def parsing(self) -> AbstractAsyncContextManager[None]:  # type: ignore[override]
         """Sets the document and its errors.
@@ -159,7 +160,7 @@ class PerExecution(SchemaExtensionsRunner):
             if estimated > allowed:
                 message = f"the operation may cost {estimated}, and {allowed} is allowed: ask for fewer items at once"
                 raise OperationRefused("GRAPHQL_COST_EXCEEDED", message, estimated=estimated, allowed=allowed)
-            return _paid(context.context.rates, estimated)
+            return _Paid(context.context.rates, estimated)
         return _NOTHING
 
     def validation(self) -> AbstractAsyncContextManager[None]:  # type: ignore[override]  # noqa: D102  done with parsing
@@ -194,20 +195,28 @@ class PerExecution(SchemaExtensionsRunner):
         self._span.end()
 
 
-@asynccontextmanager
-async def _paid(rates: Rates, cost: int) -> AsyncIterator[None]:
-    """Counts what an operation may cost, of whoever asks for it.
+class _Paid(AbstractAsyncContextManager[None]):
+    """Counts what an operation may cost, of whoever asks for it."""
 
-    Raises:
-        OperationRefused: it would be more than one caller may ask for in a while.
-    """
-    caller = call.current.get().principal
-    if caller is not None and cost:  # nobody gets beyond the root
-        try:
-            await rates.count(rates.cost, caller.scope, cost)
-        except RateLimited as error:
-            raise rate_limited(error) from None
-    yield
+    def __init__(self, rates: Rates, cost: int) -> None:
+        self._rates = rates
+        self._cost = cost
+
+    async def __aenter__(self) -> None:
+        """Counts.
+
+        Raises:
+            OperationRefused: it would be more than one caller may ask for in a while.
+        """
+        caller = call.current.get().principal
+        if caller is not None and self._cost:  # nobody gets beyond the root
+            try:
+                await self._rates.count(self._rates.cost, caller.scope, self._cost)
+            except RateLimited as error:
+                raise rate_limited(error) from None
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
 
 
 def build_schemas(options: GraphOptions) -> dict[str, strawberry.Schema]:

@@ -59,12 +59,12 @@ class TestRequests:
         assert counted("POST", "/graphql", "2xx") == before + 1
 
     async def test_that_are_nowhere_leave_no_trace_of_what_they_asked_for(self, http: httpx.AsyncClient) -> None:
-        nowhere, strange = counted("GET", "other", "4xx"), counted("other", "other", "4xx")
-        await http.get(f"/nowhere/{uuid4()}")
-        await http.get(f"/assets/{uuid4()}")
-        await http.request("PROPFIND", f"/nowhere/{uuid4()}")
+        nowhere, strange, id_ = counted("GET", "other", "4xx"), counted("other", "other", "4xx"), str(uuid4())
+        await http.get(f"/nowhere/{id_}")
+        await http.get(f"/assets/{id_}")
+        await http.request("PROPFIND", f"/nowhere/{id_}")
         assert (counted("GET", "other", "4xx"), counted("other", "other", "4xx")) == (nowhere + 2, strange + 1)
-        assert all("{" in route or "-" not in route for route in routes())
+        assert not [route for route in routes() if id_ in route]
 
     async def test_whose_token_is_refused_count_too(self, http: httpx.AsyncClient) -> None:
         before = counted("GET", "other", "4xx")
