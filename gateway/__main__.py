@@ -15,8 +15,9 @@ from gateway.graphql.options import GraphOptions
 from gateway.rates import Rate, RateOptions, Rates
 from kit import logs, process, tracing
 from kit.admin import admin_app, http_server
+from kit.channel import Bounds
 from kit.principal import Verifier
-from kit.settings import Address, AuthSettings, LogSettings, TLSSettings, TracingSettings
+from kit.settings import Address, AuthSettings, CallSettings, LogSettings, TLSSettings, TracingSettings
 from kit.tls import TLS
 from subgraphs.analytics.client import AnalyticsClient
 from subgraphs.bank.client import BankClient
@@ -24,7 +25,7 @@ from subgraphs.card.client import CardClient
 from subgraphs.identity.client import IdentityClient
 
 
-class Settings(AuthSettings, TLSSettings, LogSettings, TracingSettings):
+class Settings(AuthSettings, CallSettings, TLSSettings, LogSettings, TracingSettings):
     """What the gateway needs to know; each field is the environment variable of its name."""
 
     gateway_listen: Address = "127.0.0.1:8000"
@@ -34,7 +35,6 @@ class Settings(AuthSettings, TLSSettings, LogSettings, TracingSettings):
     analytics_grpc_target: str = "127.0.0.1:50053"
     identity_grpc_target: str = "127.0.0.1:50054"
     gateway_timeout_seconds: float = Field(10.0, description="the longest that a request may take")
-    gateway_rpc_timeout_seconds: float = Field(5.0, description="the longest that one call to a service may take")
     gateway_body_limit_bytes: int = 64 * 1024
     gateway_graphql_batch_limit: int = Field(10, description="the most requests in one array")
     gateway_graphql_max_tokens: int = Field(Limits.tokens, description="the most tokens of a document")
@@ -79,11 +79,11 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Serves until `stop` is set."""
     tls = TLS.from_settings(settings)
     async with AsyncExitStack() as stack:
-        rpc_timeout = settings.gateway_rpc_timeout_seconds
-        bank = BankClient.connect(settings.bank_grpc_target, timeout_seconds=rpc_timeout, tls=tls)
-        analytics = AnalyticsClient.connect(settings.analytics_grpc_target, timeout_seconds=rpc_timeout, tls=tls)
-        card = CardClient.connect(settings.card_grpc_target, timeout_seconds=rpc_timeout, tls=tls)
-        identity = IdentityClient.connect(settings.identity_grpc_target, timeout_seconds=rpc_timeout, tls=tls)
+        bounds = Bounds.from_settings(settings)
+        bank = BankClient.connect(settings.bank_grpc_target, bounds=bounds, tls=tls)
+        analytics = AnalyticsClient.connect(settings.analytics_grpc_target, bounds=bounds, tls=tls)
+        card = CardClient.connect(settings.card_grpc_target, bounds=bounds, tls=tls)
+        identity = IdentityClient.connect(settings.identity_grpc_target, bounds=bounds, tls=tls)
         app = build_app(
             await stack.enter_async_context(bank),
             await stack.enter_async_context(analytics),

@@ -4,21 +4,30 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import aclosing, asynccontextmanager
-from typing import Any, Final, TypeVar
+from dataclasses import dataclass
+from typing import Final, Self, TypeVar
 
 import grpc
+import structlog
 from opentelemetry.trace import SpanKind
 
-from kit import tracing
+from kit import metrics, tracing
+from kit.backoff import Backoff
 from kit.call import Call, current
+from kit.circuit import STATES, Circuit, CircuitOpenError
 from kit.rotation import rotating
+from kit.settings import CallSettings
 from kit.status import from_rpc_error
 from kit.tls import TLS, Material, refuse_plaintext
 from wallet.errors import DeadlineExceeded, Unavailable, WalletError
 
+log = structlog.get_logger(__name__)
+
 _RECONNECT_MS: Final = 1_000
-_RESUME_PAUSE_SECONDS: Final = 0.25
-_RESUME_ATTEMPTS: Final = 120
+_RETRY_TOKENS: Final = 100
+_RESUME_SECONDS: Final = 30.0
+_RESUME_FIRST_PAUSE: Final = 0.1
+_RESUME_LONGEST_PAUSE: Final = 1.0
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -46,6 +55,9 @@ async def open_channel(
     config = {
         "loadBalancingConfig": [{"round_robin": {}}],
         "healthCheckConfig": {"serviceName": service},
+        # The budget of retries: each failure costs a token, each success earns a tenth, and with less than half of them
+        # nothing is retried. So where all fails, four times as many calls come of it for a moment only.
+        "retryThrottling": {"maxTokens": _RETRY_TOKENS, "tokenRatio": 0.1},
         "methodConfig": [
             {
                 "name": [{"service": service, "method": method} for method in reads],
@@ -86,57 +98,118 @@ async def open_channel(
         yield channel
 
 
-async def unary(
-    method: grpc.aio.UnaryUnaryMultiCallable[Request, Response],
-    request: Request,
-    *,
-    cap_seconds: float,
-    what: str,
-) -> Response:
-    """One call in the name of the current caller.
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a service may take of this process before it is spared.
 
-    Args:
-        method: of a stub.
-        request: its message.
-        cap_seconds: the longest wait; less when the caller's own deadline is nearer.
+    Attributes:
+        timeout_seconds: the longest that one call may take.
+        calls: at once; what is more is refused.
+        failures: time-outs in a row of one method, which open its circuit: then it is not called,
+        open_seconds: for so long.
+    """
+
+    timeout_seconds: float = 5.0
+    calls: int = 1_000
+    failures: int = 5
+    open_seconds: float = 2.0
+
+    @classmethod
+    def from_settings(cls, settings: CallSettings) -> Self:
+        """As the settings have it."""
+        return cls(
+            settings.call_timeout_seconds,
+            settings.call_limit,
+            settings.call_circuit_failures,
+            settings.call_circuit_seconds,
+        )
+
+
+class Calls:
+    """Calls of one service, each in the name of the current caller. However slow the service is, no call outlasts its
+    time, no more than so many wait for it, and a method that has not answered for a while is not called.
+
+    A service that is gone needs no circuit: gRPC fails its calls at once, and looks for it again, later and later, with
+    jitter. The circuit is for what is there and silent.
+    """
+
+    def __init__(self, what: str, bounds: Bounds) -> None:
+        """Args:
         what: names the service to people when it does not answer.
+        bounds: of what it may take.
+        """
+        self._what = what
+        self._bounds = bounds
+        self._under_way = 0
+        self._circuits: dict[object, Circuit] = {}
 
-    Raises:
-        WalletError: what the service refused the call with; Unavailable or DeadlineExceeded when its outcome is not
-            known.
-    """
-    call = current.get()
-    remaining = call.remaining(cap_seconds)
-    if not remaining:
-        raise DeadlineExceeded(what)  # gRPC would now and then still make the call
-    with _span(method, call) as span:
+    async def unary(self, method: grpc.aio.UnaryUnaryMultiCallable[Request, Response], request: Request) -> Response:
+        """One call.
+
+        Args:
+            method: of a stub.
+            request: its message.
+
+        Raises:
+            WalletError: what the service refused the call with; Unavailable or DeadlineExceeded when its outcome is not
+                known, or when it was not made: too many are under way, or the last ones were not answered.
+        """
+        call = current.get()
+        remaining = call.remaining(self._bounds.timeout_seconds)
+        if not remaining:
+            raise DeadlineExceeded(self._what)  # gRPC would now and then still make the call
+        if self._under_way >= self._bounds.calls:
+            raise self._refusal(method, "limit")
+        circuit = self._circuits.get(method) or self._new_circuit(method)
+        self._under_way += 1
         try:
-            return await method(request, timeout=remaining, metadata=_metadata(call, span))
-        except grpc.aio.AioRpcError as error:
-            raise _told(error, span, what) from None
-
-
-async def stream(
-    method: grpc.aio.UnaryStreamMultiCallable[Request, Response],
-    request: Request,
-    *,
-    what: str,
-) -> AsyncGenerator[Response, None]:
-    """The responses of one streaming call; closing the iterator cancels the call.
-
-    Raises:
-        WalletError: as `unary`.
-    """
-    call = current.get()
-    with _span(method, call) as span:
-        responses = method(request, metadata=_metadata(call, span))
-        try:
-            async for response in responses:
-                yield response
-        except grpc.aio.AioRpcError as error:
-            raise _told(error, span, what) from None
+            with circuit.attempt() as attempt, _span(method, call) as span:
+                try:
+                    return await method(request, timeout=remaining, metadata=_metadata(call, span))
+                except grpc.aio.AioRpcError as error:
+                    attempt.is_unfair = remaining < self._bounds.timeout_seconds / 2
+                    raise _told(error, span, self._what) from None
+        except CircuitOpenError:
+            raise self._refusal(method, "circuit") from None
         finally:
-            responses.cancel()
+            self._under_way -= 1
+
+    async def stream(
+        self, method: grpc.aio.UnaryStreamMultiCallable[Request, Response], request: Request
+    ) -> AsyncGenerator[Response, None]:
+        """The responses of one streaming call; closing the iterator cancels the call. It lasts for as long as it is
+        read, and counts for nothing.
+
+        Raises:
+            WalletError: as `unary`.
+        """
+        call = current.get()
+        with _span(method, call) as span:
+            responses = method(request, metadata=_metadata(call, span))
+            try:
+                async for response in responses:
+                    yield response
+            except grpc.aio.AioRpcError as error:
+                raise _told(error, span, self._what) from None
+            finally:
+                responses.cancel()
+
+    def _refusal(self, method: object, reason: str) -> Unavailable:
+        metrics.CALLS_REFUSED.labels(_name(method), reason).inc()
+        return Unavailable(self._what)
+
+    def _new_circuit(self, method: object) -> Circuit:
+        name = _name(method)
+
+        def tell(state: str) -> None:
+            log.warning("the circuit to a service has changed", method=name, state=state)
+            metrics.CALL_CIRCUIT.labels(name).state(state)
+
+        metrics.CALL_CIRCUIT.labels(name).state(STATES[0])
+        bounds = self._bounds
+        circuit = Circuit(failures=bounds.failures, seconds=bounds.open_seconds, tell=tell, failure=DeadlineExceeded)
+        self._circuits[method] = circuit
+        return circuit
 
 
 async def resumed(open_stream: Callable[[], AsyncGenerator[Value, None]]) -> AsyncGenerator[Value, None]:
@@ -144,27 +217,36 @@ async def resumed(open_stream: Callable[[], AsyncGenerator[Value, None]]) -> Asy
     before the reader is told. What a stream that is opened later begins with is the caller's to say.
 
     Raises:
-        WalletError: as `stream`.
+        WalletError: as `Calls.stream`.
     """
-    attempts = 0
+    clock = asyncio.get_running_loop().time
+    backoff = Backoff(_RESUME_FIRST_PAUSE, _RESUME_LONGEST_PAUSE)
+    give_up: float | None = None
     while True:
         try:
             async with aclosing(open_stream()) as values:
                 async for value in values:
-                    attempts = 0
+                    give_up = None
                     yield value
         except Unavailable:
-            attempts += 1
-            if attempts == _RESUME_ATTEMPTS:
+            if give_up is None:
+                backoff.reset()
+                give_up = clock() + _RESUME_SECONDS
+            elif clock() >= give_up:
                 raise
         else:
             return
-        await asyncio.sleep(_RESUME_PAUSE_SECONDS)
+        await asyncio.sleep(backoff.pause())
 
 
-def _span(method: Any, call: Call) -> tracing.Span:
-    # gRPC knows what the method is called, and has no public name for it.
-    name = getattr(method, "_method", b"/")[1:].decode() if call.trace.is_sampled else ""
+def _name(method: object) -> str:
+    """As `wallet.bank.v1.BankService/GetBalance`: gRPC knows, and has no public name for it."""
+    name: bytes = getattr(method, "_method", b"/")
+    return name[1:].decode()
+
+
+def _span(method: object, call: Call) -> tracing.Span:
+    name = _name(method) if call.trace.is_sampled else ""
     return tracing.start(name, call.trace, SpanKind.CLIENT, {"rpc.system": "grpc", "rpc.method": name})
 
 

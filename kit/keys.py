@@ -40,7 +40,7 @@ _AGAIN_SECONDS: Final = 2.0
 """How long a set is not read again for a key that it lacks: strangers' tokens name keys that there are not."""
 _WAIT_SECONDS: Final = 2.0
 """How long a call waits for the set that it needs."""
-_TIMEOUT: Final = httpx.Timeout(2.0)
+_URL_TIMEOUT_SECONDS: Final = 2.0
 
 
 class NoKeySetError(Exception):
@@ -120,9 +120,10 @@ class KeySet:
         """The set at an address, asked for every minute. It need not answer at first."""
 
         async def read() -> bytes:
-            return (await http.get(url)).raise_for_status().content
+            async with asyncio.timeout(_URL_TIMEOUT_SECONDS):  # httpx's own are of each read, however many there are
+                return (await http.get(url)).raise_for_status().content
 
-        async with httpx.AsyncClient(timeout=_TIMEOUT, trust_env=False) as http:
+        async with httpx.AsyncClient(timeout=_URL_TIMEOUT_SECONDS, trust_env=False) as http:
             keys = cls(read, url, algorithm, _URL_SECONDS)
             async with keys._followed():
                 yield keys

@@ -10,6 +10,8 @@ from typing import Any, Final
 import structlog
 import uvloop
 
+from kit.backoff import Backoff
+
 log = structlog.get_logger(__name__)
 
 _STOP_SECONDS: Final = 5.0
@@ -78,13 +80,14 @@ async def forever(
     unless: type[Exception] | tuple[type[Exception], ...] = (),
 ) -> None:
     """Runs a step that is meant never to return, again and again: what it fails with is logged, and after a pause that
-    grows with each failure and starts anew after a quiet minute, it is tried again. Only cancellation ends it, and the
-    errors in `unless`, which are raised.
+    grows with each failure (`Backoff`) and starts anew after a quiet minute, it is tried again. Only cancellation ends
+    it, and the errors in `unless`, which are raised.
     """
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
-    pause = first_pause
+    backoff = Backoff(first_pause, longest_pause)
     while True:
         started = loop.time()
+        failure = ""
         try:
             await step()
         except unless:
@@ -94,10 +97,12 @@ async def forever(
                 raise
             # Nobody cancelled this task: the step let out the end of a task of its own, as aiokafka does when its group
             # is lost. Without this, the part would be gone and nobody told.
-            log.warning("will try again", task=name, pause_seconds=pause, error="cancelled from within")
+            failure = "cancelled from within"
         except Exception as error:  # noqa: BLE001  the loop is what brings the part back, whatever took it away
-            log.warning("will try again", task=name, pause_seconds=pause, error=f"{type(error).__name__}: {error}")
+            failure = f"{type(error).__name__}: {error}"
         if loop.time() - started > 60:  # noqa: PLR2004  a quiet minute
-            pause = first_pause
+            backoff.reset()
+        pause = backoff.pause()
+        if failure:
+            log.warning("will try again", task=name, pause_seconds=round(pause, 2), error=failure)
         await asyncio.sleep(pause)
-        pause = min(pause * 2, longest_pause)

@@ -7,7 +7,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import AfterValidator, Field, HttpUrl, ValidationError, model_validator
+from pydantic import AfterValidator, Field, HttpUrl, PositiveFloat, PositiveInt, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SecretsSettingsSource, SettingsConfigDict
 
 
@@ -135,6 +135,17 @@ class ServiceSettings(AuthSettings):
         yield from super().unfit()
         if is_of_development(self.service_key_file):
             yield "SERVICE_KEY_FILE is a key of the development stack: make one of its own"
+
+
+class CallSettings(Settings):
+    """What a process bears of each service that it calls."""
+
+    call_timeout_seconds: PositiveFloat = Field(5.0, description="the longest that one call may take")
+    call_limit: PositiveInt = Field(1_000, description="calls of one service at once; what is more is refused")
+    call_circuit_failures: PositiveInt = Field(
+        5, description="time-outs in a row, after which a method is not called for a while"
+    )
+    call_circuit_seconds: PositiveFloat = Field(2.0, description="until it is tried again")
 
 
 class TLSSettings(Settings):

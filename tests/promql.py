@@ -75,7 +75,9 @@ def known_metrics() -> dict[str, set[str]]:
             found |= {sample.name: set(sample.labels) for family in collector.collect() for sample in family.samples}
             continue
         labels = set(collector._labelnames)
-        if collector._type in {"info", "stateset"}:
+        if collector._type == "stateset":
+            labels.add(collector._name)
+        if collector._type == "info":
             labels |= {label for family in collector.collect() for sample in family.samples for label in sample.labels}
         for suffix in _SUFFIXES.get(str(collector._type), [""]):
             found[collector._name + suffix] = labels | ({"le"} if suffix == "_bucket" else set())

@@ -57,6 +57,16 @@ DASHBOARDS: Final = (
                     bad=0.05,
                 ),
                 course("Duration, 99 %", "s", {"{{job}}": quantile(0.99, _RPC, by="job")}),
+                course(
+                    "Not made",
+                    "reqps",
+                    {"{{method}}: {{reason}}": rate("wallet_calls_refused_total", "method, reason")},
+                ),
+                course(
+                    "Circuits open",
+                    "short",
+                    {"{{method}}": 'sum by (method) (wallet_call_circuit{wallet_call_circuit="opened"})'},
+                ),
             ],
             "Processes": [
                 course(

@@ -16,6 +16,7 @@ import httpx
 
 from kit import call
 from kit.call import Call
+from kit.channel import Bounds
 from kit.migrations import upgrade
 from loadtests.bench.figure import BenchError, Figure, Options, percentiles, say
 from loadtests.bench.run import cpu_meter
@@ -65,7 +66,9 @@ async def _scene() -> AsyncIterator[_Scene]:
         ready = probes.http(f"{admin}/health/ready")
         process = Process(name="identity", command=module("subgraphs.identity", **environment), ready=ready)
         child = await stack.enter_async_context(Child(process))
-        client = await stack.enter_async_context(IdentityClient.connect(f"{HOST}:{grpc_port}", timeout_seconds=30))
+        client = await stack.enter_async_context(
+            IdentityClient.connect(f"{HOST}:{grpc_port}", bounds=Bounds(timeout_seconds=30))
+        )
         reset = call.current.set(Call("bench"))
         stack.callback(call.current.reset, reset)
         yield _Scene(child, client, admin)

@@ -11,10 +11,11 @@ from pydantic import Field, SecretStr
 
 from kit import logs, process, tracing
 from kit.admin import add_guarded, admin_app, http_server
+from kit.channel import Bounds
 from kit.principal import Verifier
 from kit.proof import integrity_router
 from kit.server import Service, grpc_server
-from kit.settings import Address, LogSettings, ServiceSettings, TLSSettings, TracingSettings
+from kit.settings import Address, CallSettings, LogSettings, ServiceSettings, TLSSettings, TracingSettings
 from kit.tls import TLS
 from kit.tokens import ServiceToken, Signer
 from subgraphs.analytics.access import Access
@@ -48,7 +49,7 @@ _NEVER_IDLE_MS: Final = 24 * 3600 * 1000
 """A member that waits for ClickHouse to come back polls nothing. It keeps its place for as long as it heartbeats."""
 
 
-class Settings(ServiceSettings, TLSSettings, LogSettings, TracingSettings):
+class Settings(ServiceSettings, CallSettings, TLSSettings, LogSettings, TracingSettings):
     """What analytics needs to know; each field is the environment variable of its name."""
 
     analytics_grpc_listen: Address = "127.0.0.1:50053"
@@ -78,7 +79,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(Database.connect(settings.clickhouse_dsn.get_secret_value()))
         history, copies = History(database), Copies(database)
-        bank = await stack.enter_async_context(BankClient.connect(settings.bank_grpc_target, tls=tls))
+        bounds = Bounds.from_settings(settings)
+        bank = await stack.enter_async_context(BankClient.connect(settings.bank_grpc_target, bounds=bounds, tls=tls))
         signer = Signer.from_file(NAME, settings.service_key_file, settings.auth_audience)
         ledger = Ledger(bank, ServiceToken(signer, NAME))
         repair = Repair(

@@ -7,7 +7,8 @@ from datetime import datetime
 from typing import Final, Literal
 from uuid import UUID
 
-from kit import channel, wire
+from kit import wire
+from kit.channel import Bounds, Calls, open_channel
 from kit.tls import TLS
 from protos.analytics.v1 import analytics_pb2, analytics_pb2_grpc
 from wallet.money import Money
@@ -120,20 +121,18 @@ class AnalyticsClient:
     DeadlineExceeded when it does not in time.
     """
 
-    def __init__(self, stub: "analytics_pb2_grpc.AnalyticsServiceAsyncStub", *, timeout_seconds: float) -> None:
+    def __init__(self, stub: "analytics_pb2_grpc.AnalyticsServiceAsyncStub", bounds: Bounds = Bounds()) -> None:
         self._stub = stub
-        self._cap = timeout_seconds
+        self._calls = Calls(_WHAT, bounds)
 
     @classmethod
     @asynccontextmanager
     async def connect(
-        cls, target: str, *, timeout_seconds: float = 5.0, tls: TLS | None = None
+        cls, target: str, *, bounds: Bounds = Bounds(), tls: TLS | None = None
     ) -> AsyncIterator["AnalyticsClient"]:
         """A client of analytics at a gRPC target; connects when first called."""
-        async with channel.open_channel(
-            target, SERVICE, ["GetOperations", "GetStatistics"], tls, name="analytics"
-        ) as opened:
-            yield cls(analytics_pb2_grpc.AnalyticsServiceStub(opened), timeout_seconds=timeout_seconds)
+        async with open_channel(target, SERVICE, ["GetOperations", "GetStatistics"], tls, name="analytics") as opened:
+            yield cls(analytics_pb2_grpc.AnalyticsServiceStub(opened), bounds)
 
     async def operations(
         self,
@@ -152,7 +151,7 @@ class AnalyticsClient:
             newer_than=newer_than,
             filter=_filter(filter),
         )
-        response = await channel.unary(self._stub.GetOperations, request, cap_seconds=self._cap, what=_WHAT)
+        response = await self._calls.unary(self._stub.GetOperations, request)
         operations = tuple(_operation(operation) for operation in response.operations)
         return OperationPage(operations, response.has_older, response.has_newer)
 
@@ -171,13 +170,13 @@ class AnalyticsClient:
             granularity=_GRANULARITIES[granularity],
             **{"from": wire.time_to(from_)},
         )
-        response = await channel.unary(self._stub.GetStatistics, request, cap_seconds=self._cap, what=_WHAT)
+        response = await self._calls.unary(self._stub.GetStatistics, request)
         return Statistics(tuple(map(_bucket, response.buckets)), response.as_of_version, response.is_complete)
 
     async def watch(self, account_id: UUID, after_version: int | None) -> AsyncGenerator[Operation, None]:
         """The account's operations after a version (None: from now on), then the live ones, in version order."""
         request = analytics_pb2.WatchOperationsRequest(account_id=str(account_id), after_version=after_version)
-        async with aclosing(channel.stream(self._stub.WatchOperations, request, what=_WHAT)) as responses:
+        async with aclosing(self._calls.stream(self._stub.WatchOperations, request)) as responses:
             async for response in responses:
                 yield _operation(response.operation)
 

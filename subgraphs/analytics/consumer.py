@@ -16,6 +16,7 @@ from aiokafka.structs import ConsumerRecord
 from opentelemetry.trace import SpanKind
 
 from kit import process, tracing
+from kit.backoff import Backoff
 from subgraphs.analytics import metrics
 from subgraphs.analytics.clickhouse.history import History
 from subgraphs.analytics.domain import Row
@@ -190,13 +191,12 @@ class Consumer:
 
     async def _store(self, rows: Sequence[Row]) -> None:
         """Returns when the rows are stored, however long ClickHouse is away. Heartbeats go on meanwhile."""
-        pause = _FIRST_PAUSE
+        backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         while rows:
             try:
                 await self._history.insert(rows)
             except Unavailable:
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, _LONGEST_PAUSE)
+                await asyncio.sleep(backoff.pause())
             else:
                 return
 

@@ -7,7 +7,8 @@ from datetime import datetime
 from typing import Final, Literal
 from uuid import UUID
 
-from kit import channel, wire
+from kit import wire
+from kit.channel import Bounds, Calls, open_channel
 from kit.status import from_status
 from kit.tls import TLS
 from protos.bank.v1 import bank_pb2, bank_pb2_grpc
@@ -130,29 +131,29 @@ class BankClient:
     again with the same key is safe; reads are always safe to call again.
     """
 
-    def __init__(self, stub: "bank_pb2_grpc.BankServiceAsyncStub", *, timeout_seconds: float) -> None:
+    def __init__(self, stub: "bank_pb2_grpc.BankServiceAsyncStub", bounds: Bounds = Bounds()) -> None:
         self._stub = stub
-        self._cap = timeout_seconds
+        self._calls = Calls(_WHAT, bounds)
 
     @classmethod
     @asynccontextmanager
     async def connect(
-        cls, target: str, *, timeout_seconds: float = 5.0, tls: TLS | None = None
+        cls, target: str, *, bounds: Bounds = Bounds(), tls: TLS | None = None
     ) -> AsyncIterator["BankClient"]:
-        """A client of the bank at a gRPC target; no call takes longer than the time-out. Connects when first called."""
-        async with channel.open_channel(target, SERVICE, _READS, tls, name="bank") as opened:
-            yield cls(bank_pb2_grpc.BankServiceStub(opened), timeout_seconds=timeout_seconds)
+        """A client of the bank at a gRPC target; connects when first called."""
+        async with open_channel(target, SERVICE, _READS, tls, name="bank") as opened:
+            yield cls(bank_pb2_grpc.BankServiceStub(opened), bounds)
 
     async def transfer(self, sender_id: UUID, recipient_id: UUID, amount: Money, idempotency_key: str) -> Receipt:
         """Moves money once per key; the receipt carries the sender's side."""
         request = _request(Order(sender_id, recipient_id, amount, idempotency_key))
-        response = await channel.unary(self._stub.TransferMoney, request, cap_seconds=self._cap, what=_WHAT)
+        response = await self._calls.unary(self._stub.TransferMoney, request)
         return _receipt(response)
 
     async def transfer_all(self, orders: Sequence[Order]) -> list[Receipt | WalletError]:
         """Up to 8,000 transfers, each on its own: what came of each, in their order."""
         request = bank_pb2.BatchTransferMoneyRequest(transfers=map(_request, orders))
-        response = await channel.unary(self._stub.BatchTransferMoney, request, cap_seconds=self._cap, what=_WHAT)
+        response = await self._calls.unary(self._stub.BatchTransferMoney, request)
         return [
             _receipt(result.value) if result.HasField("value") else from_status(result.error)
             for result in response.results
@@ -172,26 +173,26 @@ class BankClient:
             idempotency_key=idempotency_key,
             descriptor=dict(descriptor),
         )
-        response = await channel.unary(self._stub.DepositMoney, request, cap_seconds=self._cap, what=_WHAT)
+        response = await self._calls.unary(self._stub.DepositMoney, request)
         balance = wire.money_from(response.account_balance)
         return Receipt(_transfer(response.transfer), Posting(account_id, response.account_version, balance))
 
     async def balance(self, account_id: UUID) -> Balance:
         """The balance now."""
         request = bank_pb2.GetBalanceRequest(account_id=str(account_id))
-        response = await channel.unary(self._stub.GetBalance, request, cap_seconds=self._cap, what=_WHAT)
+        response = await self._calls.unary(self._stub.GetBalance, request)
         return Balance(wire.money_from(response.balance), response.version)
 
     async def get_transfer(self, transfer_id: UUID) -> Transfer:
         """One transfer from or to an account of the caller."""
         request = bank_pb2.GetTransferRequest(id=str(transfer_id))
-        response = await channel.unary(self._stub.GetTransfer, request, cap_seconds=self._cap, what=_WHAT)
+        response = await self._calls.unary(self._stub.GetTransfer, request)
         return _transfer(response.transfer)
 
     async def transfers(self, ids: Sequence[UUID]) -> dict[UUID, Transfer | WalletError]:
         """Each transfer, or why the caller does not get it."""
         request = bank_pb2.BatchGetTransfersRequest(ids=map(str, ids))
-        response = await channel.unary(self._stub.BatchGetTransfers, request, cap_seconds=self._cap, what=_WHAT)
+        response = await self._calls.unary(self._stub.BatchGetTransfers, request)
         return {
             UUID(result.key): _transfer(result.value) if result.HasField("value") else from_status(result.error)
             for result in response.results
@@ -200,7 +201,7 @@ class BankClient:
     async def accounts(self, ids: Sequence[UUID]) -> dict[UUID, Account | WalletError]:
         """Each account, or why the caller does not get it."""
         request = bank_pb2.BatchGetAccountsRequest(ids=map(str, ids))
-        response = await channel.unary(self._stub.BatchGetAccounts, request, cap_seconds=self._cap, what=_WHAT)
+        response = await self._calls.unary(self._stub.BatchGetAccounts, request)
         return {
             UUID(result.key): _account(result.value) if result.HasField("value") else from_status(result.error)
             for result in response.results
@@ -216,13 +217,13 @@ class BankClient:
     async def open_account(self, currency: str, idempotency_key: str, owner_id: str = "") -> Account:
         """A new and empty account, once per key; a service names its owner."""
         request = bank_pb2.OpenAccountRequest(currency=currency, owner_id=owner_id, idempotency_key=idempotency_key)
-        response = await channel.unary(self._stub.OpenAccount, request, cap_seconds=self._cap, what=_WHAT)
+        response = await self._calls.unary(self._stub.OpenAccount, request)
         return _account(response.account)
 
     async def close_account(self, account_id: UUID) -> Account:
         """The account, closed for good. Safe to call again."""
         request = bank_pb2.CloseAccountRequest(account_id=str(account_id))
-        response = await channel.unary(self._stub.CloseAccount, request, cap_seconds=self._cap, what=_WHAT)
+        response = await self._calls.unary(self._stub.CloseAccount, request)
         return _account(response.account)
 
     async def owned(self, owner_id: str = "", *, limit: int = 1_000, after: UUID | None = None) -> AccountPage:
@@ -232,7 +233,7 @@ class BankClient:
         request = bank_pb2.ListAccountsRequest(
             owner_id=owner_id, page_size=limit + 1, after_account_id=str(after or "")
         )
-        response = await channel.unary(self._stub.ListAccounts, request, cap_seconds=self._cap, what=_WHAT)
+        response = await self._calls.unary(self._stub.ListAccounts, request)
         accounts = tuple(map(_account, response.accounts))
         return AccountPage(accounts[:limit], has_more=len(accounts) > limit)
 
@@ -241,7 +242,7 @@ class BankClient:
         after = ""
         while True:
             request = bank_pb2.ListAccountVersionsRequest(page_size=page_size, after_account_id=after)
-            page = await channel.unary(self._stub.ListAccountVersions, request, cap_seconds=self._cap, what=_WHAT)
+            page = await self._calls.unary(self._stub.ListAccountVersions, request)
             yield [AccountVersion(UUID(account.account_id), account.version) for account in page.accounts]
             after = page.next_after_account_id
             if not after:
@@ -254,7 +255,7 @@ class BankClient:
             after_version=after_version,
             page_size=page_size,
         )
-        response = await channel.unary(self._stub.ListEvents, request, cap_seconds=self._cap, what=_WHAT)
+        response = await self._calls.unary(self._stub.ListEvents, request)
         return [
             Event(_transfer(event.transfer), _posting(event.sender), _posting(event.recipient), dict(event.descriptor))
             for event in response.events

@@ -5,7 +5,6 @@ does not wait for the one before it.
 """
 
 import asyncio
-import random
 from collections import deque
 from collections.abc import Awaitable, Sequence
 from time import monotonic
@@ -15,6 +14,7 @@ import structlog
 from opentelemetry.trace import SpanKind
 
 from kit import tracing
+from kit.backoff import Backoff
 from subgraphs.bank import metrics
 from subgraphs.bank.domain import Command, Outcome
 from subgraphs.bank.repository.batch import Conflict, Lost
@@ -246,7 +246,7 @@ class Pipeline:
         give_up = monotonic() + _PATIENCE_SECONDS
         conflicts, lost = 0, False
         locking = len(commands) > 1
-        pause = _FIRST_PAUSE_SECONDS
+        backoff = Backoff(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
         while True:
             try:
                 return await self._commit(commands, locking=locking)
@@ -263,5 +263,4 @@ class Pipeline:
             locking = True
             if monotonic() > give_up:
                 raise Unavailable(_WHAT)
-            await asyncio.sleep(random.uniform(0, pause))  # noqa: S311  jitter, no secret
-            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+            await asyncio.sleep(backoff.pause())

@@ -13,10 +13,11 @@ from standardwebhooks.webhooks import EmptyWebhookSecretError
 
 from kit import logs, metrics, process, tracing
 from kit.admin import add_guarded, admin_app, http_server
+from kit.channel import Bounds
 from kit.principal import Verifier
 from kit.proof import integrity_router
 from kit.server import Service, grpc_server
-from kit.settings import Address, LogSettings, ServiceSettings, TLSSettings, TracingSettings
+from kit.settings import Address, CallSettings, LogSettings, ServiceSettings, TLSSettings, TracingSettings
 from kit.tls import TLS
 from kit.tokens import ServiceToken, Signer
 from subgraphs.bank.client import BankClient
@@ -58,7 +59,7 @@ def _webhook_secret(value: SecretStr) -> SecretStr:
     return value
 
 
-class Settings(ServiceSettings, TLSSettings, LogSettings, TracingSettings):
+class Settings(ServiceSettings, CallSettings, TLSSettings, LogSettings, TracingSettings):
     """What the card service needs to know; each field is the environment variable of its name."""
 
     card_grpc_listen: Address = "127.0.0.1:50052"
@@ -121,7 +122,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         database = await stack.enter_async_context(open_database(url, connections=connections))
         metrics.show_connections(database.connections_in_use, connections)
         repository = Repository(database)
-        bank = await stack.enter_async_context(BankClient.connect(settings.bank_grpc_target, tls=tls))
+        bounds = Bounds.from_settings(settings)
+        bank = await stack.enter_async_context(BankClient.connect(settings.bank_grpc_target, bounds=bounds, tls=tls))
         patience = Patience(
             settings.acquirer_timeout_seconds,
             settings.acquirer_attempts,

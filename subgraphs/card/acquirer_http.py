@@ -1,5 +1,6 @@
 """The card acquirer over HTTP (`openapi/acquirer.yaml`)."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -13,9 +14,10 @@ from opentelemetry.trace import SpanKind
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from kit import call, tracing
+from kit.circuit import Circuit, CircuitOpenError
 from openapi import acquirer as messages
+from subgraphs.card import metrics
 from subgraphs.card.cards import CardDetails
-from subgraphs.card.circuit import Circuit, CircuitOpenError
 from subgraphs.card.domain import Brand, NoPayment, Payment, PaymentStatus, Refusal, Token
 from wallet.errors import Unavailable
 from wallet.money import Money, MoneyError
@@ -54,7 +56,7 @@ class HttpAcquirer:
     def __init__(self, http: httpx.AsyncClient, patience: Patience) -> None:
         self._http = http
         self._patience = patience
-        self._circuit = Circuit(failures=patience.failures, seconds=patience.open_seconds)
+        self._circuit = Circuit(failures=patience.failures, seconds=patience.open_seconds, tell=_show)
 
     @classmethod
     @asynccontextmanager
@@ -154,8 +156,13 @@ class HttpAcquirer:
         raise AssertionError("a retry ends with a result or an error")
 
     async def _once(self, request: httpx.Request, read: Callable[[bytes], Value]) -> Value | Refusal:
-        async with self._circuit.call():
-            response = await self._http.send(request)
+        with self._circuit.attempt():
+            try:
+                # httpx's own time-outs are of each read: an answer that drips would never be over.
+                async with asyncio.timeout(self._patience.timeout_seconds):
+                    response = await self._http.send(request)
+            except TimeoutError:
+                raise _NoAnswerError("no answer in time") from None
             try:
                 if response.is_success:
                     return read(response.content)
@@ -184,6 +191,11 @@ class _Payments(BaseModel):
 
 class _Cancellation(BaseModel):
     payment: messages.Payment | None
+
+
+def _show(state: str) -> None:
+    log.warning("the circuit to the acquirer has changed", state=state)
+    metrics.CIRCUIT.state(state)
 
 
 def _token(content: bytes) -> Token:

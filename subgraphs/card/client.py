@@ -7,7 +7,8 @@ from datetime import datetime
 from typing import Final, Literal
 from uuid import UUID
 
-from kit import channel, wire
+from kit import wire
+from kit.channel import Bounds, Calls, open_channel
 from kit.status import from_status
 from kit.tls import TLS
 from protos.card.v1 import card_pb2, card_pb2_grpc
@@ -107,20 +108,18 @@ class CardClient:
     again with the same key is safe; reads are always safe to call again.
     """
 
-    def __init__(self, stub: "card_pb2_grpc.CardServiceAsyncStub", *, timeout_seconds: float) -> None:
+    def __init__(self, stub: "card_pb2_grpc.CardServiceAsyncStub", bounds: Bounds = Bounds()) -> None:
         self._stub = stub
-        self._cap = timeout_seconds
+        self._calls = Calls(_WHAT, bounds)
 
     @classmethod
     @asynccontextmanager
     async def connect(
-        cls, target: str, *, timeout_seconds: float = 5.0, tls: TLS | None = None
+        cls, target: str, *, bounds: Bounds = Bounds(), tls: TLS | None = None
     ) -> AsyncIterator["CardClient"]:
-        """A client of the card service at a gRPC target; no call takes longer than the time-out. Connects when first
-        called.
-        """
-        async with channel.open_channel(target, SERVICE, _READS, tls, name="card") as opened:
-            yield cls(card_pb2_grpc.CardServiceStub(opened), timeout_seconds=timeout_seconds)
+        """A client of the card service at a gRPC target; connects when first called."""
+        async with open_channel(target, SERVICE, _READS, tls, name="card") as opened:
+            yield cls(card_pb2_grpc.CardServiceStub(opened), bounds)
 
     async def top_up(self, account_id: UUID, amount: Money, card: CardDetails, idempotency_key: str) -> TopUp:
         """Begins to pay a sum into an account, once per key: the top-up in its current state, maybe final already. A
@@ -137,19 +136,19 @@ class CardClient:
             ),
             idempotency_key=idempotency_key,
         )
-        response = await channel.unary(self._stub.ProcessCardTopUp, request, cap_seconds=self._cap, what=_WHAT)
+        response = await self._calls.unary(self._stub.ProcessCardTopUp, request)
         return _top_up(response.top_up)
 
     async def get(self, top_up_id: UUID) -> TopUp:
         """One top-up as it is now."""
         request = card_pb2.GetTopUpRequest(id=str(top_up_id))
-        response = await channel.unary(self._stub.GetTopUp, request, cap_seconds=self._cap, what=_WHAT)
+        response = await self._calls.unary(self._stub.GetTopUp, request)
         return _top_up(response.top_up)
 
     async def top_ups(self, ids: Sequence[UUID]) -> dict[UUID, TopUp | WalletError]:
         """Each top-up, or why the caller does not get it; at most 1,000."""
         request = card_pb2.BatchGetTopUpsRequest(ids=map(str, ids))
-        response = await channel.unary(self._stub.BatchGetTopUps, request, cap_seconds=self._cap, what=_WHAT)
+        response = await self._calls.unary(self._stub.BatchGetTopUps, request)
         return {
             UUID(result.key): _top_up(result.value) if result.HasField("value") else from_status(result.error)
             for result in response.results
@@ -170,13 +169,13 @@ class CardClient:
             older_than=str(older_than or ""),
             newer_than=str(newer_than or ""),
         )
-        response = await channel.unary(self._stub.ListTopUps, request, cap_seconds=self._cap, what=_WHAT)
+        response = await self._calls.unary(self._stub.ListTopUps, request)
         return TopUpPage(tuple(map(_top_up, response.top_ups)), response.has_older, response.has_newer)
 
     async def watch(self, top_up_id: UUID) -> AsyncGenerator[TopUp, None]:
         """The top-up as it is now, then each change of it, until it is final."""
         request = card_pb2.WatchTopUpRequest(id=str(top_up_id))
-        async with aclosing(channel.stream(self._stub.WatchTopUp, request, what=_WHAT)) as responses:
+        async with aclosing(self._calls.stream(self._stub.WatchTopUp, request)) as responses:
             async for response in responses:
                 yield _top_up(response.top_up)
 

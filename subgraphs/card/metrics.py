@@ -2,6 +2,7 @@
 
 from prometheus_client import Counter, Enum, Gauge
 
+from kit.circuit import STATES
 from kit.proof import Gauges
 
 TOP_UPS = Counter("wallet_card_top_ups", "Top-ups that came to a status.", ["status"])
@@ -19,7 +20,7 @@ WATCHERS = Gauge("wallet_card_watchers", "Open streams of top-ups.")
 CIRCUIT = Enum(
     "wallet_card_acquirer_circuit",
     "Whether the acquirer is called: opened, it is not; half-opened, once.",
-    states=["closed", "half-opened", "opened"],
+    states=STATES,
 )
 INTEGRITY = Gauges(
     violations=Gauge("wallet_card_integrity_violations", "What breaks a law, by the last finished proof."),

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Literal
 
-from kit import channel, wire
+from kit import wire
+from kit.channel import Bounds, Calls, open_channel
 from kit.status import from_status
 from kit.tls import TLS
 from protos.identity.v1 import identity_pb2, identity_pb2_grpc
@@ -54,54 +55,54 @@ class IdentityClient:
     DeadlineExceeded when it does not in time; reads are always safe to call again.
     """
 
-    def __init__(self, stub: "identity_pb2_grpc.IdentityServiceAsyncStub", *, timeout_seconds: float) -> None:
+    def __init__(self, stub: "identity_pb2_grpc.IdentityServiceAsyncStub", bounds: Bounds = Bounds()) -> None:
         self._stub = stub
-        self._cap = timeout_seconds
+        self._calls = Calls(_WHAT, bounds)
 
     @classmethod
     @asynccontextmanager
     async def connect(
-        cls, target: str, *, timeout_seconds: float = 5.0, tls: TLS | None = None
+        cls, target: str, *, bounds: Bounds = Bounds(), tls: TLS | None = None
     ) -> AsyncIterator["IdentityClient"]:
-        """A client of the identity service at a gRPC target, by mutual TLS where it is given; no call takes longer than
-        the time-out. Connects when first called.
+        """A client of the identity service at a gRPC target, by mutual TLS where it is given; connects when first
+        called.
         """
-        async with channel.open_channel(target, SERVICE, _READS, tls, name="identity") as opened:
-            yield cls(identity_pb2_grpc.IdentityServiceStub(opened), timeout_seconds=timeout_seconds)
+        async with open_channel(target, SERVICE, _READS, tls, name="identity") as opened:
+            yield cls(identity_pb2_grpc.IdentityServiceStub(opened), bounds)
 
     async def register(self, username: str, password: Secret) -> User:
         """A new user. Where it is not known whether there is one now, `authenticate` tells."""
         request = identity_pb2.RegisterRequest(username=username, password=password.text)
-        response = await channel.unary(self._stub.Register, request, cap_seconds=self._cap, what=_WHAT)
+        response = await self._calls.unary(self._stub.Register, request)
         return _user(response.user)
 
     async def authenticate(self, username: str, password: Secret) -> Tokens:
         """A new sign-in, safe to repeat."""
         request = identity_pb2.AuthenticateRequest(username=username, password=password.text)
-        response = await channel.unary(self._stub.Authenticate, request, cap_seconds=self._cap, what=_WHAT)
+        response = await self._calls.unary(self._stub.Authenticate, request)
         return _tokens(response.tokens)
 
     async def refresh(self, token: Secret) -> Tokens:
         """A new pair for a refresh token; safe to repeat at once, and not later."""
         request = identity_pb2.RefreshRequest(refresh_token=token.text)
-        response = await channel.unary(self._stub.Refresh, request, cap_seconds=self._cap, what=_WHAT)
+        response = await self._calls.unary(self._stub.Refresh, request)
         return _tokens(response.tokens)
 
     async def revoke(self, token: Secret) -> None:
         """Ends the sign-in that a refresh token came from, safe to repeat."""
         request = identity_pb2.RevokeRequest(refresh_token=token.text)
-        await channel.unary(self._stub.Revoke, request, cap_seconds=self._cap, what=_WHAT)
+        await self._calls.unary(self._stub.Revoke, request)
 
     async def user(self, user_id: str) -> User:
         """One user."""
         request = identity_pb2.GetUserRequest(id=user_id)
-        response = await channel.unary(self._stub.GetUser, request, cap_seconds=self._cap, what=_WHAT)
+        response = await self._calls.unary(self._stub.GetUser, request)
         return _user(response.user)
 
     async def users(self, ids: Sequence[str]) -> dict[str, User | WalletError]:
         """Each user, or why the caller does not get it; at most 1,000."""
         request = identity_pb2.BatchGetUsersRequest(ids=ids)
-        response = await channel.unary(self._stub.BatchGetUsers, request, cap_seconds=self._cap, what=_WHAT)
+        response = await self._calls.unary(self._stub.BatchGetUsers, request)
         return {
             result.key: _user(result.value) if result.HasField("value") else from_status(result.error)
             for result in response.results

@@ -16,6 +16,7 @@ import grpc
 import httpx
 
 from kit.call import Call, current
+from kit.channel import Bounds
 from kit.principal import Role
 from protos.bank.v1 import bank_pb2_grpc
 from stack import probes
@@ -166,7 +167,7 @@ async def using(keys: Keys, database_url: str, environment: Mapping[str, str]) -
     async with (
         asyncpg.create_pool(database_url, min_size=0, max_size=4) as sql,
         grpc.aio.insecure_channel(target) as channel,
-        BankClient.connect(target, timeout_seconds=20) as client,
+        BankClient.connect(target, bounds=Bounds(timeout_seconds=20)) as client,
     ):
         yield RunningBank(client, bank_pb2_grpc.BankServiceStub(channel), sql, keys, target, admin)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI, Request, Response
+from fastapi.responses import StreamingResponse
 from prometheus_client import REGISTRY
 from pydantic import SecretStr
 
@@ -167,6 +168,8 @@ class Answers:
             self.calls += 1
             self.asked.set()
             told = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+            if told == DRIPS:
+                return StreamingResponse(drips())
             if isinstance(told, str):
                 while (await request.receive())["type"] != "http.disconnect":
                     pass
@@ -183,6 +186,16 @@ class Answers:
 
 
 SILENCE = "silence"
+DRIPS = "drips"
+
+
+async def drips() -> AsyncIterator[bytes]:
+    """An answer that never lets anybody wait for long, and has no end."""
+    while True:
+        yield b" "
+        await asyncio.sleep(0.02)
+
+
 NONE = (200, '{"payments": []}')
 BUSY = (503, '{"code": "UNAVAILABLE", "message": "not now"}')
 
@@ -210,6 +223,7 @@ class TestAnswers:
         [
             BUSY,
             SILENCE,
+            DRIPS,
             (500, "<html>"),
             (200, '{"payments": [{}]}'),
             (200, "nothing"),

@@ -58,7 +58,7 @@ async def running(
         IDENTITY_GRPC_TARGET=identity or f"{HOST}:{nobody}",
         GATEWAY_LISTEN=f"{HOST}:{port}",
         GATEWAY_ADMIN_LISTEN=f"{HOST}:{admin_port}",
-        GATEWAY_RPC_TIMEOUT_SECONDS="2",
+        CALL_TIMEOUT_SECONDS="2",
         GATEWAY_RATE_SIGN_IN="6000/minute",
         LOG_FORMAT=log_format,
         LOG_LEVEL="DEBUG",  # whoever looks for a defect is told no secret either
@@ -97,7 +97,7 @@ async def serving(keys: Keys, folder: Path, target: str, **settings: Any) -> Asy
         "gateway_listen": f"{HOST}:{port}",
         "gateway_admin_listen": f"{HOST}:{admin_port}",
         "gateway_timeout_seconds": 30,
-        "gateway_rpc_timeout_seconds": 30,
+        "call_timeout_seconds": 30,
     }
     gateway = asyncio.create_task(serve(Settings(**(given | settings)), stop))
     try:

@@ -14,6 +14,7 @@ import jwt
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from kit.call import Call, current
+from kit.channel import Bounds
 from stack import probes
 from stack.ports import free_ports
 from stack.process import Child, Output, Process, module
@@ -144,6 +145,6 @@ async def using(keys: Keys, settings: Mapping[str, str]) -> AsyncIterator[Runnin
     """An identity service, wherever it runs."""
     async with (
         asyncpg.create_pool(settings["identity_database_url"], min_size=0, max_size=4) as sql,
-        IdentityClient.connect(settings["identity_grpc_listen"], timeout_seconds=20) as client,
+        IdentityClient.connect(settings["identity_grpc_listen"], bounds=Bounds(timeout_seconds=20)) as client,
     ):
         yield RunningIdentity(client, sql, f"http://{settings['identity_admin_listen']}", keys, settings)

@@ -10,6 +10,7 @@ import pytest
 from google.protobuf.descriptor import FileDescriptor
 
 from kit import call
+from kit.channel import Bounds
 from protos.analytics.v1 import analytics_pb2
 from protos.bank.v1 import bank_pb2
 from protos.card.v1 import card_pb2
@@ -99,7 +100,7 @@ async def test_every_call_of_a_service_has_the_time_that_is_left(
 ) -> None:
     call.current.set(call.Call("the-request", deadline=time.monotonic() + SECONDS_LEFT))
     stub = Stub()
-    for each in calls(client(stub, timeout_seconds=60.0)):
+    for each in calls(client(stub, Bounds(timeout_seconds=60.0))):
         with pytest.raises(Unavailable):
             await each
     (service,) = file.services_by_name.values()

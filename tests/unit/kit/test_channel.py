@@ -15,7 +15,8 @@ from prometheus_client import REGISTRY
 
 from kit import call, channel, tracing
 from kit.call import Call, current
-from kit.channel import open_channel, resumed
+from kit.channel import Bounds, Calls, open_channel, resumed
+from kit.circuit import STATES
 from kit.settings import TracingSettings
 from kit.tracing import Trace
 from stack.ports import free_ports
@@ -48,7 +49,12 @@ def calling(
 
 
 async def ask(stub: Stub, text: str, cap_seconds: float = 5) -> str:
-    return (await channel.unary(stub.Say, StringValue(value=text), cap_seconds=cap_seconds, what="the echo")).value
+    calls = Calls("the echo", Bounds(timeout_seconds=cap_seconds))
+    return (await calls.unary(stub.Say, StringValue(value=text))).value
+
+
+def count(stub: Stub, text: str) -> AsyncGenerator[StringValue, None]:
+    return Calls("the echo", Bounds()).stream(stub.Count, StringValue(value=text))
 
 
 async def say(text: str) -> str:
@@ -156,7 +162,7 @@ class TestTraces:
         with collecting() as collector:
             settings = TracingSettings.model_validate({"otlp_endpoint": collector.endpoint})
             with tracing.recording("test", settings), calling(keys.user("alice"), trace=place):
-                counted = channel.stream(far_stub.Count, StringValue(value="count"), what="the echo")
+                counted = count(far_stub, "count")
                 async with aclosing(counted):
                     assert await anext(counted)
 
@@ -207,24 +213,24 @@ class TestTwoHops:
 
 class TestStream:
     async def test_hands_on_what_comes_and_the_error_at_its_end(self, keys: Keys) -> None:
-        async def count(text: str) -> str:
+        async def echo(text: str) -> str:
             return await say(text) if text == "refuse" else text
 
-        async with serving(count, keys.verifier()) as target, open_channel(target, SERVICE, ()) as opened:
+        async with serving(echo, keys.verifier()) as target, open_channel(target, SERVICE, ()) as opened:
             stub = Stub(opened)
             with calling(keys.user("alice")):
-                three = channel.stream(stub.Count, StringValue(value="3"), what="the echo")
+                three = count(stub, "3")
                 assert [number.value async for number in three] == ["0", "1", "2"]
                 with pytest.raises(AccountNotFound):
-                    await anext(channel.stream(stub.Count, StringValue(value="refuse"), what="the echo"))
+                    await anext(count(stub, "refuse"))
 
     async def test_closing_it_cancels_the_call(self, keys: Keys) -> None:
-        async def count(text: str) -> str:
+        async def echo(text: str) -> str:
             return text
 
-        async with serving(count, keys.verifier()) as target, open_channel(target, SERVICE, ()) as opened:
+        async with serving(echo, keys.verifier()) as target, open_channel(target, SERVICE, ()) as opened:
             with calling(keys.user("alice")):
-                endless = channel.stream(Stub(opened).Count, StringValue(value="1000000000"), what="the echo")
+                endless = count(Stub(opened), "1000000000")
                 assert (await anext(endless)).value == "0"
                 await endless.aclose()
 
@@ -354,6 +360,100 @@ class TestDeadline:
             await ask(far_stub, "who")
 
 
+class TestSilence:
+    """A service that is there, and does not answer."""
+
+    @pytest.fixture
+    async def stub(self, keys: Keys) -> AsyncIterator[Stub]:
+        async def answer(text: str) -> str:
+            return "there" if text == "who" else await say(text)
+
+        with calling(keys.user("alice")):
+            async with serving(answer, keys.verifier()) as target, open_channel(target, SERVICE, ()) as opened:
+                yield Stub(opened)
+
+    @staticmethod
+    async def ask(calls: Calls, stub: Stub, text: str) -> str:
+        return (await calls.unary(stub.Say, StringValue(value=text))).value
+
+    async def test_is_not_waited_for_again_and_again(self, stub: Stub) -> None:
+        calls = Calls("the echo", Bounds(timeout_seconds=0.3, failures=2, open_seconds=0.2))
+        before = refused("circuit")
+        for _ in range(2):
+            with pytest.raises(DeadlineExceeded):
+                await self.ask(calls, stub, "hang")
+        started = time.monotonic()
+        with pytest.raises(Unavailable, match="the echo is not available now"):
+            await self.ask(calls, stub, "who")
+        assert time.monotonic() - started < 0.1
+        assert refused("circuit") == before + 1
+        assert state() == "opened"
+
+        async def answered() -> bool:
+            with suppress(Unavailable):
+                return await self.ask(calls, stub, "who") == "there"
+            return False
+
+        await until(answered, within=2)
+        assert state() == "closed"
+
+    async def test_is_none_when_the_caller_had_no_time(self, stub: Stub, keys: Keys) -> None:
+        calls = Calls("the echo", Bounds(timeout_seconds=5, failures=1))
+        with calling(keys.user("alice"), seconds=0.1), pytest.raises(DeadlineExceeded):
+            await self.ask(calls, stub, "hang")
+        assert await self.ask(calls, stub, "who") == "there"
+
+    async def test_of_more_than_so_many_calls_at_once_is_refused_before_it_begins(self, stub: Stub) -> None:
+        calls = Calls("the echo", Bounds(calls=3))
+        before = refused("limit")
+        hanging = [asyncio.create_task(self.ask(calls, stub, "hang")) for _ in range(3)]
+        await asyncio.sleep(0)
+        with pytest.raises(Unavailable):
+            await self.ask(calls, stub, "who")
+        assert refused("limit") == before + 1
+        others = Calls("another", Bounds(calls=3))
+        assert await self.ask(others, stub, "who") == "there"
+        hanging[0].cancel()
+        await asyncio.wait(hanging[:1])
+        assert await self.ask(calls, stub, "who") == "there"
+        for each in hanging:
+            each.cancel()
+        await asyncio.wait(hanging)
+
+
+def refused(reason: str) -> float:
+    labels = {"method": f"{SERVICE}/Say", "reason": reason}
+    return REGISTRY.get_sample_value("wallet_calls_refused_total", labels) or 0
+
+
+def state() -> str:
+    name, method = "wallet_call_circuit", f"{SERVICE}/Say"
+    (shown,) = [each for each in STATES if REGISTRY.get_sample_value(name, {"method": method, name: each})]
+    return shown
+
+
+class TestBudgetOfRetries:
+    async def test_ends_where_all_fails(self, keys: Keys) -> None:
+        attempts = 0
+
+        async def falters(_: str) -> str:
+            nonlocal attempts
+            attempts += 1
+            raise Unavailable("its database")
+
+        async with serving(falters, keys.verifier()) as target, open_channel(target, SERVICE, ["Say"]) as opened:
+            stub = Stub(opened)
+
+            async def fail() -> None:
+                with calling(keys.user("alice")), pytest.raises(Unavailable):
+                    await ask(stub, "a read")
+
+            await asyncio.gather(*(fail() for _ in range(60)))
+            attempts = 0
+            await asyncio.gather(*(fail() for _ in range(20)))
+        assert attempts == 20
+
+
 class TestOddAnswers:
     async def test_an_answer_too_large_to_take_is_told_as_such(self, far_stub: Stub, keys: Keys) -> None:
         with calling(keys.user("alice")), pytest.raises(ResourceExhausted):
@@ -391,9 +491,11 @@ class TestResumed:
             await self.seen([1, AccountNotFound("a1")], [2])
 
     async def test_tells_the_reader_when_the_service_does_not_come_back(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(channel, "_RESUME_PAUSE_SECONDS", 0)
-        monkeypatch.setattr(channel, "_RESUME_ATTEMPTS", 3)
+        monkeypatch.setattr(channel, "_RESUME_FIRST_PAUSE", 0.001)
+        monkeypatch.setattr(channel, "_RESUME_LONGEST_PAUSE", 0.02)
+        monkeypatch.setattr(channel, "_RESUME_SECONDS", 0.2)
         gone = Unavailable("the echo")
+        away: list[list[int | WalletError]] = [[gone]] * 8  # more than half of the time, which a value begins anew
         with pytest.raises(Unavailable):
-            await self.seen([gone], [gone], [gone], [1])
-        assert await self.seen([gone], [gone], [1, gone], [gone], [2]) == [1, 2]
+            await self.seen(*away * 12)
+        assert await self.seen(*away, [1, gone], *away, [2]) == [1, 2]

@@ -9,7 +9,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 from structlog.testing import capture_logs
 
@@ -213,6 +213,21 @@ class TestAddress:
                 with pytest.raises(Unavailable):
                     await key_set.find(FIRST["kid"])
             issuer.answers.set()
+
+    async def test_that_drips_is_given_up_like_a_silent_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        async def drips() -> AsyncIterator[bytes]:
+            while True:
+                yield b" "
+                await asyncio.sleep(0.01)
+
+        monkeypatch.setattr(keys, "_URL_TIMEOUT_SECONDS", 0.1)
+        issuer = Issuer()
+        async with published(issuer) as url, KeySet.of_url(url) as key_set:
+            first = await key_set.find(FIRST["kid"])
+            issuer.answer = StreamingResponse(drips())
+            async with asyncio.timeout(5):
+                await key_set.refresh()
+            assert key_set.has(first)
 
 
 async def test_strangers_do_not_make_us_ask_without_end() -> None:

@@ -19,11 +19,11 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from pydantic import ValidationError
 from structlog.testing import capture_logs
 
-from kit import channel, rotation, server
+from kit import rotation, server
 from kit.access import anyone
 from kit.call import Call, current
 from kit.certificates import provide
-from kit.channel import open_channel
+from kit.channel import Bounds, Calls, open_channel
 from kit.rotation import rotating
 from kit.server import Service, grpc_server
 from kit.settings import TLSSettings
@@ -69,10 +69,11 @@ class Peer:
 
     def __init__(self, opened: grpc.aio.Channel) -> None:
         self._show: Any = opened.unary_unary(f"/{SERVICE}/Show", Empty.SerializeToString, StringValue.FromString)
+        self.calls = Calls("the peer", Bounds())
         self.follow: Any = opened.unary_stream(f"/{SERVICE}/Follow", Empty.SerializeToString, StringValue.FromString)
 
     async def seen(self) -> tuple[int, str]:
-        shown = await channel.unary(self._show, Empty(), cap_seconds=5, what="the peer")
+        shown = await self.calls.unary(self._show, Empty())
         serial, address = shown.value.split()
         return int(serial), address
 
@@ -321,7 +322,7 @@ class TestRotation:
         async with rotating(ours.give("gateway"), connect) as both:
             peer = Peer(both)
             first = ours.serial("gateway")
-            feed = channel.stream(peer.follow, Empty(), what="the peer")
+            feed = peer.calls.stream(peer.follow, Empty())
             await anext(feed)
             second = ours.renew("gateway")
             await until(partial(sees, peer, second))

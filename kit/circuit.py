@@ -1,0 +1,104 @@
+"""A circuit breaker: purgatory's states, and around them what it does not do. See `Circuit`."""
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Final, Self
+
+from purgatory.domain.messages.events import ContextChanged
+from purgatory.domain.model import CLOSED, HALF_OPENED, OPENED, Context, OpenedState
+
+STATES: Final = (CLOSED, HALF_OPENED, OPENED)
+"""What a circuit may be, for metrics."""
+
+
+class CircuitOpenError(Exception):
+    """The call was not made: the last ones failed, and it is too early to try again."""
+
+
+class Circuit:
+    """Opens after so many failures in a row, and refuses calls from then on; after a while it lets one through, and
+    closes if that succeeds.
+
+    purgatory lets every call through that comes while the circuit is half open, and takes a cancelled one for a failure
+    (or, excluded, for a success, which would close the circuit). Here one call tries, and a cancelled one says nothing;
+    nor does one that began before the others failed. Its bus, for breakers that several processes share, is left out.
+    """
+
+    def __init__(
+        self,
+        *,
+        failures: int,
+        seconds: float,
+        tell: Callable[[str], None],
+        failure: type[Exception] = Exception,
+    ) -> None:
+        """Args:
+        failures: in a row, which open it.
+        seconds: how long it stays open.
+        tell: is told of each new state, one of `STATES`.
+        failure: what a call fails with. Whatever else it raises is an answer, and so a success.
+        """
+        self._states = Context("", failures, seconds)
+        self._failure = failure
+        self._tell = tell
+        self._trial: Attempt | None = None
+
+    def attempt(self) -> "Attempt":
+        """Around one call: `with circuit.attempt(): …`, which raises CircuitOpenError where it must not be made."""
+        return Attempt(self)
+
+    def begin(self, attempt: "Attempt") -> None:
+        """Lets the call be made.
+
+        Raises:
+            CircuitOpenError: it must not be.
+        """
+        if self._trial is not None:
+            raise CircuitOpenError
+        try:
+            self._states.handle_new_request()
+        except OpenedState:
+            raise CircuitOpenError from None
+        if self._states.state == HALF_OPENED:
+            self._trial = attempt
+            self._tell_changes()
+
+    def end(self, attempt: "Attempt", error: BaseException | None) -> None:
+        """Takes note of how the call has ended."""
+        if self._trial is attempt:
+            self._trial = None
+        elif self._states.state != CLOSED:
+            return
+        if isinstance(error, self._failure):
+            if not attempt.is_unfair:
+                self._states.handle_exception(error)
+        elif error is None or isinstance(error, Exception):
+            self._states.handle_end_request()
+        self._tell_changes()
+
+    def _tell_changes(self) -> None:
+        while self._states.messages:
+            message = self._states.messages.pop(0)
+            if isinstance(message, ContextChanged):
+                self._tell(message.state)
+
+
+class Attempt:
+    """One call.
+
+    Attributes:
+        is_unfair: whether a failure of it says nothing.
+    """
+
+    __slots__ = ("_circuit", "is_unfair")
+
+    def __init__(self, circuit: Circuit) -> None:
+        self._circuit = circuit
+        self.is_unfair = False
+
+    def __enter__(self) -> Self:
+        self._circuit.begin(self)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._circuit.end(self, error)

@@ -1,0 +1,13 @@
+from kit.backoff import Backoff
+
+
+def test_pauses_double_up_to_the_longest_and_start_anew_after_a_success() -> None:
+    backoff = Backoff(1, 5)
+    for bound in (1, 2, 4, 5, 5):
+        assert bound / 2 <= backoff.pause() <= bound
+    backoff.reset()
+    assert backoff.pause() <= 1
+
+
+def test_no_two_who_began_together_come_back_together() -> None:
+    assert len({Backoff(1, 5).pause() for _ in range(10)}) > 1
