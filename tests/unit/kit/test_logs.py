@@ -37,10 +37,33 @@ log.info(
 )
 """
 
+SLIPS = """
+import logging
+import structlog
+from protos.card.v1 import card_pb2
+from kit import logs
+from kit.settings import LogSettings
 
-def said(log_format: str) -> list[str]:
+logs.configure("service", LogSettings(log_format="{format}", log_level="INFO"))
+log = structlog.get_logger("ours")
+token = "eyJhbGciOiJFZERTQSJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl"
+log.info(f"no answer for 4242424242424242 and {{token}}", path="/4242424242424242?t=" + token, amount=4242424242424242)
+log.info("asked", request=card_pb2.CardDetails(number="4242424242424242", cvv="123"), places=["5555555555554444"])
+logging.getLogger("theirs").warning("sent 4242424242424242 with Bearer %s", token)
+try:
+    raise ValueError("4242424242424242 is not of " + token)
+except ValueError:
+    log.exception("failed")
+    logging.getLogger("theirs").exception("failed, too")
+log.info(
+    "kept", offset=1234567890123456, trace="4bf92f3577b34da6a3ce929d0e0e4736", id="01a1fc68-ad44-74c3-a6d6-42556a5c7775"
+)
+"""
+
+
+def said(log_format: str, program: str = PROCESS) -> list[str]:
     """The lines of a process that says the above."""
-    program = PROCESS.format(format=log_format)
+    program = program.format(format=log_format)
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, timeout=60)
     assert done.stdout == b""
     return done.stderr.decode().splitlines()
@@ -77,3 +100,21 @@ class TestConfigure:
     @pytest.mark.parametrize("text", ["amount=1.00", "theirs 1", "KeyError"])
     def test_the_console_has_it_for_people(self, text: str) -> None:
         assert text in "\n".join(said("console"))
+
+
+class TestSlips:
+    """What nobody meant to log."""
+
+    @pytest.mark.parametrize("log_format", ["json", "console"])
+    def test_of_cards_and_tokens_show_neither_wherever_they_are(self, log_format: str) -> None:
+        text = "\n".join(said(log_format, SLIPS))
+        for secret in ("4242424242424242", "5555555555554444", "eyJ"):
+            assert secret not in text
+        assert "9999999999999999" in text
+        assert "cvv" not in text
+        assert "CardDetails" in text
+        for kept in ("1234567890123456", "4bf92f3577b34da6a3ce929d0e0e4736", "01a1fc68-ad44-74c3-a6d6-42556a5c7775"):
+            assert kept in text
+
+    def test_leave_each_line_one_object(self) -> None:
+        assert [json.loads(line)["event"] for line in said("json", SLIPS)][-3:] == ["failed", "failed, too", "kept"]
