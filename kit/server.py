@@ -18,8 +18,10 @@ from opentelemetry.trace import SpanKind
 
 from kit import metrics, tracing
 from kit.access import Policy, Rule
+from kit.admin import Check, readiness
 from kit.call import Call, current, request_id
 from kit.principal import Verifier
+from kit.process import background
 from kit.status import code_name, to_status
 from kit.tls import TLS, refuse_plaintext
 from kit.tracing import Trace
@@ -31,6 +33,7 @@ _GRACE_SECONDS: Final = 5.0
 _CONNECTION_MS: Final = 600_000
 """After which a client of TLS goes on with new calls on a new connection, with the certificates that there are then."""
 
+_READINESS_SECONDS: Final = 1.0
 _SLOW_SECONDS: Final = 1.0
 _FAULTS: Final = frozenset(
     {
@@ -48,7 +51,7 @@ _OPTIONS: Final = (
     ("grpc.so_reuseport", 0),  # a port in use is an error, not a second listener that takes half of the calls
     ("grpc.max_receive_message_length", 4 * 1024 * 1024),
     ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 4_000),  # less than our channels' keepalive
 )
 
 
@@ -71,8 +74,13 @@ async def grpc_server(
     verifier: Verifier,
     services: Mapping[str, Service],
     tls: TLS | None = None,
+    checks: Mapping[str, Check] | None = None,
 ) -> AsyncIterator[grpc.aio.Server]:
     """A server that serves from entry, and on exit lets running calls finish for some seconds.
+
+    By gRPC's health, each service serves until the end begins: a channel goes to another replica then, and not before,
+    since what this one stands on the others stand on, too, and whoever calls is better told what is away. The server
+    as a whole, whose name is empty, is ready or not, as the admin interface says it: that is for probes.
 
     Args:
         listen: `host:port`.
@@ -80,6 +88,7 @@ async def grpc_server(
         services: what is served, by the full name of each service. Health and reflection are open to all.
         tls: what to show clients, who must show a certificate, too, and whom to believe. Without it, the port is on
             loopback.
+        checks: of what the process stands on.
 
     Raises:
         RuntimeError: the port is in use, or a policy and its service do not have the same methods.
@@ -100,15 +109,25 @@ async def grpc_server(
         server.add_insecure_port(listen)
     else:
         server.add_secure_port(listen, tls.server_credentials())
-    for name in ("", *services):
+    for name in services:
         await health.set(name, health_pb2.HealthCheckResponse.SERVING)
+    await health.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
     await server.start()
     log.info("serving gRPC", listen=listen)
     try:
-        yield server
+        async with background(_tell_readiness(health, checks or {}), "health"):
+            yield server
     finally:
         await health.enter_graceful_shutdown()
         await server.stop(_GRACE_SECONDS)
+
+
+async def _tell_readiness(health: HealthServicer, checks: Mapping[str, Check]) -> None:
+    while True:
+        is_ready = all(state == "ok" for state in (await readiness(checks)).values())
+        status = health_pb2.HealthCheckResponse.SERVING if is_ready else health_pb2.HealthCheckResponse.NOT_SERVING
+        await health.set("", status)
+        await asyncio.sleep(_READINESS_SECONDS)
 
 
 _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"

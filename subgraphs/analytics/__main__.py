@@ -118,13 +118,16 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             on_its_way_seconds=2 * settings.analytics_repair_seconds + settings.analytics_repair_grace_seconds,
         )
         verifier = await stack.enter_async_context(Verifier.running(settings))
-        admin = admin_app({"clickhouse": database.ping, "kafka": tail.ping, "keys": verifier.ready})
+        checks = {"clickhouse": database.ping, "kafka": tail.ping, "keys": verifier.ready}
+        admin = admin_app(checks)
         replay = Replay(history, copies, ledger, repair)
         add_guarded(admin, verifier, ADMIN, integrity_router(integrity), replay_router(replay))
         await stack.enter_async_context(http_server(admin, settings.analytics_admin_listen))
         servicer = AnalyticsServicer(Analytics(history, ledger, watch, Access(bank)))
         await stack.enter_async_context(
-            grpc_server(settings.analytics_grpc_listen, verifier, {SERVICE: Service(servicer.register, POLICY)}, tls),
+            grpc_server(
+                settings.analytics_grpc_listen, verifier, {SERVICE: Service(servicer.register, POLICY)}, tls, checks
+            ),
         )
         stack.callback(watch.close)  # before the server stops, or its open streams would use up its grace
         await stop.wait()

@@ -61,11 +61,14 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             running = process.forever(step, name=name, first_pause=0.1, longest_pause=2.0)
             await stack.enter_async_context(process.background(running, name))
         verifier = await stack.enter_async_context(Verifier.running(settings))
-        admin = admin_app({"database": reader.ping, "keys": verifier.ready})
+        checks = {"database": reader.ping, "keys": verifier.ready}
+        admin = admin_app(checks)
         add_guarded(admin, verifier, ADMIN, integrity_router(ledger_integrity(pool)))
         await stack.enter_async_context(http_server(admin, settings.bank_admin_listen))
         await stack.enter_async_context(
-            grpc_server(settings.bank_grpc_listen, verifier, {SERVICE: Service(servicer.register, POLICY)}, tls),
+            grpc_server(
+                settings.bank_grpc_listen, verifier, {SERVICE: Service(servicer.register, POLICY)}, tls, checks
+            ),
         )
         await stop.wait()
 

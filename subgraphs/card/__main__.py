@@ -153,7 +153,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             running = process.forever(step, name=name, first_pause=0.1, longest_pause=2.0)
             await stack.enter_async_context(process.background(running, name))
         verifier = await stack.enter_async_context(Verifier.running(settings))
-        admin = admin_app({"database": repository.ping, "keys": verifier.ready})
+        checks = {"database": repository.ping, "keys": verifier.ready}
+        admin = admin_app(checks)
         integrity = top_up_integrity(repository, acquirer, ledger, settings.card_limits)
         add_guarded(admin, verifier, ADMIN, integrity_router(integrity), review_router(repository, saga))
         await stack.enter_async_context(http_server(admin, settings.card_admin_listen))
@@ -167,7 +168,9 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         )
         servicer = CardServicer(Cards(repository, acquirer, bank, saga, watch, terms))
         await stack.enter_async_context(
-            grpc_server(settings.card_grpc_listen, verifier, {SERVICE: Service(servicer.register, POLICY)}, tls),
+            grpc_server(
+                settings.card_grpc_listen, verifier, {SERVICE: Service(servicer.register, POLICY)}, tls, checks
+            ),
         )
         stack.callback(watch.close)  # before the server stops, or its open streams would use up its grace
         await stop.wait()

@@ -109,13 +109,16 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         identity = Identity(repository, passwords, keys, terms, lock_out)
         tidying = process.forever(identity.tidy, name="tidy", first_pause=1.0, longest_pause=60.0)
         await stack.enter_async_context(process.background(tidying, "tidy"))
-        admin = admin_app({"database": repository.ping})
+        checks = {"database": repository.ping}
+        admin = admin_app(checks)
         admin.include_router(keys_router(keys))
         await stack.enter_async_context(http_server(admin, settings.identity_admin_listen))
         servicer = IdentityServicer(identity)
         verifier = await stack.enter_async_context(Verifier.running(settings))
         await stack.enter_async_context(
-            grpc_server(settings.identity_grpc_listen, verifier, {SERVICE: Service(servicer.register, POLICY)}, tls),
+            grpc_server(
+                settings.identity_grpc_listen, verifier, {SERVICE: Service(servicer.register, POLICY)}, tls, checks
+            ),
         )
         await stop.wait()
 

@@ -29,9 +29,9 @@ class Reader:
         self._pool = pool
 
     async def ping(self) -> None:
-        """Returns when the database answers."""
+        """Returns when the database answers, and has the tables."""
         async with connection(self._pool) as reading:
-            await reading.execute("SELECT 1")
+            await reading.execute("SELECT FROM accounts LIMIT 1")
 
     async def accounts(self, ids: Iterable[UUID]) -> dict[UUID, Account]:
         """Those of the accounts that exist."""

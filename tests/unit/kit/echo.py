@@ -1,7 +1,7 @@
 """A service of no business at all: what a text asks for is what happens."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -9,6 +9,7 @@ import grpc
 from google.protobuf.wrappers_pb2 import StringValue
 
 from kit.access import READERS, Policy
+from kit.admin import Check
 from kit.principal import Verifier
 from kit.server import Service, grpc_server
 from stack.ports import free_ports
@@ -56,9 +57,13 @@ def registration(say: Say) -> Callable[[grpc.aio.Server], None]:
 
 @asynccontextmanager
 async def serving(
-    say: Say, verifier: Verifier, target: str | None = None, policy: Policy = POLICY
+    say: Say,
+    verifier: Verifier,
+    target: str | None = None,
+    policy: Policy = POLICY,
+    checks: Mapping[str, Check] | None = None,
 ) -> AsyncIterator[str]:
     """The target of a server with the service, on a free port unless told where."""
     target = target or f"127.0.0.1:{free_ports(1)[0]}"
-    async with grpc_server(target, verifier, {SERVICE: Service(registration(say), policy)}):
+    async with grpc_server(target, verifier, {SERVICE: Service(registration(say), policy)}, checks=checks):
         yield target

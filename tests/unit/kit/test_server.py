@@ -1,6 +1,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from typing import Any
 
 import grpc
@@ -310,12 +311,38 @@ class TestOpenToAll:
     async def test_health_answers_without_a_token(self, target: str) -> None:
         async with grpc.aio.insecure_channel(target) as channel:
             health: Any = health_pb2_grpc.HealthStub(channel)
-            for service in ("", SERVICE):
-                answer = await health.Check(health_pb2.HealthCheckRequest(service=service))
-                assert answer.status == health_pb2.HealthCheckResponse.SERVING
+            await until(partial(serves, health, ""))
+            assert await serves(health, SERVICE)
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await health.Check(health_pb2.HealthCheckRequest(service="test.Nothing"))
         assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+
+    async def test_health_of_the_whole_is_what_it_stands_on_and_of_a_service_that_it_is_there(
+        self, keys: Keys, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        is_there = asyncio.Event()
+
+        async def check() -> None:
+            if not is_there.is_set():
+                raise Unavailable("its database")
+
+        monkeypatch.setattr(server, "_READINESS_SECONDS", 0.01)
+        async with (
+            serving(say, keys.verifier(), checks={"database": check}) as target,
+            grpc.aio.insecure_channel(target) as channel,
+        ):
+            health: Any = health_pb2_grpc.HealthStub(channel)
+            for _ in range(2):
+                assert not await serves(health, "")
+                assert await serves(health, SERVICE)
+                is_there.set()
+                await until(partial(serves, health, ""))
+                is_there.clear()
+
+                async def is_told() -> bool:
+                    return not await serves(health, "")
+
+                await until(is_told)
 
     async def test_health_tells_of_the_end_before_it_comes(self, keys: Keys) -> None:
         server = AsyncExitStack()
@@ -366,6 +393,11 @@ class TestServer:
             asyncio.get_running_loop().call_later(0.1, leave.set)
             assert (await answer).value == "done"
             await ending
+
+
+async def serves(health: Any, name: str) -> bool:
+    answer = await health.Check(health_pb2.HealthCheckRequest(service=name))
+    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
 
 async def _reflection(
