@@ -76,8 +76,11 @@ async def open_channel(
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.min_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", _RECONNECT_MS),
-        ("grpc.keepalive_time_ms", 20_000),
+        # A replica that is frozen is left after ten seconds: until then its part of the calls waits in vain. It is the
+        # ping's own time-out that ends the wait, whose default is a minute, and not the keepalive's alone.
+        ("grpc.keepalive_time_ms", 5_000),
         ("grpc.keepalive_timeout_ms", 5_000),
+        ("grpc.http2.ping_timeout_ms", 5_000),
         ("grpc.max_receive_message_length", 16 * 1024 * 1024),
         # Or a stream whose reader has stopped would pile up here what the connection can carry in a round trip,
         # 4 MiB and more, before the sender feels it. A message that is larger than a window still has its own.
