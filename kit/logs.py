@@ -131,16 +131,17 @@ _CARD: Final = re.compile(r"(?<!\w)\d{13,19}(?!\w)")
 _TOKEN: Final = re.compile(r"eyJ[\w-]*\.[\w-]+\.[\w-]*")
 
 
-def cover(_: WrappedLogger, __: str, line: str) -> str:
+def cover(_: WrappedLogger, __: str, line: Any) -> str:
     """The line without what looks like a secret: `***` for a JSON Web Token, nines for the digits of a card's number,
     which are valid JSON wherever they stand. An id is hardly ever of digits alone, and a number of that length hardly
     ever passes for a card's by chance.
     """
-    if "eyJ" in line:
-        line = _TOKEN.sub(_MASK, line)
-    if _DIGITS in line.encode(errors="replace").translate(_ZEROED):  # a tenth of what looking by the pattern takes
-        line = _CARD.sub(_covered, line)
-    return line
+    covered: str = line
+    if "eyJ" in covered:
+        covered = _TOKEN.sub(_MASK, covered)
+    if _DIGITS in covered.encode(errors="replace").translate(_ZEROED):  # a tenth of what looking by the pattern takes
+        covered = _CARD.sub(_covered, covered)
+    return covered
 
 
 def _covered(found: re.Match[str]) -> str:
