@@ -59,6 +59,7 @@ check: setup ## lint, types, import contracts, generated code, contracts
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m pip check --quiet
+	@$(BIN)/hadolint Dockerfile
 	@$(BIN)/openapi-spec-validator openapi/openapi.yaml openapi/acquirer.yaml
 	@$(MAKE) --no-print-directory gen
 	@stale="$$(git ls-files --modified --others --exclude-standard -- $(GENERATED))" && test -z "$$stale" || \

@@ -4,13 +4,15 @@
 """
 
 import asyncio
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import asyncpg
 from argon2 import PasswordHasher
+from pydantic import SecretStr
+
+from kit.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +62,18 @@ async def seed_users(url: str, password: str) -> None:
         await connection.close()
 
 
-async def _seed() -> None:
-    await seed_accounts(os.environ["BANK_DATABASE_URL"])
-    await seed_users(os.environ["IDENTITY_DATABASE_URL"], os.environ["SEED_PASSWORD"])
+class SeedSettings(Settings):
+    """Which databases, and the one password."""
+
+    bank_database_url: SecretStr
+    identity_database_url: SecretStr
+    seed_password: SecretStr
+
+
+async def _seed(settings: SeedSettings) -> None:
+    await seed_accounts(settings.bank_database_url.get_secret_value())
+    await seed_users(settings.identity_database_url.get_secret_value(), settings.seed_password.get_secret_value())
 
 
 if __name__ == "__main__":
-    asyncio.run(_seed())
+    asyncio.run(_seed(SeedSettings.load()))

@@ -1,0 +1,46 @@
+# syntax=docker/dockerfile:1
+# One image for all processes of the wallet: `docker run … python -m subgraphs.bank`. docs/containers.md has its sizes.
+ARG PYTHON=3.11-slim-bookworm
+
+# Dependencies first: they change seldom. Every one comes as a wheel, so there is no compiler here either.
+FROM python:${PYTHON} AS dependencies
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ONLY_BINARY=:all: PIP_CONSTRAINT=/build/constraints.txt
+WORKDIR /build
+RUN python -m venv --without-pip /venv
+COPY pyproject.toml constraints.txt ./
+RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
+    > requirements.txt \
+    && pip --python /venv/bin/python install -r requirements.txt
+
+FROM dependencies AS build
+COPY . .
+RUN pip --python /venv/bin/python install --no-deps .
+
+# Locust runs its file from a folder, and brings packages that a service has no use for. constraints.txt has their versions.
+FROM build AS build-load
+# hadolint ignore=DL3013
+RUN pip --python /venv/bin/python install '.[loadtest]'
+
+FROM python:${PYTHON} AS run
+ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+# A volume that is empty begins as the folder is that it hides: /secrets/* are what `stack.compose` fills.
+RUN groupadd --gid 10001 wallet \
+    && useradd --uid 10001 --gid wallet --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin wallet \
+    && install -d -o wallet -g wallet -m 0755 /data \
+       /secrets /secrets/own /secrets/bank /secrets/card /secrets/analytics /secrets/identity /secrets/gateway \
+       /secrets/acquirer /secrets/seed /secrets/load /secrets/nginx /secrets/postgres /secrets/clickhouse /secrets/redis
+WORKDIR /data
+USER 10001:10001
+# HEALTH_URL is the process's own /health/ready.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --start-interval=1s \
+    CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen(os.environ['HEALTH_URL'], timeout=4)"]
+CMD ["wallet", "--help"]
+
+FROM run AS load
+COPY --from=build-load /venv /venv
+COPY loadtests loadtests
+CMD ["locust", "-f", "loadtests/locustfile.py"]
+
+# What is built unless another stage is asked for.
+FROM run AS wallet
+COPY --from=build /venv /venv

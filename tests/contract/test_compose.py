@@ -1,0 +1,320 @@
+"""`docker-compose.yml`: by the schema of Compose, and held against the processes' own settings, the stack's table of
+processes, the secrets that are handed out, and the files that it mounts.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final
+
+import asyncpg
+import jsonschema
+import pytest
+import yaml
+from pydantic import SecretStr
+
+from kit.settings import Settings
+from kit.tls import TLS
+from stack.cluster import remove_cluster
+from stack.compose import hand_out
+from stack.plan import full_plan
+from stack.ports import Ports, free_ports
+from stack.postgres import Postgres
+from stack.process import ROOT, Child, Command, Process
+
+SCHEMA: Final = ROOT / "tests/contract/vendor/compose-go-2.16.2/compose-spec.json"
+SECRETS: Final = "/run/secrets"
+UNASKED: Final = {"collector", "locust-worker"}
+"""Those that nobody can ask how they are, as the file says beside each."""
+
+
+def resolved(value: Any) -> Any:
+    """The value where nobody has set anything: `${NAME:-default}` is the default."""
+    if isinstance(value, dict):
+        return {key: resolved(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [resolved(each) for each in value]
+    return re.sub(r"(?<!\$)\$\{\w+:-([^}]*)\}", r"\1", value).replace("$$", "$") if isinstance(value, str) else value
+
+
+FILE: Final[dict[str, Any]] = resolved(yaml.safe_load((ROOT / "docker-compose.yml").read_text()))
+SERVICES: Final[dict[str, dict[str, Any]]] = FILE["services"]
+JOBS: Final = {name for name, service in SERVICES.items() if service["restart"] == "no"}
+OURS: Final = {name for name, service in SERVICES.items() if service["image"].startswith("wallet:")} - {"secrets"}
+
+every_service = pytest.mark.parametrize("name", SERVICES)
+every_process = pytest.mark.parametrize("name", sorted(OURS))
+
+
+def environment_of(name: str) -> dict[str, str]:
+    """What the service's process is given; what is only passed on from whoever types `docker compose up`, is not."""
+    given = SERVICES[name].get("environment", {})
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def settings_of(name: str) -> type[Settings]:
+    """The class by which the service's process reads its settings."""
+    module = SERVICES[name]["command"][2]
+    found = import_module(module if module == "stack.seed" else f"{module}.__main__")
+    of_its_own = (each for each in vars(found).values() if isinstance(each, type) and each.__module__ == found.__name__)
+    return next(each for each in of_its_own if issubclass(each, Settings))
+
+
+def mounts(name: str) -> Iterator[tuple[str, str, bool]]:
+    """Each volume of a service: what, where, and whether it may only be read."""
+    for mount in SERVICES[name].get("volumes", ()):
+        source, target, *mode = mount.split(":")
+        yield source, target, mode == ["ro"]
+
+
+def networks(name: str) -> set[str]:
+    return set(SERVICES[name].get("networks", ()))
+
+
+@pytest.fixture(scope="module")
+def secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As the job hands them out."""
+    folder = tmp_path_factory.mktemp("secrets")
+    hand_out(folder, datetime.now(UTC))
+    return folder
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    """Of a PostgreSQL cluster, which is gone afterwards."""
+    yield tmp_path
+    remove_cluster(tmp_path)
+
+
+@pytest.fixture
+def environment(request: pytest.FixtureRequest, secrets: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The variables of one of our containers, with its own secrets where they are on this machine."""
+    name = request.node.callspec.params["name"]
+    handed = next(source for source, target, _ in mounts(name) if target == SECRETS).removesuffix("-secrets")
+    given = {key: value.replace(SECRETS, str(secrets / handed)) for key, value in environment_of(name).items()}
+    for key, value in given.items():
+        monkeypatch.setenv(key, value)
+    return given
+
+
+def test_is_a_compose_file() -> None:
+    jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text())).validate(FILE)
+
+
+class TestEveryService:
+    @every_service
+    def test_says_which_version_it_is_of(self, name: str) -> None:
+        assert re.search(r":v?\d[\w.]*$", SERVICES[name]["image"])
+
+    @every_service
+    def test_is_asked_how_it_is_or_runs_to_its_end(self, name: str) -> None:
+        check = SERVICES[name].get("healthcheck", {})
+        asks = "test" in check or ("HEALTH_URL" in environment_of(name) and not check)
+        assert asks is (name not in JOBS | UNASKED)
+
+    @every_service
+    def test_is_limited_rotates_its_logs_and_gains_no_privilege(self, name: str) -> None:
+        service = SERVICES[name]
+        assert service["deploy"]["resources"]["limits"].keys() == {"cpus", "memory", "pids"}
+        assert service["logging"]["options"].keys() == {"max-size", "max-file"}
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert service["stop_grace_period"]
+
+    @every_service
+    def test_waits_for_what_it_needs_to_be_well_or_done(self, name: str) -> None:
+        for other, how in SERVICES[name].get("depends_on", {}).items():
+            assert how == {"condition": "service_completed_successfully" if other in JOBS else "service_healthy"}
+
+    @every_service
+    def test_is_told_no_secret_by_its_environment(self, name: str) -> None:
+        for key, value in environment_of(name).items():
+            if re.search("PASSWORD|SECRET|KEY|TOKEN|CERTIFICATE", key):
+                assert str(value).startswith(SECRETS)
+        assert not re.search(r"://[^/\s]*:[^/\s]*@", json.dumps(SERVICES[name]))
+
+    @every_service
+    def test_reads_its_own_secrets_and_no_others(self, name: str) -> None:
+        handed = [(source, is_read) for source, _, is_read in mounts(name) if source.endswith("secrets")]
+        if name != "secrets":
+            assert len(handed) <= 1
+            assert all(is_read for _, is_read in handed)
+
+    def test_that_a_stranger_can_reach_is_nginx(self) -> None:
+        exposed = {
+            name: [port for port in service["ports"] if not port.startswith("127.0.0.1:")]
+            for name, service in SERVICES.items()
+            if "ports" in service
+        }
+        assert {name for name, ports in exposed.items() if ports} == {"nginx"}
+        assert not networks("nginx") & (networks("bank") | networks("postgres") | networks("redis"))
+        assert not networks("gateway") & networks("postgres")
+        assert networks("acquirer") & networks("card") == networks("acquirer")
+
+    def test_of_the_load_and_of_watching_is_asked_for(self) -> None:
+        asked = {name: service["profiles"] for name, service in SERVICES.items() if "profiles" in service}
+        assert asked == {
+            **{name: ["observability"] for name in ("collector", "jaeger", "prometheus", "grafana")},
+            **{name: ["load"] for name in ("locust-master", "locust-worker")},
+        }
+
+
+class TestOurProcesses:
+    @every_process
+    def test_have_every_setting_that_they_need_and_know_every_one_that_they_are_given(
+        self, name: str, environment: dict[str, str]
+    ) -> None:
+        fields = settings_of(name).model_fields
+        known = {field.upper() for field in fields} | {"SECRETS_DIR", "HEALTH_URL", "SANDBOX_IS_NOT_PRODUCTION"}
+        assert SERVICES[name].get("environment", {}).keys() <= known
+        settings = settings_of(name)()  # or it says what is missing
+        secret = {field.upper() for field in fields if isinstance(getattr(settings, field), SecretStr)}
+        assert not secret & environment.keys()
+        for field in fields:
+            if isinstance(path := getattr(settings, field), Path) and str(path) != "/data/acquirer.sqlite":
+                assert path.exists(), field
+        if "tls_key" in fields:
+            assert TLS.from_settings(settings)  # type: ignore[arg-type]
+
+    @every_process
+    def test_listen_where_their_defaults_are_and_are_asked_there(self, name: str) -> None:
+        given = environment_of(name)
+        for key in given:
+            if key.endswith("_LISTEN"):
+                default = settings_of(name).model_fields[key.lower()].default.removeprefix("127.0.0.1")
+                assert given[key] == f"0.0.0.0{default}"
+        own = ("GATEWAY_LISTEN", "SANDBOX_LISTEN", f"{name.upper()}_ADMIN_LISTEN")
+        if name not in JOBS:
+            listen = next(given[key] for key in own if key in given)
+            assert given["HEALTH_URL"] == f"http://{listen.replace('0.0.0.0', '127.0.0.1')}/health/ready"
+
+    @every_process
+    def test_find_each_other_by_names_and_ports_on_a_network_of_both(self, name: str, secrets: Path) -> None:
+        said = " ".join(map(str, environment_of(name).values()))
+        handed = secrets / name
+        said += " ".join(file.read_text() for file in handed.glob("*_*")) if handed.exists() else ""
+        found = re.findall(r"(?:^|[/@ ])([a-z]+):(\d{4,5})\b", said)
+        for host, port in found:
+            assert networks(name) & networks(host), host
+            assert int(port) in listening(host)
+        assert found or name in JOBS
+
+    async def test_are_given_what_the_stack_gives_them(self, secrets: Path, home: Path) -> None:
+        ports = Ports.free()
+        for process in full_plan(ports, home, Postgres(home, ports.postgres), tls=True):
+            if process.name in OURS:
+                wanted = (await process.command()).environment.keys() - os.environ.keys()
+                files = {file.name.upper() for file in (secrets / process.name).glob("*")}
+                given = environment_of(process.name).keys() | files | handed_to_jobs(process.name, secrets)
+                here_alone = {"PYTHONUNBUFFERED", "LOG_FORMAT", "IDENTITY_ACCESS_SECONDS"}
+                assert wanted - here_alone <= given
+
+    def test_run_read_only_as_nobody(self) -> None:
+        for name in OURS | {"locust-master", "locust-worker"}:
+            assert SERVICES[name]["read_only"] is True
+            assert SERVICES[name]["cap_drop"] == ["ALL"]
+
+
+def listening(name: str) -> set[int]:
+    """The ports of a service that others may call."""
+    known = {"postgres": {5432}, "kafka": {9092}, "clickhouse": {8123}, "redis": {6379}}
+    given = environment_of(name) if name in OURS else {}
+    return known.get(name) or {int(given[key].rpartition(":")[2]) for key in given if key.endswith("_LISTEN")}
+
+
+def handed_to_jobs(name: str, secrets: Path) -> set[str]:
+    """A migration reads what its service is handed."""
+    return {file.name.upper() for file in (secrets / name.removesuffix("-migrations")).glob("*")}
+
+
+class TestSecrets:
+    def test_have_a_volume_for_each_and_a_folder_in_the_image_that_makes_it_writable(self, secrets: Path) -> None:
+        made = {f"/secrets/{folder.name}" for folder in secrets.iterdir()}
+        assert {target for _, target, _ in mounts("secrets")} == made
+        assert set(re.findall(r"/secrets/\w+", (ROOT / "Dockerfile").read_text())) == made
+        used = {source for name in SERVICES for source, _, _ in mounts(name) if not source.startswith(".")}
+        assert used == FILE["volumes"].keys()
+
+    def test_are_the_same_the_next_time_and_every_certificate_is_renewed_in_time(self, tmp_path: Path) -> None:
+        def contents() -> dict[str, str]:
+            return {str(file.relative_to(tmp_path)): file.read_text() for file in tmp_path.rglob("*") if file.is_file()}
+
+        now = datetime.now(UTC)
+        hand_out(tmp_path, now)
+        first = contents()
+        hand_out(tmp_path, now)
+        assert contents() == first
+        hand_out(tmp_path, now.replace(year=now.year + 1))
+        changed = {name for name, text in contents().items() if first[name] != text}
+        services = ("bank", "card", "analytics", "identity", "gateway", "nginx")
+        assert {name for name in changed if not name.startswith("own/")} == {
+            f"{name}/tls.{kind}" for name in services for kind in ("pem", "key")
+        }
+
+    def test_are_for_their_container_alone(self, secrets: Path) -> None:
+        for file in (each for each in secrets.rglob("*") if each.is_file()):
+            of_another_user = file.parent.name in {"nginx", "postgres", "clickhouse", "redis"}
+            assert file.stat().st_mode & 0o777 == (0o444 if of_another_user else 0o600), file
+        authority = (secrets / "own/tls/authority.key").read_text()
+        held = [file for file in secrets.rglob("*") if file.is_file() and authority in file.read_text()]
+        assert [file.parent.name for file in held] == ["tls"]
+
+
+class TestMounted:
+    @every_service
+    def test_files_are_there(self, name: str) -> None:
+        assert all((ROOT / source).exists() for source, _, _ in mounts(name) if source.startswith("."))
+
+    def test_nginx_is_given_every_variable_of_its_template(self) -> None:
+        template = (ROOT / "deploy/nginx/templates/default.conf.template").read_text()
+        assert set(re.findall(r"\$\{(\w+)\}", template)) == environment_of("nginx").keys()
+
+    def test_prometheus_can_ask_everybody_whom_it_names(self) -> None:
+        configuration = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())
+        found = [job["dns_sd_configs"][0] for job in configuration["scrape_configs"]]
+        assert {name for each in found for name in each["names"]} == {
+            "gateway",
+            "bank",
+            "card",
+            "analytics",
+            "identity",
+        }
+        for each in found:
+            (name,) = each["names"]
+            assert networks("prometheus") & networks(name)
+            assert environment_of(name)[f"{name.upper()}_ADMIN_LISTEN"] == f"0.0.0.0:{each['port']}"
+
+    async def test_databases_are_made_for_the_services_alone(self, secrets: Path, home: Path) -> None:
+        async with Postgres(home, free_ports(1)[0], databases=()) as postgres:
+            await Child(Process(name="databases", command=databases_made(postgres, secrets))).start()
+            for name in ("bank", "card", "identity"):
+                url = (secrets / name / f"{name}_database_url").read_text()
+                url = url.replace("postgres:5432", f"127.0.0.1:{postgres.port}")
+                connection = await asyncpg.connect(url)
+                await connection.execute("CREATE TABLE mine (id int)")
+                await connection.close()
+                other = "card" if name == "bank" else "bank"
+                with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                    await asyncpg.connect(url.removesuffix(name) + other)
+
+
+def databases_made(postgres: Postgres, secrets: Path) -> Any:
+    """The script that PostgreSQL's image runs, as it runs it."""
+
+    async def command() -> Command:
+        return Command(
+            ["sh", str(ROOT / "deploy/postgres/databases.sh")],
+            {
+                "PATH": f"{postgres.cluster.binaries}:{os.defpath}",
+                "PGHOST": "127.0.0.1",
+                "PGPORT": str(postgres.port),
+                "PGPASSWORD": postgres.cluster.passwords["postgres"],
+                "POSTGRES_USER": "postgres",
+                "SECRETS_DIR": str(secrets / "postgres"),
+            },
+        )
+
+    return command
