@@ -16,7 +16,7 @@ FROM dependencies AS build
 COPY . .
 RUN pip --python /venv/bin/python install --no-deps .
 
-# Locust runs its file from a folder, and brings packages that a service has no use for. constraints.txt has their versions.
+# Locust brings packages that a service has no use for. constraints.txt has their versions.
 FROM build AS build-load
 # hadolint ignore=DL3013
 RUN pip --python /venv/bin/python install '.[loadtest]'
@@ -38,8 +38,7 @@ CMD ["wallet", "--help"]
 
 FROM run AS load
 COPY --from=build-load /venv /venv
-COPY loadtests loadtests
-CMD ["locust", "-f", "loadtests/locustfile.py"]
+CMD ["python", "-m", "loadtests"]
 
 # What is built unless another stage is asked for.
 FROM run AS wallet

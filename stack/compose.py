@@ -60,6 +60,7 @@ def _settings(own: Path) -> Mapping[str, str]:
         "identity/identity_database_url": identity,
         "identity/identity_refresh_secret": secret(own, "refresh"),
         "gateway/gateway_rate_store": f"redis://:{redis}@redis:6379/0",
+        "load/bank_database_url": bank,
         "seed/bank_database_url": bank,
         "seed/identity_database_url": identity,
         "seed/seed_password": secret(own, "password"),

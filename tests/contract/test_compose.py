@@ -28,8 +28,8 @@ from stack.process import ROOT, Child, Command, Process
 
 SCHEMA: Final = ROOT / "tests/contract/vendor/compose-go-2.16.2/compose-spec.json"
 SECRETS: Final = "/run/secrets"
-UNASKED: Final = {"collector", "locust-worker"}
-"""Those that nobody can ask how they are, as the file says beside each."""
+UNASKED: Final = {"collector"}
+"""Nobody can ask it how it is, as the file says."""
 
 
 def resolved(value: Any) -> Any:
@@ -158,7 +158,7 @@ class TestEveryService:
         asked = {name: service["profiles"] for name, service in SERVICES.items() if "profiles" in service}
         assert asked == {
             **{name: ["observability"] for name in ("collector", "jaeger", "prometheus", "grafana")},
-            **{name: ["load"] for name in ("locust-master", "locust-worker")},
+            "load": ["load"],
         }
 
 
@@ -213,7 +213,7 @@ class TestOurProcesses:
                 assert wanted - here_alone <= given
 
     def test_run_read_only_as_nobody(self) -> None:
-        for name in OURS | {"locust-master", "locust-worker"}:
+        for name in OURS | {"load"}:
             assert SERVICES[name]["read_only"] is True
             assert SERVICES[name]["cap_drop"] == ["ALL"]
 

@@ -2,31 +2,23 @@
 
 import asyncio
 import json
-import re
-import shutil
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import httpx
 import pytest
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 from websockets.asyncio.client import connect
 
 from kit.admin import http_server
-from kit.certificates import provide
 from kit.server import Service, grpc_server
+from openapi.models import Problem
 from protos.bank.v1 import bank_pb2_grpc
 from protos.card.v1 import card_pb2, card_pb2_grpc
-from stack import probes
 from stack.ports import HOST, free_ports
-from stack.process import ROOT, Child, Command, Process
 from subgraphs.bank import policy as bank_policy
 from subgraphs.bank.client import SERVICE as BANK
 from subgraphs.card import policy as card_policy
@@ -34,20 +26,9 @@ from subgraphs.card.client import SERVICE as CARD
 from tests.conftest import Keys
 from tests.integration.gateway.running import serving
 from tests.integration.gateway.services import ACCOUNT, FakeBank, FakeCard, top_up
-from tests.tools import lacking
+from tests.nginx import Nginx, client, nginx
 
-TEMPLATE = ROOT / "deploy" / "nginx" / "templates" / "default.conf.template"
 WATCH = f'subscription {{ topUpUpdated(id: "{uuid4()}") {{ status }} }}'
-AROUND = """
-daemon off; pid {folder}/pid; error_log stderr; user root;
-events {{}}
-http {{
-    access_log off; types {{}} default_type text/plain;
-    client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
-    {rendered}
-}}
-"""
 
 
 class Halting(FakeCard):
@@ -61,53 +42,6 @@ class Halting(FakeCard):
         yield card_pb2.WatchTopUpResponse(top_up=top_up("CREATED", 1))
         await self.go_on.wait()
         yield card_pb2.WatchTopUpResponse(top_up=top_up("COMPLETED", 4))
-
-
-@dataclass(frozen=True)
-class Nginx:
-    """Where it listens, and the authority of its certificate."""
-
-    https: str
-    http: str
-    authority: Path
-
-    @property
-    def trust(self) -> ssl.SSLContext:
-        return ssl.create_default_context(cafile=str(self.authority))
-
-    @property
-    def client(self) -> httpx.AsyncClient:
-        return client(f"https://{self.https}", verify=self.trust)
-
-
-def client(url: str, **options: Any) -> httpx.AsyncClient:
-    return httpx.AsyncClient(base_url=url, trust_env=False, **options)
-
-
-@asynccontextmanager
-async def nginx(folder: Path, *gateways: str) -> AsyncIterator[Nginx]:
-    """In front of gateways at these addresses."""
-    program = shutil.which("nginx")
-    if program is None:
-        lacking("there is no nginx")
-    authority, pair = provide(folder, ["gateway"], datetime.now(UTC))
-    http, https = free_ports(2)
-    rendered = render(
-        GATEWAY_SERVERS=" ".join(f"server {address};" for address in gateways),
-        HTTP_LISTEN=f"{HOST}:{http}",
-        HTTPS_LISTEN=f"{HOST}:{https}",
-        PUBLIC_URL=f"https://{HOST}:{https}",
-        HTTPS_CERTIFICATE=str(pair.certificate),
-        HTTPS_KEY=str(pair.key),
-    )
-    (folder / "nginx.conf").write_text(AROUND.format(folder=folder, rendered=rendered))
-    argv = [program, "-e", "stderr", "-c", str(folder / "nginx.conf")]
-
-    async def command() -> Command:
-        return Command(argv, {})
-
-    async with Child(Process(name="nginx", command=command, ready=probes.tcp(HOST, https))):
-        yield Nginx(f"{HOST}:{https}", f"{HOST}:{http}", authority.certificate)
 
 
 @pytest.fixture(scope="module")
@@ -141,11 +75,6 @@ def halting(card: Halting) -> None:
 @pytest.fixture
 def alice(keys: Keys) -> dict[str, str]:
     return {"Authorization": f"Bearer {keys.user('alice')}"}
-
-
-def render(**given: str) -> str:
-    """The template as the official image renders it, but that a variable without a value is an error."""
-    return re.sub(r"\$\{(\w+)\}", lambda found: given[found[1]], TEMPLATE.read_text())
 
 
 class TestHTTPS:
@@ -182,6 +111,16 @@ class TestHTTPS:
         async with front.client as http:
             assert (await http.get("/health/live")).status_code == 200
             assert (await http.get("/metrics")).status_code == 404
+
+    async def test_says_in_the_contracts_words_that_no_gateway_answers(self, tmp_path: Path) -> None:
+        nobody = f"{HOST}:{free_ports(1)[0]}"
+        async with nginx(tmp_path, nobody) as front, front.client as http:
+            answer = await http.post(f"/accounts/{ACCOUNT}/transfers", json={})
+        problem = Problem.model_validate_json(answer.content)
+        assert (answer.status_code, problem.status, problem.code) == (503, 503, "UNAVAILABLE")
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.headers["retry-after"] == "1"
+        assert answer.headers["x-request-id"] == problem.request_id
 
 
 class TestStreams:

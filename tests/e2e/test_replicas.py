@@ -1,0 +1,298 @@
+"""Several of each, as `docker compose up --scale bank=3 --scale analytics=2 --scale gateway=2` has them: behind nginx as it
+is deployed, on Apache Kafka, with rates in a Redis. What is killed under load is started again, as Docker does.
+"""
+
+import asyncio
+import os
+import random
+import shutil
+import signal
+import uuid
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from pathlib import Path
+
+import asyncpg
+import httpx
+import pytest
+
+from cli.integrity import Proven, follow
+from cli.reports import Admin
+from kit.principal import Role
+from kit.tokens import Signer
+from stack import probes
+from stack.cluster import remove_cluster
+from stack.plan import AUDIENCE, ISSUER, full_plan
+from stack.ports import HOST, Ports, free_ports
+from stack.postgres import Postgres
+from stack.process import Command, Process
+from stack.system import System, running
+from tests.e2e.test_subscriptions import OPERATION_ADDED, connected, subscribe
+from tests.kafka.apache import ApacheKafka, Missing, fetched
+from tests.nginx import Nginx, nginx
+from tests.openapi import REST
+from tests.tools import lacking
+from tests.waiting import until
+
+REPLICAS = {"bank": 3, "analytics": 2, "gateway": 2}
+CLIENTS, LOAD_SECONDS = 8, 6.0
+SIGN_INS = 20  # a minute
+
+
+def replicated(ports: Ports, data: Path, jars: Path) -> Sequence[Process]:
+    """The full plan, with Apache Kafka for the embedded one, a Redis, and more than one of some."""
+    apache = ApacheKafka(jars, data / "kafka", ports.kafka, *free_ports(1)).process
+    (redis_port,) = free_ports(1)
+    listens = {name: [ports_of(ports, name), *more(count - 1)] for name, count in REPLICAS.items()}
+    settings = {
+        "BANK_GRPC_TARGET": "ipv4:" + ",".join(f"{HOST}:{grpc}" for grpc, _ in listens["bank"]),
+        "ANALYTICS_GRPC_TARGET": "ipv4:" + ",".join(f"{HOST}:{grpc}" for grpc, _ in listens["analytics"]),
+        "GATEWAY_RATE_STORE": f"redis://{HOST}:{redis_port}/0",
+        "GATEWAY_RATE_SIGN_IN": f"{SIGN_INS}/minute",
+        "GATEWAY_TRUSTED_PROXIES": f'["{HOST}"]',
+        "IDENTITY_HASH_MEMORY_KIB": "1024",
+        "IDENTITY_HASH_PASSES": "1",
+    }
+    plan = [redis(redis_port)]
+    for process in full_plan(ports, data, Postgres(data, ports.postgres)):
+        if process.name == "kafka":
+            plan.append(replace(apache, name="kafka"))
+        elif process.name not in REPLICAS:
+            plan.append(given(process, settings))
+        else:
+            plan += [replica(process, number, *each, settings) for number, each in enumerate(listens[process.name], 1)]
+    return plan
+
+
+def more(count: int) -> list[tuple[int, int]]:
+    """Pairs of free ports."""
+    found = iter(free_ports(2 * count))
+    return list(zip(found, found, strict=True))
+
+
+def ports_of(ports: Ports, name: str) -> tuple[int, int]:
+    """What the first of a service serves at, and its admin port."""
+    served = ports.gateway if name == "gateway" else getattr(ports, f"{name}_grpc")
+    return served, getattr(ports, f"{name}_admin")
+
+
+def replica(process: Process, number: int, port: int, admin: int, settings: dict[str, str]) -> Process:
+    """One of several, at ports of its own."""
+    name = process.name.upper()
+    listen = f"{name}_LISTEN" if name == "GATEWAY" else f"{name}_GRPC_LISTEN"
+    own = {listen: f"{HOST}:{port}", f"{name}_ADMIN_LISTEN": f"{HOST}:{admin}"}
+    asked = port if name == "GATEWAY" else admin
+    return replace(
+        given(process, settings | own),
+        name=f"{process.name}-{number}",
+        ready=probes.http(f"http://{HOST}:{asked}/health/ready"),
+        ports={"served": port, "admin": admin},
+        urls={"admin": f"http://{HOST}:{admin}"},
+    )
+
+
+def given(process: Process, settings: dict[str, str]) -> Process:
+    """The process with other settings; nobody has to be restarted because Kafka was."""
+
+    async def command() -> Command:
+        usual = await process.command()
+        return replace(usual, environment={**usual.environment, **settings})
+
+    return replace(process, command=command, restart_with=())
+
+
+def redis(port: int) -> Process:
+    program = shutil.which("redis-server")
+    if program is None:
+        lacking("there is no redis-server")
+
+    async def command() -> Command:
+        return Command(
+            (program, "--port", str(port), "--bind", HOST, "--save", "", "--appendonly", "no"), dict(os.environ)
+        )
+
+    return Process(name="redis", command=command, ready=probes.tcp(HOST, port), ports={"redis": port})
+
+
+@pytest.fixture(scope="module")
+async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
+    try:
+        jars = await asyncio.to_thread(fetched)
+    except Missing as error:
+        lacking(f"there is no Apache Kafka: {error}")
+    data = tmp_path_factory.mktemp("replicas")
+    async with running(Ports.free(), data, planner=lambda ports, data: replicated(ports, data, jars)) as system:
+        yield system
+    remove_cluster(data)
+
+
+@pytest.fixture(scope="module")
+async def front(system: System, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Nginx]:
+    children = system.supervisor.children
+    gateways = [child.process.ports["served"] for name, child in children.items() if name.startswith("gateway")]
+    async with nginx(tmp_path_factory.mktemp("nginx"), *(f"{HOST}:{port}" for port in gateways)) as front:
+        yield front
+
+
+@pytest.fixture(scope="module")
+def signer(system: System) -> Signer:
+    return Signer.from_file(ISSUER, system.data / "keys" / "development.pem", AUDIENCE)
+
+
+@pytest.fixture(scope="module")
+async def ledger(system: System) -> AsyncIterator[asyncpg.Pool]:
+    """The ledger's database, seen from behind."""
+    async with asyncpg.create_pool(
+        Postgres(system.data, system.ports.postgres).dsn("bank"), min_size=0, max_size=2
+    ) as pool:
+        yield pool
+
+
+@dataclass
+class Customer:
+    """Somebody with an account, and what came of each of their transfers in the end, by its key."""
+
+    account: str
+    http: httpx.AsyncClient
+    told: dict[str, int] = field(default_factory=dict)
+
+    async def pay(self, recipient: str, amount: str) -> int:
+        """Asks with one key until the outcome is known, as callers are told to; its status. Whatever else is answered
+        stays as it is.
+        """
+        key = str(uuid.uuid4())
+
+        async def known() -> int | None:
+            with suppress(httpx.TransportError):
+                answer = await self.http.post(
+                    f"/accounts/{self.account}/transfers",
+                    json={"recipientId": recipient, "amount": amount},
+                    headers={"Idempotency-Key": key},
+                )
+                return None if answer.status_code in {503, 504} else answer.status_code
+            return None
+
+        status = await until(known, within=30)
+        assert status is not None
+        self.told[key] = status
+        return status
+
+
+NewCustomer = Callable[[], Awaitable[Customer]]
+
+
+@pytest.fixture
+async def new_customer(front: Nginx, signer: Signer, ledger: asyncpg.Pool) -> AsyncIterator[NewCustomer]:
+    clients: list[httpx.AsyncClient] = []
+
+    async def new_customer() -> Customer:
+        subject = str(uuid.uuid4())
+        statement = "INSERT INTO accounts (owner_id, balance) VALUES ($1, 1000) RETURNING id"
+        http = httpx.AsyncClient(
+            base_url=f"https://{front.https}",
+            verify=front.trust,
+            headers={"Authorization": f"Bearer {signer.sign(subject, 600, (Role.CUSTOMER,))}"},
+            event_hooks={"response": [REST.check_hook]},
+            timeout=15,
+            trust_env=False,
+        )
+        clients.append(http)
+        return Customer(str(await ledger.fetchval(statement, subject)), http)
+
+    yield new_customer
+    for each in clients:
+        await each.aclose()
+
+
+async def follow_operations(customer: Customer, front: Nginx, seen: list[Decimal]) -> None:
+    """Adds the balance after each of the customer's operations, from the first on, over one WebSocket."""
+    token = customer.http.headers["Authorization"].removeprefix("Bearer ")
+    async with connected(f"wss://{front.https}/graphql", token, ssl=front.trust, proxy=None) as connection:
+        feed = subscribe(connection, OPERATION_ADDED, account=customer.account, after="djA")
+        while True:
+            seen.append(Decimal((await anext(feed))["operationAdded"]["balanceAfter"]["amount"]))
+
+
+async def served(system: System, name: str, metric: str) -> float:
+    """The sum of a metric's samples, of those that have these words."""
+    async with httpx.AsyncClient(trust_env=False) as http:
+        text = (await http.get(f"{system.supervisor.children[name].process.urls['admin']}/metrics")).text
+    return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(metric))
+
+
+TRANSFERS = 'wallet_rpc_duration_seconds_count{code="OK",method="/wallet.bank.v1.BankService/TransferMoney"'
+
+
+class TestReplicas:
+    async def test_lose_some_of_them_under_load_and_everybody_is_told_the_truth_and_sees_all(
+        self, system: System, front: Nginx, ledger: asyncpg.Pool, signer: Signer, new_customer: NewCustomer
+    ) -> None:
+        customers = [await new_customer() for _ in range(6)]
+        watched = customers[0]
+        loop, chance = asyncio.get_running_loop(), random.Random(9)
+        end = loop.time() + LOAD_SECONDS
+
+        async def paying() -> None:
+            while loop.time() < end:
+                sender, recipient = chance.sample(customers, 2)
+                await sender.pay(recipient.account, f"{chance.randint(1, 300)}.00")
+
+        async def killing() -> None:
+            for name in ("bank-1", "analytics-1", "analytics-2"):
+                await asyncio.sleep(LOAD_SECONDS / 5)
+                os.kill(system.pid(name), signal.SIGKILL)
+
+        feeds: list[list[Decimal]] = [[], []]
+        async with asyncio.TaskGroup() as group:
+            following = [group.create_task(follow_operations(watched, front, seen)) for seen in feeds]
+            await asyncio.gather(killing(), *(paying() for _ in range(CLIENTS)))
+
+            told = Counter(status for customer in customers for status in customer.told.values())
+            assert told.keys() <= {201, 400}, told
+            accounts = [uuid.UUID(customer.account) for customer in customers]
+            made = await ledger.fetch("SELECT idempotency_key FROM transfers WHERE sender_id = ANY($1)", accounts)
+            acknowledged = [key for each in customers for key, status in each.told.items() if status == 201]
+            assert sorted(row["idempotency_key"] for row in made) == sorted(acknowledged)
+            assert await ledger.fetchval("SELECT sum(balance) FROM accounts WHERE id = ANY($1)", accounts) == 6_000
+
+            entries = "SELECT balance_after FROM entries WHERE account_id = $1 ORDER BY version"
+            balances = [row["balance_after"] for row in await ledger.fetch(entries, accounts[0])]
+
+            async def all_seen() -> bool:
+                return all(len(seen) >= len(balances) for seen in feeds)
+
+            await until(all_seen, within=40)
+            assert feeds == [balances, balances]
+            for each in following:
+                each.cancel()
+        print(f"{told[201] / LOAD_SECONDS:.0f} transfers a second, {told[400]} refused")  # noqa: T201  shown by -s
+
+        admin = signer.sign(str(uuid.uuid4()), 600, (Role.ADMIN,))
+        for name in ("bank-2", "analytics-1", "analytics-2"):
+            address = system.supervisor.children[name].process.urls["admin"]
+            assert await asyncio.to_thread(follow, Admin(address, admin), name) is Proven.SOUND
+
+    async def test_share_the_calls_also_with_those_that_came_back(
+        self, system: System, new_customer: NewCustomer
+    ) -> None:
+        alice, bob = await new_customer(), await new_customer()
+        names = [f"bank-{number}" for number in range(1, REPLICAS["bank"] + 1)]
+        before = {name: await served(system, name, TRANSFERS) for name in names}
+
+        async def all_are_asked() -> bool:
+            assert await alice.pay(bob.account, "0.01") == 201
+            return all([await served(system, name, TRANSFERS) > before[name] for name in names])
+
+        await until(all_are_asked, within=30)
+        for number in range(1, REPLICAS["gateway"] + 1):
+            assert await served(system, f"gateway-{number}", "wallet_gateway_request_duration_seconds_count") > 0
+
+    async def test_of_the_gateway_count_together_what_a_caller_asks_for(self, front: Nginx) -> None:
+        async with front.client as http:
+            strangers = ({"username": f"stranger{number}", "password": "guessed"} for number in range(2 * SIGN_INS))
+            answers = [await http.post("/auth/login", json=stranger) for stranger in strangers]
+        let_through = [answer for answer in answers if answer.status_code != 429]
+        assert SIGN_INS <= len(let_through) < 1.5 * SIGN_INS  # alone, each would let through so many

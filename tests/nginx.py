@@ -1,0 +1,83 @@
+"""nginx as it is deployed, with HTTPS, in front of gateways."""
+
+import re
+import shutil
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from kit.certificates import provide
+from stack import probes
+from stack.ports import HOST, free_ports
+from stack.process import ROOT, Child, Command, Process
+from tests.tools import lacking
+
+TEMPLATE = ROOT / "deploy" / "nginx" / "templates" / "default.conf.template"
+AROUND = """
+daemon off; pid {folder}/pid; error_log stderr; user root;
+events {{}}
+http {{
+    access_log off; types {{}} default_type text/plain;
+    client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
+    {rendered}
+}}
+"""
+
+
+@dataclass(frozen=True)
+class Nginx:
+    """Where it listens, and the authority of its certificate."""
+
+    https: str
+    http: str
+    authority: Path
+
+    @property
+    def trust(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=str(self.authority))
+
+    @property
+    def client(self) -> httpx.AsyncClient:
+        return client(f"https://{self.https}", verify=self.trust)
+
+
+def client(url: str, **options: Any) -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=url, trust_env=False, **options)
+
+
+@asynccontextmanager
+async def nginx(folder: Path, *gateways: str) -> AsyncIterator[Nginx]:
+    """In front of gateways at these addresses."""
+    program = shutil.which("nginx")
+    if program is None:
+        lacking("there is no nginx")
+    authority, pair = provide(folder, ["gateway"], datetime.now(UTC))
+    http, https = free_ports(2)
+    rendered = render(
+        GATEWAY_SERVERS=" ".join(f"server {address};" for address in gateways),
+        HTTP_LISTEN=f"{HOST}:{http}",
+        HTTPS_LISTEN=f"{HOST}:{https}",
+        PUBLIC_URL=f"https://{HOST}:{https}",
+        HTTPS_CERTIFICATE=str(pair.certificate),
+        HTTPS_KEY=str(pair.key),
+    )
+    (folder / "nginx.conf").write_text(AROUND.format(folder=folder, rendered=rendered))
+    argv = [program, "-e", "stderr", "-c", str(folder / "nginx.conf")]
+
+    async def command() -> Command:
+        return Command(argv, {})
+
+    async with Child(Process(name="nginx", command=command, ready=probes.tcp(HOST, https))):
+        yield Nginx(f"{HOST}:{https}", f"{HOST}:{http}", authority.certificate)
+
+
+def render(**given: str) -> str:
+    """The template as the official image renders it, but that a variable without a value is an error."""
+    return re.sub(r"\$\{(\w+)\}", lambda found: given[found[1]], TEMPLATE.read_text())
