@@ -129,6 +129,7 @@ DASHBOARDS: Final = (
                     },
                 ),
                 connections("bank"),
+                course("Read replica", "ops", {"{{how}}": rate("wallet_bank_replica_reads_total", "how")}),
             ],
         },
     ),

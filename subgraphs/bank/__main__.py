@@ -1,7 +1,8 @@
 """The bank's process: `python -m subgraphs.bank`."""
 
 import asyncio
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
 from aiokafka import AIOKafkaProducer
@@ -22,6 +23,7 @@ from subgraphs.bank.policy import ADMIN, POLICY
 from subgraphs.bank.repository.accounts import Accounts
 from subgraphs.bank.repository.database import open_pool
 from subgraphs.bank.repository.reader import Reader
+from subgraphs.bank.repository.replica import Replica
 from subgraphs.bank.service import Bank
 from subgraphs.bank.servicer import SERVICE, BankServicer
 
@@ -30,7 +32,10 @@ class Settings(AuthSettings, TLSSettings, LogSettings, TracingSettings):
     """What the bank needs to know; each field is the environment variable of its name."""
 
     bank_database_url: SecretStr = Field(description="postgresql://…")
-    bank_database_connections: int = Field(20, description="at most, of this process")
+    bank_database_read_url: SecretStr | None = Field(
+        None, description="postgresql://… of a replica of it, for what is written once; it may lag, or be away"
+    )
+    bank_database_connections: int = Field(20, description="at most, of this process, to each of them")
     bank_grpc_listen: Address = "127.0.0.1:50051"
     bank_admin_listen: Address = "127.0.0.1:9101"
     kafka_bootstrap_servers: str = Field(description="host:port, or several with commas")
@@ -52,7 +57,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             open_pool(settings.bank_database_url.get_secret_value(), max_size=settings.bank_database_connections),
         )
         metrics.show_connections(lambda: pool.get_size() - pool.get_idle_size(), pool.get_max_size())
-        reader = Reader(pool)
+        reader = Reader(pool, await stack.enter_async_context(_replica(settings)))
         relay = Relay(pool, producer)
         pipeline = Pipeline(Ledger(pool, on_commit=relay.wake).commit)
         servicer = BankServicer(Bank(pipeline, reader, Accounts(pool)))
@@ -71,6 +76,17 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             ),
         )
         await stop.wait()
+
+
+@asynccontextmanager
+async def _replica(settings: Settings) -> AsyncIterator[Replica | None]:
+    """The read replica, if there is one; it need not be there yet."""
+    if settings.bank_database_read_url is None:
+        yield None
+        return
+    url = settings.bank_database_read_url.get_secret_value()
+    async with open_pool(url, max_size=settings.bank_database_connections) as pool:
+        yield Replica(pool)
 
 
 if __name__ == "__main__":

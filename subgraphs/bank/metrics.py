@@ -22,6 +22,9 @@ OUTBOX_AGE_SECONDS = Gauge(
 )
 OUTBOX_LEADS = Gauge("wallet_bank_outbox_leads", "1 if this replica led the outbox when it last tried to, 0 if not.")
 EVENTS_PUBLISHED = Counter("wallet_bank_events_published", "Events that the broker has confirmed.")
+REPLICA_READS = Counter(
+    "wallet_bank_replica_reads", "Reads that a replica was asked for: answered, or it was away.", ["how"]
+)
 INTEGRITY = Gauges(
     violations=Gauge("wallet_bank_integrity_violations", "Rows that break a law, by the last finished proof."),
     finished=Gauge(

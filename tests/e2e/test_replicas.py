@@ -1,5 +1,5 @@
-"""Several of each, as `docker compose up --scale bank=3 --scale analytics=2 --scale gateway=2` has them: behind nginx as it
-is deployed, on Apache Kafka, with rates in a Redis. What is killed under load is started again, as Docker does.
+"""Several of each, as `docker compose up --scale bank=3 --scale analytics=2 --scale gateway=2` has them: behind nginx,
+on Apache Kafka, with rates in a Redis. What is killed under load is started again, as Docker does.
 """
 
 import asyncio

@@ -8,6 +8,7 @@ import asyncpg
 
 from subgraphs.bank.domain import Account, Transfer
 from subgraphs.bank.repository.database import connection
+from subgraphs.bank.repository.replica import Replica
 from subgraphs.bank.repository.rows import ACCOUNT, REFERRED, TRANSFER, TRANSFERS_BY_ID, account_of, transfer_of
 
 _FIRST: Final = UUID(int=0)
@@ -25,8 +26,13 @@ _TRANSFERS_OF_ACCOUNT: Final = (
 class Reader:
     """Reads, each on its own: it sees what is committed."""
 
-    def __init__(self, pool: asyncpg.Pool) -> None:
+    def __init__(self, pool: asyncpg.Pool, replica: Replica | None = None) -> None:
+        """Args:
+        pool: of the ledger's database.
+        replica: is asked first for transfers, which are written once. Accounts change, and are never read from it.
+        """
         self._pool = pool
+        self._replica = replica
 
     async def ping(self) -> None:
         """Returns when the database answers, and has the tables."""
@@ -47,8 +53,11 @@ class Reader:
 
     async def transfers(self, ids: Iterable[UUID]) -> dict[UUID, Transfer]:
         """Those of the transfers that exist, with their entries."""
-        async with connection(self._pool) as reading:
-            rows = await reading.fetch(TRANSFERS_BY_ID, list(ids))
+        wanted = set(ids)
+        rows = await self._written_once(TRANSFERS_BY_ID, list(wanted))
+        if missing := wanted - {row["id"] for row in rows}:
+            async with connection(self._pool) as reading:
+                rows += await reading.fetch(TRANSFERS_BY_ID, list(missing))
         return {row["id"]: transfer_of(row) for row in rows}
 
     async def versions(self, after: UUID | None, limit: int) -> list[tuple[UUID, int]]:
@@ -58,6 +67,12 @@ class Reader:
 
     async def transfers_of(self, account_id: UUID, after_version: int, limit: int) -> list[Transfer]:
         """The transfers from and to the account after a version of it, in version order."""
-        async with connection(self._pool) as reading:
-            rows = await reading.fetch(_TRANSFERS_OF_ACCOUNT, account_id, after_version, limit)
+        rows = await self._written_once(_TRANSFERS_OF_ACCOUNT, account_id, after_version, limit)
+        if (read := len(rows)) < limit:  # versions have no gaps: so many are read of those after that one
+            async with connection(self._pool) as reading:
+                rows += await reading.fetch(_TRANSFERS_OF_ACCOUNT, account_id, after_version + read, limit - read)
         return [transfer_of(row) for row in rows]
+
+    async def _written_once(self, query: str, *arguments: object) -> list[asyncpg.Record]:
+        """What the replica has of it by now."""
+        return await self._replica.fetch(query, *arguments) if self._replica else []

@@ -1,0 +1,192 @@
+"""A bank with a real replica of its database: PostgreSQL's own, by streaming."""
+
+import os
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+
+from stack.ports import free_ports
+from stack.postgres import SETTINGS, Postgres
+from stack.process import Child, Command, Process
+from subgraphs.bank import metrics
+from subgraphs.bank.client import Transfer
+from subgraphs.bank.repository import replica as replicas
+from tests.conftest import Keys
+from tests.integration.bank.running import RunningBank, rub, running
+from tests.waiting import until
+
+
+class Standby(Child):
+    """A standby of a PostgreSQL that runs, at a port of its own."""
+
+    def __init__(self, primary: Postgres) -> None:
+        self.port = free_ports(1)[0]
+        self._cluster = primary.cluster
+        self._primary = primary
+        self._data = primary.cluster.data.with_name("standby")
+        process = Process(
+            name="standby", command=self._command, ready=self._answers, stop_signal=primary.process.stop_signal
+        )
+        super().__init__(process)
+
+    def url(self, primary: str) -> str:
+        """Of the same database as one of the primary's."""
+        return primary.replace(f":{self._primary.port}/", f":{self.port}/")
+
+    async def _answers(self) -> bool:
+        try:
+            await (await asyncpg.connect(self.url(self._primary.admin_dsn), timeout=5)).close()
+        except (OSError, TimeoutError, asyncpg.PostgresError):
+            return False
+        return True
+
+    async def _command(self) -> Command:
+        cluster = self._cluster
+        if not self._data.exists():
+            self._data.mkdir(mode=0o700)
+            if cluster.user is not None and cluster.group is not None:
+                os.chown(self._data, cluster.user, cluster.group)
+            copy = (str(cluster.binaries / "pg_basebackup"), "-D", str(self._data), "-R", "-c", "fast")
+            await Child(Process(name="copy", command=self._as_its_user(*copy, "-d", self._primary.admin_dsn))).start()
+        settings = [part for name, value in SETTINGS.items() for part in ("-c", f"{name}={value}")]
+        argv = (str(cluster.binaries / "postgres"), "-D", str(self._data), "-p", str(self.port), *settings)
+        return await self._as_its_user(*argv)()
+
+    def _as_its_user(self, *argv: str) -> Callable[[], Awaitable[Command]]:
+        async def command() -> Command:
+            environment = {"PATH": os.defpath, "LC_ALL": "C"}
+            return Command(argv, environment, self._data, self._cluster.user, self._cluster.group)
+
+        return command
+
+    def remove(self) -> None:
+        """It must not run."""
+        shutil.rmtree(self._data)
+
+
+@pytest.fixture(scope="module")
+async def standby(postgres: Postgres) -> AsyncIterator[Standby]:
+    async with Standby(postgres) as standby:
+        yield standby
+    standby.remove()
+
+
+class Behind:
+    """The standby's copy of the test's ledger, seen from behind."""
+
+    def __init__(self, standby: asyncpg.Connection, ledger: asyncpg.Pool) -> None:
+        self._standby = standby
+        self._ledger = ledger
+
+    async def catches_up(self) -> None:
+        """Returns when it has all that is committed by now."""
+        written = await self._ledger.fetchval("SELECT pg_current_wal_flush_lsn()")
+
+        async def has_it() -> bool:
+            has: bool = await self._standby.fetchval("SELECT pg_last_wal_replay_lsn() >= $1", written)
+            return has
+
+        await until(has_it)
+
+    @asynccontextmanager
+    async def standing_still(self) -> AsyncIterator[None]:
+        """It takes nothing more in for as long as the body."""
+        await self._standby.execute("SELECT pg_wal_replay_pause()")
+        try:
+
+            async def is_paused() -> bool:
+                state: str = await self._standby.fetchval("SELECT pg_get_wal_replay_pause_state()")
+                return state == "paused"
+
+            await until(is_paused)
+            yield
+        finally:
+            await self._standby.execute("SELECT pg_wal_replay_resume()")
+
+    async def asked(self) -> str:
+        """All that the bank's sessions there were last asked for."""
+        query = "SELECT string_agg(query, ' ') FROM pg_stat_activity WHERE application_name = 'bank'"
+        return await self._standby.fetchval(query) or ""
+
+
+@pytest.fixture
+async def bank(
+    standby: Standby, ledger_url: str, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[RunningBank]:
+    monkeypatch.setattr(replicas, "_PATIENCE_SECONDS", 5.0)  # all here may be slow
+    monkeypatch.setattr(replicas, "_PAUSE_SECONDS", 0.2)
+    async with running(keys, tmp_path, ledger_url, bank_database_read_url=standby.url(ledger_url)) as bank:
+        yield bank
+
+
+@pytest.fixture
+async def behind(standby: Standby, ledger_url: str, bank: RunningBank) -> AsyncIterator[Behind]:
+    async def connected() -> asyncpg.Connection | None:
+        with suppress(asyncpg.InvalidCatalogNameError):  # it has not heard of the database yet
+            return await asyncpg.connect(standby.url(ledger_url))
+        return None
+
+    connection = await until(connected)
+    assert connection is not None
+    yield Behind(connection, bank.sql)
+    await connection.close()
+
+
+async def pay(bank: RunningBank, sender: UUID, recipient: UUID, count: int) -> list[UUID]:
+    """So many transfers of a rouble each."""
+    made = [
+        await bank.user("alice")(bank.client.transfer(sender, recipient, rub("1"), str(uuid4()))) for _ in range(count)
+    ]
+    return [each.transfer.id for each in made]
+
+
+async def test_is_asked_for_what_is_written_once_and_for_no_account(bank: RunningBank, behind: Behind) -> None:
+    alice, (sender, recipient) = bank.user("alice"), [await bank.open("alice") for _ in range(2)]
+    (id_,) = await pay(bank, sender, recipient, 1)
+    await behind.catches_up()
+    assert (await alice(bank.client.get_transfer(id_))).id == id_
+    await alice(bank.client.balance(sender))
+    asked = await behind.asked()
+    assert "FROM transfers" in asked
+    assert "FROM accounts" not in asked
+
+
+async def test_hides_nothing_by_lagging(bank: RunningBank, behind: Behind) -> None:
+    alice, analytics = bank.user("alice"), bank.service("analytics")
+    sender, recipient = await bank.open("alice"), await bank.open("alice")
+    made = await pay(bank, sender, recipient, 2)
+    await behind.catches_up()
+    async with behind.standing_still():
+        made += await pay(bank, sender, recipient, 3)
+        assert [(await alice(bank.client.get_transfer(id_))).id for id_ in made] == made
+        found = await alice(bank.client.transfers(made))
+        assert all(isinstance(found[id_], Transfer) for id_ in made), found
+        assert [each.transfer.id for each in await analytics(bank.client.events(sender, 0))] == made
+        assert [each.transfer.id for each in await analytics(bank.client.events(sender, 1, page_size=2))] == made[1:3]
+        assert (await alice(bank.client.balance(sender))).amount == rub("995")
+
+
+async def test_is_not_missed_while_it_is_away_and_asked_again_when_it_is_back(
+    standby: Standby, bank: RunningBank
+) -> None:
+    alice, (sender, recipient) = bank.user("alice"), [await bank.open("alice") for _ in range(2)]
+    (id_,) = await pay(bank, sender, recipient, 1)
+
+    async def answered_by_it() -> bool:
+        before: float = metrics.REPLICA_READS.labels("answered")._value.get()
+        assert (await alice(bank.client.get_transfer(id_))).id == id_
+        after: float = metrics.REPLICA_READS.labels("answered")._value.get()
+        return after > before
+
+    await until(answered_by_it)
+    await standby.stop()
+    try:
+        assert not await answered_by_it()
+    finally:
+        await standby.start()
+    await until(answered_by_it)
