@@ -32,8 +32,8 @@ RUN groupadd --gid 10001 wallet \
 WORKDIR /data
 USER 10001:10001
 # HEALTH_URL is the process's own /health/ready.
-HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --start-interval=1s \
-    CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen(os.environ['HEALTH_URL'], timeout=4)"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --start-interval=1s CMD \
+    ["python", "-c", "import os, urllib.request; urllib.request.urlopen(os.environ['HEALTH_URL'], timeout=4)"]
 CMD ["wallet", "--help"]
 
 FROM run AS load

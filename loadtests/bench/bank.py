@@ -19,6 +19,7 @@ _IN_FLIGHT: Final = (64, 256, 512)
 _BULKS: Final = ((500, 8), (2_000, 4))  # items a call, calls in flight
 _HOT: Final = 2.0
 _ROUNDS: Final = 3
+_REPLICAS: Final = 3
 _PATIENCE_SECONDS: Final = 120.0
 
 
@@ -89,27 +90,26 @@ async def idle_latency_vs_single(scene: Scene) -> Figure:
     )
 
 
-async def two_replicas_vs_one(scene: Scene) -> Figure:
-    """Single calls on two banks over one ledger, against the same on one; and that the ledger holds afterwards."""
-    one: list[Run] = []
-    two: list[Run] = []
-    async with scene.ledgers.fresh() as ledger, scene.banks(ledger, 2) as banks:
+async def transfers_by_replicas(scene: Scene) -> Figure:
+    """Single calls on one, two and three banks over one ledger; and that the ledger holds afterwards."""
+    runs: dict[int, list[Run]] = {count: [] for count in range(1, _REPLICAS + 1)}
+    async with scene.ledgers.fresh() as ledger, scene.banks(ledger, _REPLICAS) as banks:
         for _ in range(2):
-            for runs, takers, name in ((one, banks[:1], "one bank"), (two, banks, "two banks")):
-                # Two generators in any case, so that only the banks differ.
-                load = _load(takers, in_flight=128, tokens=scene.callers.customers)
-                runs.append(await drive(scene, ledger, banks, [load, load], f"{name}, unary, 256 in flight"))
+            for count, of_so_many in runs.items():
+                # As many generators in any case, so that only the banks differ.
+                load = _load(banks[:count], in_flight=128, tokens=scene.callers.customers)
+                name = f"{count} of {_REPLICAS} banks, unary, 256 in flight"
+                of_so_many.append(await drive(scene, ledger, banks, [load, load], name))
         violations = await ledger.violations()
     if any(violations.values()):
-        raise BenchError(f"two banks broke the ledger: {violations}")
+        raise BenchError(f"several banks broke the ledger: {violations}")
     return Figure(
-        figure="bank.two_replicas_vs_one",
-        value=fastest(two).rate / fastest(one).rate,
+        figure="scale.transfers_by_replicas",
+        value=fastest(runs[_REPLICAS]).rate / fastest(runs[1]).rate,
         unit="ratio",
         details={
-            "two": fastest(two).as_details(),
-            "one": fastest(one).as_details(),
-            "rounds": {"one": _rates(one), "two": _rates(two)},
+            "banks": {str(count): fastest(of_so_many).as_details() for count, of_so_many in runs.items()},
+            "rounds": {str(count): _rates(of_so_many) for count, of_so_many in runs.items()},
             "violations": sum(violations.values()),
         },
     )
@@ -120,7 +120,7 @@ _MEASURED: Final[Mapping[str, Callable[[Scene], Awaitable[Figure]]]] = {
     "bank.bulk_vs_pgbench": bulk_vs_pgbench,
     "bank.hot_vs_uniform": hot_vs_uniform,
     "bank.idle_latency_vs_single": idle_latency_vs_single,
-    "bank.two_replicas_vs_one": two_replicas_vs_one,
+    "scale.transfers_by_replicas": transfers_by_replicas,
 }
 
 FIGURES: Final[Collection[str]] = tuple(_MEASURED)
