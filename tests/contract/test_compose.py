@@ -129,6 +129,10 @@ class TestEveryService:
         for other, how in SERVICES[name].get("depends_on", {}).items():
             assert how == {"condition": "service_completed_successfully" if other in JOBS else "service_healthy"}
 
+    def test_that_runs_to_its_end_is_waited_for_by_another_or_asked_for(self) -> None:
+        waited_for = {other for service in SERVICES.values() for other in service.get("depends_on", {})}
+        assert JOBS - waited_for == {"load"}  # or `up --wait` would take its end for a failure
+
     @every_service
     def test_is_told_no_secret_by_its_environment(self, name: str) -> None:
         for key, value in environment_of(name).items():
