@@ -223,6 +223,7 @@ async def served(system: System, name: str, metric: str) -> float:
     return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(metric))
 
 
+REQUESTS = "wallet_gateway_request_duration_seconds_count"
 TRANSFERS = 'wallet_rpc_duration_seconds_count{code="OK",method="/wallet.bank.v1.BankService/TransferMoney"'
 
 
@@ -275,20 +276,29 @@ class TestReplicas:
             address = system.supervisor.children[name].process.urls["admin"]
             assert await asyncio.to_thread(follow, Admin(address, admin), name) is Proven.SOUND
 
-    async def test_share_the_calls_also_with_those_that_came_back(
+    async def test_share_the_work_also_with_those_that_came_back_and_one_bank_leads_the_outbox(
         self, system: System, new_customer: NewCustomer
     ) -> None:
-        alice, bob = await new_customer(), await new_customer()
-        names = [f"bank-{number}" for number in range(1, REPLICAS["bank"] + 1)]
-        before = {name: await served(system, name, TRANSFERS) for name in names}
+        customers = [await new_customer() for _ in range(8)]  # as many keys, on four partitions
+        work = {"bank": TRANSFERS, "analytics": "wallet_analytics_events_consumed_total", "gateway": REQUESTS}
 
-        async def all_are_asked() -> bool:
-            assert await alice.pay(bob.account, "0.01") == 201
-            return all([await served(system, name, TRANSFERS) > before[name] for name in names])
+        async def done() -> dict[str, float]:
+            return {
+                f"{name}-{number}": await served(system, f"{name}-{number}", work[name])
+                for name, count in REPLICAS.items()
+                for number in range(1, count + 1)
+            }
 
-        await until(all_are_asked, within=30)
-        for number in range(1, REPLICAS["gateway"] + 1):
-            assert await served(system, f"gateway-{number}", "wallet_gateway_request_duration_seconds_count") > 0
+        before = await done()
+
+        async def all_take_part() -> bool:
+            for sender, recipient in zip(customers, reversed(customers), strict=True):
+                assert await sender.pay(recipient.account, "0.01") == 201
+            return all(now > before[name] for name, now in (await done()).items())
+
+        await until(all_take_part, within=30)
+        banks = [f"bank-{number}" for number in range(1, REPLICAS["bank"] + 1)]
+        assert sum([await served(system, name, "wallet_bank_outbox_leads") for name in banks]) == 1
 
     async def test_of_the_gateway_count_together_what_a_caller_asks_for(self, front: Nginx) -> None:
         async with front.client as http:
