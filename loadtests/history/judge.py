@@ -38,9 +38,9 @@ def judge(ledger: Ledger, calls: Sequence[Call], snapshots: Sequence[Snapshot] =
     """Every way in which the ledger and the history contradict each other or themselves; none for a true history.
 
     Args:
-        ledger: all of its rows, after the last call. Every account was opened before the first one.
-        calls: all that were ever made to this ledger, and at the end again until every outcome was known.
-        snapshots: sums of all balances, read while the calls were made.
+        ledger: its rows, after the last call. Every account was opened before the first one.
+        calls: all that were ever made about these accounts, and at the end again until every outcome was known.
+        snapshots: read while the calls were made.
     """
     books, violations = replay(ledger)
     cases = _cases(ledger, calls, books)
@@ -54,8 +54,7 @@ def judge(ledger: Ledger, calls: Sequence[Call], snapshots: Sequence[Snapshot] =
     violations += _one_key_each(ledger, calls)
     violations += (Violation(Law.KNOWN, [], [c for c in calls if c.wish == wish]) for wish in unknown(calls))
     violations += (Violation(Law.DEFECT, [], [call]) for call in calls if call.answer == Unknown(DEFECT))
-    opening = sum((account.opening_balance for account in ledger.accounts), Decimal())
-    violations += (Violation(Law.SNAPSHOT, [], [seen]) for seen in snapshots if seen.total != opening)
+    violations += (Violation(Law.SNAPSHOT, [], [seen]) for seen in snapshots if seen.gained)
     return violations
 
 
@@ -143,7 +142,7 @@ class Case:
             return Law.SAME
         if body != self.first:
             return Law.CONFLICT
-        return None if receipt == self.receipt else Law.RECEIPT
+        return None if self.receipt and self.receipt.says(receipt) else Law.RECEIPT
 
 
 class Timeline:

@@ -4,13 +4,14 @@ Nothing here is the bank's: what both got wrong in the same way nobody would see
 """
 
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
 from uuid import UUID
 
 from loadtests.history.calls import Call, Snapshot
+from loadtests.history.log import Feed
 from loadtests.history.rows import Account, Entry, Ledger, Pinned, Transfer
 
 
@@ -35,6 +36,8 @@ class Law(StrEnum):
     DEFECT = "no answer is a defect of the bank's"
     REAL_TIME = "what was answered before something else was asked for comes before it, on every account"
     SNAPSHOT = "at every moment the sum of all balances is the same"
+    HISTORY = "the history that an account's owner reads is its entries, each once"
+    FEED = "who watches an account is told of each version once, in their order, and of none too many"
 
 
 Row = Account | Transfer | Entry | Pinned
@@ -46,7 +49,7 @@ class Violation:
 
     law: Law
     rows: Sequence[Row] = ()
-    calls: Sequence[Call | Snapshot] = ()
+    calls: Sequence[Call | Snapshot | Feed] = ()
 
     def __str__(self) -> str:
         return "\n    ".join((f"broken: {self.law}", *map(str, self.rows), *map(str, self.calls)))
@@ -84,23 +87,24 @@ def replay(ledger: Ledger) -> tuple[dict[UUID, Book], list[Violation]]:
     """
     books = {account.id: Book(account, [account.opening_balance]) for account in ledger.accounts}
     entries = {(entry.account_id, entry.version): entry for entry in ledger.entries}
-    ordered, stuck = _in_order(ledger.transfers)
+    ordered, stuck = _in_order(ledger)
     violations = [Violation(Law.ORDER, [transfer]) for transfer in stuck]
     for transfer in ordered:
-        violations += _post(books, entries, transfer)
+        violations += _post(books, entries, transfer, ledger.outside)
     violations += (Violation(Law.ENTRIES, [entry]) for entry in entries.values())
     for book in books.values():
         violations += _compare(book)
     return books, violations
 
 
-def _in_order(transfers: Iterable[Transfer]) -> tuple[list[Transfer], list[Transfer]]:
+def _in_order(ledger: Ledger) -> tuple[list[Transfer], list[Transfer]]:
     """The transfers such that each comes after those of lower versions of both its accounts; and the rest, if no
     order does.
     """
     queues: dict[UUID, deque[Transfer]] = defaultdict(deque)
-    sides = ((id_, version, transfer) for transfer in transfers for id_, version, _ in transfer.sides)
-    for id_, _, transfer in sorted(sides, key=lambda side: side[1]):
+    sides = ((id_, version, transfer) for transfer in ledger.transfers for id_, version, _ in transfer.sides)
+    inside = (side for side in sides if side[0] not in ledger.outside)
+    for id_, _, transfer in sorted(inside, key=lambda side: side[1]):
         queues[id_].append(transfer)
     ordered: list[Transfer] = []
     look = deque(queues)
@@ -108,7 +112,7 @@ def _in_order(transfers: Iterable[Transfer]) -> tuple[list[Transfer], list[Trans
         queue = queues[look.popleft()]
         if not queue:
             continue
-        ids = (queue[0].sender_id, queue[0].recipient_id)
+        ids = {queue[0].sender_id, queue[0].recipient_id} - ledger.outside
         if all(queues[id_][0] is queue[0] for id_ in ids):
             ordered.append(queue[0])
             for id_ in ids:
@@ -117,10 +121,14 @@ def _in_order(transfers: Iterable[Transfer]) -> tuple[list[Transfer], list[Trans
     return ordered, list({transfer.id: transfer for queue in queues.values() for transfer in queue}.values())
 
 
-def _post(books: dict[UUID, Book], entries: dict[tuple[UUID, int], Entry], transfer: Transfer) -> Iterator[Violation]:
+def _post(
+    books: dict[UUID, Book], entries: dict[tuple[UUID, int], Entry], transfer: Transfer, outside: frozenset[UUID]
+) -> Iterator[Violation]:
     """Posts to both books, and takes the two entries away that must be there."""
-    both = [books[id_] for id_, _, _ in transfer.sides if id_ in books]
-    for id_, version, amount in transfer.sides:
+    sides = [side for side in transfer.sides if side[0] not in outside]
+    both = [books[id_] for id_, _, _ in sides if id_ in books]
+    sender = books.get(transfer.sender_id)
+    for id_, version, amount in sides:
         if id_ not in books:
             continue
         book = books[id_]
@@ -134,11 +142,11 @@ def _post(books: dict[UUID, Book], entries: dict[tuple[UUID, int], Entry], trans
         if entry != Entry(id_, book.version, transfer.id, amount, book.balances[-1]):
             yield Violation(Law.ENTRIES, [transfer] if entry is None else [transfer, entry])
     if (
-        len({book.account.id for book in both}) != len(transfer.sides)
+        len({book.account.id for book in both}) != len(sides)
         or transfer.amount <= 0
         or any(book.account.currency != transfer.currency for book in both)
-        or books[transfer.sender_id].is_overdrawn
-        or (transfer.kind == "DEPOSIT") != (books[transfer.sender_id].account.min_balance is None)
+        or (sender is not None and sender.is_overdrawn)
+        or (transfer.kind == "DEPOSIT") != (sender is None or sender.account.min_balance is None)
     ):
         yield Violation(Law.RULES, [transfer, *(book.account for book in both)])
 

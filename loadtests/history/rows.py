@@ -1,10 +1,10 @@
 """The ledger's rows as they are when all is over, by SQL of the checker's own."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 import asyncpg
@@ -14,15 +14,25 @@ from loadtests.history.calls import Body, Key, Refusal
 
 _ACCOUNTS: Final = """
     SELECT id, owner_id, currency, status, opening_balance, balance, min_balance, version FROM accounts
+    WHERE $1::uuid[] IS NULL OR id = ANY($1)
 """
 _TRANSFERS: Final = """
     SELECT id, kind, sender_id, recipient_id, amount, currency, created_at, idempotency_key,
            sender_version, recipient_version
     FROM transfers
+    WHERE $1::uuid[] IS NULL OR sender_id = ANY($1) OR recipient_id = ANY($1)
 """
-_ENTRIES: Final = "SELECT account_id, version, transfer_id, amount, balance_after FROM entries"
-_KEYS: Final = "SELECT principal, operation, key, transfer_id, refusal::text FROM idempotency_keys"
-_TOTAL: Final = "SELECT sum(balance) FROM accounts"
+_ENTRIES: Final = """
+    SELECT account_id, version, transfer_id, amount, balance_after FROM entries
+    WHERE $1::uuid[] IS NULL OR account_id = ANY($1)
+"""
+_KEYS: Final = """
+    SELECT principal, operation, key, transfer_id, refusal::text FROM idempotency_keys
+    WHERE $1::uuid[] IS NULL OR principal = ANY($2) OR transfer_id IN (
+        SELECT id FROM transfers WHERE sender_id = ANY($1) OR recipient_id = ANY($1)
+    )
+"""
+_GAINED: Final = "SELECT coalesce(sum(balance - opening_balance), 0) FROM accounts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,29 +100,46 @@ class Pinned:
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """All rows, in no order."""
+    """All rows, in no order; or those of some accounts. `outside` are accounts that these have to do with and that
+    others use, too: nobody keeps a book of them.
+    """
 
     accounts: Sequence[Account]
     transfers: Sequence[Transfer]
     entries: Sequence[Entry]
     keys: Sequence[Pinned]
+    outside: frozenset[UUID] = frozenset()
 
 
-async def read(connection: asyncpg.Connection) -> Ledger:
-    """The whole ledger as it was at one moment."""
+async def read(
+    connection: asyncpg.Connection,
+    accounts: Collection[UUID] | None = None,
+    principals: Collection[str] = (),
+    outside: Collection[UUID] = (),
+) -> Ledger:
+    """The ledger as it was at one moment: the whole of it, or what is about these accounts and these principals' keys."""
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         return Ledger(
-            [Account(*row) for row in await connection.fetch(_ACCOUNTS)],
-            [Transfer(*row) for row in await connection.fetch(_TRANSFERS)],
-            [Entry(*row) for row in await connection.fetch(_ENTRIES)],
-            [_pinned(row) for row in await connection.fetch(_KEYS)],
+            [Account(*row) for row in await connection.fetch(_ACCOUNTS, accounts)],
+            [Transfer(*row) for row in await connection.fetch(_TRANSFERS, accounts)],
+            [Entry(*row) for row in await connection.fetch(_ENTRIES, accounts)],
+            [_pinned(row) for row in await connection.fetch(_KEYS, accounts, principals)],
+            frozenset(outside),
         )
 
 
-async def total(connection: asyncpg.Connection) -> Decimal:
-    """The sum of all balances now, in one statement and so at one moment."""
-    found: Decimal = await connection.fetchval(_TOTAL)
+async def gained(connection: asyncpg.Connection) -> Decimal:
+    """What all balances have come to beyond what was there at first, in one statement and so at one moment: nothing."""
+    found: Decimal = await connection.fetchval(_GAINED)
     return found
+
+
+def shown(account_id: UUID, operation: Mapping[str, Any]) -> Entry:
+    """The entry that an operation of the REST API's history is."""
+    amount = Decimal(operation["amount"])
+    signed = amount if operation["direction"] == "IN" else -amount
+    balance = Decimal(operation["balanceAfter"])
+    return Entry(account_id, operation["version"], UUID(operation["id"]), signed, balance)
 
 
 def _pinned(row: asyncpg.Record) -> Pinned:

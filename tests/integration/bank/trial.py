@@ -207,7 +207,7 @@ class Trial:
             with suppress(*_AWAY):
                 async with self.sql() as connection:
                     while True:
-                        self.history.saw(await rows.total(connection))
+                        self.history.saw(await rows.gained(connection))
                         await asyncio.sleep(0.05)
             await asyncio.sleep(0.05)
 

@@ -93,8 +93,8 @@ class Teller:
 
     def look(self) -> None:
         """A watcher adds all balances up."""
-        total = sum((account.balance for account in self.accounts.values()), Decimal())
-        self.snapshots.append(Snapshot(len(self.snapshots) + 1, total))
+        gained = sum((account.balance - account.opening_balance for account in self.accounts.values()), Decimal())
+        self.snapshots.append(Snapshot(len(self.snapshots) + 1, gained))
 
     def resolve(self) -> None:
         """Asks again until everything is known."""

@@ -1,0 +1,79 @@
+"""What Locust runs: `locust -f loadtests/locustfile.py`, with the run's folder in LOAD_FOLDER. `python -m loadtests` makes
+that folder, starts this and judges what it leaves.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import gevent
+from locust import events
+from locust.env import Environment
+from locust.runners import LocalRunner, MasterRunner, WorkerRunner
+
+from loadtests import shapes
+from loadtests.arrivals import Open
+from loadtests.history.log import Line, Log
+from loadtests.plan import Plan
+from loadtests.scenarios import scenario
+from loadtests.scenarios.person import Person
+
+FOLDER = Path(os.environ["LOAD_FOLDER"])
+PLAN = Plan.read(FOLDER)
+RATE = "rate"
+
+for name in PLAN.scenarios:
+    globals()[name] = scenario(name)  # where Locust looks for users
+
+if PLAN.shape:
+
+    class Shape(shapes.BY_NAME[PLAN.shape]):  # type: ignore[misc]  # the one that Locust finds
+        """The run's."""
+
+        users, seconds = PLAN.users, PLAN.seconds
+
+
+@events.init.add_listener
+def begin(environment: Environment, **_: Any) -> None:
+    """Once a process, before there are users."""
+    Person.plan = PLAN
+    if isinstance(environment.runner, MasterRunner):
+        return
+    Person.log = Log(FOLDER)
+    if isinstance(environment.runner, WorkerRunner):
+        environment.runner.register_message(RATE, lambda msg, **_: arrive(environment, msg.data))
+
+
+@events.test_start.add_listener
+def share(environment: Environment, **_: Any) -> None:
+    """Every worker makes its part of the arrivals."""
+    runner = environment.runner
+    if PLAN.rate and isinstance(runner, MasterRunner):
+        runner.send_message(RATE, PLAN.rate / runner.worker_count)
+    elif PLAN.rate and isinstance(runner, LocalRunner):
+        arrive(environment, PLAN.rate)
+
+
+@events.quitting.add_listener
+def end(environment: Environment, **_: Any) -> None:
+    """Writes what is not written yet."""
+    if not isinstance(environment.runner, MasterRunner):
+        Person.log.close()
+
+
+def arrive(environment: Environment, rate: float) -> None:
+    """From now on requests are due at this rate; users wait for their turn."""
+
+    def dropped(due: float) -> None:
+        Person.log.write(Line(name="dropped", due=due, began=due, ended=due, dropped=1))
+        environment.events.request.fire(
+            request_type="open loop",
+            name="dropped",
+            response_time=0,
+            response_length=0,
+            exception=RuntimeError("every user was busy"),
+            context={},
+        )
+
+    Person.arrivals = arrivals = Open(rate, dropped)
+    gevent.spawn(arrivals.run)
