@@ -7,7 +7,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo token status integrity replay test faults bench check audit gen format clean
+.PHONY: help setup up demo token status integrity replay test faults load bench check audit gen format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,7 +17,7 @@ help: ## list the targets
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; name one with PYTHON=…")'
 	@echo "installing the dependencies into .venv (the first time takes a minute or two)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[embedded,dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[embedded,loadtest,dev]'
 	@touch $@
 
 setup: .venv/installed ## make the environment (.venv) with the pinned dependencies
@@ -52,6 +52,12 @@ test: setup ## the tests, with coverage of each service's own code
 
 faults: setup ## the long tier: kills, freezes, lost sessions; FAULTS_SECONDS=20 a run, FAULTS_SEED to repeat one
 	@$(BIN)/python -m pytest -m faults
+
+load: setup ## load with Locust, and the checker's verdict; SCENARIO=rest USERS=20 TIME=15s RATE= SHAPE= ACCOUNTS= PROCESSES= UI=1
+	@exec $(BIN)/python -m loadtests --port $(PORT) --data $(DATA) $(SCENARIO:%=--scenario %) $(USERS:%=--users %) \
+		$(TIME:%=--time %) $(RATE:%=--rate %) $(SHAPE:%=--shape %) $(ACCOUNTS:%=--accounts %) \
+		$(CUSTOMERS:%=--customers %) $(PROCESSES:%=--processes %) $(HOST:%=--host %) $(BANK:%=--bank %) \
+		$(LEDGER:%=--ledger %) $(UI:%=--ui)
 
 check: setup ## lint, types, import contracts, generated code, contracts
 	@$(BIN)/ruff format --no-cache --check .

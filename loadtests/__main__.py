@@ -24,6 +24,7 @@ from stack.up import DEFAULT_DATA
 REPORTS: Final = Path("loadtests/reports")
 
 _SHAPES: Final = ("ramp", "spike", "soak", "limit")  # not from `shapes`: that would patch this process for gevent
+_STEPS_FILE: Final = "steps.txt"
 _WEB_PORT: Final = 8089
 _LONGEST_SECONDS: Final = 24 * 3600.0
 
@@ -55,7 +56,11 @@ async def main(arguments: argparse.Namespace) -> int:
         except LoadError as error:
             say(str(error))
             return Verdict.UNPROVEN
-    say(f"reports in {folder.relative_to(Path.cwd())}: locust.html, locust_stats.csv; `make report` makes one page of it")
+    if (steps := folder / _STEPS_FILE).exists():
+        say(steps.read_text().rstrip())
+    say(
+        f"in {folder.relative_to(Path.cwd())}: locust.html, locust_stats.csv; `make report` makes one page of all of it"
+    )
     sys.stdout.write(f"{'+'.join(plan.scenarios)}, {plan.users} users: {outcome}\n")
     return Verdict[outcome.verdict]
 
@@ -97,7 +102,9 @@ def _seconds(text: str) -> float:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(prog="python -m loadtests", description=__doc__)
-    made.add_argument("--scenario", type=_scenarios, default="rest", help=f"{', '.join(NAMES)}, several by commas, or all")
+    made.add_argument(
+        "--scenario", type=_scenarios, default="rest", help=f"{', '.join(NAMES)}, several by commas, or all"
+    )
     made.add_argument("--users", type=int, default=20, help="at once; with --rate, at most")
     made.add_argument("--time", type=_seconds, default=15.0, help="such as 90s or 5m")
     made.add_argument("--rate", type=float, default=0.0, help="requests a second, whatever becomes of those before")

@@ -9,7 +9,7 @@ import gevent
 from gevent.event import AsyncResult
 
 
-class Closed:
+class AtOnce:
     """Each user asks again as soon as they are answered."""
 
     def next(self) -> float:
@@ -57,4 +57,4 @@ class Open:
                 self._dropped(due)
 
 
-Arrivals = Closed | Open
+Arrivals = AtOnce | Open

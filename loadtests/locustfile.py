@@ -3,13 +3,14 @@ that folder, starts this and judges what it leaves.
 """
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import gevent
 from locust import events
 from locust.env import Environment
-from locust.runners import LocalRunner, MasterRunner, WorkerRunner
+from locust.runners import MasterRunner, WorkerRunner
 
 from loadtests import shapes
 from loadtests.arrivals import Open
@@ -30,28 +31,21 @@ if PLAN.shape:
     class Shape(shapes.BY_NAME[PLAN.shape]):  # type: ignore[misc]  # the one that Locust finds
         """The run's."""
 
-        users, seconds = PLAN.users, PLAN.seconds
+        users, seconds, folder = PLAN.users, PLAN.seconds, FOLDER
 
 
 @events.init.add_listener
 def begin(environment: Environment, **_: Any) -> None:
     """Once a process, before there are users."""
     Person.plan = PLAN
-    if isinstance(environment.runner, MasterRunner):
+    if not isinstance(environment.runner, MasterRunner):
+        Person.log = Log(FOLDER)
+    if not PLAN.rate:
         return
-    Person.log = Log(FOLDER)
     if isinstance(environment.runner, WorkerRunner):
         environment.runner.register_message(RATE, lambda msg, **_: arrive(environment, msg.data))
-
-
-@events.test_start.add_listener
-def share(environment: Environment, **_: Any) -> None:
-    """Every worker makes its part of the arrivals."""
-    runner = environment.runner
-    if PLAN.rate and isinstance(runner, MasterRunner):
-        runner.send_message(RATE, PLAN.rate / runner.worker_count)
-    elif PLAN.rate and isinstance(runner, LocalRunner):
-        arrive(environment, PLAN.rate)
+    else:
+        environment.events.spawning_complete.add_listener(partial(share, environment))
 
 
 @events.quitting.add_listener
@@ -61,8 +55,19 @@ def end(environment: Environment, **_: Any) -> None:
         Person.log.close()
 
 
+def share(environment: Environment, **_: Any) -> None:
+    """Requests are due as soon as there is somebody to make them; each worker makes its part."""
+    runner = environment.runner
+    if isinstance(runner, MasterRunner):
+        runner.send_message(RATE, PLAN.rate / runner.worker_count)
+    else:
+        arrive(environment, PLAN.rate)
+
+
 def arrive(environment: Environment, rate: float) -> None:
     """From now on requests are due at this rate; users wait for their turn."""
+    if isinstance(Person.arrivals, Open):
+        return  # a shape has changed how many users there are, not how often they are needed
 
     def dropped(due: float) -> None:
         Person.log.write(Line(name="dropped", due=due, began=due, ended=due, dropped=1))

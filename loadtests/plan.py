@@ -32,8 +32,8 @@ class Plan:
         scenarios: names of `scenarios.BY_NAME`; each user is of one of them, in equal parts.
         users: how many are there at once; in an open loop, how many requests there may be at once.
         seconds: for how long.
-        rate: requests a second, whatever becomes of those before (an open loop); 0: each user asks again as soon as they
-            are answered (a closed one).
+        rate: requests a second, whatever becomes of those before (an open loop); 0: each user asks again as soon as
+            they are answered (a closed one).
         shape: a name of `shapes.BY_NAME`, or empty for the same load all the time.
         choice: who pays whom, a name of `choices.BY_NAME`.
         processes: of Locust's that make the load; 1 makes it in one.

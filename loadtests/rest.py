@@ -24,8 +24,8 @@ class Request:
 
 
 def request(wish: Wish) -> Request:
-    """What asks for a transfer, or for a top-up. The key of a top-up begins with its card's number and a dash, so that it
-    is asked for again by the same card.
+    """What asks for a transfer, or for a top-up. The key of a top-up begins with its card's number and a dash, so that
+    it is asked for again by the same card.
     """
     body = wish.body
     money = {"amount": str(body.amount), "currency": body.currency}

@@ -24,7 +24,6 @@ from loadtests.history import log, rows
 from loadtests.history.calls import History, deposits
 from loadtests.history.judge import judge
 from loadtests.history.log import Line, Log
-from loadtests.history.model import Violation
 from loadtests.history.readers import judge_feeds, judge_pages
 from loadtests.plan import Customer, Plan
 from loadtests.target import Target
@@ -176,7 +175,18 @@ async def _loaded(folder: Path, plan: Plan, beside: Beside | None) -> Sequence[M
 def command(plan: Plan, folder: Path, *, web_port: int = 0) -> list[str]:
     """Locust's command line. With a port it shows its page there, until it is ended; without one it ends by itself."""
     seconds, users = f"{max(1, round(plan.seconds))}s", str(plan.users)
-    common = ["--host", plan.host, "--users", users, "--spawn-rate", users, "--run-time", seconds, "--stop-timeout", "12"]
+    common = [
+        "--host",
+        plan.host,
+        "--users",
+        users,
+        "--spawn-rate",
+        users,
+        "--run-time",
+        seconds,
+        "--stop-timeout",
+        "12",
+    ]
     reports = ["--html", str(folder / "locust.html"), "--csv", str(folder / "locust")]
     web = ["--web-host", "127.0.0.1", "--web-port", str(web_port), "--autostart"] if web_port else ["--headless"]
     several = ["--processes", str(plan.processes)] if plan.processes > 1 else []
@@ -211,7 +221,11 @@ async def _judged(
     violations += judge_pages(ledger, await _pages(api, customers, ledger))
     for violation in violations[:_SHOWN]:
         say(str(violation))
-    return len(calls) + len(history.snapshots), list(map(str, violations)), Verdict.BROKEN if violations else Verdict.SOUND
+    return (
+        len(calls) + len(history.snapshots),
+        list(map(str, violations)),
+        Verdict.BROKEN if violations else Verdict.SOUND,
+    )
 
 
 async def _pages(api: Api, customers: Sequence[Customer], ledger: rows.Ledger) -> dict[UUID, list[rows.Entry]]:

@@ -1,6 +1,7 @@
 """How the load changes over a run. Each shape has the run's users as its most, and its seconds as its end."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Final
 
 from locust import LoadTestShape
@@ -8,15 +9,18 @@ from locust import LoadTestShape
 Tick = tuple[int, float] | None
 """So many users, coming or going at so many a second; None ends the run."""
 
+STEPS_FILE: Final = "steps.txt"
+
 _AT_ONCE: Final = 1_000.0
 
 
 class Shape(LoadTestShape):
-    """What they have in common. `users` and `seconds` are set by the locustfile."""
+    """What they have in common. The attributes are set by the locustfile."""
 
     abstract = True
     users = 1
     seconds = 1.0
+    folder = Path()
 
     def tick(self) -> Tick:
         """Locust asks this every second."""
@@ -54,8 +58,8 @@ class Soak(Shape):
 
 
 class Limit(Shape):
-    """Ten steps of more and more users, until another step brings no tenth more answers a second, or the 95th percentile
-    is beyond what people wait for: the step before was the limit.
+    """Ten steps of more and more users, until another step brings no tenth more answers a second, or answers take
+    longer than people wait: the step before was the limit. What was seen at each step is in the folder's `steps.txt`.
     """
 
     patience_ms = 500.0
@@ -65,18 +69,28 @@ class Limit(Shape):
         super().__init__()
         self._step = 0
         self._best = 0.0
+        self._seen = (0.0, 0, 0.0)
 
     def at(self, share: float) -> Tick:
         """A look back at the end of each step."""
         step = int(share * self.steps)
-        if step > self._step:
-            stats = self.runner.stats.total
-            rate, p95 = stats.current_rps, stats.get_current_response_time_percentile(0.95) or 0.0
-            print(f"{self._users(self._step)} users: {rate:.0f} answers/s, p95 {p95:.0f} ms")  # noqa: T201
-            if p95 > self.patience_ms or (self._step and rate < 1.1 * self._best):
-                return None
-            self._best, self._step = max(rate, self._best), step
+        if step == self._step:
+            return self._users(step), _AT_ONCE
+        rate, mean = self._since_last()
+        with (self.folder / STEPS_FILE).open("a") as file:
+            file.write(f"{self._users(self._step)} users: {rate:.0f} answers/s, {mean:.0f} ms each\n")
+        if mean > self.patience_ms or rate < 1.1 * self._best:
+            return None
+        self._best, self._step = rate, step
         return self._users(step), _AT_ONCE
+
+    def _since_last(self) -> tuple[float, float]:
+        """Answers a second, and milliseconds that each took."""
+        total = self.runner.stats.total
+        now, count, milliseconds = self.get_run_time(), total.num_requests, total.total_response_time
+        since, before, spent = self._seen
+        self._seen = now, count, milliseconds
+        return (count - before) / (now - since), (milliseconds - spent) / max(count - before, 1)
 
     def _users(self, step: int) -> int:
         return max(1, round(self.users * (step + 1) / self.steps))

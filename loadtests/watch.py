@@ -51,7 +51,10 @@ class Sample:
 @asynccontextmanager
 async def watched(target: Target, folder: Path, history: History) -> AsyncIterator[None]:
     """Writes samples into the folder, and the ledger's sums into the history, for as long as the body."""
-    async with process.background(_sums(target, history), "sums"), process.background(_samples(target, folder), "samples"):
+    async with (
+        process.background(_sums(target, history), "sums"),
+        process.background(_samples(target, folder), "samples"),
+    ):
         yield
 
 

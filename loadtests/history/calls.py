@@ -127,7 +127,9 @@ Answer = Receipt | Refusal | TopUp | Unknown | Nothing
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One wish, asked once. Times are on the monotonic clock, which the processes of a machine share; `number` is its name."""
+    """One wish, asked once. Times are on the monotonic clock, which the processes of a machine share; `number` is its
+    name.
+    """
 
     number: int
     wish: Wish
@@ -198,8 +200,8 @@ def unknown(calls: Iterable[Call]) -> list[Wish]:
 
 
 def deposits(calls: Sequence[Call]) -> list[Call]:
-    """The same calls, with what each top-up asked of the ledger in its place: a deposit by its id, between the first time
-    that it was asked for and the first time that it was told to be complete. Of one that came to nothing, there is none.
+    """The same calls, with what each top-up asked of the ledger in its place: a deposit by its id, between the first
+    time that it was asked for and the first time that it was told to be complete.
     """
     asked: dict[Key, list[Call]] = {}
     others = []

@@ -13,7 +13,7 @@ import gevent
 from locust import FastHttpUser, task
 
 from loadtests import choices
-from loadtests.arrivals import Arrivals, Closed
+from loadtests.arrivals import Arrivals, AtOnce
 from loadtests.history.calls import Answer, Body, Key, Nothing, Unknown, Wish
 from loadtests.history.log import Line, Log
 from loadtests.plan import Customer, Plan
@@ -36,7 +36,7 @@ class Person(FastHttpUser):
     abstract = True
     plan: ClassVar[Plan]
     log: ClassVar[Log]
-    arrivals: ClassVar[Arrivals] = Closed()
+    arrivals: ClassVar[Arrivals] = AtOnce()
     connection_timeout = network_timeout = 10.0
 
     def on_start(self) -> None:
