@@ -1,5 +1,5 @@
-"""What Locust runs: `locust -f loadtests/locustfile.py`, with the run's folder in LOAD_FOLDER. `python -m loadtests` makes
-that folder, starts this and judges what it leaves.
+"""What Locust runs: `locust -f loadtests/locustfile.py`, with the run's folder in LOAD_FOLDER. `python -m loadtests`
+makes that folder, starts this and judges what it leaves.
 """
 
 import os

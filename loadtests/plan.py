@@ -12,8 +12,8 @@ FILE: Final = "plan.json"
 
 @dataclass(frozen=True, slots=True)
 class Customer:
-    """Somebody with an account, and a token that is valid for as long as the run. `principal` is what the keys of theirs
-    are scoped by.
+    """Somebody with an account, and a token that is valid for as long as the run. `principal` is what their keys are
+    scoped by.
     """
 
     subject: str

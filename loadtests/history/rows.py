@@ -117,7 +117,7 @@ async def read(
     principals: Collection[str] = (),
     outside: Collection[UUID] = (),
 ) -> Ledger:
-    """The ledger as it was at one moment: the whole of it, or what is about these accounts and these principals' keys."""
+    """The ledger as it was at one moment: the whole of it, or what is about these accounts and principals' keys."""
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         return Ledger(
             [Account(*row) for row in await connection.fetch(_ACCOUNTS, accounts)],

@@ -18,6 +18,7 @@ from loadtests.history import rows
 from loadtests.history.calls import DEPOSITOR, History, Refusal, Wish, is_certain
 from loadtests.history.judge import judge
 from loadtests.history.load import Load, Party
+from loadtests.history.model import Violation
 from stack import probes
 from stack.process import Child, Process, module
 from subgraphs.bank.client import BankClient, Order, Receipt
@@ -98,6 +99,12 @@ class Trial:
             A line about it, for people.
         """
         print(f"seed {self._seed}")  # noqa: T201  shown when the trial fails
+        violations = await self.judged(accounts, schedule, seconds)
+        assert not violations, "\n".join([f"{len(violations)} violations", *map(str, violations[:20])])
+        return self.summary
+
+    async def judged(self, accounts: int, schedule: Iterable[Fault], seconds: float) -> list[Violation]:
+        """The same, whatever the judge finds."""
         load = Load(self.history, self.ask, await self.open(accounts), clearing(), self._seed)
         async with process.background(self._watch(), "watcher"), load.running(_CLIENTS):
             await self._break(schedule, seconds)
@@ -105,9 +112,7 @@ class Trial:
             await load.resolve()
         async with self.sql() as connection:
             ledger = await rows.read(connection)
-        violations = judge(ledger, self.history.calls, self.history.snapshots)
-        assert not violations, "\n".join([f"{len(violations)} violations", *map(str, violations[:20])])
-        return self.summary
+        return judge(ledger, self.history.calls, self.history.snapshots)
 
     async def ask(self, wishes: Sequence[Wish]) -> Sequence[Receipt | WalletError]:
         """One call to one of the replicas."""
