@@ -48,10 +48,10 @@ def begin(environment: Environment, **_: Any) -> None:
         environment.events.spawning_complete.add_listener(partial(share, environment))
 
 
-@events.quitting.add_listener
-def end(environment: Environment, **_: Any) -> None:
-    """Writes what is not written yet."""
-    if not isinstance(environment.runner, MasterRunner):
+@events.quit.add_listener
+def end(**_: Any) -> None:
+    """Writes what is not written yet, once the last user has gone."""
+    if hasattr(Person, "log"):
         Person.log.close()
 
 

@@ -101,7 +101,7 @@ async def run(target: Target, plan: Plan, accounts: int, folder: Path, beside: B
         plan: without customers; they are made here.
         accounts: how many customers there are.
         folder: an empty one of the run's own; keeps all that is known of it.
-        beside: begins with the load; the load goes on for as long as planned, and at least as long as this.
+        beside: begins with the load and ends it, unless that has been for as long as planned before.
 
     Raises:
         LoadError: Locust ended otherwise than it should.
@@ -160,7 +160,10 @@ async def _loaded(folder: Path, plan: Plan, beside: Beside | None) -> Sequence[M
             start_new_session=True,
         )
     try:
-        faults = await beside() if beside else ()
+        faults: Sequence[Mapping[str, Any]] = ()
+        if beside:
+            faults = await beside()
+            process.terminate()
         code = await asyncio.wait_for(process.wait(), plan.seconds + _PATIENCE_SECONDS)
     finally:
         with suppress(ProcessLookupError):  # its own session: its workers with it
