@@ -15,13 +15,11 @@ from loadtests.bench.figure import say
 from loadtests.customers import Api
 from loadtests.history.log import Log
 from loadtests.plan import Plan
-from loadtests.run import LoadError, Verdict, command, run
+from loadtests.run import REPORTS, LoadError, Verdict, command, run
 from loadtests.scenarios import NAMES
 from loadtests.target import Target, own
 from stack.ports import DEFAULT, Ports
 from stack.up import DEFAULT_DATA
-
-REPORTS: Final = Path("loadtests/reports")
 
 _SHAPES: Final = ("ramp", "spike", "soak", "limit")  # not from `shapes`: that would patch this process for gevent
 _STEPS_FILE: Final = "steps.txt"
@@ -31,7 +29,7 @@ _LONGEST_SECONDS: Final = 24 * 3600.0
 
 async def main(arguments: argparse.Namespace) -> int:
     """One run; the exit code is the verdict's."""
-    folder = (REPORTS / time.strftime("%Y-%m-%dT%H-%M-%S")).absolute()
+    folder = REPORTS / time.strftime("%Y-%m-%dT%H-%M-%S")
     folder.mkdir(parents=True)
     async with AsyncExitStack() as stack:
         target = _target(arguments)
@@ -58,9 +56,7 @@ async def main(arguments: argparse.Namespace) -> int:
             return Verdict.UNPROVEN
     if (steps := folder / _STEPS_FILE).exists():
         say(steps.read_text().rstrip())
-    say(
-        f"in {folder.relative_to(Path.cwd())}: locust.html, locust_stats.csv; `make report` makes one page of all of it"
-    )
+    say(f"in {folder}: locust.html, locust_stats.csv; `make report` makes one page of all of it")
     sys.stdout.write(f"{'+'.join(plan.scenarios)}, {plan.users} users: {outcome}\n")
     return Verdict[outcome.verdict]
 

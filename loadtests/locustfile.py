@@ -26,12 +26,9 @@ RATE = "rate"
 for name in PLAN.scenarios:
     globals()[name] = scenario(name)  # where Locust looks for users
 
-if PLAN.shape:
-
-    class Shape(shapes.BY_NAME[PLAN.shape]):  # type: ignore[misc]  # the one that Locust finds
-        """The run's."""
-
-        users, seconds, folder = PLAN.users, PLAN.seconds, FOLDER
+if PLAN.shape:  # the same
+    known = {"users": PLAN.users, "seconds": PLAN.seconds, "folder": FOLDER}
+    globals()["Shape"] = type("Shape", (shapes.BY_NAME[PLAN.shape],), known)
 
 
 @events.init.add_listener
@@ -43,7 +40,7 @@ def begin(environment: Environment, **_: Any) -> None:
     if not PLAN.rate:
         return
     if isinstance(environment.runner, WorkerRunner):
-        environment.runner.register_message(RATE, lambda msg, **_: arrive(environment, msg.data))
+        environment.runner.register_message(RATE, lambda msg, **_: arrive(environment, msg.data[RATE]))
     else:
         environment.events.spawning_complete.add_listener(partial(share, environment))
 
@@ -59,7 +56,7 @@ def share(environment: Environment, **_: Any) -> None:
     """Requests are due as soon as there is somebody to make them; each worker makes its part."""
     runner = environment.runner
     if isinstance(runner, MasterRunner):
-        runner.send_message(RATE, PLAN.rate / runner.worker_count)
+        runner.send_message(RATE, {RATE: PLAN.rate / runner.worker_count})
     else:
         arrive(environment, PLAN.rate)
 

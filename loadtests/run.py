@@ -30,6 +30,8 @@ from loadtests.target import Target
 from loadtests.watch import watched
 from wallet.accounts import clearing_account_id
 
+REPORTS: Final = Path(__file__).parent / "reports"
+"""Where runs are kept that people start; no part of the repository."""
 FILE: Final = "outcome.json"
 
 _ROOT: Final = Path(__file__).parent.parent

@@ -86,6 +86,7 @@ class Limit(Shape):
 
     def _since_last(self) -> tuple[float, float]:
         """Answers a second, and milliseconds that each took."""
+        assert self.runner is not None  # noqa: S101  it is what asks
         total = self.runner.stats.total
         now, count, milliseconds = self.get_run_time(), total.num_requests, total.total_response_time
         since, before, spent = self._seen

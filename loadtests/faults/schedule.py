@@ -87,9 +87,10 @@ async def trial(
             for number in range(cycles):
                 name = next(names)
                 await asyncio.sleep(chance.uniform(0.1, 0.6))
-                done.append({"name": name, **await _one(faults[name], canary)})
-                slowest.append((done[-1]["recovered"], name))
-                say(f"   {number + 1}/{cycles} {name}: all works again after {slowest[-1][0]:.1f} s")
+                times = await _one(faults[name], canary)
+                done.append({"name": name, **times})
+                slowest.append((times["recovered"], name))
+                say(f"   {number + 1}/{cycles} {name}: all works again after {times['recovered']:.1f} s")
         return done
 
     longest = replace(plan, seconds=cycles * _CYCLE_SECONDS)

@@ -2,10 +2,11 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter
 from uuid import UUID
 
 from loadtests.history.log import Feed
-from loadtests.history.model import Law, Violation
+from loadtests.history.model import Law, Row, Violation
 from loadtests.history.rows import Entry, Ledger
 
 
@@ -23,7 +24,8 @@ def judge_pages(ledger: Ledger, pages: Mapping[UUID, Sequence[Entry]]) -> Iterat
     for id_, shown in pages.items():
         wrong = (Counter(shown) - Counter(entries[id_])) + (Counter(entries[id_]) - Counter(shown))
         if wrong:
-            yield Violation(Law.HISTORY, sorted(wrong, key=lambda entry: entry.version))
+            rows: list[Row] = [*sorted(wrong, key=attrgetter("version"))]
+            yield Violation(Law.HISTORY, rows)
 
 
 def judge_feeds(ledger: Ledger, feeds: Iterable[Feed]) -> Iterator[Violation]:

@@ -58,7 +58,7 @@ class GrpcTransfers(Payer):
                 wire.money_from(told.transfer.amount).amount,
             )
         except grpc.RpcError as refused:
-            answer = answer_of(from_rpc_error(refused, "the bank"))
+            answer = answer_of(from_rpc_error(refused, "the bank"))  # type: ignore[arg-type]  # has all that is read
             error = refused if isinstance(answer, Unknown | Nothing) else None
         took = 1_000 * (time.perf_counter() - began)
         self.environment.events.request.fire(

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-
 from loadtests.faults.schedule import trial
 from loadtests.faults.system import Fragile
 from loadtests.plan import Plan
