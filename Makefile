@@ -7,7 +7,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo token status integrity replay test faults load bench check audit gen format clean
+.PHONY: help setup up demo token status integrity replay test faults load report bench check audit gen format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,14 +50,17 @@ test: setup ## the tests, with coverage of each service's own code
 		{ echo "less than 85 % of the lines of $$part are covered"; exit 1; }; \
 	done
 
-faults: setup ## the long tier: kills, freezes, lost sessions; FAULTS_SECONDS=20 a run, FAULTS_SEED to repeat one
-	@$(BIN)/python -m pytest -m faults
+faults: setup ## the long tier: kills, freezes, outages; CYCLES=30 of the whole system, FAULTS_SECONDS=20, FAULTS_SEED to repeat
+	@$(CYCLES:%=FAULTS_CYCLES=%) $(BIN)/python -m pytest -m faults
 
 load: setup ## load with Locust, and the checker's verdict; SCENARIO=rest USERS=20 TIME=15s RATE= SHAPE= ACCOUNTS= PROCESSES= UI=1
 	@exec $(BIN)/python -m loadtests --port $(PORT) --data $(DATA) $(SCENARIO:%=--scenario %) $(USERS:%=--users %) \
 		$(TIME:%=--time %) $(RATE:%=--rate %) $(SHAPE:%=--shape %) $(ACCOUNTS:%=--accounts %) \
 		$(CUSTOMERS:%=--customers %) $(PROCESSES:%=--processes %) $(HOST:%=--host %) $(BANK:%=--bank %) \
 		$(LEDGER:%=--ledger %) $(UI:%=--ui)
+
+report: setup ## one page about the newest load run, or about RUN=its folder
+	@$(BIN)/python -m loadtests.report $(RUN)
 
 check: setup ## lint, types, import contracts, generated code, contracts
 	@$(BIN)/ruff format --no-cache --check .

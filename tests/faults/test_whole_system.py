@@ -5,6 +5,7 @@ and each part away for a while. What everybody was told is judged.
 """
 
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -35,6 +36,13 @@ def apache(ports: Ports, data: Path) -> Process:
     return ApacheKafka(fetched(), data, ports.kafka, *free_ports(1)).process
 
 
+def report_folder(name: str) -> Path:
+    """Where `make report` finds the run."""
+    folder = REPORTS / f"{time.strftime('%Y-%m-%dT%H-%M-%S')}-{name}"
+    folder.mkdir(parents=True)
+    return folder
+
+
 @pytest.mark.faults
 @pytest.mark.timeout(240 + 30 * CYCLES)
 class TestFaults:
@@ -47,8 +55,7 @@ class TestFaults:
                 fetched()
             except Missing as error:
                 lacking(f"there is no Apache Kafka: {error}")
-        data, folder = tmp_path / "data", tmp_path / "run"
-        folder.mkdir()
+        data, folder = tmp_path / "data", report_folder(f"faults-{seed}")
         print(f"seed {seed}")  # noqa: T201  shown when the test fails
         async with Fragile.running(data, broker) as fragile:
             plan = Plan(
@@ -85,7 +92,7 @@ class TestOutages:
 
     @pytest.mark.parametrize("part", PARTS)
     async def test_end_by_themselves_and_leave_a_true_history(
-        self, system: System, tmp_path: Path, outages: list[Outage], tell: Tell, part: str
+        self, system: System, outages: list[Outage], tell: Tell, part: str
     ) -> None:
         plan = Plan(
             host=f"http://127.0.0.1:{system.ports.gateway}",
@@ -94,7 +101,7 @@ class TestOutages:
             users=15,
             rate=25,
         )
-        lost = await outage(system, part, tmp_path, seconds=OUTAGE_SECONDS, plan=plan, accounts=20)
+        lost = await outage(system, part, report_folder(f"{part}-away"), seconds=OUTAGE_SECONDS, plan=plan, accounts=20)
         outages.append(lost)
         tell(table([lost]).splitlines()[-1])
         assert lost.verdict == "SOUND"
