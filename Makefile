@@ -78,8 +78,9 @@ audit: ## known vulnerabilities of the pinned dependencies; asks the internet
 	@test -x .audit/bin/pip-audit || { $(PYTHON) -m venv .audit && .audit/bin/pip install --quiet pip-audit; }
 	@.audit/bin/pip-audit --no-deps --disable-pip --requirement constraints.txt
 
-bench: setup ## benchmarks, as JSON lines; ONLY=bank.bulk_vs_pgbench SECONDS=8 KAFKA=1
-	@exec $(BIN)/python -m loadtests.bench $(ONLY:%=--only %) $(SECONDS:%=--seconds %) $(KAFKA:%=--kafka)
+bench: setup ## benchmarks, as JSON lines; FIGURE=bank.bulk_vs_pgbench SECONDS=8 KAFKA=1 SOAK=10 REPEAT=1; KEEP=1 for bench/
+	@exec $(BIN)/python -m loadtests.bench $(FIGURE:%=--figure %) $(SECONDS:%=--seconds %) $(KAFKA:%=--kafka) \
+		$(SOAK:%=--soak %) $(REPEAT:%=--repeat %) $(KEEP:%=--keep)
 
 GENERATED := protos openapi asyncapi gateway/*.graphql subgraphs/*/schema.graphql deploy/grafana
 CODEGEN := datamodel-codegen --output-model-type pydantic_v2.BaseModel --target-python-version 3.11 --disable-timestamp \

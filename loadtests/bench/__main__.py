@@ -8,16 +8,18 @@ from collections.abc import Set as AbstractSet
 from contextlib import aclosing
 from typing import Final
 
-from loadtests.bench import analytics, bank, gateway, identity, ingest, live, topups
+from loadtests.bench import analytics, bank, gateway, identity, ingest, live, page, topups, whole
 from loadtests.bench.figure import BenchError, Options, Part, say
 from stack.process import StartError
 
-PARTS: Final[tuple[Part, ...]] = (bank, analytics, ingest, live, topups, identity, gateway)
+PARTS: Final[tuple[Part, ...]] = (bank, analytics, ingest, live, topups, identity, gateway, whole)
 """Whoever measures something: a module that is a `Part`."""
 
 
-async def bench(wanted: AbstractSet[str], options: Options) -> int:
-    """Prints the wanted figures as they come; 0 when each could be measured, whatever it is."""
+async def bench(wanted: AbstractSet[str], options: Options, *, keep: bool = False) -> int:
+    """Prints the wanted figures as they come, and keeps them for the page if they are to be kept; 0 when each could be
+    measured, whatever it is.
+    """
     started = time.monotonic()
     try:
         for part in PARTS:
@@ -27,6 +29,8 @@ async def bench(wanted: AbstractSet[str], options: Options) -> int:
                 async for figure in figures:
                     sys.stdout.write(f"{figure.line()}\n")
                     sys.stdout.flush()
+                    if keep:
+                        page.keep(figure)
                     verdict = "" if figure.bar is None else f", {'holds' if figure.holds else 'MISSES'} {figure.bar:g}"
                     say(f"== {figure.figure}: {figure.value:.3g} {figure.unit}{verdict}")
     except (BenchError, StartError) as error:
@@ -40,12 +44,19 @@ def main() -> int:
     """Runs the command line and returns the exit code."""
     known = [figure for part in PARTS for figure in part.FIGURES]
     parser = argparse.ArgumentParser(prog="python -m loadtests.bench", description="Measures; prints JSON lines.")
-    parser.add_argument("--only", action="append", choices=known, metavar="FIGURE", help=f"of {', '.join(known)}")
+    parser.add_argument("--figure", action="append", choices=known, metavar="FIGURE", help=f"of {', '.join(known)}")
     parser.add_argument("--seconds", type=float, default=Options().seconds, help="how long each run is measured")
     parser.add_argument("--kafka", action="store_true", help="with a broker, so that the bank's relay works, too")
+    parser.add_argument("--soak", type=float, default=Options().soak_minutes, help="minutes, where memory is measured")
+    parser.add_argument("--repeat", type=int, default=1, help="all of it so many times")
+    parser.add_argument("--keep", action="store_true", help="add the figures to bench/, and write its page anew")
     arguments = parser.parse_args()
-    options = Options(seconds=arguments.seconds, kafka=arguments.kafka)
-    return asyncio.run(bench(set(arguments.only or known), options))
+    options = Options(seconds=arguments.seconds, kafka=arguments.kafka, soak_minutes=arguments.soak)
+    wanted = set(arguments.figure or known)
+    failed = [asyncio.run(bench(wanted, options, keep=arguments.keep)) for _ in range(arguments.repeat)]
+    if arguments.keep:
+        page.write()
+    return max(failed)
 
 
 if __name__ == "__main__":

@@ -17,10 +17,11 @@ class BenchError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What a person may choose: seconds a run is measured for, and whether the bank has a broker."""
+    """What a person may choose: seconds a run is measured for, whether the bank has a broker, how long a soak is."""
 
     seconds: float = 8.0
     kafka: bool = False
+    soak_minutes: float = 10.0
 
     @property
     def warm_up(self) -> float:

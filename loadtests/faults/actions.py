@@ -3,7 +3,6 @@
 import asyncio
 import os
 import random
-import resource
 import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -22,6 +21,7 @@ from kit.principal import Role
 from kit.tokens import public_jwk
 from loadtests.faults.system import BANKS, Fragile
 from stack.plan import AUDIENCE, ISSUER
+from stack.ports import HOST
 from stack.seed import OWNERS
 
 Fault: TypeAlias = Callable[[], Awaitable[None]]
@@ -29,6 +29,8 @@ Fault: TypeAlias = Callable[[], Awaitable[None]]
 
 _LEADS: Final = "wallet_bank_outbox_leads 1.0"
 _TIMEOUT_SECONDS: Final = 5.0
+_LEAST_FREE: Final = "min_free_disk_bytes_to_perform_insert"
+_MORE_THAN_THERE_IS: Final = 10**17
 _LIFETIME_SECONDS: Final = 600.0
 _AHEAD_SECONDS: Final = 60.0  # far more than a verifier forgives
 _BEHIND_SECONDS: Final = 3_600.0  # what it signs has expired by now
@@ -87,16 +89,21 @@ class Actions:
                         return
 
     async def fill_disk(self) -> None:
-        """ClickHouse cannot write another byte for some seconds. By a limit on its process, which can be taken back."""
-        if (pid := self._pid("clickhouse")) is None:
-            return
-        soft, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, hard))
-        try:
-            await asyncio.sleep(self._chance.uniform(1, 3))
-        finally:
-            with suppress(ProcessLookupError):
-                resource.prlimit(pid, resource.RLIMIT_FSIZE, (soft, hard))
+        """ClickHouse takes no row for some seconds and says why, as it does when its disk is full: by a setting, for a
+        disk that is really full would be everybody's.
+        """
+        async with httpx.AsyncClient(timeout=_TIMEOUT_SECONDS, trust_env=False) as http:
+
+            async def alter(change: str) -> None:
+                with suppress(httpx.HTTPError):
+                    url = f"http://{HOST}:{self._system.ports.clickhouse}"
+                    await http.post(url, content=f"ALTER TABLE wallet.operations {change}")
+
+            await alter(f"MODIFY SETTING {_LEAST_FREE} = {_MORE_THAN_THERE_IS}")
+            try:
+                await asyncio.sleep(self._chance.uniform(1, 3))
+            finally:
+                await alter(f"RESET SETTING {_LEAST_FREE}")
 
     async def skew_clock(self) -> None:
         """Tokens of an issuer whose clock is a minute ahead, or was an hour behind: nobody is let in by them.

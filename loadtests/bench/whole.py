@@ -1,0 +1,246 @@
+"""The whole system by its front door: tokens verified, rates counted, a line of log each. What that leaves of the
+bank's own rate, how long people wait at half of what it can do, and whether it grows.
+"""
+
+import random
+import tempfile
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from statistics import median
+from typing import Final, Self
+
+import asyncpg
+import orjson
+
+from kit.principal import Role
+from loadtests import choices, watch
+from loadtests.bench import child, load, web
+from loadtests.bench.accounts import ACCOUNTS, OWNERS, account_id, owner_id
+from loadtests.bench.figure import BenchError, Figure, Options, percentiles, say
+from loadtests.bench.front import NO_LIMIT
+from loadtests.bench.load import Calls, Window
+from loadtests.bench.run import Run, cpu_meter, fastest
+from loadtests.history import log
+from loadtests.plan import Plan
+from loadtests.run import Outcome, run
+from loadtests.target import Target, own
+from stack.ports import HOST
+from stack.system import System
+
+_TRANSFERS: Final = "system.transfers_vs_bank_grpc"
+_ZIPF: Final = "system.zipf_vs_uniform"
+_HOT: Final = "system.hot_vs_uniform"
+_P99: Final = "system.p99_at_half_ms"
+_SUBSCRIBER: Final = "system.commit_to_subscriber_p99_ms"
+_MEMORY: Final = "system.memory_after_soak"
+FIGURES: Final[Collection[str]] = (_TRANSFERS, _ZIPF, _HOT, _P99, _SUBSCRIBER, _MEMORY)
+
+_ROUNDS: Final = 3
+_IN_FLIGHT: Final = 32
+_REQUESTS: Final = 30_000  # each with a key of its own
+_TOKEN_SECONDS: Final = 6 * 3_600.0
+_PATIENCE_SECONDS: Final = 60.0
+_TIGERFANS: Final = 390.0
+"""The rate a second that TigerFans is known for: a curiosity, of another program on another machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """The system as `make up` runs it, with the accounts of the benchmark."""
+
+    system: System
+    target: Target
+    tokens: list[str]
+    options: Options
+
+    @classmethod
+    @asynccontextmanager
+    async def set(cls, options: Options) -> AsyncIterator[Self]:
+        """A system of its own on free ports; it is gone afterwards."""
+        limits = {f"GATEWAY_RATE_{limit}": NO_LIMIT for limit in ("REQUESTS", "COST", "ANONYMOUS")}
+        async with own(**limits) as (system, target):
+            signer = target.signer
+            assert signer is not None  # noqa: S101  an embedded stack has its keys
+            tokens = [signer.sign(owner_id(n), _TOKEN_SECONDS, [Role.CUSTOMER]) for n in range(OWNERS)]
+            await _open_accounts(target.ledger)
+            yield cls(system, target, tokens, options)
+
+    async def by_rest(self, choice: str) -> Run:
+        """Transfers by the front door, as many as it takes."""
+        pairs = choices.BY_NAME[choice](random.Random(), ACCOUNTS)  # noqa: S311  chance, no secret
+        stem = time.monotonic_ns()
+        requests = [
+            web.post(
+                f"/accounts/{account_id(sender)}/transfers",
+                {"Authorization": f"Bearer {self.tokens[sender % OWNERS]}", "Idempotency-Key": f"{stem}-{number}"},
+                {"recipientId": account_id(recipient), "amount": "0.01", "currency": "RUB"},
+            )
+            for number, (sender, recipient) in enumerate(islice(pairs, _REQUESTS))
+        ]
+        target = f"{HOST}:{self.system.ports.gateway}"
+        asked = web.Load(target=target, requests=requests, connections=_IN_FLIGHT, status=201, sign='"createdAt"')
+        return await self._driven(f"REST, {choice}", "loadtests.bench.web", asked)
+
+    async def by_grpc(self) -> Run:
+        """The same by the bank's own gRPC, past the gateway."""
+        asked = load.Load(
+            targets=[self.target.bank], tokens=self.tokens, accounts=ACCOUNTS, in_flight=_IN_FLIGHT, skew=0.0
+        )
+        return await self._driven("the bank alone", "loadtests.bench.load", asked)
+
+    async def loaded(self, rate: float, seconds: float, *scenarios: str, users: int) -> tuple[Outcome, Path]:
+        """An open loop by Locust, judged; and the folder with all that is known of it, which is there for the block.
+
+        Raises:
+            BenchError: the checker found something.
+        """
+        plan = Plan(
+            host=self.target.host,
+            bank=self.target.bank,
+            scenarios=scenarios,
+            users=users,
+            rate=rate,
+            seconds=seconds,
+        )
+        folder = Path(tempfile.mkdtemp(prefix="wallet-bench-"))
+        outcome = await run(self.target, plan, 100, folder)
+        say(f"   {outcome}")
+        if outcome.verdict != "SOUND":
+            raise BenchError(f"the checker found {len(outcome.violations)} violations: see {folder}")
+        return outcome, folder
+
+    async def _driven(self, name: str, generator: str, asked: web.Load | load.Load) -> Run:
+        options = self.options
+        async with AsyncExitStack() as stack:
+            callers = await stack.enter_async_context(child.running(generator))
+            callers.tell(asked)
+            await callers.hear(_PATIENCE_SECONDS)
+            since = time.monotonic() + options.warm_up
+            callers.tell(Window(since=since, until=since + options.seconds))
+            parts = ("gateway", "bank", "postgres", "analytics", "kafka", "clickhouse")
+            used = cpu_meter({part: [self.system.pid(part)] for part in parts} | {"load": [callers.pid]})
+            calls = Calls(**orjson.loads(await callers.hear(_PATIENCE_SECONDS + options.seconds)))
+            cpu = used()
+        if calls.error:
+            raise BenchError(f"{name}: a request failed: {calls.error}")
+        details = {"latency_ms": percentiles(calls.latencies_ms), "cpu_seconds": cpu}
+        return Run(
+            name=name, rate=calls.transfers / options.seconds, acknowledged=calls.acknowledged, details=details
+        ).told()
+
+
+async def transfers(scene: Scene) -> Figure:
+    """Transfers a second by REST, to those by the same bank's gRPC with nobody in between."""
+    rest, grpc = [], []
+    for _ in range(_ROUNDS):
+        grpc.append(await scene.by_grpc())
+        rest.append(await scene.by_rest("uniform"))
+    best = fastest(rest)
+    return Figure(
+        figure=_TRANSFERS,
+        value=best.rate / fastest(grpc).rate,
+        unit="ratio",
+        details={
+            "REST": best.as_details(),
+            "bank": fastest(grpc).as_details(),
+            "rounds": {"REST": [each.rate for each in rest], "bank": [each.rate for each in grpc]},
+            "times_tigerfans": best.rate / _TIGERFANS,
+        },
+    )
+
+
+async def skewed(scene: Scene, figure: str, choice: str) -> Figure:
+    """Transfers a second by REST between few accounts, or all with one, to those between all alike."""
+    few, all_alike = [], []
+    for _ in range(_ROUNDS):
+        all_alike.append(await scene.by_rest("uniform"))
+        few.append(await scene.by_rest(choice))
+    return Figure(
+        figure=figure,
+        value=fastest(few).rate / fastest(all_alike).rate,
+        unit="ratio",
+        bar=0.8,
+        details={
+            choice: fastest(few).as_details(),
+            "uniform": fastest(all_alike).as_details(),
+            "rounds": {choice: [each.rate for each in few], "uniform": [each.rate for each in all_alike]},
+        },
+    )
+
+
+async def at_half(scene: Scene) -> AsyncIterator[Figure]:
+    """How long people wait, and how long after its commit an operation is with who watches, at half of what the front
+    door can do, in an open loop.
+    """
+    limit = (await scene.by_rest("uniform")).rate
+    rate, seconds = limit / 2, 2 * scene.options.seconds
+    outcome, folder = await scene.loaded(rate, seconds, "rest", "subscribers", users=100)
+    details = {"requests_per_second": rate, "limit": limit, "dropped": outcome.dropped}
+    told = [ms for line in log.read(folder) if line.feed for ms in line.feed.latencies_ms]
+    latency = outcome.latency_ms
+    yield Figure(figure=_P99, value=latency["p99"], unit="ms", better="lower", details={"ms": latency, **details})
+    yield Figure(
+        figure=_SUBSCRIBER,
+        value=percentiles(told)["p99"],
+        unit="ms",
+        better="lower",
+        details={"ms": percentiles(told), "messages": len(told), **details},
+    )
+
+
+async def soak(scene: Scene) -> Figure:
+    """What each process has of memory for itself at the end of a soak, to what it had when it was warm: the worst."""
+    limit, minutes = (await scene.by_rest("uniform")).rate, scene.options.soak_minutes
+    _, folder = await scene.loaded(limit / 4, 60 * minutes, "rest", "graphql", "reads", users=50)
+    samples = watch.read(folder)
+    first, last = _typical(samples[len(samples) // 10 : len(samples) // 5]), _typical(samples[-len(samples) // 10 :])
+    growth = {name: last[name] / first[name] for name in sorted(first) if first[name]}
+    return Figure(
+        figure=_MEMORY,
+        value=max(growth.values()),
+        unit="ratio",
+        bar=1.1,
+        better="lower",
+        details={"minutes": minutes, "growth": growth, "bytes_before": first, "bytes_after": last},
+    )
+
+
+def _typical(samples: list[watch.Sample]) -> Mapping[str, float]:
+    names = set.intersection(*(set(sample.memory) for sample in samples))
+    return {name: median(sample.memory[name] for sample in samples) for name in names}
+
+
+async def measure(wanted: Collection[str], options: Options) -> AsyncGenerator[Figure, None]:
+    """See `figure.Part`."""
+    async with Scene.set(options) as scene:
+        if _TRANSFERS in wanted:
+            say(f"{_TRANSFERS}: the best of {_ROUNDS} runs of each side")
+            yield await transfers(scene)
+        for figure, choice in ((_ZIPF, "zipf"), (_HOT, "hot")):
+            if figure in wanted:
+                say(f"{figure}: the best of {_ROUNDS} runs of each side")
+                yield await skewed(scene, figure, choice)
+        if {_P99, _SUBSCRIBER} & set(wanted):
+            say(f"{_P99}, {_SUBSCRIBER}: half of what the front door can do, in an open loop")
+            async for each in at_half(scene):
+                if each.figure in wanted:
+                    yield each
+        if _MEMORY in wanted:
+            say(f"{_MEMORY}: {options.soak_minutes:g} minutes at a quarter of what the front door can do")
+            yield await soak(scene)
+
+
+async def _open_accounts(dsn: str) -> None:
+    """The accounts of `accounts.account_id`, rich, each of its owner."""
+    rows = [(account_id(number), owner_id(number)) for number in range(ACCOUNTS)]
+    connection = await asyncpg.connect(dsn)
+    try:
+        await connection.executemany(
+            "INSERT INTO accounts (id, owner_id, balance) VALUES ($1::text::uuid, $2, 1000000)", rows
+        )
+    finally:
+        await connection.close()
