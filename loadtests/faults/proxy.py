@@ -1,7 +1,8 @@
 """A wire that can be cut."""
 
 import asyncio
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final, Self
 
 from stack.ports import HOST
@@ -30,10 +31,11 @@ class Proxy:
         self._server.close()
         self.resume()
         self.cut()
+        await self._server.wait_closed()
 
     def cut(self) -> None:
         """Every connection is gone at once, whatever was on its way."""
-        for writer in self._open:
+        for writer in tuple(self._open):
             writer.transport.abort()
 
     def stall(self) -> None:
@@ -45,16 +47,22 @@ class Proxy:
         self._flows.set()
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with self._held(writer):
+            try:
+                there, back = await asyncio.open_connection(HOST, self._target)
+                with self._held(back):
+                    async with asyncio.TaskGroup() as both:
+                        both.create_task(self._flow(reader, back))
+                        both.create_task(self._flow(there, writer))
+            except* OSError:
+                pass  # it was cut, or nobody is there
+
+    @contextmanager
+    def _held(self, writer: asyncio.StreamWriter) -> Iterator[None]:
+        """A connection that can be cut, and is gone afterwards."""
         self._open.add(writer)
         try:
-            with suppress(OSError):
-                there, back = await asyncio.open_connection(HOST, self._target)
-                self._open.add(back)
-                try:
-                    await asyncio.gather(self._flow(reader, back), self._flow(there, writer))
-                finally:
-                    self._open.discard(back)
-                    back.transport.abort()
+            yield
         finally:
             self._open.discard(writer)
             writer.transport.abort()

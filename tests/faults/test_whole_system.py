@@ -13,6 +13,7 @@ from pathlib import Path
 import orjson
 import pytest
 
+from loadtests.bench.front import NO_LIMIT
 from loadtests.faults.outages import PARTS, Outage, outage, table
 from loadtests.faults.schedule import trial
 from loadtests.faults.system import Fragile
@@ -71,25 +72,28 @@ class TestFaults:
         assert done.outcome.verdict == "SOUND", "\n".join(done.outcome.violations[:20])
 
 
+@pytest.fixture(scope="module")
+async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
+    data = tmp_path_factory.mktemp("outages")
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("GATEWAY_RATE_SIGN_IN", NO_LIMIT)  # who looks whether it works again asks often
+        async with running(Ports.free(), data) as system:
+            yield system
+    remove_cluster(data)
+
+
+@pytest.fixture(scope="module")
+def outages() -> Iterator[list[Outage]]:
+    """All of them; at the end a table in the reports' folder, for `docs/resilience.md`."""
+    outages: list[Outage] = []
+    yield outages
+    (REPORTS / "outages.jsonl").write_bytes(b"".join(orjson.dumps(asdict(each)) + b"\n" for each in outages))
+    (REPORTS / "outages.md").write_text(table(outages) + "\n")
+
+
 @pytest.mark.faults
 @pytest.mark.timeout(300 + OUTAGE_SECONDS)
 class TestOutages:
-    @pytest.fixture(scope="class")
-    async def system(self, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
-        data = tmp_path_factory.mktemp("outages")
-        async with running(Ports.free(), data) as system:
-            yield system
-        remove_cluster(data)
-
-    @pytest.fixture(scope="class")
-    def outages(self) -> Iterator[list[Outage]]:
-        """All of them; at the end a table in the reports' folder, for `docs/resilience.md`."""
-        outages: list[Outage] = []
-        yield outages
-        REPORTS.mkdir(exist_ok=True)
-        (REPORTS / "outages.jsonl").write_bytes(b"".join(orjson.dumps(asdict(each)) + b"\n" for each in outages))
-        (REPORTS / "outages.md").write_text(table(outages) + "\n")
-
     @pytest.mark.parametrize("part", PARTS)
     async def test_end_by_themselves_and_leave_a_true_history(
         self, system: System, outages: list[Outage], tell: Tell, part: str

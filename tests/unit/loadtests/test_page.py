@@ -1,0 +1,38 @@
+"""The page of the benchmarks says what the lines say."""
+
+from pathlib import Path
+
+import orjson
+import pytest
+
+from loadtests.bench import page
+from loadtests.bench.figure import Figure
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(page, "FOLDER", tmp_path)
+    for value in (0.7, 0.9, 0.6):
+        page.keep(Figure(figure="bank.a", value=value, unit="ratio", bar=0.8, details={"rounds": [1, 2]}))
+    page.keep(Figure(figure="live.b", value=120.0, unit="ms", better="lower", details={}))
+    page.write(tmp_path)
+    return tmp_path
+
+
+def test_with_least_median_and_most_and_whether_the_median_holds(folder: Path) -> None:
+    text = (folder / "README.md").read_text()
+    assert "| `bank.a` | 0.6 | 0.7 | 0.9 | ratio | at least 0.8: misses | 3 |" in text
+    assert "| `live.b` | 120 | 120 | 120 | ms |  | 1 |" in text
+
+
+def test_with_a_plot_of_each_kind(folder: Path) -> None:
+    text = (folder / "README.md").read_text()
+    for name, shown in (("ratios", "bank.a"), ("times", "live.b")):
+        assert f"({name}.svg)" in text
+        assert shown in (folder / f"{name}.svg").read_text()
+
+
+def test_and_each_line_has_its_time_and_its_details(folder: Path) -> None:
+    line = orjson.loads((folder / "results.jsonl").read_bytes().splitlines()[0])
+    assert line["details"] == {"rounds": [1, 2]}
+    assert line["at"].endswith("Z")
