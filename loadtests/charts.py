@@ -53,7 +53,7 @@ class Bar:
     bar: float | None = None
 
 
-def lines(title: str, unit: str, series: Series, end: float, bands: Sequence[Band] = ()) -> str:
+def lines(title: str, series: Series, end: float, bands: Sequence[Band] = ()) -> str:
     """Values over time, from nought to `end` seconds; what happened meanwhile is shaded."""
     top = nice(max((value for points in series.values() for _, value in points), default=0.0))
     x_of, y_of = _scale(end), _height(top)
@@ -81,8 +81,7 @@ def lines(title: str, unit: str, series: Series, end: float, bands: Sequence[Ban
         parts.append(f'<rect x="{at:.0f}" y="9" width="10" height="10" rx="2" fill="{colour}"/>')
         parts.append(f'<text x="{at + 14:.0f}" y="18">{escape(name)}</text>')
         at += 30 + _LETTER * len(name)
-    parts.append(f'<text x="{WIDTH - _RIGHT}" y="18" text-anchor="end">{escape(unit)}</text></svg>')
-    return "".join(parts)
+    return "".join([*parts, "</svg>"])
 
 
 def bars(title: str, unit: str, values: Sequence[Bar]) -> str:

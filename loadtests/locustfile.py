@@ -15,7 +15,7 @@ from locust.runners import MasterRunner, WorkerRunner
 from loadtests import shapes
 from loadtests.arrivals import Open
 from loadtests.history.log import Line, Log
-from loadtests.plan import Plan
+from loadtests.plan import BEGUN, Plan
 from loadtests.scenarios import scenario
 from loadtests.scenarios.person import Person
 
@@ -37,6 +37,7 @@ def begin(environment: Environment, **_: Any) -> None:
     Person.plan = PLAN
     if not isinstance(environment.runner, MasterRunner):
         Person.log = Log(FOLDER)
+    environment.events.spawning_complete.add_listener(lambda **_: (FOLDER / BEGUN).touch())
     if not PLAN.rate:
         return
     if isinstance(environment.runner, WorkerRunner):

@@ -8,6 +8,8 @@ from typing import Any, Final, Self
 import orjson
 
 FILE: Final = "plan.json"
+BEGUN: Final = "begun"
+"""Is in a run's folder as soon as there are users."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ _CSS: Final = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 980px; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.5rem; margin: 0; } h2 { font-size: 1.05rem; margin: 2rem 0 .4rem; }
+h2 .soft { font-weight: 400; font-size: .85rem; }
 p { margin: .3rem 0; } .soft { opacity: .7; }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(130px, 1fr)); gap: .7rem; margin: 1.2rem 0; }
 .card { border: 1px solid var(--line); border-radius: 8px; padding: .6rem .8rem; }
@@ -50,20 +51,17 @@ def page(folder: Path) -> str:
     plan = Plan.read(folder)
     asked = [line for line in log.read(folder) if line.name != CHECKER]
     began, end = outcome.began, outcome.ended - outcome.began
-    bands = [
-        Band(fault["name"], fault["began"] - began, fault["ended"] + fault.get("recovered", 0.0) - began)
-        for fault in outcome.faults
-    ]
+    bands = [Band(fault["name"], fault["began"] - began, fault["ended"] - began) for fault in outcome.faults]
     samples = [sample for sample in watch.read(folder) if 0 <= sample.at - began <= end]
     charts = {
-        "Answers a second": ("a second", _rates(asked, began)),
-        "Latency": ("ms, in each second", _latencies(asked, began)),
-        "Commands a batch of the bank": ("commands", {"batch size": _batches(samples, began)}),
+        "Answers": ("in each second", _rates(asked, began)),
+        "Latency": ("milliseconds, in each second", _latencies(asked, began)),
+        "Batches of the bank": ("commands in each", {"batch size": _batches(samples, began)}),
         "What waits": ("operations", _gauges(samples, began, {"outbox": "backlog", "consumer lag": "lag"})),
         "Memory": ("MiB of each process's own", _memory(samples, began)),
     }
     drawn = "".join(
-        f"<h2>{title}</h2>{lines(title, unit, series, end, bands)}"
+        f'<h2>{title} <span class="soft">{unit}</span></h2>{lines(title, series, end, bands)}'
         for title, (unit, series) in charts.items()
         if series
     )

@@ -25,7 +25,7 @@ from loadtests.history.calls import History, deposits
 from loadtests.history.judge import judge
 from loadtests.history.log import Line, Log
 from loadtests.history.readers import judge_feeds, judge_pages
-from loadtests.plan import Customer, Plan
+from loadtests.plan import BEGUN, Customer, Plan
 from loadtests.target import Target
 from loadtests.watch import watched
 from wallet.accounts import clearing_account_id
@@ -164,6 +164,7 @@ async def _loaded(folder: Path, plan: Plan, beside: Beside | None) -> Sequence[M
     try:
         faults: Sequence[Mapping[str, Any]] = ()
         if beside:
+            await _begun(folder, process)
             faults = await beside()
             process.terminate()
         code = await asyncio.wait_for(process.wait(), plan.seconds + _PATIENCE_SECONDS)
@@ -175,6 +176,12 @@ async def _loaded(folder: Path, plan: Plan, beside: Beside | None) -> Sequence[M
         last = (folder / "locust.log").read_text(errors="replace")[-2_000:]
         raise LoadError(f"Locust ended with {code}:\n{last}")
     return faults
+
+
+async def _begun(folder: Path, process: asyncio.subprocess.Process) -> None:
+    """Returns when there are users, or Locust has ended."""
+    while process.returncode is None and not (folder / BEGUN).exists():  # noqa: ASYNC110  another process makes it
+        await asyncio.sleep(_LOOK_SECONDS)
 
 
 def command(plan: Plan, folder: Path, *, web_port: int = 0) -> list[str]:

@@ -84,7 +84,7 @@ class TestTally:
 
 class TestCharts:
     def test_shade_what_happened_meanwhile(self) -> None:
-        drawn = lines("t", "ms", {"p50": [(0.0, 1.0), (2.0, 3.0)]}, 4.0, [Band("a <fault>", 1.0, 9.0)])
+        drawn = lines("t", {"p50": [(0.0, 1.0), (2.0, 3.0)]}, 4.0, [Band("a <fault>", 1.0, 9.0)])
         assert 'class="band"' in drawn
         assert "a &lt;fault&gt;" in drawn
 
