@@ -207,28 +207,33 @@ class Child:
         """Returns the exit code (negative: the signal that ended it) once the process is gone and its output read."""
         if not self._running:
             raise RuntimeError(f"{self.process.name} was never started")
-        code = await self._running.wait()
-        if self._reading:
-            # Bounded: a grandchild may hold the output open for longer.
-            await asyncio.wait({self._reading}, timeout=0.5)
-            self._reading.cancel()
-        if self._leash:
-            self._leash.release(self._running.pid)
-            if self._leash is not self._shared_leash:
-                self._leash.close()
-            self._leash = None
-        return code
+        return await self._gone(self._running, self._reading)
 
     async def stop(self, grace: float = STOP_GRACE) -> None:
         """Ends the process: its stop signal, and SIGKILL after `grace` seconds. Nothing to do if it is gone."""
         if not self._running:
             return
+        running, reading = self._running, self._reading
         self.send(self.process.stop_signal)
         try:
-            await asyncio.wait_for(self._running.wait(), grace)
+            await asyncio.wait_for(running.wait(), grace)
         except TimeoutError:
             self.kill()
-        await self.wait()
+        await self._gone(running, reading)
+
+    async def _gone(self, running: asyncio.subprocess.Process, reading: asyncio.Task[None] | None) -> int:
+        """What `wait` says, of this run of the process: whoever waits beside may have started the next one by then."""
+        code = await running.wait()
+        if reading:
+            # Bounded: a grandchild may hold the output open for longer.
+            await asyncio.wait({reading}, timeout=0.5)
+            reading.cancel()
+        if self._leash and self._running is running:
+            self._leash.release(running.pid)
+            if self._leash is not self._shared_leash:
+                self._leash.close()
+            self._leash = None
+        return code
 
     def kill(self) -> None:
         """SIGKILL to the process and its group, as a crash would look. `wait` or `stop` to see it gone."""

@@ -104,8 +104,9 @@ class Canary:
 
     async def _asked(self, sign: Callable[[], Awaitable[bool]]) -> bool:
         try:
-            return await sign()
-        except (httpx.HTTPError, ValueError):
+            async with asyncio.timeout(_TIMEOUT_SECONDS):
+                return await sign()
+        except (httpx.HTTPError, TimeoutError, ValueError):
             return False
 
     @property

@@ -48,6 +48,12 @@ async def stage(tmp_path: Path, *plan: Process) -> AsyncIterator[Stage]:
             await staged.supervisor.stop()
 
 
+async def started_again(child: Child) -> None:
+    """As a supervisor does."""
+    await child.wait()
+    await child.spawn()
+
+
 class TestStart:
     async def test_each_process_waits_for_what_it_depends_on(self, tmp_path: Path) -> None:
         one, two, three = free_ports(3)
@@ -126,6 +132,20 @@ class TestRestart:
             assert "analytics is restarted: kafka came back without what it knew" in staged.said
             assert staged.pid("bank") == before["bank"]
             assert staged.pid("analytics") not in {None, before["analytics"]}
+
+    async def test_what_one_stops_and_another_starts_again_is_heard_and_held(self) -> None:
+        script = "import time\nwhile True: print('hello', flush=True); time.sleep(0.001)"
+        child = Child(Process(name="talker", command=fake.python("-c", script), ready=at_once))
+        async with child:
+            for _ in range(5):
+                guarding = asyncio.create_task(started_again(child))
+                await asyncio.sleep(0)
+                async with asyncio.timeout(5):
+                    await child.stop()
+                    await guarding
+                child.last_lines.clear()
+                await until(lambda: child.last_lines, 5)
+                assert child._leash is not None
 
     async def test_what_was_taken_away_stays_away_until_it_is_brought_back(self, tmp_path: Path) -> None:
         async with stage(tmp_path, fake.service("bank", free_ports(1)[0])) as staged:
