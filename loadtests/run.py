@@ -26,6 +26,7 @@ from loadtests.history.judge import judge
 from loadtests.history.log import Line, Log
 from loadtests.history.readers import judge_feeds, judge_pages
 from loadtests.plan import BEGUN, Customer, Plan
+from loadtests.proofs import prove
 from loadtests.target import Target
 from loadtests.watch import watched
 from wallet.accounts import clearing_account_id
@@ -231,13 +232,12 @@ async def _judged(
     violations = judge(ledger, calls, history.snapshots)
     violations += judge_feeds(ledger, (line.feed for line in lines if line.feed))
     violations += judge_pages(ledger, await _pages(api, customers, ledger))
-    for violation in violations[:_SHOWN]:
-        say(str(violation))
-    return (
-        len(calls) + len(history.snapshots),
-        list(map(str, violations)),
-        Verdict.BROKEN if violations else Verdict.SOUND,
-    )
+    proofs = await prove(target)
+    told = [*map(str, violations), *(f"{name}: {word}" for name, word in proofs.items() if word.startswith("broken"))]
+    for each in told[:_SHOWN]:
+        say(each)
+    verdict = Verdict.UNPROVEN if "unavailable" in proofs.values() else Verdict.SOUND
+    return len(calls) + len(history.snapshots), told, Verdict.BROKEN if told else verdict
 
 
 async def _pages(api: Api, customers: Sequence[Customer], ledger: rows.Ledger) -> dict[UUID, list[rows.Entry]]:
