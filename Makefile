@@ -40,7 +40,10 @@ replay: setup ## pull from the ledger what the running system's history lacks; P
 demo: setup ## start the system on free ports, walk through every feature, stop
 	@$(BIN)/python -m stack demo
 
-test: setup ## the tests, with coverage of each service's own code
+test: setup ## the quick tests, a few minutes; ALL=1: the slow ones, too, with coverage of each service's own code
+ifndef ALL
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not faults and not slow'
+else
 	@$(BIN)/coverage erase
 	@$(BIN)/coverage run -m pytest -n 2 --dist loadfile -m 'not faults'
 	@$(BIN)/coverage combine --quiet
@@ -49,6 +52,7 @@ test: setup ## the tests, with coverage of each service's own code
 		$(BIN)/coverage report --include="$$part/*" --fail-under=85 > /dev/null || \
 		{ echo "less than 85 % of the lines of $$part are covered"; exit 1; }; \
 	done
+endif
 
 faults: setup ## the long tier: kills, freezes, outages; CYCLES=30 of the whole system, FAULTS_SECONDS=20, FAULTS_SEED to repeat
 	@$(CYCLES:%=FAULTS_CYCLES=%) $(BIN)/python -m pytest -m faults

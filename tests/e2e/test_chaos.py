@@ -2,10 +2,14 @@
 
 from pathlib import Path
 
+import pytest
+
 from loadtests.faults.schedule import trial
 from loadtests.faults.system import Fragile
 from loadtests.plan import Plan
 from stack.cluster import remove_cluster
+
+pytestmark = pytest.mark.slow
 
 QUICK = (
     "kill bank",

@@ -23,6 +23,8 @@ from tests.e2e.test_faults import transfer_until_known
 from tests.e2e.test_subscriptions import OPERATION_ADDED
 from tests.e2e.users import User
 
+pytestmark = pytest.mark.slow
+
 BEGINNING = "djA"
 """The cursor before an account's first operation."""
 WITHIN = 20.0

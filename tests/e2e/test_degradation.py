@@ -33,6 +33,8 @@ from tests.e2e.users import PASSWORD, NewUser
 from tests.tools import lacking
 from tests.waiting import until
 
+pytestmark = pytest.mark.slow
+
 DOCUMENT = Path(__file__).parents[2] / "docs" / "resilience.md"
 OUTAGE_SECONDS: Final = 2.0
 CALL_SECONDS: Final = 2.0

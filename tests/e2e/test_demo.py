@@ -9,6 +9,8 @@ import pytest
 from stack import demo
 from stack.demo import StepError
 
+pytestmark = pytest.mark.slow
+
 
 class TestDemo:
     async def test_walks_through_all_of_it(self, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,6 +20,8 @@ from tests.e2e.test_subscriptions import BALANCE_CHANGED, OPERATION_ADDED, next_
 from tests.e2e.users import User
 from tests.waiting import until
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:

@@ -10,6 +10,7 @@ from uuid import UUID
 
 import asyncpg
 import httpx
+import pytest
 from graphql import OperationDefinitionNode, parse, print_ast, separate_operations
 
 from gateway.composition import SUBGRAPHS
@@ -20,6 +21,8 @@ from tests.e2e.users import NewUser, OpenAccount, User, known
 from tests.node import judged
 from tests.waiting import until
 from wallet import cursor
+
+pytestmark = pytest.mark.slow
 
 OPERATIONS = separate_operations(parse(Path(__file__).with_name("router.graphql").read_text()))
 

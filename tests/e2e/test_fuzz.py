@@ -14,6 +14,8 @@ from stack.process import ROOT
 from stack.seed import OWNERS
 from stack.system import System
 
+pytestmark = pytest.mark.slow
+
 NOT_ASKED = "positive_data_acceptance"  # what the schema allows, an account that holds less does not
 
 callers = pytest.mark.parametrize(

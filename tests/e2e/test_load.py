@@ -13,6 +13,8 @@ from loadtests.scenarios import NAMES
 from loadtests.target import Target
 from stack.system import System
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.timeout(180)
 async def test_of_every_scenario_by_two_processes_in_an_open_loop_is_judged_sound(

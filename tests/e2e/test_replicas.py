@@ -37,6 +37,8 @@ from tests.openapi import REST
 from tests.tools import lacking
 from tests.waiting import until
 
+pytestmark = pytest.mark.slow
+
 REPLICAS = {"bank": 3, "analytics": 2, "gateway": 2}
 CLIENTS, LOAD_SECONDS = 8, 6.0
 SIGN_INS = 20  # a minute

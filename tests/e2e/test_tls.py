@@ -15,6 +15,8 @@ from tests.e2e.test_subscriptions import BALANCE_CHANGED, next_of, subscribe, we
 from tests.e2e.test_top_ups import GOOD, ended, top_up
 from tests.e2e.users import User
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:

@@ -4,6 +4,8 @@ import asyncio
 from pathlib import Path
 from uuid import UUID
 
+import pytest
+
 from subgraphs.analytics import metrics
 from tests.conftest import Keys
 from tests.integration.analytics.group import dropped, ends
@@ -11,6 +13,8 @@ from tests.integration.analytics.test_pipeline import history_is_ledger, publish
 from tests.integration.analytics.world import World, counted, serving
 from tests.integration.bank.running import RunningBank, rub, running
 from tests.waiting import until
+
+pytestmark = pytest.mark.slow
 
 LONGEST = {f"{n:0128}": "ж" * 128 for n in range(16)}
 """A descriptor that makes an event of some 6 KiB."""

@@ -12,6 +12,8 @@ from tests.integration.analytics.world import World, beside
 from tests.kafka.brokers import on_apache
 from tests.waiting import until
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def first(world: World) -> Held:

@@ -23,6 +23,8 @@ from tests.integration.analytics.world import World, beside
 from tests.kafka.brokers import on_apache
 from tests.waiting import until
 
+pytestmark = pytest.mark.slow
+
 OUTAGE_SECONDS = 2.0
 LIMITS = Limits(batch=25)
 

@@ -29,6 +29,8 @@ from tests.integration.bank.topic import reading
 from tests.kafka.brokers import on_apache
 from tests.waiting import until
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[[], AbstractAsyncContextManager[RunningBank]]
 
 

@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from uuid import UUID
 
+import pytest
+
 from stack.ports import HOST, free_ports
 from subgraphs.analytics import graph
 from subgraphs.analytics.client import AnalyticsClient
@@ -12,6 +14,8 @@ from tests.integration.analytics.group import Load, joined, process
 from tests.integration.analytics.world import World, beside, serving
 from tests.kafka.brokers import on_apache
 from tests.waiting import until
+
+pytestmark = pytest.mark.slow
 
 FEEDS = 4
 

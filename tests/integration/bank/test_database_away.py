@@ -24,6 +24,8 @@ from tests.integration.bank.running import RunningBank, prove, rub, running, unt
 from tests.waiting import until
 from wallet.errors import DeadlineExceeded, Unavailable, WalletError
 
+pytestmark = pytest.mark.slow
+
 HOLD_COMMITS = """
     CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN PERFORM pg_advisory_xact_lock_shared(42); RETURN NULL; END $$;

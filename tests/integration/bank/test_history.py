@@ -2,8 +2,12 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import Keys
 from tests.integration.bank.trial import trial
+
+pytestmark = pytest.mark.slow
 
 
 async def test_a_killed_bank_and_lost_sessions_leave_a_history_that_is_true(

@@ -28,6 +28,8 @@ from tests.integration.bank.trial import Trial
 from wallet.errors import InsufficientFunds
 from wallet.money import Money
 
+pytestmark = pytest.mark.slow
+
 SECONDS = 1.0
 
 Plant = Callable[[pytest.MonkeyPatch], None]

@@ -22,6 +22,8 @@ from tests.integration.bank.running import RunningBank, process, prove, rub, unt
 from tests.waiting import until
 from wallet.errors import DeadlineExceeded, Unavailable
 
+pytestmark = pytest.mark.slow
+
 Describe = Callable[..., tuple[Child, dict[str, str]]]
 
 

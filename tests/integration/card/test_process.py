@@ -22,6 +22,8 @@ from tests.integration.sandbox.running import Merchant
 from tests.waiting import until
 from wallet.errors import AccountNotFound, InternalError, Unavailable, WalletError
 
+pytestmark = pytest.mark.slow
+
 SILENT_CAPTURE = "4000000000020018"
 
 

@@ -35,6 +35,8 @@ from tests.waiting import until
 from wallet.errors import InternalError, InvalidCredentials, TooManyAttempts, Unauthenticated, Unavailable, WalletError
 from wallet.inputs import Secret
 
+pytestmark = pytest.mark.slow
+
 Describe = Callable[..., tuple[Child, dict[str, str]]]
 
 

@@ -17,6 +17,8 @@ from stack.process import Child
 from tests.integration.sandbox.running import APPROVED, Listener, Merchant, code, environment_of, process
 from tests.waiting import until
 
+pytestmark = pytest.mark.slow
+
 Describe = Callable[..., tuple[Child, Merchant]]
 
 

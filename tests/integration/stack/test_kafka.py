@@ -11,6 +11,8 @@ from stack.ports import free_ports
 from tests.kafka.apache import ApacheKafka, Missing, fetched
 from tests.kafka.brokers import Broker, on_apache, on_both
 
+pytestmark = pytest.mark.slow
+
 TOPIC = "wallet.operations"
 
 

@@ -13,6 +13,8 @@ from stack.ports import free_ports
 from stack.postgres import DATABASES, Postgres, throwaway
 from stack.process import StartError
 
+pytestmark = pytest.mark.slow
+
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root has to give up its rights")
 
 

@@ -16,6 +16,8 @@ from stack.cluster import open_cluster
 from stack.ports import PortError, Ports, check_free
 from tests.integration.stack.fake_stack import lives
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).with_name("fake_stack.py")
 ROOT = Path(__file__).parents[3]
 
