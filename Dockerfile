@@ -10,16 +10,19 @@ RUN python -m venv --without-pip /venv
 COPY pyproject.toml constraints.txt ./
 RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
     > requirements.txt \
-    && pip --python /venv/bin/python install -r requirements.txt
+    && pip --python /venv/bin/python install --no-compile -r requirements.txt
 
+# Byte code that is believed whatever becomes of the files' times: nothing is compiled where nothing can be written.
 FROM dependencies AS build
 COPY . .
-RUN pip --python /venv/bin/python install --no-deps .
+RUN pip --python /venv/bin/python install --no-compile --no-deps . \
+    && /venv/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash /venv/lib
 
 # Locust brings packages that a service has no use for. constraints.txt has their versions.
 FROM build AS build-load
 # hadolint ignore=DL3013
-RUN pip --python /venv/bin/python install '.[loadtest]'
+RUN pip --python /venv/bin/python install --no-compile '.[loadtest]' \
+    && /venv/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash /venv/lib
 
 FROM python:${PYTHON} AS run
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
