@@ -1,7 +1,8 @@
 """A service's own database by SQLAlchemy Core. The ledger, where each round trip counts, talks to asyncpg itself."""
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Self, cast
 
 from sqlalchemy import make_url
@@ -10,7 +11,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import QueuePool
 
-from kit.postgres import CONNECT_SECONDS, GONE, SESSION, STATEMENT_SECONDS
+from kit.postgres import CLOSE_SECONDS, CONNECT_SECONDS, GONE, SESSION, STATEMENT_SECONDS
 from wallet.errors import Unavailable
 
 
@@ -51,7 +52,9 @@ class Database:
         try:
             yield cls(engine, what)
         finally:
-            await engine.dispose()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    await engine.dispose()
 
     def connections_in_use(self) -> int:
         """How many are on loan now."""

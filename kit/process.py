@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
@@ -14,6 +15,8 @@ from kit.backoff import Backoff
 
 log = structlog.get_logger(__name__)
 
+_END_SECONDS: Final = 8.0
+"""How long a process may take to stop. Docker kills it after ten."""
 _STOP_SECONDS: Final = 5.0
 """How long a background task may take to end in order."""
 
@@ -22,7 +25,9 @@ def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
     """Runs a service on uvloop until SIGTERM or SIGINT.
 
     Args:
-        main: serves until the event is set, then stops in order and returns.
+        main: serves until the event is set, then stops in order and returns. If that takes longer than eight seconds,
+            because something that it waits for is frozen, the process ends all the same: what it leaves is taken up by
+            the next one, as after kill -9.
     """
 
     async def supervised() -> None:
@@ -30,7 +35,13 @@ def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        await main(stop)
+        serving, told = asyncio.create_task(main(stop)), asyncio.create_task(stop.wait())
+        await asyncio.wait({serving, told}, return_when=asyncio.FIRST_COMPLETED)
+        told.cancel()
+        if not (await asyncio.wait({serving}, timeout=_END_SECONDS))[0]:
+            log.warning("ends before all has stopped", seconds=_END_SECONDS)
+            os._exit(0)
+        await serving
         log.info("stopped")
 
     # What is loaded by now stays, and a call makes many objects and few cycles: the collector need not look so often.

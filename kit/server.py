@@ -30,6 +30,7 @@ from wallet.errors import InternalError, Unauthenticated, WalletError
 log = structlog.get_logger(__name__)
 
 _GRACE_SECONDS: Final = 5.0
+_LEAVING_SECONDS: Final = 0.25
 _CONNECTION_MS: Final = 600_000
 """After which a client of TLS goes on with new calls on a new connection, with the certificates that there are then."""
 
@@ -119,6 +120,8 @@ async def grpc_server(
             yield server
     finally:
         await health.enter_graceful_shutdown()
+        # What arrives while gRPC begins to stop is refused. By then, all who know of another replica ask that one.
+        await asyncio.sleep(_LEAVING_SECONDS)
         await server.stop(_GRACE_SECONDS)
 
 

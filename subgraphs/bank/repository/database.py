@@ -1,14 +1,15 @@
 """Connections to the ledger's database, and what their failures mean."""
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Final, TypeAlias
 
 import asyncpg
 import orjson
 from asyncpg.pool import PoolConnectionProxy
 
-from kit.postgres import CONNECT_SECONDS, GONE, SESSION, STATEMENT_SECONDS
+from kit.postgres import CLOSE_SECONDS, CONNECT_SECONDS, GONE, SESSION, STATEMENT_SECONDS
 from wallet.errors import Unavailable
 
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
@@ -25,7 +26,8 @@ look-up of keys became a scan of all of them.
 """
 
 
-def open_pool(url: str, *, max_size: int) -> asyncpg.Pool:
+@asynccontextmanager
+async def open_pool(url: str, *, max_size: int) -> AsyncIterator[asyncpg.Pool]:
     """A pool that connects when first used, so that a service may start before its database."""
 
     async def prepare(connection: asyncpg.Connection) -> None:
@@ -37,7 +39,7 @@ def open_pool(url: str, *, max_size: int) -> asyncpg.Pool:
             decoder=lambda data: orjson.loads(data[1:]),
         )
 
-    return asyncpg.create_pool(
+    pool = await asyncpg.create_pool(
         url,
         min_size=0,
         max_size=max_size,
@@ -51,6 +53,12 @@ def open_pool(url: str, *, max_size: int) -> asyncpg.Pool:
             **SESSION,
         },
     )
+    try:
+        yield pool
+    finally:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await pool.close()
 
 
 async def _as_it_is(connection: asyncpg.Connection) -> None:

@@ -204,6 +204,7 @@ class TestForever:
 
 
 _SERVICE = """
+import asyncio
 import logging
 import structlog
 from kit import process
@@ -216,6 +217,13 @@ async def main(stop):
     await stop.wait()
     print("stopping in order", flush=True)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+
+async def stuck(stop):
+    print("running", flush=True)
+    await stop.wait()
+    process._END_SECONDS = 0.1
+    while True:
+        await asyncio.sleep(1)
 
 async def broken(stop):
     async with process.background(fails(), "part"):
@@ -248,6 +256,15 @@ class TestRun:
             service.send_signal(number)
             said, complained = service.communicate(timeout=10)
         assert (service.returncode, said) == (0, "stopping in order\n"), complained
+
+    def test_a_service_that_cannot_stop_ends(self, started: Callable[[str], subprocess.Popen[str]]) -> None:
+        with started("stuck") as service:
+            assert service.stdout is not None
+            assert service.stdout.readline() == "running\n"
+            service.send_signal(signal.SIGTERM)
+            said, _ = service.communicate(timeout=10)
+        assert service.returncode == 0
+        assert "ends before all has stopped" in said
 
     def test_a_service_without_one_of_its_parts_fails(self, started: Callable[[str], subprocess.Popen[str]]) -> None:
         with started("broken") as service:
