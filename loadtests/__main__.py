@@ -4,7 +4,6 @@ import argparse
 import asyncio
 import os
 import sys
-import time
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from loadtests.bench.figure import say
 from loadtests.customers import Api
 from loadtests.history.log import Log
 from loadtests.plan import Plan
-from loadtests.run import REPORTS, LoadError, Verdict, command, run
+from loadtests.run import LoadError, Verdict, command, new_folder, run
 from loadtests.scenarios import NAMES
 from loadtests.target import Target, own
 from stack.ports import DEFAULT, Ports
@@ -29,8 +28,7 @@ _LONGEST_SECONDS: Final = 24 * 3600.0
 
 async def main(arguments: argparse.Namespace) -> int:
     """One run; the exit code is the verdict's."""
-    folder = REPORTS / time.strftime("%Y-%m-%dT%H-%M-%S")
-    folder.mkdir(parents=True)
+    folder = new_folder()
     async with AsyncExitStack() as stack:
         target = _target(arguments)
         if not arguments.host and not await target.is_there():

@@ -32,9 +32,16 @@ class Open:
         self._rate = rate
         self._dropped = dropped
         self._idle: deque[AsyncResult] = deque()
+        self._is_over = False
 
     def next(self) -> float:
-        """When the caller's next request is due; returns at that time."""
+        """When the caller's next request is due; returns at that time.
+
+        Raises:
+            GreenletExit: never again.
+        """
+        if self._is_over:
+            raise gevent.GreenletExit
         turn = AsyncResult()
         self._idle.append(turn)
         try:
@@ -45,12 +52,20 @@ class Open:
             raise
         return due
 
+    def stop(self) -> None:
+        """Nothing is due any more; whoever waits is sent home."""
+        self._is_over = True
+        while self._idle:
+            self._idle.popleft().set_exception(gevent.GreenletExit())
+
     def run(self) -> None:
-        """Hands out one turn after the other, for ever."""
+        """Hands out one turn after the other, until it is stopped."""
         began = time.monotonic()
         for number in count():
             due = began + number / self._rate
             gevent.sleep(max(0.0, due - time.monotonic()))
+            if self._is_over:
+                return
             if self._idle:
                 self._idle.popleft().set(due)
             else:

@@ -79,4 +79,5 @@ def arrive(environment: Environment, rate: float) -> None:
         )
 
     Person.arrivals = arrivals = Open(rate, dropped)
+    environment.events.test_stopping.add_listener(lambda **_: arrivals.stop())
     gevent.spawn(arrivals.run)

@@ -41,6 +41,13 @@ _LOOK_SECONDS: Final = 0.3
 _SHOWN: Final = 20
 
 
+def new_folder(name: str = "") -> Path:
+    """An empty one among the reports, named by the time."""
+    folder = REPORTS / f"{time.strftime('%Y-%m-%dT%H-%M-%S')}{name and f'-{name}'}"
+    folder.mkdir(parents=True)
+    return folder
+
+
 class Verdict(IntEnum):
     """What the checker says; its number is the exit code."""
 
@@ -231,27 +238,31 @@ async def _judged(
     calls = deposits(log.calls(lines))
     violations = judge(ledger, calls, history.snapshots)
     violations += judge_feeds(ledger, (line.feed for line in lines if line.feed))
-    violations += judge_pages(ledger, await _pages(api, customers, ledger))
+    pages = await _pages(api, customers, ledger)
+    violations += judge_pages(ledger, pages)
     proofs = await prove(target)
     told = [*map(str, violations), *(f"{name}: {word}" for name, word in proofs.items() if word.startswith("broken"))]
     for each in told[:_SHOWN]:
         say(each)
-    verdict = Verdict.UNPROVEN if "unavailable" in proofs.values() else Verdict.SOUND
+    is_proven = len(pages) == len(customers) and "unavailable" not in proofs.values()
+    verdict = Verdict.SOUND if is_proven else Verdict.UNPROVEN
     return len(calls) + len(history.snapshots), told, Verdict.BROKEN if told else verdict
 
 
 async def _pages(api: Api, customers: Sequence[Customer], ledger: rows.Ledger) -> dict[UUID, list[rows.Entry]]:
-    """Every customer's whole history: as soon as it is as long as the ledger's, or as it is when patience ends."""
+    """Every customer's whole history: as soon as it is as long as the ledger's, or as it is when patience ends; those
+    that cannot be read even then are left out.
+    """
     versions = {account.id: account.version for account in ledger.accounts}
     deadline = time.monotonic() + _PATIENCE_SECONDS
 
-    async def pages(customer: Customer) -> tuple[UUID, list[rows.Entry]]:
-        id_ = UUID(customer.account)
-        while True:
+    async def pages(customer: Customer) -> tuple[UUID, list[rows.Entry] | None]:
+        id_, shown = UUID(customer.account), None
+        while (shown is None or len(shown) < versions[id_]) and time.monotonic() < deadline:
             with suppress(httpx.HTTPError):
                 shown = [rows.shown(id_, operation) for operation in await api.operations(customer)]
-                if len(shown) >= versions[id_] or time.monotonic() > deadline:
-                    return id_, shown
             await asyncio.sleep(_LOOK_SECONDS)
+        return id_, shown
 
-    return dict(await asyncio.gather(*map(pages, customers)))
+    read = await asyncio.gather(*map(pages, customers))
+    return {id_: shown for id_, shown in read if shown is not None}

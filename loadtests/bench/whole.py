@@ -3,7 +3,6 @@ bank's own rate, how long people wait at half of what it can do, and whether it 
 """
 
 import random
-import tempfile
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -26,7 +25,7 @@ from loadtests.bench.load import Calls, Window
 from loadtests.bench.run import Run, cpu_meter, fastest
 from loadtests.history import log
 from loadtests.plan import Plan
-from loadtests.run import Outcome, run
+from loadtests.run import Outcome, new_folder, run
 from loadtests.target import Target, own
 from stack.ports import HOST
 from stack.system import System
@@ -93,7 +92,7 @@ class Scene:
         return await self._driven("the bank alone", "loadtests.bench.load", asked)
 
     async def loaded(self, rate: float, seconds: float, *scenarios: str, users: int) -> tuple[Outcome, Path]:
-        """An open loop by Locust, judged; and the folder with all that is known of it, which is there for the block.
+        """An open loop by Locust, judged; and the folder with all that is known of it, of which `make report` makes a page.
 
         Raises:
             BenchError: the checker found something.
@@ -106,7 +105,7 @@ class Scene:
             rate=rate,
             seconds=seconds,
         )
-        folder = Path(tempfile.mkdtemp(prefix="wallet-bench-"))
+        folder = new_folder("bench")
         outcome = await run(self.target, plan, 100, folder)
         say(f"   {outcome}")
         if outcome.verdict != "SOUND":

@@ -5,7 +5,6 @@ and each part away for a while. What everybody was told is judged.
 """
 
 import os
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -18,7 +17,7 @@ from loadtests.faults.outages import PARTS, Outage, outage, table
 from loadtests.faults.schedule import trial
 from loadtests.faults.system import Fragile
 from loadtests.plan import Plan
-from loadtests.run import REPORTS
+from loadtests.run import REPORTS, new_folder
 from stack.cluster import remove_cluster
 from stack.ports import Ports, free_ports
 from stack.process import Process
@@ -37,13 +36,6 @@ def apache(ports: Ports, data: Path) -> Process:
     return ApacheKafka(fetched(), data, ports.kafka, *free_ports(1)).process
 
 
-def report_folder(name: str) -> Path:
-    """Where `make report` finds the run."""
-    folder = REPORTS / f"{time.strftime('%Y-%m-%dT%H-%M-%S')}-{name}"
-    folder.mkdir(parents=True)
-    return folder
-
-
 @pytest.mark.faults
 @pytest.mark.timeout(240 + 30 * CYCLES)
 class TestFaults:
@@ -56,7 +48,7 @@ class TestFaults:
                 fetched()
             except Missing as error:
                 lacking(f"there is no Apache Kafka: {error}")
-        data, folder = tmp_path / "data", report_folder(f"faults-{seed}")
+        data, folder = tmp_path / "data", new_folder(f"faults-{seed}")
         print(f"seed {seed}")  # noqa: T201  shown when the test fails
         async with Fragile.running(data, broker) as fragile:
             plan = Plan(
@@ -105,7 +97,7 @@ class TestOutages:
             users=15,
             rate=25,
         )
-        lost = await outage(system, part, report_folder(f"{part}-away"), seconds=OUTAGE_SECONDS, plan=plan, accounts=20)
+        lost = await outage(system, part, new_folder(f"{part}-away"), seconds=OUTAGE_SECONDS, plan=plan, accounts=20)
         outages.append(lost)
         tell(table([lost]).splitlines()[-1])
         assert lost.verdict == "SOUND"

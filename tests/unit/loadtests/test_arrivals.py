@@ -51,5 +51,17 @@ def test_of_a_user_who_has_gone_are_nobodys() -> None:
     assert dropped
 
 
+def test_that_are_stopped_send_everybody_home_and_drop_nothing_more() -> None:
+    dropped: list[float] = []
+    arrivals = Open(100, dropped.append)
+    user, running = gevent.spawn(arrivals.next), gevent.spawn(arrivals.run)
+    gevent.sleep(0)
+    late = gevent.spawn(lambda: (gevent.sleep(0.05), arrivals.next()))
+    arrivals.stop()
+    gevent.joinall([user, running, late], timeout=2)
+    assert all(greenlet.dead for greenlet in (user, running, late))
+    assert dropped == []
+
+
 def test_of_a_closed_loop_are_now() -> None:
     assert AtOnce().next() == pytest.approx(time.monotonic(), abs=0.1)
