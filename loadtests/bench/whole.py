@@ -92,7 +92,7 @@ class Scene:
         return await self._driven("the bank alone", "loadtests.bench.load", asked)
 
     async def loaded(self, rate: float, seconds: float, *scenarios: str, users: int) -> tuple[Outcome, Path]:
-        """An open loop by Locust, judged; and the folder with all that is known of it, of which `make report` makes a page.
+        """An open loop by Locust, judged; and the folder with all that is known of it.
 
         Raises:
             BenchError: the checker found something.
