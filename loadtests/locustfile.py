@@ -15,7 +15,7 @@ from locust.runners import MasterRunner, WorkerRunner
 from loadtests import shapes
 from loadtests.arrivals import Open
 from loadtests.history.log import Line, Log
-from loadtests.plan import BEGUN, Plan
+from loadtests.plan import BEGUN, ENDED, Plan
 from loadtests.scenarios import scenario
 from loadtests.scenarios.person import Person
 
@@ -46,11 +46,12 @@ def begin(environment: Environment, **_: Any) -> None:
         environment.events.spawning_complete.add_listener(partial(share, environment))
 
 
-@events.quit.add_listener
-def end(**_: Any) -> None:
-    """Writes what is not written yet, once the last user has gone."""
-    if hasattr(Person, "log"):
-        Person.log.close()
+@events.test_stop.add_listener
+def end(environment: Environment, **_: Any) -> None:
+    """Writes what is not written yet, and that it is all: the last user of this process has gone."""
+    if not isinstance(environment.runner, MasterRunner):
+        Person.log.flush()
+        (FOLDER / f"{ENDED}{os.getpid()}").touch()
 
 
 def share(environment: Environment, **_: Any) -> None:

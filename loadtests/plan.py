@@ -10,6 +10,8 @@ import orjson
 FILE: Final = "plan.json"
 BEGUN: Final = "begun"
 """Is in a run's folder as soon as there are users."""
+ENDED: Final = "ended-"
+"""With a process's id: is there as soon as all of its history is."""
 
 
 @dataclass(frozen=True, slots=True)

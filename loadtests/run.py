@@ -25,7 +25,7 @@ from loadtests.history.calls import History, deposits
 from loadtests.history.judge import judge
 from loadtests.history.log import Line, Log
 from loadtests.history.readers import judge_feeds, judge_pages
-from loadtests.plan import BEGUN, Customer, Plan
+from loadtests.plan import BEGUN, ENDED, Customer, Plan
 from loadtests.proofs import prove
 from loadtests.target import Target
 from loadtests.watch import watched
@@ -172,10 +172,14 @@ async def _loaded(folder: Path, plan: Plan, beside: Beside | None) -> Sequence[M
     try:
         faults: Sequence[Mapping[str, Any]] = ()
         if beside:
-            await _begun(folder, process)
+            await _until(lambda: process.returncode is not None or (folder / BEGUN).exists())
             faults = await beside()
             process.terminate()
         code = await asyncio.wait_for(process.wait(), plan.seconds + _PATIENCE_SECONDS)
+        if code == 0:
+            await _until(lambda: len(list(folder.glob(f"{ENDED}*"))) >= plan.processes)
+    except TimeoutError:
+        raise LoadError(f"Locust did not end, or a process of its was lost: see {folder}") from None
     finally:
         with suppress(ProcessLookupError):  # its own session: its workers with it
             os.killpg(process.pid, signal.SIGKILL)
@@ -186,10 +190,15 @@ async def _loaded(folder: Path, plan: Plan, beside: Beside | None) -> Sequence[M
     return faults
 
 
-async def _begun(folder: Path, process: asyncio.subprocess.Process) -> None:
-    """Returns when there are users, or Locust has ended."""
-    while process.returncode is None and not (folder / BEGUN).exists():  # noqa: ASYNC110  another process makes it
-        await asyncio.sleep(_LOOK_SECONDS)
+async def _until(is_so: Callable[[], bool]) -> None:
+    """Returns when something is so that another process does.
+
+    Raises:
+        TimeoutError: it is not, for too long.
+    """
+    async with asyncio.timeout(_PATIENCE_SECONDS):
+        while not is_so():  # noqa: ASYNC110  another process
+            await asyncio.sleep(_LOOK_SECONDS)
 
 
 def command(plan: Plan, folder: Path, *, web_port: int = 0) -> list[str]:

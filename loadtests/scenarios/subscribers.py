@@ -42,8 +42,10 @@ class Subscribers(Person):
                         latencies_ms.append(1_000 * (time.time() - committed))
         except websocket.WebSocketTimeoutException:
             pass  # nothing happens on this account
-        except (OSError, ValueError, LookupError, websocket.WebSocketException) as failed:
-            error = type(failed).__name__
+        except (OSError, ValueError, websocket.WebSocketException):
+            error = "UNAVAILABLE"  # refused, or hung up on
+        except LookupError as failed:
+            error = str(failed)
         finally:
             feed = Feed(UUID(who.account), 0, versions, latencies_ms)
             ended = time.monotonic()
