@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from loadtests import watch
 from loadtests.faults.schedule import trial
 from loadtests.faults.system import Fragile
 from loadtests.plan import Plan
@@ -30,4 +31,5 @@ async def test_some_faults_under_load_leave_a_true_history_and_a_system_that_wor
     remove_cluster(data)
     assert done.outcome.verdict == "SOUND", "\n".join(done.outcome.violations)
     assert done.outcome.answered > 20
+    assert {"bank", "bank-2", "gateway", "postgres"} <= watch.read(folder)[-1].memory.keys()
     print(done)  # noqa: T201  shown when the test fails

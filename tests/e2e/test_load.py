@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from loadtests import watch
 from loadtests.history import log
 from loadtests.plan import Plan
 from loadtests.report import page
@@ -34,4 +35,5 @@ async def test_of_every_scenario_by_two_processes_in_an_open_loop_is_judged_soun
     assert outcome.answered > 50
     for report in ("locust.html", "locust_stats.csv", "outcome.json", "samples.jsonl"):
         assert (tmp_path / report).stat().st_size
+    assert watch.read(tmp_path)[-1].metrics.keys() >= {"commands", "batches", "backlog", "lag"}
     assert "Sound" in page(tmp_path)
