@@ -31,7 +31,7 @@ from loadtests.target import Target
 from loadtests.watch import watched
 from wallet.accounts import clearing_account_id
 
-REPORTS: Final = Path(__file__).parent / "reports"
+REPORTS: Final = Path("loadtests/reports").absolute()  # of the working folder: where it is installed, nobody may write
 """Where runs are kept that people start; no part of the repository."""
 FILE: Final = "outcome.json"
 
