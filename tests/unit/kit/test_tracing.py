@@ -185,10 +185,10 @@ class TestACollectorThatIsAway:
                     began = time.monotonic()
                     for _ in range(otlp._QUEUE):
                         tracing.start("in vain", HERE).end()
-                    assert time.monotonic() - began < 3, "whoever makes spans waits for nobody"
+                    assert time.monotonic() - began < 10, "whoever makes spans waits for nobody"
                     time.sleep(0.3)  # let the exporter's thread try, and fail
                 ending = time.monotonic()
-            assert time.monotonic() - ending < 2
+            assert time.monotonic() - ending < 5
         assert dropped() > before
         lines = [each for each in caplog.records if each.levelno >= logging.WARNING]
         assert len(lines) == 1
