@@ -130,9 +130,10 @@ class Scene:
         """Two gateways, which are there for their own figure only, and their addresses: one with all its lines of log
         and a tenth of its traces sent to a collector, and one that tells of errors alone.
         """
-        telling_at, silent_at, collector_at = (f"{HOST}:{port}" for port in free_ports(3))
-        telling = {"OTLP_ENDPOINT": f"http://{collector_at}", "TRACE_RATIO": "0.1", "GATEWAY_LISTEN": telling_at}
-        silent = {"LOG_LEVEL": "ERROR", "GATEWAY_LISTEN": silent_at}
+        telling_at, silent_at, collector_at, *admins_at = (f"{HOST}:{port}" for port in free_ports(5))
+        telling = {"OTLP_ENDPOINT": f"http://{collector_at}", "TRACE_RATIO": "0.1"}
+        telling |= {"GATEWAY_LISTEN": telling_at, "GATEWAY_ADMIN_LISTEN": admins_at[0]}
+        silent = {"LOG_LEVEL": "ERROR", "GATEWAY_LISTEN": silent_at, "GATEWAY_ADMIN_LISTEN": admins_at[1]}
         async with (
             self._part("collector", "loadtests.bench.collector", _accepts(collector_at), collector_at),
             self._part("telling", "gateway", _accepts(telling_at), **{**self.environment, **telling}),
