@@ -7,7 +7,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up demo token status integrity replay test faults load report bench check audit gen format clean
+.PHONY: help setup up demo token status integrity replay test coverage faults load report bench check audit gen format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,19 +40,20 @@ replay: setup ## pull from the ledger what the running system's history lacks; P
 demo: setup ## start the system on free ports, walk through every feature, stop
 	@$(BIN)/python -m stack demo
 
-test: setup ## the quick tests, a few minutes; ALL=1: the slow ones, too, with coverage of each service's own code
-ifndef ALL
-	@$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not faults and not slow'
-else
+PYTEST := pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test: setup ## the quick tests, a few minutes; ALL=1: those that start and kill whole processes, too
+	@$(BIN)/python -m $(PYTEST) -m 'not faults$(if $(ALL),, and not slow)'
+
+coverage: setup ## what of each service's own code the tests see: 85 % at least; twice the time of make test ALL=1
 	@$(BIN)/coverage erase
-	@$(BIN)/coverage run -m pytest -n 2 --dist loadfile -m 'not faults'
+	@$(BIN)/coverage run -m $(PYTEST) -m 'not faults'
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 	@for part in gateway sandbox subgraphs/bank subgraphs/card subgraphs/analytics subgraphs/identity; do \
 		$(BIN)/coverage report --include="$$part/*" --fail-under=85 > /dev/null || \
 		{ echo "less than 85 % of the lines of $$part are covered"; exit 1; }; \
 	done
-endif
 
 faults: setup ## the long tier: kills, freezes, outages; CYCLES=30 of the whole system, FAULTS_SECONDS=20, FAULTS_SEED to repeat
 	@$(CYCLES:%=FAULTS_CYCLES=%) $(BIN)/python -m pytest -m faults

@@ -52,7 +52,7 @@ async def test_rest_answers_as_its_contract_says(
 ) -> None:
     token = None if caller is None else token_of(OWNERS["alice"].user, caller)
     told = await judged(
-        *("openapi/openapi.yaml", system.url, token, tmp_path, "--max-examples", "8"),
+        *("openapi/openapi.yaml", system.url, token, tmp_path, "--max-examples", "5"),
         # Wrong passwords lock a name, and schemathesis waits for as long as it is told: `test_users.py` is for these.
         *("--exclude-checks", NOT_ASKED, "--exclude-path-regex", "^/auth/"),
     )
@@ -66,6 +66,6 @@ async def test_the_graph_has_an_answer_to_everything(
     token = None if caller is None else token_of(OWNERS["alice"].user, caller)
     # Not its own checks: to them any error of the graph is a defect, and being refused is an answer.
     await judged(
-        *("gateway/schema.graphql", f"{system.url}/graphql", token, tmp_path, "--max-examples", "20"),
+        *("gateway/schema.graphql", f"{system.url}/graphql", token, tmp_path, "--max-examples", "10"),
         *("--checks", "nothing_unexpected"),
     )
