@@ -40,7 +40,7 @@ replay: setup ## pull from the ledger what the running system's history lacks; P
 demo: setup ## start the system on free ports, walk through every feature, stop
 	@$(BIN)/python -m stack demo
 
-PYTEST := pytest -n 2 --dist loadfile --no-loadscope-reorder
+PYTEST := pytest -n 2 --dist loadfile
 
 test: setup ## the quick tests, a few minutes; ALL=1: those that start and kill whole processes, too
 	@$(BIN)/python -m $(PYTEST) -m 'not faults$(if $(ALL),, and not slow)'

@@ -174,7 +174,8 @@ async def _loaded(folder: Path, plan: Plan, beside: Beside | None) -> Sequence[M
         if beside:
             await _until(lambda: process.returncode is not None or (folder / BEGUN).exists())
             faults = await beside()
-            process.terminate()
+            with suppress(ProcessLookupError):  # it has just ended by itself
+                process.terminate()
         code = await asyncio.wait_for(process.wait(), plan.seconds + _PATIENCE_SECONDS)
         if code == 0:
             await _until(lambda: len(list(folder.glob(f"{ENDED}*"))) >= plan.processes)

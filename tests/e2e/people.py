@@ -113,13 +113,12 @@ class People:
     async def operations(self) -> str:
         by_rest = await self.sender.http.get(f"/accounts/{self.sender.account}/operations", params={"limit": 1000})
         by_graph = await self.sender.query(OPERATIONS, id=self.sender.account)
-        if "errors" in by_graph:
+        if said(by_rest) == "503":
+            if "errors" not in by_graph:
+                return CHANGED
             account = by_graph["data"]["account"]
             assert account is None or (account["operations"] is None and account["balance"] is not None)
             check_errors(by_graph)
-        if (said(by_rest) == "503") != ("errors" in by_graph):
-            return CHANGED
-        if said(by_rest) == "503":
             return "503"
         stored = [each["id"] for each in by_rest.json()["operations"]]
         return "works" if stored == self.paid[::-1] else "later"
