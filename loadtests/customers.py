@@ -85,7 +85,7 @@ class Api:
         opened = await self._post("/accounts", {"currency": "RUB"}, token)
         principal = f"{claims['iss']}|{claims['sub']}"
         body = Body(clearing_account_id("RUB"), UUID(opened["id"]), _MONEY)
-        await self.insist(Wish(Key(principal, "top-up", f"{rest.GOOD_CARD}-{uuid4().hex}"), body, None), token)
+        await self.insist(Wish(Key(principal, "top-up", f"{rest.GOOD}-{uuid4().hex}"), body, None), token)
         return Customer(claims["sub"], principal, token, opened["id"])
 
     async def _token(self, number: int) -> str:

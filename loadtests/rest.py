@@ -9,7 +9,9 @@ from uuid import UUID
 
 from loadtests.history.calls import CONFLICT, Answer, Nothing, Receipt, Refusal, TopUp, Unknown, Wish
 
-GOOD_CARD: Final = "4242424242424242"
+GOOD: Final = "good"
+CARDS: Final = {GOOD: "4242424242424242", "declined": "4000000000000002", "late": "4000000000010043"}
+"""Of the sandbox (`docs/test-cards.md`), by what becomes of them: the last is answered at the third time."""
 
 _UNKNOWN: Final = {0: "UNAVAILABLE", 500: "INTERNAL", 502: "UNAVAILABLE", 503: "UNAVAILABLE", 504: "DEADLINE_EXCEEDED"}
 """Statuses after which nobody knows what was done. 0: there was no answer."""
@@ -24,14 +26,14 @@ class Request:
 
 
 def request(wish: Wish) -> Request:
-    """What asks for a transfer, or for a top-up. The key of a top-up begins with its card's number and a dash, so that
-    it is asked for again by the same card.
+    """What asks for a transfer, or for a top-up. The key of a top-up begins with the name of its card and a dash, so
+    that it is asked for again by the same card; a number has no place in a key, which is kept.
     """
     body = wish.body
     money = {"amount": str(body.amount), "currency": body.currency}
     if wish.key.operation == "top-up":
-        number, _, _ = wish.key.key.partition("-")
-        card = {"number": number, "expiryMonth": 12, "expiryYear": 2040, "cvv": "123"}
+        name, _, _ = wish.key.key.partition("-")
+        card = {"number": CARDS[name], "expiryMonth": 12, "expiryYear": 2040, "cvv": "123"}
         return Request(f"/accounts/{body.recipient_id}/topup", money | {"card": card})
     return Request(f"/accounts/{body.sender_id}/transfers", money | {"recipientId": str(body.recipient_id)})
 

@@ -10,7 +10,7 @@ from uuid import uuid4
 import httpx
 
 from kit.principal import Role
-from loadtests.rest import GOOD_CARD
+from loadtests.rest import CARDS, GOOD
 from loadtests.target import Target
 from stack.plan import PASSWORD
 from stack.seed import OWNERS
@@ -18,7 +18,7 @@ from stack.seed import OWNERS
 _TIMEOUT_SECONDS: Final = 6.0
 _EVERY_SECONDS: Final = 0.1
 _HOUR: Final = 3_600.0
-_CARD: Final = {"number": GOOD_CARD, "expiryMonth": 12, "expiryYear": 2040, "cvv": "123"}
+_CARD: Final = {"number": CARDS[GOOD], "expiryMonth": 12, "expiryYear": 2040, "cvv": "123"}
 
 
 class NotBackError(AssertionError):

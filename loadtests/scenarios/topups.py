@@ -10,8 +10,8 @@ from loadtests.plan import Customer
 from loadtests.scenarios.person import Payer
 from wallet.accounts import clearing_account_id
 
-_CARDS: Final = (rest.GOOD_CARD,) * 8 + ("4000000000000002", "4000000000010043")
-"""Most are good, one is declined, one is answered at the third time: `docs/test-cards.md`."""
+_CARDS: Final = (rest.GOOD,) * 7 + tuple(rest.CARDS)
+"""Most are good."""
 
 
 class TopUps(Payer):
