@@ -112,7 +112,8 @@ def planner(seed: int, ports: Ports, data: Path) -> Sequence[Process]:
     plan = {process.name: process for process in plan_of(ports, data)}
     plan["redis"] = Process(name="redis", command=serve_redis, ready=probes.tcp(HOST, redis))
     second = given(plan["bank"], "bank-2", BANK_GRPC_LISTEN=f"{HOST}:{grpc}", BANK_ADMIN_LISTEN=f"{HOST}:{admin}")
-    plan["bank-2"] = replace(second, ready=probes.http(f"http://{HOST}:{admin}/health/ready"), ports={}, urls={})
+    urls = {"metrics": f"http://{HOST}:{admin}"}
+    plan["bank-2"] = replace(second, ready=probes.http(f"http://{HOST}:{admin}/health/ready"), ports={}, urls=urls)
     banks = f"ipv4:{HOST}:{ports.bank_grpc},{HOST}:{grpc}"
     for name in ("card", "analytics", "gateway"):
         plan[name] = given(plan[name], name, BANK_GRPC_TARGET=banks, GATEWAY_RATE_STORE=f"redis://{HOST}:{redis}/0")
@@ -246,6 +247,18 @@ async def refused(system: System) -> float:
     return sum(map(float, counts))
 
 
+async def served(system: System) -> list[float]:
+    """How many transfers each of the two banks has been asked for."""
+    urls = (
+        system.supervisor.children["bank"].process.urls["admin"],
+        system.supervisor.children["bank-2"].process.urls["metrics"],
+    )
+    pattern = r'^wallet_rpc_duration_seconds_count\{.*"/wallet.bank.v1.BankService/TransferMoney".*\} (.+)$'
+    async with httpx.AsyncClient(trust_env=False) as http:
+        pages = [(await http.get(f"{url}/metrics")).text for url in urls]
+    return [sum(map(float, re.findall(pattern, page, re.MULTILINE))) for page in pages]
+
+
 class TestSilence:
     """What is there and does not answer. Each call of it is waited for until its time is up."""
 
@@ -301,6 +314,13 @@ class TestStop:
                     enough.set()
 
         await until(people.all_done, within=30)
+        before = await served(system)
+
+        async def both_are_asked() -> bool:
+            assert await people.transfer() == "works"
+            return all(now > then for now, then in zip(await served(system), before, strict=True))
+
+        await until(both_are_asked, within=30)  # who was away before may have been found again by nobody yet
         load = asyncio.gather(*(pay() for _ in range(8)))
         await enough.wait()
         await system.supervisor.take_away(part)

@@ -73,7 +73,7 @@ class TestTime:
         self, patient: Patient, patient_services: str, keys: Keys, tmp_path: Path
     ) -> None:
         async with (
-            serving(keys, tmp_path, patient_services, gateway_timeout_seconds=0.3) as url,
+            serving(keys, tmp_path, patient_services, gateway_timeout_seconds=1) as url,
             httpx.AsyncClient(trust_env=False) as http,
         ):
             headers = {"Authorization": f"Bearer {keys.user('alice')}"}
