@@ -9,15 +9,13 @@ Our own events go straight to standard error. The standard library's way there, 
 three times as long, and there is a line for each request.
 """
 
-import asyncio
 import json
 import logging
 import re
 import sys
 from collections.abc import Mapping
-from functools import lru_cache, partial
-from io import BufferedIOBase
-from typing import IO, Any, Final
+from functools import lru_cache
+from typing import Any, Final
 
 import orjson
 import structlog
@@ -66,7 +64,7 @@ def configure(service: str, settings: LogSettings) -> None:
     )
     structlog.configure(
         processors=[*shared, *renderers, cover, _to_bytes],
-        logger_factory=partial(_Logger, Lines(sys.stderr.buffer)),
+        logger_factory=structlog.BytesLoggerFactory(sys.stderr.buffer),
         wrapper_class=structlog.make_filtering_bound_logger(settings.log_level),
         cache_logger_on_first_use=True,
     )
@@ -86,47 +84,6 @@ def configure(service: str, settings: LogSettings) -> None:
     logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each call that goes well
 
 
-class Lines:
-    """Lines on their way out. What is no worse than information goes with whatever else is said within a hundredth of a
-    second: to write costs more than to say. So much may be lost by kill -9; what is worse goes at once.
-    """
-
-    def __init__(self, file: BufferedIOBase | IO[bytes]) -> None:
-        self._file = file
-        self._loop: asyncio.AbstractEventLoop | None = None  # that will write
-
-    def soon(self, line: bytes) -> None:
-        """A line that may wait."""
-        self._file.write(line + b"\n")
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:  # nobody is there who would write it later
-            self._file.flush()
-            return
-        if self._loop is not loop:
-            self._loop = loop
-            loop.call_later(_LINGER_SECONDS, self._flush)
-
-    def now(self, line: bytes) -> None:
-        """A line that may not."""
-        self._file.write(line + b"\n")
-        self._file.flush()
-
-    def _flush(self) -> None:
-        self._loop = None
-        self._file.flush()
-
-
-class _Logger:
-    """By the methods and the attribute that structlog asks of one."""
-
-    def __init__(self, lines: Lines, name: str = "") -> None:
-        self.name = name
-        self.debug = self.info = lines.soon
-        self.warning = self.error = self.critical = lines.now
-
-
-_LINGER_SECONDS: Final = 0.01
 _MASK: Final = "***"
 _PLAIN: Final = (str, int, float, bool, type(None))
 _SECRETS: Final = frozenset(

@@ -1,16 +1,10 @@
 """What a process says, of its own and of what the libraries in it say."""
 
-import asyncio
-import io
 import json
 import subprocess
 import sys
-from typing import cast
 
 import pytest
-
-from kit.logs import Lines
-from tests.waiting import until
 
 PROCESS = """
 import logging
@@ -124,49 +118,3 @@ class TestSlips:
 
     def test_leave_each_line_one_object(self) -> None:
         assert [json.loads(line)["event"] for line in said("json", SLIPS)][-3:] == ["failed", "failed, too", "kept"]
-
-
-class TestLines:
-    async def test_go_together_and_soon(self, file: io.BytesIO, lines: Lines) -> None:
-        lines.soon(b"one")
-        lines.soon(b"two")
-        assert file.getvalue() == b""
-        await until(lambda: _is(file.getvalue() == b"one\ntwo\n"))
-        lines.soon(b"three")
-        await until(lambda: _is(file.getvalue().endswith(b"three\n")))
-
-    async def test_that_tell_of_something_wrong_go_at_once_after_those_that_wait(
-        self, file: io.BytesIO, lines: Lines
-    ) -> None:
-        lines.soon(b"before")
-        lines.now(b"wrong")
-        assert file.getvalue() == b"before\nwrong\n"
-
-    def test_of_who_has_no_loop_go_at_once(self, file: io.BytesIO, lines: Lines) -> None:
-        lines.soon(b"line")
-        assert file.getvalue() == b"line\n"
-
-    def test_of_a_loop_that_is_no_more_keep_no_later_ones(self, file: io.BytesIO, lines: Lines) -> None:
-        async def say() -> None:
-            lines.soon(b"one")
-
-        async def say_and_wait() -> None:
-            lines.soon(b"two")
-            await until(lambda: _is(file.getvalue() == b"one\ntwo\n"))
-
-        asyncio.run(say())
-        asyncio.run(say_and_wait())
-
-
-@pytest.fixture
-def file() -> io.BytesIO:
-    return io.BytesIO()
-
-
-@pytest.fixture
-def lines(file: io.BytesIO) -> Lines:
-    return Lines(io.BufferedWriter(cast("io.RawIOBase", file)))
-
-
-async def _is(value: bool) -> bool:
-    return value
