@@ -10,12 +10,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from math import ceil, floor
-from typing import Annotated, Final, Self, TypeVar
+from typing import Annotated, Final, Protocol, Self, TypeVar
 
 import structlog
-from limits import RateLimitItem, parse
-from limits.aio.storage import MemoryStorage, RedisStorage
-from limits.aio.strategies import SlidingWindowCounterRateLimiter
+from limits import parse
+from limits.aio.storage import RedisStorage
 from limits.errors import StorageError
 from prometheus_client import Counter
 from pydantic import AfterValidator
@@ -72,10 +71,15 @@ class Limit:
     """So much of something in so long, by whoever asks. `name` is what callers, logs and metrics know it by."""
 
     def __init__(self, name: str, rate: Rate) -> None:
+        item = parse(rate)
         self.name = name
-        self.item: RateLimitItem = parse(rate)
-        self.amount = self.item.amount
-        self.policy = f'"{name}";q={self.item.amount};w={self.item.get_expiry()}'
+        self.amount = item.amount
+        self.seconds = item.get_expiry()
+        self.policy = f'"{name}";q={self.amount};w={self.seconds}'
+
+    def key(self, who: str) -> str:
+        """What is counted for this caller or address: apart from what another rate had counted before a restart."""
+        return f"{self.name}/{who}/{self.amount}/{self.seconds}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +97,18 @@ class Standing:
         return [(b"ratelimit-policy", self.limit.policy.encode()), (b"ratelimit", rate.encode())]
 
 
+class Store(Protocol):
+    """Where is counted, in windows of `seconds` each, of which the one before weighs for as long as it reaches into the
+    last so many seconds. All storages of `limits` that know a sliding window are such.
+    """
+
+    async def acquire_sliding_window_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
+        """Counts, unless that passes the limit; whether it did."""
+
+    async def get_sliding_window(self, key: str, expiry: int) -> tuple[int, float, int, float]:
+        """The count of the window before and for how long it still weighs, that of this one and how long it will."""
+
+
 @dataclass(slots=True)
 class _Window:
     """What was counted, by key, in the window of this number and in the one before it."""
@@ -106,16 +122,15 @@ class _Window:
         self.number, self.counts = number, {}
 
 
-class Windows(MemoryStorage):
-    """Counts in this process. `limits`' own storage looks at each request through all callers for those that are gone,
-    so that what a request costs grows with their number; here what was counted goes with its window.
+class Windows:
+    """The store in this process. `limits`' own looks at each request through all callers for those that are gone, so
+    that what a request costs grows with their number; here what was counted goes with its window.
     """
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         """Args:
         clock: in seconds, as all windows begin by it.
         """
-        super().__init__()
         self._clock = clock
         self._of: dict[int, _Window] = {}
 
@@ -124,21 +139,34 @@ class Windows(MemoryStorage):
         """How many counts are kept."""
         return sum(len(each.counts) + len(each.before) for each in self._of.values())
 
-    async def acquire_sliding_window_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
-        """Counts, unless that passes the limit; whether it did."""
-        before, weight, count, _ = await self.get_sliding_window(key, expiry)
-        if floor(before * weight / expiry + count) + amount > limit:
+    async def acquire_sliding_window_entry(  # noqa: D102  as `Store`
+        self, key: str, limit: int, expiry: int, amount: int = 1
+    ) -> bool:
+        window, passed = self._now(expiry)
+        count = window.counts.get(key, 0) + amount
+        if _weighted(window.before.get(key, 0), expiry - passed, count, expiry) > limit:
             return False
-        self._of[expiry].counts[key] = count + amount
+        window.counts[key] = count
         return True
 
-    async def get_sliding_window(self, key: str, expiry: int) -> tuple[int, float, int, float]:
-        """The count of the window before and for how long it still weighs, that of this one and how long it will."""
-        number, passed = divmod(self._clock(), expiry)
-        window = self._of.setdefault(expiry, _Window())
+    async def get_sliding_window(self, key: str, expiry: int) -> tuple[int, float, int, float]:  # noqa: D102  as above
+        window, passed = self._now(expiry)
+        return window.before.get(key, 0), expiry - passed, window.counts.get(key, 0), 2 * expiry - passed
+
+    def _now(self, seconds: int) -> tuple[_Window, float]:
+        """The window at hand and what has passed of it."""
+        number, passed = divmod(self._clock(), seconds)
+        window = self._of.get(seconds)
+        if window is None:
+            window = self._of[seconds] = _Window()
         if number != window.number:
             window.turn_to(number)
-        return window.before.get(key, 0), expiry - passed, window.counts.get(key, 0), 2 * expiry - passed
+        return window, passed
+
+
+def _weighted(before: int, weighs_seconds: float, count: int, seconds: int) -> int:
+    """What was counted in the last so many seconds, taken that the window before was filled evenly."""
+    return floor(before * weighs_seconds / seconds + count)
 
 
 class Rates:
@@ -147,22 +175,21 @@ class Rates:
     def __init__(
         self,
         options: RateOptions,
-        shared: SlidingWindowCounterRateLimiter | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        own: Store | None = None,
+        shared: Store | None = None,
     ) -> None:
         """Args:
         options: how much is allowed.
-        shared: where it is counted, if not here alone.
-        clock: in seconds.
+        own: where it is counted, or would be while what is shared is away.
+        shared: where several gateways count together.
         """
         self.requests = Limit("requests", options.requests)
         self.cost = Limit("cost", options.cost)
         self.anonymous = Limit("anonymous", options.anonymous)
         self.sign_in = Limit("sign-in", options.sign_in)
         self._is_on = options.is_on
-        self._own = SlidingWindowCounterRateLimiter(Windows())
+        self._own = own or Windows()
         self._shared = shared
-        self._clock = clock
         self._shared_from = 0.0
 
     @classmethod
@@ -185,7 +212,7 @@ class Rates:
             connection_pool=pool,  # type: ignore[arg-type]  # as its documentation has it
         )
         try:
-            yield cls(options, SlidingWindowCounterRateLimiter(storage))
+            yield cls(options, shared=storage)
         finally:
             await pool.disconnect()
 
@@ -195,7 +222,10 @@ class Rates:
         Raises:
             RateLimited: it would be too much, and is not counted; says when to come back.
         """
-        if self._is_on and not await self._ask(lambda by: by.hit(limit.item, limit.name, who, cost=amount)):
+        if not self._is_on:
+            return
+        what = limit.key(who), limit.amount, limit.seconds, amount
+        if not await self._ask(lambda store: store.acquire_sliding_window_entry(*what)):
             REFUSED.labels(limit.name).inc()
             raise RateLimited(limit.name, str((await self._standing(limit, who)).reset_seconds))
 
@@ -204,17 +234,26 @@ class Rates:
         return await self._standing(limit, who) if self._is_on else None
 
     async def _standing(self, limit: Limit, who: str) -> Standing:
-        window = await self._ask(lambda by: by.get_window_stats(limit.item, limit.name, who))
-        return Standing(limit, window.remaining, max(1, ceil(window.reset_time - time.time())))
+        key, seconds = limit.key(who), limit.seconds
+        window = await self._ask(lambda store: store.get_sliding_window(key, seconds))
+        before, weighs_seconds, count, lasts_seconds = window
+        # The next one that is given back is of the window before, one by one, or all that there is of this window.
+        next_of_before = weighs_seconds % (seconds / before) if before else seconds
+        next_of_this = lasts_seconds % seconds or seconds
+        return Standing(
+            limit,
+            remaining=max(0, limit.amount - _weighted(before, weighs_seconds, count, seconds)),
+            reset_seconds=max(1, ceil(min(next_of_before, next_of_this))) if before or count else 1,  # of nothing, now
+        )
 
-    async def _ask(self, ask: Callable[[SlidingWindowCounterRateLimiter], Awaitable[Answer]]) -> Answer:
-        if self._shared is not None and self._clock() >= self._shared_from:
+    async def _ask(self, ask: Callable[[Store], Awaitable[Answer]]) -> Answer:
+        if self._shared is not None and time.monotonic() >= self._shared_from:
             try:
                 return await ask(self._shared)
             except StorageError as error:
                 STORE_ERRORS.inc()
                 log.warning("rates are counted here alone", seconds=_PAUSE_SECONDS, error=repr(error.storage_error))
-                self._shared_from = self._clock() + _PAUSE_SECONDS
+                self._shared_from = time.monotonic() + _PAUSE_SECONDS
         return await ask(self._own)
 
 

@@ -25,7 +25,8 @@ class BoundedHTTP(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # noqa: D102  as uvicorn's
         super().connection_made(transport)
-        self._begin_head()
+        self._head_bytes = 0
+        self._wait_for_head()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: D102
         self._end_head()
@@ -35,15 +36,17 @@ class BoundedHTTP(HttpToolsProtocol):
         if self._is_refused:
             return
         super().data_received(data)
-        if self._head_bytes is not None:
+        if self._head_bytes is not None:  # there is more to come, which there seldom is
             self._head_bytes += len(data)
             if self._head_bytes > _HEAD_BYTES:
                 self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+            elif self._due is None:
+                self._wait_for_head()
 
     def on_message_begin(self) -> None:  # noqa: D102
         super().on_message_begin()
         if self._head_bytes is None:
-            self._begin_head()
+            self._head_bytes = 0
 
     def on_headers_complete(self) -> None:  # noqa: D102
         self._end_head()
@@ -57,8 +60,7 @@ class BoundedHTTP(HttpToolsProtocol):
         if not self._is_refused:
             super().send_400_response(msg)
 
-    def _begin_head(self) -> None:
-        self._head_bytes = 0
+    def _wait_for_head(self) -> None:
         self._due = self.loop.call_later(_HEAD_SECONDS, self._refuse, HTTPStatus.REQUEST_TIMEOUT)
 
     def _end_head(self) -> None:

@@ -63,7 +63,7 @@ def configure(service: str, settings: LogSettings) -> None:
         ]
     )
     structlog.configure(
-        processors=[*shared, *renderers, cover, _to_bytes],
+        processors=[*shared, *renderers, cover],
         logger_factory=structlog.BytesLoggerFactory(sys.stderr.buffer),
         wrapper_class=structlog.make_filtering_bound_logger(settings.log_level),
         cache_logger_on_first_use=True,
@@ -72,7 +72,7 @@ def configure(service: str, settings: LogSettings) -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers, cover],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers, cover, _to_text],
         ),
     )
     root = logging.getLogger()
@@ -127,26 +127,26 @@ def _is_secret(key: object) -> bool:
 
 _ZEROED: Final = bytes.maketrans(b"123456789", b"000000000")
 _DIGITS: Final = b"0" * 13
-_CARD: Final = re.compile(r"(?<!\w)\d{13,19}(?!\w)")
-_TOKEN: Final = re.compile(r"eyJ[\w-]*\.[\w-]+\.[\w-]*")
+_CARD: Final = re.compile(rb"(?<!\w)\d{13,19}(?!\w)")
+_TOKEN: Final = re.compile(rb"eyJ[\w-]*\.[\w-]+\.[\w-]*")
 
 
-def cover(_: WrappedLogger, __: str, line: Any) -> str:
+def cover(_: WrappedLogger, __: str, line: Any) -> bytes:
     """The line without what looks like a secret: `***` for a JSON Web Token, nines for the digits of a card's number,
     which are valid JSON wherever they stand. An id is hardly ever of digits alone, and a number of that length hardly
     ever passes for a card's by chance.
     """
-    covered: str = line
-    if "eyJ" in covered:
-        covered = _TOKEN.sub(_MASK, covered)
-    if _DIGITS in covered.encode(errors="replace").translate(_ZEROED):  # a tenth of what looking by the pattern takes
+    covered: bytes = line if isinstance(line, bytes) else line.encode(errors="backslashreplace")
+    if b"eyJ" in covered:
+        covered = _TOKEN.sub(_MASK.encode(), covered)
+    if _DIGITS in covered.translate(_ZEROED):  # a tenth of what looking by the pattern takes
         covered = _CARD.sub(_covered, covered)
     return covered
 
 
-def _covered(found: re.Match[str]) -> str:
+def _covered(found: re.Match[bytes]) -> bytes:
     digits = found[0]
-    return "9" * len(digits) if _is_card(digits) else digits
+    return b"9" * len(digits) if _is_card(digits.decode()) else digits
 
 
 def _is_card(digits: str) -> bool:
@@ -155,13 +155,13 @@ def _is_card(digits: str) -> bool:
     return (sum(doubled) + sum(map(int, digits[-1::-2]))) % 10 == 0
 
 
-def _to_bytes(_: WrappedLogger, __: str, line: Any) -> bytes:
-    encoded: bytes = line.encode(errors="backslashreplace")
-    return encoded
+def _to_text(_: WrappedLogger, __: str, line: Any) -> str:
+    text: str = line.decode()
+    return text
 
 
-def _json(event: EventDict, **options: Any) -> str:
+def _json(event: EventDict, **options: Any) -> bytes | str:
     try:
-        return orjson.dumps(event, option=orjson.OPT_NON_STR_KEYS, **options).decode()
+        return orjson.dumps(event, option=orjson.OPT_NON_STR_KEYS, **options)
     except TypeError:  # such as half a character: whatever is said, a log says it
         return json.dumps(event, **options)

@@ -67,9 +67,16 @@ class Spent:
 
 
 class Cost:
-    """Of one operation of a valid document. It is worked out once; only what depends on variables is each time."""
+    """Of one operation of a valid document. It is worked out once; only what depends on variables is each time.
+
+    Attributes:
+        kind: the operation's type.
+        name: its name, if it has one.
+    """
 
     def __init__(self, schema: GraphQLSchema, document: DocumentNode, operation: OperationDefinitionNode) -> None:
+        self.kind = operation.operation
+        self.name = operation.name.value if operation.name else None
         self._base = _MUTATION if operation.operation is OperationType.MUTATION else 0
         self._defaults = {
             each.variable.name.value: _literal(each.default_value)

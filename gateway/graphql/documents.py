@@ -87,8 +87,8 @@ class Reader:
         check(node, self._limits)
         errors = validate_document(schema, node, self._rules)
         operations = [] if errors else [each for each in node.definitions if isinstance(each, OperationDefinitionNode)]
-        costs = {each.name.value if each.name else None: Cost(schema, node, each) for each in operations}
-        return Document(node, errors, costs)
+        costs = [Cost(schema, node, each) for each in operations]
+        return Document(node, errors, {each.name: each for each in costs})
 
 
 @dataclass(frozen=True)

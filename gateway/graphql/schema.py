@@ -8,10 +8,9 @@ from functools import cached_property, partial
 from typing import Any, Final, Self
 
 import strawberry
-from graphql import GraphQLError
+from graphql import GraphQLError, OperationType
 from strawberry.extensions.runner import SchemaExtensionsRunner
 from strawberry.types import ExecutionContext
-from strawberry.types.graphql import OperationType
 
 from gateway.composition import SUBGRAPHS, compose, subgraph
 from gateway.errors import INVALID_GRAPHQL, OperationRefused, graphql_error, rate_limited
@@ -154,7 +153,7 @@ class PerExecution(SchemaExtensionsRunner):
         context.graphql_document, context.pre_execution_errors = document.node, document.errors
         self._cost = document.costs.get(context.operation_name)
         if self._cost is not None:
-            self._is_stream = context.operation_type is OperationType.SUBSCRIPTION
+            self._is_stream = self._cost.kind is OperationType.SUBSCRIPTION
             estimated, allowed = self._cost.estimated(context.variables), self._policy.max_cost
             context.context.spent.estimated += estimated
             if estimated > allowed:
@@ -183,9 +182,12 @@ class PerExecution(SchemaExtensionsRunner):
     def _tell(self, seconds: float) -> None:
         context = self.execution_context
         kind, name = NOT_READ, OTHER
-        with suppress(RuntimeError):  # there is no document, or no such operation in it
-            kind = context.operation_type.value
-            name = self._policy.names.label(context.operation_name, is_valid=self._cost is not None)
+        if self._cost is not None:
+            kind, name = self._cost.kind.value, self._policy.names.label(self._cost.name, is_valid=True)
+        else:
+            with suppress(RuntimeError):  # there is no document, or no such operation in it
+                kind = context.operation_type.value
+                name = self._policy.names.label(context.operation_name, is_valid=False)
         tell(kind, name, seconds, self._codes, context.context.operations)
         if self._span.is_recorded:
             attributes = {"graphql.operation.type": kind, "graphql.operation.name": name}

@@ -1,8 +1,6 @@
 """Counting what callers ask for."""
 
 import pytest
-from limits import parse
-from limits.aio.strategies import SlidingWindowCounterRateLimiter
 from pydantic import TypeAdapter, ValidationError
 
 from gateway.rates import Rate, RateOptions, Rates, Windows, address_of
@@ -56,29 +54,56 @@ class Clock:
         return self.now
 
 
+async def left(rates: Rates) -> int:
+    standing = await rates.standing(rates.cost, "alice")
+    assert standing is not None
+    return standing.remaining
+
+
 async def test_what_was_counted_in_the_window_before_weighs_for_as_long_as_it_reaches_into_the_last_minute() -> None:
-    clock, ten = Clock(), parse("10/minute")
-    limiter = SlidingWindowCounterRateLimiter(Windows(clock))
-    assert await limiter.hit(ten, "alice", cost=10)
-    assert not await limiter.hit(ten, "alice")
+    clock = Clock()
+    rates = Rates(RateOptions(cost="10/minute"), own=Windows(clock))
+    await rates.count(rates.cost, "alice", 10)
+    with pytest.raises(RateLimited):
+        await rates.count(rates.cost, "alice")
     clock.now = 120 + 30.0
-    assert (await limiter.get_window_stats(ten, "alice")).remaining == 5
-    assert not await limiter.hit(ten, "alice", cost=6)
-    assert await limiter.hit(ten, "alice", cost=5)
+    assert await left(rates) == 5
+    with pytest.raises(RateLimited):
+        await rates.count(rates.cost, "alice", 6)
+    await rates.count(rates.cost, "alice", 5)
     clock.now = 180 + 59.0  # of the five, a twelfth of one is left
-    assert await limiter.hit(ten, "alice", cost=10)
+    await rates.count(rates.cost, "alice", 10)
+
+
+@pytest.mark.parametrize(
+    ("now", "seconds"),
+    [
+        (60.0, 60),  # in the window of the ten: all at once with it
+        (60.0 + 45.0, 15),
+        (120.0, 1),  # in the next one: the ten go one by one, each six seconds; now
+        (120.0 + 2.0, 4),
+    ],
+)
+async def test_who_is_told_when_there_is_more(now: float, seconds: int) -> None:
+    clock = Clock()
+    rates = Rates(RateOptions(cost="10/minute"), own=Windows(clock))
+    await rates.count(rates.cost, "alice", 10)
+    clock.now = now
+    standing = await rates.standing(rates.cost, "alice")
+    assert standing is not None
+    assert standing.reset_seconds == seconds
 
 
 @pytest.mark.parametrize("later", [120.0, 600.0])
 async def test_who_is_gone_for_two_windows_is_not_remembered(later: float) -> None:
-    clock, many = Clock(), parse("10/minute")
+    clock = Clock()
     windows = Windows(clock)
-    limiter = SlidingWindowCounterRateLimiter(windows)
+    rates = Rates(RateOptions(cost="10/minute"), own=windows)
     for caller in range(100):
-        await limiter.hit(many, str(caller))
+        await rates.count(rates.cost, str(caller))
     assert windows.remembered == 100
     clock.now += later
-    await limiter.hit(many, "alice")
+    await rates.count(rates.cost, "alice")
     assert windows.remembered == 1
 
 
