@@ -216,12 +216,9 @@ async def _while_awaited(app: ASGIApp, scope: Scope, receive: Receive, send: Sen
     Raises:
         _TooSlowError: it did not, and nothing is answered.
     """
-    has_body = scope["method"] not in {"GET", "HEAD"}  # of which nobody reads what they may have for a body
     try:
-        async with asyncio.timeout(seconds if has_body else None) as patience:
-            caller = _Caller(receive, patience)
-            if not has_body:
-                caller.watch()
+        async with asyncio.timeout(None) as patience:
+            caller = _Caller(receive, patience, seconds, has_body=scope["method"] not in {"GET", "HEAD"})
             try:
                 await app(scope, caller.receive, send)
             finally:
@@ -234,36 +231,43 @@ async def _while_awaited(app: ASGIApp, scope: Scope, receive: Receive, send: Sen
 
 
 class _Caller:
-    """Ends the patience with a request when its caller goes away. One learns of that by listening, from the end of the
-    body on; most answers come sooner than it pays to begin with it.
+    """Ends the patience with a request whose body does not come whole, or whose caller goes away: of which one learns
+    by listening, from the end of the body on. Most answers come sooner than it pays to begin with either.
     """
 
-    def __init__(self, receive: Receive, patience: asyncio.Timeout) -> None:
+    def __init__(self, receive: Receive, patience: asyncio.Timeout, seconds: float, *, has_body: bool) -> None:
         self._receive = receive
         self._patience = patience
+        self._seconds = seconds
         self._loop = asyncio.get_running_loop()
-        self.is_gone = False
-        self._timer: asyncio.TimerHandle | None = None
+        self._is_whole = not has_body  # nobody reads what a GET may have for one
+        self._is_watched = False
+        self._timer = self._loop.call_later(min(_MOMENT_SECONDS, seconds), self._watch)
         self._listening: asyncio.Task[None] | None = None
+        self.is_gone = False
 
     async def receive(self) -> Message:
         """What the caller sends."""
         message = await self._receive()
-        if self._timer is None and not message.get("more_body", False):
-            self._patience.reschedule(None)
-            self.watch()
+        if not self._is_whole and not message.get("more_body", False):
+            self._is_whole = True
+            if self._is_watched:
+                self._watch()
         return message
 
-    def watch(self) -> None:
-        self._timer = self._loop.call_later(_MOMENT_SECONDS, self._begin)
-
     def forget(self) -> None:
-        for each in (self._timer, self._listening):
-            if each is not None:
-                each.cancel()
+        self._timer.cancel()
+        if self._listening is not None:
+            self._listening.cancel()
 
-    def _begin(self) -> None:
-        self._listening = self._loop.create_task(self._listen())
+    def _watch(self) -> None:
+        """From a moment after the request has begun."""
+        self._is_watched = True
+        if self._is_whole:
+            self._patience.reschedule(None)
+            self._listening = self._loop.create_task(self._listen())
+        else:
+            self._patience.reschedule(self._loop.time() + max(0.0, self._seconds - _MOMENT_SECONDS))
 
     async def _listen(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":

@@ -85,7 +85,7 @@ def configure(service: str, settings: LogSettings) -> None:
 
 
 _MASK: Final = "***"
-_PLAIN: Final = (str, int, float, bool, type(None))
+_PLAIN: Final = frozenset({str, int, float, bool, type(None)})
 _SECRETS: Final = frozenset(
     {"authorization", "cookie", "cvc", "cvv", "jwt", "number", "pan", "passwd", "password", "secret", "token"}
 )
@@ -103,9 +103,9 @@ def mask(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 
 
 def _masked(value: Any) -> Any:
+    if type(value) in _PLAIN:  # which most are
+        return value
     match value:
-        case str() | int() | float() | None:  # which most are
-            pass
         case Secret() | SecretStr() | SecretBytes():
             return _MASK
         case Message() | BaseModel():  # whatever it has in it
