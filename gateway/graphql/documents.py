@@ -14,6 +14,7 @@ from graphql.language import OperationDefinitionNode
 from pydantic import TypeAdapter
 from strawberry.schema.schema import validate_document
 
+from gateway.composition import Collected
 from gateway.errors import OperationRefused
 from gateway.graphql.cost import Cost
 from gateway.graphql.limits import Limits, check, parse
@@ -35,11 +36,13 @@ class Document:
         node: what it is.
         errors: what is not valid about it.
         costs: of its operations by name, if it is valid.
+        collected: what its executions share.
     """
 
     node: DocumentNode
     errors: list[GraphQLError]
     costs: Mapping[str | None, Cost]
+    collected: Collected | None
 
 
 class _LiteralsError(Exception):
@@ -88,7 +91,8 @@ class Reader:
         errors = validate_document(schema, node, self._rules)
         operations = [] if errors else [each for each in node.definitions if isinstance(each, OperationDefinitionNode)]
         costs = [Cost(schema, node, each) for each in operations]
-        return Document(node, errors, {each.name: each for each in costs})
+        # What a directive leaves out, it may leave out this time only.
+        return Document(node, errors, {each.name: each for each in costs}, None if "@" in text else {})
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from graphql import GraphQLError, OperationType
 from strawberry.extensions.runner import SchemaExtensionsRunner
 from strawberry.types import ExecutionContext
 
-from gateway.composition import SUBGRAPHS, compose, subgraph
+from gateway.composition import SUBGRAPHS, Collected, compose, subgraph
 from gateway.errors import INVALID_GRAPHQL, OperationRefused, graphql_error, rate_limited
 from gateway.graphql.access import guard
 from gateway.graphql.cost import Cost, Spent
@@ -105,6 +105,7 @@ class PerExecution(SchemaExtensionsRunner):
 
     def __init__(self, policy: Policy, execution_context: ExecutionContext) -> None:
         super().__init__(execution_context)
+        self.collected: Collected | None = None
         self._policy = policy
         self._cost: Cost | None = None
         self._codes: list[str] = []
@@ -151,6 +152,7 @@ class PerExecution(SchemaExtensionsRunner):
         if len(document.costs) > 1 and not context._provided_operation_name:  # noqa: SLF001  Strawberry takes the first
             raise GraphQLError("`operationName` must say which operation is meant")
         context.graphql_document, context.pre_execution_errors = document.node, document.errors
+        self.collected = document.collected
         self._cost = document.costs.get(context.operation_name)
         if self._cost is not None:
             self._is_stream = self._cost.kind is OperationType.SUBSCRIPTION

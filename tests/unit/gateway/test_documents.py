@@ -2,7 +2,10 @@
 
 import hashlib
 import json
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from graphql import GraphQLError
@@ -10,6 +13,10 @@ from graphql import GraphQLError
 from gateway.composition import compose
 from gateway.graphql.documents import Reader, TrustedDocuments
 from gateway.graphql.limits import Limits
+from gateway.graphql.metrics import Names
+from gateway.graphql.schema import Context, PerExecution, Policy
+from gateway.rates import RateOptions, Rates
+from kit import call
 
 SCHEMA = compose()._schema
 
@@ -45,6 +52,38 @@ class TestTexts:
         with pytest.raises(GraphQLError, match="Syntax Error"):
             reader.read(SCHEMA, "{")
         assert reader.remembered == 0
+
+
+class TestExecutionsOfOneText:
+    @pytest.fixture
+    def execute(self, reader: Reader) -> Callable[..., Awaitable[Any]]:
+        policy = Policy(reader, Limits().cost, Names(None), suggestions=True)
+        schema = compose(partial(PerExecution, policy))
+        clients: Any = (None,) * 4
+
+        async def execute(text: str, **variables: Any) -> Any:
+            call.current.set(call.Call("the-request"))
+            context = Context(*clients, Rates(RateOptions(is_on=False)))
+            result = await schema.execute(text, variable_values=variables, context_value=context)
+            assert result.errors is None
+            return result.data
+
+        return execute
+
+    async def test_share_what_is_selected(self, execute: Any) -> None:
+        text = """query($name: String!) { __type(name: $name) { name fields { name type { ...T } } } }
+            fragment T on __Type { kind }"""
+        first, again, other = [await execute(text, name=name) for name in ("TopUp", "TopUp", "Transfer")]
+        assert first == again
+        assert other["__type"]["name"] == "Transfer"
+        assert all(
+            set(field) == {"name", "type"} and set(field["type"]) == {"kind"} for field in other["__type"]["fields"]
+        )
+
+    async def test_select_by_their_own_variables(self, execute: Any) -> None:
+        text = "query($all: Boolean!) { __schema { queryType { name kind @include(if: $all) } } }"
+        selected = [set((await execute(text, all=each))["__schema"]["queryType"]) for each in (True, False, True)]
+        assert selected == [{"name", "kind"}, {"name"}, {"name", "kind"}]
 
 
 class TestTrustedDocuments:
