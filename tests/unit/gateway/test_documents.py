@@ -59,11 +59,11 @@ class TestExecutionsOfOneText:
     def execute(self, reader: Reader) -> Callable[..., Awaitable[Any]]:
         policy = Policy(reader, Limits().cost, Names(None), suggestions=True)
         schema = compose(partial(PerExecution, policy))
-        clients: Any = (None,) * 4
+        client: Any = None
 
         async def execute(text: str, **variables: Any) -> Any:
             call.current.set(call.Call("the-request"))
-            context = Context(*clients, Rates(RateOptions(is_on=False)))
+            context = Context(client, client, client, client, Rates(RateOptions(is_on=False)))
             result = await schema.execute(text, variable_values=variables, context_value=context)
             assert result.errors is None
             return result.data
