@@ -20,6 +20,7 @@ class BoundedHTTP(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._head_bytes: int | None = None  # so far, of one that is not complete
+        self._bytes = 0  # of it, or of it and more that came with it
         self._due: asyncio.TimerHandle | None = None
         self._is_refused = False
 
@@ -35,6 +36,7 @@ class BoundedHTTP(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:  # noqa: D102
         if self._is_refused:
             return
+        self._bytes = len(data) + (self._head_bytes or 0)
         super().data_received(data)
         if self._head_bytes is not None:  # there is more to come, which there seldom is
             self._head_bytes += len(data)
@@ -50,7 +52,7 @@ class BoundedHTTP(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:  # noqa: D102
         self._end_head()
-        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > _HEAD_BYTES:
+        if self._bytes > _HEAD_BYTES and self._size() > _HEAD_BYTES:
             self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
             raise _HeadTooLargeError  # so that the parser looks at nothing more
         super().on_headers_complete()
@@ -59,6 +61,9 @@ class BoundedHTTP(HttpToolsProtocol):
         self._end_head()
         if not self._is_refused:
             super().send_400_response(msg)
+
+    def _size(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
 
     def _wait_for_head(self) -> None:
         self._due = self.loop.call_later(_HEAD_SECONDS, self._refuse, HTTPStatus.REQUEST_TIMEOUT)
