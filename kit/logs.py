@@ -103,9 +103,9 @@ def mask(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 
 
 def _masked(value: Any) -> Any:
-    if type(value) in _PLAIN:  # which most are
-        return value
     match value:
+        case _ if type(value) in _PLAIN:  # which most are
+            pass
         case Secret() | SecretStr() | SecretBytes():
             return _MASK
         case Message() | BaseModel():  # whatever it has in it
