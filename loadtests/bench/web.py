@@ -10,8 +10,8 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import chain, cycle
-from typing import Final, cast
+from itertools import chain, count, cycle
+from typing import Final, TypeAlias, cast
 
 import orjson
 import uvloop
@@ -30,9 +30,11 @@ class Load:
     Attributes:
         target: `host:port`.
         requests: as `get` and `post` make them, each in its turn.
-        connections: each has one request on its way at any moment.
+        connections: each has at most one request on its way.
         status: what every response has.
         sign: what every response has in its body.
+        rate: requests a second, whatever becomes of those before; what it takes begins when one is due, and not when a
+            connection is free for it. Without a rate, each connection asks again as soon as it is answered.
     """
 
     target: str
@@ -40,6 +42,7 @@ class Load:
     connections: int
     status: int
     sign: str
+    rate: float = 0.0
 
 
 def get(path: str, headers: Mapping[str, str]) -> str:
@@ -60,7 +63,7 @@ def _request(method: str, path: str, headers: Mapping[str, str]) -> str:
 
 
 async def keep_asking(load: Load, until: float) -> Sequence[Call]:
-    """Asks on every connection, one request after the other, until the time is up and the last is answered.
+    """Asks until the time is up and the last is answered.
 
     Raises:
         CallError: a response was not as it should be, or a connection was lost.
@@ -69,11 +72,12 @@ async def keep_asking(load: Load, until: float) -> Sequence[Call]:
     host, _, port = load.target.rpartition(":")
     loop = asyncio.get_running_loop()
     requests = cycle([request.encode() for request in load.requests])
+    due: Due = _due(load.rate, until) if load.rate else _at_once(until)
     connections: list[_Connection] = []
     transports = []
     try:
         for _ in range(load.connections):
-            connections.append(_Connection(load, requests, until))
+            connections.append(_Connection(load, requests, due))
             transport, _ = await loop.create_connection(lambda: connections[-1], host, int(port))
             transports.append(transport)
         await asyncio.gather(*(connection.done for connection in connections))
@@ -83,12 +87,30 @@ async def keep_asking(load: Load, until: float) -> Sequence[Call]:
     return list(chain.from_iterable(connection.calls for connection in connections))
 
 
+Due: TypeAlias = Iterator[float]
+"""When each request is due, on the monotonic clock; it ends with the time. Whoever is free takes the next one."""
+
+
+def _at_once(until: float) -> Due:
+    while (now := time.monotonic()) < until:
+        yield now
+
+
+def _due(rate: float, until: float) -> Due:
+    since = time.monotonic()
+    for number in count():
+        due = since + number / rate
+        if due >= until:
+            return
+        yield due
+
+
 class _Connection(asyncio.Protocol):
-    def __init__(self, load: Load, requests: Iterator[bytes], until: float) -> None:
+    def __init__(self, load: Load, requests: Iterator[bytes], due: Due) -> None:
         self.calls: list[Call] = []
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._requests = requests
-        self._until = until
+        self._due = due
         self._status = f"HTTP/1.1 {load.status} ".encode()
         self._sign = load.sign.encode()
         self._unread = b""
@@ -96,7 +118,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.WriteTransport", transport)
-        self._ask()
+        self._next()
 
     def data_received(self, data: bytes) -> None:
         self._unread += data
@@ -113,16 +135,23 @@ class _Connection(asyncio.Protocol):
             self._end(CallError(response.decode(errors="replace")))
             return
         self.calls.append(Call(self._began, now, 1))
-        if now < self._until:
-            self._ask()
-        else:
-            self._end(None)
+        self._next()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end(CallError(f"the connection was lost: {exc or 'closed'}"))
 
+    def _next(self) -> None:
+        due = next(self._due, None)
+        if due is None:
+            self._end(None)
+            return
+        self._began = due
+        if (wait := due - time.monotonic()) > 0:
+            asyncio.get_running_loop().call_later(wait, self._ask)
+        else:
+            self._ask()
+
     def _ask(self) -> None:
-        self._began = time.monotonic()
         self._transport.write(next(self._requests))
 
     def _end(self, error: CallError | None) -> None:

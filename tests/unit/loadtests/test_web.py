@@ -1,5 +1,8 @@
+import asyncio
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import orjson
@@ -54,6 +57,27 @@ class TestKeepAsking:
         assert {path for path, _, _ in heard} == {"/path"}
         assert [said == "a" for _, _, said in heard].count(True) >= len(heard) // 2 - 4
         assert all(one.began < until and one.began <= one.ended for one in calls)
+
+    async def test_in_an_open_loop_a_request_begins_when_it_is_due(self, target: str) -> None:
+        asked = replace(load(target, "a"), rate=100.0, connections=8)
+        began = time.monotonic()
+        calls = sorted(await keep_asking(asked, began + 0.5), key=lambda each: each.began)
+        assert 1 < len(calls) <= 50
+        assert all(later.began - one.began == pytest.approx(0.01) for one, later in pairwise(calls))
+
+    async def test_there_one_that_finds_no_connection_free_has_waited_for_it(self) -> None:
+        async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+            await asyncio.sleep(0.1)
+            await JSONResponse({"said": "late"}, 201)(scope, receive, send)
+
+        target = f"127.0.0.1:{free_ports(1)[0]}"
+        async with http_server(slow, target, lifespan="off"):
+            asked = replace(load(target, "a"), rate=20.0, connections=1)
+            calls = await keep_asking(asked, time.monotonic() + 0.5)
+        took = [each.ended - each.began for each in calls]
+        assert took == sorted(took)
+        assert took[0] >= 0.1
+        assert took[-1] >= 0.1 + (len(calls) - 1) * 0.05
 
     async def test_a_request_may_have_no_body(self, target: str) -> None:
         heard.clear()
