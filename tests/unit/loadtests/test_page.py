@@ -36,3 +36,4 @@ def test_and_each_line_has_its_time_and_its_details(folder: Path) -> None:
     line = orjson.loads((folder / "results.jsonl").read_bytes().splitlines()[0])
     assert line["details"] == {"rounds": [1, 2]}
     assert line["at"].endswith("Z")
+    assert line["python"].startswith("3.")
