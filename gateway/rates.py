@@ -98,8 +98,8 @@ class Standing:
 
 
 class Store(Protocol):
-    """Where is counted, in windows of `seconds` each, of which the one before weighs for as long as it reaches into the
-    last so many seconds. All storages of `limits` that know a sliding window are such.
+    """Where is counted, in windows of `expiry` seconds each, of which the one before weighs for as long as it reaches
+    into the last so many seconds. All storages of `limits` that know a sliding window are such.
     """
 
     async def acquire_sliding_window_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
