@@ -26,6 +26,7 @@ _EVERY_SECONDS: Final = 0.5
 _TIMEOUT_SECONDS: Final = 2.0
 _AWAY: Final = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 _SAMPLE: Final = re.compile(r"^(wallet_\w+?)(?:\{[^}]*\})? ([0-9.eE+-]+)$", re.MULTILINE)
+_PASSING: Final = b"postgres: autovacuum worker"
 _WATCHED: Final = {
     "wallet_bank_batch_size_sum": "commands",
     "wallet_bank_batch_size_count": "batches",
@@ -124,8 +125,12 @@ def _family(pid: int, parents: Mapping[int, int]) -> list[int]:
 
 
 def _resident(pid: int) -> int:
-    """What is the process's own: pages that PostgreSQL's processes share would count once for each of them."""
+    """What is the process's own: pages that PostgreSQL's processes share would count once for each of them. Nothing of
+    those that vacuum a table for it and are gone again.
+    """
     try:
+        if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(_PASSING):
+            return 0
         _, resident, shared, *_ = map(int, Path(f"/proc/{pid}/statm").read_text().split())
     except OSError:
         return 0
