@@ -5,6 +5,7 @@ import json
 import os
 import re
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -26,7 +27,6 @@ _EVERY_SECONDS: Final = 0.5
 _TIMEOUT_SECONDS: Final = 2.0
 _AWAY: Final = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 _SAMPLE: Final = re.compile(r"^(wallet_\w+?)(?:\{[^}]*\})? ([0-9.eE+-]+)$", re.MULTILINE)
-_PASSING: Final = b"postgres: autovacuum worker"
 _WATCHED: Final = {
     "wallet_bank_batch_size_sum": "commands",
     "wallet_bank_batch_size_count": "batches",
@@ -41,12 +41,25 @@ class Sample:
 
     Attributes:
         metrics: those of `_WATCHED` that could be read.
-        memory: resident bytes of each process of an embedded stack, with all that it started.
+        processes: resident bytes of each process of an embedded stack, as `postgres 4711`: its part's name, and its id.
     """
 
     at: float
     metrics: Mapping[str, float] = field(default_factory=dict)
-    memory: Mapping[str, int] = field(default_factory=dict)
+    processes: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def memory(self) -> Mapping[str, int]:
+        """Resident bytes of each part, with all that it started."""
+        parts: Counter[str] = Counter()
+        for name, used in self.processes.items():
+            parts[part(name)] += used
+        return parts
+
+
+def part(process: str) -> str:
+    """The part's name in that of a process."""
+    return process.rpartition(" ")[0]
 
 
 @asynccontextmanager
@@ -91,7 +104,7 @@ async def _samples(target: Target, folder: Path) -> None:
             while True:
                 found = await asyncio.gather(*(_metrics(http, admin) for admin in target.admins.values()))
                 metrics = {name: value for each in found for name, value in each.items()}
-                sample = Sample(at=time.monotonic(), metrics=metrics, memory=_memory(target.data))
+                sample = Sample(at=time.monotonic(), metrics=metrics, processes=_memory(target.data))
                 file.write(orjson.dumps(asdict(sample)) + b"\n")
                 await asyncio.sleep(2 * _EVERY_SECONDS)
 
@@ -111,7 +124,12 @@ def _memory(data: Path | None) -> dict[str, int]:
     except (OSError, ValueError):
         return {}
     tree = dict(_parents())
-    return {name: sum(map(_resident, _family(each["pid"], tree))) for name, each in table.items() if each["pid"]}
+    return {
+        f"{name} {pid}": _resident(pid)
+        for name, each in table.items()
+        if each["pid"]
+        for pid in _family(each["pid"], tree)
+    }
 
 
 def _parents() -> Iterator[tuple[int, int]]:
@@ -125,12 +143,8 @@ def _family(pid: int, parents: Mapping[int, int]) -> list[int]:
 
 
 def _resident(pid: int) -> int:
-    """What is the process's own: pages that PostgreSQL's processes share would count once for each of them. Nothing of
-    those that vacuum a table for it and are gone again.
-    """
+    """What is the process's own: pages that PostgreSQL's processes share would count once for each of them."""
     try:
-        if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(_PASSING):
-            return 0
         _, resident, shared, *_ = map(int, Path(f"/proc/{pid}/statm").read_text().split())
     except OSError:
         return 0

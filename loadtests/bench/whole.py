@@ -5,6 +5,7 @@ bank's own rate, how long people wait at half of what it can do, and whether it 
 import random
 import sys
 import time
+from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -234,28 +235,46 @@ async def soak(scene: Scene) -> Figure:
     """What each process has of memory for itself at the end of a soak, to what it had when it was warm: the worst.
 
     Warm is not what has just answered its first requests: PostgreSQL's and ClickHouse's caches, and what the embedded
-    Kafka keeps, grow to a bound. So the system runs at its limit first, until they have reached it.
+    Kafka keeps, grow to a bound. So the system runs at its limit first, until they have reached it. PostgreSQL has a
+    process for each connection, and services have as many of those as they need at the moment: a part as a whole may
+    grow and shrink by that, as `bytes_before` and `bytes_after` have it.
     """
     minutes, options = scene.options.soak_minutes, scene.options
     runs = ceil(60 * minutes * _WARM / (options.warm_up + options.seconds))
     limit = fastest([await scene.by_rest("uniform") for _ in range(runs)]).rate
-    _, folder = await scene.loaded(limit / 4, 60 * minutes, "rest", "graphql", "reads", users=50)
-    samples = watch.read(folder)
-    first, last = _typical(samples[len(samples) // 20 : len(samples) // 10]), _typical(samples[-len(samples) // 20 :])
-    growth = {name: last[name] / first[name] for name in sorted(first) if first[name]}
+    outcome, folder = await scene.loaded(limit / 4, 60 * minutes, "rest", "graphql", "reads", users=50)
+    samples = [each for each in watch.read(folder) if outcome.began <= each.at <= outcome.ended]
+    first, last = samples[len(samples) // 20 : len(samples) // 5], samples[-len(samples) // 10 :]
+    before, after = _typical(first), _typical(last)
+    growth = {name: after[name] / before[name] for name in before.keys() & after.keys() if before[name]}
+    worst: defaultdict[str, float] = defaultdict(float)
+    for name, times in growth.items():
+        worst[watch.part(name)] = max(worst[watch.part(name)], times)
     return Figure(
         figure=_MEMORY,
-        value=max(growth.values()),
+        value=max(worst.values()),
         unit="ratio",
         bar=1.1,
         better="lower",
-        details={"minutes": minutes, "growth": growth, "bytes_before": first, "bytes_after": last},
+        details={
+            "minutes": minutes,
+            "requests_per_second": limit / 4,
+            "worst": worst,
+            "bytes_before": _parts(first),
+            "bytes_after": _parts(last),
+        },
     )
 
 
 def _typical(samples: list[watch.Sample]) -> Mapping[str, float]:
-    names = set.intersection(*(set(sample.memory) for sample in samples))
-    return {name: median(sample.memory[name] for sample in samples) for name in names}
+    """Bytes of each process that was there all the time."""
+    names = set.intersection(*(set(sample.processes) for sample in samples))
+    return {name: median(sample.processes[name] for sample in samples) for name in names}
+
+
+def _parts(samples: list[watch.Sample]) -> Mapping[str, float]:
+    """Bytes of each part, with all the processes that it had then."""
+    return {name: median(sample.memory[name] for sample in samples) for name in samples[0].memory}
 
 
 async def measure(wanted: Collection[str], options: Options) -> AsyncGenerator[Figure, None]:

@@ -40,7 +40,11 @@ def folder(tmp_path: Path) -> Path:
     )
     (tmp_path / FILE).write_bytes(orjson.dumps(asdict(outcome)))
     samples = [
-        Sample(at=100.5 + n, metrics={"commands": 10.0 * n, "batches": 2.0 * n, "lag": 3.0}, memory={"bank": 2**27})
+        Sample(
+            at=100.5 + n,
+            metrics={"commands": 10.0 * n, "batches": 2.0 * n, "lag": 3.0},
+            processes={"bank 1": 2**26, "bank 2": 2**26},
+        )
         for n in range(3)
     ]
     (tmp_path / watch.FILE).write_bytes(b"".join(orjson.dumps(asdict(each)) + b"\n" for each in samples))
