@@ -5,7 +5,6 @@ bank's own rate, how long people wait at half of what it can do, and whether it 
 import random
 import sys
 import time
-from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -236,8 +235,8 @@ async def soak(scene: Scene) -> Figure:
 
     Warm is not what has just answered its first requests: PostgreSQL's and ClickHouse's caches, and what the embedded
     Kafka keeps, grow to a bound. So the system runs at its limit first, until they have reached it. PostgreSQL has a
-    process for each connection, and services have as many of those as they need at the moment: a part as a whole may
-    grow and shrink by that, as `bytes_before` and `bytes_after` have it.
+    process for each connection, and services have as many of those as they need at the moment: growth is of those that
+    were there all the time, and `bytes_before` and `bytes_after` are of all.
     """
     minutes, options = scene.options.soak_minutes, scene.options
     runs = ceil(60 * minutes * _WARM / (options.warm_up + options.seconds))
@@ -246,20 +245,22 @@ async def soak(scene: Scene) -> Figure:
     samples = [each for each in watch.read(folder) if outcome.began <= each.at <= outcome.ended]
     first, last = samples[len(samples) // 20 : len(samples) // 5], samples[-len(samples) // 10 :]
     before, after = _typical(first), _typical(last)
-    growth = {name: after[name] / before[name] for name in before.keys() & after.keys() if before[name]}
-    worst: defaultdict[str, float] = defaultdict(float)
-    for name, times in growth.items():
-        worst[watch.part(name)] = max(worst[watch.part(name)], times)
+    stayed = before.keys() & after.keys()
+    growth = {
+        part: sum(after[each] for each in stayed if watch.part(each) == part) / used
+        for part in {watch.part(each) for each in stayed}
+        if (used := sum(before[each] for each in stayed if watch.part(each) == part))
+    }
     return Figure(
         figure=_MEMORY,
-        value=max(worst.values()),
+        value=max(growth.values()),
         unit="ratio",
         bar=1.1,
         better="lower",
         details={
             "minutes": minutes,
             "requests_per_second": limit / 4,
-            "worst": worst,
+            "growth": growth,
             "bytes_before": _parts(first),
             "bytes_after": _parts(last),
         },
