@@ -231,7 +231,7 @@ async def at_half(scene: Scene) -> AsyncIterator[Figure]:
 
 
 async def soak(scene: Scene) -> Figure:
-    """What each process has of memory for itself at the end of a soak, to what it had when it was warm: the worst.
+    """What a part has of memory for itself at the end of a soak, to what it had when it was warm: the worst of them.
 
     Warm is not what has just answered its first requests: PostgreSQL's and ClickHouse's caches, and what the embedded
     Kafka keeps, grow to a bound. So the system runs at its limit first, until they have reached it. PostgreSQL has a
