@@ -135,7 +135,7 @@ class Scene:
         telling |= {"GATEWAY_LISTEN": telling_at, "GATEWAY_ADMIN_LISTEN": admins_at[0]}
         silent = {"LOG_LEVEL": "ERROR", "GATEWAY_LISTEN": silent_at, "GATEWAY_ADMIN_LISTEN": admins_at[1]}
         async with (
-            self._part("collector", "loadtests.bench.collector", _accepts(collector_at), collector_at),
+            self._part("collector", "loadtests.bench.stub", _accepts(collector_at), collector_at),
             self._part("telling", "gateway", _accepts(telling_at), **{**self.environment, **telling}),
             self._part("silent", "gateway", _accepts(silent_at), **{**self.environment, **silent}),
         ):

@@ -1,7 +1,7 @@
-"""The services behind the gateway, less their work: `python -m loadtests.bench.stub host:port`.
+"""The services behind the gateway, and a collector of traces, less their work.
 
-It answers the calls that are measured at once, each with one and the same answer, and believes whoever calls: what is
-measured in front of it is not the services. No money moves.
+`python -m loadtests.bench.stub host:port` answers the calls that are measured at once, each with one and the same
+answer, and believes whoever calls: what is measured in front of it is not the services. No money moves.
 """
 
 import asyncio
@@ -12,6 +12,7 @@ import grpc
 import uvloop
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.type.money_pb2 import Money
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from loadtests.bench.accounts import account_id
 from protos.analytics.v1 import analytics_pb2
@@ -84,6 +85,7 @@ class _Stub(grpc.GenericRpcHandler):
             "/wallet.bank.v1.BankService/TransferMoney": _answering(_TRANSFER),
             "/wallet.bank.v1.BankService/BatchGetAccounts": _answering(_ACCOUNTS),
             "/wallet.analytics.v1.AnalyticsService/GetOperations": _answering(_OPERATIONS),
+            "/opentelemetry.proto.collector.trace.v1.TraceService/Export": _answering(ExportTraceServiceResponse()),
         }
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[Any, Any] | None":

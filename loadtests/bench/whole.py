@@ -45,7 +45,8 @@ _ROUNDS: Final = 3
 _IN_FLIGHT: Final = 32
 _CONNECTIONS: Final = 256  # in an open loop: those that wait are free
 _WATCHED: Final = 500  # accounts, each by one WebSocket
-_WARM: Final = 0.4  # of a soak, before it
+_WARM: Final = 0.4  # of a soak, before it, at the limit
+_SETTLE: Final = 0.2  # of a soak, before it, with the load that it has
 _REQUESTS: Final = 30_000  # each with a key of its own
 _TOKEN_SECONDS: Final = 6 * 3_600.0
 _PATIENCE_SECONDS: Final = 60.0
@@ -234,16 +235,18 @@ async def soak(scene: Scene) -> Figure:
     """What a part has of memory for itself at the end of a soak, to what it had when it was warm: the worst of them.
 
     Warm is not what has just answered its first requests: PostgreSQL's and ClickHouse's caches, and what the embedded
-    Kafka keeps, grow to a bound. So the system runs at its limit first, until they have reached it. PostgreSQL has a
-    process for each connection, and services have as many of those as they need at the moment: growth is of those that
-    were there all the time, and `bytes_before` and `bytes_after` are of all.
+    Kafka keeps, grow to a bound, and so do the threads that ClickHouse reads with. So the system runs at its limit
+    first, and then under the soak's own load, until they have reached it. PostgreSQL has a process for each connection,
+    and services have as many of those as they need at the moment: growth is of those that were there all the time, and
+    `bytes_before` and `bytes_after` are of all.
     """
     minutes, options = scene.options.soak_minutes, scene.options
     runs = ceil(60 * minutes * _WARM / (options.warm_up + options.seconds))
     limit = fastest([await scene.by_rest("uniform") for _ in range(runs)]).rate
-    outcome, folder = await scene.loaded(limit / 4, 60 * minutes, "rest", "graphql", "reads", users=50)
-    samples = [each for each in watch.read(folder) if outcome.began <= each.at <= outcome.ended]
-    first, last = samples[len(samples) // 20 : len(samples) // 5], samples[-len(samples) // 10 :]
+    seconds, settled = 60 * minutes * (1 + _SETTLE), 60 * minutes * _SETTLE
+    outcome, folder = await scene.loaded(limit / 4, seconds, "rest", "graphql", "reads", users=50)
+    samples = [each for each in watch.read(folder) if outcome.began + settled <= each.at <= outcome.ended]
+    first, last = samples[: len(samples) // 10], samples[-len(samples) // 10 :]
     before, after = _typical(first), _typical(last)
     stayed = before.keys() & after.keys()
     growth = {
