@@ -1,11 +1,13 @@
 """The page of the benchmarks says what the lines say."""
 
+import re
 from pathlib import Path
 
 import orjson
 import pytest
 
 from loadtests.bench import page
+from loadtests.bench.__main__ import PARTS
 from loadtests.bench.figure import Figure
 
 
@@ -37,3 +39,9 @@ def test_and_each_line_has_its_time_and_its_details(folder: Path) -> None:
     assert line["details"] == {"rounds": [1, 2]}
     assert line["at"].endswith("Z")
     assert line["python"].startswith("3.")
+
+
+def test_and_readme_says_what_each_figure_is() -> None:
+    readme = (page.FOLDER.parent / "README.md").read_text()
+    told = re.findall(r"^\| `(\w+\.\w+)` \|", readme, re.MULTILINE)
+    assert told == [figure for part in PARTS for figure in part.FIGURES]
