@@ -62,15 +62,15 @@ def _webhook_secret(value: SecretStr) -> SecretStr:
 class Settings(ServiceSettings, CallSettings, TLSSettings, LogSettings, TracingSettings):
     """What the card service needs to know; each field is the environment variable of its name."""
 
-    card_grpc_listen: Address = "127.0.0.1:50052"
-    card_admin_listen: Address = "127.0.0.1:9102"
+    card_grpc_listen: Address = Field("127.0.0.1:50052", description="gRPC")
+    card_admin_listen: Address = Field("127.0.0.1:9102", description="health, metrics, the proof, what needs a person")
     card_webhook_listen: Address = Field("127.0.0.1:8091", description="where the acquirer's webhooks come in")
     card_database_url: SecretStr = Field(description="postgresql://…")
-    card_database_connections: int = Field(10, description="at most, of this process; one of them listens")
-    bank_grpc_target: str = "127.0.0.1:50051"
+    card_database_connections: PositiveInt = Field(10, description="at most, of this process; one of them listens")
+    bank_grpc_target: str = Field("127.0.0.1:50051", description="the bank's gRPC")
 
     acquirer_url: str = Field(description="http://…, without a path")
-    acquirer_api_key: SecretStr
+    acquirer_api_key: SecretStr = Field(description="what the acquirer knows this merchant by")
     acquirer_webhook_secret: Annotated[SecretStr, AfterValidator(_webhook_secret)] = Field(description="whsec_…")
     acquirer_timeout_seconds: PositiveFloat = Field(_PATIENCE.timeout_seconds, description="for one answer")
     acquirer_attempts: PositiveInt = Field(_PATIENCE.attempts, description="at one call, by the same key")
@@ -99,12 +99,14 @@ class Settings(ServiceSettings, CallSettings, TLSSettings, LogSettings, TracingS
     card_first_pause_seconds: PositiveFloat = Field(
         _TIMING.first_pause_seconds, description="before a step is tried again, doubled each time"
     )
-    card_longest_pause_seconds: PositiveFloat = _TIMING.longest_pause_seconds
+    card_longest_pause_seconds: PositiveFloat = Field(_TIMING.longest_pause_seconds, description="of these, at most")
     card_authorization_window_seconds: PositiveFloat = Field(
         _TIMING.authorization_window_seconds, description="after a request in which its card may be charged"
     )
     card_captures: PositiveInt = Field(_TIMING.captures, description="that may fail before the sum is let go of")
-    card_drivers: PositiveInt = Field(_TIMING.drivers, description="top-ups driven at once")
+    card_drivers: PositiveInt = Field(
+        _TIMING.drivers, description="top-ups that are taken up again at once, besides those that callers begin"
+    )
 
     def unfit(self) -> Iterator[str]:  # noqa: D102  as the base says
         yield from super().unfit()

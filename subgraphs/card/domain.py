@@ -109,6 +109,7 @@ class TopUp:
         owner_id: the user whose account it is; empty where nobody owns it.
         step: what is next; None when it is final. With NEEDS_REVIEW, the step that it stopped in.
         attempts: how often the step was tried and its outcome did not become known.
+        retries: how often a person has had it go on.
         failure: why it does not come to be, as a machine name.
         payment_id: the acquirer's, once it is authorized.
         transfer_id: the deposit in the ledger, once it is completed.
@@ -127,6 +128,7 @@ class TopUp:
     status: Status
     step: Step | None
     attempts: int
+    retries: int
     failure: str | None
     payment_id: str | None
     transfer_id: UUID | None
@@ -146,8 +148,11 @@ class TopUp:
         return self.step is not None and self.status is not Status.NEEDS_REVIEW
 
     def acquirer_key(self, step: Step) -> str:
-        """The acquirer's idempotency key of a step: the same whoever takes it, and however often."""
-        return f"{self.id}:{step.lower()}"
+        """The acquirer's idempotency key of a step: the same whoever takes it, and however often, until a person has
+        looked at why it was refused. The authorization's is for ever, since the payment is known by it.
+        """
+        key = f"{self.id}:{step.lower()}"
+        return key if not self.retries or step is Step.AUTHORIZE else f"{key}:{self.retries}"
 
     @property
     def authorization_key(self) -> str:

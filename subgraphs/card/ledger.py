@@ -17,7 +17,7 @@ from wallet.errors import (
     TransferNotFound,
 )
 
-_FOR_GOOD: Final = (AccountNotFound, AccountClosed, CurrencyMismatch, InvalidInput)
+_FOR_GOOD: Final = (AccountNotFound, AccountClosed, CurrencyMismatch)
 """What the bank refuses now it refuses always: the key of a deposit that was refused is pinned to that."""
 
 _PAGE: Final = 1_000
@@ -52,7 +52,7 @@ class Ledger:
                 receipt = await self._bank.deposit(top_up.account_id, top_up.amount, str(top_up.id), top_up.descriptor)
             except _FOR_GOOD as refusal:
                 return AccountRefused(refusal.reason)
-            except IdempotencyConflict:
+            except (IdempotencyConflict, InvalidInput):  # the latter before the key is looked up: it says nothing of it
                 return DepositConflict()
         return Deposited(receipt.transfer.id)
 

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, false, func, insert, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, Row, any_, false, func, insert, or_, select, tuple_, update
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -140,7 +140,7 @@ class Repository:
         async with self._database.statement() as sql:
             claimed = await sql.execute(
                 update(top_ups)
-                .where(top_ups.c.id.in_(due.scalar_subquery()))
+                .where(top_ups.c.id == any_(func.array(due.scalar_subquery())))  # looked up once, whatever the plan
                 .values(next_attempt_at=_from_now(lease_seconds))
                 .returning(top_ups)
             )
@@ -175,6 +175,7 @@ class Repository:
                     status=top_up.status,
                     step=top_up.step,
                     attempts=top_up.attempts,
+                    retries=top_up.retries,
                     next_attempt_at=None if due_seconds is None else _from_now(due_seconds),
                     failure=top_up.failure,
                     payment_id=top_up.payment_id,
@@ -288,6 +289,7 @@ def _top_up(row: Row[Any]) -> TopUp:
         Status(row.status),
         row.step and Step(row.step),
         row.attempts,
+        row.retries,
         row.failure,
         row.payment_id,
         row.transfer_id,

@@ -38,7 +38,7 @@ class Timing:
         longest_pause_seconds: after any.
         authorization_window_seconds: how long after it was asked for a card may be charged.
         captures: how many may end unknown before the sum is let go of.
-        drivers: how many top-ups may be driven before the completer takes up no more.
+        drivers: how many top-ups the completer drives at once, besides those that callers have begun.
     """
 
     interval_seconds: float = 1.0
@@ -77,6 +77,7 @@ class Saga:
         self._timing = timing
         self._clock = clock
         self._driven: dict[UUID, asyncio.Task[TopUp]] = {}
+        self._taken_up: set[asyncio.Task[TopUp]] = set()
         self._leased: dict[UUID, int] = {}
         self._woken = asyncio.Event()
 
@@ -108,12 +109,13 @@ class Saga:
                 self.start(due)
         return top_up
 
-    def start(self, top_up: TopUp) -> None:
+    def start(self, top_up: TopUp) -> asyncio.Task[TopUp]:
         """Drives a top-up, which the caller has leased, whatever becomes of the caller."""
         if top_up.id not in self._driven:
             task = asyncio.create_task(self._supervise(top_up), name=f"top-up {top_up.id}")
             self._driven[top_up.id] = task
             task.add_done_callback(lambda _: self._driven.pop(top_up.id))
+        return self._driven[top_up.id]
 
     async def paused(self, top_up: TopUp) -> TopUp:
         """The top-up when this saga does nothing with it any more: as it was left, or as given if not driven here.
@@ -134,11 +136,13 @@ class Saga:
         """
         while True:
             self._woken.clear()
-            room = self._timing.drivers - len(self._driven)
+            room = self._timing.drivers - len(self._taken_up)  # callers take none of it, however many they are
             if room > 0:
                 for top_up in await self._repository.claim(room, lease_seconds=self._timing.lease_seconds):
                     metrics.TAKEN_OVER.inc()
-                    self.start(top_up)
+                    task = self.start(top_up)
+                    self._taken_up.add(task)
+                    task.add_done_callback(self._taken_up.discard)
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._timing.interval_seconds):
                     await self._woken.wait()

@@ -44,6 +44,7 @@ top_ups: Final = Table(
     Column("status", Text, nullable=False, server_default="CREATED"),
     Column("step", Text, server_default="AUTHORIZE", comment="the call that is next, or being made; null: final"),
     Column("attempts", Integer, nullable=False, server_default=text("0"), comment="of the step, outcome unknown"),
+    Column("retries", Integer, nullable=False, server_default=text("0"), comment="after a person has looked at it"),
     Column("next_attempt_at", _time, comment="when a driver may take it: the end of a lease, or of a pause"),
     Column("failure", Text),
     Column("payment_id", Text, comment="the acquirer's"),

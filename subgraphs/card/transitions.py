@@ -67,7 +67,9 @@ def after(top_up: TopUp, result: Result, *, captures: int) -> TopUp:  # noqa: PL
         case Deposited(transfer_id) if step is Step.DEPOSIT:
             return replace(_ended(top_up, Status.COMPLETED, None), transfer_id=transfer_id)
         case DepositConflict() if step is Step.DEPOSIT:
-            return _for_review(top_up, "the bank knows this deposit's key with another request")
+            return _for_review(
+                top_up, "the bank takes this deposit for another one of its key, or for none that can be made"
+            )
     return _for_review(top_up, f"{type(result).__name__} is no answer to {step}")
 
 
@@ -142,12 +144,13 @@ def _for_review(top_up: TopUp, why: str) -> TopUp:
 
 
 def retried(top_up: TopUp) -> TopUp:
-    """A top-up that a person has looked at: back at the step that it stopped in. A final one stays final; whether the
-    acquirer contradicts it is to be asked again.
+    """A top-up that a person has looked at: back at the step that it stopped in, with fresh keys for the acquirer, who
+    remembers a refusal with the key that it refused. A final one stays final; whether the acquirer contradicts it is to
+    be asked again.
     """
     if top_up.step is None:
         return top_up
-    return replace(top_up, status=STATUS_AT[top_up.step], attempts=0, review=None)
+    return replace(top_up, status=STATUS_AT[top_up.step], attempts=0, retries=top_up.retries + 1, review=None)
 
 
 _AGREES_WITH: Final[Mapping[Status, frozenset[PaymentStatus]]] = {

@@ -54,6 +54,7 @@ class FakeAcquirer:
         self._numbers: dict[str, str] = {}
         self._tokens: dict[str, str] = {}
         self._used: dict[str, tuple[object, ...]] = {}
+        self._refused: dict[str, Refusal] = {}
         self._barred: set[str] = set()
         self._late: list[Callable[[], object]] = []
         self._refuses = REFUSES
@@ -68,7 +69,7 @@ class FakeAcquirer:
             self._late.pop()()
 
     def relent(self) -> None:
-        """From now on nothing is refused for good."""
+        """From now on nothing is refused for good, but what was refused stays so for its key."""
         self._refuses = {}
 
     async def tokenize(self, card: CardDetails) -> Token | Refusal:
@@ -137,12 +138,12 @@ class FakeAcquirer:
             if self._used.get(key, (change, payment_id)) != (change, payment_id):
                 return Refusal("KEY_REUSED")
             if key in self._used:
-                return payment
+                return self._refused.get(key, payment)
             if payment.status is not _FROM[change]:
                 return Refusal("WRONG_STATUS", payment)
-            if self._refuses.get(self._numbers[payment_id]) == change:
-                return Refusal("REFUSED", payment)
             self._used[key] = (change, payment_id)
+            if self._refuses.get(self._numbers[payment_id]) == change:
+                return self._refused.setdefault(key, Refusal("REFUSED", payment))
             field = {"capture": "captured", "refund": "refunded"}.get(change)
             sums = {field: payment.amount} if field else {}
             self.books[payment.key] = replace(payment, status=_TO[change], **sums)  # type: ignore[arg-type]

@@ -13,6 +13,7 @@ from subgraphs.card.repository import LeaseLostError
 from tests.integration.bank.running import rub
 from tests.integration.card.fake_acquirer import Trouble
 from tests.integration.card.world import AT_ONCE, LIMITS, World
+from tests.waiting import until
 from wallet.errors import DeadlineExceeded, IdempotencyConflict, Unavailable
 
 REFUND_REFUSED = "4000000000040024"
@@ -189,6 +190,26 @@ class TestDrivers:
         finally:
             here.repository.renew = renew  # type: ignore[method-assign]
         assert not saga._leased
+
+
+class TestCompleter:
+    async def test_takes_up_what_is_due_however_many_callers_there_are(self, here: World) -> None:
+        saga, goes_on = here.saga(timing=replace(AT_ONCE, lease_seconds=30, drivers=1)), asyncio.Event()
+        account = await here.bank.open("alice", "0")
+        left = await here.admitted(account)
+        here.acquirer.then["authorize"] = goes_on.wait
+        wishes = [await here.wish(account, rub("10.00")) for _ in range(2)]
+
+        async def are_all_begun() -> bool:
+            return here.acquirer.calls["authorize"] == 3
+
+        async with saga.running():
+            for wish in wishes:
+                await saga.begin(wish, LIMITS)
+            async with process.background(saga.complete(), "completer"):
+                await until(are_all_begun)
+            goes_on.set()
+        assert (await here.agree(left)).status is Status.COMPLETED
 
 
 class TestBegin:

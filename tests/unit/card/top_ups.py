@@ -25,6 +25,7 @@ def top_up(**given: Any) -> TopUp:
         "status": Status.CREATED,
         "step": Step.AUTHORIZE,
         "attempts": 0,
+        "retries": 0,
         "failure": None,
         "payment_id": None,
         "transfer_id": None,
