@@ -21,5 +21,6 @@ GONE: Final = (
     asyncpg.OperatorInterventionError,
     asyncpg.TooManyConnectionsError,
     asyncpg.TransactionTimeoutError,
+    asyncpg.ReadOnlySQLTransactionError,  # a primary that is none any more
 )
 """What a database that is away, or goes away in the middle, fails with."""

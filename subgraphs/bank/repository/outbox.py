@@ -56,14 +56,15 @@ class Outbox:
             Unavailable: the database is away, or the session was ended.
         """
         async with connection(pool) as session:
-            if not await session.fetchval("SELECT pg_try_advisory_lock($1)", _LEADER_LOCK):
-                yield None
-                return
+            may_lead = True  # until it is known not to: a session that may have the lock does not go back to the pool
             try:
-                await session.execute(f"SET idle_session_timeout = '{_LEADER_SILENCE}'")
-                yield cls(session)
+                may_lead = await session.fetchval("SELECT pg_try_advisory_lock($1)", _LEADER_LOCK)
+                if may_lead:
+                    await session.execute(f"SET idle_session_timeout = '{_LEADER_SILENCE}'")
+                yield cls(session) if may_lead else None
             finally:
-                session.terminate()
+                if may_lead:
+                    session.terminate()
 
     async def next(self, limit: int) -> list[Waiting]:
         """The oldest rows, in order."""

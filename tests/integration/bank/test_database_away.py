@@ -82,6 +82,33 @@ class TestStopped:
         assert (again.posting.version, again.posting.balance_after) == (2, rub("998"))
         await prove(bank.sql)
 
+    async def test_one_that_is_no_primary_any_more_is_as_good_as_away(
+        self, mortal: Postgres, mortal_bank: RunningBank
+    ) -> None:
+        bank, alice = mortal_bank, mortal_bank.user("alice")
+        sender, recipient = await bank.open("alice"), await bank.open("bob")
+        end_sessions = """
+            SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+            WHERE usename = current_user AND backend_type = 'client backend' AND pid <> pg_backend_pid()
+        """
+        await bank.sql.execute("ALTER ROLE CURRENT_USER SET default_transaction_read_only = on")
+        await bank.sql.execute(end_sessions)  # those that come after are read-only
+        with pytest.raises(Unavailable):
+            await alice(bank.client.transfer(sender, recipient, rub("1"), "meanwhile"))
+        await alice(bank.client.balance(sender))  # what it can do, it does
+
+        await bank.sql.execute("ALTER ROLE CURRENT_USER RESET default_transaction_read_only")
+        await bank.sql.execute(end_sessions)
+
+        async def works() -> bool:
+            with suppress(Unavailable):
+                receipt = await alice(bank.client.transfer(sender, recipient, rub("1"), "meanwhile"))
+                return receipt.posting.version == 1
+            return False
+
+        await until(works)
+        await prove(bank.sql)
+
     async def test_killed_in_the_middle_of_everything_it_loses_nothing_acknowledged(
         self, mortal: Postgres, mortal_bank: RunningBank
     ) -> None:
