@@ -1,11 +1,12 @@
 """A circuit breaker: purgatory's states, and around them what it does not do. See `Circuit`."""
 
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Self
 
 from purgatory.domain.messages.events import ContextChanged
-from purgatory.domain.model import CLOSED, HALF_OPENED, OPENED, Context, OpenedState
+from purgatory.domain.model import CLOSED, HALF_OPENED, OPENED, Context, HalfOpenedState
 
 STATES: Final = (CLOSED, HALF_OPENED, OPENED)
 """What a circuit may be, for metrics."""
@@ -21,7 +22,8 @@ class Circuit:
 
     purgatory lets every call through that comes while the circuit is half open, and takes a cancelled one for a failure
     (or, excluded, for a success, which would close the circuit). Here one call tries, and a cancelled one says nothing;
-    nor does one that began before the others failed. Its bus, for breakers that several processes share, is left out.
+    nor does one that began before the others failed. How long it is open goes by the monotonic clock, which nobody sets
+    back. Its bus, for breakers that several processes share, is left out.
     """
 
     def __init__(
@@ -41,6 +43,8 @@ class Circuit:
         self._states = Context("", failures, seconds)
         self._failure = failure
         self._tell = tell
+        self._seconds = seconds
+        self._open_until = 0.0
         self._trial: Attempt | None = None
 
     def attempt(self) -> "Attempt":
@@ -53,12 +57,12 @@ class Circuit:
         Raises:
             CircuitOpenError: it must not be.
         """
-        if self._trial is not None:
+        is_open = self._states.state == OPENED
+        if self._trial is not None or (is_open and time.monotonic() < self._open_until):
             raise CircuitOpenError
-        try:
-            self._states.handle_new_request()
-        except OpenedState:
-            raise CircuitOpenError from None
+        if is_open:
+            self._states.set_state(HalfOpenedState())
+        self._states.handle_new_request()
         if self._states.state == HALF_OPENED:
             self._trial = attempt
             self._tell_changes()
@@ -80,6 +84,8 @@ class Circuit:
         while self._states.messages:
             message = self._states.messages.pop(0)
             if isinstance(message, ContextChanged):
+                if message.state == OPENED:
+                    self._open_until = time.monotonic() + self._seconds
                 self._tell(message.state)
 
 

@@ -71,7 +71,7 @@ class Webhooks:
             if problem is None:
                 self._books.delivered(webhook)
                 continue
-            pause = min(_FIRST_PAUSE_SECONDS * 2**webhook.failures, _LONGEST_PAUSE_SECONDS)
+            pause = min(_FIRST_PAUSE_SECONDS * 2.0 ** min(webhook.failures, 32), _LONGEST_PAUSE_SECONDS)
             log.warning("webhook not taken", webhook=webhook.id, problem=problem, again_seconds=pause)
             self._books.failed(webhook, datetime.now(UTC) + timedelta(seconds=pause))
 

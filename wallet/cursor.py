@@ -2,10 +2,13 @@
 
 import base64
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 from uuid import UUID
 
 Place = TypeVar("Place")
+
+_MAX_VERSION: Final = 2**63 - 1
+"""As databases and messages hold them."""
 
 
 def encode(version: int) -> str:
@@ -20,7 +23,7 @@ def decode(cursor: str) -> int:
         ValueError: no cursor of ours.
     """
     version = _decode(cursor, int, encode)
-    if version < 0:
+    if not 0 <= version <= _MAX_VERSION:
         raise ValueError("must be a cursor from an earlier answer")
     return version
 

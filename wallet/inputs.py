@@ -2,16 +2,19 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from decimal import Decimal
 from types import TracebackType
 from typing import Final, Self, TypeVar
 from uuid import UUID
 
 from wallet.errors import FieldViolation, InvalidInput
-from wallet.money import EXPONENTS, Money
+from wallet.money import EXPONENTS, Money, MoneyError
 
 Value = TypeVar("Value")
 
 _MAX_KEY_LENGTH: Final = 255
+_MAX_AMOUNT: Final = Decimal(2**63 - 1)
+"""What messages can hold. What is allowed is less, and said by whoever allows it."""
 
 
 def uuid(text: str) -> UUID:
@@ -75,7 +78,7 @@ class Fields:
         if currency not in EXPONENTS:
             self._violations.append(FieldViolation("currency", "must be an ISO 4217 currency"))
             return None  # type: ignore[return-value]  # never seen: leaving the context raises
-        return self.read("amount", lambda text: Money.parse(text, currency), amount)
+        return self.read("amount", lambda text: _money(text, currency), amount)
 
     def __enter__(self) -> Self:
         return self
@@ -85,3 +88,10 @@ class Fields:
     ) -> None:
         if error is None and self._violations:
             raise InvalidInput(tuple(self._violations))
+
+
+def _money(text: str, currency: str) -> Money:
+    money = Money.parse(text, currency)
+    if abs(money.amount) > _MAX_AMOUNT:
+        raise MoneyError("has too many digits")
+    return money

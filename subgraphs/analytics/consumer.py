@@ -167,27 +167,29 @@ class Consumer:
     ) -> None:
         rows: list[Row] = []
         unreadable: list[tuple[Message, str]] = []
+        recent = self._recent.copy()
         for message in messages:
             try:
                 rows += rows_of(decode(message.value, message.headers))
             except Unreadable as error:
                 unreadable.append((message, error.reason))
-                self._count(is_unreadable=True)
+                recent.append(True)
+                self._check(recent)
             else:
-                self._count(is_unreadable=False)
+                recent.append(False)
         attributes: tracing.Attributes = {**_SPAN, "messaging.batch.message_count": len(messages)}
         with tracing.start_for(map(_traceparent, messages), f"store {TOPIC}", SpanKind.CONSUMER, attributes):
             await self._store(rows)
         await _set_aside(producer, unreadable)
         await self._commit(consumer, messages, term)
+        self._recent = recent  # now, since a batch that fails before this comes again
         metrics.EVENTS_CONSUMED.inc(len(messages) - len(unreadable))
         metrics.DEAD_LETTERS.inc(len(unreadable))
         self._look_for_gaps(rows)
 
-    def _count(self, *, is_unreadable: bool) -> None:
-        self._recent.append(is_unreadable)
-        if is_unreadable and sum(self._recent) > self._limits.unreadable:
-            raise TooMuchUnreadable(f"{sum(self._recent)} of the last {len(self._recent)} messages")
+    def _check(self, recent: deque[bool]) -> None:
+        if sum(recent) > self._limits.unreadable:
+            raise TooMuchUnreadable(f"{sum(recent)} of the last {len(recent)} messages")
 
     async def _store(self, rows: Sequence[Row]) -> None:
         """Returns when the rows are stored, however long ClickHouse is away. Heartbeats go on meanwhile."""

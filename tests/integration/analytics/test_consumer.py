@@ -31,6 +31,18 @@ class CrashesAfterInsert(History):
         raise RuntimeError("crash")
 
 
+class FailsOnce(History):
+    """A history that a batch fails at, the first time."""
+
+    has_failed = False
+
+    async def insert(self, rows: Sequence[Row]) -> None:
+        if not self.has_failed:
+            self.has_failed = True
+            raise RuntimeError("crash")
+        await super().insert(rows)
+
+
 @on_both
 class TestConsumer:
     async def test_both_sides_of_what_is_published_are_stored_and_committed(self, world: World) -> None:
@@ -140,6 +152,18 @@ class TestConsumer:
             await world.publish(world.bank.transfer(alice, bob), world.bank.transfer(alice, bob), partition=0)
         async with beside(world.consumer(Limits(unreadable=2, window=6, batch=4)).run()):
             await world.stored(alice, list(range(1, 13)))
+
+    async def test_bad_ones_that_come_again_count_once(self, world: World) -> None:
+        alice, bob = world.bank.open(), world.bank.open("bob")
+        await world.publish_raw(b"nonsense", [], partition=0)
+        await world.publish(world.bank.transfer(alice, bob), partition=0)
+        once = FailsOnce(world.database)
+        consumer = world.consumer(Limits(unreadable=1), history=once)
+        with pytest.raises(RuntimeError, match="crash"):
+            await consumer.consume()
+        async with beside(consumer.run()):
+            await world.stored(alice, [1])
+            await world.done_with(2)
 
     async def test_what_was_stored_and_not_committed_is_seen_again_and_counts_once(self, world: World) -> None:
         alice, bob = world.bank.open(), world.bank.open("bob")

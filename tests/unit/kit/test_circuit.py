@@ -1,6 +1,7 @@
 """What opens a circuit, and what closes it."""
 
 import asyncio
+import time
 from contextlib import suppress
 
 import pytest
@@ -54,6 +55,13 @@ class TestClosed:
         assert witness.states == []
         witness.call(SilentError())
         assert witness.states == ["opened"]
+
+    def test_no_longer_for_a_clock_that_is_set_back(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        witness, now = Witness(), time.time()
+        witness.open()
+        monkeypatch.setattr(time, "time", lambda: now - 3_600)
+        witness.call()
+        assert witness.states[1:] == ["half-opened", "closed"]
 
 
 class TestHalfOpen:

@@ -32,6 +32,14 @@ class TestFields:
             FieldViolation("amount", "must be a decimal number such as 10.00"),
         )
 
+    @pytest.mark.parametrize("sign", ["", "-"])
+    def test_takes_no_amount_that_no_message_holds(self, sign: str) -> None:
+        with Fields() as fields:
+            assert fields.money(f"{sign}{2**63 - 1}", "RUB").amount == Decimal(f"{sign}{2**63 - 1}")
+        with pytest.raises(InvalidInput) as caught, Fields() as fields:
+            fields.money(f"{sign}{2**63}", "RUB")
+        assert caught.value.violations == (FieldViolation("amount", "has too many digits"),)
+
     def test_tells_a_bad_currency_from_a_bad_amount(self) -> None:
         with pytest.raises(InvalidInput) as caught, Fields() as fields:
             fields.money("10.00", "XXX")
