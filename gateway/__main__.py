@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from gateway.app import build_app
 from gateway.graphql.documents import TrustedDocuments
@@ -28,33 +28,49 @@ from subgraphs.identity.client import IdentityClient
 class Settings(AuthSettings, CallSettings, TLSSettings, LogSettings, TracingSettings):
     """What the gateway needs to know; each field is the environment variable of its name."""
 
-    gateway_listen: Address = "127.0.0.1:8000"
-    gateway_admin_listen: Address = "127.0.0.1:9100"
-    bank_grpc_target: str = "127.0.0.1:50051"
-    card_grpc_target: str = "127.0.0.1:50052"
-    analytics_grpc_target: str = "127.0.0.1:50053"
-    identity_grpc_target: str = "127.0.0.1:50054"
-    gateway_timeout_seconds: float = Field(10.0, description="the longest that a request may take")
-    gateway_body_limit_bytes: int = 64 * 1024
-    gateway_graphql_batch_limit: int = Field(10, description="the most requests in one array")
-    gateway_graphql_max_tokens: int = Field(Limits.tokens, description="the most tokens of a document")
-    gateway_graphql_max_depth: int = Field(Limits.depth, description="the most levels of fields of an operation")
-    gateway_graphql_max_root_fields: int = Field(Limits.root_fields, description="the most fields at its root")
-    gateway_graphql_max_fields: int = Field(Limits.fields, description="the most fields, fragments spread")
-    gateway_graphql_max_aliases: int = Field(Limits.aliases, description="the most aliases, fragments spread")
-    gateway_graphql_max_directives: int = Field(Limits.directives, description="the most directives, fragments spread")
-    gateway_graphql_max_cost: int = Field(Limits.cost, description="the most that it may cost, as estimated")
+    gateway_listen: Address = Field("127.0.0.1:8000", description="REST and the graph")
+    gateway_admin_listen: Address = Field("127.0.0.1:9100", description="health and metrics")
+    bank_grpc_target: str = Field("127.0.0.1:50051", description="the bank's gRPC")
+    card_grpc_target: str = Field("127.0.0.1:50052", description="card's gRPC")
+    analytics_grpc_target: str = Field("127.0.0.1:50053", description="analytics' gRPC")
+    identity_grpc_target: str = Field("127.0.0.1:50054", description="identity's gRPC")
+    gateway_timeout_seconds: PositiveFloat = Field(10.0, description="the longest that a request may take")
+    gateway_body_limit_bytes: PositiveInt = Field(64 * 1024, description="the largest body taken")
+    gateway_graphql_batch_limit: PositiveInt = Field(
+        GraphOptions.batch_limit, description="the most requests in one array"
+    )
+    gateway_graphql_max_tokens: PositiveInt = Field(Limits.tokens, description="the most tokens of a document")
+    gateway_graphql_max_depth: PositiveInt = Field(
+        Limits.depth, description="the most levels of fields of an operation"
+    )
+    gateway_graphql_max_root_fields: PositiveInt = Field(Limits.root_fields, description="the most fields at its root")
+    gateway_graphql_max_fields: PositiveInt = Field(Limits.fields, description="the most fields, fragments spread")
+    gateway_graphql_max_aliases: PositiveInt = Field(Limits.aliases, description="the most aliases, fragments spread")
+    gateway_graphql_max_directives: PositiveInt = Field(
+        Limits.directives, description="the most directives, fragments spread"
+    )
+    gateway_graphql_max_repeats: PositiveInt = Field(
+        Limits.repeats, description="the most times that one field is selected at one place"
+    )
+    gateway_graphql_max_cost: PositiveInt = Field(
+        Limits.cost, description="the most that it may cost, as estimated by `@cost` and `@listSize`"
+    )
     gateway_graphql_trusted_documents: Path | None = Field(
         None,
         description="JSON object of the only documents to execute, by the SHA-256 of each; without it, all are",
     )
-    gateway_websocket_max_operations: int = Field(
+    gateway_websocket_max_operations: PositiveInt = Field(
         WebSocketLimits.operations, description="the most operations at once on one WebSocket"
     )
-    gateway_websocket_init_seconds: float = Field(
+    gateway_websocket_init_seconds: PositiveFloat = Field(
         WebSocketLimits.init_seconds, description="the longest that a WebSocket may take to say who it is"
     )
-    gateway_websocket_message_limit_bytes: int = 64 * 1024
+    gateway_websocket_message_limit_bytes: PositiveInt = Field(
+        64 * 1024, description="the largest message taken on a WebSocket"
+    )
+    gateway_streams: PositiveInt = Field(
+        GraphOptions.streams, description="the most WebSockets and subscriptions that one caller may have open"
+    )
     gateway_federation: bool = Field(False, description="serve the graph, and each subgraph alone, to a router")
     gateway_trusted_proxies: list[str] = Field(
         [], description="JSON array of addresses or networks of proxies whose X-Forwarded-For and -Proto are believed"
@@ -62,10 +78,14 @@ class Settings(AuthSettings, CallSettings, TLSSettings, LogSettings, TracingSett
     gateway_cors_origins: list[str] = Field([], description="JSON array of origins whose pages may call; * for all")
     gateway_rates: bool = Field(True, description="whether anybody may ask for too much")
     gateway_rate_store: str = Field(RateOptions.store, description="memory://, or redis://… that gateways share")
-    gateway_rate_requests: Rate = Field(RateOptions.requests, description="requests of one caller")
+    gateway_rate_requests: Rate = Field(
+        RateOptions.requests, description="requests of one caller, and messages on WebSockets"
+    )
     gateway_rate_cost: Rate = Field(RateOptions.cost, description="estimated cost of one caller's operations")
-    gateway_rate_anonymous: Rate = Field(RateOptions.anonymous, description="of one address, without a token")
-    gateway_rate_sign_in: Rate = Field(RateOptions.sign_in, description="of one address, for users and tokens")
+    gateway_rate_anonymous: Rate = Field(
+        RateOptions.anonymous, description="requests without a token and new WebSockets, of one address"
+    )
+    gateway_rate_sign_in: Rate = Field(RateOptions.sign_in, description="requests of `/auth/…`, of one address")
 
     def unfit(self) -> Iterator[str]:  # noqa: D102  as the base says
         yield from super().unfit()
@@ -84,13 +104,14 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         analytics = AnalyticsClient.connect(settings.analytics_grpc_target, bounds=bounds, tls=tls)
         card = CardClient.connect(settings.card_grpc_target, bounds=bounds, tls=tls)
         identity = IdentityClient.connect(settings.identity_grpc_target, bounds=bounds, tls=tls)
+        verifier = await stack.enter_async_context(Verifier.running(settings))
         app = build_app(
             await stack.enter_async_context(bank),
             await stack.enter_async_context(analytics),
             await stack.enter_async_context(card),
             await stack.enter_async_context(identity),
-            await stack.enter_async_context(Verifier.running(settings)),
-            await stack.enter_async_context(Rates.of(_rates(settings))),
+            verifier,
+            await stack.enter_async_context(Rates.running(_rates(settings))),
             stop,
             cors_origins=settings.gateway_cors_origins,
             body_limit_bytes=settings.gateway_body_limit_bytes,
@@ -103,6 +124,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
                     fields=settings.gateway_graphql_max_fields,
                     aliases=settings.gateway_graphql_max_aliases,
                     directives=settings.gateway_graphql_max_directives,
+                    repeats=settings.gateway_graphql_max_repeats,
                     cost=settings.gateway_graphql_max_cost,
                 ),
                 websocket_limits=WebSocketLimits(
@@ -110,17 +132,17 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
                     init_seconds=settings.gateway_websocket_init_seconds,
                 ),
                 documents=TrustedDocuments.load(settings.gateway_graphql_trusted_documents),
+                streams=settings.gateway_streams,
                 batch_limit=settings.gateway_graphql_batch_limit,
                 production=settings.production,
                 federation=settings.gateway_federation,
             ),
         )
-        await stack.enter_async_context(http_server(admin_app({}), settings.gateway_admin_listen))
+        await stack.enter_async_context(http_server(admin_app({"keys": verifier.ready}), settings.gateway_admin_listen))
         server = http_server(
             app,
             settings.gateway_listen,
             trusted_proxies=settings.gateway_trusted_proxies,
-            ws="websockets-sansio",
             ws_max_size=settings.gateway_websocket_message_limit_bytes,
         )
         await stack.enter_async_context(server)

@@ -28,6 +28,7 @@ from gateway.policy import OPEN_PATHS
 from gateway.rates import Rates
 from gateway.rest import rest_routes
 from gateway.rest.route import UnsupportedMediaTypeError
+from gateway.streams import Streams
 from kit.admin import add_health
 from kit.principal import Verifier
 from subgraphs.analytics.client import AnalyticsClient
@@ -81,14 +82,22 @@ def build_app(
     add_health(app, {"keys": verifier.ready})
     endpoints: dict[tuple[str, str], ASGIApp] = {}
     new_context = partial(Context, bank, analytics, card, identity, rates)
-    for path, schema in build_schemas(graph).items():
+    streams = Streams(graph.streams)
+    for path, schema in build_schemas(graph, streams).items():
         # A router's documents are its own: it asks each subgraph for the part of a client's that is there.
         documents = graph.documents if path == GRAPH_PATH else TrustedDocuments(texts=None)
         endpoints["http", path] = GraphQLOverHTTP(
             schema, new_context, documents, stop, batch_limit=graph.batch_limit, page=not graph.production
         )
         endpoints["websocket", path] = GraphQLOverWebSocket(
-            schema, new_context, documents, verifier, rates, graph.websocket_limits, allowed_origins=cors_origins
+            schema,
+            new_context,
+            documents,
+            verifier,
+            rates,
+            graph.websocket_limits,
+            streams,
+            allowed_origins=cors_origins,
         )
 
     async def front(scope: Scope, receive: Receive, send: Send) -> None:

@@ -131,10 +131,8 @@ class CallMiddleware:
         principal = call.current.get().principal
         if exchange.scope["path"].startswith(_SIGN_IN):
             limit, who = self._rates.sign_in, address_of(exchange.scope.get("client"))
-        elif principal is None:
-            limit, who = self._rates.anonymous, address_of(exchange.scope.get("client"))
         else:
-            limit, who = self._rates.requests, principal.scope
+            limit, who = self._rates.of(principal, exchange.scope.get("client"))
         try:
             await self._rates.count(limit, who)
         finally:
@@ -157,7 +155,7 @@ class _Exchange:
         self._send = send
 
     async def send(self, message: Message) -> None:
-        if message["type"] in {"http.response.start", "websocket.accept"}:
+        if message["type"] in {"http.response.start", "websocket.http.response.start", "websocket.accept"}:
             self.status = message.get("status", HTTPStatus.SWITCHING_PROTOCOLS)
             self._answered = time.monotonic()
             message["headers"] = self._completed(message.get("headers", ()))

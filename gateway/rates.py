@@ -18,8 +18,9 @@ from limits.aio.storage import RedisStorage
 from limits.errors import StorageError
 from prometheus_client import Counter
 from pydantic import AfterValidator
-from redis.asyncio import ConnectionPool
+from redis.asyncio import BlockingConnectionPool
 
+from kit.principal import Principal
 from wallet.errors import RateLimited
 
 log = structlog.get_logger(__name__)
@@ -30,6 +31,8 @@ STORE_ERRORS = Counter("wallet_gateway_rate_store_errors", "Times that the share
 MEMORY: Final = "memory://"
 
 _PATIENCE_SECONDS: Final = 0.1
+_QUEUE_SECONDS: Final = 0.5
+_CONNECTIONS: Final = 32
 _PAUSE_SECONDS: Final = 1.0
 _OWN_NETWORK_BITS: Final = 64  # what one household or one machine is given of IPv6, and may change in at will
 
@@ -194,13 +197,15 @@ class Rates:
 
     @classmethod
     @asynccontextmanager
-    async def of(cls, options: RateOptions) -> AsyncIterator[Self]:
+    async def running(cls, options: RateOptions) -> AsyncIterator[Self]:
         """As the options have it. A Redis need not be there yet."""
         if options.store == MEMORY:
             yield cls(options)
             return
-        pool = ConnectionPool.from_url(
+        pool = BlockingConnectionPool.from_url(  # the other one fails where more ask at once than it may connect
             options.store,
+            max_connections=_CONNECTIONS,
+            timeout=_QUEUE_SECONDS,
             socket_timeout=_PATIENCE_SECONDS,
             socket_connect_timeout=_PATIENCE_SECONDS,
         )
@@ -215,6 +220,12 @@ class Rates:
             yield cls(options, shared=storage)
         finally:
             await pool.disconnect()
+
+    def of(self, caller: Principal | None, client: Sequence[object] | None) -> tuple[Limit, str]:
+        """What requests count against, and as whose: a caller's own, or those of the address that it comes from."""
+        if caller is None:
+            return self.anonymous, address_of(client)
+        return self.requests, caller.scope
 
     async def count(self, limit: Limit, who: str, amount: int = 1) -> None:
         """Counts `amount` more of what is limited for this caller or address.

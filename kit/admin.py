@@ -17,7 +17,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.types import Send
 
 from kit.access import Policy
-from kit.http import BoundedHTTP
+from kit.http import BoundedHTTP, BoundedWebSocket
 from kit.principal import Verifier
 from wallet.errors import Code, Unauthenticated, WalletError
 
@@ -153,6 +153,7 @@ async def http_server(
         host,
         int(port),
         http=BoundedHTTP,
+        ws=BoundedWebSocket,
         log_config=None,
         access_log=False,
         server_header=False,

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from kit.rotation import rotating
 from kit.settings import CallSettings
 from kit.status import from_rpc_error
 from kit.tls import TLS, Material, refuse_plaintext
-from wallet.errors import DeadlineExceeded, Unavailable, WalletError
+from wallet.errors import DeadlineExceeded, RateLimited, Unavailable, WalletError
 
 log = structlog.get_logger(__name__)
 
@@ -108,12 +109,14 @@ class Bounds:
     Attributes:
         timeout_seconds: the longest that one call may take.
         calls: at once; what is more is refused.
+        calls_of_one: at once of one caller, so that nobody takes all of them.
         failures: time-outs in a row of one method, which open its circuit: then it is not called,
         open_seconds: for so long.
     """
 
     timeout_seconds: float = 5.0
     calls: int = 1_000
+    calls_of_one: int = 250
     failures: int = 5
     open_seconds: float = 2.0
 
@@ -123,6 +126,7 @@ class Bounds:
         return cls(
             settings.call_timeout_seconds,
             settings.call_limit,
+            settings.call_limit_of_one,
             settings.call_circuit_failures,
             settings.call_circuit_seconds,
         )
@@ -144,6 +148,7 @@ class Calls:
         self._what = what
         self._bounds = bounds
         self._under_way = 0
+        self._of_one: Counter[str] = Counter()
         self._circuits: dict[object, Circuit] = {}
 
     async def unary(self, method: grpc.aio.UnaryUnaryMultiCallable[Request, Response], request: Request) -> Response:
@@ -155,7 +160,8 @@ class Calls:
 
         Raises:
             WalletError: what the service refused the call with; Unavailable or DeadlineExceeded when its outcome is not
-                known, or when it was not made: too many are under way, or the last ones were not answered.
+                known, or when it was not made: too many are under way, or the last ones were not answered; RateLimited
+                when too many of the caller's own are.
         """
         call = current.get()
         remaining = call.remaining(self._bounds.timeout_seconds)
@@ -163,8 +169,13 @@ class Calls:
             raise DeadlineExceeded(self._what)  # gRPC would now and then still make the call
         if self._under_way >= self._bounds.calls:
             raise self._refusal(method, "limit")
+        who = "" if call.principal is None else call.principal.scope
+        if who and self._of_one[who] >= self._bounds.calls_of_one:
+            metrics.CALLS_REFUSED.labels(_name(method), "caller").inc()
+            raise RateLimited("calls at once", "1")
         circuit = self._circuits.get(method) or self._new_circuit(method)
         self._under_way += 1
+        self._of_one[who] += 1
         try:
             with circuit.attempt() as attempt, _span(method, call) as span:
                 try:
@@ -176,6 +187,9 @@ class Calls:
             raise self._refusal(method, "circuit") from None
         finally:
             self._under_way -= 1
+            self._of_one[who] -= 1
+            if not self._of_one[who]:
+                del self._of_one[who]
 
     async def stream(
         self, method: grpc.aio.UnaryStreamMultiCallable[Request, Response], request: Request

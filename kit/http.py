@@ -1,20 +1,55 @@
-"""HTTP/1.1 as uvicorn speaks it, with bounds on what comes before a request's body."""
+"""HTTP/1.1 and WebSockets as uvicorn speaks them, with bounds on what comes before a request's body and on how long is
+waited for who does not read.
+"""
 
 import asyncio
 from http import HTTPStatus
 from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 _HEAD_BYTES: Final = 32 * 1024
 _HEAD_SECONDS: Final = 10.0
 _LINGER_SECONDS: Final = 1.0
+_UNREAD_SECONDS: Final = 60.0
 
 
-class BoundedHTTP(HttpToolsProtocol):
+class _Impatient(asyncio.Protocol):
+    """Lets a connection go whose other end reads nothing, or next to nothing, for a minute: uvicorn would close it
+    politely, once all is read, and keep what is written to it until then.
+    """
+
+    loop: asyncio.AbstractEventLoop
+    transport: asyncio.Transport
+    _unread: asyncio.TimerHandle | None = None
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unread = self.loop.call_later(_UNREAD_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._forget()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._forget()
+        super().connection_lost(exc)
+
+    def _forget(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+
+
+class BoundedWebSocket(_Impatient, WebSocketsSansIOProtocol):
+    """uvicorn's own, which by itself waits without end for who does not read."""
+
+
+class BoundedHTTP(_Impatient, HttpToolsProtocol):
     """uvicorn's own, which by itself takes a request's head however large it is, and waits for it however long that
-    takes. Who sends more than 32 KiB is answered with 431, who takes longer than ten seconds with 408; and both are let
-    go.
+    takes; and for who does not read. Who sends more than 32 KiB is answered with 431, who takes longer than ten seconds
+    with 408; and both are let go.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -49,6 +84,10 @@ class BoundedHTTP(HttpToolsProtocol):
         super().on_message_begin()
         if self._head_bytes is None:
             self._head_bytes = 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:  # noqa: D102
+        if self._head_bytes is not None:  # what follows a body are trailers: nobody reads them, so nobody keeps them
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:  # noqa: D102
         self._end_head()

@@ -142,6 +142,7 @@ class CallSettings(Settings):
 
     call_timeout_seconds: PositiveFloat = Field(5.0, description="the longest that one call may take")
     call_limit: PositiveInt = Field(1_000, description="calls of one service at once; what is more is refused")
+    call_limit_of_one: PositiveInt = Field(250, description="of these, those of one caller; what is more is refused")
     call_circuit_failures: PositiveInt = Field(
         5, description="time-outs in a row, after which a method is not called for a while"
     )
@@ -170,7 +171,7 @@ class LogSettings(Settings):
     """How a process speaks."""
 
     log_format: Literal["console", "json"] = Field("json", description="console for people, json for machines")
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="what is logged, at least")
 
 
 class TracingSettings(Settings):

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self
+from unittest.mock import patch
 
 from kit.tokens import Signer
 from stack import probes
@@ -66,6 +67,6 @@ async def own(**settings: str) -> AsyncIterator[tuple[System, Target]]:
     async with AsyncExitStack() as stack:
         data = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="wallet-load-")))
         stack.callback(remove_cluster, data)
-        os.environ.update(settings)  # the stack hands them on
+        stack.enter_context(patch.dict(os.environ, settings))  # the stack hands them on
         system = await stack.enter_async_context(running(Ports.free(), data))
         yield system, Target.embedded(system.ports, data)

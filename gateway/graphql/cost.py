@@ -42,7 +42,6 @@ from strawberry.federation.schema_directives import ListSize
 from strawberry.schema.schema_converter import GraphQLCoreConverter
 
 from gateway.entities import ENTITIES
-from gateway.errors import OperationRefused
 
 # Not in the graph itself: Apollo's composition takes no slicing argument that is a list.
 _ENTITIES: Final = ListSize(
@@ -54,6 +53,7 @@ _ENTITIES: Final = ListSize(
 _MUTATION: Final = 10
 _LIST_SIZE: Final = 10
 _MOST: Final = 2**31 - 1  # a number that every client can read
+_DIGITS: Final = 10  # as many as that has: Python refuses to read some thousands of them
 
 Variables = Mapping[str, Any]
 
@@ -89,11 +89,7 @@ class Cost:
         self._fixed = None if fixed is None else min(_MOST, self._base + fixed)
 
     def estimated(self, variables: Variables | None) -> int:
-        """Before it is executed with these variables, which need not be valid.
-
-        Raises:
-            OperationRefused: a list wants exactly one of its slicing arguments.
-        """
+        """Before it is executed with these variables, which need not be valid."""
         if self._fixed is None:
             given = self._defaults | dict(variables or {})
             return min(_MOST, self._base + sum(each.estimated(given) for each in self._fields))
@@ -110,7 +106,6 @@ class _Size:
 
     assumed: int
     arguments: Sequence[Any] = ()  # what is given to slice by
-    one_of: Sequence[str] = ()  # exactly one of these must be given
 
     @property
     def is_fixed(self) -> bool:
@@ -121,10 +116,7 @@ class _Size:
         sizes = [
             len(each) if isinstance(each, list) else each for each in given if isinstance(each, list | int | float)
         ]
-        if self.one_of and len(sizes) != 1:
-            names = ", ".join(f"`{name}`" for name in self.one_of)
-            raise OperationRefused("GRAPHQL_SLICING_ARGUMENT", f"give exactly one of {names}")
-        return max(0, int(max(sizes))) if sizes else self.assumed
+        return max(0, int(min(max(sizes), _MOST))) if sizes else self.assumed
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +263,7 @@ def _size(directive: ListSize, definition: GraphQLField, node: FieldNode) -> _Si
     arguments = {name: definition.args[name].default_value for name in names}
     arguments |= {each.name.value: _literal(each.value) for each in node.arguments or () if each.name.value in names}
     assumed = _LIST_SIZE if directive.assumed_size is None else directive.assumed_size
-    return _Size(assumed, tuple(arguments.values()), names if directive.require_one_slicing_argument else ())
+    return _Size(assumed, tuple(arguments.values()))
 
 
 def _literal(value: ValueNode) -> Any:
@@ -280,7 +272,7 @@ def _literal(value: ValueNode) -> Any:
         case VariableNode():
             return value
         case IntValueNode():
-            return int(value.value)
+            return int(value.value) if len(value.value) <= _DIGITS else _MOST
         case BooleanValueNode():
             return value.value
         case ListValueNode():

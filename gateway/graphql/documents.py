@@ -4,7 +4,6 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Final, Self
 
@@ -20,8 +19,10 @@ from gateway.graphql.cost import Cost
 from gateway.graphql.limits import Limits, check, parse
 from gateway.graphql.metrics import NOT_READ, OPERATION_ERRORS, OTHER
 
-_CACHED_DOCUMENTS: Final = 1_000
-"""Texts that are kept, parsed and validated: without them a mutation takes three times as long."""
+_KEPT_CHARACTERS: Final = 2**19
+"""Of the texts that are kept, parsed and validated: without them a mutation takes three times as long. A document takes
+some hundred times the memory of its text, so that is the bound.
+"""
 
 _LITERALS: Final = re.compile(r'"|\d{3}')
 
@@ -45,13 +46,10 @@ class Document:
     collected: Collected | None
 
 
-class _LiteralsError(Exception):
-    """A text has values written into it."""
-
-
 class Reader:
-    """Reads each text once, but for one with values written into it: that may hold a card's number, and it seldom comes
-    again. Texts that take their values by variables do.
+    """Reads each text once, but for one that is not valid, and one with values written into it: that may hold a card's
+    number, and it seldom comes again. Texts that take their values by variables do. What has not come for longest makes
+    room for what is new.
     """
 
     def __init__(self, limits: Limits, *, introspection: bool) -> None:
@@ -61,12 +59,13 @@ class Reader:
         """
         self._limits = limits
         self._rules = (*specified_rules, *(() if introspection else (NoSchemaIntrospectionCustomRule,)))
-        self._read_once = lru_cache(maxsize=_CACHED_DOCUMENTS)(self._read_plain)
+        self._kept: dict[tuple[GraphQLSchema, str], Document] = {}
+        self._characters = 0
 
     @property
     def remembered(self) -> int:
         """How many texts are kept."""
-        return self._read_once.cache_info().currsize
+        return len(self._kept)
 
     def read(self, schema: GraphQLSchema, text: str) -> Document:
         """A text as a document of a schema.
@@ -75,15 +74,18 @@ class Reader:
             OperationRefused: it passes a limit; nothing more was done with it.
             GraphQLSyntaxError: it is no document.
         """
-        try:
-            return self._read_once(schema, text)
-        except _LiteralsError:  # which is not remembered
-            return self._read(schema, text)
-
-    def _read_plain(self, schema: GraphQLSchema, text: str) -> Document:
-        if _LITERALS.search(text):
-            raise _LiteralsError
-        return self._read(schema, text)
+        document = self._kept.pop((schema, text), None)
+        if document is None:
+            document = self._read(schema, text)
+            if document.errors or _LITERALS.search(text):
+                return document
+            self._characters += len(text)
+        self._kept[schema, text] = document  # last of all
+        while self._characters > _KEPT_CHARACTERS:
+            oldest = next(iter(self._kept))
+            del self._kept[oldest]
+            self._characters -= len(oldest[1])
+        return document
 
     def _read(self, schema: GraphQLSchema, text: str) -> Document:
         node = parse(text, self._limits)

@@ -37,6 +37,7 @@ from gateway.graphql.requests import (
 )
 from gateway.graphql.responses import EventStream, JSONResult, formatted, refusal, request_error, status_of
 from gateway.graphql.schema import Context
+from kit import call
 
 _RESULTS: Final = (JSON, GRAPHQL_RESPONSE, EVENT_STREAM)
 _QUERIES: Final = frozenset({OperationType.QUERY})
@@ -50,7 +51,8 @@ class GraphQLOverHTTP:
     """Queries and mutations by POST, queries by GET, subscriptions as server-sent events, and GraphiQL for browsers.
 
     A POST may bring several requests as an array: they are executed concurrently, and answered by an array in their
-    order. No edition of the specification has that yet, so the answer is always `application/json` with 200.
+    order. Each counts as a request. No edition of the specification has that yet, so the answer is always
+    `application/json` with 200.
     """
 
     def __init__(
@@ -102,6 +104,9 @@ class GraphQLOverHTTP:
         context = self._new_context()
         context.operations = scope["operations"] = []  # which the middleware tells the log
         if isinstance(request, list):
+            if len(request) > 1:  # of which one is counted already
+                counted = context.rates.of(call.current.get().principal, scope.get("client"))
+                await context.rates.count(*counted, len(request) - 1)
             results = await asyncio.gather(*(self._execute(each, context, _CALLS) for each in request))
             return JSONResult(results, HTTPStatus.OK, JSON, _cost(context))
         operations = _QUERIES if scope["method"] in SAFE_METHODS else _CALLS

@@ -1,5 +1,6 @@
 """What an operation may be made of: looked at before anything else is done with it, in time linear in its text."""
 
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -28,6 +29,7 @@ class Limits:
         fields: in all, of all operations of the document.
         aliases: in all.
         directives: in all.
+        repeats: of one field at one place of the answer: that all of them mean the same is looked at pair by pair.
         cost: estimated; see `cost.Cost`.
     """
 
@@ -37,6 +39,7 @@ class Limits:
     fields: int = 500
     aliases: int = 50
     directives: int = 50
+    repeats: int = 25
     cost: int = 10_000
 
 
@@ -94,6 +97,8 @@ def check(document: DocumentNode, limits: Limits) -> None:
             raise _too_many("ALIASES", "aliases", limits.aliases)
         if shape.directives > limits.directives:
             raise _too_many("DIRECTIVES", "directives", limits.directives)
+        if shapes.repeats(definition.selection_set, limits.fields) > limits.repeats:
+            raise _too_many("REPEATS", "fields that stand for one", limits.repeats)
 
 
 class _Parser(Parser):
@@ -143,6 +148,36 @@ class _Shapes:
                 fragment = self._fragments[name]
                 self._known[name] = self.of(fragment.selection_set).with_directives(fragment)
         return self._known[name]
+
+    def repeats(self, selections: SelectionSetNode, most_fields: int) -> int:
+        """How often one field is selected at one place of the answer, at most: fields of one name are one, and so are
+        those below them.
+
+        Args:
+            selections: with no more than so many fields, unless a fragment spreads itself. Then not all are looked at.
+            most_fields: in all.
+        """
+        most, seen = 0, 0
+        places = [[selections]]
+        while places and seen <= most_fields:
+            together, spread = places.pop(), set[str]()
+            count: Counter[str] = Counter()
+            below: defaultdict[str, list[SelectionSetNode]] = defaultdict(list)
+            for node in (node for each in together for node in each.selections):  # `together` grows meanwhile
+                if isinstance(node, FieldNode):
+                    name = (node.alias or node.name).value
+                    count[name] += 1
+                    if node.selection_set:
+                        below[name].append(node.selection_set)
+                elif isinstance(node, InlineFragmentNode):
+                    together.append(node.selection_set)
+                elif isinstance(node, FragmentSpreadNode) and node.name.value not in spread:
+                    spread.add(node.name.value)
+                    if node.name.value in self._fragments:
+                        together.append(self._fragments[node.name.value].selection_set)
+            most, seen = max(most, *count.values(), 0), seen + count.total()
+            places += below.values()
+        return most
 
     def of(self, selections: SelectionSetNode | None) -> _Shape:
         parts = list(self._parts(selections))

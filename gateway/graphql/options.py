@@ -6,7 +6,7 @@ from gateway.graphql.documents import TrustedDocuments
 from gateway.graphql.limits import Limits, WebSocketLimits
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class GraphOptions:
     """How the graph is served.
 
@@ -14,6 +14,7 @@ class GraphOptions:
         limits: of each operation.
         websocket_limits: of each connection.
         documents: that are executed.
+        streams: the most WebSockets and subscriptions that one caller may have open.
         batch_limit: the most requests that may come as one array.
         production: whether the graph keeps what is in it to itself: no introspection, no suggestions, no GraphiQL.
         federation: whether a federation router may compose what is here: the whole, or each subgraph by itself.
@@ -22,6 +23,7 @@ class GraphOptions:
     limits: Limits = field(default_factory=Limits)
     websocket_limits: WebSocketLimits = field(default_factory=WebSocketLimits)
     documents: TrustedDocuments = field(default_factory=lambda: TrustedDocuments(texts=None))
+    streams: int = 200
     batch_limit: int = 10
     production: bool = False
     federation: bool = False

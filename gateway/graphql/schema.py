@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -20,6 +21,7 @@ from gateway.graphql.documents import Reader
 from gateway.graphql.metrics import NOT_READ, OTHER, Names, Told, tell
 from gateway.graphql.options import GraphOptions
 from gateway.rates import Rates
+from gateway.streams import Streams
 from kit import call, tracing
 from kit.call import Call
 from kit.tracing import Span
@@ -86,12 +88,14 @@ class Policy:
         max_cost: of an operation, as estimated.
         names: of operations that are told apart.
         suggestions: whether errors may say what else was perhaps meant.
+        streams: that callers have open.
     """
 
     reader: Reader
     max_cost: int
     names: Names
     suggestions: bool
+    streams: Streams
 
 
 class PerExecution(SchemaExtensionsRunner):
@@ -110,6 +114,7 @@ class PerExecution(SchemaExtensionsRunner):
         self._cost: Cost | None = None
         self._codes: list[str] = []
         self._is_stream = False
+        self._close: Callable[[], None] | None = None
         self._started: float
         self._around: Call
         self._span: Span
@@ -126,6 +131,8 @@ class PerExecution(SchemaExtensionsRunner):
             call.current.set(replace(self._around, trace=self._span.trace))
 
     async def __aexit__(self, _: type[BaseException] | None, error: BaseException | None, __: object) -> None:
+        if self._close is not None:
+            self._close()
         if isinstance(error, asyncio.CancelledError):
             if not self._is_stream:
                 self._codes.append(CANCELLED)
@@ -156,6 +163,8 @@ class PerExecution(SchemaExtensionsRunner):
         self._cost = document.costs.get(context.operation_name)
         if self._cost is not None:
             self._is_stream = self._cost.kind is OperationType.SUBSCRIPTION
+            if self._is_stream:
+                self._open()
             estimated, allowed = self._cost.estimated(context.variables), self._policy.max_cost
             context.context.spent.estimated += estimated
             if estimated > allowed:
@@ -163,6 +172,15 @@ class PerExecution(SchemaExtensionsRunner):
                 raise OperationRefused("GRAPHQL_COST_EXCEEDED", message, estimated=estimated, allowed=allowed)
             return _Paid(context.context.rates, estimated)
         return _NOTHING
+
+    def _open(self) -> None:
+        """Counts a stream, and lets its request last: its calls have a time each."""
+        here = call.current.get()
+        if here.principal is not None:  # nobody else gets beyond the root
+            self._close = self._policy.streams.open(here.principal)
+            if self._close is None:
+                raise too_many_streams(self._policy.streams.limit)
+        call.current.set(replace(here, deadline=None))
 
     def validation(self) -> AbstractAsyncContextManager[None]:  # type: ignore[override]  # noqa: D102  done with parsing
         return _NOTHING
@@ -223,11 +241,17 @@ class _Paid(AbstractAsyncContextManager[None]):
         pass
 
 
-def build_schemas(options: GraphOptions) -> dict[str, strawberry.Schema]:
+def too_many_streams(limit: int) -> OperationRefused:
+    """What is said to a caller who wants one more."""
+    message = f"{limit} WebSockets and subscriptions of yours are open, and no more are allowed at once: close some"
+    return OperationRefused("GRAPHQL_STREAMS_EXCEEDED", message, limit=limit)
+
+
+def build_schemas(options: GraphOptions, streams: Streams) -> dict[str, strawberry.Schema]:
     """By path: the merged graph and, with federation, each subgraph alone; all with what every execution needs."""
     reader = Reader(options.limits, introspection=not options.production)
     names = Names(options.documents.operations)
-    policy = Policy(reader, options.limits.cost, names, suggestions=not options.production)
+    policy = Policy(reader, options.limits.cost, names, not options.production, streams)
     new_runner = partial(PerExecution, policy)
     schemas = {GRAPH_PATH: compose(new_runner, federation=options.federation)}
     if options.federation:

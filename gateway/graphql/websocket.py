@@ -12,19 +12,22 @@ from starlette.responses import Response
 from starlette.websockets import WebSocket
 from strawberry.asgi import GraphQL
 from strawberry.exceptions import ConnectionRejectionError
+from strawberry.http.exceptions import NonJsonMessageReceived
 from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL
 from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import BaseGraphQLTransportWSHandler
 
+from gateway.bodies import MalformedError, decoded
 from gateway.errors import OperationRefused, graphql_error, rate_limited
 from gateway.graphql.documents import TrustedDocuments
 from gateway.graphql.limits import WebSocketLimits
 from gateway.graphql.requests import GraphRequest, Refused
-from gateway.graphql.schema import Context
+from gateway.graphql.schema import Context, too_many_streams
 from gateway.policy import KNOWN
 from gateway.rates import Rates
+from gateway.streams import Streams
 from kit import call
 from kit.principal import Principal, Verifier
-from wallet.errors import RateLimited, WalletError
+from wallet.errors import RateLimited, Unavailable, WalletError
 
 
 class _Handler(BaseGraphQLTransportWSHandler[Context, None]):
@@ -34,13 +37,20 @@ class _Handler(BaseGraphQLTransportWSHandler[Context, None]):
 
     view: "GraphQLOverWebSocket"
     _ending: asyncio.Task[None] | None = None
+    _close: Callable[[], None] | None = None
 
     async def handle_connection_init(self, message: Any) -> None:
-        await super().handle_connection_init(message)
+        try:
+            await super().handle_connection_init(message)
+        except Unavailable as error:
+            await self.websocket.close(code=1013, reason=error.message)
         caller = call.current.get().principal
         if caller is not None and self._ending is None:
             self._ending = asyncio.create_task(self._end(caller))
             self._ending.add_done_callback(self._task_done)
+            self._close = self.view.streams.open(caller)
+            if self._close is None:
+                await self.websocket.close(code=1013, reason=too_many_streams(self.view.streams.limit).message)
 
     async def _end(self, caller: Principal) -> None:
         await asyncio.sleep(caller.expires_at - time.time())
@@ -49,6 +59,8 @@ class _Handler(BaseGraphQLTransportWSHandler[Context, None]):
     async def shutdown(self) -> None:
         if self._ending is not None:
             self._ending.cancel()
+        if self._close is not None:
+            self._close()
         await super().shutdown()
 
     async def handle_message(self, message: Any) -> None:
@@ -109,6 +121,7 @@ class GraphQLOverWebSocket(GraphQL[Context, None]):
         verifier: Verifier,
         rates: Rates,
         limits: WebSocketLimits,
+        streams: Streams,
         *,
         allowed_origins: list[str],
     ) -> None:
@@ -119,6 +132,7 @@ class GraphQLOverWebSocket(GraphQL[Context, None]):
         verifier: of callers' tokens.
         rates: of what they ask for: each message counts as a request.
         limits: of each connection.
+        streams: that callers have open.
         allowed_origins: whose pages may connect besides our own; `*` for all.
         """
         super().__init__(
@@ -131,11 +145,18 @@ class GraphQLOverWebSocket(GraphQL[Context, None]):
         self.documents = documents
         self.limits = limits
         self.rates = rates
+        self.streams = streams
         self._new_context = new_context
         self._verifier = verifier
 
     async def get_context(self, request: Request | WebSocket, response: Request | Response | WebSocket) -> Context:  # noqa: ARG002, D102
         return self._new_context()
+
+    def decode_json(self, data: str | bytes) -> object:  # noqa: D102  as bodies are read
+        try:
+            return decoded(data)
+        except MalformedError:
+            raise NonJsonMessageReceived from None
 
     async def on_ws_connect(self, context: Context) -> dict[str, object] | None:
         """Whoever connects says who they are once, for all of the connection's operations: `connection_params` carries
@@ -146,6 +167,8 @@ class GraphQLOverWebSocket(GraphQL[Context, None]):
         try:
             principal = await self._verifier.verify(token)
             KNOWN.check(principal)
+        except Unavailable:  # it says nothing of the token
+            raise
         except WalletError as error:
             raise ConnectionRejectionError from error
         call.current.set(call.current.get().by(principal, token))

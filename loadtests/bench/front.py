@@ -28,6 +28,7 @@ _IN_FLIGHT: Final = 32
 _REQUESTS: Final = 1_000  # different ones, again and again: these services remember none
 _PATIENCE_SECONDS: Final = 30.0
 NO_LIMIT: Final = "1000000000/hour"  # everything is counted, nothing is refused
+NO_STREAM_LIMIT: Final = "1000000"  # the same
 _TRANSFER: Final = """mutation Transfer($input: TransferMoneyInput!) {
   transferMoney(input: $input) {
     ... on TransferMoneySuccess { transfer { id } balance { amount } }

@@ -2,14 +2,11 @@
 
 import asyncio
 import itertools
-import os
 import random
-import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, Self
 from uuid import UUID, uuid4
 
@@ -17,14 +14,11 @@ import asyncpg
 
 from kit import call
 from kit.principal import Role
-from kit.tokens import Signer
-from loadtests.bench.front import NO_LIMIT
+from loadtests.bench.front import NO_LIMIT, NO_STREAM_LIMIT
 from loadtests.bench.run import cpu_meter
-from stack.cluster import remove_cluster
-from stack.plan import AUDIENCE, ISSUER
-from stack.ports import HOST, Ports
-from stack.postgres import Postgres
-from stack.system import System, running
+from loadtests.target import own
+from stack.ports import HOST
+from stack.system import System
 from subgraphs.analytics.client import AnalyticsClient
 from subgraphs.bank.client import BankClient, Receipt
 from wallet.money import Money
@@ -50,19 +44,22 @@ class Scene:
     async def set(cls) -> AsyncIterator[Self]:
         """A system of its own on free ports; it is gone afterwards."""
         async with AsyncExitStack() as stack:
-            data = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="wallet-bench-")))
-            stack.callback(remove_cluster, data)
-            os.environ.update(GATEWAY_RATE_REQUESTS=NO_LIMIT, GATEWAY_RATE_COST=NO_LIMIT)  # the stack hands them on
-            system = await stack.enter_async_context(running(Ports.free(), data))
-            signer = Signer.from_file(ISSUER, data / "keys" / "development.pem", AUDIENCE)
+            limits = {
+                "GATEWAY_RATE_REQUESTS": NO_LIMIT,
+                "GATEWAY_RATE_COST": NO_LIMIT,
+                "GATEWAY_STREAMS": NO_STREAM_LIMIT,
+            }
+            system, target = await stack.enter_async_context(own(**limits))
+            signer = target.signer
+            assert signer is not None  # noqa: S101  an embedded stack has its keys
             token = signer.sign(_OWNER, _TOKEN_SECONDS, [Role.CUSTOMER])
             stack.enter_context(call.own(lambda: token))
             ports = system.ports
             yield cls(
                 system,
                 token,
-                await _opened(Postgres(data, ports.postgres).dsn("bank")),
-                await stack.enter_async_context(BankClient.connect(f"{HOST}:{ports.bank_grpc}")),
+                await _opened(target.ledger),
+                await stack.enter_async_context(BankClient.connect(target.bank)),
                 await stack.enter_async_context(AnalyticsClient.connect(f"{HOST}:{ports.analytics_grpc}")),
             )
 

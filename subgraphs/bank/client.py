@@ -215,7 +215,7 @@ class BankClient:
         return found
 
     async def open_account(self, currency: str, idempotency_key: str, owner_id: str = "") -> Account:
-        """A new and empty account, once per key; a service names its owner."""
+        """A new and empty account, once per key; an admin names its owner."""
         request = bank_pb2.OpenAccountRequest(currency=currency, owner_id=owner_id, idempotency_key=idempotency_key)
         response = await self._calls.unary(self._stub.OpenAccount, request)
         return _account(response.account)

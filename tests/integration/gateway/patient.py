@@ -7,7 +7,7 @@ from typing import Any
 from protos.analytics.v1 import analytics_pb2, analytics_pb2_grpc
 from protos.bank.v1 import bank_pb2, bank_pb2_grpc
 from protos.card.v1 import card_pb2, card_pb2_grpc
-from tests.integration.gateway.services import FakeBank
+from tests.integration.gateway.services import FakeBank, top_up
 
 
 class Patient(
@@ -16,13 +16,14 @@ class Patient(
     analytics_pb2_grpc.AnalyticsServiceServicer,
 ):
     """`begun` are the calls, each with the seconds that it was given; `cancelled` are those that somebody gave up. They
-    are answered once `answers` is set.
+    are answered once `answers` is set, `WatchTopUp` by `top_up`.
     """
 
     def __init__(self) -> None:
         self.begun: asyncio.Queue[tuple[str, float | None]] = asyncio.Queue()
         self.cancelled: asyncio.Queue[str] = asyncio.Queue()
         self.answers = asyncio.Event()
+        self.top_up = top_up()
 
     async def _wait(self, method: str, context: Any) -> None:
         self.begun.put_nowait((method, context.time_remaining()))
@@ -46,4 +47,4 @@ class Patient(
 
     async def WatchTopUp(self, request: Any, context: Any) -> AsyncIterator[card_pb2.WatchTopUpResponse]:  # noqa: N802
         await self._wait("WatchTopUp", context)
-        yield card_pb2.WatchTopUpResponse()
+        yield card_pb2.WatchTopUpResponse(top_up=self.top_up)

@@ -1,5 +1,7 @@
 """Whose tokens are believed is a matter of settings: the built-in issuer's, or another one's by its address."""
 
+import asyncio
+import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,6 +20,7 @@ from stack.ports import HOST, free_ports
 from tests.conftest import AUDIENCE, USERS, Keys
 from tests.integration.bank.running import running
 from tests.integration.gateway.running import serving
+from tests.integration.gateway.sockets import opened
 
 THEIRS = "https://elsewhere.test/realms/wallet"
 ALGORITHMS: dict[str, tuple[Any, Any]] = {
@@ -98,9 +101,10 @@ async def test_another_issuers_tokens_move_money_and_the_built_in_ones_do_not(
 async def test_while_its_keys_have_never_come_nobody_is_refused_for_good(
     patient_services: str, keys: Keys, tmp_path: Path
 ) -> None:
-    nowhere = f"http://{HOST}:{free_ports(1)[0]}/jwks.json"
+    issuer_port, admin_port = free_ports(2)
+    nowhere, admin = f"http://{HOST}:{issuer_port}/jwks.json", f"{HOST}:{admin_port}"
     async with (
-        serving(keys, tmp_path, patient_services, auth_jwks=nowhere) as gateway,
+        serving(keys, tmp_path, patient_services, auth_jwks=nowhere, gateway_admin_listen=admin) as gateway,
         httpx.AsyncClient(base_url=gateway, trust_env=False, timeout=10) as http,
     ):
         known = await http.get("/.well-known/jwks.json")
@@ -110,9 +114,16 @@ async def test_while_its_keys_have_never_come_nobody_is_refused_for_good(
             assert answer.headers["retry-after"] == "1"
         # What needs no token needs no keys, whatever comes with it.
         assert (await http.get("/health/live")).status_code == 200
-        ready = await http.get("/health/ready")
-        assert (ready.status_code, ready.json()["checks"]) == (503, {"keys": "Unavailable"})
+        for port in ("", f"http://{admin}"):
+            ready = await http.get(f"{port}/health/ready")
+            assert (ready.status_code, ready.json()["checks"]) == (503, {"keys": "Unavailable"})
         assert (await http.get("/docs")).status_code == 200
+        async with opened(gateway) as connection:  # told to come again, as it may be a good one
+            payload = {"authorization": f"Bearer {keys.user('alice')}"}
+            await connection.send(json.dumps({"type": "connection_init", "payload": payload}))
+            async with asyncio.timeout(10):
+                await connection.wait_closed()
+            assert connection.close_code == 1013
 
 
 async def test_the_keys_that_are_believed_are_handed_on_for_a_minute(

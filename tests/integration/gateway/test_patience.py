@@ -69,6 +69,24 @@ class TestTime:
             assert 4 < second < first - 0.1
             assert (await asking).json()["data"]["account"]["operations"] == {"edges": []}
 
+    async def test_of_a_stream_is_as_long_as_it_lasts_and_its_calls_have_their_own(
+        self, patient: Patient, patient_services: str, keys: Keys, tmp_path: Path
+    ) -> None:
+        watch = f'subscription {{ topUpUpdated(id: "{uuid4()}") {{ account {{ balance {{ amount }} }} }} }}'
+        async with (
+            serving(keys, tmp_path, patient_services, gateway_timeout_seconds=5) as url,
+            httpx.AsyncClient(trust_env=False, timeout=30) as http,
+        ):
+            headers = {"Authorization": f"Bearer {keys.user('alice')}", **STREAM}
+            async with http.stream("POST", f"{url}/graphql", json={"query": watch}, headers=headers) as answer:
+                assert await soon(patient.begun) == ("WatchTopUp", None)
+                patient.answers.set()
+                method, seconds = await soon(patient.begun)
+                assert method == "BatchGetAccounts"
+                assert 29 < seconds <= 30.1  # those of a call
+                lines = [line async for line in answer.aiter_lines() if line.startswith("data: {")]
+                assert "errors" not in json.loads(lines[0].removeprefix("data: "))
+
     async def test_that_is_up_ends_the_call(
         self, patient: Patient, patient_services: str, keys: Keys, tmp_path: Path
     ) -> None:

@@ -81,6 +81,14 @@ async def test_so_does_whoever_brings_tokens_that_are_not_believed(limited: Any)
         assert [(await http.get("/me", headers=forged)).status_code for _ in range(3)] == [401, 401, 429]
 
 
+async def test_each_request_of_a_batch_is_one(limited: Any, keys: Keys) -> None:
+    async with limited(gateway_rate_requests="4/hour", gateway_rate_anonymous="4/hour") as http:
+        for headers in ({}, of(keys, "alice")):
+            batches = [[{"query": "{ __typename }"}] * size for size in (3, 2, 1)]
+            answers = [await http.post("/graphql", json=batch, headers=headers) for batch in batches]
+            assert [each.status_code for each in answers] == [200, 429, 429]  # the second one's first was counted
+
+
 QUERY = f'{{ account(id: "{ACCOUNT}") {{ balance {{ amount }} }} }}'  # costs 2
 
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.rates import RateOptions, Rates
+from gateway.rates import STORE_ERRORS, RateOptions, Rates
 from stack import probes
 from stack.ports import HOST, free_ports
 from stack.process import Child, Command, Process
@@ -38,7 +38,7 @@ async def gateways(port: int, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
     """Two of them, before there is a Redis. They wait for one that is slow, as all here may be."""
     monkeypatch.setattr("gateway.rates._PATIENCE_SECONDS", 10.0)
     options = RateOptions(store=f"redis://{HOST}:{port}/0", requests="10/hour")
-    async with Rates.of(options) as one, Rates.of(options) as other:
+    async with Rates.running(options) as one, Rates.running(options) as other:
         yield one, other
 
 
@@ -59,6 +59,14 @@ async def test_gateways_that_share_a_redis_count_together(port: int, gateways: t
     async with redis(port):
         counts = await asyncio.gather(*(taken(each, 10) for each in gateways))
         assert sum(counts) == 10
+
+
+async def test_as_many_as_like_may_ask_at_once(port: int) -> None:
+    options = RateOptions(store=f"redis://{HOST}:{port}/0", requests="1000/hour")
+    before = STORE_ERRORS._value.get()
+    async with redis(port), Rates.running(options) as rates:
+        assert await taken(rates, 300) == 300
+    assert STORE_ERRORS._value.get() == before
 
 
 async def test_without_it_each_counts_for_itself_and_together_again_when_it_is_back(

@@ -80,6 +80,9 @@ class TestConnection:
             '{"id": "1", "type": "subscribe", "payload": {"query": 1}}',
             '{"id": "1", "type": "subscribe", "payload": {"query": "{ __typename }", "variables": []}}',
             '{"id": [], "type": "complete"}',
+            '{"type": "ping", "type": "ping"}',
+            "[" * 30_000,
+            "1" * 5_000,
             b"{}",
         ],
     )
@@ -157,6 +160,26 @@ class TestOperations:
             await subscribe(connection, "{ __typename }", "4")
             told = await answer(connection)
             assert (told["id"], told["type"], told["payload"]) == ("4", "next", {"data": {"__typename": "Query"}})
+
+    async def test_of_one_caller_are_so_many_open_however_many_connections_there_are(
+        self, patient: Patient, patient_services: str, keys: Keys, tmp_path: Path
+    ) -> None:
+        async with (
+            serving(keys, tmp_path, patient_services, gateway_streams=2) as url,
+            connected(url, keys) as connection,
+        ):
+            await subscribe(connection, WATCH, "1")
+            await patient.begun.get()
+            await subscribe(connection, WATCH, "2")
+            (error,) = (await answer(connection))["payload"]
+            assert (error["extensions"]["code"], error["extensions"]["limit"]) == ("GRAPHQL_STREAMS_EXCEEDED", 2)
+            async with connected(url, keys) as another:
+                assert await closing(another) == 1013
+            await connection.send(json.dumps({"id": "1", "type": "complete"}))
+            assert await patient.cancelled.get() == "WatchTopUp"
+            async with connected(url, keys) as another:
+                await subscribe(another, "{ __typename }")
+                assert (await answer(another))["type"] == "next"
 
     @pytest.mark.parametrize(
         ("query", "code"),

@@ -11,11 +11,13 @@ import pytest
 from graphql import GraphQLError
 
 from gateway.composition import compose
+from gateway.graphql import documents
 from gateway.graphql.documents import Reader, TrustedDocuments
 from gateway.graphql.limits import Limits
 from gateway.graphql.metrics import Names
 from gateway.graphql.schema import Context, PerExecution, Policy
 from gateway.rates import RateOptions, Rates
+from gateway.streams import Streams
 from kit import call
 
 SCHEMA = compose()._schema
@@ -32,9 +34,19 @@ class TestTexts:
         assert reader.read(SCHEMA, text) is reader.read(SCHEMA, text)
         assert reader.remembered == 1
 
-    def test_that_are_not_valid_are_too(self, reader: Reader) -> None:
+    def test_that_are_not_valid_are_not(self, reader: Reader) -> None:
         assert reader.read(SCHEMA, "{ wrong }").errors
-        assert reader.remembered == 1
+        assert reader.remembered == 0
+
+    def test_make_room_for_others_by_their_length(self, reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
+        one, two, three = [f"query {name} {{ __typename }}" for name in ("One", "Two", "Tri")]
+        monkeypatch.setattr(documents, "_KEPT_CHARACTERS", 2 * len(one))
+        first, second = reader.read(SCHEMA, one), reader.read(SCHEMA, two)
+        assert reader.read(SCHEMA, one) is first  # so that the other one has not come for longest
+        reader.read(SCHEMA, three)
+        assert reader.read(SCHEMA, one) is first
+        assert reader.remembered == 2
+        assert reader.read(SCHEMA, two) is not second
 
     @pytest.mark.parametrize(
         "text",
@@ -57,7 +69,7 @@ class TestTexts:
 class TestExecutionsOfOneText:
     @pytest.fixture
     def execute(self, reader: Reader) -> Callable[..., Awaitable[Any]]:
-        policy = Policy(reader, Limits().cost, Names(None), suggestions=True)
+        policy = Policy(reader, Limits().cost, Names(None), suggestions=True, streams=Streams(2))
         schema = compose(partial(PerExecution, policy))
         client: Any = None
 

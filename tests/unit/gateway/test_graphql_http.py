@@ -19,6 +19,7 @@ from gateway.graphql.metrics import Names
 from gateway.graphql.requests import EVENT_STREAM, GRAPHQL_RESPONSE, HTML, JSON, negotiated
 from gateway.graphql.schema import PerExecution, Policy
 from gateway.rates import RateOptions, Rates
+from gateway.streams import Streams
 from kit import call
 from wallet.errors import InternalError, Unavailable
 
@@ -86,7 +87,7 @@ class Subscription:
             info.context.closed.set()
 
 
-policy = Policy(Reader(Limits(), introspection=True), Limits().cost, Names(None), suggestions=True)
+policy = Policy(Reader(Limits(), introspection=True), Limits().cost, Names(None), suggestions=True, streams=Streams(2))
 
 
 class Schema(strawberry.Schema):

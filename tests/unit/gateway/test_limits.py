@@ -13,15 +13,16 @@ from gateway.graphql.documents import Reader
 from gateway.graphql.limits import Limits
 
 SCHEMA = compose()._schema
-SMALL = Limits(tokens=100, depth=3, root_fields=3, fields=6, aliases=2, directives=2)
+SMALL = Limits(tokens=100, depth=3, root_fields=3, fields=6, aliases=2, directives=2, repeats=2)
 
 # Of each limit the longest query that it lets pass, and the shortest that it does not.
 CASES: dict[str, tuple[str, str]] = {
-    "tokens": ("{ a {" + " b" * 95 + "} }", "{ a {" + " b" * 96 + "} }"),
+    "tokens": ("{ a {" + " b c d e f" * 19 + "} }", "{ a {" + " b c d e f" * 19 + " g } }"),
     "depth": ("{ a { b { c } } }", "{ a { b { c { d } } } }"),
     "root_fields": ("{ a b c }", "{ a b c d }"),
     "fields": ("{ a { b c d e f } }", "{ a { b c d e f g } }"),
     "aliases": ("{ x: a y: a }", "{ x: a y: a z: a }"),
+    "repeats": ("{ a { b } a { b } }", "{ a { b } a { b ...F } } fragment F on A { b }"),
     "directives": ("{ a @x b @y }", "{ a @x b @y c @z }"),
 }
 
@@ -73,6 +74,8 @@ class TestLimits:
             ("query A { a } query B { a b c d }", "ROOT_FIELDS"),
             ("query A { ...F } query B { ...F } query C { ...F } fragment F on Query { a b c }", "FIELDS"),
             ("mutation { a b c d }", "ROOT_FIELDS"),
+            ("{ a { b } ... { a } ...F } fragment F on Query { a }", "REPEATS"),
+            ("{ a } fragment Unused on A { b b b }", "REPEATS"),
         ],
     )
     def test_counts_what_fragments_bring_in_and_every_operation(self, text: str, code: str) -> None:

@@ -17,6 +17,7 @@ from kit import call, channel, tracing
 from kit.call import Call, current
 from kit.channel import Bounds, Calls, open_channel, resumed
 from kit.circuit import STATES
+from kit.principal import Principal
 from kit.settings import TracingSettings
 from kit.tracing import Trace
 from stack.ports import free_ports
@@ -28,6 +29,7 @@ from wallet.errors import (
     AccountNotFound,
     DeadlineExceeded,
     InternalError,
+    RateLimited,
     ResourceExhausted,
     Unauthenticated,
     Unavailable,
@@ -37,11 +39,16 @@ from wallet.errors import (
 
 @contextmanager
 def calling(
-    token: str | None, *, request_id: str = "test", seconds: float | None = None, trace: Trace | None = None
+    token: str | None,
+    *,
+    request_id: str = "test",
+    seconds: float | None = None,
+    trace: Trace | None = None,
+    principal: Principal | None = None,
 ) -> Iterator[None]:
     """As if a call with this token, and so many seconds left, had come in."""
     deadline = None if seconds is None else time.monotonic() + seconds
-    reset = current.set(Call(request_id, token=token, deadline=deadline, trace=trace or Trace.new()))
+    reset = current.set(Call(request_id, principal, token, deadline, trace or Trace.new()))
     try:
         yield
     finally:
@@ -419,6 +426,26 @@ class TestSilence:
         for each in hanging:
             each.cancel()
         await asyncio.wait(hanging)
+
+    async def test_no_caller_takes_the_calls_of_all(self, stub: Stub, keys: Keys) -> None:
+        calls = Calls("the echo", Bounds(calls=3, calls_of_one=2))
+        before = refused("caller")
+
+        async def ask_as(user: str, text: str) -> str:
+            principal = Principal("test", user, is_service=False, expires_at=0)
+            with calling(keys.user(user), principal=principal):
+                return (await calls.unary(stub.Say, StringValue(value=text))).value
+
+        hanging = [asyncio.create_task(ask_as("alice", "hang")) for _ in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(RateLimited):
+            await ask_as("alice", "who")
+        assert refused("caller") == before + 1
+        assert await ask_as("bob", "who") == "there"
+        for each in hanging:
+            each.cancel()
+        await asyncio.wait(hanging)
+        assert await ask_as("alice", "who") == "there"
 
 
 def refused(reason: str) -> float:

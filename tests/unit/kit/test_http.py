@@ -4,7 +4,9 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, StreamingResponse
+from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from kit import http
 from kit.admin import http_server
@@ -54,6 +56,43 @@ async def test_who_never_ends_the_head_is_let_go(port: int, monkeypatch: pytest.
     monkeypatch.setattr(http, "_HEAD_SECONDS", 0.1)
     assert (await answer(port, head(1))).startswith(b"HTTP/1.1 408 Request Timeout")
     assert (await answer(port)).startswith(b"HTTP/1.1 408 ")
+
+
+async def test_who_reads_nothing_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "_UNREAD_SECONDS", 0.1)
+    ended = asyncio.Event()
+
+    async def pours(scope: Scope, receive: Receive, send: Send) -> None:
+        async def chunks() -> AsyncIterator[bytes]:
+            try:
+                while True:
+                    yield b"x" * 65_536
+                    await asyncio.sleep(0)
+            finally:
+                ended.set()
+
+        await StreamingResponse(chunks())(scope, receive, send)
+
+    (port,) = free_ports(1)
+    async with http_server(pours, f"{HOST}:{port}"):
+        _, writer = await asyncio.open_connection(HOST, port, limit=1)
+        writer.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        async with asyncio.timeout(5):
+            await ended.wait()
+        writer.close()
+
+
+async def test_trailers_are_not_kept(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, keep = list[bytes](), HttpToolsProtocol.on_header
+
+    def on_header(self: HttpToolsProtocol, name: bytes, value: bytes) -> None:
+        kept.append(name)
+        keep(self, name, value)
+
+    monkeypatch.setattr(HttpToolsProtocol, "on_header", on_header)
+    request = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n"
+    assert (await answer(port, request, b"1\r\nx\r\n0\r\nlate: x\r\n\r\n")).startswith(b"HTTP/1.1 200 OK")
+    assert kept == [b"host", b"transfer-encoding", b"connection"]
 
 
 async def test_each_request_of_a_connection_has_time_of_its_own(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
