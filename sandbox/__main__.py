@@ -38,7 +38,7 @@ def _marked(key: SecretStr) -> SecretStr:
 class Settings(LogSettings):
     """What the sandbox needs to know; each field is the environment variable of its name."""
 
-    sandbox_listen: Address = "127.0.0.1:8090"
+    sandbox_listen: Address = Field("127.0.0.1:8090", description="the acquirer's API, and health")
     sandbox_api_key: Annotated[SecretStr, AfterValidator(_marked)] = Field(
         description="what the merchant sends as its bearer token: sandbox_…, which nobody takes for one of production"
     )

@@ -7,7 +7,7 @@ from typing import Final
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
-from pydantic import Field, SecretStr
+from pydantic import Field, PositiveFloat, PositiveInt, SecretStr
 
 from kit import logs, process, tracing
 from kit.admin import add_guarded, admin_app, http_server
@@ -52,22 +52,24 @@ _NEVER_IDLE_MS: Final = 24 * 3600 * 1000
 class Settings(ServiceSettings, CallSettings, TLSSettings, LogSettings, TracingSettings):
     """What analytics needs to know; each field is the environment variable of its name."""
 
-    analytics_grpc_listen: Address = "127.0.0.1:50053"
-    analytics_admin_listen: Address = "127.0.0.1:9103"
+    analytics_grpc_listen: Address = Field("127.0.0.1:50053", description="gRPC")
+    analytics_admin_listen: Address = Field("127.0.0.1:9103", description="health, metrics, the proof, replay")
     clickhouse_dsn: SecretStr = Field(description="http://user:password@host:port/database")
     kafka_bootstrap_servers: str = Field(description="host:port, or several with commas")
-    bank_grpc_target: str = "127.0.0.1:50051"
-    analytics_session_seconds: float = Field(6.0, description="after which silence the group gives a member up")
-    analytics_batch: int = Field(_LIMITS.batch, description="messages in one insert, at most")
+    bank_grpc_target: str = Field("127.0.0.1:50051", description="the bank's gRPC")
+    analytics_session_seconds: PositiveFloat = Field(6.0, description="after which silence the group gives a member up")
+    analytics_batch: PositiveInt = Field(_LIMITS.batch, description="messages in one insert, at most")
     analytics_linger_seconds: float = Field(_LIMITS.linger_seconds, description="how long a batch waits for more")
     analytics_unreadable_limit: int = Field(_LIMITS.unreadable, description="dead letters in a thousand messages")
-    analytics_repair_seconds: float = Field(60.0, description="how often the history is compared with the ledger")
+    analytics_repair_seconds: PositiveFloat = Field(
+        60.0, description="how often the history is compared with the ledger"
+    )
     analytics_repair_grace_seconds: float = Field(5.0, description="how long an event may be on its way")
-    analytics_watch_check_seconds: float = Field(
+    analytics_watch_check_seconds: PositiveFloat = Field(
         _TIMING.check_seconds,
         description="how often watched accounts are compared with the ledger",
     )
-    analytics_watch_access_seconds: float = Field(
+    analytics_watch_access_seconds: PositiveFloat = Field(
         _TIMING.access_seconds,
         description="how often the bank is asked again whether a watcher may still read",
     )

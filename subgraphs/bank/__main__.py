@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
 from aiokafka import AIOKafkaProducer
-from pydantic import Field, SecretStr
+from pydantic import Field, PositiveInt, SecretStr
 
 from kit import logs, metrics, process, tracing
 from kit.admin import add_guarded, admin_app, http_server
@@ -35,9 +35,9 @@ class Settings(AuthSettings, TLSSettings, LogSettings, TracingSettings):
     bank_database_read_url: SecretStr | None = Field(
         None, description="postgresql://… of a replica of it, for what is written once; it may lag, or be away"
     )
-    bank_database_connections: int = Field(20, description="at most, of this process, to each of them")
-    bank_grpc_listen: Address = "127.0.0.1:50051"
-    bank_admin_listen: Address = "127.0.0.1:9101"
+    bank_database_connections: PositiveInt = Field(20, description="at most, of this process, to each of them")
+    bank_grpc_listen: Address = Field("127.0.0.1:50051", description="gRPC")
+    bank_admin_listen: Address = Field("127.0.0.1:9101", description="health, metrics, the proof")
     kafka_bootstrap_servers: str = Field(description="host:port, or several with commas")
 
 

@@ -1,7 +1,6 @@
 """The identity service's process: `python -m subgraphs.identity`."""
 
 import asyncio
-import os
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from functools import partial
@@ -37,8 +36,8 @@ class Settings(AuthSettings, TLSSettings, LogSettings, TracingSettings):
     `auth_audience` are what it signs with, too.
     """
 
-    identity_grpc_listen: Address = "127.0.0.1:50054"
-    identity_admin_listen: Address = "127.0.0.1:9104"
+    identity_grpc_listen: Address = Field("127.0.0.1:50054", description="gRPC")
+    identity_admin_listen: Address = Field("127.0.0.1:9104", description="health and metrics")
     identity_database_url: SecretStr = Field(description="postgresql://…")
     identity_database_connections: PositiveInt = Field(10, description="at most, of this process")
     identity_keys: Path = Field(description="the folder of the private keys that access tokens are signed with (PEM)")
@@ -53,16 +52,14 @@ class Settings(AuthSettings, TLSSettings, LogSettings, TracingSettings):
 
     identity_hash_memory_kib: int = Field(_HARDNESS.memory_kib, ge=8 * _HARDNESS.lanes, description="of one hash")
     identity_hash_passes: PositiveInt = Field(_HARDNESS.passes, description="over that memory")
-    identity_hash_threads: PositiveInt = Field(
-        min(2, os.cpu_count() or 1), description="passwords hashed at once, each with that memory"
-    )
+    identity_hash_threads: PositiveInt = Field(2, description="passwords hashed at once, each with that memory")
     identity_hash_waiting: int = Field(32, ge=0, description="passwords that may wait to be hashed")
 
     identity_attempts: PositiveInt = Field(_LOCK_OUT.free, description="wrong ones in a row that lock a name")
     identity_lock_first_seconds: PositiveFloat = Field(
         _LOCK_OUT.first_seconds, description="how long, doubled by each one after"
     )
-    identity_lock_longest_seconds: float = Field(_LOCK_OUT.longest_seconds, gt=0, le=86_400)
+    identity_lock_longest_seconds: float = Field(_LOCK_OUT.longest_seconds, gt=0, le=86_400, description="at most")
 
     def unfit(self) -> Iterator[str]:  # noqa: D102  as the base says
         yield from super().unfit()
