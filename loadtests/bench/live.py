@@ -21,7 +21,7 @@ from wallet import cursor
 
 _OPERATIONS: Final = "pipeline.commit_to_operations_p99_ms"
 _FANOUT: Final = "pipeline.fanout_p99_ms"
-FIGURES: Final[Collection[str]] = (_OPERATIONS, _FANOUT)
+FIGURES: Final[Collection[str]] = (_FANOUT, _OPERATIONS)
 
 _RATE: Final = 200.0
 _LOOK_SECONDS: Final = 0.02

@@ -90,7 +90,14 @@ def _next(connection: websocket.WebSocket) -> dict[str, Any]:
             told: dict[str, Any] = message["payload"]["data"][_NAME]
             return told
         else:
-            raise LookupError(message["type"])
+            raise LookupError(_why(message))
+
+
+def _why(message: dict[str, Any]) -> str:
+    """The code of an error, or the type of what was not expected."""
+    payload = message.get("payload") or {}
+    errors = payload if isinstance(payload, list) else payload.get("errors")
+    return str(errors[0]["extensions"]["code"]) if errors else str(message["type"])
 
 
 def _send(connection: websocket.WebSocket, **message: Any) -> None:
