@@ -33,12 +33,16 @@ UNASKED: Final = {"collector"}
 
 
 def resolved(value: Any) -> Any:
-    """The value where nobody has set anything: `${NAME:-default}` is the default."""
+    """The value where nobody has set anything: `${NAME:-default}` is the default, which may have such in it."""
     if isinstance(value, dict):
         return {key: resolved(each) for key, each in value.items()}
     if isinstance(value, list):
         return [resolved(each) for each in value]
-    return re.sub(r"(?<!\$)\$\{\w+:-([^}]*)\}", r"\1", value).replace("$$", "$") if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    while (inner := re.sub(r"(?<!\$)\$\{\w+:-([^${}]*)\}", r"\1", value)) != value:
+        value = inner
+    return value.replace("$$", "$")
 
 
 FILE: Final[dict[str, Any]] = resolved(yaml.safe_load((ROOT / "docker-compose.yml").read_text()))
