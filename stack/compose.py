@@ -95,10 +95,9 @@ def _password(own: Path, name: str) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    if path.exists() and path.read_text() == text:
-        return
-    write_private(path, text)
-    if path.parent.name in _OF_OTHERS:
+    if not path.exists() or path.read_text() != text:
+        write_private(path, text)
+    if path.parent.name in _OF_OTHERS:  # always: the last run may have ended before it came to this
         path.chmod(0o444)
 
 
