@@ -14,8 +14,9 @@ from gateway.graphql.limits import Limits, WebSocketLimits
 from gateway.graphql.options import GraphOptions
 from gateway.rates import Rate, RateOptions, Rates
 from kit import logs, process, tracing
-from kit.admin import admin_app, http_server
+from kit.admin import admin_app
 from kit.channel import Bounds
+from kit.http import http_server
 from kit.principal import Verifier
 from kit.settings import Address, AuthSettings, CallSettings, LogSettings, TLSSettings, TracingSettings
 from kit.tls import TLS

@@ -1,15 +1,11 @@
-"""HTTP inside a process: any ASGI app on the process's own loop, and the admin interface of the gRPC services."""
+"""The admin interface of a process: health, metrics, and what only those may ask who say who they are."""
 
 import asyncio
-import contextlib
-import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from typing import Any, Final
 
 import orjson
-import structlog
-import uvicorn
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
 from fastapi.responses import StreamingResponse
 from fastapi.routing import APIRoute
@@ -17,18 +13,14 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.types import Send
 
 from kit.access import Policy
-from kit.http import BoundedHTTP, BoundedWebSocket
 from kit.principal import Verifier
 from wallet.errors import Code, Unauthenticated, WalletError
-
-log = structlog.get_logger(__name__)
 
 Check = Callable[[], Awaitable[None]]
 """Returns when a dependency answers, raises when it does not."""
 
 _STATUS: Final = {Code.UNAUTHENTICATED: 401, Code.PERMISSION_DENIED: 403, Code.UNAVAILABLE: 503}
 _CHECK_SECONDS: Final = 2.0
-_GRACE_SECONDS: Final = 5
 
 
 def admin_app(checks: Mapping[str, Check]) -> FastAPI:
@@ -122,55 +114,3 @@ async def _lines(values: AsyncGenerator[Mapping[str, object], None]) -> AsyncIte
     async with aclosing(values):
         async for value in values:
             yield orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS)
-
-
-class _Server(uvicorn.Server):
-    """Signals belong to `kit.process`, which stops the whole process in order."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Any:
-        yield
-
-
-@contextlib.asynccontextmanager
-async def http_server(
-    app: Any, listen: str, *, trusted_proxies: Sequence[str] = (), **options: Any
-) -> AsyncIterator[None]:
-    """Serves the app from entry until exit; running requests have some seconds to finish.
-
-    Args:
-        app: ASGI.
-        listen: `host:port`.
-        trusted_proxies: the addresses or networks of those who are believed when they say for whom they ask.
-        options: of uvicorn.
-
-    Raises:
-        OSError: the port is in use.
-    """
-    host, _, port = listen.rpartition(":")
-    config = uvicorn.Config(
-        app,
-        host,
-        int(port),
-        http=BoundedHTTP,
-        ws=BoundedWebSocket,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=bool(trusted_proxies),  # or each request would be looked through for nobody
-        forwarded_allow_ips=list(trusted_proxies),
-        timeout_graceful_shutdown=_GRACE_SECONDS,
-        **options,
-    )
-    server = _Server(config)
-    # Not uvicorn's own: on a port in use it ends the process.
-    with socket.create_server((host, int(port)), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as listener:
-        # Connections inherit it. uvloop sets it on each; asyncio only where the listener names its protocol.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        serving = asyncio.create_task(server.serve(sockets=[listener]))
-        try:
-            log.info("serving HTTP", listen=listen)
-            yield
-        finally:
-            server.should_exit = True
-            await serving

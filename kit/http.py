@@ -1,18 +1,78 @@
-"""HTTP/1.1 and WebSockets as uvicorn speaks them, with bounds on what comes before a request's body and on how long is
-waited for who does not read.
+"""HTTP/1.1 and WebSockets on a process's own loop, as uvicorn speaks them, with bounds on what comes before a request's
+body and on how long is waited for who does not read.
 """
 
 import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Sequence
 from http import HTTPStatus
 from typing import Any, Final
 
+import structlog
+import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+log = structlog.get_logger(__name__)
+
+_GRACE_SECONDS: Final = 5
 _HEAD_BYTES: Final = 32 * 1024
 _HEAD_SECONDS: Final = 10.0
 _LINGER_SECONDS: Final = 1.0
 _UNREAD_SECONDS: Final = 60.0
+
+
+@contextlib.asynccontextmanager
+async def http_server(
+    app: Any, listen: str, *, trusted_proxies: Sequence[str] = (), **options: Any
+) -> AsyncIterator[None]:
+    """Serves the app from entry until exit; running requests have some seconds to finish.
+
+    Args:
+        app: ASGI.
+        listen: `host:port`.
+        trusted_proxies: the addresses or networks of those who are believed when they say for whom they ask.
+        options: of uvicorn.
+
+    Raises:
+        OSError: the port is in use.
+    """
+    host, _, port = listen.rpartition(":")
+    config = uvicorn.Config(
+        app,
+        host,
+        int(port),
+        http=BoundedHTTP,
+        ws=BoundedWebSocket,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=bool(trusted_proxies),  # or each request would be looked through for nobody
+        forwarded_allow_ips=list(trusted_proxies),
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+        **options,
+    )
+    server = _Server(config)
+    # Not uvicorn's own: on a port in use it ends the process.
+    with socket.create_server((host, int(port)), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as listener:
+        # Connections inherit it. uvloop sets it on each; asyncio only where the listener names its protocol.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        try:
+            log.info("serving HTTP", listen=listen)
+            yield
+        finally:
+            server.should_exit = True
+            await serving
+
+
+class _Server(uvicorn.Server):
+    """Signals belong to `kit.process`, which stops the whole process in order."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Any:
+        yield
 
 
 class _Impatient(asyncio.Protocol):

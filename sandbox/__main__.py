@@ -13,7 +13,7 @@ import structlog
 from pydantic import AfterValidator, Field, HttpUrl, SecretStr, model_validator
 
 from kit import logs, process
-from kit.admin import http_server
+from kit.http import http_server
 from kit.settings import Address, LogSettings
 from sandbox.acquirer import Acquirer
 from sandbox.api import build_app

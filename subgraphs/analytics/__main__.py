@@ -10,8 +10,9 @@ from aiokafka.admin import AIOKafkaAdminClient
 from pydantic import Field, PositiveFloat, PositiveInt, SecretStr
 
 from kit import logs, process, tracing
-from kit.admin import add_guarded, admin_app, http_server
+from kit.admin import add_guarded, admin_app
 from kit.channel import Bounds
+from kit.http import http_server
 from kit.principal import Verifier
 from kit.proof import integrity_router
 from kit.server import Service, grpc_server

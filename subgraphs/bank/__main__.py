@@ -9,7 +9,8 @@ from aiokafka import AIOKafkaProducer
 from pydantic import Field, PositiveInt, SecretStr
 
 from kit import logs, metrics, process, tracing
-from kit.admin import add_guarded, admin_app, http_server
+from kit.admin import add_guarded, admin_app
+from kit.http import http_server
 from kit.principal import Verifier
 from kit.proof import integrity_router
 from kit.server import Service, grpc_server

@@ -12,8 +12,9 @@ from standardwebhooks import Webhook
 from standardwebhooks.webhooks import EmptyWebhookSecretError
 
 from kit import logs, metrics, process, tracing
-from kit.admin import add_guarded, admin_app, http_server
+from kit.admin import add_guarded, admin_app
 from kit.channel import Bounds
+from kit.http import http_server
 from kit.principal import Verifier
 from kit.proof import integrity_router
 from kit.server import Service, grpc_server

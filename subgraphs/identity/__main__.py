@@ -10,7 +10,8 @@ from typing import Final
 from pydantic import Field, PositiveFloat, PositiveInt, SecretStr
 
 from kit import logs, metrics, process, tracing
-from kit.admin import admin_app, http_server
+from kit.admin import admin_app
+from kit.http import http_server
 from kit.principal import Verifier
 from kit.server import Service, grpc_server
 from kit.settings import Address, AuthSettings, LogSettings, TLSSettings, TracingSettings, is_of_development

@@ -11,7 +11,8 @@ import pytest
 from cli.integrity import Proven, follow
 from cli.replay import Replayed, replay
 from cli.reports import Admin
-from kit.admin import admin_app, http_server
+from kit.admin import admin_app
+from kit.http import http_server
 from kit.proof import Integrity, Report, Verdict, Violation, integrity_router
 from subgraphs.analytics import comparison as module
 from subgraphs.analytics.admin import replay_router

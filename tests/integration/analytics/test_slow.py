@@ -12,7 +12,7 @@ import pytest
 from gateway.app import build_app
 from gateway.graphql.options import GraphOptions
 from gateway.rates import RateOptions, Rates
-from kit.admin import http_server
+from kit.http import http_server
 from kit.server import Service, grpc_server
 from subgraphs.analytics.access import Access
 from subgraphs.analytics.client import AnalyticsClient, Operation

@@ -12,7 +12,7 @@ from fastapi.responses import StreamingResponse
 from prometheus_client import REGISTRY
 from pydantic import SecretStr
 
-from kit.admin import http_server
+from kit.http import http_server
 from stack.ports import free_ports
 from subgraphs.card.acquirer import Acquirer
 from subgraphs.card.acquirer_http import HttpAcquirer, Patience

@@ -13,7 +13,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 from websockets.asyncio.client import connect
 
-from kit.admin import http_server
+from kit.http import http_server
 from kit.server import Service, grpc_server
 from openapi.models import Problem
 from protos.bank.v1 import bank_pb2_grpc

@@ -9,7 +9,8 @@ from fastapi import APIRouter, FastAPI
 
 from kit import admin, metrics
 from kit.access import ADMINS, OPERATORS
-from kit.admin import Check, add_guarded, admin_app, http_server, readiness
+from kit.admin import Check, add_guarded, admin_app, readiness
+from kit.http import http_server
 from kit.keys import KeySet
 from kit.principal import Role, Verifier
 from stack.ports import free_ports

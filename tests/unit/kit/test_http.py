@@ -9,7 +9,7 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from kit import http
-from kit.admin import http_server
+from kit.http import http_server
 from stack.ports import HOST, free_ports
 
 

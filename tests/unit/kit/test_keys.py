@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from structlog.testing import capture_logs
 
 from kit import keys
-from kit.admin import http_server
+from kit.http import http_server
 from kit.keys import KeySet, NoKeySetError
 from kit.tokens import public_jwk
 from stack.ports import free_ports

@@ -11,7 +11,8 @@ import pytest
 from prometheus_client import CollectorRegistry, Gauge
 
 from kit import proof
-from kit.admin import admin_app, http_server
+from kit.admin import admin_app
+from kit.http import http_server
 from kit.proof import Behind, Found, Gauges, Integrity, Progress, Report, Verdict, Violation, integrity_router
 from stack.ports import free_ports
 from tests.waiting import until

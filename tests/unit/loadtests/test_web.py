@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
-from kit.admin import http_server
+from kit.http import http_server
 from loadtests.bench.lean import CallError
 from loadtests.bench.web import Load, get, keep_asking, post
 from stack.ports import free_ports
