@@ -95,7 +95,7 @@ CODEGEN := datamodel-codegen --output-model-type pydantic_v2.BaseModel --target-
 gen: setup ## regenerate everything generated
 	@python -m grpc_tools.protoc -I . -I "$$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
 		--python_out=. --grpc_python_out=. --mypy_out=. --mypy_grpc_out=. protos/*/v1/*.proto
-	@$(CODEGEN) --input openapi/openapi.yaml --input-file-type openapi --output openapi/models.py
+	@$(CODEGEN) --strict-types int bool --input openapi/openapi.yaml --input-file-type openapi --output openapi/models.py
 	@$(CODEGEN) --input openapi/acquirer.yaml --input-file-type openapi --output openapi/acquirer.py
 	@python -m asyncapi.released
 	@$(CODEGEN) --input asyncapi/schemas --input-file-type jsonschema --output asyncapi/models

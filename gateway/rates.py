@@ -32,7 +32,7 @@ MEMORY: Final = "memory://"
 
 _PATIENCE_SECONDS: Final = 0.1
 _QUEUE_SECONDS: Final = 0.5
-_CONNECTIONS: Final = 32
+_CONNECTIONS: Final = 8  # one is as fast as this process: more of them only wait beside each other
 _PAUSE_SECONDS: Final = 1.0
 _OWN_NETWORK_BITS: Final = 64  # what one household or one machine is given of IPv6, and may change in at will
 

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SecretStr, StrictBool, StrictInt
 
 
 class OperationType(StrEnum):
@@ -99,7 +99,7 @@ class Account(BaseModel):
         ),
     ]
     currency: Annotated[str, Field(description="ISO 4217.", examples=["RUB"], pattern="^[A-Z]{3}$")]
-    version: Annotated[int, Field(description="Grows by one with every operation, without gaps.", ge=0)]
+    version: Annotated[StrictInt, Field(description="Grows by one with every operation, without gaps.", ge=0)]
     created_at: Annotated[AwareDatetime, Field(alias="createdAt")]
     updated_at: Annotated[AwareDatetime, Field(alias="updatedAt")]
 
@@ -146,8 +146,8 @@ class CardDetails(BaseModel):
         populate_by_name=True,
     )
     number: Annotated[SecretStr, Field(description="12 to 19 digits.")]
-    expiry_month: Annotated[int, Field(alias="expiryMonth", ge=1, le=12)]
-    expiry_year: Annotated[int, Field(alias="expiryYear", ge=1000, le=9999)]
+    expiry_month: Annotated[StrictInt, Field(alias="expiryMonth", ge=1, le=12)]
+    expiry_year: Annotated[StrictInt, Field(alias="expiryYear", ge=1000, le=9999)]
     cvv: Annotated[SecretStr, Field(description="3 digits, 4 on American Express.")]
 
 
@@ -231,7 +231,7 @@ class Operation(BaseModel):
         populate_by_name=True,
     )
     id: Annotated[UUID, Field(description="The transfer's id.")]
-    version: Annotated[int, Field(description="The account's version after the operation.", ge=1)]
+    version: Annotated[StrictInt, Field(description="The account's version after the operation.", ge=1)]
     type: OperationType
     direction: Direction
     amount: Annotated[
@@ -262,8 +262,8 @@ class OperationPage(BaseModel):
         populate_by_name=True,
     )
     operations: Annotated[list[Operation], Field(description="Newest first.")]
-    has_older: Annotated[bool, Field(alias="hasOlder")]
-    has_newer: Annotated[bool, Field(alias="hasNewer")]
+    has_older: Annotated[StrictBool, Field(alias="hasOlder")]
+    has_newer: Annotated[StrictBool, Field(alias="hasNewer")]
 
 
 class FieldProblem(BaseModel):
@@ -285,7 +285,7 @@ class Problem(BaseModel):
     )
     type: str
     title: str
-    status: int
+    status: StrictInt
     detail: str | None = None
     code: Annotated[str, Field(description="The stable machine name, such as `INSUFFICIENT_FUNDS`.")]
     request_id: Annotated[
@@ -331,4 +331,4 @@ class AccountPage(BaseModel):
         populate_by_name=True,
     )
     accounts: Annotated[list[Account], Field(description="In the order of their ids.")]
-    has_more: Annotated[bool, Field(alias="hasMore")]
+    has_more: Annotated[StrictBool, Field(alias="hasMore")]

@@ -69,7 +69,7 @@ async def gateway(world: World, client: AnalyticsClient, keys: Keys) -> AsyncIte
             timeout_seconds=10,
             graph=GraphOptions(),
         )
-        async with http_server(app, address, ws="websockets-sansio"):
+        async with http_server(app, address):
             yield f"ws://{address}/graphql"
 
 

@@ -33,10 +33,16 @@ async def port() -> int:
     return free_ports(1)[0]
 
 
-@pytest.fixture
-async def gateways(port: int, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Rates, Rates]]:
-    """Two of them, before there is a Redis. They wait for one that is slow, as all here may be."""
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Redis that is slow is waited for, as all here may be."""
     monkeypatch.setattr("gateway.rates._PATIENCE_SECONDS", 10.0)
+    monkeypatch.setattr("gateway.rates._QUEUE_SECONDS", 10.0)
+
+
+@pytest.fixture
+async def gateways(port: int) -> AsyncIterator[tuple[Rates, Rates]]:
+    """Two of them, before there is a Redis."""
     options = RateOptions(store=f"redis://{HOST}:{port}/0", requests="10/hour")
     async with Rates.running(options) as one, Rates.running(options) as other:
         yield one, other

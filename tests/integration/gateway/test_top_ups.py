@@ -193,6 +193,8 @@ class TestByRest:
             ({"card": CARD | {"number": 4242424242424242}}, "card.number"),
             ({"card": CARD | {"number": "4242\ud800"}}, "body"),
             ({"card": CARD | {"expiryMonth": 13}}, "card.expiryMonth"),
+            ({"card": CARD | {"expiryMonth": "12"}}, "card.expiryMonth"),
+            ({"card": CARD | {"expiryMonth": True}}, "card.expiryMonth"),
             ({"card": CARD | {"expiryYear": 31}}, "card.expiryYear"),
             ({"card": CARD | {"cvv": "12x"}}, "card.cvv"),
             ({"card": CARD | {"name": "Alice"}}, "card.name"),
