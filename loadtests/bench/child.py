@@ -44,7 +44,7 @@ class Child:
                 line = await self._process.stdout.readline()
         except TimeoutError:
             raise BenchError(f"{self._module} has said nothing for {within:.0f} s") from None
-        if not line:
+        if not line.endswith(b"\n"):
             raise BenchError(f"{self._module} ended with {await self._process.wait()}; why stands above")
         return line
 
