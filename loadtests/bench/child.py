@@ -1,6 +1,7 @@
 """A process of the benchmark's own that is spoken to by lines of JSON: generators of load."""
 
 import asyncio
+import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,6 +14,16 @@ from loadtests.bench.figure import BenchError
 from stack.process import ROOT
 
 _LONGEST_LINE: Final = 64 * 1024 * 1024
+_STANDARD_OUTPUT: Final = 1
+
+
+def answer(line: bytes) -> None:
+    """Says a line to whoever started this process: whole, where Python without buffers (PYTHONUNBUFFERED) is content
+    with as much of it as the pipe takes at once.
+    """
+    left = line + b"\n"
+    while left:
+        left = left[os.write(_STANDARD_OUTPUT, left) :]
 
 
 class Child:

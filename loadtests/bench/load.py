@@ -19,7 +19,7 @@ import orjson
 import uvloop
 from google.type.money_pb2 import Money
 
-from loadtests.bench import lean
+from loadtests.bench import child, lean
 from loadtests.bench.accounts import account_id, pairs
 from loadtests.bench.lean import Call, CallError
 from protos.bank.v1 import bank_pb2, bank_pb2_grpc
@@ -177,12 +177,11 @@ def main() -> None:
     load = Load(**orjson.loads(sys.stdin.readline()))
     requests = prepare(load)
     gc.disable()  # a short life, and a pause of its own would look like the bank's
-    sys.stdout.write("ready\n")
-    sys.stdout.flush()
+    child.answer(b"ready")
     line = sys.stdin.readline()
     if line:  # or nobody is there any more
         calls = uvloop.run(generate(load, requests, Window(**orjson.loads(line))))
-        sys.stdout.write(orjson.dumps(asdict(calls)).decode() + "\n")
+        child.answer(orjson.dumps(asdict(calls)))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import orjson
 import uvloop
 from uuid_utils.compat import uuid7
 
-from loadtests.bench import lean
+from loadtests.bench import child, lean
 from loadtests.bench.accounts import account_id, owner_id, pairs
 from loadtests.bench.load import Load, prepare
 
@@ -144,7 +144,7 @@ def main() -> None:
     """One conversation with whoever started it."""
     line = sys.stdin.readline()
     latencies = uvloop.run(duel(Duel(**orjson.loads(line))))
-    sys.stdout.write(orjson.dumps(asdict(latencies)).decode() + "\n")
+    child.answer(orjson.dumps(asdict(latencies)))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 from websockets.typing import Subprotocol
 
+from loadtests.bench import child
+
 _PROTOCOL: Final = Subprotocol("graphql-transport-ws")
 _AT_ONCE: Final = 50
 _QUERY: Final = """subscription($account: ID!, $after: String!) {
@@ -85,7 +87,7 @@ async def watch(crowd: Crowd, seen: Seen, changed: asyncio.Event) -> None:
         tasks = [group.create_task(subscribe(*each)) for each in zip(crowd.accounts, crowd.after, strict=True)]
         for _ in tasks:
             await present.acquire()
-        _say(b"ready")
+        child.answer(b"ready")
         goal = Goal(**orjson.loads(await asyncio.to_thread(sys.stdin.readline)))
         with suppress(TimeoutError):
             async with asyncio.timeout(goal.seconds):
@@ -134,18 +136,13 @@ async def _tell(connection: ClientConnection, **message: Any) -> None:
     await connection.send(orjson.dumps(message).decode())
 
 
-def _say(line: bytes) -> None:
-    sys.stdout.buffer.write(line + b"\n")
-    sys.stdout.flush()
-
-
 def main() -> None:
     """One conversation with whoever started it."""
     crowd = Crowd(**orjson.loads(sys.stdin.readline()))
     seen = Seen()
     gc.disable()  # a short life, and a pause of its own would look like the gateway's
     uvloop.run(watch(crowd, seen, asyncio.Event()))
-    _say(orjson.dumps(asdict(seen)))
+    child.answer(orjson.dumps(asdict(seen)))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from typing import Final, TypeAlias, cast
 import orjson
 import uvloop
 
+from loadtests.bench import child
 from loadtests.bench.lean import Call, CallError
 from loadtests.bench.load import Calls, Window, tally
 
@@ -175,13 +176,11 @@ def main() -> None:
     """One conversation with whoever started it."""
     load = Load(**orjson.loads(sys.stdin.readline()))
     gc.disable()  # a short life, and a pause of its own would look like the server's
-    sys.stdout.write("ready\n")
-    sys.stdout.flush()
+    child.answer(b"ready")
     line = sys.stdin.readline()
     if line:  # or nobody is there any more
         calls = uvloop.run(generate(load, Window(**orjson.loads(line))))
-        sys.stdout.write(orjson.dumps(asdict(calls)).decode() + "\n")
-        sys.stdout.flush()
+        child.answer(orjson.dumps(asdict(calls)))
         sys.stdin.read()  # stays until it is ended: what it used of the processors can be read only while it is there
 
 
