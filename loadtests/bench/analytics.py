@@ -20,8 +20,10 @@ from kit import call
 from loadtests.bench.figure import BenchError, Figure, Options, percentiles, say
 from loadtests.bench.scene import Callers
 from loadtests.bench.store import Store, settings
+from stack import probes
 from stack.parts import ClickHouse, Kafka
-from stack.ports import free_ports
+from stack.ports import HOST, free_ports
+from stack.process import Child, Process, module
 from subgraphs.analytics.client import AnalyticsClient, OperationFilter
 
 _FIGURE: Final = "analytics.page_5m_vs_10k"
@@ -66,14 +68,19 @@ class Scene:
     @classmethod
     @asynccontextmanager
     async def set(cls) -> AsyncIterator[Self]:
-        """Both empty. Neither has a bank: nobody but an admin reads, and there is nothing to repair."""
+        """Both empty. Their bank knows of every account that it is there, and of nothing to repair."""
         async with AsyncExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="wallet-bench-")))
-            kafka_port, clickhouse_port = free_ports(2)
+            kafka_port, clickhouse_port, bank_port = free_ports(3)
+            bank_at = f"{HOST}:{bank_port}"
+            bank = module("loadtests.bench.stub", bank_at)
+            await stack.enter_async_context(
+                Child(Process(name="bank", command=bank, ready=probes.tcp(HOST, bank_port)))
+            )
             kafka = await stack.enter_async_context(Kafka(kafka_port))
             clickhouse = await stack.enter_async_context(ClickHouse(folder / "clickhouse", clickhouse_port))
             callers = Callers(folder)
-            shared = settings(folder, callers, kafka.bootstrap_servers)
+            shared = settings(folder, callers, kafka.bootstrap_servers) | {"BANK_GRPC_TARGET": bank_at}
             stack.enter_context(call.own(lambda: callers.admin))
             small, great = [
                 await stack.enter_async_context(Store.open(clickhouse, name, shared)) for name in ("small", "great")

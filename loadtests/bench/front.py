@@ -28,7 +28,11 @@ _IN_FLIGHT: Final = 32
 _REQUESTS: Final = 1_000  # different ones, again and again: these services remember none
 _PATIENCE_SECONDS: Final = 30.0
 NO_LIMIT: Final = "1000000000/hour"  # everything is counted, nothing is refused
-NO_STREAM_LIMIT: Final = "1000000"  # the same
+UNLIMITED: Final = {
+    **{f"GATEWAY_RATE_{limit}": NO_LIMIT for limit in ("REQUESTS", "COST", "ANONYMOUS")},
+    "GATEWAY_STREAMS": "1000000",
+}
+"""What a gateway is told where one caller is many."""
 _TRANSFER: Final = """mutation Transfer($input: TransferMoneyInput!) {
   transferMoney(input: $input) {
     ... on TransferMoneySuccess { transfer { id } balance { amount } }

@@ -1,11 +1,12 @@
 """The services behind the gateway, and a collector of traces, less their work.
 
-`python -m loadtests.bench.stub host:port` answers the calls that are measured at once, each with one and the same
-answer, and believes whoever calls: what is measured in front of it is not the services. No money moves.
+`python -m loadtests.bench.stub host:port` answers the calls that are measured at once, the same with the same, and
+believes whoever calls: what is measured in front of it is not the services. No money moves.
 """
 
 import asyncio
 import sys
+from functools import lru_cache
 from typing import Any, Final
 
 import grpc
@@ -21,7 +22,7 @@ from protos.bank.v1 import bank_pb2
 PAGE: Final = 1_000
 """The operations of every page."""
 ACCOUNT: Final = account_id(0)
-"""The only account that can be looked up."""
+"""Whose operations those are."""
 
 _NOW: Final = Timestamp(seconds=1_750_000_000, nanos=123_456_000)
 _TRANSFER: Final = bank_pb2.TransferMoneyResponse(
@@ -35,21 +36,6 @@ _TRANSFER: Final = bank_pb2.TransferMoneyResponse(
     ),
     sender_balance=Money(currency_code="RUB", units=999),
     sender_version=1,
-)
-_ACCOUNTS: Final = bank_pb2.BatchGetAccountsResponse(
-    results=[
-        bank_pb2.BatchGetAccountsResponse.Result(
-            key=ACCOUNT,
-            value=bank_pb2.Account(
-                id=ACCOUNT,
-                balance=Money(currency_code="RUB", units=999),
-                version=PAGE,
-                created_at=_NOW,
-                updated_at=_NOW,
-                status=bank_pb2.ACCOUNT_STATUS_OPEN,
-            ),
-        ),
-    ],
 )
 _OPERATIONS: Final = analytics_pb2.GetOperationsResponse(
     operations=[
@@ -70,6 +56,32 @@ _OPERATIONS: Final = analytics_pb2.GetOperationsResponse(
 )
 
 
+@lru_cache
+def _accounts(request: bytes) -> bytes:
+    """Every account that is asked for is there."""
+    ids = bank_pb2.BatchGetAccountsRequest.FromString(request).ids
+    return bank_pb2.BatchGetAccountsResponse(
+        results=[
+            bank_pb2.BatchGetAccountsResponse.Result(
+                key=id_,
+                value=bank_pb2.Account(
+                    id=id_,
+                    balance=Money(currency_code="RUB", units=999),
+                    version=PAGE,
+                    created_at=_NOW,
+                    updated_at=_NOW,
+                    status=bank_pb2.ACCOUNT_STATUS_OPEN,
+                ),
+            )
+            for id_ in ids
+        ],
+    ).SerializeToString()
+
+
+async def _say_accounts(request: bytes, _context: object) -> bytes:
+    return _accounts(request)
+
+
 def _answering(answer: Any) -> "grpc.RpcMethodHandler[Any, Any]":
     serialized = answer.SerializeToString()
 
@@ -83,7 +95,7 @@ class _Stub(grpc.GenericRpcHandler):
     def __init__(self) -> None:
         self._methods = {
             "/wallet.bank.v1.BankService/TransferMoney": _answering(_TRANSFER),
-            "/wallet.bank.v1.BankService/BatchGetAccounts": _answering(_ACCOUNTS),
+            "/wallet.bank.v1.BankService/BatchGetAccounts": grpc.unary_unary_rpc_method_handler(_say_accounts),
             "/wallet.analytics.v1.AnalyticsService/GetOperations": _answering(_OPERATIONS),
             "/opentelemetry.proto.collector.trace.v1.TraceService/Export": _answering(ExportTraceServiceResponse()),
         }

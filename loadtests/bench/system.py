@@ -14,7 +14,7 @@ import asyncpg
 
 from kit import call
 from kit.principal import Role
-from loadtests.bench.front import NO_LIMIT, NO_STREAM_LIMIT
+from loadtests.bench.front import UNLIMITED
 from loadtests.bench.run import cpu_meter
 from loadtests.target import own
 from stack.ports import HOST
@@ -44,12 +44,7 @@ class Scene:
     async def set(cls) -> AsyncIterator[Self]:
         """A system of its own on free ports; it is gone afterwards."""
         async with AsyncExitStack() as stack:
-            limits = {
-                "GATEWAY_RATE_REQUESTS": NO_LIMIT,
-                "GATEWAY_RATE_COST": NO_LIMIT,
-                "GATEWAY_STREAMS": NO_STREAM_LIMIT,
-            }
-            system, target = await stack.enter_async_context(own(**limits))
+            system, target = await stack.enter_async_context(own(**UNLIMITED))
             signer = target.signer
             assert signer is not None  # noqa: S101  an embedded stack has its keys
             token = signer.sign(_OWNER, _TOKEN_SECONDS, [Role.CUSTOMER])

@@ -22,7 +22,7 @@ from loadtests import choices, watch
 from loadtests.bench import child, load, web
 from loadtests.bench.accounts import ACCOUNTS, OWNERS, account_id, owner_id
 from loadtests.bench.figure import BenchError, Figure, Options, percentiles, say
-from loadtests.bench.front import NO_LIMIT, NO_STREAM_LIMIT
+from loadtests.bench.front import UNLIMITED
 from loadtests.bench.load import Calls, Window
 from loadtests.bench.run import Run, cpu_meter, fastest
 from loadtests.bench.subscribers import Crowd, Goal, Seen
@@ -67,9 +67,7 @@ class Scene:
     @asynccontextmanager
     async def set(cls, options: Options) -> AsyncIterator[Self]:
         """A system of its own on free ports; it is gone afterwards."""
-        limits = {f"GATEWAY_RATE_{limit}": NO_LIMIT for limit in ("REQUESTS", "COST", "ANONYMOUS")}
-        limits["GATEWAY_STREAMS"] = NO_STREAM_LIMIT
-        async with own(**limits) as (system, target):
+        async with own(**UNLIMITED) as (system, target):
             signer = target.signer
             assert signer is not None  # noqa: S101  an embedded stack has its keys
             tokens = [signer.sign(owner_id(n), _TOKEN_SECONDS, [Role.CUSTOMER]) for n in range(OWNERS)]
