@@ -31,8 +31,8 @@ measures and writes the page anew. What each figure is, the [README](../README.m
   figure that was measured once says nothing of its noise.
 - `cpu_seconds.others` in `details` is what strangers took of the processors meanwhile: where that is large, the line
   says little.
-- Each line names the Python. Debian's and the image's are optimised by a profile; one that is not takes an eighth
-  longer for what is mostly Python.
+- Lines name the Python (but for the first few). Debian's and the image's are optimised by a profile; one that is not
+  takes an eighth longer for what is mostly Python.
 - PostgreSQL has fsync and synchronous_commit on. The system has its tokens, limits, logs and metrics on.
 - After every run the ledger has to add up, and what Locust was told has to be true; a run that is wrong leaves no line.
 
