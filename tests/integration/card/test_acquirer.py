@@ -309,14 +309,14 @@ class TestCircuit:
     )
     async def test_stays_closed_whatever_the_acquirer_refuses(self, answer: Any) -> None:
         answers = Answers(answer)
-        async with answers.serving(failures=1) as acquirer:
+        async with answers.serving(failures=1, timeout_seconds=30) as acquirer:
             for _ in range(3):
                 await asyncio.gather(ask(acquirer), return_exceptions=True)
         assert answers.calls == 3
 
     async def test_forgets_failures_that_were_not_in_a_row(self) -> None:
         answers = Answers(*[BUSY, NONE] * 3)
-        async with answers.serving(failures=2) as acquirer:
+        async with answers.serving(failures=2, timeout_seconds=30) as acquirer:
             for _ in range(3):
                 await fails(acquirer)
                 await ask(acquirer)
