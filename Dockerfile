@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# One image for all processes of the wallet: `docker run … python -m subgraphs.bank`. docs/containers.md has its sizes.
+# One image for all processes of the wallet: `docker run … python -m subgraphs.bank.service`. docs/containers.md has its sizes.
 ARG PYTHON=3.11-slim-bookworm
 
 # Dependencies first: they change seldom. Every one comes as a wheel, so there is no compiler here either.
@@ -26,7 +26,7 @@ RUN pip --python /venv/bin/python install --no-compile '.[loadtest]' \
 
 FROM python:${PYTHON} AS run
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
-# A volume that is empty begins as the folder is that it hides: /secrets/* are what `stack.compose` fills.
+# A volume that is empty begins as the folder is that it hides: /secrets/* are what `provisioning.compose` fills.
 RUN groupadd --gid 10001 wallet \
     && useradd --uid 10001 --gid wallet --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin wallet \
     && install -d -o wallet -g wallet -m 0755 /data \

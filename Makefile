@@ -83,27 +83,27 @@ audit: ## known vulnerabilities of the pinned dependencies; asks the internet
 	@test -x .audit/bin/pip-audit || { $(PYTHON) -m venv .audit && .audit/bin/pip install --quiet pip-audit; }
 	@.audit/bin/pip-audit --no-deps --disable-pip --requirement constraints.txt
 
-bench: setup ## benchmarks, as JSON lines; FIGURE=bank.bulk_vs_pgbench SECONDS=8 KAFKA=1 SOAK=10 REPEAT=1; KEEP=1 for bench/
-	@exec $(BIN)/python -m loadtests.bench $(FIGURE:%=--figure %) $(SECONDS:%=--seconds %) $(KAFKA:%=--kafka) \
+bench: setup ## benchmarks, as JSON lines; FIGURE=bank.bulk_vs_pgbench SECONDS=8 KAFKA=1 SOAK=10 REPEAT=1; KEEP=1 for benchmarks/results/
+	@exec $(BIN)/python -m benchmarks $(FIGURE:%=--figure %) $(SECONDS:%=--seconds %) $(KAFKA:%=--kafka) \
 		$(SOAK:%=--soak %) $(REPEAT:%=--repeat %) $(KEEP:%=--keep)
 
-GENERATED := protos openapi asyncapi gateway/*.graphql subgraphs/*/schema.graphql deploy/grafana docs/settings.md
+GENERATED := protos openapi asyncapi gateway/*.graphql subgraphs/*/graph/schema.graphql deploy/grafana docs/settings.md
 CODEGEN := datamodel-codegen --output-model-type pydantic_v2.BaseModel --target-python-version 3.11 --disable-timestamp \
 	--snake-case-field --allow-population-by-field-name --use-standard-collections --use-union-operator --use-annotated \
 	--field-constraints --strict-nullable --collapse-root-models --use-double-quotes --formatters builtin
 
 gen: setup ## regenerate everything generated
 	@python -m grpc_tools.protoc -I . -I "$$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
-		--python_out=. --grpc_python_out=. --mypy_out=. --mypy_grpc_out=. protos/*/v1/*.proto
+		--python_out=. --grpc_python_out=. --mypy_out=. --mypy_grpc_out=. protos/wallet/*/v1/*.proto
 	@$(CODEGEN) --strict-types int bool --input openapi/openapi.yaml --input-file-type openapi --output openapi/models.py
 	@$(CODEGEN) --input openapi/acquirer.yaml --input-file-type openapi --output openapi/acquirer.py
 	@python -m asyncapi.released
 	@$(CODEGEN) --input asyncapi/schemas --input-file-type jsonschema --output asyncapi/models
 	@python -m asyncapi.avsc
-	@python -m gateway.sdl
-	@python -m gateway.released
+	@python -m gateway.graphql.federation.sdl
+	@python -m gateway.graphql.federation.released
 	@python -m deploy.grafana.generate
-	@python -m stack.settings
+	@python -m docs.generate_settings
 
 format: setup ## format the code
 	@$(BIN)/ruff format .

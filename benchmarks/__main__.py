@@ -1,4 +1,4 @@
-"""`python -m loadtests.bench`: measures, and prints one JSON object a figure."""
+"""`python -m benchmarks`: measures, and prints one JSON object a figure."""
 
 import argparse
 import asyncio
@@ -8,8 +8,8 @@ from collections.abc import Set as AbstractSet
 from contextlib import aclosing
 from typing import Final
 
-from loadtests.bench import analytics, bank, gateway, identity, ingest, live, page, topups, whole
-from loadtests.bench.figure import BenchError, Options, Part, say
+from benchmarks import analytics, bank, gateway, identity, ingest, live, page, topups, whole
+from benchmarks.figure import BenchError, Options, Part, say
 from stack.process import StartError
 
 PARTS: Final[tuple[Part, ...]] = (bank, analytics, ingest, live, topups, identity, gateway, whole)
@@ -43,13 +43,15 @@ async def bench(wanted: AbstractSet[str], options: Options, *, keep: bool = Fals
 def main() -> int:
     """Runs the command line and returns the exit code."""
     known = [figure for part in PARTS for figure in part.FIGURES]
-    parser = argparse.ArgumentParser(prog="python -m loadtests.bench", description="Measures; prints JSON lines.")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measures; prints JSON lines.")
     parser.add_argument("--figure", action="append", choices=known, metavar="FIGURE", help=f"of {', '.join(known)}")
     parser.add_argument("--seconds", type=float, default=Options().seconds, help="how long each run is measured")
     parser.add_argument("--kafka", action="store_true", help="with a broker, so that the bank's relay works, too")
     parser.add_argument("--soak", type=float, default=Options().soak_minutes, help="minutes, where memory is measured")
     parser.add_argument("--repeat", type=int, default=1, help="all of it so many times")
-    parser.add_argument("--keep", action="store_true", help="add the figures to bench/, and write its page anew")
+    parser.add_argument(
+        "--keep", action="store_true", help="add the figures to benchmarks/results/, and write its page anew"
+    )
     arguments = parser.parse_args()
     options = Options(seconds=arguments.seconds, kafka=arguments.kafka, soak_minutes=arguments.soak)
     wanted = set(arguments.figure or known)

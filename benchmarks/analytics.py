@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Final, Self
 from uuid import UUID
 
-from kit import call
-from loadtests.bench.figure import BenchError, Figure, Options, percentiles, say
-from loadtests.bench.scene import Callers
-from loadtests.bench.store import Store, settings
+from benchmarks.figure import BenchError, Figure, Options, percentiles, say
+from benchmarks.scene import Callers
+from benchmarks.store import Store, settings
+from kit.rpc import request_context as call
 from stack import probes
-from stack.parts import ClickHouse, Kafka
+from stack.engines.parts import ClickHouse, Kafka
 from stack.ports import HOST, free_ports
 from stack.process import Child, Process, module
 from subgraphs.analytics.client import AnalyticsClient, OperationFilter
@@ -73,7 +73,7 @@ class Scene:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="wallet-bench-")))
             kafka_port, clickhouse_port, bank_port = free_ports(3)
             bank_at = f"{HOST}:{bank_port}"
-            bank = module("loadtests.bench.stub", bank_at)
+            bank = module("benchmarks.stub", bank_at)
             await stack.enter_async_context(
                 Child(Process(name="bank", command=bank, ready=probes.tcp(HOST, bank_port)))
             )

@@ -5,14 +5,14 @@ from typing import Any, Final
 
 import orjson
 
-from loadtests.bench import child, reference
-from loadtests.bench.accounts import ACCOUNTS
-from loadtests.bench.drive import drive
-from loadtests.bench.figure import BenchError, Figure, Options, percentiles, say
-from loadtests.bench.load import Load
-from loadtests.bench.run import Run, fastest
-from loadtests.bench.scene import Bank, Scene
-from loadtests.bench.single import Duel, Latencies
+from benchmarks import child, reference
+from benchmarks.accounts import ACCOUNTS
+from benchmarks.drive import drive
+from benchmarks.figure import BenchError, Figure, Options, percentiles, say
+from benchmarks.load import Load
+from benchmarks.run import Run, fastest
+from benchmarks.scene import Bank, Scene
+from benchmarks.single import Duel, Latencies
 
 _CLIENTS: Final = (8, 16, 32)
 _IN_FLIGHT: Final = (64, 256, 512)
@@ -66,7 +66,7 @@ async def idle_latency_vs_single(scene: Scene) -> Figure:
     """How long a lone transfer takes, against the same rows in one transaction without any service."""
     async with scene.ledgers.fresh() as ledger, scene.banks(ledger) as banks:
         await ledger.settle()
-        async with child.running("loadtests.bench.single") as single:
+        async with child.running("benchmarks.single") as single:
             single.tell(
                 Duel(
                     target=banks[0].target,

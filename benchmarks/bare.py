@@ -1,4 +1,4 @@
-"""What the gateway is held against, frozen: `python -m loadtests.bench.bare host:port target`.
+"""What the gateway is held against, frozen: `python -m benchmarks.bare host:port target`.
 
 FastAPI with one route that makes the bank's call by gRPC's own stub and returns a model, as one would write it in an
 afternoon. No tokens, no limits, no logs, no errors: nothing of ours.
@@ -17,7 +17,7 @@ from fastapi import FastAPI, Header
 from google.type.money_pb2 import Money
 from pydantic import BaseModel
 
-from protos.bank.v1 import bank_pb2, bank_pb2_grpc
+from protos.wallet.bank.v1 import bank_pb2, bank_pb2_grpc
 
 _NANOS_A_CENT: Final = 10_000_000
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import orjson
 
-from loadtests.bench.figure import BenchError
+from benchmarks.figure import BenchError
 from stack.process import ROOT
 
 _LONGEST_LINE: Final = 64 * 1024 * 1024

@@ -8,14 +8,14 @@ from typing import Final
 
 import orjson
 
-from loadtests.bench import child
-from loadtests.bench.figure import BenchError, percentiles
-from loadtests.bench.ledger import Ledger
-from loadtests.bench.load import TIMEOUT_SECONDS, Calls, Load, Window
-from loadtests.bench.run import Run, cpu_meter
-from loadtests.bench.scene import Bank, Scene
+from benchmarks import child
+from benchmarks.figure import BenchError, percentiles
+from benchmarks.ledger import Ledger
+from benchmarks.load import TIMEOUT_SECONDS, Calls, Load, Window
+from benchmarks.run import Run, cpu_meter
+from benchmarks.scene import Bank, Scene
 
-_GENERATOR: Final = "loadtests.bench.load"
+_GENERATOR: Final = "benchmarks.load"
 _READY_SECONDS: Final = 60.0
 
 

@@ -14,12 +14,12 @@ from typing import Any, Final, Self
 
 import orjson
 
-from loadtests.bench import child, hive, load, stub, web
-from loadtests.bench.accounts import ACCOUNTS, OWNERS, account_id
-from loadtests.bench.figure import BenchError, Options, percentiles
-from loadtests.bench.load import Calls, Window
-from loadtests.bench.run import Run, cpu_meter
-from loadtests.bench.scene import Callers
+from benchmarks import child, hive, load, stub, web
+from benchmarks.accounts import ACCOUNTS, OWNERS, account_id
+from benchmarks.figure import BenchError, Options, percentiles
+from benchmarks.load import Calls, Window
+from benchmarks.run import Run, cpu_meter
+from benchmarks.scene import Callers
 from stack import probes
 from stack.ports import HOST, free_ports
 from stack.process import Child, Probe, Process, module
@@ -59,7 +59,7 @@ class Side:
 
     name: str
     load: web.Load | load.Load
-    generator: str = "loadtests.bench.web"
+    generator: str = "benchmarks.web"
     what: str = "transfers"
 
 
@@ -108,8 +108,8 @@ class Scene:
             async def start(part: str, name: str, ready: Probe, *arguments: str, **environment: str) -> None:
                 await stack.enter_async_context(scene._part(part, name, ready, *arguments, **environment))
 
-            await start("bank", "loadtests.bench.stub", _accepts(bank_at), bank_at)
-            await start("analytics", "loadtests.bench.stub", _accepts(analytics_at), analytics_at)
+            await start("bank", "benchmarks.stub", _accepts(bank_at), bank_at)
+            await start("analytics", "benchmarks.stub", _accepts(analytics_at), analytics_at)
             await start("gateway", "gateway", _accepts(gateway_at), **environment)
             unguarded = {
                 **environment,
@@ -117,8 +117,8 @@ class Scene:
                 "GATEWAY_ADMIN_LISTEN": admins_at[1],
                 "GATEWAY_RATES": "false",
             }
-            await start("unguarded", "loadtests.bench.unguarded", _accepts(unguarded_at), **unguarded)
-            await start("bare", "loadtests.bench.bare", _accepts(bare_at), bare_at, bank_at)
+            await start("unguarded", "benchmarks.unguarded", _accepts(unguarded_at), **unguarded)
+            await start("bare", "benchmarks.bare", _accepts(bare_at), bare_at, bank_at)
             yield scene
 
     @asynccontextmanager
@@ -140,7 +140,7 @@ class Scene:
         telling |= {"GATEWAY_LISTEN": telling_at, "GATEWAY_ADMIN_LISTEN": admins_at[0]}
         silent = {"LOG_LEVEL": "ERROR", "GATEWAY_LISTEN": silent_at, "GATEWAY_ADMIN_LISTEN": admins_at[1]}
         async with (
-            self._part("collector", "loadtests.bench.stub", _accepts(collector_at), collector_at),
+            self._part("collector", "benchmarks.stub", _accepts(collector_at), collector_at),
             self._part("telling", "gateway", _accepts(telling_at), **{**self.environment, **telling}),
             self._part("silent", "gateway", _accepts(silent_at), **{**self.environment, **silent}),
         ):
@@ -222,7 +222,7 @@ class Scene:
         """The same calls of the bank as the gateway makes, without the gateway."""
         target, tokens = [self.bank_at], self.callers.customers
         calls = load.Load(targets=target, tokens=tokens, accounts=ACCOUNTS, in_flight=_IN_FLIGHT)
-        return Side(name="gRPC alone", load=calls, generator="loadtests.bench.load")
+        return Side(name="gRPC alone", load=calls, generator="benchmarks.load")
 
     def page_by_rest(self) -> Side:
         """A page of operations, one after the other."""

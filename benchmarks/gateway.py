@@ -7,10 +7,10 @@ from collections.abc import AsyncGenerator, Collection, Mapping
 from dataclasses import replace
 from typing import Final
 
-from loadtests.bench import hive, stub
-from loadtests.bench.figure import Figure, Options, say
-from loadtests.bench.front import Scene, Side
-from loadtests.bench.run import Run, fastest
+from benchmarks import hive, stub
+from benchmarks.figure import Figure, Options, say
+from benchmarks.front import Scene, Side
+from benchmarks.run import Run, fastest
 
 _GRAPHQL: Final = "graphql.mutation_vs_bare_route"
 _REST: Final = "rest.transfer_vs_bare_route"
@@ -40,7 +40,7 @@ async def measure(wanted: Collection[str], options: Options) -> AsyncGenerator[F
             if figure not in wanted:
                 continue
             if figure == _HIVE and not hive.is_there():
-                say(f"{figure}: skipped, since there is no Hive Gateway: npm ci in loadtests/bench/hive")
+                say(f"{figure}: skipped, since there is no Hive Gateway: npm ci in benchmarks/hive")
                 continue
             say(f"{figure}: the best of {_ROUNDS} runs of each side")
             yield await _measured(scene, figure, options)

@@ -14,16 +14,16 @@ from typing import Final
 
 import httpx
 
-from kit import call
-from kit.call import Call
-from kit.channel import Bounds
-from kit.migrations import upgrade
-from loadtests.bench.figure import BenchError, Figure, Options, percentiles, say
-from loadtests.bench.run import cpu_meter
+from benchmarks.figure import BenchError, Figure, Options, percentiles, say
+from benchmarks.run import cpu_meter
+from kit.db.migrations import upgrade
+from kit.rpc import request_context as call
+from kit.rpc.channel import Bounds
+from kit.rpc.request_context import Call
+from provisioning.keys import key_pair, secret, signing_keys
 from stack import probes
-from stack.keys import key_pair, secret, signing_keys
+from stack.engines.postgres import throwaway
 from stack.ports import HOST, free_ports
-from stack.postgres import throwaway
 from stack.process import Child, Process, module
 from subgraphs.identity.client import IdentityClient
 from wallet.errors import WalletError
@@ -50,7 +50,7 @@ async def _scene() -> AsyncIterator[_Scene]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="wallet-bench-")))
         postgres = await stack.enter_async_context(throwaway())
         url = postgres.dsn("identity")
-        await asyncio.to_thread(upgrade, "subgraphs.identity.migrations", url)
+        await asyncio.to_thread(upgrade, "subgraphs.identity.service.migrations", url)
         grpc_port, admin_port = free_ports(2)
         pair, admin = key_pair(folder, "people"), f"http://{HOST}:{admin_port}"
         environment = {
@@ -64,7 +64,7 @@ async def _scene() -> AsyncIterator[_Scene]:
             "LOG_LEVEL": "ERROR",
         }
         ready = probes.http(f"{admin}/health/ready")
-        process = Process(name="identity", command=module("subgraphs.identity", **environment), ready=ready)
+        process = Process(name="identity", command=module("subgraphs.identity.service", **environment), ready=ready)
         child = await stack.enter_async_context(Child(process))
         client = await stack.enter_async_context(
             IdentityClient.connect(f"{HOST}:{grpc_port}", bounds=Bounds(timeout_seconds=30))

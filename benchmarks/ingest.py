@@ -21,11 +21,11 @@ import httpx
 import orjson
 from aiokafka import AIOKafkaProducer
 
-from loadtests.bench.accounts import account_id
-from loadtests.bench.figure import BenchError, Figure, Options, say
-from loadtests.bench.scene import Callers
-from loadtests.bench.store import Store, settings
-from stack.parts import ClickHouse, Kafka
+from benchmarks.accounts import account_id
+from benchmarks.figure import BenchError, Figure, Options, say
+from benchmarks.scene import Callers
+from benchmarks.store import Store, settings
+from stack.engines.parts import ClickHouse, Kafka
 from stack.ports import HOST, free_ports
 from tests.kafka.apache import ApacheKafka, Missing, fetched
 

@@ -8,10 +8,10 @@ from typing import Final
 
 import asyncpg
 
-from kit.migrations import upgrade
-from loadtests.bench.accounts import ACCOUNTS, OWNERS
-from loadtests.bench.figure import BenchError
-from stack.postgres import Postgres
+from benchmarks.accounts import ACCOUNTS, OWNERS
+from benchmarks.figure import BenchError
+from kit.db.migrations import upgrade
+from stack.engines.postgres import Postgres
 
 _TEMPLATE: Final = "bench_template"
 _TABLES: Final = ("accounts", "transfers", "entries", "idempotency_keys", "outbox")
@@ -187,7 +187,7 @@ class Ledgers:
                     raise BenchError(f"PostgreSQL runs without {setting}")
             version: str = await sql.fetchval("SHOW server_version")
             await sql.execute(f"CREATE DATABASE {_TEMPLATE}")
-        await asyncio.to_thread(upgrade, "subgraphs.bank.migrations", self._postgres.dsn("postgres", _TEMPLATE))
+        await asyncio.to_thread(upgrade, "subgraphs.bank.service.migrations", self._postgres.dsn("postgres", _TEMPLATE))
         async with self._connected(_TEMPLATE) as sql:
             await sql.execute(_OPEN, ACCOUNTS, OWNERS)
             await sql.execute(_HISTORY)

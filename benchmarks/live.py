@@ -11,10 +11,10 @@ from typing import Final
 
 import orjson
 
-from loadtests.bench import child
-from loadtests.bench.figure import BenchError, Figure, Options, percentiles, say
-from loadtests.bench.subscribers import Crowd, Goal, Seen
-from loadtests.bench.system import Scene
+from benchmarks import child
+from benchmarks.figure import BenchError, Figure, Options, percentiles, say
+from benchmarks.subscribers import Crowd, Goal, Seen
+from benchmarks.system import Scene
 from stack.ports import HOST
 from subgraphs.bank.client import Receipt
 from wallet import cursor
@@ -28,7 +28,7 @@ _LOOK_SECONDS: Final = 0.02
 
 _FANOUT_RATE: Final = 50.0
 _WATCHERS: Final = 5  # of each account
-_SUBSCRIBERS: Final = "loadtests.bench.subscribers"
+_SUBSCRIBERS: Final = "benchmarks.subscribers"
 _PATIENCE_SECONDS: Final = 120.0
 
 

@@ -1,4 +1,4 @@
-"""A load generator, as lean as Python allows: `python -m loadtests.bench.load`, spoken to by `drive.py`.
+"""A load generator, as lean as Python allows: `python -m benchmarks.load`, spoken to by `drive.py`.
 
 It reads a `Load` from its standard input, one line of JSON; writes `ready`; reads a `Window`; calls the bank until its
 end; writes `Calls`. It ends by itself, whatever becomes of whoever started it.
@@ -19,10 +19,10 @@ import orjson
 import uvloop
 from google.type.money_pb2 import Money
 
-from loadtests.bench import child, lean
-from loadtests.bench.accounts import account_id, pairs
-from loadtests.bench.lean import Call, CallError
-from protos.bank.v1 import bank_pb2, bank_pb2_grpc
+from benchmarks import child, lean
+from benchmarks.accounts import account_id, pairs
+from benchmarks.lean import Call, CallError
+from protos.wallet.bank.v1 import bank_pb2, bank_pb2_grpc
 
 TIMEOUT_SECONDS: Final = 30.0
 

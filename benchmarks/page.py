@@ -1,4 +1,4 @@
-"""`bench/`: the figures that were kept, as a page: `python -m loadtests.bench.page` writes it anew from the lines."""
+"""Write the page of kept figures, `benchmarks/results/README.md`: `python -m benchmarks.page`."""
 
 import platform
 from collections import defaultdict
@@ -11,10 +11,10 @@ from typing import Any, Final
 
 import orjson
 
-from loadtests.bench.figure import Figure
+from benchmarks.figure import Figure
 from loadtests.charts import STYLE, Bar, bars, short
 
-FOLDER: Final = Path(__file__).parent.parent.parent / "bench"
+FOLDER: Final = Path(__file__).parent / "results"
 LINES: Final = "results.jsonl"
 
 _HEAD: Final = """# Benchmarks

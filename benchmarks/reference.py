@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from loadtests.bench.accounts import ACCOUNTS, OWNERS
-from loadtests.bench.figure import BenchError, Options
-from loadtests.bench.ledger import Ledger
-from loadtests.bench.run import Run, cpu_meter
-from stack.postgres import Postgres
+from benchmarks.accounts import ACCOUNTS, OWNERS
+from benchmarks.figure import BenchError, Options
+from benchmarks.ledger import Ledger
+from benchmarks.run import Run, cpu_meter
+from stack.engines.postgres import Postgres
 
 _SCRIPT: Final = Path(__file__).with_name("reference.sql")
 _PROGRESS: Final = re.compile(r"^progress: ([0-9.]+) s, ([0-9.]+) tps", re.MULTILINE)

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, TypeAlias
 
-from loadtests.bench.figure import say
-from loadtests.bench.usage import cpu_seconds, machine_cpu_seconds
+from benchmarks.figure import say
+from benchmarks.usage import cpu_seconds, machine_cpu_seconds
 
 Pids: TypeAlias = Mapping[str, Sequence[int]]
 """The processes of each kind that takes part in a run."""

@@ -9,16 +9,16 @@ from typing import Final, Self
 
 import httpx
 
-from kit.principal import Role
-from kit.tokens import Signer
-from loadtests.bench.accounts import OWNERS, owner_id
-from loadtests.bench.figure import Options, say
-from loadtests.bench.ledger import Ledger, Ledgers
+from benchmarks.accounts import OWNERS, owner_id
+from benchmarks.figure import Options, say
+from benchmarks.ledger import Ledger, Ledgers
+from kit.auth.principal import Role
+from kit.auth.tokens import Signer
+from provisioning.keys import key_pair
 from stack import probes
-from stack.keys import key_pair
-from stack.parts import Kafka
+from stack.engines.parts import Kafka
+from stack.engines.postgres import Postgres, throwaway
 from stack.ports import HOST, free_ports
-from stack.postgres import Postgres, throwaway
 from stack.process import Child, Process, module
 
 ISSUER: Final = "bench"
@@ -49,7 +49,7 @@ class Callers:
 
 @dataclass(frozen=True, slots=True)
 class Bank:
-    """A bank that runs in a process of its own, as `python -m subgraphs.bank` does anywhere."""
+    """A bank that runs in a process of its own, as `python -m subgraphs.bank.service` does anywhere."""
 
     child: Child
     target: str
@@ -126,7 +126,7 @@ class Scene:
         }
         process = Process(
             name="bank",
-            command=module("subgraphs.bank", **environment),
+            command=module("subgraphs.bank.service", **environment),
             ready=probes.http(f"{admin}/health/ready"),
             ports={"gRPC": grpc_port, "admin": admin_port},
         )

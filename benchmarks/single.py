@@ -1,4 +1,4 @@
-"""One caller at a time: the bank, and the same rows by hand; `python -m loadtests.bench.single`.
+"""One caller at a time: the bank, and the same rows by hand; `python -m benchmarks.single`.
 
 It reads a `Duel` from its standard input, one line of JSON, and writes a `Latencies`. Blocks of the one and of the
 other take turns, so that whatever the machine does meanwhile is done to both.
@@ -18,9 +18,9 @@ import orjson
 import uvloop
 from uuid_utils.compat import uuid7
 
-from loadtests.bench import child, lean
-from loadtests.bench.accounts import account_id, owner_id, pairs
-from loadtests.bench.load import Load, prepare
+from benchmarks import child, lean
+from benchmarks.accounts import account_id, owner_id, pairs
+from benchmarks.load import Load, prepare
 
 _BLOCK_SECONDS: Final = 0.5
 

@@ -8,11 +8,11 @@ from typing import Final, Self
 
 import httpx
 
-from loadtests.bench.figure import BenchError
-from loadtests.bench.scene import Callers
+from benchmarks.figure import BenchError
+from benchmarks.scene import Callers
+from provisioning.keys import key_pair
 from stack import probes
-from stack.keys import key_pair
-from stack.parts import ClickHouse
+from stack.engines.parts import ClickHouse
 from stack.ports import HOST, free_ports
 from stack.process import Child, Process, module
 from subgraphs.analytics.client import AnalyticsClient
@@ -39,7 +39,7 @@ class Store:
         process = Process(
             name="analytics",
             command=module(
-                "subgraphs.analytics",
+                "subgraphs.analytics.service",
                 **environment,
                 CLICKHOUSE_DSN=clickhouse.dsn(database),
                 ANALYTICS_GRPC_LISTEN=f"{HOST}:{grpc_port}",

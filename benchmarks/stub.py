@@ -1,6 +1,6 @@
 """The services behind the gateway, and a collector of traces, less their work.
 
-`python -m loadtests.bench.stub host:port` answers the calls that are measured at once, the same with the same, and
+`python -m benchmarks.stub host:port` answers the calls that are measured at once, the same with the same, and
 believes whoever calls: what is measured in front of it is not the services. No money moves.
 """
 
@@ -15,9 +15,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from google.type.money_pb2 import Money
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
-from loadtests.bench.accounts import account_id
-from protos.analytics.v1 import analytics_pb2
-from protos.bank.v1 import bank_pb2
+from benchmarks.accounts import account_id
+from protos.wallet.analytics.v1 import analytics_pb2
+from protos.wallet.bank.v1 import bank_pb2
 
 PAGE: Final = 1_000
 """The operations of every page."""

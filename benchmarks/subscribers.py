@@ -1,4 +1,4 @@
-"""People who watch their accounts: `python -m loadtests.bench.subscribers`, spoken to by `live.py`.
+"""People who watch their accounts: `python -m benchmarks.subscribers`, spoken to by `live.py`.
 
 It reads a `Crowd` from its standard input, one line of JSON; subscribes everybody and writes `ready`; reads a `Goal`;
 writes `Seen` when everybody has seen that many operations, or when the time is up.
@@ -20,7 +20,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 from websockets.typing import Subprotocol
 
-from loadtests.bench import child
+from benchmarks import child
 
 _PROTOCOL: Final = Subprotocol("graphql-transport-ws")
 _AT_ONCE: Final = 50

@@ -12,10 +12,10 @@ from uuid import UUID, uuid4
 
 import asyncpg
 
-from kit import call
-from kit.principal import Role
-from loadtests.bench.front import UNLIMITED
-from loadtests.bench.run import cpu_meter
+from benchmarks.front import UNLIMITED
+from benchmarks.run import cpu_meter
+from kit.auth.principal import Role
+from kit.rpc import request_context as call
 from loadtests.target import own
 from stack.ports import HOST
 from stack.system import System

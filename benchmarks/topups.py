@@ -14,8 +14,8 @@ from uuid import UUID, uuid4
 
 import httpx
 
-from loadtests.bench.figure import BenchError, Figure, Options, percentiles, say
-from loadtests.bench.system import Scene
+from benchmarks.figure import BenchError, Figure, Options, percentiles, say
+from benchmarks.system import Scene
 from stack.ports import HOST
 from subgraphs.card.client import CardClient
 from wallet.errors import Unavailable

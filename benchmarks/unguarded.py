@@ -1,12 +1,12 @@
 """The gateway as anywhere, but that it believes whatever token it is shown and counts nobody's requests: `python -m
-loadtests.bench.unguarded`, with the gateway's own settings.
+benchmarks.unguarded`, with the gateway's own settings.
 """
 
 import runpy
 import time
 from typing import Final
 
-from kit.principal import Principal, Role, Verifier
+from kit.auth.principal import Principal, Role, Verifier
 
 _SOMEBODY: Final = Principal(
     "nobody", "somebody", is_service=False, expires_at=time.time() + 1e6, roles=frozenset(Role)

@@ -1,4 +1,4 @@
-"""Callers by HTTP, as lean as Python allows: `python -m loadtests.bench.web`, spoken to by `gateway.py`.
+"""Callers by HTTP, as lean as Python allows: `python -m benchmarks.web`, spoken to by `gateway.py`.
 
 It reads a `Load` from its standard input, one line of JSON; writes `ready`; reads a `Window`; asks until its end;
 writes `Calls`. It knows just as much HTTP/1.1 as a server that means well needs. What it does not expect ends the run.
@@ -16,9 +16,9 @@ from typing import Final, TypeAlias, cast
 import orjson
 import uvloop
 
-from loadtests.bench import child
-from loadtests.bench.lean import Call, CallError
-from loadtests.bench.load import Calls, Window, tally
+from benchmarks import child
+from benchmarks.lean import Call, CallError
+from benchmarks.load import Calls, Window, tally
 
 _END_OF_HEAD: Final = b"\r\n\r\n"
 _LENGTH: Final = b"\r\ncontent-length: "

@@ -17,15 +17,15 @@ from typing import Final, Self
 import asyncpg
 import orjson
 
-from kit.principal import Role
+from benchmarks import child, load, web
+from benchmarks.accounts import ACCOUNTS, OWNERS, account_id, owner_id
+from benchmarks.figure import BenchError, Figure, Options, percentiles, say
+from benchmarks.front import UNLIMITED
+from benchmarks.load import Calls, Window
+from benchmarks.run import Run, cpu_meter, fastest
+from benchmarks.subscribers import Crowd, Goal, Seen
+from kit.auth.principal import Role
 from loadtests import choices, watch
-from loadtests.bench import child, load, web
-from loadtests.bench.accounts import ACCOUNTS, OWNERS, account_id, owner_id
-from loadtests.bench.figure import BenchError, Figure, Options, percentiles, say
-from loadtests.bench.front import UNLIMITED
-from loadtests.bench.load import Calls, Window
-from loadtests.bench.run import Run, cpu_meter, fastest
-from loadtests.bench.subscribers import Crowd, Goal, Seen
 from loadtests.plan import Plan
 from loadtests.run import Outcome, new_folder, run
 from loadtests.target import Target, own
@@ -91,14 +91,14 @@ class Scene:
         asked = web.Load(
             target=target, requests=requests, connections=connections, status=201, sign='"createdAt"', rate=rate
         )
-        return await self._driven(f"REST, {choice}", "loadtests.bench.web", asked)
+        return await self._driven(f"REST, {choice}", "benchmarks.web", asked)
 
     async def by_grpc(self) -> Run:
         """The same by the bank's own gRPC, past the gateway."""
         asked = load.Load(
             targets=[self.target.bank], tokens=self.tokens, accounts=ACCOUNTS, in_flight=_IN_FLIGHT, skew=0.0
         )
-        return await self._driven("the bank alone", "loadtests.bench.load", asked)
+        return await self._driven("the bank alone", "benchmarks.load", asked)
 
     @asynccontextmanager
     async def watched(self, seconds: float) -> AsyncIterator[Callable[[], Awaitable[Seen]]]:
@@ -116,7 +116,7 @@ class Scene:
             accounts=list(versions),
             after=[cursor.encode(version) for version in versions.values()],
         )
-        async with child.running("loadtests.bench.subscribers") as subscribers:
+        async with child.running("benchmarks.subscribers") as subscribers:
             subscribers.tell(crowd)
             await subscribers.hear(_PATIENCE_SECONDS)
             subscribers.tell(Goal(operations=sys.maxsize, seconds=seconds))

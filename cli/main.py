@@ -14,7 +14,7 @@ from cli.status import status as show_status
 from cli.tokens import NoTokenError, SeedUser, development_token
 from cli.topups import retry as retry_top_up
 from cli.topups import review
-from kit.certificates import CertificateError, provide
+from provisioning.certificates import CertificateError, provide
 from stack.ports import DEFAULT, HOST, PortError, Ports
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="The operator's commands of the wallet.")

@@ -1,4 +1,4 @@
-"""`python -m stack.settings`: writes `docs/settings.md`, every setting of every process."""
+"""`python -m docs.generate_settings`: writes `docs/settings.md`, every setting of every process."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -9,19 +9,19 @@ from typing import Any, Final
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined, to_jsonable_python
 
-from kit.settings import Settings
+from kit.runtime.settings import Settings
 
 PROCESSES: Final = {
     "gateway": "gateway",
-    "bank": "subgraphs.bank",
-    "card": "subgraphs.card",
-    "analytics": "subgraphs.analytics",
-    "identity": "subgraphs.identity",
+    "bank": "subgraphs.bank.service",
+    "card": "subgraphs.card.service",
+    "analytics": "subgraphs.analytics.service",
+    "identity": "subgraphs.identity.service",
     "acquirer": "sandbox",
 }
 """Their packages: each is started by `python -m` and that."""
 
-_PAGE: Final = Path(__file__).parent.parent / "docs" / "settings.md"
+_PAGE: Final = Path(__file__).with_name("settings.md")
 _HEAD: Final = """# Settings
 
 Generated from the code by `make gen`. Each is an environment variable, or a file of its name in lower case in the

@@ -9,17 +9,18 @@ from pathlib import Path
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from gateway.app import build_app
-from gateway.graphql.documents import TrustedDocuments
-from gateway.graphql.limits import Limits, WebSocketLimits
-from gateway.graphql.options import GraphOptions
-from gateway.rates import Rate, RateOptions, Rates
-from kit import logs, process, tracing
-from kit.admin import admin_app
-from kit.channel import Bounds
-from kit.http import http_server
-from kit.principal import Verifier
-from kit.settings import Address, AuthSettings, CallSettings, LogSettings, TLSSettings, TracingSettings
-from kit.tls import TLS
+from gateway.graphql.execution.documents import TrustedDocuments
+from gateway.graphql.execution.options import GraphOptions
+from gateway.graphql.protection.limits import Limits, WebSocketLimits
+from gateway.http.rates import Rate, RateOptions, Rates
+from kit.auth.principal import Verifier
+from kit.http.admin import admin_app
+from kit.http.server import http_server
+from kit.rpc.channel import Bounds
+from kit.rpc.tls import TLS
+from kit.runtime import process
+from kit.runtime.settings import Address, AuthSettings, CallSettings, LogSettings, TLSSettings, TracingSettings
+from kit.telemetry import logs, tracing
 from subgraphs.analytics.client import AnalyticsClient
 from subgraphs.bank.client import BankClient
 from subgraphs.card.client import CardClient

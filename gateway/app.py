@@ -16,21 +16,21 @@ from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway import pages
 from gateway.errors import make_problem, problem, without_digits
-from gateway.graphql.documents import TrustedDocuments
-from gateway.graphql.http import GraphQLOverHTTP
-from gateway.graphql.options import GraphOptions
-from gateway.graphql.schema import GRAPH_PATH, Context, build_schemas
-from gateway.graphql.websocket import GraphQLOverWebSocket
-from gateway.middleware import BodyLimitMiddleware, CallMiddleware, problem_response
+from gateway.graphql.execution.documents import TrustedDocuments
+from gateway.graphql.execution.options import GraphOptions
+from gateway.graphql.execution.schema import GRAPH_PATH, Context, build_schemas
+from gateway.graphql.transport.http import GraphQLOverHTTP
+from gateway.graphql.transport.websocket import GraphQLOverWebSocket
+from gateway.http import pages
+from gateway.http.middleware import BodyLimitMiddleware, CallMiddleware, problem_response
+from gateway.http.rates import Rates
+from gateway.http.streams import Streams
 from gateway.policy import OPEN_PATHS
-from gateway.rates import Rates
 from gateway.rest import rest_routes
 from gateway.rest.route import UnsupportedMediaTypeError
-from gateway.streams import Streams
-from kit.admin import add_health
-from kit.principal import Verifier
+from kit.auth.principal import Verifier
+from kit.http.admin import add_health
 from subgraphs.analytics.client import AnalyticsClient
 from subgraphs.bank.client import BankClient
 from subgraphs.card.client import CardClient

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from graphql import GraphQLError
 
-from kit import call
+from kit.rpc import request_context as call
 from openapi.models import FieldProblem, Period, Problem
 from wallet.errors import (
     Code,

@@ -7,8 +7,8 @@ A service has no business at the front door: no rule admits one.
 from collections.abc import Mapping
 from typing import Final
 
-from kit.access import MOVERS, READERS, Rule, anyone, users
-from kit.principal import Role
+from kit.auth.access import MOVERS, READERS, Rule, anyone, users
+from kit.auth.principal import Role
 
 KNOWN: Final = users(*Role)
 """Whoever comes with a token: a user with some role."""

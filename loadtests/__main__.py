@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from benchmarks.figure import say
 from loadtests import choices
-from loadtests.bench.figure import say
 from loadtests.customers import Api
 from loadtests.history.log import Log
 from loadtests.plan import Plan

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import cycle, pairwise
 from typing import Final, TypeAlias
 
-from loadtests.bench.accounts import pairs
+from benchmarks.accounts import pairs
 
 Choice: TypeAlias = Callable[[random.Random, int], Iterator[tuple[int, int]]]
 """Senders and recipients among so many accounts, for ever; never the same account."""

@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 import httpx
 import jwt
 
-from kit.principal import Role
+from kit.auth.principal import Role
 from loadtests import rest
 from loadtests.history.calls import Body, Call, Key, Wish, is_certain, unknown
 from loadtests.history.log import Line, Log

@@ -5,9 +5,9 @@ from typing import Any, Final
 import httpx
 import orjson
 
-from kit.principal import Role
+from kit.auth.principal import Role
 from loadtests.target import Target
-from stack.seed import STAFF
+from provisioning.seed import STAFF
 
 PROVERS: Final = ("bank", "card", "analytics")
 

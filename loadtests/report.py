@@ -11,8 +11,8 @@ from typing import Final
 
 import orjson
 
+from benchmarks.figure import percentiles
 from loadtests import watch
-from loadtests.bench.figure import percentiles
 from loadtests.charts import STYLE, Band, lines
 from loadtests.customers import CHECKER
 from loadtests.history import log

@@ -18,7 +18,7 @@ import asyncpg
 import httpx
 import orjson
 
-from loadtests.bench.figure import percentiles, say
+from benchmarks.figure import percentiles, say
 from loadtests.customers import CHECKER, Api
 from loadtests.history import log, rows
 from loadtests.history.calls import History, deposits

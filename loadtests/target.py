@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Final, Self
 from unittest.mock import patch
 
-from kit.tokens import Signer
+from kit.auth.tokens import Signer
 from stack import probes
-from stack.cluster import remove_cluster
+from stack.engines.cluster import remove_cluster
+from stack.engines.postgres import Postgres
 from stack.plan import AUDIENCE, ISSUER
 from stack.ports import HOST, Ports
-from stack.postgres import Postgres
 from stack.system import System, running
 
 _PEOPLE: Final = Path("keys") / "development.pem"

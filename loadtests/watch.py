@@ -16,7 +16,7 @@ import asyncpg
 import httpx
 import orjson
 
-from kit import process
+from kit.runtime import process
 from loadtests.history import rows
 from loadtests.history.calls import History
 from loadtests.target import Target

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey, generate_private_key
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from kit.files import write_private
+from kit.rpc.tls import of_one_key
+from kit.runtime.files import write_private
 
 LIFE: Final = timedelta(days=90)
 """Of a pair, or what is left of the authority's if that is less. In the last third of it, it is made anew."""
@@ -69,22 +70,6 @@ def provide(folder: Path, names: Iterable[str], now: datetime) -> list[Pair]:
             raise CertificateError(f"{name!r} is no name for a service: use that of its host, in lower case")
         pairs.append(_pair(folder, name, authority, now))
     return pairs
-
-
-def of_one_key(certificate: bytes, key: bytes) -> x509.Certificate:
-    """The certificate, the first of a chain, of a pair in PEM.
-
-    Raises:
-        ValueError: one of them is not whole, or the key is another one's.
-    """
-    first = x509.load_pem_x509_certificates(certificate)[0]
-    try:
-        public_key = load_pem_private_key(key, None).public_key()
-    except (TypeError, UnsupportedAlgorithm) as error:
-        raise ValueError(f"the key: {error}") from None
-    if public_key != first.public_key():
-        raise ValueError("the key is not that of the certificate")
-    return first
 
 
 def _authority(folder: Path, now: datetime) -> tuple[_Authority, Pair]:

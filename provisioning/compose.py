@@ -1,7 +1,7 @@
 """What the containers of `docker-compose.yml` are handed: passwords, keys and certificates, in a folder for each.
 
-`python -m stack.compose --folder /secrets`, which is a job of its own there. What is made once stays; certificates are
-renewed when their time has come. Safe to repeat, and after a crash.
+`python -m provisioning.compose --folder /secrets` runs as a job. Existing secrets stay; certificates are
+renewed before they expire. Safe to repeat, and after a crash.
 
 Whatever is in `own` is handed to nobody: each secret by itself, and the authority that signs certificates. A container
 has its own folder, as a volume, and no other; in it the files are as its settings name them.
@@ -14,9 +14,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from kit.certificates import provide
-from kit.files import write_private
-from stack.keys import key_pair, secret, signing_keys
+from kit.runtime.files import write_private
+from provisioning.certificates import provide
+from provisioning.keys import key_pair, secret, signing_keys
 
 _SERVICES: Final = ("bank", "card", "analytics", "identity", "gateway")
 _CALLERS: Final = ("analytics", "card")
@@ -103,7 +103,7 @@ def _write(path: Path, text: str) -> None:
 
 def main() -> None:
     """Runs the command line."""
-    parser = argparse.ArgumentParser(prog="python -m stack.compose", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m provisioning.compose", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--folder", type=Path, required=True, help="with a folder for each container")
     hand_out(parser.parse_args().folder, datetime.now(UTC))
 

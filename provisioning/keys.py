@@ -9,9 +9,9 @@ from typing import NamedTuple
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from kit.files import write_private
-from kit.settings import DEVELOPMENT
-from kit.tokens import public_jwk
+from kit.auth.tokens import public_jwk
+from kit.runtime.files import write_private
+from kit.runtime.settings import DEVELOPMENT
 
 
 class KeyPair(NamedTuple):

@@ -1,6 +1,6 @@
 """Puts the test accounts of `seed.sql` into the bank's database, and the development users into identity's.
 
-`BANK_DATABASE_URL=… IDENTITY_DATABASE_URL=… SEED_PASSWORD=… python -m stack.seed`
+`BANK_DATABASE_URL=… IDENTITY_DATABASE_URL=… SEED_PASSWORD=… python -m provisioning.seed`
 """
 
 import asyncio
@@ -12,7 +12,7 @@ import asyncpg
 from argon2 import PasswordHasher
 from pydantic import SecretStr
 
-from kit.settings import Settings
+from kit.runtime.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)

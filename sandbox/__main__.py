@@ -12,9 +12,10 @@ from typing import Annotated, Final, Self
 import structlog
 from pydantic import AfterValidator, Field, HttpUrl, SecretStr, model_validator
 
-from kit import logs, process
-from kit.http import http_server
-from kit.settings import Address, LogSettings
+from kit.http.server import http_server
+from kit.runtime import process
+from kit.runtime.settings import Address, LogSettings
+from kit.telemetry import logs
 from sandbox.acquirer import Acquirer
 from sandbox.api import build_app
 from sandbox.books import Books

@@ -11,9 +11,9 @@ import structlog
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from kit import call
-from kit.call import Call
-from kit.tracing import Trace
+from kit.rpc import request_context as call
+from kit.rpc.request_context import Call
+from kit.telemetry.tracing import Trace
 from openapi.acquirer import Code
 from sandbox.api import refused
 from sandbox.payments import Refusal

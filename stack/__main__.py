@@ -7,8 +7,8 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from stack.cluster import remove_cluster
 from stack.demo import demo
+from stack.engines.cluster import remove_cluster
 from stack.ports import DEFAULT
 from stack.system import LockedError, locked, plan_of
 from stack.up import DEFAULT_DATA, REFUSED, up

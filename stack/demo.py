@@ -19,13 +19,13 @@ import httpx
 from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
-from kit.principal import Role
-from kit.tokens import Signer
-from stack.cluster import remove_cluster
+from kit.auth.principal import Role
+from kit.auth.tokens import Signer
+from provisioning.seed import OWNERS, Owner
 from stack.console import Console
+from stack.engines.cluster import remove_cluster
 from stack.plan import AUDIENCE, ISSUER
 from stack.ports import Ports
-from stack.seed import OWNERS, Owner
 from stack.system import System, running
 
 _PATIENCE_SECONDS: Final = 15.0

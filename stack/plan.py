@@ -4,12 +4,12 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 
-from kit.certificates import provide
+from provisioning.certificates import provide
+from provisioning.keys import key_pair, secret, signing_keys
 from stack import probes
-from stack.keys import key_pair, secret, signing_keys
-from stack.parts import ClickHouse, Kafka
+from stack.engines.parts import ClickHouse, Kafka
+from stack.engines.postgres import Postgres
 from stack.ports import HOST, Ports
-from stack.postgres import Postgres
 from stack.process import Process, module
 
 _ACCESS_SECONDS = 12 * 3600  # a day at a desk with one `make token`
@@ -56,28 +56,30 @@ def full_plan(ports: Ports, data: Path, postgres: Postgres, *, tls: bool = False
         clickhouse.process,
         Process(
             name="bank-migrations",
-            command=module("subgraphs.bank.migrations", **bank_database),
+            command=module("subgraphs.bank.service.migrations", **bank_database),
             depends_on=("postgres",),
         ),
         Process(
             name="card-migrations",
-            command=module("subgraphs.card.migrations", **card_database),
+            command=module("subgraphs.card.service.migrations", **card_database),
             depends_on=("postgres",),
         ),
         Process(
             name="identity-migrations",
-            command=module("subgraphs.identity.migrations", **identity_database),
+            command=module("subgraphs.identity.service.migrations", **identity_database),
             depends_on=("postgres",),
         ),
         Process(
             name="seed",
-            command=module("stack.seed", **bank_database, **identity_database, SEED_PASSWORD=secret(keys, PASSWORD)),
+            command=module(
+                "provisioning.seed", **bank_database, **identity_database, SEED_PASSWORD=secret(keys, PASSWORD)
+            ),
             depends_on=("bank-migrations", "identity-migrations"),
         ),
         Process(
             name="bank",
             command=module(
-                "subgraphs.bank",
+                "subgraphs.bank.service",
                 **service,
                 **tls_of.get("bank", {}),
                 **bank_database,
@@ -109,7 +111,7 @@ def full_plan(ports: Ports, data: Path, postgres: Postgres, *, tls: bool = False
         Process(
             name="card",
             command=module(
-                "subgraphs.card",
+                "subgraphs.card.service",
                 **service,
                 **tls_of.get("card", {}),
                 **card_database,
@@ -131,7 +133,7 @@ def full_plan(ports: Ports, data: Path, postgres: Postgres, *, tls: bool = False
         Process(
             name="analytics",
             command=module(
-                "subgraphs.analytics",
+                "subgraphs.analytics.service",
                 **service,
                 **tls_of.get("analytics", {}),
                 **bank_target,
@@ -150,7 +152,7 @@ def full_plan(ports: Ports, data: Path, postgres: Postgres, *, tls: bool = False
         Process(
             name="identity",
             command=module(
-                "subgraphs.identity",
+                "subgraphs.identity.service",
                 **service,
                 **tls_of.get("identity", {}),
                 **identity_database,

@@ -10,11 +10,11 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from kit.files import write_private
+from kit.runtime.files import write_private
 from stack.console import Console
+from stack.engines.postgres import Postgres
 from stack.plan import full_plan
 from stack.ports import Ports, check_free
-from stack.postgres import Postgres
 from stack.process import Leash, Process
 from stack.supervisor import Supervisor
 

@@ -8,10 +8,10 @@ import time
 import uuid
 from pathlib import Path
 
+from provisioning.seed import OWNERS
 from stack.console import Console
 from stack.ports import DEFAULT, HOST, PortError, Ports
 from stack.process import StartError
-from stack.seed import OWNERS
 from stack.system import LockedError, Planner, System, prepared
 
 DEFAULT_DATA = Path(".wallet")

@@ -18,13 +18,13 @@ import pytest
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from kit.keys import KeySet
-from kit.migrations import upgrade
-from kit.principal import Role, Verifier
-from kit.tokens import Signer, public_jwk
-from stack.parts import Kafka
+from kit.auth.keys import KeySet
+from kit.auth.principal import Role, Verifier
+from kit.auth.tokens import Signer, public_jwk
+from kit.db.migrations import upgrade
+from stack.engines.parts import Kafka
+from stack.engines.postgres import Postgres, throwaway
 from stack.ports import free_ports
-from stack.postgres import Postgres, throwaway
 from tests.kafka.apache import ApacheKafka, Missing, fetched
 from tests.kafka.brokers import Broker
 from tests.tools import lacking
@@ -90,7 +90,7 @@ async def ledger_template(postgres: Postgres) -> str:
     """A migrated, empty ledger to clone: a clone takes a fraction of a migration's time."""
     name = "ledger_template"
     await _sql(postgres, f"CREATE DATABASE {name}")
-    await asyncio.to_thread(upgrade, "subgraphs.bank.migrations", postgres.dsn("postgres", name))
+    await asyncio.to_thread(upgrade, "subgraphs.bank.service.migrations", postgres.dsn("postgres", name))
     return name
 
 

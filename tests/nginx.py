@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from kit.certificates import provide
+from provisioning.certificates import provide
 from stack import probes
 from stack.ports import HOST, free_ports
 from stack.process import ROOT, Child, Command, Process

@@ -65,7 +65,7 @@ class Query:
 @cache
 def known_metrics() -> dict[str, set[str]]:
     """The labels of every series of our processes, of Prometheus' client and of Prometheus itself, by its name."""
-    for file in ("kit/metrics.py", "gateway/metrics.py", "gateway/graphql/metrics.py"):
+    for file in ("kit/telemetry/metrics.py", "gateway/http/metrics.py", "gateway/graphql/execution/metrics.py"):
         import_module(file.removesuffix(".py").replace("/", "."))
     for path in sorted(ROOT.glob("subgraphs/*/metrics.py")):
         import_module(f"subgraphs.{path.parent.name}.metrics")

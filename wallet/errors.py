@@ -1,7 +1,7 @@
 """The one tree of errors that cross a wire, and their reasons.
 
 Each class carries its data as fields and knows its machine name (`reason`) and the gRPC status that it travels as
-(`code`). `kit.status` turns any of them into a status and back; `gateway.errors` maps them to HTTP.
+(`code`). `kit.rpc.status` turns any of them into a status and back; `gateway.errors` maps them to HTTP.
 """
 
 from dataclasses import dataclass, fields

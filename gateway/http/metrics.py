@@ -1,4 +1,4 @@
-"""The gateway's own metrics, but for the graph's operations (`gateway/graphql/metrics.py`)."""
+"""The gateway's own metrics, but for the graph's operations (`gateway/graphql/execution/metrics.py`)."""
 
 from typing import Final
 

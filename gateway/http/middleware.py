@@ -13,14 +13,15 @@ from opentelemetry.trace import SpanKind
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway import metrics
 from gateway.errors import make_problem, problem
+from gateway.http import metrics
+from gateway.http.rates import Rates, Standing, address_of
 from gateway.policy import KNOWN, OPEN_PATHS
-from gateway.rates import Rates, Standing, address_of
-from kit import call, tracing
-from kit.call import Call
-from kit.principal import Verifier
-from kit.tracing import Trace
+from kit.auth.principal import Verifier
+from kit.rpc import request_context as call
+from kit.rpc.request_context import Call
+from kit.telemetry import tracing
+from kit.telemetry.tracing import Trace
 from wallet.errors import InternalError, WalletError
 
 log = structlog.get_logger(__name__)

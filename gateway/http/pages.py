@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 from typing import Final
 
-ROOT: Final = Path(__file__).parent.parent
-VENDOR: Final = Path(__file__).parent / "vendor"
+ROOT: Final = Path(__file__).parents[2]
+VENDOR: Final = Path(__file__).parents[1] / "vendor"
 """Unmodified releases, each in a folder of its name and version, with its licence."""
 
 OPENAPI: Final = ROOT / "openapi" / "openapi.yaml"

@@ -20,7 +20,7 @@ from prometheus_client import Counter
 from pydantic import AfterValidator
 from redis.asyncio import BlockingConnectionPool
 
-from kit.principal import Principal
+from kit.auth.principal import Principal
 from wallet.errors import RateLimited
 
 log = structlog.get_logger(__name__)

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
-from kit.principal import Principal
+from kit.auth.principal import Principal
 
 
 class Streams:

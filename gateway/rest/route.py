@@ -6,9 +6,9 @@ from typing import Annotated, Any, Final
 from fastapi import Header, Request, Response
 from fastapi.routing import APIRoute
 
-from gateway.bodies import MalformedError, decoded
+from gateway.http.bodies import MalformedError, decoded
 from gateway.policy import REST
-from kit import call
+from kit.rpc import request_context as call
 from wallet.errors import InvalidInput
 
 _IDEMPOTENCY_KEY: Final = r"^[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?$"

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Response
 from pydantic import SecretStr
 
 from gateway.rest.route import Route
-from kit import call
+from kit.rpc import request_context as call
 from openapi import models
 from subgraphs.identity import client
 from subgraphs.identity.client import IdentityClient

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from kit.principal import Principal, Role
+from kit.auth.principal import Principal, Role
 from wallet.errors import PermissionDenied
 
 

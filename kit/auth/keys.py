@@ -14,8 +14,8 @@ import jwt
 import structlog
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
-from kit import process
-from kit.settings import Algorithm
+from kit.runtime import process
+from kit.runtime.settings import Algorithm
 from wallet.errors import Unavailable
 
 log = structlog.get_logger(__name__)

@@ -11,8 +11,8 @@ from typing import Any, Final, NamedTuple, Self
 
 import jwt
 
-from kit.keys import ALGORITHM, Key, KeySet
-from kit.settings import Algorithm, AuthSettings
+from kit.auth.keys import ALGORITHM, Key, KeySet
+from kit.runtime.settings import Algorithm, AuthSettings
 from wallet.errors import Unauthenticated
 
 _CLOCK_SKEW_SECONDS: Final = 5

@@ -12,8 +12,8 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from kit.keys import ALGORITHM
-from kit.principal import Role
+from kit.auth.keys import ALGORITHM
+from kit.auth.principal import Role
 
 
 def public_jwk(key: Ed25519PublicKey) -> dict[str, str]:

@@ -11,7 +11,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import QueuePool
 
-from kit.postgres import CLOSE_SECONDS, CONNECT_SECONDS, GONE, SESSION, STATEMENT_SECONDS
+from kit.db.postgres import CLOSE_SECONDS, CONNECT_SECONDS, GONE, SESSION, STATEMENT_SECONDS
 from wallet.errors import Unavailable
 
 

@@ -26,7 +26,7 @@ def upgrade(package: str, url: str) -> None:
     """Brings the database at the URL to the newest schema of the package. Idempotent; runs one at a time.
 
     Args:
-        package: the dotted name of the migrations, such as `subgraphs.bank.migrations`.
+        package: the dotted name of the migrations, such as `subgraphs.bank.service.migrations`.
         url: `postgresql://…`.
     """
     command.upgrade(config(package, url), "head")

@@ -12,8 +12,8 @@ from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.types import Send
 
-from kit.access import Policy
-from kit.principal import Verifier
+from kit.auth.access import Policy
+from kit.auth.principal import Verifier
 from wallet.errors import Code, Unauthenticated, WalletError
 
 Check = Callable[[], Awaitable[None]]

@@ -68,7 +68,7 @@ async def http_server(
 
 
 class _Server(uvicorn.Server):
-    """Signals belong to `kit.process`, which stops the whole process in order."""
+    """Signals belong to `kit.runtime.process`, which stops the whole process in order."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Any:

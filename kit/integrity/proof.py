@@ -13,7 +13,7 @@ import structlog
 from fastapi import APIRouter, HTTPException
 from prometheus_client import Gauge
 
-from kit.admin import JsonLines
+from kit.http.admin import JsonLines
 from wallet.errors import WalletError
 
 log = structlog.get_logger(__name__)

@@ -12,14 +12,14 @@ import grpc
 import structlog
 from opentelemetry.trace import SpanKind
 
-from kit import metrics, tracing
-from kit.backoff import Backoff
-from kit.call import Call, current
-from kit.circuit import STATES, Circuit, CircuitOpenError
-from kit.rotation import rotating
-from kit.settings import CallSettings
-from kit.status import from_rpc_error
-from kit.tls import TLS, Material, refuse_plaintext
+from kit.rpc.circuit import STATES, Circuit, CircuitOpenError
+from kit.rpc.request_context import Call, current
+from kit.rpc.rotation import rotating
+from kit.rpc.status import from_rpc_error
+from kit.rpc.tls import TLS, Material, refuse_plaintext
+from kit.runtime.backoff import Backoff
+from kit.runtime.settings import CallSettings
+from kit.telemetry import metrics, tracing
 from wallet.errors import DeadlineExceeded, RateLimited, Unavailable, WalletError
 
 log = structlog.get_logger(__name__)

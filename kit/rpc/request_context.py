@@ -8,8 +8,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Final
 
-from kit.principal import Principal
-from kit.tracing import Trace
+from kit.auth.principal import Principal
+from kit.telemetry.tracing import Trace
 from wallet.errors import Unauthenticated
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}")

@@ -8,8 +8,8 @@ from typing import Any, Final, TypeVar, cast
 import grpc
 import structlog
 
-from kit.process import background
-from kit.tls import TLS, Material
+from kit.rpc.tls import TLS, Material
+from kit.runtime.process import background
 
 log = structlog.get_logger(__name__)
 

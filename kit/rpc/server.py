@@ -16,15 +16,15 @@ from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
 from opentelemetry.trace import SpanKind
 
-from kit import metrics, tracing
-from kit.access import Policy, Rule
-from kit.admin import Check, readiness
-from kit.call import Call, current, request_id
-from kit.principal import Verifier
-from kit.process import background
-from kit.status import code_name, to_status
-from kit.tls import TLS, refuse_plaintext
-from kit.tracing import Trace
+from kit.auth.access import Policy, Rule
+from kit.auth.principal import Verifier
+from kit.http.admin import Check, readiness
+from kit.rpc.request_context import Call, current, request_id
+from kit.rpc.status import code_name, to_status
+from kit.rpc.tls import TLS, refuse_plaintext
+from kit.runtime.process import background
+from kit.telemetry import metrics, tracing
+from kit.telemetry.tracing import Trace
 from wallet.errors import InternalError, Unauthenticated, WalletError
 
 log = structlog.get_logger(__name__)

@@ -9,10 +9,11 @@ from typing import NamedTuple, Self
 import grpc
 import structlog
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from kit import metrics
-from kit.certificates import of_one_key
-from kit.settings import TLSSettings, is_loopback
+from kit.runtime.settings import TLSSettings, is_loopback
+from kit.telemetry import metrics
 
 log = structlog.get_logger(__name__)
 
@@ -94,6 +95,22 @@ class TLS:
 
     def _read(self) -> Material:
         return Material(*(file.read_bytes() for file in self._files))
+
+
+def of_one_key(certificate: bytes, key: bytes) -> x509.Certificate:
+    """The certificate, the first of a chain, of a pair in PEM.
+
+    Raises:
+        ValueError: one of them is not whole, or the key is another one's.
+    """
+    first = x509.load_pem_x509_certificates(certificate)[0]
+    try:
+        public_key = load_pem_private_key(key, None).public_key()
+    except (TypeError, UnsupportedAlgorithm) as error:
+        raise ValueError(f"the key: {error}") from None
+    if public_key != first.public_key():
+        raise ValueError("the key is not that of the certificate")
+    return first
 
 
 def refuse_plaintext(address: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Final
 import structlog
 import uvloop
 
-from kit.backoff import Backoff
+from kit.runtime.backoff import Backoff
 
 log = structlog.get_logger(__name__)
 

@@ -24,8 +24,8 @@ from pydantic import BaseModel, Secret, SecretBytes, SecretStr
 from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import EventDict, WrappedLogger
 
-from kit import call
-from kit.settings import LogSettings
+from kit.rpc import request_context as call
+from kit.runtime.settings import LogSettings
 
 
 def configure(service: str, settings: LogSettings) -> None:

@@ -27,9 +27,9 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
-from kit.metrics import SPANS_DROPPED
-from kit.settings import TracingSettings
-from kit.tracing import Attributes, Trace
+from kit.runtime.settings import TracingSettings
+from kit.telemetry.metrics import SPANS_DROPPED
+from kit.telemetry.tracing import Attributes, Trace
 
 _QUEUE: Final = 4_096
 _BATCH: Final = 512

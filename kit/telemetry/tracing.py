@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Self
 from opentelemetry.trace import Span as Recorded
 from opentelemetry.trace import SpanKind, StatusCode
 
-from kit.settings import TracingSettings
+from kit.runtime.settings import TracingSettings
 
 if TYPE_CHECKING:
-    from kit.otlp import Recorder
+    from kit.telemetry.otlp import Recorder
 
 _TRACEPARENT: Final = re.compile(
     r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?"
@@ -190,7 +190,7 @@ def recording(service: str, settings: TracingSettings) -> Iterator[None]:
     if settings.otlp_endpoint is None:
         yield
         return
-    from kit.otlp import sending  # noqa: PLC0415  a quarter of a second, for those who want it
+    from kit.telemetry.otlp import sending  # noqa: PLC0415  a quarter of a second, for those who want it
 
     with sending(service, settings) as recorder:
         _recording.recorder, _recording.bound = recorder, round(settings.trace_ratio * 2**64)

@@ -16,13 +16,13 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from kit.keys import ALGORITHM
-from kit.principal import Role
-from kit.tokens import public_jwk
+from kit.auth.keys import ALGORITHM
+from kit.auth.principal import Role
+from kit.auth.tokens import public_jwk
 from loadtests.faults.system import BANKS, Fragile
+from provisioning.seed import OWNERS
 from stack.plan import AUDIENCE, ISSUER
 from stack.ports import HOST
-from stack.seed import OWNERS
 
 Fault: TypeAlias = Callable[[], Awaitable[None]]
 """Breaks something, and returns when whoever breaks it has let go of it: it may still be on its way back."""
@@ -160,7 +160,7 @@ class Actions:
 def _signed_at(key_file: Path, now: float) -> str:
     """A token for Alice as the issuer would sign it if it were `now`."""
     key = load_pem_private_key(key_file.read_bytes(), password=None)
-    assert isinstance(key, Ed25519PrivateKey)  # noqa: S101  as `stack.keys` makes them
+    assert isinstance(key, Ed25519PrivateKey)  # noqa: S101  as `provisioning.keys` makes them
     claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": OWNERS["alice"].user, "roles": [Role.CUSTOMER]}
     times = {"iat": int(now), "exp": int(now + _LIFETIME_SECONDS)}
     kid = public_jwk(key.public_key())["kid"]

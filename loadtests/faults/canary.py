@@ -9,11 +9,11 @@ from uuid import uuid4
 
 import httpx
 
-from kit.principal import Role
+from kit.auth.principal import Role
 from loadtests.rest import CARDS, GOOD
 from loadtests.target import Target
+from provisioning.seed import OWNERS
 from stack.plan import PASSWORD
-from stack.seed import OWNERS
 
 _TIMEOUT_SECONDS: Final = 6.0
 _EVERY_SECONDS: Final = 0.1

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from loadtests.bench.figure import say
+from benchmarks.figure import say
 from loadtests.faults.actions import Actions, Fault
 from loadtests.faults.canary import Canary
 from loadtests.faults.system import Fragile

@@ -7,14 +7,14 @@ from functools import partial
 from pathlib import Path
 from typing import Final, Self
 
-from loadtests.bench.front import NO_LIMIT
+from benchmarks.front import NO_LIMIT
 from loadtests.faults.proxy import Proxy
 from loadtests.target import Target
 from stack import probes
-from stack.parts import ClickHouse
+from stack.engines.parts import ClickHouse
+from stack.engines.postgres import Postgres
 from stack.plan import full_plan
 from stack.ports import HOST, Ports, free_ports
-from stack.postgres import Postgres
 from stack.process import Command, Process
 from stack.system import System, running
 

@@ -7,12 +7,12 @@ from uuid import UUID
 import grpc
 from grpc.experimental.gevent import init_gevent
 
-from kit import wire
-from kit.status import from_rpc_error
+from kit.rpc import wire
+from kit.rpc.status import from_rpc_error
 from loadtests.history.calls import Answer, Nothing, Receipt, Unknown, Wish, answer_of
 from loadtests.plan import Customer
 from loadtests.scenarios.person import Payer
-from protos.bank.v1 import bank_pb2, bank_pb2_grpc
+from protos.wallet.bank.v1 import bank_pb2, bank_pb2_grpc
 from wallet.money import Money
 
 init_gevent()  # before the first channel: without it a call stops every user of the process

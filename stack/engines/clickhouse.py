@@ -1,8 +1,9 @@
 """ClickHouse in one process: chDB's engine behind ClickHouse's HTTP interface.
 
-`python -m stack.clickhouse --port P --data DIR`. clickhouse-connect's clients work against it unchanged: queries with
-parameters, inserts in any format, compressed bodies and answers, settings, errors. An answer is held in memory whole,
-there are no users and no sessions. chDB opens a store in one process only, which is why it stands behind a port at all.
+`python -m stack.engines.clickhouse --port P --data DIR`. clickhouse-connect's clients work against it unchanged:
+queries with parameters, inserts in any format, compressed bodies and answers, settings, errors. An answer is held in
+memory whole, there are no users and no sessions. chDB opens a store in one process only, which is why it stands behind
+a port at all.
 """
 
 import argparse
@@ -191,7 +192,7 @@ async def _encoded(request: Request, body: bytes, headers: dict[str, str], optio
 
 def main() -> None:
     """Serves until SIGTERM or SIGINT."""
-    parser = argparse.ArgumentParser(prog="python -m stack.clickhouse", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m stack.engines.clickhouse", description=__doc__.partition("\n")[0])
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--data", type=Path, required=True)
     arguments = parser.parse_args()

@@ -17,7 +17,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from kit.files import write_private
+from kit.runtime.files import write_private
 from stack.process import StartError
 
 ELSEWHERE = Path("/var/tmp")  # noqa: S108  survives a reboot; what we make there has a name of its own and is ours

@@ -1,7 +1,7 @@
 """A Kafka broker in one process: librdkafka's mock cluster, on a port of our choosing.
 
-`python -m stack.kafka --port P`. The wire protocol is real and aiokafka works against it unchanged. Nothing survives
-the process, a group has one member, and a topic is made on first use with 4 partitions that hold some 5 MiB each.
+`python -m stack.engines.kafka --port P`. The wire protocol is real and aiokafka works against it unchanged. Nothing
+survives the process, a group has one member, and a topic is made on first use with 4 partitions of about 5 MiB.
 
 The mock listens where the kernel pleases and offers no way to choose. A broker that comes back elsewhere after a crash
 is something no client is built for, so two small steps move it: the socket behind its listening descriptor is replaced
@@ -77,7 +77,7 @@ def _listening_on(port: int) -> int:
 
 def main() -> None:
     """Serves until a signal ends the process."""
-    parser = argparse.ArgumentParser(prog="python -m stack.kafka", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m stack.engines.kafka", description=__doc__.partition("\n")[0])
     parser.add_argument("--port", type=int, required=True)
     listener = socket.create_server((HOST, parser.parse_args().port), backlog=128)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})

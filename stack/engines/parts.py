@@ -14,7 +14,7 @@ class Kafka(Child):
         self.bootstrap_servers = f"127.0.0.1:{port}"
         process = Process(
             name="kafka",
-            command=module("stack.kafka", "--port", str(port)),
+            command=module("stack.engines.kafka", "--port", str(port)),
             ready=probes.tcp("127.0.0.1", port),
             ports={"broker": port},
         )
@@ -29,7 +29,7 @@ class ClickHouse(Child):
         self.url = f"http://127.0.0.1:{port}"
         process = Process(
             name="clickhouse",
-            command=module("stack.clickhouse", "--port", str(port), "--data", str(data.absolute()), TZ="UTC"),
+            command=module("stack.engines.clickhouse", "--port", str(port), "--data", str(data.absolute()), TZ="UTC"),
             ready=probes.http(f"{self.url}/ping"),
             ports={"http": port},
             urls={"http": self.url},

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import asyncpg
 
-from stack.cluster import Cluster, open_cluster, remove_cluster
+from stack.engines.cluster import Cluster, open_cluster, remove_cluster
 from stack.ports import HOST, free_ports
 from stack.process import Child, Command, Leash, Output, Process, StartError
 

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from stack.process import ROOT
-from subgraphs.analytics import __main__ as analytics
-from subgraphs.analytics import kafka
-from subgraphs.bank import outbox
+from subgraphs.analytics.service import __main__ as analytics
+from subgraphs.analytics.service.adapters import kafka
+from subgraphs.bank.service.application import outbox
 from tests.node import judged
 
 OPERATIONS = ["wallet.transfer.completed", "wallet.topup.completed"]

@@ -17,13 +17,13 @@ import pytest
 import yaml
 from pydantic import SecretStr
 
-from kit.settings import Settings
-from kit.tls import TLS
-from stack.cluster import remove_cluster
-from stack.compose import hand_out
+from kit.rpc.tls import TLS
+from kit.runtime.settings import Settings
+from provisioning.compose import hand_out
+from stack.engines.cluster import remove_cluster
+from stack.engines.postgres import Postgres
 from stack.plan import full_plan
 from stack.ports import Ports, free_ports
-from stack.postgres import Postgres
 from stack.process import ROOT, Child, Command, Process
 
 SCHEMA: Final = ROOT / "tests/contract/vendor/compose-go-2.16.2/compose-spec.json"
@@ -63,7 +63,7 @@ def environment_of(name: str) -> dict[str, str]:
 def settings_of(name: str) -> type[Settings]:
     """The class by which the service's process reads its settings."""
     module = SERVICES[name]["command"][2]
-    found = import_module(module if module == "stack.seed" else f"{module}.__main__")
+    found = import_module(module if module == "provisioning.seed" else f"{module}.__main__")
     of_its_own = (each for each in vars(found).values() if isinstance(each, type) and each.__module__ == found.__name__)
     return next(each for each in of_its_own if issubclass(each, Settings))
 

@@ -20,13 +20,13 @@ from pydantic import create_model
 from asyncapi.avsc import avro_schema
 from asyncapi.models.topup_event import TopUpEvent
 from asyncapi.models.transfer_event import TransferEvent
-from kit.call import Call, current
-from kit.tracing import Trace
-from stack.parts import Kafka
+from kit.rpc.request_context import Call, current
+from kit.telemetry.tracing import Trace
+from stack.engines.parts import Kafka
 from stack.ports import free_ports
 from stack.process import ROOT
-from subgraphs.analytics import consumer
-from subgraphs.analytics.kafka import DEAD_LETTERS, TOPIC
+from subgraphs.analytics.service.adapters.kafka import DEAD_LETTERS, TOPIC
+from subgraphs.analytics.service.application import consumer
 from tests.conftest import Keys
 from tests.integration.bank.running import RunningBank, rub, running
 from tests.integration.bank.topic import Message, reading

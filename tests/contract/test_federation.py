@@ -6,11 +6,11 @@ from typing import Any
 
 from graphql import build_schema, find_breaking_changes
 
-from gateway.composition import SUBGRAPHS, compose
+from gateway.graphql.federation.composition import SUBGRAPHS, compose
 from stack.process import ROOT
 from tests.node import judged
 
-EXPORTED = {name: ROOT / "subgraphs" / name / "schema.graphql" for name in SUBGRAPHS}
+EXPORTED = {name: ROOT / "subgraphs" / name / "graph" / "schema.graphql" for name in SUBGRAPHS}
 
 
 def composed(subgraphs: dict[str, Path]) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from zipfile import ZipFile
 import pytest
 from fastapi import FastAPI
 
-from kit.admin import add_health
-from kit.http import http_server
+from kit.http.admin import add_health
+from kit.http.server import http_server
 from stack.ports import HOST, free_ports
 from stack.process import ROOT, Child, Command, Process, StartError
 from tests.tools import lacking

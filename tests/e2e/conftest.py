@@ -8,12 +8,12 @@ import asyncpg
 import httpx
 import pytest
 
-from kit.principal import Role
-from kit.tokens import Signer
-from stack.cluster import remove_cluster
+from kit.auth.principal import Role
+from kit.auth.tokens import Signer
+from stack.engines.cluster import remove_cluster
+from stack.engines.postgres import Postgres
 from stack.plan import AUDIENCE, ISSUER
 from stack.ports import Ports
-from stack.postgres import Postgres
 from stack.system import System, running
 from tests.collector import Collector, collecting
 from tests.e2e.users import NewUser, OpenAccount, User

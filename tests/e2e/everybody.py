@@ -20,17 +20,17 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from google.protobuf.json_format import MessageToDict, ParseDict
 from google.protobuf.message_factory import GetMessageClass
 
-from kit.principal import Role
-from kit.tokens import Signer
-from protos.analytics.v1 import analytics_pb2
-from protos.bank.v1 import bank_pb2
-from protos.card.v1 import card_pb2
-from protos.identity.v1 import identity_pb2
-from stack.keys import secret
+from kit.auth.principal import Role
+from kit.auth.tokens import Signer
+from protos.wallet.analytics.v1 import analytics_pb2
+from protos.wallet.bank.v1 import bank_pb2
+from protos.wallet.card.v1 import card_pb2
+from protos.wallet.identity.v1 import identity_pb2
+from provisioning.keys import secret
+from stack.engines.postgres import Postgres
 from stack.plan import AUDIENCE, ISSUER
-from stack.postgres import Postgres
 from stack.system import System
-from subgraphs.identity.domain import sealed
+from subgraphs.identity.service.domain.model import sealed
 from tests.e2e.forged import forged
 from tests.e2e.users import PASSWORD, known
 from tests.openapi import REST

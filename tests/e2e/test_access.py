@@ -10,12 +10,12 @@ from typing import Any, Final
 import pytest
 from fastapi.routing import APIRoute
 
-from gateway.composition import compose
+from gateway.graphql.federation.composition import compose
 from gateway.rest import rest_routes
 from stack.system import System
-from subgraphs.analytics import policy as analytics
-from subgraphs.bank import policy as bank
-from subgraphs.card import policy as card
+from subgraphs.analytics.service.api import policy as analytics
+from subgraphs.bank.service.api import policy as bank
+from subgraphs.card.service.api import policy as card
 from tests.e2e.everybody import SERVICES, Scene
 
 COLUMNS: Final = ("anonymous", "owner", "another", "operator", "admin", "nobody", "card", "analytics", "forged")

@@ -8,7 +8,7 @@ from loadtests import watch
 from loadtests.faults.schedule import trial
 from loadtests.faults.system import Fragile
 from loadtests.plan import Plan
-from stack.cluster import remove_cluster
+from stack.engines.cluster import remove_cluster
 
 pytestmark = pytest.mark.slow
 

@@ -24,7 +24,7 @@ import httpx
 import pytest
 
 from stack import probes
-from stack.cluster import remove_cluster
+from stack.engines.cluster import remove_cluster
 from stack.ports import HOST, Ports, free_ports
 from stack.process import Command, Process
 from stack.system import System, plan_of, running

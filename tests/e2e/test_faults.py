@@ -13,7 +13,7 @@ from decimal import Decimal
 import httpx
 import pytest
 
-from stack.cluster import remove_cluster
+from stack.engines.cluster import remove_cluster
 from stack.ports import Ports
 from stack.system import System, running
 from tests.e2e.test_subscriptions import BALANCE_CHANGED, OPERATION_ADDED, next_of, subscribe, websocket

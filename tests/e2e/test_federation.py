@@ -13,8 +13,8 @@ import httpx
 import pytest
 from graphql import OperationDefinitionNode, parse, print_ast, separate_operations
 
-from gateway.composition import SUBGRAPHS
-from stack.postgres import Postgres
+from gateway.graphql.federation.composition import SUBGRAPHS
+from stack.engines.postgres import Postgres
 from stack.system import System
 from tests.e2e.test_top_ups import DECLINED, GOOD, card, ended, top_up
 from tests.e2e.users import NewUser, OpenAccount, User, known

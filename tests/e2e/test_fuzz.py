@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from kit.principal import Role
+from kit.auth.principal import Role
+from provisioning.seed import OWNERS
 from stack.process import ROOT
-from stack.seed import OWNERS
 from stack.system import System
 
 pytestmark = pytest.mark.slow

@@ -18,16 +18,16 @@ import asyncpg
 import httpx
 import pytest
 
-from kit.principal import Role
-from kit.tokens import Signer
+from kit.auth.principal import Role
+from kit.auth.tokens import Signer
 from loadtests.plan import Plan
 from loadtests.run import Verdict, run
 from loadtests.target import Target
 from stack import probes
-from stack.cluster import remove_cluster
+from stack.engines.cluster import remove_cluster
+from stack.engines.postgres import Postgres
 from stack.plan import AUDIENCE, ISSUER, full_plan
 from stack.ports import HOST, Ports, free_ports
-from stack.postgres import Postgres
 from stack.process import Command, Process
 from stack.system import System, running
 from tests.e2e.test_subscriptions import OPERATION_ADDED, connected, subscribe

@@ -8,7 +8,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from stack.cluster import remove_cluster
+from stack.engines.cluster import remove_cluster
 from stack.ports import HOST, Ports
 from stack.system import System, plan_of, running
 from tests.e2e.test_subscriptions import BALANCE_CHANGED, next_of, subscribe, websocket

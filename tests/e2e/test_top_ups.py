@@ -15,7 +15,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer
 
 from sandbox.cards import CARDS
-from stack.postgres import DATABASES, Postgres
+from stack.engines.postgres import DATABASES, Postgres
 from stack.system import System
 from tests.e2e.test_subscriptions import next_of, subscribe, websocket
 from tests.e2e.users import NewUser, User

@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from cli.tokens import SeedUser, development_token
-from kit.principal import Role
-from stack.seed import OWNERS, STAFF
+from kit.auth.principal import Role
+from provisioning.seed import OWNERS, STAFF
 from stack.system import System
 from tests.e2e.users import PASSWORD, OpenAccount, User
 from tests.openapi import REST

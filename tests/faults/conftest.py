@@ -10,10 +10,10 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from kit.migrations import upgrade
-from stack.cluster import remove_cluster
+from kit.db.migrations import upgrade
+from stack.engines.cluster import remove_cluster
+from stack.engines.postgres import Postgres
 from stack.ports import free_ports
-from stack.postgres import Postgres
 from stack.process import Child, Process, module
 from tests.waiting import until
 
@@ -61,7 +61,7 @@ async def kept_postgres(tmp_path: Path) -> AsyncIterator[KeptPostgres]:
     home = tmp_path / "postgres"
     kept = KeptPostgres(home)
     async with kept.keeper:
-        await asyncio.to_thread(upgrade, "subgraphs.bank.migrations", kept.url)
+        await asyncio.to_thread(upgrade, "subgraphs.bank.service.migrations", kept.url)
         yield kept
     remove_cluster(home)
 

@@ -9,7 +9,7 @@ import signal
 import sys
 from pathlib import Path
 
-from stack.postgres import Postgres
+from stack.engines.postgres import Postgres
 
 
 async def keep(home: Path, port: int) -> None:

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from stack.parts import ClickHouse
+from stack.engines.parts import ClickHouse
 from stack.ports import free_ports
 from stack.process import Child
-from subgraphs.analytics.clickhouse.database import Database
+from subgraphs.analytics.service.adapters.clickhouse.database import Database
 from subgraphs.bank.client import Order, Receipt
 from tests.conftest import Keys
 from tests.integration.analytics.conftest import clickhouse, database, world  # noqa: F401  fixtures

@@ -12,13 +12,13 @@ from pathlib import Path
 import orjson
 import pytest
 
-from loadtests.bench.front import NO_LIMIT
+from benchmarks.front import NO_LIMIT
 from loadtests.faults.outages import PARTS, Outage, outage, table
 from loadtests.faults.schedule import trial
 from loadtests.faults.system import Fragile
 from loadtests.plan import Plan
 from loadtests.run import REPORTS, new_folder
-from stack.cluster import remove_cluster
+from stack.engines.cluster import remove_cluster
 from stack.ports import Ports, free_ports
 from stack.process import Process
 from stack.system import System, running

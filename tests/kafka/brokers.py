@@ -4,7 +4,7 @@ from typing import Final, TypeAlias
 
 import pytest
 
-from stack.parts import Kafka
+from stack.engines.parts import Kafka
 from tests.kafka.apache import ApacheKafka
 
 Broker: TypeAlias = Kafka | ApacheKafka

@@ -3,13 +3,13 @@
 import re
 
 from gateway import policy as gateway
-from kit.access import Rule
-from kit.principal import Role
+from kit.auth.access import Rule
+from kit.auth.principal import Role
 from stack.process import ROOT
-from subgraphs.analytics import policy as analytics
-from subgraphs.bank import policy as bank
-from subgraphs.card import policy as card
-from subgraphs.identity import policy as identity
+from subgraphs.analytics.service.api import policy as analytics
+from subgraphs.bank.service.api import policy as bank
+from subgraphs.card.service.api import policy as card
+from subgraphs.identity.service.api import policy as identity
 
 ROW = re.compile(r"^\| `(?P<call>[^`]+)` \|(?:[^|]*\|){5}$", re.MULTILINE)
 RULES = {

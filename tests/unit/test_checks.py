@@ -12,7 +12,7 @@ SQL = "def find(sql, id_):\n    return sql.execute({text})\n"
 
 def findings(code: str) -> str:
     """What ruff, with the project's own rules, says of a repository with this in it."""
-    at = "subgraphs/bank/repository/planted.py"
+    at = "subgraphs/bank/service/adapters/postgres/planted.py"
     command = (
         sys.executable,
         "-m",

@@ -13,11 +13,11 @@ from graphql.language import OperationDefinitionNode
 from pydantic import TypeAdapter
 from strawberry.schema.schema import validate_document
 
-from gateway.composition import Collected
 from gateway.errors import OperationRefused
-from gateway.graphql.cost import Cost
-from gateway.graphql.limits import Limits, check, parse
-from gateway.graphql.metrics import NOT_READ, OPERATION_ERRORS, OTHER
+from gateway.graphql.execution.metrics import NOT_READ, OPERATION_ERRORS, OTHER
+from gateway.graphql.federation.composition import Collected
+from gateway.graphql.protection.cost import Cost
+from gateway.graphql.protection.limits import Limits, check, parse
 
 _KEPT_CHARACTERS: Final = 2**19
 """Of the texts that are kept, parsed and validated: without them a mutation takes three times as long. A document takes

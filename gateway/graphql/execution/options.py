@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from gateway.graphql.documents import TrustedDocuments
-from gateway.graphql.limits import Limits, WebSocketLimits
+from gateway.graphql.execution.documents import TrustedDocuments
+from gateway.graphql.protection.limits import Limits, WebSocketLimits
 
 
 @dataclass(frozen=True, kw_only=True)

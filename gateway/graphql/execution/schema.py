@@ -13,18 +13,19 @@ from graphql import GraphQLError, OperationType
 from strawberry.extensions.runner import SchemaExtensionsRunner
 from strawberry.types import ExecutionContext
 
-from gateway.composition import SUBGRAPHS, Collected, compose, subgraph
 from gateway.errors import INVALID_GRAPHQL, OperationRefused, graphql_error, rate_limited
-from gateway.graphql.access import guard
-from gateway.graphql.cost import Cost, Spent
-from gateway.graphql.documents import Reader
-from gateway.graphql.metrics import NOT_READ, OTHER, Names, Told, tell
-from gateway.graphql.options import GraphOptions
-from gateway.rates import Rates
-from gateway.streams import Streams
-from kit import call, tracing
-from kit.call import Call
-from kit.tracing import Span
+from gateway.graphql.execution.documents import Reader
+from gateway.graphql.execution.metrics import NOT_READ, OTHER, Names, Told, tell
+from gateway.graphql.execution.options import GraphOptions
+from gateway.graphql.federation.composition import SUBGRAPHS, Collected, compose, subgraph
+from gateway.graphql.protection.access import guard
+from gateway.graphql.protection.cost import Cost, Spent
+from gateway.http.rates import Rates
+from gateway.http.streams import Streams
+from kit.rpc import request_context as call
+from kit.rpc.request_context import Call
+from kit.telemetry import tracing
+from kit.telemetry.tracing import Span
 from subgraphs.analytics.client import AnalyticsClient
 from subgraphs.bank.client import BankClient
 from subgraphs.bank.graph import AccountLoader, TransferLoader, account_loader, transfer_loader

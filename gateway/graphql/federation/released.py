@@ -1,4 +1,6 @@
-"""`python -m gateway.released`: refuses what breaks clients of the graph, and writes down what was added.
+"""Refuse changes that break clients of the graph, and record additions.
+
+Run by `make gen` as `python -m gateway.graphql.federation.released`.
 
 `released.graphql` has the graph as it is promised to clients. It stands beside `schema.graphql` in every commit, so a
 clean clone is enough to compare the two; and since both say the same except while somebody is at work, nothing that was
@@ -106,7 +108,7 @@ def _with_digest(text: str) -> str:
 def main() -> None:
     """Says which changes may surprise a client. Exits with 1 and says why, when the graph breaks a promise."""
     try:
-        surprises = release(Path(__file__).parent)
+        surprises = release(Path(__file__).parents[2])
     except Refused as refused:
         sys.exit(str(refused))
     for each in surprises:

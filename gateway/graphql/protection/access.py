@@ -7,8 +7,8 @@ from typing import Any
 from graphql import GraphQLSchema
 
 from gateway.policy import GRAPH
-from kit import call
-from kit.access import Rule
+from kit.auth.access import Rule
+from kit.rpc import request_context as call
 
 
 def guard(schema: GraphQLSchema) -> None:

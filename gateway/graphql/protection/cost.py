@@ -41,7 +41,7 @@ from strawberry.federation.schema_directives import Cost as CostDirective
 from strawberry.federation.schema_directives import ListSize
 from strawberry.schema.schema_converter import GraphQLCoreConverter
 
-from gateway.entities import ENTITIES
+from gateway.graphql.federation.entities import ENTITIES
 
 # Not in the graph itself: Apollo's composition takes no slicing argument that is a list.
 _ENTITIES: Final = ListSize(

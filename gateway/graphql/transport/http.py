@@ -20,10 +20,10 @@ from strawberry.exceptions import MissingQueryError
 from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
 from strawberry.types.graphql import OperationType
 
-from gateway import pages
 from gateway.errors import OperationRefused
-from gateway.graphql.documents import TrustedDocuments
-from gateway.graphql.requests import (
+from gateway.graphql.execution.documents import TrustedDocuments
+from gateway.graphql.execution.schema import Context
+from gateway.graphql.transport.requests import (
     EVENT_STREAM,
     GRAPHQL_RESPONSE,
     HTML,
@@ -35,9 +35,9 @@ from gateway.graphql.requests import (
     negotiated,
     read,
 )
-from gateway.graphql.responses import EventStream, JSONResult, formatted, refusal, request_error, status_of
-from gateway.graphql.schema import Context
-from kit import call
+from gateway.graphql.transport.responses import EventStream, JSONResult, formatted, refusal, request_error, status_of
+from gateway.http import pages
+from kit.rpc import request_context as call
 
 _RESULTS: Final = (JSON, GRAPHQL_RESPONSE, EVENT_STREAM)
 _QUERIES: Final = frozenset({OperationType.QUERY})

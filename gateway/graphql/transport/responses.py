@@ -12,10 +12,10 @@ from graphql import GraphQLError
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from gateway import metrics
 from gateway.errors import graphql_error
-from gateway.graphql.requests import EVENT_STREAM, JSON, Refused
-from kit import call
+from gateway.graphql.transport.requests import EVENT_STREAM, JSON, Refused
+from gateway.http import metrics
+from kit.rpc import request_context as call
 from wallet.errors import InternalError, RateLimited
 
 PARTIAL_SUCCESS: Final = 294

@@ -16,17 +16,17 @@ from strawberry.http.exceptions import NonJsonMessageReceived
 from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL
 from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import BaseGraphQLTransportWSHandler
 
-from gateway.bodies import MalformedError, decoded
 from gateway.errors import OperationRefused, graphql_error, rate_limited
-from gateway.graphql.documents import TrustedDocuments
-from gateway.graphql.limits import WebSocketLimits
-from gateway.graphql.requests import GraphRequest, Refused
-from gateway.graphql.schema import Context, too_many_streams
+from gateway.graphql.execution.documents import TrustedDocuments
+from gateway.graphql.execution.schema import Context, too_many_streams
+from gateway.graphql.protection.limits import WebSocketLimits
+from gateway.graphql.transport.requests import GraphRequest, Refused
+from gateway.http.bodies import MalformedError, decoded
+from gateway.http.rates import Rates
+from gateway.http.streams import Streams
 from gateway.policy import KNOWN
-from gateway.rates import Rates
-from gateway.streams import Streams
-from kit import call
-from kit.principal import Principal, Verifier
+from kit.auth.principal import Principal, Verifier
+from kit.rpc import request_context as call
 from wallet.errors import RateLimited, Unavailable, WalletError
 
 

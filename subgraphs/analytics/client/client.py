@@ -7,10 +7,10 @@ from datetime import datetime
 from typing import Final, Literal
 from uuid import UUID
 
-from kit import wire
-from kit.channel import Bounds, Calls, open_channel
-from kit.tls import TLS
-from protos.analytics.v1 import analytics_pb2, analytics_pb2_grpc
+from kit.rpc import wire
+from kit.rpc.channel import Bounds, Calls, open_channel
+from kit.rpc.tls import TLS
+from protos.wallet.analytics.v1 import analytics_pb2, analytics_pb2_grpc
 from wallet.money import Money
 
 SERVICE: Final = analytics_pb2.DESCRIPTOR.services_by_name["AnalyticsService"].full_name
@@ -115,7 +115,7 @@ class Statistics:
 
 
 class AnalyticsClient:
-    """Calls analytics in the name of the current call's caller (`kit.call.current`). Every method only reads.
+    """Calls analytics in the name of the current call's caller (`request_context.current`). Every method only reads.
 
     Every method raises the `WalletError` that analytics refused it with, Unavailable when analytics does not answer and
     DeadlineExceeded when it does not in time.

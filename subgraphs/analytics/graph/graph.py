@@ -9,7 +9,7 @@ from uuid import UUID
 
 import strawberry
 
-from kit import channel
+from kit.rpc import channel
 from subgraphs.analytics import client
 from subgraphs.analytics.client import AnalyticsClient
 from subgraphs.bank.client import BankClient

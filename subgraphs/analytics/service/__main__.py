@@ -1,4 +1,4 @@
-"""Analytics' process: `python -m subgraphs.analytics`."""
+"""Analytics' process: `python -m subgraphs.analytics.service`."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -9,31 +9,32 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from pydantic import Field, PositiveFloat, PositiveInt, SecretStr
 
-from kit import logs, process, tracing
-from kit.admin import add_guarded, admin_app
-from kit.channel import Bounds
-from kit.http import http_server
-from kit.principal import Verifier
-from kit.proof import integrity_router
-from kit.server import Service, grpc_server
-from kit.settings import Address, CallSettings, LogSettings, ServiceSettings, TLSSettings, TracingSettings
-from kit.tls import TLS
-from kit.tokens import ServiceToken, Signer
-from subgraphs.analytics.access import Access
-from subgraphs.analytics.admin import replay_router
-from subgraphs.analytics.clickhouse.copies import Copies
-from subgraphs.analytics.clickhouse.database import Database
-from subgraphs.analytics.clickhouse.history import History
-from subgraphs.analytics.consumer import Consumer, Limits
-from subgraphs.analytics.integrity import history_integrity
-from subgraphs.analytics.ledger import Ledger
-from subgraphs.analytics.policy import ADMIN, POLICY
-from subgraphs.analytics.repair import Repair
-from subgraphs.analytics.replay import Replay
-from subgraphs.analytics.service import Analytics
-from subgraphs.analytics.servicer import SERVICE, AnalyticsServicer
-from subgraphs.analytics.tail import Tail
-from subgraphs.analytics.watch import Timing, Watch
+from kit.auth.principal import Verifier
+from kit.auth.tokens import ServiceToken, Signer
+from kit.http.admin import add_guarded, admin_app
+from kit.http.server import http_server
+from kit.integrity.proof import integrity_router
+from kit.rpc.channel import Bounds
+from kit.rpc.server import Service, grpc_server
+from kit.rpc.tls import TLS
+from kit.runtime import process
+from kit.runtime.settings import Address, CallSettings, LogSettings, ServiceSettings, TLSSettings, TracingSettings
+from kit.telemetry import logs, tracing
+from subgraphs.analytics.service.adapters.clickhouse.copies import Copies
+from subgraphs.analytics.service.adapters.clickhouse.database import Database
+from subgraphs.analytics.service.adapters.clickhouse.history import History
+from subgraphs.analytics.service.adapters.ledger import Ledger
+from subgraphs.analytics.service.api.admin import replay_router
+from subgraphs.analytics.service.api.policy import ADMIN, POLICY
+from subgraphs.analytics.service.api.servicer import SERVICE, AnalyticsServicer
+from subgraphs.analytics.service.application.access import Access
+from subgraphs.analytics.service.application.consumer import Consumer, Limits
+from subgraphs.analytics.service.application.integrity import history_integrity
+from subgraphs.analytics.service.application.repair import Repair
+from subgraphs.analytics.service.application.replay import Replay
+from subgraphs.analytics.service.application.service import Analytics
+from subgraphs.analytics.service.application.tail import Tail
+from subgraphs.analytics.service.application.watch import Timing, Watch
 from subgraphs.bank.client import BankClient
 
 NAME: Final = "analytics"

@@ -7,11 +7,11 @@ from datetime import datetime
 from typing import Final, Literal
 from uuid import UUID
 
-from kit import wire
-from kit.channel import Bounds, Calls, open_channel
-from kit.status import from_status
-from kit.tls import TLS
-from protos.bank.v1 import bank_pb2, bank_pb2_grpc
+from kit.rpc import wire
+from kit.rpc.channel import Bounds, Calls, open_channel
+from kit.rpc.status import from_status
+from kit.rpc.tls import TLS
+from protos.wallet.bank.v1 import bank_pb2, bank_pb2_grpc
 from wallet.errors import WalletError
 from wallet.money import Money
 
@@ -124,7 +124,7 @@ class AccountVersion:
 
 
 class BankClient:
-    """Calls the bank in the name of the current call's caller (`kit.call.current`).
+    """Calls the bank in the name of the current call's caller (`kit.rpc.request_context.current`).
 
     Every method raises the `WalletError` that the bank refused it with, Unavailable when the bank does not answer and
     DeadlineExceeded when it does not in time. After these two the outcome of a call with a key is unknown, and calling

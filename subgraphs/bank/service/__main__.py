@@ -1,4 +1,4 @@
-"""The bank's process: `python -m subgraphs.bank`."""
+"""The bank's process: `python -m subgraphs.bank.service`."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -8,25 +8,26 @@ from functools import partial
 from aiokafka import AIOKafkaProducer
 from pydantic import Field, PositiveInt, SecretStr
 
-from kit import logs, metrics, process, tracing
-from kit.admin import add_guarded, admin_app
-from kit.http import http_server
-from kit.principal import Verifier
-from kit.proof import integrity_router
-from kit.server import Service, grpc_server
-from kit.settings import Address, AuthSettings, LogSettings, TLSSettings, TracingSettings
-from kit.tls import TLS
-from subgraphs.bank.integrity import ledger_integrity
-from subgraphs.bank.ledger import Ledger
-from subgraphs.bank.outbox import Relay
-from subgraphs.bank.pipeline import Pipeline
-from subgraphs.bank.policy import ADMIN, POLICY
-from subgraphs.bank.repository.accounts import Accounts
-from subgraphs.bank.repository.database import open_pool
-from subgraphs.bank.repository.reader import Reader
-from subgraphs.bank.repository.replica import Replica
-from subgraphs.bank.service import Bank
-from subgraphs.bank.servicer import SERVICE, BankServicer
+from kit.auth.principal import Verifier
+from kit.http.admin import add_guarded, admin_app
+from kit.http.server import http_server
+from kit.integrity.proof import integrity_router
+from kit.rpc.server import Service, grpc_server
+from kit.rpc.tls import TLS
+from kit.runtime import process
+from kit.runtime.settings import Address, AuthSettings, LogSettings, TLSSettings, TracingSettings
+from kit.telemetry import logs, metrics, tracing
+from subgraphs.bank.service.adapters.postgres.accounts import Accounts
+from subgraphs.bank.service.adapters.postgres.database import open_pool
+from subgraphs.bank.service.adapters.postgres.reader import Reader
+from subgraphs.bank.service.adapters.postgres.replica import Replica
+from subgraphs.bank.service.api.policy import ADMIN, POLICY
+from subgraphs.bank.service.api.servicer import SERVICE, BankServicer
+from subgraphs.bank.service.application.integrity import ledger_integrity
+from subgraphs.bank.service.application.ledger import Ledger
+from subgraphs.bank.service.application.outbox import Relay
+from subgraphs.bank.service.application.pipeline import Pipeline
+from subgraphs.bank.service.application.service import Bank
 
 
 class Settings(AuthSettings, TLSSettings, LogSettings, TracingSettings):

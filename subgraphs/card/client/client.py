@@ -7,11 +7,11 @@ from datetime import datetime
 from typing import Final, Literal
 from uuid import UUID
 
-from kit import wire
-from kit.channel import Bounds, Calls, open_channel
-from kit.status import from_status
-from kit.tls import TLS
-from protos.card.v1 import card_pb2, card_pb2_grpc
+from kit.rpc import wire
+from kit.rpc.channel import Bounds, Calls, open_channel
+from kit.rpc.status import from_status
+from kit.rpc.tls import TLS
+from protos.wallet.card.v1 import card_pb2, card_pb2_grpc
 from wallet.errors import WalletError
 from wallet.money import Money
 
@@ -101,7 +101,7 @@ class TopUpPage:
 
 
 class CardClient:
-    """Calls the card service in the name of the current call's caller (`kit.call.current`).
+    """Calls the card service in the name of the current call's caller (`kit.rpc.request_context.current`).
 
     Every method raises the `WalletError` that the service refused it with, Unavailable when it does not answer and
     DeadlineExceeded when it does not in time. After these two the outcome of a call with a key is unknown, and calling

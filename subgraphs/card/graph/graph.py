@@ -12,7 +12,7 @@ from strawberry.dataloader import DataLoader
 from strawberry.federation.schema_directives import Key
 from strawberry.federation.types import FieldSet
 
-from kit import channel
+from kit.rpc import channel
 from subgraphs.card import client
 from subgraphs.card.client import CardClient, CardDetails
 from wallet import cursor, inputs, loading, paging
@@ -116,7 +116,7 @@ class Account:
         after: str | None = None,
         last: int | None = None,
         before: str | None = None,
-    ) -> Annotated["TopUpConnection", strawberry.lazy("subgraphs.card.graph")] | None:
+    ) -> Annotated["TopUpConnection", strawberry.lazy("subgraphs.card.graph.graph")] | None:
         asked = paging.relay(cursor.decode_id, first=first, after=after, last=last, before=before)
         page = await info.context.card.list(
             UUID(self.id),

@@ -1,4 +1,4 @@
-"""The card service's process: `python -m subgraphs.card`."""
+"""The card service's process: `python -m subgraphs.card.service`."""
 
 import asyncio
 from collections.abc import Iterator
@@ -11,29 +11,30 @@ from pydantic import AfterValidator, BaseModel, Field, PositiveFloat, PositiveIn
 from standardwebhooks import Webhook
 from standardwebhooks.webhooks import EmptyWebhookSecretError
 
-from kit import logs, metrics, process, tracing
-from kit.admin import add_guarded, admin_app
-from kit.channel import Bounds
-from kit.http import http_server
-from kit.principal import Verifier
-from kit.proof import integrity_router
-from kit.server import Service, grpc_server
-from kit.settings import Address, CallSettings, LogSettings, ServiceSettings, TLSSettings, TracingSettings
-from kit.tls import TLS
-from kit.tokens import ServiceToken, Signer
+from kit.auth.principal import Verifier
+from kit.auth.tokens import ServiceToken, Signer
+from kit.http.admin import add_guarded, admin_app
+from kit.http.server import http_server
+from kit.integrity.proof import integrity_router
+from kit.rpc.channel import Bounds
+from kit.rpc.server import Service, grpc_server
+from kit.rpc.tls import TLS
+from kit.runtime import process
+from kit.runtime.settings import Address, CallSettings, LogSettings, ServiceSettings, TLSSettings, TracingSettings
+from kit.telemetry import logs, metrics, tracing
 from subgraphs.bank.client import BankClient
-from subgraphs.card.acquirer_http import HttpAcquirer, Patience
-from subgraphs.card.admin import review_router
-from subgraphs.card.integrity import top_up_integrity
-from subgraphs.card.ledger import Ledger
-from subgraphs.card.policy import ADMIN, POLICY
-from subgraphs.card.repository import Repository, open_database
-from subgraphs.card.saga import Saga, Timing
-from subgraphs.card.service import Cards, Terms
-from subgraphs.card.servicer import SERVICE, CardServicer
-from subgraphs.card.terms import Limit
-from subgraphs.card.watch import Watch
-from subgraphs.card.webhooks import Inbox, webhook_app
+from subgraphs.card.service.adapters.acquirer_http import HttpAcquirer, Patience
+from subgraphs.card.service.adapters.ledger import Ledger
+from subgraphs.card.service.adapters.repository import Repository, open_database
+from subgraphs.card.service.api.admin import review_router
+from subgraphs.card.service.api.policy import ADMIN, POLICY
+from subgraphs.card.service.api.servicer import SERVICE, CardServicer
+from subgraphs.card.service.api.webhooks import Inbox, webhook_app
+from subgraphs.card.service.application.integrity import top_up_integrity
+from subgraphs.card.service.application.saga import Saga, Timing
+from subgraphs.card.service.application.service import Cards, Terms
+from subgraphs.card.service.application.watch import Watch
+from subgraphs.card.service.domain.terms import Limit
 
 NAME: Final = "card"
 """Of the service, as other services know it."""

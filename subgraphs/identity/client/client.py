@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Literal
 
-from kit import wire
-from kit.channel import Bounds, Calls, open_channel
-from kit.status import from_status
-from kit.tls import TLS
-from protos.identity.v1 import identity_pb2, identity_pb2_grpc
+from kit.rpc import wire
+from kit.rpc.channel import Bounds, Calls, open_channel
+from kit.rpc.status import from_status
+from kit.rpc.tls import TLS
+from protos.wallet.identity.v1 import identity_pb2, identity_pb2_grpc
 from wallet.errors import WalletError
 from wallet.inputs import Secret
 
@@ -49,7 +49,7 @@ class Tokens:
 
 
 class IdentityClient:
-    """Calls the identity service, and for users in the name of the current call's caller (`kit.call.current`).
+    """Calls the identity service, and for users in the name of the current call's caller (`request_context.current`).
 
     Every method raises the `WalletError` that the service refused it with, Unavailable when it does not answer and
     DeadlineExceeded when it does not in time; reads are always safe to call again.

@@ -8,7 +8,7 @@ from uuid import UUID
 import strawberry
 from strawberry.dataloader import DataLoader
 
-from kit import call
+from kit.rpc import request_context as call
 from subgraphs.identity import client
 from subgraphs.identity.client import IdentityClient
 from wallet import loading

@@ -1,4 +1,4 @@
-"""The identity service's process: `python -m subgraphs.identity`."""
+"""The identity service's process: `python -m subgraphs.identity.service`."""
 
 import asyncio
 from collections.abc import Iterator
@@ -9,21 +9,22 @@ from typing import Final
 
 from pydantic import Field, PositiveFloat, PositiveInt, SecretStr
 
-from kit import logs, metrics, process, tracing
-from kit.admin import admin_app
-from kit.http import http_server
-from kit.principal import Verifier
-from kit.server import Service, grpc_server
-from kit.settings import Address, AuthSettings, LogSettings, TLSSettings, TracingSettings, is_of_development
-from kit.tls import TLS
-from subgraphs.identity.admin import keys_router
-from subgraphs.identity.domain import LockOut
-from subgraphs.identity.keys import Keys
-from subgraphs.identity.passwords import Hardness, Passwords
-from subgraphs.identity.policy import POLICY
-from subgraphs.identity.repository import Repository, open_database
-from subgraphs.identity.service import Identity, Terms
-from subgraphs.identity.servicer import SERVICE, IdentityServicer
+from kit.auth.principal import Verifier
+from kit.http.admin import admin_app
+from kit.http.server import http_server
+from kit.rpc.server import Service, grpc_server
+from kit.rpc.tls import TLS
+from kit.runtime import process
+from kit.runtime.settings import Address, AuthSettings, LogSettings, TLSSettings, TracingSettings, is_of_development
+from kit.telemetry import logs, metrics, tracing
+from subgraphs.identity.service.adapters.keys import Keys
+from subgraphs.identity.service.adapters.passwords import Hardness, Passwords
+from subgraphs.identity.service.adapters.repository import Repository, open_database
+from subgraphs.identity.service.api.admin import keys_router
+from subgraphs.identity.service.api.policy import POLICY
+from subgraphs.identity.service.api.servicer import SERVICE, IdentityServicer
+from subgraphs.identity.service.application.service import Identity, Terms
+from subgraphs.identity.service.domain.model import LockOut
 
 _HARDNESS: Final = Hardness()
 _LOCK_OUT: Final = LockOut()

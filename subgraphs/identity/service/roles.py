@@ -1,4 +1,4 @@
-"""`python -m subgraphs.identity.roles grant USERNAME ROLE`: says what a user is from now on.
+"""`python -m subgraphs.identity.service.roles grant USERNAME ROLE`: says what a user is from now on.
 
 For whoever can reach the database (`IDENTITY_DATABASE_URL`), as migrations are: no call makes anybody an admin.
 """
@@ -9,9 +9,9 @@ import sys
 
 from pydantic import SecretStr
 
-from kit.settings import Settings
-from subgraphs.identity.domain import Role
-from subgraphs.identity.repository import Repository, open_database
+from kit.runtime.settings import Settings
+from subgraphs.identity.service.adapters.repository import Repository, open_database
+from subgraphs.identity.service.domain.model import Role
 
 _NOBODY = 1
 
@@ -35,7 +35,7 @@ async def grant(url: str, username: str, role: Role) -> int:
 
 def main() -> int:
     """Runs the command line and returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m subgraphs.identity.roles", description="What users are.")
+    parser = argparse.ArgumentParser(prog="python -m subgraphs.identity.service.roles", description="What users are.")
     command = parser.add_subparsers(dest="command", required=True).add_parser("grant", help="say what a user is")
     command.add_argument("username")
     command.add_argument("role", choices=[role.lower() for role in Role])

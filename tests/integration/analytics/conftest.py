@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from kit.server import Service, grpc_server
-from kit.tokens import ServiceToken
-from stack.parts import ClickHouse
+from kit.auth.tokens import ServiceToken
+from kit.rpc.server import Service, grpc_server
+from stack.engines.parts import ClickHouse
 from stack.ports import free_ports
-from subgraphs.analytics.clickhouse.database import Database
-from subgraphs.analytics.clickhouse.history import History
-from subgraphs.analytics.kafka import TOPIC
-from subgraphs.analytics.ledger import Ledger
+from subgraphs.analytics.service.adapters.clickhouse.database import Database
+from subgraphs.analytics.service.adapters.clickhouse.history import History
+from subgraphs.analytics.service.adapters.kafka import TOPIC
+from subgraphs.analytics.service.adapters.ledger import Ledger
 from subgraphs.bank.client import BankClient
-from subgraphs.bank.policy import POLICY
+from subgraphs.bank.service.api.policy import POLICY
 from tests.conftest import Keys
 from tests.integration.analytics.fake_bank import SERVICE, FakeBank
 from tests.integration.analytics.world import World, settings_of

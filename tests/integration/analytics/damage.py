@@ -7,10 +7,10 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from subgraphs.analytics.clickhouse.database import Database
-from subgraphs.analytics.clickhouse.history import History
-from subgraphs.analytics.domain import Row
-from subgraphs.analytics.rows import rows_of
+from subgraphs.analytics.service.adapters.clickhouse.database import Database
+from subgraphs.analytics.service.adapters.clickhouse.history import History
+from subgraphs.analytics.service.domain.model import Row
+from subgraphs.analytics.service.domain.rows import rows_of
 from tests.integration.analytics.fake_bank import CLEARING
 from tests.integration.analytics.world import World
 

@@ -11,9 +11,10 @@ from uuid import UUID
 
 import grpc
 
-from kit import call, status, wire
-from protos.bank.v1 import bank_pb2, bank_pb2_grpc
-from subgraphs.analytics.domain import Event, OperationType, Posting
+from kit.rpc import request_context as call
+from kit.rpc import status, wire
+from protos.wallet.bank.v1 import bank_pb2, bank_pb2_grpc
+from subgraphs.analytics.service.domain.model import Event, OperationType, Posting
 from subgraphs.bank.client import SERVICE
 from wallet.errors import AccountNotFound, Unavailable
 from wallet.money import Money

@@ -14,11 +14,11 @@ from aiokafka.admin import AIOKafkaAdminClient
 from stack import probes
 from stack.ports import HOST, free_ports
 from stack.process import Child, Process, module
-from subgraphs.analytics import __main__ as main
-from subgraphs.analytics.clickhouse.database import Database
-from subgraphs.analytics.clickhouse.history import History
-from subgraphs.analytics.domain import Event, Row
-from subgraphs.analytics.kafka import DEAD_LETTERS, TOPIC
+from subgraphs.analytics.service import __main__ as main
+from subgraphs.analytics.service.adapters.clickhouse.database import Database
+from subgraphs.analytics.service.adapters.clickhouse.history import History
+from subgraphs.analytics.service.adapters.kafka import DEAD_LETTERS, TOPIC
+from subgraphs.analytics.service.domain.model import Event, Row
 from tests.integration.analytics.world import World
 from tests.waiting import until
 
@@ -184,7 +184,7 @@ def process(world: World, clickhouse_dsn: str | None = None, bank_target: str | 
     }
     environment["CLICKHOUSE_DSN"] = clickhouse_dsn or world.settings.clickhouse_dsn.get_secret_value()
     ready = probes.http(f"http://{HOST}:{admin_port}/health/ready")
-    command, ports = module("subgraphs.analytics", **environment), {"grpc": grpc_port, "admin": admin_port}
+    command, ports = module("subgraphs.analytics.service", **environment), {"grpc": grpc_port, "admin": admin_port}
     return Child(Process(name="analytics", command=command, ready=ready, ports=ports))
 
 

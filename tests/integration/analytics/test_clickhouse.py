@@ -8,11 +8,11 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from stack.parts import ClickHouse
+from stack.engines.parts import ClickHouse
 from stack.ports import free_ports
-from subgraphs.analytics.clickhouse.database import Database
-from subgraphs.analytics.clickhouse.history import Coverage, History
-from subgraphs.analytics.domain import Direction, OperationFilter, OperationType, Row
+from subgraphs.analytics.service.adapters.clickhouse.database import Database
+from subgraphs.analytics.service.adapters.clickhouse.history import Coverage, History
+from subgraphs.analytics.service.domain.model import Direction, OperationFilter, OperationType, Row
 from wallet.errors import Unavailable
 
 START = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)

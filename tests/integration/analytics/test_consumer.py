@@ -7,14 +7,15 @@ from uuid import UUID
 
 import pytest
 
-from stack.parts import ClickHouse
+from stack.engines.parts import ClickHouse
 from stack.ports import free_ports
-from subgraphs.analytics import consumer, metrics
-from subgraphs.analytics.clickhouse.database import Database
-from subgraphs.analytics.clickhouse.history import History
-from subgraphs.analytics.consumer import Limits, TooMuchUnreadable
-from subgraphs.analytics.domain import Row
-from subgraphs.analytics.repair import Repair
+from subgraphs.analytics.service import metrics
+from subgraphs.analytics.service.adapters.clickhouse.database import Database
+from subgraphs.analytics.service.adapters.clickhouse.history import History
+from subgraphs.analytics.service.application import consumer
+from subgraphs.analytics.service.application.consumer import Limits, TooMuchUnreadable
+from subgraphs.analytics.service.application.repair import Repair
+from subgraphs.analytics.service.domain.model import Row
 from tests.integration.analytics.fake_bank import CLEARING
 from tests.integration.analytics.group import Held
 from tests.integration.analytics.world import World, beside, body, counted, headers

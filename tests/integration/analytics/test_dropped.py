@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 
-from subgraphs.analytics import metrics
+from subgraphs.analytics.service import metrics
 from tests.conftest import Keys
 from tests.integration.analytics.group import dropped, ends
 from tests.integration.analytics.test_pipeline import history_is_ledger, published

@@ -5,8 +5,8 @@ import signal
 
 import pytest
 
-from subgraphs.analytics.consumer import Limits
-from subgraphs.analytics.repair import Repair
+from subgraphs.analytics.service.application.consumer import Limits
+from subgraphs.analytics.service.application.repair import Repair
 from tests.integration.analytics.group import Gate, Held, Load, joined, process
 from tests.integration.analytics.world import World, beside
 from tests.kafka.brokers import on_apache

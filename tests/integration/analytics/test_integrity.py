@@ -11,16 +11,16 @@ import pytest
 from cli.integrity import Proven, follow
 from cli.replay import Replayed, replay
 from cli.reports import Admin
-from kit.admin import admin_app
-from kit.http import http_server
-from kit.proof import Integrity, Report, Verdict, Violation, integrity_router
-from subgraphs.analytics import comparison as module
-from subgraphs.analytics.admin import replay_router
-from subgraphs.analytics.clickhouse.copies import Copies, Copy, Window
-from subgraphs.analytics.clickhouse.database import Database
-from subgraphs.analytics.integrity import history_integrity
-from subgraphs.analytics.replay import Replay
-from subgraphs.analytics.rows import rows_of
+from kit.http.admin import admin_app
+from kit.http.server import http_server
+from kit.integrity.proof import Integrity, Report, Verdict, Violation, integrity_router
+from subgraphs.analytics.service.adapters.clickhouse.copies import Copies, Copy, Window
+from subgraphs.analytics.service.adapters.clickhouse.database import Database
+from subgraphs.analytics.service.api.admin import replay_router
+from subgraphs.analytics.service.application import comparison as module
+from subgraphs.analytics.service.application.integrity import history_integrity
+from subgraphs.analytics.service.application.replay import Replay
+from subgraphs.analytics.service.domain.rows import rows_of
 from tests.integration.analytics.damage import DAMAGES, Damage, people
 from tests.integration.analytics.fake_bank import CLEARING
 from tests.integration.analytics.world import World
@@ -120,7 +120,7 @@ class TestIntegrity:
         # The one deleted is the one that was stored again.
         for name, size in {"_OPERATIONS": 2, "_PACK": 3, "_WINDOWS": 2, "_ACCOUNTS": 1, "_COPIES": 1}.items():
             monkeypatch.setattr(module, name, size)
-        monkeypatch.setattr("subgraphs.analytics.ledger._PAGE", 1)
+        monkeypatch.setattr("subgraphs.analytics.service.adapters.ledger._PAGE", 1)
         verdict, violations = await verdict_of(integrity_of(world))
         assert verdict.violations == len(violations) == expected
         assert verdict.rows == {"operations": 12, "stored accounts": 4}

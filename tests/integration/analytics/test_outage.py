@@ -10,14 +10,14 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from pydantic import SecretStr
 
-from stack.parts import ClickHouse
+from stack.engines.parts import ClickHouse
 from stack.ports import free_ports
-from subgraphs.analytics import __main__ as main
-from subgraphs.analytics.clickhouse.database import Database
-from subgraphs.analytics.clickhouse.history import History
-from subgraphs.analytics.consumer import Consumer, Limits
-from subgraphs.analytics.domain import Row
-from subgraphs.analytics.kafka import TOPIC
+from subgraphs.analytics.service import __main__ as main
+from subgraphs.analytics.service.adapters.clickhouse.database import Database
+from subgraphs.analytics.service.adapters.clickhouse.history import History
+from subgraphs.analytics.service.adapters.kafka import TOPIC
+from subgraphs.analytics.service.application.consumer import Consumer, Limits
+from subgraphs.analytics.service.domain.model import Row
 from tests.integration.analytics.group import PARTITIONS, Held, Load, ends
 from tests.integration.analytics.world import World, beside
 from tests.kafka.brokers import on_apache

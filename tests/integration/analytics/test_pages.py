@@ -8,8 +8,8 @@ from uuid import UUID, uuid4
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from subgraphs.analytics.clickhouse.history import History
-from subgraphs.analytics.domain import Direction, OperationFilter, OperationType, Row
+from subgraphs.analytics.service.adapters.clickhouse.history import History
+from subgraphs.analytics.service.domain.model import Direction, OperationFilter, OperationType, Row
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 OTHERS = [UUID(int=number) for number in (1, 2, 3)]

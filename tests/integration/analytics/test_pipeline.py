@@ -14,13 +14,13 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from kit.proof import Verdict
-from kit.tokens import ServiceToken
-from subgraphs.analytics.domain import Direction, OperationFilter, OperationType
-from subgraphs.analytics.integrity import history_integrity
-from subgraphs.analytics.kafka import DEAD_LETTERS
-from subgraphs.analytics.ledger import Ledger
-from subgraphs.analytics.statistics import Frame, Granularity, Turnover
+from kit.auth.tokens import ServiceToken
+from kit.integrity.proof import Verdict
+from subgraphs.analytics.service.adapters.kafka import DEAD_LETTERS
+from subgraphs.analytics.service.adapters.ledger import Ledger
+from subgraphs.analytics.service.application.integrity import history_integrity
+from subgraphs.analytics.service.domain.model import Direction, OperationFilter, OperationType
+from subgraphs.analytics.service.domain.statistics import Frame, Granularity, Turnover
 from tests.conftest import Keys
 from tests.integration.analytics.group import ends, topics
 from tests.integration.analytics.world import World, beside

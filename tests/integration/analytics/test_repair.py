@@ -5,12 +5,12 @@ from uuid import UUID
 
 import pytest
 
-from subgraphs.analytics import metrics
-from subgraphs.analytics import repair as module
-from subgraphs.analytics.clickhouse.history import Coverage, History
-from subgraphs.analytics.events import decode
-from subgraphs.analytics.repair import Repair
-from subgraphs.analytics.rows import rows_of
+from subgraphs.analytics.service import metrics
+from subgraphs.analytics.service.adapters.clickhouse.history import Coverage, History
+from subgraphs.analytics.service.adapters.events import decode
+from subgraphs.analytics.service.application import repair as module
+from subgraphs.analytics.service.application.repair import Repair
+from subgraphs.analytics.service.domain.rows import rows_of
 from tests.integration.analytics.fake_bank import CLEARING
 from tests.integration.analytics.group import Held
 from tests.integration.analytics.world import World, beside, body, headers
@@ -46,7 +46,7 @@ class TestRepair:
     async def test_holes_far_apart_do_not_cost_what_lies_between(
         self, world: World, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("subgraphs.analytics.ledger._PAGE", 5)
+        monkeypatch.setattr("subgraphs.analytics.service.adapters.ledger._PAGE", 5)
         alice, bob = world.bank.open(), world.bank.open("bob")
         events = [world.bank.transfer(alice, bob) for _ in range(100)]
         await world.history.insert(
@@ -88,7 +88,7 @@ class TestRepair:
         assert world.bank.asked["ListEvents"] == 0
 
     async def test_all_accounts_are_compared_page_by_page(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("subgraphs.analytics.ledger._PAGE", 3)
+        monkeypatch.setattr("subgraphs.analytics.service.adapters.ledger._PAGE", 3)
         monkeypatch.setattr(module, "_MOST_SUSPECTS", 2)
         accounts = [world.bank.open() for _ in range(10)]
         for account in accounts:

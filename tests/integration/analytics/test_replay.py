@@ -9,8 +9,8 @@ import pytest
 
 from cli.replay import Replayed, replay
 from cli.reports import Admin
-from subgraphs.analytics import comparison as module
-from subgraphs.analytics.replay import Outcome, Progress, Replay, Report
+from subgraphs.analytics.service.application import comparison as module
+from subgraphs.analytics.service.application.replay import Outcome, Progress, Replay, Report
 from tests.integration.analytics.damage import DAMAGES, STRANGER, command, people, row_of
 from tests.integration.analytics.fake_bank import CLEARING
 from tests.integration.analytics.test_integrity import integrity_of, served, told, verdict_of
@@ -110,7 +110,7 @@ class TestReplay:
         await DAMAGES["all deleted"](world, some)
         monkeypatch.setattr(module, "_PACK", 1)
         monkeypatch.setattr(module, "_OPERATIONS", 1)
-        monkeypatch.setattr("subgraphs.analytics.ledger._PAGE", 1)
+        monkeypatch.setattr("subgraphs.analytics.service.adapters.ledger._PAGE", 1)
         running = replay_of(world)
         async with aclosing(running.replay(some.alice, all_operations=all_operations)) as reports:
             assert isinstance(await anext(reports), Progress)

@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 
 from stack.ports import HOST, free_ports
-from subgraphs.analytics import graph
+from subgraphs.analytics.graph import graph
 from subgraphs.analytics.client import AnalyticsClient
 from tests.integration.analytics.group import Load, joined, process
 from tests.integration.analytics.world import World, beside, serving

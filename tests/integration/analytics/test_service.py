@@ -9,13 +9,13 @@ import grpc
 import httpx
 import pytest
 
-from kit import call
-from kit.principal import Role
-from kit.status import from_rpc_error
-from protos.analytics.v1 import analytics_pb2, analytics_pb2_grpc
-from subgraphs.analytics import __main__ as main
+from kit.auth.principal import Role
+from kit.rpc import request_context as call
+from kit.rpc.status import from_rpc_error
+from protos.wallet.analytics.v1 import analytics_pb2, analytics_pb2_grpc
 from subgraphs.analytics.client import AnalyticsClient, Operation, OperationFilter
-from subgraphs.analytics.rows import rows_of
+from subgraphs.analytics.service import __main__ as main
+from subgraphs.analytics.service.domain.rows import rows_of
 from tests.integration.analytics.fake_bank import CLEARING, START
 from tests.integration.analytics.world import World, serving
 from tests.waiting import until

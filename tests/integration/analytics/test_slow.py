@@ -10,16 +10,16 @@ from uuid import UUID
 import pytest
 
 from gateway.app import build_app
-from gateway.graphql.options import GraphOptions
-from gateway.rates import RateOptions, Rates
-from kit.http import http_server
-from kit.server import Service, grpc_server
-from subgraphs.analytics.access import Access
+from gateway.graphql.execution.options import GraphOptions
+from gateway.http.rates import RateOptions, Rates
+from kit.http.server import http_server
+from kit.rpc.server import Service, grpc_server
 from subgraphs.analytics.client import AnalyticsClient, Operation
-from subgraphs.analytics.policy import POLICY
-from subgraphs.analytics.service import Analytics
-from subgraphs.analytics.servicer import SERVICE, AnalyticsServicer
-from subgraphs.analytics.watch import Timing, Watch
+from subgraphs.analytics.service.api.policy import POLICY
+from subgraphs.analytics.service.api.servicer import SERVICE, AnalyticsServicer
+from subgraphs.analytics.service.application.access import Access
+from subgraphs.analytics.service.application.service import Analytics
+from subgraphs.analytics.service.application.watch import Timing, Watch
 from subgraphs.card.client import CardClient
 from subgraphs.identity.client import IdentityClient
 from tests.conftest import Keys

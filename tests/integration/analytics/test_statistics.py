@@ -12,15 +12,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kit import call
-from kit.principal import Role
-from kit.status import from_rpc_error
-from protos.analytics.v1 import analytics_pb2, analytics_pb2_grpc
-from subgraphs.analytics.clickhouse.history import History
+from kit.auth.principal import Role
+from kit.rpc import request_context as call
+from kit.rpc.status import from_rpc_error
+from protos.wallet.analytics.v1 import analytics_pb2, analytics_pb2_grpc
 from subgraphs.analytics.client import AnalyticsClient
-from subgraphs.analytics.domain import Direction, OperationType, Row
-from subgraphs.analytics.rows import rows_of
-from subgraphs.analytics.statistics import Frame, Granularity, Statistics, Turnover
+from subgraphs.analytics.service.adapters.clickhouse.history import History
+from subgraphs.analytics.service.domain.model import Direction, OperationType, Row
+from subgraphs.analytics.service.domain.rows import rows_of
+from subgraphs.analytics.service.domain.statistics import Frame, Granularity, Statistics, Turnover
 from tests.integration.analytics.fake_bank import CLEARING, START
 from tests.integration.analytics.world import World, serving
 from wallet.errors import AccountNotFound, InvalidInput, Unavailable

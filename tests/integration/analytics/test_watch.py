@@ -6,9 +6,9 @@ from uuid import UUID
 import pytest
 from aiokafka.errors import KafkaError
 
-from subgraphs.analytics.domain import Event, Row
-from subgraphs.analytics.rows import rows_of
-from subgraphs.analytics.watch import Timing, Watch
+from subgraphs.analytics.service.application.watch import Timing, Watch
+from subgraphs.analytics.service.domain.model import Event, Row
+from subgraphs.analytics.service.domain.rows import rows_of
 from tests.integration.analytics.fake_bank import CLEARING
 from tests.integration.analytics.world import World, beside
 from tests.kafka.apache import ApacheKafka
@@ -109,7 +109,7 @@ class TestHistoryThenLive:
     async def test_a_long_history_comes_in_pages(
         self, world: World, alice: UUID, bob: UUID, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("subgraphs.analytics.watch._PAGE", 3)
+        monkeypatch.setattr("subgraphs.analytics.service.application.watch._PAGE", 3)
         await store(world, *[world.bank.transfer(alice, bob) for _ in range(10)])
         async with reading(world, world.watch(), alice, 0) as reader:
             assert await reader.take(10) == list(range(1, 11))
@@ -213,7 +213,7 @@ class TestDisorder:
     async def test_a_version_that_the_ledger_has_not_got_is_waited_for(
         self, world: World, alice: UUID, bob: UUID, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("subgraphs.analytics.watch._NOTHING_SECONDS", 0.05)
+        monkeypatch.setattr("subgraphs.analytics.service.application.watch._NOTHING_SECONDS", 0.05)
         watch = world.watch()
         async with reading(world, watch, alice, 0) as reader:
             await reader.waits()

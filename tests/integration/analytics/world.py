@@ -14,19 +14,19 @@ import httpx
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from kit import call
-from stack.parts import ClickHouse
-from subgraphs.analytics import __main__ as main
-from subgraphs.analytics.clickhouse.copies import Copies
-from subgraphs.analytics.clickhouse.database import Database
-from subgraphs.analytics.clickhouse.history import History
-from subgraphs.analytics.consumer import Consumer, Limits
-from subgraphs.analytics.domain import Event, OperationType
-from subgraphs.analytics.kafka import DEAD_LETTERS, TOPIC
-from subgraphs.analytics.ledger import Ledger
-from subgraphs.analytics.repair import Repair
-from subgraphs.analytics.tail import Tail
-from subgraphs.analytics.watch import Timing, Watch
+from kit.rpc import request_context as call
+from stack.engines.parts import ClickHouse
+from subgraphs.analytics.service import __main__ as main
+from subgraphs.analytics.service.adapters.clickhouse.copies import Copies
+from subgraphs.analytics.service.adapters.clickhouse.database import Database
+from subgraphs.analytics.service.adapters.clickhouse.history import History
+from subgraphs.analytics.service.adapters.kafka import DEAD_LETTERS, TOPIC
+from subgraphs.analytics.service.adapters.ledger import Ledger
+from subgraphs.analytics.service.application.consumer import Consumer, Limits
+from subgraphs.analytics.service.application.repair import Repair
+from subgraphs.analytics.service.application.tail import Tail
+from subgraphs.analytics.service.application.watch import Timing, Watch
+from subgraphs.analytics.service.domain.model import Event, OperationType
 from subgraphs.bank.client import BankClient
 from tests.conftest import Keys
 from tests.integration.analytics.fake_bank import FakeBank

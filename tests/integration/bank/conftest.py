@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from kit.principal import Role
-from stack.postgres import Postgres
+from kit.auth.principal import Role
+from stack.engines.postgres import Postgres
 from tests.conftest import Keys
 from tests.integration.bank.running import Caller, RunningBank, cloned, running
 from tests.integration.bank.written import Written, small_ledger

@@ -15,16 +15,16 @@ import asyncpg
 import grpc
 import httpx
 
-from kit.call import Call, current
-from kit.channel import Bounds
-from kit.principal import Role
-from protos.bank.v1 import bank_pb2_grpc
+from kit.auth.principal import Role
+from kit.rpc.channel import Bounds
+from kit.rpc.request_context import Call, current
+from protos.wallet.bank.v1 import bank_pb2_grpc
 from stack import probes
+from stack.engines.postgres import Postgres
 from stack.ports import free_ports
-from stack.postgres import Postgres
 from stack.process import Child, Process, module
-from subgraphs.bank.__main__ import Settings, serve
 from subgraphs.bank.client import BankClient
+from subgraphs.bank.service.__main__ import Settings, serve
 from tests.conftest import SERVICES, USERS, Keys
 from tests.waiting import until
 from wallet.accounts import clearing_account_id
@@ -157,7 +157,7 @@ def process(keys: Keys, folder: Path, database_url: str, **given: Any) -> tuple[
     environment = settings_of(keys, folder, bank_database_url=database_url, **given)
     upper = {name.upper(): value for name, value in environment.items()}
     live = probes.http(f"http://{environment['bank_admin_listen']}/health/live")
-    return Child(Process(name="bank", command=module("subgraphs.bank", **upper), ready=live)), environment
+    return Child(Process(name="bank", command=module("subgraphs.bank.service", **upper), ready=live)), environment
 
 
 @asynccontextmanager

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 import grpc
 import pytest
 
-from protos.bank.v1 import bank_pb2
+from protos.wallet.bank.v1 import bank_pb2
 from subgraphs.bank.client import Order, Receipt
 from tests.integration.bank.running import Caller, RunningBank, prove, rub
 from wallet.errors import (

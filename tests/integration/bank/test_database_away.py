@@ -13,12 +13,12 @@ import asyncpg
 import httpx
 import pytest
 
-from kit.migrations import upgrade
-from stack.cluster import remove_cluster
+from kit.db.migrations import upgrade
+from stack.engines.cluster import remove_cluster
+from stack.engines.postgres import Postgres
 from stack.ports import free_ports
-from stack.postgres import Postgres
 from subgraphs.bank.client import Order, Receipt
-from subgraphs.bank.repository import database
+from subgraphs.bank.service.adapters.postgres import database
 from tests.conftest import Keys
 from tests.integration.bank.running import RunningBank, prove, rub, running, until_ready, waiting
 from tests.waiting import until
@@ -45,7 +45,7 @@ WAYS = pytest.mark.parametrize(
 async def mortal(tmp_path: Path) -> AsyncIterator[Postgres]:
     """A PostgreSQL with an empty ledger, for a test that takes it away."""
     async with Postgres(tmp_path / "postgres", *free_ports(1), databases=("bank",)) as postgres:
-        await asyncio.to_thread(upgrade, "subgraphs.bank.migrations", postgres.dsn("bank"))
+        await asyncio.to_thread(upgrade, "subgraphs.bank.service.migrations", postgres.dsn("bank"))
         yield postgres
     remove_cluster(tmp_path / "postgres")
 

@@ -2,7 +2,7 @@ from decimal import Decimal
 
 import pytest
 
-from subgraphs.bank.domain import Status
+from subgraphs.bank.service.domain.model import Status
 from tests.integration.bank.running import Caller, RunningBank, clearing, prove, rub
 from wallet.errors import AccountClosed, AccountNotFound, CurrencyMismatch, InvalidInput, PermissionDenied
 from wallet.money import Money

@@ -8,8 +8,8 @@ from google.type.money_pb2 import Money as MoneyMessage
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
 
-from kit.status import from_status
-from protos.bank.v1 import bank_pb2
+from kit.rpc.status import from_status
+from protos.wallet.bank.v1 import bank_pb2
 from subgraphs.bank.client import SERVICE
 from tests.integration.bank.running import Caller, RunningBank, prove
 from wallet.errors import InvalidInput

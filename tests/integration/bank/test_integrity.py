@@ -5,9 +5,9 @@ from contextlib import aclosing, suppress
 
 import pytest
 
-from kit.proof import Progress, Verdict
-from subgraphs.bank.integrity import ledger_integrity
-from subgraphs.bank.repository.database import open_pool
+from kit.integrity.proof import Progress, Verdict
+from subgraphs.bank.service.adapters.postgres.database import open_pool
+from subgraphs.bank.service.application.integrity import ledger_integrity
 from tests.integration.bank.running import RunningBank, prove, rub, waiting
 from tests.integration.bank.written import BOB, Written, reports, verdict
 from tests.waiting import until

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import httpx
 import orjson
 
-from kit.principal import Role
+from kit.auth.principal import Role
 from stack.ports import free_ports
 from stack.process import ROOT
 from tests.integration.bank.running import RunningBank, waiting

@@ -2,10 +2,10 @@
 
 import pytest
 
-from kit.proof import Verdict, Violation
-from subgraphs.bank import integrity
-from subgraphs.bank.integrity import ledger_integrity
-from subgraphs.bank.repository.proof import Law
+from kit.integrity.proof import Verdict, Violation
+from subgraphs.bank.service.adapters.postgres.proof import Law
+from subgraphs.bank.service.application import integrity
+from subgraphs.bank.service.application.integrity import ledger_integrity
 from tests.integration.bank.written import ALICE, STRAY, Written, reports
 
 

@@ -7,9 +7,9 @@ import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-from protos.bank.v1 import bank_pb2
-from subgraphs.bank import pipeline
+from protos.wallet.bank.v1 import bank_pb2
 from subgraphs.bank.client import Order, Receipt
+from subgraphs.bank.service.application import pipeline
 from tests.integration.bank.running import Caller, RunningBank, prove, rub
 from wallet.errors import InternalError, ResourceExhausted
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from subgraphs.bank.repository import batch, outbox, reader, rows
-from subgraphs.bank.repository.database import open_pool
-from subgraphs.bank.repository.proof import Proof
+from subgraphs.bank.service.adapters.postgres import batch, outbox, reader, rows
+from subgraphs.bank.service.adapters.postgres.database import open_pool
+from subgraphs.bank.service.adapters.postgres.proof import Proof
 
 STATEMENTS = {
     "read": (batch._READ_ONLY, "(uuid[])"),

@@ -16,12 +16,12 @@ import asyncpg
 import pytest
 
 from loadtests.history.model import Law
-from subgraphs.bank import domain
-from subgraphs.bank.domain import Account, Command, Decision, Outcome, Transfer
-from subgraphs.bank.ledger import Ledger
-from subgraphs.bank.repository import batch
-from subgraphs.bank.repository.batch import Batch
-from subgraphs.bank.service import Bank
+from subgraphs.bank.service.adapters.postgres import batch
+from subgraphs.bank.service.adapters.postgres.batch import Batch
+from subgraphs.bank.service.application.ledger import Ledger
+from subgraphs.bank.service.application.service import Bank
+from subgraphs.bank.service.domain import model as domain
+from subgraphs.bank.service.domain.model import Account, Command, Decision, Outcome, Transfer
 from tests.conftest import Keys
 from tests.integration.bank.running import running
 from tests.integration.bank.trial import Trial

@@ -1,4 +1,4 @@
-"""`python -m subgraphs.bank`, as it runs in production."""
+"""`python -m subgraphs.bank.service`, as it runs in production."""
 
 import asyncio
 import signal
@@ -11,11 +11,11 @@ import asyncpg
 import httpx
 import pytest
 
-from kit.migrations import upgrade
-from stack.cluster import remove_cluster
-from stack.parts import Kafka
+from kit.db.migrations import upgrade
+from stack.engines.cluster import remove_cluster
+from stack.engines.parts import Kafka
+from stack.engines.postgres import Postgres
 from stack.ports import free_ports
-from stack.postgres import Postgres
 from stack.process import Child
 from tests.conftest import Keys
 from tests.integration.bank.running import RunningBank, process, prove, rub, until_ready, using, written
@@ -60,7 +60,7 @@ class TestStart:
             async with httpx.AsyncClient(trust_env=False) as http:
                 assert (await http.get(admin)).json()["checks"] == {"database": "Unavailable", "keys": "ok"}
             async with postgres, using(keys, postgres.dsn("bank"), environment) as bank:
-                await asyncio.to_thread(upgrade, "subgraphs.bank.migrations", postgres.dsn("bank"))
+                await asyncio.to_thread(upgrade, "subgraphs.bank.service.migrations", postgres.dsn("bank"))
                 await until_ready(bank.admin)
                 sender, recipient = await bank.open("alice"), await bank.open("bob")
                 await bank.user("alice")(bank.client.transfer(sender, recipient, rub("1"), "k"))

@@ -10,12 +10,12 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
+from stack.engines.postgres import SETTINGS, Postgres
 from stack.ports import free_ports
-from stack.postgres import SETTINGS, Postgres
 from stack.process import Child, Command, Process
-from subgraphs.bank import metrics
 from subgraphs.bank.client import Transfer
-from subgraphs.bank.repository import replica as replicas
+from subgraphs.bank.service import metrics
+from subgraphs.bank.service.adapters.postgres import replica as replicas
 from tests.conftest import Keys
 from tests.integration.bank.running import RunningBank, rub, running
 from tests.waiting import until

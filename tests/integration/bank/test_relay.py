@@ -10,9 +10,9 @@ import asyncpg
 import pytest
 from prometheus_client import REGISTRY
 
-from subgraphs.bank.repository import outbox
-from subgraphs.bank.repository.database import open_pool
-from subgraphs.bank.repository.outbox import Outbox
+from subgraphs.bank.service.adapters.postgres import outbox
+from subgraphs.bank.service.adapters.postgres.database import open_pool
+from subgraphs.bank.service.adapters.postgres.outbox import Outbox
 from tests.conftest import Keys
 from tests.integration.bank.running import RunningBank, rub, running
 from tests.integration.bank.topic import Message, reading

@@ -2,7 +2,7 @@
 
 import re
 
-from subgraphs.bank.repository import outbox
+from subgraphs.bank.service.adapters.postgres import outbox
 from tests.integration.bank.running import RunningBank
 from tests.promql import ROOT
 

@@ -11,15 +11,15 @@ from alembic import command
 from sqlalchemy import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from kit.migrations import config, upgrade
-from stack.postgres import Postgres
+from kit.db.migrations import config, upgrade
+from stack.engines.postgres import Postgres
 from stack.process import ROOT
-from subgraphs.bank.tables import metadata
+from subgraphs.bank.service.adapters.tables import metadata
 from tests.integration.bank.running import cloned
 from wallet.accounts import clearing_account_id
 from wallet.money import EXPONENTS
 
-MIGRATIONS = "subgraphs.bank.migrations"
+MIGRATIONS = "subgraphs.bank.service.migrations"
 
 # Everything that alembic does not compare: constraints with their text, indexes, defaults, comments, storage options.
 _SHAPE = """

@@ -3,8 +3,8 @@ from decimal import Decimal
 
 import pytest
 
-from kit.principal import Role
-from subgraphs.bank.domain import Status
+from kit.auth.principal import Role
+from subgraphs.bank.service.domain.model import Status
 from tests.integration.bank.running import Caller, RunningBank, clearing, prove, rub
 from wallet.errors import (
     AccountClosed,

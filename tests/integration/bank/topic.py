@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from subgraphs.bank.outbox import TOPIC
+from subgraphs.bank.service.application.outbox import TOPIC
 from tests.kafka.brokers import Broker
 
 PARTITIONS = range(4)

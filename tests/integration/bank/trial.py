@@ -12,8 +12,8 @@ from typing import Any, Self
 
 import asyncpg
 
-from kit import process
-from kit.channel import Bounds
+from kit.rpc.channel import Bounds
+from kit.runtime import process
 from loadtests.history import rows
 from loadtests.history.calls import DEPOSITOR, History, Refusal, Wish, is_certain
 from loadtests.history.judge import judge
@@ -47,7 +47,7 @@ class Replica:
         upper = {name.upper(): value for name, value in environment.items()}
         self.target = environment["bank_grpc_listen"]
         ready = probes.http(f"http://{environment['bank_admin_listen']}/health/ready")
-        self._child = Child(Process(name="bank", command=module("subgraphs.bank", **upper), ready=ready))
+        self._child = Child(Process(name="bank", command=module("subgraphs.bank.service", **upper), ready=ready))
 
     async def __aenter__(self) -> Self:
         await self._child.start()

@@ -8,10 +8,10 @@ from uuid import UUID
 import asyncpg
 from uuid_utils.compat import uuid7
 
-from kit.proof import Integrity, Report, Verdict, Violation
-from subgraphs.bank.domain import Command, Key, Kind, Transfer
-from subgraphs.bank.ledger import Ledger
-from subgraphs.bank.repository.database import open_pool
+from kit.integrity.proof import Integrity, Report, Verdict, Violation
+from subgraphs.bank.service.adapters.postgres.database import open_pool
+from subgraphs.bank.service.application.ledger import Ledger
+from subgraphs.bank.service.domain.model import Command, Key, Kind, Transfer
 from tests.integration.bank.running import clearing, rub
 from wallet.errors import InsufficientFunds
 from wallet.money import Money

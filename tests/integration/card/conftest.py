@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from kit.migrations import upgrade
-from stack.postgres import Postgres
+from kit.db.migrations import upgrade
+from stack.engines.postgres import Postgres
 from tests.conftest import Keys
 from tests.integration.bank.running import RunningBank, cloned, running
 from tests.integration.card.running import RunningCard, settings_of
@@ -33,7 +33,7 @@ async def card_template(postgres: Postgres) -> str:
     admin = await asyncpg.connect(postgres.admin_dsn)
     await admin.execute("CREATE DATABASE card_template")
     await admin.close()
-    await asyncio.to_thread(upgrade, "subgraphs.card.migrations", postgres.dsn("postgres", "card_template"))
+    await asyncio.to_thread(upgrade, "subgraphs.card.service.migrations", postgres.dsn("postgres", "card_template"))
     return "card_template"
 
 

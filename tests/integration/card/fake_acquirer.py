@@ -7,9 +7,9 @@ from enum import Enum, auto
 from itertools import count
 from typing import TypeVar
 
-from subgraphs.card import cards
-from subgraphs.card.cards import CardDetails
-from subgraphs.card.domain import NoPayment, Payment, PaymentStatus, Refusal, Token
+from subgraphs.card.service.domain import cards
+from subgraphs.card.service.domain.cards import CardDetails
+from subgraphs.card.service.domain.model import NoPayment, Payment, PaymentStatus, Refusal, Token
 from wallet.errors import Unavailable
 from wallet.money import Money
 

@@ -14,12 +14,12 @@ from uuid import UUID
 import asyncpg
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from kit.channel import Bounds
+from kit.rpc.channel import Bounds
 from stack import probes
 from stack.ports import free_ports
 from stack.process import Child, Output, Process, module
-from subgraphs.card.__main__ import Settings, serve
 from subgraphs.card.client import CardClient, CardDetails, TopUp
+from subgraphs.card.service.__main__ import Settings, serve
 from tests.conftest import SERVICES, USERS, Keys
 from tests.integration.bank.running import Caller, RunningBank, until_ready
 from tests.integration.sandbox.running import API_KEY, SECRET, Merchant
@@ -143,7 +143,7 @@ def process(settings: Mapping[str, str], output: Output | None = None) -> Child:
     """The card service as a process of its own, which can be killed. It does not run yet."""
     upper = {name.upper(): value for name, value in settings.items()}
     ready = probes.http(f"http://{settings['card_admin_listen']}/health/ready")
-    return Child(Process(name="card", command=module("subgraphs.card", **upper), ready=ready), output=output)
+    return Child(Process(name="card", command=module("subgraphs.card.service", **upper), ready=ready), output=output)
 
 
 @asynccontextmanager

@@ -12,11 +12,11 @@ from fastapi.responses import StreamingResponse
 from prometheus_client import REGISTRY
 from pydantic import SecretStr
 
-from kit.http import http_server
+from kit.http.server import http_server
 from stack.ports import free_ports
-from subgraphs.card.acquirer import Acquirer
-from subgraphs.card.acquirer_http import HttpAcquirer, Patience
-from subgraphs.card.domain import Brand, NoPayment, Payment, PaymentStatus, Refusal, Token
+from subgraphs.card.service.adapters.acquirer import Acquirer
+from subgraphs.card.service.adapters.acquirer_http import HttpAcquirer, Patience
+from subgraphs.card.service.domain.model import Brand, NoPayment, Payment, PaymentStatus, Refusal, Token
 from tests.integration.bank.running import rub
 from tests.integration.card.fake_acquirer import FakeAcquirer
 from tests.integration.card.world import card

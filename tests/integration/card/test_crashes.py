@@ -6,8 +6,8 @@ from uuid import UUID
 
 import pytest
 
-from subgraphs.card.domain import Status, TopUp
-from subgraphs.card.saga import Timing
+from subgraphs.card.service.application.saga import Timing
+from subgraphs.card.service.domain.model import Status, TopUp
 from tests.integration.card.fake_acquirer import Trouble
 from tests.integration.card.world import AT_ONCE, LIMITS, Died, Mortal, World
 from tests.integration.card.world import VISA as APPROVED

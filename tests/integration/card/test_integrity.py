@@ -13,10 +13,10 @@ import pytest
 from cli.integrity import Proven, follow
 from cli.reports import Admin
 from cli.topups import Reviewed, retry, review
-from kit.principal import Role
-from kit.proof import Verdict, Violation
-from subgraphs.card.domain import PaymentStatus, Status, Step, TopUp
-from subgraphs.card.integrity import Law, top_up_integrity
+from kit.auth.principal import Role
+from kit.integrity.proof import Verdict, Violation
+from subgraphs.card.service.application.integrity import Law, top_up_integrity
+from subgraphs.card.service.domain.model import PaymentStatus, Status, Step, TopUp
 from tests.conftest import Keys
 from tests.integration.bank.running import RunningBank
 from tests.integration.card.fake_acquirer import Trouble

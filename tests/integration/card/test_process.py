@@ -1,4 +1,4 @@
-"""`python -m subgraphs.card`, as it runs in production: it is killed, and what it stands on goes away."""
+"""`python -m subgraphs.card.service`, as it runs in production: it is killed, and what it stands on goes away."""
 
 import asyncio
 import uuid
@@ -10,8 +10,8 @@ import asyncpg
 import httpx
 import pytest
 
-from protos.card.v1 import card_pb2
-from stack.postgres import Postgres
+from protos.wallet.card.v1 import card_pb2
+from stack.engines.postgres import Postgres
 from stack.process import Child
 from subgraphs.card.client import CardClient, TopUp
 from tests.conftest import Keys

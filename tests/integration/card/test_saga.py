@@ -7,9 +7,10 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from kit import call, process
-from subgraphs.card.domain import PaymentStatus, Status, Step
-from subgraphs.card.repository import LeaseLostError
+from kit.rpc import request_context as call
+from kit.runtime import process
+from subgraphs.card.service.adapters.repository import LeaseLostError
+from subgraphs.card.service.domain.model import PaymentStatus, Status, Step
 from tests.integration.bank.running import rub
 from tests.integration.card.fake_acquirer import Trouble
 from tests.integration.card.world import AT_ONCE, LIMITS, World
@@ -251,7 +252,7 @@ class TestEnd:
     async def test_and_what_does_not_end_is_left_to_the_next_process(
         self, here: World, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("subgraphs.card.saga._GRACE_SECONDS", 0.05)
+        monkeypatch.setattr("subgraphs.card.service.application.saga._GRACE_SECONDS", 0.05)
         top_up, saga, reached = await here.admitted(await here.bank.open("alice")), here.saga(), asyncio.Event()
 
         async def hang() -> None:

@@ -13,14 +13,14 @@ from alembic import command
 from sqlalchemy import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from kit.migrations import config, upgrade
-from stack.postgres import Postgres
+from kit.db.migrations import config, upgrade
+from stack.engines.postgres import Postgres
 from stack.process import ROOT
-from subgraphs.card.tables import metadata
+from subgraphs.card.service.adapters.tables import metadata
 from tests.integration.bank.running import cloned
 from tests.integration.bank.test_schema import shape
 
-MIGRATIONS = "subgraphs.card.migrations"
+MIGRATIONS = "subgraphs.card.service.migrations"
 FINAL: dict[str, dict[str, Any]] = {
     "COMPLETED": {"transfer_id": uuid.uuid4()},
     "DECLINED": {"failure": "DO_NOT_HONOR"},

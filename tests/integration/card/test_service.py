@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from kit.principal import Role
+from kit.auth.principal import Role
 from subgraphs.card.client import TopUp
 from tests.integration.bank.running import rub
 from tests.integration.card.running import RunningCard, details

@@ -6,9 +6,9 @@ from uuid import uuid4
 import pytest
 from prometheus_client import REGISTRY
 
-from kit.process import background
-from subgraphs.card import saga
-from subgraphs.card.domain import PaymentStatus, Status
+from kit.runtime.process import background
+from subgraphs.card.service.application import saga
+from subgraphs.card.service.domain.model import PaymentStatus, Status
 from tests.integration.card.world import World
 from tests.waiting import until
 

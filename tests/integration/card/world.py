@@ -11,14 +11,14 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-from kit.principal import Role
-from subgraphs.card import terms
-from subgraphs.card.cards import CardDetails
-from subgraphs.card.domain import Key, PaymentStatus, Status, Token, TopUp, Wish
-from subgraphs.card.ledger import Ledger
-from subgraphs.card.repository import Repository, open_database
-from subgraphs.card.saga import Saga, Timing
-from subgraphs.card.terms import Limit
+from kit.auth.principal import Role
+from subgraphs.card.service.adapters.ledger import Ledger
+from subgraphs.card.service.adapters.repository import Repository, open_database
+from subgraphs.card.service.application.saga import Saga, Timing
+from subgraphs.card.service.domain import terms
+from subgraphs.card.service.domain.cards import CardDetails
+from subgraphs.card.service.domain.model import Key, PaymentStatus, Status, Token, TopUp, Wish
+from subgraphs.card.service.domain.terms import Limit
 from tests.integration.bank.running import RunningBank
 from tests.integration.card.fake_acquirer import FakeAcquirer
 from wallet.money import EXPONENTS, Money

@@ -5,17 +5,17 @@ from collections.abc import AsyncIterator, Iterator
 import httpx
 import pytest
 
-from kit.server import Service, grpc_server
-from protos.analytics.v1 import analytics_pb2_grpc
-from protos.bank.v1 import bank_pb2_grpc
-from protos.card.v1 import card_pb2_grpc
+from kit.rpc.server import Service, grpc_server
+from protos.wallet.analytics.v1 import analytics_pb2_grpc
+from protos.wallet.bank.v1 import bank_pb2_grpc
+from protos.wallet.card.v1 import card_pb2_grpc
 from stack.ports import HOST, free_ports
-from subgraphs.analytics import policy as analytics_policy
 from subgraphs.analytics.client import SERVICE as ANALYTICS
-from subgraphs.bank import policy as bank_policy
+from subgraphs.analytics.service.api import policy as analytics_policy
 from subgraphs.bank.client import SERVICE as BANK
-from subgraphs.card import policy as card_policy
+from subgraphs.bank.service.api import policy as bank_policy
 from subgraphs.card.client import SERVICE as CARD
+from subgraphs.card.service.api import policy as card_policy
 from tests.conftest import Keys
 from tests.integration.gateway.patient import Patient
 from tests.integration.gateway.running import Gateway, running, serving

@@ -4,9 +4,10 @@ from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID, uuid4
 
-from kit import call, status, wire
-from protos.bank.v1 import bank_pb2, bank_pb2_grpc
-from protos.card.v1 import card_pb2, card_pb2_grpc
+from kit.rpc import request_context as call
+from kit.rpc import status, wire
+from protos.wallet.bank.v1 import bank_pb2, bank_pb2_grpc
+from protos.wallet.card.v1 import card_pb2, card_pb2_grpc
 from wallet.errors import AccountNotFound, TopUpNotFound, WalletError
 from wallet.money import Money
 

@@ -8,8 +8,8 @@ import httpx
 import pytest
 from graphql import GraphQLUnionType
 
-from gateway.composition import compose
 from gateway.errors import STATUS, STATUS_OF_ITS_OWN
+from gateway.graphql.federation.composition import compose
 from tests.integration.gateway.running import Gateway
 from tests.integration.gateway.services import ACCOUNT, FakeCard
 from wallet.errors import BY_REASON, FieldViolation, InvalidInput, WalletError

@@ -10,25 +10,25 @@ import httpx
 import pytest
 
 from gateway.app import build_app
-from gateway.composition import SUBGRAPHS
-from gateway.graphql.options import GraphOptions
-from gateway.rates import RateOptions, Rates
-from kit import status, wire
-from kit.server import Service, grpc_server
-from protos.bank.v1 import bank_pb2, bank_pb2_grpc
-from protos.card.v1 import card_pb2, card_pb2_grpc
-from protos.identity.v1 import identity_pb2, identity_pb2_grpc
+from gateway.graphql.execution.options import GraphOptions
+from gateway.graphql.federation.composition import SUBGRAPHS
+from gateway.http.rates import RateOptions, Rates
+from kit.rpc import status, wire
+from kit.rpc.server import Service, grpc_server
+from protos.wallet.bank.v1 import bank_pb2, bank_pb2_grpc
+from protos.wallet.card.v1 import card_pb2, card_pb2_grpc
+from protos.wallet.identity.v1 import identity_pb2, identity_pb2_grpc
 from stack.ports import HOST, free_ports
 from subgraphs.analytics.client import AnalyticsClient
-from subgraphs.bank import policy as bank_policy
 from subgraphs.bank.client import SERVICE as BANK
 from subgraphs.bank.client import BankClient
-from subgraphs.card import policy as card_policy
+from subgraphs.bank.service.api import policy as bank_policy
 from subgraphs.card.client import SERVICE as CARD
 from subgraphs.card.client import CardClient
-from subgraphs.identity import policy as identity_policy
+from subgraphs.card.service.api import policy as card_policy
 from subgraphs.identity.client import SERVICE as IDENTITY
 from subgraphs.identity.client import IdentityClient
+from subgraphs.identity.service.api import policy as identity_policy
 from tests.conftest import Keys
 from tests.integration.gateway import services as messages
 from wallet.errors import AccountNotFound, TopUpNotFound, TransferNotFound, UserNotFound

@@ -15,7 +15,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from starlette.responses import JSONResponse
 
-from kit.http import http_server
+from kit.http.server import http_server
 from stack.ports import HOST, free_ports
 from tests.conftest import AUDIENCE, USERS, Keys
 from tests.integration.bank.running import running

@@ -13,16 +13,16 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 from websockets.asyncio.client import connect
 
-from kit.http import http_server
-from kit.server import Service, grpc_server
+from kit.http.server import http_server
+from kit.rpc.server import Service, grpc_server
 from openapi.models import Problem
-from protos.bank.v1 import bank_pb2_grpc
-from protos.card.v1 import card_pb2, card_pb2_grpc
+from protos.wallet.bank.v1 import bank_pb2_grpc
+from protos.wallet.card.v1 import card_pb2, card_pb2_grpc
 from stack.ports import HOST, free_ports
-from subgraphs.bank import policy as bank_policy
 from subgraphs.bank.client import SERVICE as BANK
-from subgraphs.card import policy as card_policy
+from subgraphs.bank.service.api import policy as bank_policy
 from subgraphs.card.client import SERVICE as CARD
+from subgraphs.card.service.api import policy as card_policy
 from tests.conftest import Keys
 from tests.integration.gateway.running import serving
 from tests.integration.gateway.services import ACCOUNT, FakeBank, FakeCard, top_up

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gateway.rates import STORE_ERRORS, RateOptions, Rates
+from gateway.http.rates import STORE_ERRORS, RateOptions, Rates
 from stack import probes
 from stack.ports import HOST, free_ports
 from stack.process import Child, Command, Process
@@ -36,8 +36,8 @@ async def port() -> int:
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """A Redis that is slow is waited for, as all here may be."""
-    monkeypatch.setattr("gateway.rates._PATIENCE_SECONDS", 10.0)
-    monkeypatch.setattr("gateway.rates._QUEUE_SECONDS", 10.0)
+    monkeypatch.setattr("gateway.http.rates._PATIENCE_SECONDS", 10.0)
+    monkeypatch.setattr("gateway.http.rates._QUEUE_SECONDS", 10.0)
 
 
 @pytest.fixture

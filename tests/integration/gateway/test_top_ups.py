@@ -11,7 +11,7 @@ import httpx
 import pytest
 from websockets.asyncio.client import connect
 
-from protos.card.v1 import card_pb2
+from protos.wallet.card.v1 import card_pb2
 from stack.ports import HOST, free_ports
 from tests.conftest import Keys
 from tests.integration.gateway.running import Gateway, running

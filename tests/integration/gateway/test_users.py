@@ -9,12 +9,12 @@ from typing import Any
 import httpx
 import pytest
 
-from kit import wire
-from kit.server import Service, grpc_server
-from protos.identity.v1 import identity_pb2, identity_pb2_grpc
+from kit.rpc import wire
+from kit.rpc.server import Service, grpc_server
+from protos.wallet.identity.v1 import identity_pb2, identity_pb2_grpc
 from stack.ports import HOST, free_ports
 from subgraphs.identity.client import SERVICE
-from subgraphs.identity.policy import POLICY
+from subgraphs.identity.service.api.policy import POLICY
 from tests.conftest import Keys
 from tests.integration.gateway.running import Gateway, running
 from tests.integration.gateway.test_secrets import after_a_marker

@@ -7,8 +7,8 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from kit.migrations import upgrade
-from stack.postgres import Postgres
+from kit.db.migrations import upgrade
+from stack.engines.postgres import Postgres
 from tests.conftest import Keys
 from tests.integration.bank.running import cloned
 from tests.integration.identity.running import RunningIdentity, running, settings_of
@@ -21,7 +21,7 @@ async def identity_template(postgres: Postgres) -> str:
     await admin.execute("CREATE DATABASE identity_template")
     await admin.close()
     url = postgres.dsn("postgres", "identity_template")
-    await asyncio.to_thread(upgrade, "subgraphs.identity.migrations", url)
+    await asyncio.to_thread(upgrade, "subgraphs.identity.service.migrations", url)
     return "identity_template"
 
 

@@ -13,13 +13,13 @@ import asyncpg
 import jwt
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from kit.call import Call, current
-from kit.channel import Bounds
+from kit.rpc.channel import Bounds
+from kit.rpc.request_context import Call, current
 from stack import probes
 from stack.ports import free_ports
 from stack.process import Child, Output, Process, module
-from subgraphs.identity.__main__ import Settings, serve
 from subgraphs.identity.client import IdentityClient, Tokens, User
+from subgraphs.identity.service.__main__ import Settings, serve
 from tests.conftest import AUDIENCE, SERVICES, USERS, Keys
 from tests.integration.bank.running import Caller, until_ready
 from wallet.inputs import Secret
@@ -137,7 +137,9 @@ def process(settings: Mapping[str, str], output: Output | None = None) -> Child:
     """The identity service as a process of its own, which can be killed. It does not run yet."""
     upper = {name.upper(): value for name, value in settings.items()}
     ready = probes.http(f"http://{settings['identity_admin_listen']}/health/ready")
-    return Child(Process(name="identity", command=module("subgraphs.identity", **upper), ready=ready), output=output)
+    return Child(
+        Process(name="identity", command=module("subgraphs.identity.service", **upper), ready=ready), output=output
+    )
 
 
 @asynccontextmanager

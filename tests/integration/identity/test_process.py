@@ -1,4 +1,4 @@
-"""`python -m subgraphs.identity`, as it runs in production: it is killed, and what it stands on goes away."""
+"""`python -m subgraphs.identity.service`, as it runs in production: it is killed, and what it stands on goes away."""
 
 import asyncio
 import os
@@ -13,10 +13,10 @@ import httpx
 import jwt
 import pytest
 
-from kit.principal import Verifier
-from kit.settings import AuthSettings
+from kit.auth.principal import Verifier
+from kit.runtime.settings import AuthSettings
+from stack.engines.postgres import Postgres
 from stack.ports import free_ports
-from stack.postgres import Postgres
 from stack.process import ROOT, Child
 from subgraphs.identity.client import Tokens
 from tests.conftest import AUDIENCE, USERS, Keys
@@ -175,7 +175,7 @@ class TestKeys:
     async def test_are_rotated_without_a_restart(
         self, keys: Keys, tmp_path: Path, identity_url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("subgraphs.identity.keys.READ_SECONDS", 0.05)
+        monkeypatch.setattr("subgraphs.identity.service.adapters.keys.READ_SECONDS", 0.05)
         settings = settings_of(keys, tmp_path, identity_url)
         folder = Path(settings["identity_keys"])
         (old,) = files(folder)
@@ -192,7 +192,9 @@ class TestKeys:
             before = (await identity.sign_in(user)).access
             assert (await verifier.verify(before)).subject == user.id
 
-            code, said = await command("subgraphs.identity.keys", "rotate", "--folder", str(folder), "--keep", "600")
+            code, said = await command(
+                "subgraphs.identity.service.adapters.keys", "rotate", "--folder", str(folder), "--keep", "600"
+            )
             assert code == 0, said
             new = next(file for file in files(folder) if file != old)
             assert f"added {new.name}" in said
@@ -225,7 +227,7 @@ class TestKeys:
         await child.spawn()
         assert await child.wait() != 0
         await child.stop()
-        assert any("python -m subgraphs.identity.keys rotate" in line for line in said)
+        assert any("python -m subgraphs.identity.service.adapters.keys rotate" in line for line in said)
 
 
 def files(folder: Path) -> list[Path]:
@@ -247,7 +249,7 @@ class TestRoles:
         url = own.settings["identity_database_url"]
         for role in ("operator", "admin", "customer"):
             code, said = await command(
-                "subgraphs.identity.roles", "grant", user.username, role, IDENTITY_DATABASE_URL=url
+                "subgraphs.identity.service.roles", "grant", user.username, role, IDENTITY_DATABASE_URL=url
             )
             assert (code, said) == (
                 0,
@@ -258,7 +260,7 @@ class TestRoles:
 
     async def test_are_none_of_nobodys_and_none_that_there_are_not(self, own: RunningIdentity) -> None:
         url = own.settings["identity_database_url"]
-        roles = "subgraphs.identity.roles"
+        roles = "subgraphs.identity.service.roles"
         assert await command(roles, "grant", "nobody", "admin", IDENTITY_DATABASE_URL=url) == (
             1,
             "there is no user nobody\n",

@@ -8,9 +8,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from subgraphs.identity import domain
 from subgraphs.identity.client import Tokens
-from subgraphs.identity.repository import Repository, open_database
+from subgraphs.identity.service.adapters.repository import Repository, open_database
+from subgraphs.identity.service.domain import model as domain
 from tests.conftest import Keys
 from tests.integration.identity.running import RunningIdentity, claims, running, settings_of
 from wallet.errors import Unauthenticated

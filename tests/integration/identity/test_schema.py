@@ -13,13 +13,13 @@ from alembic import command
 from sqlalchemy import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from kit.migrations import config, upgrade
-from stack.postgres import Postgres
+from kit.db.migrations import config, upgrade
+from stack.engines.postgres import Postgres
 from stack.process import ROOT
-from subgraphs.identity.tables import metadata
+from subgraphs.identity.service.adapters.tables import metadata
 from tests.integration.bank.test_schema import shape
 
-MIGRATIONS = "subgraphs.identity.migrations"
+MIGRATIONS = "subgraphs.identity.service.migrations"
 HASH = "$argon2id$v=19$m=65536,t=3,p=4$c2FsdA$dGFn"
 ADD = "INSERT INTO users (id, username, password_hash) VALUES ($1, $2, $3)"
 

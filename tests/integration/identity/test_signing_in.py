@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from argon2 import PasswordHasher
 
-from kit.keys import KeySet
-from kit.principal import Verifier
-from subgraphs.identity.repository import Repository, open_database
+from kit.auth.keys import KeySet
+from kit.auth.principal import Verifier
+from subgraphs.identity.service.adapters.repository import Repository, open_database
 from tests.conftest import AUDIENCE, USERS, Keys
 from tests.integration.identity.running import (
     PASSWORD,

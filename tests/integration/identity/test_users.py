@@ -5,7 +5,7 @@ import uuid
 
 import pytest
 
-from kit.principal import Role
+from kit.auth.principal import Role
 from tests.integration.bank.running import Caller
 from tests.integration.identity.running import PASSWORD, RunningIdentity, bearer, claims, stranger
 from wallet.errors import InvalidInput, PermissionDenied, Unauthenticated, UsernameTaken, UserNotFound

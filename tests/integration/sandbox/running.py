@@ -12,7 +12,7 @@ import httpx
 import standardwebhooks
 from fastapi import FastAPI, Request, Response
 
-from kit.http import http_server
+from kit.http.server import http_server
 from sandbox.__main__ import Settings, serve
 from stack import probes
 from stack.ports import free_ports

@@ -11,7 +11,7 @@ from clickhouse_connect.driver.asyncclient import AsyncClient
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import DatabaseError
 
-from stack.parts import ClickHouse
+from stack.engines.parts import ClickHouse
 from stack.ports import free_ports
 
 COLUMNS = ["account", "version", "amount", "note", "at"]

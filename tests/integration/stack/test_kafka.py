@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from stack.parts import Kafka
+from stack.engines.parts import Kafka
 from stack.ports import free_ports
 from tests.kafka.apache import ApacheKafka, Missing, fetched
 from tests.kafka.brokers import Broker, on_apache, on_both

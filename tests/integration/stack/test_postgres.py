@@ -7,10 +7,10 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from stack import cluster
-from stack.cluster import open_cluster, remove_cluster
+from stack.engines import cluster
+from stack.engines.cluster import open_cluster, remove_cluster
+from stack.engines.postgres import DATABASES, Postgres, throwaway
 from stack.ports import free_ports
-from stack.postgres import DATABASES, Postgres, throwaway
 from stack.process import StartError
 
 pytestmark = pytest.mark.slow

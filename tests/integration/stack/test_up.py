@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from stack.cluster import open_cluster
+from stack.engines.cluster import open_cluster
 from stack.ports import PortError, Ports, check_free
 from tests.integration.stack.fake_stack import lives
 

@@ -3,9 +3,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from kit.principal import Principal, Role
-from subgraphs.analytics import access
-from subgraphs.analytics.access import Access
+from kit.auth.principal import Principal, Role
+from subgraphs.analytics.service.application import access
+from subgraphs.analytics.service.application.access import Access
 from subgraphs.bank.client import BankClient
 from wallet.errors import AccountNotFound
 

@@ -2,7 +2,7 @@ from decimal import Decimal
 
 import pytest
 
-from subgraphs.analytics.domain import parse_amount
+from subgraphs.analytics.service.domain.model import parse_amount
 
 
 class TestParseAmount:

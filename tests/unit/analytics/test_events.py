@@ -5,8 +5,8 @@ from uuid import UUID
 
 import pytest
 
-from subgraphs.analytics.domain import Event, OperationType, Posting
-from subgraphs.analytics.events import Unreadable, decode
+from subgraphs.analytics.service.adapters.events import Unreadable, decode
+from subgraphs.analytics.service.domain.model import Event, OperationType, Posting
 from wallet.money import Money
 
 ALICE, BOB, ID = UUID(int=1), UUID(int=2), UUID(int=3)

@@ -2,8 +2,8 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from uuid import UUID
 
-from subgraphs.analytics.domain import Direction, Event, OperationType, Posting, Row
-from subgraphs.analytics.rows import rows_of
+from subgraphs.analytics.service.domain.model import Direction, Event, OperationType, Posting, Row
+from subgraphs.analytics.service.domain.rows import rows_of
 from wallet.money import Money
 
 ALICE, BOB, ID = UUID(int=1), UUID(int=2), UUID(int=3)

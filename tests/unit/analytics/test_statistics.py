@@ -4,8 +4,8 @@ from decimal import Decimal
 
 import pytest
 
-from subgraphs.analytics.domain import Direction, OperationType
-from subgraphs.analytics.statistics import Bucket, Frame, Granularity, Group, Turnover, buckets
+from subgraphs.analytics.service.domain.model import Direction, OperationType
+from subgraphs.analytics.service.domain.statistics import Bucket, Frame, Granularity, Group, Turnover, buckets
 
 PAID = (OperationType.TRANSFER, Direction.OUT)
 TOPPED_UP = (OperationType.TOP_UP, Direction.IN)

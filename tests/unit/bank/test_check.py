@@ -5,7 +5,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from subgraphs.bank.domain import Command, Key, Kind, check
+from subgraphs.bank.service.domain.model import Command, Key, Kind, check
 from wallet.errors import InvalidInput
 from wallet.money import MAX_AMOUNT, Money
 

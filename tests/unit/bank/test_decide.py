@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from subgraphs.bank.domain import (
+from subgraphs.bank.service.domain.model import (
     Account,
     Command,
     Decision,

@@ -1,6 +1,6 @@
 from uuid import UUID, uuid4
 
-from subgraphs.bank.integrity import Tally, part_of
+from subgraphs.bank.service.application.integrity import Tally, part_of
 
 
 def tally(*ids: UUID) -> Tally:

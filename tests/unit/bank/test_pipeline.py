@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from subgraphs.bank import pipeline
-from subgraphs.bank.domain import Command, Key, Kind, Outcome
-from subgraphs.bank.pipeline import Pipeline
-from subgraphs.bank.repository.batch import Conflict, Lost
+from subgraphs.bank.service.adapters.postgres.batch import Conflict, Lost
+from subgraphs.bank.service.application import pipeline
+from subgraphs.bank.service.application.pipeline import Pipeline
+from subgraphs.bank.service.domain.model import Command, Key, Kind, Outcome
 from wallet.errors import DeadlineExceeded, InternalError, ResourceExhausted, TransferNotFound, Unavailable
 from wallet.money import Money
 

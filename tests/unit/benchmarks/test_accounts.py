@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 
-from loadtests.bench.accounts import ACCOUNTS, OWNERS, account_id, owner_id, pairs
+from benchmarks.accounts import ACCOUNTS, OWNERS, account_id, owner_id, pairs
 
 
 def drawn(accounts: int, skew: float, count: int = 50_000) -> list[tuple[int, int]]:

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from loadtests.bench import child
+from benchmarks import child
 
 
 def test_a_line_is_said_whole_however_little_the_pipe_takes_at_once(

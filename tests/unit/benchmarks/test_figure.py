@@ -3,7 +3,7 @@ from typing import Literal
 
 import pytest
 
-from loadtests.bench.figure import Figure, percentiles
+from benchmarks.figure import Figure, percentiles
 
 
 class TestPercentiles:

@@ -1,8 +1,8 @@
 from collections import defaultdict
 
-from loadtests.bench.ingest import Event
-from subgraphs.analytics.events import decode
-from subgraphs.analytics.rows import rows_of
+from benchmarks.ingest import Event
+from subgraphs.analytics.service.adapters.events import decode
+from subgraphs.analytics.service.domain.rows import rows_of
 
 EVENTS = [Event(number) for number in range(2_500)]
 

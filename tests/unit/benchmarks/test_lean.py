@@ -5,11 +5,11 @@ from itertools import repeat
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
-from kit import call
-from loadtests.bench.lean import CallError, header_block, keep_calling
+from benchmarks.lean import CallError, header_block, keep_calling
+from kit.rpc import request_context as call
 from stack.ports import free_ports
 from tests.conftest import Keys
-from tests.unit.kit.echo import SERVICE, serving
+from tests.unit.kit.rpc.echo import SERVICE, serving
 from wallet.errors import InvalidInput
 
 said: list[tuple[str, str]] = []

@@ -1,6 +1,6 @@
-from loadtests.bench.lean import Call
-from loadtests.bench.load import Window, tally
-from loadtests.bench.scene import batches
+from benchmarks.lean import Call
+from benchmarks.load import Window, tally
+from benchmarks.scene import batches
 
 WINDOW = Window(since=10.0, until=20.0)
 

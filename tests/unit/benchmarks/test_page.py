@@ -6,9 +6,9 @@ from pathlib import Path
 import orjson
 import pytest
 
-from loadtests.bench import page
-from loadtests.bench.__main__ import PARTS
-from loadtests.bench.figure import Figure
+from benchmarks import page
+from benchmarks.__main__ import PARTS
+from benchmarks.figure import Figure
 
 
 @pytest.fixture
@@ -42,6 +42,6 @@ def test_and_each_line_has_its_time_and_its_details(folder: Path) -> None:
 
 
 def test_and_readme_says_what_each_figure_is() -> None:
-    readme = (page.FOLDER.parent / "README.md").read_text()
+    readme = (page.FOLDER.parents[1] / "README.md").read_text()
     told = re.findall(r"^\| `(\w+\.\w+)` \|", readme, re.MULTILINE)
     assert told == [figure for part in PARTS for figure in part.FIGURES]

@@ -1,7 +1,7 @@
 import pytest
 
-from loadtests.bench.figure import BenchError
-from loadtests.bench.reference import Report
+from benchmarks.figure import BenchError
+from benchmarks.reference import Report
 
 REPORT = """\
 pgbench (18.6)

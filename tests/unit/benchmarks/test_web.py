@@ -11,9 +11,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
-from kit.http import http_server
-from loadtests.bench.lean import CallError
-from loadtests.bench.web import Load, get, keep_asking, post
+from benchmarks.lean import CallError
+from benchmarks.web import Load, get, keep_asking, post
+from kit.http.server import http_server
 from stack.ports import free_ports
 
 heard: list[tuple[str, str, Any]] = []

@@ -1,7 +1,7 @@
 import pytest
 
-from subgraphs.card import domain
-from subgraphs.card.domain import Step
+from subgraphs.card.service.domain import model as domain
+from subgraphs.card.service.domain.model import Step
 from tests.unit.card.top_ups import top_up
 
 

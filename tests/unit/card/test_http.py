@@ -11,10 +11,10 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 from standardwebhooks import Webhook
 
-from subgraphs.card.admin import review_router
-from subgraphs.card.domain import TopUp
-from subgraphs.card.repository import LeaseLostError
-from subgraphs.card.webhooks import Inbox, webhook_app
+from subgraphs.card.service.adapters.repository import LeaseLostError
+from subgraphs.card.service.api.admin import review_router
+from subgraphs.card.service.api.webhooks import Inbox, webhook_app
+from subgraphs.card.service.domain.model import TopUp
 from tests.unit.card.top_ups import NOW
 from wallet.errors import Unavailable
 

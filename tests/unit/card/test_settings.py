@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from subgraphs.card.__main__ import LimitSetting, Settings
+from subgraphs.card.service.__main__ import LimitSetting, Settings
 
 NEEDED = {
     "auth_issuer": "https://users.test",

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subgraphs.card import terms
-from subgraphs.card.domain import Token, TopUp, Wish
-from subgraphs.card.terms import Limit
+from subgraphs.card.service.domain import terms
+from subgraphs.card.service.domain.model import Token, TopUp, Wish
+from subgraphs.card.service.domain.terms import Limit
 from tests.unit.card.top_ups import AMOUNT, NOTHING
 from wallet.errors import InvalidInput, TopUpLimitExceeded
 from wallet.money import Money

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subgraphs.card import transitions
-from subgraphs.card.domain import (
+from subgraphs.card.service.domain import transitions
+from subgraphs.card.service.domain.model import (
     STATUS_AT,
     AccountRefused,
     DepositConflict,

@@ -10,7 +10,7 @@ from fastapi import FastAPI, Response
 
 from cli.integrity import Proven, follow
 from cli.reports import Admin
-from kit.http import http_server
+from kit.http.server import http_server
 from stack.ports import free_ports
 
 PROGRESS = '{"progress": {"walk": "accounts", "verified_up_to": "a", "rows": 1}}\n'

@@ -19,10 +19,10 @@ from cli.reports import Admin
 from cli.status import Overall
 from cli.tokens import NoTokenError, SeedUser, development_token
 from cli.topups import Reviewed
-from stack.keys import secret
+from provisioning.keys import secret
+from provisioning.seed import OWNERS
 from stack.plan import PASSWORD
 from stack.ports import free_ports
-from stack.seed import OWNERS
 
 
 class FrontDoor:

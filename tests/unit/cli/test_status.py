@@ -10,11 +10,11 @@ from contextlib import asynccontextmanager
 import pytest
 from fastapi import FastAPI, Response
 
-import kit.metrics  # noqa: F401  as every process has them
+import kit.telemetry.metrics  # noqa: F401  as every process has them
 from cli import status
 from cli.status import Overall, Service, ask
-from kit.admin import Check, admin_app
-from kit.http import http_server
+from kit.http.admin import Check, admin_app
+from kit.http.server import http_server
 from stack.ports import free_ports
 
 NOBODY = "http://127.0.0.1:1"

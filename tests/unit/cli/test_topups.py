@@ -10,7 +10,7 @@ from fastapi import FastAPI, Response
 
 from cli.reports import Admin
 from cli.topups import Reviewed, retry, review
-from kit.http import http_server
+from kit.http.server import http_server
 from stack.ports import free_ports
 
 LINES = "application/x-ndjson"

@@ -9,12 +9,12 @@ from uuid import UUID
 import pytest
 from google.protobuf.descriptor import FileDescriptor
 
-from kit import call
-from kit.channel import Bounds
-from protos.analytics.v1 import analytics_pb2
-from protos.bank.v1 import bank_pb2
-from protos.card.v1 import card_pb2
-from protos.identity.v1 import identity_pb2
+from kit.rpc import request_context as call
+from kit.rpc.channel import Bounds
+from protos.wallet.analytics.v1 import analytics_pb2
+from protos.wallet.bank.v1 import bank_pb2
+from protos.wallet.card.v1 import card_pb2
+from protos.wallet.identity.v1 import identity_pb2
 from subgraphs.analytics.client import AnalyticsClient
 from subgraphs.bank.client import BankClient
 from subgraphs.card.client import CardClient, CardDetails

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import STATUS, STATUS_OF_ITS_OWN, graphql_error, is_unexpected, problem, without_digits
-from kit import call
+from kit.rpc import request_context as call
 from wallet.errors import (
     BY_REASON,
     Code,

@@ -7,19 +7,19 @@ import yaml
 from fastapi.routing import APIRoute
 from google.protobuf.descriptor import ServiceDescriptor
 
-from gateway.composition import compose
+from gateway.graphql.federation.composition import compose
 from gateway.policy import GRAPH, OPEN_PATHS, REST
 from gateway.rest import rest_routes
-from kit.access import MOVERS, READERS, Policy
-from protos.analytics.v1 import analytics_pb2
-from protos.bank.v1 import bank_pb2
-from protos.card.v1 import card_pb2
-from protos.identity.v1 import identity_pb2
+from kit.auth.access import MOVERS, READERS, Policy
+from protos.wallet.analytics.v1 import analytics_pb2
+from protos.wallet.bank.v1 import bank_pb2
+from protos.wallet.card.v1 import card_pb2
+from protos.wallet.identity.v1 import identity_pb2
 from stack.process import ROOT
-from subgraphs.analytics.policy import POLICY as ANALYTICS
-from subgraphs.bank.policy import POLICY as BANK
-from subgraphs.card.policy import POLICY as CARD
-from subgraphs.identity.policy import POLICY as IDENTITY
+from subgraphs.analytics.service.api.policy import POLICY as ANALYTICS
+from subgraphs.bank.service.api.policy import POLICY as BANK
+from subgraphs.card.service.api.policy import POLICY as CARD
+from subgraphs.identity.service.api.policy import POLICY as IDENTITY
 
 CONTRACT = yaml.safe_load((ROOT / "openapi" / "openapi.yaml").read_text())
 OPERATIONS = {

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
-from subgraphs.identity import domain
-from subgraphs.identity.domain import (
+from subgraphs.identity.service.domain import model as domain
+from subgraphs.identity.service.domain.model import (
     Attempts,
     LockOut,
     Over,

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subgraphs.identity.keys import (
+from subgraphs.identity.service.adapters.keys import (
     READ_SECONDS,
     SETTLED_SECONDS,
     Keys,

@@ -7,7 +7,7 @@ import pytest
 from argon2 import extract_parameters
 from argon2.low_level import Type
 
-from subgraphs.identity.passwords import Hardness, Passwords
+from subgraphs.identity.service.adapters.passwords import Hardness, Passwords
 from wallet.errors import ResourceExhausted
 from wallet.inputs import Secret
 

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from stack.keys import key_pair, signing_keys
-from subgraphs.identity.__main__ import Settings
+from provisioning.keys import key_pair, signing_keys
+from subgraphs.identity.service.__main__ import Settings
 
 NEEDED = {
     "auth_issuer": "https://users.test",

@@ -8,7 +8,8 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurv
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from cryptography.x509.verification import PolicyBuilder, Store
 
-from kit.certificates import LIFE, CertificateError, of_one_key, provide
+from kit.rpc.tls import of_one_key
+from provisioning.certificates import LIFE, CertificateError, provide
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
 

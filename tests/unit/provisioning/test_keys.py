@@ -5,8 +5,8 @@ from pathlib import Path
 
 import jwt
 
-from kit.settings import DEVELOPMENT
-from stack.keys import key_pair, signing_keys
+from kit.runtime.settings import DEVELOPMENT
+from provisioning.keys import key_pair, signing_keys
 
 
 class TestKeyPair:

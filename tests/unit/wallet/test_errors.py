@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kit.status import from_status, to_status
+from kit.rpc.status import from_status, to_status
 from wallet.errors import (
     BY_REASON,
     AccountNotFound,

@@ -3,7 +3,7 @@
 import grpc
 import warnings
 
-from protos.analytics.v1 import analytics_pb2 as protos_dot_analytics_dot_v1_dot_analytics__pb2
+from protos.wallet.analytics.v1 import analytics_pb2 as protos_dot_wallet_dot_analytics_dot_v1_dot_analytics__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -18,7 +18,7 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in protos/analytics/v1/analytics_pb2_grpc.py depends on'
+        + ' but the generated code in protos/wallet/analytics/v1/analytics_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
@@ -41,18 +41,18 @@ class AnalyticsServiceStub:
         """
         self.GetOperations = channel.unary_unary(
                 '/wallet.analytics.v1.AnalyticsService/GetOperations',
-                request_serializer=protos_dot_analytics_dot_v1_dot_analytics__pb2.GetOperationsRequest.SerializeToString,
-                response_deserializer=protos_dot_analytics_dot_v1_dot_analytics__pb2.GetOperationsResponse.FromString,
+                request_serializer=protos_dot_wallet_dot_analytics_dot_v1_dot_analytics__pb2.GetOperationsRequest.SerializeToString,
+                response_deserializer=protos_dot_wallet_dot_analytics_dot_v1_dot_analytics__pb2.GetOperationsResponse.FromString,
                 _registered_method=True)
         self.GetStatistics = channel.unary_unary(
                 '/wallet.analytics.v1.AnalyticsService/GetStatistics',
-                request_serializer=protos_dot_analytics_dot_v1_dot_analytics__pb2.GetStatisticsRequest.SerializeToString,
-                response_deserializer=protos_dot_analytics_dot_v1_dot_analytics__pb2.GetStatisticsResponse.FromString,
+                request_serializer=protos_dot_wallet_dot_analytics_dot_v1_dot_analytics__pb2.GetStatisticsRequest.SerializeToString,
+                response_deserializer=protos_dot_wallet_dot_analytics_dot_v1_dot_analytics__pb2.GetStatisticsResponse.FromString,
                 _registered_method=True)
         self.WatchOperations = channel.unary_stream(
                 '/wallet.analytics.v1.AnalyticsService/WatchOperations',
-                request_serializer=protos_dot_analytics_dot_v1_dot_analytics__pb2.WatchOperationsRequest.SerializeToString,
-                response_deserializer=protos_dot_analytics_dot_v1_dot_analytics__pb2.WatchOperationsResponse.FromString,
+                request_serializer=protos_dot_wallet_dot_analytics_dot_v1_dot_analytics__pb2.WatchOperationsRequest.SerializeToString,
+                response_deserializer=protos_dot_wallet_dot_analytics_dot_v1_dot_analytics__pb2.WatchOperationsResponse.FromString,
                 _registered_method=True)
 
 
@@ -95,18 +95,18 @@ def add_AnalyticsServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'GetOperations': grpc.unary_unary_rpc_method_handler(
                     servicer.GetOperations,
-                    request_deserializer=protos_dot_analytics_dot_v1_dot_analytics__pb2.GetOperationsRequest.FromString,
-                    response_serializer=protos_dot_analytics_dot_v1_dot_analytics__pb2.GetOperationsResponse.SerializeToString,
+                    request_deserializer=protos_dot_wallet_dot_analytics_dot_v1_dot_analytics__pb2.GetOperationsRequest.FromString,
+                    response_serializer=protos_dot_wallet_dot_analytics_dot_v1_dot_analytics__pb2.GetOperationsResponse.SerializeToString,
             ),
             'GetStatistics': grpc.unary_unary_rpc_method_handler(
                     servicer.GetStatistics,
-                    request_deserializer=protos_dot_analytics_dot_v1_dot_analytics__pb2.GetStatisticsRequest.FromString,
-                    response_serializer=protos_dot_analytics_dot_v1_dot_analytics__pb2.GetStatisticsResponse.SerializeToString,
+                    request_deserializer=protos_dot_wallet_dot_analytics_dot_v1_dot_analytics__pb2.GetStatisticsRequest.FromString,
+                    response_serializer=protos_dot_wallet_dot_analytics_dot_v1_dot_analytics__pb2.GetStatisticsResponse.SerializeToString,
             ),
             'WatchOperations': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchOperations,
-                    request_deserializer=protos_dot_analytics_dot_v1_dot_analytics__pb2.WatchOperationsRequest.FromString,
-                    response_serializer=protos_dot_analytics_dot_v1_dot_analytics__pb2.WatchOperationsResponse.SerializeToString,
+                    request_deserializer=protos_dot_wallet_dot_analytics_dot_v1_dot_analytics__pb2.WatchOperationsRequest.FromString,
+                    response_serializer=protos_dot_wallet_dot_analytics_dot_v1_dot_analytics__pb2.WatchOperationsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -139,8 +139,8 @@ class AnalyticsService:
             request,
             target,
             '/wallet.analytics.v1.AnalyticsService/GetOperations',
-            protos_dot_analytics_dot_v1_dot_analytics__pb2.GetOperationsRequest.SerializeToString,
-            protos_dot_analytics_dot_v1_dot_analytics__pb2.GetOperationsResponse.FromString,
+            protos_dot_wallet_dot_analytics_dot_v1_dot_analytics__pb2.GetOperationsRequest.SerializeToString,
+            protos_dot_wallet_dot_analytics_dot_v1_dot_analytics__pb2.GetOperationsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -166,8 +166,8 @@ class AnalyticsService:
             request,
             target,
             '/wallet.analytics.v1.AnalyticsService/GetStatistics',
-            protos_dot_analytics_dot_v1_dot_analytics__pb2.GetStatisticsRequest.SerializeToString,
-            protos_dot_analytics_dot_v1_dot_analytics__pb2.GetStatisticsResponse.FromString,
+            protos_dot_wallet_dot_analytics_dot_v1_dot_analytics__pb2.GetStatisticsRequest.SerializeToString,
+            protos_dot_wallet_dot_analytics_dot_v1_dot_analytics__pb2.GetStatisticsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -193,8 +193,8 @@ class AnalyticsService:
             request,
             target,
             '/wallet.analytics.v1.AnalyticsService/WatchOperations',
-            protos_dot_analytics_dot_v1_dot_analytics__pb2.WatchOperationsRequest.SerializeToString,
-            protos_dot_analytics_dot_v1_dot_analytics__pb2.WatchOperationsResponse.FromString,
+            protos_dot_wallet_dot_analytics_dot_v1_dot_analytics__pb2.WatchOperationsRequest.SerializeToString,
+            protos_dot_wallet_dot_analytics_dot_v1_dot_analytics__pb2.WatchOperationsResponse.FromString,
             options,
             channel_credentials,
             insecure,

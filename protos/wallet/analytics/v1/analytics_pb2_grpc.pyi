@@ -5,7 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from grpc import aio as _aio
-from protos.analytics.v1 import analytics_pb2 as _analytics_pb2
+from protos.wallet.analytics.v1 import analytics_pb2 as _analytics_pb2
 import abc as _abc_1
 import grpc as _grpc
 import sys

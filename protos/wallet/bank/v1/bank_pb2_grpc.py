@@ -3,7 +3,7 @@
 import grpc
 import warnings
 
-from protos.bank.v1 import bank_pb2 as protos_dot_bank_dot_v1_dot_bank__pb2
+from protos.wallet.bank.v1 import bank_pb2 as protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -18,7 +18,7 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in protos/bank/v1/bank_pb2_grpc.py depends on'
+        + ' but the generated code in protos/wallet/bank/v1/bank_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
@@ -47,63 +47,63 @@ class BankServiceStub:
         """
         self.TransferMoney = channel.unary_unary(
                 '/wallet.bank.v1.BankService/TransferMoney',
-                request_serializer=protos_dot_bank_dot_v1_dot_bank__pb2.TransferMoneyRequest.SerializeToString,
-                response_deserializer=protos_dot_bank_dot_v1_dot_bank__pb2.TransferMoneyResponse.FromString,
+                request_serializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.TransferMoneyRequest.SerializeToString,
+                response_deserializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.TransferMoneyResponse.FromString,
                 _registered_method=True)
         self.BatchTransferMoney = channel.unary_unary(
                 '/wallet.bank.v1.BankService/BatchTransferMoney',
-                request_serializer=protos_dot_bank_dot_v1_dot_bank__pb2.BatchTransferMoneyRequest.SerializeToString,
-                response_deserializer=protos_dot_bank_dot_v1_dot_bank__pb2.BatchTransferMoneyResponse.FromString,
+                request_serializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.BatchTransferMoneyRequest.SerializeToString,
+                response_deserializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.BatchTransferMoneyResponse.FromString,
                 _registered_method=True)
         self.DepositMoney = channel.unary_unary(
                 '/wallet.bank.v1.BankService/DepositMoney',
-                request_serializer=protos_dot_bank_dot_v1_dot_bank__pb2.DepositMoneyRequest.SerializeToString,
-                response_deserializer=protos_dot_bank_dot_v1_dot_bank__pb2.DepositMoneyResponse.FromString,
+                request_serializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.DepositMoneyRequest.SerializeToString,
+                response_deserializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.DepositMoneyResponse.FromString,
                 _registered_method=True)
         self.GetBalance = channel.unary_unary(
                 '/wallet.bank.v1.BankService/GetBalance',
-                request_serializer=protos_dot_bank_dot_v1_dot_bank__pb2.GetBalanceRequest.SerializeToString,
-                response_deserializer=protos_dot_bank_dot_v1_dot_bank__pb2.GetBalanceResponse.FromString,
+                request_serializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.GetBalanceRequest.SerializeToString,
+                response_deserializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.GetBalanceResponse.FromString,
                 _registered_method=True)
         self.GetTransfer = channel.unary_unary(
                 '/wallet.bank.v1.BankService/GetTransfer',
-                request_serializer=protos_dot_bank_dot_v1_dot_bank__pb2.GetTransferRequest.SerializeToString,
-                response_deserializer=protos_dot_bank_dot_v1_dot_bank__pb2.GetTransferResponse.FromString,
+                request_serializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.GetTransferRequest.SerializeToString,
+                response_deserializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.GetTransferResponse.FromString,
                 _registered_method=True)
         self.BatchGetAccounts = channel.unary_unary(
                 '/wallet.bank.v1.BankService/BatchGetAccounts',
-                request_serializer=protos_dot_bank_dot_v1_dot_bank__pb2.BatchGetAccountsRequest.SerializeToString,
-                response_deserializer=protos_dot_bank_dot_v1_dot_bank__pb2.BatchGetAccountsResponse.FromString,
+                request_serializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.BatchGetAccountsRequest.SerializeToString,
+                response_deserializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.BatchGetAccountsResponse.FromString,
                 _registered_method=True)
         self.BatchGetTransfers = channel.unary_unary(
                 '/wallet.bank.v1.BankService/BatchGetTransfers',
-                request_serializer=protos_dot_bank_dot_v1_dot_bank__pb2.BatchGetTransfersRequest.SerializeToString,
-                response_deserializer=protos_dot_bank_dot_v1_dot_bank__pb2.BatchGetTransfersResponse.FromString,
+                request_serializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.BatchGetTransfersRequest.SerializeToString,
+                response_deserializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.BatchGetTransfersResponse.FromString,
                 _registered_method=True)
         self.OpenAccount = channel.unary_unary(
                 '/wallet.bank.v1.BankService/OpenAccount',
-                request_serializer=protos_dot_bank_dot_v1_dot_bank__pb2.OpenAccountRequest.SerializeToString,
-                response_deserializer=protos_dot_bank_dot_v1_dot_bank__pb2.OpenAccountResponse.FromString,
+                request_serializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.OpenAccountRequest.SerializeToString,
+                response_deserializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.OpenAccountResponse.FromString,
                 _registered_method=True)
         self.CloseAccount = channel.unary_unary(
                 '/wallet.bank.v1.BankService/CloseAccount',
-                request_serializer=protos_dot_bank_dot_v1_dot_bank__pb2.CloseAccountRequest.SerializeToString,
-                response_deserializer=protos_dot_bank_dot_v1_dot_bank__pb2.CloseAccountResponse.FromString,
+                request_serializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.CloseAccountRequest.SerializeToString,
+                response_deserializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.CloseAccountResponse.FromString,
                 _registered_method=True)
         self.ListAccounts = channel.unary_unary(
                 '/wallet.bank.v1.BankService/ListAccounts',
-                request_serializer=protos_dot_bank_dot_v1_dot_bank__pb2.ListAccountsRequest.SerializeToString,
-                response_deserializer=protos_dot_bank_dot_v1_dot_bank__pb2.ListAccountsResponse.FromString,
+                request_serializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.ListAccountsRequest.SerializeToString,
+                response_deserializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.ListAccountsResponse.FromString,
                 _registered_method=True)
         self.ListAccountVersions = channel.unary_unary(
                 '/wallet.bank.v1.BankService/ListAccountVersions',
-                request_serializer=protos_dot_bank_dot_v1_dot_bank__pb2.ListAccountVersionsRequest.SerializeToString,
-                response_deserializer=protos_dot_bank_dot_v1_dot_bank__pb2.ListAccountVersionsResponse.FromString,
+                request_serializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.ListAccountVersionsRequest.SerializeToString,
+                response_deserializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.ListAccountVersionsResponse.FromString,
                 _registered_method=True)
         self.ListEvents = channel.unary_unary(
                 '/wallet.bank.v1.BankService/ListEvents',
-                request_serializer=protos_dot_bank_dot_v1_dot_bank__pb2.ListEventsRequest.SerializeToString,
-                response_deserializer=protos_dot_bank_dot_v1_dot_bank__pb2.ListEventsResponse.FromString,
+                request_serializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.ListEventsRequest.SerializeToString,
+                response_deserializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.ListEventsResponse.FromString,
                 _registered_method=True)
 
 
@@ -218,63 +218,63 @@ def add_BankServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'TransferMoney': grpc.unary_unary_rpc_method_handler(
                     servicer.TransferMoney,
-                    request_deserializer=protos_dot_bank_dot_v1_dot_bank__pb2.TransferMoneyRequest.FromString,
-                    response_serializer=protos_dot_bank_dot_v1_dot_bank__pb2.TransferMoneyResponse.SerializeToString,
+                    request_deserializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.TransferMoneyRequest.FromString,
+                    response_serializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.TransferMoneyResponse.SerializeToString,
             ),
             'BatchTransferMoney': grpc.unary_unary_rpc_method_handler(
                     servicer.BatchTransferMoney,
-                    request_deserializer=protos_dot_bank_dot_v1_dot_bank__pb2.BatchTransferMoneyRequest.FromString,
-                    response_serializer=protos_dot_bank_dot_v1_dot_bank__pb2.BatchTransferMoneyResponse.SerializeToString,
+                    request_deserializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.BatchTransferMoneyRequest.FromString,
+                    response_serializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.BatchTransferMoneyResponse.SerializeToString,
             ),
             'DepositMoney': grpc.unary_unary_rpc_method_handler(
                     servicer.DepositMoney,
-                    request_deserializer=protos_dot_bank_dot_v1_dot_bank__pb2.DepositMoneyRequest.FromString,
-                    response_serializer=protos_dot_bank_dot_v1_dot_bank__pb2.DepositMoneyResponse.SerializeToString,
+                    request_deserializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.DepositMoneyRequest.FromString,
+                    response_serializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.DepositMoneyResponse.SerializeToString,
             ),
             'GetBalance': grpc.unary_unary_rpc_method_handler(
                     servicer.GetBalance,
-                    request_deserializer=protos_dot_bank_dot_v1_dot_bank__pb2.GetBalanceRequest.FromString,
-                    response_serializer=protos_dot_bank_dot_v1_dot_bank__pb2.GetBalanceResponse.SerializeToString,
+                    request_deserializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.GetBalanceRequest.FromString,
+                    response_serializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.GetBalanceResponse.SerializeToString,
             ),
             'GetTransfer': grpc.unary_unary_rpc_method_handler(
                     servicer.GetTransfer,
-                    request_deserializer=protos_dot_bank_dot_v1_dot_bank__pb2.GetTransferRequest.FromString,
-                    response_serializer=protos_dot_bank_dot_v1_dot_bank__pb2.GetTransferResponse.SerializeToString,
+                    request_deserializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.GetTransferRequest.FromString,
+                    response_serializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.GetTransferResponse.SerializeToString,
             ),
             'BatchGetAccounts': grpc.unary_unary_rpc_method_handler(
                     servicer.BatchGetAccounts,
-                    request_deserializer=protos_dot_bank_dot_v1_dot_bank__pb2.BatchGetAccountsRequest.FromString,
-                    response_serializer=protos_dot_bank_dot_v1_dot_bank__pb2.BatchGetAccountsResponse.SerializeToString,
+                    request_deserializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.BatchGetAccountsRequest.FromString,
+                    response_serializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.BatchGetAccountsResponse.SerializeToString,
             ),
             'BatchGetTransfers': grpc.unary_unary_rpc_method_handler(
                     servicer.BatchGetTransfers,
-                    request_deserializer=protos_dot_bank_dot_v1_dot_bank__pb2.BatchGetTransfersRequest.FromString,
-                    response_serializer=protos_dot_bank_dot_v1_dot_bank__pb2.BatchGetTransfersResponse.SerializeToString,
+                    request_deserializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.BatchGetTransfersRequest.FromString,
+                    response_serializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.BatchGetTransfersResponse.SerializeToString,
             ),
             'OpenAccount': grpc.unary_unary_rpc_method_handler(
                     servicer.OpenAccount,
-                    request_deserializer=protos_dot_bank_dot_v1_dot_bank__pb2.OpenAccountRequest.FromString,
-                    response_serializer=protos_dot_bank_dot_v1_dot_bank__pb2.OpenAccountResponse.SerializeToString,
+                    request_deserializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.OpenAccountRequest.FromString,
+                    response_serializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.OpenAccountResponse.SerializeToString,
             ),
             'CloseAccount': grpc.unary_unary_rpc_method_handler(
                     servicer.CloseAccount,
-                    request_deserializer=protos_dot_bank_dot_v1_dot_bank__pb2.CloseAccountRequest.FromString,
-                    response_serializer=protos_dot_bank_dot_v1_dot_bank__pb2.CloseAccountResponse.SerializeToString,
+                    request_deserializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.CloseAccountRequest.FromString,
+                    response_serializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.CloseAccountResponse.SerializeToString,
             ),
             'ListAccounts': grpc.unary_unary_rpc_method_handler(
                     servicer.ListAccounts,
-                    request_deserializer=protos_dot_bank_dot_v1_dot_bank__pb2.ListAccountsRequest.FromString,
-                    response_serializer=protos_dot_bank_dot_v1_dot_bank__pb2.ListAccountsResponse.SerializeToString,
+                    request_deserializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.ListAccountsRequest.FromString,
+                    response_serializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.ListAccountsResponse.SerializeToString,
             ),
             'ListAccountVersions': grpc.unary_unary_rpc_method_handler(
                     servicer.ListAccountVersions,
-                    request_deserializer=protos_dot_bank_dot_v1_dot_bank__pb2.ListAccountVersionsRequest.FromString,
-                    response_serializer=protos_dot_bank_dot_v1_dot_bank__pb2.ListAccountVersionsResponse.SerializeToString,
+                    request_deserializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.ListAccountVersionsRequest.FromString,
+                    response_serializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.ListAccountVersionsResponse.SerializeToString,
             ),
             'ListEvents': grpc.unary_unary_rpc_method_handler(
                     servicer.ListEvents,
-                    request_deserializer=protos_dot_bank_dot_v1_dot_bank__pb2.ListEventsRequest.FromString,
-                    response_serializer=protos_dot_bank_dot_v1_dot_bank__pb2.ListEventsResponse.SerializeToString,
+                    request_deserializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.ListEventsRequest.FromString,
+                    response_serializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.ListEventsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -313,8 +313,8 @@ class BankService:
             request,
             target,
             '/wallet.bank.v1.BankService/TransferMoney',
-            protos_dot_bank_dot_v1_dot_bank__pb2.TransferMoneyRequest.SerializeToString,
-            protos_dot_bank_dot_v1_dot_bank__pb2.TransferMoneyResponse.FromString,
+            protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.TransferMoneyRequest.SerializeToString,
+            protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.TransferMoneyResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -340,8 +340,8 @@ class BankService:
             request,
             target,
             '/wallet.bank.v1.BankService/BatchTransferMoney',
-            protos_dot_bank_dot_v1_dot_bank__pb2.BatchTransferMoneyRequest.SerializeToString,
-            protos_dot_bank_dot_v1_dot_bank__pb2.BatchTransferMoneyResponse.FromString,
+            protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.BatchTransferMoneyRequest.SerializeToString,
+            protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.BatchTransferMoneyResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -367,8 +367,8 @@ class BankService:
             request,
             target,
             '/wallet.bank.v1.BankService/DepositMoney',
-            protos_dot_bank_dot_v1_dot_bank__pb2.DepositMoneyRequest.SerializeToString,
-            protos_dot_bank_dot_v1_dot_bank__pb2.DepositMoneyResponse.FromString,
+            protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.DepositMoneyRequest.SerializeToString,
+            protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.DepositMoneyResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -394,8 +394,8 @@ class BankService:
             request,
             target,
             '/wallet.bank.v1.BankService/GetBalance',
-            protos_dot_bank_dot_v1_dot_bank__pb2.GetBalanceRequest.SerializeToString,
-            protos_dot_bank_dot_v1_dot_bank__pb2.GetBalanceResponse.FromString,
+            protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.GetBalanceRequest.SerializeToString,
+            protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.GetBalanceResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -421,8 +421,8 @@ class BankService:
             request,
             target,
             '/wallet.bank.v1.BankService/GetTransfer',
-            protos_dot_bank_dot_v1_dot_bank__pb2.GetTransferRequest.SerializeToString,
-            protos_dot_bank_dot_v1_dot_bank__pb2.GetTransferResponse.FromString,
+            protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.GetTransferRequest.SerializeToString,
+            protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.GetTransferResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -448,8 +448,8 @@ class BankService:
             request,
             target,
             '/wallet.bank.v1.BankService/BatchGetAccounts',
-            protos_dot_bank_dot_v1_dot_bank__pb2.BatchGetAccountsRequest.SerializeToString,
-            protos_dot_bank_dot_v1_dot_bank__pb2.BatchGetAccountsResponse.FromString,
+            protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.BatchGetAccountsRequest.SerializeToString,
+            protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.BatchGetAccountsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -475,8 +475,8 @@ class BankService:
             request,
             target,
             '/wallet.bank.v1.BankService/BatchGetTransfers',
-            protos_dot_bank_dot_v1_dot_bank__pb2.BatchGetTransfersRequest.SerializeToString,
-            protos_dot_bank_dot_v1_dot_bank__pb2.BatchGetTransfersResponse.FromString,
+            protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.BatchGetTransfersRequest.SerializeToString,
+            protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.BatchGetTransfersResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -502,8 +502,8 @@ class BankService:
             request,
             target,
             '/wallet.bank.v1.BankService/OpenAccount',
-            protos_dot_bank_dot_v1_dot_bank__pb2.OpenAccountRequest.SerializeToString,
-            protos_dot_bank_dot_v1_dot_bank__pb2.OpenAccountResponse.FromString,
+            protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.OpenAccountRequest.SerializeToString,
+            protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.OpenAccountResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -529,8 +529,8 @@ class BankService:
             request,
             target,
             '/wallet.bank.v1.BankService/CloseAccount',
-            protos_dot_bank_dot_v1_dot_bank__pb2.CloseAccountRequest.SerializeToString,
-            protos_dot_bank_dot_v1_dot_bank__pb2.CloseAccountResponse.FromString,
+            protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.CloseAccountRequest.SerializeToString,
+            protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.CloseAccountResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -556,8 +556,8 @@ class BankService:
             request,
             target,
             '/wallet.bank.v1.BankService/ListAccounts',
-            protos_dot_bank_dot_v1_dot_bank__pb2.ListAccountsRequest.SerializeToString,
-            protos_dot_bank_dot_v1_dot_bank__pb2.ListAccountsResponse.FromString,
+            protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.ListAccountsRequest.SerializeToString,
+            protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.ListAccountsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -583,8 +583,8 @@ class BankService:
             request,
             target,
             '/wallet.bank.v1.BankService/ListAccountVersions',
-            protos_dot_bank_dot_v1_dot_bank__pb2.ListAccountVersionsRequest.SerializeToString,
-            protos_dot_bank_dot_v1_dot_bank__pb2.ListAccountVersionsResponse.FromString,
+            protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.ListAccountVersionsRequest.SerializeToString,
+            protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.ListAccountVersionsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -610,8 +610,8 @@ class BankService:
             request,
             target,
             '/wallet.bank.v1.BankService/ListEvents',
-            protos_dot_bank_dot_v1_dot_bank__pb2.ListEventsRequest.SerializeToString,
-            protos_dot_bank_dot_v1_dot_bank__pb2.ListEventsResponse.FromString,
+            protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.ListEventsRequest.SerializeToString,
+            protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.ListEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

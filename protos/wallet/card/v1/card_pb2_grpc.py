@@ -3,7 +3,7 @@
 import grpc
 import warnings
 
-from protos.card.v1 import card_pb2 as protos_dot_card_dot_v1_dot_card__pb2
+from protos.wallet.card.v1 import card_pb2 as protos_dot_wallet_dot_card_dot_v1_dot_card__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -18,7 +18,7 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in protos/card/v1/card_pb2_grpc.py depends on'
+        + ' but the generated code in protos/wallet/card/v1/card_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
@@ -46,28 +46,28 @@ class CardServiceStub:
         """
         self.ProcessCardTopUp = channel.unary_unary(
                 '/wallet.card.v1.CardService/ProcessCardTopUp',
-                request_serializer=protos_dot_card_dot_v1_dot_card__pb2.ProcessCardTopUpRequest.SerializeToString,
-                response_deserializer=protos_dot_card_dot_v1_dot_card__pb2.ProcessCardTopUpResponse.FromString,
+                request_serializer=protos_dot_wallet_dot_card_dot_v1_dot_card__pb2.ProcessCardTopUpRequest.SerializeToString,
+                response_deserializer=protos_dot_wallet_dot_card_dot_v1_dot_card__pb2.ProcessCardTopUpResponse.FromString,
                 _registered_method=True)
         self.GetTopUp = channel.unary_unary(
                 '/wallet.card.v1.CardService/GetTopUp',
-                request_serializer=protos_dot_card_dot_v1_dot_card__pb2.GetTopUpRequest.SerializeToString,
-                response_deserializer=protos_dot_card_dot_v1_dot_card__pb2.GetTopUpResponse.FromString,
+                request_serializer=protos_dot_wallet_dot_card_dot_v1_dot_card__pb2.GetTopUpRequest.SerializeToString,
+                response_deserializer=protos_dot_wallet_dot_card_dot_v1_dot_card__pb2.GetTopUpResponse.FromString,
                 _registered_method=True)
         self.BatchGetTopUps = channel.unary_unary(
                 '/wallet.card.v1.CardService/BatchGetTopUps',
-                request_serializer=protos_dot_card_dot_v1_dot_card__pb2.BatchGetTopUpsRequest.SerializeToString,
-                response_deserializer=protos_dot_card_dot_v1_dot_card__pb2.BatchGetTopUpsResponse.FromString,
+                request_serializer=protos_dot_wallet_dot_card_dot_v1_dot_card__pb2.BatchGetTopUpsRequest.SerializeToString,
+                response_deserializer=protos_dot_wallet_dot_card_dot_v1_dot_card__pb2.BatchGetTopUpsResponse.FromString,
                 _registered_method=True)
         self.ListTopUps = channel.unary_unary(
                 '/wallet.card.v1.CardService/ListTopUps',
-                request_serializer=protos_dot_card_dot_v1_dot_card__pb2.ListTopUpsRequest.SerializeToString,
-                response_deserializer=protos_dot_card_dot_v1_dot_card__pb2.ListTopUpsResponse.FromString,
+                request_serializer=protos_dot_wallet_dot_card_dot_v1_dot_card__pb2.ListTopUpsRequest.SerializeToString,
+                response_deserializer=protos_dot_wallet_dot_card_dot_v1_dot_card__pb2.ListTopUpsResponse.FromString,
                 _registered_method=True)
         self.WatchTopUp = channel.unary_stream(
                 '/wallet.card.v1.CardService/WatchTopUp',
-                request_serializer=protos_dot_card_dot_v1_dot_card__pb2.WatchTopUpRequest.SerializeToString,
-                response_deserializer=protos_dot_card_dot_v1_dot_card__pb2.WatchTopUpResponse.FromString,
+                request_serializer=protos_dot_wallet_dot_card_dot_v1_dot_card__pb2.WatchTopUpRequest.SerializeToString,
+                response_deserializer=protos_dot_wallet_dot_card_dot_v1_dot_card__pb2.WatchTopUpResponse.FromString,
                 _registered_method=True)
 
 
@@ -129,28 +129,28 @@ def add_CardServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'ProcessCardTopUp': grpc.unary_unary_rpc_method_handler(
                     servicer.ProcessCardTopUp,
-                    request_deserializer=protos_dot_card_dot_v1_dot_card__pb2.ProcessCardTopUpRequest.FromString,
-                    response_serializer=protos_dot_card_dot_v1_dot_card__pb2.ProcessCardTopUpResponse.SerializeToString,
+                    request_deserializer=protos_dot_wallet_dot_card_dot_v1_dot_card__pb2.ProcessCardTopUpRequest.FromString,
+                    response_serializer=protos_dot_wallet_dot_card_dot_v1_dot_card__pb2.ProcessCardTopUpResponse.SerializeToString,
             ),
             'GetTopUp': grpc.unary_unary_rpc_method_handler(
                     servicer.GetTopUp,
-                    request_deserializer=protos_dot_card_dot_v1_dot_card__pb2.GetTopUpRequest.FromString,
-                    response_serializer=protos_dot_card_dot_v1_dot_card__pb2.GetTopUpResponse.SerializeToString,
+                    request_deserializer=protos_dot_wallet_dot_card_dot_v1_dot_card__pb2.GetTopUpRequest.FromString,
+                    response_serializer=protos_dot_wallet_dot_card_dot_v1_dot_card__pb2.GetTopUpResponse.SerializeToString,
             ),
             'BatchGetTopUps': grpc.unary_unary_rpc_method_handler(
                     servicer.BatchGetTopUps,
-                    request_deserializer=protos_dot_card_dot_v1_dot_card__pb2.BatchGetTopUpsRequest.FromString,
-                    response_serializer=protos_dot_card_dot_v1_dot_card__pb2.BatchGetTopUpsResponse.SerializeToString,
+                    request_deserializer=protos_dot_wallet_dot_card_dot_v1_dot_card__pb2.BatchGetTopUpsRequest.FromString,
+                    response_serializer=protos_dot_wallet_dot_card_dot_v1_dot_card__pb2.BatchGetTopUpsResponse.SerializeToString,
             ),
             'ListTopUps': grpc.unary_unary_rpc_method_handler(
                     servicer.ListTopUps,
-                    request_deserializer=protos_dot_card_dot_v1_dot_card__pb2.ListTopUpsRequest.FromString,
-                    response_serializer=protos_dot_card_dot_v1_dot_card__pb2.ListTopUpsResponse.SerializeToString,
+                    request_deserializer=protos_dot_wallet_dot_card_dot_v1_dot_card__pb2.ListTopUpsRequest.FromString,
+                    response_serializer=protos_dot_wallet_dot_card_dot_v1_dot_card__pb2.ListTopUpsResponse.SerializeToString,
             ),
             'WatchTopUp': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchTopUp,
-                    request_deserializer=protos_dot_card_dot_v1_dot_card__pb2.WatchTopUpRequest.FromString,
-                    response_serializer=protos_dot_card_dot_v1_dot_card__pb2.WatchTopUpResponse.SerializeToString,
+                    request_deserializer=protos_dot_wallet_dot_card_dot_v1_dot_card__pb2.WatchTopUpRequest.FromString,
+                    response_serializer=protos_dot_wallet_dot_card_dot_v1_dot_card__pb2.WatchTopUpResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -188,8 +188,8 @@ class CardService:
             request,
             target,
             '/wallet.card.v1.CardService/ProcessCardTopUp',
-            protos_dot_card_dot_v1_dot_card__pb2.ProcessCardTopUpRequest.SerializeToString,
-            protos_dot_card_dot_v1_dot_card__pb2.ProcessCardTopUpResponse.FromString,
+            protos_dot_wallet_dot_card_dot_v1_dot_card__pb2.ProcessCardTopUpRequest.SerializeToString,
+            protos_dot_wallet_dot_card_dot_v1_dot_card__pb2.ProcessCardTopUpResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -215,8 +215,8 @@ class CardService:
             request,
             target,
             '/wallet.card.v1.CardService/GetTopUp',
-            protos_dot_card_dot_v1_dot_card__pb2.GetTopUpRequest.SerializeToString,
-            protos_dot_card_dot_v1_dot_card__pb2.GetTopUpResponse.FromString,
+            protos_dot_wallet_dot_card_dot_v1_dot_card__pb2.GetTopUpRequest.SerializeToString,
+            protos_dot_wallet_dot_card_dot_v1_dot_card__pb2.GetTopUpResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -242,8 +242,8 @@ class CardService:
             request,
             target,
             '/wallet.card.v1.CardService/BatchGetTopUps',
-            protos_dot_card_dot_v1_dot_card__pb2.BatchGetTopUpsRequest.SerializeToString,
-            protos_dot_card_dot_v1_dot_card__pb2.BatchGetTopUpsResponse.FromString,
+            protos_dot_wallet_dot_card_dot_v1_dot_card__pb2.BatchGetTopUpsRequest.SerializeToString,
+            protos_dot_wallet_dot_card_dot_v1_dot_card__pb2.BatchGetTopUpsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -269,8 +269,8 @@ class CardService:
             request,
             target,
             '/wallet.card.v1.CardService/ListTopUps',
-            protos_dot_card_dot_v1_dot_card__pb2.ListTopUpsRequest.SerializeToString,
-            protos_dot_card_dot_v1_dot_card__pb2.ListTopUpsResponse.FromString,
+            protos_dot_wallet_dot_card_dot_v1_dot_card__pb2.ListTopUpsRequest.SerializeToString,
+            protos_dot_wallet_dot_card_dot_v1_dot_card__pb2.ListTopUpsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -296,8 +296,8 @@ class CardService:
             request,
             target,
             '/wallet.card.v1.CardService/WatchTopUp',
-            protos_dot_card_dot_v1_dot_card__pb2.WatchTopUpRequest.SerializeToString,
-            protos_dot_card_dot_v1_dot_card__pb2.WatchTopUpResponse.FromString,
+            protos_dot_wallet_dot_card_dot_v1_dot_card__pb2.WatchTopUpRequest.SerializeToString,
+            protos_dot_wallet_dot_card_dot_v1_dot_card__pb2.WatchTopUpResponse.FromString,
             options,
             channel_credentials,
             insecure,

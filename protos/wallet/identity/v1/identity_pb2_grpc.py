@@ -3,7 +3,7 @@
 import grpc
 import warnings
 
-from protos.identity.v1 import identity_pb2 as protos_dot_identity_dot_v1_dot_identity__pb2
+from protos.wallet.identity.v1 import identity_pb2 as protos_dot_wallet_dot_identity_dot_v1_dot_identity__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -18,7 +18,7 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in protos/identity/v1/identity_pb2_grpc.py depends on'
+        + ' but the generated code in protos/wallet/identity/v1/identity_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
@@ -44,33 +44,33 @@ class IdentityServiceStub:
         """
         self.Register = channel.unary_unary(
                 '/wallet.identity.v1.IdentityService/Register',
-                request_serializer=protos_dot_identity_dot_v1_dot_identity__pb2.RegisterRequest.SerializeToString,
-                response_deserializer=protos_dot_identity_dot_v1_dot_identity__pb2.RegisterResponse.FromString,
+                request_serializer=protos_dot_wallet_dot_identity_dot_v1_dot_identity__pb2.RegisterRequest.SerializeToString,
+                response_deserializer=protos_dot_wallet_dot_identity_dot_v1_dot_identity__pb2.RegisterResponse.FromString,
                 _registered_method=True)
         self.Authenticate = channel.unary_unary(
                 '/wallet.identity.v1.IdentityService/Authenticate',
-                request_serializer=protos_dot_identity_dot_v1_dot_identity__pb2.AuthenticateRequest.SerializeToString,
-                response_deserializer=protos_dot_identity_dot_v1_dot_identity__pb2.AuthenticateResponse.FromString,
+                request_serializer=protos_dot_wallet_dot_identity_dot_v1_dot_identity__pb2.AuthenticateRequest.SerializeToString,
+                response_deserializer=protos_dot_wallet_dot_identity_dot_v1_dot_identity__pb2.AuthenticateResponse.FromString,
                 _registered_method=True)
         self.Refresh = channel.unary_unary(
                 '/wallet.identity.v1.IdentityService/Refresh',
-                request_serializer=protos_dot_identity_dot_v1_dot_identity__pb2.RefreshRequest.SerializeToString,
-                response_deserializer=protos_dot_identity_dot_v1_dot_identity__pb2.RefreshResponse.FromString,
+                request_serializer=protos_dot_wallet_dot_identity_dot_v1_dot_identity__pb2.RefreshRequest.SerializeToString,
+                response_deserializer=protos_dot_wallet_dot_identity_dot_v1_dot_identity__pb2.RefreshResponse.FromString,
                 _registered_method=True)
         self.Revoke = channel.unary_unary(
                 '/wallet.identity.v1.IdentityService/Revoke',
-                request_serializer=protos_dot_identity_dot_v1_dot_identity__pb2.RevokeRequest.SerializeToString,
-                response_deserializer=protos_dot_identity_dot_v1_dot_identity__pb2.RevokeResponse.FromString,
+                request_serializer=protos_dot_wallet_dot_identity_dot_v1_dot_identity__pb2.RevokeRequest.SerializeToString,
+                response_deserializer=protos_dot_wallet_dot_identity_dot_v1_dot_identity__pb2.RevokeResponse.FromString,
                 _registered_method=True)
         self.GetUser = channel.unary_unary(
                 '/wallet.identity.v1.IdentityService/GetUser',
-                request_serializer=protos_dot_identity_dot_v1_dot_identity__pb2.GetUserRequest.SerializeToString,
-                response_deserializer=protos_dot_identity_dot_v1_dot_identity__pb2.GetUserResponse.FromString,
+                request_serializer=protos_dot_wallet_dot_identity_dot_v1_dot_identity__pb2.GetUserRequest.SerializeToString,
+                response_deserializer=protos_dot_wallet_dot_identity_dot_v1_dot_identity__pb2.GetUserResponse.FromString,
                 _registered_method=True)
         self.BatchGetUsers = channel.unary_unary(
                 '/wallet.identity.v1.IdentityService/BatchGetUsers',
-                request_serializer=protos_dot_identity_dot_v1_dot_identity__pb2.BatchGetUsersRequest.SerializeToString,
-                response_deserializer=protos_dot_identity_dot_v1_dot_identity__pb2.BatchGetUsersResponse.FromString,
+                request_serializer=protos_dot_wallet_dot_identity_dot_v1_dot_identity__pb2.BatchGetUsersRequest.SerializeToString,
+                response_deserializer=protos_dot_wallet_dot_identity_dot_v1_dot_identity__pb2.BatchGetUsersResponse.FromString,
                 _registered_method=True)
 
 
@@ -138,33 +138,33 @@ def add_IdentityServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'Register': grpc.unary_unary_rpc_method_handler(
                     servicer.Register,
-                    request_deserializer=protos_dot_identity_dot_v1_dot_identity__pb2.RegisterRequest.FromString,
-                    response_serializer=protos_dot_identity_dot_v1_dot_identity__pb2.RegisterResponse.SerializeToString,
+                    request_deserializer=protos_dot_wallet_dot_identity_dot_v1_dot_identity__pb2.RegisterRequest.FromString,
+                    response_serializer=protos_dot_wallet_dot_identity_dot_v1_dot_identity__pb2.RegisterResponse.SerializeToString,
             ),
             'Authenticate': grpc.unary_unary_rpc_method_handler(
                     servicer.Authenticate,
-                    request_deserializer=protos_dot_identity_dot_v1_dot_identity__pb2.AuthenticateRequest.FromString,
-                    response_serializer=protos_dot_identity_dot_v1_dot_identity__pb2.AuthenticateResponse.SerializeToString,
+                    request_deserializer=protos_dot_wallet_dot_identity_dot_v1_dot_identity__pb2.AuthenticateRequest.FromString,
+                    response_serializer=protos_dot_wallet_dot_identity_dot_v1_dot_identity__pb2.AuthenticateResponse.SerializeToString,
             ),
             'Refresh': grpc.unary_unary_rpc_method_handler(
                     servicer.Refresh,
-                    request_deserializer=protos_dot_identity_dot_v1_dot_identity__pb2.RefreshRequest.FromString,
-                    response_serializer=protos_dot_identity_dot_v1_dot_identity__pb2.RefreshResponse.SerializeToString,
+                    request_deserializer=protos_dot_wallet_dot_identity_dot_v1_dot_identity__pb2.RefreshRequest.FromString,
+                    response_serializer=protos_dot_wallet_dot_identity_dot_v1_dot_identity__pb2.RefreshResponse.SerializeToString,
             ),
             'Revoke': grpc.unary_unary_rpc_method_handler(
                     servicer.Revoke,
-                    request_deserializer=protos_dot_identity_dot_v1_dot_identity__pb2.RevokeRequest.FromString,
-                    response_serializer=protos_dot_identity_dot_v1_dot_identity__pb2.RevokeResponse.SerializeToString,
+                    request_deserializer=protos_dot_wallet_dot_identity_dot_v1_dot_identity__pb2.RevokeRequest.FromString,
+                    response_serializer=protos_dot_wallet_dot_identity_dot_v1_dot_identity__pb2.RevokeResponse.SerializeToString,
             ),
             'GetUser': grpc.unary_unary_rpc_method_handler(
                     servicer.GetUser,
-                    request_deserializer=protos_dot_identity_dot_v1_dot_identity__pb2.GetUserRequest.FromString,
-                    response_serializer=protos_dot_identity_dot_v1_dot_identity__pb2.GetUserResponse.SerializeToString,
+                    request_deserializer=protos_dot_wallet_dot_identity_dot_v1_dot_identity__pb2.GetUserRequest.FromString,
+                    response_serializer=protos_dot_wallet_dot_identity_dot_v1_dot_identity__pb2.GetUserResponse.SerializeToString,
             ),
             'BatchGetUsers': grpc.unary_unary_rpc_method_handler(
                     servicer.BatchGetUsers,
-                    request_deserializer=protos_dot_identity_dot_v1_dot_identity__pb2.BatchGetUsersRequest.FromString,
-                    response_serializer=protos_dot_identity_dot_v1_dot_identity__pb2.BatchGetUsersResponse.SerializeToString,
+                    request_deserializer=protos_dot_wallet_dot_identity_dot_v1_dot_identity__pb2.BatchGetUsersRequest.FromString,
+                    response_serializer=protos_dot_wallet_dot_identity_dot_v1_dot_identity__pb2.BatchGetUsersResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -200,8 +200,8 @@ class IdentityService:
             request,
             target,
             '/wallet.identity.v1.IdentityService/Register',
-            protos_dot_identity_dot_v1_dot_identity__pb2.RegisterRequest.SerializeToString,
-            protos_dot_identity_dot_v1_dot_identity__pb2.RegisterResponse.FromString,
+            protos_dot_wallet_dot_identity_dot_v1_dot_identity__pb2.RegisterRequest.SerializeToString,
+            protos_dot_wallet_dot_identity_dot_v1_dot_identity__pb2.RegisterResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -227,8 +227,8 @@ class IdentityService:
             request,
             target,
             '/wallet.identity.v1.IdentityService/Authenticate',
-            protos_dot_identity_dot_v1_dot_identity__pb2.AuthenticateRequest.SerializeToString,
-            protos_dot_identity_dot_v1_dot_identity__pb2.AuthenticateResponse.FromString,
+            protos_dot_wallet_dot_identity_dot_v1_dot_identity__pb2.AuthenticateRequest.SerializeToString,
+            protos_dot_wallet_dot_identity_dot_v1_dot_identity__pb2.AuthenticateResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -254,8 +254,8 @@ class IdentityService:
             request,
             target,
             '/wallet.identity.v1.IdentityService/Refresh',
-            protos_dot_identity_dot_v1_dot_identity__pb2.RefreshRequest.SerializeToString,
-            protos_dot_identity_dot_v1_dot_identity__pb2.RefreshResponse.FromString,
+            protos_dot_wallet_dot_identity_dot_v1_dot_identity__pb2.RefreshRequest.SerializeToString,
+            protos_dot_wallet_dot_identity_dot_v1_dot_identity__pb2.RefreshResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -281,8 +281,8 @@ class IdentityService:
             request,
             target,
             '/wallet.identity.v1.IdentityService/Revoke',
-            protos_dot_identity_dot_v1_dot_identity__pb2.RevokeRequest.SerializeToString,
-            protos_dot_identity_dot_v1_dot_identity__pb2.RevokeResponse.FromString,
+            protos_dot_wallet_dot_identity_dot_v1_dot_identity__pb2.RevokeRequest.SerializeToString,
+            protos_dot_wallet_dot_identity_dot_v1_dot_identity__pb2.RevokeResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -308,8 +308,8 @@ class IdentityService:
             request,
             target,
             '/wallet.identity.v1.IdentityService/GetUser',
-            protos_dot_identity_dot_v1_dot_identity__pb2.GetUserRequest.SerializeToString,
-            protos_dot_identity_dot_v1_dot_identity__pb2.GetUserResponse.FromString,
+            protos_dot_wallet_dot_identity_dot_v1_dot_identity__pb2.GetUserRequest.SerializeToString,
+            protos_dot_wallet_dot_identity_dot_v1_dot_identity__pb2.GetUserResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -335,8 +335,8 @@ class IdentityService:
             request,
             target,
             '/wallet.identity.v1.IdentityService/BatchGetUsers',
-            protos_dot_identity_dot_v1_dot_identity__pb2.BatchGetUsersRequest.SerializeToString,
-            protos_dot_identity_dot_v1_dot_identity__pb2.BatchGetUsersResponse.FromString,
+            protos_dot_wallet_dot_identity_dot_v1_dot_identity__pb2.BatchGetUsersRequest.SerializeToString,
+            protos_dot_wallet_dot_identity_dot_v1_dot_identity__pb2.BatchGetUsersResponse.FromString,
             options,
             channel_credentials,
             insecure,

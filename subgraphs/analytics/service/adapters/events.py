@@ -10,7 +10,7 @@ from asyncapi.models.topup_event import Posting as TopUpPosting
 from asyncapi.models.topup_event import TopUpEvent
 from asyncapi.models.transfer_event import Posting as TransferPosting
 from asyncapi.models.transfer_event import TransferEvent
-from subgraphs.analytics.domain import MAX_VERSION, Event, OperationType, Posting
+from subgraphs.analytics.service.domain.model import MAX_VERSION, Event, OperationType, Posting
 from wallet.money import Money, MoneyError
 
 _CONTRACTS: Final[dict[bytes, tuple[OperationType, type[TransferEvent | TopUpEvent]]]] = {

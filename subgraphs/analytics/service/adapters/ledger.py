@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator, Callable
 from typing import Final
 from uuid import UUID
 
-from kit import call
-from subgraphs.analytics.domain import Event, OperationType, Posting
+from kit.rpc import request_context as call
+from subgraphs.analytics.service.domain.model import Event, OperationType, Posting
 from subgraphs.bank import client as bank
 from subgraphs.bank.client import BankClient
 from wallet.errors import AccountNotFound

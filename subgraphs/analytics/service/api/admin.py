@@ -7,8 +7,8 @@ from uuid import UUID
 
 from fastapi import APIRouter, HTTPException
 
-from kit.admin import JsonLines
-from subgraphs.analytics.replay import Progress, Replay
+from kit.http.admin import JsonLines
+from subgraphs.analytics.service.application.replay import Progress, Replay
 
 
 def replay_router(replay: Replay) -> APIRouter:

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from kit.access import ADMINS, READERS, Policy
+from kit.auth.access import ADMINS, READERS, Policy
 
 POLICY: Final[Policy] = {
     "GetOperations": READERS,

@@ -12,11 +12,12 @@ import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.type.money_pb2 import Money as MoneyMessage
 
-from kit import call, wire
-from protos.analytics.v1 import analytics_pb2, analytics_pb2_grpc
-from subgraphs.analytics.domain import Direction, OperationFilter, OperationType, Row, parse_amount
-from subgraphs.analytics.service import Analytics
-from subgraphs.analytics.statistics import Bucket, Frame, Granularity, Turnover
+from kit.rpc import request_context as call
+from kit.rpc import wire
+from protos.wallet.analytics.v1 import analytics_pb2, analytics_pb2_grpc
+from subgraphs.analytics.service.application.service import Analytics
+from subgraphs.analytics.service.domain.model import Direction, OperationFilter, OperationType, Row, parse_amount
+from subgraphs.analytics.service.domain.statistics import Bucket, Frame, Granularity, Turnover
 from wallet import inputs
 from wallet.errors import InvalidInput
 from wallet.money import Money
@@ -41,7 +42,7 @@ Known = TypeVar("Known", OperationType, Direction, Granularity)
 
 
 class AnalyticsServicer(analytics_pb2_grpc.AnalyticsServiceServicer):
-    """`analytics.proto`, served. Errors are raised as they are; `kit.server` makes statuses of them."""
+    """`analytics.proto`, served. Errors are raised as they are; `kit.rpc.server` makes statuses of them."""
 
     def __init__(self, analytics: Analytics) -> None:
         self._analytics = analytics

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final
 from uuid import UUID
 
-from kit.principal import Principal
+from kit.auth.principal import Principal
 from subgraphs.bank.client import BankClient
 
 _SECONDS: Final = 60.0

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from subgraphs.analytics.clickhouse.copies import Copies, Copy, Window
-from subgraphs.analytics.domain import Row
-from subgraphs.analytics.ledger import Ledger
-from subgraphs.analytics.rows import rows_of
+from subgraphs.analytics.service.adapters.clickhouse.copies import Copies, Copy, Window
+from subgraphs.analytics.service.adapters.ledger import Ledger
+from subgraphs.analytics.service.domain.model import Row
+from subgraphs.analytics.service.domain.rows import rows_of
 
 _OPERATIONS: Final = 1_000
 """In one window, and so in one answer of the bank."""

@@ -15,15 +15,16 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from aiokafka.structs import ConsumerRecord
 from opentelemetry.trace import SpanKind
 
-from kit import process, tracing
-from kit.backoff import Backoff
-from subgraphs.analytics import metrics
-from subgraphs.analytics.clickhouse.history import History
-from subgraphs.analytics.domain import Row
-from subgraphs.analytics.events import Unreadable, decode
-from subgraphs.analytics.kafka import DEAD_LETTERS, TOPIC, started
-from subgraphs.analytics.repair import Repair
-from subgraphs.analytics.rows import rows_of
+from kit.runtime import process
+from kit.runtime.backoff import Backoff
+from kit.telemetry import tracing
+from subgraphs.analytics.service import metrics
+from subgraphs.analytics.service.adapters.clickhouse.history import History
+from subgraphs.analytics.service.adapters.events import Unreadable, decode
+from subgraphs.analytics.service.adapters.kafka import DEAD_LETTERS, TOPIC, started
+from subgraphs.analytics.service.application.repair import Repair
+from subgraphs.analytics.service.domain.model import Row
+from subgraphs.analytics.service.domain.rows import rows_of
 from wallet.errors import Unavailable
 
 log = structlog.get_logger(__name__)

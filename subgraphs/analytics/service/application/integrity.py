@@ -8,12 +8,12 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Final
 
-from kit.proof import Behind, Found, Integrity, Progress, Violation
-from subgraphs.analytics import metrics
-from subgraphs.analytics.clickhouse.copies import Copies, Window
-from subgraphs.analytics.comparison import Checked, Comparison, Difference, Strange, packs
-from subgraphs.analytics.domain import Row
-from subgraphs.analytics.ledger import Ledger
+from kit.integrity.proof import Behind, Found, Integrity, Progress, Violation
+from subgraphs.analytics.service import metrics
+from subgraphs.analytics.service.adapters.clickhouse.copies import Copies, Window
+from subgraphs.analytics.service.adapters.ledger import Ledger
+from subgraphs.analytics.service.application.comparison import Checked, Comparison, Difference, Strange, packs
+from subgraphs.analytics.service.domain.model import Row
 
 _MOST_MISSING: Final = 50_000
 """Stretches of missing operations that may wait in memory to be looked at again."""

@@ -7,10 +7,10 @@ from uuid import UUID
 
 import structlog
 
-from subgraphs.analytics import metrics
-from subgraphs.analytics.clickhouse.history import History
-from subgraphs.analytics.ledger import Ledger
-from subgraphs.analytics.rows import rows_of
+from subgraphs.analytics.service import metrics
+from subgraphs.analytics.service.adapters.clickhouse.history import History
+from subgraphs.analytics.service.adapters.ledger import Ledger
+from subgraphs.analytics.service.domain.rows import rows_of
 
 log = structlog.get_logger(__name__)
 

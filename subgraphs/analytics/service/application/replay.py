@@ -9,12 +9,12 @@ from uuid import UUID
 
 import structlog
 
-from subgraphs.analytics import metrics
-from subgraphs.analytics.clickhouse.copies import Copies, Copy, Window
-from subgraphs.analytics.clickhouse.history import History
-from subgraphs.analytics.comparison import Comparison, Strange, packs
-from subgraphs.analytics.ledger import Ledger
-from subgraphs.analytics.repair import Repair
+from subgraphs.analytics.service import metrics
+from subgraphs.analytics.service.adapters.clickhouse.copies import Copies, Copy, Window
+from subgraphs.analytics.service.adapters.clickhouse.history import History
+from subgraphs.analytics.service.adapters.ledger import Ledger
+from subgraphs.analytics.service.application.comparison import Comparison, Strange, packs
+from subgraphs.analytics.service.application.repair import Repair
 from wallet.errors import WalletError
 
 log = structlog.get_logger(__name__)

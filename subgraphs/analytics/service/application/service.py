@@ -5,13 +5,13 @@ from contextlib import aclosing
 from typing import Final
 from uuid import UUID
 
-from kit.principal import Principal
-from subgraphs.analytics.access import Access
-from subgraphs.analytics.clickhouse.history import History
-from subgraphs.analytics.domain import OperationFilter, Page, Row
-from subgraphs.analytics.ledger import Ledger
-from subgraphs.analytics.statistics import Frame, Statistics, buckets
-from subgraphs.analytics.watch import Watch
+from kit.auth.principal import Principal
+from subgraphs.analytics.service.adapters.clickhouse.history import History
+from subgraphs.analytics.service.adapters.ledger import Ledger
+from subgraphs.analytics.service.application.access import Access
+from subgraphs.analytics.service.application.watch import Watch
+from subgraphs.analytics.service.domain.model import OperationFilter, Page, Row
+from subgraphs.analytics.service.domain.statistics import Frame, Statistics, buckets
 from wallet.errors import FieldViolation, InvalidInput
 
 _PAGE: Final = 50

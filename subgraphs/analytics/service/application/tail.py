@@ -8,9 +8,9 @@ import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
-from subgraphs.analytics.events import Unreadable, decode
-from subgraphs.analytics.kafka import TOPIC, started
-from subgraphs.analytics.watch import Watch
+from subgraphs.analytics.service.adapters.events import Unreadable, decode
+from subgraphs.analytics.service.adapters.kafka import TOPIC, started
+from subgraphs.analytics.service.application.watch import Watch
 from wallet.errors import Unavailable
 
 log = structlog.get_logger(__name__)

@@ -10,12 +10,12 @@ from uuid import UUID
 
 import structlog
 
-from subgraphs.analytics import metrics
-from subgraphs.analytics.clickhouse.history import History
-from subgraphs.analytics.domain import Event, Row
-from subgraphs.analytics.ledger import Ledger
-from subgraphs.analytics.repair import Repair
-from subgraphs.analytics.rows import rows_of
+from subgraphs.analytics.service import metrics
+from subgraphs.analytics.service.adapters.clickhouse.history import History
+from subgraphs.analytics.service.adapters.ledger import Ledger
+from subgraphs.analytics.service.application.repair import Repair
+from subgraphs.analytics.service.domain.model import Event, Row
+from subgraphs.analytics.service.domain.rows import rows_of
 from subgraphs.bank.client import BankClient
 from wallet.errors import DeadlineExceeded, SubscriberTooSlow, Unavailable
 

@@ -1,6 +1,6 @@
 """Events as the rows of the history."""
 
-from subgraphs.analytics.domain import Direction, Event, Posting, Row
+from subgraphs.analytics.service.domain.model import Direction, Event, Posting, Row
 
 
 def rows_of(event: Event) -> tuple[Row, Row]:

@@ -9,7 +9,7 @@ from decimal import Decimal
 from enum import Enum
 from typing import Final
 
-from subgraphs.analytics.domain import Direction, OperationType
+from subgraphs.analytics.service.domain.model import Direction, OperationType
 from wallet.errors import FieldViolation
 
 MAX_BUCKETS: Final = 1_000

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from kit.access import ADMINS, MOVERS, READERS, Policy, services
+from kit.auth.access import ADMINS, MOVERS, READERS, Policy, services
 
 POLICY: Final[Policy] = {
     "TransferMoney": MOVERS,

@@ -8,10 +8,11 @@ from uuid import UUID
 import grpc
 from google.type.money_pb2 import Money as MoneyMessage
 
-from kit import call, status, wire
-from protos.bank.v1 import bank_pb2, bank_pb2_grpc
-from subgraphs.bank.domain import Account, Kind, Order, Outcome, Posting, Status, Transfer
-from subgraphs.bank.service import Bank
+from kit.rpc import request_context as call
+from kit.rpc import status, wire
+from protos.wallet.bank.v1 import bank_pb2, bank_pb2_grpc
+from subgraphs.bank.service.application.service import Bank
+from subgraphs.bank.service.domain.model import Account, Kind, Order, Outcome, Posting, Status, Transfer
 from wallet import inputs
 from wallet.errors import AccountNotFound, InvalidInput, TransferNotFound
 from wallet.money import DEFAULT_CURRENCY, Money, MoneyError
@@ -33,7 +34,7 @@ _STATUSES: Final = {
 
 
 class BankServicer(bank_pb2_grpc.BankServiceServicer):
-    """`bank.proto`, served. Errors are raised as they are; `kit.server` makes statuses of them."""
+    """`bank.proto`, served. Errors are raised as they are; `kit.rpc.server` makes statuses of them."""
 
     def __init__(self, bank: Bank) -> None:
         self._bank = bank

@@ -8,9 +8,9 @@ from uuid import UUID
 
 import asyncpg
 
-from kit.proof import Found, Integrity, Progress, Violation
-from subgraphs.bank import metrics
-from subgraphs.bank.repository.proof import KEYS, TRANSFERS, WALKS, Law, Page, Proof, Walk
+from kit.integrity.proof import Found, Integrity, Progress, Violation
+from subgraphs.bank.service import metrics
+from subgraphs.bank.service.adapters.postgres.proof import KEYS, TRANSFERS, WALKS, Law, Page, Proof, Walk
 
 _PAGE: Final = 2_000
 _PARTS: Final = 16**3

@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 
 import asyncpg
 
-from subgraphs.bank import domain
-from subgraphs.bank.domain import Command, Outcome
-from subgraphs.bank.repository.batch import attempt, transaction
+from subgraphs.bank.service.adapters.postgres.batch import attempt, transaction
+from subgraphs.bank.service.domain import model as domain
+from subgraphs.bank.service.domain.model import Command, Outcome
 
 
 class Ledger:

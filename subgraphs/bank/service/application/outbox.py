@@ -12,10 +12,10 @@ from opentelemetry.trace import SpanKind
 
 from asyncapi.models.topup_event import TopUpEvent
 from asyncapi.models.transfer_event import TransferEvent
-from kit import tracing
-from subgraphs.bank import metrics
-from subgraphs.bank.domain import Kind, Posting, Transfer
-from subgraphs.bank.repository.outbox import Outbox, waiting
+from kit.telemetry import tracing
+from subgraphs.bank.service import metrics
+from subgraphs.bank.service.adapters.postgres.outbox import Outbox, waiting
+from subgraphs.bank.service.domain.model import Kind, Posting, Transfer
 
 log = structlog.get_logger(__name__)
 

@@ -13,11 +13,11 @@ from typing import Final, Protocol
 import structlog
 from opentelemetry.trace import SpanKind
 
-from kit import tracing
-from kit.backoff import Backoff
-from subgraphs.bank import metrics
-from subgraphs.bank.domain import Command, Outcome
-from subgraphs.bank.repository.batch import Conflict, Lost
+from kit.runtime.backoff import Backoff
+from kit.telemetry import tracing
+from subgraphs.bank.service import metrics
+from subgraphs.bank.service.adapters.postgres.batch import Conflict, Lost
+from subgraphs.bank.service.domain.model import Command, Outcome
 from wallet.errors import DeadlineExceeded, InternalError, ResourceExhausted, Unavailable
 
 log = structlog.get_logger(__name__)

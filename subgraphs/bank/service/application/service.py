@@ -6,10 +6,13 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-from kit import call
-from kit.principal import Principal
-from subgraphs.bank import domain
-from subgraphs.bank.domain import (
+from kit.auth.principal import Principal
+from kit.rpc import request_context as call
+from subgraphs.bank.service.adapters.postgres.accounts import Accounts
+from subgraphs.bank.service.adapters.postgres.reader import Reader
+from subgraphs.bank.service.application.pipeline import Pipeline
+from subgraphs.bank.service.domain import model as domain
+from subgraphs.bank.service.domain.model import (
     Account,
     Command,
     Key,
@@ -20,9 +23,6 @@ from subgraphs.bank.domain import (
     Transfer,
     opened_account_id,
 )
-from subgraphs.bank.pipeline import Pipeline
-from subgraphs.bank.repository.accounts import Accounts
-from subgraphs.bank.repository.reader import Reader
 from wallet import inputs
 from wallet.accounts import clearing_account_id
 from wallet.errors import (

@@ -1,9 +1,9 @@
-"""`python -m subgraphs.bank.migrations`: brings the database to the newest schema. Safe to run at any time."""
+"""`python -m subgraphs.bank.service.migrations`: brings the database to the newest schema. Safe to run at any time."""
 
 from pydantic import SecretStr
 
-from kit.migrations import upgrade
-from kit.settings import Settings
+from kit.db.migrations import upgrade
+from kit.runtime.settings import Settings
 
 
 class MigrationSettings(Settings):
@@ -13,4 +13,4 @@ class MigrationSettings(Settings):
 
 
 if __name__ == "__main__":
-    upgrade("subgraphs.bank.migrations", MigrationSettings.load().bank_database_url.get_secret_value())
+    upgrade("subgraphs.bank.service.migrations", MigrationSettings.load().bank_database_url.get_secret_value())

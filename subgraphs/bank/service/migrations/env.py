@@ -1,6 +1,6 @@
 """Alembic's entry."""
 
-from kit.migrations import run_migrations
-from subgraphs.bank.tables import metadata
+from kit.db.migrations import run_migrations
+from subgraphs.bank.service.adapters.tables import metadata
 
 run_migrations(metadata)

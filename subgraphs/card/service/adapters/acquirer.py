@@ -2,8 +2,8 @@
 
 from typing import Protocol
 
-from subgraphs.card.cards import CardDetails
-from subgraphs.card.domain import NoPayment, Payment, Refusal, Token
+from subgraphs.card.service.domain.cards import CardDetails
+from subgraphs.card.service.domain.model import NoPayment, Payment, Refusal, Token
 from wallet.money import Money
 
 

@@ -13,12 +13,13 @@ import structlog
 from opentelemetry.trace import SpanKind
 from pydantic import BaseModel, SecretStr, ValidationError
 
-from kit import call, tracing
-from kit.circuit import Circuit, CircuitOpenError
+from kit.rpc import request_context as call
+from kit.rpc.circuit import Circuit, CircuitOpenError
+from kit.telemetry import tracing
 from openapi import acquirer as messages
-from subgraphs.card import metrics
-from subgraphs.card.cards import CardDetails
-from subgraphs.card.domain import Brand, NoPayment, Payment, PaymentStatus, Refusal, Token
+from subgraphs.card.service import metrics
+from subgraphs.card.service.domain.cards import CardDetails
+from subgraphs.card.service.domain.model import Brand, NoPayment, Payment, PaymentStatus, Refusal, Token
 from wallet.errors import Unavailable
 from wallet.money import Money, MoneyError
 

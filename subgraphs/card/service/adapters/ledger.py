@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator, Callable
 from typing import Final
 from uuid import UUID
 
-from kit import call
+from kit.rpc import request_context as call
 from subgraphs.bank.client import Account, BankClient, Transfer
-from subgraphs.card.domain import AccountRefused, Deposit, DepositConflict, Deposited, TopUp
+from subgraphs.card.service.domain.model import AccountRefused, Deposit, DepositConflict, Deposited, TopUp
 from wallet.accounts import clearing_account_id
 from wallet.errors import (
     AccountClosed,

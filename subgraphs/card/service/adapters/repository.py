@@ -12,11 +12,11 @@ from sqlalchemy import ColumnElement, Row, any_, false, func, insert, or_, selec
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from kit.database import Database
-from subgraphs.card import terms, transitions
-from subgraphs.card.domain import Brand, Key, Page, PaymentStatus, Status, Step, Tally, Token, TopUp, Wish
-from subgraphs.card.tables import top_ups, webhooks
-from subgraphs.card.terms import Limits
+from kit.db.database import Database
+from subgraphs.card.service.adapters.tables import top_ups, webhooks
+from subgraphs.card.service.domain import terms, transitions
+from subgraphs.card.service.domain.model import Brand, Key, Page, PaymentStatus, Status, Step, Tally, Token, TopUp, Wish
+from subgraphs.card.service.domain.terms import Limits
 from wallet.errors import IdempotencyConflict
 from wallet.money import Money
 

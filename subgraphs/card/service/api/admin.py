@@ -5,10 +5,10 @@ from uuid import UUID
 
 from fastapi import APIRouter, HTTPException
 
-from kit.admin import JsonLines
-from subgraphs.card.domain import TopUp
-from subgraphs.card.repository import LeaseLostError, Repository
-from subgraphs.card.saga import Saga
+from kit.http.admin import JsonLines
+from subgraphs.card.service.adapters.repository import LeaseLostError, Repository
+from subgraphs.card.service.application.saga import Saga
+from subgraphs.card.service.domain.model import TopUp
 from wallet.errors import TopUpNotFound, Unavailable
 
 

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from kit.access import ADMINS, MOVERS, OPERATORS, READERS, Policy
+from kit.auth.access import ADMINS, MOVERS, OPERATORS, READERS, Policy
 
 POLICY: Final[Policy] = {
     "ProcessCardTopUp": MOVERS,

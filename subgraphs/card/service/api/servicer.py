@@ -8,11 +8,12 @@ from uuid import UUID
 
 import grpc
 
-from kit import call, status, wire
-from protos.card.v1 import card_pb2, card_pb2_grpc
-from subgraphs.card.cards import CardDetails
-from subgraphs.card.domain import Brand, Status, TopUp
-from subgraphs.card.service import Cards
+from kit.rpc import request_context as call
+from kit.rpc import status, wire
+from protos.wallet.card.v1 import card_pb2, card_pb2_grpc
+from subgraphs.card.service.application.service import Cards
+from subgraphs.card.service.domain.cards import CardDetails
+from subgraphs.card.service.domain.model import Brand, Status, TopUp
 from wallet import inputs
 from wallet.errors import InvalidInput, TopUpNotFound
 from wallet.inputs import Fields
@@ -41,7 +42,7 @@ _BRANDS: Final = {
 
 
 class CardServicer(card_pb2_grpc.CardServiceServicer):
-    """`card.proto`, served. Errors are raised as they are; `kit.server` makes statuses of them."""
+    """`card.proto`, served. Errors are raised as they are; `kit.rpc.server` makes statuses of them."""
 
     def __init__(self, cards: Cards) -> None:
         self._cards = cards

@@ -8,10 +8,10 @@ from pydantic import SecretStr, ValidationError
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from openapi import acquirer as messages
-from subgraphs.card import metrics
-from subgraphs.card.domain import PaymentStatus, top_up_of
-from subgraphs.card.repository import Repository
-from subgraphs.card.saga import Saga
+from subgraphs.card.service import metrics
+from subgraphs.card.service.adapters.repository import Repository
+from subgraphs.card.service.application.saga import Saga
+from subgraphs.card.service.domain.model import PaymentStatus, top_up_of
 from wallet.errors import Unavailable
 
 log = structlog.get_logger(__name__)

@@ -7,12 +7,13 @@ from enum import StrEnum
 from typing import Final
 from uuid import UUID
 
-from kit.proof import Behind, Found, Integrity, Progress, Violation
-from subgraphs.card import metrics, transitions
-from subgraphs.card.acquirer import Acquirer
-from subgraphs.card.domain import Deposit, TopUp, top_up_of
-from subgraphs.card.ledger import Ledger
-from subgraphs.card.repository import Repository
+from kit.integrity.proof import Behind, Found, Integrity, Progress, Violation
+from subgraphs.card.service import metrics
+from subgraphs.card.service.adapters.acquirer import Acquirer
+from subgraphs.card.service.adapters.ledger import Ledger
+from subgraphs.card.service.adapters.repository import Repository
+from subgraphs.card.service.domain import transitions
+from subgraphs.card.service.domain.model import Deposit, TopUp, top_up_of
 
 _PAGE: Final = 500
 _CALLS: Final = 8

@@ -11,12 +11,13 @@ from uuid import UUID
 
 import structlog
 
-from subgraphs.card import metrics, transitions
-from subgraphs.card.acquirer import Acquirer
-from subgraphs.card.domain import FINAL, Payment, Refusal, Result, Status, Step, TopUp, Unknown, Wish
-from subgraphs.card.ledger import Ledger
-from subgraphs.card.repository import LeaseLostError, Repository
-from subgraphs.card.terms import Limits
+from subgraphs.card.service import metrics
+from subgraphs.card.service.adapters.acquirer import Acquirer
+from subgraphs.card.service.adapters.ledger import Ledger
+from subgraphs.card.service.adapters.repository import LeaseLostError, Repository
+from subgraphs.card.service.domain import transitions
+from subgraphs.card.service.domain.model import FINAL, Payment, Refusal, Result, Status, Step, TopUp, Unknown, Wish
+from subgraphs.card.service.domain.terms import Limits
 from wallet.errors import TopUpNotFound, WalletError
 
 log = structlog.get_logger(__name__)

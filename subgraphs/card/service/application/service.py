@@ -11,18 +11,18 @@ from uuid import UUID
 from pydantic import SecretStr
 from uuid_utils.compat import uuid7
 
-from kit import call
-from kit.principal import Principal
+from kit.auth.principal import Principal
+from kit.rpc import request_context as call
 from subgraphs.bank.client import BankClient
-from subgraphs.card import cards, terms
-from subgraphs.card.acquirer import Acquirer
-from subgraphs.card.cards import CardDetails
-from subgraphs.card.domain import Key, Page, Refusal, TopUp, Wish
-from subgraphs.card.ledger import check_account
-from subgraphs.card.repository import Repository
-from subgraphs.card.saga import Saga, utc_now
-from subgraphs.card.terms import Limits
-from subgraphs.card.watch import Watch
+from subgraphs.card.service.adapters.acquirer import Acquirer
+from subgraphs.card.service.adapters.ledger import check_account
+from subgraphs.card.service.adapters.repository import Repository
+from subgraphs.card.service.application.saga import Saga, utc_now
+from subgraphs.card.service.application.watch import Watch
+from subgraphs.card.service.domain import cards, terms
+from subgraphs.card.service.domain.cards import CardDetails
+from subgraphs.card.service.domain.model import Key, Page, Refusal, TopUp, Wish
+from subgraphs.card.service.domain.terms import Limits
 from wallet.errors import AccountNotFound, DeadlineExceeded, FieldViolation, InvalidInput, TopUpNotFound, Unavailable
 from wallet.money import Money
 

@@ -6,9 +6,9 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from uuid import UUID
 
-from subgraphs.card import metrics
-from subgraphs.card.domain import TopUp
-from subgraphs.card.repository import Repository
+from subgraphs.card.service import metrics
+from subgraphs.card.service.adapters.repository import Repository
+from subgraphs.card.service.domain.model import TopUp
 from wallet.errors import TopUpNotFound, Unavailable
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
-from subgraphs.card.domain import (
+from subgraphs.card.service.domain.model import (
     STATUS_AT,
     AccountRefused,
     Deposit,

@@ -1,6 +1,6 @@
 """Alembic's entry."""
 
-from kit.migrations import run_migrations
-from subgraphs.card.tables import metadata
+from kit.db.migrations import run_migrations
+from subgraphs.card.service.adapters.tables import metadata
 
 run_migrations(metadata)

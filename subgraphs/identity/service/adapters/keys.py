@@ -1,7 +1,7 @@
 """The keys that access tokens are signed with: a folder of PEM files, which processes read and a command writes.
 
-`python -m subgraphs.identity.keys rotate --folder F --keep SECONDS` adds a key, and removes those that are of no use
-any more. The processes notice by themselves.
+`python -m subgraphs.identity.service.adapters.keys rotate --folder F --keep SECONDS` adds a key, and
+removes those that are of no use any more. The processes notice by themselves.
 
 A key begins to sign when it has been in the folder for a while, and by then every verifier has it; it stops when a
 newer one begins. From then on it is published for those tokens alone that it has signed.
@@ -26,9 +26,9 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from kit.files import write_private
-from kit.tokens import public_jwk
-from subgraphs.identity import metrics
+from kit.auth.tokens import public_jwk
+from kit.runtime.files import write_private
+from subgraphs.identity.service import metrics
 
 log = structlog.get_logger(__name__)
 
@@ -81,7 +81,7 @@ class Keys:
         if not (keys := read(folder)):
             raise NoKeyError(
                 f"there is no key in {folder}: make one with "
-                f"python -m subgraphs.identity.keys rotate --folder {folder} --keep 600"
+                f"python -m subgraphs.identity.service.adapters.keys rotate --folder {folder} --keep 600"
             )
         metrics.KEYS.set(len(keys))
         return cls(keys)
@@ -173,7 +173,9 @@ def _say(line: str) -> None:
 
 def main() -> None:
     """Runs the command line."""
-    parser = argparse.ArgumentParser(prog="python -m subgraphs.identity.keys", description="The keys of access tokens.")
+    parser = argparse.ArgumentParser(
+        prog="python -m subgraphs.identity.service.adapters.keys", description="The keys of access tokens."
+    )
     command = parser.add_subparsers(dest="command", required=True).add_parser(
         "rotate", help="add a key, remove old ones"
     )

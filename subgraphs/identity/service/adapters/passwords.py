@@ -11,7 +11,7 @@ from typing import Final, Self, TypeVar
 from argon2 import PasswordHasher, extract_parameters
 from argon2.exceptions import VerifyMismatchError
 
-from subgraphs.identity import metrics
+from subgraphs.identity.service import metrics
 from wallet.errors import ResourceExhausted
 from wallet.inputs import Secret
 

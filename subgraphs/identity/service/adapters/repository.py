@@ -10,10 +10,20 @@ from sqlalchemy import Row, delete, func, insert, select, update
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from kit.database import Database
-from subgraphs.identity import domain
-from subgraphs.identity.domain import Attempts, LockOut, RefreshToken, Replaced, Reused, Role, SignIn, Use, User
-from subgraphs.identity.tables import attempts, refresh_tokens, sign_ins, users
+from kit.db.database import Database
+from subgraphs.identity.service.adapters.tables import attempts, refresh_tokens, sign_ins, users
+from subgraphs.identity.service.domain import model as domain
+from subgraphs.identity.service.domain.model import (
+    Attempts,
+    LockOut,
+    RefreshToken,
+    Replaced,
+    Reused,
+    Role,
+    SignIn,
+    Use,
+    User,
+)
 from wallet.errors import TooManyAttempts, UsernameTaken
 
 _FORGET_ATTEMPTS: Final = timedelta(days=1)

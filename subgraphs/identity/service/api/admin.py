@@ -4,7 +4,7 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
-from subgraphs.identity.keys import PUBLISHED_SECONDS, Keys
+from subgraphs.identity.service.adapters.keys import PUBLISHED_SECONDS, Keys
 
 
 def keys_router(keys: Keys) -> APIRouter:

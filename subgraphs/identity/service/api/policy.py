@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from kit.access import READERS, Policy, anyone
+from kit.auth.access import READERS, Policy, anyone
 
 POLICY: Final[Policy] = {
     "Register": anyone,

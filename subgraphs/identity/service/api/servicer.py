@@ -6,10 +6,11 @@ from uuid import UUID
 
 import grpc
 
-from kit import call, status, wire
-from protos.identity.v1 import identity_pb2, identity_pb2_grpc
-from subgraphs.identity.domain import Role, User
-from subgraphs.identity.service import Identity, Tokens
+from kit.rpc import request_context as call
+from kit.rpc import status, wire
+from protos.wallet.identity.v1 import identity_pb2, identity_pb2_grpc
+from subgraphs.identity.service.application.service import Identity, Tokens
+from subgraphs.identity.service.domain.model import Role, User
 from wallet import inputs
 from wallet.errors import InvalidInput, UserNotFound
 from wallet.inputs import Secret
@@ -25,7 +26,7 @@ _ROLES: Final = {
 
 
 class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
-    """`identity.proto`, served. Errors are raised as they are; `kit.server` makes statuses of them."""
+    """`identity.proto`, served. Errors are raised as they are; `kit.rpc.server` makes statuses of them."""
 
     def __init__(self, identity: Identity) -> None:
         self._identity = identity

@@ -12,14 +12,15 @@ import structlog
 from pydantic import SecretStr
 from uuid_utils.compat import uuid7
 
-from kit import principal
-from kit.principal import Principal
-from kit.tokens import Signer
-from subgraphs.identity import domain, metrics
-from subgraphs.identity.domain import LockOut, Over, Repeated, Replaced, Reused, User
-from subgraphs.identity.keys import Keys
-from subgraphs.identity.passwords import Passwords
-from subgraphs.identity.repository import Repository
+from kit.auth import principal
+from kit.auth.principal import Principal
+from kit.auth.tokens import Signer
+from subgraphs.identity.service import metrics
+from subgraphs.identity.service.adapters.keys import Keys
+from subgraphs.identity.service.adapters.passwords import Passwords
+from subgraphs.identity.service.adapters.repository import Repository
+from subgraphs.identity.service.domain import model as domain
+from subgraphs.identity.service.domain.model import LockOut, Over, Repeated, Replaced, Reused, User
 from wallet.errors import InvalidCredentials, InvalidInput, TooManyAttempts, Unauthenticated, UserNotFound
 from wallet.inputs import Secret
 

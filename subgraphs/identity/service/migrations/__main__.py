@@ -1,9 +1,9 @@
-"""`python -m subgraphs.identity.migrations`: brings the database to the newest schema. Safe to run at any time."""
+"""`python -m subgraphs.identity.service.migrations`: brings the database to the newest schema. Safe to repeat."""
 
 from pydantic import SecretStr
 
-from kit.migrations import upgrade
-from kit.settings import Settings
+from kit.db.migrations import upgrade
+from kit.runtime.settings import Settings
 
 
 class MigrationSettings(Settings):
@@ -13,4 +13,4 @@ class MigrationSettings(Settings):
 
 
 if __name__ == "__main__":
-    upgrade("subgraphs.identity.migrations", MigrationSettings.load().identity_database_url.get_secret_value())
+    upgrade("subgraphs.identity.service.migrations", MigrationSettings.load().identity_database_url.get_secret_value())

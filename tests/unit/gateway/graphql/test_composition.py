@@ -11,10 +11,10 @@ import pytest
 import strawberry
 from graphql import GraphQLObjectType, GraphQLUnionType, build_schema, specified_directives, validate_schema
 
-from gateway import composition
-from gateway.composition import SUBGRAPHS, compose, subgraph
+from gateway.graphql.federation import composition
+from gateway.graphql.federation.composition import SUBGRAPHS, compose, subgraph
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 
 
 class TestCompose:
@@ -186,7 +186,7 @@ def entities(schema: strawberry.Schema) -> list[str]:
 class TestSDL:
     def test_of_each_subgraph_is_what_is_committed(self) -> None:
         for name in SUBGRAPHS:
-            committed = ROOT / "subgraphs" / name / "schema.graphql"
+            committed = ROOT / "subgraphs" / name / "graph" / "schema.graphql"
             assert committed.read_text() == subgraph(name).as_str() + "\n"
 
     def test_of_the_whole_parses(self) -> None:

@@ -21,8 +21,8 @@ from graphql.language import OperationDefinitionNode
 from strawberry.federation.schema_directives import Cost as CostDirective
 from strawberry.federation.schema_directives import ListSize
 
-from gateway.composition import compose
-from gateway.graphql.cost import Cost
+from gateway.graphql.federation.composition import compose
+from gateway.graphql.protection.cost import Cost
 from wallet.graph import PAGED, PAGED_ONWARDS, at_cost, of_size
 
 GRAPH = compose()._schema

@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 from graphql import GraphQLError
 
-from gateway.composition import compose
-from gateway.graphql import documents
-from gateway.graphql.documents import Reader, TrustedDocuments
-from gateway.graphql.limits import Limits
-from gateway.graphql.metrics import Names
-from gateway.graphql.schema import Context, PerExecution, Policy
-from gateway.rates import RateOptions, Rates
-from gateway.streams import Streams
-from kit import call
+from gateway.graphql.execution import documents
+from gateway.graphql.execution.documents import Reader, TrustedDocuments
+from gateway.graphql.execution.metrics import Names
+from gateway.graphql.execution.schema import Context, PerExecution, Policy
+from gateway.graphql.federation.composition import compose
+from gateway.graphql.protection.limits import Limits
+from gateway.http.rates import RateOptions, Rates
+from gateway.http.streams import Streams
+from kit.rpc import request_context as call
 
 SCHEMA = compose()._schema
 

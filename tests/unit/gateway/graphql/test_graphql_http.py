@@ -10,17 +10,17 @@ import pytest
 import strawberry
 from strawberry.types import ExecutionContext, Info
 
-from gateway.graphql import responses
-from gateway.graphql.cost import Spent
-from gateway.graphql.documents import Reader, TrustedDocuments
-from gateway.graphql.http import GraphQLOverHTTP
-from gateway.graphql.limits import Limits
-from gateway.graphql.metrics import Names
-from gateway.graphql.requests import EVENT_STREAM, GRAPHQL_RESPONSE, HTML, JSON, negotiated
-from gateway.graphql.schema import PerExecution, Policy
-from gateway.rates import RateOptions, Rates
-from gateway.streams import Streams
-from kit import call
+from gateway.graphql.execution.documents import Reader, TrustedDocuments
+from gateway.graphql.execution.metrics import Names
+from gateway.graphql.execution.schema import PerExecution, Policy
+from gateway.graphql.protection.cost import Spent
+from gateway.graphql.protection.limits import Limits
+from gateway.graphql.transport import responses
+from gateway.graphql.transport.http import GraphQLOverHTTP
+from gateway.graphql.transport.requests import EVENT_STREAM, GRAPHQL_RESPONSE, HTML, JSON, negotiated
+from gateway.http.rates import RateOptions, Rates
+from gateway.http.streams import Streams
+from kit.rpc import request_context as call
 from wallet.errors import InternalError, Unavailable
 
 OFFERS = (JSON, GRAPHQL_RESPONSE, EVENT_STREAM)

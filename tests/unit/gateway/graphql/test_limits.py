@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from graphql import get_introspection_query
 
-from gateway.composition import compose
 from gateway.errors import OperationRefused
-from gateway.graphql.documents import Reader
-from gateway.graphql.limits import Limits
+from gateway.graphql.execution.documents import Reader
+from gateway.graphql.federation.composition import compose
+from gateway.graphql.protection.limits import Limits
 
 SCHEMA = compose()._schema
 SMALL = Limits(tokens=100, depth=3, root_fields=3, fields=6, aliases=2, directives=2, repeats=2)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from graphql import BreakingChangeType, DangerousChangeType, build_schema, find_breaking_changes, find_dangerous_changes
 
-from gateway.released import Refused, release
+from gateway.graphql.federation.released import Refused, release
 from stack.process import ROOT
 
 GRAPH = """

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.graphql.metrics import Names
+from gateway.graphql.execution.metrics import Names
 
 
 class TestNames:

@@ -10,9 +10,9 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 from structlog.testing import capture_logs
 
-from gateway.middleware import BodyLimitMiddleware, CallMiddleware
-from gateway.rates import RateOptions, Rates
-from kit import call
+from gateway.http.middleware import BodyLimitMiddleware, CallMiddleware
+from gateway.http.rates import RateOptions, Rates
+from kit.rpc import request_context as call
 from tests.conftest import Keys
 
 LIMIT = 10

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from gateway.rates import Rate, RateOptions, Rates, Windows, address_of
+from gateway.http.rates import Rate, RateOptions, Rates, Windows, address_of
 from wallet.errors import RateLimited
 
 

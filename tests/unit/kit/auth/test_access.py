@@ -1,7 +1,7 @@
 import pytest
 
-from kit.access import MOVERS, READERS, Rule, anyone, services, users
-from kit.principal import Principal, Role
+from kit.auth.access import MOVERS, READERS, Rule, anyone, services, users
+from kit.auth.principal import Principal, Role
 from wallet.errors import PermissionDenied
 
 

@@ -13,10 +13,10 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 from structlog.testing import capture_logs
 
-from kit import keys
-from kit.http import http_server
-from kit.keys import KeySet, NoKeySetError
-from kit.tokens import public_jwk
+from kit.auth import keys
+from kit.auth.keys import KeySet, NoKeySetError
+from kit.auth.tokens import public_jwk
+from kit.http.server import http_server
 from stack.ports import free_ports
 from tests.waiting import until
 from wallet.errors import Unavailable

@@ -15,11 +15,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kit import principal
-from kit.keys import KeySet, NoKeySetError
-from kit.principal import Principal, Role, Verifier
-from kit.settings import Algorithm, AuthSettings
-from kit.tokens import public_jwk
+from kit.auth import principal
+from kit.auth.keys import KeySet, NoKeySetError
+from kit.auth.principal import Principal, Role, Verifier
+from kit.auth.tokens import public_jwk
+from kit.runtime.settings import Algorithm, AuthSettings
 from wallet.errors import Unauthenticated
 
 USERS, CARD, BANK = "https://users.test", "card", "bank"

@@ -8,10 +8,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from kit import tokens
-from kit.keys import KeySet
-from kit.principal import Role, Verifier
-from kit.tokens import ServiceToken, Signer, public_jwk
+from kit.auth import tokens
+from kit.auth.keys import KeySet
+from kit.auth.principal import Role, Verifier
+from kit.auth.tokens import ServiceToken, Signer, public_jwk
 
 KEY = Ed25519PrivateKey.generate()
 JWKS = json.dumps({"keys": [public_jwk(KEY.public_key())]})

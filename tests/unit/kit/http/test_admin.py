@@ -7,12 +7,13 @@ import httpx
 import pytest
 from fastapi import APIRouter, FastAPI
 
-from kit import admin, metrics
-from kit.access import ADMINS, OPERATORS
-from kit.admin import Check, add_guarded, admin_app, readiness
-from kit.http import http_server
-from kit.keys import KeySet
-from kit.principal import Role, Verifier
+from kit.auth.access import ADMINS, OPERATORS
+from kit.auth.keys import KeySet
+from kit.auth.principal import Role, Verifier
+from kit.http import admin
+from kit.http.admin import Check, add_guarded, admin_app, readiness
+from kit.http.server import http_server
+from kit.telemetry import metrics
 from stack.ports import free_ports
 from tests.conftest import AUDIENCE, USERS, Keys
 

@@ -8,8 +8,8 @@ from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from kit import http
-from kit.http import http_server
+from kit.http import server as http
+from kit.http.server import http_server
 from stack.ports import HOST, free_ports
 
 

@@ -10,10 +10,10 @@ import orjson
 import pytest
 from prometheus_client import CollectorRegistry, Gauge
 
-from kit import proof
-from kit.admin import admin_app
-from kit.http import http_server
-from kit.proof import Behind, Found, Gauges, Integrity, Progress, Report, Verdict, Violation, integrity_router
+from kit.http.admin import admin_app
+from kit.http.server import http_server
+from kit.integrity import proof
+from kit.integrity.proof import Behind, Found, Gauges, Integrity, Progress, Report, Verdict, Violation, integrity_router
 from stack.ports import free_ports
 from tests.waiting import until
 from wallet.errors import Unavailable

@@ -8,10 +8,10 @@ from typing import Any
 import grpc
 from google.protobuf.wrappers_pb2 import StringValue
 
-from kit.access import READERS, Policy
-from kit.admin import Check
-from kit.principal import Verifier
-from kit.server import Service, grpc_server
+from kit.auth.access import READERS, Policy
+from kit.auth.principal import Verifier
+from kit.http.admin import Check
+from kit.rpc.server import Service, grpc_server
 from stack.ports import free_ports
 
 SERVICE = "test.Echo"

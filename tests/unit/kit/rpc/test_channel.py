@@ -13,17 +13,19 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from prometheus_client import REGISTRY
 
-from kit import call, channel, tracing
-from kit.call import Call, current
-from kit.channel import Bounds, Calls, open_channel, resumed
-from kit.circuit import STATES
-from kit.principal import Principal
-from kit.settings import TracingSettings
-from kit.tracing import Trace
+from kit.auth.principal import Principal
+from kit.rpc import channel
+from kit.rpc import request_context as call
+from kit.rpc.channel import Bounds, Calls, open_channel, resumed
+from kit.rpc.circuit import STATES
+from kit.rpc.request_context import Call, current
+from kit.runtime.settings import TracingSettings
+from kit.telemetry import tracing
+from kit.telemetry.tracing import Trace
 from stack.ports import free_ports
 from tests.collector import collecting
 from tests.conftest import Keys
-from tests.unit.kit.echo import SERVICE, Stub, registration, serving
+from tests.unit.kit.rpc.echo import SERVICE, Stub, registration, serving
 from tests.waiting import until
 from wallet.errors import (
     AccountNotFound,

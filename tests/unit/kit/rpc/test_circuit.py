@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import pytest
 
-from kit.circuit import Circuit, CircuitOpenError
+from kit.rpc.circuit import Circuit, CircuitOpenError
 
 
 class SilentError(Exception):

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kit import call
-from kit.call import Call, current
-from kit.principal import Principal
-from kit.tracing import Trace
+from kit.auth.principal import Principal
+from kit.rpc import request_context as call
+from kit.rpc.request_context import Call, current
+from kit.telemetry.tracing import Trace
 from wallet.errors import Unauthenticated
 
 ALICE = Principal("users", "alice", is_service=False, expires_at=0)

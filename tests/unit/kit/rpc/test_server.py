@@ -14,13 +14,14 @@ from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
-from kit import call, server
-from kit.access import READERS, Policy, anyone, services, users
-from kit.principal import Role
-from kit.server import Service, grpc_server
-from kit.status import from_status
+from kit.auth.access import READERS, Policy, anyone, services, users
+from kit.auth.principal import Role
+from kit.rpc import request_context as call
+from kit.rpc import server
+from kit.rpc.server import Service, grpc_server
+from kit.rpc.status import from_status
 from tests.conftest import USERS, Keys
-from tests.unit.kit.echo import POLICY, SERVICE, Stub, registration, serving
+from tests.unit.kit.rpc.echo import POLICY, SERVICE, Stub, registration, serving
 from tests.waiting import until
 from wallet.errors import InternalError, InvalidInput, PermissionDenied, Unauthenticated, Unavailable, WalletError
 
@@ -264,7 +265,7 @@ class TestLog:
 
 
 def add_call(_: Any, __: str, event: EventDict) -> EventDict:
-    """What `kit.logs` adds of the call."""
+    """What `kit.telemetry.logs` adds of the call."""
     current = call.current.get()
     assert current.principal is not None
     return {**event, "request_id": current.request_id, "caller": current.principal.subject}

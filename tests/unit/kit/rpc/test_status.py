@@ -4,7 +4,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc.aio import AioRpcError, Metadata
 from grpc_status import rpc_status
 
-from kit.status import DOMAIN, code_name, from_rpc_error, from_status, to_status
+from kit.rpc.status import DOMAIN, code_name, from_rpc_error, from_status, to_status
 from wallet.errors import (
     AccountNotFound,
     DeadlineExceeded,

@@ -19,15 +19,15 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from pydantic import ValidationError
 from structlog.testing import capture_logs
 
-from kit import rotation, server
-from kit.access import anyone
-from kit.call import Call, current
-from kit.certificates import provide
-from kit.channel import Bounds, Calls, open_channel
-from kit.rotation import rotating
-from kit.server import Service, grpc_server
-from kit.settings import TLSSettings
-from kit.tls import TLS, Material, PlaintextError, refuse_plaintext
+from kit.auth.access import anyone
+from kit.rpc import rotation, server
+from kit.rpc.channel import Bounds, Calls, open_channel
+from kit.rpc.request_context import Call, current
+from kit.rpc.rotation import rotating
+from kit.rpc.server import Service, grpc_server
+from kit.rpc.tls import TLS, Material, PlaintextError, refuse_plaintext
+from kit.runtime.settings import TLSSettings
+from provisioning.certificates import provide
 from stack.ports import free_ports
 from tests.conftest import Keys
 from tests.waiting import until

@@ -6,7 +6,7 @@ from google.type.money_pb2 import Money as MoneyMessage
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kit import wire
+from kit.rpc import wire
 from wallet.money import EXPONENTS, MAX_AMOUNT, Money, MoneyError
 
 

@@ -1,4 +1,4 @@
-from kit.backoff import Backoff
+from kit.runtime.backoff import Backoff
 
 
 def test_pauses_double_up_to_the_longest_and_start_anew_after_a_success() -> None:

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from kit import process
+from kit.runtime import process
 
 
 class PartFailed(Exception):
@@ -207,7 +207,7 @@ _SERVICE = """
 import asyncio
 import logging
 import structlog
-from kit import process
+from kit.runtime import process
 
 async def fails():
     raise RuntimeError("a part failed")

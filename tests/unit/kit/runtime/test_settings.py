@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from kit.settings import ServiceSettings, Settings
-from stack.keys import key_pair
+from kit.runtime.settings import ServiceSettings, Settings
+from provisioning.keys import key_pair
 
 
 class Example(Settings):

@@ -10,10 +10,11 @@ PROCESS = """
 import logging
 import structlog
 from pydantic import SecretBytes, SecretStr
-from kit import call, logs
-from kit.principal import Principal
-from kit.settings import LogSettings
-from kit.tracing import Trace
+from kit.rpc import request_context as call
+from kit.telemetry import logs
+from kit.auth.principal import Principal
+from kit.runtime.settings import LogSettings
+from kit.telemetry.tracing import Trace
 
 log = structlog.get_logger("ours")
 logs.configure("service", LogSettings(log_format="{format}", log_level="INFO"))
@@ -40,9 +41,9 @@ log.info(
 SLIPS = """
 import logging
 import structlog
-from protos.card.v1 import card_pb2
-from kit import logs
-from kit.settings import LogSettings
+from protos.wallet.card.v1 import card_pb2
+from kit.telemetry import logs
+from kit.runtime.settings import LogSettings
 
 logs.configure("service", LogSettings(log_format="{format}", log_level="INFO"))
 log = structlog.get_logger("ours")

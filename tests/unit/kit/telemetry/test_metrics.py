@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from prometheus_client import REGISTRY
 
-from kit import metrics
-from kit.certificates import LIFE, provide
-from kit.tls import TLS
+from kit.rpc.tls import TLS
+from kit.telemetry import metrics
+from provisioning.certificates import LIFE, provide
 
 
 @pytest.fixture(autouse=True)

@@ -13,9 +13,9 @@ from opentelemetry.trace import SpanKind
 from prometheus_client import REGISTRY
 from pydantic import ValidationError
 
-from kit import otlp, tracing
-from kit.settings import TracingSettings
-from kit.tracing import Trace
+from kit.runtime.settings import TracingSettings
+from kit.telemetry import otlp, tracing
+from kit.telemetry.tracing import Trace
 from stack.ports import HOST, free_ports
 from tests.collector import Collector, collecting
 

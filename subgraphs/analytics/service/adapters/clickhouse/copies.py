@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
-from subgraphs.analytics.clickhouse.database import Database
-from subgraphs.analytics.clickhouse.table import NAMES, row_of
-from subgraphs.analytics.domain import MAX_VERSION, Row
+from subgraphs.analytics.service.adapters.clickhouse.database import Database
+from subgraphs.analytics.service.adapters.clickhouse.table import NAMES, row_of
+from subgraphs.analytics.service.domain.model import MAX_VERSION, Row
 
 _DIGEST: Final = f"hex(sipHash128({NAMES}))"
 """Of a row's whole content."""

@@ -12,8 +12,8 @@ from aiohttp import ClientError
 from clickhouse_connect.driver.asyncclient import AsyncClient
 from clickhouse_connect.driver.exceptions import DatabaseError
 
-from subgraphs.analytics.clickhouse.table import COLUMNS, CREATE, columns_of
-from subgraphs.analytics.domain import Row
+from subgraphs.analytics.service.adapters.clickhouse.table import COLUMNS, CREATE, columns_of
+from subgraphs.analytics.service.domain.model import Row
 from wallet.errors import Unavailable
 
 log = structlog.get_logger(__name__)

@@ -7,11 +7,11 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from subgraphs.analytics import metrics
-from subgraphs.analytics.clickhouse.database import Database
-from subgraphs.analytics.clickhouse.table import DECIMAL, NAMES, micros, row_of
-from subgraphs.analytics.domain import Direction, OperationFilter, OperationType, Page, Row
-from subgraphs.analytics.statistics import Frame, Group, Statistics, Turnover, buckets
+from subgraphs.analytics.service import metrics
+from subgraphs.analytics.service.adapters.clickhouse.database import Database
+from subgraphs.analytics.service.adapters.clickhouse.table import DECIMAL, NAMES, micros, row_of
+from subgraphs.analytics.service.domain.model import Direction, OperationFilter, OperationType, Page, Row
+from subgraphs.analytics.service.domain.statistics import Frame, Group, Statistics, Turnover, buckets
 
 
 @dataclass(frozen=True, slots=True)

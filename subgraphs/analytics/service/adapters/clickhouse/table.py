@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from subgraphs.analytics.domain import AMOUNT_DECIMALS, AMOUNT_DIGITS, Direction, OperationType, Row
+from subgraphs.analytics.service.domain.model import AMOUNT_DECIMALS, AMOUNT_DIGITS, Direction, OperationType, Row
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 

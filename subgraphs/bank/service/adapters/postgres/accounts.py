@@ -5,9 +5,9 @@ from uuid import UUID
 
 import asyncpg
 
-from subgraphs.bank.domain import Account
-from subgraphs.bank.repository.database import connection
-from subgraphs.bank.repository.rows import ACCOUNT, account_of
+from subgraphs.bank.service.adapters.postgres.database import connection
+from subgraphs.bank.service.adapters.postgres.rows import ACCOUNT, account_of
+from subgraphs.bank.service.domain.model import Account
 
 _OPEN: Final = "INSERT INTO accounts (id, owner_id, currency) VALUES ($1, $2, $3) ON CONFLICT (id) DO NOTHING"
 

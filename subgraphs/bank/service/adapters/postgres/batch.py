@@ -8,9 +8,9 @@ from uuid import UUID
 
 import asyncpg
 
-from subgraphs.bank.domain import Account, Command, Decision, Key, Remembered, Transfer
-from subgraphs.bank.repository.database import Connection, connection
-from subgraphs.bank.repository.rows import ACCOUNT, TRANSFERS_BY_ID, account_of, transfer_of
+from subgraphs.bank.service.adapters.postgres.database import Connection, connection
+from subgraphs.bank.service.adapters.postgres.rows import ACCOUNT, TRANSFERS_BY_ID, account_of, transfer_of
+from subgraphs.bank.service.domain.model import Account, Command, Decision, Key, Remembered, Transfer
 from wallet.errors import BY_REASON, Unavailable, WalletError
 
 # Where it locks, accounts come as they are when all of them are locked. Keys come as they were when the statement

@@ -9,7 +9,7 @@ import asyncpg
 import orjson
 from asyncpg.pool import PoolConnectionProxy
 
-from kit.postgres import CLOSE_SECONDS, CONNECT_SECONDS, GONE, SESSION, STATEMENT_SECONDS
+from kit.db.postgres import CLOSE_SECONDS, CONNECT_SECONDS, GONE, SESSION, STATEMENT_SECONDS
 from wallet.errors import Unavailable
 
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"

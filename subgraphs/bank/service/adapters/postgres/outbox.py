@@ -6,9 +6,9 @@ from typing import Final, NamedTuple
 
 import asyncpg
 
-from subgraphs.bank.domain import Transfer
-from subgraphs.bank.repository.database import Connection, connection
-from subgraphs.bank.repository.rows import REFERRED, TRANSFER, transfer_of
+from subgraphs.bank.service.adapters.postgres.database import Connection, connection
+from subgraphs.bank.service.adapters.postgres.rows import REFERRED, TRANSFER, transfer_of
+from subgraphs.bank.service.domain.model import Transfer
 
 _LEADER_LOCK: Final = 7_708_141_928
 _LEADER_SILENCE: Final = "10s"

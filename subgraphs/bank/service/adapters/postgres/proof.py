@@ -16,8 +16,8 @@ from uuid import UUID
 
 import asyncpg
 
-from kit.proof import Violation
-from subgraphs.bank.repository.database import Connection, connection
+from kit.integrity.proof import Violation
+from subgraphs.bank.service.adapters.postgres.database import Connection, connection
 from wallet.errors import Unavailable
 
 _PAGE_SECONDS: Final = 8

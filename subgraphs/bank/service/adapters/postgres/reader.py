@@ -6,10 +6,17 @@ from uuid import UUID
 
 import asyncpg
 
-from subgraphs.bank.domain import Account, Transfer
-from subgraphs.bank.repository.database import connection
-from subgraphs.bank.repository.replica import Replica
-from subgraphs.bank.repository.rows import ACCOUNT, REFERRED, TRANSFER, TRANSFERS_BY_ID, account_of, transfer_of
+from subgraphs.bank.service.adapters.postgres.database import connection
+from subgraphs.bank.service.adapters.postgres.replica import Replica
+from subgraphs.bank.service.adapters.postgres.rows import (
+    ACCOUNT,
+    REFERRED,
+    TRANSFER,
+    TRANSFERS_BY_ID,
+    account_of,
+    transfer_of,
+)
+from subgraphs.bank.service.domain.model import Account, Transfer
 
 _FIRST: Final = UUID(int=0)
 """Before every account: the nil UUID is nobody's."""

@@ -7,8 +7,8 @@ from typing import Final
 import asyncpg
 import structlog
 
-from subgraphs.bank import metrics
-from subgraphs.bank.repository.database import connection
+from subgraphs.bank.service import metrics
+from subgraphs.bank.service.adapters.postgres.database import connection
 from wallet.errors import Unavailable
 
 log = structlog.get_logger(__name__)

@@ -4,7 +4,7 @@ from typing import Final
 
 import asyncpg
 
-from subgraphs.bank.domain import Account, Kind, Posting, Status, Transfer
+from subgraphs.bank.service.domain.model import Account, Kind, Posting, Status, Transfer
 from wallet.money import Money
 
 ACCOUNT: Final = """

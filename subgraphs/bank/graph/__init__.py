@@ -1,0 +1,13 @@
+from subgraphs.bank.graph.graph import (
+    AccountLoader,
+    TransferLoader,
+    account_loader,
+    transfer_loader,
+)
+
+__all__ = [
+    "AccountLoader",
+    "TransferLoader",
+    "account_loader",
+    "transfer_loader",
+]
