@@ -8,8 +8,8 @@ from uuid import UUID
 import pytest
 
 from stack.ports import HOST, free_ports
-from subgraphs.analytics.graph import graph
 from subgraphs.analytics.client import AnalyticsClient
+from subgraphs.analytics.graph import graph
 from tests.integration.analytics.group import Load, joined, process
 from tests.integration.analytics.world import World, beside, serving
 from tests.kafka.brokers import on_apache
