@@ -19,7 +19,7 @@ from uuid import UUID
 from benchmarks.figure import BenchError, Figure, Options, percentiles, say
 from benchmarks.scene import Callers
 from benchmarks.store import Store, settings
-from kit.rpc import request_context as call
+from kit.rpc import request_context
 from stack import probes
 from stack.engines.parts import ClickHouse, Kafka
 from stack.ports import HOST, free_ports
@@ -81,7 +81,7 @@ class Scene:
             clickhouse = await stack.enter_async_context(ClickHouse(folder / "clickhouse", clickhouse_port))
             callers = Callers(folder)
             shared = settings(folder, callers, kafka.bootstrap_servers) | {"BANK_GRPC_TARGET": bank_at}
-            stack.enter_context(call.own(lambda: callers.admin))
+            stack.enter_context(request_context.as_service(lambda: callers.admin))
             small, great = [
                 await stack.enter_async_context(Store.open(clickhouse, name, shared)) for name in ("small", "great")
             ]

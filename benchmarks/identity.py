@@ -17,9 +17,9 @@ import httpx
 from benchmarks.figure import BenchError, Figure, Options, percentiles, say
 from benchmarks.run import cpu_meter
 from kit.db.migrations import upgrade
-from kit.rpc import request_context as call
-from kit.rpc.channel import Bounds
-from kit.rpc.request_context import Call
+from kit.rpc import request_context
+from kit.rpc.channel import ClientLimits
+from kit.rpc.request_context import RequestContext
 from provisioning.keys import key_pair, secret, signing_keys
 from stack import probes
 from stack.engines.postgres import throwaway
@@ -67,10 +67,10 @@ async def _scene() -> AsyncIterator[_Scene]:
         process = Process(name="identity", command=module("subgraphs.identity.service", **environment), ready=ready)
         child = await stack.enter_async_context(Child(process))
         client = await stack.enter_async_context(
-            IdentityClient.connect(f"{HOST}:{grpc_port}", bounds=Bounds(timeout_seconds=30))
+            IdentityClient.connect(f"{HOST}:{grpc_port}", bounds=ClientLimits(timeout_seconds=30))
         )
-        reset = call.current.set(Call("bench"))
-        stack.callback(call.current.reset, reset)
+        reset = request_context.current.set(RequestContext("bench"))
+        stack.callback(request_context.current.reset, reset)
         yield _Scene(child, client, admin)
 
 

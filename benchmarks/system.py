@@ -15,7 +15,7 @@ import asyncpg
 from benchmarks.front import UNLIMITED
 from benchmarks.run import cpu_meter
 from kit.auth.principal import Role
-from kit.rpc import request_context as call
+from kit.rpc import request_context
 from loadtests.target import own
 from stack.ports import HOST
 from stack.system import System
@@ -48,7 +48,7 @@ class Scene:
             signer = target.signer
             assert signer is not None  # noqa: S101  an embedded stack has its keys
             token = signer.sign(_OWNER, _TOKEN_SECONDS, [Role.CUSTOMER])
-            stack.enter_context(call.own(lambda: token))
+            stack.enter_context(request_context.as_service(lambda: token))
             ports = system.ports
             yield cls(
                 system,

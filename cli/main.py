@@ -14,7 +14,7 @@ from cli.status import status as show_status
 from cli.tokens import NoTokenError, SeedUser, development_token
 from cli.topups import retry as retry_top_up
 from cli.topups import review
-from provisioning.certificates import CertificateError, provide
+from provisioning.certificates import CertificateError, ensure_certificates
 from stack.ports import DEFAULT, HOST, PortError, Ports
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="The operator's commands of the wallet.")
@@ -53,7 +53,7 @@ def certificates(
     Exits with 0: all are there, 2: they cannot be made.
     """
     try:
-        pairs = provide(folder, name, datetime.now(UTC))
+        pairs = ensure_certificates(folder, name, datetime.now(UTC))
     except CertificateError as error:
         typer.echo(f"not made: {error}", err=True)
         raise typer.Exit(2) from None

@@ -16,7 +16,7 @@ from gateway.http.rates import Rate, RateOptions, Rates
 from kit.auth.principal import Verifier
 from kit.http.admin import admin_app
 from kit.http.server import http_server
-from kit.rpc.channel import Bounds
+from kit.rpc.channel import ClientLimits
 from kit.rpc.tls import TLS
 from kit.runtime import process
 from kit.runtime.settings import Address, AuthSettings, CallSettings, LogSettings, TLSSettings, TracingSettings
@@ -89,8 +89,8 @@ class Settings(AuthSettings, CallSettings, TLSSettings, LogSettings, TracingSett
     )
     gateway_rate_sign_in: Rate = Field(RateOptions.sign_in, description="requests of `/auth/…`, of one address")
 
-    def unfit(self) -> Iterator[str]:  # noqa: D102  as the base says
-        yield from super().unfit()
+    def production_errors(self) -> Iterator[str]:  # noqa: D102  as the base says
+        yield from super().production_errors()
         if "*" in self.gateway_cors_origins:
             yield "GATEWAY_CORS_ORIGINS lets every page call: name yours"
         if not self.gateway_rates:
@@ -101,7 +101,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Serves until `stop` is set."""
     tls = TLS.from_settings(settings)
     async with AsyncExitStack() as stack:
-        bounds = Bounds.from_settings(settings)
+        bounds = ClientLimits.from_settings(settings)
         bank = BankClient.connect(settings.bank_grpc_target, bounds=bounds, tls=tls)
         analytics = AnalyticsClient.connect(settings.analytics_grpc_target, bounds=bounds, tls=tls)
         card = CardClient.connect(settings.card_grpc_target, bounds=bounds, tls=tls)

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from graphql import GraphQLError
 
-from kit.rpc import request_context as call
+from kit.rpc import request_context
 from openapi.models import FieldProblem, Period, Problem
 from wallet.errors import (
     Code,
@@ -86,7 +86,7 @@ def make_problem(status: HTTPStatus, code: str, detail: str) -> Problem:
         status=status,
         detail=detail,
         code=code,
-        request_id=call.current.get().request_id,
+        request_id=request_context.current.get().request_id,
     )
 
 
@@ -116,7 +116,7 @@ def graphql_error(error: GraphQLError, *, suggestions: bool = True) -> GraphQLEr
     """
     if "requestId" in (error.extensions or {}):
         return error
-    extensions: dict[str, Any] = {"code": INVALID_GRAPHQL, "requestId": call.current.get().request_id}
+    extensions: dict[str, Any] = {"code": INVALID_GRAPHQL, "requestId": request_context.current.get().request_id}
     message = without_digits(error.message)
     if not suggestions:
         message = message.partition(" Did you mean ")[0]

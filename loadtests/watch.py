@@ -66,8 +66,8 @@ def part(process: str) -> str:
 async def watched(target: Target, folder: Path, history: History) -> AsyncIterator[None]:
     """Writes samples into the folder, and the ledger's sums into the history, for as long as the body."""
     async with (
-        process.background(_sums(target, history), "sums"),
-        process.background(_samples(target, folder), "samples"),
+        process.background_task(_sums(target, history), "sums"),
+        process.background_task(_samples(target, folder), "samples"),
     ):
         yield
 

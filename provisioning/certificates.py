@@ -53,7 +53,7 @@ class _Authority(NamedTuple):
     key: EllipticCurvePrivateKey
 
 
-def provide(folder: Path, names: Iterable[str], now: datetime) -> list[Pair]:
+def ensure_certificates(folder: Path, names: Iterable[str], now: datetime) -> list[Pair]:
     """The authority of the folder, made if there is none, and a valid pair for each name, good at either end of a
     connection to that name, to localhost and to 127.0.0.1.
 

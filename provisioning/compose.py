@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from kit.runtime.files import write_private
-from provisioning.certificates import provide
+from provisioning.certificates import ensure_certificates
 from provisioning.keys import key_pair, secret, signing_keys
 
 _SERVICES: Final = ("bank", "card", "analytics", "identity", "gateway")
@@ -72,7 +72,7 @@ def _settings(own: Path) -> Mapping[str, str]:
 
 def _certificates(tls: Path, now: datetime) -> Mapping[str, str]:
     """Each service's pair, nginx's, and the authority for all who have to believe them."""
-    authority, *pairs = provide(tls, (*_SERVICES, "nginx"), now)
+    authority, *pairs = ensure_certificates(tls, (*_SERVICES, "nginx"), now)
     believed = authority.certificate.read_text()
     return {
         **{f"{pair.name}/{name}": text for pair in pairs for name, text in _pair(pair.certificate, pair.key)},

@@ -71,7 +71,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         if settings.sandbox_webhook_url and settings.sandbox_webhook_secret:
             url, secret = str(settings.sandbox_webhook_url), settings.sandbox_webhook_secret.get_secret_value()
             webhooks = await stack.enter_async_context(Webhooks.to(books, news, url, secret))
-            await stack.enter_async_context(process.background(webhooks.run(), "webhooks"))
+            await stack.enter_async_context(process.background_task(webhooks.run(), "webhooks"))
         acquirer = Acquirer(
             books,
             stop,

@@ -11,9 +11,9 @@ import structlog
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from kit.rpc import request_context as call
-from kit.rpc.request_context import Call
-from kit.telemetry.tracing import Trace
+from kit.rpc import request_context
+from kit.rpc.request_context import RequestContext
+from kit.telemetry.tracing import TraceContext
 from openapi.acquirer import Code
 from sandbox.api import refused
 from sandbox.payments import Refusal
@@ -36,8 +36,10 @@ class CallMiddleware:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        trace = Trace.new()
-        reset = call.current.set(Call(call.request_id(headers.get("x-request-id"), trace), trace=trace))
+        trace = TraceContext.new()
+        reset = request_context.current.set(
+            RequestContext(request_context.request_id(headers.get("x-request-id"), trace), trace=trace)
+        )
         started = time.monotonic()
         status = None
 
@@ -51,7 +53,7 @@ class CallMiddleware:
         finally:
             ms = round((time.monotonic() - started) * 1000, 1)
             log.info("request", method=scope["method"], path=scope["path"], status=status, ms=ms)
-            call.current.reset(reset)
+            request_context.current.reset(reset)
 
     def _one_at_a_time(self, headers: Headers) -> ASGIApp:
         """What answers a request with these headers."""

@@ -4,7 +4,7 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 
-from provisioning.certificates import provide
+from provisioning.certificates import ensure_certificates
 from provisioning.keys import key_pair, secret, signing_keys
 from stack import probes
 from stack.engines.parts import ClickHouse, Kafka
@@ -189,7 +189,7 @@ def full_plan(ports: Ports, data: Path, postgres: Postgres, *, tls: bool = False
 
 def _certificates(folder: Path, *names: str) -> dict[str, dict[str, str]]:
     """Each service's settings of TLS, with certificates for months to come."""
-    authority, *pairs = provide(folder, names, datetime.now(UTC))
+    authority, *pairs = ensure_certificates(folder, names, datetime.now(UTC))
     return {
         pair.name: {
             "TLS_CERTIFICATE": str(pair.certificate),

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from provisioning.certificates import provide
+from provisioning.certificates import ensure_certificates
 from stack import probes
 from stack.ports import HOST, free_ports
 from stack.process import ROOT, Child, Command, Process
@@ -58,7 +58,7 @@ async def nginx(folder: Path, *gateways: str) -> AsyncIterator[Nginx]:
     program = shutil.which("nginx")
     if program is None:
         lacking("there is no nginx")
-    authority, pair = provide(folder, ["gateway"], datetime.now(UTC))
+    authority, pair = ensure_certificates(folder, ["gateway"], datetime.now(UTC))
     http, https = free_ports(2)
     rendered = render(
         GATEWAY_SERVERS=" ".join(f"server {address};" for address in gateways),

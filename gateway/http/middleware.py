@@ -18,10 +18,10 @@ from gateway.http import metrics
 from gateway.http.rates import Rates, Standing, address_of
 from gateway.policy import KNOWN, OPEN_PATHS
 from kit.auth.principal import Verifier
-from kit.rpc import request_context as call
-from kit.rpc.request_context import Call
+from kit.rpc import request_context
+from kit.rpc.request_context import RequestContext
 from kit.telemetry import tracing
-from kit.telemetry.tracing import Trace
+from kit.telemetry.tracing import TraceContext
 from wallet.errors import InternalError, WalletError
 
 log = structlog.get_logger(__name__)
@@ -50,8 +50,8 @@ def problem_response(body: Any, headers: dict[str, str]) -> Response:
 
 
 class CallMiddleware:
-    """Gives each request its `Call`: an id that comes back as `X-Request-Id` and is its trace's unless the caller has
-    one, the verified caller where there is a token, and a deadline. Logs one line when it is over, in which the graph's
+    """Gives each request its `RequestContext`: an id that comes back as `X-Request-Id` and is its trace's unless the
+    caller has one, the verified caller if there is a token, and a deadline. Logs one line at its end, with the graph's
     operations are, too.
 
     Here is refused, for every route: with 401 or 403 a token that is not valid or opens nothing, where one is looked
@@ -79,7 +79,9 @@ class CallMiddleware:
             return
         exchange = _Exchange(scope, send)
         deadline = exchange.started + self._timeout if scope["type"] == "http" else None
-        reset = call.current.set(Call(exchange.request_id, deadline=deadline, trace=exchange.span.trace))
+        reset = request_context.current.set(
+            RequestContext(exchange.request_id, deadline=deadline, trace=exchange.span.trace)
+        )
         try:
             await self._answer(exchange, receive)
         except WalletError as error:
@@ -95,7 +97,7 @@ class CallMiddleware:
             await exchange.send_problem(receive, *problem(InternalError()))
         finally:
             exchange.tell()
-            call.current.reset(reset)
+            request_context.current.reset(reset)
 
     async def _answer(self, exchange: "_Exchange", receive: Receive) -> None:
         scope = exchange.scope
@@ -120,7 +122,7 @@ class CallMiddleware:
             KNOWN.check(caller)
         except WalletError as error:
             return error
-        call.current.set(call.current.get().by(caller, token))
+        request_context.current.set(request_context.current.get().with_principal(caller, token))
         return None
 
     async def _count(self, exchange: "_Exchange") -> None:
@@ -129,7 +131,7 @@ class CallMiddleware:
         Raises:
             RateLimited: it is one too many.
         """
-        principal = call.current.get().principal
+        principal = request_context.current.get().principal
         if exchange.scope["path"].startswith(_SIGN_IN):
             limit, who = self._rates.sign_in, address_of(exchange.scope.get("client"))
         else:
@@ -147,8 +149,10 @@ class _Exchange:
         headers = dict(scope["headers"])
         self.scope = scope
         self.started = time.monotonic()
-        self.span = tracing.start(scope.get("method", "GET"), _trace(headers), SpanKind.SERVER)
-        self.request_id = call.request_id(headers.get(b"x-request-id", b"").decode("latin-1"), self.span.trace)
+        self.span = tracing.start_span(scope.get("method", "GET"), _trace(headers), SpanKind.SERVER)
+        self.request_id = request_context.request_id(
+            headers.get(b"x-request-id", b"").decode("latin-1"), self.span.trace
+        )
         self.token = headers.get(b"authorization", b"").decode("latin-1").removeprefix("Bearer").strip()
         self.standing: Standing | None = None
         self.status = _CLOSED_BY_CLIENT
@@ -189,7 +193,7 @@ class _Exchange:
         attributes: dict[str, str | int] = {"http.request.method": method, "http.response.status_code": status}
         if route:
             attributes["http.route"] = route
-        self.span.tell(attributes, name=f"{method} {route}".rstrip())
+        self.span.set_attributes(attributes, name=f"{method} {route}".rstrip())
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             self.span.fail(str(status))
 
@@ -201,12 +205,15 @@ class _Exchange:
         return whole + [each for each in _UNLESS_SAID if each[0] not in said]
 
 
-def _trace(headers: Mapping[bytes, bytes]) -> Trace:
+def _trace(headers: Mapping[bytes, bytes]) -> TraceContext:
     """Where the caller is, if they say so; or a trace that begins here."""
     parent = headers.get(b"traceparent")
     if parent is None:
-        return Trace.new()
-    return Trace.of(parent.decode("latin-1"), headers.get(b"tracestate", b"").decode("latin-1")) or Trace.new()
+        return TraceContext.new()
+    return (
+        TraceContext.from_traceparent(parent.decode("latin-1"), headers.get(b"tracestate", b"").decode("latin-1"))
+        or TraceContext.new()
+    )
 
 
 async def _while_awaited(app: ASGIApp, scope: Scope, receive: Receive, send: Send, seconds: float) -> None:

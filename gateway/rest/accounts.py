@@ -21,7 +21,7 @@ def account_routes(bank: BankClient) -> APIRouter:
     async def list_accounts(
         limit: Annotated[int, Query(ge=1, le=1_000)] = 50, after: UUID | None = None
     ) -> models.AccountPage:
-        page = await bank.owned(limit=limit, after=after)
+        page = await bank.list_accounts(limit=limit, after=after)
         return models.AccountPage(accounts=[_account(each) for each in page.accounts], has_more=page.has_more)
 
     @router.post("/accounts", status_code=201)

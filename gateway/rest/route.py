@@ -8,7 +8,7 @@ from fastapi.routing import APIRoute
 
 from gateway.http.bodies import MalformedError, decoded
 from gateway.policy import REST
-from kit.rpc import request_context as call
+from kit.rpc import request_context
 from wallet.errors import InvalidInput
 
 _IDEMPOTENCY_KEY: Final = r"^[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?$"
@@ -35,7 +35,7 @@ class Route(APIRoute):
 
         async def checked(request: Request) -> Response:
             if not rule.is_open:
-                rule.check(call.principal())
+                rule.check(request_context.principal())
             if request.method == "POST":
                 if not _is_json(request.headers.get("content-type", "")):
                     raise UnsupportedMediaTypeError

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Response
 from pydantic import SecretStr
 
 from gateway.rest.route import Route
-from kit.rpc import request_context as call
+from kit.rpc import request_context
 from openapi import models
 from subgraphs.identity import client
 from subgraphs.identity.client import IdentityClient
@@ -40,7 +40,7 @@ def user_routes(identity: IdentityClient) -> APIRouter:
 
     @router.get("/me")
     async def get_me() -> models.User:
-        return _user(await identity.user(call.principal().subject))
+        return _user(await identity.user(request_context.principal().subject))
 
     return router
 

@@ -199,7 +199,7 @@ class KeySet:
 
     @asynccontextmanager
     async def _followed(self) -> AsyncIterator[None]:
-        async with process.background(self._follow(), f"keys of {self._source}"):
+        async with process.background_task(self._follow(), f"keys of {self._source}"):
             try:
                 yield
             finally:

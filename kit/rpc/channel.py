@@ -12,11 +12,11 @@ import grpc
 import structlog
 from opentelemetry.trace import SpanKind
 
-from kit.rpc.circuit import STATES, Circuit, CircuitOpenError
-from kit.rpc.request_context import Call, current
+from kit.rpc.circuit_breaker import STATES, CircuitBreaker, CircuitOpenError
+from kit.rpc.request_context import RequestContext, current
 from kit.rpc.rotation import rotating
 from kit.rpc.status import from_rpc_error
-from kit.rpc.tls import TLS, Material, refuse_plaintext
+from kit.rpc.tls import TLS, CertificateBundle, refuse_plaintext
 from kit.runtime.backoff import Backoff
 from kit.runtime.settings import CallSettings
 from kit.telemetry import metrics, tracing
@@ -93,7 +93,7 @@ async def open_channel(
             yield channel
         return
 
-    def connect(material: Material) -> grpc.aio.Channel:
+    def connect(material: CertificateBundle) -> grpc.aio.Channel:
         # The authority is the name that is checked: by default, the address, which says less and may be several.
         secure = (*options, ("grpc.default_authority", name))
         return grpc.aio.secure_channel(target, material.channel_credentials(), secure)
@@ -103,7 +103,7 @@ async def open_channel(
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class ClientLimits:
     """What a service may take of this process before it is spared.
 
     Attributes:
@@ -116,7 +116,7 @@ class Bounds:
 
     timeout_seconds: float = 5.0
     calls: int = 1_000
-    calls_of_one: int = 250
+    max_per_caller: int = 250
     failures: int = 5
     open_seconds: float = 2.0
 
@@ -132,7 +132,7 @@ class Bounds:
         )
 
 
-class Calls:
+class RpcClient:
     """Calls of one service, each in the name of the current caller. However slow the service is, no call outlasts its
     time, no more than so many wait for it, and a method that has not answered for a while is not called.
 
@@ -140,7 +140,7 @@ class Calls:
     jitter. The circuit is for what is there and silent.
     """
 
-    def __init__(self, what: str, bounds: Bounds) -> None:
+    def __init__(self, what: str, bounds: ClientLimits) -> None:
         """Args:
         what: names the service to people when it does not answer.
         bounds: of what it may take.
@@ -149,7 +149,7 @@ class Calls:
         self._bounds = bounds
         self._under_way = 0
         self._of_one: Counter[str] = Counter()
-        self._circuits: dict[object, Circuit] = {}
+        self._circuits: dict[object, CircuitBreaker] = {}
 
     async def unary(self, method: grpc.aio.UnaryUnaryMultiCallable[Request, Response], request: Request) -> Response:
         """One call.
@@ -170,7 +170,7 @@ class Calls:
         if self._under_way >= self._bounds.calls:
             raise self._refusal(method, "limit")
         who = "" if call.principal is None else call.principal.scope
-        if who and self._of_one[who] >= self._bounds.calls_of_one:
+        if who and self._of_one[who] >= self._bounds.max_per_caller:
             metrics.CALLS_REFUSED.labels(_name(method), "caller").inc()
             raise RateLimited("calls at once", "1")
         circuit = self._circuits.get(method) or self._new_circuit(method)
@@ -181,7 +181,7 @@ class Calls:
                 try:
                     return await method(request, timeout=remaining, metadata=_metadata(call, span))
                 except grpc.aio.AioRpcError as error:
-                    attempt.is_unfair = remaining < self._bounds.timeout_seconds / 2
+                    attempt.ignore_failure = remaining < self._bounds.timeout_seconds / 2
                     raise _told(error, span, self._what) from None
         except CircuitOpenError:
             raise self._refusal(method, "circuit") from None
@@ -215,7 +215,7 @@ class Calls:
         metrics.CALLS_REFUSED.labels(_name(method), reason).inc()
         return Unavailable(self._what)
 
-    def _new_circuit(self, method: object) -> Circuit:
+    def _new_circuit(self, method: object) -> CircuitBreaker:
         name = _name(method)
 
         def tell(state: str) -> None:
@@ -224,17 +224,19 @@ class Calls:
 
         metrics.CALL_CIRCUIT.labels(name).state(STATES[0])
         bounds = self._bounds
-        circuit = Circuit(failures=bounds.failures, seconds=bounds.open_seconds, tell=tell, failure=DeadlineExceeded)
+        circuit = CircuitBreaker(
+            failures=bounds.failures, seconds=bounds.open_seconds, tell=tell, failure=DeadlineExceeded
+        )
         self._circuits[method] = circuit
         return circuit
 
 
-async def resumed(open_stream: Callable[[], AsyncGenerator[Value, None]]) -> AsyncGenerator[Value, None]:
+async def reconnecting_stream(open_stream: Callable[[], AsyncGenerator[Value, None]]) -> AsyncGenerator[Value, None]:
     """The values of a stream that is opened again when whoever serves it goes away: for half a minute without a value,
     before the reader is told. What a stream that is opened later begins with is the caller's to say.
 
     Raises:
-        WalletError: as `Calls.stream`.
+        WalletError: as `RpcClient.stream`.
     """
     clock = asyncio.get_running_loop().time
     backoff = Backoff(_RESUME_FIRST_PAUSE, _RESUME_LONGEST_PAUSE)
@@ -262,16 +264,16 @@ def _name(method: object) -> str:
     return name[1:].decode()
 
 
-def _span(method: object, call: Call) -> tracing.Span:
+def _span(method: object, call: RequestContext) -> tracing.Span:
     name = _name(method) if call.trace.is_sampled else ""
-    return tracing.start(name, call.trace, SpanKind.CLIENT, {"rpc.system": "grpc", "rpc.method": name})
+    return tracing.start_span(name, call.trace, SpanKind.CLIENT, {"rpc.system": "grpc", "rpc.method": name})
 
 
 def _told(error: grpc.aio.AioRpcError, span: tracing.Span, what: str) -> WalletError:
-    span.tell({"rpc.response.status_code": error.code().name})
+    span.set_attributes({"rpc.response.status_code": error.code().name})
     return from_rpc_error(error, what)
 
 
-def _metadata(call: Call, span: tracing.Span) -> tuple[tuple[str, str], ...]:
+def _metadata(call: RequestContext, span: tracing.Span) -> tuple[tuple[str, str], ...]:
     metadata = (("x-request-id", call.request_id), *span.trace.headers)
     return metadata if call.token is None else (*metadata, ("authorization", f"Bearer {call.token}"))

@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from kit.auth.principal import Principal
-from kit.telemetry.tracing import Trace
+from kit.telemetry.tracing import TraceContext
 from wallet.errors import Unauthenticated
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class RequestContext:
     """One call on its way through the system.
 
     Attributes:
@@ -31,11 +31,11 @@ class Call:
     principal: Principal | None = None
     token: str | None = None
     deadline: float | None = None
-    trace: Trace = field(default_factory=Trace.new)
+    trace: TraceContext = field(default_factory=TraceContext.new)
 
-    def by(self, principal: Principal, token: str) -> "Call":
+    def with_principal(self, principal: Principal, token: str) -> "RequestContext":
         """The same, now that its caller is known."""
-        return Call(self.request_id, principal, token, self.deadline, self.trace)
+        return RequestContext(self.request_id, principal, token, self.deadline, self.trace)
 
     def remaining(self, cap_seconds: float) -> float:
         """Seconds left, at most `cap_seconds`; zero when the time is up."""
@@ -44,7 +44,7 @@ class Call:
         return max(0.0, min(cap_seconds, self.deadline - time.monotonic()))
 
 
-current: ContextVar[Call] = ContextVar("call")
+current: ContextVar[RequestContext] = ContextVar("call")
 """The call that this task works for."""
 
 
@@ -60,27 +60,27 @@ def principal() -> Principal:
     return call.principal
 
 
-def request_id(proposed: str | None, trace: Trace) -> str:
+def request_id(proposed: str | None, current_trace: TraceContext) -> str:
     """The caller's own id for the request where it has one that is safe to log, or its trace's."""
     if proposed is not None and _REQUEST_ID.fullmatch(proposed):
         return proposed
-    return trace.id
+    return current_trace.id
 
 
-def trace() -> Trace:
+def current_trace() -> TraceContext:
     """Where what is done now stands; a trace of its own for what is done for nobody's call."""
     call = current.get(None)
-    return Trace.new() if call is None else call.trace
+    return TraceContext.new() if call is None else call.trace
 
 
 @contextmanager
-def own(token: Callable[[], str]) -> Iterator[None]:
+def as_service(token: Callable[[], str]) -> Iterator[None]:
     """A call made under the service's own name rather than a caller's: for the call at hand, if there is one, and then
     by its id and in its trace.
     """
     call = current.get(None)
-    place = trace()
-    reset = current.set(Call(place.id if call is None else call.request_id, token=token(), trace=place))
+    place = current_trace()
+    reset = current.set(RequestContext(place.id if call is None else call.request_id, token=token(), trace=place))
     try:
         yield
     finally:

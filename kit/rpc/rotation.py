@@ -8,8 +8,8 @@ from typing import Any, Final, TypeVar, cast
 import grpc
 import structlog
 
-from kit.rpc.tls import TLS, Material
-from kit.runtime.process import background
+from kit.rpc.tls import TLS, CertificateBundle
+from kit.runtime.process import background_task
 
 log = structlog.get_logger(__name__)
 
@@ -20,7 +20,9 @@ OneCall = TypeVar("OneCall", bound=grpc.aio.Call)
 
 
 @asynccontextmanager
-async def rotating(tls: TLS, connect: Callable[[Material], grpc.aio.Channel]) -> AsyncIterator[grpc.aio.Channel]:
+async def rotating(
+    tls: TLS, connect: Callable[[CertificateBundle], grpc.aio.Channel]
+) -> AsyncIterator[grpc.aio.Channel]:
     """A channel that takes up new files within seconds, without a failed call: it connects anew, makes calls there as
     soon as somebody answers, and hangs up where it was when the last call there has ended. While nobody answers, it
     goes on as it is.
@@ -31,7 +33,7 @@ async def rotating(tls: TLS, connect: Callable[[Material], grpc.aio.Channel]) ->
     """
     channel = _Rotating(tls, connect)
     try:
-        async with background(channel.follow(), "certificate"):
+        async with background_task(channel.follow(), "certificate"):
             yield cast("grpc.aio.Channel", channel)
     finally:
         await channel.close()
@@ -83,7 +85,7 @@ class _Method:
 class _Rotating:
     """What our stubs need of a channel: none of their calls has a stream of requests."""
 
-    def __init__(self, tls: TLS, connect: Callable[[Material], grpc.aio.Channel]) -> None:
+    def __init__(self, tls: TLS, connect: Callable[[CertificateBundle], grpc.aio.Channel]) -> None:
         self._tls = tls
         self._connect = connect
         self._material = tls.material()
@@ -118,7 +120,7 @@ class _Rotating:
     async def close(self) -> None:
         await self._connections.channel.close()
 
-    async def _reach(self, material: Material) -> _Connections | None:
+    async def _reach(self, material: CertificateBundle) -> _Connections | None:
         """New connections, once somebody answers there."""
         async with AsyncExitStack() as unless_taken:
             channel = await unless_taken.enter_async_context(self._connect(material))

@@ -19,12 +19,12 @@ from opentelemetry.trace import SpanKind
 from kit.auth.access import Policy, Rule
 from kit.auth.principal import Verifier
 from kit.http.admin import Check, readiness
-from kit.rpc.request_context import Call, current, request_id
+from kit.rpc.request_context import RequestContext, current, request_id
 from kit.rpc.status import code_name, to_status
 from kit.rpc.tls import TLS, refuse_plaintext
-from kit.runtime.process import background
+from kit.runtime.process import background_task
 from kit.telemetry import metrics, tracing
-from kit.telemetry.tracing import Trace
+from kit.telemetry.tracing import TraceContext
 from wallet.errors import InternalError, Unauthenticated, WalletError
 
 log = structlog.get_logger(__name__)
@@ -116,7 +116,7 @@ async def grpc_server(
     await server.start()
     log.info("serving gRPC", listen=listen)
     try:
-        async with background(_tell_readiness(health, checks or {}), "health"):
+        async with background_task(_tell_readiness(health, checks or {}), "health"):
             yield server
     finally:
         await health.enter_graceful_shutdown()
@@ -168,7 +168,7 @@ def _names(methods: Iterable[str]) -> str:
 
 
 class _Guarded(grpc.GenericRpcHandler):
-    """The methods of a service. Each runs as a `Call` of its caller; it raises `WalletError`, callers get statuses."""
+    """The methods of a service. Each runs in its caller's `RequestContext`; `WalletError` becomes a status."""
 
     def __init__(self, methods: grpc.GenericRpcHandler, verifier: Verifier, rules: Mapping[str, Rule]) -> None:
         """Args:
@@ -249,10 +249,12 @@ class _Serving:
         self._is_stream = is_stream
         self._started = time.monotonic()
         self._metadata = dict(context.invocation_metadata() or ())
-        parent = Trace.of(_text(self._metadata.get("traceparent")), _text(self._metadata.get("tracestate")))
+        parent = TraceContext.from_traceparent(
+            _text(self._metadata.get("traceparent")), _text(self._metadata.get("tracestate"))
+        )
         name = method[1:]
-        self._span = tracing.start(
-            name, parent or Trace.new(), SpanKind.SERVER, {"rpc.system": "grpc", "rpc.method": name}
+        self._span = tracing.start_span(
+            name, parent or TraceContext.new(), SpanKind.SERVER, {"rpc.system": "grpc", "rpc.method": name}
         )
         self.status = status_pb2.Status()
 
@@ -263,7 +265,7 @@ class _Serving:
             When the caller's token ends, on the clock of `time.time`; None for a call without one.
         """
         remaining, trace = self._context.time_remaining(), self._span.trace
-        call = Call(
+        call = RequestContext(
             request_id(_text(self._metadata.get("x-request-id")), trace),
             deadline=None if remaining is None else self._started + remaining,
             trace=trace,
@@ -275,7 +277,7 @@ class _Serving:
         if not token:
             raise Unauthenticated
         caller = await verifier.verify(token)
-        current.set(Call(call.request_id, caller, token, call.deadline, trace))
+        current.set(RequestContext(call.request_id, caller, token, call.deadline, trace))
         rule.check(caller)
         return caller.believed_until
 
@@ -300,7 +302,7 @@ class _Serving:
         is_fault = self.status.code in _FAULTS
         if is_fault or (seconds > _SLOW_SECONDS and not self._is_stream):  # a stream lasts as long as it is read
             log.warning("call", method=self._method, code=code, ms=round(seconds * 1000, 1))
-        self._span.tell({"rpc.response.status_code": code})
+        self._span.set_attributes({"rpc.response.status_code": code})
         if is_fault:
             self._span.fail(code)
         self._span.end()

@@ -22,7 +22,7 @@ class PlaintextError(Exception):
     """What would leave this machine could be read on its way; the message is for a person and says what to set."""
 
 
-class Material(NamedTuple):
+class CertificateBundle(NamedTuple):
     """What the three files hold, in PEM."""
 
     certificate: bytes
@@ -66,7 +66,7 @@ class TLS:
         except ValueError as error:
             raise ValueError(f"{certificate}, {key} and {authority} do not fit together: {error}") from None
 
-    def material(self) -> Material:
+    def material(self) -> CertificateBundle:
         """What counts now."""
         with self._lock:
             try:
@@ -93,8 +93,8 @@ class TLS:
         certificate, key, authority = self.material()
         return grpc.ssl_server_certificate_configuration([(key, certificate)], authority)
 
-    def _read(self) -> Material:
-        return Material(*(file.read_bytes() for file in self._files))
+    def _read(self) -> CertificateBundle:
+        return CertificateBundle(*(file.read_bytes() for file in self._files))
 
 
 def of_one_key(certificate: bytes, key: bytes) -> x509.Certificate:
@@ -126,7 +126,7 @@ def refuse_plaintext(address: str) -> None:
         )
 
 
-def _check(material: Material) -> x509.Certificate:
+def _check(material: CertificateBundle) -> x509.Certificate:
     """The certificate of a pair whose authority can be read, too.
 
     Raises:

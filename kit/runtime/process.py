@@ -53,7 +53,7 @@ def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
 
 
 @asynccontextmanager
-async def background(task: Coroutine[Any, Any, None], name: str) -> AsyncIterator[None]:
+async def background_task(task: Coroutine[Any, Any, None], name: str) -> AsyncIterator[None]:
     """Runs a task beside the body, for as long as the body. A task that fails takes the body down with it: a process
     without one of its parts is not half alive, it is restarted.
     """
@@ -82,7 +82,7 @@ async def background(task: Coroutine[Any, Any, None], name: str) -> AsyncIterato
             await running
 
 
-async def forever(
+async def run_with_restarts(
     step: Callable[[], Awaitable[None]],
     *,
     name: str,

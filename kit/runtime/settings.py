@@ -81,15 +81,15 @@ class Settings(BaseSettings):
             sys.stderr.write("\n".join(("the settings are wrong:", *lines, "")))
             raise SystemExit(2) from None
 
-    def unfit(self) -> Iterator[str]:
+    def production_errors(self) -> Iterator[str]:
         """What of these is only fit for development, and what to do about it."""
         yield from ()
 
     @model_validator(mode="after")
-    def _is_fit(self) -> Self:
-        unfit = list(self.unfit()) if self.production else []
-        if unfit:
-            raise ValueError("this is not fit for production: " + "; ".join(unfit))
+    def _check_production(self) -> Self:
+        errors = list(self.production_errors()) if self.production else []
+        if errors:
+            raise ValueError("this is not fit for production: " + "; ".join(errors))
         return self
 
 
@@ -117,8 +117,8 @@ class AuthSettings(Settings):
         description="JSON object: the name of a service that may call, and the file with its public keys (JWKS)",
     )
 
-    def unfit(self) -> Iterator[str]:  # noqa: D102  as the base says
-        yield from super().unfit()
+    def production_errors(self) -> Iterator[str]:  # noqa: D102  as the base says
+        yield from super().production_errors()
         if isinstance(self.auth_jwks, Path) and is_of_development(self.auth_jwks):
             yield "AUTH_JWKS has the development stack's keys, by which anybody may have signed: name your issuer's"
         for name, file in self.auth_services.items():
@@ -131,8 +131,8 @@ class ServiceSettings(AuthSettings):
 
     service_key_file: Path = Field(description="the private key that this service signs its own tokens with (PEM)")
 
-    def unfit(self) -> Iterator[str]:  # noqa: D102  as the base says
-        yield from super().unfit()
+    def production_errors(self) -> Iterator[str]:  # noqa: D102  as the base says
+        yield from super().production_errors()
         if is_of_development(self.service_key_file):
             yield "SERVICE_KEY_FILE is a key of the development stack: make one of its own"
 

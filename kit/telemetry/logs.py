@@ -24,7 +24,7 @@ from pydantic import BaseModel, Secret, SecretBytes, SecretStr
 from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import EventDict, WrappedLogger
 
-from kit.rpc import request_context as call
+from kit.rpc import request_context
 from kit.runtime.settings import LogSettings
 
 
@@ -33,7 +33,7 @@ def configure(service: str, settings: LogSettings) -> None:
 
     def add_context(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
         event["service"] = service
-        current = call.current.get(None)
+        current = request_context.current.get(None)
         if current is not None:
             event["request_id"] = current.request_id
             event["trace_id"] = current.trace.id
@@ -42,7 +42,7 @@ def configure(service: str, settings: LogSettings) -> None:
         return event
 
     shared: list[structlog.typing.Processor] = [
-        mask,
+        redact_event,
         add_context,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
@@ -63,7 +63,7 @@ def configure(service: str, settings: LogSettings) -> None:
         ]
     )
     structlog.configure(
-        processors=[*shared, *renderers, cover],
+        processors=[*shared, *renderers, redact_line],
         logger_factory=structlog.BytesLoggerFactory(sys.stderr.buffer),
         wrapper_class=structlog.make_filtering_bound_logger(settings.log_level),
         cache_logger_on_first_use=True,
@@ -72,7 +72,7 @@ def configure(service: str, settings: LogSettings) -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers, cover, _to_text],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers, redact_line, _to_text],
         ),
     )
     root = logging.getLogger()
@@ -92,7 +92,7 @@ _SECRETS: Final = frozenset(
 _WORD: Final = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
 
 
-def mask(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+def redact_event(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     """The event with `***` for what is secret by its name or its type, however deep."""
     for key, value in event.items():
         if _is_secret(key):
@@ -131,7 +131,7 @@ _CARD: Final = re.compile(rb"(?<!\w)\d{13,19}(?!\w)")
 _TOKEN: Final = re.compile(rb"eyJ[\w-]*\.[\w-]+\.[\w-]*")
 
 
-def cover(_: WrappedLogger, __: str, line: Any) -> bytes:
+def redact_line(_: WrappedLogger, __: str, line: Any) -> bytes:
     """The line without what looks like a secret: `***` for a JSON Web Token, nines for the digits of a card's number,
     which are valid JSON wherever they stand. An id is hardly ever of digits alone, and a number of that length hardly
     ever passes for a card's by chance.

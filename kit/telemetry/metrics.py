@@ -5,7 +5,7 @@ from importlib.metadata import version
 
 from prometheus_client import Counter, Enum, Gauge, Histogram, Info
 
-from kit.rpc.circuit import STATES
+from kit.rpc.circuit_breaker import STATES
 
 BUILD = Info("wallet_build", "What runs here.")
 BUILD.info({"version": version("wallet")})

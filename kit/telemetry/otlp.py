@@ -29,7 +29,7 @@ from opentelemetry.trace import (
 
 from kit.runtime.settings import TracingSettings
 from kit.telemetry.metrics import SPANS_DROPPED
-from kit.telemetry.tracing import Attributes, Trace
+from kit.telemetry.tracing import Attributes, TraceContext
 
 _QUEUE: Final = 4_096
 _BATCH: Final = 512
@@ -50,7 +50,12 @@ class Recorder:
         self._ids = ids
 
     def start(
-        self, name: str, parent: Trace, kind: SpanKind, attributes: Attributes | None, links: Sequence[Trace]
+        self,
+        name: str,
+        parent: TraceContext,
+        kind: SpanKind,
+        attributes: Attributes | None,
+        links: Sequence[TraceContext],
     ) -> Span:
         """See `tracing.start`."""
         context = Context()
@@ -125,6 +130,6 @@ def sending(service: str, settings: TracingSettings) -> Iterator[Recorder]:
             logger.removeFilter(seldom)
 
 
-def _context(place: Trace) -> SpanContext:
+def _context(place: TraceContext) -> SpanContext:
     state = TraceState.from_header([place.state]) if place.state else None
     return SpanContext(int(place.id, 16), int(place.span_id, 16), True, TraceFlags(place.flags), state)

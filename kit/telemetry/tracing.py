@@ -32,7 +32,7 @@ _KNOWN_FLAGS: Final = _SAMPLED | _RANDOM
 Attributes = Mapping[str, str | int]
 
 
-class Trace(NamedTuple):
+class TraceContext(NamedTuple):
     """A place in a trace.
 
     Attributes:
@@ -55,7 +55,7 @@ class Trace(NamedTuple):
         return cls(id_, flags=_RANDOM | _SAMPLED if is_sampled else _RANDOM)
 
     @classmethod
-    def of(cls, parent: str | None, state: str | None = None) -> Self | None:
+    def from_traceparent(cls, parent: str | None, state: str | None = None) -> Self | None:
         """The place that the headers name; None where they name none."""
         found = _TRACEPARENT.fullmatch(parent or "")
         if found is None:
@@ -97,7 +97,7 @@ class Span:
 
     __slots__ = ("_recorded", "trace")
 
-    def __init__(self, trace: Trace, recorded: Recorded | None = None) -> None:
+    def __init__(self, trace: TraceContext, recorded: Recorded | None = None) -> None:
         self.trace = trace
         self._recorded = recorded
 
@@ -106,7 +106,7 @@ class Span:
         """Whether anybody will know."""
         return self._recorded is not None
 
-    def tell(self, attributes: Attributes, *, name: str | None = None) -> None:
+    def set_attributes(self, attributes: Attributes, *, name: str | None = None) -> None:
         """What is known of it only now."""
         if self._recorded is not None:
             self._recorded.set_attributes(attributes)
@@ -133,12 +133,12 @@ class Span:
         self.end()
 
 
-def start(
+def start_span(
     name: str,
-    parent: Trace,
+    parent: TraceContext,
     kind: SpanKind = SpanKind.INTERNAL,
     attributes: Attributes | None = None,
-    links: Sequence[Trace] = (),
+    links: Sequence[TraceContext] = (),
 ) -> Span:
     """A span of what is done from now on.
 
@@ -155,7 +155,7 @@ def start(
     return Span(parent._replace(span_id=f"{recorded.get_span_context().span_id:016x}"), recorded)
 
 
-def start_for(parents: Iterable[str | None], name: str, kind: SpanKind, attributes: Attributes) -> Span:
+def start_batch_span(parents: Iterable[str | None], name: str, kind: SpanKind, attributes: Attributes) -> Span:
     """A span of what is done for many at once: it stands in the trace of the first that is sampled, and has a link to
     each. For none of them there is none.
 
@@ -167,11 +167,15 @@ def start_for(parents: Iterable[str | None], name: str, kind: SpanKind, attribut
     """
     if _recording.recorder is None:
         return Span(_NOWHERE)
-    links = [place for parent in dict.fromkeys(parents) if (place := Trace.of(parent)) is not None and place.is_sampled]
-    return start(name, links[0], kind, attributes, links) if links else Span(_NOWHERE)
+    links = [
+        place
+        for parent in dict.fromkeys(parents)
+        if (place := TraceContext.from_traceparent(parent)) is not None and place.is_sampled
+    ]
+    return start_span(name, links[0], kind, attributes, links) if links else Span(_NOWHERE)
 
 
-_NOWHERE: Final = Trace("0" * 32, flags=0)
+_NOWHERE: Final = TraceContext("0" * 32, flags=0)
 
 
 class _Recording:

@@ -7,7 +7,7 @@ from uuid import UUID
 import grpc
 from grpc.experimental.gevent import init_gevent
 
-from kit.rpc import wire
+from kit.rpc import converters
 from kit.rpc.status import from_rpc_error
 from loadtests.history.calls import Answer, Nothing, Receipt, Unknown, Wish, answer_of
 from loadtests.plan import Customer
@@ -42,7 +42,7 @@ class GrpcTransfers(Payer):
         request = bank_pb2.TransferMoneyRequest(
             sender_id=sender.account,
             recipient_id=str(wish.body.recipient_id),
-            amount=wire.money_to(Money(wish.body.amount, wish.body.currency)),
+            amount=converters.money_to_proto(Money(wish.body.amount, wish.body.currency)),
             idempotency_key=wish.key.key,
         )
         metadata = (("authorization", f"Bearer {sender.token}"),)
@@ -54,8 +54,8 @@ class GrpcTransfers(Payer):
                 UUID(told.transfer.id),
                 wish.body.sender_id,
                 told.sender_version,
-                wire.money_from(told.sender_balance).amount,
-                wire.money_from(told.transfer.amount).amount,
+                converters.money_from_proto(told.sender_balance).amount,
+                converters.money_from_proto(told.transfer.amount).amount,
             )
         except grpc.RpcError as refused:
             answer = answer_of(from_rpc_error(refused, "the bank"))  # type: ignore[arg-type]  # has all that is read

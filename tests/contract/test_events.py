@@ -20,8 +20,8 @@ from pydantic import create_model
 from asyncapi.avsc import avro_schema
 from asyncapi.models.topup_event import TopUpEvent
 from asyncapi.models.transfer_event import TransferEvent
-from kit.rpc.request_context import Call, current
-from kit.telemetry.tracing import Trace
+from kit.rpc.request_context import RequestContext, current
+from kit.telemetry.tracing import TraceContext
 from stack.engines.parts import Kafka
 from stack.ports import free_ports
 from stack.process import ROOT
@@ -119,7 +119,9 @@ class TestTraces:
     async def test_an_event_tells_where_in_a_trace_it_was_made_if_that_is_sampled(
         self, ledger_url: str, keys: Keys, tmp_path: Path
     ) -> None:
-        sampled, unsampled = (Trace("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", flags) for flags in (1, 0))
+        sampled, unsampled = (
+            TraceContext("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", flags) for flags in (1, 0)
+        )
         async with (
             Kafka(*free_ports(1)) as kafka,
             running(keys, tmp_path, ledger_url, kafka_bootstrap_servers=kafka.bootstrap_servers) as bank,
@@ -128,7 +130,7 @@ class TestTraces:
             mine, bobs = await bank.open("alice"), await bank.open("bob")
             made = {}
             for trace in (sampled, unsampled):
-                reset = current.set(Call("test", token=keys.user("alice"), trace=trace))
+                reset = current.set(RequestContext("test", token=keys.user("alice"), trace=trace))
                 receipt = await bank.client.transfer(mine, bobs, rub("1"), str(trace.flags))
                 made[str(receipt.transfer.id)] = trace
                 current.reset(reset)

@@ -22,8 +22,8 @@ from gateway.graphql.protection.access import guard
 from gateway.graphql.protection.cost import Cost, Spent
 from gateway.http.rates import Rates
 from gateway.http.streams import Streams
-from kit.rpc import request_context as call
-from kit.rpc.request_context import Call
+from kit.rpc import request_context
+from kit.rpc.request_context import RequestContext
 from kit.telemetry import tracing
 from kit.telemetry.tracing import Span
 from subgraphs.analytics.client import AnalyticsClient
@@ -117,7 +117,7 @@ class PerExecution(SchemaExtensionsRunner):
         self._is_stream = False
         self._close: Callable[[], None] | None = None
         self._started: float
-        self._around: Call
+        self._around: RequestContext
         self._span: Span
 
     def operation(self) -> Self:  # type: ignore[override]
@@ -126,10 +126,10 @@ class PerExecution(SchemaExtensionsRunner):
 
     async def __aenter__(self) -> None:
         self._started = time.perf_counter()
-        self._around = call.current.get()
-        self._span = tracing.start("graphql", self._around.trace)
+        self._around = request_context.current.get()
+        self._span = tracing.start_span("graphql", self._around.trace)
         if self._span.is_recorded:
-            call.current.set(replace(self._around, trace=self._span.trace))
+            request_context.current.set(replace(self._around, trace=self._span.trace))
 
     async def __aexit__(self, _: type[BaseException] | None, error: BaseException | None, __: object) -> None:
         if self._close is not None:
@@ -146,7 +146,7 @@ class PerExecution(SchemaExtensionsRunner):
             context.context.spent.actual += self._cost.actual(context.result.data)
         self._tell(time.perf_counter() - self._started)
         if self._span.is_recorded:
-            call.current.set(self._around)
+            request_context.current.set(self._around)
 
     def parsing(self) -> AbstractAsyncContextManager[None]:  # type: ignore[override]
         """Sets the document and its errors.
@@ -176,12 +176,12 @@ class PerExecution(SchemaExtensionsRunner):
 
     def _open(self) -> None:
         """Counts a stream, and lets its request last: its calls have a time each."""
-        here = call.current.get()
+        here = request_context.current.get()
         if here.principal is not None:  # nobody else gets beyond the root
             self._close = self._policy.streams.open(here.principal)
             if self._close is None:
                 raise too_many_streams(self._policy.streams.limit)
-        call.current.set(replace(here, deadline=None))
+        request_context.current.set(replace(here, deadline=None))
 
     def validation(self) -> AbstractAsyncContextManager[None]:  # type: ignore[override]  # noqa: D102  done with parsing
         return _NOTHING
@@ -212,7 +212,7 @@ class PerExecution(SchemaExtensionsRunner):
         tell(kind, name, seconds, self._codes, context.context.operations)
         if self._span.is_recorded:
             attributes = {"graphql.operation.type": kind, "graphql.operation.name": name}
-            self._span.tell(attributes, name=f"{kind} {name}")
+            self._span.set_attributes(attributes, name=f"{kind} {name}")
             if self._codes:
                 self._span.fail(self._codes[0])
         self._span.end()
@@ -231,7 +231,7 @@ class _Paid(AbstractAsyncContextManager[None]):
         Raises:
             OperationRefused: it would be more than one caller may ask for in a while.
         """
-        caller = call.current.get().principal
+        caller = request_context.current.get().principal
         if caller is not None and self._cost:  # nobody gets beyond the root
             try:
                 await self._rates.count(self._rates.cost, caller.scope, self._cost)

@@ -8,7 +8,7 @@ from graphql import GraphQLSchema
 
 from gateway.policy import GRAPH
 from kit.auth.access import Rule
-from kit.rpc import request_context as call
+from kit.rpc import request_context
 
 
 def guard(schema: GraphQLSchema) -> None:
@@ -27,7 +27,7 @@ def guard(schema: GraphQLSchema) -> None:
 def _for(rule: Rule, resolve: Any) -> Callable[..., Any]:
     @wraps(resolve)
     def resolve_for_caller(source: Any, info: Any, **arguments: Any) -> Any:
-        rule.check(call.principal())
+        rule.check(request_context.principal())
         return resolve(source, info, **arguments)
 
     return resolve if rule.is_open else resolve_for_caller

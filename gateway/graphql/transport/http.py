@@ -37,7 +37,7 @@ from gateway.graphql.transport.requests import (
 )
 from gateway.graphql.transport.responses import EventStream, JSONResult, formatted, refusal, request_error, status_of
 from gateway.http import pages
-from kit.rpc import request_context as call
+from kit.rpc import request_context
 
 _RESULTS: Final = (JSON, GRAPHQL_RESPONSE, EVENT_STREAM)
 _QUERIES: Final = frozenset({OperationType.QUERY})
@@ -105,7 +105,7 @@ class GraphQLOverHTTP:
         context.operations = scope["operations"] = []  # which the middleware tells the log
         if isinstance(request, list):
             if len(request) > 1:  # of which one is counted already
-                counted = context.rates.of(call.current.get().principal, scope.get("client"))
+                counted = context.rates.of(request_context.current.get().principal, scope.get("client"))
                 await context.rates.count(*counted, len(request) - 1)
             results = await asyncio.gather(*(self._execute(each, context, _CALLS) for each in request))
             return JSONResult(results, HTTPStatus.OK, JSON, _cost(context))

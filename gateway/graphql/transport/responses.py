@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from gateway.errors import graphql_error
 from gateway.graphql.transport.requests import EVENT_STREAM, JSON, Refused
 from gateway.http import metrics
-from kit.rpc import request_context as call
+from kit.rpc import request_context
 from wallet.errors import InternalError, RateLimited
 
 PARTIAL_SUCCESS: Final = 294
@@ -41,7 +41,7 @@ def request_error(error: GraphQLError) -> dict[str, Any]:
 
 def refusal(refused: Refused) -> dict[str, Any]:
     """The result of a request that is none."""
-    extensions = {"code": refused.status.name, "requestId": call.current.get().request_id}
+    extensions = {"code": refused.status.name, "requestId": request_context.current.get().request_id}
     return {"errors": [{"message": refused.message, "extensions": extensions}]}
 
 
@@ -124,7 +124,7 @@ class EventStream(StreamingResponse):
 
 def _seconds_left() -> float | None:
     """Until the caller's token ends."""
-    caller = call.current.get().principal
+    caller = request_context.current.get().principal
     return None if caller is None else caller.expires_at - time.time()
 
 

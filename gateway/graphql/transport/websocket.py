@@ -26,7 +26,7 @@ from gateway.http.rates import Rates
 from gateway.http.streams import Streams
 from gateway.policy import KNOWN
 from kit.auth.principal import Principal, Verifier
-from kit.rpc import request_context as call
+from kit.rpc import request_context
 from wallet.errors import RateLimited, Unavailable, WalletError
 
 
@@ -44,7 +44,7 @@ class _Handler(BaseGraphQLTransportWSHandler[Context, None]):
             await super().handle_connection_init(message)
         except Unavailable as error:
             await self.websocket.close(code=1013, reason=error.message)
-        caller = call.current.get().principal
+        caller = request_context.current.get().principal
         if caller is not None and self._ending is None:
             self._ending = asyncio.create_task(self._end(caller))
             self._ending.add_done_callback(self._task_done)
@@ -83,7 +83,7 @@ class _Handler(BaseGraphQLTransportWSHandler[Context, None]):
         Raises:
             RateLimited: it is one too many.
         """
-        caller = call.current.get().principal
+        caller = request_context.current.get().principal
         if caller is not None:
             await self.view.rates.count(self.view.rates.requests, caller.scope)
 
@@ -171,7 +171,7 @@ class GraphQLOverWebSocket(GraphQL[Context, None]):
             raise
         except WalletError as error:
             raise ConnectionRejectionError from error
-        call.current.set(call.current.get().by(principal, token))
+        request_context.current.set(request_context.current.get().with_principal(principal, token))
         return None
 
 

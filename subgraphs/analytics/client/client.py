@@ -7,8 +7,8 @@ from datetime import datetime
 from typing import Final, Literal
 from uuid import UUID
 
-from kit.rpc import wire
-from kit.rpc.channel import Bounds, Calls, open_channel
+from kit.rpc import converters
+from kit.rpc.channel import ClientLimits, RpcClient, open_channel
 from kit.rpc.tls import TLS
 from protos.wallet.analytics.v1 import analytics_pb2, analytics_pb2_grpc
 from wallet.money import Money
@@ -121,14 +121,16 @@ class AnalyticsClient:
     DeadlineExceeded when it does not in time.
     """
 
-    def __init__(self, stub: "analytics_pb2_grpc.AnalyticsServiceAsyncStub", bounds: Bounds = Bounds()) -> None:
+    def __init__(
+        self, stub: "analytics_pb2_grpc.AnalyticsServiceAsyncStub", bounds: ClientLimits = ClientLimits()
+    ) -> None:
         self._stub = stub
-        self._calls = Calls(_WHAT, bounds)
+        self._calls = RpcClient(_WHAT, bounds)
 
     @classmethod
     @asynccontextmanager
     async def connect(
-        cls, target: str, *, bounds: Bounds = Bounds(), tls: TLS | None = None
+        cls, target: str, *, bounds: ClientLimits = ClientLimits(), tls: TLS | None = None
     ) -> AsyncIterator["AnalyticsClient"]:
         """A client of analytics at a gRPC target; connects when first called."""
         async with open_channel(target, SERVICE, ["GetOperations", "GetStatistics"], tls, name="analytics") as opened:
@@ -166,9 +168,9 @@ class AnalyticsClient:
         """What went in and out of the account from one time (inclusive) to another (exclusive), by UTC's calendar."""
         request = analytics_pb2.GetStatisticsRequest(
             account_id=str(account_id),
-            to=wire.time_to(to),
+            to=converters.time_to_proto(to),
             granularity=_GRANULARITIES[granularity],
-            **{"from": wire.time_to(from_)},
+            **{"from": converters.time_to_proto(from_)},
         )
         response = await self._calls.unary(self._stub.GetStatistics, request)
         return Statistics(tuple(map(_bucket, response.buckets)), response.as_of_version, response.is_complete)
@@ -191,9 +193,9 @@ def _filter(value: OperationFilter) -> analytics_pb2.OperationFilter:
     if value.direction is not None:
         message.direction = analytics_pb2.Direction.ValueType(_DIRECTION_NUMBERS[value.direction])
     if value.from_ is not None:
-        getattr(message, "from").CopyFrom(wire.time_to(value.from_))
+        getattr(message, "from").CopyFrom(converters.time_to_proto(value.from_))
     if value.to is not None:
-        message.to.CopyFrom(wire.time_to(value.to))
+        message.to.CopyFrom(converters.time_to_proto(value.to))
     return message
 
 
@@ -204,23 +206,23 @@ def _operation(message: analytics_pb2.Operation) -> Operation:
         message.account_version,
         _TYPES[message.type],
         _DIRECTIONS[message.direction],
-        wire.money_from(message.amount),
-        wire.money_from(message.balance_after),
+        converters.money_from_proto(message.amount),
+        converters.money_from_proto(message.balance_after),
         UUID(message.counterparty_id),
-        wire.time_from(message.occurred_at),
+        converters.time_from_proto(message.occurred_at),
     )
 
 
 def _bucket(message: analytics_pb2.StatisticsBucket) -> StatisticsBucket:
     return StatisticsBucket(
-        wire.time_from(message.start),
-        wire.time_from(message.end),
+        converters.time_from_proto(message.start),
+        converters.time_from_proto(message.end),
         message.count,
         _turnover(message.incoming),
         _turnover(message.outgoing),
-        wire.money_from(message.net),
-        wire.money_from(message.opening_balance),
-        wire.money_from(message.closing_balance),
+        converters.money_from_proto(message.net),
+        converters.money_from_proto(message.opening_balance),
+        converters.money_from_proto(message.closing_balance),
         tuple(
             TypeTurnover(_TYPES[each.type], _turnover(each.incoming), _turnover(each.outgoing))
             for each in message.by_type
@@ -229,4 +231,4 @@ def _bucket(message: analytics_pb2.StatisticsBucket) -> StatisticsBucket:
 
 
 def _turnover(message: analytics_pb2.Turnover) -> Turnover:
-    return Turnover(message.count, wire.money_from(message.amount))
+    return Turnover(message.count, converters.money_from_proto(message.amount))

@@ -308,7 +308,7 @@ class Subscription:
 
 async def _watch(analytics: AnalyticsClient, account_id: UUID, after: int) -> AsyncGenerator[client.Operation, None]:
     """The operations after a version, on from the last one seen when analytics goes away for a while."""
-    async with aclosing(channel.resumed(lambda: analytics.watch(account_id, after))) as operations:
+    async with aclosing(channel.reconnecting_stream(lambda: analytics.watch(account_id, after))) as operations:
         async for operation in operations:
             after = operation.account_version
             yield operation

@@ -13,8 +13,8 @@ from kit.auth.principal import Verifier
 from kit.auth.tokens import ServiceToken, Signer
 from kit.http.admin import add_guarded, admin_app
 from kit.http.server import http_server
-from kit.integrity.proof import integrity_router
-from kit.rpc.channel import Bounds
+from kit.integrity.check import integrity_router
+from kit.rpc.channel import ClientLimits
 from kit.rpc.server import Service, grpc_server
 from kit.rpc.tls import TLS
 from kit.runtime import process
@@ -83,7 +83,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(Database.connect(settings.clickhouse_dsn.get_secret_value()))
         history, copies = History(database), Copies(database)
-        bounds = Bounds.from_settings(settings)
+        bounds = ClientLimits.from_settings(settings)
         bank = await stack.enter_async_context(BankClient.connect(settings.bank_grpc_target, bounds=bounds, tls=tls))
         signer = Signer.from_file(NAME, settings.service_key_file, settings.auth_audience)
         ledger = Ledger(bank, ServiceToken(signer, NAME))
@@ -111,9 +111,9 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             ),
         )
         for name, step in {"tail": tail.run, "watch": watch.check, "repair": repair.run}.items():
-            running = process.forever(step, name=name, first_pause=0.1, longest_pause=2.0)
-            await stack.enter_async_context(process.background(running, name))
-        await stack.enter_async_context(process.background(consumer.run(), "consumer"))
+            running = process.run_with_restarts(step, name=name, first_pause=0.1, longest_pause=2.0)
+            await stack.enter_async_context(process.background_task(running, name))
+        await stack.enter_async_context(process.background_task(consumer.run(), "consumer"))
         integrity = history_integrity(
             copies,
             ledger,

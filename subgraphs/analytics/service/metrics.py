@@ -2,7 +2,7 @@
 
 from prometheus_client import Counter, Gauge
 
-from kit.integrity.proof import Gauges
+from kit.integrity.check import Gauges
 
 EVENTS_CONSUMED = Counter("wallet_analytics_events_consumed", "Messages of the topic that were read and stored.")
 DEAD_LETTERS = Counter("wallet_analytics_dead_letters", "Messages of the topic that could not be read.")

@@ -7,8 +7,8 @@ from datetime import datetime
 from typing import Final, Literal
 from uuid import UUID
 
-from kit.rpc import wire
-from kit.rpc.channel import Bounds, Calls, open_channel
+from kit.rpc import converters
+from kit.rpc.channel import ClientLimits, RpcClient, open_channel
 from kit.rpc.status import from_status
 from kit.rpc.tls import TLS
 from protos.wallet.bank.v1 import bank_pb2, bank_pb2_grpc
@@ -131,14 +131,14 @@ class BankClient:
     again with the same key is safe; reads are always safe to call again.
     """
 
-    def __init__(self, stub: "bank_pb2_grpc.BankServiceAsyncStub", bounds: Bounds = Bounds()) -> None:
+    def __init__(self, stub: "bank_pb2_grpc.BankServiceAsyncStub", bounds: ClientLimits = ClientLimits()) -> None:
         self._stub = stub
-        self._calls = Calls(_WHAT, bounds)
+        self._calls = RpcClient(_WHAT, bounds)
 
     @classmethod
     @asynccontextmanager
     async def connect(
-        cls, target: str, *, bounds: Bounds = Bounds(), tls: TLS | None = None
+        cls, target: str, *, bounds: ClientLimits = ClientLimits(), tls: TLS | None = None
     ) -> AsyncIterator["BankClient"]:
         """A client of the bank at a gRPC target; connects when first called."""
         async with open_channel(target, SERVICE, _READS, tls, name="bank") as opened:
@@ -169,19 +169,19 @@ class BankClient:
         """Credits the account once per key, for services; the receipt carries the account's side."""
         request = bank_pb2.DepositMoneyRequest(
             account_id=str(account_id),
-            amount=wire.money_to(amount),
+            amount=converters.money_to_proto(amount),
             idempotency_key=idempotency_key,
             descriptor=dict(descriptor),
         )
         response = await self._calls.unary(self._stub.DepositMoney, request)
-        balance = wire.money_from(response.account_balance)
+        balance = converters.money_from_proto(response.account_balance)
         return Receipt(_transfer(response.transfer), Posting(account_id, response.account_version, balance))
 
     async def balance(self, account_id: UUID) -> Balance:
         """The balance now."""
         request = bank_pb2.GetBalanceRequest(account_id=str(account_id))
         response = await self._calls.unary(self._stub.GetBalance, request)
-        return Balance(wire.money_from(response.balance), response.version)
+        return Balance(converters.money_from_proto(response.balance), response.version)
 
     async def get_transfer(self, transfer_id: UUID) -> Transfer:
         """One transfer from or to an account of the caller."""
@@ -226,7 +226,7 @@ class BankClient:
         response = await self._calls.unary(self._stub.CloseAccount, request)
         return _account(response.account)
 
-    async def owned(self, owner_id: str = "", *, limit: int = 1_000, after: UUID | None = None) -> AccountPage:
+    async def list_accounts(self, owner_id: str = "", *, limit: int = 1_000, after: UUID | None = None) -> AccountPage:
         """The accounts of an owner, closed ones too, in id order: so many after one of them. They are the caller's,
         unless whoever reads all names another owner.
         """
@@ -266,10 +266,10 @@ def _account(message: bank_pb2.Account) -> Account:
     return Account(
         UUID(message.id),
         message.owner_id,
-        wire.money_from(message.balance),
+        converters.money_from_proto(message.balance),
         message.version,
-        wire.time_from(message.created_at),
-        wire.time_from(message.updated_at),
+        converters.time_from_proto(message.created_at),
+        converters.time_from_proto(message.updated_at),
         _STATUSES[message.status],
     )
 
@@ -278,13 +278,13 @@ def _request(order: Order) -> bank_pb2.TransferMoneyRequest:
     return bank_pb2.TransferMoneyRequest(
         sender_id=str(order.sender_id),
         recipient_id=str(order.recipient_id),
-        amount=wire.money_to(order.amount),
+        amount=converters.money_to_proto(order.amount),
         idempotency_key=order.idempotency_key,
     )
 
 
 def _receipt(message: bank_pb2.TransferMoneyResponse) -> Receipt:
-    balance = wire.money_from(message.sender_balance)
+    balance = converters.money_from_proto(message.sender_balance)
     transfer = _transfer(message.transfer)
     return Receipt(transfer, Posting(transfer.sender_id, message.sender_version, balance))
 
@@ -295,10 +295,10 @@ def _transfer(message: bank_pb2.Transfer) -> Transfer:
         _KINDS[message.kind],
         UUID(message.sender_id),
         UUID(message.recipient_id),
-        wire.money_from(message.amount),
-        wire.time_from(message.created_at),
+        converters.money_from_proto(message.amount),
+        converters.time_from_proto(message.created_at),
     )
 
 
 def _posting(message: bank_pb2.Posting) -> Posting:
-    return Posting(UUID(message.account_id), message.version, wire.money_from(message.balance_after))
+    return Posting(UUID(message.account_id), message.version, converters.money_from_proto(message.balance_after))

@@ -129,7 +129,7 @@ class AccountConnection:
 async def _owned(info: Info, owner_id: str, first: int | None, after: str | None) -> AccountConnection:
     """A page of the owner's accounts; of the caller's where none is named."""
     asked = paging.relay(cursor.decode_id, first=first, after=after, last=None, before=None)
-    page = await info.context.bank.owned(owner_id, limit=asked.limit, after=asked.older_than)
+    page = await info.context.bank.list_accounts(owner_id, limit=asked.limit, after=asked.older_than)
     edges = [AccountEdge(cursor=cursor.encode_id(each.id), node=Account.of(each)) for each in page.accounts]
     return AccountConnection(
         edges=edges,

@@ -11,7 +11,7 @@ from pydantic import Field, PositiveInt, SecretStr
 from kit.auth.principal import Verifier
 from kit.http.admin import add_guarded, admin_app
 from kit.http.server import http_server
-from kit.integrity.proof import integrity_router
+from kit.integrity.check import integrity_router
 from kit.rpc.server import Service, grpc_server
 from kit.rpc.tls import TLS
 from kit.runtime import process
@@ -63,10 +63,10 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         relay = Relay(pool, producer)
         pipeline = Pipeline(Ledger(pool, on_commit=relay.wake).commit)
         servicer = BankServicer(Bank(pipeline, reader, Accounts(pool)))
-        await stack.enter_async_context(process.background(pipeline.run(), "pipeline"))
+        await stack.enter_async_context(process.background_task(pipeline.run(), "pipeline"))
         for name, step in {"relay": relay.run, "backlog": relay.measure}.items():
-            running = process.forever(step, name=name, first_pause=0.1, longest_pause=2.0)
-            await stack.enter_async_context(process.background(running, name))
+            running = process.run_with_restarts(step, name=name, first_pause=0.1, longest_pause=2.0)
+            await stack.enter_async_context(process.background_task(running, name))
         verifier = await stack.enter_async_context(Verifier.running(settings))
         checks = {"database": reader.ping, "keys": verifier.ready}
         admin = admin_app(checks)

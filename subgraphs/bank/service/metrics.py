@@ -2,7 +2,7 @@
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from kit.integrity.proof import Gauges
+from kit.integrity.check import Gauges
 
 BATCH_SIZE = Histogram(
     "wallet_bank_batch_size", "Commands committed together.", buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500)

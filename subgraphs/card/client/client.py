@@ -7,8 +7,8 @@ from datetime import datetime
 from typing import Final, Literal
 from uuid import UUID
 
-from kit.rpc import wire
-from kit.rpc.channel import Bounds, Calls, open_channel
+from kit.rpc import converters
+from kit.rpc.channel import ClientLimits, RpcClient, open_channel
 from kit.rpc.status import from_status
 from kit.rpc.tls import TLS
 from protos.wallet.card.v1 import card_pb2, card_pb2_grpc
@@ -108,14 +108,14 @@ class CardClient:
     again with the same key is safe; reads are always safe to call again.
     """
 
-    def __init__(self, stub: "card_pb2_grpc.CardServiceAsyncStub", bounds: Bounds = Bounds()) -> None:
+    def __init__(self, stub: "card_pb2_grpc.CardServiceAsyncStub", bounds: ClientLimits = ClientLimits()) -> None:
         self._stub = stub
-        self._calls = Calls(_WHAT, bounds)
+        self._calls = RpcClient(_WHAT, bounds)
 
     @classmethod
     @asynccontextmanager
     async def connect(
-        cls, target: str, *, bounds: Bounds = Bounds(), tls: TLS | None = None
+        cls, target: str, *, bounds: ClientLimits = ClientLimits(), tls: TLS | None = None
     ) -> AsyncIterator["CardClient"]:
         """A client of the card service at a gRPC target; connects when first called."""
         async with open_channel(target, SERVICE, _READS, tls, name="card") as opened:
@@ -127,7 +127,7 @@ class CardClient:
         """
         request = card_pb2.ProcessCardTopUpRequest(
             account_id=str(account_id),
-            amount=wire.money_to(amount),
+            amount=converters.money_to_proto(amount),
             card=card_pb2.CardDetails(
                 number=card.number,
                 expiry_month=card.expiry_month,
@@ -184,12 +184,12 @@ def _top_up(message: card_pb2.TopUp) -> TopUp:
     return TopUp(
         UUID(message.id),
         UUID(message.account_id),
-        wire.money_from(message.amount),
+        converters.money_from_proto(message.amount),
         _STATUSES[message.status],
         Card(_BRANDS[message.card.brand], message.card.last_four),
         message.failure or None,
         UUID(message.transfer_id) if message.transfer_id else None,
-        wire.time_from(message.created_at),
-        wire.time_from(message.updated_at),
+        converters.time_from_proto(message.created_at),
+        converters.time_from_proto(message.updated_at),
         message.version,
     )

@@ -297,7 +297,7 @@ class Subscription:
         with inputs.Fields() as fields:
             top_up_id = fields.read("id", inputs.uuid, id)
         seen = 0
-        async with aclosing(channel.resumed(lambda: info.context.card.watch(top_up_id))) as changes:
+        async with aclosing(channel.reconnecting_stream(lambda: info.context.card.watch(top_up_id))) as changes:
             async for top_up in changes:
                 if top_up.version > seen:  # a stream that is opened again begins with what the last one ended with
                     seen = top_up.version

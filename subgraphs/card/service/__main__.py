@@ -15,8 +15,8 @@ from kit.auth.principal import Verifier
 from kit.auth.tokens import ServiceToken, Signer
 from kit.http.admin import add_guarded, admin_app
 from kit.http.server import http_server
-from kit.integrity.proof import integrity_router
-from kit.rpc.channel import Bounds
+from kit.integrity.check import integrity_router
+from kit.rpc.channel import ClientLimits
 from kit.rpc.server import Service, grpc_server
 from kit.rpc.tls import TLS
 from kit.runtime import process
@@ -110,8 +110,8 @@ class Settings(ServiceSettings, CallSettings, TLSSettings, LogSettings, TracingS
         _TIMING.drivers, description="top-ups that are taken up again at once, besides those that callers begin"
     )
 
-    def unfit(self) -> Iterator[str]:  # noqa: D102  as the base says
-        yield from super().unfit()
+    def production_errors(self) -> Iterator[str]:  # noqa: D102  as the base says
+        yield from super().production_errors()
         if self.acquirer_api_key.get_secret_value().startswith(SANDBOX_KEY):
             yield "ACQUIRER_API_KEY is one of a sandbox, which moves no money: use the acquirer's own"
         if not self.acquirer_url.startswith("https://"):
@@ -126,7 +126,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         database = await stack.enter_async_context(open_database(url, connections=connections))
         metrics.show_connections(database.connections_in_use, connections)
         repository = Repository(database)
-        bounds = Bounds.from_settings(settings)
+        bounds = ClientLimits.from_settings(settings)
         bank = await stack.enter_async_context(BankClient.connect(settings.bank_grpc_target, bounds=bounds, tls=tls))
         patience = Patience(
             settings.acquirer_timeout_seconds,
@@ -154,8 +154,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         await stack.enter_async_context(saga.running())
         steps = {"completer": saga.complete, "leases": saga.hold, "tallies": saga.measure, "watch": watch.run}
         for name, step in steps.items():
-            running = process.forever(step, name=name, first_pause=0.1, longest_pause=2.0)
-            await stack.enter_async_context(process.background(running, name))
+            running = process.run_with_restarts(step, name=name, first_pause=0.1, longest_pause=2.0)
+            await stack.enter_async_context(process.background_task(running, name))
         verifier = await stack.enter_async_context(Verifier.running(settings))
         checks = {"database": repository.ping, "keys": verifier.ready}
         admin = admin_app(checks)

@@ -2,8 +2,8 @@
 
 from prometheus_client import Counter, Enum, Gauge
 
-from kit.integrity.proof import Gauges
-from kit.rpc.circuit import STATES
+from kit.integrity.check import Gauges
+from kit.rpc.circuit_breaker import STATES
 
 TOP_UPS = Counter("wallet_card_top_ups", "Top-ups that came to a status.", ["status"])
 STEPS = Counter("wallet_card_steps", "Steps taken, by what came of them.", ["step", "result"])

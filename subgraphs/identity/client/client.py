@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Literal
 
-from kit.rpc import wire
-from kit.rpc.channel import Bounds, Calls, open_channel
+from kit.rpc import converters
+from kit.rpc.channel import ClientLimits, RpcClient, open_channel
 from kit.rpc.status import from_status
 from kit.rpc.tls import TLS
 from protos.wallet.identity.v1 import identity_pb2, identity_pb2_grpc
@@ -55,14 +55,16 @@ class IdentityClient:
     DeadlineExceeded when it does not in time; reads are always safe to call again.
     """
 
-    def __init__(self, stub: "identity_pb2_grpc.IdentityServiceAsyncStub", bounds: Bounds = Bounds()) -> None:
+    def __init__(
+        self, stub: "identity_pb2_grpc.IdentityServiceAsyncStub", bounds: ClientLimits = ClientLimits()
+    ) -> None:
         self._stub = stub
-        self._calls = Calls(_WHAT, bounds)
+        self._calls = RpcClient(_WHAT, bounds)
 
     @classmethod
     @asynccontextmanager
     async def connect(
-        cls, target: str, *, bounds: Bounds = Bounds(), tls: TLS | None = None
+        cls, target: str, *, bounds: ClientLimits = ClientLimits(), tls: TLS | None = None
     ) -> AsyncIterator["IdentityClient"]:
         """A client of the identity service at a gRPC target, by mutual TLS where it is given; connects when first
         called.
@@ -110,13 +112,13 @@ class IdentityClient:
 
 
 def _user(message: identity_pb2.User) -> User:
-    return User(message.id, message.username, _ROLES[message.role], wire.time_from(message.created_at))
+    return User(message.id, message.username, _ROLES[message.role], converters.time_from_proto(message.created_at))
 
 
 def _tokens(message: identity_pb2.Tokens) -> Tokens:
     return Tokens(
         message.access_token,
-        wire.time_from(message.access_expires_at),
+        converters.time_from_proto(message.access_expires_at),
         message.refresh_token,
-        wire.time_from(message.refresh_expires_at),
+        converters.time_from_proto(message.refresh_expires_at),
     )

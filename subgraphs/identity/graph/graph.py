@@ -8,7 +8,7 @@ from uuid import UUID
 import strawberry
 from strawberry.dataloader import DataLoader
 
-from kit.rpc import request_context as call
+from kit.rpc import request_context
 from subgraphs.identity import client
 from subgraphs.identity.client import IdentityClient
 from wallet import loading
@@ -73,4 +73,4 @@ async def _user(user: User, info: Info) -> client.User:
 class Query:
     @strawberry.field(description="Who the caller is, by the token.")
     async def me(self) -> User | None:
-        return User(id=strawberry.ID(call.principal().subject))
+        return User(id=strawberry.ID(request_context.principal().subject))

@@ -63,8 +63,8 @@ class Settings(AuthSettings, TLSSettings, LogSettings, TracingSettings):
     )
     identity_lock_longest_seconds: float = Field(_LOCK_OUT.longest_seconds, gt=0, le=86_400, description="at most")
 
-    def unfit(self) -> Iterator[str]:  # noqa: D102  as the base says
-        yield from super().unfit()
+    def production_errors(self) -> Iterator[str]:  # noqa: D102  as the base says
+        yield from super().production_errors()
         if self.identity_hash_memory_kib < _OWASP.memory_kib or self.identity_hash_passes < _OWASP.passes:
             least = f"{_OWASP.memory_kib} KiB and {_OWASP.passes} passes"
             yield f"IDENTITY_HASH_MEMORY_KIB and IDENTITY_HASH_PASSES make hashes too weak: use at least {least}"
@@ -86,7 +86,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         metrics.show_connections(database.connections_in_use, settings.identity_database_connections)
         repository = Repository(database)
         keys = Keys.read(settings.identity_keys)
-        await stack.enter_async_context(process.background(keys.follow(settings.identity_keys), "keys"))
+        await stack.enter_async_context(process.background_task(keys.follow(settings.identity_keys), "keys"))
         passwords = stack.enter_context(
             Passwords(
                 Hardness(settings.identity_hash_memory_kib, settings.identity_hash_passes),
@@ -106,8 +106,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             settings.identity_attempts, settings.identity_lock_first_seconds, settings.identity_lock_longest_seconds
         )
         identity = Identity(repository, passwords, keys, terms, lock_out)
-        tidying = process.forever(identity.tidy, name="tidy", first_pause=1.0, longest_pause=60.0)
-        await stack.enter_async_context(process.background(tidying, "tidy"))
+        tidying = process.run_with_restarts(identity.tidy, name="tidy", first_pause=1.0, longest_pause=60.0)
+        await stack.enter_async_context(process.background_task(tidying, "tidy"))
         checks = {"database": repository.ping}
         admin = admin_app(checks)
         admin.include_router(keys_router(keys))

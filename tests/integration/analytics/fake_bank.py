@@ -11,8 +11,7 @@ from uuid import UUID
 
 import grpc
 
-from kit.rpc import request_context as call
-from kit.rpc import status, wire
+from kit.rpc import converters, request_context, status
 from protos.wallet.bank.v1 import bank_pb2, bank_pb2_grpc
 from subgraphs.analytics.service.domain.model import Event, OperationType, Posting
 from subgraphs.bank.client import SERVICE
@@ -86,13 +85,13 @@ class FakeBank(bank_pb2_grpc.BankServiceServicer):
             raise Unavailable("the bank")
 
     def _account(self, account_id: UUID) -> bank_pb2.Account:
-        caller = call.principal()
+        caller = request_context.principal()
         if account_id not in self._owners or not (caller.reads_all or self._owners[account_id] == caller.subject):
             raise AccountNotFound(str(account_id))
         return bank_pb2.Account(
             id=str(account_id),
             owner_id=self._owners[account_id],
-            balance=wire.money_to(self._balance(account_id)),
+            balance=converters.money_to_proto(self._balance(account_id)),
             version=len(self._events[account_id]),
             status=bank_pb2.ACCOUNT_STATUS_OPEN,
         )
@@ -143,8 +142,8 @@ def _message(event: Event) -> bank_pb2.Event:
             kind=bank_pb2.TRANSFER_KIND_TRANSFER if is_transfer else bank_pb2.TRANSFER_KIND_DEPOSIT,
             sender_id=str(event.sender.account_id),
             recipient_id=str(event.recipient.account_id),
-            amount=wire.money_to(event.amount),
-            created_at=wire.time_to(event.occurred_at),
+            amount=converters.money_to_proto(event.amount),
+            created_at=converters.time_to_proto(event.occurred_at),
         ),
         sender=_posting(event.sender),
         recipient=_posting(event.recipient),
@@ -155,5 +154,5 @@ def _posting(posting: Posting) -> bank_pb2.Posting:
     return bank_pb2.Posting(
         account_id=str(posting.account_id),
         version=posting.version,
-        balance_after=wire.money_to(posting.balance_after),
+        balance_after=converters.money_to_proto(posting.balance_after),
     )

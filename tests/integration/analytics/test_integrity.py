@@ -13,7 +13,7 @@ from cli.replay import Replayed, replay
 from cli.reports import Admin
 from kit.http.admin import admin_app
 from kit.http.server import http_server
-from kit.integrity.proof import Integrity, Report, Verdict, Violation, integrity_router
+from kit.integrity.check import IntegrityCheck, Report, Verdict, Violation, integrity_router
 from subgraphs.analytics.service.adapters.clickhouse.copies import Copies, Copy, Window
 from subgraphs.analytics.service.adapters.clickhouse.database import Database
 from subgraphs.analytics.service.api.admin import replay_router
@@ -30,12 +30,12 @@ LONG_AGO = 1.0
 """Any operation of the fake bank's is older than that."""
 
 
-def integrity_of(world: World, copies: Copies | None = None, *, on_its_way_seconds: float = LONG_AGO) -> Integrity:
+def integrity_of(world: World, copies: Copies | None = None, *, on_its_way_seconds: float = LONG_AGO) -> IntegrityCheck:
     copies = copies or world.copies
     return history_integrity(copies, world.ledger, wait_seconds=0, on_its_way_seconds=on_its_way_seconds)
 
 
-async def verdict_of(integrity: Integrity) -> tuple[Verdict, list[Violation]]:
+async def verdict_of(integrity: IntegrityCheck) -> tuple[Verdict, list[Violation]]:
     reports: list[Report] = [report async for report in integrity.prove()]
     verdict = reports[-1]
     assert isinstance(verdict, Verdict)
@@ -43,7 +43,7 @@ async def verdict_of(integrity: Integrity) -> tuple[Verdict, list[Violation]]:
 
 
 @asynccontextmanager
-async def served(world: World, integrity: Integrity | None = None) -> AsyncIterator[str]:
+async def served(world: World, integrity: IntegrityCheck | None = None) -> AsyncIterator[str]:
     """The admin interface's address."""
     app = admin_app({})
     app.include_router(integrity_router(integrity or integrity_of(world)))

@@ -15,7 +15,7 @@ import asyncpg
 import pytest
 
 from kit.auth.tokens import ServiceToken
-from kit.integrity.proof import Verdict
+from kit.integrity.check import Verdict
 from subgraphs.analytics.service.adapters.kafka import DEAD_LETTERS
 from subgraphs.analytics.service.adapters.ledger import Ledger
 from subgraphs.analytics.service.application.integrity import history_integrity

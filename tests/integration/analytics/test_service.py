@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from kit.auth.principal import Role
-from kit.rpc import request_context as call
+from kit.rpc import request_context
 from kit.rpc.status import from_rpc_error
 from protos.wallet.analytics.v1 import analytics_pb2, analytics_pb2_grpc
 from subgraphs.analytics.client import AnalyticsClient, Operation, OperationFilter
@@ -100,11 +100,11 @@ class TestOperations:
         assert caught.value.account_id == str(bobs)
 
     async def test_an_operator_reads_all(self, service: World, client: AnalyticsClient) -> None:
-        with call.own(lambda: service.keys.user("operator", Role.OPERATOR)):
+        with request_context.as_service(lambda: service.keys.user("operator", Role.OPERATOR)):
             assert (await client.operations(service.bank.open("bob"), limit=10)).operations == ()
 
     async def test_without_a_token_nothing_is_told(self, service: World, client: AnalyticsClient) -> None:
-        with call.own(lambda: ""), pytest.raises(Unauthenticated):
+        with request_context.as_service(lambda: ""), pytest.raises(Unauthenticated):
             await client.operations(uuid4(), limit=10)
 
     @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kit.auth.principal import Role
-from kit.rpc import request_context as call
+from kit.rpc import request_context
 from kit.rpc.status import from_rpc_error
 from protos.wallet.analytics.v1 import analytics_pb2, analytics_pb2_grpc
 from subgraphs.analytics.client import AnalyticsClient
@@ -272,7 +272,7 @@ class TestOfAnAccount:
         bobs = service.bank.open("bob")
         with service.caller("alice"), pytest.raises(AccountNotFound):
             await client.statistics(bobs, **RANGE)
-        with call.own(lambda: service.keys.user("operator", Role.OPERATOR)):
+        with request_context.as_service(lambda: service.keys.user("operator", Role.OPERATOR)):
             assert (await client.statistics(bobs, **RANGE)).as_of_version == 0
             with pytest.raises(AccountNotFound):
                 await client.statistics(uuid4(), **RANGE)

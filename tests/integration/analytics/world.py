@@ -14,7 +14,7 @@ import httpx
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from kit.rpc import request_context as call
+from kit.rpc import request_context
 from stack.engines.parts import ClickHouse
 from subgraphs.analytics.service import __main__ as main
 from subgraphs.analytics.service.adapters.clickhouse.copies import Copies
@@ -170,11 +170,11 @@ class World:
     @contextmanager
     def caller(self, name: str) -> Iterator[None]:
         """Calls inside are made by the user of this name."""
-        reset = call.current.set(call.Call("test", token=self.keys.user(name)))
+        reset = request_context.current.set(request_context.RequestContext("test", token=self.keys.user(name)))
         try:
             yield
         finally:
-            call.current.reset(reset)
+            request_context.current.reset(reset)
 
 
 @asynccontextmanager

@@ -24,7 +24,7 @@ async def listed(bank: RunningBank, caller: Caller, owner: str = "", page_size: 
     found: list[Account] = []
     while True:
         after = found[-1].id if found else None
-        page = await caller(bank.client.owned(owner, limit=page_size, after=after))
+        page = await caller(bank.client.list_accounts(owner, limit=page_size, after=after))
         found += page.accounts
         if not page.has_more:
             return found

@@ -5,7 +5,7 @@ from contextlib import aclosing, suppress
 
 import pytest
 
-from kit.integrity.proof import Progress, Verdict
+from kit.integrity.check import Progress, Verdict
 from subgraphs.bank.service.adapters.postgres.database import open_pool
 from subgraphs.bank.service.application.integrity import ledger_integrity
 from tests.integration.bank.running import RunningBank, prove, rub, waiting

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kit.integrity.proof import Verdict, Violation
+from kit.integrity.check import Verdict, Violation
 from subgraphs.bank.service.adapters.postgres.proof import Law
 from subgraphs.bank.service.application import integrity
 from subgraphs.bank.service.application.integrity import ledger_integrity

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import asyncpg
 
-from kit.rpc.channel import Bounds
+from kit.rpc.channel import ClientLimits
 from kit.runtime import process
 from loadtests.history import rows
 from loadtests.history.calls import DEPOSITOR, History, Refusal, Wish, is_certain
@@ -32,7 +32,7 @@ Fault = Callable[[], Coroutine[Any, Any, None]]
 
 _OWNERS = ("alice", "bob")
 _CLIENTS = 16
-_BOUNDS = Bounds(timeout_seconds=3.0, failures=1_000_000)  # these clients insist, however silent a bank is
+_BOUNDS = ClientLimits(timeout_seconds=3.0, failures=1_000_000)  # these clients insist, however silent a bank is
 _PATIENCE = 60.0  # seconds until everything must be known, once the faults are over
 _DAY = 24 * 3600.0
 _AWAY = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
@@ -106,7 +106,7 @@ class Trial:
     async def judged(self, accounts: int, schedule: Iterable[Fault], seconds: float) -> list[Violation]:
         """The same, whatever the judge finds."""
         load = Load(self.history, self.ask, await self.open(accounts), clearing(), self._seed)
-        async with process.background(self._watch(), "watcher"), load.running(_CLIENTS):
+        async with process.background_task(self._watch(), "watcher"), load.running(_CLIENTS):
             await self._break(schedule, seconds)
         async with asyncio.timeout(_PATIENCE):
             await load.resolve()

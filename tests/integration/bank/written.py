@@ -8,7 +8,7 @@ from uuid import UUID
 import asyncpg
 from uuid_utils.compat import uuid7
 
-from kit.integrity.proof import Integrity, Report, Verdict, Violation
+from kit.integrity.check import IntegrityCheck, Report, Verdict, Violation
 from subgraphs.bank.service.adapters.postgres.database import open_pool
 from subgraphs.bank.service.application.ledger import Ledger
 from subgraphs.bank.service.domain.model import Command, Key, Kind, Transfer
@@ -97,12 +97,12 @@ def _command(key: str, sender: UUID, recipient: UUID, amount: Money) -> Command:
     return Command(uuid7(), kind, sender, recipient, amount, scope, None, {})
 
 
-async def reports(proof: Integrity) -> list[Report]:
+async def reports(proof: IntegrityCheck) -> list[Report]:
     async with aclosing(proof.prove()) as proving:
         return [report async for report in proving]
 
 
-async def verdict(proof: Integrity) -> Verdict:
+async def verdict(proof: IntegrityCheck) -> Verdict:
     last = (await reports(proof))[-1]
     assert isinstance(last, Verdict)
     return last

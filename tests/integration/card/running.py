@@ -14,7 +14,7 @@ from uuid import UUID
 import asyncpg
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from kit.rpc.channel import Bounds
+from kit.rpc.channel import ClientLimits
 from stack import probes
 from stack.ports import free_ports
 from stack.process import Child, Output, Process, module
@@ -151,7 +151,7 @@ async def using(bank: RunningBank, merchant: Merchant, settings: Mapping[str, st
     """A card service, wherever it runs."""
     async with (
         asyncpg.create_pool(settings["card_database_url"], min_size=0, max_size=4) as sql,
-        CardClient.connect(settings["card_grpc_listen"], bounds=Bounds(timeout_seconds=20)) as client,
+        CardClient.connect(settings["card_grpc_listen"], bounds=ClientLimits(timeout_seconds=20)) as client,
     ):
         admin, webhooks = (f"http://{settings[f'card_{name}_listen']}" for name in ("admin", "webhook"))
         yield RunningCard(client, sql, bank, admin, f"{webhooks}/webhooks/acquirer", merchant, settings)

@@ -14,7 +14,7 @@ from cli.integrity import Proven, follow
 from cli.reports import Admin
 from cli.topups import Reviewed, retry, review
 from kit.auth.principal import Role
-from kit.integrity.proof import Verdict, Violation
+from kit.integrity.check import Verdict, Violation
 from subgraphs.card.service.application.integrity import Law, top_up_integrity
 from subgraphs.card.service.domain.model import PaymentStatus, Status, Step, TopUp
 from tests.conftest import Keys

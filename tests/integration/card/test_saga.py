@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from kit.rpc import request_context as call
+from kit.rpc import request_context
 from kit.runtime import process
 from subgraphs.card.service.adapters.repository import LeaseLostError
 from subgraphs.card.service.domain.model import PaymentStatus, Status, Step
@@ -72,11 +72,11 @@ class TestBank:
         assert stopped.review is not None
 
     async def test_is_called_under_the_services_own_name(self, here: World) -> None:
-        token = call.current.set(call.Call("test", token=here.bank.keys.user("alice")))
+        token = request_context.current.set(request_context.RequestContext("test", token=here.bank.keys.user("alice")))
         try:
             assert (await here.finish(await here.admitted(await here.bank.open("bob")))).status is Status.COMPLETED
         finally:
-            call.current.reset(token)
+            request_context.current.reset(token)
 
 
 class TestAcquirer:
@@ -181,7 +181,7 @@ class TestDrivers:
         here.acquirer.then["capture"] = goes_on.wait
         top_up = await here.admitted(await here.bank.open("alice", "0"))
         try:
-            async with saga.running(), process.background(saga.hold(), "leases"):
+            async with saga.running(), process.background_task(saga.hold(), "leases"):
                 saga.start(top_up)
                 while await renewed.get() != ({top_up.id: top_up.version + 1}, 0.03):
                     """The authorization is not over yet."""
@@ -207,7 +207,7 @@ class TestCompleter:
         async with saga.running():
             for wish in wishes:
                 await saga.begin(wish, LIMITS)
-            async with process.background(saga.complete(), "completer"):
+            async with process.background_task(saga.complete(), "completer"):
                 await until(are_all_begun)
             goes_on.set()
         assert (await here.agree(left)).status is Status.COMPLETED

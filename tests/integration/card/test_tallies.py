@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 from prometheus_client import REGISTRY
 
-from kit.runtime.process import background
+from kit.runtime.process import background_task
 from subgraphs.card.service.application import saga
 from subgraphs.card.service.domain.model import PaymentStatus, Status
 from tests.integration.card.world import World
@@ -35,7 +35,7 @@ async def test_what_is_open_is_told_whoever_drives_it(here: World, monkeypatch: 
     async def are(expected: dict[str, float]) -> bool:
         return shown() == expected
 
-    async with background(here.saga().measure(), "tallies"):
+    async with background_task(here.saga().measure(), "tallies"):
         await until(lambda: are({}))
         assert oldest() == 0
 

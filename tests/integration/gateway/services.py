@@ -4,8 +4,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID, uuid4
 
-from kit.rpc import request_context as call
-from kit.rpc import status, wire
+from kit.rpc import converters, request_context, status
 from protos.wallet.bank.v1 import bank_pb2, bank_pb2_grpc
 from protos.wallet.card.v1 import card_pb2, card_pb2_grpc
 from wallet.errors import AccountNotFound, TopUpNotFound, WalletError
@@ -21,7 +20,7 @@ def top_up(status: str = "CAPTURED", version: int = 3, **more: Any) -> card_pb2.
     given = {
         "id": str(uuid4()),
         "account_id": str(ACCOUNT),
-        "amount": wire.money_to(Money.parse("10.00")),
+        "amount": converters.money_to_proto(Money.parse("10.00")),
         "status": card_pb2.TopUpStatus.Value(f"TOP_UP_STATUS_{status}"),
         "card": card_pb2.Card(brand=card_pb2.CARD_BRAND_VISA, last_four="4242"),
         "version": version,
@@ -46,7 +45,7 @@ class FakeCard(card_pb2_grpc.CardServiceServicer):
 
     def _answer(self, request: Any) -> card_pb2.TopUp:
         self.asked.append(request)
-        self.callers.append(call.principal().subject)
+        self.callers.append(request_context.principal().subject)
         if isinstance(self.answer, WalletError):
             raise self.answer
         return self.answer
@@ -99,7 +98,7 @@ class FakeBank(bank_pb2_grpc.BankServiceServicer):
         response = bank_pb2.BatchGetAccountsResponse()
         for key in request.ids:
             if key == str(ACCOUNT):
-                balance = wire.money_to(Money.parse("990.00"))
+                balance = converters.money_to_proto(Money.parse("990.00"))
                 account = bank_pb2.Account(id=key, balance=balance, status=bank_pb2.ACCOUNT_STATUS_OPEN)
                 response.results.add(key=key, value=account)
             else:
@@ -125,7 +124,7 @@ class FakeBank(bank_pb2_grpc.BankServiceServicer):
                 kind=bank_pb2.TRANSFER_KIND_DEPOSIT,
                 sender_id=str(CLEARING),
                 recipient_id=str(ACCOUNT),
-                amount=wire.money_to(Money.parse("10.00")),
+                amount=converters.money_to_proto(Money.parse("10.00")),
             )
             response.results.add(key=key, value=deposit)
         return response

@@ -13,7 +13,7 @@ from gateway.app import build_app
 from gateway.graphql.execution.options import GraphOptions
 from gateway.graphql.federation.composition import SUBGRAPHS
 from gateway.http.rates import RateOptions, Rates
-from kit.rpc import status, wire
+from kit.rpc import converters, status
 from kit.rpc.server import Service, grpc_server
 from protos.wallet.bank.v1 import bank_pb2, bank_pb2_grpc
 from protos.wallet.card.v1 import card_pb2, card_pb2_grpc
@@ -116,7 +116,7 @@ class Services(
         return response
 
     def _money(self, key: str) -> Any:
-        return wire.money_to(Money.parse(str(self.ids.index(key) + 1))) if key in self.ids else None
+        return converters.money_to_proto(Money.parse(str(self.ids.index(key) + 1))) if key in self.ids else None
 
 
 @pytest.fixture

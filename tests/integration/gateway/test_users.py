@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from kit.rpc import wire
+from kit.rpc import converters
 from kit.rpc.server import Service, grpc_server
 from protos.wallet.identity.v1 import identity_pb2, identity_pb2_grpc
 from stack.ports import HOST, free_ports
@@ -54,7 +54,7 @@ class FakeIdentity(identity_pb2_grpc.IdentityServiceServicer):
             raise self.answer
 
     def _tokens(self) -> identity_pb2.Tokens:
-        now = wire.time_to(datetime(2026, 11, 21, tzinfo=UTC))
+        now = converters.time_to_proto(datetime(2026, 11, 21, tzinfo=UTC))
         return identity_pb2.Tokens(
             access_token="access", access_expires_at=now, refresh_token="next", refresh_expires_at=now
         )

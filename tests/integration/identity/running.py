@@ -13,8 +13,8 @@ import asyncpg
 import jwt
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from kit.rpc.channel import Bounds
-from kit.rpc.request_context import Call, current
+from kit.rpc.channel import ClientLimits
+from kit.rpc.request_context import RequestContext, current
 from stack import probes
 from stack.ports import free_ports
 from stack.process import Child, Output, Process, module
@@ -70,7 +70,7 @@ class RunningIdentity:
 @contextmanager
 def stranger() -> Iterator[None]:
     """Every call in the block is of somebody without a token."""
-    reset = current.set(Call("test"))
+    reset = current.set(RequestContext("test"))
     try:
         yield
     finally:
@@ -147,6 +147,6 @@ async def using(keys: Keys, settings: Mapping[str, str]) -> AsyncIterator[Runnin
     """An identity service, wherever it runs."""
     async with (
         asyncpg.create_pool(settings["identity_database_url"], min_size=0, max_size=4) as sql,
-        IdentityClient.connect(settings["identity_grpc_listen"], bounds=Bounds(timeout_seconds=20)) as client,
+        IdentityClient.connect(settings["identity_grpc_listen"], bounds=ClientLimits(timeout_seconds=20)) as client,
     ):
         yield RunningIdentity(client, sql, f"http://{settings['identity_admin_listen']}", keys, settings)

@@ -6,7 +6,7 @@ import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
 from benchmarks.lean import CallError, header_block, keep_calling
-from kit.rpc import request_context as call
+from kit.rpc import request_context
 from stack.ports import free_ports
 from tests.conftest import Keys
 from tests.unit.kit.rpc.echo import SERVICE, serving
@@ -19,7 +19,7 @@ async def say(text: str) -> str:
     """Notes who says what, and refuses one thing."""
     if text == "refuse":
         raise InvalidInput.of("text", "must be friendlier")
-    said.append((call.principal().subject, text))
+    said.append((request_context.principal().subject, text))
     return text
 
 

@@ -9,8 +9,8 @@ from uuid import UUID
 import pytest
 from google.protobuf.descriptor import FileDescriptor
 
-from kit.rpc import request_context as call
-from kit.rpc.channel import Bounds
+from kit.rpc import request_context
+from kit.rpc.channel import ClientLimits
 from protos.wallet.analytics.v1 import analytics_pb2
 from protos.wallet.bank.v1 import bank_pb2
 from protos.wallet.card.v1 import card_pb2
@@ -56,7 +56,7 @@ def of_the_bank(client: BankClient) -> list[Awaitable[Any]]:
         client.accounts([ID]),
         client.open_account("RUB", "k"),
         client.close_account(ID),
-        client.owned(),
+        client.list_accounts(),
         first(client.account_versions()),
         client.events(ID, 0),
     ]
@@ -98,9 +98,9 @@ async def first(pages: AsyncIterator[Any]) -> Any:
 async def test_every_call_of_a_service_has_the_time_that_is_left(
     client: Callable[..., Any], calls: Callable[[Any], list[Awaitable[Any]]], file: FileDescriptor
 ) -> None:
-    call.current.set(call.Call("the-request", deadline=time.monotonic() + SECONDS_LEFT))
+    request_context.current.set(request_context.RequestContext("the-request", deadline=time.monotonic() + SECONDS_LEFT))
     stub = Stub()
-    for each in calls(client(stub, Bounds(timeout_seconds=60.0))):
+    for each in calls(client(stub, ClientLimits(timeout_seconds=60.0))):
         with pytest.raises(Unavailable):
             await each
     (service,) = file.services_by_name.values()

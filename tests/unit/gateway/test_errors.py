@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import STATUS, STATUS_OF_ITS_OWN, graphql_error, is_unexpected, problem, without_digits
-from kit.rpc import request_context as call
+from kit.rpc import request_context
 from wallet.errors import (
     BY_REASON,
     Code,
@@ -22,7 +22,7 @@ from wallet.errors import (
 
 @pytest.fixture(autouse=True)
 def request_id() -> None:
-    call.current.set(call.Call("the-request"))
+    request_context.current.set(request_context.RequestContext("the-request"))
 
 
 class TestProblem:

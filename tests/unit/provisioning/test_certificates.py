@@ -9,13 +9,13 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from cryptography.x509.verification import PolicyBuilder, Store
 
 from kit.rpc.tls import of_one_key
-from provisioning.certificates import LIFE, CertificateError, provide
+from provisioning.certificates import LIFE, CertificateError, ensure_certificates
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
 
 
 def names_made(folder: Path, *names: str, now: datetime = NOW) -> list[str]:
-    return [pair.name for pair in provide(folder, names, now) if pair.made]
+    return [pair.name for pair in ensure_certificates(folder, names, now) if pair.made]
 
 
 def certificate(folder: Path, name: str) -> x509.Certificate:
@@ -24,7 +24,7 @@ def certificate(folder: Path, name: str) -> x509.Certificate:
 
 class TestPairs:
     def test_are_good_at_either_end_for_their_name_and_on_this_machine(self, tmp_path: Path) -> None:
-        provide(tmp_path, ["bank"], NOW)
+        ensure_certificates(tmp_path, ["bank"], NOW)
         bank = certificate(tmp_path, "bank")
         policy = PolicyBuilder().store(Store([certificate(tmp_path, "authority")])).time(NOW)
         for host in (x509.DNSName("bank"), x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))):
@@ -37,7 +37,7 @@ class TestPairs:
         assert isinstance(public_key.curve, SECP256R1)
 
     def test_of_a_service_sign_for_nobody_else(self, tmp_path: Path) -> None:
-        provide(tmp_path, ["bank"], NOW)
+        ensure_certificates(tmp_path, ["bank"], NOW)
         constraints = certificate(tmp_path, "bank").extensions.get_extension_for_class(x509.BasicConstraints)
         assert (constraints.critical, constraints.value.ca) == (True, False)
 
@@ -59,8 +59,8 @@ class TestPairs:
         assert of_one_key((tmp_path / "bank.pem").read_bytes(), (tmp_path / "bank.key").read_bytes()) == new
 
     def test_do_not_outlive_the_authority(self, tmp_path: Path) -> None:
-        (authority,) = provide(tmp_path, [], NOW)
-        *_, bank = provide(tmp_path, ["bank"], authority.until - timedelta(days=9))
+        (authority,) = ensure_certificates(tmp_path, [], NOW)
+        *_, bank = ensure_certificates(tmp_path, ["bank"], authority.until - timedelta(days=9))
         assert bank.until == authority.until
 
     @pytest.mark.parametrize("damaged", ["bank.pem", "bank.key"])
@@ -74,8 +74,8 @@ class TestPairs:
         assert names_made(tmp_path, "bank", "card") == ["bank"]
 
     def test_of_another_authority_or_name_are_made_anew(self, tmp_path: Path) -> None:
-        provide(tmp_path, ["bank"], NOW)
-        provide(tmp_path / "other", ["bank"], NOW)
+        ensure_certificates(tmp_path, ["bank"], NOW)
+        ensure_certificates(tmp_path / "other", ["bank"], NOW)
         for suffix in ("pem", "key"):
             (tmp_path / f"bank.{suffix}").write_bytes((tmp_path / "other" / f"bank.{suffix}").read_bytes())
         assert names_made(tmp_path, "bank") == ["bank"]
@@ -84,14 +84,14 @@ class TestPairs:
         assert names_made(tmp_path, "bank", "card") == ["card"]
 
     def test_are_readable_by_their_owner_alone(self, tmp_path: Path) -> None:
-        provide(tmp_path / "made", ["bank"], NOW)
+        ensure_certificates(tmp_path / "made", ["bank"], NOW)
         assert {file.stat().st_mode & 0o777 for file in (tmp_path / "made").glob("*.key")} == {0o600}
         assert (tmp_path / "made").stat().st_mode & 0o777 == 0o700
 
     @pytest.mark.parametrize("name", ["", "../bank", "Bank", "a b", "authority", "-bank", "x" * 64])
     def test_of_what_is_no_host_are_refused(self, tmp_path: Path, name: str) -> None:
         with pytest.raises(CertificateError, match="is no name for a service"):
-            provide(tmp_path, [name], NOW)
+            ensure_certificates(tmp_path, [name], NOW)
 
 
 class TestAuthority:
@@ -106,17 +106,17 @@ class TestAuthority:
         before = (tmp_path / "authority.pem").read_bytes()
         (tmp_path / "authority.key").unlink()
         with pytest.raises(CertificateError, match=r"not usable: .*No such file.*authority\.key"):
-            provide(tmp_path, ["bank"], NOW)
+            ensure_certificates(tmp_path, ["bank"], NOW)
         assert (tmp_path / "authority.pem").read_bytes() == before
 
     def test_that_has_ended_is_told(self, tmp_path: Path) -> None:
-        (authority,) = provide(tmp_path, [], NOW)
+        (authority,) = ensure_certificates(tmp_path, [], NOW)
         with pytest.raises(CertificateError, match="ended at"):
-            provide(tmp_path, ["bank"], authority.until)
+            ensure_certificates(tmp_path, ["bank"], authority.until)
 
     @pytest.mark.parametrize("damaged", ["authority.pem", "authority.key"])
     def test_that_is_damaged_is_told(self, tmp_path: Path, damaged: str) -> None:
         names_made(tmp_path)
         (tmp_path / damaged).write_text("nonsense")
         with pytest.raises(CertificateError, match=damaged.replace(".", r"\.")):
-            provide(tmp_path, ["bank"], NOW)
+            ensure_certificates(tmp_path, ["bank"], NOW)

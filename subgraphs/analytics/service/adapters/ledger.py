@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Final
 from uuid import UUID
 
-from kit.rpc import request_context as call
+from kit.rpc import request_context
 from subgraphs.analytics.service.domain.model import Event, OperationType, Posting
 from subgraphs.bank import client as bank
 from subgraphs.bank.client import BankClient
@@ -33,7 +33,7 @@ class Ledger:
         """Every account's version now, page by page."""
         pages = self._bank.account_versions(_PAGE)
         while True:
-            with call.own(self._token):  # for each page: a walk over all of them may outlast a token
+            with request_context.as_service(self._token):  # for each page: a walk over all of them may outlast a token
                 page = await anext(pages, None)
             if page is None:
                 return
@@ -43,7 +43,7 @@ class Ledger:
         """The accounts' versions now; what is no account of the ledger is left out."""
         found: dict[UUID, int] = {}
         for start in range(0, len(account_ids), _PAGE):
-            with call.own(self._token):
+            with request_context.as_service(self._token):
                 accounts = await self._bank.accounts(account_ids[start : start + _PAGE])
             for id_, account in accounts.items():
                 if isinstance(account, bank.Account):
@@ -58,7 +58,7 @@ class Ledger:
         Raises:
             AccountNotFound: there is none.
         """
-        with call.own(self._token):
+        with request_context.as_service(self._token):
             account = await self._bank.account(account_id)
             if account.version == 0:
                 return account.balance
@@ -70,7 +70,7 @@ class Ledger:
     async def events(self, account_id: UUID, after_version: int, limit: int | None = None) -> list[Event]:
         """The account's next operations after a version, in order, at most so many; none when there are no more."""
         page = _PAGE if limit is None else min(limit, _PAGE)
-        with call.own(self._token):
+        with request_context.as_service(self._token):
             return [event_of(event) for event in await self._bank.events(account_id, after_version, page)]
 
 

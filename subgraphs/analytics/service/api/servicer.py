@@ -12,8 +12,7 @@ import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.type.money_pb2 import Money as MoneyMessage
 
-from kit.rpc import request_context as call
-from kit.rpc import wire
+from kit.rpc import converters, request_context
 from protos.wallet.analytics.v1 import analytics_pb2, analytics_pb2_grpc
 from subgraphs.analytics.service.application.service import Analytics
 from subgraphs.analytics.service.domain.model import Direction, OperationFilter, OperationType, Row, parse_amount
@@ -57,7 +56,7 @@ class AnalyticsServicer(analytics_pb2_grpc.AnalyticsServiceServicer):
         context: Any,  # noqa: ARG002
     ) -> analytics_pb2.GetOperationsResponse:
         page = await self._analytics.operations(
-            call.principal(),
+            request_context.principal(),
             _account(request.account_id),
             limit=request.page_size,
             older_than=request.older_than if request.HasField("older_than") else None,
@@ -84,7 +83,7 @@ class AnalyticsServicer(analytics_pb2_grpc.AnalyticsServiceServicer):
             _time("to", request.to),
             _known("granularity", _GRANULARITIES, request.granularity),
         )
-        statistics = await self._analytics.statistics(call.principal(), account_id, frame)
+        statistics = await self._analytics.statistics(request_context.principal(), account_id, frame)
         return analytics_pb2.GetStatisticsResponse(
             buckets=[_bucket(bucket, statistics.currency) for bucket in statistics.buckets],
             as_of_version=statistics.as_of_version,
@@ -131,7 +130,7 @@ def _known(field: str, numbers: dict[Known, Any], number: int) -> Known:
 
 def _time(field: str, message: Timestamp) -> datetime:
     try:
-        return wire.time_from(message)
+        return converters.time_from_proto(message)
     except (ValueError, OverflowError):
         raise InvalidInput.of(field, "is out of range") from None
 
@@ -143,24 +142,24 @@ def _operation(row: Row) -> analytics_pb2.Operation:
         account_version=row.account_version,
         type=_TYPES[row.type],
         direction=_DIRECTIONS[row.direction],
-        amount=wire.money_to(Money(row.amount, row.currency)),
-        balance_after=wire.money_to(Money(row.balance_after, row.currency)),
+        amount=converters.money_to_proto(Money(row.amount, row.currency)),
+        balance_after=converters.money_to_proto(Money(row.balance_after, row.currency)),
         counterparty_id=str(row.counterparty_id),
-        occurred_at=wire.time_to(row.occurred_at),
+        occurred_at=converters.time_to_proto(row.occurred_at),
     )
 
 
 def _bucket(bucket: Bucket, currency: str) -> analytics_pb2.StatisticsBucket:
     def money(amount: Decimal) -> MoneyMessage:
-        return wire.money_to(Money(amount, currency))
+        return converters.money_to_proto(Money(amount, currency))
 
     def turnover(value: Turnover) -> analytics_pb2.Turnover:
         return analytics_pb2.Turnover(count=value.count, amount=money(value.amount))
 
     incoming, outgoing = bucket.turnover(Direction.IN), bucket.turnover(Direction.OUT)
     return analytics_pb2.StatisticsBucket(
-        start=wire.time_to(bucket.start),
-        end=wire.time_to(bucket.end),
+        start=converters.time_to_proto(bucket.start),
+        end=converters.time_to_proto(bucket.end),
         count=incoming.count + outgoing.count,
         incoming=turnover(incoming),
         outgoing=turnover(outgoing),

@@ -105,7 +105,7 @@ class Consumer:
         """Consumes until cancelled, whatever comes and goes, or until too much is unreadable, which it reports."""
         metrics.CONSUMER_STOPPED.set(0)
         try:
-            await process.forever(
+            await process.run_with_restarts(
                 self.consume,
                 name="consumer",
                 first_pause=_FIRST_PAUSE,
@@ -130,7 +130,7 @@ class Consumer:
             consumer.subscribe([TOPIC], listener=_Rebalances(self._begin_term))
             # What was committed may be an offset of another topic, that had the name before.
             self._repair.suspect_all()
-            async with process.background(self._measure(consumer), "lag"):
+            async with process.background_task(self._measure(consumer), "lag"):
                 while True:
                     messages, term = await self._collect(consumer)
                     if messages:
@@ -179,7 +179,7 @@ class Consumer:
             else:
                 recent.append(False)
         attributes: tracing.Attributes = {**_SPAN, "messaging.batch.message_count": len(messages)}
-        with tracing.start_for(map(_traceparent, messages), f"store {TOPIC}", SpanKind.CONSUMER, attributes):
+        with tracing.start_batch_span(map(_traceparent, messages), f"store {TOPIC}", SpanKind.CONSUMER, attributes):
             await self._store(rows)
         await _set_aside(producer, unreadable)
         await self._commit(consumer, messages, term)

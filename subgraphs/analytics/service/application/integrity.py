@@ -8,7 +8,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Final
 
-from kit.integrity.proof import Behind, Found, Integrity, Progress, Violation
+from kit.integrity.check import Finding, IntegrityCheck, Pending, Progress, Violation
 from subgraphs.analytics.service import metrics
 from subgraphs.analytics.service.adapters.clickhouse.copies import Copies, Window
 from subgraphs.analytics.service.adapters.ledger import Ledger
@@ -34,7 +34,9 @@ class Law(StrEnum):
     """Nothing is stored of an account that the ledger does not know."""
 
 
-def history_integrity(copies: Copies, ledger: Ledger, *, wait_seconds: float, on_its_way_seconds: float) -> Integrity:
+def history_integrity(
+    copies: Copies, ledger: Ledger, *, wait_seconds: float, on_its_way_seconds: float
+) -> IntegrityCheck:
     """Proves that the stored history is the ledger's (`Law`).
 
     Each account is compared up to the version that the ledger has when the account's page is read; what happens later
@@ -50,7 +52,7 @@ def history_integrity(copies: Copies, ledger: Ledger, *, wait_seconds: float, on
         on_its_way_seconds: how old an operation may be that has not come yet, by the bank's clock and this one.
     """
     walk = _Walk(Comparison(copies, ledger), ledger, wait_seconds, timedelta(seconds=on_its_way_seconds))
-    return Integrity(walk.found, (_OPERATIONS, _ACCOUNTS), metrics.INTEGRITY)
+    return IntegrityCheck(walk.found, (_OPERATIONS, _ACCOUNTS), metrics.INTEGRITY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +64,13 @@ class _Walk:
     wait_seconds: float
     on_its_way: timedelta
 
-    async def found(self) -> AsyncGenerator[Found, None]:
+    async def found(self) -> AsyncGenerator[Finding, None]:
         async for each in self._operations():
             yield each
         async for each in self._strangers():
             yield each
 
-    async def _operations(self) -> AsyncGenerator[Found, None]:
+    async def _operations(self) -> AsyncGenerator[Finding, None]:
         rows, missing = 0, list[Window]()
         async for versions in self.ledger.all_versions():
             for pack in packs(Window(account_id, 0, version) for account_id, version in versions.items()):
@@ -85,7 +87,7 @@ class _Walk:
         async for each in self._again(missing):
             yield each
 
-    async def _again(self, missing: list[Window]) -> AsyncGenerator[Found, None]:
+    async def _again(self, missing: list[Window]) -> AsyncGenerator[Finding, None]:
         """What was missing, after the wait."""
         if not missing:
             return
@@ -100,11 +102,11 @@ class _Walk:
                 if each.wrong:
                     continue
                 is_recent = each.expected and each.expected.occurred_at > recent
-                yield Behind(_OPERATIONS) if is_recent else _missing(each)
+                yield Pending(_OPERATIONS) if is_recent else _missing(each)
             rows += _size(pack)
             yield Progress(f"{_OPERATIONS} that were missing", str(pack[-1].account_id), rows)
 
-    async def _strangers(self) -> AsyncGenerator[Found, None]:
+    async def _strangers(self) -> AsyncGenerator[Finding, None]:
         accounts = 0
         async for page in self.comparison.strangers():
             match page:

@@ -8,8 +8,7 @@ from uuid import UUID
 import grpc
 from google.type.money_pb2 import Money as MoneyMessage
 
-from kit.rpc import request_context as call
-from kit.rpc import status, wire
+from kit.rpc import converters, request_context, status
 from protos.wallet.bank.v1 import bank_pb2, bank_pb2_grpc
 from subgraphs.bank.service.application.service import Bank
 from subgraphs.bank.service.domain.model import Account, Kind, Order, Outcome, Posting, Status, Transfer
@@ -48,7 +47,7 @@ class BankServicer(bank_pb2_grpc.BankServiceServicer):
         request: bank_pb2.TransferMoneyRequest,
         context: Any,  # noqa: ARG002
     ) -> bank_pb2.TransferMoneyResponse:
-        return _made(await self._bank.transfer(call.principal(), _order(request)))
+        return _made(await self._bank.transfer(request_context.principal(), _order(request)))
 
     async def BatchTransferMoney(
         self,
@@ -57,7 +56,9 @@ class BankServicer(bank_pb2_grpc.BankServiceServicer):
     ) -> bank_pb2.BatchTransferMoneyResponse:
         if len(request.transfers) > _MAX_ITEMS:
             raise InvalidInput.of("transfers", f"must be at most {_MAX_ITEMS}")
-        outcomes = await self._bank.transfer_all(call.principal(), [_try_order(item) for item in request.transfers])
+        outcomes = await self._bank.transfer_all(
+            request_context.principal(), [_try_order(item) for item in request.transfers]
+        )
         return bank_pb2.BatchTransferMoneyResponse(results=[_result(outcome) for outcome in outcomes])
 
     async def DepositMoney(
@@ -74,7 +75,7 @@ class BankServicer(bank_pb2_grpc.BankServiceServicer):
         return bank_pb2.DepositMoneyResponse(
             transfer=_transfer(transfer),
             account_version=transfer.recipient.version,
-            account_balance=wire.money_to(transfer.recipient.balance_after),
+            account_balance=converters.money_to_proto(transfer.recipient.balance_after),
         )
 
     async def GetBalance(
@@ -82,15 +83,15 @@ class BankServicer(bank_pb2_grpc.BankServiceServicer):
         request: bank_pb2.GetBalanceRequest,
         context: Any,  # noqa: ARG002
     ) -> bank_pb2.GetBalanceResponse:
-        account = await self._bank.account(call.principal(), _id("accountId", request.account_id))
-        return bank_pb2.GetBalanceResponse(balance=wire.money_to(account.balance), version=account.version)
+        account = await self._bank.account(request_context.principal(), _id("accountId", request.account_id))
+        return bank_pb2.GetBalanceResponse(balance=converters.money_to_proto(account.balance), version=account.version)
 
     async def GetTransfer(
         self,
         request: bank_pb2.GetTransferRequest,
         context: Any,  # noqa: ARG002
     ) -> bank_pb2.GetTransferResponse:
-        transfer = await self._bank.get_transfer(call.principal(), _id("id", request.id))
+        transfer = await self._bank.get_transfer(request_context.principal(), _id("id", request.id))
         return bank_pb2.GetTransferResponse(transfer=_transfer(transfer))
 
     async def BatchGetAccounts(
@@ -99,7 +100,7 @@ class BankServicer(bank_pb2_grpc.BankServiceServicer):
         context: Any,  # noqa: ARG002
     ) -> bank_pb2.BatchGetAccountsResponse:
         keys = _keys(request.ids)
-        found = await self._bank.accounts(call.principal(), list(keys.values()))
+        found = await self._bank.accounts(request_context.principal(), list(keys.values()))
         return bank_pb2.BatchGetAccountsResponse(
             results=[
                 bank_pb2.BatchGetAccountsResponse.Result(key=key, value=_account(found[id_]))
@@ -118,7 +119,7 @@ class BankServicer(bank_pb2_grpc.BankServiceServicer):
         context: Any,  # noqa: ARG002
     ) -> bank_pb2.BatchGetTransfersResponse:
         keys = _keys(request.ids)
-        found = await self._bank.transfers(call.principal(), list(keys.values()))
+        found = await self._bank.transfers(request_context.principal(), list(keys.values()))
         return bank_pb2.BatchGetTransfersResponse(
             results=[
                 bank_pb2.BatchGetTransfersResponse.Result(key=key, value=_transfer(found[id_]))
@@ -137,7 +138,7 @@ class BankServicer(bank_pb2_grpc.BankServiceServicer):
         context: Any,  # noqa: ARG002
     ) -> bank_pb2.OpenAccountResponse:
         account = await self._bank.open_account(
-            call.principal(),
+            request_context.principal(),
             request.owner_id,
             request.currency or DEFAULT_CURRENCY,
             request.idempotency_key,
@@ -149,7 +150,7 @@ class BankServicer(bank_pb2_grpc.BankServiceServicer):
         request: bank_pb2.CloseAccountRequest,
         context: Any,  # noqa: ARG002
     ) -> bank_pb2.CloseAccountResponse:
-        account = await self._bank.close_account(call.principal(), _id("accountId", request.account_id))
+        account = await self._bank.close_account(request_context.principal(), _id("accountId", request.account_id))
         return bank_pb2.CloseAccountResponse(account=_account(account))
 
     async def ListAccounts(
@@ -159,7 +160,7 @@ class BankServicer(bank_pb2_grpc.BankServiceServicer):
     ) -> bank_pb2.ListAccountsResponse:
         limit = _page_size(request.page_size)
         after = _id("afterAccountId", request.after_account_id) if request.after_account_id else None
-        accounts = await self._bank.owned(call.principal(), request.owner_id, after, limit)
+        accounts = await self._bank.list_accounts(request_context.principal(), request.owner_id, after, limit)
         return bank_pb2.ListAccountsResponse(
             accounts=[_account(account) for account in accounts],
             next_after_account_id=str(accounts[-1].id) if len(accounts) == limit else "",
@@ -220,7 +221,7 @@ def _keys(ids: Sequence[str]) -> dict[str, UUID]:
 
 def _amount(message: MoneyMessage) -> Money:
     try:
-        return wire.money_from(message)
+        return converters.money_from_proto(message)
     except MoneyError as error:
         raise InvalidInput.of("amount", str(error)) from None
 
@@ -235,10 +236,10 @@ def _account(account: Account) -> bank_pb2.Account:
     return bank_pb2.Account(
         id=str(account.id),
         owner_id=account.owner_id or "",
-        balance=wire.money_to(account.balance),
+        balance=converters.money_to_proto(account.balance),
         version=account.version,
-        created_at=wire.time_to(account.created_at),
-        updated_at=wire.time_to(account.updated_at),
+        created_at=converters.time_to_proto(account.created_at),
+        updated_at=converters.time_to_proto(account.updated_at),
         status=_STATUSES[account.status],
     )
 
@@ -263,7 +264,7 @@ def _made(transfer: Transfer) -> bank_pb2.TransferMoneyResponse:
     return bank_pb2.TransferMoneyResponse(
         transfer=_transfer(transfer),
         sender_version=transfer.sender.version,
-        sender_balance=wire.money_to(transfer.sender.balance_after),
+        sender_balance=converters.money_to_proto(transfer.sender.balance_after),
     )
 
 
@@ -279,8 +280,8 @@ def _transfer(transfer: Transfer) -> bank_pb2.Transfer:
         kind=_KINDS[transfer.kind],
         sender_id=str(transfer.sender.account_id),
         recipient_id=str(transfer.recipient.account_id),
-        amount=wire.money_to(transfer.amount),
-        created_at=wire.time_to(transfer.created_at),
+        amount=converters.money_to_proto(transfer.amount),
+        created_at=converters.time_to_proto(transfer.created_at),
     )
 
 
@@ -288,5 +289,5 @@ def _posting(posting: Posting) -> bank_pb2.Posting:
     return bank_pb2.Posting(
         account_id=str(posting.account_id),
         version=posting.version,
-        balance_after=wire.money_to(posting.balance_after),
+        balance_after=converters.money_to_proto(posting.balance_after),
     )

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import asyncpg
 
-from kit.integrity.proof import Found, Integrity, Progress, Violation
+from kit.integrity.check import Finding, IntegrityCheck, Progress, Violation
 from subgraphs.bank.service import metrics
 from subgraphs.bank.service.adapters.postgres.proof import KEYS, TRANSFERS, WALKS, Law, Page, Proof, Walk
 
@@ -18,7 +18,7 @@ _NAMED: Final = 100_000
 """How many ids may be held in memory, to name the transfers that have not one key."""
 
 
-def ledger_integrity(pool: asyncpg.Pool, page: int = _PAGE) -> Integrity:
+def ledger_integrity(pool: asyncpg.Pool, page: int = _PAGE) -> IntegrityCheck:
     """Proves the ledger's laws (`Law`).
 
     What it cannot prove, because nothing else in the ledger says it: that an account without entries has not vanished,
@@ -30,10 +30,10 @@ def ledger_integrity(pool: asyncpg.Pool, page: int = _PAGE) -> Integrity:
         pool: of connections to the ledger's database; one is held while proving.
         page: rows a statement.
     """
-    return Integrity(partial(_found, pool, page), [walk.table for walk in WALKS], metrics.INTEGRITY)
+    return IntegrityCheck(partial(_found, pool, page), [walk.table for walk in WALKS], metrics.INTEGRITY)
 
 
-async def _found(pool: asyncpg.Pool, limit: int) -> AsyncGenerator[Found, None]:
+async def _found(pool: asyncpg.Pool, limit: int) -> AsyncGenerator[Finding, None]:
     made, remembered = Tally(), Tally()
     tallies = {TRANSFERS.table: made, KEYS.table: remembered}
     async with Proof.begin(pool) as proof:
@@ -54,7 +54,9 @@ async def _found(pool: asyncpg.Pool, limit: int) -> AsyncGenerator[Found, None]:
                 yield found
 
 
-async def _unpaired(proof: Proof, differing: Mapping[int, tuple[int, int]], limit: int) -> AsyncGenerator[Found, None]:
+async def _unpaired(
+    proof: Proof, differing: Mapping[int, tuple[int, int]], limit: int
+) -> AsyncGenerator[Finding, None]:
     """The transfers that have no key or several. Both sides are walked again, for the parts in which they differ;
     of transfers that would not fit in memory, only the numbers are told.
     """

@@ -93,7 +93,7 @@ class Relay:
             return
         attributes: tracing.Attributes = {**_SPAN, "messaging.batch.message_count": len(rows)}
         traceparents = [row.traceparent for row in rows]
-        with tracing.start_for(traceparents, f"send {TOPIC}", SpanKind.PRODUCER, attributes):
+        with tracing.start_batch_span(traceparents, f"send {TOPIC}", SpanKind.PRODUCER, attributes):
             confirmations = [await _send(producer, row.transfer, row.traceparent) for row in rows]
             await asyncio.gather(*confirmations)
         await outbox.remove([row.id for row in rows])

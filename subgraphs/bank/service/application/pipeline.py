@@ -171,7 +171,7 @@ class Pipeline:
         attributes: tracing.Attributes = {**_SPAN, "db.operation.batch.size": len(batch)}
         traceparents = [item.command.traceparent for item in batch]
         try:
-            with tracing.start_for(traceparents, "commit", SpanKind.CLIENT, attributes):
+            with tracing.start_batch_span(traceparents, "commit", SpanKind.CLIENT, attributes):
                 await self._settle(batch)
         except asyncio.CancelledError:
             for call in calls:

@@ -7,7 +7,7 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 from kit.auth.principal import Principal
-from kit.rpc import request_context as call
+from kit.rpc import request_context
 from subgraphs.bank.service.adapters.postgres.accounts import Accounts
 from subgraphs.bank.service.adapters.postgres.reader import Reader
 from subgraphs.bank.service.application.pipeline import Pipeline
@@ -78,7 +78,7 @@ class Bank:
                 commands[place] = _command(caller, order)
             except InvalidInput as refusal:
                 outcomes[place] = refusal
-        made = await self._pipeline.submit_all(list(commands.values()), call.current.get().deadline)
+        made = await self._pipeline.submit_all(list(commands.values()), request_context.current.get().deadline)
         outcomes.update(zip(commands, made, strict=True))
         return [outcomes[place] for place in range(len(orders))]
 
@@ -104,14 +104,14 @@ class Bank:
             Key(_DEPOSITOR, _DEPOSIT, idempotency_key),
             owner_id=None,
             descriptor=descriptor,
-            traceparent=call.trace().sampled_parent,
+            traceparent=request_context.current_trace().sampled_parent,
         )
         domain.check(command)
         return await self._made(command)
 
     async def _made(self, command: Command) -> Transfer:
         """The transfer that the command leads to, or its refusal raised."""
-        outcome = await self._pipeline.submit(command, call.current.get().deadline)
+        outcome = await self._pipeline.submit(command, request_context.current.get().deadline)
         if isinstance(outcome, Transfer):
             return outcome
         raise outcome
@@ -155,14 +155,14 @@ class Bank:
             raise AccountNotEmpty(str(account_id))
         return account
 
-    async def owned(self, caller: Principal, owner_id: str, after: UUID | None, limit: int) -> list[Account]:
+    async def list_accounts(self, caller: Principal, owner_id: str, after: UUID | None, limit: int) -> list[Account]:
         """The accounts of one owner after an id, in id order, closed ones too. They are the caller's, unless whoever
         reads all names another owner.
 
         Raises:
             InvalidInput, PermissionDenied: as they say.
         """
-        return await self._reader.owned(_owner(caller, owner_id, anybody=caller.reads_all), after, limit)
+        return await self._reader.list_accounts(_owner(caller, owner_id, anybody=caller.reads_all), after, limit)
 
     async def account(self, caller: Principal, account_id: UUID) -> Account:
         """An account now.
@@ -228,7 +228,7 @@ def _command(caller: Principal, order: Order | InvalidInput) -> Command:
         Key(caller.scope, _TRANSFER, order.idempotency_key),
         owner_id=None if caller.moves_all else caller.subject,
         descriptor={},
-        traceparent=call.trace().sampled_parent,
+        traceparent=request_context.current_trace().sampled_parent,
     )
     domain.check(command)
     return command

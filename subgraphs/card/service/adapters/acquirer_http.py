@@ -13,8 +13,8 @@ import structlog
 from opentelemetry.trace import SpanKind
 from pydantic import BaseModel, SecretStr, ValidationError
 
-from kit.rpc import request_context as call
-from kit.rpc.circuit import Circuit, CircuitOpenError
+from kit.rpc import request_context
+from kit.rpc.circuit_breaker import CircuitBreaker, CircuitOpenError
 from kit.telemetry import tracing
 from openapi import acquirer as messages
 from subgraphs.card.service import metrics
@@ -57,7 +57,7 @@ class HttpAcquirer:
     def __init__(self, http: httpx.AsyncClient, patience: Patience) -> None:
         self._http = http
         self._patience = patience
-        self._circuit = Circuit(failures=patience.failures, seconds=patience.open_seconds, tell=_show)
+        self._circuit = CircuitBreaker(failures=patience.failures, seconds=patience.open_seconds, tell=_show)
 
     @classmethod
     @asynccontextmanager
@@ -137,7 +137,7 @@ class HttpAcquirer:
         at = path.format(id=quote(id_, safe=""))
         request = self._http.build_request(method, at, headers=headers, json=json, params=params)
         attributes = {"http.request.method": method, "url.template": path}
-        with tracing.start(f"{method} {path}", call.trace(), SpanKind.CLIENT, attributes):
+        with tracing.start_span(f"{method} {path}", request_context.current_trace(), SpanKind.CLIENT, attributes):
             try:
                 async for attempt in stamina.retry_context(
                     on=(_NoAnswerError, httpx.RequestError),

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Final
 from uuid import UUID
 
-from kit.rpc import request_context as call
+from kit.rpc import request_context
 from subgraphs.bank.client import Account, BankClient, Transfer
 from subgraphs.card.service.domain.model import AccountRefused, Deposit, DepositConflict, Deposited, TopUp
 from wallet.accounts import clearing_account_id
@@ -38,7 +38,7 @@ class Ledger:
 
     async def check(self, top_up: TopUp) -> AccountRefused | None:
         """Why the account cannot be credited for good, as far as that is known before it is tried."""
-        with call.own(self._token):
+        with request_context.as_service(self._token):
             try:
                 check_account(await self._bank.account(top_up.account_id), top_up.amount.currency)
             except _FOR_GOOD as refusal:
@@ -47,7 +47,7 @@ class Ledger:
 
     async def deposit(self, top_up: TopUp) -> Deposited | AccountRefused | DepositConflict:
         """Credits the account, once for the top-up."""
-        with call.own(self._token):
+        with request_context.as_service(self._token):
             try:
                 receipt = await self._bank.deposit(top_up.account_id, top_up.amount, str(top_up.id), top_up.descriptor)
             except _FOR_GOOD as refusal:
@@ -58,7 +58,7 @@ class Ledger:
 
     async def deposit_of(self, transfer_id: UUID) -> Transfer | None:
         """A transfer of the ledger, or None if it has none such."""
-        with call.own(self._token):
+        with request_context.as_service(self._token):
             try:
                 return await self._bank.get_transfer(transfer_id)
             except TransferNotFound:
@@ -68,7 +68,7 @@ class Ledger:
         """Every deposit of a currency that says it is of a top-up, oldest first, page by page."""
         clearing, version, is_last = clearing_account_id(currency), 0, False
         while not is_last:
-            with call.own(self._token):  # for each page: a walk over all of them may outlast a token
+            with request_context.as_service(self._token):  # for each page: a walk over all of them may outlast a token
                 page = await self._bank.events(clearing, version, _PAGE)
             is_last = len(page) < _PAGE
             version = page[-1].sender.version if page else version

@@ -8,8 +8,7 @@ from uuid import UUID
 
 import grpc
 
-from kit.rpc import request_context as call
-from kit.rpc import status, wire
+from kit.rpc import converters, request_context, status
 from protos.wallet.card.v1 import card_pb2, card_pb2_grpc
 from subgraphs.card.service.application.service import Cards
 from subgraphs.card.service.domain.cards import CardDetails
@@ -58,14 +57,16 @@ class CardServicer(card_pb2_grpc.CardServiceServicer):
     ) -> card_pb2.ProcessCardTopUpResponse:
         with Fields() as fields:
             account_id = fields.read("accountId", inputs.uuid, request.account_id)
-            amount = fields.read("amount", wire.money_from, request.amount)
+            amount = fields.read("amount", converters.money_from_proto, request.amount)
         card = CardDetails(
             request.card.number,
             request.card.expiry_month,
             request.card.expiry_year,
             request.card.cvv,
         )
-        top_up = await self._cards.top_up(call.principal(), account_id, amount, card, request.idempotency_key)
+        top_up = await self._cards.top_up(
+            request_context.principal(), account_id, amount, card, request.idempotency_key
+        )
         return card_pb2.ProcessCardTopUpResponse(top_up=_top_up(top_up))
 
     async def GetTopUp(
@@ -73,7 +74,7 @@ class CardServicer(card_pb2_grpc.CardServiceServicer):
         request: card_pb2.GetTopUpRequest,
         context: Any,  # noqa: ARG002
     ) -> card_pb2.GetTopUpResponse:
-        top_up = await self._cards.get(call.principal(), _id("id", request.id))
+        top_up = await self._cards.get(request_context.principal(), _id("id", request.id))
         return card_pb2.GetTopUpResponse(top_up=_top_up(top_up))
 
     async def BatchGetTopUps(
@@ -84,7 +85,7 @@ class CardServicer(card_pb2_grpc.CardServiceServicer):
         if len(request.ids) > _MAX_KEYS:
             raise InvalidInput.of("ids", f"must be at most {_MAX_KEYS}")
         keys = {key: _id("ids", key) for key in request.ids}
-        found = await self._cards.get_all(call.principal(), list(keys.values()))
+        found = await self._cards.get_all(request_context.principal(), list(keys.values()))
         return card_pb2.BatchGetTopUpsResponse(
             results=[
                 card_pb2.BatchGetTopUpsResponse.Result(key=key, value=_top_up(found[id_]))
@@ -116,7 +117,7 @@ class CardServicer(card_pb2_grpc.CardServiceServicer):
         request: card_pb2.WatchTopUpRequest,
         context: Any,  # noqa: ARG002
     ) -> AsyncIterator[card_pb2.WatchTopUpResponse]:
-        async with aclosing(self._cards.watch(call.principal(), _id("id", request.id))) as states:
+        async with aclosing(self._cards.watch(request_context.principal(), _id("id", request.id))) as states:
             async for top_up in states:
                 yield card_pb2.WatchTopUpResponse(top_up=_top_up(top_up))
 
@@ -132,12 +133,12 @@ def _top_up(top_up: TopUp) -> card_pb2.TopUp:
     return card_pb2.TopUp(
         id=str(top_up.id),
         account_id=str(top_up.account_id),
-        amount=wire.money_to(top_up.amount),
+        amount=converters.money_to_proto(top_up.amount),
         status=_STATUSES[top_up.status],
         card=card_pb2.Card(brand=_BRANDS[top_up.card.brand], last_four=top_up.card.last_four),
         failure=top_up.failure or "",
         transfer_id=str(top_up.transfer_id or ""),
-        created_at=wire.time_to(top_up.created_at),
-        updated_at=wire.time_to(top_up.updated_at),
+        created_at=converters.time_to_proto(top_up.created_at),
+        updated_at=converters.time_to_proto(top_up.updated_at),
         version=top_up.version,
     )

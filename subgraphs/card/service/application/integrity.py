@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Final
 from uuid import UUID
 
-from kit.integrity.proof import Behind, Found, Integrity, Progress, Violation
+from kit.integrity.check import Finding, IntegrityCheck, Pending, Progress, Violation
 from subgraphs.card.service import metrics
 from subgraphs.card.service.adapters.acquirer import Acquirer
 from subgraphs.card.service.adapters.ledger import Ledger
@@ -41,7 +41,7 @@ class Law(StrEnum):
 
 def top_up_integrity(
     repository: Repository, acquirer: Acquirer, ledger: Ledger, currencies: Iterable[str], page: int = _PAGE
-) -> Integrity:
+) -> IntegrityCheck:
     """Proves the laws of the top-ups (`Law`). A top-up in progress is `behind`: no violation, but on its way.
 
     Args:
@@ -52,7 +52,7 @@ def top_up_integrity(
         page: rows at once.
     """
     walk = _Walk(repository, acquirer, ledger, set(currencies), page, asyncio.Semaphore(_CALLS))
-    return Integrity(walk.found, (_TOP_UPS, _PAYMENTS, _DEPOSITS), metrics.INTEGRITY)
+    return IntegrityCheck(walk.found, (_TOP_UPS, _PAYMENTS, _DEPOSITS), metrics.INTEGRITY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class _Walk:
     page: int
     calls: asyncio.Semaphore
 
-    async def found(self) -> AsyncGenerator[Found, None]:
+    async def found(self) -> AsyncGenerator[Finding, None]:
         async for each in self._top_ups():
             yield each
         async for each in self._payments():
@@ -74,7 +74,7 @@ class _Walk:
         async for each in self._deposits():
             yield each
 
-    async def _top_ups(self) -> AsyncGenerator[Found, None]:
+    async def _top_ups(self) -> AsyncGenerator[Finding, None]:
         rows, last = 0, None
         while page := await self.repository.after(last, self.page):
             for found in await self._compared(page):
@@ -85,16 +85,16 @@ class _Walk:
             if len(page) < self.page:
                 return
 
-    async def _compared(self, page: Sequence[TopUp]) -> list[Violation | Behind]:
+    async def _compared(self, page: Sequence[TopUp]) -> list[Violation | Pending]:
         """What is found of these top-ups. One that has moved on while the others were asked is asked for again."""
-        found: list[Violation | Behind] = []
+        found: list[Violation | Pending] = []
         while page:
             asked = await asyncio.gather(*map(self._ask, page))
             now = await self.repository.get([top_up.id for top_up in page])
             for top_up, violations in zip(page, asked, strict=True):
                 if now[top_up.id].version == top_up.version:
                     found += violations
-                    found += [] if top_up.is_final else [Behind(_TOP_UPS)]
+                    found += [] if top_up.is_final else [Pending(_TOP_UPS)]
             page = [now[top_up.id] for top_up in page if now[top_up.id].version != top_up.version]
         return found
 
@@ -113,7 +113,7 @@ class _Walk:
                     violations.append(_violation(Law.DEPOSIT_IS_TOP_UPS, top_up.id, what, expected))
         return violations
 
-    async def _payments(self) -> AsyncGenerator[Found, None]:
+    async def _payments(self) -> AsyncGenerator[Finding, None]:
         rows, last = 0, None
         while page := await self.acquirer.payments(last, self.page):
             ids = [id_ for payment in page if (id_ := top_up_of(payment.key))]
@@ -128,7 +128,7 @@ class _Walk:
             if len(page) < self.page:
                 return
 
-    async def _deposits(self) -> AsyncGenerator[Found, None]:
+    async def _deposits(self) -> AsyncGenerator[Finding, None]:
         rows = 0
         for currency in sorted(self.currencies):
             async for page in self.ledger.deposits(currency):

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from uuid_utils.compat import uuid7
 
 from kit.auth.principal import Principal
-from kit.rpc import request_context as call
+from kit.rpc import request_context
 from subgraphs.bank.client import BankClient
 from subgraphs.card.service.adapters.acquirer import Acquirer
 from subgraphs.card.service.adapters.ledger import check_account
@@ -184,7 +184,7 @@ class Cards:
 
     async def _answer(self, top_up: TopUp) -> TopUp:
         """The top-up as soon as nothing is left to do, or as it is when the time for an answer has come."""
-        left = call.current.get().remaining(self._terms.answer_seconds + _MARGIN_SECONDS) - _MARGIN_SECONDS
+        left = request_context.current.get().remaining(self._terms.answer_seconds + _MARGIN_SECONDS) - _MARGIN_SECONDS
         with suppress(TimeoutError, Unavailable):
             async with asyncio.timeout(max(0.0, left)):
                 top_up = await self._saga.paused(top_up)

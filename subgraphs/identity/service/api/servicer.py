@@ -6,8 +6,7 @@ from uuid import UUID
 
 import grpc
 
-from kit.rpc import request_context as call
-from kit.rpc import status, wire
+from kit.rpc import converters, request_context, status
 from protos.wallet.identity.v1 import identity_pb2, identity_pb2_grpc
 from subgraphs.identity.service.application.service import Identity, Tokens
 from subgraphs.identity.service.domain.model import Role, User
@@ -75,7 +74,7 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
         id_ = _id(request.id)
         if id_ is None:
             raise UserNotFound(request.id)
-        return identity_pb2.GetUserResponse(user=_user(await self._identity.user(call.principal(), id_)))
+        return identity_pb2.GetUserResponse(user=_user(await self._identity.user(request_context.principal(), id_)))
 
     async def BatchGetUsers(
         self,
@@ -85,7 +84,9 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
         if len(request.ids) > _MAX_KEYS:
             raise InvalidInput.of("ids", f"must be at most {_MAX_KEYS}")
         ids = {key: _id(key) for key in request.ids}
-        found = await self._identity.users(call.principal(), [id_ for id_ in ids.values() if id_ is not None])
+        found = await self._identity.users(
+            request_context.principal(), [id_ for id_ in ids.values() if id_ is not None]
+        )
         return identity_pb2.BatchGetUsersResponse(
             results=[
                 identity_pb2.BatchGetUsersResponse.Result(key=key, value=_user(found[id_]))
@@ -109,14 +110,14 @@ def _user(user: User) -> identity_pb2.User:
         id=str(user.id),
         username=user.username,
         role=_ROLES[user.role],
-        created_at=wire.time_to(user.created_at),
+        created_at=converters.time_to_proto(user.created_at),
     )
 
 
 def _tokens(tokens: Tokens) -> identity_pb2.Tokens:
     return identity_pb2.Tokens(
         access_token=tokens.access,
-        access_expires_at=wire.time_to(tokens.access_expires_at),
+        access_expires_at=converters.time_to_proto(tokens.access_expires_at),
         refresh_token=tokens.refresh,
-        refresh_expires_at=wire.time_to(tokens.refresh_expires_at),
+        refresh_expires_at=converters.time_to_proto(tokens.refresh_expires_at),
     )

@@ -18,7 +18,7 @@ from gateway.graphql.federation.composition import compose
 from gateway.graphql.protection.limits import Limits
 from gateway.http.rates import RateOptions, Rates
 from gateway.http.streams import Streams
-from kit.rpc import request_context as call
+from kit.rpc import request_context
 
 SCHEMA = compose()._schema
 
@@ -74,7 +74,7 @@ class TestExecutionsOfOneText:
         client: Any = None
 
         async def execute(text: str, **variables: Any) -> Any:
-            call.current.set(call.Call("the-request"))
+            request_context.current.set(request_context.RequestContext("the-request"))
             context = Context(client, client, client, client, Rates(RateOptions(is_on=False)))
             result = await schema.execute(text, variable_values=variables, context_value=context)
             assert result.errors is None

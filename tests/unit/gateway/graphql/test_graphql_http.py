@@ -20,7 +20,7 @@ from gateway.graphql.transport.http import GraphQLOverHTTP
 from gateway.graphql.transport.requests import EVENT_STREAM, GRAPHQL_RESPONSE, HTML, JSON, negotiated
 from gateway.http.rates import RateOptions, Rates
 from gateway.http.streams import Streams
-from kit.rpc import request_context as call
+from kit.rpc import request_context
 from wallet.errors import InternalError, Unavailable
 
 OFFERS = (JSON, GRAPHQL_RESPONSE, EVENT_STREAM)
@@ -100,7 +100,7 @@ schema = Schema(Query, Mutation, Subscription)
 
 @pytest.fixture(autouse=True)
 def request_id() -> None:
-    call.current.set(call.Call("the-request"))
+    request_context.current.set(request_context.RequestContext("the-request"))
 
 
 @pytest.fixture

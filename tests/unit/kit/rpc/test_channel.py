@@ -14,14 +14,13 @@ from grpc_health.v1._async import HealthServicer
 from prometheus_client import REGISTRY
 
 from kit.auth.principal import Principal
-from kit.rpc import channel
-from kit.rpc import request_context as call
-from kit.rpc.channel import Bounds, Calls, open_channel, resumed
-from kit.rpc.circuit import STATES
-from kit.rpc.request_context import Call, current
+from kit.rpc import channel, request_context
+from kit.rpc.channel import ClientLimits, RpcClient, open_channel, reconnecting_stream
+from kit.rpc.circuit_breaker import STATES
+from kit.rpc.request_context import RequestContext, current
 from kit.runtime.settings import TracingSettings
 from kit.telemetry import tracing
-from kit.telemetry.tracing import Trace
+from kit.telemetry.tracing import TraceContext
 from stack.ports import free_ports
 from tests.collector import collecting
 from tests.conftest import Keys
@@ -45,12 +44,12 @@ def calling(
     *,
     request_id: str = "test",
     seconds: float | None = None,
-    trace: Trace | None = None,
+    trace: TraceContext | None = None,
     principal: Principal | None = None,
 ) -> Iterator[None]:
     """As if a call with this token, and so many seconds left, had come in."""
     deadline = None if seconds is None else time.monotonic() + seconds
-    reset = current.set(Call(request_id, principal, token, deadline, trace or Trace.new()))
+    reset = current.set(RequestContext(request_id, principal, token, deadline, trace or TraceContext.new()))
     try:
         yield
     finally:
@@ -58,12 +57,12 @@ def calling(
 
 
 async def ask(stub: Stub, text: str, cap_seconds: float = 5) -> str:
-    calls = Calls("the echo", Bounds(timeout_seconds=cap_seconds))
+    calls = RpcClient("the echo", ClientLimits(timeout_seconds=cap_seconds))
     return (await calls.unary(stub.Say, StringValue(value=text))).value
 
 
 def count(stub: Stub, text: str) -> AsyncGenerator[StringValue, None]:
-    return Calls("the echo", Bounds()).stream(stub.Count, StringValue(value=text))
+    return RpcClient("the echo", ClientLimits()).stream(stub.Count, StringValue(value=text))
 
 
 async def say(text: str) -> str:
@@ -82,7 +81,7 @@ async def say(text: str) -> str:
         case "count":
             return "1000000"
     here = current.get()
-    return f"{here.request_id} {call.principal().subject} {here.remaining(1000)}"
+    return f"{here.request_id} {request_context.principal().subject} {here.remaining(1000)}"
 
 
 class Counting:
@@ -144,12 +143,12 @@ class TestTraces:
     async def test_a_place_is_handed_on_as_it_came_where_nobody_records(
         self, near_stub: Stub, keys: Keys, flags: int
     ) -> None:
-        place = Trace("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", flags, "a=b,c=d")
+        place = TraceContext("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", flags, "a=b,c=d")
         with calling(keys.user("alice"), trace=place):
             assert await ask(near_stub, "trace") == repr(place)
 
     async def test_each_hop_has_a_span_at_either_end(self, near_stub: Stub, keys: Keys) -> None:
-        place = Trace("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", 1)
+        place = TraceContext("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", 1)
         with collecting() as collector:
             settings = TracingSettings.model_validate({"otlp_endpoint": collector.endpoint})
             with tracing.recording("test", settings), calling(keys.user("alice"), trace=place):
@@ -167,7 +166,7 @@ class TestTraces:
         assert errors == [False] * 4 + [True, False] * 2 + [True] * 4  # a refusal is no fault of who serves
 
     async def test_a_stream_is_one_span_at_either_end_however_it_ends(self, far_stub: Stub, keys: Keys) -> None:
-        place = Trace("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", 1)
+        place = TraceContext("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", 1)
         with collecting() as collector:
             settings = TracingSettings.model_validate({"otlp_endpoint": collector.endpoint})
             with tracing.recording("test", settings), calling(keys.user("alice"), trace=place):
@@ -382,11 +381,11 @@ class TestSilence:
                 yield Stub(opened)
 
     @staticmethod
-    async def ask(calls: Calls, stub: Stub, text: str) -> str:
+    async def ask(calls: RpcClient, stub: Stub, text: str) -> str:
         return (await calls.unary(stub.Say, StringValue(value=text))).value
 
     async def test_is_not_waited_for_again_and_again(self, stub: Stub) -> None:
-        calls = Calls("the echo", Bounds(timeout_seconds=0.3, failures=2, open_seconds=0.2))
+        calls = RpcClient("the echo", ClientLimits(timeout_seconds=0.3, failures=2, open_seconds=0.2))
         before = refused("circuit")
         for _ in range(2):
             with pytest.raises(DeadlineExceeded):
@@ -407,20 +406,20 @@ class TestSilence:
         assert state() == "closed"
 
     async def test_is_none_when_the_caller_had_no_time(self, stub: Stub, keys: Keys) -> None:
-        calls = Calls("the echo", Bounds(timeout_seconds=5, failures=1))
+        calls = RpcClient("the echo", ClientLimits(timeout_seconds=5, failures=1))
         with calling(keys.user("alice"), seconds=0.1), pytest.raises(DeadlineExceeded):
             await self.ask(calls, stub, "hang")
         assert await self.ask(calls, stub, "who") == "there"
 
     async def test_of_more_than_so_many_calls_at_once_is_refused_before_it_begins(self, stub: Stub) -> None:
-        calls = Calls("the echo", Bounds(calls=3))
+        calls = RpcClient("the echo", ClientLimits(calls=3))
         before = refused("limit")
         hanging = [asyncio.create_task(self.ask(calls, stub, "hang")) for _ in range(3)]
         await asyncio.sleep(0)
         with pytest.raises(Unavailable):
             await self.ask(calls, stub, "who")
         assert refused("limit") == before + 1
-        others = Calls("another", Bounds(calls=3))
+        others = RpcClient("another", ClientLimits(calls=3))
         assert await self.ask(others, stub, "who") == "there"
         hanging[0].cancel()
         await asyncio.wait(hanging[:1])
@@ -430,7 +429,7 @@ class TestSilence:
         await asyncio.wait(hanging)
 
     async def test_no_caller_takes_the_calls_of_all(self, stub: Stub, keys: Keys) -> None:
-        calls = Calls("the echo", Bounds(calls=3, calls_of_one=2))
+        calls = RpcClient("the echo", ClientLimits(calls=3, max_per_caller=2))
         before = refused("caller")
 
         async def ask_as(user: str, text: str) -> str:
@@ -505,7 +504,7 @@ class TestResumed:
                     raise value
                 yield value
 
-        async with aclosing(resumed(open_stream)) as values:
+        async with aclosing(reconnecting_stream(open_stream)) as values:
             return [value async for value in values]
 
     async def test_goes_on_with_the_next_stream_when_one_breaks(self) -> None:

@@ -16,8 +16,7 @@ from structlog.typing import EventDict
 
 from kit.auth.access import READERS, Policy, anyone, services, users
 from kit.auth.principal import Role
-from kit.rpc import request_context as call
-from kit.rpc import server
+from kit.rpc import request_context, server
 from kit.rpc.server import Service, grpc_server
 from kit.rpc.status import from_status
 from tests.conftest import USERS, Keys
@@ -35,13 +34,13 @@ async def say(text: str) -> str:
     """Answers, or fails, as it is told."""
     match text:
         case "who":
-            return call.principal().subject
+            return request_context.principal().subject
         case "id":
-            return call.current.get().request_id
+            return request_context.current.get().request_id
         case "time":
-            return str(call.current.get().remaining(1000))
+            return str(request_context.current.get().remaining(1000))
         case "trace":
-            return f"{call.current.get().request_id} {call.current.get().trace.id}"
+            return f"{request_context.current.get().request_id} {request_context.current.get().trace.id}"
         case "away":
             raise Unavailable("its database")
         case "refuse":
@@ -266,7 +265,7 @@ class TestLog:
 
 def add_call(_: Any, __: str, event: EventDict) -> EventDict:
     """What `kit.telemetry.logs` adds of the call."""
-    current = call.current.get()
+    current = request_context.current.get()
     assert current.principal is not None
     return {**event, "request_id": current.request_id, "caller": current.principal.subject}
 

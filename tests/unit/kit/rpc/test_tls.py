@@ -21,13 +21,13 @@ from structlog.testing import capture_logs
 
 from kit.auth.access import anyone
 from kit.rpc import rotation, server
-from kit.rpc.channel import Bounds, Calls, open_channel
-from kit.rpc.request_context import Call, current
+from kit.rpc.channel import ClientLimits, RpcClient, open_channel
+from kit.rpc.request_context import RequestContext, current
 from kit.rpc.rotation import rotating
 from kit.rpc.server import Service, grpc_server
-from kit.rpc.tls import TLS, Material, PlaintextError, refuse_plaintext
+from kit.rpc.tls import TLS, CertificateBundle, PlaintextError, refuse_plaintext
 from kit.runtime.settings import TLSSettings
-from provisioning.certificates import provide
+from provisioning.certificates import ensure_certificates
 from stack.ports import free_ports
 from tests.conftest import Keys
 from tests.waiting import until
@@ -45,7 +45,7 @@ class Authority:
 
     def give(self, name: str) -> TLS:
         """What follows the pair of a name, which is made if there is none."""
-        provide(self.folder, [name], datetime.now(UTC))
+        ensure_certificates(self.folder, [name], datetime.now(UTC))
         return TLS(self.folder / f"{name}.pem", self.folder / f"{name}.key", self.folder / "authority.pem")
 
     def renew(self, name: str) -> int:
@@ -69,7 +69,7 @@ class Peer:
 
     def __init__(self, opened: grpc.aio.Channel) -> None:
         self._show: Any = opened.unary_unary(f"/{SERVICE}/Show", Empty.SerializeToString, StringValue.FromString)
-        self.calls = Calls("the peer", Bounds())
+        self.calls = RpcClient("the peer", ClientLimits())
         self.follow: Any = opened.unary_stream(f"/{SERVICE}/Follow", Empty.SerializeToString, StringValue.FromString)
 
     async def seen(self) -> tuple[int, str]:
@@ -122,7 +122,7 @@ async def bank(ours: Authority, keys: Keys) -> AsyncIterator[str]:
 
 @pytest.fixture(autouse=True)
 def alice(keys: Keys) -> Iterator[None]:
-    reset = current.set(Call("test", token=keys.user("alice")))
+    reset = current.set(RequestContext("test", token=keys.user("alice")))
     yield
     current.reset(reset)
 
@@ -164,7 +164,7 @@ class TestRefused:
     async def test_is_a_client_of_another_authority(self, bank: str, ours: Authority, theirs: Authority) -> None:
         certificate, key, _ = theirs.give("gateway").material()
         authority = ours.give("gateway").material().authority
-        credentials = Material(certificate, key, authority).channel_credentials()
+        credentials = CertificateBundle(certificate, key, authority).channel_credentials()
         async with grpc.aio.secure_channel(bank, credentials, AS_BANK) as opened:
             with pytest.raises(Unavailable):
                 await Peer(opened).seen()
@@ -172,7 +172,7 @@ class TestRefused:
     async def test_is_a_server_of_another_authority(self, bank: str, ours: Authority, theirs: Authority) -> None:
         certificate, key, _ = ours.give("gateway").material()
         authority = theirs.give("gateway").material().authority
-        credentials = Material(certificate, key, authority).channel_credentials()
+        credentials = CertificateBundle(certificate, key, authority).channel_credentials()
         async with grpc.aio.secure_channel(bank, credentials, AS_BANK) as opened:
             with pytest.raises(Unavailable):
                 await Peer(opened).seen()
@@ -315,7 +315,7 @@ class TestRotation:
     async def test_leaves_streams_where_they_are_and_hangs_up_after_the_last(self, bank: str, ours: Authority) -> None:
         opened: list[grpc.aio.Channel] = []
 
-        def connect(material: Material) -> grpc.aio.Channel:
+        def connect(material: CertificateBundle) -> grpc.aio.Channel:
             opened.append(grpc.aio.secure_channel(bank, material.channel_credentials(), AS_BANK))
             return opened[-1]
 

@@ -27,7 +27,7 @@ class TestBackground:
             finally:
                 ended.set()
 
-        async with process.background(part(), "part"):
+        async with process.background_task(part(), "part"):
             await running.wait()
         assert ended.is_set()
 
@@ -36,7 +36,7 @@ class TestBackground:
             raise PartFailed
 
         async def whole() -> None:
-            async with process.background(part(), "part"):
+            async with process.background_task(part(), "part"):
                 await asyncio.Event().wait()
 
         with pytest.raises(PartFailed):
@@ -48,7 +48,7 @@ class TestBackground:
         async def part() -> None:
             done.set()
 
-        async with process.background(part(), "part"):
+        async with process.background_task(part(), "part"):
             await done.wait()
             await asyncio.sleep(0)
 
@@ -57,7 +57,7 @@ class TestBackground:
             raise asyncio.CancelledError
 
         async def whole() -> None:
-            async with process.background(part(), "part"):
+            async with process.background_task(part(), "part"):
                 await asyncio.Event().wait()
 
         with pytest.raises(asyncio.CancelledError):
@@ -75,12 +75,12 @@ class TestBackground:
                 await asyncio.Event().wait()
             await asyncio.Event().wait()
 
-        async with asyncio.timeout(5), process.background(part(), "part"):
+        async with asyncio.timeout(5), process.background_task(part(), "part"):
             await running.wait()
 
     async def test_the_bodys_error_is_the_bodys(self) -> None:
         async def whole() -> None:
-            async with process.background(asyncio.Event().wait(), "part"):  # type: ignore[arg-type]  # its answer is not read
+            async with process.background_task(asyncio.Event().wait(), "part"):  # type: ignore[arg-type]  # its answer is not read
                 raise ZeroDivisionError
 
         with pytest.raises(ZeroDivisionError):
@@ -97,7 +97,7 @@ class TestBackground:
                 ended.set()
 
         async def whole() -> None:
-            async with process.background(part(), "part"):
+            async with process.background_task(part(), "part"):
                 await asyncio.Event().wait()
 
         task = asyncio.create_task(whole())
@@ -121,8 +121,8 @@ class TestForever:
                 await asyncio.Event().wait()
             raise PartFailed
 
-        stepping = process.forever(step, name="step", first_pause=0, longest_pause=0)
-        async with asyncio.timeout(5), process.background(stepping, "step"):
+        stepping = process.run_with_restarts(step, name="step", first_pause=0, longest_pause=0)
+        async with asyncio.timeout(5), process.background_task(stepping, "step"):
             await enough.wait()
         assert attempts == 5
 
@@ -132,8 +132,8 @@ class TestForever:
         async def step() -> None:
             steps.release()
 
-        stepping = process.forever(step, name="step", first_pause=0, longest_pause=0)
-        async with asyncio.timeout(5), process.background(stepping, "step"):
+        stepping = process.run_with_restarts(step, name="step", first_pause=0, longest_pause=0)
+        async with asyncio.timeout(5), process.background_task(stepping, "step"):
             for _ in range(3):
                 await steps.acquire()
 
@@ -161,7 +161,7 @@ class TestForever:
         stand_in = SimpleNamespace(**vars(asyncio) | {"sleep": take_note, "get_running_loop": Loop})
         monkeypatch.setattr(process, "asyncio", stand_in)
         with pytest.raises(RuntimeError):  # the end of the moments, as a coroutine tells it
-            await process.forever(step, name="step", first_pause=1, longest_pause=5)
+            await process.run_with_restarts(step, name="step", first_pause=1, longest_pause=5)
         bounds = [1, 2, 4, 5, 1, 2, 4]
         assert all(bound / 2 <= pause <= bound for pause, bound in zip(pauses, bounds, strict=True))
         assert pauses != bounds  # or all who have lost the same thing would come back to it at once
@@ -171,7 +171,7 @@ class TestForever:
             raise PartFailed
 
         with pytest.raises(PartFailed):
-            await process.forever(step, name="step", first_pause=0, longest_pause=0, unless=(PartFailed,))
+            await process.run_with_restarts(step, name="step", first_pause=0, longest_pause=0, unless=(PartFailed,))
 
     async def test_a_cancellation_that_nobody_asked_for_is_one_more_failure(self) -> None:
         attempts = 0
@@ -185,8 +185,8 @@ class TestForever:
                 await asyncio.Event().wait()
             raise asyncio.CancelledError  # as a library lets out the end of a task of its own
 
-        stepping = process.forever(step, name="step", first_pause=0, longest_pause=0)
-        async with asyncio.timeout(5), process.background(stepping, "step"):
+        stepping = process.run_with_restarts(step, name="step", first_pause=0, longest_pause=0)
+        async with asyncio.timeout(5), process.background_task(stepping, "step"):
             await enough.wait()
 
     async def test_only_cancellation_ends_it(self) -> None:
@@ -196,7 +196,7 @@ class TestForever:
             running.set()
             await asyncio.Event().wait()
 
-        task = asyncio.create_task(process.forever(step, name="step", first_pause=0, longest_pause=0))
+        task = asyncio.create_task(process.run_with_restarts(step, name="step", first_pause=0, longest_pause=0))
         await running.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -226,7 +226,7 @@ async def stuck(stop):
         await asyncio.sleep(1)
 
 async def broken(stop):
-    async with process.background(fails(), "part"):
+    async with process.background_task(fails(), "part"):
         await stop.wait()
 """
 

@@ -15,8 +15,8 @@ class Example(Settings):
     example_url: SecretStr
     example_debug: bool = False
 
-    def unfit(self) -> Iterator[str]:
-        yield from super().unfit()
+    def production_errors(self) -> Iterator[str]:
+        yield from super().production_errors()
         if self.example_debug:
             yield "EXAMPLE_DEBUG tells too much: leave it out"
 

@@ -10,17 +10,18 @@ PROCESS = """
 import logging
 import structlog
 from pydantic import SecretBytes, SecretStr
-from kit.rpc import request_context as call
+from kit.rpc import request_context
 from kit.telemetry import logs
 from kit.auth.principal import Principal
 from kit.runtime.settings import LogSettings
-from kit.telemetry.tracing import Trace
+from kit.telemetry.tracing import TraceContext
 
 log = structlog.get_logger("ours")
 logs.configure("service", LogSettings(log_format="{format}", log_level="INFO"))
 log.info("early")
 alice = Principal("users", "alice", is_service=False, expires_at=0)
-call.current.set(call.Call("the-request", alice, "a token", trace=Trace("4bf92f3577b34da6a3ce929d0e0e4736")))
+trace = TraceContext("4bf92f3577b34da6a3ce929d0e0e4736")
+request_context.current.set(request_context.RequestContext("the-request", alice, "a token", trace=trace))
 log.debug("not said")
 log.info("ours", amount="1.00")
 log.info("odd", half="\\ud800", keys={{1: 2**70}})

@@ -9,7 +9,7 @@ from prometheus_client import REGISTRY
 
 from kit.rpc.tls import TLS
 from kit.telemetry import metrics
-from provisioning.certificates import LIFE, provide
+from provisioning.certificates import LIFE, ensure_certificates
 
 
 @pytest.fixture(autouse=True)
@@ -33,11 +33,11 @@ def test_connections_are_counted_when_somebody_looks() -> None:
 
 def test_the_end_of_the_certificate_is_that_of_the_one_in_use(tmp_path: Path) -> None:
     now = datetime.now(UTC).replace(microsecond=0)
-    provide(tmp_path, ["bank"], now - timedelta(days=50))
+    ensure_certificates(tmp_path, ["bank"], now - timedelta(days=50))
     files = TLS(tmp_path / "bank.pem", tmp_path / "bank.key", tmp_path / "authority.pem")
     assert shown("tls_certificate_expiry_timestamp_seconds") == (now - timedelta(days=50) + LIFE).timestamp()
     (tmp_path / "bank.key").unlink()
-    provide(tmp_path, ["bank"], now)
+    ensure_certificates(tmp_path, ["bank"], now)
     files.material()
     assert shown("tls_certificate_expiry_timestamp_seconds") == (now + LIFE).timestamp()
 

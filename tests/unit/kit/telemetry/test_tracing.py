@@ -15,13 +15,13 @@ from pydantic import ValidationError
 
 from kit.runtime.settings import TracingSettings
 from kit.telemetry import otlp, tracing
-from kit.telemetry.tracing import Trace
+from kit.telemetry.tracing import TraceContext
 from stack.ports import HOST, free_ports
 from tests.collector import Collector, collecting
 
 ID, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 PARENT = f"00-{ID}-{SPAN}-01"
-HERE = Trace(ID, SPAN, 1)
+HERE = TraceContext(ID, SPAN, 1)
 
 
 def settings(endpoint: str | None, ratio: float = 1) -> TracingSettings:
@@ -36,8 +36,8 @@ def collector() -> Iterator[Collector]:
 
 class TestTrace:
     def test_is_read_from_headers_and_written_to_them(self) -> None:
-        trace = Trace.of(PARENT, "rojo=00f067aa0ba902b7")
-        assert trace == Trace(ID, SPAN, 1, "rojo=00f067aa0ba902b7")
+        trace = TraceContext.from_traceparent(PARENT, "rojo=00f067aa0ba902b7")
+        assert trace == TraceContext(ID, SPAN, 1, "rojo=00f067aa0ba902b7")
         assert trace is not None
         assert (trace.headers, trace.is_sampled) == (
             (("traceparent", PARENT), ("tracestate", "rojo=00f067aa0ba902b7")),
@@ -49,14 +49,14 @@ class TestTrace:
         [(f"00-{ID}-{SPAN}-00", False), (f"00-{ID}-{SPAN}-03", True), (f"00-{ID}-{SPAN}-02", False)],
     )
     def test_whoever_began_it_has_decided_whether_it_is_sampled(self, text: str, *, is_sampled: bool) -> None:
-        trace = Trace.of(text)
+        trace = TraceContext.from_traceparent(text)
         assert trace is not None
         assert (trace.parent, trace.is_sampled) == (text, is_sampled)
         assert trace.sampled_parent == (text if is_sampled else None)
 
     def test_later_versions_are_read_as_far_as_they_are_known(self) -> None:
         for text in (f"01-{ID}-{SPAN}-01", f"cc-{ID}-{SPAN}-09-what-the-future-will-be-like"):
-            assert Trace.of(text) == HERE
+            assert TraceContext.from_traceparent(text) == HERE
 
     @pytest.mark.parametrize(
         "text",
@@ -77,21 +77,21 @@ class TestTrace:
         ],
     )
     def test_of_what_names_no_place_there_is_none(self, text: str | None) -> None:
-        assert Trace.of(text) is None
+        assert TraceContext.from_traceparent(text) is None
 
     @given(st.text(max_size=80))
     def test_any_text_may_come(self, text: str) -> None:
-        trace = Trace.of(text, text)
-        assert trace is None or Trace.of(trace.parent) == trace._replace(state="")
+        trace = TraceContext.from_traceparent(text, text)
+        assert trace is None or TraceContext.from_traceparent(trace.parent) == trace._replace(state="")
 
     @pytest.mark.parametrize("state", ["", "é", "a\nb", "x" * 513, "\0"])
     def test_a_state_that_could_not_be_sent_on_is_left_behind(self, state: str) -> None:
-        assert Trace.of(PARENT, state) == HERE
+        assert TraceContext.from_traceparent(PARENT, state) == HERE
 
     def test_one_that_begins_here_has_a_place_for_whoever_is_called(self) -> None:
-        first, second = Trace.new(), Trace.new()
+        first, second = TraceContext.new(), TraceContext.new()
         assert first.id != second.id
-        assert Trace.of(first.parent) is not None
+        assert TraceContext.from_traceparent(first.parent) is not None
         assert not first.is_sampled  # nobody keeps any
 
 
@@ -101,19 +101,19 @@ class TestRatio:
         self, collector: Collector, ratio: float, least: int, most: int
     ) -> None:
         with tracing.recording("test", settings(collector.endpoint, ratio)):
-            sampled = sum(Trace.new().is_sampled for _ in range(1_000))
+            sampled = sum(TraceContext.new().is_sampled for _ in range(1_000))
         assert least <= sampled <= most
-        assert not Trace.new().is_sampled
+        assert not TraceContext.new().is_sampled
 
 
 class TestSpans:
     def test_say_what_was_done_where_and_how_it_ended(self, collector: Collector) -> None:
         with tracing.recording("test", settings(collector.endpoint)):
-            with tracing.start("outer", Trace(ID, SPAN, 3, "a=b"), SpanKind.SERVER, {"first": 1}) as outer:
-                with tracing.start("inner", outer.trace):
+            with tracing.start_span("outer", TraceContext(ID, SPAN, 3, "a=b"), SpanKind.SERVER, {"first": 1}) as outer:
+                with tracing.start_span("inner", outer.trace):
                     pass
-                outer.tell({"second": "two"}, name="renamed")
-            with pytest.raises(KeyError), tracing.start("broken", HERE):
+                outer.set_attributes({"second": "two"}, name="renamed")
+            with pytest.raises(KeyError), tracing.start_span("broken", HERE):
                 raise KeyError("4242424242424242")
         spans = {each.name: each for each in collector.spans}
         assert spans.keys() == {"renamed", "inner", "broken"}
@@ -127,31 +127,31 @@ class TestSpans:
 
     def test_the_first_of_a_trace_has_no_parent_and_the_traces_id(self, collector: Collector) -> None:
         with tracing.recording("test", settings(collector.endpoint)):
-            places = [Trace.new() for _ in range(3)]
+            places = [TraceContext.new() for _ in range(3)]
             for place in places:
-                tracing.start("root", place).end()
+                tracing.start_span("root", place).end()
         assert [each.place[0] for each in collector.spans] == [place.id for place in places]
         assert {each.parent for each in collector.spans} == {None}
 
     def test_what_is_done_for_many_has_a_link_to_each_that_is_sampled(self, collector: Collector) -> None:
-        other, unsampled = Trace(SPAN * 2, SPAN, 1), Trace(ID, SPAN, 0)
+        other, unsampled = TraceContext(SPAN * 2, SPAN, 1), TraceContext(ID, SPAN, 0)
         with tracing.recording("test", settings(collector.endpoint)):
             parents = [None, unsampled.parent, "nonsense", HERE.parent, other.parent, HERE.parent]
-            tracing.start_for(parents, "batch", SpanKind.CONSUMER, {}).end()
-            tracing.start_for([None, unsampled.parent], "nothing", SpanKind.CONSUMER, {}).end()
+            tracing.start_batch_span(parents, "batch", SpanKind.CONSUMER, {}).end()
+            tracing.start_batch_span([None, unsampled.parent], "nothing", SpanKind.CONSUMER, {}).end()
         (batch,) = collector.spans
         assert (batch.name, batch.place[0], batch.parent) == ("batch", ID, (ID, SPAN))
         assert batch.links == {(ID, SPAN), (other.id, SPAN)}
 
     def test_of_what_is_not_sampled_there_are_none_and_the_place_goes_on(self, collector: Collector) -> None:
-        place = Trace(ID, SPAN, 0, "a=b")
-        with tracing.recording("test", settings(collector.endpoint)), tracing.start("unsampled", place) as span:
+        place = TraceContext(ID, SPAN, 0, "a=b")
+        with tracing.recording("test", settings(collector.endpoint)), tracing.start_span("unsampled", place) as span:
             assert (span.trace, span.is_recorded) == (place, False)
         assert not collector.spans
 
     def test_without_a_collector_places_go_on_as_they_came(self) -> None:
-        with tracing.recording("test", settings(None)), tracing.start("nobody asks", HERE) as span:
-            span.tell({"a": 1})
+        with tracing.recording("test", settings(None)), tracing.start_span("nobody asks", HERE) as span:
+            span.set_attributes({"a": 1})
             span.fail("E")
             assert (span.trace, span.is_recorded) == (HERE, False)
 
@@ -184,7 +184,7 @@ class TestACollectorThatIsAway:
                 for _ in range(3):
                     began = time.monotonic()
                     for _ in range(otlp._QUEUE):
-                        tracing.start("in vain", HERE).end()
+                        tracing.start_span("in vain", HERE).end()
                     assert time.monotonic() - began < 10, "whoever makes spans waits for nobody"
                     time.sleep(0.3)  # let the exporter's thread try, and fail
                 ending = time.monotonic()

@@ -16,7 +16,7 @@ from uuid import UUID
 
 import asyncpg
 
-from kit.integrity.proof import Violation
+from kit.integrity.check import Violation
 from subgraphs.bank.service.adapters.postgres.database import Connection, connection
 from wallet.errors import Unavailable
 

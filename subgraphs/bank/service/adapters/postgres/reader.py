@@ -52,7 +52,7 @@ class Reader:
             rows = await reading.fetch(f"{ACCOUNT} WHERE id = ANY($1)", list(ids))
         return {row["id"]: account_of(row) for row in rows}
 
-    async def owned(self, owner_id: str, after: UUID | None, limit: int) -> list[Account]:
+    async def list_accounts(self, owner_id: str, after: UUID | None, limit: int) -> list[Account]:
         """The owner's accounts after an id, in id order."""
         query = f"{ACCOUNT} WHERE owner_id = $1 AND id > $2 ORDER BY id LIMIT $3"
         async with connection(self._pool) as reading:

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import pytest
 
-from kit.rpc.circuit import Circuit, CircuitOpenError
+from kit.rpc.circuit_breaker import CircuitBreaker, CircuitOpenError
 
 
 class SilentError(Exception):
@@ -18,11 +18,11 @@ class Witness:
 
     def __init__(self, seconds: float = 0.0) -> None:
         self.states: list[str] = []
-        self.circuit = Circuit(failures=2, seconds=seconds, tell=self.states.append, failure=SilentError)
+        self.circuit = CircuitBreaker(failures=2, seconds=seconds, tell=self.states.append, failure=SilentError)
 
-    def call(self, error: BaseException | None = None, *, is_unfair: bool = False) -> None:
+    def call(self, error: BaseException | None = None, *, ignore_failure: bool = False) -> None:
         with suppress(SilentError, KeyError, asyncio.CancelledError), self.circuit.attempt() as attempt:
-            attempt.is_unfair = is_unfair
+            attempt.ignore_failure = ignore_failure
             if error is not None:
                 raise error
 
@@ -51,7 +51,7 @@ class TestClosed:
         witness = Witness()
         witness.call(SilentError())
         witness.call(asyncio.CancelledError())
-        witness.call(SilentError(), is_unfair=True)
+        witness.call(SilentError(), ignore_failure=True)
         assert witness.states == []
         witness.call(SilentError())
         assert witness.states == ["opened"]

@@ -6,7 +6,7 @@ from google.type.money_pb2 import Money as MoneyMessage
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kit.rpc import wire
+from kit.rpc import converters
 from wallet.money import EXPONENTS, MAX_AMOUNT, Money, MoneyError
 
 
@@ -22,12 +22,12 @@ def moneys(draw: st.DrawFn) -> Money:
 class TestMoney:
     @given(moneys())
     def test_crosses_the_wire_exactly(self, money: Money) -> None:
-        message = MoneyMessage.FromString(wire.money_to(money).SerializeToString())
-        assert wire.money_from(message) == money
+        message = MoneyMessage.FromString(converters.money_to_proto(money).SerializeToString())
+        assert converters.money_from_proto(message) == money
 
     @given(moneys())
     def test_units_and_nanos_never_differ_in_sign(self, money: Money) -> None:
-        message = wire.money_to(money)
+        message = converters.money_to_proto(money)
         assert message.units * message.nanos >= 0
         assert abs(message.nanos) < 10**9
         assert message.units + Decimal(message.nanos) / 10**9 == money.amount
@@ -37,43 +37,45 @@ class TestMoney:
         [("-0.01", 0, -10_000_000), ("-1.75", -1, -750_000_000), ("0.00", 0, 0), ("1.05", 1, 50_000_000)],
     )
     def test_looks_as_google_has_it(self, text: str, units: int, nanos: int) -> None:
-        assert wire.money_to(Money.parse(text)) == MoneyMessage(currency_code="RUB", units=units, nanos=nanos)
+        assert converters.money_to_proto(Money.parse(text)) == MoneyMessage(
+            currency_code="RUB", units=units, nanos=nanos
+        )
 
     @pytest.mark.parametrize(
         ("units", "nanos"), [(1, -1), (-1, 1), (0, 10**9), (0, -(10**9)), (1, 2**31 - 1), (-1, -(2**31))]
     )
     def test_refuses_what_google_would_not_call_money(self, units: int, nanos: int) -> None:
         with pytest.raises(MoneyError, match=r"not a google\.type\.Money"):
-            wire.money_from(MoneyMessage(currency_code="RUB", units=units, nanos=nanos))
+            converters.money_from_proto(MoneyMessage(currency_code="RUB", units=units, nanos=nanos))
 
     @pytest.mark.parametrize(
         ("currency", "nanos"), [("RUB", 1), ("RUB", 1_000_000), ("JPY", 10_000_000), ("XXX", 0), ("", 0)]
     )
     def test_refuses_what_is_too_precise_or_of_no_currency(self, currency: str, nanos: int) -> None:
         with pytest.raises(MoneyError):
-            wire.money_from(MoneyMessage(currency_code=currency, units=0, nanos=nanos))
+            converters.money_from_proto(MoneyMessage(currency_code=currency, units=0, nanos=nanos))
 
     @given(st.integers(-(2**63), 2**63 - 1), st.integers(-(2**31), 2**31 - 1), st.sampled_from(["RUB", "JPY", "?", ""]))
     def test_reads_every_message_exactly_or_refuses_it(self, units: int, nanos: int, currency: str) -> None:
         message = MoneyMessage(currency_code=currency, units=units, nanos=nanos)
         try:
-            money = wire.money_from(message)
+            money = converters.money_from_proto(message)
         except MoneyError:
             return
-        assert wire.money_to(money) == message
+        assert converters.money_to_proto(money) == message
 
     def test_the_largest_operation_fits_with_room_for_its_balances(self) -> None:
         largest = Money(MAX_AMOUNT * 10**6, "RUB")
-        assert wire.money_from(wire.money_to(largest)) == largest
+        assert converters.money_from_proto(converters.money_to_proto(largest)) == largest
 
 
 class TestTime:
     @given(st.datetimes(timezones=st.just(UTC), min_value=datetime(1970, 1, 1), max_value=datetime(9999, 1, 1)))  # noqa: DTZ001  Hypothesis adds the zone
     def test_crosses_the_wire_to_the_microsecond(self, time: datetime) -> None:
-        assert wire.time_from(wire.time_to(time)) == time
+        assert converters.time_from_proto(converters.time_to_proto(time)) == time
 
     def test_arrives_in_utc_from_wherever_it_came(self) -> None:
         noon_in_moscow = datetime(2025, 1, 1, 12, tzinfo=timezone(timedelta(hours=3)))
-        arrived = wire.time_from(wire.time_to(noon_in_moscow))
+        arrived = converters.time_from_proto(converters.time_to_proto(noon_in_moscow))
         assert arrived == noon_in_moscow
         assert arrived.tzinfo is UTC

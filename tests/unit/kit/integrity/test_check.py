@@ -12,8 +12,18 @@ from prometheus_client import CollectorRegistry, Gauge
 
 from kit.http.admin import admin_app
 from kit.http.server import http_server
-from kit.integrity import proof
-from kit.integrity.proof import Behind, Found, Gauges, Integrity, Progress, Report, Verdict, Violation, integrity_router
+from kit.integrity import check
+from kit.integrity.check import (
+    Finding,
+    Gauges,
+    IntegrityCheck,
+    Pending,
+    Progress,
+    Report,
+    Verdict,
+    Violation,
+    integrity_router,
+)
 from stack.ports import free_ports
 from tests.waiting import until
 from wallet.errors import Unavailable
@@ -27,14 +37,14 @@ class Law(StrEnum):
 class Walk:
     """Finds what it was given, and ends as it is told."""
 
-    def __init__(self, *found: Found, away: bool = False) -> None:
+    def __init__(self, *found: Finding, away: bool = False) -> None:
         self._found = found
         self._away = away
         self.may = asyncio.Event()
         self.may.set()
         self.is_closed = False
 
-    async def found(self) -> AsyncGenerator[Found, None]:
+    async def found(self) -> AsyncGenerator[Finding, None]:
         try:
             for each in self._found:
                 yield each
@@ -55,8 +65,8 @@ def gauges() -> Gauges:
     return Gauges(violations, finished, behind)
 
 
-def integrity(walk: Walk, shown: Gauges | None = None) -> Integrity:
-    return Integrity(walk.found, ["rows", "others"], shown or gauges())
+def integrity(walk: Walk, shown: Gauges | None = None) -> IntegrityCheck:
+    return IntegrityCheck(walk.found, ["rows", "others"], shown or gauges())
 
 
 async def proved(walk: Walk, shown: Gauges | None = None) -> tuple[Sequence[Report], Verdict]:
@@ -87,31 +97,31 @@ class TestVerdict:
         assert verdict.rows == {"rows": 2, "others": 0}
 
     async def test_counts_what_is_behind_which_breaks_nothing(self) -> None:
-        told, verdict = await proved(Walk(Behind("rows"), Behind("rows")))
+        told, verdict = await proved(Walk(Pending("rows"), Pending("rows")))
         assert (told, verdict.verdict, verdict.behind) == ([], "sound", {"rows": 2})
 
     async def test_counts_all_violations_of_which_some_of_each_law_are_told(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(proof, "_REPORTED", 2)
+        monkeypatch.setattr(check, "_REPORTED", 2)
         told, verdict = await proved(Walk(*[violation()] * 5, violation(Law.SECOND)))
         assert told == [violation(), violation(), violation(Law.SECOND)]
         assert (verdict.violations, verdict.broken) == (6, {Law.FIRST: 5, Law.SECOND: 1})
 
     async def test_is_not_given_of_a_defect(self) -> None:
-        async def defective() -> AsyncGenerator[Found, None]:
+        async def defective() -> AsyncGenerator[Finding, None]:
             yield Progress("rows", "a", 1)
             raise ZeroDivisionError
 
         with pytest.raises(ZeroDivisionError):
-            _ = [report async for report in Integrity(defective, [], gauges()).prove()]
+            _ = [report async for report in IntegrityCheck(defective, [], gauges()).prove()]
 
 
 class TestGauges:
     async def test_show_the_last_proof_that_finished(self) -> None:
         shown = gauges()
         assert shown.behind is not None
-        await proved(Walk(violation(), violation(), Behind("rows")), shown)
+        await proved(Walk(violation(), violation(), Pending("rows")), shown)
         finished = shown.finished._value.get()
         await proved(Walk(violation(), away=True), shown)
         values = (shown.violations._value.get(), shown.behind._value.get(), shown.finished._value.get())
@@ -120,7 +130,7 @@ class TestGauges:
 
 
 @asynccontextmanager
-async def served(running: Integrity) -> AsyncIterator[httpx.AsyncClient]:
+async def served(running: IntegrityCheck) -> AsyncIterator[httpx.AsyncClient]:
     app, (port,) = admin_app({}), free_ports(1)
     app.include_router(integrity_router(running))
     async with (
@@ -132,7 +142,7 @@ async def served(running: Integrity) -> AsyncIterator[httpx.AsyncClient]:
 
 class TestRouter:
     async def test_tells_a_line_of_each_and_the_verdict_last(self) -> None:
-        walk = Walk(Progress("rows", "a", 1), violation(), Behind("rows"))
+        walk = Walk(Progress("rows", "a", 1), violation(), Pending("rows"))
         async with served(integrity(walk)) as http:
             response = await http.get("/integrity")
         assert response.headers["content-type"] == "application/x-ndjson"

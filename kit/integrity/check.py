@@ -41,7 +41,7 @@ class Violation:
 
 
 @dataclass(frozen=True, slots=True)
-class Behind:
+class Pending:
     """A row of a walk that is not there yet, and is so recent that it may be on its way: no violation."""
 
     walk: str
@@ -68,7 +68,7 @@ class Verdict:
     seconds: float
 
 
-Found = Progress | Violation | Behind
+Finding = Progress | Violation | Pending
 Report = Progress | Violation | Verdict
 
 
@@ -88,10 +88,12 @@ class Gauges:
         self.finished.set_to_current_time()
 
 
-class Integrity:
+class IntegrityCheck:
     """Proves that a service's laws hold. One proof at a time."""
 
-    def __init__(self, found: Callable[[], AsyncGenerator[Found, None]], walks: Iterable[str], gauges: Gauges) -> None:
+    def __init__(
+        self, found: Callable[[], AsyncGenerator[Finding, None]], walks: Iterable[str], gauges: Gauges
+    ) -> None:
         """Args:
         found: goes through the data and tells what it finds. It ends when all have been seen, and raises a WalletError
             when it cannot go on. It may be closed at any moment.
@@ -130,7 +132,7 @@ class Integrity:
             yield verdict
 
 
-def integrity_router(integrity: Integrity) -> APIRouter:
+def integrity_router(integrity: IntegrityCheck) -> APIRouter:
     """`GET /integrity` proves the service's laws and tells how it goes, line by line; the last line is the verdict.
     When the client goes away, the proof ends. 409 while another one runs.
     """
@@ -145,7 +147,7 @@ def integrity_router(integrity: Integrity) -> APIRouter:
     return router
 
 
-async def _lines(integrity: Integrity) -> AsyncGenerator[dict[str, object], None]:
+async def _lines(integrity: IntegrityCheck) -> AsyncGenerator[dict[str, object], None]:
     async with aclosing(integrity.prove()) as reports:
         async for report in reports:
             match report:
@@ -166,7 +168,7 @@ class _Run:
     behind: Counter[str] = field(default_factory=Counter)
     broken: Counter[StrEnum] = field(default_factory=Counter)
 
-    def told(self, found: Found) -> Progress | Violation | None:
+    def told(self, found: Finding) -> Progress | Violation | None:
         """Counts it; itself, if it is to be told."""
         match found:
             case Progress():
@@ -176,7 +178,7 @@ class _Run:
             case Violation():
                 self.broken[found.law] += 1
                 return found if self.broken[found.law] <= _REPORTED else None
-            case Behind():
+            case Pending():
                 self.behind[found.walk] += 1
                 return None
 

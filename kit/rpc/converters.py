@@ -13,7 +13,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _NANOS: Final = Decimal(1_000_000_000)
 
 
-def money_from(message: MoneyMessage) -> Money:
+def money_from_proto(message: MoneyMessage) -> Money:
     """Exact.
 
     Raises:
@@ -24,19 +24,19 @@ def money_from(message: MoneyMessage) -> Money:
     return Money(message.units + message.nanos / _NANOS, message.currency_code)
 
 
-def money_to(money: Money) -> MoneyMessage:
+def money_to_proto(money: Money) -> MoneyMessage:
     """Exact: no currency has more than nine decimals."""
     units = int(money.amount)
     nanos = int((money.amount - units) * _NANOS)
     return MoneyMessage(currency_code=money.currency, units=units, nanos=nanos)
 
 
-def time_from(message: Timestamp) -> datetime:
+def time_from_proto(message: Timestamp) -> datetime:
     """In UTC, to the microsecond."""
     return message.ToDatetime(tzinfo=UTC)
 
 
-def time_to(time: datetime) -> Timestamp:
+def time_to_proto(time: datetime) -> Timestamp:
     """From an aware datetime."""
     since = time - _EPOCH
     return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1_000)

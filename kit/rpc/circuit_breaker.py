@@ -1,4 +1,4 @@
-"""A circuit breaker: purgatory's states, and around them what it does not do. See `Circuit`."""
+"""A circuit breaker: purgatory's states, and around them what it does not do. See `CircuitBreaker`."""
 
 import time
 from collections.abc import Callable
@@ -16,7 +16,7 @@ class CircuitOpenError(Exception):
     """The call was not made: the last ones failed, and it is too early to try again."""
 
 
-class Circuit:
+class CircuitBreaker:
     """Opens after so many failures in a row, and refuses calls from then on; after a while it lets one through, and
     closes if that succeeds.
 
@@ -74,7 +74,7 @@ class Circuit:
         elif self._states.state != CLOSED:
             return
         if isinstance(error, self._failure):
-            if not attempt.is_unfair:
+            if not attempt.ignore_failure:
                 self._states.handle_exception(error)
         elif error is None or isinstance(error, Exception):
             self._states.handle_end_request()
@@ -93,14 +93,14 @@ class Attempt:
     """One call.
 
     Attributes:
-        is_unfair: whether a failure of it says nothing.
+        ignore_failure: whether a failure of it says nothing.
     """
 
-    __slots__ = ("_circuit", "is_unfair")
+    __slots__ = ("_circuit", "ignore_failure")
 
-    def __init__(self, circuit: Circuit) -> None:
+    def __init__(self, circuit: CircuitBreaker) -> None:
         self._circuit = circuit
-        self.is_unfair = False
+        self.ignore_failure = False
 
     def __enter__(self) -> Self:
         self._circuit.begin(self)
