@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# One image for all processes of the wallet: `docker run … python -m subgraphs.bank.service`. docs/containers.md has its sizes.
+# One image for all processes of the wallet: `docker run … python -m subgraphs.bank.service`. docs/how-to/run-in-containers.md has its sizes.
 ARG PYTHON=3.11-slim-bookworm
 
 # Dependencies first: they change seldom. Every one comes as a wheel, so there is no compiler here either.

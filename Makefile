@@ -87,7 +87,7 @@ bench: setup ## benchmarks, as JSON lines; FIGURE=bank.bulk_vs_pgbench SECONDS=8
 	@exec $(BIN)/python -m benchmarks $(FIGURE:%=--figure %) $(SECONDS:%=--seconds %) $(KAFKA:%=--kafka) \
 		$(SOAK:%=--soak %) $(REPEAT:%=--repeat %) $(KEEP:%=--keep)
 
-GENERATED := protos openapi asyncapi gateway/*.graphql subgraphs/*/graph/schema.graphql deploy/grafana docs/settings.md
+GENERATED := protos openapi asyncapi gateway/*.graphql subgraphs/*/graph/schema.graphql deploy/grafana docs/reference/settings.md
 CODEGEN := datamodel-codegen --output-model-type pydantic_v2.BaseModel --target-python-version 3.11 --disable-timestamp \
 	--snake-case-field --allow-population-by-field-name --use-standard-collections --use-union-operator --use-annotated \
 	--field-constraints --strict-nullable --collapse-root-models --use-double-quotes --formatters builtin
@@ -103,7 +103,7 @@ gen: setup ## regenerate everything generated
 	@python -m gateway.graphql.federation.sdl
 	@python -m gateway.graphql.federation.released
 	@python -m deploy.grafana.generate
-	@python -m docs.generate_settings
+	@python -m docs.reference.generate_settings
 
 format: setup ## format the code
 	@$(BIN)/ruff format .

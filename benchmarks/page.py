@@ -20,7 +20,7 @@ LINES: Final = "results.jsonl"
 _HEAD: Final = """# Benchmarks
 
 This page is generated from [results.jsonl](results.jsonl): `make bench KEEP=1` adds a line for each figure that it
-measures and writes the page anew. What each figure is, the [README](../README.md#how-fast-it-is) says.
+measures and writes the page anew. [Benchmarks](../../docs/reference/benchmarks.md#figures) defines each figure.
 
 ## Method
 

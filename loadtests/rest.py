@@ -11,7 +11,7 @@ from loadtests.history.calls import CONFLICT, Answer, Nothing, Receipt, Refusal,
 
 GOOD: Final = "good"
 CARDS: Final = {GOOD: "4242424242424242", "declined": "4000000000000002", "late": "4000000000010043"}
-"""Of the sandbox (`docs/test-cards.md`), by what becomes of them: the last is answered at the third time."""
+"""Of the sandbox (`docs/reference/test-cards.md`), by what becomes of them: the last is answered at the third time."""
 
 _UNKNOWN: Final = {0: "UNAVAILABLE", 500: "INTERNAL", 502: "UNAVAILABLE", 503: "UNAVAILABLE", 504: "DEADLINE_EXCEEDED"}
 """Statuses after which nobody knows what was done. 0: there was no answer."""

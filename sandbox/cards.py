@@ -1,4 +1,4 @@
-"""The test cards: the one table of what each number does. `docs/test-cards.md` tells the same to people."""
+"""The test cards: the one table of what each number does. `docs/reference/test-cards.md` tells the same to people."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -67,8 +67,8 @@ def known_metrics() -> dict[str, set[str]]:
     """The labels of every series of our processes, of Prometheus' client and of Prometheus itself, by its name."""
     for file in ("kit/telemetry/metrics.py", "gateway/http/metrics.py", "gateway/graphql/execution/metrics.py"):
         import_module(file.removesuffix(".py").replace("/", "."))
-    for path in sorted(ROOT.glob("subgraphs/*/metrics.py")):
-        import_module(f"subgraphs.{path.parent.name}.metrics")
+    for path in sorted(ROOT.glob("subgraphs/*/service/metrics.py")):
+        import_module(f"subgraphs.{path.parent.parent.name}.service.metrics")
     found = dict(_PROMETHEUS)
     for collector in list(REGISTRY._collector_to_names):
         if not isinstance(collector, MetricWrapperBase):

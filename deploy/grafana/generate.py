@@ -13,7 +13,7 @@ from deploy.grafana.dashboards import DASHBOARDS
 from deploy.grafana.panels import Dashboard, Panel
 
 FOLDER: Final = Path(__file__).parent / "provisioning" / "dashboards"
-RUNBOOK: Final = Path(__file__).parents[2] / "docs" / "runbook.md"
+RUNBOOK: Final = Path(__file__).parents[2] / "docs" / "how-to" / "runbook.md"
 
 _WIDTH: Final = 24
 _HEIGHTS: Final = {"stat": 4, "timeseries": 8, "text": 16}

@@ -1,4 +1,4 @@
-"""`python -m docs.generate_settings`: writes `docs/settings.md`, every setting of every process."""
+"""`python -m docs.reference.generate_settings`: writes `docs/reference/settings.md`, every setting of every process."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -27,8 +27,8 @@ _HEAD: Final = """# Settings
 Generated from the code by `make gen`. Each is an environment variable, or a file of its name in lower case in the
 folder that `SECRETS_DIR` names; the environment comes first. `make up` and `docker-compose.yml` set what has no default
 here. A setting that is wrong is named when the process starts, and its value never repeated. There is more on
-[production](production.md), [TLS](tls.md), [traces](observability.md), [who may do what](access.md),
-[the graph](graph.md) and [time-outs](resilience.md).
+[production](../how-to/run-in-production.md), [TLS](../how-to/set-up-tls.md), [traces](logs-and-traces.md),
+[who may do what](access.md), [the graph](graphql.md) and [time-outs](resilience.md).
 """
 _TABLE: Final = "\n| setting | default | |\n|---|---|---|\n"
 

@@ -31,8 +31,8 @@ CHANGED = "changed"
 
 class People:
     """A sender, a recipient who starts with nothing, and one who pays in by card. What they do is named by the columns
-    of `docs/resilience.md`, and what comes of it by its words: `works`, `503`, or `later` where something is not there
-    yet.
+    of `docs/reference/resilience.md`, and what comes of it by its words: `works`, `503`, or `later` where something is
+    not there yet.
     """
 
     def __init__(self, sender: User, recipient: User, payer: User, credentials: Mapping[str, str]) -> None:

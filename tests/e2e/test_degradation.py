@@ -1,6 +1,5 @@
-"""Each part of the system is taken away and given back; what that costs is what `docs/resilience.md` says it does.
-
-The table there is the test: a row is a loss, a column something that people do, a cell what becomes of it meanwhile.
+"""Each part of the system is stopped and started again. The effect must match the table in
+`docs/reference/resilience.md`: a row is an outage, a column is a user action, a cell is its result during the outage.
 """
 
 import asyncio
@@ -35,7 +34,7 @@ from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "resilience.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "reference" / "resilience.md"
 OUTAGE_SECONDS: Final = 2.0
 CALL_SECONDS: Final = 2.0
 CALL_LIMIT: Final = 50

@@ -76,7 +76,7 @@ async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Syst
 
 @pytest.fixture(scope="module")
 def outages() -> Iterator[list[Outage]]:
-    """All of them; at the end a table in the reports' folder, for `docs/resilience.md`."""
+    """All of them; at the end a table in the reports' folder, for `docs/reference/resilience.md`."""
     outages: list[Outage] = []
     yield outages
     (REPORTS / "outages.jsonl").write_bytes(b"".join(orjson.dumps(asdict(each)) + b"\n" for each in outages))

@@ -7,7 +7,7 @@ from tests.integration.bank.running import RunningBank
 from tests.promql import ROOT
 
 TRANSACTIONS, LEADER = re.findall(
-    r"^```sql\n(.*?)^```", (ROOT / "docs" / "runbook.md").read_text(), re.MULTILINE | re.DOTALL
+    r"^```sql\n(.*?)^```", (ROOT / "docs" / "how-to" / "runbook.md").read_text(), re.MULTILINE | re.DOTALL
 )
 
 

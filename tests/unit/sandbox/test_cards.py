@@ -9,7 +9,7 @@ from openapi.acquirer import Brand
 from sandbox.behaviours import Step, Trouble
 from sandbox.cards import APPROVE, CARDS, brand_of, problem_with
 
-PAGE = Path(__file__).parents[3] / "docs" / "test-cards.md"
+PAGE = Path(__file__).parents[3] / "docs" / "reference" / "test-cards.md"
 TODAY = date(2026, 6, 15)
 
 
