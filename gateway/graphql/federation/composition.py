@@ -32,10 +32,10 @@ from strawberry.types.base import StrawberryMaybe, get_object_definition
 from strawberry.types.execution import PreExecutionError
 from strawberry.types.field import StrawberryField
 
-import subgraphs.analytics.graph.graph
-import subgraphs.bank.graph.graph
-import subgraphs.card.graph.graph
-import subgraphs.identity.graph.graph
+import subgraphs.analytics.graph
+import subgraphs.bank.graph
+import subgraphs.card.graph
+import subgraphs.identity.graph
 from gateway.errors import is_unexpected
 from gateway.graphql.federation.entities import entities_field
 from wallet.graph import ERRORS_AS_DATA, SCALARS
@@ -43,10 +43,10 @@ from wallet.graph import ERRORS_AS_DATA, SCALARS
 log = structlog.get_logger(__name__)
 
 SUBGRAPHS: Final[dict[str, ModuleType]] = {
-    "bank": subgraphs.bank.graph.graph,
-    "card": subgraphs.card.graph.graph,
-    "analytics": subgraphs.analytics.graph.graph,
-    "identity": subgraphs.identity.graph.graph,
+    "bank": subgraphs.bank.graph,
+    "card": subgraphs.card.graph,
+    "analytics": subgraphs.analytics.graph,
+    "identity": subgraphs.identity.graph,
 }
 """By name; where several can resolve a reference to an entity, the first one does."""
 

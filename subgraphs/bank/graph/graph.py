@@ -74,7 +74,7 @@ class User:
     )
     async def accounts(
         self, info: Info, first: int | None = None, after: str | None = None
-    ) -> Annotated["AccountConnection", strawberry.lazy("subgraphs.bank.graph.graph")] | None:
+    ) -> Annotated["AccountConnection", strawberry.lazy("subgraphs.bank.graph")] | None:
         return await _owned(info, self.id, first, after)
 
 

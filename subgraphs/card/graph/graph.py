@@ -116,7 +116,7 @@ class Account:
         after: str | None = None,
         last: int | None = None,
         before: str | None = None,
-    ) -> Annotated["TopUpConnection", strawberry.lazy("subgraphs.card.graph.graph")] | None:
+    ) -> Annotated["TopUpConnection", strawberry.lazy("subgraphs.card.graph")] | None:
         asked = paging.relay(cursor.decode_id, first=first, after=after, last=last, before=before)
         page = await info.context.card.list(
             UUID(self.id),
