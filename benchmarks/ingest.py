@@ -21,6 +21,7 @@ import httpx
 import orjson
 from aiokafka import AIOKafkaProducer
 
+from asyncapi.topics import OPERATIONS_TOPIC, TRANSFER_COMPLETED
 from benchmarks.accounts import account_id
 from benchmarks.figure import BenchError, Figure, Options, say
 from benchmarks.scene import Callers
@@ -33,7 +34,6 @@ _INGEST: Final = "pipeline.ingest_vs_raw_insert"
 _CATCH_UP: Final = "pipeline.catch_up_1m_mib"
 FIGURES: Final[Collection[str]] = (_INGEST, _CATCH_UP)
 
-_TOPIC: Final = "wallet.operations"
 _ACCOUNTS: Final = 1_000
 _FEW: Final = 20_000  # events; the embedded broker holds no more than 5 MiB a partition
 _MANY: Final = 1_000_000
@@ -45,7 +45,7 @@ _PATIENCE_SECONDS: Final = 600.0
 _HEADERS: Final = [
     ("ce_specversion", b"1.0"),
     ("ce_source", b"/wallet/bank"),
-    ("ce_type", b"wallet.transfer.completed"),
+    ("ce_type", TRANSFER_COMPLETED.encode()),
     ("content-type", b"application/json"),
 ]
 
@@ -117,7 +117,7 @@ async def _publish(brokers: str, events: int) -> None:
     try:
         for number in range(events):
             key, value, headers = Event(number).message()
-            await producer.send(_TOPIC, value=value, key=key, headers=headers)
+            await producer.send(OPERATIONS_TOPIC, value=value, key=key, headers=headers)
             if number and number % 100_000 == 0:
                 say(f"   {number:,} events published")
         await producer.flush()
@@ -228,7 +228,7 @@ async def catch_up_1m() -> Figure:
         except Missing as error:
             raise BenchError(f"{_CATCH_UP} needs Apache Kafka: {error}") from None
         kafka = await stack.enter_async_context(ApacheKafka(jars, folder / "kafka", kafka_port, controller_port))
-        await kafka.create(_TOPIC)
+        await kafka.create(OPERATIONS_TOPIC)
         await _publish(kafka.bootstrap_servers, _MANY)
         shared = settings(folder, Callers(folder), kafka.bootstrap_servers)
         store = await stack.enter_async_context(Store.open(clickhouse, "history", shared))

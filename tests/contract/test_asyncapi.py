@@ -5,13 +5,12 @@ from typing import Any
 
 import pytest
 
+from asyncapi.topics import DEAD_LETTER_TOPIC, OPERATIONS_TOPIC, TOP_UP_COMPLETED, TRANSFER_COMPLETED
 from stack.process import ROOT
 from subgraphs.analytics.service import __main__ as analytics
-from subgraphs.analytics.service.adapters import kafka
-from subgraphs.bank.service.application import outbox
 from tests.node import judged
 
-OPERATIONS = ["wallet.transfer.completed", "wallet.topup.completed"]
+OPERATIONS = [TRANSFER_COMPLETED, TOP_UP_COMPLETED]
 
 
 @pytest.fixture(scope="module")
@@ -35,15 +34,14 @@ class TestDocument:
 
 class TestChannels:
     def test_are_the_topics_that_the_code_names(self, channels: dict[str, Any]) -> None:
-        assert outbox.TOPIC == kafka.TOPIC
-        assert list(channels) == [outbox.TOPIC, kafka.DEAD_LETTERS]
+        assert list(channels) == [OPERATIONS_TOPIC, DEAD_LETTER_TOPIC]
 
     def test_carry_the_events_by_their_schemas(self, channels: dict[str, Any]) -> None:
         schemas = [
             json.loads((ROOT / "asyncapi" / "schemas" / name).read_text())
             for name in ("transfer_event.json", "topup_event.json")
         ]
-        messages = channels[outbox.TOPIC]["messages"]
+        messages = channels[OPERATIONS_TOPIC]["messages"]
         assert [message["name"] for message in messages] == OPERATIONS
         for message, schema in zip(messages, schemas, strict=True):
             assert message["payload"]["$id"] == schema["$id"]
@@ -51,7 +49,7 @@ class TestChannels:
             assert message["payload"]["properties"]["sender"]["required"] == ["accountId", "version", "balanceAfter"]
 
     def test_carry_cloud_events_in_binary_mode(self, channels: dict[str, Any]) -> None:
-        for message in channels[outbox.TOPIC]["messages"]:
+        for message in channels[OPERATIONS_TOPIC]["messages"]:
             headers = message["headers"]["properties"]
             assert headers["ce_type"]["enum"] == OPERATIONS
             assert headers["ce_specversion"]["const"] == "1.0"
@@ -59,18 +57,18 @@ class TestChannels:
             assert message["bindings"]["kafka"]["key"]["format"] == "uuid"
 
     def test_the_dead_letters_say_where_they_are_from(self, channels: dict[str, Any]) -> None:
-        (message,) = channels[kafka.DEAD_LETTERS]["messages"]
+        (message,) = channels[DEAD_LETTER_TOPIC]["messages"]
         assert sorted(message["headers"]["required"]) == sorted(message["headers"]["properties"])
-        assert message["headers"]["properties"]["dlq_topic"]["const"] == kafka.TOPIC
+        assert message["headers"]["properties"]["dlq_topic"]["const"] == OPERATIONS_TOPIC
 
 
 class TestOperations:
     def test_are_who_sends_and_who_receives(self, read: dict[str, Any]) -> None:
         told = {each["id"]: (each["action"], *each["channels"], each["messages"]) for each in read["operations"]}
         assert told == {
-            "publishOperations": ("send", outbox.TOPIC, OPERATIONS),
-            "storeHistory": ("receive", kafka.TOPIC, OPERATIONS),
-            "publishDeadLetters": ("send", kafka.DEAD_LETTERS, ["wallet.dead.letter"]),
+            "publishOperations": ("send", OPERATIONS_TOPIC, OPERATIONS),
+            "storeHistory": ("receive", OPERATIONS_TOPIC, OPERATIONS),
+            "publishDeadLetters": ("send", DEAD_LETTER_TOPIC, ["wallet.dead.letter"]),
         }
 
     def test_the_history_is_stored_by_the_group_that_it_names(self, read: dict[str, Any]) -> None:

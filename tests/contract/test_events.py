@@ -20,12 +20,12 @@ from pydantic import create_model
 from asyncapi.avsc import avro_schema
 from asyncapi.models.topup_event import TopUpEvent
 from asyncapi.models.transfer_event import TransferEvent
+from asyncapi.topics import DEAD_LETTER_TOPIC, OPERATIONS_TOPIC
 from kit.rpc.request_context import RequestContext, current
 from kit.telemetry.tracing import TraceContext
 from stack.engines.parts import Kafka
 from stack.ports import free_ports
 from stack.process import ROOT
-from subgraphs.analytics.service.adapters.kafka import DEAD_LETTERS, TOPIC
 from subgraphs.analytics.service.application import consumer
 from tests.conftest import Keys
 from tests.integration.bank.running import RunningBank, rub, running
@@ -241,11 +241,11 @@ class Sent:
 class TestDeadLetters:
     async def test_are_what_the_contract_says(self) -> None:
         came = [("ce_type", b"wallet.unheard.of"), ("mine", b"\xff")]
-        message = ConsumerRecord(TOPIC, 3, 42, 0, 0, b"key", b"{nonsense", 0, 3, 9, came)
+        message = ConsumerRecord(OPERATIONS_TOPIC, 3, 42, 0, 0, b"key", b"{nonsense", 0, 3, 9, came)
         sent = Sent()
         await consumer._set_aside(sent, [(message, "says nothing")])
         ((topic, letter),) = sent.messages
-        assert topic == DEAD_LETTERS == CONTRACT["channels"]["deadLetters"]["address"]
+        assert topic == DEAD_LETTER_TOPIC == CONTRACT["channels"]["deadLetters"]["address"]
         assert (letter["key"], letter["value"]) == (message.key, message.value)
         assert letter["headers"][:2] == came
         added = {name: value.decode() for name, value in letter["headers"][2:]}

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from aiokafka import AIOKafkaProducer
 
+from asyncapi.topics import OPERATIONS_TOPIC
 from kit.auth.tokens import ServiceToken
 from kit.rpc.server import Service, grpc_server
 from stack.engines.parts import ClickHouse
 from stack.ports import free_ports
 from subgraphs.analytics.service.adapters.clickhouse.database import Database
 from subgraphs.analytics.service.adapters.clickhouse.history import History
-from subgraphs.analytics.service.adapters.kafka import TOPIC
 from subgraphs.analytics.service.adapters.ledger import Ledger
 from subgraphs.bank.client import BankClient
 from subgraphs.bank.service.api.policy import POLICY
@@ -47,7 +47,7 @@ async def world(
     broker: Broker, clickhouse: ClickHouse, database: Database, keys: Keys, tmp_path: Path
 ) -> AsyncIterator[World]:
     if isinstance(broker, ApacheKafka):
-        await broker.create(TOPIC)  # made on first use, it would be noticed five seconds later
+        await broker.create(OPERATIONS_TOPIC)  # made on first use, it would be noticed five seconds later
     bank_port, grpc_port, admin_port = free_ports(3)
     bank, target = FakeBank(), f"127.0.0.1:{bank_port}"  # type: ignore[abstract]  # by intent: analytics calls the rest only
     async with (

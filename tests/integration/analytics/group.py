@@ -11,13 +11,13 @@ from uuid import UUID
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
+from asyncapi.topics import DEAD_LETTER_TOPIC, OPERATIONS_TOPIC
 from stack import probes
 from stack.ports import HOST, free_ports
 from stack.process import Child, Process, module
 from subgraphs.analytics.service import __main__ as main
 from subgraphs.analytics.service.adapters.clickhouse.database import Database
 from subgraphs.analytics.service.adapters.clickhouse.history import History
-from subgraphs.analytics.service.adapters.kafka import DEAD_LETTERS, TOPIC
 from subgraphs.analytics.service.domain.model import Event, Row
 from tests.integration.analytics.world import World
 from tests.waiting import until
@@ -84,7 +84,7 @@ class Load:
             rows = await self._world.history.after(account, 0, 100_000)
             assert [(row.account_version, row.operation_id, row.balance_after) for row in rows] == sorted(operations)
         await self._world.done_with(await ends(self._world))
-        assert DEAD_LETTERS not in await topics(self._world)
+        assert DEAD_LETTER_TOPIC not in await topics(self._world)
 
 
 class Held(History):
@@ -210,7 +210,7 @@ async def ends(world: World) -> int:
     """How many messages the topic has."""
     async with AIOKafkaConsumer(bootstrap_servers=world.kafka.bootstrap_servers) as reader:
         found: dict[TopicPartition, int] = await reader.end_offsets(
-            [TopicPartition(TOPIC, part) for part in PARTITIONS]
+            [TopicPartition(OPERATIONS_TOPIC, part) for part in PARTITIONS]
         )
         return sum(found.values())
 
@@ -219,7 +219,7 @@ async def dropped(world: World) -> int:
     """How many messages the topic has had and has no more."""
     async with AIOKafkaConsumer(bootstrap_servers=world.kafka.bootstrap_servers) as reader:
         found: dict[TopicPartition, int] = await reader.beginning_offsets(
-            [TopicPartition(TOPIC, part) for part in PARTITIONS]
+            [TopicPartition(OPERATIONS_TOPIC, part) for part in PARTITIONS]
         )
         return sum(found.values())
 

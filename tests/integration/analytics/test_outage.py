@@ -10,12 +10,12 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from pydantic import SecretStr
 
+from asyncapi.topics import OPERATIONS_TOPIC
 from stack.engines.parts import ClickHouse
 from stack.ports import free_ports
 from subgraphs.analytics.service import __main__ as main
 from subgraphs.analytics.service.adapters.clickhouse.database import Database
 from subgraphs.analytics.service.adapters.clickhouse.history import History
-from subgraphs.analytics.service.adapters.kafka import TOPIC
 from subgraphs.analytics.service.application.consumer import Consumer, Limits
 from subgraphs.analytics.service.domain.model import Row
 from tests.integration.analytics.group import PARTITIONS, Held, Load, ends
@@ -50,7 +50,7 @@ class Watched:
     def fetched(self) -> int:
         """How many messages of the topic the member has been handed by the broker; those in its buffers count."""
         assert self._member is not None
-        return sum(self._member.highwater(TopicPartition(TOPIC, part)) or 0 for part in PARTITIONS)
+        return sum(self._member.highwater(TopicPartition(OPERATIONS_TOPIC, part)) or 0 for part in PARTITIONS)
 
     def _joining(self) -> AIOKafkaConsumer:
         self._member = main._reader(self._settings, "store", group=main.NAME)

@@ -14,9 +14,9 @@ from uuid import UUID
 import asyncpg
 import pytest
 
+from asyncapi.topics import DEAD_LETTER_TOPIC
 from kit.auth.tokens import ServiceToken
 from kit.integrity.check import Verdict
-from subgraphs.analytics.service.adapters.kafka import DEAD_LETTERS
 from subgraphs.analytics.service.adapters.ledger import Ledger
 from subgraphs.analytics.service.application.integrity import history_integrity
 from subgraphs.analytics.service.domain.model import Direction, OperationFilter, OperationType
@@ -153,7 +153,7 @@ async def history_is_ledger(bank: RunningBank, world: World, within: float = 30.
     verdict = [report async for report in proof][-1]
     assert isinstance(verdict, Verdict)
     assert (verdict.verdict, verdict.rows["operations"]) == ("sound", entries)
-    assert DEAD_LETTERS not in await topics(world)
+    assert DEAD_LETTER_TOPIC not in await topics(world)
 
 
 Turnovers = dict[tuple[UUID, OperationType, Direction], Turnover]

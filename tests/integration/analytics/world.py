@@ -14,13 +14,13 @@ import httpx
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from asyncapi.topics import DEAD_LETTER_TOPIC, OPERATIONS_TOPIC
 from kit.rpc import request_context
 from stack.engines.parts import ClickHouse
 from subgraphs.analytics.service import __main__ as main
 from subgraphs.analytics.service.adapters.clickhouse.copies import Copies
 from subgraphs.analytics.service.adapters.clickhouse.database import Database
 from subgraphs.analytics.service.adapters.clickhouse.history import History
-from subgraphs.analytics.service.adapters.kafka import DEAD_LETTERS, TOPIC
 from subgraphs.analytics.service.adapters.ledger import Ledger
 from subgraphs.analytics.service.application.consumer import Consumer, Limits
 from subgraphs.analytics.service.application.repair import Repair
@@ -127,7 +127,7 @@ class World:
         key: bytes = b"key",
         partition: int | None = None,
     ) -> None:
-        await self.producer.send_and_wait(TOPIC, value, key=key, headers=with_headers, partition=partition)
+        await self.producer.send_and_wait(OPERATIONS_TOPIC, value, key=key, headers=with_headers, partition=partition)
 
     async def versions(self, account_id: UUID) -> list[int]:
         return [row.account_version for row in await self.history.after(account_id, 0, 10_000)]
@@ -143,7 +143,7 @@ class World:
     async def dead_letters(self, count: int) -> list[Any]:
         """The first so many dead letters."""
         reader = AIOKafkaConsumer(
-            DEAD_LETTERS, bootstrap_servers=self.kafka.bootstrap_servers, auto_offset_reset="earliest"
+            DEAD_LETTER_TOPIC, bootstrap_servers=self.kafka.bootstrap_servers, auto_offset_reset="earliest"
         )
         async with asyncio.timeout(10), reader:
             return [await reader.getone() for _ in range(count)]
@@ -154,7 +154,7 @@ class World:
             bootstrap_servers=self.kafka.bootstrap_servers, group_id=main.NAME, enable_auto_commit=False
         )
         async with reader:
-            return sum([await reader.committed(TopicPartition(TOPIC, part)) or 0 for part in range(4)])
+            return sum([await reader.committed(TopicPartition(OPERATIONS_TOPIC, part)) or 0 for part in range(4)])
 
     async def done_with(self, count: int, within: float = 10.0) -> None:
         """Returns when the group has done with exactly so many messages."""

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from subgraphs.bank.service.application.outbox import TOPIC
+from asyncapi.topics import OPERATIONS_TOPIC
 from tests.kafka.brokers import Broker
 
 PARTITIONS = range(4)
@@ -77,7 +77,7 @@ async def reading(broker: Broker) -> AsyncIterator[Reader]:
     )
     try:
         await consumer.start()
-        consumer.assign([TopicPartition(TOPIC, partition) for partition in PARTITIONS])
+        consumer.assign([TopicPartition(OPERATIONS_TOPIC, partition) for partition in PARTITIONS])
         yield Reader(consumer)
     finally:
         await consumer.stop()

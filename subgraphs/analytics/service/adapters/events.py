@@ -10,12 +10,13 @@ from asyncapi.models.topup_event import Posting as TopUpPosting
 from asyncapi.models.topup_event import TopUpEvent
 from asyncapi.models.transfer_event import Posting as TransferPosting
 from asyncapi.models.transfer_event import TransferEvent
+from asyncapi.topics import TOP_UP_COMPLETED, TRANSFER_COMPLETED
 from subgraphs.analytics.service.domain.model import MAX_VERSION, Event, OperationType, Posting
 from wallet.money import Money, MoneyError
 
 _CONTRACTS: Final[dict[bytes, tuple[OperationType, type[TransferEvent | TopUpEvent]]]] = {
-    b"wallet.transfer.completed": (OperationType.TRANSFER, TransferEvent),
-    b"wallet.topup.completed": (OperationType.TOP_UP, TopUpEvent),
+    TRANSFER_COMPLETED.encode(): (OperationType.TRANSFER, TransferEvent),
+    TOP_UP_COMPLETED.encode(): (OperationType.TOP_UP, TopUpEvent),
 }
 _YEARS: Final = range(1970, 2200)
 """What the store can hold with room to spare. A ledger has no business outside of it."""

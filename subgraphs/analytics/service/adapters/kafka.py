@@ -1,14 +1,11 @@
-"""What both readers of the topic share: its names, and clients that are closed in any case."""
+"""What both readers of the topic share: clients that are closed in any case."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
-
-TOPIC: Final = "wallet.operations"
-DEAD_LETTERS: Final = "wallet.operations.dlq"
 
 Client = TypeVar("Client", AIOKafkaConsumer, AIOKafkaProducer, AIOKafkaAdminClient)
 

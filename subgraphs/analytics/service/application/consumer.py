@@ -15,13 +15,14 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from aiokafka.structs import ConsumerRecord
 from opentelemetry.trace import SpanKind
 
+from asyncapi.topics import DEAD_LETTER_TOPIC, OPERATIONS_TOPIC
 from kit.runtime import process
 from kit.runtime.backoff import Backoff
 from kit.telemetry import tracing
 from subgraphs.analytics.service import metrics
 from subgraphs.analytics.service.adapters.clickhouse.history import History
 from subgraphs.analytics.service.adapters.events import Unreadable, decode
-from subgraphs.analytics.service.adapters.kafka import DEAD_LETTERS, TOPIC, started
+from subgraphs.analytics.service.adapters.kafka import started
 from subgraphs.analytics.service.application.repair import Repair
 from subgraphs.analytics.service.domain.model import Row
 from subgraphs.analytics.service.domain.rows import rows_of
@@ -38,7 +39,7 @@ _WATCHED_ACCOUNTS: Final = 100_000
 
 _SPAN: Final[tracing.Attributes] = {
     "messaging.system": "kafka",
-    "messaging.destination.name": TOPIC,
+    "messaging.destination.name": OPERATIONS_TOPIC,
     "messaging.operation.name": "store",
     "messaging.operation.type": "process",
     "db.system.name": "clickhouse",
@@ -127,7 +128,7 @@ class Consumer:
         async with started(self._producer()) as producer, started(self._consumer()) as consumer:
             self._next.clear()
             self._committed.clear()
-            consumer.subscribe([TOPIC], listener=_Rebalances(self._begin_term))
+            consumer.subscribe([OPERATIONS_TOPIC], listener=_Rebalances(self._begin_term))
             # What was committed may be an offset of another topic, that had the name before.
             self._repair.suspect_all()
             async with process.background_task(self._measure(consumer), "lag"):
@@ -179,7 +180,9 @@ class Consumer:
             else:
                 recent.append(False)
         attributes: tracing.Attributes = {**_SPAN, "messaging.batch.message_count": len(messages)}
-        with tracing.start_batch_span(map(_traceparent, messages), f"store {TOPIC}", SpanKind.CONSUMER, attributes):
+        with tracing.start_batch_span(
+            map(_traceparent, messages), f"store {OPERATIONS_TOPIC}", SpanKind.CONSUMER, attributes
+        ):
             await self._store(rows)
         await _set_aside(producer, unreadable)
         await self._commit(consumer, messages, term)
@@ -294,7 +297,7 @@ async def _set_aside(producer: AIOKafkaProducer, unreadable: Sequence[tuple[Mess
         }
         headers = [*message.headers, *((name, value.encode()) for name, value in added.items())]
         confirmations.append(
-            await producer.send(DEAD_LETTERS, value=message.value, key=message.key, headers=headers),
+            await producer.send(DEAD_LETTER_TOPIC, value=message.value, key=message.key, headers=headers),
         )
     await asyncio.gather(*confirmations)
 

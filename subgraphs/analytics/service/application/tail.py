@@ -8,8 +8,9 @@ import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
+from asyncapi.topics import OPERATIONS_TOPIC
 from subgraphs.analytics.service.adapters.events import Unreadable, decode
-from subgraphs.analytics.service.adapters.kafka import TOPIC, started
+from subgraphs.analytics.service.adapters.kafka import started
 from subgraphs.analytics.service.application.watch import Watch
 from wallet.errors import Unavailable
 
@@ -94,9 +95,9 @@ async def _partitions(admin: AIOKafkaAdminClient) -> list[TopicPartition]:
     # All topics: asking for one that is not there yet would make it.
     topics = await admin.describe_topics()
     return [
-        TopicPartition(TOPIC, partition["partition"])
+        TopicPartition(OPERATIONS_TOPIC, partition["partition"])
         for topic in topics
-        if topic["topic"] == TOPIC
+        if topic["topic"] == OPERATIONS_TOPIC
         for partition in topic["partitions"]
     ]
 

@@ -12,6 +12,7 @@ from opentelemetry.trace import SpanKind
 
 from asyncapi.models.topup_event import TopUpEvent
 from asyncapi.models.transfer_event import TransferEvent
+from asyncapi.topics import OPERATIONS_TOPIC, TOP_UP_COMPLETED, TRANSFER_COMPLETED
 from kit.telemetry import tracing
 from subgraphs.bank.service import metrics
 from subgraphs.bank.service.adapters.postgres.outbox import Outbox, waiting
@@ -19,11 +20,9 @@ from subgraphs.bank.service.domain.model import Kind, Posting, Transfer
 
 log = structlog.get_logger(__name__)
 
-TOPIC: Final = "wallet.operations"
-
 _SPAN: Final[tracing.Attributes] = {
     "messaging.system": "kafka",
-    "messaging.destination.name": TOPIC,
+    "messaging.destination.name": OPERATIONS_TOPIC,
     "messaging.operation.name": "send",
     "messaging.operation.type": "send",
 }
@@ -93,7 +92,7 @@ class Relay:
             return
         attributes: tracing.Attributes = {**_SPAN, "messaging.batch.message_count": len(rows)}
         traceparents = [row.traceparent for row in rows]
-        with tracing.start_batch_span(traceparents, f"send {TOPIC}", SpanKind.PRODUCER, attributes):
+        with tracing.start_batch_span(traceparents, f"send {OPERATIONS_TOPIC}", SpanKind.PRODUCER, attributes):
             confirmations = [await _send(producer, row.transfer, row.traceparent) for row in rows]
             await asyncio.gather(*confirmations)
         await outbox.remove([row.id for row in rows])
@@ -119,14 +118,14 @@ async def _send(producer: AIOKafkaProducer, transfer: Transfer, traceparent: str
         "ce_specversion": "1.0",
         "ce_id": str(event.transfer_id),
         "ce_source": "/wallet/bank",
-        "ce_type": "wallet.transfer.completed" if isinstance(event, TransferEvent) else "wallet.topup.completed",
+        "ce_type": TRANSFER_COMPLETED if isinstance(event, TransferEvent) else TOP_UP_COMPLETED,
         "ce_time": event.occurred_at.isoformat(),
         "content-type": "application/json",
     }
     if traceparent is not None:
         headers["traceparent"] = traceparent
     confirmation: asyncio.Future[object] = await producer.send(
-        TOPIC,
+        OPERATIONS_TOPIC,
         value=event.model_dump_json(by_alias=True, exclude_none=True).encode(),
         key=str(event.sender.account_id).encode(),
         headers=[(name, value.encode()) for name, value in headers.items()],
