@@ -189,7 +189,7 @@ async def test_costs_what_the_table_says_and_needs_no_person(
     system: System, people: People, name: str, way: str, record_property: Callable[[str, object], None]
 ) -> None:
     clock = asyncio.get_running_loop().time
-    bound = float(ROWS[name]["whole again in"].removesuffix(" s"))
+    bound = float(ROWS[name]["recovers within"].removesuffix(" s"))
     async with people.watching():
         await until(people.all_works, within=30)
         async with without(system, LOSSES[name], way):
