@@ -11,7 +11,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from gateway.app import build_app
 from gateway.graphql.execution.documents import TrustedDocuments
 from gateway.graphql.execution.options import GraphOptions
-from gateway.graphql.protection.limits import Limits, WebSocketLimits
+from gateway.graphql.protection.limits import Limits
 from gateway.http.rates import Rate, RateOptions, Rates
 from kit.auth.principal import Verifier
 from kit.http.admin import admin_app
@@ -38,37 +38,12 @@ class Settings(AuthSettings, CallSettings, TLSSettings, LogSettings, TracingSett
     identity_grpc_target: str = Field("127.0.0.1:50054", description="identity's gRPC")
     gateway_timeout_seconds: PositiveFloat = Field(10.0, description="the longest that a request may take")
     gateway_body_limit_bytes: PositiveInt = Field(64 * 1024, description="the largest body taken")
-    gateway_graphql_batch_limit: PositiveInt = Field(
-        GraphOptions.batch_limit, description="the most requests in one array"
-    )
-    gateway_graphql_max_tokens: PositiveInt = Field(Limits.tokens, description="the most tokens of a document")
-    gateway_graphql_max_depth: PositiveInt = Field(
-        Limits.depth, description="the most levels of fields of an operation"
-    )
-    gateway_graphql_max_root_fields: PositiveInt = Field(Limits.root_fields, description="the most fields at its root")
-    gateway_graphql_max_fields: PositiveInt = Field(Limits.fields, description="the most fields, fragments spread")
-    gateway_graphql_max_aliases: PositiveInt = Field(Limits.aliases, description="the most aliases, fragments spread")
-    gateway_graphql_max_directives: PositiveInt = Field(
-        Limits.directives, description="the most directives, fragments spread"
-    )
-    gateway_graphql_max_repeats: PositiveInt = Field(
-        Limits.repeats, description="the most times that one field is selected at one place"
-    )
     gateway_graphql_max_cost: PositiveInt = Field(
         Limits.cost, description="the most that it may cost, as estimated by `@cost` and `@listSize`"
     )
     gateway_graphql_trusted_documents: Path | None = Field(
         None,
         description="JSON object of the only documents to execute, by the SHA-256 of each; without it, all are",
-    )
-    gateway_websocket_max_operations: PositiveInt = Field(
-        WebSocketLimits.operations, description="the most operations at once on one WebSocket"
-    )
-    gateway_websocket_init_seconds: PositiveFloat = Field(
-        WebSocketLimits.init_seconds, description="the longest that a WebSocket may take to say who it is"
-    )
-    gateway_websocket_message_limit_bytes: PositiveInt = Field(
-        64 * 1024, description="the largest message taken on a WebSocket"
     )
     gateway_streams: PositiveInt = Field(
         GraphOptions.streams, description="the most WebSockets and subscriptions that one caller may have open"
@@ -107,6 +82,13 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         card = CardClient.connect(settings.card_grpc_target, bounds=bounds, tls=tls)
         identity = IdentityClient.connect(settings.identity_grpc_target, bounds=bounds, tls=tls)
         verifier = await stack.enter_async_context(Verifier.running(settings))
+        graph = GraphOptions(
+            limits=Limits(cost=settings.gateway_graphql_max_cost),
+            documents=TrustedDocuments.load(settings.gateway_graphql_trusted_documents),
+            streams=settings.gateway_streams,
+            production=settings.production,
+            federation=settings.gateway_federation,
+        )
         app = build_app(
             await stack.enter_async_context(bank),
             await stack.enter_async_context(analytics),
@@ -118,34 +100,14 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             cors_origins=settings.gateway_cors_origins,
             body_limit_bytes=settings.gateway_body_limit_bytes,
             timeout_seconds=settings.gateway_timeout_seconds,
-            graph=GraphOptions(
-                limits=Limits(
-                    tokens=settings.gateway_graphql_max_tokens,
-                    depth=settings.gateway_graphql_max_depth,
-                    root_fields=settings.gateway_graphql_max_root_fields,
-                    fields=settings.gateway_graphql_max_fields,
-                    aliases=settings.gateway_graphql_max_aliases,
-                    directives=settings.gateway_graphql_max_directives,
-                    repeats=settings.gateway_graphql_max_repeats,
-                    cost=settings.gateway_graphql_max_cost,
-                ),
-                websocket_limits=WebSocketLimits(
-                    operations=settings.gateway_websocket_max_operations,
-                    init_seconds=settings.gateway_websocket_init_seconds,
-                ),
-                documents=TrustedDocuments.load(settings.gateway_graphql_trusted_documents),
-                streams=settings.gateway_streams,
-                batch_limit=settings.gateway_graphql_batch_limit,
-                production=settings.production,
-                federation=settings.gateway_federation,
-            ),
+            graph=graph,
         )
         await stack.enter_async_context(http_server(admin_app({"keys": verifier.ready}), settings.gateway_admin_listen))
         server = http_server(
             app,
             settings.gateway_listen,
             trusted_proxies=settings.gateway_trusted_proxies,
-            ws_max_size=settings.gateway_websocket_message_limit_bytes,
+            ws_max_size=graph.websocket_limits.message_bytes,
         )
         await stack.enter_async_context(server)
         await stop.wait()

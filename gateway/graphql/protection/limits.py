@@ -45,15 +45,17 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class WebSocketLimits:
-    """What one connection may have.
+    """Limits of one WebSocket connection.
 
     Attributes:
-        operations: at once, of whatever type.
-        init_seconds: to say who it is, from when it is open.
+        operations: concurrent operations, of any type.
+        init_seconds: time from the handshake to `connection_init`, in seconds.
+        message_bytes: size of one message, in bytes.
     """
 
     operations: int = 50
     init_seconds: float = 10.0
+    message_bytes: int = 64 * 1024
 
 
 def parse(text: str, limits: Limits) -> DocumentNode:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -9,6 +10,8 @@ from uuid import uuid4
 import pytest
 from websockets.asyncio.client import ClientConnection
 
+from gateway.graphql.execution.options import GraphOptions
+from gateway.graphql.protection.limits import WebSocketLimits
 from tests.conftest import USERS, Keys
 from tests.integration.gateway.patient import Patient
 from tests.integration.gateway.running import serving
@@ -17,6 +20,11 @@ from tests.integration.gateway.sockets import connected, opened, subscribe
 WATCH = f'subscription {{ topUpUpdated(id: "{uuid4()}") {{ id }} }}'
 RETRIED = {1001, 1005, 1006, 1012, 1013, 1014, 4403, 4408}
 """Codes after which graphql-ws's client connects again (`isFatalInternalCloseCode` and `shouldRetryConnectOrThrow`)."""
+
+
+def set_limits(monkeypatch: pytest.MonkeyPatch, limits: WebSocketLimits) -> None:
+    """Give gateways that start from now on these limits of a WebSocket."""
+    monkeypatch.setattr("gateway.__main__.GraphOptions", partial(GraphOptions, websocket_limits=limits))
 
 
 async def closing(connection: ClientConnection) -> int:
@@ -35,12 +43,10 @@ async def answer(connection: ClientConnection) -> dict[str, Any]:
 
 class TestConnection:
     async def test_that_does_not_say_who_it_is_is_closed_in_time(
-        self, patient_services: str, keys: Keys, tmp_path: Path
+        self, patient_services: str, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        async with (
-            serving(keys, tmp_path, patient_services, gateway_websocket_init_seconds=0.1) as url,
-            opened(url) as connection,
-        ):
+        set_limits(monkeypatch, WebSocketLimits(init_seconds=0.1))
+        async with serving(keys, tmp_path, patient_services) as url, opened(url) as connection:
             assert await closing(connection) == 4408
             assert 4408 in RETRIED
 
@@ -91,11 +97,11 @@ class TestConnection:
             await connection.send(message)
             assert await closing(connection) == 4400
 
-    async def test_takes_no_message_that_is_too_large(self, patient_services: str, keys: Keys, tmp_path: Path) -> None:
-        async with (
-            serving(keys, tmp_path, patient_services, gateway_websocket_message_limit_bytes=1_000) as url,
-            connected(url, keys) as connection,
-        ):
+    async def test_takes_no_message_that_is_too_large(
+        self, patient_services: str, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        set_limits(monkeypatch, WebSocketLimits(message_bytes=1_000))
+        async with serving(keys, tmp_path, patient_services) as url, connected(url, keys) as connection:
             await subscribe(connection, "{ __typename }" + " " * 800)
             assert (await answer(connection))["payload"] == {"data": {"__typename": "Query"}}
             await subscribe(connection, "{ __typename }" + " " * 1_000, "2")
@@ -141,12 +147,15 @@ class TestConnection:
 
 class TestOperations:
     async def test_are_so_many_at_once_and_no_more(
-        self, patient: Patient, patient_services: str, keys: Keys, tmp_path: Path
+        self,
+        patient: Patient,
+        patient_services: str,
+        keys: Keys,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        async with (
-            serving(keys, tmp_path, patient_services, gateway_websocket_max_operations=2) as url,
-            connected(url, keys) as connection,
-        ):
+        set_limits(monkeypatch, WebSocketLimits(operations=2))
+        async with serving(keys, tmp_path, patient_services) as url, connected(url, keys) as connection:
             await subscribe(connection, WATCH, "1")
             await subscribe(connection, WATCH, "2")
             await subscribe(connection, WATCH, "3")
