@@ -40,14 +40,17 @@ replay: setup ## pull from the ledger what the running system's history lacks; P
 demo: setup ## start the system on free ports, walk through every feature, stop
 	@$(BIN)/python -m stack demo
 
-PYTEST := pytest -n 2 --dist loadfile
+# Modules run in the order of the tree: slow end-to-end modules first, quick unit tests fill the end (tests/conftest.py).
+# Bytecode is kept, or every worker and every process that a test starts compiles the same modules again.
+PYTEST := pytest -n 2 --no-loadscope-reorder --durations=$(if $(CI),30,5)
+unexport PYTHONDONTWRITEBYTECODE
 
-test: setup ## the quick tests, a few minutes; ALL=1: those that start and kill whole processes, too
-	@$(BIN)/python -m $(PYTEST) -m 'not faults$(if $(ALL),, and not slow)'
+test: setup ## the quick tests, three minutes; ALL=1: all examples, and the tests that start and kill whole processes
+	@$(BIN)/python -m $(PYTEST) $(if $(ALL),--hypothesis-profile=full -m 'not faults',-m 'not faults and not slow')
 
 coverage: setup ## what of each service's own code the tests see: 85 % at least; twice the time of make test ALL=1
 	@$(BIN)/coverage erase
-	@$(BIN)/coverage run -m $(PYTEST) -m 'not faults'
+	@$(BIN)/coverage run -m $(PYTEST) --hypothesis-profile=full -m 'not faults'
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 	@for part in gateway sandbox subgraphs/bank subgraphs/card subgraphs/analytics subgraphs/identity; do \

@@ -11,12 +11,14 @@ import json
 import sys
 import uuid
 from collections.abc import AsyncIterator
+from typing import Any
 
 import asyncpg
 import hypothesis
 import pytest
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from xdist.scheduler import LoadFileScheduling
 
 from kit.auth.keys import KeySet
 from kit.auth.principal import Role, Verifier
@@ -29,9 +31,10 @@ from tests.kafka.apache import ApacheKafka, Missing, fetched
 from tests.kafka.brokers import Broker
 from tests.tools import lacking
 
-# How long an example takes is the machine's business; what hangs, pytest-timeout ends.
-hypothesis.settings.register_profile("wallet", deadline=None)
-hypothesis.settings.load_profile("wallet")
+# No deadline for one example: it depends on the machine. pytest-timeout ends a test that hangs.
+hypothesis.settings.register_profile("full", deadline=None)
+hypothesis.settings.register_profile("quick", deadline=None, max_examples=25)
+hypothesis.settings.load_profile("quick")  # `make test ALL=1` passes --hypothesis-profile=full
 
 # As in production: the default renders local variables, at a tenth of a second for each traceback.
 structlog.configure(
@@ -39,9 +42,34 @@ structlog.configure(
     logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
 )
 
+OWN_SYSTEMS = ("chaos", "degradation", "demo", "faults", "replicas", "tls")
+"""The modules `tests/e2e/test_*.py` that start whole systems of their own."""
+
 USERS = "https://users.test"
 SERVICES = ("analytics", "card")
 AUDIENCE = "wallet"
+
+
+class ByEngine(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
+    """Distribution of test modules over the workers of pytest-xdist.
+
+    Modules that share an expensive engine run on one worker, so that a run starts it once: the whole system of
+    tests/e2e, and ClickHouse with Apache Kafka. Every other module is a unit of its own.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        module: str = super()._split_scope(nodeid)
+        if module.startswith("tests/e2e/test_"):
+            name = module.removeprefix("tests/e2e/test_").removesuffix(".py")
+            return module if name in OWN_SYSTEMS else "the shared system"
+        if module.startswith("tests/integration/analytics/") or module == "tests/integration/bank/test_relay.py":
+            return "ClickHouse and Apache Kafka"
+        return module
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByEngine:
+    """Return the distribution that `-n` uses. The name that `--dist` gives has no effect."""
+    return ByEngine(config, log)
 
 
 class Keys:
@@ -80,8 +108,8 @@ def keys() -> Keys:
 
 @pytest.fixture(scope="session")
 async def postgres() -> AsyncIterator[Postgres]:
-    """A real PostgreSQL for the whole session. What takes it away makes its own."""
-    async with throwaway() as server:
+    """A real PostgreSQL for the whole session, without durability. A test that stops or kills one starts its own."""
+    async with throwaway(durable=False) as server:
         yield server
 
 
@@ -96,7 +124,10 @@ async def ledger_template(postgres: Postgres) -> str:
 
 @pytest.fixture
 async def ledger_url(postgres: Postgres, ledger_template: str) -> AsyncIterator[str]:
-    """A database of the test's own with an empty ledger."""
+    """A database of the test's own with an empty ledger.
+
+    With fsync off, file_copy takes 50 ms a database, wal_log 70 ms.
+    """
     name = f"ledger_{uuid.uuid4().hex}"
     await _sql(postgres, f"CREATE DATABASE {name} TEMPLATE {ledger_template} STRATEGY file_copy")
     yield postgres.dsn("postgres", name)

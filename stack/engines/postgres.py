@@ -36,6 +36,8 @@ SETTINGS = {
     "timezone": "UTC",
     "log_line_prefix": "%m [%p] ",
 }
+# For data that may be lost: a crash of the server loses the latest commits, one of the machine may corrupt the cluster.
+VOLATILE_SETTINGS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
 
 class Postgres(Child):
@@ -51,12 +53,17 @@ class Postgres(Child):
         port: int,
         *,
         databases: tuple[str, ...] = DATABASES,
+        durable: bool = True,
         output: Output | None = None,
         leash: Leash | None = None,
     ) -> None:
-        """Finds or makes the cluster's place and passwords; nothing runs yet."""
+        """Finds or makes the cluster's place and passwords; nothing runs yet.
+
+        With `durable` each commit is flushed to disk, as in production. Without it a kill loses the latest commits.
+        """
         self.port = port
         self.databases = databases
+        self.settings = SETTINGS if durable else SETTINGS | VOLATILE_SETTINGS
         self.cluster: Cluster = open_cluster(home, (ADMIN, *databases))
         process = Process(
             name="postgres",
@@ -82,7 +89,7 @@ class Postgres(Child):
         if not cluster.data.exists():
             await _initdb(cluster, environment)
         await _until_deserted(cluster.data)
-        settings = [part for name, value in SETTINGS.items() for part in ("-c", f"{name}={value}")]
+        settings = [part for name, value in self.settings.items() for part in ("-c", f"{name}={value}")]
         argv = (str(cluster.binaries / "postgres"), "-D", str(cluster.data), "-p", str(self.port), *settings)
         return Command(argv, environment, cluster.data, cluster.user, cluster.group)
 
@@ -110,11 +117,15 @@ class Postgres(Child):
 
 
 @asynccontextmanager
-async def throwaway() -> AsyncIterator[Postgres]:
-    """A PostgreSQL on a free port, with a new cluster that is deleted afterwards: for tests and benchmarks."""
+async def throwaway(*, durable: bool = True) -> AsyncIterator[Postgres]:
+    """A PostgreSQL on a free port, with a new cluster that is deleted afterwards: for tests and benchmarks.
+
+    Args:
+        durable: flush each commit to disk, as in production. Benchmarks need it; most tests are faster without.
+    """
     home = Path(tempfile.mkdtemp(prefix="wallet-"))
     try:
-        async with Postgres(home, free_ports(1)[0]) as postgres:
+        async with Postgres(home, free_ports(1)[0], durable=durable) as postgres:
             yield postgres
     finally:
         remove_cluster(home)
