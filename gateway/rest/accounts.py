@@ -34,7 +34,7 @@ def account_routes(bank: BankClient) -> APIRouter:
 
     @router.get("/accounts/{accountId}")
     async def get_account(accountId: UUID) -> models.Account:  # noqa: N803  the contract's name
-        return _account(await bank.account(accountId))
+        return _account(await bank.get_account(accountId))
 
     @router.post("/accounts/{accountId}/transfers", status_code=201)
     async def create_transfer(

@@ -16,7 +16,7 @@ from stack.engines.parts import ClickHouse
 from stack.ports import free_ports
 from stack.process import Child
 from subgraphs.analytics.service.adapters.clickhouse.database import Database
-from subgraphs.bank.client import Order, Receipt
+from subgraphs.bank.client import Receipt, TransferRequest
 from tests.conftest import Keys
 from tests.integration.analytics.conftest import clickhouse, database, world  # noqa: F401  fixtures
 from tests.integration.analytics.group import dropped, ends, process
@@ -81,8 +81,8 @@ async def test_fifty_thousand_transfers_while_analytics_is_stopped_are_all_there
         pairs = itertools.cycle(itertools.product(senders, recipients))
 
         async def transfer(count: int) -> None:
-            orders = [Order(*next(pairs), rub("0.01"), str(uuid.uuid4())) for _ in range(count)]
-            answers = await bank.user("alice")(bank.client.transfer_all(orders))
+            requests = [TransferRequest(*next(pairs), rub("0.01"), str(uuid.uuid4())) for _ in range(count)]
+            answers = await bank.user("alice")(bank.client.batch_transfer(requests))
             assert all(isinstance(answer, Receipt) for answer in answers)
 
         async with analytics:

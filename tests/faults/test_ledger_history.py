@@ -10,7 +10,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from subgraphs.bank.client import BankClient, Order, Receipt
+from subgraphs.bank.client import BankClient, Receipt, TransferRequest
 from tests.conftest import Keys
 from tests.faults.conftest import SECONDS, KeptPostgres
 from tests.integration.bank.running import Caller, prove, rub
@@ -72,8 +72,8 @@ class TestAFrozenBank:
             async with sql.acquire() as gate, gate.transaction():
                 await gate.execute("SELECT pg_advisory_xact_lock(42)")
                 # Two, for a lone transfer holds no locks that a frozen bank could keep.
-                orders = [Order(sender, recipient, rub("1"), key) for key in ("first", "first too")]
-                first = asyncio.create_task(alice(of_frozen.transfer_all(orders)))
+                requests = [TransferRequest(sender, recipient, rub("1"), key) for key in ("first", "first too")]
+                first = asyncio.create_task(alice(of_frozen.batch_transfer(requests)))
                 await until(lambda: _waits_at_the_gate(sql))
                 frozen.freeze()
             started = time.monotonic()

@@ -287,7 +287,7 @@ class Subscription:
             account = fields.read("accountId", inputs.uuid, account_id)
             version = None if after is None else fields.read("after", cursor.decode, after)
         if version is None:
-            version = (await info.context.bank.balance(account)).version
+            version = (await info.context.bank.get_balance(account)).version
         async with aclosing(_watch(info.context.analytics, account, version)) as operations:
             async for operation in operations:
                 yield Operation.of(operation)
@@ -296,7 +296,7 @@ class Subscription:
     async def balance_changed(self, info: Info, account_id: strawberry.ID) -> AsyncGenerator[BalanceUpdate, None]:
         with inputs.Fields() as fields:
             account = fields.read("accountId", inputs.uuid, account_id)
-        now = await info.context.bank.balance(account)
+        now = await info.context.bank.get_balance(account)
         yield BalanceUpdate(balance=Money.of(now.amount), cursor=cursor.encode(now.version))
         async with aclosing(_watch(info.context.analytics, account, now.version)) as operations:
             async for operation in operations:

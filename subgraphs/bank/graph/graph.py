@@ -50,12 +50,12 @@ Info = strawberry.Info[Context, None]
 
 def account_loader(bank: BankClient) -> AccountLoader:
     """Accounts in one RPC a tick."""
-    return loading.loader(bank.accounts)
+    return loading.loader(bank.batch_get_accounts)
 
 
 def transfer_loader(bank: BankClient) -> TransferLoader:
     """Transfers in one RPC a tick."""
-    return loading.loader(bank.transfers)
+    return loading.loader(bank.batch_get_transfers)
 
 
 @strawberry.enum

@@ -38,7 +38,7 @@ def rub(amount: str) -> Money:
 
 
 class Caller:
-    """Somebody who calls the bank: `await alice(bank.client.balance(account))`."""
+    """Somebody who calls the bank: `await alice(bank.client.get_balance(account))`."""
 
     def __init__(self, token: str) -> None:
         self._token = token

@@ -35,7 +35,7 @@ class TestOpen:
         opened = await alice(bank.client.open_account("JPY", str(uuid4())))
         assert (opened.owner_id, opened.status, opened.version) == ("alice", "OPEN", 0)
         assert opened.balance == Money.parse("0", "JPY")
-        assert await alice(bank.client.account(opened.id)) == opened
+        assert await alice(bank.client.get_account(opened.id)) == opened
 
     async def test_roubles_unless_said_otherwise(self, bank: RunningBank, alice: Caller) -> None:
         assert (await alice(bank.client.open_account("", str(uuid4())))).balance == rub("0")
@@ -66,7 +66,7 @@ class TestOpen:
 
     async def test_an_admin_opens_for_the_owner_they_name(self, bank: RunningBank, admin: Caller) -> None:
         opened = await admin(bank.client.open_account("RUB", str(uuid4()), owner_id="carol"))
-        assert await bank.user("carol")(bank.client.account(opened.id)) == opened
+        assert await bank.user("carol")(bank.client.get_account(opened.id)) == opened
         assert (await admin(bank.client.open_account("RUB", str(uuid4())))).owner_id == "admin"
         with pytest.raises(InvalidInput):
             await admin(bank.client.open_account("RUB", str(uuid4()), owner_id="x" * 256))
@@ -98,7 +98,7 @@ class TestClose:
         account = await bank.open("alice", "0.01")
         with pytest.raises(AccountNotEmpty):
             await alice(bank.client.close_account(account))
-        assert (await alice(bank.client.account(account))).status == "OPEN"
+        assert (await alice(bank.client.get_account(account))).status == "OPEN"
 
     async def test_one_that_was_emptied_can_be_closed(self, bank: RunningBank, alice: Caller) -> None:
         account, other = await bank.open("alice", "5"), await bank.open("alice")

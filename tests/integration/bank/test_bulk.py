@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from protos.wallet.bank.v1 import bank_pb2
-from subgraphs.bank.client import Order, Receipt
+from subgraphs.bank.client import Receipt, TransferRequest
 from tests.integration.bank.running import Caller, RunningBank, prove, rub
 from wallet.errors import (
     AccountNotFound,
@@ -19,8 +19,8 @@ from wallet.errors import (
 )
 
 
-def order(sender: UUID, recipient: UUID, amount: str, key: str) -> Order:
-    return Order(sender, recipient, rub(amount), key)
+def transfer_request(sender: UUID, recipient: UUID, amount: str, key: str) -> TransferRequest:
+    return TransferRequest(sender, recipient, rub(amount), key)
 
 
 class TestBatchTransferMoney:
@@ -28,14 +28,14 @@ class TestBatchTransferMoney:
         sender, recipient, nowhere = await bank.open("alice", "10"), await bank.open("bob", "0"), uuid4()
         run = uuid4()
         answers = await alice(
-            bank.client.transfer_all(
+            bank.client.batch_transfer(
                 [
-                    order(sender, recipient, "6", f"{run} 1"),
-                    order(sender, recipient, "5", f"{run} 2"),
-                    order(sender, sender, "1", f"{run} 3"),
-                    order(sender, nowhere, "1", f"{run} 4"),
-                    order(recipient, sender, "1", f"{run} 5"),
-                    order(sender, recipient, "4", f"{run} 6"),
+                    transfer_request(sender, recipient, "6", f"{run} 1"),
+                    transfer_request(sender, recipient, "5", f"{run} 2"),
+                    transfer_request(sender, sender, "1", f"{run} 3"),
+                    transfer_request(sender, nowhere, "1", f"{run} 4"),
+                    transfer_request(recipient, sender, "1", f"{run} 5"),
+                    transfer_request(sender, recipient, "4", f"{run} 6"),
                 ]
             )
         )
@@ -52,31 +52,33 @@ class TestBatchTransferMoney:
 
     async def test_the_same_call_again_has_no_more_effect(self, bank: RunningBank, alice: Caller) -> None:
         sender, recipient, run = await bank.open("alice", "10"), await bank.open("bob", "0"), uuid4()
-        orders = [order(sender, recipient, "3", f"{run} {n}") for n in range(5)]
-        first = await alice(bank.client.transfer_all(orders))
+        requests = [transfer_request(sender, recipient, "3", f"{run} {n}") for n in range(5)]
+        first = await alice(bank.client.batch_transfer(requests))
         assert [isinstance(answer, Receipt) for answer in first] == [True, True, True, False, False]
-        assert await alice(bank.client.transfer_all(orders)) == first
+        assert await alice(bank.client.batch_transfer(requests)) == first
         assert await bank.balance(sender) == 1
 
     async def test_a_key_is_the_same_key_alone_and_in_bulk(self, bank: RunningBank, alice: Caller) -> None:
         sender, recipient, run = await bank.open("alice", "10"), await bank.open("bob", "0"), str(uuid4())
         alone = await alice(bank.client.transfer(sender, recipient, rub("1"), run))
         same, other = await alice(
-            bank.client.transfer_all([order(sender, recipient, "1", run), order(sender, recipient, "2", run)])
+            bank.client.batch_transfer(
+                [transfer_request(sender, recipient, "1", run), transfer_request(sender, recipient, "2", run)]
+            )
         )
         assert same == alone
         assert other == IdempotencyConflict(run)
 
     async def test_duplicates_within_one_call_share_one_effect(self, bank: RunningBank, alice: Caller) -> None:
         sender, recipient, run = await bank.open("alice", "10"), await bank.open("bob", "0"), str(uuid4())
-        answers = await alice(bank.client.transfer_all([order(sender, recipient, "1", run)] * 3))
+        answers = await alice(bank.client.batch_transfer([transfer_request(sender, recipient, "1", run)] * 3))
         assert answers[0] == answers[1] == answers[2]
         assert await bank.balance(sender) == 9
 
     async def test_eight_thousand_at_once(self, own_bank: RunningBank) -> None:
         alice, (one, two) = own_bank.user("alice"), [await own_bank.open("alice", "8000") for _ in range(2)]
-        orders = [order(*((one, two) if n % 2 else (two, one)), "1", str(n)) for n in range(8000)]
-        answers = await alice(own_bank.client.transfer_all(orders))
+        requests = [transfer_request(*((one, two) if n % 2 else (two, one)), "1", str(n)) for n in range(8000)]
+        answers = await alice(own_bank.client.batch_transfer(requests))
         assert all(isinstance(answer, Receipt) for answer in answers)
         assert (await own_bank.written())["transfers"] == 8000
         assert await own_bank.balance(one) == await own_bank.balance(two) == Decimal(8000)
@@ -85,11 +87,13 @@ class TestBatchTransferMoney:
     async def test_more_are_refused_whole(self, bank: RunningBank, alice: Caller) -> None:
         sender, recipient = await bank.open("alice"), await bank.open("bob")
         with pytest.raises(InvalidInput) as caught:
-            await alice(bank.client.transfer_all([order(sender, recipient, "1", str(n)) for n in range(8001)]))
+            await alice(
+                bank.client.batch_transfer([transfer_request(sender, recipient, "1", str(n)) for n in range(8001)])
+            )
         assert caught.value.violations == (FieldViolation("transfers", "must be at most 8000"),)
 
     async def test_no_orders_have_no_results(self, bank: RunningBank, alice: Caller) -> None:
-        assert await alice(bank.client.transfer_all([])) == []
+        assert await alice(bank.client.batch_transfer([])) == []
 
     async def test_what_cannot_be_read_is_refused_in_its_place(self, bank: RunningBank, alice: Caller) -> None:
         sender, recipient, run = await bank.open("alice"), await bank.open("bob"), uuid4()
@@ -116,8 +120,10 @@ class TestBatchTransferMoney:
             assert receipt.transfer.sender_id == sender
 
         async def bulk(run: int) -> None:
-            orders = [order(accounts[n % 4], accounts[(n + 2) % 4], "1", f"bulk {run} {n}") for n in range(700)]
-            for asked, answer in zip(orders, await alice(own_bank.client.transfer_all(orders)), strict=True):
+            requests = [
+                transfer_request(accounts[n % 4], accounts[(n + 2) % 4], "1", f"bulk {run} {n}") for n in range(700)
+            ]
+            for asked, answer in zip(requests, await alice(own_bank.client.batch_transfer(requests)), strict=True):
                 assert isinstance(answer, Receipt)
                 assert answer.transfer.sender_id == asked.sender_id
 

@@ -17,7 +17,7 @@ from kit.db.migrations import upgrade
 from stack.engines.cluster import remove_cluster
 from stack.engines.postgres import Postgres
 from stack.ports import free_ports
-from subgraphs.bank.client import Order, Receipt
+from subgraphs.bank.client import Receipt, TransferRequest
 from subgraphs.bank.service.adapters.postgres import database
 from tests.conftest import Keys
 from tests.integration.bank.running import RunningBank, prove, rub, running, until_ready, waiting
@@ -69,7 +69,7 @@ class TestStopped:
         with pytest.raises(Unavailable):
             await alice(bank.client.transfer(sender, recipient, rub("1"), "while away"))
         with pytest.raises(Unavailable):
-            await alice(bank.client.balance(sender))
+            await alice(bank.client.get_balance(sender))
         assert time.monotonic() - started < 8
         async with httpx.AsyncClient(trust_env=False) as http:
             ready = await http.get(f"{bank.admin}/health/ready")
@@ -95,7 +95,7 @@ class TestStopped:
         await bank.sql.execute(end_sessions)  # those that come after are read-only
         with pytest.raises(Unavailable):
             await alice(bank.client.transfer(sender, recipient, rub("1"), "meanwhile"))
-        await alice(bank.client.balance(sender))  # what it can do, it does
+        await alice(bank.client.get_balance(sender))  # what it can do, it does
 
         await bank.sql.execute("ALTER ROLE CURRENT_USER RESET default_transaction_read_only")
         await bank.sql.execute(end_sessions)
@@ -158,7 +158,7 @@ class TestStopped:
         monkeypatch.setattr(database, "CONNECT_SECONDS", 0.5)
         async with running(keys, tmp_path, mortal.dsn("bank")) as bank:
             alice, sender, recipient = bank.user("alice"), await bank.open("alice"), await bank.open("bob")
-            await alice(bank.client.balance(sender))
+            await alice(bank.client.get_balance(sender))
             backends = [row["pid"] for row in await bank.sql.fetch("SELECT pid FROM pg_stat_activity")]
             for process in (*backends, mortal.pid):
                 _send(process, signal.SIGSTOP)
@@ -195,15 +195,15 @@ class TestSessionLost:
         self, own_bank: RunningBank, count: int, committing: str
     ) -> None:
         bank, alice = own_bank, own_bank.user("alice")
-        orders = await _orders(bank, count)
+        requests = await _transfer_requests(bank, count)
         await bank.sql.execute(HOLD_COMMITS)
         async with bank.sql.acquire() as other, other.transaction():
             await other.execute("SELECT pg_advisory_xact_lock(42)")
-            transfers = asyncio.create_task(alice(bank.client.transfer_all(orders)))
+            transfers = asyncio.create_task(alice(bank.client.batch_transfer(requests)))
             await _terminate(bank.sql, committing)
             await until(lambda: waiting(bank.sql, "COMMIT"))  # it is being run again, on a new session
         assert [_version(answer) for answer in await transfers] == list(range(1, count + 1))
-        assert await alice(bank.client.transfer_all(orders)) == await transfers
+        assert await alice(bank.client.batch_transfer(requests)) == await transfers
         assert (await bank.written())["transfers"] == count
         await prove(bank.sql)
 
@@ -215,14 +215,14 @@ class TestSessionLost:
             running(keys, tmp_path, ledger_url.replace(f":{postgres.port}/", f":{road.port}/")) as bank,
             asyncpg.create_pool(ledger_url, min_size=0, max_size=2) as sql,
         ):
-            alice, orders = bank.user("alice"), await _orders(bank, 2)
+            alice, requests = bank.user("alice"), await _transfer_requests(bank, 2)
             road.forgets_commits = True
-            transfers = asyncio.create_task(alice(bank.client.transfer_all(orders)))
+            transfers = asyncio.create_task(alice(bank.client.batch_transfer(requests)))
             made = await until(lambda: sql.fetchval("SELECT array_agg(id) FROM transfers"))  # and nobody was told
             assert not transfers.done()
             road.forgets_commits = False
             assert {_made(answer) for answer in await transfers} == set(made)
-            assert await alice(bank.client.transfer_all(orders)) == await transfers
+            assert await alice(bank.client.batch_transfer(requests)) == await transfers
             assert await sql.fetchval("SELECT count(*) FROM transfers") == 2
             await prove(sql)
 
@@ -235,11 +235,11 @@ class TestSessionLost:
             running(keys, tmp_path, ledger_url.replace(f":{postgres.port}/", f":{road.port}/")) as bank,
             asyncpg.create_pool(ledger_url, min_size=0, max_size=3) as sql,
         ):
-            alice, orders = bank.user("alice"), await _orders(bank, count)
+            alice, requests = bank.user("alice"), await _transfer_requests(bank, count)
             await sql.execute(HOLD_COMMITS)
             async with sql.acquire() as other, other.transaction():
                 await other.execute("SELECT pg_advisory_xact_lock(42)")
-                transfers = asyncio.create_task(alice(bank.client.transfer_all(orders)))
+                transfers = asyncio.create_task(alice(bank.client.batch_transfer(requests)))
                 await until(lambda: waiting(sql, committing))
                 road.cut()
                 await until(lambda: waiting(sql, "WITH named"))  # for the one that is still committing
@@ -271,9 +271,9 @@ class TestCallerGone:
         await prove(bank.sql)
 
 
-async def _orders(bank: RunningBank, count: int) -> list[Order]:
+async def _transfer_requests(bank: RunningBank, count: int) -> list[TransferRequest]:
     sender, recipient = await bank.open("alice"), await bank.open("bob")
-    return [Order(sender, recipient, rub("1"), str(n)) for n in range(count)]
+    return [TransferRequest(sender, recipient, rub("1"), str(n)) for n in range(count)]
 
 
 def _made(answer: Receipt | WalletError) -> UUID:

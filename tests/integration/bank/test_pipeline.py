@@ -8,7 +8,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from protos.wallet.bank.v1 import bank_pb2
-from subgraphs.bank.client import Order, Receipt
+from subgraphs.bank.client import Receipt, TransferRequest
 from subgraphs.bank.service.application import pipeline
 from tests.integration.bank.running import Caller, RunningBank, prove, rub
 from wallet.errors import InternalError, ResourceExhausted
@@ -21,8 +21,8 @@ class TestPoison:
     async def test_a_transfer_that_no_row_can_hold_fails_alone(self, own_bank: RunningBank) -> None:
         alice = own_bank.user("alice")
         sender, recipient, full = [await own_bank.open("alice", balance) for balance in ("1000", "0", FULL)]
-        orders = [Order(sender, full if n in {13, 77} else recipient, rub("1"), str(n)) for n in range(100)]
-        answers = await alice(own_bank.client.transfer_all(orders))
+        requests = [TransferRequest(sender, full if n in {13, 77} else recipient, rub("1"), str(n)) for n in range(100)]
+        answers = await alice(own_bank.client.batch_transfer(requests))
         assert [n for n, answer in enumerate(answers) if not isinstance(answer, Receipt)] == [13, 77]
         assert answers[13] == answers[77] == InternalError()
         assert await own_bank.balance(sender) == 902
@@ -43,11 +43,11 @@ class TestOverload:
     ) -> None:
         monkeypatch.setattr(pipeline, "_WAITING", 2)
         sender, recipient, run = await bank.open("alice"), await bank.open("bob"), uuid4()
-        orders = [Order(sender, recipient, rub("1"), f"{run} {n}") for n in range(3)]
+        requests = [TransferRequest(sender, recipient, rub("1"), f"{run} {n}") for n in range(3)]
         with pytest.raises(ResourceExhausted):
-            await alice(bank.client.transfer_all(orders))
+            await alice(bank.client.batch_transfer(requests))
         assert (await bank.row(sender))["version"] == 0
-        assert len(await alice(bank.client.transfer_all(orders[:2]))) == 2
+        assert len(await alice(bank.client.batch_transfer(requests[:2]))) == 2
 
     async def test_whoever_is_refused_is_told_when_to_come_back(
         self, bank: RunningBank, alice: Caller, monkeypatch: pytest.MonkeyPatch

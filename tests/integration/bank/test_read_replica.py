@@ -150,7 +150,7 @@ async def test_is_asked_for_what_is_written_once_and_for_no_account(bank: Runnin
     (id_,) = await pay(bank, sender, recipient, 1)
     await behind.catches_up()
     assert (await alice(bank.client.get_transfer(id_))).id == id_
-    await alice(bank.client.balance(sender))
+    await alice(bank.client.get_balance(sender))
     asked = await behind.asked()
     assert "FROM transfers" in asked
     assert "FROM accounts" not in asked
@@ -164,11 +164,12 @@ async def test_hides_nothing_by_lagging(bank: RunningBank, behind: Behind) -> No
     async with behind.standing_still():
         made += await pay(bank, sender, recipient, 3)
         assert [(await alice(bank.client.get_transfer(id_))).id for id_ in made] == made
-        found = await alice(bank.client.transfers(made))
+        found = await alice(bank.client.batch_get_transfers(made))
         assert all(isinstance(found[id_], Transfer) for id_ in made), found
-        assert [each.transfer.id for each in await analytics(bank.client.events(sender, 0))] == made
-        assert [each.transfer.id for each in await analytics(bank.client.events(sender, 1, page_size=2))] == made[1:3]
-        assert (await alice(bank.client.balance(sender))).amount == rub("995")
+        assert [each.transfer.id for each in await analytics(bank.client.list_events(sender, 0))] == made
+        page = await analytics(bank.client.list_events(sender, 1, page_size=2))
+        assert [each.transfer.id for each in page] == made[1:3]
+        assert (await alice(bank.client.get_balance(sender))).amount == rub("995")
 
 
 async def test_is_not_missed_while_it_is_away_and_asked_again_when_it_is_back(

@@ -11,22 +11,22 @@ from wallet.money import EXPONENTS
 class TestAccounts:
     async def test_an_owner_reads_the_balance_with_its_version(self, bank: RunningBank, alice: Caller) -> None:
         account, other = await bank.open("alice", "12.34"), await bank.open("bob")
-        before = await alice(bank.client.balance(account))
+        before = await alice(bank.client.get_balance(account))
         assert (before.amount, before.version) == (rub("12.34"), 0)
         await alice(bank.client.transfer(account, other, rub("0.34"), f"read-{account}"))
-        after = await alice(bank.client.balance(account))
+        after = await alice(bank.client.get_balance(account))
         assert (after.amount, after.version) == (rub("12"), 1)
 
     async def test_an_owner_reads_the_account_as_it_stands(self, bank: RunningBank, alice: Caller) -> None:
         id_ = await bank.open("alice", "12.34")
         row = await bank.row(id_)
-        account = await alice(bank.client.account(id_))
+        account = await alice(bank.client.get_account(id_))
         assert account == Account(id_, "alice", rub("12.34"), 0, row["created_at"], row["updated_at"], "OPEN")
 
     async def test_several_are_answered_each_by_its_own_id(self, bank: RunningBank, alice: Caller) -> None:
         mine, also_mine, bobs, nobodys = [await bank.open(owner) for owner in ("alice", "alice", "bob", None)]
         missing = uuid4()
-        found = await alice(bank.client.accounts([bobs, mine, missing, also_mine, mine, nobodys, clearing()]))
+        found = await alice(bank.client.batch_get_accounts([bobs, mine, missing, also_mine, mine, nobodys, clearing()]))
         assert {id_ for id_, account in found.items() if isinstance(account, Account)} == {mine, also_mine}
         for hidden in (bobs, missing, nobodys, clearing()):
             assert found[hidden] == AccountNotFound(str(hidden))
@@ -35,9 +35,9 @@ class TestAccounts:
         bobs, missing = await bank.open("bob"), uuid4()
         for id_ in (bobs, missing):
             with pytest.raises(AccountNotFound) as balance:
-                await alice(bank.client.balance(id_))
+                await alice(bank.client.get_balance(id_))
             with pytest.raises(AccountNotFound) as account:
-                await alice(bank.client.account(id_))
+                await alice(bank.client.get_account(id_))
             with pytest.raises(AccountNotFound) as transfer:
                 await alice(bank.client.transfer(id_, await bank.open("alice"), rub("1"), f"steal-{id_}"))
             assert balance.value == account.value == transfer.value == AccountNotFound(str(id_))
@@ -48,11 +48,11 @@ class TestAccounts:
         self, bank: RunningBank, who: str, request: pytest.FixtureRequest
     ) -> None:
         caller, bobs = request.getfixturevalue(who), await bank.open("bob")
-        assert (await caller(bank.client.account(bobs))).owner_id == "bob"
-        assert (await caller(bank.client.account(clearing()))).owner_id == ""
+        assert (await caller(bank.client.get_account(bobs))).owner_id == "bob"
+        assert (await caller(bank.client.get_account(clearing()))).owner_id == ""
 
     async def test_no_accounts_are_asked_for_and_none_come(self, bank: RunningBank, alice: Caller) -> None:
-        assert await alice(bank.client.accounts([])) == {}
+        assert await alice(bank.client.batch_get_accounts([])) == {}
 
 
 class TestTransfers:
@@ -89,7 +89,7 @@ class TestTransfers:
         others = (await bank.user("bob")(bank.client.transfer(bobs, carols, rub("4"), f"others-{mine}"))).transfer
         missing = uuid4()
 
-        found = await alice(bank.client.transfers([others.id, back.id, missing, out.id, back.id, deposit.id]))
+        found = await alice(bank.client.batch_get_transfers([others.id, back.id, missing, out.id, back.id, deposit.id]))
 
         assert found == {
             out.id: out,
@@ -98,26 +98,26 @@ class TestTransfers:
             others.id: TransferNotFound(str(others.id)),
             missing: TransferNotFound(str(missing)),
         }
-        assert await operator(bank.client.transfers([others.id])) == {others.id: others}
+        assert await operator(bank.client.batch_get_transfers([others.id])) == {others.id: others}
 
     async def test_no_transfers_are_asked_for_and_none_come(self, bank: RunningBank, alice: Caller) -> None:
-        assert await alice(bank.client.transfers([])) == {}
+        assert await alice(bank.client.batch_get_transfers([])) == {}
 
 
 class TestForServicesOnly:
     async def test_a_customer_reads_no_events_and_no_versions(self, bank: RunningBank, alice: Caller) -> None:
         own = await bank.open("alice")
         with pytest.raises(PermissionDenied):
-            await alice(bank.client.events(own, 0))
+            await alice(bank.client.list_events(own, 0))
         with alice.calling(), pytest.raises(PermissionDenied):
-            await anext(bank.client.account_versions())
+            await anext(bank.client.list_account_versions())
 
 
 class TestAccountVersions:
     @pytest.mark.parametrize("page_size", [7, 50, 10_000])
     async def test_come_in_pages_each_account_once(self, bank: RunningBank, page_size: int) -> None:
         with bank.service("analytics").calling():
-            pages = [page async for page in bank.client.account_versions(page_size)]
+            pages = [page async for page in bank.client.list_account_versions(page_size)]
         listed = [account.account_id for page in pages for account in page]
         assert listed == sorted(listed)
         rows = await bank.sql.fetch("SELECT id, version FROM accounts")
@@ -128,7 +128,7 @@ class TestAccountVersions:
 
     async def test_a_last_page_that_is_full_is_followed_by_an_empty_one(self, own_bank: RunningBank) -> None:
         with own_bank.service("analytics").calling():
-            pages = [page async for page in own_bank.client.account_versions(len(EXPONENTS))]
+            pages = [page async for page in own_bank.client.list_account_versions(len(EXPONENTS))]
         assert [len(page) for page in pages] == [len(EXPONENTS), 0]
 
     async def test_tell_how_many_operations_there_were(self, bank: RunningBank, alice: Caller) -> None:
@@ -137,7 +137,7 @@ class TestAccountVersions:
             await alice(bank.client.transfer(busy, quiet, rub("1"), f"{busy}-{n}"))
         versions: dict[UUID, int] = {}
         with bank.service("analytics").calling():
-            async for page in bank.client.account_versions():
+            async for page in bank.client.list_account_versions():
                 versions |= {account.account_id: account.version for account in page}
         assert (versions[busy], versions[quiet]) == (3, 3)
 
@@ -147,7 +147,7 @@ class TestEvents:
         mine, bobs = await bank.open("alice", "10.00"), await bank.open("bob", "10.00")
         deposit = await card(bank.client.deposit(mine, rub("5"), f"in-{mine}", {"topUpId": "t1"}))
         transfer = await alice(bank.client.transfer(mine, bobs, rub("7"), f"out-{mine}"))
-        first, second = await bank.service("analytics")(bank.client.events(mine, 0))
+        first, second = await bank.service("analytics")(bank.client.list_events(mine, 0))
 
         assert (first.transfer, first.recipient) == (deposit.transfer, deposit.posting)
         assert first.sender.account_id == clearing()
@@ -160,19 +160,19 @@ class TestEvents:
         mine, bobs = await bank.open("alice"), await bank.open("bob")
         await alice(bank.client.transfer(mine, bobs, rub("7"), f"sides-{mine}"))
         analytics = bank.service("analytics")
-        assert await analytics(bank.client.events(mine, 0)) == await analytics(bank.client.events(bobs, 0))
+        assert await analytics(bank.client.list_events(mine, 0)) == await analytics(bank.client.list_events(bobs, 0))
 
     async def test_go_on_after_a_version_page_by_page(self, bank: RunningBank, alice: Caller) -> None:
         mine, bobs = await bank.open("alice"), await bank.open("bob")
         for n in range(7):
             await alice(bank.client.transfer(mine, bobs, rub("1"), f"pages-{mine}-{n}"))
         pages, after = [], 0
-        while page := await bank.service("analytics")(bank.client.events(mine, after, page_size=3)):
+        while page := await bank.service("analytics")(bank.client.list_events(mine, after, page_size=3)):
             pages.append([event.sender.version for event in page])
             after = page[-1].sender.version
         assert pages == [[1, 2, 3], [4, 5, 6], [7]]
 
     async def test_of_an_account_without_any_are_none(self, bank: RunningBank) -> None:
         analytics = bank.service("analytics")
-        assert await analytics(bank.client.events(await bank.open("alice"), 0)) == []
-        assert await analytics(bank.client.events(uuid4(), 0)) == []
+        assert await analytics(bank.client.list_events(await bank.open("alice"), 0)) == []
+        assert await analytics(bank.client.list_events(uuid4(), 0)) == []

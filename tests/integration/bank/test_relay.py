@@ -117,7 +117,7 @@ class TestPublishing:
             card, alice = bank.service("card"), bank.user("alice")
             await card(bank.client.deposit(mine, rub("5"), "in", {"topUpId": "t1", "cardBrand": "МИР"}))
             await alice(bank.client.transfer(mine, bobs, rub("7"), "out"))
-            events = {str(event.transfer.id): event for event in await card(bank.client.events(mine, 0))}
+            events = {str(event.transfer.id): event for event in await card(bank.client.list_events(mine, 0))}
             published = await topic.until_read(set(events))
         assert len(published) == len(events) == 2
         for message in published:

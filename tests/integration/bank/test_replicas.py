@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from subgraphs.bank.client import Order, Receipt
+from subgraphs.bank.client import Receipt, TransferRequest
 from tests.conftest import Keys
 from tests.integration.bank.running import RunningBank, prove, rub, running
 from wallet.errors import IdempotencyConflict, InsufficientFunds
@@ -36,8 +36,8 @@ class TestReplicas:
         alice = one.user("alice")
 
         async def bulk(bank: RunningBank, run: int) -> list[object]:
-            orders = [Order(hot, recipient, rub("1"), f"{run} {n}") for n in range(300)]
-            return [type(answer) for answer in await alice(bank.client.transfer_all(orders))]
+            requests = [TransferRequest(hot, recipient, rub("1"), f"{run} {n}") for n in range(300)]
+            return [type(answer) for answer in await alice(bank.client.batch_transfer(requests))]
 
         answers = await asyncio.gather(*(bulk(replicas[run % 2], run) for run in range(6)))
         assert sum((Counter(each) for each in answers), Counter()) == {Receipt: 1000, InsufficientFunds: 800}
@@ -49,8 +49,8 @@ class TestReplicas:
         one, two = replicas
         sender, recipient = await one.open("alice"), await one.open("bob")
         alice = one.user("alice")
-        orders = [Order(sender, recipient, rub("1"), str(n)) for n in range(200)]
-        first, second = await asyncio.gather(*(alice(bank.client.transfer_all(orders)) for bank in (one, two)))
+        requests = [TransferRequest(sender, recipient, rub("1"), str(n)) for n in range(200)]
+        first, second = await asyncio.gather(*(alice(bank.client.batch_transfer(requests)) for bank in (one, two)))
         assert first == second
         assert await one.balance(sender) == 800
 
@@ -66,9 +66,9 @@ class TestReplicas:
         """)
 
         async def use(bank: RunningBank, keys: list[str]) -> dict[str, object]:
-            orders = [Order(*sides[bank], rub("1"), key) for key in chance.sample(keys, len(keys))]
-            answers = await alice(bank.client.transfer_all(orders))
-            return {order.idempotency_key: type(answer) for order, answer in zip(orders, answers, strict=True)}
+            requests = [TransferRequest(*sides[bank], rub("1"), key) for key in chance.sample(keys, len(keys))]
+            answers = await alice(bank.client.batch_transfer(requests))
+            return {request.idempotency_key: type(answer) for request, answer in zip(requests, answers, strict=True)}
 
         for turn in range(5):
             keys = [f"{turn} {n}" for n in range(50)]

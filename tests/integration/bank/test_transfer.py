@@ -80,7 +80,7 @@ class TestTransfer:
         money = Money.parse(amount, currency)
         receipt = await alice(bank.client.transfer(sender, recipient, money, f"exact-{currency}"))
         assert receipt.posting.balance_after == Money(Decimal(10), currency) - money
-        assert (await alice(bank.client.balance(recipient))).amount == Money(Decimal(10), currency) + money
+        assert (await alice(bank.client.get_balance(recipient))).amount == Money(Decimal(10), currency) + money
 
     async def test_the_largest_amount_moves(self, bank: RunningBank, alice: Caller) -> None:
         sender, recipient = [await bank.open("alice", str(MAX_AMOUNT)) for _ in range(2)]

@@ -21,7 +21,7 @@ from loadtests.history.load import Load, Party
 from loadtests.history.model import Violation
 from stack import probes
 from stack.process import Child, Process, module
-from subgraphs.bank.client import BankClient, Order, Receipt
+from subgraphs.bank.client import BankClient, Receipt, TransferRequest
 from tests.conftest import USERS, Keys
 from tests.integration.bank.running import Caller, clearing, settings_of
 from wallet.errors import WalletError
@@ -123,7 +123,7 @@ class Trial:
             return [await caller(client.deposit(body.recipient_id, amount, wish.key.key, {}))]
         if len(wishes) == 1:
             return [await caller(client.transfer(body.sender_id, body.recipient_id, amount, wish.key.key))]
-        return await caller(client.transfer_all([_order(wish) for wish in wishes]))
+        return await caller(client.batch_transfer([_transfer_request(wish) for wish in wishes]))
 
     def at_random(self, *faults: Fault) -> Iterator[Fault]:
         """A schedule without an end, with each of the faults among the first."""
@@ -228,6 +228,6 @@ async def trial(keys: Keys, folder: Path, database_url: str, *, replicas: int, s
         yield Trial(seed, keys, database_url, banks, clients)
 
 
-def _order(wish: Wish) -> Order:
+def _transfer_request(wish: Wish) -> TransferRequest:
     body = wish.body
-    return Order(body.sender_id, body.recipient_id, Money(body.amount, body.currency), wish.key.key)
+    return TransferRequest(body.sender_id, body.recipient_id, Money(body.amount, body.currency), wish.key.key)

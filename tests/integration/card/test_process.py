@@ -115,7 +115,7 @@ class TestSecrets:
                 str(tuple(row)) for table in ("top_ups", "webhooks") for row in await card.sql.fetch(f"TABLE {table}")
             ]
             assert len(dump) == 4
-            events = await bank.service("card")(bank.client.events(account, 0))
+            events = await bank.service("card")(bank.client.list_events(account, 0))
             await card.sql.execute("ALTER TABLE top_ups RENAME COLUMN fingerprint TO gone")  # what nobody expects
             for number, cvv in cards[1:3]:
                 with pytest.raises(InternalError):

@@ -39,7 +39,7 @@ class TestTopUp:
     async def test_tells_the_ledger_of_the_card_no_more_than_may_be_shown(self, card: RunningCard) -> None:
         account = await card.bank.open("alice")
         top_up = await card.top_up(account, rub("1.00"), "descriptor")
-        (event,) = await card.bank.service("card")(card.bank.client.events(account, 0))
+        (event,) = await card.bank.service("card")(card.bank.client.list_events(account, 0))
         assert event.descriptor == {"topUpId": str(top_up.id), "cardBrand": "VISA", "cardLastFour": "4242"}
 
     @pytest.mark.parametrize(

@@ -48,17 +48,17 @@ class Stub:
 def of_the_bank(client: BankClient) -> list[Awaitable[Any]]:
     return [
         client.transfer(ID, ID, RUB, "k"),
-        client.transfer_all([]),
+        client.batch_transfer([]),
         client.deposit(ID, RUB, "k", {}),
-        client.balance(ID),
+        client.get_balance(ID),
         client.get_transfer(ID),
-        client.transfers([ID]),
-        client.accounts([ID]),
+        client.batch_get_transfers([ID]),
+        client.batch_get_accounts([ID]),
         client.open_account("RUB", "k"),
         client.close_account(ID),
         client.list_accounts(),
-        first(client.account_versions()),
-        client.events(ID, 0),
+        first(client.list_account_versions()),
+        client.list_events(ID, 0),
     ]
 
 

@@ -31,7 +31,7 @@ class Ledger:
 
     async def all_versions(self) -> AsyncIterator[dict[UUID, int]]:
         """Every account's version now, page by page."""
-        pages = self._bank.account_versions(_PAGE)
+        pages = self._bank.list_account_versions(_PAGE)
         while True:
             with request_context.as_service(self._token):  # for each page: a walk over all of them may outlast a token
                 page = await anext(pages, None)
@@ -44,7 +44,7 @@ class Ledger:
         found: dict[UUID, int] = {}
         for start in range(0, len(account_ids), _PAGE):
             with request_context.as_service(self._token):
-                accounts = await self._bank.accounts(account_ids[start : start + _PAGE])
+                accounts = await self._bank.batch_get_accounts(account_ids[start : start + _PAGE])
             for id_, account in accounts.items():
                 if isinstance(account, bank.Account):
                     found[id_] = account.version
@@ -59,10 +59,10 @@ class Ledger:
             AccountNotFound: there is none.
         """
         with request_context.as_service(self._token):
-            account = await self._bank.account(account_id)
+            account = await self._bank.get_account(account_id)
             if account.version == 0:
                 return account.balance
-            first, *_ = await self._bank.events(account_id, 0, 1)
+            first, *_ = await self._bank.list_events(account_id, 0, 1)
         if first.sender.account_id == account_id:
             return first.sender.balance_after + first.transfer.amount
         return first.recipient.balance_after - first.transfer.amount
@@ -71,7 +71,7 @@ class Ledger:
         """The account's next operations after a version, in order, at most so many; none when there are no more."""
         page = _PAGE if limit is None else min(limit, _PAGE)
         with request_context.as_service(self._token):
-            return [event_of(event) for event in await self._bank.events(account_id, after_version, page)]
+            return [event_of(event) for event in await self._bank.list_events(account_id, after_version, page)]
 
 
 def event_of(event: bank.Event) -> Event:

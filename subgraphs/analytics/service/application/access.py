@@ -35,7 +35,7 @@ class Access:
         now = self._clock()
         if self._until.get(key, now) > now:
             return
-        await self._bank.account(account_id)
+        await self._bank.get_account(account_id)
         self._until[key] = now + _SECONDS
         self._until.move_to_end(key)
         while len(self._until) > _REMEMBERED:

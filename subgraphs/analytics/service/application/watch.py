@@ -171,7 +171,7 @@ class Watch:
         # First the subscription, then the question where the account stands: nothing falls between the two.
         with self._subscribed(account_id) as subscription:
             clock = asyncio.get_running_loop().time
-            current = (await self._bank.balance(account_id)).version
+            current = (await self._bank.get_balance(account_id)).version
             check_at = clock() + self._timing.access_seconds
             subscription.begin(current if after_version is None else after_version)
             subscription.expect(current)
@@ -181,7 +181,7 @@ class Watch:
                 if clock() >= check_at:
                     check_at = clock() + self._timing.access_seconds
                     with suppress(Unavailable, DeadlineExceeded):  # which says nothing of the right to read
-                        subscription.expect((await self._bank.balance(account_id)).version)
+                        subscription.expect((await self._bank.get_balance(account_id)).version)
                 if (row := subscription.take()) is not None:
                     batch = [row]
                 elif subscription.known <= subscription.last:

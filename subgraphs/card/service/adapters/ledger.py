@@ -40,7 +40,7 @@ class Ledger:
         """Why the account cannot be credited for good, as far as that is known before it is tried."""
         with request_context.as_service(self._token):
             try:
-                check_account(await self._bank.account(top_up.account_id), top_up.amount.currency)
+                check_account(await self._bank.get_account(top_up.account_id), top_up.amount.currency)
             except _FOR_GOOD as refusal:
                 return AccountRefused(refusal.reason)
         return None
@@ -69,7 +69,7 @@ class Ledger:
         clearing, version, is_last = clearing_account_id(currency), 0, False
         while not is_last:
             with request_context.as_service(self._token):  # for each page: a walk over all of them may outlast a token
-                page = await self._bank.events(clearing, version, _PAGE)
+                page = await self._bank.list_events(clearing, version, _PAGE)
             is_last = len(page) < _PAGE
             version = page[-1].sender.version if page else version
             yield [

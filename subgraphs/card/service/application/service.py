@@ -144,7 +144,7 @@ class Cards:
             violations.append(FieldViolation("before", "does not go together with after"))
         if violations:
             raise InvalidInput(tuple(violations))
-        await self._bank.account(account_id)
+        await self._bank.get_account(account_id)
         return await self._repository.page(
             account_id, limit=limit or _PAGE, older_than=older_than, newer_than=newer_than
         )
@@ -168,7 +168,7 @@ class Cards:
             if clock() >= check_at:
                 check_at = clock() + self._terms.access_seconds
                 with suppress(Unavailable, DeadlineExceeded):  # which says nothing of the right to see it
-                    await self._bank.account(top_up.account_id)
+                    await self._bank.get_account(top_up.account_id)
 
         async with aclosing(self._watch.top_up(id_, check)) as states:
             async for top_up in states:
@@ -176,7 +176,7 @@ class Cards:
 
     async def _owner_id(self, caller: Principal, account_id: UUID, currency: str) -> str:
         """Whose account it is, which the caller may pay into."""
-        account = await self._bank.account(account_id)
+        account = await self._bank.get_account(account_id)
         if not (caller.moves_all or account.owner_id == caller.subject):
             raise AccountNotFound(str(account_id))
         check_account(account, currency)

@@ -1,0 +1,73 @@
+"""Converts between the client's values and `bank.proto` messages."""
+
+from typing import Final, Literal
+from uuid import UUID
+
+from kit.rpc.converters import money_from_proto, money_to_proto, time_from_proto
+from protos.wallet.bank.v1 import bank_pb2
+from subgraphs.bank.client.types import Account, Event, Posting, Receipt, Transfer, TransferRequest
+
+_KINDS: Final[dict[int, Literal["TRANSFER", "DEPOSIT"]]] = {
+    bank_pb2.TRANSFER_KIND_TRANSFER: "TRANSFER",
+    bank_pb2.TRANSFER_KIND_DEPOSIT: "DEPOSIT",
+}
+_STATUSES: Final[dict[int, Literal["OPEN", "CLOSED"]]] = {
+    bank_pb2.ACCOUNT_STATUS_OPEN: "OPEN",
+    bank_pb2.ACCOUNT_STATUS_CLOSED: "CLOSED",
+}
+
+
+def account_from_proto(message: bank_pb2.Account) -> Account:
+    """Convert an account."""
+    return Account(
+        UUID(message.id),
+        message.owner_id,
+        money_from_proto(message.balance),
+        message.version,
+        time_from_proto(message.created_at),
+        time_from_proto(message.updated_at),
+        _STATUSES[message.status],
+    )
+
+
+def transfer_request_to_proto(request: TransferRequest) -> bank_pb2.TransferMoneyRequest:
+    """Convert a transfer request."""
+    return bank_pb2.TransferMoneyRequest(
+        sender_id=str(request.sender_id),
+        recipient_id=str(request.recipient_id),
+        amount=money_to_proto(request.amount),
+        idempotency_key=request.idempotency_key,
+    )
+
+
+def receipt_from_proto(message: bank_pb2.TransferMoneyResponse) -> Receipt:
+    """Convert a transfer response; the receipt has the sender's posting."""
+    balance = money_from_proto(message.sender_balance)
+    transfer = transfer_from_proto(message.transfer)
+    return Receipt(transfer, Posting(transfer.sender_id, message.sender_version, balance))
+
+
+def transfer_from_proto(message: bank_pb2.Transfer) -> Transfer:
+    """Convert a transfer."""
+    return Transfer(
+        UUID(message.id),
+        _KINDS[message.kind],
+        UUID(message.sender_id),
+        UUID(message.recipient_id),
+        money_from_proto(message.amount),
+        time_from_proto(message.created_at),
+    )
+
+
+def event_from_proto(message: bank_pb2.Event) -> Event:
+    """Convert an event."""
+    return Event(
+        transfer_from_proto(message.transfer),
+        _posting_from_proto(message.sender),
+        _posting_from_proto(message.recipient),
+        dict(message.descriptor),
+    )
+
+
+def _posting_from_proto(message: bank_pb2.Posting) -> Posting:
+    return Posting(UUID(message.account_id), message.version, money_from_proto(message.balance_after))

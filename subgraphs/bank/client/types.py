@@ -1,0 +1,100 @@
+"""Values that the bank's client takes and returns."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
+from wallet.money import Money
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Current state of an account.
+
+    Attributes:
+        owner_id: user id of the owner; empty for an account without an owner.
+        version: number of operations on the account; each operation increments it by one.
+    """
+
+    id: UUID
+    owner_id: str
+    balance: Money
+    version: int
+    created_at: datetime
+    updated_at: datetime
+    status: Literal["OPEN", "CLOSED"]
+
+
+@dataclass(frozen=True, slots=True)
+class AccountPage:
+    """Accounts in id order; `has_more` if another page follows."""
+
+    accounts: tuple[Account, ...]
+    has_more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TransferRequest:
+    """Requested transfer. The bank executes it once per caller and idempotency key."""
+
+    sender_id: UUID
+    recipient_id: UUID
+    amount: Money
+    idempotency_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """Completed transfer. A deposit is a transfer whose sender is a clearing account."""
+
+    id: UUID
+    kind: Literal["TRANSFER", "DEPOSIT"]
+    sender_id: UUID
+    recipient_id: UUID
+    amount: Money
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Posting:
+    """One account's side of a transfer: its version and balance after the transfer."""
+
+    account_id: UUID
+    version: int
+    balance_after: Money
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """Transfer with the posting of the account that the caller acts for."""
+
+    transfer: Transfer
+    posting: Posting
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """Balance of an account at a version."""
+
+    amount: Money
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Transfer with both postings and its descriptor: the same data as the event on the operations topic."""
+
+    transfer: Transfer
+    sender: Posting
+    recipient: Posting
+    descriptor: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class AccountVersion:
+    """Current version of an account."""
+
+    account_id: UUID
+    version: int
