@@ -12,7 +12,7 @@ from gateway.app import build_app
 from gateway.graphql.execution.documents import TrustedDocuments
 from gateway.graphql.execution.options import GraphOptions
 from gateway.graphql.protection.limits import Limits
-from gateway.http.rates import Rate, RateOptions, Rates
+from gateway.http.rate_limits import Rate, RateLimiter, RateLimitOptions
 from kit.auth.principal import Verifier
 from kit.http.admin import admin_app
 from kit.http.server import http_server
@@ -54,15 +54,15 @@ class Settings(AuthSettings, CallSettings, TLSSettings, LogSettings, TracingSett
     )
     gateway_cors_origins: list[str] = Field([], description="JSON array of origins whose pages may call; * for all")
     gateway_rates: bool = Field(True, description="whether anybody may ask for too much")
-    gateway_rate_store: str = Field(RateOptions.store, description="memory://, or redis://… that gateways share")
+    gateway_rate_store: str = Field(RateLimitOptions.store, description="memory://, or redis://… that gateways share")
     gateway_rate_requests: Rate = Field(
-        RateOptions.requests, description="requests of one caller, and messages on WebSockets"
+        RateLimitOptions.requests, description="requests of one caller, and messages on WebSockets"
     )
-    gateway_rate_cost: Rate = Field(RateOptions.cost, description="estimated cost of one caller's operations")
+    gateway_rate_cost: Rate = Field(RateLimitOptions.cost, description="estimated cost of one caller's operations")
     gateway_rate_anonymous: Rate = Field(
-        RateOptions.anonymous, description="requests without a token and new WebSockets, of one address"
+        RateLimitOptions.anonymous, description="requests without a token and new WebSockets, of one address"
     )
-    gateway_rate_sign_in: Rate = Field(RateOptions.sign_in, description="requests of `/auth/…`, of one address")
+    gateway_rate_sign_in: Rate = Field(RateLimitOptions.sign_in, description="requests of `/auth/…`, of one address")
 
     def production_errors(self) -> Iterator[str]:  # noqa: D102  as the base says
         yield from super().production_errors()
@@ -95,7 +95,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             await stack.enter_async_context(card),
             await stack.enter_async_context(identity),
             verifier,
-            await stack.enter_async_context(Rates.running(_rates(settings))),
+            await stack.enter_async_context(RateLimiter.connect(_rates(settings))),
             stop,
             cors_origins=settings.gateway_cors_origins,
             body_limit_bytes=settings.gateway_body_limit_bytes,
@@ -113,8 +113,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         await stop.wait()
 
 
-def _rates(settings: Settings) -> RateOptions:
-    return RateOptions(
+def _rates(settings: Settings) -> RateLimitOptions:
+    return RateLimitOptions(
         is_on=settings.gateway_rates,
         store=settings.gateway_rate_store,
         requests=settings.gateway_rate_requests,

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway.errors import make_problem, problem, without_digits
+from gateway.errors import build_problem, problem_from_error, redact_digits
 from gateway.graphql.execution.documents import TrustedDocuments
 from gateway.graphql.execution.options import GraphOptions
 from gateway.graphql.execution.schema import GRAPH_PATH, Context, build_schemas
@@ -24,8 +24,8 @@ from gateway.graphql.transport.http import GraphQLOverHTTP
 from gateway.graphql.transport.websocket import GraphQLOverWebSocket
 from gateway.http import pages
 from gateway.http.middleware import BodyLimitMiddleware, CallMiddleware, problem_response
-from gateway.http.rates import Rates
-from gateway.http.streams import Streams
+from gateway.http.rate_limits import RateLimiter
+from gateway.http.stream_limits import StreamLimiter
 from gateway.policy import OPEN_PATHS
 from gateway.rest import rest_routes
 from gateway.rest.route import UnsupportedMediaTypeError
@@ -49,7 +49,7 @@ def build_app(
     card: CardClient,
     identity: IdentityClient,
     verifier: Verifier,
-    rates: Rates,
+    rates: RateLimiter,
     stop: asyncio.Event,
     *,
     cors_origins: list[str],
@@ -82,7 +82,7 @@ def build_app(
     add_health(app, {"keys": verifier.ready})
     endpoints: dict[tuple[str, str], ASGIApp] = {}
     new_context = partial(Context, bank, analytics, card, identity, rates)
-    streams = Streams(graph.streams)
+    streams = StreamLimiter(graph.streams)
     for path, schema in build_schemas(graph, streams).items():
         # A router's documents are its own: it asks each subgraph for the part of a client's that is there.
         documents = graph.documents if path == GRAPH_PATH else TrustedDocuments(texts=None)
@@ -163,19 +163,19 @@ class _Assets(StaticFiles):
 def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(WalletError)
     async def expected(_: Request, error: WalletError) -> Response:
-        return problem_response(*problem(error))
+        return problem_response(*problem_from_error(error))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
         # The messages name rules, never the values that broke them.
         is_open = request.url.path in OPEN_PATHS
         violations = tuple(FieldViolation(_field(each, is_open=is_open), each["msg"]) for each in error.errors())
-        return problem_response(*problem(InvalidInput(violations)))
+        return problem_response(*problem_from_error(InvalidInput(violations)))
 
     @app.exception_handler(UnsupportedMediaTypeError)
     async def not_json(_: Request, __: UnsupportedMediaTypeError) -> Response:
         status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
-        return problem_response(make_problem(status, "UNSUPPORTED_MEDIA_TYPE", "send application/json"), {})
+        return problem_response(build_problem(status, "UNSUPPORTED_MEDIA_TYPE", "send application/json"), {})
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:
@@ -183,12 +183,12 @@ def _add_errors(app: FastAPI) -> None:
         headers = dict(error.headers or {})
         if status is HTTPStatus.METHOD_NOT_ALLOWED:  # of several routes at one address, Starlette names the first one's
             headers["Allow"] = ", ".join(sorted(_methods(app, request.url.path)))
-        return problem_response(make_problem(status, status.name, error.detail), headers)
+        return problem_response(build_problem(status, status.name, error.detail), headers)
 
     @app.exception_handler(Exception)
     async def unexpected(_: Request, error: Exception) -> Response:
         log.error("unexpected error", exc_info=error)
-        return problem_response(*problem(InternalError()))
+        return problem_response(*problem_from_error(InternalError()))
 
 
 def _methods(app: FastAPI, path: str) -> set[str]:
@@ -205,4 +205,4 @@ def _field(error: dict[str, Any], *, is_open: bool) -> str:
     if is_open and error["type"] == "extra_forbidden":
         return str(location[0])
     names = [part for part in location[1:] if isinstance(part, str)]
-    return without_digits(".".join(names)) or str(location[0])
+    return redact_digits(".".join(names)) or str(location[0])

@@ -33,7 +33,7 @@ STATUS: Final[dict[Code, HTTPStatus]] = {
     Code.DEADLINE_EXCEEDED: HTTPStatus.GATEWAY_TIMEOUT,
 }
 
-STATUS_OF_ITS_OWN: Final[dict[type[WalletError], HTTPStatus]] = {UsernameTaken: HTTPStatus.CONFLICT}
+STATUS_OVERRIDES: Final[dict[type[WalletError], HTTPStatus]] = {UsernameTaken: HTTPStatus.CONFLICT}
 """Of what HTTP tells apart and gRPC does not."""
 
 INVALID_GRAPHQL: Final = "INVALID_GRAPHQL"
@@ -52,15 +52,15 @@ class OperationRefused(GraphQLError):
         super().__init__(message, extensions={"code": code, **extensions})
 
 
-def rate_limited(error: RateLimited) -> OperationRefused:
+def rate_limited_to_graphql(error: RateLimited) -> OperationRefused:
     """What is more than one caller may ask for, as the graph has it: `retryAfter` is in seconds."""
     return OperationRefused(error.reason, error.message, retryAfter=int(error.retry_after_seconds))
 
 
-def problem(error: WalletError) -> tuple[Problem, dict[str, str]]:
+def problem_from_error(error: WalletError) -> tuple[Problem, dict[str, str]]:
     """The RFC 9457 problem that an error is, and the headers that go with it."""
-    status = STATUS_OF_ITS_OWN.get(type(error), STATUS[error.code])
-    body = make_problem(status, error.reason, error.message)
+    status = STATUS_OVERRIDES.get(type(error), STATUS[error.code])
+    body = build_problem(status, error.reason, error.message)
     headers = {}
     if isinstance(error, InvalidInput):
         body.fields = [FieldProblem(field=each.field, message=each.message) for each in error.violations]
@@ -78,7 +78,7 @@ def problem(error: WalletError) -> tuple[Problem, dict[str, str]]:
     return body, headers
 
 
-def make_problem(status: HTTPStatus, code: str, detail: str) -> Problem:
+def build_problem(status: HTTPStatus, code: str, detail: str) -> Problem:
     """A problem of a status and a stable code."""
     return Problem(
         type=f"urn:wallet:problem:{code.lower().replace('_', '-')}",
@@ -90,7 +90,7 @@ def make_problem(status: HTTPStatus, code: str, detail: str) -> Problem:
     )
 
 
-def without_digits(text: str) -> str:
+def redact_digits(text: str) -> str:
     """The text with a `#` for each of its numbers.
 
     For what quotes a request that is wrong: wherever a card's number and code were put in it, they come back to nobody.
@@ -108,7 +108,7 @@ def is_unexpected(error: GraphQLError) -> bool:
     return error.path is not None or not error.nodes
 
 
-def graphql_error(error: GraphQLError, *, suggestions: bool = True) -> GraphQLError:
+def format_graphql_error(error: GraphQLError, *, suggestions: bool = True) -> GraphQLError:
     """The same error with a stable `extensions.code` and the request's id. What is not for the caller is hidden, and
     what the request had in it is not repeated. Without suggestions it does not tell what else there is in the graph.
 
@@ -117,7 +117,7 @@ def graphql_error(error: GraphQLError, *, suggestions: bool = True) -> GraphQLEr
     if "requestId" in (error.extensions or {}):
         return error
     extensions: dict[str, Any] = {"code": INVALID_GRAPHQL, "requestId": request_context.current.get().request_id}
-    message = without_digits(error.message)
+    message = redact_digits(error.message)
     if not suggestions:
         message = message.partition(" Did you mean ")[0]
     if isinstance(error, OperationRefused):

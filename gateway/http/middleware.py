@@ -13,9 +13,9 @@ from opentelemetry.trace import SpanKind
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.errors import make_problem, problem
+from gateway.errors import build_problem, problem_from_error
 from gateway.http import metrics
-from gateway.http.rates import Rates, Standing, address_of
+from gateway.http.rate_limits import RateLimiter, RateLimitStatus, address_key
 from gateway.policy import KNOWN, OPEN_PATHS
 from kit.auth.principal import Verifier
 from kit.rpc import request_context
@@ -61,7 +61,7 @@ class CallMiddleware:
     A request whose caller goes away is cancelled, and with it the calls that it has made to the services.
     """
 
-    def __init__(self, app: ASGIApp, verifier: Verifier, rates: Rates, timeout_seconds: float) -> None:
+    def __init__(self, app: ASGIApp, verifier: Verifier, rates: RateLimiter, timeout_seconds: float) -> None:
         """Args:
         app: what is asked.
         verifier: of callers' tokens.
@@ -85,16 +85,16 @@ class CallMiddleware:
         try:
             await self._answer(exchange, receive)
         except WalletError as error:
-            await exchange.send_problem(receive, *problem(error))
+            await exchange.send_problem(receive, *problem_from_error(error))
         except _TooSlowError:
             detail = f"the request did not come whole within {self._timeout:g} seconds"
-            body = make_problem(HTTPStatus.REQUEST_TIMEOUT, "REQUEST_TIMEOUT", detail)
+            body = build_problem(HTTPStatus.REQUEST_TIMEOUT, "REQUEST_TIMEOUT", detail)
             await exchange.send_problem(receive, body, {"Connection": "close"})
         except Exception as error:
             if exchange.status != _CLOSED_BY_CLIENT:  # it is answered, well or badly
                 raise
             log.error("unexpected error", exc_info=error)
-            await exchange.send_problem(receive, *problem(InternalError()))
+            await exchange.send_problem(receive, *problem_from_error(InternalError()))
         finally:
             exchange.tell()
             request_context.current.reset(reset)
@@ -133,13 +133,13 @@ class CallMiddleware:
         """
         principal = request_context.current.get().principal
         if exchange.scope["path"].startswith(_SIGN_IN):
-            limit, who = self._rates.sign_in, address_of(exchange.scope.get("client"))
+            limit, who = self._rates.sign_in, address_key(exchange.scope.get("client"))
         else:
-            limit, who = self._rates.of(principal, exchange.scope.get("client"))
+            limit, who = self._rates.limit_for(principal, exchange.scope.get("client"))
         try:
-            await self._rates.count(limit, who)
+            await self._rates.hit(limit, who)
         finally:
-            exchange.standing = await self._rates.standing(limit, who)
+            exchange.standing = await self._rates.status(limit, who)
 
 
 class _Exchange:
@@ -154,7 +154,7 @@ class _Exchange:
             headers.get(b"x-request-id", b"").decode("latin-1"), self.span.trace
         )
         self.token = headers.get(b"authorization", b"").decode("latin-1").removeprefix("Bearer").strip()
-        self.standing: Standing | None = None
+        self.standing: RateLimitStatus | None = None
         self.status = _CLOSED_BY_CLIENT
         self._answered: float | None = None
         self._send = send
@@ -173,7 +173,7 @@ class _Exchange:
         """The line in the log, the metrics, and what its span says."""
         ended = time.monotonic()
         if self.scope["type"] == "http":
-            metrics.tell(self.scope, self.status, (self._answered or ended) - self.started)
+            metrics.record_request(self.scope, self.status, (self._answered or ended) - self.started)
         line = {
             "method": self.scope.get("method", "WS"),
             "path": _CARD.sub("#", self.scope["path"]),
@@ -331,7 +331,7 @@ class BodyLimitMiddleware:
                     if not message.get("more_body", False):
                         break
         detail = f"the body must be at most {self._limit} bytes"
-        body = make_problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "CONTENT_TOO_LARGE", detail)
+        body = build_problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "CONTENT_TOO_LARGE", detail)
         await problem_response(body, {"Connection": "close"})(scope, receive, send)
 
 

@@ -1,7 +1,6 @@
-"""How much one caller may ask for in a window of time that slides: counted by `limits`, in this process, or in a Redis
-that several gateways share.
+"""Rate limits per caller and per address: sliding-window counters in this process, or in a Redis shared by gateways.
 
-While that Redis is away each gateway counts for itself: whoever asks is neither refused nor let through uncounted.
+While the shared Redis is unavailable, each gateway counts in its own memory: requests stay limited, per gateway.
 """
 
 import ipaddress
@@ -25,41 +24,41 @@ from wallet.errors import RateLimited
 
 log = structlog.get_logger(__name__)
 
-REFUSED = Counter("wallet_gateway_rate_limited", "Requests refused because their caller asked for too much.", ["limit"])
-STORE_ERRORS = Counter("wallet_gateway_rate_store_errors", "Times that the shared store of rates did not answer.")
+REFUSED = Counter("wallet_gateway_rate_limited", "Requests rejected by a rate limit.", ["limit"])
+STORE_ERRORS = Counter("wallet_gateway_rate_store_errors", "Failed calls to the shared rate limit store.")
 
 MEMORY: Final = "memory://"
 
-_PATIENCE_SECONDS: Final = 0.1
-_QUEUE_SECONDS: Final = 0.5
-_CONNECTIONS: Final = 8  # one is as fast as this process: more of them only wait beside each other
-_PAUSE_SECONDS: Final = 1.0
-_OWN_NETWORK_BITS: Final = 64  # what one household or one machine is given of IPv6, and may change in at will
+_REDIS_TIMEOUT_SECONDS: Final = 0.1
+_POOL_TIMEOUT_SECONDS: Final = 0.5
+_POOL_SIZE: Final = 8  # one connection already keeps up with this process; more of them queue in Redis instead of here
+_RETRY_PAUSE_SECONDS: Final = 1.0
+_IPV6_NETWORK_BITS: Final = 64  # the network that one household or machine gets; it may use any address in it
 
 
 Answer = TypeVar("Answer")
 
 
-def _is_rate(text: str) -> str:
+def _check_rate(text: str) -> str:
     parse(text)
     return text
 
 
-Rate = Annotated[str, AfterValidator(_is_rate)]
-"""So much in so long, as `limits` reads it: `6000/minute`, `20 per 5 minutes`."""
+Rate = Annotated[str, AfterValidator(_check_rate)]
+"""A number of hits per period in the notation of `limits`: `6000/minute`, `20 per 5 minutes`."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class RateOptions:
-    """How much is allowed; all of it without `is_on`.
+class RateLimitOptions:
+    """Rates of the gateway's limits.
 
     Attributes:
-        is_on: whether anything is counted.
-        store: where, as a URL: `memory://`, or `redis://host:port/0`, which several gateways share.
-        requests: by caller; a message on a WebSocket is one, too.
-        cost: of the graph, as estimated, by caller.
-        anonymous: requests without a valid token and new WebSockets, by address.
-        sign_in: requests that make users or tokens, by address.
+        is_on: False disables all limits.
+        store: URL of the counters' storage: `memory://`, or `redis://host:port/0`, which several gateways share.
+        requests: requests of one caller; each message on a WebSocket counts as a request.
+        cost: estimated cost of one caller's GraphQL operations.
+        anonymous: requests without a valid token and new WebSockets, of one address.
+        sign_in: requests to `/auth/…`, of one address.
     """
 
     is_on: bool = True
@@ -71,7 +70,7 @@ class RateOptions:
 
 
 class Limit:
-    """So much of something in so long, by whoever asks. `name` is what callers, logs and metrics know it by."""
+    """One limit: an amount per period for each caller. `name` appears in headers, errors, logs and metrics."""
 
     def __init__(self, name: str, rate: Rate) -> None:
         item = parse(rate)
@@ -80,14 +79,20 @@ class Limit:
         self.seconds = item.get_expiry()
         self.policy = f'"{name}";q={self.amount};w={self.seconds}'
 
-    def key(self, who: str) -> str:
-        """What is counted for this caller or address: apart from what another rate had counted before a restart."""
-        return f"{self.name}/{who}/{self.amount}/{self.seconds}"
+    def key(self, client: str) -> str:
+        """Return the storage key of a caller or address. It includes the rate, so a changed limit starts at zero."""
+        return f"{self.name}/{client}/{self.amount}/{self.seconds}"
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """What is left of a limit: `remaining` now, and one more in `reset_seconds`."""
+class RateLimitStatus:
+    """Remaining quota of one limit.
+
+    Attributes:
+        limit: the limit.
+        remaining: hits that are allowed now.
+        reset_seconds: seconds until one more hit is allowed.
+    """
 
     limit: Limit
     remaining: int
@@ -95,188 +100,204 @@ class Standing:
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """As the IETF's draft on RateLimit header fields has them (draft-ietf-httpapi-ratelimit-headers-10)."""
+        """The `RateLimit` header fields of the IETF draft (draft-ietf-httpapi-ratelimit-headers-10)."""
         rate = f'"{self.limit.name}";r={self.remaining};t={self.reset_seconds}'
         return [(b"ratelimit-policy", self.limit.policy.encode()), (b"ratelimit", rate.encode())]
 
 
-class Store(Protocol):
-    """Where is counted, in windows of `expiry` seconds each, of which the one before weighs for as long as it reaches
-    into the last so many seconds. All storages of `limits` that know a sliding window are such.
+class SlidingWindowStorage(Protocol):
+    """Sliding-window-counter storage, as implemented by the storages of `limits`.
+
+    Hits are counted in fixed windows of `expiry` seconds. The previous window counts in proportion to its overlap with
+    the last `expiry` seconds.
     """
 
     async def acquire_sliding_window_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
-        """Counts, unless that passes the limit; whether it did."""
+        """Count `amount` hits unless the total would exceed the limit; return whether they were counted."""
 
     async def get_sliding_window(self, key: str, expiry: int) -> tuple[int, float, int, float]:
-        """The count of the window before and for how long it still weighs, that of this one and how long it will."""
+        """Return previous count, seconds until it expires, current count, seconds until that expires."""
 
 
 @dataclass(slots=True)
-class _Window:
-    """What was counted, by key, in the window of this number and in the one before it."""
+class _Windows:
+    """Counts by key of one window and of the window before it; `number` is the index of the window since the epoch."""
 
     number: float = 0.0
-    counts: dict[str, int] = field(default_factory=dict)
-    before: dict[str, int] = field(default_factory=dict)
+    current: dict[str, int] = field(default_factory=dict)
+    previous: dict[str, int] = field(default_factory=dict)
 
-    def turn_to(self, number: float) -> None:
-        self.before = self.counts if number == self.number + 1 else {}
-        self.number, self.counts = number, {}
+    def advance_to(self, number: float) -> None:
+        self.previous = self.current if number == self.number + 1 else {}
+        self.number, self.current = number, {}
 
 
-class Windows:
-    """The store in this process. `limits`' own looks at each request through all callers for those that are gone, so
-    that what a request costs grows with their number; here what was counted goes with its window.
+class MemorySlidingWindowStorage:
+    """Sliding-window storage in this process.
+
+    The memory storage of `limits` scans all keys for expired ones on each request, so a request's cost grows with the
+    number of callers. Here the counts are dropped together with their window.
     """
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         """Args:
-        clock: in seconds, as all windows begin by it.
+        clock: returns the current time in seconds.
         """
         self._clock = clock
-        self._of: dict[int, _Window] = {}
+        self._windows_by_length: dict[int, _Windows] = {}
 
     @property
-    def remembered(self) -> int:
-        """How many counts are kept."""
-        return sum(len(each.counts) + len(each.before) for each in self._of.values())
+    def entry_count(self) -> int:
+        """Number of counters in memory."""
+        return sum(len(each.current) + len(each.previous) for each in self._windows_by_length.values())
 
-    async def acquire_sliding_window_entry(  # noqa: D102  as `Store`
+    async def acquire_sliding_window_entry(  # noqa: D102  see `SlidingWindowStorage`
         self, key: str, limit: int, expiry: int, amount: int = 1
     ) -> bool:
-        window, passed = self._now(expiry)
-        count = window.counts.get(key, 0) + amount
-        if _weighted(window.before.get(key, 0), expiry - passed, count, expiry) > limit:
+        windows, elapsed = self._windows_at_now(expiry)
+        count = windows.current.get(key, 0) + amount
+        if _weighted_count(windows.previous.get(key, 0), expiry - elapsed, count, expiry) > limit:
             return False
-        window.counts[key] = count
+        windows.current[key] = count
         return True
 
     async def get_sliding_window(self, key: str, expiry: int) -> tuple[int, float, int, float]:  # noqa: D102  as above
-        window, passed = self._now(expiry)
-        return window.before.get(key, 0), expiry - passed, window.counts.get(key, 0), 2 * expiry - passed
+        windows, elapsed = self._windows_at_now(expiry)
+        return windows.previous.get(key, 0), expiry - elapsed, windows.current.get(key, 0), 2 * expiry - elapsed
 
-    def _now(self, seconds: int) -> tuple[_Window, float]:
-        """The window at hand and what has passed of it."""
-        number, passed = divmod(self._clock(), seconds)
-        window = self._of.get(seconds)
-        if window is None:
-            window = self._of[seconds] = _Window()
-        if number != window.number:
-            window.turn_to(number)
-        return window, passed
-
-
-def _weighted(before: int, weighs_seconds: float, count: int, seconds: int) -> int:
-    """What was counted in the last so many seconds, taken that the window before was filled evenly."""
-    return floor(before * weighs_seconds / seconds + count)
+    def _windows_at_now(self, seconds: int) -> tuple[_Windows, float]:
+        """Return the windows of this length and the elapsed seconds of the current one."""
+        number, elapsed = divmod(self._clock(), seconds)
+        windows = self._windows_by_length.get(seconds)
+        if windows is None:
+            windows = self._windows_by_length[seconds] = _Windows()
+        if number != windows.number:
+            windows.advance_to(number)
+        return windows, elapsed
 
 
-class Rates:
-    """Counts what callers ask for, and refuses what is too much."""
+def _weighted_count(previous: int, overlap_seconds: float, current: int, seconds: int) -> int:
+    """Estimate the hits of the last `seconds`, assuming that those of the previous window were spread evenly."""
+    return floor(previous * overlap_seconds / seconds + current)
+
+
+class RateLimiter:
+    """Counts the hits of callers and rejects those above a limit."""
 
     def __init__(
         self,
-        options: RateOptions,
-        own: Store | None = None,
-        shared: Store | None = None,
+        options: RateLimitOptions,
+        local: SlidingWindowStorage | None = None,
+        shared: SlidingWindowStorage | None = None,
     ) -> None:
         """Args:
-        options: how much is allowed.
-        own: where it is counted, or would be while what is shared is away.
-        shared: where several gateways count together.
+        options: the rates.
+        local: storage in this process, used without `shared` or while it is unavailable.
+        shared: storage that several gateways share.
         """
         self.requests = Limit("requests", options.requests)
         self.cost = Limit("cost", options.cost)
         self.anonymous = Limit("anonymous", options.anonymous)
         self.sign_in = Limit("sign-in", options.sign_in)
         self._is_on = options.is_on
-        self._own = own or Windows()
+        self._local = local or MemorySlidingWindowStorage()
         self._shared = shared
-        self._shared_from = 0.0
+        self._use_shared_from = 0.0
 
     @classmethod
     @asynccontextmanager
-    async def running(cls, options: RateOptions) -> AsyncIterator[Self]:
-        """As the options have it. A Redis need not be there yet."""
+    async def connect(cls, options: RateLimitOptions) -> AsyncIterator[Self]:
+        """Open a limiter with the storage of the options. Redis may start later than the gateway."""
         if options.store == MEMORY:
             yield cls(options)
             return
-        pool = BlockingConnectionPool.from_url(  # the other one fails where more ask at once than it may connect
+        pool = BlockingConnectionPool.from_url(  # a plain pool raises when all of its connections are in use
             options.store,
-            max_connections=_CONNECTIONS,
-            timeout=_QUEUE_SECONDS,
-            socket_timeout=_PATIENCE_SECONDS,
-            socket_connect_timeout=_PATIENCE_SECONDS,
+            max_connections=_POOL_SIZE,
+            timeout=_POOL_TIMEOUT_SECONDS,
+            socket_timeout=_REDIS_TIMEOUT_SECONDS,
+            socket_connect_timeout=_REDIS_TIMEOUT_SECONDS,
         )
         storage = RedisStorage(
             f"async+{options.store}",
             implementation="redispy",
             wrap_exceptions=True,
             key_prefix="wallet:rates",
-            connection_pool=pool,  # type: ignore[arg-type]  # as its documentation has it
+            connection_pool=pool,  # type: ignore[arg-type]  # documented for redispy, typed for coredis only
         )
         try:
             yield cls(options, shared=storage)
         finally:
             await pool.disconnect()
 
-    def of(self, caller: Principal | None, client: Sequence[object] | None) -> tuple[Limit, str]:
-        """What requests count against, and as whose: a caller's own, or those of the address that it comes from."""
+    def limit_for(self, caller: Principal | None, address: Sequence[object] | None) -> tuple[Limit, str]:
+        """Return the limit of a request and the client that it counts for.
+
+        Args:
+            caller: the verified caller; None if the request has no valid token.
+            address: ASGI's `client`, (host, port). It counts only for requests without a caller.
+        """
         if caller is None:
-            return self.anonymous, address_of(client)
+            return self.anonymous, address_key(address)
         return self.requests, caller.scope
 
-    async def count(self, limit: Limit, who: str, amount: int = 1) -> None:
-        """Counts `amount` more of what is limited for this caller or address.
+    async def hit(self, limit: Limit, client: str, amount: int = 1) -> None:
+        """Count `amount` hits of a client.
 
         Raises:
-            RateLimited: it would be too much, and is not counted; says when to come back.
+            RateLimited: the limit would be exceeded. Nothing was counted; the error has the seconds to wait.
         """
         if not self._is_on:
             return
-        what = limit.key(who), limit.amount, limit.seconds, amount
-        if not await self._ask(lambda store: store.acquire_sliding_window_entry(*what)):
+        entry = limit.key(client), limit.amount, limit.seconds, amount
+        if not await self._call_storage(lambda storage: storage.acquire_sliding_window_entry(*entry)):
             REFUSED.labels(limit.name).inc()
-            raise RateLimited(limit.name, str((await self._standing(limit, who)).reset_seconds))
+            raise RateLimited(limit.name, str((await self._read_status(limit, client)).reset_seconds))
 
-    async def standing(self, limit: Limit, who: str) -> Standing | None:
-        """What is left to this caller or address; None where nothing is counted."""
-        return await self._standing(limit, who) if self._is_on else None
+    async def status(self, limit: Limit, client: str) -> RateLimitStatus | None:
+        """Return the remaining quota of a client; None if limits are off."""
+        return await self._read_status(limit, client) if self._is_on else None
 
-    async def _standing(self, limit: Limit, who: str) -> Standing:
-        key, seconds = limit.key(who), limit.seconds
-        window = await self._ask(lambda store: store.get_sliding_window(key, seconds))
-        before, weighs_seconds, count, lasts_seconds = window
-        # The next one that is given back is of the window before, one by one, or all that there is of this window.
-        next_of_before = weighs_seconds % (seconds / before) if before else seconds
-        next_of_this = lasts_seconds % seconds or seconds
-        return Standing(
+    async def _read_status(self, limit: Limit, client: str) -> RateLimitStatus:
+        key, seconds = limit.key(client), limit.seconds
+        window = await self._call_storage(lambda storage: storage.get_sliding_window(key, seconds))
+        previous, previous_seconds, current, current_seconds = window
+        # Hits of the previous window expire one by one, those of the current window all together.
+        next_previous = previous_seconds % (seconds / previous) if previous else seconds
+        next_current = current_seconds % seconds or seconds
+        return RateLimitStatus(
             limit,
-            remaining=max(0, limit.amount - _weighted(before, weighs_seconds, count, seconds)),
-            reset_seconds=max(1, ceil(min(next_of_before, next_of_this))) if before or count else 1,  # of nothing, now
+            remaining=max(0, limit.amount - _weighted_count(previous, previous_seconds, current, seconds)),
+            reset_seconds=max(1, ceil(min(next_previous, next_current))) if previous or current else 1,
         )
 
-    async def _ask(self, ask: Callable[[Store], Awaitable[Answer]]) -> Answer:
-        if self._shared is not None and time.monotonic() >= self._shared_from:
+    async def _call_storage(self, call: Callable[[SlidingWindowStorage], Awaitable[Answer]]) -> Answer:
+        if self._shared is not None and time.monotonic() >= self._use_shared_from:
             try:
-                return await ask(self._shared)
+                return await call(self._shared)
             except StorageError as error:
                 STORE_ERRORS.inc()
-                log.warning("rates are counted here alone", seconds=_PAUSE_SECONDS, error=repr(error.storage_error))
-                self._shared_from = time.monotonic() + _PAUSE_SECONDS
-        return await ask(self._own)
+                log.warning(
+                    "rate limit store unavailable, counting in memory",
+                    seconds=_RETRY_PAUSE_SECONDS,
+                    error=repr(error.storage_error),
+                )
+                self._use_shared_from = time.monotonic() + _RETRY_PAUSE_SECONDS
+        return await call(self._local)
 
 
-def address_of(client: Sequence[object] | None) -> str:
-    """Whom an address counts as: itself, or all of its network where one caller has as many as they like."""
-    host = str(client[0]) if client else ""
+def address_key(address: Sequence[object] | None) -> str:
+    """Return the key of an ASGI client address: an IPv4 address, or the /64 network of an IPv6 address.
+
+    One IPv6 caller can use every address of its network, so the network counts as one client.
+    """
+    host = str(address[0]) if address else ""
     try:
-        address = ipaddress.ip_address(host)
-    except ValueError:  # a Unix socket has none
+        ip = ipaddress.ip_address(host)
+    except ValueError:  # a Unix socket has no IP address
         return host
-    if isinstance(address, ipaddress.IPv4Address):
+    if isinstance(ip, ipaddress.IPv4Address):
         return host
-    if address.ipv4_mapped:
-        return str(address.ipv4_mapped)
-    return str(ipaddress.ip_network((address, _OWN_NETWORK_BITS), strict=False))
+    if ip.ipv4_mapped:
+        return str(ip.ipv4_mapped)
+    return str(ipaddress.ip_network((ip, _IPV6_NETWORK_BITS), strict=False))

@@ -1,5 +1,6 @@
-"""How much one caller may have open at once: WebSockets, and subscriptions on them or by server-sent events. A rate
-alone would let anybody gather what is never closed.
+"""Limit on open streams per caller: WebSockets, and subscriptions over WebSockets or server-sent events.
+
+A rate limit does not bound long-lived connections, so they have a limit of their own.
 """
 
 from collections import Counter
@@ -9,25 +10,29 @@ from functools import partial
 from kit.auth.principal import Principal
 
 
-class Streams:
-    """Counts what is open in this process, by caller."""
+class StreamLimiter:
+    """Counts the open streams of each caller in this process."""
 
     def __init__(self, limit: int) -> None:
         """Args:
-        limit: of one caller.
+        limit: maximum number of open streams of one caller.
         """
         self.limit = limit
         self._open: Counter[str] = Counter()
 
-    def open(self, caller: Principal) -> Callable[[], None] | None:
-        """Counts one more of a caller's, until what this returns is called; None where it would be one too many."""
-        who = caller.scope
-        if self._open[who] >= self.limit:
-            return None
-        self._open[who] += 1
-        return partial(self._close, who)
+    def acquire(self, caller: Principal) -> Callable[[], None] | None:
+        """Count one more stream of the caller.
 
-    def _close(self, who: str) -> None:
-        self._open[who] -= 1
-        if not self._open[who]:
-            del self._open[who]
+        Returns:
+            A function that releases the stream; call it once. None if the caller is at the limit.
+        """
+        key = caller.scope
+        if self._open[key] >= self.limit:
+            return None
+        self._open[key] += 1
+        return partial(self._release, key)
+
+    def _release(self, key: str) -> None:
+        self._open[key] -= 1
+        if not self._open[key]:
+            del self._open[key]

@@ -1,4 +1,4 @@
-"""JSON as two readers cannot read it differently."""
+"""Strict JSON parsing: rejects duplicate names and lone surrogates."""
 
 import json
 from typing import Any, Final
@@ -6,31 +6,33 @@ from typing import Any, Final
 import orjson
 
 
-class MalformedError(ValueError):
-    """What is no JSON, or more than one. The message is for people and repeats nothing of the text."""
+class MalformedJSONError(ValueError):
+    """The text is not one strict JSON value. The message is shown to callers and quotes nothing of the text."""
 
 
-def decoded(text: bytes | str) -> Any:
-    """The value of a JSON text (RFC 8259) in which every name of an object stands once.
+def loads(text: bytes | str) -> Any:
+    """Parse one JSON text (RFC 8259) whose objects have no duplicate names.
+
+    The text is parsed twice: orjson is strict about the syntax, but of duplicate names it silently keeps the last one.
 
     Raises:
-        MalformedError: it is none; holds half a character, which no UTF-8 can; is nested too deeply; or a name is twice
-            in one object, so that what it says would be up to its reader.
+        MalformedJSONError: the text is not JSON, contains a lone surrogate, is nested too deeply, or has a duplicate
+            name in an object. Two parsers may read a duplicate name differently.
     """
     try:
         value = orjson.loads(text)
     except orjson.JSONDecodeError:
-        raise MalformedError("must be JSON") from None
+        raise MalformedJSONError("must be JSON") from None
     try:
-        _ONCE.decode(text if isinstance(text, str) else text.decode())  # orjson takes the last one of the same name
+        _DUPLICATE_CHECKER.decode(text if isinstance(text, str) else text.decode())
     except RecursionError:
-        raise MalformedError("is nested too deeply") from None
+        raise MalformedJSONError("is nested too deeply") from None
     return value
 
 
-def _once(pairs: list[tuple[str, Any]]) -> None:
+def _reject_duplicate_names(pairs: list[tuple[str, Any]]) -> None:
     if len({name for name, _ in pairs}) < len(pairs):
-        raise MalformedError("has a name twice in one object")
+        raise MalformedJSONError("has a duplicate name in one object")
 
 
-_ONCE: Final = json.JSONDecoder(object_pairs_hook=_once)
+_DUPLICATE_CHECKER: Final = json.JSONDecoder(object_pairs_hook=_reject_duplicate_names)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final
 from fastapi import Header, Request, Response
 from fastapi.routing import APIRoute
 
-from gateway.http.bodies import MalformedError, decoded
+from gateway.http.strict_json import MalformedJSONError, loads
 from gateway.policy import REST
 from kit.rpc import request_context
 from wallet.errors import InvalidInput
@@ -48,8 +48,8 @@ class Route(APIRoute):
 
 def _decoded(body: bytes) -> Any:
     try:
-        return decoded(body)
-    except MalformedError as error:
+        return loads(body)
+    except MalformedJSONError as error:
         raise InvalidInput.of("body", str(error)) from None
 
 

@@ -13,15 +13,15 @@ from graphql import GraphQLError, OperationType
 from strawberry.extensions.runner import SchemaExtensionsRunner
 from strawberry.types import ExecutionContext
 
-from gateway.errors import INVALID_GRAPHQL, OperationRefused, graphql_error, rate_limited
+from gateway.errors import INVALID_GRAPHQL, OperationRefused, format_graphql_error, rate_limited_to_graphql
 from gateway.graphql.execution.documents import Reader
 from gateway.graphql.execution.metrics import NOT_READ, OTHER, Names, Told, tell
 from gateway.graphql.execution.options import GraphOptions
 from gateway.graphql.federation.composition import SUBGRAPHS, Collected, compose, subgraph
 from gateway.graphql.protection.access import guard
 from gateway.graphql.protection.cost import Cost, Spent
-from gateway.http.rates import Rates
-from gateway.http.streams import Streams
+from gateway.http.rate_limits import RateLimiter
+from gateway.http.stream_limits import StreamLimiter
 from kit.rpc import request_context
 from kit.rpc.request_context import RequestContext
 from kit.telemetry import tracing
@@ -58,7 +58,7 @@ class Context:
     analytics: AnalyticsClient
     card: CardClient
     identity: IdentityClient
-    rates: Rates
+    rates: RateLimiter
     spent: Spent = field(default_factory=Spent)
     operations: list[Told] | None = None
     connection_params: dict[str, Any] = field(default_factory=dict)
@@ -96,7 +96,7 @@ class Policy:
     max_cost: int
     names: Names
     suggestions: bool
-    streams: Streams
+    streams: StreamLimiter
 
 
 class PerExecution(SchemaExtensionsRunner):
@@ -178,7 +178,7 @@ class PerExecution(SchemaExtensionsRunner):
         """Counts a stream, and lets its request last: its calls have a time each."""
         here = request_context.current.get()
         if here.principal is not None:  # nobody else gets beyond the root
-            self._close = self._policy.streams.open(here.principal)
+            self._close = self._policy.streams.acquire(here.principal)
             if self._close is None:
                 raise too_many_streams(self._policy.streams.limit)
         request_context.current.set(replace(here, deadline=None))
@@ -197,7 +197,9 @@ class PerExecution(SchemaExtensionsRunner):
 
     def _stabilise(self, result: Any) -> None:
         if result.errors:
-            result.errors = [graphql_error(error, suggestions=self._policy.suggestions) for error in result.errors]
+            result.errors = [
+                format_graphql_error(error, suggestions=self._policy.suggestions) for error in result.errors
+            ]
             self._codes += [error.extensions["code"] for error in result.errors]
 
     def _tell(self, seconds: float) -> None:
@@ -221,7 +223,7 @@ class PerExecution(SchemaExtensionsRunner):
 class _Paid(AbstractAsyncContextManager[None]):
     """Counts what an operation may cost, of whoever asks for it."""
 
-    def __init__(self, rates: Rates, cost: int) -> None:
+    def __init__(self, rates: RateLimiter, cost: int) -> None:
         self._rates = rates
         self._cost = cost
 
@@ -234,9 +236,9 @@ class _Paid(AbstractAsyncContextManager[None]):
         caller = request_context.current.get().principal
         if caller is not None and self._cost:  # nobody gets beyond the root
             try:
-                await self._rates.count(self._rates.cost, caller.scope, self._cost)
+                await self._rates.hit(self._rates.cost, caller.scope, self._cost)
             except RateLimited as error:
-                raise rate_limited(error) from None
+                raise rate_limited_to_graphql(error) from None
 
     async def __aexit__(self, *_: object) -> None:
         pass
@@ -248,7 +250,7 @@ def too_many_streams(limit: int) -> OperationRefused:
     return OperationRefused("GRAPHQL_STREAMS_EXCEEDED", message, limit=limit)
 
 
-def build_schemas(options: GraphOptions, streams: Streams) -> dict[str, strawberry.Schema]:
+def build_schemas(options: GraphOptions, streams: StreamLimiter) -> dict[str, strawberry.Schema]:
     """By path: the merged graph and, with federation, each subgraph alone; all with what every execution needs."""
     reader = Reader(options.limits, introspection=not options.production)
     names = Names(options.documents.operations)

@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
 
-from gateway.http.bodies import MalformedError, decoded
+from gateway.http.strict_json import MalformedJSONError, loads
 
 GRAPHQL_RESPONSE: Final = "application/graphql-response+json"
 JSON: Final = "application/json"
@@ -142,8 +142,8 @@ def _parameters(query_string: bytes) -> dict[str, Any]:
 
 def _decoded(text: bytes | str, what: str) -> Any:
     try:
-        return decoded(text)
-    except MalformedError as error:
+        return loads(text)
+    except MalformedJSONError as error:
         raise _malformed(f"{what} {error}") from None
 
 

@@ -12,7 +12,7 @@ from graphql import GraphQLError
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from gateway.errors import graphql_error
+from gateway.errors import format_graphql_error
 from gateway.graphql.transport.requests import EVENT_STREAM, JSON, Refused
 from gateway.http import metrics
 from kit.rpc import request_context
@@ -27,7 +27,7 @@ def formatted(result: Any) -> dict[str, Any]:
     """An execution's result as the specification has it: without `data` where nothing was executed."""
     if not result.errors:
         return {"data": result.data}
-    errors = [graphql_error(error).formatted for error in result.errors]
+    errors = [format_graphql_error(error).formatted for error in result.errors]
     # What goes wrong in a field has the field's path; what goes wrong before the first field has none.
     if result.data is None and not any(error.path for error in result.errors):
         return {"errors": errors}
@@ -36,7 +36,7 @@ def formatted(result: Any) -> dict[str, Any]:
 
 def request_error(error: GraphQLError) -> dict[str, Any]:
     """The result of an operation that is not executed."""
-    return {"errors": [graphql_error(error).formatted]}
+    return {"errors": [format_graphql_error(error).formatted]}
 
 
 def refusal(refused: Refused) -> dict[str, Any]:

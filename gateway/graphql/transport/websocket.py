@@ -16,14 +16,14 @@ from strawberry.http.exceptions import NonJsonMessageReceived
 from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL
 from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import BaseGraphQLTransportWSHandler
 
-from gateway.errors import OperationRefused, graphql_error, rate_limited
+from gateway.errors import OperationRefused, format_graphql_error, rate_limited_to_graphql
 from gateway.graphql.execution.documents import TrustedDocuments
 from gateway.graphql.execution.schema import Context, too_many_streams
 from gateway.graphql.protection.limits import WebSocketLimits
 from gateway.graphql.transport.requests import GraphRequest, Refused
-from gateway.http.bodies import MalformedError, decoded
-from gateway.http.rates import Rates
-from gateway.http.streams import Streams
+from gateway.http.rate_limits import RateLimiter
+from gateway.http.stream_limits import StreamLimiter
+from gateway.http.strict_json import MalformedJSONError, loads
 from gateway.policy import KNOWN
 from kit.auth.principal import Principal, Verifier
 from kit.rpc import request_context
@@ -48,7 +48,7 @@ class _Handler(BaseGraphQLTransportWSHandler[Context, None]):
         if caller is not None and self._ending is None:
             self._ending = asyncio.create_task(self._end(caller))
             self._ending.add_done_callback(self._task_done)
-            self._close = self.view.streams.open(caller)
+            self._close = self.view.streams.acquire(caller)
             if self._close is None:
                 await self.websocket.close(code=1013, reason=too_many_streams(self.view.streams.limit).message)
 
@@ -71,7 +71,7 @@ class _Handler(BaseGraphQLTransportWSHandler[Context, None]):
             await self._count()
         except RateLimited as error:
             if message.get("type") == "subscribe" and self.connection_acknowledged and "id" in message:
-                await self._refuse(message["id"], rate_limited(error))
+                await self._refuse(message["id"], rate_limited_to_graphql(error))
             else:
                 await self.websocket.close(code=1013, reason=error.message)
             return
@@ -85,10 +85,10 @@ class _Handler(BaseGraphQLTransportWSHandler[Context, None]):
         """
         caller = request_context.current.get().principal
         if caller is not None:
-            await self.view.rates.count(self.view.rates.requests, caller.scope)
+            await self.view.rates.hit(self.view.rates.requests, caller.scope)
 
     async def _refuse(self, id_: str, error: OperationRefused) -> None:
-        await self.send_message({"id": id_, "type": "error", "payload": [graphql_error(error).formatted]})
+        await self.send_message({"id": id_, "type": "error", "payload": [format_graphql_error(error).formatted]})
 
     async def handle_subscribe(self, message: Any) -> None:
         try:
@@ -119,9 +119,9 @@ class GraphQLOverWebSocket(GraphQL[Context, None]):
         new_context: Callable[[], Context],
         documents: TrustedDocuments,
         verifier: Verifier,
-        rates: Rates,
+        rates: RateLimiter,
         limits: WebSocketLimits,
-        streams: Streams,
+        streams: StreamLimiter,
         *,
         allowed_origins: list[str],
     ) -> None:
@@ -154,8 +154,8 @@ class GraphQLOverWebSocket(GraphQL[Context, None]):
 
     def decode_json(self, data: str | bytes) -> object:  # noqa: D102  as bodies are read
         try:
-            return decoded(data)
-        except MalformedError:
+            return loads(data)
+        except MalformedJSONError:
             raise NonJsonMessageReceived from None
 
     async def on_ws_connect(self, context: Context) -> dict[str, object] | None:

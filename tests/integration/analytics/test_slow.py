@@ -11,7 +11,7 @@ import pytest
 
 from gateway.app import build_app
 from gateway.graphql.execution.options import GraphOptions
-from gateway.http.rates import RateOptions, Rates
+from gateway.http.rate_limits import RateLimiter, RateLimitOptions
 from kit.http.server import http_server
 from kit.rpc.server import Service, grpc_server
 from subgraphs.analytics.client import AnalyticsClient, Operation
@@ -62,7 +62,7 @@ async def gateway(world: World, client: AnalyticsClient, keys: Keys) -> AsyncIte
             card,
             identity,
             keys.verifier(),
-            Rates(RateOptions()),
+            RateLimiter(RateLimitOptions()),
             asyncio.Event(),
             cors_origins=[],
             body_limit_bytes=2**16,

@@ -17,9 +17,9 @@ from subgraphs.bank.service.api import policy as bank_policy
 from subgraphs.card.client import SERVICE as CARD
 from subgraphs.card.service.api import policy as card_policy
 from tests.conftest import Keys
-from tests.integration.gateway.patient import Patient
-from tests.integration.gateway.running import Gateway, running, serving
-from tests.integration.gateway.services import FakeBank, FakeCard
+from tests.integration.gateway.fake_services import FakeBank, FakeCard
+from tests.integration.gateway.gateway_process import Gateway, running, serving
+from tests.integration.gateway.slow_services import Patient
 
 
 @pytest.fixture(scope="session")

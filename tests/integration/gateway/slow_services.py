@@ -7,7 +7,7 @@ from typing import Any
 from protos.wallet.analytics.v1 import analytics_pb2, analytics_pb2_grpc
 from protos.wallet.bank.v1 import bank_pb2, bank_pb2_grpc
 from protos.wallet.card.v1 import card_pb2, card_pb2_grpc
-from tests.integration.gateway.services import FakeBank, top_up
+from tests.integration.gateway.fake_services import FakeBank, top_up
 
 
 class Patient(

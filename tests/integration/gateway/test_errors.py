@@ -8,10 +8,10 @@ import httpx
 import pytest
 from graphql import GraphQLUnionType
 
-from gateway.errors import STATUS, STATUS_OF_ITS_OWN
+from gateway.errors import STATUS, STATUS_OVERRIDES
 from gateway.graphql.federation.composition import compose
-from tests.integration.gateway.running import Gateway
-from tests.integration.gateway.services import ACCOUNT, FakeCard
+from tests.integration.gateway.fake_services import ACCOUNT, FakeCard
+from tests.integration.gateway.gateway_process import Gateway
 from wallet.errors import BY_REASON, FieldViolation, InvalidInput, WalletError
 
 INPUT = {
@@ -70,7 +70,7 @@ class TestByRest:
         body = {name: INPUT[name] for name in ("amount", "card")}
         answer = await http.post(f"/accounts/{ACCOUNT}/topup", json=body, headers={"Idempotency-Key": "k"})
         assert answer.headers["content-type"] == "application/problem+json"
-        assert answer.status_code == STATUS_OF_ITS_OWN.get(type(error), STATUS[error.code])
+        assert answer.status_code == STATUS_OVERRIDES.get(type(error), STATUS[error.code])
         problem = answer.json()
         assert (problem["code"], problem["detail"]) == (error.reason, error.message)
         assert problem["requestId"] == answer.headers["x-request-id"]

@@ -12,7 +12,7 @@ import pytest
 from gateway.app import build_app
 from gateway.graphql.execution.options import GraphOptions
 from gateway.graphql.federation.composition import SUBGRAPHS
-from gateway.http.rates import RateOptions, Rates
+from gateway.http.rate_limits import RateLimiter, RateLimitOptions
 from kit.rpc import converters, status
 from kit.rpc.server import Service, grpc_server
 from protos.wallet.bank.v1 import bank_pb2, bank_pb2_grpc
@@ -30,7 +30,7 @@ from subgraphs.identity.client import SERVICE as IDENTITY
 from subgraphs.identity.client import IdentityClient
 from subgraphs.identity.service.api import policy as identity_policy
 from tests.conftest import Keys
-from tests.integration.gateway import services as messages
+from tests.integration.gateway import fake_services as messages
 from wallet.errors import AccountNotFound, TopUpNotFound, TransferNotFound, UserNotFound
 from wallet.money import Money
 
@@ -167,7 +167,7 @@ async def gateway(keys: Keys, services: Services, *, federation: bool) -> AsyncI
             card,
             identity,
             keys.verifier(),
-            Rates(RateOptions()),
+            RateLimiter(RateLimitOptions()),
             asyncio.Event(),
             cors_origins=[],
             body_limit_bytes=200_000,

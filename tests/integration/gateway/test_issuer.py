@@ -19,8 +19,8 @@ from kit.http.server import http_server
 from stack.ports import HOST, free_ports
 from tests.conftest import AUDIENCE, USERS, Keys
 from tests.integration.bank.running import running
-from tests.integration.gateway.running import serving
-from tests.integration.gateway.sockets import opened
+from tests.integration.gateway.gateway_process import serving
+from tests.integration.gateway.websocket_client import opened
 
 THEIRS = "https://elsewhere.test/realms/wallet"
 ALGORITHMS: dict[str, tuple[Any, Any]] = {

@@ -10,9 +10,9 @@ from prometheus_client import REGISTRY
 
 from stack.ports import HOST, free_ports
 from tests.conftest import Keys
-from tests.integration.gateway.patient import Patient
-from tests.integration.gateway.running import serving
-from tests.integration.gateway.sockets import connected
+from tests.integration.gateway.gateway_process import serving
+from tests.integration.gateway.slow_services import Patient
+from tests.integration.gateway.websocket_client import connected
 from tests.waiting import until
 
 WATCH = {"query": f'subscription {{ topUpUpdated(id: "{uuid4()}") {{ id }} }}'}

@@ -24,8 +24,8 @@ from subgraphs.bank.service.api import policy as bank_policy
 from subgraphs.card.client import SERVICE as CARD
 from subgraphs.card.service.api import policy as card_policy
 from tests.conftest import Keys
-from tests.integration.gateway.running import serving
-from tests.integration.gateway.services import ACCOUNT, FakeBank, FakeCard, top_up
+from tests.integration.gateway.fake_services import ACCOUNT, FakeBank, FakeCard, top_up
+from tests.integration.gateway.gateway_process import serving
 from tests.nginx import Nginx, client, nginx
 
 WATCH = f'subscription {{ topUpUpdated(id: "{uuid4()}") {{ status }} }}'

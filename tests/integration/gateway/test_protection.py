@@ -12,10 +12,10 @@ import pytest
 from prometheus_client import REGISTRY
 
 from tests.conftest import Keys
-from tests.integration.gateway.patient import Patient
-from tests.integration.gateway.running import Gateway, serving
-from tests.integration.gateway.services import ACCOUNT, FakeBank, FakeCard
-from tests.integration.gateway.sockets import connected, subscribe
+from tests.integration.gateway.fake_services import ACCOUNT, FakeBank, FakeCard
+from tests.integration.gateway.gateway_process import Gateway, serving
+from tests.integration.gateway.slow_services import Patient
+from tests.integration.gateway.websocket_client import connected, subscribe
 from tests.waiting import until
 
 BALANCE = "query Balance($id: ID!) { account(id: $id) { balance { amount } } }"

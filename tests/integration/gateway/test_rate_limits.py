@@ -12,9 +12,9 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.conftest import Keys
-from tests.integration.gateway.patient import Patient
-from tests.integration.gateway.running import serving
-from tests.integration.gateway.sockets import connected, subscribe
+from tests.integration.gateway.gateway_process import serving
+from tests.integration.gateway.slow_services import Patient
+from tests.integration.gateway.websocket_client import connected, subscribe
 
 ACCOUNT = "123e4567-e89b-12d3-a456-426614174000"
 

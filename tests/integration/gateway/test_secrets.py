@@ -12,8 +12,8 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from tests.conftest import Keys
-from tests.integration.gateway.running import Gateway, running
-from tests.integration.gateway.services import ACCOUNT, FakeBank, FakeCard, top_up
+from tests.integration.gateway.fake_services import ACCOUNT, FakeBank, FakeCard, top_up
+from tests.integration.gateway.gateway_process import Gateway, running
 from tests.waiting import until
 from wallet.errors import InvalidInput
 

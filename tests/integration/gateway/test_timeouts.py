@@ -10,10 +10,10 @@ import httpx
 import pytest
 
 from tests.conftest import Keys
-from tests.integration.gateway.patient import Patient
-from tests.integration.gateway.running import serving
-from tests.integration.gateway.services import ACCOUNT
-from tests.integration.gateway.sockets import connected, subscribe
+from tests.integration.gateway.fake_services import ACCOUNT
+from tests.integration.gateway.gateway_process import serving
+from tests.integration.gateway.slow_services import Patient
+from tests.integration.gateway.websocket_client import connected, subscribe
 
 ACCOUNT_QUERY = f'{{ account(id: "{ACCOUNT}") {{ id operations(first: 1) {{ edges {{ cursor }} }} }} }}'
 TRANSFER = f"""mutation {{ transferMoney(

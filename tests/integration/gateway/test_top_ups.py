@@ -14,8 +14,8 @@ from websockets.asyncio.client import connect
 from protos.wallet.card.v1 import card_pb2
 from stack.ports import HOST, free_ports
 from tests.conftest import Keys
-from tests.integration.gateway.running import Gateway, running
-from tests.integration.gateway.services import ACCOUNT, CLEARING, DEPOSIT, FakeBank, FakeCard, top_up
+from tests.integration.gateway.fake_services import ACCOUNT, CLEARING, DEPOSIT, FakeBank, FakeCard, top_up
+from tests.integration.gateway.gateway_process import Gateway, running
 from wallet.errors import (
     AccountClosed,
     AccountNotFound,

@@ -16,7 +16,7 @@ from stack.ports import HOST, free_ports
 from subgraphs.identity.client import SERVICE
 from subgraphs.identity.service.api.policy import POLICY
 from tests.conftest import Keys
-from tests.integration.gateway.running import Gateway, running
+from tests.integration.gateway.gateway_process import Gateway, running
 from tests.integration.gateway.test_secrets import after_a_marker
 from wallet.errors import InvalidCredentials, TooManyAttempts, UsernameTaken, WalletError
 

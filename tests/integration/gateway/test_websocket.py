@@ -13,9 +13,9 @@ from websockets.asyncio.client import ClientConnection
 from gateway.graphql.execution.options import GraphOptions
 from gateway.graphql.protection.limits import WebSocketLimits
 from tests.conftest import USERS, Keys
-from tests.integration.gateway.patient import Patient
-from tests.integration.gateway.running import serving
-from tests.integration.gateway.sockets import connected, opened, subscribe
+from tests.integration.gateway.gateway_process import serving
+from tests.integration.gateway.slow_services import Patient
+from tests.integration.gateway.websocket_client import connected, opened, subscribe
 
 WATCH = f'subscription {{ topUpUpdated(id: "{uuid4()}") {{ id }} }}'
 RETRIED = {1001, 1005, 1006, 1012, 1013, 1014, 4403, 4408}

@@ -5,7 +5,14 @@ from graphql import GraphQLError, parse
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.errors import STATUS, STATUS_OF_ITS_OWN, graphql_error, is_unexpected, problem, without_digits
+from gateway.errors import (
+    STATUS,
+    STATUS_OVERRIDES,
+    format_graphql_error,
+    is_unexpected,
+    problem_from_error,
+    redact_digits,
+)
 from kit.rpc import request_context
 from wallet.errors import (
     BY_REASON,
@@ -32,31 +39,31 @@ class TestProblem:
     @pytest.mark.parametrize("cls", BY_REASON.values(), ids=lambda cls: cls.reason)
     def test_every_error_is_a_problem_with_its_reason(self, cls: type[WalletError]) -> None:
         data = dict.fromkeys(("needed", "available", "limit"), "1.00") | {"period": "DAY"}
-        body, headers = problem(cls.from_metadata(data))
+        body, headers = problem_from_error(cls.from_metadata(data))
         assert (body.code, body.status, body.request_id) == (
             cls.reason,
-            STATUS_OF_ITS_OWN.get(cls, STATUS[cls.code]),
+            STATUS_OVERRIDES.get(cls, STATUS[cls.code]),
             "the-request",
         )
         assert ("Retry-After" in headers) == (body.status in {429, 503})
 
     def test_carries_what_a_program_needs(self) -> None:
-        body, _ = problem(InsufficientFunds("a", "10.00", "1.00", "RUB"))
+        body, _ = problem_from_error(InsufficientFunds("a", "10.00", "1.00", "RUB"))
         assert (body.needed, body.available, body.currency) == ("10.00", "1.00", "RUB")
-        body, _ = problem(TopUpLimitExceeded("DAY", "10.00", "1.00", "RUB"))
+        body, _ = problem_from_error(TopUpLimitExceeded("DAY", "10.00", "1.00", "RUB"))
         assert (body.limit, body.available, body.currency, body.period) == ("10.00", "1.00", "RUB", "DAY")
-        body, _ = problem(InvalidInput((FieldViolation("amount", "is odd"), FieldViolation("x", "too"))))
+        body, _ = problem_from_error(InvalidInput((FieldViolation("amount", "is odd"), FieldViolation("x", "too"))))
         assert [(each.field, each.message) for each in body.fields or []] == [("amount", "is odd"), ("x", "too")]
 
 
 class TestGraphQLError:
     def test_shows_an_expected_error_with_its_code(self) -> None:
-        error = graphql_error(GraphQLError("…", original_error=Unavailable("the bank")))
+        error = format_graphql_error(GraphQLError("…", original_error=Unavailable("the bank")))
         assert error.extensions == {"code": "UNAVAILABLE", "requestId": "the-request"}
         assert "the bank" in error.message
 
     def test_hides_an_unexpected_one(self) -> None:
-        error = graphql_error(GraphQLError("password=x", original_error=KeyError("password=x")))
+        error = format_graphql_error(GraphQLError("password=x", original_error=KeyError("password=x")))
         assert (error.message, error.extensions["code"] if error.extensions else "") == (
             InternalError().message,
             "INTERNAL",
@@ -64,18 +71,18 @@ class TestGraphQLError:
         assert "password" not in str(error.formatted)
 
     def test_leaves_the_parsers_own_words(self) -> None:
-        error = graphql_error(GraphQLError("Syntax Error: Unexpected Name 'x'."))
+        error = format_graphql_error(GraphQLError("Syntax Error: Unexpected Name 'x'."))
         assert error.message.startswith("Syntax Error")
 
     def test_repeats_no_number_of_the_request(self) -> None:
-        error = graphql_error(GraphQLError("Syntax Error: Expected ':', found String '4242 4242'."))
+        error = format_graphql_error(GraphQLError("Syntax Error: Expected ':', found String '4242 4242'."))
         assert error.message == "Syntax Error: Expected ':', found String '# #'."
 
     def test_of_bad_variables_is_the_callers(self) -> None:
         (node,) = parse("query($x: Int) { x(x: $x) }").definitions
         wrong = GraphQLError("Variable '$x' has invalid value: 42", node, original_error=GraphQLError("42"))
         assert not is_unexpected(wrong)
-        shown = graphql_error(wrong)
+        shown = format_graphql_error(wrong)
         assert (shown.message, shown.extensions["code"] if shown.extensions else "") == (
             "Variable '$x' has invalid value: #",
             "INVALID_GRAPHQL",
@@ -94,8 +101,8 @@ class TestGraphQLError:
 class TestWithoutDigits:
     @given(st.text())
     def test_leaves_none_of_any_script(self, text: str) -> None:
-        assert not any(character.isdecimal() for character in without_digits(text))
+        assert not any(character.isdecimal() for character in redact_digits(text))
 
     @given(st.text(st.characters(exclude_categories=["Nd"])))
     def test_leaves_all_else(self, text: str) -> None:
-        assert without_digits(text) == text
+        assert redact_digits(text) == text

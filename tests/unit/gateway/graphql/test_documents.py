@@ -16,8 +16,8 @@ from gateway.graphql.execution.metrics import Names
 from gateway.graphql.execution.schema import Context, PerExecution, Policy
 from gateway.graphql.federation.composition import compose
 from gateway.graphql.protection.limits import Limits
-from gateway.http.rates import RateOptions, Rates
-from gateway.http.streams import Streams
+from gateway.http.rate_limits import RateLimiter, RateLimitOptions
+from gateway.http.stream_limits import StreamLimiter
 from kit.rpc import request_context
 
 SCHEMA = compose()._schema
@@ -69,13 +69,13 @@ class TestTexts:
 class TestExecutionsOfOneText:
     @pytest.fixture
     def execute(self, reader: Reader) -> Callable[..., Awaitable[Any]]:
-        policy = Policy(reader, Limits().cost, Names(None), suggestions=True, streams=Streams(2))
+        policy = Policy(reader, Limits().cost, Names(None), suggestions=True, streams=StreamLimiter(2))
         schema = compose(partial(PerExecution, policy))
         client: Any = None
 
         async def execute(text: str, **variables: Any) -> Any:
             request_context.current.set(request_context.RequestContext("the-request"))
-            context = Context(client, client, client, client, Rates(RateOptions(is_on=False)))
+            context = Context(client, client, client, client, RateLimiter(RateLimitOptions(is_on=False)))
             result = await schema.execute(text, variable_values=variables, context_value=context)
             assert result.errors is None
             return result.data

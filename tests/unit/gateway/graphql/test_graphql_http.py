@@ -18,8 +18,8 @@ from gateway.graphql.protection.limits import Limits
 from gateway.graphql.transport import responses
 from gateway.graphql.transport.http import GraphQLOverHTTP
 from gateway.graphql.transport.requests import EVENT_STREAM, GRAPHQL_RESPONSE, HTML, JSON, negotiated
-from gateway.http.rates import RateOptions, Rates
-from gateway.http.streams import Streams
+from gateway.http.rate_limits import RateLimiter, RateLimitOptions
+from gateway.http.stream_limits import StreamLimiter
 from kit.rpc import request_context
 from wallet.errors import InternalError, Unavailable
 
@@ -35,7 +35,7 @@ class Notes:
         self.together = asyncio.Barrier(BATCH_LIMIT)
         self.closed = asyncio.Event()
         self.spent = Spent()
-        self.rates = Rates(RateOptions())
+        self.rates = RateLimiter(RateLimitOptions())
 
 
 @strawberry.type
@@ -87,7 +87,9 @@ class Subscription:
             info.context.closed.set()
 
 
-policy = Policy(Reader(Limits(), introspection=True), Limits().cost, Names(None), suggestions=True, streams=Streams(2))
+policy = Policy(
+    Reader(Limits(), introspection=True), Limits().cost, Names(None), suggestions=True, streams=StreamLimiter(2)
+)
 
 
 class Schema(strawberry.Schema):

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from structlog.testing import capture_logs
 
 from gateway.http.middleware import BodyLimitMiddleware, CallMiddleware
-from gateway.http.rates import RateOptions, Rates
+from gateway.http.rate_limits import RateLimiter, RateLimitOptions
 from kit.rpc import request_context
 from tests.conftest import Keys
 
@@ -35,7 +35,7 @@ def client(app: ASGIApp) -> httpx.AsyncClient:
 
 class TestCallMiddleware:
     async def test_knows_the_caller_and_names_the_request(self, keys: Keys) -> None:
-        async with client(CallMiddleware(echo, keys.verifier(), Rates(RateOptions()), 1)) as http:
+        async with client(CallMiddleware(echo, keys.verifier(), RateLimiter(RateLimitOptions()), 1)) as http:
             answer = await http.get(
                 "/", headers={"Authorization": f"Bearer {keys.user('alice')}", "X-Request-Id": "mine"}
             )
@@ -49,7 +49,7 @@ class TestCallMiddleware:
             await PlainTextResponse(request_context.current.get().trace.parent)(scope, receive, send)
 
         parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
-        async with client(CallMiddleware(trace, keys.verifier(), Rates(RateOptions()), 1)) as http:
+        async with client(CallMiddleware(trace, keys.verifier(), RateLimiter(RateLimitOptions()), 1)) as http:
             for sent in ({}, {"traceparent": "nonsense"}, {"traceparent": parent}):
                 answer = await http.get("/", headers=sent)
                 assert answer.headers["x-request-id"] == answer.text[3:35]
@@ -58,7 +58,7 @@ class TestCallMiddleware:
             assert (answer.text, answer.headers["x-request-id"]) == (parent, "mine")
 
     async def test_its_line_of_log_says_what_was_asked_for_and_nothing_that_was_sent_with_it(self, keys: Keys) -> None:
-        app = CallMiddleware(echo, keys.verifier(), Rates(RateOptions()), 1)
+        app = CallMiddleware(echo, keys.verifier(), RateLimiter(RateLimitOptions()), 1)
         with capture_logs() as said:
             async with client(app) as http:
                 await http.post("/accounts/4242424242424242?cvv=739182645", content="4242", headers={"cookie": "4242"})
@@ -73,7 +73,7 @@ class TestCallMiddleware:
         }
 
     async def test_refuses_a_token_that_is_not_believed(self, keys: Keys) -> None:
-        async with client(CallMiddleware(echo, keys.verifier(), Rates(RateOptions()), 1)) as http:
+        async with client(CallMiddleware(echo, keys.verifier(), RateLimiter(RateLimitOptions()), 1)) as http:
             answer = await http.get("/", headers={"Authorization": "Bearer forged"})
         assert (answer.status_code, answer.json()["code"]) == (401, "UNAUTHENTICATED")
         assert answer.json()["requestId"] == answer.headers["x-request-id"]
@@ -82,7 +82,7 @@ class TestCallMiddleware:
         async def fails(*_: Any) -> None:
             raise KeyError("password=x")
 
-        async with client(CallMiddleware(fails, keys.verifier(), Rates(RateOptions()), 1)) as http:
+        async with client(CallMiddleware(fails, keys.verifier(), RateLimiter(RateLimitOptions()), 1)) as http:
             answer = await http.get("/")
         assert (answer.status_code, answer.json()["code"]) == (500, "INTERNAL")
         assert answer.json()["requestId"] == answer.headers["x-request-id"]
@@ -93,13 +93,13 @@ class TestCallMiddleware:
             await send({"type": "http.response.start", "status": 200, "headers": []})
             raise KeyError("password=x")
 
-        transport = httpx.ASGITransport(CallMiddleware(fails_late, keys.verifier(), Rates(RateOptions()), 1))
+        transport = httpx.ASGITransport(CallMiddleware(fails_late, keys.verifier(), RateLimiter(RateLimitOptions()), 1))
         async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as http:
             with pytest.raises(KeyError):
                 await http.get("/")
 
     async def test_says_of_every_answer_that_it_is_for_this_caller_and_no_page(self, keys: Keys) -> None:
-        async with client(CallMiddleware(echo, keys.verifier(), Rates(RateOptions()), 1)) as http:
+        async with client(CallMiddleware(echo, keys.verifier(), RateLimiter(RateLimitOptions()), 1)) as http:
             for headers in ({}, {"Authorization": "Bearer forged"}):
                 said = (await http.get("/", headers=headers)).headers
                 assert said["cache-control"] == "no-store"
@@ -109,7 +109,7 @@ class TestCallMiddleware:
 
     async def test_leaves_what_an_answer_says_of_itself(self, keys: Keys) -> None:
         kept = PlainTextResponse("kept", headers={"Cache-Control": "max-age=60"})
-        async with client(CallMiddleware(kept, keys.verifier(), Rates(RateOptions()), 1)) as http:
+        async with client(CallMiddleware(kept, keys.verifier(), RateLimiter(RateLimitOptions()), 1)) as http:
             assert (await http.get("/")).headers.get_list("cache-control") == ["max-age=60"]
 
     async def test_waits_so_long_for_a_body_and_no_longer(self, keys: Keys) -> None:
@@ -119,7 +119,7 @@ class TestCallMiddleware:
             yield b"a"
             await ended.wait()
 
-        async with client(CallMiddleware(echo, keys.verifier(), Rates(RateOptions()), 0.05)) as http:
+        async with client(CallMiddleware(echo, keys.verifier(), RateLimiter(RateLimitOptions()), 0.05)) as http:
             answer = await http.post("/", content=trickle())
             assert (answer.status_code, answer.json()["code"]) == (408, "REQUEST_TIMEOUT")
             assert answer.headers["connection"] == "close"
@@ -131,7 +131,7 @@ class TestCallMiddleware:
             await asyncio.sleep(0.1)
             await PlainTextResponse("slow")(scope, receive, send)
 
-        async with client(CallMiddleware(slow, keys.verifier(), Rates(RateOptions()), 0.01)) as http:
+        async with client(CallMiddleware(slow, keys.verifier(), RateLimiter(RateLimitOptions()), 0.01)) as http:
             assert (await http.post("/", content=b"x")).text == "slow"
 
 

@@ -1,4 +1,4 @@
-"""JSON that means one thing."""
+"""Strict JSON parsing."""
 
 import json
 from typing import Any
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.http.bodies import MalformedError, decoded
+from gateway.http.strict_json import MalformedJSONError, loads
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(st.characters(exclude_categories=["Cs"])),
@@ -16,12 +16,12 @@ JSON = st.recursive(
 
 
 @given(JSON)
-def test_what_is_json_is_read_as_it_is(value: Any) -> None:
-    assert decoded(json.dumps(value).encode()) == value
+def test_valid_json_is_parsed_unchanged(value: Any) -> None:
+    assert loads(json.dumps(value).encode()) == value
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         (b"", "must be JSON"),
         (b"{", "must be JSON"),
@@ -33,11 +33,11 @@ def test_what_is_json_is_read_as_it_is(value: Any) -> None:
         (b'"\x00"', "must be JSON"),
         (b"[" * 30_000 + b"]" * 30_000, "must be JSON"),
         (b'{"a":' * 1_020 + b"1" + b"}" * 1_020, "is nested too deeply"),
-        (b'{"amount": "1", "amount": "1000"}', "has a name twice"),
-        (b'{"amount": "1", "am\\u006funt": "1000"}', "has a name twice"),
-        (b'{"input": [{"a": 1, "a": 1}]}', "has a name twice"),
+        (b'{"amount": "1", "amount": "1000"}', "has a duplicate name"),
+        (b'{"amount": "1", "am\\u006funt": "1000"}', "has a duplicate name"),
+        (b'{"input": [{"a": 1, "a": 1}]}', "has a duplicate name"),
     ],
 )
-def test_what_two_readers_could_read_differently_is_refused(text: bytes, says: str) -> None:
-    with pytest.raises(MalformedError, match=says):
-        decoded(text)
+def test_ambiguous_or_invalid_json_is_rejected(text: bytes, message: str) -> None:
+    with pytest.raises(MalformedJSONError, match=message):
+        loads(text)
