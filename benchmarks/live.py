@@ -90,7 +90,7 @@ async def fanout(scene: Scene, options: Options) -> Figure:
     """
     await scene.transfers(_FANOUT_RATE, options.warm_up, _ignore)  # the first of all makes the topic
     watched = [account for account in scene.accounts for _ in range(_WATCHERS)]
-    after = [cursor.encode((await scene.bank.get_balance(account)).version) for account in watched]
+    after = [cursor.encode_version((await scene.bank.get_balance(account)).version) for account in watched]
     url = f"ws://{HOST}:{scene.system.ports.gateway}/graphql"
     crowd = Crowd(url=url, token=scene.token, accounts=list(map(str, watched)), after=after)
     async with child.running(_SUBSCRIBERS) as subscribers:

@@ -114,7 +114,7 @@ class Scene:
             url=f"ws://{HOST}:{self.system.ports.gateway}/graphql",
             token=signer.sign("watcher", _TOKEN_SECONDS, [Role.OPERATOR]),
             accounts=list(versions),
-            after=[cursor.encode(version) for version in versions.values()],
+            after=[cursor.encode_version(version) for version in versions.values()],
         )
         async with child.running("benchmarks.subscribers") as subscribers:
             subscribers.tell(crowd)

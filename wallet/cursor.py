@@ -5,24 +5,24 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 from uuid import UUID
 
-Place = TypeVar("Place")
+Position = TypeVar("Position")
 
 _MAX_VERSION: Final = 2**63 - 1
 """As databases and messages hold them."""
 
 
-def encode(version: int) -> str:
+def encode_version(version: int) -> str:
     """The cursor of the operation that led to a version of its account."""
     return _encode(f"v{version}")
 
 
-def decode(cursor: str) -> int:
+def decode_version(cursor: str) -> int:
     """The version behind a cursor.
 
     Raises:
         ValueError: no cursor of ours.
     """
-    version = _decode(cursor, int, encode)
+    version = _decode(cursor, int, encode_version)
     if not 0 <= version <= _MAX_VERSION:
         raise ValueError("must be a cursor from an earlier answer")
     return version
@@ -46,7 +46,7 @@ def _encode(text: str) -> str:
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
-def _decode(cursor: str, parse: Callable[[str], Place], encode: Callable[[Place], str]) -> Place:
+def _decode(cursor: str, parse: Callable[[str], Position], encode: Callable[[Position], str]) -> Position:
     try:
         text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode("ascii")
         place = parse(text[1:])

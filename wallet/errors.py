@@ -67,7 +67,7 @@ class InvalidInput(WalletError):
     violations: tuple[FieldViolation, ...]
 
     @classmethod
-    def of(cls, field: str, message: str) -> Self:
+    def for_field(cls, field: str, message: str) -> Self:
         """The common case of one violation."""
         return cls((FieldViolation(field, message),))
 
@@ -300,5 +300,5 @@ class InternalError(WalletError):
     template = "an unexpected error happened; quote the request id when asking for help"
 
 
-BY_REASON: Final[dict[str, type[WalletError]]] = {cls.reason: cls for cls in WalletError.__subclasses__()}
+ERRORS_BY_REASON: Final[dict[str, type[WalletError]]] = {cls.reason: cls for cls in WalletError.__subclasses__()}
 """Every error by its machine name."""

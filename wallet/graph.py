@@ -19,7 +19,7 @@ class Money:
     currency: str = strawberry.field(description="ISO 4217.")
 
     @classmethod
-    def of(cls, value: money.Money) -> "Money":
+    def from_money(cls, value: money.Money) -> "Money":
         """The same amount for the graph."""
         return cls(amount=str(value), currency=value.currency)
 
@@ -40,7 +40,7 @@ class PageInfo:
     end_cursor: str | None
 
     @classmethod
-    def of(cls, cursors: Sequence[str], *, has_older: bool, has_newer: bool) -> "PageInfo":
+    def from_cursors(cls, cursors: Sequence[str], *, has_older: bool, has_newer: bool) -> "PageInfo":
         """Where a page of these cursors lies, newest first: next is older, previous is newer."""
         return cls(
             has_next_page=has_older,
@@ -50,12 +50,12 @@ class PageInfo:
         )
 
 
-def at_cost(weight: int) -> Cost:
+def cost_directive(weight: int) -> Cost:
     """The directive of a field that costs as much as so many objects by itself: `@cost`."""
     return Cost(weight=weight)
 
 
-def of_size(assumed: int) -> ListSize:
+def list_size_directive(assumed: int) -> ListSize:
     """The directive of a list of about so many: `@listSize`."""
     return ListSize(
         assumed_size=assumed,
@@ -106,7 +106,7 @@ class FieldProblem:
 
 @strawberry.federation.type(shareable=True, description="The request can never succeed as it stands.")
 class InvalidInput(Error):
-    fields: list[FieldProblem] = strawberry.field(directives=[of_size(5)])
+    fields: list[FieldProblem] = strawberry.field(directives=[list_size_directive(5)])
 
 
 @strawberry.federation.type(shareable=True, description="The account holds less than is needed.")

@@ -17,7 +17,7 @@ _MAX_AMOUNT: Final = Decimal(2**63 - 1)
 """What messages can hold. What is allowed is less, and said by whoever allows it."""
 
 
-def uuid(text: str) -> UUID:
+def parse_uuid(text: str) -> UUID:
     """A UUID in its canonical form, with hyphens.
 
     Raises:
@@ -39,7 +39,7 @@ class Secret:
     text: str = field(repr=False)
 
 
-def digits(text: str) -> str:
+def parse_digits(text: str) -> str:
     """A text of decimal digits alone.
 
     Raises:
@@ -50,14 +50,14 @@ def digits(text: str) -> str:
     return text
 
 
-def check_key(key: str) -> list[FieldViolation]:
+def idempotency_key_violations(key: str) -> list[FieldViolation]:
     """What is wrong with an idempotency key."""
     if 1 <= len(key) <= _MAX_KEY_LENGTH and key.isascii() and key.isprintable() and key == key.strip():
         return []
     return [FieldViolation("idempotencyKey", f"must be 1 to {_MAX_KEY_LENGTH} printable ASCII characters")]
 
 
-class Fields:
+class FieldParser:
     """Collects what is wrong with the fields of one input. Use it as a context manager: leaving it raises InvalidInput
     with all of it, so that past its end every value that was read is good.
     """
@@ -65,7 +65,7 @@ class Fields:
     def __init__(self) -> None:
         self._violations: list[FieldViolation] = []
 
-    def read(self, field: str, parse: Callable[[str], Value], text: str) -> Value:
+    def parse(self, field: str, parse: Callable[[str], Value], text: str) -> Value:
         """What `parse` makes of the text, noting the message of the ValueError that it raises."""
         try:
             return parse(text)
@@ -73,12 +73,12 @@ class Fields:
             self._violations.append(FieldViolation(field, str(error)))
             return None  # type: ignore[return-value]  # never seen: leaving the context raises
 
-    def money(self, amount: str, currency: str) -> Money:
+    def parse_money(self, amount: str, currency: str) -> Money:
         """The money in the fields `amount` and `currency`."""
         if currency not in EXPONENTS:
             self._violations.append(FieldViolation("currency", "must be an ISO 4217 currency"))
             return None  # type: ignore[return-value]  # never seen: leaving the context raises
-        return self.read("amount", lambda text: _money(text, currency), amount)
+        return self.parse("amount", lambda text: _money(text, currency), amount)
 
     def __enter__(self) -> Self:
         return self

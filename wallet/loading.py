@@ -14,7 +14,7 @@ _MAX_KEYS: Final = 1_000
 """What the services' Batch calls take at most."""
 
 
-def loader(fetch: Callable[[list[Key]], Awaitable[Mapping[Key, Value | WalletError]]]) -> DataLoader[Key, Value]:
+def batch_loader(fetch: Callable[[list[Key]], Awaitable[Mapping[Key, Value | WalletError]]]) -> DataLoader[Key, Value]:
     """Values by id, for one request: one call a tick, each id in it once, and each id's own value or error.
 
     It does not cache: a query after a mutation sees what the mutation did.

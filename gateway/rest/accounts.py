@@ -43,8 +43,8 @@ def account_routes(bank: BankClient) -> APIRouter:
         idempotency_key: IdempotencyKey,
         response: Response,
     ) -> models.Transfer:
-        with inputs.Fields() as fields:
-            amount = fields.money(body.amount, body.currency)
+        with inputs.FieldParser() as fields:
+            amount = fields.parse_money(body.amount, body.currency)
         receipt = await bank.transfer(accountId, body.recipient_id, amount, idempotency_key)
         response.headers["Location"] = f"/accounts/{accountId}/transfers/{receipt.transfer.id}"
         return _transfer(receipt.transfer)

@@ -49,10 +49,10 @@ def operation_routes(analytics: AnalyticsClient) -> APIRouter:
         to: Moment | None = None,
     ) -> models.OperationPage:
         if after is not None and before is not None:
-            raise InvalidInput.of("before", "goes alone, without after")
-        with inputs.Fields() as fields:
-            older_than = None if after is None else fields.read("after", cursor.decode, after)
-            newer_than = None if before is None else fields.read("before", cursor.decode, before)
+            raise InvalidInput.for_field("before", "goes alone, without after")
+        with inputs.FieldParser() as fields:
+            older_than = None if after is None else fields.parse("after", cursor.decode_version, after)
+            newer_than = None if before is None else fields.parse("before", cursor.decode_version, before)
         page = await analytics.operations(
             accountId,
             limit=limit,
@@ -88,5 +88,5 @@ def _operation(operation: client.Operation) -> models.Operation:
         balance_after=str(operation.balance_after),
         counterparty_id=operation.counterparty_id,
         occurred_at=operation.occurred_at,
-        cursor=cursor.encode(operation.account_version),
+        cursor=cursor.encode_version(operation.account_version),
     )

@@ -50,7 +50,7 @@ def _decoded(body: bytes) -> Any:
     try:
         return loads(body)
     except MalformedJSONError as error:
-        raise InvalidInput.of("body", str(error)) from None
+        raise InvalidInput.for_field("body", str(error)) from None
 
 
 def _is_json(content_type: str) -> bool:

@@ -23,10 +23,10 @@ def top_up_routes(card: CardClient) -> APIRouter:
         idempotency_key: IdempotencyKey,
         response: Response,
     ) -> models.TopUp:
-        with inputs.Fields() as fields:
-            amount = fields.money(body.amount, body.currency)
-            number = fields.read("card.number", inputs.digits, body.card.number.get_secret_value())
-            cvv = fields.read("card.cvv", inputs.digits, body.card.cvv.get_secret_value())
+        with inputs.FieldParser() as fields:
+            amount = fields.parse_money(body.amount, body.currency)
+            number = fields.parse("card.number", inputs.parse_digits, body.card.number.get_secret_value())
+            cvv = fields.parse("card.cvv", inputs.parse_digits, body.card.cvv.get_secret_value())
         details = client.CardDetails(number, body.card.expiry_month, body.card.expiry_year, cvv)
         top_up = await card.top_up(accountId, amount, details, idempotency_key)
         response.headers["Location"] = f"/accounts/{accountId}/topups/{top_up.id}"

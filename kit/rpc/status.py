@@ -5,7 +5,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from wallet.errors import (
-    BY_REASON,
+    ERRORS_BY_REASON,
     DeadlineExceeded,
     FieldViolation,
     InternalError,
@@ -51,7 +51,7 @@ def from_status(status: status_pb2.Status) -> WalletError:
             detail.Unpack(info)
         elif detail.Is(bad_request.DESCRIPTOR):
             detail.Unpack(bad_request)
-    cls = BY_REASON.get(info.reason) if info.domain == DOMAIN else None
+    cls = ERRORS_BY_REASON.get(info.reason) if info.domain == DOMAIN else None
     if cls is None:
         return InternalError()
     if issubclass(cls, InvalidInput):

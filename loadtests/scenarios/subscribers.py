@@ -36,7 +36,7 @@ class Subscribers(Person):
             with closing(self._connected(who)) as connection:
                 while len(versions) < _MESSAGES:
                     told = _next(connection)
-                    versions.append(cursor.decode(told["cursor"]))
+                    versions.append(cursor.decode_version(told["cursor"]))
                     committed = datetime.fromisoformat(told["occurredAt"]).timestamp()
                     if committed > self._connected_at:  # what was there before was not waited for
                         latencies_ms.append(1_000 * (time.time() - committed))
@@ -67,7 +67,7 @@ class Subscribers(Person):
         try:
             _send(connection, type="connection_init", payload={"authorization": f"Bearer {who.token}"})
             connection.recv()  # that it is let in; otherwise it is hung up on
-            variables = {"account": who.account, "after": cursor.encode(0)}
+            variables = {"account": who.account, "after": cursor.encode_version(0)}
             payload = {"query": _OPERATION_ADDED, "variables": variables}
             _send(connection, id="1", type="subscribe", payload=payload)
         except BaseException:

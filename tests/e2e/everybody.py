@@ -213,7 +213,7 @@ class Scene:
             "account": self.account,
             "transfer": self.transfer,
             "topUp": self.top_up,
-            "after": cursor.encode(0),
+            "after": cursor.encode_version(0),
             "transferInput": key | {"senderId": self.account, "recipientId": self.payee},
             "topUpInput": key | {"accountId": self.account, "card": CARD},
             "openInput": {"idempotencyKey": uuid.uuid4().hex},

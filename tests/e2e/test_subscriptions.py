@@ -148,7 +148,7 @@ class TestBalanceChanged:
             async with websocket(bob) as connection:
                 feed = subscribe(connection, BALANCE_CHANGED, account=bob.account)
                 seen = [await next_of(feed, "balanceChanged") for _ in range(6)]
-            return [(cursor.decode(each["cursor"]), each["balance"]["amount"]) for each in seen]
+            return [(cursor.decode_version(each["cursor"]), each["balance"]["amount"]) for each in seen]
 
         paying = asyncio.gather(*(pay() for _ in range(3)))
         try:

@@ -32,9 +32,9 @@ def entities_field(entities: Sequence[type]) -> Any:
 
 async def _resolve(entities: Mapping[str, type], info: strawberry.Info, representation: Any) -> Any:
     try:
-        entity, id_ = entities[representation["__typename"]], inputs.uuid(representation["id"])
+        entity, id_ = entities[representation["__typename"]], inputs.parse_uuid(representation["id"])
     except (TypeError, KeyError, AttributeError, ValueError):
-        raise InvalidInput.of("representations", "must have the __typename of an entity, and its id") from None
+        raise InvalidInput.for_field("representations", "must have the __typename of an entity, and its id") from None
     if hasattr(entity, "resolve_reference"):
         return await entity.resolve_reference(info, id_)
     return entity(id=strawberry.ID(str(id_)))

@@ -15,7 +15,7 @@ from subgraphs.analytics.client import AnalyticsClient
 from subgraphs.bank.client import BankClient
 from wallet import cursor, inputs, paging
 from wallet.errors import InvalidInput
-from wallet.graph import PAGED, AccountRef, Money, PageInfo, at_cost, of_size
+from wallet.graph import PAGED, AccountRef, Money, PageInfo, cost_directive, list_size_directive
 
 
 class Context(Protocol):
@@ -61,11 +61,11 @@ class Operation:
             id=strawberry.ID(str(operation.id)),
             type=OperationType(operation.type),
             direction=Direction(operation.direction),
-            amount=Money.of(operation.amount),
-            balance_after=Money.of(operation.balance_after),
+            amount=Money.from_money(operation.amount),
+            balance_after=Money.from_money(operation.balance_after),
             counterparty=AccountRef(id=strawberry.ID(str(operation.counterparty_id))),
             occurred_at=operation.occurred_at,
-            cursor=cursor.encode(operation.account_version),
+            cursor=cursor.encode_version(operation.account_version),
         )
 
 
@@ -86,7 +86,7 @@ class OperationConnection:
         nodes = [Operation.of(operation) for operation in page.operations]
         return cls(
             edges=[OperationEdge(cursor=node.cursor, node=node) for node in nodes],
-            page_info=PageInfo.of(
+            page_info=PageInfo.from_cursors(
                 [node.cursor for node in nodes],
                 has_older=page.has_older,
                 has_newer=page.has_newer,
@@ -106,8 +106,10 @@ class OperationFilter:
 
     def to_client(self) -> client.OperationFilter:
         """The same filter for the service, which judges its values."""
-        with inputs.Fields() as fields:
-            counterparty = self.counterparty_id and fields.read("counterpartyId", inputs.uuid, self.counterparty_id)
+        with inputs.FieldParser() as fields:
+            counterparty = self.counterparty_id and fields.parse(
+                "counterpartyId", inputs.parse_uuid, self.counterparty_id
+            )
         return client.OperationFilter(
             types=tuple(kind.value for kind in self.types or ()),
             direction=self.direction.value if self.direction else None,
@@ -135,7 +137,7 @@ class Turnover:
     @classmethod
     def of(cls, turnover: client.Turnover) -> "Turnover":
         """The same turnover for the graph."""
-        return cls(count=turnover.count, amount=Money.of(turnover.amount))
+        return cls(count=turnover.count, amount=Money.from_money(turnover.amount))
 
 
 @strawberry.type(description="The turnovers of one type of operation.")
@@ -159,7 +161,7 @@ class StatisticsBucket:
     closing: Money = strawberry.field(description="The balance after.")
     by_type: list[TypeTurnover] = strawberry.field(
         description="The same by type, for each type that occurs.",
-        directives=[of_size(len(OperationType))],
+        directives=[list_size_directive(len(OperationType))],
     )
 
     @classmethod
@@ -171,9 +173,9 @@ class StatisticsBucket:
             count=bucket.count,
             incoming=Turnover.of(bucket.incoming),
             outgoing=Turnover.of(bucket.outgoing),
-            net=Money.of(bucket.net),
-            opening=Money.of(bucket.opening),
-            closing=Money.of(bucket.closing),
+            net=Money.from_money(bucket.net),
+            opening=Money.from_money(bucket.opening),
+            closing=Money.from_money(bucket.closing),
             by_type=[
                 TypeTurnover(
                     type=OperationType(each.type),
@@ -189,7 +191,7 @@ class StatisticsBucket:
 class AccountStatistics:
     buckets: list[StatisticsBucket] = strawberry.field(
         description="All of the range, oldest first, those in which nothing happened too.",
-        directives=[of_size(100)],
+        directives=[list_size_directive(100)],
     )
     cursor: str = strawberry.field(
         description="The place in the account's history up to which operations are counted.",
@@ -204,7 +206,7 @@ class AccountStatistics:
         """The same statistics for the graph."""
         return cls(
             buckets=[StatisticsBucket.of(bucket) for bucket in statistics.buckets],
-            cursor=cursor.encode(statistics.as_of_version),
+            cursor=cursor.encode_version(statistics.as_of_version),
             is_complete=statistics.is_complete,
         )
 
@@ -222,7 +224,7 @@ class Account:
     @strawberry.field(
         description="The account's operations, newest first. `first` and `after` go towards older ones, `last` and "
         "`before` towards newer ones.",
-        directives=[at_cost(5), PAGED],
+        directives=[cost_directive(5), PAGED],
     )
     async def operations(
         self,
@@ -233,7 +235,7 @@ class Account:
         before: str | None = None,
         filter: OperationFilter | None = None,  # noqa: A002
     ) -> OperationConnection | None:
-        asked = paging.relay(cursor.decode, first=first, after=after, last=last, before=before)
+        asked = paging.parse_relay_arguments(cursor.decode_version, first=first, after=after, last=last, before=before)
         page = await info.context.analytics.operations(
             UUID(self.id),
             limit=asked.limit,
@@ -246,7 +248,7 @@ class Account:
     @strawberry.field(
         description="What went in and out of the account from one time (inclusive) to another (exclusive), in at most "
         "1,000 buckets.",
-        directives=[at_cost(20)],
+        directives=[cost_directive(20)],
     )
     async def statistics(
         self,
@@ -267,7 +269,7 @@ class Account:
 def _aware(field: str, time: datetime) -> datetime:
     """The time, once it says what it is measured from."""
     if time.tzinfo is None:
-        raise InvalidInput.of(field, "must have an offset from UTC, such as Z")
+        raise InvalidInput.for_field(field, "must have an offset from UTC, such as Z")
     return time
 
 
@@ -283,9 +285,9 @@ class Subscription:
         account_id: strawberry.ID,
         after: str | None = None,
     ) -> AsyncGenerator[Operation, None]:
-        with inputs.Fields() as fields:
-            account = fields.read("accountId", inputs.uuid, account_id)
-            version = None if after is None else fields.read("after", cursor.decode, after)
+        with inputs.FieldParser() as fields:
+            account = fields.parse("accountId", inputs.parse_uuid, account_id)
+            version = None if after is None else fields.parse("after", cursor.decode_version, after)
         if version is None:
             version = (await info.context.bank.get_balance(account)).version
         async with aclosing(_watch(info.context.analytics, account, version)) as operations:
@@ -294,15 +296,15 @@ class Subscription:
 
     @strawberry.subscription(description="The account's balance now, then after each operation.")
     async def balance_changed(self, info: Info, account_id: strawberry.ID) -> AsyncGenerator[BalanceUpdate, None]:
-        with inputs.Fields() as fields:
-            account = fields.read("accountId", inputs.uuid, account_id)
+        with inputs.FieldParser() as fields:
+            account = fields.parse("accountId", inputs.parse_uuid, account_id)
         now = await info.context.bank.get_balance(account)
-        yield BalanceUpdate(balance=Money.of(now.amount), cursor=cursor.encode(now.version))
+        yield BalanceUpdate(balance=Money.from_money(now.amount), cursor=cursor.encode_version(now.version))
         async with aclosing(_watch(info.context.analytics, account, now.version)) as operations:
             async for operation in operations:
                 yield BalanceUpdate(
-                    balance=Money.of(operation.balance_after),
-                    cursor=cursor.encode(operation.account_version),
+                    balance=Money.from_money(operation.balance_after),
+                    cursor=cursor.encode_version(operation.account_version),
                 )
 
 

@@ -24,7 +24,7 @@ from wallet.graph import (
     InvalidInput,
     Money,
     PageInfo,
-    at_cost,
+    cost_directive,
 )
 from wallet.money import DEFAULT_CURRENCY
 
@@ -50,12 +50,12 @@ Info = strawberry.Info[Context, None]
 
 def account_loader(bank: BankClient) -> AccountLoader:
     """Accounts in one RPC a tick."""
-    return loading.loader(bank.batch_get_accounts)
+    return loading.batch_loader(bank.batch_get_accounts)
 
 
 def transfer_loader(bank: BankClient) -> TransferLoader:
     """Transfers in one RPC a tick."""
-    return loading.loader(bank.batch_get_transfers)
+    return loading.batch_loader(bank.batch_get_transfers)
 
 
 @strawberry.enum
@@ -70,7 +70,7 @@ class User:
 
     @strawberry.field(
         description="The user's accounts, closed ones too, in the order of their ids.",
-        directives=[at_cost(5), PAGED_ONWARDS],
+        directives=[cost_directive(5), PAGED_ONWARDS],
     )
     async def accounts(
         self, info: Info, first: int | None = None, after: str | None = None
@@ -94,7 +94,7 @@ class Account:
 
     @strawberry.field(description="The balance now.")
     async def balance(self, info: Info) -> Money:
-        return Money.of((await _account(self, info)).balance)
+        return Money.from_money((await _account(self, info)).balance)
 
     @strawberry.field
     async def status(self, info: Info) -> AccountStatus:
@@ -128,7 +128,7 @@ class AccountConnection:
 
 async def _owned(info: Info, owner_id: str, first: int | None, after: str | None) -> AccountConnection:
     """A page of the owner's accounts; of the caller's where none is named."""
-    asked = paging.relay(cursor.decode_id, first=first, after=after, last=None, before=None)
+    asked = paging.parse_relay_arguments(cursor.decode_id, first=first, after=after, last=None, before=None)
     page = await info.context.bank.list_accounts(owner_id, limit=asked.limit, after=asked.older_than)
     edges = [AccountEdge(cursor=cursor.encode_id(each.id), node=Account.of(each)) for each in page.accounts]
     return AccountConnection(
@@ -166,7 +166,7 @@ class Transfer:
 
     @strawberry.field
     async def amount(self, info: Info) -> Money:
-        return Money.of((await _transfer(self, info)).amount)
+        return Money.from_money((await _transfer(self, info)).amount)
 
     @strawberry.field
     async def created_at(self, info: Info) -> datetime:
@@ -228,7 +228,7 @@ OpenAccountResult = Annotated[
 class Query:
     @strawberry.field(
         description="The caller's accounts, closed ones too, in the order of their ids.",
-        directives=[at_cost(5), PAGED_ONWARDS],
+        directives=[cost_directive(5), PAGED_ONWARDS],
     )
     async def accounts(
         self, info: Info, first: int | None = None, after: str | None = None
@@ -238,14 +238,14 @@ class Query:
     @strawberry.field(description="An account of the caller's, or null.")
     async def account(self, info: Info, id: strawberry.ID) -> Account | None:  # noqa: A002
         try:
-            return Account.of(await info.context.accounts.load(inputs.uuid(id)))
+            return Account.of(await info.context.accounts.load(inputs.parse_uuid(id)))
         except (AccountNotFoundError, ValueError):
             return None
 
     @strawberry.field(description="A transfer from or to an account of the caller's, or null.")
     async def transfer(self, info: Info, id: strawberry.ID) -> Transfer | None:  # noqa: A002
         try:
-            return Transfer.of(await info.context.transfers.load(inputs.uuid(id)))
+            return Transfer.of(await info.context.transfers.load(inputs.parse_uuid(id)))
         except (TransferNotFound, ValueError):
             return None
 
@@ -257,14 +257,14 @@ class Mutation:
         "not known: retry with the same key.",
     )
     async def transfer_money(self, info: Info, input: TransferMoneyInput) -> TransferMoneyResult:  # noqa: A002
-        with inputs.Fields() as fields:
-            sender_id = fields.read("senderId", inputs.uuid, input.sender_id)
-            recipient_id = fields.read("recipientId", inputs.uuid, input.recipient_id)
-            amount = fields.money(input.amount, input.currency)
+        with inputs.FieldParser() as fields:
+            sender_id = fields.parse("senderId", inputs.parse_uuid, input.sender_id)
+            recipient_id = fields.parse("recipientId", inputs.parse_uuid, input.recipient_id)
+            amount = fields.parse_money(input.amount, input.currency)
         receipt = await info.context.bank.transfer(sender_id, recipient_id, amount, input.idempotency_key)
         return TransferMoneySuccess(
             transfer=Transfer.of(receipt.transfer),
-            balance=Money.of(receipt.posting.balance_after),
+            balance=Money.from_money(receipt.posting.balance_after),
         )
 
     @strawberry.mutation(

@@ -28,7 +28,7 @@ from wallet.graph import (
     Money,
     PageInfo,
     TopUpLimitExceeded,
-    at_cost,
+    cost_directive,
 )
 from wallet.inputs import Secret
 from wallet.money import DEFAULT_CURRENCY
@@ -53,7 +53,7 @@ Info = strawberry.Info[Context, None]
 
 def top_up_loader(card: CardClient) -> TopUpLoader:
     """Top-ups in one RPC a tick."""
-    return loading.loader(card.top_ups)
+    return loading.batch_loader(card.top_ups)
 
 
 @strawberry.enum
@@ -107,7 +107,7 @@ class Account:
     @strawberry.field(
         description="The account's top-ups, newest first. `first` and `after` go towards older ones, `last` and "
         "`before` towards newer ones.",
-        directives=[at_cost(5), PAGED],
+        directives=[cost_directive(5), PAGED],
     )
     async def top_ups(
         self,
@@ -117,7 +117,7 @@ class Account:
         last: int | None = None,
         before: str | None = None,
     ) -> Annotated["TopUpConnection", strawberry.lazy("subgraphs.card.graph")] | None:
-        asked = paging.relay(cursor.decode_id, first=first, after=after, last=last, before=before)
+        asked = paging.parse_relay_arguments(cursor.decode_id, first=first, after=after, last=last, before=before)
         page = await info.context.card.list(
             UUID(self.id),
             limit=asked.limit,
@@ -147,7 +147,7 @@ class TopUp:
 
     @strawberry.field
     async def amount(self, info: Info) -> Money:
-        return Money.of((await _top_up(self, info)).amount)
+        return Money.from_money((await _top_up(self, info)).amount)
 
     @strawberry.field
     async def status(self, info: Info) -> TopUpStatus:
@@ -198,7 +198,7 @@ class TopUpConnection:
         edges = [TopUpEdge(cursor=cursor.encode_id(each.id), node=TopUp.of(each)) for each in page.top_ups]
         return cls(
             edges=edges,
-            page_info=PageInfo.of(
+            page_info=PageInfo.from_cursors(
                 [edge.cursor for edge in edges],
                 has_older=page.has_older,
                 has_newer=page.has_newer,
@@ -265,7 +265,7 @@ class Query:
     @strawberry.field(description="A top-up of an account of the caller's, or null.")
     async def top_up(self, info: Info, id: strawberry.ID) -> TopUp | None:  # noqa: A002
         try:
-            return TopUp.of(await info.context.top_ups.load(inputs.uuid(id)))
+            return TopUp.of(await info.context.top_ups.load(inputs.parse_uuid(id)))
         except (TopUpNotFound, ValueError):
             return None
 
@@ -278,11 +278,11 @@ class Mutation:
         "retry with the same key.",
     )
     async def top_up_account(self, info: Info, input: TopUpAccountInput) -> TopUpAccountResult:  # noqa: A002
-        with inputs.Fields() as fields:
-            account_id = fields.read("accountId", inputs.uuid, input.account_id)
-            amount = fields.money(input.amount, input.currency)
-            number = fields.read("card.number", inputs.digits, input.card.number.text)
-            cvv = fields.read("card.cvv", inputs.digits, input.card.cvv.text)
+        with inputs.FieldParser() as fields:
+            account_id = fields.parse("accountId", inputs.parse_uuid, input.account_id)
+            amount = fields.parse_money(input.amount, input.currency)
+            number = fields.parse("card.number", inputs.parse_digits, input.card.number.text)
+            cvv = fields.parse("card.cvv", inputs.parse_digits, input.card.cvv.text)
         card = CardDetails(number, input.card.expiry_month, input.card.expiry_year, cvv)
         top_up = await info.context.card.top_up(account_id, amount, card, input.idempotency_key)
         if top_up.status == _DECLINED:
@@ -294,8 +294,8 @@ class Mutation:
 class Subscription:
     @strawberry.subscription(description="A top-up as it is now, then each change of it, until it is final.")
     async def top_up_updated(self, info: Info, id: strawberry.ID) -> AsyncGenerator[TopUp, None]:  # noqa: A002
-        with inputs.Fields() as fields:
-            top_up_id = fields.read("id", inputs.uuid, id)
+        with inputs.FieldParser() as fields:
+            top_up_id = fields.parse("id", inputs.parse_uuid, id)
         seen = 0
         async with aclosing(channel.reconnecting_stream(lambda: info.context.card.watch(top_up_id))) as changes:
             async for top_up in changes:

@@ -28,7 +28,7 @@ Info = strawberry.Info[Context, None]
 
 def user_loader(identity: IdentityClient) -> UserLoader:
     """Users in one RPC a tick."""
-    return loading.loader(identity.users)
+    return loading.batch_loader(identity.users)
 
 
 @strawberry.enum(description="What a user is.")

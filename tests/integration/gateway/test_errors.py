@@ -12,7 +12,7 @@ from gateway.errors import STATUS, STATUS_OVERRIDES
 from gateway.graphql.federation.composition import compose
 from tests.integration.gateway.fake_services import ACCOUNT, FakeCard
 from tests.integration.gateway.gateway_process import Gateway
-from wallet.errors import BY_REASON, FieldViolation, InvalidInput, WalletError
+from wallet.errors import ERRORS_BY_REASON, FieldViolation, InvalidInput, WalletError
 
 INPUT = {
     "accountId": str(ACCOUNT),
@@ -48,7 +48,7 @@ def union() -> set[str]:
     return {each.name for each in answers.types}
 
 
-@pytest.fixture(params=list(BY_REASON.values()), ids=list(BY_REASON))
+@pytest.fixture(params=list(ERRORS_BY_REASON.values()), ids=list(ERRORS_BY_REASON))
 def error(request: pytest.FixtureRequest, card: FakeCard) -> WalletError:
     """Each of them; the card service refuses all calls with it."""
     kind: type[WalletError] = request.param

@@ -82,7 +82,7 @@ INLINE = """mutation {{ topUpAccount(input: {{
 @pytest.fixture(autouse=True)
 def refused(bank: FakeBank, card: FakeCard) -> None:
     """What gets as far as the card service is refused there."""
-    card.answer = InvalidInput.of("card.number", "is no card's number")
+    card.answer = InvalidInput.for_field("card.number", "is no card's number")
 
 
 def hides(answer: httpx.Response) -> None:

@@ -158,7 +158,7 @@ class TestByRest:
     @pytest.mark.parametrize(
         ("refusal", "status"),
         [
-            (InvalidInput.of("card.number", "is no card's number"), 400),
+            (InvalidInput.for_field("card.number", "is no card's number"), 400),
             (AccountClosed(str(ACCOUNT)), 400),
             (CurrencyMismatch(str(ACCOUNT), "USD"), 400),
             (LIMIT, 400),

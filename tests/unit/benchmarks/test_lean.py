@@ -18,7 +18,7 @@ said: list[tuple[str, str]] = []
 async def say(text: str) -> str:
     """Notes who says what, and refuses one thing."""
     if text == "refuse":
-        raise InvalidInput.of("text", "must be friendlier")
+        raise InvalidInput.for_field("text", "must be friendlier")
     said.append((request_context.principal().subject, text))
     return text
 

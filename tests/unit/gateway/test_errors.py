@@ -15,7 +15,7 @@ from gateway.errors import (
 )
 from kit.rpc import request_context
 from wallet.errors import (
-    BY_REASON,
+    ERRORS_BY_REASON,
     Code,
     FieldViolation,
     InsufficientFunds,
@@ -36,7 +36,7 @@ class TestProblem:
     def test_every_code_has_a_status(self) -> None:
         assert set(STATUS) == set(Code)
 
-    @pytest.mark.parametrize("cls", BY_REASON.values(), ids=lambda cls: cls.reason)
+    @pytest.mark.parametrize("cls", ERRORS_BY_REASON.values(), ids=lambda cls: cls.reason)
     def test_every_error_is_a_problem_with_its_reason(self, cls: type[WalletError]) -> None:
         data = dict.fromkeys(("needed", "available", "limit"), "1.00") | {"period": "DAY"}
         body, headers = problem_from_error(cls.from_metadata(data))

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from kit.rpc.status import from_status, to_status
 from wallet.errors import (
-    BY_REASON,
+    ERRORS_BY_REASON,
     AccountNotFound,
     FieldViolation,
     IdempotencyConflict,
@@ -17,7 +17,7 @@ from wallet.errors import (
     WalletError,
 )
 
-every_error = pytest.mark.parametrize("cls", BY_REASON.values(), ids=BY_REASON)
+every_error = pytest.mark.parametrize("cls", ERRORS_BY_REASON.values(), ids=ERRORS_BY_REASON)
 
 
 def example(cls: type[WalletError], filling: str = "some") -> WalletError:
@@ -41,7 +41,7 @@ class TestEveryError:
         status = to_status(example(cls))
         assert (status.code, status.message) == (cls.code.value, example(cls).message)
 
-    @pytest.mark.parametrize("cls", [cls for cls in BY_REASON.values() if cls is not InvalidInput])
+    @pytest.mark.parametrize("cls", [cls for cls in ERRORS_BY_REASON.values() if cls is not InvalidInput])
     def test_is_made_again_from_its_metadata(self, cls: type[WalletError]) -> None:
         assert cls.from_metadata(example(cls).metadata()) == example(cls)
 
@@ -60,7 +60,7 @@ class TestEveryError:
         assert caught.value.reason == cls.reason
 
     def test_reasons_are_unique(self) -> None:
-        assert len(BY_REASON) == len(WalletError.__subclasses__())
+        assert len(ERRORS_BY_REASON) == len(WalletError.__subclasses__())
 
 
 class TestMessages:
@@ -73,7 +73,7 @@ class TestMessages:
             (FieldViolation("amount", "must be positive"), FieldViolation("senderId", "must be a UUID"))
         )
         assert str(error) == "amount: must be positive; senderId: must be a UUID"
-        assert InvalidInput.of("amount", "must be positive").violations == error.violations[:1]
+        assert InvalidInput.for_field("amount", "must be positive").violations == error.violations[:1]
 
     def test_a_conflict_asks_for_a_new_key(self) -> None:
         assert str(IdempotencyConflict("k")) == "the idempotency key 'k' was used with another request; use a new key"
@@ -87,12 +87,12 @@ class TestMessages:
 
 class TestInvalidInput:
     def test_is_made_of_a_field_and_a_message_each(self) -> None:
-        assert InvalidInput.from_metadata({"amount": "must be positive"}) == InvalidInput.of(
+        assert InvalidInput.from_metadata({"amount": "must be positive"}) == InvalidInput.for_field(
             "amount", "must be positive"
         )
 
 
 @given(st.text(), st.text())
 def test_any_text_survives_the_wire(account_id: str, key: str) -> None:
-    for error in (AccountNotFound(account_id), IdempotencyConflict(key), InvalidInput.of(account_id, key)):
+    for error in (AccountNotFound(account_id), IdempotencyConflict(key), InvalidInput.for_field(account_id, key)):
         assert from_status(to_status(error)) == error

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from wallet import cursor, inputs
 from wallet.errors import FieldViolation, InvalidInput
-from wallet.inputs import Fields, Secret
+from wallet.inputs import FieldParser, Secret
 from wallet.money import Money
 
 ACCOUNT = uuid.UUID("123e4567-e89b-12d3-a456-426614174000")
@@ -15,17 +15,17 @@ ACCOUNT = uuid.UUID("123e4567-e89b-12d3-a456-426614174000")
 
 class TestFields:
     def test_hands_on_what_is_good(self) -> None:
-        with Fields() as fields:
-            account = fields.read("accountId", inputs.uuid, str(ACCOUNT))
-            amount = fields.money("10.00", "RUB")
+        with FieldParser() as fields:
+            account = fields.parse("accountId", inputs.parse_uuid, str(ACCOUNT))
+            amount = fields.parse_money("10.00", "RUB")
         assert (account, amount) == (ACCOUNT, Money(Decimal(10), "RUB"))
 
     def test_names_everything_that_is_wrong_at_once(self) -> None:
-        with pytest.raises(InvalidInput) as caught, Fields() as fields:  # noqa: PT012  it is leaving that raises
-            fields.read("senderId", inputs.uuid, "me")
-            fields.read("recipientId", inputs.uuid, str(ACCOUNT))
-            fields.read("after", cursor.decode, "?")
-            fields.money("ten", "RUB")
+        with pytest.raises(InvalidInput) as caught, FieldParser() as fields:  # noqa: PT012  it is leaving that raises
+            fields.parse("senderId", inputs.parse_uuid, "me")
+            fields.parse("recipientId", inputs.parse_uuid, str(ACCOUNT))
+            fields.parse("after", cursor.decode_version, "?")
+            fields.parse_money("ten", "RUB")
         assert caught.value.violations == (
             FieldViolation("senderId", "must be a UUID"),
             FieldViolation("after", "must be a cursor from an earlier answer"),
@@ -34,34 +34,34 @@ class TestFields:
 
     @pytest.mark.parametrize("sign", ["", "-"])
     def test_takes_no_amount_that_no_message_holds(self, sign: str) -> None:
-        with Fields() as fields:
-            assert fields.money(f"{sign}{2**63 - 1}", "RUB").amount == Decimal(f"{sign}{2**63 - 1}")
-        with pytest.raises(InvalidInput) as caught, Fields() as fields:
-            fields.money(f"{sign}{2**63}", "RUB")
+        with FieldParser() as fields:
+            assert fields.parse_money(f"{sign}{2**63 - 1}", "RUB").amount == Decimal(f"{sign}{2**63 - 1}")
+        with pytest.raises(InvalidInput) as caught, FieldParser() as fields:
+            fields.parse_money(f"{sign}{2**63}", "RUB")
         assert caught.value.violations == (FieldViolation("amount", "has too many digits"),)
 
     def test_tells_a_bad_currency_from_a_bad_amount(self) -> None:
-        with pytest.raises(InvalidInput) as caught, Fields() as fields:
-            fields.money("10.00", "XXX")
+        with pytest.raises(InvalidInput) as caught, FieldParser() as fields:
+            fields.parse_money("10.00", "XXX")
         assert caught.value.violations == (FieldViolation("currency", "must be an ISO 4217 currency"),)
 
     def test_hides_no_defect_behind_bad_input(self) -> None:
-        with pytest.raises(ZeroDivisionError), Fields() as fields:  # noqa: PT012  it is leaving that must not raise
-            fields.read("senderId", inputs.uuid, "me")
+        with pytest.raises(ZeroDivisionError), FieldParser() as fields:  # noqa: PT012  it is leaving that must not raise
+            fields.parse("senderId", inputs.parse_uuid, "me")
             _ = 1 / 0
 
     def test_catches_refusals_only(self) -> None:
         def broken(_: str) -> None:
             raise KeyError("a defect")
 
-        with pytest.raises(KeyError), Fields() as fields:
-            fields.read("senderId", broken, "me")
+        with pytest.raises(KeyError), FieldParser() as fields:
+            fields.parse("senderId", broken, "me")
 
 
 class TestUuid:
     @given(st.uuids())
     def test_reads_the_canonical_form(self, value: uuid.UUID) -> None:
-        assert inputs.uuid(str(value)) == inputs.uuid(str(value).upper()) == value
+        assert inputs.parse_uuid(str(value)) == inputs.parse_uuid(str(value).upper()) == value
 
     @pytest.mark.parametrize(
         "text",
@@ -84,12 +84,12 @@ class TestUuid:
     )
     def test_refuses_every_other_form(self, text: str) -> None:
         with pytest.raises(ValueError, match="must be a UUID"):
-            inputs.uuid(text)
+            inputs.parse_uuid(text)
 
     @given(st.text("0123456789abcdefABCDEF-{}_ +urn:", min_size=36, max_size=36))
     def test_reads_nothing_into_a_text_of_the_right_length(self, text: str) -> None:
         try:
-            value = inputs.uuid(text)
+            value = inputs.parse_uuid(text)
         except ValueError:
             return
         assert str(value) == text.lower()
@@ -98,12 +98,12 @@ class TestUuid:
 class TestDigits:
     @pytest.mark.parametrize("text", ["0", "4242424242424242"])
     def test_are_taken_as_they_are(self, text: str) -> None:
-        assert inputs.digits(text) == text
+        assert inputs.parse_digits(text) == text
 
     @pytest.mark.parametrize("text", ["", "4242 4242", "-1", "1.0", "1e3", "\uff11", "\u00b2", "4242\ud800", "4242\n"])
     def test_refuse_all_else_without_repeating_it(self, text: str) -> None:
         with pytest.raises(ValueError, match=r"^must be digits alone$"):
-            inputs.digits(text)
+            inputs.parse_digits(text)
 
 
 class TestSecret:

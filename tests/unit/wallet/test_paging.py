@@ -4,28 +4,30 @@ import pytest
 
 from wallet import cursor, paging
 from wallet.errors import InvalidInput
-from wallet.paging import Paging
+from wallet.paging import PageRequest
 
-HERE = cursor.encode(7)
+HERE = cursor.encode_version(7)
 
 
-def relay(**given: Any) -> Paging[int]:
-    return paging.relay(cursor.decode, **{"first": None, "after": None, "last": None, "before": None} | given)
+def relay(**given: Any) -> PageRequest[int]:
+    return paging.parse_relay_arguments(
+        cursor.decode_version, **{"first": None, "after": None, "last": None, "before": None} | given
+    )
 
 
 class TestRelay:
     @pytest.mark.parametrize(
         ("given", "asked"),
         [
-            ({}, Paging(50, None, None)),
-            ({"first": 2}, Paging(2, None, None)),
-            ({"first": 1_000, "after": HERE}, Paging(1_000, 7, None)),
-            ({"after": HERE}, Paging(50, 7, None)),
-            ({"last": 1, "before": HERE}, Paging(1, None, 7)),
-            ({"before": HERE}, Paging(50, None, 7)),
+            ({}, PageRequest(50, None, None)),
+            ({"first": 2}, PageRequest(2, None, None)),
+            ({"first": 1_000, "after": HERE}, PageRequest(1_000, 7, None)),
+            ({"after": HERE}, PageRequest(50, 7, None)),
+            ({"last": 1, "before": HERE}, PageRequest(1, None, 7)),
+            ({"before": HERE}, PageRequest(50, None, 7)),
         ],
     )
-    def test_goes_towards_older_or_towards_newer_items(self, given: dict[str, Any], asked: Paging[int]) -> None:
+    def test_goes_towards_older_or_towards_newer_items(self, given: dict[str, Any], asked: PageRequest[int]) -> None:
         assert relay(**given) == asked
 
     @pytest.mark.parametrize(

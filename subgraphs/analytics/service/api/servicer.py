@@ -77,7 +77,7 @@ class AnalyticsServicer(analytics_pb2_grpc.AnalyticsServiceServicer):
         account_id = _account(request.account_id)
         for name in ("from", "to"):
             if not request.HasField(name):
-                raise InvalidInput.of(name, "is required")
+                raise InvalidInput.for_field(name, "is required")
         frame = Frame(
             _time("from", getattr(request, "from")),
             _time("to", request.to),
@@ -102,20 +102,20 @@ class AnalyticsServicer(analytics_pb2_grpc.AnalyticsServiceServicer):
 
 
 def _account(text: str) -> UUID:
-    with inputs.Fields() as fields:
-        return fields.read("accountId", inputs.uuid, text)
+    with inputs.FieldParser() as fields:
+        return fields.parse("accountId", inputs.parse_uuid, text)
 
 
 def _filter(message: analytics_pb2.OperationFilter) -> OperationFilter:
-    with inputs.Fields() as fields:
+    with inputs.FieldParser() as fields:
         return OperationFilter(
             types=frozenset(_known("type", _TYPES, number) for number in message.types),
             direction=_known("direction", _DIRECTIONS, message.direction) if message.direction else None,
-            counterparty_id=fields.read("counterpartyId", inputs.uuid, message.counterparty_id)
+            counterparty_id=fields.parse("counterpartyId", inputs.parse_uuid, message.counterparty_id)
             if message.counterparty_id
             else None,
-            min_amount=fields.read("minAmount", parse_amount, message.min_amount) if message.min_amount else None,
-            max_amount=fields.read("maxAmount", parse_amount, message.max_amount) if message.max_amount else None,
+            min_amount=fields.parse("minAmount", parse_amount, message.min_amount) if message.min_amount else None,
+            max_amount=fields.parse("maxAmount", parse_amount, message.max_amount) if message.max_amount else None,
             since=_time("from", getattr(message, "from")) if message.HasField("from") else None,
             until=_time("to", message.to) if message.HasField("to") else None,
         )
@@ -125,14 +125,14 @@ def _known(field: str, numbers: dict[Known, Any], number: int) -> Known:
     for value, known in numbers.items():
         if known == number:
             return value
-    raise InvalidInput.of(field, "is not one that is known")
+    raise InvalidInput.for_field(field, "is not one that is known")
 
 
 def _time(field: str, message: Timestamp) -> datetime:
     try:
         return converters.time_from_proto(message)
     except (ValueError, OverflowError):
-        raise InvalidInput.of(field, "is out of range") from None
+        raise InvalidInput.for_field(field, "is out of range") from None
 
 
 def _operation(row: Row) -> analytics_pb2.Operation:

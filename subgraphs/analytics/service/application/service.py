@@ -97,7 +97,7 @@ class Analytics:
             AccountNotFound, SubscriberTooSlow, Unavailable: as `Watch.operations`.
         """
         if after_version is not None and after_version < 0:
-            raise InvalidInput.of("after", "must not be negative")
+            raise InvalidInput.for_field("after", "must not be negative")
         async with aclosing(self._watch.operations(account_id, after_version)) as rows:
             async for row in rows:
                 yield row

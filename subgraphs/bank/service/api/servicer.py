@@ -55,7 +55,7 @@ class BankServicer(bank_pb2_grpc.BankServiceServicer):
         context: Any,  # noqa: ARG002
     ) -> bank_pb2.BatchTransferMoneyResponse:
         if len(request.transfers) > _MAX_ITEMS:
-            raise InvalidInput.of("transfers", f"must be at most {_MAX_ITEMS}")
+            raise InvalidInput.for_field("transfers", f"must be at most {_MAX_ITEMS}")
         outcomes = await self._bank.transfer_all(
             request_context.principal(), [_try_order(item) for item in request.transfers]
         )
@@ -207,15 +207,15 @@ class BankServicer(bank_pb2_grpc.BankServiceServicer):
 
 def _id(field: str, text: str) -> UUID:
     try:
-        return inputs.uuid(text)
+        return inputs.parse_uuid(text)
     except ValueError as error:
-        raise InvalidInput.of(field, str(error)) from None
+        raise InvalidInput.for_field(field, str(error)) from None
 
 
 def _keys(ids: Sequence[str]) -> dict[str, UUID]:
     """The ids by the keys that they were asked for by, each once."""
     if len(ids) > _MAX_KEYS:
-        raise InvalidInput.of("ids", f"must be at most {_MAX_KEYS}")
+        raise InvalidInput.for_field("ids", f"must be at most {_MAX_KEYS}")
     return {key: _id("ids", key) for key in ids}
 
 
@@ -223,12 +223,12 @@ def _amount(message: MoneyMessage) -> Money:
     try:
         return converters.money_from_proto(message)
     except MoneyError as error:
-        raise InvalidInput.of("amount", str(error)) from None
+        raise InvalidInput.for_field("amount", str(error)) from None
 
 
 def _page_size(requested: int) -> int:
     if not 0 <= requested <= _MAX_PAGE_SIZE:
-        raise InvalidInput.of("pageSize", f"must be 1 to {_MAX_PAGE_SIZE}, or 0 for {_PAGE_SIZE}")
+        raise InvalidInput.for_field("pageSize", f"must be 1 to {_MAX_PAGE_SIZE}, or 0 for {_PAGE_SIZE}")
     return requested or _PAGE_SIZE
 
 

@@ -125,7 +125,7 @@ class Bank:
             Unavailable: the outcome is unknown; a retry with the same key is safe.
         """
         owner_id = _owner(caller, owner_id, anybody=caller.moves_all)
-        violations = inputs.check_key(idempotency_key)
+        violations = inputs.idempotency_key_violations(idempotency_key)
         if currency not in EXPONENTS:
             violations.append(FieldViolation("currency", "must be an ISO 4217 currency"))
         if violations:
@@ -246,7 +246,7 @@ def _owner(caller: Principal, named: str, *, anybody: bool) -> str:
     if not anybody:
         raise PermissionDenied
     if len(named) > _MAX_OWNER_LENGTH or not named.isprintable():
-        raise InvalidInput.of("ownerId", f"must be at most {_MAX_OWNER_LENGTH} printable characters")
+        raise InvalidInput.for_field("ownerId", f"must be at most {_MAX_OWNER_LENGTH} printable characters")
     return named
 
 

@@ -20,7 +20,7 @@ from wallet.errors import (
     InvalidInput,
     WalletError,
 )
-from wallet.inputs import check_key
+from wallet.inputs import idempotency_key_violations
 from wallet.money import MAX_AMOUNT, Money
 
 _MAX_DESCRIPTOR_ENTRIES: Final = 16
@@ -191,7 +191,7 @@ def check(command: Command) -> None:
         violations.append(FieldViolation("amount", f"must be at most {MAX_AMOUNT:f}"))
     if command.sender_id == command.recipient_id:
         violations.append(FieldViolation("recipientId", "must be another account than the sender's"))
-    violations.extend(check_key(command.key.key))
+    violations.extend(idempotency_key_violations(command.key.key))
     if len(command.descriptor) > _MAX_DESCRIPTOR_ENTRIES or any(
         len(text) > _MAX_DESCRIPTOR_LENGTH or "\0" in text for item in command.descriptor.items() for text in item
     ):

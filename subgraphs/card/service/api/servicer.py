@@ -15,7 +15,7 @@ from subgraphs.card.service.domain.cards import CardDetails
 from subgraphs.card.service.domain.model import Brand, Status, TopUp
 from wallet import inputs
 from wallet.errors import InvalidInput, TopUpNotFound
-from wallet.inputs import Fields
+from wallet.inputs import FieldParser
 
 SERVICE: Final = card_pb2.DESCRIPTOR.services_by_name["CardService"].full_name
 
@@ -55,9 +55,9 @@ class CardServicer(card_pb2_grpc.CardServiceServicer):
         request: card_pb2.ProcessCardTopUpRequest,
         context: Any,  # noqa: ARG002
     ) -> card_pb2.ProcessCardTopUpResponse:
-        with Fields() as fields:
-            account_id = fields.read("accountId", inputs.uuid, request.account_id)
-            amount = fields.read("amount", converters.money_from_proto, request.amount)
+        with FieldParser() as fields:
+            account_id = fields.parse("accountId", inputs.parse_uuid, request.account_id)
+            amount = fields.parse("amount", converters.money_from_proto, request.amount)
         card = CardDetails(
             request.card.number,
             request.card.expiry_month,
@@ -83,7 +83,7 @@ class CardServicer(card_pb2_grpc.CardServiceServicer):
         context: Any,  # noqa: ARG002
     ) -> card_pb2.BatchGetTopUpsResponse:
         if len(request.ids) > _MAX_KEYS:
-            raise InvalidInput.of("ids", f"must be at most {_MAX_KEYS}")
+            raise InvalidInput.for_field("ids", f"must be at most {_MAX_KEYS}")
         keys = {key: _id("ids", key) for key in request.ids}
         found = await self._cards.get_all(request_context.principal(), list(keys.values()))
         return card_pb2.BatchGetTopUpsResponse(
@@ -124,9 +124,9 @@ class CardServicer(card_pb2_grpc.CardServiceServicer):
 
 def _id(field: str, text: str) -> UUID:
     try:
-        return inputs.uuid(text)
+        return inputs.parse_uuid(text)
     except ValueError as error:
-        raise InvalidInput.of(field, str(error)) from None
+        raise InvalidInput.for_field(field, str(error)) from None
 
 
 def _top_up(top_up: TopUp) -> card_pb2.TopUp:

@@ -94,7 +94,7 @@ class Cards:
         owner_id = "" if await self._repository.find(key) else await self._owner_id(caller, account_id, amount.currency)
         token = await self._acquirer.tokenize(card)
         if isinstance(token, Refusal):
-            raise InvalidInput.of("card.number", "is not accepted")
+            raise InvalidInput.for_field("card.number", "is not accepted")
         secret = self._terms.fingerprint_secret.get_secret_value().encode()
         fingerprint = terms.fingerprint(secret, token.token, account_id, amount)
         wish = Wish(uuid7(), key, fingerprint, owner_id, account_id, amount, token)

@@ -7,7 +7,7 @@ from decimal import Decimal
 from uuid import UUID
 
 from wallet.errors import FieldViolation, InvalidInput, TopUpLimitExceeded
-from wallet.inputs import check_key
+from wallet.inputs import idempotency_key_violations
 from wallet.money import Money
 
 
@@ -32,7 +32,7 @@ def check_limits(limits: Limits, amount: Money, used: Money) -> None:
     """
     limit = limits.get(amount.currency)
     if limit is None:
-        raise InvalidInput.of("currency", f"cannot be paid in by card; {', '.join(sorted(limits))} can")
+        raise InvalidInput.for_field("currency", f"cannot be paid in by card; {', '.join(sorted(limits))} can")
     left = max(min(limit.top_up, limit.day - used.amount), Decimal(0))
     if amount.amount <= left:
         return
@@ -47,7 +47,7 @@ def check_limits(limits: Limits, amount: Money, used: Money) -> None:
 
 def check(amount: Money, idempotency_key: str) -> list[FieldViolation]:
     """What is wrong with a request, its card apart."""
-    violations = check_key(idempotency_key)
+    violations = idempotency_key_violations(idempotency_key)
     if not amount.is_positive:
         violations.append(FieldViolation("amount", "must be positive"))
     return violations

@@ -82,7 +82,7 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
         context: Any,  # noqa: ARG002
     ) -> identity_pb2.BatchGetUsersResponse:
         if len(request.ids) > _MAX_KEYS:
-            raise InvalidInput.of("ids", f"must be at most {_MAX_KEYS}")
+            raise InvalidInput.for_field("ids", f"must be at most {_MAX_KEYS}")
         ids = {key: _id(key) for key in request.ids}
         found = await self._identity.users(
             request_context.principal(), [id_ for id_ in ids.values() if id_ is not None]
@@ -100,7 +100,7 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
 def _id(text: str) -> UUID | None:
     """The id; None for the name of somebody whom another issuer knows, and we do not."""
     try:
-        return inputs.uuid(text)
+        return inputs.parse_uuid(text)
     except ValueError:
         return None
 

@@ -23,7 +23,7 @@ from strawberry.federation.schema_directives import ListSize
 
 from gateway.graphql.federation.composition import compose
 from gateway.graphql.protection.cost import Cost
-from wallet.graph import PAGED, PAGED_ONWARDS, at_cost, of_size
+from wallet.graph import PAGED, PAGED_ONWARDS, cost_directive, list_size_directive
 
 GRAPH = compose()._schema
 ACCOUNT = "123e4567-e89b-12d3-a456-426614174000"
@@ -56,8 +56,8 @@ def sliced_by(*arguments: str) -> ListSize:
 class Query:
     leaves: list[Leaf]
     gaps: list[Leaf | None]
-    dear: list[Leaf] = strawberry.field(directives=[of_size(3), at_cost(4)])
-    number: int = strawberry.field(directives=[at_cost(2)])
+    dear: list[Leaf] = strawberry.field(directives=[list_size_directive(3), cost_directive(4)])
+    number: int = strawberry.field(directives=[cost_directive(2)])
     either: Annotated[Leaf | Other, strawberry.union("Either")]
     sliced: list[Leaf] = strawberry.field(resolver=sliced, directives=[sliced_by("first", "last")])
     of_keys: list[Leaf] = strawberry.field(resolver=of_keys, directives=[sliced_by("of", "size")])

@@ -44,7 +44,7 @@ async def say(text: str) -> str:
         case "away":
             raise Unavailable("its database")
         case "refuse":
-            raise InvalidInput.of("text", "must be friendlier")
+            raise InvalidInput.for_field("text", "must be friendlier")
         case "break":
             raise RuntimeError("the password is s3cret")
         case "hang":
@@ -198,7 +198,7 @@ class TestStreams:
 class TestErrors:
     async def test_a_refusal_arrives_with_its_details(self, stub: Stub, keys: Keys) -> None:
         code, error = await refusal(stub.Say(StringValue(value="refuse"), metadata=bearer(keys.user("alice"))))
-        assert (code, error) == (grpc.StatusCode.INVALID_ARGUMENT, InvalidInput.of("text", "must be friendlier"))
+        assert (code, error) == (grpc.StatusCode.INVALID_ARGUMENT, InvalidInput.for_field("text", "must be friendlier"))
 
     async def test_a_defect_is_masked(self, stub: Stub, keys: Keys) -> None:
         with pytest.raises(grpc.aio.AioRpcError) as caught:

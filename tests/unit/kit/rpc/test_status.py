@@ -40,7 +40,7 @@ class TestStatus:
 
     def test_carries_each_bad_field(self) -> None:
         bad_request = error_details_pb2.BadRequest()
-        status = to_status(InvalidInput.of("amount", "must be positive"))
+        status = to_status(InvalidInput.for_field("amount", "must be positive"))
         assert any(detail.Unpack(bad_request) for detail in status.details)
         (violation,) = bad_request.field_violations
         assert (violation.field, violation.description) == ("amount", "must be positive")

@@ -11,7 +11,7 @@ import asyncpg
 from subgraphs.bank.service.adapters.postgres.database import Connection, connection
 from subgraphs.bank.service.adapters.postgres.rows import ACCOUNT, TRANSFERS_BY_ID, account_of, transfer_of
 from subgraphs.bank.service.domain.model import Account, Command, Decision, Key, Remembered, Transfer
-from wallet.errors import BY_REASON, Unavailable, WalletError
+from wallet.errors import ERRORS_BY_REASON, Unavailable, WalletError
 
 # Where it locks, accounts come as they are when all of them are locked. Keys come as they were when the statement
 # began: one that another transaction has used since is found when it is inserted, and that is a `Conflict`.
@@ -233,4 +233,4 @@ def _refusal_to(refusal: WalletError) -> dict[str, Any]:
 
 
 def _refusal_from(stored: Mapping[str, Any]) -> WalletError:
-    return BY_REASON[stored["reason"]].from_metadata(stored["metadata"])
+    return ERRORS_BY_REASON[stored["reason"]].from_metadata(stored["metadata"])
