@@ -47,7 +47,7 @@ class AuthorizationRequest(BaseModel):
     amount: Annotated[str, Field(pattern="^[0-9]{1,18}(\\.[0-9]{1,4})?$")]
     currency: Annotated[str, Field(pattern="^[A-Z]{3}$")]
     reference: Annotated[
-        str | None, Field(description="The merchant's name for the payment; it comes back with it.", max_length=64)
+        str | None, Field(description="The merchant's reference for the payment, returned with it.", max_length=64)
     ] = None
 
 
@@ -70,18 +70,20 @@ class Payment(BaseModel):
     model_config = ConfigDict(
         populate_by_name=True,
     )
-    id: Annotated[str, Field(description="Grows from payment to payment.")]
+    id: Annotated[str, Field(description="Increases from payment to payment.")]
     idempotency_key: Annotated[
         str, Field(alias="idempotencyKey", max_length=255, min_length=1, pattern="^[\\x21-\\x7e]+$")
     ]
     status: PaymentStatus
-    decline_code: Annotated[DeclineCode | None, Field(alias="declineCode", description="With DECLINED, why.")] = None
+    decline_code: Annotated[
+        DeclineCode | None, Field(alias="declineCode", description="With DECLINED, the reason.")
+    ] = None
     amount: Annotated[str, Field(pattern="^[0-9]{1,18}(\\.[0-9]{1,4})?$")]
     currency: Annotated[str, Field(pattern="^[A-Z]{3}$")]
     captured: Annotated[
-        str, Field(description="The sum that was taken, refunded or not.", pattern="^[0-9]{1,18}(\\.[0-9]{1,4})?$")
+        str, Field(description="Captured amount, before refunds.", pattern="^[0-9]{1,18}(\\.[0-9]{1,4})?$")
     ]
-    refunded: Annotated[str, Field(description="The sum that was given back.", pattern="^[0-9]{1,18}(\\.[0-9]{1,4})?$")]
+    refunded: Annotated[str, Field(description="Refunded amount.", pattern="^[0-9]{1,18}(\\.[0-9]{1,4})?$")]
     reference: str
     created_at: Annotated[AwareDatetime, Field(alias="createdAt")]
 
@@ -124,4 +126,4 @@ class Error(BaseModel):
     )
     code: Code
     message: str
-    payment: Annotated[Payment | None, Field(description="With WRONG_STATUS and REFUSED, the payment as it is.")] = None
+    payment: Annotated[Payment | None, Field(description="With WRONG_STATUS and REFUSED, the current payment.")] = None

@@ -42,9 +42,11 @@ class Tokens(BaseModel):
         populate_by_name=True,
     )
     token_type: Annotated[Literal["Bearer"], Field(alias="tokenType")]
-    access_token: Annotated[str, Field(alias="accessToken", description="A JWT for the `Authorization` header.")]
+    access_token: Annotated[str, Field(alias="accessToken", description="JWT for the `Authorization` header.")]
     access_expires_at: Annotated[AwareDatetime, Field(alias="accessExpiresAt")]
-    refresh_token: Annotated[str, Field(alias="refreshToken", description="Opaque, for one `POST /auth/refresh`.")]
+    refresh_token: Annotated[
+        str, Field(alias="refreshToken", description="Opaque; valid for one `POST /auth/refresh`.")
+    ]
     refresh_expires_at: Annotated[AwareDatetime, Field(alias="refreshExpiresAt")]
 
 
@@ -93,13 +95,13 @@ class Account(BaseModel):
     balance: Annotated[
         str,
         Field(
-            description="A decimal number with as many decimals as its currency has.",
+            description="Decimal number with exactly the currency's number of decimals.",
             examples=["990.00"],
             pattern="^-?[0-9]{1,18}(\\.[0-9]{1,4})?$",
         ),
     ]
     currency: Annotated[str, Field(description="ISO 4217.", examples=["RUB"], pattern="^[A-Z]{3}$")]
-    version: Annotated[StrictInt, Field(description="Grows by one with every operation, without gaps.", ge=0)]
+    version: Annotated[StrictInt, Field(description="Increases by one with each operation, without gaps.", ge=0)]
     created_at: Annotated[AwareDatetime, Field(alias="createdAt")]
     updated_at: Annotated[AwareDatetime, Field(alias="updatedAt")]
 
@@ -113,7 +115,7 @@ class TransferRequest(BaseModel):
     amount: Annotated[
         str,
         Field(
-            description="A decimal number, no more precise than its currency allows.",
+            description="Decimal number with at most the currency's number of decimals.",
             examples=["10.00"],
             pattern="^[0-9]{1,18}(\\.[0-9]{1,4})?$",
         ),
@@ -131,7 +133,7 @@ class Transfer(BaseModel):
     amount: Annotated[
         str,
         Field(
-            description="A decimal number, no more precise than its currency allows.",
+            description="Decimal number with at most the currency's number of decimals.",
             examples=["10.00"],
             pattern="^[0-9]{1,18}(\\.[0-9]{1,4})?$",
         ),
@@ -148,7 +150,7 @@ class CardDetails(BaseModel):
     number: Annotated[SecretStr, Field(description="12 to 19 digits.")]
     expiry_month: Annotated[StrictInt, Field(alias="expiryMonth", ge=1, le=12)]
     expiry_year: Annotated[StrictInt, Field(alias="expiryYear", ge=1000, le=9999)]
-    cvv: Annotated[SecretStr, Field(description="3 digits, 4 on American Express.")]
+    cvv: Annotated[SecretStr, Field(description="3 digits; 4 for American Express.")]
 
 
 class TopUpRequest(BaseModel):
@@ -159,7 +161,7 @@ class TopUpRequest(BaseModel):
     amount: Annotated[
         str,
         Field(
-            description="A decimal number, no more precise than its currency allows.",
+            description="Decimal number with at most the currency's number of decimals.",
             examples=["10.00"],
             pattern="^[0-9]{1,18}(\\.[0-9]{1,4})?$",
         ),
@@ -205,7 +207,7 @@ class TopUp(BaseModel):
     amount: Annotated[
         str,
         Field(
-            description="A decimal number, no more precise than its currency allows.",
+            description="Decimal number with at most the currency's number of decimals.",
             examples=["10.00"],
             pattern="^[0-9]{1,18}(\\.[0-9]{1,4})?$",
         ),
@@ -215,12 +217,10 @@ class TopUp(BaseModel):
     card: Card
     failure: Annotated[
         str | None,
-        Field(
-            description="Why it did not come to be, as a machine name such as `DO_NOT_HONOR`. Absent while all goes well."
-        ),
+        Field(description="Reason as a machine-readable name such as `DO_NOT_HONOR`. Absent without a failure."),
     ] = None
     transfer_id: Annotated[
-        UUID | None, Field(alias="transferId", description="The transfer that the ledger has of it, once `COMPLETED`.")
+        UUID | None, Field(alias="transferId", description="Transfer id of the deposit, set when `COMPLETED`.")
     ] = None
     created_at: Annotated[AwareDatetime, Field(alias="createdAt")]
     updated_at: Annotated[AwareDatetime, Field(alias="updatedAt")]
@@ -230,14 +230,14 @@ class Operation(BaseModel):
     model_config = ConfigDict(
         populate_by_name=True,
     )
-    id: Annotated[UUID, Field(description="The transfer's id.")]
+    id: Annotated[UUID, Field(description="Transfer id.")]
     version: Annotated[StrictInt, Field(description="The account's version after the operation.", ge=1)]
     type: OperationType
     direction: Direction
     amount: Annotated[
         str,
         Field(
-            description="A decimal number, no more precise than its currency allows.",
+            description="Decimal number with at most the currency's number of decimals.",
             examples=["10.00"],
             pattern="^[0-9]{1,18}(\\.[0-9]{1,4})?$",
         ),
@@ -247,14 +247,14 @@ class Operation(BaseModel):
         str,
         Field(
             alias="balanceAfter",
-            description="A decimal number with as many decimals as its currency has.",
+            description="Decimal number with exactly the currency's number of decimals.",
             examples=["990.00"],
             pattern="^-?[0-9]{1,18}(\\.[0-9]{1,4})?$",
         ),
     ]
     counterparty_id: Annotated[UUID, Field(alias="counterpartyId")]
     occurred_at: Annotated[AwareDatetime, Field(alias="occurredAt")]
-    cursor: Annotated[str, Field(description="Opaque; the place of this operation for `after` and `before`.")]
+    cursor: Annotated[str, Field(description="Opaque position of this operation for `after` and `before`.")]
 
 
 class OperationPage(BaseModel):
@@ -270,7 +270,7 @@ class FieldProblem(BaseModel):
     model_config = ConfigDict(
         populate_by_name=True,
     )
-    field: Annotated[str, Field(description="The name of the parameter or of the property.")]
+    field: Annotated[str, Field(description="Name of the parameter or property.")]
     message: str
 
 
@@ -287,16 +287,16 @@ class Problem(BaseModel):
     title: str
     status: StrictInt
     detail: str | None = None
-    code: Annotated[str, Field(description="The stable machine name, such as `INSUFFICIENT_FUNDS`.")]
+    code: Annotated[str, Field(description="Stable machine-readable name, such as `INSUFFICIENT_FUNDS`.")]
     request_id: Annotated[
         str,
-        Field(alias="requestId", description="What to quote when asking for help; also in the `X-Request-Id` header."),
+        Field(alias="requestId", description="Request id, for support requests; also in the `X-Request-Id` header."),
     ]
-    fields: Annotated[list[FieldProblem] | None, Field(description="With `INVALID_INPUT`, what is wrong where.")] = None
+    fields: Annotated[list[FieldProblem] | None, Field(description="With `INVALID_INPUT`, the invalid fields.")] = None
     needed: Annotated[
         str | None,
         Field(
-            description="With `INSUFFICIENT_FUNDS`, the amount that was asked for.",
+            description="With `INSUFFICIENT_FUNDS`, the requested amount.",
             examples=["10.00"],
             pattern="^[0-9]{1,18}(\\.[0-9]{1,4})?$",
         ),
@@ -304,7 +304,7 @@ class Problem(BaseModel):
     available: Annotated[
         str | None,
         Field(
-            description="With `INSUFFICIENT_FUNDS`, what the account can spend; with `TOP_UP_LIMIT_EXCEEDED`, what may still be paid in.\n",
+            description="With `INSUFFICIENT_FUNDS`, the account's available amount; with `TOP_UP_LIMIT_EXCEEDED`, the remaining limit.\n",
             examples=["990.00"],
             pattern="^-?[0-9]{1,18}(\\.[0-9]{1,4})?$",
         ),
@@ -312,7 +312,7 @@ class Problem(BaseModel):
     limit: Annotated[
         str | None,
         Field(
-            description="With `TOP_UP_LIMIT_EXCEEDED`, the most that may be paid in by card.",
+            description="With `TOP_UP_LIMIT_EXCEEDED`, the maximum amount.",
             examples=["10.00"],
             pattern="^[0-9]{1,18}(\\.[0-9]{1,4})?$",
         ),
@@ -320,7 +320,7 @@ class Problem(BaseModel):
     period: Annotated[
         Period | None,
         Field(
-            description="With `TOP_UP_LIMIT_EXCEEDED`, which limit - of one top-up, or of all of the caller's in 24 hours."
+            description="With `TOP_UP_LIMIT_EXCEEDED`, the exceeded limit - for one top-up, or for the caller's top-ups in 24 hours."
         ),
     ] = None
     currency: Annotated[str | None, Field(description="ISO 4217.", examples=["RUB"], pattern="^[A-Z]{3}$")] = None
@@ -330,5 +330,5 @@ class AccountPage(BaseModel):
     model_config = ConfigDict(
         populate_by_name=True,
     )
-    accounts: Annotated[list[Account], Field(description="In the order of their ids.")]
+    accounts: Annotated[list[Account], Field(description="In id order.")]
     has_more: Annotated[StrictBool, Field(alias="hasMore")]

@@ -15,7 +15,10 @@ class Posting(BaseModel):
     )
     account_id: Annotated[UUID, Field(alias="accountId")]
     version: Annotated[
-        int, Field(description="The account's version after the operation; grows by one with each, without gaps.", ge=1)
+        int,
+        Field(
+            description="Account version after the operation; increases by one with each operation, without gaps.", ge=1
+        ),
     ]
     balance_after: Annotated[str, Field(alias="balanceAfter", pattern="^-?[0-9]{1,18}(\\.[0-9]{1,4})?$")]
 
@@ -24,13 +27,18 @@ class TransferEvent(BaseModel):
     model_config = ConfigDict(
         populate_by_name=True,
     )
-    transfer_id: Annotated[UUID, Field(alias="transferId", description="The transfer's id in the ledger.")]
+    transfer_id: Annotated[UUID, Field(alias="transferId", description="Transfer id in the ledger.")]
     occurred_at: Annotated[
-        AwareDatetime, Field(alias="occurredAt", description="Never runs against an account's version.")
+        AwareDatetime,
+        Field(alias="occurredAt", description="Time of the operation; never decreases with an account's version."),
     ]
     amount: Annotated[
-        str, Field(description="Positive, with the decimals of its currency.", pattern="^[0-9]{1,18}(\\.[0-9]{1,4})?$")
+        str,
+        Field(
+            description="Positive, with exactly the currency's number of decimals.",
+            pattern="^[0-9]{1,18}(\\.[0-9]{1,4})?$",
+        ),
     ]
     currency: Annotated[str, Field(description="ISO 4217.", pattern="^[A-Z]{3}$")]
-    sender: Annotated[Posting, Field(description="The account that paid.")]
-    recipient: Annotated[Posting, Field(description="The account that was paid.")]
+    sender: Annotated[Posting, Field(description="Sender's side.")]
+    recipient: Annotated[Posting, Field(description="Recipient's side.")]

@@ -65,23 +65,23 @@ class _GranularityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Granulari
     GRANULARITY_HOUR: _Granularity.ValueType  # 1
     GRANULARITY_DAY: _Granularity.ValueType  # 2
     GRANULARITY_WEEK: _Granularity.ValueType  # 3
-    """From Monday on, as ISO 8601 has it."""
+    """Starts on Monday (ISO 8601)."""
     GRANULARITY_MONTH: _Granularity.ValueType  # 4
 
 class Granularity(_Granularity, metaclass=_GranularityEnumTypeWrapper):
-    """The length of a bucket, by the calendar in UTC."""
+    """Length of a bucket, by the UTC calendar."""
 
 GRANULARITY_UNSPECIFIED: Granularity.ValueType  # 0
 GRANULARITY_HOUR: Granularity.ValueType  # 1
 GRANULARITY_DAY: Granularity.ValueType  # 2
 GRANULARITY_WEEK: Granularity.ValueType  # 3
-"""From Monday on, as ISO 8601 has it."""
+"""Starts on Monday (ISO 8601)."""
 GRANULARITY_MONTH: Granularity.ValueType  # 4
 Global___Granularity: _TypeAlias = Granularity  # noqa: Y015
 
 @_typing.final
 class Operation(_message.Message):
-    """One operation from one account's side. The other side is its id and nothing else."""
+    """One operation as one account sees it. The counterparty is identified by account id only."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -95,7 +95,7 @@ class Operation(_message.Message):
     COUNTERPARTY_ID_FIELD_NUMBER: _builtins.int
     OCCURRED_AT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """The transfer's id."""
+    """Transfer id."""
     account_id: _builtins.str
     account_version: _builtins.int
     """The account's version after the operation."""
@@ -104,7 +104,7 @@ class Operation(_message.Message):
     counterparty_id: _builtins.str
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
-        """Always positive; `direction` says which way it went."""
+        """Always positive; `direction` gives the sign."""
 
     @_builtins.property
     def balance_after(self) -> _money_pb2.Money: ...
@@ -133,7 +133,7 @@ Global___Operation: _TypeAlias = Operation  # noqa: Y015
 
 @_typing.final
 class OperationFilter(_message.Message):
-    """Every condition that is set must hold."""
+    """All conditions that are set must hold."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -151,7 +151,7 @@ class OperationFilter(_message.Message):
     max_amount: _builtins.str
     @_builtins.property
     def types(self) -> _containers.RepeatedScalarFieldContainer[Global___OperationType.ValueType]:
-        """Any of these; empty means all."""
+        """Matches any of these types; empty matches all."""
 
     @_builtins.property
     def to(self) -> _timestamp_pb2.Timestamp:
@@ -188,9 +188,9 @@ class GetOperationsRequest(_message.Message):
     page_size: _builtins.int
     """1 to 1,000; 0 means 50."""
     older_than: _builtins.int
-    """The page ends before this version: the newest operations below it."""
+    """Returns the newest operations below this version."""
     newer_than: _builtins.int
-    """The page begins after this version: the oldest operations above it. Not together with older_than."""
+    """Returns the oldest operations above this version. Do not combine with older_than."""
     @_builtins.property
     def filter(self) -> Global___OperationFilter: ...
     def __init__(
@@ -228,7 +228,7 @@ class GetOperationsResponse(_message.Message):
     has_newer: _builtins.bool
     @_builtins.property
     def operations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Operation]:
-        """Newest first, whichever way was paged."""
+        """Newest first, for both paging directions."""
 
     def __init__(
         self,
@@ -283,14 +283,12 @@ class GetStatisticsResponse(_message.Message):
     AS_OF_VERSION_FIELD_NUMBER: _builtins.int
     IS_COMPLETE_FIELD_NUMBER: _builtins.int
     as_of_version: _builtins.int
-    """The account's greatest version that is stored. What the ledger did after it is not counted."""
+    """Greatest stored version of the account. Later operations are not included."""
     is_complete: _builtins.bool
-    """Whether every operation up to that version that belongs to the range is counted. False for the moment that one is
-    still on its way while a later one has arrived.
-    """
+    """True if all operations of the range up to that version are included. False while one of them is still on its way."""
     @_builtins.property
     def buckets(self) -> _containers.RepeatedCompositeFieldContainer[Global___StatisticsBucket]:
-        """All of the range, oldest first, without a gap: one in which nothing happened is there too."""
+        """All buckets of the range, oldest first, including empty ones."""
 
     def __init__(
         self,
@@ -309,8 +307,8 @@ Global___GetStatisticsResponse: _TypeAlias = GetStatisticsResponse  # noqa: Y015
 
 @_typing.final
 class StatisticsBucket(_message.Message):
-    """A part of the range. It begins and ends where the calendar says, but the first one begins no earlier, and the last one
-    ends no later, than the range. All amounts are of the account's currency.
+    """One part of the range. Its bounds follow the calendar; the first and the last bucket are cut at the bounds of the
+    range. All amounts are in the account's currency.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -325,7 +323,7 @@ class StatisticsBucket(_message.Message):
     CLOSING_BALANCE_FIELD_NUMBER: _builtins.int
     BY_TYPE_FIELD_NUMBER: _builtins.int
     count: _builtins.int
-    """Operations in both directions."""
+    """Number of operations in both directions."""
     @_builtins.property
     def start(self) -> _timestamp_pb2.Timestamp:
         """Inclusive."""
@@ -340,19 +338,19 @@ class StatisticsBucket(_message.Message):
     def outgoing(self) -> Global___Turnover: ...
     @_builtins.property
     def net(self) -> _money_pb2.Money:
-        """Incoming less outgoing."""
+        """Incoming minus outgoing."""
 
     @_builtins.property
     def opening_balance(self) -> _money_pb2.Money:
-        """Before the bucket's first operation: the previous bucket's closing balance."""
+        """Balance before the bucket's first operation; equals the previous bucket's closing balance."""
 
     @_builtins.property
     def closing_balance(self) -> _money_pb2.Money:
-        """After its last one; in a complete answer, opening balance plus net."""
+        """Balance after the bucket's last operation. In a complete answer it equals the opening balance plus net."""
 
     @_builtins.property
     def by_type(self) -> _containers.RepeatedCompositeFieldContainer[Global___TypeTurnover]:
-        """The same by type, for each type that occurs."""
+        """Turnover by type, for each type that occurs."""
 
     def __init__(
         self,
@@ -377,7 +375,7 @@ Global___StatisticsBucket: _TypeAlias = StatisticsBucket  # noqa: Y015
 
 @_typing.final
 class Turnover(_message.Message):
-    """How many operations, and the sum of their amounts; never negative."""
+    """Number of operations and the sum of their amounts; never negative."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -435,7 +433,7 @@ class WatchOperationsRequest(_message.Message):
     AFTER_VERSION_FIELD_NUMBER: _builtins.int
     account_id: _builtins.str
     after_version: _builtins.int
-    """Operations with a version above this one; 0 means from the first. Not set means from now on."""
+    """Streams operations above this version; 0 streams all. Unset streams only new operations."""
     def __init__(
         self,
         *,

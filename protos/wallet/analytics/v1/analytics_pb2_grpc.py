@@ -26,11 +26,11 @@ if _version_not_supported:
 
 
 class AnalyticsServiceStub:
-    """The history of operations, as seen by one account: derived from the bank's events and, where those are lost, from the bank.
+    """Operation history of accounts, built from the bank's events; missing operations are read from the bank.
 
-    Every call carries the caller's token in the `authorization` metadata; an account that is not the caller's is
-    NOT_FOUND with reason ACCOUNT_NOT_FOUND. Operators and admins read all; services nothing (PERMISSION_DENIED). Every
-    call only reads, so a retry is always safe.
+    Every call carries the caller's token in the `authorization` metadata. An account of another user is NOT_FOUND with
+    reason ACCOUNT_NOT_FOUND. Operators and admins read all accounts; services read none (PERMISSION_DENIED). All calls
+    are read-only, so a retry is always safe.
     """
 
     def __init__(self, channel):
@@ -57,34 +57,35 @@ class AnalyticsServiceStub:
 
 
 class AnalyticsServiceServicer:
-    """The history of operations, as seen by one account: derived from the bank's events and, where those are lost, from the bank.
+    """Operation history of accounts, built from the bank's events; missing operations are read from the bank.
 
-    Every call carries the caller's token in the `authorization` metadata; an account that is not the caller's is
-    NOT_FOUND with reason ACCOUNT_NOT_FOUND. Operators and admins read all; services nothing (PERMISSION_DENIED). Every
-    call only reads, so a retry is always safe.
+    Every call carries the caller's token in the `authorization` metadata. An account of another user is NOT_FOUND with
+    reason ACCOUNT_NOT_FOUND. Operators and admins read all accounts; services read none (PERMISSION_DENIED). All calls
+    are read-only, so a retry is always safe.
     """
 
     def GetOperations(self, request, context):
-        """One page of an account's operations, newest first. A page is a window on account versions: it stays where it is
-        while new operations arrive.
+        """Returns one page of an account's operations, newest first. A page is a range of account versions, so it does not
+        shift when new operations arrive.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetStatistics(self, request, context):
-        """What went in and out of an account in each hour, day, week or month of a range, and the balances between. The numbers
-        are the ledger's own as of one version of the account, exact.
+        """Returns an account's turnover per hour, day, week or month of a range, with opening and closing balances. The
+        amounts equal the ledger's at one version of the account.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchOperations(self, request, context):
-        """The operations of an account after a version, then the live ones, in version order: no gap, no repeat. Ends with
-        RESOURCE_EXHAUSTED (reason SUBSCRIBER_TOO_SLOW) when the reader falls too far behind; it may come back with the
-        last version it saw. Ends with UNAUTHENTICATED when the caller's token does, and with ACCOUNT_NOT_FOUND within a
-        minute of the caller's losing the account.
+        """Streams an account's operations after a version, then new ones, in version order without gaps or repeats.
+
+        Ends with RESOURCE_EXHAUSTED (reason SUBSCRIBER_TOO_SLOW) if the reader falls too far behind; resume with the
+        last version received. Ends with UNAUTHENTICATED when the caller's token expires, and with ACCOUNT_NOT_FOUND
+        within a minute after the caller loses access to the account.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -117,11 +118,11 @@ def add_AnalyticsServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AnalyticsService:
-    """The history of operations, as seen by one account: derived from the bank's events and, where those are lost, from the bank.
+    """Operation history of accounts, built from the bank's events; missing operations are read from the bank.
 
-    Every call carries the caller's token in the `authorization` metadata; an account that is not the caller's is
-    NOT_FOUND with reason ACCOUNT_NOT_FOUND. Operators and admins read all; services nothing (PERMISSION_DENIED). Every
-    call only reads, so a retry is always safe.
+    Every call carries the caller's token in the `authorization` metadata. An account of another user is NOT_FOUND with
+    reason ACCOUNT_NOT_FOUND. Operators and admins read all accounts; services read none (PERMISSION_DENIED). All calls
+    are read-only, so a retry is always safe.
     """
 
     @staticmethod

@@ -27,11 +27,11 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AnalyticsServiceStub:
-    """The history of operations, as seen by one account: derived from the bank's events and, where those are lost, from the bank.
+    """Operation history of accounts, built from the bank's events; missing operations are read from the bank.
 
-    Every call carries the caller's token in the `authorization` metadata; an account that is not the caller's is
-    NOT_FOUND with reason ACCOUNT_NOT_FOUND. Operators and admins read all; services nothing (PERMISSION_DENIED). Every
-    call only reads, so a retry is always safe.
+    Every call carries the caller's token in the `authorization` metadata. An account of another user is NOT_FOUND with
+    reason ACCOUNT_NOT_FOUND. Operators and admins read all accounts; services read none (PERMISSION_DENIED). All calls
+    are read-only, so a retry is always safe.
     """
 
     @_typing.overload
@@ -39,51 +39,53 @@ class AnalyticsServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AnalyticsServiceAsyncStub: ...
     GetOperations: _grpc.UnaryUnaryMultiCallable[_analytics_pb2.GetOperationsRequest, _analytics_pb2.GetOperationsResponse]
-    """One page of an account's operations, newest first. A page is a window on account versions: it stays where it is
-    while new operations arrive.
+    """Returns one page of an account's operations, newest first. A page is a range of account versions, so it does not
+    shift when new operations arrive.
     """
     GetStatistics: _grpc.UnaryUnaryMultiCallable[_analytics_pb2.GetStatisticsRequest, _analytics_pb2.GetStatisticsResponse]
-    """What went in and out of an account in each hour, day, week or month of a range, and the balances between. The numbers
-    are the ledger's own as of one version of the account, exact.
+    """Returns an account's turnover per hour, day, week or month of a range, with opening and closing balances. The
+    amounts equal the ledger's at one version of the account.
     """
     WatchOperations: _grpc.UnaryStreamMultiCallable[_analytics_pb2.WatchOperationsRequest, _analytics_pb2.WatchOperationsResponse]
-    """The operations of an account after a version, then the live ones, in version order: no gap, no repeat. Ends with
-    RESOURCE_EXHAUSTED (reason SUBSCRIBER_TOO_SLOW) when the reader falls too far behind; it may come back with the
-    last version it saw. Ends with UNAUTHENTICATED when the caller's token does, and with ACCOUNT_NOT_FOUND within a
-    minute of the caller's losing the account.
+    """Streams an account's operations after a version, then new ones, in version order without gaps or repeats.
+
+    Ends with RESOURCE_EXHAUSTED (reason SUBSCRIBER_TOO_SLOW) if the reader falls too far behind; resume with the
+    last version received. Ends with UNAUTHENTICATED when the caller's token expires, and with ACCOUNT_NOT_FOUND
+    within a minute after the caller loses access to the account.
     """
 
 @_typing.type_check_only
 class AnalyticsServiceAsyncStub(AnalyticsServiceStub):
-    """The history of operations, as seen by one account: derived from the bank's events and, where those are lost, from the bank.
+    """Operation history of accounts, built from the bank's events; missing operations are read from the bank.
 
-    Every call carries the caller's token in the `authorization` metadata; an account that is not the caller's is
-    NOT_FOUND with reason ACCOUNT_NOT_FOUND. Operators and admins read all; services nothing (PERMISSION_DENIED). Every
-    call only reads, so a retry is always safe.
+    Every call carries the caller's token in the `authorization` metadata. An account of another user is NOT_FOUND with
+    reason ACCOUNT_NOT_FOUND. Operators and admins read all accounts; services read none (PERMISSION_DENIED). All calls
+    are read-only, so a retry is always safe.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetOperations: _aio.UnaryUnaryMultiCallable[_analytics_pb2.GetOperationsRequest, _analytics_pb2.GetOperationsResponse]  # type: ignore[assignment]
-    """One page of an account's operations, newest first. A page is a window on account versions: it stays where it is
-    while new operations arrive.
+    """Returns one page of an account's operations, newest first. A page is a range of account versions, so it does not
+    shift when new operations arrive.
     """
     GetStatistics: _aio.UnaryUnaryMultiCallable[_analytics_pb2.GetStatisticsRequest, _analytics_pb2.GetStatisticsResponse]  # type: ignore[assignment]
-    """What went in and out of an account in each hour, day, week or month of a range, and the balances between. The numbers
-    are the ledger's own as of one version of the account, exact.
+    """Returns an account's turnover per hour, day, week or month of a range, with opening and closing balances. The
+    amounts equal the ledger's at one version of the account.
     """
     WatchOperations: _aio.UnaryStreamMultiCallable[_analytics_pb2.WatchOperationsRequest, _analytics_pb2.WatchOperationsResponse]  # type: ignore[assignment]
-    """The operations of an account after a version, then the live ones, in version order: no gap, no repeat. Ends with
-    RESOURCE_EXHAUSTED (reason SUBSCRIBER_TOO_SLOW) when the reader falls too far behind; it may come back with the
-    last version it saw. Ends with UNAUTHENTICATED when the caller's token does, and with ACCOUNT_NOT_FOUND within a
-    minute of the caller's losing the account.
+    """Streams an account's operations after a version, then new ones, in version order without gaps or repeats.
+
+    Ends with RESOURCE_EXHAUSTED (reason SUBSCRIBER_TOO_SLOW) if the reader falls too far behind; resume with the
+    last version received. Ends with UNAUTHENTICATED when the caller's token expires, and with ACCOUNT_NOT_FOUND
+    within a minute after the caller loses access to the account.
     """
 
 class AnalyticsServiceServicer(metaclass=_abc_1.ABCMeta):
-    """The history of operations, as seen by one account: derived from the bank's events and, where those are lost, from the bank.
+    """Operation history of accounts, built from the bank's events; missing operations are read from the bank.
 
-    Every call carries the caller's token in the `authorization` metadata; an account that is not the caller's is
-    NOT_FOUND with reason ACCOUNT_NOT_FOUND. Operators and admins read all; services nothing (PERMISSION_DENIED). Every
-    call only reads, so a retry is always safe.
+    Every call carries the caller's token in the `authorization` metadata. An account of another user is NOT_FOUND with
+    reason ACCOUNT_NOT_FOUND. Operators and admins read all accounts; services read none (PERMISSION_DENIED). All calls
+    are read-only, so a retry is always safe.
     """
 
     @_abc_1.abstractmethod
@@ -92,8 +94,8 @@ class AnalyticsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _analytics_pb2.GetOperationsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_analytics_pb2.GetOperationsResponse, _abc.Awaitable[_analytics_pb2.GetOperationsResponse]]:
-        """One page of an account's operations, newest first. A page is a window on account versions: it stays where it is
-        while new operations arrive.
+        """Returns one page of an account's operations, newest first. A page is a range of account versions, so it does not
+        shift when new operations arrive.
         """
 
     @_abc_1.abstractmethod
@@ -102,8 +104,8 @@ class AnalyticsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _analytics_pb2.GetStatisticsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_analytics_pb2.GetStatisticsResponse, _abc.Awaitable[_analytics_pb2.GetStatisticsResponse]]:
-        """What went in and out of an account in each hour, day, week or month of a range, and the balances between. The numbers
-        are the ledger's own as of one version of the account, exact.
+        """Returns an account's turnover per hour, day, week or month of a range, with opening and closing balances. The
+        amounts equal the ledger's at one version of the account.
         """
 
     @_abc_1.abstractmethod
@@ -112,10 +114,11 @@ class AnalyticsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _analytics_pb2.WatchOperationsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_analytics_pb2.WatchOperationsResponse], _abc.AsyncIterator[_analytics_pb2.WatchOperationsResponse]]:
-        """The operations of an account after a version, then the live ones, in version order: no gap, no repeat. Ends with
-        RESOURCE_EXHAUSTED (reason SUBSCRIBER_TOO_SLOW) when the reader falls too far behind; it may come back with the
-        last version it saw. Ends with UNAUTHENTICATED when the caller's token does, and with ACCOUNT_NOT_FOUND within a
-        minute of the caller's losing the account.
+        """Streams an account's operations after a version, then new ones, in version order without gaps or repeats.
+
+        Ends with RESOURCE_EXHAUSTED (reason SUBSCRIBER_TOO_SLOW) if the reader falls too far behind; resume with the
+        last version received. Ends with UNAUTHENTICATED when the caller's token expires, and with ACCOUNT_NOT_FOUND
+        within a minute after the caller loses access to the account.
         """
 
 def add_AnalyticsServiceServicer_to_server(servicer: AnalyticsServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -69,9 +69,9 @@ class Account(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     owner_id: _builtins.str
-    """The user who owns it; empty for an account that belongs to nobody, as the clearing accounts do."""
+    """Owner's user id; empty for accounts without an owner, such as clearing accounts."""
     version: _builtins.int
-    """Grows by one with every operation, without gaps."""
+    """Increases by one with each operation, without gaps."""
     status: Global___AccountStatus.ValueType
     @_builtins.property
     def balance(self) -> _money_pb2.Money: ...
@@ -148,7 +148,7 @@ class TransferMoneyRequest(_message.Message):
     """1 to 255 printable ASCII characters."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
-        """Positive, no more precise than the currency allows."""
+        """Positive, with at most the currency's number of decimals."""
 
     def __init__(
         self,
@@ -174,7 +174,7 @@ class TransferMoneyResponse(_message.Message):
     SENDER_VERSION_FIELD_NUMBER: _builtins.int
     SENDER_BALANCE_FIELD_NUMBER: _builtins.int
     sender_version: _builtins.int
-    """The sender's side right after the transfer, the same again on a replay."""
+    """Sender's version and balance directly after the transfer; a replay returns the same values."""
     @_builtins.property
     def transfer(self) -> Global___Transfer: ...
     @_builtins.property
@@ -245,7 +245,7 @@ class BatchTransferMoneyResponse(_message.Message):
     RESULTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchTransferMoneyResponse.Result]:
-        """One for each of the transfers asked for, in their order."""
+        """One result for each requested transfer, in request order."""
 
     def __init__(
         self,
@@ -294,8 +294,8 @@ class DepositMoneyRequest(_message.Message):
     def amount(self) -> _money_pb2.Money: ...
     @_builtins.property
     def descriptor(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Says, in the caller's words, what was deposited. Opaque to the bank: it is kept with the transfer and travels
-        with its event. At most 16 entries of at most 128 characters. Never card numbers.
+        """Describes the deposit. The bank does not interpret it; it stores it with the transfer and copies it to the event.
+        At most 16 entries of at most 128 characters. Must not contain card numbers.
         """
 
     def __init__(
@@ -566,7 +566,7 @@ class OpenAccountRequest(_message.Message):
     currency: _builtins.str
     """ISO 4217; empty means RUB."""
     owner_id: _builtins.str
-    """The user whose account it will be; empty means the caller. A customer may name nobody else."""
+    """Owner of the new account; empty means the caller. A customer must not name another user."""
     idempotency_key: _builtins.str
     """1 to 255 printable ASCII characters."""
     def __init__(
@@ -651,11 +651,11 @@ class ListAccountsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     AFTER_ACCOUNT_ID_FIELD_NUMBER: _builtins.int
     owner_id: _builtins.str
-    """Empty means the caller. A customer may name nobody else."""
+    """Empty means the caller. A customer must not name another user."""
     page_size: _builtins.int
     """At most 10,000; 0 means 1,000."""
     after_account_id: _builtins.str
-    """The last id of the page before; empty for the first page."""
+    """Last id of the previous page; empty for the first page."""
     def __init__(
         self,
         *,
@@ -704,7 +704,7 @@ class ListAccountVersionsRequest(_message.Message):
     page_size: _builtins.int
     """At most 10,000; 0 means 1,000."""
     after_account_id: _builtins.str
-    """The last id of the page before; empty for the first page."""
+    """Last id of the previous page; empty for the first page."""
     def __init__(
         self,
         *,
@@ -765,7 +765,7 @@ Global___ListAccountVersionsResponse: _TypeAlias = ListAccountVersionsResponse  
 
 @_typing.final
 class Posting(_message.Message):
-    """What one operation did to one of its two accounts."""
+    """Effect of one operation on one of its two accounts."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -793,7 +793,7 @@ Global___Posting: _TypeAlias = Posting  # noqa: Y015
 
 @_typing.final
 class Event(_message.Message):
-    """One operation, whole: what the topic says of it, too."""
+    """One complete operation, as published on the topic."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -829,7 +829,7 @@ class Event(_message.Message):
     def recipient(self) -> Global___Posting: ...
     @_builtins.property
     def descriptor(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Set for a deposit."""
+        """Set for deposits."""
 
     def __init__(
         self,

@@ -26,17 +26,17 @@ if _version_not_supported:
 
 
 class BankServiceStub:
-    """The ledger: the only place where money moves.
+    """The ledger: the only service that moves money.
 
-    Every call carries the caller's token in the `authorization` metadata. A customer sees and moves only what is
-    theirs; another user's account is NOT_FOUND, so that ids do not leak. An operator sees all, an admin sees and moves
-    all, a service makes the calls that are there for it; whatever else is PERMISSION_DENIED.
+    Every call carries the caller's token in the `authorization` metadata. A customer reads and uses only their own
+    accounts; another user's account is NOT_FOUND, so ids do not leak. An operator reads all accounts, an admin reads
+    and uses all, a service makes only the calls intended for it. Other calls are PERMISSION_DENIED.
 
-    Business errors are statuses with google.rpc details: ErrorInfo.reason is the machine name
-    (INSUFFICIENT_FUNDS, ACCOUNT_NOT_FOUND, TRANSFER_NOT_FOUND, IDEMPOTENCY_CONFLICT, INVALID_INPUT, …), ErrorInfo.metadata its
-    data, BadRequest.field_violations what is wrong with the input.
-    UNAVAILABLE and DEADLINE_EXCEEDED on a call with an idempotency key mean: outcome unknown, retry with the same key.
-    RESOURCE_EXHAUSTED means: nothing was done, and google.rpc.RetryInfo says when to try again.
+    Business errors are statuses with google.rpc details: ErrorInfo.reason is the machine-readable name
+    (INSUFFICIENT_FUNDS, ACCOUNT_NOT_FOUND, TRANSFER_NOT_FOUND, IDEMPOTENCY_CONFLICT, INVALID_INPUT, …),
+    ErrorInfo.metadata has its data, BadRequest.field_violations the invalid fields. UNAVAILABLE and DEADLINE_EXCEEDED
+    on a call with an idempotency key mean that the outcome is unknown: retry with the same key. RESOURCE_EXHAUSTED
+    means that nothing was done; google.rpc.RetryInfo has the time to wait.
     """
 
     def __init__(self, channel):
@@ -108,106 +108,108 @@ class BankServiceStub:
 
 
 class BankServiceServicer:
-    """The ledger: the only place where money moves.
+    """The ledger: the only service that moves money.
 
-    Every call carries the caller's token in the `authorization` metadata. A customer sees and moves only what is
-    theirs; another user's account is NOT_FOUND, so that ids do not leak. An operator sees all, an admin sees and moves
-    all, a service makes the calls that are there for it; whatever else is PERMISSION_DENIED.
+    Every call carries the caller's token in the `authorization` metadata. A customer reads and uses only their own
+    accounts; another user's account is NOT_FOUND, so ids do not leak. An operator reads all accounts, an admin reads
+    and uses all, a service makes only the calls intended for it. Other calls are PERMISSION_DENIED.
 
-    Business errors are statuses with google.rpc details: ErrorInfo.reason is the machine name
-    (INSUFFICIENT_FUNDS, ACCOUNT_NOT_FOUND, TRANSFER_NOT_FOUND, IDEMPOTENCY_CONFLICT, INVALID_INPUT, …), ErrorInfo.metadata its
-    data, BadRequest.field_violations what is wrong with the input.
-    UNAVAILABLE and DEADLINE_EXCEEDED on a call with an idempotency key mean: outcome unknown, retry with the same key.
-    RESOURCE_EXHAUSTED means: nothing was done, and google.rpc.RetryInfo says when to try again.
+    Business errors are statuses with google.rpc details: ErrorInfo.reason is the machine-readable name
+    (INSUFFICIENT_FUNDS, ACCOUNT_NOT_FOUND, TRANSFER_NOT_FOUND, IDEMPOTENCY_CONFLICT, INVALID_INPUT, …),
+    ErrorInfo.metadata has its data, BadRequest.field_violations the invalid fields. UNAVAILABLE and DEADLINE_EXCEEDED
+    on a call with an idempotency key mean that the outcome is unknown: retry with the same key. RESOURCE_EXHAUSTED
+    means that nothing was done; google.rpc.RetryInfo has the time to wait.
     """
 
     def TransferMoney(self, request, context):
-        """Moves money between two accounts of one currency, atomically and once per idempotency key.
-        The same key with the same request answers the first outcome again, refusals included; with another request it
-        is refused with IDEMPOTENCY_CONFLICT. Keys are scoped by caller and kept for ever.
+        """Moves money between two accounts of one currency, atomically and once per idempotency key. The same key with the
+        same request returns the first outcome, including refusals. The same key with another request is refused with
+        IDEMPOTENCY_CONFLICT. Keys are scoped by caller and stored without a time limit.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def BatchTransferMoney(self, request, context):
-        """Up to 8,000 transfers, each as TransferMoney would make it, and each on its own: they are not one transaction, and
-        one that is refused does not touch the others. The results stand in the order of the items. Every item has a key of
-        its own, so the same call again is safe and answers what the first one did.
+        """Makes up to 8,000 independent transfers, each as TransferMoney does. They are not one transaction: a refused
+        transfer does not affect the others. Results are in the order of the items. Each item has its own key, so
+        repeating the call is safe and returns the first outcomes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DepositMoney(self, request, context):
-        """Credits an account against the clearing account of its currency. The card service only. Its idempotency keys are scoped
-        by the operation alone, so that whoever completes a deposit completes the same one.
+        """Credits an account from the clearing account of its currency. For the card service only. Keys are scoped by
+        operation, not by caller, so every retry completes the same deposit.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetBalance(self, request, context):
-        """The balance now, with the version of the account that it belongs to.
+        """Returns the current balance and the account version that it belongs to.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetTransfer(self, request, context):
-        """One transfer, for the owner of either side.
+        """Returns one transfer. The owner of either account may read it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def BatchGetAccounts(self, request, context):
-        """Accounts by id, at most 1,000. One result a requested key, matched by key, never by position.
+        """Returns accounts by id, at most 1,000. There is one result for each requested key; match results by key, not by
+        position.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def BatchGetTransfers(self, request, context):
-        """Transfers by id, at most 1,000, each for the owner of either side. One result a requested key, matched by key, never
-        by position.
+        """Returns transfers by id, at most 1,000. The owner of either account may read a transfer. There is one result for
+        each requested key; match results by key, not by position.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def OpenAccount(self, request, context):
-        """Opens an empty account, once per idempotency key. A customer opens it for themselves, an admin for the owner they name.
+        """Opens an empty account, once per idempotency key. A customer opens it for themselves, an admin for the given
+        owner.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CloseAccount(self, request, context):
-        """Closes an account for good; it must be empty, or the call is refused with ACCOUNT_NOT_EMPTY. A closed account
-        neither pays nor is paid. Closing it again is no error.
+        """Closes an account permanently. The account must be empty, or the call is refused with ACCOUNT_NOT_EMPTY. A closed
+        account can neither send nor receive. Closing a closed account is not an error.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListAccounts(self, request, context):
-        """The accounts of one owner, closed ones too, by pages in id order. A customer lists their own.
+        """Lists the accounts of one owner, including closed ones, by pages in id order. A customer lists their own.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListAccountVersions(self, request, context):
-        """Every account's current version, by pages in id order. Services only. With ListEvents, it is all that a reader
-        needs to find and to fill what it lacks.
+        """Lists the current version of each account, by pages in id order. For services only. With ListEvents, a reader can
+        find and read all missing operations.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListEvents(self, request, context):
-        """The operations of one account in version order. Services only.
+        """Lists the operations of one account in version order. For services only.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -285,17 +287,17 @@ def add_BankServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class BankService:
-    """The ledger: the only place where money moves.
+    """The ledger: the only service that moves money.
 
-    Every call carries the caller's token in the `authorization` metadata. A customer sees and moves only what is
-    theirs; another user's account is NOT_FOUND, so that ids do not leak. An operator sees all, an admin sees and moves
-    all, a service makes the calls that are there for it; whatever else is PERMISSION_DENIED.
+    Every call carries the caller's token in the `authorization` metadata. A customer reads and uses only their own
+    accounts; another user's account is NOT_FOUND, so ids do not leak. An operator reads all accounts, an admin reads
+    and uses all, a service makes only the calls intended for it. Other calls are PERMISSION_DENIED.
 
-    Business errors are statuses with google.rpc details: ErrorInfo.reason is the machine name
-    (INSUFFICIENT_FUNDS, ACCOUNT_NOT_FOUND, TRANSFER_NOT_FOUND, IDEMPOTENCY_CONFLICT, INVALID_INPUT, …), ErrorInfo.metadata its
-    data, BadRequest.field_violations what is wrong with the input.
-    UNAVAILABLE and DEADLINE_EXCEEDED on a call with an idempotency key mean: outcome unknown, retry with the same key.
-    RESOURCE_EXHAUSTED means: nothing was done, and google.rpc.RetryInfo says when to try again.
+    Business errors are statuses with google.rpc details: ErrorInfo.reason is the machine-readable name
+    (INSUFFICIENT_FUNDS, ACCOUNT_NOT_FOUND, TRANSFER_NOT_FOUND, IDEMPOTENCY_CONFLICT, INVALID_INPUT, …),
+    ErrorInfo.metadata has its data, BadRequest.field_violations the invalid fields. UNAVAILABLE and DEADLINE_EXCEEDED
+    on a call with an idempotency key mean that the outcome is unknown: retry with the same key. RESOURCE_EXHAUSTED
+    means that nothing was done; google.rpc.RetryInfo has the time to wait.
     """
 
     @staticmethod

@@ -27,17 +27,17 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class BankServiceStub:
-    """The ledger: the only place where money moves.
+    """The ledger: the only service that moves money.
 
-    Every call carries the caller's token in the `authorization` metadata. A customer sees and moves only what is
-    theirs; another user's account is NOT_FOUND, so that ids do not leak. An operator sees all, an admin sees and moves
-    all, a service makes the calls that are there for it; whatever else is PERMISSION_DENIED.
+    Every call carries the caller's token in the `authorization` metadata. A customer reads and uses only their own
+    accounts; another user's account is NOT_FOUND, so ids do not leak. An operator reads all accounts, an admin reads
+    and uses all, a service makes only the calls intended for it. Other calls are PERMISSION_DENIED.
 
-    Business errors are statuses with google.rpc details: ErrorInfo.reason is the machine name
-    (INSUFFICIENT_FUNDS, ACCOUNT_NOT_FOUND, TRANSFER_NOT_FOUND, IDEMPOTENCY_CONFLICT, INVALID_INPUT, …), ErrorInfo.metadata its
-    data, BadRequest.field_violations what is wrong with the input.
-    UNAVAILABLE and DEADLINE_EXCEEDED on a call with an idempotency key mean: outcome unknown, retry with the same key.
-    RESOURCE_EXHAUSTED means: nothing was done, and google.rpc.RetryInfo says when to try again.
+    Business errors are statuses with google.rpc details: ErrorInfo.reason is the machine-readable name
+    (INSUFFICIENT_FUNDS, ACCOUNT_NOT_FOUND, TRANSFER_NOT_FOUND, IDEMPOTENCY_CONFLICT, INVALID_INPUT, …),
+    ErrorInfo.metadata has its data, BadRequest.field_violations the invalid fields. UNAVAILABLE and DEADLINE_EXCEEDED
+    on a call with an idempotency key mean that the outcome is unknown: retry with the same key. RESOURCE_EXHAUSTED
+    means that nothing was done; google.rpc.RetryInfo has the time to wait.
     """
 
     @_typing.overload
@@ -45,111 +45,119 @@ class BankServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> BankServiceAsyncStub: ...
     TransferMoney: _grpc.UnaryUnaryMultiCallable[_bank_pb2.TransferMoneyRequest, _bank_pb2.TransferMoneyResponse]
-    """Moves money between two accounts of one currency, atomically and once per idempotency key.
-    The same key with the same request answers the first outcome again, refusals included; with another request it
-    is refused with IDEMPOTENCY_CONFLICT. Keys are scoped by caller and kept for ever.
+    """Moves money between two accounts of one currency, atomically and once per idempotency key. The same key with the
+    same request returns the first outcome, including refusals. The same key with another request is refused with
+    IDEMPOTENCY_CONFLICT. Keys are scoped by caller and stored without a time limit.
     """
     BatchTransferMoney: _grpc.UnaryUnaryMultiCallable[_bank_pb2.BatchTransferMoneyRequest, _bank_pb2.BatchTransferMoneyResponse]
-    """Up to 8,000 transfers, each as TransferMoney would make it, and each on its own: they are not one transaction, and
-    one that is refused does not touch the others. The results stand in the order of the items. Every item has a key of
-    its own, so the same call again is safe and answers what the first one did.
+    """Makes up to 8,000 independent transfers, each as TransferMoney does. They are not one transaction: a refused
+    transfer does not affect the others. Results are in the order of the items. Each item has its own key, so
+    repeating the call is safe and returns the first outcomes.
     """
     DepositMoney: _grpc.UnaryUnaryMultiCallable[_bank_pb2.DepositMoneyRequest, _bank_pb2.DepositMoneyResponse]
-    """Credits an account against the clearing account of its currency. The card service only. Its idempotency keys are scoped
-    by the operation alone, so that whoever completes a deposit completes the same one.
+    """Credits an account from the clearing account of its currency. For the card service only. Keys are scoped by
+    operation, not by caller, so every retry completes the same deposit.
     """
     GetBalance: _grpc.UnaryUnaryMultiCallable[_bank_pb2.GetBalanceRequest, _bank_pb2.GetBalanceResponse]
-    """The balance now, with the version of the account that it belongs to."""
+    """Returns the current balance and the account version that it belongs to."""
     GetTransfer: _grpc.UnaryUnaryMultiCallable[_bank_pb2.GetTransferRequest, _bank_pb2.GetTransferResponse]
-    """One transfer, for the owner of either side."""
+    """Returns one transfer. The owner of either account may read it."""
     BatchGetAccounts: _grpc.UnaryUnaryMultiCallable[_bank_pb2.BatchGetAccountsRequest, _bank_pb2.BatchGetAccountsResponse]
-    """Accounts by id, at most 1,000. One result a requested key, matched by key, never by position."""
+    """Returns accounts by id, at most 1,000. There is one result for each requested key; match results by key, not by
+    position.
+    """
     BatchGetTransfers: _grpc.UnaryUnaryMultiCallable[_bank_pb2.BatchGetTransfersRequest, _bank_pb2.BatchGetTransfersResponse]
-    """Transfers by id, at most 1,000, each for the owner of either side. One result a requested key, matched by key, never
-    by position.
+    """Returns transfers by id, at most 1,000. The owner of either account may read a transfer. There is one result for
+    each requested key; match results by key, not by position.
     """
     OpenAccount: _grpc.UnaryUnaryMultiCallable[_bank_pb2.OpenAccountRequest, _bank_pb2.OpenAccountResponse]
-    """Opens an empty account, once per idempotency key. A customer opens it for themselves, an admin for the owner they name."""
+    """Opens an empty account, once per idempotency key. A customer opens it for themselves, an admin for the given
+    owner.
+    """
     CloseAccount: _grpc.UnaryUnaryMultiCallable[_bank_pb2.CloseAccountRequest, _bank_pb2.CloseAccountResponse]
-    """Closes an account for good; it must be empty, or the call is refused with ACCOUNT_NOT_EMPTY. A closed account
-    neither pays nor is paid. Closing it again is no error.
+    """Closes an account permanently. The account must be empty, or the call is refused with ACCOUNT_NOT_EMPTY. A closed
+    account can neither send nor receive. Closing a closed account is not an error.
     """
     ListAccounts: _grpc.UnaryUnaryMultiCallable[_bank_pb2.ListAccountsRequest, _bank_pb2.ListAccountsResponse]
-    """The accounts of one owner, closed ones too, by pages in id order. A customer lists their own."""
+    """Lists the accounts of one owner, including closed ones, by pages in id order. A customer lists their own."""
     ListAccountVersions: _grpc.UnaryUnaryMultiCallable[_bank_pb2.ListAccountVersionsRequest, _bank_pb2.ListAccountVersionsResponse]
-    """Every account's current version, by pages in id order. Services only. With ListEvents, it is all that a reader
-    needs to find and to fill what it lacks.
+    """Lists the current version of each account, by pages in id order. For services only. With ListEvents, a reader can
+    find and read all missing operations.
     """
     ListEvents: _grpc.UnaryUnaryMultiCallable[_bank_pb2.ListEventsRequest, _bank_pb2.ListEventsResponse]
-    """The operations of one account in version order. Services only."""
+    """Lists the operations of one account in version order. For services only."""
 
 @_typing.type_check_only
 class BankServiceAsyncStub(BankServiceStub):
-    """The ledger: the only place where money moves.
+    """The ledger: the only service that moves money.
 
-    Every call carries the caller's token in the `authorization` metadata. A customer sees and moves only what is
-    theirs; another user's account is NOT_FOUND, so that ids do not leak. An operator sees all, an admin sees and moves
-    all, a service makes the calls that are there for it; whatever else is PERMISSION_DENIED.
+    Every call carries the caller's token in the `authorization` metadata. A customer reads and uses only their own
+    accounts; another user's account is NOT_FOUND, so ids do not leak. An operator reads all accounts, an admin reads
+    and uses all, a service makes only the calls intended for it. Other calls are PERMISSION_DENIED.
 
-    Business errors are statuses with google.rpc details: ErrorInfo.reason is the machine name
-    (INSUFFICIENT_FUNDS, ACCOUNT_NOT_FOUND, TRANSFER_NOT_FOUND, IDEMPOTENCY_CONFLICT, INVALID_INPUT, …), ErrorInfo.metadata its
-    data, BadRequest.field_violations what is wrong with the input.
-    UNAVAILABLE and DEADLINE_EXCEEDED on a call with an idempotency key mean: outcome unknown, retry with the same key.
-    RESOURCE_EXHAUSTED means: nothing was done, and google.rpc.RetryInfo says when to try again.
+    Business errors are statuses with google.rpc details: ErrorInfo.reason is the machine-readable name
+    (INSUFFICIENT_FUNDS, ACCOUNT_NOT_FOUND, TRANSFER_NOT_FOUND, IDEMPOTENCY_CONFLICT, INVALID_INPUT, …),
+    ErrorInfo.metadata has its data, BadRequest.field_violations the invalid fields. UNAVAILABLE and DEADLINE_EXCEEDED
+    on a call with an idempotency key mean that the outcome is unknown: retry with the same key. RESOURCE_EXHAUSTED
+    means that nothing was done; google.rpc.RetryInfo has the time to wait.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     TransferMoney: _aio.UnaryUnaryMultiCallable[_bank_pb2.TransferMoneyRequest, _bank_pb2.TransferMoneyResponse]  # type: ignore[assignment]
-    """Moves money between two accounts of one currency, atomically and once per idempotency key.
-    The same key with the same request answers the first outcome again, refusals included; with another request it
-    is refused with IDEMPOTENCY_CONFLICT. Keys are scoped by caller and kept for ever.
+    """Moves money between two accounts of one currency, atomically and once per idempotency key. The same key with the
+    same request returns the first outcome, including refusals. The same key with another request is refused with
+    IDEMPOTENCY_CONFLICT. Keys are scoped by caller and stored without a time limit.
     """
     BatchTransferMoney: _aio.UnaryUnaryMultiCallable[_bank_pb2.BatchTransferMoneyRequest, _bank_pb2.BatchTransferMoneyResponse]  # type: ignore[assignment]
-    """Up to 8,000 transfers, each as TransferMoney would make it, and each on its own: they are not one transaction, and
-    one that is refused does not touch the others. The results stand in the order of the items. Every item has a key of
-    its own, so the same call again is safe and answers what the first one did.
+    """Makes up to 8,000 independent transfers, each as TransferMoney does. They are not one transaction: a refused
+    transfer does not affect the others. Results are in the order of the items. Each item has its own key, so
+    repeating the call is safe and returns the first outcomes.
     """
     DepositMoney: _aio.UnaryUnaryMultiCallable[_bank_pb2.DepositMoneyRequest, _bank_pb2.DepositMoneyResponse]  # type: ignore[assignment]
-    """Credits an account against the clearing account of its currency. The card service only. Its idempotency keys are scoped
-    by the operation alone, so that whoever completes a deposit completes the same one.
+    """Credits an account from the clearing account of its currency. For the card service only. Keys are scoped by
+    operation, not by caller, so every retry completes the same deposit.
     """
     GetBalance: _aio.UnaryUnaryMultiCallable[_bank_pb2.GetBalanceRequest, _bank_pb2.GetBalanceResponse]  # type: ignore[assignment]
-    """The balance now, with the version of the account that it belongs to."""
+    """Returns the current balance and the account version that it belongs to."""
     GetTransfer: _aio.UnaryUnaryMultiCallable[_bank_pb2.GetTransferRequest, _bank_pb2.GetTransferResponse]  # type: ignore[assignment]
-    """One transfer, for the owner of either side."""
+    """Returns one transfer. The owner of either account may read it."""
     BatchGetAccounts: _aio.UnaryUnaryMultiCallable[_bank_pb2.BatchGetAccountsRequest, _bank_pb2.BatchGetAccountsResponse]  # type: ignore[assignment]
-    """Accounts by id, at most 1,000. One result a requested key, matched by key, never by position."""
+    """Returns accounts by id, at most 1,000. There is one result for each requested key; match results by key, not by
+    position.
+    """
     BatchGetTransfers: _aio.UnaryUnaryMultiCallable[_bank_pb2.BatchGetTransfersRequest, _bank_pb2.BatchGetTransfersResponse]  # type: ignore[assignment]
-    """Transfers by id, at most 1,000, each for the owner of either side. One result a requested key, matched by key, never
-    by position.
+    """Returns transfers by id, at most 1,000. The owner of either account may read a transfer. There is one result for
+    each requested key; match results by key, not by position.
     """
     OpenAccount: _aio.UnaryUnaryMultiCallable[_bank_pb2.OpenAccountRequest, _bank_pb2.OpenAccountResponse]  # type: ignore[assignment]
-    """Opens an empty account, once per idempotency key. A customer opens it for themselves, an admin for the owner they name."""
+    """Opens an empty account, once per idempotency key. A customer opens it for themselves, an admin for the given
+    owner.
+    """
     CloseAccount: _aio.UnaryUnaryMultiCallable[_bank_pb2.CloseAccountRequest, _bank_pb2.CloseAccountResponse]  # type: ignore[assignment]
-    """Closes an account for good; it must be empty, or the call is refused with ACCOUNT_NOT_EMPTY. A closed account
-    neither pays nor is paid. Closing it again is no error.
+    """Closes an account permanently. The account must be empty, or the call is refused with ACCOUNT_NOT_EMPTY. A closed
+    account can neither send nor receive. Closing a closed account is not an error.
     """
     ListAccounts: _aio.UnaryUnaryMultiCallable[_bank_pb2.ListAccountsRequest, _bank_pb2.ListAccountsResponse]  # type: ignore[assignment]
-    """The accounts of one owner, closed ones too, by pages in id order. A customer lists their own."""
+    """Lists the accounts of one owner, including closed ones, by pages in id order. A customer lists their own."""
     ListAccountVersions: _aio.UnaryUnaryMultiCallable[_bank_pb2.ListAccountVersionsRequest, _bank_pb2.ListAccountVersionsResponse]  # type: ignore[assignment]
-    """Every account's current version, by pages in id order. Services only. With ListEvents, it is all that a reader
-    needs to find and to fill what it lacks.
+    """Lists the current version of each account, by pages in id order. For services only. With ListEvents, a reader can
+    find and read all missing operations.
     """
     ListEvents: _aio.UnaryUnaryMultiCallable[_bank_pb2.ListEventsRequest, _bank_pb2.ListEventsResponse]  # type: ignore[assignment]
-    """The operations of one account in version order. Services only."""
+    """Lists the operations of one account in version order. For services only."""
 
 class BankServiceServicer(metaclass=_abc_1.ABCMeta):
-    """The ledger: the only place where money moves.
+    """The ledger: the only service that moves money.
 
-    Every call carries the caller's token in the `authorization` metadata. A customer sees and moves only what is
-    theirs; another user's account is NOT_FOUND, so that ids do not leak. An operator sees all, an admin sees and moves
-    all, a service makes the calls that are there for it; whatever else is PERMISSION_DENIED.
+    Every call carries the caller's token in the `authorization` metadata. A customer reads and uses only their own
+    accounts; another user's account is NOT_FOUND, so ids do not leak. An operator reads all accounts, an admin reads
+    and uses all, a service makes only the calls intended for it. Other calls are PERMISSION_DENIED.
 
-    Business errors are statuses with google.rpc details: ErrorInfo.reason is the machine name
-    (INSUFFICIENT_FUNDS, ACCOUNT_NOT_FOUND, TRANSFER_NOT_FOUND, IDEMPOTENCY_CONFLICT, INVALID_INPUT, …), ErrorInfo.metadata its
-    data, BadRequest.field_violations what is wrong with the input.
-    UNAVAILABLE and DEADLINE_EXCEEDED on a call with an idempotency key mean: outcome unknown, retry with the same key.
-    RESOURCE_EXHAUSTED means: nothing was done, and google.rpc.RetryInfo says when to try again.
+    Business errors are statuses with google.rpc details: ErrorInfo.reason is the machine-readable name
+    (INSUFFICIENT_FUNDS, ACCOUNT_NOT_FOUND, TRANSFER_NOT_FOUND, IDEMPOTENCY_CONFLICT, INVALID_INPUT, …),
+    ErrorInfo.metadata has its data, BadRequest.field_violations the invalid fields. UNAVAILABLE and DEADLINE_EXCEEDED
+    on a call with an idempotency key mean that the outcome is unknown: retry with the same key. RESOURCE_EXHAUSTED
+    means that nothing was done; google.rpc.RetryInfo has the time to wait.
     """
 
     @_abc_1.abstractmethod
@@ -158,9 +166,9 @@ class BankServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _bank_pb2.TransferMoneyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_bank_pb2.TransferMoneyResponse, _abc.Awaitable[_bank_pb2.TransferMoneyResponse]]:
-        """Moves money between two accounts of one currency, atomically and once per idempotency key.
-        The same key with the same request answers the first outcome again, refusals included; with another request it
-        is refused with IDEMPOTENCY_CONFLICT. Keys are scoped by caller and kept for ever.
+        """Moves money between two accounts of one currency, atomically and once per idempotency key. The same key with the
+        same request returns the first outcome, including refusals. The same key with another request is refused with
+        IDEMPOTENCY_CONFLICT. Keys are scoped by caller and stored without a time limit.
         """
 
     @_abc_1.abstractmethod
@@ -169,9 +177,9 @@ class BankServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _bank_pb2.BatchTransferMoneyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_bank_pb2.BatchTransferMoneyResponse, _abc.Awaitable[_bank_pb2.BatchTransferMoneyResponse]]:
-        """Up to 8,000 transfers, each as TransferMoney would make it, and each on its own: they are not one transaction, and
-        one that is refused does not touch the others. The results stand in the order of the items. Every item has a key of
-        its own, so the same call again is safe and answers what the first one did.
+        """Makes up to 8,000 independent transfers, each as TransferMoney does. They are not one transaction: a refused
+        transfer does not affect the others. Results are in the order of the items. Each item has its own key, so
+        repeating the call is safe and returns the first outcomes.
         """
 
     @_abc_1.abstractmethod
@@ -180,8 +188,8 @@ class BankServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _bank_pb2.DepositMoneyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_bank_pb2.DepositMoneyResponse, _abc.Awaitable[_bank_pb2.DepositMoneyResponse]]:
-        """Credits an account against the clearing account of its currency. The card service only. Its idempotency keys are scoped
-        by the operation alone, so that whoever completes a deposit completes the same one.
+        """Credits an account from the clearing account of its currency. For the card service only. Keys are scoped by
+        operation, not by caller, so every retry completes the same deposit.
         """
 
     @_abc_1.abstractmethod
@@ -190,7 +198,7 @@ class BankServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _bank_pb2.GetBalanceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_bank_pb2.GetBalanceResponse, _abc.Awaitable[_bank_pb2.GetBalanceResponse]]:
-        """The balance now, with the version of the account that it belongs to."""
+        """Returns the current balance and the account version that it belongs to."""
 
     @_abc_1.abstractmethod
     def GetTransfer(
@@ -198,7 +206,7 @@ class BankServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _bank_pb2.GetTransferRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_bank_pb2.GetTransferResponse, _abc.Awaitable[_bank_pb2.GetTransferResponse]]:
-        """One transfer, for the owner of either side."""
+        """Returns one transfer. The owner of either account may read it."""
 
     @_abc_1.abstractmethod
     def BatchGetAccounts(
@@ -206,7 +214,9 @@ class BankServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _bank_pb2.BatchGetAccountsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_bank_pb2.BatchGetAccountsResponse, _abc.Awaitable[_bank_pb2.BatchGetAccountsResponse]]:
-        """Accounts by id, at most 1,000. One result a requested key, matched by key, never by position."""
+        """Returns accounts by id, at most 1,000. There is one result for each requested key; match results by key, not by
+        position.
+        """
 
     @_abc_1.abstractmethod
     def BatchGetTransfers(
@@ -214,8 +224,8 @@ class BankServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _bank_pb2.BatchGetTransfersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_bank_pb2.BatchGetTransfersResponse, _abc.Awaitable[_bank_pb2.BatchGetTransfersResponse]]:
-        """Transfers by id, at most 1,000, each for the owner of either side. One result a requested key, matched by key, never
-        by position.
+        """Returns transfers by id, at most 1,000. The owner of either account may read a transfer. There is one result for
+        each requested key; match results by key, not by position.
         """
 
     @_abc_1.abstractmethod
@@ -224,7 +234,9 @@ class BankServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _bank_pb2.OpenAccountRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_bank_pb2.OpenAccountResponse, _abc.Awaitable[_bank_pb2.OpenAccountResponse]]:
-        """Opens an empty account, once per idempotency key. A customer opens it for themselves, an admin for the owner they name."""
+        """Opens an empty account, once per idempotency key. A customer opens it for themselves, an admin for the given
+        owner.
+        """
 
     @_abc_1.abstractmethod
     def CloseAccount(
@@ -232,8 +244,8 @@ class BankServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _bank_pb2.CloseAccountRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_bank_pb2.CloseAccountResponse, _abc.Awaitable[_bank_pb2.CloseAccountResponse]]:
-        """Closes an account for good; it must be empty, or the call is refused with ACCOUNT_NOT_EMPTY. A closed account
-        neither pays nor is paid. Closing it again is no error.
+        """Closes an account permanently. The account must be empty, or the call is refused with ACCOUNT_NOT_EMPTY. A closed
+        account can neither send nor receive. Closing a closed account is not an error.
         """
 
     @_abc_1.abstractmethod
@@ -242,7 +254,7 @@ class BankServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _bank_pb2.ListAccountsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_bank_pb2.ListAccountsResponse, _abc.Awaitable[_bank_pb2.ListAccountsResponse]]:
-        """The accounts of one owner, closed ones too, by pages in id order. A customer lists their own."""
+        """Lists the accounts of one owner, including closed ones, by pages in id order. A customer lists their own."""
 
     @_abc_1.abstractmethod
     def ListAccountVersions(
@@ -250,8 +262,8 @@ class BankServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _bank_pb2.ListAccountVersionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_bank_pb2.ListAccountVersionsResponse, _abc.Awaitable[_bank_pb2.ListAccountVersionsResponse]]:
-        """Every account's current version, by pages in id order. Services only. With ListEvents, it is all that a reader
-        needs to find and to fill what it lacks.
+        """Lists the current version of each account, by pages in id order. For services only. With ListEvents, a reader can
+        find and read all missing operations.
         """
 
     @_abc_1.abstractmethod
@@ -260,6 +272,6 @@ class BankServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _bank_pb2.ListEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_bank_pb2.ListEventsResponse, _abc.Awaitable[_bank_pb2.ListEventsResponse]]:
-        """The operations of one account in version order. Services only."""
+        """Lists the operations of one account in version order. For services only."""
 
 def add_BankServiceServicer_to_server(servicer: BankServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -30,41 +30,41 @@ class _TopUpStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TopUpStat
     DESCRIPTOR: _descriptor.EnumDescriptor
     TOP_UP_STATUS_UNSPECIFIED: _TopUpStatus.ValueType  # 0
     TOP_UP_STATUS_CREATED: _TopUpStatus.ValueType  # 1
-    """Asked for; whether the card can pay is not known yet."""
+    """Requested; the authorization is not known yet."""
     TOP_UP_STATUS_AUTHORIZED: _TopUpStatus.ValueType  # 2
-    """The card's issuer holds the sum."""
+    """The card's issuer has reserved the amount."""
     TOP_UP_STATUS_CAPTURED: _TopUpStatus.ValueType  # 3
-    """The sum is taken from the card and not on the account yet."""
+    """The amount is captured from the card and not credited yet."""
     TOP_UP_STATUS_COMPLETED: _TopUpStatus.ValueType  # 4
-    """Final: the sum is on the account."""
+    """Final: the amount is credited to the account."""
     TOP_UP_STATUS_DECLINED: _TopUpStatus.ValueType  # 5
-    """Final: the issuer or the acquirer refused; `failure` says why. Nothing was taken."""
+    """Final: the issuer or the acquirer declined; `failure` has the reason. The card is not charged."""
     TOP_UP_STATUS_VOIDED: _TopUpStatus.ValueType  # 6
-    """Final: given up before anything was taken; `failure` says why."""
+    """Final: cancelled before the capture; `failure` has the reason."""
     TOP_UP_STATUS_REFUNDED: _TopUpStatus.ValueType  # 7
-    """Final: taken, could not be credited, and given back; `failure` says why."""
+    """Final: captured, not credited, and refunded; `failure` has the reason."""
     TOP_UP_STATUS_NEEDS_REVIEW: _TopUpStatus.ValueType  # 8
-    """A person has to look at it: the acquirer contradicts itself, or a sum that is taken can be neither credited nor given back."""
+    """Needs manual review: the acquirer contradicts itself, or a captured amount can be neither credited nor refunded."""
 
 class TopUpStatus(_TopUpStatus, metaclass=_TopUpStatusEnumTypeWrapper): ...
 
 TOP_UP_STATUS_UNSPECIFIED: TopUpStatus.ValueType  # 0
 TOP_UP_STATUS_CREATED: TopUpStatus.ValueType  # 1
-"""Asked for; whether the card can pay is not known yet."""
+"""Requested; the authorization is not known yet."""
 TOP_UP_STATUS_AUTHORIZED: TopUpStatus.ValueType  # 2
-"""The card's issuer holds the sum."""
+"""The card's issuer has reserved the amount."""
 TOP_UP_STATUS_CAPTURED: TopUpStatus.ValueType  # 3
-"""The sum is taken from the card and not on the account yet."""
+"""The amount is captured from the card and not credited yet."""
 TOP_UP_STATUS_COMPLETED: TopUpStatus.ValueType  # 4
-"""Final: the sum is on the account."""
+"""Final: the amount is credited to the account."""
 TOP_UP_STATUS_DECLINED: TopUpStatus.ValueType  # 5
-"""Final: the issuer or the acquirer refused; `failure` says why. Nothing was taken."""
+"""Final: the issuer or the acquirer declined; `failure` has the reason. The card is not charged."""
 TOP_UP_STATUS_VOIDED: TopUpStatus.ValueType  # 6
-"""Final: given up before anything was taken; `failure` says why."""
+"""Final: cancelled before the capture; `failure` has the reason."""
 TOP_UP_STATUS_REFUNDED: TopUpStatus.ValueType  # 7
-"""Final: taken, could not be credited, and given back; `failure` says why."""
+"""Final: captured, not credited, and refunded; `failure` has the reason."""
 TOP_UP_STATUS_NEEDS_REVIEW: TopUpStatus.ValueType  # 8
-"""A person has to look at it: the acquirer contradicts itself, or a sum that is taken can be neither credited nor given back."""
+"""Needs manual review: the acquirer contradicts itself, or a captured amount can be neither credited nor refunded."""
 Global___TopUpStatus: _TypeAlias = TopUpStatus  # noqa: Y015
 
 class _CardBrand:
@@ -94,7 +94,7 @@ Global___CardBrand: _TypeAlias = CardBrand  # noqa: Y015
 
 @_typing.final
 class Card(_message.Message):
-    """A card as it may be shown."""
+    """Card data that may be displayed."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -134,13 +134,13 @@ class TopUp(_message.Message):
     account_id: _builtins.str
     status: Global___TopUpStatus.ValueType
     failure: _builtins.str
-    """Why it did not come to be, as a machine name: an acquirer's decline (`INSUFFICIENT_FUNDS`, `DO_NOT_HONOR`, …), the
-    ledger's refusal (`ACCOUNT_CLOSED`, …) or `AUTHORIZATION_UNKNOWN`. Empty while all goes well.
+    """Reason as a machine-readable name: a decline code of the acquirer (`INSUFFICIENT_FUNDS`, `DO_NOT_HONOR`, …), a
+    refusal of the ledger (`ACCOUNT_CLOSED`, …) or `AUTHORIZATION_UNKNOWN`. Empty without a failure.
     """
     transfer_id: _builtins.str
-    """The deposit in the ledger, once COMPLETED."""
+    """Transfer id of the deposit, set when COMPLETED."""
     version: _builtins.int
-    """Grows with every change of the top-up."""
+    """Increases with each change of the top-up."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money: ...
     @_builtins.property
@@ -173,7 +173,7 @@ Global___TopUp: _TypeAlias = TopUp  # noqa: Y015
 
 @_typing.final
 class CardDetails(_message.Message):
-    """A card's data on its only way through: from the caller to the acquirer. Neither stored nor logged by anyone."""
+    """Full card data, passed from the caller to the acquirer. Never stored or logged."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -182,13 +182,13 @@ class CardDetails(_message.Message):
     EXPIRY_YEAR_FIELD_NUMBER: _builtins.int
     CVV_FIELD_NUMBER: _builtins.int
     number: _builtins.str
-    """12 to 19 digits; the last is the Luhn check digit."""
+    """12 to 19 digits; the last one is the Luhn check digit."""
     expiry_month: _builtins.int
     """1 to 12."""
     expiry_year: _builtins.int
-    """Four digits. A card is good to the end of its month."""
+    """Four digits. A card is valid until the end of its month."""
     cvv: _builtins.str
-    """3 digits, 4 on American Express."""
+    """3 digits; 4 for American Express."""
     def __init__(
         self,
         *,
@@ -218,7 +218,7 @@ class ProcessCardTopUpRequest(_message.Message):
     """1 to 255 printable ASCII characters."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
-        """Positive, no more precise than the currency allows, within the service's limits."""
+        """Positive, with at most the currency's number of decimals, within the service's limits."""
 
     @_builtins.property
     def card(self) -> Global___CardDetails: ...
@@ -376,9 +376,9 @@ class ListTopUpsRequest(_message.Message):
     page_size: _builtins.int
     """1 to 1,000; 0 means 50."""
     older_than: _builtins.str
-    """The id of a top-up: the page has those older than it. Not together with newer_than."""
+    """Top-up id; the page contains older top-ups. Do not combine with newer_than."""
     newer_than: _builtins.str
-    """The id of a top-up: the page has the oldest of those newer than it."""
+    """Top-up id; the page contains the oldest of the newer top-ups."""
     def __init__(
         self,
         *,
@@ -406,7 +406,7 @@ class ListTopUpsResponse(_message.Message):
     has_newer: _builtins.bool
     @_builtins.property
     def top_ups(self) -> _containers.RepeatedCompositeFieldContainer[Global___TopUp]:
-        """Newest first, whichever way was paged."""
+        """Newest first, for both paging directions."""
 
     def __init__(
         self,

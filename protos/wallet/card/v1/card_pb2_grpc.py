@@ -26,16 +26,17 @@ if _version_not_supported:
 
 
 class CardServiceStub:
-    """Paying in by card: a saga over the card acquirer and the ledger.
+    """Top-ups by card: a saga over the card acquirer and the ledger.
 
-    Every call carries the caller's token in the `authorization` metadata. A customer pays into, and sees the top-ups of, their own
-    accounts only; another's account or top-up is NOT_FOUND, so that ids do not leak. An operator sees all, an admin pays into all, too;
-    whatever else is PERMISSION_DENIED.
+    Every call carries the caller's token in the `authorization` metadata. A customer pays into their own accounts and
+    sees their top-ups only; another user's account or top-up is NOT_FOUND, so ids do not leak. An operator sees all,
+    an admin also pays into all accounts. Other calls are PERMISSION_DENIED.
 
-    Business errors are statuses with google.rpc details, as the bank's are: ErrorInfo.reason is the machine name
-    (ACCOUNT_NOT_FOUND, ACCOUNT_CLOSED, CURRENCY_MISMATCH, TOP_UP_NOT_FOUND, TOP_UP_LIMIT_EXCEEDED, IDEMPOTENCY_CONFLICT,
-    INVALID_INPUT, …). A card that is declined is no error of the call: it is a top-up in state DECLINED.
-    UNAVAILABLE and DEADLINE_EXCEEDED on ProcessCardTopUp mean: outcome unknown, retry with the same key.
+    Business errors are statuses with google.rpc details, as in the bank: ErrorInfo.reason is the machine-readable name
+    (ACCOUNT_NOT_FOUND, ACCOUNT_CLOSED, CURRENCY_MISMATCH, TOP_UP_NOT_FOUND, TOP_UP_LIMIT_EXCEEDED,
+    IDEMPOTENCY_CONFLICT, INVALID_INPUT, …). A declined card is not an error: the call returns a top-up with status
+    DECLINED. UNAVAILABLE and DEADLINE_EXCEEDED on ProcessCardTopUp mean that the outcome is unknown: retry with the
+    same key.
     """
 
     def __init__(self, channel):
@@ -72,53 +73,55 @@ class CardServiceStub:
 
 
 class CardServiceServicer:
-    """Paying in by card: a saga over the card acquirer and the ledger.
+    """Top-ups by card: a saga over the card acquirer and the ledger.
 
-    Every call carries the caller's token in the `authorization` metadata. A customer pays into, and sees the top-ups of, their own
-    accounts only; another's account or top-up is NOT_FOUND, so that ids do not leak. An operator sees all, an admin pays into all, too;
-    whatever else is PERMISSION_DENIED.
+    Every call carries the caller's token in the `authorization` metadata. A customer pays into their own accounts and
+    sees their top-ups only; another user's account or top-up is NOT_FOUND, so ids do not leak. An operator sees all,
+    an admin also pays into all accounts. Other calls are PERMISSION_DENIED.
 
-    Business errors are statuses with google.rpc details, as the bank's are: ErrorInfo.reason is the machine name
-    (ACCOUNT_NOT_FOUND, ACCOUNT_CLOSED, CURRENCY_MISMATCH, TOP_UP_NOT_FOUND, TOP_UP_LIMIT_EXCEEDED, IDEMPOTENCY_CONFLICT,
-    INVALID_INPUT, …). A card that is declined is no error of the call: it is a top-up in state DECLINED.
-    UNAVAILABLE and DEADLINE_EXCEEDED on ProcessCardTopUp mean: outcome unknown, retry with the same key.
+    Business errors are statuses with google.rpc details, as in the bank: ErrorInfo.reason is the machine-readable name
+    (ACCOUNT_NOT_FOUND, ACCOUNT_CLOSED, CURRENCY_MISMATCH, TOP_UP_NOT_FOUND, TOP_UP_LIMIT_EXCEEDED,
+    IDEMPOTENCY_CONFLICT, INVALID_INPUT, …). A declined card is not an error: the call returns a top-up with status
+    DECLINED. UNAVAILABLE and DEADLINE_EXCEEDED on ProcessCardTopUp mean that the outcome is unknown: retry with the
+    same key.
     """
 
     def ProcessCardTopUp(self, request, context):
-        """Begins to pay a sum into an account, once per idempotency key, and answers with the top-up's state as soon as it is
-        final, or after a short wait as it then is; what is left to do goes on without the caller. The same key with the same
-        request answers the same top-up in its current state; with another request it is refused with IDEMPOTENCY_CONFLICT.
-        Keys are scoped by caller and kept for ever. The card's number and code are handed to the acquirer and forgotten.
+        """Starts a top-up, once per idempotency key. Returns when the top-up is final, or after a short wait with its
+        current state; the service then continues in the background. The same key with the same request returns the same
+        top-up in its current state; with another request it is refused with IDEMPOTENCY_CONFLICT. Keys are scoped by
+        caller and stored without a time limit. The card's number and code are passed to the acquirer and not stored.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetTopUp(self, request, context):
-        """One top-up as it is now.
+        """Returns the current state of one top-up.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def BatchGetTopUps(self, request, context):
-        """Top-ups by id, at most 1,000. One result a requested key, matched by key, never by position.
+        """Returns top-ups by id, at most 1,000. There is one result for each requested key; match results by key, not by
+        position.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListTopUps(self, request, context):
-        """The top-ups of an account, newest first, by pages.
+        """Lists an account's top-ups, newest first, by pages.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchTopUp(self, request, context):
-        """A top-up as it is now, then each change of it, until it is final. A reader that is slow misses what lies between, never the
-        last state. Safe to call again. Ends with UNAUTHENTICATED when the caller's token does, and with ACCOUNT_NOT_FOUND
-        within a minute of the caller's losing the account.
+        """Streams a top-up's current state, then each change until it is final. A slow reader may miss intermediate states,
+        never the last one. A retry is safe. Ends with UNAUTHENTICATED when the caller's token expires, and with
+        ACCOUNT_NOT_FOUND within a minute after the caller loses access to the account.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -161,16 +164,17 @@ def add_CardServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class CardService:
-    """Paying in by card: a saga over the card acquirer and the ledger.
+    """Top-ups by card: a saga over the card acquirer and the ledger.
 
-    Every call carries the caller's token in the `authorization` metadata. A customer pays into, and sees the top-ups of, their own
-    accounts only; another's account or top-up is NOT_FOUND, so that ids do not leak. An operator sees all, an admin pays into all, too;
-    whatever else is PERMISSION_DENIED.
+    Every call carries the caller's token in the `authorization` metadata. A customer pays into their own accounts and
+    sees their top-ups only; another user's account or top-up is NOT_FOUND, so ids do not leak. An operator sees all,
+    an admin also pays into all accounts. Other calls are PERMISSION_DENIED.
 
-    Business errors are statuses with google.rpc details, as the bank's are: ErrorInfo.reason is the machine name
-    (ACCOUNT_NOT_FOUND, ACCOUNT_CLOSED, CURRENCY_MISMATCH, TOP_UP_NOT_FOUND, TOP_UP_LIMIT_EXCEEDED, IDEMPOTENCY_CONFLICT,
-    INVALID_INPUT, …). A card that is declined is no error of the call: it is a top-up in state DECLINED.
-    UNAVAILABLE and DEADLINE_EXCEEDED on ProcessCardTopUp mean: outcome unknown, retry with the same key.
+    Business errors are statuses with google.rpc details, as in the bank: ErrorInfo.reason is the machine-readable name
+    (ACCOUNT_NOT_FOUND, ACCOUNT_CLOSED, CURRENCY_MISMATCH, TOP_UP_NOT_FOUND, TOP_UP_LIMIT_EXCEEDED,
+    IDEMPOTENCY_CONFLICT, INVALID_INPUT, …). A declined card is not an error: the call returns a top-up with status
+    DECLINED. UNAVAILABLE and DEADLINE_EXCEEDED on ProcessCardTopUp mean that the outcome is unknown: retry with the
+    same key.
     """
 
     @staticmethod

@@ -27,16 +27,17 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class CardServiceStub:
-    """Paying in by card: a saga over the card acquirer and the ledger.
+    """Top-ups by card: a saga over the card acquirer and the ledger.
 
-    Every call carries the caller's token in the `authorization` metadata. A customer pays into, and sees the top-ups of, their own
-    accounts only; another's account or top-up is NOT_FOUND, so that ids do not leak. An operator sees all, an admin pays into all, too;
-    whatever else is PERMISSION_DENIED.
+    Every call carries the caller's token in the `authorization` metadata. A customer pays into their own accounts and
+    sees their top-ups only; another user's account or top-up is NOT_FOUND, so ids do not leak. An operator sees all,
+    an admin also pays into all accounts. Other calls are PERMISSION_DENIED.
 
-    Business errors are statuses with google.rpc details, as the bank's are: ErrorInfo.reason is the machine name
-    (ACCOUNT_NOT_FOUND, ACCOUNT_CLOSED, CURRENCY_MISMATCH, TOP_UP_NOT_FOUND, TOP_UP_LIMIT_EXCEEDED, IDEMPOTENCY_CONFLICT,
-    INVALID_INPUT, …). A card that is declined is no error of the call: it is a top-up in state DECLINED.
-    UNAVAILABLE and DEADLINE_EXCEEDED on ProcessCardTopUp mean: outcome unknown, retry with the same key.
+    Business errors are statuses with google.rpc details, as in the bank: ErrorInfo.reason is the machine-readable name
+    (ACCOUNT_NOT_FOUND, ACCOUNT_CLOSED, CURRENCY_MISMATCH, TOP_UP_NOT_FOUND, TOP_UP_LIMIT_EXCEEDED,
+    IDEMPOTENCY_CONFLICT, INVALID_INPUT, …). A declined card is not an error: the call returns a top-up with status
+    DECLINED. UNAVAILABLE and DEADLINE_EXCEEDED on ProcessCardTopUp mean that the outcome is unknown: retry with the
+    same key.
     """
 
     @_typing.overload
@@ -44,67 +45,73 @@ class CardServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> CardServiceAsyncStub: ...
     ProcessCardTopUp: _grpc.UnaryUnaryMultiCallable[_card_pb2.ProcessCardTopUpRequest, _card_pb2.ProcessCardTopUpResponse]
-    """Begins to pay a sum into an account, once per idempotency key, and answers with the top-up's state as soon as it is
-    final, or after a short wait as it then is; what is left to do goes on without the caller. The same key with the same
-    request answers the same top-up in its current state; with another request it is refused with IDEMPOTENCY_CONFLICT.
-    Keys are scoped by caller and kept for ever. The card's number and code are handed to the acquirer and forgotten.
+    """Starts a top-up, once per idempotency key. Returns when the top-up is final, or after a short wait with its
+    current state; the service then continues in the background. The same key with the same request returns the same
+    top-up in its current state; with another request it is refused with IDEMPOTENCY_CONFLICT. Keys are scoped by
+    caller and stored without a time limit. The card's number and code are passed to the acquirer and not stored.
     """
     GetTopUp: _grpc.UnaryUnaryMultiCallable[_card_pb2.GetTopUpRequest, _card_pb2.GetTopUpResponse]
-    """One top-up as it is now."""
+    """Returns the current state of one top-up."""
     BatchGetTopUps: _grpc.UnaryUnaryMultiCallable[_card_pb2.BatchGetTopUpsRequest, _card_pb2.BatchGetTopUpsResponse]
-    """Top-ups by id, at most 1,000. One result a requested key, matched by key, never by position."""
+    """Returns top-ups by id, at most 1,000. There is one result for each requested key; match results by key, not by
+    position.
+    """
     ListTopUps: _grpc.UnaryUnaryMultiCallable[_card_pb2.ListTopUpsRequest, _card_pb2.ListTopUpsResponse]
-    """The top-ups of an account, newest first, by pages."""
+    """Lists an account's top-ups, newest first, by pages."""
     WatchTopUp: _grpc.UnaryStreamMultiCallable[_card_pb2.WatchTopUpRequest, _card_pb2.WatchTopUpResponse]
-    """A top-up as it is now, then each change of it, until it is final. A reader that is slow misses what lies between, never the
-    last state. Safe to call again. Ends with UNAUTHENTICATED when the caller's token does, and with ACCOUNT_NOT_FOUND
-    within a minute of the caller's losing the account.
+    """Streams a top-up's current state, then each change until it is final. A slow reader may miss intermediate states,
+    never the last one. A retry is safe. Ends with UNAUTHENTICATED when the caller's token expires, and with
+    ACCOUNT_NOT_FOUND within a minute after the caller loses access to the account.
     """
 
 @_typing.type_check_only
 class CardServiceAsyncStub(CardServiceStub):
-    """Paying in by card: a saga over the card acquirer and the ledger.
+    """Top-ups by card: a saga over the card acquirer and the ledger.
 
-    Every call carries the caller's token in the `authorization` metadata. A customer pays into, and sees the top-ups of, their own
-    accounts only; another's account or top-up is NOT_FOUND, so that ids do not leak. An operator sees all, an admin pays into all, too;
-    whatever else is PERMISSION_DENIED.
+    Every call carries the caller's token in the `authorization` metadata. A customer pays into their own accounts and
+    sees their top-ups only; another user's account or top-up is NOT_FOUND, so ids do not leak. An operator sees all,
+    an admin also pays into all accounts. Other calls are PERMISSION_DENIED.
 
-    Business errors are statuses with google.rpc details, as the bank's are: ErrorInfo.reason is the machine name
-    (ACCOUNT_NOT_FOUND, ACCOUNT_CLOSED, CURRENCY_MISMATCH, TOP_UP_NOT_FOUND, TOP_UP_LIMIT_EXCEEDED, IDEMPOTENCY_CONFLICT,
-    INVALID_INPUT, …). A card that is declined is no error of the call: it is a top-up in state DECLINED.
-    UNAVAILABLE and DEADLINE_EXCEEDED on ProcessCardTopUp mean: outcome unknown, retry with the same key.
+    Business errors are statuses with google.rpc details, as in the bank: ErrorInfo.reason is the machine-readable name
+    (ACCOUNT_NOT_FOUND, ACCOUNT_CLOSED, CURRENCY_MISMATCH, TOP_UP_NOT_FOUND, TOP_UP_LIMIT_EXCEEDED,
+    IDEMPOTENCY_CONFLICT, INVALID_INPUT, …). A declined card is not an error: the call returns a top-up with status
+    DECLINED. UNAVAILABLE and DEADLINE_EXCEEDED on ProcessCardTopUp mean that the outcome is unknown: retry with the
+    same key.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ProcessCardTopUp: _aio.UnaryUnaryMultiCallable[_card_pb2.ProcessCardTopUpRequest, _card_pb2.ProcessCardTopUpResponse]  # type: ignore[assignment]
-    """Begins to pay a sum into an account, once per idempotency key, and answers with the top-up's state as soon as it is
-    final, or after a short wait as it then is; what is left to do goes on without the caller. The same key with the same
-    request answers the same top-up in its current state; with another request it is refused with IDEMPOTENCY_CONFLICT.
-    Keys are scoped by caller and kept for ever. The card's number and code are handed to the acquirer and forgotten.
+    """Starts a top-up, once per idempotency key. Returns when the top-up is final, or after a short wait with its
+    current state; the service then continues in the background. The same key with the same request returns the same
+    top-up in its current state; with another request it is refused with IDEMPOTENCY_CONFLICT. Keys are scoped by
+    caller and stored without a time limit. The card's number and code are passed to the acquirer and not stored.
     """
     GetTopUp: _aio.UnaryUnaryMultiCallable[_card_pb2.GetTopUpRequest, _card_pb2.GetTopUpResponse]  # type: ignore[assignment]
-    """One top-up as it is now."""
+    """Returns the current state of one top-up."""
     BatchGetTopUps: _aio.UnaryUnaryMultiCallable[_card_pb2.BatchGetTopUpsRequest, _card_pb2.BatchGetTopUpsResponse]  # type: ignore[assignment]
-    """Top-ups by id, at most 1,000. One result a requested key, matched by key, never by position."""
+    """Returns top-ups by id, at most 1,000. There is one result for each requested key; match results by key, not by
+    position.
+    """
     ListTopUps: _aio.UnaryUnaryMultiCallable[_card_pb2.ListTopUpsRequest, _card_pb2.ListTopUpsResponse]  # type: ignore[assignment]
-    """The top-ups of an account, newest first, by pages."""
+    """Lists an account's top-ups, newest first, by pages."""
     WatchTopUp: _aio.UnaryStreamMultiCallable[_card_pb2.WatchTopUpRequest, _card_pb2.WatchTopUpResponse]  # type: ignore[assignment]
-    """A top-up as it is now, then each change of it, until it is final. A reader that is slow misses what lies between, never the
-    last state. Safe to call again. Ends with UNAUTHENTICATED when the caller's token does, and with ACCOUNT_NOT_FOUND
-    within a minute of the caller's losing the account.
+    """Streams a top-up's current state, then each change until it is final. A slow reader may miss intermediate states,
+    never the last one. A retry is safe. Ends with UNAUTHENTICATED when the caller's token expires, and with
+    ACCOUNT_NOT_FOUND within a minute after the caller loses access to the account.
     """
 
 class CardServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Paying in by card: a saga over the card acquirer and the ledger.
+    """Top-ups by card: a saga over the card acquirer and the ledger.
 
-    Every call carries the caller's token in the `authorization` metadata. A customer pays into, and sees the top-ups of, their own
-    accounts only; another's account or top-up is NOT_FOUND, so that ids do not leak. An operator sees all, an admin pays into all, too;
-    whatever else is PERMISSION_DENIED.
+    Every call carries the caller's token in the `authorization` metadata. A customer pays into their own accounts and
+    sees their top-ups only; another user's account or top-up is NOT_FOUND, so ids do not leak. An operator sees all,
+    an admin also pays into all accounts. Other calls are PERMISSION_DENIED.
 
-    Business errors are statuses with google.rpc details, as the bank's are: ErrorInfo.reason is the machine name
-    (ACCOUNT_NOT_FOUND, ACCOUNT_CLOSED, CURRENCY_MISMATCH, TOP_UP_NOT_FOUND, TOP_UP_LIMIT_EXCEEDED, IDEMPOTENCY_CONFLICT,
-    INVALID_INPUT, …). A card that is declined is no error of the call: it is a top-up in state DECLINED.
-    UNAVAILABLE and DEADLINE_EXCEEDED on ProcessCardTopUp mean: outcome unknown, retry with the same key.
+    Business errors are statuses with google.rpc details, as in the bank: ErrorInfo.reason is the machine-readable name
+    (ACCOUNT_NOT_FOUND, ACCOUNT_CLOSED, CURRENCY_MISMATCH, TOP_UP_NOT_FOUND, TOP_UP_LIMIT_EXCEEDED,
+    IDEMPOTENCY_CONFLICT, INVALID_INPUT, …). A declined card is not an error: the call returns a top-up with status
+    DECLINED. UNAVAILABLE and DEADLINE_EXCEEDED on ProcessCardTopUp mean that the outcome is unknown: retry with the
+    same key.
     """
 
     @_abc_1.abstractmethod
@@ -113,10 +120,10 @@ class CardServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _card_pb2.ProcessCardTopUpRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_card_pb2.ProcessCardTopUpResponse, _abc.Awaitable[_card_pb2.ProcessCardTopUpResponse]]:
-        """Begins to pay a sum into an account, once per idempotency key, and answers with the top-up's state as soon as it is
-        final, or after a short wait as it then is; what is left to do goes on without the caller. The same key with the same
-        request answers the same top-up in its current state; with another request it is refused with IDEMPOTENCY_CONFLICT.
-        Keys are scoped by caller and kept for ever. The card's number and code are handed to the acquirer and forgotten.
+        """Starts a top-up, once per idempotency key. Returns when the top-up is final, or after a short wait with its
+        current state; the service then continues in the background. The same key with the same request returns the same
+        top-up in its current state; with another request it is refused with IDEMPOTENCY_CONFLICT. Keys are scoped by
+        caller and stored without a time limit. The card's number and code are passed to the acquirer and not stored.
         """
 
     @_abc_1.abstractmethod
@@ -125,7 +132,7 @@ class CardServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _card_pb2.GetTopUpRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_card_pb2.GetTopUpResponse, _abc.Awaitable[_card_pb2.GetTopUpResponse]]:
-        """One top-up as it is now."""
+        """Returns the current state of one top-up."""
 
     @_abc_1.abstractmethod
     def BatchGetTopUps(
@@ -133,7 +140,9 @@ class CardServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _card_pb2.BatchGetTopUpsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_card_pb2.BatchGetTopUpsResponse, _abc.Awaitable[_card_pb2.BatchGetTopUpsResponse]]:
-        """Top-ups by id, at most 1,000. One result a requested key, matched by key, never by position."""
+        """Returns top-ups by id, at most 1,000. There is one result for each requested key; match results by key, not by
+        position.
+        """
 
     @_abc_1.abstractmethod
     def ListTopUps(
@@ -141,7 +150,7 @@ class CardServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _card_pb2.ListTopUpsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_card_pb2.ListTopUpsResponse, _abc.Awaitable[_card_pb2.ListTopUpsResponse]]:
-        """The top-ups of an account, newest first, by pages."""
+        """Lists an account's top-ups, newest first, by pages."""
 
     @_abc_1.abstractmethod
     def WatchTopUp(
@@ -149,9 +158,9 @@ class CardServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _card_pb2.WatchTopUpRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_card_pb2.WatchTopUpResponse], _abc.AsyncIterator[_card_pb2.WatchTopUpResponse]]:
-        """A top-up as it is now, then each change of it, until it is final. A reader that is slow misses what lies between, never the
-        last state. Safe to call again. Ends with UNAUTHENTICATED when the caller's token does, and with ACCOUNT_NOT_FOUND
-        within a minute of the caller's losing the account.
+        """Streams a top-up's current state, then each change until it is final. A slow reader may miss intermediate states,
+        never the last one. A retry is safe. Ends with UNAUTHENTICATED when the caller's token expires, and with
+        ACCOUNT_NOT_FOUND within a minute after the caller loses access to the account.
         """
 
 def add_CardServiceServicer_to_server(servicer: CardServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -31,9 +31,9 @@ class _RoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Role.ValueType],
     ROLE_CUSTOMER: _Role.ValueType  # 1
     """Reads, and moves money from, their own accounts."""
     ROLE_OPERATOR: _Role.ValueType  # 2
-    """Reads all accounts, moves nothing."""
+    """Reads all accounts, moves no money."""
     ROLE_ADMIN: _Role.ValueType  # 3
-    """Reads and moves all, and has the services prove and repair themselves."""
+    """Reads and uses all accounts, and starts integrity checks and replays."""
 
 class Role(_Role, metaclass=_RoleEnumTypeWrapper): ...
 
@@ -41,9 +41,9 @@ ROLE_UNSPECIFIED: Role.ValueType  # 0
 ROLE_CUSTOMER: Role.ValueType  # 1
 """Reads, and moves money from, their own accounts."""
 ROLE_OPERATOR: Role.ValueType  # 2
-"""Reads all accounts, moves nothing."""
+"""Reads all accounts, moves no money."""
 ROLE_ADMIN: Role.ValueType  # 3
-"""Reads and moves all, and has the services prove and repair themselves."""
+"""Reads and uses all accounts, and starts integrity checks and replays."""
 Global___Role: _TypeAlias = Role  # noqa: Y015
 
 @_typing.final
@@ -55,7 +55,7 @@ class User(_message.Message):
     ROLE_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """The `sub` of the user's tokens, and the `owner_id` of the user's accounts."""
+    """The `sub` of the user's tokens and the `owner_id` of their accounts."""
     username: _builtins.str
     role: Global___Role.ValueType
     @_builtins.property
@@ -85,9 +85,9 @@ class Tokens(_message.Message):
     REFRESH_TOKEN_FIELD_NUMBER: _builtins.int
     REFRESH_EXPIRES_AT_FIELD_NUMBER: _builtins.int
     access_token: _builtins.str
-    """A JWT, for the `authorization` of every call."""
+    """JWT for the `authorization` metadata of each call."""
     refresh_token: _builtins.str
-    """Opaque, for one Refresh."""
+    """Opaque; valid for one Refresh."""
     @_builtins.property
     def access_expires_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -115,7 +115,7 @@ class RegisterRequest(_message.Message):
     USERNAME_FIELD_NUMBER: _builtins.int
     PASSWORD_FIELD_NUMBER: _builtins.int
     username: _builtins.str
-    """3 to 64 of a-z, 0-9, '.', '_' and '-', of which the first is a letter."""
+    """3 to 64 characters of a-z, 0-9, '.', '_' and '-', starting with a letter."""
     password: _builtins.str
     """12 to 128 characters."""
     def __init__(

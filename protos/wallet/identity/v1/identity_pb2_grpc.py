@@ -26,14 +26,14 @@ if _version_not_supported:
 
 
 class IdentityServiceStub:
-    """Users, what they prove themselves by, and the tokens that the rest of the system believes.
+    """Users, their passwords, and the tokens that all services accept.
 
-    Register, Authenticate, Refresh and Revoke are for callers who have no token yet; every other call carries the caller's
-    token in the `authorization` metadata. A customer sees themselves only; another user is NOT_FOUND, so that ids do not leak.
+    Register, Authenticate, Refresh and Revoke need no token. Every other call carries the caller's token in the
+    `authorization` metadata. A customer sees only themselves; another user is NOT_FOUND, so ids do not leak.
 
-    Business errors are statuses with google.rpc details, as the bank's are: ErrorInfo.reason is the machine name
+    Business errors are statuses with google.rpc details, as in the bank: ErrorInfo.reason is the machine-readable name
     (INVALID_CREDENTIALS, USERNAME_TAKEN, TOO_MANY_ATTEMPTS, USER_NOT_FOUND, UNAUTHENTICATED, INVALID_INPUT, …).
-    RESOURCE_EXHAUSTED means: nothing was done, and google.rpc.RetryInfo says when to try again.
+    RESOURCE_EXHAUSTED means that nothing was done; google.rpc.RetryInfo has the time to wait.
     """
 
     def __init__(self, channel):
@@ -75,59 +75,60 @@ class IdentityServiceStub:
 
 
 class IdentityServiceServicer:
-    """Users, what they prove themselves by, and the tokens that the rest of the system believes.
+    """Users, their passwords, and the tokens that all services accept.
 
-    Register, Authenticate, Refresh and Revoke are for callers who have no token yet; every other call carries the caller's
-    token in the `authorization` metadata. A customer sees themselves only; another user is NOT_FOUND, so that ids do not leak.
+    Register, Authenticate, Refresh and Revoke need no token. Every other call carries the caller's token in the
+    `authorization` metadata. A customer sees only themselves; another user is NOT_FOUND, so ids do not leak.
 
-    Business errors are statuses with google.rpc details, as the bank's are: ErrorInfo.reason is the machine name
+    Business errors are statuses with google.rpc details, as in the bank: ErrorInfo.reason is the machine-readable name
     (INVALID_CREDENTIALS, USERNAME_TAKEN, TOO_MANY_ATTEMPTS, USER_NOT_FOUND, UNAUTHENTICATED, INVALID_INPUT, …).
-    RESOURCE_EXHAUSTED means: nothing was done, and google.rpc.RetryInfo says when to try again.
+    RESOURCE_EXHAUSTED means that nothing was done; google.rpc.RetryInfo has the time to wait.
     """
 
     def Register(self, request, context):
-        """Makes a user, who is a customer. After UNAVAILABLE or DEADLINE_EXCEEDED, Authenticate tells whether it was done; so it does
-        after USERNAME_TAKEN on a retry.
+        """Creates a user with the customer role. After UNAVAILABLE or DEADLINE_EXCEEDED, or after USERNAME_TAKEN on a
+        retry, call Authenticate to find out if the user was created.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Authenticate(self, request, context):
-        """A pair of tokens for a user's name and password. A name that there is not and a password that is wrong are the same
-        INVALID_CREDENTIALS and take the same time; too many of them in a row, and the name is locked for a while with
-        TOO_MANY_ATTEMPTS, whether there is such a user or not.
+        """Returns a pair of tokens for a user name and a password. An unknown name and a wrong password give the same
+        INVALID_CREDENTIALS and take the same time. Too many failures in a row lock the name for a while
+        (TOO_MANY_ATTEMPTS), existing or not.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Refresh(self, request, context):
-        """A new pair for a refresh token, which is thereby used up. The same again within some seconds answers the same refresh
-        token again, so that a lost answer may be asked for once more; later, it means that somebody else has it too, and every token
-        of the sign-in it came from is refused from then on.
+        """Exchanges a refresh token for a new pair; the token becomes used. A repeat within some seconds returns the same
+        new refresh token, so a lost answer can be requested again. A later repeat counts as theft, and all tokens of the
+        session are refused from then on.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Revoke(self, request, context):
-        """Ends the sign-in that a refresh token came from; again is no error, and neither is a token that means nothing. Access tokens
-        that are out live on until they expire.
+        """Ends the session of a refresh token. Repeating the call or sending an invalid token is not an error. Issued
+        access tokens stay valid until they expire.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetUser(self, request, context):
-        """One user.
+        """Returns one user.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def BatchGetUsers(self, request, context):
-        """Users by id, at most 1,000. One result a requested key, matched by key, never by position.
+        """Returns users by id, at most 1,000. There is one result for each requested key; match results by key, not by
+        position.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -175,14 +176,14 @@ def add_IdentityServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class IdentityService:
-    """Users, what they prove themselves by, and the tokens that the rest of the system believes.
+    """Users, their passwords, and the tokens that all services accept.
 
-    Register, Authenticate, Refresh and Revoke are for callers who have no token yet; every other call carries the caller's
-    token in the `authorization` metadata. A customer sees themselves only; another user is NOT_FOUND, so that ids do not leak.
+    Register, Authenticate, Refresh and Revoke need no token. Every other call carries the caller's token in the
+    `authorization` metadata. A customer sees only themselves; another user is NOT_FOUND, so ids do not leak.
 
-    Business errors are statuses with google.rpc details, as the bank's are: ErrorInfo.reason is the machine name
+    Business errors are statuses with google.rpc details, as in the bank: ErrorInfo.reason is the machine-readable name
     (INVALID_CREDENTIALS, USERNAME_TAKEN, TOO_MANY_ATTEMPTS, USER_NOT_FOUND, UNAUTHENTICATED, INVALID_INPUT, …).
-    RESOURCE_EXHAUSTED means: nothing was done, and google.rpc.RetryInfo says when to try again.
+    RESOURCE_EXHAUSTED means that nothing was done; google.rpc.RetryInfo has the time to wait.
     """
 
     @staticmethod

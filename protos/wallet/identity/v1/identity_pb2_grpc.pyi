@@ -27,14 +27,14 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class IdentityServiceStub:
-    """Users, what they prove themselves by, and the tokens that the rest of the system believes.
+    """Users, their passwords, and the tokens that all services accept.
 
-    Register, Authenticate, Refresh and Revoke are for callers who have no token yet; every other call carries the caller's
-    token in the `authorization` metadata. A customer sees themselves only; another user is NOT_FOUND, so that ids do not leak.
+    Register, Authenticate, Refresh and Revoke need no token. Every other call carries the caller's token in the
+    `authorization` metadata. A customer sees only themselves; another user is NOT_FOUND, so ids do not leak.
 
-    Business errors are statuses with google.rpc details, as the bank's are: ErrorInfo.reason is the machine name
+    Business errors are statuses with google.rpc details, as in the bank: ErrorInfo.reason is the machine-readable name
     (INVALID_CREDENTIALS, USERNAME_TAKEN, TOO_MANY_ATTEMPTS, USER_NOT_FOUND, UNAUTHENTICATED, INVALID_INPUT, …).
-    RESOURCE_EXHAUSTED means: nothing was done, and google.rpc.RetryInfo says when to try again.
+    RESOURCE_EXHAUSTED means that nothing was done; google.rpc.RetryInfo has the time to wait.
     """
 
     @_typing.overload
@@ -42,73 +42,77 @@ class IdentityServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> IdentityServiceAsyncStub: ...
     Register: _grpc.UnaryUnaryMultiCallable[_identity_pb2.RegisterRequest, _identity_pb2.RegisterResponse]
-    """Makes a user, who is a customer. After UNAVAILABLE or DEADLINE_EXCEEDED, Authenticate tells whether it was done; so it does
-    after USERNAME_TAKEN on a retry.
+    """Creates a user with the customer role. After UNAVAILABLE or DEADLINE_EXCEEDED, or after USERNAME_TAKEN on a
+    retry, call Authenticate to find out if the user was created.
     """
     Authenticate: _grpc.UnaryUnaryMultiCallable[_identity_pb2.AuthenticateRequest, _identity_pb2.AuthenticateResponse]
-    """A pair of tokens for a user's name and password. A name that there is not and a password that is wrong are the same
-    INVALID_CREDENTIALS and take the same time; too many of them in a row, and the name is locked for a while with
-    TOO_MANY_ATTEMPTS, whether there is such a user or not.
+    """Returns a pair of tokens for a user name and a password. An unknown name and a wrong password give the same
+    INVALID_CREDENTIALS and take the same time. Too many failures in a row lock the name for a while
+    (TOO_MANY_ATTEMPTS), existing or not.
     """
     Refresh: _grpc.UnaryUnaryMultiCallable[_identity_pb2.RefreshRequest, _identity_pb2.RefreshResponse]
-    """A new pair for a refresh token, which is thereby used up. The same again within some seconds answers the same refresh
-    token again, so that a lost answer may be asked for once more; later, it means that somebody else has it too, and every token
-    of the sign-in it came from is refused from then on.
+    """Exchanges a refresh token for a new pair; the token becomes used. A repeat within some seconds returns the same
+    new refresh token, so a lost answer can be requested again. A later repeat counts as theft, and all tokens of the
+    session are refused from then on.
     """
     Revoke: _grpc.UnaryUnaryMultiCallable[_identity_pb2.RevokeRequest, _identity_pb2.RevokeResponse]
-    """Ends the sign-in that a refresh token came from; again is no error, and neither is a token that means nothing. Access tokens
-    that are out live on until they expire.
+    """Ends the session of a refresh token. Repeating the call or sending an invalid token is not an error. Issued
+    access tokens stay valid until they expire.
     """
     GetUser: _grpc.UnaryUnaryMultiCallable[_identity_pb2.GetUserRequest, _identity_pb2.GetUserResponse]
-    """One user."""
+    """Returns one user."""
     BatchGetUsers: _grpc.UnaryUnaryMultiCallable[_identity_pb2.BatchGetUsersRequest, _identity_pb2.BatchGetUsersResponse]
-    """Users by id, at most 1,000. One result a requested key, matched by key, never by position."""
+    """Returns users by id, at most 1,000. There is one result for each requested key; match results by key, not by
+    position.
+    """
 
 @_typing.type_check_only
 class IdentityServiceAsyncStub(IdentityServiceStub):
-    """Users, what they prove themselves by, and the tokens that the rest of the system believes.
+    """Users, their passwords, and the tokens that all services accept.
 
-    Register, Authenticate, Refresh and Revoke are for callers who have no token yet; every other call carries the caller's
-    token in the `authorization` metadata. A customer sees themselves only; another user is NOT_FOUND, so that ids do not leak.
+    Register, Authenticate, Refresh and Revoke need no token. Every other call carries the caller's token in the
+    `authorization` metadata. A customer sees only themselves; another user is NOT_FOUND, so ids do not leak.
 
-    Business errors are statuses with google.rpc details, as the bank's are: ErrorInfo.reason is the machine name
+    Business errors are statuses with google.rpc details, as in the bank: ErrorInfo.reason is the machine-readable name
     (INVALID_CREDENTIALS, USERNAME_TAKEN, TOO_MANY_ATTEMPTS, USER_NOT_FOUND, UNAUTHENTICATED, INVALID_INPUT, …).
-    RESOURCE_EXHAUSTED means: nothing was done, and google.rpc.RetryInfo says when to try again.
+    RESOURCE_EXHAUSTED means that nothing was done; google.rpc.RetryInfo has the time to wait.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Register: _aio.UnaryUnaryMultiCallable[_identity_pb2.RegisterRequest, _identity_pb2.RegisterResponse]  # type: ignore[assignment]
-    """Makes a user, who is a customer. After UNAVAILABLE or DEADLINE_EXCEEDED, Authenticate tells whether it was done; so it does
-    after USERNAME_TAKEN on a retry.
+    """Creates a user with the customer role. After UNAVAILABLE or DEADLINE_EXCEEDED, or after USERNAME_TAKEN on a
+    retry, call Authenticate to find out if the user was created.
     """
     Authenticate: _aio.UnaryUnaryMultiCallable[_identity_pb2.AuthenticateRequest, _identity_pb2.AuthenticateResponse]  # type: ignore[assignment]
-    """A pair of tokens for a user's name and password. A name that there is not and a password that is wrong are the same
-    INVALID_CREDENTIALS and take the same time; too many of them in a row, and the name is locked for a while with
-    TOO_MANY_ATTEMPTS, whether there is such a user or not.
+    """Returns a pair of tokens for a user name and a password. An unknown name and a wrong password give the same
+    INVALID_CREDENTIALS and take the same time. Too many failures in a row lock the name for a while
+    (TOO_MANY_ATTEMPTS), existing or not.
     """
     Refresh: _aio.UnaryUnaryMultiCallable[_identity_pb2.RefreshRequest, _identity_pb2.RefreshResponse]  # type: ignore[assignment]
-    """A new pair for a refresh token, which is thereby used up. The same again within some seconds answers the same refresh
-    token again, so that a lost answer may be asked for once more; later, it means that somebody else has it too, and every token
-    of the sign-in it came from is refused from then on.
+    """Exchanges a refresh token for a new pair; the token becomes used. A repeat within some seconds returns the same
+    new refresh token, so a lost answer can be requested again. A later repeat counts as theft, and all tokens of the
+    session are refused from then on.
     """
     Revoke: _aio.UnaryUnaryMultiCallable[_identity_pb2.RevokeRequest, _identity_pb2.RevokeResponse]  # type: ignore[assignment]
-    """Ends the sign-in that a refresh token came from; again is no error, and neither is a token that means nothing. Access tokens
-    that are out live on until they expire.
+    """Ends the session of a refresh token. Repeating the call or sending an invalid token is not an error. Issued
+    access tokens stay valid until they expire.
     """
     GetUser: _aio.UnaryUnaryMultiCallable[_identity_pb2.GetUserRequest, _identity_pb2.GetUserResponse]  # type: ignore[assignment]
-    """One user."""
+    """Returns one user."""
     BatchGetUsers: _aio.UnaryUnaryMultiCallable[_identity_pb2.BatchGetUsersRequest, _identity_pb2.BatchGetUsersResponse]  # type: ignore[assignment]
-    """Users by id, at most 1,000. One result a requested key, matched by key, never by position."""
+    """Returns users by id, at most 1,000. There is one result for each requested key; match results by key, not by
+    position.
+    """
 
 class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Users, what they prove themselves by, and the tokens that the rest of the system believes.
+    """Users, their passwords, and the tokens that all services accept.
 
-    Register, Authenticate, Refresh and Revoke are for callers who have no token yet; every other call carries the caller's
-    token in the `authorization` metadata. A customer sees themselves only; another user is NOT_FOUND, so that ids do not leak.
+    Register, Authenticate, Refresh and Revoke need no token. Every other call carries the caller's token in the
+    `authorization` metadata. A customer sees only themselves; another user is NOT_FOUND, so ids do not leak.
 
-    Business errors are statuses with google.rpc details, as the bank's are: ErrorInfo.reason is the machine name
+    Business errors are statuses with google.rpc details, as in the bank: ErrorInfo.reason is the machine-readable name
     (INVALID_CREDENTIALS, USERNAME_TAKEN, TOO_MANY_ATTEMPTS, USER_NOT_FOUND, UNAUTHENTICATED, INVALID_INPUT, …).
-    RESOURCE_EXHAUSTED means: nothing was done, and google.rpc.RetryInfo says when to try again.
+    RESOURCE_EXHAUSTED means that nothing was done; google.rpc.RetryInfo has the time to wait.
     """
 
     @_abc_1.abstractmethod
@@ -117,8 +121,8 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_pb2.RegisterRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.RegisterResponse, _abc.Awaitable[_identity_pb2.RegisterResponse]]:
-        """Makes a user, who is a customer. After UNAVAILABLE or DEADLINE_EXCEEDED, Authenticate tells whether it was done; so it does
-        after USERNAME_TAKEN on a retry.
+        """Creates a user with the customer role. After UNAVAILABLE or DEADLINE_EXCEEDED, or after USERNAME_TAKEN on a
+        retry, call Authenticate to find out if the user was created.
         """
 
     @_abc_1.abstractmethod
@@ -127,9 +131,9 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_pb2.AuthenticateRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.AuthenticateResponse, _abc.Awaitable[_identity_pb2.AuthenticateResponse]]:
-        """A pair of tokens for a user's name and password. A name that there is not and a password that is wrong are the same
-        INVALID_CREDENTIALS and take the same time; too many of them in a row, and the name is locked for a while with
-        TOO_MANY_ATTEMPTS, whether there is such a user or not.
+        """Returns a pair of tokens for a user name and a password. An unknown name and a wrong password give the same
+        INVALID_CREDENTIALS and take the same time. Too many failures in a row lock the name for a while
+        (TOO_MANY_ATTEMPTS), existing or not.
         """
 
     @_abc_1.abstractmethod
@@ -138,9 +142,9 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_pb2.RefreshRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.RefreshResponse, _abc.Awaitable[_identity_pb2.RefreshResponse]]:
-        """A new pair for a refresh token, which is thereby used up. The same again within some seconds answers the same refresh
-        token again, so that a lost answer may be asked for once more; later, it means that somebody else has it too, and every token
-        of the sign-in it came from is refused from then on.
+        """Exchanges a refresh token for a new pair; the token becomes used. A repeat within some seconds returns the same
+        new refresh token, so a lost answer can be requested again. A later repeat counts as theft, and all tokens of the
+        session are refused from then on.
         """
 
     @_abc_1.abstractmethod
@@ -149,8 +153,8 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_pb2.RevokeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.RevokeResponse, _abc.Awaitable[_identity_pb2.RevokeResponse]]:
-        """Ends the sign-in that a refresh token came from; again is no error, and neither is a token that means nothing. Access tokens
-        that are out live on until they expire.
+        """Ends the session of a refresh token. Repeating the call or sending an invalid token is not an error. Issued
+        access tokens stay valid until they expire.
         """
 
     @_abc_1.abstractmethod
@@ -159,7 +163,7 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_pb2.GetUserRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.GetUserResponse, _abc.Awaitable[_identity_pb2.GetUserResponse]]:
-        """One user."""
+        """Returns one user."""
 
     @_abc_1.abstractmethod
     def BatchGetUsers(
@@ -167,6 +171,8 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_pb2.BatchGetUsersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.BatchGetUsersResponse, _abc.Awaitable[_identity_pb2.BatchGetUsersResponse]]:
-        """Users by id, at most 1,000. One result a requested key, matched by key, never by position."""
+        """Returns users by id, at most 1,000. There is one result for each requested key; match results by key, not by
+        position.
+        """
 
 def add_IdentityServiceServicer_to_server(servicer: IdentityServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
