@@ -20,7 +20,7 @@ from kit.db.migrations import upgrade
 from kit.rpc import request_context
 from kit.rpc.channel import ClientLimits
 from kit.rpc.request_context import RequestContext
-from provisioning.keys import key_pair, secret, signing_keys
+from provisioning.keys import ensure_key_pair, ensure_secret, ensure_signing_keys
 from stack import probes
 from stack.engines.postgres import throwaway
 from stack.ports import HOST, free_ports
@@ -52,15 +52,15 @@ async def _scene() -> AsyncIterator[_Scene]:
         url = postgres.dsn("identity")
         await asyncio.to_thread(upgrade, "subgraphs.identity.service.migrations", url)
         grpc_port, admin_port = free_ports(2)
-        pair, admin = key_pair(folder, "people"), f"http://{HOST}:{admin_port}"
+        pair, admin = ensure_key_pair(folder, "people"), f"http://{HOST}:{admin_port}"
         environment = {
             "AUTH_ISSUER": "bench",
             "AUTH_JWKS": str(pair.public),
             "IDENTITY_DATABASE_URL": url,
             "IDENTITY_GRPC_LISTEN": f"{HOST}:{grpc_port}",
             "IDENTITY_ADMIN_LISTEN": f"{HOST}:{admin_port}",
-            "IDENTITY_KEYS": str(signing_keys(folder / "identity", pair)),
-            "IDENTITY_REFRESH_SECRET": secret(folder, "refresh"),
+            "IDENTITY_KEYS": str(ensure_signing_keys(folder / "identity", pair)),
+            "IDENTITY_REFRESH_SECRET": ensure_secret(folder, "refresh"),
             "LOG_LEVEL": "ERROR",
         }
         ready = probes.http(f"{admin}/health/ready")

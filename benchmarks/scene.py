@@ -14,7 +14,7 @@ from benchmarks.figure import Options, say
 from benchmarks.ledger import Ledger, Ledgers
 from kit.auth.principal import Role
 from kit.auth.tokens import Signer
-from provisioning.keys import key_pair
+from provisioning.keys import ensure_key_pair
 from stack import probes
 from stack.engines.parts import Kafka
 from stack.engines.postgres import Postgres, throwaway
@@ -32,7 +32,7 @@ class Callers:
     """Whoever calls the bank, by keys of the benchmark's own."""
 
     def __init__(self, folder: Path) -> None:
-        self._keys = key_pair(folder, "people")
+        self._keys = ensure_key_pair(folder, "people")
         signer = Signer.from_file(ISSUER, self._keys.private, AUDIENCE)
         self.customers = [signer.sign(owner_id(n), _TOKEN_SECONDS, [Role.CUSTOMER]) for n in range(OWNERS)]
         self.admin = signer.sign("bulk", _TOKEN_SECONDS, [Role.ADMIN])

@@ -10,7 +10,7 @@ import httpx
 
 from benchmarks.figure import BenchError
 from benchmarks.scene import Callers
-from provisioning.keys import key_pair
+from provisioning.keys import ensure_key_pair
 from stack import probes
 from stack.engines.parts import ClickHouse
 from stack.ports import HOST, free_ports
@@ -67,7 +67,7 @@ def settings(folder: Path, callers: Callers, brokers: str) -> dict[str, str]:
         **callers.settings,
         "BANK_GRPC_TARGET": f"{HOST}:{bank_port}",
         "KAFKA_BOOTSTRAP_SERVERS": brokers,
-        "SERVICE_KEY_FILE": str(key_pair(folder, "analytics").private),
+        "SERVICE_KEY_FILE": str(ensure_key_pair(folder, "analytics").private),
         "LOG_FORMAT": "console",
         "LOG_LEVEL": "ERROR",  # without a bank, repair complains every two seconds
     }

@@ -1,1 +1,1 @@
-"""`wallet …`: the operator's commands."""
+"""The `wallet` command line."""

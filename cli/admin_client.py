@@ -1,4 +1,4 @@
-"""What a service tells line by line while it works, on its admin interface."""
+"""Client of a service's admin interface: streams the JSON lines that a long-running admin call reports."""
 
 import json
 import shutil
@@ -10,20 +10,20 @@ from typing import Any, Final, Literal
 import httpx
 import typer
 
-_NOT_ADMITTED: Final = (401, 403)
-_ADVICE: Final = "; give an admin's token by --token or WALLET_TOKEN"
-_LINES: Final = "application/x-ndjson"
+_AUTHORIZATION_STATUSES: Final = (401, 403)
+_ADVICE: Final = "; pass an admin's token with --token or WALLET_TOKEN"
+_JSON_LINES: Final = "application/x-ndjson"
 _TIMEOUT: Final = httpx.Timeout(5.0, read=90.0)
-"""The longest statement of a proof may take a minute, in which nothing is heard of it."""
+"""An integrity check reports nothing while its longest statement runs, which may take a minute."""
 
 
-class NoAnswerError(Exception):
-    """The service does not do it, or did not come to its end. The message is for people, and says why."""
+class NoResultError(Exception):
+    """The service refused the call, did not answer, or closed the stream before its result. The message says which."""
 
 
 @dataclass(frozen=True, slots=True)
-class Admin:
-    """A service's admin interface, and by what token it is asked; without one, there is nothing to show."""
+class AdminEndpoint:
+    """Address of a service's admin interface, and the bearer token for it; an empty token is not sent."""
 
     url: str
     token: str = field(default="", repr=False)
@@ -32,13 +32,13 @@ class Admin:
         return self.url
 
 
-def reports(
-    method: Literal["GET", "POST"], admin: Admin, path: str, parameters: Mapping[str, str] | None = None
+def stream_reports(
+    method: Literal["GET", "POST"], admin: AdminEndpoint, path: str, parameters: Mapping[str, str] | None = None
 ) -> Iterator[dict[str, Any]]:
-    """Each line as it comes; a service's last word is the one that is no progress and nothing found.
+    """Yield each JSON line of the response as it arrives. The last line of a complete stream is the result.
 
     Raises:
-        NoAnswerError: nobody is there, it refuses, or it broke off.
+        NoResultError: the service cannot be reached, refuses the call, or breaks the connection.
     """
     try:
         with httpx.stream(
@@ -49,24 +49,24 @@ def reports(
             timeout=_TIMEOUT,
             trust_env=False,
         ) as response:
-            if response.headers.get("content-type") != _LINES:
+            if response.headers.get("content-type") != _JSON_LINES:
                 response.read()
-                advice = _ADVICE if response.status_code in _NOT_ADMITTED else ""
-                raise NoAnswerError(f"{admin} answers {response.status_code}: {_detail(response)}{advice}")
+                advice = _ADVICE if response.status_code in _AUTHORIZATION_STATUSES else ""
+                raise NoResultError(f"{admin} answers {response.status_code}: {_error_detail(response)}{advice}")
             yield from map(json.loads, response.iter_lines())
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise NoAnswerError(f"{admin} does not answer, or no longer: {error or type(error).__name__}") from error
+        raise NoResultError(f"no answer from {admin}: {error or type(error).__name__}") from error
 
 
-class Meter:
-    """One line on a terminal, rewritten as the work goes on; elsewhere a line for each part of it, at its end."""
+class ProgressLine:
+    """Progress on stderr. A terminal shows one line that is rewritten; elsewhere each part prints its last line."""
 
     def __init__(self) -> None:
         self._rewrites = sys.stderr.isatty()
         self._part = self._line = ""
 
     def show(self, part: str, line: str) -> None:
-        """How far a part of the work has come."""
+        """Show the progress of a part; a new part finishes the line of the one before."""
         if part != self._part:
             self.finish()
         self._part, self._line = part, line
@@ -75,13 +75,13 @@ class Meter:
             typer.echo(f"\r{self._line[:width]}\033[K", nl=False, err=True)
 
     def finish(self) -> None:
-        """The end of the line."""
+        """End the current line. Safe to repeat."""
         if self._line:
             typer.echo("" if self._rewrites else self._line, err=True)
         self._line = ""
 
 
-def _detail(response: httpx.Response) -> str:
+def _error_detail(response: httpx.Response) -> str:
     try:
         return str(response.json()["detail"])
     except (ValueError, LookupError, TypeError):

@@ -1,4 +1,4 @@
-"""What a service proves of its data, as a person reads it: progress on stderr, violations and the verdict on stdout."""
+"""Integrity check of one service: progress on stderr, violations and the verdict on stdout."""
 
 from collections.abc import Iterable
 from enum import IntEnum
@@ -6,69 +6,73 @@ from typing import Any
 
 import typer
 
-from cli.reports import Admin, Meter, NoAnswerError, reports
+from cli.admin_client import AdminEndpoint, NoResultError, ProgressLine, stream_reports
 
 
-class Proven(IntEnum):
-    """How a proof ended, as the command's exit code."""
+class IntegrityResult(IntEnum):
+    """Result of an integrity check, used as the exit code."""
 
     SOUND = 0
     BROKEN = 1
-    NOT = 2
-    """The service or its database is away, or a proof is running already: the data may be sound or not."""
+    NOT_PROVEN = 2
+    """The service or its database is down, or another check is running: the data may be sound or not."""
 
 
-def worst(proofs: Iterable[Proven]) -> Proven:
-    """Of several proofs: broken if one is, else not proven if one is not."""
-    ended = set(proofs)
-    return next((each for each in (Proven.BROKEN, Proven.NOT) if each in ended), Proven.SOUND)
+def worst_result(results: Iterable[IntegrityResult]) -> IntegrityResult:
+    """Return the worst of several results: BROKEN, then NOT_PROVEN, then SOUND."""
+    unique = set(results)
+    order = (IntegrityResult.BROKEN, IntegrityResult.NOT_PROVEN)
+    return next((each for each in order if each in unique), IntegrityResult.SOUND)
 
 
-def follow(admin: Admin, name: str = "") -> Proven:
-    """Has the service at this admin address prove its data, and shows it. It ends with the verdict, in one line, which
-    begins with the service's name if there is one.
+def check_integrity(admin: AdminEndpoint, name: str = "") -> IntegrityResult:
+    """Run the service's integrity check and print its violations. The last line is the verdict.
+
+    Args:
+        admin: the service's admin interface.
+        name: of the service; if set, it begins the line of the verdict.
     """
     label = f"{name}: " if name else ""
     try:
-        verdict = _until_verdict(admin)
-    except NoAnswerError as error:
+        verdict = _print_until_verdict(admin)
+    except NoResultError as error:
         typer.echo(f"{label}not proven: {error}")
-        return Proven.NOT
+        return IntegrityResult.NOT_PROVEN
     if verdict["verdict"] == "unavailable":
-        typer.echo(f"{label}not proven: its database, or a service that it asks, went away before the end")
-        return Proven.NOT
+        typer.echo(f"{label}not proven: the database or another service became unavailable during the check")
+        return IntegrityResult.NOT_PROVEN
     rows = ", ".join(f"{count:,} {table}" for table, count in verdict["rows"].items())
-    rows += "".join(f"; {count:,} of the {walk} are on their way" for walk, count in verdict["behind"].items())
+    pending = "".join(f"; {count:,} {scan} are still in transit" for scan, count in verdict["behind"].items())
     if verdict["verdict"] == "sound":
-        typer.echo(f"{label}sound: every law holds of {rows} ({verdict['seconds']} s)")
-        return Proven.SOUND
-    laws = ", ".join(f"{law} {count:,}" for law, count in verdict["broken"].items())
-    typer.echo(f"{label}broken: {verdict['violations']:,} violations ({laws}) among {rows}")
-    return Proven.BROKEN
+        typer.echo(f"{label}sound: all invariants hold for {rows}{pending} ({verdict['seconds']} s)")
+        return IntegrityResult.SOUND
+    broken = ", ".join(f"{invariant} {count:,}" for invariant, count in verdict["broken"].items())
+    typer.echo(f"{label}broken: {verdict['violations']:,} violations ({broken}) in {rows}{pending}")
+    return IntegrityResult.BROKEN
 
 
-def _until_verdict(admin: Admin) -> dict[str, Any]:
-    """Shows line after line; the verdict.
+def _print_until_verdict(admin: AdminEndpoint) -> dict[str, Any]:
+    """Print progress and violations; return the verdict.
 
     Raises:
-        NoAnswerError: there was none.
+        NoResultError: the stream ended without a verdict.
     """
-    meter = Meter()
+    progress = ProgressLine()
     try:
-        for report in reports("GET", admin, "/integrity"):
+        for report in stream_reports("GET", admin, "/integrity"):
             if "progress" in report:
-                _show(meter, **report["progress"])
+                _show_progress(progress, **report["progress"])
                 continue
-            meter.finish()
+            progress.finish()
             if "verdict" in report:
                 return report
             violation = report["violation"]
             row = ", ".join(f"{name} {value}" for name, value in violation["row"].items())
             typer.echo(f"{violation['law']}: {row}: found {violation['found']}, expected {violation['expected']}")
     finally:
-        meter.finish()
-    raise NoAnswerError(f"{admin} broke off without a verdict")
+        progress.finish()
+    raise NoResultError(f"{admin} closed the stream without a verdict")
 
 
-def _show(meter: Meter, walk: str, verified_up_to: str, rows: int) -> None:
-    meter.show(walk, f"{walk}: {rows:,} rows, up to {verified_up_to}")
+def _show_progress(progress: ProgressLine, walk: str, verified_up_to: str, rows: int) -> None:
+    progress.show(walk, f"{walk}: {rows:,} rows, up to {verified_up_to}")

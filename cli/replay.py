@@ -1,4 +1,4 @@
-"""A replay of the history, as a person follows it: progress on stderr, the outcome on stdout."""
+"""Replay of the operation history: progress on stderr, the outcome on stdout."""
 
 from enum import IntEnum
 from typing import Any
@@ -6,65 +6,71 @@ from uuid import UUID
 
 import typer
 
-from cli.reports import Admin, Meter, NoAnswerError, reports
+from cli.admin_client import AdminEndpoint, NoResultError, ProgressLine, stream_reports
 
 
-class Replayed(IntEnum):
-    """How a replay ended, as the command's exit code."""
+class ReplayResult(IntEnum):
+    """Result of a replay, used as the exit code."""
 
     COMPLETE = 0
     INCOMPLETE = 1
-    """The ledger itself lacks what it counts."""
-    NOT = 2
-    """The service, its database or the bank is away, one is running already, or there is no such account."""
+    """The ledger has no operation for a version that it counts."""
+    NOT_FINISHED = 2
+    """A service or database is down, another replay is running, or the account does not exist."""
 
 
-def replay(admin: Admin, account: UUID | None, *, all_operations: bool) -> Replayed:
-    """Has analytics at this admin address pull from the bank what it lacks, and shows it. It ends with one line."""
+def replay_history(admin: AdminEndpoint, account: UUID | None, *, all_operations: bool) -> ReplayResult:
+    """Run a replay and print its outcome as one line. Safe to interrupt and to repeat.
+
+    Args:
+        admin: the admin interface of analytics.
+        account: replay this account only; None means all accounts.
+        all_operations: compare every stored row with the ledger instead of only filling gaps.
+    """
     parameters = {"account_id": str(account)} if account else {}
     if all_operations:
         parameters["all_operations"] = "true"
     try:
-        outcome = _until_outcome(admin, parameters)
-    except NoAnswerError as error:
+        outcome = _print_until_outcome(admin, parameters)
+    except NoResultError as error:
         return _not_finished(str(error))
-    told = f"{_done(outcome)} ({outcome['seconds']} s)"
+    counts = f"{_format_counts(outcome)} ({outcome['seconds']} s)"
     match outcome["outcome"]:
         case "unavailable":
-            return _not_finished(f"ClickHouse or the bank went away after {told}; run it again to go on")
+            return _not_finished(f"ClickHouse or the bank became unavailable after {counts}; run it again to continue")
         case "incomplete":
-            typer.echo(f"incomplete: the ledger lacks what it counts, {outcome['lacking']:,} times; {told}")
-            return Replayed.INCOMPLETE
+            typer.echo(f"incomplete: the ledger lacks {outcome['lacking']:,} operations that it counts; {counts}")
+            return ReplayResult.INCOMPLETE
     if account and not outcome["accounts"] + outcome["removed"]:
         return _not_finished(f"the ledger has no account {account}")
-    typer.echo(f"complete: {told}")
-    return Replayed.COMPLETE
+    typer.echo(f"complete: {counts}")
+    return ReplayResult.COMPLETE
 
 
-def _until_outcome(admin: Admin, parameters: dict[str, str]) -> dict[str, Any]:
-    """Shows line after line; the last one.
+def _print_until_outcome(admin: AdminEndpoint, parameters: dict[str, str]) -> dict[str, Any]:
+    """Print progress; return the outcome.
 
     Raises:
-        NoAnswerError: there was none.
+        NoResultError: the stream ended without an outcome.
     """
-    meter = Meter()
+    progress = ProgressLine()
     try:
-        for report in reports("POST", admin, "/replay", parameters):
+        for report in stream_reports("POST", admin, "/replay", parameters):
             if "outcome" in report:
                 return report
-            meter.show("replay", _done(report["progress"]))
+            progress.show("replay", _format_counts(report["progress"]))
     finally:
-        meter.finish()
-    raise NoAnswerError(f"{admin} broke off without an outcome")
+        progress.finish()
+    raise NoResultError(f"{admin} closed the stream without an outcome")
 
 
-def _done(report: dict[str, Any]) -> str:
+def _format_counts(report: dict[str, Any]) -> str:
     return (
         f"{report['accounts']:,} accounts checked, {report['pulled']:,} operations pulled, "
         f"{report['removed']:,} rows removed"
     )
 
 
-def _not_finished(why: str) -> Replayed:
-    typer.echo(f"not finished: {why}")
-    return Replayed.NOT
+def _not_finished(reason: str) -> ReplayResult:
+    typer.echo(f"not finished: {reason}")
+    return ReplayResult.NOT_FINISHED

@@ -1,4 +1,4 @@
-"""How all of it is, at a glance: what each service says of itself, and the figures that matter."""
+"""State of all services: readiness, dependencies and key figures, read from their admin interfaces."""
 
 import asyncio
 import time
@@ -15,29 +15,29 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 _TIMEOUT_SECONDS: Final = 4.0
-"""A service that checks what it stands on takes at most two."""
+"""Time limit for one service. Its own readiness checks take at most two seconds."""
 
 _TRANSFERS: Final = ("/wallet.bank.v1.BankService/TransferMoney", "/wallet.bank.v1.BankService/BatchTransferMoney")
 
 
-class Overall(IntEnum):
-    """How all services are, as the command's exit code."""
+class OverallState(IntEnum):
+    """State of all services together, used as the exit code."""
 
     READY = 0
     NOT_READY = 1
-    SILENT = 2
-    """Nobody answers at all."""
+    UNREACHABLE = 2
+    """No service answers."""
 
 
 @dataclass(frozen=True, slots=True)
-class Service:
-    """What a service says of itself.
+class ServiceState:
+    """State of one service.
 
     Attributes:
         state: `ready`, `not ready`, or `no answer`.
-        checks: what it stands on, by name: `ok`, or the kind of failure.
-        version: that runs.
-        uptime_seconds: since its start.
+        checks: state of each dependency by name: `ok` or the kind of failure.
+        version: version of the running code.
+        uptime_seconds: seconds since the process started.
     """
 
     state: str
@@ -48,53 +48,56 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The services by name, and the figures by theirs; None is not known, since the service does not answer."""
+    """Services and figures by name. A figure is None while the service that reports it does not answer."""
 
-    services: Mapping[str, Service]
+    services: Mapping[str, ServiceState]
     figures: Mapping[str, float | str | None]
 
     @property
-    def overall(self) -> Overall:
-        """Of all services together."""
+    def overall(self) -> OverallState:
+        """Combined state of all services."""
         states = {service.state for service in self.services.values()}
         if states == {"no answer"}:
-            return Overall.SILENT
-        return Overall.READY if states == {"ready"} else Overall.NOT_READY
+            return OverallState.UNREACHABLE
+        return OverallState.READY if states == {"ready"} else OverallState.NOT_READY
 
 
-def status(admins: Mapping[str, str], *, as_json: bool) -> Overall:
-    """Asks the services at these admin addresses, all at once, and shows what they say. It takes some seconds at the
-    longest, whatever is away.
+def show_status(admins: Mapping[str, str], *, as_json: bool) -> OverallState:
+    """Query all services concurrently and print their state. Takes a few seconds at most, even if services are down.
+
+    Args:
+        admins: admin address of each service by name.
+        as_json: print JSON instead of a table.
     """
-    found = asyncio.run(ask(admins))
-    typer.echo(orjson.dumps(asdict(found), option=orjson.OPT_INDENT_2).decode() if as_json else _table(found))
-    return found.overall
+    status = asyncio.run(query_status(admins))
+    typer.echo(orjson.dumps(asdict(status), option=orjson.OPT_INDENT_2).decode() if as_json else _table(status))
+    return status.overall
 
 
-async def ask(admins: Mapping[str, str]) -> Status:
-    """What the services at these admin addresses say now."""
+async def query_status(admins: Mapping[str, str]) -> Status:
+    """Return the current state of the services at these admin addresses, by name."""
     async with httpx.AsyncClient(timeout=_TIMEOUT_SECONDS, trust_env=False) as http:
-        answers = await asyncio.gather(*(_asked(http, admin.rstrip("/")) for admin in admins.values()))
+        answers = await asyncio.gather(*(_query(http, admin.rstrip("/")) for admin in admins.values()))
     metrics = {name: _Metrics(text) for name, (_, text) in zip(admins, answers, strict=True)}
-    services = {name: _service(ready, metrics[name]) for name, (ready, _) in zip(admins, answers, strict=True)}
+    services = {name: _service_state(ready, metrics[name]) for name, (ready, _) in zip(admins, answers, strict=True)}
     return Status(services, _figures(metrics))
 
 
-async def _asked(http: httpx.AsyncClient, admin: str) -> tuple[dict[str, Any] | None, str]:
-    """What `/health/ready` and `/metrics` say; None and nothing of who does not answer, or is none of ours."""
+async def _query(http: httpx.AsyncClient, admin: str) -> tuple[dict[str, Any] | None, str]:
+    """Fetch `/health/ready` and `/metrics`; None and "" if there is no answer, or none of a wallet service."""
     try:
         async with asyncio.timeout(_TIMEOUT_SECONDS):
             ready, metrics = await asyncio.gather(http.get(f"{admin}/health/ready"), http.get(f"{admin}/metrics"))
         if ready.status_code not in {HTTPStatus.OK, HTTPStatus.SERVICE_UNAVAILABLE} or not metrics.is_success:
             return None, ""
-        said = ready.json()
-        return {"state": str(said["status"]), "checks": dict(said["checks"])}, metrics.text
+        body = ready.json()
+        return {"state": str(body["status"]), "checks": dict(body["checks"])}, metrics.text
     except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, ValueError, LookupError, TypeError):
         return None, ""
 
 
 class _Metrics:
-    """The samples of one scrape."""
+    """Samples of one scrape of `/metrics`."""
 
     def __init__(self, text: str) -> None:
         self._samples: dict[str, list[Sample]] = {}
@@ -103,29 +106,31 @@ class _Metrics:
                 self._samples.setdefault(sample.name, []).append(sample)
 
     def sum(self, name: str, **labels: str | Iterable[str]) -> float | None:
-        """Of all samples of that name whose labels are, or are among, these; None if there is no such metric."""
-        allowed = {label: {given} if isinstance(given, str) else set(given) for label, given in labels.items()}
+        """Return the sum of the samples with these label values; None if there is no such metric."""
+        allowed = {label: {value} if isinstance(value, str) else set(value) for label, value in labels.items()}
         samples = self._samples.get(name)
         if samples is None:
             return None
-        return sum(each.value for each in samples if all(each.labels[label] in of for label, of in allowed.items()))
+        return sum(
+            each.value for each in samples if all(each.labels[label] in values for label, values in allowed.items())
+        )
 
     def label(self, name: str, label: str) -> str | None:
-        """The value that a label has in the first sample that is not 0."""
+        """Return the label's value in the first sample that is not 0."""
         return next((each.labels[label] for each in self._samples.get(name, ()) if each.value), None)
 
 
-def _service(ready: Mapping[str, Any] | None, metrics: _Metrics) -> Service:
+def _service_state(ready: Mapping[str, Any] | None, metrics: _Metrics) -> ServiceState:
     if ready is None:
-        return Service("no answer")
+        return ServiceState("no answer")
     started = metrics.sum("process_start_time_seconds")
     uptime = None if started is None else round(time.time() - started, 1)
-    return Service(ready["state"], ready["checks"], metrics.label("wallet_build_info", "version"), uptime)
+    return ServiceState(ready["state"], ready["checks"], metrics.label("wallet_build_info", "version"), uptime)
 
 
 def _figures(metrics: Mapping[str, _Metrics]) -> dict[str, float | str | None]:
-    nothing = _Metrics("")
-    bank, card, analytics, gateway = (metrics.get(name, nothing) for name in ("bank", "card", "analytics", "gateway"))
+    empty = _Metrics("")
+    bank, card, analytics, gateway = (metrics.get(name, empty) for name in ("bank", "card", "analytics", "gateway"))
     compared = analytics.sum("wallet_analytics_compared_timestamp_seconds")
     return {
         "transfer_calls": bank.sum("wallet_rpc_duration_seconds_count", method=_TRANSFERS, code="OK"),
@@ -143,26 +148,26 @@ def _figures(metrics: Mapping[str, _Metrics]) -> dict[str, float | str | None]:
 
 
 _TITLES: Final = {
-    "transfer_calls": "calls that transferred, since its start",
-    "outbox_backlog": "operations that are not published yet",
-    "outbox_age_seconds": "the oldest of them waits for (s)",
-    "consumer_lag": "events that are not stored yet",
-    "accounts_incomplete": "accounts whose history is incomplete",
-    "compared_seconds_ago": "histories were compared (s ago)",
-    "top_ups_open": "top-ups under way",
+    "transfer_calls": "transfer calls since the bank started",
+    "outbox_backlog": "outbox rows not yet published",
+    "outbox_age_seconds": "age of the oldest outbox row (s)",
+    "consumer_lag": "events not yet stored",
+    "accounts_incomplete": "accounts with an incomplete history",
+    "compared_seconds_ago": "last comparison with the ledger (s ago)",
+    "top_ups_open": "top-ups in progress",
     "top_ups_to_review": "top-ups that need a person",
-    "acquirer_circuit": "circuit to the acquirer",
-    "websockets": "WebSockets",
-    "event_streams": "streams of server-sent events",
+    "acquirer_circuit": "circuit breaker to the acquirer",
+    "websockets": "open WebSockets",
+    "event_streams": "open server-sent event streams",
 }
 
 
-def _table(found: Status) -> str:
-    rows = [("service", "state", "since", "version", "what it stands on")]
-    for name, service in found.services.items():
+def _table(status: Status) -> str:
+    rows = [("service", "state", "uptime", "version", "dependencies")]
+    for name, service in status.services.items():
         checks = ", ".join(f"{check} {state}" for check, state in service.checks.items())
         rows.append((name, service.state, _duration(service.uptime_seconds), service.version or "", checks))
-    figures = [(_TITLES[name], _number(value)) for name, value in found.figures.items()]
+    figures = [(_TITLES[name], _number(value)) for name, value in status.figures.items()]
     return "\n".join([*_aligned(rows), "", *_aligned(figures)])
 
 
@@ -173,12 +178,12 @@ def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
 
 def _number(value: float | str | None) -> str:
     if value is None:
-        return "not known"
+        return "unknown"
     return value if isinstance(value, str) else f"{value:,.0f}"
 
 
 def _duration(seconds: float | None) -> str:
-    """The two greatest units: `3 d 4 h`, `5 min 6 s`."""
+    """Format with the two largest units: `3 d 4 h`, `5 min 6 s`."""
     if seconds is None:
         return ""
     parts: list[str] = []

@@ -1,4 +1,4 @@
-"""The tokens of whoever sits at a development stack."""
+"""Access tokens for the users of a development stack."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -12,7 +12,7 @@ _TIMEOUT_SECONDS: Final = 10.0
 
 
 class SeedUser(StrEnum):
-    """The owners of the seed accounts, and those who look after the system."""
+    """Users that every development stack is seeded with."""
 
     ALICE = "alice"
     BOB = "bob"
@@ -21,14 +21,19 @@ class SeedUser(StrEnum):
 
 
 class NoTokenError(Exception):
-    """There is none to be had. The message is for people, and says what to do."""
+    """The login failed. The message says what to do."""
 
 
 def development_token(user: SeedUser, data: Path, gateway: str) -> str:
-    """A token for a user of the stack on this data folder, who signs in at its gateway; valid for twelve hours.
+    """Log in at a running development stack and return the access token, valid for twelve hours.
+
+    Args:
+        user: the seeded user to log in as.
+        data: the stack's data folder, which holds the development password.
+        gateway: the base URL of the stack's gateway.
 
     Raises:
-        NoTokenError: there is no stack, or it does not let the user in.
+        NoTokenError: no stack uses this folder, none answers at this address, or the login is refused.
     """
     password = data / "keys" / f"{PASSWORD}.secret"
     if not password.exists():
@@ -38,12 +43,12 @@ def development_token(user: SeedUser, data: Path, gateway: str) -> str:
     credentials = {"username": user.value, "password": password.read_text()}
     try:
         answer = httpx.post(f"{gateway}/auth/login", json=credentials, timeout=_TIMEOUT_SECONDS, trust_env=False)
-        told = answer.json()
+        body = answer.json()
     except (httpx.HTTPError, ValueError):
         raise NoTokenError(
-            f"{gateway} does not answer as the wallet: run `make up` first, or name its port with PORT=… (--port)"
+            f"no wallet answers at {gateway}: run `make up` first, or name its port with PORT=… (--port)"
         ) from None
     if not answer.is_success:
-        raise NoTokenError(f"{gateway} does not let {user} in: {told.get('detail', answer.status_code)}")
-    token: str = told["accessToken"]
+        raise NoTokenError(f"{gateway} refuses the login of {user}: {body.get('detail', answer.status_code)}")
+    token: str = body["accessToken"]
     return token

@@ -1,4 +1,4 @@
-"""The top-ups that a person has to look at, on stdout, a line each."""
+"""Top-ups that need a person: one line each on stdout."""
 
 from enum import IntEnum
 from typing import Any
@@ -6,51 +6,51 @@ from uuid import UUID
 
 import typer
 
-from cli.reports import Admin, NoAnswerError, reports
+from cli.admin_client import AdminEndpoint, NoResultError, stream_reports
 
 
-class Reviewed(IntEnum):
-    """What there was to look at, as the command's exit code."""
+class ReviewResult(IntEnum):
+    """Result of a review, used as the exit code."""
 
     NOTHING = 0
-    """Nothing, or what was to be retried is."""
+    """No top-up needs a person, or the retry was started."""
     SOMETHING = 1
-    NOT = 2
-    """The service or its database is away, or there is no such top-up to look at."""
+    UNKNOWN = 2
+    """The service or its database is down, or the top-up is not under review."""
 
 
-def review(admin: Admin) -> Reviewed:
-    """Shows what the card service at this admin address cannot end by itself, with why."""
+def list_reviews(admin: AdminEndpoint) -> ReviewResult:
+    """Print the top-ups that the card service cannot finish without a person, each with the reason."""
     try:
-        for report in reports("GET", admin, "/review"):
+        for report in stream_reports("GET", admin, "/review"):
             if "top_ups" in report:
-                typer.echo(f"{report['top_ups']:,} top-ups to look at")
-                return Reviewed.SOMETHING if report["top_ups"] else Reviewed.NOTHING
-            typer.echo(_told(report["top_up"]))
-    except NoAnswerError as error:
-        typer.echo(f"not known: {error}")
-        return Reviewed.NOT
-    typer.echo(f"not known: {admin} broke off before the end")
-    return Reviewed.NOT
+                typer.echo(f"{report['top_ups']:,} top-ups need a person")
+                return ReviewResult.SOMETHING if report["top_ups"] else ReviewResult.NOTHING
+            typer.echo(_format_top_up(report["top_up"]))
+    except NoResultError as error:
+        typer.echo(f"unknown: {error}")
+        return ReviewResult.UNKNOWN
+    typer.echo(f"unknown: {admin} closed the stream before the end")
+    return ReviewResult.UNKNOWN
 
 
-def retry(admin: Admin, top_up_id: UUID) -> Reviewed:
-    """Has the card service try the step again in which a top-up stopped, and shows it as it is then."""
+def retry_top_up(admin: AdminEndpoint, top_up_id: UUID) -> ReviewResult:
+    """Retry the step in which a top-up stopped, and print the top-up's new state."""
     try:
-        top_up, _ = reports("POST", admin, f"/review/{top_up_id}/retry")
-    except NoAnswerError as error:
+        top_up, _ = stream_reports("POST", admin, f"/review/{top_up_id}/retry")
+    except NoResultError as error:
         typer.echo(f"not retried: {error}")
-        return Reviewed.NOT
-    typer.echo(f"retried: {_told(top_up['top_up'])}")
-    return Reviewed.NOTHING
+        return ReviewResult.UNKNOWN
+    typer.echo(f"retried: {_format_top_up(top_up['top_up'])}")
+    return ReviewResult.NOTHING
 
 
-def _told(top_up: dict[str, Any]) -> str:
+def _format_top_up(top_up: dict[str, Any]) -> str:
     step = f" at {top_up['step']}" if top_up["step"] else ""
     failure = f", {top_up['failure']}" if top_up["failure"] else ""
     payment = f", payment {top_up['payment_id']}" if top_up["payment_id"] else ""
-    why = f": {top_up['review']}" if top_up["review"] else ""
+    reason = f": {top_up['review']}" if top_up["review"] else ""
     return (
         f"{top_up['id']} {top_up['amount']} {top_up['currency']} to {top_up['account_id']}, "
-        f"{top_up['status']}{step}{failure}{payment}{why}"
+        f"{top_up['status']}{step}{failure}{payment}{reason}"
     )

@@ -1,0 +1,1 @@
+"""Creates keys, certificates, secrets and seed data before the services start."""

@@ -1,7 +1,7 @@
-"""The certificates of mutual TLS: an authority of one's own, and a pair for each name, as PEM files in a folder.
+"""Certificates for mutual TLS: a private authority, and a certificate and key per service, as PEM files in a folder.
 
-`authority.pem` is what everyone believes, `authority.key` what signs: it may live elsewhere between two runs. The pair
-of `bank` is `bank.pem` and `bank.key`.
+Peers trust `authority.pem`. `authority.key` signs; it may be kept elsewhere between two runs. The service `bank` has
+the files `bank.pem` and `bank.key`.
 """
 
 import re
@@ -22,30 +22,30 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from kit.rpc.tls import of_one_key
 from kit.runtime.files import write_private
 
-LIFE: Final = timedelta(days=90)
-"""Of a pair, or what is left of the authority's if that is less. In the last third of it, it is made anew."""
+LIFETIME: Final = timedelta(days=90)
+"""Validity of a service certificate, limited by that of the authority. It is renewed in the last third."""
 
-_AUTHORITY_LIFE: Final = timedelta(days=3650)
+_AUTHORITY_LIFETIME: Final = timedelta(days=3650)
 _AUTHORITY: Final = "authority"
-_CLOCKS_DIFFER: Final = timedelta(minutes=5)
+_CLOCK_SKEW: Final = timedelta(minutes=5)
 _NAME: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
-_SIGNS: Final = {"key_cert_sign": True, "crl_sign": True}
-_SHOWS: Final = {"digital_signature": True}
+_AUTHORITY_USAGE: Final = {"key_cert_sign": True, "crl_sign": True}
+_SERVICE_USAGE: Final = {"digital_signature": True}
 
 
 class CertificateError(Exception):
-    """The certificates asked for cannot be had; the message is for a person."""
+    """The certificates cannot be created. The message says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
-    """A certificate and its key. `made` says that they are new."""
+class CertificateFiles:
+    """PEM files of a certificate and its key, with the end of its validity; `is_new` if this run created them."""
 
     name: str
     certificate: Path
     key: Path
-    until: datetime
-    made: bool
+    valid_until: datetime
+    is_new: bool
 
 
 class _Authority(NamedTuple):
@@ -53,83 +53,89 @@ class _Authority(NamedTuple):
     key: EllipticCurvePrivateKey
 
 
-def ensure_certificates(folder: Path, names: Iterable[str], now: datetime) -> list[Pair]:
-    """The authority of the folder, made if there is none, and a valid pair for each name, good at either end of a
-    connection to that name, to localhost and to 127.0.0.1.
+def ensure_certificates(folder: Path, names: Iterable[str], now: datetime) -> list[CertificateFiles]:
+    """Create what is missing and return the authority, followed by a valid certificate for each name.
 
-    A pair is made anew when a third of its life or less is left, or when it is not the authority's, not of that name,
-    or not whole. Safe to call again, and after a crash. The authority is never made anew: nobody would be believed.
+    Each certificate serves as client and server certificate for its name, localhost and 127.0.0.1. It is replaced when
+    at most a third of its lifetime remains, when the authority did not sign it, when its names differ, or when a file
+    is missing or damaged. The authority is never replaced, because peers would no longer trust the others.
+    Safe to repeat, also after a crash.
+
+    Args:
+        folder: of the PEM files; created if missing.
+        names: host names of the services.
+        now: the current time, with a time zone.
 
     Raises:
-        CertificateError: a name cannot be one of a host, or the authority's files are not usable.
+        CertificateError: a name is not a valid host name, or the authority's files cannot be used.
     """
-    authority, first = _authority(folder, now)
-    pairs = [first]
+    authority, authority_files = _load_or_create_authority(folder, now)
+    certificates = [authority_files]
     for name in names:
         if not _NAME.fullmatch(name) or name == _AUTHORITY:
-            raise CertificateError(f"{name!r} is no name for a service: use that of its host, in lower case")
-        pairs.append(_pair(folder, name, authority, now))
-    return pairs
+            raise CertificateError(f"{name!r} is not a valid service name: use the host name in lower case")
+        certificates.append(_load_or_create(folder, name, authority, now))
+    return certificates
 
 
-def _authority(folder: Path, now: datetime) -> tuple[_Authority, Pair]:
-    certificate_file, key_file = _files(folder, _AUTHORITY)
-    made = not certificate_file.exists()
+def _load_or_create_authority(folder: Path, now: datetime) -> tuple[_Authority, CertificateFiles]:
+    certificate_file, key_file = _file_names(folder, _AUTHORITY)
+    is_new = not certificate_file.exists()
     try:
-        if made:
-            _make_authority(certificate_file, key_file, now)
+        if is_new:
+            _create_authority(certificate_file, key_file, now)
         certificate = of_one_key(certificate_file.read_bytes(), key_file.read_bytes())
-        key = _ec_key(key_file)
+        key = _load_ec_key(key_file)
     except (OSError, ValueError) as error:
-        raise CertificateError(f"{certificate_file} and {key_file} are not usable: {error}") from error
+        raise CertificateError(f"{certificate_file} and {key_file} cannot be used: {error}") from error
     until = certificate.not_valid_after_utc
     if until <= now:
-        raise CertificateError(f"{certificate_file} ended at {until}: begin with another folder")
-    return _Authority(certificate, key), Pair(_AUTHORITY, certificate_file, key_file, until, made)
+        raise CertificateError(f"{certificate_file} expired at {until}: start with a new folder")
+    return _Authority(certificate, key), CertificateFiles(_AUTHORITY, certificate_file, key_file, until, is_new)
 
 
-def _make_authority(certificate_file: Path, key_file: Path, now: datetime) -> None:
-    """With the key that is there, if one is: it was begun, and not finished."""
+def _create_authority(certificate_file: Path, key_file: Path, now: datetime) -> None:
+    """Create the authority. Reuse its key if an interrupted run left one."""
     if not key_file.exists():
-        write_private(key_file, _pem(generate_private_key(SECP256R1())))
-    key = _ec_key(key_file)
-    builder = _certificate("wallet authority", key, now, now + _AUTHORITY_LIFE, _SIGNS)
-    builder = builder.issuer_name(_called("wallet authority"))
+        write_private(key_file, _to_pem(generate_private_key(SECP256R1())))
+    key = _load_ec_key(key_file)
+    builder = _certificate_builder("wallet authority", key, now, now + _AUTHORITY_LIFETIME, _AUTHORITY_USAGE)
+    builder = builder.issuer_name(_common_name("wallet authority"))
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-    write_private(certificate_file, _pem(builder.sign(key, SHA256())))
+    write_private(certificate_file, _to_pem(builder.sign(key, SHA256())))
 
 
-def _ec_key(file: Path) -> EllipticCurvePrivateKey:
+def _load_ec_key(file: Path) -> EllipticCurvePrivateKey:
     key = load_pem_private_key(file.read_bytes(), None)
     if not isinstance(key, EllipticCurvePrivateKey):
-        raise ValueError(f"{file} is no EC key")  # noqa: TRY004  the file is wrong, not the code
+        raise ValueError(f"{file} does not contain an EC key")  # noqa: TRY004  the file is wrong, not the code
     return key
 
 
-def _pair(folder: Path, name: str, authority: _Authority, now: datetime) -> Pair:
-    certificate_file, key_file = _files(folder, name)
+def _load_or_create(folder: Path, name: str, authority: _Authority, now: datetime) -> CertificateFiles:
+    certificate_file, key_file = _file_names(folder, name)
     if until := _valid_until(certificate_file, key_file, name, authority, now):
-        return Pair(name, certificate_file, key_file, until, made=False)
+        return CertificateFiles(name, certificate_file, key_file, until, is_new=False)
     key = generate_private_key(SECP256R1())
-    until = min(now + LIFE, authority.certificate.not_valid_after_utc)
-    builder = _certificate(name, key, now, until, _SHOWS)
+    until = min(now + LIFETIME, authority.certificate.not_valid_after_utc)
+    builder = _certificate_builder(name, key, now, until, _SERVICE_USAGE)
     builder = builder.issuer_name(authority.certificate.subject)
     builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-    builder = builder.add_extension(_names(name), critical=False)
+    builder = builder.add_extension(_alternative_names(name), critical=False)
     both_ends = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
     builder = builder.add_extension(both_ends, critical=False)
     signer = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key())
     builder = builder.add_extension(signer, critical=False)
     certificate = builder.sign(authority.key, SHA256())
-    write_private(key_file, _pem(key))
-    write_private(certificate_file, _pem(certificate))
-    return Pair(name, certificate_file, key_file, certificate.not_valid_after_utc, made=True)
+    write_private(key_file, _to_pem(key))
+    write_private(certificate_file, _to_pem(certificate))
+    return CertificateFiles(name, certificate_file, key_file, certificate.not_valid_after_utc, is_new=True)
 
 
 def _valid_until(
     certificate_file: Path, key_file: Path, name: str, authority: _Authority, now: datetime
 ) -> datetime | None:
-    """When the pair that is there ends, if it can stay."""
+    """Return the end of validity of the existing certificate, or None if it has to be replaced."""
     try:
         certificate = of_one_key(certificate_file.read_bytes(), key_file.read_bytes())
         certificate.verify_directly_issued_by(authority.certificate)
@@ -137,14 +143,14 @@ def _valid_until(
     except (OSError, ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound):
         return None
     until = certificate.not_valid_after_utc
-    stays = names == _names(name) and until - now > (until - certificate.not_valid_before_utc) / 3
-    return until if stays else None
+    is_usable = names == _alternative_names(name) and until - now > (until - certificate.not_valid_before_utc) / 3
+    return until if is_usable else None
 
 
-def _certificate(
+def _certificate_builder(
     name: str, key: EllipticCurvePrivateKey, now: datetime, until: datetime, usage: dict[str, bool]
 ) -> x509.CertificateBuilder:
-    """What all of ours have."""
+    """Return a builder with the properties that all our certificates share."""
     unused = dict.fromkeys(
         (
             "digital_signature",
@@ -162,29 +168,29 @@ def _certificate(
     return (
         x509.CertificateBuilder()
         .serial_number(x509.random_serial_number())
-        .subject_name(_called(name))
+        .subject_name(_common_name(name))
         .public_key(key.public_key())
-        .not_valid_before(now - _CLOCKS_DIFFER)
+        .not_valid_before(now - _CLOCK_SKEW)
         .not_valid_after(until)
         .add_extension(x509.KeyUsage(**unused | usage), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )
 
 
-def _called(name: str) -> x509.Name:
+def _common_name(name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
 
 
-def _names(name: str) -> x509.SubjectAlternativeName:
+def _alternative_names(name: str) -> x509.SubjectAlternativeName:
     hosts = [x509.DNSName(host) for host in dict.fromkeys((name, "localhost"))]
     return x509.SubjectAlternativeName([*hosts, x509.IPAddress(ip_address("127.0.0.1"))])
 
 
-def _files(folder: Path, name: str) -> tuple[Path, Path]:
+def _file_names(folder: Path, name: str) -> tuple[Path, Path]:
     return folder / f"{name}.pem", folder / f"{name}.key"
 
 
-def _pem(what: EllipticCurvePrivateKey | x509.Certificate) -> str:
-    if isinstance(what, x509.Certificate):
-        return what.public_bytes(Encoding.PEM).decode()
-    return what.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+def _to_pem(value: EllipticCurvePrivateKey | x509.Certificate) -> str:
+    if isinstance(value, x509.Certificate):
+        return value.public_bytes(Encoding.PEM).decode()
+    return value.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()

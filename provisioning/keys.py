@@ -1,4 +1,4 @@
-"""The development keys and secrets: who signs what on this machine, made once and kept in the data folder."""
+"""Development keys and secrets: created on first use and kept in the data folder."""
 
 import base64
 import json
@@ -15,33 +15,33 @@ from kit.runtime.settings import DEVELOPMENT
 
 
 class KeyPair(NamedTuple):
-    """The two files of one key."""
+    """Files of one Ed25519 key."""
 
     private: Path  # PKCS #8 PEM, readable by its owner only
-    public: Path  # a JSON Web Key Set with the one public key
+    public: Path  # JSON Web Key Set with the public key
 
 
-def key_pair(folder: Path, name: str) -> KeyPair:
-    """The Ed25519 pair `name` in `folder`, made on first use and the same ever after."""
+def ensure_key_pair(folder: Path, name: str) -> KeyPair:
+    """Return the Ed25519 key pair `name` in `folder`; create it on first use."""
     pair = KeyPair(folder / f"{name}.pem", folder / f"{name}.jwks.json")
     if not pair.private.exists() or not pair.public.exists():
         key = Ed25519PrivateKey.generate()
         pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
         jwk = {**public_jwk(key.public_key()), DEVELOPMENT: True}
         write_private(pair.public, json.dumps({"keys": [jwk]}, indent=2))
-        write_private(pair.private, f"{DEVELOPMENT}\n{pem}")  # RFC 7468 lets a text stand before the key
+        write_private(pair.private, f"{DEVELOPMENT}\n{pem}")  # RFC 7468 allows text before the key
     return pair
 
 
-def signing_keys(folder: Path, first: KeyPair) -> Path:
-    """The folder of keys that tokens are signed with; on first use it has the one of the pair."""
+def ensure_signing_keys(folder: Path, first: KeyPair) -> Path:
+    """Return the folder of token-signing keys; on first use it gets the private key of `first`."""
     if not any(folder.glob("*.pem")):
         write_private(folder / first.private.name, first.private.read_text())
     return folder
 
 
-def secret(folder: Path, name: str) -> str:
-    """32 random bytes in base64: the secret `name` in `folder`, made on first use and the same ever after."""
+def ensure_secret(folder: Path, name: str) -> str:
+    """Return the secret `name` in `folder`, 32 random bytes in base64; create it on first use."""
     file = folder / f"{name}.secret"
     if not file.exists():
         write_private(file, base64.b64encode(secrets.token_bytes(32)).decode())

@@ -1,6 +1,8 @@
-"""Puts the test accounts of `seed.sql` into the bank's database, and the development users into identity's.
+"""Seed the development accounts (`seed.sql`) and users.
 
-`BANK_DATABASE_URL=… IDENTITY_DATABASE_URL=… SEED_PASSWORD=… python -m provisioning.seed`
+Usage:
+
+    `BANK_DATABASE_URL=… IDENTITY_DATABASE_URL=… SEED_PASSWORD=… python -m provisioning.seed`
 """
 
 import asyncio
@@ -16,33 +18,33 @@ from kit.runtime.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
-class Owner:
-    """A test account of `seed.sql` and the user that owns it."""
+class SeededCustomer:
+    """User id and account id of a seeded customer, as in `seed.sql`."""
 
     user: str
     account: str
 
 
-OWNERS: Final = {
-    "alice": Owner("a11ce000-0000-4000-8000-000000000001", "123e4567-e89b-12d3-a456-426614174000"),
-    "bob": Owner("b0b00000-0000-4000-8000-000000000002", "987e6543-e21b-34d3-c456-426614174999"),
+CUSTOMERS: Final = {
+    "alice": SeededCustomer("a11ce000-0000-4000-8000-000000000001", "123e4567-e89b-12d3-a456-426614174000"),
+    "bob": SeededCustomer("b0b00000-0000-4000-8000-000000000002", "987e6543-e21b-34d3-c456-426614174999"),
 }
 
 STAFF: Final = {
     "operator": "0be7a702-0000-4000-8000-000000000003",
     "admin": "ad317000-0000-4000-8000-000000000004",
 }
-"""The users who look after the system, each of the role of that name."""
+"""User ids of the seeded staff; each has the role of its name."""
 
 _USERS: Final = {
-    **{name: (owner.user, "CUSTOMER") for name, owner in OWNERS.items()},
+    **{name: (owner.user, "CUSTOMER") for name, owner in CUSTOMERS.items()},
     **{name: (user, name.upper()) for name, user in STAFF.items()},
 }
-_ADD: Final = "INSERT INTO users (id, username, password_hash, role) VALUES ($1, $2, $3, $4)"
+_INSERT_USER: Final = "INSERT INTO users (id, username, password_hash, role) VALUES ($1, $2, $3, $4)"
 
 
 async def seed_accounts(url: str) -> None:
-    """Runs `seed.sql` on the migrated database at `url`; safe to repeat."""
+    """Insert the accounts of `seed.sql` into the migrated bank database at `url`. Safe to repeat."""
     connection = await asyncpg.connect(url)
     try:
         await connection.execute(Path(__file__).with_name("seed.sql").read_text())
@@ -51,19 +53,19 @@ async def seed_accounts(url: str) -> None:
 
 
 async def seed_users(url: str, password: str) -> None:
-    """Makes those of the users that are not there in the migrated database at `url`, with one password for all."""
+    """Insert missing users into the migrated identity database at `url`, all with one password. Safe to repeat."""
     connection = await asyncpg.connect(url)
     try:
-        known = {row["username"] for row in await connection.fetch("SELECT username FROM users")}
+        existing = {row["username"] for row in await connection.fetch("SELECT username FROM users")}
         for name, (id_, role) in _USERS.items():
-            if name not in known:
-                await connection.execute(_ADD, id_, name, PasswordHasher().hash(password), role)
+            if name not in existing:
+                await connection.execute(_INSERT_USER, id_, name, PasswordHasher().hash(password), role)
     finally:
         await connection.close()
 
 
 class SeedSettings(Settings):
-    """Which databases, and the one password."""
+    """Databases to seed, and the password of all seeded users."""
 
     bank_database_url: SecretStr
     identity_database_url: SecretStr

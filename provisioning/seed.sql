@@ -1,4 +1,4 @@
--- The plan's two accounts, as the plan writes them, and their development owners. Running it again changes nothing.
+-- Two development accounts and their owners. Safe to repeat.
 INSERT INTO accounts (id, balance, created_at, updated_at) VALUES
     ('123e4567-e89b-12d3-a456-426614174000', 1000.00, NOW(), NOW()),
     ('987e6543-e21b-34d3-c456-426614174999', 500.00, NOW(), NOW())

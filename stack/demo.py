@@ -21,7 +21,7 @@ from websockets.typing import Subprotocol
 
 from kit.auth.principal import Role
 from kit.auth.tokens import Signer
-from provisioning.seed import OWNERS, Owner
+from provisioning.seed import CUSTOMERS, SeededCustomer
 from stack.console import Console
 from stack.engines.cluster import remove_cluster
 from stack.plan import AUDIENCE, ISSUER
@@ -55,7 +55,7 @@ _LIVE: Final = "subscription($id: ID!) { balanceChanged(accountId: $id) { balanc
 # Test cards of the sandbox: docs/reference/test-cards.md has them all.
 _GOOD, _DECLINED, _SILENT = "4242424242424242", "4000000000000002", "4000000000010027"
 
-ALICE, BOB = OWNERS["alice"], OWNERS["bob"]
+ALICE, BOB = CUSTOMERS["alice"], CUSTOMERS["bob"]
 
 
 class StepError(Exception):
@@ -138,7 +138,7 @@ class Tour:
                 *_, verdict = proof.text.splitlines()
                 _expect(_printed(json.loads(verdict)), verdict="sound", violations=0)
 
-    def _client(self, owner: Owner) -> httpx.AsyncClient:
+    def _client(self, owner: SeededCustomer) -> httpx.AsyncClient:
         headers = {"Authorization": f"Bearer {self._signer.sign(owner.user, _TOKEN_SECONDS, [Role.CUSTOMER])}"}
         return httpx.AsyncClient(base_url=self._system.url, headers=headers, timeout=15)
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from provisioning.certificates import ensure_certificates
-from provisioning.keys import key_pair, secret, signing_keys
+from provisioning.keys import ensure_key_pair, ensure_secret, ensure_signing_keys
 from stack import probes
 from stack.engines.parts import ClickHouse, Kafka
 from stack.engines.postgres import Postgres
@@ -24,7 +24,11 @@ def full_plan(ports: Ports, data: Path, postgres: Postgres, *, tls: bool = False
     certificates if the services are to talk by mutual TLS.
     """
     keys = data / "keys"
-    people, analytics, card = key_pair(keys, "development"), key_pair(keys, "analytics"), key_pair(keys, "card")
+    people, analytics, card = (
+        ensure_key_pair(keys, "development"),
+        ensure_key_pair(keys, "analytics"),
+        ensure_key_pair(keys, "card"),
+    )
     kafka, clickhouse = Kafka(ports.kafka), ClickHouse(data / "clickhouse", ports.clickhouse)
     bank_database = {"BANK_DATABASE_URL": postgres.dsn("bank")}
     card_database = {"CARD_DATABASE_URL": postgres.dsn("card")}
@@ -42,7 +46,10 @@ def full_plan(ports: Ports, data: Path, postgres: Postgres, *, tls: bool = False
         "LOG_FORMAT": "console",
     }
     tls_of = _certificates(data / "tls", "bank", "card", "analytics", "identity", "gateway") if tls else {}
-    acquirer_key, webhook_secret = f"sandbox_{secret(keys, 'acquirer')}", f"whsec_{secret(keys, 'webhooks')}"
+    acquirer_key, webhook_secret = (
+        f"sandbox_{ensure_secret(keys, 'acquirer')}",
+        f"whsec_{ensure_secret(keys, 'webhooks')}",
+    )
     acquirer = f"http://{HOST}:{ports.acquirer}"
     bank_admin = f"http://{HOST}:{ports.bank_admin}"
     card_admin = f"http://{HOST}:{ports.card_admin}"
@@ -72,7 +79,7 @@ def full_plan(ports: Ports, data: Path, postgres: Postgres, *, tls: bool = False
         Process(
             name="seed",
             command=module(
-                "provisioning.seed", **bank_database, **identity_database, SEED_PASSWORD=secret(keys, PASSWORD)
+                "provisioning.seed", **bank_database, **identity_database, SEED_PASSWORD=ensure_secret(keys, PASSWORD)
             ),
             depends_on=("bank-migrations", "identity-migrations"),
         ),
@@ -119,7 +126,7 @@ def full_plan(ports: Ports, data: Path, postgres: Postgres, *, tls: bool = False
                 CARD_GRPC_LISTEN=f"{HOST}:{ports.card_grpc}",
                 CARD_ADMIN_LISTEN=f"{HOST}:{ports.card_admin}",
                 CARD_WEBHOOK_LISTEN=f"{HOST}:{ports.card_webhooks}",
-                CARD_FINGERPRINT_SECRET=secret(keys, "fingerprint"),
+                CARD_FINGERPRINT_SECRET=ensure_secret(keys, "fingerprint"),
                 ACQUIRER_URL=acquirer,
                 ACQUIRER_API_KEY=acquirer_key,
                 ACQUIRER_WEBHOOK_SECRET=webhook_secret,
@@ -158,9 +165,9 @@ def full_plan(ports: Ports, data: Path, postgres: Postgres, *, tls: bool = False
                 **identity_database,
                 IDENTITY_GRPC_LISTEN=f"{HOST}:{ports.identity_grpc}",
                 IDENTITY_ADMIN_LISTEN=f"{HOST}:{ports.identity_admin}",
-                IDENTITY_KEYS=str(signing_keys(keys / "identity", people)),
+                IDENTITY_KEYS=str(ensure_signing_keys(keys / "identity", people)),
                 IDENTITY_ACCESS_SECONDS=str(_ACCESS_SECONDS),
-                IDENTITY_REFRESH_SECRET=secret(keys, "refresh"),
+                IDENTITY_REFRESH_SECRET=ensure_secret(keys, "refresh"),
             ),
             ready=probes.http(f"{identity_admin}/health/ready"),
             depends_on=("identity-migrations",),

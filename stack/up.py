@@ -8,7 +8,7 @@ import time
 import uuid
 from pathlib import Path
 
-from provisioning.seed import OWNERS
+from provisioning.seed import CUSTOMERS
 from stack.console import Console
 from stack.ports import DEFAULT, HOST, PortError, Ports
 from stack.process import StartError
@@ -100,9 +100,9 @@ A token for Alice (or USER=bob, operator, admin), who signs in by that:
 
 Alice sends Bob 10 roubles; send it twice, and the money still moves once:
 
-  curl -sS -X POST {system.url}/accounts/{OWNERS["alice"].account}/transfers \\
+  curl -sS -X POST {system.url}/accounts/{CUSTOMERS["alice"].account}/transfers \\
     -H "Authorization: Bearer $(make -s token USER=alice{settings})" \\
     -H "Idempotency-Key: {uuid.uuid4()}" \\
     -H "Content-Type: application/json" \\
-    -d '{{"recipientId": "{OWNERS["bob"].account}", "amount": "10.00", "currency": "RUB"}}'
+    -d '{{"recipientId": "{CUSTOMERS["bob"].account}", "amount": "10.00", "currency": "RUB"}}'
 """

@@ -20,7 +20,7 @@ from kit.auth.keys import ALGORITHM
 from kit.auth.principal import Role
 from kit.auth.tokens import public_jwk
 from loadtests.faults.system import BANKS, Fragile
-from provisioning.seed import OWNERS
+from provisioning.seed import CUSTOMERS
 from stack.plan import AUDIENCE, ISSUER
 from stack.ports import HOST
 
@@ -111,7 +111,7 @@ class Actions:
         Raises:
             WrongError: somebody was.
         """
-        path = f"{self._fragile.target.host}/accounts/{OWNERS['alice'].account}"
+        path = f"{self._fragile.target.host}/accounts/{CUSTOMERS['alice'].account}"
         key = self._system.data / "keys" / "development.pem"
         async with httpx.AsyncClient(timeout=_TIMEOUT_SECONDS, trust_env=False) as http:
             for ahead in (_AHEAD_SECONDS, -_BEHIND_SECONDS):
@@ -161,7 +161,7 @@ def _signed_at(key_file: Path, now: float) -> str:
     """A token for Alice as the issuer would sign it if it were `now`."""
     key = load_pem_private_key(key_file.read_bytes(), password=None)
     assert isinstance(key, Ed25519PrivateKey)  # noqa: S101  as `provisioning.keys` makes them
-    claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": OWNERS["alice"].user, "roles": [Role.CUSTOMER]}
+    claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": CUSTOMERS["alice"].user, "roles": [Role.CUSTOMER]}
     times = {"iat": int(now), "exp": int(now + _LIFETIME_SECONDS)}
     kid = public_jwk(key.public_key())["kid"]
     return jwt.encode(claims | times, key, algorithm=ALGORITHM, headers={"kid": kid})

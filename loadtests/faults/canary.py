@@ -12,7 +12,7 @@ import httpx
 from kit.auth.principal import Role
 from loadtests.rest import CARDS, GOOD
 from loadtests.target import Target
-from provisioning.seed import OWNERS
+from provisioning.seed import CUSTOMERS
 from stack.plan import PASSWORD
 
 _TIMEOUT_SECONDS: Final = 6.0
@@ -31,7 +31,7 @@ class Canary:
     def __init__(self, target: Target) -> None:
         signer = target.signer
         assert signer is not None and target.data is not None  # noqa: S101, PT018  an embedded stack has its keys
-        self._token = signer.sign(OWNERS["alice"].user, 24 * _HOUR, [Role.CUSTOMER])
+        self._token = signer.sign(CUSTOMERS["alice"].user, 24 * _HOUR, [Role.CUSTOMER])
         self._password = (target.data / "keys" / f"{PASSWORD}.secret").read_text()
         self._http = httpx.AsyncClient(base_url=target.host, timeout=_TIMEOUT_SECONDS, trust_env=False)
 
@@ -77,7 +77,7 @@ class Canary:
         """A transfer stands in the history, some moments after."""
         made = await self._transferred()
         for _ in range(20):
-            path = f"/accounts/{OWNERS['alice'].account}/operations?limit=20"
+            path = f"/accounts/{CUSTOMERS['alice'].account}/operations?limit=20"
             page = (await self._http.get(path, headers=self._headers)).json()
             if made.json().get("id") in {each["id"] for each in page.get("operations", ())}:
                 return True
@@ -87,7 +87,7 @@ class Canary:
     async def pays_in(self) -> bool:
         """A top-up is completed at once."""
         body = {"amount": "0.01", "card": _CARD}
-        path = f"/accounts/{OWNERS['alice'].account}/topup"
+        path = f"/accounts/{CUSTOMERS['alice'].account}/topup"
         answer = await self._http.post(path, json=body, headers=self._headers | {"Idempotency-Key": uuid4().hex})
         told: dict[str, Any] = answer.json()
         return answer.status_code == HTTPStatus.ACCEPTED and told["status"] == "COMPLETED"
@@ -98,8 +98,8 @@ class Canary:
         return (await self._http.post("/auth/login", json=credentials)).status_code == HTTPStatus.OK
 
     async def _transferred(self) -> httpx.Response:
-        body = {"recipientId": OWNERS["bob"].account, "amount": "0.01", "currency": "RUB"}
-        path = f"/accounts/{OWNERS['alice'].account}/transfers"
+        body = {"recipientId": CUSTOMERS["bob"].account, "amount": "0.01", "currency": "RUB"}
+        path = f"/accounts/{CUSTOMERS['alice'].account}/transfers"
         return await self._http.post(path, json=body, headers=self._headers | {"Idempotency-Key": uuid4().hex})
 
     async def _asked(self, sign: Callable[[], Awaitable[bool]]) -> bool:

@@ -19,7 +19,7 @@ from pydantic import SecretStr
 
 from kit.rpc.tls import TLS
 from kit.runtime.settings import Settings
-from provisioning.compose import hand_out
+from provisioning.compose import write_secrets
 from stack.engines.cluster import remove_cluster
 from stack.engines.postgres import Postgres
 from stack.plan import full_plan
@@ -83,7 +83,7 @@ def networks(name: str) -> set[str]:
 def secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """As the job hands them out."""
     folder = tmp_path_factory.mktemp("secrets")
-    hand_out(folder, datetime.now(UTC))
+    write_secrets(folder, datetime.now(UTC))
     return folder
 
 
@@ -251,11 +251,11 @@ class TestSecrets:
             return {str(file.relative_to(tmp_path)): file.read_text() for file in tmp_path.rglob("*") if file.is_file()}
 
         now = datetime.now(UTC)
-        hand_out(tmp_path, now)
+        write_secrets(tmp_path, now)
         first = contents()
-        hand_out(tmp_path, now)
+        write_secrets(tmp_path, now)
         assert contents() == first
-        hand_out(tmp_path, now.replace(year=now.year + 1))
+        write_secrets(tmp_path, now.replace(year=now.year + 1))
         changed = {name for name, text in contents().items() if first[name] != text}
         services = ("bank", "card", "analytics", "identity", "gateway", "nginx")
         assert {name for name in changed if not name.startswith("own/")} == {
@@ -267,7 +267,7 @@ class TestSecrets:
             of_another_user = file.parent.name in {"nginx", "postgres", "clickhouse", "redis"}
             assert file.stat().st_mode & 0o777 == (0o444 if of_another_user else 0o600), file
         (secrets / "nginx" / "tls.pem").chmod(0o600)  # as a run leaves it that ends in the middle
-        hand_out(secrets, datetime.now(UTC))
+        write_secrets(secrets, datetime.now(UTC))
         assert (secrets / "nginx" / "tls.pem").stat().st_mode & 0o777 == 0o444
         authority = (secrets / "own/tls/authority.key").read_text()
         held = [file for file in secrets.rglob("*") if file.is_file() and authority in file.read_text()]

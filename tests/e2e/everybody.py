@@ -26,7 +26,7 @@ from protos.wallet.analytics.v1 import analytics_pb2
 from protos.wallet.bank.v1 import bank_pb2
 from protos.wallet.card.v1 import card_pb2
 from protos.wallet.identity.v1 import identity_pb2
-from provisioning.keys import secret
+from provisioning.keys import ensure_secret
 from stack.engines.postgres import Postgres
 from stack.plan import AUDIENCE, ISSUER
 from stack.system import System
@@ -141,7 +141,7 @@ class Scene:
                 channels=channels,
                 sql=sql,
                 identity_sql=identity_sql,
-                refresh_secret=secret(keys, "refresh").encode(),
+                refresh_secret=ensure_secret(keys, "refresh").encode(),
                 tokens=tokens,
                 forged=forged(private, owner),
                 owner=owner,
@@ -316,13 +316,13 @@ def new_credentials() -> dict[str, str]:
     return {"username": f"u{uuid.uuid4().hex}", "password": PASSWORD}
 
 
-async def signed_in(sql: asyncpg.Connection, user: str, secret: bytes) -> str:
+async def signed_in(sql: asyncpg.Connection, user: str, ensure_secret: bytes) -> str:
     """A refresh token of the user's."""
     sign_in, token = uuid.uuid4(), uuid.uuid4()
     statement = "INSERT INTO sign_ins (id, user_id, expires_at) VALUES ($1, $2, now() + interval '1 hour')"
     await sql.execute(statement, sign_in, user)
     await sql.execute("INSERT INTO refresh_tokens (id, sign_in) VALUES ($1, $2)", token, sign_in)
-    return sealed(secret, token)
+    return sealed(ensure_secret, token)
 
 
 async def opened(sql: asyncpg.Connection, owner: str, balance: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kit.auth.principal import Role
-from provisioning.seed import OWNERS
+from provisioning.seed import CUSTOMERS
 from stack.process import ROOT
 from stack.system import System
 
@@ -50,7 +50,7 @@ async def judged(contract: str, url: str, token: str | None, folder: Path, *opti
 async def test_rest_answers_as_its_contract_says(
     caller: Role | None, system: System, token_of: Callable[..., str], tmp_path: Path
 ) -> None:
-    token = None if caller is None else token_of(OWNERS["alice"].user, caller)
+    token = None if caller is None else token_of(CUSTOMERS["alice"].user, caller)
     told = await judged(
         *("openapi/openapi.yaml", system.url, token, tmp_path, "--max-examples", "5"),
         # Wrong passwords lock a name, and schemathesis waits for as long as it is told: `test_users.py` is for these.
@@ -63,7 +63,7 @@ async def test_rest_answers_as_its_contract_says(
 async def test_the_graph_has_an_answer_to_everything(
     caller: Role | None, system: System, token_of: Callable[..., str], tmp_path: Path
 ) -> None:
-    token = None if caller is None else token_of(OWNERS["alice"].user, caller)
+    token = None if caller is None else token_of(CUSTOMERS["alice"].user, caller)
     # Not its own checks: to them any error of the graph is a defect, and being refused is an answer.
     await judged(
         *("gateway/schema.graphql", f"{system.url}/graphql", token, tmp_path, "--max-examples", "10"),

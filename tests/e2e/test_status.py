@@ -4,7 +4,7 @@ import re
 
 import httpx
 
-from cli.status import Overall, ask
+from cli.status import OverallState, query_status
 from stack.system import System
 from tests.e2e.users import User
 from tests.waiting import until
@@ -19,8 +19,8 @@ async def test_all_that_runs_says_that_it_is_ready_and_what_it_does(system: Syst
     body = {"recipientId": bob.account, "amount": "1.00", "currency": "RUB"}
     headers = {"Idempotency-Key": "status"}
     assert (await alice.http.post(f"/accounts/{alice.account}/transfers", json=body, headers=headers)).is_success
-    found = await ask(admins)
-    assert found.overall is Overall.READY
+    found = await query_status(admins)
+    assert found.overall is OverallState.READY
     assert found.services.keys() == {"gateway", "bank", "card", "analytics", "identity"}
     assert all(service.version and service.uptime_seconds for service in found.services.values())
     # Every figure has its metric, under the name that the command asks for.
@@ -36,6 +36,6 @@ async def test_all_that_runs_says_that_it_is_ready_and_what_it_does(system: Syst
             assert re.search(r"^wallet_database_connections_in_use [1-9]", metrics, re.MULTILINE)
 
     async def is_published() -> bool:
-        return (await ask(admins)).figures["outbox_backlog"] == 0
+        return (await query_status(admins)).figures["outbox_backlog"] == 0
 
     await until(is_published)

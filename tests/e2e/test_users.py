@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from cli.main import app
 from cli.tokens import SeedUser, development_token
 from kit.auth.principal import Role
-from provisioning.seed import OWNERS, STAFF
+from provisioning.seed import CUSTOMERS, STAFF
 from stack.system import System
 from tests.e2e.users import PASSWORD, OpenAccount, User
 from tests.openapi import REST
@@ -221,11 +221,11 @@ class TestGraph:
 
 
 class TestDevelopment:
-    @pytest.mark.parametrize("name", [*OWNERS, *STAFF])
+    @pytest.mark.parametrize("name", [*CUSTOMERS, *STAFF])
     async def test_the_seed_users_sign_in_by_a_command(self, system: System, name: str) -> None:
         token = await asyncio.to_thread(development_token, SeedUser(name), system.data, system.url)
         claims = jwt.decode(token, options={"verify_signature": False})
-        assert claims["sub"] == (OWNERS[name].user if name in OWNERS else STAFF[name])
+        assert claims["sub"] == (CUSTOMERS[name].user if name in CUSTOMERS else STAFF[name])
         assert claims["roles"] == [name if name in STAFF else "customer"]
         assert 43_000 < claims["exp"] - claims["iat"] <= 43_200
 

@@ -8,9 +8,9 @@ import httpx
 import orjson
 import pytest
 
-from cli.integrity import Proven, follow
-from cli.replay import Replayed, replay
-from cli.reports import Admin
+from cli.admin_client import AdminEndpoint
+from cli.integrity import IntegrityResult, check_integrity
+from cli.replay import ReplayResult, replay_history
 from kit.http.admin import admin_app
 from kit.http.server import http_server
 from kit.integrity.check import IntegrityCheck, Report, Verdict, Violation, integrity_router
@@ -101,13 +101,16 @@ class TestIntegrity:
         whole = {account: await world.history.after(account, -1, 10) for account in (some.alice, some.bob, CLEARING)}
         expected = await damage(world, some)
         async with served(world) as admin:
-            assert await asyncio.to_thread(follow, Admin(admin)) == Proven.BROKEN
+            assert await asyncio.to_thread(check_integrity, AdminEndpoint(admin)) == IntegrityResult.BROKEN
             *said, verdict = told(capsys)
             assert verdict.startswith(f"broken: {len(expected)} violations")
             assert len(said) == len(expected)
             assert all(any(line.startswith(start) for line in said) for start in expected), said
-            assert await asyncio.to_thread(replay, Admin(admin), None, all_operations=True) == Replayed.COMPLETE
-            assert await asyncio.to_thread(follow, Admin(admin)) == Proven.SOUND
+            assert (
+                await asyncio.to_thread(replay_history, AdminEndpoint(admin), None, all_operations=True)
+                == ReplayResult.COMPLETE
+            )
+            assert await asyncio.to_thread(check_integrity, AdminEndpoint(admin)) == IntegrityResult.SOUND
         for account, rows in whole.items():
             assert await world.history.after(account, -1, 10) == rows
 
@@ -177,7 +180,7 @@ class TestIntegrity:
         await people(world)
         world.bank.is_down = True
         async with served(world) as admin:
-            assert await asyncio.to_thread(follow, Admin(admin)) == Proven.NOT
+            assert await asyncio.to_thread(check_integrity, AdminEndpoint(admin)) == IntegrityResult.NOT_PROVEN
         assert "went away before the end" in capsys.readouterr().out
 
     async def test_one_runs_at_a_time_and_ends_with_its_client(self, world: World) -> None:

@@ -7,8 +7,8 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
-from cli.replay import Replayed, replay
-from cli.reports import Admin
+from cli.admin_client import AdminEndpoint
+from cli.replay import ReplayResult, replay_history
 from subgraphs.analytics.service.application import comparison as module
 from subgraphs.analytics.service.application.replay import Outcome, Progress, Replay, Report
 from tests.integration.analytics.damage import DAMAGES, STRANGER, command, people, row_of
@@ -137,8 +137,10 @@ class TestCommand:
         await DAMAGES["deleted in the middle"](world, some)
         async with served(world) as admin:
             for account, all_operations in ((some.alice, False), (STRANGER, True), (None, True)):
-                code = await asyncio.to_thread(replay, Admin(admin), account, all_operations=all_operations)
-                assert code == Replayed.COMPLETE
+                code = await asyncio.to_thread(
+                    replay_history, AdminEndpoint(admin), account, all_operations=all_operations
+                )
+                assert code == ReplayResult.COMPLETE
             async with httpx.AsyncClient(trust_env=False, base_url=admin) as http:
                 metrics = (await http.get("/metrics")).text
         said = [line.partition(" (")[0] for line in told(capsys)]
@@ -153,11 +155,17 @@ class TestCommand:
         self, world: World, capsys: pytest.CaptureFixture[str]
     ) -> None:
         async with served(world) as admin:
-            assert await asyncio.to_thread(replay, Admin(admin), uuid4(), all_operations=True) == Replayed.NOT
+            assert (
+                await asyncio.to_thread(replay_history, AdminEndpoint(admin), uuid4(), all_operations=True)
+                == ReplayResult.NOT_FINISHED
+            )
         assert "has no account" in capsys.readouterr().out
 
     async def test_without_the_bank_is_not_finished(self, world: World, capsys: pytest.CaptureFixture[str]) -> None:
         world.bank.is_down = True
         async with served(world) as admin:
-            assert await asyncio.to_thread(replay, Admin(admin), None, all_operations=False) == Replayed.NOT
+            assert (
+                await asyncio.to_thread(replay_history, AdminEndpoint(admin), None, all_operations=False)
+                == ReplayResult.NOT_FINISHED
+            )
         assert "run it again" in capsys.readouterr().out

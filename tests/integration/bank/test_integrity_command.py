@@ -56,7 +56,7 @@ class TestAdmin:
             said = await proving
         assert (said.code, said.out) == (
             2,
-            ["not proven: its database, or a service that it asks, went away before the end"],
+            ["not proven: the database or another service became unavailable during the check"],
         )
 
 
@@ -64,7 +64,7 @@ class TestCommand:
     async def test_says_that_a_ledger_is_sound(self, own_bank: RunningBank) -> None:
         said = await command_line(own_bank)
         (last,) = said.out
-        assert (said.code, last[: last.index(" (")]) == (0, f"sound: every law holds of 158 accounts, {NOTHING}")
+        assert (said.code, last[: last.index(" (")]) == (0, f"sound: all invariants hold for 158 accounts, {NOTHING}")
         assert "accounts: 158 rows, up to " in said.err
 
     async def test_says_what_is_broken(self, own_bank: RunningBank) -> None:
@@ -76,7 +76,7 @@ class TestCommand:
             [
                 f"BALANCE_IS_LAST_ENTRY: account_id {account}: found 11.0000, expected 10.0000",
                 "TOTAL_IS_CONSERVED: currency RUB: found 11.0000, expected 10.0000",
-                f"broken: 2 violations (BALANCE_IS_LAST_ENTRY 1, TOTAL_IS_CONSERVED 1) among 159 accounts, {NOTHING}",
+                f"broken: 2 violations (BALANCE_IS_LAST_ENTRY 1, TOTAL_IS_CONSERVED 1) in 159 accounts, {NOTHING}",
             ],
         )
 
@@ -90,7 +90,7 @@ class TestCommand:
             said = await command_line(own_bank, token)
             assert said.code == 2
             assert f"answers {status}" in said.out[0]
-            assert said.out[0].endswith("; give an admin's token by --token or WALLET_TOKEN")
+            assert said.out[0].endswith("; pass an admin's token with --token or WALLET_TOKEN")
 
 
 def asking(bank: RunningBank) -> httpx.AsyncClient:

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from cli.integrity import Proven, follow
-from cli.reports import Admin
-from cli.topups import Reviewed, retry, review
+from cli.admin_client import AdminEndpoint
+from cli.integrity import IntegrityResult, check_integrity
+from cli.topups import ReviewResult, list_reviews, retry_top_up
 from kit.auth.principal import Role
 from kit.integrity.check import Verdict, Violation
 from subgraphs.card.service.application.integrity import Law, top_up_integrity
@@ -199,12 +199,12 @@ class TestCommands:
                 card_limits=json.dumps({currency: {"top_up": "1", "day": "1"}}),
             )
             async with running(bank, merchant, settings) as card:
-                admin = Admin(card.admin, keys.user("admin", Role.ADMIN))
+                admin = AdminEndpoint(card.admin, keys.user("admin", Role.ADMIN))
                 account = await bank.open("alice", "0", currency)
                 done = await card.top_up(account, Money.parse("1", currency), "done")
-                assert await said(review, admin) == ["0 top-ups to look at"]
-                (proven,) = await said(follow, admin, "card")
-                assert proven.startswith("card: sound: every law holds of 1 top-ups, 1 payments, 1 deposits (")
+                assert await said(list_reviews, admin) == ["0 top-ups need a person"]
+                (proven,) = await said(check_integrity, admin, "card")
+                assert proven.startswith("card: sound: all invariants hold for 1 top-ups, 1 payments, 1 deposits (")
                 payment = await card.payment(done.id)
                 assert payment is not None
                 await merchant.change("refund", payment["id"], "behind-our-back")
@@ -212,19 +212,21 @@ class TestCommands:
                 marked = "SELECT review FROM top_ups WHERE next_attempt_at IS NULL AND review IS NOT NULL"
                 why = await until(lambda: card.sql.fetchval(marked))
                 shown = f"{done.id} 1.00 {currency} to {account}, COMPLETED, payment {payment['id']}"
-                assert await said(review, admin) == [f"{shown}: {why}", "1 top-ups to look at"]
-                assert await said(retry, admin, done.id) == [f"retried: {shown}: {why}"]
-                assert (await said(follow, admin))[-1].startswith("broken: 1 violations (PAYMENT_IS_TOP_UPS 1)")
-                (told,) = await said(retry, admin, uuid.uuid4())
+                assert await said(list_reviews, admin) == [f"{shown}: {why}", "1 top-ups need a person"]
+                assert await said(retry_top_up, admin, done.id) == [f"retried: {shown}: {why}"]
+                assert (await said(check_integrity, admin))[-1].startswith(
+                    "broken: 1 violations (PAYMENT_IS_TOP_UPS 1)"
+                )
+                (told,) = await said(retry_top_up, admin, uuid.uuid4())
                 assert told.startswith(f"not retried: {card.admin} answers 404: no top-up")
-        (told,) = await said(review, admin)
-        assert told.startswith(f"not known: {card.admin} does not answer")
+        (told,) = await said(list_reviews, admin)
+        assert told.startswith(f"unknown: no answer from {card.admin}")
         assert codes == [
-            Reviewed.NOTHING,
-            Proven.SOUND,
-            Reviewed.SOMETHING,
+            ReviewResult.NOTHING,
+            IntegrityResult.SOUND,
+            ReviewResult.SOMETHING,
             0,
-            Proven.BROKEN,
-            Reviewed.NOT,
-            Reviewed.NOT,
+            IntegrityResult.BROKEN,
+            ReviewResult.UNKNOWN,
+            ReviewResult.UNKNOWN,
         ]

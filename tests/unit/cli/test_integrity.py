@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 import pytest
 from fastapi import FastAPI, Response
 
-from cli.integrity import Proven, follow
-from cli.reports import Admin
+from cli.admin_client import AdminEndpoint
+from cli.integrity import IntegrityResult, check_integrity
 from kit.http.server import http_server
 from stack.ports import free_ports
 
@@ -26,29 +26,29 @@ async def answering(response: Response) -> AsyncIterator[str]:
         yield f"http://127.0.0.1:{port}"
 
 
-class TestFollow:
+class TestCheckIntegrity:
     @pytest.mark.parametrize(
         ("response", "why"),
         [
-            (Response(PROGRESS, media_type=LINES), "broke off without a verdict"),
+            (Response(PROGRESS, media_type=LINES), "closed the stream without a verdict"),
             (Response("<html>", media_type="text/html"), "answers 200: OK"),
             (Response('{"detail": "one is running"}', 409, media_type="application/json"), "409: one is running"),
             (Response("[]", 503, media_type="application/json"), "503: Service Unavailable"),
         ],
     )
-    async def test_takes_nothing_but_a_verdict_for_one(
+    async def test_stream_without_verdict_is_not_proven(
         self, response: Response, why: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
         async with answering(response) as admin:
-            assert await asyncio.to_thread(follow, Admin(admin)) == Proven.NOT
+            assert await asyncio.to_thread(check_integrity, AdminEndpoint(admin)) == IntegrityResult.NOT_PROVEN
         (said,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("not proven")]
         assert said.endswith(why)
 
     @pytest.mark.parametrize("admin", ["http://127.0.0.1:1", "127.0.0.1", "http://[", ""])
-    def test_an_address_where_nobody_is_proves_nothing(self, admin: str) -> None:
-        assert follow(Admin(admin)) == Proven.NOT
+    def test_unreachable_address_is_not_proven(self, admin: str) -> None:
+        assert check_integrity(AdminEndpoint(admin)) == IntegrityResult.NOT_PROVEN
 
-    async def test_says_whose_verdict_it_is_and_what_is_on_its_way(self, capsys: pytest.CaptureFixture[str]) -> None:
+    async def test_verdict_names_the_service_and_pending_rows(self, capsys: pytest.CaptureFixture[str]) -> None:
         verdict = {
             "verdict": "sound",
             "rows": {"operations": 1_200},
@@ -58,8 +58,8 @@ class TestFollow:
             "seconds": 0.5,
         }
         async with answering(Response(PROGRESS + json.dumps(verdict), media_type=LINES)) as admin:
-            assert await asyncio.to_thread(follow, Admin(admin), "analytics") == Proven.SOUND
+            assert await asyncio.to_thread(check_integrity, AdminEndpoint(admin), "analytics") == IntegrityResult.SOUND
         assert (
-            "analytics: sound: every law holds of 1,200 operations; 3 of the operations are on their way (0.5 s)\n"
+            "analytics: sound: all invariants hold for 1,200 operations; 3 operations are still in transit (0.5 s)\n"
             in capsys.readouterr().out
         )

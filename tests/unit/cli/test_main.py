@@ -1,4 +1,4 @@
-"""The operator's commands."""
+"""Command-line options, exit codes and messages of `wallet`."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -12,34 +12,34 @@ import pytest
 from typer.testing import CliRunner
 
 from cli import main
-from cli.integrity import Proven, worst
+from cli.admin_client import AdminEndpoint
+from cli.integrity import IntegrityResult, worst_result
 from cli.main import app
-from cli.replay import Replayed
-from cli.reports import Admin
-from cli.status import Overall
+from cli.replay import ReplayResult
+from cli.status import OverallState
 from cli.tokens import NoTokenError, SeedUser, development_token
-from cli.topups import Reviewed
-from provisioning.keys import secret
-from provisioning.seed import OWNERS
+from cli.topups import ReviewResult
+from provisioning.keys import ensure_secret
+from provisioning.seed import CUSTOMERS
 from stack.plan import PASSWORD
 from stack.ports import free_ports
 
 
-class FrontDoor:
-    """A gateway that notes what it is asked, and answers as it is told."""
+class FakeGateway:
+    """HTTP server that records logins and sends a fixed answer."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[str, Any]] = []
+        self.requests: list[tuple[str, Any]] = []
         self.answer: tuple[int, Any] = (200, {"accessToken": "the token"})
-        door = self
+        gateway = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
-                door.asked.append((self.path, json.loads(body)))
-                self.send_response(door.answer[0])
+                gateway.requests.append((self.path, json.loads(body)))
+                self.send_response(gateway.answer[0])
                 self.end_headers()
-                self.wfile.write(json.dumps(door.answer[1]).encode())
+                self.wfile.write(json.dumps(gateway.answer[1]).encode())
 
             def log_message(self, *_: Any) -> None:
                 pass
@@ -49,72 +49,74 @@ class FrontDoor:
 
 
 @pytest.fixture
-def front_door() -> Iterator[FrontDoor]:
-    door = FrontDoor()
-    thread = Thread(target=door.server.serve_forever)
+def fake_gateway() -> Iterator[FakeGateway]:
+    gateway = FakeGateway()
+    thread = Thread(target=gateway.server.serve_forever)
     thread.start()
-    yield door
-    door.server.shutdown()
+    yield gateway
+    gateway.server.shutdown()
     thread.join()
-    door.server.server_close()
+    gateway.server.server_close()
 
 
 class TestToken:
-    def test_is_what_signing_in_gives(self, tmp_path: Path, front_door: FrontDoor) -> None:
-        password = secret(tmp_path / "keys", PASSWORD)
-        assert development_token(SeedUser.ALICE, tmp_path, front_door.url) == "the token"
-        assert front_door.asked == [("/auth/login", {"username": "alice", "password": password})]
+    def test_token_comes_from_a_login(self, tmp_path: Path, fake_gateway: FakeGateway) -> None:
+        password = ensure_secret(tmp_path / "keys", PASSWORD)
+        assert development_token(SeedUser.ALICE, tmp_path, fake_gateway.url) == "the token"
+        assert fake_gateway.requests == [("/auth/login", {"username": "alice", "password": password})]
 
-    def test_that_is_refused_says_why_and_no_password(self, tmp_path: Path, front_door: FrontDoor) -> None:
-        password = secret(tmp_path / "keys", PASSWORD)
-        front_door.answer = (429, {"detail": "too many attempts; try again in 4 seconds"})
-        with pytest.raises(NoTokenError, match="does not let bob in: too many attempts; try again in 4") as caught:
-            development_token(SeedUser.BOB, tmp_path, front_door.url)
+    def test_refused_login_shows_the_reason_without_the_password(
+        self, tmp_path: Path, fake_gateway: FakeGateway
+    ) -> None:
+        password = ensure_secret(tmp_path / "keys", PASSWORD)
+        fake_gateway.answer = (429, {"detail": "too many attempts; try again in 4 seconds"})
+        with pytest.raises(NoTokenError, match="refuses the login of bob: too many attempts; try again in 4") as caught:
+            development_token(SeedUser.BOB, tmp_path, fake_gateway.url)
         assert password not in str(caught.value)
 
-    def test_without_a_stack_says_what_to_do(self, tmp_path: Path) -> None:
+    def test_missing_stack_is_explained(self, tmp_path: Path) -> None:
         token = ["token", "--user", "bob", "--data", str(tmp_path), "--port", str(free_ports(1)[0] % 10_000 + 10_000)]
         refused = CliRunner().invoke(app, token)
         assert refused.exit_code == 2
         assert "there is no development password" in refused.output
-        secret(tmp_path / "keys", PASSWORD)
+        ensure_secret(tmp_path / "keys", PASSWORD)
         refused = CliRunner().invoke(app, token)
         assert refused.exit_code == 2
-        assert "does not answer as the wallet: run `make up` first" in refused.output
+        assert "run `make up` first" in refused.output
 
-    def test_of_a_stranger_is_refused(self) -> None:
+    def test_unknown_user_is_refused(self) -> None:
         assert CliRunner().invoke(app, ["token", "--user", "mallory"]).exit_code == 2
 
 
 class TestCertificates:
-    def test_are_made_for_each_service_and_kept(self, tmp_path: Path) -> None:
+    def test_certificates_are_created_once_per_service(self, tmp_path: Path) -> None:
         command = ["certificates", "--folder", str(tmp_path / "tls")]
         first = CliRunner().invoke(app, command)
         assert first.exit_code == 0
         names = ["authority", "bank", "card", "analytics", "identity", "gateway"]
-        assert [line.split(", ")[0] for line in first.output.splitlines()] == [f"{name}: made" for name in names]
+        assert [line.split(", ")[0] for line in first.output.splitlines()] == [f"{name}: created" for name in names]
         again = CliRunner().invoke(app, command)
-        assert again.output == first.output.replace(": made", ": kept")
+        assert again.output == first.output.replace(": created", ": kept")
         more = CliRunner().invoke(app, [*command, "--name", "bank", "--name", "wallet.example"])
         assert [line.split(", ")[0] for line in more.output.splitlines()] == [
             "authority: kept",
             "bank: kept",
-            "wallet.example: made",
+            "wallet.example: created",
         ]
 
-    def test_for_what_is_no_host_are_refused(self, tmp_path: Path) -> None:
+    def test_invalid_host_name_is_refused(self, tmp_path: Path) -> None:
         refused = CliRunner().invoke(app, ["certificates", "--folder", str(tmp_path), "--name", "../bank"])
         assert refused.exit_code == 2
-        assert "is no name for a service" in refused.output
+        assert "is not a valid service name" in refused.output
 
 
 class TestStatus:
-    def test_asks_every_service_of_the_stack_or_those_that_are_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_status_queries_the_stack_or_the_named_services(self, monkeypatch: pytest.MonkeyPatch) -> None:
         asked: list[tuple[Mapping[str, str], bool]] = []
 
-        def show(admins: Mapping[str, str], *, as_json: bool) -> Overall:
+        def show(admins: Mapping[str, str], *, as_json: bool) -> OverallState:
             asked.append((admins, as_json))
-            return Overall.NOT_READY
+            return OverallState.NOT_READY
 
         monkeypatch.setattr(main, "show_status", show)
         assert CliRunner().invoke(app, ["status", "--port", "8010"]).exit_code == 1
@@ -126,16 +128,14 @@ class TestStatus:
             ({"bank": "http://bank:9101", "card": "http://card:9102"}, True),
         ]
 
-    def test_of_an_address_without_a_name_is_refused(self) -> None:
+    def test_admin_address_without_name_is_refused(self) -> None:
         refused = CliRunner().invoke(app, ["status", "--admin", "http://bank:9101"])
         assert refused.exit_code == 2
         assert "bank=http://" in refused.output
 
 
 class TestIntegrity:
-    def test_asks_the_services_of_the_stack_on_this_port_one_after_the_other(
-        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-    ) -> None:
+    def test_integrity_checks_all_services_of_the_stack(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         asked = []
         tokens = set()
 
@@ -143,12 +143,12 @@ class TestIntegrity:
             assert given == (SeedUser.ADMIN, tmp_path, "http://127.0.0.1:8010")
             return "an admin's"
 
-        def follow(admin: Admin, name: str = "") -> Proven:
+        def check_integrity(admin: AdminEndpoint, name: str = "") -> IntegrityResult:
             asked.append((name, admin.url))
             tokens.add(admin.token)
-            return Proven.BROKEN if name == "bank" else Proven.NOT
+            return IntegrityResult.BROKEN if name == "bank" else IntegrityResult.NOT_PROVEN
 
-        monkeypatch.setattr(main, "follow", follow)
+        monkeypatch.setattr(main, "check_integrity", check_integrity)
         monkeypatch.setattr(main, "development_token", sign_in)
         of_stack = ["integrity", "--port", "8010", "--data", str(tmp_path)]
         assert CliRunner().invoke(app, of_stack).exit_code == 1
@@ -159,77 +159,82 @@ class TestIntegrity:
             ("analytics", "http://127.0.0.1:9113"),
         ]
 
-    def test_asks_one_service_alone_where_its_address_is_given(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_integrity_checks_only_the_given_address(self, monkeypatch: pytest.MonkeyPatch) -> None:
         asked = []
 
-        def follow(admin: Admin) -> Proven:
+        def check_integrity(admin: AdminEndpoint) -> IntegrityResult:
             asked.append(admin)
-            return Proven.NOT
+            return IntegrityResult.NOT_PROVEN
 
-        monkeypatch.setattr(main, "follow", follow)
+        monkeypatch.setattr(main, "check_integrity", check_integrity)
         there = ["integrity", "--admin", "http://bank:9101/"]
         assert CliRunner().invoke(app, there).exit_code == 2
         assert CliRunner().invoke(app, there, env={"WALLET_TOKEN": "told"}).exit_code == 2
-        assert asked == [Admin("http://bank:9101"), Admin("http://bank:9101", "told")]
+        assert asked == [AdminEndpoint("http://bank:9101"), AdminEndpoint("http://bank:9101", "told")]
 
-    def test_without_a_stack_or_a_token_says_what_to_do(self, tmp_path: Path) -> None:
+    def test_integrity_without_stack_or_token_is_explained(self, tmp_path: Path) -> None:
         refused = CliRunner().invoke(app, ["integrity", "--data", str(tmp_path)])
         assert refused.exit_code == 2
         assert "make up" in refused.output
 
-    def test_of_a_port_that_no_stack_can_have_is_refused(self) -> None:
+    def test_privileged_port_is_refused(self) -> None:
         assert CliRunner().invoke(app, ["integrity", "--port", "80"]).exit_code == 2
 
     @pytest.mark.parametrize(
         ("proofs", "together"),
         [
-            ((Proven.SOUND, Proven.SOUND), Proven.SOUND),
-            ((Proven.SOUND, Proven.NOT), Proven.NOT),
-            ((Proven.NOT, Proven.BROKEN), Proven.BROKEN),
-            ((Proven.BROKEN, Proven.SOUND), Proven.BROKEN),
+            ((IntegrityResult.SOUND, IntegrityResult.SOUND), IntegrityResult.SOUND),
+            ((IntegrityResult.SOUND, IntegrityResult.NOT_PROVEN), IntegrityResult.NOT_PROVEN),
+            ((IntegrityResult.NOT_PROVEN, IntegrityResult.BROKEN), IntegrityResult.BROKEN),
+            ((IntegrityResult.BROKEN, IntegrityResult.SOUND), IntegrityResult.BROKEN),
         ],
     )
-    def test_several_proofs_are_worth_the_worst_of_them(self, proofs: tuple[Proven, ...], together: Proven) -> None:
-        assert worst(proofs) is together
+    def test_worst_result_is_returned(self, proofs: tuple[IntegrityResult, ...], together: IntegrityResult) -> None:
+        assert worst_result(proofs) is together
 
 
 class TestReplay:
-    def test_asks_analytics_of_the_stack_on_this_port(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_replay_calls_analytics_of_the_stack_or_the_given_address(self, monkeypatch: pytest.MonkeyPatch) -> None:
         asked = []
 
-        def run_replay(admin: Admin, account: UUID | None, *, all_operations: bool) -> Replayed:
+        def replay_history(admin: AdminEndpoint, account: UUID | None, *, all_operations: bool) -> ReplayResult:
             asked.append((admin, account, all_operations))
-            return Replayed.INCOMPLETE
+            return ReplayResult.INCOMPLETE
 
-        monkeypatch.setattr(main, "run_replay", run_replay)
-        account = str(OWNERS["alice"].account)
+        monkeypatch.setattr(main, "replay_history", replay_history)
+        account = str(CUSTOMERS["alice"].account)
         assert CliRunner().invoke(app, ["replay", "--port", "8010", "--token", "t"]).exit_code == 1
         one = ["replay", "--admin", "http://analytics:9103/", "--account", account, "--all-operations"]
         assert CliRunner().invoke(app, one).exit_code == 1
         assert asked == [
-            (Admin("http://127.0.0.1:9113", "t"), None, False),
-            (Admin("http://analytics:9103"), UUID(account), True),
+            (AdminEndpoint("http://127.0.0.1:9113", "t"), None, False),
+            (AdminEndpoint("http://analytics:9103"), UUID(account), True),
         ]
 
-    def test_of_what_is_no_account_id_is_refused(self) -> None:
+    def test_invalid_account_id_is_refused(self) -> None:
         assert CliRunner().invoke(app, ["replay", "--account", "alice"]).exit_code == 2
 
 
 class TestTopUps:
-    def test_are_listed_and_tried_again_where_the_stack_is_or_elsewhere(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_top_ups_are_listed_and_retried_at_the_stack_or_the_given_address(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         asked: list[tuple[object, ...]] = []
 
-        def review(admin: Admin) -> Reviewed:
+        def list_reviews(admin: AdminEndpoint) -> ReviewResult:
             asked.append((admin,))
-            return Reviewed.SOMETHING
+            return ReviewResult.SOMETHING
 
-        def retry(admin: Admin, top_up_id: UUID) -> Reviewed:
+        def retry_top_up(admin: AdminEndpoint, top_up_id: UUID) -> ReviewResult:
             asked.append((admin, top_up_id))
-            return Reviewed.NOTHING
+            return ReviewResult.NOTHING
 
-        monkeypatch.setattr(main, "review", review)
-        monkeypatch.setattr(main, "retry_top_up", retry)
+        monkeypatch.setattr(main, "list_reviews", list_reviews)
+        monkeypatch.setattr(main, "retry_top_up", retry_top_up)
         assert CliRunner().invoke(app, ["topups", "review", "--port", "8010", "--token", "t"]).exit_code == 1
         there = ["topups", "review", "--admin", "http://card:9102/", "--retry", str(UUID(int=1))]
         assert CliRunner().invoke(app, there).exit_code == 0
-        assert asked == [(Admin("http://127.0.0.1:9112", "t"),), (Admin("http://card:9102"), UUID(int=1))]
+        assert asked == [
+            (AdminEndpoint("http://127.0.0.1:9112", "t"),),
+            (AdminEndpoint("http://card:9102"), UUID(int=1)),
+        ]

@@ -1,4 +1,4 @@
-"""What the command says of a replay."""
+"""Messages and exit codes of a replay."""
 
 import asyncio
 import json
@@ -8,14 +8,14 @@ from contextlib import asynccontextmanager
 import pytest
 from fastapi import FastAPI, Response
 
-from cli.replay import Replayed, replay
-from cli.reports import Admin
+from cli.admin_client import AdminEndpoint
+from cli.replay import ReplayResult, replay_history
 from kit.http.server import http_server
 from stack.ports import free_ports
 
 LINES = "application/x-ndjson"
 DONE = {"accounts": 1_200, "pulled": 30, "removed": 0, "lacking": 0}
-TOLD = "1,200 accounts checked, 30 operations pulled, 0 rows removed"
+COUNTS = "1,200 accounts checked, 30 operations pulled, 0 rows removed"
 PROGRESS = json.dumps({"progress": DONE}) + "\n"
 
 
@@ -36,42 +36,50 @@ class TestReplay:
     @pytest.mark.parametrize(
         ("response", "code", "said"),
         [
-            (outcome("complete"), Replayed.COMPLETE, f"complete: {TOLD} (1.5 s)"),
+            (outcome("complete"), ReplayResult.COMPLETE, f"complete: {COUNTS} (1.5 s)"),
             (
                 outcome("incomplete", lacking=2),
-                Replayed.INCOMPLETE,
-                f"incomplete: the ledger lacks what it counts, 2 times; {TOLD} (1.5 s)",
+                ReplayResult.INCOMPLETE,
+                f"incomplete: the ledger lacks 2 operations that it counts; {COUNTS} (1.5 s)",
             ),
             (
                 outcome("unavailable"),
-                Replayed.NOT,
-                f"not finished: ClickHouse or the bank went away after {TOLD} (1.5 s); run it again to go on",
+                ReplayResult.NOT_FINISHED,
+                (
+                    f"not finished: ClickHouse or the bank became unavailable after {COUNTS} (1.5 s); "
+                    "run it again to continue"
+                ),
             ),
         ],
     )
-    async def test_ends_with_the_outcome(
-        self, response: Response, code: Replayed, said: str, capsys: pytest.CaptureFixture[str]
+    async def test_outcome_is_the_last_line(
+        self, response: Response, code: ReplayResult, said: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
         async with answering(response) as admin:
-            assert await asyncio.to_thread(replay, Admin(admin), None, all_operations=False) == code
+            assert await asyncio.to_thread(replay_history, AdminEndpoint(admin), None, all_operations=False) == code
         told = capsys.readouterr()
         assert said in told.out.splitlines()
-        assert TOLD in told.err.splitlines()
+        assert COUNTS in told.err.splitlines()
 
     @pytest.mark.parametrize(
         ("response", "why"),
         [
-            (Response(PROGRESS, media_type=LINES), "broke off without an outcome"),
+            (Response(PROGRESS, media_type=LINES), "closed the stream without an outcome"),
             (Response('{"detail": "one is running"}', 409, media_type="application/json"), "409: one is running"),
         ],
     )
-    async def test_takes_nothing_but_an_outcome_for_one(
+    async def test_stream_without_outcome_is_not_finished(
         self, response: Response, why: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
         async with answering(response) as admin:
-            assert await asyncio.to_thread(replay, Admin(admin), None, all_operations=False) == Replayed.NOT
+            assert (
+                await asyncio.to_thread(replay_history, AdminEndpoint(admin), None, all_operations=False)
+                == ReplayResult.NOT_FINISHED
+            )
         (said,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("not finished")]
         assert said.endswith(why)
 
-    def test_where_nobody_is_nothing_is_replayed(self) -> None:
-        assert replay(Admin("http://127.0.0.1:1"), None, all_operations=False) == Replayed.NOT
+    def test_unreachable_address_is_not_finished(self) -> None:
+        assert (
+            replay_history(AdminEndpoint("http://127.0.0.1:1"), None, all_operations=False) == ReplayResult.NOT_FINISHED
+        )

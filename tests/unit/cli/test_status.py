@@ -1,4 +1,4 @@
-"""What the command says of services that are there, and of others that are not."""
+"""Status of services that run, fail, freeze or are down."""
 
 import asyncio
 import importlib.metadata
@@ -12,12 +12,12 @@ from fastapi import FastAPI, Response
 
 import kit.telemetry.metrics  # noqa: F401  as every process has them
 from cli import status
-from cli.status import Overall, Service, ask
+from cli.status import OverallState, ServiceState, query_status
 from kit.http.admin import Check, admin_app
 from kit.http.server import http_server
 from stack.ports import free_ports
 
-NOBODY = "http://127.0.0.1:1"
+UNREACHABLE = "http://127.0.0.1:1"
 
 
 async def answers() -> None:
@@ -44,10 +44,10 @@ async def service(checks: Mapping[str, Check]) -> AsyncIterator[str]:
 
 
 class TestServices:
-    async def test_that_are_all_ready(self) -> None:
+    async def test_all_services_ready(self) -> None:
         async with service({"database": answers}) as bank, service({}) as gateway:
-            found = await ask({"bank": f"{bank}/", "gateway": gateway})
-        assert found.overall is Overall.READY
+            found = await query_status({"bank": f"{bank}/", "gateway": gateway})
+        assert found.overall is OverallState.READY
         assert found.services["bank"].state == "ready"
         assert found.services["bank"].checks == {"database": "ok"}
         assert found.services["bank"].version == importlib.metadata.version("wallet")
@@ -55,36 +55,43 @@ class TestServices:
         assert uptime is not None
         assert uptime > 0
 
-    async def test_of_which_one_lacks_what_it_stands_on(self) -> None:
+    async def test_failing_dependency_makes_a_service_not_ready(self) -> None:
         async with service({"database": fails, "kafka": answers}) as bank, service({}) as gateway:
-            found = await ask({"bank": bank, "gateway": gateway})
-        assert found.overall is Overall.NOT_READY
+            found = await query_status({"bank": bank, "gateway": gateway})
+        assert found.overall is OverallState.NOT_READY
         assert found.services["bank"].state == "not ready"
         assert found.services["bank"].checks == {"database": "ConnectionRefusedError", "kafka": "ok"}
 
-    async def test_of_which_one_is_away_are_told_all_the_same(self) -> None:
+    async def test_unreachable_service_does_not_hide_the_others(self) -> None:
         async with service({}) as gateway:
-            found = await ask({"bank": NOBODY, "gateway": gateway})
-        assert found.overall is Overall.NOT_READY
-        assert found.services["bank"] == Service("no answer")
+            found = await query_status({"bank": UNREACHABLE, "gateway": gateway})
+        assert found.overall is OverallState.NOT_READY
+        assert found.services["bank"] == ServiceState("no answer")
         assert found.services["gateway"].state == "ready"
         assert found.figures["outbox_backlog"] is None
 
-    async def test_of_which_none_is_there(self) -> None:
-        found = await ask({"bank": NOBODY, "gateway": "not an address"})
-        assert found.overall is Overall.SILENT
+    async def test_no_service_answers(self) -> None:
+        found = await query_status({"bank": UNREACHABLE, "gateway": "not an address"})
+        assert found.overall is OverallState.UNREACHABLE
 
-    async def test_that_are_somebody_elses_do_not_count(self) -> None:
+    async def test_foreign_http_server_is_not_a_service(self) -> None:
         stranger = FastAPI()
         stranger.add_api_route("/{path:path}", lambda: Response("hello"), response_model=None)
         async with serving(stranger) as address:
-            assert (await ask({"bank": address})).overall is Overall.SILENT
+            assert (await query_status({"bank": address})).overall is OverallState.UNREACHABLE
 
-    async def test_that_are_frozen_are_not_waited_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(status, "_TIMEOUT_SECONDS", 0.2)
-        with socket.create_server(("127.0.0.1", 0)) as frozen:  # connects, and says nothing
-            async with service({}) as gateway, asyncio.timeout(2):
-                found = await ask({"bank": f"http://127.0.0.1:{frozen.getsockname()[1]}", "gateway": gateway})
+    async def test_frozen_service_does_not_block_the_others(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        new_timeout = asyncio.timeout
+        timeouts: list[asyncio.Timeout] = []
+
+        def expire_first(_seconds: float) -> asyncio.Timeout:
+            timeouts.append(new_timeout(None if timeouts else 0))
+            return timeouts[-1]
+
+        monkeypatch.setattr(asyncio, "timeout", expire_first)
+        with socket.create_server(("127.0.0.1", 0)) as frozen:  # accepts connections, never answers
+            async with service({}) as gateway:
+                found = await query_status({"bank": f"http://127.0.0.1:{frozen.getsockname()[1]}", "gateway": gateway})
         assert found.services["bank"].state == "no answer"
         assert found.services["gateway"].state == "ready"
 
@@ -113,9 +120,9 @@ async def with_figures() -> AsyncIterator[str]:
 
 
 class TestFigures:
-    async def test_are_added_up_from_what_each_service_tells(self) -> None:
+    async def test_figures_are_summed_from_the_services_metrics(self) -> None:
         async with with_figures() as address:
-            found = await ask({"bank": address, "card": address, "analytics": address})
+            found = await query_status({"bank": address, "card": address, "analytics": address})
         assert found.figures["transfer_calls"] == 9
         assert found.figures["outbox_backlog"] == 12_345
         assert found.figures["top_ups_open"] == 3
@@ -123,23 +130,23 @@ class TestFigures:
         assert found.figures["compared_seconds_ago"] is None
         assert found.figures["websockets"] is None
 
-    async def test_are_read_by_people_and_by_programs(self, capsys: pytest.CaptureFixture[str]) -> None:
+    async def test_status_is_printed_as_table_and_as_json(self, capsys: pytest.CaptureFixture[str]) -> None:
         async with with_figures() as address:
-            services = {"bank": address, "gateway": NOBODY}
-            told = [await asyncio.to_thread(status.status, services, as_json=as_json) for as_json in (False, True)]
-        assert told == [Overall.NOT_READY, Overall.NOT_READY]
+            services = {"bank": address, "gateway": UNREACHABLE}
+            told = [await asyncio.to_thread(status.show_status, services, as_json=as_json) for as_json in (False, True)]
+        assert told == [OverallState.NOT_READY, OverallState.NOT_READY]
         table, _, program = capsys.readouterr().out.partition("{")
         first, bank, gateway, _, *figures = table.splitlines()
-        assert first.split() == ["service", "state", "since", "version", "what", "it", "stands", "on"]
+        assert first.split() == ["service", "state", "uptime", "version", "dependencies"]
         assert (bank.split(), gateway.split()) == (["bank", "ready"], ["gateway", "no", "answer"])
-        assert "operations that are not published yet    12,345" in figures
-        assert "WebSockets                               not known" in figures
+        assert "outbox rows not yet published            12,345" in figures
+        assert "open WebSockets                          unknown" in figures
         said = json.loads("{" + program)
         assert said["services"]["gateway"]["state"] == "no answer"
         assert said["figures"]["outbox_backlog"] == 12_345
 
     @pytest.mark.parametrize(
-        ("seconds", "told"), [(0.4, "0 s"), (61, "1 min 1 s"), (3_600, "1 h 0 min"), (100_000, "1 d 3 h")]
+        ("seconds", "expected"), [(0.4, "0 s"), (61, "1 min 1 s"), (3_600, "1 h 0 min"), (100_000, "1 d 3 h")]
     )
-    def test_since_when_is_told_in_two_units(self, seconds: float, told: str) -> None:
-        assert status._duration(seconds) == told
+    def test_duration_has_at_most_two_units(self, seconds: float, expected: str) -> None:
+        assert status._duration(seconds) == expected

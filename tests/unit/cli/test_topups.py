@@ -1,4 +1,4 @@
-"""What the command says of the top-ups that need a person, when the service does not come to its end."""
+"""Review of top-ups when the service does not finish its answer."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -8,8 +8,8 @@ from uuid import UUID
 import pytest
 from fastapi import FastAPI, Response
 
-from cli.reports import Admin
-from cli.topups import Reviewed, retry, review
+from cli.admin_client import AdminEndpoint
+from cli.topups import ReviewResult, list_reviews, retry_top_up
 from kit.http.server import http_server
 from stack.ports import free_ports
 
@@ -30,21 +30,21 @@ class TestReview:
     @pytest.mark.parametrize(
         ("response", "why"),
         [
-            (Response("", media_type=LINES), "broke off before the end"),
+            (Response("", media_type=LINES), "closed the stream before the end"),
             (
                 Response('{"detail": "the database is away"}', 503, media_type="application/json"),
                 "503: the database is away",
             ),
         ],
     )
-    async def test_takes_nothing_but_the_end_for_one(
+    async def test_incomplete_stream_is_unknown(
         self, response: Response, why: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
         async with answering(response) as admin:
-            assert await asyncio.to_thread(review, Admin(admin)) == Reviewed.NOT
-        (said,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("not known: ")]
+            assert await asyncio.to_thread(list_reviews, AdminEndpoint(admin)) == ReviewResult.UNKNOWN
+        (said,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("unknown: ")]
         assert said.endswith(why)
 
-    def test_where_nobody_is_nothing_is_known_and_nothing_retried(self) -> None:
-        assert review(Admin("http://127.0.0.1:1")) == Reviewed.NOT
-        assert retry(Admin("http://127.0.0.1:1"), TOP_UP) == Reviewed.NOT
+    def test_unreachable_service_is_unknown_and_nothing_is_retried(self) -> None:
+        assert list_reviews(AdminEndpoint("http://127.0.0.1:1")) == ReviewResult.UNKNOWN
+        assert retry_top_up(AdminEndpoint("http://127.0.0.1:1"), TOP_UP) == ReviewResult.UNKNOWN

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from provisioning.keys import key_pair, signing_keys
+from provisioning.keys import ensure_key_pair, ensure_signing_keys
 from subgraphs.identity.service.__main__ import Settings
 
 NEEDED = {
@@ -55,7 +55,7 @@ class TestSettings:
         assert str(value) not in str(caught.value) or value in {"0", "8"}
 
     def test_whose_keys_the_development_stack_has_made_are_refused_in_production(self, tmp_path: Path) -> None:
-        folder = signing_keys(tmp_path / "identity", key_pair(tmp_path, "development"))
+        folder = ensure_signing_keys(tmp_path / "identity", ensure_key_pair(tmp_path, "development"))
         assert settings(identity_keys=folder)
         with pytest.raises(ValidationError, match="IDENTITY_KEYS has a key of the development stack"):
             settings(production=True, identity_keys=folder)

@@ -8,7 +8,7 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from kit.runtime.settings import ServiceSettings, Settings
-from provisioning.keys import key_pair
+from provisioning.keys import ensure_key_pair
 
 
 class Example(Settings):
@@ -60,7 +60,7 @@ class TestProduction:
         assert Example(example_url=SecretStr("x"), example_debug=True).example_debug
 
     def test_refuses_the_keys_of_the_embedded_stack_wherever_they_are_named(self, tmp_path: Path) -> None:
-        ours, own = key_pair(tmp_path, "development"), tmp_path / "own.json"
+        ours, own = ensure_key_pair(tmp_path, "development"), tmp_path / "own.json"
         own.write_text('{"keys": []}')
         fit: dict[str, Any] = {
             "production": True,

@@ -9,7 +9,7 @@ from prometheus_client import REGISTRY
 
 from kit.rpc.tls import TLS
 from kit.telemetry import metrics
-from provisioning.certificates import LIFE, ensure_certificates
+from provisioning.certificates import LIFETIME, ensure_certificates
 
 
 @pytest.fixture(autouse=True)
@@ -35,11 +35,11 @@ def test_the_end_of_the_certificate_is_that_of_the_one_in_use(tmp_path: Path) ->
     now = datetime.now(UTC).replace(microsecond=0)
     ensure_certificates(tmp_path, ["bank"], now - timedelta(days=50))
     files = TLS(tmp_path / "bank.pem", tmp_path / "bank.key", tmp_path / "authority.pem")
-    assert shown("tls_certificate_expiry_timestamp_seconds") == (now - timedelta(days=50) + LIFE).timestamp()
+    assert shown("tls_certificate_expiry_timestamp_seconds") == (now - timedelta(days=50) + LIFETIME).timestamp()
     (tmp_path / "bank.key").unlink()
     ensure_certificates(tmp_path, ["bank"], now)
     files.material()
-    assert shown("tls_certificate_expiry_timestamp_seconds") == (now + LIFE).timestamp()
+    assert shown("tls_certificate_expiry_timestamp_seconds") == (now + LIFETIME).timestamp()
 
 
 def test_what_runs_says_its_version() -> None:
