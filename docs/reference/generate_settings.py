@@ -1,4 +1,7 @@
-"""`python -m docs.reference.generate_settings`: writes `docs/reference/settings.md`, every setting of every process."""
+"""Write `docs/reference/settings.md`, the settings of all processes, from their `Settings` classes.
+
+Run `python -m docs.reference.generate_settings`; `make gen` does so.
+"""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -19,22 +22,28 @@ PROCESSES: Final = {
     "identity": "subgraphs.identity.service",
     "acquirer": "sandbox",
 }
-"""Their packages: each is started by `python -m` and that."""
+"""Package of each process: `python -m PACKAGE` starts it."""
 
 _PAGE: Final = Path(__file__).with_name("settings.md")
 _HEAD: Final = """# Settings
 
-Generated from the code by `make gen`. Each is an environment variable, or a file of its name in lower case in the
-folder that `SECRETS_DIR` names; the environment comes first. `make up` and `docker-compose.yml` set what has no default
-here. A setting that is wrong is named when the process starts, and its value never repeated. There is more on
-[production](../how-to/run-in-production.md), [TLS](../how-to/set-up-tls.md), [traces](logs-and-traces.md),
-[who may do what](access.md), [the graph](graphql.md) and [time-outs](resilience.md).
+Generated from the code by `make gen`.
+
+## Set a value
+
+Set an environment variable, or create a file with the setting's name in lower case in the folder `SECRETS_DIR`.
+The environment takes precedence. `make up` and `docker-compose.yml` set the settings that have no default here.
+A process with a wrong setting does not start; the message names the setting and never contains its value.
+
+More about: [production mode](../how-to/run-in-production.md), [TLS](../how-to/set-up-tls.md),
+[traces](logs-and-traces.md#settings-for-traces), [permissions](access.md), [GraphQL](graphql.md) and
+[time-outs](resilience.md#time-outs-retries-and-limits-of-outbound-calls).
 """
-_TABLE: Final = "\n| setting | default | |\n|---|---|---|\n"
+_TABLE: Final = "\n| setting | default | meaning |\n|---|---|---|\n"
 
 
 def page() -> str:
-    """The page: what several processes have first, then what is each one's own."""
+    """Return the page: first the settings of several processes, then those of each single process."""
     processes = {name: _settings(package) for name, package in PROCESSES.items()}
     shared: dict[type[Settings], list[str]] = {}
     for name, settings in processes.items():
@@ -43,25 +52,27 @@ def page() -> str:
                 shared.setdefault(base, []).append(name)
     sections = []
     for base, users in shared.items():
-        who = "Every process" if len(users) == len(processes) else ", ".join(users)
-        sections.append(f"\n## {who}\n\n{_said(base)}\n{_TABLE}{_rows(base)}")
+        title = base.__name__.removesuffix("Settings") or "Common"
+        readers = "all processes" if len(users) == len(processes) else ", ".join(users)
+        sections.append(f"\n## {title} settings\n\n{_summary(base)}\n\nRead by: {readers}.\n{_TABLE}{_rows(base)}")
     for name, settings in processes.items():
-        sections.append(f"\n## {name} alone\n\n`python -m {PROCESSES[name]}`\n{_TABLE}{_rows(settings)}")
+        command = f"`python -m {PROCESSES[name]}`"
+        sections.append(f"\n## {name}\n\nRead by this process only: {command}.\n{_TABLE}{_rows(settings)}")
     return _HEAD + "".join(sections)
 
 
 def _settings(package: str) -> type[Settings]:
-    found: type[Settings] = import_module(f"{package}.__main__").Settings
-    return found
+    settings: type[Settings] = import_module(f"{package}.__main__").Settings
+    return settings
 
 
-def _said(base: type[Settings]) -> str:
-    """The first paragraph of what its docstring says."""
+def _summary(base: type[Settings]) -> str:
+    """Return the first paragraph of the class's docstring."""
     return " ".join((base.__doc__ or "").partition("\n\n")[0].split())
 
 
 def _own(settings: type[Settings]) -> Mapping[str, FieldInfo]:
-    """The fields that it adds to its bases'."""
+    """Return the fields that the class itself declares, without those of its bases."""
     return {name: settings.model_fields[name] for name in settings.__annotations__ if name in settings.model_fields}
 
 

@@ -19,7 +19,8 @@ def problem(number: str = "4242424242424242", year: int = 2030, month: int = 1, 
 
 class TestTable:
     def test_the_page_for_people_says_the_same(self) -> None:
-        rows = [line.strip("| ").split(" | ") for line in PAGE.read_text().splitlines() if line.startswith("| ")][1:]
+        lines = [line for line in PAGE.read_text().splitlines() if line.startswith("| ") and line[2].isdigit()]
+        rows = [line.strip("| ").split(" | ") for line in lines]
         assert rows == [[number, brand_of(number), each.name, each.meaning] for number, each in CARDS.items()]
 
     @pytest.mark.parametrize("number", CARDS)
