@@ -1,6 +1,6 @@
-"""`python -m asyncapi.avsc`: writes the events as Avro schemas, for readers whose tools want those.
+"""`python -m asyncapi.avsc`: generate Avro schemas of the events in `asyncapi/avro/`.
 
-The topic carries JSON; a bridge to Avro (a connector, a data lake's table) starts from `asyncapi/avro/`.
+The topic carries JSON. The Avro schemas are for bridges, for example a connector or a data lake's table.
 """
 
 import json
@@ -15,39 +15,44 @@ NAMESPACE: Final = "wallet.events"
 
 
 def avro_schema(model: type[BaseModel]) -> dict[str, Any]:
-    """The event's record, its fields named as in JSON. Amounts stay decimal strings, times are microseconds, what is
-    optional is a union with null.
+    """Return the Avro record schema of an event model.
+
+    Field names are those of the JSON. Amounts stay decimal strings, times are microseconds, and an optional field is
+    a union with null.
     """
-    schema = _with_values_in_place(model.model_json_schema(mode="serialization"))
+    schema = _inline_named_values(model.model_json_schema(mode="serialization"))
     fields = AvroTypeConverter(schema).fields_to_avro_dicts(schema)
     return {"type": "record", "namespace": NAMESPACE, "name": schema["title"], "fields": fields}
 
 
-def _with_values_in_place(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema with references to objects only: pydantic-avro makes an empty record of anything else that is named,
-    a constrained string for one.
+def _inline_named_values(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema with references to objects and enums only.
+
+    pydantic-avro converts each other named type, such as a constrained string, to an empty record.
     """
-    named: dict[str, dict[str, Any]] = schema.get("$defs", {})
+    definitions: dict[str, dict[str, Any]] = schema.get("$defs", {})
     values = {
-        f"#/$defs/{name}": each for name, each in named.items() if each.get("type") != "object" and "enum" not in each
+        f"#/$defs/{name}": definition
+        for name, definition in definitions.items()
+        if definition.get("type") != "object" and "enum" not in definition
     }
 
-    def placed(part: Any) -> Any:
-        if isinstance(part, list):
-            return [placed(each) for each in part]
-        if not isinstance(part, dict):
-            return part
-        value = values.get(part.get("$ref", ""))
+    def inline(node: Any) -> Any:
+        if isinstance(node, list):
+            return [inline(item) for item in node]
+        if not isinstance(node, dict):
+            return node
+        value = values.get(node.get("$ref", ""))
         if value is not None:
-            part = {**value, **{key: each for key, each in part.items() if key != "$ref"}}
-        return {key: placed(each) for key, each in part.items()}
+            node = {**value, **{key: item for key, item in node.items() if key != "$ref"}}
+        return {key: inline(item) for key, item in node.items()}
 
-    whole: dict[str, Any] = placed(schema)
-    return whole
+    inlined: dict[str, Any] = inline(schema)
+    return inlined
 
 
 def main() -> None:
-    """Writes a schema for every event of the contract."""
+    """Write one Avro schema for each JSON schema of the contract."""
     here = Path(__file__).parent
     (here / "avro").mkdir(exist_ok=True)
     for contract in sorted((here / "schemas").glob("*.json")):

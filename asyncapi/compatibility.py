@@ -1,8 +1,11 @@
-"""What may change in a schema that has readers: words for people, and optional properties, which may be added.
+"""Compatibility rules of published JSON schemas.
 
-The rule is stricter than "every old event is still valid". Readers generate code and tables from the schemas, so a name
-or a type is kept even where a validator would not mind, and what was promised is never loosened: a reader that checks
-what it gets would refuse the event. That goes for a new member of an enum, too.
+Allowed changes are new optional properties, new definitions and changed descriptions. The rules are stricter than
+"every old event is still valid", for two reasons:
+
+- Readers generate code and tables from the schemas, so names and types must stay, even where a validator accepts the
+  change.
+- Readers may validate events, so a constraint must not become weaker. A new enum member would be rejected.
 """
 
 import json
@@ -11,75 +14,82 @@ from typing import Any, Final, TypeAlias
 
 Schema: TypeAlias = dict[str, Any]
 
-_WORDS: Final = frozenset({"$comment", "deprecated", "description", "examples"})
-"""Keywords that no reader acts on. Not `title` and `default`: generated code is made of them."""
+_ANNOTATIONS: Final = frozenset({"$comment", "deprecated", "description", "examples"})
+"""Keywords without effect on readers. `title` and `default` are not among them: code generators use them."""
 
-_NAMED: Final = frozenset({"$defs", "properties"})
-"""Keywords that hold schemas by name."""
+_SCHEMA_MAPS: Final = frozenset({"$defs", "properties"})
+"""Keywords that contain schemas by name."""
 
-_NESTED: Final = frozenset({"additionalProperties", "items"})
-"""Keywords that hold one schema."""
+_SUBSCHEMAS: Final = frozenset({"additionalProperties", "items"})
+"""Keywords that contain one schema."""
 
-_CLOSING: Final = frozenset(
+_UNKNOWN_PROPERTY_RULES: Final = frozenset(
     {"additionalProperties", "maxProperties", "patternProperties", "propertyNames", "unevaluatedProperties"}
 )
-"""Keywords by which a reader of the old schema would judge a property that it does not know."""
+"""Keywords with which a reader of the old schema would validate an unknown property."""
 
 
 def breaking_changes(old: Schema, new: Schema, at: str = "#") -> Iterator[str]:
-    """Whatever makes `new` more than `old` with optional properties added: where it is, as a JSON pointer into the
-    schema, and what it is. Nothing, when readers of `old` may be sent events of `new` and the other way round.
+    """Yield each incompatible change from `old` to `new`, as a JSON pointer and a description.
+
+    Without any, readers of either schema accept events of the other one.
+
+    Args:
+        old: released schema.
+        new: current schema.
+        at: JSON pointer of both in their document.
     """
-    for keyword in sorted((old.keys() | new.keys()) - _WORDS):
+    for keyword in sorted((old.keys() | new.keys()) - _ANNOTATIONS):
         before, after, here = old.get(keyword), new.get(keyword), f"{at}/{keyword}"
-        if keyword in _NAMED:
-            yield from _by_name(before or {}, after or {}, here)
+        if keyword in _SCHEMA_MAPS:
+            yield from _changed_definitions(before or {}, after or {}, here)
             if keyword == "properties":
-                yield from _additions(old, new, at)
+                yield from _conflicting_additions(old, new, at)
         elif keyword == "required":
-            yield from _required(before or [], after or [], at)
-        elif keyword in _NESTED and isinstance(before, dict) and isinstance(after, dict):
+            yield from _changed_required(before or [], after or [], at)
+        elif keyword in _SUBSCHEMAS and isinstance(before, dict) and isinstance(after, dict):
             yield from breaking_changes(before, after, here)
         elif keyword not in new:
-            yield f"{here}: is gone, was {_text(before)}"
+            yield f"{here}: removed, was {_to_json(before)}"
         elif keyword not in old:
-            yield f"{here}: is new, {_text(after)}"
-        elif _text(before) != _text(after):
-            yield f"{here}: is {_text(after)}, was {_text(before)}"
+            yield f"{here}: added, is {_to_json(after)}"
+        elif _to_json(before) != _to_json(after):
+            yield f"{here}: is {_to_json(after)}, was {_to_json(before)}"
 
 
-def _by_name(old: dict[str, Any], new: dict[str, Any], at: str) -> Iterator[str]:
+def _changed_definitions(old: dict[str, Any], new: dict[str, Any], at: str) -> Iterator[str]:
     for name, before in old.items():
-        here, after = f"{at}/{_escaped(name)}", new.get(name)
+        here, after = f"{at}/{_escape(name)}", new.get(name)
         if name not in new:
-            yield f"{here}: is gone (a new name is a removal, too)"
+            yield f"{here}: removed (renaming is a removal, too)"
         elif isinstance(before, dict) and isinstance(after, dict):
             yield from breaking_changes(before, after, here)
-        elif _text(before) != _text(after):
-            yield f"{here}: is {_text(after)}, was {_text(before)}"
+        elif _to_json(before) != _to_json(after):
+            yield f"{here}: is {_to_json(after)}, was {_to_json(before)}"
 
 
-def _additions(old: Schema, new: Schema, at: str) -> Iterator[str]:
-    """Additions that are none to an old reader, for whom the property was not just unknown. That a new property is
-    required, `_required` sees.
+def _conflicting_additions(old: Schema, new: Schema, at: str) -> Iterator[str]:
+    """Yield new properties that a rule of the old schema already covers.
+
+    `_changed_required` reports new properties that are required.
     """
-    closing = sorted(keyword for keyword in _CLOSING & old.keys() if old[keyword] is not True)
-    if closing:
+    rules = sorted(keyword for keyword in _UNKNOWN_PROPERTY_RULES & old.keys() if old[keyword] is not True)
+    if rules:
         for name in new.get("properties", {}).keys() - old.get("properties", {}).keys():
-            yield f"{at}/properties/{_escaped(name)}: is new, where {closing[0]} already speaks of such properties"
+            yield f"{at}/properties/{_escape(name)}: added, but {rules[0]} of the released schema covers this name"
 
 
-def _required(old: list[str], new: list[str], at: str) -> Iterator[str]:
+def _changed_required(old: list[str], new: list[str], at: str) -> Iterator[str]:
     for name in sorted(set(new) - set(old)):
-        yield f"{at}/required: {name} has become required"
+        yield f"{at}/required: {name} became required"
     for name in sorted(set(old) - set(new)):
         yield f"{at}/required: {name} is no longer required"
 
 
-def _text(value: Any) -> str:
-    """The value as JSON: in Python, 1 equals true."""
+def _to_json(value: Any) -> str:
+    """Return the value as JSON, because 1 equals True in Python."""
     return json.dumps(value, sort_keys=True, ensure_ascii=False)
 
 
-def _escaped(name: str) -> str:
+def _escape(name: str) -> str:
     return name.replace("~", "~0").replace("/", "~1")

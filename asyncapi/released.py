@@ -1,8 +1,8 @@
-"""`python -m asyncapi.released`: refuses what breaks readers of the events, and writes down what was added.
+"""`python -m asyncapi.released`: check the event schemas against the released ones, and record additions.
 
-`released.json` has the schemas as they are promised to readers. It stands beside them in every commit, so a clean clone
-is enough to compare the two, however shallow; and since both say the same except while somebody is at work, nothing
-that was ever committed can be taken back unnoticed. Its digest tells it from a file that was edited.
+`released.json` contains the released schemas. It is committed with the schemas, so one commit is enough for the
+comparison, also in a shallow clone. The two differ only during a change, so a committed field cannot be removed
+unnoticed. A digest in the file detects manual edits.
 """
 
 import hashlib
@@ -13,53 +13,58 @@ from typing import Any, Final
 
 from asyncapi.compatibility import Schema, breaking_changes
 
-_BROKEN: Final = """\
-Somebody may already read these events: only optional properties may be added. Take the change back, or publish a new
-event beside the old one (CONTRIBUTING.md, "Add an event"). What `make gen` has written down since your last commit
-is forgotten by: git checkout -- asyncapi/released.json"""
+_INCOMPATIBLE: Final = """\
+Readers may already use these events: only optional properties may be added. Revert the change, or publish a new event
+beside the old one (CONTRIBUTING.md, "Add an event"). To discard additions that `make gen` has recorded since your last
+commit: git checkout -- asyncapi/released.json"""
 
 _EDITED: Final = """\
-asyncapi/released.json is not as `make gen` wrote it. Restore it: git checkout -- asyncapi/released.json. After a merge,
-take the file of the branch that you merge into. Then `make gen`."""
+asyncapi/released.json was edited by hand. Restore it: git checkout -- asyncapi/released.json. After a merge, take the
+file of the target branch. Then run `make gen`."""
 
 
-class Refused(Exception):
-    """The schemas break a promise. The message says which, and what to do."""
+class IncompatibleSchemas(Exception):
+    """The schemas are incompatible with the released ones. The message has the places and the remedy."""
 
 
-def release(folder: Path) -> None:
-    """Compares `schemas/` with `released.json` in the same folder, and makes them the same.
+def release_schemas(folder: Path) -> None:
+    """Check `schemas/` against `released.json` in the same folder, then write the current schemas to `released.json`.
+
+    Args:
+        folder: folder of the event contract.
 
     Raises:
-        Refused: something was changed or taken away. The file is as it was.
+        IncompatibleSchemas: a schema has an incompatible change or is missing, or `released.json` was edited. The file
+            is unchanged.
     """
     file = folder / "released.json"
     schemas: dict[str, Schema] = {
-        each.name: json.loads(each.read_text()) for each in (folder / "schemas").glob("*.json")
+        path.name: json.loads(path.read_text()) for path in (folder / "schemas").glob("*.json")
     }
     problems = []
-    for name, promised in _read(file).items():
+    for name, released in _read_released(file).items():
         if name in schemas:
-            problems += [f"asyncapi/schemas/{name}: {each}" for each in breaking_changes(promised, schemas[name])]
+            changes = breaking_changes(released, schemas[name])
+            problems += [f"asyncapi/schemas/{name}: {change}" for change in changes]
         else:
-            problems.append(f"asyncapi/schemas/{name}: is gone")
+            problems.append(f"asyncapi/schemas/{name}: removed")
     if problems:
-        raise Refused("\n".join([*problems, _BROKEN]))
+        raise IncompatibleSchemas("\n".join([*problems, _INCOMPATIBLE]))
     document = {"digest": _digest(schemas), "schemas": schemas}
     file.write_text(json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
 
 
-def _read(file: Path) -> dict[str, Schema]:
+def _read_released(file: Path) -> dict[str, Schema]:
     if not file.exists():
         return {}
     try:
         document = json.loads(file.read_text())
         schemas: dict[str, Schema] = document["schemas"]
-        intact = document["digest"] == _digest(schemas)
+        is_intact = document["digest"] == _digest(schemas)
     except (ValueError, KeyError, TypeError):
-        intact = False
-    if not intact:
-        raise Refused(_EDITED)
+        is_intact = False
+    if not is_intact:
+        raise IncompatibleSchemas(_EDITED)
     return schemas
 
 
@@ -68,11 +73,11 @@ def _digest(schemas: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Exits with 1 and says why, when the schemas break a promise."""
+    """Release the schemas. Exit with 1 and the reason if they are incompatible."""
     try:
-        release(Path(__file__).parent)
-    except Refused as refused:
-        sys.exit(str(refused))
+        release_schemas(Path(__file__).parent)
+    except IncompatibleSchemas as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""AsyncAPI's own parser reads `asyncapi/asyncapi.yaml`, and finds in it what the code does."""
+"""`asyncapi/asyncapi.yaml`, parsed by AsyncAPI's parser, agrees with the code."""
 
 import json
 from typing import Any
@@ -14,29 +14,29 @@ OPERATIONS = [TRANSFER_COMPLETED, TOP_UP_COMPLETED]
 
 
 @pytest.fixture(scope="module")
-def read() -> dict[str, Any]:
-    """The document as the parser reads it, references followed, and its diagnostics."""
-    document: dict[str, Any] = judged("asyncapi.mjs", str(ROOT / "asyncapi" / "asyncapi.yaml"), by="@asyncapi/parser")
-    return document
+def document() -> dict[str, Any]:
+    """Parsed document with resolved references, and the parser's diagnostics."""
+    parsed: dict[str, Any] = judged("asyncapi.mjs", str(ROOT / "asyncapi" / "asyncapi.yaml"), by="@asyncapi/parser")
+    return parsed
 
 
 @pytest.fixture
-def channels(read: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """By address."""
-    return {channel["address"]: channel for channel in read["channels"]}
+def channels(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Channels by address."""
+    return {channel["address"]: channel for channel in document["channels"]}
 
 
 class TestDocument:
-    def test_the_parser_has_nothing_against_it(self, read: dict[str, Any]) -> None:
-        # It advises 3.1, of which nothing is needed here.
-        assert [each for each in read["diagnostics"] if each["code"] != "asyncapi-latest-version"] == []
+    def test_parser_reports_no_problem(self, document: dict[str, Any]) -> None:
+        # The parser recommends version 3.1, which has no feature that is needed here.
+        assert [entry for entry in document["diagnostics"] if entry["code"] != "asyncapi-latest-version"] == []
 
 
 class TestChannels:
-    def test_are_the_topics_that_the_code_names(self, channels: dict[str, Any]) -> None:
+    def test_channels_match_the_topic_constants(self, channels: dict[str, Any]) -> None:
         assert list(channels) == [OPERATIONS_TOPIC, DEAD_LETTER_TOPIC]
 
-    def test_carry_the_events_by_their_schemas(self, channels: dict[str, Any]) -> None:
+    def test_operations_topic_uses_the_event_schemas(self, channels: dict[str, Any]) -> None:
         schemas = [
             json.loads((ROOT / "asyncapi" / "schemas" / name).read_text())
             for name in ("transfer_event.json", "topup_event.json")
@@ -48,7 +48,7 @@ class TestChannels:
             assert list(message["payload"]["properties"]) == list(schema["properties"])
             assert message["payload"]["properties"]["sender"]["required"] == ["accountId", "version", "balanceAfter"]
 
-    def test_carry_cloud_events_in_binary_mode(self, channels: dict[str, Any]) -> None:
+    def test_messages_are_cloud_events_in_binary_mode(self, channels: dict[str, Any]) -> None:
         for message in channels[OPERATIONS_TOPIC]["messages"]:
             headers = message["headers"]["properties"]
             assert headers["ce_type"]["enum"] == OPERATIONS
@@ -56,21 +56,24 @@ class TestChannels:
             assert headers["content-type"]["const"] == message["contentType"] == "application/json"
             assert message["bindings"]["kafka"]["key"]["format"] == "uuid"
 
-    def test_the_dead_letters_say_where_they_are_from(self, channels: dict[str, Any]) -> None:
+    def test_dead_letter_headers_name_the_source(self, channels: dict[str, Any]) -> None:
         (message,) = channels[DEAD_LETTER_TOPIC]["messages"]
         assert sorted(message["headers"]["required"]) == sorted(message["headers"]["properties"])
         assert message["headers"]["properties"]["dlq_topic"]["const"] == OPERATIONS_TOPIC
 
 
 class TestOperations:
-    def test_are_who_sends_and_who_receives(self, read: dict[str, Any]) -> None:
-        told = {each["id"]: (each["action"], *each["channels"], each["messages"]) for each in read["operations"]}
-        assert told == {
+    def test_operations_have_the_right_direction_and_channel(self, document: dict[str, Any]) -> None:
+        operations = {
+            operation["id"]: (operation["action"], *operation["channels"], operation["messages"])
+            for operation in document["operations"]
+        }
+        assert operations == {
             "publishOperations": ("send", OPERATIONS_TOPIC, OPERATIONS),
             "storeHistory": ("receive", OPERATIONS_TOPIC, OPERATIONS),
             "publishDeadLetters": ("send", DEAD_LETTER_TOPIC, ["wallet.dead.letter"]),
         }
 
-    def test_the_history_is_stored_by_the_group_that_it_names(self, read: dict[str, Any]) -> None:
-        (store,) = [each for each in read["operations"] if each["id"] == "storeHistory"]
+    def test_consumer_group_matches_the_code(self, document: dict[str, Any]) -> None:
+        (store,) = [operation for operation in document["operations"] if operation["id"] == "storeHistory"]
         assert store["bindings"]["kafka"]["groupId"]["const"] == analytics.NAME

@@ -1,4 +1,4 @@
-"""What the bank publishes is what `asyncapi/` promises."""
+"""Events that the bank publishes conform to the contract in `asyncapi/`."""
 
 import asyncio
 import io
@@ -43,37 +43,37 @@ MODELS: dict[str, type[TransferEvent | TopUpEvent]] = {
 CONTRACT: dict[str, Any] = yaml.safe_load((ROOT / "asyncapi" / "asyncapi.yaml").read_text())
 
 
-def validator(schema: dict[str, Any]) -> Draft202012Validator:
+def schema_validator(schema: dict[str, Any]) -> Draft202012Validator:
     return Draft202012Validator(schema, format_checker=Draft202012Validator.FORMAT_CHECKER)
 
 
-def schema(ce_type: str) -> dict[str, Any]:
-    read: dict[str, Any] = json.loads((ROOT / "asyncapi" / "schemas" / SCHEMAS[ce_type]).read_text())
-    return read
+def load_schema(ce_type: str) -> dict[str, Any]:
+    schema: dict[str, Any] = json.loads((ROOT / "asyncapi" / "schemas" / SCHEMAS[ce_type]).read_text())
+    return schema
 
 
-def payload(ce_type: str) -> Draft202012Validator:
-    return validator(schema(ce_type))
+def payload_validator(ce_type: str) -> Draft202012Validator:
+    return schema_validator(load_schema(ce_type))
 
 
 HEADERS: dict[str, Any] = CONTRACT["components"]["schemas"]["CloudEventHeaders"]
 DEAD_LETTER_HEADERS: dict[str, Any] = CONTRACT["components"]["messages"]["Unreadable"]["headers"]
 
 
-def avro(name: str) -> Any:
+def load_avro_schema(name: str) -> Any:
     return fastavro.parse_schema(json.loads((ROOT / "asyncapi" / "avro" / name).with_suffix(".avsc").read_text()))
 
 
-def through_avro(record: dict[str, Any], writer: Any, reader: Any) -> Any:
-    """The record as written with one schema and read with another."""
+def avro_round_trip(record: dict[str, Any], writer: Any, reader: Any) -> Any:
+    """Write a record with one schema and read it with another."""
     file = io.BytesIO()
     fastavro.schemaless_writer(file, writer, record, strict=True)
     file.seek(0)
     return fastavro.schemaless_reader(file, writer, reader)
 
 
-def example() -> dict[str, Any]:
-    """An event of either kind."""
+def example_event() -> dict[str, Any]:
+    """Return an event that is valid as a transfer and as a top-up."""
     side = {"accountId": "123e4567-e89b-12d3-a456-426614174000", "version": 1, "balanceAfter": "-1.00"}
     return {
         "transferId": "123e4567-e89b-12d3-a456-426614174000",
@@ -85,12 +85,12 @@ def example() -> dict[str, Any]:
     }
 
 
-async def every_kind(bank: RunningBank) -> set[str]:
-    """One operation of every kind there is; their transfers' ids."""
+async def make_every_operation(bank: RunningBank) -> set[str]:
+    """Make one operation of each kind and return the transfer ids."""
     alice, card = bank.user("alice"), bank.service("card")
     mine, bobs = await bank.open("alice", "10.00"), await bank.open("bob", "0")
     full = {f"{n:0128}": "ж" * 128 for n in range(16)}
-    made = [
+    receipts = [
         await alice(bank.client.transfer(mine, bobs, rub("2.50"), "transfer")),
         await card(bank.client.deposit(mine, rub("5"), "with a descriptor", {"topUpId": "t1", "cardBrand": "МИР"})),
         await card(bank.client.deposit(mine, rub("5"), "without one", {})),
@@ -100,23 +100,23 @@ async def every_kind(bank: RunningBank) -> set[str]:
     for currency, amount in (("JPY", "7"), ("KWD", "0.001"), ("CLF", "0.0001")):
         account = await bank.open("alice", "0", currency)
         money = Money.parse(amount, currency)
-        made.append(await card(bank.client.deposit(account, money, f"in {currency}", {})))
-    return {str(receipt.transfer.id) for receipt in made}
+        receipts.append(await card(bank.client.deposit(account, money, f"in {currency}", {})))
+    return {str(receipt.transfer.id) for receipt in receipts}
 
 
 @pytest.fixture
 async def published(ledger_url: str, keys: Keys, tmp_path: Path) -> AsyncIterator[list[Message]]:
-    """What real operations have put on a real topic."""
+    """Messages that real operations put on a real topic."""
     async with (
         Kafka(*free_ports(1)) as kafka,
         running(keys, tmp_path, ledger_url, kafka_bootstrap_servers=kafka.bootstrap_servers) as bank,
         reading(kafka) as topic,
     ):
-        yield await topic.until_read(await every_kind(bank))
+        yield await topic.until_read(await make_every_operation(bank))
 
 
 class TestTraces:
-    async def test_an_event_tells_where_in_a_trace_it_was_made_if_that_is_sampled(
+    async def test_only_events_of_sampled_traces_carry_traceparent(
         self, ledger_url: str, keys: Keys, tmp_path: Path
     ) -> None:
         sampled, unsampled = (
@@ -128,24 +128,24 @@ class TestTraces:
             reading(kafka) as topic,
         ):
             mine, bobs = await bank.open("alice"), await bank.open("bob")
-            made = {}
+            traces = {}
             for trace in (sampled, unsampled):
                 reset = current.set(RequestContext("test", token=keys.user("alice"), trace=trace))
                 receipt = await bank.client.transfer(mine, bobs, rub("1"), str(trace.flags))
-                made[str(receipt.transfer.id)] = trace
+                traces[str(receipt.transfer.id)] = trace
                 current.reset(reset)
-            messages = await topic.until_read(set(made))
+            messages = await topic.until_read(set(traces))
         for message in messages:
-            validator(HEADERS).validate(message.headers)
-            assert message.headers.get("traceparent") == made[message.transfer_id].sampled_parent
+            schema_validator(HEADERS).validate(message.headers)
+            assert message.headers.get("traceparent") == traces[message.transfer_id].sampled_parent
         assert len(messages) == 2
 
 
 class TestEvents:
-    async def test_every_event_is_valid_by_its_schema(self, published: list[Message]) -> None:
+    async def test_published_events_are_valid_against_their_schemas(self, published: list[Message]) -> None:
         for message in published:
-            payload(message.headers["ce_type"]).validate(message.body)
-            validator(HEADERS).validate(message.headers)
+            payload_validator(message.headers["ce_type"]).validate(message.body)
+            schema_validator(HEADERS).validate(message.headers)
             assert message.headers.keys() == HEADERS["properties"].keys() - {"traceparent"}
             assert message.headers["ce_id"] == message.body["transferId"]
             assert message.key == message.body["sender"]["accountId"]
@@ -153,8 +153,8 @@ class TestEvents:
         assert (kinds.count("wallet.transfer.completed"), kinds.count("wallet.topup.completed")) == (1, 7)
         assert sum("descriptor" in message.body for message in published) == 2
 
-    async def test_every_event_is_a_cloud_event_in_binary_mode(self, published: list[Message]) -> None:
-        """By the CloudEvents project's own SDK: it reads what the bank wrote, and would write the same."""
+    async def test_published_events_are_cloud_events_in_binary_mode(self, published: list[Message]) -> None:
+        """The CloudEvents SDK decodes the bank's messages and encodes the same ones."""
         for message in published:
             sent = {name: value.encode() for name, value in message.headers.items()}
             event = from_kafka_event(KafkaMessage(sent, message.key, message.value))
@@ -165,29 +165,29 @@ class TestEvents:
             assert event.get_data() == message.body
             written = to_binary_event(event)
             assert (json.loads(written.value), written.key) == (message.body, message.key)
-            # The SDK takes the key for the partition's, writes it as a header too, and has another form of UTC.
+            # The SDK also writes the key as a `ce_partitionkey` header, and formats UTC differently.
             assert written.headers == {
                 **sent,
                 "ce_partitionkey": message.key.encode(),
                 "ce_time": message.body["occurredAt"].encode(),
             }
 
-    async def test_every_event_survives_avro(self, published: list[Message]) -> None:
+    async def test_published_events_survive_an_avro_round_trip(self, published: list[Message]) -> None:
         for message in published:
             ce_type = message.headers["ce_type"]
-            schema, model = avro(SCHEMAS[ce_type]), MODELS[ce_type]
+            schema, model = load_avro_schema(SCHEMAS[ce_type]), MODELS[ce_type]
             event = model.model_validate_json(message.value)
-            assert model.model_validate(through_avro(event.model_dump(by_alias=True), schema, schema)) == event
+            assert model.model_validate(avro_round_trip(event.model_dump(by_alias=True), schema, schema)) == event
 
 
 class TestContract:
-    def test_its_messages_carry_these_schemas(self) -> None:
+    def test_messages_reference_the_event_schemas(self) -> None:
         messages = CONTRACT["components"]["messages"].values()
         assert {m["name"]: Path(m["payload"]["$ref"]).name for m in messages if "payload" in m} == SCHEMAS
 
     @pytest.mark.parametrize("ce_type", SCHEMAS)
-    def test_the_schemas_are_schemas(self, ce_type: str) -> None:
-        Draft202012Validator.check_schema(schema(ce_type))
+    def test_event_schemas_are_valid_json_schemas(self, ce_type: str) -> None:
+        Draft202012Validator.check_schema(load_schema(ce_type))
 
     @pytest.mark.parametrize(
         ("path", "wrong"),
@@ -204,29 +204,29 @@ class TestContract:
         ],
     )
     @pytest.mark.parametrize("ce_type", SCHEMAS)
-    def test_the_schemas_refuse_what_is_no_event(self, ce_type: str, path: tuple[str, ...], wrong: Any) -> None:
-        event = example()
-        payload(ce_type).validate(event)
+    def test_invalid_event_is_rejected_by_its_schema(self, ce_type: str, path: tuple[str, ...], wrong: Any) -> None:
+        event = example_event()
+        payload_validator(ce_type).validate(event)
         *parents, last = path
-        place = event
+        parent = event
         for name in parents:
-            place = place[name]
-        place[last] = wrong
+            parent = parent[name]
+        parent[last] = wrong
         with pytest.raises(ValidationError):
-            payload(ce_type).validate(event)
+            payload_validator(ce_type).validate(event)
 
 
 class TestAvro:
-    async def test_readers_and_writers_may_differ_by_an_optional_field(self) -> None:
+    async def test_avro_schemas_with_and_without_an_optional_field_are_compatible(self) -> None:
         later = create_model("TransferEvent", __base__=TransferEvent, note=(str | None, None))
-        old, new = avro("transfer_event.json"), fastavro.parse_schema(avro_schema(later))
-        record = TransferEvent.model_validate(example()).model_dump(by_alias=True)
-        assert through_avro(record, old, new) == {**record, "note": None}
-        assert through_avro({**record, "note": "n"}, new, old) == record
+        old, new = load_avro_schema("transfer_event.json"), fastavro.parse_schema(avro_schema(later))
+        record = TransferEvent.model_validate(example_event()).model_dump(by_alias=True)
+        assert avro_round_trip(record, old, new) == {**record, "note": None}
+        assert avro_round_trip({**record, "note": "n"}, new, old) == record
 
 
-class Sent:
-    """Keeps what a producer was given, as its broker would."""
+class RecordingProducer:
+    """Producer that records messages instead of sending them."""
 
     def __init__(self) -> None:
         self.messages: list[tuple[str, dict[str, Any]]] = []
@@ -239,15 +239,15 @@ class Sent:
 
 
 class TestDeadLetters:
-    async def test_are_what_the_contract_says(self) -> None:
-        came = [("ce_type", b"wallet.unheard.of"), ("mine", b"\xff")]
-        message = ConsumerRecord(OPERATIONS_TOPIC, 3, 42, 0, 0, b"key", b"{nonsense", 0, 3, 9, came)
-        sent = Sent()
-        await consumer._set_aside(sent, [(message, "says nothing")])
-        ((topic, letter),) = sent.messages
+    async def test_dead_letter_conforms_to_the_contract(self) -> None:
+        headers = [("ce_type", b"wallet.unheard.of"), ("mine", b"\xff")]
+        message = ConsumerRecord(OPERATIONS_TOPIC, 3, 42, 0, 0, b"key", b"{nonsense", 0, 3, 9, headers)
+        producer = RecordingProducer()
+        await consumer._set_aside(producer, [(message, "not JSON")])
+        ((topic, letter),) = producer.messages
         assert topic == DEAD_LETTER_TOPIC == CONTRACT["channels"]["deadLetters"]["address"]
         assert (letter["key"], letter["value"]) == (message.key, message.value)
-        assert letter["headers"][:2] == came
+        assert letter["headers"][:2] == headers
         added = {name: value.decode() for name, value in letter["headers"][2:]}
         assert list(added) == DEAD_LETTER_HEADERS["required"]
-        validator(DEAD_LETTER_HEADERS).validate(added)
+        schema_validator(DEAD_LETTER_HEADERS).validate(added)

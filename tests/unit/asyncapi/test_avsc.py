@@ -13,43 +13,43 @@ from asyncapi.models.transfer_event import TransferEvent
 Word = TypeAliasType("Word", Annotated[str, Field(max_length=8)])
 
 
-class Part(BaseModel):
+class Nested(BaseModel):
     id: UUID
 
 
-class Whole(BaseModel):
+class Record(BaseModel):
     word: Word
     words: dict[str, Word] | None = None
-    first: Part
-    second: Annotated[Part, Field(description="The other one.")]
+    first: Nested
+    second: Annotated[Nested, Field(description="Second reference.")]
 
 
-def types(schema: dict[str, Any]) -> dict[str, Any]:
+def types_by_field(schema: dict[str, Any]) -> dict[str, Any]:
     return {field["name"]: field["type"] for field in schema["fields"]}
 
 
 class TestAvroSchema:
-    @pytest.mark.parametrize("model", [TransferEvent, TopUpEvent, Whole])
-    def test_is_one(self, model: type[BaseModel]) -> None:
+    @pytest.mark.parametrize("model", [TransferEvent, TopUpEvent, Record])
+    def test_schema_is_valid_avro(self, model: type[BaseModel]) -> None:
         parsed = parse_schema(avro_schema(model))
         assert isinstance(parsed, dict)
         assert parsed["name"] == f"wallet.events.{model.__name__}"
 
-    def test_named_values_stay_values_and_parts_are_records(self) -> None:
-        part = {
+    def test_named_values_are_inlined_and_objects_become_records(self) -> None:
+        nested = {
             "type": "record",
-            "name": "Part",
+            "name": "Nested",
             "fields": [{"name": "id", "type": {"type": "string", "logicalType": "uuid"}}],
         }
-        assert types(avro_schema(Whole)) == {
+        assert types_by_field(avro_schema(Record)) == {
             "word": "string",
             "words": ["null", {"type": "map", "values": "string"}],
-            "first": part,
-            "second": "Part",
+            "first": nested,
+            "second": "Nested",
         }
 
-    def test_money_is_text_and_time_is_microseconds(self) -> None:
-        of = types(avro_schema(TopUpEvent))
-        assert (of["amount"], of["currency"]) == ("string", "string")
-        assert of["occurredAt"] == {"type": "long", "logicalType": "timestamp-micros"}
-        assert types(of["sender"])["balanceAfter"] == "string"
+    def test_money_is_a_string_and_time_is_microseconds(self) -> None:
+        fields = types_by_field(avro_schema(TopUpEvent))
+        assert (fields["amount"], fields["currency"]) == ("string", "string")
+        assert fields["occurredAt"] == {"type": "long", "logicalType": "timestamp-micros"}
+        assert types_by_field(fields["sender"])["balanceAfter"] == "string"
