@@ -30,7 +30,7 @@ from graphql import (
 
 _BROKEN: Final = """\
 Somebody may already ask for this: the graph is only added to. Take the change back, or put the new beside the old and
-deprecate that (CONTRIBUTING.md, "Add a field to the graph"). What `make gen` has written down since your last commit is
+deprecate that (CONTRIBUTING.md, "Add a GraphQL field"). What `make gen` has written down since your last commit is
 forgotten by: git checkout -- gateway/released.graphql"""
 
 _EDITED: Final = """\
