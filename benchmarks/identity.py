@@ -67,10 +67,10 @@ async def _scene() -> AsyncIterator[_Scene]:
         process = Process(name="identity", command=module("subgraphs.identity.service", **environment), ready=ready)
         child = await stack.enter_async_context(Child(process))
         client = await stack.enter_async_context(
-            IdentityClient.connect(f"{HOST}:{grpc_port}", bounds=ClientLimits(timeout_seconds=30))
+            IdentityClient.connect(f"{HOST}:{grpc_port}", limits=ClientLimits(timeout_seconds=30))
         )
-        reset = request_context.current.set(RequestContext("bench"))
-        stack.callback(request_context.current.reset, reset)
+        reset = request_context.current_request.set(RequestContext("bench"))
+        stack.callback(request_context.current_request.reset, reset)
         yield _Scene(child, client, admin)
 
 

@@ -13,7 +13,7 @@ from benchmarks.accounts import OWNERS, owner_id
 from benchmarks.figure import Options, say
 from benchmarks.ledger import Ledger, Ledgers
 from kit.auth.principal import Role
-from kit.auth.tokens import Signer
+from kit.auth.tokens import TokenSigner
 from provisioning.keys import ensure_key_pair
 from stack import probes
 from stack.engines.parts import Kafka
@@ -33,7 +33,7 @@ class Callers:
 
     def __init__(self, folder: Path) -> None:
         self._keys = ensure_key_pair(folder, "people")
-        signer = Signer.from_file(ISSUER, self._keys.private, AUDIENCE)
+        signer = TokenSigner.from_file(ISSUER, self._keys.private, AUDIENCE)
         self.customers = [signer.sign(owner_id(n), _TOKEN_SECONDS, [Role.CUSTOMER]) for n in range(OWNERS)]
         self.admin = signer.sign("bulk", _TOKEN_SECONDS, [Role.ADMIN])
 

@@ -6,17 +6,17 @@ import runpy
 import time
 from typing import Final
 
-from kit.auth.principal import Principal, Role, Verifier
+from kit.auth.principal import Principal, Role, TokenVerifier
 
 _SOMEBODY: Final = Principal(
     "nobody", "somebody", is_service=False, expires_at=time.time() + 1e6, roles=frozenset(Role)
 )
 
 
-async def _believe(_: Verifier, __: str) -> Principal:
+async def _believe(_: TokenVerifier, __: str) -> Principal:
     return _SOMEBODY
 
 
 if __name__ == "__main__":
-    Verifier.verify = _believe  # type: ignore[assignment]  # all that is different
+    TokenVerifier.verify = _believe  # type: ignore[assignment]  # all that is different
     runpy.run_module("gateway", run_name="__main__")

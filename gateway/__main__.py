@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
-from functools import partial
 from pathlib import Path
 
 from pydantic import Field, PositiveFloat, PositiveInt
@@ -13,14 +12,13 @@ from gateway.graphql.execution.documents import TrustedDocuments
 from gateway.graphql.execution.options import GraphOptions
 from gateway.graphql.protection.limits import Limits
 from gateway.http.rate_limits import Rate, RateLimiter, RateLimitOptions
-from kit.auth.principal import Verifier
+from kit.auth.principal import TokenVerifier
 from kit.http.admin import admin_app
 from kit.http.server import http_server
 from kit.rpc.channel import ClientLimits
 from kit.rpc.tls import TLS
-from kit.runtime import process
+from kit.runtime.service import run_service
 from kit.runtime.settings import Address, AuthSettings, CallSettings, LogSettings, TLSSettings, TracingSettings
-from kit.telemetry import logs, tracing
 from subgraphs.analytics.client import AnalyticsClient
 from subgraphs.bank.client import BankClient
 from subgraphs.card.client import CardClient
@@ -76,12 +74,12 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Serves until `stop` is set."""
     tls = TLS.from_settings(settings)
     async with AsyncExitStack() as stack:
-        bounds = ClientLimits.from_settings(settings)
-        bank = BankClient.connect(settings.bank_grpc_target, bounds=bounds, tls=tls)
-        analytics = AnalyticsClient.connect(settings.analytics_grpc_target, bounds=bounds, tls=tls)
-        card = CardClient.connect(settings.card_grpc_target, bounds=bounds, tls=tls)
-        identity = IdentityClient.connect(settings.identity_grpc_target, bounds=bounds, tls=tls)
-        verifier = await stack.enter_async_context(Verifier.running(settings))
+        limits = ClientLimits.from_settings(settings)
+        bank = BankClient.connect(settings.bank_grpc_target, limits=limits, tls=tls)
+        analytics = AnalyticsClient.connect(settings.analytics_grpc_target, limits=limits, tls=tls)
+        card = CardClient.connect(settings.card_grpc_target, limits=limits, tls=tls)
+        identity = IdentityClient.connect(settings.identity_grpc_target, limits=limits, tls=tls)
+        verifier = await stack.enter_async_context(TokenVerifier.open(settings))
         graph = GraphOptions(
             limits=Limits(cost=settings.gateway_graphql_max_cost),
             documents=TrustedDocuments.load(settings.gateway_graphql_trusted_documents),
@@ -102,7 +100,9 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             timeout_seconds=settings.gateway_timeout_seconds,
             graph=graph,
         )
-        await stack.enter_async_context(http_server(admin_app({"keys": verifier.ready}), settings.gateway_admin_listen))
+        await stack.enter_async_context(
+            http_server(admin_app({"keys": verifier.check_ready}), settings.gateway_admin_listen)
+        )
         server = http_server(
             app,
             settings.gateway_listen,
@@ -125,7 +125,4 @@ def _rates(settings: Settings) -> RateLimitOptions:
 
 
 if __name__ == "__main__":
-    settings = Settings.load()
-    logs.configure("gateway", settings)
-    with tracing.recording("gateway", settings):
-        process.run(partial(serve, settings))
+    run_service("gateway", Settings, serve)

@@ -29,8 +29,8 @@ from gateway.http.stream_limits import StreamLimiter
 from gateway.policy import OPEN_PATHS
 from gateway.rest import rest_routes
 from gateway.rest.route import UnsupportedMediaTypeError
-from kit.auth.principal import Verifier
-from kit.http.admin import add_health
+from kit.auth.principal import TokenVerifier
+from kit.http.admin import add_health_routes
 from subgraphs.analytics.client import AnalyticsClient
 from subgraphs.bank.client import BankClient
 from subgraphs.card.client import CardClient
@@ -48,7 +48,7 @@ def build_app(
     analytics: AnalyticsClient,
     card: CardClient,
     identity: IdentityClient,
-    verifier: Verifier,
+    verifier: TokenVerifier,
     rates: RateLimiter,
     stop: asyncio.Event,
     *,
@@ -79,7 +79,7 @@ def build_app(
     app.router.routes += rest_routes(bank, analytics, card, identity)
     _add_keys(app, verifier)
     _add_pages(app)
-    add_health(app, {"keys": verifier.ready})
+    add_health_routes(app, {"keys": verifier.check_ready})
     endpoints: dict[tuple[str, str], ASGIApp] = {}
     new_context = partial(Context, bank, analytics, card, identity, rates)
     streams = StreamLimiter(graph.streams)
@@ -128,13 +128,13 @@ def build_app(
     )
 
 
-def _add_keys(app: FastAPI, verifier: Verifier) -> None:
+def _add_keys(app: FastAPI, verifier: TokenVerifier) -> None:
     @app.get("/.well-known/jwks.json")
     async def keys() -> Response:
         """The users' issuer's, as they are believed here: also while the issuer is away."""
-        if verifier.users_keys is None:
+        if verifier.user_jwks is None:
             raise Unavailable("the issuer's keys")
-        return JSONResponse(verifier.users_keys, headers={"Cache-Control": f"max-age={_KEYS_SECONDS}"})
+        return JSONResponse(verifier.user_jwks, headers={"Cache-Control": f"max-age={_KEYS_SECONDS}"})
 
 
 def _add_pages(app: FastAPI) -> None:

@@ -86,7 +86,7 @@ def build_problem(status: HTTPStatus, code: str, detail: str) -> Problem:
         status=status,
         detail=detail,
         code=code,
-        request_id=request_context.current.get().request_id,
+        request_id=request_context.current_request.get().request_id,
     )
 
 
@@ -116,7 +116,10 @@ def format_graphql_error(error: GraphQLError, *, suggestions: bool = True) -> Gr
     """
     if "requestId" in (error.extensions or {}):
         return error
-    extensions: dict[str, Any] = {"code": INVALID_GRAPHQL, "requestId": request_context.current.get().request_id}
+    extensions: dict[str, Any] = {
+        "code": INVALID_GRAPHQL,
+        "requestId": request_context.current_request.get().request_id,
+    }
     message = redact_digits(error.message)
     if not suggestions:
         message = message.partition(" Did you mean ")[0]

@@ -7,46 +7,46 @@ A service has no business at the front door: no rule admits one.
 from collections.abc import Mapping
 from typing import Final
 
-from kit.auth.access import MOVERS, READERS, Rule, anyone, users
+from kit.auth.access import PUBLIC_ACCESS, READ_ACCESS, WRITE_ACCESS, AccessRule, allow_roles
 from kit.auth.principal import Role
 
-KNOWN: Final = users(*Role)
+KNOWN: Final = allow_roles(*Role)
 """Whoever comes with a token: a user with some role."""
 
-REST: Final[Mapping[str, Rule]] = {
-    "POST /auth/register": anyone,
-    "POST /auth/login": anyone,
-    "POST /auth/refresh": anyone,
-    "POST /auth/logout": anyone,
-    "GET /.well-known/jwks.json": anyone,
-    "GET /me": READERS,
-    "GET /accounts": READERS,
-    "POST /accounts": MOVERS,
-    "GET /accounts/{accountId}": READERS,
-    "POST /accounts/{accountId}/transfers": MOVERS,
-    "GET /accounts/{accountId}/transfers/{transferId}": READERS,
-    "POST /accounts/{accountId}/topup": MOVERS,
-    "GET /accounts/{accountId}/topups/{topUpId}": READERS,
-    "GET /accounts/{accountId}/operations": READERS,
+REST: Final[Mapping[str, AccessRule]] = {
+    "POST /auth/register": PUBLIC_ACCESS,
+    "POST /auth/login": PUBLIC_ACCESS,
+    "POST /auth/refresh": PUBLIC_ACCESS,
+    "POST /auth/logout": PUBLIC_ACCESS,
+    "GET /.well-known/jwks.json": PUBLIC_ACCESS,
+    "GET /me": READ_ACCESS,
+    "GET /accounts": READ_ACCESS,
+    "POST /accounts": WRITE_ACCESS,
+    "GET /accounts/{accountId}": READ_ACCESS,
+    "POST /accounts/{accountId}/transfers": WRITE_ACCESS,
+    "GET /accounts/{accountId}/transfers/{transferId}": READ_ACCESS,
+    "POST /accounts/{accountId}/topup": WRITE_ACCESS,
+    "GET /accounts/{accountId}/topups/{topUpId}": READ_ACCESS,
+    "GET /accounts/{accountId}/operations": READ_ACCESS,
 }
 """By method and path, as `openapi/openapi.yaml` has them."""
 
-OPEN_PATHS: Final = frozenset(route.partition(" ")[2] for route, rule in REST.items() if rule.is_open)
+OPEN_PATHS: Final = frozenset(route.partition(" ")[2] for route, rule in REST.items() if rule.is_public)
 """Where no token is looked at: not even one that has expired, which is when a new one is asked for."""
 
-GRAPH: Final[Mapping[str, Rule]] = {
-    "Query.me": READERS,
-    "Query.account": READERS,
-    "Query.accounts": READERS,
-    "Query.transfer": READERS,
-    "Query.topUp": READERS,
-    "Query._entities": READERS,
-    "Query._service": anyone,
-    "Mutation.transferMoney": MOVERS,
-    "Mutation.topUpAccount": MOVERS,
-    "Mutation.openAccount": MOVERS,
-    "Subscription.balanceChanged": READERS,
-    "Subscription.operationAdded": READERS,
-    "Subscription.topUpUpdated": READERS,
+GRAPH: Final[Mapping[str, AccessRule]] = {
+    "Query.me": READ_ACCESS,
+    "Query.account": READ_ACCESS,
+    "Query.accounts": READ_ACCESS,
+    "Query.transfer": READ_ACCESS,
+    "Query.topUp": READ_ACCESS,
+    "Query._entities": READ_ACCESS,
+    "Query._service": PUBLIC_ACCESS,
+    "Mutation.transferMoney": WRITE_ACCESS,
+    "Mutation.topUpAccount": WRITE_ACCESS,
+    "Mutation.openAccount": WRITE_ACCESS,
+    "Subscription.balanceChanged": READ_ACCESS,
+    "Subscription.operationAdded": READ_ACCESS,
+    "Subscription.topUpUpdated": READ_ACCESS,
 }
 """By root field. What is below one is a matter of whose it is, which the services know."""

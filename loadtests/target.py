@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final, Self
 from unittest.mock import patch
 
-from kit.auth.tokens import Signer
+from kit.auth.tokens import TokenSigner
 from stack import probes
 from stack.engines.cluster import remove_cluster
 from stack.engines.postgres import Postgres
@@ -51,10 +51,10 @@ class Target:
         )
 
     @property
-    def signer(self) -> Signer | None:
+    def signer(self) -> TokenSigner | None:
         """Who issues tokens for the users of an embedded stack; None where users have to sign in."""
         file = self.data / _PEOPLE if self.data else None
-        return Signer.from_file(ISSUER, file, AUDIENCE) if file and file.exists() else None
+        return TokenSigner.from_file(ISSUER, file, AUDIENCE) if file and file.exists() else None
 
     async def is_there(self) -> bool:
         """Whether it answers."""

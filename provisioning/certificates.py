@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from kit.rpc.tls import of_one_key
-from kit.runtime.files import write_private
+from kit.rpc.tls import check_key_pair
+from kit.runtime.files import write_private_file
 
 LIFETIME: Final = timedelta(days=90)
 """Validity of a service certificate, limited by that of the authority. It is renewed in the last third."""
@@ -84,7 +84,7 @@ def _load_or_create_authority(folder: Path, now: datetime) -> tuple[_Authority, 
     try:
         if is_new:
             _create_authority(certificate_file, key_file, now)
-        certificate = of_one_key(certificate_file.read_bytes(), key_file.read_bytes())
+        certificate = check_key_pair(certificate_file.read_bytes(), key_file.read_bytes())
         key = _load_ec_key(key_file)
     except (OSError, ValueError) as error:
         raise CertificateError(f"{certificate_file} and {key_file} cannot be used: {error}") from error
@@ -97,12 +97,12 @@ def _load_or_create_authority(folder: Path, now: datetime) -> tuple[_Authority, 
 def _create_authority(certificate_file: Path, key_file: Path, now: datetime) -> None:
     """Create the authority. Reuse its key if an interrupted run left one."""
     if not key_file.exists():
-        write_private(key_file, _to_pem(generate_private_key(SECP256R1())))
+        write_private_file(key_file, _to_pem(generate_private_key(SECP256R1())))
     key = _load_ec_key(key_file)
     builder = _certificate_builder("wallet authority", key, now, now + _AUTHORITY_LIFETIME, _AUTHORITY_USAGE)
     builder = builder.issuer_name(_common_name("wallet authority"))
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-    write_private(certificate_file, _to_pem(builder.sign(key, SHA256())))
+    write_private_file(certificate_file, _to_pem(builder.sign(key, SHA256())))
 
 
 def _load_ec_key(file: Path) -> EllipticCurvePrivateKey:
@@ -127,8 +127,8 @@ def _load_or_create(folder: Path, name: str, authority: _Authority, now: datetim
     signer = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key())
     builder = builder.add_extension(signer, critical=False)
     certificate = builder.sign(authority.key, SHA256())
-    write_private(key_file, _to_pem(key))
-    write_private(certificate_file, _to_pem(certificate))
+    write_private_file(key_file, _to_pem(key))
+    write_private_file(certificate_file, _to_pem(certificate))
     return CertificateFiles(name, certificate_file, key_file, certificate.not_valid_after_utc, is_new=True)
 
 
@@ -137,7 +137,7 @@ def _valid_until(
 ) -> datetime | None:
     """Return the end of validity of the existing certificate, or None if it has to be replaced."""
     try:
-        certificate = of_one_key(certificate_file.read_bytes(), key_file.read_bytes())
+        certificate = check_key_pair(certificate_file.read_bytes(), key_file.read_bytes())
         certificate.verify_directly_issued_by(authority.certificate)
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except (OSError, ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound):

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from kit.runtime.files import write_private
+from kit.runtime.files import write_private_file
 from provisioning.certificates import ensure_certificates
 from provisioning.keys import ensure_key_pair, ensure_secret, ensure_signing_keys
 
@@ -95,7 +95,7 @@ def _password(own: Path, name: str) -> str:
 
 def _write(path: Path, text: str) -> None:
     if not path.exists() or path.read_text() != text:
-        write_private(path, text)
+        write_private_file(path, text)
     if path.parent.name in _THIRD_PARTY:  # always: an interrupted run may have skipped it
         path.chmod(0o444)
 

@@ -10,8 +10,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from kit.auth.tokens import public_jwk
-from kit.runtime.files import write_private
-from kit.runtime.settings import DEVELOPMENT
+from kit.runtime.files import write_private_file
+from kit.runtime.settings import DEVELOPMENT_KEY_MARKER
 
 
 class KeyPair(NamedTuple):
@@ -27,16 +27,16 @@ def ensure_key_pair(folder: Path, name: str) -> KeyPair:
     if not pair.private.exists() or not pair.public.exists():
         key = Ed25519PrivateKey.generate()
         pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
-        jwk = {**public_jwk(key.public_key()), DEVELOPMENT: True}
-        write_private(pair.public, json.dumps({"keys": [jwk]}, indent=2))
-        write_private(pair.private, f"{DEVELOPMENT}\n{pem}")  # RFC 7468 allows text before the key
+        jwk = {**public_jwk(key.public_key()), DEVELOPMENT_KEY_MARKER: True}
+        write_private_file(pair.public, json.dumps({"keys": [jwk]}, indent=2))
+        write_private_file(pair.private, f"{DEVELOPMENT_KEY_MARKER}\n{pem}")  # RFC 7468 allows text before the key
     return pair
 
 
 def ensure_signing_keys(folder: Path, first: KeyPair) -> Path:
     """Return the folder of token-signing keys; on first use it gets the private key of `first`."""
     if not any(folder.glob("*.pem")):
-        write_private(folder / first.private.name, first.private.read_text())
+        write_private_file(folder / first.private.name, first.private.read_text())
     return folder
 
 
@@ -44,5 +44,5 @@ def ensure_secret(folder: Path, name: str) -> str:
     """Return the secret `name` in `folder`, 32 random bytes in base64; create it on first use."""
     file = folder / f"{name}.secret"
     if not file.exists():
-        write_private(file, base64.b64encode(secrets.token_bytes(32)).decode())
+        write_private_file(file, base64.b64encode(secrets.token_bytes(32)).decode())
     return file.read_text()

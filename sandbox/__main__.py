@@ -5,7 +5,6 @@ import os
 import sys
 from contextlib import AsyncExitStack
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Final, Self
 
@@ -14,8 +13,8 @@ from pydantic import AfterValidator, Field, HttpUrl, SecretStr, model_validator
 
 from kit.http.server import http_server
 from kit.runtime import process
+from kit.runtime.service import run_service
 from kit.runtime.settings import Address, LogSettings
-from kit.telemetry import logs
 from sandbox.acquirer import Acquirer
 from sandbox.api import build_app
 from sandbox.books import Books
@@ -93,6 +92,4 @@ if __name__ == "__main__":
     if os.environ.get("SANDBOX_IS_NOT_PRODUCTION") != "true":
         sys.stderr.write(_REFUSAL)
         sys.exit(2)
-    settings = Settings.load()
-    logs.configure("sandbox", settings)
-    process.run(partial(serve, settings))
+    run_service("sandbox", Settings, serve)

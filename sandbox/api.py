@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
-from kit.http.admin import add_health
+from kit.http.admin import add_health_routes
 from openapi.acquirer import AuthorizationRequest, CardDetails, Code, Token
 from sandbox.acquirer import Acquirer
 from sandbox.behaviours import Step
@@ -48,7 +48,7 @@ def build_app(acquirer: Acquirer) -> FastAPI:
     """The contract's routes over the acquirer, health, and `/` for whoever wonders what answers here."""
     app = FastAPI(openapi_url=None)
     _add_errors(app)
-    add_health(app, {})
+    add_health_routes(app, {})
     app.include_router(_routes(acquirer))
 
     @app.get("/")

@@ -37,8 +37,8 @@ class CallMiddleware:
             return
         headers = Headers(scope=scope)
         trace = TraceContext.new()
-        reset = request_context.current.set(
-            RequestContext(request_context.request_id(headers.get("x-request-id"), trace), trace=trace)
+        reset = request_context.current_request.set(
+            RequestContext(request_context.choose_request_id(headers.get("x-request-id"), trace), trace=trace)
         )
         started = time.monotonic()
         status = None
@@ -53,7 +53,7 @@ class CallMiddleware:
         finally:
             ms = round((time.monotonic() - started) * 1000, 1)
             log.info("request", method=scope["method"], path=scope["path"], status=status, ms=ms)
-            request_context.current.reset(reset)
+            request_context.current_request.reset(reset)
 
     def _one_at_a_time(self, headers: Headers) -> ASGIApp:
         """What answers a request with these headers."""

@@ -20,7 +20,7 @@ from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
 from kit.auth.principal import Role
-from kit.auth.tokens import Signer
+from kit.auth.tokens import TokenSigner
 from provisioning.seed import CUSTOMERS, SeededCustomer
 from stack.console import Console
 from stack.engines.cluster import remove_cluster
@@ -67,7 +67,7 @@ class Tour:
 
     def __init__(self, system: System) -> None:
         self._system = system
-        self._signer = Signer.from_file(ISSUER, system.data / "keys" / "development.pem", AUDIENCE)
+        self._signer = TokenSigner.from_file(ISSUER, system.data / "keys" / "development.pem", AUDIENCE)
 
     async def walk(self) -> None:
         """All steps, in order."""

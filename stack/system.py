@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from kit.runtime.files import write_private
+from kit.runtime.files import write_private_file
 from stack.console import Console
 from stack.engines.postgres import Postgres
 from stack.plan import full_plan
@@ -155,4 +155,4 @@ def _record(path: Path, supervisor: Supervisor) -> None:
         for name, child in supervisor.children.items()
         if child.process.ready
     }
-    write_private(path, json.dumps(table, indent=2))
+    write_private_file(path, json.dumps(table, indent=2))

@@ -21,8 +21,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from xdist.scheduler import LoadFileScheduling
 
 from kit.auth.keys import KeySet
-from kit.auth.principal import Role, Verifier
-from kit.auth.tokens import Signer, public_jwk
+from kit.auth.principal import Role, TokenVerifier
+from kit.auth.tokens import TokenSigner, public_jwk
 from kit.db.migrations import upgrade
 from stack.engines.parts import Kafka
 from stack.engines.postgres import Postgres, throwaway
@@ -77,7 +77,7 @@ class Keys:
 
     def __init__(self) -> None:
         self._private = {issuer: Ed25519PrivateKey.generate() for issuer in (USERS, *SERVICES)}
-        self.signers = {issuer: Signer(issuer, key, AUDIENCE) for issuer, key in self._private.items()}
+        self.signers = {issuer: TokenSigner(issuer, key, AUDIENCE) for issuer, key in self._private.items()}
 
     def jwks(self, issuer: str) -> str:
         """The public keys of an issuer, as the file that settings name."""
@@ -87,10 +87,10 @@ class Keys:
         """What an issuer signs with."""
         return self._private[issuer]
 
-    def verifier(self) -> Verifier:
+    def verifier(self) -> TokenVerifier:
         """A verifier that believes all of them."""
-        sets = {issuer: KeySet.fixed(self.jwks(issuer)) for issuer in self._private}
-        return Verifier(USERS, sets, AUDIENCE)
+        sets = {issuer: KeySet.from_text(self.jwks(issuer)) for issuer in self._private}
+        return TokenVerifier(USERS, sets, AUDIENCE)
 
     def user(self, subject: str, *roles: Role, lifetime_seconds: float = 600) -> str:
         """A user's token: a customer's, unless it is told what else they are."""

@@ -17,7 +17,7 @@ from gateway.errors import build_problem, problem_from_error
 from gateway.http import metrics
 from gateway.http.rate_limits import RateLimiter, RateLimitStatus, address_key
 from gateway.policy import KNOWN, OPEN_PATHS
-from kit.auth.principal import Verifier
+from kit.auth.principal import TokenVerifier
 from kit.rpc import request_context
 from kit.rpc.request_context import RequestContext
 from kit.telemetry import tracing
@@ -61,7 +61,7 @@ class CallMiddleware:
     A request whose caller goes away is cancelled, and with it the calls that it has made to the services.
     """
 
-    def __init__(self, app: ASGIApp, verifier: Verifier, rates: RateLimiter, timeout_seconds: float) -> None:
+    def __init__(self, app: ASGIApp, verifier: TokenVerifier, rates: RateLimiter, timeout_seconds: float) -> None:
         """Args:
         app: what is asked.
         verifier: of callers' tokens.
@@ -79,7 +79,7 @@ class CallMiddleware:
             return
         exchange = _Exchange(scope, send)
         deadline = exchange.started + self._timeout if scope["type"] == "http" else None
-        reset = request_context.current.set(
+        reset = request_context.current_request.set(
             RequestContext(exchange.request_id, deadline=deadline, trace=exchange.span.trace)
         )
         try:
@@ -97,7 +97,7 @@ class CallMiddleware:
             await exchange.send_problem(receive, *problem_from_error(InternalError()))
         finally:
             exchange.tell()
-            request_context.current.reset(reset)
+            request_context.current_request.reset(reset)
 
     async def _answer(self, exchange: "_Exchange", receive: Receive) -> None:
         scope = exchange.scope
@@ -122,7 +122,7 @@ class CallMiddleware:
             KNOWN.check(caller)
         except WalletError as error:
             return error
-        request_context.current.set(request_context.current.get().with_principal(caller, token))
+        request_context.current_request.set(request_context.current_request.get().with_principal(caller, token))
         return None
 
     async def _count(self, exchange: "_Exchange") -> None:
@@ -131,7 +131,7 @@ class CallMiddleware:
         Raises:
             RateLimited: it is one too many.
         """
-        principal = request_context.current.get().principal
+        principal = request_context.current_request.get().principal
         if exchange.scope["path"].startswith(_SIGN_IN):
             limit, who = self._rates.sign_in, address_key(exchange.scope.get("client"))
         else:
@@ -150,7 +150,7 @@ class _Exchange:
         self.scope = scope
         self.started = time.monotonic()
         self.span = tracing.start_span(scope.get("method", "GET"), _trace(headers), SpanKind.SERVER)
-        self.request_id = request_context.request_id(
+        self.request_id = request_context.choose_request_id(
             headers.get(b"x-request-id", b"").decode("latin-1"), self.span.trace
         )
         self.token = headers.get(b"authorization", b"").decode("latin-1").removeprefix("Bearer").strip()

@@ -34,8 +34,8 @@ class Route(APIRoute):
         rule = REST[" ".join((*(self.methods or ()), self.path))]  # one method each
 
         async def checked(request: Request) -> Response:
-            if not rule.is_open:
-                rule.check(request_context.principal())
+            if not rule.is_public:
+                rule.check(request_context.current_principal())
             if request.method == "POST":
                 if not _is_json(request.headers.get("content-type", "")):
                     raise UnsupportedMediaTypeError

@@ -40,7 +40,7 @@ def user_routes(identity: IdentityClient) -> APIRouter:
 
     @router.get("/me")
     async def get_me() -> models.User:
-        return _user(await identity.user(request_context.principal().subject))
+        return _user(await identity.user(request_context.current_principal().subject))
 
     return router
 

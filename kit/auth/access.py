@@ -1,4 +1,4 @@
-"""Who may make which call, as far as the token alone tells. Whose the account is, the services know."""
+"""Access rules: the roles and services that may make a call. Ownership of an account is checked by the services."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,58 +9,60 @@ from wallet.errors import PermissionDenied
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
-    """Who may make a call. `|` of two rules admits whom either does.
+class AccessRule:
+    """Callers that may make a call. `a | b` allows a caller that either rule allows.
 
     Attributes:
-        roles: users who have one of these.
-        services: services of these names.
-        is_open: everybody, with or without a token; a token that comes nevertheless is not looked at.
+        roles: users with one of these roles are allowed.
+        services: services with one of these names are allowed.
+        is_public: everybody is allowed, with or without a token; a token is not verified.
     """
 
     roles: frozenset[Role] = frozenset()
     services: frozenset[str] = frozenset()
-    is_open: bool = False
+    is_public: bool = False
 
-    def __or__(self, other: "Rule") -> "Rule":
-        return Rule(self.roles | other.roles, self.services | other.services, self.is_open or other.is_open)
+    def __or__(self, other: "AccessRule") -> "AccessRule":
+        return AccessRule(
+            self.roles | other.roles, self.services | other.services, is_public=self.is_public or other.is_public
+        )
 
     def check(self, caller: Principal) -> None:
-        """Returns when the caller may make the call.
+        """Check that the caller may make the call.
 
         Raises:
-            PermissionDenied: it may not.
+            PermissionDenied: the caller has none of the roles, or is another service.
         """
-        names, admitted = ({caller.subject}, self.services) if caller.is_service else (caller.roles, self.roles)
-        if admitted.isdisjoint(names) and not self.is_open:
+        names, allowed = ({caller.subject}, self.services) if caller.is_service else (caller.roles, self.roles)
+        if allowed.isdisjoint(names) and not self.is_public:
             raise PermissionDenied
 
 
-Policy = Mapping[str, Rule]
-"""The rule of each call, by the name of its gRPC method, or by method and path where it is HTTP."""
+AccessPolicy = Mapping[str, AccessRule]
+"""Rule of each call. Key: name of the gRPC method, or method and path of the HTTP route."""
 
-anyone: Final = Rule(is_open=True)
-"""Whoever comes, as they are."""
-
-
-def users(*roles: Role) -> Rule:
-    """Users who have one of these roles."""
-    return Rule(roles=frozenset(roles))
+PUBLIC_ACCESS: Final = AccessRule(is_public=True)
+"""Everybody, without a token."""
 
 
-def services(*names: str) -> Rule:
-    """Services of these names."""
-    return Rule(services=frozenset(names))
+def allow_roles(*roles: Role) -> AccessRule:
+    """Return a rule that allows users with one of the roles."""
+    return AccessRule(roles=frozenset(roles))
 
 
-MOVERS: Final = users(Role.CUSTOMER, Role.ADMIN)
-"""Who moves something: a customer their own, an admin anything."""
+def allow_services(*names: str) -> AccessRule:
+    """Return a rule that allows the named services."""
+    return AccessRule(services=frozenset(names))
 
-ADMINS: Final = users(Role.ADMIN)
-"""Who has a service prove or mend itself."""
 
-OPERATORS: Final = users(Role.OPERATOR, Role.ADMIN)
-"""Who looks at what a service cannot end by itself."""
+READ_ACCESS: Final = allow_roles(Role.CUSTOMER, Role.OPERATOR, Role.ADMIN)
+"""Calls that read: customers read their own data, operators and admins read all data."""
 
-READERS: Final = users(Role.CUSTOMER, Role.OPERATOR, Role.ADMIN)
-"""Who reads something: a customer their own, an operator and an admin anything."""
+WRITE_ACCESS: Final = allow_roles(Role.CUSTOMER, Role.ADMIN)
+"""Calls that move money or open and close accounts: customers for their own accounts, admins for all accounts."""
+
+OPERATOR_ACCESS: Final = allow_roles(Role.OPERATOR, Role.ADMIN)
+"""Calls that list what needs manual review."""
+
+ADMIN_ACCESS: Final = allow_roles(Role.ADMIN)
+"""Calls that start an integrity check or a repair."""

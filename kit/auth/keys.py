@@ -43,12 +43,12 @@ _WAIT_SECONDS: Final = 2.0
 _URL_TIMEOUT_SECONDS: Final = 2.0
 
 
-class NoKeySetError(Exception):
+class InvalidKeySetError(Exception):
     """What was read is no set of keys that could be used. The message is for whoever runs the system."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Key:
+class PublicKey:
     """A key as it was published: without anything private, `kid` and algorithm included."""
 
     jwk: Mapping[str, str]
@@ -75,14 +75,14 @@ class KeySet:
         self._source = source
         self._algorithm = algorithm
         self._period = period_seconds
-        self._keys: dict[str, Key] | None = None
+        self._keys: dict[str, PublicKey] | None = None
         self._text: bytes | None = None
         self._failure = ""
         self._refreshing: asyncio.Task[None] | None = None
         self._refreshed_at = -_AGAIN_SECONDS
 
     @classmethod
-    def fixed(cls, text: str | bytes, algorithm: Algorithm = ALGORITHM) -> Self:
+    def from_text(cls, text: str | bytes, algorithm: Algorithm = ALGORITHM) -> Self:
         """A set that stays as it is.
 
         Raises:
@@ -94,12 +94,12 @@ class KeySet:
 
         content = text if isinstance(text, bytes) else text.encode()
         keys = cls(read, "", algorithm, _URL_SECONDS)
-        keys._take(content)
+        keys._replace_keys(content)
         return keys
 
     @classmethod
     @asynccontextmanager
-    async def of_file(cls, file: Path, algorithm: Algorithm = ALGORITHM) -> AsyncIterator[Self]:
+    async def from_file(cls, file: Path, algorithm: Algorithm = ALGORITHM) -> AsyncIterator[Self]:
         """The set in a file, read again some seconds after it changes.
 
         Raises:
@@ -110,13 +110,13 @@ class KeySet:
             return await asyncio.to_thread(file.read_bytes)
 
         keys = cls(read, str(file), algorithm, _FILE_SECONDS)
-        keys._take(await read())
-        async with keys._followed():
+        keys._replace_keys(await read())
+        async with keys._following():
             yield keys
 
     @classmethod
     @asynccontextmanager
-    async def of_url(cls, url: str, algorithm: Algorithm = ALGORITHM) -> AsyncIterator[Self]:
+    async def from_url(cls, url: str, algorithm: Algorithm = ALGORITHM) -> AsyncIterator[Self]:
         """The set at an address, asked for every minute. It need not answer at first."""
 
         async def read() -> bytes:
@@ -125,19 +125,19 @@ class KeySet:
 
         async with httpx.AsyncClient(timeout=_URL_TIMEOUT_SECONDS, trust_env=False) as http:
             keys = cls(read, url, algorithm, _URL_SECONDS)
-            async with keys._followed():
+            async with keys._following():
                 yield keys
 
     @property
-    def document(self) -> dict[str, list[Mapping[str, str]]] | None:
+    def jwks(self) -> dict[str, list[Mapping[str, str]]] | None:
         """The set for others to read; None while it has never been read."""
         return None if self._keys is None else {"keys": [key.jwk for key in self._keys.values()]}
 
-    def has(self, key: Key) -> bool:
+    def is_current(self, key: PublicKey) -> bool:
         """Whether the key is among those of now."""
         return self._keys is not None and self._keys.get(key.jwk["kid"]) is key
 
-    async def known(self) -> None:
+    async def check_loaded(self) -> None:
         """Returns when the set has been read.
 
         Raises:
@@ -146,17 +146,17 @@ class KeySet:
         if self._keys is None:
             raise Unavailable("the issuer's keys")
 
-    async def find(self, kid: object) -> Key:
+    async def get_key(self, kid: object) -> PublicKey:
         """The key of this name. For one that it does not have, the set is read again, though not at once again.
 
         Raises:
             Unavailable: the set has never been read.
             jwt.InvalidKeyError: there is no such key.
         """
-        if (key := self._named(kid)) is None:
-            await self._refreshed()
-            key = self._named(kid)
-        await self.known()
+        if (key := self._lookup(kid)) is None:
+            await self._ensure_refreshed()
+            key = self._lookup(kid)
+        await self.check_loaded()
         if key is None:
             raise jwt.InvalidKeyError
         return key
@@ -167,8 +167,8 @@ class KeySet:
         try:
             text = await self._read()
             if text != self._text:
-                self._take(text)
-        except (NoKeySetError, OSError, httpx.HTTPError) as error:
+                self._replace_keys(text)
+        except (InvalidKeySetError, OSError, httpx.HTTPError) as error:
             failure = f"{type(error).__name__}: {error}"
             if failure != self._failure:
                 log.warning("an issuer's keys cannot be read", source=self._source, error=failure)
@@ -176,10 +176,10 @@ class KeySet:
         else:
             self._failure = ""
 
-    def _named(self, kid: object) -> Key | None:
+    def _lookup(self, kid: object) -> PublicKey | None:
         return self._keys.get(kid) if self._keys is not None and isinstance(kid, str) else None
 
-    async def _refreshed(self) -> None:
+    async def _ensure_refreshed(self) -> None:
         """Returns after a reading that has begun lately enough, or when a caller has waited long enough for it."""
         if self._refreshing is None:
             if time.monotonic() - self._refreshed_at < self._again_seconds:
@@ -198,7 +198,7 @@ class KeySet:
         self._refreshing = None
 
     @asynccontextmanager
-    async def _followed(self) -> AsyncIterator[None]:
+    async def _following(self) -> AsyncIterator[None]:
         async with process.background_task(self._follow(), f"keys of {self._source}"):
             try:
                 yield
@@ -208,10 +208,10 @@ class KeySet:
 
     async def _follow(self) -> None:
         while True:
-            await self._refreshed()
+            await self._ensure_refreshed()
             await asyncio.sleep(self._period if self._keys is not None else _FIRST_SECONDS)
 
-    def _take(self, text: bytes) -> None:
+    def _replace_keys(self, text: bytes) -> None:
         """Makes the text's keys those of now. One that was there already stays the same object.
 
         Raises:
@@ -219,7 +219,7 @@ class KeySet:
         """
         found = _keys_of(text, self._algorithm)
         if not found:
-            raise NoKeySetError(f"there is no key for {self._algorithm}")
+            raise InvalidKeySetError(f"there is no key for {self._algorithm}")
         before = self._keys or {}
         for kid, key in found.items():
             if kid in before and before[kid].jwk == key.jwk:
@@ -227,7 +227,7 @@ class KeySet:
         self._keys, self._text = found, text
 
 
-def _keys_of(text: bytes, algorithm: Algorithm) -> dict[str, Key]:
+def _keys_of(text: bytes, algorithm: Algorithm) -> dict[str, PublicKey]:
     """The keys of a set that are for the algorithm, by name.
 
     Raises:
@@ -236,12 +236,12 @@ def _keys_of(text: bytes, algorithm: Algorithm) -> dict[str, Key]:
     try:
         published = json.loads(text)["keys"]
     except (ValueError, LookupError, TypeError, RecursionError) as error:
-        raise NoKeySetError(f"it is no JSON Web Key Set: {type(error).__name__}") from None
+        raise InvalidKeySetError(f"it is no JSON Web Key Set: {type(error).__name__}") from None
     keys = [_key_of(each, algorithm) for each in published] if isinstance(published, list) else []
     return {key.jwk["kid"]: key for key in keys if key is not None}
 
 
-def _key_of(jwk: Any, algorithm: Algorithm) -> Key | None:
+def _key_of(jwk: Any, algorithm: Algorithm) -> PublicKey | None:
     """The key, if it is one and for the algorithm."""
     if not isinstance(jwk, dict) or not isinstance(jwk.get("kid"), str):
         return None
@@ -257,4 +257,4 @@ def _key_of(jwk: Any, algorithm: Algorithm) -> Key | None:
         return None
     if isinstance(key.key, RSAPublicKey) and key.key.key_size < _RSA_BITS:
         return None
-    return Key(public, key)
+    return PublicKey(public, key)

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple, Self
 
 import jwt
 
-from kit.auth.keys import ALGORITHM, Key, KeySet
+from kit.auth.keys import ALGORITHM, KeySet, PublicKey
 from kit.runtime.settings import Algorithm, AuthSettings
 from wallet.errors import Unauthenticated
 
@@ -47,17 +47,17 @@ class Principal:
     roles: frozenset[Role] = frozenset()
 
     @property
-    def believed_until(self) -> float:
+    def valid_until(self) -> float:
         """When the token ends here, where the clock may be a little behind the issuer's."""
         return self.expires_at + _CLOCK_SKEW_SECONDS
 
     @property
-    def reads_all(self) -> bool:
+    def can_read_all(self) -> bool:
         """Whether it may read what is others'."""
-        return self.is_service or self.moves_all or Role.OPERATOR in self.roles
+        return self.is_service or self.can_write_all or Role.OPERATOR in self.roles
 
     @property
-    def moves_all(self) -> bool:
+    def can_write_all(self) -> bool:
         """Whether it may move, open and close what is others'."""
         return Role.ADMIN in self.roles
 
@@ -67,18 +67,18 @@ class Principal:
         return f"{self.issuer}|{self.subject}"
 
 
-class _Believed(NamedTuple):
+class _CachedToken(NamedTuple):
     """A token that was found good, and what it was found good by."""
 
     principal: Principal
     keys: KeySet
-    key: Key
+    key: PublicKey
 
 
-class Verifier:
+class TokenVerifier:
     """Turns tokens into principals.
 
-    A token is believed when it is signed by a key that its own issuer publishes now, names the audience, and has
+    A token is cached when it is signed by a key that its own issuer publishes now, names the audience, and has
     neither expired nor yet to begin. The issuer of users and each service have keys of their own: no key can speak for
     another issuer. With which algorithm an issuer signs is said here, never by a token.
     """
@@ -105,12 +105,12 @@ class Verifier:
         self._algorithm = algorithm
         self._roles_claim = roles_claim
         # A caller sends the same token many times. The one that was longest not seen makes room.
-        self._believed: OrderedDict[str, _Believed] = OrderedDict()
+        self._cache: OrderedDict[str, _CachedToken] = OrderedDict()
         self._swept_at = time.time()
 
     @classmethod
     @asynccontextmanager
-    async def running(cls, settings: AuthSettings) -> AsyncIterator[Self]:
+    async def open(cls, settings: AuthSettings) -> AsyncIterator[Self]:
         """A verifier by the keys that the settings name, which it follows while they change.
 
         Raises:
@@ -118,45 +118,47 @@ class Verifier:
         """
         async with AsyncExitStack() as stack:
             jwks, algorithm = settings.auth_jwks, settings.auth_algorithm
-            users = KeySet.of_file(jwks, algorithm) if isinstance(jwks, Path) else KeySet.of_url(str(jwks), algorithm)
+            users = (
+                KeySet.from_file(jwks, algorithm) if isinstance(jwks, Path) else KeySet.from_url(str(jwks), algorithm)
+            )
             keys = {settings.auth_issuer: await stack.enter_async_context(users)}
             for name, file in settings.auth_services.items():
-                keys[name] = await stack.enter_async_context(KeySet.of_file(file))
+                keys[name] = await stack.enter_async_context(KeySet.from_file(file))
             claim, audience = settings.auth_roles_claim, settings.auth_audience
             yield cls(settings.auth_issuer, keys, audience, algorithm=algorithm, roles_claim=claim)
 
     @property
-    def users_keys(self) -> dict[str, list[Mapping[str, str]]] | None:
+    def user_jwks(self) -> dict[str, list[Mapping[str, str]]] | None:
         """The key set of the users' issuer as it is known here; None while it is not known yet."""
-        return self._keys[self._users].document
+        return self._keys[self._users].jwks
 
-    async def ready(self) -> None:
+    async def check_ready(self) -> None:
         """Returns when the users' keys are known.
 
         Raises:
             Unavailable: they have never been read.
         """
-        await self._keys[self._users].known()
+        await self._keys[self._users].check_loaded()
 
     async def verify(self, token: str) -> Principal:
         """The caller that a compact JWT stands for. One that was seen before is answered at once.
 
         Raises:
-            Unauthenticated: the token is not to be believed; says why.
+            Unauthenticated: the token is not to be cached; says why.
             Unavailable: its issuer's keys have never been read.
         """
-        believed = self._believed.get(token)
-        if believed is not None and believed.keys.has(believed.key):
-            self._believed.move_to_end(token)
+        cached = self._cache.get(token)
+        if cached is not None and cached.keys.is_current(cached.key):
+            self._cache.move_to_end(token)
         else:
-            believed = await self._read(token)
-            self._remember(token, believed)
-        if believed.principal.believed_until < time.time():
-            self._believed.pop(token, None)
+            cached = await self._read(token)
+            self._store(token, cached)
+        if cached.principal.valid_until < time.time():
+            self._cache.pop(token, None)
             raise Unauthenticated("the token has expired; get a new one")
-        return believed.principal
+        return cached.principal
 
-    async def _read(self, token: str) -> _Believed:
+    async def _read(self, token: str) -> _CachedToken:
         try:
             return await self._decode(token)
         except jwt.ExpiredSignatureError:
@@ -164,14 +166,14 @@ class Verifier:
         except (jwt.PyJWTError, OverflowError) as error:  # an `exp` may be no time at all
             raise Unauthenticated(f"the token is not valid: {type(error).__name__}") from None
 
-    async def _decode(self, token: str) -> _Believed:
+    async def _decode(self, token: str) -> _CachedToken:
         unverified = jwt.decode(token, options={"verify_signature": False})
         issuer = unverified.get("iss")
         if not isinstance(issuer, str) or issuer not in self._keys:
             raise jwt.InvalidIssuerError
         keys = self._keys[issuer]
         is_service = issuer != self._users
-        key = await keys.find(jwt.get_unverified_header(token).get("kid"))
+        key = await keys.get_key(jwt.get_unverified_header(token).get("kid"))
         claims = jwt.decode(
             token,
             key.public,
@@ -186,19 +188,19 @@ class Verifier:
         if is_service and claims["sub"] != issuer:
             raise jwt.InvalidTokenError
         roles = frozenset[Role]() if is_service else _roles(_claim(claims, self._roles_claim))
-        return _Believed(Principal(issuer, claims["sub"], is_service, float(claims["exp"]), roles), keys, key)
+        return _CachedToken(Principal(issuer, claims["sub"], is_service, float(claims["exp"]), roles), keys, key)
 
-    def _remember(self, token: str, believed: _Believed) -> None:
+    def _store(self, token: str, cached: _CachedToken) -> None:
         now = time.time()
         if now - self._swept_at >= _SWEEP_SECONDS:
             self._swept_at = now
-            over = [known for known, each in self._believed.items() if each.principal.believed_until < now]
+            over = [known for known, each in self._cache.items() if each.principal.valid_until < now]
             for known in over:
-                del self._believed[known]
-        self._believed[token] = believed
-        self._believed.move_to_end(token)
-        if len(self._believed) > _CACHED_TOKENS:
-            self._believed.popitem(last=False)
+                del self._cache[known]
+        self._cache[token] = cached
+        self._cache.move_to_end(token)
+        if len(self._cache) > _CACHED_TOKENS:
+            self._cache.popitem(last=False)
 
 
 def _claim(claims: Mapping[str, Any], path: str) -> Any:

@@ -24,7 +24,7 @@ def public_jwk(key: Ed25519PublicKey) -> dict[str, str]:
     return {**jwk, "alg": ALGORITHM, "use": "sig", "kid": thumbprint}
 
 
-class Signer:
+class TokenSigner:
     """Issues tokens in the name of one issuer. Whoever holds the private key is that issuer."""
 
     def __init__(self, issuer: str, key: Ed25519PrivateKey, audience: str) -> None:
@@ -61,12 +61,12 @@ class Signer:
         return jwt.encode(claims, self._key, algorithm=ALGORITHM, headers={"kid": self._kid})
 
 
-class ServiceToken:
+class ServiceTokenProvider:
     """The token by which a service calls another one, renewed well before it expires."""
 
     LIFETIME_SECONDS = 600
 
-    def __init__(self, signer: Signer, name: str) -> None:
+    def __init__(self, signer: TokenSigner, name: str) -> None:
         self._signer = signer
         self._name = name
         self._token = ""

@@ -11,7 +11,13 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import QueuePool
 
-from kit.db.postgres import CLOSE_SECONDS, CONNECT_SECONDS, GONE, SESSION, STATEMENT_SECONDS
+from kit.db.postgres import (
+    CLOSE_TIMEOUT_SECONDS,
+    CONNECT_TIMEOUT_SECONDS,
+    SESSION_SETTINGS,
+    STATEMENT_TIMEOUT_SECONDS,
+    UNAVAILABLE_ERRORS,
+)
 from wallet.errors import Unavailable
 
 
@@ -20,40 +26,40 @@ class Database:
     was being written may or may not be then.
     """
 
-    def __init__(self, engine: AsyncEngine, what: str) -> None:
+    def __init__(self, engine: AsyncEngine, label: str) -> None:
         self._engine = engine
         # What is one statement needs no transaction around it, which would cost two more round trips.
         self._single = engine.execution_options(isolation_level="AUTOCOMMIT")
-        self._what = what
+        self._label = label
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, url: str, *, service: str, what: str, connections: int) -> AsyncIterator[Self]:
+    async def open(cls, url: str, *, service: str, label: str, max_connections: int) -> AsyncIterator[Self]:
         """Connects when first used, so that a service may start before its database.
 
         Args:
             url: `postgresql://…`.
             service: whose the connections are, as PostgreSQL shows them.
-            what: names the database to people when it is away.
-            connections: at most.
+            label: names the database to people when it is away.
+            max_connections: at most.
         """
         engine = create_async_engine(
             make_url(url).set(drivername="postgresql+asyncpg"),
-            pool_size=connections,
+            pool_size=max_connections,
             max_overflow=0,
-            pool_timeout=CONNECT_SECONDS,
+            pool_timeout=CONNECT_TIMEOUT_SECONDS,
             hide_parameters=True,
             connect_args={
-                "timeout": CONNECT_SECONDS,
-                "command_timeout": STATEMENT_SECONDS,
-                "server_settings": {"application_name": service, **SESSION},
+                "timeout": CONNECT_TIMEOUT_SECONDS,
+                "command_timeout": STATEMENT_TIMEOUT_SECONDS,
+                "server_settings": {"application_name": service, **SESSION_SETTINGS},
             },
         )
         try:
-            yield cls(engine, what)
+            yield cls(engine, label)
         finally:
             with suppress(TimeoutError):
-                async with asyncio.timeout(CLOSE_SECONDS):
+                async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
                     await engine.dispose()
 
     def connections_in_use(self) -> int:
@@ -84,8 +90,8 @@ class Database:
             async with engine.connect() as sql:
                 yield sql
         except DBAPIError as error:
-            if error.connection_invalidated or isinstance(error.driver_exception, GONE):
-                raise Unavailable(self._what) from error
+            if error.connection_invalidated or isinstance(error.driver_exception, UNAVAILABLE_ERRORS):
+                raise Unavailable(self._label) from error
             raise
-        except (PoolTimeoutError, *GONE) as error:
-            raise Unavailable(self._what) from error
+        except (PoolTimeoutError, *UNAVAILABLE_ERRORS) as error:
+            raise Unavailable(self._label) from error

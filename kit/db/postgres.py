@@ -4,15 +4,15 @@ from typing import Final
 
 import asyncpg
 
-CONNECT_SECONDS: Final = 3.0
-STATEMENT_SECONDS: Final = 5.0
-CLOSE_SECONDS: Final = 1.0
+CONNECT_TIMEOUT_SECONDS: Final = 3.0
+STATEMENT_TIMEOUT_SECONDS: Final = 5.0
+CLOSE_TIMEOUT_SECONDS: Final = 1.0
 """How long a server is waited for to say good-bye. One that is frozen does not."""
 
-SESSION: Final = {"transaction_timeout": "10s", "idle_in_transaction_session_timeout": "2s"}
+SESSION_SETTINGS: Final = {"transaction_timeout": "10s", "idle_in_transaction_session_timeout": "2s"}
 """The server ends what a frozen process holds: a transaction after its time-out, however it came to hold it."""
 
-GONE: Final = (
+UNAVAILABLE_ERRORS: Final = (
     OSError,
     TimeoutError,
     asyncpg.InterfaceError,

@@ -12,21 +12,21 @@ from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.types import Send
 
-from kit.auth.access import Policy
-from kit.auth.principal import Verifier
+from kit.auth.access import AccessPolicy
+from kit.auth.principal import TokenVerifier
 from wallet.errors import Code, Unauthenticated, WalletError
 
-Check = Callable[[], Awaitable[None]]
+HealthCheck = Callable[[], Awaitable[None]]
 """Returns when a dependency answers, raises when it does not."""
 
 _STATUS: Final = {Code.UNAUTHENTICATED: 401, Code.PERMISSION_DENIED: 403, Code.UNAVAILABLE: 503}
 _CHECK_SECONDS: Final = 2.0
 
 
-def admin_app(checks: Mapping[str, Check]) -> FastAPI:
+def admin_app(checks: Mapping[str, HealthCheck]) -> FastAPI:
     """The admin interface of a process that serves something else: health and `/metrics`, which are open to all."""
     app = FastAPI(openapi_url=None)
-    add_health(app, checks)
+    add_health_routes(app, checks)
 
     @app.get("/metrics")
     async def metrics() -> Response:
@@ -35,7 +35,7 @@ def admin_app(checks: Mapping[str, Check]) -> FastAPI:
     return app
 
 
-def add_guarded(app: FastAPI, verifier: Verifier, policy: Policy, *routers: APIRouter) -> None:
+def add_authorized_routes(app: FastAPI, verifier: TokenVerifier, policy: AccessPolicy, *routers: APIRouter) -> None:
     """Adds routes for those who say who they are: 401 or 403 to whom the policy does not admit.
 
     Args:
@@ -66,7 +66,7 @@ def add_guarded(app: FastAPI, verifier: Verifier, policy: Policy, *routers: APIR
         app.include_router(router, dependencies=[Depends(admit)])
 
 
-def add_health(app: FastAPI, checks: Mapping[str, Check]) -> None:
+def add_health_routes(app: FastAPI, checks: Mapping[str, HealthCheck]) -> None:
     """`/health/live`: the process runs. `/health/ready`: every dependency answers, or 503 with the ones that do not."""
 
     @app.get("/health/live")
@@ -75,16 +75,16 @@ def add_health(app: FastAPI, checks: Mapping[str, Check]) -> None:
 
     @app.get("/health/ready")
     async def ready(response: Response) -> dict[str, Any]:
-        states = await readiness(checks)
+        states = await run_checks(checks)
         is_ready = all(state == "ok" for state in states.values())
         response.status_code = 200 if is_ready else 503
         return {"status": "ready" if is_ready else "not ready", "checks": states}
 
 
-async def readiness(checks: Mapping[str, Check]) -> dict[str, str]:
+async def run_checks(checks: Mapping[str, HealthCheck]) -> dict[str, str]:
     """`ok` or the kind of failure, by the name of each check; all at once, in bounded time."""
 
-    async def state(check: Check) -> str:
+    async def state(check: HealthCheck) -> str:
         try:
             async with asyncio.timeout(_CHECK_SECONDS):
                 await check()
@@ -96,7 +96,7 @@ async def readiness(checks: Mapping[str, Check]) -> dict[str, str]:
     return dict(zip(checks, states, strict=True))
 
 
-class JsonLines(StreamingResponse):
+class JsonLinesResponse(StreamingResponse):
     """JSON, a value a line, as the values come. Their generator is closed with the response, however that ends."""
 
     media_type = "application/x-ndjson"

@@ -18,9 +18,9 @@ log = structlog.get_logger(__name__)
 
 _GRACE_SECONDS: Final = 5
 _HEAD_BYTES: Final = 32 * 1024
-_HEAD_SECONDS: Final = 10.0
+_HEAD_TIMEOUT_SECONDS: Final = 10.0
 _LINGER_SECONDS: Final = 1.0
-_UNREAD_SECONDS: Final = 60.0
+_WRITE_TIMEOUT_SECONDS: Final = 60.0
 
 
 @contextlib.asynccontextmanager
@@ -43,8 +43,8 @@ async def http_server(
         app,
         host,
         int(port),
-        http=BoundedHTTP,
-        ws=BoundedWebSocket,
+        http=BoundedHttpProtocol,
+        ws=BoundedWebSocketProtocol,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -75,7 +75,7 @@ class _Server(uvicorn.Server):
         yield
 
 
-class _Impatient(asyncio.Protocol):
+class _WriteTimeoutMixin(asyncio.Protocol):
     """Lets a connection go whose other end reads nothing, or next to nothing, for a minute: uvicorn would close it
     politely, once all is read, and keep what is written to it until then.
     """
@@ -86,7 +86,7 @@ class _Impatient(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._unread = self.loop.call_later(_UNREAD_SECONDS, self.transport.abort)
+        self._unread = self.loop.call_later(_WRITE_TIMEOUT_SECONDS, self.transport.abort)
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -102,11 +102,11 @@ class _Impatient(asyncio.Protocol):
             self._unread = None
 
 
-class BoundedWebSocket(_Impatient, WebSocketsSansIOProtocol):
+class BoundedWebSocketProtocol(_WriteTimeoutMixin, WebSocketsSansIOProtocol):
     """uvicorn's own, which by itself waits without end for who does not read."""
 
 
-class BoundedHTTP(_Impatient, HttpToolsProtocol):
+class BoundedHttpProtocol(_WriteTimeoutMixin, HttpToolsProtocol):
     """uvicorn's own, which by itself takes a request's head however large it is, and waits for it however long that
     takes; and for who does not read. Who sends more than 32 KiB is answered with 431, who takes longer than ten seconds
     with 408; and both are let go.
@@ -165,7 +165,7 @@ class BoundedHTTP(_Impatient, HttpToolsProtocol):
         return len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
 
     def _wait_for_head(self) -> None:
-        self._due = self.loop.call_later(_HEAD_SECONDS, self._refuse, HTTPStatus.REQUEST_TIMEOUT)
+        self._due = self.loop.call_later(_HEAD_TIMEOUT_SECONDS, self._refuse, HTTPStatus.REQUEST_TIMEOUT)
 
     def _end_head(self) -> None:
         self._head_bytes = None

@@ -13,7 +13,7 @@ import structlog
 from fastapi import APIRouter, HTTPException
 from prometheus_client import Gauge
 
-from kit.http.admin import JsonLines
+from kit.http.admin import JsonLinesResponse
 from wallet.errors import WalletError
 
 log = structlog.get_logger(__name__)
@@ -106,11 +106,11 @@ class IntegrityCheck:
         self._proving = asyncio.Lock()
 
     @property
-    def is_proving(self) -> bool:
+    def is_running(self) -> bool:
         """Whether a proof is running; another one would wait for its end."""
         return self._proving.locked()
 
-    async def prove(self) -> AsyncGenerator[Report, None]:
+    async def run(self) -> AsyncGenerator[Report, None]:
         """Progress and violations as they are found, at most `_REPORTED` of a law, and the verdict. Closing it ends the
         proof.
         """
@@ -139,16 +139,16 @@ def integrity_router(integrity: IntegrityCheck) -> APIRouter:
     router = APIRouter()
 
     @router.get("/integrity")
-    async def prove() -> JsonLines:
-        if integrity.is_proving:
+    async def prove() -> JsonLinesResponse:
+        if integrity.is_running:
             raise HTTPException(409, "a proof is running in this process: wait for its end")
-        return JsonLines(_lines(integrity))
+        return JsonLinesResponse(_lines(integrity))
 
     return router
 
 
 async def _lines(integrity: IntegrityCheck) -> AsyncGenerator[dict[str, object], None]:
-    async with aclosing(integrity.prove()) as reports:
+    async with aclosing(integrity.run()) as reports:
         async for report in reports:
             match report:
                 case Progress():

@@ -13,10 +13,10 @@ import structlog
 from opentelemetry.trace import SpanKind
 
 from kit.rpc.circuit_breaker import STATES, CircuitBreaker, CircuitOpenError
-from kit.rpc.request_context import RequestContext, current
-from kit.rpc.rotation import rotating
-from kit.rpc.status import from_rpc_error
-from kit.rpc.tls import TLS, CertificateBundle, refuse_plaintext
+from kit.rpc.request_context import RequestContext, current_request
+from kit.rpc.rotation import rotating_channel
+from kit.rpc.status import error_from_rpc
+from kit.rpc.tls import TLS, CertificateBundle, require_loopback
 from kit.runtime.backoff import Backoff
 from kit.runtime.settings import CallSettings
 from kit.telemetry import metrics, tracing
@@ -88,7 +88,7 @@ async def open_channel(
         ("grpc.http2.bdp_probe", 0),
     )
     if tls is None:
-        refuse_plaintext(target)
+        require_loopback(target)
         async with grpc.aio.insecure_channel(target, options) as channel:
             yield channel
         return
@@ -98,7 +98,7 @@ async def open_channel(
         secure = (*options, ("grpc.default_authority", name))
         return grpc.aio.secure_channel(target, material.channel_credentials(), secure)
 
-    async with rotating(tls, connect) as channel:
+    async with rotating_channel(tls, connect) as channel:
         yield channel
 
 
@@ -115,10 +115,10 @@ class ClientLimits:
     """
 
     timeout_seconds: float = 5.0
-    calls: int = 1_000
+    max_calls: int = 1_000
     max_per_caller: int = 250
-    failures: int = 5
-    open_seconds: float = 2.0
+    circuit_failures: int = 5
+    circuit_open_seconds: float = 2.0
 
     @classmethod
     def from_settings(cls, settings: CallSettings) -> Self:
@@ -126,7 +126,7 @@ class ClientLimits:
         return cls(
             settings.call_timeout_seconds,
             settings.call_limit,
-            settings.call_limit_of_one,
+            settings.call_max_per_caller,
             settings.call_circuit_failures,
             settings.call_circuit_seconds,
         )
@@ -140,13 +140,13 @@ class RpcClient:
     jitter. The circuit is for what is there and silent.
     """
 
-    def __init__(self, what: str, bounds: ClientLimits) -> None:
+    def __init__(self, what: str, limits: ClientLimits) -> None:
         """Args:
         what: names the service to people when it does not answer.
-        bounds: of what it may take.
+        limits: of what it may take.
         """
         self._what = what
-        self._bounds = bounds
+        self._limits = limits
         self._under_way = 0
         self._of_one: Counter[str] = Counter()
         self._circuits: dict[object, CircuitBreaker] = {}
@@ -163,26 +163,26 @@ class RpcClient:
                 known, or when it was not made: too many are under way, or the last ones were not answered; RateLimited
                 when too many of the caller's own are.
         """
-        call = current.get()
-        remaining = call.remaining(self._bounds.timeout_seconds)
+        call = current_request.get()
+        remaining = call.remaining(self._limits.timeout_seconds)
         if not remaining:
             raise DeadlineExceeded(self._what)  # gRPC would now and then still make the call
-        if self._under_way >= self._bounds.calls:
+        if self._under_way >= self._limits.max_calls:
             raise self._refusal(method, "limit")
         who = "" if call.principal is None else call.principal.scope
-        if who and self._of_one[who] >= self._bounds.max_per_caller:
+        if who and self._of_one[who] >= self._limits.max_per_caller:
             metrics.CALLS_REFUSED.labels(_name(method), "caller").inc()
             raise RateLimited("calls at once", "1")
         circuit = self._circuits.get(method) or self._new_circuit(method)
         self._under_way += 1
         self._of_one[who] += 1
         try:
-            with circuit.attempt() as attempt, _span(method, call) as span:
+            with circuit.guard() as guarded, _span(method, call) as span:
                 try:
                     return await method(request, timeout=remaining, metadata=_metadata(call, span))
                 except grpc.aio.AioRpcError as error:
-                    attempt.ignore_failure = remaining < self._bounds.timeout_seconds / 2
-                    raise _told(error, span, self._what) from None
+                    guarded.ignore_failure = remaining < self._limits.timeout_seconds / 2
+                    raise _error_from_rpc(error, span, self._what) from None
         except CircuitOpenError:
             raise self._refusal(method, "circuit") from None
         finally:
@@ -200,14 +200,14 @@ class RpcClient:
         Raises:
             WalletError: as `unary`.
         """
-        call = current.get()
+        call = current_request.get()
         with _span(method, call) as span:
             responses = method(request, metadata=_metadata(call, span))
             try:
                 async for response in responses:
                     yield response
             except grpc.aio.AioRpcError as error:
-                raise _told(error, span, self._what) from None
+                raise _error_from_rpc(error, span, self._what) from None
             finally:
                 responses.cancel()
 
@@ -218,14 +218,17 @@ class RpcClient:
     def _new_circuit(self, method: object) -> CircuitBreaker:
         name = _name(method)
 
-        def tell(state: str) -> None:
+        def report(state: str) -> None:
             log.warning("the circuit to a service has changed", method=name, state=state)
             metrics.CALL_CIRCUIT.labels(name).state(state)
 
         metrics.CALL_CIRCUIT.labels(name).state(STATES[0])
-        bounds = self._bounds
+        limits = self._limits
         circuit = CircuitBreaker(
-            failures=bounds.failures, seconds=bounds.open_seconds, tell=tell, failure=DeadlineExceeded
+            failures=limits.circuit_failures,
+            open_seconds=limits.circuit_open_seconds,
+            on_change=report,
+            failure_type=DeadlineExceeded,
         )
         self._circuits[method] = circuit
         return circuit
@@ -255,7 +258,7 @@ async def reconnecting_stream(open_stream: Callable[[], AsyncGenerator[Value, No
                 raise
         else:
             return
-        await asyncio.sleep(backoff.pause())
+        await asyncio.sleep(backoff.next_delay())
 
 
 def _name(method: object) -> str:
@@ -269,9 +272,9 @@ def _span(method: object, call: RequestContext) -> tracing.Span:
     return tracing.start_span(name, call.trace, SpanKind.CLIENT, {"rpc.system": "grpc", "rpc.method": name})
 
 
-def _told(error: grpc.aio.AioRpcError, span: tracing.Span, what: str) -> WalletError:
+def _error_from_rpc(error: grpc.aio.AioRpcError, span: tracing.Span, what: str) -> WalletError:
     span.set_attributes({"rpc.response.status_code": error.code().name})
-    return from_rpc_error(error, what)
+    return error_from_rpc(error, what)
 
 
 def _metadata(call: RequestContext, span: tracing.Span) -> tuple[tuple[str, str], ...]:

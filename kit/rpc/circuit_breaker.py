@@ -1,99 +1,105 @@
-"""A circuit breaker: purgatory's states, and around them what it does not do. See `CircuitBreaker`."""
+"""Circuit breaker that stops calls to a dependency that does not answer."""
 
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Literal, Self, TypeAlias
 
-from purgatory.domain.messages.events import ContextChanged
-from purgatory.domain.model import CLOSED, HALF_OPENED, OPENED, Context, HalfOpenedState
+State: TypeAlias = Literal["closed", "half-opened", "opened"]
+"""State of a circuit, as metrics and logs name it."""
 
-STATES: Final = (CLOSED, HALF_OPENED, OPENED)
-"""What a circuit may be, for metrics."""
+STATES: Final[tuple[State, ...]] = ("closed", "half-opened", "opened")
+"""All states, for metrics."""
 
 
 class CircuitOpenError(Exception):
-    """The call was not made: the last ones failed, and it is too early to try again."""
+    """The circuit refused the call: the previous calls failed, and it is too early for the next probe."""
 
 
 class CircuitBreaker:
-    """Opens after so many failures in a row, and refuses calls from then on; after a while it lets one through, and
-    closes if that succeeds.
+    """Circuit breaker with three states, for calls of one event loop.
 
-    purgatory lets every call through that comes while the circuit is half open, and takes a cancelled one for a failure
-    (or, excluded, for a success, which would close the circuit). Here one call tries, and a cancelled one says nothing;
-    nor does one that began before the others failed. How long it is open goes by the monotonic clock, which nobody sets
-    back. Its bus, for breakers that several processes share, is left out.
+    - closed: calls pass. `failures` consecutive failures open the circuit.
+    - opened: calls are refused for `open_seconds`.
+    - half-opened: one call, the probe, passes and all others are refused. Its success closes the circuit, its failure
+      opens the circuit again.
+
+    A cancelled call counts as neither success nor failure: a cancelled probe leaves the circuit half-opened, and the
+    next call is the probe. Nor does a call count that started before the circuit opened and ends later. The clock is
+    monotonic.
     """
 
     def __init__(
         self,
         *,
         failures: int,
-        seconds: float,
-        tell: Callable[[str], None],
-        failure: type[Exception] = Exception,
+        open_seconds: float,
+        on_change: Callable[[State], None],
+        failure_type: type[Exception] = Exception,
     ) -> None:
         """Args:
-        failures: in a row, which open it.
-        seconds: how long it stays open.
-        tell: is told of each new state, one of `STATES`.
-        failure: what a call fails with. Whatever else it raises is an answer, and so a success.
+        failures: consecutive failures that open the circuit.
+        open_seconds: time until the circuit lets a probe through.
+        on_change: called with each new state.
+        failure_type: exception that counts as a failure. A call that raises any other `Exception` has been answered,
+            and counts as a success.
         """
-        self._states = Context("", failures, seconds)
-        self._failure = failure
-        self._tell = tell
-        self._seconds = seconds
+        self._threshold = failures
+        self._open_seconds = open_seconds
+        self._on_change = on_change
+        self._failure_type = failure_type
+        self._state: State = "closed"
+        self._failures = 0
         self._open_until = 0.0
-        self._trial: Attempt | None = None
+        self._probe: GuardedCall | None = None
 
-    def attempt(self) -> "Attempt":
-        """Around one call: `with circuit.attempt(): …`, which raises CircuitOpenError where it must not be made."""
-        return Attempt(self)
+    def guard(self) -> "GuardedCall":
+        """Return the context manager of one call; it raises CircuitOpenError if the circuit refuses the call."""
+        return GuardedCall(self)
 
-    def begin(self, attempt: "Attempt") -> None:
-        """Lets the call be made.
+    def begin(self, call: "GuardedCall") -> None:
+        """Let the call pass, or refuse it.
 
         Raises:
-            CircuitOpenError: it must not be.
+            CircuitOpenError: the circuit is open, or another call is the probe.
         """
-        is_open = self._states.state == OPENED
-        if self._trial is not None or (is_open and time.monotonic() < self._open_until):
-            raise CircuitOpenError
-        if is_open:
-            self._states.set_state(HalfOpenedState())
-        self._states.handle_new_request()
-        if self._states.state == HALF_OPENED:
-            self._trial = attempt
-            self._tell_changes()
-
-    def end(self, attempt: "Attempt", error: BaseException | None) -> None:
-        """Takes note of how the call has ended."""
-        if self._trial is attempt:
-            self._trial = None
-        elif self._states.state != CLOSED:
+        if self._state == "closed":
             return
-        if isinstance(error, self._failure):
-            if not attempt.ignore_failure:
-                self._states.handle_exception(error)
+        if self._probe is not None or (self._state == "opened" and time.monotonic() < self._open_until):
+            raise CircuitOpenError
+        self._probe = call
+        self._change("half-opened")
+
+    def end(self, call: "GuardedCall", error: BaseException | None) -> None:
+        """Count the result of a call that `begin` let pass."""
+        if self._probe is call:
+            self._probe = None
+        elif self._state != "closed":
+            return
+        if isinstance(error, self._failure_type):
+            if not call.ignore_failure:
+                self._fail()
         elif error is None or isinstance(error, Exception):
-            self._states.handle_end_request()
-        self._tell_changes()
+            self._failures = 0
+            self._change("closed")
 
-    def _tell_changes(self) -> None:
-        while self._states.messages:
-            message = self._states.messages.pop(0)
-            if isinstance(message, ContextChanged):
-                if message.state == OPENED:
-                    self._open_until = time.monotonic() + self._seconds
-                self._tell(message.state)
+    def _fail(self) -> None:
+        self._failures += 1
+        if self._state == "half-opened" or self._failures >= self._threshold:
+            self._open_until = time.monotonic() + self._open_seconds
+            self._change("opened")
+
+    def _change(self, state: State) -> None:
+        if state != self._state:
+            self._state = state
+            self._on_change(state)
 
 
-class Attempt:
-    """One call.
+class GuardedCall:
+    """Context manager around one call.
 
     Attributes:
-        ignore_failure: whether a failure of it says nothing.
+        ignore_failure: set it inside the block to count a failure of this call as neither success nor failure.
     """
 
     __slots__ = ("_circuit", "ignore_failure")

@@ -1,4 +1,4 @@
-"""What travels with a call from process to process: its id, its caller, the time that is left, its place in a trace."""
+"""Request context: the data that travels with a call through all processes."""
 
 import re
 import time
@@ -17,14 +17,14 @@ _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 
 @dataclass(frozen=True, slots=True)
 class RequestContext:
-    """One call on its way through the system.
+    """Context of one request: it is sent along with every call that the request causes.
 
     Attributes:
-        request_id: names it in every log, on every hop.
-        principal: the verified caller, or None for whoever came without a token.
-        token: what the caller is known by to the next hop.
-        deadline: on the monotonic clock, when nobody waits for an answer any more; None for a stream.
-        trace: where what is done for it stands.
+        request_id: id of the request in the logs of all processes.
+        principal: verified caller; None for an anonymous caller.
+        token: bearer token for the next call.
+        deadline: end of the caller's time-out on the monotonic clock; None for a stream.
+        trace: trace context, the parent of new spans.
     """
 
     request_id: str
@@ -34,54 +34,56 @@ class RequestContext:
     trace: TraceContext = field(default_factory=TraceContext.new)
 
     def with_principal(self, principal: Principal, token: str) -> "RequestContext":
-        """The same, now that its caller is known."""
+        """Return a copy with the verified caller and its token."""
         return RequestContext(self.request_id, principal, token, self.deadline, self.trace)
 
     def remaining(self, cap_seconds: float) -> float:
-        """Seconds left, at most `cap_seconds`; zero when the time is up."""
+        """Return the seconds until the deadline, at most `cap_seconds`; 0 after the deadline."""
         if self.deadline is None:
             return cap_seconds
         return max(0.0, min(cap_seconds, self.deadline - time.monotonic()))
 
 
-current: ContextVar[RequestContext] = ContextVar("call")
-"""The call that this task works for."""
+current_request: ContextVar[RequestContext] = ContextVar("current_request")
+"""Request that the current task works for."""
 
 
-def principal() -> Principal:
-    """The caller of the current call.
+def current_principal() -> Principal:
+    """Return the caller of the current request.
 
     Raises:
-        Unauthenticated: there is none.
+        Unauthenticated: there is no current request, or its caller is anonymous.
     """
-    call = current.get(None)
-    if call is None or call.principal is None:
+    request = current_request.get(None)
+    if request is None or request.principal is None:
         raise Unauthenticated
-    return call.principal
+    return request.principal
 
 
-def request_id(proposed: str | None, current_trace: TraceContext) -> str:
-    """The caller's own id for the request where it has one that is safe to log, or its trace's."""
+def choose_request_id(proposed: str | None, trace: TraceContext) -> str:
+    """Return the request id that the caller proposes if it is safe to log, otherwise the trace id."""
     if proposed is not None and _REQUEST_ID.fullmatch(proposed):
         return proposed
-    return current_trace.id
+    return trace.trace_id
 
 
 def current_trace() -> TraceContext:
-    """Where what is done now stands; a trace of its own for what is done for nobody's call."""
-    call = current.get(None)
-    return TraceContext.new() if call is None else call.trace
+    """Return the trace context of the current request; a new trace if there is no request."""
+    request = current_request.get(None)
+    return TraceContext.new() if request is None else request.trace
 
 
 @contextmanager
 def as_service(token: Callable[[], str]) -> Iterator[None]:
-    """A call made under the service's own name rather than a caller's: for the call at hand, if there is one, and then
-    by its id and in its trace.
+    """Run the block as the service itself, with the id and the trace of the current request, if there is one.
+
+    Args:
+        token: returns a token of the service, such as `ServiceTokenProvider`.
     """
-    call = current.get(None)
-    place = current_trace()
-    reset = current.set(RequestContext(place.id if call is None else call.request_id, token=token(), trace=place))
+    request, trace = current_request.get(None), current_trace()
+    request_id = trace.trace_id if request is None else request.request_id
+    reset = current_request.set(RequestContext(request_id, token=token(), trace=trace))
     try:
         yield
     finally:
-        current.reset(reset)
+        current_request.reset(reset)

@@ -20,7 +20,7 @@ OneCall = TypeVar("OneCall", bound=grpc.aio.Call)
 
 
 @asynccontextmanager
-async def rotating(
+async def rotating_channel(
     tls: TLS, connect: Callable[[CertificateBundle], grpc.aio.Channel]
 ) -> AsyncIterator[grpc.aio.Channel]:
     """A channel that takes up new files within seconds, without a failed call: it connects anew, makes calls there as
@@ -88,7 +88,7 @@ class _Rotating:
     def __init__(self, tls: TLS, connect: Callable[[CertificateBundle], grpc.aio.Channel]) -> None:
         self._tls = tls
         self._connect = connect
-        self._material = tls.material()
+        self._material = tls.current_bundle()
         self._connections = _Connections(connect(self._material))
         self._methods: list[_Method] = []
 
@@ -107,7 +107,7 @@ class _Rotating:
         async with asyncio.TaskGroup() as leaving:
             while True:
                 await asyncio.sleep(_LOOK_SECONDS)
-                material = self._tls.material()
+                material = self._tls.current_bundle()
                 if material == self._material:
                     continue
                 new = await self._reach(material)

@@ -16,12 +16,12 @@ from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
 from opentelemetry.trace import SpanKind
 
-from kit.auth.access import Policy, Rule
-from kit.auth.principal import Verifier
-from kit.http.admin import Check, readiness
-from kit.rpc.request_context import RequestContext, current, request_id
-from kit.rpc.status import code_name, to_status
-from kit.rpc.tls import TLS, refuse_plaintext
+from kit.auth.access import AccessPolicy, AccessRule
+from kit.auth.principal import TokenVerifier
+from kit.http.admin import HealthCheck, run_checks
+from kit.rpc.request_context import RequestContext, choose_request_id, current_request
+from kit.rpc.status import code_name, error_to_status
+from kit.rpc.tls import TLS, require_loopback
 from kit.runtime.process import background_task
 from kit.telemetry import metrics, tracing
 from kit.telemetry.tracing import TraceContext
@@ -36,7 +36,7 @@ _CONNECTION_MS: Final = 600_000
 
 _READINESS_SECONDS: Final = 1.0
 _SLOW_SECONDS: Final = 1.0
-_FAULTS: Final = frozenset(
+_SERVER_ERRORS: Final = frozenset(
     {
         code_pb2.UNKNOWN,
         code_pb2.DEADLINE_EXCEEDED,
@@ -66,16 +66,16 @@ class Service:
     """
 
     register: Callable[[grpc.aio.Server], None]
-    policy: Policy
+    policy: AccessPolicy
 
 
 @asynccontextmanager
 async def grpc_server(
     listen: str,
-    verifier: Verifier,
+    verifier: TokenVerifier,
     services: Mapping[str, Service],
     tls: TLS | None = None,
-    checks: Mapping[str, Check] | None = None,
+    checks: Mapping[str, HealthCheck] | None = None,
 ) -> AsyncIterator[grpc.aio.Server]:
     """A server that serves from entry, and on exit lets running calls finish for some seconds.
 
@@ -96,14 +96,14 @@ async def grpc_server(
         PlaintextError: there is no TLS, and the port is elsewhere.
     """
     if tls is None:
-        refuse_plaintext(listen)
+        require_loopback(listen)
     server = grpc.aio.server(
         options=_OPTIONS if tls is None else (*_OPTIONS, ("grpc.max_connection_age_ms", _CONNECTION_MS))
     )
     health = HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     for name, service in services.items():
-        service.register(cast("grpc.aio.Server", _Door(server, verifier, name, service.policy)))
+        service.register(cast("grpc.aio.Server", _AuthorizingRegistrar(server, verifier, name, service.policy)))
     names = (*services, "grpc.health.v1.Health", reflection.SERVICE_NAME)
     reflection.enable_server_reflection(names, server)
     if tls is None:
@@ -116,7 +116,7 @@ async def grpc_server(
     await server.start()
     log.info("serving gRPC", listen=listen)
     try:
-        async with background_task(_tell_readiness(health, checks or {}), "health"):
+        async with background_task(_publish_readiness(health, checks or {}), "health"):
             yield server
     finally:
         await health.enter_graceful_shutdown()
@@ -125,9 +125,9 @@ async def grpc_server(
         await server.stop(_GRACE_SECONDS)
 
 
-async def _tell_readiness(health: HealthServicer, checks: Mapping[str, Check]) -> None:
+async def _publish_readiness(health: HealthServicer, checks: Mapping[str, HealthCheck]) -> None:
     while True:
-        is_ready = all(state == "ok" for state in (await readiness(checks)).values())
+        is_ready = all(state == "ok" for state in (await run_checks(checks)).values())
         status = health_pb2.HealthCheckResponse.SERVING if is_ready else health_pb2.HealthCheckResponse.NOT_SERVING
         await health.set("", status)
         await asyncio.sleep(_READINESS_SECONDS)
@@ -137,13 +137,13 @@ _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
-class _Door:
+class _AuthorizingRegistrar:
     """What a servicer is registered with, in place of the server: puts a guard around each of its methods.
 
     Once, when the method is first called: an interceptor would be asked on every call.
     """
 
-    def __init__(self, server: grpc.aio.Server, verifier: Verifier, name: str, policy: Policy) -> None:
+    def __init__(self, server: grpc.aio.Server, verifier: TokenVerifier, name: str, policy: AccessPolicy) -> None:
         self._server = server
         self._verifier = verifier
         self._name = name
@@ -151,7 +151,9 @@ class _Door:
 
     def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[grpc.GenericRpcHandler]) -> None:
         rules = {f"/{self._name}/{method}": rule for method, rule in self._policy.items()}
-        self._server.add_generic_rpc_handlers([_Guarded(each, self._verifier, rules) for each in generic_rpc_handlers])
+        self._server.add_generic_rpc_handlers(
+            [_AuthorizedHandler(each, self._verifier, rules) for each in generic_rpc_handlers]
+        )
 
     def add_registered_method_handlers(self, service_name: str, method_handlers: Mapping[str, _Handler]) -> None:
         """The same methods as the generic handlers, for servers that look them up ahead of time: not wanted twice. Here
@@ -167,10 +169,12 @@ def _names(methods: Iterable[str]) -> str:
     return ", ".join(sorted(methods))
 
 
-class _Guarded(grpc.GenericRpcHandler):
+class _AuthorizedHandler(grpc.GenericRpcHandler):
     """The methods of a service. Each runs in its caller's `RequestContext`; `WalletError` becomes a status."""
 
-    def __init__(self, methods: grpc.GenericRpcHandler, verifier: Verifier, rules: Mapping[str, Rule]) -> None:
+    def __init__(
+        self, methods: grpc.GenericRpcHandler, verifier: TokenVerifier, rules: Mapping[str, AccessRule]
+    ) -> None:
         """Args:
         methods: as the servicer has them.
         verifier: of callers' tokens.
@@ -194,13 +198,13 @@ class _Guarded(grpc.GenericRpcHandler):
         rule = self._rules[method]
 
         async def unary(request: Any, context: _Context) -> Any:
-            with _Serving(method, context) as serving:
+            with _RpcScope(method, context) as serving:
                 await serving.begin(self._verifier, rule)
                 return await handler.unary_unary(request, context)
             return await serving.abort()
 
         async def stream(request: Any, context: _Context) -> AsyncIterator[Any]:
-            with _Serving(method, context, is_stream=True) as serving:
+            with _RpcScope(method, context, is_stream=True) as serving:
                 until = await serving.begin(self._verifier, rule)
                 async with aclosing(_ended(handler.unary_stream(request, context), until)) as responses:
                     async for response in responses:
@@ -238,7 +242,7 @@ async def _ended(responses: AsyncGenerator[Any, None], until: float | None) -> A
         raise Unauthenticated("the token has expired; get a new one")
 
 
-class _Serving:
+class _RpcScope:
     """One call from its first moment to its last. An error ends the block and becomes the status that `abort` sends;
     only cancellation goes on.
     """
@@ -258,7 +262,7 @@ class _Serving:
         )
         self.status = status_pb2.Status()
 
-    async def begin(self, verifier: Verifier, rule: Rule) -> float | None:
+    async def begin(self, verifier: TokenVerifier, rule: AccessRule) -> float | None:
         """Makes the call the current one of this task, with its verified caller, whom the rule admits.
 
         Returns:
@@ -266,40 +270,40 @@ class _Serving:
         """
         remaining, trace = self._context.time_remaining(), self._span.trace
         call = RequestContext(
-            request_id(_text(self._metadata.get("x-request-id")), trace),
+            choose_request_id(_text(self._metadata.get("x-request-id")), trace),
             deadline=None if remaining is None else self._started + remaining,
             trace=trace,
         )
-        current.set(call)
-        if rule.is_open:
+        current_request.set(call)
+        if rule.is_public:
             return None
         token = (_text(self._metadata.get("authorization")) or "").removeprefix("Bearer ")
         if not token:
             raise Unauthenticated
         caller = await verifier.verify(token)
-        current.set(RequestContext(call.request_id, caller, token, call.deadline, trace))
+        current_request.set(RequestContext(call.request_id, caller, token, call.deadline, trace))
         rule.check(caller)
-        return caller.believed_until
+        return caller.valid_until
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
         if isinstance(error, WalletError):
-            self.status = to_status(error)
+            self.status = error_to_status(error)
         elif isinstance(error, Exception):
             log.error("unexpected error", method=self._method, exc_info=error)
-            self.status = to_status(InternalError())
+            self.status = error_to_status(InternalError())
         elif error is not None:
             self.status.code = code_pb2.CANCELLED
-        self._tell(time.monotonic() - self._started)
+        self._record(time.monotonic() - self._started)
         return isinstance(error, Exception)
 
-    def _tell(self, seconds: float) -> None:
+    def _record(self, seconds: float) -> None:
         """What came of the call: to the metrics, to its span, and to the log where somebody may have to look."""
         code = code_name(self.status)
         metrics.RPC_SECONDS.labels(self._method, code).observe(seconds)
-        is_fault = self.status.code in _FAULTS
+        is_fault = self.status.code in _SERVER_ERRORS
         if is_fault or (seconds > _SLOW_SECONDS and not self._is_stream):  # a stream lasts as long as it is read
             log.warning("call", method=self._method, code=code, ms=round(seconds * 1000, 1))
         self._span.set_attributes({"rpc.response.status_code": code})

@@ -21,11 +21,11 @@ from wallet.errors import (
 DOMAIN = "wallet"
 """`ErrorInfo.domain` of every error that is ours."""
 
-RETRY_SECONDS = 1
+RETRY_AFTER_SECONDS = 1
 """When to try again what was refused because there was too much of it."""
 
 
-def to_status(error: WalletError) -> status_pb2.Status:
+def error_to_status(error: WalletError) -> status_pb2.Status:
     """The error with its machine name, its data and, for bad input, the fields; for too much work, when to retry."""
     status = status_pb2.Status(code=error.code.value, message=error.message)
     info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata())
@@ -38,13 +38,13 @@ def to_status(error: WalletError) -> status_pb2.Status:
     if isinstance(error, ResourceExhausted | TooManyAttempts | RateLimited):
         hint = error_details_pb2.RetryInfo()
         said = getattr(error, "retry_after_seconds", "")
-        hint.retry_delay.FromSeconds(int(said) if said.isdecimal() else RETRY_SECONDS)
+        hint.retry_delay.FromSeconds(int(said) if said.isdecimal() else RETRY_AFTER_SECONDS)
         status.details.add().Pack(hint)
     return status
 
 
-def from_status(status: status_pb2.Status) -> WalletError:
-    """The error that `to_status` made the status of; InternalError for a status that is not ours."""
+def error_from_status(status: status_pb2.Status) -> WalletError:
+    """The error that `error_to_status` made the status of; InternalError for a status that is not ours."""
     info, bad_request = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
     for detail in status.details:
         if detail.Is(info.DESCRIPTOR):
@@ -60,11 +60,11 @@ def from_status(status: status_pb2.Status) -> WalletError:
     return cls.from_metadata(dict(info.metadata))
 
 
-def from_rpc_error(error: grpc.aio.AioRpcError, what: str) -> WalletError:
+def error_from_rpc(error: grpc.aio.AioRpcError, what: str) -> WalletError:
     """The typed error behind a failed call; a failure of the way there is one of `what`."""
     status = rpc_status.from_call(error)  # type: ignore[arg-type]  # it has all of a Call that is read
     if status is not None:
-        return from_status(status)
+        return error_from_status(status)
     match error.code():
         case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
             return Unavailable(what)

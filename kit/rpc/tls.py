@@ -66,7 +66,7 @@ class TLS:
         except ValueError as error:
             raise ValueError(f"{certificate}, {key} and {authority} do not fit together: {error}") from None
 
-    def material(self) -> CertificateBundle:
+    def current_bundle(self) -> CertificateBundle:
         """What counts now."""
         with self._lock:
             try:
@@ -90,14 +90,14 @@ class TLS:
         )
 
     def _configuration(self) -> grpc.ServerCertificateConfiguration:
-        certificate, key, authority = self.material()
+        certificate, key, authority = self.current_bundle()
         return grpc.ssl_server_certificate_configuration([(key, certificate)], authority)
 
     def _read(self) -> CertificateBundle:
         return CertificateBundle(*(file.read_bytes() for file in self._files))
 
 
-def of_one_key(certificate: bytes, key: bytes) -> x509.Certificate:
+def check_key_pair(certificate: bytes, key: bytes) -> x509.Certificate:
     """The certificate, the first of a chain, of a pair in PEM.
 
     Raises:
@@ -113,7 +113,7 @@ def of_one_key(certificate: bytes, key: bytes) -> x509.Certificate:
     return first
 
 
-def refuse_plaintext(address: str) -> None:
+def require_loopback(address: str) -> None:
     """Returns if all of an address to listen on, or of a gRPC target, is on this machine's loopback.
 
     Raises:
@@ -133,7 +133,7 @@ def _check(material: CertificateBundle) -> x509.Certificate:
         ValueError: they do not fit together.
     """
     x509.load_pem_x509_certificates(material.authority)
-    return of_one_key(material.certificate, material.key)
+    return check_key_pair(material.certificate, material.key)
 
 
 def _show(certificate: x509.Certificate) -> None:

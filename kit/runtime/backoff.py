@@ -1,28 +1,29 @@
-"""Pauses between attempts: longer with each, and never the same for two who began together."""
+"""Exponential backoff with jitter, the one for all asynchronous retries."""
 
 import random
 
 
 class Backoff:
-    """The pauses of one who tries again until it works. Each is drawn between half of a bound and all of it; the bound
-    doubles with every failure. Half of it is there so that a pause is one, half by chance so that many who have lost
-    the same thing at the same moment do not all come back to it at once.
+    """Delays between retries: exponential with equal jitter.
+
+    Each delay is drawn between half of a bound and the bound, which doubles with every delay. Half is fixed, so that
+    there is always a pause; half is random, to avoid a thundering herd.
     """
 
     def __init__(self, first_seconds: float, longest_seconds: float) -> None:
         """Args:
-        first_seconds: the first bound.
-        longest_seconds: the greatest.
+        first_seconds: bound of the first delay.
+        longest_seconds: maximum of the bound.
         """
         self._first = self._bound = first_seconds
         self._longest = longest_seconds
 
     def reset(self) -> None:
-        """It has worked: the next pause is a first one."""
+        """Start again at the first bound, after a success."""
         self._bound = self._first
 
-    def pause(self) -> float:
-        """The seconds to wait now."""
-        seconds = self._bound * random.uniform(0.5, 1)  # noqa: S311  spreads attempts, keeps no secret
+    def next_delay(self) -> float:
+        """Return the seconds to wait before the next retry."""
+        seconds = self._bound * random.uniform(0.5, 1)  # noqa: S311  jitter, no secret
         self._bound = min(2 * self._bound, self._longest)
         return seconds

@@ -1,11 +1,11 @@
-"""A process from its start to its orderly end."""
+"""Life of a process: start, background tasks, orderly stop."""
 
 import asyncio
 import gc
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, Final
 
 import structlog
@@ -15,53 +15,55 @@ from kit.runtime.backoff import Backoff
 
 log = structlog.get_logger(__name__)
 
-_END_SECONDS: Final = 8.0
-"""How long a process may take to stop. Docker kills it after ten."""
-_STOP_SECONDS: Final = 5.0
-"""How long a background task may take to end in order."""
+_STOP_TIMEOUT_SECONDS: Final = 8.0
+"""Longest time of an orderly stop. Docker kills a container after ten seconds."""
+_TASK_STOP_TIMEOUT_SECONDS: Final = 5.0
+"""Time after which a background task is cancelled again."""
+_HEALTHY_SECONDS: Final = 60.0
+"""Run time after which the backoff of a restarted task starts again."""
 
 
 def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
-    """Runs a service on uvloop until SIGTERM or SIGINT.
+    """Run a service on uvloop until SIGTERM or SIGINT.
 
     Args:
-        main: serves until the event is set, then stops in order and returns. If that takes longer than eight seconds,
-            because something that it waits for is frozen, the process ends all the same: what it leaves is taken up by
-            the next one, as after kill -9.
+        main: serves until the event is set, then stops in order and returns. If the stop takes longer than eight
+            seconds, the process exits anyway; the next process resumes the unfinished work, as after `kill -9`.
     """
 
-    async def supervised() -> None:
+    async def supervise() -> None:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        serving, told = asyncio.create_task(main(stop)), asyncio.create_task(stop.wait())
-        await asyncio.wait({serving, told}, return_when=asyncio.FIRST_COMPLETED)
-        told.cancel()
-        if not (await asyncio.wait({serving}, timeout=_END_SECONDS))[0]:
-            log.warning("ends before all has stopped", seconds=_END_SECONDS)
+        serving, stopping = asyncio.create_task(main(stop)), asyncio.create_task(stop.wait())
+        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not (await asyncio.wait({serving}, timeout=_STOP_TIMEOUT_SECONDS))[0]:
+            log.warning("stop timed out", seconds=_STOP_TIMEOUT_SECONDS)
             os._exit(0)
         await serving
         log.info("stopped")
 
-    # What is loaded by now stays, and a call makes many objects and few cycles: the collector need not look so often.
-    # At its defaults it took a fifth of the time of a batch of transfers.
+    # Modules stay loaded, and a call allocates many objects but few cycles, so the collector may run less often.
+    # With its defaults it took a fifth of the time of a batch of transfers.
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
-    uvloop.run(supervised())
+    uvloop.run(supervise())
 
 
 @asynccontextmanager
 async def background_task(task: Coroutine[Any, Any, None], name: str) -> AsyncIterator[None]:
-    """Runs a task beside the body, for as long as the body. A task that fails takes the body down with it: a process
-    without one of its parts is not half alive, it is restarted.
+    """Run a task while the block runs, and cancel it at the end of the block.
+
+    A task that fails cancels the block: a process that lost one of its tasks is restarted as a whole.
     """
     body = asyncio.current_task()
     assert body is not None  # noqa: S101  for the type checker: a coroutine always runs in a task
 
     def on_done(done: asyncio.Task[None]) -> None:
-        if done.cancelled():  # and not by us: see `forever`
+        if done.cancelled():  # by the task itself, see `run_with_restarts`
             log.error("background task was cancelled from within", task=name)
             body.cancel()
         elif done.exception() is not None:
@@ -75,8 +77,8 @@ async def background_task(task: Coroutine[Any, Any, None], name: str) -> AsyncIt
     finally:
         running.remove_done_callback(on_done)
         running.cancel()
-        # A library may swallow a cancellation (asyncio.wait_for does, before Python 3.12): then it needs another.
-        while not (await asyncio.wait({running}, timeout=_STOP_SECONDS))[0]:
+        # A library may swallow a cancellation (asyncio.wait_for does, before Python 3.12), so cancel until it ends.
+        while not (await asyncio.wait({running}, timeout=_TASK_STOP_TIMEOUT_SECONDS))[0]:
             running.cancel()
         with suppress(asyncio.CancelledError):
             await running
@@ -86,34 +88,54 @@ async def run_with_restarts(
     step: Callable[[], Awaitable[None]],
     *,
     name: str,
-    first_pause: float,
-    longest_pause: float,
-    unless: type[Exception] | tuple[type[Exception], ...] = (),
+    first_delay_seconds: float = 0.1,
+    longest_delay_seconds: float = 2.0,
+    fatal: type[Exception] | tuple[type[Exception], ...] = (),
 ) -> None:
-    """Runs a step that is meant never to return, again and again: what it fails with is logged, and after a pause that
-    grows with each failure (`Backoff`) and starts anew after a quiet minute, it is tried again. Only cancellation ends
-    it, and the errors in `unless`, which are raised.
+    """Run a step in an endless loop. A failure is logged, and the step runs again after a `Backoff` delay.
+
+    Only cancellation ends the loop, or a fatal error. The backoff starts again after a step that ran for a minute.
+
+    Args:
+        step: usually never returns.
+        name: name of the task in logs.
+        first_delay_seconds: bound of the first delay.
+        longest_delay_seconds: maximum of the delays.
+        fatal: errors that are raised and end the loop.
     """
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
-    backoff = Backoff(first_pause, longest_pause)
+    backoff = Backoff(first_delay_seconds, longest_delay_seconds)
     while True:
         started = loop.time()
         failure = ""
         try:
             await step()
-        except unless:
+        except fatal:
             raise
         except asyncio.CancelledError:
             if task is None or task.cancelling():
                 raise
-            # Nobody cancelled this task: the step let out the end of a task of its own, as aiokafka does when its group
-            # is lost. Without this, the part would be gone and nobody told.
+            # This task was not cancelled: the step let the cancellation of one of its own tasks escape, as aiokafka
+            # does when its consumer group is lost. Without a restart, the task would be gone silently.
             failure = "cancelled from within"
-        except Exception as error:  # noqa: BLE001  the loop is what brings the part back, whatever took it away
+        except Exception as error:  # noqa: BLE001  every failure leads to a restart
             failure = f"{type(error).__name__}: {error}"
-        if loop.time() - started > 60:  # noqa: PLR2004  a quiet minute
+        if loop.time() - started > _HEALTHY_SECONDS:
             backoff.reset()
-        pause = backoff.pause()
+        delay = backoff.next_delay()
         if failure:
-            log.warning("will try again", task=name, pause_seconds=round(pause, 2), error=failure)
-        await asyncio.sleep(pause)
+            log.warning("will try again", task=name, pause_seconds=round(delay, 2), error=failure)
+        await asyncio.sleep(delay)
+
+
+@asynccontextmanager
+async def restarting_tasks(steps: Mapping[str, Callable[[], Awaitable[None]]]) -> AsyncIterator[None]:
+    """Run the steps as background tasks with restarts while the block runs.
+
+    Args:
+        steps: endless steps by the names of their tasks.
+    """
+    async with AsyncExitStack() as stack:
+        for name, step in steps.items():
+            await stack.enter_async_context(background_task(run_with_restarts(step, name=name), name))
+        yield

@@ -1,25 +1,31 @@
-"""Settings come from the environment, one class a process, every field with its meaning."""
+"""Settings from environment variables: one class per process, one documented field per variable."""
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, ClassVar, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, HttpUrl, PositiveFloat, PositiveInt, ValidationError, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SecretsSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SecretsSettingsSource,
+    SettingsConfigDict,
+)
 
 
 def _host_and_port(value: str) -> str:
     host, colon, port = value.rpartition(":")
     if not colon or not host or not port.isdigit():
-        raise ValueError("is host:port, such as 127.0.0.1:8000")
+        raise ValueError("must be host:port, such as 127.0.0.1:8000")
     return value
 
 
 def is_loopback(host: str) -> bool:
-    """Whether it is this machine's own, by its address or by its name."""
+    """Return whether a host, as an IP address or a name, is on this machine's loopback interface."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -31,49 +37,63 @@ Address = Annotated[str, AfterValidator(_host_and_port)]
 
 
 Algorithm = Literal["EdDSA", "ES256", "RS256"]
-"""What tokens are signed with: ours by the first; the others are for issuers elsewhere."""
+"""Signature algorithm of tokens. Ours are EdDSA; the other algorithms are for external issuers."""
 
 
-DEVELOPMENT: Final = "wallet-development-key"
-"""What the keys of the embedded stack say of themselves."""
+DEVELOPMENT_KEY_MARKER: Final = "wallet-development-key"
+"""Marker written into development keys, so that production mode can reject them."""
 
 
-def is_of_development(file: Path) -> bool:
-    """Whether a file of keys is one that the embedded stack has made for itself. One that cannot be read is not."""
+def is_development_key(file: Path) -> bool:
+    """Return whether a key file has the marker of development keys; False for a file that cannot be read."""
     try:
-        return DEVELOPMENT in file.read_text()
+        return DEVELOPMENT_KEY_MARKER in file.read_text()
     except (OSError, UnicodeDecodeError):
         return False
 
 
-class Settings(BaseSettings):
-    """What every process' settings are made of.
+class _DeprecatedNamesSource(EnvSettingsSource):
+    """Settings source that reads environment variables by their deprecated names."""
 
-    Each field is the environment variable of its name, or a file of its name in the folder that SECRETS_DIR names, as
-    Docker and Kubernetes hand secrets over. The environment comes first.
+    def __init__(self, settings_cls: type[BaseSettings], names: Mapping[str, str]) -> None:
+        super().__init__(settings_cls)
+        self.env_vars = {new: self.env_vars[old] for old, new in names.items() if old in self.env_vars}
+
+
+class Settings(BaseSettings):
+    """Base class of all settings.
+
+    A field is read from the environment variable of its name. Without one, it is read from a file of its name in the
+    folder `SECRETS_DIR`, where Docker and Kubernetes mount secrets.
     """
 
     model_config = SettingsConfigDict(hide_input_in_errors=True)
 
-    production: bool = Field(False, description="refuses whatever is only fit for development")
+    deprecated_names: ClassVar[Mapping[str, str]] = {}
+    """Old environment names and the fields that replace them, in lower case. An old name is read for one release; the
+    new name wins. A subclass lists its own names only.
+    """
+
+    production: bool = Field(False, description="reject settings that are only fit for development")
 
     @classmethod
-    def settings_customise_sources(  # noqa: D102  pydantic's
+    def settings_customise_sources(  # noqa: D102  pydantic-settings calls it
         cls,
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  which knows no variable
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  cannot read its folder from a variable
     ) -> tuple[PydanticBaseSettingsSource, ...]:
+        sources = (init_settings, env_settings, _DeprecatedNamesSource(settings_cls, cls._all_deprecated_names()))
         folder = os.environ.get("SECRETS_DIR")
-        if not folder:
-            return init_settings, env_settings
-        return init_settings, env_settings, SecretsSettingsSource(settings_cls, folder)
+        return (*sources, SecretsSettingsSource(settings_cls, folder)) if folder else sources
 
     @classmethod
     def load(cls) -> Self:
-        """The process' settings; ends the process where they are wrong, and says what to set. Never repeats a value."""
+        """Return the settings of this process. Invalid settings end it with status 2, and the message says what to set;
+        it never contains a value.
+        """
         try:
             return cls()
         except ValidationError as error:
@@ -81,8 +101,22 @@ class Settings(BaseSettings):
             sys.stderr.write("\n".join(("the settings are wrong:", *lines, "")))
             raise SystemExit(2) from None
 
+    @classmethod
+    def deprecated_names_in_use(cls) -> list[tuple[str, str]]:
+        """Return the deprecated environment variables that are set, each with the name that replaces it."""
+        variables = {name.lower() for name in os.environ}
+        names = cls._all_deprecated_names().items()
+        return [(old.upper(), new.upper()) for old, new in names if old in variables]
+
+    @classmethod
+    def _all_deprecated_names(cls) -> dict[str, str]:
+        names: dict[str, str] = {}
+        for base in cls.__mro__:
+            names |= getattr(base, "deprecated_names", {})
+        return names
+
     def production_errors(self) -> Iterator[str]:
-        """What of these is only fit for development, and what to do about it."""
+        """Yield an error for each setting that is only fit for development, with what to set instead."""
         yield from ()
 
     @model_validator(mode="after")
@@ -98,97 +132,99 @@ def _where(location: tuple[int | str, ...]) -> str:
 
 
 class AuthSettings(Settings):
-    """Whose tokens are believed."""
+    """Issuers whose tokens the process accepts."""
 
-    auth_issuer: str = Field(description="the `iss` of users' tokens")
+    auth_issuer: str = Field(description="issuer (`iss`) of users' tokens")
     auth_jwks: HttpUrl | Path = Field(
         union_mode="left_to_right",
-        description="the users' issuer's public keys (JWKS): a file, read again when it changes, or an address",
+        description="public keys (JWKS) of the users' issuer: a file, reloaded when it changes, or a URL",
     )
     auth_algorithm: Algorithm = Field(
-        "EdDSA", description="what the users' issuer signs with; tokens of any other algorithm are refused"
+        "EdDSA", description="signature algorithm of users' tokens; tokens with another algorithm are rejected"
     )
     auth_roles_claim: str = Field(
-        "roles", description="the claim of users' tokens with their roles, or a path to it: realm_access.roles"
+        "roles", description="claim of users' tokens that lists their roles, or a path to it: realm_access.roles"
     )
-    auth_audience: str = Field("wallet", description="the `aud` that every token must name")
+    auth_audience: str = Field("wallet", description="audience (`aud`) that every token must name")
     auth_services: dict[str, Path] = Field(
         default_factory=dict,
-        description="JSON object: the name of a service that may call, and the file with its public keys (JWKS)",
+        description="JSON object: name of each service that may call, and the file with its public keys (JWKS)",
     )
 
-    def production_errors(self) -> Iterator[str]:  # noqa: D102  as the base says
+    def production_errors(self) -> Iterator[str]:  # noqa: D102  see the base class
         yield from super().production_errors()
-        if isinstance(self.auth_jwks, Path) and is_of_development(self.auth_jwks):
-            yield "AUTH_JWKS has the development stack's keys, by which anybody may have signed: name your issuer's"
+        if isinstance(self.auth_jwks, Path) and is_development_key(self.auth_jwks):
+            yield "AUTH_JWKS has the keys of the development stack, which anybody can sign with: use your issuer's keys"
         for name, file in self.auth_services.items():
-            if is_of_development(file):
-                yield f"AUTH_SERVICES has a key of the development stack for {name}: make one of its own"
+            if is_development_key(file):
+                yield f"AUTH_SERVICES has a key of the development stack for {name}: create a new key"
 
 
 class ServiceSettings(AuthSettings):
-    """Who a process is that calls other services in its own name."""
+    """Key of a process that calls other services as itself."""
 
-    service_key_file: Path = Field(description="the private key that this service signs its own tokens with (PEM)")
+    service_key_file: Path = Field(description="private key that signs this service's own tokens (PEM)")
 
-    def production_errors(self) -> Iterator[str]:  # noqa: D102  as the base says
+    def production_errors(self) -> Iterator[str]:  # noqa: D102  see the base class
         yield from super().production_errors()
-        if is_of_development(self.service_key_file):
-            yield "SERVICE_KEY_FILE is a key of the development stack: make one of its own"
+        if is_development_key(self.service_key_file):
+            yield "SERVICE_KEY_FILE is a key of the development stack: create a new key"
 
 
 class CallSettings(Settings):
-    """What a process bears of each service that it calls."""
+    """Limits of the calls to each other service."""
 
-    call_timeout_seconds: PositiveFloat = Field(5.0, description="the longest that one call may take")
-    call_limit: PositiveInt = Field(1_000, description="calls of one service at once; what is more is refused")
-    call_limit_of_one: PositiveInt = Field(250, description="of these, those of one caller; what is more is refused")
-    call_circuit_failures: PositiveInt = Field(
-        5, description="time-outs in a row, after which a method is not called for a while"
+    deprecated_names = {"call_limit_of_one": "call_max_per_caller"}
+
+    call_timeout_seconds: PositiveFloat = Field(5.0, description="time-out of one call")
+    call_limit: PositiveInt = Field(1_000, description="maximum concurrent calls of one service; more are refused")
+    call_max_per_caller: PositiveInt = Field(
+        250, description="maximum concurrent calls of one service for one caller; more are refused"
     )
-    call_circuit_seconds: PositiveFloat = Field(2.0, description="until it is tried again")
+    call_circuit_failures: PositiveInt = Field(5, description="consecutive time-outs that open the circuit of a method")
+    call_circuit_seconds: PositiveFloat = Field(2.0, description="time until an open circuit lets a probe through")
 
 
 class TLSSettings(Settings):
-    """What this process shows to other services, and whom it believes. Without it, they talk in plaintext, on loopback
-    alone.
-    """
+    """Files for mutual TLS with other services. Without them, services talk in plaintext, on loopback only."""
 
     tls_certificate: Path | None = Field(None, description="file with the certificate of this process (PEM)")
     tls_key: Path | None = Field(None, description="file with its private key (PEM)")
-    tls_authority: Path | None = Field(None, description="file with the certificates that sign those of peers (PEM)")
+    tls_authority: Path | None = Field(
+        None, description="file with the CA certificates that sign peers' certificates (PEM)"
+    )
 
     @model_validator(mode="after")
-    def _come_together(self) -> Self:
-        given = {name: getattr(self, name) is not None for name in ("tls_certificate", "tls_key", "tls_authority")}
-        if len(set(given.values())) > 1:
-            missing = ", ".join(name.upper() for name, is_given in given.items() if not is_given)
+    def _require_all_or_none(self) -> Self:
+        is_set = {name: getattr(self, name) is not None for name in ("tls_certificate", "tls_key", "tls_authority")}
+        if len(set(is_set.values())) > 1:
+            missing = ", ".join(name.upper() for name, has_value in is_set.items() if not has_value)
             raise ValueError(f"TLS_CERTIFICATE, TLS_KEY and TLS_AUTHORITY come together, or not at all: add {missing}")
         return self
 
 
 class LogSettings(Settings):
-    """How a process speaks."""
+    """Format and level of logs."""
 
     log_format: Literal["console", "json"] = Field("json", description="console for people, json for machines")
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="what is logged, at least")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="minimum level that is logged")
 
 
 class TracingSettings(Settings):
-    """Where a process sends its traces."""
+    """Collector and sampling of traces."""
 
     otlp_endpoint: HttpUrl | None = Field(
         None,
-        description="the collector, by OTLP over gRPC, such as https://collector:4317; without one, there are none",
+        description="collector of traces, OTLP over gRPC, such as https://collector:4317; unset: no traces",
     )
-    otlp_insecure: bool = Field(False, description="whether they may go in plaintext to where is not this machine")
-    trace_ratio: float = Field(0.1, ge=0, le=1, description="how many of the traces that begin here are sampled")
+    otlp_insecure: bool = Field(False, description="allow plaintext to a collector on another machine")
+    trace_ratio: float = Field(0.1, ge=0, le=1, description="fraction of the traces that start here that is sampled")
 
     @model_validator(mode="after")
-    def _go_by_tls(self) -> Self:
+    def _require_tls(self) -> Self:
         endpoint = self.otlp_endpoint
         if endpoint is None or endpoint.scheme == "https" or self.otlp_insecure:
             return self
         if not is_loopback((endpoint.host or "").strip("[]")):
-            raise ValueError("OTLP_ENDPOINT would send traces in plaintext: use https://, or say OTLP_INSECURE=true")
+            raise ValueError("OTLP_ENDPOINT would send traces in plaintext: use https://, or set OTLP_INSECURE=true")
         return self

@@ -33,10 +33,10 @@ def configure(service: str, settings: LogSettings) -> None:
 
     def add_context(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
         event["service"] = service
-        current = request_context.current.get(None)
+        current = request_context.current_request.get(None)
         if current is not None:
             event["request_id"] = current.request_id
-            event["trace_id"] = current.trace.id
+            event["trace_id"] = current.trace.trace_id
             if current.principal is not None:
                 event["caller"] = current.principal.subject
         return event

@@ -35,7 +35,7 @@ CERTIFICATE_EXPIRES = Gauge(
 )
 
 
-def show_connections(in_use: Callable[[], int], limit: int) -> None:
+def register_pool(in_use: Callable[[], int], limit: int) -> None:
     """Tells of the process's pool of connections: `in_use` is asked at each scrape."""
     CONNECTIONS_IN_USE.set_function(in_use)
     CONNECTIONS_LIMIT.set(limit)

@@ -39,7 +39,7 @@ _LINKS: Final = 2_000
 _EXPORT_SECONDS: Final = 3.0
 _GRACE_SECONDS: Final = 1.0
 _QUIET_SECONDS: Final = 60.0
-_TALKATIVE: Final = ("opentelemetry.exporter.otlp.proto.grpc.exporter", "opentelemetry.sdk._shared_internal")
+_RATE_LIMITED_LOGGERS: Final = ("opentelemetry.exporter.otlp.proto.grpc.exporter", "opentelemetry.sdk._shared_internal")
 
 
 class Recorder:
@@ -62,7 +62,7 @@ class Recorder:
         if parent.span_id:
             context = set_span_in_context(NonRecordingSpan(_context(parent)), context)
         else:
-            self._ids.next = int(parent.id, 16)
+            self._ids.next = int(parent.trace_id, 16)
         return self._tracer.start_span(name, context, kind, attributes, [Link(_context(each)) for each in links])
 
 
@@ -90,7 +90,7 @@ class _Exporter(OTLPSpanExporter):
         return result
 
 
-class _Seldom(logging.Filter):
+class _LogRateLimitFilter(logging.Filter):
     """Lets a line through a minute."""
 
     _quiet_until = 0.0
@@ -104,11 +104,11 @@ class _Seldom(logging.Filter):
 
 
 @contextmanager
-def sending(service: str, settings: TracingSettings) -> Iterator[Recorder]:
+def open_recorder(service: str, settings: TracingSettings) -> Iterator[Recorder]:
     """What begins spans, which are sent to where the settings say for as long as the block lasts, and some seconds."""
     # Below, there is a line for each try, for each span that finds no room, and for each odd header of a caller's.
     logging.getLogger("opentelemetry").setLevel(logging.ERROR)
-    seldom, loggers = _Seldom(), [logging.getLogger(name) for name in _TALKATIVE]
+    seldom, loggers = _LogRateLimitFilter(), [logging.getLogger(name) for name in _RATE_LIMITED_LOGGERS]
     for logger in loggers:
         logger.addFilter(seldom)
     ids = _Ids()
@@ -131,5 +131,5 @@ def sending(service: str, settings: TracingSettings) -> Iterator[Recorder]:
 
 
 def _context(place: TraceContext) -> SpanContext:
-    state = TraceState.from_header([place.state]) if place.state else None
-    return SpanContext(int(place.id, 16), int(place.span_id, 16), True, TraceFlags(place.flags), state)
+    state = TraceState.from_header([place.tracestate]) if place.tracestate else None
+    return SpanContext(int(place.trace_id, 16), int(place.span_id, 16), True, TraceFlags(place.flags), state)

@@ -36,16 +36,16 @@ class TraceContext(NamedTuple):
     """A place in a trace.
 
     Attributes:
-        id: of the trace, 32 hex digits.
+        trace_id: of the trace, 32 hex digits.
         span_id: of the span that whatever comes next comes of, 16 hex digits; empty where nothing was done yet.
         flags: as W3C has them.
-        state: what others keep in it: W3C's `tracestate`.
+        tracestate: what others keep in it: W3C's `tracestate`.
     """
 
-    id: str
+    trace_id: str
     span_id: str = ""
     flags: int = _RANDOM
-    state: str = ""
+    tracestate: str = ""
 
     @classmethod
     def new(cls) -> Self:
@@ -72,20 +72,20 @@ class TraceContext(NamedTuple):
         return bool(self.flags & _SAMPLED)
 
     @property
-    def parent(self) -> str:
+    def traceparent(self) -> str:
         """As `traceparent`."""
-        return f"00-{self.id}-{self.span_id or self.id[:16]}-{self.flags:02x}"
+        return f"00-{self.trace_id}-{self.span_id or self.trace_id[:16]}-{self.flags:02x}"
 
     @property
-    def sampled_parent(self) -> str | None:
+    def sampled_traceparent(self) -> str | None:
         """As `traceparent`, for what is only told of to those who keep it."""
-        return self.parent if self.is_sampled else None
+        return self.traceparent if self.is_sampled else None
 
     @property
     def headers(self) -> tuple[tuple[str, str], ...]:
         """As it travels on."""
-        parent = ("traceparent", self.parent)
-        return (parent, ("tracestate", self.state)) if self.state else (parent,)
+        parent = ("traceparent", self.traceparent)
+        return (parent, ("tracestate", self.tracestate)) if self.tracestate else (parent,)
 
 
 class Span:
@@ -166,16 +166,16 @@ def start_batch_span(parents: Iterable[str | None], name: str, kind: SpanKind, a
         attributes: as above.
     """
     if _recording.recorder is None:
-        return Span(_NOWHERE)
+        return Span(_NO_TRACE)
     links = [
         place
         for parent in dict.fromkeys(parents)
         if (place := TraceContext.from_traceparent(parent)) is not None and place.is_sampled
     ]
-    return start_span(name, links[0], kind, attributes, links) if links else Span(_NOWHERE)
+    return start_span(name, links[0], kind, attributes, links) if links else Span(_NO_TRACE)
 
 
-_NOWHERE: Final = TraceContext("0" * 32, flags=0)
+_NO_TRACE: Final = TraceContext("0" * 32, flags=0)
 
 
 class _Recording:
@@ -189,14 +189,14 @@ _recording: Final = _Recording()
 
 
 @contextmanager
-def recording(service: str, settings: TracingSettings) -> Iterator[None]:
+def export_spans(service: str, settings: TracingSettings) -> Iterator[None]:
     """Has the spans of this process sent, if the settings say where to; at the end, the last of them within seconds."""
     if settings.otlp_endpoint is None:
         yield
         return
-    from kit.telemetry.otlp import sending  # noqa: PLC0415  a quarter of a second, for those who want it
+    from kit.telemetry.otlp import open_recorder  # noqa: PLC0415  a quarter of a second, for those who want it
 
-    with sending(service, settings) as recorder:
+    with open_recorder(service, settings) as recorder:
         _recording.recorder, _recording.bound = recorder, round(settings.trace_ratio * 2**64)
         try:
             yield

@@ -8,7 +8,7 @@ import grpc
 from grpc.experimental.gevent import init_gevent
 
 from kit.rpc import converters
-from kit.rpc.status import from_rpc_error
+from kit.rpc.status import error_from_rpc
 from loadtests.history.calls import Answer, Nothing, Receipt, Unknown, Wish, answer_of
 from loadtests.plan import Customer
 from loadtests.scenarios.person import Payer
@@ -58,7 +58,7 @@ class GrpcTransfers(Payer):
                 converters.money_from_proto(told.transfer.amount).amount,
             )
         except grpc.RpcError as refused:
-            answer = answer_of(from_rpc_error(refused, "the bank"))  # type: ignore[arg-type]  # has all that is read
+            answer = answer_of(error_from_rpc(refused, "the bank"))  # type: ignore[arg-type]  # has all that is read
             error = refused if isinstance(answer, Unknown | Nothing) else None
         took = 1_000 * (time.perf_counter() - began)
         self.environment.events.request.fire(

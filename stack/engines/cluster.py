@@ -17,7 +17,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from kit.runtime.files import write_private
+from kit.runtime.files import write_private_file
 from stack.process import StartError
 
 ELSEWHERE = Path("/var/tmp")  # noqa: S108  survives a reboot; what we make there has a name of its own and is ours
@@ -45,7 +45,7 @@ def open_cluster(home: Path, roles: tuple[str, ...]) -> Cluster:
     place = Path(known["place"]) if "place" in known else _choose_place(home, user)
     place.mkdir(mode=0o711, parents=True, exist_ok=True)
     passwords: dict[str, str] = {r: secrets.token_urlsafe(24) for r in roles} | known.get("passwords", {})
-    write_private(record, json.dumps({"place": str(place), "passwords": passwords}, indent=2))
+    write_private_file(record, json.dumps({"place": str(place), "passwords": passwords}, indent=2))
     binaries = _installation() / "bin"
     if not _reachable(binaries / "postgres", user):
         binaries = _copied(place / "copy")

@@ -21,7 +21,7 @@ from asyncapi.avsc import avro_schema
 from asyncapi.models.topup_event import TopUpEvent
 from asyncapi.models.transfer_event import TransferEvent
 from asyncapi.topics import DEAD_LETTER_TOPIC, OPERATIONS_TOPIC
-from kit.rpc.request_context import RequestContext, current
+from kit.rpc.request_context import RequestContext, current_request
 from kit.telemetry.tracing import TraceContext
 from stack.engines.parts import Kafka
 from stack.ports import free_ports
@@ -130,14 +130,14 @@ class TestTraces:
             mine, bobs = await bank.open("alice"), await bank.open("bob")
             traces = {}
             for trace in (sampled, unsampled):
-                reset = current.set(RequestContext("test", token=keys.user("alice"), trace=trace))
+                reset = current_request.set(RequestContext("test", token=keys.user("alice"), trace=trace))
                 receipt = await bank.client.transfer(mine, bobs, rub("1"), str(trace.flags))
                 traces[str(receipt.transfer.id)] = trace
-                current.reset(reset)
+                current_request.reset(reset)
             messages = await topic.until_read(set(traces))
         for message in messages:
             schema_validator(HEADERS).validate(message.headers)
-            assert message.headers.get("traceparent") == traces[message.transfer_id].sampled_parent
+            assert message.headers.get("traceparent") == traces[message.transfer_id].sampled_traceparent
         assert len(messages) == 2
 
 

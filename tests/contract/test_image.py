@@ -10,7 +10,7 @@ from zipfile import ZipFile
 import pytest
 from fastapi import FastAPI
 
-from kit.http.admin import add_health
+from kit.http.admin import add_health_routes
 from kit.http.server import http_server
 from stack.ports import HOST, free_ports
 from stack.process import ROOT, Child, Command, Process, StartError
@@ -63,7 +63,7 @@ async def test_the_health_check_tells_a_ready_process_from_one_that_is_not(is_re
         return Command([sys.executable, *arguments], {"HEALTH_URL": f"http://{address}/health/ready"})
 
     app, address = FastAPI(), f"{HOST}:{free_ports(1)[0]}"
-    add_health(app, {"database": check})
+    add_health_routes(app, {"database": check})
     health = Child(Process(name="health", command=command))
     async with http_server(app, address):
         if is_ready:

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from kit.auth.principal import Role
-from kit.auth.tokens import Signer
+from kit.auth.tokens import TokenSigner
 from stack.engines.cluster import remove_cluster
 from stack.engines.postgres import Postgres
 from stack.plan import AUDIENCE, ISSUER
@@ -45,7 +45,7 @@ async def system(tmp_path_factory: pytest.TempPathFactory, collector: Collector)
 @pytest.fixture
 def token_of(system: System) -> Callable[..., str]:
     """Makes users' tokens: a customer's, unless it is told what else they are."""
-    signer = Signer.from_file(ISSUER, system.data / "keys" / "development.pem", AUDIENCE)
+    signer = TokenSigner.from_file(ISSUER, system.data / "keys" / "development.pem", AUDIENCE)
     return lambda subject, *roles: signer.sign(subject, 600, roles or (Role.CUSTOMER,))
 
 

@@ -21,7 +21,7 @@ from google.protobuf.json_format import MessageToDict, ParseDict
 from google.protobuf.message_factory import GetMessageClass
 
 from kit.auth.principal import Role
-from kit.auth.tokens import Signer
+from kit.auth.tokens import TokenSigner
 from protos.wallet.analytics.v1 import analytics_pb2
 from protos.wallet.bank.v1 import bank_pb2
 from protos.wallet.card.v1 import card_pb2
@@ -110,7 +110,7 @@ class Scene:
     async def set(cls, system: System) -> AsyncIterator[Self]:
         """All of it, in a system that runs; the owner has made the transfer and the top-up."""
         keys = system.data / "keys"
-        users = Signer.from_file(ISSUER, keys / "development.pem", AUDIENCE)
+        users = TokenSigner.from_file(ISSUER, keys / "development.pem", AUDIENCE)
         private = load_pem_private_key((keys / "development.pem").read_bytes(), password=None)
         assert isinstance(private, Ed25519PrivateKey)
         owner, payee, another = (str(uuid.uuid4()) for _ in range(3))
@@ -120,7 +120,7 @@ class Scene:
             role = Role(name) if name in set(Role) else Role.CUSTOMER
             tokens[name] = users.sign(subject, 600, [role])
         for name in ("card", "analytics"):
-            tokens[name] = Signer.from_file(name, keys / f"{name}.pem", AUDIENCE).sign(name, 600)
+            tokens[name] = TokenSigner.from_file(name, keys / f"{name}.pem", AUDIENCE).sign(name, 600)
         async with AsyncExitStack() as stack:
             http = httpx.AsyncClient(base_url=system.url, timeout=10, trust_env=False)
             postgres = Postgres(system.data, system.ports.postgres)

@@ -19,7 +19,7 @@ import httpx
 import pytest
 
 from kit.auth.principal import Role
-from kit.auth.tokens import Signer
+from kit.auth.tokens import TokenSigner
 from loadtests.plan import Plan
 from loadtests.run import Verdict, run
 from loadtests.target import Target
@@ -140,8 +140,8 @@ async def front(system: System, tmp_path_factory: pytest.TempPathFactory) -> Asy
 
 
 @pytest.fixture(scope="module")
-def signer(system: System) -> Signer:
-    return Signer.from_file(ISSUER, system.data / "keys" / "development.pem", AUDIENCE)
+def signer(system: System) -> TokenSigner:
+    return TokenSigner.from_file(ISSUER, system.data / "keys" / "development.pem", AUDIENCE)
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +185,7 @@ NewCustomer = Callable[[], Awaitable[Customer]]
 
 
 @pytest.fixture
-async def new_customer(front: Nginx, signer: Signer, ledger: asyncpg.Pool) -> AsyncIterator[NewCustomer]:
+async def new_customer(front: Nginx, signer: TokenSigner, ledger: asyncpg.Pool) -> AsyncIterator[NewCustomer]:
     clients: list[httpx.AsyncClient] = []
 
     async def new_customer() -> Customer:

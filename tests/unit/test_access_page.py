@@ -3,7 +3,7 @@
 import re
 
 from gateway import policy as gateway
-from kit.auth.access import Rule
+from kit.auth.access import AccessRule
 from kit.auth.principal import Role
 from stack.process import ROOT
 from subgraphs.analytics.service.api import policy as analytics
@@ -25,9 +25,9 @@ RULES = {
 }
 
 
-def told(call: str, rule: Rule) -> str:
+def told(call: str, rule: AccessRule) -> str:
     """A row of the table, as it must be."""
-    if rule.is_open:
+    if rule.is_public:
         cells = ["yes"] * 4
     else:
         far = {Role.CUSTOMER: "own", Role.OPERATOR: "any", Role.ADMIN: "any"}

@@ -126,10 +126,10 @@ class PerExecution(SchemaExtensionsRunner):
 
     async def __aenter__(self) -> None:
         self._started = time.perf_counter()
-        self._around = request_context.current.get()
+        self._around = request_context.current_request.get()
         self._span = tracing.start_span("graphql", self._around.trace)
         if self._span.is_recorded:
-            request_context.current.set(replace(self._around, trace=self._span.trace))
+            request_context.current_request.set(replace(self._around, trace=self._span.trace))
 
     async def __aexit__(self, _: type[BaseException] | None, error: BaseException | None, __: object) -> None:
         if self._close is not None:
@@ -146,7 +146,7 @@ class PerExecution(SchemaExtensionsRunner):
             context.context.spent.actual += self._cost.actual(context.result.data)
         self._tell(time.perf_counter() - self._started)
         if self._span.is_recorded:
-            request_context.current.set(self._around)
+            request_context.current_request.set(self._around)
 
     def parsing(self) -> AbstractAsyncContextManager[None]:  # type: ignore[override]
         """Sets the document and its errors.
@@ -176,12 +176,12 @@ class PerExecution(SchemaExtensionsRunner):
 
     def _open(self) -> None:
         """Counts a stream, and lets its request last: its calls have a time each."""
-        here = request_context.current.get()
+        here = request_context.current_request.get()
         if here.principal is not None:  # nobody else gets beyond the root
             self._close = self._policy.streams.acquire(here.principal)
             if self._close is None:
                 raise too_many_streams(self._policy.streams.limit)
-        request_context.current.set(replace(here, deadline=None))
+        request_context.current_request.set(replace(here, deadline=None))
 
     def validation(self) -> AbstractAsyncContextManager[None]:  # type: ignore[override]  # noqa: D102  done with parsing
         return _NOTHING
@@ -233,7 +233,7 @@ class _Paid(AbstractAsyncContextManager[None]):
         Raises:
             OperationRefused: it would be more than one caller may ask for in a while.
         """
-        caller = request_context.current.get().principal
+        caller = request_context.current_request.get().principal
         if caller is not None and self._cost:  # nobody gets beyond the root
             try:
                 await self._rates.hit(self._rates.cost, caller.scope, self._cost)

@@ -7,7 +7,7 @@ from typing import Any
 from graphql import GraphQLSchema
 
 from gateway.policy import GRAPH
-from kit.auth.access import Rule
+from kit.auth.access import AccessRule
 from kit.rpc import request_context
 
 
@@ -24,10 +24,10 @@ def guard(schema: GraphQLSchema) -> None:
         field.subscribe = _for(GRAPH[f"{schema.subscription_type}.{name}"], field.subscribe)
 
 
-def _for(rule: Rule, resolve: Any) -> Callable[..., Any]:
+def _for(rule: AccessRule, resolve: Any) -> Callable[..., Any]:
     @wraps(resolve)
     def resolve_for_caller(source: Any, info: Any, **arguments: Any) -> Any:
-        rule.check(request_context.principal())
+        rule.check(request_context.current_principal())
         return resolve(source, info, **arguments)
 
-    return resolve if rule.is_open else resolve_for_caller
+    return resolve if rule.is_public else resolve_for_caller

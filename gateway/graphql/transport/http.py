@@ -105,7 +105,7 @@ class GraphQLOverHTTP:
         context.operations = scope["operations"] = []  # which the middleware tells the log
         if isinstance(request, list):
             if len(request) > 1:  # of which one is counted already
-                counted = context.rates.limit_for(request_context.current.get().principal, scope.get("client"))
+                counted = context.rates.limit_for(request_context.current_request.get().principal, scope.get("client"))
                 await context.rates.hit(*counted, len(request) - 1)
             results = await asyncio.gather(*(self._execute(each, context, _CALLS) for each in request))
             return JSONResult(results, HTTPStatus.OK, JSON, _cost(context))

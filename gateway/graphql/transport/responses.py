@@ -41,7 +41,7 @@ def request_error(error: GraphQLError) -> dict[str, Any]:
 
 def refusal(refused: Refused) -> dict[str, Any]:
     """The result of a request that is none."""
-    extensions = {"code": refused.status.name, "requestId": request_context.current.get().request_id}
+    extensions = {"code": refused.status.name, "requestId": request_context.current_request.get().request_id}
     return {"errors": [{"message": refused.message, "extensions": extensions}]}
 
 
@@ -124,7 +124,7 @@ class EventStream(StreamingResponse):
 
 def _seconds_left() -> float | None:
     """Until the caller's token ends."""
-    caller = request_context.current.get().principal
+    caller = request_context.current_request.get().principal
     return None if caller is None else caller.expires_at - time.time()
 
 

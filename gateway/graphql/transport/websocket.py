@@ -25,7 +25,7 @@ from gateway.http.rate_limits import RateLimiter
 from gateway.http.stream_limits import StreamLimiter
 from gateway.http.strict_json import MalformedJSONError, loads
 from gateway.policy import KNOWN
-from kit.auth.principal import Principal, Verifier
+from kit.auth.principal import Principal, TokenVerifier
 from kit.rpc import request_context
 from wallet.errors import RateLimited, Unavailable, WalletError
 
@@ -44,7 +44,7 @@ class _Handler(BaseGraphQLTransportWSHandler[Context, None]):
             await super().handle_connection_init(message)
         except Unavailable as error:
             await self.websocket.close(code=1013, reason=error.message)
-        caller = request_context.current.get().principal
+        caller = request_context.current_request.get().principal
         if caller is not None and self._ending is None:
             self._ending = asyncio.create_task(self._end(caller))
             self._ending.add_done_callback(self._task_done)
@@ -83,7 +83,7 @@ class _Handler(BaseGraphQLTransportWSHandler[Context, None]):
         Raises:
             RateLimited: it is one too many.
         """
-        caller = request_context.current.get().principal
+        caller = request_context.current_request.get().principal
         if caller is not None:
             await self.view.rates.hit(self.view.rates.requests, caller.scope)
 
@@ -118,7 +118,7 @@ class GraphQLOverWebSocket(GraphQL[Context, None]):
         schema: strawberry.Schema,
         new_context: Callable[[], Context],
         documents: TrustedDocuments,
-        verifier: Verifier,
+        verifier: TokenVerifier,
         rates: RateLimiter,
         limits: WebSocketLimits,
         streams: StreamLimiter,
@@ -171,7 +171,7 @@ class GraphQLOverWebSocket(GraphQL[Context, None]):
             raise
         except WalletError as error:
             raise ConnectionRejectionError from error
-        request_context.current.set(request_context.current.get().with_principal(principal, token))
+        request_context.current_request.set(request_context.current_request.get().with_principal(principal, token))
         return None
 
 

@@ -122,19 +122,19 @@ class AnalyticsClient:
     """
 
     def __init__(
-        self, stub: "analytics_pb2_grpc.AnalyticsServiceAsyncStub", bounds: ClientLimits = ClientLimits()
+        self, stub: "analytics_pb2_grpc.AnalyticsServiceAsyncStub", limits: ClientLimits = ClientLimits()
     ) -> None:
         self._stub = stub
-        self._calls = RpcClient(_WHAT, bounds)
+        self._calls = RpcClient(_WHAT, limits)
 
     @classmethod
     @asynccontextmanager
     async def connect(
-        cls, target: str, *, bounds: ClientLimits = ClientLimits(), tls: TLS | None = None
+        cls, target: str, *, limits: ClientLimits = ClientLimits(), tls: TLS | None = None
     ) -> AsyncIterator["AnalyticsClient"]:
         """A client of analytics at a gRPC target; connects when first called."""
         async with open_channel(target, SERVICE, ["GetOperations", "GetStatistics"], tls, name="analytics") as opened:
-            yield cls(analytics_pb2_grpc.AnalyticsServiceStub(opened), bounds)
+            yield cls(analytics_pb2_grpc.AnalyticsServiceStub(opened), limits)
 
     async def operations(
         self,

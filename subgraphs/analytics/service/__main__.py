@@ -9,17 +9,15 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from pydantic import Field, PositiveFloat, PositiveInt, SecretStr
 
-from kit.auth.principal import Verifier
-from kit.auth.tokens import ServiceToken, Signer
-from kit.http.admin import add_guarded, admin_app
-from kit.http.server import http_server
+from kit.auth.principal import TokenVerifier
+from kit.auth.tokens import ServiceTokenProvider, TokenSigner
 from kit.integrity.check import integrity_router
 from kit.rpc.channel import ClientLimits
-from kit.rpc.server import Service, grpc_server
+from kit.rpc.server import Service
 from kit.rpc.tls import TLS
 from kit.runtime import process
+from kit.runtime.service import run_service, service_ports
 from kit.runtime.settings import Address, CallSettings, LogSettings, ServiceSettings, TLSSettings, TracingSettings
-from kit.telemetry import logs, tracing
 from subgraphs.analytics.service.adapters.clickhouse.copies import Copies
 from subgraphs.analytics.service.adapters.clickhouse.database import Database
 from subgraphs.analytics.service.adapters.clickhouse.history import History
@@ -83,10 +81,10 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(Database.connect(settings.clickhouse_dsn.get_secret_value()))
         history, copies = History(database), Copies(database)
-        bounds = ClientLimits.from_settings(settings)
-        bank = await stack.enter_async_context(BankClient.connect(settings.bank_grpc_target, bounds=bounds, tls=tls))
-        signer = Signer.from_file(NAME, settings.service_key_file, settings.auth_audience)
-        ledger = Ledger(bank, ServiceToken(signer, NAME))
+        limits = ClientLimits.from_settings(settings)
+        bank = await stack.enter_async_context(BankClient.connect(settings.bank_grpc_target, limits=limits, tls=tls))
+        signer = TokenSigner.from_file(NAME, settings.service_key_file, settings.auth_audience)
+        ledger = Ledger(bank, ServiceTokenProvider(signer, NAME))
         repair = Repair(
             history,
             ledger,
@@ -110,9 +108,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
                 unreadable=settings.analytics_unreadable_limit,
             ),
         )
-        for name, step in {"tail": tail.run, "watch": watch.check, "repair": repair.run}.items():
-            running = process.run_with_restarts(step, name=name, first_pause=0.1, longest_pause=2.0)
-            await stack.enter_async_context(process.background_task(running, name))
+        tasks = {"tail": tail.run, "watch": watch.check, "repair": repair.run}
+        await stack.enter_async_context(process.restarting_tasks(tasks))
         await stack.enter_async_context(process.background_task(consumer.run(), "consumer"))
         integrity = history_integrity(
             copies,
@@ -121,17 +118,21 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             # By then the repair, too, has come by: it may have waited for its turn, and for the grace.
             on_its_way_seconds=2 * settings.analytics_repair_seconds + settings.analytics_repair_grace_seconds,
         )
-        verifier = await stack.enter_async_context(Verifier.running(settings))
-        checks = {"clickhouse": database.ping, "kafka": tail.ping, "keys": verifier.ready}
-        admin = admin_app(checks)
+        verifier = await stack.enter_async_context(TokenVerifier.open(settings))
+        checks = {"clickhouse": database.ping, "kafka": tail.ping, "keys": verifier.check_ready}
         replay = Replay(history, copies, ledger, repair)
-        add_guarded(admin, verifier, ADMIN, integrity_router(integrity), replay_router(replay))
-        await stack.enter_async_context(http_server(admin, settings.analytics_admin_listen))
         servicer = AnalyticsServicer(Analytics(history, ledger, watch, Access(bank)))
         await stack.enter_async_context(
-            grpc_server(
-                settings.analytics_grpc_listen, verifier, {SERVICE: Service(servicer.register, POLICY)}, tls, checks
-            ),
+            service_ports(
+                grpc_listen=settings.analytics_grpc_listen,
+                admin_listen=settings.analytics_admin_listen,
+                services={SERVICE: Service(servicer.register, POLICY)},
+                verifier=verifier,
+                tls=tls,
+                checks=checks,
+                admin_policy=ADMIN,
+                admin_routers=[integrity_router(integrity), replay_router(replay)],
+            )
         )
         stack.callback(watch.close)  # before the server stops, or its open streams would use up its grace
         await stop.wait()
@@ -166,7 +167,4 @@ def _admin(settings: Settings) -> AIOKafkaAdminClient:
 
 
 if __name__ == "__main__":
-    settings = Settings.load()
-    logs.configure(NAME, settings)
-    with tracing.recording(NAME, settings):
-        process.run(partial(serve, settings))
+    run_service(NAME, Settings, serve)

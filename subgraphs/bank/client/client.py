@@ -7,7 +7,7 @@ from uuid import UUID
 
 from kit.rpc.channel import ClientLimits, RpcClient, open_channel
 from kit.rpc.converters import money_from_proto, money_to_proto
-from kit.rpc.status import from_status
+from kit.rpc.status import error_from_status
 from kit.rpc.tls import TLS
 from protos.wallet.bank.v1 import bank_pb2, bank_pb2_grpc
 from subgraphs.bank.client.converters import (
@@ -53,18 +53,18 @@ class BankClient:
     unknown: retry with the same idempotency key. Reads are always safe to retry.
     """
 
-    def __init__(self, stub: "bank_pb2_grpc.BankServiceAsyncStub", bounds: ClientLimits = ClientLimits()) -> None:
+    def __init__(self, stub: "bank_pb2_grpc.BankServiceAsyncStub", limits: ClientLimits = ClientLimits()) -> None:
         self._stub = stub
-        self._calls = RpcClient(_DEPENDENCY, bounds)
+        self._calls = RpcClient(_DEPENDENCY, limits)
 
     @classmethod
     @asynccontextmanager
     async def connect(
-        cls, target: str, *, bounds: ClientLimits = ClientLimits(), tls: TLS | None = None
+        cls, target: str, *, limits: ClientLimits = ClientLimits(), tls: TLS | None = None
     ) -> AsyncIterator["BankClient"]:
         """Open a client on a gRPC target. The first call connects."""
         async with open_channel(target, SERVICE, _READS, tls, name="bank") as opened:
-            yield cls(bank_pb2_grpc.BankServiceStub(opened), bounds)
+            yield cls(bank_pb2_grpc.BankServiceStub(opened), limits)
 
     async def transfer(self, sender_id: UUID, recipient_id: UUID, amount: Money, idempotency_key: str) -> Receipt:
         """Move money once per idempotency key.
@@ -90,7 +90,7 @@ class BankClient:
         request = bank_pb2.BatchTransferMoneyRequest(transfers=map(transfer_request_to_proto, requests))
         response = await self._calls.unary(self._stub.BatchTransferMoney, request)
         return [
-            receipt_from_proto(result.value) if result.HasField("value") else from_status(result.error)
+            receipt_from_proto(result.value) if result.HasField("value") else error_from_status(result.error)
             for result in response.results
         ]
 
@@ -137,7 +137,7 @@ class BankClient:
         return {
             UUID(result.key): transfer_from_proto(result.value)
             if result.HasField("value")
-            else from_status(result.error)
+            else error_from_status(result.error)
             for result in response.results
         }
 
@@ -148,7 +148,7 @@ class BankClient:
         return {
             UUID(result.key): account_from_proto(result.value)
             if result.HasField("value")
-            else from_status(result.error)
+            else error_from_status(result.error)
             for result in response.results
         }
 

@@ -8,15 +8,14 @@ from functools import partial
 from aiokafka import AIOKafkaProducer
 from pydantic import Field, PositiveInt, SecretStr
 
-from kit.auth.principal import Verifier
-from kit.http.admin import add_guarded, admin_app
-from kit.http.server import http_server
+from kit.auth.principal import TokenVerifier
 from kit.integrity.check import integrity_router
-from kit.rpc.server import Service, grpc_server
+from kit.rpc.server import Service
 from kit.rpc.tls import TLS
 from kit.runtime import process
+from kit.runtime.service import run_service, service_ports
 from kit.runtime.settings import Address, AuthSettings, LogSettings, TLSSettings, TracingSettings
-from kit.telemetry import logs, metrics, tracing
+from kit.telemetry import metrics
 from subgraphs.bank.service.adapters.postgres.accounts import Accounts
 from subgraphs.bank.service.adapters.postgres.database import open_pool
 from subgraphs.bank.service.adapters.postgres.reader import Reader
@@ -58,24 +57,26 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         pool = await stack.enter_async_context(
             open_pool(settings.bank_database_url.get_secret_value(), max_size=settings.bank_database_connections),
         )
-        metrics.show_connections(lambda: pool.get_size() - pool.get_idle_size(), pool.get_max_size())
+        metrics.register_pool(lambda: pool.get_size() - pool.get_idle_size(), pool.get_max_size())
         reader = Reader(pool, await stack.enter_async_context(_replica(settings)))
         relay = Relay(pool, producer)
         pipeline = Pipeline(Ledger(pool, on_commit=relay.wake).commit)
         servicer = BankServicer(Bank(pipeline, reader, Accounts(pool)))
         await stack.enter_async_context(process.background_task(pipeline.run(), "pipeline"))
-        for name, step in {"relay": relay.run, "backlog": relay.measure}.items():
-            running = process.run_with_restarts(step, name=name, first_pause=0.1, longest_pause=2.0)
-            await stack.enter_async_context(process.background_task(running, name))
-        verifier = await stack.enter_async_context(Verifier.running(settings))
-        checks = {"database": reader.ping, "keys": verifier.ready}
-        admin = admin_app(checks)
-        add_guarded(admin, verifier, ADMIN, integrity_router(ledger_integrity(pool)))
-        await stack.enter_async_context(http_server(admin, settings.bank_admin_listen))
+        await stack.enter_async_context(process.restarting_tasks({"relay": relay.run, "backlog": relay.measure}))
+        verifier = await stack.enter_async_context(TokenVerifier.open(settings))
+        checks = {"database": reader.ping, "keys": verifier.check_ready}
         await stack.enter_async_context(
-            grpc_server(
-                settings.bank_grpc_listen, verifier, {SERVICE: Service(servicer.register, POLICY)}, tls, checks
-            ),
+            service_ports(
+                grpc_listen=settings.bank_grpc_listen,
+                admin_listen=settings.bank_admin_listen,
+                services={SERVICE: Service(servicer.register, POLICY)},
+                verifier=verifier,
+                tls=tls,
+                checks=checks,
+                admin_policy=ADMIN,
+                admin_routers=[integrity_router(ledger_integrity(pool))],
+            )
         )
         await stop.wait()
 
@@ -92,7 +93,4 @@ async def _replica(settings: Settings) -> AsyncIterator[Replica | None]:
 
 
 if __name__ == "__main__":
-    settings = Settings.load()
-    logs.configure("bank", settings)
-    with tracing.recording("bank", settings):
-        process.run(partial(serve, settings))
+    run_service("bank", Settings, serve)

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from kit.rpc import converters
 from kit.rpc.channel import ClientLimits, RpcClient, open_channel
-from kit.rpc.status import from_status
+from kit.rpc.status import error_from_status
 from kit.rpc.tls import TLS
 from protos.wallet.card.v1 import card_pb2, card_pb2_grpc
 from wallet.errors import WalletError
@@ -108,18 +108,18 @@ class CardClient:
     again with the same key is safe; reads are always safe to call again.
     """
 
-    def __init__(self, stub: "card_pb2_grpc.CardServiceAsyncStub", bounds: ClientLimits = ClientLimits()) -> None:
+    def __init__(self, stub: "card_pb2_grpc.CardServiceAsyncStub", limits: ClientLimits = ClientLimits()) -> None:
         self._stub = stub
-        self._calls = RpcClient(_WHAT, bounds)
+        self._calls = RpcClient(_WHAT, limits)
 
     @classmethod
     @asynccontextmanager
     async def connect(
-        cls, target: str, *, bounds: ClientLimits = ClientLimits(), tls: TLS | None = None
+        cls, target: str, *, limits: ClientLimits = ClientLimits(), tls: TLS | None = None
     ) -> AsyncIterator["CardClient"]:
         """A client of the card service at a gRPC target; connects when first called."""
         async with open_channel(target, SERVICE, _READS, tls, name="card") as opened:
-            yield cls(card_pb2_grpc.CardServiceStub(opened), bounds)
+            yield cls(card_pb2_grpc.CardServiceStub(opened), limits)
 
     async def top_up(self, account_id: UUID, amount: Money, card: CardDetails, idempotency_key: str) -> TopUp:
         """Begins to pay a sum into an account, once per key: the top-up in its current state, maybe final already. A
@@ -150,7 +150,7 @@ class CardClient:
         request = card_pb2.BatchGetTopUpsRequest(ids=map(str, ids))
         response = await self._calls.unary(self._stub.BatchGetTopUps, request)
         return {
-            UUID(result.key): _top_up(result.value) if result.HasField("value") else from_status(result.error)
+            UUID(result.key): _top_up(result.value) if result.HasField("value") else error_from_status(result.error)
             for result in response.results
         }
 

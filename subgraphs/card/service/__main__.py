@@ -4,24 +4,23 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from decimal import Decimal
-from functools import partial
 from typing import Annotated, Final
 
 from pydantic import AfterValidator, BaseModel, Field, PositiveFloat, PositiveInt, SecretStr
 from standardwebhooks import Webhook
 from standardwebhooks.webhooks import EmptyWebhookSecretError
 
-from kit.auth.principal import Verifier
-from kit.auth.tokens import ServiceToken, Signer
-from kit.http.admin import add_guarded, admin_app
+from kit.auth.principal import TokenVerifier
+from kit.auth.tokens import ServiceTokenProvider, TokenSigner
 from kit.http.server import http_server
 from kit.integrity.check import integrity_router
 from kit.rpc.channel import ClientLimits
-from kit.rpc.server import Service, grpc_server
+from kit.rpc.server import Service
 from kit.rpc.tls import TLS
 from kit.runtime import process
+from kit.runtime.service import run_service, service_ports
 from kit.runtime.settings import Address, CallSettings, LogSettings, ServiceSettings, TLSSettings, TracingSettings
-from kit.telemetry import logs, metrics, tracing
+from kit.telemetry import metrics
 from subgraphs.bank.client import BankClient
 from subgraphs.card.service.adapters.acquirer_http import HttpAcquirer, Patience
 from subgraphs.card.service.adapters.ledger import Ledger
@@ -123,11 +122,11 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     tls = TLS.from_settings(settings)
     async with AsyncExitStack() as stack:
         url, connections = settings.card_database_url.get_secret_value(), settings.card_database_connections
-        database = await stack.enter_async_context(open_database(url, connections=connections))
-        metrics.show_connections(database.connections_in_use, connections)
+        database = await stack.enter_async_context(open_database(url, max_connections=connections))
+        metrics.register_pool(database.connections_in_use, connections)
         repository = Repository(database)
-        bounds = ClientLimits.from_settings(settings)
-        bank = await stack.enter_async_context(BankClient.connect(settings.bank_grpc_target, bounds=bounds, tls=tls))
+        limits = ClientLimits.from_settings(settings)
+        bank = await stack.enter_async_context(BankClient.connect(settings.bank_grpc_target, limits=limits, tls=tls))
         patience = Patience(
             settings.acquirer_timeout_seconds,
             settings.acquirer_attempts,
@@ -138,7 +137,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         acquirer = await stack.enter_async_context(
             HttpAcquirer.connect(settings.acquirer_url, settings.acquirer_api_key, patience)
         )
-        signer = Signer.from_file(NAME, settings.service_key_file, settings.auth_audience)
+        signer = TokenSigner.from_file(NAME, settings.service_key_file, settings.auth_audience)
         timing = Timing(
             interval_seconds=settings.card_interval_seconds,
             lease_seconds=settings.card_lease_seconds,
@@ -148,20 +147,15 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             captures=settings.card_captures,
             drivers=settings.card_drivers,
         )
-        ledger = Ledger(bank, ServiceToken(signer, NAME))
+        ledger = Ledger(bank, ServiceTokenProvider(signer, NAME))
         saga = Saga(repository, acquirer, ledger, timing)
         watch = Watch(repository, poll_seconds=settings.card_poll_seconds)
         await stack.enter_async_context(saga.running())
         steps = {"completer": saga.complete, "leases": saga.hold, "tallies": saga.measure, "watch": watch.run}
-        for name, step in steps.items():
-            running = process.run_with_restarts(step, name=name, first_pause=0.1, longest_pause=2.0)
-            await stack.enter_async_context(process.background_task(running, name))
-        verifier = await stack.enter_async_context(Verifier.running(settings))
-        checks = {"database": repository.ping, "keys": verifier.ready}
-        admin = admin_app(checks)
+        await stack.enter_async_context(process.restarting_tasks(steps))
+        verifier = await stack.enter_async_context(TokenVerifier.open(settings))
+        checks = {"database": repository.ping, "keys": verifier.check_ready}
         integrity = top_up_integrity(repository, acquirer, ledger, settings.card_limits)
-        add_guarded(admin, verifier, ADMIN, integrity_router(integrity), review_router(repository, saga))
-        await stack.enter_async_context(http_server(admin, settings.card_admin_listen))
         webhooks = webhook_app(Inbox(repository, saga), settings.acquirer_webhook_secret)
         await stack.enter_async_context(http_server(webhooks, settings.card_webhook_listen))
         terms = Terms(
@@ -172,16 +166,20 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         )
         servicer = CardServicer(Cards(repository, acquirer, bank, saga, watch, terms))
         await stack.enter_async_context(
-            grpc_server(
-                settings.card_grpc_listen, verifier, {SERVICE: Service(servicer.register, POLICY)}, tls, checks
-            ),
+            service_ports(
+                grpc_listen=settings.card_grpc_listen,
+                admin_listen=settings.card_admin_listen,
+                services={SERVICE: Service(servicer.register, POLICY)},
+                verifier=verifier,
+                tls=tls,
+                checks=checks,
+                admin_policy=ADMIN,
+                admin_routers=[integrity_router(integrity), review_router(repository, saga)],
+            )
         )
         stack.callback(watch.close)  # before the server stops, or its open streams would use up its grace
         await stop.wait()
 
 
 if __name__ == "__main__":
-    settings = Settings.load()
-    logs.configure(NAME, settings)
-    with tracing.recording(NAME, settings):
-        process.run(partial(serve, settings))
+    run_service(NAME, Settings, serve)

@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 from kit.rpc import converters
 from kit.rpc.channel import ClientLimits, RpcClient, open_channel
-from kit.rpc.status import from_status
+from kit.rpc.status import error_from_status
 from kit.rpc.tls import TLS
 from protos.wallet.identity.v1 import identity_pb2, identity_pb2_grpc
 from wallet.errors import WalletError
@@ -56,21 +56,21 @@ class IdentityClient:
     """
 
     def __init__(
-        self, stub: "identity_pb2_grpc.IdentityServiceAsyncStub", bounds: ClientLimits = ClientLimits()
+        self, stub: "identity_pb2_grpc.IdentityServiceAsyncStub", limits: ClientLimits = ClientLimits()
     ) -> None:
         self._stub = stub
-        self._calls = RpcClient(_WHAT, bounds)
+        self._calls = RpcClient(_WHAT, limits)
 
     @classmethod
     @asynccontextmanager
     async def connect(
-        cls, target: str, *, bounds: ClientLimits = ClientLimits(), tls: TLS | None = None
+        cls, target: str, *, limits: ClientLimits = ClientLimits(), tls: TLS | None = None
     ) -> AsyncIterator["IdentityClient"]:
         """A client of the identity service at a gRPC target, by mutual TLS where it is given; connects when first
         called.
         """
         async with open_channel(target, SERVICE, _READS, tls, name="identity") as opened:
-            yield cls(identity_pb2_grpc.IdentityServiceStub(opened), bounds)
+            yield cls(identity_pb2_grpc.IdentityServiceStub(opened), limits)
 
     async def register(self, username: str, password: Secret) -> User:
         """A new user. Where it is not known whether there is one now, `authenticate` tells."""
@@ -106,7 +106,7 @@ class IdentityClient:
         request = identity_pb2.BatchGetUsersRequest(ids=ids)
         response = await self._calls.unary(self._stub.BatchGetUsers, request)
         return {
-            result.key: _user(result.value) if result.HasField("value") else from_status(result.error)
+            result.key: _user(result.value) if result.HasField("value") else error_from_status(result.error)
             for result in response.results
         }
 

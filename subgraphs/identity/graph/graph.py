@@ -73,4 +73,4 @@ async def _user(user: User, info: Info) -> client.User:
 class Query:
     @strawberry.field(description="Who the caller is, by the token.")
     async def me(self) -> User | None:
-        return User(id=strawberry.ID(request_context.principal().subject))
+        return User(id=strawberry.ID(request_context.current_principal().subject))

@@ -3,20 +3,18 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
-from functools import partial
 from pathlib import Path
 from typing import Final
 
 from pydantic import Field, PositiveFloat, PositiveInt, SecretStr
 
-from kit.auth.principal import Verifier
-from kit.http.admin import admin_app
-from kit.http.server import http_server
-from kit.rpc.server import Service, grpc_server
+from kit.auth.principal import TokenVerifier
+from kit.rpc.server import Service
 from kit.rpc.tls import TLS
 from kit.runtime import process
-from kit.runtime.settings import Address, AuthSettings, LogSettings, TLSSettings, TracingSettings, is_of_development
-from kit.telemetry import logs, metrics, tracing
+from kit.runtime.service import run_service, service_ports
+from kit.runtime.settings import Address, AuthSettings, LogSettings, TLSSettings, TracingSettings, is_development_key
+from kit.telemetry import metrics
 from subgraphs.identity.service.adapters.keys import Keys
 from subgraphs.identity.service.adapters.passwords import Hardness, Passwords
 from subgraphs.identity.service.adapters.repository import Repository, open_database
@@ -68,7 +66,7 @@ class Settings(AuthSettings, TLSSettings, LogSettings, TracingSettings):
         if self.identity_hash_memory_kib < _OWASP.memory_kib or self.identity_hash_passes < _OWASP.passes:
             least = f"{_OWASP.memory_kib} KiB and {_OWASP.passes} passes"
             yield f"IDENTITY_HASH_MEMORY_KIB and IDENTITY_HASH_PASSES make hashes too weak: use at least {least}"
-        if any(map(is_of_development, self.identity_keys.glob("*.pem"))):
+        if any(map(is_development_key, self.identity_keys.glob("*.pem"))):
             yield "IDENTITY_KEYS has a key of the development stack: remove it, and make one of its own"
         if self.identity_access_seconds > _HOUR_SECONDS:
             yield "IDENTITY_ACCESS_SECONDS is too long for tokens that cannot be taken back: use an hour at most"
@@ -80,10 +78,11 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(
             open_database(
-                settings.identity_database_url.get_secret_value(), connections=settings.identity_database_connections
+                settings.identity_database_url.get_secret_value(),
+                max_connections=settings.identity_database_connections,
             )
         )
-        metrics.show_connections(database.connections_in_use, settings.identity_database_connections)
+        metrics.register_pool(database.connections_in_use, settings.identity_database_connections)
         repository = Repository(database)
         keys = Keys.read(settings.identity_keys)
         await stack.enter_async_context(process.background_task(keys.follow(settings.identity_keys), "keys"))
@@ -106,24 +105,26 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             settings.identity_attempts, settings.identity_lock_first_seconds, settings.identity_lock_longest_seconds
         )
         identity = Identity(repository, passwords, keys, terms, lock_out)
-        tidying = process.run_with_restarts(identity.tidy, name="tidy", first_pause=1.0, longest_pause=60.0)
+        tidying = process.run_with_restarts(
+            identity.tidy, name="tidy", first_delay_seconds=1.0, longest_delay_seconds=60.0
+        )
         await stack.enter_async_context(process.background_task(tidying, "tidy"))
         checks = {"database": repository.ping}
-        admin = admin_app(checks)
-        admin.include_router(keys_router(keys))
-        await stack.enter_async_context(http_server(admin, settings.identity_admin_listen))
         servicer = IdentityServicer(identity)
-        verifier = await stack.enter_async_context(Verifier.running(settings))
+        verifier = await stack.enter_async_context(TokenVerifier.open(settings))
         await stack.enter_async_context(
-            grpc_server(
-                settings.identity_grpc_listen, verifier, {SERVICE: Service(servicer.register, POLICY)}, tls, checks
-            ),
+            service_ports(
+                grpc_listen=settings.identity_grpc_listen,
+                admin_listen=settings.identity_admin_listen,
+                services={SERVICE: Service(servicer.register, POLICY)},
+                verifier=verifier,
+                tls=tls,
+                checks=checks,
+                public_routers=[keys_router(keys)],
+            )
         )
         await stop.wait()
 
 
 if __name__ == "__main__":
-    settings = Settings.load()
-    logs.configure("identity", settings)
-    with tracing.recording("identity", settings):
-        process.run(partial(serve, settings))
+    run_service("identity", Settings, serve)

@@ -24,7 +24,7 @@ class RoleSettings(Settings):
 
 async def grant(url: str, username: str, role: Role) -> int:
     """Gives a user a role; access tokens that are out keep what they say. The exit code."""
-    async with open_database(url, connections=1) as database:
+    async with open_database(url, max_connections=1) as database:
         user = await Repository(database).grant(username, role)
     if user is None:
         sys.stderr.write(f"there is no user {username}\n")

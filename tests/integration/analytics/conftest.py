@@ -8,7 +8,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from asyncapi.topics import OPERATIONS_TOPIC
-from kit.auth.tokens import ServiceToken
+from kit.auth.tokens import ServiceTokenProvider
 from kit.rpc.server import Service, grpc_server
 from stack.engines.parts import ClickHouse
 from stack.ports import free_ports
@@ -64,5 +64,5 @@ async def world(
             analytics_grpc_listen=f"127.0.0.1:{grpc_port}",
             analytics_admin_listen=f"127.0.0.1:{admin_port}",
         )
-        ledger = Ledger(client, ServiceToken(keys.signers["analytics"], "analytics"))
+        ledger = Ledger(client, ServiceTokenProvider(keys.signers["analytics"], "analytics"))
         yield World(bank, client, clickhouse, broker, database, ledger, settings, keys, producer)

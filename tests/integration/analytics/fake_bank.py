@@ -85,8 +85,8 @@ class FakeBank(bank_pb2_grpc.BankServiceServicer):
             raise Unavailable("the bank")
 
     def _account(self, account_id: UUID) -> bank_pb2.Account:
-        caller = request_context.principal()
-        if account_id not in self._owners or not (caller.reads_all or self._owners[account_id] == caller.subject):
+        caller = request_context.current_principal()
+        if account_id not in self._owners or not (caller.can_read_all or self._owners[account_id] == caller.subject):
             raise AccountNotFound(str(account_id))
         return bank_pb2.Account(
             id=str(account_id),
@@ -110,7 +110,7 @@ class FakeBank(bank_pb2_grpc.BankServiceServicer):
             try:
                 response.results.add(key=key, value=self._account(UUID(key)))
             except AccountNotFound as error:
-                response.results.add(key=key, error=status.to_status(error))
+                response.results.add(key=key, error=status.error_to_status(error))
         return response
 
     async def ListAccountVersions(  # noqa: N802

@@ -36,7 +36,7 @@ def integrity_of(world: World, copies: Copies | None = None, *, on_its_way_secon
 
 
 async def verdict_of(integrity: IntegrityCheck) -> tuple[Verdict, list[Violation]]:
-    reports: list[Report] = [report async for report in integrity.prove()]
+    reports: list[Report] = [report async for report in integrity.run()]
     verdict = reports[-1]
     assert isinstance(verdict, Verdict)
     return verdict, [report for report in reports if isinstance(report, Violation)]
@@ -196,7 +196,7 @@ class TestIntegrity:
                 assert (second.status_code, "is running" in second.json()["detail"]) == (409, True)
 
             async def ended() -> bool:
-                return not integrity.is_proving
+                return not integrity.is_running
 
             await until(ended)
 

@@ -15,7 +15,7 @@ import asyncpg
 import pytest
 
 from asyncapi.topics import DEAD_LETTER_TOPIC
-from kit.auth.tokens import ServiceToken
+from kit.auth.tokens import ServiceTokenProvider
 from kit.integrity.check import Verdict
 from subgraphs.analytics.service.adapters.ledger import Ledger
 from subgraphs.analytics.service.application.integrity import history_integrity
@@ -148,8 +148,8 @@ async def history_is_ledger(bank: RunningBank, world: World, within: float = 30.
         for row in await bank.sql.fetch("SELECT * FROM entries")
     }
     assert await turnovers(world, accounts, bank.sql) == await turnovers_of_ledger(bank.sql)
-    ledger = Ledger(bank.client, ServiceToken(bank.keys.signers["analytics"], "analytics"))
-    proof = history_integrity(world.copies, ledger, wait_seconds=0, on_its_way_seconds=0).prove()
+    ledger = Ledger(bank.client, ServiceTokenProvider(bank.keys.signers["analytics"], "analytics"))
+    proof = history_integrity(world.copies, ledger, wait_seconds=0, on_its_way_seconds=0).run()
     verdict = [report async for report in proof][-1]
     assert isinstance(verdict, Verdict)
     assert (verdict.verdict, verdict.rows["operations"]) == ("sound", entries)

@@ -11,7 +11,7 @@ import pytest
 
 from kit.auth.principal import Role
 from kit.rpc import request_context
-from kit.rpc.status import from_rpc_error
+from kit.rpc.status import error_from_rpc
 from protos.wallet.analytics.v1 import analytics_pb2, analytics_pb2_grpc
 from subgraphs.analytics.client import AnalyticsClient, Operation, OperationFilter
 from subgraphs.analytics.service import __main__ as main
@@ -165,7 +165,7 @@ async def refusal(world: World, request: analytics_pb2.GetOperationsRequest) -> 
         stub: analytics_pb2_grpc.AnalyticsServiceAsyncStub = analytics_pb2_grpc.AnalyticsServiceStub(channel)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stub.GetOperations(request, metadata=metadata)
-    return from_rpc_error(caught.value, "analytics")
+    return error_from_rpc(caught.value, "analytics")
 
 
 class TestWatch:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from kit.auth.principal import Role
 from kit.rpc import request_context
-from kit.rpc.status import from_rpc_error
+from kit.rpc.status import error_from_rpc
 from protos.wallet.analytics.v1 import analytics_pb2, analytics_pb2_grpc
 from subgraphs.analytics.client import AnalyticsClient
 from subgraphs.analytics.service.adapters.clickhouse.history import History
@@ -310,6 +310,6 @@ class TestOfAnAccount:
             stub: analytics_pb2_grpc.AnalyticsServiceAsyncStub = analytics_pb2_grpc.AnalyticsServiceStub(channel)
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await stub.GetStatistics(request, metadata=metadata)
-        error = from_rpc_error(caught.value, "analytics")
+        error = error_from_rpc(caught.value, "analytics")
         assert isinstance(error, InvalidInput)
         assert [violation.field for violation in error.violations] == [field]

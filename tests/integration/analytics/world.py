@@ -170,11 +170,11 @@ class World:
     @contextmanager
     def caller(self, name: str) -> Iterator[None]:
         """Calls inside are made by the user of this name."""
-        reset = request_context.current.set(request_context.RequestContext("test", token=self.keys.user(name)))
+        reset = request_context.current_request.set(request_context.RequestContext("test", token=self.keys.user(name)))
         try:
             yield
         finally:
-            request_context.current.reset(reset)
+            request_context.current_request.reset(reset)
 
 
 @asynccontextmanager

@@ -17,7 +17,7 @@ import httpx
 
 from kit.auth.principal import Role
 from kit.rpc.channel import ClientLimits
-from kit.rpc.request_context import RequestContext, current
+from kit.rpc.request_context import RequestContext, current_request
 from protos.wallet.bank.v1 import bank_pb2_grpc
 from stack import probes
 from stack.engines.postgres import Postgres
@@ -50,11 +50,11 @@ class Caller:
     @contextmanager
     def calling(self) -> Iterator[None]:
         """Every call in the block is this caller's."""
-        reset = current.set(RequestContext("test", token=self._token))
+        reset = current_request.set(RequestContext("test", token=self._token))
         try:
             yield
         finally:
-            current.reset(reset)
+            current_request.reset(reset)
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
@@ -167,7 +167,7 @@ async def using(keys: Keys, database_url: str, environment: Mapping[str, str]) -
     async with (
         asyncpg.create_pool(database_url, min_size=0, max_size=4) as sql,
         grpc.aio.insecure_channel(target) as channel,
-        BankClient.connect(target, bounds=ClientLimits(timeout_seconds=20)) as client,
+        BankClient.connect(target, limits=ClientLimits(timeout_seconds=20)) as client,
     ):
         yield RunningBank(client, bank_pb2_grpc.BankServiceStub(channel), sql, keys, target, admin)
 

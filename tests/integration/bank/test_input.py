@@ -8,7 +8,7 @@ from google.type.money_pb2 import Money as MoneyMessage
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
 
-from kit.rpc.status import from_status
+from kit.rpc.status import error_from_status
 from protos.wallet.bank.v1 import bank_pb2
 from subgraphs.bank.client import SERVICE
 from tests.integration.bank.running import Caller, RunningBank, prove
@@ -37,7 +37,7 @@ async def refused_fields(answer: Callable[[], Any]) -> list[str]:
     assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
     status = rpc_status.from_call(caught.value)  # type: ignore[arg-type]  # it has all of a Call that is read
     assert status is not None
-    error = from_status(status)
+    error = error_from_status(status)
     assert isinstance(error, InvalidInput)
     return [violation.field for violation in error.violations]
 

@@ -32,7 +32,7 @@ class TestSound:
         bank, alice = own_bank, own_bank.user("alice")
         accounts = [await bank.open("alice") for _ in range(4)]
         sent = 0
-        async with open_pool(ledger_url, max_size=1) as pool, aclosing(ledger_integrity(pool, 10).prove()) as proving:
+        async with open_pool(ledger_url, max_size=1) as pool, aclosing(ledger_integrity(pool, 10).run()) as proving:
             async for report in proving:
                 if isinstance(report, Progress):
                     sender, recipient = accounts[sent % 4], accounts[(sent + 1) % 4]
@@ -83,7 +83,7 @@ class TestSound:
             await other.execute("SELECT pg_advisory_lock(42)")
             between = asyncio.create_task(alice(bank.client.transfer(sender, recipient, rub("1"), "between")))
             await until(lambda: waiting(bank.sql, "COMMIT"))
-            async with aclosing(ledger_integrity(pool, 1).prove()) as proving:
+            async with aclosing(ledger_integrity(pool, 1).run()) as proving:
                 async for report in proving:
                     if isinstance(report, Progress) and report.walk == "idempotency_keys" and not between.done():
                         await other.execute("SELECT pg_advisory_unlock(42)")

@@ -32,7 +32,9 @@ Fault = Callable[[], Coroutine[Any, Any, None]]
 
 _OWNERS = ("alice", "bob")
 _CLIENTS = 16
-_BOUNDS = ClientLimits(timeout_seconds=3.0, failures=1_000_000)  # these clients insist, however silent a bank is
+_LIMITS = ClientLimits(
+    timeout_seconds=3.0, circuit_failures=1_000_000
+)  # these clients insist, however silent a bank is
 _PATIENCE = 60.0  # seconds until everything must be known, once the faults are over
 _DAY = 24 * 3600.0
 _AWAY = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
@@ -224,7 +226,7 @@ async def trial(keys: Keys, folder: Path, database_url: str, *, replicas: int, s
         banks = [Replica(keys, folder / f"bank{number}", database_url) for number in range(replicas)]
         for bank in banks:
             await stack.enter_async_context(bank)
-        clients = [await stack.enter_async_context(BankClient.connect(bank.target, bounds=_BOUNDS)) for bank in banks]
+        clients = [await stack.enter_async_context(BankClient.connect(bank.target, limits=_LIMITS)) for bank in banks]
         yield Trial(seed, keys, database_url, banks, clients)
 
 

@@ -98,7 +98,7 @@ def _command(key: str, sender: UUID, recipient: UUID, amount: Money) -> Command:
 
 
 async def reports(proof: IntegrityCheck) -> list[Report]:
-    async with aclosing(proof.prove()) as proving:
+    async with aclosing(proof.run()) as proving:
         return [report async for report in proving]
 
 

@@ -151,7 +151,7 @@ async def using(bank: RunningBank, merchant: Merchant, settings: Mapping[str, st
     """A card service, wherever it runs."""
     async with (
         asyncpg.create_pool(settings["card_database_url"], min_size=0, max_size=4) as sql,
-        CardClient.connect(settings["card_grpc_listen"], bounds=ClientLimits(timeout_seconds=20)) as client,
+        CardClient.connect(settings["card_grpc_listen"], limits=ClientLimits(timeout_seconds=20)) as client,
     ):
         admin, webhooks = (f"http://{settings[f'card_{name}_listen']}" for name in ("admin", "webhook"))
         yield RunningCard(client, sql, bank, admin, f"{webhooks}/webhooks/acquirer", merchant, settings)

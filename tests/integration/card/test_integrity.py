@@ -31,7 +31,7 @@ CURRENCIES = [currency for currency, decimals in EXPONENTS.items() if decimals =
 
 async def proved(here: World, page: int = 3) -> tuple[Verdict, list[Violation]]:
     integrity = top_up_integrity(here.repository, here.acquirer, here.ledger, [here.currency], page)
-    *reports, verdict = [report async for report in integrity.prove()]
+    *reports, verdict = [report async for report in integrity.run()]
     assert isinstance(verdict, Verdict)
     return verdict, [report for report in reports if isinstance(report, Violation)]
 

@@ -72,11 +72,13 @@ class TestBank:
         assert stopped.review is not None
 
     async def test_is_called_under_the_services_own_name(self, here: World) -> None:
-        token = request_context.current.set(request_context.RequestContext("test", token=here.bank.keys.user("alice")))
+        token = request_context.current_request.set(
+            request_context.RequestContext("test", token=here.bank.keys.user("alice"))
+        )
         try:
             assert (await here.finish(await here.admitted(await here.bank.open("bob")))).status is Status.COMPLETED
         finally:
-            request_context.current.reset(token)
+            request_context.current_request.reset(token)
 
 
 class TestAcquirer:

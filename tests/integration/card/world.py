@@ -154,6 +154,6 @@ class World:
 
 @asynccontextmanager
 async def world(bank: RunningBank, card_url: str) -> AsyncIterator[World]:
-    async with open_database(card_url, connections=8) as database:
+    async with open_database(card_url, max_connections=8) as database:
         ledger = Ledger(bank.client, lambda: bank.keys.service("card"))
         yield World(Repository(database), FakeAcquirer(), ledger, bank)

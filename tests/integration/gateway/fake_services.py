@@ -45,7 +45,7 @@ class FakeCard(card_pb2_grpc.CardServiceServicer):
 
     def _answer(self, request: Any) -> card_pb2.TopUp:
         self.asked.append(request)
-        self.callers.append(request_context.principal().subject)
+        self.callers.append(request_context.current_principal().subject)
         if isinstance(self.answer, WalletError):
             raise self.answer
         return self.answer
@@ -63,7 +63,7 @@ class FakeCard(card_pb2_grpc.CardServiceServicer):
             if key == found.id:
                 response.results.add(key=key, value=found)
             else:
-                response.results.add(key=key, error=status.to_status(TopUpNotFound(key)))
+                response.results.add(key=key, error=status.error_to_status(TopUpNotFound(key)))
         return response
 
     async def ListTopUps(self, request: Any, context: Any) -> card_pb2.ListTopUpsResponse:  # noqa: N802
@@ -102,7 +102,7 @@ class FakeBank(bank_pb2_grpc.BankServiceServicer):
                 account = bank_pb2.Account(id=key, balance=balance, status=bank_pb2.ACCOUNT_STATUS_OPEN)
                 response.results.add(key=key, value=account)
             else:
-                response.results.add(key=key, error=status.to_status(AccountNotFound(key)))
+                response.results.add(key=key, error=status.error_to_status(AccountNotFound(key)))
         return response
 
     async def TransferMoney(self, request: Any, context: Any) -> bank_pb2.TransferMoneyResponse:  # noqa: N802

@@ -72,7 +72,7 @@ class Services(
                 account = bank_pb2.Account(id=key, owner_id=key, balance=money, status=bank_pb2.ACCOUNT_STATUS_OPEN)
                 response.results.add(key=key, value=account)
             else:
-                response.results.add(key=key, error=status.to_status(AccountNotFound(key)))
+                response.results.add(key=key, error=status.error_to_status(AccountNotFound(key)))
         return response
 
     async def BatchGetTransfers(self, request: Any, context: Any) -> bank_pb2.BatchGetTransfersResponse:  # noqa: N802
@@ -83,7 +83,7 @@ class Services(
                 kind, sides = bank_pb2.TRANSFER_KIND_TRANSFER, {"sender_id": key, "recipient_id": key}
                 response.results.add(key=key, value=bank_pb2.Transfer(id=key, kind=kind, amount=money, **sides))
             else:
-                response.results.add(key=key, error=status.to_status(TransferNotFound(key)))
+                response.results.add(key=key, error=status.error_to_status(TransferNotFound(key)))
         return response
 
     async def BatchGetTopUps(self, request: Any, context: Any) -> card_pb2.BatchGetTopUpsResponse:  # noqa: N802
@@ -93,7 +93,7 @@ class Services(
             if (money := self._money(key)) is not None:
                 response.results.add(key=key, value=messages.top_up(id=key, amount=money))
             else:
-                response.results.add(key=key, error=status.to_status(TopUpNotFound(key)))
+                response.results.add(key=key, error=status.error_to_status(TopUpNotFound(key)))
         return response
 
     async def ListAccounts(self, request: Any, context: Any) -> bank_pb2.ListAccountsResponse:  # noqa: N802
@@ -112,7 +112,7 @@ class Services(
                 user = identity_pb2.User(id=key, username=f"u{key}", role=identity_pb2.ROLE_OPERATOR)
                 response.results.add(key=key, value=user)
             else:
-                response.results.add(key=key, error=status.to_status(UserNotFound(key)))
+                response.results.add(key=key, error=status.error_to_status(UserNotFound(key)))
         return response
 
     def _money(self, key: str) -> Any:

@@ -14,7 +14,7 @@ import jwt
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from kit.rpc.channel import ClientLimits
-from kit.rpc.request_context import RequestContext, current
+from kit.rpc.request_context import RequestContext, current_request
 from stack import probes
 from stack.ports import free_ports
 from stack.process import Child, Output, Process, module
@@ -70,11 +70,11 @@ class RunningIdentity:
 @contextmanager
 def stranger() -> Iterator[None]:
     """Every call in the block is of somebody without a token."""
-    reset = current.set(RequestContext("test"))
+    reset = current_request.set(RequestContext("test"))
     try:
         yield
     finally:
-        current.reset(reset)
+        current_request.reset(reset)
 
 
 def bearer(tokens: Tokens) -> Caller:
@@ -147,6 +147,6 @@ async def using(keys: Keys, settings: Mapping[str, str]) -> AsyncIterator[Runnin
     """An identity service, wherever it runs."""
     async with (
         asyncpg.create_pool(settings["identity_database_url"], min_size=0, max_size=4) as sql,
-        IdentityClient.connect(settings["identity_grpc_listen"], bounds=ClientLimits(timeout_seconds=20)) as client,
+        IdentityClient.connect(settings["identity_grpc_listen"], limits=ClientLimits(timeout_seconds=20)) as client,
     ):
         yield RunningIdentity(client, sql, f"http://{settings['identity_admin_listen']}", keys, settings)

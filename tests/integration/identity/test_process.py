@@ -13,7 +13,7 @@ import httpx
 import jwt
 import pytest
 
-from kit.auth.principal import Verifier
+from kit.auth.principal import TokenVerifier
 from kit.runtime.settings import AuthSettings
 from stack.engines.postgres import Postgres
 from stack.ports import free_ports
@@ -186,7 +186,7 @@ class TestKeys:
         async with (
             running(keys, settings) as identity,
             httpx.AsyncClient(trust_env=False) as http,
-            Verifier.running(auth) as verifier,
+            TokenVerifier.open(auth) as verifier,
         ):
             user = await identity.new()
             before = (await identity.sign_in(user)).access
@@ -234,7 +234,7 @@ def files(folder: Path) -> list[Path]:
     return list(folder.iterdir())
 
 
-async def believed(verifier: Verifier, token: str) -> bool:
+async def believed(verifier: TokenVerifier, token: str) -> bool:
     try:
         await verifier.verify(token)
     except Unauthenticated:

@@ -125,7 +125,7 @@ class TestEnd:
             await own.refresh((await signed_in(own)).refresh)
         await own.later(31 * 86_400)
         kept = await signed_in(own)
-        async with open_database(own.settings["identity_database_url"], connections=1) as database:
+        async with open_database(own.settings["identity_database_url"], max_connections=1) as database:
             repository = Repository(database)
             assert await repository.prune(2)
             assert not await repository.prune(2)

@@ -11,7 +11,7 @@ import pytest
 from argon2 import PasswordHasher
 
 from kit.auth.keys import KeySet
-from kit.auth.principal import Verifier
+from kit.auth.principal import TokenVerifier
 from subgraphs.identity.service.adapters.repository import Repository, open_database
 from tests.conftest import AUDIENCE, USERS, Keys
 from tests.integration.identity.running import (
@@ -43,7 +43,7 @@ class TestTokens:
     async def test_are_believed_and_say_who_and_until_when(self, identity: RunningIdentity) -> None:
         user = await identity.new()
         tokens = await identity.sign_in(user)
-        verifier = Verifier(USERS, {USERS: KeySet.fixed(identity.keys.jwks(USERS))}, AUDIENCE)
+        verifier = TokenVerifier(USERS, {USERS: KeySet.from_text(identity.keys.jwks(USERS))}, AUDIENCE)
         caller = await verifier.verify(tokens.access)
         assert (caller.subject, caller.issuer, caller.is_service) == (user.id, USERS, False)
         now, read = datetime.now(UTC), claims(tokens.access)
@@ -131,7 +131,7 @@ class TestLockOut:
         for _ in range(3):
             await guess(own, NOBODY)
         await own.later(86_500)
-        async with open_database(own.settings["identity_database_url"], connections=1) as database:
+        async with open_database(own.settings["identity_database_url"], max_connections=1) as database:
             assert not await Repository(database).prune(10)
         assert await own.sql.fetchval("SELECT count(*) FROM attempts") == 0
 

@@ -19,7 +19,7 @@ async def say(text: str) -> str:
     """Notes who says what, and refuses one thing."""
     if text == "refuse":
         raise InvalidInput.for_field("text", "must be friendlier")
-    said.append((request_context.principal().subject, text))
+    said.append((request_context.current_principal().subject, text))
     return text
 
 

@@ -13,7 +13,7 @@ from fastapi import FastAPI, Response
 import kit.telemetry.metrics  # noqa: F401  as every process has them
 from cli import status
 from cli.status import OverallState, ServiceState, query_status
-from kit.http.admin import Check, admin_app
+from kit.http.admin import HealthCheck, admin_app
 from kit.http.server import http_server
 from stack.ports import free_ports
 
@@ -37,7 +37,7 @@ async def serving(app: FastAPI) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def service(checks: Mapping[str, Check]) -> AsyncIterator[str]:
+async def service(checks: Mapping[str, HealthCheck]) -> AsyncIterator[str]:
     """As every service has one."""
     async with serving(admin_app(checks)) as address:
         yield address

@@ -98,7 +98,9 @@ async def first(pages: AsyncIterator[Any]) -> Any:
 async def test_every_call_of_a_service_has_the_time_that_is_left(
     client: Callable[..., Any], calls: Callable[[Any], list[Awaitable[Any]]], file: FileDescriptor
 ) -> None:
-    request_context.current.set(request_context.RequestContext("the-request", deadline=time.monotonic() + SECONDS_LEFT))
+    request_context.current_request.set(
+        request_context.RequestContext("the-request", deadline=time.monotonic() + SECONDS_LEFT)
+    )
     stub = Stub()
     for each in calls(client(stub, ClientLimits(timeout_seconds=60.0))):
         with pytest.raises(Unavailable):

@@ -29,7 +29,7 @@ from wallet.errors import (
 
 @pytest.fixture(autouse=True)
 def request_id() -> None:
-    request_context.current.set(request_context.RequestContext("the-request"))
+    request_context.current_request.set(request_context.RequestContext("the-request"))
 
 
 class TestProblem:

@@ -10,7 +10,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from gateway.graphql.federation.composition import compose
 from gateway.policy import GRAPH, OPEN_PATHS, REST
 from gateway.rest import rest_routes
-from kit.auth.access import MOVERS, READERS, Policy
+from kit.auth.access import READ_ACCESS, WRITE_ACCESS, AccessPolicy
 from protos.wallet.analytics.v1 import analytics_pb2
 from protos.wallet.bank.v1 import bank_pb2
 from protos.wallet.card.v1 import card_pb2
@@ -35,7 +35,7 @@ class TestRest:
         assert REST.keys() == OPERATIONS.keys()
 
     def test_what_needs_no_token_there_needs_none_here(self) -> None:
-        assert {name for name, rule in REST.items() if rule.is_open} == {
+        assert {name for name, rule in REST.items() if rule.is_public} == {
             name for name, operation in OPERATIONS.items() if operation.get("security") == []
         }
 
@@ -48,7 +48,7 @@ class TestRest:
         assert served <= OPERATIONS.keys()
 
     def test_an_open_path_is_open_whatever_is_asked_of_it(self) -> None:
-        closed = {name.partition(" ")[2] for name, rule in REST.items() if not rule.is_open}
+        closed = {name.partition(" ")[2] for name, rule in REST.items() if not rule.is_public}
         assert not OPEN_PATHS & closed
         assert not any("{" in path for path in OPEN_PATHS)
 
@@ -60,8 +60,8 @@ class TestGraph:
         assert GRAPH.keys() == {f"{root}.{name}" for root in roots if root for name in root.fields}
 
     def test_no_mutation_is_for_those_who_only_read(self) -> None:
-        assert {rule for name, rule in GRAPH.items() if name.startswith("Mutation.")} == {MOVERS}
-        assert {rule for name, rule in GRAPH.items() if name.startswith("Subscription.")} == {READERS}
+        assert {rule for name, rule in GRAPH.items() if name.startswith("Mutation.")} == {WRITE_ACCESS}
+        assert {rule for name, rule in GRAPH.items() if name.startswith("Subscription.")} == {READ_ACCESS}
 
 
 def test_no_service_has_business_at_the_front_door() -> None:
@@ -79,10 +79,14 @@ def test_no_service_has_business_at_the_front_door() -> None:
     ids=["bank", "card", "analytics", "identity"],
 )
 class TestServices:
-    def test_every_call_has_a_rule_and_every_rule_a_call(self, service: ServiceDescriptor, policy: Policy) -> None:
+    def test_every_call_has_a_rule_and_every_rule_a_call(
+        self, service: ServiceDescriptor, policy: AccessPolicy
+    ) -> None:
         assert policy.keys() == {method.name for method in service.methods}
 
-    def test_nobody_is_let_in_without_a_token_but_to_get_one(self, service: ServiceDescriptor, policy: Policy) -> None:
-        is_open = {name for name, rule in policy.items() if rule.is_open}
+    def test_nobody_is_let_in_without_a_token_but_to_get_one(
+        self, service: ServiceDescriptor, policy: AccessPolicy
+    ) -> None:
+        is_open = {name for name, rule in policy.items() if rule.is_public}
         signing_in = {"Register", "Authenticate", "Refresh", "Revoke"}
         assert is_open == (signing_in if service.name == "IdentityService" else set())

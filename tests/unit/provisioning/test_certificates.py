@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurv
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from cryptography.x509.verification import PolicyBuilder, Store
 
-from kit.rpc.tls import of_one_key
+from kit.rpc.tls import check_key_pair
 from provisioning.certificates import LIFETIME, CertificateError, ensure_certificates
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
@@ -56,7 +56,7 @@ class TestServiceCertificates:
         new = certificate(tmp_path, "bank")
         assert new.not_valid_after_utc == NOW + LIFETIME * 1.7
         assert new.public_key() != old.public_key()
-        assert of_one_key((tmp_path / "bank.pem").read_bytes(), (tmp_path / "bank.key").read_bytes()) == new
+        assert check_key_pair((tmp_path / "bank.pem").read_bytes(), (tmp_path / "bank.key").read_bytes()) == new
 
     def test_certificate_does_not_outlive_the_authority(self, tmp_path: Path) -> None:
         (authority,) = ensure_certificates(tmp_path, [], NOW)

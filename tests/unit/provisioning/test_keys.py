@@ -5,7 +5,7 @@ from pathlib import Path
 
 import jwt
 
-from kit.runtime.settings import DEVELOPMENT
+from kit.runtime.settings import DEVELOPMENT_KEY_MARKER
 from provisioning.keys import ensure_key_pair, ensure_signing_keys
 
 
@@ -21,7 +21,7 @@ class TestKeyPair:
         members = f'{{"crv":"Ed25519","kty":"OKP","x":"{jwk["x"]}"}}'.encode()
         thumbprint = base64.urlsafe_b64encode(hashlib.sha256(members).digest()).rstrip(b"=").decode()
         known = {"kty": "OKP", "crv": "Ed25519", "x": jwk["x"], "kid": thumbprint, "alg": "EdDSA", "use": "sig"}
-        assert jwk == known | {DEVELOPMENT: True}
+        assert jwk == known | {DEVELOPMENT_KEY_MARKER: True}
 
     def test_key_pair_is_created_once(self, tmp_path: Path) -> None:
         first = ensure_key_pair(tmp_path, "development").private.read_bytes()

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kit.rpc.status import from_status, to_status
+from kit.rpc.status import error_from_status, error_to_status
 from wallet.errors import (
     ERRORS_BY_REASON,
     AccountNotFound,
@@ -31,14 +31,14 @@ class TestEveryError:
     @every_error
     def test_survives_the_wire(self, cls: type[WalletError]) -> None:
         error = example(cls)
-        returned = from_status(to_status(error))
+        returned = error_from_status(error_to_status(error))
         assert type(returned) is cls
         assert returned == error
         assert returned.message == error.message
 
     @every_error
     def test_travels_as_its_own_status_with_its_message(self, cls: type[WalletError]) -> None:
-        status = to_status(example(cls))
+        status = error_to_status(example(cls))
         assert (status.code, status.message) == (cls.code.value, example(cls).message)
 
     @pytest.mark.parametrize("cls", [cls for cls in ERRORS_BY_REASON.values() if cls is not InvalidInput])
@@ -95,4 +95,4 @@ class TestInvalidInput:
 @given(st.text(), st.text())
 def test_any_text_survives_the_wire(account_id: str, key: str) -> None:
     for error in (AccountNotFound(account_id), IdempotencyConflict(key), InvalidInput.for_field(account_id, key)):
-        assert from_status(to_status(error)) == error
+        assert error_from_status(error_to_status(error)) == error

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, HTTPException
 
-from kit.http.admin import JsonLines
+from kit.http.admin import JsonLinesResponse
 from subgraphs.analytics.service.application.replay import Progress, Replay
 
 
@@ -19,10 +19,10 @@ def replay_router(replay: Replay) -> APIRouter:
     router = APIRouter()
 
     @router.post("/replay")
-    async def run(account_id: UUID | None = None, all_operations: bool = False) -> JsonLines:
+    async def run(account_id: UUID | None = None, all_operations: bool = False) -> JsonLinesResponse:
         if replay.is_replaying:
             raise HTTPException(409, "a replay is running in this process: wait for its end")
-        return JsonLines(_lines(replay, account_id, all_operations=all_operations))
+        return JsonLinesResponse(_lines(replay, account_id, all_operations=all_operations))
 
     return router
 

@@ -2,16 +2,16 @@
 
 from typing import Final
 
-from kit.auth.access import ADMINS, READERS, Policy
+from kit.auth.access import ADMIN_ACCESS, READ_ACCESS, AccessPolicy
 
-POLICY: Final[Policy] = {
-    "GetOperations": READERS,
-    "GetStatistics": READERS,
-    "WatchOperations": READERS,
+POLICY: Final[AccessPolicy] = {
+    "GetOperations": READ_ACCESS,
+    "GetStatistics": READ_ACCESS,
+    "WatchOperations": READ_ACCESS,
 }
 
-ADMIN: Final[Policy] = {
-    "GET /integrity": ADMINS,
-    "POST /replay": ADMINS,
+ADMIN: Final[AccessPolicy] = {
+    "GET /integrity": ADMIN_ACCESS,
+    "POST /replay": ADMIN_ACCESS,
 }
 """Of the admin interface. Health and metrics are open."""

@@ -56,7 +56,7 @@ class AnalyticsServicer(analytics_pb2_grpc.AnalyticsServiceServicer):
         context: Any,  # noqa: ARG002
     ) -> analytics_pb2.GetOperationsResponse:
         page = await self._analytics.operations(
-            request_context.principal(),
+            request_context.current_principal(),
             _account(request.account_id),
             limit=request.page_size,
             older_than=request.older_than if request.HasField("older_than") else None,
@@ -83,7 +83,7 @@ class AnalyticsServicer(analytics_pb2_grpc.AnalyticsServiceServicer):
             _time("to", request.to),
             _known("granularity", _GRANULARITIES, request.granularity),
         )
-        statistics = await self._analytics.statistics(request_context.principal(), account_id, frame)
+        statistics = await self._analytics.statistics(request_context.current_principal(), account_id, frame)
         return analytics_pb2.GetStatisticsResponse(
             buckets=[_bucket(bucket, statistics.currency) for bucket in statistics.buckets],
             as_of_version=statistics.as_of_version,

@@ -109,9 +109,9 @@ class Consumer:
             await process.run_with_restarts(
                 self.consume,
                 name="consumer",
-                first_pause=_FIRST_PAUSE,
-                longest_pause=_LONGEST_PAUSE,
-                unless=TooMuchUnreadable,
+                first_delay_seconds=_FIRST_PAUSE,
+                longest_delay_seconds=_LONGEST_PAUSE,
+                fatal=TooMuchUnreadable,
             )
         except TooMuchUnreadable as error:
             # The process lives on: reads work, and the repair still brings what the topic would have brought.
@@ -202,7 +202,7 @@ class Consumer:
             try:
                 await self._history.insert(rows)
             except Unavailable:
-                await asyncio.sleep(backoff.pause())
+                await asyncio.sleep(backoff.next_delay())
             else:
                 return
 

@@ -2,24 +2,24 @@
 
 from typing import Final
 
-from kit.auth.access import ADMINS, MOVERS, READERS, Policy, services
+from kit.auth.access import ADMIN_ACCESS, READ_ACCESS, WRITE_ACCESS, AccessPolicy, allow_services
 
-POLICY: Final[Policy] = {
-    "TransferMoney": MOVERS,
-    "BatchTransferMoney": MOVERS,
-    "DepositMoney": services("card"),
-    "GetBalance": READERS,
-    "GetTransfer": READERS | services("card"),
-    "BatchGetAccounts": READERS | services("analytics", "card"),
-    "BatchGetTransfers": READERS,
-    "OpenAccount": MOVERS,
-    "CloseAccount": MOVERS,
-    "ListAccounts": READERS,
-    "ListAccountVersions": services("analytics"),
-    "ListEvents": services("analytics", "card"),
+POLICY: Final[AccessPolicy] = {
+    "TransferMoney": WRITE_ACCESS,
+    "BatchTransferMoney": WRITE_ACCESS,
+    "DepositMoney": allow_services("card"),
+    "GetBalance": READ_ACCESS,
+    "GetTransfer": READ_ACCESS | allow_services("card"),
+    "BatchGetAccounts": READ_ACCESS | allow_services("analytics", "card"),
+    "BatchGetTransfers": READ_ACCESS,
+    "OpenAccount": WRITE_ACCESS,
+    "CloseAccount": WRITE_ACCESS,
+    "ListAccounts": READ_ACCESS,
+    "ListAccountVersions": allow_services("analytics"),
+    "ListEvents": allow_services("analytics", "card"),
 }
 
-ADMIN: Final[Policy] = {
-    "GET /integrity": ADMINS,
+ADMIN: Final[AccessPolicy] = {
+    "GET /integrity": ADMIN_ACCESS,
 }
 """Of the admin interface. Health and metrics are open."""

@@ -47,7 +47,7 @@ class BankServicer(bank_pb2_grpc.BankServiceServicer):
         request: bank_pb2.TransferMoneyRequest,
         context: Any,  # noqa: ARG002
     ) -> bank_pb2.TransferMoneyResponse:
-        return _made(await self._bank.transfer(request_context.principal(), _order(request)))
+        return _made(await self._bank.transfer(request_context.current_principal(), _order(request)))
 
     async def BatchTransferMoney(
         self,
@@ -57,7 +57,7 @@ class BankServicer(bank_pb2_grpc.BankServiceServicer):
         if len(request.transfers) > _MAX_ITEMS:
             raise InvalidInput.for_field("transfers", f"must be at most {_MAX_ITEMS}")
         outcomes = await self._bank.transfer_all(
-            request_context.principal(), [_try_order(item) for item in request.transfers]
+            request_context.current_principal(), [_try_order(item) for item in request.transfers]
         )
         return bank_pb2.BatchTransferMoneyResponse(results=[_result(outcome) for outcome in outcomes])
 
@@ -83,7 +83,7 @@ class BankServicer(bank_pb2_grpc.BankServiceServicer):
         request: bank_pb2.GetBalanceRequest,
         context: Any,  # noqa: ARG002
     ) -> bank_pb2.GetBalanceResponse:
-        account = await self._bank.account(request_context.principal(), _id("accountId", request.account_id))
+        account = await self._bank.account(request_context.current_principal(), _id("accountId", request.account_id))
         return bank_pb2.GetBalanceResponse(balance=converters.money_to_proto(account.balance), version=account.version)
 
     async def GetTransfer(
@@ -91,7 +91,7 @@ class BankServicer(bank_pb2_grpc.BankServiceServicer):
         request: bank_pb2.GetTransferRequest,
         context: Any,  # noqa: ARG002
     ) -> bank_pb2.GetTransferResponse:
-        transfer = await self._bank.get_transfer(request_context.principal(), _id("id", request.id))
+        transfer = await self._bank.get_transfer(request_context.current_principal(), _id("id", request.id))
         return bank_pb2.GetTransferResponse(transfer=_transfer(transfer))
 
     async def BatchGetAccounts(
@@ -100,14 +100,14 @@ class BankServicer(bank_pb2_grpc.BankServiceServicer):
         context: Any,  # noqa: ARG002
     ) -> bank_pb2.BatchGetAccountsResponse:
         keys = _keys(request.ids)
-        found = await self._bank.accounts(request_context.principal(), list(keys.values()))
+        found = await self._bank.accounts(request_context.current_principal(), list(keys.values()))
         return bank_pb2.BatchGetAccountsResponse(
             results=[
                 bank_pb2.BatchGetAccountsResponse.Result(key=key, value=_account(found[id_]))
                 if id_ in found
                 else bank_pb2.BatchGetAccountsResponse.Result(
                     key=key,
-                    error=status.to_status(AccountNotFound(str(id_))),
+                    error=status.error_to_status(AccountNotFound(str(id_))),
                 )
                 for key, id_ in keys.items()
             ],
@@ -119,14 +119,14 @@ class BankServicer(bank_pb2_grpc.BankServiceServicer):
         context: Any,  # noqa: ARG002
     ) -> bank_pb2.BatchGetTransfersResponse:
         keys = _keys(request.ids)
-        found = await self._bank.transfers(request_context.principal(), list(keys.values()))
+        found = await self._bank.transfers(request_context.current_principal(), list(keys.values()))
         return bank_pb2.BatchGetTransfersResponse(
             results=[
                 bank_pb2.BatchGetTransfersResponse.Result(key=key, value=_transfer(found[id_]))
                 if id_ in found
                 else bank_pb2.BatchGetTransfersResponse.Result(
                     key=key,
-                    error=status.to_status(TransferNotFound(str(id_))),
+                    error=status.error_to_status(TransferNotFound(str(id_))),
                 )
                 for key, id_ in keys.items()
             ],
@@ -138,7 +138,7 @@ class BankServicer(bank_pb2_grpc.BankServiceServicer):
         context: Any,  # noqa: ARG002
     ) -> bank_pb2.OpenAccountResponse:
         account = await self._bank.open_account(
-            request_context.principal(),
+            request_context.current_principal(),
             request.owner_id,
             request.currency or DEFAULT_CURRENCY,
             request.idempotency_key,
@@ -150,7 +150,9 @@ class BankServicer(bank_pb2_grpc.BankServiceServicer):
         request: bank_pb2.CloseAccountRequest,
         context: Any,  # noqa: ARG002
     ) -> bank_pb2.CloseAccountResponse:
-        account = await self._bank.close_account(request_context.principal(), _id("accountId", request.account_id))
+        account = await self._bank.close_account(
+            request_context.current_principal(), _id("accountId", request.account_id)
+        )
         return bank_pb2.CloseAccountResponse(account=_account(account))
 
     async def ListAccounts(
@@ -160,7 +162,7 @@ class BankServicer(bank_pb2_grpc.BankServiceServicer):
     ) -> bank_pb2.ListAccountsResponse:
         limit = _page_size(request.page_size)
         after = _id("afterAccountId", request.after_account_id) if request.after_account_id else None
-        accounts = await self._bank.list_accounts(request_context.principal(), request.owner_id, after, limit)
+        accounts = await self._bank.list_accounts(request_context.current_principal(), request.owner_id, after, limit)
         return bank_pb2.ListAccountsResponse(
             accounts=[_account(account) for account in accounts],
             next_after_account_id=str(accounts[-1].id) if len(accounts) == limit else "",
@@ -271,7 +273,7 @@ def _made(transfer: Transfer) -> bank_pb2.TransferMoneyResponse:
 def _result(outcome: Outcome) -> bank_pb2.BatchTransferMoneyResponse.Result:
     if isinstance(outcome, Transfer):
         return bank_pb2.BatchTransferMoneyResponse.Result(value=_made(outcome))
-    return bank_pb2.BatchTransferMoneyResponse.Result(error=status.to_status(outcome))
+    return bank_pb2.BatchTransferMoneyResponse.Result(error=status.error_to_status(outcome))
 
 
 def _transfer(transfer: Transfer) -> bank_pb2.Transfer:

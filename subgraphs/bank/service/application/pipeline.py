@@ -263,4 +263,4 @@ class Pipeline:
             locking = True
             if monotonic() > give_up:
                 raise Unavailable(_WHAT)
-            await asyncio.sleep(backoff.pause())
+            await asyncio.sleep(backoff.next_delay())

@@ -78,7 +78,7 @@ class Bank:
                 commands[place] = _command(caller, order)
             except InvalidInput as refusal:
                 outcomes[place] = refusal
-        made = await self._pipeline.submit_all(list(commands.values()), request_context.current.get().deadline)
+        made = await self._pipeline.submit_all(list(commands.values()), request_context.current_request.get().deadline)
         outcomes.update(zip(commands, made, strict=True))
         return [outcomes[place] for place in range(len(orders))]
 
@@ -104,14 +104,14 @@ class Bank:
             Key(_DEPOSITOR, _DEPOSIT, idempotency_key),
             owner_id=None,
             descriptor=descriptor,
-            traceparent=request_context.current_trace().sampled_parent,
+            traceparent=request_context.current_trace().sampled_traceparent,
         )
         domain.check(command)
         return await self._made(command)
 
     async def _made(self, command: Command) -> Transfer:
         """The transfer that the command leads to, or its refusal raised."""
-        outcome = await self._pipeline.submit(command, request_context.current.get().deadline)
+        outcome = await self._pipeline.submit(command, request_context.current_request.get().deadline)
         if isinstance(outcome, Transfer):
             return outcome
         raise outcome
@@ -124,7 +124,7 @@ class Bank:
             InvalidInput, PermissionDenied, IdempotencyConflict: nothing was opened.
             Unavailable: the outcome is unknown; a retry with the same key is safe.
         """
-        owner_id = _owner(caller, owner_id, anybody=caller.moves_all)
+        owner_id = _owner(caller, owner_id, anybody=caller.can_write_all)
         violations = inputs.idempotency_key_violations(idempotency_key)
         if currency not in EXPONENTS:
             violations.append(FieldViolation("currency", "must be an ISO 4217 currency"))
@@ -145,7 +145,7 @@ class Bank:
             Unavailable: the outcome is unknown; a retry is safe.
         """
         found = (await self._reader.accounts([account_id])).get(account_id)
-        is_callers = found is not None and (caller.moves_all or found.owner_id == caller.subject)
+        is_callers = found is not None and (caller.can_write_all or found.owner_id == caller.subject)
         if found is None or not is_callers or found.is_clearing:
             raise AccountNotFound(str(account_id))
         account = await self._accounts.close(account_id)
@@ -162,7 +162,7 @@ class Bank:
         Raises:
             InvalidInput, PermissionDenied: as they say.
         """
-        return await self._reader.list_accounts(_owner(caller, owner_id, anybody=caller.reads_all), after, limit)
+        return await self._reader.list_accounts(_owner(caller, owner_id, anybody=caller.can_read_all), after, limit)
 
     async def account(self, caller: Principal, account_id: UUID) -> Account:
         """An account now.
@@ -226,9 +226,9 @@ def _command(caller: Principal, order: Order | InvalidInput) -> Command:
         order.recipient_id,
         order.amount,
         Key(caller.scope, _TRANSFER, order.idempotency_key),
-        owner_id=None if caller.moves_all else caller.subject,
+        owner_id=None if caller.can_write_all else caller.subject,
         descriptor={},
-        traceparent=request_context.current_trace().sampled_parent,
+        traceparent=request_context.current_trace().sampled_traceparent,
     )
     domain.check(command)
     return command
@@ -251,4 +251,4 @@ def _owner(caller: Principal, named: str, *, anybody: bool) -> str:
 
 
 def _may_see(caller: Principal, account: Account) -> bool:
-    return caller.reads_all or account.owner_id == caller.subject
+    return caller.can_read_all or account.owner_id == caller.subject

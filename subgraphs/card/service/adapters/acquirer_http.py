@@ -57,7 +57,7 @@ class HttpAcquirer:
     def __init__(self, http: httpx.AsyncClient, patience: Patience) -> None:
         self._http = http
         self._patience = patience
-        self._circuit = CircuitBreaker(failures=patience.failures, seconds=patience.open_seconds, tell=_show)
+        self._circuit = CircuitBreaker(failures=patience.failures, open_seconds=patience.open_seconds, on_change=_show)
 
     @classmethod
     @asynccontextmanager
@@ -157,7 +157,7 @@ class HttpAcquirer:
         raise AssertionError("a retry ends with a result or an error")
 
     async def _once(self, request: httpx.Request, read: Callable[[bytes], Value]) -> Value | Refusal:
-        with self._circuit.attempt():
+        with self._circuit.guard():
             try:
                 # httpx's own time-outs are of each read: an answer that drips would never be over.
                 async with asyncio.timeout(self._patience.timeout_seconds):

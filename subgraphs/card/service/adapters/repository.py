@@ -26,7 +26,7 @@ CHANNEL: Final = "top_ups"
 _HEARTBEAT_SECONDS: Final = 5.0
 _DAY: Final = timedelta(hours=24)
 _NOT_COUNTED: Final = (Status.DECLINED, Status.VOIDED, Status.REFUNDED)
-open_database: Final = partial(Database.open, service="card", what="the top-ups' database")
+open_database: Final = partial(Database.open, service="card", label="the top-ups' database")
 """The service's database, by its URL and the most connections to it."""
 
 

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, HTTPException
 
-from kit.http.admin import JsonLines
+from kit.http.admin import JsonLinesResponse
 from subgraphs.card.service.adapters.repository import LeaseLostError, Repository
 from subgraphs.card.service.application.saga import Saga
 from subgraphs.card.service.domain.model import TopUp
@@ -21,16 +21,16 @@ def review_router(repository: Repository, saga: Saga) -> APIRouter:
     router = APIRouter()
 
     @router.get("/review")
-    async def review() -> JsonLines:
+    async def review() -> JsonLinesResponse:
         try:
-            return JsonLines(_lines(await repository.to_review()))
+            return JsonLinesResponse(_lines(await repository.to_review()))
         except Unavailable as error:
             raise HTTPException(503, error.message) from None
 
     @router.post("/review/{top_up_id}/retry")
-    async def retry(top_up_id: UUID) -> JsonLines:
+    async def retry(top_up_id: UUID) -> JsonLinesResponse:
         try:
-            return JsonLines(_lines([await saga.retry(top_up_id)]))
+            return JsonLinesResponse(_lines([await saga.retry(top_up_id)]))
         except TopUpNotFound:
             raise HTTPException(404, f"no top-up {top_up_id} is to be looked at") from None
         except LeaseLostError:

@@ -2,19 +2,19 @@
 
 from typing import Final
 
-from kit.auth.access import ADMINS, MOVERS, OPERATORS, READERS, Policy
+from kit.auth.access import ADMIN_ACCESS, OPERATOR_ACCESS, READ_ACCESS, WRITE_ACCESS, AccessPolicy
 
-POLICY: Final[Policy] = {
-    "ProcessCardTopUp": MOVERS,
-    "GetTopUp": READERS,
-    "BatchGetTopUps": READERS,
-    "ListTopUps": READERS,
-    "WatchTopUp": READERS,
+POLICY: Final[AccessPolicy] = {
+    "ProcessCardTopUp": WRITE_ACCESS,
+    "GetTopUp": READ_ACCESS,
+    "BatchGetTopUps": READ_ACCESS,
+    "ListTopUps": READ_ACCESS,
+    "WatchTopUp": READ_ACCESS,
 }
 
-ADMIN: Final[Policy] = {
-    "GET /integrity": ADMINS,
-    "GET /review": OPERATORS,
-    "POST /review/{top_up_id}/retry": ADMINS,
+ADMIN: Final[AccessPolicy] = {
+    "GET /integrity": ADMIN_ACCESS,
+    "GET /review": OPERATOR_ACCESS,
+    "POST /review/{top_up_id}/retry": ADMIN_ACCESS,
 }
 """Of the admin interface. Health and metrics are open."""

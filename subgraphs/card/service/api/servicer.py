@@ -65,7 +65,7 @@ class CardServicer(card_pb2_grpc.CardServiceServicer):
             request.card.cvv,
         )
         top_up = await self._cards.top_up(
-            request_context.principal(), account_id, amount, card, request.idempotency_key
+            request_context.current_principal(), account_id, amount, card, request.idempotency_key
         )
         return card_pb2.ProcessCardTopUpResponse(top_up=_top_up(top_up))
 
@@ -74,7 +74,7 @@ class CardServicer(card_pb2_grpc.CardServiceServicer):
         request: card_pb2.GetTopUpRequest,
         context: Any,  # noqa: ARG002
     ) -> card_pb2.GetTopUpResponse:
-        top_up = await self._cards.get(request_context.principal(), _id("id", request.id))
+        top_up = await self._cards.get(request_context.current_principal(), _id("id", request.id))
         return card_pb2.GetTopUpResponse(top_up=_top_up(top_up))
 
     async def BatchGetTopUps(
@@ -85,12 +85,14 @@ class CardServicer(card_pb2_grpc.CardServiceServicer):
         if len(request.ids) > _MAX_KEYS:
             raise InvalidInput.for_field("ids", f"must be at most {_MAX_KEYS}")
         keys = {key: _id("ids", key) for key in request.ids}
-        found = await self._cards.get_all(request_context.principal(), list(keys.values()))
+        found = await self._cards.get_all(request_context.current_principal(), list(keys.values()))
         return card_pb2.BatchGetTopUpsResponse(
             results=[
                 card_pb2.BatchGetTopUpsResponse.Result(key=key, value=_top_up(found[id_]))
                 if id_ in found
-                else card_pb2.BatchGetTopUpsResponse.Result(key=key, error=status.to_status(TopUpNotFound(str(id_))))
+                else card_pb2.BatchGetTopUpsResponse.Result(
+                    key=key, error=status.error_to_status(TopUpNotFound(str(id_)))
+                )
                 for key, id_ in keys.items()
             ],
         )
@@ -117,7 +119,7 @@ class CardServicer(card_pb2_grpc.CardServiceServicer):
         request: card_pb2.WatchTopUpRequest,
         context: Any,  # noqa: ARG002
     ) -> AsyncIterator[card_pb2.WatchTopUpResponse]:
-        async with aclosing(self._cards.watch(request_context.principal(), _id("id", request.id))) as states:
+        async with aclosing(self._cards.watch(request_context.current_principal(), _id("id", request.id))) as states:
             async for top_up in states:
                 yield card_pb2.WatchTopUpResponse(top_up=_top_up(top_up))
 

@@ -177,14 +177,17 @@ class Cards:
     async def _owner_id(self, caller: Principal, account_id: UUID, currency: str) -> str:
         """Whose account it is, which the caller may pay into."""
         account = await self._bank.get_account(account_id)
-        if not (caller.moves_all or account.owner_id == caller.subject):
+        if not (caller.can_write_all or account.owner_id == caller.subject):
             raise AccountNotFound(str(account_id))
         check_account(account, currency)
         return account.owner_id
 
     async def _answer(self, top_up: TopUp) -> TopUp:
         """The top-up as soon as nothing is left to do, or as it is when the time for an answer has come."""
-        left = request_context.current.get().remaining(self._terms.answer_seconds + _MARGIN_SECONDS) - _MARGIN_SECONDS
+        left = (
+            request_context.current_request.get().remaining(self._terms.answer_seconds + _MARGIN_SECONDS)
+            - _MARGIN_SECONDS
+        )
         with suppress(TimeoutError, Unavailable):
             async with asyncio.timeout(max(0.0, left)):
                 top_up = await self._saga.paused(top_up)
@@ -197,4 +200,4 @@ class Cards:
 
 
 def _may_see(caller: Principal, top_up: TopUp) -> bool:
-    return caller.reads_all or top_up.owner_id == caller.subject
+    return caller.can_read_all or top_up.owner_id == caller.subject

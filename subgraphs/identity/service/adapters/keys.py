@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from kit.auth.tokens import public_jwk
-from kit.runtime.files import write_private
+from kit.runtime.files import write_private_file
 from subgraphs.identity.service import metrics
 
 log = structlog.get_logger(__name__)
@@ -150,7 +150,7 @@ def rotate(folder: Path, keep_seconds: float) -> None:
     private = Ed25519PrivateKey.generate()
     # By its name, too, it comes after those before it: some ways to hand files on give all of them one time.
     file = folder / f"{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%S%f}.pem"
-    write_private(file, private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode())
+    write_private_file(file, private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode())
     for key in over:
         key.file.unlink(missing_ok=True)
         _say(f"removed {key.file.name} ({key.jwk['kid']}): no token that it has signed lives any more")

@@ -29,7 +29,7 @@ from wallet.errors import TooManyAttempts, UsernameTaken
 _FORGET_ATTEMPTS: Final = timedelta(days=1)
 """After so long without another one, a name's attempts are forgotten."""
 
-open_database: Final = partial(Database.open, service="identity", what="the users' database")
+open_database: Final = partial(Database.open, service="identity", label="the users' database")
 """The service's database, by its URL and the most connections to it."""
 
 

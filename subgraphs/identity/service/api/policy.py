@@ -2,13 +2,13 @@
 
 from typing import Final
 
-from kit.auth.access import READERS, Policy, anyone
+from kit.auth.access import PUBLIC_ACCESS, READ_ACCESS, AccessPolicy
 
-POLICY: Final[Policy] = {
-    "Register": anyone,
-    "Authenticate": anyone,
-    "Refresh": anyone,
-    "Revoke": anyone,
-    "GetUser": READERS,
-    "BatchGetUsers": READERS,
+POLICY: Final[AccessPolicy] = {
+    "Register": PUBLIC_ACCESS,
+    "Authenticate": PUBLIC_ACCESS,
+    "Refresh": PUBLIC_ACCESS,
+    "Revoke": PUBLIC_ACCESS,
+    "GetUser": READ_ACCESS,
+    "BatchGetUsers": READ_ACCESS,
 }

@@ -74,7 +74,9 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
         id_ = _id(request.id)
         if id_ is None:
             raise UserNotFound(request.id)
-        return identity_pb2.GetUserResponse(user=_user(await self._identity.user(request_context.principal(), id_)))
+        return identity_pb2.GetUserResponse(
+            user=_user(await self._identity.user(request_context.current_principal(), id_))
+        )
 
     async def BatchGetUsers(
         self,
@@ -85,13 +87,13 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
             raise InvalidInput.for_field("ids", f"must be at most {_MAX_KEYS}")
         ids = {key: _id(key) for key in request.ids}
         found = await self._identity.users(
-            request_context.principal(), [id_ for id_ in ids.values() if id_ is not None]
+            request_context.current_principal(), [id_ for id_ in ids.values() if id_ is not None]
         )
         return identity_pb2.BatchGetUsersResponse(
             results=[
                 identity_pb2.BatchGetUsersResponse.Result(key=key, value=_user(found[id_]))
                 if id_ in found
-                else identity_pb2.BatchGetUsersResponse.Result(key=key, error=status.to_status(UserNotFound(key)))
+                else identity_pb2.BatchGetUsersResponse.Result(key=key, error=status.error_to_status(UserNotFound(key)))
                 for key, id_ in ids.items()
             ],
         )

@@ -14,7 +14,7 @@ from uuid_utils.compat import uuid7
 
 from kit.auth import principal
 from kit.auth.principal import Principal
-from kit.auth.tokens import Signer
+from kit.auth.tokens import TokenSigner
 from subgraphs.identity.service import metrics
 from subgraphs.identity.service.adapters.keys import Keys
 from subgraphs.identity.service.adapters.passwords import Passwords
@@ -173,7 +173,7 @@ class Identity:
 
     async def users(self, caller: Principal, ids: Sequence[UUID]) -> dict[UUID, User]:
         """Those of the users that exist and that the caller may see."""
-        seen = [id_ for id_ in ids if caller.reads_all or caller.subject == str(id_)]
+        seen = [id_ for id_ in ids if caller.can_read_all or caller.subject == str(id_)]
         return await self._repository.get(seen) if seen else {}
 
     async def tidy(self) -> None:
@@ -198,7 +198,7 @@ class Identity:
         """The pair as it is given. The role is the user's of now: of what was granted, refreshing tells."""
         seconds = self._terms.access_seconds
         expires_at = datetime.fromtimestamp(int(time.time() + seconds), UTC)  # by the token itself, it is no sooner
-        signer = Signer(self._terms.issuer, self._keys.signing, self._terms.audience)
+        signer = TokenSigner(self._terms.issuer, self._keys.signing, self._terms.audience)
         access = signer.sign(str(user.id), seconds, [principal.Role[user.role.name]])
         return Tokens(access, expires_at, domain.sealed(self._refresh_secret, token_id), refresh_expires_at)
 

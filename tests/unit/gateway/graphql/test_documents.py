@@ -74,7 +74,7 @@ class TestExecutionsOfOneText:
         client: Any = None
 
         async def execute(text: str, **variables: Any) -> Any:
-            request_context.current.set(request_context.RequestContext("the-request"))
+            request_context.current_request.set(request_context.RequestContext("the-request"))
             context = Context(client, client, client, client, RateLimiter(RateLimitOptions(is_on=False)))
             result = await schema.execute(text, variable_values=variables, context_value=context)
             assert result.errors is None

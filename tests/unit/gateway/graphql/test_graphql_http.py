@@ -102,7 +102,7 @@ schema = Schema(Query, Mutation, Subscription)
 
 @pytest.fixture(autouse=True)
 def request_id() -> None:
-    request_context.current.set(request_context.RequestContext("the-request"))
+    request_context.current_request.set(request_context.RequestContext("the-request"))
 
 
 @pytest.fixture

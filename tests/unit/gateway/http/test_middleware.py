@@ -25,7 +25,7 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
     while more:
         message = await receive()
         body, more = body + message.get("body", b""), message.get("more_body", False)
-    principal = request_context.current.get().principal
+    principal = request_context.current_request.get().principal
     await PlainTextResponse(f"{principal.subject if principal else 'nobody'}: {body.decode()}")(scope, receive, send)
 
 
@@ -46,7 +46,7 @@ class TestCallMiddleware:
 
     async def test_the_request_is_known_by_its_trace_unless_the_caller_has_a_name_for_it(self, keys: Keys) -> None:
         async def trace(scope: Scope, receive: Receive, send: Send) -> None:
-            await PlainTextResponse(request_context.current.get().trace.parent)(scope, receive, send)
+            await PlainTextResponse(request_context.current_request.get().trace.traceparent)(scope, receive, send)
 
         parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
         async with client(CallMiddleware(trace, keys.verifier(), RateLimiter(RateLimitOptions()), 1)) as http:
@@ -138,7 +138,7 @@ class TestCallMiddleware:
 class TestBodyLimitMiddleware:
     @pytest.fixture(autouse=True)
     def named(self) -> None:
-        request_context.current.set(request_context.RequestContext("the-request"))
+        request_context.current_request.set(request_context.RequestContext("the-request"))
 
     @pytest.mark.parametrize("in_pieces", [False, True], ids=["whole", "in pieces"])
     async def test_holds_whether_the_length_is_said_or_not(self, *, in_pieces: bool) -> None:

@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from structlog.testing import capture_logs
 
 from kit.auth import keys
-from kit.auth.keys import KeySet, NoKeySetError
+from kit.auth.keys import InvalidKeySetError, KeySet
 from kit.auth.tokens import public_jwk
 from kit.http.server import http_server
 from stack.ports import free_ports
@@ -32,8 +32,8 @@ def set_of(*jwks: dict[str, Any]) -> str:
 
 
 def names(key_set: KeySet) -> list[str]:
-    assert key_set.document is not None
-    return [jwk["kid"] for jwk in key_set.document["keys"]]
+    assert key_set.jwks is not None
+    return [jwk["kid"] for jwk in key_set.jwks["keys"]]
 
 
 class Issuer:
@@ -69,11 +69,11 @@ class TestWhatFits:
         ("jwk", "algorithm"), [(FIRST, "EdDSA"), ({**P256, "kid": "k"}, "ES256"), ({**RSA, "kid": "k"}, "RS256")]
     )
     def test_is_a_public_key_for_the_algorithm(self, jwk: dict[str, Any], algorithm: Any) -> None:
-        assert names(KeySet.fixed(set_of(jwk), algorithm)) == [jwk["kid"]]
+        assert names(KeySet.from_text(set_of(jwk), algorithm)) == [jwk["kid"]]
         others: set[Any] = {"EdDSA", "ES256", "RS256"} - {algorithm}
         for other in others:
-            with pytest.raises(NoKeySetError, match=f"no key for {other}"):
-                KeySet.fixed(set_of(jwk), other)
+            with pytest.raises(InvalidKeySetError, match=f"no key for {other}"):
+                KeySet.from_text(set_of(jwk), other)
 
     @pytest.mark.parametrize(
         "changed",
@@ -90,15 +90,15 @@ class TestWhatFits:
         ],
     )
     def test_is_nothing_else(self, changed: dict[str, Any]) -> None:
-        assert names(KeySet.fixed(set_of({**SECOND, **changed}, FIRST))) == [FIRST["kid"]]
+        assert names(KeySet.from_text(set_of({**SECOND, **changed}, FIRST))) == [FIRST["kid"]]
 
     def test_is_no_short_rsa_key(self) -> None:
-        with pytest.raises(NoKeySetError):
-            KeySet.fixed(set_of({**SHORT, "kid": "short"}), "RS256")
+        with pytest.raises(InvalidKeySetError):
+            KeySet.from_text(set_of({**SHORT, "kid": "short"}), "RS256")
 
     def test_is_shown_without_what_was_private(self) -> None:
         private = jwt.algorithms.OKPAlgorithm.to_jwk(Ed25519PrivateKey.generate(), as_dict=True)
-        document = KeySet.fixed(set_of({**private, "kid": "mine", "note": "keep me"})).document
+        document = KeySet.from_text(set_of({**private, "kid": "mine", "note": "keep me"})).jwks
         assert document is not None
         assert document["keys"][0].keys() == {"kty", "crv", "x", "alg", "use", "kid"}
 
@@ -107,8 +107,8 @@ class TestWhatFits:
         ["", "[]", "null", "7", '{"keys": 7}', '{"keys": null}', '{"keys": [7, null, []]}', "<html>", "[" * 9999],
     )
     def test_no_text_whatever_is_more_than_refused(self, text: str) -> None:
-        with pytest.raises(NoKeySetError):
-            KeySet.fixed(text)
+        with pytest.raises(InvalidKeySetError):
+            KeySet.from_text(text)
 
 
 class TestFile:
@@ -117,21 +117,21 @@ class TestFile:
         monkeypatch.setattr(keys, "_AGAIN_SECONDS", 0.0)
         file = tmp_path / "jwks.json"
         file.write_text(set_of(FIRST))
-        async with KeySet.of_file(file) as key_set:
-            first = await key_set.find(FIRST["kid"])
+        async with KeySet.from_file(file) as key_set:
+            first = await key_set.get_key(FIRST["kid"])
             file.write_text(set_of(SECOND))
 
             async def has_changed() -> bool:
                 return names(key_set) == [SECOND["kid"]]
 
             await until(has_changed)
-            assert not key_set.has(first)
+            assert not key_set.is_current(first)
 
     async def test_that_goes_bad_leaves_the_keys_as_they_are_and_is_told_once(self, tmp_path: Path) -> None:
         file = tmp_path / "jwks.json"
         file.write_text(set_of(FIRST))
-        async with KeySet.of_file(file) as key_set:
-            first = await key_set.find(FIRST["kid"])
+        async with KeySet.from_file(file) as key_set:
+            first = await key_set.get_key(FIRST["kid"])
             with capture_logs() as logs:
                 file.write_text("{")
                 await key_set.refresh()
@@ -140,26 +140,26 @@ class TestFile:
                 await key_set.refresh()
             ours = [each["log_level"] for each in logs if each.get("source") == str(file)]
             assert ours == ["warning"] * 2
-            assert key_set.has(first)
+            assert key_set.is_current(first)
 
 
 @pytest.mark.usefixtures("at_once")
 class TestAddress:
     async def test_an_unknown_key_is_asked_for_at_once(self) -> None:
         issuer = Issuer()
-        async with published(issuer) as url, KeySet.of_url(url) as key_set:
-            first = await key_set.find(FIRST["kid"])
+        async with published(issuer) as url, KeySet.from_url(url) as key_set:
+            first = await key_set.get_key(FIRST["kid"])
             issuer.answer = Response(set_of(FIRST, SECOND))
-            assert (await key_set.find(SECOND["kid"])).jwk == SECOND
-            assert key_set.has(first)  # the same key, whatever came beside it
+            assert (await key_set.get_key(SECOND["kid"])).jwk == SECOND
+            assert key_set.is_current(first)  # the same key, whatever came beside it
 
     async def test_many_who_need_it_ask_once(self) -> None:
         issuer = Issuer()
-        async with published(issuer) as url, KeySet.of_url(url) as key_set:
-            await key_set.find(FIRST["kid"])
+        async with published(issuer) as url, KeySet.from_url(url) as key_set:
+            await key_set.get_key(FIRST["kid"])
             asked = issuer.asked
             issuer.answers.clear()
-            waiting = [asyncio.create_task(key_set.find(SECOND["kid"])) for _ in range(20)]
+            waiting = [asyncio.create_task(key_set.get_key(SECOND["kid"])) for _ in range(20)]
             await until(lambda: _is(issuer.asked > asked))
             issuer.answer = Response(set_of(SECOND))
             issuer.answers.set()
@@ -168,10 +168,10 @@ class TestAddress:
 
     async def test_a_key_that_there_is_not_is_refused(self) -> None:
         issuer = Issuer()
-        async with published(issuer) as url, KeySet.of_url(url) as key_set:
+        async with published(issuer) as url, KeySet.from_url(url) as key_set:
             for kid in (SECOND["kid"], None, ["k"], 7):
                 with pytest.raises(jwt.InvalidKeyError):
-                    await key_set.find(kid)
+                    await key_set.get_key(kid)
 
     @pytest.mark.parametrize(
         "answer",
@@ -180,38 +180,38 @@ class TestAddress:
     )
     async def test_a_bad_answer_leaves_the_keys_as_they_are(self, answer: Response) -> None:
         issuer = Issuer()
-        async with published(issuer) as url, KeySet.of_url(url) as key_set:
-            first = await key_set.find(FIRST["kid"])
+        async with published(issuer) as url, KeySet.from_url(url) as key_set:
+            first = await key_set.get_key(FIRST["kid"])
             issuer.answer = answer
             with capture_logs() as logs:
                 await key_set.refresh()
             ours = [each["log_level"] for each in logs if each.get("source") == url]
             assert ours == ["warning"]
-            assert key_set.has(first)
+            assert key_set.is_current(first)
 
     async def test_that_has_never_answered_is_no_reason_to_refuse_a_token(self) -> None:
-        async with KeySet.of_url(f"http://127.0.0.1:{free_ports(1)[0]}/") as key_set:
-            assert key_set.document is None
+        async with KeySet.from_url(f"http://127.0.0.1:{free_ports(1)[0]}/") as key_set:
+            assert key_set.jwks is None
             with pytest.raises(Unavailable, match="the issuer's keys"):
-                await key_set.find(FIRST["kid"])
+                await key_set.get_key(FIRST["kid"])
 
     async def test_that_answers_at_last_is_believed_by_itself(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(keys, "_AGAIN_SECONDS", 0.01)
         issuer = Issuer()
         good, issuer.answer = issuer.answer, Response("", 503)
-        async with published(issuer) as url, KeySet.of_url(url) as key_set:
+        async with published(issuer) as url, KeySet.from_url(url) as key_set:
             await until(lambda: _is(issuer.asked > 1))
             issuer.answer = good
-            await until(lambda: _is(key_set.document is not None))
+            await until(lambda: _is(key_set.jwks is not None))
 
     async def test_that_is_silent_holds_a_call_up_for_so_long(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(keys, "_WAIT_SECONDS", 0.05)
         issuer = Issuer()
         issuer.answers.clear()
-        async with published(issuer) as url, KeySet.of_url(url) as key_set:
+        async with published(issuer) as url, KeySet.from_url(url) as key_set:
             async with asyncio.timeout(1):
                 with pytest.raises(Unavailable):
-                    await key_set.find(FIRST["kid"])
+                    await key_set.get_key(FIRST["kid"])
             issuer.answers.set()
 
     async def test_that_drips_is_given_up_like_a_silent_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,20 +222,20 @@ class TestAddress:
 
         monkeypatch.setattr(keys, "_URL_TIMEOUT_SECONDS", 0.1)
         issuer = Issuer()
-        async with published(issuer) as url, KeySet.of_url(url) as key_set:
-            first = await key_set.find(FIRST["kid"])
+        async with published(issuer) as url, KeySet.from_url(url) as key_set:
+            first = await key_set.get_key(FIRST["kid"])
             issuer.answer = StreamingResponse(drips())
             async with asyncio.timeout(5):
                 await key_set.refresh()
-            assert key_set.has(first)
+            assert key_set.is_current(first)
 
 
 async def test_strangers_do_not_make_us_ask_without_end() -> None:
     issuer = Issuer()
-    async with published(issuer) as url, KeySet.of_url(url) as key_set:
+    async with published(issuer) as url, KeySet.from_url(url) as key_set:
         for number in range(10):
             with pytest.raises(jwt.InvalidKeyError):
-                await key_set.find(f"made up {number}")
+                await key_set.get_key(f"made up {number}")
         assert issuer.asked == 1
 
 

@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kit.auth import principal
-from kit.auth.keys import KeySet, NoKeySetError
-from kit.auth.principal import Principal, Role, Verifier
+from kit.auth.keys import InvalidKeySetError, KeySet
+from kit.auth.principal import Principal, Role, TokenVerifier
 from kit.auth.tokens import public_jwk
 from kit.runtime.settings import Algorithm, AuthSettings
 from wallet.errors import Unauthenticated
@@ -70,27 +70,27 @@ def by_hand(header: dict[str, Any], payload: bytes, signature: bytes = b"") -> s
 
 
 @pytest.fixture(scope="module")
-def verifier() -> Verifier:
+def verifier() -> TokenVerifier:
     keys = {issuer: [public_jwk(key.public_key())] for issuer, key in PRIVATE.items()}
-    return Verifier(
-        USERS, {issuer: KeySet.fixed(json.dumps({"keys": jwks})) for issuer, jwks in keys.items()}, AUDIENCE
+    return TokenVerifier(
+        USERS, {issuer: KeySet.from_text(json.dumps({"keys": jwks})) for issuer, jwks in keys.items()}, AUDIENCE
     )
 
 
 class TestGoodTokens:
-    async def test_a_users_token_stands_for_the_user(self, verifier: Verifier) -> None:
+    async def test_a_users_token_stands_for_the_user(self, verifier: TokenVerifier) -> None:
         caller = await verifier.verify(token(exp=2_000_000_000))
         assert caller == Principal(USERS, "alice", is_service=False, expires_at=2_000_000_000)
         assert caller.scope == "https://users.test|alice"
 
-    async def test_a_services_token_stands_for_the_service(self, verifier: Verifier) -> None:
+    async def test_a_services_token_stands_for_the_service(self, verifier: TokenVerifier) -> None:
         caller = await verifier.verify(token(PRIVATE[CARD], iss=CARD, sub=CARD))
         assert (caller.subject, caller.is_service) == (CARD, True)
 
-    async def test_one_audience_of_several_is_enough(self, verifier: Verifier) -> None:
+    async def test_one_audience_of_several_is_enough(self, verifier: TokenVerifier) -> None:
         assert (await verifier.verify(token(aud=["elsewhere", AUDIENCE]))).subject == "alice"
 
-    async def test_clocks_may_differ_by_some_seconds(self, verifier: Verifier) -> None:
+    async def test_clocks_may_differ_by_some_seconds(self, verifier: TokenVerifier) -> None:
         now = int(time.time())
         assert (await verifier.verify(token(iat=now + 2, nbf=now + 2))).subject == "alice"
         assert (await verifier.verify(token(exp=now - 2))).subject == "alice"
@@ -109,24 +109,26 @@ class TestRoles:
             (None, set()),
         ],
     )
-    async def test_are_the_known_ones_of_the_claim(self, verifier: Verifier, claim: object, roles: set[Role]) -> None:
+    async def test_are_the_known_ones_of_the_claim(
+        self, verifier: TokenVerifier, claim: object, roles: set[Role]
+    ) -> None:
         assert (await verifier.verify(token(roles=claim))).roles == roles
 
-    async def test_are_none_without_the_claim(self, verifier: Verifier) -> None:
+    async def test_are_none_without_the_claim(self, verifier: TokenVerifier) -> None:
         assert (await verifier.verify(token())).roles == frozenset()
 
-    async def test_are_not_a_services(self, verifier: Verifier) -> None:
+    async def test_are_not_a_services(self, verifier: TokenVerifier) -> None:
         caller = await verifier.verify(token(PRIVATE[CARD], iss=CARD, sub=CARD, roles=["admin"]))
         assert caller.roles == frozenset()
-        assert not caller.moves_all
+        assert not caller.can_write_all
 
     @pytest.mark.parametrize(
-        ("role", "reads_all", "moves_all"),
+        ("role", "can_read_all", "can_write_all"),
         [(Role.CUSTOMER, False, False), (Role.OPERATOR, True, False), (Role.ADMIN, True, True)],
     )
-    def test_say_how_far_a_user_gets(self, role: Role, *, reads_all: bool, moves_all: bool) -> None:
+    def test_say_how_far_a_user_gets(self, role: Role, *, can_read_all: bool, can_write_all: bool) -> None:
         caller = Principal(USERS, "alice", is_service=False, expires_at=0, roles=frozenset({role}))
-        assert (caller.reads_all, caller.moves_all) == (reads_all, moves_all)
+        assert (caller.can_read_all, caller.can_write_all) == (can_read_all, can_write_all)
 
 
 class TestRefusedTokens:
@@ -165,18 +167,18 @@ class TestRefusedTokens:
             ),
         ],
     )
-    async def test_say_why(self, verifier: Verifier, forged: str, why: str) -> None:
+    async def test_say_why(self, verifier: TokenVerifier, forged: str, why: str) -> None:
         with pytest.raises(Unauthenticated, match=why):
             await verifier.verify(forged)
 
-    async def test_alg_none_is_not_believed(self, verifier: Verifier) -> None:
+    async def test_alg_none_is_not_believed(self, verifier: TokenVerifier) -> None:
         claims = jwt.decode(token(), options={"verify_signature": False})
         for alg in ("none", "None", "NONE", ""):
             unsigned = by_hand({"alg": alg, "typ": "JWT", "kid": kid(PRIVATE[USERS])}, json.dumps(claims).encode())
             with pytest.raises(Unauthenticated, match="not valid"):
                 await verifier.verify(unsigned)
 
-    async def test_the_public_key_is_no_shared_secret(self, verifier: Verifier) -> None:
+    async def test_the_public_key_is_no_shared_secret(self, verifier: TokenVerifier) -> None:
         public = PRIVATE[USERS].public_key()
         claims = jwt.decode(token(), options={"verify_signature": False})
         forms = [
@@ -192,13 +194,13 @@ class TestRefusedTokens:
             with pytest.raises(Unauthenticated, match="InvalidAlgorithmError"):
                 await verifier.verify(forged)
 
-    async def test_a_key_that_came_with_the_token_is_not_looked_at(self, verifier: Verifier) -> None:
+    async def test_a_key_that_came_with_the_token_is_not_looked_at(self, verifier: TokenVerifier) -> None:
         headers = {"kid": kid(PRIVATE[USERS]), "jwk": public_jwk(STRANGER.public_key())}
         with pytest.raises(Unauthenticated, match="InvalidSignatureError"):
             await verifier.verify(token(STRANGER, headers=headers))
 
     @pytest.mark.parametrize("changed", [0, 1, 2])
-    async def test_every_part_is_signed(self, verifier: Verifier, changed: int) -> None:
+    async def test_every_part_is_signed(self, verifier: TokenVerifier, changed: int) -> None:
         parts, others = token().split("."), token(sub="bob", headers={"kid": kid(PRIVATE[USERS]), "x": 1}).split(".")
         parts[changed] = others[changed]
         with pytest.raises(Unauthenticated, match="InvalidSignatureError"):
@@ -207,14 +209,14 @@ class TestRefusedTokens:
     @given(st.text() | st.lists(st.text("abcABC123-_"), min_size=3, max_size=3).map(".".join))
     async def test_no_text_whatever_is_more_than_refused(self, text: str) -> None:
         with pytest.raises(Unauthenticated):
-            await Verifier(USERS, {}, AUDIENCE).verify(text)
+            await TokenVerifier(USERS, {}, AUDIENCE).verify(text)
 
     @pytest.mark.parametrize("payload", [b"", b"[]", b"null", b"1", b"\xff", b"{" * 5000, b'{"a":' * 5000, b"[" * 5000])
-    async def test_no_payload_whatever_is_more_than_refused(self, verifier: Verifier, payload: bytes) -> None:
+    async def test_no_payload_whatever_is_more_than_refused(self, verifier: TokenVerifier, payload: bytes) -> None:
         with pytest.raises(Unauthenticated, match="not valid"):
             await verifier.verify(by_hand({"alg": "EdDSA", "kid": kid(PRIVATE[USERS])}, payload))
 
-    async def test_what_the_token_holds_is_not_told(self, verifier: Verifier) -> None:
+    async def test_what_the_token_holds_is_not_told(self, verifier: TokenVerifier) -> None:
         with pytest.raises(Unauthenticated) as caught:
             await verifier.verify(token(sub="alice", aud="elsewhere"))
         assert "alice" not in str(caught.value)
@@ -223,7 +225,7 @@ class TestRefusedTokens:
 
 class TestCache:
     async def test_a_token_that_was_good_still_expires(
-        self, verifier: Verifier, monkeypatch: pytest.MonkeyPatch
+        self, verifier: TokenVerifier, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         good = token(exp=int(time.time()) + 60)
         assert await verifier.verify(good) == await verifier.verify(good)
@@ -231,26 +233,26 @@ class TestCache:
         with pytest.raises(Unauthenticated, match="has expired; get a new one"):
             await verifier.verify(good)
 
-    async def test_a_refusal_is_not_remembered_as_a_caller(self, verifier: Verifier) -> None:
+    async def test_a_refusal_is_not_remembered_as_a_caller(self, verifier: TokenVerifier) -> None:
         forged = token(STRANGER, headers={"kid": kid(PRIVATE[USERS])})
         for _ in range(3):
             with pytest.raises(Unauthenticated):
                 await verifier.verify(forged)
 
     async def test_holds_so_many_and_forgets_what_has_expired(
-        self, verifier: Verifier, monkeypatch: pytest.MonkeyPatch
+        self, verifier: TokenVerifier, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(principal, "_CACHED_TOKENS", 3)
-        monkeypatch.setattr(verifier, "_believed", OrderedDict())
+        monkeypatch.setattr(verifier, "_cache", OrderedDict())
         tokens = [token(sub=f"user-{number}") for number in range(5)]
         for each in tokens:
             await verifier.verify(each)
             await verifier.verify(tokens[0])  # seen again and again
-        assert list(verifier._believed) == [tokens[3], tokens[4], tokens[0]]
+        assert list(verifier._cache) == [tokens[3], tokens[4], tokens[0]]
         monkeypatch.setattr(principal, "time", FrozenTime(time.time() + 700))
         later = token(sub="later", iat=int(time.time()), exp=int(time.time()) + 7200)
         await verifier.verify(later)
-        assert list(verifier._believed) == [later]
+        assert list(verifier._cache) == [later]
 
 
 class FrozenTime:
@@ -269,12 +271,12 @@ class TestSettings:
         for issuer, file in files.items():
             file.write_text(json.dumps({"keys": [public_jwk(PRIVATE[issuer].public_key())]}))
         settings = AuthSettings(auth_issuer=USERS, auth_jwks=files[USERS], auth_services={CARD: files[CARD]})
-        async with Verifier.running(settings) as verifier:
+        async with TokenVerifier.open(settings) as verifier:
             assert not (await verifier.verify(token())).is_service
             assert (await verifier.verify(token(PRIVATE[CARD], iss=CARD, sub=CARD))).is_service
             with pytest.raises(Unauthenticated, match="InvalidIssuerError"):
                 await verifier.verify(token(PRIVATE[BANK], iss=BANK, sub=BANK))
-            assert verifier.users_keys == {"keys": [public_jwk(PRIVATE[USERS].public_key())]}
+            assert verifier.user_jwks == {"keys": [public_jwk(PRIVATE[USERS].public_key())]}
 
     def test_an_address_is_an_address_and_the_rest_files(self) -> None:
         address = AuthSettings(auth_issuer=USERS, auth_jwks="https://users.test/jwks.json").auth_jwks
@@ -284,8 +286,8 @@ class TestSettings:
     async def test_without_its_keys_a_file_stops_the_start(self, tmp_path: Path) -> None:
         file = tmp_path / "users.json"
         file.write_text('{"keys": []}')
-        with pytest.raises(NoKeySetError, match="no key for EdDSA"):
-            async with Verifier.running(AuthSettings(auth_issuer=USERS, auth_jwks=file)):
+        with pytest.raises(InvalidKeySetError, match="no key for EdDSA"):
+            async with TokenVerifier.open(AuthSettings(auth_issuer=USERS, auth_jwks=file)):
                 pass
 
 
@@ -299,8 +301,8 @@ class TestIssuersElsewhere:
         ],
     )
     async def test_have_roles_where_a_setting_says(self, path: str, claims: dict[str, Any]) -> None:
-        keys = {USERS: KeySet.fixed(json.dumps({"keys": [public_jwk(PRIVATE[USERS].public_key())]}))}
-        verifier = Verifier(USERS, keys, AUDIENCE, roles_claim=path)
+        keys = {USERS: KeySet.from_text(json.dumps({"keys": [public_jwk(PRIVATE[USERS].public_key())]}))}
+        verifier = TokenVerifier(USERS, keys, AUDIENCE, roles_claim=path)
         assert (await verifier.verify(token(**claims))).roles == {Role.ADMIN}
         assert (await verifier.verify(token(roles=["admin"]))).roles == frozenset()
         assert (await verifier.verify(token(realm_access=["admin"]))).roles == frozenset()
@@ -309,9 +311,9 @@ class TestIssuersElsewhere:
     async def test_sign_with_what_a_setting_says_and_nothing_else(self, algorithm: Algorithm) -> None:
         private = OTHERS[algorithm]
         published = json.dumps({"keys": [jwk_of(private, "theirs"), public_jwk(PRIVATE[USERS].public_key())]})
-        services = KeySet.fixed(json.dumps({"keys": [public_jwk(PRIVATE[CARD].public_key())]}))
-        keys = {USERS: KeySet.fixed(published, algorithm), CARD: services}
-        verifier = Verifier(USERS, keys, AUDIENCE, algorithm=algorithm)
+        services = KeySet.from_text(json.dumps({"keys": [public_jwk(PRIVATE[CARD].public_key())]}))
+        keys = {USERS: KeySet.from_text(published, algorithm), CARD: services}
+        verifier = TokenVerifier(USERS, keys, AUDIENCE, algorithm=algorithm)
         now = int(time.time())
         claims = {"iss": USERS, "sub": "alice", "aud": AUDIENCE, "iat": now, "exp": now + 60}
         theirs = jwt.encode(claims, private, algorithm, headers={"kid": "theirs"})
@@ -325,8 +327,8 @@ class TestRotation:
     async def test_a_key_that_is_published_no_more_takes_its_tokens_with_it(self, tmp_path: Path) -> None:
         file, old, new = tmp_path / "users.json", PRIVATE[USERS], STRANGER
         file.write_text(json.dumps({"keys": [public_jwk(old.public_key())]}))
-        async with KeySet.of_file(file) as keys:
-            verifier = Verifier(USERS, {USERS: keys}, AUDIENCE)
+        async with KeySet.from_file(file) as keys:
+            verifier = TokenVerifier(USERS, {USERS: keys}, AUDIENCE)
             by_old, by_new = token(), token(new, headers={"kid": kid(new)})
             file.write_text(json.dumps({"keys": [public_jwk(old.public_key()), public_jwk(new.public_key())]}))
             await keys.refresh()

@@ -10,8 +10,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from kit.auth import tokens
 from kit.auth.keys import KeySet
-from kit.auth.principal import Role, Verifier
-from kit.auth.tokens import ServiceToken, Signer, public_jwk
+from kit.auth.principal import Role, TokenVerifier
+from kit.auth.tokens import ServiceTokenProvider, TokenSigner, public_jwk
 
 KEY = Ed25519PrivateKey.generate()
 JWKS = json.dumps({"keys": [public_jwk(KEY.public_key())]})
@@ -39,13 +39,13 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 class TestSigner:
     async def test_what_it_signs_is_believed(self) -> None:
-        verifier = Verifier("users", {"users": KeySet.fixed(JWKS)}, "wallet")
-        caller = await verifier.verify(Signer("users", KEY, "wallet").sign("alice", 60))
+        verifier = TokenVerifier("users", {"users": KeySet.from_text(JWKS)}, "wallet")
+        caller = await verifier.verify(TokenSigner("users", KEY, "wallet").sign("alice", 60))
         assert (caller.issuer, caller.subject) == ("users", "alice")
         assert caller.expires_at == pytest.approx(time.time() + 60, abs=2)
 
     def test_a_token_names_roles_and_none_is_like_another(self) -> None:
-        signer = Signer("users", KEY, "wallet")
+        signer = TokenSigner("users", KEY, "wallet")
         tokens = [signer.sign("alice", 60, [Role.OPERATOR, Role.CUSTOMER]) for _ in range(2)]
         first, second = (jwt.decode(token, options={"verify_signature": False}) for token in tokens)
         assert first["roles"] == ["customer", "operator"]
@@ -54,7 +54,7 @@ class TestSigner:
     def test_reads_its_key_from_a_file(self, tmp_path: Path) -> None:
         file = tmp_path / "key.pem"
         file.write_bytes(KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-        header = jwt.get_unverified_header(Signer.from_file("users", file, "wallet").sign("alice", 60))
+        header = jwt.get_unverified_header(TokenSigner.from_file("users", file, "wallet").sign("alice", 60))
         assert header == {"alg": "EdDSA", "typ": "JWT", "kid": public_jwk(KEY.public_key())["kid"]}
 
     def test_refuses_a_key_of_another_kind(self, tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ class TestSigner:
         other = ec.generate_private_key(ec.SECP256R1())
         file.write_bytes(other.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
         with pytest.raises(TypeError, match="holds no Ed25519 private key"):
-            Signer.from_file("users", file, "wallet")
+            TokenSigner.from_file("users", file, "wallet")
 
 
 class TestPublicJwk:
@@ -81,17 +81,17 @@ class TestPublicJwk:
 
 class TestServiceToken:
     def test_is_signed_once_for_many_calls(self, clock: Clock) -> None:
-        token = ServiceToken(Signer("card", KEY, "wallet"), "card")
+        token = ServiceTokenProvider(TokenSigner("card", KEY, "wallet"), "card")
         first = token()
-        clock.now += ServiceToken.LIFETIME_SECONDS / 2 - 1
+        clock.now += ServiceTokenProvider.LIFETIME_SECONDS / 2 - 1
         assert token() == first
 
     def test_is_renewed_while_minutes_are_left(self, clock: Clock) -> None:
-        token = ServiceToken(Signer("card", KEY, "wallet"), "card")
+        token = ServiceTokenProvider(TokenSigner("card", KEY, "wallet"), "card")
         first = token()
-        clock.now += ServiceToken.LIFETIME_SECONDS / 2
+        clock.now += ServiceTokenProvider.LIFETIME_SECONDS / 2
         renewed = token()
         assert renewed != first
         claims = jwt.decode(renewed, options={"verify_signature": False})
-        assert claims["exp"] == clock.now + ServiceToken.LIFETIME_SECONDS
+        assert claims["exp"] == clock.now + ServiceTokenProvider.LIFETIME_SECONDS
         assert (claims["iss"], claims["sub"]) == ("card", "card")

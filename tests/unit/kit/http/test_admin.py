@@ -7,11 +7,11 @@ import httpx
 import pytest
 from fastapi import APIRouter, FastAPI
 
-from kit.auth.access import ADMINS, OPERATORS
+from kit.auth.access import ADMIN_ACCESS, OPERATOR_ACCESS
 from kit.auth.keys import KeySet
-from kit.auth.principal import Role, Verifier
+from kit.auth.principal import Role, TokenVerifier
 from kit.http import admin
-from kit.http.admin import Check, add_guarded, admin_app, readiness
+from kit.http.admin import HealthCheck, add_authorized_routes, admin_app, run_checks
 from kit.http.server import http_server
 from kit.telemetry import metrics
 from stack.ports import free_ports
@@ -31,7 +31,7 @@ async def hangs() -> None:
 
 
 @asynccontextmanager
-async def served(checks: Mapping[str, Check]) -> AsyncIterator[httpx.AsyncClient]:
+async def served(checks: Mapping[str, HealthCheck]) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the admin interface, on a real socket."""
     (port,) = free_ports(1)
     async with (
@@ -43,21 +43,21 @@ async def served(checks: Mapping[str, Check]) -> AsyncIterator[httpx.AsyncClient
 
 class TestReadiness:
     async def test_is_ok_when_every_dependency_answers(self) -> None:
-        assert await readiness({"database": answers, "broker": answers}) == {"database": "ok", "broker": "ok"}
+        assert await run_checks({"database": answers, "broker": answers}) == {"database": "ok", "broker": "ok"}
 
     async def test_names_the_kind_of_each_failure(self) -> None:
-        states = await readiness({"database": fails, "broker": answers})
+        states = await run_checks({"database": fails, "broker": answers})
         assert states == {"database": "ConnectionRefusedError", "broker": "ok"}
 
     async def test_waits_for_all_at_once_and_not_for_ever(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(admin, "_CHECK_SECONDS", 0.1)
         started = asyncio.get_running_loop().time()
-        states = await readiness({f"part {n}": hangs for n in range(20)} | {"good": answers})
+        states = await run_checks({f"part {n}": hangs for n in range(20)} | {"good": answers})
         assert asyncio.get_running_loop().time() - started < 1
         assert states == {f"part {n}": "TimeoutError" for n in range(20)} | {"good": "ok"}
 
     async def test_a_process_that_needs_nothing_is_ready(self) -> None:
-        assert await readiness({}) == {}
+        assert await run_checks({}) == {}
 
 
 class TestAdmin:
@@ -165,8 +165,8 @@ class TestGuarded:
 
     async def test_routes_are_for_those_whom_the_policy_admits(self, router: APIRouter, keys: Keys) -> None:
         app, (port,) = admin_app({}), free_ports(1)
-        policy = {"GET /look": OPERATORS, "POST /things/{thing}/mend": ADMINS}
-        add_guarded(app, keys.verifier(), policy, router)
+        policy = {"GET /look": OPERATOR_ACCESS, "POST /things/{thing}/mend": ADMIN_ACCESS}
+        add_authorized_routes(app, keys.verifier(), policy, router)
         tokens = {
             "": (401, 401),
             "forged": (401, 401),
@@ -188,9 +188,11 @@ class TestGuarded:
 
     async def test_keys_that_never_came_are_no_reason_to_refuse(self, router: APIRouter, keys: Keys) -> None:
         app, (port, nobody) = admin_app({}), free_ports(2)
-        async with KeySet.of_url(f"http://127.0.0.1:{nobody}/") as key_set:
-            verifier = Verifier(USERS, {USERS: key_set}, AUDIENCE)
-            add_guarded(app, verifier, {"GET /look": ADMINS, "POST /things/{thing}/mend": ADMINS}, router)
+        async with KeySet.from_url(f"http://127.0.0.1:{nobody}/") as key_set:
+            verifier = TokenVerifier(USERS, {USERS: key_set}, AUDIENCE)
+            add_authorized_routes(
+                app, verifier, {"GET /look": ADMIN_ACCESS, "POST /things/{thing}/mend": ADMIN_ACCESS}, router
+            )
             async with http_server(app, f"127.0.0.1:{port}"), httpx.AsyncClient(trust_env=False) as http:
                 headers = {"Authorization": f"Bearer {keys.user('admin', Role.ADMIN)}"}
                 assert (await http.get(f"http://127.0.0.1:{port}/look", headers=headers)).status_code == 503
@@ -198,4 +200,4 @@ class TestGuarded:
     @pytest.mark.parametrize("rows", [[], ["GET /look"], ["GET /look", "POST /things/{thing}/mend", "GET /"]])
     def test_a_policy_that_does_not_fit_stops_the_start(self, router: APIRouter, keys: Keys, rows: list[str]) -> None:
         with pytest.raises(RuntimeError, match="without a rule"):
-            add_guarded(admin_app({}), keys.verifier(), dict.fromkeys(rows, ADMINS), router)
+            add_authorized_routes(admin_app({}), keys.verifier(), dict.fromkeys(rows, ADMIN_ACCESS), router)

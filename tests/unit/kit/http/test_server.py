@@ -53,13 +53,13 @@ async def test_so_is_an_address_that_is_too_long(port: int) -> None:
 
 
 async def test_who_never_ends_the_head_is_let_go(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "_HEAD_SECONDS", 0.1)
+    monkeypatch.setattr(http, "_HEAD_TIMEOUT_SECONDS", 0.1)
     assert (await answer(port, head(1))).startswith(b"HTTP/1.1 408 Request Timeout")
     assert (await answer(port)).startswith(b"HTTP/1.1 408 ")
 
 
 async def test_who_reads_nothing_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "_UNREAD_SECONDS", 0.1)
+    monkeypatch.setattr(http, "_WRITE_TIMEOUT_SECONDS", 0.1)
     ended = asyncio.Event()
 
     async def pours(scope: Scope, receive: Receive, send: Send) -> None:
@@ -96,7 +96,7 @@ async def test_trailers_are_not_kept(port: int, monkeypatch: pytest.MonkeyPatch)
 
 
 async def test_each_request_of_a_connection_has_time_of_its_own(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "_HEAD_SECONDS", 0.2)
+    monkeypatch.setattr(http, "_HEAD_TIMEOUT_SECONDS", 0.2)
     whole = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
     answers = await answer(port, whole, whole[:9])
     assert answers.startswith(b"HTTP/1.1 200 OK")

@@ -70,7 +70,7 @@ def integrity(walk: Walk, shown: Gauges | None = None) -> IntegrityCheck:
 
 
 async def proved(walk: Walk, shown: Gauges | None = None) -> tuple[Sequence[Report], Verdict]:
-    *told, verdict = [report async for report in integrity(walk, shown).prove()]
+    *told, verdict = [report async for report in integrity(walk, shown).run()]
     assert isinstance(verdict, Verdict)
     return told, verdict
 
@@ -114,7 +114,7 @@ class TestVerdict:
             raise ZeroDivisionError
 
         with pytest.raises(ZeroDivisionError):
-            _ = [report async for report in IntegrityCheck(defective, [], gauges()).prove()]
+            _ = [report async for report in IntegrityCheck(defective, [], gauges()).run()]
 
 
 class TestGauges:
@@ -168,14 +168,14 @@ class TestRouter:
                 assert (second.status_code, "is running" in second.json()["detail"]) == (409, True)
 
             async def ended() -> bool:
-                return not running.is_proving
+                return not running.is_running
 
             await until(ended)
             assert walk.is_closed
 
     async def test_a_proof_that_is_closed_closes_its_walk(self) -> None:
         walk = Walk(Progress("rows", "a", 1), Progress("rows", "b", 2))
-        async with aclosing(integrity(walk).prove()) as proving:
+        async with aclosing(integrity(walk).run()) as proving:
             await anext(proving)
             assert not walk.is_closed
         assert walk.is_closed

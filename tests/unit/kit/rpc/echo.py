@@ -8,14 +8,14 @@ from typing import Any
 import grpc
 from google.protobuf.wrappers_pb2 import StringValue
 
-from kit.auth.access import READERS, Policy
-from kit.auth.principal import Verifier
-from kit.http.admin import Check
+from kit.auth.access import READ_ACCESS, AccessPolicy
+from kit.auth.principal import TokenVerifier
+from kit.http.admin import HealthCheck
 from kit.rpc.server import Service, grpc_server
 from stack.ports import free_ports
 
 SERVICE = "test.Echo"
-POLICY: Policy = {"Say": READERS, "Count": READERS}
+POLICY: AccessPolicy = {"Say": READ_ACCESS, "Count": READ_ACCESS}
 
 Say = Callable[[str], Awaitable[str]]
 
@@ -58,10 +58,10 @@ def registration(say: Say) -> Callable[[grpc.aio.Server], None]:
 @asynccontextmanager
 async def serving(
     say: Say,
-    verifier: Verifier,
+    verifier: TokenVerifier,
     target: str | None = None,
-    policy: Policy = POLICY,
-    checks: Mapping[str, Check] | None = None,
+    policy: AccessPolicy = POLICY,
+    checks: Mapping[str, HealthCheck] | None = None,
 ) -> AsyncIterator[str]:
     """The target of a server with the service, on a free port unless told where."""
     target = target or f"127.0.0.1:{free_ports(1)[0]}"

@@ -17,7 +17,7 @@ from kit.auth.principal import Principal
 from kit.rpc import channel, request_context
 from kit.rpc.channel import ClientLimits, RpcClient, open_channel, reconnecting_stream
 from kit.rpc.circuit_breaker import STATES
-from kit.rpc.request_context import RequestContext, current
+from kit.rpc.request_context import RequestContext, current_request
 from kit.runtime.settings import TracingSettings
 from kit.telemetry import tracing
 from kit.telemetry.tracing import TraceContext
@@ -49,11 +49,11 @@ def calling(
 ) -> Iterator[None]:
     """As if a call with this token, and so many seconds left, had come in."""
     deadline = None if seconds is None else time.monotonic() + seconds
-    reset = current.set(RequestContext(request_id, principal, token, deadline, trace or TraceContext.new()))
+    reset = current_request.set(RequestContext(request_id, principal, token, deadline, trace or TraceContext.new()))
     try:
         yield
     finally:
-        current.reset(reset)
+        current_request.reset(reset)
 
 
 async def ask(stub: Stub, text: str, cap_seconds: float = 5) -> str:
@@ -77,11 +77,11 @@ async def say(text: str) -> str:
         case "long":
             return "x" * 17 * 1024 * 1024
         case "trace":
-            return repr(current.get().trace)
+            return repr(current_request.get().trace)
         case "count":
             return "1000000"
-    here = current.get()
-    return f"{here.request_id} {request_context.principal().subject} {here.remaining(1000)}"
+    here = current_request.get()
+    return f"{here.request_id} {request_context.current_principal().subject} {here.remaining(1000)}"
 
 
 class Counting:
@@ -151,7 +151,7 @@ class TestTraces:
         place = TraceContext("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", 1)
         with collecting() as collector:
             settings = TracingSettings.model_validate({"otlp_endpoint": collector.endpoint})
-            with tracing.recording("test", settings), calling(keys.user("alice"), trace=place):
+            with tracing.export_spans("test", settings), calling(keys.user("alice"), trace=place):
                 for text in ("trace", "refuse", "away"):
                     with suppress(WalletError):
                         await ask(near_stub, text)
@@ -159,7 +159,7 @@ class TestTraces:
         assert [each.kind for each in by_start] == ["CLIENT", "SERVER"] * 6
         assert {each.name for each in by_start} == {f"{SERVICE}/Say"}
         for outer, inner in pairwise(by_start):
-            assert inner.parent in {outer.place, (place.id, place.span_id)}
+            assert inner.parent in {outer.place, (place.trace_id, place.span_id)}
         codes = [each.attributes.get("rpc.response.status_code") for each in by_start]
         assert codes == [None, "OK", None, "OK", *["NOT_FOUND"] * 4, *["UNAVAILABLE"] * 4]
         errors = [each.is_error for each in by_start]
@@ -169,7 +169,7 @@ class TestTraces:
         place = TraceContext("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", 1)
         with collecting() as collector:
             settings = TracingSettings.model_validate({"otlp_endpoint": collector.endpoint})
-            with tracing.recording("test", settings), calling(keys.user("alice"), trace=place):
+            with tracing.export_spans("test", settings), calling(keys.user("alice"), trace=place):
                 counted = count(far_stub, "count")
                 async with aclosing(counted):
                     assert await anext(counted)
@@ -385,7 +385,7 @@ class TestSilence:
         return (await calls.unary(stub.Say, StringValue(value=text))).value
 
     async def test_is_not_waited_for_again_and_again(self, stub: Stub) -> None:
-        calls = RpcClient("the echo", ClientLimits(timeout_seconds=0.3, failures=2, open_seconds=0.2))
+        calls = RpcClient("the echo", ClientLimits(timeout_seconds=0.3, circuit_failures=2, circuit_open_seconds=0.2))
         before = refused("circuit")
         for _ in range(2):
             with pytest.raises(DeadlineExceeded):
@@ -406,20 +406,20 @@ class TestSilence:
         assert state() == "closed"
 
     async def test_is_none_when_the_caller_had_no_time(self, stub: Stub, keys: Keys) -> None:
-        calls = RpcClient("the echo", ClientLimits(timeout_seconds=5, failures=1))
+        calls = RpcClient("the echo", ClientLimits(timeout_seconds=5, circuit_failures=1))
         with calling(keys.user("alice"), seconds=0.1), pytest.raises(DeadlineExceeded):
             await self.ask(calls, stub, "hang")
         assert await self.ask(calls, stub, "who") == "there"
 
     async def test_of_more_than_so_many_calls_at_once_is_refused_before_it_begins(self, stub: Stub) -> None:
-        calls = RpcClient("the echo", ClientLimits(calls=3))
+        calls = RpcClient("the echo", ClientLimits(max_calls=3))
         before = refused("limit")
         hanging = [asyncio.create_task(self.ask(calls, stub, "hang")) for _ in range(3)]
         await asyncio.sleep(0)
         with pytest.raises(Unavailable):
             await self.ask(calls, stub, "who")
         assert refused("limit") == before + 1
-        others = RpcClient("another", ClientLimits(calls=3))
+        others = RpcClient("another", ClientLimits(max_calls=3))
         assert await self.ask(others, stub, "who") == "there"
         hanging[0].cancel()
         await asyncio.wait(hanging[:1])
@@ -429,7 +429,7 @@ class TestSilence:
         await asyncio.wait(hanging)
 
     async def test_no_caller_takes_the_calls_of_all(self, stub: Stub, keys: Keys) -> None:
-        calls = RpcClient("the echo", ClientLimits(calls=3, max_per_caller=2))
+        calls = RpcClient("the echo", ClientLimits(max_calls=3, max_per_caller=2))
         before = refused("caller")
 
         async def ask_as(user: str, text: str) -> str:

@@ -18,10 +18,12 @@ class Witness:
 
     def __init__(self, seconds: float = 0.0) -> None:
         self.states: list[str] = []
-        self.circuit = CircuitBreaker(failures=2, seconds=seconds, tell=self.states.append, failure=SilentError)
+        self.circuit = CircuitBreaker(
+            failures=2, open_seconds=seconds, on_change=self.states.append, failure_type=SilentError
+        )
 
     def call(self, error: BaseException | None = None, *, ignore_failure: bool = False) -> None:
-        with suppress(SilentError, KeyError, asyncio.CancelledError), self.circuit.attempt() as attempt:
+        with suppress(SilentError, KeyError, asyncio.CancelledError), self.circuit.guard() as attempt:
             attempt.ignore_failure = ignore_failure
             if error is not None:
                 raise error
@@ -68,7 +70,7 @@ class TestHalfOpen:
     def test_lets_one_call_try_and_closes_when_that_succeeds(self) -> None:
         witness = Witness()
         witness.open()
-        with witness.circuit.attempt():
+        with witness.circuit.guard():
             assert witness.states[1:] == ["half-opened"]
             with pytest.raises(CircuitOpenError):
                 witness.call()
@@ -90,10 +92,10 @@ class TestHalfOpen:
 
     def test_learns_nothing_from_a_call_that_began_before(self) -> None:
         witness = Witness()
-        early = witness.circuit.attempt()
+        early = witness.circuit.guard()
         early.__enter__()
         witness.open()
-        with witness.circuit.attempt():
+        with witness.circuit.guard():
             early.__exit__(SilentError, SilentError(), None)
             assert witness.states[1:] == ["half-opened"]
         assert witness.states[2:] == ["closed"]

@@ -14,11 +14,11 @@ from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
-from kit.auth.access import READERS, Policy, anyone, services, users
+from kit.auth.access import PUBLIC_ACCESS, READ_ACCESS, AccessPolicy, allow_roles, allow_services
 from kit.auth.principal import Role
 from kit.rpc import request_context, server
 from kit.rpc.server import Service, grpc_server
-from kit.rpc.status import from_status
+from kit.rpc.status import error_from_status
 from tests.conftest import USERS, Keys
 from tests.unit.kit.rpc.echo import POLICY, SERVICE, Stub, registration, serving
 from tests.waiting import until
@@ -34,13 +34,14 @@ async def say(text: str) -> str:
     """Answers, or fails, as it is told."""
     match text:
         case "who":
-            return request_context.principal().subject
+            return request_context.current_principal().subject
         case "id":
-            return request_context.current.get().request_id
+            return request_context.current_request.get().request_id
         case "time":
-            return str(request_context.current.get().remaining(1000))
+            return str(request_context.current_request.get().remaining(1000))
         case "trace":
-            return f"{request_context.current.get().request_id} {request_context.current.get().trace.id}"
+            request = request_context.current_request.get()
+            return f"{request.request_id} {request.trace.trace_id}"
         case "away":
             raise Unavailable("its database")
         case "refuse":
@@ -80,7 +81,7 @@ async def refusal(answer: grpc.aio.UnaryUnaryCall[StringValue, StringValue]) -> 
         await answer
     status = rpc_status.from_call(caught.value)  # type: ignore[arg-type]  # it has all of a Call that is read
     assert status is not None
-    return caught.value.code(), from_status(status)
+    return caught.value.code(), error_from_status(status)
 
 
 def served(method: str, code: str) -> float:
@@ -123,7 +124,9 @@ class TestCallers:
 class TestPolicy:
     async def test_a_role_that_the_rule_does_not_name_is_refused_before_the_service(self, keys: Keys) -> None:
         async with (
-            serving(say, keys.verifier(), policy={"Say": users(Role.ADMIN), "Count": services("card")}) as target,
+            serving(
+                say, keys.verifier(), policy={"Say": allow_roles(Role.ADMIN), "Count": allow_services("card")}
+            ) as target,
             grpc.aio.insecure_channel(target) as channel,
         ):
             stub, broken = Stub(channel), StringValue(value="break")
@@ -139,7 +142,7 @@ class TestPolicy:
 
     async def test_what_is_open_to_anyone_looks_at_no_token(self, keys: Keys) -> None:
         async with (
-            serving(say, keys.verifier(), policy={"Say": anyone, "Count": anyone}) as target,
+            serving(say, keys.verifier(), policy={"Say": PUBLIC_ACCESS, "Count": PUBLIC_ACCESS}) as target,
             grpc.aio.insecure_channel(target) as channel,
         ):
             stub = Stub(channel)
@@ -151,12 +154,12 @@ class TestPolicy:
     @pytest.mark.parametrize(
         ("policy", "told"),
         [
-            ({"Say": READERS}, "test.Echo is not said: Count"),
-            ({"Say": READERS, "Count": READERS, "Shout": READERS}, "that test.Echo does not have: Shout"),
+            ({"Say": READ_ACCESS}, "test.Echo is not said: Count"),
+            ({"Say": READ_ACCESS, "Count": READ_ACCESS, "Shout": READ_ACCESS}, "that test.Echo does not have: Shout"),
         ],
     )
     async def test_a_policy_that_does_not_fit_its_service_stops_the_start(
-        self, keys: Keys, policy: Policy, told: str
+        self, keys: Keys, policy: AccessPolicy, told: str
     ) -> None:
         with pytest.raises(RuntimeError, match=told):
             async with serving(say, keys.verifier(), policy=policy):
@@ -176,7 +179,7 @@ class TestStreams:
                     await stream.read()
         status = rpc_status.from_call(caught.value)  # type: ignore[arg-type]  # as above
         assert status is not None
-        assert from_status(status) == Unauthenticated("the token has expired; get a new one")
+        assert error_from_status(status) == Unauthenticated("the token has expired; get a new one")
 
     async def test_that_never_wait_end_with_it_all_the_same(self, keys: Keys) -> None:
         async with serving(say, keys.verifier()) as target, grpc.aio.insecure_channel(target) as channel:
@@ -189,7 +192,7 @@ class TestStreams:
 
     async def test_of_anyone_have_no_token_to_end_with(self, keys: Keys) -> None:
         async with (
-            serving(say, keys.verifier(), policy={"Say": anyone, "Count": anyone}) as target,
+            serving(say, keys.verifier(), policy={"Say": PUBLIC_ACCESS, "Count": PUBLIC_ACCESS}) as target,
             grpc.aio.insecure_channel(target) as channel,
         ):
             assert [number.value async for number in Stub(channel).Count(StringValue(value="2"))] == ["0", "1"]
@@ -206,7 +209,7 @@ class TestErrors:
         status = rpc_status.from_call(caught.value)  # type: ignore[arg-type]  # as above
         assert caught.value.code() == grpc.StatusCode.INTERNAL
         assert status is not None
-        assert from_status(status) == InternalError()
+        assert error_from_status(status) == InternalError()
         told = f"{caught.value!r} {status} {caught.value.trailing_metadata()} {caught.value.debug_error_string()}"
         assert "s3cret" not in told
         assert "RuntimeError" not in told
@@ -265,7 +268,7 @@ class TestLog:
 
 def add_call(_: Any, __: str, event: EventDict) -> EventDict:
     """What `kit.telemetry.logs` adds of the call."""
-    current = request_context.current.get()
+    current = request_context.current_request.get()
     assert current.principal is not None
     return {**event, "request_id": current.request_id, "caller": current.principal.subject}
 

@@ -4,7 +4,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc.aio import AioRpcError, Metadata
 from grpc_status import rpc_status
 
-from kit.rpc.status import DOMAIN, code_name, from_rpc_error, from_status, to_status
+from kit.rpc.status import DOMAIN, code_name, error_from_rpc, error_from_status, error_to_status
 from wallet.errors import (
     AccountNotFound,
     DeadlineExceeded,
@@ -33,14 +33,14 @@ def failed_call(code: grpc.StatusCode, status: status_pb2.Status | None = None) 
 
 class TestStatus:
     def test_carries_the_machine_name_and_the_data(self) -> None:
-        status = to_status(AccountNotFound("a1"))
+        status = error_to_status(AccountNotFound("a1"))
         info = detail(status, error_details_pb2.ErrorInfo)
         assert status.code == code_pb2.NOT_FOUND
         assert (info.reason, info.domain, dict(info.metadata)) == ("ACCOUNT_NOT_FOUND", DOMAIN, {"account_id": "a1"})
 
     def test_carries_each_bad_field(self) -> None:
         bad_request = error_details_pb2.BadRequest()
-        status = to_status(InvalidInput.for_field("amount", "must be positive"))
+        status = error_to_status(InvalidInput.for_field("amount", "must be positive"))
         assert any(detail.Unpack(bad_request) for detail in status.details)
         (violation,) = bad_request.field_violations
         assert (violation.field, violation.description) == ("amount", "must be positive")
@@ -51,35 +51,35 @@ class TestStatus:
     )
     def test_carries_when_to_come_back_with_too_much(self, error: WalletError, seconds: int) -> None:
         hint = error_details_pb2.RetryInfo()
-        assert any(detail.Unpack(hint) for detail in to_status(error).details)
+        assert any(detail.Unpack(hint) for detail in error_to_status(error).details)
         assert hint.retry_delay.seconds == seconds
 
     def test_one_that_is_not_ours_is_an_internal_error(self) -> None:
         foreign = status_pb2.Status(code=code_pb2.NOT_FOUND, message="secrets of somebody else")
         info = error_details_pb2.ErrorInfo(reason="ACCOUNT_NOT_FOUND", domain="example.com")
         foreign.details.add().Pack(info)
-        assert from_status(foreign) == from_status(status_pb2.Status()) == InternalError()
+        assert error_from_status(foreign) == error_from_status(status_pb2.Status()) == InternalError()
 
     def test_a_reason_from_a_newer_version_is_an_internal_error(self) -> None:
         newer = status_pb2.Status()
         newer.details.add().Pack(error_details_pb2.ErrorInfo(reason="NEVER_HEARD_OF", domain=DOMAIN))
-        assert from_status(newer) == InternalError()
+        assert error_from_status(newer) == InternalError()
 
     def test_details_that_nobody_knows_are_passed_over(self) -> None:
         status = status_pb2.Status()
         status.details.add().Pack(error_details_pb2.RetryInfo())
-        status.details.extend(to_status(AccountNotFound("a1")).details)
-        assert from_status(status) == AccountNotFound("a1")
+        status.details.extend(error_to_status(AccountNotFound("a1")).details)
+        assert error_from_status(status) == AccountNotFound("a1")
 
     def test_codes_have_their_canonical_names(self) -> None:
         assert code_name(status_pb2.Status()) == "OK"
-        assert code_name(to_status(AccountNotFound("a1"))) == "NOT_FOUND"
+        assert code_name(error_to_status(AccountNotFound("a1"))) == "NOT_FOUND"
 
 
 class TestFailedCall:
     def test_is_the_error_that_the_service_refused_it_with(self) -> None:
-        error = failed_call(grpc.StatusCode.NOT_FOUND, to_status(AccountNotFound("a1")))
-        assert from_rpc_error(error, "the bank") == AccountNotFound("a1")
+        error = failed_call(grpc.StatusCode.NOT_FOUND, error_to_status(AccountNotFound("a1")))
+        assert error_from_rpc(error, "the bank") == AccountNotFound("a1")
 
     @pytest.mark.parametrize(
         ("code", "expected"),
@@ -97,4 +97,4 @@ class TestFailedCall:
     def test_without_our_details_is_a_failure_of_the_way_there(
         self, code: grpc.StatusCode, expected: WalletError
     ) -> None:
-        assert from_rpc_error(failed_call(code), "the bank") == expected
+        assert error_from_rpc(failed_call(code), "the bank") == expected

@@ -19,13 +19,13 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from pydantic import ValidationError
 from structlog.testing import capture_logs
 
-from kit.auth.access import anyone
+from kit.auth.access import PUBLIC_ACCESS
 from kit.rpc import rotation, server
 from kit.rpc.channel import ClientLimits, RpcClient, open_channel
-from kit.rpc.request_context import RequestContext, current
-from kit.rpc.rotation import rotating
+from kit.rpc.request_context import RequestContext, current_request
+from kit.rpc.rotation import rotating_channel
 from kit.rpc.server import Service, grpc_server
-from kit.rpc.tls import TLS, CertificateBundle, PlaintextError, refuse_plaintext
+from kit.rpc.tls import TLS, CertificateBundle, PlaintextError, require_loopback
 from kit.runtime.settings import TLSSettings
 from provisioning.certificates import ensure_certificates
 from stack.ports import free_ports
@@ -99,7 +99,7 @@ def register(to: grpc.aio.Server) -> None:
     to.add_registered_method_handlers(SERVICE, methods)
 
 
-PEERS = Service(register, {"Show": anyone, "Follow": anyone})
+PEERS = Service(register, {"Show": PUBLIC_ACCESS, "Follow": PUBLIC_ACCESS})
 
 
 @pytest.fixture
@@ -122,9 +122,9 @@ async def bank(ours: Authority, keys: Keys) -> AsyncIterator[str]:
 
 @pytest.fixture(autouse=True)
 def alice(keys: Keys) -> Iterator[None]:
-    reset = current.set(RequestContext("test", token=keys.user("alice")))
+    reset = current_request.set(RequestContext("test", token=keys.user("alice")))
     yield
-    current.reset(reset)
+    current_request.reset(reset)
 
 
 @asynccontextmanager
@@ -143,7 +143,7 @@ class TestCalls:
         assert serial_shown(bank, ours) == ours.serial("bank")
 
     async def test_health_and_reflection_go_over_it(self, bank: str, ours: Authority) -> None:
-        credentials = ours.give("gateway").material().channel_credentials()
+        credentials = ours.give("gateway").current_bundle().channel_credentials()
         async with grpc.aio.secure_channel(bank, credentials, AS_BANK) as opened:
             health: Any = health_pb2_grpc.HealthStub(opened)
             answer = await health.Check(health_pb2.HealthCheckRequest(service=SERVICE))
@@ -156,22 +156,22 @@ class TestCalls:
 
 class TestRefused:
     async def test_is_a_client_without_a_certificate(self, bank: str, ours: Authority) -> None:
-        credentials = grpc.ssl_channel_credentials(ours.give("gateway").material().authority)
+        credentials = grpc.ssl_channel_credentials(ours.give("gateway").current_bundle().authority)
         async with grpc.aio.secure_channel(bank, credentials, AS_BANK) as opened:
             with pytest.raises(Unavailable):
                 await Peer(opened).seen()
 
     async def test_is_a_client_of_another_authority(self, bank: str, ours: Authority, theirs: Authority) -> None:
-        certificate, key, _ = theirs.give("gateway").material()
-        authority = ours.give("gateway").material().authority
+        certificate, key, _ = theirs.give("gateway").current_bundle()
+        authority = ours.give("gateway").current_bundle().authority
         credentials = CertificateBundle(certificate, key, authority).channel_credentials()
         async with grpc.aio.secure_channel(bank, credentials, AS_BANK) as opened:
             with pytest.raises(Unavailable):
                 await Peer(opened).seen()
 
     async def test_is_a_server_of_another_authority(self, bank: str, ours: Authority, theirs: Authority) -> None:
-        certificate, key, _ = ours.give("gateway").material()
-        authority = theirs.give("gateway").material().authority
+        certificate, key, _ = ours.give("gateway").current_bundle()
+        authority = theirs.give("gateway").current_bundle().authority
         credentials = CertificateBundle(certificate, key, authority).channel_credentials()
         async with grpc.aio.secure_channel(bank, credentials, AS_BANK) as opened:
             with pytest.raises(Unavailable):
@@ -223,7 +223,7 @@ class TestPlaintext:
         ],
     )
     def test_goes_on_this_machine(self, address: str) -> None:
-        refuse_plaintext(address)
+        require_loopback(address)
 
     @pytest.mark.parametrize(
         "address",
@@ -263,7 +263,7 @@ class TestSettings:
         monkeypatch.setenv("TLS_KEY", str(ours.folder / "bank.key"))
         tls = TLS.from_settings(TLSSettings())
         assert tls is not None
-        assert tls.material().certificate == (ours.folder / "bank.pem").read_bytes()
+        assert tls.current_bundle().certificate == (ours.folder / "bank.pem").read_bytes()
 
     def test_of_files_that_do_not_fit_are_refused_at_the_start(self, ours: Authority) -> None:
         ours.give("bank")
@@ -319,7 +319,7 @@ class TestRotation:
             opened.append(grpc.aio.secure_channel(bank, material.channel_credentials(), AS_BANK))
             return opened[-1]
 
-        async with rotating(ours.give("gateway"), connect) as both:
+        async with rotating_channel(ours.give("gateway"), connect) as both:
             peer = Peer(both)
             first = ours.serial("gateway")
             feed = peer.calls.stream(peer.follow, Empty())

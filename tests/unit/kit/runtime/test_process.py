@@ -66,7 +66,7 @@ class TestBackground:
     async def test_a_part_that_swallows_a_cancellation_is_cancelled_again(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(process, "_STOP_SECONDS", 0.05)
+        monkeypatch.setattr(process, "_TASK_STOP_TIMEOUT_SECONDS", 0.05)
         running = asyncio.Event()
 
         async def part() -> None:
@@ -121,7 +121,7 @@ class TestForever:
                 await asyncio.Event().wait()
             raise PartFailed
 
-        stepping = process.run_with_restarts(step, name="step", first_pause=0, longest_pause=0)
+        stepping = process.run_with_restarts(step, name="step", first_delay_seconds=0, longest_delay_seconds=0)
         async with asyncio.timeout(5), process.background_task(stepping, "step"):
             await enough.wait()
         assert attempts == 5
@@ -132,7 +132,7 @@ class TestForever:
         async def step() -> None:
             steps.release()
 
-        stepping = process.run_with_restarts(step, name="step", first_pause=0, longest_pause=0)
+        stepping = process.run_with_restarts(step, name="step", first_delay_seconds=0, longest_delay_seconds=0)
         async with asyncio.timeout(5), process.background_task(stepping, "step"):
             for _ in range(3):
                 await steps.acquire()
@@ -161,7 +161,7 @@ class TestForever:
         stand_in = SimpleNamespace(**vars(asyncio) | {"sleep": take_note, "get_running_loop": Loop})
         monkeypatch.setattr(process, "asyncio", stand_in)
         with pytest.raises(RuntimeError):  # the end of the moments, as a coroutine tells it
-            await process.run_with_restarts(step, name="step", first_pause=1, longest_pause=5)
+            await process.run_with_restarts(step, name="step", first_delay_seconds=1, longest_delay_seconds=5)
         bounds = [1, 2, 4, 5, 1, 2, 4]
         assert all(bound / 2 <= pause <= bound for pause, bound in zip(pauses, bounds, strict=True))
         assert pauses != bounds  # or all who have lost the same thing would come back to it at once
@@ -171,7 +171,9 @@ class TestForever:
             raise PartFailed
 
         with pytest.raises(PartFailed):
-            await process.run_with_restarts(step, name="step", first_pause=0, longest_pause=0, unless=(PartFailed,))
+            await process.run_with_restarts(
+                step, name="step", first_delay_seconds=0, longest_delay_seconds=0, fatal=(PartFailed,)
+            )
 
     async def test_a_cancellation_that_nobody_asked_for_is_one_more_failure(self) -> None:
         attempts = 0
@@ -185,7 +187,7 @@ class TestForever:
                 await asyncio.Event().wait()
             raise asyncio.CancelledError  # as a library lets out the end of a task of its own
 
-        stepping = process.run_with_restarts(step, name="step", first_pause=0, longest_pause=0)
+        stepping = process.run_with_restarts(step, name="step", first_delay_seconds=0, longest_delay_seconds=0)
         async with asyncio.timeout(5), process.background_task(stepping, "step"):
             await enough.wait()
 
@@ -196,7 +198,9 @@ class TestForever:
             running.set()
             await asyncio.Event().wait()
 
-        task = asyncio.create_task(process.run_with_restarts(step, name="step", first_pause=0, longest_pause=0))
+        task = asyncio.create_task(
+            process.run_with_restarts(step, name="step", first_delay_seconds=0, longest_delay_seconds=0)
+        )
         await running.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -221,7 +225,7 @@ async def main(stop):
 async def stuck(stop):
     print("running", flush=True)
     await stop.wait()
-    process._END_SECONDS = 0.1
+    process._STOP_TIMEOUT_SECONDS = 0.1
     while True:
         await asyncio.sleep(1)
 
@@ -264,7 +268,7 @@ class TestRun:
             service.send_signal(signal.SIGTERM)
             said, _ = service.communicate(timeout=10)
         assert service.returncode == 0
-        assert "ends before all has stopped" in said
+        assert "stop timed out" in said
 
     def test_a_service_without_one_of_its_parts_fails(self, started: Callable[[str], subprocess.Popen[str]]) -> None:
         with started("broken") as service:

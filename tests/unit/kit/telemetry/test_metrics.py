@@ -15,7 +15,7 @@ from provisioning.certificates import LIFETIME, ensure_certificates
 @pytest.fixture(autouse=True)
 def as_before() -> Iterator[None]:
     yield
-    metrics.show_connections(lambda: 0, 0)
+    metrics.register_pool(lambda: 0, 0)
     metrics.CERTIFICATE_EXPIRES.set(0)
 
 
@@ -25,7 +25,7 @@ def shown(name: str) -> float | None:
 
 def test_connections_are_counted_when_somebody_looks() -> None:
     taken: list[object] = []
-    metrics.show_connections(lambda: len(taken), 20)
+    metrics.register_pool(lambda: len(taken), 20)
     assert (shown("database_connections_in_use"), shown("database_connections_limit")) == (0, 20)
     taken.append(object())
     assert shown("database_connections_in_use") == 1
@@ -38,7 +38,7 @@ def test_the_end_of_the_certificate_is_that_of_the_one_in_use(tmp_path: Path) ->
     assert shown("tls_certificate_expiry_timestamp_seconds") == (now - timedelta(days=50) + LIFETIME).timestamp()
     (tmp_path / "bank.key").unlink()
     ensure_certificates(tmp_path, ["bank"], now)
-    files.material()
+    files.current_bundle()
     assert shown("tls_certificate_expiry_timestamp_seconds") == (now + LIFETIME).timestamp()
 
 

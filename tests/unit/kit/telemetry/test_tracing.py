@@ -51,8 +51,8 @@ class TestTrace:
     def test_whoever_began_it_has_decided_whether_it_is_sampled(self, text: str, *, is_sampled: bool) -> None:
         trace = TraceContext.from_traceparent(text)
         assert trace is not None
-        assert (trace.parent, trace.is_sampled) == (text, is_sampled)
-        assert trace.sampled_parent == (text if is_sampled else None)
+        assert (trace.traceparent, trace.is_sampled) == (text, is_sampled)
+        assert trace.sampled_traceparent == (text if is_sampled else None)
 
     def test_later_versions_are_read_as_far_as_they_are_known(self) -> None:
         for text in (f"01-{ID}-{SPAN}-01", f"cc-{ID}-{SPAN}-09-what-the-future-will-be-like"):
@@ -82,7 +82,7 @@ class TestTrace:
     @given(st.text(max_size=80))
     def test_any_text_may_come(self, text: str) -> None:
         trace = TraceContext.from_traceparent(text, text)
-        assert trace is None or TraceContext.from_traceparent(trace.parent) == trace._replace(state="")
+        assert trace is None or TraceContext.from_traceparent(trace.traceparent) == trace._replace(tracestate="")
 
     @pytest.mark.parametrize("state", ["", "é", "a\nb", "x" * 513, "\0"])
     def test_a_state_that_could_not_be_sent_on_is_left_behind(self, state: str) -> None:
@@ -90,8 +90,8 @@ class TestTrace:
 
     def test_one_that_begins_here_has_a_place_for_whoever_is_called(self) -> None:
         first, second = TraceContext.new(), TraceContext.new()
-        assert first.id != second.id
-        assert TraceContext.from_traceparent(first.parent) is not None
+        assert first.trace_id != second.trace_id
+        assert TraceContext.from_traceparent(first.traceparent) is not None
         assert not first.is_sampled  # nobody keeps any
 
 
@@ -100,7 +100,7 @@ class TestRatio:
     def test_as_many_are_sampled_as_the_settings_say(
         self, collector: Collector, ratio: float, least: int, most: int
     ) -> None:
-        with tracing.recording("test", settings(collector.endpoint, ratio)):
+        with tracing.export_spans("test", settings(collector.endpoint, ratio)):
             sampled = sum(TraceContext.new().is_sampled for _ in range(1_000))
         assert least <= sampled <= most
         assert not TraceContext.new().is_sampled
@@ -108,7 +108,7 @@ class TestRatio:
 
 class TestSpans:
     def test_say_what_was_done_where_and_how_it_ended(self, collector: Collector) -> None:
-        with tracing.recording("test", settings(collector.endpoint)):
+        with tracing.export_spans("test", settings(collector.endpoint)):
             with tracing.start_span("outer", TraceContext(ID, SPAN, 3, "a=b"), SpanKind.SERVER, {"first": 1}) as outer:
                 with tracing.start_span("inner", outer.trace):
                     pass
@@ -126,31 +126,31 @@ class TestSpans:
         assert "4242" not in str(collector.requests)
 
     def test_the_first_of_a_trace_has_no_parent_and_the_traces_id(self, collector: Collector) -> None:
-        with tracing.recording("test", settings(collector.endpoint)):
+        with tracing.export_spans("test", settings(collector.endpoint)):
             places = [TraceContext.new() for _ in range(3)]
             for place in places:
                 tracing.start_span("root", place).end()
-        assert [each.place[0] for each in collector.spans] == [place.id for place in places]
+        assert [each.place[0] for each in collector.spans] == [place.trace_id for place in places]
         assert {each.parent for each in collector.spans} == {None}
 
     def test_what_is_done_for_many_has_a_link_to_each_that_is_sampled(self, collector: Collector) -> None:
         other, unsampled = TraceContext(SPAN * 2, SPAN, 1), TraceContext(ID, SPAN, 0)
-        with tracing.recording("test", settings(collector.endpoint)):
-            parents = [None, unsampled.parent, "nonsense", HERE.parent, other.parent, HERE.parent]
+        with tracing.export_spans("test", settings(collector.endpoint)):
+            parents = [None, unsampled.traceparent, "nonsense", HERE.traceparent, other.traceparent, HERE.traceparent]
             tracing.start_batch_span(parents, "batch", SpanKind.CONSUMER, {}).end()
-            tracing.start_batch_span([None, unsampled.parent], "nothing", SpanKind.CONSUMER, {}).end()
+            tracing.start_batch_span([None, unsampled.traceparent], "nothing", SpanKind.CONSUMER, {}).end()
         (batch,) = collector.spans
         assert (batch.name, batch.place[0], batch.parent) == ("batch", ID, (ID, SPAN))
-        assert batch.links == {(ID, SPAN), (other.id, SPAN)}
+        assert batch.links == {(ID, SPAN), (other.trace_id, SPAN)}
 
     def test_of_what_is_not_sampled_there_are_none_and_the_place_goes_on(self, collector: Collector) -> None:
         place = TraceContext(ID, SPAN, 0, "a=b")
-        with tracing.recording("test", settings(collector.endpoint)), tracing.start_span("unsampled", place) as span:
+        with tracing.export_spans("test", settings(collector.endpoint)), tracing.start_span("unsampled", place) as span:
             assert (span.trace, span.is_recorded) == (place, False)
         assert not collector.spans
 
     def test_without_a_collector_places_go_on_as_they_came(self) -> None:
-        with tracing.recording("test", settings(None)), tracing.start_span("nobody asks", HERE) as span:
+        with tracing.export_spans("test", settings(None)), tracing.start_span("nobody asks", HERE) as span:
             span.set_attributes({"a": 1})
             span.fail("E")
             assert (span.trace, span.is_recorded) == (HERE, False)
@@ -180,7 +180,7 @@ class TestACollectorThatIsAway:
         before = dropped()
         with silent() as taken, caplog.at_level(logging.DEBUG, "opentelemetry"):
             endpoint = taken if kind == "nobody answers" else f"http://{HOST}:{free_ports(1)[0]}"
-            with tracing.recording("test", settings(endpoint)):
+            with tracing.export_spans("test", settings(endpoint)):
                 for _ in range(3):
                     began = time.monotonic()
                     for _ in range(otlp._QUEUE):

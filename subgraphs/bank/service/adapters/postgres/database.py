@@ -9,7 +9,13 @@ import asyncpg
 import orjson
 from asyncpg.pool import PoolConnectionProxy
 
-from kit.db.postgres import CLOSE_SECONDS, CONNECT_SECONDS, GONE, SESSION, STATEMENT_SECONDS
+from kit.db.postgres import (
+    CLOSE_TIMEOUT_SECONDS,
+    CONNECT_TIMEOUT_SECONDS,
+    SESSION_SETTINGS,
+    STATEMENT_TIMEOUT_SECONDS,
+    UNAVAILABLE_ERRORS,
+)
 from wallet.errors import Unavailable
 
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
@@ -43,21 +49,21 @@ async def open_pool(url: str, *, max_size: int) -> AsyncIterator[asyncpg.Pool]:
         url,
         min_size=0,
         max_size=max_size,
-        timeout=CONNECT_SECONDS,
-        command_timeout=STATEMENT_SECONDS,
+        timeout=CONNECT_TIMEOUT_SECONDS,
+        command_timeout=STATEMENT_TIMEOUT_SECONDS,
         init=prepare,
         reset=_as_it_is,
         server_settings={
             "application_name": "bank",
             **_PLANS,
-            **SESSION,
+            **SESSION_SETTINGS,
         },
     )
     try:
         yield pool
     finally:
         with suppress(TimeoutError):
-            async with asyncio.timeout(CLOSE_SECONDS):
+            async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
                 await pool.close()
 
 
@@ -73,7 +79,7 @@ async def connection(pool: asyncpg.Pool) -> AsyncIterator[Connection]:
         Unavailable: the database is away, or went away in the middle; what was being committed may or may not be.
     """
     try:
-        async with pool.acquire(timeout=CONNECT_SECONDS) as acquired:
+        async with pool.acquire(timeout=CONNECT_TIMEOUT_SECONDS) as acquired:
             yield acquired
-    except GONE as error:
+    except UNAVAILABLE_ERRORS as error:
         raise Unavailable("the ledger's database") from error
