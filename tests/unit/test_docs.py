@@ -21,6 +21,8 @@ _CODE = re.compile(r"`([^`\n]+)`")
 _PATH = re.compile(r"[\w.*<>…-]+(?:/[\w.*<>…-]+)*/?")
 _SOURCE_FILE = re.compile(r"\.(?:avsc|graphql|json|jsonl|md|proto|py|sql|toml|xml|yaml|yml)$")
 _MODULE = re.compile(r"python3? -m ([A-Za-z_][\w.<>-]*)")
+_LOG_EVENT = re.compile(r"(?<=log event `)[^`]+|(?<=\"event\":\")[^\"]+")
+_TARGET = re.compile(r"(?:^|`|\(|=\w+ )make (?:-s )?([a-z]+)", re.MULTILINE)
 _STANDARD_MODULES = {"pip", "pytest", "venv"}
 
 
@@ -87,6 +89,13 @@ def path_exists(page: Path, path: str) -> bool:
     return any(any(folder.glob(path.rstrip("/"))) for folder in (ROOT, page.parent))
 
 
+@cache
+def is_logged(event: str) -> bool:
+    """Return whether a process has the text of the log event in its source."""
+    sources = (name for name in tracked_files() if re.match(r"(?:gateway|kit|subgraphs)/.*\.py$", name))
+    return any(f'"{event}"' in (ROOT / name).read_text() for name in sources)
+
+
 def module_exists(module: str) -> bool:
     """Return whether `python -m` can run the module."""
     pattern = re.sub(r"<[^>]*>", "*", module).rstrip(".").replace(".", "/")
@@ -105,10 +114,22 @@ def test_repository_paths_in_the_page_exist(name: str) -> None:
     assert [path for path in paths if not path_exists(page, path)] == []
 
 
+@pytest.mark.parametrize("name", [name for name in PAGES if name.startswith("docs/")])
+def test_log_events_that_the_page_quotes_are_in_the_code(name: str) -> None:
+    quoted = set(_LOG_EVENT.findall((ROOT / name).read_text()))
+    assert sorted(event for event in quoted if not is_logged(event)) == []
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_modules_that_the_page_runs_exist(name: str) -> None:
     modules = set(_MODULE.findall((ROOT / name).read_text())) - _STANDARD_MODULES
     assert [module for module in sorted(modules) if not module_exists(module)] == []
+
+
+def test_make_targets_that_the_pages_name_exist() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {target for name in PAGES for target in _TARGET.findall((ROOT / name).read_text())}
+    assert named - targets == set()
 
 
 def test_every_page_of_the_documentation_is_in_the_index() -> None:
