@@ -36,19 +36,25 @@ class Store:
         """Analytics on an empty database."""
         grpc_port, admin_port = free_ports(2)
         admin = f"http://{HOST}:{admin_port}"
+        dsn = clickhouse.dsn(database)
+        migrations = module("subgraphs.analytics.service.migrations", CLICKHOUSE_DSN=dsn)
         process = Process(
             name="analytics",
             command=module(
                 "subgraphs.analytics.service",
                 **environment,
-                CLICKHOUSE_DSN=clickhouse.dsn(database),
+                CLICKHOUSE_DSN=dsn,
                 ANALYTICS_GRPC_LISTEN=f"{HOST}:{grpc_port}",
                 ANALYTICS_ADMIN_LISTEN=f"{HOST}:{admin_port}",
             ),
             ready=probes.http(f"{admin}/health/ready"),
             ports={"gRPC": grpc_port, "admin": admin_port},
         )
-        async with Child(process) as child, AnalyticsClient.connect(f"{HOST}:{grpc_port}") as client:
+        async with (
+            Child(Process(name="analytics-migrations", command=migrations)),
+            Child(process) as child,
+            AnalyticsClient.connect(f"{HOST}:{grpc_port}") as client,
+        ):
             yield cls(database, clickhouse.url, admin, child, client)
 
     async def tell(self, statement: str) -> str:

@@ -33,6 +33,7 @@ def full_plan(ports: Ports, data: Path, postgres: Postgres, *, tls: bool = False
     bank_database = {"BANK_DATABASE_URL": postgres.dsn("bank")}
     card_database = {"CARD_DATABASE_URL": postgres.dsn("card")}
     identity_database = {"IDENTITY_DATABASE_URL": postgres.dsn("identity")}
+    history_database = {"CLICKHOUSE_DSN": clickhouse.dsn("wallet")}
     brokers = {"KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers}
     bank_target = {"BANK_GRPC_TARGET": f"{HOST}:{ports.bank_grpc}"}
     card_target = {"CARD_GRPC_TARGET": f"{HOST}:{ports.card_grpc}"}
@@ -70,6 +71,11 @@ def full_plan(ports: Ports, data: Path, postgres: Postgres, *, tls: bool = False
             name="card-migrations",
             command=module("subgraphs.card.service.migrations", **card_database),
             depends_on=("postgres",),
+        ),
+        Process(
+            name="analytics-migrations",
+            command=module("subgraphs.analytics.service.migrations", **history_database),
+            depends_on=("clickhouse",),
         ),
         Process(
             name="identity-migrations",
@@ -143,15 +149,15 @@ def full_plan(ports: Ports, data: Path, postgres: Postgres, *, tls: bool = False
                 "subgraphs.analytics.service",
                 **service,
                 **tls_of.get("analytics", {}),
+                **history_database,
                 **bank_target,
                 **brokers,
                 ANALYTICS_GRPC_LISTEN=f"{HOST}:{ports.analytics_grpc}",
                 ANALYTICS_ADMIN_LISTEN=f"{HOST}:{ports.analytics_admin}",
-                CLICKHOUSE_DSN=clickhouse.dsn("wallet"),
                 SERVICE_KEY_FILE=str(analytics.private),
             ),
             ready=probes.http(f"{analytics_admin}/health/ready"),
-            depends_on=("clickhouse", "kafka"),
+            depends_on=("analytics-migrations", "kafka"),
             restart_with=("kafka",),  # a consumer group does not outlive the mock broker
             ports={"gRPC": ports.analytics_grpc, "admin": ports.analytics_admin},
             urls={"admin": analytics_admin},

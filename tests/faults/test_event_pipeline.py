@@ -16,6 +16,7 @@ from stack.engines.parts import ClickHouse
 from stack.ports import free_ports
 from stack.process import Child
 from subgraphs.analytics.service.adapters.clickhouse.database import Database
+from subgraphs.analytics.service.migrations.schema import upgrade
 from subgraphs.bank.client import Receipt, TransferRequest
 from tests.conftest import Keys
 from tests.integration.analytics.conftest import clickhouse, database, world  # noqa: F401  fixtures
@@ -38,9 +39,11 @@ CHAOS_SECONDS = 60.0
 @pytest.fixture
 async def apart(world: World, tmp_path: Path) -> AsyncIterator[World]:  # noqa: F811  the fixture
     """The world with a ClickHouse of the test's own, which it may take away."""
-    async with ClickHouse(tmp_path / "store", *free_ports(1)) as server, Database.connect(server.dsn("own")) as own:
-        settings = world.settings.model_copy(update={"clickhouse_dsn": SecretStr(server.dsn("own"))})
-        yield replace(world, clickhouse=server, database=own, settings=settings)
+    async with ClickHouse(tmp_path / "store", *free_ports(1)) as server:
+        await upgrade(server.dsn("own"))
+        async with Database.connect(server.dsn("own")) as own:
+            settings = world.settings.model_copy(update={"clickhouse_dsn": SecretStr(server.dsn("own"))})
+            yield replace(world, clickhouse=server, database=own, settings=settings)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from stack.ports import free_ports
 from subgraphs.analytics.service.adapters.clickhouse.database import Database
 from subgraphs.analytics.service.adapters.clickhouse.history import History
 from subgraphs.analytics.service.adapters.ledger import Ledger
+from subgraphs.analytics.service.migrations.schema import upgrade
 from subgraphs.bank.client import BankClient
 from subgraphs.bank.service.api.policy import POLICY
 from tests.conftest import Keys
@@ -32,8 +33,10 @@ async def clickhouse(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
 
 @pytest.fixture
 async def database(clickhouse: ClickHouse) -> AsyncIterator[Database]:
-    """A database of the test's own."""
-    async with Database.connect(clickhouse.dsn(f"history_{uuid.uuid4().hex}")) as database:
+    """A database of the test's own, with the newest schema."""
+    dsn = clickhouse.dsn(f"history_{uuid.uuid4().hex}")
+    await upgrade(dsn)
+    async with Database.connect(dsn) as database:
         yield database
 
 

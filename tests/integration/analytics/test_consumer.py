@@ -16,6 +16,7 @@ from subgraphs.analytics.service.application import consumer
 from subgraphs.analytics.service.application.consumer import Limits, TooMuchUnreadable
 from subgraphs.analytics.service.application.repair import Repair
 from subgraphs.analytics.service.domain.model import Row
+from subgraphs.analytics.service.migrations.schema import upgrade
 from tests.integration.analytics.fake_bank import CLEARING
 from tests.integration.analytics.group import Held
 from tests.integration.analytics.world import World, beside, body, counted, headers
@@ -186,6 +187,7 @@ class TestConsumer:
             Database.connect(server.dsn("wallet")) as database,
             beside(world.consumer(history=(history := History(database))).run()),
         ):
+            await upgrade(server.dsn("wallet"))
             await world.publish(world.bank.transfer(alice, bob))
             await until(lambda: _has(history, alice, 1))
             server.kill()

@@ -18,6 +18,7 @@ from subgraphs.analytics.service.adapters.clickhouse.database import Database
 from subgraphs.analytics.service.adapters.clickhouse.history import History
 from subgraphs.analytics.service.application.consumer import Consumer, Limits
 from subgraphs.analytics.service.domain.model import Row
+from subgraphs.analytics.service.migrations.schema import upgrade
 from tests.integration.analytics.group import PARTITIONS, Held, Load, ends
 from tests.integration.analytics.world import World, beside
 from tests.kafka.brokers import on_apache
@@ -32,11 +33,13 @@ LIMITS = Limits(batch=25)
 @pytest.fixture
 async def apart(world: World, tmp_path: Path) -> AsyncIterator[World]:
     """The world with a ClickHouse of the test's own, which it may take away."""
-    async with ClickHouse(tmp_path / "store", *free_ports(1)) as server, Database.connect(server.dsn("own")) as own:
-        # A busy machine may let a member be late, which is not what is looked at here.
-        own_store = {"clickhouse_dsn": SecretStr(server.dsn("own")), "analytics_session_seconds": 10.0}
-        settings = world.settings.model_copy(update=own_store)
-        yield replace(world, clickhouse=server, database=own, settings=settings)
+    async with ClickHouse(tmp_path / "store", *free_ports(1)) as server:
+        await upgrade(server.dsn("own"))
+        async with Database.connect(server.dsn("own")) as own:
+            # A busy machine may let a member be late, which is not what is looked at here.
+            own_store = {"clickhouse_dsn": SecretStr(server.dsn("own")), "analytics_session_seconds": 10.0}
+            settings = world.settings.model_copy(update=own_store)
+            yield replace(world, clickhouse=server, database=own, settings=settings)
 
 
 class Watched:

@@ -4,48 +4,53 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
 
-import clickhouse_connect
 import structlog
 from aiohttp import ClientError
 from clickhouse_connect.driver.asyncclient import AsyncClient
 from clickhouse_connect.driver.exceptions import DatabaseError
 
-from subgraphs.analytics.service.adapters.clickhouse.table import COLUMNS, CREATE, columns_of
+from subgraphs.analytics.service.adapters.clickhouse.connection import open_client, split_dsn
+from subgraphs.analytics.service.adapters.clickhouse.table import COLUMNS, columns_of
 from subgraphs.analytics.service.domain.model import Row
+from subgraphs.analytics.service.migrations.schema import (
+    SchemaMismatch,
+    SchemaMissing,
+    upgrade_schema,
+    verify_schema,
+)
 from wallet.errors import Unavailable
 
 log = structlog.get_logger(__name__)
 
-_WHAT: Final = "the operation history"
-_SECONDS: Final = 10.0
-"""The longest that any statement may take."""
-_CONNECT_SECONDS: Final = 2.0
-_LOST_SCHEMA: Final = {60, 81}  # UNKNOWN_TABLE, UNKNOWN_DATABASE
+_RESOURCE: Final = "the operation history"
+_STATEMENT_TIMEOUT_SECONDS: Final = 10.0
+_SCHEMA_ERRORS: Final = {16, 47, 60, 81}
+"""NO_SUCH_COLUMN_IN_TABLE, UNKNOWN_IDENTIFIER, UNKNOWN_TABLE, UNKNOWN_DATABASE."""
 
 
 class Database:
-    """The stored history's database. Connects, and creates what is missing, when first used.
+    """Connection pool of the history's database. Connects, and verifies the schema, when first used.
 
-    Every method raises Unavailable when ClickHouse does not answer in some seconds.
+    A database without the schema of this release is refused: the migration job has to run first. A database that was
+    valid and becomes empty while this process runs (the server was replaced) is migrated from here.
+
+    Every method raises Unavailable when ClickHouse does not answer in 10 seconds or has another schema.
     """
 
     def __init__(self, dsn: str) -> None:
         """Args:
         dsn: `http://user:password@host:port/database`.
         """
-        url = urlsplit(dsn)
-        self._name = unquote(url.path.strip("/")) or "default"
-        # The database may not be there yet, and a connection that names it could not create it.
-        self._server = url._replace(path="").geturl()
+        self._server, self._name = split_dsn(dsn)
         self._client: AsyncClient | None = None
         self._connecting = asyncio.Lock()
+        self._was_valid = False
 
     @classmethod
     @asynccontextmanager
     async def connect(cls, dsn: str) -> AsyncIterator["Database"]:
-        """A database at an address; nothing is opened before it is used."""
+        """Yield a database, and close its connections at the end. Connects at the first statement."""
         database = cls(dsn)
         try:
             yield database
@@ -53,22 +58,32 @@ class Database:
             await database._close()
 
     async def ping(self) -> None:
-        """Returns when ClickHouse answers and the table is there."""
-        await self.query("SELECT 1 FROM operations LIMIT 0", {})
+        """Return if ClickHouse answers and has the schema of this release.
+
+        Raises:
+            SchemaMismatch: it has another schema.
+            Unavailable: it does not answer.
+        """
+        try:
+            await self.query("SELECT 1 FROM operations LIMIT 0", {})
+        except Unavailable as error:
+            if isinstance(error.__cause__, SchemaMismatch):
+                raise error.__cause__ from None  # readiness shows the type's name
+            raise
 
     async def query(self, statement: str, parameters: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
-        """The rows that a statement finds."""
+        """Return the rows of a SELECT."""
         async with self._connected() as client:
             result = await client.query(statement, dict(parameters))
             return result.result_rows
 
     async def command(self, statement: str, parameters: Mapping[str, Any]) -> None:
-        """Runs a statement that finds nothing, and returns when it is done."""
+        """Execute a statement without a result."""
         async with self._connected() as client:
             await client.command(statement, dict(parameters))
 
     async def insert(self, rows: Sequence[Row]) -> None:
-        """Stores rows. On return they are there to be read."""
+        """Insert rows. They are readable on return."""
         async with self._connected() as client:
             await client.insert(
                 "operations",
@@ -81,32 +96,35 @@ class Database:
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[AsyncClient]:
-        """A client with the table in place; what goes wrong with it, as Unavailable."""
+        """Yield a client of a database with a verified schema. Failures become Unavailable."""
         try:
-            async with asyncio.timeout(_SECONDS):
+            async with asyncio.timeout(_STATEMENT_TIMEOUT_SECONDS):
                 async with self._connecting:
                     if self._client is None:
                         self._client = await self._open()
                     client = self._client
                 yield client
+        except SchemaMismatch as error:
+            log.error("ClickHouse schema refused", error=str(error))
+            raise Unavailable(_RESOURCE) from error
         except (DatabaseError, ClientError, OSError, TimeoutError) as error:
-            if isinstance(error, DatabaseError) and error.code in _LOST_SCHEMA:
-                await self._close()  # the store was replaced by an empty one: open, and create, anew
-            log.warning("ClickHouse did not do it", error=f"{type(error).__name__}: {error}")
-            raise Unavailable(_WHAT) from error
+            if isinstance(error, DatabaseError) and error.code in _SCHEMA_ERRORS:
+                await self._close()  # the server was emptied or replaced: connect and verify again
+            log.warning("ClickHouse statement failed", error=f"{type(error).__name__}: {error}")
+            raise Unavailable(_RESOURCE) from error
 
     async def _open(self) -> AsyncClient:
-        client = await clickhouse_connect.get_async_client(
-            dsn=self._server,
-            connect_timeout=_CONNECT_SECONDS,
-            send_receive_timeout=_SECONDS,
-            tz_mode="aware",
-            autogenerate_session_id=False,  # a session takes one query at a time
-        )
+        client = await open_client(self._server, _STATEMENT_TIMEOUT_SECONDS)
         try:
-            await client.command("CREATE DATABASE IF NOT EXISTS {name:Identifier}", {"name": self._name})
+            try:
+                await verify_schema(client, self._name)
+            except SchemaMissing:
+                if not self._was_valid:
+                    raise
+                log.warning("ClickHouse schema lost", database=self._name)
+                await upgrade_schema(client, self._name)
+            self._was_valid = True
             client.database = self._name
-            await client.command(CREATE)
         except BaseException:
             await client.close()
             raise

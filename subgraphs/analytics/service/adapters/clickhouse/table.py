@@ -22,13 +22,6 @@ COLUMNS: Final = {
     "occurred_at": "DateTime64(6, 'UTC')",
 }
 NAMES: Final = ", ".join(COLUMNS)
-# An account's rows lie together in the order they are read in. A row that came twice is merged away in time, and by
-# FINAL at once: both copies say the same. If they do not, the one that was stored last counts: a replay stands on that.
-CREATE: Final = f"""
-    CREATE TABLE IF NOT EXISTS operations ({", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())})
-    ENGINE = ReplacingMergeTree ORDER BY (account_id, account_version)
-    SETTINGS index_granularity = 1024
-"""
 
 
 def columns_of(rows: Sequence[Row]) -> list[list[Any]]:

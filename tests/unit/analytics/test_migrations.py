@@ -1,0 +1,47 @@
+from pathlib import Path
+
+import pytest
+
+from subgraphs.analytics.service.adapters.clickhouse.connection import split_dsn
+from subgraphs.analytics.service.migrations.schema import MIGRATIONS, load_migrations
+
+
+class TestLoadMigrations:
+    def test_statements_end_with_a_semicolon_at_the_end_of_a_line(self, tmp_path: Path) -> None:
+        (tmp_path / "0001_first.sql").write_text("-- a; b\nSELECT ';'\n  , 1;\nSELECT 2;  \n")
+        (migration,) = load_migrations(tmp_path)
+        assert migration.statements == ("-- a; b\nSELECT ';'\n  , 1", "SELECT 2")
+        assert str(migration) == "0001_first"
+
+    def test_checksum_changes_with_the_text(self, tmp_path: Path) -> None:
+        file = tmp_path / "0001_first.sql"
+        file.write_text("SELECT 1;")
+        (before,) = load_migrations(tmp_path)
+        file.write_text("SELECT 2;")
+        (after,) = load_migrations(tmp_path)
+        assert before.checksum != after.checksum
+
+    @pytest.mark.parametrize("names", [["0002_first.sql"], ["0001_a.sql", "0001_b.sql"], ["1_first.sql"]])
+    def test_wrong_numbers_are_refused(self, tmp_path: Path, names: list[str]) -> None:
+        for name in names:
+            (tmp_path / name).write_text("SELECT 1;")
+        with pytest.raises(ValueError, match="rename it to 000"):
+            load_migrations(tmp_path)
+
+    def test_released_migrations_are_unchanged(self) -> None:
+        """A change would be refused by every database that has applied the file: write a new migration instead."""
+        assert {str(each): each.checksum for each in MIGRATIONS} == {
+            "0001_operations": "85cc2d09bd3ee9ea3aaefe780238cfeba6fe3442ce270d827fd323fc5ca6462f"
+        }
+
+
+@pytest.mark.parametrize(
+    ("dsn", "expected"),
+    [
+        ("http://u:p@host:8123/wallet", ("http://u:p@host:8123", "wallet")),
+        ("http://host:8123/my%20db/", ("http://host:8123", "my db")),
+        ("http://host:8123", ("http://host:8123", "default")),
+    ],
+)
+def test_dsn_is_split_into_server_and_database(dsn: str, expected: tuple[str, str]) -> None:
+    assert split_dsn(dsn) == expected
