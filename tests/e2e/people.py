@@ -9,8 +9,8 @@ from uuid import uuid4
 
 import httpx
 
-from tests.e2e.test_subscriptions import OPERATION_ADDED, subscribe, websocket
-from tests.e2e.test_top_ups import GOOD, card
+from tests.e2e.feeds import OPERATION_ADDED, subscribe, websocket
+from tests.e2e.top_ups import GOOD, card
 from tests.e2e.users import User
 from tests.waiting import until
 

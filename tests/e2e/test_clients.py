@@ -19,9 +19,8 @@ from gql.transport.websockets import WebsocketsTransport
 
 from stack.system import System
 from tests import node
-from tests.e2e.test_faults import transfer_until_known
-from tests.e2e.test_subscriptions import OPERATION_ADDED
-from tests.e2e.users import User
+from tests.e2e.feeds import OPERATION_ADDED
+from tests.e2e.users import User, transfer_until_known
 
 pytestmark = pytest.mark.slow
 

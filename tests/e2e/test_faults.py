@@ -6,7 +6,6 @@ On a system of its own: these tests take parts of it away.
 import asyncio
 import os
 import signal
-import uuid
 from collections.abc import AsyncIterator
 from decimal import Decimal
 
@@ -16,8 +15,8 @@ import pytest
 from stack.engines.cluster import remove_cluster
 from stack.ports import Ports
 from stack.system import System, running
-from tests.e2e.test_subscriptions import BALANCE_CHANGED, OPERATION_ADDED, next_of, subscribe, websocket
-from tests.e2e.users import User
+from tests.e2e.feeds import BALANCE_CHANGED, OPERATION_ADDED, next_value, subscribe, websocket
+from tests.e2e.users import User, transfer_until_known
 from tests.waiting import until
 
 pytestmark = pytest.mark.slow
@@ -29,22 +28,6 @@ async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Syst
     async with running(Ports.free(), data) as system:
         yield system
     remove_cluster(data)
-
-
-async def transfer_until_known(user: User, recipient: str, amount: str) -> httpx.Response:
-    """Retries one key until the outcome is known, as callers are told to."""
-    key = str(uuid.uuid4())
-
-    async def known() -> httpx.Response | None:
-        try:
-            answer = await user.transfer(recipient, amount, key=key)
-        except httpx.TransportError:
-            return None
-        return answer if answer.status_code not in {503, 504} else None
-
-    answer = await until(known, within=20)
-    assert answer is not None
-    return answer
 
 
 async def balance_if_known(user: User) -> Decimal | None:
@@ -228,11 +211,11 @@ class TestSubscriptions:
     ) -> None:
         async with websocket(bob) as connection:
             feed = subscribe(connection, BALANCE_CHANGED, account=bob.account)
-            start = await next_of(feed, "balanceChanged")
+            start = await next_value(feed, "balanceChanged")
             os.kill(system.pid("gateway"), signal.SIGKILL)
         for _ in range(3):
             await transfer_until_known(alice, bob.account, "1.00")
         async with websocket(bob) as connection:
             feed = subscribe(connection, OPERATION_ADDED, account=bob.account, after=start["cursor"])
-            balances = [(await next_of(feed, "operationAdded"))["balanceAfter"]["amount"] for _ in range(3)]
+            balances = [(await next_value(feed, "operationAdded"))["balanceAfter"]["amount"] for _ in range(3)]
         assert balances == ["501.00", "502.00", "503.00"]

@@ -16,7 +16,7 @@ from graphql import OperationDefinitionNode, parse, print_ast, separate_operatio
 from gateway.graphql.federation.composition import SUBGRAPHS
 from stack.engines.postgres import Postgres
 from stack.system import System
-from tests.e2e.test_top_ups import DECLINED, GOOD, card, ended, top_up
+from tests.e2e.top_ups import DECLINED, GOOD, card, final_top_up, top_up
 from tests.e2e.users import NewUser, OpenAccount, User, known
 from tests.node import judged
 from tests.waiting import until
@@ -98,7 +98,7 @@ async def test_a_router_answers_what_the_graph_does(
     others = await bob.transfer(carol.account, "1")
     await alice.transfer(bob.account, "5", key="taken")
     paid, others_paid = [await top_up(user, GOOD, amount) for user, amount in ((alice, "10.00"), (bob, "20.00"))]
-    await ended(alice, paid.headers["Location"])
+    await final_top_up(alice, paid.headers["Location"])
     await top_up(alice, GOOD, "30.00", key="charged")
     await until(lambda: knows_all(alice, alice.account, second))
     (newest,) = (await alice.query(TOP_UPS, id=alice.account))["data"]["account"]["topUps"]["edges"]

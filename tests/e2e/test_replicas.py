@@ -30,7 +30,7 @@ from stack.plan import AUDIENCE, ISSUER, full_plan
 from stack.ports import HOST, Ports, free_ports
 from stack.process import Command, Process
 from stack.system import System, running
-from tests.e2e.test_subscriptions import OPERATION_ADDED, connected, subscribe
+from tests.e2e.feeds import OPERATION_ADDED, connected, subscribe
 from tests.kafka.apache import ApacheKafka, Missing, fetched
 from tests.nginx import Nginx, nginx
 from tests.openapi import REST

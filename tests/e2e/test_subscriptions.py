@@ -2,69 +2,15 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
 
 import httpx
 import pytest
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from tests.e2e.feeds import BALANCE_CHANGED, OPERATION_ADDED, next_value, subscribe, websocket
 from tests.e2e.users import User
 from wallet import cursor
-
-OPERATION_ADDED = """
-    subscription($account: ID!, $after: String) {
-      operationAdded(accountId: $account, after: $after) {
-        direction amount { amount } balanceAfter { amount } counterparty { id } cursor
-      }
-    }
-"""
-BALANCE_CHANGED = """
-    subscription($account: ID!) { balanceChanged(accountId: $account) { balance { amount currency } cursor } }
-"""
-
-
-@asynccontextmanager
-async def websocket(user: User, **params: Any) -> AsyncIterator[ClientConnection]:
-    """An acknowledged graphql-transport-ws connection of the user's."""
-    url = f"{user.http.base_url}".replace("http", "ws").rstrip("/") + "/graphql"
-    async with connected(url, user.token, params) as connection:
-        yield connection
-
-
-@asynccontextmanager
-async def connected(
-    url: str, token: str, params: dict[str, Any] | None = None, **options: Any
-) -> AsyncIterator[ClientConnection]:
-    """The same to any gateway, with options of the connection itself."""
-    async with connect(url, subprotocols=["graphql-transport-ws"], **options) as connection:  # type: ignore[list-item]
-        payload = {"authorization": f"Bearer {token}"} | (params or {})
-        await connection.send(json.dumps({"type": "connection_init", "payload": payload}))
-        assert json.loads(await connection.recv())["type"] == "connection_ack"
-        yield connection
-
-
-async def subscribe(connection: ClientConnection, query: str, **variables: Any) -> AsyncIterator[dict[str, Any]]:
-    """The payloads of one subscription; its errors are raised."""
-    payload = {"query": query, "variables": variables}
-    await connection.send(json.dumps({"id": "1", "type": "subscribe", "payload": payload}))
-    async for text in connection:
-        message = json.loads(text)
-        if message["type"] == "complete":
-            return
-        if message["type"] == "error":
-            raise LookupError(message["payload"])
-        if errors := message["payload"].get("errors"):
-            raise LookupError(errors)
-        yield message["payload"]["data"]
-
-
-async def next_of(feed: AsyncIterator[dict[str, Any]], field: str) -> dict[str, Any]:
-    data = await asyncio.wait_for(anext(feed), 5)
-    value: dict[str, Any] = data[field]
-    return value
 
 
 class TestOperationAdded:
@@ -72,12 +18,12 @@ class TestOperationAdded:
         async with websocket(bob) as connection:
             feed = subscribe(connection, OPERATION_ADDED, account=bob.account, after="djA")
             await alice.transfer(bob.account, "1.00")
-            assert (await next_of(feed, "operationAdded"))["amount"]["amount"] == "1.00"
+            assert (await next_value(feed, "operationAdded"))["amount"]["amount"] == "1.00"
 
             loop = asyncio.get_running_loop()
             sent = loop.time()
             await alice.transfer(bob.account, "2.00")
-            operation = await next_of(feed, "operationAdded")
+            operation = await next_value(feed, "operationAdded")
             assert loop.time() - sent < 1
             assert (operation["direction"], operation["amount"]["amount"]) == ("IN", "2.00")
             assert operation["counterparty"]["id"] == alice.account
@@ -87,11 +33,11 @@ class TestOperationAdded:
             await alice.transfer(bob.account, f"{number}.00")
         async with websocket(alice) as connection:
             feed = subscribe(connection, OPERATION_ADDED, account=alice.account, after="djA")
-            seen = [await next_of(feed, "operationAdded") for _ in range(3)]
+            seen = [await next_value(feed, "operationAdded") for _ in range(3)]
         async with websocket(alice) as connection:
             feed = subscribe(connection, OPERATION_ADDED, account=alice.account, after=seen[-1]["cursor"])
             await asyncio.gather(*(alice.transfer(bob.account, "9.00") for _ in range(5)))
-            seen += [await next_of(feed, "operationAdded") for _ in range(7)]
+            seen += [await next_value(feed, "operationAdded") for _ in range(7)]
         assert [each["amount"]["amount"] for each in seen] == ["1.00", "2.00", "3.00", "4.00", "5.00", *["9.00"] * 5]
         assert len({each["cursor"] for each in seen}) == 10
         balances = [float(each["balanceAfter"]["amount"]) for each in seen]
@@ -101,7 +47,7 @@ class TestOperationAdded:
         async with websocket(alice) as connection:
             feed = subscribe(connection, OPERATION_ADDED, account=bob.account)
             with pytest.raises(LookupError, match="ACCOUNT_NOT_FOUND"):
-                await next_of(feed, "operationAdded")
+                await next_value(feed, "operationAdded")
 
     async def test_comes_by_server_sent_events_too(self, alice: User, bob: User) -> None:
         request = {"query": OPERATION_ADDED, "variables": {"account": alice.account, "after": "djA"}}
@@ -124,11 +70,11 @@ class TestBalanceChanged:
     async def test_starts_with_the_balance_now_and_follows_each_operation(self, alice: User, bob: User) -> None:
         async with websocket(bob) as connection:
             feed = subscribe(connection, BALANCE_CHANGED, account=bob.account)
-            now = await next_of(feed, "balanceChanged")
+            now = await next_value(feed, "balanceChanged")
             assert now["balance"] == {"amount": "500.00", "currency": "RUB"}
             for amount in ("10.00", "20.00"):
                 await alice.transfer(bob.account, amount)
-            assert [(await next_of(feed, "balanceChanged"))["balance"]["amount"] for _ in range(2)] == [
+            assert [(await next_value(feed, "balanceChanged"))["balance"]["amount"] for _ in range(2)] == [
                 "510.00",
                 "530.00",
             ]
@@ -147,7 +93,7 @@ class TestBalanceChanged:
         async def told() -> list[tuple[int, str]]:
             async with websocket(bob) as connection:
                 feed = subscribe(connection, BALANCE_CHANGED, account=bob.account)
-                seen = [await next_of(feed, "balanceChanged") for _ in range(6)]
+                seen = [await next_value(feed, "balanceChanged") for _ in range(6)]
             return [(cursor.decode_version(each["cursor"]), each["balance"]["amount"]) for each in seen]
 
         paying = asyncio.gather(*(pay() for _ in range(3)))

@@ -11,8 +11,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from stack.engines.cluster import remove_cluster
 from stack.ports import HOST, Ports
 from stack.system import System, plan_of, running
-from tests.e2e.test_subscriptions import BALANCE_CHANGED, next_of, subscribe, websocket
-from tests.e2e.test_top_ups import GOOD, ended, top_up
+from tests.e2e.feeds import BALANCE_CHANGED, next_value, subscribe, websocket
+from tests.e2e.top_ups import GOOD, final_top_up, top_up
 from tests.e2e.users import User
 
 pytestmark = pytest.mark.slow
@@ -30,13 +30,13 @@ class TestMutualTLS:
     async def test_carries_a_transfer_to_who_watches(self, alice: User, bob: User) -> None:
         async with websocket(bob) as connection:
             feed = subscribe(connection, BALANCE_CHANGED, account=bob.account)
-            assert (await next_of(feed, "balanceChanged"))["balance"]["amount"] == "500.00"
+            assert (await next_value(feed, "balanceChanged"))["balance"]["amount"] == "500.00"
             assert (await alice.transfer(bob.account, "10.00")).status_code == 201
-            assert (await next_of(feed, "balanceChanged"))["balance"]["amount"] == "510.00"
+            assert (await next_value(feed, "balanceChanged"))["balance"]["amount"] == "510.00"
 
     async def test_carries_a_top_up_to_the_ledger(self, alice: User) -> None:
         begun = await top_up(alice, GOOD)
-        assert (await ended(alice, begun.headers["location"]))["status"] == "COMPLETED"
+        assert (await final_top_up(alice, begun.headers["location"]))["status"] == "COMPLETED"
         assert str(await alice.balance()) == "1100.00"
 
     @pytest.mark.parametrize("service", ["bank", "card", "analytics"])

@@ -6,24 +6,18 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from decimal import Decimal
-from typing import Any
-from uuid import uuid4
 
 import asyncpg
-import httpx
 import pytest
 from aiokafka import AIOKafkaConsumer
 
 from sandbox.cards import CARDS
 from stack.engines.postgres import DATABASES, Postgres
 from stack.system import System
-from tests.e2e.test_subscriptions import next_of, subscribe, websocket
+from tests.e2e.feeds import next_value, subscribe, websocket
+from tests.e2e.top_ups import CVV, DECLINED, FINAL, GOOD, UNSURE, card, final_top_up, top_up
 from tests.e2e.users import NewUser, User
 from tests.waiting import until
-
-GOOD, DECLINED, UNSURE = "4242424242424242", "4000000000000002", "4000000000010019"
-CVV = "9" + "17"
-FINAL = {"COMPLETED", "DECLINED", "VOIDED", "REFUNDED"}
 
 TOP_UP = """
     mutation($input: TopUpAccountInput!) {
@@ -34,32 +28,6 @@ TOP_UP = """
       }
     }
 """
-
-
-def card(number: str, cvv: str | None = None) -> dict[str, Any]:
-    amex = number.startswith("3")
-    return {"number": number, "expiryMonth": 12, "expiryYear": 2040, "cvv": cvv or (f"{CVV}3" if amex else CVV)}
-
-
-async def top_up(user: User, number: str, amount: str = "100.00", key: str | None = None) -> httpx.Response:
-    return await user.http.post(
-        f"/accounts/{user.account}/topup",
-        json={"amount": amount, "card": card(number)},
-        headers={"Idempotency-Key": key or str(uuid4())},
-        timeout=30,
-    )
-
-
-async def ended(user: User, location: str) -> dict[str, Any]:
-    """The top-up, once it is final."""
-    seen: dict[str, Any] = {}
-
-    async def is_final() -> bool:
-        seen.update((await user.http.get(location)).json())
-        return seen["status"] in FINAL
-
-    await until(is_final, within=30)
-    return seen
 
 
 class TestATopUp:
@@ -86,7 +54,7 @@ class TestATopUp:
         answers = await asyncio.gather(*(top_up(alice, GOOD, key="once") for _ in range(5)))
         assert {answer.status_code for answer in answers} == {202}
         assert len({answer.json()["id"] for answer in answers}) == 1
-        assert (await ended(alice, answers[0].headers["Location"]))["status"] == "COMPLETED"
+        assert (await final_top_up(alice, answers[0].headers["Location"]))["status"] == "COMPLETED"
         assert await alice.balance() == Decimal("1100.00")
         assert (await top_up(alice, GOOD, "100.01", key="once")).status_code == 422
         assert (await top_up(alice, DECLINED, key="once")).status_code == 422
@@ -125,7 +93,7 @@ class TestATopUp:
             seen: list[str] = []
             async with aclosing(subscribe(connection, watched, id=answer.json()["id"])) as feed:  # type: ignore[type-var]
                 while not seen or seen[-1] not in FINAL:
-                    seen.append((await asyncio.wait_for(next_of(feed, "topUpUpdated"), 30))["status"])
+                    seen.append((await asyncio.wait_for(next_value(feed, "topUpUpdated"), 30))["status"])
         assert seen[-1] == "VOIDED"
         assert await alice.balance() == Decimal("1000.00")
 
@@ -139,7 +107,7 @@ class TestNothingOfACard:
         async def pay(user: User, number: str) -> None:
             answer = await top_up(user, number)
             texts.append(answer.text)
-            if answer.status_code == 202 and (await ended(user, answer.headers["Location"])):
+            if answer.status_code == 202 and (await final_top_up(user, answer.headers["Location"])):
                 texts.append((await user.http.get(answer.headers["Location"])).text)
             for wrong in (number[:-1], int(number), [number], f" {number}", {"number": number}):
                 body = {"amount": "1.00", "card": {**card(number), "number": wrong}}

@@ -9,6 +9,8 @@ import asyncpg
 import httpx
 from argon2 import PasswordHasher
 
+from tests.waiting import until
+
 PASSWORD = "correct horse battery"
 _HASH = PasswordHasher().hash(PASSWORD)
 
@@ -56,6 +58,22 @@ class User:
         assert answer.status_code == 200, answer.text
         result: dict[str, Any] = answer.json()
         return result
+
+
+async def transfer_until_known(user: User, recipient: str, amount: str) -> httpx.Response:
+    """Transfer with one key, and repeat the request until the outcome is known, as the API documents it."""
+    key = str(uuid.uuid4())
+
+    async def known() -> httpx.Response | None:
+        try:
+            answer = await user.transfer(recipient, amount, key=key)
+        except httpx.TransportError:
+            return None
+        return answer if answer.status_code not in {503, 504} else None
+
+    answer = await until(known, within=20)
+    assert answer is not None
+    return answer
 
 
 async def known(sql: asyncpg.Connection, subject: str, username: str) -> None:

@@ -21,7 +21,7 @@ from subgraphs.bank.client import Receipt, TransferRequest
 from tests.conftest import Keys
 from tests.integration.analytics.conftest import clickhouse, database, world  # noqa: F401  fixtures
 from tests.integration.analytics.group import dropped, ends, process
-from tests.integration.analytics.test_pipeline import history_is_ledger, leader, loaded, published
+from tests.integration.analytics.ledger import history_is_ledger, leader, loaded, published
 from tests.integration.analytics.world import World, beside
 from tests.integration.bank.running import RunningBank, rub, running
 from tests.kafka.brokers import on_apache

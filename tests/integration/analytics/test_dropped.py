@@ -9,7 +9,7 @@ import pytest
 from subgraphs.analytics.service import metrics
 from tests.conftest import Keys
 from tests.integration.analytics.group import dropped, ends
-from tests.integration.analytics.test_pipeline import history_is_ledger, published
+from tests.integration.analytics.ledger import history_is_ledger, published
 from tests.integration.analytics.world import World, counted, serving
 from tests.integration.bank.running import RunningBank, rub, running
 from tests.waiting import until

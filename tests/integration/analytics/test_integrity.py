@@ -11,50 +11,15 @@ import pytest
 from cli.admin_client import AdminEndpoint
 from cli.integrity import IntegrityResult, check_integrity
 from cli.replay import ReplayResult, replay_history
-from kit.http.admin import admin_app
-from kit.http.server import http_server
-from kit.integrity.check import IntegrityCheck, Report, Verdict, Violation, integrity_router
 from subgraphs.analytics.service.adapters.clickhouse.copies import Copies, Copy, Window
 from subgraphs.analytics.service.adapters.clickhouse.database import Database
-from subgraphs.analytics.service.api.admin import replay_router
 from subgraphs.analytics.service.application import comparison as module
-from subgraphs.analytics.service.application.integrity import history_integrity
-from subgraphs.analytics.service.application.replay import Replay
 from subgraphs.analytics.service.domain.rows import rows_of
 from tests.integration.analytics.damage import DAMAGES, Damage, people
 from tests.integration.analytics.fake_bank import CLEARING
+from tests.integration.analytics.integrity import command_output, integrity_of, served, verdict_of
 from tests.integration.analytics.world import World
 from tests.waiting import until
-
-LONG_AGO = 1.0
-"""Any operation of the fake bank's is older than that."""
-
-
-def integrity_of(world: World, copies: Copies | None = None, *, on_its_way_seconds: float = LONG_AGO) -> IntegrityCheck:
-    copies = copies or world.copies
-    return history_integrity(copies, world.ledger, wait_seconds=0, on_its_way_seconds=on_its_way_seconds)
-
-
-async def verdict_of(integrity: IntegrityCheck) -> tuple[Verdict, list[Violation]]:
-    reports: list[Report] = [report async for report in integrity.run()]
-    verdict = reports[-1]
-    assert isinstance(verdict, Verdict)
-    return verdict, [report for report in reports if isinstance(report, Violation)]
-
-
-@asynccontextmanager
-async def served(world: World, integrity: IntegrityCheck | None = None) -> AsyncIterator[str]:
-    """The admin interface's address."""
-    app = admin_app({})
-    app.include_router(integrity_router(integrity or integrity_of(world)))
-    app.include_router(replay_router(Replay(world.history, world.copies, world.ledger, world.repair())))
-    async with http_server(app, world.settings.analytics_admin_listen):
-        yield f"http://{world.settings.analytics_admin_listen}"
-
-
-def told(capsys: pytest.CaptureFixture[str]) -> list[str]:
-    """What the command says, without the log of the service, which runs in the same process."""
-    return [line for line in capsys.readouterr().out.splitlines() if not line[0].isdigit()]
 
 
 class Held(Copies):
@@ -102,7 +67,7 @@ class TestIntegrity:
         expected = await damage(world, some)
         async with served(world) as admin:
             assert await asyncio.to_thread(check_integrity, AdminEndpoint(admin)) == IntegrityResult.BROKEN
-            *said, verdict = told(capsys)
+            *said, verdict = command_output(capsys)
             assert verdict.startswith(f"broken: {len(expected)} violations")
             assert len(said) == len(expected)
             assert all(any(line.startswith(start) for line in said) for start in expected), said

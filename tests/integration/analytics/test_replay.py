@@ -13,7 +13,7 @@ from subgraphs.analytics.service.application import comparison as module
 from subgraphs.analytics.service.application.replay import Outcome, Progress, Replay, Report
 from tests.integration.analytics.damage import DAMAGES, STRANGER, command, people, row_of
 from tests.integration.analytics.fake_bank import CLEARING
-from tests.integration.analytics.test_integrity import integrity_of, served, told, verdict_of
+from tests.integration.analytics.integrity import command_output, integrity_of, served, verdict_of
 from tests.integration.analytics.world import World
 from tests.waiting import until
 
@@ -143,7 +143,7 @@ class TestCommand:
                 assert code == ReplayResult.COMPLETE
             async with httpx.AsyncClient(trust_env=False, base_url=admin) as http:
                 metrics = (await http.get("/metrics")).text
-        said = [line.partition(" (")[0] for line in told(capsys)]
+        said = [line.partition(" (")[0] for line in command_output(capsys)]
         assert said == [
             "complete: 1 accounts checked, 3 operations pulled, 0 rows removed",
             "complete: 0 accounts checked, 0 operations pulled, 2 rows removed",

@@ -23,7 +23,7 @@ from subgraphs.analytics.service.application.watch import Timing, Watch
 from subgraphs.card.client import CardClient
 from subgraphs.identity.client import IdentityClient
 from tests.conftest import Keys
-from tests.e2e.test_subscriptions import connected, subscribe
+from tests.e2e.feeds import connected, subscribe
 from tests.integration.analytics.world import World
 from wallet import cursor
 from wallet.errors import SubscriberTooSlow

@@ -18,7 +18,7 @@ from stack.engines.postgres import Postgres
 from stack.process import ROOT
 from subgraphs.card.service.adapters.tables import metadata
 from tests.integration.bank.running import cloned
-from tests.integration.bank.test_schema import shape
+from tests.integration.schema import shape
 
 MIGRATIONS = "subgraphs.card.service.migrations"
 FINAL: dict[str, dict[str, Any]] = {

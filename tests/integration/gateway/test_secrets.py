@@ -14,7 +14,7 @@ from websockets.exceptions import ConnectionClosed
 from tests.conftest import Keys
 from tests.integration.gateway.fake_services import ACCOUNT, FakeBank, FakeCard, top_up
 from tests.integration.gateway.gateway_process import Gateway, running
-from tests.waiting import until
+from tests.integration.gateway.logs import logs_since
 from wallet.errors import InvalidInput
 
 NUMBER, CVV = "5105105105105100", "739182645"
@@ -94,19 +94,8 @@ async def nothing_is_said(gateway: Gateway) -> AsyncIterator[None]:
     """Reads all that the gateway logs meanwhile, and what the test was about is not in it."""
     began = len(gateway.said)
     yield
-    said = await after_a_marker(gateway, began)
+    said = await logs_since(gateway, began)
     assert not [line for line in said if HIDDEN.search(line)]
-
-
-async def after_a_marker(gateway: Gateway, began: int) -> list[str]:
-    """What the gateway has said since, all of it: a request of our own is its last word."""
-    await gateway.http.get("/health/live", headers={"X-Request-Id": f"marker-{began}"})
-
-    async def marked() -> list[str]:
-        said = gateway.said[began:]
-        return said if any(f"marker-{began}" in line for line in said) else []
-
-    return await until(marked, every=0.005)
 
 
 async def rest(http: httpx.AsyncClient, body: str) -> httpx.Response:
@@ -208,7 +197,7 @@ class TestDefect:
         assert ["INTERNAL" in answer.text for answer in answers] == [True] * 3
         for answer in answers:
             hides(answer)
-        said = await after_a_marker(gateway, began)
+        said = await logs_since(gateway, began)
         assert sum("unexpected error" in line for line in said) == 3
         assert any("badly formed hexadecimal UUID string" in line for line in said), "the traceback is there"
         assert not HIDDEN.search("\n".join(said))

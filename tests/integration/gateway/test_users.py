@@ -17,7 +17,7 @@ from subgraphs.identity.client import SERVICE
 from subgraphs.identity.service.api.policy import POLICY
 from tests.conftest import Keys
 from tests.integration.gateway.gateway_process import Gateway, running
-from tests.integration.gateway.test_secrets import after_a_marker
+from tests.integration.gateway.logs import logs_since
 from wallet.errors import InvalidCredentials, TooManyAttempts, UsernameTaken, WalletError
 
 PASSWORD, TOKEN = "correct-horse-battery", "refresh-me-and-nobody-else"
@@ -109,7 +109,7 @@ async def nothing_is_said(door: Gateway) -> AsyncIterator[None]:
     """Reads all that the gateway logs meanwhile, and what the test was about is not in it."""
     began = len(door.said)
     yield
-    said = "\n".join(await after_a_marker(door, began))
+    said = "\n".join(await logs_since(door, began))
     assert not [secret for secret in HIDDEN if secret in said]
 
 
@@ -174,4 +174,4 @@ class TestAnswers:
         async with httpx.AsyncClient(base_url=door.url, headers=door.http.headers, trust_env=False) as http:
             answer = await http.get("/me")
         assert (answer.status_code, answer.json()["code"]) == (500, "INTERNAL")
-        assert sum("unexpected error" in line for line in await after_a_marker(door, began)) == 1
+        assert sum("unexpected error" in line for line in await logs_since(door, began)) == 1

@@ -17,7 +17,7 @@ from kit.db.migrations import config, upgrade
 from stack.engines.postgres import Postgres
 from stack.process import ROOT
 from subgraphs.identity.service.adapters.tables import metadata
-from tests.integration.bank.test_schema import shape
+from tests.integration.schema import shape
 
 MIGRATIONS = "subgraphs.identity.service.migrations"
 HASH = "$argon2id$v=19$m=65536,t=3,p=4$c2FsdA$dGFn"

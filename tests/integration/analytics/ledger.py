@@ -1,0 +1,151 @@
+"""Load on a real bank, and the comparison of its ledger with the history."""
+
+import asyncio
+import itertools
+from datetime import timedelta
+from uuid import UUID
+
+import asyncpg
+
+from asyncapi.topics import DEAD_LETTER_TOPIC
+from kit.auth.tokens import ServiceTokenProvider
+from kit.integrity.check import Verdict
+from subgraphs.analytics.service.adapters.ledger import Ledger
+from subgraphs.analytics.service.application.integrity import history_integrity
+from subgraphs.analytics.service.domain.model import Direction, OperationType
+from subgraphs.analytics.service.domain.statistics import Frame, Granularity, Turnover
+from tests.integration.analytics.group import ends, topics
+from tests.integration.analytics.world import World
+from tests.integration.bank.running import RunningBank, prove, rub
+from tests.waiting import until
+
+
+class Load:
+    """Transfers between some accounts, several at once."""
+
+    def __init__(self, bank: RunningBank, accounts: list[UUID]) -> None:
+        self._bank = bank
+        self._pairs = itertools.cycle(itertools.permutations(accounts, 2))
+        self._keys = itertools.count()
+        self.ids: set[str] = set()
+
+    async def make(self, count: int) -> None:
+        """Makes so many transfers, one after the other."""
+        alice = self._bank.user("alice")
+        for _ in range(count):
+            sender, recipient = next(self._pairs)
+            receipt = await alice(self._bank.client.transfer(sender, recipient, rub("0.01"), str(next(self._keys))))
+            self.ids.add(str(receipt.transfer.id))
+
+    async def made_until(self, stop: asyncio.Event) -> None:
+        """Makes transfers, some hundreds a second, until it is told to stop."""
+
+        async def one_by_one() -> None:
+            while not stop.is_set():
+                await self.make(1)
+                await asyncio.sleep(0.01)
+
+        await asyncio.gather(*(one_by_one() for _ in range(4)))
+
+    async def has_made(self, count: int) -> None:
+        """Returns when there are so many more than now."""
+        enough = len(self.ids) + count
+
+        async def reached() -> bool:
+            return len(self.ids) >= enough
+
+        await until(reached, within=20)
+
+
+async def loaded(bank: RunningBank) -> Load:
+    return Load(bank, [await bank.open("alice") for _ in range(5)])
+
+
+async def published(sql: asyncpg.Pool) -> bool:
+    """Whether nothing waits in the outbox."""
+    return not await sql.fetchval("SELECT count(*) FROM outbox")
+
+
+async def history_is_ledger(bank: RunningBank, world: World, within: float = 30.0) -> None:
+    """Returns when all is published, done with and stored: each side of each operation once, as the ledger has it, by
+    the history's own proof and by SQL alone, and the same sums of them.
+    """
+    await until(lambda: published(bank.sql), within=within)
+    await world.done_with(await ends(world), within=within)
+    await prove(bank.sql)
+    accounts = [row["id"] for row in await bank.sql.fetch("SELECT id FROM accounts WHERE version > 0")]
+    entries: int = await bank.sql.fetchval("SELECT count(*) FROM entries")
+
+    async def missing() -> int:
+        return entries - sum(found.count for found in (await world.history.coverage(accounts)).values())
+
+    async def all_there() -> bool:
+        return await missing() == 0
+
+    try:
+        await until(all_there, within=within)
+    except AssertionError:
+        raise AssertionError(f"missing: {await missing()} of {entries}") from None
+    stored = {
+        (row.account_id, row.account_version): (
+            row.operation_id,
+            row.amount if row.direction is Direction.IN else -row.amount,
+            row.balance_after,
+        )
+        for account in accounts
+        for row in await world.history.after(account, 0, 100_000)
+    }
+    assert stored == {
+        (row["account_id"], row["version"]): (row["transfer_id"], row["amount"], row["balance_after"])
+        for row in await bank.sql.fetch("SELECT * FROM entries")
+    }
+    assert await turnovers(world, accounts, bank.sql) == await turnovers_of_ledger(bank.sql)
+    ledger = Ledger(bank.client, ServiceTokenProvider(bank.keys.signers["analytics"], "analytics"))
+    proof = history_integrity(world.copies, ledger, wait_seconds=0, on_its_way_seconds=0).run()
+    verdict = [report async for report in proof][-1]
+    assert isinstance(verdict, Verdict)
+    assert (verdict.verdict, verdict.rows["operations"]) == ("sound", entries)
+    assert DEAD_LETTER_TOPIC not in await topics(world)
+
+
+Turnovers = dict[tuple[UUID, OperationType, Direction], Turnover]
+
+
+async def turnovers(world: World, accounts: list[UUID], sql: asyncpg.Pool) -> Turnovers:
+    """What the statistics say of all the time there was, hour by hour."""
+    first, last = (await sql.fetch("SELECT min(created_at), max(created_at) FROM transfers"))[0]
+    frame, found = Frame(first, last + timedelta(microseconds=1), Granularity.HOUR), Turnovers()
+    for account in accounts:
+        statistics = await world.history.statistics(account, frame)
+        assert statistics is not None
+        assert statistics.is_complete
+        for bucket in statistics.buckets:
+            for (kind, direction), turnover in bucket.turnovers.items():
+                place = account, kind, direction
+                found[place] = found.get(place, Turnover()) + turnover
+    return found
+
+
+async def turnovers_of_ledger(sql: asyncpg.Pool) -> Turnovers:
+    """The same from the ledger's own rows."""
+    kinds = {"TRANSFER": OperationType.TRANSFER, "DEPOSIT": OperationType.TOP_UP}
+    rows = await sql.fetch("""
+        SELECT account_id, kind, e.amount > 0 AS is_in, count(*), sum(abs(e.amount)) AS amount
+        FROM entries e JOIN transfers t ON t.id = e.transfer_id GROUP BY account_id, kind, is_in
+    """)
+    return {
+        (row["account_id"], kinds[row["kind"]], Direction.IN if row["is_in"] else Direction.OUT): Turnover(
+            row["count"], row["amount"]
+        )
+        for row in rows
+    }
+
+
+async def leader(sql: asyncpg.Pool) -> int | None:
+    """The process id of the session that leads the outbox: the only lock with a key of more than 32 bits."""
+    pid: int | None = await sql.fetchval("""
+        SELECT pid FROM pg_locks
+        WHERE locktype = 'advisory' AND granted AND classid > 0
+              AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    """)
+    return pid
