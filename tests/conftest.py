@@ -10,7 +10,7 @@ import asyncio
 import json
 import sys
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import asyncpg
@@ -24,6 +24,7 @@ from kit.auth.keys import KeySet
 from kit.auth.principal import Role, TokenVerifier
 from kit.auth.tokens import TokenSigner, public_jwk
 from kit.db.migrations import upgrade
+from kit.rpc import server
 from stack.engines.parts import Kafka
 from stack.engines.postgres import Postgres, throwaway
 from stack.ports import free_ports
@@ -72,6 +73,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByEngine:
     return ByEngine(config, log)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_pause_before_a_stop() -> Iterator[None]:
+    """Stop gRPC servers of this process without the pause in which clients of production change to another replica."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(server, "_LEAVING_SECONDS", 0.0)
+        yield
+
+
 class Keys:
     """The keys of the issuers that the tests believe."""
 
@@ -109,8 +118,8 @@ def keys() -> Keys:
 @pytest.fixture(scope="session")
 async def postgres() -> AsyncIterator[Postgres]:
     """A real PostgreSQL for the whole session, without durability. A test that stops or kills one starts its own."""
-    async with throwaway(durable=False) as server:
-        yield server
+    async with throwaway(durable=False) as postgres:
+        yield postgres
 
 
 @pytest.fixture(scope="session")
