@@ -34,8 +34,11 @@ Generated from the code by `make gen`.
 Set an environment variable, or create a file with the setting's name in lower case in the folder `SECRETS_DIR`.
 The environment takes precedence. `make up` and `docker-compose.yml` set the settings that have no default here.
 A process with a wrong setting does not start; the message names the setting and never contains its value.
+A renamed setting keeps its old name for one release. A process that reads an old name logs a warning with the new name.
 
-More about: [production mode](../how-to/run-in-production.md), [TLS](../how-to/set-up-tls.md),
+## Related pages
+
+[production mode](../how-to/run-in-production.md), [TLS](../how-to/set-up-tls.md),
 [traces](logs-and-traces.md#settings-for-traces), [permissions](access.md), [GraphQL](graphql.md) and
 [time-outs](resilience.md#time-outs-retries-and-limits-of-outbound-calls).
 """

@@ -1,4 +1,4 @@
-"""`docs/reference/access.md`, which people read, says what the code does."""
+"""The tables of `docs/reference/access.md` match the access policies in the code."""
 
 import re
 
@@ -25,17 +25,17 @@ RULES = {
 }
 
 
-def told(call: str, rule: AccessRule) -> str:
-    """A row of the table, as it must be."""
+def expected_row(call: str, rule: AccessRule) -> str:
+    """Return the row of the table for the rule."""
     if rule.is_public:
         cells = ["yes"] * 4
     else:
-        far = {Role.CUSTOMER: "own", Role.OPERATOR: "any", Role.ADMIN: "any"}
-        cells = ["", *(far[role] if role in rule.roles else "" for role in Role)]
+        scope = {Role.CUSTOMER: "own", Role.OPERATOR: "any", Role.ADMIN: "any"}
+        cells = ["", *(scope[role] if role in rule.roles else "" for role in Role)]
     return f"| `{call}` | {' | '.join([*cells, ', '.join(sorted(rule.services))])} |"
 
 
-def test_the_page_has_a_row_for_everything_and_each_is_true() -> None:
+def test_access_page_has_the_row_of_every_rule_and_no_other() -> None:
     page = (ROOT / "docs" / "reference" / "access.md").read_text()
     rows = {row["call"]: row[0] for row in ROW.finditer(page)}
-    assert rows == {call: told(call, rule) for call, rule in RULES.items()}
+    assert rows == {call: expected_row(call, rule) for call, rule in RULES.items()}

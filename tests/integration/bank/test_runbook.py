@@ -1,4 +1,4 @@
-"""What the runbook has somebody ask the bank's database."""
+"""The SQL queries of the runbook return the sessions that it describes."""
 
 import re
 
@@ -11,14 +11,14 @@ TRANSACTIONS, LEADER = re.findall(
 )
 
 
-async def test_shows_who_holds_transactions_open(own_bank: RunningBank) -> None:
+async def test_runbook_query_lists_sessions_with_an_open_transaction(own_bank: RunningBank) -> None:
     async with own_bank.sql.acquire() as holding, holding.transaction():
         pid = await holding.fetchval("SELECT pg_backend_pid()")
         assert pid in {row["pid"] for row in await own_bank.sql.fetch(TRANSACTIONS)}
     assert pid not in {row["pid"] for row in await own_bank.sql.fetch(TRANSACTIONS)}
 
 
-async def test_shows_who_leads_the_outbox(own_bank: RunningBank) -> None:
+async def test_runbook_query_finds_the_leader_of_the_outbox(own_bank: RunningBank) -> None:
     async with own_bank.sql.acquire() as leader:
         await leader.execute("SELECT pg_advisory_lock($1)", outbox._LEADER_LOCK)
         (shown,) = await own_bank.sql.fetch(LEADER)
