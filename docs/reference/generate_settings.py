@@ -57,7 +57,8 @@ def page() -> str:
     for base, users in shared.items():
         title = base.__name__.removesuffix("Settings") or "Common"
         readers = "all processes" if len(users) == len(processes) else ", ".join(users)
-        sections.append(f"\n## {title} settings\n\n{_summary(base)}\n\nRead by: {readers}.\n{_TABLE}{_rows(base)}")
+        summary = "" if base is Settings else f"{_summary(base)}\n\n"
+        sections.append(f"\n## {title} settings\n\n{summary}Read by: {readers}.\n{_TABLE}{_rows(base)}")
     for name, settings in processes.items():
         command = f"`python -m {PROCESSES[name]}`"
         sections.append(f"\n## {name}\n\nRead by this process only: {command}.\n{_TABLE}{_rows(settings)}")
