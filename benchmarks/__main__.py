@@ -9,7 +9,8 @@ from contextlib import aclosing
 from typing import Final
 
 from benchmarks import analytics, bank, gateway, identity, ingest, live, page, topups, whole
-from benchmarks.figure import BenchError, Options, Part, say
+from benchmarks.figure import BenchError, Options, Part
+from loadtests.console import print_progress
 from stack.process import StartError
 
 PARTS: Final[tuple[Part, ...]] = (bank, analytics, ingest, live, topups, identity, gateway, whole)
@@ -32,11 +33,11 @@ async def bench(wanted: AbstractSet[str], options: Options, *, keep: bool = Fals
                     if keep:
                         page.keep(figure)
                     verdict = "" if figure.bar is None else f", {'holds' if figure.holds else 'MISSES'} {figure.bar:g}"
-                    say(f"== {figure.figure}: {figure.value:.3g} {figure.unit}{verdict}")
+                    print_progress(f"== {figure.figure}: {figure.value:.3g} {figure.unit}{verdict}")
     except (BenchError, StartError) as error:
-        say(f"error: {error}")
+        print_progress(f"error: {error}")
         return 1
-    say(f"took {time.monotonic() - started:.0f} s")
+    print_progress(f"took {time.monotonic() - started:.0f} s")
     return 0
 
 

@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Final, Self
 from uuid import UUID
 
-from benchmarks.figure import BenchError, Figure, Options, percentiles, say
+from benchmarks.figure import BenchError, Figure, Options
 from benchmarks.scene import Callers
 from benchmarks.store import Store, settings
 from kit.rpc import request_context
+from loadtests.console import print_progress
+from loadtests.statistics import percentiles
 from stack import probes
 from stack.engines.parts import ClickHouse, Kafka
 from stack.ports import HOST, free_ports
@@ -125,7 +127,9 @@ async def page_5m_vs_10k(scene: Scene, options: Options) -> Figure:
         2 * options.seconds,
     )
     medians = {name: statistics.median(values) for name, values in took.items()}
-    say(f"   median: {medians['small']:.2f} ms among 10 thousand rows, {medians['great']:.2f} ms among 5 million")
+    print_progress(
+        f"   median: {medians['small']:.2f} ms among 10 thousand rows, {medians['great']:.2f} ms among 5 million"
+    )
     await _fill(scene.great, first=_GREAT, accounts=1, versions=_GREAT)
     return Figure(
         figure=_FIGURE,
@@ -197,6 +201,6 @@ def _account(number: int) -> UUID:
 async def measure(wanted: Collection[str], options: Options) -> AsyncGenerator[Figure, None]:
     """See `figure.Part`."""
     if _FIGURE in wanted:
-        say(f"{_FIGURE}: {page_5m_vs_10k.__doc__}")
+        print_progress(f"{_FIGURE}: {page_5m_vs_10k.__doc__}")
         async with Scene.set() as scene:
             yield await page_5m_vs_10k(scene, options)

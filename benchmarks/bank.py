@@ -8,11 +8,13 @@ import orjson
 from benchmarks import child, reference
 from benchmarks.accounts import ACCOUNTS
 from benchmarks.drive import drive
-from benchmarks.figure import BenchError, Figure, Options, percentiles, say
+from benchmarks.figure import BenchError, Figure, Options
 from benchmarks.load import Load
 from benchmarks.run import Run, fastest
 from benchmarks.scene import Bank, Scene
 from benchmarks.single import Duel, Latencies
+from loadtests.console import print_progress
+from loadtests.statistics import percentiles
 
 _CLIENTS: Final = (8, 16, 32)
 _IN_FLIGHT: Final = (64, 256, 512)
@@ -79,7 +81,7 @@ async def idle_latency_vs_single(scene: Scene) -> Figure:
             took = Latencies(**orjson.loads(await single.hear(_PATIENCE_SECONDS + 4 * scene.options.seconds)))
         await ledger.check(took.acknowledged)
     bank, plain = percentiles(took.bank_ms), percentiles(took.plain_ms)
-    say(f"   median: bank {bank['p50']:.2f} ms, one plain transaction {plain['p50']:.2f} ms")
+    print_progress(f"   median: bank {bank['p50']:.2f} ms, one plain transaction {plain['p50']:.2f} ms")
     return Figure(
         figure="bank.idle_latency_vs_single",
         value=bank["p50"] / plain["p50"],
@@ -131,7 +133,7 @@ async def measure(wanted: Collection[str], options: Options) -> AsyncGenerator[F
     async with Scene.set(options) as scene:
         for name, figure in _MEASURED.items():
             if name in wanted:
-                say(f"{name}: {figure.__doc__}")
+                print_progress(f"{name}: {figure.__doc__}")
                 yield await figure(scene)
 
 

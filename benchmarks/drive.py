@@ -9,11 +9,12 @@ from typing import Final
 import orjson
 
 from benchmarks import child
-from benchmarks.figure import BenchError, percentiles
+from benchmarks.figure import BenchError
 from benchmarks.ledger import Ledger
 from benchmarks.load import TIMEOUT_SECONDS, Calls, Load, Window
 from benchmarks.run import Run, cpu_meter
 from benchmarks.scene import Bank, Scene
+from loadtests.statistics import percentiles
 
 _GENERATOR: Final = "benchmarks.load"
 _READY_SECONDS: Final = 60.0

@@ -1,8 +1,6 @@
-"""What a benchmark says: one JSON object a line for machines, progress for people."""
+"""Result of a benchmark, printed as one JSON object per line."""
 
-import math
-import sys
-from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol
 
@@ -74,18 +72,6 @@ class Part(Protocol):
             BenchError: a run went wrong.
         """
         ...
-
-
-def percentiles(values: Sequence[float]) -> dict[str, float]:
-    """p50, p95 and p99 by nearest rank: each is one of the values. Nothing for no values."""
-    ordered = sorted(values)
-    return {f"p{p}": ordered[math.ceil(len(ordered) * p / 100) - 1] for p in (50, 95, 99)} if ordered else {}
-
-
-def say(text: str) -> None:
-    """Tells whoever watches."""
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
 
 
 def _rounded(value: Any) -> Any:

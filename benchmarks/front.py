@@ -16,10 +16,12 @@ import orjson
 
 from benchmarks import child, hive, load, stub, web
 from benchmarks.accounts import ACCOUNTS, OWNERS, account_id
-from benchmarks.figure import BenchError, Options, percentiles
+from benchmarks.figure import BenchError, Options
 from benchmarks.load import Calls, Window
 from benchmarks.run import Run, cpu_meter
 from benchmarks.scene import Callers
+from loadtests.statistics import percentiles
+from loadtests.target import NO_RATE_LIMIT
 from stack import probes
 from stack.ports import HOST, free_ports
 from stack.process import Child, Probe, Process, module
@@ -27,9 +29,8 @@ from stack.process import Child, Probe, Process, module
 _IN_FLIGHT: Final = 32
 _REQUESTS: Final = 1_000  # different ones, again and again: these services remember none
 _PATIENCE_SECONDS: Final = 30.0
-NO_LIMIT: Final = "1000000000/hour"  # everything is counted, nothing is refused
 UNLIMITED: Final = {
-    **{f"GATEWAY_RATE_{limit}": NO_LIMIT for limit in ("REQUESTS", "COST", "ANONYMOUS")},
+    **{f"GATEWAY_RATE_{limit}": NO_RATE_LIMIT for limit in ("REQUESTS", "COST", "ANONYMOUS")},
     "GATEWAY_STREAMS": "1000000",
 }
 """What a gateway is told where one caller is many."""
@@ -90,8 +91,8 @@ class Scene:
                 **callers.settings,
                 "GATEWAY_LISTEN": gateway_at,
                 "GATEWAY_ADMIN_LISTEN": admins_at[0],
-                "GATEWAY_RATE_REQUESTS": NO_LIMIT,
-                "GATEWAY_RATE_COST": NO_LIMIT,
+                "GATEWAY_RATE_REQUESTS": NO_RATE_LIMIT,
+                "GATEWAY_RATE_COST": NO_RATE_LIMIT,
                 "BANK_GRPC_TARGET": bank_at,
                 "ANALYTICS_GRPC_TARGET": analytics_at,
             }

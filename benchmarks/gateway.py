@@ -8,9 +8,10 @@ from dataclasses import replace
 from typing import Final
 
 from benchmarks import hive, stub
-from benchmarks.figure import Figure, Options, say
+from benchmarks.figure import Figure, Options
 from benchmarks.front import Scene, Side
 from benchmarks.run import Run, fastest
+from loadtests.console import print_progress
 
 _GRAPHQL: Final = "graphql.mutation_vs_bare_route"
 _REST: Final = "rest.transfer_vs_bare_route"
@@ -40,9 +41,9 @@ async def measure(wanted: Collection[str], options: Options) -> AsyncGenerator[F
             if figure not in wanted:
                 continue
             if figure == _HIVE and not hive.is_there():
-                say(f"{figure}: skipped, since there is no Hive Gateway: npm ci in benchmarks/hive")
+                print_progress(f"{figure}: skipped, since there is no Hive Gateway: npm ci in benchmarks/hive")
                 continue
-            say(f"{figure}: the best of {_ROUNDS} runs of each side")
+            print_progress(f"{figure}: the best of {_ROUNDS} runs of each side")
             yield await _measured(scene, figure, options)
 
 

@@ -14,12 +14,14 @@ from typing import Final
 
 import httpx
 
-from benchmarks.figure import BenchError, Figure, Options, percentiles, say
+from benchmarks.figure import BenchError, Figure, Options
 from benchmarks.run import cpu_meter
 from kit.db.migrations import upgrade
 from kit.rpc import request_context
 from kit.rpc.channel import ClientLimits
 from kit.rpc.request_context import RequestContext
+from loadtests.console import print_progress
+from loadtests.statistics import percentiles
 from provisioning.keys import ensure_key_pair, ensure_secret, ensure_signing_keys
 from stack import probes
 from stack.engines.postgres import throwaway
@@ -128,5 +130,5 @@ async def measure(wanted: Collection[str], options: Options) -> AsyncGenerator[F
     """
     if _LOGINS in wanted:
         async with _scene() as scene:
-            say("one identity service; hashes as RFC 9106's second option has them")
+            print_progress("one identity service; hashes as RFC 9106's second option has them")
             yield await logins_per_second(scene, options)

@@ -23,9 +23,10 @@ from aiokafka import AIOKafkaProducer
 
 from asyncapi.topics import OPERATIONS_TOPIC, TRANSFER_COMPLETED
 from benchmarks.accounts import account_id
-from benchmarks.figure import BenchError, Figure, Options, say
+from benchmarks.figure import BenchError, Figure, Options
 from benchmarks.scene import Callers
 from benchmarks.store import Store, settings
+from loadtests.console import print_progress
 from stack.engines.parts import ClickHouse, Kafka
 from stack.ports import HOST, free_ports
 from tests.kafka.apache import ApacheKafka, Missing, fetched
@@ -119,7 +120,7 @@ async def _publish(brokers: str, events: int) -> None:
             key, value, headers = Event(number).message()
             await producer.send(OPERATIONS_TOPIC, value=value, key=key, headers=headers)
             if number and number % 100_000 == 0:
-                say(f"   {number:,} events published")
+                print_progress(f"   {number:,} events published")
         await producer.flush()
     finally:
         await producer.stop()
@@ -207,7 +208,7 @@ async def ingest_vs_raw_insert() -> Figure:
                     rates["consumer"].append(2 * (await _catch_up(store, _FEW)).events_per_second)
             rates["raw_insert"].append(await asyncio.to_thread(_insert, clickhouse_port, store.database, _FEW))
             consumer, raw = rates["consumer"][-1], rates["raw_insert"][-1]
-            say(f"   consumer {consumer:,.0f} rows/s, raw insert {raw:,.0f} rows/s")
+            print_progress(f"   consumer {consumer:,.0f} rows/s, raw insert {raw:,.0f} rows/s")
     return Figure(
         figure=_INGEST,
         value=max(rates["consumer"]) / max(rates["raw_insert"]),
@@ -246,5 +247,5 @@ async def measure(wanted: Collection[str], options: Options) -> AsyncGenerator[F
     """See `figure.Part`. Not for so many seconds but for so many events."""
     for name, figure in {_INGEST: ingest_vs_raw_insert, _CATCH_UP: catch_up_1m}.items():
         if name in wanted:
-            say(f"{name}: {' '.join((figure.__doc__ or '').split())}")
+            print_progress(f"{name}: {' '.join((figure.__doc__ or '').split())}")
             yield await figure()

@@ -12,9 +12,11 @@ from typing import Final
 import orjson
 
 from benchmarks import child
-from benchmarks.figure import BenchError, Figure, Options, percentiles, say
+from benchmarks.figure import BenchError, Figure, Options
 from benchmarks.subscribers import Crowd, Goal, Seen
 from benchmarks.system import Scene
+from loadtests.console import print_progress
+from loadtests.statistics import percentiles
 from stack.ports import HOST
 from subgraphs.bank.client import Receipt
 from wallet import cursor
@@ -46,7 +48,7 @@ async def commit_to_operations(scene: Scene, options: Options) -> Figure:
     await scene.transfers(_RATE, options.warm_up, _ignore)
     used = scene.cpu()
     transfers = await scene.transfers(_RATE, 2 * options.seconds, find)
-    say(f"   {transfers} transfers, {len(took)} looked for")
+    print_progress(f"   {transfers} transfers, {len(took)} looked for")
     return Figure(
         figure=_OPERATIONS,
         value=percentiles(took)["p99"],
@@ -96,7 +98,7 @@ async def fanout(scene: Scene, options: Options) -> Figure:
     async with child.running(_SUBSCRIBERS) as subscribers:
         subscribers.tell(crowd)
         await subscribers.hear(_PATIENCE_SECONDS)
-        say(f"   {len(watched)} subscribers are there")
+        print_progress(f"   {len(watched)} subscribers are there")
         postings = 0
 
         async def count(number: int, receipt: Receipt) -> None:  # noqa: ARG001
@@ -134,6 +136,6 @@ async def measure(wanted: Collection[str], options: Options) -> AsyncGenerator[F
     """See `figure.Part`."""
     for name, figure in {_FANOUT: fanout, _OPERATIONS: commit_to_operations}.items():
         if name in wanted:
-            say(f"{name}: {' '.join((figure.__doc__ or '').split())}")
+            print_progress(f"{name}: {' '.join((figure.__doc__ or '').split())}")
             async with Scene.set() as scene:
                 yield await figure(scene, options)

@@ -20,8 +20,9 @@ import uvloop
 from google.type.money_pb2 import Money
 
 from benchmarks import child, lean
-from benchmarks.accounts import account_id, pairs
+from benchmarks.accounts import account_id
 from benchmarks.lean import Call, CallError
+from loadtests.account_selection import zipf_pairs
 from protos.wallet.bank.v1 import bank_pb2, bank_pb2_grpc
 
 TIMEOUT_SECONDS: Final = 30.0
@@ -44,7 +45,7 @@ class Load:
         tokens: of the owners of the accounts, in the order of `accounts.owner_id`; for bulk, one of a service.
         in_flight: calls that run at any moment, spread over the targets.
         items: transfers a call; 0 for the unary call.
-        skew: see `accounts.pairs`.
+        skew: see `zipf_pairs`.
     """
 
     targets: Sequence[str]
@@ -153,7 +154,7 @@ def _bulk_requests(load: Load) -> Requests:
 def _transfers(load: Load) -> Iterator[tuple[int, bank_pb2.TransferMoneyRequest]]:
     chance = random.Random()  # noqa: S311  chance, no secret
     ids = [account_id(number) for number in range(load.accounts)]
-    for sender, recipient in pairs(chance, load.accounts, load.skew):
+    for sender, recipient in zipf_pairs(chance, load.accounts, load.skew):
         yield (
             sender,
             bank_pb2.TransferMoneyRequest(

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, TypeAlias
 
-from benchmarks.figure import say
 from benchmarks.usage import cpu_seconds, machine_cpu_seconds
+from loadtests.console import print_progress
 
 Pids: TypeAlias = Mapping[str, Sequence[int]]
 """The processes of each kind that takes part in a run."""
@@ -31,7 +31,7 @@ class Run:
 
     def told(self) -> "Run":
         """The run, after whoever watches was told of it."""
-        say(f"   {self.name}: {self.rate:,.0f} {self.what}/s {_short(self.details)}")
+        print_progress(f"   {self.name}: {self.rate:,.0f} {self.what}/s {_short(self.details)}")
         return self
 
     def as_details(self) -> dict[str, Any]:

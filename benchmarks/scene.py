@@ -10,10 +10,11 @@ from typing import Final, Self
 import httpx
 
 from benchmarks.accounts import OWNERS, owner_id
-from benchmarks.figure import Options, say
+from benchmarks.figure import Options
 from benchmarks.ledger import Ledger, Ledgers
 from kit.auth.principal import Role
 from kit.auth.tokens import TokenSigner
+from loadtests.console import print_progress
 from provisioning.keys import ensure_key_pair
 from stack import probes
 from stack.engines.parts import Kafka
@@ -96,7 +97,9 @@ class Scene:
                 await stack.enter_async_context(Kafka(port))
             ledgers = Ledgers(postgres)
             version = await ledgers.prepare()
-            say(f"PostgreSQL {version}, fsync and synchronous_commit on; {'a' if options.kafka else 'no'} broker")
+            print_progress(
+                f"PostgreSQL {version}, fsync and synchronous_commit on; {'a' if options.kafka else 'no'} broker"
+            )
             yield cls(
                 options=options,
                 postgres=postgres,
@@ -135,5 +138,5 @@ class Scene:
                 yield Bank(child, f"{HOST}:{grpc_port}", admin)
             except BaseException:
                 if child.last_lines:
-                    say("\n".join(("the bank's last words:", *child.last_lines)))
+                    print_progress("\n".join(("the bank's last words:", *child.last_lines)))
                 raise

@@ -19,8 +19,9 @@ import uvloop
 from uuid_utils.compat import uuid7
 
 from benchmarks import child, lean
-from benchmarks.accounts import account_id, owner_id, pairs
+from benchmarks.accounts import account_id, owner_id
 from benchmarks.load import Load, prepare
+from loadtests.account_selection import zipf_pairs
 
 _BLOCK_SECONDS: Final = 0.5
 
@@ -114,7 +115,7 @@ async def duel(between: Duel) -> Latencies:
     """Both sides in turns."""
     load = Load(targets=[between.target], tokens=between.tokens, accounts=between.accounts, in_flight=1)
     requests = prepare(load)
-    chance = pairs(random.Random(), between.accounts, skew=0.0)  # noqa: S311  chance, no secret
+    chance = zipf_pairs(random.Random(), between.accounts, skew=0.0)  # noqa: S311  chance, no secret
     sql = await asyncpg.connect(between.database_url)
 
     async def ask() -> list[float]:

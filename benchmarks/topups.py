@@ -14,8 +14,10 @@ from uuid import UUID, uuid4
 
 import httpx
 
-from benchmarks.figure import BenchError, Figure, Options, percentiles, say
+from benchmarks.figure import BenchError, Figure, Options
 from benchmarks.system import Scene
+from loadtests.console import print_progress
+from loadtests.statistics import percentiles
 from stack.ports import HOST
 from subgraphs.card.client import CardClient
 from wallet.errors import Unavailable
@@ -96,9 +98,11 @@ async def recovery(scene: Scene, options: Options) -> Figure:  # noqa: ARG001
             killed = time.monotonic()
             cut = await _unfinished(card, accounts)
             if len(cut) == 0:
-                say("   nothing was cut off")
+                print_progress("   nothing was cut off")
             took += await asyncio.gather(*(_ended(card, top_up, killed) for top_up in cut))
-            say(f"   {len(cut)} top-ups were cut off; all of them are final after {time.monotonic() - killed:.1f} s")
+            print_progress(
+                f"   {len(cut)} top-ups were cut off; all of them are final after {time.monotonic() - killed:.1f} s"
+            )
     if not took:
         raise BenchError("no kill cut a top-up off")
     return Figure(
@@ -148,6 +152,6 @@ async def measure(wanted: Collection[str], options: Options) -> AsyncGenerator[F
     """See `figure.Part`."""
     for name, figure in {_RATE: per_second, _RECOVERY: recovery}.items():
         if name in wanted:
-            say(f"{name}: {' '.join((figure.__doc__ or '').split())}")
+            print_progress(f"{name}: {' '.join((figure.__doc__ or '').split())}")
             async with Scene.set() as scene:
                 yield await figure(scene, options)

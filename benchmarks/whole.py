@@ -19,15 +19,17 @@ import orjson
 
 from benchmarks import child, load, web
 from benchmarks.accounts import ACCOUNTS, OWNERS, account_id, owner_id
-from benchmarks.figure import BenchError, Figure, Options, percentiles, say
+from benchmarks.figure import BenchError, Figure, Options
 from benchmarks.front import UNLIMITED
 from benchmarks.load import Calls, Window
 from benchmarks.run import Run, cpu_meter, fastest
 from benchmarks.subscribers import Crowd, Goal, Seen
 from kit.auth.principal import Role
-from loadtests import choices, watch
+from loadtests import account_selection, watch
+from loadtests.console import print_progress
 from loadtests.plan import Plan
 from loadtests.run import Outcome, new_folder, run
+from loadtests.statistics import percentiles
 from loadtests.target import Target, own
 from stack.ports import HOST
 from stack.system import System
@@ -76,7 +78,7 @@ class Scene:
 
     async def by_rest(self, choice: str, rate: float = 0.0) -> Run:
         """Transfers by the front door: so many a second in an open loop, or as many as it takes."""
-        pairs = choices.BY_NAME[choice](random.Random(), ACCOUNTS)  # noqa: S311  chance, no secret
+        pairs = account_selection.BY_NAME[choice](random.Random(), ACCOUNTS)  # noqa: S311  chance, no secret
         stem = time.monotonic_ns()
         requests = [
             web.post(
@@ -145,7 +147,7 @@ class Scene:
         )
         folder = new_folder("bench")
         outcome = await run(self.target, plan, 100, folder)
-        say(f"   {outcome}")
+        print_progress(f"   {outcome}")
         if outcome.verdict != "SOUND":
             raise BenchError(f"the checker found {len(outcome.violations)} violations: see {folder}")
         return outcome, folder
@@ -284,19 +286,19 @@ async def measure(wanted: Collection[str], options: Options) -> AsyncGenerator[F
     """See `figure.Part`."""
     async with Scene.set(options) as scene:
         if _TRANSFERS in wanted:
-            say(f"{_TRANSFERS}: the best of {_ROUNDS} runs of each side")
+            print_progress(f"{_TRANSFERS}: the best of {_ROUNDS} runs of each side")
             yield await transfers(scene)
         for figure, choice in ((_ZIPF, "zipf"), (_HOT, "hot")):
             if figure in wanted:
-                say(f"{figure}: the best of {_ROUNDS} runs of each side")
+                print_progress(f"{figure}: the best of {_ROUNDS} runs of each side")
                 yield await skewed(scene, figure, choice)
         if {_P99, _SUBSCRIBER} & set(wanted):
-            say(f"{_P99}, {_SUBSCRIBER}: half of what the front door can do, in an open loop")
+            print_progress(f"{_P99}, {_SUBSCRIBER}: half of what the front door can do, in an open loop")
             async for each in at_half(scene):
                 if each.figure in wanted:
                     yield each
         if _MEMORY in wanted:
-            say(f"{_MEMORY}: {options.soak_minutes:g} minutes at a quarter of what the front door can do")
+            print_progress(f"{_MEMORY}: {options.soak_minutes:g} minutes at a quarter of what the front door can do")
             yield await soak(scene)
 
 

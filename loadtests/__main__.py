@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from benchmarks.figure import say
-from loadtests import choices
+from loadtests import account_selection
+from loadtests.console import print_progress
 from loadtests.customers import Api
 from loadtests.history.log import Log
 from loadtests.plan import Plan
@@ -32,7 +32,7 @@ async def main(arguments: argparse.Namespace) -> int:
     async with AsyncExitStack() as stack:
         target = _target(arguments)
         if not arguments.host and not await target.is_there():
-            say(f"nothing answers at {target.host}: starting a system for this run")
+            print_progress(f"nothing answers at {target.host}: starting a system for this run")
             _, target = await stack.enter_async_context(own())
         plan = Plan(
             host=target.host,
@@ -50,11 +50,11 @@ async def main(arguments: argparse.Namespace) -> int:
         try:
             outcome = await run(target, plan, arguments.customers, folder)
         except LoadError as error:
-            say(str(error))
+            print_progress(str(error))
             return Verdict.UNPROVEN
     if (steps := folder / _STEPS_FILE).exists():
-        say(steps.read_text().rstrip())
-    say(f"in {folder}: locust.html, locust_stats.csv; `make report` makes one page of all of it")
+        print_progress(steps.read_text().rstrip())
+    print_progress(f"in {folder}: locust.html, locust_stats.csv; `make report` makes one page of all of it")
     sys.stdout.write(f"{'+'.join(plan.scenarios)}, {plan.users} users: {outcome}\n")
     return Verdict[outcome.verdict]
 
@@ -64,7 +64,7 @@ async def _page(target: Target, plan: Plan, customers: int, folder: Path) -> int
     with Log(folder) as log:
         async with Api(target, log) as api:
             replace(plan, customers=await api.customers(customers)).write(folder)
-    say(f"http://127.0.0.1:{_WEB_PORT} shows and steers the load; Ctrl-C ends it")
+    print_progress(f"http://127.0.0.1:{_WEB_PORT} shows and steers the load; Ctrl-C ends it")
     line = command(plan, folder, web_port=_WEB_PORT)
     process = await asyncio.create_subprocess_exec(*line, env={**os.environ, "LOAD_FOLDER": str(folder)})
     return await process.wait()
@@ -103,7 +103,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--time", type=_seconds, default=15.0, help="such as 90s or 5m")
     made.add_argument("--rate", type=float, default=0.0, help="requests a second, whatever becomes of those before")
     made.add_argument("--shape", choices=_SHAPES, default="", help="how the load changes; none: not at all")
-    made.add_argument("--accounts", choices=tuple(choices.BY_NAME), default="uniform", help="who pays whom")
+    made.add_argument("--accounts", choices=tuple(account_selection.BY_NAME), default="uniform", help="who pays whom")
     made.add_argument("--customers", type=int, default=50, help="how many accounts there are")
     made.add_argument("--processes", type=int, default=1, help="of Locust's")
     made.add_argument("--ui", action="store_true", help="Locust's own page instead of a verdict")

@@ -1,37 +1,55 @@
-"""Who pays whom."""
+"""Selection of the sender and the recipient of each transfer."""
 
 import random
 from collections.abc import Callable, Iterator, Mapping
-from itertools import cycle, pairwise
+from itertools import accumulate, cycle, pairwise
 from typing import Final, TypeAlias
 
-from benchmarks.accounts import pairs
+_CHUNK: Final = 1_000
 
-Choice: TypeAlias = Callable[[random.Random, int], Iterator[tuple[int, int]]]
-"""Senders and recipients among so many accounts, for ever; never the same account."""
-
-
-def uniform(chance: random.Random, accounts: int) -> Iterator[tuple[int, int]]:
-    """Everybody pays everybody alike."""
-    return pairs(chance, accounts, skew=0.0)
+AccountSelection: TypeAlias = Callable[[random.Random, int], Iterator[tuple[int, int]]]
+"""Yields pairs (sender, recipient) of account numbers below the given count, without end. The two always differ."""
 
 
-def zipf(chance: random.Random, accounts: int) -> Iterator[tuple[int, int]]:
-    """Few accounts take part in most transfers: by Zipf's law with exponent 2."""
-    return pairs(chance, accounts, skew=2.0)
+def zipf_pairs(rng: random.Random, accounts: int, skew: float) -> Iterator[tuple[int, int]]:
+    """Yield pairs of different accounts from a Zipf distribution, without end.
 
-
-def hot(chance: random.Random, accounts: int) -> Iterator[tuple[int, int]]:
-    """One account takes part in every transfer, by turns as the one who pays and the one who is paid."""
+    The account of rank r (counted from 1) is drawn r ** -skew times as often as the first. Skew 0 is uniform.
+    A pair of equal accounts is redrawn as a whole, so that each account sends as often as it receives.
+    """
+    weights = list(accumulate(rank**-skew for rank in range(1, accounts + 1)))
+    numbers = range(accounts)
     while True:
-        yield chance.randrange(1, accounts), 0
-        yield 0, chance.randrange(1, accounts)
+        drawn = iter(rng.choices(numbers, cum_weights=weights, k=2 * _CHUNK))
+        for sender, recipient in zip(drawn, drawn, strict=True):
+            if sender != recipient:
+                yield sender, recipient
 
 
-def ring(chance: random.Random, accounts: int) -> Iterator[tuple[int, int]]:
-    """Each pays the next one, and the last one the first: locks taken in the order of asking would meet in a circle."""
-    start = chance.randrange(accounts)
+def uniform(rng: random.Random, accounts: int) -> Iterator[tuple[int, int]]:
+    """Select all accounts with equal probability."""
+    return zipf_pairs(rng, accounts, skew=0.0)
+
+
+def zipf(rng: random.Random, accounts: int) -> Iterator[tuple[int, int]]:
+    """Select accounts by a Zipf distribution with exponent 2, so that few accounts take part in most transfers."""
+    return zipf_pairs(rng, accounts, skew=2.0)
+
+
+def hot(rng: random.Random, accounts: int) -> Iterator[tuple[int, int]]:
+    """Select one account for every transfer, alternately as recipient and as sender."""
+    while True:
+        yield rng.randrange(1, accounts), 0
+        yield 0, rng.randrange(1, accounts)
+
+
+def ring(rng: random.Random, accounts: int) -> Iterator[tuple[int, int]]:
+    """Select each account and its successor, and the last with the first.
+
+    Locks taken in the order of sender and recipient would deadlock in a cycle.
+    """
+    start = rng.randrange(accounts)
     return pairwise(cycle((start + number) % accounts for number in range(accounts)))
 
 
-BY_NAME: Final[Mapping[str, Choice]] = {"uniform": uniform, "zipf": zipf, "hot": hot, "ring": ring}
+BY_NAME: Final[Mapping[str, AccountSelection]] = {"uniform": uniform, "zipf": zipf, "hot": hot, "ring": ring}

@@ -11,7 +11,6 @@ from typing import Final
 
 import orjson
 
-from benchmarks.figure import percentiles
 from loadtests import watch
 from loadtests.charts import STYLE, Band, lines
 from loadtests.customers import CHECKER
@@ -19,6 +18,7 @@ from loadtests.history import log
 from loadtests.history.log import Line
 from loadtests.plan import Plan
 from loadtests.run import FILE, REPORTS, Outcome
+from loadtests.statistics import percentiles
 from loadtests.watch import Sample
 
 PAGE: Final = "report.html"

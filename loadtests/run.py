@@ -18,7 +18,7 @@ import asyncpg
 import httpx
 import orjson
 
-from benchmarks.figure import percentiles, say
+from loadtests.console import print_progress
 from loadtests.customers import CHECKER, Api
 from loadtests.history import log, rows
 from loadtests.history.calls import History, deposits
@@ -27,6 +27,7 @@ from loadtests.history.log import Line, Log
 from loadtests.history.readers import judge_feeds, judge_pages
 from loadtests.plan import BEGUN, ENDED, Customer, Plan
 from loadtests.proofs import prove
+from loadtests.statistics import percentiles
 from loadtests.target import Target
 from loadtests.watch import watched
 from stack.process import Leash
@@ -122,7 +123,7 @@ async def run(target: Target, plan: Plan, accounts: int, folder: Path, beside: B
         async with Api(target, mine) as api, watched(target, folder, history):
             plan = replace(plan, customers=await api.customers(accounts))
             plan.write(folder)
-            say(f"{accounts} customers with accounts; {plan.seconds:g} s of load on {plan.host}")
+            print_progress(f"{accounts} customers with accounts; {plan.seconds:g} s of load on {plan.host}")
             began = time.monotonic()
             faults = await _loaded(folder, plan, beside)
             ended = time.monotonic()
@@ -234,13 +235,15 @@ async def _judged(
 ) -> tuple[int, list[str], Verdict]:
     """How many calls were judged, what is wrong, and the verdict."""
     if not target.ledger:
-        say("the ledger cannot be looked at from here, so nothing is proven: name its database with --ledger")
+        print_progress(
+            "the ledger cannot be looked at from here, so nothing is proven: name its database with --ledger"
+        )
         return 0, [], Verdict.UNPROVEN
     try:
         async with asyncio.timeout(_PATIENCE_SECONDS):
             await api.resolve(log.calls(log.read(folder)), customers)
     except TimeoutError:
-        say("not every outcome became known")
+        print_progress("not every outcome became known")
     mine.flush()
     accounts = [UUID(customer.account) for customer in customers]
     connection = await asyncpg.connect(target.ledger)
@@ -258,7 +261,7 @@ async def _judged(
     proofs = await prove(target)
     told = [*map(str, violations), *(f"{name}: {word}" for name, word in proofs.items() if word.startswith("broken"))]
     for each in told[:_SHOWN]:
-        say(each)
+        print_progress(each)
     is_proven = len(pages) == len(customers) and "unavailable" not in proofs.values()
     verdict = Verdict.SOUND if is_proven else Verdict.UNPROVEN
     return len(calls) + len(history.snapshots), told, Verdict.BROKEN if told else verdict

@@ -17,6 +17,9 @@ from stack.plan import AUDIENCE, ISSUER
 from stack.ports import HOST, Ports
 from stack.system import System, running
 
+NO_RATE_LIMIT: Final = "1000000000/hour"
+"""Rate limit that counts every request and refuses none."""
+
 _PEOPLE: Final = Path("keys") / "development.pem"
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.figure import say
+from loadtests.console import print_progress
 from loadtests.faults.actions import Actions, Fault
 from loadtests.faults.canary import Canary
 from loadtests.faults.system import Fragile
@@ -90,7 +90,7 @@ async def trial(
                 times = await _one(faults[name], canary)
                 done.append({"name": name, **times})
                 slowest.append((times["recovered"], name))
-                say(f"   {number + 1}/{cycles} {name}: all works again after {times['recovered']:.1f} s")
+                print_progress(f"   {number + 1}/{cycles} {name}: all works again after {times['recovered']:.1f} s")
         return done
 
     longest = replace(plan, seconds=cycles * _CYCLE_SECONDS)

@@ -7,9 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Final, Self
 
-from benchmarks.front import NO_LIMIT
 from loadtests.faults.proxy import Proxy
-from loadtests.target import Target
+from loadtests.target import NO_RATE_LIMIT, Target
 from stack import probes
 from stack.engines.parts import ClickHouse
 from stack.engines.postgres import Postgres
@@ -66,7 +65,7 @@ def _plan(
     plan = {each.name: each for each in full_plan(ports, data, Postgres(data, ports.postgres))}
     for name in ("bank", "card", "analytics", "identity", "gateway"):
         plan[name] = _told(plan[name], detours)
-    plan["gateway"] = _told(plan["gateway"], {"GATEWAY_RATE_SIGN_IN": NO_LIMIT})  # a canary asks often
+    plan["gateway"] = _told(plan["gateway"], {"GATEWAY_RATE_SIGN_IN": NO_RATE_LIMIT})  # a canary asks often
     grpc, admin = second
     listens = {"BANK_GRPC_LISTEN": f"{HOST}:{grpc}", "BANK_ADMIN_LISTEN": f"{HOST}:{admin}"}
     plan["bank-2"] = replace(

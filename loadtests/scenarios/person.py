@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 import gevent
 from locust import FastHttpUser, task
 
-from loadtests import choices
+from loadtests import account_selection
 from loadtests.arrivals import Arrivals, AtOnce
 from loadtests.history.calls import Answer, Body, Key, Nothing, Unknown, Wish
 from loadtests.history.log import Line, Log
@@ -43,7 +43,7 @@ class Person(FastHttpUser):
         """Nobody's chance is another's."""
         self.chance = random.Random(uuid4().int)  # noqa: S311  chance, no secret
         self.due = 0.0
-        pairs = choices.BY_NAME[self.plan.choice]
+        pairs = account_selection.BY_NAME[self.plan.choice]
         self._pairs: Iterator[tuple[int, int]] = pairs(self.chance, len(self.plan.customers))
 
     @task

@@ -12,12 +12,12 @@ from pathlib import Path
 import orjson
 import pytest
 
-from benchmarks.front import NO_LIMIT
 from loadtests.faults.outages import PARTS, Outage, outage, table
 from loadtests.faults.schedule import trial
 from loadtests.faults.system import Fragile
 from loadtests.plan import Plan
 from loadtests.run import REPORTS, new_folder
+from loadtests.target import NO_RATE_LIMIT
 from stack.engines.cluster import remove_cluster
 from stack.ports import Ports, free_ports
 from stack.process import Process
@@ -68,7 +68,7 @@ class TestFaults:
 async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
     data = tmp_path_factory.mktemp("outages")
     with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("GATEWAY_RATE_SIGN_IN", NO_LIMIT)  # who looks whether it works again asks often
+        environment.setenv("GATEWAY_RATE_SIGN_IN", NO_RATE_LIMIT)  # who looks whether it works again asks often
         async with running(Ports.free(), data) as system:
             yield system
     remove_cluster(data)

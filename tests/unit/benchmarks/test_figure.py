@@ -3,18 +3,7 @@ from typing import Literal
 
 import pytest
 
-from benchmarks.figure import Figure, percentiles
-
-
-class TestPercentiles:
-    def test_are_by_nearest_rank(self) -> None:
-        assert percentiles([float(n) for n in range(200, 0, -1)]) == {"p50": 100.0, "p95": 190.0, "p99": 198.0}
-
-    def test_of_one_value_are_that_value(self) -> None:
-        assert percentiles([3.5]) == {"p50": 3.5, "p95": 3.5, "p99": 3.5}
-
-    def test_of_nothing_are_none(self) -> None:
-        assert percentiles([]) == {}
+from benchmarks.figure import Figure
 
 
 class TestFigure:
