@@ -23,7 +23,7 @@ from kit.rpc import request_context
 from loadtests.console import print_progress
 from loadtests.statistics import percentiles
 from stack import probes
-from stack.engines.parts import ClickHouse, Kafka
+from stack.engines.children import ClickHouse, Kafka
 from stack.ports import HOST, free_ports
 from stack.process import Child, Process, module
 from subgraphs.analytics.client import AnalyticsClient, OperationFilter

@@ -24,7 +24,7 @@ from loadtests.console import print_progress
 from loadtests.statistics import percentiles
 from provisioning.keys import ensure_key_pair, ensure_secret, ensure_signing_keys
 from stack import probes
-from stack.engines.postgres import throwaway
+from stack.engines.postgres import temporary_postgres
 from stack.ports import HOST, free_ports
 from stack.process import Child, Process, module
 from subgraphs.identity.client import IdentityClient
@@ -50,7 +50,7 @@ class _Scene:
 async def _scene() -> AsyncIterator[_Scene]:
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="wallet-bench-")))
-        postgres = await stack.enter_async_context(throwaway())
+        postgres = await stack.enter_async_context(temporary_postgres())
         url = postgres.dsn("identity")
         await asyncio.to_thread(upgrade, "subgraphs.identity.service.migrations", url)
         grpc_port, admin_port = free_ports(2)

@@ -27,7 +27,7 @@ from benchmarks.figure import BenchError, Figure, Options
 from benchmarks.scene import Callers
 from benchmarks.store import Store, settings
 from loadtests.console import print_progress
-from stack.engines.parts import ClickHouse, Kafka
+from stack.engines.children import ClickHouse, Kafka
 from stack.ports import HOST, free_ports
 from tests.kafka.apache import ApacheKafka, Missing, fetched
 

@@ -17,8 +17,8 @@ from kit.auth.tokens import TokenSigner
 from loadtests.console import print_progress
 from provisioning.keys import ensure_key_pair
 from stack import probes
-from stack.engines.parts import Kafka
-from stack.engines.postgres import Postgres, throwaway
+from stack.engines.children import Kafka
+from stack.engines.postgres import Postgres, temporary_postgres
 from stack.ports import HOST, free_ports
 from stack.process import Child, Process, module
 
@@ -91,7 +91,7 @@ class Scene:
         """
         async with AsyncExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="wallet-bench-")))
-            postgres = await stack.enter_async_context(throwaway())
+            postgres = await stack.enter_async_context(temporary_postgres())
             (port,) = free_ports(1)
             if options.kafka:
                 await stack.enter_async_context(Kafka(port))

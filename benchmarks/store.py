@@ -12,7 +12,7 @@ from benchmarks.figure import BenchError
 from benchmarks.scene import Callers
 from provisioning.keys import ensure_key_pair
 from stack import probes
-from stack.engines.parts import ClickHouse
+from stack.engines.children import ClickHouse
 from stack.ports import HOST, free_ports
 from stack.process import Child, Process, module
 from subgraphs.analytics.client import AnalyticsClient

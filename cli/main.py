@@ -48,8 +48,8 @@ def certificates(
 ) -> None:
     """Create or renew the certificates for mutual TLS.
 
-    Creates the authority once, and a certificate and key for each service that has none or whose certificate is in the
-    last third of its lifetime. Run it daily: running services load new files without a restart.
+    Creates the authority once, and a certificate and key for each service that has none. Renews certificates in the
+    last third of their lifetime. Run it daily: running services load new files without a restart.
 
     Exit codes: 0 all certificates are valid, 2 a certificate cannot be created.
     """

@@ -30,7 +30,7 @@ from loadtests.proofs import prove
 from loadtests.statistics import percentiles
 from loadtests.target import Target
 from loadtests.watch import watched
-from stack.process import Leash
+from stack.process import OrphanReaper
 from wallet.accounts import clearing_account_id
 
 REPORTS: Final = Path("loadtests/reports").absolute()  # of the working folder: where it is installed, nobody may write
@@ -171,8 +171,8 @@ async def _loaded(folder: Path, plan: Plan, beside: Beside | None) -> Sequence[M
             stderr=said,
             start_new_session=True,
         )
-    leash = Leash()  # whatever becomes of this process, it leaves nobody behind who loads others for hours
-    leash.hold(process.pid, signal.SIGKILL)
+    reaper = OrphanReaper()  # whatever becomes of this process, it leaves nobody behind who loads others for hours
+    reaper.register(process.pid, signal.SIGKILL)
     try:
         faults: Sequence[Mapping[str, Any]] = ()
         if beside:
@@ -189,8 +189,8 @@ async def _loaded(folder: Path, plan: Plan, beside: Beside | None) -> Sequence[M
         with suppress(ProcessLookupError):  # its own session: its workers with it
             os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
-        leash.release(process.pid)
-        leash.close()
+        reaper.release(process.pid)
+        reaper.close()
     if code:
         last = (folder / "locust.log").read_text(errors="replace")[-2_000:]
         raise LoadError(f"Locust ended with {code}:\n{last}")

@@ -15,7 +15,7 @@ from stack.engines.cluster import remove_cluster
 from stack.engines.postgres import Postgres
 from stack.plan import AUDIENCE, ISSUER
 from stack.ports import HOST, Ports
-from stack.system import System, running
+from stack.system import System, run_system
 
 NO_RATE_LIMIT: Final = "1000000000/hour"
 """Rate limit that counts every request and refuses none."""
@@ -71,5 +71,5 @@ async def own(**settings: str) -> AsyncIterator[tuple[System, Target]]:
         data = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="wallet-load-")))
         stack.callback(remove_cluster, data)
         stack.enter_context(patch.dict(os.environ, settings))  # the stack hands them on
-        system = await stack.enter_async_context(running(Ports.free(), data))
+        system = await stack.enter_async_context(run_system(Ports.free(), data))
         yield system, Target.embedded(system.ports, data)

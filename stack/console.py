@@ -1,40 +1,40 @@
-"""What a person sees: progress, and every child's output under its name. The same goes to a log file a child."""
+"""Terminal output of the stack: progress, and each child's output under its name and in its log file."""
 
 import sys
 from pathlib import Path
 from typing import TextIO
 
-COLOURS = (36, 33, 35, 32, 34, 96, 93, 95, 92, 94)  # one for each name in order of appearance, never red
+COLOURS = (36, 33, 35, 32, 34, 96, 93, 95, 92, 94)  # by order of appearance; red is left out
 WIDTH = 10
-LARGEST_LOG = 10 * 2**20  # a log that has grown beyond it makes room at the next start; one older file is kept
+LARGEST_LOG = 10 * 2**20  # larger logs are rotated at the next start; one old file is kept
 
 
 class Console:
-    """Writes to a terminal, or plainly to anything else, or (`screen=None`) to the log files only."""
+    """Writes progress to a stream, with colours on a terminal; with `screen=None` to the log files only."""
 
     def __init__(self, logs: Path, screen: TextIO | None = sys.stdout) -> None:
-        """Appends to `logs`/<name>.log, made when a child first says something."""
+        """Child output is appended to `logs`/<name>.log."""
         self._logs = logs
         self._screen = screen
         self._coloured = screen is not None and screen.isatty()
         self._files: dict[str, TextIO] = {}
 
-    def say(self, text: str) -> None:
-        """The stack's own words."""
+    def show(self, text: str) -> None:
+        """Show a message of the stack itself."""
         if self._screen:
             try:
                 print(text, file=self._screen, flush=True)
             except OSError:
-                self._screen = None  # the terminal is gone; what it would have shown must not stop the stack
+                self._screen = None  # a closed terminal must not stop the stack
 
     def output(self, name: str, line: str) -> None:
-        """One line that the child `name` wrote."""
+        """Show and log one output line of the child `name`."""
         file = self._files.get(name) or self._open(name)
         print(line, file=file, flush=True)
-        self.say(f"{self._label(name)} {line}")
+        self.show(f"{self._label(name)} {line}")
 
     def close(self) -> None:
-        """Closes the log files."""
+        """Close the log files."""
         for file in self._files.values():
             file.close()
         self._files.clear()

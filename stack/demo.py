@@ -1,6 +1,6 @@
-"""`make demo`: starts the system on free ports, walks through what it does while printing what it sees, and stops."""
+"""`make demo`: start the system on free ports, run a tour of all features with their answers, stop."""
 
-# ruff: noqa: T201  it is made to be watched
+# ruff: noqa: T201  the demo prints for people
 import asyncio
 import json
 import os
@@ -26,9 +26,9 @@ from stack.console import Console
 from stack.engines.cluster import remove_cluster
 from stack.plan import AUDIENCE, ISSUER
 from stack.ports import Ports
-from stack.system import System, running
+from stack.system import System, run_system
 
-_PATIENCE_SECONDS: Final = 15.0
+_TIMEOUT_SECONDS: Final = 15.0
 _TOKEN_SECONDS: Final = 600.0
 
 _TRANSFER: Final = """mutation($input: TransferMoneyInput!) {
@@ -59,84 +59,88 @@ ALICE, BOB = CUSTOMERS["alice"], CUSTOMERS["bob"]
 
 
 class StepError(Exception):
-    """What was seen is not what a step promises."""
+    """An answer differs from what the step expects."""
 
 
 class Tour:
-    """One walk through a running system. Each step prints what it sees and raises StepError when it is wrong."""
+    """Tour of a running system. Each step prints the answers and raises StepError for an unexpected one."""
 
     def __init__(self, system: System) -> None:
         self._system = system
         self._signer = TokenSigner.from_file(ISSUER, system.data / "keys" / "development.pem", AUDIENCE)
 
-    async def walk(self) -> None:
-        """All steps, in order."""
+    async def run(self) -> None:
+        """Run all steps in order."""
         async with self._client(ALICE) as alice, self._client(BOB) as bob:
             _title("Alice's account, by REST")
-            _expect(_shown(await alice.get(f"/accounts/{ALICE.account}")), balance="1000.00")
+            _expect(_show_response(await alice.get(f"/accounts/{ALICE.account}")), balance="1000.00")
 
             _title("Alice sends Bob 10 roubles, by REST")
-            first = _shown(await _pay(alice, "10.00", "demo-1"), 201)
+            first = _show_response(await _pay(alice, "10.00", "demo-1"), 201)
 
-            _title("The same request again: the same answer, and the money moved once")
-            _expect(_shown(await _pay(alice, "10.00", "demo-1"), 201), id=first["id"])
-            _expect(_shown(await alice.get(f"/accounts/{ALICE.account}")), balance="990.00")
+            _title("The same request again: the same answer, and the money has moved once")
+            _expect(_show_response(await _pay(alice, "10.00", "demo-1"), 201), id=first["id"])
+            _expect(_show_response(await alice.get(f"/accounts/{ALICE.account}")), balance="990.00")
 
-            _title("The same key for something else is refused")
-            _expect(_shown(await _pay(alice, "11.00", "demo-1"), 422), code="IDEMPOTENCY_CONFLICT")
+            _title("The same key with another amount is refused")
+            _expect(_show_response(await _pay(alice, "11.00", "demo-1"), 422), code="IDEMPOTENCY_CONFLICT")
 
-            _title("More than there is, is refused")
-            _expect(_shown(await _pay(alice, "5000.00", "demo-2"), 400), code="INSUFFICIENT_FUNDS")
+            _title("A transfer above the balance is refused")
+            _expect(_show_response(await _pay(alice, "5000.00", "demo-2"), 400), code="INSUFFICIENT_FUNDS")
 
-            _title("Bob asks for Alice's account: for him there is none")
-            _expect(_shown(await bob.get(f"/accounts/{ALICE.account}"), 404), code="ACCOUNT_NOT_FOUND")
+            _title("Bob reads Alice's account: not found")
+            _expect(_show_response(await bob.get(f"/accounts/{ALICE.account}"), 404), code="ACCOUNT_NOT_FOUND")
 
-            _title("Bob watches his balance, Alice pays by GraphQL, he sees it at once")
+            _title("Bob subscribes to his balance; Alice pays by GraphQL; he sees it at once")
             await self._watch(alice)
 
             _title("Alice's balance and history, by GraphQL")
             await self._history(alice, operations=2)
 
-            _title("What went in and out of Alice's account today, exactly as the ledger has it")
+            _title("Today's statistics of Alice's account, computed from the ledger's operations")
             await self._statistics(alice)
 
-            _title("Bob's history, by REST: his side of the same operations")
-            page = _shown(await bob.get(f"/accounts/{BOB.account}/operations"))
+            _title("Bob's history, by REST")
+            page = _show_response(await bob.get(f"/accounts/{BOB.account}/operations"))
             _expect(page["operations"][0], direction="IN", amount="25.00", balanceAfter="535.00")
 
             _title("Alice pays in 250 roubles by card")
-            _expect(_shown(await _pay_in(alice, _GOOD, "demo-6"), 202), status="COMPLETED")
-            _expect(_shown(await alice.get(f"/accounts/{ALICE.account}")), balance="1215.00")
+            _expect(_show_response(await _top_up(alice, _GOOD, "demo-6"), 202), status="COMPLETED")
+            _expect(_show_response(await alice.get(f"/accounts/{ALICE.account}")), balance="1215.00")
 
-            _title("A card that its issuer declines")
-            _expect(_shown(await _pay_in(alice, _DECLINED, "demo-7"), 202), status="DECLINED", failure="DO_NOT_HONOR")
+            _title("A card that is declined")
+            _expect(
+                _show_response(await _top_up(alice, _DECLINED, "demo-7"), 202),
+                status="DECLINED",
+                failure="DO_NOT_HONOR",
+            )
 
-            _title("The acquirer falls silent after it has held the sum: the top-up is completed all the same")
-            await self._until_completed(alice, _shown(await _pay_in(alice, _SILENT, "demo-8"), 202)["id"])
-            _expect(_shown(await alice.get(f"/accounts/{ALICE.account}")), balance="1465.00")
+            _title("The acquirer stops answering after the authorization: the top-up is completed nevertheless")
+            await self._wait_until_completed(alice, _show_response(await _top_up(alice, _SILENT, "demo-8"), 202)["id"])
+            _expect(_show_response(await alice.get(f"/accounts/{ALICE.account}")), balance="1465.00")
 
-            _title("The bank is killed (kill -9); it comes back by itself, and nothing is lost")
+            _title("The bank is killed (kill -9): it restarts, and nothing is lost")
             os.kill(self._system.pid("bank"), signal.SIGKILL)
-            _shown(await self._until_answered(alice, "demo-4"), 201)
-            _expect(_shown(await alice.get(f"/accounts/{ALICE.account}")), balance="1464.00")
+            _show_response(await self._pay_until_answered(alice, "demo-4"), 201)
+            _expect(_show_response(await alice.get(f"/accounts/{ALICE.account}")), balance="1464.00")
 
-            _title("Kafka is taken away: transfers go on. When it is back, the history is complete")
-            await self._system.supervisor.take_away("kafka")
-            _shown(await _pay(alice, "1.00", "demo-5"), 201)
-            await self._system.supervisor.bring_back("kafka")
+            _title("Kafka is stopped: transfers continue. After its restart the history is complete")
+            await self._system.supervisor.stop_process("kafka")
+            _show_response(await _pay(alice, "1.00", "demo-5"), 201)
+            await self._system.supervisor.start_process("kafka")
             await self._history(alice, operations=6)
 
-            _title("Carol signs up, signs in and opens an account; Alice sends her 3 roubles")
-            await self._welcome_carol(alice)
+            _title("Carol registers, logs in and opens an account; Alice sends her 3 roubles")
+            await self._register_carol(alice)
 
-            _title("After all that bank, card and analytics prove what they hold, as `make integrity` has it")
+            _title("The integrity checks of bank, card and analytics, as run by `make integrity`")
             ports = self._system.ports
             token = self._signer.sign("demo", _TOKEN_SECONDS, [Role.ADMIN])
             for port in (ports.bank_admin, ports.card_admin, ports.analytics_admin):
                 headers = {"Authorization": f"Bearer {token}"}
                 proof = await alice.get(f"http://127.0.0.1:{port}/integrity", headers=headers)
                 *_, verdict = proof.text.splitlines()
-                _expect(_printed(json.loads(verdict)), verdict="sound", violations=0)
+                _expect(_print_json(json.loads(verdict)), verdict="sound", violations=0)
 
     def _client(self, owner: SeededCustomer) -> httpx.AsyncClient:
         headers = {"Authorization": f"Bearer {self._signer.sign(owner.user, _TOKEN_SECONDS, [Role.CUSTOMER])}"}
@@ -145,60 +149,60 @@ class Tour:
     async def _watch(self, alice: httpx.AsyncClient) -> None:
         token = self._signer.sign(BOB.user, _TOKEN_SECONDS, [Role.CUSTOMER])
         async with aclosing(_subscription(self._system.url, token, _LIVE, {"id": BOB.account})) as feed:
-            _expect(_printed(await anext(feed))["balanceChanged"]["balance"], amount="510.00")
+            _expect(_print_json(await anext(feed))["balanceChanged"]["balance"], amount="510.00")
             money = {"senderId": ALICE.account, "recipientId": BOB.account, "amount": "25.00"}
             request = {"query": _TRANSFER, "variables": {"input": money | {"idempotencyKey": "demo-3"}}}
-            paid = _shown(await alice.post("/graphql", json=request))["data"]["transferMoney"]
-            since = time.monotonic()
+            paid = _show_response(await alice.post("/graphql", json=request))["data"]["transferMoney"]
+            answered_at = time.monotonic()
             _expect(paid["balance"], amount="965.00")
-            _expect(_printed(await anext(feed))["balanceChanged"]["balance"], amount="535.00")
-            print(f"  … {1000 * (time.monotonic() - since):.0f} ms after Alice had her answer")
+            _expect(_print_json(await anext(feed))["balanceChanged"]["balance"], amount="535.00")
+            print(f"  … {1000 * (time.monotonic() - answered_at):.0f} ms after Alice's response")
 
-    async def _welcome_carol(self, alice: httpx.AsyncClient) -> None:
+    async def _register_carol(self, alice: httpx.AsyncClient) -> None:
         carol = {"username": "carol", "password": secrets.token_urlsafe()}
         async with httpx.AsyncClient(base_url=self._system.url, timeout=15) as http:
-            _expect(_shown(await http.post("/auth/register", json=carol), 201), role="CUSTOMER")
+            _expect(_show_response(await http.post("/auth/register", json=carol), 201), role="CUSTOMER")
             tokens = (await http.post("/auth/login", json=carol)).raise_for_status().json()
             http.headers["Authorization"] = f"Bearer {tokens['accessToken']}"
             opened = await http.post("/accounts", json={"currency": "RUB"}, headers={"Idempotency-Key": "demo-9"})
-            account = _shown(opened, 201)["id"]
-            _shown(await _pay(alice, "3.00", "demo-10", to=account), 201)
-            (held,) = _shown(await http.get("/accounts"))["accounts"]
-            _expect(held, id=account, balance="3.00")
+            account = _show_response(opened, 201)["id"]
+            _show_response(await _pay(alice, "3.00", "demo-10", to=account), 201)
+            (account_of_carol,) = _show_response(await http.get("/accounts"))["accounts"]
+            _expect(account_of_carol, id=account, balance="3.00")
 
     async def _history(self, alice: httpx.AsyncClient, *, operations: int) -> None:
         request = {"query": _HISTORY, "variables": {"id": ALICE.account}}
-        async with asyncio.timeout(_PATIENCE_SECONDS):
+        async with asyncio.timeout(_TIMEOUT_SECONDS):
             while True:
                 response = await alice.post("/graphql", json=request)
                 account = (response.json().get("data") or {}).get("account") or {}
                 if len((account.get("operations") or {}).get("edges", ())) == operations:
                     break
                 await asyncio.sleep(0.1)
-        _shown(response)
+        _show_response(response)
 
-    async def _until_completed(self, alice: httpx.AsyncClient, top_up: str) -> None:
+    async def _wait_until_completed(self, alice: httpx.AsyncClient, top_up: str) -> None:
         path = f"/accounts/{ALICE.account}/topups/{top_up}"
-        async with asyncio.timeout(_PATIENCE_SECONDS):
+        async with asyncio.timeout(_TIMEOUT_SECONDS):
             while True:
                 response = await alice.get(path)
                 if response.json()["status"] == "COMPLETED":
                     break
                 await asyncio.sleep(0.1)
-        _shown(response)
+        _show_response(response)
 
     async def _statistics(self, alice: httpx.AsyncClient) -> None:
         now = datetime.now(UTC)
         hour = timedelta(hours=1)
         variables = {"id": ALICE.account, "from": (now - hour).isoformat(), "to": (now + hour).isoformat()}
-        answer = _shown(await alice.post("/graphql", json={"query": _STATISTICS, "variables": variables}))
-        buckets = answer["data"]["account"]["statistics"]["buckets"]  # two when it is midnight
+        answer = _show_response(await alice.post("/graphql", json={"query": _STATISTICS, "variables": variables}))
+        buckets = answer["data"]["account"]["statistics"]["buckets"]  # two buckets around midnight
         _expect(buckets[0]["opening"], amount="1000.00")
         _expect(buckets[-1]["closing"], amount="965.00")
 
-    async def _until_answered(self, alice: httpx.AsyncClient, key: str) -> httpx.Response:
-        """Pays with one key until the outcome is known, as a client does that was told to retry."""
-        async with asyncio.timeout(_PATIENCE_SECONDS):
+    async def _pay_until_answered(self, alice: httpx.AsyncClient, key: str) -> httpx.Response:
+        """Pay with one key until the outcome is known, as a client has to after UNAVAILABLE."""
+        async with asyncio.timeout(_TIMEOUT_SECONDS):
             while (response := await _pay(alice, "1.00", key)).status_code == HTTPStatus.SERVICE_UNAVAILABLE:
                 wait = response.headers["retry-after"]
                 print(f"  {response.status_code}: retry with the same key after {wait} s")
@@ -214,7 +218,7 @@ async def _pay(client: httpx.AsyncClient, amount: str, key: str, *, to: str = BO
     )
 
 
-async def _pay_in(client: httpx.AsyncClient, number: str, key: str) -> httpx.Response:
+async def _top_up(client: httpx.AsyncClient, number: str, key: str) -> httpx.Response:
     card = {"number": number, "expiryMonth": 12, "expiryYear": 2040, "cvv": "123"}
     return await client.post(
         f"/accounts/{ALICE.account}/topup",
@@ -224,7 +228,7 @@ async def _pay_in(client: httpx.AsyncClient, number: str, key: str) -> httpx.Res
 
 
 async def _subscription(url: str, token: str, query: str, variables: dict[str, str]) -> AsyncGenerator[dict[str, Any]]:
-    """The data of one subscription over graphql-transport-ws."""
+    """Yield the data of a subscription over graphql-transport-ws."""
     protocol = Subprotocol("graphql-transport-ws")
     async with connect(f"{url.replace('http', 'ws', 1)}/graphql", subprotocols=[protocol]) as socket:
         await socket.send(json.dumps({"type": "connection_init", "payload": {"authorization": f"Bearer {token}"}}))
@@ -232,7 +236,7 @@ async def _subscription(url: str, token: str, query: str, variables: dict[str, s
         await socket.recv()
         await socket.send(json.dumps({"id": "1", "type": "subscribe", "payload": payload}))
         while True:
-            message = json.loads(await asyncio.wait_for(socket.recv(), _PATIENCE_SECONDS))
+            message = json.loads(await asyncio.wait_for(socket.recv(), _TIMEOUT_SECONDS))
             if message["type"] != "next" or "errors" in message["payload"]:
                 raise StepError(f"the subscription answered {message}")
             yield message["payload"]["data"]
@@ -242,14 +246,14 @@ def _title(text: str) -> None:
     print(f"\n{text}")
 
 
-def _printed(answer: dict[str, Any]) -> dict[str, Any]:
+def _print_json(answer: dict[str, Any]) -> dict[str, Any]:
     print(f"  {json.dumps(answer)}")
     return answer
 
 
-def _shown(response: httpx.Response, status: int = 200) -> dict[str, Any]:
+def _show_response(response: httpx.Response, status: int = 200) -> dict[str, Any]:
     print(f"  {response.request.method} {response.request.url.path} → {response.status_code}")
-    answer = _printed(response.json())
+    answer = _print_json(response.json())
     if response.status_code != status or "errors" in answer:
         raise StepError(f"expected {status} and no errors")
     return answer
@@ -262,22 +266,22 @@ def _expect(answer: dict[str, Any], **fields: Any) -> None:
 
 
 async def demo() -> int:
-    """Runs the tour on a system of its own.
+    """Run the tour on a temporary system.
 
     Returns:
-        The exit code: 0 only if every step showed what it promises.
+        Exit code: 0 if every step got the expected answers, else 1.
     """
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="wallet-demo-") as folder:
         data = Path(folder) / "data"
         _title("Starting PostgreSQL, Kafka, ClickHouse and the services on free ports")
         try:
-            async with running(Ports.free(), data, console=Console(data / "logs")) as system:
-                await Tour(system).walk()
+            async with run_system(Ports.free(), data, console=Console(data / "logs")) as system:
+                await Tour(system).run()
         except (StepError, TimeoutError) as error:
-            print(f"\nfailed: {error or 'it took too long'}")
+            print(f"\nfailed: {error or 'time-out'}")
             return 1
         finally:
             remove_cluster(data)
-    print(f"\nAll of it works; the tour took {time.monotonic() - started:.0f} s.")
+    print(f"\nAll steps passed in {time.monotonic() - started:.0f} s.")
     return 0

@@ -1,4 +1,4 @@
-"""Everything that runs, in one table: what it is started with, when it counts as ready, what it waits for."""
+"""Plan of all processes: command, settings, readiness probe and dependencies of each."""
 
 import json
 from datetime import UTC, datetime
@@ -7,21 +7,26 @@ from pathlib import Path
 from provisioning.certificates import ensure_certificates
 from provisioning.keys import ensure_key_pair, ensure_secret, ensure_signing_keys
 from stack import probes
-from stack.engines.parts import ClickHouse, Kafka
+from stack.engines.children import ClickHouse, Kafka
 from stack.engines.postgres import Postgres
 from stack.ports import HOST, Ports
 from stack.process import Process, module
 
-_ACCESS_SECONDS = 12 * 3600  # a day at a desk with one `make token`
+_ACCESS_SECONDS = 12 * 3600  # one `make token` lasts a working day
 
 ISSUER = "wallet-development"
 AUDIENCE = "wallet"
-PASSWORD = "password"  # noqa: S105  the name of the secret that the seed users sign in with
+PASSWORD = "password"  # noqa: S105  name of the secret that holds the seeded users' password
 
 
-def full_plan(ports: Ports, data: Path, postgres: Postgres, *, tls: bool = False) -> tuple[Process, ...]:
-    """The whole system on `ports`, with its files in the absolute folder `data`. Keys are made if they are missing, and
-    certificates if the services are to talk by mutual TLS.
+def build_plan(ports: Ports, data: Path, postgres: Postgres, *, tls: bool = False) -> tuple[Process, ...]:
+    """Return the plan of the whole system. Creates missing keys, and with `tls` the certificates for mutual TLS.
+
+    Args:
+        ports: of all processes.
+        data: the absolute folder of all files.
+        postgres: the database server, not started yet.
+        tls: use mutual TLS between the services.
     """
     keys = data / "keys"
     people, analytics, card = (
@@ -201,7 +206,7 @@ def full_plan(ports: Ports, data: Path, postgres: Postgres, *, tls: bool = False
 
 
 def _certificates(folder: Path, *names: str) -> dict[str, dict[str, str]]:
-    """Each service's settings of TLS, with certificates for months to come."""
+    """Return the TLS settings of each service; creates or renews the certificates."""
     authority, *pairs = ensure_certificates(folder, names, datetime.now(UTC))
     return {
         pair.name: {

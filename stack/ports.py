@@ -1,4 +1,4 @@
-"""Every port of the system, all derived from one."""
+"""Ports of the system, all derived from one."""
 
 import fcntl
 import os
@@ -16,18 +16,18 @@ from typing import Self
 HOST = "127.0.0.1"
 DEFAULT = 8000
 UNPRIVILEGED = range(1024, 65536)
-# Below every usual range of ephemeral ports, so that no outgoing connection takes one while its owner restarts.
+# Below the usual ranges of ephemeral ports, so that no outgoing connection takes one during a restart.
 FREE_RANGE = range(10_240, 32_768)
-_SLICE = 512  # ports of FREE_RANGE that one process picks from
+_SLICE = 512  # ports of FREE_RANGE reserved for one process
 
 
 class PortError(Exception):
-    """The ports asked for cannot be had; the message is for a person and says what to do."""
+    """A port cannot be used. The message says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """The loopback port of each part. The defaults are those of `make up`."""
+    """Loopback port of each process. The defaults are those of `make up`."""
 
     gateway: int = DEFAULT
     bank_grpc: int = 50051
@@ -47,48 +47,53 @@ class Ports:
 
     @classmethod
     def derive(cls, port: int) -> Self:
-        """All ports, as far from their defaults as the gateway's `port` is from 8000.
+        """Return all ports, shifted from their defaults as far as `port`, the gateway's, is from 8000.
 
         Raises:
-            PortError: one of them would be no port that an ordinary user may open.
+            PortError: a port would be privileged or above 65535.
         """
         usual = [value for _, value in cls().items()]
         low, high = UNPRIVILEGED.start, DEFAULT + UNPRIVILEGED.stop - 1 - max(usual)
         if not low <= port <= high:
             raise PortError(
-                f"PORT={port} does not work, since every port moves with it: choose one from {low} to {high}"
+                f"PORT={port} is out of range, because all ports move with it: choose one from {low} to {high}"
             )
         return cls(*(value + port - DEFAULT for value in usual))
 
     @classmethod
     def free(cls) -> Self:
-        """Ports that nobody listens on now, for a stack beside others: tests, the demo."""
+        """Return free ports, for tests and the demo."""
         return cls(*free_ports(len(fields(cls))))
 
     def items(self) -> Iterator[tuple[str, int]]:
-        """Each port with its name."""
+        """Return each port with its name."""
         return zip((f.name for f in fields(self)), astuple(self), strict=True)
 
 
 def free_ports(count: int) -> list[int]:
-    """`count` different loopback ports that nobody listens on now. No other process is given any of them by this, and
-    this one not before hundreds of others.
+    """Return `count` different free loopback ports.
+
+    No other process gets them from this function, and this process not before hundreds of others.
+
+    Raises:
+        PortError: there are not enough free ports.
     """
-    found: list[int] = []
-    with ExitStack() as held:
-        for port in islice(_own_ports(os.getpid()), _SLICE):
-            if listener := _bound(port):
-                held.enter_context(listener)
-                found.append(port)
-            if len(found) == count:
-                return found
-    raise PortError(f"there are no {count} free ports among {_SLICE}")
+    ports: list[int] = []
+    with ExitStack() as listeners:
+        for port in islice(_reserved_ports(os.getpid()), _SLICE):
+            if listener := _try_listen(port):
+                listeners.enter_context(listener)
+                ports.append(port)
+            if len(ports) == count:
+                return ports
+    raise PortError(f"fewer than {count} of {_SLICE} ports are free")
 
 
 @cache
-def _own_ports(pid: int) -> Iterator[int]:  # noqa: ARG001  a fork is another process
-    """The part of FREE_RANGE that is this process's until it ends, over and over: between the choice of a port and the
-    moment that somebody listens on it, nobody else must choose it.
+def _reserved_ports(pid: int) -> Iterator[int]:  # noqa: ARG001  cache key: a forked process needs its own slice
+    """Reserve a slice of FREE_RANGE until this process ends, and cycle through it.
+
+    Without the reservation another process could choose a port between this choice and the first listen.
     """
     folder = Path(tempfile.gettempdir()) / f"wallet-ports-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -97,19 +102,19 @@ def _own_ports(pid: int) -> Iterator[int]:  # noqa: ARG001  a fork is another pr
         descriptor = os.open(folder / str(start), os.O_RDWR | os.O_CREAT, 0o600)
         with suppress(BlockingIOError):
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return cycle(range(start, start + _SLICE))  # the lock is held for as long as the process lives
+            return cycle(range(start, start + _SLICE))  # the lock is held until the process ends
         os.close(descriptor)
-    raise PortError(f"{len(slices)} processes have chosen ports already; wait until one of them ends")
+    raise PortError(f"{len(slices)} processes hold all port slices; wait until one of them ends")
 
 
 def check_free(wanted: Mapping[str, int]) -> None:
-    """Returns if every port of `wanted` (what wants it, the port) can be listened on.
+    """Check that every port of `wanted` (port by user) is free.
 
     Raises:
-        PortError: naming the first that cannot, what wanted it and the setting that moves it.
+        PortError: a port is in use; the message names it, its user and the setting that moves it.
     """
     for name, port in wanted.items():
-        listener = _bound(port)
+        listener = _try_listen(port)
         if listener is None:
             raise PortError(
                 f"port {port} is in use, and {name} needs it: stop what listens there, or move the whole stack with "
@@ -118,7 +123,7 @@ def check_free(wanted: Mapping[str, int]) -> None:
         listener.close()
 
 
-def _bound(port: int) -> socket.socket | None:
+def _try_listen(port: int) -> socket.socket | None:
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

@@ -1,19 +1,19 @@
-"""Ways to ask whether a process can be used by now. None of them raises for one that is not there yet."""
+"""Readiness probes. A probe returns False, and does not raise, for a process that does not answer yet."""
 
 import asyncio
 from urllib.parse import urlsplit
 
 from stack.process import Probe
 
-TIMEOUT = 2.0  # seconds an answer may take; a slower one counts as "not yet"
+TIMEOUT = 2.0  # seconds; a slower answer counts as not ready
 
 
 def http(url: str) -> Probe:
-    """Ready once GET `url` (plain HTTP) is answered with 200."""
+    """Return a probe that is ready when GET `url` (plain HTTP) answers 200."""
     parts = urlsplit(url)
     request = f"GET {parts.path or '/'} HTTP/1.1\r\nHost: {parts.netloc}\r\nConnection: close\r\n\r\n".encode()
 
-    async def ask() -> bool:
+    async def attempt() -> bool:
         reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
         try:
             writer.write(request)
@@ -22,25 +22,25 @@ def http(url: str) -> Probe:
             writer.close()
         return status.split()[1:2] == [b"200"]
 
-    return _answered(ask)
+    return _with_timeout(attempt)
 
 
 def tcp(host: str, port: int) -> Probe:
-    """Ready once a connection is accepted."""
+    """Return a probe that is ready when a TCP connection is accepted."""
 
-    async def ask() -> bool:
+    async def attempt() -> bool:
         _, writer = await asyncio.open_connection(host, port)
         writer.close()
         return True
 
-    return _answered(ask)
+    return _with_timeout(attempt)
 
 
-def _answered(ask: Probe) -> Probe:
+def _with_timeout(attempt: Probe) -> Probe:
     async def probe() -> bool:
         try:
             async with asyncio.timeout(TIMEOUT):
-                return await ask()
+                return await attempt()
         except (OSError, TimeoutError):
             return False
 

@@ -1,4 +1,4 @@
-"""One child process: how it is described, started, watched for readiness, and ended."""
+"""Child processes: description, start, readiness and end."""
 
 import asyncio
 import contextlib
@@ -17,49 +17,56 @@ from typing import Self
 from stack.ports import PortError, check_free
 
 ROOT = Path(__file__).parent.parent
-STOP_GRACE = 10.0  # seconds a child has between its stop signal and SIGKILL
+STOP_GRACE = 10.0  # seconds between the stop signal and SIGKILL
 PROBE_INTERVAL = 0.03
 
 Probe = Callable[[], Awaitable[bool]]
-Output = Callable[[str, str], None]  # (process name, one line without its end)
+Output = Callable[[str, str], None]  # (process name, line without its line end)
 
 
 class StartError(Exception):
-    """A part of the stack could not be started; the message is for a person and says why."""
+    """A process could not be started. The message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What to execute, as whom and where. `environment` is the whole environment, nothing is inherited."""
+    """Program, user and working folder of a process. `environment` is complete: nothing is inherited."""
 
     argv: Sequence[str]
     environment: Mapping[str, str]
     cwd: Path = ROOT
-    user: int | None = None  # None keeps the caller's user; otherwise user, group and no further groups
+    user: int | None = None  # None keeps the caller's user; otherwise no supplementary groups are kept
     group: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Process:
-    """A line of the plan: something that runs for as long as the stack does, or (without `ready`) once, to its end.
+    """Entry of the plan: a long-running process, or without `ready` a job that runs once.
 
-    `command` is awaited before every start, so it may prepare what the process needs. `ready` answers whether the
-    process can be used by now; it is asked again and again and must not raise for a process that is not there yet.
+    Attributes:
+        name: unique in the plan.
+        command: awaited before every start, so it may prepare files that the process needs.
+        ready: readiness probe, polled until it returns True; must not raise while the process starts.
+        depends_on: processes that have to be ready first.
+        restart_with: this process is restarted after each of these has been restarted.
+        ports: ports that have to be free, by use.
+        urls: addresses to show, by name.
+        stop_signal: asks the process to end.
     """
 
     name: str
     command: Callable[[], Awaitable[Command]]
     ready: Probe | None = None
     depends_on: Sequence[str] = ()
-    restart_with: Sequence[str] = ()  # those that this one cannot survive the loss of: it is restarted after them
+    restart_with: Sequence[str] = ()
     ports: Mapping[str, int] = field(default_factory=dict)
     urls: Mapping[str, str] = field(default_factory=dict)
     stop_signal: signal.Signals = signal.SIGTERM
 
 
 def module(name: str, *arguments: str, **environment: str) -> Callable[[], Awaitable[Command]]:
-    """A command that runs a Python module of this project with `environment` on top of the caller's."""
-    # Not `python -m` from a safe path: the project's root is the working folder, as for a person who types it.
+    """Return a command that runs a module of this project, with `environment` added to the current one."""
+    # The working folder is the project root, so that `python -m` finds the project's packages.
     argv = (sys.executable, "-m", name, *arguments)
 
     async def command() -> Command:
@@ -68,57 +75,57 @@ def module(name: str, *arguments: str, **environment: str) -> Callable[[], Await
     return command
 
 
-class Leash:
-    """The hold on all children of one supervisor; see `stack/leash.py`."""
+class OrphanReaper:
+    """Handle of `stack/orphan_reaper.py`, which ends all registered children if this process dies."""
 
     def __init__(self, *, keep_open: Sequence[int] = ()) -> None:
-        """Starts the leash, which also keeps the file descriptors `keep_open` until the last child has ended."""
-        self._process = subprocess.Popen(  # noqa: S603  our own file, run by our own interpreter
-            [sys.executable, "-IS", str(Path(__file__).with_name("leash.py"))],
+        """Start the reaper. It keeps the file descriptors `keep_open` open until the last child has ended."""
+        self._process = subprocess.Popen(  # noqa: S603  fixed arguments
+            [sys.executable, "-IS", str(Path(__file__).with_name("orphan_reaper.py"))],
             stdin=subprocess.PIPE,
             start_new_session=True,
             pass_fds=keep_open,
         )
 
-    def hold(self, pid: int, stop_signal: signal.Signals) -> None:
-        """From here on the group `pid` does not outlive this process."""
-        self._say(f"+{pid} {int(stop_signal)}\n")
+    def register(self, pid: int, stop_signal: signal.Signals) -> None:
+        """Make sure that the process group `pid` does not outlive this process."""
+        self._send(f"+{pid} {int(stop_signal)}\n")
 
     def release(self, pid: int) -> None:
-        """The child `pid` has ended; its number may now belong to somebody else."""
-        self._say(f"-{pid}\n")
+        """Forget the process group `pid`: it has ended, and its number may be reused."""
+        self._send(f"-{pid}\n")
 
     def close(self) -> None:
-        """Lets the leash go. Whatever it still holds is ended first."""
+        """End the reaper. It ends the groups that are still registered first."""
         if self._process.stdin:
             self._process.stdin.close()
         self._process.wait()
 
-    def _say(self, order: str) -> None:
+    def _send(self, order: str) -> None:
         with contextlib.suppress(BrokenPipeError):
             os.write(self._process.stdin.fileno(), order.encode()) if self._process.stdin else None
 
 
 class Child:
-    """One running process. As an async context manager it is ready inside the block and gone after it.
+    """A child process. As an async context manager it is ready inside the block and ended after it.
 
-    A child is in a session of its own, so a terminal's Ctrl-C does not reach it. It cannot outlive this process.
+    A child has its own session, so Ctrl-C on the terminal does not reach it. It cannot outlive this process.
     """
 
-    def __init__(self, process: Process, *, output: Output | None = None, leash: Leash | None = None) -> None:
-        """Describes the child; nothing runs yet. Without a `leash` to share it has one of its own while it runs."""
+    def __init__(self, process: Process, *, output: Output | None = None, reaper: OrphanReaper | None = None) -> None:
+        """Nothing runs yet. Without a shared `reaper` the child starts its own."""
         self.process = process
         self.last_lines: deque[str] = deque(maxlen=20)
         self.started_at = 0.0
         self._output = output
-        self._shared_leash = leash
-        self._leash: Leash | None = None
+        self._shared_reaper = reaper
+        self._reaper: OrphanReaper | None = None
         self._running: asyncio.subprocess.Process | None = None
-        self._reading: asyncio.Task[None] | None = None
+        self._output_task: asyncio.Task[None] | None = None
 
     @property
     def pid(self) -> int | None:
-        """The process id while it runs."""
+        """Process id, or None while it does not run."""
         return self._running.pid if self._running and self._running.returncode is None else None
 
     async def __aenter__(self) -> Self:
@@ -131,10 +138,10 @@ class Child:
         await self.stop()
 
     async def start(self, timeout: float = 60.0) -> None:  # noqa: ASYNC109  the message names the limit
-        """Starts the process and returns when it is ready or, if it runs only once, has ended well.
+        """Start the process and wait until it is ready, or until a job has ended with 0.
 
         Raises:
-            StartError: it failed, or was not ready in `timeout` seconds (it is then stopped).
+            StartError: it failed, or was not ready within `timeout` seconds; it is stopped then.
         """
         await self.spawn()
         try:
@@ -144,13 +151,13 @@ class Child:
             raise
 
     async def spawn(self) -> None:
-        """Starts the process and returns at once, ready or not.
+        """Start the process without waiting for readiness.
 
         Raises:
-            StartError: one of its ports is in use, or it could not be prepared.
+            StartError: one of its ports is in use, or its command could not be prepared.
         """
         if self.pid is not None:
-            raise RuntimeError(f"{self.process.name} already runs")
+            raise RuntimeError(f"{self.process.name} is already running")
         try:
             check_free({f"{self.process.name} ({use})": port for use, port in self.process.ports.items()})
         except PortError as error:
@@ -158,7 +165,7 @@ class Child:
         command = await self.process.command()
         reader, writer = os.pipe()
         try:
-            # A pipe of our own, not asyncio's: asyncio's wait() also waits for whoever inherited the output.
+            # Our own pipe: with asyncio's, wait() also waits for grandchildren that inherited the output.
             self._running = await asyncio.create_subprocess_exec(
                 *command.argv,
                 env=command.environment,
@@ -176,77 +183,79 @@ class Child:
             raise
         finally:
             os.close(writer)
-        self._leash = self._shared_leash or Leash()
-        self._leash.hold(self._running.pid, self.process.stop_signal)
+        self._reaper = self._shared_reaper or OrphanReaper()
+        self._reaper.register(self._running.pid, self.process.stop_signal)
         self.started_at = time.monotonic()
         self.last_lines.clear()
-        self._reading = asyncio.create_task(self._read(reader))
+        self._output_task = asyncio.create_task(self._read(reader))
 
     async def until_ready(self, timeout: float) -> None:  # noqa: ASYNC109  the message names the limit
-        """Returns when the running process is ready or, if it runs only once, has ended well.
+        """Wait until the process is ready, or until a job has ended with 0.
 
         Raises:
-            StartError: it failed, or is still not ready after `timeout` seconds.
+            StartError: it failed, or is not ready after `timeout` seconds.
         """
         deadline = time.monotonic() + timeout
         while True:
-            # Both, and in this order: an answer counts only from a process that lives, not from a stranger on its port.
+            # Check the pid after the probe: the answer may come from another process on the same port.
             if self.process.ready and await self.process.ready() and self.pid is not None:
                 return
             if self.pid is None:
                 code = await self.wait()
                 if code == 0 and not self.process.ready:
                     return
-                said = "\n".join(f"  {line}" for line in self.last_lines)
-                raise StartError(f"{self.process.name} exited with {code} before it was ready\n{said}".rstrip())
+                output = "\n".join(f"  {line}" for line in self.last_lines)
+                raise StartError(f"{self.process.name} exited with {code} before it was ready\n{output}".rstrip())
             if time.monotonic() > deadline:
                 raise StartError(f"{self.process.name} was not ready after {timeout:g} s")
             await asyncio.sleep(PROBE_INTERVAL)
 
     async def wait(self) -> int:
-        """Returns the exit code (negative: the signal that ended it) once the process is gone and its output read."""
+        """Wait for the end of the process and of its output; return the exit code (negative: a signal)."""
         if not self._running:
-            raise RuntimeError(f"{self.process.name} was never started")
-        return await self._gone(self._running, self._reading)
+            raise RuntimeError(f"{self.process.name} was not started")
+        return await self._wait_until_ended(self._running, self._output_task)
 
     async def stop(self, grace: float = STOP_GRACE) -> None:
-        """Ends the process: its stop signal, and SIGKILL after `grace` seconds. Nothing to do if it is gone."""
+        """End the process: its stop signal first, SIGKILL after `grace` seconds. Safe to repeat."""
         if not self._running:
             return
-        running, reading = self._running, self._reading
+        running, output_task = self._running, self._output_task
         self.send(self.process.stop_signal)
         try:
             await asyncio.wait_for(running.wait(), grace)
         except TimeoutError:
             self.kill()
-        await self._gone(running, reading)
+        await self._wait_until_ended(running, output_task)
 
-    async def _gone(self, running: asyncio.subprocess.Process, reading: asyncio.Task[None] | None) -> int:
-        """What `wait` says, of this run of the process: whoever waits beside may have started the next one by then."""
+    async def _wait_until_ended(
+        self, running: asyncio.subprocess.Process, output_task: asyncio.Task[None] | None
+    ) -> int:
+        """Like `wait`, for this run of the process: another task may already have started the next run."""
         code = await running.wait()
-        if reading:
-            # Bounded: a grandchild may hold the output open for longer.
-            await asyncio.wait({reading}, timeout=0.5)
-            reading.cancel()
-        if self._leash and self._running is running:
-            self._leash.release(running.pid)
-            if self._leash is not self._shared_leash:
-                self._leash.close()
-            self._leash = None
+        if output_task:
+            # A grandchild may keep the output open for longer.
+            await asyncio.wait({output_task}, timeout=0.5)
+            output_task.cancel()
+        if self._reaper and self._running is running:
+            self._reaper.release(running.pid)
+            if self._reaper is not self._shared_reaper:
+                self._reaper.close()
+            self._reaper = None
         return code
 
     def kill(self) -> None:
-        """SIGKILL to the process and its group, as a crash would look. `wait` or `stop` to see it gone."""
+        """Send SIGKILL to the process group, like a crash. Call `wait` or `stop` afterwards."""
         self.send(signal.SIGKILL)
 
     def send(self, number: signal.Signals) -> None:
-        """Sends `number` to the process's group, if it is still there."""
+        """Send a signal to the process group, if it still exists."""
         if self.pid is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, number)
 
     async def _read(self, descriptor: int) -> None:
-        """Hands every line of the child's output on until the last writer is gone."""
+        """Pass on each line of the child's output until all writers have closed it."""
         lines = asyncio.StreamReader(limit=2**20)
         transport, _ = await asyncio.get_running_loop().connect_read_pipe(
             lambda: asyncio.StreamReaderProtocol(lines), os.fdopen(descriptor, "rb")

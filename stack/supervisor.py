@@ -1,37 +1,42 @@
-"""Starts the plan's processes in order of their dependencies, keeps them running, and ends them in reverse order."""
+"""Supervisor: starts the plan's processes in dependency order, restarts crashed ones, ends them in reverse order."""
 
 import asyncio
 import time
 from collections.abc import Callable, Sequence
 
 from stack.console import Console
-from stack.process import Child, Leash, Process, StartError
+from stack.process import Child, OrphanReaper, Process, StartError
 
-FIRST_DELAY = 0.2  # seconds before a crashed process is started again; doubles with every crash
+FIRST_DELAY = 0.2  # seconds before a crashed process is restarted; doubles with every crash
 LONGEST_DELAY = 10.0
-HEALTHY = 30.0  # seconds a process has to run for its crashes to be forgotten
-START_TIMEOUT = 120.0  # seconds to readiness; a first start compiles, migrates and fills folders
+HEALTHY = 30.0  # seconds of running after which the restart delay is reset
+START_TIMEOUT = 120.0  # seconds to readiness; the first start compiles and migrates
 
 
 class Supervisor:
-    """Runs one plan. `start` once, `stop` once; in between crashed processes come back by themselves."""
+    """Runs one plan: `start` once, `stop` once; crashed processes are restarted in between."""
 
     def __init__(
-        self, plan: Sequence[Process], console: Console, leash: Leash, *, changed: Callable[[], None] = lambda: None
+        self,
+        plan: Sequence[Process],
+        console: Console,
+        reaper: OrphanReaper,
+        *,
+        changed: Callable[[], None] = lambda: None,
     ) -> None:
-        """Nothing runs yet. `changed` is called whenever a process has started or ended."""
-        self.children = {p.name: Child(p, output=console.output, leash=leash) for p in plan}
+        """Nothing runs yet. `changed` is called after a process has started or ended."""
+        self.children = {p.name: Child(p, output=console.output, reaper=reaper) for p in plan}
         self._console = console
         self._changed = changed
         self._ready = {name: asyncio.Event() for name in self.children}
-        self._guards: dict[str, asyncio.Task[None]] = {}
-        self._reasons: dict[str, str] = {}  # why a process is being ended on purpose, to be started again at once
+        self._restart_tasks: dict[str, asyncio.Task[None]] = {}
+        self._reasons: dict[str, str] = {}  # reasons of intended restarts, by process
 
     async def start(self) -> None:
-        """Starts everything, each process as soon as what it depends on is ready, and returns when all of it is.
+        """Start all processes, each when its dependencies are ready; return when all are ready.
 
         Raises:
-            StartError: one of them could not be started. What did start keeps running until `stop`.
+            StartError: a process could not be started. The others keep running until `stop`.
         """
         try:
             async with asyncio.TaskGroup() as group:
@@ -41,31 +46,31 @@ class Supervisor:
             raise errors.exceptions[0] from None
 
     async def stop(self) -> None:
-        """Ends every process, the last of the plan first, each with its own signal and a bounded grace."""
-        await self._release(*self._guards)
+        """End every process, the last of the plan first, each with its stop signal and a bounded wait."""
+        await self._release(*self._restart_tasks)
         for name, child in reversed(self.children.items()):
             if child.pid is not None:
-                began = time.monotonic()
+                started = time.monotonic()
                 await child.stop()
-                self._console.say(f"{name} stopped in {time.monotonic() - began:.1f} s")
+                self._console.show(f"{name} stopped in {time.monotonic() - started:.1f} s")
         self._changed()
 
     def kill(self) -> None:
-        """SIGKILL to every process at once, for who cannot wait for `stop`, which then returns soon."""
+        """Send SIGKILL to every process; a waiting `stop` then returns soon."""
         for child in self.children.values():
             child.kill()
 
-    async def take_away(self, name: str) -> None:
-        """Stops one process and leaves it down, as an outage would, until `bring_back`."""
+    async def stop_process(self, name: str) -> None:
+        """Stop one process and keep it down until `start_process`, to simulate an outage."""
         await self._release(name)
         await self.children[name].stop()
         self._changed()
 
-    async def bring_back(self, name: str) -> None:
-        """Starts a process that was taken away; returns when it is ready.
+    async def start_process(self, name: str) -> None:
+        """Start a process that was stopped; return when it is ready.
 
         Raises:
-            StartError: it could not be started.
+            StartError: the process could not be started.
         """
         child = self.children[name]
         await child.start(START_TIMEOUT)
@@ -76,27 +81,27 @@ class Supervisor:
         process = child.process
         for name in process.depends_on:
             await self._ready[name].wait()
-        began = time.monotonic()
+        started = time.monotonic()
         await child.start(START_TIMEOUT)
         word = "ready" if process.ready else "done"
-        self._console.say(f"{process.name} … {word} in {time.monotonic() - began:.1f} s")
+        self._console.show(f"{process.name} … {word} in {time.monotonic() - started:.1f} s")
         self._ready[process.name].set()
         if process.ready:
             self._watch(child)
 
     def _watch(self, child: Child) -> None:
         self._changed()
-        self._guards[child.process.name] = asyncio.create_task(self._guard(child))
+        self._restart_tasks[child.process.name] = asyncio.create_task(self._restart_when_ended(child))
 
     async def _release(self, *names: str) -> None:
-        """No longer starts the processes again that end."""
-        guards = [self._guards.pop(name) for name in names]
-        for guard in guards:
-            guard.cancel()
-        await asyncio.gather(*guards, return_exceptions=True)
+        """Stop restarting these processes."""
+        tasks = [self._restart_tasks.pop(name) for name in names]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _guard(self, child: Child) -> None:
-        """Starts the process again whenever it has ended, later and later while it keeps ending."""
+    async def _restart_when_ended(self, child: Child) -> None:
+        """Restart the process when it has ended, with a growing delay while it keeps ending."""
         name, delay = child.process.name, FIRST_DELAY
         while True:
             ended = f"exited with {await child.wait()}"
@@ -106,13 +111,13 @@ class Supervisor:
             while True:
                 self._changed()
                 if reason:
-                    self._console.say(f"{name} is restarted: {reason}")
+                    self._console.show(f"{name} is restarted: {reason}")
                     reason = None
                 else:
-                    self._console.say(f"{name} {ended}; restarting in {delay:g} s")
+                    self._console.show(f"{name} {ended}; restarting in {delay:g} s")
                     await asyncio.sleep(delay)
                     delay = min(2 * delay, LONGEST_DELAY)
-                began = time.monotonic()
+                started = time.monotonic()
                 try:
                     await child.spawn()
                     break
@@ -121,15 +126,15 @@ class Supervisor:
             self._changed()
             try:
                 await child.until_ready(START_TIMEOUT)
-                self._console.say(f"{name} … ready again in {time.monotonic() - began:.1f} s")
+                self._console.show(f"{name} … ready again in {time.monotonic() - started:.1f} s")
                 await self._restart_with(name)
             except StartError as error:
                 if child.pid is not None:
-                    self._console.say(str(error))  # it lives: to wait is all that can be done
+                    self._console.show(str(error))  # the process still runs: keep waiting
 
     async def _restart_with(self, name: str) -> None:
-        """Ends the processes that cannot survive that `name` was lost; their guards start them again."""
+        """Restart the processes that do not survive the loss of `name`."""
         for child in self.children.values():
             if name in child.process.restart_with and child.pid is not None:
-                self._reasons[child.process.name] = f"{name} came back without what it knew"
+                self._reasons[child.process.name] = f"{name} lost its state"
                 await child.stop()

@@ -1,4 +1,4 @@
-"""The whole system, running: one context manager for `make up`, the tests, the demo and the benchmarks."""
+"""The whole system as a context manager, for `make up`, tests, the demo and benchmarks."""
 
 import contextlib
 import fcntl
@@ -13,22 +13,22 @@ from pathlib import Path
 from kit.runtime.files import write_private_file
 from stack.console import Console
 from stack.engines.postgres import Postgres
-from stack.plan import full_plan
+from stack.plan import build_plan
 from stack.ports import Ports, check_free
-from stack.process import Leash, Process
+from stack.process import OrphanReaper, Process
 from stack.supervisor import Supervisor
 
 Planner = Callable[[Ports, Path], Sequence[Process]]
-LEASH_TIMEOUT = 15.0  # seconds; longer than a leash needs to end what a killed supervisor left
+REAPER_TIMEOUT = 15.0  # seconds; longer than the reaper needs to end orphans
 
 
 class LockedError(Exception):
-    """Another stack runs on the same data folder; the message is for a person."""
+    """Another stack uses the same data folder. The message says which process."""
 
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """What runs and how to reach it. `supervisor` stops, kills and brings back single processes."""
+    """The system's ports, data folder and supervisor, which stops and starts single processes."""
 
     ports: Ports
     data: Path
@@ -36,14 +36,14 @@ class System:
 
     @property
     def url(self) -> str:
-        """The gateway's address."""
+        """Base URL of the gateway."""
         return f"http://127.0.0.1:{self.ports.gateway}"
 
     def pid(self, name: str) -> int:
-        """The process id of `name`, for a test that kills it.
+        """Return the process id of `name`, for tests that kill it.
 
         Raises:
-            LookupError: it is not running now.
+            LookupError: the process is not running.
         """
         if (pid := self.supervisor.children[name].pid) is None:
             raise LookupError(f"{name} is not running")
@@ -51,46 +51,46 @@ class System:
 
 
 @contextmanager
-def prepared(
+def prepare_system(
     ports: Ports, data: Path, *, console: Console | None = None, planner: Planner | None = None
 ) -> Iterator[System]:
-    """The system with `data` locked and every port found free, and nothing started yet; for who starts it himself.
+    """Lock the data folder and check the ports; the caller starts the supervisor.
 
     Args:
-        ports: of all parts.
-        data: made if missing; one system at a time.
-        console: where progress and output go; by default to `data`/logs only.
-        planner: another table of processes than the full one.
+        ports: of all processes.
+        data: folder of all files, created if missing; used by one system at a time.
+        console: receives progress and output; default: log files in `data`/logs only.
+        planner: returns the plan; default: the full system.
 
     Raises:
         PortError: a port is in use.
-        LockedError: a system runs on `data` already.
+        LockedError: another system uses `data`.
     """
     data = data.absolute()
-    with locked(data) as lock, contextlib.closing(console or Console(data / "logs", None)) as output:
-        plan = (planner or plan_of)(ports, data)
+    with lock_data_folder(data) as lock, contextlib.closing(console or Console(data / "logs", None)) as output:
+        plan = (planner or full_system_plan)(ports, data)
         check_free({f"{p.name} ({use})": port for p in plan for use, port in p.ports.items()})
-        with contextlib.closing(Leash(keep_open=(lock,))) as leash:
-            record = data / "run.json"
-            supervisor = Supervisor(plan, output, leash, changed=lambda: _record(record, supervisor))
+        with contextlib.closing(OrphanReaper(keep_open=(lock,))) as reaper:
+            run_file = data / "run.json"
+            supervisor = Supervisor(plan, output, reaper, changed=lambda: _write_run_file(run_file, supervisor))
             try:
                 yield System(ports, data, supervisor)
             finally:
-                record.unlink(missing_ok=True)
+                run_file.unlink(missing_ok=True)
 
 
 @asynccontextmanager
-async def running(
+async def run_system(
     ports: Ports, data: Path, *, console: Console | None = None, planner: Planner | None = None
 ) -> AsyncIterator[System]:
-    """The system of `prepared`: ready inside the block and gone after it, even if this process is killed.
+    """The system of `prepared`: ready inside the block and ended after it, even if this process is killed.
 
     Raises:
         PortError: a port is in use.
         LockedError: a system runs on `data` already.
-        StartError: something could not be started; what was started is stopped again.
+        StartError: a process could not be started; the others are stopped again.
     """
-    with prepared(ports, data, console=console, planner=planner) as system:
+    with prepare_system(ports, data, console=console, planner=planner) as system:
         try:
             await system.supervisor.start()
             yield system
@@ -98,29 +98,31 @@ async def running(
             await system.supervisor.stop()
 
 
-def plan_of(ports: Ports, data: Path, *, tls: bool = False) -> tuple[Process, ...]:
-    """The full plan, with the PostgreSQL cluster that belongs to `data`, by mutual TLS if it should be."""
-    return full_plan(ports, data, Postgres(data, ports.postgres), tls=tls)
+def full_system_plan(ports: Ports, data: Path, *, tls: bool = False) -> tuple[Process, ...]:
+    """Return the full plan, with the PostgreSQL cluster of `data`; with `tls` the services use mutual TLS."""
+    return build_plan(ports, data, Postgres(data, ports.postgres), tls=tls)
 
 
 @contextmanager
-def locked(data: Path) -> Iterator[int]:
-    """Holds `data` for one system and yields the descriptor that holds it.
+def lock_data_folder(data: Path) -> Iterator[int]:
+    """Lock `data` for one system and yield the descriptor that holds the lock.
 
-    After kill -9 the leash holds on until it has ended what was left; that is waited for.
+    After kill -9 the reaper keeps the lock until it has ended the orphans; this call waits for that.
 
     Raises:
-        LockedError: a living system has it.
+        LockedError: a running system holds the lock.
     """
-    data.mkdir(mode=0o711, parents=True, exist_ok=True)  # nobody's cluster has to be reachable, and nothing else
+    data.mkdir(
+        mode=0o711, parents=True, exist_ok=True
+    )  # the user `nobody` has to reach its cluster in here, but list nothing
     descriptor = os.open(data / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        deadline = time.monotonic() + LEASH_TIMEOUT
+        deadline = time.monotonic() + REAPER_TIMEOUT
         while not _try_lock(descriptor):
             holder = os.pread(descriptor, 20, 0).decode().strip()
-            if not holder or _alive(int(holder)) or time.monotonic() > deadline:
+            if not holder or _is_alive(int(holder)) or time.monotonic() > deadline:
                 raise LockedError(
-                    f"a stack already runs on {data} (process {holder or 'unknown'}): stop it, or use another DATA"
+                    f"a stack already uses {data} (process {holder or 'unknown'}): stop it, or use another DATA"
                 )
             time.sleep(0.05)
         os.ftruncate(descriptor, 0)
@@ -138,7 +140,7 @@ def _try_lock(descriptor: int) -> bool:
     return True
 
 
-def _alive(pid: int) -> bool:
+def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -148,8 +150,8 @@ def _alive(pid: int) -> bool:
     return True
 
 
-def _record(path: Path, supervisor: Supervisor) -> None:
-    """Writes who runs now where a fault test, or a curious person, finds it."""
+def _write_run_file(path: Path, supervisor: Supervisor) -> None:
+    """Write pid, ports and addresses of each running process, for fault tests and people."""
     table = {
         name: {"pid": child.pid, "ports": dict(child.process.ports), "urls": dict(child.process.urls)}
         for name, child in supervisor.children.items()

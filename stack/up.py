@@ -1,4 +1,4 @@
-"""`make up`: the whole system in one terminal, until Ctrl-C."""
+"""`make up`: run the whole system in one terminal until Ctrl-C."""
 
 import asyncio
 import shlex
@@ -12,7 +12,7 @@ from provisioning.seed import CUSTOMERS
 from stack.console import Console
 from stack.ports import DEFAULT, HOST, PortError, Ports
 from stack.process import StartError
-from stack.system import LockedError, Planner, System, prepared
+from stack.system import LockedError, Planner, System, prepare_system
 
 DEFAULT_DATA = Path(".wallet")
 FAILED = 1
@@ -20,15 +20,14 @@ REFUSED = 2
 
 
 def up(port: int = DEFAULT, data: Path = DEFAULT_DATA, *, planner: Planner | None = None) -> int:
-    """Runs the system until SIGINT, SIGTERM or SIGHUP, then stops all of it; a second signal kills what is left.
+    """Run the system until SIGINT, SIGTERM or SIGHUP, then stop it; a second signal kills all processes.
 
     Returns:
-        The exit code. 0: stopped as asked; 1: a part could not be started; 2: refused before anything was started,
-        because a port or the data folder is taken.
+        Exit code: 0 stopped by a signal, 1 a process could not be started, 2 a port or the data folder is in use.
     """
     try:
         console = Console(data / "logs")
-        with prepared(Ports.derive(port), data, console=console, planner=planner) as system:
+        with prepare_system(Ports.derive(port), data, console=console, planner=planner) as system:
             asyncio.run(_serve(system, console, port, data))
     except (PortError, LockedError) as error:
         sys.stderr.write(f"error: {error}\n")
@@ -40,36 +39,36 @@ def up(port: int = DEFAULT, data: Path = DEFAULT_DATA, *, planner: Planner | Non
 
 
 async def _serve(system: System, console: Console, port: int, data: Path) -> None:
-    supervisor, began = system.supervisor, time.monotonic()
+    supervisor, started = system.supervisor, time.monotonic()
     work = asyncio.create_task(supervisor.start())
-    asked = asyncio.Event()
+    stop_requested = asyncio.Event()
 
     def on_signal() -> None:
-        if asked.is_set():
+        if stop_requested.is_set():
             supervisor.kill()
         else:
-            console.say("\nstopping; once more to kill")
-        asked.set()
+            console.show("\nstopping; press Ctrl-C again to kill")
+        stop_requested.set()
         work.cancel()
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
-            continue  # started with nohup
+            continue  # started with nohup: SIGHUP stays ignored
         loop.add_signal_handler(number, on_signal)
     try:
         await work
-        console.say(welcome(system, port, data, time.monotonic() - began))
-        await asked.wait()
+        console.show(welcome_text(system, port, data, time.monotonic() - started))
+        await stop_requested.wait()
     except asyncio.CancelledError:
-        if not asked.is_set():
+        if not stop_requested.is_set():
             raise
     finally:
         await supervisor.stop()
 
 
-def welcome(system: System, port: int, data: Path, seconds: float) -> str:
-    """What a person wants to know once everything runs: where it is, and a first thing to try."""
+def welcome_text(system: System, port: int, data: Path, seconds: float) -> str:
+    """Return the message shown when everything runs: addresses, and a first request to try."""
     settings = "".join(
         f" {name}={shlex.quote(str(value))}"
         for name, value, default in (("PORT", port, DEFAULT), ("DATA", data, DEFAULT_DATA))
@@ -85,20 +84,20 @@ def welcome(system: System, port: int, data: Path, seconds: float) -> str:
     )
     acquirer = next((c.process.urls["test cards"] for c in children.values() if "test cards" in c.process.urls), None)
     return f"""
-The wallet is up after {seconds:.1f} s. Ctrl-C stops it; what it knows stays in {data}.
+The wallet is up after {seconds:.1f} s. Ctrl-C stops it; its data stay in {data}.
 
   GraphiQL   {system.url}/graphql
   REST       {system.url}/docs
-  cards      {acquirer or "none"}   (the sandbox acquirer's test cards; it moves no money)
+  cards      {acquirer or "none"}   (test cards of the sandbox acquirer, which moves no money)
   health     {system.url}/health/ready
   admin      {", ".join(admins) or "none"}   (/health/ready, /metrics)
-  below      {databases or "nothing"}
+  databases  {databases or "none"}
 
-A token for Alice (or USER=bob, operator, admin), who signs in by that:
+Log in as Alice (or USER=bob, operator, admin) and print the access token:
 
   make token USER=alice{settings}
 
-Alice sends Bob 10 roubles; send it twice, and the money still moves once:
+Alice sends Bob 10 roubles. Repeat the request with the same key: the money moves once.
 
   curl -sS -X POST {system.url}/accounts/{CUSTOMERS["alice"].account}/transfers \\
     -H "Authorization: Bearer $(make -s token USER=alice{settings})" \\

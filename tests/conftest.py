@@ -25,8 +25,8 @@ from kit.auth.principal import Role, TokenVerifier
 from kit.auth.tokens import TokenSigner, public_jwk
 from kit.db.migrations import upgrade
 from kit.rpc import server
-from stack.engines.parts import Kafka
-from stack.engines.postgres import Postgres, throwaway
+from stack.engines.children import Kafka
+from stack.engines.postgres import Postgres, temporary_postgres
 from stack.ports import free_ports
 from tests.kafka.apache import ApacheKafka, Missing, fetched
 from tests.kafka.brokers import Broker
@@ -118,7 +118,7 @@ def keys() -> Keys:
 @pytest.fixture(scope="session")
 async def postgres() -> AsyncIterator[Postgres]:
     """A real PostgreSQL for the whole session, without durability. A test that stops or kills one starts its own."""
-    async with throwaway(durable=False) as postgres:
+    async with temporary_postgres(durable=False) as postgres:
         yield postgres
 
 

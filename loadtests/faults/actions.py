@@ -146,8 +146,8 @@ class Actions:
             wire.resume()
 
     async def _restart(self, name: str) -> None:
-        await self._system.supervisor.take_away(name)
-        await self._system.supervisor.bring_back(name)
+        await self._system.supervisor.stop_process(name)
+        await self._system.supervisor.start_process(name)
 
     def _pid(self, name: str) -> int | None:
         """Unless it is away already."""

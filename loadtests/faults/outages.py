@@ -68,10 +68,10 @@ async def outage(system: System, part: str, folder: Path, *, seconds: float, pla
             await canary.until_well(_PATIENCE_SECONDS)
             await asyncio.sleep(_BEFORE_SECONDS)
             began = time.monotonic()
-            await system.supervisor.take_away(part)
+            await system.supervisor.stop_process(part)
             await asyncio.sleep(seconds)
             ended = time.monotonic()
-            await system.supervisor.bring_back(part)
+            await system.supervisor.start_process(part)
             await canary.until_well(_PATIENCE_SECONDS)
             return [{"name": f"{part} is away", "began": began, "ended": ended, "recovered": time.monotonic() - ended}]
 

@@ -10,12 +10,12 @@ from typing import Final, Self
 from loadtests.faults.proxy import Proxy
 from loadtests.target import NO_RATE_LIMIT, Target
 from stack import probes
-from stack.engines.parts import ClickHouse
+from stack.engines.children import ClickHouse
 from stack.engines.postgres import Postgres
-from stack.plan import full_plan
+from stack.plan import build_plan
 from stack.ports import HOST, Ports, free_ports
 from stack.process import Command, Process
-from stack.system import System, running
+from stack.system import System, run_system
 
 BANKS: Final = ("bank", "bank-2")
 
@@ -43,7 +43,7 @@ class Fragile:
             for wire in wires.values():
                 await stack.enter_async_context(wire)
             planner = partial(_plan, wires=wires, second=(second, second_admin), broker=broker)
-            system = await stack.enter_async_context(running(ports, data, planner=planner))
+            system = await stack.enter_async_context(run_system(ports, data, planner=planner))
             target = Target.embedded(ports, data)
             banks = {"bank": target.admins["bank"], "bank-2": f"http://{HOST}:{second_admin}"}
             yield cls(system, wires, target, {**target.admins, **banks})
@@ -62,7 +62,7 @@ def _plan(
         "CLICKHOUSE_DSN": ClickHouse(data / "clickhouse", wires["clickhouse"].port).dsn("wallet"),
         "BANK_GRPC_TARGET": f"ipv4:{banks}",
     }
-    plan = {each.name: each for each in full_plan(ports, data, Postgres(data, ports.postgres))}
+    plan = {each.name: each for each in build_plan(ports, data, Postgres(data, ports.postgres))}
     for name in ("bank", "card", "analytics", "identity", "gateway"):
         plan[name] = _told(plan[name], detours)
     plan["gateway"] = _told(plan["gateway"], {"GATEWAY_RATE_SIGN_IN": NO_RATE_LIMIT})  # a canary asks often

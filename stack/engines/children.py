@@ -1,16 +1,16 @@
-"""Kafka and ClickHouse as children: ready inside `async with`, startable and stoppable at will."""
+"""Kafka and ClickHouse as child processes: ready inside `async with`, can be stopped and started again."""
 
 from pathlib import Path
 
 from stack import probes
-from stack.process import Child, Leash, Output, Process, module
+from stack.process import Child, OrphanReaper, Output, Process, module
 
 
 class Kafka(Child):
-    """A one-broker Kafka, empty at every start, on `127.0.0.1:port` at every start."""
+    """Kafka with one broker on `127.0.0.1:port`. It is empty after every start."""
 
-    def __init__(self, port: int, *, output: Output | None = None, leash: Leash | None = None) -> None:
-        """Describes the broker; nothing runs yet."""
+    def __init__(self, port: int, *, output: Output | None = None, reaper: OrphanReaper | None = None) -> None:
+        """Nothing runs yet."""
         self.bootstrap_servers = f"127.0.0.1:{port}"
         process = Process(
             name="kafka",
@@ -18,14 +18,16 @@ class Kafka(Child):
             ready=probes.tcp("127.0.0.1", port),
             ports={"broker": port},
         )
-        super().__init__(process, output=output, leash=leash)
+        super().__init__(process, output=output, reaper=reaper)
 
 
 class ClickHouse(Child):
-    """ClickHouse's HTTP interface on `127.0.0.1:port`; its store is `data` and outlives it."""
+    """ClickHouse's HTTP interface on `127.0.0.1:port`; its data stay in the folder `data`."""
 
-    def __init__(self, data: Path, port: int, *, output: Output | None = None, leash: Leash | None = None) -> None:
-        """Describes the server; nothing runs yet."""
+    def __init__(
+        self, data: Path, port: int, *, output: Output | None = None, reaper: OrphanReaper | None = None
+    ) -> None:
+        """Nothing runs yet."""
         self.url = f"http://127.0.0.1:{port}"
         process = Process(
             name="clickhouse",
@@ -34,8 +36,8 @@ class ClickHouse(Child):
             ports={"http": port},
             urls={"http": self.url},
         )
-        super().__init__(process, output=output, leash=leash)
+        super().__init__(process, output=output, reaper=reaper)
 
     def dsn(self, database: str) -> str:
-        """The address of `database` as clickhouse-connect takes it. The database need not exist yet."""
+        """Return the DSN of `database` for clickhouse-connect. The database need not exist yet."""
         return f"{self.url}/{database}"

@@ -1,9 +1,8 @@
-"""ClickHouse in one process: chDB's engine behind ClickHouse's HTTP interface.
+"""ClickHouse in one process: the chDB engine behind ClickHouse's HTTP interface.
 
-`python -m stack.engines.clickhouse --port P --data DIR`. clickhouse-connect's clients work against it unchanged:
-queries with parameters, inserts in any format, compressed bodies and answers, settings, errors. An answer is held in
-memory whole, there are no users and no sessions. chDB opens a store in one process only, which is why it stands behind
-a port at all.
+Usage: `python -m stack.engines.clickhouse --port P --data DIR`. Clients of clickhouse-connect work unchanged: queries
+with parameters, inserts in any format, compressed requests and responses, settings, errors. A response is held in
+memory as a whole; there are no users and no sessions. Only one process can open a chDB store, so clients use HTTP.
 """
 
 import argparse
@@ -31,7 +30,7 @@ from starlette.routing import Route
 Codec = Callable[[bytes], bytes]
 COMPRESS: dict[str, Codec] = {"gzip": gzip.compress, "deflate": zlib.compress}
 EXPAND: dict[str, Codec] = {"gzip": gzip.decompress, "deflate": zlib.decompress}
-with contextlib.suppress(ImportError):  # these two are there when clickhouse-connect could use them itself
+with contextlib.suppress(ImportError):  # optional, as in clickhouse-connect
     from lz4 import frame  # type: ignore[import-untyped]  # it ships no types
 
     COMPRESS["lz4"], EXPAND["lz4"] = frame.compress, frame.decompress
@@ -40,11 +39,11 @@ with contextlib.suppress(ImportError):
 
     COMPRESS["zstd"], EXPAND["zstd"] = zstd.compress, zstd.decompress
 
-# An INSERT whose rows follow the statement. Everything else, INSERT … VALUES and … SELECT too, is text for the engine.
+# An INSERT whose rows follow the statement. All other statements, INSERT … VALUES and … SELECT too, run as text.
 INSERT = re.compile(rb"\s*(INSERT\s+INTO\s.*?)\sFORMAT\s+(\w+)[ \t]*(?:\r?\n|;|$)", re.IGNORECASE | re.DOTALL)
 READ = re.compile(rb"\s*\(*\s*(SELECT|WITH|SHOW|DESCRIBE|DESC|EXISTS|EXPLAIN)\b", re.IGNORECASE)
 SETTING = re.compile(r"[a-z][a-z0-9_]*")
-# URL parameters that speak of the request, not of the engine's settings.
+# URL parameters that are not settings of the engine.
 REQUEST_PARAMETERS = {
     *("database", "default_format", "query", "query_id", "user", "password", "quota_key", "role"),
     *("session_id", "session_timeout", "session_check", "client_protocol_version"),
@@ -55,39 +54,39 @@ NOT_FOUND = {16, 46, 47, 60, 81, 115}  # no such column, function, identifier, t
 BAD_REQUEST = {6, 26, 27, 41, 53, 62, 69, 72, 117, 395, 456, 457}  # syntax, types, values, missing parameters
 
 
-class Answer(NamedTuple):
-    """A statement's result in the format it asked for, and what it cost."""
+class QueryResult(NamedTuple):
+    """Result of a statement in the requested format, and its statistics."""
 
     body: bytes
     summary: Mapping[str, int]
 
 
 class Engine:
-    """The one open store. Every statement gets a connection of its own, so settings and database stay its own."""
+    """The open store. Each statement has its own connection, so its settings and database affect no other."""
 
     def __init__(self, folder: Path) -> None:
-        """Opens the store in `folder`, made if missing. Only one process may."""
+        """Open the store in `folder`, created if missing. One process at a time."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._path = str(folder)
-        self._open = _connect(self._path)  # the engine lives as long as any connection does
+        self._open = _connect(self._path)  # keeps the engine loaded
         self._workers = ThreadPoolExecutor(16, "query")
         self.timezone = self._open.query("SELECT timezone()", "TabSeparated").bytes().decode().strip()
 
-    async def execute(self, statement: bytes, parameters: Mapping[str, str], options: Mapping[str, str]) -> Answer:
-        """Runs one statement; concurrent ones do not wait for each other.
+    async def execute(self, statement: bytes, parameters: Mapping[str, str], options: Mapping[str, str]) -> QueryResult:
+        """Run one statement. Statements run concurrently.
 
         Args:
-            statement: text, and for an INSERT … FORMAT the rows after it.
-            parameters: values for `{name:Type}`, written as the HTTP interface has them.
-            options: the URL's parameters: database, default_format and settings.
+            statement: the text, followed by the rows for an INSERT … FORMAT.
+            parameters: values for `{name:Type}`, in the form of the HTTP interface.
+            options: URL parameters: database, default_format and settings.
 
         Raises:
-            RuntimeError: the engine's own message, `Code: N. DB::Exception: …`.
+            RuntimeError: the engine's error message, `Code: N. DB::Exception: …`.
         """
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._workers, self._execute, statement, parameters, options)
 
-    def _execute(self, statement: bytes, parameters: Mapping[str, str], options: Mapping[str, str]) -> Answer:
+    def _execute(self, statement: bytes, parameters: Mapping[str, str], options: Mapping[str, str]) -> QueryResult:
         with _connect(self._path) as connection:
             if database := options.get("database"):
                 connection.query(f"USE `{_escape(database, '`')}`")
@@ -96,22 +95,22 @@ class Engine:
             if insert := INSERT.match(statement):
                 with connection.send_insert(insert[1].decode(), insert[2].decode()) as rows:
                     rows.append(statement[insert.end() :])
-                    wrote = rows.finish()
-                return Answer(b"", {"written_rows": wrote.rows_written, "written_bytes": wrote.bytes_written})
+                    written = rows.finish()
+                return QueryResult(b"", {"written_rows": written.rows_written, "written_bytes": written.bytes_written})
             form = options.get("default_format", "TabSeparated")
-            got = connection.query(statement.decode(), form, dict(parameters))
-            return Answer(got.bytes(), {"read_rows": got.rows_read(), "read_bytes": got.bytes_read()})
+            result = connection.query(statement.decode(), form, dict(parameters))
+            return QueryResult(result.bytes(), {"read_rows": result.rows_read(), "read_bytes": result.bytes_read()})
 
 
 def _connect(path: str) -> Any:
-    return chdb.connect(path)  # type: ignore[no-untyped-call]  # it ships no types
+    return chdb.connect(path)  # type: ignore[no-untyped-call]  # chdb has no types
 
 
 def _settings(options: Mapping[str, str]) -> str:
-    """The settings among the URL's parameters as the list of a SET statement; the engine judges names and values."""
+    """Return the settings among the URL parameters as arguments of SET; the engine validates them."""
     names = [n for n in options if n not in REQUEST_PARAMETERS and not n.startswith("param_")]
-    if wrong := [n for n in names if not SETTING.fullmatch(n)]:
-        raise RuntimeError(f"Code: 115. DB::Exception: Unknown setting {wrong[0]!r}. (UNKNOWN_SETTING)")
+    if invalid := [n for n in names if not SETTING.fullmatch(n)]:
+        raise RuntimeError(f"Code: 115. DB::Exception: Unknown setting {invalid[0]!r}. (UNKNOWN_SETTING)")
     return ", ".join(f"{name} = '{_escape(options[name], chr(39))}'" for name in names)
 
 
@@ -119,8 +118,8 @@ def _escape(text: str, quote: str) -> str:
     return text.replace("\\", "\\\\").replace(quote, "\\" + quote)
 
 
-def _form(content_type: str, body: bytes) -> dict[str, str]:
-    """The fields of a multipart body, in which clients send parameters too long for a URL."""
+def _multipart_fields(content_type: str, body: bytes) -> dict[str, str]:
+    """Return the fields of a multipart body, which clients use for parameters that are too long for a URL."""
     message = email.message_from_bytes(f"Content-Type: {content_type}\r\n\r\n".encode() + body)
     fields: dict[str, str] = {}
     for part in message.walk():
@@ -130,18 +129,18 @@ def _form(content_type: str, body: bytes) -> dict[str, str]:
     return fields
 
 
-def _failed(error: Exception, headers: Mapping[str, str]) -> Response:
-    """The answer that clients turn back into ClickHouse's error."""
+def _error_response(error: Exception, headers: Mapping[str, str]) -> Response:
+    """Return the response from which clients rebuild ClickHouse's error."""
     text = str(error)
-    found = re.search(r"Code: (\d+)\.", text)
-    code = int(found[1]) if found else 1001  # STD_EXCEPTION: an error without a number
+    match = re.search(r"Code: (\d+)\.", text)
+    code = int(match[1]) if match else 1001  # STD_EXCEPTION: an error without a number
     status = 404 if code in NOT_FOUND else 400 if code in BAD_REQUEST else 500
-    body = text[found.start() :] if found else f"Code: {code}. DB::Exception: {text}"
+    body = text[match.start() :] if match else f"Code: {code}. DB::Exception: {text}"
     return PlainTextResponse(body + "\n", status, headers={**headers, "X-ClickHouse-Exception-Code": str(code)})
 
 
 def application(engine: Engine) -> Starlette:
-    """The HTTP interface of `engine`: `/` for statements, `/ping` for whether it is there."""
+    """Return the HTTP interface of `engine`: `/` runs statements, `/ping` is the health check."""
 
     async def statement(request: Request) -> Response:
         options = dict(request.query_params)
@@ -155,7 +154,7 @@ def application(engine: Engine) -> Starlette:
                 body = await asyncio.to_thread(EXPAND[encoding], body)
             content_type = request.headers.get("content-type", "")
             if content_type.startswith("multipart/form-data"):
-                options |= _form(content_type, body)
+                options |= _multipart_fields(content_type, body)
                 body = b""
             text = b"\n".join(filter(None, (options.get("query", "").encode(), body)))
             parameters = {
@@ -163,11 +162,11 @@ def application(engine: Engine) -> Starlette:
             }
             answer = await engine.execute(text, parameters, options)
         except (RuntimeError, ValueError, LookupError, OSError, zlib.error, chdb.ChdbError) as error:
-            return _failed(error, headers)
+            return _error_response(error, headers)
         headers["X-ClickHouse-Summary"] = json.dumps({k: str(v) for k, v in answer.summary.items()})
         if READ.match(text):
             headers["X-ClickHouse-Format"] = options.get("default_format", "TabSeparated")
-        return await _encoded(request, answer.body, headers, options)
+        return await _compressed_response(request, answer.body, headers, options)
 
     async def ping(_: Request) -> Response:
         return PlainTextResponse("Ok.\n")
@@ -180,18 +179,20 @@ def application(engine: Engine) -> Starlette:
     )
 
 
-async def _encoded(request: Request, body: bytes, headers: dict[str, str], options: Mapping[str, Any]) -> Response:
-    """The answer, compressed as the client prefers if it asked for that."""
+async def _compressed_response(
+    request: Request, body: bytes, headers: dict[str, str], options: Mapping[str, Any]
+) -> Response:
+    """Return the response, compressed with the first encoding that the client accepts, if it asked for compression."""
     if options.get("enable_http_compression") == "1":
-        wanted = (part.partition(";")[0].strip() for part in request.headers.get("accept-encoding", "").split(","))
-        if encoding := next((name for name in wanted if name in COMPRESS), None):
+        accepted = (part.partition(";")[0].strip() for part in request.headers.get("accept-encoding", "").split(","))
+        if encoding := next((name for name in accepted if name in COMPRESS), None):
             headers["Content-Encoding"] = encoding
             body = await asyncio.to_thread(COMPRESS[encoding], body)
     return Response(body, headers=headers, media_type="text/plain; charset=UTF-8")
 
 
 def main() -> None:
-    """Serves until SIGTERM or SIGINT."""
+    """Serve until SIGTERM or SIGINT."""
     parser = argparse.ArgumentParser(prog="python -m stack.engines.clickhouse", description=__doc__.partition("\n")[0])
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--data", type=Path, required=True)
@@ -205,7 +206,7 @@ def main() -> None:
         timeout_keep_alive=75,
         timeout_graceful_shutdown=3,
     )
-    os._exit(0)  # a query that outlives its grace must not hold the process; what was inserted is on disk
+    os._exit(0)  # do not wait for running queries; inserted rows are on disk
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Where a PostgreSQL cluster lives, and as whom it may run.
+"""Location and user of a PostgreSQL cluster.
 
-PostgreSQL refuses to run as root. A root caller's cluster runs as `nobody`, who may not get past a folder of mode 0700:
-a home, a temporary checkout. Loosening such a folder is not ours to do, so then the cluster, and if need be a copy
-of the binaries, live in a folder of their own under `/var/tmp`, which the data folder remembers.
+PostgreSQL refuses to run as root, so a root caller's cluster runs as `nobody`. That user cannot enter folders of mode
+0700, such as a home folder or a temporary checkout, and their modes are not changed. The cluster, and if necessary a
+copy of the binaries, then live in a folder under `/var/tmp`; a file in the data folder records its path.
 """
 
 import json
@@ -20,12 +20,12 @@ from pathlib import Path
 from kit.runtime.files import write_private_file
 from stack.process import StartError
 
-ELSEWHERE = Path("/var/tmp")  # noqa: S108  survives a reboot; what we make there has a name of its own and is ours
+ELSEWHERE = Path("/var/tmp")  # noqa: S108  survives a reboot; mkdtemp makes the name unique and private
 
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """One cluster: its data, the binaries it runs on, the user it runs as (None: the caller) and its passwords."""
+    """A cluster: data folder, binaries, the passwords of its roles, and the user that runs it (None: the caller)."""
 
     data: Path
     binaries: Path
@@ -35,9 +35,9 @@ class Cluster:
 
 
 def open_cluster(home: Path, roles: tuple[str, ...]) -> Cluster:
-    """The cluster that belongs to the folder `home`, with a place chosen and passwords made on first use.
+    """Return the cluster of the folder `home`; choose its location and create its passwords on first use.
 
-    Everything about it is in `home/postgres.json`, readable by the caller only.
+    Both are recorded in `home/postgres.json`, readable by the caller only.
     """
     user, group = _unprivileged()
     record = home / "postgres.json"
@@ -53,7 +53,7 @@ def open_cluster(home: Path, roles: tuple[str, ...]) -> Cluster:
 
 
 def remove_cluster(home: Path) -> None:
-    """Deletes the cluster of `home`, wherever it lives. It must not be running."""
+    """Delete the cluster of `home`. It must not be running."""
     record = home / "postgres.json"
     if record.exists():
         shutil.rmtree(json.loads(record.read_text())["place"], ignore_errors=True)
@@ -62,7 +62,7 @@ def remove_cluster(home: Path) -> None:
 
 @cache
 def _installation() -> Path:
-    """The wheel's PostgreSQL, found without importing the wheel, whose import touches the user's runtime folder.
+    """Return the folder of the installed PostgreSQL wheel. Importing the wheel would change the user's runtime folder.
 
     Raises:
         StartError: the wheel is not installed.
@@ -74,7 +74,7 @@ def _installation() -> Path:
 
 
 def _unprivileged() -> tuple[int, int] | tuple[None, None]:
-    """User and group to run as, or None and None when the caller is nobody special already."""
+    """Return the user and group `nobody` if the caller is root, else None and None."""
     if os.geteuid() != 0:
         return None, None
     nobody = pwd.getpwnam("nobody")
@@ -92,7 +92,7 @@ def _choose_place(home: Path, user: int | None) -> Path:
 
 
 def _reachable(path: Path, user: int | None) -> bool:
-    """Whether `user` can get to `path`, which only the kernel can tell: modes, ACLs, mounts."""
+    """Return whether `user` can enter `path`. The kernel decides by modes, ACLs and mounts, so a process tries it."""
     if user is None:
         return True
     test = ["/bin/sh", "-c", 'test -x "$0"', str(path.absolute())]
@@ -100,7 +100,7 @@ def _reachable(path: Path, user: int | None) -> bool:
 
 
 def _copied(target: Path) -> Path:
-    """The folder of the binaries, with the wheel's layout copied to `target`; without what only a compiler needs."""
+    """Copy the wheel's binaries and libraries to `target` if they changed; return the folder of the binaries."""
     version = (_installation() / "bin/postgres").stat()
     done = target / f"copied-{version.st_size}-{int(version.st_mtime)}"
     if not done.exists():

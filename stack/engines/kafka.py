@@ -1,11 +1,11 @@
-"""A Kafka broker in one process: librdkafka's mock cluster, on a port of our choosing.
+"""Kafka broker in one process: librdkafka's mock cluster on a chosen port.
 
-`python -m stack.engines.kafka --port P`. The wire protocol is real and aiokafka works against it unchanged. Nothing
-survives the process, a group has one member, and a topic is made on first use with 4 partitions of about 5 MiB.
+Usage: `python -m stack.engines.kafka --port P`. aiokafka works with it unchanged. Data do not
+survive the process, a consumer group has one member, and a topic is created on first use with 4 partitions of about
+5 MiB.
 
-The mock listens where the kernel pleases and offers no way to choose. A broker that comes back elsewhere after a crash
-is something no client is built for, so two small steps move it: the socket behind its listening descriptor is replaced
-by ours, and the address in its metadata is changed to match.
+The mock cluster listens on a random port, but clients expect a restarted broker at the same address. Two steps move it:
+the socket behind its listening descriptor is replaced by ours, and the address in its metadata is changed.
 """
 
 import argparse
@@ -23,7 +23,7 @@ HOST = "127.0.0.1"
 BROKER = 1
 PRODUCER = 0  # RD_KAFKA_PRODUCER
 
-# The C functions behind `test.mock.num.brokers`: the Python binding makes a mock cluster but gives no hold on it.
+# C functions of the mock cluster; the Python binding does not expose them.
 _SIGNATURES = {
     "rd_kafka_conf_new": (c_void_p,),
     "rd_kafka_conf_set": (c_int, c_void_p, c_char_p, c_char_p, c_char_p, c_size_t),
@@ -37,10 +37,10 @@ _SIGNATURES = {
 
 
 def serve(listener: socket.socket) -> None:
-    """Starts a one-broker cluster that answers on `listener` for as long as this process lives.
+    """Start a one-broker cluster that serves on `listener` until this process ends.
 
     Raises:
-        RuntimeError: librdkafka could not make the cluster.
+        RuntimeError: librdkafka could not create the cluster.
     """
     librdkafka = ctypes.CDLL(cimpl.__file__)
     for name, (result, *arguments) in _SIGNATURES.items():
@@ -52,38 +52,38 @@ def serve(listener: socket.socket) -> None:
     client = librdkafka.rd_kafka_new(PRODUCER, settings, reason, len(reason))
     cluster = client and librdkafka.rd_kafka_mock_cluster_new(client, 1)
     if not cluster:
-        raise RuntimeError(f"librdkafka made no mock cluster: {reason.value.decode() or 'no reason given'}")
+        raise RuntimeError(f"librdkafka could not create a mock cluster: {reason.value.decode() or 'no reason given'}")
     address = librdkafka.rd_kafka_mock_cluster_bootstraps(cluster).decode()
-    os.dup2(listener.fileno(), _listening_on(int(address.rpartition(":")[2])))
+    os.dup2(listener.fileno(), _descriptor_of_port(int(address.rpartition(":")[2])))
     librdkafka.rd_kafka_mock_broker_set_host_port(cluster, BROKER, HOST.encode(), listener.getsockname()[1])
-    librdkafka.rd_kafka_mock_group_initial_rebalance_delay_ms(cluster, 0)  # no second member will come
-    # Any order wakes the cluster's thread, which until then still polls the socket it had.
+    librdkafka.rd_kafka_mock_group_initial_rebalance_delay_ms(cluster, 0)  # there is no second member to wait for
+    # Any command wakes the cluster's thread, which still polls the old socket.
     librdkafka.rd_kafka_mock_broker_set_rtt(cluster, BROKER, 0)
 
 
-def _listening_on(port: int) -> int:
-    """The descriptor of this process's own socket bound to `port`."""
+def _descriptor_of_port(port: int) -> int:
+    """Return the descriptor of this process's socket that is bound to `port`."""
     for descriptor in [int(entry.name) for entry in Path("/dev/fd").iterdir()]:
         try:
             if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
                 continue
-            with socket.socket(fileno=os.dup(descriptor)) as found:
-                if found.family == socket.AF_INET and found.getsockname()[1] == port:
+            with socket.socket(fileno=os.dup(descriptor)) as candidate:
+                if candidate.family == socket.AF_INET and candidate.getsockname()[1] == port:
                     return descriptor
         except OSError:
-            continue  # listing the folder opened a descriptor that is gone by now
+            continue  # the descriptor was closed since the listing
     raise RuntimeError(f"no socket of this process is bound to port {port}")
 
 
 def main() -> None:
-    """Serves until a signal ends the process."""
+    """Serve until SIGTERM or SIGINT."""
     parser = argparse.ArgumentParser(prog="python -m stack.engines.kafka", description=__doc__.partition("\n")[0])
     parser.add_argument("--port", type=int, required=True)
     listener = socket.create_server((HOST, parser.parse_args().port), backlog=128)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     serve(listener)
     signal.sigwait({signal.SIGINT, signal.SIGTERM})
-    os._exit(0)  # nothing to keep, and librdkafka's threads need no goodbye
+    os._exit(0)  # nothing to save; do not wait for librdkafka's threads
 
 
 if __name__ == "__main__":

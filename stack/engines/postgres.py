@@ -1,7 +1,6 @@
-"""PostgreSQL as a child: the embedded binaries, run by ourselves on a loopback port.
+"""PostgreSQL as a child process: the embedded binaries on a loopback port.
 
-Durable (fsync and synchronous_commit on), SCRAM passwords only, no unix socket. A kill -9 costs nothing that was
-committed.
+Durable by default (fsync and synchronous_commit on), SCRAM passwords only, no Unix socket. kill -9 loses no commit.
 """
 
 import asyncio
@@ -19,10 +18,10 @@ import asyncpg
 
 from stack.engines.cluster import Cluster, open_cluster, remove_cluster
 from stack.ports import HOST, free_ports
-from stack.process import Child, Command, Leash, Output, Process, StartError
+from stack.process import Child, Command, OrphanReaper, Output, Process, StartError
 
 ADMIN = "postgres"
-DATABASES = ("bank", "card", "identity")  # each is owned by a role of its own name
+DATABASES = ("bank", "card", "identity")  # each is owned by the role of the same name
 SETTINGS = {
     "listen_addresses": HOST,
     "unix_socket_directories": "",
@@ -41,10 +40,9 @@ VOLATILE_SETTINGS = {"fsync": "off", "synchronous_commit": "off", "full_page_wri
 
 
 class Postgres(Child):
-    """PostgreSQL on `127.0.0.1:port`, with the cluster that belongs to the folder `home`.
+    """PostgreSQL on `127.0.0.1:port`, with the cluster of the folder `home`.
 
-    Ready means: connections are accepted, and every database of `databases` exists, owned by the role of its
-    name.
+    It is ready when it accepts connections and every database of `databases` exists, owned by the role of its name.
     """
 
     def __init__(
@@ -55,9 +53,9 @@ class Postgres(Child):
         databases: tuple[str, ...] = DATABASES,
         durable: bool = True,
         output: Output | None = None,
-        leash: Leash | None = None,
+        reaper: OrphanReaper | None = None,
     ) -> None:
-        """Finds or makes the cluster's place and passwords; nothing runs yet.
+        """Nothing runs yet; the cluster's location and passwords are created if missing.
 
         With `durable` each commit is flushed to disk, as in production. Without it a kill loses the latest commits.
         """
@@ -70,17 +68,17 @@ class Postgres(Child):
             command=self._command,
             ready=self._ready,
             ports={"sql": port},
-            stop_signal=signal.SIGINT,  # a fast shutdown: sessions are ended, nothing is lost
+            stop_signal=signal.SIGINT,  # fast shutdown: sessions end, nothing is lost
         )
-        super().__init__(process, output=output, leash=leash)
+        super().__init__(process, output=output, reaper=reaper)
 
     @property
     def admin_dsn(self) -> str:
-        """The superuser's address, on the database `postgres`."""
+        """DSN of the superuser, on the database `postgres`."""
         return self.dsn(ADMIN, ADMIN)
 
     def dsn(self, role: str, database: str | None = None) -> str:
-        """The address of `database` (by default the role's own) for `role`."""
+        """Return the DSN of `database` (default: the role's own) for `role`."""
         return f"postgresql://{role}:{self.cluster.passwords[role]}@{HOST}:{self.port}/{database or role}"
 
     async def _command(self) -> Command:
@@ -88,7 +86,7 @@ class Postgres(Child):
         environment = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
         if not cluster.data.exists():
             await _initdb(cluster, environment)
-        await _until_deserted(cluster.data)
+        await _wait_until_unused(cluster.data)
         settings = [part for name, value in self.settings.items() for part in ("-c", f"{name}={value}")]
         argv = (str(cluster.binaries / "postgres"), "-D", str(cluster.data), "-p", str(self.port), *settings)
         return Command(argv, environment, cluster.data, cluster.user, cluster.group)
@@ -100,15 +98,15 @@ class Postgres(Child):
             return False
         try:
             if Path(await connection.fetchval("SHOW data_directory")) != self.cluster.data:
-                return False  # a stranger on our port; ours will say so and end
+                return False  # another PostgreSQL on our port; ours will fail to bind
             for name in self.databases:
-                await self._own_database(connection, name)
+                await self._ensure_database(connection, name)
         finally:
             await connection.close()
         return True
 
-    async def _own_database(self, connection: asyncpg.Connection, name: str) -> None:
-        """Makes the role and the database `name` if they are missing."""
+    async def _ensure_database(self, connection: asyncpg.Connection, name: str) -> None:
+        """Create the role and the database `name` if they are missing."""
         if not await connection.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", name):
             # DDL takes no parameters; the name is ours, and a URL-safe password needs no quoting.
             await connection.execute(f"CREATE ROLE \"{name}\" LOGIN PASSWORD '{self.cluster.passwords[name]}'")
@@ -117,8 +115,8 @@ class Postgres(Child):
 
 
 @asynccontextmanager
-async def throwaway(*, durable: bool = True) -> AsyncIterator[Postgres]:
-    """A PostgreSQL on a free port, with a new cluster that is deleted afterwards: for tests and benchmarks.
+async def temporary_postgres(*, durable: bool = True) -> AsyncIterator[Postgres]:
+    """Run PostgreSQL on a free port with a new cluster that is deleted afterwards, for tests and benchmarks.
 
     Args:
         durable: flush each commit to disk, as in production. Benchmarks need it; most tests are faster without.
@@ -133,7 +131,7 @@ async def throwaway(*, durable: bool = True) -> AsyncIterator[Postgres]:
 
 
 async def _initdb(cluster: Cluster, environment: dict[str, str]) -> None:
-    """Makes the cluster in one step: an interrupted attempt leaves nothing that looks like one."""
+    """Create the cluster atomically: an interrupted attempt leaves no folder that looks complete."""
     unfinished, password = cluster.data.with_name("data.new"), cluster.data.with_name("password")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(mode=0o700)
@@ -156,39 +154,39 @@ async def _initdb(cluster: Cluster, environment: dict[str, str]) -> None:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )
-        said, _ = await process.communicate()
+        output, _ = await process.communicate()
     finally:
         password.unlink()
     if process.returncode != 0:
-        raise StartError(f"initdb failed with {process.returncode}:\n{said.decode(errors='replace')}")
+        raise StartError(f"initdb failed with {process.returncode}:\n{output.decode(errors='replace')}")
     unfinished.rename(cluster.data)
 
 
-async def _until_deserted(data: Path, seconds: float = 10.0) -> None:
-    """Returns when no process lives in `data`, so that a start after kill -9 cannot fail on what it left.
+async def _wait_until_unused(data: Path, seconds: float = 10.0) -> None:
+    """Wait until no process uses `data`, then remove a stale `postmaster.pid`, so that a start after kill -9 works.
 
-    The backends of a killed postmaster go by themselves, in a moment. Its `postmaster.pid` stays, and stops a start for
-    ever once its number belongs to another process; with nobody home it is removed.
+    The backends of a killed postmaster end soon. Its `postmaster.pid` stays and prevents every start if another process
+    gets its number.
 
     Raises:
-        StartError: somebody is still there after `seconds`.
+        StartError: a process still uses the folder after `seconds`.
     """
     stale = data / "postmaster.pid"
     if sys.platform != "linux" or not stale.exists():
         return  # without /proc, PostgreSQL's own checks decide
     deadline = asyncio.get_running_loop().time() + seconds
-    while inhabitants := _living_in(data):
+    while pids := _processes_in(data):
         if asyncio.get_running_loop().time() > deadline:
-            raise StartError(f"another PostgreSQL (process {inhabitants[0]}) runs on {data}; stop it first")
+            raise StartError(f"another PostgreSQL (process {pids[0]}) runs on {data}; stop it first")
         await asyncio.sleep(0.05)
     stale.unlink()
 
 
-def _living_in(folder: Path) -> list[int]:
-    """The processes whose working folder is `folder`, as it is for every process of a running cluster."""
-    found = []
+def _processes_in(folder: Path) -> list[int]:
+    """Return the processes with the working folder `folder`, as all processes of a running cluster have."""
+    pids = []
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             if (entry / "cwd").readlink() == folder:
-                found.append(int(entry.name))
-    return found
+                pids.append(int(entry.name))
+    return pids

@@ -22,7 +22,7 @@ from kit.runtime.settings import Settings
 from provisioning.compose import write_secrets
 from stack.engines.cluster import remove_cluster
 from stack.engines.postgres import Postgres
-from stack.plan import full_plan
+from stack.plan import build_plan
 from stack.ports import Ports, free_ports
 from stack.process import ROOT, Child, Command, Process
 
@@ -212,7 +212,7 @@ class TestOurProcesses:
 
     async def test_are_given_what_the_stack_gives_them(self, secrets: Path, home: Path) -> None:
         ports = Ports.free()
-        for process in full_plan(ports, home, Postgres(home, ports.postgres), tls=True):
+        for process in build_plan(ports, home, Postgres(home, ports.postgres), tls=True):
             if process.name in OURS:
                 wanted = (await process.command()).environment.keys() - os.environ.keys()
                 files = {file.name.upper() for file in (secrets / process.name).glob("*")}

@@ -23,7 +23,7 @@ from asyncapi.models.transfer_event import TransferEvent
 from asyncapi.topics import DEAD_LETTER_TOPIC, OPERATIONS_TOPIC
 from kit.rpc.request_context import RequestContext, current_request
 from kit.telemetry.tracing import TraceContext
-from stack.engines.parts import Kafka
+from stack.engines.children import Kafka
 from stack.ports import free_ports
 from stack.process import ROOT
 from subgraphs.analytics.service.application import consumer

@@ -14,7 +14,7 @@ from stack.engines.cluster import remove_cluster
 from stack.engines.postgres import Postgres
 from stack.plan import AUDIENCE, ISSUER
 from stack.ports import Ports
-from stack.system import System, running
+from stack.system import System, run_system
 from tests.collector import Collector, collecting
 from tests.e2e.users import NewUser, OpenAccount, User
 from tests.openapi import REST
@@ -37,7 +37,7 @@ async def system(tmp_path_factory: pytest.TempPathFactory, collector: Collector)
         environment.setenv("IDENTITY_HASH_MEMORY_KIB", "1024")  # passwords of these users are not worth a second
         environment.setenv("IDENTITY_HASH_PASSES", "1")
         environment.setenv("OTLP_ENDPOINT", collector.endpoint)
-        async with running(Ports.free(), data) as system:
+        async with run_system(Ports.free(), data) as system:
             yield system
     remove_cluster(data)
 

@@ -116,9 +116,9 @@ class TestNpm:
             await follower.sees(1)
             loop = asyncio.get_running_loop()
             stopping = loop.time()
-            await system.supervisor.take_away("gateway")
+            await system.supervisor.stop_process("gateway")
             took = loop.time() - stopping
-            await system.supervisor.bring_back("gateway")
+            await system.supervisor.start_process("gateway")
             await transfer_until_known(alice, bob.account, "2.00")
             assert await follower.sees(2) == ["1.00", "2.00"]
         assert follower.all("connected") == ["first", "again"]

@@ -26,7 +26,7 @@ from stack import probes
 from stack.engines.cluster import remove_cluster
 from stack.ports import HOST, Ports, free_ports
 from stack.process import Command, Process
-from stack.system import System, plan_of, running
+from stack.system import System, full_system_plan, run_system
 from tests.e2e.people import DONE, SHOWN, People, said
 from tests.e2e.users import PASSWORD, NewUser
 from tests.tools import lacking
@@ -108,7 +108,7 @@ def planner(seed: int, ports: Ports, data: Path) -> Sequence[Process]:
         arguments = ("--port", str(redis), "--bind", HOST, "--save", "", "--appendonly", "no")
         return Command((program, *arguments), dict(os.environ))
 
-    plan = {process.name: process for process in plan_of(ports, data)}
+    plan = {process.name: process for process in full_system_plan(ports, data)}
     plan["redis"] = Process(name="redis", command=serve_redis, ready=probes.tcp(HOST, redis))
     second = given(plan["bank"], "bank-2", BANK_GRPC_LISTEN=f"{HOST}:{grpc}", BANK_ADMIN_LISTEN=f"{HOST}:{admin}")
     urls = {"metrics": f"http://{HOST}:{admin}"}
@@ -132,7 +132,7 @@ async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Syst
             environment.setenv(f"GATEWAY_RATE_{limit}", "1000000/minute")
         environment.setenv("IDENTITY_HASH_MEMORY_KIB", "1024")
         environment.setenv("IDENTITY_HASH_PASSES", "1")
-        async with running(Ports.free(), data, planner=partial(planner, random.getrandbits(32))) as system:
+        async with run_system(Ports.free(), data, planner=partial(planner, random.getrandbits(32))) as system:
             yield system
     remove_cluster(data)
 
@@ -168,7 +168,7 @@ async def without(system: System, parts: Sequence[str], way: str) -> AsyncIterat
     else:
         for part in parts:
             system.supervisor.children[part].kill()
-        await asyncio.gather(*map(system.supervisor.take_away, parts))
+        await asyncio.gather(*map(system.supervisor.stop_process, parts))
     try:
         yield
         await asyncio.sleep(max(0, ends_at - time.monotonic()))  # an outage lasts
@@ -176,7 +176,7 @@ async def without(system: System, parts: Sequence[str], way: str) -> AsyncIterat
         if way == "frozen":
             send(system, parts, signal.SIGCONT)
         else:
-            await asyncio.gather(*map(system.supervisor.bring_back, parts))
+            await asyncio.gather(*map(system.supervisor.start_process, parts))
 
 
 async def test_the_parts_may_start_in_any_order(system: System, people: People) -> None:
@@ -322,11 +322,11 @@ class TestStop:
         await until(both_are_asked, within=30)  # who was away before may have been found again by nobody yet
         load = asyncio.gather(*(pay() for _ in range(8)))
         await enough.wait()
-        await system.supervisor.take_away(part)
+        await system.supervisor.stop_process(part)
         assert await system.supervisor.children[part].wait() == 0
         stopped.set()
         await load
-        await system.supervisor.bring_back(part)
+        await system.supervisor.start_process(part)
         assert refused == 0
         # What was done was told: no answer got lost on the way out.
         assert await people.sender.balance() == Decimal("1000.00") - len(people.paid)
@@ -339,7 +339,7 @@ class TestStop:
 
         async def stop(part: str) -> None:
             began = clock()
-            await system.supervisor.take_away(part)
+            await system.supervisor.stop_process(part)
             ended[part] = await system.supervisor.children[part].wait(), round(clock() - began, 1)
 
         parts = ["gateway", "card", "analytics", "identity", "bank", "bank-2"]
@@ -348,7 +348,7 @@ class TestStop:
             await asyncio.sleep(0.2)
             await asyncio.gather(*map(stop, parts))
             await begun
-        await asyncio.gather(*map(system.supervisor.bring_back, parts))
+        await asyncio.gather(*map(system.supervisor.start_process, parts))
         assert {code for code, _ in ended.values()} == {0}, f"not all ended well: {ended}"
         print(f"ended, with how much time for it: {ended}")  # noqa: T201
         await until(people.all_done, within=30)

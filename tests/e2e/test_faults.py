@@ -14,7 +14,7 @@ import pytest
 
 from stack.engines.cluster import remove_cluster
 from stack.ports import Ports
-from stack.system import System, running
+from stack.system import System, run_system
 from tests.e2e.feeds import BALANCE_CHANGED, OPERATION_ADDED, next_value, subscribe, websocket
 from tests.e2e.users import User, transfer_until_known
 from tests.waiting import until
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
     data = tmp_path_factory.mktemp("faults")
-    async with running(Ports.free(), data) as system:
+    async with run_system(Ports.free(), data) as system:
         yield system
     remove_cluster(data)
 
@@ -99,7 +99,7 @@ class TestTakenAway:
         bob: User,
     ) -> None:
         bank = system.pid("bank")
-        await system.supervisor.take_away("postgres")
+        await system.supervisor.stop_process("postgres")
         try:
             answer = await alice.transfer(bob.account, "1.00", key="during")
             assert (answer.status_code, answer.json()["code"]) == (503, "UNAVAILABLE")
@@ -107,7 +107,7 @@ class TestTakenAway:
             read = await alice.http.get(f"/accounts/{alice.account}")
             assert read.status_code == 503
         finally:
-            await system.supervisor.bring_back("postgres")
+            await system.supervisor.start_process("postgres")
         again = await alice.transfer(bob.account, "1.00", key="during")
         assert again.status_code == 201
         assert system.pid("bank") == bank, "the bank was restarted"
@@ -116,7 +116,7 @@ class TestTakenAway:
     async def test_the_bank_is_said_to_be_away_within_the_deadline(
         self, system: System, alice: User, bob: User
     ) -> None:
-        await system.supervisor.take_away("bank")
+        await system.supervisor.stop_process("bank")
         try:
             async with asyncio.timeout(6):
                 answer = await alice.transfer(bob.account, "1.00", key="during")
@@ -124,7 +124,7 @@ class TestTakenAway:
             by_graph = await alice.query("query($id: ID!) { account(id: $id) { id } }", id=alice.account)
             assert by_graph["errors"][0]["extensions"]["code"] == "UNAVAILABLE"
         finally:
-            await system.supervisor.bring_back("bank")
+            await system.supervisor.start_process("bank")
 
         async def answered() -> bool:
             return (await alice.transfer(bob.account, "1.00", key="during")).status_code == 201
@@ -150,7 +150,7 @@ class TestTakenAway:
         alice: User,
         bob: User,
     ) -> None:
-        await system.supervisor.take_away("kafka")
+        await system.supervisor.stop_process("kafka")
         try:
             loop = asyncio.get_running_loop()
             began = loop.time()
@@ -158,7 +158,7 @@ class TestTakenAway:
             assert [answer.status_code for answer in answers] == [201] * 5
             assert loop.time() - began < 5
         finally:
-            await system.supervisor.bring_back("kafka")
+            await system.supervisor.start_process("kafka")
 
         async def all_there() -> bool:
             return await operations_count(alice) == 5
@@ -166,7 +166,7 @@ class TestTakenAway:
         await until(all_there, within=30)
 
     async def test_clickhouse_costs_the_history_alone(self, system: System, alice: User, bob: User) -> None:
-        await system.supervisor.take_away("clickhouse")
+        await system.supervisor.stop_process("clickhouse")
         try:
             assert (await alice.transfer(bob.account, "1.00")).status_code == 201
             answer = await alice.http.get(f"/accounts/{alice.account}/operations")
@@ -176,7 +176,7 @@ class TestTakenAway:
             assert partial["data"]["account"] == {"balance": {"amount": "999.00"}, "operations": None}
             assert partial["errors"][0]["extensions"]["code"] == "UNAVAILABLE"
         finally:
-            await system.supervisor.bring_back("clickhouse")
+            await system.supervisor.start_process("clickhouse")
 
         async def there() -> bool:
             return await operations_count(alice) == 1

@@ -26,10 +26,10 @@ from loadtests.target import Target
 from stack import probes
 from stack.engines.cluster import remove_cluster
 from stack.engines.postgres import Postgres
-from stack.plan import AUDIENCE, ISSUER, full_plan
+from stack.plan import AUDIENCE, ISSUER, build_plan
 from stack.ports import HOST, Ports, free_ports
 from stack.process import Command, Process
-from stack.system import System, running
+from stack.system import System, run_system
 from tests.e2e.feeds import OPERATION_ADDED, connected, subscribe
 from tests.kafka.apache import ApacheKafka, Missing, fetched
 from tests.nginx import Nginx, nginx
@@ -59,7 +59,7 @@ def replicated(ports: Ports, data: Path, jars: Path) -> Sequence[Process]:
         "IDENTITY_HASH_PASSES": "1",
     }
     plan = [redis(redis_port)]
-    for process in full_plan(ports, data, Postgres(data, ports.postgres)):
+    for process in build_plan(ports, data, Postgres(data, ports.postgres)):
         if process.name == "kafka":
             plan.append(replace(apache, name="kafka"))
         elif process.name not in REPLICAS:
@@ -126,7 +126,7 @@ async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Syst
     except Missing as error:
         lacking(f"there is no Apache Kafka: {error}")
     data = tmp_path_factory.mktemp("replicas")
-    async with running(Ports.free(), data, planner=lambda ports, data: replicated(ports, data, jars)) as system:
+    async with run_system(Ports.free(), data, planner=lambda ports, data: replicated(ports, data, jars)) as system:
         yield system
     remove_cluster(data)
 

@@ -10,7 +10,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from stack.engines.cluster import remove_cluster
 from stack.ports import HOST, Ports
-from stack.system import System, plan_of, running
+from stack.system import System, full_system_plan, run_system
 from tests.e2e.feeds import BALANCE_CHANGED, next_value, subscribe, websocket
 from tests.e2e.top_ups import GOOD, final_top_up, top_up
 from tests.e2e.users import User
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
     data = tmp_path_factory.mktemp("wallet")
-    async with running(Ports.free(), data, planner=partial(plan_of, tls=True)) as system:
+    async with run_system(Ports.free(), data, planner=partial(full_system_plan, tls=True)) as system:
         yield system
     remove_cluster(data)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from stack.engines.parts import ClickHouse
+from stack.engines.children import ClickHouse
 from stack.ports import free_ports
 from stack.process import Child
 from subgraphs.analytics.service.adapters.clickhouse.database import Database

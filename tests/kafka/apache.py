@@ -16,7 +16,7 @@ from aiokafka.errors import KafkaError
 
 from stack import probes
 from stack.ports import HOST
-from stack.process import Child, Command, Leash, Output, Process
+from stack.process import Child, Command, OrphanReaper, Output, Process
 from tests.waiting import until
 
 POM: Final = Path(__file__).with_name("pom.xml")
@@ -64,7 +64,7 @@ class ApacheKafka(Child):
         controller_port: int,
         *,
         output: Output | None = None,
-        leash: Leash | None = None,
+        reaper: OrphanReaper | None = None,
     ) -> None:
         """Describes the broker; nothing runs yet.
 
@@ -88,7 +88,7 @@ class ApacheKafka(Child):
             ready=self._answers,
             ports={"broker": port, "controller": controller_port},
         )
-        super().__init__(process, output=output, leash=leash)
+        super().__init__(process, output=output, reaper=reaper)
 
     async def clean(self) -> None:
         """Deletes every topic, and with it every group's place there.

@@ -4,7 +4,7 @@ from typing import Final, TypeAlias
 
 import pytest
 
-from stack.engines.parts import Kafka
+from stack.engines.children import Kafka
 from tests.kafka.apache import ApacheKafka
 
 Broker: TypeAlias = Kafka | ApacheKafka

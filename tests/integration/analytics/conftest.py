@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaProducer
 from asyncapi.topics import OPERATIONS_TOPIC
 from kit.auth.tokens import ServiceTokenProvider
 from kit.rpc.server import Service, grpc_server
-from stack.engines.parts import ClickHouse
+from stack.engines.children import ClickHouse
 from stack.ports import free_ports
 from subgraphs.analytics.service.adapters.clickhouse.database import Database
 from subgraphs.analytics.service.adapters.clickhouse.history import History

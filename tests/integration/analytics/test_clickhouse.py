@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from stack.engines.parts import ClickHouse
+from stack.engines.children import ClickHouse
 from stack.ports import free_ports
 from subgraphs.analytics.service.adapters.clickhouse.database import Database
 from subgraphs.analytics.service.adapters.clickhouse.history import Coverage, History

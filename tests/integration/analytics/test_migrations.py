@@ -12,7 +12,7 @@ from uuid import UUID
 import pytest
 from clickhouse_connect.driver.asyncclient import AsyncClient
 
-from stack.engines.parts import ClickHouse
+from stack.engines.children import ClickHouse
 from subgraphs.analytics.service.adapters.clickhouse.connection import open_client
 from subgraphs.analytics.service.adapters.clickhouse.database import Database
 from subgraphs.analytics.service.adapters.clickhouse.history import History

@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from pydantic import SecretStr
 
 from asyncapi.topics import OPERATIONS_TOPIC
-from stack.engines.parts import ClickHouse
+from stack.engines.children import ClickHouse
 from stack.ports import free_ports
 from subgraphs.analytics.service import __main__ as main
 from subgraphs.analytics.service.adapters.clickhouse.database import Database

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from asyncapi.topics import DEAD_LETTER_TOPIC, OPERATIONS_TOPIC
 from kit.rpc import request_context
-from stack.engines.parts import ClickHouse
+from stack.engines.children import ClickHouse
 from subgraphs.analytics.service import __main__ as main
 from subgraphs.analytics.service.adapters.clickhouse.copies import Copies
 from subgraphs.analytics.service.adapters.clickhouse.database import Database

@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from kit.db.migrations import upgrade
+from stack.engines.children import Kafka
 from stack.engines.cluster import remove_cluster
-from stack.engines.parts import Kafka
 from stack.engines.postgres import Postgres
 from stack.ports import free_ports
 from stack.process import Child

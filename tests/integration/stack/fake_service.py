@@ -1,4 +1,4 @@
-"""A service as the stack sees one: ready on /health/ready, gone on SIGTERM. `fake_service.py PORT [stubborn]`."""
+"""Fake service: ready on /health/ready, ends on SIGTERM unless stubborn. Usage: `fake_service.py PORT [stubborn]`."""
 
 import os
 import signal

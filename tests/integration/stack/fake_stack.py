@@ -14,7 +14,7 @@ SERVICE = Path(__file__).with_name("fake_service.py")
 
 
 def python(*arguments: str, **environment: str) -> Callable[[], Awaitable[Command]]:
-    """A command that starts faster than a module of the project would."""
+    """Command of a plain script, which starts faster than a module of the project."""
 
     async def command() -> Command:
         return Command((sys.executable, "-IS", *arguments), environment)
@@ -25,7 +25,7 @@ def python(*arguments: str, **environment: str) -> Callable[[], Awaitable[Comman
 def service(
     name: str, port: int, *more: str, depends_on: Sequence[str] = (), restart_with: Sequence[str] = ()
 ) -> Process:
-    """A fake service of the plan."""
+    """Plan entry of a fake service."""
     return Process(
         name=name,
         command=python(str(SERVICE), str(port), *more),
@@ -38,7 +38,7 @@ def service(
 
 
 def plan(ports: Ports, data: Path) -> tuple[Process, ...]:
-    """Three services; if asked, one is deaf to SIGTERM."""
+    """Plan of three services; `stubborn` makes one ignore SIGTERM."""
     return (
         service("bank", ports.bank_admin),
         service("analytics", ports.analytics_admin, *sys.argv[3:], depends_on=("bank",)),
@@ -46,8 +46,8 @@ def plan(ports: Ports, data: Path) -> tuple[Process, ...]:
     )
 
 
-def lives(pid: int) -> bool:
-    """Whether the process is there and not only waiting for its parent to notice its end."""
+def is_running(pid: int) -> bool:
+    """Return whether the process runs; a zombie does not."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -11,7 +11,7 @@ from clickhouse_connect.driver.asyncclient import AsyncClient
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import DatabaseError
 
-from stack.engines.parts import ClickHouse
+from stack.engines.children import ClickHouse
 from stack.ports import free_ports
 
 COLUMNS = ["account", "version", "amount", "note", "at"]
@@ -55,7 +55,7 @@ async def aclient(server: ClickHouse, client: Client) -> AsyncIterator[AsyncClie
 
 
 class TestSyncClient:
-    def test_rows_come_back_as_they_went_in(self, client: Client) -> None:
+    def test_inserted_rows_are_read_back_unchanged(self, client: Client) -> None:
         summary = client.insert("operations", [row(1), row(2)], COLUMNS, settings={"async_insert": 0})
         assert summary.written_rows == 2
         found = client.query("SELECT * FROM operations ORDER BY version", column_formats={"at": "native"})
@@ -63,12 +63,12 @@ class TestSyncClient:
         assert [list(r[:4]) for r in found.result_rows] == [r[:4] for r in (row(1), row(2))]
         assert found.result_rows[0][4].replace(tzinfo=UTC) == AT
 
-    def test_final_counts_a_row_that_came_twice_once(self, client: Client) -> None:
+    def test_final_counts_a_duplicate_row_once(self, client: Client) -> None:
         client.insert("operations", [row(1)], COLUMNS)
         client.insert("operations", [row(1)], COLUMNS)
         assert client.query("SELECT count() FROM operations FINAL").first_row == (1,)
 
-    def test_parameters_reach_the_engine_as_values(self, client: Client) -> None:
+    def test_parameters_are_passed_as_values(self, client: Client) -> None:
         client.insert("operations", [row(1), row(2, "20.00")], COLUMNS)
         where = "note = {note:String} AND at = {at:DateTime64(6)} AND amount >= {amount:Decimal(18, 2)}"
         values = {"note": NOTE, "at": AT, "amount": Decimal("15.00")}
@@ -77,19 +77,21 @@ class TestSyncClient:
             "'); DROP TABLE operations --",
         )
 
-    def test_parameters_too_long_for_a_url_travel_as_a_form(self, client: Client) -> None:
+    def test_long_parameters_are_sent_as_a_form(self, client: Client) -> None:
         client.insert("operations", [row(n) for n in range(5)], COLUMNS)
         many = {"versions": list(range(3, 20_000))}
         found = client.query("SELECT count() FROM operations WHERE version IN {versions:Array(UInt64)}", many)
         assert found.first_row == (2,)
 
     @pytest.mark.parametrize("method", ["lz4", "zstd", "gzip", False])
-    def test_every_compression_works_both_ways(self, server: ClickHouse, client: Client, method: str | bool) -> None:
+    def test_every_compression_works_for_request_and_response(
+        self, server: ClickHouse, client: Client, method: str | bool
+    ) -> None:
         with closing(connect(server, compress=method)) as compressed:
             compressed.insert("operations", [row(n) for n in range(5000)], COLUMNS)
             assert len(compressed.query("SELECT * FROM operations").result_rows) == 5000
 
-    def test_an_insert_may_come_in_any_format(self, client: Client) -> None:
+    def test_insert_accepts_any_format(self, client: Client) -> None:
         client.raw_insert("operations", ["account", "version"], b"alice,1\nbob,2\n", fmt="CSV")
         client.raw_insert("operations", ["account", "version"], '{"account": "carol", "version": 3}', fmt="JSONEachRow")
         client.command("INSERT INTO operations (account, version) VALUES ('dave', 4)")
@@ -97,11 +99,11 @@ class TestSyncClient:
         found = client.query("SELECT account FROM operations ORDER BY version").result_rows
         assert found == [("alice",), ("bob",), ("carol",), ("dave",), ("erin",)]
 
-    def test_no_rows_are_no_error(self, client: Client) -> None:
+    def test_empty_result_is_no_error(self, client: Client) -> None:
         assert client.query("SELECT * FROM operations").result_rows == []
         assert client.query("SELECT * FROM operations LIMIT 0").column_names == tuple(COLUMNS)
 
-    def test_settings_hold_for_their_statement_only(self, client: Client) -> None:
+    def test_settings_apply_to_their_statement_only(self, client: Client) -> None:
         asked = "SELECT getSetting('max_threads')"
         assert client.query(asked, settings={"max_threads": 1}).first_row == (1,)
         assert client.query(asked, settings={"max_threads": 3}).first_row == (3,)
@@ -116,35 +118,33 @@ class TestSyncClient:
             ("INSERT INTO nowhere FORMAT CSV\n1", 60, "UNKNOWN_TABLE"),
         ],
     )
-    def test_an_error_arrives_with_its_code_and_name(
-        self, client: Client, statement: str, code: int, name: str
-    ) -> None:
+    def test_error_has_its_code_and_name(self, client: Client, statement: str, code: int, name: str) -> None:
         with pytest.raises(DatabaseError) as refused:
             client.command(statement)
         assert (refused.value.code, refused.value.name) == (code, name)
 
-    def test_rows_that_cannot_be_read_insert_nothing(self, client: Client) -> None:
+    def test_malformed_rows_insert_nothing(self, client: Client) -> None:
         with pytest.raises(DatabaseError):
             client.raw_insert("operations", ["account", "version"], b"alice,1\nbob,not a number\n", fmt="CSV")
         assert client.query("SELECT count() FROM operations").first_row == (0,)
 
-    def test_an_unknown_database_is_refused(self, server: ClickHouse) -> None:
+    def test_unknown_database_is_refused(self, server: ClickHouse) -> None:
         with pytest.raises(DatabaseError) as refused:
             clickhouse_connect.get_client(dsn=server.dsn("nowhere"))
         assert refused.value.code == 81
 
 
 class TestAsyncClient:
-    async def test_inserts_and_queries(self, aclient: AsyncClient) -> None:
+    async def test_async_client_inserts_and_queries(self, aclient: AsyncClient) -> None:
         await aclient.insert("operations", [row(1), row(2)], COLUMNS)
         total = await aclient.query("SELECT sum(amount) FROM operations WHERE version < {v:UInt64}", {"v": 2})
         assert total.first_row == (Decimal("10.00"),)
 
-    async def test_many_at_once_each_get_their_own_answer(self, aclient: AsyncClient) -> None:
+    async def test_concurrent_queries_get_their_own_results(self, aclient: AsyncClient) -> None:
         answers = await asyncio.gather(*(aclient.query("SELECT {n:UInt64}", {"n": n}) for n in range(100)))
         assert [answer.first_row for answer in answers] == [(n,) for n in range(100)]
 
-    async def test_a_slow_query_holds_nobody_up(self, aclient: AsyncClient) -> None:
+    async def test_slow_query_does_not_block_others(self, aclient: AsyncClient) -> None:
         endless = "SELECT count() FROM numbers(1000000000000) WHERE number % 7 = 3"
         slow = asyncio.create_task(aclient.query(endless, settings={"max_execution_time": 2}))
         async with asyncio.timeout(2):
@@ -158,7 +158,7 @@ class TestAsyncClient:
 
 class TestStore:
     @pytest.mark.parametrize("kill", [True, False], ids=["kill -9", "SIGTERM"])
-    async def test_what_was_inserted_is_still_there_after_a_restart(self, tmp_path: Path, *, kill: bool) -> None:
+    async def test_inserted_rows_survive_a_restart(self, tmp_path: Path, *, kill: bool) -> None:
         server = ClickHouse(tmp_path / "store", free_ports(1)[0])
         async with server:
             with closing(connect(server)) as client:
@@ -173,7 +173,7 @@ class TestStore:
             with closing(connect(server)) as client:
                 assert client.query("SELECT count(), max(version) FROM operations").first_row == (1000, 999)
 
-    async def test_it_stops_although_a_query_runs(self, tmp_path: Path) -> None:
+    async def test_server_stops_during_a_query(self, tmp_path: Path) -> None:
         server = ClickHouse(tmp_path / "store", free_ports(1)[0])
         async with server:
             client = await clickhouse_connect.get_async_client(dsn=server.url)

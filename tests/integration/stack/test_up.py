@@ -14,7 +14,7 @@ import pytest
 
 from stack.engines.cluster import open_cluster
 from stack.ports import PortError, Ports, check_free
-from tests.integration.stack.fake_stack import lives
+from tests.integration.stack.fake_stack import is_running
 
 pytestmark = pytest.mark.slow
 
@@ -30,7 +30,7 @@ def until(true: Callable[[], object], seconds: float = 20) -> None:
 
 
 class Terminal:
-    """`up` as a person starts it, in a terminal (a session) of its own."""
+    """`up` in a separate session, as started from a terminal."""
 
     def __init__(self, data: Path, port: int, *more: str) -> None:
         self.data = data
@@ -63,26 +63,26 @@ class Terminal:
 
 @pytest.fixture
 def terminal(tmp_path: Path) -> Iterator[Terminal]:
-    opened = Terminal(tmp_path / "data", an_unused_port())
+    opened = Terminal(tmp_path / "data", unused_port())
     yield opened
     opened.close()
 
 
 @pytest.fixture
 def stubborn(tmp_path: Path) -> Iterator[Terminal]:
-    """With a service that is deaf to SIGTERM."""
-    opened = Terminal(tmp_path / "data", an_unused_port(), "stubborn")
+    """`up` with a service that ignores SIGTERM."""
+    opened = Terminal(tmp_path / "data", unused_port(), "stubborn")
     yield opened
     opened.close()
 
 
 def listened_on(ports: Ports) -> dict[str, int]:
-    """Those that `fake_stack.py` listens on. The kernel may give any of the others to a connection of anybody's."""
+    """Ports that `fake_stack.py` listens on. The kernel may use the others for outgoing connections."""
     return {name: port for name, port in ports.items() if name in {"gateway", "bank_admin", "analytics_admin"}}
 
 
-def an_unused_port() -> int:
-    """A PORT whose derived ports, as far as `fake_stack.py` listens on them, are all free."""
+def unused_port() -> int:
+    """Return a PORT with free derived ports in `fake_stack.py`."""
     for port in random.sample(range(2_000, 7_900), 100):  # below what `free_ports` and the kernel give to others
         try:
             check_free(listened_on(Ports.derive(port)))
@@ -93,7 +93,7 @@ def an_unused_port() -> int:
 
 
 class TestUp:
-    def test_tells_where_everything_is_and_what_to_try(self, terminal: Terminal) -> None:
+    def test_up_prints_addresses_and_a_first_request(self, terminal: Terminal) -> None:
         processes = terminal.until_up()
         port = terminal.ports.gateway
         assert set(processes) == {"bank", "analytics", "gateway"}
@@ -104,43 +104,43 @@ class TestUp:
             assert answer.status == 200
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-    def test_a_signal_stops_all_of_it(self, terminal: Terminal, number: signal.Signals) -> None:
+    def test_signal_stops_all_processes(self, terminal: Terminal, number: signal.Signals) -> None:
         processes = terminal.until_up()
         terminal.process.send_signal(number)
         assert terminal.process.wait(20) == 0
-        assert not any(map(lives, processes.values()))
+        assert not any(map(is_running, processes.values()))
         assert not (terminal.data / "run.json").exists()
         check_free(listened_on(terminal.ports))
 
-    def test_a_second_ctrl_c_kills_at_once(self, stubborn: Terminal) -> None:
+    def test_second_ctrl_c_kills_all_processes(self, stubborn: Terminal) -> None:
         processes = stubborn.until_up()
         stubborn.process.send_signal(signal.SIGINT)
-        until(lambda: "once more to kill" in stubborn.text)
+        until(lambda: "press Ctrl-C again to kill" in stubborn.text)
         stubborn.process.send_signal(signal.SIGINT)
         assert stubborn.process.wait(5) == 0
-        assert not any(map(lives, processes.values()))
+        assert not any(map(is_running, processes.values()))
 
-    def test_ctrl_c_while_it_starts_stops_what_was_started(self, terminal: Terminal) -> None:
+    def test_ctrl_c_during_start_stops_started_processes(self, terminal: Terminal) -> None:
         until(lambda: "bank | listening" in terminal.text.replace("bank       |", "bank |"))
         terminal.process.send_signal(signal.SIGINT)
         terminal.process.send_signal(signal.SIGINT)
         assert terminal.process.wait(20) == 0
         check_free(listened_on(terminal.ports))
 
-    def test_kill_9_leaves_nothing_behind_and_the_next_start_works(self, stubborn: Terminal) -> None:
+    def test_kill_9_leaves_no_orphans_and_the_next_start_works(self, stubborn: Terminal) -> None:
         processes = stubborn.until_up()
         stubborn.process.kill()
         stubborn.process.wait()
         again = Terminal(stubborn.data, stubborn.ports.gateway)
         try:
             fresh = again.until_up()
-            assert not any(map(lives, processes.values()))
+            assert not any(map(is_running, processes.values()))
             assert set(fresh.values()).isdisjoint(processes.values())
         finally:
             again.close()
 
-    def test_a_port_in_use_is_one_clear_line_and_nothing_starts(self, tmp_path: Path) -> None:
-        port = an_unused_port()
+    def test_port_in_use_is_one_error_line(self, tmp_path: Path) -> None:
+        port = unused_port()
         taken = Ports.derive(port).bank_admin
         with socket.create_server(("127.0.0.1", taken)):
             refused = Terminal(tmp_path / "data", port)
@@ -150,17 +150,17 @@ class TestUp:
             assert "PORT=" in line
             refused.close()
 
-    def test_a_second_one_on_the_same_data_is_refused(self, terminal: Terminal) -> None:
+    def test_second_stack_on_the_same_data_is_refused(self, terminal: Terminal) -> None:
         terminal.until_up()
-        second = Terminal(terminal.data, an_unused_port())
+        second = Terminal(terminal.data, unused_port())
         assert second.process.wait(20) == 2
         (line,) = second.text.splitlines()
         assert f"a stack already runs on {terminal.data} (process {terminal.process.pid})" in line
         second.close()
 
-    def test_a_second_one_beside_the_first_is_welcome(self, terminal: Terminal, tmp_path: Path) -> None:
+    def test_second_stack_on_other_ports_and_data_starts(self, terminal: Terminal, tmp_path: Path) -> None:
         terminal.until_up()
-        second = Terminal(tmp_path / "other", an_unused_port())
+        second = Terminal(tmp_path / "other", unused_port())
         second.until_up()
         second.close()
         assert second.process.returncode == 0
@@ -172,14 +172,14 @@ class TestClean:
         command = [sys.executable, "-m", "stack", "clean", "--data", str(data)]
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
-    def test_deletes_the_data_and_the_cluster_wherever_it_lives(self, tmp_path: Path) -> None:
+    def test_clean_deletes_data_and_cluster(self, tmp_path: Path) -> None:
         place = open_cluster(tmp_path / "data", ("postgres",)).data.parent
         assert place.exists()
         assert self.clean(tmp_path / "data").returncode == 0
         assert not place.exists()
         assert not (tmp_path / "data").exists()
 
-    def test_is_refused_while_a_system_runs_on_it(self, terminal: Terminal) -> None:
+    def test_clean_is_refused_while_a_system_runs(self, terminal: Terminal) -> None:
         terminal.until_up()
         refused = self.clean(terminal.data)
         assert refused.returncode == 2

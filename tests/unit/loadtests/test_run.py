@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from loadtests.plan import BEGUN
-from tests.integration.stack.fake_stack import lives
+from tests.integration.stack.fake_stack import is_running
 
 pytestmark = pytest.mark.slow
 
@@ -48,9 +48,9 @@ def test_load_does_not_outlive_who_asked_for_it(tmp_path: Path) -> None:
     runner.send_signal(signal.SIGKILL)
     runner.wait()
     try:
-        while lives(locust):
+        while is_running(locust):
             assert time.monotonic() < deadline, "Locust goes on"
             time.sleep(0.01)
     finally:
-        if lives(locust):
+        if is_running(locust):
             os.killpg(locust, signal.SIGKILL)

@@ -12,7 +12,7 @@ class Terminal(io.StringIO):
 
 
 class TestConsole:
-    def test_prefixes_a_line_with_its_process_and_keeps_it_in_a_file(self, tmp_path: Path) -> None:
+    def test_line_is_prefixed_and_logged_to_a_file(self, tmp_path: Path) -> None:
         screen = io.StringIO()
         console = Console(tmp_path, screen)
         console.output("bank", "listening")
@@ -20,7 +20,7 @@ class TestConsole:
         assert screen.getvalue() == "bank       | listening\n"
         assert (tmp_path / "bank.log").read_text() == "listening\n"
 
-    def test_colours_names_on_a_terminal_only(self, tmp_path: Path) -> None:
+    def test_names_are_coloured_on_a_terminal_only(self, tmp_path: Path) -> None:
         screen = Terminal()
         console = Console(tmp_path, screen)
         console.output("bank", "one")
@@ -32,14 +32,14 @@ class TestConsole:
         assert first[:5] != second[:5]
         assert "\033" not in (tmp_path / "bank.log").read_text()
 
-    def test_without_a_screen_it_only_keeps_the_file(self, tmp_path: Path) -> None:
+    def test_console_without_screen_only_writes_files(self, tmp_path: Path) -> None:
         console = Console(tmp_path, None)
-        console.say("not heard")
+        console.show("not heard")
         console.output("bank", "kept")
         console.close()
         assert (tmp_path / "bank.log").read_text() == "kept\n"
 
-    def test_a_log_that_grew_too_large_makes_room(self, tmp_path: Path) -> None:
+    def test_large_log_is_rotated(self, tmp_path: Path) -> None:
         (tmp_path / "bank.log").write_bytes(b"x" * (LARGEST_LOG + 1))
         console = Console(tmp_path, None)
         console.output("bank", "new")
@@ -47,7 +47,7 @@ class TestConsole:
         assert (tmp_path / "bank.log").read_text() == "new\n"
         assert (tmp_path / "bank.log.1").stat().st_size == LARGEST_LOG + 1
 
-    def test_goes_on_without_its_terminal(self, tmp_path: Path) -> None:
+    def test_closed_terminal_does_not_stop_the_log(self, tmp_path: Path) -> None:
         reader, writer = os.pipe()
         os.close(reader)
         screen = os.fdopen(writer, "w")
