@@ -69,7 +69,7 @@ async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Syst
     data = tmp_path_factory.mktemp("outages")
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("GATEWAY_RATE_SIGN_IN", NO_RATE_LIMIT)  # who looks whether it works again asks often
-        async with running(Ports.free(), data) as system:
+        async with run_system(Ports.free(), data) as system:
             yield system
     remove_cluster(data)
 
