@@ -21,7 +21,7 @@ from loadtests.target import NO_RATE_LIMIT
 from stack.engines.cluster import remove_cluster
 from stack.ports import Ports, free_ports
 from stack.process import Process
-from stack.system import System
+from stack.system import System, run_system
 from tests.kafka.apache import ApacheKafka, Missing, fetched
 from tests.tools import lacking
 
