@@ -1,8 +1,7 @@
-"""A service's own database by SQLAlchemy Core. The ledger, where each round trip counts, talks to asyncpg itself."""
+"""Database of a service, by SQLAlchemy Core. The ledger counts round trips and uses asyncpg directly."""
 
-import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Self, cast
 
 from sqlalchemy import make_url
@@ -12,36 +11,38 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import QueuePool
 
 from kit.db.postgres import (
-    CLOSE_TIMEOUT_SECONDS,
     CONNECT_TIMEOUT_SECONDS,
-    SESSION_SETTINGS,
-    STATEMENT_TIMEOUT_SECONDS,
     UNAVAILABLE_ERRORS,
+    close_pool,
+    connect_options,
+    raise_unavailable,
 )
 from wallet.errors import Unavailable
 
 
 class Database:
-    """Connections on loan. Every loan raises Unavailable when the database is away, or goes away in the middle; what
-    was being written may or may not be then.
+    """Pool of connections to one PostgreSQL database.
+
+    Its context managers raise Unavailable if the database is unavailable, or becomes so during the block. Then a write
+    may or may not have been committed.
     """
 
     def __init__(self, engine: AsyncEngine, label: str) -> None:
         self._engine = engine
-        # What is one statement needs no transaction around it, which would cost two more round trips.
-        self._single = engine.execution_options(isolation_level="AUTOCOMMIT")
+        # A single statement needs no explicit transaction, which would cost two more round trips.
+        self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._label = label
 
     @classmethod
     @asynccontextmanager
     async def open(cls, url: str, *, service: str, label: str, max_connections: int) -> AsyncIterator[Self]:
-        """Connects when first used, so that a service may start before its database.
+        """Open the pool. It connects on first use, so that a service may start before its database.
 
         Args:
             url: `postgresql://…`.
-            service: whose the connections are, as PostgreSQL shows them.
-            label: names the database to people when it is away.
-            max_connections: at most.
+            service: name of the service, as `pg_stat_activity` shows it.
+            label: name of the database in error messages.
+            max_connections: size of the pool.
         """
         engine = create_async_engine(
             make_url(url).set(drivername="postgresql+asyncpg"),
@@ -49,49 +50,44 @@ class Database:
             max_overflow=0,
             pool_timeout=CONNECT_TIMEOUT_SECONDS,
             hide_parameters=True,
-            connect_args={
-                "timeout": CONNECT_TIMEOUT_SECONDS,
-                "command_timeout": STATEMENT_TIMEOUT_SECONDS,
-                "server_settings": {"application_name": service, **SESSION_SETTINGS},
-            },
+            connect_args=connect_options(service),
         )
         try:
             yield cls(engine, label)
         finally:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
-                    await engine.dispose()
+            await close_pool(engine.dispose())
 
     def connections_in_use(self) -> int:
-        """How many are on loan now."""
+        """Return how many connections are in use."""
         return cast(QueuePool, self._engine.pool).checkedout()
 
     @asynccontextmanager
     async def statement(self) -> AsyncIterator[AsyncConnection]:
-        """A connection on which each statement is a transaction."""
-        async with self._on_loan(self._single) as sql:
+        """Acquire a connection in autocommit mode: each statement is a transaction."""
+        async with self._acquire(self._autocommit) as sql:
             yield sql
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
-        """A connection in a transaction, which is committed with the block."""
+        """Acquire a connection and run the block as one transaction."""
         async with self.connection() as sql, sql.begin():
             yield sql
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[AsyncConnection]:
-        """A connection outside of any transaction, for what is no statement."""
-        async with self._on_loan(self._engine) as sql:
+        """Acquire a connection without a transaction, for driver calls such as LISTEN."""
+        async with self._acquire(self._engine) as sql:
             yield sql
 
     @asynccontextmanager
-    async def _on_loan(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    async def _acquire(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
         try:
-            async with engine.connect() as sql:
-                yield sql
+            with raise_unavailable(self._label):
+                async with engine.connect() as sql:
+                    yield sql
         except DBAPIError as error:
             if error.connection_invalidated or isinstance(error.driver_exception, UNAVAILABLE_ERRORS):
                 raise Unavailable(self._label) from error
             raise
-        except (PoolTimeoutError, *UNAVAILABLE_ERRORS) as error:
+        except PoolTimeoutError as error:
             raise Unavailable(self._label) from error

@@ -1,26 +1,69 @@
-"""What holds for every connection to PostgreSQL, and what it fails with when its server is away."""
+"""Connection options, time-outs and error mapping that all PostgreSQL pools share, whatever their driver API."""
 
-from typing import Final
+import asyncio
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, Final
 
 import asyncpg
 
+from wallet.errors import Unavailable
+
 CONNECT_TIMEOUT_SECONDS: Final = 3.0
+"""Time-out of a new connection, and of waiting for a free one in a pool."""
 STATEMENT_TIMEOUT_SECONDS: Final = 5.0
 CLOSE_TIMEOUT_SECONDS: Final = 1.0
-"""How long a server is waited for to say good-bye. One that is frozen does not."""
+"""Time-out of closing a pool: a frozen server does not confirm it."""
 
 SESSION_SETTINGS: Final = {"transaction_timeout": "10s", "idle_in_transaction_session_timeout": "2s"}
-"""The server ends what a frozen process holds: a transaction after its time-out, however it came to hold it."""
+"""Server-side time-outs, with which the server releases the locks of a frozen process."""
 
 UNAVAILABLE_ERRORS: Final = (
     OSError,
     TimeoutError,
     asyncpg.InterfaceError,
-    asyncpg.InternalClientError,  # a COMMIT on a connection that was lost a moment before
+    asyncpg.InternalClientError,  # COMMIT on a connection that has just been lost
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
     asyncpg.TooManyConnectionsError,
     asyncpg.TransactionTimeoutError,
-    asyncpg.ReadOnlySQLTransactionError,  # a primary that is none any more
+    asyncpg.ReadOnlySQLTransactionError,  # the server is no longer the primary
 )
-"""What a database that is away, or goes away in the middle, fails with."""
+"""Errors that mean that the database is unavailable, or became unavailable during a statement."""
+
+
+def connect_options(application_name: str, **server_settings: str) -> dict[str, Any]:
+    """Return the keyword arguments of `asyncpg.connect`, which SQLAlchemy passes on as `connect_args`.
+
+    Args:
+        application_name: name of the service, as `pg_stat_activity` shows it.
+        server_settings: further settings of the session.
+    """
+    return {
+        "timeout": CONNECT_TIMEOUT_SECONDS,
+        "command_timeout": STATEMENT_TIMEOUT_SECONDS,
+        "server_settings": {"application_name": application_name, **server_settings, **SESSION_SETTINGS},
+    }
+
+
+@contextmanager
+def raise_unavailable(label: str) -> Iterator[None]:
+    """Raise Unavailable for the errors that mean that the database is unavailable.
+
+    Args:
+        label: name of the database in error messages.
+
+    Raises:
+        Unavailable: the database is unavailable, or became so during the block; a commit may or may not have happened.
+    """
+    try:
+        yield
+    except UNAVAILABLE_ERRORS as error:
+        raise Unavailable(label) from error
+
+
+async def close_pool(closing: Awaitable[None]) -> None:
+    """Wait until a pool is closed, at most `CLOSE_TIMEOUT_SECONDS`."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
+            await closing

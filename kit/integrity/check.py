@@ -1,11 +1,13 @@
-"""A service's data proved while they are in use: the laws and the walk are its own, what is made of them is here."""
+"""Integrity check of a service's data while the service runs. The service defines its invariants and the table scans;
+this module counts the findings and reports them.
+"""
 
 import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, Literal
 
@@ -18,23 +20,23 @@ from wallet.errors import WalletError
 
 log = structlog.get_logger(__name__)
 
-_REPORTED: Final = 100
+_MAX_REPORTED_PER_INVARIANT: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a walk has come: every row up to this one, `rows` in all, has been checked."""
+    """Progress of a scan: `rows` rows are checked, up to and including the row `verified_up_to`."""
 
-    walk: str
+    scan: str
     verified_up_to: str
     rows: int
 
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """A row that breaks a law. `row` identifies it and holds no secret."""
+    """Row that breaks an invariant. `row` identifies it and contains no secret."""
 
-    law: StrEnum
+    invariant: StrEnum
     row: Mapping[str, str | int]
     found: str
     expected: str
@@ -42,27 +44,28 @@ class Violation:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A row of a walk that is not there yet, and is so recent that it may be on its way: no violation."""
+    """Row that is missing, but so recent that it may still be on its way: no violation."""
 
-    walk: str
+    scan: str
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """How a proof ended.
+    """Result of a check.
 
     Attributes:
-        verdict: `sound` only of data that were seen whole; `unavailable`: what is needed to see them went away before
-            the end, and nothing wrong had been found.
-        rows: how many were checked, by walk.
-        behind: how many were not there yet and may be on their way, by walk.
-        violations: how many were found; `broken` has them by law.
-        seconds: how long it took.
+        verdict: `sound`: all rows were checked and no invariant is broken; `broken`: there are violations;
+            `unavailable`: a dependency failed before the end, and no violation had been found until then.
+        rows: checked rows by scan.
+        pending: missing rows that may still be on their way, by scan.
+        violations: number of violations.
+        broken: number of violations by invariant.
+        seconds: duration.
     """
 
     verdict: Literal["sound", "broken", "unavailable"]
     rows: Mapping[str, int]
-    behind: Mapping[str, int]
+    pending: Mapping[str, int]
     violations: int
     broken: Mapping[StrEnum, int]
     seconds: float
@@ -74,117 +77,127 @@ Report = Progress | Violation | Verdict
 
 @dataclass(frozen=True, slots=True)
 class Gauges:
-    """A service's metrics of its last finished proof; `behind` where rows have a way to come."""
+    """Metrics of the last finished check; `pending` only where rows can be on their way."""
 
     violations: Gauge
     finished: Gauge
-    behind: Gauge | None = None
+    pending: Gauge | None = None
 
-    def show(self, verdict: Verdict) -> None:
-        """Of a proof that has just finished."""
+    def record(self, verdict: Verdict) -> None:
+        """Set the gauges to the result of a check that has just finished."""
         self.violations.set(verdict.violations)
-        if self.behind is not None:
-            self.behind.set(sum(verdict.behind.values()))
+        if self.pending is not None:
+            self.pending.set(sum(verdict.pending.values()))
         self.finished.set_to_current_time()
 
 
 class IntegrityCheck:
-    """Proves that a service's laws hold. One proof at a time."""
+    """Check of a service's invariants; one at a time."""
 
-    def __init__(
-        self, found: Callable[[], AsyncGenerator[Finding, None]], walks: Iterable[str], gauges: Gauges
-    ) -> None:
+    def __init__(self, find: Callable[[], AsyncGenerator[Finding, None]], scans: Iterable[str], gauges: Gauges) -> None:
         """Args:
-        found: goes through the data and tells what it finds. It ends when all have been seen, and raises a WalletError
-            when it cannot go on. It may be closed at any moment.
-        walks: the walks whose rows the verdict counts. There may be others, which look at the same rows again.
-        gauges: the service's metrics.
+        find: scans the data and yields findings. It ends after the last row, and raises a WalletError if a dependency
+            fails. It may be closed at any time.
+        scans: scans whose rows the verdict counts. Other scans, which check the same rows again, are not counted.
+        gauges: metrics of the service.
         """
-        self._found = found
-        self._walks = tuple(walks)
+        self._find = find
+        self._scans = tuple(scans)
         self._gauges = gauges
-        self._proving = asyncio.Lock()
+        self._lock = asyncio.Lock()
 
     @property
     def is_running(self) -> bool:
-        """Whether a proof is running; another one would wait for its end."""
-        return self._proving.locked()
+        """Whether a check is running; a second one would wait for its end."""
+        return self._lock.locked()
 
     async def run(self) -> AsyncGenerator[Report, None]:
-        """Progress and violations as they are found, at most `_REPORTED` of a law, and the verdict. Closing it ends the
-        proof.
+        """Yield progress and violations while they are found, at most 100 violations per invariant, then the verdict.
+
+        Closing the generator ends the check.
         """
-        async with self._proving:
-            run = _Run(started=time.monotonic(), rows=dict.fromkeys(self._walks, 0))
-            finished = False
+        async with self._lock:
+            totals = _Totals(started=time.monotonic(), rows=dict.fromkeys(self._scans, 0))
+            is_finished = False
             try:
-                async with aclosing(self._found()) as found:
-                    async for each in found:
-                        if told := run.told(each):
-                            yield told
-                finished = True
+                async with aclosing(self._find()) as findings:
+                    async for finding in findings:
+                        if report := totals.add(finding):
+                            yield report
+                is_finished = True
             except WalletError as error:
                 cause = error.__cause__ or error
-                log.warning("the proof broke off", error=f"{type(cause).__name__}: {cause}")
-            verdict = run.verdict(finished=finished)
-            if finished:
-                self._gauges.show(verdict)
+                log.warning("integrity check interrupted", error=f"{type(cause).__name__}: {cause}")
+            verdict = totals.verdict(is_finished=is_finished)
+            if is_finished:
+                self._gauges.record(verdict)
             yield verdict
 
 
 def integrity_router(integrity: IntegrityCheck) -> APIRouter:
-    """`GET /integrity` proves the service's laws and tells how it goes, line by line; the last line is the verdict.
-    When the client goes away, the proof ends. 409 while another one runs.
+    """Return the route `GET /integrity`: it runs the check and streams its reports as JSON lines, the verdict last.
+
+    A client that disconnects ends the check. 409 while another check runs.
     """
     router = APIRouter()
 
     @router.get("/integrity")
-    async def prove() -> JsonLinesResponse:
+    async def run_check() -> JsonLinesResponse:
         if integrity.is_running:
-            raise HTTPException(409, "a proof is running in this process: wait for its end")
+            raise HTTPException(409, "an integrity check is running in this process: wait for its end")
         return JsonLinesResponse(_lines(integrity))
 
     return router
 
 
 async def _lines(integrity: IntegrityCheck) -> AsyncGenerator[dict[str, object], None]:
+    """Yield the reports as JSON objects. The keys `walk`, `law` and `behind` are the released names of scan, invariant
+    and pending.
+    """
     async with aclosing(integrity.run()) as reports:
         async for report in reports:
             match report:
-                case Progress():
-                    yield {"progress": asdict(report)}
-                case Violation():
-                    yield {"violation": asdict(report)}
+                case Progress(scan, verified_up_to, rows):
+                    yield {"progress": {"walk": scan, "verified_up_to": verified_up_to, "rows": rows}}
+                case Violation(invariant, row, found, expected):
+                    yield {"violation": {"law": invariant, "row": row, "found": found, "expected": expected}}
                 case Verdict():
-                    yield asdict(report)
+                    yield {
+                        "verdict": report.verdict,
+                        "rows": report.rows,
+                        "behind": report.pending,
+                        "violations": report.violations,
+                        "broken": report.broken,
+                        "seconds": report.seconds,
+                    }
 
 
 @dataclass(slots=True)
-class _Run:
-    """What a proof has seen so far."""
+class _Totals:
+    """Counts of a running check."""
 
     started: float
     rows: dict[str, int]
-    behind: Counter[str] = field(default_factory=Counter)
+    pending: Counter[str] = field(default_factory=Counter)
     broken: Counter[StrEnum] = field(default_factory=Counter)
 
-    def told(self, found: Finding) -> Progress | Violation | None:
-        """Counts it; itself, if it is to be told."""
-        match found:
+    def add(self, finding: Finding) -> Progress | Violation | None:
+        """Count a finding; return it if it is to be reported."""
+        match finding:
             case Progress():
-                if found.walk in self.rows:
-                    self.rows[found.walk] = found.rows
-                return found
+                if finding.scan in self.rows:
+                    self.rows[finding.scan] = finding.rows
+                return finding
             case Violation():
-                self.broken[found.law] += 1
-                return found if self.broken[found.law] <= _REPORTED else None
+                self.broken[finding.invariant] += 1
+                return finding if self.broken[finding.invariant] <= _MAX_REPORTED_PER_INVARIANT else None
             case Pending():
-                self.behind[found.walk] += 1
+                self.pending[finding.scan] += 1
                 return None
 
-    def verdict(self, *, finished: bool) -> Verdict:
-        """Data with a violation are broken, even if not all of them were seen."""
+    def verdict(self, *, is_finished: bool) -> Verdict:
+        """Return the verdict; data with a violation are broken, even if not all rows were checked."""
         verdict: Literal["sound", "broken", "unavailable"]
-        verdict = "broken" if self.broken else "sound" if finished else "unavailable"
+        verdict = "broken" if self.broken else "sound" if is_finished else "unavailable"
         seconds = round(time.monotonic() - self.started, 3)
-        return Verdict(verdict, self.rows, dict(self.behind), self.broken.total(), dict(self.broken), seconds)
+        return Verdict(verdict, self.rows, dict(self.pending), self.broken.total(), dict(self.broken), seconds)

@@ -1,6 +1,11 @@
-"""Exponential backoff with jitter, the one for all asynchronous retries."""
+"""Exponential backoff with jitter, for all asynchronous retries."""
 
+import asyncio
 import random
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+Value = TypeVar("Value")
 
 
 class Backoff:
@@ -27,3 +32,36 @@ class Backoff:
         seconds = self._bound * random.uniform(0.5, 1)  # noqa: S311  jitter, no secret
         self._bound = min(2 * self._bound, self._longest)
         return seconds
+
+
+async def retry(
+    call: Callable[[], Awaitable[Value]],
+    *,
+    on: tuple[type[Exception], ...],
+    attempts: int,
+    budget_seconds: float,
+    backoff: Backoff,
+) -> Value:
+    """Return the result of an idempotent call, retried a few times.
+
+    Args:
+        call: makes one attempt.
+        on: errors that are retried; all others are raised at once.
+        attempts: maximum number of attempts.
+        budget_seconds: no attempt starts later than this after the first one.
+        backoff: delays between the attempts.
+
+    Raises:
+        Exception: the error of the last attempt.
+    """
+    clock = asyncio.get_running_loop().time
+    end = clock() + budget_seconds
+    while True:
+        attempts -= 1
+        try:
+            return await call()
+        except on:
+            delay = backoff.next_delay()
+            if attempts <= 0 or clock() + delay >= end:
+                raise
+        await asyncio.sleep(delay)

@@ -23,7 +23,7 @@ INTEGRITY = Gauges(
     violations=Gauge(
         "wallet_analytics_integrity_violations", "Operations that differ from the ledger, by the last finished proof."
     ),
-    behind=Gauge(
+    pending=Gauge(
         "wallet_analytics_integrity_behind", "Operations that were still on their way, by the last finished proof."
     ),
     finished=Gauge(

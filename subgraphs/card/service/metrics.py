@@ -24,7 +24,7 @@ CIRCUIT = Enum(
 )
 INTEGRITY = Gauges(
     violations=Gauge("wallet_card_integrity_violations", "What breaks a law, by the last finished proof."),
-    behind=Gauge("wallet_card_integrity_behind", "Top-ups that were in progress, by the last finished proof."),
+    pending=Gauge("wallet_card_integrity_behind", "Top-ups that were in progress, by the last finished proof."),
     finished=Gauge(
         "wallet_card_integrity_finished_timestamp_seconds", "When the last finished proof ended; 0: none yet."
     ),

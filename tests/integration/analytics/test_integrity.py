@@ -55,7 +55,7 @@ class TestIntegrity:
         for _ in range(2):
             await world.history.insert(await world.history.after(some.alice, 0, 10))
         verdict, violations = await verdict_of(integrity_of(world))
-        assert (verdict.verdict, verdict.behind, violations) == ("sound", {}, [])
+        assert (verdict.verdict, verdict.pending, violations) == ("sound", {}, [])
         assert verdict.rows == {"operations": 12, "stored accounts": 3}
 
     @pytest.mark.parametrize("damage", DAMAGES.values(), ids=list(DAMAGES))
@@ -110,14 +110,14 @@ class TestIntegrity:
                 return found
 
         verdict, violations = await verdict_of(integrity_of(world, Arriving(world.database)))
-        assert (verdict.verdict, verdict.behind, violations) == ("sound", {}, [])
+        assert (verdict.verdict, verdict.pending, violations) == ("sound", {}, [])
 
     async def test_what_is_too_recent_to_be_there_is_behind(self, world: World) -> None:
         some = await people(world)
         world.bank.transfer(some.alice, some.bob)
         world.bank.transfer(some.alice, some.bob)
         verdict, violations = await verdict_of(integrity_of(world, on_its_way_seconds=1e9))
-        assert (verdict.verdict, verdict.behind, violations) == ("sound", {"operations": 4}, [])
+        assert (verdict.verdict, verdict.pending, violations) == ("sound", {"operations": 4}, [])
 
     async def test_accounts_that_move_meanwhile_are_no_false_alarm(self, world: World) -> None:
         some = await people(world)
@@ -129,7 +129,7 @@ class TestIntegrity:
                 await world.history.insert(rows_of(event))
             copies.may.set()
             verdict, violations = await proving
-        assert (verdict.verdict, verdict.behind, violations) == ("sound", {}, [])
+        assert (verdict.verdict, verdict.pending, violations) == ("sound", {}, [])
         assert verdict.rows == {"operations": 12, "stored accounts": 4}
 
     async def test_an_operation_that_the_ledger_counts_and_lacks_is_named(self, world: World) -> None:

@@ -21,7 +21,7 @@ class TestSound:
         assert isinstance(last, Verdict)
         assert (last.verdict, last.violations) == ("sound", 0)
         assert last.rows == {"accounts": 6, "entries": 10, "transfers": 5, "idempotency_keys": 6, "outbox": 5}
-        walked = {report.walk: report for report in found if isinstance(report, Progress)}
+        walked = {report.scan: report for report in found if isinstance(report, Progress)}
         assert {walk: report.rows for walk, report in walked.items()} == last.rows
         assert walked["entries"].verified_up_to == f"{BOB}/3"
         assert walked["idempotency_keys"].verified_up_to == "transfer/refused"
@@ -85,7 +85,7 @@ class TestSound:
             await until(lambda: waiting(bank.sql, "COMMIT"))
             async with aclosing(ledger_integrity(pool, 1).run()) as proving:
                 async for report in proving:
-                    if isinstance(report, Progress) and report.walk == "idempotency_keys" and not between.done():
+                    if isinstance(report, Progress) and report.scan == "idempotency_keys" and not between.done():
                         await other.execute("SELECT pg_advisory_unlock(42)")
                         await between
                     last = report

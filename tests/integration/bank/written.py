@@ -49,14 +49,14 @@ class Written:
         row = {name: self.names.get(str(value), str(value)) for name, value in violation.row.items()}
         match row:
             case {"account_id": account, "version": version}:
-                return f"{violation.law} {account}/{version}"
+                return f"{violation.invariant} {account}/{version}"
             case {"key": key}:
-                return f"{violation.law} {key}"
+                return f"{violation.invariant} {key}"
             case {"transfer_id": transfer}:
-                return f"{violation.law} {transfer}"
+                return f"{violation.invariant} {transfer}"
             case _:
                 (value,) = row.values()
-                return f"{violation.law} {value}"
+                return f"{violation.invariant} {value}"
 
 
 @asynccontextmanager

@@ -72,7 +72,7 @@ class TestSound:
         verdict, violations = await proved(here)
         assert (verdict.verdict, violations) == ("sound", [])
         assert verdict.rows == {"top-ups": 7, "payments": 6, "deposits": 1}
-        assert verdict.behind == {"top-ups": 2}
+        assert verdict.pending == {"top-ups": 2}
 
     async def test_while_top_ups_are_on_their_way(self, here: World) -> None:
         async def many() -> None:
@@ -100,7 +100,7 @@ class TestBroken:
     async def breach(self, here: World, law: Law, found: str) -> None:
         verdict, (violation,) = await proved(here)
         assert (verdict.verdict, verdict.broken) == ("broken", {law: 1})
-        assert (violation.law, found in violation.found) == (law, True), violation
+        assert (violation.invariant, found in violation.found) == (law, True), violation
 
     @pytest.mark.parametrize(
         ("number", "becomes"),

@@ -8,13 +8,13 @@ from typing import Final, TypeVar
 from urllib.parse import quote
 
 import httpx
-import stamina
 import structlog
 from opentelemetry.trace import SpanKind
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from kit.rpc import request_context
 from kit.rpc.circuit_breaker import CircuitBreaker, CircuitOpenError
+from kit.runtime.backoff import Backoff, retry
 from kit.telemetry import tracing
 from openapi import acquirer as messages
 from subgraphs.card.service import metrics
@@ -26,6 +26,8 @@ from wallet.money import Money, MoneyError
 log = structlog.get_logger(__name__)
 
 _WHAT: Final = "the card acquirer"
+_FIRST_DELAY_SECONDS: Final = 0.1
+_LONGEST_DELAY_SECONDS: Final = 0.5
 
 Value = TypeVar("Value")
 
@@ -139,22 +141,18 @@ class HttpAcquirer:
         attributes = {"http.request.method": method, "url.template": path}
         with tracing.start_span(f"{method} {path}", request_context.current_trace(), SpanKind.CLIENT, attributes):
             try:
-                async for attempt in stamina.retry_context(
+                return await retry(
+                    lambda: self._once(request, read),
                     on=(_NoAnswerError, httpx.RequestError),
                     attempts=self._patience.attempts,
-                    timeout=self._patience.budget_seconds,
-                    wait_initial=0.05,
-                    wait_max=0.5,
-                    wait_jitter=0.1,
-                ):
-                    with attempt:
-                        return await self._once(request, read)
+                    budget_seconds=self._patience.budget_seconds,
+                    backoff=Backoff(_FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS),
+                )
             except (_NoAnswerError, httpx.RequestError, CircuitOpenError) as error:
                 log.warning(
                     "no answer from the acquirer", call=f"{method} {at}", error=f"{type(error).__name__}: {error}"
                 )
                 raise Unavailable(_WHAT) from None
-        raise AssertionError("a retry ends with a result or an error")
 
     async def _once(self, request: httpx.Request, read: Callable[[bytes], Value]) -> Value | Refusal:
         with self._circuit.guard():

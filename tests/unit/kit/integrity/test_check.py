@@ -61,8 +61,8 @@ def violation(law: Law = Law.FIRST) -> Violation:
 
 def gauges() -> Gauges:
     registry = CollectorRegistry()
-    violations, finished, behind = (Gauge(name, name, registry=registry) for name in ("violations", "at", "behind"))
-    return Gauges(violations, finished, behind)
+    violations, finished, pending = (Gauge(name, name, registry=registry) for name in ("violations", "at", "pending"))
+    return Gauges(violations, finished, pending)
 
 
 def integrity(walk: Walk, shown: Gauges | None = None) -> IntegrityCheck:
@@ -79,7 +79,7 @@ class TestVerdict:
     async def test_is_sound_of_data_that_were_seen_whole(self) -> None:
         told, verdict = await proved(Walk(Progress("rows", "a", 2), Progress("rows", "b", 3)))
         assert told == [Progress("rows", "a", 2), Progress("rows", "b", 3)]
-        assert (verdict.verdict, verdict.rows, verdict.behind) == ("sound", {"rows": 3, "others": 0}, {})
+        assert (verdict.verdict, verdict.rows, verdict.pending) == ("sound", {"rows": 3, "others": 0}, {})
         assert (verdict.violations, verdict.broken) == (0, {})
 
     async def test_is_broken_with_one_violation_even_if_the_rest_was_not_seen(self) -> None:
@@ -98,12 +98,12 @@ class TestVerdict:
 
     async def test_counts_what_is_behind_which_breaks_nothing(self) -> None:
         told, verdict = await proved(Walk(Pending("rows"), Pending("rows")))
-        assert (told, verdict.verdict, verdict.behind) == ([], "sound", {"rows": 2})
+        assert (told, verdict.verdict, verdict.pending) == ([], "sound", {"rows": 2})
 
     async def test_counts_all_violations_of_which_some_of_each_law_are_told(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(check, "_REPORTED", 2)
+        monkeypatch.setattr(check, "_MAX_REPORTED_PER_INVARIANT", 2)
         told, verdict = await proved(Walk(*[violation()] * 5, violation(Law.SECOND)))
         assert told == [violation(), violation(), violation(Law.SECOND)]
         assert (verdict.violations, verdict.broken) == (6, {Law.FIRST: 5, Law.SECOND: 1})
@@ -120,11 +120,11 @@ class TestVerdict:
 class TestGauges:
     async def test_show_the_last_proof_that_finished(self) -> None:
         shown = gauges()
-        assert shown.behind is not None
+        assert shown.pending is not None
         await proved(Walk(violation(), violation(), Pending("rows")), shown)
         finished = shown.finished._value.get()
         await proved(Walk(violation(), away=True), shown)
-        values = (shown.violations._value.get(), shown.behind._value.get(), shown.finished._value.get())
+        values = (shown.violations._value.get(), shown.pending._value.get(), shown.finished._value.get())
         assert values == (2, 1, finished)
         assert finished > 0
 

@@ -1,22 +1,14 @@
 """Connections to the ledger's database, and what their failures mean."""
 
-import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Final, TypeAlias
 
 import asyncpg
 import orjson
 from asyncpg.pool import PoolConnectionProxy
 
-from kit.db.postgres import (
-    CLOSE_TIMEOUT_SECONDS,
-    CONNECT_TIMEOUT_SECONDS,
-    SESSION_SETTINGS,
-    STATEMENT_TIMEOUT_SECONDS,
-    UNAVAILABLE_ERRORS,
-)
-from wallet.errors import Unavailable
+from kit.db.postgres import CONNECT_TIMEOUT_SECONDS, close_pool, connect_options, raise_unavailable
 
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
 """A connection on loan from the pool."""
@@ -49,22 +41,14 @@ async def open_pool(url: str, *, max_size: int) -> AsyncIterator[asyncpg.Pool]:
         url,
         min_size=0,
         max_size=max_size,
-        timeout=CONNECT_TIMEOUT_SECONDS,
-        command_timeout=STATEMENT_TIMEOUT_SECONDS,
         init=prepare,
         reset=_as_it_is,
-        server_settings={
-            "application_name": "bank",
-            **_PLANS,
-            **SESSION_SETTINGS,
-        },
+        **connect_options("bank", **_PLANS),
     )
     try:
         yield pool
     finally:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
-                await pool.close()
+        await close_pool(pool.close())
 
 
 async def _as_it_is(connection: asyncpg.Connection) -> None:
@@ -78,8 +62,6 @@ async def connection(pool: asyncpg.Pool) -> AsyncIterator[Connection]:
     Raises:
         Unavailable: the database is away, or went away in the middle; what was being committed may or may not be.
     """
-    try:
+    with raise_unavailable("the ledger's database"):
         async with pool.acquire(timeout=CONNECT_TIMEOUT_SECONDS) as acquired:
             yield acquired
-    except UNAVAILABLE_ERRORS as error:
-        raise Unavailable("the ledger's database") from error
