@@ -1,4 +1,4 @@
-"""What each error is over HTTP and in the graph: the one table of both."""
+"""Mapping of errors to HTTP problems (RFC 9457) and GraphQL errors."""
 
 import re
 from http import HTTPStatus
@@ -32,20 +32,22 @@ STATUS: Final[dict[Code, HTTPStatus]] = {
     Code.UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
     Code.DEADLINE_EXCEEDED: HTTPStatus.GATEWAY_TIMEOUT,
 }
+"""HTTP status of each gRPC code."""
 
 STATUS_OVERRIDES: Final[dict[type[WalletError], HTTPStatus]] = {UsernameTaken: HTTPStatus.CONFLICT}
-"""Of what HTTP tells apart and gRPC does not."""
+"""HTTP status of errors that share their gRPC code with errors of another HTTP status."""
 
 INVALID_GRAPHQL: Final = "INVALID_GRAPHQL"
-"""The code of what is not valid as it stands: the text, the variables, the operation's name."""
+"""Code of an invalid GraphQL request: its document, its variables or its operation name."""
 
 _RETRY_AFTER_SECONDS: Final = 1
-_RETRY_LATER: Final = frozenset({Code.RESOURCE_EXHAUSTED, Code.UNAVAILABLE})
+_RETRYABLE_CODES: Final = frozenset({Code.RESOURCE_EXHAUSTED, Code.UNAVAILABLE})
 
 
 class OperationRefused(GraphQLError):
-    """An operation of the graph that is not executed, for a reason of ours. The message says what to do; neither it nor
-    the extensions repeat anything of the request.
+    """A GraphQL operation that the gateway rejects before execution, for example because of a limit.
+
+    The message says what to do. Message and extensions quote nothing of the request.
     """
 
     def __init__(self, code: str, message: str, **extensions: object) -> None:
@@ -53,12 +55,12 @@ class OperationRefused(GraphQLError):
 
 
 def rate_limited_to_graphql(error: RateLimited) -> OperationRefused:
-    """What is more than one caller may ask for, as the graph has it: `retryAfter` is in seconds."""
+    """Convert a rate limit error to GraphQL. Its extension `retryAfter` is in seconds."""
     return OperationRefused(error.reason, error.message, retryAfter=int(error.retry_after_seconds))
 
 
 def problem_from_error(error: WalletError) -> tuple[Problem, dict[str, str]]:
-    """The RFC 9457 problem that an error is, and the headers that go with it."""
+    """Convert an error to a problem and the response headers that go with it."""
     status = STATUS_OVERRIDES.get(type(error), STATUS[error.code])
     body = build_problem(status, error.reason, error.message)
     headers = {}
@@ -69,7 +71,7 @@ def problem_from_error(error: WalletError) -> tuple[Problem, dict[str, str]]:
     if isinstance(error, TopUpLimitExceeded):
         body.limit, body.available, body.currency = error.limit, error.available, error.currency
         body.period = Period(error.period)
-    if error.code in _RETRY_LATER:
+    if error.code in _RETRYABLE_CODES:
         headers["Retry-After"] = str(_RETRY_AFTER_SECONDS)
     if isinstance(error, TooManyAttempts | RateLimited):
         headers["Retry-After"] = error.retry_after_seconds
@@ -79,7 +81,13 @@ def problem_from_error(error: WalletError) -> tuple[Problem, dict[str, str]]:
 
 
 def build_problem(status: HTTPStatus, code: str, detail: str) -> Problem:
-    """A problem of a status and a stable code."""
+    """Build a problem with the current request id.
+
+    Args:
+        status: HTTP status.
+        code: stable machine name.
+        detail: message for people.
+    """
     return Problem(
         type=f"urn:wallet:problem:{code.lower().replace('_', '-')}",
         title=status.phrase,
@@ -91,16 +99,18 @@ def build_problem(status: HTTPStatus, code: str, detail: str) -> Problem:
 
 
 def redact_digits(text: str) -> str:
-    """The text with a `#` for each of its numbers.
+    """Replace each number of a text with `#`.
 
-    For what quotes a request that is wrong: wherever a card's number and code were put in it, they come back to nobody.
+    Used for messages that quote the request, so that card data is never reflected.
     """
     return re.sub(r"\d+", "#", text)
 
 
 def is_unexpected(error: GraphQLError) -> bool:
-    """Whether the error is a defect of ours: neither refused by a service nor the request's own, that is found in its
-    text or its variables before anything was executed.
+    """Return whether the error is a defect of the system.
+
+    Errors of a service are expected, and so are errors in the document or the variables, which are found before
+    execution: they have nodes but no path.
     """
     cause = error.original_error
     if cause is None or isinstance(cause, WalletError | GraphQLError):
@@ -109,10 +119,14 @@ def is_unexpected(error: GraphQLError) -> bool:
 
 
 def format_graphql_error(error: GraphQLError, *, suggestions: bool = True) -> GraphQLError:
-    """The same error with a stable `extensions.code` and the request's id. What is not for the caller is hidden, and
-    what the request had in it is not repeated. Without suggestions it does not tell what else there is in the graph.
+    """Return the error as the caller sees it, with a stable `extensions.code` and the request id.
 
-    Safe to call on what it returned.
+    Details of unexpected errors are hidden, and numbers of the request are redacted. Formatting a formatted error
+    returns it unchanged.
+
+    Args:
+        error: error of validation or execution.
+        suggestions: False removes "Did you mean", which reveals names of the schema.
     """
     if "requestId" in (error.extensions or {}):
         return error

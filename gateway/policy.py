@@ -1,7 +1,7 @@
-"""Who may ask the gateway what, as far as the token alone tells. It says no more than what each service says itself:
-what a service would refuse for the role is refused here, before it is called.
+"""Access rules of the gateway, by the caller's role alone.
 
-A service has no business at the front door: no rule admits one.
+They repeat what the services enforce: a call that a service would reject for the role is rejected before it is made.
+Ownership is checked by the services. No rule admits a service's token, because services do not call the gateway.
 """
 
 from collections.abc import Mapping
@@ -10,10 +10,10 @@ from typing import Final
 from kit.auth.access import PUBLIC_ACCESS, READ_ACCESS, WRITE_ACCESS, AccessRule, allow_roles
 from kit.auth.principal import Role
 
-KNOWN: Final = allow_roles(*Role)
-"""Whoever comes with a token: a user with some role."""
+ANY_USER: Final = allow_roles(*Role)
+"""Any user with a valid token and a known role."""
 
-REST: Final[Mapping[str, AccessRule]] = {
+REST_RULES: Final[Mapping[str, AccessRule]] = {
     "POST /auth/register": PUBLIC_ACCESS,
     "POST /auth/login": PUBLIC_ACCESS,
     "POST /auth/refresh": PUBLIC_ACCESS,
@@ -29,12 +29,12 @@ REST: Final[Mapping[str, AccessRule]] = {
     "GET /accounts/{accountId}/topups/{topUpId}": READ_ACCESS,
     "GET /accounts/{accountId}/operations": READ_ACCESS,
 }
-"""By method and path, as `openapi/openapi.yaml` has them."""
+"""Rules of the REST API by method and path, spelled as in `openapi/openapi.yaml`."""
 
-OPEN_PATHS: Final = frozenset(route.partition(" ")[2] for route, rule in REST.items() if rule.is_public)
-"""Where no token is looked at: not even one that has expired, which is when a new one is asked for."""
+PUBLIC_PATHS: Final = frozenset(route.partition(" ")[2] for route, rule in REST_RULES.items() if rule.is_public)
+"""Paths where tokens are not verified: a caller whose token has expired gets a new one there."""
 
-GRAPH: Final[Mapping[str, AccessRule]] = {
+GRAPH_RULES: Final[Mapping[str, AccessRule]] = {
     "Query.me": READ_ACCESS,
     "Query.account": READ_ACCESS,
     "Query.accounts": READ_ACCESS,
@@ -49,4 +49,4 @@ GRAPH: Final[Mapping[str, AccessRule]] = {
     "Subscription.operationAdded": READ_ACCESS,
     "Subscription.topUpUpdated": READ_ACCESS,
 }
-"""By root field. What is below one is a matter of whose it is, which the services know."""
+"""Rules of the graph by root field. Access to the fields below depends on ownership, which the services check."""

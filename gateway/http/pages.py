@@ -1,14 +1,18 @@
-"""The pages that people look at: GraphiQL and the REST reference. Everything they load is served from here."""
+"""Pages for browsers: GraphiQL and the REST reference. All their scripts and styles are served by the gateway."""
 
 import base64
 import hashlib
 import re
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+from fastapi import FastAPI
+from starlette.responses import FileResponse, HTMLResponse, Response
+from starlette.staticfiles import StaticFiles
 
 ROOT: Final = Path(__file__).parents[2]
 VENDOR: Final = Path(__file__).parents[1] / "vendor"
-"""Unmodified releases, each in a folder of its name and version, with its licence."""
+"""Unmodified releases of third-party scripts, one folder per name and version, each with its licence."""
 
 OPENAPI: Final = ROOT / "openapi" / "openapi.yaml"
 
@@ -84,16 +88,43 @@ REST_DOCS: Final = """<!doctype html>
 """
 
 
-def policy(page: str) -> str:
-    """The Content-Security-Policy of a page: scripts from here and the page's own, known by their hashes; nothing from
-    anywhere else, and nowhere else to send what the page knows. Styles may be inline, which both pages' libraries need.
+def add_pages(app: FastAPI) -> None:
+    """Add the REST reference, the OpenAPI document and the static assets. The GraphQL endpoint serves GraphiQL."""
+    headers = {"Content-Security-Policy": content_security_policy(REST_DOCS)}
+
+    @app.get("/docs")
+    async def get_docs() -> HTMLResponse:
+        return HTMLResponse(REST_DOCS, headers=headers)
+
+    @app.get("/openapi.yaml")
+    async def get_openapi() -> FileResponse:
+        return FileResponse(OPENAPI, media_type="application/yaml")
+
+    app.mount("/assets", _ImmutableFiles(directory=VENDOR))
+
+
+class _ImmutableFiles(StaticFiles):
+    """Static files that browsers cache for a year. A file never changes, because its path has a version."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        response = super().file_response(*args, **kwargs)
+        response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
+        return response
+
+
+def content_security_policy(page: str) -> str:
+    """Build the Content-Security-Policy of a page.
+
+    Scripts: those of this origin, and the page's inline scripts by their hashes. Connections: this origin only. Inline
+    styles are allowed, because the libraries of both pages need them.
     """
-    own = " ".join(f"'sha256-{_digest(script)}'" for script in re.findall(r"<script>(.*?)</script>", page, re.DOTALL))
+    scripts = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    hashes = " ".join(f"'sha256-{_sha256(script)}'" for script in scripts)
     return (
-        f"default-src 'none'; script-src 'self' {own}; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+        f"default-src 'none'; script-src 'self' {hashes}; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
         "font-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
 
 
-def _digest(text: str) -> str:
+def _sha256(text: str) -> str:
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -1,10 +1,11 @@
-"""The REST API of `openapi/openapi.yaml`: requests to calls, answers to the contract's models."""
+"""The REST API of `openapi/openapi.yaml`: one module per resource, each with its routes and converters."""
 
 from starlette.routing import BaseRoute
 
 from gateway.rest.accounts import account_routes
 from gateway.rest.operations import operation_routes
 from gateway.rest.top_ups import top_up_routes
+from gateway.rest.transfers import transfer_routes
 from gateway.rest.users import user_routes
 from subgraphs.analytics.client import AnalyticsClient
 from subgraphs.bank.client import BankClient
@@ -15,6 +16,12 @@ from subgraphs.identity.client import IdentityClient
 def rest_routes(
     bank: BankClient, analytics: AnalyticsClient, card: CardClient, identity: IdentityClient
 ) -> list[BaseRoute]:
-    """The routes of the contract, over the services."""
-    features = (account_routes(bank), top_up_routes(card), operation_routes(analytics), user_routes(identity))
-    return [route for feature in features for route in feature.routes]
+    """Build the contract's routes over the services' clients. The router tries them in this order."""
+    resources = (
+        transfer_routes(bank),
+        account_routes(bank),
+        top_up_routes(card),
+        operation_routes(analytics),
+        user_routes(identity),
+    )
+    return [route for resource in resources for route in resource.routes]

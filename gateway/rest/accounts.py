@@ -1,28 +1,26 @@
-"""Accounts, and transfers between them."""
+"""Routes of accounts."""
 
 from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Response
 
-from gateway.rest.route import IdempotencyKey, Route
+from gateway.rest.guarded_route import GuardedRoute, IdempotencyKey
 from openapi import models
 from subgraphs.bank import client
 from subgraphs.bank.client import BankClient
-from wallet import inputs
-from wallet.errors import TransferNotFound
 
 
 def account_routes(bank: BankClient) -> APIRouter:
-    """The routes below `/accounts` that the bank answers."""
-    router = APIRouter(route_class=Route)
+    """Build the routes of `/accounts`."""
+    router = APIRouter(route_class=GuardedRoute)
 
     @router.get("/accounts")
     async def list_accounts(
         limit: Annotated[int, Query(ge=1, le=1_000)] = 50, after: UUID | None = None
     ) -> models.AccountPage:
         page = await bank.list_accounts(limit=limit, after=after)
-        return models.AccountPage(accounts=[_account(each) for each in page.accounts], has_more=page.has_more)
+        return models.AccountPage(accounts=[account_to_rest(each) for each in page.accounts], has_more=page.has_more)
 
     @router.post("/accounts", status_code=201)
     async def open_account(
@@ -30,36 +28,17 @@ def account_routes(bank: BankClient) -> APIRouter:
     ) -> models.Account:
         account = await bank.open_account(body.currency, idempotency_key)
         response.headers["Location"] = f"/accounts/{account.id}"
-        return _account(account)
+        return account_to_rest(account)
 
     @router.get("/accounts/{accountId}")
     async def get_account(accountId: UUID) -> models.Account:  # noqa: N803  the contract's name
-        return _account(await bank.get_account(accountId))
-
-    @router.post("/accounts/{accountId}/transfers", status_code=201)
-    async def create_transfer(
-        accountId: UUID,  # noqa: N803  the contract's name
-        body: models.TransferRequest,
-        idempotency_key: IdempotencyKey,
-        response: Response,
-    ) -> models.Transfer:
-        with inputs.FieldParser() as fields:
-            amount = fields.parse_money(body.amount, body.currency)
-        receipt = await bank.transfer(accountId, body.recipient_id, amount, idempotency_key)
-        response.headers["Location"] = f"/accounts/{accountId}/transfers/{receipt.transfer.id}"
-        return _transfer(receipt.transfer)
-
-    @router.get("/accounts/{accountId}/transfers/{transferId}")
-    async def get_transfer(accountId: UUID, transferId: UUID) -> models.Transfer:  # noqa: N803  the contract's names
-        transfer = await bank.get_transfer(transferId)
-        if accountId not in {transfer.sender_id, transfer.recipient_id}:
-            raise TransferNotFound(str(transferId))
-        return _transfer(transfer)
+        return account_to_rest(await bank.get_account(accountId))
 
     return router
 
 
-def _account(account: client.Account) -> models.Account:
+def account_to_rest(account: client.Account) -> models.Account:
+    """Convert an account to the contract's model."""
     return models.Account(
         id=account.id,
         status=models.AccountStatus(account.status),
@@ -68,15 +47,4 @@ def _account(account: client.Account) -> models.Account:
         version=account.version,
         created_at=account.created_at,
         updated_at=account.updated_at,
-    )
-
-
-def _transfer(transfer: client.Transfer) -> models.Transfer:
-    return models.Transfer(
-        id=transfer.id,
-        sender_id=transfer.sender_id,
-        recipient_id=transfer.recipient_id,
-        amount=str(transfer.amount),
-        currency=transfer.amount.currency,
-        created_at=transfer.created_at,
     )

@@ -1,4 +1,4 @@
-"""What happened to an account."""
+"""Route of an account's operations."""
 
 import re
 from typing import Annotated, Final
@@ -7,7 +7,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query
 from pydantic import AwareDatetime, BeforeValidator
 
-from gateway.rest.route import Route
+from gateway.rest.guarded_route import GuardedRoute
 from openapi import models
 from subgraphs.analytics import client
 from subgraphs.analytics.client import AnalyticsClient
@@ -16,23 +16,22 @@ from wallet.errors import InvalidInput
 
 Amount = Annotated[str | None, Query(pattern=r"^[0-9]{1,18}(\.[0-9]{1,4})?$")]
 
-
 _DATE_TIME: Final = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}")
 
 
-def _written_out(value: object) -> object:
-    """Pydantic would take a number for so many seconds since 1970, which the contract does not."""
+def _require_text_format(value: object) -> object:
+    """Reject numbers, which pydantic would read as seconds since 1970 and the contract does not allow."""
     if isinstance(value, str) and not _DATE_TIME.match(value):
         raise ValueError("must be a date and a time, such as 2026-11-21T12:00:00Z")
     return value
 
 
-Moment = Annotated[AwareDatetime, BeforeValidator(_written_out)]
+DateTime = Annotated[AwareDatetime, BeforeValidator(_require_text_format)]
 
 
 def operation_routes(analytics: AnalyticsClient) -> APIRouter:
-    """The routes below `/accounts` that analytics answers."""
-    router = APIRouter(route_class=Route)
+    """Build the route of `/accounts/{accountId}/operations`."""
+    router = APIRouter(route_class=GuardedRoute)
 
     @router.get("/accounts/{accountId}/operations")
     async def list_operations(
@@ -45,31 +44,28 @@ def operation_routes(analytics: AnalyticsClient) -> APIRouter:
         counterpartyId: UUID | None = None,  # noqa: N803  the contract's name
         minAmount: Amount = None,  # noqa: N803
         maxAmount: Amount = None,  # noqa: N803
-        from_: Annotated[Moment | None, Query(alias="from")] = None,
-        to: Moment | None = None,
+        from_: Annotated[DateTime | None, Query(alias="from")] = None,
+        to: DateTime | None = None,
     ) -> models.OperationPage:
         if after is not None and before is not None:
-            raise InvalidInput.for_field("before", "goes alone, without after")
+            raise InvalidInput.for_field("before", "must not be combined with after")
         with inputs.FieldParser() as fields:
             older_than = None if after is None else fields.parse("after", cursor.decode_version, after)
             newer_than = None if before is None else fields.parse("before", cursor.decode_version, before)
+        operation_filter = client.OperationFilter(
+            types=tuple(kind.value for kind in type or ()),
+            direction=direction.value if direction else None,
+            counterparty_id=counterpartyId,
+            min_amount=minAmount,
+            max_amount=maxAmount,
+            from_=from_,
+            to=to,
+        )
         page = await analytics.operations(
-            accountId,
-            limit=limit,
-            older_than=older_than,
-            newer_than=newer_than,
-            filter=client.OperationFilter(
-                types=tuple(kind.value for kind in type or ()),
-                direction=direction.value if direction else None,
-                counterparty_id=counterpartyId,
-                min_amount=minAmount,
-                max_amount=maxAmount,
-                from_=from_,
-                to=to,
-            ),
+            accountId, limit=limit, older_than=older_than, newer_than=newer_than, filter=operation_filter
         )
         return models.OperationPage(
-            operations=[_operation(operation) for operation in page.operations],
+            operations=[operation_to_rest(operation) for operation in page.operations],
             has_older=page.has_older,
             has_newer=page.has_newer,
         )
@@ -77,7 +73,8 @@ def operation_routes(analytics: AnalyticsClient) -> APIRouter:
     return router
 
 
-def _operation(operation: client.Operation) -> models.Operation:
+def operation_to_rest(operation: client.Operation) -> models.Operation:
+    """Convert an operation to the contract's model."""
     return models.Operation(
         id=operation.id,
         version=operation.account_version,

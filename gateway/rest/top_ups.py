@@ -1,10 +1,10 @@
-"""Paying in by card."""
+"""Routes of top-ups by card."""
 
 from uuid import UUID
 
 from fastapi import APIRouter, Response
 
-from gateway.rest.route import IdempotencyKey, Route
+from gateway.rest.guarded_route import GuardedRoute, IdempotencyKey
 from openapi import models
 from subgraphs.card import client
 from subgraphs.card.client import CardClient
@@ -13,8 +13,8 @@ from wallet.errors import TopUpNotFound
 
 
 def top_up_routes(card: CardClient) -> APIRouter:
-    """The routes below `/accounts` that the card service answers."""
-    router = APIRouter(route_class=Route)
+    """Build the routes of `/accounts/{accountId}/topup` and `/accounts/{accountId}/topups`."""
+    router = APIRouter(route_class=GuardedRoute)
 
     @router.post("/accounts/{accountId}/topup", status_code=202, response_model_exclude_none=True)
     async def create_top_up(
@@ -30,19 +30,20 @@ def top_up_routes(card: CardClient) -> APIRouter:
         details = client.CardDetails(number, body.card.expiry_month, body.card.expiry_year, cvv)
         top_up = await card.top_up(accountId, amount, details, idempotency_key)
         response.headers["Location"] = f"/accounts/{accountId}/topups/{top_up.id}"
-        return _top_up(top_up)
+        return top_up_to_rest(top_up)
 
     @router.get("/accounts/{accountId}/topups/{topUpId}", response_model_exclude_none=True)
     async def get_top_up(accountId: UUID, topUpId: UUID) -> models.TopUp:  # noqa: N803  the contract's names
         top_up = await card.get(topUpId)
         if top_up.account_id != accountId:
             raise TopUpNotFound(str(topUpId))
-        return _top_up(top_up)
+        return top_up_to_rest(top_up)
 
     return router
 
 
-def _top_up(top_up: client.TopUp) -> models.TopUp:
+def top_up_to_rest(top_up: client.TopUp) -> models.TopUp:
+    """Convert a top-up to the contract's model."""
     return models.TopUp(
         id=top_up.id,
         account_id=top_up.account_id,

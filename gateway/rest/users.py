@@ -1,11 +1,11 @@
-"""Users, and how they sign in. What they prove themselves by is handed on and forgotten."""
+"""Routes of users, sign-in and sign-out. Passwords and tokens are passed on to identity and never stored or logged."""
 
 from typing import Final
 
 from fastapi import APIRouter, Response
 from pydantic import SecretStr
 
-from gateway.rest.route import Route
+from gateway.rest.guarded_route import GuardedRoute
 from kit.rpc import request_context
 from openapi import models
 from subgraphs.identity import client
@@ -16,31 +16,31 @@ _NO_STORE: Final = {"Cache-Control": "no-store"}
 
 
 def user_routes(identity: IdentityClient) -> APIRouter:
-    """The routes that the identity service answers."""
-    router = APIRouter(route_class=Route)
+    """Build the routes of `/auth/…` and `/me`."""
+    router = APIRouter(route_class=GuardedRoute)
 
     @router.post("/auth/register", status_code=201)
     async def register(body: models.Credentials) -> models.User:
-        return _user(await identity.register(body.username, _secret(body.password)))
+        return user_to_rest(await identity.register(body.username, _secret(body.password)))
 
     @router.post("/auth/login")
     async def login(body: models.Credentials, response: Response) -> models.Tokens:
         response.headers.update(_NO_STORE)
-        return _tokens(await identity.authenticate(body.username, _secret(body.password)))
+        return tokens_to_rest(await identity.authenticate(body.username, _secret(body.password)))
 
     @router.post("/auth/refresh")
     async def refresh(body: models.RefreshToken, response: Response) -> models.Tokens:
         response.headers.update(_NO_STORE)
-        return _tokens(await identity.refresh(_secret(body.refresh_token)))
+        return tokens_to_rest(await identity.refresh(_secret(body.refresh_token)))
 
     @router.post("/auth/logout", status_code=204)
     async def logout(body: models.RefreshToken) -> Response:
         await identity.revoke(_secret(body.refresh_token))
-        return Response(status_code=204)  # FastAPI's own would name a media type
+        return Response(status_code=204)  # FastAPI's default response would have a Content-Type
 
     @router.get("/me")
     async def get_me() -> models.User:
-        return _user(await identity.user(request_context.current_principal().subject))
+        return user_to_rest(await identity.user(request_context.current_principal().subject))
 
     return router
 
@@ -49,13 +49,15 @@ def _secret(text: SecretStr) -> Secret:
     return Secret(text.get_secret_value())
 
 
-def _user(user: client.User) -> models.User:
+def user_to_rest(user: client.User) -> models.User:
+    """Convert a user to the contract's model."""
     return models.User(id=user.id, username=user.username, role=models.Role(user.role), created_at=user.created_at)
 
 
-def _tokens(tokens: client.Tokens) -> models.Tokens:
+def tokens_to_rest(tokens: client.Tokens) -> models.Tokens:
+    """Convert a pair of tokens to the contract's model."""
     return models.Tokens(
-        token_type="Bearer",  # noqa: S106  the kind of token, as RFC 6750 calls it
+        token_type="Bearer",  # noqa: S106  the token type of RFC 6750, not a secret
         access_token=tokens.access,
         access_expires_at=tokens.access_expires_at,
         refresh_token=tokens.refresh,

@@ -63,9 +63,10 @@ def environment_of(name: str) -> dict[str, str]:
 def settings_of(name: str) -> type[Settings]:
     """The class by which the service's process reads its settings."""
     module = SERVICES[name]["command"][2]
-    found = import_module(module if module == "provisioning.seed" else f"{module}.__main__")
-    of_its_own = (each for each in vars(found).values() if isinstance(each, type) and each.__module__ == found.__name__)
-    return next(each for each in of_its_own if issubclass(each, Settings))
+    imported = import_module(module if module == "provisioning.seed" else f"{module}.__main__")
+    packages = (imported.__name__, f"{module}.settings")
+    classes = (each for each in vars(imported).values() if isinstance(each, type) and each.__module__ in packages)
+    return next(each for each in classes if issubclass(each, Settings))
 
 
 def mounts(name: str) -> Iterator[tuple[str, str, bool]]:

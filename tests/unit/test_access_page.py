@@ -13,8 +13,8 @@ from subgraphs.identity.service.api import policy as identity
 
 ROW = re.compile(r"^\| `(?P<call>[^`]+)` \|(?:[^|]*\|){5}$", re.MULTILINE)
 RULES = {
-    **gateway.REST,
-    **gateway.GRAPH,
+    **gateway.REST_RULES,
+    **gateway.GRAPH_RULES,
     **{f"BankService.{method}": rule for method, rule in bank.POLICY.items()},
     **{f"CardService.{method}": rule for method, rule in card.POLICY.items()},
     **{f"AnalyticsService.{method}": rule for method, rule in analytics.POLICY.items()},

@@ -8,12 +8,13 @@ PAGE = (ROOT / "docs" / "how-to" / "run-in-production.md").read_text()
 ROW = re.compile(r"^\| (?P<names>`[^|]+) \|", re.MULTILINE)
 EXAMPLE = re.compile(r"^ +(?P<prefix>[^:\n]+: )(?P<message>[A-Z_]+ .+)$", re.MULTILINE)
 REFUSAL = re.compile(r'yield f?"(?P<names>[A-Z_]+(?: and [A-Z_]+)*) ')
+MODULES = ("__main__.py", "settings.py")
 SOURCES = [
     file.read_text()
     for file in (
         ROOT / "kit/runtime/settings.py",
-        *ROOT.glob("*/__main__.py"),
-        *ROOT.glob("subgraphs/*/service/__main__.py"),
+        *(file for module in MODULES for file in ROOT.glob(f"*/{module}")),
+        *(file for module in MODULES for file in ROOT.glob(f"subgraphs/*/service/{module}")),
     )
 ]
 

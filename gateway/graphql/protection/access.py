@@ -6,7 +6,7 @@ from typing import Any
 
 from graphql import GraphQLSchema
 
-from gateway.policy import GRAPH
+from gateway.policy import GRAPH_RULES
 from kit.auth.access import AccessRule
 from kit.rpc import request_context
 
@@ -19,9 +19,9 @@ def guard(schema: GraphQLSchema) -> None:
     """
     for root in (schema.query_type, schema.mutation_type):
         for name, field in root.fields.items() if root else ():
-            field.resolve = _for(GRAPH[f"{root}.{name}"], field.resolve)
+            field.resolve = _for(GRAPH_RULES[f"{root}.{name}"], field.resolve)
     for name, field in schema.subscription_type.fields.items() if schema.subscription_type else ():
-        field.subscribe = _for(GRAPH[f"{schema.subscription_type}.{name}"], field.subscribe)
+        field.subscribe = _for(GRAPH_RULES[f"{schema.subscription_type}.{name}"], field.subscribe)
 
 
 def _for(rule: AccessRule, resolve: Any) -> Callable[..., Any]:

@@ -44,7 +44,7 @@ _QUERIES: Final = frozenset({OperationType.QUERY})
 _CALLS: Final = _QUERIES | {OperationType.MUTATION}
 
 
-_PAGE_HEADERS: Final = {"Content-Security-Policy": pages.policy(pages.GRAPHIQL)}
+_PAGE_HEADERS: Final = {"Content-Security-Policy": pages.content_security_policy(pages.GRAPHIQL)}
 
 
 class GraphQLOverHTTP:

@@ -10,7 +10,8 @@ from typing import Any
 
 import httpx
 
-from gateway.__main__ import Settings, serve
+from gateway.__main__ import serve
+from gateway.settings import Settings
 from stack import probes
 from stack.ports import HOST, free_ports
 from stack.process import Child, Process, module

@@ -237,7 +237,7 @@ class TestOperations:
             return next((json.loads(line) for line in gateway.said if name in line), {})
 
         told = await until(line)
-        assert (told["event"], told["path"], told["status"]) == ("request", "/graphql", 200)
+        assert (told["event"], told["path"], told["status"]) == ("request completed", "/graphql", 200)
         (operation,) = told["operations"]
         assert operation.pop("ms") >= 0
         assert operation == {"type": "query", "name": name, "errors": ["UNAVAILABLE"]}

@@ -8,7 +8,7 @@ from fastapi.routing import APIRoute
 from google.protobuf.descriptor import ServiceDescriptor
 
 from gateway.graphql.federation.composition import compose
-from gateway.policy import GRAPH, OPEN_PATHS, REST
+from gateway.policy import GRAPH_RULES, PUBLIC_PATHS, REST_RULES
 from gateway.rest import rest_routes
 from kit.auth.access import READ_ACCESS, WRITE_ACCESS, AccessPolicy
 from protos.wallet.analytics.v1 import analytics_pb2
@@ -32,10 +32,10 @@ OPERATIONS = {
 
 class TestRest:
     def test_every_route_of_the_contract_has_a_row_and_every_row_a_route(self) -> None:
-        assert REST.keys() == OPERATIONS.keys()
+        assert REST_RULES.keys() == OPERATIONS.keys()
 
     def test_what_needs_no_token_there_needs_none_here(self) -> None:
-        assert {name for name, rule in REST.items() if rule.is_public} == {
+        assert {name for name, rule in REST_RULES.items() if rule.is_public} == {
             name for name, operation in OPERATIONS.items() if operation.get("security") == []
         }
 
@@ -48,24 +48,24 @@ class TestRest:
         assert served <= OPERATIONS.keys()
 
     def test_an_open_path_is_open_whatever_is_asked_of_it(self) -> None:
-        closed = {name.partition(" ")[2] for name, rule in REST.items() if not rule.is_public}
-        assert not OPEN_PATHS & closed
-        assert not any("{" in path for path in OPEN_PATHS)
+        closed = {name.partition(" ")[2] for name, rule in REST_RULES.items() if not rule.is_public}
+        assert not PUBLIC_PATHS & closed
+        assert not any("{" in path for path in PUBLIC_PATHS)
 
 
 class TestGraph:
     def test_every_root_field_has_a_row_and_every_row_a_root_field(self) -> None:
         schema = compose(federation=True)._schema
         roots = (schema.query_type, schema.mutation_type, schema.subscription_type)
-        assert GRAPH.keys() == {f"{root}.{name}" for root in roots if root for name in root.fields}
+        assert GRAPH_RULES.keys() == {f"{root}.{name}" for root in roots if root for name in root.fields}
 
     def test_no_mutation_is_for_those_who_only_read(self) -> None:
-        assert {rule for name, rule in GRAPH.items() if name.startswith("Mutation.")} == {WRITE_ACCESS}
-        assert {rule for name, rule in GRAPH.items() if name.startswith("Subscription.")} == {READ_ACCESS}
+        assert {rule for name, rule in GRAPH_RULES.items() if name.startswith("Mutation.")} == {WRITE_ACCESS}
+        assert {rule for name, rule in GRAPH_RULES.items() if name.startswith("Subscription.")} == {READ_ACCESS}
 
 
 def test_no_service_has_business_at_the_front_door() -> None:
-    assert not any(rule.services for rule in (*REST.values(), *GRAPH.values()))
+    assert not any(rule.services for rule in (*REST_RULES.values(), *GRAPH_RULES.values()))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What all routes have in common."""
+"""Route class of the REST API: role check, content type and strict JSON before FastAPI."""
 
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, Final
@@ -6,8 +6,10 @@ from typing import Annotated, Any, Final
 from fastapi import Header, Request, Response
 from fastapi.routing import APIRoute
 
-from gateway.http.strict_json import MalformedJSONError, loads
-from gateway.policy import REST
+from gateway.http import strict_json
+from gateway.http.strict_json import MalformedJSONError
+from gateway.policy import REST_RULES
+from gateway.rest.starlette_internals import set_parsed_body
 from kit.rpc import request_context
 from wallet.errors import InvalidInput
 
@@ -20,35 +22,35 @@ IdempotencyKey = Annotated[
 
 
 class UnsupportedMediaTypeError(Exception):
-    """The body is not JSON."""
+    """The content type of a request body is not JSON."""
 
 
-class Route(APIRoute):
-    """A route for those whom the policy admits, and what they send is JSON.
+class GuardedRoute(APIRoute):
+    """Route that checks the caller's role by the policy and parses the body as strict JSON.
 
-    Not by FastAPI's dependencies: each of these takes longer than what it would look at.
+    These checks are not FastAPI dependencies, because each dependency costs more than the check itself.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:  # noqa: D102  FastAPI's
         handle = super().get_route_handler()
-        rule = REST[" ".join((*(self.methods or ()), self.path))]  # one method each
+        rule = REST_RULES[" ".join((*(self.methods or ()), self.path))]  # each route has one method
 
-        async def checked(request: Request) -> Response:
+        async def check_and_handle(request: Request) -> Response:
             if not rule.is_public:
                 rule.check(request_context.current_principal())
             if request.method == "POST":
                 if not _is_json(request.headers.get("content-type", "")):
                     raise UnsupportedMediaTypeError
                 if body := await request.body():
-                    request._json = _decoded(body)  # noqa: SLF001  what FastAPI is going to ask for
+                    set_parsed_body(request, _parse_body(body))
             return await handle(request)
 
-        return checked
+        return check_and_handle
 
 
-def _decoded(body: bytes) -> Any:
+def _parse_body(body: bytes) -> Any:
     try:
-        return loads(body)
+        return strict_json.loads(body)
     except MalformedJSONError as error:
         raise InvalidInput.for_field("body", str(error)) from None
 

@@ -1,0 +1,75 @@
+"""Maximum size of request bodies, with or without a Content-Length."""
+
+import asyncio
+from contextlib import suppress
+from http import HTTPStatus
+from typing import Final
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway.errors import build_problem
+from gateway.http.problems import problem_response
+
+_DRAIN_TIMEOUT_SECONDS: Final = 1.0
+_DRAIN_LIMIT_BYTES: Final = 2**20
+
+
+class BodyLimit:
+    """ASGI app that answers requests with too large a body with 413 and passes the others on."""
+
+    def __init__(self, app: ASGIApp, limit_bytes: int) -> None:
+        """Args:
+        app: ASGI app for the requests within the limit.
+        limit_bytes: maximum size of a body.
+        """
+        self._app = app
+        self._limit = limit_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: D102  ASGI
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        length = next((int(value) for name, value in scope["headers"] if name == b"content-length"), None)
+        if length is not None:  # the server passes on at most that many bytes
+            app = self._app if length <= self._limit else self._reject
+            await app(scope, receive, send)
+            return
+        received = 0
+        started = False
+
+        async def receive_limited() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._limit:
+                raise _BodyTooLargeError
+            return message
+
+        async def send_within_limit(message: Message) -> None:
+            nonlocal started
+            if received <= self._limit:  # above the limit, the app's response to the incomplete body is dropped
+                started = True
+                await send(message)
+
+        with suppress(_BodyTooLargeError):
+            await self._app(scope, receive_limited, send_within_limit)
+        if received > self._limit and not started:
+            await self._reject(scope, receive, send)
+
+    async def _reject(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Read the rest of the body, up to a limit, then answer: a client that still sends does not read a response."""
+        drained = 0
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_DRAIN_TIMEOUT_SECONDS):
+                while drained < _DRAIN_LIMIT_BYTES:
+                    message = await receive()
+                    drained += len(message.get("body", b""))
+                    if not message.get("more_body", False):
+                        break
+        detail = f"the body must be at most {self._limit} bytes"
+        body = build_problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "CONTENT_TOO_LARGE", detail)
+        await problem_response(body, {"Connection": "close"})(scope, receive, send)
+
+
+class _BodyTooLargeError(Exception):
+    pass

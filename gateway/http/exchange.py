@@ -1,0 +1,116 @@
+"""One HTTP request or WebSocket and its response: id, trace span, response headers, and the log line at the end."""
+
+import re
+import time
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Final
+
+import structlog
+from opentelemetry.trace import SpanKind
+from starlette.types import Message, Receive, Scope, Send
+
+from gateway.http import metrics
+from gateway.http.problems import problem_response
+from gateway.http.rate_limits import RateLimitStatus
+from gateway.http.security_headers import with_security_headers
+from kit.rpc import request_context
+from kit.telemetry import tracing
+from kit.telemetry.tracing import TraceContext
+from openapi.models import Problem
+
+log = structlog.get_logger(__name__)
+
+CLIENT_CLOSED_REQUEST: Final = 499
+"""Status in logs and metrics of a request that got no response, as nginx records it."""
+
+_RESPONSE_STARTS: Final = frozenset({"http.response.start", "websocket.http.response.start", "websocket.accept"})
+_CARD_NUMBER: Final = re.compile(r"\d{13,}")
+"""Digits that may be a card number. Ids contain no such sequence."""
+
+
+class Exchange:
+    """State of one request and its response.
+
+    Attributes:
+        scope: ASGI scope.
+        headers: request headers, lower-case names; of duplicate names the last one.
+        started: start of the request, on the monotonic clock.
+        span: span of the request.
+        request_id: the caller's `X-Request-Id` if it is safe to log, else the trace id.
+        rate_limit_status: remaining quota for the response headers, if limits are on.
+        status: status of the response; `CLIENT_CLOSED_REQUEST` until the response starts.
+    """
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        """Args:
+        scope: ASGI scope.
+        send: ASGI send of the server.
+        """
+        self.scope = scope
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.started = time.monotonic()
+        self.span = tracing.start_span(scope.get("method", "GET"), _parent_trace(self.headers), SpanKind.SERVER)
+        proposed_id = self.headers.get(b"x-request-id", b"").decode("latin-1")
+        self.request_id = request_context.choose_request_id(proposed_id, self.span.trace)
+        self.rate_limit_status: RateLimitStatus | None = None
+        self.status: int = CLIENT_CLOSED_REQUEST
+        self._response_started: float | None = None
+        self._send = send
+
+    async def send(self, message: Message) -> None:
+        """ASGI send that records the status and completes the response headers."""
+        if message["type"] in _RESPONSE_STARTS:
+            self.status = message.get("status", HTTPStatus.SWITCHING_PROTOCOLS)
+            self._response_started = time.monotonic()
+            headers = [*message.get("headers", ()), (b"x-request-id", self.request_id.encode())]
+            if self.rate_limit_status is not None:
+                headers += self.rate_limit_status.headers
+            message["headers"] = with_security_headers(headers)
+        await self._send(message)
+
+    async def send_problem(self, receive: Receive, problem: Problem, headers: dict[str, str]) -> None:
+        """Send a problem as the response."""
+        await problem_response(problem, headers)(self.scope, receive, self.send)
+
+    def complete(self) -> None:
+        """Record metrics, log one line and end the span. Call it once, after the response."""
+        ended = time.monotonic()
+        if self.scope["type"] == "http":
+            metrics.record_request(self.scope, self.status, (self._response_started or ended) - self.started)
+        line = {
+            "method": self.scope.get("method", "WS"),
+            "path": _CARD_NUMBER.sub("#", self.scope["path"]),
+            "status": int(self.status),
+            "ms": round((ended - self.started) * 1000, 1),
+        }
+        if "operations" in self.scope:  # set by the GraphQL endpoint
+            line["operations"] = self.scope["operations"]
+        log.info("request completed", **line)
+        if self.span.is_recorded:
+            self._describe_span()
+        self.span.end()
+
+    def _describe_span(self) -> None:
+        """Name the span by its route template. The path is left out, because callers choose it."""
+        method, route = self.scope.get("method", "GET"), metrics.route_template(self.scope) or ""
+        attributes: dict[str, str | int] = {
+            "http.request.method": method,
+            "http.response.status_code": int(self.status),
+        }
+        if route:
+            attributes["http.route"] = route
+        self.span.set_attributes(attributes, name=f"{method} {route}".rstrip())
+        if self.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            self.span.fail(str(int(self.status)))
+
+
+def _parent_trace(headers: Mapping[bytes, bytes]) -> TraceContext:
+    """Return the caller's trace context, or a new one."""
+    parent = headers.get(b"traceparent")
+    if parent is None:
+        return TraceContext.new()
+    return (
+        TraceContext.from_traceparent(parent.decode("latin-1"), headers.get(b"tracestate", b"").decode("latin-1"))
+        or TraceContext.new()
+    )

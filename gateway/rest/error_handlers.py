@@ -1,0 +1,70 @@
+"""Exception handlers of the FastAPI app: every error becomes a problem (RFC 9457)."""
+
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from gateway.errors import build_problem, problem_from_error, redact_digits
+from gateway.http.problems import problem_response
+from gateway.policy import PUBLIC_PATHS
+from gateway.rest.guarded_route import UnsupportedMediaTypeError
+from wallet.errors import FieldViolation, InternalError, InvalidInput, WalletError
+
+log = structlog.get_logger(__name__)
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    """Register a handler for each kind of error."""
+
+    @app.exception_handler(WalletError)
+    async def handle_wallet_error(_: Request, error: WalletError) -> Response:
+        return problem_response(*problem_from_error(error))
+
+    @app.exception_handler(RequestValidationError)
+    async def handle_invalid_request(request: Request, error: RequestValidationError) -> Response:
+        # Pydantic's messages name the rule, never the value.
+        is_public = request.url.path in PUBLIC_PATHS
+        violations = tuple(FieldViolation(_field(each, is_public=is_public), each["msg"]) for each in error.errors())
+        return problem_response(*problem_from_error(InvalidInput(violations)))
+
+    @app.exception_handler(UnsupportedMediaTypeError)
+    async def handle_unsupported_media_type(_: Request, __: UnsupportedMediaTypeError) -> Response:
+        status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+        return problem_response(build_problem(status, "UNSUPPORTED_MEDIA_TYPE", "send application/json"), {})
+
+    @app.exception_handler(HTTPException)
+    async def handle_http_error(request: Request, error: HTTPException) -> Response:
+        status = HTTPStatus(error.status_code)
+        headers = dict(error.headers or {})
+        if status is HTTPStatus.METHOD_NOT_ALLOWED:  # Starlette lists only the methods of the first route of the path
+            headers["Allow"] = ", ".join(sorted(_allowed_methods(app, request.url.path)))
+        return problem_response(build_problem(status, status.name, error.detail), headers)
+
+    @app.exception_handler(Exception)
+    async def handle_unexpected_error(_: Request, error: Exception) -> Response:
+        log.error("unexpected error", exc_info=error)
+        return problem_response(*problem_from_error(InternalError()))
+
+
+def _allowed_methods(app: FastAPI, path: str) -> set[str]:
+    """Return the methods of all routes of a path."""
+    routes = [route for route in app.router.routes if isinstance(route, APIRoute) and route.path_regex.match(path)]
+    return {method for route in routes for method in route.methods or ()}
+
+
+def _field(error: dict[str, Any], *, is_public: bool) -> str:
+    """Return the name of the invalid field: `("body", "amount")` is `amount`, a body that is not JSON is `body`.
+
+    On public paths the name of an unknown field is not repeated: it may be a password in the wrong place.
+    """
+    location: tuple[str | int, ...] = error["loc"]
+    if is_public and error["type"] == "extra_forbidden":
+        return str(location[0])
+    names = [part for part in location[1:] if isinstance(part, str)]
+    return redact_digits(".".join(names)) or str(location[0])

@@ -1,0 +1,14 @@
+"""The one use of a private attribute of Starlette."""
+
+from typing import Any
+
+from starlette.requests import Request
+
+
+def set_parsed_body(request: Request, value: Any) -> None:
+    """Set the value that `request.json()` returns, so FastAPI does not parse the body a second time.
+
+    Starlette caches the parsed body in `_json`. Without the attribute requests still work, with a second, lenient
+    parse of each body; `tests/unit/gateway/rest/test_starlette_internals.py` fails then.
+    """
+    request._json = value  # noqa: SLF001

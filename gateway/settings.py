@@ -1,0 +1,77 @@
+"""Settings of the gateway."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from gateway.graphql.execution.options import GraphOptions
+from gateway.graphql.protection.limits import Limits
+from gateway.http.rate_limits import Rate, RateLimitOptions
+from kit.runtime.settings import Address, AuthSettings, CallSettings, LogSettings, TLSSettings, TracingSettings
+
+
+class Settings(AuthSettings, CallSettings, TLSSettings, LogSettings, TracingSettings):
+    """Settings of the gateway; each field is the environment variable of the same name in upper case."""
+
+    gateway_listen: Address = Field("127.0.0.1:8000", description="address of REST and GraphQL")
+    gateway_admin_listen: Address = Field("127.0.0.1:9100", description="address of health and metrics")
+    bank_grpc_target: str = Field("127.0.0.1:50051", description="gRPC target of the bank")
+    card_grpc_target: str = Field("127.0.0.1:50052", description="gRPC target of the card service")
+    analytics_grpc_target: str = Field("127.0.0.1:50053", description="gRPC target of analytics")
+    identity_grpc_target: str = Field("127.0.0.1:50054", description="gRPC target of the identity service")
+    gateway_timeout_seconds: PositiveFloat = Field(10.0, description="maximum duration of a request, without streams")
+    gateway_body_limit_bytes: PositiveInt = Field(64 * 1024, description="maximum size of a request body")
+    gateway_graphql_max_cost: PositiveInt = Field(
+        Limits.cost, description="maximum cost of an operation, as estimated by `@cost` and `@listSize`"
+    )
+    gateway_graphql_trusted_documents: Path | None = Field(
+        None,
+        description="file with a JSON object of the documents that may be executed, by their SHA-256; none allows all",
+    )
+    gateway_streams: PositiveInt = Field(
+        GraphOptions.streams, description="maximum number of open WebSockets and subscriptions of one caller"
+    )
+    gateway_federation: bool = Field(
+        False, description="serve the graph, and each subgraph separately, to a federation router"
+    )
+    gateway_trusted_proxies: list[str] = Field(
+        [], description="JSON array of proxies (addresses or networks) whose X-Forwarded-For and -Proto are used"
+    )
+    gateway_cors_origins: list[str] = Field(
+        [], description="JSON array of origins whose pages may call the gateway; `*` for all"
+    )
+    gateway_rates: bool = Field(True, description="enable rate limiting")
+    gateway_rate_store: str = Field(
+        RateLimitOptions.store, description="storage of the counters: memory://, or redis://… shared by gateways"
+    )
+    gateway_rate_requests: Rate = Field(
+        RateLimitOptions.requests, description="limit of requests and WebSocket messages, per caller"
+    )
+    gateway_rate_cost: Rate = Field(
+        RateLimitOptions.cost, description="limit of the estimated cost of GraphQL operations, per caller"
+    )
+    gateway_rate_anonymous: Rate = Field(
+        RateLimitOptions.anonymous, description="limit of requests without a token and of new WebSockets, per address"
+    )
+    gateway_rate_sign_in: Rate = Field(
+        RateLimitOptions.sign_in, description="limit of requests to `/auth/…`, per address"
+    )
+
+    def production_errors(self) -> Iterator[str]:  # noqa: D102  see the base class
+        yield from super().production_errors()
+        if "*" in self.gateway_cors_origins:
+            yield "GATEWAY_CORS_ORIGINS allows all origins: name yours"
+        if not self.gateway_rates:
+            yield "GATEWAY_RATES turns rate limiting off: remove it"
+
+    def rate_limit_options(self) -> RateLimitOptions:
+        """Return the options of the rate limiter."""
+        return RateLimitOptions(
+            is_on=self.gateway_rates,
+            store=self.gateway_rate_store,
+            requests=self.gateway_rate_requests,
+            cost=self.gateway_rate_cost,
+            anonymous=self.gateway_rate_anonymous,
+            sign_in=self.gateway_rate_sign_in,
+        )
