@@ -104,7 +104,7 @@ gen: setup ## regenerate everything generated
 	@$(CODEGEN) --input asyncapi/schemas --input-file-type jsonschema --output asyncapi/models
 	@python -m asyncapi.avsc
 	@python -m gateway.graphql.federation.sdl
-	@python -m gateway.graphql.federation.released
+	@python -m gateway.graphql.federation.breaking_changes
 	@python -m deploy.grafana.generate
 	@python -m docs.reference.generate_settings
 

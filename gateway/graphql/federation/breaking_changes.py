@@ -1,10 +1,10 @@
-"""Refuse changes that break clients of the graph, and record additions.
+"""Reject changes that break clients of the graph, and record additions.
 
-Run by `make gen` as `python -m gateway.graphql.federation.released`.
+`make gen` runs it as `python -m gateway.graphql.federation.breaking_changes`.
 
-`released.graphql` has the graph as it is promised to clients. It stands beside `schema.graphql` in every commit, so a
-clean clone is enough to compare the two; and since both say the same except while somebody is at work, nothing that was
-ever committed can be taken back unnoticed. Its digest tells it from a file that was edited.
+`released.graphql` is the graph that clients may rely on. It is committed together with `schema.graphql`, so a fresh
+clone is enough to compare the two. In every commit both are the same graph, so nothing that was ever committed can be
+removed unnoticed. The digest in its first line detects manual edits.
 """
 
 import hashlib
@@ -29,43 +29,46 @@ from graphql import (
 )
 
 _BROKEN: Final = """\
-Somebody may already ask for this: the graph is only added to. Take the change back, or put the new beside the old and
-deprecate that (CONTRIBUTING.md, "Add a GraphQL field"). What `make gen` has written down since your last commit is
-forgotten by: git checkout -- gateway/released.graphql"""
+A client may already use this, so the graph only grows. Undo the change, or add the new field beside the old one and
+deprecate the old one (CONTRIBUTING.md, "Add a GraphQL field"). To discard what `make gen` has recorded since your
+last commit: git checkout -- gateway/released.graphql"""
 
 _EDITED: Final = """\
 gateway/released.graphql is not as `make gen` wrote it. Restore it: git checkout -- gateway/released.graphql. After a
-merge, take the file of the branch that you merge into. Then `make gen`."""
+merge, use the file of the branch that you merge into. Then run `make gen`."""
 
 
-class Refused(Exception):
-    """The graph breaks a promise. The message says which, and what to do."""
+class BreakingChangeError(Exception):
+    """The graph breaks clients, or `released.graphql` was edited. The message says what, and what to do next."""
 
 
-def release(folder: Path) -> list[str]:
-    """Compares `schema.graphql` with `released.graphql` in the same folder, and makes them the same.
+def update_released_schema(folder: Path) -> list[str]:
+    """Compare `schema.graphql` with `released.graphql` and copy it there if no change breaks a client.
+
+    Args:
+        folder: folder of both files.
 
     Returns:
-        The changes that break no request, but may surprise a client that has not met their like: a new member of an
+        Descriptions of dangerous changes. They break no request, but clients may not handle them: a new member of an
         enum or a union, another default.
 
     Raises:
-        Refused: something was changed or taken away. The file is as it was.
+        BreakingChangeError: a change breaks clients, or `released.graphql` was edited. The file is unchanged.
     """
     file = folder / "released.graphql"
     text = (folder / "schema.graphql").read_text()
     new = build_schema(text)
     old = build_schema(_read(file)) if file.exists() else new
-    if problems := [*(change.description for change in find_breaking_changes(old, new)), *_newly_required(old, new)]:
-        raise Refused("\n".join([*(f"gateway/schema.graphql: {each}" for each in problems), _BROKEN]))
+    if problems := [*(change.description for change in find_breaking_changes(old, new)), *_lost_defaults(old, new)]:
+        raise BreakingChangeError("\n".join([*(f"gateway/schema.graphql: {each}" for each in problems), _BROKEN]))
     file.write_text(_with_digest(text))
     return [change.description for change in find_dangerous_changes(old, new)]
 
 
-def _newly_required(old: GraphQLSchema, new: GraphQLSchema) -> Iterator[str]:
-    """What a client could leave out for its default, and has to give now that it has none.
+def _lost_defaults(old: GraphQLSchema, new: GraphQLSchema) -> Iterator[str]:
+    """Describe arguments and input fields that are required now because their default was removed.
 
-    To graphql-core a default that is gone is never more than dangerous.
+    graphql-core reports a removed default as dangerous only.
     """
     after = dict(_inputs(new))
     for name, before in _inputs(old):
@@ -74,12 +77,14 @@ def _newly_required(old: GraphQLSchema, new: GraphQLSchema) -> Iterator[str]:
             yield f"{name} has lost its default and become required."
 
 
-def _is_required(given: GraphQLArgument | GraphQLInputField) -> bool:
-    return is_required_argument(given) if isinstance(given, GraphQLArgument) else is_required_input_field(given)
+def _is_required(definition: GraphQLArgument | GraphQLInputField) -> bool:
+    if isinstance(definition, GraphQLArgument):
+        return is_required_argument(definition)
+    return is_required_input_field(definition)
 
 
 def _inputs(schema: GraphQLSchema) -> Iterator[tuple[str, GraphQLArgument | GraphQLInputField]]:
-    """Each argument and input field by its coordinate."""
+    """Yield each argument and input field with its schema coordinate."""
     for type_ in schema.type_map.values():
         if isinstance(type_, GraphQLInputObjectType):
             yield from ((f"{type_.name}.{name}", field) for name, field in type_.fields.items())
@@ -89,15 +94,15 @@ def _inputs(schema: GraphQLSchema) -> Iterator[tuple[str, GraphQLArgument | Grap
 
 
 def _read(file: Path) -> str:
-    """The graph in the file.
+    """Return the graph in the file.
 
     Raises:
-        Refused: somebody else wrote it.
+        BreakingChangeError: the file was edited.
     """
-    written = file.read_text()
-    text = written.partition("\n")[2]
-    if written != _with_digest(text):
-        raise Refused(_EDITED)
+    content = file.read_text()
+    text = content.partition("\n")[2]
+    if content != _with_digest(text):
+        raise BreakingChangeError(_EDITED)
     return text
 
 
@@ -106,13 +111,13 @@ def _with_digest(text: str) -> str:
 
 
 def main() -> None:
-    """Says which changes may surprise a client. Exits with 1 and says why, when the graph breaks a promise."""
+    """Update `gateway/released.graphql` and print dangerous changes. Exit with 1 if a change breaks clients."""
     try:
-        surprises = release(Path(__file__).parents[2])
-    except Refused as refused:
-        sys.exit(str(refused))
-    for each in surprises:
-        print(f"gateway/schema.graphql: {each} A client may not expect it.")  # noqa: T201  for whoever runs `make gen`
+        dangerous = update_released_schema(Path(__file__).parents[2])
+    except BreakingChangeError as error:
+        sys.exit(str(error))
+    for each in dangerous:
+        print(f"gateway/schema.graphql: {each} Clients may not handle it.")  # noqa: T201  output of `make gen`
 
 
 if __name__ == "__main__":

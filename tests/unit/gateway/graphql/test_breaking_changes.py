@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from graphql import BreakingChangeType, DangerousChangeType, build_schema, find_breaking_changes, find_dangerous_changes
 
-from gateway.graphql.federation.released import Refused, release
+from gateway.graphql.federation.breaking_changes import BreakingChangeError, update_released_schema
 from stack.process import ROOT
 
 GRAPH = """
@@ -81,7 +81,7 @@ DANGEROUS = {
 def folder(tmp_path: Path) -> Path:
     """A graph that is released."""
     (tmp_path / "schema.graphql").write_text(GRAPH)
-    release(tmp_path)
+    update_released_schema(tmp_path)
     return tmp_path
 
 
@@ -93,7 +93,7 @@ def edit(folder: Path, before: str, after: str) -> None:
 class TestRelease:
     def test_changes_nothing_when_nothing_has_changed(self, folder: Path) -> None:
         before = (folder / "released.graphql").read_text()
-        assert release(folder) == []
+        assert update_released_schema(folder) == []
         assert (folder / "released.graphql").read_text() == before
 
     def test_covers_every_kind_of_change_that_there_is(self) -> None:
@@ -110,8 +110,8 @@ class TestRelease:
     def test_refuses_what_breaks_a_client(self, folder: Path, before: str, after: str) -> None:
         promised = (folder / "released.graphql").read_text()
         edit(folder, before, after)
-        with pytest.raises(Refused):
-            release(folder)
+        with pytest.raises(BreakingChangeError):
+            update_released_schema(folder)
         assert (folder / "released.graphql").read_text() == promised
 
     @pytest.mark.parametrize(
@@ -123,44 +123,46 @@ class TestRelease:
     )
     def test_refuses_to_ask_for_what_had_a_default(self, folder: Path, before: str, after: str, what: str) -> None:
         edit(folder, before, after)
-        with pytest.raises(Refused) as refused:
-            release(folder)
+        with pytest.raises(BreakingChangeError) as refused:
+            update_released_schema(folder)
         first, *advice = str(refused.value).splitlines()
         assert first == f"gateway/schema.graphql: {what}"
-        assert "the graph is only added to" in advice[0]
+        assert "the graph only grows" in advice[0]
 
     @pytest.mark.parametrize(("before", "after"), DANGEROUS.values(), ids=[kind.name for kind in DANGEROUS])
     def test_takes_what_may_surprise_a_client_and_tells_of_it(self, folder: Path, before: str, after: str) -> None:
         edit(folder, before, after)
-        assert len(release(folder)) == 1
-        assert release(folder) == []
+        assert len(update_released_schema(folder)) == 1
+        assert update_released_schema(folder) == []
 
     def test_what_was_added_is_promised_from_then_on(self, folder: Path) -> None:
         edit(folder, "type Query {", "type New {\n  id: ID\n}\n\ntype Query {\n  new: New")
-        assert release(folder) == []
+        assert update_released_schema(folder) == []
         (folder / "schema.graphql").write_text(GRAPH)
-        with pytest.raises(Refused, match=r"gateway/schema\.graphql: New was removed\.\n.*Query\.new was removed\."):
-            release(folder)
+        with pytest.raises(
+            BreakingChangeError, match=r"gateway/schema\.graphql: New was removed\.\n.*Query\.new was removed\."
+        ):
+            update_released_schema(folder)
 
     def test_takes_a_deprecation_and_other_words(self, folder: Path) -> None:
         edit(folder, "  balance: String", '  "In roubles."\n  balance: String @deprecated(reason: "x")')
-        assert release(folder) == []
+        assert update_released_schema(folder) == []
 
     def test_a_break_in_both_places_is_seen(self, folder: Path) -> None:
         """As an editor makes it that renames a word in every file there is."""
         for file in folder.iterdir():
             file.write_text(file.read_text().replace("balance", "saldo"))
-        with pytest.raises(Refused, match="is not as `make gen` wrote it"):
-            release(folder)
+        with pytest.raises(BreakingChangeError, match="is not as `make gen` wrote it"):
+            update_released_schema(folder)
 
     @pytest.mark.parametrize("text", ["", "# 0\n", GRAPH, "<<<<<<< HEAD\n"])
     def test_a_file_that_says_nothing_is_refused(self, folder: Path, text: str) -> None:
         (folder / "released.graphql").write_text(text)
-        with pytest.raises(Refused, match="is not as `make gen` wrote it"):
-            release(folder)
+        with pytest.raises(BreakingChangeError, match="is not as `make gen` wrote it"):
+            update_released_schema(folder)
 
     def test_the_projects_own_graph_is_what_it_has_promised(self, tmp_path: Path) -> None:
         for name in ("schema.graphql", "released.graphql"):
             shutil.copy(ROOT / "gateway" / name, tmp_path)
-        assert release(tmp_path) == []
+        assert update_released_schema(tmp_path) == []
         assert (tmp_path / "released.graphql").read_text() == (ROOT / "gateway" / "released.graphql").read_text()
