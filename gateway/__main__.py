@@ -4,9 +4,9 @@ import asyncio
 from contextlib import AsyncExitStack
 
 from gateway.app import build_app
-from gateway.graphql.execution.documents import TrustedDocuments
 from gateway.graphql.execution.options import GraphOptions
 from gateway.graphql.protection.limits import Limits
+from gateway.graphql.protection.trusted_documents import TrustedDocuments
 from gateway.http.rate_limits import RateLimiter
 from gateway.settings import Settings
 from kit.auth.principal import TokenVerifier

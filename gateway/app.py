@@ -7,9 +7,10 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway.graphql.execution.documents import TrustedDocuments
+from gateway.graphql.execution.context import Context
 from gateway.graphql.execution.options import GraphOptions
-from gateway.graphql.execution.schema import GRAPH_PATH, Context, build_schemas
+from gateway.graphql.execution.schemas import GRAPH_PATH, build_schemas
+from gateway.graphql.protection.trusted_documents import TrustedDocuments
 from gateway.graphql.transport.http import GraphQLOverHTTP
 from gateway.graphql.transport.websocket import GraphQLOverWebSocket
 from gateway.http.middleware import RequestMiddleware
@@ -71,7 +72,7 @@ def build_app(
         # Trusted documents apply to the public graph only: a federation router sends queries of its own.
         documents = graph.documents if path == GRAPH_PATH else TrustedDocuments(texts=None)
         endpoints["http", path] = GraphQLOverHTTP(
-            schema, new_context, documents, stop, batch_limit=graph.batch_limit, page=not graph.production
+            schema, new_context, documents, stop, batch_limit=graph.batch_limit, graphiql=not graph.production
         )
         endpoints["websocket", path] = GraphQLOverWebSocket(
             schema,

@@ -6,7 +6,8 @@ from typing import Any
 
 from graphql import build_schema, find_breaking_changes
 
-from gateway.graphql.federation.composition import SUBGRAPHS, compose
+from gateway.graphql.execution.schemas import build_merged_schema
+from gateway.graphql.federation.registry import SUBGRAPHS
 from stack.process import ROOT
 from tests.node import judged
 
@@ -26,7 +27,7 @@ class TestSubgraphs:
         assert (answer["errors"], answer["hints"]) == ([], [])
 
     def test_are_together_the_graph_that_the_gateway_serves(self) -> None:
-        routed, served = build_schema(composed(EXPORTED)["supergraph"]), compose()._schema
+        routed, served = build_schema(composed(EXPORTED)["supergraph"]), build_merged_schema().core_schema
         assert find_breaking_changes(served, routed) == []
         more = [change.description for change in find_breaking_changes(routed, served)]
         # Directives, and the types of their arguments, are between us and the router.
@@ -42,6 +43,6 @@ class TestSubgraphs:
 class TestWhole:
     def test_is_itself_a_subgraph(self, tmp_path: Path) -> None:
         whole = tmp_path / "whole.graphql"
-        whole.write_text(compose(federation=True).as_str())
+        whole.write_text(build_merged_schema(federation=True).as_str())
         answer = composed({"wallet": whole})
         assert (answer["errors"], answer["hints"]) == ([], [])

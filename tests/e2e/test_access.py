@@ -10,7 +10,7 @@ from typing import Any, Final
 import pytest
 from fastapi.routing import APIRoute
 
-from gateway.graphql.federation.composition import compose
+from gateway.graphql.execution.schemas import build_merged_schema
 from gateway.rest import rest_routes
 from stack.system import System
 from subgraphs.analytics.service.api import policy as analytics
@@ -126,7 +126,7 @@ def test_there_is_a_row_for_everything_that_can_be_asked(scene: Scene) -> None:
     clients: Any = (None,) * 4
     served = [each for each in rest_routes(*clients) if isinstance(each, APIRoute)]
     routes = {f"{method} {each.path}" for each in served for method in each.methods or ()}
-    schema = compose(federation=True)._schema
+    schema = build_merged_schema(federation=True).core_schema
     roots = [root for root in (schema.query_type, schema.mutation_type, schema.subscription_type) if root]
     fields = {f"{root}.{name}" for root in roots for name in root.fields}
     rpcs = {

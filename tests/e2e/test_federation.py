@@ -13,7 +13,7 @@ import httpx
 import pytest
 from graphql import OperationDefinitionNode, parse, print_ast, separate_operations
 
-from gateway.graphql.federation.composition import SUBGRAPHS
+from gateway.graphql.federation.registry import SUBGRAPHS
 from stack.engines.postgres import Postgres
 from stack.system import System
 from tests.e2e.top_ups import DECLINED, GOOD, card, final_top_up, top_up

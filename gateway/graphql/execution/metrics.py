@@ -1,7 +1,4 @@
-"""What the graph's operations are known by: a duration, errors by code, and a place in the log for each.
-
-Never what was asked for or answered: neither text nor variables.
-"""
+"""Metrics and log lines of the graph's operations. Neither has texts, variables or results."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -14,63 +11,74 @@ log = structlog.get_logger(__name__)
 
 OPERATION_SECONDS = Histogram(
     "wallet_gateway_operation_duration_seconds",
-    "Operations of the graph, by type and name; a subscription's time is all of its life.",
+    "Duration of GraphQL operations, by type and name. A subscription is measured from start to end.",
     ["type", "name"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
 OPERATION_ERRORS = Counter(
     "wallet_gateway_operation_errors",
-    "Errors in answers of the graph, by the operation's type and name and the error's code.",
+    "Errors in GraphQL responses, by the operation's type and name and the error's code.",
     ["type", "name", "code"],
 )
 
 NOT_READ: Final = "not read"
-"""The type of what was refused before that was known."""
+"""Operation type in metrics and logs if the operation is refused before its type is known."""
 
 OTHER: Final = "other"
-"""The name of what is not told apart."""
+"""Operation name in metrics and logs if the name has no label of its own."""
 
-Told: TypeAlias = dict[str, Any]
-"""What the log says of an operation: its type, its name, how long it took, the codes of its errors."""
+OperationSummary: TypeAlias = dict[str, Any]
+"""Log fields of one operation: type, name, duration in milliseconds, error codes."""
 
-_MOST_NAMES: Final = 100
+_MAX_NAMES: Final = 100
 _ANONYMOUS: Final = "anonymous"
-_SAFE: Final = re.compile(r"(?!.*\d{3})\w{1,64}")  # with room for no card's number
+_SAFE: Final = re.compile(r"(?!.*\d{3})\w{1,64}")
+"""Names that cannot contain a card number."""
 
 
-class Names:
-    """The names of operations that are told apart: these, or the first hundred that come. All others are `other`."""
+class OperationNames:
+    """Bounded set of operation names that are metric labels. Every other name is `other`."""
 
-    def __init__(self, known: Iterable[str] | None) -> None:
-        self._names = set(known or ())
-        self._most = len(self._names) if known is not None else _MOST_NAMES
+    def __init__(self, names: Iterable[str] | None) -> None:
+        """Args:
+        names: all names that become labels. None: the first hundred names of valid operations do.
+        """
+        self._names = set(names or ())
+        self._max_names = len(self._names) if names is not None else _MAX_NAMES
 
     def label(self, name: str | None, *, is_valid: bool) -> str:
-        """What an operation of this name counts as; a name of what is not valid is not remembered."""
+        """Return the metric label of an operation name.
+
+        Args:
+            name: name of the operation, if it has one.
+            is_valid: the operation is valid, so a new name may become a label.
+        """
         if not name:
             return _ANONYMOUS
         if name not in self._names:
-            if not is_valid or len(self._names) >= self._most or not _SAFE.fullmatch(name):
+            if not is_valid or len(self._names) >= self._max_names or not _SAFE.fullmatch(name):
                 return OTHER
             self._names.add(name)
         return name
 
 
-def tell(kind: str, name: str, seconds: float, codes: Sequence[str], operations: list[Told] | None) -> None:
-    """An operation that is over.
+def record_operation(
+    operation_type: str, name: str, seconds: float, codes: Sequence[str], operations: list[OperationSummary] | None
+) -> None:
+    """Record a finished operation in the metrics and the log.
 
     Args:
-        kind: its type, or NOT_READ.
-        name: as `Names` has it.
-        seconds: that it took.
-        codes: of its errors.
-        operations: those of the request whose line of log tells of it; None where it has a line of its own.
+        operation_type: `query`, `mutation`, `subscription` or `NOT_READ`.
+        name: label by `OperationNames`.
+        seconds: duration.
+        codes: codes of its errors.
+        operations: summaries of the request, which logs them itself. None: the operation has its own log line.
     """
-    OPERATION_SECONDS.labels(kind, name).observe(seconds)
+    OPERATION_SECONDS.labels(operation_type, name).observe(seconds)
     for code in codes:
-        OPERATION_ERRORS.labels(kind, name, code).inc()
-    told = {"type": kind, "name": name, "ms": round(seconds * 1000, 1), "errors": sorted(set(codes))}
+        OPERATION_ERRORS.labels(operation_type, name, code).inc()
+    summary = {"type": operation_type, "name": name, "ms": round(seconds * 1000, 1), "errors": sorted(set(codes))}
     if operations is None:
-        log.info("operation", **told)
+        log.info("operation", **summary)
     else:
-        operations.append(told)
+        operations.append(summary)

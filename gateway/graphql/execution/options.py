@@ -1,23 +1,23 @@
-"""What whoever runs the gateway may choose of its graph."""
+"""Options of the graph that an operator may set."""
 
 from dataclasses import dataclass, field
 
-from gateway.graphql.execution.documents import TrustedDocuments
 from gateway.graphql.protection.limits import Limits, WebSocketLimits
+from gateway.graphql.protection.trusted_documents import TrustedDocuments
 
 
 @dataclass(frozen=True, kw_only=True)
 class GraphOptions:
-    """How the graph is served.
+    """Options of the graph.
 
     Attributes:
-        limits: of each operation.
-        websocket_limits: of each connection.
-        documents: that are executed.
-        streams: the most WebSockets and subscriptions that one caller may have open.
-        batch_limit: the most requests that may come as one array.
-        production: whether the graph keeps what is in it to itself: no introspection, no suggestions, no GraphiQL.
-        federation: whether a federation router may compose what is here: the whole, or each subgraph by itself.
+        limits: limits of each operation.
+        websocket_limits: limits of each WebSocket.
+        documents: the documents that are executed.
+        streams: maximum number of open WebSockets and subscriptions of one caller.
+        batch_limit: maximum number of requests in one array.
+        production: introspection, suggestions in errors and GraphiQL are off.
+        federation: the merged graph is a subgraph, and each subgraph has an endpoint of its own.
     """
 
     limits: Limits = field(default_factory=Limits)

@@ -1,240 +1,203 @@
-"""The merged graph and its subgraphs, with what every execution of them needs."""
+"""Runs one operation from start to end: limits, cost, rate charge, stream limit, tracing, metrics, stable errors."""
 
 import asyncio
 import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
-from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
-import strawberry
 from graphql import GraphQLError, OperationType
-from strawberry.extensions.runner import SchemaExtensionsRunner
 from strawberry.types import ExecutionContext
 
 from gateway.errors import INVALID_GRAPHQL, OperationRefused, format_graphql_error, rate_limited_to_graphql
-from gateway.graphql.execution.documents import Reader
-from gateway.graphql.execution.metrics import NOT_READ, OTHER, Names, Told, tell
-from gateway.graphql.execution.options import GraphOptions
-from gateway.graphql.federation.composition import SUBGRAPHS, Collected, compose, subgraph
-from gateway.graphql.protection.access import guard
-from gateway.graphql.protection.cost import Cost, Spent
+from gateway.graphql.execution.documents import DocumentCache
+from gateway.graphql.execution.graphql_core_internals import SubfieldCache
+from gateway.graphql.execution.metrics import NOT_READ, OTHER, OperationNames, record_operation
+from gateway.graphql.execution.strawberry_internals import SchemaExtensionsRunner, has_operation_name
+from gateway.graphql.protection.cost import OperationCost
 from gateway.http.rate_limits import RateLimiter
 from gateway.http.stream_limits import StreamLimiter
 from kit.rpc import request_context
 from kit.rpc.request_context import RequestContext
 from kit.telemetry import tracing
 from kit.telemetry.tracing import Span
-from subgraphs.analytics.client import AnalyticsClient
-from subgraphs.bank.client import BankClient
-from subgraphs.bank.graph import AccountLoader, TransferLoader, account_loader, transfer_loader
-from subgraphs.card.client import CardClient
-from subgraphs.card.graph import TopUpLoader, top_up_loader
-from subgraphs.identity.client import IdentityClient
-from subgraphs.identity.graph import UserLoader, user_loader
 from wallet.errors import RateLimited
 
-GRAPH_PATH: Final = "/graphql"
-"""Where clients find the whole graph."""
-
 CANCELLED: Final = "CANCELLED"
-"""The code of what nobody waits for any more."""
+"""Error code in metrics and logs of an operation whose client disconnected."""
 
 _NOTHING: Final = nullcontext()
 
 
-@dataclass
-class Context:
-    """What resolvers need of one request, or of one WebSocket connection. Its loaders are made when first asked for.
-
-    Attributes:
-        spent: what the operations cost.
-        operations: where what became of each is noted, for the request's line of log; None: each has its own line.
-        connection_params: what a WebSocket's caller said of themselves.
-    """
-
-    bank: BankClient
-    analytics: AnalyticsClient
-    card: CardClient
-    identity: IdentityClient
-    rates: RateLimiter
-    spent: Spent = field(default_factory=Spent)
-    operations: list[Told] | None = None
-    connection_params: dict[str, Any] = field(default_factory=dict)
-
-    @cached_property
-    def accounts(self) -> AccountLoader:  # noqa: D102  as the subgraphs' contexts have it
-        return account_loader(self.bank)
-
-    @cached_property
-    def transfers(self) -> TransferLoader:  # noqa: D102  as above
-        return transfer_loader(self.bank)
-
-    @cached_property
-    def top_ups(self) -> TopUpLoader:  # noqa: D102  as above
-        return top_up_loader(self.card)
-
-    @cached_property
-    def users(self) -> UserLoader:  # noqa: D102  as above
-        return user_loader(self.identity)
-
-
 @dataclass(frozen=True, slots=True)
-class Policy:
-    """What holds for every execution.
+class ExecutionPolicy:
+    """Limits and collectors that all executions share.
 
     Attributes:
-        reader: of what is to be executed.
-        max_cost: of an operation, as estimated.
-        names: of operations that are told apart.
-        suggestions: whether errors may say what else was perhaps meant.
-        streams: that callers have open.
+        documents: cache of parsed documents.
+        max_cost: maximum estimated cost of one operation.
+        operation_names: operation names that are metric labels.
+        suggestions: errors may suggest other names of the graph ("Did you mean ...").
+        streams: limiter of the open streams of each caller.
     """
 
-    reader: Reader
+    documents: DocumentCache
     max_cost: int
-    names: Names
+    operation_names: OperationNames
     suggestions: bool
     streams: StreamLimiter
 
 
-class PerExecution(SchemaExtensionsRunner):
-    """Sees an operation from its beginning to its end, where a span of it would begin and end too: reads each text
-    once, holds it against the limits, adds to the context's `spent` what it costs, and makes its errors stable.
+class OperationRunner(SchemaExtensionsRunner):
+    """Runner of one operation: loads the document, checks limits, charges the cost, records metrics and the span.
 
-    It is what runs extensions rather than one of them: what Strawberry makes anew for each hook of an operation, those
-    that no extension has too, takes as long as a tenth of the operation. Its own two caches would not do: the one of
-    what is valid looks each document up by a hash of all its nodes.
+    Replaces Strawberry's extensions runner instead of being an extension: the context managers that Strawberry creates
+    for each hook, even without any extension, cost about 10 % of an operation (ADR 22). Strawberry's own document
+    caches are not used: its validation cache hashes all nodes of a document on each lookup.
+
+    Attributes:
+        subfields: cache of sub-fields of the document, which the executor reads.
     """
 
-    def __init__(self, policy: Policy, execution_context: ExecutionContext) -> None:
+    def __init__(self, policy: ExecutionPolicy, execution_context: ExecutionContext) -> None:
+        """Args:
+        policy: limits and collectors that all executions share.
+        execution_context: Strawberry's context of this execution.
+        """
         super().__init__(execution_context)
-        self.collected: Collected | None = None
+        self.subfields: SubfieldCache | None = None
         self._policy = policy
-        self._cost: Cost | None = None
+        self._cost: OperationCost | None = None
         self._codes: list[str] = []
         self._is_stream = False
-        self._close: Callable[[], None] | None = None
+        self._release_stream: Callable[[], None] | None = None
         self._started: float
-        self._around: RequestContext
+        self._outer_context: RequestContext
         self._span: Span
 
     def operation(self) -> Self:  # type: ignore[override]
-        """All of an operation's life, which Strawberry enters and leaves."""
+        """Return the context manager that Strawberry enters at the start of the operation and leaves at its end."""
         return self
 
     async def __aenter__(self) -> None:
         self._started = time.perf_counter()
-        self._around = request_context.current_request.get()
-        self._span = tracing.start_span("graphql", self._around.trace)
+        self._outer_context = request_context.current_request.get()
+        self._span = tracing.start_span("graphql", self._outer_context.trace)
         if self._span.is_recorded:
-            request_context.current_request.set(replace(self._around, trace=self._span.trace))
+            request_context.current_request.set(replace(self._outer_context, trace=self._span.trace))
 
     async def __aexit__(self, _: type[BaseException] | None, error: BaseException | None, __: object) -> None:
-        if self._close is not None:
-            self._close()
+        if self._release_stream is not None:
+            self._release_stream()
         if isinstance(error, asyncio.CancelledError):
             if not self._is_stream:
                 self._codes.append(CANCELLED)
-        elif isinstance(error, Exception):  # Strawberry's own, for an operation that is not there or not allowed
+        elif isinstance(error, Exception):  # Strawberry's errors for an operation that is missing or not allowed
             self._codes.append(INVALID_GRAPHQL)
         context = self.execution_context
         if context.result is not None and not self._is_stream:
-            self._stabilise(context.result)
+            self._format_errors(context.result)
         if context.result is not None and self._cost is not None:
-            context.context.spent.actual += self._cost.actual(context.result.data)
-        self._tell(time.perf_counter() - self._started)
+            context.context.cost.actual += self._cost.measure(context.result.data)
+        self._record(time.perf_counter() - self._started)
         if self._span.is_recorded:
-            request_context.current_request.set(self._around)
+            request_context.current_request.set(self._outer_context)
 
     def parsing(self) -> AbstractAsyncContextManager[None]:  # type: ignore[override]
-        """Sets the document and its errors.
+        """Set the document and its validation errors, and check the estimated cost.
+
+        Returns:
+            A context manager that charges the cost to the caller.
 
         Raises:
-            GraphQLError: the text is no document, or nothing says which of its operations is meant.
-            OperationRefused: it passes a limit.
+            GraphQLError: the text is not a document, or the request does not name one of several operations.
+            OperationRefused: the document or the cost is above a limit, or the caller has too many open streams.
         """
         context = self.execution_context
-        document = self._policy.reader.read(context.schema._schema, context.query or "")  # noqa: SLF001  as Strawberry's caches do
-        if len(document.costs) > 1 and not context._provided_operation_name:  # noqa: SLF001  Strawberry takes the first
+        schema = context.schema.core_schema  # type: ignore[attr-defined]  # of `GraphSchema`
+        document = self._policy.documents.load(schema, context.query or "")
+        if len(document.costs) > 1 and not has_operation_name(context):
             raise GraphQLError("`operationName` must say which operation is meant")
         context.graphql_document, context.pre_execution_errors = document.node, document.errors
-        self.collected = document.collected
+        self.subfields = document.subfields
         self._cost = document.costs.get(context.operation_name)
         if self._cost is not None:
-            self._is_stream = self._cost.kind is OperationType.SUBSCRIPTION
+            self._is_stream = self._cost.operation_type is OperationType.SUBSCRIPTION
             if self._is_stream:
-                self._open()
-            estimated, allowed = self._cost.estimated(context.variables), self._policy.max_cost
-            context.context.spent.estimated += estimated
+                self._acquire_stream()
+            estimated, allowed = self._cost.estimate(context.variables), self._policy.max_cost
+            context.context.cost.estimated += estimated
             if estimated > allowed:
                 message = f"the operation may cost {estimated}, and {allowed} is allowed: ask for fewer items at once"
                 raise OperationRefused("GRAPHQL_COST_EXCEEDED", message, estimated=estimated, allowed=allowed)
-            return _Paid(context.context.rates, estimated)
+            return _CostCharge(context.context.rates, estimated)
         return _NOTHING
 
-    def _open(self) -> None:
-        """Counts a stream, and lets its request last: its calls have a time each."""
-        here = request_context.current_request.get()
-        if here.principal is not None:  # nobody else gets beyond the root
-            self._close = self._policy.streams.acquire(here.principal)
-            if self._close is None:
+    def _acquire_stream(self) -> None:
+        """Count an open stream and remove the request's deadline: each RPC of a stream has a time-out of its own."""
+        current = request_context.current_request.get()
+        if current.principal is not None:  # anonymous callers are refused at the root field
+            self._release_stream = self._policy.streams.acquire(current.principal)
+            if self._release_stream is None:
                 raise too_many_streams(self._policy.streams.limit)
-        request_context.current_request.set(replace(here, deadline=None))
+        request_context.current_request.set(replace(current, deadline=None))
 
-    def validation(self) -> AbstractAsyncContextManager[None]:  # type: ignore[override]  # noqa: D102  done with parsing
+    def validation(self) -> AbstractAsyncContextManager[None]:  # type: ignore[override]
+        """Do nothing: `parsing` has set the validation errors."""
         return _NOTHING
 
-    def executing(self) -> AbstractAsyncContextManager[None]:  # type: ignore[override]  # noqa: D102
+    def executing(self) -> AbstractAsyncContextManager[None]:  # type: ignore[override]
+        """Do nothing."""
         return _NOTHING
 
     def on_stream_result(self, result: Any) -> AbstractAsyncContextManager[None]:  # type: ignore[override]
-        """Makes the errors of one result of a stream stable."""
+        """Format the errors of one result of a stream."""
         self._is_stream = True
-        self._stabilise(result)
+        self._format_errors(result)
         return _NOTHING
 
-    def _stabilise(self, result: Any) -> None:
+    def _format_errors(self, result: Any) -> None:
         if result.errors:
             result.errors = [
                 format_graphql_error(error, suggestions=self._policy.suggestions) for error in result.errors
             ]
             self._codes += [error.extensions["code"] for error in result.errors]
 
-    def _tell(self, seconds: float) -> None:
+    def _record(self, seconds: float) -> None:
         context = self.execution_context
-        kind, name = NOT_READ, OTHER
+        operation_type, name = NOT_READ, OTHER
         if self._cost is not None:
-            kind, name = self._cost.kind.value, self._policy.names.label(self._cost.name, is_valid=True)
+            operation_type = self._cost.operation_type.value
+            name = self._policy.operation_names.label(self._cost.name, is_valid=True)
         else:
-            with suppress(RuntimeError):  # there is no document, or no such operation in it
-                kind = context.operation_type.value
-                name = self._policy.names.label(context.operation_name, is_valid=False)
-        tell(kind, name, seconds, self._codes, context.context.operations)
+            with suppress(RuntimeError):  # there is no document, or it has no such operation
+                operation_type = context.operation_type.value
+                name = self._policy.operation_names.label(context.operation_name, is_valid=False)
+        record_operation(operation_type, name, seconds, self._codes, context.context.operations)
         if self._span.is_recorded:
-            attributes = {"graphql.operation.type": kind, "graphql.operation.name": name}
-            self._span.set_attributes(attributes, name=f"{kind} {name}")
+            attributes = {"graphql.operation.type": operation_type, "graphql.operation.name": name}
+            self._span.set_attributes(attributes, name=f"{operation_type} {name}")
             if self._codes:
                 self._span.fail(self._codes[0])
         self._span.end()
 
 
-class _Paid(AbstractAsyncContextManager[None]):
-    """Counts what an operation may cost, of whoever asks for it."""
+class _CostCharge(AbstractAsyncContextManager[None]):
+    """Charges the estimated cost of an operation to the caller's rate limit."""
 
     def __init__(self, rates: RateLimiter, cost: int) -> None:
         self._rates = rates
         self._cost = cost
 
     async def __aenter__(self) -> None:
-        """Counts.
+        """Charge the cost.
 
         Raises:
-            OperationRefused: it would be more than one caller may ask for in a while.
+            OperationRefused: the caller's rate limit is exceeded.
         """
         caller = request_context.current_request.get().principal
-        if caller is not None and self._cost:  # nobody gets beyond the root
+        if caller is not None and self._cost:  # anonymous callers are refused at the root field
             try:
                 await self._rates.hit(self._rates.cost, caller.scope, self._cost)
             except RateLimited as error:
@@ -245,20 +208,6 @@ class _Paid(AbstractAsyncContextManager[None]):
 
 
 def too_many_streams(limit: int) -> OperationRefused:
-    """What is said to a caller who wants one more."""
-    message = f"{limit} WebSockets and subscriptions of yours are open, and no more are allowed at once: close some"
+    """Return the error for a caller who already has the maximum number of open streams."""
+    message = f"you have {limit} open WebSockets and subscriptions, which is the maximum: close some first"
     return OperationRefused("GRAPHQL_STREAMS_EXCEEDED", message, limit=limit)
-
-
-def build_schemas(options: GraphOptions, streams: StreamLimiter) -> dict[str, strawberry.Schema]:
-    """By path: the merged graph and, with federation, each subgraph alone; all with what every execution needs."""
-    reader = Reader(options.limits, introspection=not options.production)
-    names = Names(options.documents.operations)
-    policy = Policy(reader, options.limits.cost, names, not options.production, streams)
-    new_runner = partial(PerExecution, policy)
-    schemas = {GRAPH_PATH: compose(new_runner, federation=options.federation)}
-    if options.federation:
-        schemas |= {f"/subgraphs/{name}/graphql": subgraph(name, new_runner) for name in SUBGRAPHS}
-    for schema in schemas.values():
-        guard(schema._schema)  # noqa: SLF001  what Strawberry builds, it does not hand out
-    return schemas

@@ -4,15 +4,17 @@ from pathlib import Path
 
 from graphql import print_schema
 
-from gateway.graphql.federation.composition import SUBGRAPHS, compose, subgraph
+from gateway.graphql.execution.schemas import build_merged_schema, build_subgraph_schema
+from gateway.graphql.federation.registry import SUBGRAPHS
 
 
 def main() -> None:
     """Write `gateway/schema.graphql` for clients and `subgraphs/*/graph/schema.graphql` for a federation router."""
-    here = Path(__file__).parents[2]
-    (here / "schema.graphql").write_text(print_schema(compose()._schema) + "\n")  # noqa: SLF001  the plain SDL of clients
+    gateway = Path(__file__).parents[2]
+    (gateway / "schema.graphql").write_text(print_schema(build_merged_schema().core_schema) + "\n")
     for name in SUBGRAPHS:
-        (here.parent / "subgraphs" / name / "graph" / "schema.graphql").write_text(subgraph(name).as_str() + "\n")
+        file = gateway.parent / "subgraphs" / name / "graph" / "schema.graphql"
+        file.write_text(build_subgraph_schema(name).as_str() + "\n")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,15 @@
-"""What an operation costs, by `@cost` and `@listSize` on the graph's fields.
+"""Cost of an operation, by `@cost` and `@listSize` on the graph's fields.
 
-The directives are IBM's GraphQL Cost Directives (https://ibm.github.io/graphql-specs/cost-spec.html), summed as Apollo
-Router sums them: an object costs 1 and a leaf nothing, or what its field's `@cost` says; a list as much as its items; a
-mutation 10 from the outset. A list has as many items as its slicing arguments say, or else its assumed size, or else
-`_LIST_SIZE`; `sizedFields` hand that on to lists one level below, such as a connection's `edges`. Arguments cost
-nothing here.
+The directives are IBM's GraphQL Cost Directives (https://ibm.github.io/graphql-specs/cost-spec.html). They are summed
+as Apollo Router does:
 
-What is selected in several places counts in each. So nothing costs more than was estimated, as long as no list is
-longer than was assumed.
+- An object costs 1 and a leaf 0, unless its field has `@cost`.
+- A list costs as much as its items. Its size comes from its slicing arguments, else from its assumed size, else it is
+  `_LIST_SIZE`. `sizedFields` applies the size to lists one level below, such as a connection's `edges`.
+- A mutation costs 10 in addition. Arguments cost nothing.
+
+A field that is selected in several places is counted in each. So the actual cost is never above the estimate, as long
+as no list is longer than assumed.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,151 +41,177 @@ from graphql import (
 from graphql.language import OperationDefinitionNode, OperationType
 from strawberry.federation.schema_directives import Cost as CostDirective
 from strawberry.federation.schema_directives import ListSize
-from strawberry.schema.schema_converter import GraphQLCoreConverter
 
+from gateway.graphql.execution.strawberry_internals import strawberry_definition
 from gateway.graphql.federation.entities import ENTITIES
 
-# Not in the graph itself: Apollo's composition takes no slicing argument that is a list.
-_ENTITIES: Final = ListSize(
+# Not a directive in the SDL: Apollo's composition rejects a slicing argument that is a list.
+_ENTITIES_SIZE: Final = ListSize(
     assumed_size=None,
     slicing_arguments=["representations"],
     sized_fields=None,
     require_one_slicing_argument=False,
 )
-_MUTATION: Final = 10
+_MUTATION_COST: Final = 10
 _LIST_SIZE: Final = 10
-_MOST: Final = 2**31 - 1  # a number that every client can read
-_DIGITS: Final = 10  # as many as that has: Python refuses to read some thousands of them
+_MAX_COST: Final = 2**31 - 1
+"""Upper bound of every cost: the largest integer that every client can read."""
+
+_MAX_DIGITS: Final = 10
+"""Number of digits of `_MAX_COST`. Python refuses to read integers of some thousands of digits."""
 
 Variables = Mapping[str, Any]
 
 
 @dataclass(slots=True)
-class Spent:
-    """What the operations of one request cost."""
+class RequestCost:
+    """Total cost of the operations of one request.
+
+    Attributes:
+        estimated: cost before execution.
+        actual: cost of the results.
+    """
 
     estimated: int = 0
     actual: int = 0
 
 
-class Cost:
-    """Of one operation of a valid document. It is worked out once; only what depends on variables is each time.
+class OperationCost:
+    """Cost of one operation of a valid document. The plan is computed once; only variables are evaluated per execution.
 
     Attributes:
-        kind: the operation's type.
-        name: its name, if it has one.
+        operation_type: query, mutation or subscription.
+        name: name of the operation, if it has one.
     """
 
     def __init__(self, schema: GraphQLSchema, document: DocumentNode, operation: OperationDefinitionNode) -> None:
-        self.kind = operation.operation
+        """Args:
+        schema: schema that the document is valid for.
+        document: document of the operation.
+        operation: operation in the document.
+        """
+        self.operation_type = operation.operation
         self.name = operation.name.value if operation.name else None
-        self._base = _MUTATION if operation.operation is OperationType.MUTATION else 0
+        self._base = _MUTATION_COST if operation.operation is OperationType.MUTATION else 0
         self._defaults = {
-            each.variable.name.value: _literal(each.default_value)
+            each.variable.name.value: _literal_value(each.default_value)
             for each in operation.variable_definitions or ()
             if each.default_value
         }
         root = schema.get_root_type(operation.operation)
-        self._fields = tuple(_Plan(schema, document).fields(root, operation.selection_set, {}))
-        fixed = _fixed(self._fields)
-        self._fixed = None if fixed is None else min(_MOST, self._base + fixed)
+        self._fields = tuple(_FieldPlanner(schema, document).plan(root, operation.selection_set, {}))
+        fixed = _fixed_estimate(self._fields)
+        self._fixed = None if fixed is None else min(_MAX_COST, self._base + fixed)
 
-    def estimated(self, variables: Variables | None) -> int:
-        """Before it is executed with these variables, which need not be valid."""
+    def estimate(self, variables: Variables | None) -> int:
+        """Return the estimated cost.
+
+        Args:
+            variables: variables of the execution. They need not be valid.
+        """
         if self._fixed is None:
-            given = self._defaults | dict(variables or {})
-            return min(_MOST, self._base + sum(each.estimated(given) for each in self._fields))
+            values = self._defaults | dict(variables or {})
+            return min(_MAX_COST, self._base + sum(each.estimate(values) for each in self._fields))
         return self._fixed
 
-    def actual(self, data: Mapping[str, Any] | None) -> int:
-        """Of what came of it: what is null costs nothing."""
-        return self._base + _actual(self._fields, data) if data else 0
+    def measure(self, data: Mapping[str, Any] | None) -> int:
+        """Return the actual cost. Nulls cost nothing.
+
+        Args:
+            data: `data` of the response.
+        """
+        return self._base + _measure(self._fields, data) if data else 0
 
 
 @dataclass(frozen=True, slots=True)
 class _Size:
-    """How many items a list will have."""
+    """Expected number of items of a list.
+
+    Attributes:
+        assumed: size if no argument gives one.
+        arguments: values of the slicing arguments; variables are nodes.
+    """
 
     assumed: int
-    arguments: Sequence[Any] = ()  # what is given to slice by
+    arguments: Sequence[Any] = ()
 
     @property
     def is_fixed(self) -> bool:
         return not any(isinstance(each, VariableNode) for each in self.arguments)
 
-    def of(self, variables: Variables) -> int:
-        given = [variables.get(each.name.value) if isinstance(each, VariableNode) else each for each in self.arguments]
+    def evaluate(self, variables: Variables) -> int:
+        values = [variables.get(each.name.value) if isinstance(each, VariableNode) else each for each in self.arguments]
         sizes = [
-            len(each) if isinstance(each, list) else each for each in given if isinstance(each, list | int | float)
+            len(each) if isinstance(each, list) else each for each in values if isinstance(each, list | int | float)
         ]
-        return max(0, int(min(max(sizes), _MOST))) if sizes else self.assumed
+        return max(0, int(min(max(sizes), _MAX_COST))) if sizes else self.assumed
 
 
 @dataclass(frozen=True, slots=True)
-class _Field:
-    """A field where it is selected, if it or anything below it costs something.
+class _FieldCost:
+    """Cost of one selected field. Fields that cost nothing, like all fields below them, are left out.
 
     Attributes:
-        key: its name in the response.
-        weight: what one of it costs by itself.
-        size: how many there are; None for what is no list.
-        conditions: `@skip` and `@include` by variables, each with what keeps the field: the value of its variable.
-        fields: those below it.
-        is_certain: it is there once wherever the object around it is, and all of them cost alike.
-        each: what one that is there has cost with all below it, where all cost alike.
-        fixed: the estimate, where variables do not matter.
+        key: key in the response.
+        weight: cost of one item without the fields below.
+        size: expected number of items; None for a field that is not a list.
+        conditions: `@skip` and `@include` with variables: name of the variable, and the value that keeps the field.
+        fields: costs of the fields below.
+        is_certain: the field is present once in each parent object, and its items all have the same cost.
+        unit_cost: actual cost of one item with all fields below; None if items differ in cost.
+        fixed: the estimate, or None if it depends on variables.
     """
 
     key: str
     weight: int
     size: _Size | None
     conditions: Sequence[tuple[str, bool]]
-    fields: Sequence["_Field"]
+    fields: Sequence["_FieldCost"]
     is_certain: bool
-    each: int | None
+    unit_cost: int | None
     fixed: int | None = field(init=False)
 
     def __post_init__(self) -> None:
-        below = _fixed(self.fields)
+        below = _fixed_estimate(self.fields)
         is_fixed = below is not None and not self.conditions and (self.size is None or self.size.is_fixed)
         object.__setattr__(self, "fixed", self._sum({}) if is_fixed else None)
 
-    def estimated(self, variables: Variables) -> int:
+    def estimate(self, variables: Variables) -> int:
         if self.fixed is not None:
             return self.fixed
-        if any(variables.get(name) is not kept for name, kept in self.conditions):
+        if any(variables.get(name) is not keeping for name, keeping in self.conditions):
             return 0
         return self._sum(variables)
 
     def _sum(self, variables: Variables) -> int:
-        count = 1 if self.size is None else self.size.of(variables)
-        return count * (self.weight + sum(each.estimated(variables) for each in self.fields))
+        count = 1 if self.size is None else self.size.evaluate(variables)
+        return count * (self.weight + sum(each.estimate(variables) for each in self.fields))
 
 
-def _fixed(fields: Sequence[_Field]) -> int | None:
-    """The sum of the estimates, if variables matter for none."""
+def _fixed_estimate(fields: Sequence[_FieldCost]) -> int | None:
+    """Return the sum of the estimates, or None if one of them depends on variables."""
     sums = [each.fixed for each in fields]
     return None if None in sums else sum(each for each in sums if each is not None)
 
 
-def _actual(fields: Sequence[_Field], data: Mapping[str, Any]) -> int:
+def _measure(fields: Sequence[_FieldCost], data: Mapping[str, Any]) -> int:
     total = 0
     for each in fields:
         value = data.get(each.key)
         if value is None:
             continue
-        if each.each is not None:
-            total += each.each if each.size is None else each.each * len(value)
+        if each.unit_cost is not None:
+            total += each.unit_cost if each.size is None else each.unit_cost * len(value)
         elif each.size is None:
-            total += each.weight + _actual(each.fields, value)
+            total += each.weight + _measure(each.fields, value)
         else:
-            there = [item for item in value if item is not None]
-            total += each.weight * len(there) + sum(_actual(each.fields, item) for item in there)
+            items = [item for item in value if item is not None]
+            total += each.weight * len(items) + sum(_measure(each.fields, item) for item in items)
     return total
 
 
-class _Plan:
-    """Makes the fields of an operation, fragments spread."""
+class _FieldPlanner:
+    """Computes the field costs of an operation, with fragments spread."""
 
     def __init__(self, schema: GraphQLSchema, document: DocumentNode) -> None:
         self._schema = schema
@@ -191,88 +219,93 @@ class _Plan:
             each.name.value: each for each in document.definitions if isinstance(each, FragmentDefinitionNode)
         }
 
-    def fields(
+    def plan(
         self,
         parent: Any,
         selections: SelectionSetNode | None,
-        sized: Mapping[str, _Size],
+        sizes: Mapping[str, _Size],
         conditions: Sequence[tuple[str, bool]] = (),
-    ) -> Iterator[_Field]:
-        """Of a selection set.
+    ) -> Iterator[_FieldCost]:
+        """Yield the costs of a selection set's fields.
 
         Args:
-            parent: the type that it is on.
-            selections: it.
-            sized: sizes that the field above gives to lists here, by name.
-            conditions: of the fragments around it.
+            parent: type of the selection set.
+            selections: selection set, or None for a leaf.
+            sizes: sizes by field name, from `sizedFields` of the field above.
+            conditions: conditions of the fragments around the selection set.
         """
         for node in selections.selections if selections else ():
-            its_own = _conditions(node)
-            if its_own is None:
+            node_conditions = _variable_conditions(node)
+            if node_conditions is None:
                 continue
-            both = (*conditions, *its_own)
+            all_conditions = (*conditions, *node_conditions)
             if isinstance(node, FieldNode):
                 if not node.name.value.startswith("__"):
-                    yield from self._field(parent.fields[node.name.value], node, sized, both)
+                    yield from self._plan_field(parent.fields[node.name.value], node, sizes, all_conditions)
                 continue
             fragment = self._fragments[node.name.value] if isinstance(node, FragmentSpreadNode) else node
             if isinstance(fragment, FragmentDefinitionNode | InlineFragmentNode):
                 on = fragment.type_condition and self._schema.type_map[fragment.type_condition.name.value]
-                yield from self.fields(on or parent, fragment.selection_set, sized, both)
+                yield from self.plan(on or parent, fragment.selection_set, sizes, all_conditions)
 
-    def _field(
+    def _plan_field(
         self,
         definition: GraphQLField,
         node: FieldNode,
-        sized: Mapping[str, _Size],
+        sizes: Mapping[str, _Size],
         conditions: Sequence[tuple[str, bool]],
-    ) -> Iterator[_Field]:
-        kind = get_named_type(definition.type)
-        directives = _directives(definition) | ({ListSize: _ENTITIES} if node.name.value == ENTITIES else {})
-        weight = directives[CostDirective].weight if CostDirective in directives else int(is_composite_type(kind))
+    ) -> Iterator[_FieldCost]:
+        named_type = get_named_type(definition.type)
+        directives = _directives(definition) | ({ListSize: _ENTITIES_SIZE} if node.name.value == ENTITIES else {})
+        weight = directives[CostDirective].weight if CostDirective in directives else int(is_composite_type(named_type))
         size = _Size(_LIST_SIZE)
-        handed_on: Mapping[str, _Size] = {}
+        sizes_below: Mapping[str, _Size] = {}
         if ListSize in directives:
             size = _size(directives[ListSize], definition, node)
-            handed_on = dict.fromkeys(directives[ListSize].sized_fields or (), size)
-        fields = tuple(self.fields(kind, node.selection_set, handed_on))
+            sizes_below = dict.fromkeys(directives[ListSize].sized_fields or (), size)
+        fields = tuple(self.plan(named_type, node.selection_set, sizes_below))
         if not weight and not fields:
             return
         nullable = get_nullable_type(definition.type)
-        is_alike = not fields or (is_object_type(kind) and all(each.is_certain for each in fields))
+        is_uniform = not fields or (is_object_type(named_type) and all(each.is_certain for each in fields))
         if is_list_type(nullable):
-            is_alike = is_alike and is_non_null_type(nullable.of_type)
-        yield _Field(
+            is_uniform = is_uniform and is_non_null_type(nullable.of_type)
+        yield _FieldCost(
             key=(node.alias or node.name).value,
             weight=weight,
-            size=sized.get(node.name.value, size) if is_list_type(nullable) else None,
+            size=sizes.get(node.name.value, size) if is_list_type(nullable) else None,
             conditions=conditions,
             fields=fields,
-            is_certain=is_alike and not conditions and is_non_null_type(definition.type) and nullable is kind,
-            each=weight + sum(each.each or 0 for each in fields) if is_alike else None,
+            is_certain=is_uniform and not conditions and is_non_null_type(definition.type) and nullable is named_type,
+            unit_cost=weight + sum(each.unit_cost or 0 for each in fields) if is_uniform else None,
         )
 
 
 def _directives(definition: GraphQLField) -> dict[type, Any]:
-    ours = definition.extensions.get(GraphQLCoreConverter.DEFINITION_BACKREF)
-    return {type(each): each for each in getattr(ours, "directives", ())}
+    return {type(each): each for each in getattr(strawberry_definition(definition), "directives", ())}
 
 
 def _size(directive: ListSize, definition: GraphQLField, node: FieldNode) -> _Size:
-    names = directive.slicing_arguments or ()  # none, or not set
+    names = directive.slicing_arguments or ()  # None or UNSET
     arguments = {name: definition.args[name].default_value for name in names}
-    arguments |= {each.name.value: _literal(each.value) for each in node.arguments or () if each.name.value in names}
+    arguments |= {
+        each.name.value: _literal_value(each.value) for each in node.arguments or () if each.name.value in names
+    }
     assumed = _LIST_SIZE if directive.assumed_size is None else directive.assumed_size
     return _Size(assumed, tuple(arguments.values()))
 
 
-def _literal(value: ValueNode) -> Any:
-    """As much of a value as sizes and conditions take: a number, a truth value, a list of so many; or a variable."""
+def _literal_value(value: ValueNode) -> Any:
+    """Return a literal as far as sizes and conditions need it.
+
+    Returns:
+        An integer, a boolean, a list of nodes, the node of a variable, or None for everything else.
+    """
     match value:
         case VariableNode():
             return value
         case IntValueNode():
-            return int(value.value) if len(value.value) <= _DIGITS else _MOST
+            return int(value.value) if len(value.value) <= _MAX_DIGITS else _MAX_COST
         case BooleanValueNode():
             return value.value
         case ListValueNode():
@@ -280,16 +313,20 @@ def _literal(value: ValueNode) -> Any:
     return None
 
 
-def _conditions(node: SelectionNode) -> Sequence[tuple[str, bool]] | None:
-    """Those that depend on variables; None if the others rule the selection out."""
+def _variable_conditions(node: SelectionNode) -> Sequence[tuple[str, bool]] | None:
+    """Return the `@skip` and `@include` conditions that depend on variables.
+
+    Returns:
+        Name of the variable and the value that keeps the selection, for each; None if a literal excludes the selection.
+    """
     conditions = []
     for directive in node.directives or ():
         if (name := directive.name.value) in {"skip", "include"}:
-            kept = name == "include"
+            keeping = name == "include"
             (condition,) = directive.arguments or ()
-            value = _literal(condition.value)
+            value = _literal_value(condition.value)
             if isinstance(value, VariableNode):
-                conditions.append((value.name.value, kept))
-            elif value is not kept:
+                conditions.append((value.name.value, keeping))
+            elif value is not keeping:
                 return None
     return conditions

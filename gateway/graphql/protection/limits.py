@@ -1,4 +1,4 @@
-"""What an operation may be made of: looked at before anything else is done with it, in time linear in its text."""
+"""Size limits of a document. They are checked before validation, in time linear in the length of the text."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
@@ -13,24 +13,24 @@ from graphql import (
     SelectionSetNode,
 )
 from graphql.language import OperationDefinitionNode
-from graphql.language.parser import Parser
 
 from gateway.errors import OperationRefused
+from gateway.graphql.execution.graphql_core_internals import TooManyTokens, parse_limited
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """The most of each that an operation may have; fragments count wherever they are spread.
+    """Maximum of each measure of an operation. The fields of a fragment are counted at each spread.
 
     Attributes:
-        tokens: of the text, comments included.
-        depth: levels of fields. Below `__schema` and `__type`, graphql-core's own rule holds.
-        root_fields: fields of the operation itself, each of which is resolved by itself.
-        fields: in all, of all operations of the document.
-        aliases: in all.
-        directives: in all.
-        repeats: of one field at one place of the answer: that all of them mean the same is looked at pair by pair.
-        cost: estimated; see `cost.Cost`.
+        tokens: tokens of the text, comments included.
+        depth: levels of fields. Below `__schema` and `__type`, graphql-core's own rule applies.
+        root_fields: fields of the root type; each is resolved on its own.
+        fields: fields of all operations of the document together.
+        aliases: aliases in each operation.
+        directives: directives in each operation.
+        repeats: selections of one response key at one level; overlapping-field validation is quadratic in it.
+        cost: estimated cost; see `cost.OperationCost`.
     """
 
     tokens: int = 2_000
@@ -58,68 +58,67 @@ class WebSocketLimits:
     message_bytes: int = 64 * 1024
 
 
-def parse(text: str, limits: Limits) -> DocumentNode:
-    """The document that a text is.
+def parse_document(text: str, limits: Limits) -> DocumentNode:
+    """Return the parsed document.
 
     Raises:
-        OperationRefused: it has too many tokens, or is nested so deeply that the parser gives up.
-        GraphQLSyntaxError: it is none.
+        OperationRefused: the text has too many tokens, or is nested too deeply for the parser.
+        GraphQLSyntaxError: the text is not a GraphQL document.
     """
     try:
-        return _Parser(text, limits.tokens).parse_document()
+        return parse_limited(text, limits.tokens)
+    except TooManyTokens:
+        message = f"the document has more than {limits.tokens} tokens: shorten it"
+        raise OperationRefused("GRAPHQL_TOKENS_EXCEEDED", message, limit=limits.tokens) from None
     except RecursionError:
-        pass  # past this block, where its traceback is not kept
+        pass  # raise after this block, so that the error does not keep the long traceback
     raise _too_deep(limits.depth)
 
 
-def check(document: DocumentNode, limits: Limits) -> None:
-    """Each operation of a document, and how much there is in each fragment by itself and in all operations together,
-    since all of it is validated. It need not be valid.
+def check_limits(document: DocumentNode, limits: Limits) -> None:
+    """Check each operation, each fragment, and the number of fields of all operations together.
+
+    Fragments are checked even if no operation uses them, because validation visits them too. The document need not be
+    valid.
 
     Raises:
-        OperationRefused: there is too much of something.
+        OperationRefused: a limit is exceeded.
     """
-    shapes = _Shapes(document)
+    sizes = _DocumentSizes(document)
     fields = 0
     for definition in document.definitions:
         if isinstance(definition, OperationDefinitionNode):
-            shape = shapes.of(definition.selection_set).with_directives(definition)
-            if shape.depth > limits.depth:
+            size = sizes.measure(definition.selection_set).with_directives(definition)
+            if size.depth > limits.depth:
                 raise _too_deep(limits.depth)
-            if shape.level > limits.root_fields:
+            if size.level > limits.root_fields:
                 raise _too_many("ROOT_FIELDS", "fields at its root", limits.root_fields)
-            fields += shape.fields
+            fields += size.fields
         elif isinstance(definition, FragmentDefinitionNode):
-            shape = shapes.of_fragment(definition.name.value)
+            size = sizes.measure_fragment(definition.name.value)
         else:
-            continue  # validation refuses it
-        if max(fields, shape.fields) > limits.fields:
+            continue  # validation rejects it
+        if max(fields, size.fields) > limits.fields:
             raise _too_many("FIELDS", "fields", limits.fields)
-        if shape.aliases > limits.aliases:
+        if size.aliases > limits.aliases:
             raise _too_many("ALIASES", "aliases", limits.aliases)
-        if shape.directives > limits.directives:
+        if size.directives > limits.directives:
             raise _too_many("DIRECTIVES", "directives", limits.directives)
-        if shapes.repeats(definition.selection_set, limits.fields) > limits.repeats:
-            raise _too_many("REPEATS", "fields that stand for one", limits.repeats)
-
-
-class _Parser(Parser):
-    """graphql-core's, whose own limit of tokens cannot be told from other errors of syntax."""
-
-    def __init__(self, text: str, tokens: int) -> None:
-        super().__init__(text)
-        self._allowed = tokens
-
-    def advance_lexer(self) -> None:
-        super().advance_lexer()
-        if self.token_count > self._allowed:
-            message = f"the document has more than {self._allowed} tokens: shorten it"
-            raise OperationRefused("GRAPHQL_TOKENS_EXCEEDED", message, limit=self._allowed)
+        if sizes.count_repeats(definition.selection_set, limits.fields) > limits.repeats:
+            raise _too_many("REPEATS", "selections of one field", limits.repeats)
 
 
 @dataclass(frozen=True, slots=True)
-class _Shape:
-    """How much there is in a selection set: `level` are the fields of its own, the others are with all below."""
+class _SelectionSize:
+    """Size of a selection set.
+
+    Attributes:
+        level: fields at its own level. All other measures include the levels below.
+        depth: levels of fields.
+        fields: fields.
+        aliases: aliases.
+        directives: directives.
+    """
 
     level: int = 0
     depth: int = 0
@@ -127,63 +126,28 @@ class _Shape:
     aliases: int = 0
     directives: int = 0
 
-    def with_directives(self, node: FieldNode | OperationDefinitionNode | FragmentDefinitionNode) -> "_Shape":
-        more = self.directives + len(node.directives or ())
-        return _Shape(self.level, self.depth, self.fields, self.aliases, more)
+    def with_directives(self, node: FieldNode | OperationDefinitionNode | FragmentDefinitionNode) -> "_SelectionSize":
+        directives = self.directives + len(node.directives or ())
+        return _SelectionSize(self.level, self.depth, self.fields, self.aliases, directives)
 
 
-class _Shapes:
-    """Shapes of a document's selection sets. Each fragment is looked at once, however often it is spread; inside itself
-    it is nothing, which validation refuses.
+class _DocumentSizes:
+    """Sizes of a document's selection sets.
+
+    Each fragment is measured once, however often it is spread. A fragment that spreads itself counts as empty inside
+    itself; validation rejects it.
     """
 
     def __init__(self, document: DocumentNode) -> None:
         self._fragments: Mapping[str, FragmentDefinitionNode] = {
             each.name.value: each for each in document.definitions if isinstance(each, FragmentDefinitionNode)
         }
-        self._known: dict[str, _Shape] = {}
+        self._measured: dict[str, _SelectionSize] = {}
 
-    def of_fragment(self, name: str) -> _Shape:
-        if name not in self._known:
-            self._known[name] = _Shape()
-            if name in self._fragments:
-                fragment = self._fragments[name]
-                self._known[name] = self.of(fragment.selection_set).with_directives(fragment)
-        return self._known[name]
-
-    def repeats(self, selections: SelectionSetNode, most_fields: int) -> int:
-        """How often one field is selected at one place of the answer, at most: fields of one name are one, and so are
-        those below them.
-
-        Args:
-            selections: with no more than so many fields, unless a fragment spreads itself. Then not all are looked at.
-            most_fields: in all.
-        """
-        most, seen = 0, 0
-        places = [[selections]]
-        while places and seen <= most_fields:
-            together, spread = places.pop(), set[str]()
-            count: Counter[str] = Counter()
-            below: defaultdict[str, list[SelectionSetNode]] = defaultdict(list)
-            for node in (node for each in together for node in each.selections):  # `together` grows meanwhile
-                if isinstance(node, FieldNode):
-                    name = (node.alias or node.name).value
-                    count[name] += 1
-                    if node.selection_set:
-                        below[name].append(node.selection_set)
-                elif isinstance(node, InlineFragmentNode):
-                    together.append(node.selection_set)
-                elif isinstance(node, FragmentSpreadNode) and node.name.value not in spread:
-                    spread.add(node.name.value)
-                    if node.name.value in self._fragments:
-                        together.append(self._fragments[node.name.value].selection_set)
-            most, seen = max(most, *count.values(), 0), seen + count.total()
-            places += below.values()
-        return most
-
-    def of(self, selections: SelectionSetNode | None) -> _Shape:
+    def measure(self, selections: SelectionSetNode | None) -> _SelectionSize:
+        """Return the size of a selection set; None is empty."""
         parts = list(self._parts(selections))
-        return _Shape(
+        return _SelectionSize(
             level=sum(part.level for part in parts),
             depth=max((part.depth for part in parts), default=0),
             fields=sum(part.fields for part in parts),
@@ -191,12 +155,53 @@ class _Shapes:
             directives=sum(part.directives for part in parts),
         )
 
-    def _parts(self, selections: SelectionSetNode | None) -> Iterator[_Shape]:
+    def measure_fragment(self, name: str) -> _SelectionSize:
+        """Return the size of a fragment. An unknown fragment is empty."""
+        if name not in self._measured:
+            self._measured[name] = _SelectionSize()
+            if name in self._fragments:
+                fragment = self._fragments[name]
+                self._measured[name] = self.measure(fragment.selection_set).with_directives(fragment)
+        return self._measured[name]
+
+    def count_repeats(self, selections: SelectionSetNode, max_fields: int) -> int:
+        """Return the maximum number of selections of one response key at one level.
+
+        Selections with the same response key are merged, and so are the selection sets below them.
+
+        Args:
+            selections: selection set with at most `max_fields` fields. If a fragment spreads itself there may be more;
+                then the count stops early.
+            max_fields: number of fields after which the count stops.
+        """
+        most, visited = 0, 0
+        levels = [[selections]]
+        while levels and visited <= max_fields:
+            merged, spread = levels.pop(), set[str]()
+            counts: Counter[str] = Counter()
+            below: defaultdict[str, list[SelectionSetNode]] = defaultdict(list)
+            for node in (node for each in merged for node in each.selections):  # `merged` grows in the loop
+                if isinstance(node, FieldNode):
+                    key = (node.alias or node.name).value
+                    counts[key] += 1
+                    if node.selection_set:
+                        below[key].append(node.selection_set)
+                elif isinstance(node, InlineFragmentNode):
+                    merged.append(node.selection_set)
+                elif isinstance(node, FragmentSpreadNode) and node.name.value not in spread:
+                    spread.add(node.name.value)
+                    if node.name.value in self._fragments:
+                        merged.append(self._fragments[node.name.value].selection_set)
+            most, visited = max(most, *counts.values(), 0), visited + counts.total()
+            levels += below.values()
+        return most
+
+    def _parts(self, selections: SelectionSetNode | None) -> Iterator[_SelectionSize]:
         for node in selections.selections if selections else ():
             directives = len(node.directives or ())
             if isinstance(node, FieldNode):
-                below = self.of(node.selection_set)
-                yield _Shape(
+                below = self.measure(node.selection_set)
+                yield _SelectionSize(
                     level=1,
                     depth=1 if node.name.value.startswith("__") else 1 + below.depth,
                     fields=1 + below.fields,
@@ -204,18 +209,18 @@ class _Shapes:
                     directives=directives + below.directives,
                 )
                 continue
-            yield _Shape(directives=directives)
+            yield _SelectionSize(directives=directives)
             if isinstance(node, FragmentSpreadNode):
-                yield self.of_fragment(node.name.value)
+                yield self.measure_fragment(node.name.value)
             elif isinstance(node, InlineFragmentNode):
-                yield self.of(node.selection_set)
+                yield self.measure(node.selection_set)
 
 
 def _too_deep(limit: int) -> OperationRefused:
-    message = f"the operation is nested more than {limit} levels deep: ask for less at once"
+    message = f"the operation is nested more than {limit} levels deep: request fewer levels"
     return OperationRefused("GRAPHQL_DEPTH_EXCEEDED", message, limit=limit)
 
 
-def _too_many(what: str, whats: str, limit: int) -> OperationRefused:
-    message = f"the operation has more than {limit} {whats}, fragments included: split it"
-    return OperationRefused(f"GRAPHQL_{what}_EXCEEDED", message, limit=limit)
+def _too_many(code: str, plural: str, limit: int) -> OperationRefused:
+    message = f"the operation has more than {limit} {plural}, fragments included: split it"
+    return OperationRefused(f"GRAPHQL_{code}_EXCEEDED", message, limit=limit)

@@ -1,9 +1,8 @@
 """GraphQL over HTTP, by its specification (September 2026), on Strawberry's schema.
 
-What a browser sends for a foreign page without asking us first has no effect: a form can post no `application/json`,
-which is all that is taken (415 for the rest), and what is sent by GET changes nothing. Nor would it be anybody's
-request: callers are known by a token in a header, which a browser adds to nothing by itself, as it does cookies. So
-there is nothing that one more header, demanded of simple requests, would protect.
+Cross-site request forgery has no effect. A form cannot post `application/json`, and every other content type is
+rejected with 415. A GET request cannot execute a mutation. Callers authenticate by a header, which browsers do not add
+on their own as they do cookies. So a further required header, as other servers have it, would protect nothing.
 """
 
 import asyncio
@@ -11,7 +10,6 @@ from collections.abc import Callable, Collection
 from http import HTTPStatus
 from typing import Any, Final
 
-import strawberry
 from graphql import GraphQLError
 from starlette.requests import ClientDisconnect
 from starlette.responses import HTMLResponse
@@ -21,8 +19,9 @@ from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOpe
 from strawberry.types.graphql import OperationType
 
 from gateway.errors import OperationRefused
-from gateway.graphql.execution.documents import TrustedDocuments
-from gateway.graphql.execution.schema import Context
+from gateway.graphql.execution.context import Context
+from gateway.graphql.execution.strawberry_internals import GraphSchema
+from gateway.graphql.protection.trusted_documents import TrustedDocuments
 from gateway.graphql.transport.requests import (
     EVENT_STREAM,
     GRAPHQL_RESPONSE,
@@ -30,67 +29,73 @@ from gateway.graphql.transport.requests import (
     JSON,
     SAFE_METHODS,
     GraphRequest,
-    Refused,
-    header,
-    negotiated,
-    read,
+    RequestRefused,
+    negotiate,
+    read_header,
+    read_request,
 )
-from gateway.graphql.transport.responses import EventStream, JSONResult, formatted, refusal, request_error, status_of
+from gateway.graphql.transport.responses import (
+    EventStream,
+    JSONResult,
+    format_refusal,
+    format_request_error,
+    format_result,
+    response_status,
+)
 from gateway.http import pages
 from kit.rpc import request_context
 
-_RESULTS: Final = (JSON, GRAPHQL_RESPONSE, EVENT_STREAM)
+_RESULT_TYPES: Final = (JSON, GRAPHQL_RESPONSE, EVENT_STREAM)
 _QUERIES: Final = frozenset({OperationType.QUERY})
-_CALLS: Final = _QUERIES | {OperationType.MUTATION}
-
+_QUERIES_AND_MUTATIONS: Final = _QUERIES | {OperationType.MUTATION}
 
 _PAGE_HEADERS: Final = {"Content-Security-Policy": pages.content_security_policy(pages.GRAPHIQL)}
 
 
 class GraphQLOverHTTP:
-    """Queries and mutations by POST, queries by GET, subscriptions as server-sent events, and GraphiQL for browsers.
+    """ASGI app: queries and mutations by POST, queries by GET, subscriptions as server-sent events, GraphiQL.
 
-    A POST may bring several requests as an array: they are executed concurrently, and answered by an array in their
-    order. Each counts as a request. No edition of the specification has that yet, so the answer is always
-    `application/json` with 200.
+    A POST body may be an array of requests. They are executed concurrently, and the response is an array in the same
+    order. Each of them counts as a request for rate limits. The specification does not define arrays, so the response
+    is always `application/json` with status 200.
     """
 
     def __init__(
         self,
-        schema: strawberry.Schema,
+        schema: GraphSchema,
         new_context: Callable[[], Context],
         documents: TrustedDocuments,
         stop: asyncio.Event,
         *,
         batch_limit: int,
-        page: bool,
+        graphiql: bool,
     ) -> None:
         """Args:
-        schema: what is executed.
-        new_context: for each request; a batch shares one, and thereby its loaders.
-        documents: that are executed.
-        stop: set when streams are to end.
-        batch_limit: the most requests in one array.
-        page: whether browsers are given GraphiQL.
+        schema: schema to execute requests on.
+        new_context: creates the context of each HTTP request. All requests of an array share it, and so its loaders.
+        documents: allow-list of documents.
+        stop: set when the gateway stops; streams end then.
+        batch_limit: maximum number of requests in one array.
+        graphiql: serve GraphiQL to browsers.
         """
         self._schema = schema
         self._new_context = new_context
         self._documents = documents
         self._stop = stop
         self._batch_limit = batch_limit
-        self._page = page
+        self._graphiql = graphiql
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: D102  ASGI
-        is_page_asked = self._page and scope["method"] in SAFE_METHODS and b"query=" not in scope["query_string"]
-        offers = (*_RESULTS, HTML) if is_page_asked else _RESULTS
-        media_type = negotiated(header(scope, b"accept"), offers)
+        may_be_page = self._graphiql and scope["method"] in SAFE_METHODS and b"query=" not in scope["query_string"]
+        offers = (*_RESULT_TYPES, HTML) if may_be_page else _RESULT_TYPES
+        media_type = negotiate(read_header(scope, b"accept"), offers)
         try:
             response = await self._respond(media_type, scope, receive)
-        except Refused as refused:
+        except RequestRefused as error:
             media_type = GRAPHQL_RESPONSE if media_type == GRAPHQL_RESPONSE else JSON
-            response = JSONResult(refusal(refused), refused.status, media_type, refused.headers)
+            response = JSONResult(format_refusal(error), error.status, media_type, error.headers)
         except OperationRefused as error:
-            response = JSONResult(request_error(error), HTTPStatus.BAD_REQUEST, JSON)
+            response = JSONResult(format_request_error(error), HTTPStatus.BAD_REQUEST, JSON)
         except ClientDisconnect:
             return
         await response(scope, receive, send)
@@ -99,28 +104,28 @@ class GraphQLOverHTTP:
         if media_type == HTML:
             return HTMLResponse(pages.GRAPHIQL, headers=_PAGE_HEADERS)
         if not media_type:
-            raise Refused(HTTPStatus.NOT_ACCEPTABLE, f"accept {GRAPHQL_RESPONSE}")
-        request = await read(scope, receive, self._batch_limit)
+            raise RequestRefused(HTTPStatus.NOT_ACCEPTABLE, f"accept {GRAPHQL_RESPONSE}")
+        request = await read_request(scope, receive, self._batch_limit)
         context = self._new_context()
-        context.operations = scope["operations"] = []  # which the middleware tells the log
+        context.operations = scope["operations"] = []  # the middleware logs them
         if isinstance(request, list):
-            if len(request) > 1:  # of which one is counted already
+            if len(request) > 1:  # the middleware has counted one
                 counted = context.rates.limit_for(request_context.current_request.get().principal, scope.get("client"))
                 await context.rates.hit(*counted, len(request) - 1)
-            results = await asyncio.gather(*(self._execute(each, context, _CALLS) for each in request))
-            return JSONResult(results, HTTPStatus.OK, JSON, _cost(context))
-        operations = _QUERIES if scope["method"] in SAFE_METHODS else _CALLS
+            results = await asyncio.gather(*(self._execute(each, context, _QUERIES_AND_MUTATIONS) for each in request))
+            return JSONResult(results, HTTPStatus.OK, JSON, _cost_headers(context))
+        operations = _QUERIES if scope["method"] in SAFE_METHODS else _QUERIES_AND_MUTATIONS
         if media_type == EVENT_STREAM:
             return await self._stream(request, context, operations | {OperationType.SUBSCRIPTION})
         result = await self._execute(request, context, operations)
-        return JSONResult(result, status_of(result, media_type), media_type, _cost(context))
+        return JSONResult(result, response_status(result, media_type), media_type, _cost_headers(context))
 
     async def _execute(
         self, request: GraphRequest, context: Context, operations: Collection[OperationType]
     ) -> dict[str, Any]:
         try:
             result = await self._schema.execute(
-                self._documents.text(request.query, request.document_id),
+                self._documents.resolve_text(request.query, request.document_id),
                 variable_values=request.variables,
                 context_value=context,
                 operation_name=request.operation_name,
@@ -128,23 +133,25 @@ class GraphQLOverHTTP:
                 allowed_operation_types=operations,
             )
         except MissingQueryError:
-            return request_error(GraphQLError("the query is empty"))
+            return format_request_error(GraphQLError("the query is empty"))
         except CannotGetOperationTypeError as error:
-            return request_error(GraphQLError(error.as_http_error_reason()))
+            return format_request_error(GraphQLError(error.as_http_error_reason()))
         except OperationRefused as error:
-            return request_error(error)
+            return format_request_error(error)
         except InvalidOperationTypeError as error:
             if error.operation_type is OperationType.MUTATION:
-                raise Refused(HTTPStatus.METHOD_NOT_ALLOWED, "send mutations by POST", {"Allow": "POST"}) from None
+                raise RequestRefused(
+                    HTTPStatus.METHOD_NOT_ALLOWED, "send mutations by POST", {"Allow": "POST"}
+                ) from None
             message = f"a subscription is a stream: accept {EVENT_STREAM}, or use a WebSocket"
-            return request_error(GraphQLError(message))
-        return formatted(result)
+            return format_request_error(GraphQLError(message))
+        return format_result(result)
 
     async def _stream(
         self, request: GraphRequest, context: Context, operations: Collection[OperationType]
     ) -> EventStream:
         results = await self._schema.stream(
-            self._documents.text(request.query, request.document_id),
+            self._documents.resolve_text(request.query, request.document_id),
             variable_values=request.variables,
             context_value=context,
             operation_name=request.operation_name,
@@ -154,7 +161,6 @@ class GraphQLOverHTTP:
         return EventStream(results, self._stop)
 
 
-def _cost(context: Context) -> dict[str, str]:
-    """The headers that tell what was spent."""
-    spent = context.spent
-    return {"X-GraphQL-Cost-Estimated": str(spent.estimated), "X-GraphQL-Cost-Actual": str(spent.actual)}
+def _cost_headers(context: Context) -> dict[str, str]:
+    cost = context.cost
+    return {"X-GraphQL-Cost-Estimated": str(cost.estimated), "X-GraphQL-Cost-Actual": str(cost.actual)}

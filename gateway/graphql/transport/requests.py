@@ -1,4 +1,4 @@
-"""Requests to the graph: read from a body or an address, checked, or refused."""
+"""Reads GraphQL requests from a body or a query string, and negotiates the media type of the response."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,8 +20,14 @@ HTML: Final = "text/html"
 SAFE_METHODS: Final = frozenset({"GET", "HEAD"})
 
 
-class Refused(Exception):
-    """A request that is not answered by the graph. The message is for people and repeats nothing of the request."""
+class RequestRefused(Exception):
+    """The HTTP request is not a GraphQL request. The message is shown to the caller and quotes nothing of the request.
+
+    Attributes:
+        status: HTTP status of the response.
+        message: what is wrong and what to send instead.
+        headers: further headers of the response.
+    """
 
     def __init__(self, status: HTTPStatus, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
@@ -32,7 +38,15 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class GraphRequest:
-    """One operation that is asked for: by its text, by the hash of one that is kept here, or by both."""
+    """One GraphQL request.
+
+    Attributes:
+        query: text of the document; None if only its hash is sent.
+        document_id: SHA-256 of a trusted document, in hexadecimal.
+        variables: variables by name.
+        operation_name: operation to execute, if the document has several.
+        extensions: extensions of the request.
+    """
 
     query: str | None
     document_id: str | None
@@ -41,11 +55,11 @@ class GraphRequest:
     extensions: dict[str, Any] | None
 
     @classmethod
-    def of(cls, parameters: Any) -> Self:
-        """From decoded JSON.
+    def from_json(cls, parameters: Any) -> Self:
+        """Return the request of a decoded JSON value.
 
         Raises:
-            Refused: it is no well-formed request.
+            RequestRefused: the request is malformed.
         """
         if not isinstance(parameters, dict):
             raise _malformed("a request must be an object")
@@ -64,33 +78,42 @@ class GraphRequest:
         return cls(query, document_id, variables, operation_name, extensions)
 
 
-async def read(scope: Scope, receive: Receive, batch_limit: int) -> GraphRequest | list[GraphRequest]:
-    """What is asked for; a list where it is a batch.
+async def read_request(scope: Scope, receive: Receive, batch_limit: int) -> GraphRequest | list[GraphRequest]:
+    """Read the request, or a list of requests if the body is an array.
+
+    Args:
+        scope: ASGI scope.
+        receive: ASGI receive.
+        batch_limit: maximum number of requests in one array.
 
     Raises:
-        Refused: it is no well-formed request, or not one of these methods and types.
-        ClientDisconnect: nobody waits for an answer any more.
+        RequestRefused: the request is malformed, or its method or content type is not supported.
+        ClientDisconnect: the client disconnected before the end of the body.
     """
     if scope["method"] in SAFE_METHODS:
-        return GraphRequest.of(_parameters(scope["query_string"]))
+        return GraphRequest.from_json(_parse_query_string(scope["query_string"]))
     if scope["method"] != "POST":
-        raise Refused(HTTPStatus.METHOD_NOT_ALLOWED, "send GET or POST", {"Allow": "GET, HEAD, POST"})
-    if header(scope, b"content-type").partition(";")[0].strip().lower() != JSON:
-        raise Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"send {JSON}")
-    body = _decoded(await _body(receive), "the body")
+        raise RequestRefused(HTTPStatus.METHOD_NOT_ALLOWED, "send GET or POST", {"Allow": "GET, HEAD, POST"})
+    if read_header(scope, b"content-type").partition(";")[0].strip().lower() != JSON:
+        raise RequestRefused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"send {JSON}")
+    body = _loads(await _read_body(receive), "the body")
     if not isinstance(body, list):
-        return GraphRequest.of(body)
+        return GraphRequest.from_json(body)
     if not 0 < len(body) <= batch_limit:
         raise _malformed(f"a batch has 1 to {batch_limit} requests")
-    return [GraphRequest.of(each) for each in body]
+    return [GraphRequest.from_json(each) for each in body]
 
 
 @lru_cache(maxsize=256)
-def negotiated(accept: str, offers: Sequence[str]) -> str:
-    """The one of the media types that an Accept header prefers (RFC 9110, 12.5.1); empty where it takes none.
+def negotiate(accept: str, offers: Sequence[str]) -> str:
+    """Return the media type that an Accept header prefers (RFC 9110, 12.5.1), or an empty string if none is acceptable.
 
-    Of those that it takes as gladly, a later offer comes before an earlier one if it is named, and the first before all
-    that are not: whoever takes anything may never have heard of the others.
+    Of several types with the same quality, the last offer that the header names is chosen. If it names none of them
+    (`*/*`), the first offer is chosen: such a client may not know the others.
+
+    Args:
+        accept: the header's value.
+        offers: media types that the server can send.
     """
     ranges = dict(map(_media_range, (accept or "*/*").split(",")))
 
@@ -102,13 +125,13 @@ def negotiated(accept: str, offers: Sequence[str]) -> str:
     return best if quality(best) else ""
 
 
-def header(scope: Scope, name: bytes) -> str:
-    """A header's value; of several lines, one list. Empty when there is none."""
+def read_header(scope: Scope, name: bytes) -> str:
+    """Return a header's value: several lines are joined by commas, a missing header is an empty string."""
     return ", ".join([value.decode("latin-1") for key, value in scope["headers"] if key == name])
 
 
 def _media_range(text: str) -> tuple[str, float]:
-    """`text/html; level=1; q=0.5` is `("text/html", 0.5)`. What is no quality counts as none."""
+    """Parse `text/html; level=1; q=0.5` to `("text/html", 0.5)`. A malformed quality is 0."""
     media_type, *parameters = text.split(";")
     quality = next((each.strip()[2:] for each in parameters if each.strip().lower().startswith("q=")), "1")
     try:
@@ -118,7 +141,7 @@ def _media_range(text: str) -> tuple[str, float]:
 
 
 def _document_id(parameters: Mapping[str, Any], extensions: Mapping[str, Any]) -> str | None:
-    """As clients write it: `documentId`, or Apollo's `extensions.persistedQuery.sha256Hash`."""
+    """Return the hash: `documentId`, or Apollo's `extensions.persistedQuery.sha256Hash`."""
     persisted = extensions.get("persistedQuery")
     document_id = parameters.get("documentId") or (persisted.get("sha256Hash") if isinstance(persisted, dict) else None)
     if not isinstance(document_id, str | None):
@@ -126,28 +149,27 @@ def _document_id(parameters: Mapping[str, Any], extensions: Mapping[str, Any]) -
     return document_id
 
 
-def _malformed(message: str) -> Refused:
-    return Refused(HTTPStatus.BAD_REQUEST, message)
+def _malformed(message: str) -> RequestRefused:
+    return RequestRefused(HTTPStatus.BAD_REQUEST, message)
 
 
-def _parameters(query_string: bytes) -> dict[str, Any]:
-    """Of an address. An empty one is none."""
-    given = parse_qsl(query_string.decode("latin-1"))
-    parameters: dict[str, Any] = dict(given)
+def _parse_query_string(query_string: bytes) -> dict[str, Any]:
+    """Return the parameters of a query string. Empty parameters are left out."""
+    parameters: dict[str, Any] = dict(parse_qsl(query_string.decode("latin-1")))
     for name in ("variables", "extensions"):
         if name in parameters:
-            parameters[name] = _decoded(parameters[name], f"`{name}`")
+            parameters[name] = _loads(parameters[name], f"`{name}`")
     return parameters
 
 
-def _decoded(text: bytes | str, what: str) -> Any:
+def _loads(text: bytes | str, subject: str) -> Any:
     try:
         return loads(text)
     except MalformedJSONError as error:
-        raise _malformed(f"{what} {error}") from None
+        raise _malformed(f"{subject} {error}") from None
 
 
-async def _body(receive: Receive) -> bytes:
+async def _read_body(receive: Receive) -> bytes:
     parts = []
     while True:
         message = await receive()

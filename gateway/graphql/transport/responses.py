@@ -1,4 +1,4 @@
-"""What comes of an operation, as responses: one result, or a stream of them."""
+"""Responses of the graph: one result as JSON, or several as server-sent events."""
 
 import asyncio
 import time
@@ -13,43 +13,48 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from gateway.errors import format_graphql_error
-from gateway.graphql.transport.requests import EVENT_STREAM, JSON, Refused
+from gateway.graphql.transport.requests import EVENT_STREAM, JSON, RequestRefused
 from gateway.http import metrics
 from kit.rpc import request_context
 from wallet.errors import InternalError, RateLimited
 
 PARTIAL_SUCCESS: Final = 294
+"""Status of a result that has both data and errors."""
 
 _HEARTBEAT_SECONDS: Final = 15.0
 
 
-def formatted(result: Any) -> dict[str, Any]:
-    """An execution's result as the specification has it: without `data` where nothing was executed."""
+def format_result(result: Any) -> dict[str, Any]:
+    """Return an execution result as the specification's JSON: without `data` if nothing was executed."""
     if not result.errors:
         return {"data": result.data}
     errors = [format_graphql_error(error).formatted for error in result.errors]
-    # What goes wrong in a field has the field's path; what goes wrong before the first field has none.
+    # An error of a field has the field's path. An error before the first field has no path.
     if result.data is None and not any(error.path for error in result.errors):
         return {"errors": errors}
     return {"errors": errors, "data": result.data}
 
 
-def request_error(error: GraphQLError) -> dict[str, Any]:
-    """The result of an operation that is not executed."""
+def format_request_error(error: GraphQLError) -> dict[str, Any]:
+    """Return the result of an operation that is not executed."""
     return {"errors": [format_graphql_error(error).formatted]}
 
 
-def refusal(refused: Refused) -> dict[str, Any]:
-    """The result of a request that is none."""
-    extensions = {"code": refused.status.name, "requestId": request_context.current_request.get().request_id}
-    return {"errors": [{"message": refused.message, "extensions": extensions}]}
+def format_refusal(error: RequestRefused) -> dict[str, Any]:
+    """Return the result of an HTTP request that is not a GraphQL request."""
+    extensions = {"code": error.status.name, "requestId": request_context.current_request.get().request_id}
+    return {"errors": [{"message": error.message, "extensions": extensions}]}
 
 
-def status_of(result: Mapping[str, Any], media_type: str) -> int:
-    """The status that a result has in a media type.
+def response_status(result: Mapping[str, Any], media_type: str) -> int:
+    """Return the HTTP status of a result.
 
-    In `application/json` all have 200, as clients of that age expect. The specification leaves the choice among the 4xx
-    to the server; graphql-http's audits want 400.
+    In `application/json` it is always 200, as older clients expect. For request errors the specification allows any
+    4xx; graphql-http's audits expect 400.
+
+    Args:
+        result: a formatted result.
+        media_type: media type of the response.
     """
     if media_type == JSON or "errors" not in result:
         return HTTPStatus.OK
@@ -62,9 +67,15 @@ def status_of(result: Mapping[str, Any], media_type: str) -> int:
 
 
 class JSONResult:
-    """One whole response, as ASGI."""
+    """ASGI response with one JSON body."""
 
     def __init__(self, body: object, status: int, media_type: str, headers: Mapping[str, str] | None = None) -> None:
+        """Args:
+        body: value of the body.
+        status: HTTP status.
+        media_type: media type of the body.
+        headers: further headers.
+        """
         self._content = orjson.dumps(body)
         self._status = status
         lines = {
@@ -81,49 +92,52 @@ class JSONResult:
 
 
 class EventStream(StreamingResponse):
-    """The results of one operation as server-sent events, in graphql-sse's distinct connections mode.
+    """Results of one operation as server-sent events, in graphql-sse's distinct connections mode.
 
-    A comment every fifteen seconds keeps whatever lies between from closing a quiet connection. The results' generator
-    is closed with the response, however that ends. When the gateway stops, or the caller's token ends, the response
-    ends without `complete`, after which graphql-sse's client connects again: with a fresh token it goes on, with the
-    old one it is told.
+    A comment every 15 seconds keeps proxies from closing an idle connection. The generator of the results is always
+    closed with the response. When the gateway stops or the caller's token expires, the response ends without
+    `complete`. graphql-sse's client then reconnects: it resumes with a new token, and gets an error with the old one.
     """
 
     media_type = EVENT_STREAM
 
     def __init__(self, results: AsyncGenerator[Any, None], stop: asyncio.Event) -> None:
-        # Neither kept nor buffered on the way, by nginx either.
+        """Args:
+        results: results of the operation.
+        stop: set when the gateway stops.
+        """
+        # `X-Accel-Buffering` turns off nginx's buffering.
         super().__init__(_events(results), headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         self._stop = stop
 
     async def stream_response(self, send: Send) -> None:
-        """Starlette's own, with heartbeats, and then the end of what made the results."""
+        """Send the events and heartbeats until the results, the token or the gateway ends."""
         try:
-            async with asyncio.timeout(_seconds_left()) as life:
-                beating = asyncio.create_task(self._beat(send, life))
+            async with asyncio.timeout(_token_seconds()) as lifetime:
+                heartbeat = asyncio.create_task(self._send_heartbeats(send, lifetime))
                 try:
                     with metrics.EVENT_STREAMS.track_inprogress():
                         async with aclosing(self.body_iterator):  # type: ignore[type-var]
                             await super().stream_response(send)
                 finally:
-                    beating.cancel()
+                    heartbeat.cancel()
         except TimeoutError:
-            if not life.expired():
+            if not lifetime.expired():
                 raise
             await send({"type": "http.response.body", "body": b""})
 
-    async def _beat(self, send: Send, life: asyncio.Timeout) -> None:
+    async def _send_heartbeats(self, send: Send, lifetime: asyncio.Timeout) -> None:
         while not self._stop.is_set():
             try:
                 async with asyncio.timeout(_HEARTBEAT_SECONDS):
                     await self._stop.wait()
             except TimeoutError:
                 await send({"type": "http.response.body", "body": b":\n\n", "more_body": True})
-        life.reschedule(asyncio.get_running_loop().time())
+        lifetime.reschedule(asyncio.get_running_loop().time())
 
 
-def _seconds_left() -> float | None:
-    """Until the caller's token ends."""
+def _token_seconds() -> float | None:
+    """Return the seconds until the caller's token expires; None for an anonymous caller."""
     caller = request_context.current_request.get().principal
     return None if caller is None else caller.expires_at - time.time()
 
@@ -131,5 +145,5 @@ def _seconds_left() -> float | None:
 async def _events(results: AsyncGenerator[Any, None]) -> AsyncIterator[bytes]:
     async with aclosing(results):
         async for result in results:
-            yield b"event: next\ndata: %b\n\n" % orjson.dumps(formatted(result))
+            yield b"event: next\ndata: %b\n\n" % orjson.dumps(format_result(result))
     yield b"event: complete\ndata: \n\n"

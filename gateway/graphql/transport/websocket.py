@@ -1,4 +1,4 @@
-"""The graph over WebSocket, by graphql-transport-ws."""
+"""GraphQL over WebSocket, by the protocol graphql-transport-ws."""
 
 import asyncio
 import time
@@ -6,7 +6,6 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-import strawberry
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.websockets import WebSocket
@@ -17,10 +16,12 @@ from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL
 from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import BaseGraphQLTransportWSHandler
 
 from gateway.errors import OperationRefused, format_graphql_error, rate_limited_to_graphql
-from gateway.graphql.execution.documents import TrustedDocuments
-from gateway.graphql.execution.schema import Context, too_many_streams
+from gateway.graphql.execution.context import Context
+from gateway.graphql.execution.runner import too_many_streams
+from gateway.graphql.execution.strawberry_internals import GraphSchema
 from gateway.graphql.protection.limits import WebSocketLimits
-from gateway.graphql.transport.requests import GraphRequest, Refused
+from gateway.graphql.protection.trusted_documents import TrustedDocuments
+from gateway.graphql.transport.requests import GraphRequest, RequestRefused
 from gateway.http.rate_limits import RateLimiter
 from gateway.http.stream_limits import StreamLimiter
 from gateway.http.strict_json import MalformedJSONError, loads
@@ -31,13 +32,15 @@ from wallet.errors import RateLimited, Unavailable, WalletError
 
 
 class _Handler(BaseGraphQLTransportWSHandler[Context, None]):
-    """Strawberry's, for messages of any shape, with trusted documents and codes that stay. It ends with the caller's
-    token, by 4403, after which graphql-ws's client connects again, with a fresh token if it has one.
+    """Handler of one connection: malformed messages, trusted documents, limits, stable error codes.
+
+    When the caller's token expires the connection closes with 4403. graphql-ws's client then reconnects, with a new
+    token if it has one.
     """
 
     view: "GraphQLOverWebSocket"
-    _ending: asyncio.Task[None] | None = None
-    _close: Callable[[], None] | None = None
+    _expiry: asyncio.Task[None] | None = None
+    _release_stream: Callable[[], None] | None = None
 
     async def handle_connection_init(self, message: Any) -> None:
         try:
@@ -45,22 +48,22 @@ class _Handler(BaseGraphQLTransportWSHandler[Context, None]):
         except Unavailable as error:
             await self.websocket.close(code=1013, reason=error.message)
         caller = request_context.current_request.get().principal
-        if caller is not None and self._ending is None:
-            self._ending = asyncio.create_task(self._end(caller))
-            self._ending.add_done_callback(self._task_done)
-            self._close = self.view.streams.acquire(caller)
-            if self._close is None:
+        if caller is not None and self._expiry is None:
+            self._expiry = asyncio.create_task(self._close_at_expiry(caller))
+            self._expiry.add_done_callback(_retrieve_exception)
+            self._release_stream = self.view.streams.acquire(caller)
+            if self._release_stream is None:
                 await self.websocket.close(code=1013, reason=too_many_streams(self.view.streams.limit).message)
 
-    async def _end(self, caller: Principal) -> None:
+    async def _close_at_expiry(self, caller: Principal) -> None:
         await asyncio.sleep(caller.expires_at - time.time())
         await self.websocket.close(code=4403, reason="the token has expired; get a new one")
 
     async def shutdown(self) -> None:
-        if self._ending is not None:
-            self._ending.cancel()
-        if self._close is not None:
-            self._close()
+        if self._expiry is not None:
+            self._expiry.cancel()
+        if self._release_stream is not None:
+            self._release_stream()
         await super().shutdown()
 
     async def handle_message(self, message: Any) -> None:
@@ -68,20 +71,20 @@ class _Handler(BaseGraphQLTransportWSHandler[Context, None]):
             await self.handle_invalid_message("Failed to parse message")
             return
         try:
-            await self._count()
+            await self._count_message()
         except RateLimited as error:
             if message.get("type") == "subscribe" and self.connection_acknowledged and "id" in message:
                 await self._refuse(message["id"], rate_limited_to_graphql(error))
             else:
                 await self.websocket.close(code=1013, reason=error.message)
             return
-        await super().handle_message(message)  # type: ignore[arg-type]  # whose shape it checks
+        await super().handle_message(message)  # type: ignore[arg-type]  # Strawberry checks its shape
 
-    async def _count(self) -> None:
-        """Counts a message of the caller's; who has not said who they are was counted when they came.
+    async def _count_message(self) -> None:
+        """Count a message for the caller's rate limit. The handshake of an anonymous connection is already counted.
 
         Raises:
-            RateLimited: it is one too many.
+            RateLimited: the caller's rate limit is exceeded.
         """
         caller = request_context.current_request.get().principal
         if caller is not None:
@@ -92,15 +95,15 @@ class _Handler(BaseGraphQLTransportWSHandler[Context, None]):
 
     async def handle_subscribe(self, message: Any) -> None:
         try:
-            request = GraphRequest.of(message["payload"])
-        except Refused as refused:
-            await self.handle_invalid_message(refused.message)
+            request = GraphRequest.from_json(message["payload"])
+        except RequestRefused as error:
+            await self.handle_invalid_message(error.message)
             return
         is_new = self.connection_acknowledged and message["id"] not in self.operations
         try:
             if is_new and len(self.operations) >= self.view.limits.operations:
                 raise _too_many_operations(self.view.limits.operations)
-            query = self.view.documents.text(request.query, request.document_id) if is_new else ""
+            query = self.view.documents.resolve_text(request.query, request.document_id) if is_new else ""
         except OperationRefused as error:
             await self._refuse(message["id"], error)
             return
@@ -109,13 +112,13 @@ class _Handler(BaseGraphQLTransportWSHandler[Context, None]):
 
 
 class GraphQLOverWebSocket(GraphQL[Context, None]):
-    """Strawberry's own, for those who say who they are."""
+    """ASGI app for WebSockets of authenticated callers, on Strawberry's."""
 
     graphql_transport_ws_handler_class = _Handler
 
     def __init__(
         self,
-        schema: strawberry.Schema,
+        schema: GraphSchema,
         new_context: Callable[[], Context],
         documents: TrustedDocuments,
         verifier: TokenVerifier,
@@ -126,20 +129,20 @@ class GraphQLOverWebSocket(GraphQL[Context, None]):
         allowed_origins: list[str],
     ) -> None:
         """Args:
-        schema: what is executed.
-        new_context: for each connection.
-        documents: that are executed.
-        verifier: of callers' tokens.
-        rates: of what they ask for: each message counts as a request.
-        limits: of each connection.
-        streams: that callers have open.
-        allowed_origins: whose pages may connect besides our own; `*` for all.
+        schema: schema to execute operations on.
+        new_context: creates the context of each connection.
+        documents: allow-list of documents.
+        verifier: verifies the tokens of callers.
+        rates: rate limiter; each message counts as a request.
+        limits: limits of each connection.
+        streams: limiter of the open streams of each caller.
+        allowed_origins: origins whose pages may connect, besides the gateway's own; `*` for all.
         """
         super().__init__(
             schema,
             subscription_protocols=(GRAPHQL_TRANSPORT_WS_PROTOCOL,),
             connection_init_wait_timeout=timedelta(seconds=limits.init_seconds),
-            max_subscriptions_per_connection=None,  # told by a code of our own
+            max_subscriptions_per_connection=None,  # `_Handler` checks it, with a stable code
             allowed_origins=allowed_origins,
         )
         self.documents = documents
@@ -152,22 +155,28 @@ class GraphQLOverWebSocket(GraphQL[Context, None]):
     async def get_context(self, request: Request | WebSocket, response: Request | Response | WebSocket) -> Context:  # noqa: ARG002, D102
         return self._new_context()
 
-    def decode_json(self, data: str | bytes) -> object:  # noqa: D102  as bodies are read
+    def decode_json(self, data: str | bytes) -> object:
+        """Parse a message as strictly as the body of an HTTP request."""
         try:
             return loads(data)
         except MalformedJSONError:
             raise NonJsonMessageReceived from None
 
     async def on_ws_connect(self, context: Context) -> dict[str, object] | None:
-        """Whoever connects says who they are once, for all of the connection's operations: `connection_params` carries
-        `authorization: Bearer …`.
+        """Authenticate the caller for all operations of the connection.
+
+        The payload of `connection_init` has `authorization: Bearer …`.
+
+        Raises:
+            ConnectionRejectionError: the token is invalid, or its roles allow nothing.
+            Unavailable: the issuer's keys are not available, so the token cannot be verified.
         """
         params = {name.lower(): value for name, value in context.connection_params.items()}
         token = str(params.get("authorization", "")).removeprefix("Bearer ")
         try:
             principal = await self._verifier.verify(token)
             ANY_USER.check(principal)
-        except Unavailable:  # it says nothing of the token
+        except Unavailable:  # the token may be valid
             raise
         except WalletError as error:
             raise ConnectionRejectionError from error
@@ -175,6 +184,12 @@ class GraphQLOverWebSocket(GraphQL[Context, None]):
         return None
 
 
+def _retrieve_exception(task: asyncio.Task[None]) -> None:
+    """Prevent asyncio's warning about an exception that was never retrieved."""
+    if not task.cancelled():
+        task.exception()
+
+
 def _too_many_operations(limit: int) -> OperationRefused:
-    message = f"this connection has {limit} operations, and no more are allowed at once: complete one, or open another"
+    message = f"this connection has {limit} operations, which is the maximum: complete one, or open another connection"
     return OperationRefused("GRAPHQL_OPERATIONS_EXCEEDED", message, limit=limit)

@@ -9,7 +9,7 @@ import pytest
 from graphql import GraphQLUnionType
 
 from gateway.errors import STATUS, STATUS_OVERRIDES
-from gateway.graphql.federation.composition import compose
+from gateway.graphql.execution.schemas import build_merged_schema
 from tests.integration.gateway.fake_services import ACCOUNT, FakeCard
 from tests.integration.gateway.gateway_process import Gateway
 from wallet.errors import ERRORS_BY_REASON, FieldViolation, InvalidInput, WalletError
@@ -43,7 +43,7 @@ NULLED = {"TOP_UP_NOT_FOUND"}
 
 def union() -> set[str]:
     """The names of what a top-up may answer."""
-    answers = compose()._schema.type_map["TopUpAccountResult"]
+    answers = build_merged_schema().core_schema.type_map["TopUpAccountResult"]
     assert isinstance(answers, GraphQLUnionType)
     return {each.name for each in answers.types}
 

@@ -11,7 +11,7 @@ import pytest
 
 from gateway.app import build_app
 from gateway.graphql.execution.options import GraphOptions
-from gateway.graphql.federation.composition import SUBGRAPHS
+from gateway.graphql.federation.registry import SUBGRAPHS
 from gateway.http.rate_limits import RateLimiter, RateLimitOptions
 from kit.rpc import converters, status
 from kit.rpc.server import Service, grpc_server

@@ -7,7 +7,7 @@ import yaml
 from fastapi.routing import APIRoute
 from google.protobuf.descriptor import ServiceDescriptor
 
-from gateway.graphql.federation.composition import compose
+from gateway.graphql.execution.schemas import build_merged_schema
 from gateway.policy import GRAPH_RULES, PUBLIC_PATHS, REST_RULES
 from gateway.rest import rest_routes
 from kit.auth.access import READ_ACCESS, WRITE_ACCESS, AccessPolicy
@@ -55,7 +55,7 @@ class TestRest:
 
 class TestGraph:
     def test_every_root_field_has_a_row_and_every_row_a_root_field(self) -> None:
-        schema = compose(federation=True)._schema
+        schema = build_merged_schema(federation=True).core_schema
         roots = (schema.query_type, schema.mutation_type, schema.subscription_type)
         assert GRAPH_RULES.keys() == {f"{root}.{name}" for root in roots if root for name in root.fields}
 

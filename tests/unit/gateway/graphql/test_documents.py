@@ -11,42 +11,45 @@ import pytest
 from graphql import GraphQLError
 
 from gateway.graphql.execution import documents
-from gateway.graphql.execution.documents import Reader, TrustedDocuments
-from gateway.graphql.execution.metrics import Names
-from gateway.graphql.execution.schema import Context, PerExecution, Policy
-from gateway.graphql.federation.composition import compose
+from gateway.graphql.execution.context import Context
+from gateway.graphql.execution.documents import DocumentCache
+from gateway.graphql.execution.metrics import OperationNames
+from gateway.graphql.execution.runner import ExecutionPolicy, OperationRunner
+from gateway.graphql.execution.schemas import build_merged_schema
 from gateway.graphql.protection.limits import Limits
+from gateway.graphql.protection.trusted_documents import TrustedDocuments
 from gateway.http.rate_limits import RateLimiter, RateLimitOptions
 from gateway.http.stream_limits import StreamLimiter
 from kit.rpc import request_context
 
-SCHEMA = compose()._schema
+SCHEMA = build_merged_schema().core_schema
 
 
 @pytest.fixture
-def reader() -> Reader:
-    return Reader(Limits(), introspection=True)
+def cache() -> DocumentCache:
+    return DocumentCache(Limits(), introspection=True)
 
 
 class TestTexts:
-    def test_that_take_their_values_by_variables_are_remembered(self, reader: Reader) -> None:
+    def test_that_take_their_values_by_variables_are_remembered(self, cache: DocumentCache) -> None:
         text = "query($name: String!) { __type(name: $name) { name } }"
-        assert reader.read(SCHEMA, text) is reader.read(SCHEMA, text)
-        assert reader.remembered == 1
+        assert cache.load(SCHEMA, text) is cache.load(SCHEMA, text)
+        assert len(cache) == 1
 
-    def test_that_are_not_valid_are_not(self, reader: Reader) -> None:
-        assert reader.read(SCHEMA, "{ wrong }").errors
-        assert reader.remembered == 0
+    def test_that_are_not_valid_are_not(self, cache: DocumentCache) -> None:
+        assert cache.load(SCHEMA, "{ wrong }").errors
+        assert len(cache) == 0
 
-    def test_make_room_for_others_by_their_length(self, reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_least_recently_used_document_is_evicted(self, monkeypatch: pytest.MonkeyPatch) -> None:
         one, two, three = [f"query {name} {{ __typename }}" for name in ("One", "Two", "Tri")]
-        monkeypatch.setattr(documents, "_KEPT_CHARACTERS", 2 * len(one))
-        first, second = reader.read(SCHEMA, one), reader.read(SCHEMA, two)
-        assert reader.read(SCHEMA, one) is first  # so that the other one has not come for longest
-        reader.read(SCHEMA, three)
-        assert reader.read(SCHEMA, one) is first
-        assert reader.remembered == 2
-        assert reader.read(SCHEMA, two) is not second
+        monkeypatch.setattr(documents, "_MAX_CHARACTERS", 2 * len(one))
+        cache = DocumentCache(Limits(), introspection=True)
+        first, second = cache.load(SCHEMA, one), cache.load(SCHEMA, two)
+        assert cache.load(SCHEMA, one) is first  # so the other one is the least recently used
+        cache.load(SCHEMA, three)
+        assert cache.load(SCHEMA, one) is first
+        assert len(cache) == 2
+        assert cache.load(SCHEMA, two) is not second
 
     @pytest.mark.parametrize(
         "text",
@@ -56,21 +59,21 @@ class TestTexts:
             "{ x(number: 4242, cvv: 739) }",
         ],
     )
-    def test_with_values_in_them_are_not(self, reader: Reader, text: str) -> None:
-        assert reader.read(SCHEMA, text) is not reader.read(SCHEMA, text)
-        assert reader.remembered == 0
+    def test_with_values_in_them_are_not(self, cache: DocumentCache, text: str) -> None:
+        assert cache.load(SCHEMA, text) is not cache.load(SCHEMA, text)
+        assert len(cache) == 0
 
-    def test_that_are_no_documents_are_not(self, reader: Reader) -> None:
+    def test_that_are_no_documents_are_not(self, cache: DocumentCache) -> None:
         with pytest.raises(GraphQLError, match="Syntax Error"):
-            reader.read(SCHEMA, "{")
-        assert reader.remembered == 0
+            cache.load(SCHEMA, "{")
+        assert len(cache) == 0
 
 
 class TestExecutionsOfOneText:
     @pytest.fixture
-    def execute(self, reader: Reader) -> Callable[..., Awaitable[Any]]:
-        policy = Policy(reader, Limits().cost, Names(None), suggestions=True, streams=StreamLimiter(2))
-        schema = compose(partial(PerExecution, policy))
+    def execute(self, cache: DocumentCache) -> Callable[..., Awaitable[Any]]:
+        policy = ExecutionPolicy(cache, Limits().cost, OperationNames(None), suggestions=True, streams=StreamLimiter(2))
+        schema = build_merged_schema(partial(OperationRunner, policy))
         client: Any = None
 
         async def execute(text: str, **variables: Any) -> Any:
@@ -115,5 +118,5 @@ class TestTrustedDocuments:
     def test_know_the_names_of_their_operations(self) -> None:
         texts = ("query A { a } mutation B { b }", "{ a }", "fragment F on T { a }")
         documents = TrustedDocuments({hashlib.sha256(text.encode()).hexdigest(): text for text in texts})
-        assert documents.operations == ["A", "B"]
-        assert TrustedDocuments(None).operations is None
+        assert documents.operation_names == ["A", "B"]
+        assert TrustedDocuments(None).operation_names is None

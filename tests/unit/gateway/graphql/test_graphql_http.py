@@ -2,22 +2,25 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
+from functools import partial
 from typing import Any
 
 import httpx
 import orjson
 import pytest
 import strawberry
-from strawberry.types import ExecutionContext, Info
+from strawberry.types import Info
 
-from gateway.graphql.execution.documents import Reader, TrustedDocuments
-from gateway.graphql.execution.metrics import Names
-from gateway.graphql.execution.schema import PerExecution, Policy
-from gateway.graphql.protection.cost import Spent
+from gateway.graphql.execution.documents import DocumentCache
+from gateway.graphql.execution.metrics import OperationNames
+from gateway.graphql.execution.runner import ExecutionPolicy, OperationRunner
+from gateway.graphql.execution.strawberry_internals import GraphSchema
+from gateway.graphql.protection.cost import RequestCost
 from gateway.graphql.protection.limits import Limits
+from gateway.graphql.protection.trusted_documents import TrustedDocuments
 from gateway.graphql.transport import responses
 from gateway.graphql.transport.http import GraphQLOverHTTP
-from gateway.graphql.transport.requests import EVENT_STREAM, GRAPHQL_RESPONSE, HTML, JSON, negotiated
+from gateway.graphql.transport.requests import EVENT_STREAM, GRAPHQL_RESPONSE, HTML, JSON, negotiate
 from gateway.http.rate_limits import RateLimiter, RateLimitOptions
 from gateway.http.stream_limits import StreamLimiter
 from kit.rpc import request_context
@@ -34,7 +37,7 @@ class Notes:
         self.written: list[str] = []
         self.together = asyncio.Barrier(BATCH_LIMIT)
         self.closed = asyncio.Event()
-        self.spent = Spent()
+        self.cost = RequestCost()
         self.rates = RateLimiter(RateLimitOptions())
 
 
@@ -87,17 +90,16 @@ class Subscription:
             info.context.closed.set()
 
 
-policy = Policy(
-    Reader(Limits(), introspection=True), Limits().cost, Names(None), suggestions=True, streams=StreamLimiter(2)
+policy = ExecutionPolicy(
+    documents=DocumentCache(Limits(), introspection=True),
+    max_cost=Limits().cost,
+    operation_names=OperationNames(None),
+    suggestions=True,
+    streams=StreamLimiter(2),
 )
 
 
-class Schema(strawberry.Schema):
-    def create_extensions_runner(self, execution_context: ExecutionContext, _: Any) -> PerExecution:
-        return PerExecution(policy, execution_context)
-
-
-schema = Schema(Query, Mutation, Subscription)
+schema = GraphSchema(partial(OperationRunner, policy), query=Query, mutation=Mutation, subscription=Subscription)
 
 
 @pytest.fixture(autouse=True)
@@ -113,7 +115,7 @@ def notes() -> Notes:
 @pytest.fixture
 def app(notes: Notes) -> GraphQLOverHTTP:
     documents = TrustedDocuments(None)
-    return GraphQLOverHTTP(schema, lambda: notes, documents, asyncio.Event(), batch_limit=BATCH_LIMIT, page=True)  # type: ignore[arg-type, return-value]
+    return GraphQLOverHTTP(schema, lambda: notes, documents, asyncio.Event(), batch_limit=BATCH_LIMIT, graphiql=True)  # type: ignore[arg-type, return-value]
 
 
 @pytest.fixture
@@ -160,13 +162,13 @@ class TestNegotiated:
         ],
     )
     def test_is_what_the_client_likes_best(self, accept: str, chosen: str) -> None:
-        assert negotiated(accept, OFFERS) == chosen
+        assert negotiate(accept, OFFERS) == chosen
 
     def test_a_browser_gets_a_page_where_there_is_one(self) -> None:
         browser = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
-        assert negotiated(browser, (*OFFERS, HTML)) == HTML
-        assert negotiated(browser, OFFERS) == JSON
-        assert negotiated("*/*", (*OFFERS, HTML)) == JSON
+        assert negotiate(browser, (*OFFERS, HTML)) == HTML
+        assert negotiate(browser, OFFERS) == JSON
+        assert negotiate("*/*", (*OFFERS, HTML)) == JSON
 
 
 class TestStatus:

@@ -8,11 +8,11 @@ import pytest
 from graphql import get_introspection_query
 
 from gateway.errors import OperationRefused
-from gateway.graphql.execution.documents import Reader
-from gateway.graphql.federation.composition import compose
+from gateway.graphql.execution.documents import DocumentCache
+from gateway.graphql.execution.schemas import build_merged_schema
 from gateway.graphql.protection.limits import Limits
 
-SCHEMA = compose()._schema
+SCHEMA = build_merged_schema().core_schema
 SMALL = Limits(tokens=100, depth=3, root_fields=3, fields=6, aliases=2, directives=2, repeats=2)
 
 # Of each limit the longest query that it lets pass, and the shortest that it does not.
@@ -30,7 +30,7 @@ CASES: dict[str, tuple[str, str]] = {
 def refusal(text: str, limits: Limits) -> dict[str, Any]:
     """The code and the limit that a text is refused with."""
     with pytest.raises(OperationRefused) as refused:
-        Reader(limits, introspection=True).read(SCHEMA, text)
+        DocumentCache(limits, introspection=True).load(SCHEMA, text)
     extensions = refused.value.extensions or {}
     assert str(extensions["limit"]) in refused.value.message
     return extensions
@@ -38,7 +38,7 @@ def refusal(text: str, limits: Limits) -> dict[str, Any]:
 
 def passes(text: str, limits: Limits) -> bool:
     """Whether no limit stops it; that it asks for what is not there is no matter."""
-    Reader(limits, introspection=True).read(SCHEMA, text)
+    DocumentCache(limits, introspection=True).load(SCHEMA, text)
     return True
 
 
@@ -106,11 +106,11 @@ class TestLimits:
         ],
     )
     def test_leaves_to_validation_what_is_no_fragment(self, text: str) -> None:
-        document = Reader(SMALL, introspection=True).read(SCHEMA, text)
+        document = DocumentCache(SMALL, introspection=True).load(SCHEMA, text)
         assert any("fragment" in error.message for error in document.errors)
 
     def test_lets_graphiql_ask_what_there_is(self) -> None:
         everything = get_introspection_query(
             specified_by_url=True, directive_is_repeatable=True, schema_description=True, input_value_deprecation=True
         )
-        assert Reader(Limits(), introspection=True).read(SCHEMA, everything).errors == []
+        assert DocumentCache(Limits(), introspection=True).load(SCHEMA, everything).errors == []

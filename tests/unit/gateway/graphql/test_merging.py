@@ -11,22 +11,24 @@ import pytest
 import strawberry
 from graphql import GraphQLObjectType, GraphQLUnionType, build_schema, specified_directives, validate_schema
 
-from gateway.graphql.federation import composition
-from gateway.graphql.federation.composition import SUBGRAPHS, compose, subgraph
+from gateway.graphql.execution import schemas
+from gateway.graphql.execution.schemas import build_merged_schema, build_subgraph_schema
+from gateway.graphql.execution.strawberry_internals import GraphSchema
+from gateway.graphql.federation.registry import SUBGRAPHS
 
 ROOT = Path(__file__).parents[4]
 
 
 class TestCompose:
     def test_merges_the_parts_of_an_entity(self) -> None:
-        account = compose()._schema.type_map["Account"]
+        account = build_merged_schema().core_schema.type_map["Account"]
         assert isinstance(account, GraphQLObjectType)
         assert {"id", "balance", "operations", "statistics", "topUps"} <= set(account.fields)
 
     def test_has_every_field_of_every_subgraph(self) -> None:
-        merged = compose()._schema.type_map
+        merged = build_merged_schema().core_schema.type_map
         for name in SUBGRAPHS:
-            for type_name, type_ in subgraph(name)._schema.type_map.items():
+            for type_name, type_ in build_subgraph_schema(name).core_schema.type_map.items():
                 if isinstance(type_, GraphQLObjectType) and not type_name.startswith("_"):
                     whole = merged[type_name]
                     assert isinstance(whole, GraphQLObjectType)
@@ -38,13 +40,13 @@ class TestCompose:
         parts = {"Account", "Transfer", "TopUp", "User", "Query", "Mutation", "Subscription", "_Service"}
         fields: dict[str, set[frozenset[str]]] = defaultdict(set)
         for name in SUBGRAPHS:
-            for type_name, type_ in subgraph(name)._schema.type_map.items():
+            for type_name, type_ in build_subgraph_schema(name).core_schema.type_map.items():
                 if isinstance(type_, GraphQLObjectType) and type_name not in parts:
                     fields[type_name].add(frozenset(f"{key}: {field.type}" for key, field in type_.fields.items()))
         assert {name for name, meanings in fields.items() if len(meanings) > 1} == set()
 
     def test_is_a_valid_schema(self) -> None:
-        schema = compose()._schema
+        schema = build_merged_schema().core_schema
         assert validate_schema(schema) == []
 
     async def test_leaves_nothing_of_an_execution_behind(self) -> None:
@@ -55,7 +57,7 @@ class TestCompose:
         gone = weakref.ref(context)
         gc.disable()
         try:
-            result = await compose().execute("{ __typename }", context_value=context)
+            result = await build_merged_schema().execute("{ __typename }", context_value=context)
             assert result.data
             del context, result
             assert gone() is None
@@ -63,7 +65,7 @@ class TestCompose:
             gc.enable()
 
     def test_hides_what_is_federations_own(self) -> None:
-        schema = compose()._schema
+        schema = build_merged_schema().core_schema
         assert schema.query_type is not None
         assert not {"_service", "_entities"} & set(schema.query_type.fields)
         assert schema.directives == specified_directives
@@ -121,13 +123,13 @@ def part(monkeypatch: pytest.MonkeyPatch) -> None:
     """The one subgraph that there is."""
     part = ModuleType("part")
     vars(part)["Query"] = Query
-    monkeypatch.setattr(composition, "SUBGRAPHS", {"part": part})
+    monkeypatch.setattr(schemas, "SUBGRAPHS", {"part": part})
 
 
 @pytest.mark.usefixtures("part")
 class TestLeaves:
     async def test_are_what_they_are_or_an_error_in_their_place(self) -> None:
-        result = await compose().execute("{ things { __typename n: number text late } }")
+        result = await build_merged_schema().execute("{ things { __typename n: number text late } }")
         assert result.data == {
             "things": [
                 {"__typename": "Thing", "n": 1, "text": "a", "late": "2026-11-01T00:00:00+00:00"},
@@ -161,24 +163,24 @@ class TestInputs:
         }
         query = "".join(f" x{number}: {field}" for number, field in enumerate(given))
         taken: list[object] = []
-        result = await compose().execute(f"{{ {query} }}", context_value=taken)
+        result = await build_merged_schema().execute(f"{{ {query} }}", context_value=taken)
         assert (result.errors, taken) == (None, list(given.values()))
 
 
 class TestFederation:
     def test_lists_each_entity_once_whatever_parts_it_has(self) -> None:
-        assert entities(compose(federation=True)) == ["Account", "TopUp", "Transfer", "User"]
-        assert entities(subgraph("bank")) == ["Account", "Transfer", "User"]
-        assert entities(subgraph("card")) == ["Account", "TopUp", "Transfer"]
-        assert entities(subgraph("analytics")) == ["Account"]
+        assert entities(build_merged_schema(federation=True)) == ["Account", "TopUp", "Transfer", "User"]
+        assert entities(build_subgraph_schema("bank")) == ["Account", "Transfer", "User"]
+        assert entities(build_subgraph_schema("card")) == ["Account", "TopUp", "Transfer"]
+        assert entities(build_subgraph_schema("analytics")) == ["Account"]
 
     def test_a_part_that_only_refers_to_an_entity_takes_nothing_from_the_whole(self) -> None:
-        assert 'type Transfer @key(fields: "id", resolvable: false) {' in subgraph("card").as_str()
-        assert 'type Transfer @key(fields: "id") {' in compose(federation=True).as_str()
+        assert 'type Transfer @key(fields: "id", resolvable: false) {' in build_subgraph_schema("card").as_str()
+        assert 'type Transfer @key(fields: "id") {' in build_merged_schema(federation=True).as_str()
 
 
-def entities(schema: strawberry.Schema) -> list[str]:
-    union = schema._schema.type_map["_Entity"]
+def entities(schema: GraphSchema) -> list[str]:
+    union = schema.core_schema.type_map["_Entity"]
     assert isinstance(union, GraphQLUnionType)
     return [type_.name for type_ in union.types]
 
@@ -187,7 +189,7 @@ class TestSDL:
     def test_of_each_subgraph_is_what_is_committed(self) -> None:
         for name in SUBGRAPHS:
             committed = ROOT / "subgraphs" / name / "graph" / "schema.graphql"
-            assert committed.read_text() == subgraph(name).as_str() + "\n"
+            assert committed.read_text() == build_subgraph_schema(name).as_str() + "\n"
 
     def test_of_the_whole_parses(self) -> None:
         text = (ROOT / "gateway" / "schema.graphql").read_text()

@@ -1,30 +1,31 @@
-"""What operations are told apart by, however many names there are."""
+"""Operation names in metrics."""
 
 import pytest
 
-from gateway.graphql.execution.metrics import Names
+from gateway.graphql.execution.metrics import OperationNames
 
 
-class TestNames:
-    def test_tells_the_first_hundred_apart(self) -> None:
-        names = Names(None)
-        given = [f"Operation{chr(ord('a') + each // 10)}{each % 10}" for each in range(150)]
-        told = [names.label(name, is_valid=True) for name in given]
-        assert told == given[:100] + ["other"] * 50
-        assert names.label(given[0], is_valid=False) == given[0]
+class TestOperationNames:
+    def test_first_hundred_names_have_labels(self) -> None:
+        names = OperationNames(None)
+        operations = [f"Operation{chr(ord('a') + each // 10)}{each % 10}" for each in range(150)]
+        labels = [names.label(name, is_valid=True) for name in operations]
+        assert labels == operations[:100] + ["other"] * 50
+        assert names.label(operations[0], is_valid=False) == operations[0]
 
-    def test_tells_none_but_the_known_apart(self) -> None:
-        names = Names(["Balance"])
+    def test_only_listed_names_have_labels(self) -> None:
+        names = OperationNames(["Balance"])
         assert [names.label(name, is_valid=True) for name in ("Balance", "Other", None)] == [
             "Balance",
             "other",
             "anonymous",
         ]
 
-    def test_does_not_remember_what_is_not_valid(self) -> None:
-        names = Names(None)
-        assert [names.label("Made", is_valid=valid) for valid in (False, True, False)] == ["other", "Made", "Made"]
+    def test_name_of_an_invalid_operation_is_not_recorded(self) -> None:
+        names = OperationNames(None)
+        labels = [names.label("Valid", is_valid=is_valid) for is_valid in (False, True, False)]
+        assert labels == ["other", "Valid", "Valid"]
 
     @pytest.mark.parametrize("name", ["Pay4242424242424242", "N" * 65, "Pay_123_"])
-    def test_remembers_no_name_that_may_hold_a_cards_number(self, name: str) -> None:
-        assert Names(None).label(name, is_valid=True) == "other"
+    def test_name_that_may_contain_a_card_number_is_not_recorded(self, name: str) -> None:
+        assert OperationNames(None).label(name, is_valid=True) == "other"

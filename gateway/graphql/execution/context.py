@@ -1,0 +1,56 @@
+"""Context of one request or WebSocket connection, which resolvers read."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from gateway.graphql.execution.metrics import OperationSummary
+from gateway.graphql.protection.cost import RequestCost
+from gateway.http.rate_limits import RateLimiter
+from subgraphs.analytics.client import AnalyticsClient
+from subgraphs.bank.client import BankClient
+from subgraphs.bank.graph import AccountLoader, TransferLoader, account_loader, transfer_loader
+from subgraphs.card.client import CardClient
+from subgraphs.card.graph import TopUpLoader, top_up_loader
+from subgraphs.identity.client import IdentityClient
+from subgraphs.identity.graph import UserLoader, user_loader
+
+
+@dataclass
+class Context:
+    """Clients, loaders and counters of one HTTP request or one WebSocket connection. Loaders are created on first use.
+
+    Attributes:
+        cost: total cost of the operations.
+        operations: summaries of the operations for the request's log line. None: each operation has its own log line.
+        connection_params: payload of the WebSocket's `connection_init`.
+    """
+
+    bank: BankClient
+    analytics: AnalyticsClient
+    card: CardClient
+    identity: IdentityClient
+    rates: RateLimiter
+    cost: RequestCost = field(default_factory=RequestCost)
+    operations: list[OperationSummary] | None = None
+    connection_params: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def accounts(self) -> AccountLoader:
+        """Loader of accounts by id."""
+        return account_loader(self.bank)
+
+    @cached_property
+    def transfers(self) -> TransferLoader:
+        """Loader of transfers by id."""
+        return transfer_loader(self.bank)
+
+    @cached_property
+    def top_ups(self) -> TopUpLoader:
+        """Loader of top-ups by id."""
+        return top_up_loader(self.card)
+
+    @cached_property
+    def users(self) -> UserLoader:
+        """Loader of users by id."""
+        return user_loader(self.identity)
