@@ -36,7 +36,7 @@ def requests(target: str, token: str, text: str) -> Iterator[tuple[bytes, bytes]
 class TestKeepCalling:
     async def test_a_real_server_hears_each_call_and_who_calls(self, target: str, keys: Keys) -> None:
         said.clear()
-        until = time.monotonic() + 0.2
+        until = time.monotonic() + 1
         calls = await keep_calling(target, requests(target, keys.user("alice"), "hello"), 16, until)
         assert len(calls) >= 16
         assert said == [("alice", "hello")] * len(calls)
@@ -44,7 +44,7 @@ class TestKeepCalling:
 
     async def test_more_than_the_first_window_of_a_connection_gets_through(self, target: str, keys: Keys) -> None:
         text = "x" * 8_000
-        calls = await keep_calling(target, requests(target, keys.user("alice"), text), 64, time.monotonic() + 0.2)
+        calls = await keep_calling(target, requests(target, keys.user("alice"), text), 64, time.monotonic() + 1)
         assert len(calls) >= 64
 
     async def test_a_refusal_ends_it_with_its_status(self, target: str, keys: Keys) -> None:

@@ -51,7 +51,7 @@ class TestPost:
 class TestKeepAsking:
     async def test_a_real_server_hears_each_request_in_its_turn(self, target: str) -> None:
         heard.clear()
-        until = time.monotonic() + 0.2
+        until = time.monotonic() + 1
         calls = await keep_asking(load(target, "a", {"b": "x" * 100_000}), until)
         assert len(calls) == len(heard) >= 8
         assert {path for path, _, _ in heard} == {"/path"}

@@ -1,6 +1,5 @@
 """Each limit stops the query that is made to pass it, before anything else is done with it."""
 
-import time
 from dataclasses import fields, replace
 from typing import Any
 
@@ -93,9 +92,8 @@ class TestLimits:
         bomb = "{ ...F0 } " + " ".join(
             f"fragment F{each} on Query {{ ...F{each + 1} ...F{each + 1} }}" for each in range(60)
         )
-        started = time.process_time()
+        # Work by the number of fields would not end before the time-out of the test.
         assert refusal(f"{bomb} fragment F60 on Query {{ a }}", Limits())["code"] == "GRAPHQL_ROOT_FIELDS_EXCEEDED"
-        assert time.process_time() - started < 1
 
     @pytest.mark.parametrize(
         "text",

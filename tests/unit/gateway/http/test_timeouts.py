@@ -27,8 +27,8 @@ async def test_body_timeout_does_not_limit_the_response(keys: Keys) -> None:
     async def answer_slowly(scope: Scope, receive: Receive, send: Send) -> None:
         while (await receive()).get("more_body", False):
             pass
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(1.1)  # longer than the time-out of the body
         await PlainTextResponse("slow")(scope, receive, send)
 
-    async with http_client(with_middleware(answer_slowly, keys, timeout_seconds=0.01)) as http:
+    async with http_client(with_middleware(answer_slowly, keys, timeout_seconds=1)) as http:
         assert (await http.post("/", content=b"x")).text == "slow"

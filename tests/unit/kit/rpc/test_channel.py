@@ -14,7 +14,7 @@ from grpc_health.v1._async import HealthServicer
 from prometheus_client import REGISTRY
 
 from kit.auth.principal import Principal
-from kit.rpc import channel, request_context
+from kit.rpc import channel, circuit_breaker, request_context
 from kit.rpc.channel import ClientLimits, RpcClient, open_channel, reconnecting_stream
 from kit.rpc.circuit_breaker import STATES
 from kit.rpc.request_context import RequestContext, current_request
@@ -22,6 +22,7 @@ from kit.runtime.settings import TracingSettings
 from kit.telemetry import tracing
 from kit.telemetry.tracing import TraceContext
 from stack.ports import free_ports
+from tests.clock import ManualClock
 from tests.collector import collecting
 from tests.conftest import Keys
 from tests.unit.kit.rpc.echo import SERVICE, Stub, registration, serving
@@ -209,10 +210,9 @@ class TestTwoHops:
             await ask(near_stub, "refuse")
 
     async def test_the_far_end_giving_no_answer_ends_at_the_callers_deadline(self, near_stub: Stub, keys: Keys) -> None:
-        started = time.monotonic()
-        with calling(keys.user("alice"), seconds=0.3), pytest.raises(DeadlineExceeded, match="the echo"):
-            await ask(near_stub, "hang")
-        assert time.monotonic() - started < 2
+        async with asyncio.timeout(20):  # the near end's own limit for the call is 30 seconds
+            with calling(keys.user("alice"), seconds=0.3), pytest.raises(DeadlineExceeded, match="the echo"):
+                await ask(near_stub, "hang", cap_seconds=3600)
 
     async def test_a_call_without_a_token_is_nobodys(self, near_stub: Stub) -> None:
         with calling(None), pytest.raises(Unauthenticated):
@@ -245,11 +245,9 @@ class TestStream:
 
 class TestUnavailable:
     async def test_a_dead_target_is_told_at_once(self) -> None:
-        started = time.monotonic()
         async with open_channel(f"127.0.0.1:{free_ports(1)[0]}", SERVICE, ()) as opened:
             with calling("token"), pytest.raises(Unavailable, match="the echo is not available now"):
-                await ask(Stub(opened), "who")
-        assert time.monotonic() - started < 1
+                await ask(Stub(opened), "who", cap_seconds=3600)  # later than the time-out of this test
 
     async def test_a_read_is_retried_before_it_is_told(self, keys: Keys) -> None:
         attempts = []
@@ -357,11 +355,9 @@ class TestSeveralAddresses:
 class TestDeadline:
     async def test_a_silent_target_is_told_when_the_time_is_up(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as silent:
-            started = time.monotonic()
             async with open_channel(f"127.0.0.1:{silent.getsockname()[1]}", SERVICE, ["Say"]) as opened:
                 with calling("token"), pytest.raises(DeadlineExceeded, match="the echo did not answer in time"):
                     await ask(Stub(opened), "who", cap_seconds=0.3)
-            assert 0.3 <= time.monotonic() - started < 2
 
     async def test_a_call_whose_time_is_up_is_not_made(self, far_stub: Stub, keys: Keys) -> None:
         with calling(keys.user("alice"), seconds=-1), pytest.raises(DeadlineExceeded):
@@ -384,25 +380,26 @@ class TestSilence:
     async def ask(calls: RpcClient, stub: Stub, text: str) -> str:
         return (await calls.unary(stub.Say, StringValue(value=text))).value
 
-    async def test_is_not_waited_for_again_and_again(self, stub: Stub) -> None:
-        calls = RpcClient("the echo", ClientLimits(timeout_seconds=0.3, circuit_failures=2, circuit_open_seconds=0.2))
+    async def test_is_not_waited_for_again_and_again(self, stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+        clock = ManualClock()
+        monkeypatch.setattr(circuit_breaker, "time", clock)
+        calls = RpcClient("the echo", ClientLimits(timeout_seconds=0.5, circuit_failures=2, circuit_open_seconds=60))
         before = refused("circuit")
         for _ in range(2):
             with pytest.raises(DeadlineExceeded):
                 await self.ask(calls, stub, "hang")
-        started = time.monotonic()
         with pytest.raises(Unavailable, match="the echo is not available now"):
             await self.ask(calls, stub, "who")
-        assert time.monotonic() - started < 0.1
         assert refused("circuit") == before + 1
         assert state() == "opened"
 
         async def answered() -> bool:
-            with suppress(Unavailable):
+            clock.advance(60)
+            with suppress(Unavailable, DeadlineExceeded):  # a probe may time out on a busy machine
                 return await self.ask(calls, stub, "who") == "there"
             return False
 
-        await until(answered, within=2)
+        await until(answered)
         assert state() == "closed"
 
     async def test_is_none_when_the_caller_had_no_time(self, stub: Stub, keys: Keys) -> None:

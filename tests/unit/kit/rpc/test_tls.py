@@ -358,7 +358,7 @@ class TestRotation:
     async def test_to_what_nobody_believes_is_not_taken_up(
         self, bank: str, ours: Authority, theirs: Authority, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(rotation, "_READY_SECONDS", 0.2)
+        monkeypatch.setattr(rotation, "_READY_SECONDS", 1.0)
         theirs.give("gateway")
         async with peer_of(bank, ours.give("gateway")) as peer, load(peer):
             first = ours.serial("gateway")
