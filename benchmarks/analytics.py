@@ -115,14 +115,14 @@ async def page_5m_vs_10k(scene: Scene, options: Options) -> Figure:
     await _fill(scene.great, first=0, accounts=_MANY, versions=_VERSIONS)
     accounts = [_account(number) for number in range(_FEW)]
     for account_id in accounts:
-        pages = [await side.client.operations(account_id, limit=_PAGE) for side in (scene.small, scene.great)]
+        pages = [await side.client.list_operations(account_id, limit=_PAGE) for side in (scene.small, scene.great)]
         if pages[0] != pages[1] or len(pages[0].operations) != _PAGE:
             raise BenchError("the two histories do not say the same")
     parts = {"small": await _parts(scene.small), "great": await _parts(scene.great)}
     took = await _alternating(
         {
-            "small": lambda number: scene.small.client.operations(accounts[number % _FEW], limit=_PAGE),
-            "great": lambda number: scene.great.client.operations(accounts[number % _FEW], limit=_PAGE),
+            "small": lambda number: scene.small.client.list_operations(accounts[number % _FEW], limit=_PAGE),
+            "great": lambda number: scene.great.client.list_operations(accounts[number % _FEW], limit=_PAGE),
         },
         2 * options.seconds,
     )
@@ -149,23 +149,23 @@ async def page_5m_vs_10k(scene: Scene, options: Options) -> Figure:
 async def _others(client: AnalyticsClient, options: Options) -> dict[str, dict[str, float]]:
     """What else is read from the great history, beside an account that has a million operations of its own."""
     usual, great = _account(0), _account(_GREAT)
-    first = await client.operations(usual, limit=1)
+    first = await client.list_operations(usual, limit=1)
     friend = OperationFilter(counterparty_id=first.operations[0].counterparty_id)
     year: dict[str, datetime] = {"from_": _START, "to": _START + timedelta(days=365)}
     took = await _alternating(
         {
-            "page of a thousand": lambda _: client.operations(usual, limit=_PAGE),
-            "page of a thousand, older than the middle": lambda _: client.operations(
+            "page of a thousand": lambda _: client.list_operations(usual, limit=_PAGE),
+            "page of a thousand, older than the middle": lambda _: client.list_operations(
                 usual, limit=_PAGE, older_than=_VERSIONS // 2
             ),
-            "page of a thousand, one counterparty": lambda _: client.operations(usual, limit=_PAGE, filter=friend),
-            "page of a million": lambda _: client.operations(great, limit=_PAGE),
-            "page of a million, older than the middle": lambda _: client.operations(
+            "page of a thousand, one counterparty": lambda _: client.list_operations(usual, limit=_PAGE, filter=friend),
+            "page of a million": lambda _: client.list_operations(great, limit=_PAGE),
+            "page of a million, older than the middle": lambda _: client.list_operations(
                 great, limit=_PAGE, older_than=_GREAT // 2
             ),
-            "page of a million, one counterparty": lambda _: client.operations(great, limit=_PAGE, filter=friend),
-            "days of a year of a million": lambda _: client.statistics(great, granularity="DAY", **year),
-            "hours of a day of a million": lambda _: client.statistics(
+            "page of a million, one counterparty": lambda _: client.list_operations(great, limit=_PAGE, filter=friend),
+            "days of a year of a million": lambda _: client.get_statistics(great, granularity="DAY", **year),
+            "hours of a day of a million": lambda _: client.get_statistics(
                 great, granularity="HOUR", from_=_START, to=_START + timedelta(days=1)
             ),
         },

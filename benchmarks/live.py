@@ -78,7 +78,7 @@ async def _until_stored(scene: Scene, receipt: Receipt) -> float:
     committed = time.monotonic()
     posting = receipt.posting
     while True:
-        page = await scene.analytics.operations(posting.account_id, limit=1)
+        page = await scene.analytics.list_operations(posting.account_id, limit=1)
         if page.operations and page.operations[0].account_version >= posting.version:
             return 1_000 * (time.monotonic() - committed)
         if time.monotonic() - committed > _PATIENCE_SECONDS:

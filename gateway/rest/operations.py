@@ -61,7 +61,7 @@ def operation_routes(analytics: AnalyticsClient) -> APIRouter:
             from_=from_,
             to=to,
         )
-        page = await analytics.operations(
+        page = await analytics.list_operations(
             accountId, limit=limit, older_than=older_than, newer_than=newer_than, filter=operation_filter
         )
         return models.OperationPage(

@@ -1,12 +1,15 @@
-from subgraphs.analytics.client.client import (
-    SERVICE,
-    AnalyticsClient,
+"""Typed gRPC client of analytics, for the gateway, load tests and benchmarks."""
+
+from subgraphs.analytics.client.client import SERVICE, AnalyticsClient
+from subgraphs.analytics.client.types import (
     Operation,
     OperationFilter,
     OperationPage,
     Statistics,
     StatisticsBucket,
+    StreamStart,
     Turnover,
+    TypeTurnover,
 )
 
 __all__ = [
@@ -17,5 +20,7 @@ __all__ = [
     "OperationPage",
     "Statistics",
     "StatisticsBucket",
+    "StreamStart",
     "Turnover",
+    "TypeTurnover",
 ]

@@ -3,10 +3,8 @@
 The gateway merges what this package exports: `Query`, `Mutation`, `Subscription` and the entity types.
 """
 
-from subgraphs.analytics.graph.graph import (
-    Account,
-    Subscription,
-)
+from subgraphs.analytics.graph.subscriptions import Subscription
+from subgraphs.analytics.graph.types import Account
 
 __all__ = [
     "Account",

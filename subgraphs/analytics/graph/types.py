@@ -1,34 +1,17 @@
-"""What analytics contributes to the graph: an account's operations, their statistics, and its live feeds."""
+"""Types of the graph: an account's operations and statistics."""
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from datetime import datetime
 from enum import Enum
-from typing import Annotated, Protocol
+from typing import Annotated
 from uuid import UUID
 
 import strawberry
 
-from kit.rpc import channel
 from subgraphs.analytics import client
-from subgraphs.analytics.client import AnalyticsClient
-from subgraphs.bank.client import BankClient
+from subgraphs.analytics.graph.context import Info
 from wallet import cursor, inputs, paging
 from wallet.errors import InvalidInput
 from wallet.graph import PAGED, AccountRef, Money, PageInfo, cost_directive, list_size_directive
-
-
-class Context(Protocol):
-    """What the resolvers need of a request."""
-
-    @property
-    def analytics(self) -> AnalyticsClient: ...
-
-    @property
-    def bank(self) -> BankClient: ...
-
-
-Info = strawberry.Info[Context, None]
 
 
 @strawberry.enum
@@ -37,26 +20,26 @@ class OperationType(Enum):
     TOP_UP = "TOP_UP"
 
 
-@strawberry.enum(description="Which way the money went, as this account sees it.")
+@strawberry.enum(description="Direction of the money, as this account sees it.")
 class Direction(Enum):
     IN = "IN"
     OUT = "OUT"
 
 
-@strawberry.type(description="One operation from one account's side.")
+@strawberry.type(description="One operation, as one account sees it.")
 class Operation:
-    id: strawberry.ID = strawberry.field(description="The transfer's id.")
+    id: strawberry.ID = strawberry.field(description="Id of the transfer.")
     type: OperationType
     direction: Direction
     amount: Money = strawberry.field(description="Always positive.")
     balance_after: Money
     counterparty: AccountRef
     occurred_at: datetime
-    cursor: str = strawberry.field(description="Opaque; the place of this operation in the account's history.")
+    cursor: str = strawberry.field(description="Opaque position of this operation in the account's history.")
 
     @classmethod
-    def of(cls, operation: client.Operation) -> "Operation":
-        """The same operation for the graph."""
+    def from_client(cls, operation: client.Operation) -> "Operation":
+        """Convert an operation of the client."""
         return cls(
             id=strawberry.ID(str(operation.id)),
             type=OperationType(operation.type),
@@ -81,9 +64,9 @@ class OperationConnection:
     page_info: PageInfo
 
     @classmethod
-    def of(cls, page: client.OperationPage) -> "OperationConnection":
-        """The same page for the graph."""
-        nodes = [Operation.of(operation) for operation in page.operations]
+    def from_client(cls, page: client.OperationPage) -> "OperationConnection":
+        """Convert a page of the client."""
+        nodes = [Operation.from_client(operation) for operation in page.operations]
         return cls(
             edges=[OperationEdge(cursor=node.cursor, node=node) for node in nodes],
             page_info=PageInfo.from_cursors(
@@ -94,9 +77,9 @@ class OperationConnection:
         )
 
 
-@strawberry.input(description="Every condition that is given must hold.")
+@strawberry.input(description="All conditions that are set must hold.")
 class OperationFilter:
-    types: list[OperationType] | None = strawberry.field(default=None, description="Any of these.")
+    types: list[OperationType] | None = strawberry.field(default=None, description="Matches any of these types.")
     direction: Direction | None = None
     counterparty_id: strawberry.ID | None = None
     min_amount: str | None = strawberry.field(default=None, description="Inclusive; a decimal number.")
@@ -105,7 +88,11 @@ class OperationFilter:
     to: datetime | None = strawberry.field(default=None, description="Exclusive.")
 
     def to_client(self) -> client.OperationFilter:
-        """The same filter for the service, which judges its values."""
+        """Convert to a filter of the client. Analytics validates amounts and times.
+
+        Raises:
+            InvalidInput: the counterparty's id is malformed, or a time has no offset from UTC.
+        """
         with inputs.FieldParser() as fields:
             counterparty = self.counterparty_id and fields.parse(
                 "counterpartyId", inputs.parse_uuid, self.counterparty_id
@@ -116,12 +103,12 @@ class OperationFilter:
             counterparty_id=counterparty or None,
             min_amount=self.min_amount,
             max_amount=self.max_amount,
-            from_=self.from_ and _aware("from", self.from_),
-            to=self.to and _aware("to", self.to),
+            from_=self.from_ and _require_offset("from", self.from_),
+            to=self.to and _require_offset("to", self.to),
         )
 
 
-@strawberry.enum(description="The length of a bucket, by the calendar in UTC; a week begins on Monday.")
+@strawberry.enum(description="Length of a bucket, by the calendar in UTC. A week starts on Monday.")
 class Granularity(Enum):
     HOUR = "HOUR"
     DAY = "DAY"
@@ -129,18 +116,18 @@ class Granularity(Enum):
     MONTH = "MONTH"
 
 
-@strawberry.type(description="How many operations, and the sum of their amounts.")
+@strawberry.type(description="Number of operations and the sum of their amounts.")
 class Turnover:
     count: int
     amount: Money
 
     @classmethod
-    def of(cls, turnover: client.Turnover) -> "Turnover":
-        """The same turnover for the graph."""
+    def from_client(cls, turnover: client.Turnover) -> "Turnover":
+        """Convert a turnover of the client."""
         return cls(count=turnover.count, amount=Money.from_money(turnover.amount))
 
 
-@strawberry.type(description="The turnovers of one type of operation.")
+@strawberry.type(description="Turnover of one type of operation.")
 class TypeTurnover:
     type: OperationType
     incoming: Turnover
@@ -148,73 +135,76 @@ class TypeTurnover:
 
 
 @strawberry.type(
-    description="A part of the range by the calendar in UTC; the first begins, and the last ends, with the range.",
+    description="Part of the range, by the calendar in UTC. The first bucket starts, and the last one ends, with the "
+    "range.",
 )
 class StatisticsBucket:
     start: datetime = strawberry.field(description="Inclusive.")
     end: datetime = strawberry.field(description="Exclusive.")
-    count: int = strawberry.field(description="Operations in both directions.")
+    count: int = strawberry.field(description="Number of operations in both directions.")
     incoming: Turnover
     outgoing: Turnover
-    net: Money = strawberry.field(description="Incoming less outgoing.")
-    opening: Money = strawberry.field(description="The balance before: the previous bucket's closing one.")
-    closing: Money = strawberry.field(description="The balance after.")
+    net: Money = strawberry.field(description="Incoming minus outgoing.")
+    opening: Money = strawberry.field(
+        description="Balance before the bucket: the closing balance of the previous bucket."
+    )
+    closing: Money = strawberry.field(description="Balance after the bucket.")
     by_type: list[TypeTurnover] = strawberry.field(
-        description="The same by type, for each type that occurs.",
+        description="Turnover per type, for each type that occurs.",
         directives=[list_size_directive(len(OperationType))],
     )
 
     @classmethod
-    def of(cls, bucket: client.StatisticsBucket) -> "StatisticsBucket":
-        """The same bucket for the graph."""
+    def from_client(cls, bucket: client.StatisticsBucket) -> "StatisticsBucket":
+        """Convert a bucket of the client."""
         return cls(
             start=bucket.start,
             end=bucket.end,
             count=bucket.count,
-            incoming=Turnover.of(bucket.incoming),
-            outgoing=Turnover.of(bucket.outgoing),
+            incoming=Turnover.from_client(bucket.incoming),
+            outgoing=Turnover.from_client(bucket.outgoing),
             net=Money.from_money(bucket.net),
             opening=Money.from_money(bucket.opening),
             closing=Money.from_money(bucket.closing),
             by_type=[
                 TypeTurnover(
                     type=OperationType(each.type),
-                    incoming=Turnover.of(each.incoming),
-                    outgoing=Turnover.of(each.outgoing),
+                    incoming=Turnover.from_client(each.incoming),
+                    outgoing=Turnover.from_client(each.outgoing),
                 )
                 for each in bucket.by_type
             ],
         )
 
 
-@strawberry.type(description="What went in and out of an account over time, exactly as the ledger has it.")
+@strawberry.type(description="Turnover of an account over time. Amounts are equal to the ledger's.")
 class AccountStatistics:
     buckets: list[StatisticsBucket] = strawberry.field(
-        description="All of the range, oldest first, those in which nothing happened too.",
+        description="All buckets of the range, oldest first, including empty ones.",
         directives=[list_size_directive(100)],
     )
     cursor: str = strawberry.field(
-        description="The place in the account's history up to which operations are counted.",
+        description="Position in the account's history up to which operations are counted.",
     )
     is_complete: bool = strawberry.field(
-        description="Whether every operation up to there is counted. False for the moment that one is still on its way "
-        "while a later one has arrived.",
+        description="Whether every operation up to `cursor` is counted. False while an operation is delayed and a "
+        "later one has arrived.",
     )
 
     @classmethod
-    def of(cls, statistics: client.Statistics) -> "AccountStatistics":
-        """The same statistics for the graph."""
+    def from_client(cls, statistics: client.Statistics) -> "AccountStatistics":
+        """Convert statistics of the client."""
         return cls(
-            buckets=[StatisticsBucket.of(bucket) for bucket in statistics.buckets],
+            buckets=[StatisticsBucket.from_client(bucket) for bucket in statistics.buckets],
             cursor=cursor.encode_version(statistics.as_of_version),
             is_complete=statistics.is_complete,
         )
 
 
-@strawberry.type(description="A balance, as it is or as an operation left it.")
+@strawberry.type(description="Balance of an account, at present or after an operation.")
 class BalanceUpdate:
     balance: Money
-    cursor: str = strawberry.field(description="The place in the account's history that the balance belongs to.")
+    cursor: str = strawberry.field(description="Position in the account's history that the balance belongs to.")
 
 
 @strawberry.federation.type(keys=["id"])
@@ -222,8 +212,8 @@ class Account:
     id: strawberry.ID
 
     @strawberry.field(
-        description="The account's operations, newest first. `first` and `after` go towards older ones, `last` and "
-        "`before` towards newer ones.",
+        description="The account's operations, newest first. `first` and `after` page towards older operations, `last` "
+        "and `before` towards newer ones.",
         directives=[cost_directive(5), PAGED],
     )
     async def operations(
@@ -235,19 +225,21 @@ class Account:
         before: str | None = None,
         filter: OperationFilter | None = None,  # noqa: A002
     ) -> OperationConnection | None:
-        asked = paging.parse_relay_arguments(cursor.decode_version, first=first, after=after, last=last, before=before)
-        page = await info.context.analytics.operations(
+        request = paging.parse_relay_arguments(
+            cursor.decode_version, first=first, after=after, last=last, before=before
+        )
+        page = await info.context.analytics.list_operations(
             UUID(self.id),
-            limit=asked.limit,
-            older_than=asked.older_than,
-            newer_than=asked.newer_than,
+            limit=request.limit,
+            older_than=request.older_than,
+            newer_than=request.newer_than,
             filter=filter.to_client() if filter else client.OperationFilter(),
         )
-        return OperationConnection.of(page)
+        return OperationConnection.from_client(page)
 
     @strawberry.field(
-        description="What went in and out of the account from one time (inclusive) to another (exclusive), in at most "
-        "1,000 buckets.",
+        description="Turnover of the account from one time (inclusive) to another (exclusive), in at most 1,000 "
+        "buckets.",
         directives=[cost_directive(20)],
     )
     async def statistics(
@@ -257,60 +249,17 @@ class Account:
         to: datetime,
         granularity: Granularity,
     ) -> AccountStatistics | None:
-        statistics = await info.context.analytics.statistics(
+        statistics = await info.context.analytics.get_statistics(
             UUID(self.id),
-            from_=_aware("from", from_),
-            to=_aware("to", to),
+            from_=_require_offset("from", from_),
+            to=_require_offset("to", to),
             granularity=granularity.value,
         )
-        return AccountStatistics.of(statistics)
+        return AccountStatistics.from_client(statistics)
 
 
-def _aware(field: str, time: datetime) -> datetime:
-    """The time, once it says what it is measured from."""
+def _require_offset(field: str, time: datetime) -> datetime:
+    """Return a time that has an offset from UTC, or raise InvalidInput."""
     if time.tzinfo is None:
         raise InvalidInput.for_field(field, "must have an offset from UTC, such as Z")
     return time
-
-
-@strawberry.type
-class Subscription:
-    @strawberry.subscription(
-        description="The account's operations after a cursor, then the live ones, in order: no gap, no repeat. Without "
-        "a cursor, from now on.",
-    )
-    async def operation_added(
-        self,
-        info: Info,
-        account_id: strawberry.ID,
-        after: str | None = None,
-    ) -> AsyncGenerator[Operation, None]:
-        with inputs.FieldParser() as fields:
-            account = fields.parse("accountId", inputs.parse_uuid, account_id)
-            version = None if after is None else fields.parse("after", cursor.decode_version, after)
-        if version is None:
-            version = (await info.context.bank.get_balance(account)).version
-        async with aclosing(_watch(info.context.analytics, account, version)) as operations:
-            async for operation in operations:
-                yield Operation.of(operation)
-
-    @strawberry.subscription(description="The account's balance now, then after each operation.")
-    async def balance_changed(self, info: Info, account_id: strawberry.ID) -> AsyncGenerator[BalanceUpdate, None]:
-        with inputs.FieldParser() as fields:
-            account = fields.parse("accountId", inputs.parse_uuid, account_id)
-        now = await info.context.bank.get_balance(account)
-        yield BalanceUpdate(balance=Money.from_money(now.amount), cursor=cursor.encode_version(now.version))
-        async with aclosing(_watch(info.context.analytics, account, now.version)) as operations:
-            async for operation in operations:
-                yield BalanceUpdate(
-                    balance=Money.from_money(operation.balance_after),
-                    cursor=cursor.encode_version(operation.account_version),
-                )
-
-
-async def _watch(analytics: AnalyticsClient, account_id: UUID, after: int) -> AsyncGenerator[client.Operation, None]:
-    """The operations after a version, on from the last one seen when analytics goes away for a while."""
-    async with aclosing(channel.reconnecting_stream(lambda: analytics.watch(account_id, after))) as operations:
-        async for operation in operations:
-            after = operation.account_version
-            yield operation

@@ -3,13 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import dataclass
 from uuid import UUID
 
 import pytest
 
 from stack.ports import HOST, free_ports
 from subgraphs.analytics.client import AnalyticsClient
-from subgraphs.analytics.graph import graph
+from subgraphs.analytics.graph.subscriptions import watch_operations
+from subgraphs.bank.client import BankClient
 from tests.integration.analytics.group import Load, joined, process
 from tests.integration.analytics.world import World, beside, serving
 from tests.kafka.brokers import on_apache
@@ -20,6 +22,14 @@ pytestmark = pytest.mark.slow
 FEEDS = 4
 
 
+@dataclass(frozen=True)
+class RequestClients:
+    """Clients that a resolver reads from its request."""
+
+    analytics: AnalyticsClient
+    bank: BankClient
+
+
 class Feeds:
     """Feeds of one account from its first operation on, as the gateway holds them, and all that they told."""
 
@@ -28,8 +38,10 @@ class Feeds:
 
     @asynccontextmanager
     async def followed(self, world: World, client: AnalyticsClient, account: UUID) -> AsyncIterator[None]:
+        context = RequestClients(client, world.bank_client)
+
         async def follow(told: list[int]) -> None:
-            async with aclosing(graph._watch(client, account, 0)) as operations:
+            async with aclosing(watch_operations(context, account, 0)) as operations:
                 async for operation in operations:
                     told.append(operation.account_version)  # noqa: PERF401  read while it grows
 

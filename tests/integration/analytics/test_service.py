@@ -52,7 +52,7 @@ class TestOperations:
         await service.publish(event)
         await service.stored(alice, [1])
         with service.caller("alice"):
-            page = await client.operations(alice, limit=10)
+            page = await client.list_operations(alice, limit=10)
         assert page.operations == (
             Operation(
                 event.id,
@@ -73,12 +73,12 @@ class TestOperations:
         events = [service.bank.transfer(*((alice, bob) if n % 2 else (bob, alice)), f"{n}.00") for n in range(1, 11)]
         await service.history.insert([row for event in events for row in rows_of(event)])
         with service.caller("alice"):
-            older = await client.operations(alice, limit=2, older_than=9)
+            older = await client.list_operations(alice, limit=2, older_than=9)
             assert [each.account_version for each in older.operations] == [8, 7]
             assert (older.has_older, older.has_newer) == (True, True)
-            newer = await client.operations(alice, limit=2, newer_than=8)
+            newer = await client.list_operations(alice, limit=2, newer_than=8)
             assert [each.account_version for each in newer.operations] == [10, 9]
-            filtered = await client.operations(
+            filtered = await client.list_operations(
                 alice,
                 limit=10,
                 filter=OperationFilter(
@@ -96,16 +96,16 @@ class TestOperations:
     async def test_anothers_account_is_not_found(self, service: World, client: AnalyticsClient) -> None:
         bobs = service.bank.open("bob")
         with service.caller("alice"), pytest.raises(AccountNotFound) as caught:
-            await client.operations(bobs, limit=10)
+            await client.list_operations(bobs, limit=10)
         assert caught.value.account_id == str(bobs)
 
     async def test_an_operator_reads_all(self, service: World, client: AnalyticsClient) -> None:
         with request_context.as_service(lambda: service.keys.user("operator", Role.OPERATOR)):
-            assert (await client.operations(service.bank.open("bob"), limit=10)).operations == ()
+            assert (await client.list_operations(service.bank.open("bob"), limit=10)).operations == ()
 
     async def test_without_a_token_nothing_is_told(self, service: World, client: AnalyticsClient) -> None:
         with request_context.as_service(lambda: ""), pytest.raises(Unauthenticated):
-            await client.operations(uuid4(), limit=10)
+            await client.list_operations(uuid4(), limit=10)
 
     @pytest.mark.parametrize(
         ("arguments", "field"),
@@ -131,7 +131,7 @@ class TestOperations:
         self, service: World, client: AnalyticsClient, arguments: dict[str, object], field: str
     ) -> None:
         with service.caller("alice"), pytest.raises(InvalidInput) as caught:
-            await client.operations(service.bank.open("alice"), **arguments)  # type: ignore[arg-type]
+            await client.list_operations(service.bank.open("alice"), **arguments)  # type: ignore[arg-type]
         assert [violation.field for violation in caught.value.violations] == [field]
 
     @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ class TestOperations:
         alice = service.bank.open("alice")
         service.bank.is_down = True
         with service.caller("alice"), pytest.raises(Unavailable):
-            await client.operations(alice, limit=10)
+            await client.list_operations(alice, limit=10)
 
 
 async def refusal(world: World, request: analytics_pb2.GetOperationsRequest) -> WalletError:
@@ -173,7 +173,7 @@ class TestWatch:
         alice, bob = service.bank.open("alice"), service.bank.open("bob")
         await service.publish(service.bank.transfer(alice, bob), service.bank.transfer(bob, alice))
         with service.caller("alice"):
-            async with asyncio.timeout(10), aclosing(client.watch(alice, 0)) as operations:
+            async with asyncio.timeout(10), aclosing(client.watch_operations(alice, 0)) as operations:
                 seen = [(await anext(operations)).direction for _ in range(2)]
                 await service.publish(service.bank.transfer(alice, bob))
                 seen.append((await anext(operations)).direction)
@@ -181,11 +181,11 @@ class TestWatch:
 
     async def test_anothers_account_is_not_found(self, service: World, client: AnalyticsClient) -> None:
         with service.caller("alice"), pytest.raises(AccountNotFound):
-            await anext(client.watch(service.bank.open("bob"), None))
+            await anext(client.watch_new_operations(service.bank.open("bob")))
 
     async def test_a_negative_version_is_refused(self, service: World, client: AnalyticsClient) -> None:
         with service.caller("alice"), pytest.raises(InvalidInput, match="after"):
-            await anext(client.watch(service.bank.open("alice"), -1))
+            await anext(client.watch_operations(service.bank.open("alice"), -1))
 
     async def test_a_stop_ends_streams_at_once(self, world: World) -> None:
         alice, stop = world.bank.open("alice"), asyncio.Event()
@@ -197,7 +197,7 @@ class TestWatch:
         await until(is_ready)
         async with AnalyticsClient.connect(world.settings.analytics_grpc_listen) as client:
             with world.caller("alice"):
-                operations = client.watch(alice, 0)
+                operations = client.watch_operations(alice, 0)
                 waiting = asyncio.ensure_future(anext(operations))
 
                 async def is_open() -> bool:

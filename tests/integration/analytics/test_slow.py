@@ -98,7 +98,10 @@ class TestAReaderThatDoesNotRead:
         alice = world.bank.open("alice")
         watch.publish(world.bank.transfer(alice, world.bank.open("bob")))
         with world.caller("alice"):
-            async with aclosing(client.watch(alice, 0)) as stuck, aclosing(client.watch(alice, 0)) as reader:
+            async with (
+                aclosing(client.watch_operations(alice, 0)) as stuck,
+                aclosing(client.watch_operations(alice, 0)) as reader,
+            ):
 
                 async def read(feed: AsyncGenerator[Operation, None] = reader) -> int:
                     return (await anext(feed)).account_version
@@ -110,7 +113,7 @@ class TestAReaderThatDoesNotRead:
                     await read_all(lambda: read(stuck), seen)
             assert seen == list(range(1, len(seen) + 1))
             assert len(seen) < last
-            async with aclosing(client.watch(alice, seen[-1])) as again:
+            async with aclosing(client.watch_operations(alice, seen[-1])) as again:
                 assert (await anext(again)).account_version == len(seen) + 1
 
     async def test_by_websocket(self, world: World, watch: Watch, gateway: str, keys: Keys) -> None:

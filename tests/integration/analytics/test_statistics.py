@@ -238,7 +238,7 @@ class TestOfAnAccount:
         ]
         await service.history.insert([each for event in events for each in rows_of(event)])
         with service.caller("alice"):
-            statistics = await client.statistics(alice, **RANGE)
+            statistics = await client.get_statistics(alice, **RANGE)
         assert (statistics.as_of_version, statistics.is_complete) == (4, True)
         first, *others = statistics.buckets
         assert (first.start, first.end) == (START, datetime(2026, 1, 2, 4, tzinfo=UTC))
@@ -256,7 +256,7 @@ class TestOfAnAccount:
     async def test_without_operations_are_its_balance(self, service: World, client: AnalyticsClient) -> None:
         alice = service.bank.open("alice")
         with service.caller("alice"):
-            statistics = await client.statistics(alice, **RANGE)
+            statistics = await client.get_statistics(alice, **RANGE)
         assert [(str(each.opening), str(each.closing)) for each in statistics.buckets] == [("0.00", "0.00")] * 4
         assert (statistics.as_of_version, statistics.is_complete) == (0, True)
 
@@ -271,17 +271,17 @@ class TestOfAnAccount:
     async def test_anothers_account_is_not_found(self, service: World, client: AnalyticsClient) -> None:
         bobs = service.bank.open("bob")
         with service.caller("alice"), pytest.raises(AccountNotFound):
-            await client.statistics(bobs, **RANGE)
+            await client.get_statistics(bobs, **RANGE)
         with request_context.as_service(lambda: service.keys.user("operator", Role.OPERATOR)):
-            assert (await client.statistics(bobs, **RANGE)).as_of_version == 0
+            assert (await client.get_statistics(bobs, **RANGE)).as_of_version == 0
             with pytest.raises(AccountNotFound):
-                await client.statistics(uuid4(), **RANGE)
+                await client.get_statistics(uuid4(), **RANGE)
 
     async def test_the_bank_being_away_is_told(self, service: World, client: AnalyticsClient) -> None:
         alice = service.bank.open("alice")
         service.bank.is_down = True
         with service.caller("alice"), pytest.raises(Unavailable):
-            await client.statistics(alice, **RANGE)
+            await client.get_statistics(alice, **RANGE)
 
     @pytest.mark.parametrize(
         ("wrong", "field"),

@@ -7,7 +7,7 @@ import pytest
 from aiokafka.errors import KafkaError
 
 from subgraphs.analytics.service.application.watch import Timing, Watch
-from subgraphs.analytics.service.domain.model import Event, Row
+from subgraphs.analytics.service.domain.model import Event, Row, StreamStart
 from subgraphs.analytics.service.domain.rows import rows_of
 from tests.integration.analytics.fake_bank import CLEARING
 from tests.integration.analytics.world import World, beside
@@ -36,6 +36,7 @@ class Reader:
         self._account_id = account_id
         self._rows = watch.operations(account_id, after)
         self._pending: asyncio.Task[Row] | None = None
+        self.start: int | None = None
 
     async def take(self, count: int) -> list[int]:
         """The next so many versions."""
@@ -72,7 +73,12 @@ class Reader:
 
     async def _step(self) -> Row:
         with self._world.caller("alice"):
-            return await anext(self._rows)
+            row = await anext(self._rows)
+            if isinstance(row, StreamStart):
+                self.start = row.version
+                row = await anext(self._rows)
+        assert isinstance(row, Row)
+        return row
 
 
 @asynccontextmanager
@@ -119,8 +125,10 @@ class TestHistoryThenLive:
         watch = world.watch()
         async with reading(world, watch, alice, None) as reader:
             await reader.waits()
+            assert reader.start == 1
             watch.publish(world.bank.transfer(CLEARING, alice))
             assert await reader.take(1) == [2]
+        assert world.bank.asked["GetBalance"] == 1
 
     async def test_what_is_not_stored_yet_is_delivered(self, world: World, alice: UUID, bob: UUID) -> None:
         watch = world.watch()

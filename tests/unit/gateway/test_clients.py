@@ -63,7 +63,7 @@ def of_the_bank(client: BankClient) -> list[Awaitable[Any]]:
 
 
 def of_analytics(client: AnalyticsClient) -> list[Awaitable[Any]]:
-    return [client.operations(ID, limit=1), client.statistics(ID, from_=NOW, to=NOW, granularity="DAY")]
+    return [client.list_operations(ID, limit=1), client.get_statistics(ID, from_=NOW, to=NOW, granularity="DAY")]
 
 
 def of_card(client: CardClient) -> list[Awaitable[Any]]:

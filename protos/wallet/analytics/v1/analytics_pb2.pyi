@@ -455,17 +455,27 @@ class WatchOperationsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     OPERATION_FIELD_NUMBER: _builtins.int
+    START_VERSION_FIELD_NUMBER: _builtins.int
+    start_version: _builtins.int
+    """The account's version at which the stream starts. Only in the first message, and only if the request has no
+    `after_version`: a reader that reconnects before the first operation continues after this version.
+    """
     @_builtins.property
-    def operation(self) -> Global___Operation: ...
+    def operation(self) -> Global___Operation:
+        """Unset if `start_version` is set."""
+
     def __init__(
         self,
         *,
         operation: Global___Operation | None = ...,
+        start_version: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["operation", b"operation"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_start_version", b"_start_version", "operation", b"operation", "start_version", b"start_version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["operation", b"operation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_start_version", b"_start_version", "operation", b"operation", "start_version", b"start_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__start_version: _TypeAlias = _typing.Literal["start_version"]  # noqa: Y015
+    _WhichOneofArgType__start_version: _TypeAlias = _typing.Literal["_start_version", b"_start_version"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__start_version) -> _WhichOneofReturnType__start_version | None: ...
 
 Global___WatchOperationsResponse: _TypeAlias = WatchOperationsResponse  # noqa: Y015

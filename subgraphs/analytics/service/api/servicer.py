@@ -15,7 +15,14 @@ from google.type.money_pb2 import Money as MoneyMessage
 from kit.rpc import converters, request_context
 from protos.wallet.analytics.v1 import analytics_pb2, analytics_pb2_grpc
 from subgraphs.analytics.service.application.service import Analytics
-from subgraphs.analytics.service.domain.model import Direction, OperationFilter, OperationType, Row, parse_amount
+from subgraphs.analytics.service.domain.model import (
+    Direction,
+    OperationFilter,
+    OperationType,
+    Row,
+    StreamStart,
+    parse_amount,
+)
 from subgraphs.analytics.service.domain.statistics import Bucket, Frame, Granularity, Turnover
 from wallet import inputs
 from wallet.errors import InvalidInput
@@ -98,7 +105,10 @@ class AnalyticsServicer(analytics_pb2_grpc.AnalyticsServiceServicer):
         after = request.after_version if request.HasField("after_version") else None
         async with aclosing(self._analytics.watch(_account(request.account_id), after)) as rows:
             async for row in rows:
-                yield analytics_pb2.WatchOperationsResponse(operation=_operation(row))
+                if isinstance(row, StreamStart):
+                    yield analytics_pb2.WatchOperationsResponse(start_version=row.version)
+                else:
+                    yield analytics_pb2.WatchOperationsResponse(operation=_operation(row))
 
 
 def _account(text: str) -> UUID:

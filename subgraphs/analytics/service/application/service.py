@@ -10,7 +10,7 @@ from subgraphs.analytics.service.adapters.clickhouse.history import History
 from subgraphs.analytics.service.adapters.ledger import Ledger
 from subgraphs.analytics.service.application.access import Access
 from subgraphs.analytics.service.application.watch import Watch
-from subgraphs.analytics.service.domain.model import OperationFilter, Page, Row
+from subgraphs.analytics.service.domain.model import OperationFilter, Page, Row, StreamStart
 from subgraphs.analytics.service.domain.statistics import Frame, Statistics, buckets
 from wallet.errors import FieldViolation, InvalidInput
 
@@ -89,7 +89,7 @@ class Analytics:
         opening = await self._ledger.opening(account_id)
         return Statistics(opening.currency, buckets(frame, opening.amount, ()), as_of_version=0, is_complete=True)
 
-    async def watch(self, account_id: UUID, after_version: int | None) -> AsyncGenerator[Row, None]:
+    async def watch(self, account_id: UUID, after_version: int | None) -> AsyncGenerator[Row | StreamStart, None]:
         """The account's operations after a version (None: from now on), then the live ones, in the caller's name.
 
         Raises:

@@ -14,7 +14,7 @@ from subgraphs.analytics.service import metrics
 from subgraphs.analytics.service.adapters.clickhouse.history import History
 from subgraphs.analytics.service.adapters.ledger import Ledger
 from subgraphs.analytics.service.application.repair import Repair
-from subgraphs.analytics.service.domain.model import Event, Row
+from subgraphs.analytics.service.domain.model import Event, Row, StreamStart
 from subgraphs.analytics.service.domain.rows import rows_of
 from subgraphs.bank.client import BankClient
 from wallet.errors import DeadlineExceeded, SubscriberTooSlow, Unavailable
@@ -159,7 +159,7 @@ class Watch:
             for subscription in subscriptions:
                 subscription.close()
 
-    async def operations(self, account_id: UUID, after_version: int | None) -> AsyncGenerator[Row, None]:
+    async def operations(self, account_id: UUID, after_version: int | None) -> AsyncGenerator[Row | StreamStart, None]:
         """The account's operations after a version (None: from now on), then the live ones, in version order, each
         once.
 
@@ -175,6 +175,8 @@ class Watch:
             check_at = clock() + self._timing.access_seconds
             subscription.begin(current if after_version is None else after_version)
             subscription.expect(current)
+            if after_version is None:
+                yield StreamStart(current)
             while not subscription.is_closed:
                 if subscription.is_overrun:
                     raise SubscriberTooSlow

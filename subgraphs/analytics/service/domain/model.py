@@ -68,6 +68,13 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
+class StreamStart:
+    """The account's version at which a stream of new operations starts."""
+
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
 class OperationFilter:
     """Conditions that must all hold; amounts are inclusive, `since` is inclusive, `until` exclusive, both aware."""
 

@@ -1,0 +1,98 @@
+"""Converts between the client's values and `analytics.proto` messages."""
+
+from typing import Final, Literal
+from uuid import UUID
+
+from kit.rpc.converters import money_from_proto, time_from_proto, time_to_proto
+from protos.wallet.analytics.v1 import analytics_pb2
+from subgraphs.analytics.client.types import (
+    Operation,
+    OperationFilter,
+    Statistics,
+    StatisticsBucket,
+    Turnover,
+    TypeTurnover,
+)
+
+_TYPES: Final[dict[int, Literal["TRANSFER", "TOP_UP"]]] = {
+    analytics_pb2.OPERATION_TYPE_TRANSFER: "TRANSFER",
+    analytics_pb2.OPERATION_TYPE_TOP_UP: "TOP_UP",
+}
+_DIRECTIONS: Final[dict[int, Literal["IN", "OUT"]]] = {
+    analytics_pb2.DIRECTION_IN: "IN",
+    analytics_pb2.DIRECTION_OUT: "OUT",
+}
+_GRANULARITIES: Final[dict[str, analytics_pb2.Granularity.ValueType]] = {
+    "HOUR": analytics_pb2.GRANULARITY_HOUR,
+    "DAY": analytics_pb2.GRANULARITY_DAY,
+    "WEEK": analytics_pb2.GRANULARITY_WEEK,
+    "MONTH": analytics_pb2.GRANULARITY_MONTH,
+}
+_TYPE_NUMBERS: Final[dict[str, int]] = {name: number for number, name in _TYPES.items()}
+_DIRECTION_NUMBERS: Final[dict[str, int]] = {name: number for number, name in _DIRECTIONS.items()}
+
+
+def operation_filter_to_proto(value: OperationFilter) -> analytics_pb2.OperationFilter:
+    """Convert a filter."""
+    message = analytics_pb2.OperationFilter(
+        types=[analytics_pb2.OperationType.ValueType(_TYPE_NUMBERS[kind]) for kind in value.types],
+        counterparty_id=str(value.counterparty_id or ""),
+        min_amount=value.min_amount or "",
+        max_amount=value.max_amount or "",
+    )
+    if value.direction is not None:
+        message.direction = analytics_pb2.Direction.ValueType(_DIRECTION_NUMBERS[value.direction])
+    if value.from_ is not None:
+        getattr(message, "from").CopyFrom(time_to_proto(value.from_))
+    if value.to is not None:
+        message.to.CopyFrom(time_to_proto(value.to))
+    return message
+
+
+def operation_from_proto(message: analytics_pb2.Operation) -> Operation:
+    """Convert an operation."""
+    return Operation(
+        UUID(message.id),
+        UUID(message.account_id),
+        message.account_version,
+        _TYPES[message.type],
+        _DIRECTIONS[message.direction],
+        money_from_proto(message.amount),
+        money_from_proto(message.balance_after),
+        UUID(message.counterparty_id),
+        time_from_proto(message.occurred_at),
+    )
+
+
+def granularity_to_proto(value: Literal["HOUR", "DAY", "WEEK", "MONTH"]) -> analytics_pb2.Granularity.ValueType:
+    """Convert a granularity."""
+    return _GRANULARITIES[value]
+
+
+def statistics_from_proto(message: analytics_pb2.GetStatisticsResponse) -> Statistics:
+    """Convert a statistics response."""
+    buckets = tuple(bucket_from_proto(bucket) for bucket in message.buckets)
+    return Statistics(buckets, message.as_of_version, message.is_complete)
+
+
+def bucket_from_proto(message: analytics_pb2.StatisticsBucket) -> StatisticsBucket:
+    """Convert a bucket."""
+    return StatisticsBucket(
+        time_from_proto(message.start),
+        time_from_proto(message.end),
+        message.count,
+        turnover_from_proto(message.incoming),
+        turnover_from_proto(message.outgoing),
+        money_from_proto(message.net),
+        money_from_proto(message.opening_balance),
+        money_from_proto(message.closing_balance),
+        tuple(
+            TypeTurnover(_TYPES[each.type], turnover_from_proto(each.incoming), turnover_from_proto(each.outgoing))
+            for each in message.by_type
+        ),
+    )
+
+
+def turnover_from_proto(message: analytics_pb2.Turnover) -> Turnover:
+    """Convert a turnover."""
+    return Turnover(message.count, money_from_proto(message.amount))

@@ -1,0 +1,102 @@
+"""Values of the analytics client."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
+from wallet.money import Money
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One operation as one account sees it. `amount` is positive; `direction` gives the sign.
+
+    `account_version` is the account's version after the operation, `id` the id of the transfer.
+    """
+
+    id: UUID
+    account_id: UUID
+    account_version: int
+    type: Literal["TRANSFER", "TOP_UP"]
+    direction: Literal["IN", "OUT"]
+    amount: Money
+    balance_after: Money
+    counterparty_id: UUID
+    occurred_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class OperationPage:
+    """Operations, newest first. `has_older` and `has_newer` report operations on either side of the page."""
+
+    operations: tuple[Operation, ...]
+    has_older: bool
+    has_newer: bool
+
+
+@dataclass(frozen=True, slots=True)
+class OperationFilter:
+    """Conditions that must all hold. Amounts are decimal strings, inclusive. `from_` is inclusive, `to` exclusive."""
+
+    types: tuple[str, ...] = ()
+    direction: str | None = None
+    counterparty_id: UUID | None = None
+    min_amount: str | None = None
+    max_amount: str | None = None
+    from_: datetime | None = None
+    to: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Turnover:
+    """Number of operations and the sum of their amounts."""
+
+    count: int
+    amount: Money
+
+
+@dataclass(frozen=True, slots=True)
+class TypeTurnover:
+    """Turnover of one type of operation, by direction."""
+
+    type: Literal["TRANSFER", "TOP_UP"]
+    incoming: Turnover
+    outgoing: Turnover
+
+
+@dataclass(frozen=True, slots=True)
+class StatisticsBucket:
+    """Turnover from `start` (inclusive) to `end` (exclusive), with the balances before and after."""
+
+    start: datetime
+    end: datetime
+    count: int
+    incoming: Turnover
+    outgoing: Turnover
+    net: Money
+    opening: Money
+    closing: Money
+    by_type: tuple[TypeTurnover, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Buckets, oldest first.
+
+    Attributes:
+        buckets: they cover the range without gaps.
+        as_of_version: the account's version up to which operations are counted.
+        is_complete: whether all operations up to `as_of_version` are counted.
+    """
+
+    buckets: tuple[StatisticsBucket, ...]
+    as_of_version: int
+    is_complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StreamStart:
+    """The account's version at which a stream of new operations starts."""
+
+    version: int

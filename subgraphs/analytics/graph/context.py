@@ -1,0 +1,21 @@
+"""Request context of the resolvers."""
+
+from typing import Protocol
+
+import strawberry
+
+from subgraphs.analytics.client import AnalyticsClient
+from subgraphs.bank.client import BankClient
+
+
+class Context(Protocol):
+    """Clients that the resolvers read from the request."""
+
+    @property
+    def analytics(self) -> AnalyticsClient: ...
+
+    @property
+    def bank(self) -> BankClient: ...
+
+
+Info = strawberry.Info[Context, None]

@@ -1,0 +1,80 @@
+"""Subscriptions of the graph: an account's operations and its balance."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from uuid import UUID
+
+import strawberry
+
+from kit.rpc.channel import reconnecting_stream
+from subgraphs.analytics import client
+from subgraphs.analytics.graph.context import Context, Info
+from subgraphs.analytics.graph.types import BalanceUpdate, Operation
+from wallet import cursor, inputs
+from wallet.graph import Money
+
+
+@strawberry.type
+class Subscription:
+    @strawberry.subscription(
+        description="The account's operations after a cursor, then new ones, in order, without gaps or repeats. "
+        "Without a cursor, new operations only.",
+    )
+    async def operation_added(
+        self,
+        info: Info,
+        account_id: strawberry.ID,
+        after: str | None = None,
+    ) -> AsyncGenerator[Operation, None]:
+        with inputs.FieldParser() as fields:
+            account = fields.parse("accountId", inputs.parse_uuid, account_id)
+            version = None if after is None else fields.parse("after", cursor.decode_version, after)
+        async with aclosing(watch_operations(info.context, account, version)) as operations:
+            async for operation in operations:
+                yield Operation.from_client(operation)
+
+    @strawberry.subscription(description="The account's present balance, then its balance after each operation.")
+    async def balance_changed(self, info: Info, account_id: strawberry.ID) -> AsyncGenerator[BalanceUpdate, None]:
+        with inputs.FieldParser() as fields:
+            account = fields.parse("accountId", inputs.parse_uuid, account_id)
+        present = await info.context.bank.get_balance(account)
+        yield BalanceUpdate(balance=Money.from_money(present.amount), cursor=cursor.encode_version(present.version))
+        async with aclosing(watch_operations(info.context, account, present.version)) as operations:
+            async for operation in operations:
+                yield BalanceUpdate(
+                    balance=Money.from_money(operation.balance_after),
+                    cursor=cursor.encode_version(operation.account_version),
+                )
+
+
+async def watch_operations(
+    context: Context, account_id: UUID, after: int | None
+) -> AsyncGenerator[client.Operation, None]:
+    """Yield operations after a version, or new ones without it. Reconnects after the last operation yielded.
+
+    Analytics reports the version at which a stream of new operations starts. If it is unavailable before that, the
+    bank's present version takes its place.
+    """
+    is_reconnect = False
+
+    async def open_stream() -> AsyncGenerator[client.Operation, None]:
+        nonlocal after, is_reconnect
+        if after is None and is_reconnect:
+            after = (await context.bank.get_balance(account_id)).version
+        is_reconnect = True
+        values: AsyncGenerator[client.Operation | client.StreamStart, None]
+        if after is None:
+            values = context.analytics.watch_new_operations(account_id)
+        else:
+            values = context.analytics.watch_operations(account_id, after)
+        async with aclosing(values):
+            async for value in values:
+                if isinstance(value, client.StreamStart):
+                    after = value.version
+                else:
+                    after = value.account_version
+                    yield value
+
+    async with aclosing(reconnecting_stream(open_stream)) as operations:
+        async for operation in operations:
+            yield operation

@@ -1,0 +1,84 @@
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any, cast
+from uuid import UUID
+
+import pytest
+
+from kit.rpc import channel
+from subgraphs.analytics.client import Operation, StreamStart
+from subgraphs.analytics.graph.context import Context
+from subgraphs.analytics.graph.subscriptions import watch_operations
+from wallet.errors import Unavailable
+from wallet.money import Money
+
+ACCOUNT = UUID(int=7)
+MONEY = Money.parse("1.00")
+
+
+def operation(version: int) -> Operation:
+    when = datetime(2026, 1, 2, tzinfo=UTC)
+    return Operation(UUID(int=version), ACCOUNT, version, "TRANSFER", "IN", MONEY, MONEY, UUID(int=9), when)
+
+
+@dataclass
+class Clients:
+    """A bank at version 5, and analytics whose streams have the given values and end with Unavailable but the last."""
+
+    streams: list[Sequence[Operation | StreamStart]]
+    opened_after: list[int | None] = field(default_factory=list)
+    bank_calls: int = 0
+
+    @property
+    def context(self) -> Context:
+        analytics = SimpleNamespace(
+            watch_operations=lambda _, after: self._stream(after), watch_new_operations=lambda _: self._stream(None)
+        )
+        return cast(Context, SimpleNamespace(analytics=analytics, bank=self))
+
+    async def get_balance(self, _: UUID) -> Any:
+        self.bank_calls += 1
+        return SimpleNamespace(version=5)
+
+    async def _stream(self, after: int | None) -> AsyncGenerator[Operation | StreamStart, None]:
+        self.opened_after.append(after)
+        for value in self.streams.pop(0):
+            yield value
+        if self.streams:
+            raise Unavailable
+
+    async def versions(self, after: int | None) -> list[int]:
+        async with aclosing(watch_operations(self.context, ACCOUNT, after)) as operations:
+            return [each.account_version async for each in operations]
+
+
+@pytest.fixture(autouse=True)
+def no_delay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(channel, "_RESUME_FIRST_PAUSE", 0.001)
+
+
+async def test_subscription_without_cursor_does_not_call_the_bank() -> None:
+    clients = Clients([[StreamStart(3), operation(4)]])
+    assert await clients.versions(None) == [4]
+    assert (clients.opened_after, clients.bank_calls) == ([None], 0)
+
+
+async def test_reconnect_before_the_first_operation_continues_at_the_start_version() -> None:
+    clients = Clients([[StreamStart(3)], [operation(4)]])
+    assert await clients.versions(None) == [4]
+    assert (clients.opened_after, clients.bank_calls) == ([None, 3], 0)
+
+
+async def test_reconnect_continues_after_the_last_operation() -> None:
+    clients = Clients([[operation(3), operation(4)], [operation(5)]])
+    assert await clients.versions(2) == [3, 4, 5]
+    assert (clients.opened_after, clients.bank_calls) == ([2, 4], 0)
+
+
+async def test_reconnect_without_a_start_version_continues_at_the_banks_version() -> None:
+    clients = Clients([[], [operation(6)]])
+    assert await clients.versions(None) == [6]
+    assert (clients.opened_after, clients.bank_calls) == ([None, 5], 1)
