@@ -1,4 +1,4 @@
-"""What the acquirer does when it is asked, the trouble that a test card makes included."""
+"""The acquirer's operations, including the faults that test cards cause."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -7,24 +7,24 @@ from datetime import UTC, datetime
 from typing import Any
 
 from openapi.acquirer import Code
-from sandbox.behaviours import Behaviour, Step, Trouble
+from sandbox.behaviours import Behaviour, FaultKind, Step
 from sandbox.books import Books
-from sandbox.cards import APPROVE, CARDS, Card, brand_of, problem_with
-from sandbox.payments import Order, Payment, Refusal
+from sandbox.cards import APPROVE, CARDS, Card, card_brand, find_card_error
+from sandbox.payments import AuthorizationOrder, Payment, Refusal
 
-GivenUp = Callable[[], Coroutine[Any, Any, None]]
-"""Returns when the merchant waits no longer."""
+WaitForDisconnect = Callable[[], Coroutine[Any, Any, None]]
+"""Coroutine function that returns when the merchant has closed its connection."""
 
 
 class Acquirer:
-    """The acquirer over its books. Whatever raises `Refusal` with UNAVAILABLE may have been done or not."""
+    """Operations on the books. After `Refusal` with UNAVAILABLE the outcome is unknown to the merchant."""
 
     def __init__(self, books: Books, stop: asyncio.Event, *, silence_seconds: float, late_seconds: float) -> None:
         """Args:
-        books: its own.
-        stop: set when the process is to end: no request is waited with any more.
-        silence_seconds: the longest silence before an answer.
-        late_seconds: how long after a request was given up a late authorization comes to be.
+        books: storage of cards, payments and webhooks.
+        stop: set when the process ends; silences end then.
+        silence_seconds: longest silence before an answer.
+        late_seconds: delay of a late authorization after the merchant has disconnected.
         """
         self._books = books
         self._stop = stop
@@ -32,20 +32,20 @@ class Acquirer:
         self._late = late_seconds
 
     def tokenize(self, number: str, expiry: tuple[int, int], cvv: str) -> Card:
-        """The card of the number and its expiry (year and month). The code is checked and forgotten.
+        """Return the card of a number and its expiry (year, month). The security code is checked and not stored.
 
         Raises:
             Refusal: INVALID_CARD.
         """
-        if problem := problem_with(number, expiry, cvv, _now().date()):
+        if problem := find_card_error(number, expiry, cvv, _now().date()):
             raise Refusal(Code.invalid_card, problem)
         token = self._books.token(number, expiry)
-        card = Card(token, brand_of(number), number[-4:], CARDS.get(number, APPROVE))
-        self._books.remember(card)
+        card = Card(token, card_brand(number), number[-4:], CARDS.get(number, APPROVE))
+        self._books.save_card(card)
         return card
 
-    async def authorize(self, order: Order, key: str, given_up: GivenUp) -> Payment:
-        """The payment, AUTHORIZED or DECLINED. The same key again is safe.
+    async def authorize(self, order: AuthorizationOrder, key: str, wait_for_disconnect: WaitForDisconnect) -> Payment:
+        """Authorize a payment and return it, AUTHORIZED or DECLINED. Safe to repeat with the same key.
 
         Raises:
             Refusal: UNKNOWN_TOKEN, KEY_REUSED, KEY_CANCELLED, UNAVAILABLE.
@@ -55,10 +55,10 @@ class Acquirer:
         def work() -> Payment:
             return self._books.authorize(order, key, _now())
 
-        return await self._under_trouble(Step.AUTHORIZE, behaviour, key, work, given_up)
+        return await self._run_with_faults(Step.AUTHORIZE, behaviour, key, work, wait_for_disconnect)
 
-    async def change(self, step: Step, payment_id: str, key: str, given_up: GivenUp) -> Payment:
-        """The payment after the step. The same key again is safe.
+    async def change(self, step: Step, payment_id: str, key: str, wait_for_disconnect: WaitForDisconnect) -> Payment:
+        """Apply a step to a payment and return it. Safe to repeat with the same key.
 
         Raises:
             Refusal: NOT_FOUND, KEY_REUSED, WRONG_STATUS, REFUSED, UNAVAILABLE.
@@ -68,10 +68,10 @@ class Acquirer:
         def work() -> Payment:
             return self._books.change(step, payment_id, key, _now())
 
-        return await self._under_trouble(step, behaviour, key, work, given_up)
+        return await self._run_with_faults(step, behaviour, key, work, wait_for_disconnect)
 
     def cancel(self, key: str) -> Payment | None:
-        """Bars the key; the payment that it has authorized is void. Safe to repeat.
+        """Cancel a key: it authorizes nothing any more, and its payment is voided. Safe to repeat.
 
         Raises:
             Refusal: WRONG_STATUS, KEY_REUSED.
@@ -79,7 +79,7 @@ class Acquirer:
         return self._books.cancel(key, _now())
 
     def payment(self, payment_id: str) -> Payment:
-        """The payment as it is now.
+        """Return the current state of a payment.
 
         Raises:
             Refusal: NOT_FOUND.
@@ -87,35 +87,43 @@ class Acquirer:
         return self._books.payment(payment_id)
 
     def payments(self, *, key: str | None, after: str, limit: int) -> list[Payment]:
-        """A page of payments, or what the one key has authorized."""
+        """Return a page of payments, or the payment that `key` authorized."""
         if key is None:
             return list(self._books.payments(after, limit))
         payment = self._books.authorized_by(key)
         return [payment] if payment else []
 
-    async def _under_trouble(
-        self, step: Step, behaviour: Behaviour, key: str, work: Callable[[], Payment], given_up: GivenUp
+    async def _run_with_faults(
+        self,
+        step: Step,
+        behaviour: Behaviour,
+        key: str,
+        work: Callable[[], Payment],
+        wait_for_disconnect: WaitForDisconnect,
     ) -> Payment:
         fault = behaviour.faults.get(step)
-        if fault is None or not fault.strikes(self._books.attempt(key)):
+        if fault is None or not fault.applies_to(self._books.count_attempt(key)):
             return work()
-        if fault.trouble is Trouble.SILENT_AFTER:
+        if fault.kind is FaultKind.SILENT_AFTER:
             work()
-        if fault.trouble is not Trouble.UNAVAILABLE:
-            await self._be_silent(given_up)
-        if fault.trouble is Trouble.SILENT_THEN_LATE and not await self._is_stopped_within(self._late):
+        if fault.kind is not FaultKind.UNAVAILABLE:
+            await self._stay_silent(wait_for_disconnect)
+        if fault.kind is FaultKind.SILENT_THEN_LATE and not await self._stops_within(self._late):
             work()
         raise Refusal(Code.unavailable)
 
-    async def _be_silent(self, given_up: GivenUp) -> None:
-        ends: list[asyncio.Task[Any]] = [asyncio.create_task(given_up()), asyncio.create_task(self._stop.wait())]
+    async def _stay_silent(self, wait_for_disconnect: WaitForDisconnect) -> None:
+        ends: list[asyncio.Task[Any]] = [
+            asyncio.create_task(wait_for_disconnect()),
+            asyncio.create_task(self._stop.wait()),
+        ]
         try:
             await asyncio.wait(ends, timeout=self._silence, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for end in ends:
                 end.cancel()
 
-    async def _is_stopped_within(self, seconds: float) -> bool:
+    async def _stops_within(self, seconds: float) -> bool:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 return await self._stop.wait()

@@ -1,4 +1,4 @@
-"""The HTTP API of `openapi/acquirer.yaml`, and a page that says what this is."""
+"""HTTP API of `openapi/acquirer.yaml`, and a page that describes the sandbox."""
 
 from typing import Annotated, Any, Final
 
@@ -13,9 +13,9 @@ from kit.http.admin import add_health_routes
 from openapi.acquirer import AuthorizationRequest, CardDetails, Code, Token
 from sandbox.acquirer import Acquirer
 from sandbox.behaviours import Step
-from sandbox.cards import CARDS, brand_of
-from sandbox.messages import error_body, payment_message
-from sandbox.payments import Order, Payment, Refusal
+from sandbox.cards import CARDS, card_brand
+from sandbox.messages import payment_to_message, refusal_to_body
+from sandbox.payments import AuthorizationOrder, Payment, Refusal
 
 log = structlog.get_logger(__name__)
 
@@ -38,14 +38,14 @@ IdempotencyKey = Annotated[str, Header(alias="Idempotency-Key", **_KEY)]
 
 
 class Cancellation(BaseModel):
-    """The body of `cancel`, which the contract has no name for."""
+    """Body of a cancellation; the contract does not name this schema."""
 
     model_config = ConfigDict(extra="forbid")
     idempotency_key: Annotated[str, Field(alias="idempotencyKey", **_KEY)]
 
 
 def build_app(acquirer: Acquirer) -> FastAPI:
-    """The contract's routes over the acquirer, health, and `/` for whoever wonders what answers here."""
+    """Return the app: the contract's routes, health checks, and `/` with the list of test cards."""
     app = FastAPI(openapi_url=None)
     _add_errors(app)
     add_health_routes(app, {})
@@ -56,7 +56,12 @@ def build_app(acquirer: Acquirer) -> FastAPI:
         return {
             "what": "A sandbox acquirer: it moves no money and knows no real card. For development and tests only.",
             "cards": [
-                {"number": number, "brand": brand_of(number), "behaviour": behaviour.name, "meaning": behaviour.meaning}
+                {
+                    "number": number,
+                    "brand": card_brand(number),
+                    "behaviour": behaviour.name,
+                    "meaning": behaviour.meaning,
+                }
                 for number, behaviour in CARDS.items()
             ],
         }
@@ -64,9 +69,9 @@ def build_app(acquirer: Acquirer) -> FastAPI:
     return app
 
 
-def refused(refusal: Refusal) -> JSONResponse:
-    """The refusal as a response."""
-    return JSONResponse(error_body(refusal), _STATUS[refusal.code])
+def error_response(refusal: Refusal) -> JSONResponse:
+    """Return the response for a refusal."""
+    return JSONResponse(refusal_to_body(refusal), _STATUS[refusal.code])
 
 
 def _routes(acquirer: Acquirer) -> APIRouter:
@@ -81,9 +86,9 @@ def _routes(acquirer: Acquirer) -> APIRouter:
     @router.post("/payments", status_code=201)
     async def authorize(request: Request, body: AuthorizationRequest, key: IdempotencyKey) -> dict[str, Any]:
         if not body.amount.strip("0."):
-            raise Refusal(Code.invalid_request, "amount: is more than nothing")
-        order = Order(body.token, body.amount, body.currency, body.reference or "")
-        return _payment(await acquirer.authorize(order, key, lambda: _given_up(request)))
+            raise Refusal(Code.invalid_request, "amount: must be greater than 0")
+        order = AuthorizationOrder(body.token, body.amount, body.currency, body.reference or "")
+        return _payment_body(await acquirer.authorize(order, key, lambda: _wait_for_disconnect(request)))
 
     @router.get("/payments")
     async def list_payments(
@@ -91,39 +96,41 @@ def _routes(acquirer: Acquirer) -> APIRouter:
         after: Annotated[str, Query(max_length=64)] = "",
         limit: Annotated[int, Query(ge=1, le=1_000)] = 100,
     ) -> dict[str, Any]:
-        found = acquirer.payments(key=idempotency_key, after=after, limit=limit)
-        return {"payments": [_payment(payment) for payment in found]}
+        payments = acquirer.payments(key=idempotency_key, after=after, limit=limit)
+        return {"payments": [_payment_body(payment) for payment in payments]}
 
     @router.get("/payments/{payment_id}")
-    async def get_payment(payment_id: str) -> dict[str, Any]:
-        return _payment(acquirer.payment(payment_id))
+    async def get_payment_body(payment_id: str) -> dict[str, Any]:
+        return _payment_body(acquirer.payment(payment_id))
 
     @router.post("/payments/{payment_id}/capture")
     async def capture(request: Request, payment_id: str, key: IdempotencyKey) -> dict[str, Any]:
-        return _payment(await acquirer.change(Step.CAPTURE, payment_id, key, lambda: _given_up(request)))
+        return _payment_body(
+            await acquirer.change(Step.CAPTURE, payment_id, key, lambda: _wait_for_disconnect(request))
+        )
 
     @router.post("/payments/{payment_id}/void")
     async def void(request: Request, payment_id: str, key: IdempotencyKey) -> dict[str, Any]:
-        return _payment(await acquirer.change(Step.VOID, payment_id, key, lambda: _given_up(request)))
+        return _payment_body(await acquirer.change(Step.VOID, payment_id, key, lambda: _wait_for_disconnect(request)))
 
     @router.post("/payments/{payment_id}/refund")
     async def refund(request: Request, payment_id: str, key: IdempotencyKey) -> dict[str, Any]:
-        return _payment(await acquirer.change(Step.REFUND, payment_id, key, lambda: _given_up(request)))
+        return _payment_body(await acquirer.change(Step.REFUND, payment_id, key, lambda: _wait_for_disconnect(request)))
 
     @router.post("/cancellations")
     async def cancel(body: Cancellation) -> dict[str, Any]:
         payment = acquirer.cancel(body.idempotency_key)
-        return {"idempotencyKey": body.idempotency_key, "payment": payment and _payment(payment)}
+        return {"idempotencyKey": body.idempotency_key, "payment": payment and _payment_body(payment)}
 
     return router
 
 
-def _payment(payment: Payment) -> dict[str, Any]:
-    return payment_message(payment).model_dump(mode="json", by_alias=True, exclude_none=True)
+def _payment_body(payment: Payment) -> dict[str, Any]:
+    return payment_to_message(payment).model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
-async def _given_up(request: Request) -> None:
-    """Returns when the client has closed the connection."""
+async def _wait_for_disconnect(request: Request) -> None:
+    """Return when the client has closed the connection."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
@@ -131,19 +138,19 @@ async def _given_up(request: Request) -> None:
 def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(Refusal)
     async def expected(_: Request, error: Refusal) -> JSONResponse:
-        return refused(error)
+        return error_response(error)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        # The messages name rules, never the values that broke them.
+        # pydantic's messages name the broken rule, not the value.
         detail = "; ".join(f"{each['loc'][-1]}: {each['msg']}" for each in error.errors())
-        return refused(Refusal(Code.invalid_request, detail))
+        return error_response(Refusal(Code.invalid_request, detail))
 
     @app.exception_handler(HTTPException)
     async def http(_: Request, error: HTTPException) -> JSONResponse:
-        return JSONResponse(error_body(Refusal(Code.not_found, error.detail)), error.status_code, error.headers)
+        return JSONResponse(refusal_to_body(Refusal(Code.not_found, error.detail)), error.status_code, error.headers)
 
     @app.exception_handler(Exception)
     async def unexpected(_: Request, error: Exception) -> JSONResponse:
         log.error("unexpected error", exc_info=error)
-        return refused(Refusal(Code.unavailable))
+        return error_response(Refusal(Code.unavailable))

@@ -1,4 +1,4 @@
-"""What a test card can do to its payments."""
+"""Behaviour of test cards: declines, refusals, faults and webhook delivery."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from openapi.acquirer import DeclineCode
 
 
 class Step(StrEnum):
-    """What a merchant asks for."""
+    """Operation on a payment."""
 
     AUTHORIZE = "authorize"
     CAPTURE = "capture"
@@ -16,47 +16,47 @@ class Step(StrEnum):
     REFUND = "refund"
 
 
-class Trouble(StrEnum):
-    """How a request goes wrong. Each ends in 503, or in silence first: for the merchant the outcome is not known."""
+class FaultKind(StrEnum):
+    """Kind of fault. Each ends with 503, most after a silence, so that the merchant does not know the outcome."""
 
-    UNAVAILABLE = "unavailable"  # at once, and nothing is done
-    SILENT_BEFORE = "silent before"  # nothing is done
-    SILENT_AFTER = "silent after"  # it is done
-    SILENT_THEN_LATE = "silent, then late"  # it is done some moments after the merchant has given up
+    UNAVAILABLE = "unavailable"  # 503 at once, nothing is done
+    SILENT_BEFORE = "silent before"  # silence, nothing is done
+    SILENT_AFTER = "silent after"  # silence, but the operation is done
+    SILENT_THEN_LATE = "silent, then late"  # the operation is done after the merchant has disconnected
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Trouble with the first requests under a key; without `times` with every one, replays too."""
+    """Fault of the first `times` requests with a key; without `times` of every request, replays included."""
 
-    trouble: Trouble
+    kind: FaultKind
     times: int | None = None
 
-    def strikes(self, attempt: int) -> bool:
-        """Whether it meets this attempt; the first is 1."""
+    def applies_to(self, attempt: int) -> bool:
+        """Return whether this attempt fails; the first attempt is 1."""
         return self.times is None or attempt <= self.times
 
 
-class Delivery(StrEnum):
-    """How a payment's webhooks come."""
+class WebhookDelivery(StrEnum):
+    """How a payment's webhooks are delivered."""
 
     PROMPT = "prompt"
     TWICE = "twice"
-    REVERSED = "reversed"  # held until the payment has been quiet for some moments, then the newest first
+    REVERSED = "reversed"  # held until the payment has not changed for a while, then newest first
     LATE = "late"
 
 
 @dataclass(frozen=True, slots=True)
 class Behaviour:
-    """What a card does. Nothing said means that all goes well.
+    """Behaviour of a test card. The defaults approve everything.
 
     Attributes:
-        name: what the books remember it by; it never changes.
-        meaning: for people.
-        decline: why every authorization is declined.
-        refuses: the steps that are refused for good.
-        faults: the trouble on the way, by step.
-        webhooks: how they come.
+        name: stored in the books; never changes.
+        meaning: description for people.
+        decline: reason with which every authorization is declined.
+        refuses: steps that are refused permanently.
+        faults: faults by step.
+        webhooks: delivery of the payment's webhooks.
     """
 
     name: str
@@ -64,4 +64,4 @@ class Behaviour:
     decline: DeclineCode | None = None
     refuses: frozenset[Step] = frozenset()
     faults: Mapping[Step, Fault] = field(default_factory=dict)
-    webhooks: Delivery = Delivery.PROMPT
+    webhooks: WebhookDelivery = WebhookDelivery.PROMPT

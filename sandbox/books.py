@@ -1,4 +1,4 @@
-"""The acquirer's books: all SQL. SQLite, since an acquirer forgets nothing when it is killed."""
+"""Storage of the acquirer: all SQL. SQLite, so that payments survive kill -9."""
 
 import hashlib
 import hmac
@@ -13,12 +13,12 @@ from typing import Final, Self
 
 from openapi.acquirer import Brand, Code, DeclineCode, PaymentStatus
 from sandbox import payments
-from sandbox.behaviours import Delivery, Step
-from sandbox.cards import BEHAVIOURS, Card
-from sandbox.messages import event_body, event_id
-from sandbox.payments import Order, Payment, Refusal, Use
+from sandbox.behaviours import Step, WebhookDelivery
+from sandbox.cards import BEHAVIOURS_BY_NAME, Card
+from sandbox.messages import webhook_event_body, webhook_event_id
+from sandbox.payments import AuthorizationOrder, KeyRecord, Payment, Refusal
 
-# The log is not synced at each commit: a killed process loses nothing by that, a power cut perhaps the last moments.
+# The WAL is not synced at each commit: kill -9 loses nothing, a power cut may lose the last commits.
 _OPEN: Final = """
     PRAGMA locking_mode = EXCLUSIVE;
     PRAGMA journal_mode = WAL;
@@ -72,13 +72,13 @@ _OPEN: Final = """
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
-    """An event that the merchant has not been told, or not often enough.
+    """Webhook that has to be delivered.
 
     Attributes:
-        id: of the event, the same on every delivery.
-        payment_id: what it is about.
-        body: what is sent, and signed.
-        failures: how often it was tried in vain.
+        id: event id, the same on every delivery.
+        payment_id: the event's payment.
+        body: JSON that is signed and sent.
+        failures: number of failed deliveries.
     """
 
     id: str
@@ -88,17 +88,19 @@ class Webhook:
 
 
 class Books:
-    """What the acquirer knows. One process owns them; a method is a transaction, and blocks for well below a
-    millisecond. An event is written with the change that it tells of.
+    """Cards, payments, idempotency keys and webhooks. One process has the file open.
+
+    Each method is one transaction and blocks for well below a millisecond. A change and its webhook are written
+    together.
     """
 
     def __init__(
         self, database: sqlite3.Connection, webhook_delay: timedelta | None, announce: Callable[[], None]
     ) -> None:
         """Args:
-        database: opened by `open`.
-        webhook_delay: how late a late webhook is; None if nobody is to be told anything.
-        announce: says that there is a webhook more; must not block.
+        database: connection made by `open`.
+        webhook_delay: delay of late webhooks; None disables webhooks.
+        announce: called after a webhook was added; must not block.
         """
         self._sql = database
         self._webhook_delay = webhook_delay
@@ -112,10 +114,10 @@ class Books:
     def open(
         cls, file: Path, webhook_delay: timedelta | None = None, announce: Callable[[], None] = lambda: None
     ) -> Iterator[Self]:
-        """The books in the file, made if there are none.
+        """Open the file, created if missing.
 
         Raises:
-            sqlite3.OperationalError: another process has them open, or the file cannot be had.
+            sqlite3.OperationalError: another process has it open, or the file cannot be opened.
         """
         file.touch(mode=0o600)
         database = sqlite3.connect(file, timeout=0, isolation_level=None)
@@ -131,12 +133,12 @@ class Books:
             database.close()
 
     def token(self, number: str, expiry: tuple[int, int]) -> str:
-        """The token of a number and its expiry in these books. Nothing leads back from it without the books' secret."""
-        of = f"{number} {expiry}".encode()
-        return "tok_" + hmac.digest(self._secret, of, hashlib.sha256).hex()[:48]
+        """Return the token of a card number and expiry: a keyed hash with the secret of these books."""
+        card = f"{number} {expiry}".encode()
+        return "tok_" + hmac.digest(self._secret, card, hashlib.sha256).hex()[:48]
 
-    def remember(self, card: Card) -> None:
-        """Keeps the card for its token."""
+    def save_card(self, card: Card) -> None:
+        """Store the card under its token."""
         self._sql.execute(
             """
             INSERT INTO cards VALUES (?, ?, ?, ?)
@@ -146,7 +148,7 @@ class Books:
         )
 
     def card(self, token: str) -> Card:
-        """The card of a token.
+        """Return the card of a token.
 
         Raises:
             Refusal: UNKNOWN_TOKEN.
@@ -154,28 +156,28 @@ class Books:
         row = self._sql.execute("SELECT * FROM cards WHERE token = ?", (token,)).fetchone()
         if row is None:
             raise Refusal(Code.unknown_token)
-        return Card(row["token"], Brand(row["brand"]), row["last_four"], BEHAVIOURS[row["behaviour"]])
+        return Card(row["token"], Brand(row["brand"]), row["last_four"], BEHAVIOURS_BY_NAME[row["behaviour"]])
 
-    def attempt(self, key: str) -> int:
-        """Counts the requests with the key; this one is included."""
+    def count_attempt(self, key: str) -> int:
+        """Count a request with the key and return the number of requests so far."""
         (count,) = self._sql.execute(
             "INSERT INTO attempts VALUES (?, 1) ON CONFLICT (key) DO UPDATE SET count = count + 1 RETURNING count",
             (key,),
         ).fetchone()
         return int(count)
 
-    def authorize(self, order: Order, key: str, at: datetime) -> Payment:
-        """A new payment, or the one that the key has authorized already.
+    def authorize(self, order: AuthorizationOrder, key: str, at: datetime) -> Payment:
+        """Create a payment, or return the one that the key has authorized.
 
         Raises:
             Refusal: UNKNOWN_TOKEN, KEY_REUSED, KEY_CANCELLED.
         """
         with self._transaction():
-            if use := self._use(key):
-                return use.replay(order.request, self.authorized_by(key))
+            if record := self._key_record(key):
+                return record.replay(order.request, self.authorized_by(key))
             card = self.card(order.token)
             (last,) = self._sql.execute("SELECT coalesce(max(rowid), 0) FROM payments").fetchone()
-            payment = payments.authorized(f"pay_{self._id}_{last + 1:012}", order, key, card.behaviour, at)
+            payment = payments.authorize_payment(f"pay_{self._id}_{last + 1:012}", order, key, card.behaviour, at)
             self._sql.execute(
                 "INSERT INTO payments VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
@@ -190,72 +192,73 @@ class Books:
                     payment.created_at.isoformat(),
                 ),
             )
-            self._set_use(key, Use(order.request), payment.id)
-            self._tell(payment, at)
+            self._save_key_record(key, KeyRecord(order.request), payment.id)
+            self._add_webhook(payment, at)
             return payment
 
     def change(self, step: Step, payment_id: str, key: str, at: datetime) -> Payment:
-        """The payment after the step, or as it is now if the key has changed it already. A refusal, too, is the key's
-        for ever.
+        """Apply the step and return the payment; return its current state if the key was used for this step before.
+
+        A refusal is recorded with the key and repeated.
 
         Raises:
             Refusal: NOT_FOUND, KEY_REUSED, KEY_CANCELLED, WRONG_STATUS, REFUSED.
         """
-        request = payments.change_request(step, payment_id)
+        request = payments.request_fingerprint(step, payment_id)
         with self._transaction():
             payment = self.payment(payment_id)
-            if use := self._use(key):
-                return use.replay(request, payment)
+            if record := self._key_record(key):
+                return record.replay(request, payment)
             try:
-                after = payments.changed(payment, step)
+                after = payments.apply_step(payment, step)
             except Refusal as refusal:
-                self._set_use(key, Use(request, refusal.code), payment_id)
+                self._save_key_record(key, KeyRecord(request, refusal.code), payment_id)
                 raise
-            self._set_use(key, Use(request), payment_id)
+            self._save_key_record(key, KeyRecord(request), payment_id)
             self._set_status(after, at)
             return after
 
     def cancel(self, key: str, at: datetime) -> Payment | None:
-        """Bars the key for ever, and voids what it has authorized.
+        """Cancel the key permanently and void its authorized payment.
 
         Raises:
-            Refusal: WRONG_STATUS, what it has authorized is captured; KEY_REUSED, it never was to authorize.
+            Refusal: WRONG_STATUS, its payment is captured; KEY_REUSED, the key belongs to another operation.
         """
         with self._transaction():
             payment = self.authorized_by(key)
             if payment is None:
-                if (use := self._use(key)) and use.request:
+                if (record := self._key_record(key)) and record.request:
                     raise Refusal(Code.key_reused)
-                self._set_use(key, Use(None, is_cancelled=True), None)
+                self._save_key_record(key, KeyRecord(None, is_cancelled=True), None)
                 return None
-            after = payments.cancelled(payment)
+            after = payments.cancel_payment(payment)
             self._sql.execute("UPDATE keys SET is_cancelled = 1 WHERE key = ?", (key,))
             if after != payment:
                 self._set_status(after, at)
             return after
 
     def payment(self, payment_id: str) -> Payment:
-        """The payment as it is now.
+        """Return the current state of a payment.
 
         Raises:
             Refusal: NOT_FOUND.
         """
-        found = self._payments("WHERE id = ?", payment_id)
-        if not found:
+        payments = self._payments("WHERE id = ?", payment_id)
+        if not payments:
             raise Refusal(Code.not_found)
-        return found[0]
+        return payments[0]
 
     def authorized_by(self, key: str) -> Payment | None:
-        """The payment that the key has authorized, or had declined."""
-        found = self._payments("WHERE idempotency_key = ?", key)
-        return found[0] if found else None
+        """Return the payment that the key has authorized, declined ones included."""
+        payments = self._payments("WHERE idempotency_key = ?", key)
+        return payments[0] if payments else None
 
     def payments(self, after: str, limit: int) -> Sequence[Payment]:
-        """Payments in the order in which they were made, those after an id only."""
+        """Return payments with an id above `after`, in order of creation."""
         return self._payments("WHERE id > ? ORDER BY id LIMIT ?", after, limit)
 
     def due(self, now: datetime, limit: int) -> Sequence[Webhook]:
-        """The webhooks whose time has come, in the order in which they should go."""
+        """Return the webhooks that are due, in order of delivery."""
         rows = self._sql.execute(
             "SELECT id, payment_id, body, failures FROM webhooks WHERE due_at <= ? ORDER BY due_at, turn LIMIT ?",
             (now.timestamp(), limit),
@@ -263,26 +266,26 @@ class Books:
         return [Webhook(*row) for row in rows]
 
     def next_due(self) -> float | None:
-        """When the next webhook's time comes, in seconds since the epoch; None if there is none."""
+        """Return when the next webhook is due, in seconds since the epoch; None if there is none."""
         (at,) = self._sql.execute("SELECT min(due_at) FROM webhooks").fetchone()
         return None if at is None else float(at)
 
-    def delivered(self, webhook: Webhook) -> None:
-        """Forgets the webhook, if it need not be delivered once more."""
+    def record_delivery(self, webhook: Webhook) -> None:
+        """Count a delivery and delete the webhook after its last one."""
         with self._transaction():
             self._sql.execute("UPDATE webhooks SET deliveries = deliveries - 1 WHERE id = ?", (webhook.id,))
             self._sql.execute("DELETE FROM webhooks WHERE id = ? AND deliveries = 0", (webhook.id,))
 
-    def failed(self, webhook: Webhook, again_at: datetime) -> None:
-        """Keeps the webhook for another time."""
+    def record_failure(self, webhook: Webhook, retry_at: datetime) -> None:
+        """Count a failed delivery and schedule the next one."""
         self._sql.execute(
             "UPDATE webhooks SET failures = failures + 1, due_at = ? WHERE id = ?",
-            (again_at.timestamp(), webhook.id),
+            (retry_at.timestamp(), webhook.id),
         )
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        """All or nothing. A refusal is an outcome like any other: what was written with it stays."""
+        """Run a transaction. A refusal commits, because it is recorded with its key; other errors roll back."""
         self._sql.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -295,12 +298,12 @@ class Books:
         self._sql.execute("COMMIT")
 
     def _payments(self, where: str, *values: object) -> Sequence[Payment]:
-        rows = self._sql.execute(f"SELECT * FROM payments JOIN cards USING (token) {where}", values)  # noqa: S608  ours
+        rows = self._sql.execute(f"SELECT * FROM payments JOIN cards USING (token) {where}", values)  # noqa: S608  `where` is constant
         return [
             Payment(
                 id=row["id"],
                 idempotency_key=row["idempotency_key"],
-                behaviour=BEHAVIOURS[row["behaviour"]],
+                behaviour=BEHAVIOURS_BY_NAME[row["behaviour"]],
                 status=PaymentStatus(row["status"]),
                 decline_code=DeclineCode(row["decline_code"]) if row["decline_code"] else None,
                 amount=row["amount"],
@@ -311,41 +314,41 @@ class Books:
             for row in rows
         ]
 
-    def _use(self, key: str) -> Use | None:
+    def _key_record(self, key: str) -> KeyRecord | None:
         row = self._sql.execute("SELECT request, refusal, is_cancelled FROM keys WHERE key = ?", (key,)).fetchone()
         if row is None:
             return None
-        return Use(row["request"], Code(row["refusal"]) if row["refusal"] else None, bool(row["is_cancelled"]))
+        return KeyRecord(row["request"], Code(row["refusal"]) if row["refusal"] else None, bool(row["is_cancelled"]))
 
-    def _set_use(self, key: str, use: Use, payment_id: str | None) -> None:
+    def _save_key_record(self, key: str, record: KeyRecord, payment_id: str | None) -> None:
         self._sql.execute(
             "INSERT OR IGNORE INTO keys VALUES (?, ?, ?, ?, ?)",
-            (key, use.request, payment_id, use.refusal, use.is_cancelled),
+            (key, record.request, payment_id, record.refusal, record.is_cancelled),
         )
 
     def _set_status(self, payment: Payment, at: datetime) -> None:
         self._sql.execute("UPDATE payments SET status = ? WHERE id = ?", (payment.status, payment.id))
-        self._tell(payment, at)
+        self._add_webhook(payment, at)
 
-    def _tell(self, payment: Payment, at: datetime) -> None:
-        """Writes the event of what the payment has just become."""
+    def _add_webhook(self, payment: Payment, at: datetime) -> None:
+        """Write the webhook of the payment's new status."""
         if self._webhook_delay is None:
             return
         delivery = payment.behaviour.webhooks
-        is_held = delivery in {Delivery.REVERSED, Delivery.LATE}
+        is_held = delivery in {WebhookDelivery.REVERSED, WebhookDelivery.LATE}
         due_at = (at + self._webhook_delay if is_held else at).timestamp()
-        (waiting,) = self._sql.execute("SELECT count(*) FROM webhooks WHERE payment_id = ?", (payment.id,)).fetchone()
-        if delivery is Delivery.REVERSED:
+        (pending,) = self._sql.execute("SELECT count(*) FROM webhooks WHERE payment_id = ?", (payment.id,)).fetchone()
+        if delivery is WebhookDelivery.REVERSED:
             self._sql.execute("UPDATE webhooks SET due_at = ? WHERE payment_id = ?", (due_at, payment.id))
         self._sql.execute(
             "INSERT INTO webhooks (id, payment_id, body, deliveries, due_at, turn) VALUES (?, ?, ?, ?, ?, ?)",
             (
-                event_id(payment),
+                webhook_event_id(payment),
                 payment.id,
-                event_body(payment, at),
-                2 if delivery is Delivery.TWICE else 1,
+                webhook_event_body(payment, at),
+                2 if delivery is WebhookDelivery.TWICE else 1,
                 due_at,
-                -waiting if delivery is Delivery.REVERSED else waiting,
+                -pending if delivery is WebhookDelivery.REVERSED else pending,
             ),
         )
         self._announce()

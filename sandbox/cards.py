@@ -1,4 +1,4 @@
-"""The test cards: the one table of what each number does. `docs/reference/test-cards.md` tells the same to people."""
+"""Test cards and their behaviour. `docs/reference/test-cards.md` has the same table for people."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from itertools import chain
 from typing import Final
 
 from openapi.acquirer import Brand, DeclineCode
-from sandbox.behaviours import Behaviour, Delivery, Fault, Step, Trouble
+from sandbox.behaviours import Behaviour, Fault, FaultKind, Step, WebhookDelivery
 
 APPROVE: Final = Behaviour("approve", "all goes well, as with every valid number that is not in this table")
 
@@ -40,43 +40,43 @@ CARDS: Final[Mapping[str, Behaviour]] = {
     "4000000000010019": Behaviour(
         "authorize-timeout-before",
         "every authorization is silence, and never comes to be",
-        faults={Step.AUTHORIZE: Fault(Trouble.SILENT_BEFORE)},
+        faults={Step.AUTHORIZE: Fault(FaultKind.SILENT_BEFORE)},
     ),
     "4000000000010027": Behaviour(
         "authorize-timeout-after",
         "every authorization is silence, but has come to be: the lookup knows it",
-        faults={Step.AUTHORIZE: Fault(Trouble.SILENT_AFTER)},
+        faults={Step.AUTHORIZE: Fault(FaultKind.SILENT_AFTER)},
     ),
     "4000000000010035": Behaviour(
         "authorize-late",
         "silence; some moments after the merchant has given up the authorization comes to be, unless its key is "
         "cancelled by then",
-        faults={Step.AUTHORIZE: Fault(Trouble.SILENT_THEN_LATE)},
+        faults={Step.AUTHORIZE: Fault(FaultKind.SILENT_THEN_LATE)},
     ),
     "4000000000010043": Behaviour(
         "authorize-503-twice",
         "503 to the first two authorizations with a key, then approved",
-        faults={Step.AUTHORIZE: Fault(Trouble.UNAVAILABLE, times=2)},
+        faults={Step.AUTHORIZE: Fault(FaultKind.UNAVAILABLE, times=2)},
     ),
     "4000000000010050": Behaviour(
         "authorize-503",
         "503 to every authorization",
-        faults={Step.AUTHORIZE: Fault(Trouble.UNAVAILABLE)},
+        faults={Step.AUTHORIZE: Fault(FaultKind.UNAVAILABLE)},
     ),
     "4000000000020018": Behaviour(
         "capture-timeout-before",
         "the first capture is silence and takes nothing; the same key again takes the sum",
-        faults={Step.CAPTURE: Fault(Trouble.SILENT_BEFORE, times=1)},
+        faults={Step.CAPTURE: Fault(FaultKind.SILENT_BEFORE, times=1)},
     ),
     "4000000000020026": Behaviour(
         "capture-timeout-after",
         "the first capture is silence, but takes the sum; the same key again says so",
-        faults={Step.CAPTURE: Fault(Trouble.SILENT_AFTER, times=1)},
+        faults={Step.CAPTURE: Fault(FaultKind.SILENT_AFTER, times=1)},
     ),
     "4000000000020034": Behaviour(
         "capture-503-twice",
         "503 to the first two captures with a key, then captured",
-        faults={Step.CAPTURE: Fault(Trouble.UNAVAILABLE, times=2)},
+        faults={Step.CAPTURE: Fault(FaultKind.UNAVAILABLE, times=2)},
     ),
     "4000000000020042": Behaviour(
         "capture-refused",
@@ -87,12 +87,12 @@ CARDS: Final[Mapping[str, Behaviour]] = {
         "void-timeout-after",
         "a capture is refused for good; the first void is silence, but is done",
         refuses=frozenset({Step.CAPTURE}),
-        faults={Step.VOID: Fault(Trouble.SILENT_AFTER, times=1)},
+        faults={Step.VOID: Fault(FaultKind.SILENT_AFTER, times=1)},
     ),
     "4000000000040016": Behaviour(
         "refund-timeout-after",
         "the first refund is silence, but is done",
-        faults={Step.REFUND: Fault(Trouble.SILENT_AFTER, times=1)},
+        faults={Step.REFUND: Fault(FaultKind.SILENT_AFTER, times=1)},
     ),
     "4000000000040024": Behaviour(
         "refund-refused",
@@ -102,26 +102,26 @@ CARDS: Final[Mapping[str, Behaviour]] = {
     "4000000000050015": Behaviour(
         "webhooks-twice",
         "each webhook is delivered twice",
-        webhooks=Delivery.TWICE,
+        webhooks=WebhookDelivery.TWICE,
     ),
     "4000000000050023": Behaviour(
         "webhooks-reversed",
         "webhooks are held until the payment has been quiet for some moments, then the newest comes first",
-        webhooks=Delivery.REVERSED,
+        webhooks=WebhookDelivery.REVERSED,
     ),
     "4000000000050031": Behaviour(
         "webhooks-late",
         "each webhook comes some moments late",
-        webhooks=Delivery.LATE,
+        webhooks=WebhookDelivery.LATE,
     ),
 }
 
-BEHAVIOURS: Final[Mapping[str, Behaviour]] = {behaviour.name: behaviour for behaviour in CARDS.values()}
+BEHAVIOURS_BY_NAME: Final[Mapping[str, Behaviour]] = {behaviour.name: behaviour for behaviour in CARDS.values()}
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """All that is kept of a card: neither its number nor its code."""
+    """Stored data of a card: neither its number nor its security code."""
 
     token: str
     brand: Brand
@@ -129,30 +129,30 @@ class Card:
     behaviour: Behaviour
 
 
-def problem_with(number: str, expiry: tuple[int, int], cvv: str, today: date) -> str | None:
-    """What makes this no card, without a digit of it; None if it is one.
+def find_card_error(number: str, expiry: tuple[int, int], cvv: str, today: date) -> str | None:
+    """Return why the card is not valid, without any of its digits; None if it is valid.
 
     Args:
-        number: digits only.
-        expiry: year and month, the last in which the card is good.
-        cvv: four digits on an Amex, three on the others.
-        today: the date of the question.
+        number: the card number, digits only.
+        expiry: year and month of the last valid month.
+        cvv: security code: four digits for Amex, three for others.
+        today: the current date.
     """
     if not (number.isascii() and number.isdigit() and _passes_luhn(number)):
-        return "number: is no card number"
+        return "number: is not a card number"
     if expiry < (today.year, today.month):
         return "expiryYear: the card has expired"
-    if not (cvv.isascii() and cvv.isdigit() and len(cvv) == (4 if brand_of(number) is Brand.amex else 3)):
-        return "cvv: is not of this brand's form"
+    if not (cvv.isascii() and cvv.isdigit() and len(cvv) == (4 if card_brand(number) is Brand.amex else 3)):
+        return "cvv: has the wrong length for this brand"
     return None
 
 
-def brand_of(number: str) -> Brand:
-    """The brand by the number's first digits (ISO/IEC 7812 ranges as the brands publish them)."""
+def card_brand(number: str) -> Brand:
+    """Return the brand of a card number by its first digits (ISO/IEC 7812 ranges as published by the brands)."""
     two, four = int(number[:2]), int(number[:4])
     if number.startswith("4"):
         return Brand.visa
-    if 2200 <= four <= 2204:  # noqa: PLR2004  the ranges are best read where they are
+    if 2200 <= four <= 2204:  # noqa: PLR2004  issuer ranges
         return Brand.mir
     if 51 <= two <= 55 or 2221 <= four <= 2720:  # noqa: PLR2004
         return Brand.mastercard

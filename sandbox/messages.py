@@ -1,4 +1,4 @@
-"""Payments as the contract tells them."""
+"""Converters from payments and refusals to the contract's messages."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -8,23 +8,23 @@ from openapi.acquirer import Code, Error, Event, Type
 from openapi.acquirer import Payment as Message
 from sandbox.payments import Payment, Refusal
 
-_MEANINGS: Final[Mapping[Code, str]] = {
+_MESSAGES: Final[Mapping[Code, str]] = {
     Code.unauthorized: "the API key is missing or wrong",
-    Code.invalid_request: "the request is not of the contract's form",
-    Code.invalid_card: "this is no card",
-    Code.unknown_token: "there is no card of this token",
-    Code.not_found: "there is no such thing",
-    Code.key_reused: "the key came with another request",
-    Code.key_in_use: "a request with this key is still at work",
+    Code.invalid_request: "the request does not match the contract",
+    Code.invalid_card: "the card is not valid",
+    Code.unknown_token: "no card has this token",
+    Code.not_found: "not found",
+    Code.key_reused: "the key was used with another request",
+    Code.key_in_use: "a request with this key is in progress",
     Code.key_cancelled: "the key is cancelled",
     Code.wrong_status: "the payment's status does not allow it",
-    Code.refused: "the acquirer will not do it, now or later",
-    Code.unavailable: "not now; the outcome is not known",
+    Code.refused: "the acquirer refuses this operation permanently",
+    Code.unavailable: "temporarily unavailable; the outcome is unknown",
 }
 
 
-def payment_message(payment: Payment) -> Message:
-    """The payment as it is answered and told."""
+def payment_to_message(payment: Payment) -> Message:
+    """Return the payment as in responses and webhooks."""
     return Message(
         id=payment.id,
         idempotency_key=payment.idempotency_key,
@@ -39,25 +39,25 @@ def payment_message(payment: Payment) -> Message:
     )
 
 
-def error_body(refusal: Refusal) -> dict[str, Any]:
-    """The refusal as it is answered."""
-    message = "; ".join(filter(None, (_MEANINGS[refusal.code], refusal.detail)))
-    payment = payment_message(refusal.payment) if refusal.payment else None
+def refusal_to_body(refusal: Refusal) -> dict[str, Any]:
+    """Return the response body of a refusal."""
+    message = "; ".join(filter(None, (_MESSAGES[refusal.code], refusal.detail)))
+    payment = payment_to_message(refusal.payment) if refusal.payment else None
     error = Error(code=refusal.code, message=message, payment=payment)
     return error.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
-def event_id(payment: Payment) -> str:
-    """Names the change to the payment's status; a payment has each status once at most."""
+def webhook_event_id(payment: Payment) -> str:
+    """Return the id of the event of the payment's current status; a payment has each status at most once."""
     return f"evt_{payment.id.removeprefix('pay_')}_{payment.status.lower()}"
 
 
-def event_body(payment: Payment, at: datetime) -> str:
-    """The webhook about what the payment has just become."""
+def webhook_event_body(payment: Payment, at: datetime) -> str:
+    """Return the webhook body for the payment's new status."""
     event = Event(
-        id=event_id(payment),
+        id=webhook_event_id(payment),
         type=Type(f"payment.{payment.status.lower()}"),
         created_at=at,
-        payment=payment_message(payment),
+        payment=payment_to_message(payment),
     )
     return event.model_dump_json(by_alias=True, exclude_none=True)

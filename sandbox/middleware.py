@@ -1,6 +1,4 @@
-"""Around every request of the contract, as plain ASGI: its line in the log, its API key, its idempotency key, and the
-trouble that comes at random.
-"""
+"""ASGI middleware for the contract's requests: log line, API key, idempotency key lock, random failures."""
 
 import asyncio
 import hmac
@@ -15,16 +13,14 @@ from kit.rpc import request_context
 from kit.rpc.request_context import RequestContext
 from kit.telemetry.tracing import TraceContext
 from openapi.acquirer import Code
-from sandbox.api import refused
+from sandbox.api import error_response
 from sandbox.payments import Refusal
 
 log = structlog.get_logger(__name__)
 
 
-class CallMiddleware:
-    """Lets in whoever has the API key, one request at a time under each idempotency key. Logs one line when a request
-    is over.
-    """
+class RequestMiddleware:
+    """Checks the API key, allows one request at a time per idempotency key, and logs one line per request."""
 
     def __init__(self, app: ASGIApp, api_key: str) -> None:
         self._app = app
@@ -43,27 +39,27 @@ class CallMiddleware:
         started = time.monotonic()
         status = None
 
-        async def send_noted(message: Message) -> None:
+        async def send_with_status(message: Message) -> None:
             nonlocal status
             status = message.get("status", status)
             await send(message)
 
         try:
-            await self._one_at_a_time(headers)(scope, receive, send_noted)
+            await self._app_for(headers)(scope, receive, send_with_status)
         finally:
             ms = round((time.monotonic() - started) * 1000, 1)
-            log.info("request", method=scope["method"], path=scope["path"], status=status, ms=ms)
+            log.info("request completed", method=scope["method"], path=scope["path"], status=status, ms=ms)
             request_context.current_request.reset(reset)
 
-    def _one_at_a_time(self, headers: Headers) -> ASGIApp:
-        """What answers a request with these headers."""
+    def _app_for(self, headers: Headers) -> ASGIApp:
+        """Return the app that answers a request with these headers."""
         if not hmac.compare_digest(headers.get("authorization", "").encode(), self._authorization):
-            return refused(Refusal(Code.unauthorized))
+            return error_response(Refusal(Code.unauthorized))
         key = headers.get("idempotency-key")
         if key is None:
             return self._app
         if key in self._in_use:
-            return refused(Refusal(Code.key_in_use))
+            return error_response(Refusal(Code.key_in_use))
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             self._in_use.add(key)
@@ -75,28 +71,29 @@ class CallMiddleware:
         return app
 
 
-class FailureMiddleware:
-    """Answers late, and 503 now and then: instead of doing what was asked, or after it. The same seed has the same
-    requests fail, counted in the order in which they come.
+class RandomFailureMiddleware:
+    """Delays responses and answers some requests with 503, before or after their execution.
+
+    The same seed fails the same requests, counted in order of arrival.
     """
 
     def __init__(self, app: ASGIApp, *, delay_seconds: float, rate: float, seed: int) -> None:
         self._app = app
         self._delay = delay_seconds
         self._rate = rate
-        self._random = random.Random(seed)  # noqa: S311  to be repeated, not to be secret
+        self._random = random.Random(seed)  # noqa: S311  repeatable, not secret
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: D102  ASGI
         if scope["type"] != "http" or not scope["path"].startswith("/v1/"):
             await self._app(scope, receive, send)
             return
-        fails, is_done = self._random.random() < self._rate, self._random.random() < 0.5  # noqa: PLR2004  either way
+        fails, is_executed = self._random.random() < self._rate, self._random.random() < 0.5  # noqa: PLR2004  evenly
         await asyncio.sleep(self._delay)
-        if not fails or is_done:
-            await self._app(scope, receive, _unheard if fails else send)
+        if not fails or is_executed:
+            await self._app(scope, receive, _discard if fails else send)
         if fails:
-            await refused(Refusal(Code.unavailable))(scope, receive, send)
+            await error_response(Refusal(Code.unavailable))(scope, receive, send)
 
 
-async def _unheard(_: Message) -> None:
-    """Keeps the answer from the client."""
+async def _discard(_: Message) -> None:
+    """Drop the response."""

@@ -1,4 +1,4 @@
-"""The life of a payment, and what an idempotency key stands for: pure functions of frozen values."""
+"""State machine of payments and records of idempotency keys: pure functions of frozen values."""
 
 import json
 from collections.abc import Mapping
@@ -16,12 +16,12 @@ _NEXT: Final[Mapping[tuple[PaymentStatus, Step], PaymentStatus]] = {
     (PaymentStatus.captured, Step.REFUND): PaymentStatus.refunded,
 }
 
-_NOTHING: Final = "0"
+_ZERO: Final = "0"
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """What a merchant wants authorized. The amount is a decimal string, as it came."""
+class AuthorizationOrder:
+    """Request for an authorization. The amount is the decimal string of the request."""
 
     token: str
     amount: str
@@ -30,14 +30,14 @@ class Order:
 
     @property
     def request(self) -> str:
-        """What makes two requests with one key the same request."""
+        """Fingerprint of the request: equal for two requests with the same meaning."""
         amount = f"{Decimal(self.amount).normalize():f}"
         return json.dumps([Step.AUTHORIZE, self.token, amount, self.currency, self.reference])
 
 
 @dataclass(frozen=True, slots=True)
 class Payment:
-    """A payment at one moment. Only the whole sum is ever taken or given back, so the status says how much was."""
+    """State of a payment. Captures and refunds are always of the full amount, so they follow from the status."""
 
     id: str
     idempotency_key: str
@@ -51,22 +51,22 @@ class Payment:
 
     @property
     def captured(self) -> str:
-        """The sum that was taken, refunded or not."""
-        return self.amount if self.status in {PaymentStatus.captured, PaymentStatus.refunded} else _NOTHING
+        """Captured amount, refunded or not."""
+        return self.amount if self.status in {PaymentStatus.captured, PaymentStatus.refunded} else _ZERO
 
     @property
     def refunded(self) -> str:
-        """The sum that was given back."""
-        return self.amount if self.status is PaymentStatus.refunded else _NOTHING
+        """Refunded amount."""
+        return self.amount if self.status is PaymentStatus.refunded else _ZERO
 
 
 class Refusal(Exception):
-    """The answer is an error of the contract.
+    """Error of the contract.
 
     Attributes:
-        code: its machine name.
-        detail: more, for people; never anything of a card.
-        payment: as it is, where the refusal is about one.
+        code: error code.
+        detail: message for people, without card data.
+        payment: current state of the payment, if the refusal concerns one.
     """
 
     def __init__(self, code: Code, detail: str = "", payment: Payment | None = None) -> None:
@@ -76,8 +76,8 @@ class Refusal(Exception):
         self.payment = payment
 
 
-def authorized(id_: str, order: Order, key: str, behaviour: Behaviour, at: datetime) -> Payment:
-    """The new payment, AUTHORIZED or DECLINED as the card will have it."""
+def authorize_payment(id_: str, order: AuthorizationOrder, key: str, behaviour: Behaviour, at: datetime) -> Payment:
+    """Return a new payment, AUTHORIZED or DECLINED by the card's behaviour."""
     return Payment(
         id=id_,
         idempotency_key=key,
@@ -91,11 +91,11 @@ def authorized(id_: str, order: Order, key: str, behaviour: Behaviour, at: datet
     )
 
 
-def changed(payment: Payment, step: Step) -> Payment:
-    """The payment after the step.
+def apply_step(payment: Payment, step: Step) -> Payment:
+    """Return the payment after the step.
 
     Raises:
-        Refusal: WRONG_STATUS, the payment is past this step or not there yet; REFUSED, the card will not have it.
+        Refusal: WRONG_STATUS, the step is not possible in this status; REFUSED, the card refuses the step.
     """
     status = _NEXT.get((payment.status, step))
     if status is None:
@@ -105,32 +105,32 @@ def changed(payment: Payment, step: Step) -> Payment:
     return replace(payment, status=status)
 
 
-def cancelled(payment: Payment) -> Payment:
-    """The payment after its key was cancelled: nothing is held any more.
+def cancel_payment(payment: Payment) -> Payment:
+    """Return the payment after its key was cancelled: VOIDED if it was AUTHORIZED.
 
     Raises:
-        Refusal: WRONG_STATUS, the sum was taken.
+        Refusal: WRONG_STATUS, the amount is captured.
     """
     if payment.status is PaymentStatus.authorized:
         return replace(payment, status=PaymentStatus.voided)
-    if payment.captured != _NOTHING:
+    if payment.captured != _ZERO:
         raise Refusal(Code.wrong_status, payment=payment)
     return payment
 
 
-def change_request(step: Step, payment_id: str) -> str:
-    """What makes two changes with one key the same request."""
+def request_fingerprint(step: Step, payment_id: str) -> str:
+    """Return the fingerprint of a step on a payment."""
     return json.dumps([step, payment_id])
 
 
 @dataclass(frozen=True, slots=True)
-class Use:
-    """What a key stands for since it was first seen.
+class KeyRecord:
+    """Record of an idempotency key.
 
     Attributes:
-        request: what came with it; None if it was cancelled before anything did.
-        refusal: what the request was refused with, for ever; None if it was done.
-        is_cancelled: it authorizes nothing any more.
+        request: fingerprint of its request; None if it was cancelled before any request.
+        refusal: code with which the request was refused; None if it was executed.
+        is_cancelled: the key authorizes nothing any more.
     """
 
     request: str | None
@@ -138,10 +138,10 @@ class Use:
     is_cancelled: bool = False
 
     def replay(self, request: str, payment: Payment | None) -> Payment:
-        """The first outcome again, the payment being as it is now.
+        """Repeat the first outcome with the payment's current state.
 
         Raises:
-            Refusal: KEY_CANCELLED; KEY_REUSED, the key stands for another request; or the first refusal.
+            Refusal: KEY_CANCELLED; KEY_REUSED, the key belongs to another request; or the first refusal.
         """
         if self.request not in {None, request}:
             raise Refusal(Code.key_reused)

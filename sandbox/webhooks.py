@@ -1,4 +1,4 @@
-"""Telling the merchant what has changed: signed as Standard Webhooks has it, at least once."""
+"""Delivery of webhooks to the merchant: at least once, signed by the Standard Webhooks specification."""
 
 import asyncio
 from collections import defaultdict
@@ -17,66 +17,66 @@ log = structlog.get_logger(__name__)
 
 _BATCH: Final = 32
 _TIMEOUT_SECONDS: Final = 5.0
-_FIRST_PAUSE_SECONDS: Final = 0.1
-_LONGEST_PAUSE_SECONDS: Final = 60.0
+_FIRST_DELAY_SECONDS: Final = 0.1
+_MAX_DELAY_SECONDS: Final = 60.0
 
 
-class Webhooks:
-    """Delivers what the books hold for delivery. A webhook goes out again when the process is lost between the
-    merchant's answer and the note of it.
-    """
+class WebhookSender:
+    """Sends the webhooks in the books. After kill -9 between delivery and its record a webhook is sent again."""
 
-    def __init__(self, books: Books, news: asyncio.Event, http: httpx.AsyncClient, url: str, secret: str) -> None:
+    def __init__(
+        self, books: Books, webhook_added: asyncio.Event, http: httpx.AsyncClient, url: str, secret: str
+    ) -> None:
         self._books = books
-        self._news = news
+        self._webhook_added = webhook_added
         self._http = http
         self._url = url
         self._signer = standardwebhooks.Webhook(secret)
 
     @classmethod
     @asynccontextmanager
-    async def to(cls, books: Books, news: asyncio.Event, url: str, secret: str) -> AsyncIterator[Self]:
+    async def connect(cls, books: Books, webhook_added: asyncio.Event, url: str, secret: str) -> AsyncIterator[Self]:
         """Args:
-        books: whose webhooks.
-        news: set by the books when there is a webhook more.
-        url: where the merchant listens.
-        secret: shared with the merchant, `whsec_` and base64.
+        books: storage of the webhooks.
+        webhook_added: set by the books after a webhook was added.
+        url: the merchant's webhook address.
+        secret: signing secret shared with the merchant: `whsec_` and base64.
         """
         async with httpx.AsyncClient(timeout=_TIMEOUT_SECONDS, trust_env=False) as http:
-            yield cls(books, news, http, url, secret)
+            yield cls(books, webhook_added, http, url, secret)
 
     async def run(self) -> None:
-        """Delivers for ever: one after the other of the same payment, different payments at once."""
+        """Deliver until cancelled: in order for one payment, concurrently for different payments."""
         while True:
-            self._news.clear()
+            self._webhook_added.clear()
             by_payment = defaultdict[str, list[Webhook]](list)
             for webhook in self._books.due(datetime.now(UTC), _BATCH):
                 by_payment[webhook.payment_id].append(webhook)
             if by_payment:
                 await asyncio.gather(*map(self._deliver, by_payment.values()))
             else:
-                await self._wait()
+                await self._wait_until_due()
 
-    async def _wait(self) -> None:
-        """Returns when there may be something to deliver."""
+    async def _wait_until_due(self) -> None:
+        """Wait until a webhook may be due."""
         at = self._books.next_due()
         seconds = None if at is None else max(0.0, at - datetime.now(UTC).timestamp())
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._news.wait()
+                await self._webhook_added.wait()
 
     async def _deliver(self, webhooks: Sequence[Webhook]) -> None:
         for webhook in webhooks:
-            problem = await self._post(webhook)
-            if problem is None:
-                self._books.delivered(webhook)
+            error = await self._post(webhook)
+            if error is None:
+                self._books.record_delivery(webhook)
                 continue
-            pause = min(_FIRST_PAUSE_SECONDS * 2.0 ** min(webhook.failures, 32), _LONGEST_PAUSE_SECONDS)
-            log.warning("webhook not taken", webhook=webhook.id, problem=problem, again_seconds=pause)
-            self._books.failed(webhook, datetime.now(UTC) + timedelta(seconds=pause))
+            delay = min(_FIRST_DELAY_SECONDS * 2.0 ** min(webhook.failures, 32), _MAX_DELAY_SECONDS)
+            log.warning("webhook delivery failed", webhook=webhook.id, error=error, retry_seconds=delay)
+            self._books.record_failure(webhook, datetime.now(UTC) + timedelta(seconds=delay))
 
     async def _post(self, webhook: Webhook) -> str | None:
-        """Why the merchant has not taken it; None if it has."""
+        """Send the webhook; return the error, or None if the merchant accepted it."""
         at = datetime.now(UTC)
         headers = {
             "content-type": "application/json",

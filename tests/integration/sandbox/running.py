@@ -1,4 +1,4 @@
-"""A sandbox that runs as it ships, a merchant that uses it, and a listener for its webhooks."""
+"""Sandbox with its real wiring, an HTTP client for it, and a webhook listener."""
 
 import asyncio
 import base64
@@ -26,12 +26,12 @@ APPROVED = "4242424242424242"
 
 
 class Listener:
-    """Where a merchant listens. What comes is verified and held against the contract; `events` has it in order."""
+    """Webhook listener. Verifies signature and schema; `events` has the events in order of arrival."""
 
     def __init__(self, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}/webhooks"
         self.events: list[dict[str, Any]] = []
-        self.statuses: list[int] = []  # what to answer first, before it is all 204
+        self.statuses: list[int] = []  # statuses of the first answers; then 204
         self._listen = f"127.0.0.1:{port}"
         self._verifier = standardwebhooks.Webhook(SECRET)
 
@@ -50,29 +50,29 @@ class Listener:
         async with http_server(app, self._listen):
             yield
 
-    def told(self, payment_id: str) -> list[str]:
-        """The statuses that came of a payment."""
+    def statuses_of(self, payment_id: str) -> list[str]:
+        """Return the statuses received for a payment."""
         return [event["payment"]["status"] for event in self.events if event["payment"]["id"] == payment_id]
 
-    async def until_told(self, payment_id: str, *statuses: str) -> None:
-        """Returns when exactly these have come of the payment, in this order."""
+    async def wait_for_statuses(self, payment_id: str, *statuses: str) -> None:
+        """Wait until exactly these statuses have arrived, in this order."""
 
-        async def has_come() -> bool:
-            return len(self.told(payment_id)) >= len(statuses)
+        async def have_arrived() -> bool:
+            return len(self.statuses_of(payment_id)) >= len(statuses)
 
-        await until(has_come, every=0.01)
-        assert self.told(payment_id) == list(statuses)
+        await until(have_arrived, every=0.01)
+        assert self.statuses_of(payment_id) == list(statuses)
 
 
 class Merchant:
-    """Uses a sandbox. Every answer is held against the contract."""
+    """HTTP client of a sandbox. Every response is validated against the contract."""
 
     def __init__(self, url: str, **options: Any) -> None:
         options.setdefault("headers", {"Authorization": f"Bearer {API_KEY}"})
         self.http = httpx.AsyncClient(
             base_url=url,
             trust_env=False,
-            verify=False,  # there is no TLS, and what it needs takes long to load
+            verify=False,  # no TLS; loading the certificates is slow
             event_hooks={"response": [ACQUIRER.check_hook]},
             timeout=10,
             **options,
@@ -88,18 +88,18 @@ class Merchant:
         token: str = answer.json()["token"]
         return token
 
-    async def authorize(self, token: str, key: str, *, patience: float = 10, **given: Any) -> httpx.Response:
+    async def authorize(self, token: str, key: str, *, timeout_seconds: float = 10, **given: Any) -> httpx.Response:
         order = {"token": token, "amount": "10.00", "currency": "RUB", "reference": "top-up", **given}
-        return await self._post("/v1/payments", key, order, patience)
+        return await self._post("/v1/payments", key, order, timeout_seconds)
 
-    async def change(self, step: str, payment_id: str, key: str, *, patience: float = 10) -> httpx.Response:
-        return await self._post(f"/v1/payments/{payment_id}/{step}", key, None, patience)
+    async def change(self, step: str, payment_id: str, key: str, *, timeout_seconds: float = 10) -> httpx.Response:
+        return await self._post(f"/v1/payments/{payment_id}/{step}", key, None, timeout_seconds)
 
     async def cancel(self, key: str) -> httpx.Response:
         return await self.http.post("/v1/cancellations", json={"idempotencyKey": key})
 
     async def paid(self, number: str, *steps: str) -> dict[str, Any]:
-        """A payment with the card after these steps, none of which may go wrong."""
+        """Return a payment after these steps, which must all succeed."""
         answer = await self.authorize(await self.token(number), uuid.uuid4().hex)
         assert answer.status_code == 201, answer.text
         for step in steps:
@@ -113,13 +113,13 @@ class Merchant:
         return payment
 
     async def authorized_by(self, key: str) -> list[dict[str, Any]]:
-        """What the lookup by key shows."""
+        """Return the payments that a key has authorized."""
         answer = await self.http.get("/v1/payments", params={"idempotencyKey": key})
-        found: list[dict[str, Any]] = answer.json()["payments"]
-        return found
+        payments: list[dict[str, Any]] = answer.json()["payments"]
+        return payments
 
-    async def until_free(self, key: str) -> None:
-        """Returns when no request is at work under the key any more."""
+    async def wait_until_free(self, key: str) -> None:
+        """Wait until no request with the key is in progress."""
 
         async def is_free() -> bool:
             probe = await self._post("/v1/payments/none/capture", key, None, 10)
@@ -127,18 +127,18 @@ class Merchant:
 
         await until(is_free, every=0.01)
 
-    async def _post(self, path: str, key: str, body: object, patience: float) -> httpx.Response:
-        return await self.http.post(path, json=body, headers={"Idempotency-Key": key}, timeout=patience)
+    async def _post(self, path: str, key: str, body: object, timeout_seconds: float) -> httpx.Response:
+        return await self.http.post(path, json=body, headers={"Idempotency-Key": key}, timeout=timeout_seconds)
 
 
 def code(answer: httpx.Response) -> str | None:
-    """The error's machine name; None if it is no error."""
-    found: str | None = answer.json().get("code")
-    return found
+    """Return the error code, or None."""
+    error: str | None = answer.json().get("code")
+    return error
 
 
 def environment_of(folder: Path, **given: Any) -> dict[str, str]:
-    """The settings of a sandbox whose books are in the folder."""
+    """Return the settings of a sandbox with its books in the folder."""
     (port,) = free_ports(1)
     settings = {
         "sandbox_listen": f"127.0.0.1:{port}",
@@ -152,7 +152,7 @@ def environment_of(folder: Path, **given: Any) -> dict[str, str]:
 
 @asynccontextmanager
 async def running(folder: Path, **given: Any) -> AsyncIterator[Merchant]:
-    """The sandbox's own composition in this process, and a merchant of it."""
+    """Run the sandbox in this process and yield a client."""
     environment = environment_of(folder, **given)
     stop = asyncio.Event()
     serving = asyncio.create_task(serve(Settings.model_validate(environment), stop))
@@ -174,7 +174,7 @@ async def running(folder: Path, **given: Any) -> AsyncIterator[Merchant]:
 
 
 def process(folder: Path, **given: Any) -> tuple[Child, str]:
-    """The sandbox as a process of its own, which can be killed, and its URL. It does not run yet."""
+    """Return the sandbox as a child process that is not started yet, and its URL."""
     environment = environment_of(folder, **given)
     url = f"http://{environment['sandbox_listen']}"
     upper = {name.upper(): value for name, value in environment.items()}

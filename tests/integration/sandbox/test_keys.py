@@ -1,4 +1,4 @@
-"""Idempotency and cancellation, as the contract has them."""
+"""Idempotency keys and cancellation."""
 
 import asyncio
 import uuid
@@ -19,7 +19,7 @@ def key() -> str:
 
 
 class TestIdempotency:
-    async def test_many_at_once_with_one_key_are_one_payment(self, merchant: Merchant, key: str) -> None:
+    async def test_concurrent_requests_with_one_key_create_one_payment(self, merchant: Merchant, key: str) -> None:
         token = await merchant.token(APPROVED)
         answers = await asyncio.gather(*(merchant.authorize(token, key) for _ in range(20)))
         made = {answer.json()["id"] for answer in answers if answer.status_code == 201}
@@ -27,14 +27,14 @@ class TestIdempotency:
         assert {code(answer) for answer in answers if answer.status_code != 201} <= {"KEY_IN_USE"}
         assert [payment["id"] for payment in await merchant.authorized_by(key)] == list(made)
 
-    async def test_while_one_is_at_work_the_others_are_told_so(self, tmp_path: Path, key: str) -> None:
+    async def test_concurrent_request_with_the_key_is_refused(self, tmp_path: Path, key: str) -> None:
         async with running(tmp_path, sandbox_delay_seconds=0.2) as merchant:
             token = await merchant.token(APPROVED)
             answers = await asyncio.gather(*(merchant.authorize(token, key) for _ in range(5)))
             assert sorted(answer.status_code for answer in answers) == [201, 409, 409, 409, 409]
             assert {code(answer) for answer in answers} == {None, "KEY_IN_USE"}
 
-    async def test_a_replay_is_answered_with_the_payment_as_it_is_now(self, merchant: Merchant, key: str) -> None:
+    async def test_replay_returns_the_current_payment(self, merchant: Merchant, key: str) -> None:
         token = await merchant.token(APPROVED)
         first = (await merchant.authorize(token, key)).json()
         await merchant.change("capture", first["id"], f"{key}:c")
@@ -42,21 +42,21 @@ class TestIdempotency:
         assert (again.status_code, again.json()) == (201, await merchant.payment(first["id"]))
         assert again.json()["status"] == "CAPTURED"
 
-    async def test_a_refusal_is_the_keys_for_ever(self, merchant: Merchant, key: str) -> None:
+    async def test_refusal_is_replayed(self, merchant: Merchant, key: str) -> None:
         paid = await merchant.paid(APPROVED)
         assert code(await merchant.change("refund", paid["id"], key)) == "WRONG_STATUS"
         await merchant.change("capture", paid["id"], f"{key}:c")
         again = await merchant.change("refund", paid["id"], key)
         assert (code(again), again.json()["payment"]["status"]) == ("WRONG_STATUS", "CAPTURED")
 
-    async def test_a_key_is_one_requests_only(self, merchant: Merchant, key: str) -> None:
+    async def test_key_with_another_request_is_refused(self, merchant: Merchant, key: str) -> None:
         token = await merchant.token(APPROVED)
         paid = (await merchant.authorize(token, key)).json()
         assert code(await merchant.authorize(token, key, amount="10.01")) == "KEY_REUSED"
         assert code(await merchant.change("capture", paid["id"], key)) == "KEY_REUSED"
         assert (await merchant.payment(paid["id"]))["status"] == "AUTHORIZED"
 
-    async def test_outlives_a_restart(self, tmp_path: Path, key: str) -> None:
+    async def test_keys_survive_a_restart(self, tmp_path: Path, key: str) -> None:
         async with running(tmp_path) as merchant:
             token = await merchant.token(APPROVED)
             paid = (await merchant.authorize(token, key)).json()
@@ -71,14 +71,14 @@ class TestIdempotency:
 
 
 class TestCancellation:
-    async def test_bars_a_key_that_nobody_knew(self, merchant: Merchant, key: str) -> None:
+    async def test_unused_key_can_be_cancelled(self, merchant: Merchant, key: str) -> None:
         for _ in range(2):
             assert (await merchant.cancel(key)).json() == {"idempotencyKey": key, "payment": None}
         refused = await merchant.authorize(await merchant.token(APPROVED), key)
         assert (refused.status_code, code(refused)) == (409, "KEY_CANCELLED")
         assert await merchant.authorized_by(key) == []
 
-    async def test_voids_what_the_key_has_authorized(self, merchant: Merchant, key: str) -> None:
+    async def test_cancellation_voids_the_payment(self, merchant: Merchant, key: str) -> None:
         token = await merchant.token(APPROVED)
         paid = (await merchant.authorize(token, key)).json()
         for _ in range(2):
@@ -87,7 +87,7 @@ class TestCancellation:
         assert code(await merchant.authorize(token, key)) == "KEY_CANCELLED"
         assert code(await merchant.change("capture", paid["id"], f"{key}:c")) == "WRONG_STATUS"
 
-    async def test_does_not_touch_what_is_captured(self, merchant: Merchant, key: str) -> None:
+    async def test_captured_payment_is_not_cancelled(self, merchant: Merchant, key: str) -> None:
         token = await merchant.token(APPROVED)
         paid = (await merchant.authorize(token, key)).json()
         taken = (await merchant.change("capture", paid["id"], f"{key}:c")).json()
@@ -97,7 +97,7 @@ class TestCancellation:
 
 
 class TestReading:
-    async def test_pages_are_in_the_order_of_making_and_end(self, tmp_path: Path) -> None:
+    async def test_pages_are_in_order_of_creation(self, tmp_path: Path) -> None:
         async with running(tmp_path) as merchant:
             made = [(await merchant.paid(APPROVED))["id"] for _ in range(5)]
             assert made == sorted(made)
@@ -113,7 +113,7 @@ class TestReading:
 
 
 class TestRefusal:
-    """Requests that can never succeed."""
+    """Invalid requests."""
 
     @pytest.mark.parametrize(
         ("number", "given", "expected"),
@@ -127,7 +127,7 @@ class TestRefusal:
             (APPROVED, {"name": "extra"}, "INVALID_REQUEST"),
         ],
     )
-    async def test_what_is_no_card_has_no_token_and_is_not_repeated(
+    async def test_invalid_card_gets_no_token_and_is_not_echoed(
         self, merchant: Merchant, number: str, given: dict[str, Any], expected: str
     ) -> None:
         refused = await merchant.tokenize(number, **given)
@@ -136,29 +136,27 @@ class TestRefusal:
         assert "1234" not in refused.text
 
     @pytest.mark.parametrize("given", [{"amount": "0.00"}, {"amount": "-1"}, {"amount": "1e3"}, {"currency": "rub"}])
-    async def test_what_is_no_order_is_not_authorized(
-        self, merchant: Merchant, key: str, given: dict[str, Any]
-    ) -> None:
+    async def test_invalid_order_is_not_authorized(self, merchant: Merchant, key: str, given: dict[str, Any]) -> None:
         token = await merchant.token(APPROVED)
         assert code(await merchant.authorize(token, key, **given)) == "INVALID_REQUEST"
         assert (await merchant.authorize(token, key)).status_code == 201, "the key is free for the right request"
 
-    async def test_an_unknown_token_is_not_authorized(self, merchant: Merchant, key: str) -> None:
+    async def test_unknown_token_is_refused(self, merchant: Merchant, key: str) -> None:
         refused = await merchant.authorize("tok_unknown", key)
         assert (refused.status_code, code(refused)) == (422, "UNKNOWN_TOKEN")
 
-    async def test_an_unknown_payment_is_not_found(self, merchant: Merchant, key: str) -> None:
+    async def test_unknown_payment_is_not_found(self, merchant: Merchant, key: str) -> None:
         assert (await merchant.http.get("/v1/payments/pay_unknown")).status_code == 404
         for step in ("capture", "void", "refund"):
             assert (await merchant.change(step, "pay_unknown", key)).status_code == 404
 
-    async def test_a_request_without_what_it_needs_is_invalid(self, merchant: Merchant) -> None:
+    async def test_incomplete_request_is_invalid(self, merchant: Merchant) -> None:
         assert code(await merchant.http.post("/v1/payments/pay_unknown/capture")) == "INVALID_REQUEST"
         assert code(await merchant.http.post("/v1/payments", content=b"{")) == "INVALID_REQUEST"
         assert code(await merchant.http.post("/v1/cancellations", json={"idempotencyKey": "a b"})) == "INVALID_REQUEST"
         assert code(await merchant.http.get("/v1/payments", params={"limit": 0})) == "INVALID_REQUEST"
 
-    async def test_a_stranger_is_told_nothing(self, merchant: Merchant) -> None:
+    async def test_missing_api_key_is_unauthorized(self, merchant: Merchant) -> None:
         stranger = Merchant(str(merchant.http.base_url), headers={})
         async with stranger.http:
             for answer in (
@@ -173,20 +171,20 @@ class TestRefusal:
 
 
 class TestFailures:
-    async def test_at_random_lose_nothing_to_whoever_insists(self, tmp_path: Path) -> None:
+    async def test_random_failures_lose_no_retried_payment(self, tmp_path: Path) -> None:
         async with running(tmp_path, sandbox_failure_rate=0.5, sandbox_seed=4) as merchant:
             statuses: list[int] = []
 
-            async def insist(ask: Callable[[], Awaitable[httpx.Response]]) -> httpx.Response:
+            async def retry_until_created(ask: Callable[[], Awaitable[httpx.Response]]) -> httpx.Response:
                 while True:
                     answer = await ask()
                     statuses.append(answer.status_code)
                     if answer.status_code == 201:
                         return answer
 
-            token = (await insist(partial(merchant.tokenize, APPROVED))).json()["token"]
+            token = (await retry_until_created(partial(merchant.tokenize, APPROVED))).json()["token"]
             for n in range(20):
-                await insist(partial(merchant.authorize, token, f"key-{n}"))
+                await retry_until_created(partial(merchant.authorize, token, f"key-{n}"))
             assert statuses.count(503) > 5
         async with running(tmp_path) as merchant:
             made = (await merchant.http.get("/v1/payments")).json()["payments"]

@@ -1,4 +1,4 @@
-"""`python -m sandbox`, as it ships."""
+"""`python -m sandbox` as a process."""
 
 import asyncio
 import re
@@ -24,7 +24,7 @@ Describe = Callable[..., tuple[Child, Merchant]]
 
 @pytest.fixture
 async def describe(tmp_path: Path) -> AsyncIterator[Describe]:
-    """Describes sandboxes on one pair of books, each a process of its own that is gone when the test ends."""
+    """Return a factory of sandbox processes on the same books; they are stopped after the test."""
     made: list[tuple[Child, Merchant]] = []
 
     def describe(**given: object) -> tuple[Child, Merchant]:
@@ -39,20 +39,20 @@ async def describe(tmp_path: Path) -> AsyncIterator[Describe]:
 
 
 class TestStart:
-    async def test_is_refused_unless_it_is_said_that_this_is_not_production(self, describe: Describe) -> None:
+    async def test_start_requires_the_not_production_setting(self, describe: Describe) -> None:
         child, _ = describe(sandbox_is_not_production="1")
         await child.spawn()
         assert await child.wait() == 2
         (sentence,) = child.last_lines
         assert "SANDBOX_IS_NOT_PRODUCTION=true" in sentence
 
-    def test_needs_a_secret_to_sign_webhooks_with(self, tmp_path: Path) -> None:
+    def test_webhook_url_requires_a_secret(self, tmp_path: Path) -> None:
         url = "http://127.0.0.1:1/webhooks"
         environment = environment_of(tmp_path, sandbox_webhook_url=url, sandbox_webhook_secret=None)
         with pytest.raises(ValidationError, match="SANDBOX_WEBHOOK_URL needs SANDBOX_WEBHOOK_SECRET"):
             Settings.model_validate(environment)
 
-    async def test_it_says_what_it_is(self, merchant: Merchant) -> None:
+    async def test_index_page_describes_the_sandbox(self, merchant: Merchant) -> None:
         page = await merchant.http.get("/")
         assert "sandbox" in page.json()["what"]
         assert [(card["number"], card["meaning"]) for card in page.json()["cards"]] == [
@@ -63,7 +63,7 @@ class TestStart:
 
 
 class TestEnd:
-    async def test_no_silence_keeps_it(self, describe: Describe) -> None:
+    async def test_sigterm_ends_pending_silences(self, describe: Describe) -> None:
         child, merchant = describe(sandbox_timeout_seconds=60, sandbox_late_seconds=60)
         await child.start()
         silent = [
@@ -71,18 +71,18 @@ class TestEnd:
         ]
         tokens = [await merchant.token(number) for number in silent]
 
-        async def insist(token: str) -> httpx.Response:
-            while code(answer := await merchant.authorize(token, token, patience=60)) == "KEY_IN_USE":
+        async def authorize_when_free(token: str) -> httpx.Response:
+            while code(answer := await merchant.authorize(token, token, timeout_seconds=60)) == "KEY_IN_USE":
                 pass  # a probe was at work
             return answer
 
-        asked = [asyncio.create_task(insist(token)) for token in tokens]
+        asked = [asyncio.create_task(authorize_when_free(token)) for token in tokens]
 
-        async def all_are_at_work() -> bool:
+        async def are_all_in_progress() -> bool:
             probes = [await merchant.change("capture", "none", token) for token in tokens]
             return {code(probe) for probe in probes} == {"KEY_IN_USE"}
 
-        await until(all_are_at_work)
+        await until(are_all_in_progress)
         child.send(signal.SIGTERM)
         assert {code(answer) for answer in await asyncio.gather(*asked)} == {"UNAVAILABLE"}
         async with asyncio.timeout(4):
@@ -91,12 +91,12 @@ class TestEnd:
         assert not any('"level": "error"' in line for line in child.last_lines)
 
 
-def everything_in(folder: Path) -> str:
+def read_files(folder: Path) -> str:
     return b"".join(file.read_bytes() for file in folder.iterdir()).decode(errors="replace")
 
 
 class TestSecrets:
-    async def test_no_number_and_no_code_is_kept_or_logged(self, describe: Describe, tmp_path: Path) -> None:
+    async def test_card_number_and_code_are_neither_stored_nor_logged(self, describe: Describe, tmp_path: Path) -> None:
         lines: list[str] = []
         child, merchant = describe(log_level="DEBUG")
         child._output = lambda _, line: lines.append(line)
@@ -106,7 +106,7 @@ class TestSecrets:
             await merchant.tokenize(amex, cvv=cvv + "1")
             await merchant.tokenize(amex, cvv=cvv, expiryMonth=13)
             await merchant.authorize(token, "key")
-            kept = everything_in(tmp_path)
+            kept = read_files(tmp_path)
         said = "\n".join(lines)
         assert '"/v1/tokens"' in said
         assert token in kept
@@ -116,7 +116,7 @@ class TestSecrets:
 
 
 class TestKill9:
-    async def test_in_the_middle_of_load_loses_no_answer_and_no_webhook(
+    async def test_kill_9_under_load_loses_no_payment_and_no_webhook(
         self, describe: Describe, listener: Listener
     ) -> None:
         child, merchant = describe(sandbox_webhook_url=listener.url)
@@ -125,8 +125,8 @@ class TestKill9:
         acknowledged: dict[str, str] = {}
         enough = asyncio.Event()
 
-        async def insist(n: int) -> None:
-            """Ten payments one after the other, each asked for with its key until it is captured."""
+        async def capture_payments(n: int) -> None:
+            """Make ten payments, each retried with its key until it is captured."""
             for key in (f"{n}-{turn}" for turn in range(10)):
                 while key not in acknowledged:
                     with suppress(httpx.TransportError):
@@ -137,7 +137,7 @@ class TestKill9:
                             enough.set()
 
         async with listener.listening():
-            load = asyncio.gather(*(insist(n) for n in range(10)))
+            load = asyncio.gather(*(capture_payments(n) for n in range(10)))
             await enough.wait()
             child.kill()
             assert await child.wait() == -signal.SIGKILL
@@ -151,12 +151,16 @@ class TestKill9:
             assert {payment["idempotencyKey"]: payment["id"] for payment in made} == acknowledged
             assert {payment["status"] for payment in made} == {"CAPTURED"}
 
-            async def all_are_told() -> bool:
-                return all(set(listener.told(id_)) == {"AUTHORIZED", "CAPTURED"} for id_ in acknowledged.values())
+            async def have_all_arrived() -> bool:
+                return all(
+                    set(listener.statuses_of(id_)) == {"AUTHORIZED", "CAPTURED"} for id_ in acknowledged.values()
+                )
 
-            await until(all_are_told)
+            await until(have_all_arrived)
 
-    async def test_between_a_change_and_its_webhook_loses_neither(self, describe: Describe, listener: Listener) -> None:
+    async def test_kill_9_before_a_webhook_loses_neither_change_nor_webhook(
+        self, describe: Describe, listener: Listener
+    ) -> None:
         child, merchant = describe(sandbox_webhook_url=listener.url)
         await child.start()
         paid = await merchant.paid(APPROVED, "capture")  # nobody listens yet
@@ -166,7 +170,7 @@ class TestKill9:
             await child.start()
             assert await merchant.payment(paid["id"]) == paid
 
-            async def both_are_told() -> bool:
-                return set(listener.told(paid["id"])) == {"AUTHORIZED", "CAPTURED"}
+            async def have_both_arrived() -> bool:
+                return set(listener.statuses_of(paid["id"])) == {"AUTHORIZED", "CAPTURED"}
 
-            await until(both_are_told)
+            await until(have_both_arrived)

@@ -14,32 +14,32 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from openapi.acquirer import Brand, Code
 from sandbox.behaviours import Step
 from sandbox.books import Books, Webhook
-from sandbox.cards import BEHAVIOURS, Card
-from sandbox.payments import Order, Payment, Refusal
+from sandbox.cards import BEHAVIOURS_BY_NAME, Card
+from sandbox.payments import AuthorizationOrder, Payment, Refusal
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 LATE = timedelta(seconds=3)
 KEYS = st.sampled_from(["a", "b", "c"])
-SOME = ("approve", "decline-do-not-honor", "capture-refused", "refund-refused")
+BEHAVIOUR_NAMES = ("approve", "decline-do-not-honor", "capture-refused", "refund-refused")
 
 
 def card(behaviour: str) -> Card:
-    return Card(f"tok_{behaviour}", Brand.visa, "4242", BEHAVIOURS[behaviour])
+    return Card(f"tok_{behaviour}", Brand.visa, "4242", BEHAVIOURS_BY_NAME[behaviour])
 
 
-def order(behaviour: str = "approve", amount: str = "10.00") -> Order:
-    return Order(f"tok_{behaviour}", amount, "RUB", "")
+def order(behaviour: str = "approve", amount: str = "10.00") -> AuthorizationOrder:
+    return AuthorizationOrder(f"tok_{behaviour}", amount, "RUB", "")
 
 
-class History(RuleBasedStateMachine):
-    """Everything that can be asked, in any order, between restarts: what was answered once holds for ever."""
+class BooksMachine(RuleBasedStateMachine):
+    """All operations in any order with restarts: a repeated request gets its first answer."""
 
     def __init__(self) -> None:
         super().__init__()
         self.folder = tempfile.TemporaryDirectory()
         self.requests: dict[str, str] = {}  # by key
         self.answers: dict[str, str | Code] = {}  # a payment's id, or the code of a refusal
-        self.barred: set[str] = set()
+        self.cancelled_keys: set[str] = set()
         self.statuses: dict[str, list[str]] = {}  # by payment
         self.open()
 
@@ -56,18 +56,18 @@ class History(RuleBasedStateMachine):
         self.stack.close()
         self.open()
 
-    @rule(behaviour=st.sampled_from(SOME), amount=st.sampled_from(["1", "2.00"]), key=KEYS)
+    @rule(behaviour=st.sampled_from(BEHAVIOUR_NAMES), amount=st.sampled_from(["1", "2.00"]), key=KEYS)
     def authorize(self, behaviour: str, amount: str, key: str) -> None:
         wanted = order(behaviour, amount)
-        self.books.remember(card(behaviour))
-        answer = self._asked(key, wanted.request, lambda: self.books.authorize(wanted, key, AT))
-        assert key not in self.barred or answer in {Code.key_cancelled, Code.key_reused}
+        self.books.save_card(card(behaviour))
+        answer = self._request(key, wanted.request, lambda: self.books.authorize(wanted, key, AT))
+        assert key not in self.cancelled_keys or answer in {Code.key_cancelled, Code.key_reused}
 
     @precondition(lambda self: self.statuses)
     @rule(step=st.sampled_from([Step.CAPTURE, Step.VOID, Step.REFUND]), key=KEYS | st.just("d"), data=st.data())
     def change(self, step: Step, key: str, data: st.DataObject) -> None:
         id_ = data.draw(st.sampled_from(sorted(self.statuses)))
-        self._asked(key, f"{step} {id_}", lambda: self.books.change(step, id_, key, AT))
+        self._request(key, f"{step} {id_}", lambda: self.books.change(step, id_, key, AT))
 
     @rule(key=KEYS)
     def cancel(self, key: str) -> None:
@@ -77,16 +77,16 @@ class History(RuleBasedStateMachine):
         except Refusal as refusal:
             code = refusal.code
         else:
-            self.barred.add(key)
-            self._note(payment)
+            self.cancelled_keys.add(key)
+            self._record_status(payment)
             assert payment is None or payment.status in {"VOIDED", "DECLINED"}
             return
         assert code is (Code.key_reused if before is None else Code.wrong_status)
         assert before is None or before.captured == before.amount
         assert self.books.authorized_by(key) == before
 
-    def _asked(self, key: str, request: str, ask: Callable[[], Payment]) -> str | Code:
-        """What the request was answered, which must be what it was answered at first."""
+    def _request(self, key: str, request: str, ask: Callable[[], Payment]) -> str | Code:
+        """Send the request; its answer must equal the first one."""
         is_reused = self.requests.get(key, request) != request
         try:
             payment = ask()
@@ -94,33 +94,33 @@ class History(RuleBasedStateMachine):
             answer: str | Code = refusal.code
         else:
             answer = payment.id
-            self._note(payment)
+            self._record_status(payment)
         assert (answer is Code.key_reused) == is_reused
         if answer not in {Code.key_reused, Code.key_cancelled}:
             self.requests[key] = request
             assert self.answers.setdefault(key, answer) == answer
         return answer
 
-    def _note(self, payment: Payment | None) -> None:
-        """Another status, if it is another one."""
+    def _record_status(self, payment: Payment | None) -> None:
+        """Record the payment's status if it changed."""
         if payment:
             statuses = self.statuses.setdefault(payment.id, [])
             if statuses[-1:] != [payment.status]:
                 statuses.append(payment.status)
 
     @invariant()
-    def every_change_is_told_once_and_nothing_else_is(self) -> None:
+    def each_change_has_one_webhook(self) -> None:
         due = self.books.due(AT, 1000)
-        told: dict[str, list[str]] = {}
+        statuses: dict[str, list[str]] = {}
         for webhook in due:
             event = json.loads(webhook.body)
             assert event["id"] == webhook.id
-            told.setdefault(webhook.payment_id, []).append(event["payment"]["status"])
-        assert told == self.statuses
+            statuses.setdefault(webhook.payment_id, []).append(event["payment"]["status"])
+        assert statuses == self.statuses
         assert len({webhook.id for webhook in due}) == len(due)
 
     @invariant()
-    def a_payment_is_what_was_last_said_of_it(self) -> None:
+    def payments_have_their_last_status(self) -> None:
         listed = self.books.payments("", 1000)
         assert {payment.id: payment.status for payment in listed} == {
             id_: statuses[-1] for id_, statuses in self.statuses.items()
@@ -128,8 +128,8 @@ class History(RuleBasedStateMachine):
         assert [payment.id for payment in listed] == sorted(payment.id for payment in listed)
 
 
-TestHistory = History.TestCase
-TestHistory.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
+TestBooksMachine = BooksMachine.TestCase
+TestBooksMachine.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
 
 
 @pytest.fixture
@@ -138,15 +138,15 @@ def file(tmp_path: Path) -> Path:
 
 
 class TestBooks:
-    def test_belong_to_one_process_at_a_time(self, file: Path) -> None:
+    def test_books_are_locked_by_one_process(self, file: Path) -> None:
         with Books.open(file), pytest.raises(sqlite3.OperationalError, match="locked"), Books.open(file):
             pass
 
-    def test_nobody_but_their_owner_may_read_them(self, file: Path) -> None:
+    def test_files_are_readable_by_their_owner_only(self, file: Path) -> None:
         with Books.open(file):
             assert {each.stat().st_mode & 0o777 for each in file.parent.iterdir()} == {0o600}
 
-    def test_keep_their_secret_and_so_the_tokens(self, file: Path, tmp_path: Path) -> None:
+    def test_token_depends_on_card_and_books(self, file: Path, tmp_path: Path) -> None:
         with Books.open(file) as books:
             token = books.token("4242424242424242", (2030, 1))
             assert token != books.token("4242424242424242", (2030, 2))
@@ -155,28 +155,28 @@ class TestBooks:
             assert token == again.token("4242424242424242", (2030, 1))
             assert token != others.token("4242424242424242", (2030, 1))
 
-    def test_other_books_give_no_id_twice(self, tmp_path: Path) -> None:
+    def test_payment_ids_differ_between_books(self, tmp_path: Path) -> None:
         ids = set()
         for name in ("one", "two"):
             with Books.open(tmp_path / name) as books:
-                books.remember(card("approve"))
+                books.save_card(card("approve"))
                 ids.add(books.authorize(order(), "key", AT).id)
         assert len(ids) == 2
 
-    def test_a_change_that_cannot_be_told_is_not_made(self, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_change_is_rolled_back_if_its_webhook_fails(self, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         with Books.open(file, LATE) as books:
-            books.remember(card("approve"))
+            books.save_card(card("approve"))
             payment = books.authorize(order(), "key", AT)
             with monkeypatch.context() as patch:
-                patch.setattr("sandbox.books.event_body", lambda *_: 1 / 0)
+                patch.setattr("sandbox.books.webhook_event_body", lambda *_: 1 / 0)
                 with pytest.raises(ZeroDivisionError):
                     books.change(Step.CAPTURE, payment.id, "capture", AT)
             assert books.payment(payment.id) == payment
             assert books.change(Step.CAPTURE, payment.id, "capture", AT).status == "CAPTURED"
 
-    def test_a_key_that_changed_a_payment_cannot_be_cancelled(self, file: Path) -> None:
+    def test_key_of_a_capture_cannot_be_cancelled(self, file: Path) -> None:
         with Books.open(file) as books:
-            books.remember(card("approve"))
+            books.save_card(card("approve"))
             payment = books.authorize(order(), "key", AT)
             books.change(Step.CAPTURE, payment.id, "capture", AT)
             with pytest.raises(Refusal) as refusal:
@@ -185,9 +185,9 @@ class TestBooks:
 
 
 class TestWebhooks:
-    def told(self, books: Books, behaviour: str) -> str:
-        """A payment that was authorized, captured and refunded, a second after the other."""
-        books.remember(card(behaviour))
+    def refund_payment(self, books: Books, behaviour: str) -> str:
+        """Authorize, capture and refund a payment, one second apart."""
+        books.save_card(card(behaviour))
         payment = books.authorize(order(behaviour), "a", AT)
         books.change(Step.CAPTURE, payment.id, "c", AT + timedelta(seconds=1))
         books.change(Step.REFUND, payment.id, "r", AT + timedelta(seconds=2))
@@ -200,50 +200,50 @@ class TestWebhooks:
     def first(self, books: Books, seconds: float = 10) -> Webhook:
         return books.due(AT + timedelta(seconds=seconds), 1)[0]
 
-    def test_are_due_at_once(self, file: Path) -> None:
+    def test_webhooks_are_due_at_once(self, file: Path) -> None:
         with Books.open(file, LATE) as books:
-            self.told(books, "approve")
+            self.refund_payment(books, "approve")
             assert self.due(books, 1) == ["authorized", "captured"]
             assert self.due(books, 2) == ["authorized", "captured", "refunded"]
             assert books.next_due() == AT.timestamp()
 
-    def test_of_a_late_card_are_each_late(self, file: Path) -> None:
+    def test_webhooks_of_a_late_card_are_delayed(self, file: Path) -> None:
         with Books.open(file, LATE) as books:
-            self.told(books, "webhooks-late")
+            self.refund_payment(books, "webhooks-late")
             assert self.due(books, 2.9) == []
             assert self.due(books, 4) == ["authorized", "captured"]
             assert books.next_due() == (AT + LATE).timestamp()
 
-    def test_of_a_reversing_card_wait_for_a_quiet_moment_and_come_the_newest_first(self, file: Path) -> None:
+    def test_webhooks_of_a_reversing_card_come_newest_first(self, file: Path) -> None:
         with Books.open(file, LATE) as books:
-            self.told(books, "webhooks-reversed")
+            self.refund_payment(books, "webhooks-reversed")
             assert self.due(books, 4.9) == []
             assert self.due(books, 5) == ["refunded", "captured", "authorized"]
 
-    def test_are_forgotten_when_delivered(self, file: Path) -> None:
+    def test_delivered_webhook_is_deleted(self, file: Path) -> None:
         with Books.open(file, LATE) as books:
-            self.told(books, "approve")
-            books.delivered(self.first(books))
+            self.refund_payment(books, "approve")
+            books.record_delivery(self.first(books))
             assert self.due(books, 10) == ["captured", "refunded"]
 
-    def test_of_a_doubling_card_are_forgotten_when_delivered_twice(self, file: Path) -> None:
+    def test_webhook_of_a_doubling_card_is_delivered_twice(self, file: Path) -> None:
         with Books.open(file, LATE) as books:
-            self.told(books, "webhooks-twice")
+            self.refund_payment(books, "webhooks-twice")
             first = self.first(books)
-            books.delivered(first)
+            books.record_delivery(first)
             assert self.first(books) == first
-            books.delivered(first)
+            books.record_delivery(first)
             assert self.first(books) != first
 
-    def test_that_failed_come_again_later(self, file: Path) -> None:
+    def test_failed_webhook_is_scheduled_again(self, file: Path) -> None:
         with Books.open(file, LATE) as books:
-            self.told(books, "approve")
-            books.failed(self.first(books), AT + timedelta(seconds=20))
+            self.refund_payment(books, "approve")
+            books.record_failure(self.first(books), AT + timedelta(seconds=20))
             assert self.due(books, 10) == ["captured", "refunded"]
             assert self.due(books, 20) == ["captured", "refunded", "authorized"]
             assert books.due(AT + timedelta(seconds=20), 10)[2].failures == 1
 
-    def test_are_not_kept_where_nobody_listens(self, file: Path) -> None:
+    def test_no_webhooks_are_stored_without_a_listener(self, file: Path) -> None:
         with Books.open(file) as books:
-            self.told(books, "approve")
+            self.refund_payment(books, "approve")
             assert books.next_due() is None

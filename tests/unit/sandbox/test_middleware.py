@@ -4,11 +4,11 @@ import httpx
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
-from sandbox.middleware import CallMiddleware, FailureMiddleware
+from sandbox.middleware import RandomFailureMiddleware, RequestMiddleware
 
 
 class App:
-    """Counts what reaches it; answers when the gate is open."""
+    """App that counts its requests and answers when the gate is open."""
 
     def __init__(self) -> None:
         self.paths: list[str] = []
@@ -30,50 +30,50 @@ def client_of(app: object, **headers: str) -> httpx.AsyncClient:
 
 class TestFailures:
     async def outcomes(self, *, seed: int, rate: float = 0.5, count: int = 60) -> list[tuple[int, bool]]:
-        """Of each request: the status, and whether it was done."""
+        """Return status and execution of each request."""
         app = App()
         found = []
-        async with client_of(FailureMiddleware(app, delay_seconds=0, rate=rate, seed=seed)) as http:
+        async with client_of(RandomFailureMiddleware(app, delay_seconds=0, rate=rate, seed=seed)) as http:
             for _ in range(count):
                 before = len(app.paths)
                 status = (await http.post("/v1/payments")).status_code
                 found.append((status, len(app.paths) > before))
         return found
 
-    async def test_the_same_seed_fails_the_same_requests(self) -> None:
+    async def test_same_seed_fails_the_same_requests(self) -> None:
         assert await self.outcomes(seed=7) == await self.outcomes(seed=7) != await self.outcomes(seed=8)
 
-    async def test_a_request_fails_before_it_is_done_or_after(self) -> None:
+    async def test_request_fails_before_or_after_its_execution(self) -> None:
         assert set(await self.outcomes(seed=7)) == {(200, True), (503, True), (503, False)}
 
-    async def test_the_rate_is_the_part_that_fails(self) -> None:
+    async def test_failure_rate_is_respected(self) -> None:
         assert set(await self.outcomes(seed=7, rate=0)) == {(200, True)}
         assert {status for status, _ in await self.outcomes(seed=7, rate=1)} == {503}
         failed = [status for status, _ in await self.outcomes(seed=7, rate=0.1, count=500)].count(503)
         assert 25 < failed < 75
 
-    async def test_what_is_not_of_the_contract_never_fails(self) -> None:
-        async with client_of(FailureMiddleware(App(), delay_seconds=9, rate=1, seed=7)) as http:
+    async def test_paths_outside_the_contract_never_fail(self) -> None:
+        async with client_of(RandomFailureMiddleware(App(), delay_seconds=9, rate=1, seed=7)) as http:
             assert (await http.get("/health/ready")).status_code == 200
 
 
 class TestCalls:
-    async def test_nobody_comes_in_without_the_key(self) -> None:
+    async def test_request_without_api_key_is_unauthorized(self) -> None:
         app = App()
         for headers in ({}, {"authorization": "Bearer wrong"}, {"authorization": "secret"}):
-            async with client_of(CallMiddleware(app, "secret"), **headers) as http:
+            async with client_of(RequestMiddleware(app, "secret"), **headers) as http:
                 refused = await http.post("/v1/payments")
                 assert (refused.status_code, refused.json()["code"]) == (401, "UNAUTHORIZED")
         assert app.paths == []
 
-    async def test_what_is_not_of_the_contract_needs_no_key(self) -> None:
-        async with client_of(CallMiddleware(App(), "secret")) as http:
+    async def test_paths_outside_the_contract_need_no_key(self) -> None:
+        async with client_of(RequestMiddleware(App(), "secret")) as http:
             assert (await http.get("/")).status_code == 200
 
-    async def test_a_key_is_at_work_for_one_request_at_a_time(self) -> None:
+    async def test_one_request_at_a_time_per_idempotency_key(self) -> None:
         app = App()
         app.gate.clear()
-        async with client_of(CallMiddleware(app, "secret"), authorization="Bearer secret") as http:
+        async with client_of(RequestMiddleware(app, "secret"), authorization="Bearer secret") as http:
             first = asyncio.create_task(http.post("/v1/payments", headers={"idempotency-key": "a"}))
             await app.entered.wait()
             second = await http.post("/v1/payments", headers={"idempotency-key": "a"})
