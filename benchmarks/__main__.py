@@ -8,12 +8,31 @@ from collections.abc import Set as AbstractSet
 from contextlib import aclosing
 from typing import Final
 
-from benchmarks import analytics, bank, gateway, identity, ingest, live, page, topups, whole
+from benchmarks import (
+    analytics_figures,
+    bank_figures,
+    gateway_figures,
+    identity_figures,
+    ingest_figures,
+    latency_figures,
+    results_page,
+    system_figures,
+    topup_figures,
+)
 from benchmarks.figure import BenchError, Options, Part
 from loadtests.console import print_progress
 from stack.process import StartError
 
-PARTS: Final[tuple[Part, ...]] = (bank, analytics, ingest, live, topups, identity, gateway, whole)
+PARTS: Final[tuple[Part, ...]] = (
+    bank_figures,
+    analytics_figures,
+    ingest_figures,
+    latency_figures,
+    topup_figures,
+    identity_figures,
+    gateway_figures,
+    system_figures,
+)
 """Whoever measures something: a module that is a `Part`."""
 
 
@@ -31,7 +50,7 @@ async def bench(wanted: AbstractSet[str], options: Options, *, keep: bool = Fals
                     sys.stdout.write(f"{figure.line()}\n")
                     sys.stdout.flush()
                     if keep:
-                        page.keep(figure)
+                        results_page.keep(figure)
                     verdict = "" if figure.bar is None else f", {'holds' if figure.holds else 'MISSES'} {figure.bar:g}"
                     print_progress(f"== {figure.figure}: {figure.value:.3g} {figure.unit}{verdict}")
     except (BenchError, StartError) as error:
@@ -58,7 +77,7 @@ def main() -> int:
     wanted = set(arguments.figure or known)
     failed = [asyncio.run(bench(wanted, options, keep=arguments.keep)) for _ in range(arguments.repeat)]
     if arguments.keep:
-        page.write()
+        results_page.write()
     return max(failed)
 
 

@@ -7,7 +7,7 @@ OWNERS: Final = 100
 
 
 def account_id(number: int) -> str:
-    """The id of an account, as `reference.sql` makes it, too."""
+    """The id of an account, as `pgbench.sql` makes it, too."""
     return f"00000000-0000-4000-8000-{number:012x}"
 
 

@@ -8,8 +8,8 @@ from typing import Final, Self
 
 import httpx
 
+from benchmarks.bank_environment import Callers
 from benchmarks.figure import BenchError
-from benchmarks.scene import Callers
 from provisioning.keys import ensure_key_pair
 from stack import probes
 from stack.engines.children import ClickHouse

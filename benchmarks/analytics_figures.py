@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Final, Self
 from uuid import UUID
 
+from benchmarks.analytics_environment import Store, settings
+from benchmarks.bank_environment import Callers
 from benchmarks.figure import BenchError, Figure, Options
-from benchmarks.scene import Callers
-from benchmarks.store import Store, settings
 from kit.rpc import request_context
 from loadtests.console import print_progress
 from loadtests.statistics import percentiles
@@ -75,7 +75,7 @@ class Scene:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="wallet-bench-")))
             kafka_port, clickhouse_port, bank_port = free_ports(3)
             bank_at = f"{HOST}:{bank_port}"
-            bank = module("benchmarks.stub", bank_at)
+            bank = module("benchmarks.service_stubs", bank_at)
             await stack.enter_async_context(
                 Child(Process(name="bank", command=bank, ready=probes.tcp(HOST, bank_port)))
             )

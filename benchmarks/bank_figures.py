@@ -5,14 +5,14 @@ from typing import Any, Final
 
 import orjson
 
-from benchmarks import child, reference
+from benchmarks import load_generator, pgbench
 from benchmarks.accounts import ACCOUNTS
-from benchmarks.drive import drive
+from benchmarks.bank_environment import Bank, Scene
+from benchmarks.bank_load import Load
 from benchmarks.figure import BenchError, Figure, Options
-from benchmarks.load import Load
+from benchmarks.latency_comparison import Duel, Latencies
+from benchmarks.load_runs import drive
 from benchmarks.run import Run, fastest
-from benchmarks.scene import Bank, Scene
-from benchmarks.single import Duel, Latencies
 from loadtests.console import print_progress
 from loadtests.statistics import percentiles
 
@@ -68,7 +68,7 @@ async def idle_latency_vs_single(scene: Scene) -> Figure:
     """How long a lone transfer takes, against the same rows in one transaction without any service."""
     async with scene.ledgers.fresh() as ledger, scene.banks(ledger) as banks:
         await ledger.settle()
-        async with child.running("benchmarks.single") as single:
+        async with load_generator.running("benchmarks.latency_comparison") as single:
             single.tell(
                 Duel(
                     target=banks[0].target,
@@ -163,7 +163,7 @@ async def _against_pgbench(scene: Scene, name: str, bar: float, loads: Mapping[s
 
 async def _pgbench(scene: Scene, clients: int) -> Run:
     async with scene.ledgers.fresh() as ledger:
-        return await reference.run(scene.postgres, ledger, clients, scene.options)
+        return await pgbench.run(scene.postgres, ledger, clients, scene.options)
 
 
 def _load(banks: Sequence[Bank], **given: Any) -> Load:

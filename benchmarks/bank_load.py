@@ -1,4 +1,4 @@
-"""A load generator, as lean as Python allows: `python -m benchmarks.load`, spoken to by `drive.py`.
+"""A load generator, as lean as Python allows: `python -m benchmarks.bank_load`, spoken to by `drive.py`.
 
 It reads a `Load` from its standard input, one line of JSON; writes `ready`; reads a `Window`; calls the bank until its
 end; writes `Calls`. It ends by itself, whatever becomes of whoever started it.
@@ -19,9 +19,9 @@ import orjson
 import uvloop
 from google.type.money_pb2 import Money
 
-from benchmarks import child, lean
+from benchmarks import http2_client, load_generator
 from benchmarks.accounts import account_id
-from benchmarks.lean import Call, CallError
+from benchmarks.http2_client import Call, CallError
 from loadtests.account_selection import zipf_pairs
 from protos.wallet.bank.v1 import bank_pb2, bank_pb2_grpc
 
@@ -84,7 +84,7 @@ class Calls:
 
 async def generate(load: Load, requests: Requests, window: Window) -> Calls:
     """Keeps calls in flight until the window's end, or until one fails."""
-    keep_calling = _in_bulk if load.items else lean.keep_calling
+    keep_calling = _in_bulk if load.items else http2_client.keep_calling
     share = load.in_flight // len(load.targets)
     try:
         done = await asyncio.gather(
@@ -138,7 +138,7 @@ def prepare(load: Load) -> Requests:
 
 
 def _unary_requests(load: Load) -> Requests:
-    headers = [lean.header_block(load.targets[0], _UNARY, TIMEOUT_SECONDS, token) for token in load.tokens]
+    headers = [http2_client.header_block(load.targets[0], _UNARY, TIMEOUT_SECONDS, token) for token in load.tokens]
     for sender, request in _transfers(load):
         yield headers[sender % len(headers)], request.SerializeToString()
 
@@ -178,11 +178,11 @@ def main() -> None:
     load = Load(**orjson.loads(sys.stdin.readline()))
     requests = prepare(load)
     gc.disable()  # a short life, and a pause of its own would look like the bank's
-    child.answer(b"ready")
+    load_generator.answer(b"ready")
     line = sys.stdin.readline()
     if line:  # or nobody is there any more
         calls = uvloop.run(generate(load, requests, Window(**orjson.loads(line))))
-        child.answer(orjson.dumps(asdict(calls)))
+        load_generator.answer(orjson.dumps(asdict(calls)))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the gateway is held against, frozen: `python -m benchmarks.bare host:port target`.
+"""What the gateway is held against, frozen: `python -m benchmarks.bare_route host:port target`.
 
 FastAPI with one route that makes the bank's call by gRPC's own stub and returns a model, as one would write it in an
 afternoon. No tokens, no limits, no logs, no errors: nothing of ours.

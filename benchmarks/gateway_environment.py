@@ -14,12 +14,12 @@ from typing import Any, Final, Self
 
 import orjson
 
-from benchmarks import child, hive, load, stub, web
+from benchmarks import bank_load, hive, http1_client, load_generator, service_stubs
 from benchmarks.accounts import ACCOUNTS, OWNERS, account_id
+from benchmarks.bank_environment import Callers
+from benchmarks.bank_load import Calls, Window
 from benchmarks.figure import BenchError, Options
-from benchmarks.load import Calls, Window
 from benchmarks.run import Run, cpu_meter
-from benchmarks.scene import Callers
 from loadtests.statistics import percentiles
 from loadtests.target import NO_RATE_LIMIT
 from stack import probes
@@ -59,8 +59,8 @@ class Side:
     """One side of a figure: who is asked, for what, and by which generator."""
 
     name: str
-    load: web.Load | load.Load
-    generator: str = "benchmarks.web"
+    load: http1_client.Load | bank_load.Load
+    generator: str = "benchmarks.http1_client"
     what: str = "transfers"
 
 
@@ -109,8 +109,8 @@ class Scene:
             async def start(part: str, name: str, ready: Probe, *arguments: str, **environment: str) -> None:
                 await stack.enter_async_context(scene._part(part, name, ready, *arguments, **environment))
 
-            await start("bank", "benchmarks.stub", _accepts(bank_at), bank_at)
-            await start("analytics", "benchmarks.stub", _accepts(analytics_at), analytics_at)
+            await start("bank", "benchmarks.service_stubs", _accepts(bank_at), bank_at)
+            await start("analytics", "benchmarks.service_stubs", _accepts(analytics_at), analytics_at)
             await start("gateway", "gateway", _accepts(gateway_at), **environment)
             unguarded = {
                 **environment,
@@ -118,8 +118,8 @@ class Scene:
                 "GATEWAY_ADMIN_LISTEN": admins_at[1],
                 "GATEWAY_RATES": "false",
             }
-            await start("unguarded", "benchmarks.unguarded", _accepts(unguarded_at), **unguarded)
-            await start("bare", "benchmarks.bare", _accepts(bare_at), bare_at, bank_at)
+            await start("unguarded", "benchmarks.gateway_without_auth", _accepts(unguarded_at), **unguarded)
+            await start("bare", "benchmarks.bare_route", _accepts(bare_at), bare_at, bank_at)
             yield scene
 
     @asynccontextmanager
@@ -141,7 +141,7 @@ class Scene:
         telling |= {"GATEWAY_LISTEN": telling_at, "GATEWAY_ADMIN_LISTEN": admins_at[0]}
         silent = {"LOG_LEVEL": "ERROR", "GATEWAY_LISTEN": silent_at, "GATEWAY_ADMIN_LISTEN": admins_at[1]}
         async with (
-            self._part("collector", "benchmarks.stub", _accepts(collector_at), collector_at),
+            self._part("collector", "benchmarks.service_stubs", _accepts(collector_at), collector_at),
             self._part("telling", "gateway", _accepts(telling_at), **{**self.environment, **telling}),
             self._part("silent", "gateway", _accepts(silent_at), **{**self.environment, **silent}),
         ):
@@ -160,7 +160,7 @@ class Scene:
         Raises:
             BenchError: a request failed.
         """
-        async with child.running(side.generator) as generator:
+        async with load_generator.running(side.generator) as generator:
             generator.tell(side.load)
             await generator.hear(_PATIENCE_SECONDS)
             since = time.monotonic() + options.warm_up
@@ -187,7 +187,7 @@ class Scene:
         def request(number: int) -> str:
             headers = {**self._headers(number), "Idempotency-Key": f"key-{number}"}
             body = {"recipientId": account_id(number), "amount": "1.00", "currency": "RUB"}
-            return web.post(f"/accounts/{account_id(number + 1)}/transfers", headers, body)
+            return http1_client.post(f"/accounts/{account_id(number + 1)}/transfers", headers, body)
 
         return Side(name=name, load=_many(target, request, status=201, sign='"createdAt"'))
 
@@ -222,17 +222,19 @@ class Scene:
     def grpc(self) -> Side:
         """The same calls of the bank as the gateway makes, without the gateway."""
         target, tokens = [self.bank_at], self.callers.customers
-        calls = load.Load(targets=target, tokens=tokens, accounts=ACCOUNTS, in_flight=_IN_FLIGHT)
-        return Side(name="gRPC alone", load=calls, generator="benchmarks.load")
+        calls = bank_load.Load(targets=target, tokens=tokens, accounts=ACCOUNTS, in_flight=_IN_FLIGHT)
+        return Side(name="gRPC alone", load=calls, generator="benchmarks.bank_load")
 
     def page_by_rest(self) -> Side:
         """A page of operations, one after the other."""
-        request = web.get(f"/accounts/{stub.ACCOUNT}/operations?limit={stub.PAGE}", self._headers())
+        request = http1_client.get(
+            f"/accounts/{service_stubs.ACCOUNT}/operations?limit={service_stubs.PAGE}", self._headers()
+        )
         return Side(name="REST", load=_one(self.gateway_at, request, sign='"hasOlder":true'), what="pages")
 
     def page_by_graphql(self) -> Side:
         """The same page, with the same of each operation."""
-        request = self._query(_OPERATIONS, {"id": stub.ACCOUNT, "first": stub.PAGE})
+        request = self._query(_OPERATIONS, {"id": service_stubs.ACCOUNT, "first": service_stubs.PAGE})
         return Side(name="GraphQL", load=_one(self.gateway_at, request, sign='"hasNextPage":true'), what="pages")
 
     def _headers(self, caller: int = 0) -> dict[str, str]:
@@ -240,20 +242,20 @@ class Scene:
 
     def _query(self, query: str, variables: Mapping[str, Any], caller: int = 0) -> str:
         accept = {"Accept": "application/graphql-response+json, application/json;q=0.9"}
-        return web.post("/graphql", self._headers(caller) | accept, {"query": query, "variables": variables})
+        return http1_client.post("/graphql", self._headers(caller) | accept, {"query": query, "variables": variables})
 
 
 async def _sleep_until(moment: float) -> None:
     await asyncio.sleep(max(0.0, moment - time.monotonic()))
 
 
-def _many(target: str, request: Callable[[int], str], *, status: int, sign: str) -> web.Load:
+def _many(target: str, request: Callable[[int], str], *, status: int, sign: str) -> http1_client.Load:
     requests = [request(number) for number in range(_REQUESTS)]
-    return web.Load(target=target, requests=requests, connections=_IN_FLIGHT, status=status, sign=sign)
+    return http1_client.Load(target=target, requests=requests, connections=_IN_FLIGHT, status=status, sign=sign)
 
 
-def _one(target: str, request: str, *, sign: str) -> web.Load:
-    return web.Load(target=target, requests=[request], connections=1, status=200, sign=sign)
+def _one(target: str, request: str, *, sign: str) -> http1_client.Load:
+    return http1_client.Load(target=target, requests=[request], connections=1, status=200, sign=sign)
 
 
 def _accepts(address: str) -> Probe:

@@ -7,9 +7,9 @@ from collections.abc import AsyncGenerator, Collection, Mapping
 from dataclasses import replace
 from typing import Final
 
-from benchmarks import hive, stub
+from benchmarks import hive, service_stubs
 from benchmarks.figure import Figure, Options
-from benchmarks.front import Scene, Side
+from benchmarks.gateway_environment import Scene, Side
 from benchmarks.run import Run, fastest
 from loadtests.console import print_progress
 
@@ -104,7 +104,7 @@ async def time_of_a_page(scene: Scene, options: Options) -> Figure:
     by_rest, by_graphql = scene.page_by_rest(), scene.page_by_graphql()
     figure = await ratio(scene, _PAGE, by_rest, by_graphql, options)
     each = {
-        side.name: 1_000_000 / figure.details[side.name]["pages_per_second"] / stub.PAGE
+        side.name: 1_000_000 / figure.details[side.name]["pages_per_second"] / service_stubs.PAGE
         for side in (by_rest, by_graphql)
     }
     return replace(figure, better="lower", details={"microseconds_per_item": each, **figure.details})

@@ -1,5 +1,5 @@
 """The gateway as anywhere, but that it believes whatever token it is shown and counts nobody's requests: `python -m
-benchmarks.unguarded`, with the gateway's own settings.
+benchmarks.gateway_without_auth`, with the gateway's own settings.
 """
 
 import runpy

@@ -1,4 +1,4 @@
-"""Callers by HTTP, as lean as Python allows: `python -m benchmarks.web`, spoken to by `gateway.py`.
+"""Callers by HTTP, as lean as Python allows: `python -m benchmarks.http1_client`, spoken to by `gateway.py`.
 
 It reads a `Load` from its standard input, one line of JSON; writes `ready`; reads a `Window`; asks until its end;
 writes `Calls`. It knows just as much HTTP/1.1 as a server that means well needs. What it does not expect ends the run.
@@ -16,9 +16,9 @@ from typing import Final, TypeAlias, cast
 import orjson
 import uvloop
 
-from benchmarks import child
-from benchmarks.lean import Call, CallError
-from benchmarks.load import Calls, Window, tally
+from benchmarks import load_generator
+from benchmarks.bank_load import Calls, Window, tally
+from benchmarks.http2_client import Call, CallError
 
 _END_OF_HEAD: Final = b"\r\n\r\n"
 _LENGTH: Final = b"\r\ncontent-length: "
@@ -176,11 +176,11 @@ def main() -> None:
     """One conversation with whoever started it."""
     load = Load(**orjson.loads(sys.stdin.readline()))
     gc.disable()  # a short life, and a pause of its own would look like the server's
-    child.answer(b"ready")
+    load_generator.answer(b"ready")
     line = sys.stdin.readline()
     if line:  # or nobody is there any more
         calls = uvloop.run(generate(load, Window(**orjson.loads(line))))
-        child.answer(orjson.dumps(asdict(calls)))
+        load_generator.answer(orjson.dumps(asdict(calls)))
         sys.stdin.read()  # stays until it is ended: what it used of the processors can be read only while it is there
 
 

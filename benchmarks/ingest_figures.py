@@ -23,13 +23,13 @@ from aiokafka import AIOKafkaProducer
 
 from asyncapi.topics import OPERATIONS_TOPIC, TRANSFER_COMPLETED
 from benchmarks.accounts import account_id
+from benchmarks.analytics_environment import Store, settings
+from benchmarks.bank_environment import Callers
 from benchmarks.figure import BenchError, Figure, Options
-from benchmarks.scene import Callers
-from benchmarks.store import Store, settings
 from loadtests.console import print_progress
+from stack.engines.apache_kafka import ApacheKafka, ApacheKafkaUnavailable, fetch_jars
 from stack.engines.children import ClickHouse, Kafka
 from stack.ports import HOST, free_ports
-from tests.kafka.apache import ApacheKafka, Missing, fetched
 
 _INGEST: Final = "pipeline.ingest_vs_raw_insert"
 _CATCH_UP: Final = "pipeline.catch_up_1m_mib"
@@ -225,8 +225,8 @@ async def catch_up_1m() -> Figure:
         clickhouse_port, kafka_port, controller_port = free_ports(3)
         clickhouse = await stack.enter_async_context(ClickHouse(folder / "clickhouse", clickhouse_port))
         try:
-            jars = await asyncio.to_thread(fetched)
-        except Missing as error:
+            jars = await asyncio.to_thread(fetch_jars)
+        except ApacheKafkaUnavailable as error:
             raise BenchError(f"{_CATCH_UP} needs Apache Kafka: {error}") from None
         kafka = await stack.enter_async_context(ApacheKafka(jars, folder / "kafka", kafka_port, controller_port))
         await kafka.create(OPERATIONS_TOPIC)

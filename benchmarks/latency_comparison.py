@@ -1,4 +1,4 @@
-"""One caller at a time: the bank, and the same rows by hand; `python -m benchmarks.single`.
+"""One caller at a time: the bank, and the same rows by hand; `python -m benchmarks.latency_comparison`.
 
 It reads a `Duel` from its standard input, one line of JSON, and writes a `Latencies`. Blocks of the one and of the
 other take turns, so that whatever the machine does meanwhile is done to both.
@@ -18,9 +18,9 @@ import orjson
 import uvloop
 from uuid_utils.compat import uuid7
 
-from benchmarks import child, lean
+from benchmarks import http2_client, load_generator
 from benchmarks.accounts import account_id, owner_id
-from benchmarks.load import Load, prepare
+from benchmarks.bank_load import Load, prepare
 from loadtests.account_selection import zipf_pairs
 
 _BLOCK_SECONDS: Final = 0.5
@@ -47,7 +47,7 @@ class Latencies:
 
 
 async def plain(sql: asyncpg.Connection, sender: int, recipient: int) -> None:
-    """One transfer, as `reference.sql` makes it: a statement after the other, each prepared once by asyncpg."""
+    """One transfer, as `pgbench.sql` makes it: a statement after the other, each prepared once by asyncpg."""
     ids = UUID(account_id(sender)), UUID(account_id(recipient))
     principal, key, transfer_id = f"bench|{owner_id(sender)}", secrets.token_hex(16), uuid7()
     await sql.execute("BEGIN")
@@ -119,7 +119,7 @@ async def duel(between: Duel) -> Latencies:
     sql = await asyncpg.connect(between.database_url)
 
     async def ask() -> list[float]:
-        calls = await lean.keep_calling(between.target, requests, 1, time.monotonic() + _BLOCK_SECONDS)
+        calls = await http2_client.keep_calling(between.target, requests, 1, time.monotonic() + _BLOCK_SECONDS)
         return [(call.ended - call.began) * 1_000 for call in calls]
 
     async def write() -> list[float]:
@@ -145,7 +145,7 @@ def main() -> None:
     """One conversation with whoever started it."""
     line = sys.stdin.readline()
     latencies = uvloop.run(duel(Duel(**orjson.loads(line))))
-    child.answer(orjson.dumps(asdict(latencies)))
+    load_generator.answer(orjson.dumps(asdict(latencies)))
 
 
 if __name__ == "__main__":

@@ -11,10 +11,10 @@ from typing import Final
 
 import orjson
 
-from benchmarks import child
+from benchmarks import load_generator
 from benchmarks.figure import BenchError, Figure, Options
 from benchmarks.subscribers import Crowd, Goal, Seen
-from benchmarks.system import Scene
+from benchmarks.system_environment import Scene
 from loadtests.console import print_progress
 from loadtests.statistics import percentiles
 from stack.ports import HOST
@@ -95,7 +95,7 @@ async def fanout(scene: Scene, options: Options) -> Figure:
     after = [cursor.encode_version((await scene.bank.get_balance(account)).version) for account in watched]
     url = f"ws://{HOST}:{scene.system.ports.gateway}/graphql"
     crowd = Crowd(url=url, token=scene.token, accounts=list(map(str, watched)), after=after)
-    async with child.running(_SUBSCRIBERS) as subscribers:
+    async with load_generator.running(_SUBSCRIBERS) as subscribers:
         subscribers.tell(crowd)
         await subscribers.hear(_PATIENCE_SECONDS)
         print_progress(f"   {len(watched)} subscribers are there")

@@ -8,15 +8,15 @@ from typing import Final
 
 import orjson
 
-from benchmarks import child
+from benchmarks import load_generator
+from benchmarks.bank_environment import Bank, Scene
+from benchmarks.bank_load import TIMEOUT_SECONDS, Calls, Load, Window
 from benchmarks.figure import BenchError
 from benchmarks.ledger import Ledger
-from benchmarks.load import TIMEOUT_SECONDS, Calls, Load, Window
 from benchmarks.run import Run, cpu_meter
-from benchmarks.scene import Bank, Scene
 from loadtests.statistics import percentiles
 
-_GENERATOR: Final = "benchmarks.load"
+_GENERATOR: Final = "benchmarks.bank_load"
 _READY_SECONDS: Final = 60.0
 
 
@@ -36,7 +36,7 @@ async def drive(
     """
     seconds = seconds or scene.options.seconds
     async with AsyncExitStack() as stack:
-        generators = [await stack.enter_async_context(child.running(_GENERATOR)) for _ in loads]
+        generators = [await stack.enter_async_context(load_generator.running(_GENERATOR)) for _ in loads]
         for generator, load in zip(generators, loads, strict=True):
             generator.tell(load)
         for generator in generators:

@@ -14,7 +14,7 @@ from benchmarks.ledger import Ledger
 from benchmarks.run import Run, cpu_meter
 from stack.engines.postgres import Postgres
 
-_SCRIPT: Final = Path(__file__).with_name("reference.sql")
+_SCRIPT: Final = Path(__file__).with_name("pgbench.sql")
 _PROGRESS: Final = re.compile(r"^progress: ([0-9.]+) s, ([0-9.]+) tps", re.MULTILINE)
 _PROCESSED: Final = re.compile(r"^number of transactions actually processed: (\d+)", re.MULTILINE)
 _FAILED: Final = re.compile(r"^number of failed transactions: (\d+)", re.MULTILINE)
@@ -52,7 +52,7 @@ class Report:
 
 
 async def run(postgres: Postgres, ledger: Ledger, clients: int, options: Options) -> Run:
-    """`reference.sql` by so many clients, each on a connection of its own.
+    """`pgbench.sql` by so many clients, each on a connection of its own.
 
     Raises:
         BenchError: pgbench failed, or the ledger does not add up.

@@ -1,4 +1,4 @@
-"""Write the page of kept figures, `benchmarks/results/README.md`: `python -m benchmarks.page`."""
+"""Write the page of kept figures, `benchmarks/results/README.md`: `python -m benchmarks.results_page`."""
 
 import platform
 from collections import defaultdict

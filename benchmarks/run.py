@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, TypeAlias
 
-from benchmarks.usage import cpu_seconds, machine_cpu_seconds
+from benchmarks.cpu_usage import cpu_seconds, machine_cpu_seconds
 from loadtests.console import print_progress
 
 Pids: TypeAlias = Mapping[str, Sequence[int]]

@@ -1,6 +1,6 @@
 """The services behind the gateway, and a collector of traces, less their work.
 
-`python -m benchmarks.stub host:port` answers the calls that are measured at once, the same with the same, and
+`python -m benchmarks.service_stubs host:port` answers the calls that are measured at once, the same with the same, and
 believes whoever calls: what is measured in front of it is not the services. No money moves.
 """
 

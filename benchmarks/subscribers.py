@@ -20,7 +20,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 from websockets.typing import Subprotocol
 
-from benchmarks import child
+from benchmarks import load_generator
 
 _PROTOCOL: Final = Subprotocol("graphql-transport-ws")
 _AT_ONCE: Final = 50
@@ -87,7 +87,7 @@ async def watch(crowd: Crowd, seen: Seen, changed: asyncio.Event) -> None:
         tasks = [group.create_task(subscribe(*each)) for each in zip(crowd.accounts, crowd.after, strict=True)]
         for _ in tasks:
             await present.acquire()
-        child.answer(b"ready")
+        load_generator.answer(b"ready")
         goal = Goal(**orjson.loads(await asyncio.to_thread(sys.stdin.readline)))
         with suppress(TimeoutError):
             async with asyncio.timeout(goal.seconds):
@@ -142,7 +142,7 @@ def main() -> None:
     seen = Seen()
     gc.disable()  # a short life, and a pause of its own would look like the gateway's
     uvloop.run(watch(crowd, seen, asyncio.Event()))
-    child.answer(orjson.dumps(asdict(seen)))
+    load_generator.answer(orjson.dumps(asdict(seen)))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 
 import asyncpg
 
-from benchmarks.front import UNLIMITED
+from benchmarks.gateway_environment import UNLIMITED
 from benchmarks.run import cpu_meter
 from kit.auth.principal import Role
 from kit.rpc import request_context

@@ -17,11 +17,11 @@ from typing import Final, Self
 import asyncpg
 import orjson
 
-from benchmarks import child, load, web
+from benchmarks import bank_load, http1_client, load_generator
 from benchmarks.accounts import ACCOUNTS, OWNERS, account_id, owner_id
+from benchmarks.bank_load import Calls, Window
 from benchmarks.figure import BenchError, Figure, Options
-from benchmarks.front import UNLIMITED
-from benchmarks.load import Calls, Window
+from benchmarks.gateway_environment import UNLIMITED
 from benchmarks.run import Run, cpu_meter, fastest
 from benchmarks.subscribers import Crowd, Goal, Seen
 from kit.auth.principal import Role
@@ -81,7 +81,7 @@ class Scene:
         pairs = account_selection.BY_NAME[choice](random.Random(), ACCOUNTS)  # noqa: S311  chance, no secret
         stem = time.monotonic_ns()
         requests = [
-            web.post(
+            http1_client.post(
                 f"/accounts/{account_id(sender)}/transfers",
                 {"Authorization": f"Bearer {self.tokens[sender % OWNERS]}", "Idempotency-Key": f"{stem}-{number}"},
                 {"recipientId": account_id(recipient), "amount": "0.01", "currency": "RUB"},
@@ -90,17 +90,17 @@ class Scene:
         ]
         target = f"{HOST}:{self.system.ports.gateway}"
         connections = _IN_FLIGHT if not rate else _CONNECTIONS
-        asked = web.Load(
+        asked = http1_client.Load(
             target=target, requests=requests, connections=connections, status=201, sign='"createdAt"', rate=rate
         )
-        return await self._driven(f"REST, {choice}", "benchmarks.web", asked)
+        return await self._driven(f"REST, {choice}", "benchmarks.http1_client", asked)
 
     async def by_grpc(self) -> Run:
         """The same by the bank's own gRPC, past the gateway."""
-        asked = load.Load(
+        asked = bank_load.Load(
             targets=[self.target.bank], tokens=self.tokens, accounts=ACCOUNTS, in_flight=_IN_FLIGHT, skew=0.0
         )
-        return await self._driven("the bank alone", "benchmarks.load", asked)
+        return await self._driven("the bank alone", "benchmarks.bank_load", asked)
 
     @asynccontextmanager
     async def watched(self, seconds: float) -> AsyncIterator[Callable[[], Awaitable[Seen]]]:
@@ -118,7 +118,7 @@ class Scene:
             accounts=list(versions),
             after=[cursor.encode_version(version) for version in versions.values()],
         )
-        async with child.running("benchmarks.subscribers") as subscribers:
+        async with load_generator.running("benchmarks.subscribers") as subscribers:
             subscribers.tell(crowd)
             await subscribers.hear(_PATIENCE_SECONDS)
             subscribers.tell(Goal(operations=sys.maxsize, seconds=seconds))
@@ -152,10 +152,10 @@ class Scene:
             raise BenchError(f"the checker found {len(outcome.violations)} violations: see {folder}")
         return outcome, folder
 
-    async def _driven(self, name: str, generator: str, asked: web.Load | load.Load) -> Run:
+    async def _driven(self, name: str, generator: str, asked: http1_client.Load | bank_load.Load) -> Run:
         options = self.options
         async with AsyncExitStack() as stack:
-            callers = await stack.enter_async_context(child.running(generator))
+            callers = await stack.enter_async_context(load_generator.running(generator))
             callers.tell(asked)
             await callers.hear(_PATIENCE_SECONDS)
             since = time.monotonic() + options.warm_up

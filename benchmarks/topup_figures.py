@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 import httpx
 
 from benchmarks.figure import BenchError, Figure, Options
-from benchmarks.system import Scene
+from benchmarks.system_environment import Scene
 from loadtests.console import print_progress
 from loadtests.statistics import percentiles
 from stack.ports import HOST

@@ -25,10 +25,10 @@ from kit.auth.principal import Role, TokenVerifier
 from kit.auth.tokens import TokenSigner, public_jwk
 from kit.db.migrations import upgrade
 from kit.rpc import server
+from stack.engines.apache_kafka import ApacheKafka, ApacheKafkaUnavailable, fetch_jars
 from stack.engines.children import Kafka
 from stack.engines.postgres import Postgres, temporary_postgres
 from stack.ports import free_ports
-from tests.kafka.apache import ApacheKafka, Missing, fetched
 from tests.kafka.brokers import Broker
 from tests.tools import lacking
 
@@ -154,8 +154,8 @@ async def embedded() -> AsyncIterator[Kafka]:
 async def apache_kafka(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ApacheKafka]:
     """Apache Kafka, if this machine has a Java to run it and a Maven to fetch it."""
     try:
-        jars = await asyncio.to_thread(fetched)
-    except Missing as error:
+        jars = await asyncio.to_thread(fetch_jars)
+    except ApacheKafkaUnavailable as error:
         lacking(f"there is no Apache Kafka: {error}")
     async with ApacheKafka(jars, tmp_path_factory.mktemp("kafka"), *free_ports(2)) as broker:
         yield broker

@@ -1,12 +1,16 @@
-"""Apache Kafka itself, one node in KRaft mode: it survives `kill -9` with its data and balances groups."""
+"""Apache Kafka as a child process: one node in KRaft mode, for tests and benchmarks.
 
+Unlike the embedded broker it keeps its data after `kill -9` and distributes a topic among the members of a group.
+"""
+
+import asyncio
 import fcntl
 import hashlib
 import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -17,17 +21,18 @@ from aiokafka.errors import KafkaError
 from stack import probes
 from stack.ports import HOST
 from stack.process import Child, Command, OrphanReaper, Output, Process
-from tests.waiting import until
 
-POM: Final = Path(__file__).with_name("pom.xml")
+POM: Final = Path(__file__).with_name("apache_kafka.pom.xml")
 _CLUSTER: Final = "wallet-tests-cluster-1"
 _FETCH_SECONDS: Final = 100
 _JAVA: Final = ("java", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
-_LOGGED: Final = "-Dorg.slf4j.simpleLogger.defaultLogLevel=error"
-_INTERNAL: Final = "__"
+_LOG_LEVEL: Final = "-Dorg.slf4j.simpleLogger.defaultLogLevel=error"
+_INTERNAL_TOPIC_PREFIX: Final = "__"
 _PARTITIONS: Final = 4
+_ADMIN_TIMEOUT_SECONDS: Final = 10.0
+_POLL_SECONDS: Final = 0.01
 
-# One node that is quick: to start, to be missed, to give a lost member's partitions to others.
+# Short time-outs: the node starts fast, and a group reassigns the partitions of a lost member fast.
 _SETTINGS: Final = {
     "process.roles": "broker,controller",
     "node.id": 1,
@@ -43,18 +48,18 @@ _SETTINGS: Final = {
     "transaction.state.log.min.isr": 1,
     "group.initial.rebalance.delay.ms": 0,
     "group.min.session.timeout.ms": 500,
-    # After a kill the controller waits this long for the broker that was, before it lets the new one in.
+    # After a kill the controller waits this long for the old broker before it accepts the new one.
     "broker.session.timeout.ms": 1_000,
     "broker.heartbeat.interval.ms": 250,
 }
 
 
-class Missing(Exception):
-    """Kafka cannot be had on this machine; the message is for a person and says why."""
+class ApacheKafkaUnavailable(Exception):
+    """Apache Kafka cannot be installed on this machine; the message says why."""
 
 
 class ApacheKafka(Child):
-    """A one-node Kafka on `127.0.0.1:port`. Its log is `data`, which outlives it."""
+    """Kafka with one node on `127.0.0.1:port`. Its log stays in the folder `data`."""
 
     def __init__(
         self,
@@ -66,16 +71,20 @@ class ApacheKafka(Child):
         output: Output | None = None,
         reaper: OrphanReaper | None = None,
     ) -> None:
-        """Describes the broker; nothing runs yet.
+        """Nothing runs yet.
 
         Args:
-            jars: the folder that `fetched` returned.
-            data: its own folder, empty or as an earlier one of the same ports left it.
+            jars: folder that `fetch_jars` returns.
+            data: an empty folder, or the data of an earlier broker on the same ports.
+            port: of the broker.
+            controller_port: of its controller.
+            output: receives each line that the broker prints.
+            reaper: ends the broker if this process dies; without one the broker has its own.
         """
         self.bootstrap_servers = f"{HOST}:{port}"
         self._jars = jars
         self._data = data
-        self._listens = probes.tcp(HOST, port)
+        self._accepts_connections = probes.tcp(HOST, port)
         self._settings = _SETTINGS | {
             "log.dirs": data / "log",
             "listeners": f"BROKER://{HOST}:{port},CONTROLLER://{HOST}:{controller_port}",
@@ -85,58 +94,65 @@ class ApacheKafka(Child):
         process = Process(
             name="apache-kafka",
             command=self._command,
-            ready=self._answers,
+            ready=self._is_ready,
             ports={"broker": port, "controller": controller_port},
         )
         super().__init__(process, output=output, reaper=reaper)
 
     async def clean(self) -> None:
-        """Deletes every topic, and with it every group's place there.
+        """Delete every topic together with the committed offsets of its groups.
 
-        They are gone from the broker itself when this returns, not from its controller alone. A topic made of the same
-        name before that could lose the places of its own readers when the broker comes to delete those of the old one.
+        Returns after the broker itself has deleted them, not only its controller. Otherwise a new topic with the same
+        name could lose the offsets of its readers when the broker deletes the old ones.
+
+        Raises:
+            TimeoutError: the broker still has a topic after ten seconds.
         """
         async with self._admin() as admin:
 
             async def is_empty() -> bool:
-                topics = [topic for topic in await admin.list_topics() if not topic.startswith(_INTERNAL)]
+                topics = [topic for topic in await admin.list_topics() if not topic.startswith(_INTERNAL_TOPIC_PREFIX)]
                 if topics:
                     await admin.delete_topics(topics)
                 return not topics
 
-            await until(is_empty, every=0.01)
+            await _wait_until(is_empty)
 
     async def create(self, *topics: str) -> None:
-        """Makes topics as the first use of them would, with four partitions; readers need not notice them later."""
+        """Create topics with four partitions, as their first use would, so that readers find them at once.
+
+        Raises:
+            TimeoutError: the broker does not list them after ten seconds.
+        """
         async with self._admin() as admin:
             await admin.create_topics([NewTopic(topic, _PARTITIONS, replication_factor=1) for topic in topics])
 
-            async def are_there() -> bool:
+            async def has_topics() -> bool:
                 return set(topics) <= set(await admin.list_topics())
 
-            await until(are_there, every=0.01)
+            await _wait_until(has_topics)
 
     async def _command(self) -> Command:
         file = self._data / "server.properties"
         if not file.exists():
             self._data.mkdir(parents=True, exist_ok=True)
             file.write_text("".join(f"{name}={value}\n" for name, value in self._settings.items()))
-            await self._formatted(file)
+            await self._format(file)
         return self._java("kafka.Kafka", str(file))
 
-    async def _formatted(self, file: Path) -> None:
+    async def _format(self, file: Path) -> None:
         async def command() -> Command:
             return self._java("kafka.tools.StorageTool", "format", "-t", _CLUSTER, "-c", str(file))
 
-        await Child(Process(name="kafka-format", command=command)).start()  # and ended, when this returns
+        await Child(Process(name="kafka-format", command=command)).start()  # returns when it has ended
 
     def _java(self, main: str, *arguments: str) -> Command:
-        argv = (*_JAVA, _LOGGED, "-cp", f"{self._jars}/*", main, *arguments)
+        argv = (*_JAVA, _LOG_LEVEL, "-cp", f"{self._jars}/*", main, *arguments)
         return Command(argv, dict(os.environ), self._data)
 
-    async def _answers(self) -> bool:
-        """Whether the broker has been let in by its controller; until then it listens and leads nothing."""
-        if not await self._listens():
+    async def _is_ready(self) -> bool:
+        """Return whether the controller has accepted the broker; before that it listens but leads no partition."""
+        if not await self._accepts_connections():
             return False
         try:
             async with self._admin() as admin:
@@ -154,11 +170,11 @@ class ApacheKafka(Child):
             await admin.close()
 
 
-def fetched() -> Path:
-    """The folder with Kafka's jars. Maven fetches what `pom.xml` names, once for each user of this machine.
+def fetch_jars() -> Path:
+    """Return the folder with Kafka's jars. Maven downloads them once per user, as `apache_kafka.pom.xml` lists them.
 
     Raises:
-        Missing: there is no Java or no Maven, or Maven did not bring it.
+        ApacheKafkaUnavailable: Java or Maven is missing, or the download failed.
     """
     _require("java")
     caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wallet-tests"
@@ -168,22 +184,28 @@ def fetched() -> Path:
     _require("mvn")
     caches.mkdir(parents=True, exist_ok=True)
     with (caches / "kafka.lock").open("w") as lock, tempfile.TemporaryDirectory(dir=caches) as unfinished:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # another worker of the same run may be at it
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another worker of the same run may download them now
         if not jars.exists():
-            _maven("-f", str(POM), "dependency:copy-dependencies", f"-DoutputDirectory={unfinished}/jars")
+            _run_maven("-f", str(POM), "dependency:copy-dependencies", f"-DoutputDirectory={unfinished}/jars")
             (Path(unfinished) / "jars").rename(jars)
     return jars
 
 
+async def _wait_until(probe: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(_ADMIN_TIMEOUT_SECONDS):
+        while not await probe():  # noqa: ASYNC110  the broker has no event to wait for
+            await asyncio.sleep(_POLL_SECONDS)
+
+
 def _require(tool: str) -> None:
     if shutil.which(tool) is None:
-        raise Missing(f"there is no `{tool}` on the path")
+        raise ApacheKafkaUnavailable(f"`{tool}` is not on the path")
 
 
-def _maven(*arguments: str) -> None:
+def _run_maven(*arguments: str) -> None:
     try:
-        subprocess.run(
-            ["mvn", "-q", "-B", "-DincludeScope=runtime", *arguments],
+        subprocess.run(  # noqa: S603  fixed arguments
+            ["mvn", "-q", "-B", "-DincludeScope=runtime", *arguments],  # noqa: S607  from the PATH, as for a person
             check=True,
             capture_output=True,
             text=True,
@@ -191,6 +213,6 @@ def _maven(*arguments: str) -> None:
             stdin=subprocess.DEVNULL,
         )
     except subprocess.TimeoutExpired:
-        raise Missing(f"Maven did not bring it in {_FETCH_SECONDS} s") from None
+        raise ApacheKafkaUnavailable(f"Maven did not download it in {_FETCH_SECONDS} s") from None
     except subprocess.CalledProcessError as error:
-        raise Missing(f"Maven did not bring it:\n{error.stdout[:2_000]}") from None
+        raise ApacheKafkaUnavailable(f"Maven did not download it:\n{error.stdout[:2_000]}") from None

@@ -24,6 +24,7 @@ from loadtests.plan import Plan
 from loadtests.run import Verdict, run
 from loadtests.target import Target
 from stack import probes
+from stack.engines.apache_kafka import ApacheKafka, ApacheKafkaUnavailable, fetch_jars
 from stack.engines.cluster import remove_cluster
 from stack.engines.postgres import Postgres
 from stack.plan import AUDIENCE, ISSUER, build_plan
@@ -31,7 +32,6 @@ from stack.ports import HOST, Ports, free_ports
 from stack.process import Command, Process
 from stack.system import System, run_system
 from tests.e2e.feeds import OPERATION_ADDED, connected, subscribe
-from tests.kafka.apache import ApacheKafka, Missing, fetched
 from tests.nginx import Nginx, nginx
 from tests.openapi import REST
 from tests.tools import lacking
@@ -122,8 +122,8 @@ def redis(port: int) -> Process:
 @pytest.fixture(scope="module")
 async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
     try:
-        jars = await asyncio.to_thread(fetched)
-    except Missing as error:
+        jars = await asyncio.to_thread(fetch_jars)
+    except ApacheKafkaUnavailable as error:
         lacking(f"there is no Apache Kafka: {error}")
     data = tmp_path_factory.mktemp("replicas")
     async with run_system(Ports.free(), data, planner=lambda ports, data: replicated(ports, data, jars)) as system:

@@ -18,11 +18,11 @@ from loadtests.faults.system import Fragile
 from loadtests.plan import Plan
 from loadtests.run import REPORTS, new_folder
 from loadtests.target import NO_RATE_LIMIT
+from stack.engines.apache_kafka import ApacheKafka, ApacheKafkaUnavailable, fetch_jars
 from stack.engines.cluster import remove_cluster
 from stack.ports import Ports, free_ports
 from stack.process import Process
 from stack.system import System, run_system
-from tests.kafka.apache import ApacheKafka, Missing, fetched
 from tests.tools import lacking
 
 CYCLES = int(os.environ.get("FAULTS_CYCLES", "30"))
@@ -33,7 +33,7 @@ Tell = Callable[[str], None]
 
 def apache(ports: Ports, data: Path) -> Process:
     """Apache Kafka in the place of the embedded broker."""
-    return ApacheKafka(fetched(), data, ports.kafka, *free_ports(1)).process
+    return ApacheKafka(fetch_jars(), data, ports.kafka, *free_ports(1)).process
 
 
 @pytest.mark.faults
@@ -45,8 +45,8 @@ class TestFaults:
     ) -> None:
         if broker:
             try:
-                fetched()
-            except Missing as error:
+                fetch_jars()
+            except ApacheKafkaUnavailable as error:
                 lacking(f"there is no Apache Kafka: {error}")
         data, folder = tmp_path / "data", new_folder(f"faults-{seed}")
         print(f"seed {seed}")  # noqa: T201  shown when the test fails

@@ -4,8 +4,8 @@ from typing import Final, TypeAlias
 
 import pytest
 
+from stack.engines.apache_kafka import ApacheKafka
 from stack.engines.children import Kafka
-from tests.kafka.apache import ApacheKafka
 
 Broker: TypeAlias = Kafka | ApacheKafka
 """Either. The embedded one is empty at every start and takes one member a group; Apache's keeps its data."""

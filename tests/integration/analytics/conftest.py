@@ -10,6 +10,7 @@ from aiokafka import AIOKafkaProducer
 from asyncapi.topics import OPERATIONS_TOPIC
 from kit.auth.tokens import ServiceTokenProvider
 from kit.rpc.server import Service, grpc_server
+from stack.engines.apache_kafka import ApacheKafka
 from stack.engines.children import ClickHouse
 from stack.ports import free_ports
 from subgraphs.analytics.service.adapters.clickhouse.database import Database
@@ -21,7 +22,6 @@ from subgraphs.bank.service.api.policy import POLICY
 from tests.conftest import Keys
 from tests.integration.analytics.fake_bank import SERVICE, FakeBank
 from tests.integration.analytics.world import World, settings_of
-from tests.kafka.apache import ApacheKafka
 from tests.kafka.brokers import Broker
 
 

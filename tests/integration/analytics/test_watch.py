@@ -6,12 +6,12 @@ from uuid import UUID
 import pytest
 from aiokafka.errors import KafkaError
 
+from stack.engines.apache_kafka import ApacheKafka
 from subgraphs.analytics.service.application.watch import Timing, Watch
 from subgraphs.analytics.service.domain.model import Event, Row, StreamStart
 from subgraphs.analytics.service.domain.rows import rows_of
 from tests.integration.analytics.fake_bank import CLEARING
 from tests.integration.analytics.world import World, beside
-from tests.kafka.apache import ApacheKafka
 from tests.kafka.brokers import on_both
 from tests.waiting import until
 from wallet.errors import AccountNotFound, SubscriberTooSlow, Unavailable

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
+from stack.engines.apache_kafka import ApacheKafka, ApacheKafkaUnavailable, fetch_jars
 from stack.engines.children import Kafka
 from stack.ports import free_ports
-from tests.kafka.apache import ApacheKafka, Missing, fetched
 from tests.kafka.brokers import Broker, on_apache, on_both
 
 pytestmark = pytest.mark.slow
@@ -123,12 +123,12 @@ class TestApache:
 class TestFetching:
     def test_missing_tool_is_named(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setenv("PATH", str(tmp_path))
-        with pytest.raises(Missing, match="`java`"):
-            fetched()
+        with pytest.raises(ApacheKafkaUnavailable, match="`java`"):
+            fetch_jars()
         (tmp_path / "java").touch(mode=0o755)
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-        with pytest.raises(Missing, match="`mvn`"):
-            fetched()
+        with pytest.raises(ApacheKafkaUnavailable, match="`mvn`"):
+            fetch_jars()
 
     def test_maven_failure_is_shown_and_leaves_no_partial_download(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -138,6 +138,6 @@ class TestFetching:
         (tmp_path / "mvn").chmod(0o755)
         monkeypatch.setenv("PATH", str(tmp_path))
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-        with pytest.raises(Missing, match="no such artifact"):
-            fetched()
+        with pytest.raises(ApacheKafkaUnavailable, match="no such artifact"):
+            fetch_jars()
         assert [file.name for file in (tmp_path / "cache" / "wallet-tests").iterdir()] == ["kafka.lock"]

@@ -1,6 +1,6 @@
-from benchmarks.lean import Call
-from benchmarks.load import Window, tally
-from benchmarks.scene import batches
+from benchmarks.bank_environment import batches
+from benchmarks.bank_load import Window, tally
+from benchmarks.http2_client import Call
 
 WINDOW = Window(since=10.0, until=20.0)
 

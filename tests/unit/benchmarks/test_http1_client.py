@@ -11,8 +11,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
-from benchmarks.lean import CallError
-from benchmarks.web import Load, get, keep_asking, post
+from benchmarks.http1_client import Load, get, keep_asking, post
+from benchmarks.http2_client import CallError
 from kit.http.server import http_server
 from stack.ports import free_ports
 

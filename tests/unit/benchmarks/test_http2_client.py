@@ -5,7 +5,7 @@ from itertools import repeat
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
-from benchmarks.lean import CallError, header_block, keep_calling
+from benchmarks.http2_client import CallError, header_block, keep_calling
 from kit.rpc import request_context
 from stack.ports import free_ports
 from tests.conftest import Keys

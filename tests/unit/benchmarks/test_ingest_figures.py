@@ -1,6 +1,6 @@
 from collections import defaultdict
 
-from benchmarks.ingest import Event
+from benchmarks.ingest_figures import Event
 from subgraphs.analytics.service.adapters.events import decode
 from subgraphs.analytics.service.domain.rows import rows_of
 

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from benchmarks import child
+from benchmarks import load_generator
 
 
 def test_a_line_is_said_whole_however_little_the_pipe_takes_at_once(
@@ -12,5 +12,5 @@ def test_a_line_is_said_whole_however_little_the_pipe_takes_at_once(
 ) -> None:
     write = os.write
     monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:7]))
-    child.answer(b"a line of some length")
+    load_generator.answer(b"a line of some length")
     assert capfd.readouterr().out == "a line of some length\n"

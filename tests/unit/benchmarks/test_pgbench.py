@@ -1,7 +1,7 @@
 import pytest
 
 from benchmarks.figure import BenchError
-from benchmarks.reference import Report
+from benchmarks.pgbench import Report
 
 REPORT = """\
 pgbench (18.6)

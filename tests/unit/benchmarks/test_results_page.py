@@ -6,18 +6,18 @@ from pathlib import Path
 import orjson
 import pytest
 
-from benchmarks import page
+from benchmarks import results_page
 from benchmarks.__main__ import PARTS
 from benchmarks.figure import Figure
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(page, "FOLDER", tmp_path)
+    monkeypatch.setattr(results_page, "FOLDER", tmp_path)
     for value in (0.7, 0.9, 0.6):
-        page.keep(Figure(figure="bank.a", value=value, unit="ratio", bar=0.8, details={"rounds": [1, 2]}))
-    page.keep(Figure(figure="live.b", value=120.0, unit="ms", better="lower", details={}))
-    page.write(tmp_path)
+        results_page.keep(Figure(figure="bank.a", value=value, unit="ratio", bar=0.8, details={"rounds": [1, 2]}))
+    results_page.keep(Figure(figure="live.b", value=120.0, unit="ms", better="lower", details={}))
+    results_page.write(tmp_path)
     return tmp_path
 
 
@@ -42,6 +42,6 @@ def test_and_each_line_has_its_time_and_its_details(folder: Path) -> None:
 
 
 def test_reference_page_defines_every_figure() -> None:
-    reference = (page.FOLDER.parents[1] / "docs" / "reference" / "benchmarks.md").read_text()
+    reference = (results_page.FOLDER.parents[1] / "docs" / "reference" / "benchmarks.md").read_text()
     told = re.findall(r"^\| `(\w+\.\w+)` \|", reference, re.MULTILINE)
     assert told == [figure for part in PARTS for figure in part.FIGURES]
