@@ -1,20 +1,12 @@
-"""Accounts and transfers in the graph, on the client of the bank.
+"""Accounts and transfers in the graph. The resolvers run in the gateway and call the bank through its client.
 
-The gateway merges what this package exports: `Query`, `Mutation`, `Subscription` and the entity types.
+The gateway merges what this package exports: `Query`, `Mutation` and the entity types.
 """
 
-from subgraphs.bank.graph.graph import (
-    Account,
-    AccountConnection,
-    AccountLoader,
-    Mutation,
-    Query,
-    Transfer,
-    TransferLoader,
-    User,
-    account_loader,
-    transfer_loader,
-)
+from subgraphs.bank.graph.loaders import AccountLoader, TransferLoader, account_loader, transfer_loader
+from subgraphs.bank.graph.mutations import Mutation
+from subgraphs.bank.graph.queries import Query
+from subgraphs.bank.graph.types import Account, AccountConnection, Transfer, User
 
 __all__ = [
     "Account",

@@ -1,0 +1,92 @@
+"""Mutations of the bank's subgraph, with their inputs and results."""
+
+from typing import Annotated
+
+import strawberry
+
+from subgraphs.bank.graph.types import Account, Info, Transfer
+from wallet import inputs
+from wallet.graph import (
+    AccountClosed,
+    AccountNotFound,
+    CurrencyMismatch,
+    IdempotencyConflict,
+    InsufficientFunds,
+    InvalidInput,
+    Money,
+)
+from wallet.money import DEFAULT_CURRENCY
+
+
+@strawberry.input
+class TransferMoneyInput:
+    sender_id: strawberry.ID
+    recipient_id: strawberry.ID
+    amount: str = strawberry.field(description="A decimal number, such as 10.00.")
+    currency: str = strawberry.field(default=DEFAULT_CURRENCY, description="ISO 4217.")
+    idempotency_key: str = strawberry.field(
+        description="Chosen by the caller, one for each intended effect: 1 to 255 printable ASCII characters.",
+    )
+
+
+@strawberry.type
+class TransferMoneySuccess:
+    transfer: Transfer
+    balance: Money = strawberry.field(description="The sender's balance right after the transfer.")
+
+
+TransferMoneyResult = Annotated[
+    TransferMoneySuccess
+    | InvalidInput
+    | InsufficientFunds
+    | CurrencyMismatch
+    | AccountNotFound
+    | AccountClosed
+    | IdempotencyConflict,
+    strawberry.union("TransferMoneyResult"),
+]
+
+
+@strawberry.input
+class OpenAccountInput:
+    currency: str = strawberry.field(default=DEFAULT_CURRENCY, description="ISO 4217.")
+    idempotency_key: str = strawberry.field(
+        description="Chosen by the caller, one for each intended effect: 1 to 255 printable ASCII characters.",
+    )
+
+
+@strawberry.type
+class OpenAccountSuccess:
+    account: Account
+
+
+OpenAccountResult = Annotated[
+    OpenAccountSuccess | InvalidInput | IdempotencyConflict, strawberry.union("OpenAccountResult")
+]
+
+
+@strawberry.type
+class Mutation:
+    @strawberry.mutation(
+        description="Moves money once for each idempotency key. After UNAVAILABLE or DEADLINE_EXCEEDED the outcome is "
+        "unknown: retry with the same key.",
+    )
+    async def transfer_money(self, info: Info, input: TransferMoneyInput) -> TransferMoneyResult:  # noqa: A002
+        with inputs.FieldParser() as fields:
+            sender_id = fields.parse("senderId", inputs.parse_uuid, input.sender_id)
+            recipient_id = fields.parse("recipientId", inputs.parse_uuid, input.recipient_id)
+            amount = fields.parse_money(input.amount, input.currency)
+        receipt = await info.context.bank.transfer(sender_id, recipient_id, amount, input.idempotency_key)
+        return TransferMoneySuccess(
+            transfer=Transfer.from_client(receipt.transfer),
+            balance=Money.from_money(receipt.posting.balance_after),
+        )
+
+    @strawberry.mutation(
+        description="Opens an empty account for the caller, once for each idempotency key. After UNAVAILABLE or "
+        "DEADLINE_EXCEEDED the outcome is unknown: retry with the same key.",
+    )
+    async def open_account(self, info: Info, input: OpenAccountInput) -> OpenAccountResult:  # noqa: A002
+        return OpenAccountSuccess(
+            account=Account.from_client(await info.context.bank.open_account(input.currency, input.idempotency_key))
+        )

@@ -1,0 +1,34 @@
+"""Queries of the bank's subgraph."""
+
+import strawberry
+
+from subgraphs.bank.graph.types import Account, AccountConnection, Info, Transfer, list_accounts
+from wallet import inputs
+from wallet.errors import AccountNotFound, TransferNotFound
+from wallet.graph import PAGED_ONWARDS, cost_directive
+
+
+@strawberry.type
+class Query:
+    @strawberry.field(
+        description="The caller's accounts in id order, closed accounts included.",
+        directives=[cost_directive(5), PAGED_ONWARDS],
+    )
+    async def accounts(
+        self, info: Info, first: int | None = None, after: str | None = None
+    ) -> AccountConnection | None:
+        return await list_accounts(info, "", first, after)
+
+    @strawberry.field(description="An account; null if it does not exist or the caller may not read it.")
+    async def account(self, info: Info, id: strawberry.ID) -> Account | None:  # noqa: A002
+        try:
+            return Account.from_client(await info.context.accounts.load(inputs.parse_uuid(id)))
+        except (AccountNotFound, ValueError):
+            return None
+
+    @strawberry.field(description="A transfer; null if it does not exist or the caller may not read it.")
+    async def transfer(self, info: Info, id: strawberry.ID) -> Transfer | None:  # noqa: A002
+        try:
+            return Transfer.from_client(await info.context.transfers.load(inputs.parse_uuid(id)))
+        except (TransferNotFound, ValueError):
+            return None

@@ -1,0 +1,151 @@
+"""GraphQL types of accounts and transfers."""
+
+from datetime import datetime
+from enum import Enum
+from typing import Annotated, Protocol, Self
+from uuid import UUID
+
+import strawberry
+
+from subgraphs.bank import client
+from subgraphs.bank.client import BankClient
+from subgraphs.bank.graph.loaders import AccountLoader, TransferLoader
+from wallet import cursor, paging
+from wallet.graph import PAGED_ONWARDS, AccountRef, Money, PageInfo, cost_directive
+
+
+class Context(Protocol):
+    """Attributes of the request context that the bank's resolvers use."""
+
+    @property
+    def bank(self) -> BankClient: ...
+
+    @property
+    def accounts(self) -> AccountLoader: ...
+
+    @property
+    def transfers(self) -> TransferLoader: ...
+
+
+Info = strawberry.Info[Context, None]
+
+
+@strawberry.enum
+class AccountStatus(Enum):
+    OPEN = strawberry.enum_value("OPEN", description="The account can send and receive money.")
+    CLOSED = strawberry.enum_value(
+        "CLOSED", description="Closed permanently: the account is empty and can neither send nor receive money."
+    )
+
+
+@strawberry.federation.type(keys=["id"])
+class User:
+    id: strawberry.ID
+
+    @strawberry.field(
+        description="The user's accounts in id order, closed accounts included.",
+        directives=[cost_directive(5), PAGED_ONWARDS],
+    )
+    async def accounts(
+        self, info: Info, first: int | None = None, after: str | None = None
+    ) -> Annotated["AccountConnection", strawberry.lazy("subgraphs.bank.graph.types")] | None:
+        return await list_accounts(info, self.id, first, after)
+
+
+@strawberry.federation.type(keys=["id"], description="Money in one currency that belongs to one user.")
+class Account:
+    id: strawberry.ID
+    loaded: strawberry.Private[client.Account | None] = None
+
+    @classmethod
+    def from_client(cls, account: client.Account) -> Self:
+        """Convert an account of the bank's client."""
+        return cls(id=strawberry.ID(str(account.id)), loaded=account)
+
+    @classmethod
+    async def resolve_reference(cls, info: Info, id: UUID) -> Self:  # noqa: A002  the key's name
+        return cls.from_client(await info.context.accounts.load(id))
+
+    @strawberry.field(description="Current balance.")
+    async def balance(self, info: Info) -> Money:
+        return Money.from_money((await _load_account(self, info)).balance)
+
+    @strawberry.field
+    async def status(self, info: Info) -> AccountStatus:
+        return AccountStatus((await _load_account(self, info)).status)
+
+    @strawberry.field(description="Owner of the account; null for an account without an owner.")
+    async def owner(self, info: Info) -> User | None:
+        owner_id = (await _load_account(self, info)).owner_id
+        return User(id=strawberry.ID(owner_id)) if owner_id else None
+
+    @strawberry.field
+    async def created_at(self, info: Info) -> datetime:
+        return (await _load_account(self, info)).created_at
+
+
+async def _load_account(account: Account, info: Info) -> client.Account:
+    return getattr(account, "loaded", None) or await info.context.accounts.load(UUID(account.id))
+
+
+@strawberry.type
+class AccountEdge:
+    cursor: str
+    node: Account
+
+
+@strawberry.type(description="A page of accounts in id order.")
+class AccountConnection:
+    edges: list[AccountEdge]
+    page_info: PageInfo
+
+
+async def list_accounts(info: Info, owner_id: str, first: int | None, after: str | None) -> AccountConnection:
+    """Return a page of an owner's accounts; an empty `owner_id` means the caller."""
+    page_request = paging.parse_relay_arguments(cursor.decode_id, first=first, after=after, last=None, before=None)
+    page = await info.context.bank.list_accounts(owner_id, limit=page_request.limit, after=page_request.older_than)
+    edges = [AccountEdge(cursor=cursor.encode_id(each.id), node=Account.from_client(each)) for each in page.accounts]
+    return AccountConnection(
+        edges=edges,
+        page_info=PageInfo(
+            has_next_page=page.has_more,
+            has_previous_page=after is not None,
+            start_cursor=edges[0].cursor if edges else None,
+            end_cursor=edges[-1].cursor if edges else None,
+        ),
+    )
+
+
+@strawberry.federation.type(keys=["id"], description="A completed transfer.")
+class Transfer:
+    id: strawberry.ID
+    loaded: strawberry.Private[client.Transfer | None] = None
+
+    @classmethod
+    def from_client(cls, transfer: client.Transfer) -> Self:
+        """Convert a transfer of the bank's client."""
+        return cls(id=strawberry.ID(str(transfer.id)), loaded=transfer)
+
+    @classmethod
+    async def resolve_reference(cls, info: Info, id: UUID) -> Self:  # noqa: A002  the key's name
+        return cls.from_client(await info.context.transfers.load(id))
+
+    @strawberry.field
+    async def sender(self, info: Info) -> AccountRef:
+        return AccountRef(id=strawberry.ID(str((await _load_transfer(self, info)).sender_id)))
+
+    @strawberry.field
+    async def recipient(self, info: Info) -> AccountRef:
+        return AccountRef(id=strawberry.ID(str((await _load_transfer(self, info)).recipient_id)))
+
+    @strawberry.field
+    async def amount(self, info: Info) -> Money:
+        return Money.from_money((await _load_transfer(self, info)).amount)
+
+    @strawberry.field
+    async def created_at(self, info: Info) -> datetime:
+        return (await _load_transfer(self, info)).created_at
+
+
+async def _load_transfer(transfer: Transfer, info: Info) -> client.Transfer:
+    return getattr(transfer, "loaded", None) or await info.context.transfers.load(UUID(transfer.id))
