@@ -1,1 +1,1 @@
-"""The ledger: accounts, transfers and deposits."""
+"""Bank: the ledger of accounts, transfers and deposits."""

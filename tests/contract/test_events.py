@@ -29,7 +29,7 @@ from stack.process import ROOT
 from subgraphs.analytics.service.application import consumer
 from tests.conftest import Keys
 from tests.integration.bank.running import RunningBank, rub, running
-from tests.integration.bank.topic import Message, reading
+from tests.integration.bank.topic_reader import Message, reading
 from wallet.money import MAX_AMOUNT, Money
 
 SCHEMAS = {

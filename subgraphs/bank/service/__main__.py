@@ -1,4 +1,4 @@
-"""The bank's process: `python -m subgraphs.bank.service`."""
+"""Process of the bank: `python -m subgraphs.bank.service`."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -6,7 +6,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
 from aiokafka import AIOKafkaProducer
-from pydantic import Field, PositiveInt, SecretStr
 
 from kit.auth.principal import TokenVerifier
 from kit.integrity.check import integrity_router
@@ -14,7 +13,6 @@ from kit.rpc.server import Service
 from kit.rpc.tls import TLS
 from kit.runtime import process
 from kit.runtime.service import run_service, service_ports
-from kit.runtime.settings import Address, AuthSettings, LogSettings, TLSSettings, TracingSettings
 from kit.telemetry import metrics
 from subgraphs.bank.service.adapters.postgres.accounts import Accounts
 from subgraphs.bank.service.adapters.postgres.database import open_pool
@@ -22,29 +20,17 @@ from subgraphs.bank.service.adapters.postgres.reader import Reader
 from subgraphs.bank.service.adapters.postgres.replica import Replica
 from subgraphs.bank.service.api.policy import ADMIN, POLICY
 from subgraphs.bank.service.api.servicer import SERVICE, BankServicer
+from subgraphs.bank.service.application.group_commit import Pipeline
 from subgraphs.bank.service.application.integrity import ledger_integrity
 from subgraphs.bank.service.application.ledger import Ledger
-from subgraphs.bank.service.application.outbox import Relay
-from subgraphs.bank.service.application.pipeline import Pipeline
+from subgraphs.bank.service.application.outbox_relay import OutboxRelay
 from subgraphs.bank.service.application.service import Bank
-
-
-class Settings(AuthSettings, TLSSettings, LogSettings, TracingSettings):
-    """What the bank needs to know; each field is the environment variable of its name."""
-
-    bank_database_url: SecretStr = Field(description="postgresql://…")
-    bank_database_read_url: SecretStr | None = Field(
-        None, description="postgresql://… of a replica of it, for what is written once; it may lag, or be away"
-    )
-    bank_database_connections: PositiveInt = Field(20, description="at most, of this process, to each of them")
-    bank_grpc_listen: Address = Field("127.0.0.1:50051", description="gRPC")
-    bank_admin_listen: Address = Field("127.0.0.1:9101", description="health, metrics, the proof")
-    kafka_bootstrap_servers: str = Field(description="host:port, or several with commas")
+from subgraphs.bank.service.settings import Settings
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
-    """Serves until `stop` is set."""
-    producer = partial(
+    """Run the bank until `stop` is set."""
+    create_producer = partial(
         AIOKafkaProducer,
         bootstrap_servers=settings.kafka_bootstrap_servers,
         client_id="bank",
@@ -58,8 +44,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             open_pool(settings.bank_database_url.get_secret_value(), max_size=settings.bank_database_connections),
         )
         metrics.register_pool(lambda: pool.get_size() - pool.get_idle_size(), pool.get_max_size())
-        reader = Reader(pool, await stack.enter_async_context(_replica(settings)))
-        relay = Relay(pool, producer)
+        reader = Reader(pool, await stack.enter_async_context(_open_replica(settings)))
+        relay = OutboxRelay(pool, create_producer)
         pipeline = Pipeline(Ledger(pool, on_commit=relay.wake).commit)
         servicer = BankServicer(Bank(pipeline, reader, Accounts(pool)))
         await stack.enter_async_context(process.background_task(pipeline.run(), "pipeline"))
@@ -82,8 +68,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
 
 
 @asynccontextmanager
-async def _replica(settings: Settings) -> AsyncIterator[Replica | None]:
-    """The read replica, if there is one; it need not be there yet."""
+async def _open_replica(settings: Settings) -> AsyncIterator[Replica | None]:
+    """Open the read replica if one is configured. It need not be reachable yet."""
     if settings.bank_database_read_url is None:
         yield None
         return

@@ -22,7 +22,7 @@ from tests.integration.analytics.ledger import (
 )
 from tests.integration.analytics.world import World, beside
 from tests.integration.bank.running import RunningBank, clearing, process, rub, running, until_ready, using
-from tests.integration.bank.topic import reading
+from tests.integration.bank.topic_reader import reading
 from tests.kafka.brokers import on_apache
 from tests.waiting import until
 

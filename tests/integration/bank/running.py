@@ -24,7 +24,8 @@ from stack.engines.postgres import Postgres
 from stack.ports import free_ports
 from stack.process import Child, Process, module
 from subgraphs.bank.client import BankClient
-from subgraphs.bank.service.__main__ import Settings, serve
+from subgraphs.bank.service.__main__ import serve
+from subgraphs.bank.service.settings import Settings
 from tests.conftest import SERVICES, USERS, Keys
 from tests.waiting import until
 from wallet.accounts import clearing_account_id

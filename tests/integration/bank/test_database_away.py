@@ -13,6 +13,7 @@ import asyncpg
 import httpx
 import pytest
 
+from kit.db import postgres as postgres_options
 from kit.db.migrations import upgrade
 from stack.engines.cluster import remove_cluster
 from stack.engines.postgres import Postgres
@@ -36,7 +37,7 @@ HOLD_COMMITS = """
 
 
 WAYS = pytest.mark.parametrize(
-    ("count", "committing"), [(1, "WITH still"), (2, "COMMIT")], ids=["a lone transfer", "a batch"]
+    ("count", "committing"), [(1, "WITH precondition"), (2, "COMMIT")], ids=["a lone transfer", "a batch"]
 )
 """How many transfers, and what the session that commits them is seen to do."""
 
@@ -154,8 +155,9 @@ class TestStopped:
     async def test_frozen_it_is_given_up_on_in_time(
         self, mortal: Postgres, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(database, "STATEMENT_SECONDS", 0.5)
-        monkeypatch.setattr(database, "CONNECT_SECONDS", 0.5)
+        monkeypatch.setattr(postgres_options, "STATEMENT_TIMEOUT_SECONDS", 0.5)
+        monkeypatch.setattr(postgres_options, "CONNECT_TIMEOUT_SECONDS", 0.5)
+        monkeypatch.setattr(database, "CONNECT_TIMEOUT_SECONDS", 0.5)
         async with running(keys, tmp_path, mortal.dsn("bank")) as bank:
             alice, sender, recipient = bank.user("alice"), await bank.open("alice"), await bank.open("bob")
             await alice(bank.client.get_balance(sender))

@@ -2,7 +2,7 @@ from decimal import Decimal
 
 import pytest
 
-from subgraphs.bank.service.domain.model import Status
+from subgraphs.bank.service.domain.model import AccountStatus
 from tests.integration.bank.running import Caller, RunningBank, clearing, prove, rub
 from wallet.errors import AccountClosed, AccountNotFound, CurrencyMismatch, InvalidInput, PermissionDenied
 from wallet.money import Money
@@ -75,7 +75,7 @@ class TestRefusals:
             await card(bank.client.deposit(nowhere, rub("1"), "nowhere", {}))
 
     async def test_to_a_closed_account(self, bank: RunningBank, card: Caller) -> None:
-        closed = await bank.open("bob", "0", status=Status.CLOSED)
+        closed = await bank.open("bob", "0", status=AccountStatus.CLOSED)
         with pytest.raises(AccountClosed):
             await card(bank.client.deposit(closed, rub("1"), "closed", {}))
 

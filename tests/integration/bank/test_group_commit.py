@@ -9,7 +9,7 @@ from grpc_status import rpc_status
 
 from protos.wallet.bank.v1 import bank_pb2
 from subgraphs.bank.client import Receipt, TransferRequest
-from subgraphs.bank.service.application import pipeline
+from subgraphs.bank.service.application import group_commit
 from tests.integration.bank.running import Caller, RunningBank, prove, rub
 from wallet.errors import InternalError, ResourceExhausted
 
@@ -41,7 +41,7 @@ class TestOverload:
     async def test_a_bulk_call_that_does_not_fit_is_refused_whole(
         self, bank: RunningBank, alice: Caller, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(pipeline, "_WAITING", 2)
+        monkeypatch.setattr(group_commit, "_QUEUE_SIZE", 2)
         sender, recipient, run = await bank.open("alice"), await bank.open("bob"), uuid4()
         requests = [TransferRequest(sender, recipient, rub("1"), f"{run} {n}") for n in range(3)]
         with pytest.raises(ResourceExhausted):
@@ -52,7 +52,7 @@ class TestOverload:
     async def test_whoever_is_refused_is_told_when_to_come_back(
         self, bank: RunningBank, alice: Caller, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(pipeline, "_WAITING", 0)
+        monkeypatch.setattr(group_commit, "_QUEUE_SIZE", 0)
         request = bank_pb2.TransferMoneyRequest(
             sender_id=str(await bank.open("alice")),
             recipient_id=str(await bank.open("bob")),

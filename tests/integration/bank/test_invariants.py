@@ -3,7 +3,7 @@
 import pytest
 
 from kit.integrity.check import Verdict, Violation
-from subgraphs.bank.service.adapters.postgres.proof import Law
+from subgraphs.bank.service.adapters.postgres.invariants import Invariant
 from subgraphs.bank.service.application import integrity
 from subgraphs.bank.service.application.integrity import ledger_integrity
 from tests.integration.bank.written import ALICE, STRAY, Written, reports
@@ -234,25 +234,25 @@ class TestCorrupted:
             assert "secret" not in repr((found, last))
 
     def test_each_law_can_be_broken(self) -> None:
-        assert {told.split()[0] for _, expected in CORRUPTIONS.values() for told in expected} == set(Law)
+        assert {told.split()[0] for _, expected in CORRUPTIONS.values() for told in expected} == set(Invariant)
 
     async def test_what_was_found_and_what_was_expected_are_told(self, written: Written) -> None:
         statement = "UPDATE accounts SET balance = 1 WHERE id = {alice}"
         pool = await written.corrupt(statement)
         (found, _) = [report for report in await reports(ledger_integrity(pool)) if isinstance(report, Violation)]
-        assert found == Violation(Law.BALANCE_IS_LAST_ENTRY, {"account_id": str(ALICE)}, "1.0000", "82.0000")
+        assert found == Violation(Invariant.BALANCE_IS_LAST_ENTRY, {"account_id": str(ALICE)}, "1.0000", "82.0000")
 
     async def test_a_hundred_rows_of_a_law_are_told_and_the_others_counted(self, written: Written) -> None:
         events = f"INSERT INTO outbox (transfer_id) SELECT '{STRAY}' FROM generate_series(1, 130)"
         *found, last = await reports(ledger_integrity(await written.corrupt(events), 50))
         assert sum(isinstance(report, Violation) for report in found) == 100
         assert isinstance(last, Verdict)
-        assert (last.violations, last.broken) == (130, {Law.OUTBOX_HAS_TRANSFER: 130})
+        assert (last.violations, last.broken) == (130, {Invariant.OUTBOX_HAS_TRANSFER: 130})
 
     async def test_transfers_too_many_to_be_named_are_told_by_the_end_of_their_ids(
         self, written: Written, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(integrity, "_NAMED", 0)
+        monkeypatch.setattr(integrity, "_MAX_IDS_IN_MEMORY", 0)
         pool = await written.corrupt("DELETE FROM idempotency_keys WHERE key = 'k1'")
         (found,) = [report for report in await reports(ledger_integrity(pool)) if isinstance(report, Violation)]
         (k1,) = [id_ for id_, name in written.names.items() if name == "k1"]

@@ -15,7 +15,7 @@ from subgraphs.bank.service.adapters.postgres.database import open_pool
 from subgraphs.bank.service.adapters.postgres.outbox import Outbox
 from tests.conftest import Keys
 from tests.integration.bank.running import RunningBank, rub, running
-from tests.integration.bank.topic import Message, reading
+from tests.integration.bank.topic_reader import Message, reading
 from tests.kafka.brokers import Broker, on_both
 from tests.waiting import until
 from wallet.errors import Unavailable
@@ -298,7 +298,7 @@ class TestReplicas:
                     assert outbox is not None
                     assert not await leads_now()
                     await until(leads_now)
-                    await outbox.next(1)
+                    await outbox.read(1)
 
             async def leads_now() -> bool:
                 async with Outbox.lead(pool) as outbox:

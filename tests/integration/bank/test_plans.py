@@ -9,7 +9,7 @@ import pytest
 
 from subgraphs.bank.service.adapters.postgres import batch, outbox, reader, rows
 from subgraphs.bank.service.adapters.postgres.database import open_pool
-from subgraphs.bank.service.adapters.postgres.proof import Proof
+from subgraphs.bank.service.adapters.postgres.invariants import InvariantReader
 
 STATEMENTS = {
     "read": (batch._READ_ONLY, "(uuid[])"),
@@ -19,7 +19,7 @@ STATEMENTS = {
     "transfers by id": (rows.TRANSFERS_BY_ID, "(uuid[])"),
     "transfers of an account": (reader._TRANSFERS_OF_ACCOUNT, "(uuid, bigint, bigint)"),
     "versions": (reader._VERSIONS, "(uuid, bigint)"),
-    "outbox": (outbox._WAITING, "(bigint)"),
+    "outbox": (outbox._ROWS, "(bigint)"),
 }
 LEDGER = {"accounts", "transfers", "entries", "idempotency_keys"}
 
@@ -53,8 +53,8 @@ async def test_a_session_is_given_back_as_it_was(ledger_url: str) -> None:
         before = await pool.fetch("SELECT name, setting FROM pg_settings ORDER BY name")
         async with outbox.Outbox.lead(pool) as led:
             assert led is not None
-        async with Proof.begin(pool) as proof:
-            await proof.totals()
+        async with InvariantReader.begin(pool) as proof:
+            await proof.check_totals()
         assert await pool.fetch("SELECT name, setting FROM pg_settings ORDER BY name") == before
         own = "database = (SELECT oid FROM pg_database WHERE datname = current_database())"
         assert not await pool.fetch(f"SELECT FROM pg_locks WHERE locktype = 'advisory' AND {own}")

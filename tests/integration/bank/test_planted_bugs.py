@@ -20,7 +20,7 @@ from subgraphs.bank.service.adapters.postgres import batch
 from subgraphs.bank.service.adapters.postgres.batch import Batch
 from subgraphs.bank.service.application.ledger import Ledger
 from subgraphs.bank.service.application.service import Bank
-from subgraphs.bank.service.domain import model as domain
+from subgraphs.bank.service.domain import rules
 from subgraphs.bank.service.domain.model import Account, Command, Decision, Outcome, Transfer
 from tests.conftest import Keys
 from tests.integration.bank.running import running
@@ -38,14 +38,14 @@ Plant = Callable[[pytest.MonkeyPatch], None]
 def forgets_the_locks(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(batch, "_READ_AND_LOCK", batch._READ_ONLY)
     unseen = "SELECT $25::uuid[] IS NOT NULL AND $26::bigint[] IS NOT NULL AND $27::text[] IS NOT NULL AS holds"
-    patch.setattr(batch, "_WRITE_IF_UNCHANGED", batch._WRITE.format(still=unseen))
+    patch.setattr(batch, "_WRITE_IF_UNCHANGED", batch._WRITE.format(precondition=unseen))
 
 
 def pins_nothing(patch: pytest.MonkeyPatch) -> None:
     write = Batch.write
 
     async def forgetful(self: Batch, decision: Decision) -> None:
-        await write(self, replace(decision, remember={}))
+        await write(self, replace(decision, new_records={}))
 
     patch.setattr(Batch, "write", forgetful)
 
@@ -54,9 +54,9 @@ def answers_before_it_commits(patch: pytest.MonkeyPatch) -> None:
     commit, later = Ledger.commit, set[asyncio.Task[Sequence[Outcome]]]()
 
     async def hasty(self: Ledger, commands: Sequence[Command], *, locking: bool = True) -> Sequence[Outcome]:
-        async with batch.transaction(self._pool) as reading:
+        async with batch.locking_batch(self._pool) as reading:
             accounts, remembered = await reading.read(commands)
-        decision = domain.decide(accounts, remembered, commands, datetime.now().astimezone())
+        decision = rules.decide(accounts, remembered, commands, datetime.now().astimezone())
         later.add(asyncio.create_task(commit(self, commands, locking=True)))
         return decision.outcomes
 
@@ -69,22 +69,22 @@ def acknowledges_what_it_rolls_back(patch: pytest.MonkeyPatch) -> None:
     async def careless(self: Ledger, commands: Sequence[Command], *, locking: bool = True) -> Sequence[Outcome]:
         if chance.random() > 0.1:
             return await commit(self, commands, locking=locking)
-        async with batch.transaction(self._pool) as reading:
+        async with batch.locking_batch(self._pool) as reading:
             accounts, remembered = await reading.read(commands)
-        return domain.decide(accounts, remembered, commands, datetime.now().astimezone()).outcomes
+        return rules.decide(accounts, remembered, commands, datetime.now().astimezone()).outcomes
 
     patch.setattr(Ledger, "commit", careless)
 
 
 def tells_the_balance_before(patch: pytest.MonkeyPatch) -> None:
-    made = Bank._made
+    made = Bank._execute
 
     async def stale(self: Bank, command: Command) -> Transfer:
         transfer = await made(self, command)
         before = transfer.sender.balance_after + transfer.amount
         return replace(transfer, sender=replace(transfer.sender, balance_after=before))
 
-    patch.setattr(Bank, "_made", stale)
+    patch.setattr(Bank, "_execute", stale)
 
 
 def skips_a_version(patch: pytest.MonkeyPatch) -> None:
@@ -98,8 +98,8 @@ def skips_a_version(patch: pytest.MonkeyPatch) -> None:
 
 
 def applied(patch: pytest.MonkeyPatch, change: Callable[[Any, dict[Any, Account], Command, datetime], Outcome]) -> None:
-    apply = domain._apply
-    patch.setattr(domain, "_apply", lambda accounts, command, now: change(apply, accounts, command, now))
+    apply = rules._apply
+    patch.setattr(rules, "_apply", lambda accounts, command, now: change(apply, accounts, command, now))
 
 
 def lets_anybody_overdraw(patch: pytest.MonkeyPatch) -> None:

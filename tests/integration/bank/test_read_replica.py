@@ -118,7 +118,7 @@ class Behind:
 async def bank(
     standby: Standby, ledger_url: str, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[RunningBank]:
-    monkeypatch.setattr(replicas, "_PATIENCE_SECONDS", 5.0)  # all here may be slow
+    monkeypatch.setattr(replicas, "_READ_TIMEOUT_SECONDS", 5.0)  # all here may be slow
     monkeypatch.setattr(replicas, "_PAUSE_SECONDS", 0.2)
     async with running(keys, tmp_path, ledger_url, bank_database_read_url=standby.url(ledger_url)) as bank:
         yield bank

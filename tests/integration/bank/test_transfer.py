@@ -4,7 +4,7 @@ from decimal import Decimal
 import pytest
 
 from kit.auth.principal import Role
-from subgraphs.bank.service.domain.model import Status
+from subgraphs.bank.service.domain.model import AccountStatus
 from tests.integration.bank.running import Caller, RunningBank, clearing, prove, rub
 from wallet.errors import (
     AccountClosed,
@@ -139,7 +139,7 @@ class TestRefusals:
         assert caught.value == CurrencyMismatch(str(dollars), "RUB")
 
     async def test_from_or_to_a_closed_account(self, bank: RunningBank, alice: Caller) -> None:
-        opened, closed = await bank.open("alice"), await bank.open("alice", "0", status=Status.CLOSED)
+        opened, closed = await bank.open("alice"), await bank.open("alice", "0", status=AccountStatus.CLOSED)
         for sender, recipient in ((opened, closed), (closed, opened)):
             with pytest.raises(AccountClosed) as caught:
                 await alice(bank.client.transfer(sender, recipient, rub("1"), f"from {sender}"))

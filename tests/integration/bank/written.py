@@ -11,7 +11,7 @@ from uuid_utils.compat import uuid7
 from kit.integrity.check import IntegrityCheck, Report, Verdict, Violation
 from subgraphs.bank.service.adapters.postgres.database import open_pool
 from subgraphs.bank.service.application.ledger import Ledger
-from subgraphs.bank.service.domain.model import Command, Key, Kind, Transfer
+from subgraphs.bank.service.domain.model import Command, IdempotencyKey, Transfer, TransferKind
 from tests.integration.bank.running import clearing, rub
 from wallet.errors import InsufficientFunds
 from wallet.money import Money
@@ -92,8 +92,8 @@ async def small_ledger(url: str) -> AsyncIterator[Written]:
 
 
 def _command(key: str, sender: UUID, recipient: UUID, amount: Money) -> Command:
-    kind = Kind.DEPOSIT if sender in {clearing("RUB"), clearing("USD")} else Kind.TRANSFER
-    scope = Key(_PRINCIPAL, kind.lower(), key)
+    kind = TransferKind.DEPOSIT if sender in {clearing("RUB"), clearing("USD")} else TransferKind.TRANSFER
+    scope = IdempotencyKey(_PRINCIPAL, kind.lower(), key)
     return Command(uuid7(), kind, sender, recipient, amount, scope, None, {})
 
 

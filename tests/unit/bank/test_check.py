@@ -5,18 +5,19 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from subgraphs.bank.service.domain.model import Command, Key, Kind, check
+from subgraphs.bank.service.domain.model import Command, IdempotencyKey, TransferKind
+from subgraphs.bank.service.domain.rules import check
 from wallet.errors import InvalidInput
 from wallet.money import MAX_AMOUNT, Money
 
 ALICE, BOB = UUID(int=1), UUID(int=2)
 GOOD = Command(
     uuid4(),
-    Kind.TRANSFER,
+    TransferKind.TRANSFER,
     ALICE,
     BOB,
     Money(Decimal(10), "RUB"),
-    Key("users|alice", "transfer", "k"),
+    IdempotencyKey("users|alice", "transfer", "k"),
     owner_id="alice",
     descriptor={},
 )
@@ -67,10 +68,10 @@ class TestCheck:
         ids=["too many", "a name too long", "a text too long", "a NUL in a name", "a NUL in a text"],
     )
     def test_refuses_a_descriptor_that_is_too_long_or_cannot_be_kept(self, descriptor: dict[str, str]) -> None:
-        assert refused_fields(replace(GOOD, kind=Kind.DEPOSIT, descriptor=descriptor)) == ["descriptor"]
+        assert refused_fields(replace(GOOD, kind=TransferKind.DEPOSIT, descriptor=descriptor)) == ["descriptor"]
 
     def test_takes_a_descriptor_of_the_longest_kind_in_any_language(self) -> None:
-        check(replace(GOOD, kind=Kind.DEPOSIT, descriptor={f"{n:0128}": "ж" * 128 for n in range(16)}))
+        check(replace(GOOD, kind=TransferKind.DEPOSIT, descriptor={f"{n:0128}": "ж" * 128 for n in range(16)}))
 
     def test_names_all_that_is_wrong_at_once(self) -> None:
         wrong = replace(with_key(""), recipient_id=ALICE, amount=Money.parse("0"), descriptor={"x": "x" * 129})
@@ -81,7 +82,7 @@ class TestFingerprint:
     @pytest.mark.parametrize(
         "change",
         [
-            {"kind": Kind.DEPOSIT},
+            {"kind": TransferKind.DEPOSIT},
             {"sender_id": UUID(int=3)},
             {"recipient_id": UUID(int=3)},
             {"amount": Money.parse("10.01")},

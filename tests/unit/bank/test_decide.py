@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 
 from subgraphs.bank.service.domain.model import (
     Account,
+    AccountStatus,
     Command,
     Decision,
-    Key,
-    Kind,
+    IdempotencyKey,
+    IdempotencyRecord,
     Outcome,
-    Remembered,
-    Status,
     Transfer,
-    decide,
+    TransferKind,
 )
+from subgraphs.bank.service.domain.rules import decide
 from wallet.accounts import clearing_account_id
 from wallet.errors import (
     AccountClosed,
@@ -51,7 +51,7 @@ def ledgers(draw: st.DrawFn) -> dict[UUID, Account]:
         accounts[id_] = Account(
             id_,
             draw(st.sampled_from([*OWNERS, None])),
-            draw(st.sampled_from([Status.OPEN, Status.OPEN, Status.OPEN, Status.CLOSED])),
+            draw(st.sampled_from([AccountStatus.OPEN, AccountStatus.OPEN, AccountStatus.OPEN, AccountStatus.CLOSED])),
             Money(floor + draw(st.integers(0, 12)), draw(st.sampled_from(CURRENCIES))),
             floor,
             draw(st.integers(0, 3)),
@@ -60,7 +60,7 @@ def ledgers(draw: st.DrawFn) -> dict[UUID, Account]:
         )
     for currency in CURRENCIES:
         id_ = clearing_account_id(currency)
-        accounts[id_] = Account(id_, None, Status.OPEN, Money(Decimal(-100), currency), None, 7, START, START)
+        accounts[id_] = Account(id_, None, AccountStatus.OPEN, Money(Decimal(-100), currency), None, 7, START, START)
     return accounts
 
 
@@ -75,11 +75,11 @@ def command(draw: st.DrawFn) -> Command:
     scope = ("card", "deposit") if is_deposit else (draw(st.sampled_from(OWNERS)), "transfer")
     return Command(
         draw(st.uuids(version=4)),
-        Kind.DEPOSIT if is_deposit else Kind.TRANSFER,
+        TransferKind.DEPOSIT if is_deposit else TransferKind.TRANSFER,
         sender,
         recipient,
         amount,
-        Key(*scope, draw(st.sampled_from("abcdefgh"))),
+        IdempotencyKey(*scope, draw(st.sampled_from("abcdefgh"))),
         owner_id=None if is_deposit else draw(st.sampled_from([*OWNERS, None])),
         descriptor={"said": draw(st.sampled_from("xy"))} if is_deposit else {},
     )
@@ -243,15 +243,15 @@ class TestAgainstTheModel:
         self, accounts: dict[UUID, Account], batch: list[Command]
     ) -> None:
         whole = decide(accounts, {}, batch, START)
-        now, remembered, outcomes = accounts, dict[Key, Remembered](), list[Outcome]()
+        now, remembered, outcomes = accounts, dict[IdempotencyKey, IdempotencyRecord](), list[Outcome]()
         for wish in batch:
             single = decide(now, remembered, [wish], START)
             now = afterwards(now, single)
-            remembered |= single.remember
+            remembered |= single.new_records
             outcomes.extend(single.outcomes)
         assert outcomes == whole.outcomes
         assert now == afterwards(accounts, whole)
-        assert remembered == whole.remember
+        assert remembered == whole.new_records
 
     @given(ledgers(), batches())
     @settings(max_examples=60)
@@ -260,9 +260,9 @@ class TestAgainstTheModel:
     ) -> None:
         first = decide(accounts, {}, batch, START)
         later = START + timedelta(days=1)
-        again = decide(afterwards(accounts, first), first.remember, batch, later)
+        again = decide(afterwards(accounts, first), first.new_records, batch, later)
         assert again.outcomes == first.outcomes
-        assert (again.transfers, again.accounts, again.remember) == ([], [], {})
+        assert (again.transfers, again.accounts, again.new_records) == ([], [], {})
 
     @given(ledgers(), batches())
     def test_what_is_written_is_what_was_answered(self, accounts: dict[UUID, Account], batch: list[Command]) -> None:
@@ -273,19 +273,19 @@ class TestAgainstTheModel:
         assert {made.id for made in decision.transfers} == {
             outcome.id for outcome in decision.outcomes if isinstance(outcome, Transfer)
         }
-        assert decision.remember.keys() == {wish.key for wish in batch}
+        assert decision.new_records.keys() == {wish.key for wish in batch}
         touched = {side.account_id for made in decision.transfers for side in _sides(made)}
         assert {account.id for account in decision.accounts} == touched
 
 
 def account(id_: UUID, balance: str = "10.00", **changed: Any) -> Account:
-    opened = Account(id_, "alice", Status.OPEN, Money.parse(balance), Decimal(0), 0, START, START)
+    opened = Account(id_, "alice", AccountStatus.OPEN, Money.parse(balance), Decimal(0), 0, START, START)
     return replace(opened, **changed)
 
 
 def transfer(sender: UUID, recipient: UUID, amount: str, key: str = "k", **changed: Any) -> Command:
-    scope = Key("users|alice", "transfer", key)
-    wish = Command(uuid4(), Kind.TRANSFER, sender, recipient, Money.parse(amount), scope, "alice", {})
+    scope = IdempotencyKey("users|alice", "transfer", key)
+    wish = Command(uuid4(), TransferKind.TRANSFER, sender, recipient, Money.parse(amount), scope, "alice", {})
     return replace(wish, **changed)
 
 
@@ -373,7 +373,7 @@ class TestClearingAccount:
 @pytest.mark.parametrize("replayed", [True, False])
 def test_an_earlier_answer_is_given_again_or_refused(*, replayed: bool) -> None:
     wish = transfer(A, B, "1")
-    remembered = Remembered(wish.fingerprint if replayed else b"", AccountClosed(str(A)))
+    remembered = IdempotencyRecord(wish.fingerprint if replayed else b"", AccountClosed(str(A)))
     decision = decide({}, {wish.key: remembered}, [wish], START)
     assert decision.outcomes == [AccountClosed(str(A)) if replayed else IdempotencyConflict("k")]
-    assert not decision.remember
+    assert not decision.new_records

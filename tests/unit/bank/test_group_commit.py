@@ -11,17 +11,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from subgraphs.bank.service.adapters.postgres.batch import Conflict, Lost
-from subgraphs.bank.service.application import pipeline
-from subgraphs.bank.service.application.pipeline import Pipeline
-from subgraphs.bank.service.domain.model import Command, Key, Kind, Outcome
+from subgraphs.bank.service.adapters.postgres.batch import CommitOutcomeUnknown, Conflict
+from subgraphs.bank.service.application import group_commit
+from subgraphs.bank.service.application.group_commit import Pipeline
+from subgraphs.bank.service.domain.model import Command, IdempotencyKey, Outcome, TransferKind
 from wallet.errors import DeadlineExceeded, InternalError, ResourceExhausted, TransferNotFound, Unavailable
 from wallet.money import Money
 
 
 def command(key: str) -> Command:
     one = Money(Decimal(1), "RUB")
-    return Command(uuid4(), Kind.TRANSFER, UUID(int=1), UUID(int=2), one, Key("p", "transfer", key), None, {})
+    return Command(
+        uuid4(), TransferKind.TRANSFER, UUID(int=1), UUID(int=2), one, IdempotencyKey("p", "transfer", key), None, {}
+    )
 
 
 def commands(count: int, prefix: str = "") -> list[Command]:
@@ -86,7 +88,7 @@ async def line(ledger: Ledger) -> AsyncIterator[Pipeline]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs again at once."""
-    monkeypatch.setattr(pipeline, "_FIRST_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(group_commit, "_FIRST_PAUSE_SECONDS", 0.0)
 
 
 async def busy(ledger: Ledger, line: Pipeline) -> "asyncio.Task[Outcome]":
@@ -200,7 +202,7 @@ class TestLocks:
 
     @pytest.mark.usefixtures("impatient")
     async def test_what_may_have_been_committed_is_waited_for(self, ledger: Ledger, line: Pipeline) -> None:
-        ledger.failures = [Lost()]
+        ledger.failures = [CommitOutcomeUnknown()]
         await line.submit(command("k"), None)
         assert ledger.locking == [False, True]
 
@@ -222,7 +224,7 @@ class TestOverload:
     async def test_a_refused_single_command_is_not_committed(
         self, ledger: Ledger, line: Pipeline, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(pipeline, "_WAITING", 1)
+        monkeypatch.setattr(group_commit, "_QUEUE_SIZE", 1)
         first = await busy(ledger, line)
         second = asyncio.create_task(line.submit(command("second"), None))
         await queued(second)
@@ -254,7 +256,7 @@ class TestCallers:
         deadline = time.monotonic() + 60
         taken = asyncio.create_task(line.submit(asked, deadline))
         await ledger.entered.wait()
-        monkeypatch.setattr(pipeline, "monotonic", lambda: deadline + 1)
+        monkeypatch.setattr(group_commit, "monotonic", lambda: deadline + 1)
         ledger.open.set()
         assert await taken == outcome_of(asked)
 
@@ -307,7 +309,7 @@ class TestFailures:
 
     @pytest.mark.usefixtures("impatient")
     async def test_a_lost_answer_is_asked_for_until_it_is_known(self, ledger: Ledger, line: Pipeline) -> None:
-        ledger.failures = [Lost(), Unavailable(), Unavailable(), Lost()]
+        ledger.failures = [CommitOutcomeUnknown(), Unavailable(), Unavailable(), CommitOutcomeUnknown()]
         asked = commands(3)
         assert await line.submit_all(asked, None) == [outcome_of(each) for each in asked]
         assert ledger.batches == [["0", "1", "2"]] * 5
@@ -316,8 +318,8 @@ class TestFailures:
     async def test_what_stays_unknown_is_not_called_a_refusal(
         self, ledger: Ledger, line: Pipeline, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(pipeline, "_PATIENCE_SECONDS", 0.02)
-        failures = iter(Lost, None)
+        monkeypatch.setattr(group_commit, "_COMMIT_TIMEOUT_SECONDS", 0.02)
+        failures = iter(CommitOutcomeUnknown, None)
 
         async def lose(asked: Sequence[Command], *, locking: bool) -> Sequence[Outcome]:
             raise next(failures)

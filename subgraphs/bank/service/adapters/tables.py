@@ -1,7 +1,7 @@
-"""The ledger's tables. Alembic's migrations make them; a test proves that the two agree.
+"""Tables of the ledger. Alembic migrations create them; a test compares the two.
 
-There are no foreign keys: rows are written only by the batch that holds the locks of the accounts they name, and each
-key would cost an index look-up a row. The integrity proof and the append-only triggers guard what keys would.
+There are no foreign keys, because each would cost an index look-up per row. Only the batch that holds the locks of the
+accounts writes rows that name them. The integrity check and the append-only triggers protect the references instead.
 """
 
 from typing import Final
@@ -55,7 +55,8 @@ accounts: Final = Table(
     CheckConstraint("status = 'OPEN' OR balance = 0", name="accounts_closed_empty"),
     CheckConstraint("currency ~ '^[A-Z]{3}$'", name="accounts_currency"),
     Index("accounts_owner", "owner_id"),
-    # Room on each page for the next version of a row, and no index on a column that changes: updates stay heap-only.
+    # Free space on each page for the next version of a row, and no index on a column that changes: updates stay
+    # heap-only (HOT).
     postgresql_with={"fillfactor": 50},
 )
 

@@ -1,4 +1,4 @@
-"""Who may call the bank. Customers are further held to their own accounts, by the service."""
+"""Access policy of the bank. `application.service` also restricts customers to their own accounts."""
 
 from typing import Final
 
@@ -22,4 +22,4 @@ POLICY: Final[AccessPolicy] = {
 ADMIN: Final[AccessPolicy] = {
     "GET /integrity": ADMIN_ACCESS,
 }
-"""Of the admin interface. Health and metrics are open."""
+"""Access policy of the admin interface. Health and metrics need no token."""

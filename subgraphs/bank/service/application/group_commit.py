@@ -1,7 +1,7 @@
-"""Group commit: concurrent commands meet in batches. While one batch commits, the next one collects.
+"""Group commit: commands of concurrent callers are committed in batches. One batch collects while another commits.
 
-There is no timer: a lone command is a batch of one, at once; under load batches grow by themselves. Only a full batch
-does not wait for the one before it.
+There is no timer. A single command is committed at once as a batch of one; under load, batches grow. Only a full batch
+does not wait for the previous one.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from opentelemetry.trace import SpanKind
 from kit.runtime.backoff import Backoff
 from kit.telemetry import tracing
 from subgraphs.bank.service import metrics
-from subgraphs.bank.service.adapters.postgres.batch import Conflict, Lost
+from subgraphs.bank.service.adapters.postgres.batch import CommitOutcomeUnknown, Conflict
 from subgraphs.bank.service.domain.model import Command, Outcome
 from wallet.errors import DeadlineExceeded, InternalError, ResourceExhausted, Unavailable
 
@@ -24,227 +24,229 @@ log = structlog.get_logger(__name__)
 
 
 class Commit(Protocol):
-    """Decides and commits commands in one transaction: an outcome each, or an exception for all of them."""
+    """Commits commands in one transaction. Returns an outcome for each, or raises one exception for all."""
 
     def __call__(self, commands: Sequence[Command], /, *, locking: bool) -> Awaitable[Sequence[Outcome]]:
         """See `Ledger.commit`."""
 
 
-_BATCH: Final = 500
+_BATCH_SIZE: Final = 500
 _LANES: Final = 2
-"""Batches at once, as long as full ones wait: Python decides on one while PostgreSQL writes the other."""
-_WAITING: Final = 20_000
-_CONFLICTS: Final = 8
+"""Batches at the same time while full batches wait: Python decides one while PostgreSQL writes the other."""
+_QUEUE_SIZE: Final = 20_000  # commands
+_MAX_CONFLICTS: Final = 8
 _FIRST_PAUSE_SECONDS: Final = 0.01
 _LONGEST_PAUSE_SECONDS: Final = 0.5
-_PATIENCE_SECONDS: Final = 8.0
-"""How long a batch is run again for whose commit was not answered. Longer than a session of a frozen process lives."""
-_WHAT: Final = "the ledger"
+_COMMIT_TIMEOUT_SECONDS: Final = 8.0
+"""Time for which a batch with an unknown commit outcome is run again. Longer than the server keeps the session of a
+frozen process.
+"""
+_DEPENDENCY: Final = "the ledger"  # in error messages
 _SPAN: Final[tracing.Attributes] = {"db.system.name": "postgresql", "db.operation.name": "commit"}
 
 
-class _Call:
-    """One caller's commands on their way. A caller who goes away cancels `answered`, and nothing else."""
+class _Submission:
+    """Commands of one caller. A caller that stops waiting cancels `answered` and nothing else."""
 
-    __slots__ = ("answered", "commands", "deadline", "lacking", "outcomes", "since", "taken")
+    __slots__ = ("answered", "commands", "deadline", "outcomes", "queued_at", "taken", "unanswered")
 
     def __init__(self, commands: Sequence[Command], deadline: float | None) -> None:
         self.commands = commands
         self.deadline = deadline
-        self.since = monotonic()
+        self.queued_at = monotonic()
         self.taken = 0
-        self.lacking = len(commands)
+        self.unanswered = len(commands)
         self.outcomes: list[Outcome | None] = [None] * len(commands)
         self.answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @property
-    def waiting(self) -> int:
-        """How many of the commands no batch has taken yet."""
+    def queued(self) -> int:
+        """Number of commands that no batch has taken yet."""
         return len(self.commands) - self.taken
 
-    def take(self, most: int) -> list["_Item"]:
-        """The next of the commands."""
-        first, self.taken = self.taken, min(self.taken + most, len(self.commands))
-        return [_Item(self, place) for place in range(first, self.taken)]
+    def take(self, limit: int) -> list["_Item"]:
+        """Take the next commands, at most `limit`."""
+        first, self.taken = self.taken, min(self.taken + limit, len(self.commands))
+        return [_Item(self, index) for index in range(first, self.taken)]
 
-    def answer(self, place: int, outcome: Outcome) -> None:
-        """Gives one command its outcome, unless it has one."""
-        if self.outcomes[place] is None:
-            self.outcomes[place] = outcome
-            self.lacking -= 1
-            if not self.lacking and not self.answered.done():
+    def answer(self, index: int, outcome: Outcome) -> None:
+        """Set the outcome of one command, unless it has one."""
+        if self.outcomes[index] is None:
+            self.outcomes[index] = outcome
+            self.unanswered -= 1
+            if not self.unanswered and not self.answered.done():
                 self.answered.set_result(None)
 
     def answer_all(self, outcome: Outcome) -> None:
-        """Gives every command that has none this outcome."""
-        for place in range(len(self.commands)):
-            self.answer(place, outcome)
+        """Set the outcome of every command that has none."""
+        for index in range(len(self.commands)):
+            self.answer(index, outcome)
 
 
 class _Item:
-    """One command of a call."""
+    """One command of a submission."""
 
-    __slots__ = ("call", "place")
+    __slots__ = ("index", "submission")
 
-    def __init__(self, call: _Call, place: int) -> None:
-        self.call = call
-        self.place = place
+    def __init__(self, submission: _Submission, index: int) -> None:
+        self.submission = submission
+        self.index = index
 
     @property
     def command(self) -> Command:
-        return self.call.commands[self.place]
+        return self.submission.commands[self.index]
 
     def answer(self, outcome: Outcome) -> None:
-        self.call.answer(self.place, outcome)
+        self.submission.answer(self.index, outcome)
 
 
 class Pipeline:
-    """Takes commands from many callers and commits them in batches: one at a time, two where full ones wait.
+    """Queues commands of many callers and commits them in batches: one at a time, two while full batches wait.
 
-    Each command gets its own outcome: a refusal, or a command that the database will not take, never touches its
-    neighbours. When a commit's answer is lost, the batch is run again with the same keys until it is known what became
-    of it; what cannot be known in time is Unavailable, never a refusal.
+    Each command gets its own outcome. A refusal, or a command that the database rejects, never affects other commands
+    of its batch. If the outcome of a commit is unknown, the batch is run again with the same keys until it is known.
+    If it stays unknown until the time-out, the outcome is Unavailable, never a refusal.
     """
 
     def __init__(self, commit: Commit) -> None:
         self._commit = commit
-        self._single: deque[_Call] = deque()
-        self._bulk: deque[_Call] = deque()
-        self._waiting = 0  # commands that no batch has taken
-        self._held = 0  # those among them whose call has others in a batch
-        self._committing = 0  # batches
-        self._arrived = asyncio.Event()
+        self._single: deque[_Submission] = deque()
+        self._bulk: deque[_Submission] = deque()
+        self._queued = 0  # commands that no batch has taken
+        self._held = 0  # those of them whose submission has other commands in a running batch
+        self._committing = 0  # running batches
+        self._changed = asyncio.Event()
 
     async def submit(self, command: Command, deadline: float | None) -> Outcome:
-        """What came of one command; see `submit_all`."""
-        return (await self._submitted(self._single, [command], deadline))[0]
+        """Commit one command and return its outcome; see `submit_all`."""
+        return (await self._submit(self._single, [command], deadline))[0]
 
     async def submit_all(self, commands: Sequence[Command], deadline: float | None) -> list[Outcome]:
-        """What came of each command, in order.
+        """Commit commands and return their outcomes, in order.
 
         Args:
-            commands: checked ones.
-            deadline: on the monotonic clock, when the caller stops waiting. A command that a batch has taken is never
-                dropped.
+            commands: commands that passed `rules.check`.
+            deadline: time on the monotonic clock at which the caller stops waiting; None for no deadline. A command
+                that a batch has taken is never dropped.
 
         Returns:
-            For each the transfer or its refusal, both committed with its key and answered again on every replay; or
-            DeadlineExceeded: it still waited then, nothing was done; or Unavailable: it is not known what was done,
-            submitting the same key again is safe; or InternalError: the database will not take it.
+            For each command one of:
+            a transfer or its refusal, committed with the key and returned on every replay;
+            DeadlineExceeded: the deadline passed in the queue, nothing was committed;
+            Unavailable: the outcome is unknown, submitting the same key again is safe;
+            InternalError: the database rejects the command.
 
         Raises:
-            ResourceExhausted: too many commands wait already; nothing was done.
+            ResourceExhausted: the queue is full; nothing was committed.
         """
-        return await self._submitted(self._bulk, commands, deadline) if commands else []
+        return await self._submit(self._bulk, commands, deadline) if commands else []
 
-    async def _submitted(
-        self, queue: deque[_Call], commands: Sequence[Command], deadline: float | None
+    async def _submit(
+        self, queue: deque[_Submission], commands: Sequence[Command], deadline: float | None
     ) -> list[Outcome]:
-        if self._waiting + len(commands) > _WAITING:
-            metrics.SHED.inc(len(commands))
+        if self._queued + len(commands) > _QUEUE_SIZE:
+            metrics.COMMANDS_SHED.inc(len(commands))
             raise ResourceExhausted
-        call = _Call(commands, deadline)
-        queue.append(call)
-        self._waiting += len(commands)
-        self._arrived.set()
-        await call.answered
-        return [outcome for outcome in call.outcomes if outcome is not None]
+        submission = _Submission(commands, deadline)
+        queue.append(submission)
+        self._queued += len(commands)
+        self._changed.set()
+        await submission.answered
+        return [outcome for outcome in submission.outcomes if outcome is not None]
 
     async def run(self) -> None:
-        """Commits batches for ever. Whoever has no answer yet when it is cancelled is told Unavailable."""
+        """Commit batches until cancelled. On cancellation every unanswered command gets Unavailable."""
         try:
             async with asyncio.TaskGroup() as batches:
                 while True:
-                    await self._arrived.wait()
-                    self._arrived.clear()
-                    while batch := self._next():
+                    await self._changed.wait()
+                    self._changed.clear()
+                    while batch := self._next_batch():
                         self._committing += 1
                         batches.create_task(self._commit_batch(batch))
         finally:
-            for call in (*self._single, *self._bulk):
-                call.answer_all(Unavailable(_WHAT))
+            for submission in (*self._single, *self._bulk):
+                submission.answer_all(Unavailable(_DEPENDENCY))
 
     async def _commit_batch(self, batch: Sequence[_Item]) -> None:
         metrics.BATCH_SIZE.observe(len(batch))
-        metrics.BATCH_WAIT_SECONDS.observe(monotonic() - batch[0].call.since)
-        calls = {item.call for item in batch}
+        metrics.BATCH_WAIT_SECONDS.observe(monotonic() - batch[0].submission.queued_at)
+        submissions = {item.submission for item in batch}
         attributes: tracing.Attributes = {**_SPAN, "db.operation.batch.size": len(batch)}
         traceparents = [item.command.traceparent for item in batch]
         try:
             with tracing.start_batch_span(traceparents, "commit", SpanKind.CLIENT, attributes):
-                await self._settle(batch)
+                await self._commit_and_answer(batch)
         except asyncio.CancelledError:
-            for call in calls:
-                call.answer_all(Unavailable(_WHAT))
+            for submission in submissions:
+                submission.answer_all(Unavailable(_DEPENDENCY))
             raise
-        for call in calls:
-            if call.waiting:
-                self._held -= call.waiting
-                self._bulk.append(call)
+        for submission in submissions:
+            if submission.queued:
+                self._held -= submission.queued
+                self._bulk.append(submission)
         self._committing -= 1
-        self._arrived.set()
+        self._changed.set()
 
-    def _next(self) -> list[_Item]:
-        """The batch to commit now: whatever waits, if none is being committed; else a full one, or nothing.
+    def _next_batch(self) -> list[_Item]:
+        """Return the next batch: all queued commands if no batch is running, else a full batch, else nothing.
 
-        Half of it is for single callers and half for bulk ones; what one half does not need is the other's. A bulk
-        caller has commands in one batch at a time, so that they are decided in their order, and then lets others go
-        first.
+        Half of a batch is for single commands and half for bulk submissions; either half may use what the other does
+        not need. A bulk submission has commands in one batch at a time, so that they are decided in order. It then goes
+        to the end of the queue.
         """
-        if self._committing and (self._committing == _LANES or self._waiting - self._held < _BATCH):
+        if self._committing and (self._committing == _LANES or self._queued - self._held < _BATCH_SIZE):
             return []
-        self._drop_unwanted(self._single)
-        self._drop_unwanted(self._bulk)
-        in_bulk = self._waiting - self._held - len(self._single)
+        self._drop_expired(self._single)
+        self._drop_expired(self._bulk)
+        bulk_commands = self._queued - self._held - len(self._single)
         batch: list[_Item] = []
-        for _ in range(min(len(self._single), max(_BATCH // 2, _BATCH - in_bulk))):
+        for _ in range(min(len(self._single), max(_BATCH_SIZE // 2, _BATCH_SIZE - bulk_commands))):
             batch.extend(self._single.popleft().take(1))
-        while self._bulk and len(batch) < _BATCH:
-            call = self._bulk.popleft()
-            batch.extend(call.take(_BATCH - len(batch)))
-            self._held += call.waiting
-        self._waiting -= len(batch)
+        while self._bulk and len(batch) < _BATCH_SIZE:
+            submission = self._bulk.popleft()
+            batch.extend(submission.take(_BATCH_SIZE - len(batch)))
+            self._held += submission.queued
+        self._queued -= len(batch)
         return batch
 
-    def _drop_unwanted(self, queue: deque[_Call]) -> None:
-        """Forgets what nobody waits for any more."""
+    def _drop_expired(self, queue: deque[_Submission]) -> None:
+        """Drop submissions whose caller has gone or whose deadline has passed."""
         now = monotonic()
         for _ in range(len(queue)):
-            call = queue.popleft()
-            if call.answered.done() or (call.deadline is not None and call.deadline <= now):
-                self._waiting -= call.waiting
-                for place in range(call.taken, len(call.commands)):
-                    call.answer(place, DeadlineExceeded(_WHAT))
+            submission = queue.popleft()
+            if submission.answered.done() or (submission.deadline is not None and submission.deadline <= now):
+                self._queued -= submission.queued
+                for index in range(submission.taken, len(submission.commands)):
+                    submission.answer(index, DeadlineExceeded(_DEPENDENCY))
             else:
-                queue.append(call)
+                queue.append(submission)
 
-    async def _settle(self, batch: Sequence[_Item]) -> None:
-        """Commits the commands and answers each of them, whatever happens."""
+    async def _commit_and_answer(self, batch: Sequence[_Item]) -> None:
+        """Commit the commands and answer each of them, whatever fails. A rejected batch is halved and run again."""
         try:
-            outcomes = await self._until_known([item.command for item in batch])
+            outcomes = await self._commit_until_known([item.command for item in batch])
         except Unavailable as error:
             outcomes = [error] * len(batch)
         except Exception as error:
             if len(batch) > 1:
                 middle = len(batch) // 2
-                await self._settle(batch[:middle])
-                await self._settle(batch[middle:])
+                await self._commit_and_answer(batch[:middle])
+                await self._commit_and_answer(batch[middle:])
                 return
-            log.error(
-                "the database will not take a command", transfer=str(batch[0].command.transfer_id), exc_info=error
-            )
+            log.error("command rejected by the database", transfer=str(batch[0].command.transfer_id), exc_info=error)
             outcomes = [InternalError()]
         for item, outcome in zip(batch, outcomes, strict=True):
             item.answer(outcome)
 
-    async def _until_known(self, commands: Sequence[Command]) -> Sequence[Outcome]:
-        """Commits the commands, again and again while another transaction was first or the answer was lost.
+    async def _commit_until_known(self, commands: Sequence[Command]) -> Sequence[Outcome]:
+        """Commit the commands. Repeat after a conflict and while the outcome of a commit is unknown.
 
         Raises:
-            Unavailable: the database could not be reached, or it is still not known what it did.
+            Unavailable: the database is unreachable, or the outcome is still unknown at the time-out.
         """
-        give_up = monotonic() + _PATIENCE_SECONDS
-        conflicts, lost = 0, False
+        give_up_at = monotonic() + _COMMIT_TIMEOUT_SECONDS
+        conflicts, is_unknown = 0, False
         locking = len(commands) > 1
         backoff = Backoff(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
         while True:
@@ -252,15 +254,15 @@ class Pipeline:
                 return await self._commit(commands, locking=locking)
             except Conflict:
                 conflicts += 1
-                if conflicts > _CONFLICTS:
-                    raise Unavailable(_WHAT) from None
-            except Lost:
-                lost = True
+                if conflicts > _MAX_CONFLICTS:
+                    raise Unavailable(_DEPENDENCY) from None
+            except CommitOutcomeUnknown:
+                is_unknown = True
                 metrics.COMMITS_LOST.inc()
             except Unavailable:
-                if not lost:
+                if not is_unknown:
                     raise
             locking = True
-            if monotonic() > give_up:
-                raise Unavailable(_WHAT)
+            if monotonic() > give_up_at:
+                raise Unavailable(_DEPENDENCY)
             await asyncio.sleep(backoff.next_delay())

@@ -1,4 +1,4 @@
-"""The ledger proved, page by page, while it is in use."""
+"""Integrity check of the ledger: scans all tables, page by page, while the ledger is in use."""
 
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterable, Mapping
@@ -10,114 +10,124 @@ import asyncpg
 
 from kit.integrity.check import Finding, IntegrityCheck, Progress, Violation
 from subgraphs.bank.service import metrics
-from subgraphs.bank.service.adapters.postgres.proof import KEYS, TRANSFERS, WALKS, Law, Page, Proof, Walk
+from subgraphs.bank.service.adapters.postgres.invariants import (
+    KEYS,
+    SCANS,
+    TRANSFERS,
+    Invariant,
+    InvariantReader,
+    Page,
+    TableScan,
+)
 
-_PAGE: Final = 2_000
-_PARTS: Final = 16**3
-_NAMED: Final = 100_000
-"""How many ids may be held in memory, to name the transfers that have not one key."""
+_PAGE_SIZE: Final = 2_000
+_PARTITIONS: Final = 16**3
+_MAX_IDS_IN_MEMORY: Final = 100_000
+"""Limit for the ids that are held in memory to name the transfers without exactly one key."""
 
 
-def ledger_integrity(pool: asyncpg.Pool, page: int = _PAGE) -> IntegrityCheck:
-    """Proves the ledger's laws (`Law`).
+def ledger_integrity(pool: asyncpg.Pool, page_size: int = _PAGE_SIZE) -> IntegrityCheck:
+    """Create the integrity check of the ledger's invariants (`Invariant`).
 
-    What it cannot prove, because nothing else in the ledger says it: that an account without entries has not vanished,
-    or changed its opening balance with its balance; that a key is its caller's, and its fingerprint the request's; that
-    what has left the outbox was published. That a transfer has one key is proved of those that had been committed
-    before the oldest transaction that was running when the proof began.
+    It cannot detect errors that no other row contradicts: a missing account without entries, an opening balance that
+    was changed together with the balance, a key with the wrong principal or fingerprint, or an outbox row that was
+    deleted without being published. It checks `TRANSFER_HAS_ONE_KEY` only for transfers that were committed before the
+    oldest transaction that was running when the check began.
 
     Args:
-        pool: of connections to the ledger's database; one is held while proving.
-        page: rows a statement.
+        pool: connections to the ledger's database; a check holds one of them.
+        page_size: rows per statement.
     """
-    return IntegrityCheck(partial(_found, pool, page), [walk.table for walk in WALKS], metrics.INTEGRITY)
+    return IntegrityCheck(partial(_check, pool, page_size), [scan.table for scan in SCANS], metrics.INTEGRITY)
 
 
-async def _found(pool: asyncpg.Pool, limit: int) -> AsyncGenerator[Finding, None]:
-    made, remembered = Tally(), Tally()
-    tallies = {TRANSFERS.table: made, KEYS.table: remembered}
-    async with Proof.begin(pool) as proof:
-        for walk in WALKS:
+async def _check(pool: asyncpg.Pool, page_size: int) -> AsyncGenerator[Finding, None]:
+    transfers, keys = IdDigest(), IdDigest()
+    digests = {TRANSFERS.table: transfers, KEYS.table: keys}
+    async with InvariantReader.begin(pool) as reader:
+        for scan in SCANS:
             rows = 0
-            async for page in _pages(proof, walk, limit):
-                if walk.pairs:
-                    tallies[walk.table].add(page.pairs)
+            async for page in _pages(reader, scan, page_size):
+                if scan.returns_transfer_ids:
+                    digests[scan.table].add(page.transfer_ids)
                 for violation in page.violations:
                     yield violation
                 rows += page.rows
-                yield Progress(walk.table, page.verified_up_to, rows)
-        for violation in await proof.totals():
+                yield Progress(scan.table, page.verified_up_to, rows)
+        for violation in await reader.check_totals():
             yield violation
-        differing = made.differing(remembered)
-        if differing:
-            async for found in _unpaired(proof, differing, limit):
-                yield found
+        differences = transfers.compare(keys)
+        if differences:
+            async for finding in _find_transfers_without_one_key(reader, differences, page_size):
+                yield finding
 
 
-async def _unpaired(
-    proof: Proof, differing: Mapping[int, tuple[int, int]], limit: int
+async def _find_transfers_without_one_key(
+    reader: InvariantReader, differences: Mapping[int, tuple[int, int]], page_size: int
 ) -> AsyncGenerator[Finding, None]:
-    """The transfers that have no key or several. Both sides are walked again, for the parts in which they differ;
-    of transfers that would not fit in memory, only the numbers are told.
+    """Find the transfers that have no key or several.
+
+    Scans transfers and keys again for the partitions that differ. If the ids of a partition do not fit in memory, it
+    reports the numbers only.
     """
-    room, named, counted = _NAMED, set[int](), list[Violation]()
-    for part, (made, remembered) in differing.items():
-        room -= made + remembered
-        if room >= 0:
-            named.add(part)
+    free, named, counted = _MAX_IDS_IN_MEMORY, set[int](), list[Violation]()
+    for partition, (transfers, keys) in differences.items():
+        free -= transfers + keys
+        if free >= 0:
+            named.add(partition)
         else:
-            counted.append(_one_key(f"…{part:03x}", remembered, made))
-    keys = Counter[UUID]()
-    for walk in (TRANSFERS, KEYS) if named else ():
+            counted.append(_one_key_violation(f"…{partition:03x}", keys, transfers))
+    keys_by_transfer = Counter[UUID]()
+    for scan in (TRANSFERS, KEYS) if named else ():
         rows = 0
-        async for page in _pages(proof, walk, limit):
-            ids = [id_ for id_ in page.pairs if part_of(id_) in named]
-            keys.update(ids if walk is KEYS else dict.fromkeys(ids, 0))
+        async for page in _pages(reader, scan, page_size):
+            ids = [id_ for id_ in page.transfer_ids if partition_of_id(id_) in named]
+            keys_by_transfer.update(ids if scan is KEYS else dict.fromkeys(ids, 0))
             rows += page.rows
-            yield Progress(f"{walk.table} again", page.verified_up_to, rows)
-    for id_, count in sorted(keys.items()):
+            yield Progress(f"{scan.table} again", page.verified_up_to, rows)
+    for id_, count in sorted(keys_by_transfer.items()):
         if count != 1:
-            yield _one_key(str(id_), count, 1)
+            yield _one_key_violation(str(id_), count, 1)
     for violation in counted:
         yield violation
 
 
-async def _pages(proof: Proof, walk: Walk, limit: int) -> AsyncGenerator[Page, None]:
-    """A page that is not full is the last: another one would find what was committed since, and so for ever."""
-    page = await proof.page(walk, None, limit)
+async def _pages(reader: InvariantReader, scan: TableScan, page_size: int) -> AsyncGenerator[Page, None]:
+    """Yield the pages of a scan. A partial page is the last: rows committed after it would extend the scan forever."""
+    page = await reader.check_page(scan, None, page_size)
     while page:
         yield page
-        page = await proof.page(walk, page.mark, limit) if page.rows == limit else None
+        page = await reader.check_page(scan, page.mark, page_size) if page.rows == page_size else None
 
 
-def part_of(id_: UUID) -> int:
-    """The part of all ids that this one is in: its last three digits, which are random in an id of ours."""
-    return id_.int % _PARTS
+def partition_of_id(id_: UUID) -> int:
+    """Return the partition of an id: its last three hexadecimal digits, which are random in the bank's ids."""
+    return id_.int % _PARTITIONS
 
 
-class Tally:
-    """Ids in whatever order they come, remembered in constant memory: by part, how many and their exclusive or.
+class IdDigest:
+    """Digest of a set of ids in constant memory, independent of their order: count and exclusive or per partition.
 
-    Two tallies of the same many ids, one of them without an id or with another instead, are the same by a chance of
-    1 in 2¹¹⁰ (the random bits of an id in its part).
+    Two sets of the same size that differ in one id have the same digest with a probability of 1 in 2¹¹⁰ (the random
+    bits of an id in its partition).
     """
 
     def __init__(self) -> None:
-        self._parts = [(0, 0)] * _PARTS
+        self._partitions = [(0, 0)] * _PARTITIONS
 
     def add(self, ids: Iterable[UUID]) -> None:
-        """Counts ids."""
+        """Add ids."""
         for id_ in ids:
-            part = part_of(id_)
-            count, bits = self._parts[part]
-            self._parts[part] = count + 1, bits ^ id_.int
+            partition = partition_of_id(id_)
+            count, bits = self._partitions[partition]
+            self._partitions[partition] = count + 1, bits ^ id_.int
 
-    def differing(self, other: "Tally") -> dict[int, tuple[int, int]]:
-        """The parts in which the two were not given the same, with how many ids each was given."""
-        pairs = zip(self._parts, other._parts, strict=True)  # noqa: SLF001  of its own class
-        return {part: (mine[0], theirs[0]) for part, (mine, theirs) in enumerate(pairs) if mine != theirs}
+    def compare(self, other: "IdDigest") -> dict[int, tuple[int, int]]:
+        """Return the partitions that differ, with the number of ids in this digest and in the other."""
+        pairs = zip(self._partitions, other._partitions, strict=True)  # noqa: SLF001  of its own class
+        return {partition: (own[0], others[0]) for partition, (own, others) in enumerate(pairs) if own != others}
 
 
-def _one_key(transfer_id: str, keys: int, transfers: int) -> Violation:
+def _one_key_violation(transfer_id: str, keys: int, transfers: int) -> Violation:
     expected = "1 key" if transfers == 1 else f"a key for each of {transfers} transfers"
-    return Violation(Law.TRANSFER_HAS_ONE_KEY, {"transfer_id": transfer_id}, f"{keys} keys", expected)
+    return Violation(Invariant.TRANSFER_HAS_ONE_KEY, {"transfer_id": transfer_id}, f"{keys} keys", expected)

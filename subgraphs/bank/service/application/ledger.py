@@ -1,12 +1,12 @@
-"""The one place that commits money: what is decided is committed, and what is committed is decided once."""
+"""Decides batches of commands and commits the decisions. All money movements go through `Ledger.commit`."""
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 import asyncpg
 
-from subgraphs.bank.service.adapters.postgres.batch import attempt, transaction
-from subgraphs.bank.service.domain import model as domain
+from subgraphs.bank.service.adapters.postgres.batch import locking_batch, optimistic_batch
+from subgraphs.bank.service.domain import rules
 from subgraphs.bank.service.domain.model import Command, Outcome
 
 
@@ -15,32 +15,33 @@ class Ledger:
 
     def __init__(self, pool: asyncpg.Pool, on_commit: Callable[[], None]) -> None:
         """Args:
-        pool: of connections to the ledger's database.
-        on_commit: called after each commit that has something to publish.
+        pool: connections to the ledger's database.
+        on_commit: called after each commit that added outbox rows; must not block.
         """
         self._pool = pool
         self._on_commit = on_commit
 
     async def commit(self, commands: Sequence[Command], *, locking: bool = True) -> Sequence[Outcome]:
-        """Decides the commands in order and commits what they lead to, refusals included.
+        """Decide the commands in order and commit the decision, refusals included.
 
         Args:
-            commands: checked ones.
-            locking: whether the accounts are locked before they are read, or only when all is written: sooner done
-                where nobody else is at them, and a conflict where somebody is.
+            commands: commands that passed `rules.check`.
+            locking: True locks the accounts before they are read. False locks them at the write only: faster without
+                concurrent changes, a conflict with them.
 
         Returns:
-            The outcome of each: from now on what its key answers.
+            The outcome of each command, which its idempotency key returns from now on.
 
         Raises:
-            Conflict: nothing was done; another transaction was first.
-            Lost: it is not known what was done; committing the same commands again tells.
-            Unavailable: nothing was done; the database is away.
+            Conflict: nothing was committed; another transaction was first.
+            CommitOutcomeUnknown: the commit may or may not have happened; committing the same commands again is safe
+                and returns the outcomes.
+            Unavailable: nothing was committed; the database is unreachable.
         """
-        async with (transaction if locking else attempt)(self._pool) as batch:
-            accounts, remembered = await batch.read(commands)
-            decision = domain.decide(accounts, remembered, commands, datetime.now(UTC))
-            if decision.remember:
+        async with (locking_batch if locking else optimistic_batch)(self._pool) as batch:
+            accounts, records = await batch.read(commands)
+            decision = rules.decide(accounts, records, commands, datetime.now(UTC))
+            if decision.new_records:
                 await batch.write(decision)
         if decision.transfers:
             self._on_commit()

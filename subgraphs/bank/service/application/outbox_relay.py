@@ -1,4 +1,4 @@
-"""Outbox rows to Kafka: at least once, in order within a leader's term."""
+"""Outbox relay: publishes outbox rows to Kafka, at least once, in order while one replica leads."""
 
 import asyncio
 from collections.abc import Callable
@@ -15,8 +15,9 @@ from asyncapi.models.transfer_event import TransferEvent
 from asyncapi.topics import OPERATIONS_TOPIC, TOP_UP_COMPLETED, TRANSFER_COMPLETED
 from kit.telemetry import tracing
 from subgraphs.bank.service import metrics
-from subgraphs.bank.service.adapters.postgres.outbox import Outbox, waiting
-from subgraphs.bank.service.domain.model import Kind, Posting, Transfer
+from subgraphs.bank.service.adapters.kafka import close_producer
+from subgraphs.bank.service.adapters.postgres.outbox import Outbox, backlog
+from subgraphs.bank.service.domain.model import Posting, Transfer, TransferKind
 
 log = structlog.get_logger(__name__)
 
@@ -27,64 +28,64 @@ _SPAN: Final[tracing.Attributes] = {
     "messaging.operation.type": "send",
 }
 
-_BATCH: Final = 500
-_CLOSE_SECONDS: Final = 1.0
+_BATCH_SIZE: Final = 500
 _POLL_SECONDS: Final = 1.0
-"""How long a row that nobody announced may wait, and how often a leader's session is heard of."""
+"""Longest wait for a row without a `wake` call, and the interval at which a leader uses its session."""
 _MEASURE_SECONDS: Final = 2.0
 
 
-class Relay:
-    """Publishes what is committed and forgets it when the broker has confirmed it.
+class OutboxRelay:
+    """Publishes outbox rows and deletes them after the broker's confirmation.
 
-    One relay leads among the replicas; the others stand by. A row goes out again when its leader is lost between the
-    broker's confirmation and the removal: readers tell by the account's version that they have seen it.
+    One replica leads; the relays of the other replicas stand by. If the leader is lost between the confirmation and the
+    deletion, the next leader publishes the row again: consumers detect the repeat by the account's version.
     """
 
-    def __init__(self, pool: asyncpg.Pool, producer: Callable[[], AIOKafkaProducer]) -> None:
+    def __init__(self, pool: asyncpg.Pool, create_producer: Callable[[], AIOKafkaProducer]) -> None:
         """Args:
-        pool: of connections to the ledger's database; one is held while leading or standing by.
-        producer: makes an idempotent producer that waits for all replicas.
+        pool: connections to the ledger's database; a leader holds one of them.
+        create_producer: returns a new idempotent producer that waits for all in-sync replicas.
         """
         self._pool = pool
-        self._producer = producer
+        self._create_producer = create_producer
         self._wake = asyncio.Event()
 
     def wake(self) -> None:
-        """Says that there is something to publish. Never blocks."""
+        """Signal that the outbox has new rows. Never blocks."""
         self._wake.set()
 
     async def run(self) -> None:
-        """Stands by until nobody else leads, then publishes until something fails, which it raises."""
+        """Try to become leader, then publish until an error occurs and raise it. Returns if another replica leads."""
         async with Outbox.lead(self._pool) as outbox:
             metrics.OUTBOX_LEADS.set(outbox is not None)
             if outbox is None:
                 await asyncio.sleep(_POLL_SECONDS)
                 return
-            log.info("leading the outbox")
-            producer = self._producer()
+            log.info("outbox leadership acquired")
+            producer = self._create_producer()
             try:
                 await producer.start()
                 while True:
                     await self._publish(outbox, producer)
             finally:
-                await _close(producer)  # one that could not start holds connections, too
+                await close_producer(producer)  # a producer that failed to start holds connections, too
 
     async def measure(self) -> None:
-        """Tells what waits, for ever, whoever leads and even if nobody does.
+        """Update the backlog's metrics until cancelled, whichever replica leads.
 
         Raises:
-            Unavailable: the database is away.
+            Unavailable: the database is unreachable.
         """
         while True:
-            count, seconds = await waiting(self._pool)
+            count, seconds = await backlog(self._pool)
             metrics.OUTBOX_BACKLOG.set(count)
             metrics.OUTBOX_AGE_SECONDS.set(seconds)
             await asyncio.sleep(_MEASURE_SECONDS)
 
     async def _publish(self, outbox: Outbox, producer: AIOKafkaProducer) -> None:
+        """Publish and delete the oldest rows, or wait for new rows."""
         self._wake.clear()
-        rows = await outbox.next(_BATCH)
+        rows = await outbox.read(_BATCH_SIZE)
         if not rows:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_POLL_SECONDS):
@@ -95,25 +96,13 @@ class Relay:
         with tracing.start_batch_span(traceparents, f"send {OPERATIONS_TOPIC}", SpanKind.PRODUCER, attributes):
             confirmations = [await _send(producer, row.transfer, row.traceparent) for row in rows]
             await asyncio.gather(*confirmations)
-        await outbox.remove([row.id for row in rows])
+        await outbox.delete([row.id for row in rows])
         metrics.EVENTS_PUBLISHED.inc(len(rows))
 
 
-async def _close(producer: AIOKafkaProducer) -> None:
-    """Closes the producer. What is still on its way stays in the outbox, so nobody need wait for it; and while the
-    broker is away, aiokafka's own `stop` would wait for it for ever.
-    """
-    try:
-        async with asyncio.timeout(_CLOSE_SECONDS):
-            await producer.stop()
-    except TimeoutError:
-        await producer._sender.close()  # noqa: SLF001  the rest of `stop`, which has no other name
-        await producer.client.close()
-
-
 async def _send(producer: AIOKafkaProducer, transfer: Transfer, traceparent: str | None) -> "asyncio.Future[object]":
-    """Hands one event to the producer, in CloudEvents binary mode; the future is the broker's confirmation."""
-    event = event_of(transfer)
+    """Send one event in CloudEvents binary mode. The future completes with the broker's confirmation."""
+    event = event_from_transfer(transfer)
     headers = {
         "ce_specversion": "1.0",
         "ce_id": str(event.transfer_id),
@@ -133,22 +122,22 @@ async def _send(producer: AIOKafkaProducer, transfer: Transfer, traceparent: str
     return confirmation
 
 
-def event_of(transfer: Transfer) -> TransferEvent | TopUpEvent:
-    """The transfer as the topic tells it."""
+def event_from_transfer(transfer: Transfer) -> TransferEvent | TopUpEvent:
+    """Convert a transfer to its event."""
     event: dict[str, object] = {
         "transfer_id": transfer.id,
         "occurred_at": transfer.created_at,
         "amount": str(transfer.amount),
         "currency": transfer.amount.currency,
-        "sender": _side(transfer.sender),
-        "recipient": _side(transfer.recipient),
+        "sender": _posting_to_event(transfer.sender),
+        "recipient": _posting_to_event(transfer.recipient),
     }
-    if transfer.kind is Kind.TRANSFER:
+    if transfer.kind is TransferKind.TRANSFER:
         return TransferEvent.model_validate(event)
     return TopUpEvent.model_validate({**event, "descriptor": dict(transfer.descriptor) or None})
 
 
-def _side(posting: Posting) -> dict[str, object]:
+def _posting_to_event(posting: Posting) -> dict[str, object]:
     return {
         "account_id": posting.account_id,
         "version": posting.version,

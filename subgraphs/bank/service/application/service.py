@@ -1,4 +1,4 @@
-"""The bank's use cases: who may do what, and the answers."""
+"""Use cases of the bank and their authorization by account owner."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -10,18 +10,16 @@ from kit.auth.principal import Principal
 from kit.rpc import request_context
 from subgraphs.bank.service.adapters.postgres.accounts import Accounts
 from subgraphs.bank.service.adapters.postgres.reader import Reader
-from subgraphs.bank.service.application.pipeline import Pipeline
-from subgraphs.bank.service.domain import model as domain
+from subgraphs.bank.service.application.group_commit import Pipeline
+from subgraphs.bank.service.domain import rules
 from subgraphs.bank.service.domain.model import (
     Account,
+    AccountStatus,
     Command,
-    Key,
-    Kind,
-    Order,
+    IdempotencyKey,
     Outcome,
-    Status,
     Transfer,
-    opened_account_id,
+    TransferKind,
 )
 from wallet import inputs
 from wallet.accounts import clearing_account_id
@@ -40,13 +38,16 @@ _TRANSFER: Final = "transfer"
 _DEPOSIT: Final = "deposit"
 _OPEN: Final = "openAccount"
 _DEPOSITOR: Final = "card"
-"""The scope of every deposit's key, whichever service completes it."""
+"""Principal in the idempotency key of every deposit, whichever service makes it."""
 _MAX_OWNER_LENGTH: Final = 255
 
 
 class Bank:
-    """What callers may do with the ledger. Which calls they may make at all, `policy` says; here it is said about whose
-    accounts: a customer's are their own, `Principal.reads_all` and `Principal.moves_all` are about everybody's.
+    """Use cases of the bank.
+
+    `api.policy` decides which methods a caller may call. This class decides which accounts the caller may use.
+    Customers may use their own accounts, `Principal.can_read_all` allows reads of all accounts, and
+    `Principal.can_write_all` allows money movements from all accounts.
     """
 
     def __init__(self, pipeline: Pipeline, reader: Reader, accounts: Accounts) -> None:
@@ -54,33 +55,33 @@ class Bank:
         self._reader = reader
         self._accounts = accounts
 
-    async def transfer(self, caller: Principal, order: Order) -> Transfer:
-        """Moves money once per caller and key; the same again on a replay.
+    async def transfer(self, command: Command) -> Transfer:
+        """Execute a transfer once per idempotency key. A replay returns the first result.
+
+        Args:
+            command: result of `transfer_command`.
 
         Raises:
-            InvalidInput, AccountNotFound, AccountClosed, CurrencyMismatch, InsufficientFunds, IdempotencyConflict:
-                nothing was moved.
-            Unavailable: the outcome is unknown; a retry with the same key is safe.
+            AccountNotFound, AccountClosed, CurrencyMismatch, InsufficientFunds, IdempotencyConflict: no money moved.
+            Unavailable: the outcome is unknown; retry with the same key.
         """
-        return await self._made(_command(caller, order))
+        return await self._execute(command)
 
-    async def transfer_all(self, caller: Principal, orders: Sequence[Order | InvalidInput]) -> list[Outcome]:
-        """As `transfer`, for each of the orders on its own: what it made or what `transfer` would raise, in their
-        order. An order that could not even be read stands as its error, and is answered with it.
+    async def batch_transfer(self, commands: Sequence[Command | InvalidInput]) -> list[Outcome]:
+        """Execute transfers independently of each other. The result is the same as of `transfer` for each of them.
+
+        Args:
+            commands: a command for each request, or the error of an invalid request.
+
+        Returns:
+            A transfer or an error for each request, in order; invalid requests keep their error.
 
         Raises:
-            ResourceExhausted: too much waits already; nothing was done.
+            ResourceExhausted: the queue is full; nothing was executed.
         """
-        outcomes: dict[int, Outcome] = {}
-        commands: dict[int, Command] = {}
-        for place, order in enumerate(orders):
-            try:
-                commands[place] = _command(caller, order)
-            except InvalidInput as refusal:
-                outcomes[place] = refusal
-        made = await self._pipeline.submit_all(list(commands.values()), request_context.current_request.get().deadline)
-        outcomes.update(zip(commands, made, strict=True))
-        return [outcomes[place] for place in range(len(orders))]
+        valid = [command for command in commands if isinstance(command, Command)]
+        outcomes = iter(await self._pipeline.submit_all(valid, request_context.current_request.get().deadline))
+        return [next(outcomes) if isinstance(command, Command) else command for command in commands]
 
     async def deposit(
         self,
@@ -89,166 +90,170 @@ class Bank:
         idempotency_key: str,
         descriptor: Mapping[str, str],
     ) -> Transfer:
-        """Credits an account from the clearing account of the currency, once per key.
+        """Credit an account from the clearing account of the currency, once per key.
 
         Raises:
-            InvalidInput, AccountNotFound, AccountClosed, CurrencyMismatch, IdempotencyConflict: nothing was moved.
-            Unavailable: the outcome is unknown; a retry with the same key is safe.
+            InvalidInput, AccountNotFound, AccountClosed, CurrencyMismatch, IdempotencyConflict: no money moved.
+            Unavailable: the outcome is unknown; retry with the same key.
         """
         command = Command(
             uuid7(),
-            Kind.DEPOSIT,
+            TransferKind.DEPOSIT,
             clearing_account_id(amount.currency),
             account_id,
             amount,
-            Key(_DEPOSITOR, _DEPOSIT, idempotency_key),
+            IdempotencyKey(_DEPOSITOR, _DEPOSIT, idempotency_key),
             owner_id=None,
             descriptor=descriptor,
             traceparent=request_context.current_trace().sampled_traceparent,
         )
-        domain.check(command)
-        return await self._made(command)
+        rules.check(command)
+        return await self._execute(command)
 
-    async def _made(self, command: Command) -> Transfer:
-        """The transfer that the command leads to, or its refusal raised."""
+    async def _execute(self, command: Command) -> Transfer:
+        """Return the command's transfer, or raise its refusal."""
         outcome = await self._pipeline.submit(command, request_context.current_request.get().deadline)
         if isinstance(outcome, Transfer):
             return outcome
         raise outcome
 
     async def open_account(self, caller: Principal, owner_id: str, currency: str, idempotency_key: str) -> Account:
-        """An empty account, once per caller and key; the same again on a replay. It is the caller's own, unless whoever
-        moves all names another owner.
+        """Open an empty account once per caller and key. A replay returns the same account.
+
+        The caller owns the account, unless the caller may move all money and names another owner.
 
         Raises:
-            InvalidInput, PermissionDenied, IdempotencyConflict: nothing was opened.
-            Unavailable: the outcome is unknown; a retry with the same key is safe.
+            InvalidInput, PermissionDenied, IdempotencyConflict: no account was opened.
+            Unavailable: the outcome is unknown; retry with the same key.
         """
-        owner_id = _owner(caller, owner_id, anybody=caller.can_write_all)
+        owner_id = _authorized_owner(caller, owner_id, may_name_others=caller.can_write_all)
         violations = inputs.idempotency_key_violations(idempotency_key)
         if currency not in EXPONENTS:
             violations.append(FieldViolation("currency", "must be an ISO 4217 currency"))
         if violations:
             raise InvalidInput(tuple(violations))
-        id_ = opened_account_id(Key(caller.scope, _OPEN, idempotency_key))
+        id_ = rules.opened_account_id(IdempotencyKey(caller.scope, _OPEN, idempotency_key))
         account = await self._accounts.open(id_, owner_id, currency)
         if (account.owner_id, account.balance.currency) != (owner_id, currency):
             raise IdempotencyConflict(idempotency_key)
         return account
 
     async def close_account(self, caller: Principal, account_id: UUID) -> Account:
-        """The account, closed for good. Closing it again is no error.
+        """Close an empty account permanently and return it. Closing a closed account succeeds.
 
         Raises:
-            AccountNotFound: there is none, or it is another's, or the ledger's own.
-            AccountNotEmpty: nothing was changed.
+            AccountNotFound: the account does not exist, belongs to another user, or is a clearing account.
+            AccountNotEmpty: the account was not closed.
             Unavailable: the outcome is unknown; a retry is safe.
         """
-        found = (await self._reader.accounts([account_id])).get(account_id)
-        is_callers = found is not None and (caller.can_write_all or found.owner_id == caller.subject)
-        if found is None or not is_callers or found.is_clearing:
+        current = (await self._reader.get_accounts([account_id])).get(account_id)
+        is_callers = current is not None and (caller.can_write_all or current.owner_id == caller.subject)
+        if current is None or not is_callers or current.is_clearing:
             raise AccountNotFound(str(account_id))
         account = await self._accounts.close(account_id)
         if account is None:
             raise AccountNotFound(str(account_id))
-        if account.status is not Status.CLOSED:
+        if account.status is not AccountStatus.CLOSED:
             raise AccountNotEmpty(str(account_id))
         return account
 
     async def list_accounts(self, caller: Principal, owner_id: str, after: UUID | None, limit: int) -> list[Account]:
-        """The accounts of one owner after an id, in id order, closed ones too. They are the caller's, unless whoever
-        reads all names another owner.
+        """List an owner's accounts after an id, in id order, closed accounts included.
+
+        An empty `owner_id` means the caller. Only callers that may read all accounts may name another owner.
 
         Raises:
-            InvalidInput, PermissionDenied: as they say.
+            InvalidInput: the owner id is too long or not printable.
+            PermissionDenied: the caller may not name another owner.
         """
-        return await self._reader.list_accounts(_owner(caller, owner_id, anybody=caller.can_read_all), after, limit)
+        owner_id = _authorized_owner(caller, owner_id, may_name_others=caller.can_read_all)
+        return await self._reader.list_accounts(owner_id, after, limit)
 
-    async def account(self, caller: Principal, account_id: UUID) -> Account:
-        """An account now.
+    async def get_account(self, caller: Principal, account_id: UUID) -> Account:
+        """Return the current state of an account.
 
         Raises:
-            AccountNotFound: there is none, or it is not for the caller to see.
+            AccountNotFound: the account does not exist, or the caller may not read it.
         """
-        account = (await self.accounts(caller, [account_id])).get(account_id)
+        account = (await self.get_accounts(caller, [account_id])).get(account_id)
         if account is None:
             raise AccountNotFound(str(account_id))
         return account
 
-    async def accounts(self, caller: Principal, ids: Sequence[UUID]) -> dict[UUID, Account]:
-        """Those of the accounts that exist and that the caller may see."""
-        found = await self._reader.accounts(ids)
-        return {id_: account for id_, account in found.items() if _may_see(caller, account)}
+    async def get_accounts(self, caller: Principal, ids: Sequence[UUID]) -> dict[UUID, Account]:
+        """Return the accounts that exist and that the caller may read."""
+        accounts = await self._reader.get_accounts(ids)
+        return {id_: account for id_, account in accounts.items() if _may_read(caller, account)}
 
     async def get_transfer(self, caller: Principal, transfer_id: UUID) -> Transfer:
-        """A transfer from or to an account that the caller may see.
+        """Return a transfer from or to an account that the caller may read.
 
         Raises:
-            TransferNotFound: there is none, or it is between others.
+            TransferNotFound: the transfer does not exist, or the caller may read neither of its accounts.
         """
-        transfer = (await self.transfers(caller, [transfer_id])).get(transfer_id)
+        transfer = (await self.get_transfers(caller, [transfer_id])).get(transfer_id)
         if transfer is None:
             raise TransferNotFound(str(transfer_id))
         return transfer
 
-    async def transfers(self, caller: Principal, ids: Sequence[UUID]) -> dict[UUID, Transfer]:
-        """Those of the transfers that exist and that are from or to an account that the caller may see."""
-        found = await self._reader.transfers(ids)
-        sides = {posting.account_id for each in found.values() for posting in (each.sender, each.recipient)}
-        seen = (await self.accounts(caller, list(sides))).keys()
+    async def get_transfers(self, caller: Principal, ids: Sequence[UUID]) -> dict[UUID, Transfer]:
+        """Return the transfers that exist and that are from or to an account that the caller may read."""
+        transfers = await self._reader.get_transfers(ids)
+        account_ids = {posting.account_id for each in transfers.values() for posting in (each.sender, each.recipient)}
+        readable = (await self.get_accounts(caller, list(account_ids))).keys()
         return {
             id_: transfer
-            for id_, transfer in found.items()
-            if not seen.isdisjoint((transfer.sender.account_id, transfer.recipient.account_id))
+            for id_, transfer in transfers.items()
+            if not readable.isdisjoint((transfer.sender.account_id, transfer.recipient.account_id))
         }
 
-    async def versions(self, after: UUID | None, limit: int) -> list[tuple[UUID, int]]:
-        """Accounts after an id, in id order, with their versions."""
-        return await self._reader.versions(after, limit)
+    async def list_versions(self, after: UUID | None, limit: int) -> list[tuple[UUID, int]]:
+        """List account ids after an id, in id order, with their versions."""
+        return await self._reader.list_versions(after, limit)
 
-    async def transfers_of(self, account_id: UUID, after_version: int, limit: int) -> list[Transfer]:
-        """The transfers from and to an account after a version of it, in version order."""
-        return await self._reader.transfers_of(account_id, after_version, limit)
+    async def list_transfers(self, account_id: UUID, after_version: int, limit: int) -> list[Transfer]:
+        """List the transfers from and to an account after a version of it, in version order."""
+        return await self._reader.list_transfers(account_id, after_version, limit)
 
 
-def _command(caller: Principal, order: Order | InvalidInput) -> Command:
-    """The order as the ledger takes it.
+def transfer_command(
+    caller: Principal, sender_id: UUID, recipient_id: UUID, amount: Money, idempotency_key: str
+) -> Command:
+    """Create the command of a caller's transfer.
 
     Raises:
-        InvalidInput: it can never be done.
+        InvalidInput: a field is invalid, independently of the accounts.
     """
-    if isinstance(order, InvalidInput):
-        raise order
     command = Command(
         uuid7(),
-        Kind.TRANSFER,
-        order.sender_id,
-        order.recipient_id,
-        order.amount,
-        Key(caller.scope, _TRANSFER, order.idempotency_key),
+        TransferKind.TRANSFER,
+        sender_id,
+        recipient_id,
+        amount,
+        IdempotencyKey(caller.scope, _TRANSFER, idempotency_key),
         owner_id=None if caller.can_write_all else caller.subject,
         descriptor={},
         traceparent=request_context.current_trace().sampled_traceparent,
     )
-    domain.check(command)
+    rules.check(command)
     return command
 
 
-def _owner(caller: Principal, named: str, *, anybody: bool) -> str:
-    """Whose account it is about: the caller's own unless somebody is named, who may be anybody or the caller alone.
+def _authorized_owner(caller: Principal, owner_id: str, *, may_name_others: bool) -> str:
+    """Return the owner that a request is about: the caller, if the request names no owner.
 
     Raises:
-        InvalidInput: the name is none that an owner can have.
-        PermissionDenied: somebody else is named.
+        InvalidInput: the owner id is too long or not printable.
+        PermissionDenied: the request names another owner, and the caller may not do so.
     """
-    if named in {"", caller.subject}:
+    if owner_id in {"", caller.subject}:
         return caller.subject
-    if not anybody:
+    if not may_name_others:
         raise PermissionDenied
-    if len(named) > _MAX_OWNER_LENGTH or not named.isprintable():
+    if len(owner_id) > _MAX_OWNER_LENGTH or not owner_id.isprintable():
         raise InvalidInput.for_field("ownerId", f"must be at most {_MAX_OWNER_LENGTH} printable characters")
-    return named
+    return owner_id
 
 
-def _may_see(caller: Principal, account: Account) -> bool:
+def _may_read(caller: Principal, account: Account) -> bool:
     return caller.can_read_all or account.owner_id == caller.subject

@@ -1,1 +1,1 @@
-"""The ledger's schema, step by step."""
+"""Migrations of the ledger's schema."""

@@ -1,4 +1,1 @@
-"""All SQL of the ledger.
-
-Statements go to PostgreSQL through asyncpg as they stand here.
-"""
+"""SQL of the ledger, executed with asyncpg."""

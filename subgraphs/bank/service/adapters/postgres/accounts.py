@@ -1,4 +1,4 @@
-"""Opening and closing accounts, each in a statement of its own."""
+"""Opens and closes accounts, each with one statement."""
 
 from typing import Final
 from uuid import UUID
@@ -6,7 +6,7 @@ from uuid import UUID
 import asyncpg
 
 from subgraphs.bank.service.adapters.postgres.database import connection
-from subgraphs.bank.service.adapters.postgres.rows import ACCOUNT, account_of
+from subgraphs.bank.service.adapters.postgres.rows import ACCOUNT, account_from_row
 from subgraphs.bank.service.domain.model import Account
 
 _OPEN: Final = "INSERT INTO accounts (id, owner_id, currency) VALUES ($1, $2, $3) ON CONFLICT (id) DO NOTHING"
@@ -18,21 +18,24 @@ _CLOSE: Final = """
 
 
 class Accounts:
-    """Writes accounts. Each method may be called again with the same arguments: it does its work once."""
+    """Repository that opens and closes accounts. Every method is idempotent."""
 
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
 
     async def open(self, account_id: UUID, owner_id: str, currency: str) -> Account:
-        """The account of this id: a new and empty one, or the one that is there."""
-        async with connection(self._pool) as writing:
-            await writing.execute(_OPEN, account_id, owner_id, currency)
-            (row,) = await writing.fetch(f"{ACCOUNT} WHERE id = $1", account_id)
-        return account_of(row)
+        """Insert an empty account unless the id exists, and return the stored account."""
+        async with connection(self._pool) as session:
+            await session.execute(_OPEN, account_id, owner_id, currency)
+            (row,) = await session.fetch(f"{ACCOUNT} WHERE id = $1", account_id)
+        return account_from_row(row)
 
     async def close(self, account_id: UUID) -> Account | None:
-        """The account as it is afterwards: closed, unless it was not empty. It waits for whoever moves money on it."""
-        async with connection(self._pool) as writing:
-            await writing.execute(_CLOSE, account_id)
-            row = await writing.fetchrow(f"{ACCOUNT} WHERE id = $1", account_id)
-        return None if row is None else account_of(row)
+        """Close the account if it is empty, and return its state afterwards; None if it does not exist.
+
+        Waits for transactions that hold the account's lock.
+        """
+        async with connection(self._pool) as session:
+            await session.execute(_CLOSE, account_id)
+            row = await session.fetchrow(f"{ACCOUNT} WHERE id = $1", account_id)
+        return None if row is None else account_from_row(row)

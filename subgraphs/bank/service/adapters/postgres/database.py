@@ -1,4 +1,4 @@
-"""Connections to the ledger's database, and what their failures mean."""
+"""Connections to the ledger's database, and conversion of connection errors to `Unavailable`."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -8,10 +8,11 @@ import asyncpg
 import orjson
 from asyncpg.pool import PoolConnectionProxy
 
-from kit.db.postgres import CONNECT_TIMEOUT_SECONDS, close_pool, connect_options, raise_unavailable
+from kit.db.postgres import CONNECT_TIMEOUT_SECONDS, UNAVAILABLE_ERRORS, close_pool, connect_options
+from wallet.errors import Unavailable
 
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
-"""A connection on loan from the pool."""
+"""A connection acquired from the pool."""
 
 _PLANS: Final = {
     "enable_seqscan": "off",
@@ -19,14 +20,14 @@ _PLANS: Final = {
     "enable_mergejoin": "off",
     "plan_cache_mode": "force_generic_plan",
 }
-"""Every statement looks rows up by index, and is planned once. Left to statistics, which lag behind a growing table, a
-look-up of keys became a scan of all of them.
+"""Every statement finds rows by index and is planned once. With default settings, whose statistics lag behind a growing
+table, the planner once chose a scan of all keys.
 """
 
 
 @asynccontextmanager
 async def open_pool(url: str, *, max_size: int) -> AsyncIterator[asyncpg.Pool]:
-    """A pool that connects when first used, so that a service may start before its database."""
+    """Open a pool. It connects at first use, so that the service can start before its database."""
 
     async def prepare(connection: asyncpg.Connection) -> None:
         await connection.set_type_codec(
@@ -42,7 +43,7 @@ async def open_pool(url: str, *, max_size: int) -> AsyncIterator[asyncpg.Pool]:
         min_size=0,
         max_size=max_size,
         init=prepare,
-        reset=_as_it_is,
+        reset=_skip_reset,
         **connect_options("bank", **_PLANS),
     )
     try:
@@ -51,17 +52,20 @@ async def open_pool(url: str, *, max_size: int) -> AsyncIterator[asyncpg.Pool]:
         await close_pool(pool.close())
 
 
-async def _as_it_is(connection: asyncpg.Connection) -> None:
-    """Instead of asyncpg's reset, a round trip after every use: nobody leaves anything behind on a session."""
+async def _skip_reset(connection: asyncpg.Connection) -> None:
+    """Skip asyncpg's reset, a round trip after every use: no code changes the state of a pooled session."""
 
 
 @asynccontextmanager
 async def connection(pool: asyncpg.Pool) -> AsyncIterator[Connection]:
-    """A connection, for as long as the body takes.
+    """Acquire a connection for the duration of the body.
 
     Raises:
-        Unavailable: the database is away, or went away in the middle; what was being committed may or may not be.
+        Unavailable: the database is unreachable, or the connection was lost; a running commit may or may not have
+            happened.
     """
-    with raise_unavailable("the ledger's database"):
+    try:
         async with pool.acquire(timeout=CONNECT_TIMEOUT_SECONDS) as acquired:
             yield acquired
+    except UNAVAILABLE_ERRORS as error:
+        raise Unavailable("the ledger's database") from error

@@ -1,10 +1,11 @@
-"""The ledger's laws as SQL: a statement reads one page of rows and answers with what breaks a law.
+"""Invariants of the ledger as SQL. Each statement reads one page of a table and returns the violations on it.
 
-Commits beside it are no false alarm. A transfer is written with its accounts, entries, key and outbox row in one
-transaction; a statement sees one snapshot (READ COMMITTED), so all of it or nothing; and whatever a law compares is
-read by one statement. The one law that cannot be, `TRANSFER_HAS_ONE_KEY`, is held to what was there before the proof.
+Concurrent commits cause no false alarms. One transaction writes a transfer with its accounts, entries, key and outbox
+row, and one statement sees one snapshot (READ COMMITTED): all of these rows or none. Each invariant compares rows of
+one statement only. The exception is `TRANSFER_HAS_ONE_KEY`, which is checked only for transfers that were committed
+before the check began.
 
-A row that breaks a law is identified without a secret: of a key's scope, the caller is left out.
+A violation identifies its row without secrets: it shows no principal of an idempotency key.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -22,71 +23,72 @@ from wallet.errors import Unavailable
 
 _PAGE_SECONDS: Final = 8
 _TOTALS_SECONDS: Final = 60
-_GRACE_SECONDS: Final = 1  # the server ends a statement first, and says so
+_GRACE_SECONDS: Final = 1  # so that the server's own time-out comes first, with its error message
 
 
-class Law(StrEnum):
-    """What holds of every ledger at every moment.
+class Invariant(StrEnum):
+    """Statements that hold for every ledger at every moment.
 
-    Together they prove that an account's balance is its opening balance and all its entries: the first entry starts
-    from the opening balance, each continues the one before it, none is missing, and the last one is the account's.
+    Together they prove that an account's balance is the sum of its opening balance and its entries: the first entry
+    continues the opening balance, each entry continues the previous one, none is missing, and the last one has the
+    account's balance.
     """
 
     BALANCE_IS_LAST_ENTRY = "BALANCE_IS_LAST_ENTRY"
-    """An account holds what its last entry left; without entries, its opening balance."""
+    """An account's balance is the balance after its last entry; without entries, its opening balance."""
     VERSION_IS_LAST_ENTRY = "VERSION_IS_LAST_ENTRY"
-    """An account's version is its last entry's; without entries, 0."""
+    """An account's version is the version of its last entry; without entries, 0."""
     BALANCE_ABOVE_FLOOR = "BALANCE_ABOVE_FLOOR"
     """No balance is below the account's `min_balance`."""
     CLOSED_IS_EMPTY = "CLOSED_IS_EMPTY"
-    """A closed account holds nothing."""
+    """A closed account has balance 0."""
 
     ENTRY_HAS_ACCOUNT = "ENTRY_HAS_ACCOUNT"
-    """The account of every entry is there."""
+    """The account of every entry exists."""
     VERSIONS_HAVE_NO_GAP = "VERSIONS_HAVE_NO_GAP"
     """An account's entries are versions 1, 2, 3, …"""
     BALANCE_ADDS_UP = "BALANCE_ADDS_UP"
-    """An entry leaves what the one before it left and its amount; the first one starts from the opening balance."""
+    """An entry's balance is its amount plus the previous entry's balance, or plus the opening balance for version 1."""
     ENTRY_HAS_TRANSFER = "ENTRY_HAS_TRANSFER"
-    """The transfer of every entry is there."""
+    """The transfer of every entry exists."""
     ENTRY_IS_OF_TRANSFER = "ENTRY_IS_OF_TRANSFER"
-    """The transfer names the entry's account and version: as the sender's if it debits, else as the recipient's."""
+    """The transfer names the entry's account and version: as the sender's for a debit, else as the recipient's."""
     CURRENCY_IS_ACCOUNTS = "CURRENCY_IS_ACCOUNTS"
-    """A transfer is in the currency of both of its accounts."""
+    """A transfer has the currency of both of its accounts."""
     TIME_FOLLOWS_VERSION = "TIME_FOLLOWS_VERSION"
-    """No transfer of an account is dated before the one of the version before."""
+    """No transfer is dated before the transfer of the account's previous version."""
 
     TRANSFER_HAS_ENTRIES = "TRANSFER_HAS_ENTRIES"
-    """Both entries that a transfer names are there and its own."""
+    """Both entries that a transfer names exist and belong to it."""
     TRANSFER_NETS_TO_ZERO = "TRANSFER_NETS_TO_ZERO"
-    """They take its amount from the sender and give it to the recipient."""
+    """The entries debit the sender and credit the recipient with the transfer's amount."""
 
     KEY_HAS_TRANSFER = "KEY_HAS_TRANSFER"
-    """The transfer that an idempotency key led to is there."""
+    """The transfer of an idempotency key exists."""
     KEY_IS_OF_TRANSFER = "KEY_IS_OF_TRANSFER"
-    """And was made with this key."""
+    """The transfer of an idempotency key was made with this key."""
     TRANSFER_HAS_ONE_KEY = "TRANSFER_HAS_ONE_KEY"
-    """Every transfer is what one key led to."""
+    """Every transfer belongs to exactly one idempotency key."""
 
     OUTBOX_HAS_TRANSFER = "OUTBOX_HAS_TRANSFER"
-    """What waits to be published is there."""
+    """The transfer of every outbox row exists."""
     TOTAL_IS_CONSERVED = "TOTAL_IS_CONSERVED"
-    """The balances of a currency add up to what its accounts opened with."""
+    """The balances of a currency sum to the opening balances of its accounts."""
 
 
 @dataclass(frozen=True, slots=True)
-class Walk:
-    """A table, from its first row to its last by primary key, with the laws that each of its rows must keep.
+class TableScan:
+    """Walk over one table in primary-key order that checks the invariants of its rows.
 
     Attributes:
-        table: what is walked.
-        key: the columns of its primary key.
-        shown: those of them that anybody may see.
-        columns: what the laws need.
-        source: the table, and what its rows need to be read with; where `pairs` is set, transfers are `t`.
-        broken: finds what breaks a law on the page. A comparison with a row that is missing is null, and so no finding:
-            that the row is missing is a law of its own.
-        pairs: whether the page tells the transfers that its rows stand for.
+        table: name of the table.
+        key: columns of its primary key.
+        shown: columns of the key that reports may show.
+        columns: columns that the invariants need.
+        source: FROM clause that reads the columns; with `returns_transfer_ids`, the transfers' alias is `t`.
+        violations: query that finds violations on the page. A comparison with a missing row is null and finds
+            nothing: a missing row violates an invariant of its own.
+        returns_transfer_ids: whether a page returns the ids of its rows' transfers.
     """
 
     table: str
@@ -94,22 +96,27 @@ class Walk:
     shown: str
     columns: str
     source: str
-    broken: str
-    pairs: bool = False
+    violations: str
+    returns_transfer_ids: bool = False
 
     def statement(self, *, first: bool) -> str:
-        """One page, of at most `$1` rows; with pairs, `$2` is the fence. The other parameters are the primary key of
-        the row to go on after; the first page has none.
+        """Return the SQL of one page.
+
+        `$1` is the page size; with transfer ids, `$2` is the fence. The other parameters are the primary key of the
+        previous page's last row; the first page has none.
         """
-        mark = ", ".join(f"${place}" for place, _ in enumerate(self.key.split(","), start=3 if self.pairs else 2))
+        first_parameter = 3 if self.returns_transfer_ids else 2
+        mark = ", ".join(f"${number}" for number, _ in enumerate(self.key.split(","), start=first_parameter))
         return _PAGE.format(
-            columns=f"{self.columns}, {_PAIR}" if self.pairs else self.columns,
+            columns=f"{self.columns}, {_TRANSFER_ID}" if self.returns_transfer_ids else self.columns,
             source=self.source,
             after="" if first else f"WHERE ({self.key}) > ({mark})",
             key=self.key,
             shown=self.shown,
-            broken=self.broken,
-            pairs="array_agg(pair) FILTER (WHERE pair IS NOT NULL)" if self.pairs else "NULL::uuid[]",
+            violations=self.violations,
+            transfer_ids="array_agg(checked_transfer_id) FILTER (WHERE checked_transfer_id IS NOT NULL)"
+            if self.returns_transfer_ids
+            else "NULL::uuid[]",
         )
 
 
@@ -119,27 +126,28 @@ _PAGE: Final = """
     ), last AS (
         SELECT jsonb_build_array({key}) AS mark, concat_ws('/', {shown}) AS shown
         FROM page ORDER BY ({key}) DESC LIMIT 1
-    ), broken AS (
-        {broken}
+    ), violation AS (
+        {violations}
     )
     SELECT count(*) AS rows, (SELECT mark FROM last), (SELECT shown FROM last),
-           (SELECT jsonb_agg(broken) FROM broken) AS broken, {pairs} AS pairs
+           (SELECT jsonb_agg(violation) FROM violation) AS violations, {transfer_ids} AS transfer_ids
     FROM page HAVING count(*) > 0
 """
 
-# Keys and transfers have no order in common, so each side is walked on its own and tallied (see `integrity`). Both must
-# count the same transfers, whatever is committed between them. So what decides is in the transfer's row alone: whether
-# the transaction that wrote it, with its key, had ended when the proof began. It had if it is older than the fence, the
-# oldest transaction that was running then; a negative age is a full turn of the transaction counter ago.
-_PAIR: Final = "CASE WHEN age(t.xmin) NOT BETWEEN 0 AND age($2::xid) THEN t.id END AS pair"
+# Keys and transfers have no common order, so each table is scanned on its own. The transfer ids of both are compared
+# afterwards (`application.integrity`). Both scans must count the same transfers, whatever is committed between them.
+# The transfer's row alone decides: it counts if the transaction that wrote it, with its key, had ended when the check
+# began. It had ended if it is older than the fence, the oldest transaction that was running then. A negative age is
+# a full turn of the transaction counter ago.
+_TRANSFER_ID: Final = "CASE WHEN age(t.xmin) NOT BETWEEN 0 AND age($2::xid) THEN t.id END AS checked_transfer_id"
 
-_ACCOUNTS: Final = Walk(
+_ACCOUNTS: Final = TableScan(
     table="accounts",
     key="id",
     shown="id",
     columns="id, status, opening_balance, balance, min_balance, version",
     source="accounts",
-    broken="""
+    violations="""
         SELECT law.*, jsonb_build_object('account_id', a.id) AS row
         FROM page a
         LEFT JOIN LATERAL (
@@ -161,14 +169,14 @@ _ACCOUNTS: Final = Walk(
     """,
 )
 
-# The one before is looked up by its version rather than carried from row to row: no page leans on another.
-_ENTRIES: Final = Walk(
+# Each row looks up the previous entry by its version, so that a page does not depend on the page before it.
+_ENTRIES: Final = TableScan(
     table="entries",
     key="account_id, version",
     shown="account_id, version",
     columns="account_id, version, transfer_id, amount, balance_after",
     source="entries",
-    broken="""
+    violations="""
         SELECT law.*,
                jsonb_build_object('account_id', e.account_id, 'version', e.version, 'transfer_id', e.transfer_id) AS row
         FROM page e
@@ -207,13 +215,13 @@ _ENTRIES: Final = Walk(
     """,
 )
 
-TRANSFERS: Final = Walk(
+TRANSFERS: Final = TableScan(
     table="transfers",
     key="id",
     shown="id",
     columns="id, sender_id, sender_version, recipient_id, recipient_version, amount",
     source="transfers t",
-    broken="""
+    violations="""
         SELECT law.*, jsonb_build_object('transfer_id', t.id) AS row
         FROM page t
         CROSS JOIN LATERAL (
@@ -229,36 +237,36 @@ TRANSFERS: Final = Walk(
             WHERE e.transfer_id = t.id AND e.amount <> side.amount
         ) AS law (law, found, expected)
     """,
-    pairs=True,
+    returns_transfer_ids=True,
 )
 
-KEYS: Final = Walk(
+KEYS: Final = TableScan(
     table="idempotency_keys",
     key="principal, operation, key",
     shown="operation, key",
-    columns="principal, operation, key, transfer_id, t.id AS made, idempotency_key",
+    columns="principal, operation, key, transfer_id, t.id AS existing_transfer_id, idempotency_key",
     source="idempotency_keys LEFT JOIN transfers t ON t.id = transfer_id",
-    broken="""
+    violations="""
         SELECT law.*, jsonb_build_object('operation', operation, 'key', key, 'transfer_id', transfer_id) AS row
         FROM page
         CROSS JOIN LATERAL (
             SELECT 'KEY_HAS_TRANSFER', 'no transfer', 'the transfer'
-            WHERE transfer_id IS NOT NULL AND made IS NULL
+            WHERE transfer_id IS NOT NULL AND existing_transfer_id IS NULL
             UNION ALL
             SELECT 'KEY_IS_OF_TRANSFER', key, idempotency_key
             WHERE key <> idempotency_key
         ) AS law (law, found, expected)
     """,
-    pairs=True,
+    returns_transfer_ids=True,
 )
 
-_OUTBOX: Final = Walk(
+_OUTBOX: Final = TableScan(
     table="outbox",
     key="id",
     shown="id",
     columns="id, transfer_id",
     source="outbox",
-    broken="""
+    violations="""
         SELECT 'OUTBOX_HAS_TRANSFER' AS law, 'no transfer' AS found, 'the transfer' AS expected,
                jsonb_build_object('outbox_id', o.id, 'transfer_id', o.transfer_id) AS row
         FROM page o LEFT JOIN transfers t ON t.id = o.transfer_id
@@ -266,10 +274,10 @@ _OUTBOX: Final = Walk(
     """,
 )
 
-WALKS: Final = (_ACCOUNTS, _ENTRIES, TRANSFERS, KEYS, _OUTBOX)
+SCANS: Final = (_ACCOUNTS, _ENTRIES, TRANSFERS, KEYS, _OUTBOX)
 
-# Not by pages: between two of them money moves from an account that is not yet read to one that was. It is the one
-# statement that grows, with the number of accounts.
+# Not paged: between two pages, money can move from an account that is not read yet to one that was read. This is the
+# only statement whose time grows, with the number of accounts.
 _TOTALS: Final = """
     SELECT 'TOTAL_IS_CONSERVED' AS law, jsonb_build_object('currency', currency) AS row,
            sum(balance)::text AS found, sum(opening_balance)::text AS expected
@@ -277,30 +285,30 @@ _TOTALS: Final = """
 """
 
 Mark = Sequence[str | int]
-"""A primary key."""
+"""Values of a primary key."""
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Rows that were checked; at least one.
+    """One page of checked rows; at least one row.
 
     Attributes:
-        rows: how many.
-        mark: the last of them, which the next page goes on after.
-        verified_up_to: the same, to be shown.
-        violations: of the page's rows.
-        pairs: the transfers that the rows stand for, of those that were there before the proof.
+        rows: number of rows.
+        mark: primary key of the last row; the next page continues after it.
+        verified_up_to: the same key as text, without secret columns.
+        violations: violations on the page.
+        transfer_ids: transfers of the rows that were committed before the check began.
     """
 
     rows: int
     mark: Mark
     verified_up_to: str
     violations: Sequence[Violation]
-    pairs: Sequence[UUID]
+    transfer_ids: Sequence[UUID]
 
 
-class Proof:
-    """Reads the ledger on one session of its own. Between two statements it holds no lock and no snapshot."""
+class InvariantReader:
+    """Checks invariants on one session of its own. Between two statements it holds no lock and no snapshot."""
 
     def __init__(self, session: Connection, fence: int) -> None:
         self._session = session
@@ -308,15 +316,15 @@ class Proof:
 
     @classmethod
     @asynccontextmanager
-    async def begin(cls, pool: asyncpg.Pool) -> AsyncIterator["Proof"]:
-        """A proof of all that is committed now; of what is committed later it sees some.
+    async def begin(cls, pool: asyncpg.Pool) -> AsyncIterator["InvariantReader"]:
+        """Open a session and check all rows that are committed now, and some of those committed later.
 
         Raises:
-            Unavailable: the database is away, or goes away in the middle, or cannot run a statement in time or at all.
+            Unavailable: the database is unreachable, the connection was lost, or a statement failed or timed out.
         """
         async with connection(pool) as session:
             try:
-                # It takes one core at most, and no compiler. The statement's time-out does for the transaction's.
+                # One core at most and no JIT. The statement time-out makes a transaction time-out unnecessary.
                 await session.execute(f"""
                     SET default_transaction_read_only = on;
                     SET max_parallel_workers_per_gather = 0;
@@ -328,27 +336,27 @@ class Proof:
             except asyncpg.PostgresError as error:
                 raise Unavailable("the ledger's database") from error
             finally:
-                session.terminate()  # nobody else may get it like this
+                session.terminate()  # with these settings it must not return to the pool
 
-    async def page(self, walk: Walk, after: Mark | None, limit: int) -> Page | None:
-        """The rows after a mark, or the first ones, checked; None: there are no more."""
+    async def check_page(self, scan: TableScan, after: Mark | None, limit: int) -> Page | None:
+        """Check the next rows after a mark, or the first rows. Returns None after the last row."""
         row = await self._session.fetchrow(
-            walk.statement(first=after is None),
-            *(limit, *((self._fence,) if walk.pairs else ()), *(after or ())),
+            scan.statement(first=after is None),
+            *(limit, *((self._fence,) if scan.returns_transfer_ids else ()), *(after or ())),
             timeout=_PAGE_SECONDS + _GRACE_SECONDS,
         )
         if row is None:
             return None
-        violations = [_violation_of(broken) for broken in row["broken"] or ()]
-        return Page(row["rows"], row["mark"], row["shown"], violations, row["pairs"] or ())
+        violations = [_violation_from_row(violation) for violation in row["violations"] or ()]
+        return Page(row["rows"], row["mark"], row["shown"], violations, row["transfer_ids"] or ())
 
-    async def totals(self) -> list[Violation]:
-        """The currencies whose accounts do not add up."""
+    async def check_totals(self) -> list[Violation]:
+        """Check `TOTAL_IS_CONSERVED` and return the violating currencies."""
         await self._session.execute(f"SET statement_timeout = '{_TOTALS_SECONDS}s'; SET enable_seqscan = on")
         rows = await self._session.fetch(_TOTALS, timeout=_TOTALS_SECONDS + _GRACE_SECONDS)
         await self._session.execute(f"SET statement_timeout = '{_PAGE_SECONDS}s'; SET enable_seqscan = off")
-        return [_violation_of(dict(row)) for row in rows]
+        return [_violation_from_row(dict(row)) for row in rows]
 
 
-def _violation_of(row: Mapping[str, Any]) -> Violation:
-    return Violation(Law(row["law"]), row["row"], row["found"], row["expected"])
+def _violation_from_row(row: Mapping[str, Any]) -> Violation:
+    return Violation(Invariant(row["law"]), row["row"], row["found"], row["expected"])

@@ -1,4 +1,4 @@
-"""What is committed and not yet published."""
+"""Outbox: transfers that are committed and not yet published."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -7,22 +7,22 @@ from typing import Final, NamedTuple
 import asyncpg
 
 from subgraphs.bank.service.adapters.postgres.database import Connection, connection
-from subgraphs.bank.service.adapters.postgres.rows import REFERRED, TRANSFER, transfer_of
+from subgraphs.bank.service.adapters.postgres.rows import REFERENCED_TRANSFERS, TRANSFER, transfer_from_row
 from subgraphs.bank.service.domain.model import Transfer
 
 _LEADER_LOCK: Final = 7_708_141_928
 _LEADER_SILENCE: Final = "10s"
 
-_ROWS: Final = "SELECT * FROM outbox ORDER BY id LIMIT $1"
+_OLDEST: Final = "SELECT * FROM outbox ORDER BY id LIMIT $1"
 
-_WAITING: Final = (
-    TRANSFER.format(columns="o.id AS row_id, o.traceparent,", source=REFERRED.format(references=_ROWS))
+_ROWS: Final = (
+    TRANSFER.format(columns="o.id AS row_id, o.traceparent,", source=REFERENCED_TRANSFERS.format(references=_OLDEST))
     + "ORDER BY o.id"
 )
 
 
-class Waiting(NamedTuple):
-    """A row, what it is about, and where in a trace that was made, if anybody follows it."""
+class OutboxRow(NamedTuple):
+    """Unpublished outbox row with its transfer, and the transfer's trace context if sampled."""
 
     id: int
     transfer: Transfer
@@ -38,10 +38,10 @@ _BACKLOG: Final = """
 
 
 class Outbox:
-    """What is committed and not yet published, read by one leader among the replicas.
+    """Outbox table, read by the one replica that leads.
 
-    It lives on one session of its own. The server ends the session, and with it the leadership, when it hears nothing
-    from it for `_LEADER_SILENCE`: a frozen leader does not stop the others.
+    The leader uses one session of its own. The server ends the session, and with it the leadership, after
+    `_LEADER_SILENCE` without a statement: a frozen leader does not block the other replicas.
     """
 
     def __init__(self, session: Connection) -> None:
@@ -50,13 +50,13 @@ class Outbox:
     @classmethod
     @asynccontextmanager
     async def lead(cls, pool: asyncpg.Pool) -> AsyncIterator["Outbox | None"]:
-        """The outbox, if nobody else leads; its leadership ends with the body.
+        """Become leader until the end of the body. Yields None if another replica leads.
 
         Raises:
-            Unavailable: the database is away, or the session was ended.
+            Unavailable: the database is unreachable, or the server ended the session.
         """
         async with connection(pool) as session:
-            may_lead = True  # until it is known not to: a session that may have the lock does not go back to the pool
+            may_lead = True  # until the answer is known: a session that may hold the lock never returns to the pool
             try:
                 may_lead = await session.fetchval("SELECT pg_try_advisory_lock($1)", _LEADER_LOCK)
                 if may_lead:
@@ -66,22 +66,22 @@ class Outbox:
                 if may_lead:
                     session.terminate()
 
-    async def next(self, limit: int) -> list[Waiting]:
-        """The oldest rows, in order."""
-        rows = await self._session.fetch(_WAITING, limit)
-        return [Waiting(row["row_id"], transfer_of(row), row["traceparent"]) for row in rows]
+    async def read(self, limit: int) -> list[OutboxRow]:
+        """Return the oldest rows, in order."""
+        rows = await self._session.fetch(_ROWS, limit)
+        return [OutboxRow(row["row_id"], transfer_from_row(row), row["traceparent"]) for row in rows]
 
-    async def remove(self, rows: Sequence[int]) -> None:
-        """Forgets rows that were delivered."""
-        await self._session.execute("DELETE FROM outbox WHERE id = ANY($1)", rows)
+    async def delete(self, ids: Sequence[int]) -> None:
+        """Delete published rows."""
+        await self._session.execute("DELETE FROM outbox WHERE id = ANY($1)", ids)
 
 
-async def waiting(pool: asyncpg.Pool) -> tuple[int, float]:
-    """How many rows wait, counted up to 100,000, and for how many seconds the oldest has.
+async def backlog(pool: asyncpg.Pool) -> tuple[int, float]:
+    """Return the number of outbox rows, counted up to 100,000, and the age of the oldest in seconds.
 
     Raises:
-        Unavailable: the database is away.
+        Unavailable: the database is unreachable.
     """
-    async with connection(pool) as reading:
-        [row] = await reading.fetch(_BACKLOG)
+    async with connection(pool) as session:
+        [row] = await session.fetch(_BACKLOG)
     return row["count"], row["seconds"]

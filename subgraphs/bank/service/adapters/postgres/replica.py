@@ -1,4 +1,4 @@
-"""A read replica of the ledger's database: for what never changes once it is written, and for nothing else."""
+"""Read replica of the ledger's database, for immutable rows only."""
 
 import asyncio
 import time
@@ -13,31 +13,34 @@ from wallet.errors import Unavailable
 
 log = structlog.get_logger(__name__)
 
-_PATIENCE_SECONDS: Final = 0.5
+_READ_TIMEOUT_SECONDS: Final = 0.5
 _PAUSE_SECONDS: Final = 5.0
 
 
 class Replica:
-    """What it lacks may be there by now, and what it has is as it will ever be: whoever asks it has to ask the ledger
-    itself for whatever is missing. A replica that is away has nothing.
-    """
+    """Read replica for immutable rows. It may lag or be down; callers must read missing rows from the primary."""
 
     def __init__(self, pool: asyncpg.Pool) -> None:
-        """`pool` is of the replica."""
+        """Args:
+        pool: connections to the replica.
+        """
         self._pool = pool
-        self._from = 0.0
+        self._paused_until = 0.0
 
     async def fetch(self, query: str, *arguments: object) -> list[asyncpg.Record]:
-        """The rows that it has; none while it does not answer at once, nor for some seconds after. Never raises."""
-        if time.monotonic() < self._from:
+        """Return the rows that the replica has. Never raises.
+
+        Returns no rows if the replica does not answer in half a second, and for five seconds after that.
+        """
+        if time.monotonic() < self._paused_until:
             return []
         try:
-            async with asyncio.timeout(_PATIENCE_SECONDS), connection(self._pool) as reading:
-                rows: list[asyncpg.Record] = await reading.fetch(query, *arguments)
+            async with asyncio.timeout(_READ_TIMEOUT_SECONDS), connection(self._pool) as session:
+                rows: list[asyncpg.Record] = await session.fetch(query, *arguments)
         except (Unavailable, TimeoutError, asyncpg.PostgresError) as error:
-            self._from = time.monotonic() + _PAUSE_SECONDS
+            self._paused_until = time.monotonic() + _PAUSE_SECONDS
             metrics.REPLICA_READS.labels("away").inc()
-            log.warning("the read replica does not answer: the ledger is asked", error=type(error).__name__)
+            log.warning("read replica unavailable; reading from the primary", error=type(error).__name__)
             return []
         metrics.REPLICA_READS.labels("answered").inc()
         return rows

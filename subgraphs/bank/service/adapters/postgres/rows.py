@@ -1,18 +1,18 @@
-"""Rows as the domain's values."""
+"""Queries for accounts and transfers, and conversion of their rows to the domain's values."""
 
 from typing import Final
 
 import asyncpg
 
-from subgraphs.bank.service.domain.model import Account, Kind, Posting, Status, Transfer
+from subgraphs.bank.service.domain.model import Account, AccountStatus, Posting, Transfer, TransferKind
 from wallet.money import Money
 
 ACCOUNT: Final = """
     SELECT id, owner_id, currency, status, balance, min_balance, version, created_at, updated_at FROM accounts
 """
 
-# OFFSET 0 keeps the planner to this order, row by row through the indexes: a plan that was made while the tables were
-# empty is still right when they are not.
+# OFFSET 0 fixes the join order: row by row, through the indexes. So a plan that was made while the tables were empty
+# stays good when they are large.
 TRANSFER: Final = """
     SELECT {columns} t.id, t.kind, t.sender_id, t.recipient_id, t.amount, t.currency, t.created_at,
            t.idempotency_key, t.sender_version, t.recipient_version, t.descriptor,
@@ -22,18 +22,20 @@ TRANSFER: Final = """
     LATERAL (SELECT * FROM entries WHERE account_id = t.recipient_id AND version = t.recipient_version OFFSET 0) AS r
 """
 
-REFERRED: Final = "({references}) AS o, LATERAL (SELECT * FROM transfers WHERE id = o.transfer_id OFFSET 0) AS t"
-"""A source of `TRANSFER`: the transfers that a query refers to by `transfer_id`."""
+REFERENCED_TRANSFERS: Final = (
+    "({references}) AS o, LATERAL (SELECT * FROM transfers WHERE id = o.transfer_id OFFSET 0) AS t"
+)
+"""`source` of `TRANSFER`: the transfers that the query `references` names in its column `transfer_id`."""
 
 TRANSFERS_BY_ID: Final = TRANSFER.format(columns="", source="transfers t") + "WHERE t.id = ANY($1)"
 
 
-def account_of(row: asyncpg.Record) -> Account:
-    """From a row of `ACCOUNT`."""
+def account_from_row(row: asyncpg.Record) -> Account:
+    """Convert a row of `ACCOUNT`."""
     return Account(
         row["id"],
         row["owner_id"],
-        Status(row["status"]),
+        AccountStatus(row["status"]),
         Money(row["balance"], row["currency"]),
         row["min_balance"],
         row["version"],
@@ -42,12 +44,12 @@ def account_of(row: asyncpg.Record) -> Account:
     )
 
 
-def transfer_of(row: asyncpg.Record) -> Transfer:
-    """From a row of `TRANSFER`."""
+def transfer_from_row(row: asyncpg.Record) -> Transfer:
+    """Convert a row of `TRANSFER`."""
     currency = row["currency"]
     return Transfer(
         row["id"],
-        Kind(row["kind"]),
+        TransferKind(row["kind"]),
         Posting(row["sender_id"], row["sender_version"], Money(row["sender_balance"], currency)),
         Posting(row["recipient_id"], row["recipient_version"], Money(row["recipient_balance"], currency)),
         Money(row["amount"], currency),

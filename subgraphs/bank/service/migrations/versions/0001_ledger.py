@@ -1,4 +1,4 @@
-"""The ledger: accounts, transfers, entries, idempotency keys, outbox."""
+"""Create accounts, transfers, entries, idempotency keys and the outbox."""
 
 from alembic import op
 
@@ -32,7 +32,7 @@ def upgrade() -> None:
     op.execute("COMMENT ON COLUMN accounts.opening_balance IS 'set by trigger to the balance inserted'")
     op.execute("COMMENT ON COLUMN accounts.min_balance IS 'null: unbounded, for clearing accounts'")
     op.execute("COMMENT ON COLUMN accounts.version IS 'operations so far'")
-    # A row inserted by hand opens with whatever balance it was given: balance = opening_balance + its entries, always.
+    # The balance of an inserted row is its opening balance: balance = opening_balance + entries always holds.
     op.execute("""
         CREATE FUNCTION accounts_open() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
@@ -101,7 +101,7 @@ def upgrade() -> None:
         )
     """)
     op.execute("COMMENT ON COLUMN outbox.id IS 'taken under the account locks'")
-    # History is only ever added to.
+    # Entries and transfers are append-only.
     op.execute("""
         CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN

@@ -1,4 +1,4 @@
-"""A closed account is empty."""
+"""Require that closed accounts have balance 0."""
 
 from alembic import op
 

@@ -1,4 +1,4 @@
-"""What waits to be published knows which trace it is part of."""
+"""Add the trace context to outbox rows."""
 
 from alembic import op
 

@@ -1,0 +1,165 @@
+"""Converts between `bank.proto` messages and the domain's values."""
+
+from collections.abc import Sequence
+from typing import Final
+from uuid import UUID
+
+from google.type.money_pb2 import Money as MoneyMessage
+
+from kit.auth.principal import Principal
+from kit.rpc import status
+from kit.rpc.converters import money_from_proto, money_to_proto, time_to_proto
+from protos.wallet.bank.v1 import bank_pb2
+from subgraphs.bank.service.application.service import transfer_command
+from subgraphs.bank.service.domain.model import (
+    Account,
+    AccountStatus,
+    Command,
+    Outcome,
+    Posting,
+    Transfer,
+    TransferKind,
+)
+from wallet import inputs
+from wallet.errors import InvalidInput
+from wallet.money import Money, MoneyError
+
+_PAGE_SIZE: Final = 1_000
+_MAX_PAGE_SIZE: Final = 10_000
+_MAX_IDS: Final = 1_000
+_KINDS: Final = {
+    TransferKind.TRANSFER: bank_pb2.TRANSFER_KIND_TRANSFER,
+    TransferKind.DEPOSIT: bank_pb2.TRANSFER_KIND_DEPOSIT,
+}
+_STATUSES: Final = {
+    AccountStatus.OPEN: bank_pb2.ACCOUNT_STATUS_OPEN,
+    AccountStatus.CLOSED: bank_pb2.ACCOUNT_STATUS_CLOSED,
+}
+
+
+def id_from_text(field: str, text: str) -> UUID:
+    """Parse the UUID of a request field.
+
+    Raises:
+        InvalidInput: names the field.
+    """
+    try:
+        return inputs.parse_uuid(text)
+    except ValueError as error:
+        raise InvalidInput.for_field(field, str(error)) from None
+
+
+def ids_from_texts(texts: Sequence[str]) -> dict[str, UUID]:
+    """Parse the ids of a batch request, without duplicates, by their original texts.
+
+    Raises:
+        InvalidInput: too many ids, or one of them is not a UUID.
+    """
+    if len(texts) > _MAX_IDS:
+        raise InvalidInput.for_field("ids", f"must be at most {_MAX_IDS}")
+    return {text: id_from_text("ids", text) for text in texts}
+
+
+def amount_from_proto(message: MoneyMessage) -> Money:
+    """Convert the amount of a request.
+
+    Raises:
+        InvalidInput: names the field `amount`.
+    """
+    try:
+        return money_from_proto(message)
+    except MoneyError as error:
+        raise InvalidInput.for_field("amount", str(error)) from None
+
+
+def page_size_from_proto(requested: int) -> int:
+    """Return the page size of a list request, or the default for 0.
+
+    Raises:
+        InvalidInput: the size is out of range.
+    """
+    if not 0 <= requested <= _MAX_PAGE_SIZE:
+        raise InvalidInput.for_field("pageSize", f"must be 1 to {_MAX_PAGE_SIZE}, or 0 for {_PAGE_SIZE}")
+    return requested or _PAGE_SIZE
+
+
+def command_from_proto(caller: Principal, request: bank_pb2.TransferMoneyRequest) -> Command:
+    """Convert a transfer request into the caller's command.
+
+    Raises:
+        InvalidInput: a field is invalid.
+    """
+    return transfer_command(
+        caller,
+        id_from_text("senderId", request.sender_id),
+        id_from_text("recipientId", request.recipient_id),
+        amount_from_proto(request.amount),
+        request.idempotency_key,
+    )
+
+
+def command_or_error_from_proto(caller: Principal, request: bank_pb2.TransferMoneyRequest) -> Command | InvalidInput:
+    """Convert one request of a batch; an invalid request becomes its error."""
+    try:
+        return command_from_proto(caller, request)
+    except InvalidInput as error:
+        return error
+
+
+def account_to_proto(account: Account) -> bank_pb2.Account:
+    """Convert an account."""
+    return bank_pb2.Account(
+        id=str(account.id),
+        owner_id=account.owner_id or "",
+        balance=money_to_proto(account.balance),
+        version=account.version,
+        created_at=time_to_proto(account.created_at),
+        updated_at=time_to_proto(account.updated_at),
+        status=_STATUSES[account.status],
+    )
+
+
+def receipt_to_proto(transfer: Transfer) -> bank_pb2.TransferMoneyResponse:
+    """Convert a transfer to the response of `TransferMoney`, with the sender's posting."""
+    return bank_pb2.TransferMoneyResponse(
+        transfer=transfer_to_proto(transfer),
+        sender_version=transfer.sender.version,
+        sender_balance=money_to_proto(transfer.sender.balance_after),
+    )
+
+
+def outcome_to_proto(outcome: Outcome) -> bank_pb2.BatchTransferMoneyResponse.Result:
+    """Convert one outcome of a batch."""
+    if isinstance(outcome, Transfer):
+        return bank_pb2.BatchTransferMoneyResponse.Result(value=receipt_to_proto(outcome))
+    return bank_pb2.BatchTransferMoneyResponse.Result(error=status.error_to_status(outcome))
+
+
+def transfer_to_proto(transfer: Transfer) -> bank_pb2.Transfer:
+    """Convert a transfer."""
+    return bank_pb2.Transfer(
+        id=str(transfer.id),
+        kind=_KINDS[transfer.kind],
+        sender_id=str(transfer.sender.account_id),
+        recipient_id=str(transfer.recipient.account_id),
+        amount=money_to_proto(transfer.amount),
+        created_at=time_to_proto(transfer.created_at),
+    )
+
+
+def event_to_proto(transfer: Transfer) -> bank_pb2.Event:
+    """Convert a transfer with both postings and its descriptor."""
+    return bank_pb2.Event(
+        transfer=transfer_to_proto(transfer),
+        sender=_posting_to_proto(transfer.sender),
+        recipient=_posting_to_proto(transfer.recipient),
+        descriptor=dict(transfer.descriptor),
+    )
+
+
+def _posting_to_proto(posting: Posting) -> bank_pb2.Posting:
+    return bank_pb2.Posting(
+        account_id=str(posting.account_id),
+        version=posting.version,
+        balance_after=money_to_proto(posting.balance_after),
+    )

@@ -1,0 +1,131 @@
+"""Rules of money movement: pure functions on immutable values."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Final
+from uuid import NAMESPACE_URL, UUID, uuid5
+
+from subgraphs.bank.service.domain.model import (
+    Account,
+    AccountStatus,
+    Command,
+    Decision,
+    IdempotencyKey,
+    IdempotencyRecord,
+    Outcome,
+    Posting,
+    Transfer,
+    TransferKind,
+)
+from wallet.errors import (
+    AccountClosed,
+    AccountNotFound,
+    CurrencyMismatch,
+    FieldViolation,
+    InsufficientFunds,
+    InvalidInput,
+)
+from wallet.inputs import idempotency_key_violations
+from wallet.money import MAX_AMOUNT, Money
+
+_MAX_DESCRIPTOR_ENTRIES: Final = 16
+_MAX_DESCRIPTOR_LENGTH: Final = 128
+
+
+def opened_account_id(key: IdempotencyKey) -> UUID:
+    """Return the id of the account that a key opens. It depends on the key only, so a retry opens the same account."""
+    return uuid5(NAMESPACE_URL, f"wallet:account:{key.principal}:{key.key}")
+
+
+def check(command: Command) -> None:
+    """Validate the command's fields, independently of the accounts.
+
+    Raises:
+        InvalidInput: lists every invalid field.
+    """
+    violations = []
+    if not command.amount.is_positive:
+        violations.append(FieldViolation("amount", "must be positive"))
+    elif command.amount.amount > MAX_AMOUNT:
+        violations.append(FieldViolation("amount", f"must be at most {MAX_AMOUNT:f}"))
+    if command.sender_id == command.recipient_id:
+        violations.append(FieldViolation("recipientId", "must differ from the sender's account"))
+    violations.extend(idempotency_key_violations(command.key.key))
+    if len(command.descriptor) > _MAX_DESCRIPTOR_ENTRIES or any(
+        len(text) > _MAX_DESCRIPTOR_LENGTH or "\0" in text for item in command.descriptor.items() for text in item
+    ):
+        violations.append(
+            FieldViolation(
+                "descriptor",
+                f"must have at most {_MAX_DESCRIPTOR_ENTRIES} entries of at most {_MAX_DESCRIPTOR_LENGTH} characters, "
+                "none of them NUL",
+            ),
+        )
+    if violations:
+        raise InvalidInput(tuple(violations))
+
+
+def decide(
+    accounts: Mapping[UUID, Account],
+    records: Mapping[IdempotencyKey, IdempotencyRecord],
+    commands: Sequence[Command],
+    now: datetime,
+) -> Decision:
+    """Decide commands in order. Each command sees the balances after the commands before it.
+
+    Args:
+        accounts: current state of all existing accounts that the commands name. The caller locks them or verifies at
+            commit that they did not change.
+        records: stored idempotency records of the commands' keys.
+        commands: commands that passed `check`.
+        now: current time. An operation is never dated before an earlier operation of either account.
+    """
+    after = dict(accounts)
+    new_records: dict[IdempotencyKey, IdempotencyRecord] = {}
+    outcomes: list[Outcome] = []
+    transfers: list[Transfer] = []
+    for command in commands:
+        record = records.get(command.key) or new_records.get(command.key)
+        if record is not None:
+            outcomes.append(record.replay(command))
+            continue
+        outcome = _apply(after, command, now)
+        if isinstance(outcome, Transfer):
+            transfers.append(outcome)
+        new_records[command.key] = IdempotencyRecord(command.fingerprint, outcome)
+        outcomes.append(outcome)
+    changed = [account for id_, account in after.items() if account is not accounts[id_]]
+    return Decision(outcomes, transfers, changed, new_records)
+
+
+def _apply(accounts: dict[UUID, Account], command: Command, now: datetime) -> Outcome:
+    """Apply one command. Updates `accounts` unless the command is refused."""
+    sender, recipient = accounts.get(command.sender_id), accounts.get(command.recipient_id)
+    is_transfer = command.kind is TransferKind.TRANSFER  # clearing accounts take part in deposits only
+    if sender is None or command.owner_id not in {None, sender.owner_id} or (is_transfer and sender.is_clearing):
+        return AccountNotFound(str(command.sender_id))
+    if recipient is None or (is_transfer and recipient.is_clearing):
+        return AccountNotFound(str(command.recipient_id))
+    amount = command.amount
+    for account in (sender, recipient):
+        if account.status is AccountStatus.CLOSED:
+            return AccountClosed(str(account.id))
+        if account.balance.currency != amount.currency:
+            return CurrencyMismatch(str(account.id), amount.currency)
+    if sender.min_balance is not None and sender.balance.amount - amount.amount < sender.min_balance:
+        available = Money(sender.balance.amount - sender.min_balance, amount.currency)
+        return InsufficientFunds(str(sender.id), str(amount), str(available), amount.currency)
+
+    at = max(now, sender.updated_at, recipient.updated_at)
+    sender = accounts[sender.id] = sender.with_balance(sender.balance - amount, at)
+    recipient = accounts[recipient.id] = recipient.with_balance(recipient.balance + amount, at)
+    return Transfer(
+        command.transfer_id,
+        command.kind,
+        Posting(sender.id, sender.version, sender.balance),
+        Posting(recipient.id, recipient.version, recipient.balance),
+        amount,
+        at,
+        command.key.key,
+        command.descriptor,
+    )
