@@ -13,10 +13,12 @@ from prometheus_client import REGISTRY
 from pydantic import SecretStr
 
 from kit.http.server import http_server
+from kit.rpc import circuit_breaker
 from stack.ports import free_ports
 from subgraphs.card.service.adapters.acquirer import Acquirer
 from subgraphs.card.service.adapters.acquirer_http import HttpAcquirer, Patience
 from subgraphs.card.service.domain.model import Brand, NoPayment, Payment, PaymentStatus, Refusal, Token
+from tests.clock import ManualClock
 from tests.integration.bank.running import rub
 from tests.integration.card.fake_acquirer import FakeAcquirer
 from tests.integration.card.world import card
@@ -177,7 +179,7 @@ class Answers:
             status, body = told
             return Response(body, status, media_type="application/json")
 
-        settings = {"timeout_seconds": 0.2, "attempts": 1, "failures": 100} | patience
+        settings = {"timeout_seconds": 1.0, "attempts": 1, "failures": 100} | patience
         async with (
             http_server(app, f"127.0.0.1:{port}"),
             HttpAcquirer.connect(f"http://127.0.0.1:{port}", SecretStr("key"), Patience(**settings)) as acquirer,
@@ -257,24 +259,32 @@ class TestAnswers:
             await fails(acquirer)
 
 
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> ManualClock:
+    """The clock of every circuit breaker."""
+    clock = ManualClock()
+    monkeypatch.setattr(circuit_breaker, "time", clock)
+    return clock
+
+
 class TestCircuit:
-    async def test_opens_after_failures_in_a_row_and_closes_when_one_call_succeeds(self) -> None:
+    async def test_opens_after_failures_in_a_row_and_closes_when_one_call_succeeds(self, clock: ManualClock) -> None:
         answers = Answers(BUSY, BUSY, NONE)
-        async with answers.serving(failures=2, open_seconds=0.2) as acquirer:
+        async with answers.serving(failures=2, open_seconds=60) as acquirer:
             await fails(acquirer)
             await fails(acquirer)
             assert circuit() == "opened"
             await fails(acquirer)
             assert answers.calls == 2  # that one was not made
-            await asyncio.sleep(0.25)  # what is tested is that time passes
+            clock.advance(60)
             assert await ask(acquirer) == NoPayment()
             assert circuit() == "closed"
 
-    async def test_lets_one_call_try_and_opens_again_when_it_fails(self) -> None:
+    async def test_lets_one_call_try_and_opens_again_when_it_fails(self, clock: ManualClock) -> None:
         answers = Answers(BUSY, SILENCE)
-        async with answers.serving(failures=1, open_seconds=0.1) as acquirer:
+        async with answers.serving(failures=1, open_seconds=60) as acquirer:
             await fails(acquirer)
-            await asyncio.sleep(0.15)  # what is tested is that time passes
+            clock.advance(60)
             answers.asked.clear()
             trying = asyncio.create_task(fails(acquirer))
             await answers.asked.wait()
@@ -284,11 +294,11 @@ class TestCircuit:
             await trying
             assert circuit() == "opened"
 
-    async def test_learns_nothing_from_a_call_that_is_cancelled(self) -> None:
+    async def test_learns_nothing_from_a_call_that_is_cancelled(self, clock: ManualClock) -> None:
         answers = Answers(BUSY, SILENCE, NONE)
-        async with answers.serving(failures=1, open_seconds=0.1, timeout_seconds=30) as acquirer:
+        async with answers.serving(failures=1, open_seconds=60, timeout_seconds=30) as acquirer:
             await fails(acquirer)
-            await asyncio.sleep(0.15)  # what is tested is that time passes
+            clock.advance(60)
             answers.asked.clear()
             trying = asyncio.create_task(ask(acquirer))
             await answers.asked.wait()

@@ -10,7 +10,7 @@ from tests.integration.sandbox.running import Listener, Merchant, running
 async def merchant(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Merchant]:
     """Merchant of a shared sandbox. Its silences last longer than any test."""
     folder = tmp_path_factory.mktemp("sandbox")
-    async with running(folder, sandbox_timeout_seconds=60, sandbox_late_seconds=0.5) as merchant:
+    async with running(folder, sandbox_timeout_seconds=60, sandbox_late_seconds=1) as merchant:
         yield merchant
 
 

@@ -1,16 +1,18 @@
 """Behaviour of each test card over HTTP."""
 
+import asyncio
 import uuid
+from collections.abc import Coroutine
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
+from sandbox.acquirer import Acquirer, GivenUp
 from sandbox.cards import CARDS
 from tests.integration.sandbox.running import Merchant, code, running
-
-SHORT_TIMEOUT_SECONDS = 0.1
-"""Client time-out for requests that get no answer."""
 
 NUMBERS = {behaviour.name: number for number, behaviour in CARDS.items() if behaviour.name != "approve"}
 
@@ -20,9 +22,34 @@ def key() -> str:
     return uuid.uuid4().hex
 
 
+_silence = asyncio.Event()
+"""Set when the sandbox begins not to answer a request."""
+
+
+@pytest.fixture(autouse=True)
+def _announce_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    be_silent = Acquirer._be_silent
+
+    async def announced(self: Acquirer, given_up: GivenUp) -> None:
+        _silence.set()
+        await be_silent(self, given_up)
+
+    monkeypatch.setattr(Acquirer, "_be_silent", announced)
+
+
+async def give_up(request: Coroutine[Any, Any, httpx.Response]) -> None:
+    """Send a request that gets no answer, and close its connection as soon as the sandbox has processed it."""
+    _silence.clear()
+    sent, silent = asyncio.create_task(request), asyncio.create_task(_silence.wait())
+    await asyncio.wait({sent, silent}, return_when=asyncio.FIRST_COMPLETED)
+    assert not sent.done(), "the sandbox answered"
+    sent.cancel()
+    with suppress(asyncio.CancelledError):
+        await sent
+
+
 async def give_up_on_authorizing(merchant: Merchant, token: str, key: str) -> None:
-    with pytest.raises(httpx.ReadTimeout):
-        await merchant.authorize(token, key, timeout_seconds=SHORT_TIMEOUT_SECONDS)
+    await give_up(merchant.authorize(token, key))
 
 
 class TestApprove:
@@ -117,9 +144,8 @@ class TestAuthorizationFaults:
 
 class TestLaterStepFaults:
     async def give_up_on(self, merchant: Merchant, step: str, payment_id: str, key: str) -> str:
-        """Return the payment's status after the time-out."""
-        with pytest.raises(httpx.ReadTimeout):
-            await merchant.change(step, payment_id, key, timeout_seconds=SHORT_TIMEOUT_SECONDS)
+        """Return the payment's status after the request was given up."""
+        await give_up(merchant.change(step, payment_id, key))
         await merchant.wait_until_free(key)
         status: str = (await merchant.payment(payment_id))["status"]
         return status

@@ -28,7 +28,7 @@ class TestIdempotency:
         assert [payment["id"] for payment in await merchant.authorized_by(key)] == list(made)
 
     async def test_concurrent_request_with_the_key_is_refused(self, tmp_path: Path, key: str) -> None:
-        async with running(tmp_path, sandbox_delay_seconds=0.2) as merchant:
+        async with running(tmp_path, sandbox_delay_seconds=1) as merchant:
             token = await merchant.token(APPROVED)
             answers = await asyncio.gather(*(merchant.authorize(token, key) for _ in range(5)))
             assert sorted(answer.status_code for answer in answers) == [201, 409, 409, 409, 409]
