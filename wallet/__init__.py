@@ -1,1 +1,1 @@
-"""The vocabulary that every part of the system shares: values only, no input or output."""
+"""Domain vocabulary shared by all parts of the system: values and errors, no I/O."""

@@ -1,8 +1,8 @@
-"""The accounts that the system itself has."""
+"""Ids of the system's own accounts."""
 
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 
 def clearing_account_id(currency: str) -> UUID:
-    """The account of a currency that deposits come from; its balance is minus all that ever came in from outside."""
+    """Return the id of a currency's clearing account, the sender of all deposits. Its balance is minus their total."""
     return uuid5(NAMESPACE_URL, f"wallet:clearing:{currency}")

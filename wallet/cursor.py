@@ -1,4 +1,4 @@
-"""Opaque cursors: a place in an account's history, or in a list of what has ids."""
+"""Opaque cursors: positions in an account's history, or in a list ordered by id."""
 
 import base64
 from collections.abc import Callable
@@ -8,36 +8,36 @@ from uuid import UUID
 Position = TypeVar("Position")
 
 _MAX_VERSION: Final = 2**63 - 1
-"""As databases and messages hold them."""
+"""Largest version that databases and messages can store."""
 
 
 def encode_version(version: int) -> str:
-    """The cursor of the operation that led to a version of its account."""
+    """Return the cursor of the operation that produced this version of its account."""
     return _encode(f"v{version}")
 
 
 def decode_version(cursor: str) -> int:
-    """The version behind a cursor.
+    """Return the version of a cursor.
 
     Raises:
-        ValueError: no cursor of ours.
+        ValueError: `encode_version` did not produce this text.
     """
     version = _decode(cursor, int, encode_version)
     if not 0 <= version <= _MAX_VERSION:
-        raise ValueError("must be a cursor from an earlier answer")
+        raise ValueError("must be a cursor from an earlier response")
     return version
 
 
 def encode_id(id_: UUID) -> str:
-    """The cursor of a thing in a list, by its id."""
+    """Return the cursor of a list item."""
     return _encode(f"i{id_.hex}")
 
 
 def decode_id(cursor: str) -> UUID:
-    """The id behind a cursor.
+    """Return the id of a cursor.
 
     Raises:
-        ValueError: no cursor of ours.
+        ValueError: `encode_id` did not produce this text.
     """
     return _decode(cursor, UUID, encode_id)
 
@@ -49,9 +49,9 @@ def _encode(text: str) -> str:
 def _decode(cursor: str, parse: Callable[[str], Position], encode: Callable[[Position], str]) -> Position:
     try:
         text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode("ascii")
-        place = parse(text[1:])
-        if encode(place) == cursor:  # of this kind, and written in the one way that we write it
-            return place
+        position = parse(text[1:])
+        if encode(position) == cursor:  # rejects cursors of the other kind and other spellings of the same position
+            return position
     except ValueError:
         pass
-    raise ValueError("must be a cursor from an earlier answer")
+    raise ValueError("must be a cursor from an earlier response")

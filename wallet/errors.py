@@ -1,7 +1,7 @@
-"""The one tree of errors that cross a wire, and their reasons.
+"""All errors that services and the gateway return to callers.
 
-Each class carries its data as fields and knows its machine name (`reason`) and the gRPC status that it travels as
-(`code`). `kit.rpc.status` turns any of them into a status and back; `gateway.errors` maps them to HTTP.
+Each class has its data as fields, a machine name (`reason`) and a gRPC status code (`code`). `kit.rpc.status` converts
+errors to gRPC statuses and back, `gateway.errors` maps them to HTTP and GraphQL.
 """
 
 from dataclasses import dataclass, fields
@@ -10,7 +10,7 @@ from typing import ClassVar, Final, Self
 
 
 class Code(Enum):
-    """The gRPC status codes in use, by their canonical numbers."""
+    """gRPC status codes in use, with their canonical numbers."""
 
     INVALID_ARGUMENT = 3
     DEADLINE_EXCEEDED = 4
@@ -26,7 +26,12 @@ class Code(Enum):
 
 @dataclass(frozen=True, slots=True)
 class FieldViolation:
-    """What is wrong with one field of the input; `field` is its name in the contract, in camelCase."""
+    """One invalid field of a request.
+
+    Attributes:
+        field: name of the field in the contract, in camelCase.
+        message: rule that the value breaks; it continues the name, as in "must be a UUID".
+    """
 
     field: str
     message: str
@@ -34,7 +39,13 @@ class FieldViolation:
 
 @dataclass
 class WalletError(Exception):
-    """Base of all expected errors. `template`, filled with the fields, is fit for the caller's eyes."""
+    """Base class of all expected errors.
+
+    Attributes:
+        reason: stable machine name.
+        code: gRPC status code.
+        template: format string of the message, with the fields of the class. Callers see the message.
+    """
 
     reason: ClassVar[str]
     code: ClassVar[Code]
@@ -42,25 +53,25 @@ class WalletError(Exception):
 
     @property
     def message(self) -> str:
-        """What happened and, where there is something to do, what to do next."""
+        """Message for people: what is wrong and, if possible, what to do next."""
         return self.template.format(**self.metadata())
 
     def __str__(self) -> str:
         return self.message
 
     def metadata(self) -> dict[str, str]:
-        """The error's data as strings, by field name: all that is needed to make it again."""
+        """Return the fields as strings, enough for `from_metadata` to rebuild the error."""
         return {field.name: str(getattr(self, field.name)) for field in fields(self)}
 
     @classmethod
     def from_metadata(cls, metadata: dict[str, str]) -> Self:
-        """The inverse of `metadata`."""
+        """Rebuild an error from `metadata()`. Missing fields are empty, because an older version may not send them."""
         return cls(**{field.name: metadata.get(field.name, "") for field in fields(cls)})
 
 
 @dataclass
 class InvalidInput(WalletError):
-    """The request can never succeed as it stands; each violation names a field."""
+    """The request is invalid; do not retry it unchanged. Each violation names a field."""
 
     reason = "INVALID_INPUT"
     code = Code.INVALID_ARGUMENT
@@ -68,11 +79,11 @@ class InvalidInput(WalletError):
 
     @classmethod
     def for_field(cls, field: str, message: str) -> Self:
-        """The common case of one violation."""
+        """Build an error with one violation."""
         return cls((FieldViolation(field, message),))
 
     @property
-    def message(self) -> str:  # noqa: D102  as the base says
+    def message(self) -> str:  # noqa: D102  see the base class
         return "; ".join(f"{violation.field}: {violation.message}" for violation in self.violations)
 
     def metadata(self) -> dict[str, str]:  # noqa: D102
@@ -85,11 +96,11 @@ class InvalidInput(WalletError):
 
 @dataclass
 class InsufficientFunds(WalletError):
-    """The account holds less than the transfer needs. Amounts are decimal strings of `currency`."""
+    """The sender's balance is lower than the amount. Amounts are decimal strings in `currency`."""
 
     reason = "INSUFFICIENT_FUNDS"
     code = Code.FAILED_PRECONDITION
-    template = "the account holds {available} {currency}, {needed} are needed"
+    template = "the account has {available} {currency}, but the transfer needs {needed} {currency}"
     account_id: str
     needed: str
     available: str
@@ -98,75 +109,77 @@ class InsufficientFunds(WalletError):
 
 @dataclass
 class CurrencyMismatch(WalletError):
-    """The amount's currency is not the account's."""
+    """The amount and the account have different currencies."""
 
     reason = "CURRENCY_MISMATCH"
     code = Code.FAILED_PRECONDITION
-    template = "the account {account_id} does not hold {currency}"
+    template = "the account {account_id} is not in {currency}; use an account in that currency"
     account_id: str
     currency: str
 
 
 @dataclass
 class AccountNotFound(WalletError):
-    """There is no such account, or it is not the caller's: which of the two is not told."""
+    """The account does not exist or belongs to someone else; the error does not reveal which."""
 
     reason = "ACCOUNT_NOT_FOUND"
     code = Code.NOT_FOUND
-    template = "there is no account {account_id}"
+    template = "account {account_id} was not found"
     account_id: str
 
 
 @dataclass
 class AccountClosed(WalletError):
-    """The account is closed for good: it neither pays nor is paid."""
+    """The account is closed permanently: it can neither send nor receive money."""
 
     reason = "ACCOUNT_CLOSED"
     code = Code.FAILED_PRECONDITION
-    template = "the account {account_id} is closed"
+    template = "the account {account_id} is closed; use an open account"
     account_id: str
 
 
 @dataclass
 class AccountNotEmpty(WalletError):
-    """Only an empty account can be closed. Move the money out first."""
+    """The account has a balance, and only an empty account can be closed."""
 
     reason = "ACCOUNT_NOT_EMPTY"
     code = Code.FAILED_PRECONDITION
-    template = "the account {account_id} still holds money; move it out before closing"
+    template = "the account {account_id} has a balance; move the money out before you close it"
     account_id: str
 
 
 @dataclass
 class TransferNotFound(WalletError):
-    """There is no such transfer, or the caller owns neither side: which of the two is not told."""
+    """The transfer does not exist or belongs to other users; the error does not reveal which."""
 
     reason = "TRANSFER_NOT_FOUND"
     code = Code.NOT_FOUND
-    template = "there is no transfer {transfer_id}"
+    template = "transfer {transfer_id} was not found"
     transfer_id: str
 
 
 @dataclass
 class TopUpNotFound(WalletError):
-    """There is no such top-up, or it is not the caller's: which of the two is not told."""
+    """The top-up does not exist or belongs to someone else; the error does not reveal which."""
 
     reason = "TOP_UP_NOT_FOUND"
     code = Code.NOT_FOUND
-    template = "there is no top-up {top_up_id}"
+    template = "top-up {top_up_id} was not found"
     top_up_id: str
 
 
 @dataclass
 class TopUpLimitExceeded(WalletError):
-    """More than may be paid in by card: in one top-up (`period` TOP_UP), or by one caller in 24 hours (DAY).
+    """The amount exceeds the limit of one top-up (`period` TOP_UP) or of one caller in 24 hours (DAY).
 
-    Amounts are decimal strings of `currency`; `available` is what may still be paid in now.
+    Amounts are decimal strings in `currency`; `available` is the largest amount allowed now.
     """
 
     reason = "TOP_UP_LIMIT_EXCEEDED"
     code = Code.FAILED_PRECONDITION
-    template = "more than may be paid in by card: the limit is {limit} {currency} ({period}), {available} are left now"
+    template = (
+        "the top-up exceeds the limit of {limit} {currency} ({period}); at most {available} {currency} are allowed now"
+    )
     period: str
     limit: str
     available: str
@@ -175,7 +188,7 @@ class TopUpLimitExceeded(WalletError):
 
 @dataclass
 class IdempotencyConflict(WalletError):
-    """The key was used with another request. Choose a new key for a new intent."""
+    """The idempotency key was used with another request. A new request needs a new key."""
 
     reason = "IDEMPOTENCY_CONFLICT"
     code = Code.ALREADY_EXISTS
@@ -185,36 +198,36 @@ class IdempotencyConflict(WalletError):
 
 @dataclass
 class Unauthenticated(WalletError):
-    """No valid token came with the call. `problem` says what is wrong with it, never what it holds."""
+    """The call has no valid token. `problem` says what is wrong without quoting the token."""
 
     reason = "UNAUTHENTICATED"
     code = Code.UNAUTHENTICATED
     template = "{problem}"
-    problem: str = "a bearer token is needed"
+    problem: str = "a bearer token is required"
 
 
 @dataclass
 class PermissionDenied(WalletError):
-    """The caller is known and may not do this."""
+    """The caller is authenticated, but its role does not allow the call."""
 
     reason = "PERMISSION_DENIED"
     code = Code.PERMISSION_DENIED
     template = "{problem}"
-    problem: str = "this caller may not do that"
+    problem: str = "the caller is not allowed to make this call"
 
 
 @dataclass
 class InvalidCredentials(WalletError):
-    """The name and the password do not belong together, or there is no such user: which of the two is not told."""
+    """The password is wrong or the user does not exist; the error does not reveal which."""
 
     reason = "INVALID_CREDENTIALS"
     code = Code.UNAUTHENTICATED
-    template = "the name or the password is wrong"
+    template = "the user name or the password is wrong"
 
 
 @dataclass
 class TooManyAttempts(WalletError):
-    """The name is locked after too many attempts, whether there is such a user or not. Nothing was checked."""
+    """The user name is locked after failed logins, whether or not the user exists. The password was not checked."""
 
     reason = "TOO_MANY_ATTEMPTS"
     code = Code.RESOURCE_EXHAUSTED
@@ -224,56 +237,56 @@ class TooManyAttempts(WalletError):
 
 @dataclass
 class UsernameTaken(WalletError):
-    """There is a user of that name. After a lost answer it may be oneself: signing in tells."""
+    """The user name is taken. After a lost response the caller's own request may have taken it; a login shows that."""
 
     reason = "USERNAME_TAKEN"
     code = Code.ALREADY_EXISTS
-    template = "the name {username} is taken; choose another one, or sign in"
+    template = "the user name {username} is taken; choose another one, or log in"
     username: str
 
 
 @dataclass
 class UserNotFound(WalletError):
-    """There is no such user, or it is not for the caller to see: which of the two is not told."""
+    """The user does not exist or is hidden from the caller; the error does not reveal which."""
 
     reason = "USER_NOT_FOUND"
     code = Code.NOT_FOUND
-    template = "there is no user {user_id}"
+    template = "user {user_id} was not found"
     user_id: str
 
 
 @dataclass
 class SubscriberTooSlow(WalletError):
-    """The reader of a stream fell too far behind and was let go. It may come back with the last version it saw."""
+    """The subscriber fell too far behind, so the stream ended. It may subscribe again after the last version it got."""
 
     reason = "SUBSCRIBER_TOO_SLOW"
     code = Code.RESOURCE_EXHAUSTED
-    template = "the reader fell too far behind; subscribe again after the last operation seen"
+    template = "the subscriber fell too far behind; subscribe again after the last operation received"
 
 
 @dataclass
 class ResourceExhausted(WalletError):
-    """More work than can be taken now. Nothing was done; a retry is safe."""
+    """The service has too much work in progress. Nothing was done; a retry is safe."""
 
     reason = "RESOURCE_EXHAUSTED"
     code = Code.RESOURCE_EXHAUSTED
-    template = "too much work at once; try again in a moment"
+    template = "the service is overloaded; try again in a moment"
 
 
 @dataclass
 class RateLimited(WalletError):
-    """This caller asked for more than one may in a while; `limit` names which of the limits. Nothing was done."""
+    """The caller exceeded the rate limit named `limit`. Nothing was done; retry after the given time."""
 
     reason = "RATE_LIMITED"
     code = Code.RESOURCE_EXHAUSTED
-    template = "more than one caller may ask for ({limit}); try again in {retry_after_seconds} seconds"
+    template = "the rate limit for {limit} is exceeded; try again in {retry_after_seconds} seconds"
     limit: str
     retry_after_seconds: str
 
 
 @dataclass
 class Unavailable(WalletError):
-    """A service that is needed does not answer. The outcome of a mutation is unknown: retry with the same key."""
+    """A required service is unavailable. The outcome of a mutation is unknown: retry it with the same key."""
 
     reason = "UNAVAILABLE"
     code = Code.UNAVAILABLE
@@ -283,7 +296,7 @@ class Unavailable(WalletError):
 
 @dataclass
 class DeadlineExceeded(WalletError):
-    """The answer did not come in time. The outcome of a mutation is unknown: retry with the same key."""
+    """The response was late. The outcome of a mutation is unknown: retry it with the same key."""
 
     reason = "DEADLINE_EXCEEDED"
     code = Code.DEADLINE_EXCEEDED
@@ -293,12 +306,12 @@ class DeadlineExceeded(WalletError):
 
 @dataclass
 class InternalError(WalletError):
-    """A defect of ours. Details are in the log under the request id, never here."""
+    """A defect of the system. Details are in the log under the request id, never in the error."""
 
     reason = "INTERNAL"
     code = Code.INTERNAL
-    template = "an unexpected error happened; quote the request id when asking for help"
+    template = "an unexpected error occurred; report the request id to support"
 
 
 ERRORS_BY_REASON: Final[dict[str, type[WalletError]]] = {cls.reason: cls for cls in WalletError.__subclasses__()}
-"""Every error by its machine name."""
+"""Error classes by machine name."""

@@ -1,4 +1,4 @@
-"""The GraphQL types that all subgraphs share: money, references, pages, secrets, and errors as data."""
+"""GraphQL types shared by all subgraphs: money, account references, pages, secrets, and errors as data."""
 
 from collections.abc import Callable, Sequence
 from enum import Enum
@@ -13,26 +13,28 @@ from wallet import errors, money, paging
 from wallet.inputs import Secret
 
 
-@strawberry.federation.type(shareable=True, description="An exact amount of one currency.")
+@strawberry.federation.type(shareable=True, description="An exact amount in one currency.")
 class Money:
-    amount: str = strawberry.field(description="A decimal number with as many decimals as its currency has.")
-    currency: str = strawberry.field(description="ISO 4217.")
+    amount: str = strawberry.field(description="A decimal number with the number of decimals of the currency.")
+    currency: str = strawberry.field(description="ISO 4217 code.")
 
     @classmethod
     def from_money(cls, value: money.Money) -> "Money":
-        """The same amount for the graph."""
+        """Convert money to its GraphQL type."""
         return cls(amount=str(value), currency=value.currency)
 
 
 @strawberry.federation.type(
     shareable=True,
-    description="Someone's account by its id and nothing else: nobody reads a counterparty's balance.",
+    description="An account by its id only; the balance of a counterparty is private.",
 )
 class AccountRef:
     id: strawberry.ID
 
 
-@strawberry.federation.type(shareable=True, description="Where a page lies, as Relay has it.")
+@strawberry.federation.type(
+    shareable=True, description="Position of a page in its connection, as in the Relay specification."
+)
 class PageInfo:
     has_next_page: bool
     has_previous_page: bool
@@ -41,7 +43,7 @@ class PageInfo:
 
     @classmethod
     def from_cursors(cls, cursors: Sequence[str], *, has_older: bool, has_newer: bool) -> "PageInfo":
-        """Where a page of these cursors lies, newest first: next is older, previous is newer."""
+        """Build the page info of these cursors. Lists are newest first: the next page has older items."""
         return cls(
             has_next_page=has_older,
             has_previous_page=has_newer,
@@ -51,12 +53,12 @@ class PageInfo:
 
 
 def cost_directive(weight: int) -> Cost:
-    """The directive of a field that costs as much as so many objects by itself: `@cost`."""
+    """Return the `@cost` directive of a field whose resolver costs as much as `weight` objects."""
     return Cost(weight=weight)
 
 
 def list_size_directive(assumed: int) -> ListSize:
-    """The directive of a list of about so many: `@listSize`."""
+    """Return the `@listSize` directive of a list with about `assumed` items."""
     return ListSize(
         assumed_size=assumed,
         slicing_arguments=UNSET,
@@ -71,76 +73,76 @@ PAGED: Final = ListSize(
     sized_fields=["edges"],
     require_one_slicing_argument=False,
 )
-"""The directive of a connection whose arguments `paging.relay` reads."""
+"""`@listSize` directive of a connection that pages in both directions, by `paging.parse_relay_arguments`."""
 
-PAGED_ONWARDS: Final = ListSize(
+PAGED_FORWARD: Final = ListSize(
     assumed_size=paging.DEFAULT_PAGE,
     slicing_arguments=["first"],
     sized_fields=["edges"],
     require_one_slicing_argument=False,
 )
-"""The same of one that goes one way, by `first` and `after`."""
+"""`@listSize` directive of a connection that pages forward only, by `first` and `after`."""
 
 SCALARS: Final[dict[object, Any]] = {
     Secret: strawberry.scalar(
         name="Secret",
-        description="Text that goes in and never comes out: no answer repeats it, errors included.",
-        # What is no text is no error here, which would quote it: it becomes an empty text, refused by its field's name.
+        description="Input text that no response repeats, errors included.",
+        # A parse error would quote the value. So a value that is not text becomes an empty text; the field rejects it.
         parse_value=lambda value: Secret(value if isinstance(value, str) else ""),
     ),
 }
-"""For the configuration of every schema: the scalars that Python has no type of its own for."""
+"""Custom scalars, for the configuration of every schema."""
 
 
-@strawberry.federation.interface(description="Why something was not done.")
+@strawberry.federation.interface(description="The reason why a mutation was rejected.")
 class Error:
-    message: str = strawberry.field(description="For people.")
-    code: str = strawberry.field(description="The stable machine name.")
+    message: str = strawberry.field(description="Message for people.")
+    code: str = strawberry.field(description="Stable machine name.")
 
 
-@strawberry.federation.type(shareable=True, description="What is wrong with one field of the input.")
+@strawberry.federation.type(shareable=True, description="One invalid field of the input.")
 class FieldProblem:
     field: str
     message: str
 
 
-@strawberry.federation.type(shareable=True, description="The request can never succeed as it stands.")
+@strawberry.federation.type(shareable=True, description="The request is invalid; do not retry it unchanged.")
 class InvalidInput(Error):
     fields: list[FieldProblem] = strawberry.field(directives=[list_size_directive(5)])
 
 
-@strawberry.federation.type(shareable=True, description="The account holds less than is needed.")
+@strawberry.federation.type(shareable=True, description="The balance is lower than the amount.")
 class InsufficientFunds(Error):
     needed: Money
     available: Money
 
 
-@strawberry.federation.type(shareable=True, description="The amount's currency is not the account's.")
+@strawberry.federation.type(shareable=True, description="The amount and the account have different currencies.")
 class CurrencyMismatch(Error):
     account_id: strawberry.ID
     currency: str
 
 
-@strawberry.federation.type(shareable=True, description="There is no such account that the caller may use.")
+@strawberry.federation.type(shareable=True, description="The account does not exist, or belongs to another user.")
 class AccountNotFound(Error):
     account_id: strawberry.ID
 
 
-@strawberry.federation.type(shareable=True, description="The account neither pays nor is paid any more.")
+@strawberry.federation.type(shareable=True, description="The account is closed; it can neither send nor receive money.")
 class AccountClosed(Error):
     account_id: strawberry.ID
 
 
-@strawberry.enum(description="What a limit of top-ups holds for.")
+@strawberry.enum(description="Period of a top-up limit.")
 class LimitPeriod(Enum):
     TOP_UP = strawberry.enum_value("TOP_UP", description="One top-up.")
-    DAY = strawberry.enum_value("DAY", description="All of the caller's in 24 hours.")
+    DAY = strawberry.enum_value("DAY", description="All top-ups of the caller in 24 hours.")
 
 
-@strawberry.federation.type(shareable=True, description="More than may be paid in by card.")
+@strawberry.federation.type(shareable=True, description="The top-up exceeds a limit.")
 class TopUpLimitExceeded(Error):
     limit: Money
-    available: Money = strawberry.field(description="What may still be paid in now.")
+    available: Money = strawberry.field(description="Largest amount that is allowed now.")
     period: LimitPeriod
 
 
@@ -149,44 +151,44 @@ class IdempotencyConflict(Error):
     idempotency_key: str
 
 
-class _AsData(strawberry.ExceptionHandler):  # type: ignore[type-arg]  # each instance says its own types
-    """Makes one kind of expected error, raised by a resolver, the member of the resolver's union that stands for it."""
+class _ErrorToUnionMember(strawberry.ExceptionHandler):  # type: ignore[type-arg]  # each instance sets its types
+    """Converts an error that a resolver raises to a member of the resolver's union."""
 
     def __init__(
         self,
         exception_type: type[errors.WalletError],
         error_type: type[Error],
-        data: Callable[[Any], dict[str, Any]],
+        fields: Callable[[Any], dict[str, Any]],
     ) -> None:
         self.exception_type = exception_type
         self.error_type = error_type
-        self._data = data
+        self._fields = fields
 
     def handle(self, exception: errors.WalletError, *, field: StrawberryField, info: Any) -> Error:  # noqa: ARG002
-        return self.error_type(message=exception.message, code=exception.reason, **self._data(exception))
+        return self.error_type(message=exception.message, code=exception.reason, **self._fields(exception))
 
 
-def _problems(error: errors.InvalidInput) -> dict[str, Any]:
+def _violations_to_graph(error: errors.InvalidInput) -> dict[str, Any]:
     return {"fields": [FieldProblem(field=each.field, message=each.message) for each in error.violations]}
 
 
-def _funds(error: errors.InsufficientFunds) -> dict[str, Any]:
+def _funds_to_graph(error: errors.InsufficientFunds) -> dict[str, Any]:
     needed, available = (Money(amount=amount, currency=error.currency) for amount in (error.needed, error.available))
     return {"needed": needed, "available": available}
 
 
-def _limit(error: errors.TopUpLimitExceeded) -> dict[str, Any]:
+def _limit_to_graph(error: errors.TopUpLimitExceeded) -> dict[str, Any]:
     limit, available = (Money(amount=amount, currency=error.currency) for amount in (error.limit, error.available))
     return {"limit": limit, "available": available, "period": LimitPeriod(error.period)}
 
 
 ERRORS_AS_DATA: Final = (
-    _AsData(errors.InvalidInput, InvalidInput, _problems),
-    _AsData(errors.InsufficientFunds, InsufficientFunds, _funds),
-    _AsData(errors.CurrencyMismatch, CurrencyMismatch, errors.CurrencyMismatch.metadata),
-    _AsData(errors.AccountNotFound, AccountNotFound, errors.AccountNotFound.metadata),
-    _AsData(errors.AccountClosed, AccountClosed, errors.AccountClosed.metadata),
-    _AsData(errors.TopUpLimitExceeded, TopUpLimitExceeded, _limit),
-    _AsData(errors.IdempotencyConflict, IdempotencyConflict, errors.IdempotencyConflict.metadata),
+    _ErrorToUnionMember(errors.InvalidInput, InvalidInput, _violations_to_graph),
+    _ErrorToUnionMember(errors.InsufficientFunds, InsufficientFunds, _funds_to_graph),
+    _ErrorToUnionMember(errors.CurrencyMismatch, CurrencyMismatch, errors.CurrencyMismatch.metadata),
+    _ErrorToUnionMember(errors.AccountNotFound, AccountNotFound, errors.AccountNotFound.metadata),
+    _ErrorToUnionMember(errors.AccountClosed, AccountClosed, errors.AccountClosed.metadata),
+    _ErrorToUnionMember(errors.TopUpLimitExceeded, TopUpLimitExceeded, _limit_to_graph),
+    _ErrorToUnionMember(errors.IdempotencyConflict, IdempotencyConflict, errors.IdempotencyConflict.metadata),
 )
-"""How a schema turns expected errors into data, wherever a field's union has room for them."""
+"""Exception handlers of every schema: an expected error becomes data if the field's union has its type."""

@@ -1,4 +1,4 @@
-"""Reading values from text that people and programs send, with every field that is wrong named."""
+"""Parsing of request fields, with an error that names every invalid field."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,14 +14,14 @@ Value = TypeVar("Value")
 
 _MAX_KEY_LENGTH: Final = 255
 _MAX_AMOUNT: Final = Decimal(2**63 - 1)
-"""What messages can hold. What is allowed is less, and said by whoever allows it."""
+"""Largest amount that a message can carry. The services' limits are lower."""
 
 
 def parse_uuid(text: str) -> UUID:
-    """A UUID in its canonical form, with hyphens.
+    """Parse a UUID in its canonical form, with hyphens.
 
     Raises:
-        ValueError: it is not one.
+        ValueError: the text has another form.
     """
     try:
         value = UUID(text)
@@ -34,50 +34,52 @@ def parse_uuid(text: str) -> UUID:
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """Text that is read once and shown nowhere, not by its `repr` either."""
+    """Text that must not be logged or returned. `repr` hides it."""
 
     text: str = field(repr=False)
 
 
 def parse_digits(text: str) -> str:
-    """A text of decimal digits alone.
+    """Return the text if it consists of ASCII digits only.
 
     Raises:
-        ValueError: it is not one; does not repeat it.
+        ValueError: it does not. The message does not quote the text.
     """
     if not (text.isascii() and text.isdigit()):
-        raise ValueError("must be digits alone")
+        raise ValueError("must contain only digits")
     return text
 
 
 def idempotency_key_violations(key: str) -> list[FieldViolation]:
-    """What is wrong with an idempotency key."""
+    """Return the violations of an idempotency key; an empty list if it is valid."""
     if 1 <= len(key) <= _MAX_KEY_LENGTH and key.isascii() and key.isprintable() and key == key.strip():
         return []
     return [FieldViolation("idempotencyKey", f"must be 1 to {_MAX_KEY_LENGTH} printable ASCII characters")]
 
 
 class FieldParser:
-    """Collects what is wrong with the fields of one input. Use it as a context manager: leaving it raises InvalidInput
-    with all of it, so that past its end every value that was read is good.
+    """Parses the fields of one request and collects the violations.
+
+    Use it as a context manager. Its exit raises InvalidInput with all violations, so code after the block has only
+    valid values.
     """
 
     def __init__(self) -> None:
         self._violations: list[FieldViolation] = []
 
     def parse(self, field: str, parse: Callable[[str], Value], text: str) -> Value:
-        """What `parse` makes of the text, noting the message of the ValueError that it raises."""
+        """Parse one field; a ValueError of `parse` becomes a violation with the same message."""
         try:
             return parse(text)
         except ValueError as error:
             self._violations.append(FieldViolation(field, str(error)))
-            return None  # type: ignore[return-value]  # never seen: leaving the context raises
+            return None  # type: ignore[return-value]  # never used: the exit of the context raises
 
     def parse_money(self, amount: str, currency: str) -> Money:
-        """The money in the fields `amount` and `currency`."""
+        """Parse the fields `amount` and `currency`."""
         if currency not in EXPONENTS:
             self._violations.append(FieldViolation("currency", "must be an ISO 4217 currency"))
-            return None  # type: ignore[return-value]  # never seen: leaving the context raises
+            return None  # type: ignore[return-value]  # never used: the exit of the context raises
         return self.parse("amount", lambda text: _money(text, currency), amount)
 
     def __enter__(self) -> Self:

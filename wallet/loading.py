@@ -1,4 +1,4 @@
-"""Loading what resolvers ask for one by one in calls for many."""
+"""Data loaders that batch the lookups of resolvers."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, TypeVar
@@ -11,20 +11,20 @@ Key = TypeVar("Key")
 Value = TypeVar("Value")
 
 _MAX_KEYS: Final = 1_000
-"""What the services' Batch calls take at most."""
+"""Maximum number of ids in a service's Batch call."""
 
 
 def batch_loader(fetch: Callable[[list[Key]], Awaitable[Mapping[Key, Value | WalletError]]]) -> DataLoader[Key, Value]:
-    """Values by id, for one request: one call a tick, each id in it once, and each id's own value or error.
+    """Create the data loader of one request, which collects the ids of one event loop tick into one call.
 
-    It does not cache: a query after a mutation sees what the mutation did.
+    It does not cache: a query after a mutation reads the new state.
 
     Args:
-        fetch: answers every id that it is asked for; at most 1,000 at once.
+        fetch: returns a value or an error for each of at most 1,000 different ids.
     """
 
     async def load(ids: list[Key]) -> list[Value | WalletError]:
-        found = await fetch(list(dict.fromkeys(ids)))
-        return [found[id_] for id_ in ids]
+        values = await fetch(list(dict.fromkeys(ids)))
+        return [values[id_] for id_ in ids]
 
     return DataLoader(load_fn=load, max_batch_size=_MAX_KEYS, cache=False)

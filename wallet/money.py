@@ -1,4 +1,4 @@
-"""Money: a decimal amount of one ISO 4217 currency. Never a float."""
+"""Money as a decimal amount in an ISO 4217 currency, never a float."""
 
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
@@ -29,19 +29,19 @@ EXPONENTS: Final[dict[str, int]] = {
 _MINOR_UNITS: Final = {code: Decimal(1).scaleb(-exponent) for code, exponent in EXPONENTS.items()}
 
 MAX_AMOUNT: Final = Decimal(10) ** 12
-"""The largest amount of one operation, in units of its currency. A balance may hold a million of these."""
+"""Largest amount of one operation, in units of its currency. A balance may be a million times larger."""
 
 
 class MoneyError(ValueError):
-    """An amount or a currency that is not money; the message says why, for people."""
+    """Invalid amount or currency. Callers see the message."""
 
 
 @dataclass(frozen=True, slots=True)
 class Money:
-    """An exact amount of one currency, with exactly the decimals that the currency has.
+    """Exact amount in one currency, with the number of decimals of that currency.
 
-    May be negative: a posting or the balance of a clearing account is money too. Arithmetic and order hold between
-    equal currencies only and raise MoneyError otherwise.
+    It may be negative, as in postings and in the balance of a clearing account. Arithmetic and comparison of different
+    currencies raise MoneyError.
     """
 
     amount: Decimal
@@ -50,9 +50,9 @@ class Money:
     def __post_init__(self) -> None:
         minor_unit = _MINOR_UNITS.get(self.currency)
         if minor_unit is None:
-            raise MoneyError(f"{self.currency[:8]!r} is not an ISO 4217 currency")  # it may be of any length
+            raise MoneyError(f"{self.currency[:8]!r} is not an ISO 4217 currency")  # the text may be long
         if not isinstance(self.amount, Decimal):
-            raise TypeError(f"an amount is a Decimal, not {type(self.amount).__name__}")
+            raise TypeError(f"an amount must be a Decimal, not {type(self.amount).__name__}")
         if not self.amount.is_finite():
             raise MoneyError("must be a finite number")
         try:
@@ -60,15 +60,15 @@ class Money:
         except InvalidOperation:
             raise MoneyError("has too many digits") from None
         if scaled != self.amount:
-            raise MoneyError(f"{self.currency} has {EXPONENTS[self.currency]} decimals")
+            raise MoneyError(f"must have at most {EXPONENTS[self.currency]} decimals in {self.currency}")
         object.__setattr__(self, "amount", scaled + 0)  # zero has no sign
 
     @classmethod
     def parse(cls, text: str, currency: str = DEFAULT_CURRENCY) -> Self:
-        """Money from plain decimal notation (`"10.00"`): no exponent, no sign but a minus, no spaces.
+        """Parse plain decimal notation such as `"10.00"`: an optional minus, no exponent, no spaces.
 
         Raises:
-            MoneyError: the text is not such a number, is too precise for the currency, or the currency is unknown.
+            MoneyError: the text has another form or too many decimals, or the currency is unknown.
         """
         digits = text.removeprefix("-")
         if len(text) > 40 or not digits.isascii() or not digits.replace(".", "", 1).isdigit():  # noqa: PLR2004  longer than any balance
@@ -77,28 +77,28 @@ class Money:
 
     @property
     def is_positive(self) -> bool:
-        """Above zero."""
+        """Whether the amount is above zero."""
         return self.amount > 0
 
     def __str__(self) -> str:
         return f"{self.amount:f}"
 
     def __add__(self, other: Self) -> Self:
-        return type(self)(self.amount + self._like(other), self.currency)
+        return type(self)(self.amount + self._amount_in_same_currency(other), self.currency)
 
     def __sub__(self, other: Self) -> Self:
-        return type(self)(self.amount - self._like(other), self.currency)
+        return type(self)(self.amount - self._amount_in_same_currency(other), self.currency)
 
     def __neg__(self) -> Self:
         return type(self)(-self.amount, self.currency)
 
     def __lt__(self, other: Self) -> bool:
-        return self.amount < self._like(other)
+        return self.amount < self._amount_in_same_currency(other)
 
     def __le__(self, other: Self) -> bool:
-        return self.amount <= self._like(other)
+        return self.amount <= self._amount_in_same_currency(other)
 
-    def _like(self, other: Self) -> Decimal:
+    def _amount_in_same_currency(self, other: Self) -> Decimal:
         if other.currency != self.currency:
-            raise MoneyError(f"{self.currency} and {other.currency} do not mix")
+            raise MoneyError(f"amounts in {self.currency} and {other.currency} cannot be combined")
         return other.amount

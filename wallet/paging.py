@@ -1,4 +1,4 @@
-"""Pages by place: what a Relay connection's arguments ask for."""
+"""Cursor pagination: parsing of a Relay connection's arguments."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +15,13 @@ MAX_PAGE: Final = 1_000
 
 @dataclass(frozen=True, slots=True)
 class PageRequest(Generic[Position]):
-    """So many items: older than one place, or the oldest of those newer than one, or else the newest."""
+    """A page of a list that is sorted newest first.
+
+    Attributes:
+        limit: maximum number of items.
+        older_than: the page has the newest items that are older than this position.
+        newer_than: the page has the oldest items that are newer than this position. Without either, it has the newest.
+    """
 
     limit: int
     older_than: Position | None
@@ -30,22 +36,23 @@ def parse_relay_arguments(
     last: int | None,
     before: str | None,
 ) -> PageRequest[Position]:
-    """Reads a connection's arguments, newest first: `first` and `after` go towards older items, `last` and `before`
-    towards newer ones.
+    """Parse the arguments of a connection that is sorted newest first.
+
+    `first` and `after` page towards older items, `last` and `before` towards newer ones.
 
     Args:
-        decode: a cursor to its place; raises ValueError for what is none.
-        first: how many, 50 unless told.
-        after: the cursor that the page follows.
-        last: as `first`, the other way.
-        before: as `after`, the other way.
+        decode: parses a cursor; raises ValueError for an invalid one.
+        first: page size, 1 to 1,000; 50 by default.
+        after: the page starts behind this cursor.
+        last: page size in the other direction.
+        before: the page ends in front of this cursor.
 
     Raises:
-        InvalidInput: both ways at once, a page of no size or of too great a one, or no cursor of ours.
+        InvalidInput: both directions are given, the size is out of range, or a cursor is invalid.
     """
     forward, backward = (first, after) != (None, None), (last, before) != (None, None)
     if forward and backward:
-        raise InvalidInput.for_field("last", "goes with before, and first with after: give one pair only")
+        raise InvalidInput.for_field("last", "must not be combined with first or after")
     with inputs.FieldParser() as fields:
         older_than = None if after is None else fields.parse("after", decode, after)
         newer_than = None if before is None else fields.parse("before", decode, before)

@@ -5,14 +5,14 @@ import strawberry
 from subgraphs.bank.graph.types import Account, AccountConnection, Info, Transfer, list_accounts
 from wallet import inputs
 from wallet.errors import AccountNotFound, TransferNotFound
-from wallet.graph import PAGED_ONWARDS, cost_directive
+from wallet.graph import PAGED_FORWARD, cost_directive
 
 
 @strawberry.type
 class Query:
     @strawberry.field(
         description="The caller's accounts in id order, closed accounts included.",
-        directives=[cost_directive(5), PAGED_ONWARDS],
+        directives=[cost_directive(5), PAGED_FORWARD],
     )
     async def accounts(
         self, info: Info, first: int | None = None, after: str | None = None

@@ -11,7 +11,7 @@ from subgraphs.bank import client
 from subgraphs.bank.client import BankClient
 from subgraphs.bank.graph.loaders import AccountLoader, TransferLoader
 from wallet import cursor, paging
-from wallet.graph import PAGED_ONWARDS, AccountRef, Money, PageInfo, cost_directive
+from wallet.graph import PAGED_FORWARD, AccountRef, Money, PageInfo, cost_directive
 
 
 class Context(Protocol):
@@ -44,7 +44,7 @@ class User:
 
     @strawberry.field(
         description="The user's accounts in id order, closed accounts included.",
-        directives=[cost_directive(5), PAGED_ONWARDS],
+        directives=[cost_directive(5), PAGED_FORWARD],
     )
     async def accounts(
         self, info: Info, first: int | None = None, after: str | None = None

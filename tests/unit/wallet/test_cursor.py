@@ -8,53 +8,53 @@ from hypothesis import strategies as st
 from wallet import cursor
 
 
-class TestCursor:
+class TestVersionCursor:
     @given(st.integers(0, 2**63 - 1))
-    def test_leads_back_to_its_version(self, version: int) -> None:
+    def test_decoding_a_version_cursor_returns_the_version(self, version: int) -> None:
         assert cursor.decode_version(cursor.encode_version(version)) == version
 
     @given(st.integers(0, 2**63 - 1))
-    def test_needs_no_quoting_in_a_url(self, version: int) -> None:
+    def test_version_cursor_needs_no_url_quoting(self, version: int) -> None:
         assert set(cursor.encode_version(version)).isdisjoint("+/=&?# ")
 
     @given(st.text() | st.text("dvjMTIzAB-_=", max_size=12))
     @example("")
     @example("djE=")
     @example("dj\n")
-    def test_nothing_but_what_was_encoded_is_a_cursor(self, text: str) -> None:
+    def test_text_that_is_not_an_encoded_version_is_rejected(self, text: str) -> None:
         try:
             version = cursor.decode_version(text)
         except ValueError as error:
-            assert str(error) == "must be a cursor from an earlier answer"  # noqa: PT017  most texts are none
+            assert str(error) == "must be a cursor from an earlier response"  # noqa: PT017  most texts are no cursors
         else:
             assert cursor.encode_version(version) == text
 
     @pytest.mark.parametrize(
         "inside", ["v-1", "v01", "v+1", "v 1", "v1_0", "v", "1", "w1", "v1.0", "v" + "9" * 5000, f"v{2**63}", "v\uff11"]
     )
-    def test_refuses_what_only_looks_like_one(self, inside: str) -> None:
+    def test_forged_version_cursor_is_rejected(self, inside: str) -> None:
         forged = base64.urlsafe_b64encode(inside.encode()).decode().rstrip("=")
-        with pytest.raises(ValueError, match="must be a cursor from an earlier answer"):
+        with pytest.raises(ValueError, match="must be a cursor from an earlier response"):
             cursor.decode_version(forged)
 
 
-class TestCursorOfAnId:
+class TestIdCursor:
     @given(st.uuids())
-    def test_leads_back_to_its_id(self, id_: uuid.UUID) -> None:
+    def test_decoding_an_id_cursor_returns_the_id(self, id_: uuid.UUID) -> None:
         assert cursor.decode_id(cursor.encode_id(id_)) == id_
         assert set(cursor.encode_id(id_)).isdisjoint("+/=&?# ")
 
     @given(st.integers(0, 2**63 - 1), st.uuids())
-    def test_is_not_one_of_a_version(self, version: int, id_: uuid.UUID) -> None:
+    def test_cursors_of_the_other_kind_are_rejected(self, version: int, id_: uuid.UUID) -> None:
         for decode, other in (
             (cursor.decode_id, cursor.encode_version(version)),
             (cursor.decode_version, cursor.encode_id(id_)),
         ):
-            with pytest.raises(ValueError, match="must be a cursor from an earlier answer"):
+            with pytest.raises(ValueError, match="must be a cursor from an earlier response"):
                 decode(other)
 
     @pytest.mark.parametrize("inside", ["i", f"i{uuid.UUID(int=1)}", f"i{uuid.UUID(int=10).hex.upper()}", "i1"])
-    def test_refuses_what_only_looks_like_one(self, inside: str) -> None:
+    def test_forged_id_cursor_is_rejected(self, inside: str) -> None:
         forged = base64.urlsafe_b64encode(inside.encode()).decode().rstrip("=")
-        with pytest.raises(ValueError, match="must be a cursor from an earlier answer"):
+        with pytest.raises(ValueError, match="must be a cursor from an earlier response"):
             cursor.decode_id(forged)

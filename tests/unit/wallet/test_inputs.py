@@ -13,44 +13,44 @@ from wallet.money import Money
 ACCOUNT = uuid.UUID("123e4567-e89b-12d3-a456-426614174000")
 
 
-class TestFields:
-    def test_hands_on_what_is_good(self) -> None:
+class TestFieldParser:
+    def test_valid_fields_are_returned(self) -> None:
         with FieldParser() as fields:
             account = fields.parse("accountId", inputs.parse_uuid, str(ACCOUNT))
             amount = fields.parse_money("10.00", "RUB")
         assert (account, amount) == (ACCOUNT, Money(Decimal(10), "RUB"))
 
-    def test_names_everything_that_is_wrong_at_once(self) -> None:
-        with pytest.raises(InvalidInput) as caught, FieldParser() as fields:  # noqa: PT012  it is leaving that raises
+    def test_error_names_every_invalid_field(self) -> None:
+        with pytest.raises(InvalidInput) as caught, FieldParser() as fields:  # noqa: PT012  the exit raises
             fields.parse("senderId", inputs.parse_uuid, "me")
             fields.parse("recipientId", inputs.parse_uuid, str(ACCOUNT))
             fields.parse("after", cursor.decode_version, "?")
             fields.parse_money("ten", "RUB")
         assert caught.value.violations == (
             FieldViolation("senderId", "must be a UUID"),
-            FieldViolation("after", "must be a cursor from an earlier answer"),
+            FieldViolation("after", "must be a cursor from an earlier response"),
             FieldViolation("amount", "must be a decimal number such as 10.00"),
         )
 
     @pytest.mark.parametrize("sign", ["", "-"])
-    def test_takes_no_amount_that_no_message_holds(self, sign: str) -> None:
+    def test_amount_too_large_for_a_message_is_rejected(self, sign: str) -> None:
         with FieldParser() as fields:
             assert fields.parse_money(f"{sign}{2**63 - 1}", "RUB").amount == Decimal(f"{sign}{2**63 - 1}")
         with pytest.raises(InvalidInput) as caught, FieldParser() as fields:
             fields.parse_money(f"{sign}{2**63}", "RUB")
         assert caught.value.violations == (FieldViolation("amount", "has too many digits"),)
 
-    def test_tells_a_bad_currency_from_a_bad_amount(self) -> None:
+    def test_unknown_currency_is_reported_for_the_currency_field(self) -> None:
         with pytest.raises(InvalidInput) as caught, FieldParser() as fields:
             fields.parse_money("10.00", "XXX")
         assert caught.value.violations == (FieldViolation("currency", "must be an ISO 4217 currency"),)
 
-    def test_hides_no_defect_behind_bad_input(self) -> None:
-        with pytest.raises(ZeroDivisionError), FieldParser() as fields:  # noqa: PT012  it is leaving that must not raise
+    def test_other_exception_in_the_block_is_not_replaced(self) -> None:
+        with pytest.raises(ZeroDivisionError), FieldParser() as fields:  # noqa: PT012  the exit must not raise
             fields.parse("senderId", inputs.parse_uuid, "me")
             _ = 1 / 0
 
-    def test_catches_refusals_only(self) -> None:
+    def test_other_exception_of_a_parser_is_raised(self) -> None:
         def broken(_: str) -> None:
             raise KeyError("a defect")
 
@@ -58,9 +58,9 @@ class TestFields:
             fields.parse("senderId", broken, "me")
 
 
-class TestUuid:
+class TestParseUuid:
     @given(st.uuids())
-    def test_reads_the_canonical_form(self, value: uuid.UUID) -> None:
+    def test_canonical_uuid_is_parsed(self, value: uuid.UUID) -> None:
         assert inputs.parse_uuid(str(value)) == inputs.parse_uuid(str(value).upper()) == value
 
     @pytest.mark.parametrize(
@@ -82,12 +82,12 @@ class TestUuid:
             "123e4567-e89b-12d3-a456-42661417400\uff10",
         ],
     )
-    def test_refuses_every_other_form(self, text: str) -> None:
+    def test_uuid_in_another_form_is_rejected(self, text: str) -> None:
         with pytest.raises(ValueError, match="must be a UUID"):
             inputs.parse_uuid(text)
 
     @given(st.text("0123456789abcdefABCDEF-{}_ +urn:", min_size=36, max_size=36))
-    def test_reads_nothing_into_a_text_of_the_right_length(self, text: str) -> None:
+    def test_parsed_uuid_equals_the_text_in_lower_case(self, text: str) -> None:
         try:
             value = inputs.parse_uuid(text)
         except ValueError:
@@ -95,17 +95,17 @@ class TestUuid:
         assert str(value) == text.lower()
 
 
-class TestDigits:
+class TestParseDigits:
     @pytest.mark.parametrize("text", ["0", "4242424242424242"])
-    def test_are_taken_as_they_are(self, text: str) -> None:
+    def test_digits_are_returned_unchanged(self, text: str) -> None:
         assert inputs.parse_digits(text) == text
 
     @pytest.mark.parametrize("text", ["", "4242 4242", "-1", "1.0", "1e3", "\uff11", "\u00b2", "4242\ud800", "4242\n"])
-    def test_refuse_all_else_without_repeating_it(self, text: str) -> None:
-        with pytest.raises(ValueError, match=r"^must be digits alone$"):
+    def test_text_with_other_characters_is_rejected_without_quoting_it(self, text: str) -> None:
+        with pytest.raises(ValueError, match=r"^must contain only digits$"):
             inputs.parse_digits(text)
 
 
 class TestSecret:
-    def test_is_not_shown(self) -> None:
+    def test_repr_and_str_hide_the_secret(self) -> None:
         assert "4242" not in f"{Secret('4242')} {Secret('4242')!r}"

@@ -6,43 +6,42 @@ from wallet import cursor, paging
 from wallet.errors import InvalidInput
 from wallet.paging import PageRequest
 
-HERE = cursor.encode_version(7)
+CURSOR = cursor.encode_version(7)
 
 
-def relay(**given: Any) -> PageRequest[int]:
-    return paging.parse_relay_arguments(
-        cursor.decode_version, **{"first": None, "after": None, "last": None, "before": None} | given
-    )
+def parse(**arguments: Any) -> PageRequest[int]:
+    defaults: dict[str, Any] = {"first": None, "after": None, "last": None, "before": None}
+    return paging.parse_relay_arguments(cursor.decode_version, **(defaults | arguments))
 
 
-class TestRelay:
+class TestParseRelayArguments:
     @pytest.mark.parametrize(
-        ("given", "asked"),
+        ("arguments", "expected"),
         [
             ({}, PageRequest(50, None, None)),
             ({"first": 2}, PageRequest(2, None, None)),
-            ({"first": 1_000, "after": HERE}, PageRequest(1_000, 7, None)),
-            ({"after": HERE}, PageRequest(50, 7, None)),
-            ({"last": 1, "before": HERE}, PageRequest(1, None, 7)),
-            ({"before": HERE}, PageRequest(50, None, 7)),
+            ({"first": 1_000, "after": CURSOR}, PageRequest(1_000, 7, None)),
+            ({"after": CURSOR}, PageRequest(50, 7, None)),
+            ({"last": 1, "before": CURSOR}, PageRequest(1, None, 7)),
+            ({"before": CURSOR}, PageRequest(50, None, 7)),
         ],
     )
-    def test_goes_towards_older_or_towards_newer_items(self, given: dict[str, Any], asked: PageRequest[int]) -> None:
-        assert relay(**given) == asked
+    def test_valid_arguments_are_parsed(self, arguments: dict[str, Any], expected: PageRequest[int]) -> None:
+        assert parse(**arguments) == expected
 
     @pytest.mark.parametrize(
-        ("given", "field"),
+        ("arguments", "field"),
         [
             ({"first": 1, "last": 1}, "last"),
-            ({"after": HERE, "before": HERE}, "last"),
+            ({"after": CURSOR, "before": CURSOR}, "last"),
             ({"first": 0}, "first"),
             ({"first": 1_001}, "first"),
-            ({"last": 0, "before": HERE}, "last"),
+            ({"last": 0, "before": CURSOR}, "last"),
             ({"after": "x"}, "after"),
             ({"before": "x"}, "before"),
         ],
     )
-    def test_names_what_is_wrong(self, given: dict[str, Any], field: str) -> None:
+    def test_error_names_the_invalid_argument(self, arguments: dict[str, Any], field: str) -> None:
         with pytest.raises(InvalidInput) as refused:
-            relay(**given)
+            parse(**arguments)
         assert [each.field for each in refused.value.violations] == [field]

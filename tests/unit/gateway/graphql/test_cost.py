@@ -23,7 +23,7 @@ from strawberry.federation.schema_directives import ListSize
 from gateway.graphql.execution.schemas import build_merged_schema
 from gateway.graphql.execution.strawberry_internals import GraphSchema
 from gateway.graphql.protection.cost import OperationCost
-from wallet.graph import PAGED, PAGED_ONWARDS, cost_directive, list_size_directive
+from wallet.graph import PAGED, PAGED_FORWARD, cost_directive, list_size_directive
 
 GRAPH = build_merged_schema().core_schema
 ACCOUNT = "123e4567-e89b-12d3-a456-426614174000"
@@ -194,7 +194,7 @@ class TestGraph:
     def test_a_connection_is_sized_by_its_page(self) -> None:
         connections = {name for name, field in fields(GRAPH) if get_named_type(field.type).name.endswith("Connection")}
         assert connections == {
-            name for name, field in fields(GRAPH) if any(each in (PAGED, PAGED_ONWARDS) for each in directives(field))
+            name for name, field in fields(GRAPH) if any(each in (PAGED, PAGED_FORWARD) for each in directives(field))
         }
         assert connections == {"Account.operations", "Account.topUps", "User.accounts", "Query.accounts"}
 
