@@ -63,7 +63,7 @@ class ByEngine(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
         if module.startswith("tests/e2e/test_"):
             name = module.removeprefix("tests/e2e/test_").removesuffix(".py")
             return module if name in OWN_SYSTEMS else "the shared system"
-        if module.startswith("tests/integration/analytics/") or module == "tests/integration/bank/test_relay.py":
+        if module.startswith("tests/integration/analytics/") or module == "tests/integration/bank/test_outbox_relay.py":
             return "ClickHouse and Apache Kafka"
         return module
 

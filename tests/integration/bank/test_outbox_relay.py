@@ -13,7 +13,7 @@ from prometheus_client import REGISTRY
 from subgraphs.bank.service.adapters.postgres import outbox
 from subgraphs.bank.service.adapters.postgres.database import open_pool
 from subgraphs.bank.service.adapters.postgres.outbox import Outbox
-from subgraphs.bank.service.application import outbox as relay
+from subgraphs.bank.service.application import outbox_relay
 from tests.conftest import Keys
 from tests.integration.bank.running import RunningBank, rub, running
 from tests.integration.bank.topic_reader import Message, reading
@@ -26,7 +26,7 @@ Run = Callable[..., AbstractAsyncContextManager[RunningBank]]
 
 @pytest.fixture(autouse=True)
 def _frequent_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(relay, "_MEASURE_SECONDS", 0.05)
+    monkeypatch.setattr(outbox_relay, "_MEASURE_SECONDS", 0.05)
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ class TestPublishing:
             assert message.headers["ce_type"] == kind[event.transfer.kind]
 
     async def test_commit_wakes_the_relay(self, run: Run, broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(relay, "_POLL_SECONDS", 3600.0)  # later than the time-out of this test
+        monkeypatch.setattr(outbox_relay, "_POLL_SECONDS", 3600.0)  # later than the time-out of this test
         async with run(broker) as bank:
             sender, recipient = await bank.open("alice"), await bank.open("bob")
             await transfers(bank, sender, recipient, range(1))

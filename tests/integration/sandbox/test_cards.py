@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from sandbox.acquirer import Acquirer, GivenUp
+from sandbox.acquirer import Acquirer, WaitForDisconnect
 from sandbox.cards import CARDS
 from tests.integration.sandbox.running import Merchant, code, running
 
@@ -28,13 +28,13 @@ _silence = asyncio.Event()
 
 @pytest.fixture(autouse=True)
 def _announce_silence(monkeypatch: pytest.MonkeyPatch) -> None:
-    be_silent = Acquirer._be_silent
+    stay_silent = Acquirer._stay_silent
 
-    async def announced(self: Acquirer, given_up: GivenUp) -> None:
+    async def announced(self: Acquirer, wait_for_disconnect: WaitForDisconnect) -> None:
         _silence.set()
-        await be_silent(self, given_up)
+        await stay_silent(self, wait_for_disconnect)
 
-    monkeypatch.setattr(Acquirer, "_be_silent", announced)
+    monkeypatch.setattr(Acquirer, "_stay_silent", announced)
 
 
 async def give_up(request: Coroutine[Any, Any, httpx.Response]) -> None:
