@@ -28,7 +28,7 @@ from stack.ports import free_ports
 from stack.process import ROOT
 from subgraphs.analytics.service.application import consumer
 from tests.conftest import Keys
-from tests.integration.bank.running import RunningBank, rub, running
+from tests.integration.bank.harness import RunningBank, rub, run_bank
 from tests.integration.bank.topic_reader import Message, reading
 from wallet.money import MAX_AMOUNT, Money
 
@@ -109,7 +109,7 @@ async def published(ledger_url: str, keys: Keys, tmp_path: Path) -> AsyncIterato
     """Messages that real operations put on a real topic."""
     async with (
         Kafka(*free_ports(1)) as kafka,
-        running(keys, tmp_path, ledger_url, kafka_bootstrap_servers=kafka.bootstrap_servers) as bank,
+        run_bank(keys, tmp_path, ledger_url, kafka_bootstrap_servers=kafka.bootstrap_servers) as bank,
         reading(kafka) as topic,
     ):
         yield await topic.until_read(await make_every_operation(bank))
@@ -124,7 +124,7 @@ class TestTraces:
         )
         async with (
             Kafka(*free_ports(1)) as kafka,
-            running(keys, tmp_path, ledger_url, kafka_bootstrap_servers=kafka.bootstrap_servers) as bank,
+            run_bank(keys, tmp_path, ledger_url, kafka_bootstrap_servers=kafka.bootstrap_servers) as bank,
             reading(kafka) as topic,
         ):
             mine, bobs = await bank.open("alice"), await bank.open("bob")

@@ -23,7 +23,7 @@ from tests.integration.analytics.conftest import clickhouse, database, world  # 
 from tests.integration.analytics.group import dropped, ends, process
 from tests.integration.analytics.ledger import history_is_ledger, leader, loaded, published
 from tests.integration.analytics.world import World, beside
-from tests.integration.bank.running import RunningBank, rub, running
+from tests.integration.bank.harness import RunningBank, rub, run_bank
 from tests.kafka.brokers import on_apache
 from tests.waiting import until
 
@@ -49,7 +49,7 @@ async def apart(world: World, tmp_path: Path) -> AsyncIterator[World]:  # noqa: 
 @pytest.fixture
 def run(apart: World, ledger_url: str, keys: Keys, tmp_path: Path) -> Run:
     def run() -> AbstractAsyncContextManager[RunningBank]:
-        return running(keys, tmp_path, ledger_url, kafka_bootstrap_servers=apart.kafka.bootstrap_servers)
+        return run_bank(keys, tmp_path, ledger_url, kafka_bootstrap_servers=apart.kafka.bootstrap_servers)
 
     return run
 

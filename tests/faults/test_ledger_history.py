@@ -13,8 +13,8 @@ import pytest
 from subgraphs.bank.client import BankClient, Receipt, TransferRequest
 from tests.conftest import Keys
 from tests.faults.conftest import SECONDS, KeptPostgres
-from tests.integration.bank.running import Caller, prove, rub
-from tests.integration.bank.trial import trial
+from tests.integration.bank.fault_trial import trial
+from tests.integration.bank.harness import Caller, assert_ledger_invariants, rub
 from tests.waiting import until
 from wallet.errors import DeadlineExceeded, Unavailable
 
@@ -90,7 +90,7 @@ class TestAFrozenBank:
             assert await _insist(alice, of_other, sender, recipient, "first") == await _insist(
                 alice, of_frozen, sender, recipient, "first"
             )
-            await prove(sql)
+            await assert_ledger_invariants(sql)
 
 
 async def _insist(caller: Caller, bank: BankClient, sender: UUID, recipient: UUID, key: str) -> Receipt:

@@ -16,7 +16,7 @@ from subgraphs.analytics.service.domain.model import Direction, OperationType
 from subgraphs.analytics.service.domain.statistics import Frame, Granularity, Turnover
 from tests.integration.analytics.group import ends, topics
 from tests.integration.analytics.world import World
-from tests.integration.bank.running import RunningBank, prove, rub
+from tests.integration.bank.harness import RunningBank, assert_ledger_invariants, rub
 from tests.waiting import until
 
 
@@ -72,7 +72,7 @@ async def history_is_ledger(bank: RunningBank, world: World, within: float = 30.
     """
     await until(lambda: published(bank.sql), within=within)
     await world.done_with(await ends(world), within=within)
-    await prove(bank.sql)
+    await assert_ledger_invariants(bank.sql)
     accounts = [row["id"] for row in await bank.sql.fetch("SELECT id FROM accounts WHERE version > 0")]
     entries: int = await bank.sql.fetchval("SELECT count(*) FROM entries")
 

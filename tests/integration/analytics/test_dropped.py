@@ -11,7 +11,7 @@ from tests.conftest import Keys
 from tests.integration.analytics.group import dropped, ends
 from tests.integration.analytics.ledger import history_is_ledger, published
 from tests.integration.analytics.world import World, counted, serving
-from tests.integration.bank.running import RunningBank, rub, running
+from tests.integration.bank.harness import RunningBank, rub, run_bank
 from tests.waiting import until
 
 pytestmark = pytest.mark.slow
@@ -25,7 +25,7 @@ class TestWhileAnalyticsIsStopped:
         self, world: World, keys: Keys, ledger_url: str, tmp_path: Path
     ) -> None:
         broker = world.kafka.bootstrap_servers
-        async with running(keys, tmp_path, ledger_url, kafka_bootstrap_servers=broker) as bank:
+        async with run_bank(keys, tmp_path, ledger_url, kafka_bootstrap_servers=broker) as bank:
             settings = world.settings.model_copy(update={"bank_grpc_target": bank.target})
             account = await bank.open()
             await deposit(bank, account, 20)

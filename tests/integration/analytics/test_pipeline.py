@@ -21,7 +21,15 @@ from tests.integration.analytics.ledger import (
     loaded,
 )
 from tests.integration.analytics.world import World, beside
-from tests.integration.bank.running import RunningBank, clearing, process, rub, running, until_ready, using
+from tests.integration.bank.harness import (
+    RunningBank,
+    bank_process,
+    clearing_account,
+    connect_bank,
+    rub,
+    run_bank,
+    until_ready,
+)
 from tests.integration.bank.topic_reader import reading
 from tests.kafka.brokers import on_apache
 from tests.waiting import until
@@ -36,7 +44,7 @@ def run(world: World, ledger_url: str, keys: Keys, tmp_path: Path) -> Run:
     """Runs a replica of the bank on the test's ledger and broker."""
 
     def run() -> AbstractAsyncContextManager[RunningBank]:
-        return running(keys, tmp_path, ledger_url, kafka_bootstrap_servers=world.kafka.bootstrap_servers)
+        return run_bank(keys, tmp_path, ledger_url, kafka_bootstrap_servers=world.kafka.bootstrap_servers)
 
     return run
 
@@ -53,7 +61,7 @@ class TestTopUp:
         page = await world.history.page(alice, limit=10, older_than=None, newer_than=None, conditions=conditions)
         (row,) = page.rows
         assert (row.operation_id, row.direction, row.amount) == (paid_in.transfer.id, Direction.IN, Decimal("50.25"))
-        assert (row.counterparty_id, row.balance_after) == (clearing(), Decimal("50.25"))
+        assert (row.counterparty_id, row.balance_after) == (clearing_account(), Decimal("50.25"))
         after = sent.transfer.created_at + timedelta(seconds=1)
         frame = Frame(paid_in.transfer.created_at, after, Granularity.MONTH)
         statistics = await world.history.statistics(alice, frame)
@@ -89,8 +97,8 @@ class TestRelay:
         self, world: World, run: Run, keys: Keys, ledger_url: str, tmp_path: Path
     ) -> None:
         kafka = world.kafka
-        leading, told = process(keys, tmp_path, ledger_url, kafka_bootstrap_servers=kafka.bootstrap_servers)
-        async with leading, using(keys, ledger_url, told) as killed, beside(world.consumer().run()):
+        leading, told = bank_process(keys, tmp_path, ledger_url, kafka_bootstrap_servers=kafka.bootstrap_servers)
+        async with leading, connect_bank(keys, ledger_url, told) as killed, beside(world.consumer().run()):
             await until_ready(killed.admin)
             old = await until(lambda: leader(killed.sql))
             async with run() as second, run() as third, reading(kafka) as topic:

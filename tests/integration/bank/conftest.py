@@ -8,8 +8,8 @@ import pytest
 from kit.auth.principal import Role
 from stack.engines.postgres import Postgres
 from tests.conftest import Keys
-from tests.integration.bank.running import Caller, RunningBank, cloned, running
-from tests.integration.bank.written import Written, small_ledger
+from tests.integration.bank.harness import Caller, RunningBank, clone_database, run_bank
+from tests.integration.bank.small_ledger import SmallLedger, create_small_ledger
 
 
 @pytest.fixture(scope="session")
@@ -18,8 +18,8 @@ async def bank(
 ) -> AsyncIterator[RunningBank]:
     """The shared bank. It has no broker, so what is to be published stays where it can be looked at."""
     async with (
-        cloned(postgres, ledger_template) as url,
-        running(keys, tmp_path_factory.mktemp("bank"), url) as bank,
+        clone_database(postgres, ledger_template) as url,
+        run_bank(keys, tmp_path_factory.mktemp("bank"), url) as bank,
     ):
         yield bank
 
@@ -27,15 +27,15 @@ async def bank(
 @pytest.fixture
 async def own_bank(ledger_url: str, keys: Keys, tmp_path: Path) -> AsyncIterator[RunningBank]:
     """A bank with an empty ledger of the test's own, and no broker."""
-    async with running(keys, tmp_path, ledger_url) as bank:
+    async with run_bank(keys, tmp_path, ledger_url) as bank:
         yield bank
 
 
 @pytest.fixture(scope="session")
-async def written(postgres: Postgres, ledger_template: str) -> AsyncIterator[Written]:
+async def small_ledger(postgres: Postgres, ledger_template: str) -> AsyncIterator[SmallLedger]:
     """A small ledger that several tests prove. Each of them begins with `corrupt`, which first makes it as it was."""
-    async with cloned(postgres, ledger_template) as url, small_ledger(url) as written:
-        yield written
+    async with clone_database(postgres, ledger_template) as url, create_small_ledger(url) as ledger:
+        yield ledger
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from stack import probes
 from stack.process import Child, Process, module
 from subgraphs.bank.client import BankClient, Receipt, TransferRequest
 from tests.conftest import USERS, Keys
-from tests.integration.bank.running import Caller, clearing, settings_of
+from tests.integration.bank.harness import Caller, bank_environment, clearing_account
 from wallet.errors import WalletError
 from wallet.money import Money
 
@@ -45,7 +45,7 @@ class Replica:
 
     def __init__(self, keys: Keys, folder: Path, database_url: str) -> None:
         folder.mkdir()
-        environment = settings_of(keys, folder, bank_database_url=database_url)
+        environment = bank_environment(keys, folder, bank_database_url=database_url)
         upper = {name.upper(): value for name, value in environment.items()}
         self.target = environment["bank_grpc_listen"]
         ready = probes.http(f"http://{environment['bank_admin_listen']}/health/ready")
@@ -107,7 +107,7 @@ class Trial:
 
     async def judged(self, accounts: int, schedule: Iterable[Fault], seconds: float) -> list[Violation]:
         """The same, whatever the judge finds."""
-        load = Load(self.history, self.ask, await self.open(accounts), clearing(), self._seed)
+        load = Load(self.history, self.ask, await self.open(accounts), clearing_account(), self._seed)
         async with process.background_task(self._watch(), "watcher"), load.running(_CLIENTS):
             await self._break(schedule, seconds)
         async with asyncio.timeout(_PATIENCE):

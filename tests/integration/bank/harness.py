@@ -1,4 +1,4 @@
-"""A bank that runs as in production, over a real database, and what a test needs to use it and to look behind it."""
+"""Runs the bank as in production, on a real database, with clients and direct database access for tests."""
 
 import asyncio
 import json
@@ -39,7 +39,7 @@ def rub(amount: str) -> Money:
 
 
 class Caller:
-    """Somebody who calls the bank: `await alice(bank.client.get_balance(account))`."""
+    """Caller of the bank with a token: `await alice(bank.client.get_balance(account))`."""
 
     def __init__(self, token: str) -> None:
         self._token = token
@@ -50,7 +50,7 @@ class Caller:
 
     @contextmanager
     def calling(self) -> Iterator[None]:
-        """Every call in the block is this caller's."""
+        """Make every call in the block with this caller's token."""
         reset = current_request.set(RequestContext("test", token=self._token))
         try:
             yield
@@ -59,13 +59,13 @@ class Caller:
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """For a call with the bare stub."""
+        """gRPC metadata for calls with the stub."""
         return (("authorization", f"Bearer {self._token}"),)
 
 
 @dataclass(frozen=True)
 class RunningBank:
-    """A bank, a client of it, and its database seen from behind."""
+    """Running bank with a client, a stub and a connection pool of its database."""
 
     client: BankClient
     stub: "bank_pb2_grpc.BankServiceAsyncStub"
@@ -83,7 +83,7 @@ class RunningBank:
     async def open(
         self, owner: str | None = "alice", balance: str = "1000.00", currency: str = "RUB", **columns: Any
     ) -> UUID:
-        """A new account, put where accounts are kept."""
+        """Insert an account into the database."""
         row = {"owner_id": owner, "balance": Decimal(balance), "currency": currency, **columns}
         names, places = ", ".join(row), ", ".join(f"${n}" for n in range(1, len(row) + 1))
         statement = f"INSERT INTO accounts ({names}) VALUES ({places}) RETURNING id"
@@ -99,14 +99,14 @@ class RunningBank:
         balance: Decimal = (await self.row(account_id))["balance"]
         return balance
 
-    async def written(self) -> dict[str, int]:
-        """How many rows each table has that an operation writes to."""
-        return await written(self.sql)
+    async def count_rows(self) -> dict[str, int]:
+        """Count the rows of each table that transfers write to."""
+        return await count_rows(self.sql)
 
 
 @asynccontextmanager
-async def cloned(postgres: Postgres, template: str) -> AsyncIterator[str]:
-    """The URL of a database of several tests' own; the fixture `ledger_url` is for one test."""
+async def clone_database(postgres: Postgres, template: str) -> AsyncIterator[str]:
+    """Create a database for several tests and yield its URL; the fixture `ledger_url` is for one test."""
     name = f"shared_{uuid.uuid4().hex}"
     admin = await asyncpg.connect(postgres.admin_dsn)
     try:
@@ -117,8 +117,8 @@ async def cloned(postgres: Postgres, template: str) -> AsyncIterator[str]:
         await admin.close()
 
 
-def settings_of(keys: Keys, folder: Path, **given: Any) -> dict[str, str]:
-    """What a bank that believes the tests' tokens must be told, as environment variables; free ports unless given."""
+def bank_environment(keys: Keys, folder: Path, **overrides: Any) -> dict[str, str]:
+    """Return the settings of a bank that accepts the tests' tokens, on free ports, by lower-case environment name."""
     files = {}
     for number, issuer in enumerate((USERS, *SERVICES)):
         file = folder / f"{number}.jwks.json"
@@ -132,20 +132,20 @@ def settings_of(keys: Keys, folder: Path, **given: Any) -> dict[str, str]:
         "auth_issuer": USERS,
         "auth_jwks": files[USERS],
         "auth_services": json.dumps({service: files[service] for service in SERVICES}),
-        **given,
+        **overrides,
     }
     return {name: str(value) for name, value in settings.items()}
 
 
 @asynccontextmanager
-async def running(keys: Keys, folder: Path, database_url: str, **given: Any) -> AsyncIterator[RunningBank]:
-    """The bank's own composition, in this process. Without a broker given it has none, as in an outage."""
-    environment = settings_of(keys, folder, bank_database_url=database_url, **given)
+async def run_bank(keys: Keys, folder: Path, database_url: str, **overrides: Any) -> AsyncIterator[RunningBank]:
+    """Run the bank in this process. Without a broker among the settings it runs as in a Kafka outage."""
+    environment = bank_environment(keys, folder, bank_database_url=database_url, **overrides)
     parsed = {**environment, "auth_services": json.loads(environment["auth_services"])}
     stop = asyncio.Event()
     serving = asyncio.create_task(serve(Settings(**parsed), stop))
     try:
-        async with using(keys, database_url, environment) as bank:
+        async with connect_bank(keys, database_url, environment) as bank:
             await until_ready(bank.admin, serving)
             yield bank
     finally:
@@ -153,17 +153,17 @@ async def running(keys: Keys, folder: Path, database_url: str, **given: Any) -> 
         await serving
 
 
-def process(keys: Keys, folder: Path, database_url: str, **given: Any) -> tuple[Child, dict[str, str]]:
-    """The bank as a process of its own, which can be killed, and what it is told. It does not run yet."""
-    environment = settings_of(keys, folder, bank_database_url=database_url, **given)
+def bank_process(keys: Keys, folder: Path, database_url: str, **overrides: Any) -> tuple[Child, dict[str, str]]:
+    """Return the bank as a child process that is not started yet, and its settings."""
+    environment = bank_environment(keys, folder, bank_database_url=database_url, **overrides)
     upper = {name.upper(): value for name, value in environment.items()}
     live = probes.http(f"http://{environment['bank_admin_listen']}/health/live")
     return Child(Process(name="bank", command=module("subgraphs.bank.service", **upper), ready=live)), environment
 
 
 @asynccontextmanager
-async def using(keys: Keys, database_url: str, environment: Mapping[str, str]) -> AsyncIterator[RunningBank]:
-    """A running bank, wherever it runs."""
+async def connect_bank(keys: Keys, database_url: str, environment: Mapping[str, str]) -> AsyncIterator[RunningBank]:
+    """Connect to a running bank, in this process or another."""
     target, admin = environment["bank_grpc_listen"], f"http://{environment['bank_admin_listen']}"
     async with (
         asyncpg.create_pool(database_url, min_size=0, max_size=4) as sql,
@@ -174,7 +174,7 @@ async def using(keys: Keys, database_url: str, environment: Mapping[str, str]) -
 
 
 async def until_ready(admin: str, serving: "asyncio.Task[None] | None" = None, within: float = 20) -> None:
-    """Returns when the bank says so itself. Fails with what ended it, if it ended."""
+    """Wait until the bank reports ready. Raises the error of `serving` if the bank ended."""
     async with httpx.AsyncClient(trust_env=False) as http:
 
         async def is_ready() -> bool:
@@ -188,14 +188,14 @@ async def until_ready(admin: str, serving: "asyncio.Task[None] | None" = None, w
         await until(is_ready, within=within, every=0.02)
 
 
-async def written(sql: asyncpg.Pool) -> dict[str, int]:
-    """How many rows each table has that an operation writes to."""
+async def count_rows(sql: asyncpg.Pool) -> dict[str, int]:
+    """Count the rows of each table that transfers write to."""
     tables = ("transfers", "entries", "idempotency_keys", "outbox")
     return {table: await sql.fetchval(f"SELECT count(*) FROM {table}") for table in tables}
 
 
-async def waiting(sql: asyncpg.Pool, query: str) -> int | None:
-    """A session of the bank's that waits for a lock in a query like this."""
+async def find_lock_waiter(sql: asyncpg.Pool, query: str) -> int | None:
+    """Return the process id of a session of the bank that waits for a lock in a matching query."""
     pid: int | None = await sql.fetchval(
         """
         SELECT pid FROM pg_stat_activity
@@ -208,18 +208,18 @@ async def waiting(sql: asyncpg.Pool, query: str) -> int | None:
     return pid
 
 
-async def prove(sql: asyncpg.Pool) -> None:
-    """What must hold of every ledger at every moment."""
-    broken = {
-        "a balance is what was there at first and every entry since": """
+async def assert_ledger_invariants(sql: asyncpg.Pool) -> None:
+    """Assert the invariants of a ledger, with SQL independent of the bank's integrity check."""
+    violations = {
+        "a balance is the sum of the opening balance and all entries": """
             SELECT a.id FROM accounts a LEFT JOIN entries e ON e.account_id = a.id
             GROUP BY a.id HAVING a.balance <> a.opening_balance + coalesce(sum(e.amount), 0)
         """,
-        "the last entry left the balance that the account has": """
+        "the last entry has the account's balance": """
             SELECT a.id FROM accounts a LEFT JOIN entries e ON e.account_id = a.id AND e.version = a.version
             WHERE a.balance IS DISTINCT FROM coalesce(e.balance_after, a.opening_balance)
         """,
-        "each entry's balance is the one before it and its amount": """
+        "each entry's balance is the previous balance plus its amount": """
             SELECT account_id FROM (
                 SELECT account_id, balance_after - amount AS before,
                        lag(balance_after) OVER (PARTITION BY account_id ORDER BY version) AS last
@@ -230,7 +230,7 @@ async def prove(sql: asyncpg.Pool) -> None:
             SELECT a.id FROM accounts a LEFT JOIN entries e ON e.account_id = a.id
             GROUP BY a.id HAVING count(e.version) <> a.version OR coalesce(max(e.version), 0) <> a.version
         """,
-        "time does not run against versions": """
+        "times do not decrease with versions": """
             SELECT account_id FROM (
                 SELECT e.account_id, t.created_at,
                        lag(t.created_at) OVER (PARTITION BY e.account_id ORDER BY e.version) AS last
@@ -241,18 +241,18 @@ async def prove(sql: asyncpg.Pool) -> None:
             SELECT t.id FROM transfers t LEFT JOIN entries e ON e.transfer_id = t.id
             GROUP BY t.id HAVING count(e.*) <> 2 OR sum(e.amount) <> 0 OR max(e.amount) <> t.amount
         """,
-        "no money is made or lost in any currency": """
+        "the total of each currency is conserved": """
             SELECT currency FROM accounts GROUP BY currency HAVING sum(balance) <> sum(opening_balance)
         """,
-        "every transfer is some key's, and every key's transfer is there": """
+        "every transfer has a key, and every key's transfer exists": """
             SELECT coalesce(t.id, k.transfer_id) FROM transfers t FULL JOIN idempotency_keys k ON k.transfer_id = t.id
             WHERE (t.id IS NULL OR k.transfer_id IS NULL) AND k.refusal IS NULL
         """,
-        "no balance is below its floor": "SELECT id FROM accounts WHERE balance < min_balance",
+        "no balance is below its minimum": "SELECT id FROM accounts WHERE balance < min_balance",
     }
-    for law, query in broken.items():
-        assert not await sql.fetch(query), law
+    for invariant, query in violations.items():
+        assert not await sql.fetch(query), invariant
 
 
-def clearing(currency: str = "RUB") -> UUID:
+def clearing_account(currency: str = "RUB") -> UUID:
     return clearing_account_id(currency)

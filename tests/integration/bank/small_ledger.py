@@ -12,19 +12,26 @@ from kit.integrity.check import IntegrityCheck, Report, Verdict, Violation
 from subgraphs.bank.service.adapters.postgres.database import open_pool
 from subgraphs.bank.service.application.ledger import Ledger
 from subgraphs.bank.service.domain.model import Command, IdempotencyKey, Transfer, TransferKind
-from tests.integration.bank.running import clearing, rub
+from tests.integration.bank.harness import clearing_account, rub
 from wallet.errors import InsufficientFunds
 from wallet.money import Money
 
 ALICE, BOB, CAROL, DAVE = UUID(int=0), UUID(int=2**128 - 1), UUID(int=3), UUID(int=4)
-_ACCOUNTS = {"alice": ALICE, "bob": BOB, "carol": CAROL, "dave": DAVE, "rub": clearing("RUB"), "usd": clearing("USD")}
+_ACCOUNTS = {
+    "alice": ALICE,
+    "bob": BOB,
+    "carol": CAROL,
+    "dave": DAVE,
+    "rub": clearing_account("RUB"),
+    "usd": clearing_account("USD"),
+}
 STRAY = UUID(int=9)
 _TABLES = ("accounts", "transfers", "entries", "idempotency_keys", "outbox")
 _PRINCIPAL = "https://users.test|a-secret"
 
 
 @dataclass(frozen=True)
-class Written:
+class SmallLedger:
     """A small ledger, and a copy of its rows: Alice, Bob and Dave in roubles, Carol in dollars, transfers k1 to k5.
 
     k1: Alice → Bob · k2: Alice → Bob · k3: Bob → Alice · k4: deposit to Alice · k5: deposit to Carol · one was refused
@@ -60,8 +67,8 @@ class Written:
 
 
 @asynccontextmanager
-async def small_ledger(url: str) -> AsyncIterator[Written]:
-    """Written into an empty ledger."""
+async def create_small_ledger(url: str) -> AsyncIterator[SmallLedger]:
+    """SmallLedger into an empty ledger."""
     async with open_pool(url, max_size=2) as pool:
         await pool.execute("""
             DELETE FROM accounts WHERE currency NOT IN ('RUB', 'USD');
@@ -77,8 +84,8 @@ async def small_ledger(url: str) -> AsyncIterator[Written]:
             ("k1", ALICE, BOB, rub("10")),
             ("k2", ALICE, BOB, rub("20")),
             ("k3", BOB, ALICE, rub("5")),
-            ("k4", clearing("RUB"), ALICE, rub("7")),
-            ("k5", clearing("USD"), CAROL, Money.parse("3", "USD")),
+            ("k4", clearing_account("RUB"), ALICE, rub("7")),
+            ("k5", clearing_account("USD"), CAROL, Money.parse("3", "USD")),
         ):
             (outcome,) = await ledger.commit([_command(key, sender, recipient, amount)])
             assert isinstance(outcome, Transfer)
@@ -88,11 +95,13 @@ async def small_ledger(url: str) -> AsyncIterator[Written]:
         await pool.execute("CREATE SCHEMA pristine")
         for table in _TABLES:
             await pool.execute(f"CREATE TABLE pristine.{table} AS TABLE {table}")
-        yield Written(pool, names)
+        yield SmallLedger(pool, names)
 
 
 def _command(key: str, sender: UUID, recipient: UUID, amount: Money) -> Command:
-    kind = TransferKind.DEPOSIT if sender in {clearing("RUB"), clearing("USD")} else TransferKind.TRANSFER
+    kind = (
+        TransferKind.DEPOSIT if sender in {clearing_account("RUB"), clearing_account("USD")} else TransferKind.TRANSFER
+    )
     scope = IdempotencyKey(_PRINCIPAL, kind.lower(), key)
     return Command(uuid7(), kind, sender, recipient, amount, scope, None, {})
 

@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 
 from subgraphs.bank.client import Account
-from tests.integration.bank.running import Caller, RunningBank, clearing, prove, rub
+from tests.integration.bank.harness import Caller, RunningBank, assert_ledger_invariants, clearing_account, rub
 from wallet.errors import (
     AccountClosed,
     AccountNotEmpty,
@@ -109,7 +109,11 @@ class TestClose:
     async def test_another_users_and_the_ledgers_own_are_not_there(
         self, bank: RunningBank, alice: Caller, admin: Caller
     ) -> None:
-        for caller, account in ((alice, await bank.open("bob", "0")), (alice, uuid4()), (admin, clearing("USD"))):
+        for caller, account in (
+            (alice, await bank.open("bob", "0")),
+            (alice, uuid4()),
+            (admin, clearing_account("USD")),
+        ):
             with pytest.raises(AccountNotFound):
                 await caller(bank.client.close_account(account))
 
@@ -128,7 +132,7 @@ class TestClose:
             else:
                 assert isinstance(paid, AccountClosed)
                 assert (row["status"], row["balance"]) == ("CLOSED", 0)
-        await prove(own_bank.sql)
+        await assert_ledger_invariants(own_bank.sql)
 
 
 class TestList:

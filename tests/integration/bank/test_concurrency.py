@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from subgraphs.bank.client import Receipt
-from tests.integration.bank.running import RunningBank, clearing, prove, rub
+from tests.integration.bank.harness import RunningBank, assert_ledger_invariants, clearing_account, rub
 from wallet.errors import InsufficientFunds, InternalError, Unavailable
 
 
@@ -22,7 +22,7 @@ class TestConcurrentTransfers:
         assert await own_bank.balance(sender) == rub("0.25").amount
         versions = sorted(answer.posting.version for answer in answers if isinstance(answer, Receipt))
         assert versions == list(range(1, 134))
-        await prove(own_bank.sql)
+        await assert_ledger_invariants(own_bank.sql)
 
     async def test_there_and_back_at_once_do_not_lock_each_other_out(self, own_bank: RunningBank) -> None:
         a, b = await own_bank.open("alice"), await own_bank.open("alice")
@@ -33,7 +33,7 @@ class TestConcurrentTransfers:
         )
         assert len({receipt.transfer.id for receipt in receipts}) == 100
         assert await own_bank.balance(a) == await own_bank.balance(b) == 1000
-        await prove(own_bank.sql)
+        await assert_ledger_invariants(own_bank.sql)
 
     async def test_round_a_ring_end_where_they_began(self, own_bank: RunningBank) -> None:
         ring = [await own_bank.open("alice", "10.00") for _ in range(10)]
@@ -42,7 +42,7 @@ class TestConcurrentTransfers:
             *(alice(own_bank.client.transfer(ring[n % 10], ring[(n + 1) % 10], rub("1"), str(n))) for n in range(100))
         )
         assert {await own_bank.balance(account) for account in ring} == {rub("10").amount}
-        await prove(own_bank.sql)
+        await assert_ledger_invariants(own_bank.sql)
 
     async def test_and_deposits_at_random_keep_every_law(self, own_bank: RunningBank) -> None:
         accounts = [await own_bank.open("alice", "5.00") for _ in range(6)]
@@ -57,10 +57,10 @@ class TestConcurrentTransfers:
                 await alice(own_bank.client.transfer(sender, recipient, amount, key))
 
         await asyncio.gather(*(one(n) for n in range(200)), return_exceptions=True)
-        await prove(own_bank.sql)
+        await assert_ledger_invariants(own_bank.sql)
         deposited = await own_bank.sql.fetchval("SELECT coalesce(sum(amount), 0) FROM transfers WHERE kind = 'DEPOSIT'")
-        assert await own_bank.balance(clearing()) == -deposited
-        assert (await own_bank.written())["transfers"] > 50
+        assert await own_bank.balance(clearing_account()) == -deposited
+        assert (await own_bank.count_rows())["transfers"] > 50
 
 
 class TestConflicts:
@@ -70,7 +70,7 @@ class TestConflicts:
         await _conflict(own_bank, code, times=2)
         receipt = await own_bank.user("alice")(own_bank.client.transfer(sender, recipient, rub("1"), "k"))
         assert receipt.posting.version == 1
-        await prove(own_bank.sql)
+        await assert_ledger_invariants(own_bank.sql)
 
     async def test_that_never_end_leave_nothing_and_may_be_retried(self, own_bank: RunningBank) -> None:
         sender, recipient = await own_bank.open("alice"), await own_bank.open("bob")
@@ -78,7 +78,7 @@ class TestConflicts:
         alice = own_bank.user("alice")
         with pytest.raises(Unavailable):
             await alice(own_bank.client.transfer(sender, recipient, rub("1"), "k"))
-        assert set((await own_bank.written()).values()) == {0}
+        assert set((await own_bank.count_rows()).values()) == {0}
         await own_bank.sql.execute("DROP TRIGGER conflict ON outbox")
         assert (await alice(own_bank.client.transfer(sender, recipient, rub("1"), "k"))).posting.version == 1
 
@@ -87,7 +87,7 @@ class TestConflicts:
         await own_bank.sql.execute("INSERT INTO entries VALUES ($1, 1, uuidv7(), 1, 1)", sender)
         with pytest.raises(InternalError):
             await own_bank.user("alice")(own_bank.client.transfer(sender, recipient, rub("1"), "k"))
-        assert (await own_bank.written())["transfers"] == 0
+        assert (await own_bank.count_rows())["transfers"] == 0
         assert await own_bank.balance(sender) == 1000
 
 

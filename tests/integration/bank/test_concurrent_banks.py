@@ -10,7 +10,7 @@ import pytest
 
 from subgraphs.bank.client import Receipt, TransferRequest
 from tests.conftest import Keys
-from tests.integration.bank.running import RunningBank, prove, rub, running
+from tests.integration.bank.harness import RunningBank, assert_ledger_invariants, rub, run_bank
 from wallet.errors import IdempotencyConflict, InsufficientFunds
 
 Replicas = tuple[RunningBank, RunningBank]
@@ -18,7 +18,7 @@ Replicas = tuple[RunningBank, RunningBank]
 
 @pytest.fixture
 async def replicas(ledger_url: str, keys: Keys, tmp_path: Path) -> AsyncIterator[Replicas]:
-    async with running(keys, tmp_path, ledger_url) as one, running(keys, tmp_path, ledger_url) as two:
+    async with run_bank(keys, tmp_path, ledger_url) as one, run_bank(keys, tmp_path, ledger_url) as two:
         yield one, two
 
 
@@ -43,7 +43,7 @@ class TestReplicas:
         assert sum((Counter(each) for each in answers), Counter()) == {Receipt: 1000, InsufficientFunds: 800}
         assert await one.balance(hot) == 0
         assert await deadlocks(one) == 0
-        await prove(one.sql)
+        await assert_ledger_invariants(one.sql)
 
     async def test_answer_the_same_for_the_same_key(self, replicas: Replicas) -> None:
         one, two = replicas
@@ -75,5 +75,5 @@ class TestReplicas:
             first, second = await asyncio.gather(use(one, keys), use(two, keys))
             assert all({first[key], second[key]} == {Receipt, IdempotencyConflict} for key in keys)
         assert await deadlocks(one) == 0
-        assert (await one.written())["transfers"] == 5 * 50
-        await prove(one.sql)
+        assert (await one.count_rows())["transfers"] == 5 * 50
+        await assert_ledger_invariants(one.sql)

@@ -21,7 +21,14 @@ from stack.ports import free_ports
 from subgraphs.bank.client import Receipt, TransferRequest
 from subgraphs.bank.service.adapters.postgres import database
 from tests.conftest import Keys
-from tests.integration.bank.running import RunningBank, prove, rub, running, until_ready, waiting
+from tests.integration.bank.harness import (
+    RunningBank,
+    assert_ledger_invariants,
+    find_lock_waiter,
+    rub,
+    run_bank,
+    until_ready,
+)
 from tests.waiting import until
 from wallet.errors import DeadlineExceeded, Unavailable, WalletError
 
@@ -53,7 +60,7 @@ async def mortal(tmp_path: Path) -> AsyncIterator[Postgres]:
 
 @pytest.fixture
 async def mortal_bank(mortal: Postgres, keys: Keys, tmp_path: Path) -> AsyncIterator[RunningBank]:
-    async with running(keys, tmp_path, mortal.dsn("bank")) as bank:
+    async with run_bank(keys, tmp_path, mortal.dsn("bank")) as bank:
         yield bank
 
 
@@ -81,7 +88,7 @@ class TestStopped:
         assert await alice(bank.client.transfer(sender, recipient, rub("1"), "before")) == first
         again = await alice(bank.client.transfer(sender, recipient, rub("1"), "while away"))
         assert (again.posting.version, again.posting.balance_after) == (2, rub("998"))
-        await prove(bank.sql)
+        await assert_ledger_invariants(bank.sql)
 
     async def test_one_that_is_no_primary_any_more_is_as_good_as_away(
         self, mortal: Postgres, mortal_bank: RunningBank
@@ -108,7 +115,7 @@ class TestStopped:
             return False
 
         await until(works)
-        await prove(bank.sql)
+        await assert_ledger_invariants(bank.sql)
 
     async def test_killed_in_the_middle_of_everything_it_loses_nothing_acknowledged(
         self, mortal: Postgres, mortal_bank: RunningBank
@@ -150,7 +157,7 @@ class TestStopped:
         made = {row["id"] for row in await bank.sql.fetch("SELECT id FROM transfers")}
         assert made == set(acknowledged.values())
         assert await bank.balance(sender) == 0
-        await prove(bank.sql)
+        await assert_ledger_invariants(bank.sql)
 
     async def test_frozen_it_is_given_up_on_in_time(
         self, mortal: Postgres, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -158,7 +165,7 @@ class TestStopped:
         monkeypatch.setattr(postgres_options, "STATEMENT_TIMEOUT_SECONDS", 0.5)
         monkeypatch.setattr(postgres_options, "CONNECT_TIMEOUT_SECONDS", 0.5)
         monkeypatch.setattr(database, "CONNECT_TIMEOUT_SECONDS", 0.5)
-        async with running(keys, tmp_path, mortal.dsn("bank")) as bank:
+        async with run_bank(keys, tmp_path, mortal.dsn("bank")) as bank:
             alice, sender, recipient = bank.user("alice"), await bank.open("alice"), await bank.open("bob")
             await alice(bank.client.get_balance(sender))
             backends = [row["pid"] for row in await bank.sql.fetch("SELECT pid FROM pg_stat_activity")]
@@ -175,7 +182,7 @@ class TestStopped:
             await until_ready(bank.admin)
             receipt = await alice(bank.client.transfer(sender, recipient, rub("1"), "frozen"))
             assert receipt.posting.version == 1
-            await prove(bank.sql)
+            await assert_ledger_invariants(bank.sql)
 
 
 class TestSessionLost:
@@ -186,11 +193,13 @@ class TestSessionLost:
             await other.execute("SELECT FROM accounts WHERE id = $1 FOR UPDATE", sender)
             transfer = asyncio.create_task(alice(bank.client.transfer(sender, recipient, rub("1"), "k")))
             await _terminate(bank.sql, "FOR NO KEY UPDATE")
-            await until(lambda: waiting(bank.sql, "FOR NO KEY UPDATE"))  # it is being run again, on a new session
+            await until(
+                lambda: find_lock_waiter(bank.sql, "FOR NO KEY UPDATE")
+            )  # it is being run again, on a new session
         receipt = await transfer
         assert await alice(bank.client.transfer(sender, recipient, rub("1"), "k")) == receipt
         assert receipt.posting.version == 1
-        await prove(bank.sql)
+        await assert_ledger_invariants(bank.sql)
 
     @WAYS
     async def test_while_all_is_written_and_nothing_committed(
@@ -203,18 +212,18 @@ class TestSessionLost:
             await other.execute("SELECT pg_advisory_xact_lock(42)")
             transfers = asyncio.create_task(alice(bank.client.batch_transfer(requests)))
             await _terminate(bank.sql, committing)
-            await until(lambda: waiting(bank.sql, "COMMIT"))  # it is being run again, on a new session
+            await until(lambda: find_lock_waiter(bank.sql, "COMMIT"))  # it is being run again, on a new session
         assert [_version(answer) for answer in await transfers] == list(range(1, count + 1))
         assert await alice(bank.client.batch_transfer(requests)) == await transfers
-        assert (await bank.written())["transfers"] == count
-        await prove(bank.sql)
+        assert (await bank.count_rows())["transfers"] == count
+        await assert_ledger_invariants(bank.sql)
 
     async def test_with_the_answer_of_a_commit_that_was_made(
         self, postgres: Postgres, ledger_url: str, keys: Keys, tmp_path: Path
     ) -> None:
         async with (
             _forgetful_road(postgres.port) as road,
-            running(keys, tmp_path, ledger_url.replace(f":{postgres.port}/", f":{road.port}/")) as bank,
+            run_bank(keys, tmp_path, ledger_url.replace(f":{postgres.port}/", f":{road.port}/")) as bank,
             asyncpg.create_pool(ledger_url, min_size=0, max_size=2) as sql,
         ):
             alice, requests = bank.user("alice"), await _transfer_requests(bank, 2)
@@ -226,7 +235,7 @@ class TestSessionLost:
             assert {_made(answer) for answer in await transfers} == set(made)
             assert await alice(bank.client.batch_transfer(requests)) == await transfers
             assert await sql.fetchval("SELECT count(*) FROM transfers") == 2
-            await prove(sql)
+            await assert_ledger_invariants(sql)
 
     @WAYS
     async def test_while_the_commit_goes_on_without_it(
@@ -234,7 +243,7 @@ class TestSessionLost:
     ) -> None:
         async with (
             _forgetful_road(postgres.port) as road,
-            running(keys, tmp_path, ledger_url.replace(f":{postgres.port}/", f":{road.port}/")) as bank,
+            run_bank(keys, tmp_path, ledger_url.replace(f":{postgres.port}/", f":{road.port}/")) as bank,
             asyncpg.create_pool(ledger_url, min_size=0, max_size=3) as sql,
         ):
             alice, requests = bank.user("alice"), await _transfer_requests(bank, count)
@@ -242,16 +251,16 @@ class TestSessionLost:
             async with sql.acquire() as other, other.transaction():
                 await other.execute("SELECT pg_advisory_xact_lock(42)")
                 transfers = asyncio.create_task(alice(bank.client.batch_transfer(requests)))
-                await until(lambda: waiting(sql, committing))
+                await until(lambda: find_lock_waiter(sql, committing))
                 road.cut()
-                await until(lambda: waiting(sql, "WITH named"))  # for the one that is still committing
+                await until(lambda: find_lock_waiter(sql, "WITH named"))  # for the one that is still committing
                 assert await sql.fetchval("SELECT count(*) FROM transfers") == 0
                 assert not transfers.done()
             answers = await transfers
             made = await sql.fetchval("SELECT array_agg(id) FROM transfers")
             assert sorted(made) == sorted(_made(answer) for answer in answers)
             assert [_version(answer) for answer in answers] == list(range(1, count + 1))
-            await prove(sql)
+            await assert_ledger_invariants(sql)
 
 
 class TestCallerGone:
@@ -263,14 +272,14 @@ class TestCallerGone:
             calls = [
                 asyncio.create_task(alice(bank.client.transfer(sender, recipient, rub("1"), str(n)))) for n in range(5)
             ]
-            await until(lambda: waiting(bank.sql, "FOR NO KEY UPDATE"))
+            await until(lambda: find_lock_waiter(bank.sql, "FOR NO KEY UPDATE"))
             for call in calls:
                 call.cancel()
             await asyncio.wait(calls)
         for n in range(5):
             await alice(bank.client.transfer(sender, recipient, rub("1"), str(n)))
         assert await bank.balance(sender) == 995
-        await prove(bank.sql)
+        await assert_ledger_invariants(bank.sql)
 
 
 async def _transfer_requests(bank: RunningBank, count: int) -> list[TransferRequest]:
@@ -297,7 +306,7 @@ def _send(process: int | None, number: signal.Signals) -> None:
 
 async def _terminate(sql: asyncpg.Pool, query: str) -> None:
     """Ends the session that waits in this query."""
-    assert await sql.fetchval("SELECT pg_terminate_backend($1)", await until(lambda: waiting(sql, query)))
+    assert await sql.fetchval("SELECT pg_terminate_backend($1)", await until(lambda: find_lock_waiter(sql, query)))
 
 
 class _Road:

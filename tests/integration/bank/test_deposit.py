@@ -3,7 +3,7 @@ from decimal import Decimal
 import pytest
 
 from subgraphs.bank.service.domain.model import AccountStatus
-from tests.integration.bank.running import Caller, RunningBank, clearing, prove, rub
+from tests.integration.bank.harness import Caller, RunningBank, assert_ledger_invariants, clearing_account, rub
 from wallet.errors import AccountClosed, AccountNotFound, CurrencyMismatch, InvalidInput, PermissionDenied
 from wallet.money import Money
 
@@ -15,7 +15,7 @@ class TestDeposit:
         account = await bank.open("bob", "500.00")
         receipt = await card(bank.client.deposit(account, rub("50.25"), "happy", DESCRIPTOR))
         assert (receipt.transfer.kind, receipt.transfer.amount) == ("DEPOSIT", rub("50.25"))
-        assert (receipt.transfer.sender_id, receipt.transfer.recipient_id) == (clearing(), account)
+        assert (receipt.transfer.sender_id, receipt.transfer.recipient_id) == (clearing_account(), account)
         assert receipt.posting.account_id == account
         assert (receipt.posting.version, receipt.posting.balance_after) == (1, rub("550.25"))
 
@@ -24,7 +24,7 @@ class TestDeposit:
         receipt = await own_bank.service("card")(own_bank.client.deposit(account, rub("50.25"), "k", DESCRIPTOR))
         id_, at = receipt.transfer.id, receipt.transfer.created_at
 
-        for side, balance in ((clearing(), "-50.25"), (account, "550.25")):
+        for side, balance in ((clearing_account(), "-50.25"), (account, "550.25")):
             row = await own_bank.row(side)
             assert (row["balance"], row["version"], row["updated_at"]) == (Decimal(balance), 1, at)
         transfer = await own_bank.sql.fetchrow(
@@ -34,20 +34,20 @@ class TestDeposit:
         assert tuple(transfer) == ("DEPOSIT", "k", "МИР")
         entries = await own_bank.sql.fetch("SELECT * FROM entries WHERE transfer_id = $1 ORDER BY amount", id_)
         assert [tuple(entry.values()) for entry in entries] == [
-            (clearing(), 1, id_, Decimal("-50.25"), Decimal("-50.25")),
+            (clearing_account(), 1, id_, Decimal("-50.25"), Decimal("-50.25")),
             (account, 1, id_, Decimal("50.25"), Decimal("550.25")),
         ]
         key = await own_bank.sql.fetchrow("SELECT principal, operation, key, transfer_id FROM idempotency_keys")
         assert key is not None
         assert tuple(key) == ("card", "deposit", "k", id_)
-        assert await own_bank.written() == {"transfers": 1, "entries": 2, "idempotency_keys": 1, "outbox": 1}
-        await prove(own_bank.sql)
+        assert await own_bank.count_rows() == {"transfers": 1, "entries": 2, "idempotency_keys": 1, "outbox": 1}
+        await assert_ledger_invariants(own_bank.sql)
 
     async def test_the_clearing_account_owes_all_that_ever_came_in(self, own_bank: RunningBank) -> None:
         account, card = await own_bank.open("bob", "0"), own_bank.service("card")
         for n in range(3):
             await card(own_bank.client.deposit(account, rub("10"), str(n), {}))
-        assert await own_bank.balance(clearing()) == -30
+        assert await own_bank.balance(clearing_account()) == -30
 
     @pytest.mark.parametrize(("currency", "amount"), [("JPY", "100"), ("USD", "0.01"), ("KWD", "1.234")])
     async def test_comes_from_the_clearing_account_of_its_currency(
@@ -56,7 +56,7 @@ class TestDeposit:
         account = await bank.open("bob", "0", currency)
         money = Money.parse(amount, currency)
         receipt = await card(bank.client.deposit(account, money, f"in {currency}", {}))
-        assert (receipt.transfer.sender_id, receipt.posting.balance_after) == (clearing(currency), money)
+        assert (receipt.transfer.sender_id, receipt.posting.balance_after) == (clearing_account(currency), money)
 
 
 class TestRefusals:
@@ -70,7 +70,7 @@ class TestRefusals:
         assert await bank.balance(account) == 0
 
     async def test_to_an_account_that_is_not_there(self, bank: RunningBank, card: Caller) -> None:
-        nowhere = clearing("?")
+        nowhere = clearing_account("?")
         with pytest.raises(AccountNotFound, match=str(nowhere)):
             await card(bank.client.deposit(nowhere, rub("1"), "nowhere", {}))
 
@@ -87,4 +87,4 @@ class TestRefusals:
 
     async def test_to_the_clearing_account_itself(self, bank: RunningBank, card: Caller) -> None:
         with pytest.raises(InvalidInput):
-            await card(bank.client.deposit(clearing(), rub("1"), "self", {}))
+            await card(bank.client.deposit(clearing_account(), rub("1"), "self", {}))

@@ -10,7 +10,7 @@ from grpc_status import rpc_status
 from protos.wallet.bank.v1 import bank_pb2
 from subgraphs.bank.client import Receipt, TransferRequest
 from subgraphs.bank.service.application import group_commit
-from tests.integration.bank.running import Caller, RunningBank, prove, rub
+from tests.integration.bank.harness import Caller, RunningBank, assert_ledger_invariants, rub
 from wallet.errors import InternalError, ResourceExhausted
 
 FULL = "999999999999999999.99"
@@ -26,7 +26,7 @@ class TestPoison:
         assert [n for n, answer in enumerate(answers) if not isinstance(answer, Receipt)] == [13, 77]
         assert answers[13] == answers[77] == InternalError()
         assert await own_bank.balance(sender) == 902
-        await prove(own_bank.sql)
+        await assert_ledger_invariants(own_bank.sql)
 
     async def test_it_is_not_pinned(self, own_bank: RunningBank) -> None:
         alice = own_bank.user("alice")

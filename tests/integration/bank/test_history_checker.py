@@ -23,8 +23,8 @@ from subgraphs.bank.service.application.service import Bank
 from subgraphs.bank.service.domain import rules
 from subgraphs.bank.service.domain.model import Account, Command, Decision, Outcome, Transfer
 from tests.conftest import Keys
-from tests.integration.bank.running import running
-from tests.integration.bank.trial import Trial
+from tests.integration.bank.fault_trial import Trial
+from tests.integration.bank.harness import run_bank
 from wallet.errors import InsufficientFunds
 from wallet.money import Money
 
@@ -185,7 +185,7 @@ async def test_a_bank_that(
     await without_checks(ledger_url)
     plant(monkeypatch)
     async with AsyncExitStack() as stack:
-        banks = [await stack.enter_async_context(running(keys, tmp_path, ledger_url)) for _ in range(2)]
+        banks = [await stack.enter_async_context(run_bank(keys, tmp_path, ledger_url)) for _ in range(2)]
         held = Trial(1, keys, ledger_url, [], [bank.client for bank in banks])
         violations = await held.judged(4, [undisturbed], SECONDS)
     broken = {violation.law for violation in violations}

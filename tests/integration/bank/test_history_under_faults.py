@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Keys
-from tests.integration.bank.trial import trial
+from tests.integration.bank.fault_trial import trial
 
 pytestmark = pytest.mark.slow
 

@@ -5,7 +5,7 @@ from uuid import UUID
 import pytest
 
 from subgraphs.bank.client import Receipt
-from tests.integration.bank.running import Caller, RunningBank, prove, rub
+from tests.integration.bank.harness import Caller, RunningBank, assert_ledger_invariants, rub
 from wallet.errors import AccountNotFound, IdempotencyConflict, InsufficientFunds, WalletError
 from wallet.money import Money
 
@@ -16,10 +16,10 @@ class TestTransferKeys:
         alice = own_bank.user("alice")
         first = await alice(own_bank.client.transfer(sender, recipient, rub("1"), "k"))
         await alice(own_bank.client.transfer(sender, recipient, rub("2"), "another"))
-        written = await own_bank.written()
+        written = await own_bank.count_rows()
         again = await alice(own_bank.client.transfer(sender, recipient, rub("1.00"), "k"))
         assert again == first
-        assert await own_bank.written() == written
+        assert await own_bank.count_rows() == written
 
     async def test_a_refusal_is_answered_again_although_money_came_in_between(self, bank: RunningBank) -> None:
         sender, recipient = await bank.open("refused", "1.00"), await bank.open("bob")
@@ -116,8 +116,8 @@ class TestConcurrentUses:
         uses = [alice(own_bank.client.transfer(sender, recipient, rub("1"), "k")) for _ in range(50)]
         receipts = await asyncio.gather(*uses)
         assert receipts == [receipts[0]] * 50
-        assert await own_bank.written() == {"transfers": 1, "entries": 2, "idempotency_keys": 1, "outbox": 1}
-        await prove(own_bank.sql)
+        assert await own_bank.count_rows() == {"transfers": 1, "entries": 2, "idempotency_keys": 1, "outbox": 1}
+        await assert_ledger_invariants(own_bank.sql)
 
     async def test_of_one_key_that_is_refused_get_one_refusal(self, own_bank: RunningBank) -> None:
         sender, missing = await own_bank.open("alice", "0"), UUID(int=77)
@@ -125,7 +125,7 @@ class TestConcurrentUses:
         uses = [alice(own_bank.client.transfer(missing, sender, rub("1"), "k")) for _ in range(50)]
         refusals = await asyncio.gather(*uses, return_exceptions=True)
         assert refusals == [AccountNotFound(str(missing))] * 50
-        assert (await own_bank.written())["idempotency_keys"] == 1
+        assert (await own_bank.count_rows())["idempotency_keys"] == 1
 
     async def test_of_one_key_with_different_requests_let_one_win(self, own_bank: RunningBank) -> None:
         sender, recipient = await own_bank.open("alice"), await own_bank.open("bob")
@@ -133,8 +133,8 @@ class TestConcurrentUses:
         uses = [alice(own_bank.client.transfer(sender, recipient, rub(str(1 + n % 5)), "k")) for n in range(50)]
         answers = await asyncio.gather(*uses, return_exceptions=True)
         _one_request_won(answers)
-        assert (await own_bank.written())["transfers"] == 1
-        await prove(own_bank.sql)
+        assert (await own_bank.count_rows())["transfers"] == 1
+        await assert_ledger_invariants(own_bank.sql)
 
     async def test_of_one_key_on_accounts_that_never_meet_let_one_win(self, own_bank: RunningBank) -> None:
         pairs = [(await own_bank.open("alice"), await own_bank.open("bob")) for _ in range(10)]
@@ -142,8 +142,8 @@ class TestConcurrentUses:
         uses = [alice(own_bank.client.transfer(*pairs[n % 10], rub("1"), "k")) for n in range(50)]
         answers = await asyncio.gather(*uses, return_exceptions=True)
         _one_request_won(answers, winners=5)
-        assert (await own_bank.written())["transfers"] == 1
-        await prove(own_bank.sql)
+        assert (await own_bank.count_rows())["transfers"] == 1
+        await assert_ledger_invariants(own_bank.sql)
 
 
 def _one_request_won(answers: list[Receipt | BaseException], winners: int = 10) -> None:

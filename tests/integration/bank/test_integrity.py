@@ -8,16 +8,16 @@ import pytest
 from kit.integrity.check import Progress, Verdict
 from subgraphs.bank.service.adapters.postgres.database import open_pool
 from subgraphs.bank.service.application.integrity import ledger_integrity
-from tests.integration.bank.running import RunningBank, prove, rub, waiting
-from tests.integration.bank.written import BOB, Written, reports, verdict
+from tests.integration.bank.harness import RunningBank, assert_ledger_invariants, find_lock_waiter, rub
+from tests.integration.bank.small_ledger import BOB, SmallLedger, reports, verdict
 from tests.waiting import until
 from wallet.errors import InsufficientFunds
 
 
 class TestSound:
     @pytest.mark.parametrize("page", [1, 2, 3, 2000])
-    async def test_is_said_of_a_ledger_that_was_seen_whole(self, written: Written, page: int) -> None:
-        *found, last = await reports(ledger_integrity(await written.corrupt(), page))
+    async def test_is_said_of_a_ledger_that_was_seen_whole(self, small_ledger: SmallLedger, page: int) -> None:
+        *found, last = await reports(ledger_integrity(await small_ledger.corrupt(), page))
         assert isinstance(last, Verdict)
         assert (last.verdict, last.violations) == ("sound", 0)
         assert last.rows == {"accounts": 6, "entries": 10, "transfers": 5, "idempotency_keys": 6, "outbox": 5}
@@ -42,7 +42,7 @@ class TestSound:
         assert isinstance(last, Verdict)
         assert (last.verdict, last.violations) == ("sound", 0)
         assert last.rows["entries"] > 20
-        await prove(bank.sql)
+        await assert_ledger_invariants(bank.sql)
 
     async def test_is_said_again_and_again_under_load(self, own_bank: RunningBank, ledger_url: str) -> None:
         bank, alice = own_bank, own_bank.user("alice")
@@ -82,7 +82,7 @@ class TestSound:
         async with bank.sql.acquire() as other, open_pool(ledger_url, max_size=1) as pool:
             await other.execute("SELECT pg_advisory_lock(42)")
             between = asyncio.create_task(alice(bank.client.transfer(sender, recipient, rub("1"), "between")))
-            await until(lambda: waiting(bank.sql, "COMMIT"))
+            await until(lambda: find_lock_waiter(bank.sql, "COMMIT"))
             async with aclosing(ledger_integrity(pool, 1).run()) as proving:
                 async for report in proving:
                     if isinstance(report, Progress) and report.scan == "idempotency_keys" and not between.done():

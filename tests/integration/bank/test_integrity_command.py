@@ -13,7 +13,7 @@ import orjson
 from kit.auth.principal import Role
 from stack.ports import free_ports
 from stack.process import ROOT
-from tests.integration.bank.running import RunningBank, waiting
+from tests.integration.bank.harness import RunningBank, find_lock_waiter
 from tests.waiting import until
 
 NOTHING = "0 entries, 0 transfers, 0 idempotency_keys, 0 outbox"
@@ -36,7 +36,7 @@ class TestAdmin:
         async with standing_still(own_bank), asking(own_bank) as http:
             async with http.stream("GET", "/integrity") as first:
                 assert first.status_code == 200
-                await until(lambda: waiting(own_bank.sql, "idempotency_keys"))
+                await until(lambda: find_lock_waiter(own_bank.sql, "idempotency_keys"))
                 second = await http.get("/integrity")
                 assert (second.status_code, "is running" in second.json()["detail"]) == (409, True)
                 said = await command_line(own_bank)
@@ -51,7 +51,7 @@ class TestAdmin:
     async def test_a_database_that_goes_away_leaves_no_verdict(self, own_bank: RunningBank) -> None:
         async with standing_still(own_bank):
             proving = asyncio.create_task(command_line(own_bank))
-            pid = await until(lambda: waiting(own_bank.sql, "idempotency_keys"))
+            pid = await until(lambda: find_lock_waiter(own_bank.sql, "idempotency_keys"))
             assert await own_bank.sql.fetchval("SELECT pg_terminate_backend($1)", pid)
             said = await proving
         assert (said.code, said.out) == (

@@ -11,7 +11,7 @@ from grpc_status import rpc_status
 from kit.rpc.status import error_from_status
 from protos.wallet.bank.v1 import bank_pb2
 from subgraphs.bank.client import SERVICE
-from tests.integration.bank.running import Caller, RunningBank, prove
+from tests.integration.bank.harness import Caller, RunningBank, assert_ledger_invariants
 from wallet.errors import InvalidInput
 
 SENDER, RECIPIENT = "123e4567-e89b-12d3-a456-426614174000", "987e6543-e21b-34d3-c456-426614174999"
@@ -107,9 +107,9 @@ class TestTransferMoney:
         ids = {"sender_id": str(sender), "recipient_id": str(recipient)}
         with pytest.raises(grpc.aio.AioRpcError):
             await own_bank.stub.TransferMoney(transfer(**ids, amount=money(-1)), metadata=alice.metadata)
-        assert (await own_bank.written())["idempotency_keys"] == 0
+        assert (await own_bank.count_rows())["idempotency_keys"] == 0
         assert (await own_bank.stub.TransferMoney(transfer(**ids), metadata=alice.metadata)).sender_version == 1
-        await prove(own_bank.sql)
+        await assert_ledger_invariants(own_bank.sql)
 
 
 class TestDepositMoney:

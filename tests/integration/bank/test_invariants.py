@@ -6,7 +6,7 @@ from kit.integrity.check import Verdict, Violation
 from subgraphs.bank.service.adapters.postgres.invariants import Invariant
 from subgraphs.bank.service.application import integrity
 from subgraphs.bank.service.application.integrity import ledger_integrity
-from tests.integration.bank.written import ALICE, STRAY, Written, reports
+from tests.integration.bank.small_ledger import ALICE, STRAY, SmallLedger, reports
 
 
 def made(key: str) -> str:
@@ -222,13 +222,15 @@ CORRUPTIONS: dict[str, tuple[list[str], set[str]]] = {
 
 class TestCorrupted:
     @pytest.mark.parametrize("corruption", CORRUPTIONS)
-    async def test_is_told_by_law_and_row_however_the_pages_fall(self, written: Written, corruption: str) -> None:
+    async def test_is_told_by_law_and_row_however_the_pages_fall(
+        self, small_ledger: SmallLedger, corruption: str
+    ) -> None:
         statements, expected = CORRUPTIONS[corruption]
-        pool = await written.corrupt(*statements)
+        pool = await small_ledger.corrupt(*statements)
         for page in (1, 2, 3, 2000):
             *found, last = await reports(ledger_integrity(pool, page))
             violations = [report for report in found if isinstance(report, Violation)]
-            assert {written.told(violation) for violation in violations} == expected, page
+            assert {small_ledger.told(violation) for violation in violations} == expected, page
             assert isinstance(last, Verdict)
             assert (last.verdict, last.violations) == ("broken", len(violations))
             assert "secret" not in repr((found, last))
@@ -236,24 +238,24 @@ class TestCorrupted:
     def test_each_law_can_be_broken(self) -> None:
         assert {told.split()[0] for _, expected in CORRUPTIONS.values() for told in expected} == set(Invariant)
 
-    async def test_what_was_found_and_what_was_expected_are_told(self, written: Written) -> None:
+    async def test_what_was_found_and_what_was_expected_are_told(self, small_ledger: SmallLedger) -> None:
         statement = "UPDATE accounts SET balance = 1 WHERE id = {alice}"
-        pool = await written.corrupt(statement)
+        pool = await small_ledger.corrupt(statement)
         (found, _) = [report for report in await reports(ledger_integrity(pool)) if isinstance(report, Violation)]
         assert found == Violation(Invariant.BALANCE_IS_LAST_ENTRY, {"account_id": str(ALICE)}, "1.0000", "82.0000")
 
-    async def test_a_hundred_rows_of_a_law_are_told_and_the_others_counted(self, written: Written) -> None:
+    async def test_a_hundred_rows_of_a_law_are_told_and_the_others_counted(self, small_ledger: SmallLedger) -> None:
         events = f"INSERT INTO outbox (transfer_id) SELECT '{STRAY}' FROM generate_series(1, 130)"
-        *found, last = await reports(ledger_integrity(await written.corrupt(events), 50))
+        *found, last = await reports(ledger_integrity(await small_ledger.corrupt(events), 50))
         assert sum(isinstance(report, Violation) for report in found) == 100
         assert isinstance(last, Verdict)
         assert (last.violations, last.broken) == (130, {Invariant.OUTBOX_HAS_TRANSFER: 130})
 
     async def test_transfers_too_many_to_be_named_are_told_by_the_end_of_their_ids(
-        self, written: Written, monkeypatch: pytest.MonkeyPatch
+        self, small_ledger: SmallLedger, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(integrity, "_MAX_IDS_IN_MEMORY", 0)
-        pool = await written.corrupt("DELETE FROM idempotency_keys WHERE key = 'k1'")
+        pool = await small_ledger.corrupt("DELETE FROM idempotency_keys WHERE key = 'k1'")
         (found,) = [report for report in await reports(ledger_integrity(pool)) if isinstance(report, Violation)]
-        (k1,) = [id_ for id_, name in written.names.items() if name == "k1"]
+        (k1,) = [id_ for id_, name in small_ledger.names.items() if name == "k1"]
         assert found.row == {"transfer_id": f"…{k1[-3:]}"}

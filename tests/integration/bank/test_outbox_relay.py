@@ -15,7 +15,7 @@ from subgraphs.bank.service.adapters.postgres.database import open_pool
 from subgraphs.bank.service.adapters.postgres.outbox import Outbox
 from subgraphs.bank.service.application import outbox_relay
 from tests.conftest import Keys
-from tests.integration.bank.running import RunningBank, rub, running
+from tests.integration.bank.harness import RunningBank, rub, run_bank
 from tests.integration.bank.topic_reader import Message, reading
 from tests.kafka.brokers import Broker, on_both
 from tests.waiting import until
@@ -34,7 +34,7 @@ def run(ledger_url: str, keys: Keys, tmp_path: Path) -> Run:
     """Runs a bank on the test's own ledger; two at once are two replicas."""
 
     def run(broker: Broker, **given: Any) -> AbstractAsyncContextManager[RunningBank]:
-        return running(keys, tmp_path, ledger_url, kafka_bootstrap_servers=broker.bootstrap_servers, **given)
+        return run_bank(keys, tmp_path, ledger_url, kafka_bootstrap_servers=broker.bootstrap_servers, **given)
 
     return run
 
@@ -152,7 +152,7 @@ class TestPublishing:
         """`own_bank` is another replica on the same ledger, whose relay has no broker."""
         sender, recipient = await own_bank.open("alice"), await own_bank.open("bob")
         await transfers(own_bank, sender, recipient, range(3))
-        assert (await own_bank.written())["outbox"] == 3
+        assert (await own_bank.count_rows())["outbox"] == 3
         async with run(broker), reading(broker):
             await until_published(own_bank.sql)
 
@@ -162,7 +162,7 @@ class TestWithoutABroker:
         async with run(absent) as bank:
             sender, recipient = await bank.open("alice"), await bank.open("bob")
             ids = await transfers(bank, sender, recipient, range(10))
-            assert (await bank.written())["outbox"] == 10
+            assert (await bank.count_rows())["outbox"] == 10
             await absent.start()
             async with reading(absent) as topic:
                 messages = await topic.until_read(ids)
@@ -178,7 +178,7 @@ class TestWithoutABroker:
             broker.kill()
             await broker.wait()
             ids = await transfers(bank, sender, recipient, range(5, 15))
-            assert (await bank.written())["outbox"] == 10
+            assert (await bank.count_rows())["outbox"] == 10
             await broker.start()
             async with reading(broker) as topic:
                 messages = await topic.until_read(ids, within=30)
@@ -266,7 +266,7 @@ class TestDeliveryAndRemoval:
             assert broker.pid is not None
             broker.send(signal.SIGSTOP)
             await transfers(bank, sender, recipient, range(1, 4))
-            assert (await bank.written())["outbox"] == 3
+            assert (await bank.count_rows())["outbox"] == 3
             broker.send(signal.SIGCONT)
             await until_published(bank.sql)
 

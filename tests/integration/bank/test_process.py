@@ -18,7 +18,15 @@ from stack.engines.postgres import Postgres
 from stack.ports import free_ports
 from stack.process import Child
 from tests.conftest import Keys
-from tests.integration.bank.running import RunningBank, process, prove, rub, until_ready, using, written
+from tests.integration.bank.harness import (
+    RunningBank,
+    assert_ledger_invariants,
+    bank_process,
+    connect_bank,
+    count_rows,
+    rub,
+    until_ready,
+)
 from tests.waiting import until
 from wallet.errors import DeadlineExceeded, Unavailable
 
@@ -33,7 +41,7 @@ async def describe(keys: Keys, tmp_path: Path) -> AsyncIterator[Describe]:
     children = []
 
     def describe(database_url: str, **given: str) -> tuple[Child, dict[str, str]]:
-        child, environment = process(keys, tmp_path, database_url, **given)
+        child, environment = bank_process(keys, tmp_path, database_url, **given)
         children.append(child)
         return child, environment
 
@@ -59,7 +67,7 @@ class TestStart:
             admin = f"http://{environment['bank_admin_listen']}/health/ready"
             async with httpx.AsyncClient(trust_env=False) as http:
                 assert (await http.get(admin)).json()["checks"] == {"database": "Unavailable", "keys": "ok"}
-            async with postgres, using(keys, postgres.dsn("bank"), environment) as bank:
+            async with postgres, connect_bank(keys, postgres.dsn("bank"), environment) as bank:
                 await asyncio.to_thread(upgrade, "subgraphs.bank.service.migrations", postgres.dsn("bank"))
                 await until_ready(bank.admin)
                 sender, recipient = await bank.open("alice"), await bank.open("bob")
@@ -91,7 +99,7 @@ class TestEnd:
     async def test_it_answers_what_it_has_begun(self, describe: Describe, ledger_url: str, keys: Keys) -> None:
         child, environment = describe(ledger_url)
         await child.start()
-        async with using(keys, ledger_url, environment) as bank:
+        async with connect_bank(keys, ledger_url, environment) as bank:
             await until_ready(bank.admin)
             sender, recipient = await bank.open("alice"), await bank.open("bob")
             async with bank.sql.acquire() as other, other.transaction():
@@ -117,7 +125,7 @@ class TestKill9:
     ) -> None:
         child, environment = describe(ledger_url, kafka_bootstrap_servers=broker.bootstrap_servers)
         await child.start()
-        async with using(keys, ledger_url, environment) as bank:
+        async with connect_bank(keys, ledger_url, environment) as bank:
             await until_ready(bank.admin)
             accounts = [await bank.open("alice", "100.00") for _ in range(4)]
             acknowledged: dict[str, UUID] = {}
@@ -135,10 +143,10 @@ class TestKill9:
             async with asyncio.timeout(30):
                 await load
             assert known.items() <= acknowledged.items()
-            assert (await written(bank.sql))["transfers"] == 1500
+            assert (await count_rows(bank.sql))["transfers"] == 1500
             assert {row["id"] for row in await bank.sql.fetch("SELECT id FROM transfers")} == set(acknowledged.values())
             await until(lambda: _nothing_waits(bank.sql), within=20)
-            await prove(bank.sql)
+            await assert_ledger_invariants(bank.sql)
 
 
 async def _insist(

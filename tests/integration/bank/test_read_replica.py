@@ -17,7 +17,7 @@ from subgraphs.bank.client import Transfer
 from subgraphs.bank.service import metrics
 from subgraphs.bank.service.adapters.postgres import replica as replicas
 from tests.conftest import Keys
-from tests.integration.bank.running import RunningBank, rub, running
+from tests.integration.bank.harness import RunningBank, rub, run_bank
 from tests.waiting import until
 
 
@@ -120,7 +120,7 @@ async def bank(
 ) -> AsyncIterator[RunningBank]:
     monkeypatch.setattr(replicas, "_READ_TIMEOUT_SECONDS", 5.0)  # all here may be slow
     monkeypatch.setattr(replicas, "_PAUSE_SECONDS", 0.2)
-    async with running(keys, tmp_path, ledger_url, bank_database_read_url=standby.url(ledger_url)) as bank:
+    async with run_bank(keys, tmp_path, ledger_url, bank_database_read_url=standby.url(ledger_url)) as bank:
         yield bank
 
 

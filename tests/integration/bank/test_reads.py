@@ -3,7 +3,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from subgraphs.bank.client import Account, AccountVersion
-from tests.integration.bank.running import Caller, RunningBank, clearing, rub
+from tests.integration.bank.harness import Caller, RunningBank, clearing_account, rub
 from wallet.errors import AccountNotFound, PermissionDenied, TransferNotFound
 from wallet.money import EXPONENTS
 
@@ -26,9 +26,11 @@ class TestAccounts:
     async def test_several_are_answered_each_by_its_own_id(self, bank: RunningBank, alice: Caller) -> None:
         mine, also_mine, bobs, nobodys = [await bank.open(owner) for owner in ("alice", "alice", "bob", None)]
         missing = uuid4()
-        found = await alice(bank.client.batch_get_accounts([bobs, mine, missing, also_mine, mine, nobodys, clearing()]))
+        found = await alice(
+            bank.client.batch_get_accounts([bobs, mine, missing, also_mine, mine, nobodys, clearing_account()])
+        )
         assert {id_ for id_, account in found.items() if isinstance(account, Account)} == {mine, also_mine}
-        for hidden in (bobs, missing, nobodys, clearing()):
+        for hidden in (bobs, missing, nobodys, clearing_account()):
             assert found[hidden] == AccountNotFound(str(hidden))
 
     async def test_another_users_account_is_not_told_from_none(self, bank: RunningBank, alice: Caller) -> None:
@@ -49,7 +51,7 @@ class TestAccounts:
     ) -> None:
         caller, bobs = request.getfixturevalue(who), await bank.open("bob")
         assert (await caller(bank.client.get_account(bobs))).owner_id == "bob"
-        assert (await caller(bank.client.get_account(clearing()))).owner_id == ""
+        assert (await caller(bank.client.get_account(clearing_account()))).owner_id == ""
 
     async def test_no_accounts_are_asked_for_and_none_come(self, bank: RunningBank, alice: Caller) -> None:
         assert await alice(bank.client.batch_get_accounts([])) == {}
@@ -150,7 +152,7 @@ class TestEvents:
         first, second = await bank.service("analytics")(bank.client.list_events(mine, 0))
 
         assert (first.transfer, first.recipient) == (deposit.transfer, deposit.posting)
-        assert first.sender.account_id == clearing()
+        assert first.sender.account_id == clearing_account()
         assert first.descriptor == {"topUpId": "t1"}
         assert (second.transfer, second.sender, second.descriptor) == (transfer.transfer, transfer.posting, {})
         assert (second.recipient.account_id, second.recipient.version) == (bobs, 1)

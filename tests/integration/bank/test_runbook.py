@@ -3,7 +3,7 @@
 import re
 
 from subgraphs.bank.service.adapters.postgres import outbox
-from tests.integration.bank.running import RunningBank
+from tests.integration.bank.harness import RunningBank
 from tests.promql import ROOT
 
 TRANSACTIONS, LEADER = re.findall(

@@ -5,7 +5,7 @@ import pytest
 
 from kit.auth.principal import Role
 from subgraphs.bank.service.domain.model import AccountStatus
-from tests.integration.bank.running import Caller, RunningBank, clearing, prove, rub
+from tests.integration.bank.harness import Caller, RunningBank, assert_ledger_invariants, clearing_account, rub
 from wallet.errors import (
     AccountClosed,
     AccountNotFound,
@@ -114,7 +114,7 @@ class TestRefusals:
 
     async def test_an_admin_makes_no_money(self, bank: RunningBank, admin: Caller) -> None:
         with pytest.raises(AccountNotFound):
-            await admin(bank.client.transfer(clearing(), await bank.open("admin"), rub("1"), "out of nothing"))
+            await admin(bank.client.transfer(clearing_account(), await bank.open("admin"), rub("1"), "out of nothing"))
 
     async def test_more_than_there_is(self, bank: RunningBank, alice: Caller) -> None:
         sender, recipient = await bank.open("alice", "10.00"), await bank.open("bob")
@@ -124,8 +124,8 @@ class TestRefusals:
         assert await bank.balance(sender) == 10
 
     async def test_to_an_account_that_is_not_there(self, bank: RunningBank, alice: Caller) -> None:
-        sender, nowhere = await bank.open("alice"), clearing("USD")
-        for recipient in (nowhere, clearing()):
+        sender, nowhere = await bank.open("alice"), clearing_account("USD")
+        for recipient in (nowhere, clearing_account()):
             with pytest.raises(AccountNotFound, match=str(recipient)):
                 await alice(bank.client.transfer(sender, recipient, rub("1"), f"to {recipient}"))
 
@@ -149,8 +149,8 @@ class TestRefusals:
         sender, recipient = await own_bank.open("alice", "1.00"), await own_bank.open("bob")
         with pytest.raises(InsufficientFunds):
             await own_bank.user("alice")(own_bank.client.transfer(sender, recipient, rub("2"), "k"))
-        assert await own_bank.written() == {"transfers": 0, "entries": 0, "idempotency_keys": 1, "outbox": 0}
-        await prove(own_bank.sql)
+        assert await own_bank.count_rows() == {"transfers": 0, "entries": 0, "idempotency_keys": 1, "outbox": 0}
+        await assert_ledger_invariants(own_bank.sql)
 
 
 class TestAtomicity:
@@ -161,13 +161,13 @@ class TestAtomicity:
         alice = own_bank.user("alice")
         with pytest.raises(InternalError):
             await alice(own_bank.client.transfer(sender, recipient, rub("1"), "k"))
-        assert set((await own_bank.written()).values()) == {0}
+        assert set((await own_bank.count_rows()).values()) == {0}
         assert await own_bank.balance(sender) == await own_bank.balance(recipient) == 1000
 
         await own_bank.sql.execute(f"ALTER TABLE {table} DROP CONSTRAINT broken")
         receipt = await alice(own_bank.client.transfer(sender, recipient, rub("1"), "k"))
         assert receipt.posting.version == 1
-        await prove(own_bank.sql)
+        await assert_ledger_invariants(own_bank.sql)
 
     async def test_what_fails_at_the_very_commit_leaves_nothing(self, own_bank: RunningBank) -> None:
         sender, recipient = await own_bank.open("alice"), await own_bank.open("bob")
@@ -179,12 +179,12 @@ class TestAtomicity:
         """)
         with pytest.raises(InternalError):
             await own_bank.user("alice")(own_bank.client.transfer(sender, recipient, rub("1"), "k"))
-        assert set((await own_bank.written()).values()) == {0}
+        assert set((await own_bank.count_rows()).values()) == {0}
         assert await own_bank.balance(sender) == 1000
 
     async def test_a_balance_beyond_what_the_ledger_holds_is_refused_whole(self, own_bank: RunningBank) -> None:
         full = await own_bank.open("alice", "999999999999999999.99")
         with pytest.raises(InternalError):
             await own_bank.service("card")(own_bank.client.deposit(full, rub("0.01"), "k", {}))
-        assert set((await own_bank.written()).values()) == {0}
-        await prove(own_bank.sql)
+        assert set((await own_bank.count_rows()).values()) == {0}
+        await assert_ledger_invariants(own_bank.sql)

@@ -9,7 +9,7 @@ import pytest
 from kit.db.migrations import upgrade
 from stack.engines.postgres import Postgres
 from tests.conftest import Keys
-from tests.integration.bank.running import RunningBank, cloned, running
+from tests.integration.bank.harness import RunningBank, clone_database, run_bank
 from tests.integration.card.running import RunningCard, settings_of
 from tests.integration.card.running import running as running_card
 from tests.integration.card.world import World, world
@@ -21,8 +21,8 @@ async def bank(
     postgres: Postgres, ledger_template: str, keys: Keys, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[RunningBank]:
     async with (
-        cloned(postgres, ledger_template) as url,
-        running(keys, tmp_path_factory.mktemp("bank"), url) as bank,
+        clone_database(postgres, ledger_template) as url,
+        run_bank(keys, tmp_path_factory.mktemp("bank"), url) as bank,
     ):
         yield bank
 
@@ -40,7 +40,7 @@ async def card_template(postgres: Postgres) -> str:
 @pytest.fixture
 async def card_url(postgres: Postgres, card_template: str) -> AsyncIterator[str]:
     """A database of the test's own."""
-    async with cloned(postgres, card_template) as url:
+    async with clone_database(postgres, card_template) as url:
         yield url
 
 
@@ -57,7 +57,7 @@ async def card(
 ) -> AsyncIterator[RunningCard]:
     """The card service that most tests share, and a sandbox that tells it of every change."""
     folder = tmp_path_factory.mktemp("card")
-    async with cloned(postgres, card_template) as url:
+    async with clone_database(postgres, card_template) as url:
         settings = settings_of(keys, folder, url, bank, "to be known")
         told = f"http://{settings['card_webhook_listen']}/webhooks/acquirer"
         async with sandbox.running(
@@ -71,5 +71,5 @@ async def card(
 @pytest.fixture(scope="session")
 async def shared(bank: RunningBank, postgres: Postgres, card_template: str) -> AsyncIterator[World]:
     """The world of many tests: each takes its own acquirer and caller (`anew`)."""
-    async with cloned(postgres, card_template) as url, world(bank, url) as made:
+    async with clone_database(postgres, card_template) as url, world(bank, url) as made:
         yield made

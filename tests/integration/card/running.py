@@ -21,7 +21,7 @@ from stack.process import Child, Output, Process, module
 from subgraphs.card.client import CardClient, CardDetails, TopUp
 from subgraphs.card.service.__main__ import Settings, serve
 from tests.conftest import SERVICES, USERS, Keys
-from tests.integration.bank.running import Caller, RunningBank, until_ready
+from tests.integration.bank.harness import Caller, RunningBank, until_ready
 from tests.integration.sandbox.running import API_KEY, SECRET, Merchant
 from tests.waiting import until
 from wallet.errors import Unavailable

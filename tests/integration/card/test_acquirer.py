@@ -19,7 +19,7 @@ from subgraphs.card.service.adapters.acquirer import Acquirer
 from subgraphs.card.service.adapters.acquirer_http import HttpAcquirer, Patience
 from subgraphs.card.service.domain.model import Brand, NoPayment, Payment, PaymentStatus, Refusal, Token
 from tests.clock import ManualClock
-from tests.integration.bank.running import rub
+from tests.integration.bank.harness import rub
 from tests.integration.card.fake_acquirer import FakeAcquirer
 from tests.integration.card.world import card
 from tests.integration.sandbox import running as sandbox

@@ -18,7 +18,7 @@ from kit.integrity.check import Verdict, Violation
 from subgraphs.card.service.application.integrity import Law, top_up_integrity
 from subgraphs.card.service.domain.model import PaymentStatus, Status, Step, TopUp
 from tests.conftest import Keys
-from tests.integration.bank.running import RunningBank
+from tests.integration.bank.harness import RunningBank
 from tests.integration.card.fake_acquirer import Trouble
 from tests.integration.card.running import running, settings_of
 from tests.integration.card.world import World

@@ -15,7 +15,7 @@ from stack.engines.postgres import Postgres
 from stack.process import Child
 from subgraphs.card.client import CardClient, TopUp
 from tests.conftest import Keys
-from tests.integration.bank.running import RunningBank, rub
+from tests.integration.bank.harness import RunningBank, rub
 from tests.integration.card.running import process, running, settings_of, using
 from tests.integration.sandbox import running as sandbox
 from tests.integration.sandbox.running import Merchant

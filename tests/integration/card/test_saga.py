@@ -11,7 +11,7 @@ from kit.rpc import request_context
 from kit.runtime import process
 from subgraphs.card.service.adapters.repository import LeaseLostError
 from subgraphs.card.service.domain.model import PaymentStatus, Status, Step
-from tests.integration.bank.running import rub
+from tests.integration.bank.harness import rub
 from tests.integration.card.fake_acquirer import Trouble
 from tests.integration.card.world import AT_ONCE, LIMITS, World
 from tests.waiting import until

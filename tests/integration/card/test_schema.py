@@ -17,7 +17,7 @@ from kit.db.migrations import config, upgrade
 from stack.engines.postgres import Postgres
 from stack.process import ROOT
 from subgraphs.card.service.adapters.tables import metadata
-from tests.integration.bank.running import cloned
+from tests.integration.bank.harness import clone_database
 from tests.integration.schema import shape
 
 MIGRATIONS = "subgraphs.card.service.migrations"
@@ -38,7 +38,7 @@ async def sql(card_url: str) -> AsyncIterator[asyncpg.Connection]:
 
 @pytest.fixture(scope="module")
 async def _kept(postgres: Postgres, card_template: str) -> AsyncIterator[asyncpg.Connection]:
-    async with cloned(postgres, card_template) as url:
+    async with clone_database(postgres, card_template) as url:
         connection = await asyncpg.connect(url)
         yield connection
         await connection.close()

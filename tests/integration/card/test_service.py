@@ -9,7 +9,7 @@ import pytest
 
 from kit.auth.principal import Role
 from subgraphs.card.client import TopUp
-from tests.integration.bank.running import rub
+from tests.integration.bank.harness import rub
 from tests.integration.card.running import RunningCard, details
 from wallet.errors import (
     AccountClosed,

@@ -10,7 +10,7 @@ import pytest
 from standardwebhooks import Webhook
 
 from subgraphs.card.client import TopUp
-from tests.integration.bank.running import rub
+from tests.integration.bank.harness import rub
 from tests.integration.card.running import RunningCard
 from tests.integration.sandbox.running import SECRET
 from tests.waiting import until

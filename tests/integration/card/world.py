@@ -19,7 +19,7 @@ from subgraphs.card.service.domain import terms
 from subgraphs.card.service.domain.cards import CardDetails
 from subgraphs.card.service.domain.model import Key, PaymentStatus, Status, Token, TopUp, Wish
 from subgraphs.card.service.domain.terms import Limit
-from tests.integration.bank.running import RunningBank
+from tests.integration.bank.harness import RunningBank
 from tests.integration.card.fake_acquirer import FakeAcquirer
 from wallet.money import EXPONENTS, Money
 

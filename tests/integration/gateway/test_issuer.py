@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse
 from kit.http.server import http_server
 from stack.ports import HOST, free_ports
 from tests.conftest import AUDIENCE, USERS, Keys
-from tests.integration.bank.running import running
+from tests.integration.bank.harness import run_bank
 from tests.integration.gateway.gateway_process import serving
 from tests.integration.gateway.websocket_client import opened
 
@@ -72,7 +72,7 @@ async def test_another_issuers_tokens_move_money_and_the_built_in_ones_do_not(
             "auth_roles_claim": "realm_access.roles",
         }
         async with (
-            running(keys, tmp_path, ledger_url, **theirs) as bank,
+            run_bank(keys, tmp_path, ledger_url, **theirs) as bank,
             serving(keys, tmp_path, bank.target, **theirs) as gateway,
             httpx.AsyncClient(base_url=gateway, trust_env=False, timeout=10) as http,
         ):

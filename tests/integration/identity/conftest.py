@@ -10,7 +10,7 @@ import pytest
 from kit.db.migrations import upgrade
 from stack.engines.postgres import Postgres
 from tests.conftest import Keys
-from tests.integration.bank.running import cloned
+from tests.integration.bank.harness import clone_database
 from tests.integration.identity.running import RunningIdentity, running, settings_of
 
 
@@ -28,7 +28,7 @@ async def identity_template(postgres: Postgres) -> str:
 @pytest.fixture
 async def identity_url(postgres: Postgres, identity_template: str) -> AsyncIterator[str]:
     """A database of the test's own."""
-    async with cloned(postgres, identity_template) as url:
+    async with clone_database(postgres, identity_template) as url:
         yield url
 
 
@@ -38,7 +38,7 @@ async def identity(
 ) -> AsyncIterator[RunningIdentity]:
     """The shared service."""
     async with (
-        cloned(postgres, identity_template) as url,
+        clone_database(postgres, identity_template) as url,
         running(keys, settings_of(keys, tmp_path_factory.mktemp("identity"), url)) as identity,
     ):
         yield identity

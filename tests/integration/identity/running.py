@@ -21,7 +21,7 @@ from stack.process import Child, Output, Process, module
 from subgraphs.identity.client import IdentityClient, Tokens, User
 from subgraphs.identity.service.__main__ import Settings, serve
 from tests.conftest import AUDIENCE, SERVICES, USERS, Keys
-from tests.integration.bank.running import Caller, until_ready
+from tests.integration.bank.harness import Caller, until_ready
 from wallet.inputs import Secret
 
 PASSWORD = Secret("correct horse battery")

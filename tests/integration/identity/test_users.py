@@ -6,7 +6,7 @@ import uuid
 import pytest
 
 from kit.auth.principal import Role
-from tests.integration.bank.running import Caller
+from tests.integration.bank.harness import Caller
 from tests.integration.identity.running import PASSWORD, RunningIdentity, bearer, claims, stranger
 from wallet.errors import InvalidInput, PermissionDenied, Unauthenticated, UsernameTaken, UserNotFound
 from wallet.inputs import Secret
