@@ -1,8 +1,8 @@
 # syntax=docker/dockerfile:1
-# One image for all processes of the wallet: `docker run … python -m subgraphs.bank.service`. docs/how-to/run-in-containers.md has its sizes.
+# One image for all processes: `docker run … python -m subgraphs.bank.service`. See docs/how-to/run-in-containers.md.
 ARG PYTHON=3.11-slim-bookworm
 
-# Dependencies first: they change seldom. Every one comes as a wheel, so there is no compiler here either.
+# Dependencies first, because they change rarely. All are wheels, so no compiler is needed.
 FROM python:${PYTHON} AS dependencies
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ONLY_BINARY=:all: PIP_CONSTRAINT=/build/constraints.txt
 WORKDIR /build
@@ -12,13 +12,13 @@ RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))
     > requirements.txt \
     && pip --python /venv/bin/python install --no-compile -r requirements.txt
 
-# Byte code that is believed whatever becomes of the files' times: nothing is compiled where nothing can be written.
+# Bytecode with unchecked hashes: valid regardless of file times, so the read-only image compiles nothing.
 FROM dependencies AS build
 COPY . .
 RUN pip --python /venv/bin/python install --no-compile --no-deps . \
     && /venv/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash /venv/lib
 
-# Locust brings packages that a service has no use for. constraints.txt has their versions.
+# Locust's packages are in the load image only. constraints.txt pins their versions.
 FROM build AS build-load
 # hadolint ignore=DL3013
 RUN pip --python /venv/bin/python install --no-compile '.[loadtest]' \
@@ -26,7 +26,7 @@ RUN pip --python /venv/bin/python install --no-compile '.[loadtest]' \
 
 FROM python:${PYTHON} AS run
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
-# A volume that is empty begins as the folder is that it hides: /secrets/* are what `provisioning.compose` fills.
+# An empty volume gets the owner and mode of the folder that it covers; `provisioning.compose` fills /secrets/*.
 RUN groupadd --gid 10001 wallet \
     && useradd --uid 10001 --gid wallet --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin wallet \
     && install -d -o wallet -g wallet -m 0755 /data \
@@ -34,7 +34,7 @@ RUN groupadd --gid 10001 wallet \
        /secrets/acquirer /secrets/seed /secrets/load /secrets/nginx /secrets/postgres /secrets/clickhouse /secrets/redis
 WORKDIR /data
 USER 10001:10001
-# HEALTH_URL is the process's own /health/ready.
+# HEALTH_URL is the address of the process's /health/ready.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --start-interval=1s CMD \
     ["python", "-c", "import os, urllib.request; urllib.request.urlopen(os.environ['HEALTH_URL'], timeout=4)"]
 CMD ["wallet", "--help"]
@@ -43,6 +43,6 @@ FROM run AS load
 COPY --from=build-load /venv /venv
 CMD ["python", "-m", "loadtests"]
 
-# What is built unless another stage is asked for.
+# Default stage.
 FROM run AS wallet
 COPY --from=build /venv /venv

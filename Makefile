@@ -1,4 +1,4 @@
-# `make help` lists what there is.
+# `make help` lists the targets.
 PORT ?= 8000
 DATA ?= .wallet
 PYTHON ?= python3
@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-# The environment: made on first use, made again when what it is made of changes.
+# The environment is created on first use and updated when pyproject.toml or constraints.txt change.
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; name one with PYTHON=…")'
 	@echo "installing the dependencies into .venv (the first time takes a minute or two)"
@@ -20,24 +20,24 @@ help: ## list the targets
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[embedded,loadtest,dev]'
 	@touch $@
 
-setup: .venv/installed ## make the environment (.venv) with the pinned dependencies
+setup: .venv/installed ## create the environment (.venv) with the pinned dependencies
 
 up: setup ## start the whole system on this machine; PORT=8000 DATA=.wallet TLS=1
 	@exec $(BIN)/python -m stack up --port $(PORT) --data $(DATA) $(TLS:%=--tls)
 
-token: setup ## sign in at the running system, print the token; USER=alice, bob, operator or admin PORT=8000
+token: setup ## log in at the running system and print the access token; USER=alice, bob, operator or admin PORT=8000
 	@$(BIN)/wallet token --user $(USER) --port $(PORT) --data $(DATA)
 
-status: setup ## show how every running service is, and the figures that matter; PORT=8000
+status: setup ## show the state of every service and the key figures; PORT=8000
 	@$(BIN)/wallet status --port $(PORT)
 
-integrity: setup ## prove the running system's ledger and its history; PORT=8000 DATA=.wallet
+integrity: setup ## check the ledger, the top-ups and the history of the running system; PORT=8000 DATA=.wallet
 	@$(BIN)/wallet integrity --port $(PORT) --data $(DATA)
 
-replay: setup ## pull from the ledger what the running system's history lacks; PORT=8000 DATA=.wallet
+replay: setup ## copy operations that the history lacks from the ledger; PORT=8000 DATA=.wallet
 	@$(BIN)/wallet replay --port $(PORT) --data $(DATA)
 
-demo: setup ## start the system on free ports, walk through every feature, stop
+demo: setup ## start the system on free ports, run a tour of all features, stop
 	@$(BIN)/python -m stack demo
 
 # Modules run in the order of the tree: slow end-to-end modules first, quick unit tests fill the end (tests/conftest.py).
@@ -45,10 +45,10 @@ demo: setup ## start the system on free ports, walk through every feature, stop
 PYTEST := pytest -n 2 --no-loadscope-reorder --durations=$(if $(CI),30,5)
 unexport PYTHONDONTWRITEBYTECODE
 
-test: setup ## the quick tests, three minutes; ALL=1: all examples, and the tests that start and kill whole processes
+test: setup ## run the quick tests (three minutes); ALL=1 runs all examples and the tests that kill processes
 	@$(BIN)/python -m $(PYTEST) $(if $(ALL),--hypothesis-profile=full -m 'not faults',-m 'not faults and not slow')
 
-coverage: setup ## what of each service's own code the tests see: 85 % at least; twice the time of make test ALL=1
+coverage: setup ## measure test coverage (at least 85 % of each service); takes twice as long as make test ALL=1
 	@$(BIN)/coverage erase
 	@$(BIN)/coverage run -m $(PYTEST) --hypothesis-profile=full -m 'not faults'
 	@$(BIN)/coverage combine --quiet
@@ -58,19 +58,19 @@ coverage: setup ## what of each service's own code the tests see: 85 % at least;
 		{ echo "less than 85 % of the lines of $$part are covered"; exit 1; }; \
 	done
 
-faults: setup ## the long tier: kills, freezes, outages; CYCLES=30 of the whole system, FAULTS_SECONDS=20, FAULTS_SEED to repeat
+faults: setup ## run the fault tests: kills, freezes, outages; CYCLES=30 FAULTS_SECONDS=20 FAULTS_SEED=
 	@$(CYCLES:%=FAULTS_CYCLES=%) $(BIN)/python -m pytest -m faults
 
-load: setup ## load with Locust, and the checker's verdict; SCENARIO=rest USERS=20 TIME=15s RATE= SHAPE= ACCOUNTS= PROCESSES= UI=1
+load: setup ## run a load test with Locust and check the history; SCENARIO=rest USERS=20 TIME=15s RATE= SHAPE= ACCOUNTS= PROCESSES= UI=1
 	@exec $(BIN)/python -m loadtests --port $(PORT) --data $(DATA) $(SCENARIO:%=--scenario %) $(USERS:%=--users %) \
 		$(TIME:%=--time %) $(RATE:%=--rate %) $(SHAPE:%=--shape %) $(ACCOUNTS:%=--accounts %) \
 		$(CUSTOMERS:%=--customers %) $(PROCESSES:%=--processes %) $(HOST:%=--host %) $(BANK:%=--bank %) \
 		$(LEDGER:%=--ledger %) $(UI:%=--ui)
 
-report: setup ## one page about the newest load run, or about RUN=its folder
+report: setup ## write a report of the newest load run, or of RUN=folder
 	@$(BIN)/python -m loadtests.report $(RUN)
 
-check: setup ## lint, types, import contracts, generated code, contracts
+check: setup ## check lint, types, import rules, generated code and contracts
 	@$(BIN)/ruff format --no-cache --check .
 	@$(BIN)/ruff check --no-cache .
 	@$(BIN)/mypy
@@ -82,11 +82,11 @@ check: setup ## lint, types, import contracts, generated code, contracts
 	@stale="$$(git ls-files --modified --others --exclude-standard -- $(GENERATED))" && test -z "$$stale" || \
 		{ echo "$$stale"; echo "generated code was stale: commit what 'make gen' has just written"; exit 1; }
 
-audit: ## known vulnerabilities of the pinned dependencies; asks the internet
+audit: ## check the pinned dependencies for known vulnerabilities; needs the internet
 	@test -x .audit/bin/pip-audit || { $(PYTHON) -m venv .audit && .audit/bin/pip install --quiet pip-audit; }
 	@.audit/bin/pip-audit --no-deps --disable-pip --requirement constraints.txt
 
-bench: setup ## benchmarks, as JSON lines; FIGURE=bank.bulk_vs_pgbench SECONDS=8 KAFKA=1 SOAK=10 REPEAT=1; KEEP=1 for benchmarks/results/
+bench: setup ## run benchmarks, print JSON lines; FIGURE=bank.bulk_vs_pgbench SECONDS=8 KAFKA=1 SOAK=10 REPEAT=1; KEEP=1 stores them in benchmarks/results/
 	@exec $(BIN)/python -m benchmarks $(FIGURE:%=--figure %) $(SECONDS:%=--seconds %) $(KAFKA:%=--kafka) \
 		$(SOAK:%=--soak %) $(REPEAT:%=--repeat %) $(KEEP:%=--keep)
 
@@ -95,7 +95,7 @@ CODEGEN := datamodel-codegen --output-model-type pydantic_v2.BaseModel --target-
 	--snake-case-field --allow-population-by-field-name --use-standard-collections --use-union-operator --use-annotated \
 	--field-constraints --strict-nullable --collapse-root-models --use-double-quotes --formatters builtin
 
-gen: setup ## regenerate everything generated
+gen: setup ## regenerate all generated files
 	@python -m grpc_tools.protoc -I . -I "$$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
 		--python_out=. --grpc_python_out=. --mypy_out=. --mypy_grpc_out=. protos/wallet/*/v1/*.proto
 	@$(CODEGEN) --strict-types int bool --input openapi/openapi.yaml --input-file-type openapi --output openapi/models.py

@@ -1,15 +1,15 @@
-"""What is on the dashboards. After a change: `make gen`."""
+"""Content of the dashboards. Run `make gen` after a change."""
 
 from typing import Final
 
-from deploy.grafana.panels import Dashboard, Panel, course, mean, now, quantile, quantiles, rate, share
+from deploy.grafana.panels import Dashboard, Panel, mean, quantile, quantiles, rate, share, stat, time_series
 
 _RPC: Final = "wallet_rpc_duration_seconds"
 _HTTP: Final = "wallet_gateway_request_duration_seconds"
 _GRAPH: Final = "wallet_gateway_operation_duration_seconds"
 _TRANSFERS: Final = 'method=~"/wallet.bank.v1.BankService/(Batch)?TransferMoney"'
 _TRANSFER: Final = '{method="/wallet.bank.v1.BankService/TransferMoney"}'
-_OUR_FAULT: Final = 'code=~"UNAVAILABLE|DEADLINE_EXCEEDED|RESOURCE_EXHAUSTED|INTERNAL|UNKNOWN"'
+_SERVER_ERRORS: Final = 'code=~"UNAVAILABLE|DEADLINE_EXCEEDED|RESOURCE_EXHAUSTED|INTERNAL|UNKNOWN"'
 _BATCH: Final = "wallet_bank_batch_size"
 _USED: Final = "wallet_database_connections_in_use"
 _LIMIT: Final = "wallet_database_connections_limit"
@@ -17,17 +17,19 @@ _PROCESS: Final = "{{job}} {{instance}}"
 
 
 def connections(job: str) -> Panel:
-    """Of a service's pool."""
+    """Return the panel of a service's connection pool."""
     of_job = f'{{job="{job}"}}'
     queries = {"{{instance}}": f"{_USED}{of_job}", "{{instance}}, limit": f"{_LIMIT}{of_job}"}
-    return course("Connections to the database", "short", queries)
+    return time_series("Database connections", "short", queries)
 
 
-def proof(job: str) -> list[Panel]:
-    """The last one of a service's data."""
+def integrity(job: str) -> list[Panel]:
+    """Return the panels of a service's last integrity check."""
     return [
-        now("Violations, by the last proof", "short", f"max(wallet_{job}_integrity_violations)", bad=1),
-        now("Since the last proof", "s", f"time() - (max(wallet_{job}_integrity_finished_timestamp_seconds) > 0)"),
+        stat("Violations in the last check", "short", f"max(wallet_{job}_integrity_violations)", bad=1),
+        stat(
+            "Time since the last check", "s", f"time() - (max(wallet_{job}_integrity_finished_timestamp_seconds) > 0)"
+        ),
     ]
 
 
@@ -38,10 +40,10 @@ DASHBOARDS: Final = (
         ("ServiceDown", "RequestsFail", "ConnectionsExhausted", "CertificateExpires"),
         {
             "Now": [
-                now("Replicas", "short", "sum by (job) (up)", "{{job}}", bad=1, good_above=True),
-                now("Alerts", "short", 'count(ALERTS{alertstate="firing"}) or vector(0)', bad=1),
-                now("Transfers", "ops", rate(f"{_RPC}_count{{{_TRANSFERS}}}")),
-                now(
+                stat("Replicas", "short", "sum by (job) (up)", "{{job}}", bad=1, good_above=True),
+                stat("Alerts", "short", 'count(ALERTS{alertstate="firing"}) or vector(0)', bad=1),
+                stat("Transfers", "ops", rate(f"{_RPC}_count{{{_TRANSFERS}}}")),
+                stat(
                     "Failed requests",
                     "percentunit",
                     share(f'{_HTTP}_count{{status="5xx"}}', f"{_HTTP}_count"),
@@ -49,50 +51,50 @@ DASHBOARDS: Final = (
                 ),
             ],
             "Calls between services": [
-                course("Calls", "reqps", {"{{job}}": rate(f"{_RPC}_count", "job")}),
-                course(
-                    "Failed by our fault",
+                time_series("Calls", "reqps", {"{{job}}": rate(f"{_RPC}_count", "job")}),
+                time_series(
+                    "Server errors",
                     "percentunit",
-                    {"{{job}}": share(f"{_RPC}_count{{{_OUR_FAULT}}}", f"{_RPC}_count", "job")},
+                    {"{{job}}": share(f"{_RPC}_count{{{_SERVER_ERRORS}}}", f"{_RPC}_count", "job")},
                     bad=0.05,
                 ),
-                course("Duration, 99 %", "s", {"{{job}}": quantile(0.99, _RPC, by="job")}),
-                course(
-                    "Not made",
+                time_series("Duration, 99 %", "s", {"{{job}}": quantile(0.99, _RPC, by="job")}),
+                time_series(
+                    "Calls refused by the client",
                     "reqps",
                     {"{{method}}: {{reason}}": rate("wallet_calls_refused_total", "method, reason")},
                 ),
-                course(
-                    "Circuits open",
+                time_series(
+                    "Open circuit breakers",
                     "short",
                     {"{{method}}": 'sum by (method) (wallet_call_circuit{wallet_call_circuit="opened"})'},
                 ),
             ],
             "Processes": [
-                course(
+                time_series(
                     "CPU",
                     "percentunit",
                     {_PROCESS: "rate(process_cpu_seconds_total[$__rate_interval])"},
                     bad=1,
                 ),
-                course("Memory", "bytes", {_PROCESS: "process_resident_memory_bytes"}),
-                course(
-                    "Connections to the database",
+                time_series("Memory", "bytes", {_PROCESS: "process_resident_memory_bytes"}),
+                time_series(
+                    "Database connections",
                     "percentunit",
                     {_PROCESS: f"{_USED} / ({_LIMIT} > 0)"},
                     bad=0.9,
                 ),
             ],
-            "Lives": [
-                course("Since the start", "s", {_PROCESS: "time() - process_start_time_seconds"}),
-                course(
-                    "Until the certificate's end",
+            "Lifetimes": [
+                time_series("Uptime", "s", {_PROCESS: "time() - process_start_time_seconds"}),
+                time_series(
+                    "Certificate validity left",
                     "s",
                     {_PROCESS: "(wallet_tls_certificate_expiry_timestamp_seconds > 0) - time()"},
                     bad=14 * 86_400,
                     good_above=True,
                 ),
-                course("Version", "short", {"{{job}} {{version}}": "sum by (job, version) (wallet_build_info)"}),
+                time_series("Version", "short", {"{{job}} {{version}}": "sum by (job, version) (wallet_build_info)"}),
             ],
         },
     ),
@@ -102,34 +104,34 @@ DASHBOARDS: Final = (
         ("IntegrityBroken", "TransfersFail", "TransfersSlow", "ConnectionsExhausted"),
         {
             "Now": [
-                now("Transfer calls", "ops", rate(f"{_RPC}_count{{{_TRANSFERS}}}")),
-                now(
-                    "Failed by our fault, an hour",
+                stat("Transfer calls", "ops", rate(f"{_RPC}_count{{{_TRANSFERS}}}")),
+                stat(
+                    "Server errors, one hour",
                     "percentunit",
                     "wallet:transfer_failures:ratio_rate1h or vector(0)",
                     bad=0.001,
                 ),
-                now("Duration, 99 %", "s", quantile(0.99, _RPC, _TRANSFER), bad=0.5),
-                *proof("bank"),
+                stat("Duration, 99 %", "s", quantile(0.99, _RPC, _TRANSFER), bad=0.5),
+                *integrity("bank"),
             ],
             "Transfers": [
-                course("By code", "ops", {"{{code}}": rate(f"{_RPC}_count{{{_TRANSFERS}}}", "code")}),
-                course("Duration", "s", quantiles(_RPC, _TRANSFER), bad=0.5),
-                course("Other calls", "ops", {"{{method}}": rate(f'{_RPC}_count{{job="bank"}}', "method")}),
+                time_series("By code", "ops", {"{{code}}": rate(f"{_RPC}_count{{{_TRANSFERS}}}", "code")}),
+                time_series("Duration", "s", quantiles(_RPC, _TRANSFER), bad=0.5),
+                time_series("Other calls", "ops", {"{{method}}": rate(f'{_RPC}_count{{job="bank"}}', "method")}),
             ],
             "Batches": [
-                course("Size", "short", {"mean": mean(_BATCH), "99 %": quantile(0.99, _BATCH)}),
-                course("Wait of the first command", "s", quantiles("wallet_bank_batch_wait_seconds")),
-                course(
-                    "Refused, and run again",
+                time_series("Size", "short", {"mean": mean(_BATCH), "99 %": quantile(0.99, _BATCH)}),
+                time_series("Wait of the first command of a batch", "s", quantiles("wallet_bank_batch_wait_seconds")),
+                time_series(
+                    "Rejected and repeated",
                     "ops",
                     {
-                        "refused: too many wait": rate("wallet_bank_commands_shed_total"),
-                        "commit's answer lost": rate("wallet_bank_commits_lost_total"),
+                        "rejected: queue full": rate("wallet_bank_commands_shed_total"),
+                        "commit outcome unknown": rate("wallet_bank_commits_lost_total"),
                     },
                 ),
                 connections("bank"),
-                course("Read replica", "ops", {"{{how}}": rate("wallet_bank_replica_reads_total", "how")}),
+                time_series("Read replica", "ops", {"{{how}}": rate("wallet_bank_replica_reads_total", "how")}),
             ],
         },
     ),
@@ -146,15 +148,15 @@ DASHBOARDS: Final = (
         ),
         {
             "Now": [
-                now("Not published", "short", "max(wallet_bank_outbox_backlog)"),
-                now("The oldest waits for", "s", "max(wallet_bank_outbox_age_seconds)", bad=60),
-                now("Leaders", "short", "sum(wallet_bank_outbox_leads)", bad=1, good_above=True),
-                now("Not stored", "short", "sum(wallet_analytics_consumer_lag)", bad=10_000),
-                now("Accounts incomplete", "short", "max(wallet_analytics_accounts_incomplete)", bad=1),
-                now("Stopped consumers", "short", "sum(wallet_analytics_consumer_stopped)", bad=1),
+                stat("Outbox rows", "short", "max(wallet_bank_outbox_backlog)"),
+                stat("Age of the oldest row", "s", "max(wallet_bank_outbox_age_seconds)", bad=60),
+                stat("Leaders", "short", "sum(wallet_bank_outbox_leads)", bad=1, good_above=True),
+                stat("Consumer lag", "short", "sum(wallet_analytics_consumer_lag)", bad=10_000),
+                stat("Incomplete accounts", "short", "max(wallet_analytics_accounts_incomplete)", bad=1),
+                stat("Stopped consumers", "short", "sum(wallet_analytics_consumer_stopped)", bad=1),
             ],
-            "From the ledger into the history": [
-                course(
+            "From ledger to history": [
+                time_series(
                     "Events",
                     "ops",
                     {
@@ -164,31 +166,31 @@ DASHBOARDS: Final = (
                         "unreadable": rate("wallet_analytics_dead_letters_total"),
                     },
                 ),
-                course("Outbox", "short", {"operations": "max(wallet_bank_outbox_backlog)"}),
-                course("Lag", "short", {"{{instance}}": "wallet_analytics_consumer_lag"}, bad=10_000),
+                time_series("Outbox", "short", {"operations": "max(wallet_bank_outbox_backlog)"}),
+                time_series("Lag", "short", {"{{instance}}": "wallet_analytics_consumer_lag"}, bad=10_000),
             ],
             "History": [
-                course(
+                time_series(
                     "Rows",
                     "ops",
                     {
                         "inserted": rate("wallet_analytics_rows_inserted_total"),
-                        "removed by a replay": rate("wallet_analytics_rows_removed_total"),
-                        "pulled by a replay": rate("wallet_analytics_operations_replayed_total"),
+                        "removed by replay": rate("wallet_analytics_rows_removed_total"),
+                        "copied by replay": rate("wallet_analytics_operations_replayed_total"),
                     },
                 ),
-                course(
-                    "Since all accounts were compared",
+                time_series(
+                    "Time since the last comparison",
                     "s",
                     {"{{instance}}": "time() - (wallet_analytics_compared_timestamp_seconds > 0)"},
                     bad=600,
                 ),
-                course("Open streams of operations", "short", {"{{instance}}": "wallet_analytics_subscribers"}),
-                course("Calls, 99 %", "s", {"{{method}}": quantile(0.99, _RPC, '{job="analytics"}', by="method")}),
+                time_series("Open operation streams", "short", {"{{instance}}": "wallet_analytics_subscribers"}),
+                time_series("Calls, 99 %", "s", {"{{method}}": quantile(0.99, _RPC, '{job="analytics"}', by="method")}),
             ],
-            "Proof": [
-                *proof("analytics"),
-                now("On their way, by the last proof", "short", "max(wallet_analytics_integrity_behind)"),
+            "Integrity": [
+                *integrity("analytics"),
+                stat("Operations in transit in the last check", "short", "max(wallet_analytics_integrity_behind)"),
             ],
         },
     ),
@@ -198,35 +200,37 @@ DASHBOARDS: Final = (
         ("TopUpsNeedReview", "TopUpsStuck", "AcquirerCircuitOpen", "IntegrityBroken", "ConnectionsExhausted"),
         {
             "Now": [
-                now("For a person", "short", "max(wallet_card_top_ups_to_review)", bad=1),
-                now("Under way", "short", "max by (status) (wallet_card_top_ups_open)", "{{status}}"),
-                now("The oldest", "s", "max(wallet_card_top_ups_oldest_seconds)", bad=900),
-                now(
-                    "Circuit closed",
+                stat("Needing review", "short", "max(wallet_card_top_ups_to_review)", bad=1),
+                stat("In progress", "short", "max by (status) (wallet_card_top_ups_open)", "{{status}}"),
+                stat("Age of the oldest", "s", "max(wallet_card_top_ups_oldest_seconds)", bad=900),
+                stat(
+                    "Acquirer circuit closed",
                     "short",
                     'min(wallet_card_acquirer_circuit{wallet_card_acquirer_circuit="closed"})',
                     bad=1,
                     good_above=True,
                 ),
-                *proof("card"),
+                *integrity("card"),
             ],
-            "What comes of them": [
-                course("By status", "ops", {"{{status}}": rate("wallet_card_top_ups_total", "status")}),
-                course("Steps", "ops", {"{{step}} {{result}}": rate("wallet_card_steps_total", "step, result")}),
-                course("Calls of card", "s", {"{{method}}, 99 %": quantile(0.99, _RPC, '{job="card"}', by="method")}),
+            "Outcomes": [
+                time_series("By status", "ops", {"{{status}}": rate("wallet_card_top_ups_total", "status")}),
+                time_series("Steps", "ops", {"{{step}} {{result}}": rate("wallet_card_steps_total", "step, result")}),
+                time_series(
+                    "gRPC calls of card", "s", {"{{method}}, 99 %": quantile(0.99, _RPC, '{job="card"}', by="method")}
+                ),
             ],
-            "How they are driven": [
-                course("Driven now", "short", {"{{instance}}": "wallet_card_driven"}),
-                course(
-                    "Taken over",
+            "Processing": [
+                time_series("In processing", "short", {"{{instance}}": "wallet_card_driven"}),
+                time_series(
+                    "Takeovers",
                     "ops",
                     {
                         "by the completer": rate("wallet_card_taken_over_total"),
                         "leases lost": rate("wallet_card_leases_lost_total"),
                     },
                 ),
-                course("Webhooks", "ops", {"{{outcome}}": rate("wallet_card_webhooks_total", "outcome")}),
-                course("Open streams of top-ups", "short", {"{{instance}}": "wallet_card_watchers"}),
+                time_series("Webhooks", "ops", {"{{outcome}}": rate("wallet_card_webhooks_total", "outcome")}),
+                time_series("Open top-up streams", "short", {"{{instance}}": "wallet_card_watchers"}),
                 connections("card"),
             ],
         },
@@ -237,34 +241,38 @@ DASHBOARDS: Final = (
         ("RequestsFail", "ServiceDown", "RefreshTokenReused"),
         {
             "Now": [
-                now("Requests", "reqps", rate(f"{_HTTP}_count")),
-                now("Failed", "percentunit", share(f'{_HTTP}_count{{status="5xx"}}', f"{_HTTP}_count"), bad=0.05),
-                now("Duration, 99 %", "s", quantile(0.99, _HTTP), bad=1),
-                now("WebSockets", "short", "sum(wallet_gateway_websockets)"),
-                now("Event streams", "short", "sum(wallet_gateway_event_streams)"),
+                stat("Requests", "reqps", rate(f"{_HTTP}_count")),
+                stat("Failed", "percentunit", share(f'{_HTTP}_count{{status="5xx"}}', f"{_HTTP}_count"), bad=0.05),
+                stat("Duration, 99 %", "s", quantile(0.99, _HTTP), bad=1),
+                stat("WebSockets", "short", "sum(wallet_gateway_websockets)"),
+                stat("Event streams", "short", "sum(wallet_gateway_event_streams)"),
             ],
             "Requests": [
-                course("By route", "reqps", {"{{method}} {{route}}": rate(f"{_HTTP}_count", "method, route")}),
-                course("By status", "reqps", {"{{status}}": rate(f"{_HTTP}_count", "status")}),
-                course(
+                time_series("By route", "reqps", {"{{method}} {{route}}": rate(f"{_HTTP}_count", "method, route")}),
+                time_series("By status", "reqps", {"{{status}}": rate(f"{_HTTP}_count", "status")}),
+                time_series(
                     "Duration, 99 %", "s", {"{{method}} {{route}}": quantile(0.99, _HTTP, by="method, route")}, bad=1
                 ),
             ],
-            "Operations of the graph": [
-                course("By name", "ops", {"{{type}} {{name}}": rate(f"{_GRAPH}_count", "type, name")}),
-                course("Errors", "ops", {"{{code}}": rate("wallet_gateway_operation_errors_total", "code")}),
-                course(
+            "GraphQL operations": [
+                time_series("By name", "ops", {"{{type}} {{name}}": rate(f"{_GRAPH}_count", "type, name")}),
+                time_series("Errors", "ops", {"{{code}}": rate("wallet_gateway_operation_errors_total", "code")}),
+                time_series(
                     "Duration, 99 %",
                     "s",
                     {"{{type}} {{name}}": quantile(0.99, _GRAPH, '{type!="subscription"}', by="type, name")},
                     bad=1,
                 ),
             ],
-            "Signing in": [
-                course("Attempts", "ops", {"{{outcome}}": rate("wallet_identity_sign_ins_total", "outcome")}),
-                course("Refresh tokens", "ops", {"{{outcome}}": rate("wallet_identity_refreshes_total", "outcome")}),
-                course("Hashing a password", "s", quantiles("wallet_identity_hash_seconds")),
-                course("Passwords that wait", "short", {"{{instance}}": "wallet_identity_hashing"}),
+            "Login": [
+                time_series(
+                    "Login attempts", "ops", {"{{outcome}}": rate("wallet_identity_sign_ins_total", "outcome")}
+                ),
+                time_series(
+                    "Refresh tokens", "ops", {"{{outcome}}": rate("wallet_identity_refreshes_total", "outcome")}
+                ),
+                time_series("Password hashing", "s", quantiles("wallet_identity_hash_seconds")),
+                time_series("Waiting password hashes", "short", {"{{instance}}": "wallet_identity_hashing"}),
             ],
         },
     ),

@@ -1,7 +1,7 @@
-"""`python -m deploy.grafana.generate`: writes the dashboards as Grafana takes them, where `make check` looks for drift.
+"""Write the dashboards as Grafana's JSON: `python -m deploy.grafana.generate`, run by `make gen`.
 
-The folder `provisioning` is mounted as Grafana's `/etc/grafana/provisioning`. Each dashboard ends with what the runbook
-says of its alerts, for whoever is woken.
+The folder `provisioning` is mounted as Grafana's `/etc/grafana/provisioning`. Each dashboard ends with the runbook
+sections of its alerts.
 """
 
 import json
@@ -20,21 +20,21 @@ _HEIGHTS: Final = {"stat": 4, "timeseries": 8, "text": 16}
 _DATASOURCE: Final = {"type": "prometheus", "uid": "prometheus"}
 
 
-def rendered(dashboard: Dashboard) -> dict[str, Any]:
-    """The dashboard, as Grafana's JSON."""
+def dashboard_to_json(dashboard: Dashboard) -> dict[str, Any]:
+    """Return the dashboard as Grafana's JSON."""
     panels: list[dict[str, Any]] = []
     top = 0
     for title, row in dashboard.rows.items():
         panels.append(_row(title, top))
         height = max(_HEIGHTS[_kind(panel)] for panel in row)
-        for place, panel in enumerate(row):
-            left, right = (_WIDTH * each // len(row) for each in (place, place + 1))
+        for column, panel in enumerate(row):
+            left, right = (_WIDTH * each // len(row) for each in (column, column + 1))
             panels.append(_panel(panel) | {"gridPos": {"x": left, "y": top + 1, "w": right - left, "h": height}})
         top += 1 + height
     text = {
         "type": "text",
         "title": "",
-        "options": {"mode": "markdown", "content": runbook(dashboard.alerts)},
+        "options": {"mode": "markdown", "content": runbook_sections(dashboard.alerts)},
         "gridPos": {"x": 0, "y": top + 1, "w": _WIDTH, "h": _HEIGHTS["text"]},
     }
     panels.append(_row("Runbook", top) | {"collapsed": True, "panels": [text]})
@@ -52,8 +52,8 @@ def rendered(dashboard: Dashboard) -> dict[str, Any]:
     }
 
 
-def runbook(alerts: tuple[str, ...]) -> str:
-    """The sections of these alerts."""
+def runbook_sections(alerts: tuple[str, ...]) -> str:
+    """Return the runbook sections of these alerts."""
     sections = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", RUNBOOK.read_text(), re.MULTILINE | re.DOTALL))
     text = "\n".join(f"## {alert}\n{sections[alert]}" for alert in alerts)
     return re.sub(r"\[(\w+)\]\(#\w+\)", r"\1", text).strip()
@@ -65,19 +65,19 @@ def _row(title: str, top: int) -> dict[str, Any]:
 
 
 def _kind(panel: Panel) -> str:
-    return "stat" if panel.is_now else "timeseries"
+    return "stat" if panel.is_stat else "timeseries"
 
 
 def _panel(panel: Panel) -> dict[str, Any]:
-    calm, alarm = ("red", "green") if panel.good_above else ("green", "red")
-    steps: list[dict[str, Any]] = [{"color": calm, "value": None}]
+    first_color, threshold_color = ("red", "green") if panel.good_above else ("green", "red")
+    steps: list[dict[str, Any]] = [{"color": first_color, "value": None}]
     if panel.bad is not None:
-        steps.append({"color": alarm, "value": panel.bad})
+        steps.append({"color": threshold_color, "value": panel.bad})
     defaults: dict[str, Any] = {"unit": panel.unit, "min": 0, "thresholds": {"mode": "absolute", "steps": steps}}
     options: dict[str, Any] = {
         "legend": {"displayMode": "table", "placement": "bottom", "calcs": ["lastNotNull", "max"]}
     }
-    if panel.is_now:
+    if panel.is_stat:
         options = {"reduceOptions": {"calcs": ["lastNotNull"]}, "colorMode": "background" if len(steps) > 1 else "none"}
     elif len(steps) > 1:
         defaults["custom"] = {"thresholdsStyle": {"mode": "dashed"}}
@@ -96,7 +96,7 @@ def _panel(panel: Panel) -> dict[str, Any]:
 
 
 def _annotation(alerts: tuple[str, ...]) -> dict[str, Any]:
-    """Marks when the dashboard's alerts fired."""
+    """Return the annotation that marks when the dashboard's alerts fired."""
     return {
         "name": "Alerts",
         "datasource": _DATASOURCE,
@@ -109,11 +109,11 @@ def _annotation(alerts: tuple[str, ...]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Writes a file for each dashboard, and removes those of others."""
+    """Write one file per dashboard and remove other files."""
     for stale in FOLDER.glob("*.json"):
         stale.unlink()
     for dashboard in DASHBOARDS:
-        text = json.dumps(rendered(dashboard), indent=2, ensure_ascii=False)
+        text = json.dumps(dashboard_to_json(dashboard), indent=2, ensure_ascii=False)
         (FOLDER / f"{dashboard.name}.json").write_text(f"{text}\n")
 
 

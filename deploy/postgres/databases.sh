@@ -1,6 +1,6 @@
 #!/bin/sh
-# Run by PostgreSQL's image when the cluster is new: a database for each service, owned by a role of its name, whose password is
-# the file of that name.
+# Run by PostgreSQL's image for a new cluster: creates one database per service, owned by the role of the same name. The password
+# is read from the file of that name.
 set -eu
 for name in bank card identity; do
   psql --no-psqlrc --quiet --set ON_ERROR_STOP=1 --username "$POSTGRES_USER" --dbname postgres \
