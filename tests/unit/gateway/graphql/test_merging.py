@@ -3,15 +3,10 @@
 import gc
 import weakref
 from collections import defaultdict
-from datetime import UTC, datetime
 from pathlib import Path
-from types import ModuleType
 
-import pytest
-import strawberry
 from graphql import GraphQLObjectType, GraphQLUnionType, build_schema, specified_directives, validate_schema
 
-from gateway.graphql.execution import schemas
 from gateway.graphql.execution.schemas import build_merged_schema, build_subgraph_schema
 from gateway.graphql.execution.strawberry_internals import GraphSchema
 from gateway.graphql.federation.registry import SUBGRAPHS
@@ -70,101 +65,6 @@ class TestCompose:
         assert not {"_service", "_entities"} & set(schema.query_type.fields)
         assert schema.directives == specified_directives
         assert not {name for name in schema.type_map if name.startswith("_") and not name.startswith("__")}
-
-
-@strawberry.type
-class Thing:
-    number: int
-    text: str | None = None
-    late: datetime | None = None
-
-
-@strawberry.input
-class Plain:
-    number: int
-    text: str | None
-    from_: str = strawberry.field(default="here", name="from")
-    until: datetime | None = None
-
-
-@strawberry.input
-class Change:
-    text: strawberry.Maybe[str | None]
-
-
-@strawberry.input
-class Both:
-    plain: Plain
-    change: Change
-
-
-@strawberry.type
-class Query:
-    @strawberry.field
-    def plain(self, info: strawberry.Info[list[object], None], given: Plain) -> None:
-        info.context.append(given)
-
-    @strawberry.field
-    def both(self, info: strawberry.Info[list[object], None], given: Both) -> None:
-        info.context.append(given)
-
-    @strawberry.field
-    def things(self) -> list[Thing | None]:
-        return [
-            Thing(number=1, text="a", late=datetime(2026, 11, 1, tzinfo=UTC)),
-            Thing(number=0),
-            Thing(number=None),  # type: ignore[arg-type]  # as a defect would have it
-            Thing(number="many"),  # type: ignore[arg-type]
-        ]
-
-
-@pytest.fixture
-def part(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The one subgraph that there is."""
-    part = ModuleType("part")
-    vars(part)["Query"] = Query
-    monkeypatch.setattr(schemas, "SUBGRAPHS", {"part": part})
-
-
-@pytest.mark.usefixtures("part")
-class TestLeaves:
-    async def test_are_what_they_are_or_an_error_in_their_place(self) -> None:
-        result = await build_merged_schema().execute("{ things { __typename n: number text late } }")
-        assert result.data == {
-            "things": [
-                {"__typename": "Thing", "n": 1, "text": "a", "late": "2026-11-01T00:00:00+00:00"},
-                {"__typename": "Thing", "n": 0, "text": None, "late": None},
-                None,
-                None,
-            ],
-        }
-        assert [(error.path, error.message) for error in result.errors or ()] == [
-            (["things", 2, "n"], "Cannot return null for non-nullable field Thing.number."),
-            (["things", 3, "n"], "Int cannot represent non-integer value: 'many'"),
-        ]
-
-
-@pytest.mark.usefixtures("part")
-class TestInputs:
-    async def test_have_what_is_given_and_defaults_for_the_rest(self) -> None:
-        until = datetime(2026, 11, 1, tzinfo=UTC)
-        given = {
-            "plain(given: {number: 1})": Plain(number=1, text=None),
-            'plain(given: {number: 1, text: null, until: null, from: ""})': Plain(number=1, text=None, from_=""),
-            f'plain(given: {{number: 1, text: "a", until: "{until.isoformat()}"}})': Plain(
-                number=1, text="a", until=until
-            ),
-            "both(given: {plain: {number: 2}, change: {}})": Both(
-                plain=Plain(number=2, text=None), change=Change(text=None)
-            ),
-            "both(given: {plain: {number: 2}, change: {text: null}})": Both(
-                plain=Plain(number=2, text=None), change=Change(text=strawberry.Some(None))
-            ),
-        }
-        query = "".join(f" x{number}: {field}" for number, field in enumerate(given))
-        taken: list[object] = []
-        result = await build_merged_schema().execute(f"{{ {query} }}", context_value=taken)
-        assert (result.errors, taken) == (None, list(given.values()))
 
 
 class TestFederation:

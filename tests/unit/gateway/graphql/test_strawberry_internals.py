@@ -1,0 +1,292 @@
+"""The private parts of Strawberry that the gateway uses exist and have an effect."""
+
+import inspect
+from collections.abc import AsyncIterator, Callable
+from dataclasses import fields
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+import strawberry
+from graphql import GraphQLError, GraphQLField, GraphQLInputObjectType, GraphQLObjectType, parse
+from graphql.execution import Executor
+from strawberry.exceptions import DuplicatedTypeName
+from strawberry.resolvers import is_default_resolver
+from strawberry.schema.config import StrawberryConfig
+from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
+from strawberry.types import ExecutionContext
+from strawberry.types.base import StrawberryObjectDefinition
+
+from gateway.graphql.execution.graphql_core_internals import AttributeResolver, LeafResolver, SubfieldCache
+from gateway.graphql.execution.schemas import build_merged_schema
+from gateway.graphql.execution.strawberry_internals import (
+    GraphSchema,
+    SchemaExtensionsRunner,
+    has_operation_name,
+    schema_config,
+    strawberry_definition,
+    validate_document,
+)
+
+
+@strawberry.type
+class Thing:
+    number: int
+    text: str | None = None
+    late: datetime | None = None
+
+
+@strawberry.input
+class Plain:
+    number: int
+    text: str | None
+    from_: str = strawberry.field(default="here", name="from")
+    until: datetime | None = None
+
+
+@strawberry.input
+class Change:
+    text: strawberry.Maybe[str | None]
+
+
+@strawberry.input
+class Both:
+    plain: Plain
+    change: Change
+
+
+@strawberry.type
+class Query:
+    @strawberry.field
+    def plain(self, info: strawberry.Info[list[object], None], given: Plain) -> None:
+        info.context.append(given)
+
+    @strawberry.field
+    def both(self, info: strawberry.Info[list[object], None], given: Both) -> None:
+        info.context.append(given)
+
+    @strawberry.field
+    def things(self) -> list[Thing | None]:
+        return [
+            Thing(number=1, text="a", late=datetime(2026, 11, 1, tzinfo=UTC)),
+            Thing(number=0),
+            Thing(number=None),  # type: ignore[arg-type]  # a defect
+            Thing(number="many"),  # type: ignore[arg-type]
+        ]
+
+
+@strawberry.type
+class Subscription:
+    @strawberry.subscription
+    async def number(self) -> AsyncIterator[int]:
+        yield 1
+
+
+SCHEMA = GraphSchema(query=Query, subscription=Subscription)
+
+
+def execution_context(schema: strawberry.Schema, operation_name: str | None = None) -> ExecutionContext:
+    return ExecutionContext(
+        query="query A { things { number } }",
+        schema=schema,
+        allowed_operations=(),
+        provided_operation_name=operation_name,
+    )
+
+
+class TestSignatures:
+    @pytest.mark.parametrize(
+        ("method", "parameters"),
+        [
+            (
+                strawberry.Schema._execute_operation,
+                [
+                    "self",
+                    "execution_context",
+                    "extensions_runner",
+                    "middleware_manager",
+                    "execute_function",
+                    "custom_context_kwargs",
+                ],
+            ),
+            (strawberry.Schema._prepare_operation_async, ["self", "context", "extensions_runner"]),
+            (
+                strawberry.Schema._collect_schema_directives,
+                ["self", "explicit_directive_types", "graphql_types"],
+            ),
+            (strawberry.Schema._warn_for_federation_directives, ["self"]),
+            (strawberry.Schema.create_extensions_runner, ["self", "execution_context", "extensions"]),
+            (strawberry.Schema.process_errors, ["self", "errors", "execution_context"]),
+            (SchemaExtensionsRunner.operation, ["self"]),
+            (SchemaExtensionsRunner.parsing, ["self"]),
+            (SchemaExtensionsRunner.validation, ["self"]),
+            (SchemaExtensionsRunner.executing, ["self"]),
+            (SchemaExtensionsRunner.on_stream_result, ["self", "result"]),
+            (validate_document, ["schema", "document", "validation_rules"]),
+        ],
+        ids=lambda value: getattr(value, "__name__", ""),
+    )
+    def test_method_has_the_expected_parameters(self, method: Callable[..., Any], parameters: list[str]) -> None:
+        assert list(inspect.signature(method).parameters) == parameters
+
+    def test_private_fields_are_still_there(self) -> None:
+        assert "_unsafe_disable_same_type_validation" in {field.name for field in fields(StrawberryConfig)}
+        assert "from_input" in {field.name for field in fields(StrawberryObjectDefinition)}
+        assert "_provided_operation_name" in vars(execution_context(SCHEMA))
+        assert issubclass(StrawberryGraphQLCoreExecutionContext, Executor)
+
+
+class TestDefinitions:
+    def test_types_and_fields_refer_to_their_definitions(self) -> None:
+        thing = SCHEMA.core_schema.type_map["Thing"]
+        assert isinstance(thing, GraphQLObjectType)
+        assert strawberry_definition(thing).origin is Thing
+        assert strawberry_definition(thing.fields["number"]).python_name == "number"
+        assert strawberry_definition(SCHEMA.core_schema.type_map["__Type"]) is None
+
+
+class TestAttributeResolvers:
+    def test_strawberry_marks_its_default_resolvers(self) -> None:
+        fields = core_fields(strawberry.Schema(query=Query), "Thing")
+        assert all(is_default_resolver(field.resolve) for field in fields.values() if field.resolve)
+        assert not any(is_default_resolver(field.resolve) for field in core_fields(SCHEMA, "Query").values())
+
+    def test_every_default_resolver_of_the_graph_is_replaced(self) -> None:
+        schema = build_merged_schema()
+        resolvers = [
+            field.resolve
+            for name, type_ in schema.core_schema.type_map.items()
+            if isinstance(type_, GraphQLObjectType) and not name.startswith("__")
+            for field in type_.fields.values()
+        ]
+        assert not any(is_default_resolver(resolve) for resolve in resolvers if resolve)
+        assert isinstance(core_fields(schema, "Money")["amount"].resolve, LeafResolver)
+        assert type(core_fields(schema, "AccountEdge")["node"].resolve) is AttributeResolver
+
+    async def test_leaf_is_its_value_or_an_error_with_its_path(self) -> None:
+        result = await SCHEMA.execute("{ things { __typename n: number text late } }")
+        assert result.data == {
+            "things": [
+                {"__typename": "Thing", "n": 1, "text": "a", "late": "2026-11-01T00:00:00+00:00"},
+                {"__typename": "Thing", "n": 0, "text": None, "late": None},
+                None,
+                None,
+            ],
+        }
+        assert [(error.path, error.message) for error in result.errors or ()] == [
+            (["things", 2, "n"], "Cannot return null for non-nullable field Thing.number."),
+            (["things", 3, "n"], "Int cannot represent non-integer value: 'many'"),
+        ]
+
+
+class TestPlainInputs:
+    def test_only_inputs_of_scalars_and_enums_are_replaced(self) -> None:
+        schema = build_merged_schema()
+        assert strawberry_definition(schema.core_schema.type_map["TransferMoneyInput"]).from_input is not None
+        for name, is_replaced in {"Plain": True, "Change": False, "Both": False}.items():
+            type_ = SCHEMA.core_schema.type_map[name]
+            assert isinstance(type_, GraphQLInputObjectType)
+            assert (strawberry_definition(type_).from_input is not None) is is_replaced
+
+    async def test_strawberry_calls_the_replacement(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        replaced = Plain(number=7, text="from the replacement")
+        definition = strawberry_definition(SCHEMA.core_schema.type_map["Plain"])
+        monkeypatch.setattr(definition, "from_input", lambda *_: replaced)
+        taken: list[object] = []
+        await SCHEMA.execute("{ plain(given: {number: 1}) }", context_value=taken)
+        assert taken == [replaced]
+
+    async def test_absent_fields_have_their_defaults(self) -> None:
+        until = datetime(2026, 11, 1, tzinfo=UTC)
+        expected = {
+            "plain(given: {number: 1})": Plain(number=1, text=None),
+            'plain(given: {number: 1, text: null, until: null, from: ""})': Plain(number=1, text=None, from_=""),
+            f'plain(given: {{number: 1, text: "a", until: "{until.isoformat()}"}})': Plain(
+                number=1, text="a", until=until
+            ),
+            "both(given: {plain: {number: 2}, change: {}})": Both(
+                plain=Plain(number=2, text=None), change=Change(text=None)
+            ),
+            "both(given: {plain: {number: 2}, change: {text: null}})": Both(
+                plain=Plain(number=2, text=None), change=Change(text=strawberry.Some(None))
+            ),
+        }
+        query = "".join(f" x{number}: {field}" for number, field in enumerate(expected))
+        taken: list[object] = []
+        result = await SCHEMA.execute(f"{{ {query} }}", context_value=taken)
+        assert (result.errors, taken) == (None, list(expected.values()))
+
+
+class RecordingRunner(SchemaExtensionsRunner):
+    """Runner with a cache of sub-fields that all executions share."""
+
+    created: list[ExecutionContext]
+    subfields: SubfieldCache
+
+    def __init__(self, context: ExecutionContext) -> None:
+        super().__init__(context)
+        self.created.append(context)
+
+
+class FailingRunner(SchemaExtensionsRunner):
+    def parsing(self) -> Any:
+        raise GraphQLError("refused")
+
+
+class TestRunner:
+    @pytest.fixture
+    def schema(self, monkeypatch: pytest.MonkeyPatch) -> GraphSchema:
+        monkeypatch.setattr(RecordingRunner, "created", [], raising=False)
+        monkeypatch.setattr(RecordingRunner, "subfields", {}, raising=False)
+        return GraphSchema(RecordingRunner, query=Query, subscription=Subscription)
+
+    async def test_runner_is_created_for_each_execution_and_stream(self, schema: GraphSchema) -> None:
+        await schema.execute("{ things { number } }")
+        async for _ in await schema.stream("subscription { number }"):
+            pass
+        assert len(RecordingRunner.created) == 2
+
+    async def test_executor_has_the_runners_sub_fields(self, schema: GraphSchema) -> None:
+        await schema.execute("{ things { number } }")
+        (return_type, _), *_ = RecordingRunner.subfields
+        assert return_type is schema.core_schema.type_map["Thing"]
+
+    async def test_error_of_the_runner_is_the_operations_error(self) -> None:
+        schema = GraphSchema(FailingRunner, query=Query, subscription=Subscription)
+        executed = await schema.execute("{ things { number } }")
+        streamed = [result async for result in await schema.stream("subscription { number }")]
+        for result in (executed, *streamed):
+            assert [error.message for error in result.errors or ()] == ["refused"]
+        assert len(streamed) == 1
+
+    def test_operation_name_of_the_request_is_known(self) -> None:
+        named, unnamed = execution_context(SCHEMA, "A"), execution_context(SCHEMA)
+        unnamed.graphql_document = parse("query A { things { number } }")
+        assert (has_operation_name(named), has_operation_name(unnamed), unnamed.operation_name) == (True, False, "A")
+
+
+class TestDirectives:
+    def test_only_a_federation_schema_shows_federation_directives(self) -> None:
+        for_clients, for_routers = (
+            {directive.name for directive in build_merged_schema(federation=federation).core_schema.directives}
+            for federation in (False, True)
+        )
+        assert "key" in for_routers - for_clients
+
+
+class TestSameTypeNames:
+    def test_two_classes_of_one_name_are_accepted_in_a_merged_schema_only(self) -> None:
+        first, second = (
+            strawberry.type(type(each, (), {"__annotations__": {"text": str}}), name="Twin") for each in ("One", "Two")
+        )
+        query = strawberry.type(type("Query", (), {"__annotations__": {"first": first, "second": second}}))
+        assert GraphSchema(query=query, config=schema_config({}, is_merged=True))
+        with pytest.raises(DuplicatedTypeName):
+            GraphSchema(query=query, config=schema_config({}, is_merged=False))
+
+
+def core_fields(schema: strawberry.Schema, name: str) -> dict[str, GraphQLField]:
+    """The fields of a type in graphql-core's schema."""
+    type_ = schema._schema.type_map[name]
+    assert isinstance(type_, GraphQLObjectType)
+    return type_.fields
