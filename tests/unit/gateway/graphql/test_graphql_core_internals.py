@@ -43,7 +43,7 @@ class Item:
         return self
 
 
-ITEM = GraphQLObjectType(
+ITEM: GraphQLObjectType = GraphQLObjectType(
     "Item",
     lambda: {
         "number": GraphQLField(GraphQLNonNull(GraphQLInt), resolve=LeafResolver("number", GraphQLInt)),

@@ -149,7 +149,9 @@ class TestAttributeResolvers:
     def test_strawberry_marks_its_default_resolvers(self) -> None:
         fields = core_fields(strawberry.Schema(query=Query), "Thing")
         assert all(is_default_resolver(field.resolve) for field in fields.values() if field.resolve)
-        assert not any(is_default_resolver(field.resolve) for field in core_fields(SCHEMA, "Query").values())
+        assert not any(
+            is_default_resolver(field.resolve) for field in core_fields(SCHEMA, "Query").values() if field.resolve
+        )
 
     def test_every_default_resolver_of_the_graph_is_replaced(self) -> None:
         schema = build_merged_schema()
@@ -254,7 +256,7 @@ class TestRunner:
     async def test_error_of_the_runner_is_the_operations_error(self) -> None:
         schema = GraphSchema(FailingRunner, query=Query, subscription=Subscription)
         executed = await schema.execute("{ things { number } }")
-        streamed = [result async for result in await schema.stream("subscription { number }")]
+        streamed: list[Any] = [result async for result in await schema.stream("subscription { number }")]
         for result in (executed, *streamed):
             assert [error.message for error in result.errors or ()] == ["refused"]
         assert len(streamed) == 1
@@ -289,4 +291,5 @@ def core_fields(schema: strawberry.Schema, name: str) -> dict[str, GraphQLField]
     """The fields of a type in graphql-core's schema."""
     type_ = schema._schema.type_map[name]
     assert isinstance(type_, GraphQLObjectType)
-    return type_.fields
+    fields: dict[str, GraphQLField] = type_.fields
+    return fields
