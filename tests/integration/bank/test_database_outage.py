@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -73,12 +72,11 @@ class TestStopped:
         first = await alice(bank.client.transfer(sender, recipient, rub("1"), "before"))
         await mortal.stop()
 
-        started = time.monotonic()
+        # The bank's own answers: the client's deadline would raise DeadlineExceeded.
         with pytest.raises(Unavailable):
             await alice(bank.client.transfer(sender, recipient, rub("1"), "while away"))
         with pytest.raises(Unavailable):
             await alice(bank.client.get_balance(sender))
-        assert time.monotonic() - started < 8
         async with httpx.AsyncClient(trust_env=False) as http:
             ready = await http.get(f"{bank.admin}/health/ready")
         assert (ready.status_code, ready.json()["checks"]) == (503, {"database": "Unavailable", "keys": "ok"})
@@ -172,10 +170,9 @@ class TestStopped:
             for process in (*backends, mortal.pid):
                 _send(process, signal.SIGSTOP)
             try:
-                started = time.monotonic()
-                with pytest.raises((Unavailable, DeadlineExceeded)):
-                    await alice(bank.client.transfer(sender, recipient, rub("1"), "frozen"))
-                assert time.monotonic() - started < 5
+                async with asyncio.timeout(15):  # before the client's deadline of 20 seconds
+                    with pytest.raises((Unavailable, DeadlineExceeded)):
+                        await alice(bank.client.transfer(sender, recipient, rub("1"), "frozen"))
             finally:
                 for process in (*backends, mortal.pid):
                     _send(process, signal.SIGCONT)
