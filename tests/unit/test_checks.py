@@ -1,4 +1,4 @@
-"""The checks of `make check` that nobody would miss: each finds what is planted for it."""
+"""The security rules of ruff are on: each finds an example of its defect."""
 
 import subprocess
 import sys
@@ -11,8 +11,8 @@ SQL = "def find(sql, id_):\n    return sql.execute({text})\n"
 
 
 def findings(code: str) -> str:
-    """What ruff, with the project's own rules, says of a repository with this in it."""
-    at = "subgraphs/bank/service/adapters/postgres/planted.py"
+    """Return what ruff, with the project's rules, reports for the code in a repository module."""
+    file = "subgraphs/bank/service/adapters/postgres/example.py"
     command = (
         sys.executable,
         "-m",
@@ -22,7 +22,7 @@ def findings(code: str) -> str:
         "--output-format",
         "concise",
         "--stdin-filename",
-        at,
+        file,
         "-",
     )
     return subprocess.run(command, input=code, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60).stdout
@@ -38,11 +38,11 @@ def findings(code: str) -> str:
     ],
     ids=["f-string", "percent", "plus", "format"],
 )
-def test_sql_that_is_put_together_is_found(text: str) -> None:
+def test_concatenated_sql_is_reported(text: str) -> None:
     assert "S608" in findings(SQL.format(text=text))
 
 
-def test_sql_with_parameters_is_not() -> None:
+def test_parametrized_sql_is_not_reported() -> None:
     assert "S608" not in findings(SQL.format(text='"SELECT balance FROM accounts WHERE id = $1", id_'))
 
 
@@ -57,5 +57,5 @@ def test_sql_with_parameters_is_not() -> None:
     ],
     ids=["shell", "pickle", "password", "unverified TLS", "weak hash"],
 )
-def test_so_is_what_bandit_would_find(code: str, rule: str) -> None:
+def test_security_defect_is_reported(code: str, rule: str) -> None:
     assert rule in findings(code)

@@ -1,4 +1,4 @@
-"""One gateway for all tests, over services that each test programs anew; and one over services that wait."""
+"""Gateways for all tests: a process over fake services, and one in the test process over slow services."""
 
 from collections.abc import AsyncIterator, Iterator
 
@@ -18,15 +18,15 @@ from subgraphs.card.client import SERVICE as CARD
 from subgraphs.card.service.api import policy as card_policy
 from tests.conftest import Keys
 from tests.integration.gateway.fake_services import FakeBank, FakeCard
-from tests.integration.gateway.gateway_process import Gateway, running, serving
-from tests.integration.gateway.slow_services import Patient
+from tests.integration.gateway.gateway_process import Gateway, run_gateway, run_gateway_process
+from tests.integration.gateway.slow_services import SlowServices
 
 
 @pytest.fixture(scope="session")
 async def services(keys: Keys) -> AsyncIterator[tuple[str, FakeBank, FakeCard]]:
-    """Where both services answer, and they."""
+    """The gRPC target of both fake services, and the services."""
     target = f"{HOST}:{free_ports(1)[0]}"
-    bank, card = FakeBank(), FakeCard()  # type: ignore[abstract]  # by intent: the gateway's tests call the rest nowhere
+    bank, card = FakeBank(), FakeCard()  # type: ignore[abstract]  # the tests do not call the missing methods
     registered = {
         BANK: Service(lambda server: bank_pb2_grpc.add_BankServiceServicer_to_server(bank, server), bank_policy.POLICY),
         CARD: Service(lambda server: card_pb2_grpc.add_CardServiceServicer_to_server(card, server), card_policy.POLICY),
@@ -40,13 +40,13 @@ async def gateway(
     services: tuple[str, FakeBank, FakeCard], keys: Keys, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Gateway]:
     target, _, _ = services
-    async with running(keys, tmp_path_factory.mktemp("gateway"), bank=target, card=target) as gateway:
+    async with run_gateway_process(keys, tmp_path_factory.mktemp("gateway"), bank=target, card=target) as gateway:
         yield gateway
 
 
 @pytest.fixture
 def bank(services: tuple[str, FakeBank, FakeCard]) -> FakeBank:
-    services[1].__init__()  # type: ignore[misc]  # as new, at the address where it is known
+    services[1].__init__()  # type: ignore[misc]  # resets the state of the running service
     return services[1]
 
 
@@ -57,52 +57,52 @@ def card(services: tuple[str, FakeBank, FakeCard]) -> FakeCard:
 
 
 @pytest.fixture(scope="session")
-async def patience(keys: Keys) -> AsyncIterator[tuple[str, Patient]]:
-    """Where all services answer, and they."""
+async def slow_server(keys: Keys) -> AsyncIterator[tuple[str, SlowServices]]:
+    """The gRPC target of the slow services, and the services."""
     target = f"{HOST}:{free_ports(1)[0]}"
-    patient = Patient()  # type: ignore[abstract]  # by intent: the rest is not called
+    slow_services = SlowServices()  # type: ignore[abstract]  # the tests do not call the missing methods
     registered = {
         BANK: Service(
-            lambda server: bank_pb2_grpc.add_BankServiceServicer_to_server(patient, server), bank_policy.POLICY
+            lambda server: bank_pb2_grpc.add_BankServiceServicer_to_server(slow_services, server), bank_policy.POLICY
         ),
         CARD: Service(
-            lambda server: card_pb2_grpc.add_CardServiceServicer_to_server(patient, server), card_policy.POLICY
+            lambda server: card_pb2_grpc.add_CardServiceServicer_to_server(slow_services, server), card_policy.POLICY
         ),
         ANALYTICS: Service(
-            lambda server: analytics_pb2_grpc.add_AnalyticsServiceServicer_to_server(patient, server),
+            lambda server: analytics_pb2_grpc.add_AnalyticsServiceServicer_to_server(slow_services, server),
             analytics_policy.POLICY,
         ),
     }
     async with grpc_server(target, keys.verifier(), registered):
-        yield target, patient
-        patient.answers.set()
+        yield target, slow_services
+        slow_services.proceed.set()
 
 
 @pytest.fixture(scope="session")
 async def url(
-    patience: tuple[str, Patient], keys: Keys, tmp_path_factory: pytest.TempPathFactory
+    slow_server: tuple[str, SlowServices], keys: Keys, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[str]:
-    """A gateway over them."""
-    async with serving(keys, tmp_path_factory.mktemp("patience"), patience[0]) as url:
+    """URL of a gateway over the slow services."""
+    async with run_gateway(keys, tmp_path_factory.mktemp("slow_server"), slow_server[0]) as url:
         yield url
 
 
 @pytest.fixture
-def patient(patience: tuple[str, Patient]) -> Iterator[Patient]:
-    patience[1].__init__()  # type: ignore[misc]
-    yield patience[1]
-    patience[1].answers.set()
+def slow_services(slow_server: tuple[str, SlowServices]) -> Iterator[SlowServices]:
+    slow_server[1].__init__()  # type: ignore[misc]
+    yield slow_server[1]
+    slow_server[1].proceed.set()
 
 
 @pytest.fixture
-def patient_services(patience: tuple[str, Patient]) -> str:
-    """Where they answer, for a gateway of the test's own."""
-    return patience[0]
+def slow_target(slow_server: tuple[str, SlowServices]) -> str:
+    """gRPC target of the slow services, for a gateway with other settings."""
+    return slow_server[0]
 
 
 @pytest.fixture
 async def http(url: str, keys: Keys) -> AsyncIterator[httpx.AsyncClient]:
-    """Alice, at the gateway over them."""
+    """Client with alice's token, of the gateway over the slow services."""
     headers = {"Authorization": f"Bearer {keys.user('alice')}"}
     async with httpx.AsyncClient(base_url=url, headers=headers, trust_env=False, timeout=30) as http:
         yield http

@@ -1,4 +1,4 @@
-"""The services behind the gateway, on the real wire: they answer as a test tells them and remember what was asked."""
+"""Fake services over real gRPC, with responses that a test sets and a record of their requests."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -16,8 +16,8 @@ CLEARING = UUID(int=1)
 
 
 def top_up(status: str = "CAPTURED", version: int = 3, **more: Any) -> card_pb2.TopUp:
-    """A top-up of 10.00 RUB, as the card service tells it."""
-    given = {
+    """Build a top-up of 10.00 RUB as the card service returns it."""
+    fields = {
         "id": str(uuid4()),
         "account_id": str(ACCOUNT),
         "amount": converters.money_to_proto(Money.parse("10.00")),
@@ -25,26 +25,32 @@ def top_up(status: str = "CAPTURED", version: int = 3, **more: Any) -> card_pb2.
         "card": card_pb2.Card(brand=card_pb2.CARD_BRAND_VISA, last_four="4242"),
         "version": version,
     }
-    message = card_pb2.TopUp(**given | more)
+    message = card_pb2.TopUp(**fields | more)
     message.created_at.FromJsonString("2026-01-02T03:04:05.678901Z")
     message.updated_at.FromJsonString("2026-01-02T03:04:06.789012Z")
     return message
 
 
 class FakeCard(card_pb2_grpc.CardServiceServicer):
-    """`answer` is what every call about one top-up is answered; `listed` are an account's, newest first; `streams` are
-    what one watcher after the other sees, each to its end or to its error.
+    """Fake card service.
+
+    Attributes:
+        answer: response or error of every call about one top-up.
+        listed: top-ups of the account, newest first.
+        streams: states of each following `WatchTopUp` call; an error ends its stream.
+        requests: requests so far.
+        callers: subjects of the callers so far.
     """
 
     def __init__(self) -> None:
         self.answer: card_pb2.TopUp | WalletError = top_up()
         self.listed: list[card_pb2.TopUp] = []
         self.streams: list[list[card_pb2.TopUp | WalletError]] = []
-        self.asked: list[Any] = []
+        self.requests: list[Any] = []
         self.callers: list[str] = []
 
     def _answer(self, request: Any) -> card_pb2.TopUp:
-        self.asked.append(request)
+        self.requests.append(request)
         self.callers.append(request_context.current_principal().subject)
         if isinstance(self.answer, WalletError):
             raise self.answer
@@ -57,11 +63,11 @@ class FakeCard(card_pb2_grpc.CardServiceServicer):
         return card_pb2.GetTopUpResponse(top_up=self._answer(request))
 
     async def BatchGetTopUps(self, request: Any, context: Any) -> card_pb2.BatchGetTopUpsResponse:  # noqa: N802
-        found = self._answer(request)
+        known = self._answer(request)
         response = card_pb2.BatchGetTopUpsResponse()
         for key in request.ids:
-            if key == found.id:
-                response.results.add(key=key, value=found)
+            if key == known.id:
+                response.results.add(key=key, value=known)
             else:
                 response.results.add(key=key, error=status.error_to_status(TopUpNotFound(key)))
         return response
@@ -80,7 +86,7 @@ class FakeCard(card_pb2_grpc.CardServiceServicer):
         )
 
     async def WatchTopUp(self, request: Any, context: Any) -> AsyncIterator[card_pb2.WatchTopUpResponse]:  # noqa: N802
-        self.asked.append(request)
+        self.requests.append(request)
         for state in self.streams.pop(0):
             if isinstance(state, WalletError):
                 raise state
@@ -88,13 +94,13 @@ class FakeCard(card_pb2_grpc.CardServiceServicer):
 
 
 class FakeBank(bank_pb2_grpc.BankServiceServicer):
-    """Knows one account, with 990.00 RUB, and one deposit into it."""
+    """Fake bank with one account, which has 990.00 RUB, and one deposit into it."""
 
     def __init__(self) -> None:
-        self.asked: list[Any] = []
+        self.requests: list[Any] = []
 
     async def BatchGetAccounts(self, request: Any, context: Any) -> bank_pb2.BatchGetAccountsResponse:  # noqa: N802
-        self.asked.append(request)
+        self.requests.append(request)
         response = bank_pb2.BatchGetAccountsResponse()
         for key in request.ids:
             if key == str(ACCOUNT):
@@ -116,7 +122,7 @@ class FakeBank(bank_pb2_grpc.BankServiceServicer):
         return bank_pb2.TransferMoneyResponse(transfer=transfer, sender_balance=request.amount, sender_version=1)
 
     async def BatchGetTransfers(self, request: Any, context: Any) -> bank_pb2.BatchGetTransfersResponse:  # noqa: N802
-        self.asked.append(request)
+        self.requests.append(request)
         response = bank_pb2.BatchGetTransfersResponse()
         for key in request.ids:
             deposit = bank_pb2.Transfer(

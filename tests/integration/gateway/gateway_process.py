@@ -1,4 +1,4 @@
-"""The gateway as a process of its own, and what it says; or in the process of the tests."""
+"""Start a gateway as a process of its own, with its log lines, or inside the test process."""
 
 import asyncio
 import json
@@ -22,18 +22,23 @@ from tests.waiting import until
 
 @dataclass(frozen=True)
 class Gateway:
-    """A gateway that runs. `http` is alice's and holds every answer against the contract; `said` is all that the
-    process has written so far.
+    """A running gateway process.
+
+    Attributes:
+        url: base URL.
+        token: access token of alice.
+        http: client with alice's token; it checks every response against the OpenAPI contract.
+        log_lines: lines that the process has written so far.
     """
 
     url: str
     token: str
     http: httpx.AsyncClient
-    said: list[str]
+    log_lines: list[str]
 
 
 @asynccontextmanager
-async def running(
+async def run_gateway_process(
     keys: Keys,
     folder: Path,
     *,
@@ -42,11 +47,11 @@ async def running(
     identity: str = "",
     log_format: str = "json",
 ) -> AsyncIterator[Gateway]:
-    """The gateway over these targets; nothing serves analytics, and identity only where it is given."""
+    """Run a gateway process over these gRPC targets. Analytics is unreachable, and identity is unless it is given."""
     jwks = folder / "users.json"
     jwks.write_text(keys.jwks(USERS))
-    port, admin_port, nobody = free_ports(3)
-    url, token, said = f"http://{HOST}:{port}", keys.user("alice"), []
+    port, admin_port, unused = free_ports(3)
+    url, token, log_lines = f"http://{HOST}:{port}", keys.user("alice"), []
     command = module(
         "gateway",
         AUTH_ISSUER=USERS,
@@ -55,18 +60,18 @@ async def running(
         AUTH_SERVICES=json.dumps({}),
         BANK_GRPC_TARGET=bank,
         CARD_GRPC_TARGET=card,
-        ANALYTICS_GRPC_TARGET=f"{HOST}:{nobody}",
-        IDENTITY_GRPC_TARGET=identity or f"{HOST}:{nobody}",
+        ANALYTICS_GRPC_TARGET=f"{HOST}:{unused}",
+        IDENTITY_GRPC_TARGET=identity or f"{HOST}:{unused}",
         GATEWAY_LISTEN=f"{HOST}:{port}",
         GATEWAY_ADMIN_LISTEN=f"{HOST}:{admin_port}",
         CALL_TIMEOUT_SECONDS="2",
         GATEWAY_RATE_SIGN_IN="6000/minute",
         LOG_FORMAT=log_format,
-        LOG_LEVEL="DEBUG",  # whoever looks for a defect is told no secret either
+        LOG_LEVEL="DEBUG",  # debug logs must not contain secrets either
     )
     process = Process(name="gateway", command=command, ready=probes.http(f"{url}/health/ready"))
     async with (
-        Child(process, output=lambda _, line: said.append(line)),
+        Child(process, output=lambda _, line: log_lines.append(line)),
         httpx.AsyncClient(
             base_url=url,
             headers={"Authorization": f"Bearer {token}"},
@@ -75,19 +80,24 @@ async def running(
             trust_env=False,
         ) as http,
     ):
-        yield Gateway(url, token, http, said)
+        yield Gateway(url, token, http, log_lines)
 
 
 @asynccontextmanager
-async def serving(keys: Keys, folder: Path, target: str, **settings: Any) -> AsyncIterator[str]:
-    """The gateway in this process, over one target for all services: where it answers. With a `stop` of the caller's it
-    can be stopped before the end.
+async def run_gateway(keys: Keys, folder: Path, target: str, **settings: Any) -> AsyncIterator[str]:
+    """Run a gateway in this process, over one gRPC target for all services, and yield its URL.
+
+    Args:
+        keys: issuers' keys.
+        folder: folder for the issuer's key file.
+        target: gRPC target of all services.
+        settings: settings of the gateway; `stop` is an event that stops it before the end of the block.
     """
     jwks = folder / "users.json"
     jwks.write_text(keys.jwks(USERS))
     port, admin_port = free_ports(2)
     stop = settings.pop("stop", asyncio.Event())
-    given: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "auth_issuer": USERS,
         "auth_audience": AUDIENCE,
         "auth_jwks": jwks,
@@ -100,7 +110,7 @@ async def serving(keys: Keys, folder: Path, target: str, **settings: Any) -> Asy
         "gateway_timeout_seconds": 30,
         "call_timeout_seconds": 30,
     }
-    gateway = asyncio.create_task(serve(Settings(**(given | settings)), stop))
+    gateway = asyncio.create_task(serve(Settings(**(defaults | settings)), stop))
     try:
         await until(probes.tcp(HOST, port))
         yield f"http://{HOST}:{port}"

@@ -1,15 +1,18 @@
-"""The log lines of a running gateway."""
+"""Log lines of a gateway process."""
 
 from tests.integration.gateway.gateway_process import Gateway
 from tests.waiting import until
 
 
-async def logs_since(gateway: Gateway, began: int) -> list[str]:
-    """What the gateway has said since, all of it: a request of our own is its last word."""
-    await gateway.http.get("/health/live", headers={"X-Request-Id": f"marker-{began}"})
+async def logs_since(gateway: Gateway, start: int) -> list[str]:
+    """Return the log lines from index `start` on.
 
-    async def marked() -> list[str]:
-        said = gateway.said[began:]
-        return said if any(f"marker-{began}" in line for line in said) else []
+    A marker request shows that all earlier lines have arrived.
+    """
+    await gateway.http.get("/health/live", headers={"X-Request-Id": f"marker-{start}"})
 
-    return await until(marked, every=0.005)
+    async def lines_with_marker() -> list[str]:
+        lines = gateway.log_lines[start:]
+        return lines if any(f"marker-{start}" in line for line in lines) else []
+
+    return await until(lines_with_marker, every=0.005)

@@ -1,4 +1,4 @@
-"""Services whose calls go on until whoever made them goes away."""
+"""Fake services whose calls do not return until the test or the caller ends them."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -10,25 +10,30 @@ from protos.wallet.card.v1 import card_pb2, card_pb2_grpc
 from tests.integration.gateway.fake_services import FakeBank, top_up
 
 
-class Patient(
+class SlowServices(
     bank_pb2_grpc.BankServiceServicer,
     card_pb2_grpc.CardServiceServicer,
     analytics_pb2_grpc.AnalyticsServiceServicer,
 ):
-    """`begun` are the calls, each with the seconds that it was given; `cancelled` are those that somebody gave up. They
-    are answered once `answers` is set, `WatchTopUp` by `top_up`.
+    """Bank, card service and analytics in one servicer.
+
+    Attributes:
+        started: method and time-out in seconds of each call.
+        cancelled: method of each call that the caller cancelled.
+        proceed: when set, pending and later calls return.
+        top_up: the response of `WatchTopUp`.
     """
 
     def __init__(self) -> None:
-        self.begun: asyncio.Queue[tuple[str, float | None]] = asyncio.Queue()
+        self.started: asyncio.Queue[tuple[str, float | None]] = asyncio.Queue()
         self.cancelled: asyncio.Queue[str] = asyncio.Queue()
-        self.answers = asyncio.Event()
+        self.proceed = asyncio.Event()
         self.top_up = top_up()
 
     async def _wait(self, method: str, context: Any) -> None:
-        self.begun.put_nowait((method, context.time_remaining()))
+        self.started.put_nowait((method, context.time_remaining()))
         try:
-            await self.answers.wait()
+            await self.proceed.wait()
         except asyncio.CancelledError:
             self.cancelled.put_nowait(method)
             raise

@@ -119,4 +119,4 @@ class TestDefect:
         for told, answer in ((error["extensions"], by_graph), (by_rest.json(), by_rest)):
             assert (told["code"], told["requestId"]) == ("INTERNAL", answer.headers["x-request-id"])
             assert "password" not in answer.text
-            assert [line for line in gateway.said if json.loads(line).get("request_id") == told["requestId"]]
+            assert [line for line in gateway.log_lines if json.loads(line).get("request_id") == told["requestId"]]

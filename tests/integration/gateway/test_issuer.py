@@ -1,4 +1,4 @@
-"""Whose tokens are believed is a matter of settings: the built-in issuer's, or another one's by its address."""
+"""Tokens of an external issuer, configured by the URL of its keys."""
 
 import asyncio
 import json
@@ -19,34 +19,34 @@ from kit.http.server import http_server
 from stack.ports import HOST, free_ports
 from tests.conftest import AUDIENCE, USERS, Keys
 from tests.integration.bank.harness import run_bank
-from tests.integration.gateway.gateway_process import serving
-from tests.integration.gateway.websocket_client import opened
+from tests.integration.gateway.gateway_process import run_gateway
+from tests.integration.gateway.websocket_client import open_websocket
 
-THEIRS = "https://elsewhere.test/realms/wallet"
+ISSUER = "https://elsewhere.test/realms/wallet"
 ALGORITHMS: dict[str, tuple[Any, Any]] = {
     "ES256": (ec.generate_private_key(ec.SECP256R1()), jwt.algorithms.ECAlgorithm),
     "RS256": (rsa.generate_private_key(65537, 2048), jwt.algorithms.RSAAlgorithm),
 }
 
 
-def token(algorithm: str, subject: str, *roles: str, **changed: Any) -> str:
-    """As another issuer writes them: with its own algorithm, and roles under a claim of its own."""
+def token(algorithm: str, subject: str, *roles: str, **overrides: Any) -> str:
+    """Build a token of the external issuer, with roles in a nested claim."""
     now = int(time.time())
     claims = {
-        "iss": THEIRS,
+        "iss": ISSUER,
         "sub": subject,
         "aud": [AUDIENCE, "account"],
         "iat": now,
         "exp": now + 600,
         "realm_access": {"roles": ["offline_access", *roles]},
-        **changed,
+        **overrides,
     }
     return jwt.encode(claims, ALGORITHMS[algorithm][0], algorithm, headers={"kid": algorithm})
 
 
 @asynccontextmanager
-async def published() -> AsyncIterator[str]:
-    """The address of the other issuer's keys: one of each kind."""
+async def serve_jwks() -> AsyncIterator[str]:
+    """Serve the issuer's keys, one of each algorithm, and yield their URL."""
     jwks = [
         {**kind.to_jwk(key.public_key(), as_dict=True), "kid": algorithm, "use": "sig", "alg": algorithm}
         for algorithm, (key, kind) in ALGORITHMS.items()
@@ -61,64 +61,62 @@ def bearer(token: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(("algorithm", "other"), [("ES256", "RS256"), ("RS256", "ES256")])
-async def test_another_issuers_tokens_move_money_and_the_built_in_ones_do_not(
+async def test_tokens_of_the_configured_issuer_are_accepted_and_others_rejected(
     ledger_url: str, keys: Keys, tmp_path: Path, algorithm: str, other: str
 ) -> None:
-    async with published() as url:
-        theirs = {
-            "auth_issuer": THEIRS,
+    async with serve_jwks() as url:
+        issuer_settings = {
+            "auth_issuer": ISSUER,
             "auth_jwks": url,
             "auth_algorithm": algorithm,
             "auth_roles_claim": "realm_access.roles",
         }
         async with (
-            run_bank(keys, tmp_path, ledger_url, **theirs) as bank,
-            serving(keys, tmp_path, bank.target, **theirs) as gateway,
+            run_bank(keys, tmp_path, ledger_url, **issuer_settings) as bank,
+            run_gateway(keys, tmp_path, bank.target, **issuer_settings) as gateway,
             httpx.AsyncClient(base_url=gateway, trust_env=False, timeout=10) as http,
         ):
             account, recipient = await bank.open("alice"), await bank.open("bob")
 
-            async def answer(token: str, key: str) -> int:
+            async def transfer_status(token: str, key: str) -> int:
                 body = {"recipientId": str(recipient), "amount": "1.00"}
                 headers = {**bearer(token), "Idempotency-Key": key}
                 return (await http.post(f"/accounts/{account}/transfers", json=body, headers=headers)).status_code
 
-            assert await answer(token(algorithm, "alice", "Customer"), "own") == 201
-            assert await answer(token(algorithm, "ops", "ADMIN"), "admin") == 201
-            assert await answer(token(algorithm, "ops", "operator"), "operator") == 403
-            assert await answer(token(algorithm, "alice"), "no role") == 403
-            assert await answer(token(algorithm, "alice", roles=["admin"]), "roles elsewhere") == 403
-            assert await answer(token(algorithm, "bob", "customer"), "another's") == 404
-            assert await answer(token(other, "alice", "customer"), "another algorithm") == 401
-            assert await answer(keys.user("alice"), "built in") == 401
-            assert await answer(token(algorithm, "alice", "customer", iss=USERS), "in the other's name") == 401
+            assert await transfer_status(token(algorithm, "alice", "Customer"), "own") == 201
+            assert await transfer_status(token(algorithm, "ops", "ADMIN"), "admin") == 201
+            assert await transfer_status(token(algorithm, "ops", "operator"), "operator") == 403
+            assert await transfer_status(token(algorithm, "alice"), "no role") == 403
+            assert await transfer_status(token(algorithm, "alice", roles=["admin"]), "roles elsewhere") == 403
+            assert await transfer_status(token(algorithm, "bob", "customer"), "another's") == 404
+            assert await transfer_status(token(other, "alice", "customer"), "another algorithm") == 401
+            assert await transfer_status(keys.user("alice"), "built in") == 401
+            assert await transfer_status(token(algorithm, "alice", "customer", iss=USERS), "in the other's name") == 401
             assert await bank.balance(account) == 998
 
-            published_here = (await http.get("/.well-known/jwks.json")).json()
-            assert [key["kid"] for key in published_here["keys"]] == [algorithm]
+            served_keys = (await http.get("/.well-known/jwks.json")).json()
+            assert [key["kid"] for key in served_keys["keys"]] == [algorithm]
 
 
-async def test_while_its_keys_have_never_come_nobody_is_refused_for_good(
-    patient_services: str, keys: Keys, tmp_path: Path
-) -> None:
+async def test_requests_get_503_until_the_issuer_keys_are_loaded(slow_target: str, keys: Keys, tmp_path: Path) -> None:
     issuer_port, admin_port = free_ports(2)
-    nowhere, admin = f"http://{HOST}:{issuer_port}/jwks.json", f"{HOST}:{admin_port}"
+    unreachable, admin = f"http://{HOST}:{issuer_port}/jwks.json", f"{HOST}:{admin_port}"
     async with (
-        serving(keys, tmp_path, patient_services, auth_jwks=nowhere, gateway_admin_listen=admin) as gateway,
+        run_gateway(keys, tmp_path, slow_target, auth_jwks=unreachable, gateway_admin_listen=admin) as gateway,
         httpx.AsyncClient(base_url=gateway, trust_env=False, timeout=10) as http,
     ):
-        known = await http.get("/.well-known/jwks.json")
-        asked = await http.get(f"/accounts/{UUID(int=1)}", headers=bearer(keys.user("alice")))
-        for answer in (known, asked):
+        keys_response = await http.get("/.well-known/jwks.json")
+        account_response = await http.get(f"/accounts/{UUID(int=1)}", headers=bearer(keys.user("alice")))
+        for answer in (keys_response, account_response):
             assert (answer.status_code, answer.json()["code"]) == (503, "UNAVAILABLE")
             assert answer.headers["retry-after"] == "1"
-        # What needs no token needs no keys, whatever comes with it.
+        # Routes without a token do not need the keys.
         assert (await http.get("/health/live")).status_code == 200
         for port in ("", f"http://{admin}"):
             ready = await http.get(f"{port}/health/ready")
             assert (ready.status_code, ready.json()["checks"]) == (503, {"keys": "Unavailable"})
         assert (await http.get("/docs")).status_code == 200
-        async with opened(gateway) as connection:  # told to come again, as it may be a good one
+        async with open_websocket(gateway) as connection:  # 1013: try again later, because the token may be valid
             payload = {"authorization": f"Bearer {keys.user('alice')}"}
             await connection.send(json.dumps({"type": "connection_init", "payload": payload}))
             async with asyncio.timeout(10):
@@ -126,14 +124,12 @@ async def test_while_its_keys_have_never_come_nobody_is_refused_for_good(
             assert connection.close_code == 1013
 
 
-async def test_the_keys_that_are_believed_are_handed_on_for_a_minute(
-    patient_services: str, keys: Keys, tmp_path: Path
-) -> None:
+async def test_issuer_keys_are_served_with_a_max_age_of_a_minute(slow_target: str, keys: Keys, tmp_path: Path) -> None:
     async with (
-        serving(keys, tmp_path, patient_services) as gateway,
+        run_gateway(keys, tmp_path, slow_target) as gateway,
         httpx.AsyncClient(base_url=gateway, trust_env=False) as http,
     ):
-        for headers in ({}, bearer("whatever this is")):
+        for headers in ({}, bearer("not a token")):
             answer = await http.get("/.well-known/jwks.json", headers=headers)
             assert answer.json()["keys"][0].keys() == {"kty", "crv", "x", "alg", "use", "kid"}
             assert answer.headers["cache-control"] == "max-age=60"

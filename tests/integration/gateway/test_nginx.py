@@ -1,4 +1,4 @@
-"""nginx as it is deployed, with HTTPS, in front of the gateway."""
+"""nginx in front of two gateways, with the deployed configuration and HTTPS."""
 
 import asyncio
 import json
@@ -25,51 +25,51 @@ from subgraphs.card.client import SERVICE as CARD
 from subgraphs.card.service.api import policy as card_policy
 from tests.conftest import Keys
 from tests.integration.gateway.fake_services import ACCOUNT, FakeBank, FakeCard, top_up
-from tests.integration.gateway.gateway_process import serving
+from tests.integration.gateway.gateway_process import run_gateway
 from tests.nginx import Nginx, client, nginx
 
 WATCH = f'subscription {{ topUpUpdated(id: "{uuid4()}") {{ status }} }}'
 
 
-class Halting(FakeCard):
-    """Tells the first state of a top-up, and the last one when it is let go on."""
+class PausingCard(FakeCard):
+    """Card service that sends the first state of a top-up, waits for `proceed`, then sends the last state."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.go_on = asyncio.Event()
+        self.proceed = asyncio.Event()
 
     async def WatchTopUp(self, request: Any, context: Any) -> AsyncIterator[card_pb2.WatchTopUpResponse]:  # noqa: N802
         yield card_pb2.WatchTopUpResponse(top_up=top_up("CREATED", 1))
-        await self.go_on.wait()
+        await self.proceed.wait()
         yield card_pb2.WatchTopUpResponse(top_up=top_up("COMPLETED", 4))
 
 
 @pytest.fixture(scope="module")
-def card() -> Halting:
-    return Halting()
+def card() -> PausingCard:
+    return PausingCard()
 
 
 @pytest.fixture(scope="module")
-async def front(card: Halting, keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Nginx]:
-    """In front of two gateways."""
+async def front(card: PausingCard, keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Nginx]:
+    """nginx in front of two gateways."""
     folder = tmp_path_factory.mktemp("nginx")
-    target, bank = f"{HOST}:{free_ports(1)[0]}", FakeBank()  # type: ignore[abstract]  # the rest is not called
+    target, bank = f"{HOST}:{free_ports(1)[0]}", FakeBank()  # type: ignore[abstract]  # the tests do not call the missing methods
     registered = {
         BANK: Service(lambda server: bank_pb2_grpc.add_BankServiceServicer_to_server(bank, server), bank_policy.POLICY),
         CARD: Service(lambda server: card_pb2_grpc.add_CardServiceServicer_to_server(card, server), card_policy.POLICY),
     }
     async with (
         grpc_server(target, keys.verifier(), registered),
-        serving(keys, folder, target) as one,
-        serving(keys, folder, target) as other,
+        run_gateway(keys, folder, target) as one,
+        run_gateway(keys, folder, target) as other,
         nginx(folder, one.removeprefix("http://"), other.removeprefix("http://")) as front,
     ):
         yield front
 
 
 @pytest.fixture(autouse=True)
-def halting(card: Halting) -> None:
-    card.go_on.clear()
+def reset_card(card: PausingCard) -> None:
+    card.proceed.clear()
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def alice(keys: Keys) -> dict[str, str]:
 
 
 class TestHTTPS:
-    async def test_carries_a_request_and_tells_browsers_to_stay(self, front: Nginx, alice: dict[str, str]) -> None:
+    async def test_response_has_strict_transport_security(self, front: Nginx, alice: dict[str, str]) -> None:
         query = f'{{ account(id: "{ACCOUNT}") {{ balance {{ amount }} }} }}'
         async with front.client as http:
             answer = await http.post("/graphql", json={"query": query}, headers=alice)
@@ -86,7 +86,7 @@ class TestHTTPS:
         assert answer.headers["strict-transport-security"] == "max-age=63072000"
 
     @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-    async def test_speaks_http_2(self, front: Nginx, version: ssl.TLSVersion) -> None:
+    async def test_http_2_is_negotiated(self, front: Nginx, version: ssl.TLSVersion) -> None:
         trust = front.trust
         trust.minimum_version = trust.maximum_version = version
         trust.set_alpn_protocols(["h2", "http/1.1"])
@@ -95,26 +95,26 @@ class TestHTTPS:
         assert writer.get_extra_info("ssl_object").selected_alpn_protocol() == "h2"
         writer.transport.abort()
 
-    async def test_is_where_plain_http_is_sent_to(self, front: Nginx) -> None:
+    async def test_plain_http_is_redirected_to_https(self, front: Nginx) -> None:
         async with client(f"http://{front.http}") as http:
             answer = await http.post("/accounts?a=b", json={})
         assert (answer.status_code, answer.headers["location"]) == (308, f"https://{front.https}/accounts?a=b")
 
-    async def test_leaves_it_to_the_gateway_to_refuse_a_body_and_takes_none_much_larger(self, front: Nginx) -> None:
+    async def test_gateway_rejects_a_large_body_and_nginx_a_larger_one(self, front: Nginx) -> None:
         async with front.client as http:
-            told = await http.post("/graphql", content=b"x" * 100_000)
-            assert (told.status_code, told.json()["code"]) == (413, "CONTENT_TOO_LARGE")
-            cut_off = await http.post("/graphql", content=b"x" * 200_000)
-            assert (cut_off.status_code, cut_off.headers["content-type"]) == (413, "text/html")
+            by_gateway = await http.post("/graphql", content=b"x" * 100_000)
+            assert (by_gateway.status_code, by_gateway.json()["code"]) == (413, "CONTENT_TOO_LARGE")
+            by_nginx = await http.post("/graphql", content=b"x" * 200_000)
+            assert (by_nginx.status_code, by_nginx.headers["content-type"]) == (413, "text/html")
 
-    async def test_does_not_show_the_metrics(self, front: Nginx) -> None:
+    async def test_metrics_are_not_reachable(self, front: Nginx) -> None:
         async with front.client as http:
             assert (await http.get("/health/live")).status_code == 200
             assert (await http.get("/metrics")).status_code == 404
 
-    async def test_says_in_the_contracts_words_that_no_gateway_answers(self, tmp_path: Path) -> None:
-        nobody = f"{HOST}:{free_ports(1)[0]}"
-        async with nginx(tmp_path, nobody) as front, front.client as http:
+    async def test_unreachable_gateway_is_reported_as_a_problem_with_503(self, tmp_path: Path) -> None:
+        unused = f"{HOST}:{free_ports(1)[0]}"
+        async with nginx(tmp_path, unused) as front, front.client as http:
             answer = await http.post(f"/accounts/{ACCOUNT}/transfers", json={})
         problem = Problem.model_validate_json(answer.content)
         assert (answer.status_code, problem.status, problem.code) == (503, 503, "UNAVAILABLE")
@@ -124,10 +124,10 @@ class TestHTTPS:
 
 
 class TestStreams:
-    async def test_by_server_sent_events_come_as_they_are_sent(
-        self, front: Nginx, card: Halting, alice: dict[str, str]
+    async def test_server_sent_events_are_not_buffered(
+        self, front: Nginx, card: PausingCard, alice: dict[str, str]
     ) -> None:
-        seen = []
+        states = []
         headers = alice | {"Accept": "text/event-stream"}
         async with (
             asyncio.timeout(10),
@@ -136,14 +136,14 @@ class TestStreams:
         ):
             async for line in answer.aiter_lines():
                 if line.startswith("data: {"):
-                    seen.append(status(json.loads(line.removeprefix("data: "))))
-                    card.go_on.set()
-        assert seen == ["CREATED", "COMPLETED"]
+                    states.append(status(json.loads(line.removeprefix("data: "))))
+                    card.proceed.set()
+        assert states == ["CREATED", "COMPLETED"]
 
-    async def test_by_websocket_come_as_they_are_sent_to_pages_of_our_own(
-        self, front: Nginx, card: Halting, alice: dict[str, str]
+    async def test_websocket_messages_are_not_buffered(
+        self, front: Nginx, card: PausingCard, alice: dict[str, str]
     ) -> None:
-        url, seen = f"wss://{front.https}/graphql", []
+        url, states = f"wss://{front.https}/graphql", []
         protocols: Any = ["graphql-transport-ws"]
         origin: Any = f"https://{front.https}"
         async with (
@@ -155,37 +155,37 @@ class TestStreams:
             async for text in connection:
                 message = json.loads(text)
                 if message["type"] == "next":
-                    seen.append(status(message["payload"]))
-                    card.go_on.set()
+                    states.append(status(message["payload"]))
+                    card.proceed.set()
                 if message["type"] == "complete":
                     break
-        assert seen == ["CREATED", "COMPLETED"]
+        assert states == ["CREATED", "COMPLETED"]
 
 
-class TestWhoAsks:
-    async def test_is_said_by_nginx_whatever_strangers_say(self, tmp_path: Path) -> None:
-        said: list[Any] = []
+class TestForwardedHeaders:
+    async def test_nginx_replaces_forwarded_headers_of_the_client(self, tmp_path: Path) -> None:
+        received: list[Any] = []
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
-            said.extend((scope["scheme"], scope["client"][0], dict(scope["headers"])[b"x-forwarded-for"].decode()))
-            await PlainTextResponse("heard")(scope, receive, send)
+            received.extend((scope["scheme"], scope["client"][0], dict(scope["headers"])[b"x-forwarded-for"].decode()))
+            await PlainTextResponse("ok")(scope, receive, send)
 
         address = f"{HOST}:{free_ports(1)[0]}"
-        stranger = {"X-Forwarded-Proto": "http", "X-Forwarded-For": "203.0.113.7"}
+        forged = {"X-Forwarded-Proto": "http", "X-Forwarded-For": "203.0.113.7"}
         async with (
             http_server(app, address, trusted_proxies=[HOST]),
             nginx(tmp_path, address) as front,
             front.client as http,
         ):
-            assert (await http.get("/", headers=stranger)).text == "heard"
-        assert said == ["https", HOST, HOST]
+            assert (await http.get("/", headers=forged)).text == "ok"
+        assert received == ["https", HOST, HOST]
 
     @pytest.mark.parametrize(("trusted", "scheme"), [([], "http"), ([HOST], "https"), (["10.0.0.0/8"], "http")])
-    async def test_is_believed_by_the_gateway_of_the_proxies_that_it_is_told(
+    async def test_gateway_uses_forwarded_headers_of_trusted_proxies_only(
         self, keys: Keys, tmp_path: Path, trusted: list[str], scheme: str
     ) -> None:
         async with (
-            serving(keys, tmp_path, f"{HOST}:1", gateway_trusted_proxies=trusted) as url,
+            run_gateway(keys, tmp_path, f"{HOST}:1", gateway_trusted_proxies=trusted) as url,
             client(url) as http,
         ):
             answer = await http.get("/docs/", headers={"X-Forwarded-Proto": "https"})
@@ -193,5 +193,5 @@ class TestWhoAsks:
 
 
 def status(payload: dict[str, Any]) -> str:
-    told: str = payload["data"]["topUpUpdated"]["status"]
-    return told
+    text: str = payload["data"]["topUpUpdated"]["status"]
+    return text

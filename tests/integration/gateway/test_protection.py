@@ -13,9 +13,9 @@ from prometheus_client import REGISTRY
 
 from tests.conftest import Keys
 from tests.integration.gateway.fake_services import ACCOUNT, FakeBank, FakeCard
-from tests.integration.gateway.gateway_process import Gateway, serving
-from tests.integration.gateway.slow_services import Patient
-from tests.integration.gateway.websocket_client import connected, subscribe
+from tests.integration.gateway.gateway_process import Gateway, run_gateway
+from tests.integration.gateway.slow_services import SlowServices
+from tests.integration.gateway.websocket_client import connect_as_alice, subscribe
 from tests.waiting import until
 
 BALANCE = "query Balance($id: ID!) { account(id: $id) { balance { amount } } }"
@@ -61,7 +61,7 @@ class TestCost:
         }
         assert "10006" in error["message"]
         assert cost(answer) == ("10006", "0")
-        assert bank.asked == []
+        assert bank.requests == []
 
     async def test_counts_before_the_service_says_that_a_page_is_too_large(self, gateway: Gateway) -> None:
         query = f'{{ account(id: "{ACCOUNT}") {{ operations(first: 1001) {{ edges {{ cursor }} }} }} }}'
@@ -75,9 +75,9 @@ def cost(answer: httpx.Response) -> tuple[str, str]:
 
 class TestProduction:
     @pytest.fixture
-    async def production(self, patient_services: str, keys: Keys, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
+    async def production(self, slow_target: str, keys: Keys, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
         async with (
-            serving(keys, tmp_path, patient_services, production=True) as url,
+            run_gateway(keys, tmp_path, slow_target, production=True) as url,
             httpx.AsyncClient(base_url=url, trust_env=False) as http,
         ):
             yield http
@@ -119,14 +119,14 @@ class TestProduction:
 class TestTrustedDocuments:
     @pytest.fixture
     async def trusting(
-        self, patient: Patient, patient_services: str, keys: Keys, tmp_path: Path
+        self, slow_services: SlowServices, slow_target: str, keys: Keys, tmp_path: Path
     ) -> AsyncIterator[httpx.AsyncClient]:
-        patient.answers.set()
+        slow_services.proceed.set()
         manifest = tmp_path / "documents.json"
         manifest.write_text(json.dumps({sha256(text): text for text in (BALANCE, TYPENAME)}))
         headers = {"Authorization": f"Bearer {keys.user('alice')}"}
         async with (
-            serving(keys, tmp_path, patient_services, gateway_graphql_trusted_documents=manifest) as url,
+            run_gateway(keys, tmp_path, slow_target, gateway_graphql_trusted_documents=manifest) as url,
             httpx.AsyncClient(base_url=url, headers=headers, trust_env=False) as http,
         ):
             yield http
@@ -171,7 +171,7 @@ class TestTrustedDocuments:
         assert [each.get("data") for each in batch.json()] == [None, {"__typename": "Query"}]
 
     async def test_are_so_on_a_websocket(self, trusting: httpx.AsyncClient, keys: Keys) -> None:
-        async with connected(str(trusting.base_url), keys) as connection:
+        async with connect_as_alice(str(trusting.base_url), keys) as connection:
             await subscribe(connection, None, documentId=sha256(TYPENAME))
             assert json.loads(await connection.recv())["payload"]["data"] == {"__typename": "Query"}
             assert json.loads(await connection.recv())["type"] == "complete"
@@ -215,11 +215,11 @@ class TestLimits:
         assert (await http.post("/graphql", json=[{"query": TYPENAME}] * 11)).status_code == 400
 
     async def test_max_cost_setting_is_the_limit_of_the_estimated_cost(
-        self, patient_services: str, keys: Keys, tmp_path: Path
+        self, slow_target: str, keys: Keys, tmp_path: Path
     ) -> None:
         query = '{ account(id: "") { topUps(first: 1) { __typename } } }'
         async with (
-            serving(keys, tmp_path, patient_services, gateway_graphql_max_cost=3) as url,
+            run_gateway(keys, tmp_path, slow_target, gateway_graphql_max_cost=3) as url,
             httpx.AsyncClient(base_url=url, trust_env=False) as http,
         ):
             assert codes(await http.post("/graphql", json={"query": query})) == ["GRAPHQL_COST_EXCEEDED"]
@@ -234,21 +234,21 @@ class TestOperations:
         await gateway.http.post("/graphql", json={"query": query, "variables": {"secret": "s3cr3t"}})
 
         async def line() -> dict[str, Any]:
-            return next((json.loads(line) for line in gateway.said if name in line), {})
+            return next((json.loads(line) for line in gateway.log_lines if name in line), {})
 
         told = await until(line)
         assert (told["event"], told["path"], told["status"]) == ("request completed", "/graphql", 200)
         (operation,) = told["operations"]
         assert operation.pop("ms") >= 0
         assert operation == {"type": "query", "name": name, "errors": ["UNAVAILABLE"]}
-        assert not [line for line in gateway.said if "s3cr3t" in line or "__typename" in line]
+        assert not [line for line in gateway.log_lines if "s3cr3t" in line or "__typename" in line]
 
     async def test_by_websocket_have_a_line_each(self, gateway: Gateway, keys: Keys) -> None:
-        async with connected(gateway.url, keys) as connection:
+        async with connect_as_alice(gateway.url, keys) as connection:
             await subscribe(connection, "query ByWebSocket { __typename }")
 
             async def line() -> dict[str, Any]:
-                return next((json.loads(line) for line in gateway.said if "ByWebSocket" in line), {})
+                return next((json.loads(line) for line in gateway.log_lines if "ByWebSocket" in line), {})
 
             told = await until(line)  # while the connection goes on
             assert {key: told[key] for key in ("event", "type", "name", "errors")} == {
@@ -259,9 +259,9 @@ class TestOperations:
             }
 
     async def test_are_counted_by_type_and_name_with_their_errors(
-        self, http: httpx.AsyncClient, patient: Patient
+        self, http: httpx.AsyncClient, slow_services: SlowServices
     ) -> None:
-        patient.answers.set()
+        slow_services.proceed.set()
         labels = {"type": "query", "name": "Counted"}
         query = BALANCE.replace("Balance", "Counted")
         for id_ in (str(ACCOUNT), "none"):
@@ -277,10 +277,12 @@ class TestOperations:
         await http.post("/graphql", json={"query": "query TooMuch {" + " __typename" * 21 + "}"})
         assert errors(**stopped) == before + 1
 
-    async def test_of_a_caller_who_goes_away_are_cancelled(self, http: httpx.AsyncClient, patient: Patient) -> None:
+    async def test_of_a_caller_who_goes_away_are_cancelled(
+        self, http: httpx.AsyncClient, slow_services: SlowServices
+    ) -> None:
         request = {"query": BALANCE.replace("Balance", "GivenUp"), "variables": {"id": str(ACCOUNT)}}
         asking = asyncio.create_task(http.post("/graphql", json=request))
-        await patient.begun.get()
+        await slow_services.started.get()
         asking.cancel()
 
         async def counted() -> bool:
@@ -289,12 +291,12 @@ class TestOperations:
         await until(counted)
 
     async def test_that_are_subscriptions_end_when_their_caller_goes_away(
-        self, url: str, keys: Keys, patient: Patient
+        self, url: str, keys: Keys, slow_services: SlowServices
     ) -> None:
         labels = {"type": "subscription", "name": "Watched"}
-        async with connected(url, keys) as connection:
+        async with connect_as_alice(url, keys) as connection:
             await subscribe(connection, f'subscription Watched {{ topUpUpdated(id: "{ACCOUNT}") {{ id }} }}')
-            await patient.begun.get()
+            await slow_services.started.get()
 
         async def counted() -> bool:
             return seconds(**labels) == 1

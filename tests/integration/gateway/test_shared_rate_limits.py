@@ -1,4 +1,4 @@
-"""Rates that several gateways share, in a real Redis."""
+"""Rate limits that several limiters share, in a real Redis."""
 
 import asyncio
 import os
@@ -16,7 +16,7 @@ from wallet.errors import RateLimited
 
 
 def redis(port: int) -> Child:
-    """A Redis of the test's own, which keeps nothing."""
+    """Redis without persistence, for one test."""
     program = shutil.which("redis-server")
     if program is None:
         lacking("there is no redis-server")
@@ -34,52 +34,52 @@ async def port() -> int:
 
 
 @pytest.fixture(autouse=True)
-def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A Redis that is slow is waited for, as all here may be."""
+def long_redis_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait for Redis longer than in production, because test machines may be slow."""
     monkeypatch.setattr("gateway.http.rate_limits._REDIS_TIMEOUT_SECONDS", 10.0)
     monkeypatch.setattr("gateway.http.rate_limits._POOL_TIMEOUT_SECONDS", 10.0)
 
 
 @pytest.fixture
-async def gateways(port: int) -> AsyncIterator[tuple[RateLimiter, RateLimiter]]:
-    """Two of them, before there is a Redis."""
+async def limiters(port: int) -> AsyncIterator[tuple[RateLimiter, RateLimiter]]:
+    """Two limiters with one store; Redis is not running yet."""
     options = RateLimitOptions(store=f"redis://{HOST}:{port}/0", requests="10/hour")
     async with RateLimiter.connect(options) as one, RateLimiter.connect(options) as other:
         yield one, other
 
 
-async def taken(rates: RateLimiter, times: int) -> int:
-    """How many of so many requests of alice's were let through."""
+async def accepted(limiter: RateLimiter, times: int) -> int:
+    """Send hits of alice and return the number of accepted ones."""
 
-    async def is_taken() -> bool:
+    async def is_accepted() -> bool:
         try:
-            await rates.hit(rates.requests, "alice")
+            await limiter.hit(limiter.requests, "alice")
         except RateLimited:
             return False
         return True
 
-    return sum(await asyncio.gather(*(is_taken() for _ in range(times))))
+    return sum(await asyncio.gather(*(is_accepted() for _ in range(times))))
 
 
-async def test_gateways_that_share_a_redis_count_together(port: int, gateways: tuple[RateLimiter, RateLimiter]) -> None:
+async def test_limiters_with_one_redis_share_the_quota(port: int, limiters: tuple[RateLimiter, RateLimiter]) -> None:
     async with redis(port):
-        counts = await asyncio.gather(*(taken(each, 10) for each in gateways))
+        counts = await asyncio.gather(*(accepted(each, 10) for each in limiters))
         assert sum(counts) == 10
 
 
-async def test_as_many_as_like_may_ask_at_once(port: int) -> None:
+async def test_concurrent_hits_do_not_exhaust_the_connection_pool(port: int) -> None:
     options = RateLimitOptions(store=f"redis://{HOST}:{port}/0", requests="1000/hour")
     before = STORE_ERRORS._value.get()
     async with redis(port), RateLimiter.connect(options) as rates:
-        assert await taken(rates, 300) == 300
+        assert await accepted(rates, 300) == 300
     assert STORE_ERRORS._value.get() == before
 
 
-async def test_without_it_each_counts_for_itself_and_together_again_when_it_is_back(
-    port: int, gateways: tuple[RateLimiter, RateLimiter]
+async def test_limiters_count_in_memory_while_redis_is_down(
+    port: int, limiters: tuple[RateLimiter, RateLimiter]
 ) -> None:
-    one, other = gateways
-    assert [await taken(each, 12) for each in gateways] == [10, 10]
+    one, other = limiters
+    assert [await accepted(each, 12) for each in limiters] == [10, 10]
     async with redis(port):
-        one._use_shared_from = other._use_shared_from = 0.0  # the pause after it was away is over
-        assert await taken(one, 6) + await taken(other, 6) == 10
+        one._use_shared_from = other._use_shared_from = 0.0  # ends the pause after the failure
+        assert await accepted(one, 6) + await accepted(other, 6) == 10

@@ -15,7 +15,7 @@ from protos.wallet.card.v1 import card_pb2
 from stack.ports import HOST, free_ports
 from tests.conftest import Keys
 from tests.integration.gateway.fake_services import ACCOUNT, CLEARING, DEPOSIT, FakeBank, FakeCard, top_up
-from tests.integration.gateway.gateway_process import Gateway, running
+from tests.integration.gateway.gateway_process import Gateway, run_gateway_process
 from wallet.errors import (
     AccountClosed,
     AccountNotFound,
@@ -115,7 +115,7 @@ async def seen(gateway: Gateway, id_: str) -> list[Any]:
 class TestByRest:
     async def test_what_is_sent_is_what_the_card_service_is_asked(self, gateway: Gateway, card: FakeCard) -> None:
         await post(gateway, amount="10.5", currency="USD")
-        assert card.asked == [
+        assert card.requests == [
             card_pb2.ProcessCardTopUpRequest(
                 account_id=str(ACCOUNT),
                 amount={"currency_code": "USD", "units": 10, "nanos": 500_000_000},
@@ -204,7 +204,7 @@ class TestByRest:
             refused = await post(gateway, **wrong)
             assert (refused.status_code, refused.json()["code"]) == (400, "INVALID_INPUT"), wrong
             assert [each["field"] for each in refused.json()["fields"]] == [field]
-        assert card.asked == []
+        assert card.requests == []
 
     async def test_needs_a_key_a_token_and_json(self, gateway: Gateway, card: FakeCard) -> None:
         path, body, key = f"/accounts/{ACCOUNT}/topup", {"amount": "1", "card": CARD}, {"Idempotency-Key": "k"}
@@ -213,7 +213,7 @@ class TestByRest:
         form = key | {"Content-Type": "text/plain"}
         assert (await gateway.http.post(path, content=json.dumps(body), headers=form)).status_code == 415
         assert (await gateway.http.post(path, json=body | {"x": "x" * 70_000}, headers=key)).status_code == 413
-        assert card.asked == []
+        assert card.requests == []
 
     async def test_is_not_found_under_another_account_or_when_there_is_none(
         self, gateway: Gateway, card: FakeCard
@@ -251,8 +251,8 @@ class TestByGraphQL:
                 },
             },
         }
-        assert len(bank.asked) == 2, "the account and the transfer, each once"
-        (asked,) = card.asked
+        assert len(bank.requests) == 2, "the account and the transfer, each once"
+        (asked,) = card.requests
         assert asked.card == card_pb2.CardDetails(
             number="4242424242424242", expiry_month=12, expiry_year=2031, cvv="123"
         )
@@ -324,7 +324,7 @@ class TestByGraphQL:
         wrong = await mutate(gateway, accountId="42", amount="-", card=CARD | {"number": 4242424242424242, "cvv": [1]})
         assert wrong["__typename"] == "InvalidInput"
         assert [each["field"] for each in wrong["fields"]] == ["accountId", "amount", "card.number", "card.cvv"]
-        assert card.asked == []
+        assert card.requests == []
 
     async def test_one_is_read_by_its_id_or_is_null(self, gateway: Gateway, card: FakeCard) -> None:
         card.answer = top_up("VOIDED")
@@ -338,7 +338,7 @@ class TestByGraphQL:
         text = "query($a: ID!, $b: ID!) { a: topUp(id: $a) { id } b: topUp(id: $b) { id } again: topUp(id: $a) { id } }"
         answer = await query(gateway, text, a=card.answer.id, b=str(uuid4()))
         assert answer["data"] == {"a": {"id": card.answer.id}, "b": None, "again": {"id": card.answer.id}}
-        assert [len(asked.ids) for asked in card.asked] == [2]
+        assert [len(asked.ids) for asked in card.requests] == [2]
 
     async def test_an_accounts_page_as_a_relay_connection(
         self, gateway: Gateway, card: FakeCard, bank: FakeBank
@@ -392,7 +392,7 @@ class TestByGraphQL:
         assert [(error["path"][4:6], error["extensions"]["code"]) for error in answer["errors"]] == [
             (["node", "account"], "ACCOUNT_NOT_FOUND")
         ]
-        assert [sorted(asked.ids) for asked in bank.asked[1:]] in (
+        assert [sorted(asked.ids) for asked in bank.requests[1:]] in (
             [sorted([str(ACCOUNT), lost]), sorted([other, str(DEPOSIT)])],
             [sorted([other, str(DEPOSIT)]), sorted([str(ACCOUNT), lost])],
         ), "after the account itself, the page's accounts and its transfers"
@@ -447,7 +447,7 @@ class TestWithoutTheCardService:
         self, services: tuple[str, FakeBank, FakeCard], keys: Keys, tmp_path: Path
     ) -> None:
         nobody = f"{HOST}:{free_ports(1)[0]}"
-        async with running(keys, tmp_path, bank=services[0], card=nobody) as gateway:
+        async with run_gateway_process(keys, tmp_path, bank=services[0], card=nobody) as gateway:
             made = await gateway.http.post(
                 f"/accounts/{ACCOUNT}/transfers",
                 json={"recipientId": str(uuid4()), "amount": "1"},

@@ -13,9 +13,9 @@ from websockets.asyncio.client import ClientConnection
 from gateway.graphql.execution.options import GraphOptions
 from gateway.graphql.protection.limits import WebSocketLimits
 from tests.conftest import USERS, Keys
-from tests.integration.gateway.gateway_process import serving
-from tests.integration.gateway.slow_services import Patient
-from tests.integration.gateway.websocket_client import connected, opened, subscribe
+from tests.integration.gateway.gateway_process import run_gateway
+from tests.integration.gateway.slow_services import SlowServices
+from tests.integration.gateway.websocket_client import connect_as_alice, open_websocket, subscribe
 
 WATCH = f'subscription {{ topUpUpdated(id: "{uuid4()}") {{ id }} }}'
 RETRIED = {1001, 1005, 1006, 1012, 1013, 1014, 4403, 4408}
@@ -43,31 +43,31 @@ async def answer(connection: ClientConnection) -> dict[str, Any]:
 
 class TestConnection:
     async def test_that_does_not_say_who_it_is_is_closed_in_time(
-        self, patient_services: str, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, slow_target: str, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         set_limits(monkeypatch, WebSocketLimits(init_seconds=0.1))
-        async with serving(keys, tmp_path, patient_services) as url, opened(url) as connection:
+        async with run_gateway(keys, tmp_path, slow_target) as url, open_websocket(url) as connection:
             assert await closing(connection) == 4408
             assert 4408 in RETRIED
 
     @pytest.mark.parametrize("params", [{}, {"authorization": "Bearer forged"}])
     async def test_of_nobody_is_forbidden(self, url: str, params: dict[str, str]) -> None:
-        async with opened(url) as connection:
+        async with open_websocket(url) as connection:
             await connection.send(json.dumps({"type": "connection_init", "payload": params}))
             assert await closing(connection) == 4403
 
     async def test_may_not_ask_before_it_says_who_it_is(self, url: str) -> None:
-        async with opened(url) as connection:
+        async with open_websocket(url) as connection:
             await subscribe(connection, WATCH)
             assert await closing(connection) == 4401
 
     async def test_says_who_it_is_once(self, url: str, keys: Keys) -> None:
-        async with connected(url, keys) as connection:
+        async with connect_as_alice(url, keys) as connection:
             await connection.send(json.dumps({"type": "connection_init"}))
             assert await closing(connection) == 4429
 
     async def test_has_an_id_for_one_operation_at_once(self, url: str, keys: Keys) -> None:
-        async with connected(url, keys) as connection:
+        async with connect_as_alice(url, keys) as connection:
             await subscribe(connection, WATCH)
             await subscribe(connection, WATCH)
             assert await closing(connection) == 4409
@@ -93,53 +93,56 @@ class TestConnection:
         ],
     )
     async def test_is_closed_for_what_is_no_message(self, url: str, keys: Keys, message: str | bytes) -> None:
-        async with connected(url, keys) as connection:
+        async with connect_as_alice(url, keys) as connection:
             await connection.send(message)
             assert await closing(connection) == 4400
 
     async def test_takes_no_message_that_is_too_large(
-        self, patient_services: str, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, slow_target: str, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         set_limits(monkeypatch, WebSocketLimits(message_bytes=1_000))
-        async with serving(keys, tmp_path, patient_services) as url, connected(url, keys) as connection:
+        async with run_gateway(keys, tmp_path, slow_target) as url, connect_as_alice(url, keys) as connection:
             await subscribe(connection, "{ __typename }" + " " * 800)
             assert (await answer(connection))["payload"] == {"data": {"__typename": "Query"}}
             await subscribe(connection, "{ __typename }" + " " * 1_000, "2")
             assert await closing(connection) == 1009
 
     async def test_is_told_to_come_again_when_the_gateway_stops(
-        self, patient: Patient, patient_services: str, keys: Keys, tmp_path: Path
+        self, slow_services: SlowServices, slow_target: str, keys: Keys, tmp_path: Path
     ) -> None:
         stop = asyncio.Event()
-        async with serving(keys, tmp_path, patient_services, stop=stop) as url, connected(url, keys) as connection:
+        async with (
+            run_gateway(keys, tmp_path, slow_target, stop=stop) as url,
+            connect_as_alice(url, keys) as connection,
+        ):
             await subscribe(connection, WATCH)
-            await patient.begun.get()
+            await slow_services.started.get()
             stop.set()
             assert await closing(connection) == 1012
             assert 1012 in RETRIED
             async with asyncio.timeout(10):
-                assert await patient.cancelled.get() == "WatchTopUp"
+                assert await slow_services.cancelled.get() == "WatchTopUp"
 
     async def test_ends_with_its_token_and_may_come_again_with_another(
-        self, patient: Patient, patient_services: str, keys: Keys, tmp_path: Path
+        self, slow_services: SlowServices, slow_target: str, keys: Keys, tmp_path: Path
     ) -> None:
-        async with serving(keys, tmp_path, patient_services) as url:
-            async with connected(url, keys, lifetime_seconds=2) as connection:
+        async with run_gateway(keys, tmp_path, slow_target) as url:
+            async with connect_as_alice(url, keys, lifetime_seconds=2) as connection:
                 await subscribe(connection, WATCH)
-                await patient.begun.get()
+                await slow_services.started.get()
                 assert await closing(connection) == 4403
                 assert connection.close_reason == "the token has expired; get a new one"
                 assert 4403 in RETRIED
                 async with asyncio.timeout(10):
-                    assert await patient.cancelled.get() == "WatchTopUp"
-            async with connected(url, keys) as connection:
+                    assert await slow_services.cancelled.get() == "WatchTopUp"
+            async with connect_as_alice(url, keys) as connection:
                 await subscribe(connection, "{ __typename }")
                 assert (await answer(connection))["type"] == "next"
 
     @pytest.mark.parametrize("who", ["a service", "a user without roles"])
     async def test_is_not_for_whom_nothing_is_open(self, url: str, keys: Keys, who: str) -> None:
         token = keys.service("card") if who == "a service" else keys.signers[USERS].sign("nobody", 60)
-        async with opened(url) as connection:
+        async with open_websocket(url) as connection:
             payload = {"authorization": f"Bearer {token}"}
             await connection.send(json.dumps({"type": "connection_init", "payload": payload}))
             assert await closing(connection) == 4403
@@ -148,14 +151,14 @@ class TestConnection:
 class TestOperations:
     async def test_are_so_many_at_once_and_no_more(
         self,
-        patient: Patient,
-        patient_services: str,
+        slow_services: SlowServices,
+        slow_target: str,
         keys: Keys,
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         set_limits(monkeypatch, WebSocketLimits(operations=2))
-        async with serving(keys, tmp_path, patient_services) as url, connected(url, keys) as connection:
+        async with run_gateway(keys, tmp_path, slow_target) as url, connect_as_alice(url, keys) as connection:
             await subscribe(connection, WATCH, "1")
             await subscribe(connection, WATCH, "2")
             await subscribe(connection, WATCH, "3")
@@ -164,29 +167,29 @@ class TestOperations:
             (error,) = refused["payload"]
             assert error["extensions"]["code"] == "GRAPHQL_OPERATIONS_EXCEEDED"
             assert error["extensions"]["limit"] == 2
-            await patient.begun.get()
+            await slow_services.started.get()
             await connection.send(json.dumps({"id": "1", "type": "complete"}))
             await subscribe(connection, "{ __typename }", "4")
             told = await answer(connection)
             assert (told["id"], told["type"], told["payload"]) == ("4", "next", {"data": {"__typename": "Query"}})
 
     async def test_of_one_caller_are_so_many_open_however_many_connections_there_are(
-        self, patient: Patient, patient_services: str, keys: Keys, tmp_path: Path
+        self, slow_services: SlowServices, slow_target: str, keys: Keys, tmp_path: Path
     ) -> None:
         async with (
-            serving(keys, tmp_path, patient_services, gateway_streams=2) as url,
-            connected(url, keys) as connection,
+            run_gateway(keys, tmp_path, slow_target, gateway_streams=2) as url,
+            connect_as_alice(url, keys) as connection,
         ):
             await subscribe(connection, WATCH, "1")
-            await patient.begun.get()
+            await slow_services.started.get()
             await subscribe(connection, WATCH, "2")
             (error,) = (await answer(connection))["payload"]
             assert (error["extensions"]["code"], error["extensions"]["limit"]) == ("GRAPHQL_STREAMS_EXCEEDED", 2)
-            async with connected(url, keys) as another:
+            async with connect_as_alice(url, keys) as another:
                 assert await closing(another) == 1013
             await connection.send(json.dumps({"id": "1", "type": "complete"}))
-            assert await patient.cancelled.get() == "WatchTopUp"
-            async with connected(url, keys) as another:
+            assert await slow_services.cancelled.get() == "WatchTopUp"
+            async with connect_as_alice(url, keys) as another:
                 await subscribe(another, "{ __typename }")
                 assert (await answer(another))["type"] == "next"
 
@@ -203,7 +206,7 @@ class TestOperations:
     async def test_that_are_refused_leave_the_connection_as_it_was(
         self, url: str, keys: Keys, query: str, code: str
     ) -> None:
-        async with connected(url, keys) as connection:
+        async with connect_as_alice(url, keys) as connection:
             await subscribe(connection, query)
             refused = await answer(connection)
             assert (refused["id"], refused["type"]) == ("1", "error")

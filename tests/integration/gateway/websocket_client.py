@@ -1,4 +1,4 @@
-"""A client of graphql-transport-ws."""
+"""Client of the WebSocket protocol graphql-transport-ws."""
 
 import json
 from collections.abc import AsyncIterator
@@ -11,17 +11,17 @@ from tests.conftest import Keys
 
 
 @asynccontextmanager
-async def opened(url: str) -> AsyncIterator[ClientConnection]:
-    """A connection that has said nothing yet."""
+async def open_websocket(url: str) -> AsyncIterator[ClientConnection]:
+    """Open a connection without sending `connection_init`."""
     target = f"{url.replace('http', 'ws')}/graphql"
     async with connect(target, subprotocols=["graphql-transport-ws"], proxy=None) as connection:  # type: ignore[list-item]
         yield connection
 
 
 @asynccontextmanager
-async def connected(url: str, keys: Keys, lifetime_seconds: float = 600) -> AsyncIterator[ClientConnection]:
-    """A connection of alice's, acknowledged."""
-    async with opened(url) as connection:
+async def connect_as_alice(url: str, keys: Keys, lifetime_seconds: float = 600) -> AsyncIterator[ClientConnection]:
+    """Open a connection with a token of alice and wait for its acknowledgement."""
+    async with open_websocket(url) as connection:
         payload = {"authorization": f"Bearer {keys.user('alice', lifetime_seconds=lifetime_seconds)}"}
         await connection.send(json.dumps({"type": "connection_init", "payload": payload}))
         assert json.loads(await connection.recv())["type"] == "connection_ack"
@@ -29,6 +29,6 @@ async def connected(url: str, keys: Keys, lifetime_seconds: float = 600) -> Asyn
 
 
 async def subscribe(connection: ClientConnection, query: str | None, id_: str = "1", **more: Any) -> None:
-    """Asks for an operation."""
+    """Send an operation. `query=None` sends the other fields only."""
     payload = more if query is None else {"query": query, **more}
     await connection.send(json.dumps({"id": id_, "type": "subscribe", "payload": payload}))
