@@ -1,1 +1,1 @@
-"""The front door: one graph and one REST API over the services."""
+"""The gateway: the public REST and GraphQL APIs over the gRPC services."""

@@ -52,15 +52,15 @@ def build_app(
         verifier: validates bearer tokens.
         rate_limiter: rate limiter.
         stop: set at shutdown; it ends the open streams.
-        cors_origins: origins whose pages may call the gateway; `*` for all.
+        cors_origins: allowed CORS origins; `*` for all.
         body_limit_bytes: maximum size of a request body.
         timeout_seconds: maximum duration of an HTTP request; streams have no limit.
         graph: options of the GraphQL endpoints.
     """
     app = FastAPI(openapi_url=None)
     add_error_handlers(app)
-    # The REST routes come first, because the router tries routes in order. They are added without include_router, which
-    # would add a router of their own to pass through.
+    # The REST routes come first, because the router tries routes in order. They are added without include_router, so
+    # requests do not pass through a second router.
     app.router.routes += rest_routes(bank, analytics, card, identity)
     app.router.routes += signing_key_routes(verifier).routes
     add_pages(app)
@@ -69,7 +69,7 @@ def build_app(
     new_context = partial(Context, bank, analytics, card, identity, rate_limiter)
     streams = StreamLimiter(graph.streams)
     for path, schema in build_schemas(graph, streams).items():
-        # Trusted documents apply to the public graph only: a federation router sends queries of its own.
+        # Trusted documents apply to the public graph only. A federation router sends other queries.
         documents = graph.documents if path == GRAPH_PATH else TrustedDocuments(texts=None)
         endpoints["http", path] = GraphQLOverHTTP(
             schema, new_context, documents, stop, batch_limit=graph.batch_limit, graphiql=not graph.production

@@ -32,7 +32,7 @@ REST_RULES: Final[Mapping[str, AccessRule]] = {
 """Rules of the REST API by method and path, spelled as in `openapi/openapi.yaml`."""
 
 PUBLIC_PATHS: Final = frozenset(route.partition(" ")[2] for route, rule in REST_RULES.items() if rule.is_public)
-"""Paths where tokens are not verified: a caller whose token has expired gets a new one there."""
+"""Paths where tokens are not verified; a caller with an expired token gets a new one there."""
 
 GRAPH_RULES: Final[Mapping[str, AccessRule]] = {
     "Query.me": READ_ACCESS,

@@ -36,11 +36,9 @@ class Settings(AuthSettings, CallSettings, TLSSettings, LogSettings, TracingSett
         False, description="serve the graph, and each subgraph separately, to a federation router"
     )
     gateway_trusted_proxies: list[str] = Field(
-        [], description="JSON array of proxies (addresses or networks) whose X-Forwarded-For and -Proto are used"
+        [], description="JSON array of trusted proxies (addresses or networks); their X-Forwarded headers are used"
     )
-    gateway_cors_origins: list[str] = Field(
-        [], description="JSON array of origins whose pages may call the gateway; `*` for all"
-    )
+    gateway_cors_origins: list[str] = Field([], description="JSON array of allowed CORS origins; `*` for all")
     gateway_rates: bool = Field(True, description="enable rate limiting")
     gateway_rate_store: str = Field(
         RateLimitOptions.store, description="storage of the counters: memory://, or redis://… shared by gateways"

@@ -53,7 +53,7 @@ class WalletError(Exception):
 
     @property
     def message(self) -> str:
-        """Message for people: what is wrong and, if possible, what to do next."""
+        """Message for people: the error and, if possible, the next step."""
         return self.template.format(**self.metadata())
 
     def __str__(self) -> str:
@@ -198,7 +198,7 @@ class IdempotencyConflict(WalletError):
 
 @dataclass
 class Unauthenticated(WalletError):
-    """The call has no valid token. `problem` says what is wrong without quoting the token."""
+    """The call has no valid token. `problem` describes the defect without quoting the token."""
 
     reason = "UNAUTHENTICATED"
     code = Code.UNAUTHENTICATED

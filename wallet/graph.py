@@ -53,7 +53,7 @@ class PageInfo:
 
 
 def cost_directive(weight: int) -> Cost:
-    """Return the `@cost` directive of a field whose resolver costs as much as `weight` objects."""
+    """Return the `@cost` directive of a field; `weight` is the cost of its resolver, counted in objects."""
     return Cost(weight=weight)
 
 

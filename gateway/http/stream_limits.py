@@ -1,6 +1,6 @@
 """Limit on open streams per caller: WebSockets, and subscriptions over WebSockets or server-sent events.
 
-A rate limit does not bound long-lived connections, so they have a limit of their own.
+A rate limit does not bound long-lived connections, so open streams are limited separately.
 """
 
 from collections import Counter

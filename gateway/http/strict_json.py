@@ -11,9 +11,9 @@ class MalformedJSONError(ValueError):
 
 
 def loads(text: bytes | str) -> Any:
-    """Parse one JSON text (RFC 8259) whose objects have no duplicate names.
+    """Parse one JSON text (RFC 8259) without duplicate names in its objects.
 
-    The text is parsed twice: orjson is strict about the syntax, but of duplicate names it silently keeps the last one.
+    The text is parsed twice: orjson is strict about the syntax, but it silently keeps the last of duplicate names.
 
     Raises:
         MalformedJSONError: the text is not JSON, contains a lone surrogate, is nested too deeply, or has a duplicate

@@ -1,4 +1,4 @@
-"""Start a gateway as a process of its own, with its log lines, or inside the test process."""
+"""Start a gateway as a separate process, with its log lines, or inside the test process."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Fake services whose calls do not return until the test or the caller ends them."""
+"""Fake services with calls that wait until the test or the caller ends them."""
 
 import asyncio
 from collections.abc import AsyncIterator

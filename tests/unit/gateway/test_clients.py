@@ -1,4 +1,4 @@
-"""What the services are called by: no call lasts longer than whoever it is made for waits."""
+"""The services' gRPC clients: every call gets the remaining time of its request as its time-out."""
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -32,20 +32,20 @@ SECONDS_LEFT = 3.0
 
 
 class Stub:
-    """Notes how long each call may take, and answers none."""
+    """gRPC stub that records the time-out of each call and fails it."""
 
     def __init__(self) -> None:
-        self.allowed: dict[str, float] = {}
+        self.timeouts: dict[str, float] = {}
 
     def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
-        async def method(_: Any, *, timeout: float, metadata: Any) -> None:  # noqa: ASYNC109  as gRPC's
-            self.allowed[name] = timeout
+        async def method(_: Any, *, timeout: float, metadata: Any) -> None:  # noqa: ASYNC109  gRPC's signature
+            self.timeouts[name] = timeout
             raise Unavailable(name)
 
         return method
 
 
-def of_the_bank(client: BankClient) -> list[Awaitable[Any]]:
+def bank_calls(client: BankClient) -> list[Awaitable[Any]]:
     return [
         client.transfer(ID, ID, RUB, "k"),
         client.batch_transfer([]),
@@ -57,20 +57,20 @@ def of_the_bank(client: BankClient) -> list[Awaitable[Any]]:
         client.open_account("RUB", "k"),
         client.close_account(ID),
         client.list_accounts(),
-        first(client.list_account_versions()),
+        first_page(client.list_account_versions()),
         client.list_events(ID, 0),
     ]
 
 
-def of_analytics(client: AnalyticsClient) -> list[Awaitable[Any]]:
+def analytics_calls(client: AnalyticsClient) -> list[Awaitable[Any]]:
     return [client.list_operations(ID, limit=1), client.get_statistics(ID, from_=NOW, to=NOW, granularity="DAY")]
 
 
-def of_card(client: CardClient) -> list[Awaitable[Any]]:
+def card_calls(client: CardClient) -> list[Awaitable[Any]]:
     return [client.top_up(ID, RUB, DETAILS, "k"), client.get(ID), client.top_ups([ID]), client.list(ID, limit=1)]
 
 
-def of_identity(client: IdentityClient) -> list[Awaitable[Any]]:
+def identity_calls(client: IdentityClient) -> list[Awaitable[Any]]:
     return [
         client.register("alice", SECRET),
         client.authenticate("alice", SECRET),
@@ -81,21 +81,21 @@ def of_identity(client: IdentityClient) -> list[Awaitable[Any]]:
     ]
 
 
-async def first(pages: AsyncIterator[Any]) -> Any:
+async def first_page(pages: AsyncIterator[Any]) -> Any:
     return await anext(pages)
 
 
 @pytest.mark.parametrize(
     ("client", "calls", "file"),
     [
-        (BankClient, of_the_bank, bank_pb2.DESCRIPTOR),
-        (AnalyticsClient, of_analytics, analytics_pb2.DESCRIPTOR),
-        (CardClient, of_card, card_pb2.DESCRIPTOR),
-        (IdentityClient, of_identity, identity_pb2.DESCRIPTOR),
+        (BankClient, bank_calls, bank_pb2.DESCRIPTOR),
+        (AnalyticsClient, analytics_calls, analytics_pb2.DESCRIPTOR),
+        (CardClient, card_calls, card_pb2.DESCRIPTOR),
+        (IdentityClient, identity_calls, identity_pb2.DESCRIPTOR),
     ],
     ids=["bank", "analytics", "card", "identity"],
 )
-async def test_every_call_of_a_service_has_the_time_that_is_left(
+async def test_timeout_of_every_call_is_the_remaining_time(
     client: Callable[..., Any], calls: Callable[[Any], list[Awaitable[Any]]], file: FileDescriptor
 ) -> None:
     request_context.current_request.set(
@@ -106,5 +106,5 @@ async def test_every_call_of_a_service_has_the_time_that_is_left(
         with pytest.raises(Unavailable):
             await each
     (service,) = file.services_by_name.values()
-    assert stub.allowed.keys() == {method.name for method in service.methods if not method.server_streaming}
-    assert all(SECONDS_LEFT - 1 < allowed <= SECONDS_LEFT for allowed in stub.allowed.values())
+    assert stub.timeouts.keys() == {method.name for method in service.methods if not method.server_streaming}
+    assert all(SECONDS_LEFT - 1 < timeout <= SECONDS_LEFT for timeout in stub.timeouts.values())

@@ -1,4 +1,4 @@
-"""Every error has its place over HTTP and in the graph."""
+"""Mapping of errors to HTTP problems and GraphQL errors."""
 
 import pytest
 from graphql import GraphQLError, parse
@@ -33,11 +33,11 @@ def request_id() -> None:
 
 
 class TestProblem:
-    def test_every_code_has_a_status(self) -> None:
+    def test_every_code_has_an_http_status(self) -> None:
         assert set(STATUS) == set(Code)
 
     @pytest.mark.parametrize("cls", ERRORS_BY_REASON.values(), ids=lambda cls: cls.reason)
-    def test_every_error_is_a_problem_with_its_reason(self, cls: type[WalletError]) -> None:
+    def test_problem_has_the_reason_and_status_of_the_error(self, cls: type[WalletError]) -> None:
         data = dict.fromkeys(("needed", "available", "limit"), "1.00") | {"period": "DAY"}
         body, headers = problem_from_error(cls.from_metadata(data))
         assert (body.code, body.status, body.request_id) == (
@@ -47,7 +47,7 @@ class TestProblem:
         )
         assert ("Retry-After" in headers) == (body.status in {429, 503})
 
-    def test_carries_what_a_program_needs(self) -> None:
+    def test_problem_has_the_fields_of_the_error(self) -> None:
         body, _ = problem_from_error(InsufficientFunds("a", "10.00", "1.00", "RUB"))
         assert (body.needed, body.available, body.currency) == ("10.00", "1.00", "RUB")
         body, _ = problem_from_error(TopUpLimitExceeded("DAY", "10.00", "1.00", "RUB"))
@@ -57,12 +57,12 @@ class TestProblem:
 
 
 class TestGraphQLError:
-    def test_shows_an_expected_error_with_its_code(self) -> None:
+    def test_expected_error_is_shown_with_its_code(self) -> None:
         error = format_graphql_error(GraphQLError("…", original_error=Unavailable("the bank")))
         assert error.extensions == {"code": "UNAVAILABLE", "requestId": "the-request"}
         assert "the bank" in error.message
 
-    def test_hides_an_unexpected_one(self) -> None:
+    def test_unexpected_error_is_hidden(self) -> None:
         error = format_graphql_error(GraphQLError("password=x", original_error=KeyError("password=x")))
         assert (error.message, error.extensions["code"] if error.extensions else "") == (
             InternalError().message,
@@ -70,15 +70,15 @@ class TestGraphQLError:
         )
         assert "password" not in str(error.formatted)
 
-    def test_leaves_the_parsers_own_words(self) -> None:
+    def test_syntax_error_keeps_its_message(self) -> None:
         error = format_graphql_error(GraphQLError("Syntax Error: Unexpected Name 'x'."))
         assert error.message.startswith("Syntax Error")
 
-    def test_repeats_no_number_of_the_request(self) -> None:
+    def test_numbers_of_the_request_are_redacted(self) -> None:
         error = format_graphql_error(GraphQLError("Syntax Error: Expected ':', found String '4242 4242'."))
         assert error.message == "Syntax Error: Expected ':', found String '# #'."
 
-    def test_of_bad_variables_is_the_callers(self) -> None:
+    def test_error_in_variables_is_expected(self) -> None:
         (node,) = parse("query($x: Int) { x(x: $x) }").definitions
         wrong = GraphQLError("Variable '$x' has invalid value: 42", node, original_error=GraphQLError("42"))
         assert not is_unexpected(wrong)
@@ -88,21 +88,21 @@ class TestGraphQLError:
             "INVALID_GRAPHQL",
         )
 
-    def test_of_a_value_that_a_scalar_could_not_read_is_the_callers(self) -> None:
+    def test_error_of_a_scalar_is_expected(self) -> None:
         (node,) = parse('{ x(at: "yesterday") }').definitions
         assert not is_unexpected(GraphQLError("…", node, original_error=ValueError("yesterday")))
 
-    def test_of_a_resolver_or_of_the_machinery_is_ours(self) -> None:
+    def test_error_of_a_resolver_or_the_executor_is_unexpected(self) -> None:
         (node,) = parse("{ x }").definitions
         assert is_unexpected(GraphQLError("…", node, path=["x"], original_error=KeyError("x")))
         assert is_unexpected(GraphQLError("…", original_error=KeyError("x")))
 
 
-class TestWithoutDigits:
+class TestRedactDigits:
     @given(st.text())
-    def test_leaves_none_of_any_script(self, text: str) -> None:
+    def test_digits_of_every_script_are_redacted(self, text: str) -> None:
         assert not any(character.isdecimal() for character in redact_digits(text))
 
     @given(st.text(st.characters(exclude_categories=["Nd"])))
-    def test_leaves_all_else(self, text: str) -> None:
+    def test_text_without_digits_is_unchanged(self, text: str) -> None:
         assert redact_digits(text) == text

@@ -1,4 +1,4 @@
-"""The gateway's table, held against what there is: the contract, the app, the graph and the services' own policies."""
+"""Access rules of the gateway match the contract, the routes, the graph and the services' policies."""
 
 from typing import Any
 
@@ -31,15 +31,15 @@ OPERATIONS = {
 
 
 class TestRest:
-    def test_every_route_of_the_contract_has_a_row_and_every_row_a_route(self) -> None:
+    def test_every_operation_of_the_contract_has_one_rule(self) -> None:
         assert REST_RULES.keys() == OPERATIONS.keys()
 
-    def test_what_needs_no_token_there_needs_none_here(self) -> None:
+    def test_public_rules_are_the_operations_without_security(self) -> None:
         assert {name for name, rule in REST_RULES.items() if rule.is_public} == {
             name for name, operation in OPERATIONS.items() if operation.get("security") == []
         }
 
-    def test_every_route_that_is_served_is_of_the_contract(self) -> None:
+    def test_every_served_route_is_in_the_contract(self) -> None:
         clients: Any = (None,) * 4
         routes = rest_routes(*clients)
         served = {
@@ -47,24 +47,24 @@ class TestRest:
         }
         assert served <= OPERATIONS.keys()
 
-    def test_an_open_path_is_open_whatever_is_asked_of_it(self) -> None:
-        closed = {name.partition(" ")[2] for name, rule in REST_RULES.items() if not rule.is_public}
-        assert not PUBLIC_PATHS & closed
+    def test_public_paths_are_public_for_every_method(self) -> None:
+        protected = {name.partition(" ")[2] for name, rule in REST_RULES.items() if not rule.is_public}
+        assert not PUBLIC_PATHS & protected
         assert not any("{" in path for path in PUBLIC_PATHS)
 
 
 class TestGraph:
-    def test_every_root_field_has_a_row_and_every_row_a_root_field(self) -> None:
+    def test_every_root_field_has_one_rule(self) -> None:
         schema = build_merged_schema(federation=True).core_schema
         roots = (schema.query_type, schema.mutation_type, schema.subscription_type)
         assert GRAPH_RULES.keys() == {f"{root}.{name}" for root in roots if root for name in root.fields}
 
-    def test_no_mutation_is_for_those_who_only_read(self) -> None:
+    def test_mutations_need_write_access_and_subscriptions_read_access(self) -> None:
         assert {rule for name, rule in GRAPH_RULES.items() if name.startswith("Mutation.")} == {WRITE_ACCESS}
         assert {rule for name, rule in GRAPH_RULES.items() if name.startswith("Subscription.")} == {READ_ACCESS}
 
 
-def test_no_service_has_business_at_the_front_door() -> None:
+def test_no_rule_admits_a_service() -> None:
     assert not any(rule.services for rule in (*REST_RULES.values(), *GRAPH_RULES.values()))
 
 
@@ -79,14 +79,10 @@ def test_no_service_has_business_at_the_front_door() -> None:
     ids=["bank", "card", "analytics", "identity"],
 )
 class TestServices:
-    def test_every_call_has_a_rule_and_every_rule_a_call(
-        self, service: ServiceDescriptor, policy: AccessPolicy
-    ) -> None:
+    def test_every_rpc_has_one_rule(self, service: ServiceDescriptor, policy: AccessPolicy) -> None:
         assert policy.keys() == {method.name for method in service.methods}
 
-    def test_nobody_is_let_in_without_a_token_but_to_get_one(
-        self, service: ServiceDescriptor, policy: AccessPolicy
-    ) -> None:
-        is_open = {name for name, rule in policy.items() if rule.is_public}
-        signing_in = {"Register", "Authenticate", "Refresh", "Revoke"}
-        assert is_open == (signing_in if service.name == "IdentityService" else set())
+    def test_only_login_rpcs_are_public(self, service: ServiceDescriptor, policy: AccessPolicy) -> None:
+        public = {name for name, rule in policy.items() if rule.is_public}
+        login_rpcs = {"Register", "Authenticate", "Refresh", "Revoke"}
+        assert public == (login_rpcs if service.name == "IdentityService" else set())

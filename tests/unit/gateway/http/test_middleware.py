@@ -28,6 +28,12 @@ async def test_invalid_token_is_rejected_with_401(keys: Keys) -> None:
     assert answer.json()["requestId"] == answer.headers["x-request-id"]
 
 
+async def test_token_is_not_verified_on_public_paths(keys: Keys) -> None:
+    async with http_client(with_middleware(echo, keys)) as http:
+        answer = await http.post("/auth/refresh", headers={"Authorization": "Bearer expired"})
+    assert (answer.status_code, answer.text) == (200, "anonymous: ")
+
+
 async def test_request_id_of_the_caller_is_returned_if_it_is_safe_to_log(keys: Keys) -> None:
     async with http_client(with_middleware(echo, keys)) as http:
         assert (await http.get("/", headers={"X-Request-Id": "mine"})).headers["x-request-id"] == "mine"
