@@ -1,4 +1,4 @@
-"""Every error that crosses a wire, from the service that refuses to the caller: by REST and by the graph."""
+"""Every error of a service, as REST and GraphQL return it."""
 
 import json
 from collections.abc import AsyncIterator
@@ -38,11 +38,11 @@ DATA = dict.fromkeys(("needed", "available", "limit"), "1.00") | {
     "retry_after_seconds": "30",
 }
 NULLED = {"TOP_UP_NOT_FOUND"}
-"""What is no error of a query: there is nothing of that id."""
+"""Errors for which a query returns null without an error."""
 
 
-def union() -> set[str]:
-    """The names of what a top-up may answer."""
+def result_types() -> set[str]:
+    """Return the type names of a top-up's result union."""
     answers = build_merged_schema().core_schema.type_map["TopUpAccountResult"]
     assert isinstance(answers, GraphQLUnionType)
     return {each.name for each in answers.types}
@@ -50,7 +50,7 @@ def union() -> set[str]:
 
 @pytest.fixture(params=list(ERRORS_BY_REASON.values()), ids=list(ERRORS_BY_REASON))
 def error(request: pytest.FixtureRequest, card: FakeCard) -> WalletError:
-    """Each of them; the card service refuses all calls with it."""
+    """Each error of the services. The card service raises it in all RPCs."""
     kind: type[WalletError] = request.param
     error = InvalidInput(VIOLATIONS) if kind is InvalidInput else kind.from_metadata(DATA)
     card.answer = error
@@ -59,14 +59,14 @@ def error(request: pytest.FixtureRequest, card: FakeCard) -> WalletError:
 
 @pytest.fixture
 async def http(gateway: Gateway) -> AsyncIterator[httpx.AsyncClient]:
-    """Alice's, not held against the contract: these are also errors that no card service has."""
+    """Client of alice without contract checks, because some errors are not the card service's."""
     headers = {"Authorization": f"Bearer {gateway.token}"}
     async with httpx.AsyncClient(base_url=gateway.url, headers=headers, trust_env=False) as http:
         yield http
 
 
-class TestByRest:
-    async def test_is_a_problem_with_the_id_to_quote(self, http: httpx.AsyncClient, error: WalletError) -> None:
+class TestErrorByRest:
+    async def test_error_is_a_problem_with_the_request_id(self, http: httpx.AsyncClient, error: WalletError) -> None:
         body = {name: INPUT[name] for name in ("amount", "card")}
         answer = await http.post(f"/accounts/{ACCOUNT}/topup", json=body, headers={"Idempotency-Key": "k"})
         assert answer.headers["content-type"] == "application/problem+json"
@@ -77,29 +77,29 @@ class TestByRest:
         assert problem.get("fields", []) == (FIELDS if isinstance(error, InvalidInput) else [])
 
 
-class TestByGraphQL:
-    async def test_of_a_query_has_its_code_and_the_id_to_quote(
+class TestErrorByGraphQL:
+    async def test_error_of_a_query_has_its_code_and_the_request_id(
         self, http: httpx.AsyncClient, error: WalletError
     ) -> None:
         query = f'{{ topUp(id: "{uuid4()}") {{ id }} }}'
         answer = await http.post("/graphql", json={"query": query})
         assert answer.json()["data"] == {"topUp": None}
-        told = {each["extensions"]["code"]: each for each in answer.json().get("errors", [])}
-        assert set(told) == {error.reason} - NULLED
-        for each in told.values():
+        errors = {each["extensions"]["code"]: each for each in answer.json().get("errors", [])}
+        assert set(errors) == {error.reason} - NULLED
+        for each in errors.values():
             assert (each["message"], each["path"]) == (error.message, ["topUp"])
             assert each["extensions"]["requestId"] == answer.headers["x-request-id"]
             assert each["extensions"].get("fields", []) == (FIELDS if isinstance(error, InvalidInput) else [])
 
-    async def test_of_a_mutation_is_data_where_its_union_has_room(
+    async def test_error_of_a_mutation_is_data_if_the_union_has_its_type(
         self, http: httpx.AsyncClient, error: WalletError
     ) -> None:
         answer = await http.post("/graphql", json={"query": TOP_UP, "variables": {"input": INPUT}})
         kind = type(error).__name__
-        if kind in union():
-            told = answer.json()["data"]["topUpAccount"]
-            assert (told["__typename"], told["code"], told["message"]) == (kind, error.reason, error.message)
-            assert told.get("fields", []) == (FIELDS if isinstance(error, InvalidInput) else [])
+        if kind in result_types():
+            result = answer.json()["data"]["topUpAccount"]
+            assert (result["__typename"], result["code"], result["message"]) == (kind, error.reason, error.message)
+            assert result.get("fields", []) == (FIELDS if isinstance(error, InvalidInput) else [])
             assert "errors" not in answer.json()
         else:
             (only,) = answer.json()["errors"]
@@ -107,16 +107,16 @@ class TestByGraphQL:
             assert only["extensions"] == {"code": error.reason, "requestId": answer.headers["x-request-id"]}
 
 
-class TestDefect:
-    async def test_is_hidden_and_has_the_id_that_the_log_has(
+class TestUnexpectedError:
+    async def test_unexpected_error_is_hidden_and_logged_with_the_request_id(
         self, http: httpx.AsyncClient, gateway: Gateway, card: FakeCard
     ) -> None:
-        card.answer = "password=x"  # type: ignore[assignment]  # no message: the service breaks
+        card.answer = "password=x"  # type: ignore[assignment]  # not a message, so the service fails
         by_graph = await http.post("/graphql", json={"query": TOP_UP, "variables": {"input": INPUT}})
         body = {name: INPUT[name] for name in ("amount", "card")}
         by_rest = await http.post(f"/accounts/{ACCOUNT}/topup", json=body, headers={"Idempotency-Key": "k"})
         (error,) = by_graph.json()["errors"]
-        for told, answer in ((error["extensions"], by_graph), (by_rest.json(), by_rest)):
-            assert (told["code"], told["requestId"]) == ("INTERNAL", answer.headers["x-request-id"])
+        for details, answer in ((error["extensions"], by_graph), (by_rest.json(), by_rest)):
+            assert (details["code"], details["requestId"]) == ("INTERNAL", answer.headers["x-request-id"])
             assert "password" not in answer.text
-            assert [line for line in gateway.log_lines if json.loads(line).get("request_id") == told["requestId"]]
+            assert [line for line in gateway.log_lines if json.loads(line).get("request_id") == details["requestId"]]

@@ -1,4 +1,4 @@
-"""What a federation router is served: entities by key in few calls, each subgraph alone, nothing while it is off."""
+"""Federation: entities by key in few RPCs, endpoints of the subgraphs, and the setting that turns it off."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -43,8 +43,8 @@ ENTITIES = """
       }
     }
 """
-WHOLE = "/graphql"
-BOTH = pytest.mark.parametrize("path", [WHOLE, "/subgraphs/bank/graphql"])
+MERGED = "/graphql"
+BOTH = pytest.mark.parametrize("path", [MERGED, "/subgraphs/bank/graphql"])
 
 Ask = Callable[..., Awaitable[dict[str, Any]]]
 
@@ -52,20 +52,24 @@ Ask = Callable[..., Awaitable[dict[str, Any]]]
 class Services(
     bank_pb2_grpc.BankServiceServicer, card_pb2_grpc.CardServiceServicer, identity_pb2_grpc.IdentityServiceServicer
 ):
-    """The bank, card and identity. Each of `ids` is an account's, its owner's, a transfer's and a top-up's; its place,
-    from 1, is what that holds. `asked` are the calls, each with its keys.
+    """Fake bank, card and identity services.
+
+    Attributes:
+        ids: each is the id of an account, of its owner, of a transfer and of a top-up. Its position, from 1, is the
+            amount.
+        calls: names of the called methods with their keys.
     """
 
     def __init__(self) -> None:
         self.ids: list[str] = []
-        self.asked: list[tuple[str, list[str]]] = []
+        self.calls: list[tuple[str, list[str]]] = []
 
     def open(self) -> str:
         self.ids.append(str(uuid4()))
         return self.ids[-1]
 
     async def BatchGetAccounts(self, request: Any, context: Any) -> bank_pb2.BatchGetAccountsResponse:  # noqa: N802
-        self.asked.append(("BatchGetAccounts", list(request.ids)))
+        self.calls.append(("BatchGetAccounts", list(request.ids)))
         response = bank_pb2.BatchGetAccountsResponse()
         for key in request.ids:
             if (money := self._money(key)) is not None:
@@ -76,7 +80,7 @@ class Services(
         return response
 
     async def BatchGetTransfers(self, request: Any, context: Any) -> bank_pb2.BatchGetTransfersResponse:  # noqa: N802
-        self.asked.append(("BatchGetTransfers", list(request.ids)))
+        self.calls.append(("BatchGetTransfers", list(request.ids)))
         response = bank_pb2.BatchGetTransfersResponse()
         for key in request.ids:
             if (money := self._money(key)) is not None:
@@ -87,7 +91,7 @@ class Services(
         return response
 
     async def BatchGetTopUps(self, request: Any, context: Any) -> card_pb2.BatchGetTopUpsResponse:  # noqa: N802
-        self.asked.append(("BatchGetTopUps", list(request.ids)))
+        self.calls.append(("BatchGetTopUps", list(request.ids)))
         response = card_pb2.BatchGetTopUpsResponse()
         for key in request.ids:
             if (money := self._money(key)) is not None:
@@ -97,15 +101,15 @@ class Services(
         return response
 
     async def ListAccounts(self, request: Any, context: Any) -> bank_pb2.ListAccountsResponse:  # noqa: N802
-        self.asked.append(("ListAccounts", [request.owner_id]))
-        held = [id_ for id_ in self.ids if id_ > request.after_account_id][: request.page_size]
+        self.calls.append(("ListAccounts", [request.owner_id]))
+        page = [id_ for id_ in self.ids if id_ > request.after_account_id][: request.page_size]
         accounts = [
-            bank_pb2.Account(id=id_, balance=self._money(id_), status=bank_pb2.ACCOUNT_STATUS_OPEN) for id_ in held
+            bank_pb2.Account(id=id_, balance=self._money(id_), status=bank_pb2.ACCOUNT_STATUS_OPEN) for id_ in page
         ]
         return bank_pb2.ListAccountsResponse(accounts=accounts)
 
     async def BatchGetUsers(self, request: Any, context: Any) -> identity_pb2.BatchGetUsersResponse:  # noqa: N802
-        self.asked.append(("BatchGetUsers", list(request.ids)))
+        self.calls.append(("BatchGetUsers", list(request.ids)))
         response = identity_pb2.BatchGetUsersResponse()
         for key in request.ids:
             if key in self.ids:
@@ -121,10 +125,10 @@ class Services(
 
 @pytest.fixture
 async def ask(services: Services, keys: Keys) -> AsyncIterator[Ask]:
-    """Asks the graph at a path, as alice."""
+    """Function that sends a query to a path as alice."""
     async with gateway(keys, services, federation=True) as http:
 
-        async def ask(query: str, path: str = WHOLE, **variables: Any) -> dict[str, Any]:
+        async def ask(query: str, path: str = MERGED, **variables: Any) -> dict[str, Any]:
             answer = await http.post(path, json={"query": query, "variables": variables})
             assert answer.status_code == 200, answer.text
             result: dict[str, Any] = answer.json()
@@ -135,12 +139,12 @@ async def ask(services: Services, keys: Keys) -> AsyncIterator[Ask]:
 
 @pytest.fixture
 def services() -> Services:
-    return Services()  # type: ignore[abstract]  # by intent: the rest is not called
+    return Services()  # type: ignore[abstract]  # the other methods are not called
 
 
 @asynccontextmanager
 async def gateway(keys: Keys, services: Services, *, federation: bool) -> AsyncIterator[httpx.AsyncClient]:
-    """The gateway over these services, on the real wire; nothing serves analytics."""
+    """Client of a gateway over these services, by gRPC; analytics is not running."""
     listen, nobody = (f"{HOST}:{port}" for port in free_ports(2))
     registered = {
         BANK: Service(
@@ -192,8 +196,8 @@ def top_up(id_: str) -> dict[str, str]:
     return {"__typename": "TopUp", "id": id_}
 
 
-class TestFields:
-    async def test_accounts_of_one_query_are_one_call(self, services: Services, ask: Ask) -> None:
+class TestLoaders:
+    async def test_accounts_of_one_query_are_one_rpc(self, services: Services, ask: Ask) -> None:
         a, b = services.open(), services.open()
         query = """
             query($a: ID!, $b: ID!) {
@@ -202,18 +206,18 @@ class TestFields:
         """
         answer = await ask(query, a=a, b=b)
         assert [answer["data"][alias]["id"] for alias in "yz"] == [b, a]
-        assert services.asked == [("BatchGetAccounts", [a, b])]
+        assert services.calls == [("BatchGetAccounts", [a, b])]
 
-    async def test_transfers_of_one_query_are_one_call(self, services: Services, ask: Ask) -> None:
+    async def test_transfers_of_one_query_are_one_rpc(self, services: Services, ask: Ask) -> None:
         t, u = services.open(), services.open()
         query = (
             "query($t: ID!, $u: ID!) { x: transfer(id: $t) { amount { amount } } y: transfer(id: $u) { createdAt } }"
         )
         answer = await ask(query, t=t, u=u)
         assert answer["data"]["x"] == {"amount": {"amount": "1.00"}}
-        assert services.asked == [("BatchGetTransfers", [t, u])]
+        assert services.calls == [("BatchGetTransfers", [t, u])]
 
-    async def test_users_of_one_query_are_one_call(self, services: Services, ask: Ask) -> None:
+    async def test_users_of_one_query_are_one_rpc(self, services: Services, ask: Ask) -> None:
         a, b = services.open(), services.open()
         query = """
             query($a: ID!, $b: ID!) {
@@ -223,24 +227,24 @@ class TestFields:
         answer = await ask(query, a=a, b=b)
         assert answer["data"]["x"] == {"owner": {"username": f"u{a}", "role": "OPERATOR"}}
         assert answer["data"]["y"] == {"owner": {"id": b, "username": f"u{b}"}, "status": "OPEN"}
-        assert services.asked == [("BatchGetAccounts", [a, b]), ("BatchGetUsers", [a, b])]
+        assert services.calls == [("BatchGetAccounts", [a, b]), ("BatchGetUsers", [a, b])]
 
-    async def test_who_the_caller_is_the_token_says(self, services: Services, ask: Ask) -> None:
+    async def test_caller_id_comes_from_the_token(self, services: Services, ask: Ask) -> None:
         assert (await ask("{ me { id } }"))["data"] == {"me": {"id": "alice"}}
-        assert services.asked == []
+        assert services.calls == []
         unknown = await ask("{ me { id username } }")
         assert unknown["data"] == {"me": None}
         assert [error["extensions"]["code"] for error in unknown["errors"]] == ["USER_NOT_FOUND"]
 
-    async def test_of_whom_only_another_issuer_knows_the_accounts_are_there(self, services: Services, ask: Ask) -> None:
+    async def test_accounts_of_a_user_from_another_issuer_are_listed(self, services: Services, ask: Ask) -> None:
         id_ = services.open()
         answer = await ask("{ me { accounts { edges { node { id } } } } }")
         assert answer["data"]["me"] == {"accounts": {"edges": [{"node": {"id": id_}}]}}
-        assert services.asked == [("ListAccounts", ["alice"])]
+        assert services.calls == [("ListAccounts", ["alice"])]
 
 
-class TestAccounts:
-    async def test_come_by_pages(self, services: Services, ask: Ask) -> None:
+class TestAccountPages:
+    async def test_accounts_are_paged(self, services: Services, ask: Ask) -> None:
         ids = sorted(services.open() for _ in range(5))
         services.ids.sort()
         query = """
@@ -251,7 +255,7 @@ class TestAccounts:
               }
             }
         """
-        seen, after = [], None
+        ids_of_pages, after = [], None
         for more in (True, True, False):
             page = (await ask(query, first=2, after=after))["data"]["accounts"]
             info, cursors = page["pageInfo"], [edge["cursor"] for edge in page["edges"]]
@@ -261,37 +265,39 @@ class TestAccounts:
                 "startCursor": cursors[0],
                 "endCursor": cursors[-1],
             }
-            seen += [edge["node"]["id"] for edge in page["edges"]]
+            ids_of_pages += [edge["node"]["id"] for edge in page["edges"]]
             after = info["endCursor"]
-        assert seen == ids
+        assert ids_of_pages == ids
         nothing = (await ask(query, first=2, after=after))["data"]["accounts"]
         assert nothing["edges"] == []
-        assert services.asked == [("ListAccounts", [""])] * 4  # and none to load what the page has brought
+        assert services.calls == [("ListAccounts", [""])] * 4  # the accounts of the page are not loaded again
 
     @pytest.mark.parametrize("arguments", ["first: 0", "first: 1001", 'after: "junk"', 'after: "djA"'])
-    async def test_of_no_page_are_refused(self, services: Services, ask: Ask, arguments: str) -> None:
+    async def test_invalid_page_arguments_are_refused(self, services: Services, ask: Ask, arguments: str) -> None:
         answer = await ask(f"{{ accounts({arguments}) {{ edges {{ cursor }} }} }}")
         assert answer["data"] == {"accounts": None}
         assert [error["extensions"]["code"] for error in answer["errors"]] == ["INVALID_INPUT"]
-        assert services.asked == []
+        assert services.calls == []
 
 
 @BOTH
 class TestEntities:
-    async def test_are_one_call_for_each_type_in_the_order_asked(self, services: Services, ask: Ask, path: str) -> None:
+    async def test_entities_are_one_rpc_per_type_in_the_requested_order(
+        self, services: Services, ask: Ask, path: str
+    ) -> None:
         a, b, t, u = (services.open() for _ in range(4))
         wanted = [account(b), transfer(t), account(a), transfer(u), account(b), transfer(t)]
 
         answer = await ask(ENTITIES, path, representations=wanted)
 
-        found = answer["data"]["_entities"]
-        assert [{"__typename": each["__typename"], "id": each["id"]} for each in found] == wanted
-        assert found[0]["balance"] == {"amount": "2.00"}
-        assert found[1]["amount"] == {"amount": "3.00"}
-        assert (found[4], found[5]) == (found[0], found[1])
-        assert sorted(services.asked) == [("BatchGetAccounts", [b, a]), ("BatchGetTransfers", [t, u])]
+        resolved = answer["data"]["_entities"]
+        assert [{"__typename": each["__typename"], "id": each["id"]} for each in resolved] == wanted
+        assert resolved[0]["balance"] == {"amount": "2.00"}
+        assert resolved[1]["amount"] == {"amount": "3.00"}
+        assert (resolved[4], resolved[5]) == (resolved[0], resolved[1])
+        assert sorted(services.calls) == [("BatchGetAccounts", [b, a]), ("BatchGetTransfers", [t, u])]
 
-    async def test_a_bad_key_is_null_with_its_error_and_the_others_answer(
+    async def test_malformed_representation_is_null_and_the_others_are_resolved(
         self, services: Services, ask: Ask, path: str
     ) -> None:
         a, missing = services.open(), str(uuid4())
@@ -318,43 +324,45 @@ class TestEntities:
         assert errors == {place: code for place, (_, code) in enumerate(bad, start=1)}
         assert all(each["extensions"]["requestId"] for each in answer["errors"])
 
-    async def test_one_that_is_not_there_is_null_whatever_is_asked_of_it(
+    async def test_unknown_entity_is_null_even_if_only_its_id_is_selected(
         self, services: Services, ask: Ask, path: str
     ) -> None:
-        query = "query($of: [_Any!]!) { _entities(representations: $of) { ... on Account { id } } }"
-        answer = await ask(query, path, of=[account(str(uuid4()))])
+        query = "query($keys: [_Any!]!) { _entities(representations: $keys) { ... on Account { id } } }"
+        answer = await ask(query, path, keys=[account(str(uuid4()))])
         assert answer["data"] == {"_entities": [None]}
         assert [(each["path"], each["extensions"]["code"]) for each in answer["errors"]] == [
             (["_entities", 0], "ACCOUNT_NOT_FOUND")
         ]
 
-    async def test_other_fields_of_a_representation_are_no_matter(
-        self, services: Services, ask: Ask, path: str
-    ) -> None:
+    async def test_other_fields_of_a_representation_are_ignored(self, services: Services, ask: Ask, path: str) -> None:
         a = services.open()
         answer = await ask(ENTITIES, path, representations=[{"info": 1, "id": a.upper(), "__typename": "Account"}])
         assert answer["data"]["_entities"][0]["id"] == a
 
-    async def test_may_be_written_into_the_query(self, services: Services, ask: Ask, path: str) -> None:
+    async def test_representation_may_be_a_literal(self, services: Services, ask: Ask, path: str) -> None:
         literal = f'{{__typename: "Account", id: "{services.open()}"}}'
         answer = await ask(f"{{ _entities(representations: [{literal}]) {{ __typename }} }}", path)
         assert answer == {"data": {"_entities": [{"__typename": "Account"}]}}
 
-    async def test_more_than_a_call_takes_are_more_calls(self, services: Services, ask: Ask, path: str) -> None:
+    async def test_more_keys_than_one_rpc_accepts_are_several_rpcs(
+        self, services: Services, ask: Ask, path: str
+    ) -> None:
         ids = [services.open() for _ in range(1_001)]
         answer = await ask(ENTITIES, path, representations=[account(id_) for id_ in ids])
         assert [each["id"] for each in answer["data"]["_entities"]] == ids
-        assert sorted((asked for _, asked in services.asked), key=len) == [ids[1_000:], ids[:1_000]]
+        assert sorted((keys for _, keys in services.calls), key=len) == [ids[1_000:], ids[:1_000]]
 
 
 class TestEntitiesOfSeveralServices:
-    async def test_are_one_call_to_each_and_stand_in_their_places(self, services: Services, ask: Ask) -> None:
+    async def test_entities_of_several_services_are_one_rpc_each_in_the_requested_order(
+        self, services: Services, ask: Ask
+    ) -> None:
         a, b = services.open(), services.open()
         wanted = [top_up(b), account(a), transfer(b), top_up(a), account(b), top_up(b)]
 
         query = """
-            query($of: [_Any!]!) {
-              _entities(representations: $of) {
+            query($keys: [_Any!]!) {
+              _entities(representations: $keys) {
                 __typename
                 ... on Account { id holds: balance { amount } }
                 ... on Transfer { id holds: amount { amount } }
@@ -362,41 +370,41 @@ class TestEntitiesOfSeveralServices:
               }
             }
         """
-        answer = await ask(query, of=wanted)
+        answer = await ask(query, keys=wanted)
 
-        found = answer["data"]["_entities"]
-        assert [{"__typename": each["__typename"], "id": each["id"]} for each in found] == wanted
-        assert [each["holds"]["amount"] for each in found] == ["2.00", "1.00", "2.00", "1.00", "2.00", "2.00"]
-        assert sorted(services.asked) == [
+        resolved = answer["data"]["_entities"]
+        assert [{"__typename": each["__typename"], "id": each["id"]} for each in resolved] == wanted
+        assert [each["holds"]["amount"] for each in resolved] == ["2.00", "1.00", "2.00", "1.00", "2.00", "2.00"]
+        assert sorted(services.calls) == [
             ("BatchGetAccounts", [a, b]),
             ("BatchGetTopUps", [b, a]),
             ("BatchGetTransfers", [b]),
         ]
 
-    async def test_a_top_up_that_is_not_there_is_null(self, services: Services, ask: Ask) -> None:
-        there = services.open()
-        for path in (WHOLE, "/subgraphs/card/graphql"):
-            representations = [top_up(str(uuid4())), top_up(there)]
-            query = "query($of: [_Any!]!) { _entities(representations: $of) { ... on TopUp { id } } }"
-            answer = await ask(query, path, of=representations)
-            assert answer["data"]["_entities"] == [None, {"id": there}]
+    async def test_unknown_top_up_is_null(self, services: Services, ask: Ask) -> None:
+        known = services.open()
+        for path in (MERGED, "/subgraphs/card/graphql"):
+            representations = [top_up(str(uuid4())), top_up(known)]
+            query = "query($keys: [_Any!]!) { _entities(representations: $keys) { ... on TopUp { id } } }"
+            answer = await ask(query, path, keys=representations)
+            assert answer["data"]["_entities"] == [None, {"id": known}]
             assert [error["extensions"]["code"] for error in answer["errors"]] == ["TOP_UP_NOT_FOUND"]
 
-    async def test_a_user_is_known_by_identity_and_to_the_bank_a_key(self, services: Services, ask: Ask) -> None:
-        there, nobody = services.open(), str(uuid4())
-        representations = [{"__typename": "User", "id": id_} for id_ in (nobody, there)]
-        query = "query($of: [_Any!]!) { _entities(representations: $of) { ... on User { id } } }"
-        for path in (WHOLE, "/subgraphs/identity/graphql"):
-            answer = await ask(query, path, of=representations)
-            assert answer["data"]["_entities"] == [None, {"id": there}]
+    async def test_user_is_checked_by_identity_and_not_by_the_bank(self, services: Services, ask: Ask) -> None:
+        known, unknown = services.open(), str(uuid4())
+        representations = [{"__typename": "User", "id": id_} for id_ in (unknown, known)]
+        query = "query($keys: [_Any!]!) { _entities(representations: $keys) { ... on User { id } } }"
+        for path in (MERGED, "/subgraphs/identity/graphql"):
+            answer = await ask(query, path, keys=representations)
+            assert answer["data"]["_entities"] == [None, {"id": known}]
             assert [error["extensions"]["code"] for error in answer["errors"]] == ["USER_NOT_FOUND"]
-        answer = await ask(query, "/subgraphs/bank/graphql", of=representations)
-        assert answer["data"]["_entities"] == [{"id": nobody}, {"id": there}]
-        assert services.asked == [("BatchGetUsers", [nobody, there])] * 2
+        answer = await ask(query, "/subgraphs/bank/graphql", keys=representations)
+        assert answer["data"]["_entities"] == [{"id": unknown}, {"id": known}]
+        assert services.calls == [("BatchGetUsers", [unknown, known])] * 2
 
 
 class TestSubgraphs:
-    async def test_have_their_own_part_and_no_other(self, ask: Ask) -> None:
+    async def test_subgraph_has_only_its_own_fields(self, ask: Ask) -> None:
         query = '{ account: __type(name: "Account") { ...Has } user: __type(name: "User") { ...Has } }'
         query += " fragment Has on __Type { fields { name } }"
         fields: dict[str, dict[str, set[str]]] = {}
@@ -412,30 +420,34 @@ class TestSubgraphs:
             "identity": {"user": {"id", "username", "role", "createdAt"}},
         }
 
-    async def test_that_only_add_to_an_entity_make_it_of_its_key(self, services: Services, ask: Ask) -> None:
-        somebody = str(uuid4())
-        query = "query($of: [_Any!]!) { _entities(representations: $of) { ... on Account { id } } }"
-        answer = await ask(query, "/subgraphs/analytics/graphql", of=[account(somebody), account("42")])
-        assert answer["data"]["_entities"] == [{"id": somebody}, None]
+    async def test_entity_without_resolve_reference_is_built_from_its_key(self, services: Services, ask: Ask) -> None:
+        account_id = str(uuid4())
+        query = "query($keys: [_Any!]!) { _entities(representations: $keys) { ... on Account { id } } }"
+        answer = await ask(query, "/subgraphs/analytics/graphql", keys=[account(account_id), account("42")])
+        assert answer["data"]["_entities"] == [{"id": account_id}, None]
         assert [each["extensions"]["code"] for each in answer["errors"]] == ["INVALID_INPUT"]
-        assert services.asked == []
+        assert services.calls == []
 
-    async def test_stand_behind_the_same_door_as_the_whole(self, services: Services, keys: Keys) -> None:
+    async def test_subgraph_endpoint_has_the_same_checks_as_the_merged_graph(
+        self, services: Services, keys: Keys
+    ) -> None:
         async with gateway(keys, services, federation=True) as http:
             for path in ("/graphql", "/subgraphs/bank/graphql"):
-                told = await http.post(
+                answer = await http.post(
                     path, json={"query": ENTITIES, "variables": {"representations": [account("42")]}}
                 )
-                (error,) = told.json()["errors"]
-                assert error["extensions"]["requestId"] == told.headers["x-request-id"]
+                (error,) = answer.json()["errors"]
+                assert error["extensions"]["requestId"] == answer.headers["x-request-id"]
                 forged = await http.post(path, json={"query": "{ __typename }"}, headers={"Authorization": "Bearer x"})
                 assert (forged.status_code, forged.json()["code"]) == (401, "UNAUTHENTICATED")
                 large = await http.post(path, json={"query": "{ __typename }" + " " * 200_000})
                 assert (large.status_code, large.json()["code"]) == (413, "CONTENT_TOO_LARGE")
 
 
-class TestSetting:
-    async def test_off_there_is_nothing_for_a_router(self, services: Services, keys: Keys) -> None:
+class TestFederationSetting:
+    async def test_no_federation_fields_and_endpoints_while_the_setting_is_off(
+        self, services: Services, keys: Keys
+    ) -> None:
         async with gateway(keys, services, federation=False) as http:
             for query in ("{ _service { sdl } }", "{ _entities(representations: []) { __typename } }"):
                 answer = (await http.post("/graphql", json={"query": query})).json()

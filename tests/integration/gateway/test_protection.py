@@ -1,4 +1,4 @@
-"""What the graph tells of itself and of what it costs, and what it executes at all."""
+"""Protection of the graph: cost, production mode, trusted documents, limits, metrics and logs of operations."""
 
 import asyncio
 import hashlib
@@ -32,21 +32,21 @@ def sha256(text: str) -> str:
 
 
 class TestCost:
-    async def test_is_told_in_headers(self, gateway: Gateway, bank: FakeBank) -> None:
+    async def test_cost_is_in_the_response_headers(self, gateway: Gateway, bank: FakeBank) -> None:
         answer = await gateway.http.post("/graphql", json={"query": BALANCE, "variables": {"id": str(ACCOUNT)}})
         assert answer.json()["data"] == {"account": {"balance": {"amount": "990.00"}}}
         assert cost(answer) == ("2", "2")
 
-    async def test_is_estimated_by_what_may_come(self, gateway: Gateway, bank: FakeBank, card: FakeCard) -> None:
+    async def test_estimated_cost_depends_on_the_page_size(self, gateway: Gateway, bank: FakeBank, card: FakeCard) -> None:
         query = f'{{ account(id: "{ACCOUNT}") {{ topUps(first: 7) {{ edges {{ node {{ id }} }} }} }} }}'
         answer = await gateway.http.post("/graphql", json={"query": query})
         assert cost(answer) == (str(1 + 5 + 7 * 2), str(1 + 5))
 
-    async def test_of_a_batch_is_the_sum(self, gateway: Gateway, bank: FakeBank) -> None:
+    async def test_cost_of_a_batch_is_the_sum(self, gateway: Gateway, bank: FakeBank) -> None:
         request = {"query": BALANCE, "variables": {"id": str(ACCOUNT)}}
         assert cost(await gateway.http.post("/graphql", json=[request] * 3)) == ("6", "6")
 
-    async def test_that_is_too_high_is_not_spent(self, gateway: Gateway, bank: FakeBank) -> None:
+    async def test_operation_above_the_maximum_cost_is_not_executed(self, gateway: Gateway, bank: FakeBank) -> None:
         query = "query($id: ID!, $n: Int!) { account(id: $id) { operations(first: $n) { edges { node { id } } } } }"
         request = {"query": query, "variables": {"id": str(ACCOUNT), "n": 5_000}}
         answer = await gateway.http.post("/graphql", json=request, headers=SPEC)
@@ -63,7 +63,7 @@ class TestCost:
         assert cost(answer) == ("10006", "0")
         assert bank.requests == []
 
-    async def test_counts_before_the_service_says_that_a_page_is_too_large(self, gateway: Gateway) -> None:
+    async def test_page_above_the_services_limit_is_refused_by_the_service(self, gateway: Gateway) -> None:
         query = f'{{ account(id: "{ACCOUNT}") {{ operations(first: 1001) {{ edges {{ cursor }} }} }} }}'
         answer = await gateway.http.post("/graphql", json={"query": query})
         assert codes(answer) == ["INVALID_INPUT"]
@@ -82,7 +82,7 @@ class TestProduction:
         ):
             yield http
 
-    async def test_has_no_introspection(self, production: httpx.AsyncClient) -> None:
+    async def test_introspection_is_off_in_production(self, production: httpx.AsyncClient) -> None:
         for query in ("{ __schema { queryType { name } } }", '{ __type(name: "Account") { name } }'):
             answer = await production.post("/graphql", json={"query": query})
             assert set(codes(answer)) == {"INVALID_GRAPHQL"}
@@ -101,7 +101,7 @@ class TestProduction:
             ),
         ],
     )
-    async def test_suggests_nothing(
+    async def test_errors_have_no_suggestions_in_production(
         self, production: httpx.AsyncClient, http: httpx.AsyncClient, query: str, variables: dict[str, Any]
     ) -> None:
         request = {"query": query, "variables": variables}
@@ -110,7 +110,7 @@ class TestProduction:
         assert "Did you mean" not in answer.text
         assert set(codes(answer)) == {"INVALID_GRAPHQL"}
 
-    async def test_has_no_page_for_browsers(self, production: httpx.AsyncClient, http: httpx.AsyncClient) -> None:
+    async def test_graphiql_is_off_in_production(self, production: httpx.AsyncClient, http: httpx.AsyncClient) -> None:
         headers = {"Accept": "text/html"}
         assert "GraphiQL" in (await http.get("/graphql", headers=headers)).text
         assert (await production.get("/graphql", headers=headers)).status_code == 406
@@ -118,7 +118,7 @@ class TestProduction:
 
 class TestTrustedDocuments:
     @pytest.fixture
-    async def trusting(
+    async def trusted(
         self, slow_services: SlowServices, slow_target: str, keys: Keys, tmp_path: Path
     ) -> AsyncIterator[httpx.AsyncClient]:
         slow_services.proceed.set()
@@ -132,7 +132,7 @@ class TestTrustedDocuments:
             yield http
 
     @pytest.mark.parametrize(
-        "named",
+        "selector",
         [
             {"documentId": sha256(BALANCE)},
             {"extensions": {"persistedQuery": {"version": 1, "sha256Hash": sha256(BALANCE)}}},
@@ -141,17 +141,17 @@ class TestTrustedDocuments:
         ],
         ids=["documentId", "persistedQuery", "its text", "its hash and another text"],
     )
-    async def test_are_executed(self, trusting: httpx.AsyncClient, named: dict[str, Any]) -> None:
-        answer = await trusting.post("/graphql", json={**named, "variables": {"id": str(ACCOUNT)}})
+    async def test_trusted_document_is_executed(self, trusted: httpx.AsyncClient, selector: dict[str, Any]) -> None:
+        answer = await trusted.post("/graphql", json={**selector, "variables": {"id": str(ACCOUNT)}})
         assert answer.json() == {"data": {"account": {"balance": {"amount": "990.00"}}}}
 
-    async def test_are_executed_by_get(self, trusting: httpx.AsyncClient) -> None:
-        named = {"extensions": json.dumps({"persistedQuery": {"version": 1, "sha256Hash": sha256(TYPENAME)}})}
-        for params in (named, {"documentId": sha256(TYPENAME)}):
-            assert (await trusting.get("/graphql", params=params)).json() == {"data": {"__typename": "Query"}}
+    async def test_trusted_document_is_executed_by_get(self, trusted: httpx.AsyncClient) -> None:
+        persisted = {"extensions": json.dumps({"persistedQuery": {"version": 1, "sha256Hash": sha256(TYPENAME)}})}
+        for params in (persisted, {"documentId": sha256(TYPENAME)}):
+            assert (await trusted.get("/graphql", params=params)).json() == {"data": {"__typename": "Query"}}
 
     @pytest.mark.parametrize(
-        ("named", "code"),
+        ("selector", "code"),
         [
             ({"documentId": sha256("{ other }")}, "PERSISTED_QUERY_NOT_FOUND"),
             ({"extensions": {"persistedQuery": {"sha256Hash": "x"}}}, "PERSISTED_QUERY_NOT_FOUND"),
@@ -160,18 +160,18 @@ class TestTrustedDocuments:
             ({"query": "{"}, "PERSISTED_QUERY_ONLY"),
         ],
     )
-    async def test_are_all_that_is_executed(
-        self, trusting: httpx.AsyncClient, named: dict[str, Any], code: str
+    async def test_untrusted_document_is_refused(
+        self, trusted: httpx.AsyncClient, selector: dict[str, Any], code: str
     ) -> None:
-        answer = await trusting.post("/graphql", json=named, headers=SPEC)
+        answer = await trusted.post("/graphql", json=selector, headers=SPEC)
         assert (answer.status_code, codes(answer)) == (400, [code])
-        stream = await trusting.post("/graphql", json=named, headers={"Accept": "text/event-stream"})
+        stream = await trusted.post("/graphql", json=selector, headers={"Accept": "text/event-stream"})
         assert (stream.status_code, codes(stream)) == (400, [code])
-        batch = await trusting.post("/graphql", json=[named, {"query": TYPENAME}])
+        batch = await trusted.post("/graphql", json=[selector, {"query": TYPENAME}])
         assert [each.get("data") for each in batch.json()] == [None, {"__typename": "Query"}]
 
-    async def test_are_so_on_a_websocket(self, trusting: httpx.AsyncClient, keys: Keys) -> None:
-        async with connect_as_alice(str(trusting.base_url), keys) as connection:
+    async def test_untrusted_document_is_refused_on_a_websocket(self, trusted: httpx.AsyncClient, keys: Keys) -> None:
+        async with connect_as_alice(str(trusted.base_url), keys) as connection:
             await subscribe(connection, None, documentId=sha256(TYPENAME))
             assert json.loads(await connection.recv())["payload"]["data"] == {"__typename": "Query"}
             assert json.loads(await connection.recv())["type"] == "complete"
@@ -180,15 +180,15 @@ class TestTrustedDocuments:
             assert refused["type"] == "error"
             assert refused["payload"][0]["extensions"]["code"] == "PERSISTED_QUERY_ONLY"
 
-    async def test_that_nobody_listed_are_not_known_by_hash(self, http: httpx.AsyncClient) -> None:
+    async def test_hash_is_refused_without_trusted_documents(self, http: httpx.AsyncClient) -> None:
         answer = await http.post("/graphql", json={"documentId": sha256(TYPENAME)}, headers=SPEC)
         assert (answer.status_code, codes(answer)) == (400, ["PERSISTED_QUERY_NOT_SUPPORTED"])
         both = await http.post("/graphql", json={"query": TYPENAME, "documentId": "whatever"})
         assert both.json() == {"data": {"__typename": "Query"}}
 
-    @pytest.mark.parametrize("named", [{}, {"documentId": 1}, {"documentId": ""}, {"query": None}])
-    async def test_need_a_name(self, http: httpx.AsyncClient, named: dict[str, Any]) -> None:
-        answer = await http.post("/graphql", json=named)
+    @pytest.mark.parametrize("selector", [{}, {"documentId": 1}, {"documentId": ""}, {"query": None}])
+    async def test_request_without_a_query_and_hash_is_refused(self, http: httpx.AsyncClient, selector: dict[str, Any]) -> None:
+        answer = await http.post("/graphql", json=selector)
         assert (answer.status_code, codes(answer)) == (400, ["BAD_REQUEST"])
 
 
@@ -225,8 +225,8 @@ class TestLimits:
             assert codes(await http.post("/graphql", json={"query": query})) == ["GRAPHQL_COST_EXCEEDED"]
 
 
-class TestOperations:
-    async def test_stand_in_the_line_of_their_request_without_what_they_say(
+class TestOperationMetrics:
+    async def test_request_log_has_operations_without_their_content(
         self, gateway: Gateway, bank: FakeBank
     ) -> None:
         name = "ForTheLog"
@@ -236,29 +236,29 @@ class TestOperations:
         async def line() -> dict[str, Any]:
             return next((json.loads(line) for line in gateway.log_lines if name in line), {})
 
-        told = await until(line)
-        assert (told["event"], told["path"], told["status"]) == ("request completed", "/graphql", 200)
-        (operation,) = told["operations"]
+        entry = await until(line)
+        assert (entry["event"], entry["path"], entry["status"]) == ("request completed", "/graphql", 200)
+        (operation,) = entry["operations"]
         assert operation.pop("ms") >= 0
         assert operation == {"type": "query", "name": name, "errors": ["UNAVAILABLE"]}
         assert not [line for line in gateway.log_lines if "s3cr3t" in line or "__typename" in line]
 
-    async def test_by_websocket_have_a_line_each(self, gateway: Gateway, keys: Keys) -> None:
+    async def test_operation_on_a_websocket_has_its_own_log_line(self, gateway: Gateway, keys: Keys) -> None:
         async with connect_as_alice(gateway.url, keys) as connection:
             await subscribe(connection, "query ByWebSocket { __typename }")
 
             async def line() -> dict[str, Any]:
                 return next((json.loads(line) for line in gateway.log_lines if "ByWebSocket" in line), {})
 
-            told = await until(line)  # while the connection goes on
-            assert {key: told[key] for key in ("event", "type", "name", "errors")} == {
+            entry = await until(line)  # the connection is still open
+            assert {key: entry[key] for key in ("event", "type", "name", "errors")} == {
                 "event": "operation",
                 "type": "query",
                 "name": "ByWebSocket",
                 "errors": [],
             }
 
-    async def test_are_counted_by_type_and_name_with_their_errors(
+    async def test_operations_are_counted_by_type_and_name_with_their_errors(
         self, http: httpx.AsyncClient, slow_services: SlowServices
     ) -> None:
         slow_services.proceed.set()
@@ -271,13 +271,13 @@ class TestOperations:
         assert seconds(**labels) == 3
         assert errors(**labels, code="INVALID_GRAPHQL") == 1
 
-    async def test_that_are_not_executed_are_counted_too(self, http: httpx.AsyncClient) -> None:
-        stopped = {"type": "not read", "name": "other", "code": "GRAPHQL_ROOT_FIELDS_EXCEEDED"}
-        before = errors(**stopped) or 0
+    async def test_refused_operation_is_counted(self, http: httpx.AsyncClient) -> None:
+        refused = {"type": "not read", "name": "other", "code": "GRAPHQL_ROOT_FIELDS_EXCEEDED"}
+        before = errors(**refused) or 0
         await http.post("/graphql", json={"query": "query TooMuch {" + " __typename" * 21 + "}"})
-        assert errors(**stopped) == before + 1
+        assert errors(**refused) == before + 1
 
-    async def test_of_a_caller_who_goes_away_are_cancelled(
+    async def test_operation_of_a_disconnected_client_is_cancelled(
         self, http: httpx.AsyncClient, slow_services: SlowServices
     ) -> None:
         request = {"query": BALANCE.replace("Balance", "GivenUp"), "variables": {"id": str(ACCOUNT)}}
@@ -290,7 +290,7 @@ class TestOperations:
 
         await until(counted)
 
-    async def test_that_are_subscriptions_end_when_their_caller_goes_away(
+    async def test_subscription_of_a_disconnected_client_ends_without_an_error(
         self, url: str, keys: Keys, slow_services: SlowServices
     ) -> None:
         labels = {"type": "subscription", "name": "Watched"}

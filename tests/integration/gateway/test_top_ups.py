@@ -1,4 +1,4 @@
-"""Top-ups through the front door: what comes in is asked of the card service, and each of its answers has its form."""
+"""Card top-ups by REST and GraphQL, over a fake card service."""
 
 import asyncio
 import json
@@ -71,9 +71,9 @@ UPDATED = "subscription Updated($id: ID!) { topUpUpdated(id: $id) { status failu
 
 
 async def post(gateway: Gateway, **body: Any) -> httpx.Response:
-    given = json.dumps({"amount": "10.00", "card": CARD} | body)  # not httpx's: it refuses what is no Unicode
+    content = json.dumps({"amount": "10.00", "card": CARD} | body)  # httpx's own encoder rejects lone surrogates
     headers = {"Idempotency-Key": "k", "Content-Type": "application/json"}
-    return await gateway.http.post(f"/accounts/{ACCOUNT}/topup", content=given, headers=headers)
+    return await gateway.http.post(f"/accounts/{ACCOUNT}/topup", content=content, headers=headers)
 
 
 async def query(gateway: Gateway, text: str, **variables: Any) -> dict[str, Any]:
@@ -84,15 +84,15 @@ async def query(gateway: Gateway, text: str, **variables: Any) -> dict[str, Any]
 
 
 async def mutate(gateway: Gateway, **more: Any) -> dict[str, Any]:
-    given = {"accountId": str(ACCOUNT), "amount": "10.00", "card": CARD, "idempotencyKey": "k"} | more
-    answer = await query(gateway, TOP_UP, input=given)
+    arguments = {"accountId": str(ACCOUNT), "amount": "10.00", "card": CARD, "idempotencyKey": "k"} | more
+    answer = await query(gateway, TOP_UP, input=arguments)
     assert "errors" not in answer, answer
     result: dict[str, Any] = answer["data"]["topUpAccount"]
     return result
 
 
 async def feed(gateway: Gateway, id_: str) -> AsyncIterator[dict[str, Any]]:
-    """The payloads of one subscription to their end, over a WebSocket."""
+    """Yield the payloads of a subscription until it completes, over a WebSocket."""
     url = f"{gateway.url.replace('http', 'ws')}/graphql"
     async with connect(url, subprotocols=["graphql-transport-ws"]) as connection:  # type: ignore[list-item]
         payload = {"authorization": f"Bearer {gateway.token}"}
@@ -107,13 +107,14 @@ async def feed(gateway: Gateway, id_: str) -> AsyncIterator[dict[str, Any]]:
             yield message["payload"]
 
 
-async def seen(gateway: Gateway, id_: str) -> list[Any]:
+async def collect_statuses(gateway: Gateway, id_: str) -> list[Any]:
+    """Return the statuses of a subscription until it completes."""
     async with asyncio.timeout(10):
         return [payload["data"]["topUpUpdated"]["status"] async for payload in feed(gateway, id_)]
 
 
-class TestByRest:
-    async def test_what_is_sent_is_what_the_card_service_is_asked(self, gateway: Gateway, card: FakeCard) -> None:
+class TestTopUpByRest:
+    async def test_card_service_gets_the_request_as_sent(self, gateway: Gateway, card: FakeCard) -> None:
         await post(gateway, amount="10.5", currency="USD")
         assert card.requests == [
             card_pb2.ProcessCardTopUpRequest(
@@ -125,13 +126,13 @@ class TestByRest:
         ]
         assert card.callers == ["alice"]
 
-    async def test_is_accepted_in_its_current_state_and_says_where_it_goes_on(
+    async def test_top_up_is_accepted_with_its_state_and_location(
         self, gateway: Gateway, card: FakeCard
     ) -> None:
         card.answer = top_up("CAPTURED")
-        made = await post(gateway)
-        assert made.status_code == 202
-        assert made.json() == {
+        created = await post(gateway)
+        assert created.status_code == 202
+        assert created.json() == {
             "id": card.answer.id,
             "accountId": str(ACCOUNT),
             "amount": "10.00",
@@ -142,18 +143,18 @@ class TestByRest:
             "updatedAt": "2026-01-02T03:04:06.789012Z",
         }
         card.answer.MergeFrom(card_pb2.TopUp(status=card_pb2.TOP_UP_STATUS_COMPLETED, transfer_id=str(DEPOSIT)))
-        read = await gateway.http.get(made.headers["location"])
+        read = await gateway.http.get(created.headers["location"])
         assert (read.status_code, read.json()["status"], read.json()["transferId"]) == (200, "COMPLETED", str(DEPOSIT))
 
     @pytest.mark.parametrize(
         ("status", "failure"), [("DECLINED", "DO_NOT_HONOR"), ("REFUNDED", "ACCOUNT_CLOSED"), ("NEEDS_REVIEW", "")]
     )
-    async def test_that_did_not_come_to_be_is_accepted_and_says_why(
+    async def test_failed_top_up_is_accepted_with_its_failure(
         self, gateway: Gateway, card: FakeCard, status: str, failure: str
     ) -> None:
         card.answer = top_up(status, failure=failure)
-        made = await post(gateway)
-        assert (made.status_code, made.json()["status"], made.json().get("failure", "")) == (202, status, failure)
+        created = await post(gateway)
+        assert (created.status_code, created.json()["status"], created.json().get("failure", "")) == (202, status, failure)
 
     @pytest.mark.parametrize(
         ("refusal", "status"),
@@ -169,9 +170,9 @@ class TestByRest:
             (Unavailable("the card service"), 503),
             (DeadlineExceeded("the card service"), 504),
         ],
-        ids=lambda given: getattr(given, "reason", given),
+        ids=lambda value: getattr(value, "reason", value),
     )
-    async def test_that_is_refused_is_a_problem(
+    async def test_error_of_the_card_service_is_a_problem(
         self, gateway: Gateway, card: FakeCard, refusal: WalletError, status: int
     ) -> None:
         card.answer = refusal
@@ -179,13 +180,13 @@ class TestByRest:
         assert (refused.status_code, refused.json()["code"]) == (status, refusal.reason)
         assert refused.json()["detail"] == refusal.message
 
-    async def test_beyond_a_limit_says_what_is_left(self, gateway: Gateway, card: FakeCard) -> None:
+    async def test_exceeded_limit_has_the_remaining_amount(self, gateway: Gateway, card: FakeCard) -> None:
         card.answer = LIMIT
         problem = (await post(gateway)).json()
-        told = {"limit": "100000.00", "available": "250.50", "currency": "RUB", "period": "DAY"}
-        assert problem | told == problem
+        remaining = {"limit": "100000.00", "available": "250.50", "currency": "RUB", "period": "DAY"}
+        assert problem | remaining == problem
 
-    async def test_with_a_wrong_field_is_refused_by_its_name(self, gateway: Gateway, card: FakeCard) -> None:
+    async def test_invalid_field_is_named(self, gateway: Gateway, card: FakeCard) -> None:
         for wrong, field in (
             ({"amount": "1e3"}, "amount"),
             ({"currency": "XXX"}, "currency"),
@@ -206,7 +207,7 @@ class TestByRest:
             assert [each["field"] for each in refused.json()["fields"]] == [field]
         assert card.requests == []
 
-    async def test_needs_a_key_a_token_and_json(self, gateway: Gateway, card: FakeCard) -> None:
+    async def test_request_without_key_token_or_json_is_refused(self, gateway: Gateway, card: FakeCard) -> None:
         path, body, key = f"/accounts/{ACCOUNT}/topup", {"amount": "1", "card": CARD}, {"Idempotency-Key": "k"}
         assert (await gateway.http.post(path, json=body)).status_code == 400
         assert (await gateway.http.post(path, json=body, headers=key | {"Authorization": ""})).status_code == 401
@@ -215,7 +216,7 @@ class TestByRest:
         assert (await gateway.http.post(path, json=body | {"x": "x" * 70_000}, headers=key)).status_code == 413
         assert card.requests == []
 
-    async def test_is_not_found_under_another_account_or_when_there_is_none(
+    async def test_top_up_of_another_account_and_unknown_top_up_are_not_found(
         self, gateway: Gateway, card: FakeCard
     ) -> None:
         elsewhere = await gateway.http.get(f"/accounts/{uuid4()}/topups/{top_up().id}")
@@ -225,8 +226,8 @@ class TestByRest:
             assert (answer.status_code, answer.json()["code"]) == (404, "TOP_UP_NOT_FOUND")
 
 
-class TestByGraphQL:
-    async def test_answers_the_top_up_and_all_that_other_services_know_of_it(
+class TestTopUpByGraphQL:
+    async def test_result_has_the_top_up_with_its_account_and_transfer(
         self, gateway: Gateway, card: FakeCard, bank: FakeBank
     ) -> None:
         card.answer = top_up("COMPLETED", transfer_id=str(DEPOSIT))
@@ -258,7 +259,7 @@ class TestByGraphQL:
         )
         assert (asked.account_id, asked.amount.currency_code, asked.idempotency_key) == (str(ACCOUNT), "RUB", "k")
 
-    async def test_a_declined_card_is_a_typed_error_with_its_top_up(self, gateway: Gateway, card: FakeCard) -> None:
+    async def test_declined_card_is_a_typed_error_with_its_top_up(self, gateway: Gateway, card: FakeCard) -> None:
         card.answer = top_up("DECLINED", failure="INSUFFICIENT_FUNDS")
         declined = await mutate(gateway)
         assert (declined["__typename"], declined["code"]) == ("CardDeclined", "CARD_DECLINED")
@@ -292,7 +293,7 @@ class TestByGraphQL:
             ),
             (IdempotencyConflict("k"), "IdempotencyConflict", {"idempotencyKey": "k"}),
         ],
-        ids=lambda given: getattr(given, "reason", ""),
+        ids=lambda value: getattr(value, "reason", ""),
     )
     async def test_expected_errors_are_data(
         self, gateway: Gateway, card: FakeCard, refusal: WalletError, typename: str, data: dict[str, Any]
@@ -311,7 +312,7 @@ class TestByGraphQL:
         [PermissionDenied(), ResourceExhausted(), Unavailable("x"), DeadlineExceeded("x"), InternalError()],
         ids=lambda error: error.reason,
     )
-    async def test_other_errors_have_their_code(self, gateway: Gateway, card: FakeCard, error: WalletError) -> None:
+    async def test_unexpected_kinds_of_errors_have_their_code(self, gateway: Gateway, card: FakeCard, error: WalletError) -> None:
         card.answer = error
         answer = await query(
             gateway,
@@ -320,27 +321,27 @@ class TestByGraphQL:
         )
         assert (answer["data"], answer["errors"][0]["extensions"]["code"]) == (None, error.reason)
 
-    async def test_wrong_fields_are_named_all_at_once(self, gateway: Gateway, card: FakeCard) -> None:
+    async def test_all_invalid_fields_are_named(self, gateway: Gateway, card: FakeCard) -> None:
         wrong = await mutate(gateway, accountId="42", amount="-", card=CARD | {"number": 4242424242424242, "cvv": [1]})
         assert wrong["__typename"] == "InvalidInput"
         assert [each["field"] for each in wrong["fields"]] == ["accountId", "amount", "card.number", "card.cvv"]
         assert card.requests == []
 
-    async def test_one_is_read_by_its_id_or_is_null(self, gateway: Gateway, card: FakeCard) -> None:
+    async def test_top_up_is_read_by_id_and_unknown_id_is_null(self, gateway: Gateway, card: FakeCard) -> None:
         card.answer = top_up("VOIDED")
-        there = await query(gateway, ONE, id=card.answer.id)
-        assert there == {"data": {"topUp": {"id": card.answer.id, "status": "VOIDED"}}}
+        known = await query(gateway, ONE, id=card.answer.id)
+        assert known == {"data": {"topUp": {"id": card.answer.id, "status": "VOIDED"}}}
         for id_ in (str(uuid4()), "42"):
             assert await query(gateway, ONE, id=id_) == {"data": {"topUp": None}}
 
-    async def test_many_are_read_in_one_call(self, gateway: Gateway, card: FakeCard) -> None:
+    async def test_several_top_ups_are_read_in_one_rpc(self, gateway: Gateway, card: FakeCard) -> None:
         card.answer = top_up()
         text = "query($a: ID!, $b: ID!) { a: topUp(id: $a) { id } b: topUp(id: $b) { id } again: topUp(id: $a) { id } }"
         answer = await query(gateway, text, a=card.answer.id, b=str(uuid4()))
         assert answer["data"] == {"a": {"id": card.answer.id}, "b": None, "again": {"id": card.answer.id}}
         assert [len(asked.ids) for asked in card.requests] == [2]
 
-    async def test_an_accounts_page_as_a_relay_connection(
+    async def test_top_ups_of_an_account_are_a_relay_connection(
         self, gateway: Gateway, card: FakeCard, bank: FakeBank
     ) -> None:
         card.listed = [top_up() for _ in range(5)]
@@ -349,8 +350,8 @@ class TestByGraphQL:
         async def page(**asked: Any) -> dict[str, Any]:
             answer = await query(gateway, LIST, id=str(ACCOUNT), **asked)
             assert "errors" not in answer, answer
-            found: dict[str, Any] = answer["data"]["account"]["topUps"]
-            return found
+            connection: dict[str, Any] = answer["data"]["account"]["topUps"]
+            return connection
 
         def shown(page: dict[str, Any]) -> list[str]:
             return [edge["node"]["id"] for edge in page["edges"]]
@@ -369,7 +370,7 @@ class TestByGraphQL:
             "pageInfo": {"hasNextPage": False, "hasPreviousPage": True, "startCursor": None, "endCursor": None},
         }
 
-    async def test_a_pages_accounts_and_transfers_are_one_call_each_and_a_bad_one_is_null_alone(
+    async def test_accounts_and_transfers_of_a_page_are_one_rpc_each_and_an_unknown_one_is_null(
         self, gateway: Gateway, card: FakeCard, bank: FakeBank
     ) -> None:
         lost, other = str(uuid4()), str(uuid4())
@@ -397,20 +398,20 @@ class TestByGraphQL:
             [sorted([other, str(DEPOSIT)]), sorted([str(ACCOUNT), lost])],
         ), "after the account itself, the page's accounts and its transfers"
 
-    async def test_bad_paging_is_an_error_with_its_field(
+    async def test_invalid_page_argument_is_named(
         self, gateway: Gateway, card: FakeCard, bank: FakeBank
     ) -> None:
         for asked, field in (
             ({"first": 0}, "first"),
             ({"last": 1_001}, "last"),
             ({"first": 1, "before": "x"}, "last"),
-            ({"after": "djE"}, "after"),  # an operation's cursor
+            ({"after": "djE"}, "after"),  # cursor of an operation
         ):
             answer = await query(gateway, LIST, id=str(ACCOUNT), **asked)
             assert [each["field"] for each in answer["errors"][0]["extensions"]["fields"]] == [field]
             assert answer["data"]["account"]["topUps"] is None
 
-    async def test_an_account_goes_without_its_top_ups_while_they_are_away(
+    async def test_account_is_read_without_top_ups_while_the_card_service_is_down(
         self, gateway: Gateway, card: FakeCard, bank: FakeBank
     ) -> None:
         card.answer = Unavailable("the card service")
@@ -420,21 +421,21 @@ class TestByGraphQL:
         assert [error["extensions"]["code"] for error in answer["errors"]] == ["UNAVAILABLE"]
 
 
-class TestLive:
-    async def test_shows_the_state_now_then_each_change_and_ends_with_the_last(
+class TestTopUpSubscription:
+    async def test_subscription_has_the_current_state_and_each_change(
         self, gateway: Gateway, card: FakeCard
     ) -> None:
         card.streams = [[top_up("CREATED", 1), top_up("CAPTURED", 3), top_up("COMPLETED", 4)]]
-        assert await seen(gateway, str(uuid4())) == ["CREATED", "CAPTURED", "COMPLETED"]
+        assert await collect_statuses(gateway, str(uuid4())) == ["CREATED", "CAPTURED", "COMPLETED"]
 
-    async def test_goes_on_without_a_repeat_when_the_card_service_goes_away(
+    async def test_subscription_resumes_without_a_repeated_state(
         self, gateway: Gateway, card: FakeCard
     ) -> None:
         gone = Unavailable("the card service")
         card.streams = [[top_up("CREATED", 1), gone], [gone], [top_up("CREATED", 1), top_up("DECLINED", 2)]]
-        assert await seen(gateway, str(uuid4())) == ["CREATED", "DECLINED"]
+        assert await collect_statuses(gateway, str(uuid4())) == ["CREATED", "DECLINED"]
 
-    async def test_of_what_is_not_the_callers_is_refused(self, gateway: Gateway, card: FakeCard) -> None:
+    async def test_subscription_to_an_unknown_top_up_is_refused(self, gateway: Gateway, card: FakeCard) -> None:
         card.streams = [[TopUpNotFound("x")]]
         for id_, code in ((str(uuid4()), "TOP_UP_NOT_FOUND"), ("42", "INVALID_INPUT")):
             async with asyncio.timeout(10):
@@ -443,16 +444,16 @@ class TestLive:
 
 
 class TestWithoutTheCardService:
-    async def test_the_gateway_starts_and_serves_transfers(
+    async def test_gateway_serves_transfers_without_the_card_service(
         self, services: tuple[str, FakeBank, FakeCard], keys: Keys, tmp_path: Path
     ) -> None:
         nobody = f"{HOST}:{free_ports(1)[0]}"
         async with run_gateway_process(keys, tmp_path, bank=services[0], card=nobody) as gateway:
-            made = await gateway.http.post(
+            created = await gateway.http.post(
                 f"/accounts/{ACCOUNT}/transfers",
                 json={"recipientId": str(uuid4()), "amount": "1"},
                 headers={"Idempotency-Key": "k"},
             )
-            assert made.status_code == 201
+            assert created.status_code == 201
             refused = await post(gateway)
             assert (refused.status_code, refused.json()["code"]) == (503, "UNAVAILABLE")

@@ -1,4 +1,4 @@
-"""What one WebSocket may do, and the codes of graphql-transport-ws that it is closed with."""
+"""WebSocket connections: authentication, limits, and the close codes of graphql-transport-ws."""
 
 import asyncio
 import json
@@ -19,58 +19,58 @@ from tests.integration.gateway.websocket_client import connect_as_alice, open_we
 
 WATCH = f'subscription {{ topUpUpdated(id: "{uuid4()}") {{ id }} }}'
 RETRIED = {1001, 1005, 1006, 1012, 1013, 1014, 4403, 4408}
-"""Codes after which graphql-ws's client connects again (`isFatalInternalCloseCode` and `shouldRetryConnectOrThrow`)."""
+"""Close codes after which graphql-ws's client reconnects (`isFatalInternalCloseCode`, `shouldRetryConnectOrThrow`)."""
 
 
 def set_limits(monkeypatch: pytest.MonkeyPatch, limits: WebSocketLimits) -> None:
-    """Give gateways that start from now on these limits of a WebSocket."""
+    """Set the WebSocket limits of gateways that start later in this test."""
     monkeypatch.setattr("gateway.__main__.GraphOptions", partial(GraphOptions, websocket_limits=limits))
 
 
-async def closing(connection: ClientConnection) -> int:
-    """The code that the server closes with, whatever it says before."""
+async def wait_close_code(connection: ClientConnection) -> int:
+    """Wait until the server closes the connection, and return its code."""
     async with asyncio.timeout(10):
         await connection.wait_closed()
     assert connection.close_code is not None
     return connection.close_code
 
 
-async def answer(connection: ClientConnection) -> dict[str, Any]:
+async def receive(connection: ClientConnection) -> dict[str, Any]:
     async with asyncio.timeout(10):
         message: dict[str, Any] = json.loads(await connection.recv())
         return message
 
 
 class TestConnection:
-    async def test_that_does_not_say_who_it_is_is_closed_in_time(
+    async def test_connection_without_init_is_closed_after_the_time_limit(
         self, slow_target: str, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         set_limits(monkeypatch, WebSocketLimits(init_seconds=0.1))
         async with run_gateway(keys, tmp_path, slow_target) as url, open_websocket(url) as connection:
-            assert await closing(connection) == 4408
+            assert await wait_close_code(connection) == 4408
             assert 4408 in RETRIED
 
     @pytest.mark.parametrize("params", [{}, {"authorization": "Bearer forged"}])
-    async def test_of_nobody_is_forbidden(self, url: str, params: dict[str, str]) -> None:
+    async def test_connection_without_a_valid_token_is_closed(self, url: str, params: dict[str, str]) -> None:
         async with open_websocket(url) as connection:
             await connection.send(json.dumps({"type": "connection_init", "payload": params}))
-            assert await closing(connection) == 4403
+            assert await wait_close_code(connection) == 4403
 
-    async def test_may_not_ask_before_it_says_who_it_is(self, url: str) -> None:
+    async def test_operation_before_init_closes_the_connection(self, url: str) -> None:
         async with open_websocket(url) as connection:
             await subscribe(connection, WATCH)
-            assert await closing(connection) == 4401
+            assert await wait_close_code(connection) == 4401
 
-    async def test_says_who_it_is_once(self, url: str, keys: Keys) -> None:
+    async def test_second_init_closes_the_connection(self, url: str, keys: Keys) -> None:
         async with connect_as_alice(url, keys) as connection:
             await connection.send(json.dumps({"type": "connection_init"}))
-            assert await closing(connection) == 4429
+            assert await wait_close_code(connection) == 4429
 
-    async def test_has_an_id_for_one_operation_at_once(self, url: str, keys: Keys) -> None:
+    async def test_duplicate_operation_id_closes_the_connection(self, url: str, keys: Keys) -> None:
         async with connect_as_alice(url, keys) as connection:
             await subscribe(connection, WATCH)
             await subscribe(connection, WATCH)
-            assert await closing(connection) == 4409
+            assert await wait_close_code(connection) == 4409
 
     @pytest.mark.parametrize(
         "message",
@@ -92,22 +92,22 @@ class TestConnection:
             b"{}",
         ],
     )
-    async def test_is_closed_for_what_is_no_message(self, url: str, keys: Keys, message: str | bytes) -> None:
+    async def test_malformed_message_closes_the_connection(self, url: str, keys: Keys, message: str | bytes) -> None:
         async with connect_as_alice(url, keys) as connection:
             await connection.send(message)
-            assert await closing(connection) == 4400
+            assert await wait_close_code(connection) == 4400
 
-    async def test_takes_no_message_that_is_too_large(
+    async def test_message_above_the_size_limit_closes_the_connection(
         self, slow_target: str, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         set_limits(monkeypatch, WebSocketLimits(message_bytes=1_000))
         async with run_gateway(keys, tmp_path, slow_target) as url, connect_as_alice(url, keys) as connection:
             await subscribe(connection, "{ __typename }" + " " * 800)
-            assert (await answer(connection))["payload"] == {"data": {"__typename": "Query"}}
+            assert (await receive(connection))["payload"] == {"data": {"__typename": "Query"}}
             await subscribe(connection, "{ __typename }" + " " * 1_000, "2")
-            assert await closing(connection) == 1009
+            assert await wait_close_code(connection) == 1009
 
-    async def test_is_told_to_come_again_when_the_gateway_stops(
+    async def test_shutdown_closes_connections_with_a_code_to_reconnect(
         self, slow_services: SlowServices, slow_target: str, keys: Keys, tmp_path: Path
     ) -> None:
         stop = asyncio.Event()
@@ -118,38 +118,38 @@ class TestConnection:
             await subscribe(connection, WATCH)
             await slow_services.started.get()
             stop.set()
-            assert await closing(connection) == 1012
+            assert await wait_close_code(connection) == 1012
             assert 1012 in RETRIED
             async with asyncio.timeout(10):
                 assert await slow_services.cancelled.get() == "WatchTopUp"
 
-    async def test_ends_with_its_token_and_may_come_again_with_another(
+    async def test_token_expiry_closes_the_connection_and_a_new_token_reconnects(
         self, slow_services: SlowServices, slow_target: str, keys: Keys, tmp_path: Path
     ) -> None:
         async with run_gateway(keys, tmp_path, slow_target) as url:
             async with connect_as_alice(url, keys, lifetime_seconds=2) as connection:
                 await subscribe(connection, WATCH)
                 await slow_services.started.get()
-                assert await closing(connection) == 4403
+                assert await wait_close_code(connection) == 4403
                 assert connection.close_reason == "the token has expired; get a new one"
                 assert 4403 in RETRIED
                 async with asyncio.timeout(10):
                     assert await slow_services.cancelled.get() == "WatchTopUp"
             async with connect_as_alice(url, keys) as connection:
                 await subscribe(connection, "{ __typename }")
-                assert (await answer(connection))["type"] == "next"
+                assert (await receive(connection))["type"] == "next"
 
-    @pytest.mark.parametrize("who", ["a service", "a user without roles"])
-    async def test_is_not_for_whom_nothing_is_open(self, url: str, keys: Keys, who: str) -> None:
-        token = keys.service("card") if who == "a service" else keys.signers[USERS].sign("nobody", 60)
+    @pytest.mark.parametrize("caller", ["a service", "a user without roles"])
+    async def test_token_without_any_permission_closes_the_connection(self, url: str, keys: Keys, caller: str) -> None:
+        token = keys.service("card") if caller == "a service" else keys.signers[USERS].sign("nobody", 60)
         async with open_websocket(url) as connection:
             payload = {"authorization": f"Bearer {token}"}
             await connection.send(json.dumps({"type": "connection_init", "payload": payload}))
-            assert await closing(connection) == 4403
+            assert await wait_close_code(connection) == 4403
 
 
 class TestOperations:
-    async def test_are_so_many_at_once_and_no_more(
+    async def test_operation_above_the_connections_limit_is_refused(
         self,
         slow_services: SlowServices,
         slow_target: str,
@@ -162,7 +162,7 @@ class TestOperations:
             await subscribe(connection, WATCH, "1")
             await subscribe(connection, WATCH, "2")
             await subscribe(connection, WATCH, "3")
-            refused = await answer(connection)
+            refused = await receive(connection)
             assert (refused["id"], refused["type"]) == ("3", "error")
             (error,) = refused["payload"]
             assert error["extensions"]["code"] == "GRAPHQL_OPERATIONS_EXCEEDED"
@@ -170,10 +170,10 @@ class TestOperations:
             await slow_services.started.get()
             await connection.send(json.dumps({"id": "1", "type": "complete"}))
             await subscribe(connection, "{ __typename }", "4")
-            told = await answer(connection)
-            assert (told["id"], told["type"], told["payload"]) == ("4", "next", {"data": {"__typename": "Query"}})
+            result = await receive(connection)
+            assert (result["id"], result["type"], result["payload"]) == ("4", "next", {"data": {"__typename": "Query"}})
 
-    async def test_of_one_caller_are_so_many_open_however_many_connections_there_are(
+    async def test_stream_above_the_callers_limit_is_refused_on_any_connection(
         self, slow_services: SlowServices, slow_target: str, keys: Keys, tmp_path: Path
     ) -> None:
         async with (
@@ -183,15 +183,15 @@ class TestOperations:
             await subscribe(connection, WATCH, "1")
             await slow_services.started.get()
             await subscribe(connection, WATCH, "2")
-            (error,) = (await answer(connection))["payload"]
+            (error,) = (await receive(connection))["payload"]
             assert (error["extensions"]["code"], error["extensions"]["limit"]) == ("GRAPHQL_STREAMS_EXCEEDED", 2)
             async with connect_as_alice(url, keys) as another:
-                assert await closing(another) == 1013
+                assert await wait_close_code(another) == 1013
             await connection.send(json.dumps({"id": "1", "type": "complete"}))
             assert await slow_services.cancelled.get() == "WatchTopUp"
             async with connect_as_alice(url, keys) as another:
                 await subscribe(another, "{ __typename }")
-                assert (await answer(another))["type"] == "next"
+                assert (await receive(another))["type"] == "next"
 
     @pytest.mark.parametrize(
         ("query", "code"),
@@ -203,13 +203,13 @@ class TestOperations:
             ('{ account(id: "") { operations(first: 5000) { edges { node { id } } } } }', "GRAPHQL_COST_EXCEEDED"),
         ],
     )
-    async def test_that_are_refused_leave_the_connection_as_it_was(
+    async def test_refused_operation_leaves_the_connection_open(
         self, url: str, keys: Keys, query: str, code: str
     ) -> None:
         async with connect_as_alice(url, keys) as connection:
             await subscribe(connection, query)
-            refused = await answer(connection)
+            refused = await receive(connection)
             assert (refused["id"], refused["type"]) == ("1", "error")
             assert {error["extensions"]["code"] for error in refused["payload"]} == {code}
             await subscribe(connection, "{ __typename }")
-            assert (await answer(connection))["payload"]["data"] == {"__typename": "Query"}
+            assert (await receive(connection))["payload"]["data"] == {"__typename": "Query"}

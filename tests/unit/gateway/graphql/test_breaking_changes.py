@@ -1,4 +1,4 @@
-"""What may change in the graph that has clients."""
+"""Changes of the graph that are accepted or rejected."""
 
 import shutil
 from pathlib import Path
@@ -79,7 +79,7 @@ DANGEROUS = {
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A graph that is released."""
+    """A folder with a released graph."""
     (tmp_path / "schema.graphql").write_text(GRAPH)
     update_released_schema(tmp_path)
     return tmp_path
@@ -90,13 +90,13 @@ def edit(folder: Path, before: str, after: str) -> None:
     (folder / "schema.graphql").write_text(GRAPH.replace(before, after))
 
 
-class TestRelease:
-    def test_changes_nothing_when_nothing_has_changed(self, folder: Path) -> None:
+class TestUpdateReleasedSchema:
+    def test_unchanged_schema_leaves_the_file_unchanged(self, folder: Path) -> None:
         before = (folder / "released.graphql").read_text()
         assert update_released_schema(folder) == []
         assert (folder / "released.graphql").read_text() == before
 
-    def test_covers_every_kind_of_change_that_there_is(self) -> None:
+    def test_every_kind_of_change_has_a_test_case(self) -> None:
         assert (set(BREAKING), set(DANGEROUS)) == (set(BreakingChangeType), set(DangerousChangeType))
         graph = build_schema(GRAPH)
         for breaking, edited in BREAKING.items():
@@ -107,12 +107,12 @@ class TestRelease:
             assert change.type == dangerous
 
     @pytest.mark.parametrize(("before", "after"), BREAKING.values(), ids=[kind.name for kind in BREAKING])
-    def test_refuses_what_breaks_a_client(self, folder: Path, before: str, after: str) -> None:
-        promised = (folder / "released.graphql").read_text()
+    def test_breaking_change_is_rejected(self, folder: Path, before: str, after: str) -> None:
+        released = (folder / "released.graphql").read_text()
         edit(folder, before, after)
         with pytest.raises(BreakingChangeError):
             update_released_schema(folder)
-        assert (folder / "released.graphql").read_text() == promised
+        assert (folder / "released.graphql").read_text() == released
 
     @pytest.mark.parametrize(
         ("before", "after", "what"),
@@ -121,21 +121,23 @@ class TestRelease:
             (" = 50", "", "Account.operations(first:) has lost its default and become required."),
         ],
     )
-    def test_refuses_to_ask_for_what_had_a_default(self, folder: Path, before: str, after: str, what: str) -> None:
+    def test_removed_default_of_a_required_input_is_rejected(
+        self, folder: Path, before: str, after: str, what: str
+    ) -> None:
         edit(folder, before, after)
-        with pytest.raises(BreakingChangeError) as refused:
+        with pytest.raises(BreakingChangeError) as raised:
             update_released_schema(folder)
-        first, *advice = str(refused.value).splitlines()
+        first, *advice = str(raised.value).splitlines()
         assert first == f"gateway/schema.graphql: {what}"
         assert "the graph only grows" in advice[0]
 
     @pytest.mark.parametrize(("before", "after"), DANGEROUS.values(), ids=[kind.name for kind in DANGEROUS])
-    def test_takes_what_may_surprise_a_client_and_tells_of_it(self, folder: Path, before: str, after: str) -> None:
+    def test_dangerous_change_is_accepted_and_reported_once(self, folder: Path, before: str, after: str) -> None:
         edit(folder, before, after)
         assert len(update_released_schema(folder)) == 1
         assert update_released_schema(folder) == []
 
-    def test_what_was_added_is_promised_from_then_on(self, folder: Path) -> None:
+    def test_removal_of_an_added_type_is_rejected(self, folder: Path) -> None:
         edit(folder, "type Query {", "type New {\n  id: ID\n}\n\ntype Query {\n  new: New")
         assert update_released_schema(folder) == []
         (folder / "schema.graphql").write_text(GRAPH)
@@ -144,24 +146,24 @@ class TestRelease:
         ):
             update_released_schema(folder)
 
-    def test_takes_a_deprecation_and_other_words(self, folder: Path) -> None:
+    def test_deprecation_and_changed_description_are_accepted(self, folder: Path) -> None:
         edit(folder, "  balance: String", '  "In roubles."\n  balance: String @deprecated(reason: "x")')
         assert update_released_schema(folder) == []
 
-    def test_a_break_in_both_places_is_seen(self, folder: Path) -> None:
-        """As an editor makes it that renames a word in every file there is."""
+    def test_breaking_change_in_both_files_is_rejected(self, folder: Path) -> None:
+        """An editor may rename a word in all files of the repository."""
         for file in folder.iterdir():
             file.write_text(file.read_text().replace("balance", "saldo"))
         with pytest.raises(BreakingChangeError, match="is not as `make gen` wrote it"):
             update_released_schema(folder)
 
     @pytest.mark.parametrize("text", ["", "# 0\n", GRAPH, "<<<<<<< HEAD\n"])
-    def test_a_file_that_says_nothing_is_refused(self, folder: Path, text: str) -> None:
+    def test_file_without_a_valid_digest_is_rejected(self, folder: Path, text: str) -> None:
         (folder / "released.graphql").write_text(text)
         with pytest.raises(BreakingChangeError, match="is not as `make gen` wrote it"):
             update_released_schema(folder)
 
-    def test_the_projects_own_graph_is_what_it_has_promised(self, tmp_path: Path) -> None:
+    def test_committed_graph_is_the_released_graph(self, tmp_path: Path) -> None:
         for name in ("schema.graphql", "released.graphql"):
             shutil.copy(ROOT / "gateway" / name, tmp_path)
         assert update_released_schema(tmp_path) == []

@@ -1,4 +1,4 @@
-"""An operation costs what its fields' directives say: estimated before, and summed up after."""
+"""Estimated and actual cost of operations, by the directives of the fields."""
 
 from collections.abc import Iterator
 from typing import Annotated, Any, NoReturn
@@ -44,7 +44,7 @@ def sliced(first: int | None = None, last: int | None = None) -> list[Leaf]:
     raise NotImplementedError
 
 
-def of_keys(of: list[str] | None = None, size: int | None = 7) -> list[Leaf]:
+def by_keys(keys: list[str] | None = None, size: int | None = 7) -> list[Leaf]:
     raise NotImplementedError
 
 
@@ -60,7 +60,7 @@ class Query:
     number: int = strawberry.field(directives=[cost_directive(2)])
     either: Annotated[Leaf | Other, strawberry.union("Either")]
     sliced: list[Leaf] = strawberry.field(resolver=sliced, directives=[sliced_by("first", "last")])
-    of_keys: list[Leaf] = strawberry.field(resolver=of_keys, directives=[sliced_by("of", "size")])
+    by_keys: list[Leaf] = strawberry.field(resolver=by_keys, directives=[sliced_by("keys", "size")])
 
 
 SMALL = GraphSchema(query=Query, types=[Other]).core_schema
@@ -77,9 +77,9 @@ def cost(text: str, schema: GraphQLSchema = SMALL) -> OperationCost:
     return OperationCost(schema, document, operation)
 
 
-def page(of: int) -> dict[str, Any]:
+def page(size: int) -> dict[str, Any]:
     node = {"amount": {"amount": "1.00"}}
-    return {"account": {"operations": {"edges": [{"node": node} for _ in range(of)]}}}
+    return {"account": {"operations": {"edges": [{"node": node} for _ in range(size)]}}}
 
 
 class TestEstimate:
@@ -96,44 +96,44 @@ class TestEstimate:
             ("{ sliced(first: 4) { name } }", 4),
             ("{ sliced(last: 0) { name } }", 0),
             ("{ sliced(last: -5) { name } }", 0),
-            ('{ ofKeys(of: ["a", "b"], size: null) { name } }', 2),
+            ('{ byKeys(keys: ["a", "b"], size: null) { name } }', 2),
             ("{ number @skip(if: true) leaves @include(if: false) { name } }", 0),
             ("{ number @skip(if: false) ... @include(if: true) { number } }", 4),
         ],
     )
-    def test_sums_what_is_selected(self, text: str, estimated: int) -> None:
+    def test_estimate_is_the_sum_of_the_selected_fields(self, text: str, estimated: int) -> None:
         assert cost(text).estimate(None) == estimated
 
     @pytest.mark.parametrize(
         ("variables", "estimated"),
         [({"n": 4}, 4), ({}, 6), ({"n": 1_000.0}, 1_000), ({"n": 2**31 - 1}, 2**31 - 1)],
     )
-    def test_takes_sizes_from_variables_and_their_defaults(self, variables: dict[str, Any], estimated: int) -> None:
+    def test_list_size_comes_from_variables_and_their_defaults(self, variables: dict[str, Any], estimated: int) -> None:
         assert cost("query($n: Int = 6) { sliced(first: $n) { name } }").estimate(variables) == estimated
 
-    def test_takes_the_size_of_a_list_of_keys(self) -> None:
-        keys = cost("query($of: [String!]!) { ofKeys(of: $of, size: null) { name } }")
-        assert keys.estimate({"of": ["a", "b", "c"]}) == 3
+    def test_list_size_is_the_number_of_keys(self) -> None:
+        operation = cost("query($keys: [String!]!) { byKeys(keys: $keys, size: null) { name } }")
+        assert operation.estimate({"keys": ["a", "b", "c"]}) == 3
 
-    def test_heeds_what_variables_skip(self) -> None:
+    def test_field_that_a_variable_skips_costs_nothing(self) -> None:
         either = cost("query($x: Boolean!) { number @include(if: $x) ... @skip(if: $x) { leaves { name } } }")
         assert (either.estimate({"x": True}), either.estimate({"x": False})) == (2, 10)
 
-    def test_stays_a_number_that_everyone_can_read(self) -> None:
+    def test_estimate_is_at_most_a_32_bit_integer(self) -> None:
         huge = cost("query($n: Int) { " + " ".join(f"a{each}: sliced(first: $n) {{ name }}" for each in range(9)) + "}")
         assert huge.estimate({"n": 2**31 - 1}) == 2**31 - 1
 
-    def test_of_a_number_that_python_would_not_read_is_the_most(self) -> None:
+    def test_size_with_thousands_of_digits_is_the_maximum(self) -> None:
         by_default = OperationCost(SMALL, *parsed(f"query($n: ID = {'1' * 5_000}) {{ sliced(first: $n) {{ name }} }}"))
         assert by_default.estimate(None) == 2**31 - 1
 
-    def test_of_a_page_is_by_its_size(self) -> None:
+    def test_estimate_of_a_page_depends_on_its_size(self) -> None:
         query = f'{{ account(id: "{ACCOUNT}") {{ operations(SIZE) {{ {PAGE} }} }} }}'
         sizes = {"first: 1000": 1_000, "last: 2": 2, "filter: {}": 50, "first: null": 50}
         for argument, size in sizes.items():
             assert cost(query.replace("SIZE", argument), GRAPH).estimate(None) == 1 + 5 + 3 * size
 
-    def test_of_a_mutation_has_a_base(self) -> None:
+    def test_mutation_has_a_base_cost(self) -> None:
         text = """mutation($input: TransferMoneyInput!) {
             transferMoney(input: $input) { ... on TransferMoneySuccess { balance { amount } } ... on Error { code } }
         }"""
@@ -156,12 +156,14 @@ class TestActual:
             ("{ number }", None, 0),
         ],
     )
-    def test_sums_what_there_is(self, text: str, data: dict[str, Any] | None, actual: int) -> None:
+    def test_actual_cost_is_the_sum_of_the_fields_in_the_response(
+        self, text: str, data: dict[str, Any] | None, actual: int
+    ) -> None:
         assert cost(text).measure(data) == actual
 
-    def test_of_a_page_is_by_what_it_has(self) -> None:
+    def test_actual_cost_of_a_page_depends_on_its_items(self) -> None:
         query = cost(f'{{ account(id: "{ACCOUNT}") {{ operations {{ {PAGE} }} }} }}', GRAPH)
-        assert query.measure(page(of=7)) == 1 + 5 + 3 * 7
+        assert query.measure(page(size=7)) == 1 + 5 + 3 * 7
         assert query.measure({"account": {"operations": None}}) == 1
         assert query.measure({"account": None}) == 0
 
@@ -171,34 +173,34 @@ class TestActual:
                 raise AssertionError("the items were read")
 
         query = cost(f'{{ account(id: "{ACCOUNT}") {{ operations {{ {PAGE} }} }} }}', GRAPH)
-        data = page(of=1_000)
+        data = page(size=1_000)
         data["account"]["operations"]["edges"] = Unread(data["account"]["operations"]["edges"])
         assert query.measure(data) == 3_006
 
 
-class TestGraph:
-    def test_every_list_of_objects_says_how_long_it_is(self) -> None:
+class TestDirectives:
+    def test_every_list_of_objects_has_a_list_size(self) -> None:
         assert set(unsized_lists(GRAPH)) == set()
 
     @pytest.mark.parametrize("asked", [1, 200])
-    def test_entities_cost_as_many_as_are_asked_for(self, asked: int) -> None:
+    def test_entities_cost_as_much_as_the_number_of_representations(self, asked: int) -> None:
         text = "query($them: [_Any!]!) { _entities(representations: $them) { ... on Account { balance { amount } } } }"
         schema = build_merged_schema(federation=True).core_schema
         assert cost(text, schema).estimate({"them": [{}] * asked}) == asked * 2  # the account, and its money
 
-    def test_no_list_is_of_lists(self) -> None:
+    def test_no_field_is_a_list_of_lists(self) -> None:
         for _, field in fields(GRAPH):
             kind = get_nullable_type(field.type)
             assert not (is_list_type(kind) and is_list_type(get_nullable_type(kind.of_type)))
 
-    def test_a_connection_is_sized_by_its_page(self) -> None:
+    def test_every_connection_is_sized_by_its_page(self) -> None:
         connections = {name for name, field in fields(GRAPH) if get_named_type(field.type).name.endswith("Connection")}
         assert connections == {
             name for name, field in fields(GRAPH) if any(each in (PAGED, PAGED_FORWARD) for each in directives(field))
         }
         assert connections == {"Account.operations", "Account.topUps", "User.accounts", "Query.accounts"}
 
-    def test_what_asks_a_database_for_more_than_a_row_has_a_price(self) -> None:
+    def test_fields_that_read_many_rows_have_a_cost_directive(self) -> None:
         priced = {name for name, field in fields(GRAPH) if any(isinstance(x, CostDirective) for x in directives(field))}
         assert priced == {
             "Account.operations",

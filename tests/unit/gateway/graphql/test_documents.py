@@ -1,4 +1,4 @@
-"""Which texts are executed, and what the graph remembers of them."""
+"""The document cache, sub-fields that executions share, and trusted documents."""
 
 import hashlib
 import json
@@ -30,13 +30,13 @@ def cache() -> DocumentCache:
     return DocumentCache(Limits(), introspection=True)
 
 
-class TestTexts:
-    def test_that_take_their_values_by_variables_are_remembered(self, cache: DocumentCache) -> None:
+class TestDocumentCache:
+    def test_document_with_variables_is_cached(self, cache: DocumentCache) -> None:
         text = "query($name: String!) { __type(name: $name) { name } }"
         assert cache.load(SCHEMA, text) is cache.load(SCHEMA, text)
         assert len(cache) == 1
 
-    def test_that_are_not_valid_are_not(self, cache: DocumentCache) -> None:
+    def test_invalid_document_is_not_cached(self, cache: DocumentCache) -> None:
         assert cache.load(SCHEMA, "{ wrong }").errors
         assert len(cache) == 0
 
@@ -59,17 +59,17 @@ class TestTexts:
             "{ x(number: 4242, cvv: 739) }",
         ],
     )
-    def test_with_values_in_them_are_not(self, cache: DocumentCache, text: str) -> None:
+    def test_document_with_literal_values_is_not_cached(self, cache: DocumentCache, text: str) -> None:
         assert cache.load(SCHEMA, text) is not cache.load(SCHEMA, text)
         assert len(cache) == 0
 
-    def test_that_are_no_documents_are_not(self, cache: DocumentCache) -> None:
+    def test_syntax_error_is_not_cached(self, cache: DocumentCache) -> None:
         with pytest.raises(GraphQLError, match="Syntax Error"):
             cache.load(SCHEMA, "{")
         assert len(cache) == 0
 
 
-class TestExecutionsOfOneText:
+class TestSharedSubfields:
     @pytest.fixture
     def execute(self, cache: DocumentCache) -> Callable[..., Awaitable[Any]]:
         policy = ExecutionPolicy(cache, Limits().cost, OperationNames(None), suggestions=True, streams=StreamLimiter(2))
@@ -85,7 +85,7 @@ class TestExecutionsOfOneText:
 
         return execute
 
-    async def test_share_what_is_selected(self, execute: Any) -> None:
+    async def test_executions_of_one_document_select_the_same_fields(self, execute: Any) -> None:
         text = """query($name: String!) { __type(name: $name) { name fields { name type { ...T } } } }
             fragment T on __Type { kind }"""
         first, again, other = [await execute(text, name=name) for name in ("TopUp", "TopUp", "Transfer")]
@@ -95,27 +95,27 @@ class TestExecutionsOfOneText:
             set(field) == {"name", "type"} and set(field["type"]) == {"kind"} for field in other["__type"]["fields"]
         )
 
-    async def test_select_by_their_own_variables(self, execute: Any) -> None:
+    async def test_include_directive_is_evaluated_for_each_execution(self, execute: Any) -> None:
         text = "query($all: Boolean!) { __schema { queryType { name kind @include(if: $all) } } }"
         selected = [set((await execute(text, all=each))["__schema"]["queryType"]) for each in (True, False, True)]
         assert selected == [{"name", "kind"}, {"name"}, {"name", "kind"}]
 
 
 class TestTrustedDocuments:
-    def test_are_held_against_their_hashes(self, tmp_path: Path) -> None:
+    def test_manifest_with_a_wrong_hash_is_rejected(self, tmp_path: Path) -> None:
         manifest = tmp_path / "documents.json"
         manifest.write_text(json.dumps({hashlib.sha256(b"{ a }").hexdigest(): "{ b }"}))
         with pytest.raises(ValueError, match="is not the SHA-256 of its document"):
             TrustedDocuments.load(manifest)
 
     @pytest.mark.parametrize("text", ["[]", "{", '{"hash": 1}'])
-    def test_are_a_json_object_of_texts(self, tmp_path: Path, text: str) -> None:
+    def test_manifest_that_is_not_an_object_of_texts_is_rejected(self, tmp_path: Path, text: str) -> None:
         manifest = tmp_path / "documents.json"
         manifest.write_text(text)
         with pytest.raises(ValueError, match="validation error"):
             TrustedDocuments.load(manifest)
 
-    def test_know_the_names_of_their_operations(self) -> None:
+    def test_operation_names_are_those_of_all_documents(self) -> None:
         texts = ("query A { a } mutation B { b }", "{ a }", "fragment F on T { a }")
         documents = TrustedDocuments({hashlib.sha256(text.encode()).hexdigest(): text for text in texts})
         assert documents.operation_names == ["A", "B"]

@@ -1,4 +1,4 @@
-"""GraphQL over HTTP, on a graph of the tests' own."""
+"""GraphQL over HTTP, on a small schema."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -31,7 +31,7 @@ BATCH_LIMIT = 3
 
 
 class Notes:
-    """What the graph below did, for tests to look at."""
+    """Effects of the schema below, for assertions."""
 
     def __init__(self) -> None:
         self.written: list[str] = []
@@ -57,7 +57,7 @@ class Query:
 
     @strawberry.field
     async def meet(self, info: Info[Notes, None]) -> int:
-        """Waits until as many as a batch may have are here at once."""
+        """Wait until as many requests as a batch may have are executed concurrently."""
         async with asyncio.timeout(5):
             await info.context.together.wait()
         return BATCH_LIMIT
@@ -130,15 +130,15 @@ async def ask(http: httpx.AsyncClient, query: str, accept: str = GRAPHQL_RESPONS
 
 
 def events(response: httpx.Response) -> list[tuple[str, Any]]:
-    """Names and data of a finished stream."""
-    found = []
+    """Return the names and data of the events."""
+    parsed = []
     for event in response.text.split("\n\n")[:-1]:
         name, data = event.splitlines()
-        found.append((name.removeprefix("event: "), orjson.loads(data.removeprefix("data: ") or "null")))
-    return found
+        parsed.append((name.removeprefix("event: "), orjson.loads(data.removeprefix("data: ") or "null")))
+    return parsed
 
 
-class TestNegotiated:
+class TestNegotiation:
     @pytest.mark.parametrize(
         ("accept", "chosen"),
         [
@@ -161,10 +161,10 @@ class TestNegotiated:
             ("application/json;q=much", ""),
         ],
     )
-    def test_is_what_the_client_likes_best(self, accept: str, chosen: str) -> None:
+    def test_media_type_with_the_highest_quality_is_chosen(self, accept: str, chosen: str) -> None:
         assert negotiate(accept, OFFERS) == chosen
 
-    def test_a_browser_gets_a_page_where_there_is_one(self) -> None:
+    def test_browser_gets_html_where_html_is_offered(self) -> None:
         browser = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
         assert negotiate(browser, (*OFFERS, HTML)) == HTML
         assert negotiate(browser, OFFERS) == JSON
@@ -172,7 +172,7 @@ class TestNegotiated:
 
 
 class TestStatus:
-    """Of each kind of result, in the type that has its own statuses and in the one that has not."""
+    """Status of each kind of result, in both JSON media types."""
 
     @pytest.mark.parametrize(
         ("query", "status", "has_data"),
@@ -188,7 +188,7 @@ class TestStatus:
             ("subscription { count(to: 1) }", 400, False),
         ],
     )
-    async def test_says_what_came_of_it(
+    async def test_status_depends_on_the_result_and_the_media_type(
         self, http: httpx.AsyncClient, query: str, status: int, *, has_data: bool
     ) -> None:
         answer = await ask(http, query)
@@ -199,7 +199,7 @@ class TestStatus:
         assert (legacy.status_code, legacy.json()) == (200, answer.json())
         assert legacy.headers["content-type"] == "application/json; charset=utf-8"
 
-    async def test_is_500_when_nothing_was_executed_and_it_is_our_fault(
+    async def test_status_is_500_for_an_unexpected_error_before_execution(
         self, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def broken(*_: Any, **__: Any) -> Any:
@@ -211,7 +211,7 @@ class TestStatus:
 
 
 class TestErrors:
-    async def test_have_a_code_and_the_requests_id_and_hide_what_is_ours(self, http: httpx.AsyncClient) -> None:
+    async def test_errors_have_a_code_and_the_request_id_and_hide_internals(self, http: httpx.AsyncClient) -> None:
         for query, code in (
             ("{ away }", "UNAVAILABLE"),
             ("{ broken }", "INTERNAL"),
@@ -245,11 +245,11 @@ class TestPost:
         (error,) = answer.json()["errors"]
         assert (answer.status_code, error["extensions"]) == (400, {"code": "BAD_REQUEST", "requestId": "the-request"})
 
-    async def test_may_have_nulls_and_names_that_mean_nothing_yet(self, http: httpx.AsyncClient) -> None:
-        answer = await ask(http, "{ hello }", variables=None, operationName=None, extensions=None, id="of another age")
+    async def test_null_members_and_unknown_members_are_accepted(self, http: httpx.AsyncClient) -> None:
+        answer = await ask(http, "{ hello }", variables=None, operationName=None, extensions=None, id="unknown")
         assert (answer.status_code, answer.json()) == (200, {"data": {"hello": "hello world"}})
 
-    async def test_says_which_operation(self, http: httpx.AsyncClient) -> None:
+    async def test_operation_name_selects_the_operation(self, http: httpx.AsyncClient) -> None:
         query = "query A { a: hello } query B($name: String!) { b: hello(name: $name) }"
         answer = await ask(http, query, operationName="B", variables={"name": "you"})
         assert answer.json() == {"data": {"b": "hello you"}}
@@ -264,7 +264,7 @@ class TestPost:
             "application/jsonx",
         ],
     )
-    async def test_of_what_a_form_could_send_has_no_effect(
+    async def test_content_type_that_a_form_can_send_is_refused(
         self, http: httpx.AsyncClient, notes: Notes, content_type: str | None
     ) -> None:
         request = http.build_request("POST", "/graphql", json={"query": 'mutation { write(text: "x") }'})
@@ -275,33 +275,35 @@ class TestPost:
         assert (answer.status_code, answer.json()["errors"][0]["extensions"]["code"]) == (415, "UNSUPPORTED_MEDIA_TYPE")
         assert notes.written == []
 
-    async def test_in_pieces_is_put_together(self, app: GraphQLOverHTTP) -> None:
+    async def test_body_in_several_messages_is_joined(self, app: GraphQLOverHTTP) -> None:
         body = orjson.dumps({"query": "{ hello }"})
         pieces = [{"type": "http.request", "body": body[at : at + 5], "more_body": True} for at in range(0, 20, 5)]
         sent = await conversation(app, [*pieces, {"type": "http.request", "body": body[20:]}])
         assert sent[1]["body"] == b'{"data":{"hello":"hello world"}}'
 
-    async def test_that_is_given_up_is_not_answered(self, app: GraphQLOverHTTP, notes: Notes) -> None:
+    async def test_client_disconnect_before_the_end_of_the_body_has_no_response(
+        self, app: GraphQLOverHTTP, notes: Notes
+    ) -> None:
         body = orjson.dumps({"query": 'mutation { write(text: "x") }'})
-        begun = {"type": "http.request", "body": body, "more_body": True}
-        assert await conversation(app, [begun, {"type": "http.disconnect"}]) == []
+        first_part = {"type": "http.request", "body": body, "more_body": True}
+        assert await conversation(app, [first_part, {"type": "http.disconnect"}]) == []
         assert notes.written == []
 
 
 class TestGet:
-    async def test_asks_by_its_address(self, http: httpx.AsyncClient) -> None:
+    async def test_get_reads_the_request_from_the_query_string(self, http: httpx.AsyncClient) -> None:
         params = {"query": "query A($name: String!) { hello(name: $name) }", "variables": '{"name": "you"}'}
         answer = await http.get("/graphql", params=params | {"operationName": "A", "extensions": ""})
         assert answer.json() == {"data": {"hello": "hello you"}}
 
     @pytest.mark.parametrize("accept", [JSON, GRAPHQL_RESPONSE])
-    async def test_changes_nothing(self, http: httpx.AsyncClient, notes: Notes, accept: str) -> None:
+    async def test_mutation_by_get_is_refused(self, http: httpx.AsyncClient, notes: Notes, accept: str) -> None:
         params = {"query": 'mutation { write(text: "x") }'}
         answer = await http.get("/graphql", params=params, headers={"Accept": accept})
         assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
         assert notes.written == []
 
-    async def test_changes_nothing_as_a_stream_either(self, http: httpx.AsyncClient, notes: Notes) -> None:
+    async def test_mutation_by_get_is_refused_as_an_event_stream(self, http: httpx.AsyncClient, notes: Notes) -> None:
         params = {"query": 'mutation { write(text: "x") }'}
         answer = await http.get("/graphql", params=params, headers={"Accept": EVENT_STREAM})
         assert "errors" in events(answer)[0][1]
@@ -313,48 +315,50 @@ class TestGet:
     async def test_of_what_is_no_request_is_refused(self, http: httpx.AsyncClient, params: dict[str, str]) -> None:
         assert (await http.get("/graphql", params=params)).status_code == 400
 
-    async def test_shows_a_browser_graphiql(self, http: httpx.AsyncClient) -> None:
+    async def test_browser_gets_graphiql(self, http: httpx.AsyncClient) -> None:
         browser = {"Accept": "text/html,*/*;q=0.8"}
         assert "graphiql" in (await http.get("/graphql", headers=browser)).text
         assert (await http.get("/graphql", params={"query": "{ hello }"}, headers=browser)).json()["data"]
 
 
-class TestRefused:
+class TestRefusal:
     @pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "OPTIONS"])
-    async def test_is_another_method(self, http: httpx.AsyncClient, method: str) -> None:
+    async def test_unsupported_method_is_refused(self, http: httpx.AsyncClient, method: str) -> None:
         answer = await http.request(method, "/graphql", json={"query": "{ hello }"})
         assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD, POST")
 
-    async def test_is_who_takes_nothing_that_we_have(self, http: httpx.AsyncClient, notes: Notes) -> None:
+    async def test_request_that_accepts_no_offered_media_type_is_refused(
+        self, http: httpx.AsyncClient, notes: Notes
+    ) -> None:
         answer = await ask(http, 'mutation { write(text: "x") }', "application/xml")
         assert (answer.status_code, answer.headers["content-type"]) == (406, "application/json; charset=utf-8")
         assert notes.written == []
 
 
 class TestBatch:
-    async def test_is_executed_together_and_answered_in_order(self, http: httpx.AsyncClient) -> None:
+    async def test_batch_is_executed_concurrently_and_answered_in_order(self, http: httpx.AsyncClient) -> None:
         requests = [{"query": f"{{ {name}: meet }}"} for name in "abc"]
         answer = await http.post("/graphql", json=requests, headers={"Accept": GRAPHQL_RESPONSE})
         assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json; charset=utf-8")
         assert answer.json() == [{"data": {name: 3}} for name in "abc"]
 
-    async def test_has_a_result_for_each(self, http: httpx.AsyncClient, notes: Notes) -> None:
+    async def test_batch_has_a_result_for_each_request(self, http: httpx.AsyncClient, notes: Notes) -> None:
         queries = ("{ nothing }", 'mutation { write(text: "x") }', "subscription { count(to: 1) }")
         wrong, written, stream = (await http.post("/graphql", json=[{"query": query} for query in queries])).json()
         assert set(wrong) == set(stream) == {"errors"}
         assert (written, notes.written) == ({"data": {"write": "x"}}, ["x"])
 
     @pytest.mark.parametrize("requests", [[], [{"query": "{ hello }"}] * (BATCH_LIMIT + 1), [{"query": 1}], [[]]])
-    async def test_that_is_none_is_refused_as_a_whole(self, http: httpx.AsyncClient, requests: list[Any]) -> None:
+    async def test_malformed_batch_is_refused(self, http: httpx.AsyncClient, requests: list[Any]) -> None:
         assert (await http.post("/graphql", json=requests)).status_code == 400
 
-    async def test_is_no_stream(self, http: httpx.AsyncClient) -> None:
+    async def test_batch_with_an_event_stream_accept_header_is_json(self, http: httpx.AsyncClient) -> None:
         answer = await http.post("/graphql", json=[{"query": "{ hello }"}], headers={"Accept": EVENT_STREAM})
         assert (answer.status_code, answer.json()) == (200, [{"data": {"hello": "hello world"}}])
 
 
 class TestEventStream:
-    async def test_brings_each_result_and_its_end(self, http: httpx.AsyncClient) -> None:
+    async def test_event_stream_has_each_result_and_complete(self, http: httpx.AsyncClient) -> None:
         answer = await ask(http, "subscription { count(to: 2) }", EVENT_STREAM)
         assert answer.headers["content-type"].startswith(EVENT_STREAM)
         assert events(answer) == [
@@ -363,42 +367,51 @@ class TestEventStream:
             ("complete", None),
         ]
 
-    async def test_by_get_too(self, http: httpx.AsyncClient) -> None:
+    async def test_event_stream_by_get(self, http: httpx.AsyncClient) -> None:
         params = {"query": "subscription { count(to: 1) }"}
         answer = await http.get("/graphql", params=params, headers={"Accept": EVENT_STREAM})
         assert events(answer)[0] == ("next", {"data": {"count": 0}})
 
-    async def test_takes_queries_and_tells_errors(self, http: httpx.AsyncClient) -> None:
+    async def test_event_stream_of_a_query_and_of_an_error(self, http: httpx.AsyncClient) -> None:
         assert events(await ask(http, "{ hello }", EVENT_STREAM))[0] == ("next", {"data": {"hello": "hello world"}})
         ((name, wrong), (end, _)) = events(await ask(http, "{ nothing }", EVENT_STREAM))
         assert (name, end) == ("next", "complete")
         assert wrong["errors"][0]["extensions"]["code"] == "INVALID_GRAPHQL"
 
-    async def test_beats_while_it_is_quiet_and_ends_with_its_client(
+    async def test_idle_event_stream_has_heartbeats_and_ends_on_disconnect(
         self, app: GraphQLOverHTTP, notes: Notes, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(responses, "_HEARTBEAT_SECONDS", 0.01)
-        beaten = asyncio.Event()
+        has_heartbeat = asyncio.Event()
 
-        def seen(message: dict[str, Any]) -> None:
+        def notice_heartbeat(message: dict[str, Any]) -> None:
             if message.get("body") == b":\n\n":
-                beaten.set()
+                has_heartbeat.set()
 
-        async def gone() -> dict[str, Any]:
-            await beaten.wait()
+        async def disconnect() -> dict[str, Any]:
+            await has_heartbeat.wait()
             return {"type": "http.disconnect"}
 
         body = orjson.dumps({"query": "subscription { wait }"})
         async with asyncio.timeout(5):
-            sent = await conversation(app, [{"type": "http.request", "body": body}, gone], seen, EVENT_STREAM)
+            sent = await conversation(
+                app, [{"type": "http.request", "body": body}, disconnect], notice_heartbeat, EVENT_STREAM
+            )
             await notes.closed.wait()
         assert b'{"data":{"wait":1}}' in b"".join(message.get("body", b"") for message in sent)
 
 
 async def conversation(
-    app: GraphQLOverHTTP, received: list[Any], seen: Any = lambda _: None, accept: str = JSON
+    app: GraphQLOverHTTP, received: list[Any], on_send: Any = lambda _: None, accept: str = JSON
 ) -> list[dict[str, Any]]:
-    """What the app sends to a POST that arrives by these messages; one that is a function is awaited."""
+    """Return the messages that the app sends for a POST.
+
+    Args:
+        app: the app.
+        received: messages of the request; functions are awaited.
+        on_send: called with each message that the app sends.
+        accept: Accept header.
+    """
     pending, sent = iter(received), []
 
     async def receive() -> Any:
@@ -407,7 +420,7 @@ async def conversation(
 
     async def send(message: Any) -> None:
         sent.append(message)
-        seen(message)
+        on_send(message)
 
     headers = [(b"content-type", b"application/json"), (b"accept", accept.encode())]
     scope = {"type": "http", "method": "POST", "path": "/graphql", "query_string": b"", "headers": headers}

@@ -1,4 +1,4 @@
-"""Each limit stops the query that is made to pass it, before anything else is done with it."""
+"""A document above a limit is refused before it is validated."""
 
 from dataclasses import fields, replace
 from typing import Any
@@ -14,7 +14,7 @@ from gateway.graphql.protection.limits import Limits
 SCHEMA = build_merged_schema().core_schema
 SMALL = Limits(tokens=100, depth=3, root_fields=3, fields=6, aliases=2, directives=2, repeats=2)
 
-# Of each limit the longest query that it lets pass, and the shortest that it does not.
+# For each limit: the largest query within it, and the smallest query above it.
 CASES: dict[str, tuple[str, str]] = {
     "tokens": ("{ a {" + " b c d e f" * 19 + "} }", "{ a {" + " b c d e f" * 19 + " g } }"),
     "depth": ("{ a { b { c } } }", "{ a { b { c { d } } } }"),
@@ -27,7 +27,7 @@ CASES: dict[str, tuple[str, str]] = {
 
 
 def refusal(text: str, limits: Limits) -> dict[str, Any]:
-    """The code and the limit that a text is refused with."""
+    """Return the extensions of the error that a text is refused with."""
     with pytest.raises(OperationRefused) as refused:
         DocumentCache(limits, introspection=True).load(SCHEMA, text)
     extensions = refused.value.extensions or {}
@@ -35,24 +35,24 @@ def refusal(text: str, limits: Limits) -> dict[str, Any]:
     return extensions
 
 
-def passes(text: str, limits: Limits) -> bool:
-    """Whether no limit stops it; that it asks for what is not there is no matter."""
+def is_within(text: str, limits: Limits) -> bool:
+    """Whether no limit refuses a text. It may have validation errors."""
     DocumentCache(limits, introspection=True).load(SCHEMA, text)
     return True
 
 
 class TestLimits:
-    def test_each_has_its_case(self) -> None:
-        of_variables = {"cost"}  # `test_protection.TestCost` has that
-        assert {field.name for field in fields(Limits)} == CASES.keys() | of_variables
+    def test_every_limit_has_a_test_case(self) -> None:
+        tested_elsewhere = {"cost"}  # in test_protection.py
+        assert {field.name for field in fields(Limits)} == CASES.keys() | tested_elsewhere
 
     @pytest.mark.parametrize("name", CASES)
-    def test_stops_what_has_more(self, name: str) -> None:
+    def test_document_above_a_limit_is_refused(self, name: str) -> None:
         allowed, refused = CASES[name]
         others = Limits()
         limits = replace(others, **{name: getattr(SMALL, name)})
-        assert passes(allowed, limits)
-        assert passes(refused, others)
+        assert is_within(allowed, limits)
+        assert is_within(refused, others)
         assert refusal(refused, limits) == {
             "code": f"GRAPHQL_{name.upper()}_EXCEEDED",
             "limit": getattr(SMALL, name),
@@ -77,17 +77,17 @@ class TestLimits:
             ("{ a } fragment Unused on A { b b b }", "REPEATS"),
         ],
     )
-    def test_counts_what_fragments_bring_in_and_every_operation(self, text: str, code: str) -> None:
+    def test_fragments_and_all_operations_are_counted(self, text: str, code: str) -> None:
         assert refusal(text, SMALL)["code"] == f"GRAPHQL_{code}_EXCEEDED"
 
-    def test_counts_comments_as_tokens(self) -> None:
+    def test_comments_are_counted_as_tokens(self) -> None:
         assert refusal("#\n" * 200 + "{ a }", SMALL)["code"] == "GRAPHQL_TOKENS_EXCEEDED"
 
-    def test_stops_what_the_parser_cannot_descend_to(self) -> None:
+    def test_document_nested_too_deeply_for_the_parser_is_refused(self) -> None:
         limits = Limits(tokens=100_000)
         assert refusal("{a" * 10_000 + "}" * 10_000, limits)["code"] == "GRAPHQL_DEPTH_EXCEEDED"
 
-    def test_takes_time_by_the_text_and_not_by_what_it_spreads_to(self) -> None:
+    def test_time_of_the_check_is_linear_in_the_text(self) -> None:
         # Two to the power of sixty fields, in 60 fragments.
         bomb = "{ ...F0 } " + " ".join(
             f"fragment F{each} on Query {{ ...F{each + 1} ...F{each + 1} }}" for each in range(60)
@@ -103,11 +103,11 @@ class TestLimits:
             "{ ...Missing }",
         ],
     )
-    def test_leaves_to_validation_what_is_no_fragment(self, text: str) -> None:
+    def test_recursive_or_missing_fragment_is_a_validation_error(self, text: str) -> None:
         document = DocumentCache(SMALL, introspection=True).load(SCHEMA, text)
         assert any("fragment" in error.message for error in document.errors)
 
-    def test_lets_graphiql_ask_what_there_is(self) -> None:
+    def test_introspection_query_of_graphiql_is_within_the_limits(self) -> None:
         everything = get_introspection_query(
             specified_by_url=True, directive_is_repeatable=True, schema_description=True, input_value_deprecation=True
         )

@@ -1,4 +1,4 @@
-"""The merged graph has all that the subgraphs have, once."""
+"""The merged schema and the schemas of the subgraphs."""
 
 import gc
 import weakref
@@ -14,52 +14,52 @@ from gateway.graphql.federation.registry import SUBGRAPHS
 ROOT = Path(__file__).parents[4]
 
 
-class TestCompose:
-    def test_merges_the_parts_of_an_entity(self) -> None:
+class TestMergedSchema:
+    def test_merged_entity_has_the_fields_of_all_subgraphs(self) -> None:
         account = build_merged_schema().core_schema.type_map["Account"]
         assert isinstance(account, GraphQLObjectType)
         assert {"id", "balance", "operations", "statistics", "topUps"} <= set(account.fields)
 
-    def test_has_every_field_of_every_subgraph(self) -> None:
+    def test_merged_schema_has_every_field_of_every_subgraph(self) -> None:
         merged = build_merged_schema().core_schema.type_map
         for name in SUBGRAPHS:
             for type_name, type_ in build_subgraph_schema(name).core_schema.type_map.items():
                 if isinstance(type_, GraphQLObjectType) and not type_name.startswith("_"):
-                    whole = merged[type_name]
-                    assert isinstance(whole, GraphQLObjectType)
-                    missing = {field for field in type_.fields if not field.startswith("_")} - set(whole.fields)
+                    merged_type = merged[type_name]
+                    assert isinstance(merged_type, GraphQLObjectType)
+                    missing = {field for field in type_.fields if not field.startswith("_")} - set(merged_type.fields)
                     assert not missing, f"{name}.{type_name} lost {missing}"
 
-    def test_gives_a_name_one_meaning(self) -> None:
-        # The merged schema does not check it: entities and roots are meant to differ. Everything else must not.
-        parts = {"Account", "Transfer", "TopUp", "User", "Query", "Mutation", "Subscription", "_Service"}
+    def test_types_with_one_name_have_the_same_fields_in_all_subgraphs(self) -> None:
+        # Strawberry's check is off in the merged schema: entities and root types differ on purpose, others must not.
+        merged = {"Account", "Transfer", "TopUp", "User", "Query", "Mutation", "Subscription", "_Service"}
         fields: dict[str, set[frozenset[str]]] = defaultdict(set)
         for name in SUBGRAPHS:
             for type_name, type_ in build_subgraph_schema(name).core_schema.type_map.items():
-                if isinstance(type_, GraphQLObjectType) and type_name not in parts:
+                if isinstance(type_, GraphQLObjectType) and type_name not in merged:
                     fields[type_name].add(frozenset(f"{key}: {field.type}" for key, field in type_.fields.items()))
         assert {name for name, meanings in fields.items() if len(meanings) > 1} == set()
 
-    def test_is_a_valid_schema(self) -> None:
+    def test_merged_schema_is_valid(self) -> None:
         schema = build_merged_schema().core_schema
         assert validate_schema(schema) == []
 
-    async def test_leaves_nothing_of_an_execution_behind(self) -> None:
+    async def test_execution_leaves_no_reference_to_its_context(self) -> None:
         class Context:
             pass
 
         context = Context()
-        gone = weakref.ref(context)
+        reference = weakref.ref(context)
         gc.disable()
         try:
             result = await build_merged_schema().execute("{ __typename }", context_value=context)
             assert result.data
             del context, result
-            assert gone() is None
+            assert reference() is None
         finally:
             gc.enable()
 
-    def test_hides_what_is_federations_own(self) -> None:
+    def test_merged_schema_has_no_federation_fields_and_directives(self) -> None:
         schema = build_merged_schema().core_schema
         assert schema.query_type is not None
         assert not {"_service", "_entities"} & set(schema.query_type.fields)
@@ -67,14 +67,14 @@ class TestCompose:
         assert not {name for name in schema.type_map if name.startswith("_") and not name.startswith("__")}
 
 
-class TestFederation:
-    def test_lists_each_entity_once_whatever_parts_it_has(self) -> None:
+class TestEntities:
+    def test_entity_union_lists_each_entity_once(self) -> None:
         assert entities(build_merged_schema(federation=True)) == ["Account", "TopUp", "Transfer", "User"]
         assert entities(build_subgraph_schema("bank")) == ["Account", "Transfer", "User"]
         assert entities(build_subgraph_schema("card")) == ["Account", "TopUp", "Transfer"]
         assert entities(build_subgraph_schema("analytics")) == ["Account"]
 
-    def test_a_part_that_only_refers_to_an_entity_takes_nothing_from_the_whole(self) -> None:
+    def test_unresolvable_key_in_one_subgraph_leaves_the_merged_key_resolvable(self) -> None:
         assert 'type Transfer @key(fields: "id", resolvable: false) {' in build_subgraph_schema("card").as_str()
         assert 'type Transfer @key(fields: "id") {' in build_merged_schema(federation=True).as_str()
 
@@ -86,11 +86,11 @@ def entities(schema: GraphSchema) -> list[str]:
 
 
 class TestSDL:
-    def test_of_each_subgraph_is_what_is_committed(self) -> None:
+    def test_committed_sdl_of_each_subgraph_is_current(self) -> None:
         for name in SUBGRAPHS:
             committed = ROOT / "subgraphs" / name / "graph" / "schema.graphql"
             assert committed.read_text() == build_subgraph_schema(name).as_str() + "\n"
 
-    def test_of_the_whole_parses(self) -> None:
+    def test_committed_sdl_of_the_graph_is_valid(self) -> None:
         text = (ROOT / "gateway" / "schema.graphql").read_text()
         assert build_schema(text).query_type is not None

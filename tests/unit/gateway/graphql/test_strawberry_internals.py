@@ -58,12 +58,12 @@ class Both:
 @strawberry.type
 class Query:
     @strawberry.field
-    def plain(self, info: strawberry.Info[list[object], None], given: Plain) -> None:
-        info.context.append(given)
+    def plain(self, info: strawberry.Info[list[object], None], value: Plain) -> None:
+        info.context.append(value)
 
     @strawberry.field
-    def both(self, info: strawberry.Info[list[object], None], given: Both) -> None:
-        info.context.append(given)
+    def both(self, info: strawberry.Info[list[object], None], value: Both) -> None:
+        info.context.append(value)
 
     @strawberry.field
     def things(self) -> list[Thing | None]:
@@ -195,21 +195,21 @@ class TestPlainInputs:
         definition = strawberry_definition(SCHEMA.core_schema.type_map["Plain"])
         monkeypatch.setattr(definition, "from_input", lambda *_: replaced)
         taken: list[object] = []
-        await SCHEMA.execute("{ plain(given: {number: 1}) }", context_value=taken)
+        await SCHEMA.execute("{ plain(value: {number: 1}) }", context_value=taken)
         assert taken == [replaced]
 
     async def test_absent_fields_have_their_defaults(self) -> None:
         until = datetime(2026, 11, 1, tzinfo=UTC)
         expected = {
-            "plain(given: {number: 1})": Plain(number=1, text=None),
-            'plain(given: {number: 1, text: null, until: null, from: ""})': Plain(number=1, text=None, from_=""),
-            f'plain(given: {{number: 1, text: "a", until: "{until.isoformat()}"}})': Plain(
+            "plain(value: {number: 1})": Plain(number=1, text=None),
+            'plain(value: {number: 1, text: null, until: null, from: ""})': Plain(number=1, text=None, from_=""),
+            f'plain(value: {{number: 1, text: "a", until: "{until.isoformat()}"}})': Plain(
                 number=1, text="a", until=until
             ),
-            "both(given: {plain: {number: 2}, change: {}})": Both(
+            "both(value: {plain: {number: 2}, change: {}})": Both(
                 plain=Plain(number=2, text=None), change=Change(text=None)
             ),
-            "both(given: {plain: {number: 2}, change: {text: null}})": Both(
+            "both(value: {plain: {number: 2}, change: {text: null}})": Both(
                 plain=Plain(number=2, text=None), change=Change(text=strawberry.Some(None))
             ),
         }
