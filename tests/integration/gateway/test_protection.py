@@ -37,7 +37,9 @@ class TestCost:
         assert answer.json()["data"] == {"account": {"balance": {"amount": "990.00"}}}
         assert cost(answer) == ("2", "2")
 
-    async def test_estimated_cost_depends_on_the_page_size(self, gateway: Gateway, bank: FakeBank, card: FakeCard) -> None:
+    async def test_estimated_cost_depends_on_the_page_size(
+        self, gateway: Gateway, bank: FakeBank, card: FakeCard
+    ) -> None:
         query = f'{{ account(id: "{ACCOUNT}") {{ topUps(first: 7) {{ edges {{ node {{ id }} }} }} }} }}'
         answer = await gateway.http.post("/graphql", json={"query": query})
         assert cost(answer) == (str(1 + 5 + 7 * 2), str(1 + 5))
@@ -187,7 +189,9 @@ class TestTrustedDocuments:
         assert both.json() == {"data": {"__typename": "Query"}}
 
     @pytest.mark.parametrize("selector", [{}, {"documentId": 1}, {"documentId": ""}, {"query": None}])
-    async def test_request_without_a_query_and_hash_is_refused(self, http: httpx.AsyncClient, selector: dict[str, Any]) -> None:
+    async def test_request_without_a_query_and_hash_is_refused(
+        self, http: httpx.AsyncClient, selector: dict[str, Any]
+    ) -> None:
         answer = await http.post("/graphql", json=selector)
         assert (answer.status_code, codes(answer)) == (400, ["BAD_REQUEST"])
 
@@ -226,9 +230,7 @@ class TestLimits:
 
 
 class TestOperationMetrics:
-    async def test_request_log_has_operations_without_their_content(
-        self, gateway: Gateway, bank: FakeBank
-    ) -> None:
+    async def test_request_log_has_operations_without_their_content(self, gateway: Gateway, bank: FakeBank) -> None:
         name = "ForTheLog"
         query = f'query {name} {{ account(id: "{ACCOUNT}") {{ balance {{ amount }} operations {{ __typename }} }} }}'
         await gateway.http.post("/graphql", json={"query": query, "variables": {"secret": "s3cr3t"}})

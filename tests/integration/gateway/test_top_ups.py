@@ -126,9 +126,7 @@ class TestTopUpByRest:
         ]
         assert card.callers == ["alice"]
 
-    async def test_top_up_is_accepted_with_its_state_and_location(
-        self, gateway: Gateway, card: FakeCard
-    ) -> None:
+    async def test_top_up_is_accepted_with_its_state_and_location(self, gateway: Gateway, card: FakeCard) -> None:
         card.answer = top_up("CAPTURED")
         created = await post(gateway)
         assert created.status_code == 202
@@ -154,7 +152,11 @@ class TestTopUpByRest:
     ) -> None:
         card.answer = top_up(status, failure=failure)
         created = await post(gateway)
-        assert (created.status_code, created.json()["status"], created.json().get("failure", "")) == (202, status, failure)
+        assert (created.status_code, created.json()["status"], created.json().get("failure", "")) == (
+            202,
+            status,
+            failure,
+        )
 
     @pytest.mark.parametrize(
         ("refusal", "status"),
@@ -253,11 +255,11 @@ class TestTopUpByGraphQL:
             },
         }
         assert len(bank.requests) == 2, "the account and the transfer, each once"
-        (asked,) = card.requests
-        assert asked.card == card_pb2.CardDetails(
+        (request,) = card.requests
+        assert request.card == card_pb2.CardDetails(
             number="4242424242424242", expiry_month=12, expiry_year=2031, cvv="123"
         )
-        assert (asked.account_id, asked.amount.currency_code, asked.idempotency_key) == (str(ACCOUNT), "RUB", "k")
+        assert (request.account_id, request.amount.currency_code, request.idempotency_key) == (str(ACCOUNT), "RUB", "k")
 
     async def test_declined_card_is_a_typed_error_with_its_top_up(self, gateway: Gateway, card: FakeCard) -> None:
         card.answer = top_up("DECLINED", failure="INSUFFICIENT_FUNDS")
@@ -312,7 +314,9 @@ class TestTopUpByGraphQL:
         [PermissionDenied(), ResourceExhausted(), Unavailable("x"), DeadlineExceeded("x"), InternalError()],
         ids=lambda error: error.reason,
     )
-    async def test_unexpected_kinds_of_errors_have_their_code(self, gateway: Gateway, card: FakeCard, error: WalletError) -> None:
+    async def test_unexpected_kinds_of_errors_have_their_code(
+        self, gateway: Gateway, card: FakeCard, error: WalletError
+    ) -> None:
         card.answer = error
         answer = await query(
             gateway,
@@ -339,7 +343,7 @@ class TestTopUpByGraphQL:
         text = "query($a: ID!, $b: ID!) { a: topUp(id: $a) { id } b: topUp(id: $b) { id } again: topUp(id: $a) { id } }"
         answer = await query(gateway, text, a=card.answer.id, b=str(uuid4()))
         assert answer["data"] == {"a": {"id": card.answer.id}, "b": None, "again": {"id": card.answer.id}}
-        assert [len(asked.ids) for asked in card.requests] == [2]
+        assert [len(request.ids) for request in card.requests] == [2]
 
     async def test_top_ups_of_an_account_are_a_relay_connection(
         self, gateway: Gateway, card: FakeCard, bank: FakeBank
@@ -347,8 +351,8 @@ class TestTopUpByGraphQL:
         card.listed = [top_up() for _ in range(5)]
         ids = [each.id for each in card.listed]
 
-        async def page(**asked: Any) -> dict[str, Any]:
-            answer = await query(gateway, LIST, id=str(ACCOUNT), **asked)
+        async def page(**arguments: Any) -> dict[str, Any]:
+            answer = await query(gateway, LIST, id=str(ACCOUNT), **arguments)
             assert "errors" not in answer, answer
             connection: dict[str, Any] = answer["data"]["account"]["topUps"]
             return connection
@@ -393,21 +397,19 @@ class TestTopUpByGraphQL:
         assert [(error["path"][4:6], error["extensions"]["code"]) for error in answer["errors"]] == [
             (["node", "account"], "ACCOUNT_NOT_FOUND")
         ]
-        assert [sorted(asked.ids) for asked in bank.requests[1:]] in (
+        assert [sorted(request.ids) for request in bank.requests[1:]] in (
             [sorted([str(ACCOUNT), lost]), sorted([other, str(DEPOSIT)])],
             [sorted([other, str(DEPOSIT)]), sorted([str(ACCOUNT), lost])],
         ), "after the account itself, the page's accounts and its transfers"
 
-    async def test_invalid_page_argument_is_named(
-        self, gateway: Gateway, card: FakeCard, bank: FakeBank
-    ) -> None:
-        for asked, field in (
+    async def test_invalid_page_argument_is_named(self, gateway: Gateway, card: FakeCard, bank: FakeBank) -> None:
+        for arguments, field in (
             ({"first": 0}, "first"),
             ({"last": 1_001}, "last"),
             ({"first": 1, "before": "x"}, "last"),
             ({"after": "djE"}, "after"),  # cursor of an operation
         ):
-            answer = await query(gateway, LIST, id=str(ACCOUNT), **asked)
+            answer = await query(gateway, LIST, id=str(ACCOUNT), **arguments)
             assert [each["field"] for each in answer["errors"][0]["extensions"]["fields"]] == [field]
             assert answer["data"]["account"]["topUps"] is None
 
@@ -422,15 +424,11 @@ class TestTopUpByGraphQL:
 
 
 class TestTopUpSubscription:
-    async def test_subscription_has_the_current_state_and_each_change(
-        self, gateway: Gateway, card: FakeCard
-    ) -> None:
+    async def test_subscription_has_the_current_state_and_each_change(self, gateway: Gateway, card: FakeCard) -> None:
         card.streams = [[top_up("CREATED", 1), top_up("CAPTURED", 3), top_up("COMPLETED", 4)]]
         assert await collect_statuses(gateway, str(uuid4())) == ["CREATED", "CAPTURED", "COMPLETED"]
 
-    async def test_subscription_resumes_without_a_repeated_state(
-        self, gateway: Gateway, card: FakeCard
-    ) -> None:
+    async def test_subscription_resumes_without_a_repeated_state(self, gateway: Gateway, card: FakeCard) -> None:
         gone = Unavailable("the card service")
         card.streams = [[top_up("CREATED", 1), gone], [gone], [top_up("CREATED", 1), top_up("DECLINED", 2)]]
         assert await collect_statuses(gateway, str(uuid4())) == ["CREATED", "DECLINED"]
