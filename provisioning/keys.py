@@ -9,7 +9,7 @@ from typing import NamedTuple
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from kit.auth.tokens import public_jwk
+from kit.auth.jwk import public_jwk
 from kit.runtime.files import write_private_file
 from kit.runtime.settings import DEVELOPMENT_KEY_MARKER
 

@@ -20,9 +20,10 @@ import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from xdist.scheduler import LoadFileScheduling
 
+from kit.auth.jwk import public_jwk
 from kit.auth.keys import KeySet
 from kit.auth.principal import Role, TokenVerifier
-from kit.auth.tokens import TokenSigner, public_jwk
+from kit.auth.tokens import TokenSigner
 from kit.db.migrations import upgrade
 from kit.rpc import server
 from stack.engines.apache_kafka import ApacheKafka, ApacheKafkaUnavailable, fetch_jars

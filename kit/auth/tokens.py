@@ -1,7 +1,5 @@
-"""Issuing tokens, and the public half of what signs them."""
+"""Issue signed tokens (JWT)."""
 
-import hashlib
-import json
 import secrets
 import time
 from collections.abc import Collection
@@ -9,25 +7,22 @@ from pathlib import Path
 from typing import Any, Self
 
 import jwt
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from kit.auth.keys import ALGORITHM
+from kit.auth.jwk import ALGORITHM, public_jwk
 from kit.auth.principal import Role
 
 
-def public_jwk(key: Ed25519PublicKey) -> dict[str, str]:
-    """The key as a JWK for a key set; its `kid` is its RFC 7638 thumbprint."""
-    jwk = jwt.algorithms.OKPAlgorithm.to_jwk(key, as_dict=True)
-    required = json.dumps({name: jwk[name] for name in ("crv", "kty", "x")}, separators=(",", ":"))
-    thumbprint = jwt.utils.base64url_encode(hashlib.sha256(required.encode()).digest()).decode()
-    return {**jwk, "alg": ALGORITHM, "use": "sig", "kid": thumbprint}
-
-
 class TokenSigner:
-    """Issues tokens in the name of one issuer. Whoever holds the private key is that issuer."""
+    """Issues tokens of one issuer. The private key is the issuer's identity: keep it secret."""
 
     def __init__(self, issuer: str, key: Ed25519PrivateKey, audience: str) -> None:
+        """Args:
+        issuer: `iss` of the tokens.
+        key: private key that signs them.
+        audience: `aud` of the tokens.
+        """
         self._issuer = issuer
         self._key = key
         self._audience = audience
@@ -35,18 +30,24 @@ class TokenSigner:
 
     @classmethod
     def from_file(cls, issuer: str, file: Path, audience: str) -> Self:
-        """Args:
-        issuer: the `iss` of the tokens.
-        file: the private key, PEM (PKCS 8), Ed25519.
-        audience: the `aud` of the tokens.
+        """Load the private key from a PEM file (PKCS 8, Ed25519).
+
+        Raises:
+            TypeError: the file has another kind of key.
         """
         key = load_pem_private_key(file.read_bytes(), password=None)
         if not isinstance(key, Ed25519PrivateKey):
-            raise TypeError(f"{file} holds no Ed25519 private key")
+            raise TypeError(f"{file} has no Ed25519 private key: create one with `openssl genpkey -algorithm ed25519`")
         return cls(issuer, key, audience)
 
     def sign(self, subject: str, lifetime_seconds: float, roles: Collection[Role] = ()) -> str:
-        """A token for the subject, valid from now on. The roles are a user's; without any it opens nothing."""
+        """Return a token for the subject, valid from now on.
+
+        Args:
+            subject: `sub` of the token.
+            lifetime_seconds: time until the token expires.
+            roles: roles of a user; a service has none. A user without roles has no access.
+        """
         now = time.time()
         claims: dict[str, Any] = {
             "iss": self._issuer,
@@ -62,7 +63,7 @@ class TokenSigner:
 
 
 class ServiceTokenProvider:
-    """The token by which a service calls another one, renewed well before it expires."""
+    """Token of a service for its calls of other services; a new one is signed after half of its lifetime."""
 
     LIFETIME_SECONDS = 600
 
@@ -73,7 +74,7 @@ class ServiceTokenProvider:
         self._renew_at = 0.0
 
     def __call__(self) -> str:
-        """A token that is valid for minutes to come."""
+        """Return a token that is valid for at least five more minutes."""
         if time.monotonic() >= self._renew_at:
             self._token = self._signer.sign(self._name, self.LIFETIME_SECONDS)
             self._renew_at = time.monotonic() + self.LIFETIME_SECONDS / 2

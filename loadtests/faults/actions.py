@@ -16,9 +16,8 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from kit.auth.keys import ALGORITHM
+from kit.auth.jwk import ALGORITHM, public_jwk
 from kit.auth.principal import Role
-from kit.auth.tokens import public_jwk
 from loadtests.faults.system import BANKS, Fragile
 from provisioning.seed import CUSTOMERS
 from stack.plan import AUDIENCE, ISSUER

@@ -11,7 +11,7 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from kit.auth.tokens import public_jwk
+from kit.auth.jwk import public_jwk
 from stack.plan import AUDIENCE, ISSUER
 
 

@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from kit.auth.tokens import public_jwk
+from kit.auth.jwk import public_jwk
 from kit.runtime.files import write_private_file
 from subgraphs.identity.service import metrics
 

@@ -14,8 +14,8 @@ from starlette.types import Receive, Scope, Send
 from structlog.testing import capture_logs
 
 from kit.auth import keys
-from kit.auth.keys import InvalidKeySetError, KeySet
-from kit.auth.tokens import public_jwk
+from kit.auth.jwk import InvalidKeySetError, public_jwk
+from kit.auth.keys import KeySet
 from kit.http.server import http_server
 from stack.ports import free_ports
 from tests.waiting import until
@@ -61,7 +61,7 @@ async def published(issuer: Issuer) -> AsyncIterator[str]:
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A set that lacks a key is read again whenever it is asked."""
-    monkeypatch.setattr(keys, "_AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr(keys, "_MISS_INTERVAL_SECONDS", 0.0)
 
 
 class TestWhatFits:
@@ -113,8 +113,8 @@ class TestWhatFits:
 
 class TestFile:
     async def test_is_read_again_when_it_changes(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(keys, "_FILE_SECONDS", 0.01)
-        monkeypatch.setattr(keys, "_AGAIN_SECONDS", 0.0)
+        monkeypatch.setattr(keys, "_FILE_INTERVAL_SECONDS", 0.01)
+        monkeypatch.setattr(keys, "_MISS_INTERVAL_SECONDS", 0.0)
         file = tmp_path / "jwks.json"
         file.write_text(set_of(FIRST))
         async with KeySet.from_file(file) as key_set:
@@ -196,7 +196,7 @@ class TestAddress:
                 await key_set.get_key(FIRST["kid"])
 
     async def test_that_answers_at_last_is_believed_by_itself(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(keys, "_AGAIN_SECONDS", 0.01)
+        monkeypatch.setattr(keys, "_MISS_INTERVAL_SECONDS", 0.01)
         issuer = Issuer()
         good, issuer.answer = issuer.answer, Response("", 503)
         async with published(issuer) as url, KeySet.from_url(url) as key_set:
@@ -205,7 +205,7 @@ class TestAddress:
             await until(lambda: _is(key_set.jwks is not None))
 
     async def test_that_is_silent_holds_a_call_up_for_so_long(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(keys, "_WAIT_SECONDS", 0.05)
+        monkeypatch.setattr(keys, "_CALLER_TIMEOUT_SECONDS", 0.05)
         issuer = Issuer()
         issuer.answers.clear()
         async with published(issuer) as url, KeySet.from_url(url) as key_set:

@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kit.auth import principal
-from kit.auth.keys import InvalidKeySetError, KeySet
+from kit.auth.jwk import InvalidKeySetError, public_jwk
+from kit.auth.keys import KeySet
 from kit.auth.principal import Principal, Role, TokenVerifier
-from kit.auth.tokens import public_jwk
 from kit.runtime.settings import Algorithm, AuthSettings
 from wallet.errors import Unauthenticated
 

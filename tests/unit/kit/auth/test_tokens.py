@@ -9,9 +9,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from kit.auth import tokens
+from kit.auth.jwk import public_jwk
 from kit.auth.keys import KeySet
 from kit.auth.principal import Role, TokenVerifier
-from kit.auth.tokens import ServiceTokenProvider, TokenSigner, public_jwk
+from kit.auth.tokens import ServiceTokenProvider, TokenSigner
 
 KEY = Ed25519PrivateKey.generate()
 JWKS = json.dumps({"keys": [public_jwk(KEY.public_key())]})
@@ -61,7 +62,7 @@ class TestSigner:
         file = tmp_path / "key.pem"
         other = ec.generate_private_key(ec.SECP256R1())
         file.write_bytes(other.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-        with pytest.raises(TypeError, match="holds no Ed25519 private key"):
+        with pytest.raises(TypeError, match="has no Ed25519 private key"):
             TokenSigner.from_file("users", file, "wallet")
 
 

@@ -1,0 +1,84 @@
+"""JSON Web Keys (RFC 7517): the only module that reads and writes them."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+
+from kit.runtime.settings import Algorithm
+
+ALGORITHM: Final[Algorithm] = "EdDSA"
+"""Signature algorithm of our own tokens. Ed25519: a verification takes about 100 µs."""
+
+_KEY_TYPES: Final[Mapping[Algorithm, Mapping[str, str]]] = {
+    "EdDSA": {"kty": "OKP", "crv": "Ed25519"},
+    "ES256": {"kty": "EC", "crv": "P-256"},
+    "RS256": {"kty": "RSA"},
+}
+_PUBLIC_MEMBERS: Final = ("kty", "crv", "x", "y", "n", "e")
+"""Members of a public key (RFC 7518, RFC 8037); all other members, such as those of a private key, are dropped."""
+_MIN_RSA_BITS: Final = 2_048
+
+
+class InvalidKeySetError(Exception):
+    """The text is not a JSON Web Key Set, or has no usable key. The message is for operators."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PublicKey:
+    """Public key of an issuer.
+
+    Attributes:
+        jwk: the key without private members, with `kid`, `alg` and `use`.
+        key: the same key, as PyJWT verifies with it.
+    """
+
+    jwk: Mapping[str, str]
+    key: jwt.PyJWK
+
+
+def public_jwk(key: Ed25519PublicKey) -> dict[str, str]:
+    """Return the key as a JWK for a key set. Its `kid` is its RFC 7638 thumbprint."""
+    jwk = jwt.algorithms.OKPAlgorithm.to_jwk(key, as_dict=True)
+    required = json.dumps({name: jwk[name] for name in ("crv", "kty", "x")}, separators=(",", ":"))
+    thumbprint = jwt.utils.base64url_encode(hashlib.sha256(required.encode()).digest()).decode()
+    return {**jwk, "alg": ALGORITHM, "use": "sig", "kid": thumbprint}
+
+
+def parse_key_set(text: bytes, algorithm: Algorithm) -> dict[str, PublicKey]:
+    """Return the keys of a JSON Web Key Set that can verify signatures of the algorithm, by `kid`.
+
+    Keys for other algorithms or uses, invalid keys and RSA keys below 2,048 bits are skipped.
+
+    Raises:
+        InvalidKeySetError: the text is not a JSON Web Key Set.
+    """
+    try:
+        published = json.loads(text)["keys"]
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise InvalidKeySetError(f"not a JSON Web Key Set: {type(error).__name__}") from None
+    keys = [_parse_key(jwk, algorithm) for jwk in published] if isinstance(published, list) else []
+    return {key.jwk["kid"]: key for key in keys if key is not None}
+
+
+def _parse_key(jwk: Any, algorithm: Algorithm) -> PublicKey | None:
+    if not isinstance(jwk, dict) or not isinstance(jwk.get("kid"), str):
+        return None
+    if any(jwk.get(name) != value for name, value in _KEY_TYPES[algorithm].items()):
+        return None
+    if jwk.get("alg", algorithm) != algorithm or jwk.get("use", "sig") != "sig":
+        return None
+    public = {name: jwk[name] for name in _PUBLIC_MEMBERS if name in jwk}
+    public |= {"alg": algorithm, "use": "sig", "kid": jwk["kid"]}
+    try:
+        key = jwt.PyJWK(public)
+    except (jwt.PyJWTError, ValueError, TypeError):
+        return None
+    if isinstance(key.key, RSAPublicKey) and key.key.key_size < _MIN_RSA_BITS:
+        return None
+    return PublicKey(public, key)
