@@ -1,1 +1,12 @@
-"""Plumbing that every process shares: settings, logs, callers, gRPC, admin HTTP. No business word in it."""
+"""Infrastructure that all processes share.
+
+- `runtime`: start and stop of a process, settings, background tasks, retries
+- `auth`: principals, roles, access rules, tokens and keys
+- `rpc`: gRPC servers and clients, mutual TLS, errors as statuses, the request context
+- `http`: HTTP server and admin interface
+- `db`: PostgreSQL pools and migrations
+- `telemetry`: logs, metrics and traces
+- `integrity`: integrity checks of a service's data
+
+It knows the vocabulary of `wallet` (money, errors) and the roles of users, but no account, transfer or top-up.
+"""

@@ -78,7 +78,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByEngine:
 def _no_pause_before_a_stop() -> Iterator[None]:
     """Stop gRPC servers of this process without the pause in which clients of production change to another replica."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(server, "_LEAVING_SECONDS", 0.0)
+        patch.setattr(server, "_DRAIN_SECONDS", 0.0)
         yield
 
 

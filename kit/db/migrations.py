@@ -1,4 +1,4 @@
-"""Alembic for every service that owns a PostgreSQL database: two lines in each."""
+"""Alembic set-up that all services with a PostgreSQL database share."""
 
 import asyncio
 from importlib import import_module
@@ -10,11 +10,16 @@ from sqlalchemy import Connection, MetaData, make_url, pool, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 _LOCK: Final = 7_708_141_927
-"""Advisory lock that lets one migration run at a time; the number is arbitrary and only has to stay."""
+"""Advisory lock that serializes migrations. The number is arbitrary and must not change."""
 
 
 def config(package: str, url: str) -> Config:
-    """Alembic's configuration for the migrations in a package."""
+    """Return Alembic's configuration for a package of migrations.
+
+    Args:
+        package: dotted name of the package.
+        url: `postgresql://…`.
+    """
     settings = Config()
     settings.set_main_option("path_separator", "os")
     settings.set_main_option("script_location", import_module(package).__path__[0])
@@ -23,20 +28,20 @@ def config(package: str, url: str) -> Config:
 
 
 def upgrade(package: str, url: str) -> None:
-    """Brings the database at the URL to the newest schema of the package. Idempotent; runs one at a time.
+    """Migrate the database to the newest schema. Safe to repeat; concurrent runs wait for each other.
 
     Args:
-        package: the dotted name of the migrations, such as `subgraphs.bank.service.migrations`.
+        package: dotted name of the package of migrations, such as `subgraphs.bank.service.migrations`.
         url: `postgresql://…`.
     """
     command.upgrade(config(package, url), "head")
 
 
 def run_migrations(metadata: MetaData) -> None:
-    """What a migration package's `env.py` calls.
+    """Run the migrations; called by `env.py` of each package of migrations.
 
     Args:
-        metadata: the tables as the code knows them, to compare the database with.
+        metadata: tables as the code defines them; Alembic compares the database with them.
     """
     url = make_url(context.config.attributes["url"]).set(drivername="postgresql+asyncpg")
 

@@ -1,4 +1,4 @@
-"""The admin interface of a process: health, metrics, and what only those may ask who say who they are."""
+"""Admin interface of a process: health, metrics and authenticated admin routes."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
@@ -17,14 +17,14 @@ from kit.auth.principal import TokenVerifier
 from wallet.errors import Code, Unauthenticated, WalletError
 
 HealthCheck = Callable[[], Awaitable[None]]
-"""Returns when a dependency answers, raises when it does not."""
+"""Check of one dependency: returns if it answers, raises any exception if it does not."""
 
 _STATUS: Final = {Code.UNAUTHENTICATED: 401, Code.PERMISSION_DENIED: 403, Code.UNAVAILABLE: 503}
-_CHECK_SECONDS: Final = 2.0
+_CHECK_TIMEOUT_SECONDS: Final = 2.0
 
 
 def admin_app(checks: Mapping[str, HealthCheck]) -> FastAPI:
-    """The admin interface of a process that serves something else: health and `/metrics`, which are open to all."""
+    """Return the admin interface of a process: health and `/metrics`, both without authentication."""
     app = FastAPI(openapi_url=None)
     add_health_routes(app, checks)
 
@@ -36,23 +36,25 @@ def admin_app(checks: Mapping[str, HealthCheck]) -> FastAPI:
 
 
 def add_authorized_routes(app: FastAPI, verifier: TokenVerifier, policy: AccessPolicy, *routers: APIRouter) -> None:
-    """Adds routes for those who say who they are: 401 or 403 to whom the policy does not admit.
+    """Add routes that need a token: 401 without a valid one, 403 if the policy does not allow the caller.
 
     Args:
-        app: the process's admin interface.
-        verifier: of callers' tokens.
+        app: admin interface of the process.
+        verifier: verifies the callers' tokens.
         policy: a rule for each route, by method and path.
-        routers: the routes.
+        routers: routers with the routes.
 
     Raises:
-        RuntimeError: the policy has no rule for a route, or one for none.
+        RuntimeError: a route has no rule, or a rule has no route.
     """
     routes = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
     paths = {f"{method} {route.path}" for route in routes for method in route.methods or ()}
     if paths != policy.keys():
-        raise RuntimeError(f"routes without a rule, or rules without a route: {sorted(paths ^ policy.keys())}")
+        raise RuntimeError(
+            f"admin routes and access policy differ, add or remove rules for: {sorted(paths ^ policy.keys())}"
+        )
 
-    async def admit(request: Request) -> None:
+    async def authorize(request: Request) -> None:
         rule = policy[f"{request.method} {request.scope['route'].path}"]
         token = request.headers.get("authorization", "").removeprefix("Bearer").strip()
         try:
@@ -63,11 +65,11 @@ def add_authorized_routes(app: FastAPI, verifier: TokenVerifier, policy: AccessP
             raise HTTPException(_STATUS[error.code], error.message) from None
 
     for router in routers:
-        app.include_router(router, dependencies=[Depends(admit)])
+        app.include_router(router, dependencies=[Depends(authorize)])
 
 
 def add_health_routes(app: FastAPI, checks: Mapping[str, HealthCheck]) -> None:
-    """`/health/live`: the process runs. `/health/ready`: every dependency answers, or 503 with the ones that do not."""
+    """Add `/health/live` (the process runs) and `/health/ready` (all checks pass; otherwise 503 with all states)."""
 
     @app.get("/health/live")
     async def live() -> dict[str, str]:
@@ -82,13 +84,13 @@ def add_health_routes(app: FastAPI, checks: Mapping[str, HealthCheck]) -> None:
 
 
 async def run_checks(checks: Mapping[str, HealthCheck]) -> dict[str, str]:
-    """`ok` or the kind of failure, by the name of each check; all at once, in bounded time."""
+    """Run all checks concurrently, each for at most two seconds; return `ok` or the error type by check."""
 
     async def state(check: HealthCheck) -> str:
         try:
-            async with asyncio.timeout(_CHECK_SECONDS):
+            async with asyncio.timeout(_CHECK_TIMEOUT_SECONDS):
                 await check()
-        except Exception as error:  # noqa: BLE001  whatever a dependency fails with, it is not ready
+        except Exception as error:  # noqa: BLE001  any error of a dependency means not ready
             return type(error).__name__
         return "ok"
 
@@ -97,7 +99,7 @@ async def run_checks(checks: Mapping[str, HealthCheck]) -> dict[str, str]:
 
 
 class JsonLinesResponse(StreamingResponse):
-    """JSON, a value a line, as the values come. Their generator is closed with the response, however that ends."""
+    """Streaming response of JSON lines, one per value; closes the generator when the response ends."""
 
     media_type = "application/x-ndjson"
 
@@ -105,7 +107,7 @@ class JsonLinesResponse(StreamingResponse):
         super().__init__(_lines(values))
 
     async def stream_response(self, send: Send) -> None:
-        """Starlette's own, and then the end of what made the lines."""
+        """Send the lines, then close their generator."""
         async with aclosing(self.body_iterator):  # type: ignore[type-var]
             await super().stream_response(send)
 

@@ -1,4 +1,4 @@
-"""Calling another service: a channel that reconnects fast, and calls that carry who asks and how long there is."""
+"""gRPC client of another service: channels, call limits, circuit breakers, and the request context in metadata."""
 
 import asyncio
 import json
@@ -12,7 +12,8 @@ import grpc
 import structlog
 from opentelemetry.trace import SpanKind
 
-from kit.rpc.circuit_breaker import STATES, CircuitBreaker, CircuitOpenError
+from kit.rpc.circuit_breaker import STATES, CircuitBreaker, CircuitOpenError, State
+from kit.rpc.grpc_internals import method_name
 from kit.rpc.request_context import RequestContext, current_request
 from kit.rpc.rotation import rotating_channel
 from kit.rpc.status import error_from_rpc
@@ -24,11 +25,11 @@ from wallet.errors import DeadlineExceeded, RateLimited, Unavailable, WalletErro
 
 log = structlog.get_logger(__name__)
 
-_RECONNECT_MS: Final = 1_000
+_MAX_RECONNECT_MS: Final = 1_000
 _RETRY_TOKENS: Final = 100
-_RESUME_SECONDS: Final = 30.0
-_RESUME_FIRST_PAUSE: Final = 0.1
-_RESUME_LONGEST_PAUSE: Final = 1.0
+_RECONNECT_TIMEOUT_SECONDS: Final = 30.0
+_RECONNECT_FIRST_DELAY_SECONDS: Final = 0.1
+_RECONNECT_LONGEST_DELAY_SECONDS: Final = 1.0
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -39,25 +40,24 @@ Value = TypeVar("Value")
 async def open_channel(
     target: str, service: str, reads: Iterable[str], tls: TLS | None = None, *, name: str = ""
 ) -> AsyncIterator[grpc.aio.Channel]:
-    """A channel to every address behind the target, in turn, but for those whose health service says that they do not
-    serve.
+    """Open a channel that balances calls over all healthy addresses of the target (round robin).
 
     Args:
-        target: a gRPC target, such as `127.0.0.1:50051` or `dns:///bank:50051`.
-        service: the full name of the service.
-        reads: its methods that only read. They are retried by gRPC itself when the service is unavailable, within the
-            call's deadline. Nothing else is: a mutation is retried by whoever holds its idempotency key.
-        tls: what to show the service, and whom to believe. Without it, the target is on loopback.
-        name: that the service's certificate must have, wherever it is.
+        target: gRPC target, such as `127.0.0.1:50051` or `dns:///bank:50051`.
+        service: full name of the service, for its health and its retry policy.
+        reads: names of the methods that only read. gRPC retries them within the deadline when the service is
+            unavailable. Mutations are not retried here: the owner of the idempotency key retries them.
+        tls: certificates; None: plaintext, on loopback only.
+        name: name that the certificate of the service must have, whatever its address.
 
     Raises:
-        PlaintextError: there is no TLS, and the target is elsewhere.
+        PlaintextError: `tls` is None and the target is not on loopback.
     """
     config = {
         "loadBalancingConfig": [{"round_robin": {}}],
         "healthCheckConfig": {"serviceName": service},
-        # The budget of retries: each failure costs a token, each success earns a tenth, and with less than half of them
-        # nothing is retried. So where all fails, four times as many calls come of it for a moment only.
+        # Retry budget: a failure costs one token, a success earns a tenth, and below half of the tokens nothing is
+        # retried. If all calls fail, retries multiply the load for a moment only.
         "retryThrottling": {"maxTokens": _RETRY_TOKENS, "tokenRatio": 0.1},
         "methodConfig": [
             {
@@ -76,15 +76,15 @@ async def open_channel(
         ("grpc.service_config", json.dumps(config)),
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.min_reconnect_backoff_ms", 100),
-        ("grpc.max_reconnect_backoff_ms", _RECONNECT_MS),
-        # A replica that is frozen is left after ten seconds: until then its part of the calls waits in vain. It is the
-        # ping's own time-out that ends the wait, whose default is a minute, and not the keepalive's alone.
+        ("grpc.max_reconnect_backoff_ms", _MAX_RECONNECT_MS),
+        # A frozen replica is dropped after ten seconds; until then its share of the calls times out. The ping's own
+        # time-out, one minute by default, must be set too: the keepalive time-out alone has no effect.
         ("grpc.keepalive_time_ms", 5_000),
         ("grpc.keepalive_timeout_ms", 5_000),
         ("grpc.http2.ping_timeout_ms", 5_000),
         ("grpc.max_receive_message_length", 16 * 1024 * 1024),
-        # Or a stream whose reader has stopped would pile up here what the connection can carry in a round trip,
-        # 4 MiB and more, before the sender feels it. A message that is larger than a window still has its own.
+        # With BDP probing, a stream whose reader has stopped would buffer the data of a round trip, 4 MiB and more,
+        # before flow control stops the sender. A message larger than the window still fits.
         ("grpc.http2.bdp_probe", 0),
     )
     if tls is None:
@@ -93,10 +93,10 @@ async def open_channel(
             yield channel
         return
 
-    def connect(material: CertificateBundle) -> grpc.aio.Channel:
-        # The authority is the name that is checked: by default, the address, which says less and may be several.
+    def connect(bundle: CertificateBundle) -> grpc.aio.Channel:
+        # The certificate is checked against the authority. Its default is the address, which may be one of several.
         secure = (*options, ("grpc.default_authority", name))
-        return grpc.aio.secure_channel(target, material.channel_credentials(), secure)
+        return grpc.aio.secure_channel(target, bundle.channel_credentials(), secure)
 
     async with rotating_channel(tls, connect) as channel:
         yield channel
@@ -104,14 +104,14 @@ async def open_channel(
 
 @dataclass(frozen=True, slots=True)
 class ClientLimits:
-    """What a service may take of this process before it is spared.
+    """Limits of the calls to one service.
 
     Attributes:
-        timeout_seconds: the longest that one call may take.
-        calls: at once; what is more is refused.
-        calls_of_one: at once of one caller, so that nobody takes all of them.
-        failures: time-outs in a row of one method, which open its circuit: then it is not called,
-        open_seconds: for so long.
+        timeout_seconds: time-out of one call.
+        max_calls: maximum concurrent calls; more are refused.
+        max_per_caller: maximum concurrent calls for one caller; more are refused.
+        circuit_failures: consecutive time-outs that open the circuit of a method.
+        circuit_open_seconds: time until an open circuit lets a probe through.
     """
 
     timeout_seconds: float = 5.0
@@ -122,7 +122,7 @@ class ClientLimits:
 
     @classmethod
     def from_settings(cls, settings: CallSettings) -> Self:
-        """As the settings have it."""
+        """Return the limits of the settings `CALL_…`."""
         return cls(
             settings.call_timeout_seconds,
             settings.call_limit,
@@ -133,72 +133,73 @@ class ClientLimits:
 
 
 class RpcClient:
-    """Calls of one service, each in the name of the current caller. However slow the service is, no call outlasts its
-    time, no more than so many wait for it, and a method that has not answered for a while is not called.
+    """Client of one service that makes calls for the current caller, within `ClientLimits`.
 
-    A service that is gone needs no circuit: gRPC fails its calls at once, and looks for it again, later and later, with
-    jitter. The circuit is for what is there and silent.
+    The circuit breaker of a method is for a service that hangs. A service that is down needs none: gRPC fails its calls
+    at once and reconnects with backoff.
     """
 
-    def __init__(self, what: str, limits: ClientLimits) -> None:
+    def __init__(self, service: str, limits: ClientLimits) -> None:
         """Args:
-        what: names the service to people when it does not answer.
-        limits: of what it may take.
+        service: name of the service in error messages, such as "the bank".
+        limits: limits of the calls.
         """
-        self._what = what
+        self._service = service
         self._limits = limits
-        self._under_way = 0
-        self._of_one: Counter[str] = Counter()
+        self._calls = 0
+        self._calls_by_caller: Counter[str] = Counter()
         self._circuits: dict[object, CircuitBreaker] = {}
 
     async def unary(self, method: grpc.aio.UnaryUnaryMultiCallable[Request, Response], request: Request) -> Response:
-        """One call.
+        """Call a unary method.
 
         Args:
-            method: of a stub.
-            request: its message.
+            method: method of a stub.
+            request: request message.
 
         Raises:
-            WalletError: what the service refused the call with; Unavailable or DeadlineExceeded when its outcome is not
-                known, or when it was not made: too many are under way, or the last ones were not answered; RateLimited
-                when too many of the caller's own are.
+            Unavailable: the outcome is unknown, or the call was not sent: the limit is reached or the circuit is open.
+            DeadlineExceeded: the outcome is unknown, or the deadline had passed before the call.
+            RateLimited: the caller has too many concurrent calls.
+            WalletError: any other error that the service answered.
         """
         call = current_request.get()
         remaining = call.remaining(self._limits.timeout_seconds)
         if not remaining:
-            raise DeadlineExceeded(self._what)  # gRPC would now and then still make the call
-        if self._under_way >= self._limits.max_calls:
+            raise DeadlineExceeded(self._service)  # with a time-out of 0, gRPC sometimes sends the call
+        if self._calls >= self._limits.max_calls:
             raise self._refusal(method, "limit")
-        who = "" if call.principal is None else call.principal.scope
-        if who and self._of_one[who] >= self._limits.max_per_caller:
-            metrics.CALLS_REFUSED.labels(_name(method), "caller").inc()
+        caller = "" if call.principal is None else call.principal.scope
+        if caller and self._calls_by_caller[caller] >= self._limits.max_per_caller:
+            metrics.CALLS_REFUSED.labels(method_name(method), "caller").inc()
             raise RateLimited("calls at once", "1")
         circuit = self._circuits.get(method) or self._new_circuit(method)
-        self._under_way += 1
-        self._of_one[who] += 1
+        self._calls += 1
+        self._calls_by_caller[caller] += 1
         try:
             with circuit.guard() as guarded, _span(method, call) as span:
                 try:
                     return await method(request, timeout=remaining, metadata=_metadata(call, span))
                 except grpc.aio.AioRpcError as error:
                     guarded.ignore_failure = remaining < self._limits.timeout_seconds / 2
-                    raise _error_from_rpc(error, span, self._what) from None
+                    raise _error_from_rpc(error, span, self._service) from None
         except CircuitOpenError:
             raise self._refusal(method, "circuit") from None
         finally:
-            self._under_way -= 1
-            self._of_one[who] -= 1
-            if not self._of_one[who]:
-                del self._of_one[who]
+            self._calls -= 1
+            self._calls_by_caller[caller] -= 1
+            if not self._calls_by_caller[caller]:
+                del self._calls_by_caller[caller]
 
     async def stream(
         self, method: grpc.aio.UnaryStreamMultiCallable[Request, Response], request: Request
     ) -> AsyncGenerator[Response, None]:
-        """The responses of one streaming call; closing the iterator cancels the call. It lasts for as long as it is
-        read, and counts for nothing.
+        """Yield the responses of a streaming method; closing the generator cancels the call.
+
+        A stream has no time-out, and counts neither for the limits nor for the circuit.
 
         Raises:
-            WalletError: as `unary`.
+            WalletError: the error that the service answered, or Unavailable.
         """
         call = current_request.get()
         with _span(method, call) as span:
@@ -207,19 +208,19 @@ class RpcClient:
                 async for response in responses:
                     yield response
             except grpc.aio.AioRpcError as error:
-                raise _error_from_rpc(error, span, self._what) from None
+                raise _error_from_rpc(error, span, self._service) from None
             finally:
                 responses.cancel()
 
     def _refusal(self, method: object, reason: str) -> Unavailable:
-        metrics.CALLS_REFUSED.labels(_name(method), reason).inc()
-        return Unavailable(self._what)
+        metrics.CALLS_REFUSED.labels(method_name(method), reason).inc()
+        return Unavailable(self._service)
 
     def _new_circuit(self, method: object) -> CircuitBreaker:
-        name = _name(method)
+        name = method_name(method)
 
-        def report(state: str) -> None:
-            log.warning("the circuit to a service has changed", method=name, state=state)
+        def report(state: State) -> None:
+            log.warning("circuit state changed", method=name, state=state)
             metrics.CALL_CIRCUIT.labels(name).state(state)
 
         metrics.CALL_CIRCUIT.labels(name).state(STATES[0])
@@ -235,46 +236,43 @@ class RpcClient:
 
 
 async def reconnecting_stream(open_stream: Callable[[], AsyncGenerator[Value, None]]) -> AsyncGenerator[Value, None]:
-    """The values of a stream that is opened again when whoever serves it goes away: for half a minute without a value,
-    before the reader is told. What a stream that is opened later begins with is the caller's to say.
+    """Yield the values of a stream, and open it again when the service becomes unavailable.
+
+    Args:
+        open_stream: opens the stream; when called again, it continues after the last value that the caller has handled.
 
     Raises:
+        Unavailable: there has been no value for half a minute.
         WalletError: as `RpcClient.stream`.
     """
     clock = asyncio.get_running_loop().time
-    backoff = Backoff(_RESUME_FIRST_PAUSE, _RESUME_LONGEST_PAUSE)
-    give_up: float | None = None
+    backoff = Backoff(_RECONNECT_FIRST_DELAY_SECONDS, _RECONNECT_LONGEST_DELAY_SECONDS)
+    give_up_at: float | None = None
     while True:
         try:
             async with aclosing(open_stream()) as values:
                 async for value in values:
-                    give_up = None
+                    give_up_at = None
                     yield value
         except Unavailable:
-            if give_up is None:
+            if give_up_at is None:
                 backoff.reset()
-                give_up = clock() + _RESUME_SECONDS
-            elif clock() >= give_up:
+                give_up_at = clock() + _RECONNECT_TIMEOUT_SECONDS
+            elif clock() >= give_up_at:
                 raise
         else:
             return
         await asyncio.sleep(backoff.next_delay())
 
 
-def _name(method: object) -> str:
-    """As `wallet.bank.v1.BankService/GetBalance`: gRPC knows, and has no public name for it."""
-    name: bytes = getattr(method, "_method", b"/")
-    return name[1:].decode()
-
-
 def _span(method: object, call: RequestContext) -> tracing.Span:
-    name = _name(method) if call.trace.is_sampled else ""
+    name = method_name(method) if call.trace.is_sampled else ""
     return tracing.start_span(name, call.trace, SpanKind.CLIENT, {"rpc.system": "grpc", "rpc.method": name})
 
 
-def _error_from_rpc(error: grpc.aio.AioRpcError, span: tracing.Span, what: str) -> WalletError:
+def _error_from_rpc(error: grpc.aio.AioRpcError, span: tracing.Span, service: str) -> WalletError:
     span.set_attributes({"rpc.response.status_code": error.code().name})
-    return error_from_rpc(error, what)
+    return error_from_rpc(error, service)
 
 
 def _metadata(call: RequestContext, span: tracing.Span) -> tuple[tuple[str, str], ...]:

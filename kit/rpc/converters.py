@@ -1,4 +1,4 @@
-"""google.type and google.protobuf values as Python's, and back. Only servicers and clients use it."""
+"""Conversion between Python values and google.type and google.protobuf messages, for servicers and clients."""
 
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -14,10 +14,10 @@ _NANOS: Final = Decimal(1_000_000_000)
 
 
 def money_from_proto(message: MoneyMessage) -> Money:
-    """Exact.
+    """Convert without rounding.
 
     Raises:
-        MoneyError: units and nanos differ in sign, nanos are out of range, or `Money` refuses the value.
+        MoneyError: units and nanos differ in sign, nanos are out of range, or the value is no valid `Money`.
     """
     if abs(message.nanos) >= _NANOS or message.units * message.nanos < 0:
         raise MoneyError("units and nanos are not a google.type.Money")
@@ -25,18 +25,18 @@ def money_from_proto(message: MoneyMessage) -> Money:
 
 
 def money_to_proto(money: Money) -> MoneyMessage:
-    """Exact: no currency has more than nine decimals."""
+    """Convert without rounding: no currency has more than nine decimals."""
     units = int(money.amount)
     nanos = int((money.amount - units) * _NANOS)
     return MoneyMessage(currency_code=money.currency, units=units, nanos=nanos)
 
 
 def time_from_proto(message: Timestamp) -> datetime:
-    """In UTC, to the microsecond."""
+    """Convert to an aware datetime in UTC; nanoseconds are cut to microseconds."""
     return message.ToDatetime(tzinfo=UTC)
 
 
 def time_to_proto(time: datetime) -> Timestamp:
-    """From an aware datetime."""
+    """Convert an aware datetime."""
     since = time - _EPOCH
     return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1_000)

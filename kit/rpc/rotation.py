@@ -1,64 +1,66 @@
-"""A channel whose certificate changes while calls are made on it."""
+"""gRPC channel that switches to a new certificate without failed calls."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypeVar
 
 import grpc
 import structlog
 
+from kit.rpc.grpc_internals import ChannelStandIn, MethodStandIn
 from kit.rpc.tls import TLS, CertificateBundle
 from kit.runtime.process import background_task
 
 log = structlog.get_logger(__name__)
 
-_LOOK_SECONDS: Final = 1.0
-_READY_SECONDS: Final = 10.0
+_CHECK_INTERVAL_SECONDS: Final = 1.0
+_CONNECT_TIMEOUT_SECONDS: Final = 10.0
 
-OneCall = TypeVar("OneCall", bound=grpc.aio.Call)
+Call = TypeVar("Call", bound=grpc.aio.Call)
 
 
 @asynccontextmanager
 async def rotating_channel(
     tls: TLS, connect: Callable[[CertificateBundle], grpc.aio.Channel]
 ) -> AsyncIterator[grpc.aio.Channel]:
-    """A channel that takes up new files within seconds, without a failed call: it connects anew, makes calls there as
-    soon as somebody answers, and hangs up where it was when the last call there has ended. While nobody answers, it
-    goes on as it is.
+    """Open a channel that uses new certificate files within seconds, without a failed call.
+
+    It connects with the new certificate, sends new calls there as soon as the connection is ready, and closes the old
+    connection after its last call. Until the new connection is ready, the old one stays in use.
 
     Args:
-        tls: the files.
-        connect: makes a channel with what they hold.
+        tls: certificate files.
+        connect: returns a channel with the given certificates.
     """
-    channel = _Rotating(tls, connect)
+    rotation = _Rotation(tls, connect)
     try:
-        async with background_task(channel.follow(), "certificate"):
-            yield cast("grpc.aio.Channel", channel)
+        async with background_task(rotation.run(), "certificate"):
+            yield ChannelStandIn(rotation.build_method).as_channel()
     finally:
-        await channel.close()
+        await rotation.close()
 
 
-class _Connections:
-    """A channel of gRPC's, and how many calls it has."""
+class _CountedChannel:
+    """gRPC channel with the number of its running calls."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self.channel = channel
         self._calls = 0
         self._idle = asyncio.Event()
 
-    def begun(self, call: OneCall) -> OneCall:
+    def count(self, call: Call) -> Call:
         self._calls += 1
-        call.add_done_callback(self._ended)
+        call.add_done_callback(self._on_done)
         return call
 
-    def _ended(self, _: Any) -> None:
+    def _on_done(self, _: Any) -> None:
         self._calls -= 1
         if not self._calls:
             self._idle.set()
 
-    async def hang_up(self) -> None:
-        """When the last call has ended, or at once when cancelled. No other may begin meanwhile."""
+    async def close_when_idle(self) -> None:
+        """Close the channel after its last call, or at once when cancelled. No new call may start."""
         try:
             if self._calls:
                 self._idle.clear()
@@ -67,68 +69,62 @@ class _Connections:
             await self.channel.close()
 
 
-class _Method:
-    """One method of a stub, on whichever connections calls are made now."""
+class _RotatingMethod(MethodStandIn):
+    """Method of a stub that calls the current channel."""
 
-    def __init__(self, make: Callable[[grpc.aio.Channel], Any], connections: _Connections) -> None:
-        self._make = make
-        self.use(connections)
+    def __init__(self, create: Callable[[grpc.aio.Channel], Any], channel: _CountedChannel) -> None:
+        super().__init__(create(channel.channel))
+        self._create = create
+        self._channel = channel
 
-    def use(self, connections: _Connections) -> None:
-        self._connections, self._callable = connections, self._make(connections.channel)
-        self._method: bytes = self._callable._method  # noqa: SLF001  as gRPC's own has it, whom spans ask for the name
+    def use(self, channel: _CountedChannel) -> None:
+        self._channel, self.target = channel, self._create(channel.channel)
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
-        return self._connections.begun(self._callable(*arguments, **options))
+        return self._channel.count(self.target(*arguments, **options))
 
 
-class _Rotating:
-    """What our stubs need of a channel: none of their calls has a stream of requests."""
+class _Rotation:
+    """Current channel, and the methods that call it."""
 
     def __init__(self, tls: TLS, connect: Callable[[CertificateBundle], grpc.aio.Channel]) -> None:
         self._tls = tls
         self._connect = connect
-        self._material = tls.current_bundle()
-        self._connections = _Connections(connect(self._material))
-        self._methods: list[_Method] = []
+        self._bundle = tls.current_bundle()
+        self._channel = _CountedChannel(connect(self._bundle))
+        self._methods: list[_RotatingMethod] = []
 
-    def unary_unary(self, *arguments: Any, **options: Any) -> _Method:
-        return self._method(lambda channel: channel.unary_unary(*arguments, **options))
-
-    def unary_stream(self, *arguments: Any, **options: Any) -> _Method:
-        return self._method(lambda channel: channel.unary_stream(*arguments, **options))
-
-    def _method(self, make: Callable[[grpc.aio.Channel], Any]) -> _Method:
-        self._methods.append(_Method(make, self._connections))
+    def build_method(self, create: Callable[[grpc.aio.Channel], Any]) -> _RotatingMethod:
+        self._methods.append(_RotatingMethod(create, self._channel))
         return self._methods[-1]
 
-    async def follow(self) -> None:
-        """Takes up new files, until it is cancelled."""
-        async with asyncio.TaskGroup() as leaving:
+    async def run(self) -> None:
+        """Switch to new files, until cancelled."""
+        async with asyncio.TaskGroup() as closing:
             while True:
-                await asyncio.sleep(_LOOK_SECONDS)
-                material = self._tls.current_bundle()
-                if material == self._material:
+                await asyncio.sleep(_CHECK_INTERVAL_SECONDS)
+                bundle = self._tls.current_bundle()
+                if bundle == self._bundle:
                     continue
-                new = await self._reach(material)
+                new = await self._connect_with(bundle)
                 if new is not None:
-                    leaving.create_task(self._connections.hang_up())
-                    self._material, self._connections = material, new
+                    closing.create_task(self._channel.close_when_idle())
+                    self._bundle, self._channel = bundle, new
                     for method in self._methods:
                         method.use(new)
 
     async def close(self) -> None:
-        await self._connections.channel.close()
+        await self._channel.channel.close()
 
-    async def _reach(self, material: CertificateBundle) -> _Connections | None:
-        """New connections, once somebody answers there."""
-        async with AsyncExitStack() as unless_taken:
-            channel = await unless_taken.enter_async_context(self._connect(material))
+    async def _connect_with(self, bundle: CertificateBundle) -> _CountedChannel | None:
+        """Return a new channel as soon as it is ready; None after the time-out."""
+        async with AsyncExitStack() as close_on_failure:
+            channel = await close_on_failure.enter_async_context(self._connect(bundle))
             try:
-                async with asyncio.timeout(_READY_SECONDS):
+                async with asyncio.timeout(_CONNECT_TIMEOUT_SECONDS):
                     await channel.channel_ready()
             except TimeoutError:
-                log.warning("nobody has answered to the new certificate yet: the one before stays in use")
+                log.warning("no connection with the new certificate yet, the previous one stays in use")
                 return None
-            unless_taken.pop_all()
-            return _Connections(channel)
+            close_on_failure.pop_all()
+            return _CountedChannel(channel)

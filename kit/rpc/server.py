@@ -1,11 +1,11 @@
-"""A gRPC server with all that each of ours has: callers, errors as statuses, logs, metrics, health, reflection."""
+"""gRPC server with authentication, errors as statuses, logs, metrics, traces, health and reflection."""
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Final, Self, TypeAlias, cast
+from typing import Any, Final, Self, TypeAlias
 
 import grpc
 import structlog
@@ -19,6 +19,7 @@ from opentelemetry.trace import SpanKind
 from kit.auth.access import AccessPolicy, AccessRule
 from kit.auth.principal import TokenVerifier
 from kit.http.admin import HealthCheck, run_checks
+from kit.rpc.grpc_internals import MethodHandler, ServerStandIn
 from kit.rpc.request_context import RequestContext, choose_request_id, current_request
 from kit.rpc.status import code_name, error_to_status
 from kit.rpc.tls import TLS, require_loopback
@@ -29,13 +30,13 @@ from wallet.errors import InternalError, Unauthenticated, WalletError
 
 log = structlog.get_logger(__name__)
 
-_GRACE_SECONDS: Final = 5.0
-_LEAVING_SECONDS: Final = 0.25
-_CONNECTION_MS: Final = 600_000
-"""After which a client of TLS goes on with new calls on a new connection, with the certificates that there are then."""
-
-_READINESS_SECONDS: Final = 1.0
-_SLOW_SECONDS: Final = 1.0
+_STOP_TIMEOUT_SECONDS: Final = 5.0
+_DRAIN_SECONDS: Final = 0.25
+"""Time between leaving the load balancing of clients and refusing new calls."""
+_MAX_CONNECTION_AGE_MS: Final = 600_000
+"""Age at which a TLS client moves to a new connection, and so to the newest certificates."""
+_READINESS_INTERVAL_SECONDS: Final = 1.0
+_SLOW_CALL_SECONDS: Final = 1.0
 _SERVER_ERRORS: Final = frozenset(
     {
         code_pb2.UNKNOWN,
@@ -46,23 +47,23 @@ _SERVER_ERRORS: Final = frozenset(
         code_pb2.DATA_LOSS,
     }
 )
-"""What is the server's: with anything else it has done what it is there for."""
+"""Status codes of server errors. All other codes are correct answers, such as a refusal."""
 
 _OPTIONS: Final = (
-    ("grpc.so_reuseport", 0),  # a port in use is an error, not a second listener that takes half of the calls
+    ("grpc.so_reuseport", 0),  # a port in use is an error; with reuse, two processes would share the calls
     ("grpc.max_receive_message_length", 4 * 1024 * 1024),
     ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.http2.min_ping_interval_without_data_ms", 4_000),  # less than our channels' keepalive
+    ("grpc.http2.min_ping_interval_without_data_ms", 4_000),  # less than the keepalive interval of our channels
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A servicer, and who may call it.
+    """Servicer with its access policy.
 
     Attributes:
         register: adds the servicer to a server.
-        policy: a rule for each of its methods.
+        policy: access rule of each method.
     """
 
     register: Callable[[grpc.aio.Server], None]
@@ -77,33 +78,33 @@ async def grpc_server(
     tls: TLS | None = None,
     checks: Mapping[str, HealthCheck] | None = None,
 ) -> AsyncIterator[grpc.aio.Server]:
-    """A server that serves from entry, and on exit lets running calls finish for some seconds.
+    """Serve gRPC while the block runs. On exit, running calls have five seconds to finish.
 
-    By gRPC's health, each service serves until the end begins: a channel goes to another replica then, and not before,
-    since what this one stands on the others stand on, too, and whoever calls is better told what is away. The server
-    as a whole, whose name is empty, is ready or not, as the admin interface says it: that is for probes.
+    The gRPC health of each service stays SERVING until shutdown: replicas share their dependencies, so failing over to
+    another replica would not help, and callers get a specific error instead. The empty service name reports readiness,
+    for probes.
 
     Args:
         listen: `host:port`.
-        verifier: of callers' tokens; a call that the policy does not let pass is refused before it reaches a servicer.
-        services: what is served, by the full name of each service. Health and reflection are open to all.
-        tls: what to show clients, who must show a certificate, too, and whom to believe. Without it, the port is on
-            loopback.
-        checks: of what the process stands on.
+        verifier: verifies callers' tokens. A call that the policy does not allow never reaches a servicer.
+        services: services by their full names. Health and reflection need no token.
+        tls: certificates of the server and the CA certificates of clients, which need a certificate too. None:
+            plaintext, on loopback only.
+        checks: readiness checks by the name of the dependency.
 
     Raises:
-        RuntimeError: the port is in use, or a policy and its service do not have the same methods.
-        PlaintextError: there is no TLS, and the port is elsewhere.
+        RuntimeError: the port is in use, or the methods of a policy and its service differ.
+        PlaintextError: `tls` is None and the port is not on loopback.
     """
     if tls is None:
         require_loopback(listen)
     server = grpc.aio.server(
-        options=_OPTIONS if tls is None else (*_OPTIONS, ("grpc.max_connection_age_ms", _CONNECTION_MS))
+        options=_OPTIONS if tls is None else (*_OPTIONS, ("grpc.max_connection_age_ms", _MAX_CONNECTION_AGE_MS))
     )
     health = HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     for name, service in services.items():
-        service.register(cast("grpc.aio.Server", _AuthorizingRegistrar(server, verifier, name, service.policy)))
+        service.register(_authorizing_server(server, verifier, name, service.policy))
     names = (*services, "grpc.health.v1.Health", reflection.SERVICE_NAME)
     reflection.enable_server_reflection(names, server)
     if tls is None:
@@ -116,101 +117,92 @@ async def grpc_server(
     await server.start()
     log.info("serving gRPC", listen=listen)
     try:
-        async with background_task(_publish_readiness(health, checks or {}), "health"):
+        async with background_task(_update_health(health, checks or {}), "health"):
             yield server
     finally:
         await health.enter_graceful_shutdown()
-        # What arrives while gRPC begins to stop is refused. By then, all who know of another replica ask that one.
-        await asyncio.sleep(_LEAVING_SECONDS)
-        await server.stop(_GRACE_SECONDS)
+        # gRPC refuses calls that arrive during its stop. By then, clients with another replica have switched to it.
+        await asyncio.sleep(_DRAIN_SECONDS)
+        await server.stop(_STOP_TIMEOUT_SECONDS)
 
 
-async def _publish_readiness(health: HealthServicer, checks: Mapping[str, HealthCheck]) -> None:
+async def _update_health(health: HealthServicer, checks: Mapping[str, HealthCheck]) -> None:
     while True:
         is_ready = all(state == "ok" for state in (await run_checks(checks)).values())
         status = health_pb2.HealthCheckResponse.SERVING if is_ready else health_pb2.HealthCheckResponse.NOT_SERVING
         await health.set("", status)
-        await asyncio.sleep(_READINESS_SECONDS)
+        await asyncio.sleep(_READINESS_INTERVAL_SECONDS)
 
 
-_Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
-class _AuthorizingRegistrar:
-    """What a servicer is registered with, in place of the server: puts a guard around each of its methods.
+def _authorizing_server(
+    server: grpc.aio.Server, verifier: TokenVerifier, name: str, policy: AccessPolicy
+) -> grpc.aio.Server:
+    """Return the server that a servicer registers with: it authorizes the calls of each method.
 
-    Once, when the method is first called: an interceptor would be asked on every call.
+    Registration raises RuntimeError if the methods of the policy and the servicer differ.
     """
 
-    def __init__(self, server: grpc.aio.Server, verifier: TokenVerifier, name: str, policy: AccessPolicy) -> None:
-        self._server = server
-        self._verifier = verifier
-        self._name = name
-        self._policy = policy
+    def check_methods(methods: Collection[str]) -> None:
+        if missing := set(methods) - policy.keys():
+            raise RuntimeError(f"methods of {name} without an access rule: {_join(missing)}; add them to its policy")
+        if unknown := policy.keys() - set(methods):
+            raise RuntimeError(f"access rules for methods that {name} does not have: {_join(unknown)}; remove them")
 
-    def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[grpc.GenericRpcHandler]) -> None:
-        rules = {f"/{self._name}/{method}": rule for method, rule in self._policy.items()}
-        self._server.add_generic_rpc_handlers(
-            [_AuthorizedHandler(each, self._verifier, rules) for each in generic_rpc_handlers]
-        )
-
-    def add_registered_method_handlers(self, service_name: str, method_handlers: Mapping[str, _Handler]) -> None:
-        """The same methods as the generic handlers, for servers that look them up ahead of time: not wanted twice. Here
-        they say what the policy has to have.
-        """
-        if unruled := method_handlers.keys() - self._policy.keys():
-            raise RuntimeError(f"who may call these methods of {service_name} is not said: {_names(unruled)}")
-        if unknown := self._policy.keys() - method_handlers.keys():
-            raise RuntimeError(f"there are rules for methods that {service_name} does not have: {_names(unknown)}")
+    rules = {f"/{name}/{method}": rule for method, rule in policy.items()}
+    return ServerStandIn(
+        server, lambda methods: _AuthorizedHandler(methods, verifier, rules), check_methods
+    ).as_server()
 
 
-def _names(methods: Iterable[str]) -> str:
+def _join(methods: Iterable[str]) -> str:
     return ", ".join(sorted(methods))
 
 
 class _AuthorizedHandler(grpc.GenericRpcHandler):
-    """The methods of a service. Each runs in its caller's `RequestContext`; `WalletError` becomes a status."""
+    """Methods of a servicer. Each call is authorized and runs in its `RequestContext`; errors become statuses."""
 
     def __init__(
         self, methods: grpc.GenericRpcHandler, verifier: TokenVerifier, rules: Mapping[str, AccessRule]
     ) -> None:
         """Args:
-        methods: as the servicer has them.
-        verifier: of callers' tokens.
-        rules: of each method, by its full name.
+        methods: handler of the servicer's methods.
+        verifier: verifies callers' tokens.
+        rules: access rules by the path of the method.
         """
         self._methods = methods
         self._verifier = verifier
         self._rules = rules
-        self._guarded: dict[str, _Handler] = {}
+        self._handlers: dict[str, MethodHandler] = {}
 
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> "_Handler | None":
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> "MethodHandler | None":
         method = handler_call_details.method
-        if method not in self._guarded:
+        if method not in self._handlers:
             handler = self._methods.service(handler_call_details)
             if handler is None:
                 return None
-            self._guarded[method] = self._guard(method, handler)
-        return self._guarded[method]
+            self._handlers[method] = self._authorize(method, handler)
+        return self._handlers[method]
 
-    def _guard(self, method: str, handler: Any) -> _Handler:
+    def _authorize(self, method: str, handler: Any) -> MethodHandler:
         rule = self._rules[method]
 
         async def unary(request: Any, context: _Context) -> Any:
-            with _RpcScope(method, context) as serving:
-                await serving.begin(self._verifier, rule)
+            with _RpcScope(method, context) as scope:
+                await scope.begin(self._verifier, rule)
                 return await handler.unary_unary(request, context)
-            return await serving.abort()
+            return await scope.abort()
 
         async def stream(request: Any, context: _Context) -> AsyncIterator[Any]:
-            with _RpcScope(method, context, is_stream=True) as serving:
-                until = await serving.begin(self._verifier, rule)
-                async with aclosing(_ended(handler.unary_stream(request, context), until)) as responses:
+            with _RpcScope(method, context, is_stream=True) as scope:
+                valid_until = await scope.begin(self._verifier, rule)
+                async with aclosing(_until_expiry(handler.unary_stream(request, context), valid_until)) as responses:
                     async for response in responses:
                         yield response
-            if serving.status.code:
-                await serving.abort()
+            if scope.status.code:
+                await scope.abort()
 
         coders = (handler.request_deserializer, handler.response_serializer)
         if handler.response_streaming:
@@ -218,22 +210,26 @@ class _AuthorizedHandler(grpc.GenericRpcHandler):
         return grpc.unary_unary_rpc_method_handler(unary, *coders)
 
 
-async def _ended(responses: AsyncGenerator[Any, None], until: float | None) -> AsyncGenerator[Any, None]:
-    """The responses, for as long as the token lasts.
+async def _until_expiry(responses: AsyncGenerator[Any, None], valid_until: float | None) -> AsyncGenerator[Any, None]:
+    """Yield the responses of a stream until the caller's token expires.
+
+    Args:
+        responses: responses of the servicer.
+        valid_until: Unix time; None for a call without a token.
 
     Raises:
-        Unauthenticated: it has ended.
+        Unauthenticated: the token has expired.
     """
     async with aclosing(responses):
         loop = asyncio.get_running_loop()
-        end = None if until is None else loop.time() + until - time.time()
+        end = None if valid_until is None else loop.time() + valid_until - time.time()
         while end is None or loop.time() < end:
-            # Around each response alone: between two of them this task is gRPC's own, which waits for the reader.
+            # The time-out covers only the servicer: between two responses gRPC waits in this task for a slow client.
             try:
-                async with asyncio.timeout_at(end) as lifetime:
+                async with asyncio.timeout_at(end) as timeout:
                     response = await anext(responses, None)
             except TimeoutError:
-                if not lifetime.expired():
+                if not timeout.expired():
                     raise
                 break
             if response is None:
@@ -243,8 +239,9 @@ async def _ended(responses: AsyncGenerator[Any, None], until: float | None) -> A
 
 
 class _RpcScope:
-    """One call from its first moment to its last. An error ends the block and becomes the status that `abort` sends;
-    only cancellation goes on.
+    """One call: its request context, span, metrics and log.
+
+    An error in the block ends the block and becomes the status that `abort` sends; only a cancellation is raised.
     """
 
     def __init__(self, method: str, context: _Context, *, is_stream: bool = False) -> None:
@@ -263,10 +260,14 @@ class _RpcScope:
         self.status = status_pb2.Status()
 
     async def begin(self, verifier: TokenVerifier, rule: AccessRule) -> float | None:
-        """Makes the call the current one of this task, with its verified caller, whom the rule admits.
+        """Authorize the caller and set the current request of this task.
 
         Returns:
-            When the caller's token ends, on the clock of `time.time`; None for a call without one.
+            Unix time until which the caller's token is valid; None for a public method.
+
+        Raises:
+            Unauthenticated: there is no valid token.
+            PermissionDenied: the rule does not allow the caller.
         """
         remaining, trace = self._context.time_remaining(), self._span.trace
         call = RequestContext(
@@ -300,22 +301,22 @@ class _RpcScope:
         return isinstance(error, Exception)
 
     def _record(self, seconds: float) -> None:
-        """What came of the call: to the metrics, to its span, and to the log where somebody may have to look."""
+        """Record the result in metrics and span, and log the call if it failed by a server error or was slow."""
         code = code_name(self.status)
         metrics.RPC_SECONDS.labels(self._method, code).observe(seconds)
-        is_fault = self.status.code in _SERVER_ERRORS
-        if is_fault or (seconds > _SLOW_SECONDS and not self._is_stream):  # a stream lasts as long as it is read
+        is_error = self.status.code in _SERVER_ERRORS
+        if is_error or (seconds > _SLOW_CALL_SECONDS and not self._is_stream):  # a stream lasts as long as its client
             log.warning("call", method=self._method, code=code, ms=round(seconds * 1000, 1))
         self._span.set_attributes({"rpc.response.status_code": code})
-        if is_fault:
+        if is_error:
             self._span.fail(code)
         self._span.end()
 
     async def abort(self) -> None:
-        """Tells the caller what came of the call."""
+        """End the call with its status."""
         await self._context.abort_with_status(rpc_status.to_status(self.status))
 
 
 def _text(value: str | bytes | None) -> str | None:
-    """A metadata value, if it is text."""
+    """Return a metadata value if it is text."""
     return value if isinstance(value, str) else None

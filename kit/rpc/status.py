@@ -1,4 +1,4 @@
-"""Errors as gRPC statuses with google.rpc details, and back."""
+"""Conversion between errors and gRPC statuses with google.rpc details."""
 
 import grpc
 from google.rpc import code_pb2, error_details_pb2, status_pb2
@@ -19,14 +19,17 @@ from wallet.errors import (
 )
 
 DOMAIN = "wallet"
-"""`ErrorInfo.domain` of every error that is ours."""
+"""`ErrorInfo.domain` of our errors."""
 
 RETRY_AFTER_SECONDS = 1
-"""When to try again what was refused because there was too much of it."""
+"""Default retry delay of errors that limits cause."""
 
 
 def error_to_status(error: WalletError) -> status_pb2.Status:
-    """The error with its machine name, its data and, for bad input, the fields; for too much work, when to retry."""
+    """Return the status of an error.
+
+    Its details are ErrorInfo (reason and data), BadRequest (fields of invalid input) and RetryInfo (exceeded limits).
+    """
     status = status_pb2.Status(code=error.code.value, message=error.message)
     info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata())
     status.details.add().Pack(info)
@@ -37,14 +40,14 @@ def error_to_status(error: WalletError) -> status_pb2.Status:
         status.details.add().Pack(bad_request)
     if isinstance(error, ResourceExhausted | TooManyAttempts | RateLimited):
         hint = error_details_pb2.RetryInfo()
-        said = getattr(error, "retry_after_seconds", "")
-        hint.retry_delay.FromSeconds(int(said) if said.isdecimal() else RETRY_AFTER_SECONDS)
+        seconds = getattr(error, "retry_after_seconds", "")
+        hint.retry_delay.FromSeconds(int(seconds) if seconds.isdecimal() else RETRY_AFTER_SECONDS)
         status.details.add().Pack(hint)
     return status
 
 
 def error_from_status(status: status_pb2.Status) -> WalletError:
-    """The error that `error_to_status` made the status of; InternalError for a status that is not ours."""
+    """Return the error of a status that `error_to_status` built; InternalError for any other status."""
     info, bad_request = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
     for detail in status.details:
         if detail.Is(info.DESCRIPTOR):
@@ -60,16 +63,21 @@ def error_from_status(status: status_pb2.Status) -> WalletError:
     return cls.from_metadata(dict(info.metadata))
 
 
-def error_from_rpc(error: grpc.aio.AioRpcError, what: str) -> WalletError:
-    """The typed error behind a failed call; a failure of the way there is one of `what`."""
+def error_from_rpc(error: grpc.aio.AioRpcError, service: str) -> WalletError:
+    """Return the typed error of a failed call.
+
+    Args:
+        error: error that gRPC raised.
+        service: name of the called service, for the message if the call did not reach it.
+    """
     status = rpc_status.from_call(error)  # type: ignore[arg-type]  # it has all of a Call that is read
     if status is not None:
         return error_from_status(status)
     match error.code():
         case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
-            return Unavailable(what)
+            return Unavailable(service)
         case grpc.StatusCode.DEADLINE_EXCEEDED:
-            return DeadlineExceeded(what)
+            return DeadlineExceeded(service)
         case grpc.StatusCode.RESOURCE_EXHAUSTED:
             return ResourceExhausted()
         case grpc.StatusCode.UNAUTHENTICATED:
@@ -79,5 +87,5 @@ def error_from_rpc(error: grpc.aio.AioRpcError, what: str) -> WalletError:
 
 
 def code_name(status: status_pb2.Status) -> str:
-    """The canonical name of a status's code, for logs and metrics."""
+    """Return the canonical name of the status code, for logs and metrics."""
     return str(code_pb2.Code.Name(code_pb2.Code.ValueType(status.code)))

@@ -1,6 +1,4 @@
-"""Mutual TLS between services: what a process shows its peers and whom it believes, as three PEM files have it now; and
-where plaintext will do.
-"""
+"""Mutual TLS between services, from PEM files that are reloaded when they change; plaintext on loopback only."""
 
 import threading
 from pathlib import Path
@@ -19,45 +17,46 @@ log = structlog.get_logger(__name__)
 
 
 class PlaintextError(Exception):
-    """What would leave this machine could be read on its way; the message is for a person and says what to set."""
+    """Plaintext was requested for an address outside of loopback. The message is for operators and says what to set."""
 
 
 class CertificateBundle(NamedTuple):
-    """What the three files hold, in PEM."""
+    """Certificate chain, private key and CA certificates of a process, in PEM."""
 
     certificate: bytes
     key: bytes
     authority: bytes
 
     def channel_credentials(self) -> grpc.ChannelCredentials:
-        """Of a channel that shows this certificate, and believes this authority alone."""
+        """Return credentials for a channel: this client certificate, and only these CA certificates."""
         return grpc.ssl_channel_credentials(self.authority, self.key, self.certificate)
 
 
 class TLS:
-    """The three files, read again whenever what they hold is asked for, which may be in any thread. What is new counts
-    once it fits together; until then, what was there before does.
+    """The three PEM files, read again on each use, from any thread.
+
+    New files are used as soon as they are consistent; until then the previous files stay in use.
     """
 
     def __init__(self, certificate: Path, key: Path, authority: Path) -> None:
         """Args:
-            certificate: of this process, and after it those of who signed it, if the authority did not itself.
-            key: of the certificate.
-            authority: the certificates of all whose signature is believed.
+            certificate: certificate of this process, followed by intermediate CA certificates, if any.
+            key: private key of the certificate.
+            authority: CA certificates that sign the certificates of peers.
 
         Raises:
-            OSError: one of them cannot be read.
-            ValueError: they do not fit together.
+            OSError: a file cannot be read.
+            ValueError: the key is not the key of the certificate, or a file is not PEM.
         """
         self._files = (certificate, key, authority)
-        self._material = self._read()
-        _show(_check(self._material))
-        self._refused = ""
+        self._bundle = self._read()
+        _record_expiry(_check(self._bundle))
+        self._error = ""
         self._lock = threading.Lock()
 
     @classmethod
     def from_settings(cls, settings: TLSSettings) -> Self | None:
-        """The files that the settings name, if they do; raises as the constructor."""
+        """Return the files that the settings name; None if they name none. Raises as the constructor."""
         certificate, key, authority = settings.tls_certificate, settings.tls_key, settings.tls_authority
         if certificate is None or key is None or authority is None:
             return None
@@ -67,24 +66,24 @@ class TLS:
             raise ValueError(f"{certificate}, {key} and {authority} do not fit together: {error}") from None
 
     def current_bundle(self) -> CertificateBundle:
-        """What counts now."""
+        """Return the newest consistent content of the files."""
         with self._lock:
             try:
-                found = self._read()
-                if found != self._material:
-                    certificate = _check(found)
+                bundle = self._read()
+                if bundle != self._bundle:
+                    certificate = _check(bundle)
                     log.info("new TLS files are in use", until=str(certificate.not_valid_after_utc))
-                    _show(certificate)
+                    _record_expiry(certificate)
             except (OSError, ValueError) as error:
-                if str(error) != self._refused:
+                if str(error) != self._error:
                     log.warning("TLS files do not fit together: those before stay in use", error=str(error))
-                self._refused = str(error)
+                self._error = str(error)
             else:
-                self._material, self._refused = found, ""
-            return self._material
+                self._bundle, self._error = bundle, ""
+            return self._bundle
 
     def server_credentials(self) -> grpc.ServerCredentials:
-        """Of a server that demands a certificate of its clients. Each new connection begins with what counts then."""
+        """Return credentials of a server that requires client certificates. A new connection uses the newest files."""
         return grpc.dynamic_ssl_server_credentials(
             self._configuration(), self._configuration, require_client_authentication=True
         )
@@ -98,45 +97,45 @@ class TLS:
 
 
 def check_key_pair(certificate: bytes, key: bytes) -> x509.Certificate:
-    """The certificate, the first of a chain, of a pair in PEM.
+    """Return the first certificate of a PEM chain if the key belongs to it.
 
     Raises:
-        ValueError: one of them is not whole, or the key is another one's.
+        ValueError: the certificate or the key is not PEM, or the key belongs to another certificate.
     """
     first = x509.load_pem_x509_certificates(certificate)[0]
     try:
         public_key = load_pem_private_key(key, None).public_key()
     except (TypeError, UnsupportedAlgorithm) as error:
-        raise ValueError(f"the key: {error}") from None
+        raise ValueError(f"the key cannot be read: {error}") from None
     if public_key != first.public_key():
-        raise ValueError("the key is not that of the certificate")
+        raise ValueError("the key does not belong to the certificate")
     return first
 
 
 def require_loopback(address: str) -> None:
-    """Returns if all of an address to listen on, or of a gRPC target, is on this machine's loopback.
+    """Check that a listen address or gRPC target is on loopback, with all of its hosts.
 
     Raises:
-        PlaintextError: some of it is not, or may not be.
+        PlaintextError: a host is not on loopback, or may not be.
     """
     if not all(map(is_loopback, _hosts(address))):
         raise PlaintextError(
-            f"{address} is not loopback alone, and nothing goes there in plaintext: set TLS_CERTIFICATE, TLS_KEY and "
-            "TLS_AUTHORITY (`wallet certificates` makes the files), or name 127.0.0.1"
+            f"{address} is not on loopback, and plaintext is for loopback only: set TLS_CERTIFICATE, TLS_KEY and "
+            "TLS_AUTHORITY (`wallet certificates` creates the files), or use 127.0.0.1"
         )
 
 
-def _check(material: CertificateBundle) -> x509.Certificate:
-    """The certificate of a pair whose authority can be read, too.
+def _check(bundle: CertificateBundle) -> x509.Certificate:
+    """Return the certificate of a consistent bundle.
 
     Raises:
-        ValueError: they do not fit together.
+        ValueError: the bundle is not consistent.
     """
-    x509.load_pem_x509_certificates(material.authority)
-    return check_key_pair(material.certificate, material.key)
+    x509.load_pem_x509_certificates(bundle.authority)
+    return check_key_pair(bundle.certificate, bundle.key)
 
 
-def _show(certificate: x509.Certificate) -> None:
+def _record_expiry(certificate: x509.Certificate) -> None:
     metrics.CERTIFICATE_EXPIRES.set(certificate.not_valid_after_utc.timestamp())
 
 
@@ -148,7 +147,7 @@ def _hosts(address: str) -> list[str]:
 
 
 def _host(address: str) -> str:
-    """Of `[::1]:1`, `::1`, `127.0.0.1:1` or `127.0.0.1`."""
+    """Return the host of `[::1]:1`, `::1`, `127.0.0.1:1` or `127.0.0.1`."""
     if address.startswith("["):
         return address[1:].partition("]")[0]
     return address.partition(":")[0] if address.count(":") == 1 else address

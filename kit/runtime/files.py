@@ -1,4 +1,4 @@
-"""Files that are replaced whole."""
+"""Atomic replacement of files."""
 
 import os
 import tempfile
@@ -6,7 +6,12 @@ from pathlib import Path
 
 
 def write_private_file(path: Path, text: str) -> None:
-    """Replaces the file `path` in one step by one that only the caller may read."""
+    """Replace a file atomically by one with mode 0600.
+
+    Args:
+        path: file to write; missing folders are created with mode 0700.
+        text: new content.
+    """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     with os.fdopen(descriptor, "w") as file:

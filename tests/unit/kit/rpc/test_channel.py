@@ -516,9 +516,9 @@ class TestResumed:
             await self.seen([1, AccountNotFound("a1")], [2])
 
     async def test_tells_the_reader_when_the_service_does_not_come_back(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(channel, "_RESUME_FIRST_PAUSE", 0.001)
-        monkeypatch.setattr(channel, "_RESUME_LONGEST_PAUSE", 0.02)
-        monkeypatch.setattr(channel, "_RESUME_SECONDS", 0.2)
+        monkeypatch.setattr(channel, "_RECONNECT_FIRST_DELAY_SECONDS", 0.001)
+        monkeypatch.setattr(channel, "_RECONNECT_LONGEST_DELAY_SECONDS", 0.02)
+        monkeypatch.setattr(channel, "_RECONNECT_TIMEOUT_SECONDS", 0.2)
         gone = Unavailable("the echo")
         away: list[list[int | WalletError]] = [[gone]] * 8  # more than half of the time, which a value begins anew
         with pytest.raises(Unavailable):

@@ -154,7 +154,7 @@ class TestPolicy:
     @pytest.mark.parametrize(
         ("policy", "told"),
         [
-            ({"Say": READ_ACCESS}, "test.Echo is not said: Count"),
+            ({"Say": READ_ACCESS}, "methods of test.Echo without an access rule: Count"),
             ({"Say": READ_ACCESS, "Count": READ_ACCESS, "Shout": READ_ACCESS}, "that test.Echo does not have: Shout"),
         ],
     )
@@ -253,7 +253,7 @@ class TestLog:
     async def test_a_slow_call_has_a_line_and_a_slow_stream_has_none(
         self, stub: Stub, keys: Keys, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(server, "_SLOW_SECONDS", 0)
+        monkeypatch.setattr(server, "_SLOW_CALL_SECONDS", 0)
         with capture_logs() as said:
             await stub.Say(StringValue(value="friendly"), metadata=bearer(keys.user("alice")))
             assert [each async for each in stub.Count(StringValue(value="3"), metadata=bearer(keys.user("alice")))]
@@ -329,7 +329,7 @@ class TestOpenToAll:
             if not is_there.is_set():
                 raise Unavailable("its database")
 
-        monkeypatch.setattr(server, "_READINESS_SECONDS", 0.01)
+        monkeypatch.setattr(server, "_READINESS_INTERVAL_SECONDS", 0.01)
         async with (
             serving(say, keys.verifier(), checks={"database": check}) as target,
             grpc.aio.insecure_channel(target) as channel,

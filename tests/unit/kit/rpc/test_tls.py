@@ -247,7 +247,7 @@ class TestPlaintext:
         with pytest.raises(PlaintextError, match="set TLS_CERTIFICATE, TLS_KEY and TLS_AUTHORITY"):
             async with open_channel(address, SERVICE, ()):
                 pass
-        with pytest.raises(PlaintextError, match="nothing goes there in plaintext"):
+        with pytest.raises(PlaintextError, match="plaintext is for loopback only"):
             async with grpc_server(address, keys.verifier(), {}):
                 pass
 
@@ -271,7 +271,7 @@ class TestSettings:
         bank, card, authority = (ours.folder / name for name in ("bank.pem", "card.key", "authority.pem"))
         wrong = TLSSettings(tls_certificate=bank, tls_key=card, tls_authority=authority)
         with pytest.raises(
-            ValueError, match=r"card\.key .* do not fit together: the key is not that of the certificate"
+            ValueError, match=r"card\.key .* do not fit together: the key does not belong to the certificate"
         ):
             TLS.from_settings(wrong)
         with pytest.raises(FileNotFoundError):
@@ -281,7 +281,7 @@ class TestSettings:
 class TestRotation:
     @pytest.fixture(autouse=True)
     def soon(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(rotation, "_LOOK_SECONDS", 0.05)
+        monkeypatch.setattr(rotation, "_CHECK_INTERVAL_SECONDS", 0.05)
 
     async def test_of_both_sides_under_load_fails_no_call(self, bank: str, ours: Authority) -> None:
         async with peer_of(bank, ours.give("gateway")) as peer, load(peer) as seen:
@@ -296,7 +296,7 @@ class TestRotation:
     async def test_of_a_server_alone_reaches_those_who_are_connected(
         self, ours: Authority, keys: Keys, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(server, "_CONNECTION_MS", 200)
+        monkeypatch.setattr(server, "_MAX_CONNECTION_AGE_MS", 200)
         target = f"127.0.0.1:{free_ports(1)[0]}"
         async with (
             grpc_server(target, keys.verifier(), {SERVICE: PEERS}, ours.give("bank")),
@@ -358,7 +358,7 @@ class TestRotation:
     async def test_to_what_nobody_believes_is_not_taken_up(
         self, bank: str, ours: Authority, theirs: Authority, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(rotation, "_READY_SECONDS", 1.0)
+        monkeypatch.setattr(rotation, "_CONNECT_TIMEOUT_SECONDS", 1.0)
         theirs.give("gateway")
         async with peer_of(bank, ours.give("gateway")) as peer, load(peer):
             first = ours.serial("gateway")
@@ -367,7 +367,7 @@ class TestRotation:
                     shutil.copy(theirs.folder / file, ours.folder / file)
 
                 async def told() -> bool:
-                    return any("nobody has answered" in line["event"] for line in said)
+                    return any("no connection with the new certificate" in line["event"] for line in said)
 
                 await until(told)
             assert await sees(peer, first)
