@@ -174,7 +174,7 @@ class ServiceSettings(AuthSettings):
 class CallSettings(Settings):
     """Limits of the calls to each other service."""
 
-    deprecated_names = {"call_limit_of_one": "call_max_per_caller"}
+    deprecated_names: ClassVar[Mapping[str, str]] = {"call_limit_of_one": "call_max_per_caller"}
 
     call_timeout_seconds: PositiveFloat = Field(5.0, description="time-out of one call")
     call_limit: PositiveInt = Field(1_000, description="maximum concurrent calls of one service; more are refused")

@@ -1,12 +1,13 @@
-"""Structured logs: one event a line, JSON for machines or columns for people. On each is the service, and whatever is
-known of the call at hand: its id, its trace's, its caller.
+"""Structured logs: one event per line, as JSON for machines or as columns for people.
 
-A traceback says where, never what was at hand there: local variables hold tokens and cards. What is called a secret, or
-is one by its type, is masked wherever it stands in an event; and in the line that comes of it, whatever looks like a
-token or a card's number, wherever it is from: an error's message, a path, a library's own log.
+Each event has the service and, if there is a current request, its request id, trace id and caller.
 
-Our own events go straight to standard error. The standard library's way there, which is for what others log, takes
-three times as long, and there is a line for each request.
+Secrets are redacted twice. `redact_event` masks fields that are secret by name or by type. `redact_line` masks all that
+looks like a token or a card number in the rendered line, for secrets in error messages, paths and logs of libraries.
+Tracebacks have no local variables, since those hold tokens and cards.
+
+Our events are written to standard error directly, since each request is logged and the standard library's logging takes
+three times as long. Libraries use the latter.
 """
 
 import json
@@ -29,7 +30,12 @@ from kit.runtime.settings import LogSettings
 
 
 def configure(service: str, settings: LogSettings) -> None:
-    """Routes structlog and the standard library's logging through one renderer to standard error."""
+    """Send the events of structlog and of the standard library's logging to standard error, in one format.
+
+    Args:
+        service: name of the process.
+        settings: format and minimum level.
+    """
 
     def add_context(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
         event["service"] = service
@@ -78,10 +84,10 @@ def configure(service: str, settings: LogSettings) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(settings.log_level)
-    # aiokafka tells at ERROR, several times a second, what the reconnecting caller tells once.
+    # aiokafka logs connection failures at ERROR several times a second; our reconnecting tasks log them once.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each call that goes well
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # below WARNING, it logs each successful call
 
 
 _MASK: Final = "***"
@@ -93,35 +99,35 @@ _WORD: Final = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
 
 
 def redact_event(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """The event with `***` for what is secret by its name or its type, however deep."""
+    """Replace values that are secret by name or by type with `***`, at any depth."""
     for key, value in event.items():
         if _is_secret(key):
             event[key] = _MASK
         elif type(value) not in _PLAIN:
-            event[key] = _masked(value)
+            event[key] = _redact_value(value)
     return event
 
 
-def _masked(value: Any) -> Any:
+def _redact_value(value: Any) -> Any:
     match value:
-        case _ if type(value) in _PLAIN:  # which most are
+        case _ if type(value) in _PLAIN:  # the most frequent case
             pass
         case Secret() | SecretStr() | SecretBytes():
             return _MASK
-        case Message() | BaseModel():  # whatever it has in it
+        case Message() | BaseModel():  # may contain anything
             return type(value).__name__
         case Mapping():
-            return {key: _MASK if _is_secret(key) else _masked(each) for key, each in value.items()}
-        case tuple():  # such as the standard library's exc_info, which has to stay one
-            return tuple(map(_masked, value))
+            return {key: _MASK if _is_secret(key) else _redact_value(each) for key, each in value.items()}
+        case tuple():  # the standard library's exc_info must stay a tuple
+            return tuple(map(_redact_value, value))
         case list() | set() | frozenset():
-            return list(map(_masked, value))
+            return list(map(_redact_value, value))
     return value
 
 
 @lru_cache(maxsize=1_024)
 def _is_secret(key: object) -> bool:
-    """Whether one of a name's words is one of theirs: `cardNumber`, `access_token`, `Set-Cookie`."""
+    """Return whether one of the words of a name marks a secret: `cardNumber`, `access_token`, `Set-Cookie`."""
     return isinstance(key, str) and not _SECRETS.isdisjoint(word.lower().rstrip("s") for word in _WORD.findall(key))
 
 
@@ -132,25 +138,26 @@ _TOKEN: Final = re.compile(rb"eyJ[\w-]*\.[\w-]+\.[\w-]*")
 
 
 def redact_line(_: WrappedLogger, __: str, line: Any) -> bytes:
-    """The line without what looks like a secret: `***` for a JSON Web Token, nines for the digits of a card's number,
-    which are valid JSON wherever they stand. An id is hardly ever of digits alone, and a number of that length hardly
-    ever passes for a card's by chance.
+    """Replace what looks like a secret in a rendered line.
+
+    A JSON Web Token becomes `***`. The digits of a card number become nines, which are valid JSON in any place. Few
+    other values match: ids rarely consist of digits only, and few long numbers have the check digit of a card.
     """
-    covered: bytes = line if isinstance(line, bytes) else line.encode(errors="backslashreplace")
-    if b"eyJ" in covered:
-        covered = _TOKEN.sub(_MASK.encode(), covered)
-    if _DIGITS in covered.translate(_ZEROED):  # a tenth of what looking by the pattern takes
-        covered = _CARD.sub(_covered, covered)
-    return covered
+    redacted: bytes = line if isinstance(line, bytes) else line.encode(errors="backslashreplace")
+    if b"eyJ" in redacted:
+        redacted = _TOKEN.sub(_MASK.encode(), redacted)
+    if _DIGITS in redacted.translate(_ZEROED):  # takes a tenth of the time of the pattern
+        redacted = _CARD.sub(_redact_card, redacted)
+    return redacted
 
 
-def _covered(found: re.Match[bytes]) -> bytes:
-    digits = found[0]
+def _redact_card(match: re.Match[bytes]) -> bytes:
+    digits = match[0]
     return b"9" * len(digits) if _is_card(digits.decode()) else digits
 
 
 def _is_card(digits: str) -> bool:
-    """Whether the last digit is the check digit that the number of a card has (ISO/IEC 7812-1, annex B: Luhn)."""
+    """Return whether the last digit is the check digit of a card number (Luhn; ISO/IEC 7812-1, annex B)."""
     doubled = [sum(divmod(2 * int(digit), 10)) for digit in digits[-2::-2]]
     return (sum(doubled) + sum(map(int, digits[-1::-2]))) % 10 == 0
 
@@ -163,5 +170,5 @@ def _to_text(_: WrappedLogger, __: str, line: Any) -> str:
 def _json(event: EventDict, **options: Any) -> bytes | str:
     try:
         return orjson.dumps(event, option=orjson.OPT_NON_STR_KEYS, **options)
-    except TypeError:  # such as half a character: whatever is said, a log says it
+    except TypeError:  # such as a lone surrogate: log the event anyway
         return json.dumps(event, **options)

@@ -1,6 +1,6 @@
-"""Spans on their way to a collector, by OTLP over gRPC: in bounded memory, in a thread of their own, and given up soon.
+"""Span exporter, OTLP over gRPC: a background thread, a bounded queue and short time-outs.
 
-A collector that is away costs spans, and a line of log a minute.
+If the collector is unavailable, spans are dropped and counted, and one line a minute is logged.
 """
 
 import logging
@@ -31,21 +31,21 @@ from kit.runtime.settings import TracingSettings
 from kit.telemetry.metrics import SPANS_DROPPED
 from kit.telemetry.tracing import Attributes, TraceContext
 
-_QUEUE: Final = 4_096
-_BATCH: Final = 512
-_PAUSE_MS: Final = 1_000
-_LINKS: Final = 2_000
-"""Of a span at most: as many as a batch of the consumer has messages."""
-_EXPORT_SECONDS: Final = 3.0
-_GRACE_SECONDS: Final = 1.0
-_QUIET_SECONDS: Final = 60.0
+_QUEUE_SPANS: Final = 4_096
+_BATCH_SPANS: Final = 512
+_EXPORT_INTERVAL_MS: Final = 1_000
+_MAX_LINKS: Final = 2_000
+"""Maximum links of a span: the size of the largest batch of the consumer."""
+_EXPORT_TIMEOUT_SECONDS: Final = 3.0
+_SHUTDOWN_TIMEOUT_SECONDS: Final = 1.0
+_LOG_INTERVAL_SECONDS: Final = 60.0
 _RATE_LIMITED_LOGGERS: Final = ("opentelemetry.exporter.otlp.proto.grpc.exporter", "opentelemetry.sdk._shared_internal")
 
 
 class Recorder:
-    """Begins spans of what was found worth them: which that is, was decided before."""
+    """Starts spans of traces that are already sampled."""
 
-    def __init__(self, provider: TracerProvider, ids: "_Ids") -> None:
+    def __init__(self, provider: TracerProvider, ids: "_TraceIds") -> None:
         self._tracer = provider.get_tracer("wallet")
         self._ids = ids
 
@@ -57,17 +57,17 @@ class Recorder:
         attributes: Attributes | None,
         links: Sequence[TraceContext],
     ) -> Span:
-        """See `tracing.start`."""
+        """Start a recorded span; see `tracing.start_span`."""
         context = Context()
         if parent.span_id:
-            context = set_span_in_context(NonRecordingSpan(_context(parent)), context)
+            context = set_span_in_context(NonRecordingSpan(_span_context(parent)), context)
         else:
             self._ids.next = int(parent.trace_id, 16)
-        return self._tracer.start_span(name, context, kind, attributes, [Link(_context(each)) for each in links])
+        return self._tracer.start_span(name, context, kind, attributes, [Link(_span_context(each)) for each in links])
 
 
-class _Ids(RandomIdGenerator):
-    """A trace has its id before its first span: it is the request's."""
+class _TraceIds(RandomIdGenerator):
+    """Returns the trace id that the request already has, instead of a random one."""
 
     next = 0
 
@@ -76,60 +76,60 @@ class _Ids(RandomIdGenerator):
 
 
 class _Exporter(OTLPSpanExporter):
-    """OpenTelemetry's, that counts what it drops, and at the end drops what would take long."""
+    """Exporter that counts dropped spans and stops exporting after the shutdown deadline."""
 
     def __init__(self, endpoint: str) -> None:
-        super().__init__(endpoint, timeout=_EXPORT_SECONDS)
-        self.until = float("inf")
+        super().__init__(endpoint, timeout=_EXPORT_TIMEOUT_SECONDS)
+        self.deadline = float("inf")
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        late = time.monotonic() > self.until
-        result = SpanExportResult.FAILURE if late else super().export(spans)
+        is_late = time.monotonic() > self.deadline
+        result = SpanExportResult.FAILURE if is_late else super().export(spans)
         if result is not SpanExportResult.SUCCESS:
             SPANS_DROPPED.inc(len(spans))
         return result
 
 
 class _LogRateLimitFilter(logging.Filter):
-    """Lets a line through a minute."""
+    """Passes one line a minute of all loggers that share it."""
 
-    _quiet_until = 0.0
+    _next_at = 0.0
 
-    def filter(self, record: logging.LogRecord) -> bool:  # noqa: ARG002  whatever it says
+    def filter(self, record: logging.LogRecord) -> bool:  # noqa: ARG002  the signature of logging
         now = time.monotonic()
-        if now < self._quiet_until:
+        if now < self._next_at:
             return False
-        self._quiet_until = now + _QUIET_SECONDS
+        self._next_at = now + _LOG_INTERVAL_SECONDS
         return True
 
 
 @contextmanager
 def open_recorder(service: str, settings: TracingSettings) -> Iterator[Recorder]:
-    """What begins spans, which are sent to where the settings say for as long as the block lasts, and some seconds."""
-    # Below, there is a line for each try, for each span that finds no room, and for each odd header of a caller's.
+    """Open a recorder that exports spans to the collector of the settings; the end of the block flushes them."""
+    # At lower levels, OpenTelemetry logs each attempt, each dropped span and each invalid header of a caller.
     logging.getLogger("opentelemetry").setLevel(logging.ERROR)
-    seldom, loggers = _LogRateLimitFilter(), [logging.getLogger(name) for name in _RATE_LIMITED_LOGGERS]
+    rate_limit, loggers = _LogRateLimitFilter(), [logging.getLogger(name) for name in _RATE_LIMITED_LOGGERS]
     for logger in loggers:
-        logger.addFilter(seldom)
-    ids = _Ids()
+        logger.addFilter(rate_limit)
+    ids = _TraceIds()
     exporter = _Exporter(str(settings.otlp_endpoint))
     provider = TracerProvider(
         ALWAYS_ON,
         Resource.create({"service.name": service, "service.namespace": "wallet"}),
         shutdown_on_exit=False,
         id_generator=ids,
-        span_limits=SpanLimits(max_links=_LINKS),
+        span_limits=SpanLimits(max_links=_MAX_LINKS),
     )
-    provider.add_span_processor(BatchSpanProcessor(exporter, _QUEUE, _PAUSE_MS, _BATCH))
+    provider.add_span_processor(BatchSpanProcessor(exporter, _QUEUE_SPANS, _EXPORT_INTERVAL_MS, _BATCH_SPANS))
     try:
         yield Recorder(provider, ids)
     finally:
-        exporter.until = time.monotonic() + _GRACE_SECONDS
+        exporter.deadline = time.monotonic() + _SHUTDOWN_TIMEOUT_SECONDS
         provider.shutdown()
         for logger in loggers:
-            logger.removeFilter(seldom)
+            logger.removeFilter(rate_limit)
 
 
-def _context(place: TraceContext) -> SpanContext:
-    state = TraceState.from_header([place.tracestate]) if place.tracestate else None
-    return SpanContext(int(place.trace_id, 16), int(place.span_id, 16), True, TraceFlags(place.flags), state)
+def _span_context(trace: TraceContext) -> SpanContext:
+    state = TraceState.from_header([trace.tracestate]) if trace.tracestate else None
+    return SpanContext(int(trace.trace_id, 16), int(trace.span_id, 16), True, TraceFlags(trace.flags), state)

@@ -1,10 +1,11 @@
-"""Where something stands in a trace, and spans: what is told of it, made by hand.
+"""Trace contexts (W3C `traceparent` and `tracestate`) and spans, created explicitly.
 
-A trace travels as W3C's `traceparent` and `tracestate`. Whoever began it has decided whether it is sampled. One that is
-not, or a process without a collector, costs no more than its id: OpenTelemetry is asked for what is sampled alone.
+The process that starts a trace decides whether it is sampled. OpenTelemetry is called for sampled traces only.
+We parse `traceparent` with a regular expression instead of OpenTelemetry's propagator, so that an unsampled request
+costs no more than its trace id.
 
-Spans say what was done, by the semantic conventions, and how it ended: never for whom, with what or how much. Whose
-call it was stands in the log, on the lines with the trace's id.
+Spans have the operation and its result, by the semantic conventions. They never have a caller, an input or an amount:
+the log has the caller, on the lines with the trace id.
 """
 
 import re
@@ -33,13 +34,13 @@ Attributes = Mapping[str, str | int]
 
 
 class TraceContext(NamedTuple):
-    """A place in a trace.
+    """Position in a trace: the parent of new spans.
 
     Attributes:
-        trace_id: of the trace, 32 hex digits.
-        span_id: of the span that whatever comes next comes of, 16 hex digits; empty where nothing was done yet.
-        flags: as W3C has them.
-        tracestate: what others keep in it: W3C's `tracestate`.
+        trace_id: 32 hex digits.
+        span_id: id of the parent span, 16 hex digits; empty before the first span.
+        flags: W3C trace flags.
+        tracestate: `tracestate` header of the caller, passed on unchanged.
     """
 
     trace_id: str
@@ -49,50 +50,52 @@ class TraceContext(NamedTuple):
 
     @classmethod
     def new(cls) -> Self:
-        """A trace that begins here; as many of them are sampled as the settings say."""
-        id_ = secrets.token_hex(16)
-        is_sampled = _recording.bound > 0 and int(id_[16:], 16) < _recording.bound
-        return cls(id_, flags=_RANDOM | _SAMPLED if is_sampled else _RANDOM)
+        """Start a trace; `TRACE_RATIO` is the fraction that is sampled."""
+        trace_id = secrets.token_hex(16)
+        is_sampled = _recording.bound > 0 and int(trace_id[16:], 16) < _recording.bound
+        return cls(trace_id, flags=_RANDOM | _SAMPLED if is_sampled else _RANDOM)
 
     @classmethod
     def from_traceparent(cls, parent: str | None, state: str | None = None) -> Self | None:
-        """The place that the headers name; None where they name none."""
-        found = _TRACEPARENT.fullmatch(parent or "")
-        if found is None:
+        """Parse the headers `traceparent` and `tracestate`; return None if there is no valid `traceparent`."""
+        match = _TRACEPARENT.fullmatch(parent or "")
+        if match is None:
             return None
-        version, id_, span_id, flags, more = found.groups()
-        if version == "00" and more:
+        version, trace_id, span_id, flags, rest = match.groups()
+        if version == "00" and rest:
             return None
         state = state if state and _TRACESTATE.fullmatch(state) else ""
-        return cls(id_, span_id, int(flags, 16) & _KNOWN_FLAGS, state)
+        return cls(trace_id, span_id, int(flags, 16) & _KNOWN_FLAGS, state)
 
     @property
     def is_sampled(self) -> bool:
-        """Whether its spans are kept."""
+        """Whether the spans of this trace are recorded."""
         return bool(self.flags & _SAMPLED)
 
     @property
     def traceparent(self) -> str:
-        """As `traceparent`."""
+        """Value of the header `traceparent`."""
         return f"00-{self.trace_id}-{self.span_id or self.trace_id[:16]}-{self.flags:02x}"
 
     @property
     def sampled_traceparent(self) -> str | None:
-        """As `traceparent`, for what is only told of to those who keep it."""
+        """`traceparent` if the trace is sampled, otherwise None."""
         return self.traceparent if self.is_sampled else None
 
     @property
     def headers(self) -> tuple[tuple[str, str], ...]:
-        """As it travels on."""
+        """Headers for the next call."""
         parent = ("traceparent", self.traceparent)
         return (parent, ("tracestate", self.tracestate)) if self.tracestate else (parent,)
 
 
 class Span:
-    """Something that is done for as long as the block lasts. An exception that ends the block is its error.
+    """Span of the block that it manages. An exception that ends the block becomes the span's error.
+
+    Without a recorder, all methods do nothing.
 
     Attributes:
-        trace: where what comes of it stands.
+        trace: trace context with this span as the parent.
     """
 
     __slots__ = ("_recorded", "trace")
@@ -103,24 +106,28 @@ class Span:
 
     @property
     def is_recorded(self) -> bool:
-        """Whether anybody will know."""
+        """Whether the span is recorded and exported."""
         return self._recorded is not None
 
     def set_attributes(self, attributes: Attributes, *, name: str | None = None) -> None:
-        """What is known of it only now."""
+        """Set attributes, and a new name if one is given."""
         if self._recorded is not None:
             self._recorded.set_attributes(attributes)
             if name is not None:
                 self._recorded.update_name(name)
 
     def fail(self, error: str) -> None:
-        """It went wrong, in a way that has this name. No message goes with it: it might quote what was asked for."""
+        """Mark the span as failed.
+
+        Args:
+            error: type of the error. Its message is left out, since it may quote the request.
+        """
         if self._recorded is not None:
             self._recorded.set_attribute("error.type", error)
             self._recorded.set_status(StatusCode.ERROR)
 
     def end(self) -> None:
-        """It is over."""
+        """End the span."""
         if self._recorded is not None:
             self._recorded.end()
 
@@ -140,14 +147,14 @@ def start_span(
     attributes: Attributes | None = None,
     links: Sequence[TraceContext] = (),
 ) -> Span:
-    """A span of what is done from now on.
+    """Start a span.
 
     Args:
-        name: of few, and of nobody: a route rather than a path.
-        parent: where what it comes of stands. Is that not sampled, nothing is recorded.
-        kind: what it is to whoever is at its other end.
-        attributes: by the semantic conventions.
-        links: other places that it comes of.
+        name: operation with few distinct values and no personal data: a route rather than a path.
+        parent: parent trace context; if it is not sampled, the span is a no-op.
+        kind: server, client, producer, consumer or internal.
+        attributes: attributes by the semantic conventions.
+        links: further trace contexts that caused the operation.
     """
     if _recording.recorder is None or not parent.is_sampled:
         return Span(parent)
@@ -156,21 +163,20 @@ def start_span(
 
 
 def start_batch_span(parents: Iterable[str | None], name: str, kind: SpanKind, attributes: Attributes) -> Span:
-    """A span of what is done for many at once: it stands in the trace of the first that is sampled, and has a link to
-    each. For none of them there is none.
+    """Start a span of an operation on a batch, as a child of the first sampled trace and with a link to each of them.
 
     Args:
-        parents: the `traceparent` of each, where it has one.
-        name: as `start` has it, like the rest.
-        kind: as above.
-        attributes: as above.
+        parents: `traceparent` of each item in the batch, or None. If no trace is sampled, the span is a no-op.
+        name: see `start_span`, as for the other arguments.
+        kind: see `start_span`.
+        attributes: see `start_span`.
     """
     if _recording.recorder is None:
         return Span(_NO_TRACE)
     links = [
-        place
+        trace
         for parent in dict.fromkeys(parents)
-        if (place := TraceContext.from_traceparent(parent)) is not None and place.is_sampled
+        if (trace := TraceContext.from_traceparent(parent)) is not None and trace.is_sampled
     ]
     return start_span(name, links[0], kind, attributes, links) if links else Span(_NO_TRACE)
 
@@ -179,10 +185,10 @@ _NO_TRACE: Final = TraceContext("0" * 32, flags=0)
 
 
 class _Recording:
-    """Who records the spans of this process, if anybody does, and how many of the traces that begin here."""
+    """Recorder and sampling of this process."""
 
     recorder: "Recorder | None" = None
-    bound = 0  # of the latter half of ids, as in OpenTelemetry's TraceIdRatioBased
+    bound = 0  # a trace is sampled if the second half of its id is lower, as in OpenTelemetry's TraceIdRatioBased
 
 
 _recording: Final = _Recording()
@@ -190,11 +196,11 @@ _recording: Final = _Recording()
 
 @contextmanager
 def export_spans(service: str, settings: TracingSettings) -> Iterator[None]:
-    """Has the spans of this process sent, if the settings say where to; at the end, the last of them within seconds."""
+    """Export the spans of this process during the block, if the settings name a collector; flush them at the end."""
     if settings.otlp_endpoint is None:
         yield
         return
-    from kit.telemetry.otlp import open_recorder  # noqa: PLC0415  a quarter of a second, for those who want it
+    from kit.telemetry.otlp import open_recorder  # noqa: PLC0415  the import takes a quarter of a second
 
     with open_recorder(service, settings) as recorder:
         _recording.recorder, _recording.bound = recorder, round(settings.trace_ratio * 2**64)

@@ -12,7 +12,8 @@ from kit.auth.keys import KeySet
 from kit.auth.principal import Role, TokenVerifier
 from kit.http import admin
 from kit.http.admin import HealthCheck, add_authorized_routes, admin_app, run_checks
-from kit.http.server import BoundedHttpProtocol, http_server
+from kit.http.server import http_server
+from kit.http.uvicorn_internals import BoundedHttpProtocol
 from kit.telemetry import metrics
 from stack.ports import free_ports
 from tests.conftest import AUDIENCE, USERS, Keys
@@ -50,7 +51,7 @@ class TestReadiness:
         assert states == {"database": "ConnectionRefusedError", "broker": "ok"}
 
     async def test_waits_for_all_at_once_and_not_for_ever(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(admin, "_CHECK_SECONDS", 0.5)
+        monkeypatch.setattr(admin, "_CHECK_TIMEOUT_SECONDS", 0.5)
         running = most = 0
 
         async def hangs() -> None:

@@ -1,30 +1,35 @@
-"""What opens a circuit, and what closes it."""
+"""States of the circuit breaker: examples, and a state machine that compares it with a simple model."""
 
 import asyncio
 import time
 from contextlib import suppress
 
 import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
-from kit.rpc.circuit_breaker import CircuitBreaker, CircuitOpenError
+from kit.rpc import circuit_breaker
+from kit.rpc.circuit_breaker import CircuitBreaker, CircuitOpenError, GuardedCall
+
+FAILURES = 2
 
 
 class SilentError(Exception):
-    pass
+    """The failure that the circuits of this module count."""
 
 
-class Witness:
-    """A circuit that opens after two failures for no time at all, and the states that it told of."""
+class RecordedCircuit:
+    """A circuit that opens after two failures, with the list of its state changes."""
 
-    def __init__(self, seconds: float = 0.0) -> None:
+    def __init__(self, open_seconds: float = 0.0) -> None:
         self.states: list[str] = []
         self.circuit = CircuitBreaker(
-            failures=2, open_seconds=seconds, on_change=self.states.append, failure_type=SilentError
+            failures=FAILURES, open_seconds=open_seconds, on_change=self.states.append, failure_type=SilentError
         )
 
     def call(self, error: BaseException | None = None, *, ignore_failure: bool = False) -> None:
-        with suppress(SilentError, KeyError, asyncio.CancelledError), self.circuit.guard() as attempt:
-            attempt.ignore_failure = ignore_failure
+        with suppress(SilentError, KeyError, asyncio.CancelledError), self.circuit.guard() as call:
+            call.ignore_failure = ignore_failure
             if error is not None:
                 raise error
 
@@ -35,67 +40,152 @@ class Witness:
 
 
 class TestClosed:
-    def test_opens_after_failures_in_a_row(self) -> None:
-        witness = Witness(60)
-        witness.open()
+    def test_consecutive_failures_open_the_circuit(self) -> None:
+        recorded = RecordedCircuit(60)
+        recorded.open()
         with pytest.raises(CircuitOpenError):
-            witness.call()
+            recorded.call()
 
-    @pytest.mark.parametrize("answer", [None, KeyError()], ids=["a success", "a refusal"])
-    def test_counts_anew_after_any_answer(self, answer: Exception | None) -> None:
-        witness = Witness()
+    @pytest.mark.parametrize("answer", [None, KeyError()], ids=["success", "refusal"])
+    def test_any_answer_resets_the_count_of_failures(self, answer: Exception | None) -> None:
+        recorded = RecordedCircuit()
         for _ in range(3):
-            witness.call(SilentError())
-            witness.call(answer)
-        assert witness.states == []
+            recorded.call(SilentError())
+            recorded.call(answer)
+        assert recorded.states == []
 
-    def test_learns_nothing_from_what_is_cancelled_or_had_no_time(self) -> None:
-        witness = Witness()
-        witness.call(SilentError())
-        witness.call(asyncio.CancelledError())
-        witness.call(SilentError(), ignore_failure=True)
-        assert witness.states == []
-        witness.call(SilentError())
-        assert witness.states == ["opened"]
+    def test_cancelled_and_ignored_calls_do_not_count(self) -> None:
+        recorded = RecordedCircuit()
+        recorded.call(SilentError())
+        recorded.call(asyncio.CancelledError())
+        recorded.call(SilentError(), ignore_failure=True)
+        assert recorded.states == []
+        recorded.call(SilentError())
+        assert recorded.states == ["opened"]
 
-    def test_no_longer_for_a_clock_that_is_set_back(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        witness, now = Witness(), time.time()
-        witness.open()
+
+class TestOpened:
+    def test_system_clock_that_is_set_back_does_not_keep_the_circuit_open(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        recorded, now = RecordedCircuit(), time.time()
+        recorded.open()
         monkeypatch.setattr(time, "time", lambda: now - 3_600)
-        witness.call()
-        assert witness.states[1:] == ["half-opened", "closed"]
+        recorded.call()
+        assert recorded.states[1:] == ["half-opened", "closed"]
 
 
-class TestHalfOpen:
-    def test_lets_one_call_try_and_closes_when_that_succeeds(self) -> None:
-        witness = Witness()
-        witness.open()
-        with witness.circuit.guard():
-            assert witness.states[1:] == ["half-opened"]
+class TestHalfOpened:
+    def test_one_probe_passes_and_its_success_closes_the_circuit(self) -> None:
+        recorded = RecordedCircuit()
+        recorded.open()
+        with recorded.circuit.guard():
+            assert recorded.states[1:] == ["half-opened"]
             with pytest.raises(CircuitOpenError):
-                witness.call()
-        assert witness.states[2:] == ["closed"]
-        witness.call()
+                recorded.call()
+        assert recorded.states[2:] == ["closed"]
+        recorded.call()
 
-    def test_opens_again_when_it_fails(self) -> None:
-        witness = Witness()
-        witness.open()
-        witness.call(SilentError())
-        assert witness.states[1:] == ["half-opened", "opened"]
+    def test_failed_probe_opens_the_circuit_again(self) -> None:
+        recorded = RecordedCircuit()
+        recorded.open()
+        recorded.call(SilentError())
+        assert recorded.states[1:] == ["half-opened", "opened"]
 
-    def test_has_the_next_one_try_after_one_that_was_cancelled(self) -> None:
-        witness = Witness()
-        witness.open()
-        witness.call(asyncio.CancelledError())
-        witness.call()
-        assert witness.states[1:] == ["half-opened", "closed"]
+    def test_next_call_is_the_probe_after_a_cancelled_probe(self) -> None:
+        recorded = RecordedCircuit()
+        recorded.open()
+        recorded.call(asyncio.CancelledError())
+        recorded.call()
+        assert recorded.states[1:] == ["half-opened", "closed"]
 
-    def test_learns_nothing_from_a_call_that_began_before(self) -> None:
-        witness = Witness()
-        early = witness.circuit.guard()
+    def test_call_that_started_before_the_circuit_opened_does_not_count(self) -> None:
+        recorded = RecordedCircuit()
+        early = recorded.circuit.guard()
         early.__enter__()
-        witness.open()
-        with witness.circuit.guard():
+        recorded.open()
+        with recorded.circuit.guard():
             early.__exit__(SilentError, SilentError(), None)
-            assert witness.states[1:] == ["half-opened"]
-        assert witness.states[2:] == ["closed"]
+            assert recorded.states[1:] == ["half-opened"]
+        assert recorded.states[2:] == ["closed"]
+
+
+class CircuitMachine(RuleBasedStateMachine):
+    """Overlapping calls with all results, on a clock of its own, against a model of the three states."""
+
+    calls = Bundle("calls")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.state = "closed"
+        self.failures = 0
+        self.opened_at = 0.0
+        self.probe: GuardedCall | None = None
+        self.states = ["closed"]
+        self.open_seconds = 0
+        self.clock = pytest.MonkeyPatch()
+
+    @initialize(open_seconds=st.integers(0, 3))
+    def create(self, open_seconds: int) -> None:
+        self.clock.setattr(circuit_breaker, "time", self)
+        self.open_seconds = open_seconds
+        self.circuit = CircuitBreaker(
+            failures=FAILURES, open_seconds=open_seconds, on_change=self.states.append, failure_type=SilentError
+        )
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def teardown(self) -> None:
+        self.clock.undo()
+
+    @rule(seconds=st.integers(1, 3))
+    def wait(self, seconds: int) -> None:
+        self.now += seconds
+
+    @rule(target=calls)
+    def start(self) -> GuardedCall | None:
+        call = self.circuit.guard()
+        is_refused = self.state != "closed" and (
+            self.probe is not None or (self.state == "opened" and self.now < self.opened_at + self.open_seconds)
+        )
+        if is_refused:
+            with pytest.raises(CircuitOpenError):
+                call.__enter__()
+            return None
+        call.__enter__()
+        if self.state != "closed":
+            self.state, self.probe = "half-opened", call
+        return call
+
+    @rule(
+        call=consumes(calls),
+        error=st.sampled_from([None, SilentError(), KeyError(), asyncio.CancelledError()]),
+        ignore_failure=st.booleans(),
+    )
+    def end(self, call: GuardedCall | None, error: BaseException | None, *, ignore_failure: bool) -> None:
+        if call is None:  # it was refused
+            return
+        call.ignore_failure = ignore_failure
+        call.__exit__(None if error is None else type(error), error, None)
+        is_probe, self.probe = call is self.probe, None if call is self.probe else self.probe
+        counts = is_probe or self.state == "closed"
+        match error:
+            case SilentError() if counts and not ignore_failure:
+                self.failures += 1
+                if is_probe or self.failures >= FAILURES:
+                    self.state, self.opened_at = "opened", self.now
+            case None | KeyError() if counts:
+                self.state, self.failures = "closed", 0
+
+    @invariant()
+    def states_agree(self) -> None:
+        assert self.states[-1] == self.state
+
+    @invariant()
+    def each_reported_state_is_a_change(self) -> None:
+        assert all(before != after for before, after in zip(self.states, self.states[1:], strict=False))
+
+
+TestCircuitMachine = CircuitMachine.TestCase

@@ -1,78 +1,111 @@
-"""Where settings come from, and what is said of those that are wrong."""
+"""Sources, validation and deprecated names of settings."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from kit.runtime.settings import ServiceSettings, Settings
+from kit.runtime.settings import CallSettings, ServiceSettings, Settings
 from provisioning.keys import ensure_key_pair
 
 
 class Example(Settings):
+    deprecated_names: ClassVar[Mapping[str, str]] = {"example_verbose": "example_debug"}
+
     example_url: SecretStr
     example_debug: bool = False
 
     def production_errors(self) -> Iterator[str]:
         yield from super().production_errors()
         if self.example_debug:
-            yield "EXAMPLE_DEBUG tells too much: leave it out"
+            yield "EXAMPLE_DEBUG logs secrets: unset it"
 
 
 class TestSources:
-    def test_a_secret_may_be_a_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_setting_is_read_from_a_file_in_the_secrets_folder(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         (tmp_path / "example_url").write_text("postgresql://from-a-file\n")
         monkeypatch.setenv("SECRETS_DIR", str(tmp_path))
         assert Example.load().example_url.get_secret_value() == "postgresql://from-a-file"
 
-    def test_the_environment_comes_first(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_environment_wins_over_the_secrets_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "example_url").write_text("from a file")
         monkeypatch.setenv("SECRETS_DIR", str(tmp_path))
         monkeypatch.setenv("EXAMPLE_URL", "from the environment")
         assert Example.load().example_url.get_secret_value() == "from the environment"
 
 
+class TestDeprecatedNames:
+    @pytest.fixture(autouse=True)
+    def url(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("EXAMPLE_URL", "postgresql://…")
+
+    def test_old_name_sets_the_new_field(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("EXAMPLE_VERBOSE", "true")
+        assert Example.load().example_debug
+
+    def test_new_name_wins_over_the_old_name(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("EXAMPLE_VERBOSE", "true")
+        monkeypatch.setenv("EXAMPLE_DEBUG", "false")
+        assert not Example.load().example_debug
+
+    def test_old_names_in_use_are_listed_with_the_new_names(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert Example.deprecated_names_in_use() == []
+        monkeypatch.setenv("EXAMPLE_VERBOSE", "true")
+        assert Example.deprecated_names_in_use() == [("EXAMPLE_VERBOSE", "EXAMPLE_DEBUG")]
+
+    def test_subclass_keeps_the_old_names_of_its_bases(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        class Both(Example, CallSettings):
+            pass
+
+        monkeypatch.setenv("EXAMPLE_VERBOSE", "true")
+        monkeypatch.setenv("CALL_LIMIT_OF_ONE", "7")
+        settings = Both.load()
+        assert (settings.example_debug, settings.call_max_per_caller) == (True, 7)
+
+
 class TestLoad:
-    def test_says_what_is_missing_and_what_is_wrong_but_not_what_was_there(
+    def test_invalid_settings_exit_with_their_names_and_without_their_values(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         monkeypatch.setenv("EXAMPLE_DEBUG", "s3cret")
         with pytest.raises(SystemExit) as ended:
             Example.load()
-        told = capsys.readouterr().err
+        errors = capsys.readouterr().err
         assert ended.value.code == 2
-        assert "EXAMPLE_URL: Field required" in told
-        assert "EXAMPLE_DEBUG: Input should be a valid boolean" in told
-        assert "s3cret" not in told
+        assert "EXAMPLE_URL: Field required" in errors
+        assert "EXAMPLE_DEBUG: Input should be a valid boolean" in errors
+        assert "s3cret" not in errors
 
 
 class TestProduction:
-    def test_refuses_what_is_only_fit_for_development_and_says_what(self) -> None:
-        with pytest.raises(ValidationError, match="EXAMPLE_DEBUG tells too much: leave it out"):
+    def test_development_setting_is_refused_in_production(self) -> None:
+        with pytest.raises(ValidationError, match="EXAMPLE_DEBUG logs secrets: unset it"):
             Example(production=True, example_url=SecretStr("x"), example_debug=True)
 
-    def test_takes_what_is_fit(self) -> None:
+    def test_production_setting_is_accepted_in_production(self) -> None:
         assert Example(production=True, example_url=SecretStr("x")).production
 
-    def test_is_not_asked_for_in_development(self) -> None:
+    def test_development_setting_is_accepted_outside_of_production(self) -> None:
         assert Example(example_url=SecretStr("x"), example_debug=True).example_debug
 
-    def test_refuses_the_keys_of_the_embedded_stack_wherever_they_are_named(self, tmp_path: Path) -> None:
+    def test_keys_of_the_embedded_stack_are_refused_in_production(self, tmp_path: Path) -> None:
         ours, own = ensure_key_pair(tmp_path, "development"), tmp_path / "own.json"
         own.write_text('{"keys": []}')
-        fit: dict[str, Any] = {
+        valid: dict[str, Any] = {
             "production": True,
             "auth_issuer": "https://issuer.example",
             "auth_jwks": own,
             "service_key_file": own,
         }
-        assert ServiceSettings(**fit).production
-        for name, wrong in (
+        assert ServiceSettings(**valid).production
+        for name, development_key in (
             ("auth_jwks", ours.public),
             ("auth_services", {"card": ours.public}),
             ("service_key_file", ours.private),
         ):
             with pytest.raises(ValidationError, match=name.upper()):
-                ServiceSettings(**fit | {name: wrong})
+                ServiceSettings(**valid | {name: development_key})

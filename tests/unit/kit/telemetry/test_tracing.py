@@ -199,9 +199,9 @@ class TestACollectorThatIsAway:
     def test_costs_spans_a_line_a_minute_and_a_bounded_end(
         self, kind: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(otlp, "_PAUSE_MS", 50)
-        monkeypatch.setattr(otlp, "_EXPORT_SECONDS", 0.5)
-        monkeypatch.setattr(otlp, "_GRACE_SECONDS", 0.2)
+        monkeypatch.setattr(otlp, "_EXPORT_INTERVAL_MS", 50)
+        monkeypatch.setattr(otlp, "_EXPORT_TIMEOUT_SECONDS", 0.5)
+        monkeypatch.setattr(otlp, "_SHUTDOWN_TIMEOUT_SECONDS", 0.2)
         for each in logging.getLogger("opentelemetry.exporter.otlp.proto.grpc.exporter").filters:
             vars(each).pop("last_log", None)  # its own filter remembers the test before
         attempts = Attempts()
@@ -211,7 +211,7 @@ class TestACollectorThatIsAway:
             endpoint = taken if kind == "nobody answers" else f"http://{HOST}:{free_ports(1)[0]}"
             with tracing.export_spans("test", settings(endpoint)):
                 for attempt in range(1, 4):
-                    for _ in range(otlp._QUEUE):
+                    for _ in range(otlp._QUEUE_SPANS):
                         tracing.start_span("in vain", HERE).end()
                     assert attempts.wait_for(attempt), "the exporter did not try"
         assert dropped() > before

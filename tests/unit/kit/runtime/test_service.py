@@ -1,0 +1,47 @@
+"""Start of a process."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from kit.runtime import process
+from kit.runtime.service import run_service
+from kit.runtime.settings import CallSettings, LogSettings, TracingSettings
+from kit.telemetry import logs
+
+
+class ProcessSettings(CallSettings, LogSettings, TracingSettings):
+    pass
+
+
+async def serve(settings: ProcessSettings, stop: asyncio.Event) -> None:
+    assert settings.call_max_per_caller == 7
+    assert not stop.is_set()
+
+
+@pytest.fixture(autouse=True)
+def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(main: Any) -> None:
+        with asyncio.Runner() as runner:
+            runner.run(main(asyncio.Event()))
+
+    monkeypatch.setattr(logs, "configure", lambda *_: None)
+    monkeypatch.setattr(process, "run", run)
+
+
+def test_deprecated_setting_is_used_and_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CALL_LIMIT_OF_ONE", "7")
+    with capture_logs() as events:
+        run_service("test", ProcessSettings, serve)
+    assert [(event["event"], event["name"], event["use"]) for event in events] == [
+        ("deprecated setting", "CALL_LIMIT_OF_ONE", "CALL_MAX_PER_CALLER")
+    ]
+
+
+def test_current_setting_causes_no_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CALL_MAX_PER_CALLER", "7")
+    with capture_logs() as events:
+        run_service("test", ProcessSettings, serve)
+    assert events == []
