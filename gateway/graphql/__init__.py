@@ -1,1 +1,1 @@
-"""The graph over HTTP, WebSocket and server-sent events."""
+"""GraphQL: schema federation, execution, protection, and transport over HTTP, WebSocket and server-sent events."""

@@ -1,0 +1,1 @@
+"""Executes operations: schemas, document cache, runner, metrics. Uses internals of Strawberry and graphql-core."""

@@ -26,7 +26,7 @@ class TooManyTokens(Exception):
 class LimitedParser(Parser):
     """Parser that stops at a token limit.
 
-    graphql-core's own limit raises a plain syntax error, which cannot be told from other syntax errors.
+    graphql-core's own limit raises a syntax error that looks like any other syntax error.
     """
 
     def __init__(self, text: str, max_tokens: int) -> None:

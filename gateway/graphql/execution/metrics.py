@@ -25,7 +25,7 @@ NOT_READ: Final = "not read"
 """Operation type in metrics and logs if the operation is refused before its type is known."""
 
 OTHER: Final = "other"
-"""Operation name in metrics and logs if the name has no label of its own."""
+"""Operation name in metrics and logs for all names without a label."""
 
 OperationSummary: TypeAlias = dict[str, Any]
 """Log fields of one operation: type, name, duration in milliseconds, error codes."""
@@ -79,6 +79,6 @@ def record_operation(
         OPERATION_ERRORS.labels(operation_type, name, code).inc()
     summary = {"type": operation_type, "name": name, "ms": round(seconds * 1000, 1), "errors": sorted(set(codes))}
     if operations is None:
-        log.info("operation", **summary)
+        log.info("operation completed", **summary)
     else:
         operations.append(summary)

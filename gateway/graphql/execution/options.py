@@ -17,7 +17,7 @@ class GraphOptions:
         streams: maximum number of open WebSockets and subscriptions of one caller.
         batch_limit: maximum number of requests in one array.
         production: introspection, suggestions in errors and GraphiQL are off.
-        federation: the merged graph is a subgraph, and each subgraph has an endpoint of its own.
+        federation: the merged graph is a federation subgraph, and each subgraph has a separate endpoint.
     """
 
     limits: Limits = field(default_factory=Limits)

@@ -25,7 +25,7 @@ from kit.telemetry.tracing import Span
 from wallet.errors import RateLimited
 
 CANCELLED: Final = "CANCELLED"
-"""Error code in metrics and logs of an operation whose client disconnected."""
+"""Error code in metrics and logs of an operation that ended by a client disconnect."""
 
 _NOTHING: Final = nullcontext()
 
@@ -135,7 +135,7 @@ class OperationRunner(SchemaExtensionsRunner):
         return _NOTHING
 
     def _acquire_stream(self) -> None:
-        """Count an open stream and remove the request's deadline: each RPC of a stream has a time-out of its own."""
+        """Count an open stream and remove the request's deadline: each RPC of a stream has its own time-out."""
         current = request_context.current_request.get()
         if current.principal is not None:  # anonymous callers are refused at the root field
             self._release_stream = self._policy.streams.acquire(current.principal)

@@ -76,7 +76,7 @@ class _Executor(ShortcutExecutor, StrawberryGraphQLCoreExecutionContext):
 
 
 class GraphSchema(strawberry.Schema):
-    """Schema with a runner of its own, fast resolvers of attributes, and a log line for unexpected errors.
+    """Schema with a replaceable runner, fast attribute resolvers, and a log line for unexpected errors.
 
     Attributes:
         core_schema: graphql-core's schema.
@@ -145,7 +145,7 @@ def _use_attribute_resolvers(schema: GraphQLSchema) -> None:
 
 
 def _use_plain_inputs(schema: GraphQLSchema) -> None:
-    """Replace Strawberry's conversion of inputs whose fields are all scalars or enums."""
+    """Replace Strawberry's conversion of inputs that have only scalars and enums."""
     for type_ in filter(is_input_object_type, schema.type_map.values()):
         if _is_plain(type_):
             fields = {name: strawberry_definition(field) for name, field in type_.fields.items()}
@@ -161,7 +161,7 @@ def _is_plain(type_: GraphQLInputObjectType) -> bool:
 
 
 class _PlainInput:
-    """Conversion of an input whose fields are all scalars or enums, which graphql-core has already coerced.
+    """Conversion of an input that has only scalars and enums, which graphql-core has already coerced.
 
     Strawberry would resolve the type of each field again: a tenth of the time of a mutation.
     """

@@ -1,0 +1,1 @@
+"""Merges the subgraphs into one graph, and checks it for breaking changes."""

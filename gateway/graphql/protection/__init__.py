@@ -1,0 +1,1 @@
+"""Protects the graph: limits, cost, trusted documents, access rules."""

@@ -299,7 +299,7 @@ def _literal_value(value: ValueNode) -> Any:
     """Return a literal as far as sizes and conditions need it.
 
     Returns:
-        An integer, a boolean, a list of nodes, the node of a variable, or None for everything else.
+        An integer, a boolean, a list of nodes, or the node of a variable; None for other literals.
     """
     match value:
         case VariableNode():

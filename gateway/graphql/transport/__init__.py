@@ -1,0 +1,1 @@
+"""Serves the graph over HTTP, server-sent events and WebSocket."""

@@ -25,7 +25,7 @@ class RequestRefused(Exception):
 
     Attributes:
         status: HTTP status of the response.
-        message: what is wrong and what to send instead.
+        message: the error and the expected request.
         headers: further headers of the response.
     """
 

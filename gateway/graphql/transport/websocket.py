@@ -136,7 +136,7 @@ class GraphQLOverWebSocket(GraphQL[Context, None]):
         rates: rate limiter; each message counts as a request.
         limits: limits of each connection.
         streams: limiter of the open streams of each caller.
-        allowed_origins: origins whose pages may connect, besides the gateway's own; `*` for all.
+        allowed_origins: further origins from which pages may connect; `*` for all.
         """
         super().__init__(
             schema,

@@ -55,8 +55,7 @@ class Services(
     """Fake bank, card and identity services.
 
     Attributes:
-        ids: each is the id of an account, of its owner, of a transfer and of a top-up. Its position, from 1, is the
-            amount.
+        ids: each is the id of an account, its owner, a transfer and a top-up. The position, from 1, is the amount.
         calls: names of the called methods with their keys.
     """
 

@@ -254,7 +254,7 @@ class TestOperationMetrics:
 
             entry = await until(line)  # the connection is still open
             assert {key: entry[key] for key in ("event", "type", "name", "errors")} == {
-                "event": "operation",
+                "event": "operation completed",
                 "type": "query",
                 "name": "ByWebSocket",
                 "errors": [],

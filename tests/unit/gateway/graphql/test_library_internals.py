@@ -28,7 +28,7 @@ PRIVATE_NAMES = {
 
 
 def violations(source: str) -> Iterator[str]:
-    """Uses of private names: those above, and attributes of other objects whose names begin with an underscore."""
+    """Yield uses of `PRIVATE_NAMES`, and of attributes of other objects that begin with an underscore."""
     for node in ast.walk(ast.parse(source)):
         match node:
             case ast.Attribute(value=ast.Name(id="self" | "cls")) | ast.Attribute(value=ast.Call(ast.Name("super"))):
