@@ -112,7 +112,7 @@ class _Handler(BaseGraphQLTransportWSHandler[Context, None]):
 
 
 class GraphQLOverWebSocket(GraphQL[Context, None]):
-    """ASGI app for WebSockets of authenticated callers, on Strawberry's."""
+    """ASGI app for GraphQL over WebSocket. Callers authenticate in `connection_init`."""
 
     graphql_transport_ws_handler_class = _Handler
 
