@@ -30,7 +30,7 @@ class Context:
     analytics: AnalyticsClient
     card: CardClient
     identity: IdentityClient
-    rates: RateLimiter
+    rate_limiter: RateLimiter
     cost: RequestCost = field(default_factory=RequestCost)
     operations: list[OperationSummary] | None = None
     connection_params: dict[str, Any] = field(default_factory=dict)

@@ -131,7 +131,7 @@ class OperationRunner(SchemaExtensionsRunner):
             if estimated > allowed:
                 message = f"the operation may cost {estimated}, and {allowed} is allowed: ask for fewer items at once"
                 raise OperationRefused("GRAPHQL_COST_EXCEEDED", message, estimated=estimated, allowed=allowed)
-            return _CostCharge(context.context.rates, estimated)
+            return _CostCharge(context.context.rate_limiter, estimated)
         return _NOTHING
 
     def _acquire_stream(self) -> None:
@@ -186,8 +186,8 @@ class OperationRunner(SchemaExtensionsRunner):
 class _CostCharge(AbstractAsyncContextManager[None]):
     """Charges the estimated cost of an operation to the caller's rate limit."""
 
-    def __init__(self, rates: RateLimiter, cost: int) -> None:
-        self._rates = rates
+    def __init__(self, rate_limiter: RateLimiter, cost: int) -> None:
+        self._rate_limiter = rate_limiter
         self._cost = cost
 
     async def __aenter__(self) -> None:
@@ -199,7 +199,7 @@ class _CostCharge(AbstractAsyncContextManager[None]):
         caller = request_context.current_request.get().principal
         if caller is not None and self._cost:  # anonymous callers are refused at the root field
             try:
-                await self._rates.hit(self._rates.cost, caller.scope, self._cost)
+                await self._rate_limiter.hit(self._rate_limiter.cost, caller.scope, self._cost)
             except RateLimited as error:
                 raise rate_limited_to_graphql(error) from None
 

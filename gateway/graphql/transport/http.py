@@ -110,8 +110,10 @@ class GraphQLOverHTTP:
         context.operations = scope["operations"] = []  # the middleware logs them
         if isinstance(request, list):
             if len(request) > 1:  # the middleware has counted one
-                counted = context.rates.limit_for(request_context.current_request.get().principal, scope.get("client"))
-                await context.rates.hit(*counted, len(request) - 1)
+                counted = context.rate_limiter.limit_for(
+                    request_context.current_request.get().principal, scope.get("client")
+                )
+                await context.rate_limiter.hit(*counted, len(request) - 1)
             results = await asyncio.gather(*(self._execute(each, context, _QUERIES_AND_MUTATIONS) for each in request))
             return JSONResult(results, HTTPStatus.OK, JSON, _cost_headers(context))
         operations = _QUERIES if scope["method"] in SAFE_METHODS else _QUERIES_AND_MUTATIONS

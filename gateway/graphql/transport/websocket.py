@@ -88,7 +88,7 @@ class _Handler(BaseGraphQLTransportWSHandler[Context, None]):
         """
         caller = request_context.current_request.get().principal
         if caller is not None:
-            await self.view.rates.hit(self.view.rates.requests, caller.scope)
+            await self.view.rate_limiter.hit(self.view.rate_limiter.requests, caller.scope)
 
     async def _refuse(self, id_: str, error: OperationRefused) -> None:
         await self.send_message({"id": id_, "type": "error", "payload": [format_graphql_error(error).formatted]})
@@ -122,7 +122,7 @@ class GraphQLOverWebSocket(GraphQL[Context, None]):
         new_context: Callable[[], Context],
         documents: TrustedDocuments,
         verifier: TokenVerifier,
-        rates: RateLimiter,
+        rate_limiter: RateLimiter,
         limits: WebSocketLimits,
         streams: StreamLimiter,
         *,
@@ -133,7 +133,7 @@ class GraphQLOverWebSocket(GraphQL[Context, None]):
         new_context: creates the context of each connection.
         documents: allow-list of documents.
         verifier: verifies the tokens of callers.
-        rates: rate limiter; each message counts as a request.
+        rate_limiter: rate limiter; each message counts as a request.
         limits: limits of each connection.
         streams: limiter of the open streams of each caller.
         allowed_origins: further origins from which pages may connect; `*` for all.
@@ -147,7 +147,7 @@ class GraphQLOverWebSocket(GraphQL[Context, None]):
         )
         self.documents = documents
         self.limits = limits
-        self.rates = rates
+        self.rate_limiter = rate_limiter
         self.streams = streams
         self._new_context = new_context
         self._verifier = verifier

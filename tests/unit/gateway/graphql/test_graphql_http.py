@@ -38,7 +38,7 @@ class Notes:
         self.together = asyncio.Barrier(BATCH_LIMIT)
         self.closed = asyncio.Event()
         self.cost = RequestCost()
-        self.rates = RateLimiter(RateLimitOptions())
+        self.rate_limiter = RateLimiter(RateLimitOptions())
 
 
 @strawberry.type
