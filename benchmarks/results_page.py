@@ -12,7 +12,7 @@ from typing import Any, Final
 import orjson
 
 from benchmarks.figure import Figure
-from loadtests.charts import STYLE, Bar, bars, short
+from loadtests.charts import STYLE, Bar, draw_bars, format_short
 
 FOLDER: Final = Path(__file__).parent / "results"
 LINES: Final = "results.jsonl"
@@ -80,7 +80,9 @@ def write(folder: Path = FOLDER) -> None:
     for name, units in _GROUPS.items():
         of_group = [each for each in kept if each.unit in units]
         if of_group:
-            drawn = bars(name, ", ".join(sorted({each.unit for each in of_group})), [_bar(each) for each in of_group])
+            drawn = draw_bars(
+                name, ", ".join(sorted({each.unit for each in of_group})), [_bar(each) for each in of_group]
+            )
             (folder / f"{name}.svg").write_text(drawn.replace("><title>", f"><style>{STYLE}</style><title>", 1) + "\n")
             plots.append(f"![{name}]({name}.svg)\n")
     (folder / "README.md").write_text(_HEAD + table(kept) + "\n" + "\n".join(plots))
@@ -102,7 +104,9 @@ def table(kept: Sequence[Kept]) -> str:
     """For a page, as Markdown."""
     rows = ["| figure | least | median | most | unit | should be | runs |", "|---|---:|---:|---:|---|---|---:|"]
     for each in kept:
-        least, middle, most = (short(value) for value in (min(each.values), median(each.values), max(each.values)))
+        least, middle, most = (
+            format_short(value) for value in (min(each.values), median(each.values), max(each.values))
+        )
         sign = "at least" if each.better == "higher" else "at most"
         bar = "" if each.bar is None else f"{sign} {each.bar:g}: {'holds' if each.holds else 'misses'}"
         rows.append(f"| `{each.figure}` | {least} | {middle} | {most} | {each.unit} | {bar} | {len(each.values)} |")

@@ -16,7 +16,7 @@ from benchmarks.gateway_environment import UNLIMITED
 from benchmarks.run import cpu_meter
 from kit.auth.principal import Role
 from kit.rpc import request_context
-from loadtests.target import own
+from loadtests.target import temporary_system
 from stack.ports import HOST
 from stack.system import System
 from subgraphs.analytics.client import AnalyticsClient
@@ -44,7 +44,7 @@ class Scene:
     async def set(cls) -> AsyncIterator[Self]:
         """A system of its own on free ports; it is gone afterwards."""
         async with AsyncExitStack() as stack:
-            system, target = await stack.enter_async_context(own(**UNLIMITED))
+            system, target = await stack.enter_async_context(temporary_system(**UNLIMITED))
             signer = target.signer
             assert signer is not None  # noqa: S101  an embedded stack has its keys
             token = signer.sign(_OWNER, _TOKEN_SECONDS, [Role.CUSTOMER])

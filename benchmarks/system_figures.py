@@ -25,12 +25,12 @@ from benchmarks.gateway_environment import UNLIMITED
 from benchmarks.run import Run, cpu_meter, fastest
 from benchmarks.subscribers import Crowd, Goal, Seen
 from kit.auth.principal import Role
-from loadtests import account_selection, watch
+from loadtests import account_selection, sampling
 from loadtests.console import print_progress
 from loadtests.plan import Plan
-from loadtests.run import Outcome, new_folder, run
+from loadtests.run import Outcome, create_report_folder, run_load
 from loadtests.statistics import percentiles
-from loadtests.target import Target, own
+from loadtests.target import Target, temporary_system
 from stack.ports import HOST
 from stack.system import System
 from wallet import cursor
@@ -69,7 +69,7 @@ class Scene:
     @asynccontextmanager
     async def set(cls, options: Options) -> AsyncIterator[Self]:
         """A system of its own on free ports; it is gone afterwards."""
-        async with own(**UNLIMITED) as (system, target):
+        async with temporary_system(**UNLIMITED) as (system, target):
             signer = target.signer
             assert signer is not None  # noqa: S101  an embedded stack has its keys
             tokens = [signer.sign(owner_id(n), _TOKEN_SECONDS, [Role.CUSTOMER]) for n in range(OWNERS)]
@@ -145,8 +145,8 @@ class Scene:
             rate=rate,
             seconds=seconds,
         )
-        folder = new_folder("bench")
-        outcome = await run(self.target, plan, 100, folder)
+        folder = create_report_folder("bench")
+        outcome = await run_load(self.target, plan, 100, folder)
         print_progress(f"   {outcome}")
         if outcome.verdict != "SOUND":
             raise BenchError(f"the checker found {len(outcome.violations)} violations: see {folder}")
@@ -246,14 +246,14 @@ async def soak(scene: Scene) -> Figure:
     limit = fastest([await scene.by_rest("uniform") for _ in range(runs)]).rate
     seconds, settled = 60 * minutes * (1 + _SETTLE), 60 * minutes * _SETTLE
     outcome, folder = await scene.loaded(limit / 4, seconds, "rest", "graphql", "reads", users=50)
-    samples = [each for each in watch.read(folder) if outcome.began + settled <= each.at <= outcome.ended]
+    samples = [each for each in sampling.read_samples(folder) if outcome.began + settled <= each.at <= outcome.ended]
     first, last = samples[: len(samples) // 10], samples[-len(samples) // 10 :]
     before, after = _typical(first), _typical(last)
     stayed = before.keys() & after.keys()
     growth = {
-        part: sum(after[each] for each in stayed if watch.part(each) == part) / used
-        for part in {watch.part(each) for each in stayed}
-        if (used := sum(before[each] for each in stayed if watch.part(each) == part))
+        part: sum(after[each] for each in stayed if sampling.component_name(each) == part) / used
+        for part in {sampling.component_name(each) for each in stayed}
+        if (used := sum(before[each] for each in stayed if sampling.component_name(each) == part))
     }
     return Figure(
         figure=_MEMORY,
@@ -271,13 +271,13 @@ async def soak(scene: Scene) -> Figure:
     )
 
 
-def _typical(samples: list[watch.Sample]) -> Mapping[str, float]:
+def _typical(samples: list[sampling.Sample]) -> Mapping[str, float]:
     """Bytes of each process that was there all the time."""
     names = set.intersection(*(set(sample.processes) for sample in samples))
     return {name: median(sample.processes[name] for sample in samples) for name in names}
 
 
-def _parts(samples: list[watch.Sample]) -> Mapping[str, float]:
+def _parts(samples: list[sampling.Sample]) -> Mapping[str, float]:
     """Bytes of each part, with all the processes that it had then."""
     return {name: median(sample.memory[name] for sample in samples) for name in samples[0].memory}
 

@@ -1,1 +1,1 @@
-"""Load, benchmarks and proof, against the real thing on loopback."""
+"""Load tests: Locust users, a history checker that verifies their answers, and fault injection."""

@@ -1,4 +1,4 @@
-"""When requests are due."""
+"""Arrival times of requests: closed loop and open loop."""
 
 import time
 from collections import deque
@@ -9,67 +9,67 @@ import gevent
 from gevent.event import AsyncResult
 
 
-class AtOnce:
-    """Each user asks again as soon as they are answered."""
+class ClosedLoop:
+    """Closed loop without think time: each user sends its next request as soon as the last one is answered."""
 
-    def next(self) -> float:
-        """When the caller's next request is due: now."""
+    def wait(self) -> float:
+        """Return the due time of the caller's next request: now."""
         return time.monotonic()
 
 
-class Open:
-    """A constant rate of arrivals, whatever becomes of those before: a system that stalls is not asked less.
+class OpenLoop:
+    """Open loop: a constant arrival rate, independent of the answers, so a slow system does not receive less load.
 
-    A request that is due while every user is busy is dropped, and counted: nobody pretends later that it was made. What
-    waits is no request but users. The time of an answer counts from when its request was due.
+    A request that is due while all users are busy is dropped and counted; it is not sent later. Users wait for
+    requests, and requests never wait for users. Latency counts from the due time.
     """
 
-    def __init__(self, rate: float, dropped: Callable[[float], None]) -> None:
+    def __init__(self, rate: float, on_dropped: Callable[[float], None]) -> None:
         """Args:
-        rate: requests a second.
-        dropped: called with the time of each that nobody could make.
+        rate: requests per second.
+        on_dropped: called with the due time of each dropped request.
         """
         self._rate = rate
-        self._dropped = dropped
+        self._on_dropped = on_dropped
         self._idle: deque[AsyncResult] = deque()
-        self._is_over = False
+        self._is_stopped = False
 
-    def next(self) -> float:
-        """When the caller's next request is due; returns at that time.
+    def wait(self) -> float:
+        """Wait until the caller's next request is due, and return that time.
 
         Raises:
-            GreenletExit: never again.
+            GreenletExit: the loop was stopped.
         """
-        if self._is_over:
+        if self._is_stopped:
             raise gevent.GreenletExit
-        turn = AsyncResult()
-        self._idle.append(turn)
+        arrival = AsyncResult()
+        self._idle.append(arrival)
         try:
-            due: float = turn.get()
+            due: float = arrival.get()
         except BaseException:
-            if turn in self._idle:
-                self._idle.remove(turn)
+            if arrival in self._idle:
+                self._idle.remove(arrival)
             raise
         return due
 
     def stop(self) -> None:
-        """Nothing is due any more; whoever waits is sent home."""
-        self._is_over = True
+        """End the loop and the greenlets of all waiting users."""
+        self._is_stopped = True
         while self._idle:
             self._idle.popleft().set_exception(gevent.GreenletExit())
 
     def run(self) -> None:
-        """Hands out one turn after the other, until it is stopped."""
+        """Wake one waiting user per arrival, until the loop is stopped."""
         began = time.monotonic()
         for number in count():
             due = began + number / self._rate
             gevent.sleep(max(0.0, due - time.monotonic()))
-            if self._is_over:
+            if self._is_stopped:
                 return
             if self._idle:
                 self._idle.popleft().set(due)
             else:
-                self._dropped(due)
+                self._on_dropped(due)
 
 
-Arrivals = AtOnce | Open
+Arrivals = ClosedLoop | OpenLoop

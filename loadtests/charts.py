@@ -1,13 +1,13 @@
-"""Charts as SVG text, for pages that need nothing else."""
+"""Line and bar charts as SVG text, without scripts or external files."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Final, TypeAlias
 
 Series: TypeAlias = Mapping[str, Sequence[tuple[float, float]]]
-"""Points by name, in the order of time."""
+"""Points (seconds, value) by name of the series, in order of time."""
 
 WIDTH: Final = 920
 HEIGHT: Final = 210
@@ -26,16 +26,16 @@ svg .edge { stroke: #dc2626; stroke-opacity: .55; stroke-dasharray: 3 3; }
 """
 
 _LEFT: Final = 56
-_RIGHT: Final = 12
+_RIGHT: Final = WIDTH - 12
 _TOP: Final = 30
-_BOTTOM: Final = 24
+_BOTTOM: Final = HEIGHT - 24
 _TICKS: Final = 4
-_LETTER: Final = 6.2  # about as wide as one is
+_LETTER_WIDTH: Final = 6.2
 
 
 @dataclass(frozen=True, slots=True)
 class Band:
-    """A stretch of time that is marked."""
+    """Shaded time interval of a line chart, in seconds."""
 
     name: str
     since: float
@@ -44,7 +44,7 @@ class Band:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A value with the least and the most that it was, and where it should be."""
+    """Row of a bar chart: a value with its minimum and maximum, and its target if it has one."""
 
     name: str
     value: float
@@ -53,93 +53,89 @@ class Bar:
     bar: float | None = None
 
 
-def lines(title: str, series: Series, end: float, bands: Sequence[Band] = ()) -> str:
-    """Values over time, from nought to `end` seconds; what happened meanwhile is shaded."""
-    top = nice(max((value for points in series.values() for _, value in points), default=0.0))
-    x_of, y_of = _scale(end), _height(top)
-    parts = [_opened(title)]
+def draw_lines(title: str, series: Series, end: float, bands: Sequence[Band] = ()) -> str:
+    """Draw values over time, from 0 to `end` seconds, with shaded bands."""
+    top = round_up(max((value for points in series.values() for _, value in points), default=0.0))
+
+    def x_of(second: float) -> float:
+        return _LEFT + (_RIGHT - _LEFT) * second / max(end, 1e-9)
+
+    def y_of(value: float) -> float:
+        return _BOTTOM - (_BOTTOM - _TOP) * value / top
+
+    parts = []
     for band in bands:
         left, right = x_of(band.since), x_of(min(band.until, end))
         parts.append(
             f'<g><rect class="band" x="{left:.1f}" y="{_TOP}" width="{max(right - left, 1):.1f}" '
-            f'height="{HEIGHT - _TOP - _BOTTOM}"/><line class="edge" x1="{left:.1f}" x2="{left:.1f}" y1="{_TOP}" '
-            f'y2="{HEIGHT - _BOTTOM}"/><title>{escape(band.name)}</title></g>'
+            f'height="{_BOTTOM - _TOP}"/>{_edge(left, _TOP, _BOTTOM)}<title>{escape(band.name)}</title></g>'
         )
-    for step in range(_TICKS + 1):
-        value = top * step / _TICKS
+    for value in (top * step / _TICKS for step in range(_TICKS + 1)):
         y = y_of(value)
-        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{short(value)}</text>')
-    parts += [
-        f'<text x="{x_of(second):.1f}" y="{HEIGHT - 8}" text-anchor="middle">{second:g} s</text>'
-        for second in _seconds(end)
-    ]
-    at = float(_LEFT)
+        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(_text(_LEFT - 6, y + 4, format_short(value), "end"))
+    step = round_up(end / 8, (1, 2, 5, 10))
+    seconds = (step * number for number in range(int(end / step) + 1))
+    parts += (_text(x_of(second), HEIGHT - 8, f"{second:g} s", "middle") for second in seconds)
+    legend_x = float(_LEFT)
     for (name, points), colour in zip(series.items(), COLOURS, strict=False):
         path = " ".join(f"{x_of(x):.1f},{y_of(value):.1f}" for x, value in points if x <= end)
         parts.append(f'<polyline class="line" stroke="{colour}" points="{path}"/>')
-        parts.append(f'<rect x="{at:.0f}" y="9" width="10" height="10" rx="2" fill="{colour}"/>')
-        parts.append(f'<text x="{at + 14:.0f}" y="18">{escape(name)}</text>')
-        at += 30 + _LETTER * len(name)
-    return "".join([*parts, "</svg>"])
+        parts.append(f'<rect x="{legend_x:.0f}" y="9" width="10" height="10" rx="2" fill="{colour}"/>')
+        parts.append(_text(legend_x + 14, 18, name))
+        legend_x += 30 + _LETTER_WIDTH * len(name)
+    return _svg(title, HEIGHT, parts)
 
 
-def bars(title: str, unit: str, values: Sequence[Bar]) -> str:
-    """Values beside each other, each with its least and its most and the line where it should be."""
+def draw_bars(title: str, unit: str, values: Sequence[Bar]) -> str:
+    """Draw one row per value, with its range and a line at its target."""
     row, label = 26, 300
-    height = _TOP + row * len(values) + 8
-    top = nice(max((max(each.high, each.bar or 0.0) for each in values), default=0.0))
+    top = round_up(max((max(each.high, each.bar or 0.0) for each in values), default=0.0))
 
     def x_of(value: float) -> float:
-        return label + (WIDTH - _RIGHT - 70 - label) * value / top
+        return label + (_RIGHT - 70 - label) * value / top
 
-    parts = [_opened(title, height), f'<text x="{WIDTH - _RIGHT}" y="18" text-anchor="end">{escape(unit)}</text>']
+    parts = [_text(_RIGHT, 18, unit, "end")]
     for number, each in enumerate(values):
         y, width = _TOP + row * number, x_of(each.value) - label
-        parts.append(f'<text x="{label - 8}" y="{y + 14}" text-anchor="end">{escape(each.name)}</text>')
+        parts.append(_text(label - 8, y + 14, each.name, "end"))
         parts.append(
             f'<rect x="{label}" y="{y + 2}" width="{max(width, 1):.1f}" height="16" rx="2" fill="{COLOURS[0]}" '
             f'fill-opacity=".75"/><line x1="{x_of(each.low):.1f}" x2="{x_of(each.high):.1f}" y1="{y + 10}" '
             f'y2="{y + 10}" stroke="currentColor" stroke-width="1.5"/>'
         )
         if each.bar is not None:
-            x = x_of(each.bar)
-            parts.append(f'<line class="edge" x1="{x:.1f}" x2="{x:.1f}" y1="{y - 1}" y2="{y + 21}"/>')
-        parts.append(f'<text x="{x_of(max(each.high, each.value)) + 8:.1f}" y="{y + 14}">{short(each.value)}</text>')
-    return "".join([*parts, "</svg>"])
+            parts.append(_edge(x_of(each.bar), y - 1, y + 21))
+        parts.append(_text(x_of(max(each.high, each.value)) + 8, y + 14, format_short(each.value)))
+    return _svg(title, _TOP + row * len(values) + 8, parts)
 
 
-def nice(value: float, steps: Sequence[int] = (1, 2, 4, 8, 10)) -> float:
-    """The next round number that is not smaller: of the usual steps each is four round parts."""
+def round_up(value: float, steps: Sequence[int] = (1, 2, 4, 8, 10)) -> float:
+    """Return the smallest round number that is at least `value`. A quarter of each default step is round too."""
     if value <= 0:
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))
     return next(step * power for step in steps if step * power >= value * (1 - 1e-9))
 
 
-def short(value: float) -> str:
-    """A number as one reads it beside a picture."""
+def format_short(value: float) -> str:
+    """Format a number with three digits and the suffix k, M or G."""
     for limit, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
         if abs(value) >= limit:
             return f"{value / (1e3 if letter == 'k' else limit):.3g}{letter}"
-    return f"{value:.3g}" if abs(value) < 1_000 else f"{value:.0f}"  # noqa: PLR2004  1e+03 reads badly
+    return f"{value:.3g}" if abs(value) < 1_000 else f"{value:.0f}"  # noqa: PLR2004  avoids 1e+03
 
 
-def _opened(title: str, height: int = HEIGHT) -> str:
+def _svg(title: str, height: int, parts: Sequence[str]) -> str:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" '
-        f'aria-label="{escape(title)}"><title>{escape(title)}</title>'
+        f'aria-label="{escape(title)}"><title>{escape(title)}</title>{"".join(parts)}</svg>'
     )
 
 
-def _scale(end: float) -> Callable[[float], float]:
-    return lambda x: _LEFT + (WIDTH - _LEFT - _RIGHT) * x / max(end, 1e-9)
+def _text(x: float, y: float, text: str, anchor: str = "start") -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
-def _height(top: float) -> Callable[[float], float]:
-    return lambda value: HEIGHT - _BOTTOM - (HEIGHT - _TOP - _BOTTOM) * value / top
-
-
-def _seconds(end: float) -> list[float]:
-    step = nice(end / 8, (1, 2, 5, 10))
-    return [step * number for number in range(int(end / step) + 1)]
+def _edge(x: float, top: float, bottom: float) -> str:
+    return f'<line class="edge" x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{bottom}"/>'

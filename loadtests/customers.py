@@ -1,4 +1,4 @@
-"""The customers of a run: made at its start, by the API, each with an account and some money that they paid in."""
+"""Customers of a run: created over the API before the load, each with an account and a topped-up balance."""
 
 import asyncio
 import ssl
@@ -13,31 +13,41 @@ import jwt
 
 from kit.auth.principal import Role
 from loadtests import rest
-from loadtests.history.calls import Body, Call, Key, Wish, is_certain, unknown
-from loadtests.history.log import Line, Log
+from loadtests.history.calls import (
+    IdempotencyKey,
+    LedgerRequest,
+    RecordedCall,
+    RequestBody,
+    is_final,
+    unresolved_requests,
+)
+from loadtests.history.storage import HistoryWriter, RequestRecord
 from loadtests.plan import Customer
 from loadtests.target import Target
 from wallet.accounts import clearing_account_id
 
 CHECKER: Final = "checker"
-"""What is asked before and after the load; no report counts it."""
+"""Name of requests before and after the load. Reports exclude them."""
 
-_AT_ONCE: Final = 8
+_MAX_CONCURRENT: Final = 8
 _TOKEN_SECONDS: Final = 24 * 3600.0
-_PAUSE_SECONDS: Final = 0.5
+_RETRY_DELAY_SECONDS: Final = 0.5
 _TIMEOUT_SECONDS: Final = 10.0
-_MONEY: Final = Decimal("1000.00")
+_OPENING_AMOUNT: Final = Decimal("1000.00")
 
 
-class Api:
-    """The REST API, asked by customers. Open inside `async with`; what is asked of the ledger is in the log."""
+class CustomerApi:
+    """REST client that creates customers, retries unknown outcomes and reads operations.
 
-    def __init__(self, target: Target, log: Log) -> None:
+    Use as an async context manager. Requests to the ledger are recorded.
+    """
+
+    def __init__(self, target: Target, writer: HistoryWriter) -> None:
         self._target = target
-        self._log = log
-        trust = ssl.create_default_context()  # SSL_CERT_FILE names an authority of one's own
+        self._writer = writer
+        trust = ssl.create_default_context()  # the variable SSL_CERT_FILE selects another authority
         self._http = httpx.AsyncClient(base_url=target.host, timeout=_TIMEOUT_SECONDS, trust_env=False, verify=trust)
-        self._limit = asyncio.Semaphore(_AT_ONCE)
+        self._limit = asyncio.Semaphore(_MAX_CONCURRENT)
 
     async def __aenter__(self) -> Self:
         return self
@@ -45,51 +55,53 @@ class Api:
     async def __aexit__(self, *error: object) -> None:
         await self._http.aclose()
 
-    async def customers(self, count: int) -> list[Customer]:
-        """So many new ones, with an account and 1,000 roubles each."""
-        return await asyncio.gather(*(self._customer(number) for number in range(count)))
+    async def create_customers(self, count: int) -> list[Customer]:
+        """Create customers, with an account and 1,000 roubles each."""
+        return await asyncio.gather(*(self._create_customer(number) for number in range(count)))
 
-    async def insist(self, wish: Wish, token: str) -> None:
-        """Asks until the outcome is known; for ever, if it does not become so."""
+    async def retry_until_final(self, request: LedgerRequest, token: str) -> None:
+        """Send a request with the same key until its outcome is known, without a time limit."""
         while True:
-            line = await self._asked(wish, token)
-            if line.answer and is_certain(line.answer):
+            record = await self._send(request, token)
+            if record.answer and is_final(record.answer):
                 return
-            await asyncio.sleep(_PAUSE_SECONDS)
+            await asyncio.sleep(_RETRY_DELAY_SECONDS)
 
-    async def resolve(self, asked: Sequence[Call], customers: Sequence[Customer]) -> None:
-        """Asks for whatever is unknown, with the same keys, until it is known."""
+    async def resolve(self, calls: Sequence[RecordedCall], customers: Sequence[Customer]) -> None:
+        """Retry all requests with an unknown outcome, with the same keys, until it is known."""
         tokens = {customer.principal: customer.token for customer in customers}
-        await asyncio.gather(*(self.insist(wish, tokens[wish.key.principal]) for wish in unknown(asked)))
+        requests = unresolved_requests(calls)
+        await asyncio.gather(*(self.retry_until_final(each, tokens[each.key.principal]) for each in requests))
 
-    async def operations(self, customer: Customer) -> list[dict[str, Any]]:
-        """The whole history of a customer's account, newest first, as far as it is there.
+    async def list_operations(self, customer: Customer) -> list[dict[str, Any]]:
+        """Return all operations of a customer's account that the history has so far, newest first.
 
         Raises:
-            httpx.HTTPError: it is not to be had now.
+            httpx.HTTPError: the history is unavailable.
         """
-        found: list[dict[str, Any]] = []
+        operations: list[dict[str, Any]] = []
         while True:
-            params = {"limit": 1_000} | ({"after": found[-1]["cursor"]} if found else {})
+            params = {"limit": 1_000} | ({"after": operations[-1]["cursor"]} if operations else {})
             path = f"/accounts/{customer.account}/operations"
             async with self._limit:
-                answer = await self._http.get(path, params=params, headers=_bearer(customer.token))
-            page = answer.raise_for_status().json()
-            found += page["operations"]
+                response = await self._http.get(path, params=params, headers=_auth_headers(customer.token))
+            page = response.raise_for_status().json()
+            operations += page["operations"]
             if not page["hasOlder"]:
-                return found
+                return operations
 
-    async def _customer(self, number: int) -> Customer:
-        token = await self._token(number)
+    async def _create_customer(self, number: int) -> Customer:
+        token = await self._create_token(number)
         claims = jwt.decode(token, options={"verify_signature": False})
-        opened = await self._post("/accounts", {"currency": "RUB"}, token)
+        account = await self._post("/accounts", {"currency": "RUB"}, token)
         principal = f"{claims['iss']}|{claims['sub']}"
-        body = Body(clearing_account_id("RUB"), UUID(opened["id"]), _MONEY)
-        await self.insist(Wish(Key(principal, "top-up", f"{rest.GOOD}-{uuid4().hex}"), body, None), token)
-        return Customer(claims["sub"], principal, token, opened["id"])
+        body = RequestBody(clearing_account_id("RUB"), UUID(account["id"]), _OPENING_AMOUNT)
+        key = IdempotencyKey(principal, "top-up", f"{rest.GOOD}-{uuid4().hex}")
+        await self.retry_until_final(LedgerRequest(key, body, None), token)
+        return Customer(claims["sub"], principal, token, account["id"])
 
-    async def _token(self, number: int) -> str:
-        """Signed by the key of the stack, where that is at hand; by signing up and in, elsewhere."""
+    async def _create_token(self, number: int) -> str:
+        """Sign a token with the key of the stack, if there is one; otherwise register and log in."""
         if signer := self._target.signer:
             return signer.sign(f"load-{uuid4().hex}-{number}", _TOKEN_SECONDS, [Role.CUSTOMER])
         credentials = {"username": f"load-{uuid4().hex[:16]}", "password": uuid4().hex}
@@ -98,31 +110,33 @@ class Api:
         return token
 
     async def _post(self, path: str, body: dict[str, Any], token: str = "") -> dict[str, Any]:
-        """Until it is done; after 429 when it says."""
-        headers = _bearer(token) | {"Idempotency-Key": uuid4().hex}
+        """Send a POST, and retry as long as the answer has `Retry-After`."""
+        headers = _auth_headers(token) | {"Idempotency-Key": uuid4().hex}
         while True:
             async with self._limit:
-                answer = await self._http.post(path, json=body, headers=headers)
-            if "retry-after" not in answer.headers:
-                told: dict[str, Any] = answer.raise_for_status().json()
-                return told
-            await asyncio.sleep(float(answer.headers["retry-after"]))
+                response = await self._http.post(path, json=body, headers=headers)
+            if "retry-after" not in response.headers:
+                result: dict[str, Any] = response.raise_for_status().json()
+                return result
+            await asyncio.sleep(float(response.headers["retry-after"]))
 
-    async def _asked(self, wish: Wish, token: str) -> Line:
-        request = rest.request(wish)
+    async def _send(self, request: LedgerRequest, token: str) -> RequestRecord:
+        post = rest.post_for(request)
         async with self._limit:
             began = time.monotonic()
             try:
-                headers = _bearer(token) | {"Idempotency-Key": wish.key.key}
-                answer = await self._http.post(request.path, json=request.body, headers=headers)
-                status, told = answer.status_code, answer.json()
+                headers = _auth_headers(token) | {"Idempotency-Key": request.key.key}
+                response = await self._http.post(post.path, json=post.body, headers=headers)
+                status, body = response.status_code, response.json()
             except (httpx.HTTPError, ValueError):
-                status, told = 0, {}
-        said = rest.answer(wish, status, told)
-        line = Line(name=CHECKER, due=began, began=began, ended=time.monotonic(), wish=wish, answer=said)
-        self._log.write(line)
-        return line
+                status, body = 0, {}
+        answer = rest.parse_answer(request, status, body)
+        record = RequestRecord(
+            name=CHECKER, due=began, began=began, ended=time.monotonic(), request=request, answer=answer
+        )
+        self._writer.write(record)
+        return record
 
 
-def _bearer(token: str) -> dict[str, str]:
+def _auth_headers(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"} if token else {}

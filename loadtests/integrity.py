@@ -1,4 +1,4 @@
-"""What the services prove of all their data, as `wallet integrity` has them do."""
+"""Integrity checks of the services over all their data, the same that `wallet integrity` runs."""
 
 from typing import Any, Final
 
@@ -9,28 +9,29 @@ from kit.auth.principal import Role
 from loadtests.target import Target
 from provisioning.seed import STAFF
 
-PROVERS: Final = ("bank", "card", "analytics")
+SERVICES: Final = ("bank", "card", "analytics")
 
-_TIMEOUT_SECONDS: Final = 60.0  # between two lines
+_TIMEOUT_SECONDS: Final = 60.0  # between two lines of the answer
 _TOKEN_SECONDS: Final = 3_600.0
 
 
-async def prove(target: Target) -> dict[str, str]:
-    """The verdict of each service: `sound`, `broken` with its laws, or `unavailable`. None where nobody signs for an
-    admin.
+async def check_integrity(target: Target) -> dict[str, str]:
+    """Return the verdict of each service: `sound`, `broken` with its invariants, or `unavailable`.
+
+    Empty if the target has no key to sign an administrator's token with.
     """
     if (signer := target.signer) is None:
         return {}
     headers = {"Authorization": f"Bearer {signer.sign(STAFF['admin'], _TOKEN_SECONDS, [Role.ADMIN])}"}
     async with httpx.AsyncClient(headers=headers, timeout=_TIMEOUT_SECONDS, trust_env=False) as http:
-        return {name: await _proved(http, f"{target.admins[name]}/integrity") for name in PROVERS}
+        return {name: await _read_verdict(http, f"{target.admins[name]}/integrity") for name in SERVICES}
 
 
-async def _proved(http: httpx.AsyncClient, url: str) -> str:
+async def _read_verdict(http: httpx.AsyncClient, url: str) -> str:
     last: dict[str, Any] = {}
     try:
-        async with http.stream("GET", url) as answer:
-            async for line in answer.raise_for_status().aiter_lines():
+        async with http.stream("GET", url) as response:
+            async for line in response.raise_for_status().aiter_lines():
                 last = orjson.loads(line)
     except httpx.HTTPError:
         return "unavailable"

@@ -1,5 +1,6 @@
-"""What Locust runs: `locust -f loadtests/locustfile.py`, with the run's folder in LOAD_FOLDER. `python -m loadtests`
-makes that folder, starts this and judges what it leaves.
+"""Entry point of Locust: `locust -f loadtests/locustfile.py`, with the folder of the run in LOAD_FOLDER.
+
+`python -m loadtests` creates the folder, starts Locust and checks the records afterwards.
 """
 
 import os
@@ -13,63 +14,63 @@ from locust.env import Environment
 from locust.runners import MasterRunner, WorkerRunner
 
 from loadtests import shapes
-from loadtests.arrivals import Open
-from loadtests.history.log import Line, Log
-from loadtests.plan import BEGUN, ENDED, Plan
-from loadtests.scenarios import scenario
-from loadtests.scenarios.person import Person
+from loadtests.arrivals import OpenLoop
+from loadtests.history.storage import HistoryWriter, RequestRecord
+from loadtests.plan import FINISHED_PREFIX, STARTED, Plan
+from loadtests.scenarios import load_user_class
+from loadtests.scenarios.users import WalletUser
 
 FOLDER = Path(os.environ["LOAD_FOLDER"])
 PLAN = Plan.read(FOLDER)
 RATE = "rate"
 
 for name in PLAN.scenarios:
-    globals()[name] = scenario(name)  # where Locust looks for users
+    globals()[name] = load_user_class(name)  # Locust looks for user classes in this module
 
-if PLAN.shape:  # the same
-    known = {"users": PLAN.users, "seconds": PLAN.seconds, "folder": FOLDER}
-    globals()["Shape"] = type("Shape", (shapes.BY_NAME[PLAN.shape],), known)
+if PLAN.shape:  # and for a shape class
+    attributes = {"users": PLAN.users, "seconds": PLAN.seconds, "folder": FOLDER}
+    globals()["Shape"] = type("Shape", (shapes.BY_NAME[PLAN.shape],), attributes)
 
 
 @events.init.add_listener
-def begin(environment: Environment, **_: Any) -> None:
-    """Once a process, before there are users."""
-    Person.plan = PLAN
+def configure(environment: Environment, **_: Any) -> None:
+    """Set up the user classes, once per process, before there are users."""
+    WalletUser.plan = PLAN
     if not isinstance(environment.runner, MasterRunner):
-        Person.log = Log(FOLDER)
-    environment.events.spawning_complete.add_listener(lambda **_: (FOLDER / BEGUN).touch())
+        WalletUser.writer = HistoryWriter(FOLDER)
+    environment.events.spawning_complete.add_listener(lambda **_: (FOLDER / STARTED).touch())
     if not PLAN.rate:
         return
     if isinstance(environment.runner, WorkerRunner):
-        environment.runner.register_message(RATE, lambda msg, **_: arrive(environment, msg.data[RATE]))
+        environment.runner.register_message(RATE, lambda msg, **_: start_open_loop(environment, msg.data[RATE]))
     else:
-        environment.events.spawning_complete.add_listener(partial(share, environment))
+        environment.events.spawning_complete.add_listener(partial(distribute_rate, environment))
 
 
 @events.test_stop.add_listener
-def end(environment: Environment, **_: Any) -> None:
-    """Writes what is not written yet, and that it is all: the last user of this process has gone."""
+def finish(environment: Environment, **_: Any) -> None:
+    """Flush the records and mark them as complete, after the last user of this process has stopped."""
     if not isinstance(environment.runner, MasterRunner):
-        Person.log.flush()
-        (FOLDER / f"{ENDED}{os.getpid()}").touch()
+        WalletUser.writer.flush()
+        (FOLDER / f"{FINISHED_PREFIX}{os.getpid()}").touch()
 
 
-def share(environment: Environment, **_: Any) -> None:
-    """Requests are due as soon as there is somebody to make them; each worker makes its part."""
+def distribute_rate(environment: Environment, **_: Any) -> None:
+    """Start the open loop once there are users; each worker gets an equal share of the arrival rate."""
     runner = environment.runner
     if isinstance(runner, MasterRunner):
         runner.send_message(RATE, {RATE: PLAN.rate / runner.worker_count})
     else:
-        arrive(environment, PLAN.rate)
+        start_open_loop(environment, PLAN.rate)
 
 
-def arrive(environment: Environment, rate: float) -> None:
-    """From now on requests are due at this rate; users wait for their turn."""
-    if isinstance(Person.arrivals, Open):
-        return  # a shape has changed how many users there are, not how often they are needed
+def start_open_loop(environment: Environment, rate: float) -> None:
+    """Switch the users of this process from the closed loop to an open loop."""
+    if isinstance(WalletUser.arrivals, OpenLoop):
+        return  # a shape changed the number of users; the arrival rate stays
 
-    def dropped(due: float) -> None:
-        Person.log.write(Line(name="dropped", due=due, began=due, ended=due, dropped=1))
+    def record_dropped(due: float) -> None:
+        WalletUser.writer.write(RequestRecord(name="dropped", due=due, began=due, ended=due, dropped=1))
         environment.events.request.fire(
             request_type="open loop",
             name="dropped",
@@ -79,6 +80,6 @@ def arrive(environment: Environment, rate: float) -> None:
             context={},
         )
 
-    Person.arrivals = arrivals = Open(rate, dropped)
+    WalletUser.arrivals = arrivals = OpenLoop(rate, record_dropped)
     environment.events.test_stopping.add_listener(lambda **_: arrivals.stop())
     gevent.spawn(arrivals.run)

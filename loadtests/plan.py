@@ -1,4 +1,4 @@
-"""What a load run is: decided once, written into the run's folder, read by every process that takes part."""
+"""Parameters of a load run, stored in the folder of the run and read by all its processes."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -8,16 +8,17 @@ from typing import Any, Final, Self
 import orjson
 
 FILE: Final = "plan.json"
-BEGUN: Final = "begun"
-"""Is in a run's folder as soon as there are users."""
-ENDED: Final = "ended-"
-"""With a process's id: is there as soon as all of its history is."""
+STARTED: Final = "begun"
+"""File in the folder of a run; exists once there are users."""
+FINISHED_PREFIX: Final = "ended-"
+"""Prefix of a file per process id; exists once the process has written all its records."""
 
 
 @dataclass(frozen=True, slots=True)
 class Customer:
-    """Somebody with an account, and a token that is valid for as long as the run. `principal` is what their keys are
-    scoped by.
+    """Customer of a run, with an account and a token that is valid for the whole run.
+
+    `principal` is the scope of the customer's idempotency keys.
     """
 
     subject: str
@@ -28,21 +29,20 @@ class Customer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """A run.
+    """Parameters of a run.
 
     Attributes:
-        host: the front door, as a URL.
-        bank: the bank's gRPC target, for those who go by the back door.
-        scenarios: names of `scenarios.BY_NAME`; each user is of one of them, in equal parts.
-        users: how many are there at once; in an open loop, how many requests there may be at once.
-        seconds: for how long.
-        rate: requests a second, whatever becomes of those before (an open loop); 0: each user asks again as soon as
-            they are answered (a closed one).
-        shape: a name of `shapes.BY_NAME`, or empty for the same load all the time.
-        choice: who pays whom, a name of `choices.BY_NAME`.
-        processes: of Locust's that make the load; 1 makes it in one.
-        seed: of all that is random but time itself.
-        customers: whose accounts the money goes between; nobody else uses these.
+        host: URL of the gateway.
+        bank: gRPC target of the bank, for users that bypass the gateway.
+        scenarios: scenario names, see `scenarios.NAMES`; each has an equal share of the users.
+        users: number of concurrent users; in an open loop, the maximum number of concurrent requests.
+        seconds: duration.
+        rate: arrival rate of an open loop, in requests per second; 0 selects a closed loop.
+        shape: name from `shapes.BY_NAME`, or empty for constant load.
+        account_selection: name from `account_selection.BY_NAME`.
+        processes: number of Locust processes that generate load; 1 uses a single process.
+        seed: seed of random choices.
+        customers: owners of the accounts that take part. No other client uses these accounts.
     """
 
     host: str
@@ -52,18 +52,18 @@ class Plan:
     seconds: float = 15.0
     rate: float = 0.0
     shape: str = ""
-    choice: str = "uniform"
+    account_selection: str = "uniform"
     processes: int = 1
     seed: int = 1
     customers: Sequence[Customer] = field(default=(), repr=False)
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """The plan that was written there."""
-        told: dict[str, Any] = orjson.loads((folder / FILE).read_bytes())
-        return cls(**told | {"customers": [Customer(**each) for each in told["customers"]]})
+        """Read the plan from the folder of a run."""
+        values: dict[str, Any] = orjson.loads((folder / FILE).read_bytes())
+        return cls(**values | {"customers": [Customer(**each) for each in values["customers"]]})
 
     def write(self, folder: Path) -> None:
-        """Writes it down. It has tokens in it: the folder is its owner's."""
+        """Write the plan. It contains tokens, so only the owner can read the folder."""
         folder.chmod(0o700)
         (folder / FILE).write_bytes(orjson.dumps(asdict(self)))

@@ -1,4 +1,7 @@
-"""`make report`: one page about one run, which needs nothing but itself: `python -m loadtests.report [FOLDER]`."""
+"""`make report`: one HTML page about a run, without scripts or external files.
+
+Usage: `python -m loadtests.report [FOLDER]`.
+"""
 
 import argparse
 import sys
@@ -11,15 +14,13 @@ from typing import Final
 
 import orjson
 
-from loadtests import watch
-from loadtests.charts import STYLE, Band, lines
+from loadtests.charts import STYLE, Band, draw_lines
 from loadtests.customers import CHECKER
-from loadtests.history import log
-from loadtests.history.log import Line
+from loadtests.history.storage import RequestRecord, read_records
 from loadtests.plan import Plan
 from loadtests.run import FILE, REPORTS, Outcome
+from loadtests.sampling import Sample, read_samples
 from loadtests.statistics import percentiles
-from loadtests.watch import Sample
 
 PAGE: Final = "report.html"
 
@@ -41,35 +42,35 @@ pre { background: var(--soft); padding: .8rem; border-radius: 6px; font-size: .8
 """
 
 
-def page(folder: Path) -> str:
-    """What is known of the run, as HTML.
+def render_page(folder: Path) -> str:
+    """Return the page as HTML.
 
     Raises:
-        FileNotFoundError: no run ended in that folder.
+        FileNotFoundError: the folder has no completed run.
     """
     outcome = Outcome(**orjson.loads((folder / FILE).read_bytes()))
     plan = Plan.read(folder)
-    asked = [line for line in log.read(folder) if line.name != CHECKER]
+    records = [each for each in read_records(folder) if each.name != CHECKER]
     began, end = outcome.began, outcome.ended - outcome.began
     bands = [Band(fault["name"], fault["began"] - began, fault["ended"] - began) for fault in outcome.faults]
-    samples = [sample for sample in watch.read(folder) if 0 <= sample.at - began <= end]
+    samples = [sample for sample in read_samples(folder) if 0 <= sample.at - began <= end]
     charts = {
-        "Answers": ("in each second", _rates(asked, began)),
-        "Latency": ("milliseconds, in each second", _latencies(asked, began)),
-        "Batches of the bank": ("commands in each", {"batch size": _batches(samples, began)}),
-        "What waits": ("operations", _gauges(samples, began, {"outbox": "backlog", "consumer lag": "lag"})),
-        "Memory": ("MiB of each process's own", _memory(samples, began)),
+        "Answers": ("per second", _rates(records, began)),
+        "Latency": ("milliseconds, by second", _latencies(records, began)),
+        "Batch size of the bank": ("commands per batch", {"batch size": _batch_sizes(samples, began)}),
+        "Backlog": ("operations", _gauges(samples, began, {"outbox": "backlog", "consumer lag": "lag"})),
+        "Memory": ("private MiB by component", _memory(samples, began)),
     }
-    drawn = "".join(
-        f'<h2>{title} <span class="soft">{unit}</span></h2>{lines(title, series, end, bands)}'
+    drawings = "".join(
+        f'<h2>{title} <span class="soft">{unit}</span></h2>{draw_lines(title, series, end, bands)}'
         for title, (unit, series) in charts.items()
         if series
     )
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         f"<title>Load: {escape(_headline(plan))}</title><style>{_CSS}{STYLE}</style><body>"
-        f'<h1>{escape(_headline(plan))}</h1><p class="soft">{escape(_described(plan))}</p>{_cards(outcome)}'
-        f"{_violations(outcome)}{drawn}{_faults(outcome)}{_operations(asked)}</body></html>\n"
+        f'<h1>{escape(_headline(plan))}</h1><p class="soft">{escape(_subtitle(plan))}</p>{_cards(outcome)}'
+        f"{_violations(outcome)}{drawings}{_faults(outcome)}{_requests(records)}</body></html>\n"
     )
 
 
@@ -77,31 +78,31 @@ def _headline(plan: Plan) -> str:
     return f"{', '.join(plan.scenarios)}: {plan.users} users"
 
 
-def _described(plan: Plan) -> str:
-    rate = f"open loop, {plan.rate:g} requests a second" if plan.rate else "closed loop"
+def _subtitle(plan: Plan) -> str:
+    rate = f"open loop, {plan.rate:g} requests per second" if plan.rate else "closed loop"
     shape = f", {plan.shape}" if plan.shape else ""
-    return f"{rate}{shape}; {len(plan.customers)} accounts, {plan.choice}; {plan.host}"
+    return f"{rate}{shape}; {len(plan.customers)} accounts, {plan.account_selection}; {plan.host}"
 
 
 def _cards(outcome: Outcome) -> str:
     cards = {
-        f"{outcome.calls} calls and sums judged": outcome.verdict.capitalize(),
-        "answers a second": f"{outcome.rate:.1f}",
-        **{f"{name} of an answer": f"{value:.0f} ms" for name, value in outcome.latency_ms.items()},
+        f"{outcome.calls} calls and snapshots checked": outcome.verdict.capitalize(),
+        "answers per second": f"{outcome.rate:.1f}",
+        **{f"{name} latency": f"{value:.0f} ms" for name, value in outcome.latency_ms.items()},
         "errors": str(sum(outcome.errors.values())),
         "dropped": str(outcome.dropped),
     }
-    shown = "".join(
+    body = "".join(
         f"<div class='card {value.upper()}'><b>{value}</b><span>{name}</span></div>" for name, value in cards.items()
     )
-    return f'<div class="cards">{shown}</div>'
+    return f'<div class="cards">{body}</div>'
 
 
 def _violations(outcome: Outcome) -> str:
     if not outcome.violations:
         return ""
-    shown = "\n\n".join(outcome.violations[:20])
-    return f"<h2>{len(outcome.violations)} violations</h2><pre>{escape(shown)}</pre>"
+    text = "\n\n".join(outcome.violations[:20])
+    return f"<h2>{len(outcome.violations)} violations</h2><pre>{escape(text)}</pre>"
 
 
 def _faults(outcome: Outcome) -> str:
@@ -110,23 +111,23 @@ def _faults(outcome: Outcome) -> str:
          f"{fault.get('recovered', 0.0):.1f} s"]
         for fault in outcome.faults
     ]  # fmt: skip
-    return _table("Faults", ["fault", "at", "lasted", "all works again after"], rows)
+    return _table("Faults", ["fault", "start", "duration", "recovery"], rows)
 
 
-def _operations(asked: Sequence[Line]) -> str:
-    by_name: dict[str, list[Line]] = defaultdict(list)
-    for line in asked:
-        if not line.dropped:
-            by_name[line.name].append(line)
+def _requests(records: Sequence[RequestRecord]) -> str:
+    by_name: dict[str, list[RequestRecord]] = defaultdict(list)
+    for each in records:
+        if not each.dropped:
+            by_name[each.name].append(each)
     rows = []
-    for name, all_of_it in sorted(by_name.items()):
-        told = [ms for line in all_of_it if line.feed for ms in line.feed.latencies_ms]
-        took = told or [1_000 * (line.ended - line.due) for line in all_of_it if not line.error and not line.feed]
-        errors = Counter(line.error for line in all_of_it if line.error)
+    for name, requests in sorted(by_name.items()):
+        messages = [ms for each in requests if each.subscription for ms in each.subscription.latencies_ms]
+        times = messages or [_latency_ms(each) for each in requests if not each.error and not each.subscription]
+        errors = Counter(each.error for each in requests if each.error)
         kinds = ", ".join(f"{count} {kind}" for kind, count in errors.most_common())
-        times = [f"{value:.0f} ms" for value in percentiles(took).values()] or ["", "", ""]
-        rows.append([name, str(len(told) or len(all_of_it)), *times, kinds])
-    return _table("What was asked", ["", "times", "p50", "p95", "p99", "errors"], rows)
+        columns = [f"{value:.0f} ms" for value in percentiles(times).values()] or ["", "", ""]
+        rows.append([name, str(len(messages) or len(requests)), *columns, kinds])
+    return _table("Requests", ["", "count", "p50", "p95", "p99", "errors"], rows)
 
 
 def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -136,22 +137,24 @@ def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> st
     return f"<h2>{title}</h2><table><tr>{''.join(f'<th>{cell}</th>' for cell in head)}</tr>{cells}</table>"
 
 
-def _rates(asked: Sequence[Line], began: float) -> Mapping[str, list[tuple[float, float]]]:
-    kinds: dict[str, Counter[int]] = {
-        "answered": Counter(int(line.ended - began) for line in asked if not line.error and not _is_aside(line)),
-        "errors": Counter(int(line.ended - began) for line in asked if line.error),
-        "dropped": Counter(int(line.due - began) for line in asked if line.dropped),
+def _rates(records: Sequence[RequestRecord], began: float) -> Mapping[str, list[tuple[float, float]]]:
+    counters: dict[str, Counter[int]] = {
+        "answered": Counter(int(each.ended - began) for each in records if _is_answered(each)),
+        "errors": Counter(int(each.ended - began) for each in records if each.error),
+        "dropped": Counter(int(each.due - began) for each in records if each.dropped),
     }
-    last = max((second for counts in kinds.values() for second in counts), default=0)
-    shown = {name: counts for name, counts in kinds.items() if counts or name == "answered"}
-    return {name: [(second + 0.5, counts[second]) for second in range(last)] for name, counts in shown.items()}
+    last = max((second for counts in counters.values() for second in counts), default=0)
+    return {
+        name: [(second + 0.5, counts[second]) for second in range(last)]
+        for name, counts in counters.items()
+        if counts or name == "answered"
+    }
 
 
-def _latencies(asked: Sequence[Line], began: float) -> Mapping[str, list[tuple[float, float]]]:
+def _latencies(records: Sequence[RequestRecord], began: float) -> Mapping[str, list[tuple[float, float]]]:
     by_second: dict[int, list[float]] = defaultdict(list)
-    for line in asked:
-        if not line.error and not _is_aside(line):
-            by_second[int(line.ended - began)].append(1_000 * (line.ended - line.due))
+    for each in filter(_is_answered, records):
+        by_second[int(each.ended - began)].append(_latency_ms(each))
     points: dict[str, list[tuple[float, float]]] = {"p50": [], "p95": [], "p99": []}
     for second, values in sorted(by_second.items()):
         for name, value in percentiles(values).items():
@@ -159,16 +162,20 @@ def _latencies(asked: Sequence[Line], began: float) -> Mapping[str, list[tuple[f
     return points
 
 
-def _is_aside(line: Line) -> bool:
-    """Neither asked nor answered as a request is."""
-    return bool(line.feed or line.dropped)
+def _is_answered(record: RequestRecord) -> bool:
+    """Return whether the record is a request with a correct answer."""
+    return not (record.error or record.subscription or record.dropped)
 
 
-def _batches(samples: Sequence[Sample], began: float) -> list[tuple[float, float]]:
+def _latency_ms(record: RequestRecord) -> float:
+    return 1_000 * (record.ended - record.due)
+
+
+def _batch_sizes(samples: Sequence[Sample], began: float) -> list[tuple[float, float]]:
     points = []
     for earlier, later in pairwise(samples):
         commands, batches = (later.metrics.get(n, 0) - earlier.metrics.get(n, 0) for n in ("commands", "batches"))
-        if batches > 0:  # a bank that was killed counts from nought again
+        if batches > 0:  # the counters of a restarted bank start at 0 again
             points.append((later.at - began, commands / batches))
     return points
 
@@ -191,14 +198,14 @@ def _memory(samples: Sequence[Sample], began: float) -> Mapping[str, list[tuple[
 
 
 def main() -> int:
-    """Writes the page of the newest run, or of the folder that is named."""
+    """Write the page of the newest run, or of the given folder."""
     parser = argparse.ArgumentParser(prog="python -m loadtests.report", description=__doc__)
-    parser.add_argument("folder", type=Path, nargs="?", help="of a run; by default of the newest")
+    parser.add_argument("folder", type=Path, nargs="?", help="folder of a run; default: the newest")
     folder = parser.parse_args().folder or max((each.parent for each in REPORTS.glob(f"*/{FILE}")), default=None)
     if folder is None:
-        sys.stderr.write("error: there is no run yet: `make load` makes one\n")
+        sys.stderr.write("error: no completed run; start one with `make load`\n")
         return 1
-    (folder / PAGE).write_text(page(folder))
+    (folder / PAGE).write_text(render_page(folder))
     sys.stdout.write(f"{folder / PAGE}\n")
     return 0
 

@@ -1,4 +1,4 @@
-"""One run: customers are made, Locust makes the load, everybody's history is judged."""
+"""One run: create the customers, generate load with Locust, and check all recorded answers."""
 
 import asyncio
 import os
@@ -19,39 +19,39 @@ import httpx
 import orjson
 
 from loadtests.console import print_progress
-from loadtests.customers import CHECKER, Api
-from loadtests.history import log, rows
-from loadtests.history.calls import History, deposits
-from loadtests.history.judge import judge
-from loadtests.history.log import Line, Log
-from loadtests.history.readers import judge_feeds, judge_pages
-from loadtests.plan import BEGUN, ENDED, Customer, Plan
-from loadtests.proofs import prove
+from loadtests.customers import CHECKER, CustomerApi
+from loadtests.history import rows
+from loadtests.history.calls import History, deposits_of_top_ups
+from loadtests.history.checker import check_history
+from loadtests.history.reader_checks import check_operations, check_subscriptions
+from loadtests.history.storage import HistoryWriter, RequestRecord, calls_from_records, read_records
+from loadtests.integrity import check_integrity
+from loadtests.plan import FINISHED_PREFIX, STARTED, Customer, Plan
+from loadtests.sampling import record_samples
 from loadtests.statistics import percentiles
 from loadtests.target import Target
-from loadtests.watch import watched
 from stack.process import OrphanReaper
 from wallet.accounts import clearing_account_id
 
-REPORTS: Final = Path("loadtests/reports").absolute()  # of the working folder: where it is installed, nobody may write
-"""Where runs are kept that people start; no part of the repository."""
+REPORTS: Final = Path("loadtests/reports").absolute()  # in the working folder: the installation may be read-only
+"""Folder of the reports of manual runs; not part of the repository."""
 FILE: Final = "outcome.json"
 
 _ROOT: Final = Path(__file__).parent.parent
-_PATIENCE_SECONDS: Final = 60.0
-_LOOK_SECONDS: Final = 0.3
-_SHOWN: Final = 20
+_TIMEOUT_SECONDS: Final = 60.0
+_POLL_SECONDS: Final = 0.3
+_MAX_PRINTED: Final = 20
 
 
-def new_folder(name: str = "") -> Path:
-    """An empty one among the reports, named by the time."""
+def create_report_folder(name: str = "") -> Path:
+    """Create an empty folder for reports, named by the time."""
     folder = REPORTS / f"{time.strftime('%Y-%m-%dT%H-%M-%S')}{name and f'-{name}'}"
     folder.mkdir(parents=True)
     return folder
 
 
 class Verdict(IntEnum):
-    """What the checker says; its number is the exit code."""
+    """Verdict of the checker. The number is the exit code."""
 
     SOUND = 0
     BROKEN = 1
@@ -60,19 +60,19 @@ class Verdict(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What came of a run.
+    """Result of a run.
 
     Attributes:
-        began: of the load, on the monotonic clock.
-        ended: of the load.
-        answered: requests that were answered as they should be, refusals included.
-        latency_ms: p50, p95 and p99 of these, from when they were due.
-        errors: the others, by their kind.
-        dropped: requests that were due and never made.
-        calls: what the checker judged: calls and sums.
-        verdict: by its name.
-        violations: as people read them.
-        faults: what was done to the system meanwhile, and when.
+        began: start of the load, on the monotonic clock.
+        ended: end of the load, on the monotonic clock.
+        answered: number of requests with a correct answer, including justified refusals.
+        latency_ms: p50, p95 and p99 of these requests, from their due time.
+        errors: number of other requests by error.
+        dropped: number of requests that were due and never sent.
+        calls: number of calls and balance snapshots that the checker verified.
+        verdict: name of the `Verdict`.
+        violations: violated invariants with their evidence, as text.
+        faults: injected faults with their times.
     """
 
     began: float
@@ -88,7 +88,7 @@ class Outcome:
 
     @property
     def rate(self) -> float:
-        """Answers a second."""
+        """Return the correct answers per second."""
         return self.answered / max(self.ended - self.began, 1e-9)
 
     def __str__(self) -> str:
@@ -101,186 +101,191 @@ class Outcome:
         )
 
 
-Beside = Callable[[], Awaitable[Sequence[Mapping[str, Any]]]]
-"""What else is done while there is load; returns when it is over, with what it was."""
+ConcurrentTask = Callable[[], Awaitable[Sequence[Mapping[str, Any]]]]
+"""Task that runs during the load, such as fault injection. Returns the injected faults, with their times."""
 
 
-async def run(target: Target, plan: Plan, accounts: int, folder: Path, beside: Beside | None = None) -> Outcome:
-    """Makes the load that is planned, and judges it.
+async def run_load(
+    target: Target, plan: Plan, accounts: int, folder: Path, during_load: ConcurrentTask | None = None
+) -> Outcome:
+    """Generate the planned load and check the answers.
 
     Args:
-        target: the system.
-        plan: without customers; they are made here.
-        accounts: how many customers there are.
-        folder: an empty one of the run's own; keeps all that is known of it.
-        beside: begins with the load and ends it, unless that has been for as long as planned before.
+        target: system under load.
+        plan: plan without customers; they are created here.
+        accounts: number of customers.
+        folder: empty folder for all results of the run.
+        during_load: starts with the load and ends it when it returns, at the latest after the planned duration.
 
     Raises:
-        LoadError: Locust ended otherwise than it should.
+        LoadError: Locust failed.
     """
     history = History()
-    with Log(folder) as mine:
-        async with Api(target, mine) as api, watched(target, folder, history):
-            plan = replace(plan, customers=await api.customers(accounts))
+    with HistoryWriter(folder) as writer:
+        async with CustomerApi(target, writer) as api, record_samples(target, folder, history):
+            plan = replace(plan, customers=await api.create_customers(accounts))
             plan.write(folder)
             print_progress(f"{accounts} customers with accounts; {plan.seconds:g} s of load on {plan.host}")
             began = time.monotonic()
-            faults = await _loaded(folder, plan, beside)
+            faults = await _run_locust(folder, plan, during_load)
             ended = time.monotonic()
-            mine.flush()
-            judged, violations, verdict = await _judged(target, plan.customers, api, mine, folder, history)
-    lines = list(log.read(folder))
+            writer.flush()
+            calls, violations, verdict = await _check(target, plan.customers, api, writer, folder, history)
+    records = list(read_records(folder))
     outcome = replace(
-        tally(lines, began, ended), calls=judged, verdict=verdict.name, violations=violations, faults=faults
+        summarize(records, began, ended), calls=calls, verdict=verdict.name, violations=violations, faults=faults
     )
     (folder / FILE).write_bytes(orjson.dumps(asdict(outcome)))
     return outcome
 
 
-def tally(lines: Sequence[Line], began: float, ended: float) -> Outcome:
-    """Figures of a history, without a verdict."""
-    asked = [line for line in lines if line.name != CHECKER and not line.feed and not line.dropped]
-    answered = [line for line in asked if not line.error]
-    first = min((line.began for line in asked), default=began)
-    last = max((line.ended for line in asked), default=ended)
+def summarize(records: Sequence[RequestRecord], began: float, ended: float) -> Outcome:
+    """Return the figures of a run without a verdict.
+
+    Args:
+        records: records of all requests.
+        began: start of the run, used if there are no requests.
+        ended: end of the run, used if there are no requests.
+    """
+    requests = [each for each in records if each.name != CHECKER and not each.subscription and not each.dropped]
+    answered = [each for each in requests if not each.error]
+    first = min((each.began for each in requests), default=began)
+    last = max((each.ended for each in requests), default=ended)
     return Outcome(
         began=first,
         ended=last,
         answered=len(answered),
-        latency_ms=percentiles([1_000 * (line.ended - line.due) for line in answered]),
-        errors=dict(Counter(line.error for line in lines if line.error and line.name != CHECKER).most_common()),
-        dropped=sum(line.dropped for line in lines),
+        latency_ms=percentiles([1_000 * (each.ended - each.due) for each in answered]),
+        errors=dict(Counter(each.error for each in records if each.error and each.name != CHECKER).most_common()),
+        dropped=sum(each.dropped for each in records),
         calls=0,
         verdict=Verdict.UNPROVEN.name,
     )
 
 
 class LoadError(Exception):
-    """There was no load, or it was cut off; the message says why."""
+    """Locust could not start, or stopped before the end. The message says why."""
 
 
-async def _loaded(folder: Path, plan: Plan, beside: Beside | None) -> Sequence[Mapping[str, Any]]:
-    """Locust, from its start to its end."""
-    with (folder / "locust.log").open("ab") as said:
+async def _run_locust(folder: Path, plan: Plan, during_load: ConcurrentTask | None) -> Sequence[Mapping[str, Any]]:
+    """Run Locust from start to end, and return the injected faults."""
+    with (folder / "locust.log").open("ab") as log_file:
         process = await asyncio.create_subprocess_exec(
-            *command(plan, folder),
+            *locust_command(plan, folder),
             cwd=_ROOT,
             env={**os.environ, "LOAD_FOLDER": str(folder), "GRPC_ENABLE_FORK_SUPPORT": "0"},
             stdin=asyncio.subprocess.DEVNULL,
-            stdout=said,
-            stderr=said,
+            stdout=log_file,
+            stderr=log_file,
             start_new_session=True,
         )
-    reaper = OrphanReaper()  # whatever becomes of this process, it leaves nobody behind who loads others for hours
+    reaper = OrphanReaper()  # kills Locust even if this process is killed; its load could go on for hours
     reaper.register(process.pid, signal.SIGKILL)
     try:
         faults: Sequence[Mapping[str, Any]] = ()
-        if beside:
-            await _until(lambda: process.returncode is not None or (folder / BEGUN).exists())
-            faults = await beside()
-            with suppress(ProcessLookupError):  # it has just ended by itself
+        if during_load:
+            await _wait_until(lambda: process.returncode is not None or (folder / STARTED).exists())
+            faults = await during_load()
+            with suppress(ProcessLookupError):  # it may have ended on its own
                 process.terminate()
-        code = await asyncio.wait_for(process.wait(), plan.seconds + _PATIENCE_SECONDS)
+        code = await asyncio.wait_for(process.wait(), plan.seconds + _TIMEOUT_SECONDS)
         if code == 0:
-            await _until(lambda: len(list(folder.glob(f"{ENDED}*"))) >= plan.processes)
+            await _wait_until(lambda: len(list(folder.glob(f"{FINISHED_PREFIX}*"))) >= plan.processes)
     except TimeoutError:
-        raise LoadError(f"Locust did not end, or a process of its was lost: see {folder}") from None
+        raise LoadError(f"Locust did not end, or one of its processes died: see {folder}/locust.log") from None
     finally:
-        with suppress(ProcessLookupError):  # its own session: its workers with it
+        with suppress(ProcessLookupError):  # the session of Locust, with its workers
             os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
         reaper.release(process.pid)
         reaper.close()
     if code:
         last = (folder / "locust.log").read_text(errors="replace")[-2_000:]
-        raise LoadError(f"Locust ended with {code}:\n{last}")
+        raise LoadError(f"Locust ended with exit code {code}:\n{last}")
     return faults
 
 
-async def _until(is_so: Callable[[], bool]) -> None:
-    """Returns when something is so that another process does.
+async def _wait_until(condition: Callable[[], bool]) -> None:
+    """Poll a condition that another process fulfils.
 
     Raises:
-        TimeoutError: it is not, for too long.
+        TimeoutError: it was not fulfilled within 60 s.
     """
-    async with asyncio.timeout(_PATIENCE_SECONDS):
-        while not is_so():  # noqa: ASYNC110  another process
-            await asyncio.sleep(_LOOK_SECONDS)
+    async with asyncio.timeout(_TIMEOUT_SECONDS):
+        while not condition():  # noqa: ASYNC110  another process
+            await asyncio.sleep(_POLL_SECONDS)
 
 
-def command(plan: Plan, folder: Path, *, web_port: int = 0) -> list[str]:
-    """Locust's command line. With a port it shows its page there, until it is ended; without one it ends by itself."""
+def locust_command(plan: Plan, folder: Path, *, web_port: int = 0) -> list[str]:
+    """Return Locust's command line: with its web interface on `web_port`, or headless with an end."""
     seconds, users = f"{max(1, round(plan.seconds))}s", str(plan.users)
-    common = [
-        "--host",
-        plan.host,
-        "--users",
-        users,
-        "--spawn-rate",
-        users,
-        "--run-time",
-        seconds,
-        "--stop-timeout",
-        "12",
-    ]
+    common = ["--host", plan.host, "--users", users, "--spawn-rate", users, "--run-time", seconds]
     reports = ["--html", str(folder / "locust.html"), "--csv", str(folder / "locust")]
     web = ["--web-host", "127.0.0.1", "--web-port", str(web_port), "--autostart"] if web_port else ["--headless"]
-    several = ["--processes", str(plan.processes)] if plan.processes > 1 else []
+    workers = ["--processes", str(plan.processes)] if plan.processes > 1 else []
+    exit_options = ["--stop-timeout", "12", "--exit-code-on-error", "0"]
     file = str(_ROOT / "loadtests" / "locustfile.py")
-    return [sys.executable, "-m", "locust", "-f", file, *web, *common, *reports, *several, "--exit-code-on-error", "0"]
+    return [sys.executable, "-m", "locust", "-f", file, *web, *common, *reports, *workers, *exit_options]
 
 
-async def _judged(
-    target: Target, customers: Sequence[Customer], api: Api, mine: Log, folder: Path, history: History
+async def _check(
+    target: Target,
+    customers: Sequence[Customer],
+    api: CustomerApi,
+    writer: HistoryWriter,
+    folder: Path,
+    history: History,
 ) -> tuple[int, list[str], Verdict]:
-    """How many calls were judged, what is wrong, and the verdict."""
+    """Return the number of checked calls and snapshots, the violations and the verdict."""
     if not target.ledger:
-        print_progress(
-            "the ledger cannot be looked at from here, so nothing is proven: name its database with --ledger"
-        )
+        print_progress("no verdict without access to the ledger: name its database with --ledger")
         return 0, [], Verdict.UNPROVEN
     try:
-        async with asyncio.timeout(_PATIENCE_SECONDS):
-            await api.resolve(log.calls(log.read(folder)), customers)
+        async with asyncio.timeout(_TIMEOUT_SECONDS):
+            await api.resolve(calls_from_records(read_records(folder)), customers)
     except TimeoutError:
-        print_progress("not every outcome became known")
-    mine.flush()
+        print_progress(f"some outcomes are still unknown after {_TIMEOUT_SECONDS:g} s of retries")
+    writer.flush()
     accounts = [UUID(customer.account) for customer in customers]
     connection = await asyncpg.connect(target.ledger)
     try:
         principals = [customer.principal for customer in customers]
-        ledger = await rows.read(connection, accounts, principals, [clearing_account_id("RUB")])
+        ledger = await rows.read_rows(connection, accounts, principals, [clearing_account_id("RUB")])
     finally:
         await connection.close()
-    lines = list(log.read(folder))
-    calls = deposits(log.calls(lines))
-    violations = judge(ledger, calls, history.snapshots)
-    violations += judge_feeds(ledger, (line.feed for line in lines if line.feed))
-    pages = await _pages(api, customers, ledger)
-    violations += judge_pages(ledger, pages)
-    proofs = await prove(target)
-    told = [*map(str, violations), *(f"{name}: {word}" for name, word in proofs.items() if word.startswith("broken"))]
-    for each in told[:_SHOWN]:
-        print_progress(each)
-    is_proven = len(pages) == len(customers) and "unavailable" not in proofs.values()
-    verdict = Verdict.SOUND if is_proven else Verdict.UNPROVEN
-    return len(calls) + len(history.snapshots), told, Verdict.BROKEN if told else verdict
+    records = list(read_records(folder))
+    calls = deposits_of_top_ups(calls_from_records(records))
+    violations = check_history(ledger, calls, history.snapshots)
+    violations += check_subscriptions(ledger, (each.subscription for each in records if each.subscription))
+    operations = await _read_operations(api, customers, ledger)
+    violations += check_operations(ledger, operations)
+    integrity = await check_integrity(target)
+    broken = [f"{name}: {verdict}" for name, verdict in integrity.items() if verdict.startswith("broken")]
+    messages = [*map(str, violations), *broken]
+    for message in messages[:_MAX_PRINTED]:
+        print_progress(message)
+    is_complete = len(operations) == len(customers) and "unavailable" not in integrity.values()
+    verdict = Verdict.SOUND if is_complete else Verdict.UNPROVEN
+    return len(calls) + len(history.snapshots), messages, Verdict.BROKEN if messages else verdict
 
 
-async def _pages(api: Api, customers: Sequence[Customer], ledger: rows.Ledger) -> dict[UUID, list[rows.Entry]]:
-    """Every customer's whole history: as soon as it is as long as the ledger's, or as it is when patience ends; those
-    that cannot be read even then are left out.
+async def _read_operations(
+    api: CustomerApi, customers: Sequence[Customer], ledger: rows.LedgerRows
+) -> dict[UUID, list[rows.Entry]]:
+    """Return the operations of every customer, read again until there are as many as in the ledger, for at most 60 s.
+
+    Customers whose operations could not be read at all are missing.
     """
     versions = {account.id: account.version for account in ledger.accounts}
-    deadline = time.monotonic() + _PATIENCE_SECONDS
+    deadline = time.monotonic() + _TIMEOUT_SECONDS
 
-    async def pages(customer: Customer) -> tuple[UUID, list[rows.Entry] | None]:
-        id_, shown = UUID(customer.account), None
-        while (shown is None or len(shown) < versions[id_]) and time.monotonic() < deadline:
+    async def read(customer: Customer) -> tuple[UUID, list[rows.Entry] | None]:
+        id_, entries = UUID(customer.account), None
+        while (entries is None or len(entries) < versions[id_]) and time.monotonic() < deadline:
             with suppress(httpx.HTTPError):
-                shown = [rows.shown(id_, operation) for operation in await api.operations(customer)]
-            await asyncio.sleep(_LOOK_SECONDS)
-        return id_, shown
+                entries = [rows.entry_from_rest(id_, each) for each in await api.list_operations(customer)]
+            await asyncio.sleep(_POLL_SECONDS)
+        return id_, entries
 
-    read = await asyncio.gather(*map(pages, customers))
-    return {id_: shown for id_, shown in read if shown is not None}
+    results = await asyncio.gather(*map(read, customers))
+    return {id_: entries for id_, entries in results if entries is not None}

@@ -1,4 +1,4 @@
-"""What is looked at during a run: the sum of all balances, and what the services say of themselves."""
+"""Samples during a run: the sum of all balances, metrics of the services and their memory."""
 
 import asyncio
 import json
@@ -6,7 +6,7 @@ import os
 import re
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,11 +23,17 @@ from loadtests.target import Target
 
 FILE: Final = "samples.jsonl"
 
-_EVERY_SECONDS: Final = 0.5
+_INTERVAL_SECONDS: Final = 0.5
 _TIMEOUT_SECONDS: Final = 2.0
-_AWAY: Final = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
-_SAMPLE: Final = re.compile(r"^(wallet_\w+?)(?:\{[^}]*\})? ([0-9.eE+-]+)$", re.MULTILINE)
-_WATCHED: Final = {
+_UNAVAILABLE: Final = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
+_METRIC_LINE: Final = re.compile(r"^(wallet_\w+?)(?:\{[^}]*\})? ([0-9.eE+-]+)$", re.MULTILINE)
+_METRICS: Final = {
     "wallet_bank_batch_size_sum": "commands",
     "wallet_bank_batch_size_count": "batches",
     "wallet_bank_outbox_backlog": "backlog",
@@ -37,11 +43,12 @@ _WATCHED: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """A moment on the monotonic clock.
+    """Metrics and memory at one time.
 
     Attributes:
-        metrics: those of `_WATCHED` that could be read.
-        processes: resident bytes of each process of an embedded stack, as `postgres 4711`: its part's name, and its id.
+        at: time on the monotonic clock.
+        metrics: the metrics in `_METRICS` that could be read.
+        processes: resident bytes of each process of an embedded stack, by component and process id: `postgres 4711`.
     """
 
     at: float
@@ -50,100 +57,98 @@ class Sample:
 
     @property
     def memory(self) -> Mapping[str, int]:
-        """Resident bytes of each part, with all that it started."""
-        parts: Counter[str] = Counter()
-        for name, used in self.processes.items():
-            parts[part(name)] += used
-        return parts
+        """Return the resident bytes of each component, with its child processes."""
+        components: Counter[str] = Counter()
+        for process_name, used in self.processes.items():
+            components[component_name(process_name)] += used
+        return components
 
 
-def part(process: str) -> str:
-    """The part's name in that of a process."""
-    return process.rpartition(" ")[0]
+def component_name(process_name: str) -> str:
+    """Return the component in the name of a process: `postgres` for `postgres 4711`."""
+    return process_name.rpartition(" ")[0]
 
 
 @asynccontextmanager
-async def watched(target: Target, folder: Path, history: History) -> AsyncIterator[None]:
-    """Writes samples into the folder, and the ledger's sums into the history, for as long as the body."""
+async def record_samples(target: Target, folder: Path, history: History) -> AsyncIterator[None]:
+    """Write samples to the folder and balance snapshots to the history, while the block runs."""
     async with (
-        process.background_task(_sums(target, history), "sums"),
-        process.background_task(_samples(target, folder), "samples"),
+        process.background_task(_record_snapshots(target, history), "snapshots"),
+        process.background_task(_write_samples(target, folder), "samples"),
     ):
         yield
 
 
-def read(folder: Path) -> list[Sample]:
-    """What was sampled, in order."""
+def read_samples(folder: Path) -> list[Sample]:
+    """Return the samples in the folder of a run, in order of time."""
     file = folder / FILE
     return [Sample(**orjson.loads(line)) for line in file.read_bytes().splitlines()] if file.exists() else []
 
 
-async def _sums(target: Target, history: History) -> None:
-    async def sums() -> None:
+async def _record_snapshots(target: Target, history: History) -> None:
+    async def record() -> None:
         connection = await asyncpg.connect(target.ledger, timeout=_TIMEOUT_SECONDS)
         try:
             while True:
-                history.saw(await rows.gained(connection))
-                await asyncio.sleep(_EVERY_SECONDS)
+                history.record_snapshot(await rows.sum_balance_changes(connection))
+                await asyncio.sleep(_INTERVAL_SECONDS)
         finally:
             await connection.close(timeout=_TIMEOUT_SECONDS)
 
-    await _again_and_again(sums if target.ledger else asyncio.Event().wait)
-
-
-async def _again_and_again(work: Callable[[], Awaitable[object]]) -> None:
     while True:
-        with suppress(*_AWAY):
-            await work()
-        await asyncio.sleep(_EVERY_SECONDS)
+        with suppress(*_UNAVAILABLE):
+            await (record() if target.ledger else asyncio.Event().wait())
+        await asyncio.sleep(_INTERVAL_SECONDS)
 
 
-async def _samples(target: Target, folder: Path) -> None:
+async def _write_samples(target: Target, folder: Path) -> None:
     with (folder / FILE).open("ab", buffering=0) as file:
         async with httpx.AsyncClient(timeout=_TIMEOUT_SECONDS, trust_env=False) as http:
             while True:
-                found = await asyncio.gather(*(_metrics(http, admin) for admin in target.admins.values()))
-                metrics = {name: value for each in found for name, value in each.items()}
-                sample = Sample(at=time.monotonic(), metrics=metrics, processes=_memory(target.data))
-                file.write(orjson.dumps(asdict(sample)) + b"\n")
-                await asyncio.sleep(2 * _EVERY_SECONDS)
+                responses = await asyncio.gather(*(_read_metrics(http, admin) for admin in target.admins.values()))
+                metrics = {name: value for each in responses for name, value in each.items()}
+                current = Sample(at=time.monotonic(), metrics=metrics, processes=_read_memory(target.data))
+                file.write(orjson.dumps(asdict(current)) + b"\n")
+                await asyncio.sleep(2 * _INTERVAL_SECONDS)
 
 
-async def _metrics(http: httpx.AsyncClient, admin: str) -> dict[str, float]:
+async def _read_metrics(http: httpx.AsyncClient, admin: str) -> dict[str, float]:
     try:
         text = (await http.get(f"{admin}/metrics")).text
     except httpx.HTTPError:
         return {}
-    return {_WATCHED[name]: float(value) for name, value in _SAMPLE.findall(text) if name in _WATCHED}
+    return {_METRICS[name]: float(value) for name, value in _METRIC_LINE.findall(text) if name in _METRICS}
 
 
-def _memory(data: Path | None) -> dict[str, int]:
-    """By the list that a stack keeps of its processes."""
+def _read_memory(data: Path | None) -> dict[str, int]:
+    """Return the resident bytes of each process in the stack's process list."""
     try:
         table = json.loads((data / "run.json").read_text()) if data else {}
     except (OSError, ValueError):
         return {}
-    tree = dict(_parents())
+    parents = dict(_list_parents())
     return {
-        f"{name} {pid}": _resident(pid)
+        f"{name} {pid}": _private_bytes(pid)
         for name, each in table.items()
         if each["pid"]
-        for pid in _family(each["pid"], tree)
+        for pid in _descendants(each["pid"], parents)
     }
 
 
-def _parents() -> Iterator[tuple[int, int]]:
+def _list_parents() -> Iterator[tuple[int, int]]:
+    """Yield the id and the parent's id of every process."""
     for entry in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
             yield int(entry.parent.name), int(entry.read_text().rpartition(")")[2].split()[1])
 
 
-def _family(pid: int, parents: Mapping[int, int]) -> list[int]:
-    return [pid, *(each for child, parent in parents.items() if parent == pid for each in _family(child, parents))]
+def _descendants(pid: int, parents: Mapping[int, int]) -> list[int]:
+    """Return the process with all its descendants."""
+    return [pid, *(each for child, parent in parents.items() if parent == pid for each in _descendants(child, parents))]
 
 
-def _resident(pid: int) -> int:
-    """What is the process's own: pages that PostgreSQL's processes share would count once for each of them."""
+def _private_bytes(pid: int) -> int:
+    """Return the private resident bytes: pages that PostgreSQL's processes share would be counted once per process."""
     try:
         _, resident, shared, *_ = map(int, Path(f"/proc/{pid}/statm").read_text().split())
     except OSError:

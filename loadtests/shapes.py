@@ -1,4 +1,4 @@
-"""How the load changes over a run. Each shape has the run's users as its most, and its seconds as its end."""
+"""Shapes of the load over time. The plan's users are the maximum, its seconds the duration."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,15 +7,15 @@ from typing import Final
 from locust import LoadTestShape
 
 Tick = tuple[int, float] | None
-"""So many users, coming or going at so many a second; None ends the run."""
+"""Number of users and spawn rate per second; None ends the run."""
 
 STEPS_FILE: Final = "steps.txt"
 
-_AT_ONCE: Final = 1_000.0
+_SPAWN_RATE: Final = 1_000.0
 
 
 class Shape(LoadTestShape):
-    """What they have in common. The attributes are set by the locustfile."""
+    """Base class. The locustfile sets the attributes."""
 
     abstract = True
     users = 1
@@ -23,77 +23,80 @@ class Shape(LoadTestShape):
     folder = Path()
 
     def tick(self) -> Tick:
-        """Locust asks this every second."""
-        share = self.get_run_time() / self.seconds
-        return self.at(share) if share < 1 else None
+        """Return the load now. Locust calls this every second."""
+        progress = self.get_run_time() / self.seconds
+        return self.load_at(progress) if progress < 1 else None
 
-    def at(self, share: float) -> Tick:
-        """The load when that share of the time is over."""
+    def load_at(self, progress: float) -> Tick:
+        """Return the load at a point of the run, from 0 to 1."""
         raise NotImplementedError
 
 
 class Ramp(Shape):
-    """From one user to all of them, evenly."""
+    """Linear growth from one user to all."""
 
-    def at(self, share: float) -> Tick:
-        """More and more."""
-        return max(1, round(self.users * share)), _AT_ONCE
+    def load_at(self, progress: float) -> Tick:
+        """Return a number of users in proportion to the progress."""
+        return max(1, round(self.users * progress)), _SPAWN_RATE
 
 
 class Spike(Shape):
-    """A tenth of the users, with all of them for the middle fifth of the time."""
+    """A tenth of the users, and all of them during the middle fifth of the run."""
 
-    def at(self, share: float) -> Tick:
-        """Few, all, few."""
-        is_spike = 0.4 <= share < 0.6  # noqa: PLR2004  the middle fifth
-        return self.users if is_spike else max(1, self.users // 10), _AT_ONCE
+    def load_at(self, progress: float) -> Tick:
+        """Return all users in the middle fifth, a tenth of them otherwise."""
+        is_spike = 0.4 <= progress < 0.6  # noqa: PLR2004  the middle fifth
+        return self.users if is_spike else max(1, self.users // 10), _SPAWN_RATE
 
 
 class Soak(Shape):
-    """All users after the first twentieth of the time, and for the rest of it."""
+    """Linear growth during the first twentieth of the run, then all users to its end."""
 
-    def at(self, share: float) -> Tick:
-        """Nothing sudden, then nothing new."""
-        return max(1, min(self.users, round(self.users * 20 * share))), _AT_ONCE
+    def load_at(self, progress: float) -> Tick:
+        """Return all users after the first twentieth."""
+        return max(1, min(self.users, round(self.users * 20 * progress))), _SPAWN_RATE
 
 
 class Limit(Shape):
-    """Ten steps of more and more users, until another step brings no tenth more answers a second, or answers take
-    longer than people wait: the step before was the limit. What was seen at each step is in the folder's `steps.txt`.
+    """Ten steps with more users each, to find the maximum throughput.
+
+    The run ends when a step increases the throughput by less than a tenth, or when the mean latency exceeds 500 ms: the
+    step before was the limit. The throughput and latency of each step are written to `steps.txt` in the folder.
     """
 
-    patience_ms = 500.0
+    max_latency_ms = 500.0
     steps = 10
 
     def __init__(self) -> None:
         super().__init__()
         self._step = 0
-        self._best = 0.0
-        self._seen = (0.0, 0, 0.0)
+        self._best_rate = 0.0
+        self._last_totals = (0.0, 0, 0.0)
 
-    def at(self, share: float) -> Tick:
-        """A look back at the end of each step."""
-        step = int(share * self.steps)
+    def load_at(self, progress: float) -> Tick:
+        """Return the load of the current step, and evaluate each step at its end."""
+        step = int(progress * self.steps)
         if step == self._step:
-            return self._users(step), _AT_ONCE
-        rate, mean = self._since_last()
+            return self._users_at(step), _SPAWN_RATE
+        rate, mean = self._measure_since_last()
         with (self.folder / STEPS_FILE).open("a") as file:
-            file.write(f"{self._users(self._step)} users: {rate:.0f} answers/s, {mean:.0f} ms each\n")
-        if mean > self.patience_ms or rate < 1.1 * self._best:
+            file.write(f"{self._users_at(self._step)} users: {rate:.0f} answers/s, {mean:.0f} ms each\n")
+        if mean > self.max_latency_ms or rate < 1.1 * self._best_rate:
             return None
-        self._best, self._step = rate, step
-        return self._users(step), _AT_ONCE
+        self._best_rate, self._step = rate, step
+        return self._users_at(step), _SPAWN_RATE
 
-    def _since_last(self) -> tuple[float, float]:
-        """Answers a second, and milliseconds that each took."""
-        assert self.runner is not None  # noqa: S101  it is what asks
+    def _measure_since_last(self) -> tuple[float, float]:
+        """Return the answers per second and their mean latency in milliseconds since the last measurement."""
+        assert self.runner is not None  # noqa: S101  the runner calls `tick`
         total = self.runner.stats.total
         now, count, milliseconds = self.get_run_time(), total.num_requests, total.total_response_time
-        since, before, spent = self._seen
-        self._seen = now, count, milliseconds
-        return (count - before) / (now - since), (milliseconds - spent) / max(count - before, 1)
+        last_time, last_count, last_milliseconds = self._last_totals
+        self._last_totals = now, count, milliseconds
+        answers = count - last_count
+        return answers / (now - last_time), (milliseconds - last_milliseconds) / max(answers, 1)
 
-    def _users(self, step: int) -> int:
+    def _users_at(self, step: int) -> int:
         return max(1, round(self.users * (step + 1) / self.steps))
 
 

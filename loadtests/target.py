@@ -1,4 +1,4 @@
-"""The system that is loaded: one that runs, or one of the run's own."""
+"""System under load: a running one, or a temporary one."""
 
 import os
 import tempfile
@@ -20,19 +20,19 @@ from stack.system import System, run_system
 NO_RATE_LIMIT: Final = "1000000000/hour"
 """Rate limit that counts every request and refuses none."""
 
-_PEOPLE: Final = Path("keys") / "development.pem"
+_USERS_KEY: Final = Path("keys") / "development.pem"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """Where everything is.
+    """Addresses of the system.
 
     Attributes:
-        host: the front door, as a URL.
-        bank: the bank's gRPC target.
-        ledger: the URL of the bank's database; empty where it cannot be looked at, and then nothing can be proven.
-        data: the folder of an embedded stack, which has its keys and the list of its processes; None elsewhere.
-        admins: the admin address of each service whose metrics can be read.
+        host: URL of the gateway.
+        bank: gRPC target of the bank.
+        ledger: URL of the bank's database; if empty, the run cannot be verified.
+        data: folder of an embedded stack, with its keys and its process list; None for other systems.
+        admins: admin URL by service, for metrics and integrity checks.
     """
 
     host: str
@@ -43,7 +43,7 @@ class Target:
 
     @classmethod
     def embedded(cls, ports: Ports, data: Path) -> Self:
-        """The stack on these ports and this folder."""
+        """Return the addresses of the embedded stack on these ports and in this folder."""
         names = ("bank", "card", "analytics", "identity", "gateway")
         return cls(
             host=f"http://{HOST}:{ports.gateway}",
@@ -55,21 +55,25 @@ class Target:
 
     @property
     def signer(self) -> TokenSigner | None:
-        """Who issues tokens for the users of an embedded stack; None where users have to sign in."""
-        file = self.data / _PEOPLE if self.data else None
+        """Return the signer of users' tokens of an embedded stack; None if users have to log in."""
+        file = self.data / _USERS_KEY if self.data else None
         return TokenSigner.from_file(ISSUER, file, AUDIENCE) if file and file.exists() else None
 
-    async def is_there(self) -> bool:
-        """Whether it answers."""
+    async def is_ready(self) -> bool:
+        """Return whether the gateway is ready."""
         return await probes.http(f"{self.host}/health/ready")()
 
 
 @asynccontextmanager
-async def own(**settings: str) -> AsyncIterator[tuple[System, Target]]:
-    """A stack on free ports, with these settings besides its own; gone afterwards."""
+async def temporary_system(**settings: str) -> AsyncIterator[tuple[System, Target]]:
+    """Run an embedded stack on free ports in a temporary folder, and remove it afterwards.
+
+    Args:
+        settings: environment variables for its processes.
+    """
     async with AsyncExitStack() as stack:
         data = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="wallet-load-")))
         stack.callback(remove_cluster, data)
-        stack.enter_context(patch.dict(os.environ, settings))  # the stack hands them on
+        stack.enter_context(patch.dict(os.environ, settings))  # the stack passes them to its processes
         system = await stack.enter_async_context(run_system(Ports.free(), data))
         yield system, Target.embedded(system.ports, data)

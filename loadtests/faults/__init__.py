@@ -1,6 +1,6 @@
-"""What breaks, on purpose: a system that is put together so that every part of it can be taken away, and a schedule
-that does so while people go on using it.
+"""Fault injection: breaks components of the whole system under load and verifies the recovery.
 
-`proxy` cuts connections, `system` has the parts, `actions` breaks them one at a time, `schedule` strings that together
-by a seed, `outages` takes each thing away for longer and says what that cost; `canary` knows when all works again.
+`proxy` interrupts connections and `system` starts the components behind such proxies. `actions` defines the faults,
+`schedule` injects them in an order that a seed decides, `outages` stops one component for longer. `recovery` detects
+when everything works again.
 """

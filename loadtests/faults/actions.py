@@ -1,4 +1,4 @@
-"""One fault each: something is broken, and mended."""
+"""Faults: each breaks something and repairs it."""
 
 import asyncio
 import os
@@ -18,21 +18,21 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from kit.auth.jwk import ALGORITHM, public_jwk
 from kit.auth.principal import Role
-from loadtests.faults.system import BANKS, Fragile
+from loadtests.faults.system import BANKS, SystemUnderTest
 from provisioning.seed import CUSTOMERS
 from stack.plan import AUDIENCE, ISSUER
 from stack.ports import HOST
 
 Fault: TypeAlias = Callable[[], Awaitable[None]]
-"""Breaks something, and returns when whoever breaks it has let go of it: it may still be on its way back."""
+"""Breaks something, and returns after the repair. The system may still be recovering then."""
 
-_LEADS: Final = "wallet_bank_outbox_leads 1.0"
+_IS_LEADER: Final = "wallet_bank_outbox_leads 1.0"
 _TIMEOUT_SECONDS: Final = 5.0
-_LEAST_FREE: Final = "min_free_disk_bytes_to_perform_insert"
-_MORE_THAN_THERE_IS: Final = 10**17
-_LIFETIME_SECONDS: Final = 600.0
-_AHEAD_SECONDS: Final = 60.0  # far more than a verifier forgives
-_BEHIND_SECONDS: Final = 3_600.0  # what it signs has expired by now
+_MIN_FREE_BYTES_SETTING: Final = "min_free_disk_bytes_to_perform_insert"
+_MORE_THAN_ANY_DISK_BYTES: Final = 10**17
+_TOKEN_LIFETIME_SECONDS: Final = 600.0
+_CLOCK_AHEAD_SECONDS: Final = 60.0  # far more than the leeway of a verifier
+_CLOCK_BEHIND_SECONDS: Final = 3_600.0  # tokens are already expired
 _KILLED: Final = (
     "bank",
     "bank-2",
@@ -48,48 +48,49 @@ _KILLED: Final = (
 _FROZEN: Final = ("bank", "bank-2", "gateway", "analytics", "kafka", "clickhouse", "card")
 
 
-class WrongError(AssertionError):
-    """The system did what it must not; the message says what."""
+class WrongBehaviourError(AssertionError):
+    """The system did something that it must never do. The message says what."""
 
 
-class Actions:
-    """Faults of one system. What they choose they choose by `chance`."""
+class FaultActions:
+    """Faults of one system. Random choices use `rng`."""
 
-    def __init__(self, fragile: Fragile, chance: random.Random) -> None:
-        self._fragile = fragile
-        self._chance = chance
-        self._system = fragile.system
+    def __init__(self, system: SystemUnderTest, rng: random.Random) -> None:
+        self._under_test = system
+        self._rng = rng
+        self._system = system.system
 
     def by_name(self) -> Mapping[str, Fault]:
-        """Every fault there is."""
+        """Return all faults by name."""
         faults: dict[str, Fault] = {}
         for name in _KILLED:
             faults[f"kill {name}"] = lambda name=name: self._kill(name)  # type: ignore[misc]
         for name in _FROZEN:
             faults[f"freeze {name}"] = lambda name=name: self._freeze(name)  # type: ignore[misc]
-        for name in self._fragile.wires:
-            faults[f"cut off {name}"] = lambda name=name: self._cut(name)  # type: ignore[misc]
+        for name in self._under_test.proxies:
+            faults[f"disconnect {name}"] = lambda name=name: self._disconnect(name)  # type: ignore[misc]
             faults[f"stall {name}"] = lambda name=name: self._stall(name)  # type: ignore[misc]
         for name in ("postgres", "kafka"):
             faults[f"restart {name}"] = lambda name=name: self._restart(name)  # type: ignore[misc]
         return faults | {
-            "freeze the relay's leader": self.freeze_leader,
-            "fill the disk of clickhouse": self.fill_disk,
-            "show tokens of a skewed clock": self.skew_clock,
+            "freeze the outbox leader": self.freeze_leader,
+            "fill the clickhouse disk": self.fill_disk,
+            "send tokens of a skewed clock": self.send_skewed_tokens,
         }
 
     async def freeze_leader(self) -> None:
-        """The bank that publishes stops for longer than its session is respected: another one takes over."""
+        """Freeze the bank that publishes the outbox until its session expires and another bank takes over."""
         async with httpx.AsyncClient(timeout=_TIMEOUT_SECONDS, trust_env=False) as http:
             for name in BANKS:
                 with suppress(httpx.HTTPError):
-                    if _LEADS in (await http.get(f"{self._fragile.admins[name]}/metrics")).text:
+                    if _IS_LEADER in (await http.get(f"{self._under_test.admins[name]}/metrics")).text:
                         await self._freeze(name, 12.0)
                         return
 
     async def fill_disk(self) -> None:
-        """ClickHouse takes no row for some seconds and says why, as it does when its disk is full: by a setting, for a
-        disk that is really full would be everybody's.
+        """Make ClickHouse reject inserts for 1 to 3 s with the error of a full disk.
+
+        A setting does this, because a full disk would affect the whole machine.
         """
         async with httpx.AsyncClient(timeout=_TIMEOUT_SECONDS, trust_env=False) as http:
 
@@ -98,26 +99,26 @@ class Actions:
                     url = f"http://{HOST}:{self._system.ports.clickhouse}"
                     await http.post(url, content=f"ALTER TABLE wallet.operations {change}")
 
-            await alter(f"MODIFY SETTING {_LEAST_FREE} = {_MORE_THAN_THERE_IS}")
+            await alter(f"MODIFY SETTING {_MIN_FREE_BYTES_SETTING} = {_MORE_THAN_ANY_DISK_BYTES}")
             try:
-                await asyncio.sleep(self._chance.uniform(1, 3))
+                await asyncio.sleep(self._rng.uniform(1, 3))
             finally:
-                await alter(f"RESET SETTING {_LEAST_FREE}")
+                await alter(f"RESET SETTING {_MIN_FREE_BYTES_SETTING}")
 
-    async def skew_clock(self) -> None:
-        """Tokens of an issuer whose clock is a minute ahead, or was an hour behind: nobody is let in by them.
+    async def send_skewed_tokens(self) -> None:
+        """Send tokens from an issuer whose clock is a minute ahead or an hour behind. All must be rejected.
 
         Raises:
-            WrongError: somebody was.
+            WrongBehaviourError: a token was accepted.
         """
-        path = f"{self._fragile.target.host}/accounts/{CUSTOMERS['alice'].account}"
+        path = f"{self._under_test.target.host}/accounts/{CUSTOMERS['alice'].account}"
         key = self._system.data / "keys" / "development.pem"
         async with httpx.AsyncClient(timeout=_TIMEOUT_SECONDS, trust_env=False) as http:
-            for ahead in (_AHEAD_SECONDS, -_BEHIND_SECONDS):
-                headers = {"Authorization": f"Bearer {_signed_at(key, time.time() + ahead)}"}
+            for ahead in (_CLOCK_AHEAD_SECONDS, -_CLOCK_BEHIND_SECONDS):
+                headers = {"Authorization": f"Bearer {_sign_token_at(key, time.time() + ahead)}"}
                 with suppress(httpx.HTTPError):
                     if (await http.get(path, headers=headers)).status_code == HTTPStatus.OK:
-                        raise WrongError(f"a token of a clock {ahead:+.0f} s was believed")
+                        raise WrongBehaviourError(f"a token was accepted although its clock is off by {ahead:+.0f} s")
 
     async def _kill(self, name: str) -> None:
         if (pid := self._pid(name)) is not None:
@@ -128,39 +129,39 @@ class Actions:
             return
         os.kill(pid, signal.SIGSTOP)
         try:
-            await asyncio.sleep(seconds or self._chance.choice((0.3, 1.0, 3.0)))
+            await asyncio.sleep(seconds or self._rng.choice((0.3, 1.0, 3.0)))
         finally:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
 
-    async def _cut(self, name: str) -> None:
-        self._fragile.wires[name].cut()
+    async def _disconnect(self, name: str) -> None:
+        self._under_test.proxies[name].disconnect()
 
     async def _stall(self, name: str) -> None:
-        wire = self._fragile.wires[name]
-        wire.stall()
+        proxy = self._under_test.proxies[name]
+        proxy.stall()
         try:
-            await asyncio.sleep(self._chance.choice((0.3, 1.0, 3.0)))
+            await asyncio.sleep(self._rng.choice((0.3, 1.0, 3.0)))
         finally:
-            wire.resume()
+            proxy.resume()
 
     async def _restart(self, name: str) -> None:
         await self._system.supervisor.stop_process(name)
         await self._system.supervisor.start_process(name)
 
     def _pid(self, name: str) -> int | None:
-        """Unless it is away already."""
+        """Return the process id, or None if the process does not run."""
         try:
             return self._system.pid(name)
         except LookupError:
             return None
 
 
-def _signed_at(key_file: Path, now: float) -> str:
-    """A token for Alice as the issuer would sign it if it were `now`."""
+def _sign_token_at(key_file: Path, now: float) -> str:
+    """Return a token for alice, signed as if the time were `now`."""
     key = load_pem_private_key(key_file.read_bytes(), password=None)
-    assert isinstance(key, Ed25519PrivateKey)  # noqa: S101  as `provisioning.keys` makes them
+    assert isinstance(key, Ed25519PrivateKey)  # noqa: S101  the type of all development keys
     claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": CUSTOMERS["alice"].user, "roles": [Role.CUSTOMER]}
-    times = {"iat": int(now), "exp": int(now + _LIFETIME_SECONDS)}
+    times = {"iat": int(now), "exp": int(now + _TOKEN_LIFETIME_SECONDS)}
     kid = public_jwk(key.public_key())["kid"]
     return jwt.encode(claims | times, key, algorithm=ALGORITHM, headers={"kid": kid})

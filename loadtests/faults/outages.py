@@ -1,4 +1,4 @@
-"""Each thing that the system stands on, taken away under load and given back: what callers saw, and for how long."""
+"""Outages: one component at a time is stopped under load and started again; measures errors and recovery."""
 
 import asyncio
 import time
@@ -9,37 +9,47 @@ from pathlib import Path
 from typing import Any, Final
 
 from loadtests.customers import CHECKER
-from loadtests.faults.canary import Canary
-from loadtests.history import log
+from loadtests.faults.recovery import RecoveryProbe
+from loadtests.history.storage import read_records
 from loadtests.plan import Plan
-from loadtests.run import run
+from loadtests.run import run_load
 from loadtests.target import Target
 from stack.system import System
 
-PARTS: Final = ("postgres", "kafka", "clickhouse", "bank", "card", "analytics", "identity", "gateway", "acquirer")
+COMPONENTS: Final = (
+    "postgres",
+    "kafka",
+    "clickhouse",
+    "bank",
+    "card",
+    "analytics",
+    "identity",
+    "gateway",
+    "acquirer",
+)
 
-_BEFORE_SECONDS: Final = 2.0
-_PATIENCE_SECONDS: Final = 90.0
+_LOAD_BEFORE_SECONDS: Final = 2.0
+_RECOVERY_TIMEOUT_SECONDS: Final = 90.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outage:
-    """What the loss of one part cost.
+    """Effects of the outage of one component.
 
     Attributes:
-        part: what was away.
-        seconds: for how long.
-        asked: requests that were made while it was away or on its way back, by what they were.
-        failed: those of them that were not answered as they should be.
-        errors: how these were answered.
-        longest_ms: the longest that anybody waited for an answer, whatever it was.
-        recovery_seconds: from when it was given back until all worked again, without a person.
-        verdict: of the checker.
+        component: the stopped component.
+        seconds: duration of the outage.
+        requests: number of requests during the outage and the recovery, by name.
+        failed: number of those requests without a correct answer, by name.
+        errors: number of failed requests by error.
+        longest_ms: longest time to an answer of any kind.
+        recovery_seconds: time from the restart until everything worked again without manual steps.
+        verdict: verdict of the checker.
     """
 
-    part: str
+    component: str
     seconds: float
-    asked: Mapping[str, int]
+    requests: Mapping[str, int]
     failed: Mapping[str, int]
     errors: Mapping[str, int]
     longest_ms: float
@@ -47,64 +57,69 @@ class Outage:
     verdict: str
 
 
-async def outage(system: System, part: str, folder: Path, *, seconds: float, plan: Plan, accounts: int) -> Outage:
-    """Takes one part away while there is load.
+async def run_outage(
+    system: System, component: str, folder: Path, *, seconds: float, plan: Plan, accounts: int
+) -> Outage:
+    """Stop one component under load, and start it again.
 
     Args:
-        system: one that runs.
-        part: a name of `PARTS`.
-        folder: an empty one, for all that is known of the run.
-        seconds: how long it is away.
-        plan: the load. It ends when all works again.
-        accounts: how many customers there are.
+        system: running system.
+        component: name from `COMPONENTS`.
+        folder: empty folder for all results of the run.
+        seconds: duration of the outage.
+        plan: plan of the load, which ends after the recovery.
+        accounts: number of customers.
 
     Raises:
-        NotBackError: something did not come back by itself.
+        NotRecoveredError: the system did not recover on its own.
     """
     target = Target.embedded(system.ports, system.data)
 
-    async def beside() -> Sequence[Mapping[str, Any]]:
-        async with Canary(target) as canary:
-            await canary.until_well(_PATIENCE_SECONDS)
-            await asyncio.sleep(_BEFORE_SECONDS)
+    async def inject() -> Sequence[Mapping[str, Any]]:
+        async with RecoveryProbe(target) as probe:
+            await probe.wait_until_recovered(_RECOVERY_TIMEOUT_SECONDS)
+            await asyncio.sleep(_LOAD_BEFORE_SECONDS)
             began = time.monotonic()
-            await system.supervisor.stop_process(part)
+            await system.supervisor.stop_process(component)
             await asyncio.sleep(seconds)
             ended = time.monotonic()
-            await system.supervisor.start_process(part)
-            await canary.until_well(_PATIENCE_SECONDS)
-            return [{"name": f"{part} is away", "began": began, "ended": ended, "recovered": time.monotonic() - ended}]
+            await system.supervisor.start_process(component)
+            await probe.wait_until_recovered(_RECOVERY_TIMEOUT_SECONDS)
+            recovered = time.monotonic() - ended
+            return [{"name": f"{component} is stopped", "began": began, "ended": ended, "recovered": recovered}]
 
-    outcome = await run(target, replace(plan, seconds=seconds + 4 * _PATIENCE_SECONDS), accounts, folder, beside)
+    longest = replace(plan, seconds=seconds + 4 * _RECOVERY_TIMEOUT_SECONDS)
+    outcome = await run_load(target, longest, accounts, folder, inject)
     (fault,) = outcome.faults
     until = fault["ended"] + fault["recovered"]
     during = [
-        line for line in log.read(folder) if line.name != CHECKER and line.ended > fault["began"] and line.began < until
+        each
+        for each in read_records(folder)
+        if each.name != CHECKER and each.ended > fault["began"] and each.began < until
     ]
     return Outage(
-        part=part,
+        component=component,
         seconds=seconds,
-        asked=dict(Counter(line.name for line in during)),
-        failed=dict(Counter(line.name for line in during if line.error)),
-        errors=dict(Counter(line.error for line in during if line.error)),
-        longest_ms=max((1_000 * (line.ended - line.began) for line in during if not line.feed), default=0.0),
+        requests=dict(Counter(each.name for each in during)),
+        failed=dict(Counter(each.name for each in during if each.error)),
+        errors=dict(Counter(each.error for each in during if each.error)),
+        longest_ms=max((1_000 * (each.ended - each.began) for each in during if not each.subscription), default=0.0),
         recovery_seconds=fault["recovered"],
         verdict=outcome.verdict,
     )
 
 
-def table(outages: Sequence[Outage]) -> str:
-    """For a page, as Markdown."""
+def outages_to_markdown(outages: Sequence[Outage]) -> str:
+    """Return the outages as a Markdown table."""
     rows = [
-        "| away | callers saw, of what they asked | longest wait | all works again after | the checker |",
+        "| stopped | failed requests | longest wait | recovery | checker |",
         "|---|---|---|---|---|",
     ]
     for each in outages:
-        failed = [f"{count} of {each.asked[name]} {name}" for name, count in sorted(each.failed.items())]
-        kinds = ", ".join(sorted(each.errors))
-        saw = f"{kinds}: {', '.join(failed)}" if failed else "nothing"
+        counts = [f"{count} of {each.requests[name]} {name}" for name, count in sorted(each.failed.items())]
+        failed = f"{', '.join(sorted(each.errors))}: {', '.join(counts)}" if counts else "none"
         rows.append(
-            f"| {each.part} | {saw} | {each.longest_ms / 1_000:.1f} s | {each.recovery_seconds:.1f} s |"
+            f"| {each.component} | {failed} | {each.longest_ms / 1_000:.1f} s | {each.recovery_seconds:.1f} s |"
             f" {each.verdict.lower()} |"
         )
     return "\n".join(rows)

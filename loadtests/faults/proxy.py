@@ -1,4 +1,4 @@
-"""A wire that can be cut."""
+"""TCP proxy whose connections can be interrupted."""
 
 import asyncio
 from collections.abc import Iterator
@@ -7,69 +7,69 @@ from typing import Final, Self
 
 from stack.ports import HOST
 
-_CHUNK: Final = 1 << 16
+_CHUNK_BYTES: Final = 1 << 16
 
 
 class Proxy:
-    """Hands bytes on from one loopback port to another one. Listens inside `async with`.
+    """TCP proxy between two loopback ports. Listens inside `async with`.
 
-    Whoever is behind it may come and go: while nobody is there, connections are closed as soon as they are made.
+    The target may start and stop at any time. While it does not listen, new connections are closed at once.
     """
 
     def __init__(self, port: int, target: int) -> None:
         self.port = port
         self._target = target
-        self._open: set[asyncio.StreamWriter] = set()
-        self._flows = asyncio.Event()
-        self._flows.set()
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._is_forwarding = asyncio.Event()
+        self._is_forwarding.set()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._connected, HOST, self.port)
+        self._server = await asyncio.start_server(self._serve, HOST, self.port)
         return self
 
     async def __aexit__(self, *error: object) -> None:
         self._server.close()
         self.resume()
-        self.cut()
+        self.disconnect()
         await self._server.wait_closed()
 
-    def cut(self) -> None:
-        """Every connection is gone at once, whatever was on its way."""
-        for writer in tuple(self._open):
+    def disconnect(self) -> None:
+        """Reset every connection at once. Data in transit is lost."""
+        for writer in tuple(self._writers):
             writer.transport.abort()
 
     def stall(self) -> None:
-        """Connections stay, and nothing comes through any more, until `resume`: what a lost route looks like."""
-        self._flows.clear()
+        """Keep the connections but forward nothing until `resume`, like a network partition."""
+        self._is_forwarding.clear()
 
     def resume(self) -> None:
-        """What was held up goes on its way."""
-        self._flows.set()
+        """Forward the held data and continue."""
+        self._is_forwarding.set()
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with self._held(writer):
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with self._tracked(writer):
             try:
-                there, back = await asyncio.open_connection(HOST, self._target)
-                with self._held(back):
-                    async with asyncio.TaskGroup() as both:
-                        both.create_task(self._flow(reader, back))
-                        both.create_task(self._flow(there, writer))
+                target_reader, target_writer = await asyncio.open_connection(HOST, self._target)
+                with self._tracked(target_writer):
+                    async with asyncio.TaskGroup() as group:
+                        group.create_task(self._forward(reader, target_writer))
+                        group.create_task(self._forward(target_reader, writer))
             except* OSError:
-                pass  # it was cut, or nobody is there
+                pass  # the connection was reset, or the target does not listen
 
     @contextmanager
-    def _held(self, writer: asyncio.StreamWriter) -> Iterator[None]:
-        """A connection that can be cut, and is gone afterwards."""
-        self._open.add(writer)
+    def _tracked(self, writer: asyncio.StreamWriter) -> Iterator[None]:
+        """Let `disconnect` reset a connection, and close it at the end of the block."""
+        self._writers.add(writer)
         try:
             yield
         finally:
-            self._open.discard(writer)
+            self._writers.discard(writer)
             writer.transport.abort()
 
-    async def _flow(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(_CHUNK):
-            await self._flows.wait()
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(_CHUNK_BYTES):
+            await self._is_forwarding.wait()
             writer.write(data)
             await writer.drain()
         if writer.can_write_eof():

@@ -1,4 +1,4 @@
-"""Somebody who does one thing of each kind, to see whether all of it works (again)."""
+"""Recovery probe: synthetic transactions of each kind, which show whether everything works again."""
 
 import asyncio
 import time
@@ -16,22 +16,25 @@ from provisioning.seed import CUSTOMERS
 from stack.plan import PASSWORD
 
 _TIMEOUT_SECONDS: Final = 6.0
-_EVERY_SECONDS: Final = 0.1
-_HOUR: Final = 3_600.0
+_POLL_SECONDS: Final = 0.1
+_TOKEN_SECONDS: Final = 24 * 3_600.0
 _CARD: Final = {"number": CARDS[GOOD], "expiryMonth": 12, "expiryYear": 2040, "cvv": "123"}
 
 
-class NotBackError(AssertionError):
-    """Something did not come back by itself; the message says what."""
+class NotRecoveredError(AssertionError):
+    """Part of the system did not recover on its own. The message names it."""
 
 
-class Canary:
-    """Alice of the seed data, whose accounts no load touches. Open inside `async with`."""
+class RecoveryProbe:
+    """Client that acts for the seeded user alice, whose accounts take no load. Use as an async context manager.
+
+    It needs an embedded stack, because it signs alice's token with the key of the stack.
+    """
 
     def __init__(self, target: Target) -> None:
         signer = target.signer
         assert signer is not None and target.data is not None  # noqa: S101, PT018  an embedded stack has its keys
-        self._token = signer.sign(CUSTOMERS["alice"].user, 24 * _HOUR, [Role.CUSTOMER])
+        self._token = signer.sign(CUSTOMERS["alice"].user, _TOKEN_SECONDS, [Role.CUSTOMER])
         self._password = (target.data / "keys" / f"{PASSWORD}.secret").read_text()
         self._http = httpx.AsyncClient(base_url=target.host, timeout=_TIMEOUT_SECONDS, trust_env=False)
 
@@ -42,70 +45,75 @@ class Canary:
         await self._http.aclose()
 
     @property
-    def signs(self) -> Mapping[str, Callable[[], Awaitable[bool]]]:
-        """Each kind of thing, and whether it works now."""
-        return {"transfer": self.transfers, "history": self.sees_it, "top-up": self.pays_in, "sign-in": self.signs_in}
+    def checks(self) -> Mapping[str, Callable[[], Awaitable[bool]]]:
+        """Return a check by kind of transaction; it returns whether the transaction works now."""
+        return {
+            "transfer": self.can_transfer,
+            "history": self.can_read_operation,
+            "top-up": self.can_top_up,
+            "sign-in": self.can_log_in,
+        }
 
-    async def until_well(self, within: float) -> float:
-        """Returns when each kind of thing has worked once since this was called.
+    async def wait_until_recovered(self, timeout_seconds: float) -> float:
+        """Wait until each check has succeeded once.
 
         Args:
-            within: seconds of patience for each.
+            timeout_seconds: time after which a failing check raises.
 
         Returns:
-            Seconds until the last of them did.
+            Seconds until the last check succeeded.
 
         Raises:
-            NotBackError: one does not.
+            NotRecoveredError: a check still fails after the time-out.
         """
         began = time.monotonic()
 
-        async def works(name: str, sign: Callable[[], Awaitable[bool]]) -> None:
-            while not await self._asked(sign):
-                if time.monotonic() - began > within:
-                    raise NotBackError(f"{name} does not work {within:.0f} s after")
-                await asyncio.sleep(_EVERY_SECONDS)
+        async def wait_for(name: str, check: Callable[[], Awaitable[bool]]) -> None:
+            while not await self._succeeds(check):
+                if time.monotonic() - began > timeout_seconds:
+                    raise NotRecoveredError(f"{name} still fails after {timeout_seconds:.0f} s")
+                await asyncio.sleep(_POLL_SECONDS)
 
-        await asyncio.gather(*(works(name, sign) for name, sign in self.signs.items()))
+        await asyncio.gather(*(wait_for(name, check) for name, check in self.checks.items()))
         return time.monotonic() - began
 
-    async def transfers(self) -> bool:
-        """A kopeck from Alice to Bob."""
-        return (await self._transferred()).status_code == HTTPStatus.CREATED
+    async def can_transfer(self) -> bool:
+        """Transfer a kopeck from alice to bob."""
+        return (await self._transfer()).status_code == HTTPStatus.CREATED
 
-    async def sees_it(self) -> bool:
-        """A transfer stands in the history, some moments after."""
-        made = await self._transferred()
+    async def can_read_operation(self) -> bool:
+        """Make a transfer, and find it in the operations within about 2 s."""
+        transfer = await self._transfer()
         for _ in range(20):
             path = f"/accounts/{CUSTOMERS['alice'].account}/operations?limit=20"
             page = (await self._http.get(path, headers=self._headers)).json()
-            if made.json().get("id") in {each["id"] for each in page.get("operations", ())}:
+            if transfer.json().get("id") in {each["id"] for each in page.get("operations", ())}:
                 return True
-            await asyncio.sleep(_EVERY_SECONDS)
+            await asyncio.sleep(_POLL_SECONDS)
         return False
 
-    async def pays_in(self) -> bool:
-        """A top-up is completed at once."""
+    async def can_top_up(self) -> bool:
+        """Make a top-up that completes at once."""
         body = {"amount": "0.01", "card": _CARD}
         path = f"/accounts/{CUSTOMERS['alice'].account}/topup"
-        answer = await self._http.post(path, json=body, headers=self._headers | {"Idempotency-Key": uuid4().hex})
-        told: dict[str, Any] = answer.json()
-        return answer.status_code == HTTPStatus.ACCEPTED and told["status"] == "COMPLETED"
+        response = await self._http.post(path, json=body, headers=self._headers | {"Idempotency-Key": uuid4().hex})
+        top_up: dict[str, Any] = response.json()
+        return response.status_code == HTTPStatus.ACCEPTED and top_up["status"] == "COMPLETED"
 
-    async def signs_in(self) -> bool:
-        """By name and password."""
+    async def can_log_in(self) -> bool:
+        """Log in with a password."""
         credentials = {"username": "alice", "password": self._password}
         return (await self._http.post("/auth/login", json=credentials)).status_code == HTTPStatus.OK
 
-    async def _transferred(self) -> httpx.Response:
+    async def _transfer(self) -> httpx.Response:
         body = {"recipientId": CUSTOMERS["bob"].account, "amount": "0.01", "currency": "RUB"}
         path = f"/accounts/{CUSTOMERS['alice'].account}/transfers"
         return await self._http.post(path, json=body, headers=self._headers | {"Idempotency-Key": uuid4().hex})
 
-    async def _asked(self, sign: Callable[[], Awaitable[bool]]) -> bool:
+    async def _succeeds(self, check: Callable[[], Awaitable[bool]]) -> bool:
         try:
             async with asyncio.timeout(_TIMEOUT_SECONDS):
-                return await sign()
+                return await check()
         except (httpx.HTTPError, TimeoutError, ValueError):
             return False
 

@@ -1,4 +1,4 @@
-"""One fault after the other, in an order that a seed decides, while there is load; each is over before the next."""
+"""Fault schedule: faults under load, one after the other, in an order that a seed decides."""
 
 import asyncio
 import random
@@ -9,25 +9,25 @@ from pathlib import Path
 from typing import Any, Final
 
 from loadtests.console import print_progress
-from loadtests.faults.actions import Actions, Fault
-from loadtests.faults.canary import Canary
-from loadtests.faults.system import Fragile
+from loadtests.faults.actions import Fault, FaultActions
+from loadtests.faults.recovery import RecoveryProbe
+from loadtests.faults.system import SystemUnderTest
 from loadtests.plan import Plan
-from loadtests.run import Outcome, run
+from loadtests.run import Outcome, run_load
 
-_PATIENCE_SECONDS: Final = 90.0
-_CYCLE_SECONDS: Final = 120.0  # at the very most
+_RECOVERY_TIMEOUT_SECONDS: Final = 90.0
+_MAX_CYCLE_SECONDS: Final = 120.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trial:
-    """What came of a schedule.
+class FaultRun:
+    """Result of a fault schedule.
 
     Attributes:
-        seed: the same one makes the same faults in the same order; the timing is the machine's.
-        cycles: how many faults there were, each recovered from without a person.
-        slowest: the longest time until all worked again, and after what.
-        outcome: of the load, with the checker's verdict.
+        seed: the same seed gives the same faults in the same order; the timing depends on the machine.
+        cycles: number of faults, each followed by an automatic recovery.
+        slowest: longest recovery in seconds, and its fault.
+        outcome: result of the load, with the verdict of the checker.
     """
 
     seed: int
@@ -43,64 +43,65 @@ class Trial:
         )
 
 
-def order(names: Sequence[str], seed: int) -> Iterator[str]:
-    """Faults without an end, with each of them among the first."""
-    chance = random.Random(seed)  # noqa: S311  to be repeatable
-    yield from chance.sample(sorted(names), len(names))
+def order_faults(names: Sequence[str], seed: int) -> Iterator[str]:
+    """Yield fault names without end: first each name once, then random ones."""
+    rng = random.Random(seed)  # noqa: S311  reproducible, no secret
+    yield from rng.sample(sorted(names), len(names))
     while True:
-        yield chance.choice(sorted(names))
+        yield rng.choice(sorted(names))
 
 
-async def trial(
-    fragile: Fragile,
+async def run_faults(
+    system: SystemUnderTest,
     folder: Path,
     *,
     seed: int,
     cycles: int,
     plan: Plan,
     accounts: int,
-    only: Callable[[str], bool] = lambda name: True,  # noqa: ARG005
-) -> Trial:
-    """So many faults under load, and the checker's verdict on what everybody was told meanwhile.
+    include: Callable[[str], bool] = lambda name: True,  # noqa: ARG005
+) -> FaultRun:
+    """Inject faults under load, and check the answers.
 
     Args:
-        fragile: the system.
-        folder: an empty one, for all that is known of the run.
-        seed: decides what is done in which order.
-        cycles: how many faults.
-        plan: the load. It lasts as long as the faults do.
-        accounts: how many customers there are.
-        only: which of the faults there are to be, by name.
+        system: system under test.
+        folder: empty folder for all results of the run.
+        seed: decides the order of the faults.
+        cycles: number of faults.
+        plan: plan of the load, which lasts as long as the faults.
+        accounts: number of customers.
+        include: selects faults by name.
 
     Raises:
-        NotBackError: something did not come back by itself.
-        WrongError: the system did what it must not.
+        NotRecoveredError: the system did not recover on its own.
+        WrongBehaviourError: the system did something that it must never do.
     """
-    chance = random.Random(seed)  # noqa: S311  to be repeatable
-    faults = {name: fault for name, fault in Actions(fragile, chance).by_name().items() if only(name)}
-    names = order(list(faults), seed)
-    slowest: list[tuple[float, str]] = [(0.0, "nothing")]
+    rng = random.Random(seed)  # noqa: S311  reproducible, no secret
+    faults = {name: fault for name, fault in FaultActions(system, rng).by_name().items() if include(name)}
+    names = order_faults(list(faults), seed)
+    recoveries: list[tuple[float, str]] = [(0.0, "nothing")]
 
-    async def beside() -> Sequence[Mapping[str, Any]]:
-        done = []
-        async with Canary(fragile.target) as canary:
+    async def inject() -> Sequence[Mapping[str, Any]]:
+        injected = []
+        async with RecoveryProbe(system.target) as probe:
             for number in range(cycles):
                 name = next(names)
-                await asyncio.sleep(chance.uniform(0.1, 0.6))
-                times = await _one(faults[name], canary)
-                done.append({"name": name, **times})
-                slowest.append((times["recovered"], name))
-                print_progress(f"   {number + 1}/{cycles} {name}: all works again after {times['recovered']:.1f} s")
-        return done
+                await asyncio.sleep(rng.uniform(0.1, 0.6))
+                times = await _inject_fault(faults[name], probe)
+                injected.append({"name": name, **times})
+                recoveries.append((times["recovered"], name))
+                print_progress(f"   {number + 1}/{cycles} {name}: recovered after {times['recovered']:.1f} s")
+        return injected
 
-    longest = replace(plan, seconds=cycles * _CYCLE_SECONDS)
-    outcome = await run(fragile.target, longest, accounts, folder, beside)
-    return Trial(seed=seed, cycles=cycles, slowest=max(slowest), outcome=outcome)
+    longest = replace(plan, seconds=cycles * _MAX_CYCLE_SECONDS)
+    outcome = await run_load(system.target, longest, accounts, folder, inject)
+    return FaultRun(seed=seed, cycles=cycles, slowest=max(recoveries), outcome=outcome)
 
 
-async def _one(fault: Fault, canary: Canary) -> dict[str, float]:
-    """When it was broken, when it was let go of, and how many seconds later all worked again."""
+async def _inject_fault(fault: Fault, probe: RecoveryProbe) -> dict[str, float]:
+    """Inject a fault and wait for the recovery. Return its start, its end and the seconds from there to recovery."""
     began = time.monotonic()
     await fault()
     ended = time.monotonic()
-    return {"began": began, "ended": ended, "recovered": await canary.until_well(_PATIENCE_SECONDS)}
+    recovered = await probe.wait_until_recovered(_RECOVERY_TIMEOUT_SECONDS)
+    return {"began": began, "ended": ended, "recovered": recovered}

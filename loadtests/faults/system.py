@@ -1,4 +1,4 @@
-"""The whole system with two banks, and wires that can be cut to PostgreSQL, ClickHouse and the banks."""
+"""System under test: the whole system with two banks, and proxies before PostgreSQL, ClickHouse and the banks."""
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -19,57 +19,67 @@ from stack.system import System, run_system
 
 BANKS: Final = ("bank", "bank-2")
 
-Broker = Callable[[Ports, Path], Process]
-"""Another Kafka than the embedded one, on the port of that."""
+BrokerFactory = Callable[[Ports, Path], Process]
+"""Returns a Kafka process that replaces the embedded broker on its port."""
 
 
 @dataclass(frozen=True, slots=True)
-class Fragile:
-    """The system, its wires by the name of what is at their end, and how it is loaded."""
+class SystemUnderTest:
+    """Running system.
+
+    Attributes:
+        system: its processes.
+        proxies: proxies by the name of the component behind them.
+        target: addresses for the load.
+        admins: admin URL by process, including the second bank.
+    """
 
     system: System
-    wires: Mapping[str, Proxy]
+    proxies: Mapping[str, Proxy]
     target: Target
     admins: Mapping[str, str]
 
     @classmethod
     @asynccontextmanager
-    async def running(cls, data: Path, broker: Broker | None = None) -> AsyncIterator[Self]:
-        """On free ports and this folder, which is left as it is."""
+    async def running(cls, data: Path, broker: BrokerFactory | None = None) -> AsyncIterator[Self]:
+        """Run the system on free ports while the block runs. The data folder is not removed."""
         ports, (second, second_admin) = Ports.free(), free_ports(2)
-        ends = {"postgres": ports.postgres, "clickhouse": ports.clickhouse, "bank": ports.bank_grpc, "bank-2": second}
-        wires = {name: Proxy(port, end) for (name, end), port in zip(ends.items(), free_ports(len(ends)), strict=True)}
+        targets = {"postgres": ports.postgres, "clickhouse": ports.clickhouse}
+        targets |= {"bank": ports.bank_grpc, "bank-2": second}
+        listens = free_ports(len(targets))
+        proxies = {name: Proxy(port, end) for (name, end), port in zip(targets.items(), listens, strict=True)}
         async with AsyncExitStack() as stack:
-            for wire in wires.values():
-                await stack.enter_async_context(wire)
-            planner = partial(_plan, wires=wires, second=(second, second_admin), broker=broker)
+            for proxy in proxies.values():
+                await stack.enter_async_context(proxy)
+            planner = partial(_plan_processes, proxies=proxies, second=(second, second_admin), broker=broker)
             system = await stack.enter_async_context(run_system(ports, data, planner=planner))
             target = Target.embedded(ports, data)
             banks = {"bank": target.admins["bank"], "bank-2": f"http://{HOST}:{second_admin}"}
-            yield cls(system, wires, target, {**target.admins, **banks})
+            yield cls(system, proxies, target, {**target.admins, **banks})
 
 
-def _plan(
-    ports: Ports, data: Path, *, wires: Mapping[str, Proxy], second: tuple[int, int], broker: Broker | None
+def _plan_processes(
+    ports: Ports, data: Path, *, proxies: Mapping[str, Proxy], second: tuple[int, int], broker: BrokerFactory | None
 ) -> Sequence[Process]:
-    """The full plan, where whoever uses something goes by its wire."""
-    postgres = Postgres(data, wires["postgres"].port)
-    banks = ",".join(f"{HOST}:{wires[name].port}" for name in BANKS)
-    detours = {
+    """Return the full plan with a second bank, and with all clients connected through the proxies."""
+    postgres = Postgres(data, proxies["postgres"].port)
+    banks = ",".join(f"{HOST}:{proxies[name].port}" for name in BANKS)
+    addresses = {
         "BANK_DATABASE_URL": postgres.dsn("bank"),
         "CARD_DATABASE_URL": postgres.dsn("card"),
         "IDENTITY_DATABASE_URL": postgres.dsn("identity"),
-        "CLICKHOUSE_DSN": ClickHouse(data / "clickhouse", wires["clickhouse"].port).dsn("wallet"),
+        "CLICKHOUSE_DSN": ClickHouse(data / "clickhouse", proxies["clickhouse"].port).dsn("wallet"),
         "BANK_GRPC_TARGET": f"ipv4:{banks}",
     }
     plan = {each.name: each for each in build_plan(ports, data, Postgres(data, ports.postgres))}
     for name in ("bank", "card", "analytics", "identity", "gateway"):
-        plan[name] = _told(plan[name], detours)
-    plan["gateway"] = _told(plan["gateway"], {"GATEWAY_RATE_SIGN_IN": NO_RATE_LIMIT})  # a canary asks often
+        plan[name] = _with_environment(plan[name], addresses)
+    unlimited = {"GATEWAY_RATE_SIGN_IN": NO_RATE_LIMIT}  # the recovery probe logs in often
+    plan["gateway"] = _with_environment(plan["gateway"], unlimited)
     grpc, admin = second
     listens = {"BANK_GRPC_LISTEN": f"{HOST}:{grpc}", "BANK_ADMIN_LISTEN": f"{HOST}:{admin}"}
     plan["bank-2"] = replace(
-        _told(plan["bank"], listens),
+        _with_environment(plan["bank"], listens),
         name="bank-2",
         ready=probes.http(f"http://{HOST}:{admin}/health/ready"),
         ports={"gRPC": grpc, "admin": admin},
@@ -77,12 +87,12 @@ def _plan(
     )
     if broker:
         plan["kafka"] = replace(broker(ports, data / "kafka"), name="kafka")
-        plan["analytics"] = replace(plan["analytics"], restart_with=())  # this one keeps what it knew
+        plan["analytics"] = replace(plan["analytics"], restart_with=())  # this broker keeps its data
     return list(plan.values())
 
 
-def _told(process: Process, environment: Mapping[str, str]) -> Process:
-    """The same process, told other things in its environment; only what it was told anyway, or listens on."""
+def _with_environment(process: Process, environment: Mapping[str, str]) -> Process:
+    """Return the process with additional environment variables."""
     prepare = process.command
 
     async def command() -> Command:

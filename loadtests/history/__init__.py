@@ -1,5 +1,6 @@
-"""The history checker: what concurrent clients asked and were answered, judged against the ledger's own rows.
+"""History checker: verifies the answers of concurrent clients against the rows of the ledger.
 
-`load` asks, `calls` records, `rows` reads the ledger at the end, `model` replays it, `judge` compares. Only `rows` has
-SQL; the judge is a function of values.
+`workload` sends requests, `calls` records them, `storage` writes records of several processes to disk, and `rows`
+reads the ledger at the end. `model` replays the transfers, `checker` and `reader_checks` compare.
+Only `rows` uses SQL. The checks are pure functions of values.
 """

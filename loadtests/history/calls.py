@@ -1,4 +1,4 @@
-"""What was asked of the ledger, when, and what came of it, as the clients saw it."""
+"""Requests to the ledger, their times and their answers, as clients observed them."""
 
 import itertools
 import time
@@ -22,10 +22,10 @@ from wallet.errors import (
 )
 
 Operation: TypeAlias = Literal["transfer", "deposit", "top-up"]
-"""What a key is for. A top-up's is the card service's; what it asks of the ledger is a deposit (`deposits`)."""
+"""Scope of an idempotency key. The card service turns a top-up into a deposit (`deposits_of_top_ups`)."""
 
-DEPOSITOR: Final = "card"
-"""The principal of every deposit's key."""
+DEPOSIT_PRINCIPAL: Final = "card"
+"""Principal of the idempotency key of every deposit."""
 
 CONFLICT: Final = IdempotencyConflict.reason
 
@@ -34,17 +34,17 @@ DEFECT: Final = InternalError.reason
 COMPLETED: Final = "COMPLETED"
 
 WITHOUT_EFFECT: Final = frozenset({"DECLINED", "VOIDED", "REFUNDED"})
-"""How a top-up ends that the ledger has nothing of."""
+"""Final states of a top-up that leave no deposit in the ledger."""
 
 _REFUSALS: Final = (AccountClosed, AccountNotFound, CurrencyMismatch, IdempotencyConflict, InsufficientFunds)
-"""What the ledger decides. Every other error of the contract says that nothing was done, or nothing at all."""
+"""Decisions of the ledger. Any other error means that nothing was done, or that the outcome is unknown."""
 
-_UNKNOWNS: Final = (DeadlineExceeded, InternalError, Unavailable)
+_UNKNOWN_OUTCOMES: Final = (DeadlineExceeded, InternalError, Unavailable)
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
-    """An idempotency key in its scope, by the ledger's own names of both."""
+class IdempotencyKey:
+    """Idempotency key with its scope, in the terms of the ledger."""
 
     principal: str
     operation: Operation
@@ -52,8 +52,8 @@ class Key:
 
 
 @dataclass(frozen=True, slots=True)
-class Body:
-    """What makes two requests with one key the same request. The operation stands in the key."""
+class RequestBody:
+    """Arguments of a request. Requests with one key are retries of each other if their bodies are equal."""
 
     sender_id: UUID
     recipient_id: UUID
@@ -62,18 +62,19 @@ class Body:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """A transfer or a deposit that is asked for, once for its key. `owner_id` is None where any sender will do."""
+class LedgerRequest:
+    """Request for a transfer, a deposit or a top-up. `owner_id` is None if the sender's owner is not checked."""
 
-    key: Key
-    body: Body
+    key: IdempotencyKey
+    body: RequestBody
     owner_id: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """It is done: the side of the account that the caller asked for. None is what this road to the bank does not tell:
-    the REST API neither a version nor a balance, the graph no version.
+    """The transfer is committed: its effect on the account of the caller.
+
+    None marks values that an API does not return: the REST API returns neither version nor balance, GraphQL no version.
     """
 
     transfer_id: UUID
@@ -82,160 +83,168 @@ class Receipt:
     balance_after: Decimal | None
     amount: Decimal
 
-    def says(self, told: Self) -> bool:
-        """Whether what somebody was told is part of this."""
+    def includes(self, other: Self) -> bool:
+        """Return whether the other receipt equals this one, apart from values that it lacks."""
         return self == replace(
-            told,
-            version=self.version if told.version is None else told.version,
-            balance_after=self.balance_after if told.balance_after is None else told.balance_after,
+            other,
+            version=self.version if other.version is None else other.version,
+            balance_after=self.balance_after if other.balance_after is None else other.balance_after,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """It is not done and never will be for this key: the error by its machine name, and its data."""
+    """The ledger refused the key for ever: the reason of the error and its data."""
 
     reason: str
     metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
-class Unknown:
-    """It may be done or not, or be done yet."""
+class UnknownOutcome:
+    """The request may have been executed, or may still be."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class Nothing:
-    """This call did nothing; another one with the key may."""
+class NoEffect:
+    """This call did nothing. Another call with the same key may have an effect."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class TopUp:
-    """How a top-up stands: it has an id, which is its deposit's key, and a transfer once it is completed."""
+class TopUpState:
+    """State of a top-up. Its id is the key of its deposit; it has a transfer once it is completed."""
 
     id: UUID
     status: str
     transfer_id: UUID | None = None
 
 
-Answer = Receipt | Refusal | TopUp | Unknown | Nothing
+Answer = Receipt | Refusal | TopUpState | UnknownOutcome | NoEffect
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """One wish, asked once. Times are on the monotonic clock, which the processes of a machine share; `number` is its
-    name.
+class RecordedCall:
+    """One attempt of a request with its answer.
+
+    Times are on the monotonic clock, which the processes of a machine share. `number` identifies the call.
     """
 
     number: int
-    wish: Wish
+    request: LedgerRequest
     began: float
     ended: float
     answer: Answer
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
-    """By how much all balances together differ from what was there at first, read in one statement."""
+class BalanceSnapshot:
+    """Change of the sum of all balances since the accounts were opened, read in one statement."""
 
     number: int
-    gained: Decimal
+    change: Decimal
 
 
 class History:
-    """All that was asked and answered, in the order of the answers."""
+    """All recorded calls, in the order of their answers, and all balance snapshots."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self.calls: list[Call] = []
-        self.snapshots: list[Snapshot] = []
+        self.calls: list[RecordedCall] = []
+        self.snapshots: list[BalanceSnapshot] = []
         self._clock = clock
         self._numbers = itertools.count(1)
 
     async def record(
-        self, wishes: Sequence[Wish], asking: Awaitable[Sequence[client.Receipt | WalletError]]
+        self, requests: Sequence[LedgerRequest], sending: Awaitable[Sequence[client.Receipt | WalletError]]
     ) -> list[Answer]:
-        """Awaits what was asked and writes down how each wish fared.
+        """Await a call and record the answer of each of its requests.
 
         Args:
-            wishes: of one call, in its order.
-            asking: the call; its answers in the same order. What it raises is the answer to all of them.
+            requests: requests of one call.
+            sending: the call; returns the outcomes in the order of the requests. An error that it raises is the answer
+                to all of them.
 
         Raises:
-            CancelledError: the caller gave up; the call is in the history as one whose outcome is unknown.
+            CancelledError: the caller cancelled; the call is recorded with an unknown outcome.
         """
         began = self._clock()
-        answers: list[Answer] = [Unknown("CANCELLED")] * len(wishes)
+        answers: list[Answer] = [UnknownOutcome("CANCELLED")] * len(requests)
         try:
-            answers = [answer_of(outcome) for outcome in await asking]
+            answers = [answer_from_outcome(outcome) for outcome in await sending]
         except WalletError as error:
-            answers = [answer_of(error)] * len(wishes)
+            answers = [answer_from_outcome(error)] * len(requests)
         finally:
             ended = self._clock()
-            for wish, answer in zip(wishes, answers, strict=True):
-                self.calls.append(Call(next(self._numbers), wish, began, ended, answer))
+            for request, answer in zip(requests, answers, strict=True):
+                self.calls.append(RecordedCall(next(self._numbers), request, began, ended, answer))
         return answers
 
-    def saw(self, gained: Decimal) -> None:
-        """Writes down what somebody has just read (`rows.gained`)."""
-        self.snapshots.append(Snapshot(next(self._numbers), gained))
+    def record_snapshot(self, change: Decimal) -> None:
+        """Record a result of `rows.sum_balance_changes`."""
+        self.snapshots.append(BalanceSnapshot(next(self._numbers), change))
 
-    def unknown(self) -> list[Wish]:
-        """Every wish whose outcome nobody knows, in the order in which they were last asked for."""
-        return unknown(self.calls)
+    def unresolved(self) -> list[LedgerRequest]:
+        """Return the requests whose outcome is unknown, in the order of their last attempts."""
+        return unresolved_requests(self.calls)
 
 
-def unknown(calls: Iterable[Call]) -> list[Wish]:
-    """Every wish that was left unknown and had no certain answer to a later call."""
-    left: dict[Wish, None] = {}
+def unresolved_requests(calls: Iterable[RecordedCall]) -> list[LedgerRequest]:
+    """Return the requests with an unknown outcome and no final answer to a later attempt."""
+    unresolved: dict[LedgerRequest, None] = {}
     for call in sorted(calls, key=lambda call: call.began):
-        if isinstance(call.answer, Unknown | TopUp) and not is_certain(call.answer):
-            left[call.wish] = None
-        elif is_certain(call.answer):
-            left.pop(call.wish, None)
-    return list(left)
+        if isinstance(call.answer, UnknownOutcome | TopUpState) and not is_final(call.answer):
+            unresolved[call.request] = None
+        elif is_final(call.answer):
+            unresolved.pop(call.request, None)
+    return list(unresolved)
 
 
-def deposits(calls: Sequence[Call]) -> list[Call]:
-    """The same calls, with what each top-up asked of the ledger in its place: a deposit by its id, between the first
-    time that it was asked for and the first time that it was told to be complete.
+def deposits_of_top_ups(calls: Sequence[RecordedCall]) -> list[RecordedCall]:
+    """Return the calls with all calls of one top-up replaced by its deposit.
+
+    The key of the deposit is the id of the top-up. The deposit lasts from the first attempt of the top-up to the first
+    answer that reports its completion.
     """
-    asked: dict[Key, list[Call]] = {}
+    top_ups: dict[IdempotencyKey, list[RecordedCall]] = {}
     others = []
     for call in calls:
-        if call.wish.key.operation == "top-up":
-            asked.setdefault(call.wish.key, []).append(call)
+        if call.request.key.operation == "top-up":
+            top_ups.setdefault(call.request.key, []).append(call)
         else:
             others.append(call)
     numbers = itertools.count(max((call.number for call in calls), default=0) + 1)
-    return others + [_deposit(next(numbers), each) for each in asked.values() if _is_begun(each)]
+    return others + [_deposit_of(next(numbers), attempts) for attempts in top_ups.values() if _may_exist(attempts)]
 
 
-def _is_begun(asked: Sequence[Call]) -> bool:
-    """What was refused outright has no id, and can have no deposit."""
-    return any(isinstance(call.answer, TopUp | Unknown) for call in asked)
+def _may_exist(attempts: Sequence[RecordedCall]) -> bool:
+    """Return whether the top-up can have a deposit. One that was rejected before it got an id has none."""
+    return any(isinstance(call.answer, TopUpState | UnknownOutcome) for call in attempts)
 
 
-def _deposit(number: int, asked: Sequence[Call]) -> Call:
-    ordered = sorted(asked, key=lambda call: call.ended)
-    told = [call for call in ordered if isinstance(call.answer, TopUp)]
-    last = told[-1].answer if told else None
-    done = next((call for call in told if isinstance(call.answer, TopUp) and call.answer.status == COMPLETED), None)
-    id_, wish = last.id if isinstance(last, TopUp) else asked[0].wish.key.key, asked[0].wish
-    answer: Answer = Unknown("UNAVAILABLE")
-    if done and isinstance(done.answer, TopUp) and done.answer.transfer_id:
-        answer = Receipt(done.answer.transfer_id, wish.body.recipient_id, None, None, wish.body.amount)
-    elif isinstance(last, TopUp) and last.status in WITHOUT_EFFECT:
-        answer = Nothing(last.status)
-    wish = Wish(Key(DEPOSITOR, "deposit", str(id_)), wish.body, None)
-    return Call(number, wish, min(call.began for call in asked), (done or ordered[-1]).ended, answer)
+def _deposit_of(number: int, attempts: Sequence[RecordedCall]) -> RecordedCall:
+    ordered = sorted(attempts, key=lambda call: call.ended)
+    with_state = [call for call in ordered if isinstance(call.answer, TopUpState)]
+    last = with_state[-1].answer if with_state else None
+    completed = next(
+        (call for call in with_state if isinstance(call.answer, TopUpState) and call.answer.status == COMPLETED), None
+    )
+    request = attempts[0].request
+    id_ = last.id if isinstance(last, TopUpState) else request.key.key
+    answer: Answer = UnknownOutcome("UNAVAILABLE")
+    if completed and isinstance(completed.answer, TopUpState) and completed.answer.transfer_id:
+        answer = Receipt(completed.answer.transfer_id, request.body.recipient_id, None, None, request.body.amount)
+    elif isinstance(last, TopUpState) and last.status in WITHOUT_EFFECT:
+        answer = NoEffect(last.status)
+    deposit = LedgerRequest(IdempotencyKey(DEPOSIT_PRINCIPAL, "deposit", str(id_)), request.body, None)
+    began = min(call.began for call in attempts)
+    return RecordedCall(number, deposit, began, (completed or ordered[-1]).ended, answer)
 
 
-def answer_of(outcome: client.Receipt | WalletError) -> Answer:
-    """A client's outcome as what it says of the ledger."""
+def answer_from_outcome(outcome: client.Receipt | WalletError) -> Answer:
+    """Convert an outcome of the bank's gRPC client."""
     if isinstance(outcome, client.Receipt):
         return Receipt(
             outcome.transfer.id,
@@ -246,13 +255,13 @@ def answer_of(outcome: client.Receipt | WalletError) -> Answer:
         )
     if isinstance(outcome, _REFUSALS):
         return Refusal(outcome.reason, outcome.metadata())
-    if isinstance(outcome, _UNKNOWNS):
-        return Unknown(outcome.reason)
-    return Nothing(outcome.reason)
+    if isinstance(outcome, _UNKNOWN_OUTCOMES):
+        return UnknownOutcome(outcome.reason)
+    return NoEffect(outcome.reason)
 
 
-def is_certain(answer: Answer) -> bool:
-    """Whether it settles what became of the wish."""
-    if isinstance(answer, TopUp):
+def is_final(answer: Answer) -> bool:
+    """Return whether the answer settles the outcome of its request."""
+    if isinstance(answer, TopUpState):
         return answer.status == COMPLETED or answer.status in WITHOUT_EFFECT
     return isinstance(answer, Receipt | Refusal)

@@ -1,7 +1,7 @@
-"""The judge: what clients were told beside what the ledger says, and when.
+"""History checker: compares the answers of clients, and their times, with the rows of the ledger.
 
-What holds besides the answers themselves is linearizability, account by account. A transfer was committed at some
-moment between the first call that asked for it and the first answer that acknowledged it; so was a refusal decided. The
+Besides the answers it checks linearizability, account by account. A transfer was committed at some moment between the
+first call that requested it and the first answer that acknowledged it. A refusal was decided in the same interval. The
 versions of an account must allow such moments in their order.
 """
 
@@ -19,241 +19,257 @@ from loadtests.history.calls import (
     CONFLICT,
     DEFECT,
     Answer,
-    Body,
-    Call,
-    Key,
-    Nothing,
+    BalanceSnapshot,
+    IdempotencyKey,
+    LedgerRequest,
+    NoEffect,
     Receipt,
+    RecordedCall,
     Refusal,
-    Snapshot,
-    Unknown,
-    Wish,
-    unknown,
+    RequestBody,
+    UnknownOutcome,
+    unresolved_requests,
 )
-from loadtests.history.model import Book, Law, Row, Violation, replay
-from loadtests.history.rows import Account, Ledger, Pinned, Transfer
+from loadtests.history.model import AccountHistory, Invariant, Row, Violation, replay
+from loadtests.history.rows import Account, IdempotencyRow, LedgerRows, Transfer
 
 
-def judge(ledger: Ledger, calls: Sequence[Call], snapshots: Sequence[Snapshot] = ()) -> list[Violation]:
-    """Every way in which the ledger and the history contradict each other or themselves; none for a true history.
+def check_history(
+    ledger: LedgerRows, calls: Sequence[RecordedCall], snapshots: Sequence[BalanceSnapshot] = ()
+) -> list[Violation]:
+    """Return every contradiction within the ledger and the calls, and between them. Empty for a correct history.
 
     Args:
-        ledger: its rows, after the last call. Every account was opened before the first one.
-        calls: all that were ever made about these accounts, and at the end again until every outcome was known.
+        ledger: rows, read after the last call. Every account was opened before the first call.
+        calls: all calls on these accounts, including the final retries of unknown outcomes.
         snapshots: read while the calls were made.
     """
-    books, violations = replay(ledger)
-    cases = _cases(ledger, calls, books)
-    moments = {case.transfer.id: case.moment for case in cases if case.transfer}
-    timelines = {id_: Timeline(book, moments) for id_, book in books.items()}
-    for case in cases:
-        violations += case.judge()
-        violations += _justify(case, timelines)
+    histories, violations = replay(ledger)
+    keys = _group_by_key(ledger, calls, histories)
+    intervals = {each.transfer.id: each.interval for each in keys if each.transfer}
+    timelines = {id_: Timeline(history, intervals) for id_, history in histories.items()}
+    for each in keys:
+        violations += each.check_answers()
+        violations += _check_refusal(each, timelines)
     for timeline in timelines.values():
-        violations += timeline.judge(cases)
-    violations += _one_key_each(ledger, calls)
-    violations += (Violation(Law.KNOWN, [], [c for c in calls if c.wish == wish]) for wish in unknown(calls))
-    violations += (Violation(Law.DEFECT, [], [call]) for call in calls if call.answer == Unknown(DEFECT))
-    violations += (Violation(Law.SNAPSHOT, [], [seen]) for seen in snapshots if seen.gained)
+        violations += timeline.check_order(keys)
+    violations += _check_one_key_per_transfer(ledger, calls)
+    violations += (
+        Violation(Invariant.KNOWN, [], [call for call in calls if call.request == request])
+        for request in unresolved_requests(calls)
+    )
+    violations += (Violation(Invariant.DEFECT, [], [call]) for call in calls if call.answer == UnknownOutcome(DEFECT))
+    violations += (Violation(Invariant.SNAPSHOT, [], [each]) for each in snapshots if each.change)
     return violations
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
-    """When something was decided: after `begin` and before `end`."""
+class Interval:
+    """Time interval of a decision: after `begin` and before `end`."""
 
     begin: float = -inf
     end: float = inf
 
 
 @dataclass(frozen=True)
-class Case:
-    """All that is known of one key: the calls with it, its row, the transfer that the row names, and the receipt that
-    the model gives for that one.
+class KeyHistory:
+    """Everything about one idempotency key.
+
+    Attributes:
+        key: the key.
+        calls: calls with the key.
+        row: row of the key in the ledger.
+        transfer: transfer that the row refers to.
+        receipt: receipt that the model expects for that transfer.
     """
 
-    key: Key
-    calls: Sequence[Call]
-    row: Pinned | None
+    key: IdempotencyKey
+    calls: Sequence[RecordedCall]
+    row: IdempotencyRow | None
     transfer: Transfer | None
     receipt: Receipt | None
 
     @property
     def rows(self) -> list[Row]:
-        """What the ledger has of it."""
+        """Return the rows of the key in the ledger."""
         return [row for row in (self.row, self.transfer) if row]
 
     @cached_property
-    def first(self) -> Body | None:
-        """The request that the key belongs to: the transfer's, or the one that was refused rather than a conflict."""
+    def decided_body(self) -> RequestBody | None:
+        """Return the request that the key belongs to: that of the transfer, or the one with a refusal on its merits."""
         if self.transfer:
             return self.transfer.body
-        return next((call.wish.body for call in self.calls if _is_decided(call.answer)), None)
+        return next((call.request.body for call in self.calls if _is_decision(call.answer)), None)
 
     @cached_property
-    def moment(self) -> Moment:
-        """When the key was decided on."""
-        own = [call for call in self.calls if call.wish.body == self.first]
-        return Moment(
+    def interval(self) -> Interval:
+        """Return the interval in which the ledger decided on the key."""
+        own = [call for call in self.calls if call.request.body == self.decided_body]
+        return Interval(
             min((call.began for call in own), default=-inf),
-            min((call.ended for call in own if _is_decided(call.answer)), default=inf),
+            min((call.ended for call in own if _is_decision(call.answer)), default=inf),
         )
 
-    def judge(self) -> Iterator[Violation]:
-        """The key's answers beside its row, and beside each other."""
+    def check_answers(self) -> Iterator[Violation]:
+        """Compare the answers with the row of the key, and with each other."""
         if self.row and self.transfer is None and self.row.refusal is None:
-            yield self._broken(Law.ONE_KEY)
+            yield self._violation(Invariant.ONE_KEY)
         if self.transfer and (
             (self.transfer.idempotency_key, self.transfer.kind.lower()) != (self.key.key, self.key.operation)
-            or self.first not in {call.wish.body for call in self.calls}
+            or self.decided_body not in {call.request.body for call in self.calls}
         ):
-            yield self._broken(Law.ASKED)
+            yield self._violation(Invariant.REQUESTED)
         if self.row and self.row.refusal and not self.calls:
-            yield self._broken(Law.ASKED)
-        if self.row and self.calls and all(isinstance(call.answer, Nothing) for call in self.calls):
-            yield self._broken(Law.NOTHING)
+            yield self._violation(Invariant.REQUESTED)
+        if self.row and self.calls and all(isinstance(call.answer, NoEffect) for call in self.calls):
+            yield self._violation(Invariant.NO_EFFECT)
         for call in self.calls:
-            law = self._broken_by(call.wish.body, call.answer)
-            if law:
-                yield self._broken(law, [call])
+            invariant = self._violated_by(call.request.body, call.answer)
+            if invariant:
+                yield self._violation(invariant, [call])
 
-    def _broken(self, law: Law, calls: Sequence[Call] | None = None) -> Violation:
-        return Violation(law, self.rows, self.calls if calls is None else calls)
+    def _violation(self, invariant: Invariant, calls: Sequence[RecordedCall] | None = None) -> Violation:
+        return Violation(invariant, self.rows, self.calls if calls is None else calls)
 
-    def _broken_by(self, body: Body, answer: Answer) -> Law | None:
-        """The law that one answer breaks."""
+    def _violated_by(self, body: RequestBody, answer: Answer) -> Invariant | None:
+        """Return the invariant that an answer violates."""
         match answer:
             case Receipt():
-                return self._broken_by_receipt(body, answer)
+                return self._violated_by_receipt(body, answer)
             case Refusal(reason=reason) if reason == CONFLICT:
-                return Law.CONFLICT if self.row is None or self.first in {None, body} else None
+                return Invariant.CONFLICT if self.row is None or self.decided_body in {None, body} else None
             case Refusal():
                 if self.transfer or self.row is None:
-                    return Law.REFUSED
-                if body != self.first:
-                    return Law.CONFLICT
-                return None if self.row.refusal == answer else Law.SAME
+                    return Invariant.REFUSED
+                if body != self.decided_body:
+                    return Invariant.CONFLICT
+                return None if self.row.refusal == answer else Invariant.SAME
         return None
 
-    def _broken_by_receipt(self, body: Body, receipt: Receipt) -> Law | None:
+    def _violated_by_receipt(self, body: RequestBody, receipt: Receipt) -> Invariant | None:
         if self.transfer is None:
-            return Law.ACKNOWLEDGED
+            return Invariant.ACKNOWLEDGED
         if self.transfer.id != receipt.transfer_id:
-            return Law.SAME
-        if body != self.first:
-            return Law.CONFLICT
-        return None if self.receipt and self.receipt.says(receipt) else Law.RECEIPT
+            return Invariant.SAME
+        if body != self.decided_body:
+            return Invariant.CONFLICT
+        return None if self.receipt and self.receipt.includes(receipt) else Invariant.RECEIPT
 
 
 class Timeline:
-    """When an account came to each of its versions, as far as the calls tell."""
+    """Intervals in which an account reached each of its versions, according to the calls."""
 
-    def __init__(self, book: Book, moments: Mapping[UUID, Moment]) -> None:
-        self.book = book
-        self._moments = [moments.get(transfer.id, Moment()) for transfer in book.transfers]
-        # Nothing of a later version may end before something of an earlier one begins; so the tightest bounds are:
-        self._begins = list(accumulate((moment.begin for moment in self._moments), max))
-        self._ends = list(accumulate((moment.end for moment in reversed(self._moments)), min))[::-1]
+    def __init__(self, history: AccountHistory, intervals: Mapping[UUID, Interval]) -> None:
+        self.history = history
+        self._intervals = [intervals.get(transfer.id, Interval()) for transfer in history.transfers]
+        # A later version cannot be reached before an earlier one. This tightens the bounds:
+        self._begins = list(accumulate((interval.begin for interval in self._intervals), max))
+        self._ends = list(accumulate((interval.end for interval in reversed(self._intervals)), min))[::-1]
 
-    def balances(self, moment: Moment) -> set[Decimal]:
-        """What the account may have held then."""
-        lowest = bisect_left(self._ends, moment.begin)
-        highest = bisect_right(self._begins, moment.end)
-        return set(self.book.balances[lowest : highest + 1])
+    def possible_balances(self, interval: Interval) -> set[Decimal]:
+        """Return the balances that the account may have had in an interval."""
+        lowest = bisect_left(self._ends, interval.begin)
+        highest = bisect_right(self._begins, interval.end)
+        return set(self.history.balances[lowest : highest + 1])
 
-    def judge(self, cases: Iterable[Case]) -> Iterator[Violation]:
-        """The order of versions beside the order of calls."""
-        transfers = self.book.transfers
-        of = {case.transfer.id: case.calls for case in cases if case.transfer} if self._is_out_of_order() else {}
-        for place, moment in enumerate(self._moments[:-1]):
-            if self._ends[place + 1] < moment.begin:
-                later = next(n for n in range(place + 1, len(transfers)) if self._moments[n].end < moment.begin)
+    def check_order(self, keys: Iterable[KeyHistory]) -> Iterator[Violation]:
+        """Compare the order of versions with the order of calls."""
+        transfers = self.history.transfers
+        calls = {each.transfer.id: each.calls for each in keys if each.transfer} if self._is_out_of_order() else {}
+        for place, interval in enumerate(self._intervals[:-1]):
+            if self._ends[place + 1] < interval.begin:
+                later = next(n for n in range(place + 1, len(transfers)) if self._intervals[n].end < interval.begin)
                 both = [transfers[place], transfers[later]]
-                yield Violation(Law.REAL_TIME, both, [call for made in both for call in of.get(made.id, ())])
+                yield Violation(Invariant.REAL_TIME, both, [call for each in both for call in calls.get(each.id, ())])
 
-    def made_after(self, time: float) -> list[Transfer]:
-        """Those that nobody had asked for by then."""
-        both = zip(self.book.transfers, self._moments, strict=True)
-        return [transfer for transfer, moment in both if moment.begin > time]
+    def transfers_requested_after(self, time: float) -> list[Transfer]:
+        """Return the transfers that were first requested after a time."""
+        both = zip(self.history.transfers, self._intervals, strict=True)
+        return [transfer for transfer, interval in both if interval.begin > time]
 
     def _is_out_of_order(self) -> bool:
-        return any(end < moment.begin for moment, end in zip(self._moments, self._ends[1:], strict=False))
+        return any(end < interval.begin for interval, end in zip(self._intervals, self._ends[1:], strict=False))
 
 
-def _cases(ledger: Ledger, calls: Iterable[Call], books: Mapping[UUID, Book]) -> list[Case]:
-    """One for each key that was asked with or is in the ledger."""
-    asked: dict[Key, list[Call]] = defaultdict(list)
+def _group_by_key(
+    ledger: LedgerRows, calls: Iterable[RecordedCall], histories: Mapping[UUID, AccountHistory]
+) -> list[KeyHistory]:
+    """Return one history for each key in the calls or in the ledger."""
+    calls_by_key: dict[IdempotencyKey, list[RecordedCall]] = defaultdict(list)
     for call in calls:
-        asked[call.wish.key].append(call)
-    pinned = {row.key: row for row in ledger.keys}
+        calls_by_key[call.request.key].append(call)
+    rows = {row.key: row for row in ledger.keys}
     transfers = {transfer.id: transfer for transfer in ledger.transfers}
-    cases = []
-    for key in {**asked, **pinned}:
-        row = pinned.get(key)
+    keys = []
+    for key in {**calls_by_key, **rows}:
+        row = rows.get(key)
         transfer = transfers.get(row.transfer_id) if row and row.transfer_id else None
-        receipt = _receipt(transfer, books) if transfer else None
-        cases.append(Case(key, asked.get(key, []), row, transfer, receipt))
-    return cases
+        receipt = _expected_receipt(transfer, histories) if transfer else None
+        keys.append(KeyHistory(key, calls_by_key.get(key, []), row, transfer, receipt))
+    return keys
 
 
-def _receipt(transfer: Transfer, books: Mapping[UUID, Book]) -> Receipt | None:
-    """What whoever asked for the transfer should have been told."""
+def _expected_receipt(transfer: Transfer, histories: Mapping[UUID, AccountHistory]) -> Receipt | None:
+    """Return the receipt that the caller should have received for a transfer."""
     sender, recipient = transfer.sides
     id_, version, _ = recipient if transfer.kind == "DEPOSIT" else sender
-    if id_ not in books or version > books[id_].version:
+    if id_ not in histories or version > histories[id_].version:
         return None
-    return Receipt(transfer.id, id_, version, books[id_].balances[version], transfer.amount)
+    return Receipt(transfer.id, id_, version, histories[id_].balances[version], transfer.amount)
 
 
-def _is_decided(answer: Answer) -> bool:
-    """The ledger's decision on the key, rather than none or a conflict with it."""
+def _is_decision(answer: Answer) -> bool:
+    """Return whether the answer is the ledger's decision on the key. A conflict with the key is none."""
     return isinstance(answer, Receipt) or (isinstance(answer, Refusal) and answer.reason != CONFLICT)
 
 
-def _one_key_each(ledger: Ledger, calls: Sequence[Call]) -> Iterator[Violation]:
-    """Transfers that no key answers with, or more than one."""
+def _check_one_key_per_transfer(ledger: LedgerRows, calls: Sequence[RecordedCall]) -> Iterator[Violation]:
+    """Yield a violation for each transfer with no idempotency row or with several."""
     rows: dict[UUID | None, list[Row]] = defaultdict(list)
     for row in ledger.keys:
         rows[row.transfer_id].append(row)
     for transfer in ledger.transfers:
         if len(rows[transfer.id]) != 1:
-            about = [call for call in calls if call.wish.key.key == transfer.idempotency_key]
-            yield Violation(Law.ONE_KEY, [transfer, *rows[transfer.id]], about)
+            related = [call for call in calls if call.request.key.key == transfer.idempotency_key]
+            yield Violation(Invariant.ONE_KEY, [transfer, *rows[transfer.id]], related)
 
 
-def _justify(case: Case, timelines: Mapping[UUID, Timeline]) -> Iterator[Violation]:
-    """The refusal that is pinned to a key, beside the accounts as they were when it was decided."""
-    refusal = case.row.refusal if case.row else None
-    wish = next((call.wish for call in case.calls if call.wish.body == case.first), None)
-    if refusal and wish and not _is_true(refusal, wish, case.moment, timelines):
-        about = timelines.get(wish.body.sender_id)
-        yield Violation(Law.JUSTIFIED, [*case.rows, *([about.book.account] if about else [])], case.calls)
+def _check_refusal(key: KeyHistory, timelines: Mapping[UUID, Timeline]) -> Iterator[Violation]:
+    """Compare the refusal in the key's row with the accounts in the interval of the decision."""
+    refusal = key.row.refusal if key.row else None
+    request = next((call.request for call in key.calls if call.request.body == key.decided_body), None)
+    if refusal and request and not _is_justified(refusal, request, key.interval, timelines):
+        sender = timelines.get(request.body.sender_id)
+        yield Violation(Invariant.JUSTIFIED, [*key.rows, *([sender.history.account] if sender else [])], key.calls)
 
 
-def _is_true(refusal: Refusal, wish: Wish, moment: Moment, timelines: Mapping[UUID, Timeline]) -> bool:
-    """Whether the ledger had reason to refuse this at that moment."""
-    body = wish.body
+def _is_justified(
+    refusal: Refusal, request: LedgerRequest, interval: Interval, timelines: Mapping[UUID, Timeline]
+) -> bool:
+    """Return whether the reason of the refusal can have been true in the interval."""
+    body = request.body
     named = refusal.metadata.get("account_id")
     id_ = next((side for side in (body.sender_id, body.recipient_id) if str(side) == named), None)
     timeline = timelines.get(id_) if id_ else None
     if timeline is None:
         return id_ is not None and refusal.reason == "ACCOUNT_NOT_FOUND"
-    account = timeline.book.account
+    account = timeline.history.account
     match refusal.reason:
         case "ACCOUNT_NOT_FOUND":
-            return _is_hidden(account, wish)
+            return _is_hidden(account, request)
         case "ACCOUNT_CLOSED":
-            return account.status == "CLOSED" and not timeline.made_after(moment.end)
+            return account.status == "CLOSED" and not timeline.transfers_requested_after(interval.end)
         case "CURRENCY_MISMATCH":
             return account.currency != body.currency
         case "INSUFFICIENT_FUNDS" if id_ == body.sender_id and account.min_balance is not None:
             needed, available = (Decimal(refusal.metadata[name]) for name in ("needed", "available"))
-            return available < needed == body.amount and available + account.min_balance in timeline.balances(moment)
+            balance = available + account.min_balance
+            return available < needed == body.amount and balance in timeline.possible_balances(interval)
     return False
 
 
-def _is_hidden(account: Account, wish: Wish) -> bool:
-    """An account that is there, and that whoever asks may not use so."""
-    if account.id == wish.body.sender_id:
-        return wish.owner_id not in {None, account.owner_id}
-    return wish.key.operation == "transfer" and account.min_balance is None
+def _is_hidden(account: Account, request: LedgerRequest) -> bool:
+    """Return whether the account exists, but not for this caller in this role."""
+    if account.id == request.body.sender_id:
+        return request.owner_id not in {None, account.owner_id}
+    return request.key.operation == "transfer" and account.min_balance is None

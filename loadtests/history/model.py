@@ -1,6 +1,6 @@
-"""Accounts as one would keep them on paper, and the ledger's transfers posted to them one after the other.
+"""Independent model of the accounts: replays the ledger's transfers, one after the other.
 
-Nothing here is the bank's: what both got wrong in the same way nobody would see.
+The model shares no code with the bank. A defect in shared code would be in both, and the checker would not detect it.
 """
 
 from collections import defaultdict, deque
@@ -10,54 +10,54 @@ from decimal import Decimal
 from enum import StrEnum
 from uuid import UUID
 
-from loadtests.history.calls import Call, Snapshot
-from loadtests.history.log import Feed
-from loadtests.history.rows import Account, Entry, Ledger, Pinned, Transfer
+from loadtests.history.calls import BalanceSnapshot, RecordedCall
+from loadtests.history.rows import Account, Entry, IdempotencyRow, LedgerRows, Transfer
+from loadtests.history.storage import SubscriptionRecord
 
 
-class Law(StrEnum):
-    """What holds of every ledger, and of every history of one."""
+class Invariant(StrEnum):
+    """Statements that are true of every correct ledger and of every correct history of it."""
 
     ORDER = "one order of all transfers agrees with the versions of every account"
-    RULES = "a transfer is between two open accounts of its currency, and nobody falls below their floor"
-    ENTRIES = "the entries are those of the transfers, in the versions and with the balances that these lead to"
-    ACCOUNTS = "an account is what its transfers have made of it"
-    TIME = "time does not run against versions"
-    ONE_KEY = "a transfer is made for one key, and a key makes one transfer at most"
-    ASKED = "what is in the ledger was asked for, word for word"
-    ACKNOWLEDGED = "what was acknowledged is in the ledger"
-    RECEIPT = "a receipt says what the ledger says"
-    REFUSED = "what was refused is not in the ledger, and its key says why"
+    RULES = "a transfer is between two open accounts of its currency, and no balance falls below its minimum"
+    ENTRIES = "the entries match the transfers, with the versions and balances that result from them"
+    ACCOUNTS = "an account's row is the result of its transfers"
+    TIME = "creation times do not decrease as versions increase"
+    ONE_KEY = "each transfer has one idempotency key, and each key has at most one transfer"
+    REQUESTED = "every row in the ledger was requested, with the same arguments"
+    ACKNOWLEDGED = "every acknowledged transfer is in the ledger"
+    RECEIPT = "a receipt matches the ledger"
+    REFUSED = "a refused request is not in the ledger, and its key has the reason"
     JUSTIFIED = "a refusal was true at some moment between the first call with its key and the first answer"
     SAME = "one key and one request have one answer"
-    CONFLICT = "of several requests with one key the first alone is answered, the others are conflicts"
-    NOTHING = "a call that did nothing left nothing"
-    KNOWN = "asked again for long enough, every outcome is known"
-    DEFECT = "no answer is a defect of the bank's"
-    REAL_TIME = "what was answered before something else was asked for comes before it, on every account"
+    CONFLICT = "of several requests with one key only the first is executed, the others are conflicts"
+    NO_EFFECT = "a call without effect left no row"
+    KNOWN = "after enough retries, every outcome is known"
+    DEFECT = "no answer reports an internal error of the bank"
+    REAL_TIME = "a call that was answered before another began comes before it, on every account"
     SNAPSHOT = "at every moment the sum of all balances is the same"
-    HISTORY = "the history that an account's owner reads is its entries, each once"
-    FEED = "who watches an account is told of each version once, in their order, and of none too many"
+    OPERATIONS = "an account's owner reads each of its entries once"
+    SUBSCRIPTION = "a subscriber receives each version once, in order, and no other"
 
 
-Row = Account | Transfer | Entry | Pinned
+Row = Account | Transfer | Entry | IdempotencyRow
 
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """A law that was broken, by these rows and these calls."""
+    """A violated invariant, with the rows and calls that show it."""
 
-    law: Law
+    invariant: Invariant
     rows: Sequence[Row] = ()
-    calls: Sequence[Call | Snapshot | Feed] = ()
+    calls: Sequence[RecordedCall | BalanceSnapshot | SubscriptionRecord] = ()
 
     def __str__(self) -> str:
-        return "\n    ".join((f"broken: {self.law}", *map(str, self.rows), *map(str, self.calls)))
+        return "\n    ".join((f"broken: {self.invariant}", *map(str, self.rows), *map(str, self.calls)))
 
 
 @dataclass(slots=True)
-class Book:
-    """One account: its balance at each version from 0 on, and the transfer that led to each from 1 on."""
+class AccountHistory:
+    """Balances of an account by version, from 0 on, and the transfer that led to each version, from 1 on."""
 
     account: Account
     balances: list[Decimal]
@@ -65,94 +65,99 @@ class Book:
 
     @property
     def version(self) -> int:
-        """Of the last transfer that was posted."""
+        """Return the version after the last posted transfer."""
         return len(self.transfers)
 
     def post(self, transfer: Transfer, amount: Decimal) -> None:
-        """Adds a transfer's signed amount."""
+        """Append a transfer with its signed amount."""
         self.balances.append(self.balances[-1] + amount)
         self.transfers.append(transfer)
 
     @property
     def is_overdrawn(self) -> bool:
-        """Below its floor."""
+        """Return whether the balance is below the minimum of the account."""
         return self.account.min_balance is not None and self.balances[-1] < self.account.min_balance
 
 
-def replay(ledger: Ledger) -> tuple[dict[UUID, Book], list[Violation]]:
-    """Posts every transfer, in an order that agrees with the versions of all accounts.
+def replay(ledger: LedgerRows) -> tuple[dict[UUID, AccountHistory], list[Violation]]:
+    """Post every transfer, in an order that agrees with the versions of all accounts.
 
     Returns:
-        The books, and each row that is not what they say.
+        The account histories, and a violation for each row that contradicts them.
     """
-    books = {account.id: Book(account, [account.opening_balance]) for account in ledger.accounts}
+    histories = {account.id: AccountHistory(account, [account.opening_balance]) for account in ledger.accounts}
     entries = {(entry.account_id, entry.version): entry for entry in ledger.entries}
-    ordered, stuck = _in_order(ledger)
-    violations = [Violation(Law.ORDER, [transfer]) for transfer in stuck]
+    ordered, unordered = _sort_by_versions(ledger)
+    violations = [Violation(Invariant.ORDER, [transfer]) for transfer in unordered]
     for transfer in ordered:
-        violations += _post(books, entries, transfer, ledger.outside)
-    violations += (Violation(Law.ENTRIES, [entry]) for entry in entries.values())
-    for book in books.values():
-        violations += _compare(book)
-    return books, violations
+        violations += _post(histories, entries, transfer, ledger.untracked)
+    violations += (Violation(Invariant.ENTRIES, [entry]) for entry in entries.values())
+    for history in histories.values():
+        violations += _check_account(history)
+    return histories, violations
 
 
-def _in_order(ledger: Ledger) -> tuple[list[Transfer], list[Transfer]]:
-    """The transfers such that each comes after those of lower versions of both its accounts; and the rest, if no
-    order does.
+def _sort_by_versions(ledger: LedgerRows) -> tuple[list[Transfer], list[Transfer]]:
+    """Sort the transfers so that each follows those of lower versions of both its accounts.
+
+    Returns:
+        The sorted transfers, and those that no order can place.
     """
     queues: dict[UUID, deque[Transfer]] = defaultdict(deque)
     sides = ((id_, version, transfer) for transfer in ledger.transfers for id_, version, _ in transfer.sides)
-    inside = (side for side in sides if side[0] not in ledger.outside)
-    for id_, _, transfer in sorted(inside, key=lambda side: side[1]):
+    tracked = (side for side in sides if side[0] not in ledger.untracked)
+    for id_, _, transfer in sorted(tracked, key=lambda side: side[1]):
         queues[id_].append(transfer)
     ordered: list[Transfer] = []
-    look = deque(queues)
-    while look:
-        queue = queues[look.popleft()]
+    pending = deque(queues)
+    while pending:
+        queue = queues[pending.popleft()]
         if not queue:
             continue
-        ids = {queue[0].sender_id, queue[0].recipient_id} - ledger.outside
+        ids = {queue[0].sender_id, queue[0].recipient_id} - ledger.untracked
         if all(queues[id_][0] is queue[0] for id_ in ids):
             ordered.append(queue[0])
             for id_ in ids:
                 queues[id_].popleft()
-            look.extend(ids)
+            pending.extend(ids)
     return ordered, list({transfer.id: transfer for queue in queues.values() for transfer in queue}.values())
 
 
 def _post(
-    books: dict[UUID, Book], entries: dict[tuple[UUID, int], Entry], transfer: Transfer, outside: frozenset[UUID]
+    histories: dict[UUID, AccountHistory],
+    entries: dict[tuple[UUID, int], Entry],
+    transfer: Transfer,
+    untracked: frozenset[UUID],
 ) -> Iterator[Violation]:
-    """Posts to both books, and takes the two entries away that must be there."""
-    sides = [side for side in transfer.sides if side[0] not in outside]
-    both = [books[id_] for id_, _, _ in sides if id_ in books]
-    sender = books.get(transfer.sender_id)
+    """Post a transfer to both accounts, and remove its two entries from `entries`."""
+    sides = [side for side in transfer.sides if side[0] not in untracked]
+    both = [histories[id_] for id_, _, _ in sides if id_ in histories]
+    sender = histories.get(transfer.sender_id)
     for id_, version, amount in sides:
-        if id_ not in books:
+        if id_ not in histories:
             continue
-        book = books[id_]
-        last = book.transfers[-1] if book.transfers else transfer
-        book.post(transfer, amount)
-        if version != book.version:
-            yield Violation(Law.ORDER, [transfer, book.account])
+        history = histories[id_]
+        last = history.transfers[-1] if history.transfers else transfer
+        history.post(transfer, amount)
+        if version != history.version:
+            yield Violation(Invariant.ORDER, [transfer, history.account])
         if transfer.created_at < last.created_at:
-            yield Violation(Law.TIME, [last, transfer])
+            yield Violation(Invariant.TIME, [last, transfer])
         entry = entries.pop((id_, version), None)
-        if entry != Entry(id_, book.version, transfer.id, amount, book.balances[-1]):
-            yield Violation(Law.ENTRIES, [transfer] if entry is None else [transfer, entry])
+        if entry != Entry(id_, history.version, transfer.id, amount, history.balances[-1]):
+            yield Violation(Invariant.ENTRIES, [transfer] if entry is None else [transfer, entry])
     if (
-        len({book.account.id for book in both}) != len(sides)
+        len({history.account.id for history in both}) != len(sides)
         or transfer.amount <= 0
-        or any(book.account.currency != transfer.currency for book in both)
+        or any(history.account.currency != transfer.currency for history in both)
         or (sender is not None and sender.is_overdrawn)
         or (transfer.kind == "DEPOSIT") != (sender is None or sender.account.min_balance is None)
     ):
-        yield Violation(Law.RULES, [transfer, *(book.account for book in both)])
+        yield Violation(Invariant.RULES, [transfer, *(history.account for history in both)])
 
 
-def _compare(book: Book) -> Iterator[Violation]:
-    """The account's row beside its book. One that is closed has been emptied first."""
-    account, balance = book.account, book.balances[-1]
-    if (account.balance, account.version) != (balance, book.version) or (account.status != "OPEN" and balance):
-        yield Violation(Law.ACCOUNTS, [account, *book.transfers[-1:]])
+def _check_account(history: AccountHistory) -> Iterator[Violation]:
+    """Compare the account's row with its history. A closed account must be empty."""
+    account, balance = history.account, history.balances[-1]
+    if (account.balance, account.version) != (balance, history.version) or (account.status != "OPEN" and balance):
+        yield Violation(Invariant.ACCOUNTS, [account, *history.transfers[-1:]])

@@ -1,37 +1,37 @@
-"""What readers were shown beside what the ledger says: pages of the history, and live feeds."""
+"""Checks of what readers received: pages of operations, and subscriptions."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from uuid import UUID
 
-from loadtests.history.log import Feed
-from loadtests.history.model import Law, Row, Violation
-from loadtests.history.rows import Entry, Ledger
+from loadtests.history.model import Invariant, Row, Violation
+from loadtests.history.rows import Entry, LedgerRows
+from loadtests.history.storage import SubscriptionRecord
 
 
-def judge_pages(ledger: Ledger, pages: Mapping[UUID, Sequence[Entry]]) -> Iterator[Violation]:
-    """Every operation that a history shows twice, shows wrongly or does not show.
+def check_operations(ledger: LedgerRows, operations: Mapping[UUID, Sequence[Entry]]) -> Iterator[Violation]:
+    """Yield a violation for each account whose operations are missing, repeated or wrong.
 
     Args:
-        ledger: after the last call.
-        pages: the whole history of some accounts, read when it was complete or too late to become so.
+        ledger: rows, read after the last call.
+        operations: all operations of some accounts, read when they were complete or after a time-out.
     """
-    entries: dict[UUID, list[Entry]] = {id_: [] for id_ in pages}
+    expected: dict[UUID, list[Entry]] = {id_: [] for id_ in operations}
     for entry in ledger.entries:
-        if entry.account_id in entries:
-            entries[entry.account_id].append(entry)
-    for id_, shown in pages.items():
-        wrong = (Counter(shown) - Counter(entries[id_])) + (Counter(entries[id_]) - Counter(shown))
+        if entry.account_id in expected:
+            expected[entry.account_id].append(entry)
+    for id_, received in operations.items():
+        wrong = (Counter(received) - Counter(expected[id_])) + (Counter(expected[id_]) - Counter(received))
         if wrong:
             rows: list[Row] = [*sorted(wrong, key=attrgetter("version"))]
-            yield Violation(Law.HISTORY, rows)
+            yield Violation(Invariant.OPERATIONS, rows)
 
 
-def judge_feeds(ledger: Ledger, feeds: Iterable[Feed]) -> Iterator[Violation]:
-    """Every feed with a gap, a repeat, or something that never was."""
+def check_subscriptions(ledger: LedgerRows, subscriptions: Iterable[SubscriptionRecord]) -> Iterator[Violation]:
+    """Yield a violation for each subscription with a gap, a repetition or a version that does not exist."""
     versions = {account.id: account.version for account in ledger.accounts}
-    for feed in feeds:
-        last = feed.after + len(feed.versions)
-        if list(feed.versions) != list(range(feed.after + 1, last + 1)) or last > versions.get(feed.account_id, 0):
-            yield Violation(Law.FEED, [], [feed])
+    for each in subscriptions:
+        last = each.after + len(each.versions)
+        if list(each.versions) != list(range(each.after + 1, last + 1)) or last > versions.get(each.account_id, 0):
+            yield Violation(Invariant.SUBSCRIPTION, [], [each])

@@ -1,4 +1,4 @@
-"""The ledger's rows as they are when all is over, by SQL of the checker's own."""
+"""Rows of the ledger after a run, read by SQL that only the checker uses."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from uuid import UUID
 import asyncpg
 import orjson
 
-from loadtests.history.calls import Body, Key, Refusal
+from loadtests.history.calls import IdempotencyKey, Refusal, RequestBody
 
 _ACCOUNTS: Final = """
     SELECT id, owner_id, currency, status, opening_balance, balance, min_balance, version FROM accounts
@@ -32,12 +32,12 @@ _KEYS: Final = """
         SELECT id FROM transfers WHERE sender_id = ANY($1) OR recipient_id = ANY($1)
     )
 """
-_GAINED: Final = "SELECT coalesce(sum(balance - opening_balance), 0) FROM accounts"
+_BALANCE_CHANGE: Final = "SELECT coalesce(sum(balance - opening_balance), 0) FROM accounts"
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A row of `accounts`. A `min_balance` of None: it may fall freely."""
+    """Row of `accounts`. `min_balance` is None if the balance has no lower limit."""
 
     id: UUID
     owner_id: str | None
@@ -51,7 +51,7 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """A row of `transfers`."""
+    """Row of `transfers`."""
 
     id: UUID
     kind: str
@@ -65,13 +65,13 @@ class Transfer:
     recipient_version: int
 
     @property
-    def body(self) -> Body:
-        """The request that it fulfils."""
-        return Body(self.sender_id, self.recipient_id, self.amount, self.currency)
+    def body(self) -> RequestBody:
+        """Return the body of the request that the transfer fulfils."""
+        return RequestBody(self.sender_id, self.recipient_id, self.amount, self.currency)
 
     @property
     def sides(self) -> tuple[tuple[UUID, int, Decimal], tuple[UUID, int, Decimal]]:
-        """Each account with the version that it came to and what was added to it."""
+        """Return the account, its new version and the signed amount, for the sender and the recipient."""
         return (
             (self.sender_id, self.sender_version, -self.amount),
             (self.recipient_id, self.recipient_version, self.amount),
@@ -80,7 +80,7 @@ class Transfer:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A row of `entries`."""
+    """Row of `entries`."""
 
     account_id: UUID
     version: int
@@ -90,58 +90,70 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Pinned:
-    """A row of `idempotency_keys`: the transfer that the key made, or what it was refused with."""
+class IdempotencyRow:
+    """Row of `idempotency_keys`: the transfer of the key, or the reason of its refusal."""
 
-    key: Key
+    key: IdempotencyKey
     transfer_id: UUID | None
     refusal: Refusal | None
 
 
 @dataclass(frozen=True, slots=True)
-class Ledger:
-    """All rows, in no order; or those of some accounts. `outside` are accounts that these have to do with and that
-    others use, too: nobody keeps a book of them.
+class LedgerRows:
+    """Unordered rows of all accounts or of some.
+
+    `untracked` are accounts that take part in the transfers but are shared with other clients, such as the clearing
+    account. The checker does not verify their balances.
     """
 
     accounts: Sequence[Account]
     transfers: Sequence[Transfer]
     entries: Sequence[Entry]
-    keys: Sequence[Pinned]
-    outside: frozenset[UUID] = frozenset()
+    keys: Sequence[IdempotencyRow]
+    untracked: frozenset[UUID] = frozenset()
 
 
-async def read(
+async def read_rows(
     connection: asyncpg.Connection,
     accounts: Collection[UUID] | None = None,
     principals: Collection[str] = (),
-    outside: Collection[UUID] = (),
-) -> Ledger:
-    """The ledger as it was at one moment: the whole of it, or what is about these accounts and principals' keys."""
+    untracked: Collection[UUID] = (),
+) -> LedgerRows:
+    """Return the rows of one snapshot of the database.
+
+    Args:
+        connection: connection to the bank's database.
+        accounts: accounts to read, with their transfers and entries; None reads all.
+        principals: principals whose idempotency keys are read, in addition to the keys of those transfers.
+        untracked: see `LedgerRows`.
+    """
     async with connection.transaction(isolation="repeatable_read", readonly=True):
-        return Ledger(
+        return LedgerRows(
             [Account(*row) for row in await connection.fetch(_ACCOUNTS, accounts)],
             [Transfer(*row) for row in await connection.fetch(_TRANSFERS, accounts)],
             [Entry(*row) for row in await connection.fetch(_ENTRIES, accounts)],
-            [_pinned(row) for row in await connection.fetch(_KEYS, accounts, principals)],
-            frozenset(outside),
+            [_idempotency_row(row) for row in await connection.fetch(_KEYS, accounts, principals)],
+            frozenset(untracked),
         )
 
 
-async def gained(connection: asyncpg.Connection) -> Decimal:
-    """What all balances have come to beyond what was there at first, in one statement and so at one moment: nothing."""
-    found: Decimal = await connection.fetchval(_GAINED)
-    return found
+async def sum_balance_changes(connection: asyncpg.Connection) -> Decimal:
+    """Return the change of the sum of all balances since the accounts were opened.
+
+    It is 0 in a correct ledger, at every moment: the sum is read in one statement.
+    """
+    change: Decimal = await connection.fetchval(_BALANCE_CHANGE)
+    return change
 
 
-def shown(account_id: UUID, operation: Mapping[str, Any]) -> Entry:
-    """The entry that an operation of the REST API's history is."""
+def entry_from_rest(account_id: UUID, operation: Mapping[str, Any]) -> Entry:
+    """Convert an operation of the REST API to the entry that it represents."""
     amount = Decimal(operation["amount"])
     signed = amount if operation["direction"] == "IN" else -amount
     balance = Decimal(operation["balanceAfter"])
     return Entry(account_id, operation["version"], UUID(operation["id"]), signed, balance)
 
 
-def _pinned(row: asyncpg.Record) -> Pinned:
+def _idempotency_row(row: asyncpg.Record) -> IdempotencyRow:
     refusal = None if row["refusal"] is None else Refusal(**orjson.loads(row["refusal"]))
-    return Pinned(Key(row["principal"], row["operation"], row["key"]), row["transfer_id"], refusal)
+    return IdempotencyRow(IdempotencyKey(row["principal"], row["operation"], row["key"]), row["transfer_id"], refusal)

@@ -1,7 +1,7 @@
-"""A history on disk: one file a process, a line of JSON a call, so that many processes write one history together.
+"""Records of a run on disk: one file per process, one JSON line per request.
 
-Times are on the monotonic clock, which all processes of a machine share. A process holds no more of its history in
-memory than the file's buffer; whoever judges reads all of it.
+Times are on the monotonic clock, which all processes of a machine share. A process keeps no more of its records in
+memory than the buffer of the file; the checker reads all files.
 """
 
 import dataclasses
@@ -16,46 +16,34 @@ from uuid import UUID
 
 import orjson
 
-from loadtests.history.calls import Answer, Body, Call, Key, Nothing, Receipt, Refusal, TopUp, Unknown, Wish
+from loadtests.history.calls import (
+    Answer,
+    IdempotencyKey,
+    LedgerRequest,
+    NoEffect,
+    Receipt,
+    RecordedCall,
+    Refusal,
+    RequestBody,
+    TopUpState,
+    UnknownOutcome,
+)
 
 _BUFFER_BYTES: Final = 1 << 16
 _ANSWERS: Final[Mapping[str, type[Answer]]] = {
-    kind.__name__: kind for kind in (Receipt, Refusal, TopUp, Unknown, Nothing)
+    kind.__name__: kind for kind in (Receipt, Refusal, TopUpState, UnknownOutcome, NoEffect)
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
-    """One request of whatever kind.
+@dataclass(frozen=True, slots=True)
+class SubscriptionRecord:
+    """Versions that a subscriber received, in order of arrival.
 
     Attributes:
-        name: what people call it in a report.
-        due: when it should have been made; in an open loop that may be before it could be.
-        began: when it was made.
-        ended: when it was answered, or given up.
-        error: a short name of what was wrong with the answer; empty where nothing was. What the ledger refuses with
-            reason is no error.
-        wish: what was asked of the ledger, if anything was.
-        answer: what came of that.
-        feed: what a subscriber saw.
-        dropped: requests that were due while everybody was busy, and never made.
-    """
-
-    name: str
-    due: float = 0.0
-    began: float = 0.0
-    ended: float = 0.0
-    error: str = ""
-    wish: Wish | None = None
-    answer: Answer | None = None
-    feed: "Feed | None" = None
-    dropped: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Feed:
-    """The versions that a subscriber was told of, in that order, of those after one; and how long after each commit, in
-    milliseconds.
+        account_id: account of the subscription.
+        after: version after which the subscription started.
+        versions: received versions.
+        latencies_ms: time from commit to arrival, in milliseconds.
     """
 
     account_id: UUID
@@ -64,8 +52,35 @@ class Feed:
     latencies_ms: Sequence[float]
 
 
-class Log:
-    """Where one process writes. Open inside the `with`."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestRecord:
+    """One request of any kind.
+
+    Attributes:
+        name: name in reports.
+        due: scheduled time; in an open loop it may be earlier than `began`.
+        began: time of sending.
+        ended: time of the answer or of the time-out.
+        error: short name of the error, or empty. A justified refusal of the ledger is no error.
+        request: request to the ledger, if it is one.
+        answer: answer to that request.
+        subscription: what a subscriber received.
+        dropped: number of requests that were due while all users were busy, and that were never sent.
+    """
+
+    name: str
+    due: float = 0.0
+    began: float = 0.0
+    ended: float = 0.0
+    error: str = ""
+    request: LedgerRequest | None = None
+    answer: Answer | None = None
+    subscription: SubscriptionRecord | None = None
+    dropped: int = 0
+
+
+class HistoryWriter:
+    """Writer of this process's file of records. Use as a context manager."""
 
     def __init__(self, folder: Path) -> None:
         self._file = (folder / f"history-{os.getpid()}.jsonl").open("ab", buffering=_BUFFER_BYTES)
@@ -78,68 +93,72 @@ class Log:
     ) -> None:
         self.close()
 
-    def write(self, line: Line) -> None:
-        """Appends a line, whole."""
-        answer = None if line.answer is None else (type(line.answer).__name__, line.answer)
-        # Not asdict: it copies all that it meets, at five times the price.
-        told = {field.name: getattr(line, field.name) for field in dataclasses.fields(line)} | {"answer": answer}
-        self._file.write(orjson.dumps(told, default=_plain) + b"\n")
+    def write(self, record: RequestRecord) -> None:
+        """Append a record to the buffer."""
+        answer = None if record.answer is None else (type(record.answer).__name__, record.answer)
+        # Not `asdict`: it copies nested values, which takes five times as long.
+        values = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
+        self._file.write(orjson.dumps(values | {"answer": answer}, default=_decimal_to_str) + b"\n")
 
     def flush(self) -> None:
-        """Writes what is buffered."""
+        """Write the buffer to the file."""
         self._file.flush()
 
     def close(self) -> None:
-        """The same, for the last time."""
+        """Write the buffer and close the file."""
         self._file.close()
 
 
-def read(folder: Path) -> Iterator[Line]:
-    """Every line of every process. One that was cut off with its process is left out."""
+def read_records(folder: Path) -> Iterator[RequestRecord]:
+    """Yield the records of all processes. A last line that is incomplete, because its process died, is skipped."""
     for file in sorted(folder.glob("history-*.jsonl")):
         with file.open("rb") as lines:
             for line in lines:
                 if line.endswith(b"\n"):
-                    yield _line(orjson.loads(line))
+                    yield _record_from_json(orjson.loads(line))
 
 
-def calls(lines: Iterable[Line]) -> list[Call]:
-    """What was asked of the ledger, in the order of the answers."""
-    asked = sorted((line for line in lines if line.wish and line.answer), key=lambda line: line.ended)
+def calls_from_records(records: Iterable[RequestRecord]) -> list[RecordedCall]:
+    """Return the requests to the ledger, in the order of their answers."""
+    answered = sorted((each for each in records if each.request and each.answer), key=lambda each: each.ended)
     return [
-        Call(number, line.wish, line.began, line.ended, line.answer)
-        for number, line in enumerate(asked, 1)
-        if line.wish and line.answer
+        RecordedCall(number, each.request, each.began, each.ended, each.answer)
+        for number, each in enumerate(answered, 1)
+        if each.request and each.answer
     ]
 
 
-def _plain(value: Any) -> Any:
+def _decimal_to_str(value: Any) -> Any:
     if isinstance(value, Decimal):
         return str(value)
     raise TypeError(type(value).__name__)
 
 
-def _line(told: dict[str, Any]) -> Line:
-    if told["wish"]:
-        told["wish"] = _wish(told["wish"])
-    if told["answer"]:
-        told["answer"] = _answer(*told["answer"])
-    if told["feed"]:
-        told["feed"] = Feed(**told["feed"] | {"account_id": UUID(told["feed"]["account_id"])})
-    return Line(**told)
+def _record_from_json(data: dict[str, Any]) -> RequestRecord:
+    if data["request"]:
+        data["request"] = _request_from_json(data["request"])
+    if data["answer"]:
+        data["answer"] = _answer_from_json(*data["answer"])
+    if subscription := data["subscription"]:
+        data["subscription"] = SubscriptionRecord(**subscription | {"account_id": UUID(subscription["account_id"])})
+    return RequestRecord(**data)
 
 
-def _wish(told: dict[str, Any]) -> Wish:
-    body = told["body"]
-    sides = UUID(body["sender_id"]), UUID(body["recipient_id"])
-    return Wish(Key(**told["key"]), Body(*sides, Decimal(body["amount"]), body["currency"]), told["owner_id"])
+def _request_from_json(data: dict[str, Any]) -> LedgerRequest:
+    body = data["body"]
+    accounts = UUID(body["sender_id"]), UUID(body["recipient_id"])
+    return LedgerRequest(
+        IdempotencyKey(**data["key"]),
+        RequestBody(*accounts, Decimal(body["amount"]), body["currency"]),
+        data["owner_id"],
+    )
 
 
-def _answer(kind: str, told: dict[str, Any]) -> Answer:
+def _answer_from_json(kind: str, data: dict[str, Any]) -> Answer:
     for name in ("transfer_id", "account_id", "id"):
-        if told.get(name):
-            told[name] = UUID(told[name])
+        if data.get(name):
+            data[name] = UUID(data[name])
     for name in ("balance_after", "amount"):
-        if told.get(name):
-            told[name] = Decimal(told[name])
-    return _ANSWERS[kind](**told)
+        if data.get(name):
+            data[name] = Decimal(data[name])
+    return _ANSWERS[kind](**data)

@@ -1,4 +1,4 @@
-"""Clients who move money at random, repeat themselves, contradict themselves, and insist on an answer in the end."""
+"""Random workload: clients transfer money, send duplicates and conflicting requests, and retry unknown outcomes."""
 
 import asyncio
 import itertools
@@ -10,106 +10,121 @@ from decimal import Decimal
 from typing import Final, TypeAlias
 from uuid import UUID
 
-from loadtests.history.calls import DEPOSITOR, Answer, Body, History, Key, Wish, is_certain
+from loadtests.history.calls import (
+    DEPOSIT_PRINCIPAL,
+    Answer,
+    History,
+    IdempotencyKey,
+    LedgerRequest,
+    RequestBody,
+    is_final,
+)
 from subgraphs.bank import client
 from wallet.errors import WalletError
 
-Ask: TypeAlias = Callable[[Sequence[Wish]], Awaitable[Sequence[client.Receipt | WalletError]]]
-"""Calls the bank: one wish by itself, several transfers of one principal in bulk. Answers in their order, or raises."""
+Send: TypeAlias = Callable[[Sequence[LedgerRequest]], Awaitable[Sequence[client.Receipt | WalletError]]]
+"""Calls the bank with one request, or with several transfers of one principal as a batch.
 
-_BULK: Final = 6
-_AT_ONCE: Final = 50
-_LARGEST: Final = 60
-_PAUSE_SECONDS: Final = 0.5
+Returns the outcomes in the order of the requests, or raises a `WalletError` for all of them.
+"""
+
+_MAX_BATCH: Final = 6
+_MAX_CONCURRENT_RETRIES: Final = 50
+_MAX_AMOUNT: Final = 60
+_RETRY_DELAY_SECONDS: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Party:
-    """An account to play with; `principal` is what the keys of its owner are scoped by."""
+class WorkloadAccount:
+    """Account that takes part in the workload. `principal` is the scope of its owner's idempotency keys."""
 
     account_id: UUID
     owner_id: str
     principal: str
 
 
-class Load:
-    """Moves money between a few accounts. Of two loads of one seed, each client asks for the same in the same order."""
+class Workload:
+    """Transfers between a few accounts. With the same seed, each client sends the same requests in the same order."""
 
-    def __init__(self, history: History, ask: Ask, parties: Sequence[Party], clearing: UUID, seed: int) -> None:
+    def __init__(
+        self, history: History, send: Send, accounts: Sequence[WorkloadAccount], clearing: UUID, seed: int
+    ) -> None:
         """Args:
-        history: gets every call.
-        ask: makes the calls.
-        parties: at least two, of one currency.
-        clearing: where deposits come from.
-        seed: of all that is random.
+        history: records every call.
+        send: makes the calls.
+        accounts: at least two, of one currency.
+        clearing: account that deposits come from.
+        seed: seed of all random choices.
         """
         self._history = history
-        self._ask = ask
-        self._parties = parties
+        self._send = send
+        self._accounts = accounts
         self._clearing = clearing
         self._seed = seed
 
     @asynccontextmanager
     async def running(self, clients: int) -> AsyncIterator[None]:
-        """So many clients, each with one thing at a time on its mind, for as long as the body; then they finish it."""
+        """Run a closed loop of clients while the block runs. At its end each client finishes its current turn."""
         stop = asyncio.Event()
         async with asyncio.TaskGroup() as group:
             for number in range(clients):
-                group.create_task(self._client(number, stop))
+                group.create_task(self._run_client(number, stop))
             try:
                 yield
             finally:
                 stop.set()
 
     async def resolve(self) -> None:
-        """Asks for everything unknown, with the same keys, until it is known. Ends when the bank answers."""
-        while left := self._history.unknown():
-            await asyncio.gather(*(self._asked([wish]) for wish in left[:_AT_ONCE]))
+        """Retry all unknown outcomes with the same keys until they are known. Does not return before that."""
+        while unresolved := self._history.unresolved():
+            await asyncio.gather(*(self._record([request]) for request in unresolved[:_MAX_CONCURRENT_RETRIES]))
 
-    async def _client(self, number: int, stop: asyncio.Event) -> None:
-        chance = random.Random(f"{self._seed}.{number}")  # noqa: S311  to be repeatable
+    async def _run_client(self, number: int, stop: asyncio.Event) -> None:
+        rng = random.Random(f"{self._seed}.{number}")  # noqa: S311  reproducible, no secret
         for turn in itertools.count():
             if stop.is_set():
                 return
-            calls = self._turn(chance, f"{number}.{turn}")
-            answers = await asyncio.gather(*map(self._asked, calls))
-            left = [wishes for wishes, told in zip(calls, answers, strict=True) if not all(map(is_certain, told))]
-            if left:
-                await asyncio.sleep(chance.uniform(0, _PAUSE_SECONDS))  # the bank is away: not in a tight loop
-                await self._asked(chance.choice(left))
+            calls = self._plan_turn(rng, f"{number}.{turn}")
+            answers = await asyncio.gather(*map(self._record, calls))
+            unresolved = [
+                call for call, received in zip(calls, answers, strict=True) if not all(map(is_final, received))
+            ]
+            if unresolved:
+                await asyncio.sleep(rng.uniform(0, _RETRY_DELAY_SECONDS))  # the bank is unavailable: no tight loop
+                await self._record(rng.choice(unresolved))
 
-    def _turn(self, chance: random.Random, name: str) -> list[list[Wish]]:
-        """What to ask for at once. Half of it twice, and now and then something else with the same key."""
-        kind = chance.choices(("transfer", "deposit", "bulk"), (6, 1, 2))[0]
+    def _plan_turn(self, rng: random.Random, name: str) -> list[list[LedgerRequest]]:
+        """Return the calls to make concurrently. Half of the turns have duplicates, a tenth a conflicting request."""
+        kind = rng.choices(("transfer", "deposit", "batch"), (6, 1, 2))[0]
         if kind == "deposit":
-            wishes = [self._deposit(chance, name)]
+            requests = [self._deposit(rng, name)]
         else:
-            sender, size = chance.choice(self._parties), chance.randint(2, _BULK) if kind == "bulk" else 1
-            wishes = [self._transfer(chance, sender, f"{name}.{item}") for item in range(size)]
-        calls = [wishes]
-        if chance.random() < 0.5:  # noqa: PLR2004
-            again = chance.sample(wishes, chance.randint(1, len(wishes)))
-            calls += [again] if chance.random() < 0.5 else [[wish] for wish in again]  # noqa: PLR2004
-        if chance.random() < 0.1:  # noqa: PLR2004
-            wish = chance.choice(wishes)
-            calls.append([replace(wish, body=replace(wish.body, amount=wish.body.amount + 1))])
-        chance.shuffle(calls)
+            sender, size = rng.choice(self._accounts), rng.randint(2, _MAX_BATCH) if kind == "batch" else 1
+            requests = [self._transfer(rng, sender, f"{name}.{item}") for item in range(size)]
+        calls = [requests]
+        if rng.random() < 0.5:  # noqa: PLR2004
+            again = rng.sample(requests, rng.randint(1, len(requests)))
+            calls += [again] if rng.random() < 0.5 else [[request] for request in again]  # noqa: PLR2004
+        if rng.random() < 0.1:  # noqa: PLR2004
+            request = rng.choice(requests)
+            calls.append([replace(request, body=replace(request.body, amount=request.body.amount + 1))])
+        rng.shuffle(calls)
         return calls
 
-    def _transfer(self, chance: random.Random, sender: Party, key: str) -> Wish:
-        """From one account to another one. The owner's word is enough for each of their accounts."""
-        recipient = chance.choice([party for party in self._parties if party is not sender])
-        body = Body(sender.account_id, recipient.account_id, _amount(chance))
-        return Wish(Key(sender.principal, "transfer", key), body, sender.owner_id)
+    def _transfer(self, rng: random.Random, sender: WorkloadAccount, key: str) -> LedgerRequest:
+        """Return a transfer to another account. The recipient may belong to the same owner."""
+        recipient = rng.choice([account for account in self._accounts if account is not sender])
+        body = RequestBody(sender.account_id, recipient.account_id, _random_amount(rng))
+        return LedgerRequest(IdempotencyKey(sender.principal, "transfer", key), body, sender.owner_id)
 
-    def _deposit(self, chance: random.Random, key: str) -> Wish:
-        body = Body(self._clearing, chance.choice(self._parties).account_id, _amount(chance))
-        return Wish(Key(DEPOSITOR, "deposit", key), body, None)
+    def _deposit(self, rng: random.Random, key: str) -> LedgerRequest:
+        body = RequestBody(self._clearing, rng.choice(self._accounts).account_id, _random_amount(rng))
+        return LedgerRequest(IdempotencyKey(DEPOSIT_PRINCIPAL, "deposit", key), body, None)
 
-    async def _asked(self, wishes: Sequence[Wish]) -> list[Answer]:
-        return await self._history.record(wishes, self._ask(wishes))
+    async def _record(self, requests: Sequence[LedgerRequest]) -> list[Answer]:
+        return await self._history.record(requests, self._send(requests))
 
 
-def _amount(chance: random.Random) -> Decimal:
-    """Kopecks too."""
-    return Decimal(chance.randint(1, 100 * _LARGEST)) / 100
+def _random_amount(rng: random.Random) -> Decimal:
+    """Return an amount in whole kopecks."""
+    return Decimal(rng.randint(1, 100 * _MAX_AMOUNT)) / 100

@@ -1,10 +1,10 @@
-"""What people do. Each scenario is a Locust user, and fits on a screen."""
+"""Scenarios of the load tests. Each is a Locust user class in a module of its own."""
 
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Final, cast
 
-_WHERE: Final[Mapping[str, tuple[str, str]]] = {
+_USER_CLASSES: Final[Mapping[str, tuple[str, str]]] = {
     "rest": ("rest", "RestTransfers"),
     "graphql": ("graphql", "GraphQLTransfers"),
     "grpc": ("grpc", "GrpcTransfers"),
@@ -12,14 +12,14 @@ _WHERE: Final[Mapping[str, tuple[str, str]]] = {
     "reads": ("reads", "Reads"),
     "subscribers": ("subscribers", "Subscribers"),
 }
-NAMES: Final = tuple(_WHERE)
+NAMES: Final = tuple(_USER_CLASSES)
 
 
-def scenario(name: str) -> type:
-    """The scenario's user. Only what is named is imported: gRPC patches itself for gevent when it is.
+def load_user_class(name: str) -> type:
+    """Import the user class of a scenario, and no other: the gRPC module patches gRPC for gevent on import.
 
     Raises:
-        KeyError: there is none of that name.
+        KeyError: no scenario has that name.
     """
-    module, user = _WHERE[name]
+    module, user = _USER_CLASSES[name]
     return cast("type", getattr(import_module(f"{__name__}.{module}"), user))

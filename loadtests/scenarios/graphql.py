@@ -1,4 +1,4 @@
-"""Transfers by the graph."""
+"""Transfers over GraphQL."""
 
 from collections.abc import Mapping
 from decimal import Decimal
@@ -7,9 +7,9 @@ from typing import Any, Final
 from uuid import UUID
 
 from loadtests import rest
-from loadtests.history.calls import Answer, Receipt, Wish
+from loadtests.history.calls import Answer, LedgerRequest, Receipt
 from loadtests.plan import Customer
-from loadtests.scenarios.person import Payer
+from loadtests.scenarios.users import TransferUser
 
 _TRANSFER: Final = """mutation Transfer($input: TransferMoneyInput!) {
   transferMoney(input: $input) {
@@ -20,29 +20,29 @@ _TRANSFER: Final = """mutation Transfer($input: TransferMoneyInput!) {
 }"""
 
 
-class GraphQLTransfers(Payer):
-    """What a browser does."""
+class GraphQLTransfers(TransferUser):
+    """User of a browser client."""
 
-    def transfer(self, wish: Wish, sender: Customer) -> Answer | None:
-        """See `Payer`."""
-        given = {
+    def transfer(self, request: LedgerRequest, sender: Customer) -> Answer | None:
+        """Send the `transferMoney` mutation."""
+        arguments = {
             "senderId": sender.account,
-            "recipientId": str(wish.body.recipient_id),
-            "amount": str(wish.body.amount),
-            "idempotencyKey": wish.key.key,
+            "recipientId": str(request.body.recipient_id),
+            "amount": str(request.body.amount),
+            "idempotencyKey": request.key.key,
         }
-        query = {"query": _TRANSFER, "variables": {"input": given}}
-        return self.post("GraphQL transfer", "/graphql", query, sender, wish, _answer)
+        operation = {"query": _TRANSFER, "variables": {"input": arguments}}
+        return self.post_ledger_request("GraphQL transfer", "/graphql", operation, sender, request, _parse_answer)
 
 
-def _answer(wish: Wish, status: int, told: Mapping[str, Any]) -> Answer:
+def _parse_answer(request: LedgerRequest, status: int, response: Mapping[str, Any]) -> Answer:
     if status != HTTPStatus.OK:
-        return rest.answer(wish, status, told)
-    if errors := told.get("errors"):
-        return rest.refused(wish, errors[0]["extensions"]["code"], {})
-    result = told["data"]["transferMoney"]
+        return rest.parse_answer(request, status, response)
+    if errors := response.get("errors"):
+        return rest.parse_error(request, errors[0]["extensions"]["code"], {})
+    result = response["data"]["transferMoney"]
     if "code" in result:
         data = {name: result[name]["amount"] for name in ("needed", "available") if name in result}
-        return rest.refused(wish, result["code"], data | {"currency": wish.body.currency})
-    amount, left = (Decimal(each["amount"]) for each in (result["transfer"]["amount"], result["balance"]))
-    return Receipt(UUID(result["transfer"]["id"]), wish.body.sender_id, None, left, amount)
+        return rest.parse_error(request, result["code"], data | {"currency": request.body.currency})
+    amount, balance = (Decimal(each["amount"]) for each in (result["transfer"]["amount"], result["balance"]))
+    return Receipt(UUID(result["transfer"]["id"]), request.body.sender_id, None, balance, amount)

@@ -1,4 +1,4 @@
-"""Transfers by the bank's own gRPC, past the gateway."""
+"""Transfers over the bank's gRPC API, without the gateway."""
 
 import time
 from typing import Any, Final
@@ -9,59 +9,64 @@ from grpc.experimental.gevent import init_gevent
 
 from kit.rpc import converters
 from kit.rpc.status import error_from_rpc
-from loadtests.history.calls import Answer, Nothing, Receipt, Unknown, Wish, answer_of
+from loadtests.history.calls import Answer, LedgerRequest, NoEffect, Receipt, UnknownOutcome, answer_from_outcome
 from loadtests.plan import Customer
-from loadtests.scenarios.person import Payer
+from loadtests.scenarios.users import TransferUser
 from protos.wallet.bank.v1 import bank_pb2, bank_pb2_grpc
 from wallet.money import Money
 
-init_gevent()  # before the first channel: without it a call stops every user of the process
+init_gevent()  # before the first channel: without it, a call blocks all users of the process
 
 _NAME: Final = "gRPC transfer"
 _TIMEOUT_SECONDS: Final = 10.0
 
 
-class GrpcTransfers(Payer):
-    """What another service does that has a user's token."""
+class GrpcTransfers(TransferUser):
+    """User of another service that has the customer's token."""
 
     def on_start(self) -> None:
-        """A connection of their own."""
+        """Open a separate connection for the user."""
         super().on_start()
         self._channel = grpc.insecure_channel(self.plan.bank, [("grpc.use_local_subchannel_pool", 1)])
         self._stub: Any = bank_pb2_grpc.BankServiceStub(self._channel)
 
     def on_stop(self) -> None:
-        """Hangs up."""
+        """Close the connection."""
         self._channel.close()
 
-    def transfer(self, wish: Wish, sender: Customer) -> Answer | None:
-        """See `Payer`."""
-        return self.record(_NAME, lambda: self._send(wish, sender), wish)
+    def transfer(self, request: LedgerRequest, sender: Customer) -> Answer | None:
+        """Call `TransferMoney`."""
+        return self.record(_NAME, lambda: self._call(request, sender), request)
 
-    def _send(self, wish: Wish, sender: Customer) -> Answer:
-        request = bank_pb2.TransferMoneyRequest(
+    def _call(self, request: LedgerRequest, sender: Customer) -> Answer:
+        message = bank_pb2.TransferMoneyRequest(
             sender_id=sender.account,
-            recipient_id=str(wish.body.recipient_id),
-            amount=converters.money_to_proto(Money(wish.body.amount, wish.body.currency)),
-            idempotency_key=wish.key.key,
+            recipient_id=str(request.body.recipient_id),
+            amount=converters.money_to_proto(Money(request.body.amount, request.body.currency)),
+            idempotency_key=request.key.key,
         )
         metadata = (("authorization", f"Bearer {sender.token}"),)
         began = time.perf_counter()
-        error: grpc.RpcError | None = None
+        failure: grpc.RpcError | None = None
         try:
-            told = self._stub.TransferMoney(request, metadata=metadata, timeout=_TIMEOUT_SECONDS)
+            response = self._stub.TransferMoney(message, metadata=metadata, timeout=_TIMEOUT_SECONDS)
             answer: Answer = Receipt(
-                UUID(told.transfer.id),
-                wish.body.sender_id,
-                told.sender_version,
-                converters.money_from_proto(told.sender_balance).amount,
-                converters.money_from_proto(told.transfer.amount).amount,
+                UUID(response.transfer.id),
+                request.body.sender_id,
+                response.sender_version,
+                converters.money_from_proto(response.sender_balance).amount,
+                converters.money_from_proto(response.transfer.amount).amount,
             )
-        except grpc.RpcError as refused:
-            answer = answer_of(error_from_rpc(refused, "the bank"))  # type: ignore[arg-type]  # has all that is read
-            error = refused if isinstance(answer, Unknown | Nothing) else None
-        took = 1_000 * (time.perf_counter() - began)
+        except grpc.RpcError as error:
+            answer = answer_from_outcome(error_from_rpc(error, "the bank"))  # type: ignore[arg-type]  # has all that is read
+            failure = error if isinstance(answer, UnknownOutcome | NoEffect) else None
+        duration_ms = 1_000 * (time.perf_counter() - began)
         self.environment.events.request.fire(
-            request_type="gRPC", name=_NAME, response_time=took, response_length=0, exception=error, context={}
+            request_type="gRPC",
+            name=_NAME,
+            response_time=duration_ms,
+            response_length=0,
+            exception=failure,
+            context={},
         )
         return answer

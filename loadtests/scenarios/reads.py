@@ -1,12 +1,12 @@
-"""Looking, as people mostly do."""
+"""Reads of balances and operations, the most frequent requests of an app."""
 
 from collections.abc import Mapping
 from typing import Any, Final
 
 from loadtests import rest
-from loadtests.history.calls import Answer, Nothing
+from loadtests.history.calls import Answer, NoEffect
 from loadtests.plan import Customer
-from loadtests.scenarios.person import Person
+from loadtests.scenarios.users import WalletUser
 
 _OVERVIEW: Final = """query Overview($id: ID!) {
   account(id: $id) {
@@ -16,28 +16,29 @@ _OVERVIEW: Final = """query Overview($id: ID!) {
 }"""
 
 
-class Reads(Person):
-    """Balances, pages of the history, and the first screen of an app, which is both."""
+class Reads(WalletUser):
+    """User that reads balances, pages of operations, and both in one GraphQL query, in the proportion 5 : 3 : 2."""
 
     def act(self) -> None:
-        """One look."""
-        look = self.chance.choices((self.balance, self.page, self.overview), (5, 3, 2))[0]
-        look(self.anybody())
+        """Send one read."""
+        read = self.rng.choices((self.read_balance, self.read_operations, self.read_overview), (5, 3, 2))[0]
+        read(self.random_customer())
 
-    def balance(self, who: Customer) -> None:
-        """What there is."""
-        self.request("balance", "GET", f"/accounts/{who.account}", who, rest.read)
+    def read_balance(self, customer: Customer) -> None:
+        """Read the account over REST."""
+        self.send_http("balance", "GET", f"/accounts/{customer.account}", customer, rest.check_read)
 
-    def page(self, who: Customer) -> None:
-        """What happened last."""
-        self.request("operations", "GET", f"/accounts/{who.account}/operations?limit=20", who, rest.read)
+    def read_operations(self, customer: Customer) -> None:
+        """Read the newest operations over REST."""
+        path = f"/accounts/{customer.account}/operations?limit=20"
+        self.send_http("operations", "GET", path, customer, rest.check_read)
 
-    def overview(self, who: Customer) -> None:
-        """Both, by the graph."""
-        query = {"query": _OVERVIEW, "variables": {"id": who.account}}
-        self.request("overview", "POST", "/graphql", who, _of_graph, json=query)
+    def read_overview(self, customer: Customer) -> None:
+        """Read balance and operations over GraphQL."""
+        operation = {"query": _OVERVIEW, "variables": {"id": customer.account}}
+        self.send_http("overview", "POST", "/graphql", customer, _check_graphql_read, json=operation)
 
 
-def _of_graph(status: int, told: Mapping[str, Any]) -> Answer | None:
-    errors = told.get("errors")
-    return Nothing(errors[0]["extensions"]["code"]) if errors else rest.read(status, told)
+def _check_graphql_read(status: int, response: Mapping[str, Any]) -> Answer | None:
+    errors = response.get("errors")
+    return NoEffect(errors[0]["extensions"]["code"]) if errors else rest.check_read(status, response)

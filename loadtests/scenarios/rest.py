@@ -1,15 +1,15 @@
-"""Transfers by the REST API."""
+"""Transfers over the REST API."""
 
 from loadtests import rest
-from loadtests.history.calls import Answer, Wish
+from loadtests.history.calls import Answer, LedgerRequest
 from loadtests.plan import Customer
-from loadtests.scenarios.person import Payer
+from loadtests.scenarios.users import TransferUser
 
 
-class RestTransfers(Payer):
-    """What an app does that speaks REST."""
+class RestTransfers(TransferUser):
+    """User of a REST client."""
 
-    def transfer(self, wish: Wish, sender: Customer) -> Answer | None:
-        """See `Payer`."""
-        asked = rest.request(wish)
-        return self.post("REST transfer", asked.path, asked.body, sender, wish, rest.answer)
+    def transfer(self, request: LedgerRequest, sender: Customer) -> Answer | None:
+        """Send `POST /accounts/{id}/transfers`."""
+        post = rest.post_for(request)
+        return self.post_ledger_request("REST transfer", post.path, post.body, sender, request, rest.parse_answer)

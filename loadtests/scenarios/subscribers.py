@@ -1,4 +1,4 @@
-"""Watching an account by WebSocket, and what each saw: no gap, no repeat, and how long after the commit."""
+"""GraphQL subscriptions over WebSocket: they record gaps, repetitions and the time from commit to arrival."""
 
 import time
 from contextlib import closing
@@ -9,9 +9,9 @@ from uuid import UUID
 import orjson
 import websocket
 
-from loadtests.history.log import Feed, Line
+from loadtests.history.storage import RequestRecord, SubscriptionRecord
 from loadtests.plan import Customer
-from loadtests.scenarios.person import Person
+from loadtests.scenarios.users import WalletUser
 from wallet import cursor
 
 _NAME: Final = "operationAdded"
@@ -19,37 +19,39 @@ _OPERATION_ADDED: Final = """subscription Feed($account: ID!, $after: String) {
   operationAdded(accountId: $account, after: $after) { cursor occurredAt }
 }"""
 _TIMEOUT_SECONDS: Final = 5.0
-_MESSAGES: Final = 50
-"""After which somebody hangs up and watches another account."""
+_MAX_MESSAGES: Final = 50
+"""After so many messages the user subscribes to another account."""
 
 
-class Subscribers(Person):
-    """People who leave the app open. They see what others do, so run others beside them."""
+class Subscribers(WalletUser):
+    """User that subscribes to the operations of an account. Combine with a scenario that transfers money."""
 
     def act(self) -> None:
-        """Watches somebody's account from its first operation on: what has been comes first, then what comes."""
-        who = self.anybody()
+        """Subscribe from the first operation on: past operations arrive first, then new ones."""
+        customer = self.random_customer()
         versions: list[int] = []
         latencies_ms: list[float] = []
         began, error = time.monotonic(), ""
         try:
-            with closing(self._connected(who)) as connection:
-                while len(versions) < _MESSAGES:
-                    told = _next(connection)
-                    versions.append(cursor.decode_version(told["cursor"]))
-                    committed = datetime.fromisoformat(told["occurredAt"]).timestamp()
-                    if committed > self._connected_at:  # what was there before was not waited for
+            with closing(self._subscribe(customer)) as connection:
+                while len(versions) < _MAX_MESSAGES:
+                    operation = _receive_operation(connection)
+                    versions.append(cursor.decode_version(operation["cursor"]))
+                    committed = datetime.fromisoformat(operation["occurredAt"]).timestamp()
+                    if committed > self._connected_at:  # past operations have no latency
                         latencies_ms.append(1_000 * (time.time() - committed))
         except websocket.WebSocketTimeoutException:
-            pass  # nothing happens on this account
+            pass  # the account has no new operations
         except (OSError, ValueError, websocket.WebSocketException):
-            error = "UNAVAILABLE"  # refused, or hung up on
+            error = "UNAVAILABLE"  # the connection was refused or closed
         except LookupError as failed:
             error = str(failed)
         finally:
-            feed = Feed(UUID(who.account), 0, versions, latencies_ms)
+            subscription = SubscriptionRecord(UUID(customer.account), 0, versions, latencies_ms)
             ended = time.monotonic()
-            self.log.write(Line(name=_NAME, due=began, began=began, ended=ended, error=error, feed=feed))
+            self.writer.write(
+                RequestRecord(name=_NAME, due=began, began=began, ended=ended, error=error, subscription=subscription)
+            )
             self.environment.events.request.fire(
                 request_type="WebSocket",
                 name=_NAME,
@@ -59,15 +61,15 @@ class Subscribers(Person):
                 context={},
             )
 
-    def _connected(self, who: Customer) -> websocket.WebSocket:
-        """A subscription that is accepted."""
+    def _subscribe(self, customer: Customer) -> websocket.WebSocket:
+        """Open a connection with an accepted `connection_init`, and subscribe."""
         self._connected_at = time.time()
         url = f"{self.plan.host.replace('http', 'ws', 1)}/graphql"
         connection = websocket.create_connection(url, _TIMEOUT_SECONDS, subprotocols=["graphql-transport-ws"])
         try:
-            _send(connection, type="connection_init", payload={"authorization": f"Bearer {who.token}"})
-            connection.recv()  # that it is let in; otherwise it is hung up on
-            variables = {"account": who.account, "after": cursor.encode_version(0)}
+            _send(connection, type="connection_init", payload={"authorization": f"Bearer {customer.token}"})
+            connection.recv()  # `connection_ack`; the server closes the connection otherwise
+            variables = {"account": customer.account, "after": cursor.encode_version(0)}
             payload = {"query": _OPERATION_ADDED, "variables": variables}
             _send(connection, id="1", type="subscribe", payload=payload)
         except BaseException:
@@ -76,25 +78,25 @@ class Subscribers(Person):
         return connection
 
 
-def _next(connection: websocket.WebSocket) -> dict[str, Any]:
-    """The next operation.
+def _receive_operation(connection: websocket.WebSocket) -> dict[str, Any]:
+    """Return the next operation.
 
     Raises:
-        LookupError: there was an error instead, or the end.
+        LookupError: the server sent an error or the end of the subscription.
     """
     while True:
         message = orjson.loads(connection.recv())
         if message["type"] == "ping":
             _send(connection, type="pong")
         elif message["type"] == "next" and "errors" not in message["payload"]:
-            told: dict[str, Any] = message["payload"]["data"][_NAME]
-            return told
+            operation: dict[str, Any] = message["payload"]["data"][_NAME]
+            return operation
         else:
-            raise LookupError(_why(message))
+            raise LookupError(_error_code(message))
 
 
-def _why(message: dict[str, Any]) -> str:
-    """The code of an error, or the type of what was not expected."""
+def _error_code(message: dict[str, Any]) -> str:
+    """Return the code of an error message, or the type of an unexpected message."""
     payload = message.get("payload") or {}
     errors = payload if isinstance(payload, list) else payload.get("errors")
     return str(errors[0]["extensions"]["code"]) if errors else str(message["type"])

@@ -1,4 +1,4 @@
-"""What all scenarios have in common: customers of the run, when they ask, and a history of what they were told."""
+"""Base classes of the Locust users: they act for customers of the run and record every request with its answer."""
 
 import random
 import time
@@ -12,140 +12,165 @@ from uuid import UUID, uuid4
 import gevent
 from locust import FastHttpUser, task
 
+from kit.runtime.backoff import Backoff
 from loadtests import account_selection
-from loadtests.arrivals import Arrivals, AtOnce
-from loadtests.history.calls import Answer, Body, Key, Nothing, Unknown, Wish
-from loadtests.history.log import Line, Log
+from loadtests.arrivals import Arrivals, ClosedLoop
+from loadtests.history.calls import Answer, IdempotencyKey, LedgerRequest, NoEffect, RequestBody, UnknownOutcome
+from loadtests.history.storage import HistoryWriter, RequestRecord
 from loadtests.plan import Customer, Plan
 
-Read: TypeAlias = Callable[[int, Mapping[str, Any]], Answer | None]
-"""What a status and its JSON say; without a wish None, or what went wrong."""
+ParseAnswer: TypeAlias = Callable[[int, Mapping[str, Any]], Answer | None]
+"""Converts an HTTP status and a JSON body. For a read, None means success."""
 
-_TWICE: Final = 0.05  # of transfers are asked for twice at once, as by a thumb that slips
-_CONTRADICTS: Final = 0.01  # are asked for with another amount, too
+_DUPLICATE_SHARE: Final = 0.05  # of transfers are sent twice at once, as by a double tap
+_CONFLICT_SHARE: Final = 0.01  # of transfers are also sent with another amount and the same key
 _ATTEMPTS: Final = 5
-_FIRST_PAUSE_SECONDS: Final = 0.2  # before asking again; doubles
+_FIRST_RETRY_SECONDS: Final = 0.2
+_LONGEST_RETRY_SECONDS: Final = 3.2
 
 
-class Person(FastHttpUser):
-    """Somebody with a phone: of one customer after the other, for what is measured is the system and not the phones.
+class WalletUser(FastHttpUser):
+    """Locust user that acts for a randomly selected customer in each task. It uses one HTTP client for all of them,
+    because the system is measured and not the devices.
 
-    `plan`, `log` and `arrivals` are set by the locustfile, once a process.
+    The locustfile sets `plan`, `writer` and `arrivals`, once per process.
     """
 
     abstract = True
     plan: ClassVar[Plan]
-    log: ClassVar[Log]
-    arrivals: ClassVar[Arrivals] = AtOnce()
+    writer: ClassVar[HistoryWriter]
+    arrivals: ClassVar[Arrivals] = ClosedLoop()
     connection_timeout = network_timeout = 10.0
 
     def on_start(self) -> None:
-        """Nobody's chance is another's."""
-        self.chance = random.Random(uuid4().int)  # noqa: S311  chance, no secret
+        """Give the user its own random numbers and sequence of account pairs."""
+        self.rng = random.Random(uuid4().int)  # noqa: S311  load, no secret
         self.due = 0.0
-        pairs = account_selection.BY_NAME[self.plan.choice]
-        self._pairs: Iterator[tuple[int, int]] = pairs(self.chance, len(self.plan.customers))
+        select = account_selection.BY_NAME[self.plan.account_selection]
+        self._pairs: Iterator[tuple[int, int]] = select(self.rng, len(self.plan.customers))
 
     @task
-    def turn(self) -> None:
-        """Waits until something is due, and does it."""
-        self.due = self.arrivals.next()
+    def run_next(self) -> None:
+        """Wait for the next arrival and act."""
+        self.due = self.arrivals.wait()
         self.act()
 
     def act(self) -> None:
-        """What a person does at once."""
+        """Perform one unit of work of the scenario."""
         raise NotImplementedError
 
-    def anybody(self) -> Customer:
-        """A customer at random."""
-        return self.chance.choice(self.plan.customers)
+    def random_customer(self) -> Customer:
+        """Return a customer, with equal probability."""
+        return self.rng.choice(self.plan.customers)
 
-    def pair(self) -> tuple[Customer, Customer]:
-        """Who pays whom next."""
+    def next_pair(self) -> tuple[Customer, Customer]:
+        """Return the sender and the recipient of the next transfer."""
         sender, recipient = next(self._pairs)
         return self.plan.customers[sender], self.plan.customers[recipient]
 
-    def request(
-        self, name: str, method: str, path: str, who: Customer, read: Read, wish: Wish | None = None, json: Any = None
+    def send_http(
+        self,
+        name: str,
+        method: str,
+        path: str,
+        customer: Customer,
+        parse: ParseAnswer,
+        request: LedgerRequest | None = None,
+        json: Any = None,
     ) -> Answer | None:
-        """One HTTP request in a customer's name, with the wish's key if there is a wish. `name` is for reports."""
-        headers = {"Authorization": f"Bearer {who.token}", "Accept": "application/json"}
-        if wish:
-            headers["Idempotency-Key"] = wish.key.key
+        """Send and record one HTTP request.
+
+        Args:
+            name: name in reports.
+            method: HTTP method.
+            path: path and query.
+            customer: customer whose token is sent.
+            parse: converts the answer.
+            request: request to the ledger, if it is one; its key is sent as `Idempotency-Key`.
+            json: JSON body.
+        """
+        headers = {"Authorization": f"Bearer {customer.token}", "Accept": "application/json"}
+        if request:
+            headers["Idempotency-Key"] = request.key.key
 
         def send() -> Answer | None:
-            asked = self.client.request(method, path, name=name, headers=headers, json=json, catch_response=True)
-            with asked as response:
-                answer = read(response.status_code, _json(response))
-                if isinstance(answer, Unknown | Nothing):
+            sending = self.client.request(method, path, name=name, headers=headers, json=json, catch_response=True)
+            with sending as response:
+                answer = parse(response.status_code, _json_object(response))
+                if isinstance(answer, UnknownOutcome | NoEffect):
                     response.failure(answer.reason)
                 else:
                     response.success()
             return answer
 
-        return self.record(name, send, wish)
+        return self.record(name, send, request)
 
-    def post(
+    def post_ledger_request(
         self,
         name: str,
         path: str,
         body: Any,
-        who: Customer,
-        wish: Wish,
-        read: Callable[[Wish, int, Mapping[str, Any]], Answer],
+        customer: Customer,
+        request: LedgerRequest,
+        parse: Callable[[LedgerRequest, int, Mapping[str, Any]], Answer],
     ) -> Answer | None:
-        """The same for a wish."""
-        return self.request(name, "POST", path, who, partial(read, wish), wish, body)
+        """Send and record a POST that changes the ledger."""
+        return self.send_http(name, "POST", path, customer, partial(parse, request), request, body)
 
-    def record(self, name: str, send: Callable[[], Answer | None], wish: Wish | None = None) -> Answer | None:
-        """Sends, and writes down what was asked and what came of it."""
-        due, self.due = self.due, 0.0  # what is asked again was due when it is asked
-        answer: Answer | None = Unknown("CANCELLED") if wish else None
+    def record(
+        self, name: str, send: Callable[[], Answer | None], request: LedgerRequest | None = None
+    ) -> Answer | None:
+        """Call `send`, and record the request with its times and its answer."""
+        due, self.due = self.due, 0.0  # a retry is due when it is sent
+        answer: Answer | None = UnknownOutcome("CANCELLED") if request else None
         began = time.monotonic()
         try:
             answer = send()
         finally:
             ended = time.monotonic()
-            line = Line(name=name, due=due or began, began=began, ended=ended, wish=wish)
-            error = answer.reason if isinstance(answer, Unknown | Nothing) else ""
-            self.log.write(replace(line, error=error, answer=answer if wish else None))
+            record = RequestRecord(name=name, due=due or began, began=began, ended=ended, request=request)
+            error = answer.reason if isinstance(answer, UnknownOutcome | NoEffect) else ""
+            self.writer.write(replace(record, error=error, answer=answer if request else None))
         return answer
 
 
-class Payer(Person):
-    """Moves money as clients do: now and then twice at once, and always until they know, by the same key."""
+class TransferUser(WalletUser):
+    """Locust user that transfers money. It sometimes sends duplicates and conflicting requests, and it retries with the
+    same key until the outcome is known.
+    """
 
     abstract = True
 
-    def transfer(self, wish: Wish, sender: Customer) -> Answer | None:
-        """Asks once, by the scenario's own road."""
+    def transfer(self, request: LedgerRequest, sender: Customer) -> Answer | None:
+        """Send the request once, over the API of the scenario."""
         raise NotImplementedError
 
     def act(self) -> None:
-        """One transfer."""
-        sender, recipient = self.pair()
-        amount = Decimal(self.chance.randint(1, 2_000)) / 100
-        body = Body(UUID(sender.account), UUID(recipient.account), amount)
-        wish = Wish(Key(sender.principal, "transfer", uuid4().hex), body, sender.subject)
-        again = [wish] if self.chance.random() < _TWICE else []
-        if self.chance.random() < _CONTRADICTS:
-            again.append(replace(wish, body=replace(body, amount=amount + 1)))
-        beside = [gevent.spawn(self.insist, each, sender) for each in again]
-        self.insist(wish, sender)
-        gevent.joinall(beside)
+        """Make one transfer."""
+        sender, recipient = self.next_pair()
+        amount = Decimal(self.rng.randint(1, 2_000)) / 100
+        body = RequestBody(UUID(sender.account), UUID(recipient.account), amount)
+        request = LedgerRequest(IdempotencyKey(sender.principal, "transfer", uuid4().hex), body, sender.subject)
+        others = [request] if self.rng.random() < _DUPLICATE_SHARE else []
+        if self.rng.random() < _CONFLICT_SHARE:
+            others.append(replace(request, body=replace(body, amount=amount + 1)))
+        concurrent = [gevent.spawn(self.retry_until_known, each, sender) for each in others]
+        self.retry_until_known(request, sender)
+        gevent.joinall(concurrent)
 
-    def insist(self, wish: Wish, sender: Customer) -> None:
-        """Asks with the same key, later and later, until the outcome is known, or it is enough."""
-        for attempt in range(_ATTEMPTS):
-            if not isinstance(self.transfer(wish, sender), Unknown | Nothing):
+    def retry_until_known(self, request: LedgerRequest, sender: Customer) -> None:
+        """Send the request with the same key until its outcome is known, at most five times."""
+        backoff = Backoff(_FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS)
+        for _ in range(_ATTEMPTS):
+            if not isinstance(self.transfer(request, sender), UnknownOutcome | NoEffect):
                 return
-            gevent.sleep(self.chance.uniform(0.5, 1.0) * _FIRST_PAUSE_SECONDS * 2**attempt)
+            gevent.sleep(backoff.next_delay())
 
 
-def _json(response: Any) -> Mapping[str, Any]:
-    """What the answer says; nothing if it is none of ours."""
+def _json_object(response: Any) -> Mapping[str, Any]:
+    """Return the JSON object in the response, or an empty one if the body is something else."""
     try:
-        told = response.json()
+        body = response.json()
     except (ValueError, TypeError, AttributeError):
         return {}
-    return told if isinstance(told, dict) else {}
+    return body if isinstance(body, dict) else {}

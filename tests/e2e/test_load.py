@@ -1,15 +1,15 @@
-"""Load as people start it, with few users for few seconds, on a system that runs."""
+"""Load test of a running system, with few users for a few seconds."""
 
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from loadtests import watch
-from loadtests.history import log
+from loadtests.history.storage import read_records
 from loadtests.plan import Plan
-from loadtests.report import page
-from loadtests.run import run
+from loadtests.report import render_page
+from loadtests.run import run_load
+from loadtests.sampling import read_samples
 from loadtests.scenarios import NAMES
 from loadtests.target import Target
 from stack.system import System
@@ -18,22 +18,27 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.timeout(180)
-async def test_of_every_scenario_by_two_processes_in_an_open_loop_is_judged_sound(
-    system: System, tmp_path: Path
-) -> None:
+async def test_open_loop_of_all_scenarios_in_two_processes_is_sound(system: System, tmp_path: Path) -> None:
     embedded = Target.embedded(system.ports, system.data)
-    target = replace(embedded, data=None)  # as elsewhere: nobody signs for the customers, who sign up and in
+    target = replace(embedded, data=None)  # without the stack's key, customers register and log in
     plan = Plan(
-        host=target.host, bank=target.bank, scenarios=NAMES, users=12, seconds=6, rate=40, choice="hot", processes=2
+        host=target.host,
+        bank=target.bank,
+        scenarios=NAMES,
+        users=12,
+        seconds=6,
+        rate=40,
+        account_selection="hot",
+        processes=2,
     )
 
-    outcome = await run(target, plan, 6, tmp_path)
+    outcome = await run_load(target, plan, 6, tmp_path)
 
     assert outcome.verdict == "SOUND", "\n".join(outcome.violations)
-    names = {line.name for line in log.read(tmp_path)}
+    names = {record.name for record in read_records(tmp_path)}
     assert names >= {"REST transfer", "GraphQL transfer", "gRPC transfer", "top-up", "balance", "operationAdded"}
     assert outcome.answered > 50
     for report in ("locust.html", "locust_stats.csv", "outcome.json", "samples.jsonl"):
         assert (tmp_path / report).stat().st_size
-    assert watch.read(tmp_path)[-1].metrics.keys() >= {"commands", "batches", "backlog", "lag"}
-    assert "Sound" in page(tmp_path)
+    assert read_samples(tmp_path)[-1].metrics.keys() >= {"commands", "batches", "backlog", "lag"}
+    assert "Sound" in render_page(tmp_path)

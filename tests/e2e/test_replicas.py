@@ -21,7 +21,7 @@ import pytest
 from kit.auth.principal import Role
 from kit.auth.tokens import TokenSigner
 from loadtests.plan import Plan
-from loadtests.run import Verdict, run
+from loadtests.run import Verdict, run_load
 from loadtests.target import Target
 from stack import probes
 from stack.engines.apache_kafka import ApacheKafka, ApacheKafkaUnavailable, fetch_jars
@@ -260,7 +260,7 @@ class TestReplicas:
             return ()
 
         plan = Plan(host=target.host, scenarios=("rest", "graphql", "subscribers"), users=12, seconds=LOAD_SECONDS)
-        outcome = await run(target, plan, 8, tmp_path, losing)
+        outcome = await run_load(target, plan, 8, tmp_path, losing)
         print(outcome)  # noqa: T201  shown by -s
         assert outcome.verdict == Verdict.SOUND.name, outcome.violations
         assert outcome.answered > 50

@@ -1,7 +1,6 @@
-"""The whole system under load, on the embedded broker and on Apache Kafka: everything broken in every way, many times,
-and each part away for a while. What everybody was told is judged.
+"""Faults and outages of the whole system under load, on the embedded broker and on Apache Kafka, with a history check.
 
-`FAULTS_CYCLES` is how often something is broken on each, `FAULTS_OUTAGE_SECONDS` how long each part is away.
+`FAULTS_CYCLES` is the number of faults per broker, `FAULTS_OUTAGE_SECONDS` the duration of each outage.
 """
 
 import os
@@ -12,11 +11,11 @@ from pathlib import Path
 import orjson
 import pytest
 
-from loadtests.faults.outages import PARTS, Outage, outage, table
-from loadtests.faults.schedule import trial
-from loadtests.faults.system import Fragile
+from loadtests.faults.outages import COMPONENTS, Outage, outages_to_markdown, run_outage
+from loadtests.faults.schedule import run_faults
+from loadtests.faults.system import SystemUnderTest
 from loadtests.plan import Plan
-from loadtests.run import REPORTS, new_folder
+from loadtests.run import REPORTS, create_report_folder
 from loadtests.target import NO_RATE_LIMIT
 from stack.engines.apache_kafka import ApacheKafka, ApacheKafkaUnavailable, fetch_jars
 from stack.engines.cluster import remove_cluster
@@ -31,16 +30,16 @@ OUTAGE_SECONDS = float(os.environ.get("FAULTS_OUTAGE_SECONDS", "20"))
 Tell = Callable[[str], None]
 
 
-def apache(ports: Ports, data: Path) -> Process:
-    """Apache Kafka in the place of the embedded broker."""
+def apache_kafka(ports: Ports, data: Path) -> Process:
+    """Return an Apache Kafka that replaces the embedded broker."""
     return ApacheKafka(fetch_jars(), data, ports.kafka, *free_ports(1)).process
 
 
 @pytest.mark.faults
 @pytest.mark.timeout(240 + 30 * CYCLES)
 class TestFaults:
-    @pytest.mark.parametrize("broker", [None, apache], ids=["the embedded broker", "Apache Kafka"])
-    async def test_in_any_order_leave_a_true_history_and_a_system_that_works(
+    @pytest.mark.parametrize("broker", [None, apache_kafka], ids=["the embedded broker", "Apache Kafka"])
+    async def test_system_recovers_from_all_faults_with_a_sound_history(
         self, tmp_path: Path, seed: int, tell: Tell, broker: Callable[[Ports, Path], Process] | None
     ) -> None:
         if broker:
@@ -48,27 +47,27 @@ class TestFaults:
                 fetch_jars()
             except ApacheKafkaUnavailable as error:
                 lacking(f"there is no Apache Kafka: {error}")
-        data, folder = tmp_path / "data", new_folder(f"faults-{seed}")
+        data, folder = tmp_path / "data", create_report_folder(f"faults-{seed}")
         print(f"seed {seed}")  # noqa: T201  shown when the test fails
-        async with Fragile.running(data, broker) as fragile:
+        async with SystemUnderTest.running(data, broker) as system:
             plan = Plan(
-                host=fragile.target.host,
-                bank=fragile.target.bank,
+                host=system.target.host,
+                bank=system.target.bank,
                 scenarios=("rest", "graphql", "reads", "topups", "subscribers"),
                 users=10,
                 rate=25,
             )
-            done = await trial(fragile, folder, seed=seed, cycles=CYCLES, plan=plan, accounts=20)
+            result = await run_faults(system, folder, seed=seed, cycles=CYCLES, plan=plan, accounts=20)
         remove_cluster(data)
-        tell(str(done))
-        assert done.outcome.verdict == "SOUND", "\n".join(done.outcome.violations[:20])
+        tell(str(result))
+        assert result.outcome.verdict == "SOUND", "\n".join(result.outcome.violations[:20])
 
 
 @pytest.fixture(scope="module")
 async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
     data = tmp_path_factory.mktemp("outages")
     with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("GATEWAY_RATE_SIGN_IN", NO_RATE_LIMIT)  # who looks whether it works again asks often
+        environment.setenv("GATEWAY_RATE_SIGN_IN", NO_RATE_LIMIT)  # the recovery probe logs in often
         async with run_system(Ports.free(), data) as system:
             yield system
     remove_cluster(data)
@@ -76,19 +75,19 @@ async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Syst
 
 @pytest.fixture(scope="module")
 def outages() -> Iterator[list[Outage]]:
-    """All of them; at the end a table in the reports' folder, for `docs/reference/resilience.md`."""
+    """Collect the outages of all tests, and write a table to the reports, for `docs/reference/resilience.md`."""
     outages: list[Outage] = []
     yield outages
     (REPORTS / "outages.jsonl").write_bytes(b"".join(orjson.dumps(asdict(each)) + b"\n" for each in outages))
-    (REPORTS / "outages.md").write_text(table(outages) + "\n")
+    (REPORTS / "outages.md").write_text(outages_to_markdown(outages) + "\n")
 
 
 @pytest.mark.faults
 @pytest.mark.timeout(300 + OUTAGE_SECONDS)
 class TestOutages:
-    @pytest.mark.parametrize("part", PARTS)
-    async def test_end_by_themselves_and_leave_a_true_history(
-        self, system: System, outages: list[Outage], tell: Tell, part: str
+    @pytest.mark.parametrize("component", COMPONENTS)
+    async def test_system_recovers_from_outage_with_a_sound_history(
+        self, system: System, outages: list[Outage], tell: Tell, component: str
     ) -> None:
         plan = Plan(
             host=f"http://127.0.0.1:{system.ports.gateway}",
@@ -97,7 +96,8 @@ class TestOutages:
             users=15,
             rate=25,
         )
-        lost = await outage(system, part, new_folder(f"{part}-away"), seconds=OUTAGE_SECONDS, plan=plan, accounts=20)
-        outages.append(lost)
-        tell(table([lost]).splitlines()[-1])
-        assert lost.verdict == "SOUND"
+        folder = create_report_folder(f"{component}-outage")
+        result = await run_outage(system, component, folder, seconds=OUTAGE_SECONDS, plan=plan, accounts=20)
+        outages.append(result)
+        tell(outages_to_markdown([result]).splitlines()[-1])
+        assert result.verdict == "SOUND"

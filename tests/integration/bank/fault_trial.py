@@ -1,4 +1,4 @@
-"""A trial: banks as processes of their own on one ledger, clients, faults, and at the end the judge."""
+"""A trial: banks as processes of their own on one ledger, clients, faults, and at the end the checker."""
 
 import asyncio
 import random
@@ -15,10 +15,10 @@ import asyncpg
 from kit.rpc.channel import ClientLimits
 from kit.runtime import process
 from loadtests.history import rows
-from loadtests.history.calls import DEPOSITOR, History, Refusal, Wish, is_certain
-from loadtests.history.judge import judge
-from loadtests.history.load import Load, Party
+from loadtests.history.calls import DEPOSIT_PRINCIPAL, History, LedgerRequest, Refusal, is_final
+from loadtests.history.checker import check_history
 from loadtests.history.model import Violation
+from loadtests.history.workload import Workload, WorkloadAccount
 from stack import probes
 from stack.process import Child, Process, module
 from subgraphs.bank.client import BankClient, Receipt, TransferRequest
@@ -91,11 +91,11 @@ class Trial:
         self.replicas = replicas
         self.clients = clients
         self._callers = {f"{USERS}|{owner}": Caller(keys.user(owner, lifetime_seconds=_DAY)) for owner in _OWNERS}
-        self._callers[DEPOSITOR] = Caller(keys.signers["card"].sign("card", _DAY))
+        self._callers[DEPOSIT_PRINCIPAL] = Caller(keys.signers["card"].sign("card", _DAY))
 
     async def run(self, accounts: int, schedule: Iterable[Fault], seconds: float) -> str:
         """Load between so many accounts while one fault of the schedule follows the other, at most for so long. Then
-        whatever is unknown is asked again until it is known, and the judge finds nothing.
+        whatever is unknown is asked again until it is known, and the checker finds no violation.
 
         Returns:
             A line about it, for people.
@@ -106,26 +106,26 @@ class Trial:
         return self.summary
 
     async def judged(self, accounts: int, schedule: Iterable[Fault], seconds: float) -> list[Violation]:
-        """The same, whatever the judge finds."""
-        load = Load(self.history, self.ask, await self.open(accounts), clearing_account(), self._seed)
+        """The same, whatever the checker finds."""
+        load = Workload(self.history, self.ask, await self.open(accounts), clearing_account(), self._seed)
         async with process.background_task(self._watch(), "watcher"), load.running(_CLIENTS):
             await self._break(schedule, seconds)
         async with asyncio.timeout(_PATIENCE):
             await load.resolve()
         async with self.sql() as connection:
-            ledger = await rows.read(connection)
-        return judge(ledger, self.history.calls, self.history.snapshots)
+            ledger = await rows.read_rows(connection)
+        return check_history(ledger, self.history.calls, self.history.snapshots)
 
-    async def ask(self, wishes: Sequence[Wish]) -> Sequence[Receipt | WalletError]:
+    async def ask(self, requests: Sequence[LedgerRequest]) -> Sequence[Receipt | WalletError]:
         """One call to one of the replicas."""
-        client, wish = self._chance.choice(self.clients), wishes[0]
-        body, caller = wish.body, self._callers[wish.key.principal]
+        client, request = self._chance.choice(self.clients), requests[0]
+        body, caller = request.body, self._callers[request.key.principal]
         amount = Money(body.amount, body.currency)
-        if wish.key.operation == "deposit":
-            return [await caller(client.deposit(body.recipient_id, amount, wish.key.key, {}))]
-        if len(wishes) == 1:
-            return [await caller(client.transfer(body.sender_id, body.recipient_id, amount, wish.key.key))]
-        return await caller(client.batch_transfer([_transfer_request(wish) for wish in wishes]))
+        if request.key.operation == "deposit":
+            return [await caller(client.deposit(body.recipient_id, amount, request.key.key, {}))]
+        if len(requests) == 1:
+            return [await caller(client.transfer(body.sender_id, body.recipient_id, amount, request.key.key))]
+        return await caller(client.batch_transfer([_transfer_request(request) for request in requests]))
 
     def at_random(self, *faults: Fault) -> Iterator[Fault]:
         """A schedule without an end, with each of the faults among the first."""
@@ -167,9 +167,9 @@ class Trial:
         """What there was, in one line."""
         calls = self.history.calls
         tally = Counter(type(call.answer).__name__.lower() for call in calls)
-        answered = sorted(call.ended for call in calls if is_certain(call.answer))
+        answered = sorted(call.ended for call in calls if is_final(call.answer))
         stall = max((later - earlier for earlier, later in pairwise(answered)), default=0.0)
-        names = {"receipt": "acknowledged", "refusal": "refused", "unknown": "unknown", "nothing": "shed"}
+        names = {"receipt": "acknowledged", "refusal": "refused", "unknownoutcome": "unknown", "noeffect": "shed"}
         return (
             f"seed {self._seed}: {len(calls)} calls, "
             + ", ".join(f"{tally[kind]} {name}" for kind, name in names.items())
@@ -183,11 +183,11 @@ class Trial:
         """Why anything was refused."""
         return {call.answer.reason for call in self.history.calls if isinstance(call.answer, Refusal)}
 
-    async def open(self, accounts: int) -> list[Party]:
+    async def open(self, accounts: int) -> list[WorkloadAccount]:
         """So many accounts with 100 roubles each, Alice's and Bob's by turns."""
         async with self.sql() as connection:
             return [
-                Party(
+                WorkloadAccount(
                     await connection.fetchval(
                         "INSERT INTO accounts (owner_id, balance) VALUES ($1, 100) RETURNING id", owner
                     ),
@@ -214,7 +214,7 @@ class Trial:
             with suppress(*_AWAY):
                 async with self.sql() as connection:
                     while True:
-                        self.history.saw(await rows.gained(connection))
+                        self.history.record_snapshot(await rows.sum_balance_changes(connection))
                         await asyncio.sleep(0.05)
             await asyncio.sleep(0.05)
 
@@ -230,6 +230,6 @@ async def trial(keys: Keys, folder: Path, database_url: str, *, replicas: int, s
         yield Trial(seed, keys, database_url, banks, clients)
 
 
-def _transfer_request(wish: Wish) -> TransferRequest:
-    body = wish.body
-    return TransferRequest(body.sender_id, body.recipient_id, Money(body.amount, body.currency), wish.key.key)
+def _transfer_request(request: LedgerRequest) -> TransferRequest:
+    body = request.body
+    return TransferRequest(body.sender_id, body.recipient_id, Money(body.amount, body.currency), request.key.key)

@@ -1,4 +1,4 @@
-"""The checker can fail: banks that are broken on purpose, each in one way, and the law that tells.
+"""The checker can fail: banks that are broken on purpose, each in one way, and the invariant that it violates.
 
 Two on one ledger, in this process, patched for the length of a test: nothing in the bank itself can be switched so.
 """
@@ -15,7 +15,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from loadtests.history.model import Law
+from loadtests.history.model import Invariant
 from subgraphs.bank.service.adapters.postgres import batch
 from subgraphs.bank.service.adapters.postgres.batch import Batch
 from subgraphs.bank.service.application.ledger import Ledger
@@ -163,24 +163,24 @@ async def undisturbed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("plant", "law"),
+    ("plant", "invariant"),
     [
-        (forgets_the_locks, Law.DEFECT),
-        (pins_nothing, Law.ONE_KEY),
-        (answers_before_it_commits, Law.ACKNOWLEDGED),
-        (acknowledges_what_it_rolls_back, Law.ACKNOWLEDGED),
-        (tells_the_balance_before, Law.RECEIPT),
-        (skips_a_version, Law.ORDER),
-        (lets_anybody_overdraw, Law.RULES),
-        (refuses_who_has_enough, Law.JUSTIFIED),
-        (takes_a_key_for_any_request, Law.CONFLICT),
-        (writes_a_wrong_entry, Law.ENTRIES),
-        (lets_time_run_backwards, Law.TIME),
+        (forgets_the_locks, Invariant.DEFECT),
+        (pins_nothing, Invariant.ONE_KEY),
+        (answers_before_it_commits, Invariant.ACKNOWLEDGED),
+        (acknowledges_what_it_rolls_back, Invariant.ACKNOWLEDGED),
+        (tells_the_balance_before, Invariant.RECEIPT),
+        (skips_a_version, Invariant.ORDER),
+        (lets_anybody_overdraw, Invariant.RULES),
+        (refuses_who_has_enough, Invariant.JUSTIFIED),
+        (takes_a_key_for_any_request, Invariant.CONFLICT),
+        (writes_a_wrong_entry, Invariant.ENTRIES),
+        (lets_time_run_backwards, Invariant.TIME),
     ],
     ids=lambda value: value.__name__ if callable(value) else value.name,
 )
 async def test_a_bank_that(
-    ledger_url: str, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plant: Plant, law: Law
+    ledger_url: str, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plant: Plant, invariant: Invariant
 ) -> None:
     await without_checks(ledger_url)
     plant(monkeypatch)
@@ -188,6 +188,6 @@ async def test_a_bank_that(
         banks = [await stack.enter_async_context(run_bank(keys, tmp_path, ledger_url)) for _ in range(2)]
         held = Trial(1, keys, ledger_url, [], [bank.client for bank in banks])
         violations = await held.judged(4, [undisturbed], SECONDS)
-    broken = {violation.law for violation in violations}
+    broken = {violation.invariant for violation in violations}
     print(sorted(each.name for each in broken), held.summary)  # noqa: T201  shown when the test fails
-    assert law in broken
+    assert invariant in broken

@@ -1,4 +1,4 @@
-"""The short form of `tests/faults`: a history under fire, and the judge's word on it."""
+"""The short form of `tests/faults`: a history under fire, and the verdict of the checker."""
 
 from pathlib import Path
 

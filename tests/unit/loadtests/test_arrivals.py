@@ -1,48 +1,48 @@
-"""An open loop: requests are due at their rate, whoever is there to make them."""
+"""Arrival times of requests: closed loop and open loop."""
 
 import time
 
 import gevent
 import pytest
 
-from loadtests.arrivals import AtOnce, Open
+from loadtests.arrivals import ClosedLoop, OpenLoop
 
 
-def test_are_taken_in_turn_when_they_are_due() -> None:
-    arrivals, dues = Open(200, lambda _: None), list[float]()
+def test_open_loop_hands_out_arrivals_at_a_constant_rate() -> None:
+    arrivals, dues = OpenLoop(200, lambda _: None), list[float]()
 
     def user() -> None:
         while True:
-            dues.append(arrivals.next())
+            dues.append(arrivals.wait())
 
     greenlets = [gevent.spawn(user) for _ in range(4)] + [gevent.spawn(arrivals.run)]
     gevent.sleep(0.2)
     gevent.killall(greenlets)
     places = [(due - dues[0]) * 200 for due in dues]
     assert len(dues) > 10
-    assert places == pytest.approx([round(place) for place in places], abs=1e-6)  # however late each was taken
+    assert places == pytest.approx([round(place) for place in places], abs=1e-6)  # exact, however late users wake up
 
 
-def test_while_everybody_is_busy_are_dropped_and_counted() -> None:
+def test_open_loop_drops_and_counts_arrivals_while_all_users_are_busy() -> None:
     dropped: list[float] = []
-    arrivals, made = Open(200, dropped.append), list[float]()
+    arrivals, sent = OpenLoop(200, dropped.append), list[float]()
 
-    def slow() -> None:
+    def slow_user() -> None:
         while True:
-            made.append(arrivals.next())
+            sent.append(arrivals.wait())
             gevent.sleep(0.05)
 
-    greenlets = [gevent.spawn(slow), gevent.spawn(arrivals.run)]
+    greenlets = [gevent.spawn(slow_user), gevent.spawn(arrivals.run)]
     gevent.sleep(0.3)
     gevent.killall(greenlets)
-    assert 0 < len(made) < 10
-    assert len(dropped) > 3 * len(made)
+    assert 0 < len(sent) < 10
+    assert len(dropped) > 3 * len(sent)
 
 
-def test_of_a_user_who_has_gone_are_nobodys() -> None:
+def test_open_loop_drops_arrivals_of_a_killed_user() -> None:
     dropped: list[float] = []
-    arrivals = Open(100, dropped.append)
-    user = gevent.spawn(arrivals.next)
+    arrivals = OpenLoop(100, dropped.append)
+    user = gevent.spawn(arrivals.wait)
     gevent.sleep(0)
     user.kill()
     running = gevent.spawn(arrivals.run)
@@ -51,18 +51,18 @@ def test_of_a_user_who_has_gone_are_nobodys() -> None:
     assert dropped
 
 
-def test_that_are_stopped_send_everybody_home_and_drop_nothing_more() -> None:
+def test_stopped_open_loop_ends_all_users_and_drops_nothing() -> None:
     dropped: list[float] = []
-    arrivals = Open(100, dropped.append)
-    user, running = gevent.spawn(arrivals.next), gevent.spawn(arrivals.run)
+    arrivals = OpenLoop(100, dropped.append)
+    user, running = gevent.spawn(arrivals.wait), gevent.spawn(arrivals.run)
     gevent.sleep(0)
-    late = gevent.spawn(lambda: (gevent.sleep(0.05), arrivals.next()))
+    late = gevent.spawn(lambda: (gevent.sleep(0.05), arrivals.wait()))
     arrivals.stop()
     gevent.joinall([user, running, late], timeout=2)
     assert all(greenlet.dead for greenlet in (user, running, late))
     assert dropped == []
 
 
-def test_of_a_closed_loop_are_now() -> None:
+def test_closed_loop_does_not_wait() -> None:
     before = time.monotonic()
-    assert before <= AtOnce().next() <= time.monotonic()
+    assert before <= ClosedLoop().wait() <= time.monotonic()

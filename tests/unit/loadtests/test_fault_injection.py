@@ -1,4 +1,4 @@
-"""Wires that are cut, orders that a seed decides, and tables of what outages cost."""
+"""Proxy, order of faults, and table of outages."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,110 +7,110 @@ from itertools import islice
 
 import pytest
 
-from loadtests.faults.outages import Outage, table
+from loadtests.faults.outages import Outage, outages_to_markdown
 from loadtests.faults.proxy import Proxy
-from loadtests.faults.schedule import order
+from loadtests.faults.schedule import order_faults
 from stack.ports import HOST, free_ports
 from tests.waiting import until
 
 
 @pytest.fixture
-async def wire() -> AsyncIterator[Proxy]:
-    """To somebody who says everything again."""
-    port, end = free_ports(2)
+async def proxy() -> AsyncIterator[Proxy]:
+    """Proxy before an echo server."""
+    port, target = free_ports(2)
 
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with closing(writer), suppress(ConnectionResetError):
             while data := await reader.read(100):
                 writer.write(data)
 
-    async with await asyncio.start_server(echo, HOST, end), Proxy(port, end) as wire:
-        yield wire
+    async with await asyncio.start_server(echo, HOST, target), Proxy(port, target) as proxy:
+        yield proxy
 
 
-async def said(reader: asyncio.StreamReader) -> bytes:
+async def receive(reader: asyncio.StreamReader) -> bytes:
     return await asyncio.wait_for(reader.read(100), 5)
 
 
-class TestProxy:
-    async def test_hands_on_both_ways_and_the_end_too(self, wire: Proxy) -> None:
-        reader, writer = await asyncio.open_connection(HOST, wire.port)
-        writer.write(b"hello")
-        assert await said(reader) == b"hello"
-        writer.write_eof()
-        assert await said(reader) == b""
-        writer.close()
-
-    async def test_cut_ends_what_is_open_and_lets_new_ones_in(self, wire: Proxy) -> None:
-        reader, writer = await asyncio.open_connection(HOST, wire.port)
-        writer.write(b"hello")
-        await said(reader)
-        wire.cut()
-        assert await until(lambda: _is_over(reader))
-        writer.close()
-        reader, writer = await asyncio.open_connection(HOST, wire.port)
-        writer.write(b"again")
-        assert await said(reader) == b"again"
-        writer.close()
-
-    async def test_stalled_keeps_what_is_said_until_it_goes_on(self, wire: Proxy) -> None:
-        reader, writer = await asyncio.open_connection(HOST, wire.port)
-        wire.stall()
-        writer.write(b"hello")
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(reader.read(100), 0.1)
-        wire.resume()
-        assert await said(reader) == b"hello"
-        writer.close()
-
-    async def test_with_nobody_at_its_end_hangs_up(self) -> None:
-        port, end = free_ports(2)
-        async with Proxy(port, end):
-            reader, writer = await asyncio.open_connection(HOST, port)
-            assert await until(lambda: _is_over(reader))
-            writer.close()
-
-
-async def _is_over(reader: asyncio.StreamReader) -> bool:
+async def is_closed(reader: asyncio.StreamReader) -> bool:
     try:
-        return await said(reader) == b""
+        return await receive(reader) == b""
     except ConnectionResetError:
         return True
 
 
-class TestOrder:
+class TestProxy:
+    async def test_proxy_forwards_both_directions_and_end_of_file(self, proxy: Proxy) -> None:
+        reader, writer = await asyncio.open_connection(HOST, proxy.port)
+        writer.write(b"hello")
+        assert await receive(reader) == b"hello"
+        writer.write_eof()
+        assert await receive(reader) == b""
+        writer.close()
+
+    async def test_disconnect_resets_connections_and_accepts_new_ones(self, proxy: Proxy) -> None:
+        reader, writer = await asyncio.open_connection(HOST, proxy.port)
+        writer.write(b"hello")
+        await receive(reader)
+        proxy.disconnect()
+        assert await until(lambda: is_closed(reader))
+        writer.close()
+        reader, writer = await asyncio.open_connection(HOST, proxy.port)
+        writer.write(b"again")
+        assert await receive(reader) == b"again"
+        writer.close()
+
+    async def test_stalled_proxy_holds_data_until_resumed(self, proxy: Proxy) -> None:
+        reader, writer = await asyncio.open_connection(HOST, proxy.port)
+        proxy.stall()
+        writer.write(b"hello")
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(reader.read(100), 0.1)
+        proxy.resume()
+        assert await receive(reader) == b"hello"
+        writer.close()
+
+    async def test_proxy_closes_connections_while_target_is_down(self) -> None:
+        port, target = free_ports(2)
+        async with Proxy(port, target):
+            reader, writer = await asyncio.open_connection(HOST, port)
+            assert await until(lambda: is_closed(reader))
+            writer.close()
+
+
+class TestOrderFaults:
     NAMES = ("a", "b", "c", "d", "e")
 
-    def test_is_the_same_for_the_same_seed_and_not_for_another(self) -> None:
-        first, same, other = (list(islice(order(self.NAMES, seed), 30)) for seed in (1, 1, 2))
+    def test_order_depends_on_the_seed_only(self) -> None:
+        first, same, other = (list(islice(order_faults(self.NAMES, seed), 30)) for seed in (1, 1, 2))
         assert first == same != other
 
-    def test_begins_with_each_of_them(self) -> None:
-        assert set(islice(order(self.NAMES, 3), 5)) == set(self.NAMES)
+    def test_order_starts_with_every_fault(self) -> None:
+        assert set(islice(order_faults(self.NAMES, 3), 5)) == set(self.NAMES)
 
 
-def test_a_table_says_what_callers_saw_of_what_they_asked() -> None:
-    lost = Outage(
-        part="bank",
+def test_outages_table_has_failed_requests_and_recovery() -> None:
+    bank = Outage(
+        component="bank",
         seconds=20,
-        asked={"REST transfer": 100, "balance": 50},
+        requests={"REST transfer": 100, "balance": 50},
         failed={"REST transfer": 80},
         errors={"UNAVAILABLE": 79, "DEADLINE_EXCEEDED": 1},
         longest_ms=5012,
         recovery_seconds=1.26,
         verdict="SOUND",
     )
-    none = Outage(
-        part="kafka",
+    kafka = Outage(
+        component="kafka",
         seconds=20,
-        asked={},
+        requests={},
         failed={},
         errors={},
         longest_ms=90,
         recovery_seconds=0.5,
         verdict="SOUND",
     )
-    assert table([lost, none]).splitlines()[2:] == [
+    assert outages_to_markdown([bank, kafka]).splitlines()[2:] == [
         "| bank | DEADLINE_EXCEEDED, UNAVAILABLE: 80 of 100 REST transfer | 5.0 s | 1.3 s | sound |",
-        "| kafka | nothing | 0.1 s | 0.5 s | sound |",
+        "| kafka | none | 0.1 s | 0.5 s | sound |",
     ]

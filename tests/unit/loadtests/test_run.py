@@ -1,4 +1,4 @@
-"""Load, and whoever asked for it."""
+"""Lifetime of the Locust process."""
 
 import os
 import signal
@@ -9,27 +9,27 @@ from pathlib import Path
 
 import pytest
 
-from loadtests.plan import BEGUN
+from loadtests.plan import STARTED
 from tests.integration.stack.fake_stack import is_running
 
 pytestmark = pytest.mark.slow
 
-LOADED = """
+SCRIPT = """
 import asyncio, sys
 from pathlib import Path
 from loadtests.plan import Customer, Plan
-from loadtests.run import _loaded
+from loadtests.run import _run_locust
 
-folder, nobody = Path(sys.argv[1]), "127.0.0.1:1"
+folder, closed = Path(sys.argv[1]), "127.0.0.1:1"
 customers = [Customer(name, name, "token", f"00000000-0000-4000-8000-00000000000{name}") for name in "01"]
-plan = Plan(host=f"http://{nobody}", bank=nobody, users=1, rate=1, seconds=600, customers=customers)
+plan = Plan(host=f"http://{closed}", bank=closed, users=1, rate=1, seconds=600, customers=customers)
 plan.write(folder)
-asyncio.run(_loaded(folder, plan, None))
+asyncio.run(_run_locust(folder, plan, None))
 """
 
 
-def locust_of(folder: Path) -> int | None:
-    """The process that makes a run's load, by the folder that it was told."""
+def find_locust(folder: Path) -> int | None:
+    """Return the id of the Locust process of a run, found by the folder in its environment."""
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             if f"LOAD_FOLDER={folder}\0".encode() in (entry / "environ").read_bytes():
@@ -39,17 +39,17 @@ def locust_of(folder: Path) -> int | None:
     return None
 
 
-def test_load_does_not_outlive_who_asked_for_it(tmp_path: Path) -> None:
-    runner = subprocess.Popen([sys.executable, "-c", LOADED, str(tmp_path)])
+def test_locust_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
+    runner = subprocess.Popen([sys.executable, "-c", SCRIPT, str(tmp_path)])
     deadline = time.monotonic() + 30
-    while (locust := locust_of(tmp_path)) is None or not (tmp_path / BEGUN).exists():
+    while (locust := find_locust(tmp_path)) is None or not (tmp_path / STARTED).exists():
         assert time.monotonic() < deadline
         time.sleep(0.01)
     runner.send_signal(signal.SIGKILL)
     runner.wait()
     try:
         while is_running(locust):
-            assert time.monotonic() < deadline, "Locust goes on"
+            assert time.monotonic() < deadline, "Locust is still running"
             time.sleep(0.01)
     finally:
         if is_running(locust):

@@ -1,4 +1,4 @@
-"""A history that was written down is the same when it is read."""
+"""Records of a run on disk."""
 
 import os
 from decimal import Decimal
@@ -7,59 +7,78 @@ from uuid import UUID
 
 import pytest
 
-from loadtests.history import log
-from loadtests.history.calls import Answer, Body, Key, Nothing, Receipt, Refusal, TopUp, Unknown, Wish
-from loadtests.history.log import Feed, Line, Log
+from loadtests.history.calls import (
+    Answer,
+    IdempotencyKey,
+    LedgerRequest,
+    NoEffect,
+    Receipt,
+    Refusal,
+    RequestBody,
+    TopUpState,
+    UnknownOutcome,
+)
+from loadtests.history.storage import (
+    HistoryWriter,
+    RequestRecord,
+    SubscriptionRecord,
+    calls_from_records,
+    read_records,
+)
 
-ALICE, BOB, MADE = (UUID(int=n) for n in range(3))
-WISH = Wish(Key("issuer|alice", "transfer", "k"), Body(ALICE, BOB, Decimal("10.50")), "alice")
+ALICE, BOB, TRANSFER = (UUID(int=n) for n in range(3))
+REQUEST = LedgerRequest(
+    IdempotencyKey("issuer|alice", "transfer", "k"), RequestBody(ALICE, BOB, Decimal("10.50")), "alice"
+)
 
 
 @pytest.mark.parametrize(
     "answer",
     [
-        Receipt(MADE, ALICE, 7, Decimal("1.20"), Decimal("10.50")),
-        Receipt(MADE, ALICE, None, None, Decimal("10.50")),
+        Receipt(TRANSFER, ALICE, 7, Decimal("1.20"), Decimal("10.50")),
+        Receipt(TRANSFER, ALICE, None, None, Decimal("10.50")),
         Refusal("INSUFFICIENT_FUNDS", {"needed": "10.50", "available": "1.00"}),
-        TopUp(MADE, "COMPLETED", BOB),
-        TopUp(MADE, "CREATED"),
-        Unknown("UNAVAILABLE"),
-        Nothing("RATE_LIMITED"),
+        TopUpState(TRANSFER, "COMPLETED", BOB),
+        TopUpState(TRANSFER, "CREATED"),
+        UnknownOutcome("UNAVAILABLE"),
+        NoEffect("RATE_LIMITED"),
     ],
     ids=lambda answer: type(answer).__name__,
 )
-def test_of_a_wish_and_each_kind_of_answer(tmp_path: Path, answer: Answer) -> None:
-    line = Line(name="transfer", due=1.0, began=1.5, ended=2.0, error="", wish=WISH, answer=answer)
-    with Log(tmp_path) as written:
-        written.write(line)
-    assert list(log.read(tmp_path)) == [line]
+def test_ledger_request_and_answer_are_read_as_written(tmp_path: Path, answer: Answer) -> None:
+    record = RequestRecord(name="transfer", due=1.0, began=1.5, ended=2.0, error="", request=REQUEST, answer=answer)
+    with HistoryWriter(tmp_path) as writer:
+        writer.write(record)
+    assert list(read_records(tmp_path)) == [record]
 
 
-def test_of_reads_feeds_and_what_was_dropped(tmp_path: Path) -> None:
-    lines = [
-        Line(name="balance", began=1.0, ended=2.0, error="UNAVAILABLE"),
-        Line(name="feed", feed=Feed(ALICE, 0, [1, 2], [0.5])),
-        Line(name="dropped", due=3.0, dropped=1),
+def test_reads_subscriptions_and_dropped_requests_are_read_as_written(tmp_path: Path) -> None:
+    records = [
+        RequestRecord(name="balance", began=1.0, ended=2.0, error="UNAVAILABLE"),
+        RequestRecord(name="subscription", subscription=SubscriptionRecord(ALICE, 0, [1, 2], [0.5])),
+        RequestRecord(name="dropped", due=3.0, dropped=1),
     ]
-    with Log(tmp_path) as written:
-        for line in lines:
-            written.write(line)
-    assert list(log.read(tmp_path)) == lines
+    with HistoryWriter(tmp_path) as writer:
+        for record in records:
+            writer.write(record)
+    assert list(read_records(tmp_path)) == records
 
 
-def test_of_a_process_that_was_killed_in_the_middle_of_a_line_is_what_it_had_written(tmp_path: Path) -> None:
-    with Log(tmp_path) as written:
-        written.write(Line(name="first"))
-        written.write(Line(name="second"))
+def test_incomplete_last_line_is_skipped(tmp_path: Path) -> None:
+    with HistoryWriter(tmp_path) as writer:
+        writer.write(RequestRecord(name="first"))
+        writer.write(RequestRecord(name="second"))
     file = tmp_path / f"history-{os.getpid()}.jsonl"
     file.write_bytes(file.read_bytes()[:-5])
-    assert [line.name for line in log.read(tmp_path)] == ["first"]
+    assert [record.name for record in read_records(tmp_path)] == ["first"]
 
 
-def test_of_several_processes_is_one_in_the_order_of_the_answers(tmp_path: Path) -> None:
+def test_records_of_several_processes_are_merged_in_order_of_answers(tmp_path: Path) -> None:
     for pid, times in (("1", (1.0, 4.0)), ("2", (2.0, 3.0))):
-        with Log(tmp_path) as written:
+        with HistoryWriter(tmp_path) as writer:
             for ended in times:
-                written.write(Line(name="transfer", ended=ended, wish=WISH, answer=Unknown("UNAVAILABLE")))
+                answer = UnknownOutcome("UNAVAILABLE")
+                writer.write(RequestRecord(name="transfer", ended=ended, request=REQUEST, answer=answer))
         (tmp_path / f"history-{os.getpid()}.jsonl").rename(tmp_path / f"history-0{pid}.jsonl")
-    assert [(call.number, call.ended) for call in log.calls(log.read(tmp_path))] == [(1, 1), (2, 2), (3, 3), (4, 4)]
+    calls = calls_from_records(read_records(tmp_path))
+    assert [(call.number, call.ended) for call in calls] == [(1, 1), (2, 2), (3, 3), (4, 4)]

@@ -1,93 +1,109 @@
-"""What top-ups ask of the ledger, and a ledger of which only some accounts are looked at."""
+"""Deposits of top-ups, and a ledger whose clearing account is not tracked."""
 
 from dataclasses import replace
 from decimal import Decimal
 from uuid import UUID
 
-from loadtests.history.calls import Answer, Body, Call, Key, Nothing, Receipt, TopUp, Unknown, Wish, deposits, unknown
-from loadtests.history.judge import judge
-from loadtests.history.model import Law
-from loadtests.history.rows import Ledger
-from tests.unit.loadtests.teller import ALICE, BOB, CLEARING, Teller
+from loadtests.history.calls import (
+    Answer,
+    IdempotencyKey,
+    LedgerRequest,
+    NoEffect,
+    Receipt,
+    RecordedCall,
+    RequestBody,
+    TopUpState,
+    UnknownOutcome,
+    deposits_of_top_ups,
+    unresolved_requests,
+)
+from loadtests.history.checker import check_history
+from loadtests.history.model import Invariant
+from loadtests.history.rows import LedgerRows
+from tests.unit.loadtests.reference_ledger import ALICE, BOB, CLEARING, ReferenceLedger
 
-ID, MADE = UUID(int=50), UUID(int=60)
-WISH = Wish(Key("issuer|alice", "top-up", "card-k"), Body(CLEARING, ALICE, Decimal(10)), None)
+ID, TRANSFER = UUID(int=50), UUID(int=60)
+REQUEST = LedgerRequest(
+    IdempotencyKey("issuer|alice", "top-up", "card-k"), RequestBody(CLEARING, ALICE, Decimal(10)), None
+)
 
 
-def asked(*answers: Answer) -> list[Call]:
-    return [Call(n, WISH, n, n + 0.5, answer) for n, answer in enumerate(answers, 1)]
+def calls_with(*answers: Answer) -> list[RecordedCall]:
+    return [RecordedCall(n, REQUEST, n, n + 0.5, answer) for n, answer in enumerate(answers, 1)]
 
 
-class TestDeposits:
-    def test_of_a_completed_top_up_lie_between_the_first_call_and_the_first_word_of_it(self) -> None:
-        (call,) = deposits(asked(Unknown("UNAVAILABLE"), TopUp(ID, "CREATED"), *[TopUp(ID, "COMPLETED", MADE)] * 2))
+class TestDepositsOfTopUps:
+    def test_deposit_lasts_from_first_attempt_to_first_completed_answer(self) -> None:
+        created, completed = TopUpState(ID, "CREATED"), TopUpState(ID, "COMPLETED", TRANSFER)
+        (call,) = deposits_of_top_ups(calls_with(UnknownOutcome("UNAVAILABLE"), created, completed, completed))
         assert (call.began, call.ended) == (1, 3.5)
-        assert call.wish.key == Key("card", "deposit", str(ID))
-        assert call.answer == Receipt(MADE, ALICE, None, None, Decimal(10))
+        assert call.request.key == IdempotencyKey("card", "deposit", str(ID))
+        assert call.answer == Receipt(TRANSFER, ALICE, None, None, Decimal(10))
 
-    def test_of_a_declined_one_there_are_none(self) -> None:
-        (call,) = deposits(asked(Unknown("UNAVAILABLE"), TopUp(ID, "DECLINED")))
-        assert call.answer == Nothing("DECLINED")
+    def test_declined_top_up_has_a_deposit_without_effect(self) -> None:
+        (call,) = deposits_of_top_ups(calls_with(UnknownOutcome("UNAVAILABLE"), TopUpState(ID, "DECLINED")))
+        assert call.answer == NoEffect("DECLINED")
 
-    def test_of_one_that_was_refused_outright_nothing_is_known_or_asked(self) -> None:
-        assert deposits(asked(Nothing("TOP_UP_LIMIT_EXCEEDED"))) == []
+    def test_rejected_top_up_has_no_deposit(self) -> None:
+        assert deposits_of_top_ups(calls_with(NoEffect("TOP_UP_LIMIT_EXCEEDED"))) == []
 
-    def test_of_one_that_nobody_knows_are_unknown(self) -> None:
-        (call,) = deposits(asked(TopUp(ID, "CAPTURED")))
-        assert isinstance(call.answer, Unknown)
+    def test_unfinished_top_up_has_a_deposit_with_unknown_outcome(self) -> None:
+        (call,) = deposits_of_top_ups(calls_with(TopUpState(ID, "CAPTURED")))
+        assert isinstance(call.answer, UnknownOutcome)
 
-    def test_leave_other_calls_as_they_are(self) -> None:
-        teller = Teller()
-        teller.transfer()
-        assert deposits(teller.calls) == teller.calls
+    def test_other_calls_are_unchanged(self) -> None:
+        ledger = ReferenceLedger()
+        ledger.transfer()
+        assert deposits_of_top_ups(ledger.calls) == ledger.calls
 
 
-class TestUnknown:
-    def test_is_a_top_up_that_has_not_come_to_its_end(self) -> None:
-        assert unknown(asked(TopUp(ID, "CAPTURED"))) == [WISH]
+class TestUnresolvedRequests:
+    def test_unfinished_top_up_is_unresolved(self) -> None:
+        assert unresolved_requests(calls_with(TopUpState(ID, "CAPTURED"))) == [REQUEST]
 
-    def test_is_not_one_that_has(self) -> None:
+    def test_top_up_in_a_final_state_is_resolved(self) -> None:
         for status in ("COMPLETED", "DECLINED", "VOIDED", "REFUNDED"):
-            assert unknown(asked(TopUp(ID, "CREATED"), TopUp(ID, status))) == []
+            assert unresolved_requests(calls_with(TopUpState(ID, "CREATED"), TopUpState(ID, status))) == []
 
 
-class TestSomeAccounts:
-    """Of the clearing account, which everybody uses, no book is kept."""
-
+class TestUntrackedClearingAccount:
     @staticmethod
-    def cut(teller: Teller) -> Ledger:
-        whole = teller.ledger
+    def rows_without_clearing(ledger: ReferenceLedger) -> LedgerRows:
+        rows = ledger.rows
         return replace(
-            whole,
-            accounts=[account for account in whole.accounts if account.id != CLEARING],
-            entries=[entry for entry in whole.entries if entry.account_id != CLEARING],
-            outside=frozenset({CLEARING}),
+            rows,
+            accounts=[account for account in rows.accounts if account.id != CLEARING],
+            entries=[entry for entry in rows.entries if entry.account_id != CLEARING],
+            untracked=frozenset({CLEARING}),
         )
 
-    def test_with_deposits_from_outside_are_believed(self) -> None:
-        teller = Teller()
-        teller.deposit("a")
-        teller.transfer("b", BOB, ALICE, 5)
-        teller.deposit("c", ALICE)
-        teller.transfers[-1] = replace(teller.transfers[-1], sender_version=99)  # others were at it
-        assert judge(self.cut(teller), teller.calls) == []
+    def test_deposits_from_an_untracked_account_are_accepted(self) -> None:
+        ledger = ReferenceLedger()
+        ledger.deposit("a")
+        ledger.transfer("b", BOB, ALICE, 5)
+        ledger.deposit("c", ALICE)
+        ledger.transfers[-1] = replace(ledger.transfers[-1], sender_version=99)  # other clients used the account
+        assert check_history(self.rows_without_clearing(ledger), ledger.calls) == []
 
-    def test_with_a_deposit_that_nobody_asked_for_are_not(self) -> None:
-        teller = Teller()
-        teller.deposit("a")
-        teller.calls.clear()
-        assert {violation.law for violation in judge(self.cut(teller), teller.calls)} == {Law.ASKED}
+    def test_unrequested_deposit_is_a_violation(self) -> None:
+        ledger = ReferenceLedger()
+        ledger.deposit("a")
+        ledger.calls.clear()
+        violations = check_history(self.rows_without_clearing(ledger), ledger.calls)
+        assert {violation.invariant for violation in violations} == {Invariant.REQUESTED}
 
-    def test_with_a_transfer_from_outside_that_is_no_deposit_are_not(self) -> None:
-        teller = Teller()
-        teller.deposit("a")
-        teller.transfers[-1] = replace(teller.transfers[-1], kind="TRANSFER")
-        assert Law.RULES in {violation.law for violation in judge(self.cut(teller), teller.calls)}
+    def test_transfer_from_an_untracked_account_is_a_violation(self) -> None:
+        ledger = ReferenceLedger()
+        ledger.deposit("a")
+        ledger.transfers[-1] = replace(ledger.transfers[-1], kind="TRANSFER")
+        violations = check_history(self.rows_without_clearing(ledger), ledger.calls)
+        assert Invariant.RULES in {violation.invariant for violation in violations}
 
-    def test_with_a_receipt_that_tells_less_are_judged_by_what_it_tells(self) -> None:
-        teller = Teller()
-        teller.transfer()
-        teller.lie_of_receipt(version=None, balance_after=None)
-        assert judge(teller.ledger, teller.calls) == []
-        teller.lie_of_receipt(balance_after=Decimal(1))
-        assert {violation.law for violation in judge(teller.ledger, teller.calls)} == {Law.RECEIPT}
+
+def test_partial_receipt_is_checked_by_the_values_that_it_has() -> None:
+    ledger = ReferenceLedger()
+    ledger.transfer()
+    ledger.falsify_receipt(version=None, balance_after=None)
+    assert ledger.violated_invariants() == set()
+    ledger.falsify_receipt(balance_after=Decimal(1))
+    assert ledger.violated_invariants() == {Invariant.RECEIPT}
