@@ -41,7 +41,9 @@ CALLS: dict[str, tuple[str, Call]] = {
 """Requests, each with the first call that the gateway makes for it."""
 EVENT_STREAM = "server-sent events"
 TEST_TIMEOUT_SECONDS = 10.0
-"""Time-out of events that should happen at once. It is shorter than the deadlines under test would allow."""
+"""Time-out of events that should happen at once. It is below the default deadline of 30 s, so a cancellation within it
+was caused by the disconnect.
+"""
 
 
 async def next_of(queue: asyncio.Queue[Any]) -> Any:
