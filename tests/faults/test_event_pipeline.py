@@ -56,7 +56,7 @@ def run(apart: World, ledger_url: str, keys: Keys, tmp_path: Path) -> Run:
 
 @on_apache
 @pytest.mark.parametrize("lost", ["kafka", "clickhouse"])
-async def test_a_long_outage_under_load_loses_nothing(apart: World, run: Run, lost: str) -> None:
+async def test_long_outage_under_load_loses_no_events(apart: World, run: Run, lost: str) -> None:
     child: Child = apart.kafka if lost == "kafka" else apart.clickhouse
     stop = asyncio.Event()
     async with run() as bank, process(apart):
@@ -73,9 +73,7 @@ async def test_a_long_outage_under_load_loses_nothing(apart: World, run: Run, lo
         await history_is_ledger(bank, apart, within=90)
 
 
-async def test_fifty_thousand_transfers_while_analytics_is_stopped_are_all_there_in_the_end(
-    apart: World, run: Run
-) -> None:
+async def test_history_is_complete_after_50000_transfers_without_analytics(apart: World, run: Run) -> None:
     """On the embedded broker, which drops the oldest: two accounts send, so two partitions overflow."""
     async with run() as bank:
         analytics = process(apart, bank_target=bank.target)
@@ -102,9 +100,7 @@ async def test_fifty_thousand_transfers_while_analytics_is_stopped_are_all_there
 
 @on_apache
 @pytest.mark.parametrize("seed", [1, 2])
-async def test_whatever_is_killed_in_whatever_order_the_history_is_the_ledger(
-    apart: World, run: Run, seed: int
-) -> None:
+async def test_history_equals_the_ledger_after_random_kills(apart: World, run: Run, seed: int) -> None:
     chance, stop = random.Random(seed), asyncio.Event()
     members = [process(apart) for _ in range(3)]
     async with AsyncExitStack() as stack:

@@ -25,7 +25,7 @@ Tell = Callable[[str], None]
 
 class TestOneBank:
     @pytest.mark.parametrize("accounts", [200, 5, 2], ids=["many accounts", "few accounts", "one pair"])
-    async def test_killed_at_random_leaves_a_true_history(
+    async def test_history_is_consistent_after_random_kills_of_one_bank(
         self, ledger_url: str, keys: Keys, tmp_path: Path, seed: int, tell: Tell, accounts: int
     ) -> None:
         async with trial(keys, tmp_path, ledger_url, replicas=1, seed=seed) as held:
@@ -35,7 +35,7 @@ class TestOneBank:
 
 class TestTwoBanks:
     @pytest.mark.parametrize("accounts", [200, 5, 2], ids=["many accounts", "few accounts", "one pair"])
-    async def test_killed_or_frozen_at_random_leave_a_true_history(
+    async def test_history_is_consistent_after_random_kills_and_freezes_of_two_banks(
         self, ledger_url: str, keys: Keys, tmp_path: Path, seed: int, tell: Tell, accounts: int
     ) -> None:
         async with trial(keys, tmp_path, ledger_url, replicas=2, seed=seed) as held:
@@ -44,7 +44,7 @@ class TestTwoBanks:
 
 
 class TestPostgres:
-    async def test_killed_at_random_leaves_a_true_history(
+    async def test_history_is_consistent_after_random_kills_of_postgres(
         self, kept_postgres: KeptPostgres, keys: Keys, tmp_path: Path, seed: int, tell: Tell
     ) -> None:
         async with trial(keys, tmp_path, kept_postgres.url, replicas=2, seed=seed) as held:
@@ -53,7 +53,7 @@ class TestPostgres:
 
 
 class TestAFrozenBank:
-    async def test_that_holds_locks_keeps_another_one_waiting_for_a_bounded_time_only(
+    async def test_frozen_bank_holds_its_locks_for_a_bounded_time(
         self, ledger_url: str, keys: Keys, tmp_path: Path, seed: int, tell: Tell
     ) -> None:
         async with (

@@ -31,53 +31,55 @@ async def listed(bank: RunningBank, caller: Caller, owner: str = "", page_size: 
 
 
 class TestOpen:
-    async def test_it_is_empty_and_the_callers(self, bank: RunningBank, alice: Caller) -> None:
+    async def test_opened_account_is_empty_and_belongs_to_the_caller(self, bank: RunningBank, alice: Caller) -> None:
         opened = await alice(bank.client.open_account("JPY", str(uuid4())))
         assert (opened.owner_id, opened.status, opened.version) == ("alice", "OPEN", 0)
         assert opened.balance == Money.parse("0", "JPY")
         assert await alice(bank.client.get_account(opened.id)) == opened
 
-    async def test_roubles_unless_said_otherwise(self, bank: RunningBank, alice: Caller) -> None:
+    async def test_default_currency_of_an_account_is_the_rouble(self, bank: RunningBank, alice: Caller) -> None:
         assert (await alice(bank.client.open_account("", str(uuid4())))).balance == rub("0")
 
-    async def test_the_same_key_opens_the_same_account_whoever_is_first(self, bank: RunningBank, alice: Caller) -> None:
+    async def test_concurrent_requests_with_one_key_open_one_account(self, bank: RunningBank, alice: Caller) -> None:
         key = str(uuid4())
         opened = await asyncio.gather(*(alice(bank.client.open_account("RUB", key)) for _ in range(10)))
         assert len(set(opened)) == 1
 
-    async def test_the_same_key_answers_with_what_became_of_it(self, bank: RunningBank, alice: Caller) -> None:
+    async def test_replayed_key_returns_the_current_state_of_the_account(
+        self, bank: RunningBank, alice: Caller
+    ) -> None:
         key, source = str(uuid4()), await bank.open("alice")
         opened = await alice(bank.client.open_account("RUB", key))
         await alice(bank.client.transfer(source, opened.id, rub("1"), key))
         again = await alice(bank.client.open_account("RUB", key))
         assert (again.id, again.balance) == (opened.id, rub("1"))
 
-    async def test_the_same_key_for_another_currency_is_a_conflict(self, bank: RunningBank, alice: Caller) -> None:
+    async def test_key_with_another_currency_is_a_conflict(self, bank: RunningBank, alice: Caller) -> None:
         key = str(uuid4())
         await alice(bank.client.open_account("RUB", key))
         with pytest.raises(IdempotencyConflict):
             await alice(bank.client.open_account("USD", key))
 
-    async def test_keys_are_each_callers_own(self, bank: RunningBank, alice: Caller) -> None:
+    async def test_two_callers_with_one_key_open_two_accounts(self, bank: RunningBank, alice: Caller) -> None:
         key = str(uuid4())
         mine = await alice(bank.client.open_account("RUB", key))
         bobs = await bank.user("bob")(bank.client.open_account("RUB", key))
         assert mine.id != bobs.id
 
-    async def test_an_admin_opens_for_the_owner_they_name(self, bank: RunningBank, admin: Caller) -> None:
+    async def test_admin_opens_an_account_for_a_named_owner(self, bank: RunningBank, admin: Caller) -> None:
         opened = await admin(bank.client.open_account("RUB", str(uuid4()), owner_id="carol"))
         assert await bank.user("carol")(bank.client.get_account(opened.id)) == opened
         assert (await admin(bank.client.open_account("RUB", str(uuid4())))).owner_id == "admin"
         with pytest.raises(InvalidInput):
             await admin(bank.client.open_account("RUB", str(uuid4()), owner_id="x" * 256))
 
-    async def test_a_customer_opens_for_nobody_else(self, bank: RunningBank, alice: Caller) -> None:
+    async def test_customer_opens_accounts_only_for_themselves(self, bank: RunningBank, alice: Caller) -> None:
         assert (await alice(bank.client.open_account("RUB", str(uuid4()), owner_id="alice"))).owner_id == "alice"
         with pytest.raises(PermissionDenied):
             await alice(bank.client.open_account("RUB", str(uuid4()), owner_id="bob"))
 
     @pytest.mark.parametrize(("currency", "key"), [("XXX", "k"), ("rub", "k"), ("RUB", ""), ("RUB", "k" * 256)])
-    async def test_what_it_cannot_be_opened_with(
+    async def test_open_account_refuses_an_invalid_currency_or_key(
         self, bank: RunningBank, alice: Caller, currency: str, key: str
     ) -> None:
         with pytest.raises(InvalidInput):
@@ -85,7 +87,7 @@ class TestOpen:
 
 
 class TestClose:
-    async def test_an_empty_one_is_closed_for_good(self, bank: RunningBank, alice: Caller) -> None:
+    async def test_empty_account_is_closed_permanently(self, bank: RunningBank, alice: Caller) -> None:
         account, other = await bank.open("alice", "0"), await bank.open("alice")
         closed = await alice(bank.client.close_account(account))
         assert (closed.id, closed.status) == (account, "CLOSED")
@@ -94,19 +96,19 @@ class TestClose:
             with pytest.raises(AccountClosed):
                 await alice(bank.client.transfer(sender, recipient, rub("1"), f"from {sender}"))
 
-    async def test_one_with_money_stays_as_it_is(self, bank: RunningBank, alice: Caller) -> None:
+    async def test_account_with_money_is_not_closed(self, bank: RunningBank, alice: Caller) -> None:
         account = await bank.open("alice", "0.01")
         with pytest.raises(AccountNotEmpty):
             await alice(bank.client.close_account(account))
         assert (await alice(bank.client.get_account(account))).status == "OPEN"
 
-    async def test_one_that_was_emptied_can_be_closed(self, bank: RunningBank, alice: Caller) -> None:
+    async def test_emptied_account_is_closed(self, bank: RunningBank, alice: Caller) -> None:
         account, other = await bank.open("alice", "5"), await bank.open("alice")
         await alice(bank.client.transfer(account, other, rub("5"), f"empty {account}"))
         closed = await alice(bank.client.close_account(account))
         assert (closed.status, closed.version) == ("CLOSED", 1)
 
-    async def test_another_users_and_the_ledgers_own_are_not_there(
+    async def test_accounts_of_others_and_clearing_accounts_are_not_closed(
         self, bank: RunningBank, alice: Caller, admin: Caller
     ) -> None:
         for caller, account in (
@@ -117,7 +119,9 @@ class TestClose:
             with pytest.raises(AccountNotFound):
                 await caller(bank.client.close_account(account))
 
-    async def test_money_on_its_way_and_a_closing_do_not_miss_each_other(self, own_bank: RunningBank) -> None:
+    async def test_concurrent_transfer_and_closing_leave_no_money_on_a_closed_account(
+        self, own_bank: RunningBank
+    ) -> None:
         alice = own_bank.user("alice")
         for n in range(20):
             source, account = await own_bank.open("alice"), await own_bank.open("alice", "0")
@@ -136,19 +140,19 @@ class TestClose:
 
 
 class TestList:
-    async def test_an_owner_sees_all_of_their_own_page_by_page(self, own_bank: RunningBank) -> None:
+    async def test_owner_lists_all_their_accounts_page_by_page(self, own_bank: RunningBank) -> None:
         mine = {await own_bank.open("alice", "0", status=status) for status in ("OPEN", "CLOSED", "OPEN", "OPEN")}
         await own_bank.open("bob")
         for page_size in (1, 2, 4, 1000):
             accounts = await listed(own_bank, own_bank.user("alice"), page_size=page_size)
             assert [account.id for account in accounts] == sorted(mine)
 
-    async def test_a_customer_sees_nobody_elses(self, bank: RunningBank, alice: Caller) -> None:
+    async def test_customer_cannot_list_accounts_of_others(self, bank: RunningBank, alice: Caller) -> None:
         with pytest.raises(PermissionDenied):
             await listed(bank, alice, "bob")
         assert await listed(bank, bank.user("nobody yet")) == []
 
-    async def test_an_operator_and_an_admin_name_the_owner(
+    async def test_operator_and_admin_list_accounts_of_a_named_owner(
         self, bank: RunningBank, operator: Caller, admin: Caller
     ) -> None:
         account = await bank.open("dave")

@@ -24,7 +24,7 @@ def transfer_request(sender: UUID, recipient: UUID, amount: str, key: str) -> Tr
 
 
 class TestBatchTransferMoney:
-    async def test_each_order_has_its_own_result_in_its_own_place(self, bank: RunningBank, alice: Caller) -> None:
+    async def test_results_of_a_batch_are_in_the_order_of_its_requests(self, bank: RunningBank, alice: Caller) -> None:
         sender, recipient, nowhere = await bank.open("alice", "10"), await bank.open("bob", "0"), uuid4()
         run = uuid4()
         answers = await alice(
@@ -50,7 +50,9 @@ class TestBatchTransferMoney:
         assert (last.posting.version, last.posting.balance_after) == (2, rub("0"))
         assert await bank.balance(recipient) == 10
 
-    async def test_the_same_call_again_has_no_more_effect(self, bank: RunningBank, alice: Caller) -> None:
+    async def test_repeated_batch_returns_the_same_results_and_moves_no_money(
+        self, bank: RunningBank, alice: Caller
+    ) -> None:
         sender, recipient, run = await bank.open("alice", "10"), await bank.open("bob", "0"), uuid4()
         requests = [transfer_request(sender, recipient, "3", f"{run} {n}") for n in range(5)]
         first = await alice(bank.client.batch_transfer(requests))
@@ -58,7 +60,7 @@ class TestBatchTransferMoney:
         assert await alice(bank.client.batch_transfer(requests)) == first
         assert await bank.balance(sender) == 1
 
-    async def test_a_key_is_the_same_key_alone_and_in_bulk(self, bank: RunningBank, alice: Caller) -> None:
+    async def test_single_and_batch_transfers_share_idempotency_keys(self, bank: RunningBank, alice: Caller) -> None:
         sender, recipient, run = await bank.open("alice", "10"), await bank.open("bob", "0"), str(uuid4())
         alone = await alice(bank.client.transfer(sender, recipient, rub("1"), run))
         same, other = await alice(
@@ -69,13 +71,13 @@ class TestBatchTransferMoney:
         assert same == alone
         assert other == IdempotencyConflict(run)
 
-    async def test_duplicates_within_one_call_share_one_effect(self, bank: RunningBank, alice: Caller) -> None:
+    async def test_duplicates_in_one_batch_move_money_once(self, bank: RunningBank, alice: Caller) -> None:
         sender, recipient, run = await bank.open("alice", "10"), await bank.open("bob", "0"), str(uuid4())
         answers = await alice(bank.client.batch_transfer([transfer_request(sender, recipient, "1", run)] * 3))
         assert answers[0] == answers[1] == answers[2]
         assert await bank.balance(sender) == 9
 
-    async def test_eight_thousand_at_once(self, own_bank: RunningBank) -> None:
+    async def test_batch_of_8000_transfers_succeeds(self, own_bank: RunningBank) -> None:
         alice, (one, two) = own_bank.user("alice"), [await own_bank.open("alice", "8000") for _ in range(2)]
         requests = [transfer_request(*((one, two) if n % 2 else (two, one)), "1", str(n)) for n in range(8000)]
         answers = await alice(own_bank.client.batch_transfer(requests))
@@ -84,7 +86,7 @@ class TestBatchTransferMoney:
         assert await own_bank.balance(one) == await own_bank.balance(two) == Decimal(8000)
         await assert_ledger_invariants(own_bank.sql)
 
-    async def test_more_are_refused_whole(self, bank: RunningBank, alice: Caller) -> None:
+    async def test_batch_of_more_than_8000_transfers_is_refused(self, bank: RunningBank, alice: Caller) -> None:
         sender, recipient = await bank.open("alice"), await bank.open("bob")
         with pytest.raises(InvalidInput) as caught:
             await alice(
@@ -92,10 +94,10 @@ class TestBatchTransferMoney:
             )
         assert caught.value.violations == (FieldViolation("transfers", "must be at most 8000"),)
 
-    async def test_no_orders_have_no_results(self, bank: RunningBank, alice: Caller) -> None:
+    async def test_empty_batch_has_no_results(self, bank: RunningBank, alice: Caller) -> None:
         assert await alice(bank.client.batch_transfer([])) == []
 
-    async def test_what_cannot_be_read_is_refused_in_its_place(self, bank: RunningBank, alice: Caller) -> None:
+    async def test_malformed_request_in_a_batch_is_refused_alone(self, bank: RunningBank, alice: Caller) -> None:
         sender, recipient, run = await bank.open("alice"), await bank.open("bob"), uuid4()
         good = bank_pb2.TransferMoneyRequest(
             sender_id=str(sender), recipient_id=str(recipient), idempotency_key=f"{run} good"
@@ -110,7 +112,7 @@ class TestBatchTransferMoney:
         assert refused.error.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
         assert made.value.transfer.sender_id == str(sender)
 
-    async def test_bulk_and_single_callers_meet_and_each_is_answered(self, own_bank: RunningBank) -> None:
+    async def test_concurrent_single_and_batch_transfers_are_all_answered(self, own_bank: RunningBank) -> None:
         alice = own_bank.user("alice")
         accounts = [await own_bank.open("alice", "1000") for _ in range(4)]
 

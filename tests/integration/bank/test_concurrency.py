@@ -10,7 +10,7 @@ from wallet.errors import InsufficientFunds, InternalError, Unavailable
 
 
 class TestConcurrentTransfers:
-    async def test_from_one_account_never_overdraw_it(self, own_bank: RunningBank) -> None:
+    async def test_concurrent_transfers_do_not_overdraw_an_account(self, own_bank: RunningBank) -> None:
         sender = await own_bank.open("alice", "100.00")
         recipients = [await own_bank.open("bob", "0") for _ in range(4)]
         alice = own_bank.user("alice")
@@ -24,7 +24,7 @@ class TestConcurrentTransfers:
         assert versions == list(range(1, 134))
         await assert_ledger_invariants(own_bank.sql)
 
-    async def test_there_and_back_at_once_do_not_lock_each_other_out(self, own_bank: RunningBank) -> None:
+    async def test_opposite_concurrent_transfers_do_not_deadlock(self, own_bank: RunningBank) -> None:
         a, b = await own_bank.open("alice"), await own_bank.open("alice")
         alice = own_bank.user("alice")
         pairs = [(a, b), (b, a)]
@@ -35,7 +35,7 @@ class TestConcurrentTransfers:
         assert await own_bank.balance(a) == await own_bank.balance(b) == 1000
         await assert_ledger_invariants(own_bank.sql)
 
-    async def test_round_a_ring_end_where_they_began(self, own_bank: RunningBank) -> None:
+    async def test_concurrent_transfers_around_a_ring_keep_balances(self, own_bank: RunningBank) -> None:
         ring = [await own_bank.open("alice", "10.00") for _ in range(10)]
         alice = own_bank.user("alice")
         await asyncio.gather(
@@ -44,7 +44,7 @@ class TestConcurrentTransfers:
         assert {await own_bank.balance(account) for account in ring} == {rub("10").amount}
         await assert_ledger_invariants(own_bank.sql)
 
-    async def test_and_deposits_at_random_keep_every_law(self, own_bank: RunningBank) -> None:
+    async def test_random_transfers_and_deposits_keep_the_invariants(self, own_bank: RunningBank) -> None:
         accounts = [await own_bank.open("alice", "5.00") for _ in range(6)]
         alice, card, chance = own_bank.user("alice"), own_bank.service("card"), random.Random(7)
 
@@ -65,14 +65,14 @@ class TestConcurrentTransfers:
 
 class TestConflicts:
     @pytest.mark.parametrize("code", ["serialization_failure", "deadlock_detected"])
-    async def test_that_pass_are_not_seen(self, own_bank: RunningBank, code: str) -> None:
+    async def test_transient_conflicts_are_retried_transparently(self, own_bank: RunningBank, code: str) -> None:
         sender, recipient = await own_bank.open("alice"), await own_bank.open("bob")
         await _conflict(own_bank, code, times=2)
         receipt = await own_bank.user("alice")(own_bank.client.transfer(sender, recipient, rub("1"), "k"))
         assert receipt.posting.version == 1
         await assert_ledger_invariants(own_bank.sql)
 
-    async def test_that_never_end_leave_nothing_and_may_be_retried(self, own_bank: RunningBank) -> None:
+    async def test_permanent_conflicts_write_nothing_and_allow_a_retry(self, own_bank: RunningBank) -> None:
         sender, recipient = await own_bank.open("alice"), await own_bank.open("bob")
         await _conflict(own_bank, "deadlock_detected", times=1_000_000)
         alice = own_bank.user("alice")
@@ -82,7 +82,7 @@ class TestConflicts:
         await own_bank.sql.execute("DROP TRIGGER conflict ON outbox")
         assert (await alice(own_bank.client.transfer(sender, recipient, rub("1"), "k"))).posting.version == 1
 
-    async def test_with_what_nobody_should_have_written_are_an_error_of_ours(self, own_bank: RunningBank) -> None:
+    async def test_unexpected_unique_violation_is_an_internal_error(self, own_bank: RunningBank) -> None:
         sender, recipient = await own_bank.open("alice"), await own_bank.open("bob")
         await own_bank.sql.execute("INSERT INTO entries VALUES ($1, 1, uuidv7(), 1, 1)", sender)
         with pytest.raises(InternalError):

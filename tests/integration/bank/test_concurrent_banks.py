@@ -30,7 +30,7 @@ async def deadlocks(bank: RunningBank) -> int:
 
 
 class TestReplicas:
-    async def test_share_a_hot_account_without_overdrawing_it(self, replicas: Replicas) -> None:
+    async def test_two_banks_do_not_overdraw_a_shared_account(self, replicas: Replicas) -> None:
         one, _ = replicas
         hot, recipient = await one.open("alice", "1000"), await one.open("bob", "0")
         alice = one.user("alice")
@@ -45,7 +45,7 @@ class TestReplicas:
         assert await deadlocks(one) == 0
         await assert_ledger_invariants(one.sql)
 
-    async def test_answer_the_same_for_the_same_key(self, replicas: Replicas) -> None:
+    async def test_two_banks_return_the_same_results_for_the_same_keys(self, replicas: Replicas) -> None:
         one, two = replicas
         sender, recipient = await one.open("alice"), await one.open("bob")
         alice = one.user("alice")
@@ -54,7 +54,7 @@ class TestReplicas:
         assert first == second
         assert await one.balance(sender) == 800
 
-    async def test_that_meet_only_in_their_keys_do_not_lock_each_other_out(self, replicas: Replicas) -> None:
+    async def test_two_banks_with_common_keys_do_not_deadlock(self, replicas: Replicas) -> None:
         one, two = replicas
         alice, chance = one.user("alice"), random.Random(11)
         sides = {bank: (await one.open("alice"), await one.open("alice")) for bank in replicas}

@@ -64,7 +64,7 @@ async def mortal_bank(mortal: Postgres, keys: Keys, tmp_path: Path) -> AsyncIter
 
 
 class TestStopped:
-    async def test_it_is_told_quickly_and_its_return_needs_no_restart(
+    async def test_stopped_database_is_reported_quickly_and_recovery_needs_no_restart(
         self, mortal: Postgres, mortal_bank: RunningBank
     ) -> None:
         bank, alice = mortal_bank, mortal_bank.user("alice")
@@ -88,7 +88,7 @@ class TestStopped:
         assert (again.posting.version, again.posting.balance_after) == (2, rub("998"))
         await assert_ledger_invariants(bank.sql)
 
-    async def test_one_that_is_no_primary_any_more_is_as_good_as_away(
+    async def test_read_only_database_makes_writes_unavailable(
         self, mortal: Postgres, mortal_bank: RunningBank
     ) -> None:
         bank, alice = mortal_bank, mortal_bank.user("alice")
@@ -115,7 +115,7 @@ class TestStopped:
         await until(works)
         await assert_ledger_invariants(bank.sql)
 
-    async def test_killed_in_the_middle_of_everything_it_loses_nothing_acknowledged(
+    async def test_acknowledged_transfers_survive_a_killed_database(
         self, mortal: Postgres, mortal_bank: RunningBank
     ) -> None:
         bank, alice = mortal_bank, mortal_bank.user("alice")
@@ -157,7 +157,7 @@ class TestStopped:
         assert await bank.balance(sender) == 0
         await assert_ledger_invariants(bank.sql)
 
-    async def test_frozen_it_is_given_up_on_in_time(
+    async def test_call_to_a_frozen_database_times_out(
         self, mortal: Postgres, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(postgres_options, "STATEMENT_TIMEOUT_SECONDS", 0.5)
@@ -183,7 +183,7 @@ class TestStopped:
 
 
 class TestSessionLost:
-    async def test_in_the_middle_of_a_transfer_a_retry_has_the_one_effect(self, own_bank: RunningBank) -> None:
+    async def test_session_lost_before_the_write_moves_money_once(self, own_bank: RunningBank) -> None:
         bank, alice = own_bank, own_bank.user("alice")
         sender, recipient = await bank.open("alice"), await bank.open("bob")
         async with bank.sql.acquire() as other, other.transaction():
@@ -199,7 +199,7 @@ class TestSessionLost:
         await assert_ledger_invariants(bank.sql)
 
     @WAYS
-    async def test_while_all_is_written_and_nothing_committed(
+    async def test_session_lost_before_the_commit_moves_money_once(
         self, own_bank: RunningBank, count: int, committing: str
     ) -> None:
         bank, alice = own_bank, own_bank.user("alice")
@@ -215,7 +215,7 @@ class TestSessionLost:
         assert (await bank.count_rows())["transfers"] == count
         await assert_ledger_invariants(bank.sql)
 
-    async def test_with_the_answer_of_a_commit_that_was_made(
+    async def test_session_lost_after_the_commit_moves_money_once(
         self, postgres: Postgres, ledger_url: str, keys: Keys, tmp_path: Path
     ) -> None:
         async with (
@@ -235,7 +235,7 @@ class TestSessionLost:
             await assert_ledger_invariants(sql)
 
     @WAYS
-    async def test_while_the_commit_goes_on_without_it(
+    async def test_session_lost_during_a_running_commit_moves_money_once(
         self, postgres: Postgres, ledger_url: str, keys: Keys, tmp_path: Path, count: int, committing: str
     ) -> None:
         async with (
@@ -261,7 +261,7 @@ class TestSessionLost:
 
 
 class TestCallerGone:
-    async def test_a_caller_who_gives_up_leaves_nothing_half_done(self, own_bank: RunningBank) -> None:
+    async def test_cancelled_calls_leave_a_consistent_ledger(self, own_bank: RunningBank) -> None:
         bank, alice = own_bank, own_bank.user("alice")
         sender, recipient = await bank.open("alice"), await bank.open("bob")
         async with bank.sql.acquire() as other, other.transaction():

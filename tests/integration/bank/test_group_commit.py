@@ -18,7 +18,7 @@ FULL = "999999999999999999.99"
 
 
 class TestPoison:
-    async def test_a_transfer_that_no_row_can_hold_fails_alone(self, own_bank: RunningBank) -> None:
+    async def test_transfer_with_a_numeric_overflow_does_not_affect_its_batch(self, own_bank: RunningBank) -> None:
         alice = own_bank.user("alice")
         sender, recipient, full = [await own_bank.open("alice", balance) for balance in ("1000", "0", FULL)]
         requests = [TransferRequest(sender, full if n in {13, 77} else recipient, rub("1"), str(n)) for n in range(100)]
@@ -28,7 +28,7 @@ class TestPoison:
         assert await own_bank.balance(sender) == 902
         await assert_ledger_invariants(own_bank.sql)
 
-    async def test_it_is_not_pinned(self, own_bank: RunningBank) -> None:
+    async def test_key_of_a_rejected_transfer_is_not_stored(self, own_bank: RunningBank) -> None:
         alice = own_bank.user("alice")
         sender, full = await own_bank.open("alice"), await own_bank.open("alice", FULL)
         with pytest.raises(InternalError):
@@ -38,7 +38,7 @@ class TestPoison:
 
 
 class TestOverload:
-    async def test_a_bulk_call_that_does_not_fit_is_refused_whole(
+    async def test_batch_beyond_the_queue_size_is_refused_completely(
         self, bank: RunningBank, alice: Caller, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(group_commit, "_QUEUE_SIZE", 2)
@@ -49,7 +49,7 @@ class TestOverload:
         assert (await bank.row(sender))["version"] == 0
         assert len(await alice(bank.client.batch_transfer(requests[:2]))) == 2
 
-    async def test_whoever_is_refused_is_told_when_to_come_back(
+    async def test_refusal_of_an_overloaded_bank_has_a_retry_delay(
         self, bank: RunningBank, alice: Caller, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(group_commit, "_QUEUE_SIZE", 0)

@@ -179,7 +179,7 @@ async def undisturbed() -> None:
     ],
     ids=lambda value: value.__name__ if callable(value) else value.name,
 )
-async def test_a_bank_that(
+async def test_history_checker_finds_the_planted_bug(
     ledger_url: str, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plant: Plant, invariant: Invariant
 ) -> None:
     await without_checks(ledger_url)

@@ -10,7 +10,7 @@ from tests.integration.bank.fault_trial import trial
 pytestmark = pytest.mark.slow
 
 
-async def test_a_killed_bank_and_lost_sessions_leave_a_history_that_is_true(
+async def test_history_is_consistent_after_bank_kills_and_lost_sessions(
     ledger_url: str, keys: Keys, tmp_path: Path
 ) -> None:
     async with trial(keys, tmp_path, ledger_url, replicas=1, seed=5) as held:

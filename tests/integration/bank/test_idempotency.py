@@ -11,7 +11,7 @@ from wallet.money import Money
 
 
 class TestTransferKeys:
-    async def test_the_same_request_again_gets_the_same_answer_and_does_nothing(self, own_bank: RunningBank) -> None:
+    async def test_repeated_request_returns_the_same_receipt_and_writes_nothing(self, own_bank: RunningBank) -> None:
         sender, recipient = await own_bank.open("alice"), await own_bank.open("bob")
         alice = own_bank.user("alice")
         first = await alice(own_bank.client.transfer(sender, recipient, rub("1"), "k"))
@@ -21,7 +21,7 @@ class TestTransferKeys:
         assert again == first
         assert await own_bank.count_rows() == written
 
-    async def test_a_refusal_is_answered_again_although_money_came_in_between(self, bank: RunningBank) -> None:
+    async def test_refusal_is_replayed_after_money_arrived(self, bank: RunningBank) -> None:
         sender, recipient = await bank.open("refused", "1.00"), await bank.open("bob")
         sends, refusals = bank.user("refused"), []
         for _ in range(2):
@@ -34,14 +34,14 @@ class TestTransferKeys:
         assert refusals[0] == refusals[1]
         assert (await sends(bank.client.transfer(sender, recipient, rub("5"), "a new key"))).posting.version == 3
 
-    async def test_a_refusal_for_an_account_that_was_missing_is_answered_again(self, bank: RunningBank) -> None:
+    async def test_refusal_for_a_missing_account_is_replayed_after_it_was_created(self, bank: RunningBank) -> None:
         sender, missing = await bank.open("misses"), UUID(int=77)
         for _ in range(2):
             with pytest.raises(AccountNotFound, match=str(missing)):
                 await bank.user("misses")(bank.client.transfer(sender, missing, rub("5"), "k"))
             await bank.sql.execute("INSERT INTO accounts (id) VALUES ($1) ON CONFLICT DO NOTHING", missing)
 
-    async def test_another_request_with_the_key_is_a_conflict(self, bank: RunningBank) -> None:
+    async def test_key_with_another_request_is_a_conflict(self, bank: RunningBank) -> None:
         sender, recipient, third = [await bank.open("conflicted") for _ in range(3)]
         sends = bank.user("conflicted")
         await sends(bank.client.transfer(sender, recipient, rub("1"), "k"))
@@ -56,7 +56,7 @@ class TestTransferKeys:
             assert caught.value == IdempotencyConflict("k")
         assert await bank.balance(sender) == 999
 
-    async def test_after_a_conflict_the_first_answer_still_stands(self, bank: RunningBank) -> None:
+    async def test_first_outcome_is_replayed_after_a_conflict(self, bank: RunningBank) -> None:
         sender, recipient = [await bank.open("stands") for _ in range(2)]
         sends = bank.user("stands")
         first = await sends(bank.client.transfer(sender, recipient, rub("1"), "k"))
@@ -64,13 +64,13 @@ class TestTransferKeys:
             await sends(bank.client.transfer(sender, recipient, rub("2"), "k"))
         assert await sends(bank.client.transfer(sender, recipient, rub("1"), "k")) == first
 
-    async def test_another_callers_key_is_another_key(self, bank: RunningBank) -> None:
+    async def test_keys_of_two_callers_are_independent(self, bank: RunningBank) -> None:
         erin, frank = await bank.open("erin"), await bank.open("frank")
         to_frank = await bank.user("erin")(bank.client.transfer(erin, frank, rub("1"), "shared"))
         to_erin = await bank.user("frank")(bank.client.transfer(frank, erin, rub("2"), "shared"))
         assert to_frank.transfer.id != to_erin.transfer.id
 
-    async def test_a_customers_key_never_meets_an_admins(self, bank: RunningBank, admin: Caller) -> None:
+    async def test_keys_of_customer_and_admin_are_independent(self, bank: RunningBank, admin: Caller) -> None:
         sender, recipient = await bank.open("olga"), await bank.open("bob")
         by_owner = await bank.user("olga")(bank.client.transfer(sender, recipient, rub("1"), "k"))
         by_admin = await admin(bank.client.transfer(sender, recipient, rub("1"), "k"))
@@ -78,7 +78,7 @@ class TestTransferKeys:
         assert await admin(bank.client.transfer(sender, recipient, rub("1"), "k")) == by_admin
 
     @pytest.mark.parametrize("key", ["x", "x" * 255, "a b", "Robert'); DROP TABLE accounts;--", "{}%s$1"])
-    async def test_every_printable_key_is_kept_apart(self, bank: RunningBank, key: str) -> None:
+    async def test_keys_with_special_characters_are_distinct(self, bank: RunningBank, key: str) -> None:
         owner = f"keys-{hash(key)}"
         sender, recipient = await bank.open(owner), await bank.open("bob")
         sends = bank.user(owner)
@@ -89,20 +89,20 @@ class TestTransferKeys:
 
 
 class TestDepositKeys:
-    async def test_whoever_completes_a_deposit_completes_the_same_one(self, bank: RunningBank, card: Caller) -> None:
+    async def test_repeated_deposit_returns_the_same_receipt(self, bank: RunningBank, card: Caller) -> None:
         account = await bank.open("bob", "0")
         first = await card(bank.client.deposit(account, rub("5"), "top-up-1", {"a": "1", "b": "2"}))
         again = bank.client.deposit(account, rub("5"), "top-up-1", {"b": "2", "a": "1"})
         assert await bank.service("card")(again) == first
         assert await bank.balance(account) == 5
 
-    async def test_another_descriptor_is_another_request(self, bank: RunningBank, card: Caller) -> None:
+    async def test_deposit_key_with_another_descriptor_is_a_conflict(self, bank: RunningBank, card: Caller) -> None:
         account = await bank.open("bob", "0")
         await card(bank.client.deposit(account, rub("5"), "top-up-2", {"topUpId": "1"}))
         with pytest.raises(IdempotencyConflict):
             await card(bank.client.deposit(account, rub("5"), "top-up-2", {"topUpId": "2"}))
 
-    async def test_a_deposits_key_is_not_a_transfers(self, bank: RunningBank, card: Caller) -> None:
+    async def test_keys_of_deposits_and_transfers_are_independent(self, bank: RunningBank, card: Caller) -> None:
         account, other = await bank.open("bob"), await bank.open("bob")
         deposit = await card(bank.client.deposit(account, rub("5"), "both", {}))
         transfer = await bank.user("bob")(bank.client.transfer(account, other, rub("5"), "both"))
@@ -110,7 +110,7 @@ class TestDepositKeys:
 
 
 class TestConcurrentUses:
-    async def test_of_one_key_have_one_effect_and_one_answer(self, own_bank: RunningBank) -> None:
+    async def test_concurrent_requests_with_one_key_move_money_once(self, own_bank: RunningBank) -> None:
         sender, recipient = await own_bank.open("alice"), await own_bank.open("bob")
         alice = own_bank.user("alice")
         uses = [alice(own_bank.client.transfer(sender, recipient, rub("1"), "k")) for _ in range(50)]
@@ -119,7 +119,7 @@ class TestConcurrentUses:
         assert await own_bank.count_rows() == {"transfers": 1, "entries": 2, "idempotency_keys": 1, "outbox": 1}
         await assert_ledger_invariants(own_bank.sql)
 
-    async def test_of_one_key_that_is_refused_get_one_refusal(self, own_bank: RunningBank) -> None:
+    async def test_concurrent_refused_requests_with_one_key_get_one_refusal(self, own_bank: RunningBank) -> None:
         sender, missing = await own_bank.open("alice", "0"), UUID(int=77)
         alice = own_bank.user("alice")
         uses = [alice(own_bank.client.transfer(missing, sender, rub("1"), "k")) for _ in range(50)]
@@ -127,7 +127,7 @@ class TestConcurrentUses:
         assert refusals == [AccountNotFound(str(missing))] * 50
         assert (await own_bank.count_rows())["idempotency_keys"] == 1
 
-    async def test_of_one_key_with_different_requests_let_one_win(self, own_bank: RunningBank) -> None:
+    async def test_one_of_different_concurrent_requests_with_one_key_wins(self, own_bank: RunningBank) -> None:
         sender, recipient = await own_bank.open("alice"), await own_bank.open("bob")
         alice = own_bank.user("alice")
         uses = [alice(own_bank.client.transfer(sender, recipient, rub(str(1 + n % 5)), "k")) for n in range(50)]
@@ -136,7 +136,9 @@ class TestConcurrentUses:
         assert (await own_bank.count_rows())["transfers"] == 1
         await assert_ledger_invariants(own_bank.sql)
 
-    async def test_of_one_key_on_accounts_that_never_meet_let_one_win(self, own_bank: RunningBank) -> None:
+    async def test_one_of_concurrent_requests_on_disjoint_accounts_with_one_key_wins(
+        self, own_bank: RunningBank
+    ) -> None:
         pairs = [(await own_bank.open("alice"), await own_bank.open("bob")) for _ in range(10)]
         alice = own_bank.user("alice")
         uses = [alice(own_bank.client.transfer(*pairs[n % 10], rub("1"), "k")) for n in range(50)]

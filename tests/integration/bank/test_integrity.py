@@ -16,7 +16,7 @@ from wallet.errors import InsufficientFunds
 
 class TestSound:
     @pytest.mark.parametrize("page", [1, 2, 3, 2000])
-    async def test_is_said_of_a_ledger_that_was_seen_whole(self, small_ledger: SmallLedger, page: int) -> None:
+    async def test_intact_ledger_is_sound(self, small_ledger: SmallLedger, page: int) -> None:
         *found, last = await reports(ledger_integrity(await small_ledger.corrupt(), page))
         assert isinstance(last, Verdict)
         assert (last.verdict, last.violations) == ("sound", 0)
@@ -26,9 +26,7 @@ class TestSound:
         assert walked["entries"].verified_up_to == f"{BOB}/3"
         assert walked["idempotency_keys"].verified_up_to == "transfer/refused"
 
-    async def test_is_said_whatever_is_committed_between_two_pages(
-        self, own_bank: RunningBank, ledger_url: str
-    ) -> None:
+    async def test_ledger_is_sound_with_transfers_between_pages(self, own_bank: RunningBank, ledger_url: str) -> None:
         bank, alice = own_bank, own_bank.user("alice")
         accounts = [await bank.open("alice") for _ in range(4)]
         sent = 0
@@ -44,7 +42,7 @@ class TestSound:
         assert last.rows["entries"] > 20
         await assert_ledger_invariants(bank.sql)
 
-    async def test_is_said_again_and_again_under_load(self, own_bank: RunningBank, ledger_url: str) -> None:
+    async def test_ledger_is_sound_under_load(self, own_bank: RunningBank, ledger_url: str) -> None:
         bank, alice = own_bank, own_bank.user("alice")
         accounts = [await bank.open("alice", "5.00") for _ in range(3)]
         sent, verdicts = 0, []
@@ -67,7 +65,7 @@ class TestSound:
         assert {(last.verdict, last.violations) for last in verdicts} == {("sound", 0)}
         assert verdicts[0].rows["entries"] < verdicts[-1].rows["entries"]
 
-    async def test_is_said_of_a_transfer_that_is_committed_between_the_walks_over_its_two_ends(
+    async def test_transfer_committed_between_two_scans_is_no_violation(
         self, own_bank: RunningBank, ledger_url: str
     ) -> None:
         bank, alice = own_bank, own_bank.user("alice")
@@ -92,7 +90,7 @@ class TestSound:
         assert isinstance(last, Verdict)
         assert (last.rows["transfers"], last.rows["idempotency_keys"], last.verdict) == (1, 2, "sound")
 
-    async def test_is_not_said_where_a_statement_cannot_be_run(self, ledger_url: str) -> None:
+    async def test_failed_statement_makes_the_verdict_unavailable(self, ledger_url: str) -> None:
         async with open_pool(ledger_url, max_size=1) as pool:
             await pool.execute("ALTER TABLE outbox RENAME TO elsewhere")
             last = await verdict(ledger_integrity(pool))

@@ -20,7 +20,7 @@ NOTHING = "0 entries, 0 transfers, 0 idempotency_keys, 0 outbox"
 
 
 class TestAdmin:
-    async def test_tells_line_by_line_and_the_verdict_last(self, own_bank: RunningBank) -> None:
+    async def test_admin_route_streams_progress_and_ends_with_the_verdict(self, own_bank: RunningBank) -> None:
         async with asking(own_bank) as http:
             response = await http.get("/integrity")
             metrics = (await http.get("/metrics", headers={"Authorization": ""})).text
@@ -32,7 +32,9 @@ class TestAdmin:
         assert "wallet_bank_integrity_violations 0.0" in metrics
         assert "wallet_bank_integrity_finished_timestamp_seconds 1." in metrics
 
-    async def test_one_proof_runs_at_a_time_and_ends_with_its_client(self, own_bank: RunningBank) -> None:
+    async def test_second_integrity_check_is_refused_until_the_first_client_disconnects(
+        self, own_bank: RunningBank
+    ) -> None:
         async with standing_still(own_bank), asking(own_bank) as http:
             async with http.stream("GET", "/integrity") as first:
                 assert first.status_code == 200
@@ -48,7 +50,7 @@ class TestAdmin:
 
             await until(ended)
 
-    async def test_a_database_that_goes_away_leaves_no_verdict(self, own_bank: RunningBank) -> None:
+    async def test_lost_database_session_ends_the_command_without_a_verdict(self, own_bank: RunningBank) -> None:
         async with standing_still(own_bank):
             proving = asyncio.create_task(command_line(own_bank))
             pid = await until(lambda: find_lock_waiter(own_bank.sql, "idempotency_keys"))
@@ -61,13 +63,13 @@ class TestAdmin:
 
 
 class TestCommand:
-    async def test_says_that_a_ledger_is_sound(self, own_bank: RunningBank) -> None:
+    async def test_command_reports_a_sound_ledger(self, own_bank: RunningBank) -> None:
         said = await command_line(own_bank)
         (last,) = said.out
         assert (said.code, last[: last.index(" (")]) == (0, f"sound: all invariants hold for 158 accounts, {NOTHING}")
         assert "accounts: 158 rows, up to " in said.err
 
-    async def test_says_what_is_broken(self, own_bank: RunningBank) -> None:
+    async def test_command_reports_violations(self, own_bank: RunningBank) -> None:
         account = await own_bank.open("alice", "10.00")
         await own_bank.sql.execute("UPDATE accounts SET balance = 11 WHERE id = $1", account)
         said = await command_line(own_bank)
@@ -80,12 +82,12 @@ class TestCommand:
             ],
         )
 
-    async def test_does_not_take_silence_for_soundness(self, own_bank: RunningBank) -> None:
+    async def test_command_fails_if_the_bank_is_unreachable(self, own_bank: RunningBank) -> None:
         (port,) = free_ports(1)
         said = await command_line(replace(own_bank, admin=f"http://127.0.0.1:{port}"))
         assert (said.code, said.out[0].split(":")[0]) == (2, "not proven")
 
-    async def test_says_what_to_do_without_an_admins_token(self, own_bank: RunningBank) -> None:
+    async def test_command_asks_for_an_admin_token(self, own_bank: RunningBank) -> None:
         for token, status in (("", 401), (own_bank.keys.user("operator", Role.OPERATOR), 403)):
             said = await command_line(own_bank, token)
             assert said.code == 2

@@ -74,34 +74,38 @@ bad_keys = pytest.mark.parametrize("key", ["", " ", "x" * 256, "x" * 100_000, "a
 class TestTransferMoney:
     @pytest.mark.parametrize(("name", "field"), [("sender_id", "senderId"), ("recipient_id", "recipientId")])
     @bad_ids
-    async def test_names_a_malformed_id(
+    async def test_transfer_with_a_malformed_id_names_the_field(
         self, bank: RunningBank, alice: Caller, name: str, field: str, text: str
     ) -> None:
         request = transfer(**{name: text})
         assert await refused_fields(lambda: bank.stub.TransferMoney(request, metadata=alice.metadata)) == [field]
 
     @bad_amounts
-    async def test_names_a_bad_amount(self, bank: RunningBank, alice: Caller, amount: MoneyMessage | None) -> None:
+    async def test_transfer_with_an_invalid_amount_names_the_field(
+        self, bank: RunningBank, alice: Caller, amount: MoneyMessage | None
+    ) -> None:
         request = transfer(amount=amount)
         assert await refused_fields(lambda: bank.stub.TransferMoney(request, metadata=alice.metadata)) == ["amount"]
 
     @bad_keys
-    async def test_names_a_bad_key(self, bank: RunningBank, alice: Caller, key: str) -> None:
+    async def test_transfer_with_an_invalid_key_names_the_field(
+        self, bank: RunningBank, alice: Caller, key: str
+    ) -> None:
         request = transfer(idempotency_key=key)
         fields = await refused_fields(lambda: bank.stub.TransferMoney(request, metadata=alice.metadata))
         assert fields == ["idempotencyKey"]
 
-    async def test_names_the_recipient_that_is_the_sender(self, bank: RunningBank, alice: Caller) -> None:
+    async def test_transfer_to_the_sender_names_the_recipient(self, bank: RunningBank, alice: Caller) -> None:
         request = transfer(recipient_id=SENDER)
         fields = await refused_fields(lambda: bank.stub.TransferMoney(request, metadata=alice.metadata))
         assert fields == ["recipientId"]
 
-    async def test_names_all_that_is_wrong_with_what_can_be_read(self, bank: RunningBank, alice: Caller) -> None:
+    async def test_transfer_reports_all_invalid_fields(self, bank: RunningBank, alice: Caller) -> None:
         request = transfer(recipient_id=SENDER, amount=money(), idempotency_key="")
         fields = await refused_fields(lambda: bank.stub.TransferMoney(request, metadata=alice.metadata))
         assert fields == ["amount", "recipientId", "idempotencyKey"]
 
-    async def test_pins_no_key_on_bad_input(self, own_bank: RunningBank) -> None:
+    async def test_invalid_transfer_stores_no_key(self, own_bank: RunningBank) -> None:
         alice = own_bank.user("alice")
         sender, recipient = await own_bank.open("alice"), await own_bank.open("bob")
         ids = {"sender_id": str(sender), "recipient_id": str(recipient)}
@@ -114,17 +118,21 @@ class TestTransferMoney:
 
 class TestDepositMoney:
     @bad_ids
-    async def test_names_a_malformed_id(self, bank: RunningBank, card: Caller, text: str) -> None:
+    async def test_deposit_with_a_malformed_id_names_the_field(
+        self, bank: RunningBank, card: Caller, text: str
+    ) -> None:
         request = deposit(account_id=text)
         assert await refused_fields(lambda: bank.stub.DepositMoney(request, metadata=card.metadata)) == ["accountId"]
 
     @bad_amounts
-    async def test_names_a_bad_amount(self, bank: RunningBank, card: Caller, amount: MoneyMessage | None) -> None:
+    async def test_deposit_with_an_invalid_amount_names_the_field(
+        self, bank: RunningBank, card: Caller, amount: MoneyMessage | None
+    ) -> None:
         request = deposit(amount=amount)
         assert await refused_fields(lambda: bank.stub.DepositMoney(request, metadata=card.metadata)) == ["amount"]
 
     @bad_keys
-    async def test_names_a_bad_key(self, bank: RunningBank, card: Caller, key: str) -> None:
+    async def test_deposit_with_an_invalid_key_names_the_field(self, bank: RunningBank, card: Caller, key: str) -> None:
         request = deposit(idempotency_key=key)
         fields = await refused_fields(lambda: bank.stub.DepositMoney(request, metadata=card.metadata))
         assert fields == ["idempotencyKey"]
@@ -132,7 +140,7 @@ class TestDepositMoney:
     @pytest.mark.parametrize(
         "descriptor", [{str(n): "" for n in range(17)}, {"x" * 129: ""}, {"x": "x" * 129}, {"x": "a\0b"}]
     )
-    async def test_names_a_descriptor_that_cannot_be_kept(
+    async def test_deposit_with_an_invalid_descriptor_names_the_field(
         self, bank: RunningBank, card: Caller, descriptor: dict[str, str]
     ) -> None:
         request = deposit(descriptor=descriptor)
@@ -141,7 +149,9 @@ class TestDepositMoney:
 
 class TestReads:
     @bad_ids
-    async def test_name_a_malformed_id(self, bank: RunningBank, alice: Caller, card: Caller, text: str) -> None:
+    async def test_reads_with_a_malformed_id_name_the_field(
+        self, bank: RunningBank, alice: Caller, card: Caller, text: str
+    ) -> None:
         stub, metadata = bank.stub, alice.metadata
         balance, made = bank_pb2.GetBalanceRequest(account_id=text), bank_pb2.GetTransferRequest(id=text)
         events = bank_pb2.ListEventsRequest(account_id=text)
@@ -153,7 +163,7 @@ class TestReads:
         assert await refused_fields(lambda: stub.BatchGetAccounts(several, metadata=metadata)) == ["ids"]
         assert await refused_fields(lambda: stub.BatchGetTransfers(transfers, metadata=metadata)) == ["ids"]
 
-    async def test_take_a_thousand_ids_and_not_one_more(self, bank: RunningBank, alice: Caller) -> None:
+    async def test_batch_reads_accept_at_most_1000_ids(self, bank: RunningBank, alice: Caller) -> None:
         ids = [f"{n:08x}{SENDER[8:]}" for n in range(1001)]
         stub, metadata = bank.stub, alice.metadata
         accounts, transfers = bank_pb2.BatchGetAccountsRequest, bank_pb2.BatchGetTransfersRequest
@@ -165,26 +175,28 @@ class TestReads:
         assert await refused_fields(lambda: stub.BatchGetTransfers(transfers(ids=ids), metadata=metadata)) == ["ids"]
 
     @pytest.mark.parametrize("page_size", [-1, 10_001, 2**31 - 1])
-    async def test_name_a_page_that_is_no_page(self, bank: RunningBank, analytics: Caller, page_size: int) -> None:
+    async def test_invalid_page_size_names_the_field(
+        self, bank: RunningBank, analytics: Caller, page_size: int
+    ) -> None:
         versions = bank_pb2.ListAccountVersionsRequest(page_size=page_size)
         events = bank_pb2.ListEventsRequest(account_id=SENDER, page_size=page_size)
         stub, metadata = bank.stub, analytics.metadata
         assert await refused_fields(lambda: stub.ListAccountVersions(versions, metadata=metadata)) == ["pageSize"]
         assert await refused_fields(lambda: stub.ListEvents(events, metadata=metadata)) == ["pageSize"]
 
-    async def test_name_a_page_that_starts_nowhere(self, bank: RunningBank, analytics: Caller) -> None:
+    async def test_malformed_page_start_names_the_field(self, bank: RunningBank, analytics: Caller) -> None:
         request = bank_pb2.ListAccountVersionsRequest(after_account_id="me")
         fields = await refused_fields(lambda: bank.stub.ListAccountVersions(request, metadata=analytics.metadata))
         assert fields == ["afterAccountId"]
 
-    async def test_take_a_version_from_either_end_of_64_bits(self, bank: RunningBank, card: Caller) -> None:
+    async def test_list_events_accepts_all_64_bit_versions(self, bank: RunningBank, card: Caller) -> None:
         for version in (-(2**63), 2**63 - 1):
             request = bank_pb2.ListEventsRequest(account_id=SENDER, after_version=version)
             assert not (await bank.stub.ListEvents(request, metadata=card.metadata)).events
 
 
 class TestReflection:
-    async def test_hands_grpcurl_the_contract_without_a_token(self, bank: RunningBank) -> None:
+    async def test_reflection_returns_the_contract_without_a_token(self, bank: RunningBank) -> None:
         async with grpc.aio.insecure_channel(bank.target) as channel:
             stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)  # type: ignore[arg-type]  # either kind does
             asked = [

@@ -222,7 +222,7 @@ CORRUPTIONS: dict[str, tuple[list[str], set[str]]] = {
 
 class TestCorrupted:
     @pytest.mark.parametrize("corruption", CORRUPTIONS)
-    async def test_is_told_by_law_and_row_however_the_pages_fall(
+    async def test_corruption_is_reported_with_invariant_and_row_at_every_page_size(
         self, small_ledger: SmallLedger, corruption: str
     ) -> None:
         statements, expected = CORRUPTIONS[corruption]
@@ -235,23 +235,25 @@ class TestCorrupted:
             assert (last.verdict, last.violations) == ("broken", len(violations))
             assert "secret" not in repr((found, last))
 
-    def test_each_law_can_be_broken(self) -> None:
+    def test_corruptions_cover_every_invariant(self) -> None:
         assert {told.split()[0] for _, expected in CORRUPTIONS.values() for told in expected} == set(Invariant)
 
-    async def test_what_was_found_and_what_was_expected_are_told(self, small_ledger: SmallLedger) -> None:
+    async def test_violation_has_the_actual_and_the_expected_value(self, small_ledger: SmallLedger) -> None:
         statement = "UPDATE accounts SET balance = 1 WHERE id = {alice}"
         pool = await small_ledger.corrupt(statement)
         (found, _) = [report for report in await reports(ledger_integrity(pool)) if isinstance(report, Violation)]
         assert found == Violation(Invariant.BALANCE_IS_LAST_ENTRY, {"account_id": str(ALICE)}, "1.0000", "82.0000")
 
-    async def test_a_hundred_rows_of_a_law_are_told_and_the_others_counted(self, small_ledger: SmallLedger) -> None:
+    async def test_at_most_100_violations_of_an_invariant_are_reported_and_all_are_counted(
+        self, small_ledger: SmallLedger
+    ) -> None:
         events = f"INSERT INTO outbox (transfer_id) SELECT '{STRAY}' FROM generate_series(1, 130)"
         *found, last = await reports(ledger_integrity(await small_ledger.corrupt(events), 50))
         assert sum(isinstance(report, Violation) for report in found) == 100
         assert isinstance(last, Verdict)
         assert (last.violations, last.broken) == (130, {Invariant.OUTBOX_HAS_TRANSFER: 130})
 
-    async def test_transfers_too_many_to_be_named_are_told_by_the_end_of_their_ids(
+    async def test_unpaired_transfers_beyond_the_memory_limit_are_reported_by_partition(
         self, small_ledger: SmallLedger, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(integrity, "_MAX_IDS_IN_MEMORY", 0)

@@ -83,7 +83,7 @@ def versions(messages: list[Message]) -> list[int]:
 
 @on_both
 class TestPublishing:
-    async def test_tells_each_operation_once_and_in_order(self, run: Run, broker: Broker) -> None:
+    async def test_each_transfer_is_published_once_and_in_order(self, run: Run, broker: Broker) -> None:
         async with run(broker) as bank, reading(broker) as topic:
             sender, recipient = await bank.open("alice"), await bank.open("bob")
             ids = await transfers(bank, sender, recipient, range(20))
@@ -94,7 +94,7 @@ class TestPublishing:
         assert {message.key for message in messages} == {str(sender)}
         assert len({message.partition for message in messages}) == 1
 
-    async def test_is_a_cloud_event_in_binary_mode(self, run: Run, broker: Broker) -> None:
+    async def test_event_is_a_cloud_event_in_binary_mode(self, run: Run, broker: Broker) -> None:
         async with run(broker) as bank, reading(broker) as topic:
             sender, recipient = await bank.open("alice", "10.00"), await bank.open("bob", "0")
             receipt = await bank.user("alice")(bank.client.transfer(sender, recipient, rub("2.50"), "k"))
@@ -117,7 +117,7 @@ class TestPublishing:
             "recipient": {"accountId": str(recipient), "version": 1, "balanceAfter": "2.50"},
         }
 
-    async def test_is_what_list_events_tells_too(self, run: Run, broker: Broker) -> None:
+    async def test_published_events_equal_list_events(self, run: Run, broker: Broker) -> None:
         async with run(broker) as bank, reading(broker) as topic:
             mine, bobs = await bank.open("alice", "10.00"), await bank.open("bob", "0")
             card, alice = bank.service("card"), bank.user("alice")
@@ -148,7 +148,9 @@ class TestPublishing:
             await transfers(bank, sender, recipient, range(1, 2))
             await until_published(bank.sql)
 
-    async def test_finds_what_nobody_announced(self, run: Run, broker: Broker, own_bank: RunningBank) -> None:
+    async def test_rows_without_a_wake_call_are_published(
+        self, run: Run, broker: Broker, own_bank: RunningBank
+    ) -> None:
         """`own_bank` is another replica on the same ledger, whose relay has no broker."""
         sender, recipient = await own_bank.open("alice"), await own_bank.open("bob")
         await transfers(own_bank, sender, recipient, range(3))
@@ -158,7 +160,7 @@ class TestPublishing:
 
 
 class TestWithoutABroker:
-    async def test_transfers_go_on_and_are_told_when_it_comes(self, run: Run, absent: Broker) -> None:
+    async def test_transfers_without_a_broker_are_published_when_it_starts(self, run: Run, absent: Broker) -> None:
         async with run(absent) as bank:
             sender, recipient = await bank.open("alice"), await bank.open("bob")
             ids = await transfers(bank, sender, recipient, range(10))
@@ -170,7 +172,7 @@ class TestWithoutABroker:
         assert versions(messages) == list(range(1, 11))
 
     @on_both
-    async def test_nothing_is_lost_when_it_goes_and_comes_back(self, run: Run, broker: Broker) -> None:
+    async def test_no_event_is_lost_when_the_broker_is_killed_and_restarted(self, run: Run, broker: Broker) -> None:
         async with run(broker) as bank:
             sender, recipient = await bank.open("alice"), await bank.open("bob")
             await transfers(bank, sender, recipient, range(5))
@@ -185,7 +187,7 @@ class TestWithoutABroker:
             await until_published(bank.sql)
         assert sorted(set(versions(messages))) == list(range(6, 16))
 
-    async def test_the_backlog_can_be_seen(self, run: Run, absent: Broker) -> None:
+    async def test_backlog_metrics_show_count_and_age(self, run: Run, absent: Broker) -> None:
         async with run(absent) as bank:
             sender, recipient = await bank.open("alice"), await bank.open("bob")
             await transfers(bank, sender, recipient, range(3))
@@ -204,7 +206,7 @@ class TestWithoutABroker:
             await until(lambda: seen(0))
             assert shown("age_seconds") == 0
 
-    async def test_the_backlog_can_be_seen_where_nobody_leads(self, run: Run, absent: Broker, ledger_url: str) -> None:
+    async def test_backlog_metrics_are_set_without_a_leader(self, run: Run, absent: Broker, ledger_url: str) -> None:
         async with asyncpg.create_pool(ledger_url, min_size=0, max_size=1) as pool, Outbox.lead(pool) as frozen:
             assert frozen is not None
             async with run(absent) as bank:
@@ -215,7 +217,7 @@ class TestWithoutABroker:
 
                 await until(is_told)
 
-    async def test_a_bank_stops_promptly_with_events_on_their_way(self, run: Run, broker: Broker) -> None:
+    async def test_bank_stops_promptly_with_unconfirmed_events(self, run: Run, broker: Broker) -> None:
         replica = AsyncExitStack()
         bank = await replica.enter_async_context(run(broker))
         sender, recipient = await bank.open("alice"), await bank.open("bob")
@@ -230,7 +232,7 @@ class TestWithoutABroker:
 
 @on_both
 class TestDeliveryAndRemoval:
-    async def test_what_was_delivered_and_not_removed_is_told_again(self, run: Run, broker: Broker) -> None:
+    async def test_event_that_was_not_deleted_is_published_again(self, run: Run, broker: Broker) -> None:
         async with run(broker) as bank, reading(broker) as topic:
             sender, recipient = await bank.open("alice"), await bank.open("bob")
             # The removal waits behind this trigger, as it would in a process that stands still.
@@ -258,7 +260,7 @@ class TestDeliveryAndRemoval:
         assert set(told) == {1, 2, 3, 4, 5}
         assert len(told) > 5
 
-    async def test_rows_stay_until_the_broker_has_confirmed(self, run: Run, broker: Broker) -> None:
+    async def test_rows_stay_until_the_broker_confirms(self, run: Run, broker: Broker) -> None:
         async with run(broker) as bank:
             sender, recipient = await bank.open("alice"), await bank.open("bob")
             await transfers(bank, sender, recipient, range(1))
@@ -273,7 +275,7 @@ class TestDeliveryAndRemoval:
 
 class TestReplicas:
     @on_both
-    async def test_one_leads_and_another_takes_over(self, run: Run, broker: Broker) -> None:
+    async def test_another_replica_takes_over_from_a_lost_leader(self, run: Run, broker: Broker) -> None:
         async with AsyncExitStack() as first_replica, run(broker) as second, reading(broker) as topic:
             first = await first_replica.enter_async_context(run(broker))
             sender, recipient = await first.open("alice"), await first.open("bob")
@@ -294,7 +296,7 @@ class TestReplicas:
             messages = await topic.until_read(ids)
         assert set(versions(messages)) == set(range(1, 21))
 
-    async def test_a_frozen_leader_is_let_go_by_the_server(
+    async def test_server_ends_the_session_of_a_frozen_leader(
         self, ledger_url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(outbox, "_LEADER_SILENCE", "300ms")

@@ -56,7 +56,7 @@ async def exit_code(child: Child, within: float) -> int:
 
 
 class TestStart:
-    async def test_it_lives_before_its_dependencies_and_is_ready_when_they_come(
+    async def test_bank_starts_before_its_dependencies_and_becomes_ready_with_them(
         self, describe: Describe, keys: Keys, tmp_path: Path
     ) -> None:
         postgres_port, kafka_port = free_ports(2)
@@ -81,14 +81,16 @@ class TestStart:
 
 
 class TestEnd:
-    async def test_sigterm_ends_it_promptly_and_well(self, describe: Describe, ledger_url: str, broker: Kafka) -> None:
+    async def test_sigterm_stops_the_bank_promptly_with_status_0(
+        self, describe: Describe, ledger_url: str, broker: Kafka
+    ) -> None:
         child, environment = describe(ledger_url, kafka_bootstrap_servers=broker.bootstrap_servers)
         await child.start()
         await until_ready(f"http://{environment['bank_admin_listen']}")
         child.send(signal.SIGTERM)
         assert await exit_code(child, within=4) == 0
 
-    async def test_nothing_being_there_does_not_keep_it(self, describe: Describe) -> None:
+    async def test_sigterm_stops_the_bank_without_dependencies(self, describe: Describe) -> None:
         postgres, kafka = free_ports(2)
         nowhere = f"postgresql://bank:x@127.0.0.1:{postgres}/bank"
         child, _ = describe(nowhere, kafka_bootstrap_servers=f"127.0.0.1:{kafka}")
@@ -96,7 +98,9 @@ class TestEnd:
         child.send(signal.SIGTERM)
         assert await exit_code(child, within=4) == 0
 
-    async def test_it_answers_what_it_has_begun(self, describe: Describe, ledger_url: str, keys: Keys) -> None:
+    async def test_running_transfer_is_answered_after_sigterm(
+        self, describe: Describe, ledger_url: str, keys: Keys
+    ) -> None:
         child, environment = describe(ledger_url)
         await child.start()
         async with connect_bank(keys, ledger_url, environment) as bank:
@@ -111,7 +115,7 @@ class TestEnd:
             assert (await begun).posting.version == 1
             assert await exit_code(child, within=4) == 0
 
-    async def test_a_port_in_use_ends_it_with_an_error(self, describe: Describe, ledger_url: str) -> None:
+    async def test_port_in_use_ends_the_bank_with_an_error(self, describe: Describe, ledger_url: str) -> None:
         first, environment = describe(ledger_url)
         await first.start()
         second, _ = describe(ledger_url, bank_grpc_listen=environment["bank_grpc_listen"])
@@ -120,7 +124,7 @@ class TestEnd:
 
 
 class TestKill9:
-    async def test_in_the_middle_of_load_loses_nothing_acknowledged(
+    async def test_acknowledged_transfers_survive_a_kill_under_load(
         self, describe: Describe, ledger_url: str, keys: Keys, broker: Kafka
     ) -> None:
         child, environment = describe(ledger_url, kafka_bootstrap_servers=broker.bootstrap_servers)

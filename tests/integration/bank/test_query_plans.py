@@ -32,7 +32,7 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 @pytest.mark.parametrize("analyzed", [True, False], ids=["known to be empty", "nothing known"])
 @pytest.mark.parametrize("statement", STATEMENTS)
-async def test_it_looks_rows_up(ledger_url: str, statement: str, *, analyzed: bool) -> None:
+async def test_statement_finds_rows_by_index(ledger_url: str, statement: str, *, analyzed: bool) -> None:
     query, types = STATEMENTS[statement]
     async with open_pool(ledger_url, max_size=1) as pool, pool.acquire() as connection:
         if analyzed:
@@ -48,7 +48,7 @@ async def test_it_looks_rows_up(ledger_url: str, statement: str, *, analyzed: bo
         assert "Index Cond" in scan or "Recheck Cond" in scan
 
 
-async def test_a_session_is_given_back_as_it_was(ledger_url: str) -> None:
+async def test_pooled_session_keeps_its_settings(ledger_url: str) -> None:
     async with open_pool(ledger_url, max_size=1) as pool:
         before = await pool.fetch("SELECT name, setting FROM pg_settings ORDER BY name")
         async with outbox.Outbox.lead(pool) as led:

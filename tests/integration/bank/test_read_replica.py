@@ -145,7 +145,7 @@ async def pay(bank: RunningBank, sender: UUID, recipient: UUID, count: int) -> l
     return [each.transfer.id for each in made]
 
 
-async def test_is_asked_for_what_is_written_once_and_for_no_account(bank: RunningBank, behind: Behind) -> None:
+async def test_replica_is_read_for_transfers_and_not_for_accounts(bank: RunningBank, behind: Behind) -> None:
     alice, (sender, recipient) = bank.user("alice"), [await bank.open("alice") for _ in range(2)]
     (id_,) = await pay(bank, sender, recipient, 1)
     await behind.catches_up()
@@ -156,7 +156,7 @@ async def test_is_asked_for_what_is_written_once_and_for_no_account(bank: Runnin
     assert "FROM accounts" not in asked
 
 
-async def test_hides_nothing_by_lagging(bank: RunningBank, behind: Behind) -> None:
+async def test_lagging_replica_hides_no_transfers(bank: RunningBank, behind: Behind) -> None:
     alice, analytics = bank.user("alice"), bank.service("analytics")
     sender, recipient = await bank.open("alice"), await bank.open("alice")
     made = await pay(bank, sender, recipient, 2)
@@ -172,7 +172,7 @@ async def test_hides_nothing_by_lagging(bank: RunningBank, behind: Behind) -> No
         assert (await alice(bank.client.get_balance(sender))).amount == rub("995")
 
 
-async def test_is_not_missed_while_it_is_away_and_asked_again_when_it_is_back(
+async def test_stopped_replica_is_replaced_by_the_primary_and_used_again_later(
     standby: Standby, bank: RunningBank
 ) -> None:
     alice, (sender, recipient) = bank.user("alice"), [await bank.open("alice") for _ in range(2)]

@@ -9,7 +9,7 @@ from wallet.money import EXPONENTS
 
 
 class TestAccounts:
-    async def test_an_owner_reads_the_balance_with_its_version(self, bank: RunningBank, alice: Caller) -> None:
+    async def test_owner_reads_balance_and_version(self, bank: RunningBank, alice: Caller) -> None:
         account, other = await bank.open("alice", "12.34"), await bank.open("bob")
         before = await alice(bank.client.get_balance(account))
         assert (before.amount, before.version) == (rub("12.34"), 0)
@@ -17,13 +17,13 @@ class TestAccounts:
         after = await alice(bank.client.get_balance(account))
         assert (after.amount, after.version) == (rub("12"), 1)
 
-    async def test_an_owner_reads_the_account_as_it_stands(self, bank: RunningBank, alice: Caller) -> None:
+    async def test_owner_reads_the_account(self, bank: RunningBank, alice: Caller) -> None:
         id_ = await bank.open("alice", "12.34")
         row = await bank.row(id_)
         account = await alice(bank.client.get_account(id_))
         assert account == Account(id_, "alice", rub("12.34"), 0, row["created_at"], row["updated_at"], "OPEN")
 
-    async def test_several_are_answered_each_by_its_own_id(self, bank: RunningBank, alice: Caller) -> None:
+    async def test_batch_get_accounts_answers_each_id(self, bank: RunningBank, alice: Caller) -> None:
         mine, also_mine, bobs, nobodys = [await bank.open(owner) for owner in ("alice", "alice", "bob", None)]
         missing = uuid4()
         found = await alice(
@@ -33,7 +33,7 @@ class TestAccounts:
         for hidden in (bobs, missing, nobodys, clearing_account()):
             assert found[hidden] == AccountNotFound(str(hidden))
 
-    async def test_another_users_account_is_not_told_from_none(self, bank: RunningBank, alice: Caller) -> None:
+    async def test_account_of_another_user_looks_like_a_missing_one(self, bank: RunningBank, alice: Caller) -> None:
         bobs, missing = await bank.open("bob"), uuid4()
         for id_ in (bobs, missing):
             with pytest.raises(AccountNotFound) as balance:
@@ -46,19 +46,19 @@ class TestAccounts:
         assert await bank.balance(bobs) == 1000
 
     @pytest.mark.parametrize("who", ["card", "analytics", "operator", "admin"])
-    async def test_services_operators_and_admins_see_every_account(
+    async def test_services_operators_and_admins_read_every_account(
         self, bank: RunningBank, who: str, request: pytest.FixtureRequest
     ) -> None:
         caller, bobs = request.getfixturevalue(who), await bank.open("bob")
         assert (await caller(bank.client.get_account(bobs))).owner_id == "bob"
         assert (await caller(bank.client.get_account(clearing_account()))).owner_id == ""
 
-    async def test_no_accounts_are_asked_for_and_none_come(self, bank: RunningBank, alice: Caller) -> None:
+    async def test_batch_get_accounts_of_no_ids_is_empty(self, bank: RunningBank, alice: Caller) -> None:
         assert await alice(bank.client.batch_get_accounts([])) == {}
 
 
 class TestTransfers:
-    async def test_both_sides_and_those_who_see_all_see_it_and_nobody_else(
+    async def test_transfer_is_readable_for_its_owners_and_privileged_callers_only(
         self, bank: RunningBank, card: Caller, operator: Caller
     ) -> None:
         sender, recipient = await bank.open("gina"), await bank.open("hugo")
@@ -71,17 +71,17 @@ class TestTransfers:
             await bank.user("mallory")(bank.client.get_transfer(made.id))
         assert hidden.value == TransferNotFound(str(made.id))
 
-    async def test_the_owner_of_the_account_sees_a_deposit(self, bank: RunningBank, card: Caller) -> None:
+    async def test_owner_reads_a_deposit(self, bank: RunningBank, card: Caller) -> None:
         account = await bank.open("hugo")
         made = (await card(bank.client.deposit(account, rub("1"), "seen deposit", {}))).transfer
         assert await bank.user("hugo")(bank.client.get_transfer(made.id)) == made
 
-    async def test_one_that_is_not_there_is_not_found(self, bank: RunningBank, alice: Caller) -> None:
+    async def test_missing_transfer_is_not_found(self, bank: RunningBank, alice: Caller) -> None:
         missing = uuid4()
         with pytest.raises(TransferNotFound, match=str(missing)):
             await alice(bank.client.get_transfer(missing))
 
-    async def test_several_are_answered_each_by_its_own_id(
+    async def test_batch_get_transfers_answers_each_id(
         self, bank: RunningBank, alice: Caller, card: Caller, operator: Caller
     ) -> None:
         mine, bobs, carols = [await bank.open(owner) for owner in ("alice", "bob", "carol")]
@@ -102,12 +102,12 @@ class TestTransfers:
         }
         assert await operator(bank.client.batch_get_transfers([others.id])) == {others.id: others}
 
-    async def test_no_transfers_are_asked_for_and_none_come(self, bank: RunningBank, alice: Caller) -> None:
+    async def test_batch_get_transfers_of_no_ids_is_empty(self, bank: RunningBank, alice: Caller) -> None:
         assert await alice(bank.client.batch_get_transfers([])) == {}
 
 
 class TestForServicesOnly:
-    async def test_a_customer_reads_no_events_and_no_versions(self, bank: RunningBank, alice: Caller) -> None:
+    async def test_customer_may_not_read_events_and_versions(self, bank: RunningBank, alice: Caller) -> None:
         own = await bank.open("alice")
         with pytest.raises(PermissionDenied):
             await alice(bank.client.list_events(own, 0))
@@ -117,7 +117,7 @@ class TestForServicesOnly:
 
 class TestAccountVersions:
     @pytest.mark.parametrize("page_size", [7, 50, 10_000])
-    async def test_come_in_pages_each_account_once(self, bank: RunningBank, page_size: int) -> None:
+    async def test_account_versions_list_each_account_once(self, bank: RunningBank, page_size: int) -> None:
         with bank.service("analytics").calling():
             pages = [page async for page in bank.client.list_account_versions(page_size)]
         listed = [account.account_id for page in pages for account in page]
@@ -128,12 +128,12 @@ class TestAccountVersions:
         )
         assert all(len(page) == page_size for page in pages[:-1])
 
-    async def test_a_last_page_that_is_full_is_followed_by_an_empty_one(self, own_bank: RunningBank) -> None:
+    async def test_full_last_page_is_followed_by_an_empty_page(self, own_bank: RunningBank) -> None:
         with own_bank.service("analytics").calling():
             pages = [page async for page in own_bank.client.list_account_versions(len(EXPONENTS))]
         assert [len(page) for page in pages] == [len(EXPONENTS), 0]
 
-    async def test_tell_how_many_operations_there_were(self, bank: RunningBank, alice: Caller) -> None:
+    async def test_account_version_is_the_number_of_operations(self, bank: RunningBank, alice: Caller) -> None:
         busy, quiet = await bank.open("alice"), await bank.open("alice")
         for n in range(3):
             await alice(bank.client.transfer(busy, quiet, rub("1"), f"{busy}-{n}"))
@@ -145,7 +145,9 @@ class TestAccountVersions:
 
 
 class TestEvents:
-    async def test_tell_each_operation_whole_and_in_order(self, bank: RunningBank, alice: Caller, card: Caller) -> None:
+    async def test_events_have_both_postings_and_are_in_order(
+        self, bank: RunningBank, alice: Caller, card: Caller
+    ) -> None:
         mine, bobs = await bank.open("alice", "10.00"), await bank.open("bob", "10.00")
         deposit = await card(bank.client.deposit(mine, rub("5"), f"in-{mine}", {"topUpId": "t1"}))
         transfer = await alice(bank.client.transfer(mine, bobs, rub("7"), f"out-{mine}"))
@@ -158,13 +160,13 @@ class TestEvents:
         assert (second.recipient.account_id, second.recipient.version) == (bobs, 1)
         assert second.recipient.balance_after == rub("17")
 
-    async def test_are_the_same_from_either_side(self, bank: RunningBank, alice: Caller) -> None:
+    async def test_events_are_the_same_for_sender_and_recipient(self, bank: RunningBank, alice: Caller) -> None:
         mine, bobs = await bank.open("alice"), await bank.open("bob")
         await alice(bank.client.transfer(mine, bobs, rub("7"), f"sides-{mine}"))
         analytics = bank.service("analytics")
         assert await analytics(bank.client.list_events(mine, 0)) == await analytics(bank.client.list_events(bobs, 0))
 
-    async def test_go_on_after_a_version_page_by_page(self, bank: RunningBank, alice: Caller) -> None:
+    async def test_events_continue_after_a_version(self, bank: RunningBank, alice: Caller) -> None:
         mine, bobs = await bank.open("alice"), await bank.open("bob")
         for n in range(7):
             await alice(bank.client.transfer(mine, bobs, rub("1"), f"pages-{mine}-{n}"))
@@ -174,7 +176,7 @@ class TestEvents:
             after = page[-1].sender.version
         assert pages == [[1, 2, 3], [4, 5, 6], [7]]
 
-    async def test_of_an_account_without_any_are_none(self, bank: RunningBank) -> None:
+    async def test_account_without_operations_has_no_events(self, bank: RunningBank) -> None:
         analytics = bank.service("analytics")
         assert await analytics(bank.client.list_events(await bank.open("alice"), 0)) == []
         assert await analytics(bank.client.list_events(uuid4(), 0)) == []

@@ -48,10 +48,10 @@ async def untouched(_kept: asyncpg.Connection) -> AsyncIterator[asyncpg.Connecti
 
 
 class TestMigrations:
-    async def test_lead_to_the_tables_that_the_code_knows(self, ledger_url: str) -> None:
+    async def test_migrations_create_the_tables_of_the_code(self, ledger_url: str) -> None:
         await asyncio.to_thread(command.check, config(MIGRATIONS, ledger_url))
 
-    async def test_lead_to_the_same_constraints_defaults_and_options(
+    async def test_migrations_create_the_same_constraints_defaults_and_options(
         self, sql: asyncpg.Connection, postgres: Postgres
     ) -> None:
         admin = await asyncpg.connect(postgres.admin_dsn)
@@ -70,7 +70,9 @@ class TestMigrations:
             await admin.close()
         assert await shape(sql) == from_tables
 
-    async def test_can_be_taken_back_and_made_again(self, ledger_url: str, sql: asyncpg.Connection) -> None:
+    async def test_migrations_can_be_downgraded_and_upgraded_again(
+        self, ledger_url: str, sql: asyncpg.Connection
+    ) -> None:
         before = await shape(sql)
         await asyncio.to_thread(command.downgrade, config(MIGRATIONS, ledger_url), "base")
         left = "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'S')"
@@ -81,7 +83,9 @@ class TestMigrations:
         assert await shape(sql) == before
         assert await sql.fetchval("SELECT count(*) FROM accounts") == len(EXPONENTS)
 
-    async def test_may_be_run_again_and_by_several_at_once(self, ledger_url: str, sql: asyncpg.Connection) -> None:
+    async def test_migrations_can_run_repeatedly_and_concurrently(
+        self, ledger_url: str, sql: asyncpg.Connection
+    ) -> None:
         await asyncio.to_thread(command.downgrade, config(MIGRATIONS, ledger_url), "base")
         codes = await asyncio.gather(*(_upgrade_in_a_process(ledger_url) for _ in range(2)))
         assert codes == [0, 0]
@@ -96,7 +100,7 @@ async def _upgrade_in_a_process(url: str) -> int:
 
 
 class TestAccounts:
-    async def test_the_plans_own_insert_works_as_written(self, untouched: asyncpg.Connection) -> None:
+    async def test_plain_insert_of_accounts_works(self, untouched: asyncpg.Connection) -> None:
         await untouched.execute("""
             INSERT INTO accounts (id, balance, created_at, updated_at) VALUES
             ('123e4567-e89b-12d3-a456-426614174000', 1000.00, NOW(), NOW()),
@@ -110,16 +114,14 @@ class TestAccounts:
         assert (alice["currency"], alice["status"], alice["min_balance"]) == ("RUB", "OPEN", 0)
         assert (alice["version"], alice["owner_id"]) == (0, None)
 
-    async def test_an_account_opens_with_what_it_holds_whatever_was_claimed(
-        self, untouched: asyncpg.Connection
-    ) -> None:
+    async def test_opening_balance_is_the_inserted_balance(self, untouched: asyncpg.Connection) -> None:
         row = await untouched.fetchrow(
             "INSERT INTO accounts (balance, opening_balance, version) VALUES (5, 7, 9) RETURNING *",
         )
         assert row is not None
         assert (row["opening_balance"], row["version"]) == (Decimal(5), 0)
 
-    async def test_every_currency_has_its_clearing_account(self, untouched: asyncpg.Connection) -> None:
+    async def test_every_currency_has_a_clearing_account(self, untouched: asyncpg.Connection) -> None:
         rows = await untouched.fetch("SELECT * FROM accounts WHERE min_balance IS NULL")
         assert {(row["id"], row["currency"]) for row in rows} == {
             (clearing_account_id(code), code) for code in EXPONENTS
@@ -135,14 +137,14 @@ class TestAccounts:
             ("(currency) VALUES ('rub')", "accounts_currency"),
         ],
     )
-    async def test_refuses_what_no_account_can_be(
+    async def test_invalid_account_violates_a_constraint(
         self, untouched: asyncpg.Connection, columns: str, constraint: str
     ) -> None:
         with pytest.raises(asyncpg.CheckViolationError) as caught:
             await untouched.execute(f"INSERT INTO accounts {columns}")
         assert caught.value.constraint_name == constraint
 
-    async def test_no_update_takes_a_balance_below_its_floor(self, untouched: asyncpg.Connection) -> None:
+    async def test_update_below_the_minimum_balance_is_refused(self, untouched: asyncpg.Connection) -> None:
         id_ = await untouched.fetchval("INSERT INTO accounts (balance) VALUES (10) RETURNING id")
         await untouched.execute("UPDATE accounts SET balance = balance - 10 WHERE id = $1", id_)
         with pytest.raises(asyncpg.CheckViolationError, match="accounts_min_balance"):
@@ -152,7 +154,9 @@ class TestAccounts:
 class TestHistory:
     @pytest.mark.parametrize("table", ["entries", "transfers"])
     @pytest.mark.parametrize("change", ["UPDATE {} SET amount = 0", "DELETE FROM {}", "TRUNCATE {}"])
-    async def test_is_only_ever_added_to(self, untouched: asyncpg.Connection, table: str, change: str) -> None:
+    async def test_entries_and_transfers_are_append_only(
+        self, untouched: asyncpg.Connection, table: str, change: str
+    ) -> None:
         with pytest.raises(asyncpg.RestrictViolationError, match=f"{table} is append-only"):
             await untouched.execute(change.format(table))
 
@@ -165,7 +169,7 @@ class TestHistory:
             ("'TRANSFER', $1, $2, 1, 'PENDING'", "transfers_status"),
         ],
     )
-    async def test_refuses_what_no_transfer_can_be(
+    async def test_invalid_transfer_violates_a_constraint(
         self, untouched: asyncpg.Connection, values: str, constraint: str
     ) -> None:
         with pytest.raises(asyncpg.CheckViolationError) as caught:
@@ -181,6 +185,6 @@ class TestHistory:
         assert caught.value.constraint_name == constraint
 
     @pytest.mark.parametrize("outcome", ["NULL, NULL", "uuidv7(), '{}'"])
-    async def test_a_key_has_exactly_one_outcome(self, untouched: asyncpg.Connection, outcome: str) -> None:
+    async def test_idempotency_key_has_exactly_one_outcome(self, untouched: asyncpg.Connection, outcome: str) -> None:
         with pytest.raises(asyncpg.CheckViolationError, match="idempotency_keys_outcome"):
             await untouched.execute(f"INSERT INTO idempotency_keys VALUES ('p', 'o', 'k', '', {outcome})")

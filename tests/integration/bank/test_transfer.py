@@ -18,7 +18,7 @@ from wallet.money import MAX_AMOUNT, Money
 
 
 class TestTransfer:
-    async def test_moves_the_money_and_answers_with_the_senders_side(self, bank: RunningBank, alice: Caller) -> None:
+    async def test_transfer_moves_money_and_returns_the_senders_posting(self, bank: RunningBank, alice: Caller) -> None:
         sender, recipient = await bank.open("alice", "1000.00"), await bank.open("bob", "500.00")
         before = datetime.now(UTC)
         receipt = await alice(bank.client.transfer(sender, recipient, rub("100.50"), "k"))
@@ -29,7 +29,7 @@ class TestTransfer:
         assert receipt.posting.account_id == sender
         assert (receipt.posting.version, receipt.posting.balance_after) == (1, rub("899.50"))
 
-    async def test_writes_every_row_of_it(self, bank: RunningBank) -> None:
+    async def test_transfer_writes_all_its_rows(self, bank: RunningBank) -> None:
         sender, recipient = await bank.open("dora", "1000.00"), await bank.open("bob", "500.00")
         receipt = await bank.user("dora")(bank.client.transfer(sender, recipient, rub("100.50"), "rows"))
         id_, at = receipt.transfer.id, receipt.transfer.created_at
@@ -64,7 +64,7 @@ class TestTransfer:
         assert (len(key["fingerprint"]), key["refusal"]) == (32, None)
         assert await bank.sql.fetchval("SELECT count(*) FROM outbox WHERE transfer_id = $1", id_) == 1
 
-    async def test_versions_grow_by_one_on_each_side(self, bank: RunningBank, alice: Caller) -> None:
+    async def test_transfer_increments_both_versions_by_one(self, bank: RunningBank, alice: Caller) -> None:
         a, b, c = [await bank.open("alice", "10.00") for _ in range(3)]
         for n, (sender, recipient) in enumerate([(a, b), (b, c), (a, c), (c, a)]):
             await alice(bank.client.transfer(sender, recipient, rub("1"), f"versions-{a}-{n}"))
@@ -73,7 +73,7 @@ class TestTransfer:
     @pytest.mark.parametrize(
         ("currency", "amount"), [("JPY", "7"), ("KWD", "0.001"), ("CLF", "0.0001"), ("RUB", "0.01")]
     )
-    async def test_is_exact_in_every_currency(
+    async def test_transfer_is_exact_in_every_currency(
         self, bank: RunningBank, alice: Caller, currency: str, amount: str
     ) -> None:
         sender, recipient = [await bank.open("alice", "10", currency) for _ in range(2)]
@@ -82,25 +82,25 @@ class TestTransfer:
         assert receipt.posting.balance_after == Money(Decimal(10), currency) - money
         assert (await alice(bank.client.get_balance(recipient))).amount == Money(Decimal(10), currency) + money
 
-    async def test_the_largest_amount_moves(self, bank: RunningBank, alice: Caller) -> None:
+    async def test_largest_amount_is_transferred(self, bank: RunningBank, alice: Caller) -> None:
         sender, recipient = [await bank.open("alice", str(MAX_AMOUNT)) for _ in range(2)]
         receipt = await alice(bank.client.transfer(sender, recipient, Money(MAX_AMOUNT, "RUB"), "largest"))
         assert receipt.posting.balance_after == rub("0")
 
-    async def test_an_overdraft_is_granted_down_to_its_floor(self, bank: RunningBank, alice: Caller) -> None:
+    async def test_overdraft_is_granted_down_to_the_minimum_balance(self, bank: RunningBank, alice: Caller) -> None:
         sender = await bank.open("alice", "1.00", min_balance=Decimal(-5))
         recipient = await bank.open("bob")
         receipt = await alice(bank.client.transfer(sender, recipient, rub("6"), "overdraft"))
         assert receipt.posting.balance_after == rub("-5")
 
-    async def test_an_admin_may_move_any_accounts_money(self, bank: RunningBank, admin: Caller) -> None:
+    async def test_admin_moves_money_from_any_account(self, bank: RunningBank, admin: Caller) -> None:
         sender, recipient = await bank.open("alice"), await bank.open("bob")
         receipt = await admin(bank.client.transfer(sender, recipient, rub("1"), "by an admin"))
         assert receipt.posting.balance_after == rub("999")
 
 
 class TestRefusals:
-    async def test_whoever_reads_all_moves_nothing_of_others(self, bank: RunningBank, operator: Caller) -> None:
+    async def test_read_access_to_all_accounts_moves_no_money(self, bank: RunningBank, operator: Caller) -> None:
         mine, bobs = await bank.open("operator"), await bank.open("bob")
         both = bank.user("operator", Role.OPERATOR, Role.CUSTOMER)
         for caller, sender in ((operator, mine), (operator, bobs), (bank.service("card"), bobs)):
@@ -112,24 +112,24 @@ class TestRefusals:
             await both(bank.client.close_account(await bank.open("bob", "0")))
         assert await bank.balance(bobs) == 1000
 
-    async def test_an_admin_makes_no_money(self, bank: RunningBank, admin: Caller) -> None:
+    async def test_admin_cannot_transfer_from_a_clearing_account(self, bank: RunningBank, admin: Caller) -> None:
         with pytest.raises(AccountNotFound):
             await admin(bank.client.transfer(clearing_account(), await bank.open("admin"), rub("1"), "out of nothing"))
 
-    async def test_more_than_there_is(self, bank: RunningBank, alice: Caller) -> None:
+    async def test_overdraft_is_refused(self, bank: RunningBank, alice: Caller) -> None:
         sender, recipient = await bank.open("alice", "10.00"), await bank.open("bob")
         with pytest.raises(InsufficientFunds) as caught:
             await alice(bank.client.transfer(sender, recipient, rub("10.01"), "poor"))
         assert caught.value == InsufficientFunds(str(sender), "10.01", "10.00", "RUB")
         assert await bank.balance(sender) == 10
 
-    async def test_to_an_account_that_is_not_there(self, bank: RunningBank, alice: Caller) -> None:
+    async def test_transfer_to_an_unknown_account_is_refused(self, bank: RunningBank, alice: Caller) -> None:
         sender, nowhere = await bank.open("alice"), clearing_account("USD")
         for recipient in (nowhere, clearing_account()):
             with pytest.raises(AccountNotFound, match=str(recipient)):
                 await alice(bank.client.transfer(sender, recipient, rub("1"), f"to {recipient}"))
 
-    async def test_in_another_currency_than_an_accounts(self, bank: RunningBank, alice: Caller) -> None:
+    async def test_transfer_in_another_currency_is_refused(self, bank: RunningBank, alice: Caller) -> None:
         roubles, dollars = await bank.open("alice"), await bank.open("alice", currency="USD")
         with pytest.raises(CurrencyMismatch) as caught:
             await alice(bank.client.transfer(roubles, dollars, rub("1"), "to dollars"))
@@ -138,14 +138,14 @@ class TestRefusals:
             await alice(bank.client.transfer(dollars, roubles, rub("1"), "from dollars"))
         assert caught.value == CurrencyMismatch(str(dollars), "RUB")
 
-    async def test_from_or_to_a_closed_account(self, bank: RunningBank, alice: Caller) -> None:
+    async def test_transfer_from_or_to_a_closed_account_is_refused(self, bank: RunningBank, alice: Caller) -> None:
         opened, closed = await bank.open("alice"), await bank.open("alice", "0", status=AccountStatus.CLOSED)
         for sender, recipient in ((opened, closed), (closed, opened)):
             with pytest.raises(AccountClosed) as caught:
                 await alice(bank.client.transfer(sender, recipient, rub("1"), f"from {sender}"))
             assert caught.value == AccountClosed(str(closed))
 
-    async def test_a_refusal_is_remembered_and_nothing_else_is_written(self, own_bank: RunningBank) -> None:
+    async def test_refusal_writes_only_its_idempotency_record(self, own_bank: RunningBank) -> None:
         sender, recipient = await own_bank.open("alice", "1.00"), await own_bank.open("bob")
         with pytest.raises(InsufficientFunds):
             await own_bank.user("alice")(own_bank.client.transfer(sender, recipient, rub("2"), "k"))
@@ -155,7 +155,7 @@ class TestRefusals:
 
 class TestAtomicity:
     @pytest.mark.parametrize("table", ["transfers", "entries", "idempotency_keys", "outbox"])
-    async def test_when_one_row_cannot_be_written_none_is(self, own_bank: RunningBank, table: str) -> None:
+    async def test_failed_insert_of_one_row_rolls_back_all_rows(self, own_bank: RunningBank, table: str) -> None:
         sender, recipient = await own_bank.open("alice"), await own_bank.open("bob")
         await own_bank.sql.execute(f"ALTER TABLE {table} ADD CONSTRAINT broken CHECK (false) NOT VALID")
         alice = own_bank.user("alice")
@@ -169,7 +169,7 @@ class TestAtomicity:
         assert receipt.posting.version == 1
         await assert_ledger_invariants(own_bank.sql)
 
-    async def test_what_fails_at_the_very_commit_leaves_nothing(self, own_bank: RunningBank) -> None:
+    async def test_failure_at_commit_leaves_no_rows(self, own_bank: RunningBank) -> None:
         sender, recipient = await own_bank.open("alice"), await own_bank.open("bob")
         await own_bank.sql.execute("""
             CREATE FUNCTION refuse_at_commit() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -182,7 +182,7 @@ class TestAtomicity:
         assert set((await own_bank.count_rows()).values()) == {0}
         assert await own_bank.balance(sender) == 1000
 
-    async def test_a_balance_beyond_what_the_ledger_holds_is_refused_whole(self, own_bank: RunningBank) -> None:
+    async def test_balance_overflow_leaves_no_rows(self, own_bank: RunningBank) -> None:
         full = await own_bank.open("alice", "999999999999999999.99")
         with pytest.raises(InternalError):
             await own_bank.service("card")(own_bank.client.deposit(full, rub("0.01"), "k", {}))

@@ -190,7 +190,7 @@ def afterwards(accounts: dict[UUID, Account], decision: Decision) -> dict[UUID, 
 
 class TestAgainstTheModel:
     @given(ledgers(), batches())
-    def test_every_outcome_is_the_models(self, accounts: dict[UUID, Account], batch: list[Command]) -> None:
+    def test_outcomes_and_balances_match_the_model(self, accounts: dict[UUID, Account], batch: list[Command]) -> None:
         model = Model.of(accounts)
         decision = decide(accounts, {}, batch, START)
         assert [told(outcome) for outcome in decision.outcomes] == [model.take(wish) for wish in batch]
@@ -199,18 +199,22 @@ class TestAgainstTheModel:
         assert {id_: account.version for id_, account in after.items()} == model.version
 
     @given(ledgers(), batches())
-    def test_money_is_conserved_in_each_currency(self, accounts: dict[UUID, Account], batch: list[Command]) -> None:
+    def test_decision_conserves_the_total_of_each_currency(
+        self, accounts: dict[UUID, Account], batch: list[Command]
+    ) -> None:
         decision = decide(accounts, {}, batch, START)
         assert totals(afterwards(accounts, decision)) == totals(accounts)
 
     @given(ledgers(), batches())
-    def test_no_balance_falls_below_its_floor(self, accounts: dict[UUID, Account], batch: list[Command]) -> None:
+    def test_decision_keeps_balances_above_their_minimum(
+        self, accounts: dict[UUID, Account], batch: list[Command]
+    ) -> None:
         decision = decide(accounts, {}, batch, START)
         for account in decision.accounts:
             assert account.min_balance is None or account.balance.amount >= account.min_balance
 
     @given(ledgers(), batches())
-    def test_versions_have_no_gaps_and_time_never_runs_against_them(
+    def test_versions_have_no_gaps_and_times_do_not_decrease(
         self, accounts: dict[UUID, Account], batch: list[Command]
     ) -> None:
         decision = decide(accounts, {}, batch, START)
@@ -227,7 +231,7 @@ class TestAgainstTheModel:
             assert (account.version, account.updated_at) == last[account.id]
 
     @given(ledgers(), batches())
-    def test_each_posting_is_what_the_account_held_then(
+    def test_postings_have_the_balance_after_each_transfer(
         self, accounts: dict[UUID, Account], batch: list[Command]
     ) -> None:
         held = {id_: account.balance for id_, account in accounts.items()}
@@ -239,7 +243,7 @@ class TestAgainstTheModel:
 
     @given(ledgers(), batches())
     @settings(max_examples=60)
-    def test_a_batch_is_the_same_as_its_commands_one_by_one(
+    def test_batch_decides_the_same_as_single_commands(
         self, accounts: dict[UUID, Account], batch: list[Command]
     ) -> None:
         whole = decide(accounts, {}, batch, START)
@@ -255,7 +259,7 @@ class TestAgainstTheModel:
 
     @given(ledgers(), batches())
     @settings(max_examples=60)
-    def test_the_whole_batch_again_changes_nothing_and_answers_the_same(
+    def test_replayed_batch_returns_the_same_outcomes_and_changes_nothing(
         self, accounts: dict[UUID, Account], batch: list[Command]
     ) -> None:
         first = decide(accounts, {}, batch, START)
@@ -265,7 +269,7 @@ class TestAgainstTheModel:
         assert (again.transfers, again.accounts, again.new_records) == ([], [], {})
 
     @given(ledgers(), batches())
-    def test_what_is_written_is_what_was_answered(self, accounts: dict[UUID, Account], batch: list[Command]) -> None:
+    def test_decision_writes_what_its_outcomes_say(self, accounts: dict[UUID, Account], batch: list[Command]) -> None:
         before = dict(accounts)
         decision = decide(accounts, {}, batch, START)
         assert len(decision.outcomes) == len(batch)
@@ -293,7 +297,7 @@ A, B, C = IDS[:3]
 
 
 class TestDecide:
-    def test_each_command_sees_what_the_ones_before_it_left(self) -> None:
+    def test_command_sees_balances_after_earlier_commands(self) -> None:
         accounts = {A: account(A), B: account(B, "0"), C: account(C, "0")}
         batch = [transfer(A, B, "10", "1"), transfer(B, C, "10", "2"), transfer(A, C, "0.01", "3")]
         first, second, third = decide(accounts, {}, batch, START).outcomes
@@ -301,18 +305,18 @@ class TestDecide:
         assert isinstance(second, Transfer)
         assert third == InsufficientFunds(str(A), needed="0.01", available="0.00", currency="RUB")
 
-    def test_a_whole_balance_can_be_sent_and_not_a_kopeck_more(self) -> None:
+    def test_transfer_of_the_full_balance_succeeds_and_of_more_is_refused(self) -> None:
         accounts = {A: account(A), B: account(B)}
         assert isinstance(decide(accounts, {}, [transfer(A, B, "10.00")], START).outcomes[0], Transfer)
         refused = decide(accounts, {}, [transfer(A, B, "10.01")], START).outcomes[0]
         assert refused == InsufficientFunds(str(A), needed="10.01", available="10.00", currency="RUB")
 
-    def test_what_is_available_goes_down_to_the_floor(self) -> None:
+    def test_available_amount_includes_the_overdraft(self) -> None:
         accounts = {A: account(A, min_balance=Decimal("-5.0000")), B: account(B)}
         refused = decide(accounts, {}, [transfer(A, B, "15.01")], START).outcomes[0]
         assert refused == InsufficientFunds(str(A), needed="15.01", available="15.00", currency="RUB")
 
-    def test_a_refusal_is_remembered_although_money_comes_later(self) -> None:
+    def test_replayed_refusal_is_returned_after_money_arrived(self) -> None:
         accounts = {A: account(A, "0"), B: account(B)}
         poor = transfer(A, B, "1", "poor")
         batch = [poor, transfer(B, A, "5", "rich"), replace(poor, transfer_id=uuid4())]
@@ -320,14 +324,14 @@ class TestDecide:
         assert isinstance(first, InsufficientFunds)
         assert again == first
 
-    def test_a_duplicate_in_one_batch_shares_the_transfer(self) -> None:
+    def test_duplicate_in_one_batch_returns_the_same_transfer(self) -> None:
         accounts = {A: account(A), B: account(B)}
         wish = transfer(A, B, "1")
         decision = decide(accounts, {}, [wish, replace(wish, transfer_id=uuid4())], START)
         assert len(decision.transfers) == 1
         assert decision.outcomes[0] is decision.outcomes[1]
 
-    def test_a_conflict_is_not_remembered_over_the_first_answer(self) -> None:
+    def test_conflict_does_not_replace_the_first_outcome(self) -> None:
         accounts = {A: account(A), B: account(B)}
         wish = transfer(A, B, "1")
         batch = [wish, transfer(A, B, "2"), replace(wish, transfer_id=uuid4())]
@@ -335,29 +339,29 @@ class TestDecide:
         assert conflict == IdempotencyConflict("k")
         assert again is first
 
-    def test_another_callers_account_is_not_there(self) -> None:
+    def test_account_of_another_owner_is_not_found(self) -> None:
         accounts = {A: account(A, owner_id="bob"), B: account(B)}
         refused: WalletError | Transfer = decide(accounts, {}, [transfer(A, B, "1")], START).outcomes[0]
         assert refused == decide({B: account(B)}, {}, [transfer(A, B, "1")], START).outcomes[0]
         assert refused == AccountNotFound(str(A))
 
-    def test_nobodys_account_is_not_a_customers(self) -> None:
+    def test_account_without_owner_is_not_found_for_a_customer(self) -> None:
         accounts = {A: account(A, owner_id=None), B: account(B)}
         assert decide(accounts, {}, [transfer(A, B, "1")], START).outcomes[0] == AccountNotFound(str(A))
         assert isinstance(decide(accounts, {}, [transfer(A, B, "1", owner_id=None)], START).outcomes[0], Transfer)
 
-    def test_a_transfer_makes_no_money_out_of_a_clearing_account(self) -> None:
+    def test_transfer_from_a_clearing_account_is_refused(self) -> None:
         accounts = {A: account(A, owner_id=None, min_balance=None), B: account(B)}
         assert decide(accounts, {}, [transfer(A, B, "1", owner_id=None)], START).outcomes[0] == AccountNotFound(str(A))
 
-    def test_a_transfer_cannot_pay_into_a_clearing_account(self) -> None:
+    def test_transfer_to_a_clearing_account_is_refused(self) -> None:
         accounts = {A: account(A), B: account(B, min_balance=None)}
         assert decide(accounts, {}, [transfer(A, B, "1")], START).outcomes[0] == AccountNotFound(str(B))
 
-    def test_nothing_is_decided_about_nothing(self) -> None:
+    def test_empty_batch_has_an_empty_decision(self) -> None:
         assert decide({}, {}, [], START) == Decision([], [], [], {})
 
-    def test_a_clock_that_went_back_dates_nothing_before_an_earlier_transfer(self) -> None:
+    def test_transfer_is_not_dated_before_an_earlier_one(self) -> None:
         ahead = START + timedelta(hours=1)
         accounts = {A: account(A), B: account(B, updated_at=ahead)}
         (made,) = decide(accounts, {}, [transfer(A, B, "1")], START).transfers
@@ -365,13 +369,13 @@ class TestDecide:
 
 
 class TestClearingAccount:
-    def test_is_one_for_each_currency_and_stays_what_it_is(self) -> None:
+    def test_clearing_account_ids_are_fixed_and_differ_by_currency(self) -> None:
         assert clearing_account_id("RUB") != clearing_account_id("USD")
         assert clearing_account_id("RUB") == UUID("7cd3d790-d947-5b6c-942a-89999b119ad2")
 
 
 @pytest.mark.parametrize("replayed", [True, False])
-def test_an_earlier_answer_is_given_again_or_refused(*, replayed: bool) -> None:
+def test_stored_outcome_is_replayed_or_conflicts(*, replayed: bool) -> None:
     wish = transfer(A, B, "1")
     remembered = IdempotencyRecord(wish.fingerprint if replayed else b"", AccountClosed(str(A)))
     decision = decide({}, {wish.key: remembered}, [wish], START)

@@ -106,12 +106,12 @@ async def queued(*waiting: "asyncio.Task[object]") -> None:
 
 
 class TestBatches:
-    async def test_a_lone_command_is_committed_at_once(self, ledger: Ledger, line: Pipeline) -> None:
+    async def test_single_command_is_committed_at_once(self, ledger: Ledger, line: Pipeline) -> None:
         asked = command("alone")
         assert await line.submit(asked, None) == outcome_of(asked)
         assert ledger.batches == [["alone"]]
 
-    async def test_the_next_one_collects_while_one_commits(self, ledger: Ledger, line: Pipeline) -> None:
+    async def test_next_batch_collects_while_one_commits(self, ledger: Ledger, line: Pipeline) -> None:
         first = await busy(ledger, line)
         others = [asyncio.create_task(line.submit(each, None)) for each in commands(3)]
         await queued(*others)
@@ -121,16 +121,18 @@ class TestBatches:
         ]
         assert ledger.batches == [["first"], ["0", "1", "2"]]
 
-    async def test_a_bulk_call_is_answered_in_its_own_order(self, ledger: Ledger, line: Pipeline) -> None:
+    async def test_bulk_submission_is_answered_in_order(self, ledger: Ledger, line: Pipeline) -> None:
         asked = commands(1200)
         assert await line.submit_all(asked, None) == [outcome_of(each) for each in asked]
         assert [len(batch) for batch in ledger.batches] == [500, 500, 200]
 
-    async def test_nothing_is_asked_for_nothing(self, ledger: Ledger, line: Pipeline) -> None:
+    async def test_empty_submission_commits_nothing(self, ledger: Ledger, line: Pipeline) -> None:
         assert await line.submit_all([], None) == []
         assert ledger.batches == []
 
-    async def test_single_callers_do_not_wait_behind_a_bulk(self, ledger: Ledger, line: Pipeline) -> None:
+    async def test_single_commands_get_half_of_a_batch_beside_a_bulk_submission(
+        self, ledger: Ledger, line: Pipeline
+    ) -> None:
         await busy(ledger, line)
         bulk = asyncio.create_task(line.submit_all(commands(2000, "bulk "), None))
         singles = [asyncio.create_task(line.submit(each, None)) for each in commands(300, "single ")]
@@ -142,7 +144,7 @@ class TestBatches:
         assert len(second) == len(third) == 500
         await bulk
 
-    async def test_bulk_callers_take_turns(self, ledger: Ledger, line: Pipeline) -> None:
+    async def test_short_bulk_submission_does_not_wait_for_a_long_one(self, ledger: Ledger, line: Pipeline) -> None:
         await busy(ledger, line)
         long = asyncio.create_task(line.submit_all(commands(5000, "long "), None))
         short = asyncio.create_task(line.submit_all(commands(100, "short "), None))
@@ -152,7 +154,7 @@ class TestBatches:
         assert sum(key.startswith("short") for key in ledger.batches[2]) == 100
         await long
 
-    async def test_a_full_one_does_not_wait_for_the_one_before(self, ledger: Ledger, line: Pipeline) -> None:
+    async def test_full_batch_does_not_wait_for_the_previous_batch(self, ledger: Ledger, line: Pipeline) -> None:
         first = await busy(ledger, line)
         ledger.entered.clear()
         calls = [asyncio.create_task(line.submit_all(commands(500, f"{n} "), None)) for n in range(3)]
@@ -163,7 +165,7 @@ class TestBatches:
         await asyncio.gather(first, *calls)
         assert [len(batch) for batch in ledger.batches] == [1, 500, 500, 500]
 
-    async def test_the_commands_of_a_call_are_decided_in_their_order(self, ledger: Ledger, line: Pipeline) -> None:
+    async def test_commands_of_one_submission_are_committed_in_order(self, ledger: Ledger, line: Pipeline) -> None:
         ledger.close()
         call = asyncio.create_task(line.submit_all(commands(1500), None))
         await ledger.entered.wait()
@@ -175,7 +177,7 @@ class TestBatches:
 
     @settings(max_examples=30, deadline=None)
     @given(st.lists(st.integers(1, 700), min_size=1, max_size=12))
-    async def test_every_command_is_committed_once_and_answered_with_its_own_outcome(self, sizes: list[int]) -> None:
+    async def test_every_command_is_committed_once_with_its_own_outcome(self, sizes: list[int]) -> None:
         ledger = Ledger()
         async with running(ledger) as line:
             calls = [commands(size, f"{n} ") for n, size in enumerate(sizes)]
@@ -193,7 +195,7 @@ async def one(submitted: Awaitable[Outcome]) -> list[Outcome]:
 
 class TestLocks:
     @pytest.mark.usefixtures("impatient")
-    async def test_a_lone_command_does_without_until_somebody_was_faster(self, ledger: Ledger, line: Pipeline) -> None:
+    async def test_single_command_uses_locks_only_after_a_conflict(self, ledger: Ledger, line: Pipeline) -> None:
         await line.submit(command("alone"), None)
         ledger.failures = [Conflict()]
         await line.submit(command("not alone"), None)
@@ -201,14 +203,16 @@ class TestLocks:
         assert ledger.locking == [False, False, True, True]
 
     @pytest.mark.usefixtures("impatient")
-    async def test_what_may_have_been_committed_is_waited_for(self, ledger: Ledger, line: Pipeline) -> None:
+    async def test_retry_after_an_unknown_commit_uses_locks(self, ledger: Ledger, line: Pipeline) -> None:
         ledger.failures = [CommitOutcomeUnknown()]
         await line.submit(command("k"), None)
         assert ledger.locking == [False, True]
 
 
 class TestOverload:
-    async def test_too_many_are_refused_and_nothing_is_done(self, ledger: Ledger, line: Pipeline) -> None:
+    async def test_submission_beyond_the_queue_size_is_refused_and_not_committed(
+        self, ledger: Ledger, line: Pipeline
+    ) -> None:
         first = await busy(ledger, line)
         waiting = [asyncio.create_task(line.submit_all(commands(8000, f"{n} "), None)) for n in range(2)]
         await queued(*waiting)
@@ -221,7 +225,7 @@ class TestOverload:
         assert not [key for batch in ledger.batches for key in batch if key.startswith("refused")]
         assert await line.submit_all(commands(8000, "later "), None)
 
-    async def test_a_refused_single_command_is_not_committed(
+    async def test_refused_single_command_is_not_committed(
         self, ledger: Ledger, line: Pipeline, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(group_commit, "_QUEUE_SIZE", 1)
@@ -236,7 +240,7 @@ class TestOverload:
 
 
 class TestCallers:
-    async def test_one_whose_deadline_passed_in_the_queue_is_dropped(self, ledger: Ledger, line: Pipeline) -> None:
+    async def test_command_whose_deadline_passed_in_the_queue_is_dropped(self, ledger: Ledger, line: Pipeline) -> None:
         first = await busy(ledger, line)
         late = asyncio.create_task(line.submit(command("late"), time.monotonic()))
         bulk = asyncio.create_task(line.submit_all(commands(2, "late "), time.monotonic()))
@@ -248,7 +252,7 @@ class TestCallers:
         await asyncio.gather(first, patient)
         assert ledger.batches == [["first"], ["patient"]]
 
-    async def test_one_whose_deadline_passes_in_a_batch_is_not(
+    async def test_command_whose_deadline_passes_in_a_batch_is_committed(
         self, ledger: Ledger, line: Pipeline, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         ledger.close()
@@ -260,7 +264,7 @@ class TestCallers:
         ledger.open.set()
         assert await taken == outcome_of(asked)
 
-    async def test_one_who_goes_away_is_dropped_and_the_others_are_answered(
+    async def test_command_of_a_cancelled_caller_is_dropped_and_others_are_answered(
         self, ledger: Ledger, line: Pipeline
     ) -> None:
         first = await busy(ledger, line)
@@ -273,7 +277,7 @@ class TestCallers:
         assert await stays == TransferNotFound("stays")
         assert ledger.batches == [["first"], ["stays"]]
 
-    async def test_whoever_waits_when_it_stops_is_told_that_it_is_not_known(self, ledger: Ledger) -> None:
+    async def test_waiting_commands_get_unavailable_when_the_pipeline_stops(self, ledger: Ledger) -> None:
         async with running(ledger) as line:
             taken = await busy(ledger, line)
             waiting = asyncio.create_task(line.submit_all(commands(3), None))
@@ -284,7 +288,7 @@ class TestCallers:
 
 class TestFailures:
     @pytest.mark.parametrize("poisoned", [{"0"}, {"499"}, {"123"}, {"17", "18", "400"}])
-    async def test_a_command_that_the_database_will_not_take_fails_alone(
+    async def test_command_rejected_by_the_database_does_not_affect_its_batch(
         self, ledger: Ledger, line: Pipeline, poisoned: set[str]
     ) -> None:
         ledger.poison = poisoned
@@ -295,27 +299,27 @@ class TestFailures:
         assert len(ledger.batches) < 2 + 2 * len(poisoned) * 9
 
     @pytest.mark.usefixtures("impatient")
-    async def test_when_another_transaction_was_first_it_decides_again(self, ledger: Ledger, line: Pipeline) -> None:
+    async def test_conflict_is_retried(self, ledger: Ledger, line: Pipeline) -> None:
         ledger.failures = [Conflict(), Conflict()]
         asked = command("k")
         assert await line.submit(asked, None) == outcome_of(asked)
         assert ledger.batches == [["k"]] * 3
 
     @pytest.mark.usefixtures("impatient")
-    async def test_it_does_not_decide_again_for_ever(self, ledger: Ledger, line: Pipeline) -> None:
+    async def test_repeated_conflicts_end_with_unavailable(self, ledger: Ledger, line: Pipeline) -> None:
         ledger.failures = [Conflict() for _ in range(20)]
         assert isinstance(await line.submit(command("k"), None), Unavailable)
         assert len(ledger.batches) == 9
 
     @pytest.mark.usefixtures("impatient")
-    async def test_a_lost_answer_is_asked_for_until_it_is_known(self, ledger: Ledger, line: Pipeline) -> None:
+    async def test_unknown_commit_outcome_is_retried_until_known(self, ledger: Ledger, line: Pipeline) -> None:
         ledger.failures = [CommitOutcomeUnknown(), Unavailable(), Unavailable(), CommitOutcomeUnknown()]
         asked = commands(3)
         assert await line.submit_all(asked, None) == [outcome_of(each) for each in asked]
         assert ledger.batches == [["0", "1", "2"]] * 5
 
     @pytest.mark.usefixtures("impatient")
-    async def test_what_stays_unknown_is_not_called_a_refusal(
+    async def test_commit_outcome_that_stays_unknown_is_unavailable(
         self, ledger: Ledger, line: Pipeline, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(group_commit, "_COMMIT_TIMEOUT_SECONDS", 0.02)
@@ -327,7 +331,7 @@ class TestFailures:
         monkeypatch.setattr(line, "_commit", lose)
         assert all(isinstance(each, Unavailable) for each in await line.submit_all(commands(2), None))
 
-    async def test_a_database_that_is_away_is_not_waited_for(self, ledger: Ledger, line: Pipeline) -> None:
+    async def test_unreachable_database_is_not_retried(self, ledger: Ledger, line: Pipeline) -> None:
         ledger.failures = [Unavailable("the ledger's database")]
         assert await line.submit(command("k"), None) == Unavailable("the ledger's database")
         assert ledger.batches == [["k"]]

@@ -10,26 +10,26 @@ def tally(*ids: UUID) -> IdDigest:
 
 
 class TestTally:
-    def test_of_the_same_ids_is_the_same_in_whatever_order_they_came(self) -> None:
+    def test_digest_is_independent_of_the_order_of_ids(self) -> None:
         ids = [uuid4() for _ in range(100)]
         assert tally(*ids).compare(tally(*reversed(ids))) == {}
 
-    def test_tells_in_which_part_one_is_missing_and_how_many_are_there(self) -> None:
+    def test_compare_returns_the_partition_and_counts_of_a_missing_id(self) -> None:
         first, second = UUID(int=0x1FFF), UUID(int=0x2FFF)
         assert tally(first, second).compare(tally(first)) == {0xFFF: (2, 1)}
 
-    def test_tells_one_that_came_twice(self) -> None:
+    def test_compare_detects_a_duplicated_id(self) -> None:
         id_ = uuid4()
         assert tally(id_).compare(tally(id_, id_)) == {partition_of_id(id_): (1, 2)}
 
-    def test_tells_one_that_stands_in_for_another_of_the_same_part(self) -> None:
+    def test_compare_detects_an_id_replaced_within_its_partition(self) -> None:
         ids = [UUID(int=n << 12) for n in range(1, 4)]
         assert tally(*ids).compare(tally(ids[0], ids[0], ids[2])) == {0: (3, 3)}
 
-    def test_tells_two_that_came_twice_instead_of_two_others(self) -> None:
+    def test_compare_detects_two_ids_duplicated_instead_of_two_others(self) -> None:
         ids = [uuid4() for _ in range(4)]
         assert tally(*ids).compare(tally(ids[0], ids[0], ids[1], ids[1]))
 
-    def test_parts_are_the_last_three_digits_that_a_person_sees(self) -> None:
+    def test_partition_is_the_last_three_digits_of_the_id(self) -> None:
         id_ = uuid4()
         assert f"{partition_of_id(id_):03x}" == str(id_)[-3:]
