@@ -1,4 +1,4 @@
-"""The long tier. `FAULTS_SECONDS` is the length of each run, `FAULTS_SEED` repeats one."""
+"""Fixtures of the long tier. `FAULTS_SECONDS` is the length of each run; `FAULTS_SEED` repeats a run."""
 
 import asyncio
 import os
@@ -21,13 +21,11 @@ SECONDS = float(os.environ.get("FAULTS_SECONDS", "20"))
 
 
 class KeptPostgres:
-    """A PostgreSQL with an empty ledger that its keeper starts again whenever it dies."""
+    """PostgreSQL with an empty ledger that a keeper process restarts whenever it ends."""
 
     def __init__(self, home: Path) -> None:
         (port,) = free_ports(1)
-        self._postgres = Postgres(
-            home, port, databases=("bank",)
-        )  # never started: it knows the place and the passwords
+        self._postgres = Postgres(home, port, databases=("bank",))  # never started; it has the folder and the passwords
         keeper = module("tests.faults.keeper", str(home), str(port))
         self.keeper = Child(Process(name="keeper", command=keeper, ready=self.is_ready))
 
@@ -36,10 +34,10 @@ class KeptPostgres:
         return self._postgres.dsn("bank")
 
     async def kill_postgres(self) -> None:
-        """kill -9. It is back when this returns."""
+        """Kill PostgreSQL with SIGKILL and wait until it is ready again."""
         pid = int((self._postgres.cluster.data / "postmaster.pid").read_text().split()[0])
         os.kill(pid, signal.SIGKILL)
-        await until(lambda: self._has_begun_after(pid), within=30)
+        await until(lambda: self._has_restarted_since(pid), within=30)
 
     async def is_ready(self) -> bool:
         try:
@@ -48,7 +46,7 @@ class KeptPostgres:
             return False
         return True
 
-    async def _has_begun_after(self, pid: int) -> bool:
+    async def _has_restarted_since(self, pid: int) -> bool:
         try:
             now = (self._postgres.cluster.data / "postmaster.pid").read_text().split()[0]
         except (FileNotFoundError, IndexError):
@@ -72,11 +70,11 @@ def seed() -> int:
 
 
 @pytest.fixture
-def tell(capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """Says something about a run to the person who started it."""
+def report(capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Return a function that prints a line about a run, even if pytest captures output."""
 
-    def tell(line: str) -> None:
+    def report(line: str) -> None:
         with capsys.disabled():
             print(f"\n{request.node.name}: {line}")  # noqa: T201
 
-    return tell
+    return report

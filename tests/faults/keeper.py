@@ -1,7 +1,7 @@
-"""A PostgreSQL that comes back whenever it dies: `python -m tests.faults.keeper HOME PORT`, until SIGTERM.
+"""Restarts PostgreSQL whenever it ends, until SIGTERM: `python -m tests.faults.keeper HOME PORT`.
 
-In a process of its own, so that it may be killed and started again while gRPC is at work in the test's: as root,
-PostgreSQL is started by a real fork(), which gRPC at work does not survive.
+It is a separate process because, as root, the start of PostgreSQL forks, which active gRPC calls in the test's process
+do not survive.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from stack.engines.postgres import Postgres
 
 
 async def keep(home: Path, port: int) -> None:
-    """Starts it again and again."""
+    """Start PostgreSQL again whenever it ends."""
     postgres = Postgres(home, port, databases=("bank",))
     try:
         while True:

@@ -1,4 +1,4 @@
-"""Outages of the event pipeline that outlast every time-out, or what the broker keeps; and a minute of kills."""
+"""Event pipeline under outages longer than every time-out or the broker's retention, and under a minute of kills."""
 
 import asyncio
 import itertools
@@ -32,13 +32,13 @@ Run = Callable[[], AbstractAsyncContextManager[RunningBank]]
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
 OUTAGE_SECONDS = 25.0
-"""Longer than the producer's and ClickHouse's time-outs, the silence of a relay's leader and a member's session."""
+"""Longer than the time-outs of the producer, ClickHouse, a silent outbox leader and a group member's session."""
 CHAOS_SECONDS = 60.0
 
 
 @pytest.fixture
-async def apart(world: World, tmp_path: Path) -> AsyncIterator[World]:  # noqa: F811  the fixture
-    """The world with a ClickHouse of the test's own, which it may take away."""
+async def separate_world(world: World, tmp_path: Path) -> AsyncIterator[World]:  # noqa: F811  the fixture
+    """The world with a separate ClickHouse, which the test may kill."""
     async with ClickHouse(tmp_path / "store", *free_ports(1)) as server:
         await upgrade(server.dsn("own"))
         async with Database.connect(server.dsn("own")) as own:
@@ -47,19 +47,19 @@ async def apart(world: World, tmp_path: Path) -> AsyncIterator[World]:  # noqa: 
 
 
 @pytest.fixture
-def run(apart: World, ledger_url: str, keys: Keys, tmp_path: Path) -> Run:
+def run(separate_world: World, ledger_url: str, keys: Keys, tmp_path: Path) -> Run:
     def run() -> AbstractAsyncContextManager[RunningBank]:
-        return run_bank(keys, tmp_path, ledger_url, kafka_bootstrap_servers=apart.kafka.bootstrap_servers)
+        return run_bank(keys, tmp_path, ledger_url, kafka_bootstrap_servers=separate_world.kafka.bootstrap_servers)
 
     return run
 
 
 @on_apache
 @pytest.mark.parametrize("lost", ["kafka", "clickhouse"])
-async def test_long_outage_under_load_loses_no_events(apart: World, run: Run, lost: str) -> None:
-    child: Child = apart.kafka if lost == "kafka" else apart.clickhouse
+async def test_long_outage_under_load_loses_no_events(separate_world: World, run: Run, lost: str) -> None:
+    child: Child = separate_world.kafka if lost == "kafka" else separate_world.clickhouse
     stop = asyncio.Event()
-    async with run() as bank, process(apart):
+    async with run() as bank, process(separate_world):
         load = await loaded(bank)
         async with beside(load.made_until(stop)) as making:
             await load.has_made(100)
@@ -70,13 +70,13 @@ async def test_long_outage_under_load_loses_no_events(apart: World, run: Run, lo
             await load.has_made(100)
             stop.set()
             await making
-        await history_is_ledger(bank, apart, within=90)
+        await history_is_ledger(bank, separate_world, within=90)
 
 
-async def test_history_is_complete_after_50000_transfers_without_analytics(apart: World, run: Run) -> None:
-    """On the embedded broker, which drops the oldest: two accounts send, so two partitions overflow."""
+async def test_history_is_complete_after_50000_transfers_without_analytics(separate_world: World, run: Run) -> None:
+    """The embedded broker drops its oldest messages: two senders fill two partitions beyond its limit."""
     async with run() as bank:
-        analytics = process(apart, bank_target=bank.target)
+        analytics = process(separate_world, bank_target=bank.target)
         senders = [await bank.open("alice", "1000000.00") for _ in range(2)]
         recipients = [await bank.open("bob") for _ in range(8)]
         pairs = itertools.cycle(itertools.product(senders, recipients))
@@ -88,21 +88,21 @@ async def test_history_is_complete_after_50000_transfers_without_analytics(apart
 
         async with analytics:
             await transfer(100)
-            await history_is_ledger(bank, apart)
-        read = await ends(apart)
+            await history_is_ledger(bank, separate_world)
+        read = await ends(separate_world)
         for _ in range(10):
             await transfer(5_000)
         await until(lambda: published(bank.sql), within=120)
-        assert await dropped(apart) > read
+        assert await dropped(separate_world) > read
         async with analytics:
-            await history_is_ledger(bank, apart, within=180)
+            await history_is_ledger(bank, separate_world, within=180)
 
 
 @on_apache
 @pytest.mark.parametrize("seed", [1, 2])
-async def test_history_equals_the_ledger_after_random_kills(apart: World, run: Run, seed: int) -> None:
+async def test_history_equals_the_ledger_after_random_kills(separate_world: World, run: Run, seed: int) -> None:
     chance, stop = random.Random(seed), asyncio.Event()
-    members = [process(apart) for _ in range(3)]
+    members = [process(separate_world) for _ in range(3)]
     async with AsyncExitStack() as stack:
         for member in members:
             await stack.enter_async_context(member)
@@ -112,17 +112,17 @@ async def test_history_equals_the_ledger_after_random_kills(apart: World, run: R
         async with beside(load.made_until(stop)) as making:
             over_at = asyncio.get_running_loop().time() + CHAOS_SECONDS
             while asyncio.get_running_loop().time() < over_at:
-                victim = chance.choice([apart.kafka, apart.clickhouse, "leader", *members])
+                victim = chance.choice([separate_world.kafka, separate_world.clickhouse, "leader", *members])
                 if isinstance(victim, str):
                     await bank.sql.execute("SELECT pg_terminate_backend($1)", await leader(bank.sql))
                     continue
                 victim.kill()
                 await victim.wait()
                 await asyncio.sleep(chance.uniform(0, 4))
-                await victim.spawn()  # the next may be killed before this one is ready
+                await victim.spawn()  # the next victim may be killed before this one is ready
                 await asyncio.sleep(chance.uniform(0, 4))
             stop.set()
             await making
-        for child in (apart.kafka, apart.clickhouse, *members):
+        for child in (separate_world.kafka, separate_world.clickhouse, *members):
             await child.until_ready(60)
-        await history_is_ledger(bank, apart, within=90)
+        await history_is_ledger(bank, separate_world, within=90)

@@ -1,4 +1,4 @@
-"""Clients who insist, and everything under them killed, ended, frozen: what they were told is what the ledger says."""
+"""Clients retry under load while banks, sessions and PostgreSQL fail. Their answers must match the ledger."""
 
 import asyncio
 import time
@@ -13,57 +13,57 @@ import pytest
 from subgraphs.bank.client import BankClient, Receipt, TransferRequest
 from tests.conftest import Keys
 from tests.faults.conftest import SECONDS, KeptPostgres
-from tests.integration.bank.fault_trial import trial
+from tests.integration.bank.fault_trial import run_trial
 from tests.integration.bank.harness import Caller, assert_ledger_invariants, rub
 from tests.waiting import until
 from wallet.errors import DeadlineExceeded, Unavailable
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(SECONDS + 150)]
 
-Tell = Callable[[str], None]
+Report = Callable[[str], None]
 
 
 class TestOneBank:
     @pytest.mark.parametrize("accounts", [200, 5, 2], ids=["many accounts", "few accounts", "one pair"])
     async def test_history_is_consistent_after_random_kills_of_one_bank(
-        self, ledger_url: str, keys: Keys, tmp_path: Path, seed: int, tell: Tell, accounts: int
+        self, ledger_url: str, keys: Keys, tmp_path: Path, seed: int, report: Report, accounts: int
     ) -> None:
-        async with trial(keys, tmp_path, ledger_url, replicas=1, seed=seed) as held:
-            schedule = held.at_random(held.kill_bank, held.end_sessions, held.end_sessions)
-            tell(await held.run(accounts, schedule, SECONDS))
+        async with run_trial(keys, tmp_path, ledger_url, replicas=1, seed=seed) as trial:
+            schedule = trial.random_schedule(trial.kill_bank, trial.terminate_sessions, trial.terminate_sessions)
+            report(await trial.run(accounts, schedule, SECONDS))
 
 
 class TestTwoBanks:
     @pytest.mark.parametrize("accounts", [200, 5, 2], ids=["many accounts", "few accounts", "one pair"])
     async def test_history_is_consistent_after_random_kills_and_freezes_of_two_banks(
-        self, ledger_url: str, keys: Keys, tmp_path: Path, seed: int, tell: Tell, accounts: int
+        self, ledger_url: str, keys: Keys, tmp_path: Path, seed: int, report: Report, accounts: int
     ) -> None:
-        async with trial(keys, tmp_path, ledger_url, replicas=2, seed=seed) as held:
-            schedule = held.at_random(held.kill_bank, held.freeze_bank, held.end_sessions)
-            tell(await held.run(accounts, schedule, SECONDS))
+        async with run_trial(keys, tmp_path, ledger_url, replicas=2, seed=seed) as trial:
+            schedule = trial.random_schedule(trial.kill_bank, trial.freeze_bank, trial.terminate_sessions)
+            report(await trial.run(accounts, schedule, SECONDS))
 
 
 class TestPostgres:
     async def test_history_is_consistent_after_random_kills_of_postgres(
-        self, kept_postgres: KeptPostgres, keys: Keys, tmp_path: Path, seed: int, tell: Tell
+        self, kept_postgres: KeptPostgres, keys: Keys, tmp_path: Path, seed: int, report: Report
     ) -> None:
-        async with trial(keys, tmp_path, kept_postgres.url, replicas=2, seed=seed) as held:
-            schedule = held.at_random(kept_postgres.kill_postgres, held.end_sessions, held.kill_bank)
-            tell(await held.run(5, schedule, SECONDS))
+        async with run_trial(keys, tmp_path, kept_postgres.url, replicas=2, seed=seed) as trial:
+            schedule = trial.random_schedule(kept_postgres.kill_postgres, trial.terminate_sessions, trial.kill_bank)
+            report(await trial.run(5, schedule, SECONDS))
 
 
-class TestAFrozenBank:
+class TestFrozenBank:
     async def test_frozen_bank_holds_its_locks_for_a_bounded_time(
-        self, ledger_url: str, keys: Keys, tmp_path: Path, seed: int, tell: Tell
+        self, ledger_url: str, keys: Keys, tmp_path: Path, seed: int, report: Report
     ) -> None:
         async with (
-            trial(keys, tmp_path, ledger_url, replicas=2, seed=seed) as held,
+            run_trial(keys, tmp_path, ledger_url, replicas=2, seed=seed) as trial,
             asyncpg.create_pool(ledger_url, min_size=0, max_size=2) as sql,
         ):
-            frozen, (of_frozen, of_other) = held.replicas[0], held.clients
-            sender, recipient = [party.account_id for party in await held.open(2)]
+            frozen, (of_frozen, of_other) = trial.replicas[0], trial.clients
+            sender, recipient = [party.account_id for party in await trial.insert_accounts(2)]
             alice = Caller(keys.user("alice"))
-            # Whoever writes to the outbox has locked the accounts, and waits until the test lets go.
+            # A batch that writes to the outbox holds the locks of its accounts and waits until the test releases it.
             await sql.execute("""
                 CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS $$
                 BEGIN PERFORM pg_advisory_xact_lock_shared(42); RETURN NULL; END $$;
@@ -71,30 +71,30 @@ class TestAFrozenBank:
             """)
             async with sql.acquire() as gate, gate.transaction():
                 await gate.execute("SELECT pg_advisory_xact_lock(42)")
-                # Two, for a lone transfer holds no locks that a frozen bank could keep.
+                # Two transfers: a single transfer holds no locks while it waits, so a frozen bank could not keep them.
                 requests = [TransferRequest(sender, recipient, rub("1"), key) for key in ("first", "first too")]
                 first = asyncio.create_task(alice(of_frozen.batch_transfer(requests)))
                 await until(lambda: _waits_at_the_gate(sql))
                 frozen.freeze()
             started = time.monotonic()
-            second = await _insist(alice, of_other, sender, recipient, "second")
+            second = await _retry_transfer(alice, of_other, sender, recipient, "second")
             waited = time.monotonic() - started
-            tell(f"the other bank waited {waited:.1f} s")
-            assert second.posting.version == 1  # what the frozen one held is undone
-            assert waited < 12  # its transaction_timeout, and a little
+            report(f"the other bank waited {waited:.1f} s")
+            assert second.posting.version == 1  # the frozen bank's transaction was rolled back
+            assert waited < 12  # transaction_timeout (10 s) and a margin
 
             with pytest.raises(DeadlineExceeded):
                 await first
             frozen.thaw()
-            assert (await _insist(alice, of_frozen, sender, recipient, "first")).posting.version == 2
-            assert await _insist(alice, of_other, sender, recipient, "first") == await _insist(
+            assert (await _retry_transfer(alice, of_frozen, sender, recipient, "first")).posting.version == 2
+            assert await _retry_transfer(alice, of_other, sender, recipient, "first") == await _retry_transfer(
                 alice, of_frozen, sender, recipient, "first"
             )
             await assert_ledger_invariants(sql)
 
 
-async def _insist(caller: Caller, bank: BankClient, sender: UUID, recipient: UUID, key: str) -> Receipt:
-    """One transfer, asked for until it is acknowledged."""
+async def _retry_transfer(caller: Caller, bank: BankClient, sender: UUID, recipient: UUID, key: str) -> Receipt:
+    """Retry one transfer until it is acknowledged."""
     async with asyncio.timeout(60):
         while True:
             with suppress(Unavailable, DeadlineExceeded):

@@ -27,7 +27,7 @@ from tests.tools import lacking
 CYCLES = int(os.environ.get("FAULTS_CYCLES", "30"))
 OUTAGE_SECONDS = float(os.environ.get("FAULTS_OUTAGE_SECONDS", "20"))
 
-Tell = Callable[[str], None]
+Report = Callable[[str], None]
 
 
 def apache_kafka(ports: Ports, data: Path) -> Process:
@@ -40,7 +40,7 @@ def apache_kafka(ports: Ports, data: Path) -> Process:
 class TestFaults:
     @pytest.mark.parametrize("broker", [None, apache_kafka], ids=["the embedded broker", "Apache Kafka"])
     async def test_system_recovers_from_all_faults_with_a_sound_history(
-        self, tmp_path: Path, seed: int, tell: Tell, broker: Callable[[Ports, Path], Process] | None
+        self, tmp_path: Path, seed: int, report: Report, broker: Callable[[Ports, Path], Process] | None
     ) -> None:
         if broker:
             try:
@@ -59,7 +59,7 @@ class TestFaults:
             )
             result = await run_faults(system, folder, seed=seed, cycles=CYCLES, plan=plan, accounts=20)
         remove_cluster(data)
-        tell(str(result))
+        report(str(result))
         assert result.outcome.verdict == "SOUND", "\n".join(result.outcome.violations[:20])
 
 
@@ -87,7 +87,7 @@ def outages() -> Iterator[list[Outage]]:
 class TestOutages:
     @pytest.mark.parametrize("component", COMPONENTS)
     async def test_system_recovers_from_outage_with_a_sound_history(
-        self, system: System, outages: list[Outage], tell: Tell, component: str
+        self, system: System, outages: list[Outage], report: Report, component: str
     ) -> None:
         plan = Plan(
             host=f"http://127.0.0.1:{system.ports.gateway}",
@@ -99,5 +99,5 @@ class TestOutages:
         folder = create_report_folder(f"{component}-outage")
         result = await run_outage(system, component, folder, seconds=OUTAGE_SECONDS, plan=plan, accounts=20)
         outages.append(result)
-        tell(outages_to_markdown([result]).splitlines()[-1])
+        report(outages_to_markdown([result]).splitlines()[-1])
         assert result.verdict == "SOUND"

@@ -1,4 +1,4 @@
-"""A bank that most tests share, each with accounts of its own; a bank for a test that counts or breaks."""
+"""Fixtures: a bank that most tests share, and a bank with a separate ledger for tests that count rows or break it."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,7 +16,7 @@ from tests.integration.bank.small_ledger import SmallLedger, create_small_ledger
 async def bank(
     postgres: Postgres, ledger_template: str, keys: Keys, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[RunningBank]:
-    """The shared bank. It has no broker, so what is to be published stays where it can be looked at."""
+    """Shared bank without a broker: outbox rows stay in the outbox. Each test opens new accounts."""
     async with (
         clone_database(postgres, ledger_template) as url,
         run_bank(keys, tmp_path_factory.mktemp("bank"), url) as bank,
@@ -26,14 +26,14 @@ async def bank(
 
 @pytest.fixture
 async def own_bank(ledger_url: str, keys: Keys, tmp_path: Path) -> AsyncIterator[RunningBank]:
-    """A bank with an empty ledger of the test's own, and no broker."""
+    """Bank with a new, empty ledger and no broker."""
     async with run_bank(keys, tmp_path, ledger_url) as bank:
         yield bank
 
 
 @pytest.fixture(scope="session")
 async def small_ledger(postgres: Postgres, ledger_template: str) -> AsyncIterator[SmallLedger]:
-    """A small ledger that several tests prove. Each of them begins with `corrupt`, which first makes it as it was."""
+    """Small ledger for integrity checks, shared by tests. Each test calls `corrupt`, which restores the rows first."""
     async with clone_database(postgres, ledger_template) as url, create_small_ledger(url) as ledger:
         yield ledger
 

@@ -1,4 +1,4 @@
-"""A trial: banks as processes of their own on one ledger, clients, faults, and at the end the checker."""
+"""Fault trial: bank processes on one ledger under load and faults, then the history checker."""
 
 import asyncio
 import random
@@ -28,20 +28,19 @@ from wallet.errors import WalletError
 from wallet.money import Money
 
 Fault = Callable[[], Coroutine[Any, Any, None]]
-"""Breaks something, and returns when it is mended."""
+"""Causes a fault and returns when it is repaired."""
 
 _OWNERS = ("alice", "bob")
 _CLIENTS = 16
-_LIMITS = ClientLimits(
-    timeout_seconds=3.0, circuit_failures=1_000_000
-)  # these clients insist, however silent a bank is
-_PATIENCE = 60.0  # seconds until everything must be known, once the faults are over
+# The clients never stop calling a silent bank.
+_LIMITS = ClientLimits(timeout_seconds=3.0, circuit_failures=1_000_000)
+_RESOLVE_TIMEOUT_SECONDS = 60.0  # for unknown outcomes, after the last fault
 _DAY = 24 * 3600.0
-_AWAY = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+_UNREACHABLE = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 
-class Replica:
-    """One of the banks. Alive inside `async with`, but for what is done to it."""
+class BankReplica:
+    """One bank process. It runs inside `async with`, except while a fault stops it."""
 
     def __init__(self, keys: Keys, folder: Path, database_url: str) -> None:
         folder.mkdir()
@@ -60,33 +59,31 @@ class Replica:
         await self._child.stop()
 
     async def kill(self) -> None:
-        """kill -9, and another process on the same ports."""
+        """Kill the process with SIGKILL and start another on the same ports."""
         self._child.kill()
         await self._child.wait()
         await self._child.start()
 
     def freeze(self) -> None:
-        """It keeps what it holds and does nothing."""
+        """Stop the process with SIGSTOP; it keeps its locks."""
         self._child.send(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """It goes on where it was."""
+        """Continue the process."""
         self._child.send(signal.SIGCONT)
 
 
-class Trial:
-    """Some replicas, what is asked of them and answered, and what is done to them. `seed` decides all that is random
-    but for time itself.
-    """
+class FaultTrial:
+    """Load and faults on some replicas, with the recorded history. `seed` decides everything random except timing."""
 
     def __init__(
-        self, seed: int, keys: Keys, database_url: str, replicas: Sequence[Replica], clients: Sequence[BankClient]
+        self, seed: int, keys: Keys, database_url: str, replicas: Sequence[BankReplica], clients: Sequence[BankClient]
     ) -> None:
         self.history = History()
         self.faults: Counter[str] = Counter()
         self._seed = seed
         self._chance = random.Random(seed)
-        self._schedule = random.Random(seed)  # one seed, one order of faults, however fast the load is
+        self._schedule = random.Random(seed)  # separate from the load's, so that a seed fixes the order of faults
         self._database_url = database_url
         self.replicas = replicas
         self.clients = clients
@@ -94,30 +91,34 @@ class Trial:
         self._callers[DEPOSIT_PRINCIPAL] = Caller(keys.signers["card"].sign("card", _DAY))
 
     async def run(self, accounts: int, schedule: Iterable[Fault], seconds: float) -> str:
-        """Load between so many accounts while one fault of the schedule follows the other, at most for so long. Then
-        whatever is unknown is asked again until it is known, and the checker finds no violation.
+        """Run load and faults, resolve unknown outcomes, and assert that the history is consistent.
+
+        Args:
+            accounts: number of accounts.
+            schedule: faults, one after the other.
+            seconds: longest duration of the load.
 
         Returns:
-            A line about it, for people.
+            A summary in one line.
         """
         print(f"seed {self._seed}")  # noqa: T201  shown when the trial fails
-        violations = await self.judged(accounts, schedule, seconds)
+        violations = await self.find_violations(accounts, schedule, seconds)
         assert not violations, "\n".join([f"{len(violations)} violations", *map(str, violations[:20])])
         return self.summary
 
-    async def judged(self, accounts: int, schedule: Iterable[Fault], seconds: float) -> list[Violation]:
-        """The same, whatever the checker finds."""
-        load = Workload(self.history, self.ask, await self.open(accounts), clearing_account(), self._seed)
-        async with process.background_task(self._watch(), "watcher"), load.running(_CLIENTS):
-            await self._break(schedule, seconds)
-        async with asyncio.timeout(_PATIENCE):
+    async def find_violations(self, accounts: int, schedule: Iterable[Fault], seconds: float) -> list[Violation]:
+        """Run load and faults as `run` does, and return the violations that the history checker finds."""
+        load = Workload(self.history, self.send, await self.insert_accounts(accounts), clearing_account(), self._seed)
+        async with process.background_task(self._record_sums(), "balance sums"), load.running(_CLIENTS):
+            await self._cause_faults(schedule, seconds)
+        async with asyncio.timeout(_RESOLVE_TIMEOUT_SECONDS):
             await load.resolve()
         async with self.sql() as connection:
             ledger = await rows.read_rows(connection)
         return check_history(ledger, self.history.calls, self.history.snapshots)
 
-    async def ask(self, requests: Sequence[LedgerRequest]) -> Sequence[Receipt | WalletError]:
-        """One call to one of the replicas."""
+    async def send(self, requests: Sequence[LedgerRequest]) -> Sequence[Receipt | WalletError]:
+        """Send the requests in one call to a random replica."""
         client, request = self._chance.choice(self.clients), requests[0]
         body, caller = request.body, self._callers[request.key.principal]
         amount = Money(body.amount, body.currency)
@@ -127,25 +128,25 @@ class Trial:
             return [await caller(client.transfer(body.sender_id, body.recipient_id, amount, request.key.key))]
         return await caller(client.batch_transfer([_transfer_request(request) for request in requests]))
 
-    def at_random(self, *faults: Fault) -> Iterator[Fault]:
-        """A schedule without an end, with each of the faults among the first."""
+    def random_schedule(self, *faults: Fault) -> Iterator[Fault]:
+        """Yield faults without end; each of them is among the first."""
         yield from self._schedule.sample(faults, len(faults))
         while True:
             yield self._schedule.choice(faults)
 
     async def kill_bank(self) -> None:
-        """A replica at random, dead and back."""
+        """Kill and restart a random replica."""
         await self._chance.choice(self.replicas).kill()
 
     async def freeze_bank(self) -> None:
-        """A replica at random, stopped for longer or shorter than its locks are respected."""
-        frozen = self._chance.choice(self.replicas)
-        frozen.freeze()
+        """Freeze a random replica for a time shorter or longer than the server keeps its locks."""
+        replica = self._chance.choice(self.replicas)
+        replica.freeze()
         await asyncio.sleep(self._chance.choice((0.2, 1.0, 3.0, 7.0)))
-        frozen.thaw()
+        replica.thaw()
 
-    async def end_sessions(self) -> None:
-        """Some of the banks' sessions, ended by the database."""
+    async def terminate_sessions(self) -> None:
+        """Terminate some of the banks' database sessions."""
         async with self.sql() as connection:
             found = await connection.fetch(
                 "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'bank'"
@@ -155,7 +156,7 @@ class Trial:
 
     @asynccontextmanager
     async def sql(self) -> AsyncIterator[asyncpg.Connection]:
-        """The ledger seen from behind."""
+        """Connect to the ledger's database."""
         connection = await asyncpg.connect(self._database_url)
         try:
             yield connection
@@ -164,7 +165,7 @@ class Trial:
 
     @property
     def summary(self) -> str:
-        """What there was, in one line."""
+        """Summary of the trial in one line."""
         calls = self.history.calls
         tally = Counter(type(call.answer).__name__.lower() for call in calls)
         answered = sorted(call.ended for call in calls if is_final(call.answer))
@@ -179,12 +180,12 @@ class Trial:
         )
 
     @property
-    def reasons(self) -> set[str]:
-        """Why anything was refused."""
+    def refusal_reasons(self) -> set[str]:
+        """Reasons of all refusals."""
         return {call.answer.reason for call in self.history.calls if isinstance(call.answer, Refusal)}
 
-    async def open(self, accounts: int) -> list[WorkloadAccount]:
-        """So many accounts with 100 roubles each, Alice's and Bob's by turns."""
+    async def insert_accounts(self, accounts: int) -> list[WorkloadAccount]:
+        """Insert accounts with 100 roubles each, owned by Alice and Bob in turn."""
         async with self.sql() as connection:
             return [
                 WorkloadAccount(
@@ -197,8 +198,8 @@ class Trial:
                 for owner in (_OWNERS[number % len(_OWNERS)] for number in range(accounts))
             ]
 
-    async def _break(self, schedule: Iterable[Fault], seconds: float) -> None:
-        """One fault after the other, each at a moment of its own."""
+    async def _cause_faults(self, schedule: Iterable[Fault], seconds: float) -> None:
+        """Cause the faults one after the other, with random pauses."""
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
         for fault in schedule:
@@ -208,10 +209,10 @@ class Trial:
             self.faults[fault.__name__.replace("_", " ")] += 1
             await fault()
 
-    async def _watch(self) -> None:
-        """Adds all balances up, again and again."""
+    async def _record_sums(self) -> None:
+        """Record the sum of all balances repeatedly."""
         while True:
-            with suppress(*_AWAY):
+            with suppress(*_UNREACHABLE):
                 async with self.sql() as connection:
                     while True:
                         self.history.record_snapshot(await rows.sum_balance_changes(connection))
@@ -220,14 +221,16 @@ class Trial:
 
 
 @asynccontextmanager
-async def trial(keys: Keys, folder: Path, database_url: str, *, replicas: int, seed: int) -> AsyncIterator[Trial]:
-    """So many replicas on a migrated ledger that nobody else uses."""
+async def run_trial(
+    keys: Keys, folder: Path, database_url: str, *, replicas: int, seed: int
+) -> AsyncIterator[FaultTrial]:
+    """Run replicas on a migrated ledger that no other test uses."""
     async with AsyncExitStack() as stack:
-        banks = [Replica(keys, folder / f"bank{number}", database_url) for number in range(replicas)]
+        banks = [BankReplica(keys, folder / f"bank{number}", database_url) for number in range(replicas)]
         for bank in banks:
             await stack.enter_async_context(bank)
         clients = [await stack.enter_async_context(BankClient.connect(bank.target, limits=_LIMITS)) for bank in banks]
-        yield Trial(seed, keys, database_url, banks, clients)
+        yield FaultTrial(seed, keys, database_url, banks, clients)
 
 
 def _transfer_request(request: LedgerRequest) -> TransferRequest:

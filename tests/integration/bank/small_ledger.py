@@ -1,4 +1,4 @@
-"""A small ledger to be proved, and to be corrupted."""
+"""Small ledger for integrity checks, which tests corrupt with SQL."""
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
@@ -32,7 +32,7 @@ _PRINCIPAL = "https://users.test|a-secret"
 
 @dataclass(frozen=True)
 class SmallLedger:
-    """A small ledger, and a copy of its rows: Alice, Bob and Dave in roubles, Carol in dollars, transfers k1 to k5.
+    """Small ledger with a copy of its rows: Alice, Bob and Dave in roubles, Carol in dollars, transfers k1 to k5.
 
     k1: Alice → Bob · k2: Alice → Bob · k3: Bob → Alice · k4: deposit to Alice · k5: deposit to Carol · one was refused
     """
@@ -41,9 +41,9 @@ class SmallLedger:
     names: dict[str, str]
 
     async def corrupt(self, *statements: str) -> asyncpg.Pool:
-        """The ledger as it was written, after somebody has laid hands on it who may do everything."""
+        """Restore the rows, execute the statements as superuser, and return the ledger's pool."""
         async with self.pool.acquire() as superuser, superuser.transaction():
-            await superuser.execute("SET session_replication_role = replica")  # no trigger is in the way
+            await superuser.execute("SET session_replication_role = replica")  # disables triggers
             for table in _TABLES:
                 await superuser.execute(f"DELETE FROM {table}")
                 await superuser.execute(f"INSERT INTO {table} OVERRIDING SYSTEM VALUE SELECT * FROM pristine.{table}")
@@ -51,8 +51,8 @@ class SmallLedger:
                 await superuser.execute(statement.format(**{name: f"'{id_}'" for name, id_ in _ACCOUNTS.items()}))
         return self.pool
 
-    def told(self, violation: Violation) -> str:
-        """The law and the row, as a person would call it."""
+    def describe(self, violation: Violation) -> str:
+        """Return the invariant and a readable name of the row."""
         row = {name: self.names.get(str(value), str(value)) for name, value in violation.row.items()}
         match row:
             case {"account_id": account, "version": version}:
@@ -68,7 +68,7 @@ class SmallLedger:
 
 @asynccontextmanager
 async def create_small_ledger(url: str) -> AsyncIterator[SmallLedger]:
-    """SmallLedger into an empty ledger."""
+    """Create the small ledger in an empty database."""
     async with open_pool(url, max_size=2) as pool:
         await pool.execute("""
             DELETE FROM accounts WHERE currency NOT IN ('RUB', 'USD');

@@ -1,4 +1,4 @@
-"""Accounts are opened once, closed when empty, listed to their owner."""
+"""Opening, closing and listing of accounts."""
 
 import asyncio
 from uuid import uuid4
@@ -19,15 +19,15 @@ from wallet.errors import (
 from wallet.money import Money
 
 
-async def listed(bank: RunningBank, caller: Caller, owner: str = "", page_size: int = 1_000) -> list[Account]:
-    """All of them, page by page."""
-    found: list[Account] = []
+async def list_all(bank: RunningBank, caller: Caller, owner: str = "", page_size: int = 1_000) -> list[Account]:
+    """List all accounts of an owner, page by page."""
+    accounts: list[Account] = []
     while True:
-        after = found[-1].id if found else None
+        after = accounts[-1].id if accounts else None
         page = await caller(bank.client.list_accounts(owner, limit=page_size, after=after))
-        found += page.accounts
+        accounts += page.accounts
         if not page.has_more:
-            return found
+            return accounts
 
 
 class TestOpen:
@@ -144,18 +144,18 @@ class TestList:
         mine = {await own_bank.open("alice", "0", status=status) for status in ("OPEN", "CLOSED", "OPEN", "OPEN")}
         await own_bank.open("bob")
         for page_size in (1, 2, 4, 1000):
-            accounts = await listed(own_bank, own_bank.user("alice"), page_size=page_size)
+            accounts = await list_all(own_bank, own_bank.user("alice"), page_size=page_size)
             assert [account.id for account in accounts] == sorted(mine)
 
     async def test_customer_cannot_list_accounts_of_others(self, bank: RunningBank, alice: Caller) -> None:
         with pytest.raises(PermissionDenied):
-            await listed(bank, alice, "bob")
-        assert await listed(bank, bank.user("nobody yet")) == []
+            await list_all(bank, alice, "bob")
+        assert await list_all(bank, bank.user("nobody yet")) == []
 
     async def test_operator_and_admin_list_accounts_of_a_named_owner(
         self, bank: RunningBank, operator: Caller, admin: Caller
     ) -> None:
         account = await bank.open("dave")
         for caller in (operator, admin):
-            assert [each.id for each in await listed(bank, caller, "dave")] == [account]
-        assert {each.owner_id for each in await listed(bank, operator)} <= {"operator"}
+            assert [each.id for each in await list_all(bank, caller, "dave")] == [account]
+        assert {each.owner_id for each in await list_all(bank, operator)} <= {"operator"}

@@ -1,4 +1,4 @@
-"""Many transfers in one call: each on its own, in order, once."""
+"""Batch transfers: independent results, in order, once per key."""
 
 import asyncio
 from decimal import Decimal

@@ -50,7 +50,7 @@ class TestConcurrentTransfers:
 
         async def one(n: int) -> None:
             sender, recipient = chance.sample(accounts, 2)
-            amount, key = rub(str(chance.randint(1, 4))), str(n % 150)  # every fourth key is used again
+            amount, key = rub(str(chance.randint(1, 4))), str(n % 150)  # every fourth key is repeated
             if chance.random() < 0.2:
                 await card(own_bank.client.deposit(recipient, amount, key, {}))
             else:
@@ -92,7 +92,7 @@ class TestConflicts:
 
 
 async def _conflict(bank: RunningBank, code: str, times: int) -> None:
-    """The next so many transactions fail as if another one had been first. A sequence remembers through rollbacks."""
+    """Make the next transactions fail with a conflict. A sequence counts them, because rollbacks do not reset it."""
     await bank.sql.execute(f"""
         CREATE SEQUENCE conflicts;
         CREATE FUNCTION conflict() RETURNS trigger LANGUAGE plpgsql AS $$

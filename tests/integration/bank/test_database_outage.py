@@ -1,4 +1,4 @@
-"""PostgreSQL goes away in every way there is; what was promised holds."""
+"""Outages of PostgreSQL: stopped, read-only, killed, frozen, lost sessions. No acknowledged transfer is lost."""
 
 import asyncio
 import os
@@ -39,18 +39,18 @@ HOLD_COMMITS = """
     CREATE CONSTRAINT TRIGGER hold AFTER INSERT ON outbox DEFERRABLE INITIALLY DEFERRED
         FOR EACH ROW EXECUTE FUNCTION hold();
 """
-"""A commit waits while somebody holds the advisory lock 42."""
+"""Commits wait while another session holds the advisory lock 42."""
 
 
-WAYS = pytest.mark.parametrize(
+COMMIT_MODES = pytest.mark.parametrize(
     ("count", "committing"), [(1, "WITH precondition"), (2, "COMMIT")], ids=["a lone transfer", "a batch"]
 )
-"""How many transfers, and what the session that commits them is seen to do."""
+"""Number of transfers, and the statement in which the committing session waits."""
 
 
 @pytest.fixture
-async def mortal(tmp_path: Path) -> AsyncIterator[Postgres]:
-    """A PostgreSQL with an empty ledger, for a test that takes it away."""
+async def outage_postgres(tmp_path: Path) -> AsyncIterator[Postgres]:
+    """PostgreSQL with an empty ledger that a test may stop or kill."""
     async with Postgres(tmp_path / "postgres", *free_ports(1), databases=("bank",)) as postgres:
         await asyncio.to_thread(upgrade, "subgraphs.bank.service.migrations", postgres.dsn("bank"))
         yield postgres
@@ -58,19 +58,19 @@ async def mortal(tmp_path: Path) -> AsyncIterator[Postgres]:
 
 
 @pytest.fixture
-async def mortal_bank(mortal: Postgres, keys: Keys, tmp_path: Path) -> AsyncIterator[RunningBank]:
-    async with run_bank(keys, tmp_path, mortal.dsn("bank")) as bank:
+async def outage_bank(outage_postgres: Postgres, keys: Keys, tmp_path: Path) -> AsyncIterator[RunningBank]:
+    async with run_bank(keys, tmp_path, outage_postgres.dsn("bank")) as bank:
         yield bank
 
 
 class TestStopped:
     async def test_stopped_database_is_reported_quickly_and_recovery_needs_no_restart(
-        self, mortal: Postgres, mortal_bank: RunningBank
+        self, outage_postgres: Postgres, outage_bank: RunningBank
     ) -> None:
-        bank, alice = mortal_bank, mortal_bank.user("alice")
+        bank, alice = outage_bank, outage_bank.user("alice")
         sender, recipient = await bank.open("alice"), await bank.open("bob")
         first = await alice(bank.client.transfer(sender, recipient, rub("1"), "before"))
-        await mortal.stop()
+        await outage_postgres.stop()
 
         # The bank's own answers: the client's deadline would raise DeadlineExceeded.
         with pytest.raises(Unavailable):
@@ -81,7 +81,7 @@ class TestStopped:
             ready = await http.get(f"{bank.admin}/health/ready")
         assert (ready.status_code, ready.json()["checks"]) == (503, {"database": "Unavailable", "keys": "ok"})
 
-        await mortal.start()
+        await outage_postgres.start()
         await until_ready(bank.admin)
         assert await alice(bank.client.transfer(sender, recipient, rub("1"), "before")) == first
         again = await alice(bank.client.transfer(sender, recipient, rub("1"), "while away"))
@@ -89,19 +89,19 @@ class TestStopped:
         await assert_ledger_invariants(bank.sql)
 
     async def test_read_only_database_makes_writes_unavailable(
-        self, mortal: Postgres, mortal_bank: RunningBank
+        self, outage_postgres: Postgres, outage_bank: RunningBank
     ) -> None:
-        bank, alice = mortal_bank, mortal_bank.user("alice")
+        bank, alice = outage_bank, outage_bank.user("alice")
         sender, recipient = await bank.open("alice"), await bank.open("bob")
         end_sessions = """
             SELECT pg_terminate_backend(pid) FROM pg_stat_activity
             WHERE usename = current_user AND backend_type = 'client backend' AND pid <> pg_backend_pid()
         """
         await bank.sql.execute("ALTER ROLE CURRENT_USER SET default_transaction_read_only = on")
-        await bank.sql.execute(end_sessions)  # those that come after are read-only
+        await bank.sql.execute(end_sessions)  # new sessions are read-only
         with pytest.raises(Unavailable):
             await alice(bank.client.transfer(sender, recipient, rub("1"), "meanwhile"))
-        await alice(bank.client.get_balance(sender))  # what it can do, it does
+        await alice(bank.client.get_balance(sender))  # reads still work
 
         await bank.sql.execute("ALTER ROLE CURRENT_USER RESET default_transaction_read_only")
         await bank.sql.execute(end_sessions)
@@ -116,15 +116,15 @@ class TestStopped:
         await assert_ledger_invariants(bank.sql)
 
     async def test_acknowledged_transfers_survive_a_killed_database(
-        self, mortal: Postgres, mortal_bank: RunningBank
+        self, outage_postgres: Postgres, outage_bank: RunningBank
     ) -> None:
-        bank, alice = mortal_bank, mortal_bank.user("alice")
+        bank, alice = outage_bank, outage_bank.user("alice")
         sender, recipient = await bank.open("alice"), await bank.open("bob")
         acknowledged: dict[str, UUID] = {}
         calling: set[str] = set()
         enough, may_call = asyncio.Event(), asyncio.Event()
 
-        async def insist(n: int) -> None:
+        async def transfer_until_acknowledged(n: int) -> None:
             for key in (f"{n}-{turn}" for turn in range(10)):
                 while key not in acknowledged:
                     await may_call.wait()
@@ -139,42 +139,42 @@ class TestStopped:
         async def nobody_calls() -> bool:
             return not calling
 
-        insisting = asyncio.gather(*(insist(n) for n in range(100)))
+        transfers = asyncio.gather(*(transfer_until_acknowledged(n) for n in range(100)))
         may_call.set()
         await enough.wait()
-        mortal.kill()
+        outage_postgres.kill()
         may_call.clear()
-        await mortal.wait()
-        # Only with gRPC at rest: to run as another user, PostgreSQL's start forks, which gRPC at work does not survive.
+        await outage_postgres.wait()
+        # Wait for running calls: starting PostgreSQL as another user forks, which active gRPC calls do not survive.
         await until(nobody_calls)
         assert len(acknowledged) < 1000
-        await mortal.start()
+        await outage_postgres.start()
         may_call.set()
         async with asyncio.timeout(30):
-            await insisting
+            await transfers
         made = {row["id"] for row in await bank.sql.fetch("SELECT id FROM transfers")}
         assert made == set(acknowledged.values())
         assert await bank.balance(sender) == 0
         await assert_ledger_invariants(bank.sql)
 
     async def test_call_to_a_frozen_database_times_out(
-        self, mortal: Postgres, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, outage_postgres: Postgres, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(postgres_options, "STATEMENT_TIMEOUT_SECONDS", 0.5)
         monkeypatch.setattr(postgres_options, "CONNECT_TIMEOUT_SECONDS", 0.5)
         monkeypatch.setattr(database, "CONNECT_TIMEOUT_SECONDS", 0.5)
-        async with run_bank(keys, tmp_path, mortal.dsn("bank")) as bank:
+        async with run_bank(keys, tmp_path, outage_postgres.dsn("bank")) as bank:
             alice, sender, recipient = bank.user("alice"), await bank.open("alice"), await bank.open("bob")
             await alice(bank.client.get_balance(sender))
             backends = [row["pid"] for row in await bank.sql.fetch("SELECT pid FROM pg_stat_activity")]
-            for process in (*backends, mortal.pid):
+            for process in (*backends, outage_postgres.pid):
                 _send(process, signal.SIGSTOP)
             try:
                 async with asyncio.timeout(15):  # before the client's deadline of 20 seconds
                     with pytest.raises((Unavailable, DeadlineExceeded)):
                         await alice(bank.client.transfer(sender, recipient, rub("1"), "frozen"))
             finally:
-                for process in (*backends, mortal.pid):
+                for process in (*backends, outage_postgres.pid):
                     _send(process, signal.SIGCONT)
             await until_ready(bank.admin)
             receipt = await alice(bank.client.transfer(sender, recipient, rub("1"), "frozen"))
@@ -190,15 +190,13 @@ class TestSessionLost:
             await other.execute("SELECT FROM accounts WHERE id = $1 FOR UPDATE", sender)
             transfer = asyncio.create_task(alice(bank.client.transfer(sender, recipient, rub("1"), "k")))
             await _terminate(bank.sql, "FOR NO KEY UPDATE")
-            await until(
-                lambda: find_lock_waiter(bank.sql, "FOR NO KEY UPDATE")
-            )  # it is being run again, on a new session
+            await until(lambda: find_lock_waiter(bank.sql, "FOR NO KEY UPDATE"))  # the retry, on a new session
         receipt = await transfer
         assert await alice(bank.client.transfer(sender, recipient, rub("1"), "k")) == receipt
         assert receipt.posting.version == 1
         await assert_ledger_invariants(bank.sql)
 
-    @WAYS
+    @COMMIT_MODES
     async def test_session_lost_before_the_commit_moves_money_once(
         self, own_bank: RunningBank, count: int, committing: str
     ) -> None:
@@ -209,7 +207,7 @@ class TestSessionLost:
             await other.execute("SELECT pg_advisory_xact_lock(42)")
             transfers = asyncio.create_task(alice(bank.client.batch_transfer(requests)))
             await _terminate(bank.sql, committing)
-            await until(lambda: find_lock_waiter(bank.sql, "COMMIT"))  # it is being run again, on a new session
+            await until(lambda: find_lock_waiter(bank.sql, "COMMIT"))  # the retry, on a new session
         assert [_version(answer) for answer in await transfers] == list(range(1, count + 1))
         assert await alice(bank.client.batch_transfer(requests)) == await transfers
         assert (await bank.count_rows())["transfers"] == count
@@ -219,28 +217,29 @@ class TestSessionLost:
         self, postgres: Postgres, ledger_url: str, keys: Keys, tmp_path: Path
     ) -> None:
         async with (
-            _forgetful_road(postgres.port) as road,
-            run_bank(keys, tmp_path, ledger_url.replace(f":{postgres.port}/", f":{road.port}/")) as bank,
+            _run_proxy(postgres.port) as proxy,
+            run_bank(keys, tmp_path, ledger_url.replace(f":{postgres.port}/", f":{proxy.port}/")) as bank,
             asyncpg.create_pool(ledger_url, min_size=0, max_size=2) as sql,
         ):
             alice, requests = bank.user("alice"), await _transfer_requests(bank, 2)
-            road.forgets_commits = True
+            proxy.drops_commit_answers = True
             transfers = asyncio.create_task(alice(bank.client.batch_transfer(requests)))
-            made = await until(lambda: sql.fetchval("SELECT array_agg(id) FROM transfers"))  # and nobody was told
+            # Wait for the commit, whose answer the proxy drops.
+            made = await until(lambda: sql.fetchval("SELECT array_agg(id) FROM transfers"))
             assert not transfers.done()
-            road.forgets_commits = False
-            assert {_made(answer) for answer in await transfers} == set(made)
+            proxy.drops_commit_answers = False
+            assert {_transfer_id(answer) for answer in await transfers} == set(made)
             assert await alice(bank.client.batch_transfer(requests)) == await transfers
             assert await sql.fetchval("SELECT count(*) FROM transfers") == 2
             await assert_ledger_invariants(sql)
 
-    @WAYS
+    @COMMIT_MODES
     async def test_session_lost_during_a_running_commit_moves_money_once(
         self, postgres: Postgres, ledger_url: str, keys: Keys, tmp_path: Path, count: int, committing: str
     ) -> None:
         async with (
-            _forgetful_road(postgres.port) as road,
-            run_bank(keys, tmp_path, ledger_url.replace(f":{postgres.port}/", f":{road.port}/")) as bank,
+            _run_proxy(postgres.port) as proxy,
+            run_bank(keys, tmp_path, ledger_url.replace(f":{postgres.port}/", f":{proxy.port}/")) as bank,
             asyncpg.create_pool(ledger_url, min_size=0, max_size=3) as sql,
         ):
             alice, requests = bank.user("alice"), await _transfer_requests(bank, count)
@@ -249,13 +248,13 @@ class TestSessionLost:
                 await other.execute("SELECT pg_advisory_xact_lock(42)")
                 transfers = asyncio.create_task(alice(bank.client.batch_transfer(requests)))
                 await until(lambda: find_lock_waiter(sql, committing))
-                road.cut()
-                await until(lambda: find_lock_waiter(sql, "WITH named"))  # for the one that is still committing
+                proxy.close_connections()
+                await until(lambda: find_lock_waiter(sql, "WITH named"))  # the retry waits for the running commit
                 assert await sql.fetchval("SELECT count(*) FROM transfers") == 0
                 assert not transfers.done()
             answers = await transfers
             made = await sql.fetchval("SELECT array_agg(id) FROM transfers")
-            assert sorted(made) == sorted(_made(answer) for answer in answers)
+            assert sorted(made) == sorted(_transfer_id(answer) for answer in answers)
             assert [_version(answer) for answer in answers] == list(range(1, count + 1))
             await assert_ledger_invariants(sql)
 
@@ -284,7 +283,7 @@ async def _transfer_requests(bank: RunningBank, count: int) -> list[TransferRequ
     return [TransferRequest(sender, recipient, rub("1"), str(n)) for n in range(count)]
 
 
-def _made(answer: Receipt | WalletError) -> UUID:
+def _transfer_id(answer: Receipt | WalletError) -> UUID:
     assert isinstance(answer, Receipt)
     return answer.transfer.id
 
@@ -295,62 +294,62 @@ def _version(answer: Receipt | WalletError) -> int:
 
 
 def _send(process: int | None, number: signal.Signals) -> None:
-    """To one process that a test froze or wakes; some end by themselves."""
+    """Send a signal to a process; ignore a process that has ended."""
     assert process is not None
     with suppress(ProcessLookupError):
         os.kill(process, number)
 
 
 async def _terminate(sql: asyncpg.Pool, query: str) -> None:
-    """Ends the session that waits in this query."""
+    """Terminate the session that waits in a matching query."""
     assert await sql.fetchval("SELECT pg_terminate_backend($1)", await until(lambda: find_lock_waiter(sql, query)))
 
 
-class _Road:
-    """What lies between the bank and its database, and may swallow the answer to a COMMIT and break off."""
+class _DatabaseProxy:
+    """Proxy between the bank and its database. It can drop the answer to a COMMIT and close connections."""
 
     def __init__(self, to: int) -> None:
         self._to = to
         self.port = 0
-        self.forgets_commits = False
-        self._carrying: set[asyncio.Task[None]] = set()
+        self.drops_commit_answers = False
+        self._forwarding: set[asyncio.Task[None]] = set()
 
-    def cut(self) -> None:
-        """Breaks off every connection there is. New ones are carried."""
-        for way in self._carrying:
-            way.cancel()
+    def close_connections(self) -> None:
+        """Close all open connections. New connections work."""
+        for task in self._forwarding:
+            task.cancel()
 
-    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, back = await asyncio.open_connection("127.0.0.1", self._to)
         broken = asyncio.Event()
 
         async def to_database() -> None:
             while data := await reader.read(2**16):
-                if self.forgets_commits and b"COMMIT;" in data:
+                if self.drops_commit_answers and b"COMMIT;" in data:
                     broken.set()
                 back.write(data)
 
         async def to_bank() -> None:
             while data := await there.read(2**16):
                 if broken.is_set():
-                    return  # the database has answered: it is committed
+                    return  # the database has answered, so the transaction is committed
                 writer.write(data)
 
-        ways = [asyncio.create_task(way()) for way in (to_database, to_bank)]
-        self._carrying.update(ways)
-        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-        for way in ways:
-            way.cancel()
-        await asyncio.wait(ways)
-        self._carrying.difference_update(ways)
+        tasks = [asyncio.create_task(task()) for task in (to_database, to_bank)]
+        self._forwarding.update(tasks)
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        self._forwarding.difference_update(tasks)
         for end in (writer, back):
             end.close()
 
 
 @asynccontextmanager
-async def _forgetful_road(to: int) -> AsyncIterator[_Road]:
-    road = _Road(to)
-    server = await asyncio.start_server(road.carry, "127.0.0.1", 0)
-    road.port = server.sockets[0].getsockname()[1]
+async def _run_proxy(to: int) -> AsyncIterator[_DatabaseProxy]:
+    proxy = _DatabaseProxy(to)
+    server = await asyncio.start_server(proxy.forward, "127.0.0.1", 0)
+    proxy.port = server.sockets[0].getsockname()[1]
     async with server:
-        yield road
+        yield proxy

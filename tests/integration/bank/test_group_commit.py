@@ -1,4 +1,4 @@
-"""What the pipeline does for callers when something is wrong with one of them, or with all."""
+"""Rejected commands and overload of the pipeline, as callers see them."""
 
 from uuid import uuid4
 
@@ -14,10 +14,10 @@ from tests.integration.bank.harness import Caller, RunningBank, assert_ledger_in
 from wallet.errors import InternalError, ResourceExhausted
 
 FULL = "999999999999999999.99"
-"""As much as an account's column can hold."""
+"""Largest balance that the database column can hold."""
 
 
-class TestPoison:
+class TestRejectedCommands:
     async def test_transfer_with_a_numeric_overflow_does_not_affect_its_batch(self, own_bank: RunningBank) -> None:
         alice = own_bank.user("alice")
         sender, recipient, full = [await own_bank.open("alice", balance) for balance in ("1000", "0", FULL)]

@@ -1,11 +1,11 @@
-"""The short form of `tests/faults`: a history under fire, and the verdict of the checker."""
+"""Short form of `tests/faults`: load and faults, then the history checker."""
 
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import Keys
-from tests.integration.bank.fault_trial import trial
+from tests.integration.bank.fault_trial import run_trial
 
 pytestmark = pytest.mark.slow
 
@@ -13,8 +13,8 @@ pytestmark = pytest.mark.slow
 async def test_history_is_consistent_after_bank_kills_and_lost_sessions(
     ledger_url: str, keys: Keys, tmp_path: Path
 ) -> None:
-    async with trial(keys, tmp_path, ledger_url, replicas=1, seed=5) as held:
-        summary = await held.run(5, [held.end_sessions, held.kill_bank, held.end_sessions], seconds=6)
+    async with run_trial(keys, tmp_path, ledger_url, replicas=1, seed=5) as trial:
+        summary = await trial.run(5, [trial.terminate_sessions, trial.kill_bank, trial.terminate_sessions], seconds=6)
     print(summary)  # noqa: T201  shown when the test fails
-    assert held.reasons >= {"INSUFFICIENT_FUNDS", "IDEMPOTENCY_CONFLICT"}
-    assert held.faults["kill bank"] == 1
+    assert trial.refusal_reasons >= {"INSUFFICIENT_FUNDS", "IDEMPOTENCY_CONFLICT"}
+    assert trial.faults["kill bank"] == 1

@@ -1,4 +1,4 @@
-"""The ledger proved while it is in use."""
+"""Integrity check of a ledger that is in use."""
 
 import asyncio
 from contextlib import aclosing, suppress
@@ -21,17 +21,17 @@ class TestSound:
         assert isinstance(last, Verdict)
         assert (last.verdict, last.violations) == ("sound", 0)
         assert last.rows == {"accounts": 6, "entries": 10, "transfers": 5, "idempotency_keys": 6, "outbox": 5}
-        walked = {report.scan: report for report in found if isinstance(report, Progress)}
-        assert {walk: report.rows for walk, report in walked.items()} == last.rows
-        assert walked["entries"].verified_up_to == f"{BOB}/3"
-        assert walked["idempotency_keys"].verified_up_to == "transfer/refused"
+        scans = {report.scan: report for report in found if isinstance(report, Progress)}
+        assert {scan: report.rows for scan, report in scans.items()} == last.rows
+        assert scans["entries"].verified_up_to == f"{BOB}/3"
+        assert scans["idempotency_keys"].verified_up_to == "transfer/refused"
 
     async def test_ledger_is_sound_with_transfers_between_pages(self, own_bank: RunningBank, ledger_url: str) -> None:
         bank, alice = own_bank, own_bank.user("alice")
         accounts = [await bank.open("alice") for _ in range(4)]
         sent = 0
-        async with open_pool(ledger_url, max_size=1) as pool, aclosing(ledger_integrity(pool, 10).run()) as proving:
-            async for report in proving:
+        async with open_pool(ledger_url, max_size=1) as pool, aclosing(ledger_integrity(pool, 10).run()) as check:
+            async for report in check:
                 if isinstance(report, Progress):
                     sender, recipient = accounts[sent % 4], accounts[(sent + 1) % 4]
                     await alice(bank.client.transfer(sender, recipient, rub("1"), str(sent)))
@@ -81,8 +81,8 @@ class TestSound:
             await other.execute("SELECT pg_advisory_lock(42)")
             between = asyncio.create_task(alice(bank.client.transfer(sender, recipient, rub("1"), "between")))
             await until(lambda: find_lock_waiter(bank.sql, "COMMIT"))
-            async with aclosing(ledger_integrity(pool, 1).run()) as proving:
-                async for report in proving:
+            async with aclosing(ledger_integrity(pool, 1).run()) as check:
+                async for report in check:
                     if isinstance(report, Progress) and report.scan == "idempotency_keys" and not between.done():
                         await other.execute("SELECT pg_advisory_unlock(42)")
                         await between

@@ -1,4 +1,4 @@
-"""The proof as an operator asks for it: of the admin interface, and by the command."""
+"""Integrity check by the admin interface and by the command `wallet integrity`."""
 
 import asyncio
 import os
@@ -21,7 +21,7 @@ NOTHING = "0 entries, 0 transfers, 0 idempotency_keys, 0 outbox"
 
 class TestAdmin:
     async def test_admin_route_streams_progress_and_ends_with_the_verdict(self, own_bank: RunningBank) -> None:
-        async with asking(own_bank) as http:
+        async with admin_client(own_bank) as http:
             response = await http.get("/integrity")
             metrics = (await http.get("/metrics", headers={"Authorization": ""})).text
         assert response.headers["content-type"] == "application/x-ndjson"
@@ -35,14 +35,14 @@ class TestAdmin:
     async def test_second_integrity_check_is_refused_until_the_first_client_disconnects(
         self, own_bank: RunningBank
     ) -> None:
-        async with standing_still(own_bank), asking(own_bank) as http:
+        async with block_integrity_checks(own_bank), admin_client(own_bank) as http:
             async with http.stream("GET", "/integrity") as first:
                 assert first.status_code == 200
                 await until(lambda: find_lock_waiter(own_bank.sql, "idempotency_keys"))
                 second = await http.get("/integrity")
                 assert (second.status_code, "is running" in second.json()["detail"]) == (409, True)
-                said = await command_line(own_bank)
-                assert (said.code, "is running" in said.out[0]) == (2, True)
+                result = await run_integrity_command(own_bank)
+                assert (result.code, "is running" in result.out[0]) == (2, True)
 
             async def ended() -> bool:
                 async with http.stream("GET", "/integrity") as again:
@@ -51,12 +51,12 @@ class TestAdmin:
             await until(ended)
 
     async def test_lost_database_session_ends_the_command_without_a_verdict(self, own_bank: RunningBank) -> None:
-        async with standing_still(own_bank):
-            proving = asyncio.create_task(command_line(own_bank))
+        async with block_integrity_checks(own_bank):
+            checking = asyncio.create_task(run_integrity_command(own_bank))
             pid = await until(lambda: find_lock_waiter(own_bank.sql, "idempotency_keys"))
             assert await own_bank.sql.fetchval("SELECT pg_terminate_backend($1)", pid)
-            said = await proving
-        assert (said.code, said.out) == (
+            result = await checking
+        assert (result.code, result.out) == (
             2,
             ["not proven: the database or another service became unavailable during the check"],
         )
@@ -64,16 +64,16 @@ class TestAdmin:
 
 class TestCommand:
     async def test_command_reports_a_sound_ledger(self, own_bank: RunningBank) -> None:
-        said = await command_line(own_bank)
-        (last,) = said.out
-        assert (said.code, last[: last.index(" (")]) == (0, f"sound: all invariants hold for 158 accounts, {NOTHING}")
-        assert "accounts: 158 rows, up to " in said.err
+        result = await run_integrity_command(own_bank)
+        (last,) = result.out
+        assert (result.code, last[: last.index(" (")]) == (0, f"sound: all invariants hold for 158 accounts, {NOTHING}")
+        assert "accounts: 158 rows, up to " in result.err
 
     async def test_command_reports_violations(self, own_bank: RunningBank) -> None:
         account = await own_bank.open("alice", "10.00")
         await own_bank.sql.execute("UPDATE accounts SET balance = 11 WHERE id = $1", account)
-        said = await command_line(own_bank)
-        assert (said.code, said.out) == (
+        result = await run_integrity_command(own_bank)
+        assert (result.code, result.out) == (
             1,
             [
                 f"BALANCE_IS_LAST_ENTRY: account_id {account}: found 11.0000, expected 10.0000",
@@ -84,40 +84,40 @@ class TestCommand:
 
     async def test_command_fails_if_the_bank_is_unreachable(self, own_bank: RunningBank) -> None:
         (port,) = free_ports(1)
-        said = await command_line(replace(own_bank, admin=f"http://127.0.0.1:{port}"))
-        assert (said.code, said.out[0].split(":")[0]) == (2, "not proven")
+        result = await run_integrity_command(replace(own_bank, admin=f"http://127.0.0.1:{port}"))
+        assert (result.code, result.out[0].split(":")[0]) == (2, "not proven")
 
     async def test_command_asks_for_an_admin_token(self, own_bank: RunningBank) -> None:
         for token, status in (("", 401), (own_bank.keys.user("operator", Role.OPERATOR), 403)):
-            said = await command_line(own_bank, token)
-            assert said.code == 2
-            assert f"answers {status}" in said.out[0]
-            assert said.out[0].endswith("; pass an admin's token with --token or WALLET_TOKEN")
+            result = await run_integrity_command(own_bank, token)
+            assert result.code == 2
+            assert f"answers {status}" in result.out[0]
+            assert result.out[0].endswith("; pass an admin's token with --token or WALLET_TOKEN")
 
 
-def asking(bank: RunningBank) -> httpx.AsyncClient:
-    """An admin at the bank's admin interface."""
+def admin_client(bank: RunningBank) -> httpx.AsyncClient:
+    """Return an HTTP client of the bank's admin interface with an admin's token."""
     headers = {"Authorization": f"Bearer {bank.keys.user('admin', Role.ADMIN)}"}
     return httpx.AsyncClient(trust_env=False, base_url=bank.admin, headers=headers)
 
 
 @asynccontextmanager
-async def standing_still(bank: RunningBank) -> AsyncIterator[None]:
-    """As long as the body takes, a proof comes as far as the keys."""
+async def block_integrity_checks(bank: RunningBank) -> AsyncIterator[None]:
+    """Block integrity checks at the scan of the keys until the end of the body."""
     async with bank.sql.acquire() as other, other.transaction():
         await other.execute("LOCK TABLE idempotency_keys IN ACCESS EXCLUSIVE MODE")
         yield
 
 
 @dataclass(frozen=True)
-class Said:
+class CommandResult:
     code: int | None
     out: list[str]
     err: str
 
 
-async def command_line(bank: RunningBank, token: str | None = None) -> Said:
-    """As an admin runs it: in a process of its own, which a bank in this one does not log into."""
+async def run_integrity_command(bank: RunningBank, token: str | None = None) -> CommandResult:
+    """Run `wallet integrity` as an admin does, in a child process."""
     token = bank.keys.user("admin", Role.ADMIN) if token is None else token
     program = "from cli.main import app; app()"
     process = await asyncio.create_subprocess_exec(
@@ -128,4 +128,4 @@ async def command_line(bank: RunningBank, token: str | None = None) -> Said:
         stderr=asyncio.subprocess.PIPE,
     )
     out, err = await process.communicate()
-    return Said(process.returncode, out.decode().splitlines(), err.decode())
+    return CommandResult(process.returncode, out.decode().splitlines(), err.decode())

@@ -1,4 +1,4 @@
-"""A ledger corrupted in every way there is, each of them told by law and row."""
+"""Corrupts a ledger in every known way; the integrity check reports each with invariant and row."""
 
 import pytest
 
@@ -213,7 +213,7 @@ CORRUPTIONS: dict[str, tuple[list[str], set[str]]] = {
         ["UPDATE idempotency_keys SET transfer_id = NULL, refusal = '{{}}' WHERE key = 'k1'"],
         {"TRANSFER_HAS_ONE_KEY k1"},
     ),
-    "an event of nothing": (
+    "an outbox row without transfer": (
         [f"INSERT INTO outbox (transfer_id) VALUES ('{STRAY}')"],
         {"OUTBOX_HAS_TRANSFER stray"},
     ),
@@ -230,13 +230,13 @@ class TestCorrupted:
         for page in (1, 2, 3, 2000):
             *found, last = await reports(ledger_integrity(pool, page))
             violations = [report for report in found if isinstance(report, Violation)]
-            assert {small_ledger.told(violation) for violation in violations} == expected, page
+            assert {small_ledger.describe(violation) for violation in violations} == expected, page
             assert isinstance(last, Verdict)
             assert (last.verdict, last.violations) == ("broken", len(violations))
             assert "secret" not in repr((found, last))
 
     def test_corruptions_cover_every_invariant(self) -> None:
-        assert {told.split()[0] for _, expected in CORRUPTIONS.values() for told in expected} == set(Invariant)
+        assert {each.split()[0] for _, expected in CORRUPTIONS.values() for each in expected} == set(Invariant)
 
     async def test_violation_has_the_actual_and_the_expected_value(self, small_ledger: SmallLedger) -> None:
         statement = "UPDATE accounts SET balance = 1 WHERE id = {alice}"

@@ -31,7 +31,7 @@ def _frequent_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def run(ledger_url: str, keys: Keys, tmp_path: Path) -> Run:
-    """Runs a bank on the test's own ledger; two at once are two replicas."""
+    """Return a function that runs a bank on the test's ledger; two of them are two replicas."""
 
     def run(broker: Broker, **given: Any) -> AbstractAsyncContextManager[RunningBank]:
         return run_bank(keys, tmp_path, ledger_url, kafka_bootstrap_servers=broker.bootstrap_servers, **given)
@@ -40,21 +40,21 @@ def run(ledger_url: str, keys: Keys, tmp_path: Path) -> Run:
 
 
 @pytest.fixture
-async def absent(broker: Broker) -> Broker:
-    """A broker for a test that takes it away. It is away at first."""
+async def stopped_broker(broker: Broker) -> Broker:
+    """Broker that is stopped; the test starts it."""
     await broker.stop()
     return broker
 
 
 async def transfers(bank: RunningBank, sender: UUID, recipient: UUID, keys: range) -> set[str]:
-    """One transfer a key, one after the other; their ids."""
+    """Make one transfer per key in order and return their ids."""
     alice = bank.user("alice")
     made = [await alice(bank.client.transfer(sender, recipient, rub("1"), str(key))) for key in keys]
     return {str(receipt.transfer.id) for receipt in made}
 
 
 async def until_published(sql: asyncpg.Pool, within: float = 20) -> None:
-    """Returns when nothing is left to publish."""
+    """Wait until the outbox is empty."""
 
     async def nothing_left() -> bool:
         return not await sql.fetchval("SELECT count(*) FROM outbox")
@@ -63,7 +63,7 @@ async def until_published(sql: asyncpg.Pool, within: float = 20) -> None:
 
 
 async def leader(sql: asyncpg.Pool) -> int | None:
-    """The process id of the session that leads the outbox."""
+    """Return the process id of the leader's session."""
     pid: int | None = await sql.fetchval("""
         SELECT pid FROM pg_locks
         WHERE locktype = 'advisory' AND granted
@@ -72,8 +72,8 @@ async def leader(sql: asyncpg.Pool) -> int | None:
     return pid
 
 
-def shown(name: str) -> float | None:
-    """A metric of the outbox."""
+def metric_value(name: str) -> float | None:
+    """Return the value of an outbox metric."""
     return REGISTRY.get_sample_value(f"wallet_bank_outbox_{name}")
 
 
@@ -128,8 +128,8 @@ class TestPublishing:
         assert len(published) == len(events) == 2
         for message in published:
             event, body = events[message.transfer_id], message.body
-            for told, side in ((body["sender"], event.sender), (body["recipient"], event.recipient)):
-                assert told == {
+            for published_side, side in ((body["sender"], event.sender), (body["recipient"], event.recipient)):
+                assert published_side == {
                     "accountId": str(side.account_id),
                     "version": side.version,
                     "balanceAfter": str(side.balance_after),
@@ -151,7 +151,7 @@ class TestPublishing:
     async def test_rows_without_a_wake_call_are_published(
         self, run: Run, broker: Broker, own_bank: RunningBank
     ) -> None:
-        """`own_bank` is another replica on the same ledger, whose relay has no broker."""
+        """`own_bank` is another replica on the same ledger, without a broker."""
         sender, recipient = await own_bank.open("alice"), await own_bank.open("bob")
         await transfers(own_bank, sender, recipient, range(3))
         assert (await own_bank.count_rows())["outbox"] == 3
@@ -160,13 +160,15 @@ class TestPublishing:
 
 
 class TestWithoutABroker:
-    async def test_transfers_without_a_broker_are_published_when_it_starts(self, run: Run, absent: Broker) -> None:
-        async with run(absent) as bank:
+    async def test_transfers_without_a_broker_are_published_when_it_starts(
+        self, run: Run, stopped_broker: Broker
+    ) -> None:
+        async with run(stopped_broker) as bank:
             sender, recipient = await bank.open("alice"), await bank.open("bob")
             ids = await transfers(bank, sender, recipient, range(10))
             assert (await bank.count_rows())["outbox"] == 10
-            await absent.start()
-            async with reading(absent) as topic:
+            await stopped_broker.start()
+            async with reading(stopped_broker) as topic:
                 messages = await topic.until_read(ids)
             await until_published(bank.sql)
         assert versions(messages) == list(range(1, 11))
@@ -187,35 +189,37 @@ class TestWithoutABroker:
             await until_published(bank.sql)
         assert sorted(set(versions(messages))) == list(range(6, 16))
 
-    async def test_backlog_metrics_show_count_and_age(self, run: Run, absent: Broker) -> None:
-        async with run(absent) as bank:
+    async def test_backlog_metrics_show_count_and_age(self, run: Run, stopped_broker: Broker) -> None:
+        async with run(stopped_broker) as bank:
             sender, recipient = await bank.open("alice"), await bank.open("bob")
             await transfers(bank, sender, recipient, range(3))
-            assert await bank.sql.fetchval("SELECT pg_sleep(0.5) IS NOT NULL")  # the oldest waits for so long at least
+            assert await bank.sql.fetchval("SELECT pg_sleep(0.5) IS NOT NULL")  # minimum age of the oldest row
             await transfers(bank, sender, recipient, range(3, 7))
 
             async def seen(backlog: int) -> bool:
-                return shown("backlog") == backlog
+                return metric_value("backlog") == backlog
 
             await until(lambda: seen(7))
-            age = shown("age_seconds")
+            age = metric_value("age_seconds")
             assert age is not None
             assert age > 0.5
-            await absent.start()
+            await stopped_broker.start()
             await until_published(bank.sql)
             await until(lambda: seen(0))
-            assert shown("age_seconds") == 0
+            assert metric_value("age_seconds") == 0
 
-    async def test_backlog_metrics_are_set_without_a_leader(self, run: Run, absent: Broker, ledger_url: str) -> None:
+    async def test_backlog_metrics_are_set_without_a_leader(
+        self, run: Run, stopped_broker: Broker, ledger_url: str
+    ) -> None:
         async with asyncpg.create_pool(ledger_url, min_size=0, max_size=1) as pool, Outbox.lead(pool) as frozen:
             assert frozen is not None
-            async with run(absent) as bank:
+            async with run(stopped_broker) as bank:
                 await transfers(bank, await bank.open("alice"), await bank.open("bob"), range(2))
 
-                async def is_told() -> bool:
-                    return (shown("backlog"), shown("leads")) == (2, 0)
+                async def has_metrics() -> bool:
+                    return (metric_value("backlog"), metric_value("leads")) == (2, 0)
 
-                await until(is_told)
+                await until(has_metrics)
 
     async def test_bank_stops_promptly_with_unconfirmed_events(self, run: Run, broker: Broker) -> None:
         replica = AsyncExitStack()
@@ -231,11 +235,11 @@ class TestWithoutABroker:
 
 
 @on_both
-class TestDeliveryAndRemoval:
+class TestConfirmation:
     async def test_event_that_was_not_deleted_is_published_again(self, run: Run, broker: Broker) -> None:
         async with run(broker) as bank, reading(broker) as topic:
             sender, recipient = await bank.open("alice"), await bank.open("bob")
-            # The removal waits behind this trigger, as it would in a process that stands still.
+            # The trigger blocks the deletion of published rows, as a frozen process would.
             await bank.sql.execute("""
                 CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS $$
                 BEGIN PERFORM pg_advisory_xact_lock_shared(42); RETURN NULL; END $$;
@@ -245,20 +249,20 @@ class TestDeliveryAndRemoval:
                 await other.execute("SELECT pg_advisory_lock(42)")
                 ids = await transfers(bank, sender, recipient, range(5))
 
-                async def removing() -> int | None:
+                async def deleting() -> int | None:
                     pid: int | None = await bank.sql.fetchval("""
                         SELECT pid FROM pg_stat_activity
                         WHERE wait_event_type = 'Lock' AND query LIKE 'DELETE FROM outbox%'
                     """)
                     return pid
 
-                assert await other.fetchval("SELECT pg_terminate_backend($1)", await until(removing))
+                assert await other.fetchval("SELECT pg_terminate_backend($1)", await until(deleting))
                 await other.execute("SELECT pg_advisory_unlock(42)")
             await until_published(bank.sql)
             await topic.drain()
-            told = versions(topic.about(ids))
-        assert set(told) == {1, 2, 3, 4, 5}
-        assert len(told) > 5
+            published = versions(topic.about(ids))
+        assert set(published) == {1, 2, 3, 4, 5}
+        assert len(published) > 5
 
     async def test_rows_stay_until_the_broker_confirms(self, run: Run, broker: Broker) -> None:
         async with run(broker) as bank:

@@ -1,4 +1,4 @@
-"""`python -m subgraphs.bank.service`, as it runs in production."""
+"""The bank as a process: `python -m subgraphs.bank.service`."""
 
 import asyncio
 import signal
@@ -32,20 +32,20 @@ from wallet.errors import DeadlineExceeded, Unavailable
 
 pytestmark = pytest.mark.slow
 
-Describe = Callable[..., tuple[Child, dict[str, str]]]
+CreateProcess = Callable[..., tuple[Child, dict[str, str]]]
 
 
 @pytest.fixture
-async def describe(keys: Keys, tmp_path: Path) -> AsyncIterator[Describe]:
-    """Describes banks, each a process of its own that is alive when it is started and gone when the test ends."""
+async def create_process(keys: Keys, tmp_path: Path) -> AsyncIterator[CreateProcess]:
+    """Return a function that creates bank processes; they are stopped at the end of the test."""
     children = []
 
-    def describe(database_url: str, **given: str) -> tuple[Child, dict[str, str]]:
+    def create_process(database_url: str, **given: str) -> tuple[Child, dict[str, str]]:
         child, environment = bank_process(keys, tmp_path, database_url, **given)
         children.append(child)
         return child, environment
 
-    yield describe
+    yield create_process
     for child in children:
         await child.stop()
 
@@ -57,11 +57,11 @@ async def exit_code(child: Child, within: float) -> int:
 
 class TestStart:
     async def test_bank_starts_before_its_dependencies_and_becomes_ready_with_them(
-        self, describe: Describe, keys: Keys, tmp_path: Path
+        self, create_process: CreateProcess, keys: Keys, tmp_path: Path
     ) -> None:
         postgres_port, kafka_port = free_ports(2)
         postgres, kafka = Postgres(tmp_path / "postgres", postgres_port, databases=("bank",)), Kafka(kafka_port)
-        child, environment = describe(postgres.dsn("bank"), kafka_bootstrap_servers=kafka.bootstrap_servers)
+        child, environment = create_process(postgres.dsn("bank"), kafka_bootstrap_servers=kafka.bootstrap_servers)
         try:
             await child.start()
             admin = f"http://{environment['bank_admin_listen']}/health/ready"
@@ -73,35 +73,35 @@ class TestStart:
                 sender, recipient = await bank.open("alice"), await bank.open("bob")
                 await bank.user("alice")(bank.client.transfer(sender, recipient, rub("1"), "k"))
                 async with kafka:
-                    await until(lambda: _nothing_waits(bank.sql), within=20)
+                    await until(lambda: _outbox_is_empty(bank.sql), within=20)
                 await child.stop()
         finally:
             await child.stop()
             remove_cluster(tmp_path / "postgres")
 
 
-class TestEnd:
+class TestStop:
     async def test_sigterm_stops_the_bank_promptly_with_status_0(
-        self, describe: Describe, ledger_url: str, broker: Kafka
+        self, create_process: CreateProcess, ledger_url: str, broker: Kafka
     ) -> None:
-        child, environment = describe(ledger_url, kafka_bootstrap_servers=broker.bootstrap_servers)
+        child, environment = create_process(ledger_url, kafka_bootstrap_servers=broker.bootstrap_servers)
         await child.start()
         await until_ready(f"http://{environment['bank_admin_listen']}")
         child.send(signal.SIGTERM)
         assert await exit_code(child, within=4) == 0
 
-    async def test_sigterm_stops_the_bank_without_dependencies(self, describe: Describe) -> None:
+    async def test_sigterm_stops_the_bank_without_dependencies(self, create_process: CreateProcess) -> None:
         postgres, kafka = free_ports(2)
         nowhere = f"postgresql://bank:x@127.0.0.1:{postgres}/bank"
-        child, _ = describe(nowhere, kafka_bootstrap_servers=f"127.0.0.1:{kafka}")
+        child, _ = create_process(nowhere, kafka_bootstrap_servers=f"127.0.0.1:{kafka}")
         await child.start()
         child.send(signal.SIGTERM)
         assert await exit_code(child, within=4) == 0
 
     async def test_running_transfer_is_answered_after_sigterm(
-        self, describe: Describe, ledger_url: str, keys: Keys
+        self, create_process: CreateProcess, ledger_url: str, keys: Keys
     ) -> None:
-        child, environment = describe(ledger_url)
+        child, environment = create_process(ledger_url)
         await child.start()
         async with connect_bank(keys, ledger_url, environment) as bank:
             await until_ready(bank.admin)
@@ -115,26 +115,28 @@ class TestEnd:
             assert (await begun).posting.version == 1
             assert await exit_code(child, within=4) == 0
 
-    async def test_port_in_use_ends_the_bank_with_an_error(self, describe: Describe, ledger_url: str) -> None:
-        first, environment = describe(ledger_url)
+    async def test_port_in_use_ends_the_bank_with_an_error(
+        self, create_process: CreateProcess, ledger_url: str
+    ) -> None:
+        first, environment = create_process(ledger_url)
         await first.start()
-        second, _ = describe(ledger_url, bank_grpc_listen=environment["bank_grpc_listen"])
+        second, _ = create_process(ledger_url, bank_grpc_listen=environment["bank_grpc_listen"])
         await second.spawn()
         assert await exit_code(second, within=20) == 1
 
 
-class TestKill9:
+class TestKill:
     async def test_acknowledged_transfers_survive_a_kill_under_load(
-        self, describe: Describe, ledger_url: str, keys: Keys, broker: Kafka
+        self, create_process: CreateProcess, ledger_url: str, keys: Keys, broker: Kafka
     ) -> None:
-        child, environment = describe(ledger_url, kafka_bootstrap_servers=broker.bootstrap_servers)
+        child, environment = create_process(ledger_url, kafka_bootstrap_servers=broker.bootstrap_servers)
         await child.start()
         async with connect_bank(keys, ledger_url, environment) as bank:
             await until_ready(bank.admin)
             accounts = [await bank.open("alice", "100.00") for _ in range(4)]
             acknowledged: dict[str, UUID] = {}
             enough = asyncio.Event()
-            load = asyncio.gather(*(_insist(bank, accounts, n, acknowledged, enough) for n in range(150)))
+            load = asyncio.gather(*(_retry_transfers(bank, accounts, n, acknowledged, enough) for n in range(150)))
             await enough.wait()
             child.kill()
             assert await child.wait() == -signal.SIGKILL
@@ -149,14 +151,14 @@ class TestKill9:
             assert known.items() <= acknowledged.items()
             assert (await count_rows(bank.sql))["transfers"] == 1500
             assert {row["id"] for row in await bank.sql.fetch("SELECT id FROM transfers")} == set(acknowledged.values())
-            await until(lambda: _nothing_waits(bank.sql), within=20)
+            await until(lambda: _outbox_is_empty(bank.sql), within=20)
             await assert_ledger_invariants(bank.sql)
 
 
-async def _insist(
+async def _retry_transfers(
     bank: RunningBank, accounts: list[UUID], n: int, acknowledged: dict[str, UUID], enough: asyncio.Event
 ) -> None:
-    """Ten transfers one after the other, each asked for with its key until it is answered."""
+    """Make ten transfers in order and retry each with its key until it is acknowledged."""
     alice, sender, recipient = bank.user("alice"), accounts[n % 4], accounts[(n + 1) % 4]
     for key in (f"{n}-{turn}" for turn in range(10)):
         while key not in acknowledged:
@@ -167,7 +169,7 @@ async def _insist(
                     enough.set()
 
 
-async def _nothing_waits(sql: asyncpg.Pool) -> bool:
+async def _outbox_is_empty(sql: asyncpg.Pool) -> bool:
     return not await sql.fetchval("SELECT count(*) FROM outbox")
 
 

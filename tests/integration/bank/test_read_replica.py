@@ -1,4 +1,4 @@
-"""A bank with a real replica of its database: PostgreSQL's own, by streaming."""
+"""The bank with a real read replica: a streaming standby of PostgreSQL."""
 
 import os
 import shutil
@@ -22,7 +22,7 @@ from tests.waiting import until
 
 
 class Standby(Child):
-    """A standby of a PostgreSQL that runs, at a port of its own."""
+    """Streaming standby of a running PostgreSQL, on another port."""
 
     def __init__(self, primary: Postgres) -> None:
         self.port = free_ports(1)[0]
@@ -35,7 +35,7 @@ class Standby(Child):
         super().__init__(process)
 
     def url(self, primary: str) -> str:
-        """Of the same database as one of the primary's."""
+        """Return the standby's URL of a database of the primary."""
         return primary.replace(f":{self._primary.port}/", f":{self.port}/")
 
     async def _answers(self) -> bool:
@@ -65,7 +65,7 @@ class Standby(Child):
         return command
 
     def remove(self) -> None:
-        """It must not run."""
+        """Remove the data of a stopped standby."""
         shutil.rmtree(self._data)
 
 
@@ -76,15 +76,15 @@ async def standby(postgres: Postgres) -> AsyncIterator[Standby]:
     standby.remove()
 
 
-class Behind:
-    """The standby's copy of the test's ledger, seen from behind."""
+class StandbyLedger:
+    """Direct access to the standby's copy of the test's ledger."""
 
     def __init__(self, standby: asyncpg.Connection, ledger: asyncpg.Pool) -> None:
         self._standby = standby
         self._ledger = ledger
 
-    async def catches_up(self) -> None:
-        """Returns when it has all that is committed by now."""
+    async def catch_up(self) -> None:
+        """Wait until the standby has everything that is committed now."""
         written = await self._ledger.fetchval("SELECT pg_current_wal_flush_lsn()")
 
         async def has_it() -> bool:
@@ -94,8 +94,8 @@ class Behind:
         await until(has_it)
 
     @asynccontextmanager
-    async def standing_still(self) -> AsyncIterator[None]:
-        """It takes nothing more in for as long as the body."""
+    async def pause_replay(self) -> AsyncIterator[None]:
+        """Pause the replay until the end of the body."""
         await self._standby.execute("SELECT pg_wal_replay_pause()")
         try:
 
@@ -108,8 +108,8 @@ class Behind:
         finally:
             await self._standby.execute("SELECT pg_wal_replay_resume()")
 
-    async def asked(self) -> str:
-        """All that the bank's sessions there were last asked for."""
+    async def last_queries(self) -> str:
+        """Return the last queries of the bank's sessions on the standby."""
         query = "SELECT string_agg(query, ' ') FROM pg_stat_activity WHERE application_name = 'bank'"
         return await self._standby.fetchval(query) or ""
 
@@ -118,50 +118,52 @@ class Behind:
 async def bank(
     standby: Standby, ledger_url: str, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[RunningBank]:
-    monkeypatch.setattr(replicas, "_READ_TIMEOUT_SECONDS", 5.0)  # all here may be slow
+    monkeypatch.setattr(replicas, "_READ_TIMEOUT_SECONDS", 5.0)  # test machines may be slow
     monkeypatch.setattr(replicas, "_PAUSE_SECONDS", 0.2)
     async with run_bank(keys, tmp_path, ledger_url, bank_database_read_url=standby.url(ledger_url)) as bank:
         yield bank
 
 
 @pytest.fixture
-async def behind(standby: Standby, ledger_url: str, bank: RunningBank) -> AsyncIterator[Behind]:
+async def standby_ledger(standby: Standby, ledger_url: str, bank: RunningBank) -> AsyncIterator[StandbyLedger]:
     async def connected() -> asyncpg.Connection | None:
-        with suppress(asyncpg.InvalidCatalogNameError):  # it has not heard of the database yet
+        with suppress(asyncpg.InvalidCatalogNameError):  # the database is not replicated yet
             return await asyncpg.connect(standby.url(ledger_url))
         return None
 
     connection = await until(connected)
     assert connection is not None
-    yield Behind(connection, bank.sql)
+    yield StandbyLedger(connection, bank.sql)
     await connection.close()
 
 
 async def pay(bank: RunningBank, sender: UUID, recipient: UUID, count: int) -> list[UUID]:
-    """So many transfers of a rouble each."""
+    """Make `count` transfers of one rouble and return their ids."""
     made = [
         await bank.user("alice")(bank.client.transfer(sender, recipient, rub("1"), str(uuid4()))) for _ in range(count)
     ]
     return [each.transfer.id for each in made]
 
 
-async def test_replica_is_read_for_transfers_and_not_for_accounts(bank: RunningBank, behind: Behind) -> None:
+async def test_replica_is_read_for_transfers_and_not_for_accounts(
+    bank: RunningBank, standby_ledger: StandbyLedger
+) -> None:
     alice, (sender, recipient) = bank.user("alice"), [await bank.open("alice") for _ in range(2)]
     (id_,) = await pay(bank, sender, recipient, 1)
-    await behind.catches_up()
+    await standby_ledger.catch_up()
     assert (await alice(bank.client.get_transfer(id_))).id == id_
     await alice(bank.client.get_balance(sender))
-    asked = await behind.asked()
-    assert "FROM transfers" in asked
-    assert "FROM accounts" not in asked
+    queries = await standby_ledger.last_queries()
+    assert "FROM transfers" in queries
+    assert "FROM accounts" not in queries
 
 
-async def test_lagging_replica_hides_no_transfers(bank: RunningBank, behind: Behind) -> None:
+async def test_lagging_replica_hides_no_transfers(bank: RunningBank, standby_ledger: StandbyLedger) -> None:
     alice, analytics = bank.user("alice"), bank.service("analytics")
     sender, recipient = await bank.open("alice"), await bank.open("alice")
     made = await pay(bank, sender, recipient, 2)
-    await behind.catches_up()
-    async with behind.standing_still():
+    await standby_ledger.catch_up()
+    async with standby_ledger.pause_replay():
         made += await pay(bank, sender, recipient, 3)
         assert [(await alice(bank.client.get_transfer(id_))).id for id_ in made] == made
         found = await alice(bank.client.batch_get_transfers(made))

@@ -39,8 +39,8 @@ async def _kept(postgres: Postgres, ledger_template: str) -> AsyncIterator[async
 
 
 @pytest.fixture
-async def untouched(_kept: asyncpg.Connection) -> AsyncIterator[asyncpg.Connection]:
-    """An empty ledger, in which nothing that a test does stays."""
+async def rolled_back(_kept: asyncpg.Connection) -> AsyncIterator[asyncpg.Connection]:
+    """Empty ledger; the test's changes are rolled back."""
     transaction = _kept.transaction()
     await transaction.start()
     yield _kept
@@ -77,7 +77,7 @@ class TestMigrations:
         await asyncio.to_thread(command.downgrade, config(MIGRATIONS, ledger_url), "base")
         left = "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'S')"
         functions = "SELECT count(*) FROM pg_proc WHERE pronamespace = 'public'::regnamespace"
-        assert await sql.fetchval(left) == 1  # alembic's own
+        assert await sql.fetchval(left) == 1  # Alembic's version table
         assert await sql.fetchval(functions) == 0
         await asyncio.to_thread(upgrade, MIGRATIONS, ledger_url)
         assert await shape(sql) == before
@@ -93,20 +93,20 @@ class TestMigrations:
 
 
 async def _upgrade_in_a_process(url: str) -> int:
-    """As an operator does it."""
+    """Run the migrations as an operator does."""
     environment = {**os.environ, "BANK_DATABASE_URL": url}
     migration = await asyncio.create_subprocess_exec(sys.executable, "-m", MIGRATIONS, env=environment, cwd=ROOT)
     return await migration.wait()
 
 
 class TestAccounts:
-    async def test_plain_insert_of_accounts_works(self, untouched: asyncpg.Connection) -> None:
-        await untouched.execute("""
+    async def test_plain_insert_of_accounts_works(self, rolled_back: asyncpg.Connection) -> None:
+        await rolled_back.execute("""
             INSERT INTO accounts (id, balance, created_at, updated_at) VALUES
             ('123e4567-e89b-12d3-a456-426614174000', 1000.00, NOW(), NOW()),
             ('987e6543-e21b-34d3-c456-426614174999', 500.00, NOW(), NOW());
         """)
-        alice = await untouched.fetchrow(
+        alice = await rolled_back.fetchrow(
             "SELECT * FROM accounts WHERE id = $1", UUID("123e4567-e89b-12d3-a456-426614174000")
         )
         assert alice is not None
@@ -114,15 +114,15 @@ class TestAccounts:
         assert (alice["currency"], alice["status"], alice["min_balance"]) == ("RUB", "OPEN", 0)
         assert (alice["version"], alice["owner_id"]) == (0, None)
 
-    async def test_opening_balance_is_the_inserted_balance(self, untouched: asyncpg.Connection) -> None:
-        row = await untouched.fetchrow(
+    async def test_opening_balance_is_the_inserted_balance(self, rolled_back: asyncpg.Connection) -> None:
+        row = await rolled_back.fetchrow(
             "INSERT INTO accounts (balance, opening_balance, version) VALUES (5, 7, 9) RETURNING *",
         )
         assert row is not None
         assert (row["opening_balance"], row["version"]) == (Decimal(5), 0)
 
-    async def test_every_currency_has_a_clearing_account(self, untouched: asyncpg.Connection) -> None:
-        rows = await untouched.fetch("SELECT * FROM accounts WHERE min_balance IS NULL")
+    async def test_every_currency_has_a_clearing_account(self, rolled_back: asyncpg.Connection) -> None:
+        rows = await rolled_back.fetch("SELECT * FROM accounts WHERE min_balance IS NULL")
         assert {(row["id"], row["currency"]) for row in rows} == {
             (clearing_account_id(code), code) for code in EXPONENTS
         }
@@ -138,27 +138,27 @@ class TestAccounts:
         ],
     )
     async def test_invalid_account_violates_a_constraint(
-        self, untouched: asyncpg.Connection, columns: str, constraint: str
+        self, rolled_back: asyncpg.Connection, columns: str, constraint: str
     ) -> None:
         with pytest.raises(asyncpg.CheckViolationError) as caught:
-            await untouched.execute(f"INSERT INTO accounts {columns}")
+            await rolled_back.execute(f"INSERT INTO accounts {columns}")
         assert caught.value.constraint_name == constraint
 
-    async def test_update_below_the_minimum_balance_is_refused(self, untouched: asyncpg.Connection) -> None:
-        id_ = await untouched.fetchval("INSERT INTO accounts (balance) VALUES (10) RETURNING id")
-        await untouched.execute("UPDATE accounts SET balance = balance - 10 WHERE id = $1", id_)
+    async def test_update_below_the_minimum_balance_is_refused(self, rolled_back: asyncpg.Connection) -> None:
+        id_ = await rolled_back.fetchval("INSERT INTO accounts (balance) VALUES (10) RETURNING id")
+        await rolled_back.execute("UPDATE accounts SET balance = balance - 10 WHERE id = $1", id_)
         with pytest.raises(asyncpg.CheckViolationError, match="accounts_min_balance"):
-            await untouched.execute("UPDATE accounts SET balance = balance - 0.01 WHERE id = $1", id_)
+            await rolled_back.execute("UPDATE accounts SET balance = balance - 0.01 WHERE id = $1", id_)
 
 
 class TestHistory:
     @pytest.mark.parametrize("table", ["entries", "transfers"])
     @pytest.mark.parametrize("change", ["UPDATE {} SET amount = 0", "DELETE FROM {}", "TRUNCATE {}"])
     async def test_entries_and_transfers_are_append_only(
-        self, untouched: asyncpg.Connection, table: str, change: str
+        self, rolled_back: asyncpg.Connection, table: str, change: str
     ) -> None:
         with pytest.raises(asyncpg.RestrictViolationError, match=f"{table} is append-only"):
-            await untouched.execute(change.format(table))
+            await rolled_back.execute(change.format(table))
 
     @pytest.mark.parametrize(
         ("values", "constraint"),
@@ -170,10 +170,10 @@ class TestHistory:
         ],
     )
     async def test_invalid_transfer_violates_a_constraint(
-        self, untouched: asyncpg.Connection, values: str, constraint: str
+        self, rolled_back: asyncpg.Connection, values: str, constraint: str
     ) -> None:
         with pytest.raises(asyncpg.CheckViolationError) as caught:
-            await untouched.execute(
+            await rolled_back.execute(
                 f"""
                 INSERT INTO transfers (id, kind, sender_id, recipient_id, amount, status, currency, created_at,
                                        idempotency_key, sender_version, recipient_version)
@@ -185,6 +185,6 @@ class TestHistory:
         assert caught.value.constraint_name == constraint
 
     @pytest.mark.parametrize("outcome", ["NULL, NULL", "uuidv7(), '{}'"])
-    async def test_idempotency_key_has_exactly_one_outcome(self, untouched: asyncpg.Connection, outcome: str) -> None:
+    async def test_idempotency_key_has_exactly_one_outcome(self, rolled_back: asyncpg.Connection, outcome: str) -> None:
         with pytest.raises(asyncpg.CheckViolationError, match="idempotency_keys_outcome"):
-            await untouched.execute(f"INSERT INTO idempotency_keys VALUES ('p', 'o', 'k', '', {outcome})")
+            await rolled_back.execute(f"INSERT INTO idempotency_keys VALUES ('p', 'o', 'k', '', {outcome})")

@@ -1,4 +1,4 @@
-"""The topic, read from its beginning by nobody in particular."""
+"""Reads all messages of the operations topic, without a consumer group."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -18,7 +18,7 @@ PARTITIONS = range(4)
 
 @dataclass(frozen=True)
 class Message:
-    """One message as it lies in the topic."""
+    """Message of the topic."""
 
     key: str
     headers: dict[str, str]
@@ -35,22 +35,22 @@ class Message:
         return str(self.body["transferId"])
 
 
-class Reader:
-    """Collects all messages there are."""
+class TopicReader:
+    """Collects all messages of the topic."""
 
     def __init__(self, consumer: AIOKafkaConsumer) -> None:
         self._consumer = consumer
         self.messages: list[Message] = []
 
     async def until_read(self, transfer_ids: set[str], within: float = 15) -> list[Message]:
-        """The messages about these transfers, in the order that each partition has them, when there is one of each."""
+        """Wait until every transfer has a message, and return their messages in partition order."""
         async with asyncio.timeout(within):
             while not transfer_ids <= {message.transfer_id for message in self.messages}:
                 await self._read()
         return self.about(transfer_ids)
 
     async def drain(self) -> None:
-        """Takes what has come by now."""
+        """Read all messages that the topic has now."""
         ends = await self._consumer.end_offsets(self._consumer.assignment())
         while [p for p, end in ends.items() if await self._consumer.position(p) < end]:
             await self._read()
@@ -67,8 +67,8 @@ class Reader:
 
 
 @asynccontextmanager
-async def reading(broker: Broker) -> AsyncIterator[Reader]:
-    """A reader of everything in the topic, from the first message on."""
+async def reading(broker: Broker) -> AsyncIterator[TopicReader]:
+    """Open a reader that starts at the first message."""
     consumer = AIOKafkaConsumer(
         bootstrap_servers=broker.bootstrap_servers,
         enable_auto_commit=False,
@@ -78,6 +78,6 @@ async def reading(broker: Broker) -> AsyncIterator[Reader]:
     try:
         await consumer.start()
         consumer.assign([TopicPartition(OPERATIONS_TOPIC, partition) for partition in PARTITIONS])
-        yield Reader(consumer)
+        yield TopicReader(consumer)
     finally:
         await consumer.stop()

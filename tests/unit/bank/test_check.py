@@ -63,7 +63,7 @@ class TestCheck:
             {"x" * 129: ""},
             {"x": "x" * 129},
             {"a\0b": ""},
-            {"x": "a\0b"},  # PostgreSQL has no place for it
+            {"x": "a\0b"},  # PostgreSQL cannot store it
         ],
         ids=["too many", "a name too long", "a text too long", "a NUL in a name", "a NUL in a text"],
     )

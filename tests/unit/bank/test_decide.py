@@ -1,4 +1,4 @@
-"""`decide` beside a model too simple to be wrong in the same way: one command at a time, in plain numbers."""
+"""`decide` compared with a simple model that decides one command at a time with plain integers."""
 
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
@@ -43,7 +43,7 @@ OWNERS = ("alice", "bob")
 
 @st.composite
 def ledgers(draw: st.DrawFn) -> dict[UUID, Account]:
-    """A few accounts of two currencies, some closed, some overdrawable, some nobody's, and the clearing accounts."""
+    """Generate accounts of two currencies, some closed, overdrawable or without owner, and the clearing accounts."""
     accounts = {}
     for id_ in IDS:
         floor = draw(st.sampled_from([Decimal(0), Decimal(0), Decimal(-5), Decimal(3)]))
@@ -66,7 +66,7 @@ def ledgers(draw: st.DrawFn) -> dict[UUID, Account]:
 
 @st.composite
 def command(draw: st.DrawFn) -> Command:
-    """A wish that `check` would let pass, as often as not one that cannot be fulfilled."""
+    """Generate a command that passes `check`; about half of the commands are refused."""
     amount = Money(Decimal(draw(st.integers(1, 9))), draw(st.sampled_from(CURRENCIES)))
     is_deposit = draw(st.booleans())
     clearing = [clearing_account_id(currency) for currency in CURRENCIES]
@@ -81,13 +81,13 @@ def command(draw: st.DrawFn) -> Command:
         amount,
         IdempotencyKey(*scope, draw(st.sampled_from("abcdefgh"))),
         owner_id=None if is_deposit else draw(st.sampled_from([*OWNERS, None])),
-        descriptor={"said": draw(st.sampled_from("xy"))} if is_deposit else {},
+        descriptor={"note": draw(st.sampled_from("xy"))} if is_deposit else {},
     )
 
 
 @st.composite
 def batches(draw: st.DrawFn) -> list[Command]:
-    """Commands, some of them sent again, with the same body or another one."""
+    """Generate commands, some of them repeated with the same request or another one."""
     batch = draw(st.lists(command(), max_size=20))
     for _ in range(draw(st.integers(0, 5)) if batch else 0):
         again = replace(draw(st.sampled_from(batch)), transfer_id=draw(st.uuids(version=4)))
@@ -99,7 +99,7 @@ def batches(draw: st.DrawFn) -> list[Command]:
 
 @dataclass
 class Model:
-    """The rules as one would explain them over coffee."""
+    """Simple model of the rules."""
 
     balance: dict[UUID, int]
     version: dict[UUID, int]
@@ -107,41 +107,47 @@ class Model:
     answers: dict[tuple[str, str, str], tuple[tuple[Any, ...], tuple[Any, ...]]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, accounts: dict[UUID, Account]) -> "Model":
+    def from_accounts(cls, accounts: dict[UUID, Account]) -> "Model":
         return cls(
             {id_: int(account.balance.amount) for id_, account in accounts.items()},
             {id_: account.version for id_, account in accounts.items()},
             accounts,
         )
 
-    def take(self, wish: Command) -> tuple[Any, ...]:
-        key = (wish.key.principal, wish.key.operation, wish.key.key)
-        body = (wish.kind, wish.sender_id, wish.recipient_id, wish.amount, tuple(wish.descriptor.items()))
+    def decide(self, request: Command) -> tuple[Any, ...]:
+        key = (request.key.principal, request.key.operation, request.key.key)
+        body = (
+            request.kind,
+            request.sender_id,
+            request.recipient_id,
+            request.amount,
+            tuple(request.descriptor.items()),
+        )
         if key in self.answers:
             first_body, answer = self.answers[key]
-            return answer if body == first_body else ("conflict", wish.key.key)
-        answer = self._do(wish)
+            return answer if body == first_body else ("conflict", request.key.key)
+        answer = self._apply(request)
         self.answers[key] = (body, answer)
         return answer
 
-    def _do(self, wish: Command) -> tuple[Any, ...]:  # noqa: PLR0911  one reason a line is the point
-        sender, recipient = wish.sender_id, wish.recipient_id
+    def _apply(self, request: Command) -> tuple[Any, ...]:  # noqa: PLR0911  one return per reason
+        sender, recipient = request.sender_id, request.recipient_id
         if sender not in self.accounts:
             return ("no account", sender)
-        if wish.owner_id is not None and self.accounts[sender].owner_id != wish.owner_id:
+        if request.owner_id is not None and self.accounts[sender].owner_id != request.owner_id:
             return ("no account", sender)
         if recipient not in self.accounts:
             return ("no account", recipient)
-        if wish.kind == "TRANSFER" and self.accounts[recipient].min_balance is None:
+        if request.kind == "TRANSFER" and self.accounts[recipient].min_balance is None:
             return ("no account", recipient)
         for id_ in (sender, recipient):
             if self.accounts[id_].status == "CLOSED":
                 return ("closed", id_)
-            if self.accounts[id_].balance.currency != wish.amount.currency:
+            if self.accounts[id_].balance.currency != request.amount.currency:
                 return ("currency", id_)
-        floor, amount = self.accounts[sender].min_balance, int(wish.amount.amount)
+        floor, amount = self.accounts[sender].min_balance, int(request.amount.amount)
         if floor is not None and self.balance[sender] - amount < floor:
-            return ("poor", sender, amount, self.balance[sender] - int(floor))
+            return ("insufficient", sender, amount, self.balance[sender] - int(floor))
         self.balance[sender] -= amount
         self.balance[recipient] += amount
         self.version[sender] += 1
@@ -154,8 +160,8 @@ class Model:
         )
 
 
-def told(outcome: Outcome) -> tuple[Any, ...]:
-    """An outcome in the model's words."""
+def model_outcome(outcome: Outcome) -> tuple[Any, ...]:
+    """Convert an outcome to the model's form."""
     match outcome:
         case Transfer():
             sides = ((side.account_id, side.version, side.balance_after.amount) for side in _sides(outcome))
@@ -167,7 +173,7 @@ def told(outcome: Outcome) -> tuple[Any, ...]:
         case CurrencyMismatch(account_id, _):
             return ("currency", UUID(account_id))
         case InsufficientFunds(account_id, needed, available, _):
-            return ("poor", UUID(account_id), Decimal(needed), Decimal(available))
+            return ("insufficient", UUID(account_id), Decimal(needed), Decimal(available))
         case IdempotencyConflict(key):
             return ("conflict", key)
     raise AssertionError(outcome)
@@ -191,9 +197,9 @@ def afterwards(accounts: dict[UUID, Account], decision: Decision) -> dict[UUID, 
 class TestAgainstTheModel:
     @given(ledgers(), batches())
     def test_outcomes_and_balances_match_the_model(self, accounts: dict[UUID, Account], batch: list[Command]) -> None:
-        model = Model.of(accounts)
+        model = Model.from_accounts(accounts)
         decision = decide(accounts, {}, batch, START)
-        assert [told(outcome) for outcome in decision.outcomes] == [model.take(wish) for wish in batch]
+        assert [model_outcome(outcome) for outcome in decision.outcomes] == [model.decide(request) for request in batch]
         after = afterwards(accounts, decision)
         assert {id_: account.balance.amount for id_, account in after.items()} == model.balance
         assert {id_: account.version for id_, account in after.items()} == model.version
@@ -247,15 +253,15 @@ class TestAgainstTheModel:
         self, accounts: dict[UUID, Account], batch: list[Command]
     ) -> None:
         whole = decide(accounts, {}, batch, START)
-        now, remembered, outcomes = accounts, dict[IdempotencyKey, IdempotencyRecord](), list[Outcome]()
-        for wish in batch:
-            single = decide(now, remembered, [wish], START)
+        now, records, outcomes = accounts, dict[IdempotencyKey, IdempotencyRecord](), list[Outcome]()
+        for request in batch:
+            single = decide(now, records, [request], START)
             now = afterwards(now, single)
-            remembered |= single.new_records
+            records |= single.new_records
             outcomes.extend(single.outcomes)
         assert outcomes == whole.outcomes
         assert now == afterwards(accounts, whole)
-        assert remembered == whole.new_records
+        assert records == whole.new_records
 
     @given(ledgers(), batches())
     @settings(max_examples=60)
@@ -277,7 +283,7 @@ class TestAgainstTheModel:
         assert {made.id for made in decision.transfers} == {
             outcome.id for outcome in decision.outcomes if isinstance(outcome, Transfer)
         }
-        assert decision.new_records.keys() == {wish.key for wish in batch}
+        assert decision.new_records.keys() == {request.key for request in batch}
         touched = {side.account_id for made in decision.transfers for side in _sides(made)}
         assert {account.id for account in decision.accounts} == touched
 
@@ -289,8 +295,8 @@ def account(id_: UUID, balance: str = "10.00", **changed: Any) -> Account:
 
 def transfer(sender: UUID, recipient: UUID, amount: str, key: str = "k", **changed: Any) -> Command:
     scope = IdempotencyKey("users|alice", "transfer", key)
-    wish = Command(uuid4(), TransferKind.TRANSFER, sender, recipient, Money.parse(amount), scope, "alice", {})
-    return replace(wish, **changed)
+    request = Command(uuid4(), TransferKind.TRANSFER, sender, recipient, Money.parse(amount), scope, "alice", {})
+    return replace(request, **changed)
 
 
 A, B, C = IDS[:3]
@@ -326,15 +332,15 @@ class TestDecide:
 
     def test_duplicate_in_one_batch_returns_the_same_transfer(self) -> None:
         accounts = {A: account(A), B: account(B)}
-        wish = transfer(A, B, "1")
-        decision = decide(accounts, {}, [wish, replace(wish, transfer_id=uuid4())], START)
+        request = transfer(A, B, "1")
+        decision = decide(accounts, {}, [request, replace(request, transfer_id=uuid4())], START)
         assert len(decision.transfers) == 1
         assert decision.outcomes[0] is decision.outcomes[1]
 
     def test_conflict_does_not_replace_the_first_outcome(self) -> None:
         accounts = {A: account(A), B: account(B)}
-        wish = transfer(A, B, "1")
-        batch = [wish, transfer(A, B, "2"), replace(wish, transfer_id=uuid4())]
+        request = transfer(A, B, "1")
+        batch = [request, transfer(A, B, "2"), replace(request, transfer_id=uuid4())]
         first, conflict, again = decide(accounts, {}, batch, START).outcomes
         assert conflict == IdempotencyConflict("k")
         assert again is first
@@ -376,8 +382,8 @@ class TestClearingAccount:
 
 @pytest.mark.parametrize("replayed", [True, False])
 def test_stored_outcome_is_replayed_or_conflicts(*, replayed: bool) -> None:
-    wish = transfer(A, B, "1")
-    remembered = IdempotencyRecord(wish.fingerprint if replayed else b"", AccountClosed(str(A)))
-    decision = decide({}, {wish.key: remembered}, [wish], START)
+    request = transfer(A, B, "1")
+    records = IdempotencyRecord(request.fingerprint if replayed else b"", AccountClosed(str(A)))
+    decision = decide({}, {request.key: records}, [request], START)
     assert decision.outcomes == [AccountClosed(str(A)) if replayed else IdempotencyConflict("k")]
     assert not decision.new_records

@@ -1,4 +1,4 @@
-"""The pipeline over a commit that does as the test says."""
+"""The pipeline with a fake ledger that the test controls."""
 
 import asyncio
 import time
@@ -30,13 +30,13 @@ def commands(count: int, prefix: str = "") -> list[Command]:
     return [command(f"{prefix}{n}") for n in range(count)]
 
 
-def outcome_of(asked: Command) -> Outcome:
-    """An outcome that is nobody else's."""
-    return TransferNotFound(asked.key.key)
+def expected_outcome(submitted: Command) -> Outcome:
+    """Return an outcome that is unique to the command."""
+    return TransferNotFound(submitted.key.key)
 
 
-class Ledger:
-    """Remembers each batch, waits where a test makes it wait, and fails as a test wants."""
+class FakeLedger:
+    """Fake ledger that records each batch. A test can make it wait or fail."""
 
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
@@ -47,8 +47,8 @@ class Ledger:
         self.failures: list[Exception] = []
         self.poison: set[str] = set()
 
-    async def commit(self, asked: Sequence[Command], *, locking: bool) -> Sequence[Outcome]:
-        self.batches.append([each.key.key for each in asked])
+    async def commit(self, submitted: Sequence[Command], *, locking: bool) -> Sequence[Outcome]:
+        self.batches.append([each.key.key for each in submitted])
         self.locking.append(locking)
         self.entered.set()
         await self.open.wait()
@@ -56,87 +56,87 @@ class Ledger:
             raise self.failures.pop(0)
         if self.poison & set(self.batches[-1]):
             raise ValueError("numeric field overflow")
-        return [outcome_of(each) for each in asked]
+        return [expected_outcome(each) for each in submitted]
 
     def close(self) -> None:
-        """From now on a batch waits until `open` is set."""
+        """Make batches wait until `open` is set."""
         self.open.clear()
         self.entered.clear()
 
 
 @pytest.fixture
-def ledger() -> Ledger:
-    return Ledger()
+def ledger() -> FakeLedger:
+    return FakeLedger()
 
 
 @asynccontextmanager
-async def running(ledger: Ledger) -> AsyncIterator[Pipeline]:
-    line = Pipeline(ledger.commit)
-    task = asyncio.create_task(line.run())
-    yield line
+async def run_pipeline(ledger: FakeLedger) -> AsyncIterator[Pipeline]:
+    pipeline = Pipeline(ledger.commit)
+    task = asyncio.create_task(pipeline.run())
+    yield pipeline
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task
 
 
 @pytest.fixture
-async def line(ledger: Ledger) -> AsyncIterator[Pipeline]:
-    async with running(ledger) as line:
-        yield line
+async def pipeline(ledger: FakeLedger) -> AsyncIterator[Pipeline]:
+    async with run_pipeline(ledger) as pipeline:
+        yield pipeline
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs again at once."""
+def no_retry_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retry without a pause."""
     monkeypatch.setattr(group_commit, "_FIRST_PAUSE_SECONDS", 0.0)
 
 
-async def busy(ledger: Ledger, line: Pipeline) -> "asyncio.Task[Outcome]":
-    """Brings a batch of one into the ledger and keeps it there, so that whatever comes next has to wait."""
+async def start_blocking_batch(ledger: FakeLedger, pipeline: Pipeline) -> "asyncio.Task[Outcome]":
+    """Start a batch of one command that does not end, so that later commands have to wait."""
     ledger.close()
-    first = asyncio.create_task(line.submit(command("first"), None))
+    first = asyncio.create_task(pipeline.submit(command("first"), None))
     await ledger.entered.wait()
     return first
 
 
-async def queued(*waiting: "asyncio.Task[object]") -> None:
-    """Gives each task the time to come as far as the queue."""
+async def wait_until_queued(*waiting: "asyncio.Task[object]") -> None:
+    """Let each task run until its commands are in the queue."""
     await asyncio.sleep(0)
     assert not any(task.done() for task in waiting)
 
 
 class TestBatches:
-    async def test_single_command_is_committed_at_once(self, ledger: Ledger, line: Pipeline) -> None:
-        asked = command("alone")
-        assert await line.submit(asked, None) == outcome_of(asked)
+    async def test_single_command_is_committed_at_once(self, ledger: FakeLedger, pipeline: Pipeline) -> None:
+        submitted = command("alone")
+        assert await pipeline.submit(submitted, None) == expected_outcome(submitted)
         assert ledger.batches == [["alone"]]
 
-    async def test_next_batch_collects_while_one_commits(self, ledger: Ledger, line: Pipeline) -> None:
-        first = await busy(ledger, line)
-        others = [asyncio.create_task(line.submit(each, None)) for each in commands(3)]
-        await queued(*others)
+    async def test_next_batch_collects_while_one_commits(self, ledger: FakeLedger, pipeline: Pipeline) -> None:
+        first = await start_blocking_batch(ledger, pipeline)
+        others = [asyncio.create_task(pipeline.submit(each, None)) for each in commands(3)]
+        await wait_until_queued(*others)
         ledger.open.set()
         assert [await first, *[await other for other in others]] == [
             TransferNotFound(key) for key in ("first", "0", "1", "2")
         ]
         assert ledger.batches == [["first"], ["0", "1", "2"]]
 
-    async def test_bulk_submission_is_answered_in_order(self, ledger: Ledger, line: Pipeline) -> None:
-        asked = commands(1200)
-        assert await line.submit_all(asked, None) == [outcome_of(each) for each in asked]
+    async def test_bulk_submission_is_answered_in_order(self, ledger: FakeLedger, pipeline: Pipeline) -> None:
+        submitted = commands(1200)
+        assert await pipeline.submit_all(submitted, None) == [expected_outcome(each) for each in submitted]
         assert [len(batch) for batch in ledger.batches] == [500, 500, 200]
 
-    async def test_empty_submission_commits_nothing(self, ledger: Ledger, line: Pipeline) -> None:
-        assert await line.submit_all([], None) == []
+    async def test_empty_submission_commits_nothing(self, ledger: FakeLedger, pipeline: Pipeline) -> None:
+        assert await pipeline.submit_all([], None) == []
         assert ledger.batches == []
 
     async def test_single_commands_get_half_of_a_batch_beside_a_bulk_submission(
-        self, ledger: Ledger, line: Pipeline
+        self, ledger: FakeLedger, pipeline: Pipeline
     ) -> None:
-        await busy(ledger, line)
-        bulk = asyncio.create_task(line.submit_all(commands(2000, "bulk "), None))
-        singles = [asyncio.create_task(line.submit(each, None)) for each in commands(300, "single ")]
-        await queued(bulk, *singles)
+        await start_blocking_batch(ledger, pipeline)
+        bulk = asyncio.create_task(pipeline.submit_all(commands(2000, "bulk "), None))
+        singles = [asyncio.create_task(pipeline.submit(each, None)) for each in commands(300, "single ")]
+        await wait_until_queued(bulk, *singles)
         ledger.open.set()
         await asyncio.gather(*singles)
         second, third = ledger.batches[1:3]
@@ -144,33 +144,39 @@ class TestBatches:
         assert len(second) == len(third) == 500
         await bulk
 
-    async def test_short_bulk_submission_does_not_wait_for_a_long_one(self, ledger: Ledger, line: Pipeline) -> None:
-        await busy(ledger, line)
-        long = asyncio.create_task(line.submit_all(commands(5000, "long "), None))
-        short = asyncio.create_task(line.submit_all(commands(100, "short "), None))
-        await queued(long, short)
+    async def test_short_bulk_submission_does_not_wait_for_a_long_one(
+        self, ledger: FakeLedger, pipeline: Pipeline
+    ) -> None:
+        await start_blocking_batch(ledger, pipeline)
+        long = asyncio.create_task(pipeline.submit_all(commands(5000, "long "), None))
+        short = asyncio.create_task(pipeline.submit_all(commands(100, "short "), None))
+        await wait_until_queued(long, short)
         ledger.open.set()
         await short
         assert sum(key.startswith("short") for key in ledger.batches[2]) == 100
         await long
 
-    async def test_full_batch_does_not_wait_for_the_previous_batch(self, ledger: Ledger, line: Pipeline) -> None:
-        first = await busy(ledger, line)
+    async def test_full_batch_does_not_wait_for_the_previous_batch(
+        self, ledger: FakeLedger, pipeline: Pipeline
+    ) -> None:
+        first = await start_blocking_batch(ledger, pipeline)
         ledger.entered.clear()
-        calls = [asyncio.create_task(line.submit_all(commands(500, f"{n} "), None)) for n in range(3)]
+        calls = [asyncio.create_task(pipeline.submit_all(commands(500, f"{n} "), None)) for n in range(3)]
         await ledger.entered.wait()
-        await queued(*calls)
+        await wait_until_queued(*calls)
         assert [len(batch) for batch in ledger.batches] == [1, 500]
         ledger.open.set()
         await asyncio.gather(first, *calls)
         assert [len(batch) for batch in ledger.batches] == [1, 500, 500, 500]
 
-    async def test_commands_of_one_submission_are_committed_in_order(self, ledger: Ledger, line: Pipeline) -> None:
+    async def test_commands_of_one_submission_are_committed_in_order(
+        self, ledger: FakeLedger, pipeline: Pipeline
+    ) -> None:
         ledger.close()
-        call = asyncio.create_task(line.submit_all(commands(1500), None))
+        call = asyncio.create_task(pipeline.submit_all(commands(1500), None))
         await ledger.entered.wait()
-        await queued(call)
-        assert len(ledger.batches) == 1  # although a full batch waits
+        await wait_until_queued(call)
+        assert len(ledger.batches) == 1  # although a full batch is queued
         ledger.open.set()
         await call
         assert [key for batch in ledger.batches for key in batch] == [str(n) for n in range(1500)]
@@ -178,13 +184,16 @@ class TestBatches:
     @settings(max_examples=30, deadline=None)
     @given(st.lists(st.integers(1, 700), min_size=1, max_size=12))
     async def test_every_command_is_committed_once_with_its_own_outcome(self, sizes: list[int]) -> None:
-        ledger = Ledger()
-        async with running(ledger) as line:
+        ledger = FakeLedger()
+        async with run_pipeline(ledger) as pipeline:
             calls = [commands(size, f"{n} ") for n, size in enumerate(sizes)]
             answers = await asyncio.gather(
-                *(line.submit_all(call, None) if len(call) > 1 else one(line.submit(call[0], None)) for call in calls)
+                *(
+                    pipeline.submit_all(call, None) if len(call) > 1 else one(pipeline.submit(call[0], None))
+                    for call in calls
+                )
             )
-        assert answers == [[outcome_of(each) for each in call] for call in calls]
+        assert answers == [[expected_outcome(each) for each in call] for call in calls]
         committed = [key for batch in ledger.batches for key in batch]
         assert sorted(committed) == sorted(each.key.key for call in calls for each in call)
 
@@ -194,82 +203,86 @@ async def one(submitted: Awaitable[Outcome]) -> list[Outcome]:
 
 
 class TestLocks:
-    @pytest.mark.usefixtures("impatient")
-    async def test_single_command_uses_locks_only_after_a_conflict(self, ledger: Ledger, line: Pipeline) -> None:
-        await line.submit(command("alone"), None)
+    @pytest.mark.usefixtures("no_retry_pause")
+    async def test_single_command_uses_locks_only_after_a_conflict(
+        self, ledger: FakeLedger, pipeline: Pipeline
+    ) -> None:
+        await pipeline.submit(command("alone"), None)
         ledger.failures = [Conflict()]
-        await line.submit(command("not alone"), None)
-        await line.submit_all(commands(2), None)
+        await pipeline.submit(command("not alone"), None)
+        await pipeline.submit_all(commands(2), None)
         assert ledger.locking == [False, False, True, True]
 
-    @pytest.mark.usefixtures("impatient")
-    async def test_retry_after_an_unknown_commit_uses_locks(self, ledger: Ledger, line: Pipeline) -> None:
+    @pytest.mark.usefixtures("no_retry_pause")
+    async def test_retry_after_an_unknown_commit_uses_locks(self, ledger: FakeLedger, pipeline: Pipeline) -> None:
         ledger.failures = [CommitOutcomeUnknown()]
-        await line.submit(command("k"), None)
+        await pipeline.submit(command("k"), None)
         assert ledger.locking == [False, True]
 
 
 class TestOverload:
     async def test_submission_beyond_the_queue_size_is_refused_and_not_committed(
-        self, ledger: Ledger, line: Pipeline
+        self, ledger: FakeLedger, pipeline: Pipeline
     ) -> None:
-        first = await busy(ledger, line)
-        waiting = [asyncio.create_task(line.submit_all(commands(8000, f"{n} "), None)) for n in range(2)]
-        await queued(*waiting)
+        first = await start_blocking_batch(ledger, pipeline)
+        waiting = [asyncio.create_task(pipeline.submit_all(commands(8000, f"{n} "), None)) for n in range(2)]
+        await wait_until_queued(*waiting)
         with pytest.raises(ResourceExhausted):
-            await line.submit_all(commands(4001, "refused "), None)
-        single = asyncio.create_task(line.submit(command("room for one"), None))
-        await queued(single)
+            await pipeline.submit_all(commands(4001, "refused "), None)
+        single = asyncio.create_task(pipeline.submit(command("room for one"), None))
+        await wait_until_queued(single)
         ledger.open.set()
         await asyncio.gather(first, single, *waiting)
         assert not [key for batch in ledger.batches for key in batch if key.startswith("refused")]
-        assert await line.submit_all(commands(8000, "later "), None)
+        assert await pipeline.submit_all(commands(8000, "later "), None)
 
     async def test_refused_single_command_is_not_committed(
-        self, ledger: Ledger, line: Pipeline, monkeypatch: pytest.MonkeyPatch
+        self, ledger: FakeLedger, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(group_commit, "_QUEUE_SIZE", 1)
-        first = await busy(ledger, line)
-        second = asyncio.create_task(line.submit(command("second"), None))
-        await queued(second)
+        first = await start_blocking_batch(ledger, pipeline)
+        second = asyncio.create_task(pipeline.submit(command("second"), None))
+        await wait_until_queued(second)
         with pytest.raises(ResourceExhausted):
-            await line.submit(command("third"), None)
+            await pipeline.submit(command("third"), None)
         ledger.open.set()
         await asyncio.gather(first, second)
         assert ledger.batches == [["first"], ["second"]]
 
 
 class TestCallers:
-    async def test_command_whose_deadline_passed_in_the_queue_is_dropped(self, ledger: Ledger, line: Pipeline) -> None:
-        first = await busy(ledger, line)
-        late = asyncio.create_task(line.submit(command("late"), time.monotonic()))
-        bulk = asyncio.create_task(line.submit_all(commands(2, "late "), time.monotonic()))
-        patient = asyncio.create_task(line.submit(command("patient"), time.monotonic() + 60))
-        await queued(late, bulk, patient)
+    async def test_command_whose_deadline_passed_in_the_queue_is_dropped(
+        self, ledger: FakeLedger, pipeline: Pipeline
+    ) -> None:
+        first = await start_blocking_batch(ledger, pipeline)
+        late = asyncio.create_task(pipeline.submit(command("late"), time.monotonic()))
+        bulk = asyncio.create_task(pipeline.submit_all(commands(2, "late "), time.monotonic()))
+        on_time = asyncio.create_task(pipeline.submit(command("on_time"), time.monotonic() + 60))
+        await wait_until_queued(late, bulk, on_time)
         ledger.open.set()
         assert isinstance(await late, DeadlineExceeded)
         assert all(isinstance(each, DeadlineExceeded) for each in await bulk)
-        await asyncio.gather(first, patient)
-        assert ledger.batches == [["first"], ["patient"]]
+        await asyncio.gather(first, on_time)
+        assert ledger.batches == [["first"], ["on_time"]]
 
     async def test_command_whose_deadline_passes_in_a_batch_is_committed(
-        self, ledger: Ledger, line: Pipeline, monkeypatch: pytest.MonkeyPatch
+        self, ledger: FakeLedger, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         ledger.close()
-        asked = command("taken in time")
+        submitted = command("taken in time")
         deadline = time.monotonic() + 60
-        taken = asyncio.create_task(line.submit(asked, deadline))
+        taken = asyncio.create_task(pipeline.submit(submitted, deadline))
         await ledger.entered.wait()
         monkeypatch.setattr(group_commit, "monotonic", lambda: deadline + 1)
         ledger.open.set()
-        assert await taken == outcome_of(asked)
+        assert await taken == expected_outcome(submitted)
 
     async def test_command_of_a_cancelled_caller_is_dropped_and_others_are_answered(
-        self, ledger: Ledger, line: Pipeline
+        self, ledger: FakeLedger, pipeline: Pipeline
     ) -> None:
-        first = await busy(ledger, line)
-        gone, stays = (asyncio.create_task(line.submit(command(key), None)) for key in ("gone", "stays"))
-        await queued(gone, stays)
+        first = await start_blocking_batch(ledger, pipeline)
+        gone, stays = (asyncio.create_task(pipeline.submit(command(key), None)) for key in ("gone", "stays"))
+        await wait_until_queued(gone, stays)
         gone.cancel()
         first.cancel()
         await asyncio.wait([gone, first])
@@ -277,11 +290,11 @@ class TestCallers:
         assert await stays == TransferNotFound("stays")
         assert ledger.batches == [["first"], ["stays"]]
 
-    async def test_waiting_commands_get_unavailable_when_the_pipeline_stops(self, ledger: Ledger) -> None:
-        async with running(ledger) as line:
-            taken = await busy(ledger, line)
-            waiting = asyncio.create_task(line.submit_all(commands(3), None))
-            await queued(waiting)
+    async def test_waiting_commands_get_unavailable_when_the_pipeline_stops(self, ledger: FakeLedger) -> None:
+        async with run_pipeline(ledger) as pipeline:
+            taken = await start_blocking_batch(ledger, pipeline)
+            waiting = asyncio.create_task(pipeline.submit_all(commands(3), None))
+            await wait_until_queued(waiting)
         assert isinstance(await taken, Unavailable)
         assert all(isinstance(each, Unavailable) for each in await waiting)
 
@@ -289,50 +302,50 @@ class TestCallers:
 class TestFailures:
     @pytest.mark.parametrize("poisoned", [{"0"}, {"499"}, {"123"}, {"17", "18", "400"}])
     async def test_command_rejected_by_the_database_does_not_affect_its_batch(
-        self, ledger: Ledger, line: Pipeline, poisoned: set[str]
+        self, ledger: FakeLedger, pipeline: Pipeline, poisoned: set[str]
     ) -> None:
         ledger.poison = poisoned
-        asked = commands(500)
-        outcomes = await line.submit_all(asked, None)
-        for each, outcome in zip(asked, outcomes, strict=True):
-            assert outcome == (InternalError() if each.key.key in poisoned else outcome_of(each))
+        submitted = commands(500)
+        outcomes = await pipeline.submit_all(submitted, None)
+        for each, outcome in zip(submitted, outcomes, strict=True):
+            assert outcome == (InternalError() if each.key.key in poisoned else expected_outcome(each))
         assert len(ledger.batches) < 2 + 2 * len(poisoned) * 9
 
-    @pytest.mark.usefixtures("impatient")
-    async def test_conflict_is_retried(self, ledger: Ledger, line: Pipeline) -> None:
+    @pytest.mark.usefixtures("no_retry_pause")
+    async def test_conflict_is_retried(self, ledger: FakeLedger, pipeline: Pipeline) -> None:
         ledger.failures = [Conflict(), Conflict()]
-        asked = command("k")
-        assert await line.submit(asked, None) == outcome_of(asked)
+        submitted = command("k")
+        assert await pipeline.submit(submitted, None) == expected_outcome(submitted)
         assert ledger.batches == [["k"]] * 3
 
-    @pytest.mark.usefixtures("impatient")
-    async def test_repeated_conflicts_end_with_unavailable(self, ledger: Ledger, line: Pipeline) -> None:
+    @pytest.mark.usefixtures("no_retry_pause")
+    async def test_repeated_conflicts_end_with_unavailable(self, ledger: FakeLedger, pipeline: Pipeline) -> None:
         ledger.failures = [Conflict() for _ in range(20)]
-        assert isinstance(await line.submit(command("k"), None), Unavailable)
+        assert isinstance(await pipeline.submit(command("k"), None), Unavailable)
         assert len(ledger.batches) == 9
 
-    @pytest.mark.usefixtures("impatient")
-    async def test_unknown_commit_outcome_is_retried_until_known(self, ledger: Ledger, line: Pipeline) -> None:
+    @pytest.mark.usefixtures("no_retry_pause")
+    async def test_unknown_commit_outcome_is_retried_until_known(self, ledger: FakeLedger, pipeline: Pipeline) -> None:
         ledger.failures = [CommitOutcomeUnknown(), Unavailable(), Unavailable(), CommitOutcomeUnknown()]
-        asked = commands(3)
-        assert await line.submit_all(asked, None) == [outcome_of(each) for each in asked]
+        submitted = commands(3)
+        assert await pipeline.submit_all(submitted, None) == [expected_outcome(each) for each in submitted]
         assert ledger.batches == [["0", "1", "2"]] * 5
 
-    @pytest.mark.usefixtures("impatient")
+    @pytest.mark.usefixtures("no_retry_pause")
     async def test_commit_outcome_that_stays_unknown_is_unavailable(
-        self, ledger: Ledger, line: Pipeline, monkeypatch: pytest.MonkeyPatch
+        self, ledger: FakeLedger, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(group_commit, "_COMMIT_TIMEOUT_SECONDS", 0.02)
         failures = iter(CommitOutcomeUnknown, None)
 
-        async def lose(asked: Sequence[Command], *, locking: bool) -> Sequence[Outcome]:
+        async def fail(submitted: Sequence[Command], *, locking: bool) -> Sequence[Outcome]:
             raise next(failures)
 
-        monkeypatch.setattr(line, "_commit", lose)
-        assert all(isinstance(each, Unavailable) for each in await line.submit_all(commands(2), None))
+        monkeypatch.setattr(pipeline, "_commit", fail)
+        assert all(isinstance(each, Unavailable) for each in await pipeline.submit_all(commands(2), None))
 
-    async def test_unreachable_database_is_not_retried(self, ledger: Ledger, line: Pipeline) -> None:
+    async def test_unreachable_database_is_not_retried(self, ledger: FakeLedger, pipeline: Pipeline) -> None:
         ledger.failures = [Unavailable("the ledger's database")]
-        assert await line.submit(command("k"), None) == Unavailable("the ledger's database")
+        assert await pipeline.submit(command("k"), None) == Unavailable("the ledger's database")
         assert ledger.batches == [["k"]]
-        assert await line.submit(command("k"), None) == TransferNotFound("k")
+        assert await pipeline.submit(command("k"), None) == TransferNotFound("k")

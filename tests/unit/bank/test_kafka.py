@@ -20,7 +20,7 @@ async def test_aiokafka_producer_has_the_private_sender_that_close_producer_clos
 
 
 class HangingProducer:
-    """Producer whose `stop` never returns."""
+    """Fake producer that does not stop."""
 
     def __init__(self) -> None:
         self.closed: list[str] = []
