@@ -47,7 +47,7 @@ class TransferRequest:
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """Completed transfer. A deposit is a transfer whose sender is a clearing account."""
+    """Completed transfer. A deposit is a transfer from a clearing account."""
 
     id: UUID
     kind: Literal["TRANSFER", "DEPOSIT"]

@@ -224,7 +224,7 @@ class TestSessionLost:
             alice, requests = bank.user("alice"), await _transfer_requests(bank, 2)
             proxy.drops_commit_answers = True
             transfers = asyncio.create_task(alice(bank.client.batch_transfer(requests)))
-            # Wait for the commit, whose answer the proxy drops.
+            # Wait for the commit; the proxy drops its answer.
             made = await until(lambda: sql.fetchval("SELECT array_agg(id) FROM transfers"))
             assert not transfers.done()
             proxy.drops_commit_answers = False

@@ -113,7 +113,7 @@ class Pipeline:
         self._single: deque[_Submission] = deque()
         self._bulk: deque[_Submission] = deque()
         self._queued = 0  # commands that no batch has taken
-        self._held = 0  # those of them whose submission has other commands in a running batch
+        self._held = 0  # queued commands of submissions that have other commands in a running batch
         self._committing = 0  # running batches
         self._changed = asyncio.Event()
 
@@ -211,7 +211,7 @@ class Pipeline:
         return batch
 
     def _drop_expired(self, queue: deque[_Submission]) -> None:
-        """Drop submissions whose caller has gone or whose deadline has passed."""
+        """Drop submissions of cancelled callers and those with a passed deadline."""
         now = monotonic()
         for _ in range(len(queue)):
             submission = queue.popleft()
@@ -223,7 +223,7 @@ class Pipeline:
                 queue.append(submission)
 
     async def _commit_and_answer(self, batch: Sequence[_Item]) -> None:
-        """Commit the commands and answer each of them, whatever fails. A rejected batch is halved and run again."""
+        """Commit the commands and answer each of them, also on errors. A rejected batch is halved and run again."""
         try:
             outcomes = await self._commit_until_known([item.command for item in batch])
         except Unavailable as error:

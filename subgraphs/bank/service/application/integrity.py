@@ -124,7 +124,7 @@ class IdDigest:
 
     def compare(self, other: "IdDigest") -> dict[int, tuple[int, int]]:
         """Return the partitions that differ, with the number of ids in this digest and in the other."""
-        pairs = zip(self._partitions, other._partitions, strict=True)  # noqa: SLF001  of its own class
+        pairs = zip(self._partitions, other._partitions, strict=True)  # noqa: SLF001  the same class
         return {partition: (own[0], others[0]) for partition, (own, others) in enumerate(pairs) if own != others}
 
 

@@ -71,7 +71,7 @@ class OutboxRelay:
                 await close_producer(producer)  # a producer that failed to start holds connections, too
 
     async def measure(self) -> None:
-        """Update the backlog's metrics until cancelled, whichever replica leads.
+        """Update the backlog's metrics until cancelled, on leaders and followers.
 
         Raises:
             Unavailable: the database is unreachable.

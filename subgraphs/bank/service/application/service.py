@@ -38,7 +38,7 @@ _TRANSFER: Final = "transfer"
 _DEPOSIT: Final = "deposit"
 _OPEN: Final = "openAccount"
 _DEPOSITOR: Final = "card"
-"""Principal in the idempotency key of every deposit, whichever service makes it."""
+"""Principal in the idempotency key of every deposit, independent of the calling service."""
 _MAX_OWNER_LENGTH: Final = 255
 
 

@@ -25,8 +25,8 @@ from subgraphs.bank.service.domain.model import (
 )
 from wallet.errors import ERRORS_BY_REASON, Unavailable, WalletError
 
-# A locking read returns the accounts as they are once all of them are locked. It returns the keys as they were when the
-# statement began: if another transaction has used a key since then, the insert fails, which is a `Conflict`.
+# A locking read returns the accounts after all of them are locked, and the keys of the statement's snapshot. If another
+# transaction has used a key since then, the insert of the key fails, which is a `Conflict`.
 _READ: Final = """
     WITH named AS MATERIALIZED ({accounts} WHERE id = ANY($1) ORDER BY id {lock})
     SELECT named.*, NULL AS principal, NULL AS operation, NULL AS key,

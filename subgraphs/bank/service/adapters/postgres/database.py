@@ -20,8 +20,8 @@ _PLANS: Final = {
     "enable_mergejoin": "off",
     "plan_cache_mode": "force_generic_plan",
 }
-"""Every statement finds rows by index and is planned once. With default settings, whose statistics lag behind a growing
-table, the planner once chose a scan of all keys.
+"""Every statement finds rows by index and is planned once. With default settings the planner once chose a scan of all
+keys, because statistics lag behind a growing table.
 """
 
 

@@ -27,7 +27,7 @@ _GRACE_SECONDS: Final = 1  # so that the server's own time-out comes first, with
 
 
 class Invariant(StrEnum):
-    """Statements that hold for every ledger at every moment.
+    """Statements that are always true for a ledger.
 
     Together they prove that an account's balance is the sum of its opening balance and its entries: the first entry
     continues the opening balance, each entry continues the previous one, none is missing, and the last one has the
@@ -87,7 +87,7 @@ class TableScan:
         columns: columns that the invariants need.
         source: FROM clause that reads the columns; with `returns_transfer_ids`, the transfers' alias is `t`.
         violations: query that finds violations on the page. A comparison with a missing row is null and finds
-            nothing: a missing row violates an invariant of its own.
+            nothing: a missing row violates another invariant.
         returns_transfer_ids: whether a page returns the ids of its rows' transfers.
     """
 
@@ -135,7 +135,7 @@ _PAGE: Final = """
 """
 
 # Keys and transfers have no common order, so each table is scanned on its own. The transfer ids of both are compared
-# afterwards (`application.integrity`). Both scans must count the same transfers, whatever is committed between them.
+# afterwards (`application.integrity`). Both scans must count the same transfers, even if commits happen between them.
 # The transfer's row alone decides: it counts if the transaction that wrote it, with its key, had ended when the check
 # began. It had ended if it is older than the fence, the oldest transaction that was running then. A negative age is
 # a full turn of the transaction counter ago.
@@ -277,7 +277,7 @@ _OUTBOX: Final = TableScan(
 SCANS: Final = (_ACCOUNTS, _ENTRIES, TRANSFERS, KEYS, _OUTBOX)
 
 # Not paged: between two pages, money can move from an account that is not read yet to one that was read. This is the
-# only statement whose time grows, with the number of accounts.
+# only statement that takes longer with more accounts.
 _TOTALS: Final = """
     SELECT 'TOTAL_IS_CONSERVED' AS law, jsonb_build_object('currency', currency) AS row,
            sum(balance)::text AS found, sum(opening_balance)::text AS expected
@@ -308,7 +308,7 @@ class Page:
 
 
 class InvariantReader:
-    """Checks invariants on one session of its own. Between two statements it holds no lock and no snapshot."""
+    """Checks invariants on a separate session. Between two statements it holds no lock and no snapshot."""
 
     def __init__(self, session: Connection, fence: int) -> None:
         self._session = session

@@ -40,7 +40,7 @@ _BACKLOG: Final = """
 class Outbox:
     """Outbox table, read by the one replica that leads.
 
-    The leader uses one session of its own. The server ends the session, and with it the leadership, after
+    The leader uses a separate session. The server ends the session, and with it the leadership, after
     `_LEADER_SILENCE` without a statement: a frozen leader does not block the other replicas.
     """
 

@@ -1,4 +1,4 @@
-"""Reads of committed accounts and transfers, each in a statement of its own."""
+"""Reads of committed accounts and transfers, one statement each."""
 
 from collections.abc import Iterable
 from typing import Final
