@@ -1,7 +1,7 @@
 """Closes aiokafka producers within a bounded time.
 
 `AIOKafkaProducer.stop` waits for pending messages without a time-out while the broker is unreachable. The rest of
-`stop` has no public name, so this module uses the private attribute `_sender`. A unit test fails if aiokafka removes it.
+`stop` has no public name, so this module uses the private attribute `_sender`. A unit test fails if it is removed.
 """
 
 import asyncio
