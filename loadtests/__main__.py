@@ -104,7 +104,9 @@ def create_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--users", type=int, default=20, help="concurrent users; with --rate, the maximum")
     parser.add_argument("--time", type=_parse_seconds, default=15.0, help="duration, such as 90s or 5m")
-    parser.add_argument("--rate", type=float, default=0.0, help="open loop: requests per second, whatever the answers")
+    parser.add_argument(
+        "--rate", type=float, default=0.0, help="open loop: requests per second, independent of the answers"
+    )
     parser.add_argument("--shape", choices=_SHAPES, default="", help="change of the load over time; default: constant")
     parser.add_argument(
         "--accounts", choices=tuple(account_selection.BY_NAME), default="uniform", help="selection of the accounts"

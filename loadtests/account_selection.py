@@ -37,7 +37,7 @@ def zipf(rng: random.Random, accounts: int) -> Iterator[tuple[int, int]]:
 
 
 def hot(rng: random.Random, accounts: int) -> Iterator[tuple[int, int]]:
-    """Select one account for every transfer, alternately as recipient and as sender."""
+    """Use the first account in every transfer: as recipient and as sender, in turn."""
     while True:
         yield rng.randrange(1, accounts), 0
         yield 0, rng.randrange(1, accounts)

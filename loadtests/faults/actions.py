@@ -106,7 +106,7 @@ class FaultActions:
                 await alter(f"RESET SETTING {_MIN_FREE_BYTES_SETTING}")
 
     async def send_skewed_tokens(self) -> None:
-        """Send tokens from an issuer whose clock is a minute ahead or an hour behind. All must be rejected.
+        """Send tokens that were signed with a clock one minute ahead or one hour behind. All must be rejected.
 
         Raises:
             WrongBehaviourError: a token was accepted.

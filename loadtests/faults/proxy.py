@@ -1,4 +1,4 @@
-"""TCP proxy whose connections can be interrupted."""
+"""TCP proxy that can interrupt its connections."""
 
 import asyncio
 from collections.abc import Iterator

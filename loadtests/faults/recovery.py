@@ -26,7 +26,7 @@ class NotRecoveredError(AssertionError):
 
 
 class RecoveryProbe:
-    """Client that acts for the seeded user alice, whose accounts take no load. Use as an async context manager.
+    """Client of the seeded user alice. The load does not use her accounts. Use as an async context manager.
 
     It needs an embedded stack, because it signs alice's token with the key of the stack.
     """

@@ -63,7 +63,7 @@ class RequestBody:
 
 @dataclass(frozen=True, slots=True)
 class LedgerRequest:
-    """Request for a transfer, a deposit or a top-up. `owner_id` is None if the sender's owner is not checked."""
+    """Request for a transfer, a deposit or a top-up. If there is no `owner_id`, the sender's owner is not checked."""
 
     key: IdempotencyKey
     body: RequestBody
@@ -94,7 +94,7 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """The ledger refused the key for ever: the reason of the error and its data."""
+    """The ledger refused the key, and any retry gets the same refusal: the reason of the error and its data."""
 
     reason: str
     metadata: Mapping[str, str] = field(default_factory=dict)
@@ -187,7 +187,7 @@ class History:
         self.snapshots.append(BalanceSnapshot(next(self._numbers), change))
 
     def unresolved(self) -> list[LedgerRequest]:
-        """Return the requests whose outcome is unknown, in the order of their last attempts."""
+        """Return the requests with an unknown outcome, in the order of their last attempts."""
         return unresolved_requests(self.calls)
 
 

@@ -219,7 +219,7 @@ def _expected_receipt(transfer: Transfer, histories: Mapping[UUID, AccountHistor
 
 
 def _is_decision(answer: Answer) -> bool:
-    """Return whether the answer is the ledger's decision on the key. A conflict with the key is none."""
+    """Return whether the answer is the ledger's decision on the key. A conflict with the key does not count."""
     return isinstance(answer, Receipt) or (isinstance(answer, Refusal) and answer.reason != CONFLICT)
 
 

@@ -11,7 +11,7 @@ from loadtests.history.storage import SubscriptionRecord
 
 
 def check_operations(ledger: LedgerRows, operations: Mapping[UUID, Sequence[Entry]]) -> Iterator[Violation]:
-    """Yield a violation for each account whose operations are missing, repeated or wrong.
+    """Yield a violation for each account with operations that are missing, repeated or wrong.
 
     Args:
         ledger: rows, read after the last call.

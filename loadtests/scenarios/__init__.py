@@ -1,4 +1,4 @@
-"""Scenarios of the load tests. Each is a Locust user class in a module of its own."""
+"""Scenarios of the load tests. Each module has one Locust user class."""
 
 from collections.abc import Mapping
 from importlib import import_module

@@ -20,7 +20,7 @@ _OPERATION_ADDED: Final = """subscription Feed($account: ID!, $after: String) {
 }"""
 _TIMEOUT_SECONDS: Final = 5.0
 _MAX_MESSAGES: Final = 50
-"""After so many messages the user subscribes to another account."""
+"""Messages per subscription. The user then subscribes to another account."""
 
 
 class Subscribers(WalletUser):

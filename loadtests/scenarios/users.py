@@ -84,7 +84,7 @@ class WalletUser(FastHttpUser):
             name: name in reports.
             method: HTTP method.
             path: path and query.
-            customer: customer whose token is sent.
+            customer: the request carries the token of this customer.
             parse: converts the answer.
             request: request to the ledger, if it is one; its key is sent as `Idempotency-Key`.
             json: JSON body.

@@ -1,6 +1,6 @@
-"""What is killed comes back by itself, nothing is lost, and callers are told the truth meanwhile.
+"""Killed and stopped components: the system recovers, loses nothing, and answers with the documented errors.
 
-On a system of its own: these tests take parts of it away.
+The tests run on a separate system, because they stop its components.
 """
 
 import asyncio
@@ -38,61 +38,63 @@ async def balance_if_known(user: User) -> Decimal | None:
     return Decimal(answer.json()["balance"]) if answer.status_code == 200 else None
 
 
-async def operations_count(user: User) -> int:
+async def count_operations(user: User) -> int:
     answer = await user.http.get(f"/accounts/{user.account}/operations")
     return len(answer.json()["operations"]) if answer.status_code == 200 else -1
 
 
-class TestKilled:
+class TestKilledComponent:
     @pytest.mark.parametrize("name", ["bank", "analytics", "gateway", "clickhouse", "kafka", "postgres"])
-    async def test_comes_back_and_nothing_is_lost(self, system: System, alice: User, bob: User, name: str) -> None:
+    async def test_system_recovers_from_kill_without_losing_transfers(
+        self, system: System, alice: User, bob: User, name: str
+    ) -> None:
         await transfer_until_known(alice, bob.account, "1.00")
 
         os.kill(system.pid(name), signal.SIGKILL)
 
-        made = await transfer_until_known(alice, bob.account, "2.00")
-        assert made.status_code == 201
-        # What was killed may have answered this with its last breath, and be away only now.
+        answer = await transfer_until_known(alice, bob.account, "2.00")
+        assert answer.status_code == 201
+        # The killed process may have sent that answer just before its end, so the balance can be unavailable now.
         assert await until(lambda: balance_if_known(alice), within=20) == Decimal("997.00")
 
-        async def both_there() -> bool:
+        async def is_in_both_histories() -> bool:
             try:
-                return await operations_count(alice) == 2 and await operations_count(bob) == 2
+                return await count_operations(alice) == 2 and await count_operations(bob) == 2
             except httpx.TransportError:
                 return False
 
-        await until(both_there, within=30)
+        await until(is_in_both_histories, within=30)
 
-    async def test_under_load_loses_nothing_acknowledged_and_doubles_nothing(
+    async def test_bank_killed_under_load_neither_loses_nor_repeats_transfers(
         self,
         system: System,
         alice: User,
         bob: User,
     ) -> None:
-        async def pay(number: int) -> int:
+        async def transfer_and_kill(number: int) -> int:
             if number in {10, 25}:
                 os.kill(system.pid("bank"), signal.SIGKILL)
             return (await transfer_until_known(alice, bob.account, "1.00")).status_code
 
         limit = asyncio.Semaphore(4)
 
-        async def limited(number: int) -> int:
+        async def transfer_with_limit(number: int) -> int:
             async with limit:
-                return await pay(number)
+                return await transfer_and_kill(number)
 
-        statuses = await asyncio.gather(*map(limited, range(40)))
+        statuses = await asyncio.gather(*map(transfer_with_limit, range(40)))
 
         assert statuses == [201] * 40
         assert (await alice.balance(), await bob.balance()) == (Decimal("960.00"), Decimal("540.00"))
 
-        async def all_there() -> bool:
-            return await operations_count(alice) == 40
+        async def is_complete() -> bool:
+            return await count_operations(alice) == 40
 
-        await until(all_there, within=30)
+        await until(is_complete, within=30)
 
 
-class TestTakenAway:
-    async def test_postgresql_is_a_503_with_retry_after_until_it_is_back(
+class TestStoppedComponent:
+    async def test_stopped_postgresql_gives_503_with_retry_after_until_it_restarts(
         self,
         system: System,
         alice: User,
@@ -113,7 +115,7 @@ class TestTakenAway:
         assert system.pid("bank") == bank, "the bank was restarted"
         assert await alice.balance() == Decimal("999.00")
 
-    async def test_the_bank_is_said_to_be_away_within_the_deadline(
+    async def test_stopped_bank_gives_unavailable_within_the_deadline(
         self, system: System, alice: User, bob: User
     ) -> None:
         await system.supervisor.stop_process("bank")
@@ -121,18 +123,18 @@ class TestTakenAway:
             async with asyncio.timeout(6):
                 answer = await alice.transfer(bob.account, "1.00", key="during")
             assert answer.status_code == 503
-            by_graph = await alice.query("query($id: ID!) { account(id: $id) { id } }", id=alice.account)
-            assert by_graph["errors"][0]["extensions"]["code"] == "UNAVAILABLE"
+            result = await alice.query("query($id: ID!) { account(id: $id) { id } }", id=alice.account)
+            assert result["errors"][0]["extensions"]["code"] == "UNAVAILABLE"
         finally:
             await system.supervisor.start_process("bank")
 
-        async def answered() -> bool:
+        async def is_transferred() -> bool:
             return (await alice.transfer(bob.account, "1.00", key="during")).status_code == 201
 
-        await until(answered)
+        await until(is_transferred)
         assert await alice.balance() == Decimal("999.00")
 
-    async def test_a_frozen_bank_is_a_504_within_the_deadline(self, system: System, alice: User, bob: User) -> None:
+    async def test_frozen_bank_gives_504_within_the_deadline(self, system: System, alice: User, bob: User) -> None:
         await alice.balance()
         os.kill(system.pid("bank"), signal.SIGSTOP)
         try:
@@ -144,7 +146,7 @@ class TestTakenAway:
         again = await transfer_until_known(alice, bob.account, "1.00")
         assert again.status_code == 201
 
-    async def test_kafka_neither_fails_nor_slows_transfers_and_operations_arrive_when_it_is_back(
+    async def test_stopped_kafka_delays_operations_but_not_transfers(
         self,
         system: System,
         alice: User,
@@ -157,12 +159,12 @@ class TestTakenAway:
         finally:
             await system.supervisor.start_process("kafka")
 
-        async def all_there() -> bool:
-            return await operations_count(alice) == 5
+        async def is_complete() -> bool:
+            return await count_operations(alice) == 5
 
-        await until(all_there, within=30)
+        await until(is_complete, within=30)
 
-    async def test_clickhouse_costs_the_history_alone(self, system: System, alice: User, bob: User) -> None:
+    async def test_stopped_clickhouse_affects_operations_only(self, system: System, alice: User, bob: User) -> None:
         await system.supervisor.stop_process("clickhouse")
         try:
             assert (await alice.transfer(bob.account, "1.00")).status_code == 201
@@ -175,14 +177,14 @@ class TestTakenAway:
         finally:
             await system.supervisor.start_process("clickhouse")
 
-        async def there() -> bool:
-            return await operations_count(alice) == 1
+        async def is_in_history() -> bool:
+            return await count_operations(alice) == 1
 
-        await until(there, within=30)
+        await until(is_in_history, within=30)
 
 
 class TestSubscriptions:
-    async def test_go_on_without_gap_or_repeat_when_analytics_is_killed(
+    async def test_subscription_continues_without_gap_when_analytics_is_killed(
         self,
         system: System,
         alice: User,
@@ -194,13 +196,13 @@ class TestSubscriptions:
                 await alice.transfer(bob.account, f"{number}.00")
                 if number == 4:
                     os.kill(system.pid("analytics"), signal.SIGKILL)
-            seen: list[str] = []
+            received: list[str] = []
             async with asyncio.timeout(30):
-                while len(seen) < 8:
-                    seen.append((await anext(feed))["operationAdded"]["amount"]["amount"])
-        assert seen == [f"{number}.00" for number in range(1, 9)]
+                while len(received) < 8:
+                    received.append((await anext(feed))["operationAdded"]["amount"]["amount"])
+        assert received == [f"{number}.00" for number in range(1, 9)]
 
-    async def test_resume_after_a_cursor_when_the_gateway_is_killed(
+    async def test_subscription_resumes_after_a_cursor_when_gateway_is_killed(
         self,
         system: System,
         alice: User,

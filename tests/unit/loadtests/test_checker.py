@@ -376,7 +376,7 @@ class TestRealTimeOrder:
         ledger.falsify_call(0, began=2.9)
         assert Invariant.REAL_TIME in ledger.violated_invariants()
 
-    def test_order_of_calls_applies_to_one_shared_account(self, ledger: ReferenceLedger) -> None:
+    def test_calls_with_one_shared_account_must_commit_in_order(self, ledger: ReferenceLedger) -> None:
         ledger.transfer("first", ALICE, BOB, 50)
         ledger.transfer("second", ALICE, CAROL, 50)
         ledger.falsify_call(0, began=8.0, ended=9.0)

@@ -1,4 +1,4 @@
-"""Deposits of top-ups, and a ledger whose clearing account is not tracked."""
+"""Deposits of top-ups, and a ledger with an untracked clearing account."""
 
 from dataclasses import replace
 from decimal import Decimal
