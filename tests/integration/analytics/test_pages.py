@@ -78,7 +78,7 @@ def walks(draw: st.DrawFn) -> Walk:
 
 
 class TestAWalk:
-    @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(walk=walks())
     async def test_there_and_back_sees_each_row_once(self, history: History, walk: Walk) -> None:
         account_id, expected = walk.rows[0].account_id, walk.matching

@@ -125,7 +125,7 @@ def check(statistics: Statistics, rows: list[Row], frame: Frame) -> None:
 
 
 class TestOfTheStore:
-    @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(case=cases())
     async def test_are_the_rows_own_whatever_came_twice(self, history: History, case: Case) -> None:
         await history.insert(case.rows)

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from subgraphs.bank.service.domain.model import (
@@ -248,7 +248,6 @@ class TestAgainstTheModel:
                 assert side.balance_after == held[side.account_id]
 
     @given(ledgers(), batches())
-    @settings(max_examples=60)
     def test_batch_decides_the_same_as_single_commands(
         self, accounts: dict[UUID, Account], batch: list[Command]
     ) -> None:
@@ -264,7 +263,6 @@ class TestAgainstTheModel:
         assert records == whole.new_records
 
     @given(ledgers(), batches())
-    @settings(max_examples=60)
     def test_replayed_batch_returns_the_same_outcomes_and_changes_nothing(
         self, accounts: dict[UUID, Account], batch: list[Command]
     ) -> None:

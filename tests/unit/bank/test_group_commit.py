@@ -8,7 +8,7 @@ from decimal import Decimal
 from uuid import UUID, uuid4
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from subgraphs.bank.service.adapters.postgres.batch import CommitOutcomeUnknown, Conflict
@@ -181,7 +181,6 @@ class TestBatches:
         await call
         assert [key for batch in ledger.batches for key in batch] == [str(n) for n in range(1500)]
 
-    @settings(max_examples=30, deadline=None)
     @given(st.lists(st.integers(1, 700), min_size=1, max_size=12))
     async def test_every_command_is_committed_once_with_its_own_outcome(self, sizes: list[int]) -> None:
         ledger = FakeLedger()

@@ -129,7 +129,7 @@ class BooksMachine(RuleBasedStateMachine):
 
 
 TestBooksMachine = BooksMachine.TestCase
-TestBooksMachine.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
+TestBooksMachine.settings = settings(stateful_step_count=25)
 
 
 @pytest.fixture
