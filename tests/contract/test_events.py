@@ -243,7 +243,7 @@ class TestDeadLetters:
         headers = [("ce_type", b"wallet.unheard.of"), ("mine", b"\xff")]
         message = ConsumerRecord(OPERATIONS_TOPIC, 3, 42, 0, 0, b"key", b"{nonsense", 0, 3, 9, headers)
         producer = RecordingProducer()
-        await consumer._set_aside(producer, [(message, "not JSON")])
+        await consumer._send_dead_letters(producer, [(message, "not JSON")])
         ((topic, letter),) = producer.messages
         assert topic == DEAD_LETTER_TOPIC == CONTRACT["channels"]["deadLetters"]["address"]
         assert (letter["key"], letter["value"]) == (message.key, message.value)

@@ -19,10 +19,10 @@ from subgraphs.analytics.service.adapters.clickhouse.database import Database
 from subgraphs.analytics.service.migrations.schema import upgrade
 from subgraphs.bank.client import Receipt, TransferRequest
 from tests.conftest import Keys
-from tests.integration.analytics.conftest import clickhouse, database, world  # noqa: F401  fixtures
+from tests.integration.analytics.conftest import clickhouse, database, env  # noqa: F401  fixtures
+from tests.integration.analytics.environment import AnalyticsEnvironment, beside
 from tests.integration.analytics.group import dropped, ends, process
 from tests.integration.analytics.ledger import history_is_ledger, leader, loaded, published
-from tests.integration.analytics.world import World, beside
 from tests.integration.bank.harness import RunningBank, rub, run_bank
 from tests.kafka.brokers import on_apache
 from tests.waiting import until
@@ -37,29 +37,29 @@ CHAOS_SECONDS = 60.0
 
 
 @pytest.fixture
-async def separate_world(world: World, tmp_path: Path) -> AsyncIterator[World]:  # noqa: F811  the fixture
-    """The world with a separate ClickHouse, which the test may kill."""
+async def separate_env(env: AnalyticsEnvironment, tmp_path: Path) -> AsyncIterator[AnalyticsEnvironment]:  # noqa: F811  the fixture
+    """The environment with a separate ClickHouse, which the test may kill."""
     async with ClickHouse(tmp_path / "store", *free_ports(1)) as server:
         await upgrade(server.dsn("own"))
         async with Database.connect(server.dsn("own")) as own:
-            settings = world.settings.model_copy(update={"clickhouse_dsn": SecretStr(server.dsn("own"))})
-            yield replace(world, clickhouse=server, database=own, settings=settings)
+            settings = env.settings.model_copy(update={"clickhouse_dsn": SecretStr(server.dsn("own"))})
+            yield replace(env, clickhouse=server, database=own, settings=settings)
 
 
 @pytest.fixture
-def run(separate_world: World, ledger_url: str, keys: Keys, tmp_path: Path) -> Run:
+def run(separate_env: AnalyticsEnvironment, ledger_url: str, keys: Keys, tmp_path: Path) -> Run:
     def run() -> AbstractAsyncContextManager[RunningBank]:
-        return run_bank(keys, tmp_path, ledger_url, kafka_bootstrap_servers=separate_world.kafka.bootstrap_servers)
+        return run_bank(keys, tmp_path, ledger_url, kafka_bootstrap_servers=separate_env.kafka.bootstrap_servers)
 
     return run
 
 
 @on_apache
 @pytest.mark.parametrize("lost", ["kafka", "clickhouse"])
-async def test_long_outage_under_load_loses_no_events(separate_world: World, run: Run, lost: str) -> None:
-    child: Child = separate_world.kafka if lost == "kafka" else separate_world.clickhouse
+async def test_long_outage_under_load_loses_no_events(separate_env: AnalyticsEnvironment, run: Run, lost: str) -> None:
+    child: Child = separate_env.kafka if lost == "kafka" else separate_env.clickhouse
     stop = asyncio.Event()
-    async with run() as bank, process(separate_world):
+    async with run() as bank, process(separate_env):
         load = await loaded(bank)
         async with beside(load.made_until(stop)) as making:
             await load.has_made(100)
@@ -70,13 +70,15 @@ async def test_long_outage_under_load_loses_no_events(separate_world: World, run
             await load.has_made(100)
             stop.set()
             await making
-        await history_is_ledger(bank, separate_world, within=90)
+        await history_is_ledger(bank, separate_env, within=90)
 
 
-async def test_history_is_complete_after_50000_transfers_without_analytics(separate_world: World, run: Run) -> None:
+async def test_history_is_complete_after_50000_transfers_without_analytics(
+    separate_env: AnalyticsEnvironment, run: Run
+) -> None:
     """The embedded broker drops its oldest messages: two senders fill two partitions beyond its limit."""
     async with run() as bank:
-        analytics = process(separate_world, bank_target=bank.target)
+        analytics = process(separate_env, bank_target=bank.target)
         senders = [await bank.open("alice", "1000000.00") for _ in range(2)]
         recipients = [await bank.open("bob") for _ in range(8)]
         pairs = itertools.cycle(itertools.product(senders, recipients))
@@ -88,21 +90,23 @@ async def test_history_is_complete_after_50000_transfers_without_analytics(separ
 
         async with analytics:
             await transfer(100)
-            await history_is_ledger(bank, separate_world)
-        read = await ends(separate_world)
+            await history_is_ledger(bank, separate_env)
+        read = await ends(separate_env)
         for _ in range(10):
             await transfer(5_000)
         await until(lambda: published(bank.sql), within=120)
-        assert await dropped(separate_world) > read
+        assert await dropped(separate_env) > read
         async with analytics:
-            await history_is_ledger(bank, separate_world, within=180)
+            await history_is_ledger(bank, separate_env, within=180)
 
 
 @on_apache
 @pytest.mark.parametrize("seed", [1, 2])
-async def test_history_equals_the_ledger_after_random_kills(separate_world: World, run: Run, seed: int) -> None:
+async def test_history_equals_the_ledger_after_random_kills(
+    separate_env: AnalyticsEnvironment, run: Run, seed: int
+) -> None:
     chance, stop = random.Random(seed), asyncio.Event()
-    members = [process(separate_world) for _ in range(3)]
+    members = [process(separate_env) for _ in range(3)]
     async with AsyncExitStack() as stack:
         for member in members:
             await stack.enter_async_context(member)
@@ -112,7 +116,7 @@ async def test_history_equals_the_ledger_after_random_kills(separate_world: Worl
         async with beside(load.made_until(stop)) as making:
             over_at = asyncio.get_running_loop().time() + CHAOS_SECONDS
             while asyncio.get_running_loop().time() < over_at:
-                victim = chance.choice([separate_world.kafka, separate_world.clickhouse, "leader", *members])
+                victim = chance.choice([separate_env.kafka, separate_env.clickhouse, "leader", *members])
                 if isinstance(victim, str):
                     await bank.sql.execute("SELECT pg_terminate_backend($1)", await leader(bank.sql))
                     continue
@@ -123,6 +127,6 @@ async def test_history_equals_the_ledger_after_random_kills(separate_world: Worl
                 await asyncio.sleep(chance.uniform(0, 4))
             stop.set()
             await making
-        for child in (separate_world.kafka, separate_world.clickhouse, *members):
+        for child in (separate_env.kafka, separate_env.clickhouse, *members):
             await child.until_ready(60)
-        await history_is_ledger(bank, separate_world, within=90)
+        await history_is_ledger(bank, separate_env, within=90)

@@ -1,4 +1,4 @@
-"""A world for each test: its own broker, database and bank. ClickHouse itself is started once."""
+"""A env for each test: its own broker, database and bank. ClickHouse itself is started once."""
 
 import uuid
 from collections.abc import AsyncIterator
@@ -13,15 +13,15 @@ from kit.rpc.server import Service, grpc_server
 from stack.engines.apache_kafka import ApacheKafka
 from stack.engines.children import ClickHouse
 from stack.ports import free_ports
+from subgraphs.analytics.service.adapters.bank_ledger import BankLedger
 from subgraphs.analytics.service.adapters.clickhouse.database import Database
 from subgraphs.analytics.service.adapters.clickhouse.history import History
-from subgraphs.analytics.service.adapters.ledger import Ledger
 from subgraphs.analytics.service.migrations.schema import upgrade
 from subgraphs.bank.client import BankClient
 from subgraphs.bank.service.api.policy import POLICY
 from tests.conftest import Keys
+from tests.integration.analytics.environment import AnalyticsEnvironment, settings_of
 from tests.integration.analytics.fake_bank import SERVICE, FakeBank
-from tests.integration.analytics.world import World, settings_of
 from tests.kafka.brokers import Broker
 
 
@@ -46,9 +46,9 @@ def history(database: Database) -> History:
 
 
 @pytest.fixture
-async def world(
+async def env(
     broker: Broker, clickhouse: ClickHouse, database: Database, keys: Keys, tmp_path: Path
-) -> AsyncIterator[World]:
+) -> AsyncIterator[AnalyticsEnvironment]:
     if isinstance(broker, ApacheKafka):
         await broker.create(OPERATIONS_TOPIC)  # made on first use, it would be noticed five seconds later
     bank_port, grpc_port, admin_port = free_ports(3)
@@ -67,5 +67,5 @@ async def world(
             analytics_grpc_listen=f"127.0.0.1:{grpc_port}",
             analytics_admin_listen=f"127.0.0.1:{admin_port}",
         )
-        ledger = Ledger(client, ServiceTokenProvider(keys.signers["analytics"], "analytics"))
-        yield World(bank, client, clickhouse, broker, database, ledger, settings, keys, producer)
+        ledger = BankLedger(client, ServiceTokenProvider(keys.signers["analytics"], "analytics"))
+        yield AnalyticsEnvironment(bank, client, clickhouse, broker, database, ledger, settings, keys, producer)

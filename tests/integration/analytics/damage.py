@@ -10,9 +10,9 @@ from uuid import UUID
 from subgraphs.analytics.service.adapters.clickhouse.database import Database
 from subgraphs.analytics.service.adapters.clickhouse.history import History
 from subgraphs.analytics.service.domain.model import Row
-from subgraphs.analytics.service.domain.rows import rows_of
+from subgraphs.analytics.service.domain.rows import rows_from_event
+from tests.integration.analytics.environment import AnalyticsEnvironment
 from tests.integration.analytics.fake_bank import CLEARING
-from tests.integration.analytics.world import World
 
 STRANGER = UUID("99999999-9999-4999-8999-999999999999")
 
@@ -25,18 +25,18 @@ class People:
     bob: UUID
 
 
-async def people(world: World) -> People:
+async def people(env: AnalyticsEnvironment) -> People:
     """All of them stored, as the topic would have it."""
-    alice, bob = world.bank.open(), world.bank.open("bob")
-    events = [world.bank.transfer(CLEARING, alice, "500.00"), world.bank.transfer(CLEARING, bob, "50.00")]
-    events += [world.bank.transfer(alice, bob) for _ in range(4)]
-    await world.history.insert([row for event in events for row in rows_of(event)])
+    alice, bob = env.bank.open(), env.bank.open("bob")
+    events = [env.bank.transfer(CLEARING, alice, "500.00"), env.bank.transfer(CLEARING, bob, "50.00")]
+    events += [env.bank.transfer(alice, bob) for _ in range(4)]
+    await env.history.insert([row for event in events for row in rows_from_event(event)])
     return People(alice, bob)
 
 
 async def row_of(history: History, account_id: UUID, version: int) -> Row:
     """The row as it is read."""
-    (row,) = await history.after(account_id, version - 1, 1)
+    (row,) = await history.list_after(account_id, version - 1, 1)
     return row
 
 
@@ -45,15 +45,15 @@ async def command(database: Database, statement: str) -> None:
         await client.command(statement, settings={"mutations_sync": 2})
 
 
-Damage = Callable[[World, People], Awaitable[list[str]]]
+Damage = Callable[[AnalyticsEnvironment, People], Awaitable[list[str]]]
 """Does it, and says what a proof should."""
 
 
 def deleted(version: int) -> Damage:
-    async def damage(world: World, people: People) -> list[str]:
-        row = await row_of(world.history, people.alice, version)
+    async def damage(env: AnalyticsEnvironment, people: People) -> list[str]:
+        row = await row_of(env.history, people.alice, version)
         where = f"account_id = '{people.alice}' AND account_version = {version}"
-        await command(world.database, f"ALTER TABLE operations DELETE WHERE {where}")
+        await command(env.database, f"ALTER TABLE operations DELETE WHERE {where}")
         place = f"account_id {people.alice}, version {version}"
         return [f"OPERATION_IS_STORED: {place}: found nothing, expected operation_id {row.operation_id}, "]
 
@@ -61,9 +61,9 @@ def deleted(version: int) -> Damage:
 
 
 def updated(column: str, value: str, found: str, expected: str) -> Damage:
-    async def damage(world: World, people: People) -> list[str]:
+    async def damage(env: AnalyticsEnvironment, people: People) -> list[str]:
         where = f"account_id = '{people.alice}' AND account_version = 3"
-        await command(world.database, f"ALTER TABLE operations UPDATE {column} = {value} WHERE {where}")
+        await command(env.database, f"ALTER TABLE operations UPDATE {column} = {value} WHERE {where}")
         expected_now = expected.format(bob=people.bob)
         return [
             f"COPY_IS_LEDGERS: account_id {people.alice}, version 3: found {found}, expected {expected_now}",
@@ -75,9 +75,9 @@ def updated(column: str, value: str, found: str, expected: str) -> Damage:
 def stored_again(**changes: Any) -> Damage:
     """A second copy, that says something else."""
 
-    async def damage(world: World, people: People) -> list[str]:
-        row = await row_of(world.history, people.alice, 3)
-        await world.history.insert([replace(row, **changes)])
+    async def damage(env: AnalyticsEnvironment, people: People) -> list[str]:
+        row = await row_of(env.history, people.alice, 3)
+        await env.history.insert([replace(row, **changes)])
         return [
             f"COPY_IS_LEDGERS: account_id {people.alice}, version 3: found amount 11, expected amount 10",
         ]
@@ -85,19 +85,19 @@ def stored_again(**changes: Any) -> Damage:
     return damage
 
 
-async def overtaken_copy(world: World, people: People) -> list[str]:
+async def overtaken_copy(env: AnalyticsEnvironment, people: People) -> list[str]:
     """The wrong copy is there, and is not the one that is read."""
-    row = await row_of(world.history, people.alice, 3)
-    await world.history.insert([replace(row, amount=Decimal(11))])
-    await world.history.insert([row])
+    row = await row_of(env.history, people.alice, 3)
+    await env.history.insert([replace(row, amount=Decimal(11))])
+    await env.history.insert([row])
     return [f"COPY_IS_LEDGERS: account_id {people.alice}, version 3: found amount 11, expected amount 10"]
 
 
-async def beyond(world: World, people: People) -> list[str]:
+async def beyond(env: AnalyticsEnvironment, people: People) -> list[str]:
     """Rows of another ledger that has the same account."""
-    row = await row_of(world.history, people.alice, 5)
+    row = await row_of(env.history, people.alice, 5)
     later = [replace(row, account_version=version, operation_id=uuid.uuid4()) for version in (0, 6, 9)]
-    await world.history.insert(later)
+    await env.history.insert(later)
     return [
         f"VERSION_IS_LEDGERS: account_id {people.alice}, version {row.account_version}: "
         f"found operation_id {row.operation_id}, "
@@ -105,19 +105,19 @@ async def beyond(world: World, people: People) -> list[str]:
     ]
 
 
-async def foreign(world: World, people: People) -> list[str]:
+async def foreign(env: AnalyticsEnvironment, people: People) -> list[str]:
     """Rows of another ledger."""
-    row = await row_of(world.history, people.alice, 5)
+    row = await row_of(env.history, people.alice, 5)
     rows = [replace(row, account_id=STRANGER, account_version=version) for version in (1, 2)]
-    await world.history.insert(rows)
+    await env.history.insert(rows)
     return [
         f"ACCOUNT_IS_LEDGERS: account_id {STRANGER}, version {version}: found operation_id {row.operation_id}, "
         for version in (1, 2)
     ]
 
 
-async def emptied(world: World, people: People) -> list[str]:
-    await command(world.database, "TRUNCATE TABLE operations")
+async def emptied(env: AnalyticsEnvironment, people: People) -> list[str]:
+    await command(env.database, "TRUNCATE TABLE operations")
     return [
         f"OPERATION_IS_STORED: account_id {account}, version {version}: found nothing, expected operation_id "
         for account, count in ((people.alice, 5), (people.bob, 5), (CLEARING, 2))

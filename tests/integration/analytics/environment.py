@@ -18,15 +18,17 @@ from asyncapi.topics import DEAD_LETTER_TOPIC, OPERATIONS_TOPIC
 from kit.rpc import request_context
 from stack.engines.children import ClickHouse
 from subgraphs.analytics.service import __main__ as main
+from subgraphs.analytics.service.adapters.bank_ledger import BankLedger
 from subgraphs.analytics.service.adapters.clickhouse.copies import Copies
 from subgraphs.analytics.service.adapters.clickhouse.database import Database
 from subgraphs.analytics.service.adapters.clickhouse.history import History
-from subgraphs.analytics.service.adapters.ledger import Ledger
-from subgraphs.analytics.service.application.consumer import Consumer, Limits
+from subgraphs.analytics.service.adapters.kafka import KafkaClients
+from subgraphs.analytics.service.application.consumer import Consumer, ConsumerLimits
+from subgraphs.analytics.service.application.live_consumer import LiveConsumer
 from subgraphs.analytics.service.application.repair import Repair
-from subgraphs.analytics.service.application.tail import Tail
-from subgraphs.analytics.service.application.watch import Timing, Watch
+from subgraphs.analytics.service.application.subscription_hub import HubLimits, SubscriptionHub
 from subgraphs.analytics.service.domain.model import Event, OperationType
+from subgraphs.analytics.service.settings import Settings
 from subgraphs.bank.client import BankClient
 from tests.conftest import Keys
 from tests.integration.analytics.fake_bank import FakeBank
@@ -68,7 +70,7 @@ def headers(event: Event) -> list[tuple[str, bytes]]:
 
 
 @dataclass(frozen=True)
-class World:
+class AnalyticsEnvironment:
     """One test's broker, database and bank, with the parts that stand between them."""
 
     bank: FakeBank
@@ -76,10 +78,14 @@ class World:
     clickhouse: ClickHouse
     kafka: Broker
     database: Database
-    ledger: Ledger
-    settings: main.Settings
+    ledger: BankLedger
+    settings: Settings
     keys: Keys
     producer: AIOKafkaProducer
+
+    @property
+    def kafka_clients(self) -> KafkaClients:
+        return KafkaClients(self.kafka.bootstrap_servers, main.NAME, self.settings.analytics_session_seconds)
 
     @property
     def history(self) -> History:
@@ -92,16 +98,16 @@ class World:
     def repair(self, *, grace_seconds: float = 0.05, period_seconds: float = 3600.0) -> Repair:
         return Repair(self.history, self.ledger, grace_seconds=grace_seconds, period_seconds=period_seconds)
 
-    def watch(self, repair: Repair | None = None, timing: Timing | None = None) -> Watch:
-        timing = timing or Timing(patience_seconds=0.05, check_seconds=3600)
-        return Watch(self.history, self.ledger, self.bank_client, repair or self.repair(), timing)
+    def hub(self, repair: Repair | None = None, limits: HubLimits | None = None) -> SubscriptionHub:
+        limits = limits or HubLimits(gap_timeout_seconds=0.05, check_interval_seconds=3600)
+        return SubscriptionHub(self.history, self.ledger, self.bank_client, repair or self.repair(), limits)
 
-    def tail(self, watch: Watch) -> Tail:
-        return Tail(watch, partial(main._reader, self.settings, "tail"), partial(main._admin, self.settings))
+    def live_consumer(self, hub: SubscriptionHub) -> LiveConsumer:
+        return LiveConsumer(hub, self.kafka_clients.live_consumer, self.kafka_clients.admin_client)
 
     def consumer(
         self,
-        limits: Limits | None = None,
+        limits: ConsumerLimits | None = None,
         *,
         repair: Repair | None = None,
         history: History | None = None,
@@ -109,9 +115,9 @@ class World:
         return Consumer(
             history or self.history,
             repair or self.repair(),
-            partial(main._reader, self.settings, "store", group=main.NAME),
-            partial(main._producer, self.settings),
-            limits or Limits(),
+            partial(self.kafka_clients.group_consumer, main.NAME),
+            self.kafka_clients.producer,
+            limits or ConsumerLimits(),
         )
 
     async def publish(self, *events: Event, partition: int | None = None) -> None:
@@ -130,7 +136,7 @@ class World:
         await self.producer.send_and_wait(OPERATIONS_TOPIC, value, key=key, headers=with_headers, partition=partition)
 
     async def versions(self, account_id: UUID) -> list[int]:
-        return [row.account_version for row in await self.history.after(account_id, 0, 10_000)]
+        return [row.account_version for row in await self.history.list_after(account_id, 0, 10_000)]
 
     async def stored(self, account_id: UUID, versions: list[int], within: float = 10.0) -> None:
         """Returns when exactly these versions of the account are stored."""
@@ -190,7 +196,7 @@ async def beside(task: Coroutine[Any, Any, None]) -> AsyncIterator["asyncio.Task
 
 
 @asynccontextmanager
-async def serving(settings: main.Settings) -> AsyncIterator[None]:
+async def serving(settings: Settings) -> AsyncIterator[None]:
     """Analytics itself in this process, as its own process runs it: ready in the body, stopped after it."""
     stop = asyncio.Event()
     running = asyncio.create_task(main.serve(settings, stop))
@@ -211,14 +217,14 @@ async def serving(settings: main.Settings) -> AsyncIterator[None]:
         await asyncio.wait_for(running, 10)
 
 
-def settings_of(keys: Keys, folder: Path, clickhouse_dsn: str, **more: Any) -> main.Settings:
+def settings_of(keys: Keys, folder: Path, clickhouse_dsn: str, **more: Any) -> Settings:
     """Settings for one test, with the keys written to a folder."""
     jwks, service_jwks, private = folder / "users.json", folder / "analytics.json", folder / "analytics.pem"
     jwks.write_text(keys.jwks("https://users.test"))
     service_jwks.write_text(keys.jwks("analytics"))
     key = keys.signers["analytics"]._key
     private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    return main.Settings(
+    return Settings(
         auth_issuer="https://users.test",
         auth_jwks=jwks,
         auth_audience="wallet",
@@ -226,7 +232,6 @@ def settings_of(keys: Keys, folder: Path, clickhouse_dsn: str, **more: Any) -> m
         clickhouse_dsn=clickhouse_dsn,
         service_key_file=private,
         analytics_session_seconds=1.0,
-        analytics_linger_seconds=0.01,
         analytics_repair_grace_seconds=0.2,
         **more,
     )

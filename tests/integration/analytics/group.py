@@ -19,7 +19,7 @@ from subgraphs.analytics.service import __main__ as main
 from subgraphs.analytics.service.adapters.clickhouse.database import Database
 from subgraphs.analytics.service.adapters.clickhouse.history import History
 from subgraphs.analytics.service.domain.model import Event, Row
-from tests.integration.analytics.world import World
+from tests.integration.analytics.environment import AnalyticsEnvironment
 from tests.waiting import until
 
 PARTITIONS: Final = range(4)
@@ -31,9 +31,9 @@ class Load:
     and no member of the group is spared.
     """
 
-    def __init__(self, world: World, accounts: Sequence[UUID] = ()) -> None:
-        self._world = world
-        self._accounts = accounts or [world.bank.open(f"owner {n}") for n in range(6)]
+    def __init__(self, env: AnalyticsEnvironment, accounts: Sequence[UUID] = ()) -> None:
+        self._world = env
+        self._accounts = accounts or [env.bank.open(f"owner {n}") for n in range(6)]
         self._pairs = itertools.cycle(itertools.permutations(self._accounts, 2))
         self._partitions = itertools.cycle(PARTITIONS)
         self.events: list[Event] = []
@@ -53,7 +53,7 @@ class Load:
 
     async def sides_stored(self) -> int:
         """How many rows are stored; every event has two."""
-        return sum(found.count for found in (await self._world.history.coverage(self._accounts)).values())
+        return sum(found.count for found in (await self._world.history.get_coverage(self._accounts)).values())
 
     async def is_stored(self, within: float = 20.0) -> None:
         """Returns when every event is stored, once on each side and as it was published, and the group has done with
@@ -70,7 +70,7 @@ class Load:
         }
 
         async def missing() -> dict[UUID, int]:
-            stored = await self._world.history.coverage(self._accounts)
+            stored = await self._world.history.get_coverage(self._accounts)
             return {id_: len(expected[id_]) - found.count for id_, found in stored.items()}
 
         async def all_there() -> bool:
@@ -81,7 +81,7 @@ class Load:
         except AssertionError:
             raise AssertionError(f"missing: {await missing()}") from None
         for account, operations in expected.items():
-            rows = await self._world.history.after(account, 0, 100_000)
+            rows = await self._world.history.list_after(account, 0, 100_000)
             assert [(row.account_version, row.operation_id, row.balance_after) for row in rows] == sorted(operations)
         await self._world.done_with(await ends(self._world))
         assert DEAD_LETTER_TOPIC not in await topics(self._world)
@@ -114,8 +114,8 @@ class Held(History):
 class Gate:
     """A way to ClickHouse on a port of its own. While it is shut, requests go in and no answer comes out."""
 
-    def __init__(self, world: World) -> None:
-        self._server = world.clickhouse.process.ports["http"]
+    def __init__(self, env: AnalyticsEnvironment) -> None:
+        self._server = env.clickhouse.process.ports["http"]
         self._may_answer = asyncio.Event()
         self._may_answer.set()
         self.holds = asyncio.Event()
@@ -127,7 +127,7 @@ class Gate:
         self._may_answer.set()
 
     @asynccontextmanager
-    async def opened(self, world: World) -> AsyncIterator[str]:
+    async def opened(self, env: AnalyticsEnvironment) -> AsyncIterator[str]:
         """The address, as analytics is told it."""
         connections: set[asyncio.Task[None]] = set()
 
@@ -138,7 +138,7 @@ class Gate:
         server = await asyncio.start_server(accept, HOST, 0)
         port = server.sockets[0].getsockname()[1]
         try:
-            yield f"http://{HOST}:{port}/{world.database._name}"
+            yield f"http://{HOST}:{port}/{env.database._name}"
         finally:
             server.close()
             for task in connections:
@@ -166,12 +166,12 @@ class Gate:
             await writer.drain()
 
 
-def process(world: World, clickhouse_dsn: str | None = None, bank_target: str | None = None) -> Child:
+def process(env: AnalyticsEnvironment, clickhouse_dsn: str | None = None, bank_target: str | None = None) -> Child:
     """Analytics as a process of its own, which can be killed, with its ports `grpc` and `admin`. Unless a bank is
     named, there is none for it, so it cannot repair.
     """
     grpc_port, admin_port, dead_port = free_ports(3)
-    settings = world.settings.model_copy(
+    settings = env.settings.model_copy(
         update={
             "analytics_grpc_listen": f"{HOST}:{grpc_port}",
             "analytics_admin_listen": f"{HOST}:{admin_port}",
@@ -182,17 +182,17 @@ def process(world: World, clickhouse_dsn: str | None = None, bank_target: str | 
         name.upper(): json.dumps(value) if isinstance(value, dict) else str(value)
         for name, value in settings.model_dump(mode="json", exclude_none=True).items()
     }
-    environment["CLICKHOUSE_DSN"] = clickhouse_dsn or world.settings.clickhouse_dsn.get_secret_value()
+    environment["CLICKHOUSE_DSN"] = clickhouse_dsn or env.settings.clickhouse_dsn.get_secret_value()
     ready = probes.http(f"http://{HOST}:{admin_port}/health/ready")
     command, ports = module("subgraphs.analytics.service", **environment), {"grpc": grpc_port, "admin": admin_port}
     return Child(Process(name="analytics", command=command, ready=ready, ports=ports))
 
 
-async def joined(world: World, count: int, within: float = 15.0) -> None:
+async def joined(env: AnalyticsEnvironment, count: int, within: float = 15.0) -> None:
     """Returns when the group has so many members, and each of them its partitions."""
 
     async def members() -> tuple[str, int]:
-        async with _admin(world) as admin:
+        async with _admin(env) as admin:
             (answer,) = await admin.describe_consumer_groups([main.NAME])
             ((_, _, state, _, _, found, *_),) = answer.groups
             return state, len(found)
@@ -206,34 +206,34 @@ async def joined(world: World, count: int, within: float = 15.0) -> None:
         raise AssertionError(f"the group is {await members()}") from None
 
 
-async def ends(world: World) -> int:
+async def ends(env: AnalyticsEnvironment) -> int:
     """How many messages the topic has."""
-    async with AIOKafkaConsumer(bootstrap_servers=world.kafka.bootstrap_servers) as reader:
+    async with AIOKafkaConsumer(bootstrap_servers=env.kafka.bootstrap_servers) as reader:
         found: dict[TopicPartition, int] = await reader.end_offsets(
             [TopicPartition(OPERATIONS_TOPIC, part) for part in PARTITIONS]
         )
         return sum(found.values())
 
 
-async def dropped(world: World) -> int:
+async def dropped(env: AnalyticsEnvironment) -> int:
     """How many messages the topic has had and has no more."""
-    async with AIOKafkaConsumer(bootstrap_servers=world.kafka.bootstrap_servers) as reader:
+    async with AIOKafkaConsumer(bootstrap_servers=env.kafka.bootstrap_servers) as reader:
         found: dict[TopicPartition, int] = await reader.beginning_offsets(
             [TopicPartition(OPERATIONS_TOPIC, part) for part in PARTITIONS]
         )
         return sum(found.values())
 
 
-async def topics(world: World) -> list[str]:
+async def topics(env: AnalyticsEnvironment) -> list[str]:
     """The topics there are."""
-    async with _admin(world) as admin:
+    async with _admin(env) as admin:
         found: list[str] = await admin.list_topics()
         return found
 
 
 @asynccontextmanager
-async def _admin(world: World) -> AsyncIterator[AIOKafkaAdminClient]:
-    admin = AIOKafkaAdminClient(bootstrap_servers=world.kafka.bootstrap_servers)
+async def _admin(env: AnalyticsEnvironment) -> AsyncIterator[AIOKafkaAdminClient]:
+    admin = AIOKafkaAdminClient(bootstrap_servers=env.kafka.bootstrap_servers)
     try:
         await admin.start()
         yield admin

@@ -12,15 +12,17 @@ from subgraphs.analytics.service.adapters.clickhouse.copies import Copies
 from subgraphs.analytics.service.api.admin import replay_router
 from subgraphs.analytics.service.application.integrity import history_integrity
 from subgraphs.analytics.service.application.replay import Replay
-from tests.integration.analytics.world import World
+from tests.integration.analytics.environment import AnalyticsEnvironment
 
 LONG_AGO = 1.0
 """Any operation of the fake bank's is older than that."""
 
 
-def integrity_of(world: World, copies: Copies | None = None, *, on_its_way_seconds: float = LONG_AGO) -> IntegrityCheck:
-    copies = copies or world.copies
-    return history_integrity(copies, world.ledger, wait_seconds=0, on_its_way_seconds=on_its_way_seconds)
+def integrity_of(
+    env: AnalyticsEnvironment, copies: Copies | None = None, *, max_delay_seconds: float = LONG_AGO
+) -> IntegrityCheck:
+    copies = copies or env.copies
+    return history_integrity(copies, env.ledger, wait_seconds=0, max_delay_seconds=max_delay_seconds)
 
 
 async def verdict_of(integrity: IntegrityCheck) -> tuple[Verdict, list[Violation]]:
@@ -31,13 +33,13 @@ async def verdict_of(integrity: IntegrityCheck) -> tuple[Verdict, list[Violation
 
 
 @asynccontextmanager
-async def served(world: World, integrity: IntegrityCheck | None = None) -> AsyncIterator[str]:
+async def served(env: AnalyticsEnvironment, integrity: IntegrityCheck | None = None) -> AsyncIterator[str]:
     """The admin interface's address."""
     app = admin_app({})
-    app.include_router(integrity_router(integrity or integrity_of(world)))
-    app.include_router(replay_router(Replay(world.history, world.copies, world.ledger, world.repair())))
-    async with http_server(app, world.settings.analytics_admin_listen):
-        yield f"http://{world.settings.analytics_admin_listen}"
+    app.include_router(integrity_router(integrity or integrity_of(env)))
+    app.include_router(replay_router(Replay(env.history, env.copies, env.ledger, env.repair())))
+    async with http_server(app, env.settings.analytics_admin_listen):
+        yield f"http://{env.settings.analytics_admin_listen}"
 
 
 def command_output(capsys: pytest.CaptureFixture[str]) -> list[str]:

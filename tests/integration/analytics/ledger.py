@@ -10,12 +10,12 @@ import asyncpg
 from asyncapi.topics import DEAD_LETTER_TOPIC
 from kit.auth.tokens import ServiceTokenProvider
 from kit.integrity.check import Verdict
-from subgraphs.analytics.service.adapters.ledger import Ledger
+from subgraphs.analytics.service.adapters.bank_ledger import BankLedger
 from subgraphs.analytics.service.application.integrity import history_integrity
 from subgraphs.analytics.service.domain.model import Direction, OperationType
-from subgraphs.analytics.service.domain.statistics import Frame, Granularity, Turnover
+from subgraphs.analytics.service.domain.statistics import Granularity, StatisticsRange, Turnover
+from tests.integration.analytics.environment import AnalyticsEnvironment
 from tests.integration.analytics.group import ends, topics
-from tests.integration.analytics.world import World
 from tests.integration.bank.harness import RunningBank, assert_ledger_invariants, rub
 from tests.waiting import until
 
@@ -66,18 +66,18 @@ async def published(sql: asyncpg.Pool) -> bool:
     return not await sql.fetchval("SELECT count(*) FROM outbox")
 
 
-async def history_is_ledger(bank: RunningBank, world: World, within: float = 30.0) -> None:
+async def history_is_ledger(bank: RunningBank, env: AnalyticsEnvironment, within: float = 30.0) -> None:
     """Returns when all is published, done with and stored: each side of each operation once, as the ledger has it, by
     the history's own proof and by SQL alone, and the same sums of them.
     """
     await until(lambda: published(bank.sql), within=within)
-    await world.done_with(await ends(world), within=within)
+    await env.done_with(await ends(env), within=within)
     await assert_ledger_invariants(bank.sql)
     accounts = [row["id"] for row in await bank.sql.fetch("SELECT id FROM accounts WHERE version > 0")]
     entries: int = await bank.sql.fetchval("SELECT count(*) FROM entries")
 
     async def missing() -> int:
-        return entries - sum(found.count for found in (await world.history.coverage(accounts)).values())
+        return entries - sum(found.count for found in (await env.history.get_coverage(accounts)).values())
 
     async def all_there() -> bool:
         return await missing() == 0
@@ -93,30 +93,30 @@ async def history_is_ledger(bank: RunningBank, world: World, within: float = 30.
             row.balance_after,
         )
         for account in accounts
-        for row in await world.history.after(account, 0, 100_000)
+        for row in await env.history.list_after(account, 0, 100_000)
     }
     assert stored == {
         (row["account_id"], row["version"]): (row["transfer_id"], row["amount"], row["balance_after"])
         for row in await bank.sql.fetch("SELECT * FROM entries")
     }
-    assert await turnovers(world, accounts, bank.sql) == await turnovers_of_ledger(bank.sql)
-    ledger = Ledger(bank.client, ServiceTokenProvider(bank.keys.signers["analytics"], "analytics"))
-    proof = history_integrity(world.copies, ledger, wait_seconds=0, on_its_way_seconds=0).run()
+    assert await turnovers(env, accounts, bank.sql) == await turnovers_of_ledger(bank.sql)
+    ledger = BankLedger(bank.client, ServiceTokenProvider(bank.keys.signers["analytics"], "analytics"))
+    proof = history_integrity(env.copies, ledger, wait_seconds=0, max_delay_seconds=0).run()
     verdict = [report async for report in proof][-1]
     assert isinstance(verdict, Verdict)
     assert (verdict.verdict, verdict.rows["operations"]) == ("sound", entries)
-    assert DEAD_LETTER_TOPIC not in await topics(world)
+    assert DEAD_LETTER_TOPIC not in await topics(env)
 
 
 Turnovers = dict[tuple[UUID, OperationType, Direction], Turnover]
 
 
-async def turnovers(world: World, accounts: list[UUID], sql: asyncpg.Pool) -> Turnovers:
+async def turnovers(env: AnalyticsEnvironment, accounts: list[UUID], sql: asyncpg.Pool) -> Turnovers:
     """What the statistics say of all the time there was, hour by hour."""
     first, last = (await sql.fetch("SELECT min(created_at), max(created_at) FROM transfers"))[0]
-    frame, found = Frame(first, last + timedelta(microseconds=1), Granularity.HOUR), Turnovers()
+    frame, found = StatisticsRange(first, last + timedelta(microseconds=1), Granularity.HOUR), Turnovers()
     for account in accounts:
-        statistics = await world.history.statistics(account, frame)
+        statistics = await env.history.get_statistics(account, frame)
         assert statistics is not None
         assert statistics.is_complete
         for bucket in statistics.buckets:

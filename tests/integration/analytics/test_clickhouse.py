@@ -55,20 +55,20 @@ class TestInsert:
     ) -> None:
         rows = [row(version) for version in (1, 2, 3)]
         await history.insert(rows)
-        assert await history.after(account, 0, 10) == rows
+        assert await history.list_after(account, 0, 10) == rows
 
     async def test_what_is_stored_twice_counts_once(
         self, history: History, row: Callable[[int], Row], account: UUID
     ) -> None:
         for _ in range(3):
             await history.insert([row(1), row(2), row(2)])
-        assert versions((await history.page(account, limit=10)).rows) == [2, 1]
-        assert await history.coverage([account]) == {account: Coverage(2, 2)}
-        assert await history.prefix(account) == 2
+        assert versions((await history.get_page(account, limit=10)).rows) == [2, 1]
+        assert await history.get_coverage([account]) == {account: Coverage(2, 2)}
+        assert await history.get_complete_version(account) == 2
 
     async def test_a_history_is_one_accounts(self, history: History, row: Callable[[int], Row], account: UUID) -> None:
         await history.insert([row(1), replace(row(2), account_id=uuid4())])
-        assert versions(await history.after(account, 0, 10)) == [1]
+        assert versions(await history.list_after(account, 0, 10)) == [1]
 
 
 class TestPage:
@@ -78,13 +78,13 @@ class TestPage:
         return history
 
     async def test_is_the_newest_first(self, filled: History, account: UUID) -> None:
-        page = await filled.page(account, limit=3)
+        page = await filled.get_page(account, limit=3)
         assert (versions(page.rows), page.has_older, page.has_newer) == ([20, 19, 18], True, False)
 
     async def test_goes_to_older_ones_until_there_are_none(self, filled: History, account: UUID) -> None:
         seen, edge, pages = [], 21, 0
         while True:
-            page = await filled.page(account, limit=6, older_than=edge)
+            page = await filled.get_page(account, limit=6, older_than=edge)
             seen += versions(page.rows)
             pages += 1
             assert page.has_newer == (edge < 21)
@@ -94,21 +94,21 @@ class TestPage:
         assert (seen, pages) == (list(range(20, 0, -1)), 4)
 
     async def test_goes_to_newer_ones_newest_first_on_each_page(self, filled: History, account: UUID) -> None:
-        first = await filled.page(account, limit=15, newer_than=0)
+        first = await filled.get_page(account, limit=15, newer_than=0)
         assert (versions(first.rows), first.has_older, first.has_newer) == (list(range(15, 0, -1)), False, True)
-        second = await filled.page(account, limit=15, newer_than=15)
+        second = await filled.get_page(account, limit=15, newer_than=15)
         assert (versions(second.rows), second.has_older, second.has_newer) == ([20, 19, 18, 17, 16], True, False)
 
     async def test_stays_where_it_is_while_rows_arrive(
         self, filled: History, row: Callable[[int], Row], account: UUID
     ) -> None:
-        first = await filled.page(account, limit=5)
+        first = await filled.get_page(account, limit=5)
         await filled.insert([row(21), row(22)])
         assert versions(first.rows) == [20, 19, 18, 17, 16]
-        assert versions((await filled.page(account, limit=5, older_than=16)).rows) == [15, 14, 13, 12, 11]
+        assert versions((await filled.get_page(account, limit=5, older_than=16)).rows) == [15, 14, 13, 12, 11]
 
     async def test_of_an_unknown_account_is_empty(self, history: History) -> None:
-        page = await history.page(uuid4(), limit=5, older_than=3)
+        page = await history.get_page(uuid4(), limit=5, older_than=3)
         assert (page.rows, page.has_older, page.has_newer) == ((), False, False)
 
     @pytest.mark.parametrize("direction", ["neither", "older", "newer"])
@@ -159,7 +159,7 @@ class TestPage:
     ) -> None:
         edges: dict[str, dict[str, int]] = {"neither": {}, "older": {"older_than": 16}, "newer": {"newer_than": 4}}
         within = {"neither": range(1, 21), "older": range(1, 16), "newer": range(5, 21)}[direction]
-        page = await filled.page(account, limit=1000, conditions=conditions, **edges[direction])
+        page = await filled.get_page(account, limit=1000, conditions=conditions, **edges[direction])
         assert page.rows == tuple(row(version) for version in reversed(within) if expected(row(version)))
 
 
@@ -178,18 +178,18 @@ class TestWhatIsMissing:
         expected: int,
     ) -> None:
         await history.insert([row(version) for version in reversed(stored)])
-        assert await history.prefix(account, after) == expected
+        assert await history.get_complete_version(account, after) == expected
 
     async def test_many_accounts_are_covered_in_one_query(self, history: History, row: Callable[[int], Row]) -> None:
         ids = [uuid4() for _ in range(1000)]
         await history.insert([replace(row(1), account_id=id_) for id_ in ids[:-1]])
-        coverage = await history.coverage(ids)
+        coverage = await history.get_coverage(ids)
         assert [coverage[id_] for id_ in ids] == [Coverage(1, 1)] * 999 + [Coverage(0, 0)]
 
     def test_a_gap_reaches_nothing(self) -> None:
-        assert Coverage(3, 3).reaches(3)
-        assert not Coverage(3, 3).reaches(4)
-        assert not Coverage(2, 3).reaches(1)
+        assert Coverage(3, 3).is_complete_up_to(3)
+        assert not Coverage(3, 3).is_complete_up_to(4)
+        assert not Coverage(2, 3).is_complete_up_to(1)
 
 
 class TestOutage:
@@ -207,6 +207,6 @@ class TestOutage:
                 server.kill()
                 await server.wait()
                 with pytest.raises(Unavailable, match="the operation history"):
-                    await history.page(account, limit=1)
+                    await history.get_page(account, limit=1)
                 await server.start()
-                assert versions(await history.after(account, 0, 10)) == [1]
+                assert versions(await history.list_after(account, 0, 10)) == [1]

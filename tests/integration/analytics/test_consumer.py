@@ -13,13 +13,13 @@ from subgraphs.analytics.service import metrics
 from subgraphs.analytics.service.adapters.clickhouse.database import Database
 from subgraphs.analytics.service.adapters.clickhouse.history import History
 from subgraphs.analytics.service.application import consumer
-from subgraphs.analytics.service.application.consumer import Limits, TooMuchUnreadable
+from subgraphs.analytics.service.application.consumer import ConsumerLimits, TooManyDeadLetters
 from subgraphs.analytics.service.application.repair import Repair
 from subgraphs.analytics.service.domain.model import Row
 from subgraphs.analytics.service.migrations.schema import upgrade
+from tests.integration.analytics.environment import AnalyticsEnvironment, beside, body, counted, headers
 from tests.integration.analytics.fake_bank import CLEARING
 from tests.integration.analytics.group import Held
-from tests.integration.analytics.world import World, beside, body, counted, headers
 from tests.kafka.brokers import on_both
 from tests.waiting import until
 from wallet.errors import Unavailable
@@ -47,28 +47,28 @@ class FailsOnce(History):
 
 @on_both
 class TestConsumer:
-    async def test_both_sides_of_what_is_published_are_stored_and_committed(self, world: World) -> None:
-        alice, bob = world.bank.open(), world.bank.open("bob")
-        async with beside(world.consumer().run()):
-            await world.publish(world.bank.transfer(CLEARING, alice), world.bank.transfer(alice, bob))
-            await world.stored(alice, [1, 2])
-            await world.stored(bob, [1])
-            await world.done_with(2)
+    async def test_both_sides_of_what_is_published_are_stored_and_committed(self, env: AnalyticsEnvironment) -> None:
+        alice, bob = env.bank.open(), env.bank.open("bob")
+        async with beside(env.consumer().run()):
+            await env.publish(env.bank.transfer(CLEARING, alice), env.bank.transfer(alice, bob))
+            await env.stored(alice, [1, 2])
+            await env.stored(bob, [1])
+            await env.done_with(2)
             await counted(lag, 0)
 
     async def test_the_lag_is_all_that_is_not_stored_however_long_clickhouse_takes(
-        self, world: World, monkeypatch: pytest.MonkeyPatch
+        self, env: AnalyticsEnvironment, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(consumer, "_LAG_SECONDS", 0.05)
-        alice, bob = world.bank.open(), world.bank.open("bob")
+        monkeypatch.setattr(consumer, "_LAG_INTERVAL_SECONDS", 0.05)
+        alice, bob = env.bank.open(), env.bank.open("bob")
 
         async def published(count: int) -> None:
-            await world.publish(*(world.bank.transfer(alice, bob) for _ in range(count)))
+            await env.publish(*(env.bank.transfer(alice, bob) for _ in range(count)))
 
-        history = Held(world.database)
+        history = Held(env.database)
         history.hold()
         await published(10)
-        async with beside(world.consumer(Limits(batch=3), history=history).run()):
+        async with beside(env.consumer(ConsumerLimits(batch_size=3), history=history).run()):
             await counted(lag, 10)
             await published(2)
             await counted(lag, 12)
@@ -76,21 +76,21 @@ class TestConsumer:
             await counted(lag, 0)
         await published(4)
         history.hold()
-        async with beside(world.consumer(Limits(batch=3), history=history).run()):
+        async with beside(env.consumer(ConsumerLimits(batch_size=3), history=history).run()):
             await counted(lag, 4)
             history.may_go.set()
             await counted(lag, 0)
 
-    async def test_what_cannot_be_read_is_set_aside_and_the_rest_is_stored(self, world: World) -> None:
-        alice, bob = world.bank.open(), world.bank.open("bob")
-        first, second = world.bank.transfer(alice, bob), world.bank.transfer(alice, bob)
-        await world.publish(first, partition=0)
-        await world.publish_raw(b"{nonsense", [*headers(first), ("mine", b"kept")], key=b"k", partition=0)
-        await world.publish_raw(json.dumps(body(first)).encode(), [], partition=0)
-        await world.publish(second, partition=0)
-        async with beside(world.consumer().run()):
-            await world.stored(alice, [1, 2])
-            letters = await world.dead_letters(2)
+    async def test_what_cannot_be_read_is_set_aside_and_the_rest_is_stored(self, env: AnalyticsEnvironment) -> None:
+        alice, bob = env.bank.open(), env.bank.open("bob")
+        first, second = env.bank.transfer(alice, bob), env.bank.transfer(alice, bob)
+        await env.publish(first, partition=0)
+        await env.publish_raw(b"{nonsense", [*headers(first), ("mine", b"kept")], key=b"k", partition=0)
+        await env.publish_raw(json.dumps(body(first)).encode(), [], partition=0)
+        await env.publish(second, partition=0)
+        async with beside(env.consumer().run()):
+            await env.stored(alice, [1, 2])
+            letters = await env.dead_letters(2)
         broken, headless = sorted(letters, key=lambda letter: int(dict(letter.headers)["dlq_offset"]))
         assert (broken.value, broken.key) == (b"{nonsense", b"k")
         assert broken.headers[: len(headers(first)) + 1] == (*headers(first), ("mine", b"kept"))
@@ -99,105 +99,113 @@ class TestConsumer:
         assert (added["dlq_topic"], added["dlq_partition"], added["dlq_offset"]) == (b"wallet.operations", b"0", b"1")
         assert dict(headless.headers)["dlq_reason"] == b"the header ce_type is missing"
 
-    async def test_what_another_version_says_is_read_if_it_only_adds_and_set_aside_if_not(self, world: World) -> None:
-        alice, bob = world.bank.open(), world.bank.open("bob")
-        plain, more, renamed, less = (world.bank.transfer(alice, bob) for _ in range(4))
+    async def test_what_another_version_says_is_read_if_it_only_adds_and_set_aside_if_not(
+        self, env: AnalyticsEnvironment
+    ) -> None:
+        alice, bob = env.bank.open(), env.bank.open("bob")
+        plain, more, renamed, less = (env.bank.transfer(alice, bob) for _ in range(4))
         added = body(more) | {"note": "new", "sender": body(more)["sender"] | {"alias": {"of": ["what", 1]}}}
         lacking = {name: value for name, value in body(less).items() if name != "recipient"}
         unknown = [
             (name, b"wallet.transfer.reversed" if name == "ce_type" else value) for name, value in headers(plain)
         ]
-        await world.publish_raw(json.dumps(added).encode(), [*headers(more), ("ce_dataschema", b"v2")], partition=0)
-        await world.publish_raw(json.dumps(body(renamed)).encode(), unknown, partition=1)
-        await world.publish_raw(json.dumps(lacking).encode(), headers(less), partition=2)
-        await world.publish(plain, partition=3)
-        async with beside(world.consumer().run()):
-            await world.stored(alice, [1, 2])
-            letters = await world.dead_letters(2)
-            await world.done_with(4)
+        await env.publish_raw(json.dumps(added).encode(), [*headers(more), ("ce_dataschema", b"v2")], partition=0)
+        await env.publish_raw(json.dumps(body(renamed)).encode(), unknown, partition=1)
+        await env.publish_raw(json.dumps(lacking).encode(), headers(less), partition=2)
+        await env.publish(plain, partition=3)
+        async with beside(env.consumer().run()):
+            await env.stored(alice, [1, 2])
+            letters = await env.dead_letters(2)
+            await env.done_with(4)
         told = {dict(letter.headers)["dlq_partition"]: dict(letter.headers)["dlq_reason"] for letter in letters}
         assert told == {
             b"1": b"the header ce_type names no event of the contract",
             b"2": b"recipient: Field required",
         }
 
-    async def test_what_comes_late_in_any_order_and_again_is_stored_in_order_and_once(self, world: World) -> None:
-        alice, bob = world.bank.open(), world.bank.open("bob")
-        late, *events = [world.bank.transfer(alice, bob) for _ in range(30)]
-        async with beside(world.consumer(Limits(batch=7)).run()):
+    async def test_what_comes_late_in_any_order_and_again_is_stored_in_order_and_once(
+        self, env: AnalyticsEnvironment
+    ) -> None:
+        alice, bob = env.bank.open(), env.bank.open("bob")
+        late, *events = [env.bank.transfer(alice, bob) for _ in range(30)]
+        async with beside(env.consumer(ConsumerLimits(batch_size=7)).run()):
             for n, event in enumerate([*reversed(events), *events]):
-                await world.publish(event, partition=n % 4)
-            await world.stored(alice, list(range(2, 31)))
-            await world.publish(late, late, events[0])
-            await world.stored(alice, list(range(1, 31)))
-            await world.done_with(61)
-        rows = await world.history.after(bob, 0, 100)
+                await env.publish(event, partition=n % 4)
+            await env.stored(alice, list(range(2, 31)))
+            await env.publish(late, late, events[0])
+            await env.stored(alice, list(range(1, 31)))
+            await env.done_with(61)
+        rows = await env.history.list_after(bob, 0, 100)
         assert [(row.account_version, row.operation_id) for row in rows] == [
             (event.recipient.version, event.id) for event in (late, *events)
         ]
 
-    async def test_too_much_that_cannot_be_read_stops_it_before_the_topic_is_moved(self, world: World) -> None:
-        alice, bob = world.bank.open(), world.bank.open("bob")
-        await world.publish(world.bank.transfer(alice, bob), partition=0)
+    async def test_too_much_that_cannot_be_read_stops_it_before_the_topic_is_moved(
+        self, env: AnalyticsEnvironment
+    ) -> None:
+        alice, bob = env.bank.open(), env.bank.open("bob")
+        await env.publish(env.bank.transfer(alice, bob), partition=0)
         for _ in range(4):
-            await world.publish_raw(b"nonsense", [], partition=0)
-        with pytest.raises(TooMuchUnreadable, match="4 of the last 5"):
-            await world.consumer(Limits(unreadable=3)).consume()
-        assert await world.committed() == 0
-        await world.consumer(Limits(unreadable=3)).run()
+            await env.publish_raw(b"nonsense", [], partition=0)
+        with pytest.raises(TooManyDeadLetters, match="4 of the last 5"):
+            await env.consumer(ConsumerLimits(max_dead_letters=3)).consume()
+        assert await env.committed() == 0
+        await env.consumer(ConsumerLimits(max_dead_letters=3)).run()
         assert metrics.CONSUMER_STOPPED._value.get() == 1
 
-    async def test_bad_ones_that_are_few_among_many_do_not_stop_it(self, world: World) -> None:
-        alice, bob = world.bank.open(), world.bank.open("bob")
+    async def test_bad_ones_that_are_few_among_many_do_not_stop_it(self, env: AnalyticsEnvironment) -> None:
+        alice, bob = env.bank.open(), env.bank.open("bob")
         for _ in range(6):
-            await world.publish_raw(b"nonsense", [], partition=0)
-            await world.publish(world.bank.transfer(alice, bob), world.bank.transfer(alice, bob), partition=0)
-        async with beside(world.consumer(Limits(unreadable=2, window=6, batch=4)).run()):
-            await world.stored(alice, list(range(1, 13)))
+            await env.publish_raw(b"nonsense", [], partition=0)
+            await env.publish(env.bank.transfer(alice, bob), env.bank.transfer(alice, bob), partition=0)
+        async with beside(env.consumer(ConsumerLimits(max_dead_letters=2, window=6, batch_size=4)).run()):
+            await env.stored(alice, list(range(1, 13)))
 
-    async def test_bad_ones_that_come_again_count_once(self, world: World) -> None:
-        alice, bob = world.bank.open(), world.bank.open("bob")
-        await world.publish_raw(b"nonsense", [], partition=0)
-        await world.publish(world.bank.transfer(alice, bob), partition=0)
-        once = FailsOnce(world.database)
-        consumer = world.consumer(Limits(unreadable=1), history=once)
+    async def test_bad_ones_that_come_again_count_once(self, env: AnalyticsEnvironment) -> None:
+        alice, bob = env.bank.open(), env.bank.open("bob")
+        await env.publish_raw(b"nonsense", [], partition=0)
+        await env.publish(env.bank.transfer(alice, bob), partition=0)
+        once = FailsOnce(env.database)
+        consumer = env.consumer(ConsumerLimits(max_dead_letters=1), history=once)
         with pytest.raises(RuntimeError, match="crash"):
             await consumer.consume()
         async with beside(consumer.run()):
-            await world.stored(alice, [1])
-            await world.done_with(2)
+            await env.stored(alice, [1])
+            await env.done_with(2)
 
-    async def test_what_was_stored_and_not_committed_is_seen_again_and_counts_once(self, world: World) -> None:
-        alice, bob = world.bank.open(), world.bank.open("bob")
-        await world.publish(world.bank.transfer(alice, bob), world.bank.transfer(alice, bob))
+    async def test_what_was_stored_and_not_committed_is_seen_again_and_counts_once(
+        self, env: AnalyticsEnvironment
+    ) -> None:
+        alice, bob = env.bank.open(), env.bank.open("bob")
+        await env.publish(env.bank.transfer(alice, bob), env.bank.transfer(alice, bob))
         with pytest.raises(RuntimeError, match="crash"):
-            await world.consumer(history=CrashesAfterInsert(world.database)).consume()
-        assert await world.committed() == 0
-        async with beside(world.consumer().run()):
-            await world.publish(world.bank.transfer(alice, bob))
-            await world.stored(alice, [1, 2, 3])
-        assert (await world.history.coverage([bob]))[bob].count == 3
+            await env.consumer(history=CrashesAfterInsert(env.database)).consume()
+        assert await env.committed() == 0
+        async with beside(env.consumer().run()):
+            await env.publish(env.bank.transfer(alice, bob))
+            await env.stored(alice, [1, 2, 3])
+        assert (await env.history.get_coverage([bob]))[bob].count == 3
 
     async def test_clickhouse_may_be_killed_and_come_back_and_nothing_is_lost(
-        self, world: World, tmp_path: Path
+        self, env: AnalyticsEnvironment, tmp_path: Path
     ) -> None:
-        alice, bob = world.bank.open(), world.bank.open("bob")
+        alice, bob = env.bank.open(), env.bank.open("bob")
         async with (
             ClickHouse(tmp_path / "store", *free_ports(1)) as server,
             Database.connect(server.dsn("wallet")) as database,
-            beside(world.consumer(history=(history := History(database))).run()),
+            beside(env.consumer(history=(history := History(database))).run()),
         ):
             await upgrade(server.dsn("wallet"))
-            await world.publish(world.bank.transfer(alice, bob))
+            await env.publish(env.bank.transfer(alice, bob))
             await until(lambda: _has(history, alice, 1))
             server.kill()
             await server.wait()
-            await world.publish(*(world.bank.transfer(alice, bob) for _ in range(50)))
-            assert await world.committed() <= 1
+            await env.publish(*(env.bank.transfer(alice, bob) for _ in range(50)))
+            assert await env.committed() <= 1
             await server.start()
             await until(lambda: _has(history, alice, 51))
 
-    async def test_finishes_the_batch_in_hand_when_it_is_stopped(self, world: World) -> None:
+    async def test_finishes_the_batch_in_hand_when_it_is_stopped(self, env: AnalyticsEnvironment) -> None:
         class Slow(History):
             began = asyncio.Event()
 
@@ -206,88 +214,90 @@ class TestConsumer:
                 await asyncio.sleep(0.2)
                 await super().insert(rows)
 
-        alice, bob = world.bank.open(), world.bank.open("bob")
-        slow = Slow(world.database)
-        await world.publish(world.bank.transfer(alice, bob))
-        async with beside(world.consumer(history=slow).run()):
+        alice, bob = env.bank.open(), env.bank.open("bob")
+        slow = Slow(env.database)
+        await env.publish(env.bank.transfer(alice, bob))
+        async with beside(env.consumer(history=slow).run()):
             await slow.began.wait()
-        assert await world.versions(alice) == [1]
-        assert await world.committed() == 1
+        assert await env.versions(alice) == [1]
+        assert await env.committed() == 1
 
-    async def test_a_jump_of_an_accounts_version_is_repaired(self, world: World) -> None:
-        alice, bob = world.bank.open(), world.bank.open("bob")
-        repair = world.repair()
-        async with beside(repair.run()), beside(world.consumer(repair=repair).run()):
-            await world.publish(world.bank.transfer(alice, bob))
-            await world.stored(alice, [1])
-            world.bank.transfer(alice, bob)
-            await world.publish(world.bank.transfer(alice, bob))
-            await world.stored(alice, [1, 2, 3])
-            await world.stored(bob, [1, 2, 3])
+    async def test_a_jump_of_an_accounts_version_is_repaired(self, env: AnalyticsEnvironment) -> None:
+        alice, bob = env.bank.open(), env.bank.open("bob")
+        repair = env.repair()
+        async with beside(repair.run()), beside(env.consumer(repair=repair).run()):
+            await env.publish(env.bank.transfer(alice, bob))
+            await env.stored(alice, [1])
+            env.bank.transfer(alice, bob)
+            await env.publish(env.bank.transfer(alice, bob))
+            await env.stored(alice, [1, 2, 3])
+            await env.stored(bob, [1, 2, 3])
 
-    async def test_an_account_whose_version_jumps_is_suspected(self, world: World) -> None:
-        alice, bob = world.bank.open(), world.bank.open("bob")
+    async def test_an_account_whose_version_jumps_is_suspected(self, env: AnalyticsEnvironment) -> None:
+        alice, bob = env.bank.open(), env.bank.open("bob")
         suspected = []
 
         class Notes(Repair):
             def suspect(self, account_id: UUID) -> None:
                 suspected.append(account_id)
 
-        repair = Notes(world.history, world.ledger, period_seconds=1, grace_seconds=0)
-        async with beside(world.consumer(repair=repair).run()):
-            first, second, _, fourth = (world.bank.transfer(alice, bob) for _ in range(4))
-            await world.publish(first, second, second)
-            await world.stored(alice, [1, 2])
+        repair = Notes(env.history, env.ledger, period_seconds=1, grace_seconds=0)
+        async with beside(env.consumer(repair=repair).run()):
+            first, second, _, fourth = (env.bank.transfer(alice, bob) for _ in range(4))
+            await env.publish(first, second, second)
+            await env.stored(alice, [1, 2])
             assert suspected == []
-            await world.publish(fourth)
+            await env.publish(fourth)
             await counted(lambda: len(suspected), 2)
         assert set(suspected) == {alice, bob}
 
     @pytest.mark.parametrize("expected", [0, 7])
-    async def test_a_topic_whose_offsets_jump_is_suspected_whole(self, world: World, expected: int) -> None:
-        alice, bob = world.bank.open(), world.bank.open("bob")
+    async def test_a_topic_whose_offsets_jump_is_suspected_whole(
+        self, env: AnalyticsEnvironment, expected: int
+    ) -> None:
+        alice, bob = env.bank.open(), env.bank.open("bob")
         suspected = []
 
         class Notes(Repair):
             def suspect_all(self) -> None:
                 suspected.append(True)
 
-        repair = Notes(world.history, world.ledger, period_seconds=1, grace_seconds=0)
-        member = world.consumer(repair=repair)
+        repair = Notes(env.history, env.ledger, period_seconds=1, grace_seconds=0)
+        member = env.consumer(repair=repair)
         async with beside(member.run()):
-            await world.publish(world.bank.transfer(alice, bob), partition=0)
-            await world.stored(alice, [1])
+            await env.publish(env.bank.transfer(alice, bob), partition=0)
+            await env.stored(alice, [1])
             assert len(suspected) == 1
 
             async def is_known() -> bool:
-                return bool(member._next)
+                return bool(member._next_offsets)
 
             await until(is_known)
-            member._next = dict.fromkeys(member._next, expected)
-            await world.publish(world.bank.transfer(alice, bob), partition=0)
+            member._next_offsets = dict.fromkeys(member._next_offsets, expected)
+            await env.publish(env.bank.transfer(alice, bob), partition=0)
             await counted(lambda: len(suspected), 2)
 
 
 class TestOnABrokerThatForgets:
     """The embedded one alone: Apache's keeps its data, see `test_pipeline.py`."""
 
-    async def test_the_broker_may_be_killed_and_come_back_empty(self, world: World) -> None:
+    async def test_the_broker_may_be_killed_and_come_back_empty(self, env: AnalyticsEnvironment) -> None:
         """The place that the group had may then lie in the middle of what is new, so this needs the repair, too."""
-        alice, bob = world.bank.open(), world.bank.open("bob")
-        repair = world.repair()
-        async with beside(repair.run()), beside(world.consumer(repair=repair).run()):
-            await world.publish(world.bank.transfer(alice, bob))
-            await world.stored(alice, [1])
-            world.kafka.kill()
-            await world.kafka.wait()
-            await world.kafka.start()
-            await world.publish(*(world.bank.transfer(alice, bob) for _ in range(3)))
-            await world.stored(alice, [1, 2, 3, 4], within=20)
+        alice, bob = env.bank.open(), env.bank.open("bob")
+        repair = env.repair()
+        async with beside(repair.run()), beside(env.consumer(repair=repair).run()):
+            await env.publish(env.bank.transfer(alice, bob))
+            await env.stored(alice, [1])
+            env.kafka.kill()
+            await env.kafka.wait()
+            await env.kafka.start()
+            await env.publish(*(env.bank.transfer(alice, bob) for _ in range(3)))
+            await env.stored(alice, [1, 2, 3, 4], within=20)
 
-    async def test_starts_before_the_broker(self, world: World) -> None:
-        await world.producer.stop()
-        await world.kafka.stop()
-        async with beside(world.consumer().run()) as running:
+    async def test_starts_before_the_broker(self, env: AnalyticsEnvironment) -> None:
+        await env.producer.stop()
+        await env.kafka.stop()
+        async with beside(env.consumer().run()) as running:
             with suppress(TimeoutError):
                 await asyncio.wait_for(asyncio.shield(running), 0.3)
             assert not running.done()
@@ -299,6 +309,6 @@ def lag() -> int:
 
 async def _has(history: History, account_id: UUID, count: int) -> bool:
     try:
-        return len(await history.after(account_id, 0, 1000)) == count
+        return len(await history.list_after(account_id, 0, 1000)) == count
     except Unavailable:
         return False

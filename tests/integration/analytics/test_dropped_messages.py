@@ -8,9 +8,9 @@ import pytest
 
 from subgraphs.analytics.service import metrics
 from tests.conftest import Keys
+from tests.integration.analytics.environment import AnalyticsEnvironment, counted, serving
 from tests.integration.analytics.group import dropped, ends
 from tests.integration.analytics.ledger import history_is_ledger, published
-from tests.integration.analytics.world import World, counted, serving
 from tests.integration.bank.harness import RunningBank, rub, run_bank
 from tests.waiting import until
 
@@ -22,21 +22,21 @@ LONGEST = {f"{n:0128}": "ж" * 128 for n in range(16)}
 
 class TestWhileAnalyticsIsStopped:
     async def test_more_happens_than_the_topic_holds_and_all_of_it_is_there_in_the_end(
-        self, world: World, keys: Keys, ledger_url: str, tmp_path: Path
+        self, env: AnalyticsEnvironment, keys: Keys, ledger_url: str, tmp_path: Path
     ) -> None:
-        broker = world.kafka.bootstrap_servers
+        broker = env.kafka.bootstrap_servers
         async with run_bank(keys, tmp_path, ledger_url, kafka_bootstrap_servers=broker) as bank:
-            settings = world.settings.model_copy(update={"bank_grpc_target": bank.target})
+            settings = env.settings.model_copy(update={"bank_grpc_target": bank.target})
             account = await bank.open()
             await deposit(bank, account, 20)
             async with serving(settings):
-                await history_is_ledger(bank, world)
-            read, repaired = await ends(world), metrics.EVENTS_REPAIRED._value.get()
+                await history_is_ledger(bank, env)
+            read, repaired = await ends(env), metrics.EVENTS_REPAIRED._value.get()
             await deposit(bank, account, 1_000)
             await until(lambda: published(bank.sql))
-            assert await dropped(world) > read
+            assert await dropped(env) > read
             async with serving(settings):
-                await history_is_ledger(bank, world)
+                await history_is_ledger(bank, env)
                 await counted(lambda: int(metrics.CONSUMER_LAG._value.get()), 0)
                 await counted(lambda: int(metrics.ACCOUNTS_INCOMPLETE._value.get()), 0)
             assert metrics.EVENTS_REPAIRED._value.get() > repaired

@@ -5,10 +5,10 @@ import signal
 
 import pytest
 
-from subgraphs.analytics.service.application.consumer import Limits
+from subgraphs.analytics.service.application.consumer import ConsumerLimits
 from subgraphs.analytics.service.application.repair import Repair
+from tests.integration.analytics.environment import AnalyticsEnvironment, beside
 from tests.integration.analytics.group import Gate, Held, Load, joined, process
-from tests.integration.analytics.world import World, beside
 from tests.kafka.brokers import on_apache
 from tests.waiting import until
 
@@ -16,88 +16,90 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def first(world: World) -> Held:
+def first(env: AnalyticsEnvironment) -> Held:
     """The history of the member that is there first."""
-    return Held(world.database)
+    return Held(env.database)
 
 
 class Notes(Repair):
     """Counts how often all is suspected."""
 
-    def __init__(self, world: World) -> None:
-        super().__init__(world.history, world.ledger, period_seconds=1, grace_seconds=0)
+    def __init__(self, env: AnalyticsEnvironment) -> None:
+        super().__init__(env.history, env.ledger, period_seconds=1, grace_seconds=0)
         self.suspected = 0
 
     def suspect_all(self) -> None:
         self.suspected += 1
 
 
-async def has_done_with(world: World, count: int) -> bool:
-    return await world.committed() >= count
+async def has_done_with(env: AnalyticsEnvironment, count: int) -> bool:
+    return await env.committed() >= count
 
 
 @on_apache
 class TestRebalance:
-    async def test_members_join_and_leave_in_the_middle_of_batches(self, world: World, first: Held) -> None:
-        load, limits = Load(world), Limits(batch=20)
+    async def test_members_join_and_leave_in_the_middle_of_batches(
+        self, env: AnalyticsEnvironment, first: Held
+    ) -> None:
+        load, limits = Load(env), ConsumerLimits(batch_size=20)
         first.hold()
-        async with beside(world.consumer(limits, history=first).run()):
+        async with beside(env.consumer(limits, history=first).run()):
             await load.publish(100)
             await first.waits.wait()
-            async with beside(world.consumer(limits).run()):
-                await joined(world, 2)
-                async with beside(world.consumer(limits).run()):
-                    await joined(world, 3)
+            async with beside(env.consumer(limits).run()):
+                await joined(env, 2)
+                async with beside(env.consumer(limits).run()):
+                    await joined(env, 3)
                     await load.publish(50)
                     first.may_go.set()
                     await load.is_stored()
                     first.hold()
                     await load.publish(50)
                     await first.waits.wait()
-                await joined(world, 2)
+                await joined(env, 2)
                 await load.publish(50)
-            await joined(world, 1)
+            await joined(env, 1)
             first.may_go.set()
             await load.publish(50)
             await load.is_stored()
 
-    async def test_what_another_member_did_meanwhile_is_no_jump_of_the_topic(self, world: World) -> None:
-        load, repair = Load(world), Notes(world)
-        async with beside(world.consumer(repair=repair).run()):
+    async def test_what_another_member_did_meanwhile_is_no_jump_of_the_topic(self, env: AnalyticsEnvironment) -> None:
+        load, repair = Load(env), Notes(env)
+        async with beside(env.consumer(repair=repair).run()):
             await load.publish(20)
             await load.is_stored()
-            async with beside(world.consumer(repair=repair).run()):
-                await joined(world, 2)
+            async with beside(env.consumer(repair=repair).run()):
+                await joined(env, 2)
                 await load.publish(20)
                 await load.is_stored()
-            await joined(world, 1)
+            await joined(env, 1)
             await load.publish(20)
             await load.is_stored()
         assert repair.suspected == 2  # by each when it began
 
     async def test_a_batch_in_hand_neither_sets_back_what_others_committed_nor_is_a_jump_when_it_comes_again(
-        self, world: World, first: Held
+        self, env: AnalyticsEnvironment, first: Held
     ) -> None:
-        load, repair = Load(world), Notes(world)
-        async with beside(world.consumer(repair=repair, history=first).run()):
+        load, repair = Load(env), Notes(env)
+        async with beside(env.consumer(repair=repair, history=first).run()):
             await load.publish(20)
             await load.is_stored()
             first.hold()
             await load.publish(4)
             await first.waits.wait()
-            async with beside(world.consumer(repair=repair).run()):
-                await joined(world, 2)
+            async with beside(env.consumer(repair=repair).run()):
+                await joined(env, 2)
                 await load.publish(20)
-                await until(lambda: has_done_with(world, 30))
-            await joined(world, 1)
+                await until(lambda: has_done_with(env, 30))
+            await joined(env, 1)
             first.may_go.set()
             await load.is_stored()
         assert repair.suspected == 2
 
-    async def test_a_killed_member_is_replaced_within_its_session(self, world: World) -> None:
-        load, gate = Load(world), Gate(world)
-        async with gate.opened(world) as dsn, process(world, dsn) as killed, beside(world.consumer().run()):
-            await joined(world, 2)
+    async def test_a_killed_member_is_replaced_within_its_session(self, env: AnalyticsEnvironment) -> None:
+        load, gate = Load(env), Gate(env)
+        async with gate.opened(env) as dsn, process(env, dsn) as killed, beside(env.consumer().run()):
+            await joined(env, 2)
             await load.publish(40)
             await load.is_stored()
             gate.shut()
@@ -107,14 +109,16 @@ class TestRebalance:
             await killed.wait()
             await publishing
             await load.is_stored()
-            await joined(world, 1)
+            await joined(env, 1)
 
 
 @on_apache
 class TestStop:
-    async def test_finishes_and_commits_the_batch_in_hand_so_that_nothing_comes_again(self, world: World) -> None:
-        load, gate = Load(world), Gate(world)
-        async with gate.opened(world) as dsn, process(world, dsn) as member:
+    async def test_finishes_and_commits_the_batch_in_hand_so_that_nothing_comes_again(
+        self, env: AnalyticsEnvironment
+    ) -> None:
+        load, gate = Load(env), Gate(env)
+        async with gate.opened(env) as dsn, process(env, dsn) as member:
             await load.publish(20)
             await load.is_stored()
             gate.shut()
@@ -123,32 +127,32 @@ class TestStop:
             member.send(signal.SIGTERM)
             gate.open()
             assert await member.wait() == 0
-        done = await world.committed()
+        done = await env.committed()
         assert done > 20
         assert await load.sides_stored() == 2 * done
 
 
 @on_apache
 class TestKill9:
-    async def test_between_batches_and_between_the_insert_and_the_commit(self, world: World) -> None:
-        load, gate = Load(world), Gate(world)
-        async with gate.opened(world) as dsn:
-            async with process(world, dsn) as consumer:
+    async def test_between_batches_and_between_the_insert_and_the_commit(self, env: AnalyticsEnvironment) -> None:
+        load, gate = Load(env), Gate(env)
+        async with gate.opened(env) as dsn:
+            async with process(env, dsn) as consumer:
                 await load.publish(20)
                 await load.is_stored()
                 consumer.kill()
                 await consumer.wait()
             await load.publish(20)
-            async with process(world, dsn) as consumer:
+            async with process(env, dsn) as consumer:
                 await load.is_stored()
                 gate.shut()
                 await load.publish(20)
                 await gate.holds.wait()
                 assert await load.sides_stored() > 80
-                assert await world.committed() == 40
+                assert await env.committed() == 40
                 consumer.kill()
                 await consumer.wait()
-        assert await world.committed() == 40
-        async with process(world):
+        assert await env.committed() == 40
+        async with process(env):
             await load.publish(20)
             await load.is_stored()

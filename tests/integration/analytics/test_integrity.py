@@ -14,11 +14,11 @@ from cli.replay import ReplayResult, replay_history
 from subgraphs.analytics.service.adapters.clickhouse.copies import Copies, Copy, Window
 from subgraphs.analytics.service.adapters.clickhouse.database import Database
 from subgraphs.analytics.service.application import comparison as module
-from subgraphs.analytics.service.domain.rows import rows_of
+from subgraphs.analytics.service.domain.rows import rows_from_event
 from tests.integration.analytics.damage import DAMAGES, Damage, people
+from tests.integration.analytics.environment import AnalyticsEnvironment
 from tests.integration.analytics.fake_bank import CLEARING
 from tests.integration.analytics.integrity import command_output, integrity_of, served, verdict_of
-from tests.integration.analytics.world import World
 from tests.waiting import until
 
 
@@ -30,15 +30,15 @@ class Held(Copies):
         self.may = asyncio.Event()
         self.came = asyncio.Event()
 
-    async def stored(self, windows: Sequence[Window]) -> list[Copy]:
+    async def list_copies(self, windows: Sequence[Window]) -> list[Copy]:
         self.came.set()
         await self.may.wait()
-        return await super().stored(windows)
+        return await super().list_copies(windows)
 
 
 @asynccontextmanager
-async def held(world: World) -> AsyncIterator[Held]:
-    copies = Held(world.database)
+async def held(env: AnalyticsEnvironment) -> AsyncIterator[Held]:
+    copies = Held(env.database)
     try:
         yield copies
     finally:
@@ -46,26 +46,26 @@ async def held(world: World) -> AsyncIterator[Held]:
 
 
 class TestIntegrity:
-    async def test_an_empty_history_of_an_empty_ledger_is_sound(self, world: World) -> None:
-        verdict, _ = await verdict_of(integrity_of(world))
+    async def test_an_empty_history_of_an_empty_ledger_is_sound(self, env: AnalyticsEnvironment) -> None:
+        verdict, _ = await verdict_of(integrity_of(env))
         assert (verdict.verdict, verdict.rows) == ("sound", {"operations": 0, "stored accounts": 0})
 
-    async def test_the_ledgers_history_is_sound_however_often_it_came(self, world: World) -> None:
-        some = await people(world)
+    async def test_the_ledgers_history_is_sound_however_often_it_came(self, env: AnalyticsEnvironment) -> None:
+        some = await people(env)
         for _ in range(2):
-            await world.history.insert(await world.history.after(some.alice, 0, 10))
-        verdict, violations = await verdict_of(integrity_of(world))
+            await env.history.insert(await env.history.list_after(some.alice, 0, 10))
+        verdict, violations = await verdict_of(integrity_of(env))
         assert (verdict.verdict, verdict.pending, violations) == ("sound", {}, [])
         assert verdict.rows == {"operations": 12, "stored accounts": 3}
 
     @pytest.mark.parametrize("damage", DAMAGES.values(), ids=list(DAMAGES))
     async def test_names_what_is_wrong_and_a_replay_mends_it(
-        self, world: World, damage: Damage, capsys: pytest.CaptureFixture[str]
+        self, env: AnalyticsEnvironment, damage: Damage, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        some = await people(world)
-        whole = {account: await world.history.after(account, -1, 10) for account in (some.alice, some.bob, CLEARING)}
-        expected = await damage(world, some)
-        async with served(world) as admin:
+        some = await people(env)
+        whole = {account: await env.history.list_after(account, -1, 10) for account in (some.alice, some.bob, CLEARING)}
+        expected = await damage(env, some)
+        async with served(env) as admin:
             assert await asyncio.to_thread(check_integrity, AdminEndpoint(admin)) == IntegrityResult.BROKEN
             *said, verdict = command_output(capsys)
             assert verdict.startswith(f"broken: {len(expected)} violations")
@@ -77,82 +77,91 @@ class TestIntegrity:
             )
             assert await asyncio.to_thread(check_integrity, AdminEndpoint(admin)) == IntegrityResult.SOUND
         for account, rows in whole.items():
-            assert await world.history.after(account, -1, 10) == rows
+            assert await env.history.list_after(account, -1, 10) == rows
 
-    async def test_pages_of_any_size_see_the_same(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_pages_of_any_size_see_the_same(
+        self, env: AnalyticsEnvironment, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         expected = 0
-        some = await people(world)
+        some = await people(env)
         for name in ("deleted in the middle", "another copy that is not read", "versions beyond the ledger's"):
-            expected += len(await DAMAGES[name](world, some))
-        expected += len(await DAMAGES["a foreign account"](world, some))
+            expected += len(await DAMAGES[name](env, some))
+        expected += len(await DAMAGES["a foreign account"](env, some))
         # The one deleted is the one that was stored again.
-        for name, size in {"_OPERATIONS": 2, "_PACK": 3, "_WINDOWS": 2, "_ACCOUNTS": 1, "_COPIES": 1}.items():
-            monkeypatch.setattr(module, name, size)
-        monkeypatch.setattr("subgraphs.analytics.service.adapters.ledger._PAGE", 1)
-        verdict, violations = await verdict_of(integrity_of(world))
+        sizes = {
+            "WINDOW_OPERATIONS": 2,
+            "BATCH_OPERATIONS": 3,
+            "BATCH_WINDOWS": 2,
+            "ACCOUNTS_PAGE": 1,
+            "COPIES_PAGE": 1,
+        }
+        for name, size in sizes.items():
+            monkeypatch.setattr(module, f"_{name}", size)
+        monkeypatch.setattr("subgraphs.analytics.service.adapters.bank_ledger._PAGE_SIZE", 1)
+        verdict, violations = await verdict_of(integrity_of(env))
         assert verdict.violations == len(violations) == expected
         assert verdict.rows == {"operations": 12, "stored accounts": 4}
 
-    async def test_what_comes_while_it_waits_is_no_violation(self, world: World) -> None:
-        some = await people(world)
-        late = world.bank.transfer(some.alice, some.bob)
+    async def test_what_comes_while_it_waits_is_no_violation(self, env: AnalyticsEnvironment) -> None:
+        some = await people(env)
+        late = env.bank.transfer(some.alice, some.bob)
 
         class Arriving(Copies):
             """What was missing at the first look is there at the second."""
 
             looked = 0
 
-            async def stored(self, windows: Sequence[Window]) -> list[Copy]:
-                found = await super().stored(windows)
+            async def list_copies(self, windows: Sequence[Window]) -> list[Copy]:
+                found = await super().list_copies(windows)
                 self.looked += 1
                 if self.looked == 1:
-                    await world.history.insert(rows_of(late))
+                    await env.history.insert(rows_from_event(late))
                 return found
 
-        verdict, violations = await verdict_of(integrity_of(world, Arriving(world.database)))
+        verdict, violations = await verdict_of(integrity_of(env, Arriving(env.database)))
         assert (verdict.verdict, verdict.pending, violations) == ("sound", {}, [])
 
-    async def test_what_is_too_recent_to_be_there_is_behind(self, world: World) -> None:
-        some = await people(world)
-        world.bank.transfer(some.alice, some.bob)
-        world.bank.transfer(some.alice, some.bob)
-        verdict, violations = await verdict_of(integrity_of(world, on_its_way_seconds=1e9))
+    async def test_what_is_too_recent_to_be_there_is_behind(self, env: AnalyticsEnvironment) -> None:
+        some = await people(env)
+        env.bank.transfer(some.alice, some.bob)
+        env.bank.transfer(some.alice, some.bob)
+        verdict, violations = await verdict_of(integrity_of(env, max_delay_seconds=1e9))
         assert (verdict.verdict, verdict.pending, violations) == ("sound", {"operations": 4}, [])
 
-    async def test_accounts_that_move_meanwhile_are_no_false_alarm(self, world: World) -> None:
-        some = await people(world)
-        async with held(world) as copies:
-            proving = asyncio.create_task(verdict_of(integrity_of(world, copies)))
+    async def test_accounts_that_move_meanwhile_are_no_false_alarm(self, env: AnalyticsEnvironment) -> None:
+        some = await people(env)
+        async with held(env) as copies:
+            proving = asyncio.create_task(verdict_of(integrity_of(env, copies)))
             await copies.came.wait()
-            new = world.bank.open()
-            for event in (world.bank.transfer(some.alice, some.bob), world.bank.transfer(some.bob, new)):
-                await world.history.insert(rows_of(event))
+            new = env.bank.open()
+            for event in (env.bank.transfer(some.alice, some.bob), env.bank.transfer(some.bob, new)):
+                await env.history.insert(rows_from_event(event))
             copies.may.set()
             verdict, violations = await proving
         assert (verdict.verdict, verdict.pending, violations) == ("sound", {}, [])
         assert verdict.rows == {"operations": 12, "stored accounts": 4}
 
-    async def test_an_operation_that_the_ledger_counts_and_lacks_is_named(self, world: World) -> None:
-        some = await people(world)
-        world.bank.forget(world.bank.transfer(some.alice, some.bob))
-        verdict, violations = await verdict_of(integrity_of(world))
+    async def test_an_operation_that_the_ledger_counts_and_lacks_is_named(self, env: AnalyticsEnvironment) -> None:
+        some = await people(env)
+        env.bank.forget(env.bank.transfer(some.alice, some.bob))
+        verdict, violations = await verdict_of(integrity_of(env))
         assert verdict.verdict == "broken"
         assert [violation.row["version"] for violation in violations] == [6, 6]
 
     async def test_a_bank_that_is_away_leaves_no_verdict(
-        self, world: World, capsys: pytest.CaptureFixture[str]
+        self, env: AnalyticsEnvironment, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        await people(world)
-        world.bank.is_down = True
-        async with served(world) as admin:
+        await people(env)
+        env.bank.is_down = True
+        async with served(env) as admin:
             assert await asyncio.to_thread(check_integrity, AdminEndpoint(admin)) == IntegrityResult.NOT_PROVEN
-        assert "went away before the end" in capsys.readouterr().out
+        assert "became unavailable during the check" in capsys.readouterr().out
 
-    async def test_one_runs_at_a_time_and_ends_with_its_client(self, world: World) -> None:
-        await people(world)
+    async def test_one_runs_at_a_time_and_ends_with_its_client(self, env: AnalyticsEnvironment) -> None:
+        await people(env)
         async with (
-            held(world) as copies,
-            served(world, integrity := integrity_of(world, copies)) as admin,
+            held(env) as copies,
+            served(env, integrity := integrity_of(env, copies)) as admin,
             httpx.AsyncClient(trust_env=False, base_url=admin) as http,
         ):
             async with http.stream("GET", "/integrity"):
@@ -165,10 +174,10 @@ class TestIntegrity:
 
             await until(ended)
 
-    async def test_metrics_have_the_last_finished_proof(self, world: World) -> None:
-        some = await people(world)
-        await DAMAGES["another amount"](world, some)
-        async with served(world) as admin, httpx.AsyncClient(trust_env=False, base_url=admin) as http:
+    async def test_metrics_have_the_last_finished_proof(self, env: AnalyticsEnvironment) -> None:
+        some = await people(env)
+        await DAMAGES["another amount"](env, some)
+        async with served(env) as admin, httpx.AsyncClient(trust_env=False, base_url=admin) as http:
             response = await http.get("/integrity")
             metrics = (await http.get("/metrics")).text
         first, *_, last = [orjson.loads(line) for line in response.text.splitlines()]

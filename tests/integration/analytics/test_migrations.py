@@ -138,7 +138,7 @@ class TestUpgrade:
         for statement in (statement for migration in MIGRATIONS for statement in migration.statements):
             await client.command(statement)
         assert await columns(client, database._name) == COLUMNS
-        assert await History(database).after(ROW.account_id, 0, 10) == [ROW]
+        assert await History(database).list_after(ROW.account_id, 0, 10) == [ROW]
 
     async def test_changed_migration_is_refused(self, client: AsyncClient, name: str) -> None:
         await upgrade_schema(client, name)
@@ -217,7 +217,7 @@ class TestService:
                 await database.ping()
             await upgrade(clickhouse.dsn(name))
             await History(database).insert([ROW])
-            assert await History(database).after(ROW.account_id, 0, 10) == [ROW]
+            assert await History(database).list_after(ROW.account_id, 0, 10) == [ROW]
 
     @pytest.mark.parametrize("lost", ["TABLE operations", "DATABASE {name}"])
     async def test_schema_that_is_lost_at_run_time_is_created_again(
@@ -230,7 +230,7 @@ class TestService:
         with pytest.raises(Unavailable):
             await history.insert([ROW])
         await history.insert([ROW])
-        assert await history.after(ROW.account_id, 0, 10) == [ROW]
+        assert await history.list_after(ROW.account_id, 0, 10) == [ROW]
         await verify_schema(client, database._name)
 
     async def test_older_schema_that_replaces_the_current_one_is_refused(

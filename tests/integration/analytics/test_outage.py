@@ -16,58 +16,55 @@ from stack.ports import free_ports
 from subgraphs.analytics.service import __main__ as main
 from subgraphs.analytics.service.adapters.clickhouse.database import Database
 from subgraphs.analytics.service.adapters.clickhouse.history import History
-from subgraphs.analytics.service.application.consumer import Consumer, Limits
+from subgraphs.analytics.service.application.consumer import Consumer, ConsumerLimits
 from subgraphs.analytics.service.domain.model import Row
 from subgraphs.analytics.service.migrations.schema import upgrade
+from tests.integration.analytics.environment import AnalyticsEnvironment, beside
 from tests.integration.analytics.group import PARTITIONS, Held, Load, ends
-from tests.integration.analytics.world import World, beside
 from tests.kafka.brokers import on_apache
 from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 
 OUTAGE_SECONDS = 2.0
-LIMITS = Limits(batch=25)
+LIMITS = ConsumerLimits(batch_size=25)
 
 
 @pytest.fixture
-async def apart(world: World, tmp_path: Path) -> AsyncIterator[World]:
-    """The world with a ClickHouse of the test's own, which it may take away."""
+async def apart(env: AnalyticsEnvironment, tmp_path: Path) -> AsyncIterator[AnalyticsEnvironment]:
+    """The env with a ClickHouse of the test's own, which it may take away."""
     async with ClickHouse(tmp_path / "store", *free_ports(1)) as server:
         await upgrade(server.dsn("own"))
         async with Database.connect(server.dsn("own")) as own:
             # A busy machine may let a member be late, which is not what is looked at here.
             own_store = {"clickhouse_dsn": SecretStr(server.dsn("own")), "analytics_session_seconds": 10.0}
-            settings = world.settings.model_copy(update=own_store)
-            yield replace(world, clickhouse=server, database=own, settings=settings)
+            settings = env.settings.model_copy(update=own_store)
+            yield replace(env, clickhouse=server, database=own, settings=settings)
 
 
 class Watched:
     """A consumer whose member of the group can be looked at."""
 
-    def __init__(self, world: World, history: History) -> None:
-        self._settings = world.settings
+    def __init__(self, env: AnalyticsEnvironment, history: History) -> None:
+        self._clients = env.kafka_clients
         self._member: AIOKafkaConsumer | None = None
-        self.consumer = Consumer(history, world.repair(), self._joining, self._producing, LIMITS)
+        self.consumer = Consumer(history, env.repair(), self._new_member, self._clients.producer, LIMITS)
 
     def fetched(self) -> int:
         """How many messages of the topic the member has been handed by the broker; those in its buffers count."""
         assert self._member is not None
         return sum(self._member.highwater(TopicPartition(OPERATIONS_TOPIC, part)) or 0 for part in PARTITIONS)
 
-    def _joining(self) -> AIOKafkaConsumer:
-        self._member = main._reader(self._settings, "store", group=main.NAME)
+    def _new_member(self) -> AIOKafkaConsumer:
+        self._member = self._clients.group_consumer(main.NAME)
         return self._member
-
-    def _producing(self) -> object:
-        return main._producer(self._settings)
 
 
 @on_apache
 class TestClickHouseAway:
     @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
     async def test_the_consumer_waits_with_little_in_memory_and_goes_on_by_itself(
-        self, apart: World, how: signal.Signals
+        self, apart: AnalyticsEnvironment, how: signal.Signals
     ) -> None:
         load, stop = Load(apart), asyncio.Event()
         async with Database.connect(apart.settings.clickhouse_dsn.get_secret_value()) as database:
@@ -98,17 +95,17 @@ class TestClickHouseAway:
 
 @on_apache
 class TestClickHouseSlow:
-    async def test_batches_stay_small_and_all_of_them_arrive(self, world: World) -> None:
+    async def test_batches_stay_small_and_all_of_them_arrive(self, env: AnalyticsEnvironment) -> None:
         class Slow(Held):
             async def insert(self, rows: Sequence[Row]) -> None:
                 await asyncio.sleep(0.15)
                 await super().insert(rows)
 
-        load, slow = Load(world), Slow(world.database)
-        async with beside(world.consumer(LIMITS, history=slow).run()):
+        load, slow = Load(env), Slow(env.database)
+        async with beside(env.consumer(LIMITS, history=slow).run()):
             await load.publish(300)
             await load.is_stored()
-        assert slow.largest == 2 * LIMITS.batch
+        assert slow.largest == 2 * LIMITS.batch_size
 
 
 async def _stored(load: Load, rows: int) -> bool:

@@ -83,19 +83,19 @@ class TestAWalk:
     async def test_there_and_back_sees_each_row_once(self, history: History, walk: Walk) -> None:
         account_id, expected = walk.rows[0].account_id, walk.matching
         await history.insert(walk.rows[: walk.at_first])
-        page = await history.page(account_id, limit=walk.limit, conditions=walk.conditions)
+        page = await history.get_page(account_id, limit=walk.limit, conditions=walk.conditions)
         assert not page.has_newer
         down = [row.account_version for row in page.rows]
         await history.insert([*walk.rows[walk.at_first :], *walk.again])  # new ones come, and old ones come again
         while page.has_older:
-            page = await history.page(account_id, limit=walk.limit, older_than=down[-1], conditions=walk.conditions)
+            page = await history.get_page(account_id, limit=walk.limit, older_than=down[-1], conditions=walk.conditions)
             down += [row.account_version for row in page.rows]
         assert down == expected[::-1]
         everything = [row.account_version for row in walk.rows if matches(row, walk.conditions)]
         up: list[int] = []
         edge, more = 0, True
         while more:
-            page = await history.page(account_id, limit=walk.limit, newer_than=edge, conditions=walk.conditions)
+            page = await history.get_page(account_id, limit=walk.limit, newer_than=edge, conditions=walk.conditions)
             assert page.has_older == bool(up)
             up += [row.account_version for row in reversed(page.rows)]
             edge, more = (up[-1] if up else 0), page.has_newer

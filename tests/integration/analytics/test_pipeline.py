@@ -13,14 +13,14 @@ import asyncpg
 import pytest
 
 from subgraphs.analytics.service.domain.model import Direction, OperationFilter, OperationType
-from subgraphs.analytics.service.domain.statistics import Frame, Granularity, Turnover
+from subgraphs.analytics.service.domain.statistics import Granularity, StatisticsRange, Turnover
 from tests.conftest import Keys
+from tests.integration.analytics.environment import AnalyticsEnvironment, beside
 from tests.integration.analytics.ledger import (
     history_is_ledger,
     leader,
     loaded,
 )
-from tests.integration.analytics.world import World, beside
 from tests.integration.bank.harness import (
     RunningBank,
     bank_process,
@@ -40,31 +40,31 @@ Run = Callable[[], AbstractAsyncContextManager[RunningBank]]
 
 
 @pytest.fixture
-def run(world: World, ledger_url: str, keys: Keys, tmp_path: Path) -> Run:
+def run(env: AnalyticsEnvironment, ledger_url: str, keys: Keys, tmp_path: Path) -> Run:
     """Runs a replica of the bank on the test's ledger and broker."""
 
     def run() -> AbstractAsyncContextManager[RunningBank]:
-        return run_bank(keys, tmp_path, ledger_url, kafka_bootstrap_servers=world.kafka.bootstrap_servers)
+        return run_bank(keys, tmp_path, ledger_url, kafka_bootstrap_servers=env.kafka.bootstrap_servers)
 
     return run
 
 
 class TestTopUp:
-    async def test_is_one_in_the_history_and_in_the_statistics(self, world: World, run: Run) -> None:
-        async with run() as bank, beside(world.consumer().run()):
+    async def test_is_one_in_the_history_and_in_the_statistics(self, env: AnalyticsEnvironment, run: Run) -> None:
+        async with run() as bank, beside(env.consumer().run()):
             alice, bob = await bank.open("alice", "0.00"), await bank.open("bob")
             descriptor = {"topUpId": "0197a0b0-0000-7000-8000-000000000001", "cardBrand": "MIR", "cardLastFour": "4242"}
             paid_in = await bank.service("card")(bank.client.deposit(alice, rub("50.25"), "t1", descriptor))
             sent = await bank.user("alice")(bank.client.transfer(alice, bob, rub("20.00"), "k"))
-            await history_is_ledger(bank, world)
+            await history_is_ledger(bank, env)
         conditions = OperationFilter(types=frozenset({OperationType.TOP_UP}))
-        page = await world.history.page(alice, limit=10, older_than=None, newer_than=None, conditions=conditions)
+        page = await env.history.get_page(alice, limit=10, older_than=None, newer_than=None, conditions=conditions)
         (row,) = page.rows
         assert (row.operation_id, row.direction, row.amount) == (paid_in.transfer.id, Direction.IN, Decimal("50.25"))
         assert (row.counterparty_id, row.balance_after) == (clearing_account(), Decimal("50.25"))
         after = sent.transfer.created_at + timedelta(seconds=1)
-        frame = Frame(paid_in.transfer.created_at, after, Granularity.MONTH)
-        statistics = await world.history.statistics(alice, frame)
+        frame = StatisticsRange(paid_in.transfer.created_at, after, Granularity.MONTH)
+        statistics = await env.history.get_statistics(alice, frame)
         assert statistics is not None
         turnovers = {kind: each for bucket in statistics.buckets for kind, each in bucket.turnovers.items()}
         assert turnovers == {
@@ -75,36 +75,38 @@ class TestTopUp:
 
 @on_apache
 class TestBroker:
-    async def test_is_killed_under_load_and_nothing_is_lost_or_counted_twice(self, world: World, run: Run) -> None:
+    async def test_is_killed_under_load_and_nothing_is_lost_or_counted_twice(
+        self, env: AnalyticsEnvironment, run: Run
+    ) -> None:
         stop = asyncio.Event()
-        async with run() as bank, beside(world.consumer().run()):
+        async with run() as bank, beside(env.consumer().run()):
             load = await loaded(bank)
             async with beside(load.made_until(stop)) as making:
                 await load.has_made(100)
-                world.kafka.kill()
-                await world.kafka.wait()
+                env.kafka.kill()
+                await env.kafka.wait()
                 await load.has_made(200)  # without it
-                await world.kafka.start()
+                await env.kafka.start()
                 await load.has_made(100)
                 stop.set()
                 await making
-            await history_is_ledger(bank, world)
+            await history_is_ledger(bank, env)
 
 
 @on_apache
 class TestRelay:
     async def test_killed_after_sending_and_before_removing_another_replica_tells_it_again(
-        self, world: World, run: Run, keys: Keys, ledger_url: str, tmp_path: Path
+        self, env: AnalyticsEnvironment, run: Run, keys: Keys, ledger_url: str, tmp_path: Path
     ) -> None:
-        kafka = world.kafka
+        kafka = env.kafka
         leading, told = bank_process(keys, tmp_path, ledger_url, kafka_bootstrap_servers=kafka.bootstrap_servers)
-        async with leading, connect_bank(keys, ledger_url, told) as killed, beside(world.consumer().run()):
+        async with leading, connect_bank(keys, ledger_url, told) as killed, beside(env.consumer().run()):
             await until_ready(killed.admin)
             old = await until(lambda: leader(killed.sql))
             async with run() as second, run() as third, reading(kafka) as topic:
                 load = await loaded(second)
                 await load.make(5)
-                await history_is_ledger(second, world)
+                await history_is_ledger(second, env)
                 # Removals wait behind this trigger, so that the kill comes after the broker's confirmation.
                 await second.sql.execute("""
                     CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -121,7 +123,7 @@ class TestRelay:
                     await other.execute("SELECT pg_terminate_backend($1)", old)
                     await other.execute("SELECT pg_advisory_unlock(42)")
                 await load.make(5)
-                await history_is_ledger(third, world)
+                await history_is_ledger(third, env)
                 assert await leader(third.sql) not in {None, old}
                 await topic.until_read(load.ids)
                 await topic.drain()

@@ -12,14 +12,14 @@ from cli.replay import ReplayResult, replay_history
 from subgraphs.analytics.service.application import comparison as module
 from subgraphs.analytics.service.application.replay import Outcome, Progress, Replay, Report
 from tests.integration.analytics.damage import DAMAGES, STRANGER, command, people, row_of
+from tests.integration.analytics.environment import AnalyticsEnvironment
 from tests.integration.analytics.fake_bank import CLEARING
 from tests.integration.analytics.integrity import command_output, integrity_of, served, verdict_of
-from tests.integration.analytics.world import World
 from tests.waiting import until
 
 
-def replay_of(world: World) -> Replay:
-    return Replay(world.history, world.copies, world.ledger, world.repair())
+def replay_of(env: AnalyticsEnvironment) -> Replay:
+    return Replay(env.history, env.copies, env.ledger, env.repair())
 
 
 async def outcome_of(running: Replay, account: UUID | None = None, *, all_operations: bool = False) -> Outcome:
@@ -28,114 +28,118 @@ async def outcome_of(running: Replay, account: UUID | None = None, *, all_operat
     return reports[-1]
 
 
-async def is_sound(world: World) -> bool:
-    verdict, _ = await verdict_of(integrity_of(world))
+async def is_sound(env: AnalyticsEnvironment) -> bool:
+    verdict, _ = await verdict_of(integrity_of(env))
     return verdict.verdict == "sound"
 
 
 class TestReplay:
-    async def test_of_a_complete_history_pulls_nothing(self, world: World) -> None:
-        await people(world)
-        outcome = await outcome_of(replay_of(world))
+    async def test_of_a_complete_history_pulls_nothing(self, env: AnalyticsEnvironment) -> None:
+        await people(env)
+        outcome = await outcome_of(replay_of(env))
         assert (outcome.outcome, outcome.accounts, outcome.pulled, outcome.removed) == ("complete", 3, 0, 0)
-        assert world.bank.asked["ListEvents"] == 0
+        assert env.bank.asked["ListEvents"] == 0
 
-    async def test_of_an_empty_history_pulls_all_of_it(self, world: World) -> None:
-        await DAMAGES["all deleted"](world, await people(world))
-        outcome = await outcome_of(replay_of(world))
+    async def test_of_an_empty_history_pulls_all_of_it(self, env: AnalyticsEnvironment) -> None:
+        await DAMAGES["all deleted"](env, await people(env))
+        outcome = await outcome_of(replay_of(env))
         assert (outcome.outcome, outcome.accounts) == ("complete", 3)
-        assert await is_sound(world)
+        assert await is_sound(env)
 
-    async def test_what_the_ledger_does_not_have_is_left_alone_unless_all_is_asked_for(self, world: World) -> None:
-        some = await people(world)
-        await DAMAGES["versions beyond the ledger's"](world, some)
-        outcome = await outcome_of(replay_of(world))
+    async def test_what_the_ledger_does_not_have_is_left_alone_unless_all_is_asked_for(
+        self, env: AnalyticsEnvironment
+    ) -> None:
+        some = await people(env)
+        await DAMAGES["versions beyond the ledger's"](env, some)
+        outcome = await outcome_of(replay_of(env))
         assert (outcome.outcome, outcome.pulled, outcome.removed) == ("complete", 0, 0)
-        assert not await is_sound(world)
+        assert not await is_sound(env)
 
-    async def test_one_runs_at_a_time(self, world: World) -> None:
-        await people(world)
-        async with served(world) as admin, httpx.AsyncClient(trust_env=False, base_url=admin) as http:
-            world.bank.gate.clear()
+    async def test_one_runs_at_a_time(self, env: AnalyticsEnvironment) -> None:
+        await people(env)
+        async with served(env) as admin, httpx.AsyncClient(trust_env=False, base_url=admin) as http:
+            env.bank.gate.clear()
             async with asyncio.TaskGroup() as group:
                 first = group.create_task(http.post("/replay", params={"all_operations": True}))
 
                 async def is_asked() -> bool:
-                    return world.bank.asked["ListAccountVersions"] > 0
+                    return env.bank.asked["ListAccountVersions"] > 0
 
                 await until(is_asked)
                 second = await http.post("/replay")
-                world.bank.gate.set()
+                env.bank.gate.set()
             assert (second.status_code, "is running" in second.json()["detail"]) == (409, True)
             assert first.result().text.splitlines()[-1].startswith('{"outcome":"complete"')
 
-    async def test_of_one_account_leaves_the_others_alone(self, world: World) -> None:
-        some = await people(world)
-        carol = world.bank.open("carol")
-        world.bank.transfer(CLEARING, carol)
-        world.bank.transfer(some.bob, some.alice)
-        outcome = await outcome_of(replay_of(world), some.alice)
+    async def test_of_one_account_leaves_the_others_alone(self, env: AnalyticsEnvironment) -> None:
+        some = await people(env)
+        carol = env.bank.open("carol")
+        env.bank.transfer(CLEARING, carol)
+        env.bank.transfer(some.bob, some.alice)
+        outcome = await outcome_of(replay_of(env), some.alice)
         assert (outcome.accounts, outcome.pulled) == (1, 1)
-        assert await world.versions(some.alice) == [1, 2, 3, 4, 5, 6]
-        assert await world.versions(carol) == []
+        assert await env.versions(some.alice) == [1, 2, 3, 4, 5, 6]
+        assert await env.versions(carol) == []
 
-    async def test_of_all_operations_again_changes_nothing(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(module, "_PACK", 3)
-        some = await people(world)
+    async def test_of_all_operations_again_changes_nothing(
+        self, env: AnalyticsEnvironment, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(module, "_BATCH_OPERATIONS", 3)
+        some = await people(env)
         for name in ("another copy", "versions beyond the ledger's", "a foreign account"):
-            await DAMAGES[name](world, some)
-        done = [await outcome_of(replay_of(world), all_operations=True) for _ in range(2)]
+            await DAMAGES[name](env, some)
+        done = [await outcome_of(replay_of(env), all_operations=True) for _ in range(2)]
         assert [(each.outcome, each.pulled, each.removed) for each in done] == [
             ("complete", 1, 1 + 3 + 2),
             ("complete", 0, 0),
         ]
 
-    async def test_a_row_that_is_pulled_again_is_the_one_that_is_read_and_kept(self, world: World) -> None:
+    async def test_a_row_that_is_pulled_again_is_the_one_that_is_read_and_kept(self, env: AnalyticsEnvironment) -> None:
         """What a replay stands on: of an operation's copies, ClickHouse takes the one that was stored last."""
-        some = await people(world)
-        right = await row_of(world.history, some.alice, 3)
-        await DAMAGES["another copy"](world, some)
-        assert await row_of(world.history, some.alice, 3) != right
-        await world.history.insert([right])
-        assert await row_of(world.history, some.alice, 3) == right
-        await command(world.database, "OPTIMIZE TABLE operations FINAL")
-        assert await row_of(world.history, some.alice, 3) == right
-        assert await is_sound(world)
+        some = await people(env)
+        right = await row_of(env.history, some.alice, 3)
+        await DAMAGES["another copy"](env, some)
+        assert await row_of(env.history, some.alice, 3) != right
+        await env.history.insert([right])
+        assert await row_of(env.history, some.alice, 3) == right
+        await command(env.database, "OPTIMIZE TABLE operations FINAL")
+        assert await row_of(env.history, some.alice, 3) == right
+        assert await is_sound(env)
 
     @pytest.mark.parametrize("all_operations", [False, True])
     async def test_an_interrupted_one_is_gone_on_with(
-        self, world: World, monkeypatch: pytest.MonkeyPatch, all_operations: bool
+        self, env: AnalyticsEnvironment, monkeypatch: pytest.MonkeyPatch, all_operations: bool
     ) -> None:
-        some = await people(world)
-        await DAMAGES["all deleted"](world, some)
-        monkeypatch.setattr(module, "_PACK", 1)
-        monkeypatch.setattr(module, "_OPERATIONS", 1)
-        monkeypatch.setattr("subgraphs.analytics.service.adapters.ledger._PAGE", 1)
-        running = replay_of(world)
+        some = await people(env)
+        await DAMAGES["all deleted"](env, some)
+        monkeypatch.setattr(module, "_BATCH_OPERATIONS", 1)
+        monkeypatch.setattr(module, "_WINDOW_OPERATIONS", 1)
+        monkeypatch.setattr("subgraphs.analytics.service.adapters.bank_ledger._PAGE_SIZE", 1)
+        running = replay_of(env)
         async with aclosing(running.replay(some.alice, all_operations=all_operations)) as reports:
             assert isinstance(await anext(reports), Progress)
-        assert await world.versions(some.alice) == [1]
+        assert await env.versions(some.alice) == [1]
         assert not running.is_replaying
         outcome = await outcome_of(running, some.alice, all_operations=all_operations)
         assert (outcome.outcome, outcome.pulled) == ("complete", 4)
-        assert await world.versions(some.alice) == [1, 2, 3, 4, 5]
+        assert await env.versions(some.alice) == [1, 2, 3, 4, 5]
 
-    async def test_a_ledger_that_lacks_what_it_counts_leaves_it_incomplete(self, world: World) -> None:
-        some = await people(world)
-        world.bank.forget(world.bank.transfer(some.alice, some.bob))
-        world.bank.transfer(some.alice, some.bob)
+    async def test_a_ledger_that_lacks_what_it_counts_leaves_it_incomplete(self, env: AnalyticsEnvironment) -> None:
+        some = await people(env)
+        env.bank.forget(env.bank.transfer(some.alice, some.bob))
+        env.bank.transfer(some.alice, some.bob)
         for all_operations in (False, True):
-            outcome = await outcome_of(replay_of(world), all_operations=all_operations)
+            outcome = await outcome_of(replay_of(env), all_operations=all_operations)
             assert (outcome.outcome, outcome.lacking, outcome.removed) == ("incomplete", 2, 0)
-            assert await world.versions(some.alice) == [1, 2, 3, 4, 5, 7]
+            assert await env.versions(some.alice) == [1, 2, 3, 4, 5, 7]
 
 
 class TestCommand:
-    async def test_says_what_was_done(self, world: World, capsys: pytest.CaptureFixture[str]) -> None:
-        some = await people(world)
-        await DAMAGES["a foreign account"](world, some)
-        await DAMAGES["deleted in the middle"](world, some)
-        async with served(world) as admin:
+    async def test_says_what_was_done(self, env: AnalyticsEnvironment, capsys: pytest.CaptureFixture[str]) -> None:
+        some = await people(env)
+        await DAMAGES["a foreign account"](env, some)
+        await DAMAGES["deleted in the middle"](env, some)
+        async with served(env) as admin:
             for account, all_operations in ((some.alice, False), (STRANGER, True), (None, True)):
                 code = await asyncio.to_thread(
                     replay_history, AdminEndpoint(admin), account, all_operations=all_operations
@@ -152,18 +156,20 @@ class TestCommand:
         assert "wallet_analytics_operations_replayed_total" in metrics
 
     async def test_of_an_account_that_is_not_there_says_so(
-        self, world: World, capsys: pytest.CaptureFixture[str]
+        self, env: AnalyticsEnvironment, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        async with served(world) as admin:
+        async with served(env) as admin:
             assert (
                 await asyncio.to_thread(replay_history, AdminEndpoint(admin), uuid4(), all_operations=True)
                 == ReplayResult.NOT_FINISHED
             )
         assert "has no account" in capsys.readouterr().out
 
-    async def test_without_the_bank_is_not_finished(self, world: World, capsys: pytest.CaptureFixture[str]) -> None:
-        world.bank.is_down = True
-        async with served(world) as admin:
+    async def test_without_the_bank_is_not_finished(
+        self, env: AnalyticsEnvironment, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        env.bank.is_down = True
+        async with served(env) as admin:
             assert (
                 await asyncio.to_thread(replay_history, AdminEndpoint(admin), None, all_operations=False)
                 == ReplayResult.NOT_FINISHED

@@ -12,8 +12,8 @@ from stack.ports import HOST, free_ports
 from subgraphs.analytics.client import AnalyticsClient
 from subgraphs.analytics.graph.subscriptions import watch_operations
 from subgraphs.bank.client import BankClient
+from tests.integration.analytics.environment import AnalyticsEnvironment, beside, serving
 from tests.integration.analytics.group import Load, joined, process
-from tests.integration.analytics.world import World, beside, serving
 from tests.kafka.brokers import on_apache
 from tests.waiting import until
 
@@ -37,15 +37,15 @@ class Feeds:
         self.told: list[list[int]] = [[] for _ in range(FEEDS)]
 
     @asynccontextmanager
-    async def followed(self, world: World, client: AnalyticsClient, account: UUID) -> AsyncIterator[None]:
-        context = RequestClients(client, world.bank_client)
+    async def followed(self, env: AnalyticsEnvironment, client: AnalyticsClient, account: UUID) -> AsyncIterator[None]:
+        context = RequestClients(client, env.bank_client)
 
         async def follow(told: list[int]) -> None:
             async with aclosing(watch_operations(context, account, 0)) as operations:
                 async for operation in operations:
                     told.append(operation.account_version)  # noqa: PERF401  read while it grows
 
-        with world.caller("alice"):
+        with env.caller("alice"):
             following = [asyncio.create_task(follow(told)) for told in self.told]
         try:
             yield
@@ -68,10 +68,12 @@ class Feeds:
 
 @on_apache
 class TestReplicas:
-    async def test_a_feed_has_no_gap_and_no_repeat_whoever_is_killed_stopped_or_joins(self, world: World) -> None:
-        alice, bob = world.bank.open("alice"), world.bank.open("bob")
-        load, stop, feeds = Load(world, [alice, bob]), asyncio.Event(), Feeds()
-        first, second = process(world, bank_target=world.settings.bank_grpc_target), world.settings
+    async def test_a_feed_has_no_gap_and_no_repeat_whoever_is_killed_stopped_or_joins(
+        self, env: AnalyticsEnvironment
+    ) -> None:
+        alice, bob = env.bank.open("alice"), env.bank.open("bob")
+        load, stop, feeds = Load(env, [alice, bob]), asyncio.Event(), Feeds()
+        first, second = process(env, bank_target=env.settings.bank_grpc_target), env.settings
         grpc_listen, admin_listen = (f"{HOST}:{port}" for port in free_ports(2))
         third = second.model_copy(update={"analytics_grpc_listen": grpc_listen, "analytics_admin_listen": admin_listen})
         addresses = f"{HOST}:{first.process.ports['grpc']},{second.analytics_grpc_listen},{grpc_listen}"
@@ -82,17 +84,17 @@ class TestReplicas:
         ):
             await replicas.enter_async_context(first)
             async with serving(second):
-                await joined(world, 2)
-                await replicas.enter_async_context(feeds.followed(world, client, alice))
+                await joined(env, 2)
+                await replicas.enter_async_context(feeds.followed(env, client, alice))
                 await feeds.have_told(len(load.events))
                 first.kill()
                 await first.wait()
                 await feeds.have_told(len(load.events) + 20)
-                await joined(world, 1)
+                await joined(env, 1)
                 await replicas.enter_async_context(serving(third))
-                await joined(world, 2)
+                await joined(env, 2)
                 await feeds.have_told(len(load.events))
-            await joined(world, 1)
+            await joined(env, 1)
             stop.set()
             await publishing
             await feeds.have_told(len(load.events))

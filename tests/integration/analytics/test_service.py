@@ -15,29 +15,29 @@ from kit.rpc.status import error_from_rpc
 from protos.wallet.analytics.v1 import analytics_pb2, analytics_pb2_grpc
 from subgraphs.analytics.client import AnalyticsClient, Operation, OperationFilter
 from subgraphs.analytics.service import __main__ as main
-from subgraphs.analytics.service.domain.rows import rows_of
+from subgraphs.analytics.service.domain.rows import rows_from_event
+from tests.integration.analytics.environment import AnalyticsEnvironment, serving
 from tests.integration.analytics.fake_bank import CLEARING, START
-from tests.integration.analytics.world import World, serving
 from tests.waiting import until
 from wallet.errors import AccountNotFound, InvalidInput, Unauthenticated, Unavailable, WalletError
 from wallet.money import Money
 
 
 @pytest.fixture
-async def service(world: World) -> AsyncIterator[World]:
-    """The world with analytics in it."""
-    async with serving(world.settings):
-        yield world
+async def service(env: AnalyticsEnvironment) -> AsyncIterator[AnalyticsEnvironment]:
+    """The env with analytics in it."""
+    async with serving(env.settings):
+        yield env
 
 
 @pytest.fixture
-async def client(service: World) -> AsyncIterator[AnalyticsClient]:
+async def client(service: AnalyticsEnvironment) -> AsyncIterator[AnalyticsClient]:
     async with AnalyticsClient.connect(service.settings.analytics_grpc_listen) as client:
         yield client
 
 
-async def health(world: World) -> dict[str, object]:
-    async with httpx.AsyncClient(base_url=f"http://{world.settings.analytics_admin_listen}") as http:
+async def health(env: AnalyticsEnvironment) -> dict[str, object]:
+    async with httpx.AsyncClient(base_url=f"http://{env.settings.analytics_admin_listen}") as http:
         try:
             answer: dict[str, object] = (await http.get("/health/ready")).json()
         except httpx.TransportError:
@@ -46,7 +46,9 @@ async def health(world: World) -> dict[str, object]:
 
 
 class TestOperations:
-    async def test_a_published_operation_is_read_by_its_owner(self, service: World, client: AnalyticsClient) -> None:
+    async def test_a_published_operation_is_read_by_its_owner(
+        self, service: AnalyticsEnvironment, client: AnalyticsClient
+    ) -> None:
         alice = service.bank.open("alice")
         event = service.bank.transfer(CLEARING, alice, "500.00")
         await service.publish(event)
@@ -68,10 +70,10 @@ class TestOperations:
         )
         assert (page.has_older, page.has_newer) == (False, False)
 
-    async def test_pages_and_filters_travel(self, service: World, client: AnalyticsClient) -> None:
+    async def test_pages_and_filters_travel(self, service: AnalyticsEnvironment, client: AnalyticsClient) -> None:
         alice, bob = service.bank.open("alice"), service.bank.open("bob")
         events = [service.bank.transfer(*((alice, bob) if n % 2 else (bob, alice)), f"{n}.00") for n in range(1, 11)]
-        await service.history.insert([row for event in events for row in rows_of(event)])
+        await service.history.insert([row for event in events for row in rows_from_event(event)])
         with service.caller("alice"):
             older = await client.list_operations(alice, limit=2, older_than=9)
             assert [each.account_version for each in older.operations] == [8, 7]
@@ -93,17 +95,19 @@ class TestOperations:
             )
         assert [str(each.amount) for each in filtered.operations] == ["7.00", "5.00", "3.00"]
 
-    async def test_anothers_account_is_not_found(self, service: World, client: AnalyticsClient) -> None:
+    async def test_anothers_account_is_not_found(self, service: AnalyticsEnvironment, client: AnalyticsClient) -> None:
         bobs = service.bank.open("bob")
         with service.caller("alice"), pytest.raises(AccountNotFound) as caught:
             await client.list_operations(bobs, limit=10)
         assert caught.value.account_id == str(bobs)
 
-    async def test_an_operator_reads_all(self, service: World, client: AnalyticsClient) -> None:
+    async def test_an_operator_reads_all(self, service: AnalyticsEnvironment, client: AnalyticsClient) -> None:
         with request_context.as_service(lambda: service.keys.user("operator", Role.OPERATOR)):
             assert (await client.list_operations(service.bank.open("bob"), limit=10)).operations == ()
 
-    async def test_without_a_token_nothing_is_told(self, service: World, client: AnalyticsClient) -> None:
+    async def test_without_a_token_nothing_is_told(
+        self, service: AnalyticsEnvironment, client: AnalyticsClient
+    ) -> None:
         with request_context.as_service(lambda: ""), pytest.raises(Unauthenticated):
             await client.list_operations(uuid4(), limit=10)
 
@@ -128,7 +132,7 @@ class TestOperations:
         ],
     )
     async def test_bad_input_names_its_field(
-        self, service: World, client: AnalyticsClient, arguments: dict[str, object], field: str
+        self, service: AnalyticsEnvironment, client: AnalyticsClient, arguments: dict[str, object], field: str
     ) -> None:
         with service.caller("alice"), pytest.raises(InvalidInput) as caught:
             await client.list_operations(service.bank.open("alice"), **arguments)  # type: ignore[arg-type]
@@ -146,22 +150,22 @@ class TestOperations:
         ],
     )
     async def test_what_no_typed_client_would_send_is_refused_too(
-        self, service: World, request_: dict[str, Any], field: str
+        self, service: AnalyticsEnvironment, request_: dict[str, Any], field: str
     ) -> None:
         error = await refusal(service, analytics_pb2.GetOperationsRequest(**{"account_id": str(uuid4())} | request_))
         assert isinstance(error, InvalidInput)
         assert [violation.field for violation in error.violations] == [field]
 
-    async def test_the_history_being_away_is_told(self, service: World, client: AnalyticsClient) -> None:
+    async def test_the_history_being_away_is_told(self, service: AnalyticsEnvironment, client: AnalyticsClient) -> None:
         alice = service.bank.open("alice")
         service.bank.is_down = True
         with service.caller("alice"), pytest.raises(Unavailable):
             await client.list_operations(alice, limit=10)
 
 
-async def refusal(world: World, request: analytics_pb2.GetOperationsRequest) -> WalletError:
-    metadata = (("authorization", f"Bearer {world.keys.user('alice')}"),)
-    async with grpc.aio.insecure_channel(world.settings.analytics_grpc_listen) as channel:
+async def refusal(env: AnalyticsEnvironment, request: analytics_pb2.GetOperationsRequest) -> WalletError:
+    metadata = (("authorization", f"Bearer {env.keys.user('alice')}"),)
+    async with grpc.aio.insecure_channel(env.settings.analytics_grpc_listen) as channel:
         stub: analytics_pb2_grpc.AnalyticsServiceAsyncStub = analytics_pb2_grpc.AnalyticsServiceStub(channel)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stub.GetOperations(request, metadata=metadata)
@@ -169,7 +173,7 @@ async def refusal(world: World, request: analytics_pb2.GetOperationsRequest) -> 
 
 
 class TestWatch:
-    async def test_history_then_live(self, service: World, client: AnalyticsClient) -> None:
+    async def test_history_then_live(self, service: AnalyticsEnvironment, client: AnalyticsClient) -> None:
         alice, bob = service.bank.open("alice"), service.bank.open("bob")
         await service.publish(service.bank.transfer(alice, bob), service.bank.transfer(bob, alice))
         with service.caller("alice"):
@@ -179,29 +183,29 @@ class TestWatch:
                 seen.append((await anext(operations)).direction)
         assert seen == ["OUT", "IN", "OUT"]
 
-    async def test_anothers_account_is_not_found(self, service: World, client: AnalyticsClient) -> None:
+    async def test_anothers_account_is_not_found(self, service: AnalyticsEnvironment, client: AnalyticsClient) -> None:
         with service.caller("alice"), pytest.raises(AccountNotFound):
             await anext(client.watch_new_operations(service.bank.open("bob")))
 
-    async def test_a_negative_version_is_refused(self, service: World, client: AnalyticsClient) -> None:
+    async def test_a_negative_version_is_refused(self, service: AnalyticsEnvironment, client: AnalyticsClient) -> None:
         with service.caller("alice"), pytest.raises(InvalidInput, match="after"):
             await anext(client.watch_operations(service.bank.open("alice"), -1))
 
-    async def test_a_stop_ends_streams_at_once(self, world: World) -> None:
-        alice, stop = world.bank.open("alice"), asyncio.Event()
-        running = asyncio.create_task(main.serve(world.settings, stop))
+    async def test_a_stop_ends_streams_at_once(self, env: AnalyticsEnvironment) -> None:
+        alice, stop = env.bank.open("alice"), asyncio.Event()
+        running = asyncio.create_task(main.serve(env.settings, stop))
 
         async def is_ready() -> bool:
-            return (await health(world)).get("status") == "ready"
+            return (await health(env)).get("status") == "ready"
 
         await until(is_ready)
-        async with AnalyticsClient.connect(world.settings.analytics_grpc_listen) as client:
-            with world.caller("alice"):
+        async with AnalyticsClient.connect(env.settings.analytics_grpc_listen) as client:
+            with env.caller("alice"):
                 operations = client.watch_operations(alice, 0)
                 waiting = asyncio.ensure_future(anext(operations))
 
                 async def is_open() -> bool:
-                    return world.bank.asked["GetBalance"] == 1
+                    return env.bank.asked["GetBalance"] == 1
 
                 await until(is_open)
                 stop.set()
@@ -211,30 +215,30 @@ class TestWatch:
 
 
 class TestProcess:
-    async def test_starts_before_everything_that_it_needs(self, world: World) -> None:
+    async def test_starts_before_everything_that_it_needs(self, env: AnalyticsEnvironment) -> None:
         """No broker, no bank; what they knew is there once they are."""
-        alice, bob = world.bank.open("alice"), world.bank.open("bob")
-        await world.producer.stop()
-        await world.kafka.stop()
-        world.bank.is_down = True
-        world.bank.transfer(alice, bob)
+        alice, bob = env.bank.open("alice"), env.bank.open("bob")
+        await env.producer.stop()
+        await env.kafka.stop()
+        env.bank.is_down = True
+        env.bank.transfer(alice, bob)
         stop = asyncio.Event()
-        running = asyncio.create_task(main.serve(world.settings, stop))
+        running = asyncio.create_task(main.serve(env.settings, stop))
 
         async def says(expected: str) -> bool:
-            return (await health(world)).get("status") == expected
+            return (await health(env)).get("status") == expected
 
         await until(lambda: says("not ready"))
         assert not running.done()
-        await world.kafka.start()
-        world.bank.is_down = False
+        await env.kafka.start()
+        env.bank.is_down = False
         await until(lambda: says("ready"))
-        await world.stored(alice, [1])
+        await env.stored(alice, [1])
         stop.set()
         with suppress(asyncio.CancelledError):
             await asyncio.wait_for(running, 10)
 
-    async def test_tells_its_metrics(self, service: World) -> None:
+    async def test_tells_its_metrics(self, service: AnalyticsEnvironment) -> None:
         async with httpx.AsyncClient(base_url=f"http://{service.settings.analytics_admin_listen}") as http:
             text = (await http.get("/metrics")).text
         assert "wallet_analytics_events_consumed_total" in text

@@ -17,14 +17,14 @@ from kit.rpc.server import Service, grpc_server
 from subgraphs.analytics.client import AnalyticsClient, Operation
 from subgraphs.analytics.service.api.policy import POLICY
 from subgraphs.analytics.service.api.servicer import SERVICE, AnalyticsServicer
-from subgraphs.analytics.service.application.access import Access
+from subgraphs.analytics.service.application.account_owners import AccountOwners
 from subgraphs.analytics.service.application.service import Analytics
-from subgraphs.analytics.service.application.watch import Timing, Watch
+from subgraphs.analytics.service.application.subscription_hub import HubLimits, SubscriptionHub
 from subgraphs.card.client import CardClient
 from subgraphs.identity.client import IdentityClient
 from tests.conftest import Keys
 from tests.e2e.feeds import connected, subscribe
-from tests.integration.analytics.world import World
+from tests.integration.analytics.environment import AnalyticsEnvironment
 from wallet import cursor
 from wallet.errors import SubscriberTooSlow
 
@@ -34,30 +34,30 @@ MOST = 5_000
 
 
 @pytest.fixture
-async def watch(world: World, keys: Keys) -> AsyncIterator[Watch]:
+async def hub(env: AnalyticsEnvironment, keys: Keys) -> AsyncIterator[SubscriptionHub]:
     """What feeds the readers of a running service."""
-    watch = world.watch(timing=Timing(patience_seconds=0.05, check_seconds=3600, room=ROOM))
-    servicer = AnalyticsServicer(Analytics(world.history, world.ledger, watch, Access(world.bank_client)))
+    hub = env.hub(limits=HubLimits(gap_timeout_seconds=0.05, check_interval_seconds=3600, buffer_size=ROOM))
+    servicer = AnalyticsServicer(Analytics(env.history, env.ledger, hub, AccountOwners(env.bank_client)))
     async with grpc_server(
-        world.settings.analytics_grpc_listen, keys.verifier(), {SERVICE: Service(servicer.register, POLICY)}
+        env.settings.analytics_grpc_listen, keys.verifier(), {SERVICE: Service(servicer.register, POLICY)}
     ):
-        yield watch
-        watch.close()
+        yield hub
+        hub.close()
 
 
 @pytest.fixture
-async def client(world: World, watch: Watch) -> AsyncIterator[AnalyticsClient]:
-    async with AnalyticsClient.connect(world.settings.analytics_grpc_listen) as client:
+async def client(env: AnalyticsEnvironment, hub: SubscriptionHub) -> AsyncIterator[AnalyticsClient]:
+    async with AnalyticsClient.connect(env.settings.analytics_grpc_listen) as client:
         yield client
 
 
 @pytest.fixture
-async def gateway(world: World, client: AnalyticsClient, keys: Keys) -> AsyncIterator[str]:
+async def gateway(env: AnalyticsEnvironment, client: AnalyticsClient, keys: Keys) -> AsyncIterator[str]:
     """A gateway before the service; its WebSocket address."""
-    address = world.settings.analytics_admin_listen  # nobody else is there
+    address = env.settings.analytics_admin_listen  # nobody else is there
     async with CardClient.connect(address) as card, IdentityClient.connect(address) as identity:  # nor are these
         app = build_app(
-            world.bank_client,
+            env.bank_client,
             client,
             card,
             identity,
@@ -73,15 +73,17 @@ async def gateway(world: World, client: AnalyticsClient, keys: Keys) -> AsyncIte
             yield f"ws://{address}/graphql"
 
 
-async def fed(world: World, watch: Watch, alice: UUID, reader: Callable[[], Awaitable[int]]) -> int:
+async def fed(
+    env: AnalyticsEnvironment, hub: SubscriptionHub, alice: UUID, reader: Callable[[], Awaitable[int]]
+) -> int:
     """Feeds two readers of alice's, one of whom reads, until the other one is given up; the last version."""
-    bob = world.bank.open("bob")
+    bob = env.bank.open("bob")
     for version in range(2, MOST):
-        watch.publish(world.bank.transfer(alice, bob))
+        hub.publish(env.bank.transfer(alice, bob))
         assert await reader() == version
-        streams = watch._subscriptions[alice]
+        streams = hub._subscriptions[alice]
         assert len(streams) == 2
-        assert all(len(stream._arrived) <= ROOM for stream in streams)
+        assert all(len(stream._buffer) <= ROOM for stream in streams)
         if any(stream.is_overrun for stream in streams):
             return version
     raise AssertionError(f"{MOST} operations wait somewhere")
@@ -94,10 +96,10 @@ async def read_all(read: Callable[[], Awaitable[int]], seen: list[int]) -> None:
 
 
 class TestAReaderThatDoesNotRead:
-    async def test_by_grpc(self, world: World, watch: Watch, client: AnalyticsClient) -> None:
-        alice = world.bank.open("alice")
-        watch.publish(world.bank.transfer(alice, world.bank.open("bob")))
-        with world.caller("alice"):
+    async def test_by_grpc(self, env: AnalyticsEnvironment, hub: SubscriptionHub, client: AnalyticsClient) -> None:
+        alice = env.bank.open("alice")
+        hub.publish(env.bank.transfer(alice, env.bank.open("bob")))
+        with env.caller("alice"):
             async with (
                 aclosing(client.watch_operations(alice, 0)) as stuck,
                 aclosing(client.watch_operations(alice, 0)) as reader,
@@ -108,7 +110,7 @@ class TestAReaderThatDoesNotRead:
 
                 seen = [await read(stuck)]  # it does not subscribe before it is read
                 assert await read() == 1
-                last = await fed(world, watch, alice, read)
+                last = await fed(env, hub, alice, read)
                 with pytest.raises(SubscriberTooSlow):
                     await read_all(lambda: read(stuck), seen)
             assert seen == list(range(1, len(seen) + 1))
@@ -116,9 +118,11 @@ class TestAReaderThatDoesNotRead:
             async with aclosing(client.watch_operations(alice, seen[-1])) as again:
                 assert (await anext(again)).account_version == len(seen) + 1
 
-    async def test_by_websocket(self, world: World, watch: Watch, gateway: str, keys: Keys) -> None:
-        alice = world.bank.open("alice")
-        watch.publish(world.bank.transfer(alice, world.bank.open("bob")))
+    async def test_by_websocket(
+        self, env: AnalyticsEnvironment, hub: SubscriptionHub, gateway: str, keys: Keys
+    ) -> None:
+        alice = env.bank.open("alice")
+        hub.publish(env.bank.transfer(alice, env.bank.open("bob")))
         great = f"{'x' * 50_000}: id"  # so that few messages fill the connection's buffers
         query = 'subscription($account: ID!) {{ operationAdded(accountId: $account, after: "djA") {{ cursor {} }} }}'
         async with (
@@ -133,7 +137,7 @@ class TestAReaderThatDoesNotRead:
 
             seen = [await read(stuck)]
             assert await read() == 1
-            last = await fed(world, watch, alice, read)
+            last = await fed(env, hub, alice, read)
             with pytest.raises(LookupError, match="SUBSCRIBER_TOO_SLOW"):
                 await read_all(lambda: read(stuck), seen)
         assert seen == list(range(1, len(seen) + 1))

@@ -19,10 +19,10 @@ from protos.wallet.analytics.v1 import analytics_pb2, analytics_pb2_grpc
 from subgraphs.analytics.client import AnalyticsClient
 from subgraphs.analytics.service.adapters.clickhouse.history import History
 from subgraphs.analytics.service.domain.model import Direction, OperationType, Row
-from subgraphs.analytics.service.domain.rows import rows_of
-from subgraphs.analytics.service.domain.statistics import Frame, Granularity, Statistics, Turnover
+from subgraphs.analytics.service.domain.rows import rows_from_event
+from subgraphs.analytics.service.domain.statistics import Granularity, Statistics, StatisticsRange, Turnover
+from tests.integration.analytics.environment import AnalyticsEnvironment, serving
 from tests.integration.analytics.fake_bank import CLEARING, START
-from tests.integration.analytics.world import World, serving
 from wallet.errors import AccountNotFound, InvalidInput, Unavailable
 from wallet.money import Money
 
@@ -54,7 +54,7 @@ class Case:
 
     rows: list[Row]
     again: list[Row]
-    frame: Frame
+    frame: StatisticsRange
 
 
 LATEST = datetime(2200, 1, 1, tzinfo=UTC)
@@ -85,7 +85,7 @@ def cases(draw: st.DrawFn) -> Case:
     ends = [time for time in (*EDGES, *(row.occurred_at + STEP for row in rows)) if since < time <= since + longest]
     end = draw(st.sampled_from([since + STEP, since + longest / 7, *ends]))
     again = draw(st.lists(st.sampled_from(rows), max_size=10))
-    return Case(rows, again, Frame(since, min(end, LATEST), granularity))
+    return Case(rows, again, StatisticsRange(since, min(end, LATEST), granularity))
 
 
 def label(time: datetime, granularity: Granularity) -> Any:
@@ -98,7 +98,7 @@ def label(time: datetime, granularity: Granularity) -> Any:
     }[granularity]
 
 
-def check(statistics: Statistics, rows: list[Row], frame: Frame) -> None:
+def check(statistics: Statistics, rows: list[Row], frame: StatisticsRange) -> None:
     """Holds statistics against the rows themselves."""
     first = rows[0]
     signed = {row.account_version: row.amount if row.direction is Direction.IN else -row.amount for row in rows}
@@ -132,7 +132,7 @@ class TestOfTheStore:
         for half in (case.again[::2], case.again[1::2]):  # so that some are three times there
             if half:
                 await history.insert(half)
-        statistics = await history.statistics(case.rows[0].account_id, case.frame)
+        statistics = await history.get_statistics(case.rows[0].account_id, case.frame)
         assert statistics is not None
         check(statistics, case.rows, case.frame)
         assert (statistics.as_of_version, statistics.is_complete) == (len(case.rows), True)
@@ -140,14 +140,14 @@ class TestOfTheStore:
 
     async def test_of_nothing_are_none(self, history: History) -> None:
         await history.insert([row(1)])
-        assert await history.statistics(uuid4(), DAYS) is None
+        assert await history.get_statistics(uuid4(), DAYS) is None
 
     async def test_sums_beyond_any_balance_are_exact(self, history: History) -> None:
         """Where a double, or a sum of the amounts' own 22 digits, would be wrong."""
         much = Decimal("999999999999999999.9999")
         rows = [replace(row(version), amount=much, balance_after=-much) for version in range(1, 1001)]
         await history.insert(rows)
-        statistics = await history.statistics(ACCOUNT, DAYS)
+        statistics = await history.get_statistics(ACCOUNT, DAYS)
         assert statistics is not None
         turnovers = [each for bucket in statistics.buckets for each in bucket.turnovers.values()]
         assert sum(each.amount for each in turnovers) == Decimal("999999999999999999999.9000")
@@ -171,28 +171,28 @@ class TestOfTheStore:
         """Versions 2, 3 and 4 are of the second day, which is asked for."""
         at = {1: 0, 2: 24, 3: 30, 4: 47, 5: 48, 6: 49}
         await history.insert([replace(row(each), occurred_at=MIDNIGHT + timedelta(hours=at[each])) for each in stored])
-        second = Frame(MIDNIGHT + timedelta(days=1), MIDNIGHT + timedelta(days=2), Granularity.DAY)
-        statistics = await history.statistics(ACCOUNT, second)
+        second = StatisticsRange(MIDNIGHT + timedelta(days=1), MIDNIGHT + timedelta(days=2), Granularity.DAY)
+        statistics = await history.get_statistics(ACCOUNT, second)
         assert statistics is not None
         assert (statistics.is_complete, statistics.as_of_version) == (complete, max(stored))
 
     async def test_a_gap_outside_of_the_range_does_not_matter(self, history: History) -> None:
         await history.insert([row(each) for each in (7, 9, 20, 21, 30, 33, 34)])  # one an hour
-        frame = Frame(MIDNIGHT + timedelta(hours=21), MIDNIGHT + timedelta(hours=22), Granularity.HOUR)
-        statistics = await history.statistics(ACCOUNT, frame)
+        frame = StatisticsRange(MIDNIGHT + timedelta(hours=21), MIDNIGHT + timedelta(hours=22), Granularity.HOUR)
+        statistics = await history.get_statistics(ACCOUNT, frame)
         assert statistics is not None
         assert statistics.buckets[0].turnover(Direction.IN) == Turnover(1, Decimal(21))
         assert [statistics.buckets[0].opening, statistics.buckets[0].closing] == [Decimal(210), Decimal(231)]
         assert not statistics.is_complete  # 22 may have been before 22 o'clock
         await history.insert([row(22)])
-        statistics = await history.statistics(ACCOUNT, frame)
+        statistics = await history.get_statistics(ACCOUNT, frame)
         assert statistics is not None
         assert statistics.is_complete
 
 
 ACCOUNT = uuid4()
 MIDNIGHT = datetime(2026, 1, 1, tzinfo=UTC)
-DAYS = Frame(MIDNIGHT, MIDNIGHT + timedelta(days=50), Granularity.DAY)
+DAYS = StatisticsRange(MIDNIGHT, MIDNIGHT + timedelta(days=50), Granularity.DAY)
 
 
 def row(version: int) -> Row:
@@ -212,14 +212,14 @@ def row(version: int) -> Row:
 
 
 @pytest.fixture
-async def service(world: World) -> AsyncIterator[World]:
-    """The world with analytics in it."""
-    async with serving(world.settings):
-        yield world
+async def service(env: AnalyticsEnvironment) -> AsyncIterator[AnalyticsEnvironment]:
+    """The env with analytics in it."""
+    async with serving(env.settings):
+        yield env
 
 
 @pytest.fixture
-async def client(service: World) -> AsyncIterator[AnalyticsClient]:
+async def client(service: AnalyticsEnvironment) -> AsyncIterator[AnalyticsClient]:
     async with AnalyticsClient.connect(service.settings.analytics_grpc_listen) as client:
         yield client
 
@@ -228,7 +228,7 @@ RANGE: dict[str, Any] = {"from_": START, "to": START + timedelta(hours=3), "gran
 
 
 class TestOfAnAccount:
-    async def test_are_the_ledgers(self, service: World, client: AnalyticsClient) -> None:
+    async def test_are_the_ledgers(self, service: AnalyticsEnvironment, client: AnalyticsClient) -> None:
         alice, bob = service.bank.open("alice"), service.bank.open("bob")
         events = [
             service.bank.transfer(CLEARING, alice, "500.00"),
@@ -236,7 +236,7 @@ class TestOfAnAccount:
             service.bank.transfer(alice, bob, "30.50"),
             service.bank.transfer(bob, alice, "1.25"),
         ]
-        await service.history.insert([each for event in events for each in rows_of(event)])
+        await service.history.insert([each for event in events for each in rows_from_event(event)])
         with service.caller("alice"):
             statistics = await client.get_statistics(alice, **RANGE)
         assert (statistics.as_of_version, statistics.is_complete) == (4, True)
@@ -253,7 +253,9 @@ class TestOfAnAccount:
         assert [(str(each.opening), str(each.closing), each.count) for each in others] == [("450.75", "450.75", 0)] * 3
         assert others[-1].end == START + timedelta(hours=3)
 
-    async def test_without_operations_are_its_balance(self, service: World, client: AnalyticsClient) -> None:
+    async def test_without_operations_are_its_balance(
+        self, service: AnalyticsEnvironment, client: AnalyticsClient
+    ) -> None:
         alice = service.bank.open("alice")
         with service.caller("alice"):
             statistics = await client.get_statistics(alice, **RANGE)
@@ -261,14 +263,16 @@ class TestOfAnAccount:
         assert (statistics.as_of_version, statistics.is_complete) == (0, True)
 
     @pytest.mark.parametrize("way", ["in", "out"])
-    async def test_before_the_first_event_came_are_its_opening_balance(self, world: World, way: str) -> None:
+    async def test_before_the_first_event_came_are_its_opening_balance(
+        self, env: AnalyticsEnvironment, way: str
+    ) -> None:
         """The ledger is ahead: its balance is of another version than the answer."""
-        alice, bob = world.bank.open("alice"), world.bank.open("bob")
-        world.bank.transfer(*((bob, alice) if way == "in" else (alice, bob)), "10.00")
-        world.bank.transfer(alice, bob, "5.00")
-        assert await world.ledger.opening(alice) == Money.parse("0.00")
+        alice, bob = env.bank.open("alice"), env.bank.open("bob")
+        env.bank.transfer(*((bob, alice) if way == "in" else (alice, bob)), "10.00")
+        env.bank.transfer(alice, bob, "5.00")
+        assert await env.ledger.get_opening_balance(alice) == Money.parse("0.00")
 
-    async def test_anothers_account_is_not_found(self, service: World, client: AnalyticsClient) -> None:
+    async def test_anothers_account_is_not_found(self, service: AnalyticsEnvironment, client: AnalyticsClient) -> None:
         bobs = service.bank.open("bob")
         with service.caller("alice"), pytest.raises(AccountNotFound):
             await client.get_statistics(bobs, **RANGE)
@@ -277,7 +281,7 @@ class TestOfAnAccount:
             with pytest.raises(AccountNotFound):
                 await client.get_statistics(uuid4(), **RANGE)
 
-    async def test_the_bank_being_away_is_told(self, service: World, client: AnalyticsClient) -> None:
+    async def test_the_bank_being_away_is_told(self, service: AnalyticsEnvironment, client: AnalyticsClient) -> None:
         alice = service.bank.open("alice")
         service.bank.is_down = True
         with service.caller("alice"), pytest.raises(Unavailable):
@@ -297,7 +301,9 @@ class TestOfAnAccount:
             ({"to": {"seconds": 3600 * 1000 + 1}}, "granularity"),
         ],
     )
-    async def test_bad_input_names_its_field(self, service: World, wrong: dict[str, Any], field: str) -> None:
+    async def test_bad_input_names_its_field(
+        self, service: AnalyticsEnvironment, wrong: dict[str, Any], field: str
+    ) -> None:
         good: dict[str, Any] = {
             "account_id": str(uuid4()),
             "from": {"seconds": 0},

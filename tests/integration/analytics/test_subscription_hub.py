@@ -7,34 +7,34 @@ import pytest
 from aiokafka.errors import KafkaError
 
 from stack.engines.apache_kafka import ApacheKafka
-from subgraphs.analytics.service.application.watch import Timing, Watch
+from subgraphs.analytics.service.application.subscription_hub import HubLimits, SubscriptionHub
 from subgraphs.analytics.service.domain.model import Event, Row, StreamStart
-from subgraphs.analytics.service.domain.rows import rows_of
+from subgraphs.analytics.service.domain.rows import rows_from_event
+from tests.integration.analytics.environment import AnalyticsEnvironment, beside
 from tests.integration.analytics.fake_bank import CLEARING
-from tests.integration.analytics.world import World, beside
 from tests.kafka.brokers import on_both
 from tests.waiting import until
 from wallet.errors import AccountNotFound, SubscriberTooSlow, Unavailable
 
 
 @pytest.fixture
-def alice(world: World) -> UUID:
-    return world.bank.open("alice")
+def alice(env: AnalyticsEnvironment) -> UUID:
+    return env.bank.open("alice")
 
 
 @pytest.fixture
-def bob(world: World) -> UUID:
-    return world.bank.open("bob")
+def bob(env: AnalyticsEnvironment) -> UUID:
+    return env.bank.open("bob")
 
 
 class Reader:
     """One open stream of alice's, as a client would hold it."""
 
-    def __init__(self, world: World, watch: Watch, account_id: UUID, after: int | None) -> None:
-        self._world = world
-        self._watch = watch
+    def __init__(self, env: AnalyticsEnvironment, hub: SubscriptionHub, account_id: UUID, after: int | None) -> None:
+        self._world = env
+        self._hub = hub
         self._account_id = account_id
-        self._rows = watch.operations(account_id, after)
+        self._rows = hub.subscribe(account_id, after)
         self._pending: asyncio.Task[Row] | None = None
         self.start: int | None = None
 
@@ -54,7 +54,7 @@ class Reader:
         self._pending = asyncio.create_task(self._step())
 
         async def is_live() -> bool:
-            streams = self._watch._subscriptions[self._account_id]
+            streams = self._hub._subscriptions[self._account_id]
             return bool(streams) and all(stream.is_live for stream in streams)
 
         await until(is_live)
@@ -82,236 +82,258 @@ class Reader:
 
 
 @asynccontextmanager
-async def reading(world: World, watch: Watch, account_id: UUID, after: int | None) -> AsyncIterator[Reader]:
-    reader = Reader(world, watch, account_id, after)
+async def reading(
+    env: AnalyticsEnvironment, hub: SubscriptionHub, account_id: UUID, after: int | None
+) -> AsyncIterator[Reader]:
+    reader = Reader(env, hub, account_id, after)
     try:
         yield reader
     finally:
         await reader.close()
 
 
-async def store(world: World, *events: Event) -> None:
-    await world.history.insert([row for event in events for row in rows_of(event)])
+async def store(env: AnalyticsEnvironment, *events: Event) -> None:
+    await env.history.insert([row for event in events for row in rows_from_event(event)])
 
 
 class TestHistoryThenLive:
-    async def test_history_and_live_meet_without_gap_or_repeat(self, world: World, alice: UUID, bob: UUID) -> None:
-        events = [world.bank.transfer(alice, bob) for _ in range(5)]
-        await store(world, *events)
-        watch = world.watch()
-        async with reading(world, watch, alice, 2) as reader:
+    async def test_history_and_live_meet_without_gap_or_repeat(
+        self, env: AnalyticsEnvironment, alice: UUID, bob: UUID
+    ) -> None:
+        events = [env.bank.transfer(alice, bob) for _ in range(5)]
+        await store(env, *events)
+        hub = env.hub()
+        async with reading(env, hub, alice, 2) as reader:
             assert await reader.take(2) == [3, 4]
-            for event in [events[4], *(world.bank.transfer(alice, bob) for _ in range(2))]:
-                watch.publish(event)
-                watch.publish(event)
+            for event in [events[4], *(env.bank.transfer(alice, bob) for _ in range(2))]:
+                hub.publish(event)
+                hub.publish(event)
             assert await reader.take(3) == [5, 6, 7]
-        assert not watch.is_watched
+        assert not hub.has_subscriptions
 
-    async def test_from_the_first_on(self, world: World, alice: UUID, bob: UUID) -> None:
-        await store(world, *[world.bank.transfer(alice, bob) for _ in range(3)])
-        async with reading(world, world.watch(), alice, 0) as reader:
+    async def test_from_the_first_on(self, env: AnalyticsEnvironment, alice: UUID, bob: UUID) -> None:
+        await store(env, *[env.bank.transfer(alice, bob) for _ in range(3)])
+        async with reading(env, env.hub(), alice, 0) as reader:
             assert await reader.take(3) == [1, 2, 3]
 
     async def test_a_long_history_comes_in_pages(
-        self, world: World, alice: UUID, bob: UUID, monkeypatch: pytest.MonkeyPatch
+        self, env: AnalyticsEnvironment, alice: UUID, bob: UUID, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("subgraphs.analytics.service.application.watch._PAGE", 3)
-        await store(world, *[world.bank.transfer(alice, bob) for _ in range(10)])
-        async with reading(world, world.watch(), alice, 0) as reader:
+        monkeypatch.setattr("subgraphs.analytics.service.application.subscription_hub._PAGE_SIZE", 3)
+        await store(env, *[env.bank.transfer(alice, bob) for _ in range(10)])
+        async with reading(env, env.hub(), alice, 0) as reader:
             assert await reader.take(10) == list(range(1, 11))
 
-    async def test_without_a_version_it_is_from_now_on(self, world: World, alice: UUID, bob: UUID) -> None:
-        await store(world, world.bank.transfer(alice, bob))
-        watch = world.watch()
-        async with reading(world, watch, alice, None) as reader:
+    async def test_without_a_version_it_is_from_now_on(self, env: AnalyticsEnvironment, alice: UUID, bob: UUID) -> None:
+        await store(env, env.bank.transfer(alice, bob))
+        hub = env.hub()
+        async with reading(env, hub, alice, None) as reader:
             await reader.waits()
             assert reader.start == 1
-            watch.publish(world.bank.transfer(CLEARING, alice))
+            hub.publish(env.bank.transfer(CLEARING, alice))
             assert await reader.take(1) == [2]
-        assert world.bank.asked["GetBalance"] == 1
+        assert env.bank.asked["GetBalance"] == 1
 
-    async def test_what_is_not_stored_yet_is_delivered(self, world: World, alice: UUID, bob: UUID) -> None:
-        watch = world.watch()
-        async with reading(world, watch, alice, 0) as reader:
+    async def test_what_is_not_stored_yet_is_delivered(self, env: AnalyticsEnvironment, alice: UUID, bob: UUID) -> None:
+        hub = env.hub()
+        async with reading(env, hub, alice, 0) as reader:
             await reader.waits()
-            watch.publish(world.bank.transfer(alice, bob))
+            hub.publish(env.bank.transfer(alice, bob))
             assert await reader.take(1) == [1]
-        assert await world.versions(alice) == []
-        assert world.bank.asked["ListEvents"] == 0
+        assert await env.versions(alice) == []
+        assert env.bank.asked["ListEvents"] == 0
 
-    async def test_a_history_that_is_lost_comes_from_the_bank(self, world: World, alice: UUID, bob: UUID) -> None:
+    async def test_a_history_that_is_lost_comes_from_the_bank(
+        self, env: AnalyticsEnvironment, alice: UUID, bob: UUID
+    ) -> None:
         for _ in range(3):
-            world.bank.transfer(alice, bob)
-        async with reading(world, world.watch(), alice, 1) as reader:
+            env.bank.transfer(alice, bob)
+        async with reading(env, env.hub(), alice, 1) as reader:
             assert await reader.take(2) == [2, 3]
 
-    async def test_two_readers_get_the_same(self, world: World, alice: UUID, bob: UUID) -> None:
-        watch = world.watch()
-        async with reading(world, watch, alice, 0) as one, reading(world, watch, alice, 0) as other:
+    async def test_two_readers_get_the_same(self, env: AnalyticsEnvironment, alice: UUID, bob: UUID) -> None:
+        hub = env.hub()
+        async with reading(env, hub, alice, 0) as one, reading(env, hub, alice, 0) as other:
             await one.waits()
             await other.waits()
             for _ in range(3):
-                watch.publish(world.bank.transfer(alice, bob))
+                hub.publish(env.bank.transfer(alice, bob))
             assert await one.take(3) == await other.take(3) == [1, 2, 3]
 
-    async def test_anothers_account_is_not_found(self, world: World, bob: UUID) -> None:
-        async with reading(world, world.watch(), bob, None) as reader:
+    async def test_anothers_account_is_not_found(self, env: AnalyticsEnvironment, bob: UUID) -> None:
+        async with reading(env, env.hub(), bob, None) as reader:
             with pytest.raises(AccountNotFound):
                 await reader.take(1)
 
 
 class TestDisorder:
-    async def test_what_overtakes_waits_for_what_it_overtook(self, world: World, alice: UUID, bob: UUID) -> None:
-        watch = world.watch(timing=Timing(patience_seconds=5, check_seconds=3600))
-        async with reading(world, watch, alice, 0) as reader:
+    async def test_what_overtakes_waits_for_what_it_overtook(
+        self, env: AnalyticsEnvironment, alice: UUID, bob: UUID
+    ) -> None:
+        hub = env.hub(limits=HubLimits(gap_timeout_seconds=5, check_interval_seconds=3600))
+        async with reading(env, hub, alice, 0) as reader:
             await reader.waits()
-            for event in reversed([world.bank.transfer(alice, bob) for _ in range(4)]):
-                watch.publish(event)
+            for event in reversed([env.bank.transfer(alice, bob) for _ in range(4)]):
+                hub.publish(event)
             assert await reader.take(4) == [1, 2, 3, 4]
-        assert world.bank.asked["ListEvents"] == 0
+        assert env.bank.asked["ListEvents"] == 0
 
-    async def test_what_never_comes_is_fetched_from_the_bank(self, world: World, alice: UUID, bob: UUID) -> None:
-        repair = world.repair()
-        watch = world.watch(repair)
-        async with reading(world, watch, alice, 0) as reader:
+    async def test_what_never_comes_is_fetched_from_the_bank(
+        self, env: AnalyticsEnvironment, alice: UUID, bob: UUID
+    ) -> None:
+        repair = env.repair()
+        hub = env.hub(repair)
+        async with reading(env, hub, alice, 0) as reader:
             await reader.waits()
-            world.bank.transfer(alice, bob)
-            watch.publish(world.bank.transfer(alice, bob))
+            env.bank.transfer(alice, bob)
+            hub.publish(env.bank.transfer(alice, bob))
             assert await reader.take(2) == [1, 2]
         assert repair._suspects == {alice}
 
     async def test_what_was_stored_but_not_seen_is_fetched_from_the_history(
-        self, world: World, alice: UUID, bob: UUID
+        self, env: AnalyticsEnvironment, alice: UUID, bob: UUID
     ) -> None:
-        watch = world.watch()
-        async with reading(world, watch, alice, 0) as reader:
+        hub = env.hub()
+        async with reading(env, hub, alice, 0) as reader:
             await reader.waits()
-            await store(world, world.bank.transfer(alice, bob))
-            watch.publish(world.bank.transfer(alice, bob))
+            await store(env, env.bank.transfer(alice, bob))
+            hub.publish(env.bank.transfer(alice, bob))
             assert await reader.take(2) == [1, 2]
-        assert world.bank.asked["ListEvents"] == 0
+        assert env.bank.asked["ListEvents"] == 0
 
-    async def test_a_loss_that_nothing_follows_is_noticed(self, world: World, alice: UUID, bob: UUID) -> None:
-        watch = world.watch(timing=Timing(patience_seconds=0.05, check_seconds=0.1))
-        async with reading(world, watch, alice, 0) as reader, beside(watch.check()):
+    async def test_a_loss_that_nothing_follows_is_noticed(
+        self, env: AnalyticsEnvironment, alice: UUID, bob: UUID
+    ) -> None:
+        hub = env.hub(limits=HubLimits(gap_timeout_seconds=0.05, check_interval_seconds=0.1))
+        async with reading(env, hub, alice, 0) as reader, beside(hub.run_checks()):
             await reader.waits()
-            world.bank.transfer(alice, bob)
+            env.bank.transfer(alice, bob)
             assert await reader.take(1) == [1]
 
     async def test_when_the_feed_was_away_every_stream_is_compared_at_once(
-        self, world: World, alice: UUID, bob: UUID
+        self, env: AnalyticsEnvironment, alice: UUID, bob: UUID
     ) -> None:
-        watch = world.watch()
-        async with reading(world, watch, alice, 0) as reader, beside(watch.check()):
+        hub = env.hub()
+        async with reading(env, hub, alice, 0) as reader, beside(hub.run_checks()):
             await reader.waits()
-            world.bank.transfer(alice, bob)
-            watch.check_soon()
+            env.bank.transfer(alice, bob)
+            hub.request_check()
             assert await reader.take(1) == [1]
 
-    async def test_a_gap_that_nobody_can_fill_now_ends_the_stream(self, world: World, alice: UUID, bob: UUID) -> None:
-        watch = world.watch()
-        async with reading(world, watch, alice, 0) as reader:
+    async def test_a_gap_that_nobody_can_fill_now_ends_the_stream(
+        self, env: AnalyticsEnvironment, alice: UUID, bob: UUID
+    ) -> None:
+        hub = env.hub()
+        async with reading(env, hub, alice, 0) as reader:
             await reader.waits()
-            world.bank.transfer(alice, bob)
-            world.bank.is_down = True
-            watch.publish(world.bank.transfer(alice, bob))
+            env.bank.transfer(alice, bob)
+            env.bank.is_down = True
+            hub.publish(env.bank.transfer(alice, bob))
             with pytest.raises(Unavailable):
                 await reader.take(1)
 
     async def test_a_version_that_the_ledger_has_not_got_is_waited_for(
-        self, world: World, alice: UUID, bob: UUID, monkeypatch: pytest.MonkeyPatch
+        self, env: AnalyticsEnvironment, alice: UUID, bob: UUID, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("subgraphs.analytics.service.application.watch._NOTHING_SECONDS", 0.05)
-        watch = world.watch()
-        async with reading(world, watch, alice, 0) as reader:
+        monkeypatch.setattr(
+            "subgraphs.analytics.service.application.subscription_hub._MISSING_OPERATION_DELAY_SECONDS", 0.05
+        )
+        hub = env.hub()
+        async with reading(env, hub, alice, 0) as reader:
             await reader.waits()
-            next(iter(watch._subscriptions[alice])).expect(1)
+            next(iter(hub._subscriptions[alice])).expect(1)
 
             async def has_asked() -> bool:
-                return world.bank.asked["ListEvents"] >= 2
+                return env.bank.asked["ListEvents"] >= 2
 
             await until(has_asked)
-            watch.publish(world.bank.transfer(alice, bob))
+            hub.publish(env.bank.transfer(alice, bob))
             assert await reader.take(1) == [1]
 
 
 class TestSlowReader:
-    async def test_is_let_go_and_may_come_back(self, world: World, alice: UUID, bob: UUID) -> None:
-        watch = world.watch(timing=Timing(patience_seconds=0.05, check_seconds=3600, room=3))
-        async with reading(world, watch, alice, 0) as reader:
+    async def test_is_let_go_and_may_come_back(self, env: AnalyticsEnvironment, alice: UUID, bob: UUID) -> None:
+        hub = env.hub(limits=HubLimits(gap_timeout_seconds=0.05, check_interval_seconds=3600, buffer_size=3))
+        async with reading(env, hub, alice, 0) as reader:
             await reader.waits()
-            watch.publish(world.bank.transfer(alice, bob))
+            hub.publish(env.bank.transfer(alice, bob))
             assert await reader.take(1) == [1]
             for _ in range(4):
-                watch.publish(world.bank.transfer(alice, bob))
+                hub.publish(env.bank.transfer(alice, bob))
             with pytest.raises(SubscriberTooSlow):
                 await reader.take(1)
-        async with reading(world, watch, alice, 1) as reader:
+        async with reading(env, hub, alice, 1) as reader:
             assert await reader.take(4) == [2, 3, 4, 5]
 
-    async def test_is_not_let_go_while_it_reads_history(self, world: World, alice: UUID, bob: UUID) -> None:
-        watch = world.watch(timing=Timing(patience_seconds=0.05, check_seconds=3600, room=3))
-        await store(world, *[world.bank.transfer(alice, bob) for _ in range(3)])
-        async with reading(world, watch, alice, 0) as reader:
+    async def test_is_not_let_go_while_it_reads_history(
+        self, env: AnalyticsEnvironment, alice: UUID, bob: UUID
+    ) -> None:
+        hub = env.hub(limits=HubLimits(gap_timeout_seconds=0.05, check_interval_seconds=3600, buffer_size=3))
+        await store(env, *[env.bank.transfer(alice, bob) for _ in range(3)])
+        async with reading(env, hub, alice, 0) as reader:
             assert await reader.take(1) == [1]
             for _ in range(10):
-                watch.publish(world.bank.transfer(alice, bob))
+                hub.publish(env.bank.transfer(alice, bob))
             assert await reader.take(12) == list(range(2, 14))
 
-    async def test_is_not_let_go_while_it_reads_what_was_lost(self, world: World, alice: UUID, bob: UUID) -> None:
-        watch = world.watch(timing=Timing(patience_seconds=0.05, check_seconds=3600, room=3))
-        async with reading(world, watch, alice, 0) as reader:
+    async def test_is_not_let_go_while_it_reads_what_was_lost(
+        self, env: AnalyticsEnvironment, alice: UUID, bob: UUID
+    ) -> None:
+        hub = env.hub(limits=HubLimits(gap_timeout_seconds=0.05, check_interval_seconds=3600, buffer_size=3))
+        async with reading(env, hub, alice, 0) as reader:
             await reader.waits()
             for _ in range(10):
-                world.bank.transfer(alice, bob)
-            watch.publish(world.bank.transfer(alice, bob))
+                env.bank.transfer(alice, bob)
+            hub.publish(env.bank.transfer(alice, bob))
             assert await reader.take(1) == [1]
             for _ in range(4):
-                watch.publish(world.bank.transfer(alice, bob))
+                hub.publish(env.bank.transfer(alice, bob))
             assert await reader.take(14) == list(range(2, 16))
 
-    async def test_what_is_repeated_takes_no_room(self, world: World, alice: UUID, bob: UUID) -> None:
-        watch = world.watch(timing=Timing(patience_seconds=0.05, check_seconds=3600, room=3))
-        async with reading(world, watch, alice, 0) as reader:
+    async def test_what_is_repeated_takes_no_room(self, env: AnalyticsEnvironment, alice: UUID, bob: UUID) -> None:
+        hub = env.hub(limits=HubLimits(gap_timeout_seconds=0.05, check_interval_seconds=3600, buffer_size=3))
+        async with reading(env, hub, alice, 0) as reader:
             await reader.waits()
-            events = [world.bank.transfer(alice, bob) for _ in range(3)]
+            events = [env.bank.transfer(alice, bob) for _ in range(3)]
             for event in events:
-                watch.publish(event)
+                hub.publish(event)
             assert await reader.take(3) == [1, 2, 3]
-            for event in [*events, world.bank.transfer(alice, bob)]:
-                watch.publish(event)
+            for event in [*events, env.bank.transfer(alice, bob)]:
+                hub.publish(event)
             assert await reader.take(1) == [4]
 
 
 class TestClose:
-    async def test_ends_every_stream_and_lets_no_other_begin(self, world: World, alice: UUID) -> None:
-        watch = world.watch()
-        async with reading(world, watch, alice, 0) as reader:
+    async def test_ends_every_stream_and_lets_no_other_begin(self, env: AnalyticsEnvironment, alice: UUID) -> None:
+        hub = env.hub()
+        async with reading(env, hub, alice, 0) as reader:
             await reader.waits()
-            watch.close()
+            hub.close()
             with pytest.raises(Unavailable):
                 await reader.take(1)
-        async with reading(world, watch, alice, 0) as reader:
+        async with reading(env, hub, alice, 0) as reader:
             with pytest.raises(Unavailable):
                 await reader.take(1)
 
 
 class TestTail:
     @on_both
-    async def test_hands_on_what_is_published_from_now_on(self, world: World, alice: UUID, bob: UUID) -> None:
-        await world.publish(world.bank.transfer(alice, bob))
+    async def test_hands_on_what_is_published_from_now_on(
+        self, env: AnalyticsEnvironment, alice: UUID, bob: UUID
+    ) -> None:
+        await env.publish(env.bank.transfer(alice, bob))
         seen: list[int] = []
 
-        class Notes(Watch):
-            is_watched = True
+        class Notes(SubscriptionHub):
+            has_subscriptions = True
 
             def publish(self, event: Event) -> None:
                 seen.append(event.sender.version)
 
-            def check_soon(self) -> None:
+            def request_check(self) -> None:
                 seen.append(0)
 
-        watch = Notes(world.history, world.ledger, world.bank_client, world.repair(), Timing())
+        hub = Notes(env.history, env.ledger, env.bank_client, env.repair(), HubLimits())
 
         async def follows() -> bool:
             return seen == [0]
@@ -319,82 +341,88 @@ class TestTail:
         async def has_both() -> bool:
             return seen == [0, 2, 3]
 
-        async with beside(world.tail(watch).run()):
+        async with beside(env.live_consumer(hub).run()):
             await until(follows)
-            await world.publish_raw(b"nonsense", [])
-            await world.publish(world.bank.transfer(alice, bob), world.bank.transfer(alice, bob))
+            await env.publish_raw(b"nonsense", [])
+            await env.publish(env.bank.transfer(alice, bob), env.bank.transfer(alice, bob))
             await until(has_both)
 
     @on_both
     async def test_a_topic_that_is_made_later_is_read_from_its_start(
-        self, world: World, alice: UUID, bob: UUID
+        self, env: AnalyticsEnvironment, alice: UUID, bob: UUID
     ) -> None:
-        if isinstance(world.kafka, ApacheKafka):
-            await world.kafka.clean()
-        watch = world.watch()
+        if isinstance(env.kafka, ApacheKafka):
+            await env.kafka.clean()
+        hub = env.hub()
 
         async def follows() -> bool:
-            return watch._check_now.is_set()
+            return hub._check_requested.is_set()
 
-        async with reading(world, watch, alice, 0) as reader, beside(world.tail(watch).run()):
+        async with reading(env, hub, alice, 0) as reader, beside(env.live_consumer(hub).run()):
             await reader.waits()
             await until(follows)
-            await world.publish(*(world.bank.transfer(alice, bob) for _ in range(3)))
+            await env.publish(*(env.bank.transfer(alice, bob) for _ in range(3)))
             assert await reader.take(3) == [1, 2, 3]
-        assert world.bank.asked["ListEvents"] == 0
+        assert env.bank.asked["ListEvents"] == 0
 
     @on_both
-    async def test_says_whether_the_broker_answers(self, world: World) -> None:
-        tail = world.tail(world.watch())
+    async def test_says_whether_the_broker_answers(self, env: AnalyticsEnvironment) -> None:
+        live_consumer = env.live_consumer(env.hub())
         with pytest.raises(Unavailable):
-            await tail.ping()
-        async with beside(tail.run()):
+            await live_consumer.ping()
+        async with beside(live_consumer.run()):
 
             async def answers() -> bool:
                 try:
-                    await tail.ping()
+                    await live_consumer.ping()
                 except Unavailable:
                     return False
                 return True
 
             await until(answers)
 
-    async def test_fails_when_the_broker_goes_so_that_it_is_started_again(self, world: World) -> None:
-        tail = world.tail(world.watch())
-        running = asyncio.create_task(tail.run())
+    async def test_fails_when_the_broker_goes_so_that_it_is_started_again(self, env: AnalyticsEnvironment) -> None:
+        live_consumer = env.live_consumer(env.hub())
+        running = asyncio.create_task(live_consumer.run())
 
         async def answers() -> bool:
-            return tail._running is not None
+            return live_consumer._running_admin is not None
 
         await until(answers)
-        world.kafka.kill()
+        env.kafka.kill()
         with pytest.raises(KafkaError):
             await asyncio.wait_for(running, 10)
 
 
 class TestLosingAccess:
-    async def test_ends_a_quiet_stream_and_a_busy_one(self, world: World, alice: UUID, bob: UUID) -> None:
-        watch = world.watch(timing=Timing(patience_seconds=0.05, check_seconds=3600, access_seconds=0.1))
-        async with reading(world, watch, alice, 0) as quiet, reading(world, watch, alice, 0) as busy:
+    async def test_ends_a_quiet_stream_and_a_busy_one(self, env: AnalyticsEnvironment, alice: UUID, bob: UUID) -> None:
+        hub = env.hub(
+            limits=HubLimits(gap_timeout_seconds=0.05, check_interval_seconds=3600, access_interval_seconds=0.1)
+        )
+        async with reading(env, hub, alice, 0) as quiet, reading(env, hub, alice, 0) as busy:
             await quiet.waits()
-            watch.publish(world.bank.transfer(bob, alice))
+            hub.publish(env.bank.transfer(bob, alice))
             assert await quiet.take(1) == await busy.take(1) == [1]
-            world.bank.give(alice, "mallory")
+            env.bank.give(alice, "mallory")
             with pytest.raises(AccountNotFound):
                 await quiet.take(1)
             with pytest.raises(AccountNotFound):
-                await busy.follow(lambda: watch.publish(world.bank.transfer(bob, alice)))
+                await busy.follow(lambda: hub.publish(env.bank.transfer(bob, alice)))
 
-    async def test_is_not_what_a_bank_that_is_away_says(self, world: World, alice: UUID, bob: UUID) -> None:
-        watch = world.watch(timing=Timing(patience_seconds=0.05, check_seconds=3600, access_seconds=0.02))
-        async with reading(world, watch, alice, None) as reader:
+    async def test_is_not_what_a_bank_that_is_away_says(
+        self, env: AnalyticsEnvironment, alice: UUID, bob: UUID
+    ) -> None:
+        hub = env.hub(
+            limits=HubLimits(gap_timeout_seconds=0.05, check_interval_seconds=3600, access_interval_seconds=0.02)
+        )
+        async with reading(env, hub, alice, None) as reader:
             await reader.waits()
-            world.bank.is_down = True
-            asked = world.bank.asked["GetBalance"]
+            env.bank.is_down = True
+            asked = env.bank.asked["GetBalance"]
 
             async def asked_again() -> bool:
-                return world.bank.asked["GetBalance"] > asked + 2
+                return env.bank.asked["GetBalance"] > asked + 2
 
             await until(asked_again)
-            watch.publish(world.bank.transfer(bob, alice))
+            hub.publish(env.bank.transfer(bob, alice))
             assert await reader.take(1) == [1]

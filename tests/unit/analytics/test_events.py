@@ -5,7 +5,7 @@ from uuid import UUID
 
 import pytest
 
-from subgraphs.analytics.service.adapters.events import Unreadable, decode
+from subgraphs.analytics.service.adapters.events import InvalidEvent, decode_event
 from subgraphs.analytics.service.domain.model import Event, OperationType, Posting
 from wallet.money import Money
 
@@ -31,7 +31,7 @@ def encoded(**changes: Any) -> bytes:
 
 class TestDecode:
     def test_reads_a_transfer(self) -> None:
-        assert decode(encoded(), TRANSFER) == Event(
+        assert decode_event(encoded(), TRANSFER) == Event(
             ID,
             OperationType.TRANSFER,
             Money.parse("10.50"),
@@ -41,10 +41,10 @@ class TestDecode:
         )
 
     def test_reads_a_top_up_with_its_descriptor(self) -> None:
-        assert decode(encoded(descriptor={"cardBrand": "VISA"}), TOP_UP).type is OperationType.TOP_UP
+        assert decode_event(encoded(descriptor={"cardBrand": "VISA"}), TOP_UP).type is OperationType.TOP_UP
 
     def test_leaves_unknown_fields_and_headers_alone(self) -> None:
-        assert decode(encoded(added="later"), [*TRANSFER, ("ce_traceparent", b"00-1-2-00")]).id == ID
+        assert decode_event(encoded(added="later"), [*TRANSFER, ("ce_traceparent", b"00-1-2-00")]).id == ID
 
     @pytest.mark.parametrize(
         ("value", "headers", "reason"),
@@ -83,11 +83,11 @@ class TestDecode:
     def test_says_why_a_message_is_unreadable(
         self, value: bytes | None, headers: list[tuple[str, bytes]], reason: str
     ) -> None:
-        with pytest.raises(Unreadable) as caught:
-            decode(value, headers)
+        with pytest.raises(InvalidEvent) as caught:
+            decode_event(value, headers)
         assert caught.value.reason.startswith(reason)
 
     def test_a_reason_does_not_repeat_what_it_judges(self) -> None:
-        with pytest.raises(Unreadable) as caught:
-            decode(encoded(amount="4111111111111111x"), TRANSFER)
+        with pytest.raises(InvalidEvent) as caught:
+            decode_event(encoded(amount="4111111111111111x"), TRANSFER)
         assert "4111" not in caught.value.reason

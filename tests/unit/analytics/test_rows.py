@@ -3,7 +3,7 @@ from decimal import Decimal
 from uuid import UUID
 
 from subgraphs.analytics.service.domain.model import Direction, Event, OperationType, Posting, Row
-from subgraphs.analytics.service.domain.rows import rows_of
+from subgraphs.analytics.service.domain.rows import rows_from_event
 from wallet.money import Money
 
 ALICE, BOB, ID = UUID(int=1), UUID(int=2), UUID(int=3)
@@ -21,7 +21,7 @@ class TestRowsOf:
             AT,
         )
         shared = {"operation_id": ID, "type": OperationType.TOP_UP, "amount": Decimal("10.50"), "currency": "RUB"}
-        assert rows_of(event) == (
+        assert rows_from_event(event) == (
             Row(
                 account_id=ALICE,
                 account_version=7,

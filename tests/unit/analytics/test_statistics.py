@@ -5,7 +5,14 @@ from decimal import Decimal
 import pytest
 
 from subgraphs.analytics.service.domain.model import Direction, OperationType
-from subgraphs.analytics.service.domain.statistics import Bucket, Frame, Granularity, Group, Turnover, buckets
+from subgraphs.analytics.service.domain.statistics import (
+    Bucket,
+    Granularity,
+    Group,
+    StatisticsRange,
+    Turnover,
+    make_buckets,
+)
 
 PAID = (OperationType.TRANSFER, Direction.OUT)
 TOPPED_UP = (OperationType.TOP_UP, Direction.IN)
@@ -15,8 +22,8 @@ def at(text: str) -> datetime:
     return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
-def frame(since: str, until: str, granularity: Granularity = Granularity.DAY) -> Frame:
-    return Frame(at(since), at(until), granularity)
+def frame(since: str, until: str, granularity: Granularity = Granularity.DAY) -> StatisticsRange:
+    return StatisticsRange(at(since), at(until), granularity)
 
 
 class TestBounds:
@@ -48,11 +55,11 @@ class TestBounds:
     @pytest.mark.parametrize("granularity", Granularity)
     def test_a_moment_is_one_bucket(self, granularity: Granularity) -> None:
         since = at("1970-01-01")
-        assert Frame(since, since + timedelta(microseconds=1), granularity).count == 1
+        assert StatisticsRange(since, since + timedelta(microseconds=1), granularity).count == 1
 
     def test_are_utc_whatever_the_offset(self) -> None:
         east = timezone(timedelta(hours=3))
-        moscow = Frame(
+        moscow = StatisticsRange(
             datetime(2026, 1, 1, tzinfo=east),
             datetime(2026, 1, 2, tzinfo=east),
             Granularity.DAY,
@@ -65,7 +72,7 @@ class TestBounds:
     @pytest.mark.parametrize("granularity", Granularity)
     def test_there_are_as_many_as_are_counted(self, granularity: Granularity) -> None:
         for days in (1, 6, 7, 8, 28, 30, 31, 41):
-            each = Frame(at("2023-12-17T05:06:07"), at("2023-12-17") + timedelta(days=days), granularity)
+            each = StatisticsRange(at("2023-12-17T05:06:07"), at("2023-12-17") + timedelta(days=days), granularity)
             assert len(each.bounds()) == each.count
 
 
@@ -85,7 +92,7 @@ class TestViolations:
             (frame("1970-01-01", "2200-01-01", Granularity.HOUR), "granularity"),
         ],
     )
-    def test_name_the_field(self, given: Frame, field: str) -> None:
+    def test_name_the_field(self, given: StatisticsRange, field: str) -> None:
         assert [violation.field for violation in given.violations()] == [field]
 
     def test_a_thousand_buckets_are_not_too_many(self) -> None:
@@ -95,7 +102,7 @@ class TestViolations:
 
 class TestBuckets:
     def test_without_operations_carry_the_balance(self) -> None:
-        made = buckets(frame("2026-01-01", "2026-01-04"), Decimal(5), ())
+        made = make_buckets(frame("2026-01-01", "2026-01-04"), Decimal(5), ())
         assert [(int(bucket.opening), int(bucket.closing)) for bucket in made] == [(5, 5)] * 3
         assert not any(bucket.turnovers for bucket in made)
 
@@ -105,7 +112,7 @@ class TestBuckets:
             Group(0, PAID, Turnover(1, Decimal(5)), 6, Decimal(10)),
             Group(0, TOPPED_UP, Turnover(2, Decimal(10)), 8, Decimal(15)),
         ]
-        made = buckets(frame("2026-01-01", "2026-01-04"), Decimal(10), groups)
+        made = make_buckets(frame("2026-01-01", "2026-01-04"), Decimal(10), groups)
         assert [(int(bucket.opening), int(bucket.closing)) for bucket in made] == [(10, 15), (15, 15), (15, 12)]
         assert made[0].turnovers == {PAID: Turnover(1, Decimal(5)), TOPPED_UP: Turnover(2, Decimal(10))}
 

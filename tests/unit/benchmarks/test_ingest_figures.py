@@ -1,8 +1,8 @@
 from collections import defaultdict
 
 from benchmarks.ingest_figures import Event
-from subgraphs.analytics.service.adapters.events import decode
-from subgraphs.analytics.service.domain.rows import rows_of
+from subgraphs.analytics.service.adapters.events import decode_event
+from subgraphs.analytics.service.domain.rows import rows_from_event
 
 EVENTS = [Event(number) for number in range(2_500)]
 
@@ -24,7 +24,7 @@ class TestAnEventOfTheBenchmark:
                     row.counterparty_id,
                     row.occurred_at,
                 )
-                for row in rows_of(decode(value, headers))
+                for row in rows_from_event(decode_event(value, headers))
             ]
             assert [tuple(row) for row in event.rows()] == stored
 

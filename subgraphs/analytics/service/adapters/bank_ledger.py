@@ -1,4 +1,4 @@
-"""The bank as analytics asks it in its own name."""
+"""The bank's ledger, read with the identity of analytics."""
 
 from collections.abc import AsyncIterator, Callable
 from typing import Final
@@ -11,52 +11,52 @@ from subgraphs.bank.client import BankClient
 from wallet.errors import AccountNotFound
 from wallet.money import Money
 
-_PAGE: Final = 1_000
+_PAGE_SIZE: Final = 1_000
 _TYPES: Final = {"TRANSFER": OperationType.TRANSFER, "DEPOSIT": OperationType.TOP_UP}
 
 
-class Ledger:
-    """The truth about any account, whoever's it is.
+class BankLedger:
+    """Reads versions and operations of all accounts.
 
-    Methods raise what `BankClient` raises, and are safe to call again.
+    Methods raise what `BankClient` raises. A retry is safe.
     """
 
     def __init__(self, client: BankClient, token: Callable[[], str]) -> None:
         """Args:
-        client: of the bank.
-        token: the service's own, valid for minutes whenever it is asked for.
+        client: gRPC client of the bank.
+        token: returns a token of analytics that is valid for minutes.
         """
         self._bank = client
         self._token = token
 
-    async def all_versions(self) -> AsyncIterator[dict[UUID, int]]:
-        """Every account's version now, page by page."""
-        pages = self._bank.list_account_versions(_PAGE)
+    async def list_all_versions(self) -> AsyncIterator[dict[UUID, int]]:
+        """Yield the present version of every account, one page at a time."""
+        pages = self._bank.list_account_versions(_PAGE_SIZE)
         while True:
-            with request_context.as_service(self._token):  # for each page: a walk over all of them may outlast a token
+            with request_context.as_service(self._token):  # for each page: the whole list may outlast a token
                 page = await anext(pages, None)
             if page is None:
                 return
             yield {account.account_id: account.version for account in page}
 
-    async def versions(self, account_ids: list[UUID]) -> dict[UUID, int]:
-        """The accounts' versions now; what is no account of the ledger is left out."""
-        found: dict[UUID, int] = {}
-        for start in range(0, len(account_ids), _PAGE):
+    async def get_versions(self, account_ids: list[UUID]) -> dict[UUID, int]:
+        """Return the present versions of the accounts, without those that the ledger does not have."""
+        versions: dict[UUID, int] = {}
+        for start in range(0, len(account_ids), _PAGE_SIZE):
             with request_context.as_service(self._token):
-                accounts = await self._bank.batch_get_accounts(account_ids[start : start + _PAGE])
+                accounts = await self._bank.batch_get_accounts(account_ids[start : start + _PAGE_SIZE])
             for id_, account in accounts.items():
                 if isinstance(account, bank.Account):
-                    found[id_] = account.version
-                elif not isinstance(account, AccountNotFound):  # or what is there would be taken for unknown
+                    versions[id_] = account.version
+                elif not isinstance(account, AccountNotFound):  # an account that exists must not count as missing
                     raise account
-        return found
+        return versions
 
-    async def opening(self, account_id: UUID) -> Money:
-        """What the account held before its first operation.
+    async def get_opening_balance(self, account_id: UUID) -> Money:
+        """Return the account's balance before its first operation.
 
         Raises:
-            AccountNotFound: there is none.
+            AccountNotFound: the ledger does not have the account.
         """
         with request_context.as_service(self._token):
             account = await self._bank.get_account(account_id)
@@ -67,15 +67,22 @@ class Ledger:
             return first.sender.balance_after + first.transfer.amount
         return first.recipient.balance_after - first.transfer.amount
 
-    async def events(self, account_id: UUID, after_version: int, limit: int | None = None) -> list[Event]:
-        """The account's next operations after a version, in order, at most so many; none when there are no more."""
-        page = _PAGE if limit is None else min(limit, _PAGE)
+    async def list_events(self, account_id: UUID, after_version: int, limit: int | None = None) -> list[Event]:
+        """Return the account's next operations after a version, in version order; none at the end.
+
+        Args:
+            account_id: id of the account.
+            after_version: operations above this version are returned.
+            limit: maximum number of operations; a page has at most 1,000.
+        """
+        page_size = _PAGE_SIZE if limit is None else min(limit, _PAGE_SIZE)
         with request_context.as_service(self._token):
-            return [event_of(event) for event in await self._bank.list_events(account_id, after_version, page)]
+            events = await self._bank.list_events(account_id, after_version, page_size)
+        return [event_from_bank(event) for event in events]
 
 
-def event_of(event: bank.Event) -> Event:
-    """The ledger's word for an operation as the topic's: the same value by either road."""
+def event_from_bank(event: bank.Event) -> Event:
+    """Convert an operation of the ledger. The result equals the event that the topic has for it."""
     transfer = event.transfer
     sender, recipient = (
         Posting(side.account_id, side.version, side.balance_after) for side in (event.sender, event.recipient)

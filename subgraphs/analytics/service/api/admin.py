@@ -1,4 +1,4 @@
-"""What analytics' admin interface has beside health, metrics and the proof."""
+"""Admin route that starts a replay."""
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -12,14 +12,15 @@ from subgraphs.analytics.service.application.replay import Progress, Replay
 
 
 def replay_router(replay: Replay) -> APIRouter:
-    """`POST /replay` pulls what the history lacks, of one account with `account_id`, and with `all_operations` mends
-    what is wrong. It tells how it goes, line by line; the last line is the outcome. When the client goes away, the
-    replay ends. 409 while another one runs.
+    """Return the route `POST /replay`, which streams progress as JSON lines, and the outcome as the last line.
+
+    `account_id` limits the replay to one account. `all_operations` also replaces rows that differ from the ledger. A
+    client that disconnects ends the replay. 409 while another replay runs.
     """
     router = APIRouter()
 
     @router.post("/replay")
-    async def run(account_id: UUID | None = None, all_operations: bool = False) -> JsonLinesResponse:
+    async def run_replay(account_id: UUID | None = None, all_operations: bool = False) -> JsonLinesResponse:
         if replay.is_replaying:
             raise HTTPException(409, "a replay is running in this process: wait for its end")
         return JsonLinesResponse(_lines(replay, account_id, all_operations=all_operations))

@@ -1,4 +1,4 @@
-"""Who may call analytics. Customers are further held to their own accounts, by the service, which asks the bank."""
+"""Access policy of analytics: the roles that may call each method. The use cases check account ownership."""
 
 from typing import Final
 
@@ -14,4 +14,4 @@ ADMIN: Final[AccessPolicy] = {
     "GET /integrity": ADMIN_ACCESS,
     "POST /replay": ADMIN_ACCESS,
 }
-"""Of the admin interface. Health and metrics are open."""
+"""Routes of the admin port. Health and metrics need no token."""

@@ -1,6 +1,6 @@
-"""Proto to domain and back, nothing else."""
+"""gRPC servicer of analytics: converts between `analytics.proto` and the domain."""
 
-# ruff: noqa: D102, N802  the methods are analytics.proto's, which names and documents them
+# ruff: noqa: D102, N802  analytics.proto names and documents the methods
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from datetime import datetime
@@ -23,7 +23,7 @@ from subgraphs.analytics.service.domain.model import (
     StreamStart,
     parse_amount,
 )
-from subgraphs.analytics.service.domain.statistics import Bucket, Frame, Granularity, Turnover
+from subgraphs.analytics.service.domain.statistics import Bucket, Granularity, StatisticsRange, Turnover
 from wallet import inputs
 from wallet.errors import InvalidInput
 from wallet.money import Money
@@ -44,17 +44,17 @@ _GRANULARITIES: Final = {
     Granularity.WEEK: analytics_pb2.GRANULARITY_WEEK,
     Granularity.MONTH: analytics_pb2.GRANULARITY_MONTH,
 }
-Known = TypeVar("Known", OperationType, Direction, Granularity)
+EnumValue = TypeVar("EnumValue", OperationType, Direction, Granularity)
 
 
 class AnalyticsServicer(analytics_pb2_grpc.AnalyticsServiceServicer):
-    """`analytics.proto`, served. Errors are raised as they are; `kit.rpc.server` makes statuses of them."""
+    """Implementation of `analytics.proto`. Raises `WalletError`s, which `kit.rpc.server` converts to statuses."""
 
     def __init__(self, analytics: Analytics) -> None:
         self._analytics = analytics
 
     def register(self, server: grpc.aio.Server) -> None:
-        """Adds the service to a server."""
+        """Add the service to a server."""
         analytics_pb2_grpc.add_AnalyticsServiceServicer_to_server(self, server)
 
     async def GetOperations(
@@ -62,16 +62,16 @@ class AnalyticsServicer(analytics_pb2_grpc.AnalyticsServiceServicer):
         request: analytics_pb2.GetOperationsRequest,
         context: Any,  # noqa: ARG002
     ) -> analytics_pb2.GetOperationsResponse:
-        page = await self._analytics.operations(
+        page = await self._analytics.list_operations(
             request_context.current_principal(),
-            _account(request.account_id),
+            _account_id_from_proto(request.account_id),
             limit=request.page_size,
             older_than=request.older_than if request.HasField("older_than") else None,
             newer_than=request.newer_than if request.HasField("newer_than") else None,
-            conditions=_filter(request.filter),
+            conditions=_filter_from_proto(request.filter),
         )
         return analytics_pb2.GetOperationsResponse(
-            operations=map(_operation, page.rows),
+            operations=map(_operation_to_proto, page.rows),
             has_older=page.has_older,
             has_newer=page.has_newer,
         )
@@ -81,18 +81,18 @@ class AnalyticsServicer(analytics_pb2_grpc.AnalyticsServiceServicer):
         request: analytics_pb2.GetStatisticsRequest,
         context: Any,  # noqa: ARG002
     ) -> analytics_pb2.GetStatisticsResponse:
-        account_id = _account(request.account_id)
+        account_id = _account_id_from_proto(request.account_id)
         for name in ("from", "to"):
             if not request.HasField(name):
                 raise InvalidInput.for_field(name, "is required")
-        frame = Frame(
-            _time("from", getattr(request, "from")),
-            _time("to", request.to),
-            _known("granularity", _GRANULARITIES, request.granularity),
+        range_ = StatisticsRange(
+            _time_from_proto("from", getattr(request, "from")),
+            _time_from_proto("to", request.to),
+            _enum_from_proto("granularity", _GRANULARITIES, request.granularity),
         )
-        statistics = await self._analytics.statistics(request_context.current_principal(), account_id, frame)
+        statistics = await self._analytics.get_statistics(request_context.current_principal(), account_id, range_)
         return analytics_pb2.GetStatisticsResponse(
-            buckets=[_bucket(bucket, statistics.currency) for bucket in statistics.buckets],
+            buckets=[_bucket_to_proto(bucket, statistics.currency) for bucket in statistics.buckets],
             as_of_version=statistics.as_of_version,
             is_complete=statistics.is_complete,
         )
@@ -103,49 +103,51 @@ class AnalyticsServicer(analytics_pb2_grpc.AnalyticsServiceServicer):
         context: Any,  # noqa: ARG002
     ) -> AsyncIterator[analytics_pb2.WatchOperationsResponse]:
         after = request.after_version if request.HasField("after_version") else None
-        async with aclosing(self._analytics.watch(_account(request.account_id), after)) as rows:
+        async with aclosing(
+            self._analytics.watch_operations(_account_id_from_proto(request.account_id), after)
+        ) as rows:
             async for row in rows:
                 if isinstance(row, StreamStart):
                     yield analytics_pb2.WatchOperationsResponse(start_version=row.version)
                 else:
-                    yield analytics_pb2.WatchOperationsResponse(operation=_operation(row))
+                    yield analytics_pb2.WatchOperationsResponse(operation=_operation_to_proto(row))
 
 
-def _account(text: str) -> UUID:
+def _account_id_from_proto(text: str) -> UUID:
     with inputs.FieldParser() as fields:
         return fields.parse("accountId", inputs.parse_uuid, text)
 
 
-def _filter(message: analytics_pb2.OperationFilter) -> OperationFilter:
+def _filter_from_proto(message: analytics_pb2.OperationFilter) -> OperationFilter:
     with inputs.FieldParser() as fields:
         return OperationFilter(
-            types=frozenset(_known("type", _TYPES, number) for number in message.types),
-            direction=_known("direction", _DIRECTIONS, message.direction) if message.direction else None,
+            types=frozenset(_enum_from_proto("type", _TYPES, number) for number in message.types),
+            direction=_enum_from_proto("direction", _DIRECTIONS, message.direction) if message.direction else None,
             counterparty_id=fields.parse("counterpartyId", inputs.parse_uuid, message.counterparty_id)
             if message.counterparty_id
             else None,
             min_amount=fields.parse("minAmount", parse_amount, message.min_amount) if message.min_amount else None,
             max_amount=fields.parse("maxAmount", parse_amount, message.max_amount) if message.max_amount else None,
-            since=_time("from", getattr(message, "from")) if message.HasField("from") else None,
-            until=_time("to", message.to) if message.HasField("to") else None,
+            since=_time_from_proto("from", getattr(message, "from")) if message.HasField("from") else None,
+            until=_time_from_proto("to", message.to) if message.HasField("to") else None,
         )
 
 
-def _known(field: str, numbers: dict[Known, Any], number: int) -> Known:
-    for value, known in numbers.items():
-        if known == number:
+def _enum_from_proto(field: str, numbers: dict[EnumValue, Any], number: int) -> EnumValue:
+    for value, proto_number in numbers.items():
+        if proto_number == number:
             return value
-    raise InvalidInput.for_field(field, "is not one that is known")
+    raise InvalidInput.for_field(field, "is unknown")
 
 
-def _time(field: str, message: Timestamp) -> datetime:
+def _time_from_proto(field: str, message: Timestamp) -> datetime:
     try:
         return converters.time_from_proto(message)
     except (ValueError, OverflowError):
         raise InvalidInput.for_field(field, "is out of range") from None
 
 
-def _operation(row: Row) -> analytics_pb2.Operation:
+def _operation_to_proto(row: Row) -> analytics_pb2.Operation:
     return analytics_pb2.Operation(
         id=str(row.operation_id),
         account_id=str(row.account_id),
@@ -159,28 +161,28 @@ def _operation(row: Row) -> analytics_pb2.Operation:
     )
 
 
-def _bucket(bucket: Bucket, currency: str) -> analytics_pb2.StatisticsBucket:
-    def money(amount: Decimal) -> MoneyMessage:
+def _bucket_to_proto(bucket: Bucket, currency: str) -> analytics_pb2.StatisticsBucket:
+    def money_to_proto(amount: Decimal) -> MoneyMessage:
         return converters.money_to_proto(Money(amount, currency))
 
-    def turnover(value: Turnover) -> analytics_pb2.Turnover:
-        return analytics_pb2.Turnover(count=value.count, amount=money(value.amount))
+    def turnover_to_proto(value: Turnover) -> analytics_pb2.Turnover:
+        return analytics_pb2.Turnover(count=value.count, amount=money_to_proto(value.amount))
 
     incoming, outgoing = bucket.turnover(Direction.IN), bucket.turnover(Direction.OUT)
     return analytics_pb2.StatisticsBucket(
         start=converters.time_to_proto(bucket.start),
         end=converters.time_to_proto(bucket.end),
         count=incoming.count + outgoing.count,
-        incoming=turnover(incoming),
-        outgoing=turnover(outgoing),
-        net=money(incoming.amount - outgoing.amount),
-        opening_balance=money(bucket.opening),
-        closing_balance=money(bucket.closing),
+        incoming=turnover_to_proto(incoming),
+        outgoing=turnover_to_proto(outgoing),
+        net=money_to_proto(incoming.amount - outgoing.amount),
+        opening_balance=money_to_proto(bucket.opening),
+        closing_balance=money_to_proto(bucket.closing),
         by_type=[
             analytics_pb2.TypeTurnover(
                 type=_TYPES[kind],
-                incoming=turnover(bucket.turnover(Direction.IN, [kind])),
-                outgoing=turnover(bucket.turnover(Direction.OUT, [kind])),
+                incoming=turnover_to_proto(bucket.turnover(Direction.IN, [kind])),
+                outgoing=turnover_to_proto(bucket.turnover(Direction.OUT, [kind])),
             )
             for kind in bucket.types
         ],

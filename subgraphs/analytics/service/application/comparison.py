@@ -1,4 +1,4 @@
-"""The history held against the ledger, operation by operation."""
+"""Compares the stored history with the bank's ledger, operation by operation."""
 
 import asyncio
 from collections import defaultdict
@@ -7,31 +7,30 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
+from subgraphs.analytics.service.adapters.bank_ledger import BankLedger
 from subgraphs.analytics.service.adapters.clickhouse.copies import Copies, Copy, Window
-from subgraphs.analytics.service.adapters.ledger import Ledger
 from subgraphs.analytics.service.domain.model import Row
-from subgraphs.analytics.service.domain.rows import rows_of
+from subgraphs.analytics.service.domain.rows import rows_from_event
 
-_OPERATIONS: Final = 1_000
-"""In one window, and so in one answer of the bank."""
-_PACK: Final = 2_000
-"""Operations that one statement asks for, and that are in memory."""
-_WINDOWS: Final = 500
-_ACCOUNTS: Final = 1_000
-_COPIES: Final = 500
-_AT_ONCE: Final = 8
-"""Questions to the bank."""
+_WINDOW_OPERATIONS: Final = 1_000
+"""Maximum operations of a window, and so of one answer of the bank."""
+_BATCH_OPERATIONS: Final = 2_000
+"""Maximum operations that one statement reads and that are in memory."""
+_BATCH_WINDOWS: Final = 500
+_ACCOUNTS_PAGE: Final = 1_000
+_COPIES_PAGE: Final = 500
+_CONCURRENT_BANK_CALLS: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """An operation of which something else is stored than the ledger says.
+    """An operation whose stored copies differ from the ledger.
 
     Attributes:
-        account_id: whose it is.
-        version: which one.
-        expected: the ledger's word; None where it counts the operation and does not have it.
-        wrong: the stored copies that say something else. Without any, nothing is stored.
+        account_id: account of the operation.
+        version: version of the account after the operation.
+        expected: row of the ledger; None if the ledger counts the operation but does not return it.
+        wrong: stored copies that differ. Empty if nothing is stored.
     """
 
     account_id: UUID
@@ -41,13 +40,13 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
-class Strange:
-    """A page of what the ledger does not count, of one account.
+class UnexpectedRows:
+    """Stored copies of one account that the ledger does not count.
 
     Attributes:
-        account_id: whose it would be.
-        version: of the account in the ledger, at a moment after the copies were seen; None of an account unknown to it.
-        copies: their versions are below 1 or above the account's.
+        account_id: account of the copies.
+        version: version of the account in the ledger, read after the copies; None if the ledger lacks the account.
+        copies: copies with versions below 1 or above the account's version.
     """
 
     account_id: UUID
@@ -56,36 +55,36 @@ class Strange:
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
-    """So many more accounts of the history are known to the ledger, up to this one; or have been told before."""
+class Checkpoint:
+    """Progress of a scan: `accounts` more accounts are checked, up to and including `up_to`."""
 
     up_to: UUID
     accounts: int
 
 
 class Comparison:
-    """Both sides by pages, in short questions and bounded memory. Only reads.
+    """Compares history and ledger in pages, with short queries and bounded memory. Only reads.
 
     Raises what `Copies` and `BankClient` raise.
     """
 
-    def __init__(self, copies: Copies, ledger: Ledger) -> None:
+    def __init__(self, copies: Copies, ledger: BankLedger) -> None:
         self._copies = copies
         self._ledger = ledger
 
-    async def differences(self, windows: Sequence[Window]) -> list[Difference]:
-        """What differs within one of the `packs`. Versions that the ledger counts are expected to be stored."""
+    async def find_differences(self, windows: Sequence[Window]) -> list[Difference]:
+        """Return the differences within a batch of windows. Every version in a window is expected to be stored."""
         stored = defaultdict[tuple[UUID, int], list[Copy]](list)
-        for copy in await self._copies.stored(windows):
+        for copy in await self._copies.list_copies(windows):
             stored[copy.row.account_id, copy.row.account_version].append(copy)
-        room = asyncio.Semaphore(_AT_ONCE)
+        slots = asyncio.Semaphore(_CONCURRENT_BANK_CALLS)
 
-        async def expected(window: Window) -> dict[int, Row]:
-            async with room:
-                return await self._expected(window)
+        async def expected_rows(window: Window) -> dict[int, Row]:
+            async with slots:
+                return await self._expected_rows(window)
 
         differences = []
-        for window, rows in zip(windows, await asyncio.gather(*map(expected, windows)), strict=True):
+        for window, rows in zip(windows, await asyncio.gather(*map(expected_rows, windows)), strict=True):
             for version in range(window.after + 1, window.up_to + 1):
                 copies, row = stored[window.account_id, version], rows.get(version)
                 wrong = tuple(copy for copy in copies if copy.row != row)
@@ -93,67 +92,80 @@ class Comparison:
                     differences.append(Difference(window.account_id, version, row, wrong))
         return differences
 
-    async def strangers(self, account_id: UUID | None = None) -> AsyncGenerator[Strange | Checked, None]:
-        """What is stored and not counted by the ledger: accounts that it does not know, versions that it has not
-        reached. Of one account, or of all.
+    async def unexpected_rows(
+        self, account_id: UUID | None = None
+    ) -> AsyncGenerator[UnexpectedRows | Checkpoint, None]:
+        """Yield stored rows of accounts and versions that the ledger does not have, and a checkpoint for each page.
+
+        Args:
+            account_id: the account to scan; None scans all accounts.
         """
         after: UUID | None = None
         while True:
             if account_id is None:
-                extents = await self._copies.accounts(after, _ACCOUNTS)
+                ranges = await self._copies.list_version_ranges(after, _ACCOUNTS_PAGE)
             else:
-                extent = await self._copies.extent(account_id)
-                extents = [extent] if extent else []
-            # The ledger is asked later than the history: whatever was stored by then, it had before.
-            versions = await self._ledger.versions([extent.account_id for extent in extents])
-            for extent in extents:
-                version = versions.get(extent.account_id)
-                if extent.least < 1 or extent.greatest > (version or 0):
-                    async for copies in self._beyond(extent.account_id, version or 0, extent.greatest):
-                        yield Strange(extent.account_id, version, copies)
-            if extents:
-                after = extents[-1].account_id
-                yield Checked(after, len(extents))
-            if account_id is not None or len(extents) < _ACCOUNTS:
+                version_range = await self._copies.get_version_range(account_id)
+                ranges = [version_range] if version_range else []
+            # The ledger is read after the history, so it has every operation that the history has rightly.
+            versions = await self._ledger.get_versions([each.account_id for each in ranges])
+            for each in ranges:
+                version = versions.get(each.account_id)
+                if each.lowest < 1 or each.highest > (version or 0):
+                    async for copies in self._copies_outside(each.account_id, version or 0, each.highest):
+                        yield UnexpectedRows(each.account_id, version, copies)
+            if ranges:
+                after = ranges[-1].account_id
+                yield Checkpoint(after, len(ranges))
+            if account_id is not None or len(ranges) < _ACCOUNTS_PAGE:
                 return
 
-    async def _expected(self, window: Window) -> dict[int, Row]:
-        """The ledger's operations in the window, by version."""
+    async def _expected_rows(self, window: Window) -> dict[int, Row]:
+        """Return the ledger's operations in the window, by version."""
         rows: dict[int, Row] = {}
         reached = window.after
         while reached < window.up_to:
-            events = await self._ledger.events(window.account_id, reached, window.up_to - reached)
-            page = [row for event in events for row in rows_of(event) if row.account_id == window.account_id]
+            events = await self._ledger.list_events(window.account_id, reached, window.up_to - reached)
+            page = [row for event in events for row in rows_from_event(event) if row.account_id == window.account_id]
             if not page or page[-1].account_version <= reached:
-                break  # the ledger lacks what it counts
+                break  # the ledger does not return operations that it counts
             rows |= {row.account_version: row for row in page}
             reached = page[-1].account_version
         return rows
 
-    async def _beyond(self, account_id: UUID, version: int, greatest: int) -> AsyncGenerator[tuple[Copy, ...], None]:
-        """Up to the greatest version that was seen before the ledger was asked: the account may have moved since."""
-        copies = await self._copies.beyond(account_id, version, None, _COPIES)
+    async def _copies_outside(
+        self, account_id: UUID, version: int, highest: int
+    ) -> AsyncGenerator[tuple[Copy, ...], None]:
+        """Yield pages of copies outside of the ledger's versions, up to version `highest`.
+
+        `highest` was read before the ledger. Later copies may be of newer operations.
+        """
+        copies = await self._copies.list_copies_outside(account_id, version, None, _COPIES_PAGE)
         while copies:
-            seen = tuple(copy for copy in copies if copy.row.account_version <= greatest)
-            if seen:
-                yield seen
-            if len(copies) < _COPIES or len(seen) < len(copies):
+            unexpected = tuple(copy for copy in copies if copy.row.account_version <= highest)
+            if unexpected:
+                yield unexpected
+            if len(copies) < _COPIES_PAGE or len(unexpected) < len(copies):
                 return
-            copies = await self._copies.beyond(account_id, version, copies[-1].row.account_version, _COPIES)
+            last = copies[-1].row.account_version
+            copies = await self._copies.list_copies_outside(account_id, version, last, _COPIES_PAGE)
 
 
-def packs(windows: Iterable[Window]) -> Iterator[list[Window]]:
-    """The same operations in lists that one statement can ask for: of many small accounts, or a part of a large one."""
-    pack: list[Window] = []
+def batch_windows(windows: Iterable[Window]) -> Iterator[list[Window]]:
+    """Split or group windows into batches that one statement can read.
+
+    A batch has many small accounts, or a part of a large one.
+    """
+    batch: list[Window] = []
     operations = 0
     for each in windows:
-        for after in range(each.after, each.up_to, _OPERATIONS):
-            window = Window(each.account_id, after, min(after + _OPERATIONS, each.up_to))
+        for after in range(each.after, each.up_to, _WINDOW_OPERATIONS):
+            window = Window(each.account_id, after, min(after + _WINDOW_OPERATIONS, each.up_to))
             size = window.up_to - window.after
-            if pack and (operations + size > _PACK or len(pack) == _WINDOWS):
-                yield pack
-                pack, operations = [], 0
-            pack.append(window)
+            if batch and (operations + size > _BATCH_OPERATIONS or len(batch) == _BATCH_WINDOWS):
+                yield batch
+                batch, operations = [], 0
+            batch.append(window)
             operations += size
-    if pack:
-        yield pack
+    if batch:
+        yield batch

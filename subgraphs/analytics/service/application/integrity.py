@@ -1,4 +1,4 @@
-"""The history proved against the ledger, page by page, while both are in use."""
+"""Integrity check of the history against the ledger, in pages, while both are in use."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
@@ -10,120 +10,126 @@ from typing import Final
 
 from kit.integrity.check import Finding, IntegrityCheck, Pending, Progress, Violation
 from subgraphs.analytics.service import metrics
+from subgraphs.analytics.service.adapters.bank_ledger import BankLedger
 from subgraphs.analytics.service.adapters.clickhouse.copies import Copies, Window
-from subgraphs.analytics.service.adapters.ledger import Ledger
-from subgraphs.analytics.service.application.comparison import Checked, Comparison, Difference, Strange, packs
+from subgraphs.analytics.service.application.comparison import (
+    Checkpoint,
+    Comparison,
+    Difference,
+    UnexpectedRows,
+    batch_windows,
+)
 from subgraphs.analytics.service.domain.model import Row
 
-_MOST_MISSING: Final = 50_000
-"""Stretches of missing operations that may wait in memory to be looked at again."""
+_MAX_MISSING_WINDOWS: Final = 50_000
+"""Ranges of missing operations that may wait in memory for the second comparison."""
 _OPERATIONS: Final = "operations"
 _ACCOUNTS: Final = "stored accounts"
 
 
-class Law(StrEnum):
-    """What holds of the history at every moment. Together they say that it is the ledger's, no less and no more."""
+class Invariant(StrEnum):
+    """Invariants of the history. Together they state that its content equals the ledger's."""
 
     OPERATION_IS_STORED = "OPERATION_IS_STORED"
-    """Of every account, versions 1 to the ledger's are there."""
+    """Of every account, versions 1 to the ledger's version are stored."""
     COPY_IS_LEDGERS = "COPY_IS_LEDGERS"
-    """Every copy of an operation says in all what the ledger says, and so no two of them differ."""
+    """Every stored copy of an operation equals the ledger's operation in all columns."""
     VERSION_IS_LEDGERS = "VERSION_IS_LEDGERS"
-    """Nothing is stored of an account beyond the version that it has in the ledger."""
+    """No version is stored that is above the account's version in the ledger."""
     ACCOUNT_IS_LEDGERS = "ACCOUNT_IS_LEDGERS"
-    """Nothing is stored of an account that the ledger does not know."""
+    """No operation is stored of an account that the ledger does not have."""
 
 
 def history_integrity(
-    copies: Copies, ledger: Ledger, *, wait_seconds: float, on_its_way_seconds: float
+    copies: Copies, ledger: BankLedger, *, wait_seconds: float, max_delay_seconds: float
 ) -> IntegrityCheck:
-    """Proves that the stored history is the ledger's (`Law`).
+    """Return the check that the stored history equals the ledger (`Invariant`).
 
-    Each account is compared up to the version that the ledger has when the account's page is read; what happens later
-    is the next proof's. An operation that is not stored then is looked at again after a wait. If it still is not, it is
-    a violation, or, where it is younger than any way of coming may take, `behind`.
+    Each account is compared up to its version in the ledger when the account's page is read. Later operations are left
+    to the next check. A missing operation is compared again after a wait. If it is still missing, it is a violation,
+    or pending if it is younger than the maximum delay.
 
     The verdict counts operations of the ledger, and accounts of the history.
 
     Args:
-        copies: what is proved: all that is stored.
-        ledger: what it is held against.
-        wait_seconds: before what is missing is looked at again.
-        on_its_way_seconds: how old an operation may be that has not come yet, by the bank's clock and this one.
+        copies: all stored rows.
+        ledger: the bank's ledger.
+        wait_seconds: wait before missing operations are compared again.
+        max_delay_seconds: maximum age of a pending operation, by the clocks of the bank and of this process.
     """
-    walk = _Walk(Comparison(copies, ledger), ledger, wait_seconds, timedelta(seconds=on_its_way_seconds))
-    return IntegrityCheck(walk.found, (_OPERATIONS, _ACCOUNTS), metrics.INTEGRITY)
+    scan = _HistoryScan(Comparison(copies, ledger), ledger, wait_seconds, timedelta(seconds=max_delay_seconds))
+    return IntegrityCheck(scan.find, (_OPERATIONS, _ACCOUNTS), metrics.INTEGRITY)
 
 
 @dataclass(frozen=True, slots=True)
-class _Walk:
-    """A proof's way through both sides."""
+class _HistoryScan:
+    """One pass over the ledger's operations and over the stored accounts."""
 
     comparison: Comparison
-    ledger: Ledger
+    ledger: BankLedger
     wait_seconds: float
-    on_its_way: timedelta
+    max_delay: timedelta
 
-    async def found(self) -> AsyncGenerator[Finding, None]:
-        async for each in self._operations():
-            yield each
-        async for each in self._strangers():
-            yield each
+    async def find(self) -> AsyncGenerator[Finding, None]:
+        async for finding in self._check_operations():
+            yield finding
+        async for finding in self._check_accounts():
+            yield finding
 
-    async def _operations(self) -> AsyncGenerator[Finding, None]:
+    async def _check_operations(self) -> AsyncGenerator[Finding, None]:
         rows, missing = 0, list[Window]()
-        async for versions in self.ledger.all_versions():
-            for pack in packs(Window(account_id, 0, version) for account_id, version in versions.items()):
-                differences = await self.comparison.differences(pack)
-                for violation in _wrong(differences):
+        async for versions in self.ledger.list_all_versions():
+            for batch in batch_windows(Window(account_id, 0, version) for account_id, version in versions.items()):
+                differences = await self.comparison.find_differences(batch)
+                for violation in _wrong_copies(differences):
                     yield violation
-                _add(missing, differences)
-                rows += _size(pack)
-                yield Progress(_OPERATIONS, str(pack[-1].account_id), rows)
-                if len(missing) >= _MOST_MISSING:
-                    async for each in self._again(missing):
-                        yield each
+                _add_missing(missing, differences)
+                rows += _count_operations(batch)
+                yield Progress(_OPERATIONS, str(batch[-1].account_id), rows)
+                if len(missing) >= _MAX_MISSING_WINDOWS:
+                    async for finding in self._check_missing_again(missing):
+                        yield finding
                     missing.clear()
-        async for each in self._again(missing):
-            yield each
+        async for finding in self._check_missing_again(missing):
+            yield finding
 
-    async def _again(self, missing: list[Window]) -> AsyncGenerator[Finding, None]:
-        """What was missing, after the wait."""
+    async def _check_missing_again(self, missing: list[Window]) -> AsyncGenerator[Finding, None]:
+        """Compare the missing operations a second time, after the wait."""
         if not missing:
             return
         await asyncio.sleep(self.wait_seconds)
         rows = 0
-        for pack in packs(missing):
-            differences = await self.comparison.differences(pack)
-            recent = datetime.now(UTC) - self.on_its_way
-            for violation in _wrong(differences):
+        for batch in batch_windows(missing):
+            differences = await self.comparison.find_differences(batch)
+            oldest_pending = datetime.now(UTC) - self.max_delay
+            for violation in _wrong_copies(differences):
                 yield violation
             for each in differences:
                 if each.wrong:
                     continue
-                is_recent = each.expected and each.expected.occurred_at > recent
-                yield Pending(_OPERATIONS) if is_recent else _missing(each)
-            rows += _size(pack)
-            yield Progress(f"{_OPERATIONS} that were missing", str(pack[-1].account_id), rows)
+                is_pending = each.expected and each.expected.occurred_at > oldest_pending
+                yield Pending(_OPERATIONS) if is_pending else _missing_operation(each)
+            rows += _count_operations(batch)
+            yield Progress(f"{_OPERATIONS} that were missing", str(batch[-1].account_id), rows)
 
-    async def _strangers(self) -> AsyncGenerator[Finding, None]:
+    async def _check_accounts(self) -> AsyncGenerator[Finding, None]:
         accounts = 0
-        async for page in self.comparison.strangers():
+        async for page in self.comparison.unexpected_rows():
             match page:
-                case Strange():
-                    for violation in _strange(page):
+                case UnexpectedRows():
+                    for violation in _unexpected_copies(page):
                         yield violation
-                case Checked():
+                case Checkpoint():
                     accounts += page.accounts
                     yield Progress(_ACCOUNTS, str(page.up_to), accounts)
 
 
-def _size(pack: Iterable[Window]) -> int:
-    return sum(window.up_to - window.after for window in pack)
+def _count_operations(windows: Iterable[Window]) -> int:
+    return sum(window.up_to - window.after for window in windows)
 
 
-def _add(missing: list[Window], differences: Iterable[Difference]) -> None:
-    """Adds the operations of which nothing is stored; neighbours are one window."""
+def _add_missing(missing: list[Window], differences: Iterable[Difference]) -> None:
+    """Append the operations without stored copies; consecutive versions are one window."""
     for each in differences:
         if each.wrong:
             continue
@@ -134,47 +140,50 @@ def _add(missing: list[Window], differences: Iterable[Difference]) -> None:
             missing.append(Window(each.account_id, each.version - 1, each.version))
 
 
-def _wrong(differences: Iterable[Difference]) -> Iterator[Violation]:
+def _wrong_copies(differences: Iterable[Difference]) -> Iterator[Violation]:
     for each in differences:
         for copy in each.wrong:
-            found, expected = _told(copy.row, each.expected)
-            yield Violation(Law.COPY_IS_LEDGERS, _place(copy.row), found, expected)
+            found, expected = _describe_difference(copy.row, each.expected)
+            yield Violation(Invariant.COPY_IS_LEDGERS, _row_id(copy.row), found, expected)
 
 
-def _missing(difference: Difference) -> Violation:
+def _missing_operation(difference: Difference) -> Violation:
     row: dict[str, str | int] = {"account_id": str(difference.account_id), "version": difference.version}
     expected = difference.expected
-    told = _text(expected) if expected else "an operation that the ledger counts, and does not have either"
-    return Violation(Law.OPERATION_IS_STORED, row, "nothing", told)
+    text = _text(expected) if expected else "an operation that the ledger counts, and does not have either"
+    return Violation(Invariant.OPERATION_IS_STORED, row, "nothing", text)
 
 
-def _strange(page: Strange) -> Iterator[Violation]:
+def _unexpected_copies(page: UnexpectedRows) -> Iterator[Violation]:
     if page.version is None:
-        law, expected = Law.ACCOUNT_IS_LEDGERS, "nothing: the ledger has no such account"
+        invariant, expected = Invariant.ACCOUNT_IS_LEDGERS, "nothing: the ledger has no such account"
     else:
-        law, expected = Law.VERSION_IS_LEDGERS, f"nothing: in the ledger the account is at version {page.version}"
+        invariant, expected = (
+            Invariant.VERSION_IS_LEDGERS,
+            f"nothing: in the ledger the account is at version {page.version}",
+        )
     for copy in page.copies:
-        yield Violation(law, _place(copy.row), _text(copy.row), expected)
+        yield Violation(invariant, _row_id(copy.row), _text(copy.row), expected)
 
 
-def _place(row: Row) -> dict[str, str | int]:
+def _row_id(row: Row) -> dict[str, str | int]:
     return {"account_id": str(row.account_id), "version": row.account_version}
 
 
-def _told(found: Row, expected: Row | None) -> tuple[str, str]:
-    """What the two do not agree on."""
+def _describe_difference(found: Row, expected: Row | None) -> tuple[str, str]:
+    """Return the values of the columns that differ, of both rows."""
     if expected is None:
         return _text(found), "an operation that the ledger counts, and does not have"
-    mine, theirs = _values(found), _values(expected)
-    names = [name for name in mine if mine[name] != theirs[name]]
-    return _listed({name: mine[name] for name in names}), _listed({name: theirs[name] for name in names})
+    stored, ledgers = _values(found), _values(expected)
+    names = [name for name in stored if stored[name] != ledgers[name]]
+    return _join({name: stored[name] for name in names}), _join({name: ledgers[name] for name in names})
 
 
 def _text(row: Row) -> str:
-    return _listed(_values(row))
+    return _join(_values(row))
 
 
-def _listed(values: Mapping[str, str]) -> str:
+def _join(values: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
@@ -183,14 +192,14 @@ def _values(row: Row) -> dict[str, str]:
         "operation_id": str(row.operation_id),
         "type": row.type.value,
         "direction": row.direction.value,
-        "amount": _plain(row.amount),
+        "amount": _amount_text(row.amount),
         "currency": row.currency,
-        "balance_after": _plain(row.balance_after),
+        "balance_after": _amount_text(row.balance_after),
         "counterparty_id": str(row.counterparty_id),
         "occurred_at": row.occurred_at.isoformat(),
     }
 
 
-def _plain(amount: Decimal) -> str:
-    """The same text for the same number, however many zeros it came with."""
+def _amount_text(amount: Decimal) -> str:
+    """Return the same text for equal numbers: without trailing zeros."""
     return f"{amount.normalize():f}"

@@ -1,4 +1,4 @@
-"""The end of the topic as it grows, for whoever watches: every replica reads all of it, whoever stores it."""
+"""Reads new messages of the operations topic for the subscriptions of this replica."""
 
 import asyncio
 from collections.abc import Callable
@@ -9,90 +9,93 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
 from asyncapi.topics import OPERATIONS_TOPIC
-from subgraphs.analytics.service.adapters.events import Unreadable, decode
-from subgraphs.analytics.service.adapters.kafka import started
-from subgraphs.analytics.service.application.watch import Watch
+from subgraphs.analytics.service.adapters.events import InvalidEvent, decode_event
+from subgraphs.analytics.service.adapters.kafka import running_client
+from subgraphs.analytics.service.application.subscription_hub import SubscriptionHub
 from wallet.errors import Unavailable
 
 log = structlog.get_logger(__name__)
 
-_REFRESH_SECONDS: Final = 1.0
-"""How often the topic is looked at for partitions that are new."""
+_PARTITION_REFRESH_SECONDS: Final = 1.0
 
 
-class Tail:
-    """Reads what is published from now on, without a group, and hands it to the watch."""
+class LiveConsumer:
+    """Consumes all partitions from their ends, without a consumer group, and publishes the events to the hub.
+
+    Every replica reads the whole topic, because each has subscribers of any account.
+    """
 
     def __init__(
         self,
-        watch: Watch,
+        hub: SubscriptionHub,
         consumer: Callable[[], AIOKafkaConsumer],
         admin: Callable[[], AIOKafkaAdminClient],
     ) -> None:
         """Args:
-        watch: is told of every event, and of every moment from which events may have been missed.
-        consumer: makes a reader without a group, that begins at the earliest where it loses its place.
-        admin: makes what knows the topic's partitions.
+        hub: receives every event. It is asked to compare versions whenever events may have been missed.
+        consumer: returns a new consumer without a group, which restarts at the earliest offset if it loses its own.
+        admin: returns a new admin client, which lists the topic's partitions.
         """
-        self._watch = watch
+        self._hub = hub
         self._consumer = consumer
         self._admin = admin
-        self._running: AIOKafkaAdminClient | None = None
+        self._running_admin: AIOKafkaAdminClient | None = None
 
     async def ping(self) -> None:
-        """Returns when the broker answers.
+        """Return if the broker answers.
 
         Raises:
-            Unavailable: it is not connected.
-            KafkaError: it does not answer.
+            Unavailable: the consumer is not connected.
+            KafkaError: the broker does not answer.
         """
-        if self._running is None:
+        if self._running_admin is None:
             raise Unavailable("the broker")
-        await self._running.describe_cluster()
+        await self._running_admin.describe_cluster()
 
     async def run(self) -> None:
-        """Reads until something fails, which it raises. What was published meanwhile is not read by the next run; the
-        watch then asks the bank for it.
-        """
-        async with started(self._admin()) as admin, started(self._consumer()) as consumer:
-            self._running = admin
-            try:
-                await self._read(admin, consumer)
-            finally:
-                self._running = None
+        """Consume until an error, which is raised.
 
-    async def _read(self, admin: AIOKafkaAdminClient, consumer: AIOKafkaConsumer) -> None:
+        The next run does not read the messages that were published in between; the hub reads them from the bank.
+        """
+        async with running_client(self._admin()) as admin, running_client(self._consumer()) as consumer:
+            self._running_admin = admin
+            try:
+                await self._consume(admin, consumer)
+            finally:
+                self._running_admin = None
+
+    async def _consume(self, admin: AIOKafkaAdminClient, consumer: AIOKafkaConsumer) -> None:
         loop = asyncio.get_running_loop()
-        places = await consumer.end_offsets(await _partitions(admin))
-        _assign(consumer, places)
-        log.info("following the topic", partitions=len(places))
-        self._watch.check_soon()
+        offsets = await consumer.end_offsets(await _list_partitions(admin))
+        _assign(consumer, offsets)
+        log.info("live consumer started", partitions=len(offsets))
+        self._hub.request_check()
         while True:
-            refresh_at = loop.time() + _REFRESH_SECONDS
+            refresh_at = loop.time() + _PARTITION_REFRESH_SECONDS
             while (remaining := refresh_at - loop.time()) > 0:
-                if not places:
+                if not offsets:
                     await asyncio.sleep(remaining)
                     continue
                 for partition, messages in (await consumer.getmany(timeout_ms=int(remaining * 1000) + 1)).items():
                     for message in messages:
                         self._publish(message.value, message.headers)
-                    places[partition] = messages[-1].offset + 1
-            # A partition that was not there a moment ago holds nothing that was before: it is read from its start.
-            if added := [partition for partition in await _partitions(admin) if partition not in places]:
-                places |= dict.fromkeys(added, 0)
-                _assign(consumer, places)
+                    offsets[partition] = messages[-1].offset + 1
+            # A new partition has no older messages, so it is read from its start.
+            if added := [partition for partition in await _list_partitions(admin) if partition not in offsets]:
+                offsets |= dict.fromkeys(added, 0)
+                _assign(consumer, offsets)
 
     def _publish(self, value: bytes | None, headers: tuple[tuple[str, bytes], ...]) -> None:
-        if not self._watch.is_watched:
+        if not self._hub.has_subscriptions:
             return
         try:
-            self._watch.publish(decode(value, headers))
-        except Unreadable:
-            log.debug("unreadable; the consumer sees to it")
+            self._hub.publish(decode_event(value, headers))
+        except InvalidEvent:
+            log.debug("invalid event skipped")  # the group's consumer sends the dead letter
 
 
-async def _partitions(admin: AIOKafkaAdminClient) -> list[TopicPartition]:
-    # All topics: asking for one that is not there yet would make it.
+async def _list_partitions(admin: AIOKafkaAdminClient) -> list[TopicPartition]:
+    # Describes all topics, because describing a topic that does not exist creates it.
     topics = await admin.describe_topics()
     return [
         TopicPartition(OPERATIONS_TOPIC, partition["partition"])
@@ -102,9 +105,9 @@ async def _partitions(admin: AIOKafkaAdminClient) -> list[TopicPartition]:
     ]
 
 
-def _assign(consumer: AIOKafkaConsumer, places: dict[TopicPartition, int]) -> None:
-    """An assignment forgets every place, those of the partitions that it had before, too."""
-    if places:
-        consumer.assign(list(places))
-        for partition, offset in places.items():
+def _assign(consumer: AIOKafkaConsumer, offsets: dict[TopicPartition, int]) -> None:
+    """Assign partitions and seek all of them: an assignment resets the offsets of earlier partitions, too."""
+    if offsets:
+        consumer.assign(list(offsets))
+        for partition, offset in offsets.items():
             consumer.seek(partition, offset)

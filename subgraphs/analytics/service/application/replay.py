@@ -1,4 +1,4 @@
-"""The history made the ledger's again, by hand."""
+"""Replay of the ledger into the history, started by an administrator."""
 
 import asyncio
 import time
@@ -10,28 +10,28 @@ from uuid import UUID
 import structlog
 
 from subgraphs.analytics.service import metrics
+from subgraphs.analytics.service.adapters.bank_ledger import BankLedger
 from subgraphs.analytics.service.adapters.clickhouse.copies import Copies, Copy, Window
 from subgraphs.analytics.service.adapters.clickhouse.history import History
-from subgraphs.analytics.service.adapters.ledger import Ledger
-from subgraphs.analytics.service.application.comparison import Comparison, Strange, packs
+from subgraphs.analytics.service.application.comparison import Comparison, UnexpectedRows, batch_windows
 from subgraphs.analytics.service.application.repair import Repair
 from wallet.errors import WalletError
 
 log = structlog.get_logger(__name__)
 
-_REMOVED_AT_ONCE: Final = 1_000
-"""Rows. A removal costs ClickHouse as much for one as for many, and they are named in the request's address."""
+_DELETE_BATCH_ROWS: Final = 1_000
+"""Rows of one DELETE. Its cost does not depend on the number of rows, and the rows are listed in the request's URL."""
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What has been done so far.
+    """Progress of a replay.
 
     Attributes:
-        accounts: of the ledger that were checked.
-        pulled: operations that were pulled from the bank and stored.
-        removed: rows that were taken away, because they said something that the ledger does not.
-        lacking: operations, or accounts with some, that the ledger counts and does not have.
+        accounts: number of checked accounts of the ledger.
+        pulled: number of operations that were read from the bank and inserted.
+        removed: number of deleted rows, which differed from the ledger.
+        lacking: number of operations, or of accounts with such operations, that the ledger counts but does not return.
     """
 
     accounts: int = 0
@@ -42,12 +42,16 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a replay ended.
+    """Result of a replay.
 
     Attributes:
-        outcome: `complete`: everything that the ledger has was there at the end; `incomplete`: the ledger lacks what it
-            counts; `unavailable`: ClickHouse or the bank went away. What was done is done: the next one goes on.
-        seconds: how long it took.
+        outcome: `complete`: the history has all operations of the ledger; `incomplete`: the ledger does not return
+            operations that it counts; `unavailable`: ClickHouse or the bank failed. The next replay continues.
+        accounts: as in `Progress`.
+        pulled: as in `Progress`.
+        removed: as in `Progress`.
+        lacking: as in `Progress`.
+        seconds: duration.
     """
 
     outcome: Literal["complete", "incomplete", "unavailable"]
@@ -62,114 +66,120 @@ Report = Progress | Outcome
 
 
 class Replay:
-    """Pulls from the bank what the history lacks, through the same insert that the topic takes. One at a time.
+    """Inserts operations of the ledger that the history lacks, or all that differ. One replay at a time.
 
-    It may be ended at any moment and run again: each insert is whole, and a row that is stored twice counts once.
+    A replay may end at any time and run again: each insert is atomic, and a row that is inserted twice counts once.
     """
 
-    def __init__(self, history: History, copies: Copies, ledger: Ledger, repair: Repair) -> None:
+    def __init__(self, history: History, copies: Copies, ledger: BankLedger, repair: Repair) -> None:
         """Args:
-        history: what is made complete.
-        copies: the same, as it is stored.
-        ledger: the truth.
-        repair: knows how to fill gaps.
+        history: the history to complete.
+        copies: all stored rows of the history.
+        ledger: the bank's ledger.
+        repair: finds and fills gaps.
         """
         self._history = history
         self._copies = copies
         self._ledger = ledger
         self._repair = repair
         self._comparison = Comparison(copies, ledger)
-        self._replaying = asyncio.Lock()
+        self._lock = asyncio.Lock()
 
     @property
     def is_replaying(self) -> bool:
-        """Whether one is running; another one would wait for its end."""
-        return self._replaying.locked()
+        """Whether a replay is running; a second one would wait for its end."""
+        return self._lock.locked()
 
     async def replay(self, account_id: UUID | None, *, all_operations: bool) -> AsyncGenerator[Report, None]:
-        """Progress after each page, and the outcome. Closing it ends the replay.
+        """Yield the progress after each page, then the outcome. Closing the generator ends the replay.
 
         Args:
-            account_id: of one account, or None of all.
-            all_operations: not only what is missing: what is stored is compared with the ledger, what differs is
-                stored again as the ledger has it, and what the ledger does not have is removed.
+            account_id: the account to replay; None replays all accounts.
+            all_operations: compare stored operations, too: insert the ledger's row where a copy differs, and delete
+                rows that the ledger does not have.
         """
-        async with self._replaying:
+        async with self._lock:
             run = _Run()
             started = time.monotonic()
             outcome: Literal["complete", "incomplete", "unavailable"]
             try:
-                steps = self._rewrite(run, account_id) if all_operations else self._fill(run, account_id)
+                steps = (
+                    self._replace_differing(run, account_id)
+                    if all_operations
+                    else self._insert_missing(run, account_id)
+                )
                 async for _ in steps:
                     yield run.progress()
                 outcome = "incomplete" if run.lacking else "complete"
             except WalletError as error:
-                log.warning("the replay broke off", error=f"{type(error).__name__}: {error}")
+                log.warning("replay interrupted", error=f"{type(error).__name__}: {error}")
                 outcome = "unavailable"
             seconds = round(time.monotonic() - started, 3)
-            log.info("replayed", outcome=outcome, accounts=run.accounts, pulled=run.pulled, removed=run.removed)
+            log.info("replay finished", outcome=outcome, accounts=run.accounts, pulled=run.pulled, removed=run.removed)
             yield Outcome(outcome, run.accounts, run.pulled, run.removed, run.lacking, seconds)
 
     async def _versions(self, account_id: UUID | None) -> AsyncIterator[dict[UUID, int]]:
         if account_id is not None:
-            yield await self._ledger.versions([account_id])
+            yield await self._ledger.get_versions([account_id])
             return
-        async for versions in self._ledger.all_versions():
+        async for versions in self._ledger.list_all_versions():
             yield versions
 
-    async def _fill(self, run: "_Run", account_id: UUID | None) -> AsyncGenerator[None, None]:
+    async def _insert_missing(self, run: "_Run", account_id: UUID | None) -> AsyncGenerator[None, None]:
         async for versions in self._versions(account_id):
-            lacking = await self._repair.lacking(versions)
-            for id_, version in lacking.items():
-                async for pulled in self._repair.pull(id_, version):
-                    run.pull(pulled)
+            incomplete = await self._repair.find_incomplete(versions)
+            for id_, version in incomplete.items():
+                async for pulled in self._repair.insert_missing(id_, version):
+                    run.count_inserted(pulled)
                     yield
-            for id_, version in (await self._repair.lacking(lacking)).items():
-                # It may have all that the ledger has, and more.
-                run.lacking += await self._history.prefix(id_) < version
+            for id_, version in (await self._repair.find_incomplete(incomplete)).items():
+                # The history may have all operations of the ledger, and more.
+                run.lacking += await self._history.get_complete_version(id_) < version
             run.accounts += len(versions)
             yield
 
-    async def _rewrite(self, run: "_Run", account_id: UUID | None) -> AsyncGenerator[None, None]:
+    async def _replace_differing(self, run: "_Run", account_id: UUID | None) -> AsyncGenerator[None, None]:
         wrong: list[Copy] = []
         async for versions in self._versions(account_id):
-            for pack in packs(Window(id_, 0, version) for id_, version in versions.items()):
-                differences = await self._comparison.differences(pack)
+            for batch in batch_windows(Window(id_, 0, version) for id_, version in versions.items()):
+                differences = await self._comparison.find_differences(batch)
                 rows = [each.expected for each in differences if each.expected]
-                # The row that was stored last is the one that is read, so there is no moment without the right one.
+                # Reads return the row that was inserted last, so the correct row is readable at any time.
                 if rows:
                     await self._history.insert(rows)
-                    run.pull(len(rows))
+                    run.count_inserted(len(rows))
                 wrong += [copy for each in differences if each.expected for copy in each.wrong]
-                if len(wrong) >= _REMOVED_AT_ONCE:
-                    await self._remove(run, wrong)
+                if len(wrong) >= _DELETE_BATCH_ROWS:
+                    await self._delete(run, wrong)
                     wrong.clear()
                 run.lacking += len(differences) - len(rows)
                 yield
             run.accounts += len(versions)
             yield
-        await self._remove(run, wrong)
-        async for page in self._comparison.strangers(account_id):
-            if isinstance(page, Strange):
-                await self._remove(run, page.copies)
+        await self._delete(run, wrong)
+        async for page in self._comparison.unexpected_rows(account_id):
+            if isinstance(page, UnexpectedRows):
+                await self._delete(run, page.copies)
                 yield
 
-    async def _remove(self, run: "_Run", copies: Sequence[Copy]) -> None:
-        for start in range(0, len(copies), _REMOVED_AT_ONCE):
-            removed = copies[start : start + _REMOVED_AT_ONCE]
-            await self._copies.remove(removed)
+    async def _delete(self, run: "_Run", copies: Sequence[Copy]) -> None:
+        for start in range(0, len(copies), _DELETE_BATCH_ROWS):
+            removed = copies[start : start + _DELETE_BATCH_ROWS]
+            await self._copies.delete_copies(removed)
             metrics.REMOVED.inc(len(removed))
             run.removed += len(removed)
 
 
 @dataclass(slots=True)
 class _Run:
+    """Counters of a running replay."""
+
     accounts: int = 0
     pulled: int = 0
     removed: int = 0
     lacking: int = 0
 
-    def pull(self, operations: int) -> None:
+    def count_inserted(self, operations: int) -> None:
         metrics.REPLAYED.inc(operations)
         self.pulled += operations
 

@@ -1,4 +1,4 @@
-"""What callers may ask of the history."""
+"""Use cases of analytics."""
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -6,30 +6,31 @@ from typing import Final
 from uuid import UUID
 
 from kit.auth.principal import Principal
+from subgraphs.analytics.service.adapters.bank_ledger import BankLedger
 from subgraphs.analytics.service.adapters.clickhouse.history import History
-from subgraphs.analytics.service.adapters.ledger import Ledger
-from subgraphs.analytics.service.application.access import Access
-from subgraphs.analytics.service.application.watch import Watch
+from subgraphs.analytics.service.application.account_owners import AccountOwners
+from subgraphs.analytics.service.application.subscription_hub import SubscriptionHub
 from subgraphs.analytics.service.domain.model import OperationFilter, Page, Row, StreamStart
-from subgraphs.analytics.service.domain.statistics import Frame, Statistics, buckets
+from subgraphs.analytics.service.domain.statistics import Statistics, StatisticsRange, make_buckets
 from wallet.errors import FieldViolation, InvalidInput
 
-_PAGE: Final = 50
-_MAX_PAGE: Final = 1_000
+_DEFAULT_PAGE_SIZE: Final = 50
+_MAX_PAGE_SIZE: Final = 1_000
 
 
 class Analytics:
-    """The use cases: a page of the history, its statistics, and the history as it happens. An owner reads their own
-    accounts only.
+    """A page of an account's history, its statistics, and its new operations.
+
+    Customers read their own accounts only.
     """
 
-    def __init__(self, history: History, ledger: Ledger, watch: Watch, access: Access) -> None:
+    def __init__(self, history: History, ledger: BankLedger, hub: SubscriptionHub, owners: AccountOwners) -> None:
         self._history = history
         self._ledger = ledger
-        self._watch = watch
-        self._access = access
+        self._hub = hub
+        self._owners = owners
 
-    async def operations(
+    async def list_operations(
         self,
         caller: Principal,
         account_id: UUID,
@@ -39,66 +40,68 @@ class Analytics:
         newer_than: int | None,
         conditions: OperationFilter,
     ) -> Page:
-        """A page of the account's operations, newest first.
+        """Return a page of an account's operations, newest first.
 
         Args:
-            caller: who asks, in the current call.
-            account_id: whose history.
-            limit: rows at most; 0 for the usual number.
+            caller: caller of the current request.
+            account_id: id of the account.
+            limit: maximum number of rows; 0 for 50.
             older_than: the page ends before this version.
-            newer_than: the page begins after this one. Not together with `older_than`.
-            conditions: what the rows must satisfy.
+            newer_than: the page starts after this version. Not together with `older_than`.
+            conditions: conditions that each row satisfies.
 
         Raises:
-            InvalidInput: the limit, the bounds or the conditions contradict the contract or themselves.
-            AccountNotFound: there is no such account, or it is another's.
-            Unavailable: the history or the bank does not answer.
+            InvalidInput: the limit, the versions or the conditions are invalid or contradict each other.
+            AccountNotFound: the account does not exist, or belongs to another user.
+            Unavailable: ClickHouse or the bank does not answer.
         """
         violations = _violations(limit, older_than, newer_than, conditions)
         if violations:
             raise InvalidInput(tuple(violations))
-        await self._access.check(caller, account_id)
-        return await self._history.page(
+        await self._owners.check(caller, account_id)
+        return await self._history.get_page(
             account_id,
-            limit=limit or _PAGE,
+            limit=limit or _DEFAULT_PAGE_SIZE,
             older_than=older_than,
             newer_than=newer_than,
             conditions=conditions,
         )
 
-    async def statistics(self, caller: Principal, account_id: UUID, frame: Frame) -> Statistics:
-        """What went in and out of the account, in each bucket of the frame.
+    async def get_statistics(self, caller: Principal, account_id: UUID, range_: StatisticsRange) -> Statistics:
+        """Return an account's turnover per bucket of a range.
 
         Args:
-            caller: who asks, in the current call.
-            account_id: whose statistics.
-            frame: the range, and how it is divided.
+            caller: caller of the current request.
+            account_id: id of the account.
+            range_: the range of time and its granularity.
 
         Raises:
-            InvalidInput: the range is upside down, out of the calendar, or has too many buckets.
-            AccountNotFound: there is no such account, or it is another's.
-            Unavailable: the history or the bank does not answer.
+            InvalidInput: the range is empty, outside of the valid years, or has too many buckets.
+            AccountNotFound: the account does not exist, or belongs to another user.
+            Unavailable: ClickHouse or the bank does not answer.
         """
-        violations = frame.violations()
+        violations = range_.violations()
         if violations:
             raise InvalidInput(tuple(violations))
-        await self._access.check(caller, account_id)
-        stored = await self._history.statistics(account_id, frame)
+        await self._owners.check(caller, account_id)
+        stored = await self._history.get_statistics(account_id, range_)
         if stored is not None:
             return stored
-        opening = await self._ledger.opening(account_id)
-        return Statistics(opening.currency, buckets(frame, opening.amount, ()), as_of_version=0, is_complete=True)
+        opening = await self._ledger.get_opening_balance(account_id)
+        return Statistics(opening.currency, make_buckets(range_, opening.amount, ()), as_of_version=0, is_complete=True)
 
-    async def watch(self, account_id: UUID, after_version: int | None) -> AsyncGenerator[Row | StreamStart, None]:
-        """The account's operations after a version (None: from now on), then the live ones, in the caller's name.
+    async def watch_operations(
+        self, account_id: UUID, after_version: int | None
+    ) -> AsyncGenerator[Row | StreamStart, None]:
+        """Yield an account's operations after a version, then new ones. Without a version, yield new ones only.
 
         Raises:
             InvalidInput: the version is negative.
-            AccountNotFound, SubscriberTooSlow, Unavailable: as `Watch.operations`.
+            AccountNotFound, SubscriberTooSlow, Unavailable: see `SubscriptionHub.subscribe`.
         """
         if after_version is not None and after_version < 0:
             raise InvalidInput.for_field("after", "must not be negative")
-        async with aclosing(self._watch.operations(account_id, after_version)) as rows:
+        async with aclosing(self._hub.subscribe(account_id, after_version)) as rows:
             async for row in rows:
                 yield row
 
@@ -110,8 +113,8 @@ def _violations(
     conditions: OperationFilter,
 ) -> list[FieldViolation]:
     violations = []
-    if not 0 <= limit <= _MAX_PAGE:
-        violations.append(FieldViolation("limit", f"must be 1 to {_MAX_PAGE}"))
+    if not 0 <= limit <= _MAX_PAGE_SIZE:
+        violations.append(FieldViolation("limit", f"must be 1 to {_MAX_PAGE_SIZE}"))
     if older_than is not None and newer_than is not None:
         violations.append(FieldViolation("before", "does not go together with after"))
     low, high = conditions.min_amount, conditions.max_amount

@@ -1,4 +1,4 @@
-"""What the history is made of: values only."""
+"""Values of the operation history."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,20 +11,20 @@ from wallet.money import Money
 
 AMOUNT_DIGITS: Final = 18
 AMOUNT_DECIMALS: Final = 4
-"""What an amount or a balance may have before and after its decimal point: the event contract's own bounds."""
+"""Maximum digits of an amount or a balance before and after the decimal point, as in the event contract."""
 
 MAX_VERSION: Final = 2**63 - 1
 
 
 class OperationType(Enum):
-    """What kind of operation it was."""
+    """Kind of an operation."""
 
     TRANSFER = "TRANSFER"
     TOP_UP = "TOP_UP"
 
 
 class Direction(Enum):
-    """Which way the money went, as the account sees it."""
+    """Direction of the money, as the account sees it."""
 
     IN = "IN"
     OUT = "OUT"
@@ -32,7 +32,7 @@ class Direction(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Posting:
-    """What an operation did to one account: the version and the balance that it left."""
+    """Effect of an operation on one account: the version and the balance after it."""
 
     account_id: UUID
     version: int
@@ -41,7 +41,10 @@ class Posting:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One operation, whole. `amount` is positive, `occurred_at` in UTC, both balances are of the amount's currency."""
+    """One operation with both accounts.
+
+    `amount` is positive, `occurred_at` is in UTC, and both balances have the amount's currency.
+    """
 
     id: UUID
     type: OperationType
@@ -53,7 +56,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One operation from one account's side: `amount` is positive, `direction` says which way it went."""
+    """One operation as one account sees it. `amount` is positive; `direction` gives the sign."""
 
     account_id: UUID
     account_version: int
@@ -76,7 +79,10 @@ class StreamStart:
 
 @dataclass(frozen=True, slots=True)
 class OperationFilter:
-    """Conditions that must all hold; amounts are inclusive, `since` is inclusive, `until` exclusive, both aware."""
+    """Conditions that must all hold.
+
+    Amounts are inclusive. `since` is inclusive, `until` exclusive; both have a time zone.
+    """
 
     types: frozenset[OperationType] = frozenset()
     direction: Direction | None = None
@@ -89,7 +95,7 @@ class OperationFilter:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Rows, newest first, and whether there are more on either side."""
+    """Rows, newest first. `has_older` and `has_newer` report rows on either side of the page."""
 
     rows: tuple[Row, ...]
     has_older: bool
@@ -97,14 +103,14 @@ class Page:
 
 
 def parse_amount(text: str) -> Decimal:
-    """An amount to compare with, from plain decimal notation: no sign, no exponent, no spaces.
+    """Parse an amount of a filter: plain decimal notation without sign, exponent or spaces.
 
     Raises:
-        ValueError: the text is not such a number; the message is for people.
+        ValueError: the text is not such a number; the message describes the problem.
     """
-    whole, _, decimals = text.partition(".")
-    if not (text.isascii() and text.replace(".", "", 1).isdigit() and whole):
+    integer, _, decimals = text.partition(".")
+    if not (text.isascii() and text.replace(".", "", 1).isdigit() and integer):
         raise ValueError("must be a decimal number such as 10.00")
-    if len(whole) > AMOUNT_DIGITS or len(decimals) > AMOUNT_DECIMALS:
+    if len(integer) > AMOUNT_DIGITS or len(decimals) > AMOUNT_DECIMALS:
         raise ValueError(f"must have at most {AMOUNT_DIGITS} digits and {AMOUNT_DECIMALS} decimals")
     return Decimal(text)

@@ -1,17 +1,17 @@
-"""Events as the rows of the history."""
+"""Conversion of events to rows of the history."""
 
 from subgraphs.analytics.service.domain.model import Direction, Event, Posting, Row
 
 
-def rows_of(event: Event) -> tuple[Row, Row]:
-    """The sender's side and the recipient's, in this order."""
+def rows_from_event(event: Event) -> tuple[Row, Row]:
+    """Return the row of the sender and the row of the recipient."""
     return (
         _row(event, event.sender, Direction.OUT, event.recipient),
         _row(event, event.recipient, Direction.IN, event.sender),
     )
 
 
-def _row(event: Event, posting: Posting, direction: Direction, other: Posting) -> Row:
+def _row(event: Event, posting: Posting, direction: Direction, counterparty: Posting) -> Row:
     return Row(
         account_id=posting.account_id,
         account_version=posting.version,
@@ -21,6 +21,6 @@ def _row(event: Event, posting: Posting, direction: Direction, other: Posting) -
         amount=event.amount.amount,
         currency=event.amount.currency,
         balance_after=posting.balance_after.amount,
-        counterparty_id=other.account_id,
+        counterparty_id=counterparty.account_id,
         occurred_at=event.occurred_at,
     )

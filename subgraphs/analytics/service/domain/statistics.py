@@ -1,4 +1,4 @@
-"""What went in and out of an account over time: the calendar, and how stored sums become buckets. Pure."""
+"""Turnover of an account over time: buckets of the calendar, and their balances."""
 
 import itertools
 from collections import defaultdict
@@ -15,13 +15,13 @@ from wallet.errors import FieldViolation
 MAX_BUCKETS: Final = 1_000
 EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST: Final = datetime(2200, 1, 1, tzinfo=UTC)
-"""The first time and, exclusive, the last one that an operation may be of."""
+"""Range of valid times of operations: from `EARLIEST` (inclusive) to `LATEST` (exclusive)."""
 
 _MONTHS: Final = 12
 
 
 class Granularity(Enum):
-    """The length of a bucket, by the calendar in UTC; a week begins on Monday."""
+    """Length of a bucket, by the calendar in UTC. A week starts on Monday."""
 
     HOUR = "HOUR"
     DAY = "DAY"
@@ -30,8 +30,11 @@ class Granularity(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
-    """A range of time, `since` inclusive, `until` exclusive, both aware, and the buckets that it falls into."""
+class StatisticsRange:
+    """A range of time that is divided into buckets.
+
+    `since` is inclusive, `until` exclusive; both have a time zone.
+    """
 
     since: datetime
     until: datetime
@@ -39,25 +42,25 @@ class Frame:
 
     @property
     def origin(self) -> datetime:
-        """Where the first bucket would begin, were it whole."""
+        """Start of the calendar period that contains `since`."""
         return _floor(self.since.astimezone(UTC), self.granularity)
 
     @property
     def count(self) -> int:
-        """How many buckets there are."""
+        """Number of buckets."""
         last = _floor(self.until.astimezone(UTC) - timedelta(microseconds=1), self.granularity)
         if self.granularity is Granularity.MONTH:
             return (last.year - self.origin.year) * _MONTHS + last.month - self.origin.month + 1
         return (last - self.origin) // _LENGTHS[self.granularity] + 1
 
     def bounds(self) -> list[tuple[datetime, datetime]]:
-        """Each bucket's start and end, in order. The first and the last are cut to the range."""
+        """Return the start and end of each bucket, in order. The first and the last are cut to the range."""
         inner = [_step(self.origin, self.granularity, number) for number in range(1, self.count)]
         edges = [self.since.astimezone(UTC), *inner, self.until.astimezone(UTC)]
         return list(itertools.pairwise(edges))
 
     def violations(self) -> list[FieldViolation]:
-        """What is wrong with it, by the contract's names."""
+        """Return the violations of the API's limits, by field."""
         outside = [
             FieldViolation(name, "must be of the years 1970 to 2199")
             for name, time in (("from", self.since), ("to", self.until))
@@ -68,14 +71,14 @@ class Frame:
         if self.since >= self.until:
             return [FieldViolation("from", "must be before to")]
         if self.count > MAX_BUCKETS:
-            problem = f"makes {self.count:,} buckets of the range, and at most {MAX_BUCKETS:,} are answered"
-            return [FieldViolation("granularity", f"{problem}: choose a longer one, or a shorter range")]
+            problem = f"divides the range into {self.count:,} buckets, and the maximum is {MAX_BUCKETS:,}"
+            return [FieldViolation("granularity", f"{problem}: choose a longer granularity or a shorter range")]
         return []
 
 
 @dataclass(frozen=True, slots=True)
 class Turnover:
-    """How many operations, and the sum of their amounts."""
+    """Number of operations and the sum of their amounts."""
 
     count: int = 0
     amount: Decimal = Decimal(0)
@@ -89,8 +92,14 @@ Kind = tuple[OperationType, Direction]
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The operations of one kind in one bucket, these counted from 0: their turnover, the greatest version among them,
-    and the balance that this one left.
+    """Operations of one kind in one bucket.
+
+    Attributes:
+        bucket: index of the bucket, from 0.
+        kind: type and direction.
+        turnover: number and sum of the operations.
+        version: highest version among them.
+        balance_after: balance after that version.
     """
 
     bucket: int
@@ -102,7 +111,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """What went in and out from `start` (inclusive) to `end` (exclusive), and the balances before and after."""
+    """Turnover from `start` (inclusive) to `end` (exclusive), with the balances before and after."""
 
     start: datetime
     end: datetime
@@ -111,20 +120,25 @@ class Bucket:
     turnovers: Mapping[Kind, Turnover] = field(default_factory=dict)
 
     def turnover(self, direction: Direction, types: Iterable[OperationType] = OperationType) -> Turnover:
-        """What went one way, by operations of these types."""
+        """Return the turnover in one direction, of operations of these types."""
         each = (self.turnovers.get((kind, direction), Turnover()) for kind in types)
         return sum(each, Turnover())
 
     @property
     def types(self) -> list[OperationType]:
-        """Those that occur."""
+        """Types of operations that occur in the bucket."""
         return [kind for kind in OperationType if any((kind, each) in self.turnovers for each in Direction)]
 
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """The buckets of a frame, in amounts of `currency`. What the ledger did after version `as_of_version` is not in
-    them; `is_complete` says that all before it is.
+    """Buckets of a range.
+
+    Attributes:
+        currency: currency of all amounts.
+        buckets: oldest first, without gaps.
+        as_of_version: the account's version up to which operations are counted.
+        is_complete: whether all operations up to `as_of_version` are counted.
     """
 
     currency: str
@@ -133,19 +147,19 @@ class Statistics:
     is_complete: bool
 
 
-def buckets(frame: Frame, opening: Decimal, groups: Iterable[Group]) -> tuple[Bucket, ...]:
-    """All buckets of a frame: each opens with what the one before closed with, the first with `opening`."""
-    found: dict[int, list[Group]] = defaultdict(list)
+def make_buckets(range_: StatisticsRange, opening: Decimal, groups: Iterable[Group]) -> tuple[Bucket, ...]:
+    """Return all buckets of a range. Each opens with the closing balance of the previous one."""
+    groups_by_bucket: dict[int, list[Group]] = defaultdict(list)
     for group in groups:
-        found[group.bucket].append(group)
-    made: list[Bucket] = []
+        groups_by_bucket[group.bucket].append(group)
+    result: list[Bucket] = []
     balance = opening
-    for number, (start, end) in enumerate(frame.bounds()):
-        here = found[number]
-        closing = max(here, key=lambda group: group.version).balance_after if here else balance
-        made.append(Bucket(start, end, balance, closing, {group.kind: group.turnover for group in here}))
+    for number, (start, end) in enumerate(range_.bounds()):
+        bucket_groups = groups_by_bucket[number]
+        closing = max(bucket_groups, key=lambda group: group.version).balance_after if bucket_groups else balance
+        result.append(Bucket(start, end, balance, closing, {group.kind: group.turnover for group in bucket_groups}))
         balance = closing
-    return tuple(made)
+    return tuple(result)
 
 
 _LENGTHS: Final = {
@@ -156,7 +170,7 @@ _LENGTHS: Final = {
 
 
 def _floor(time: datetime, granularity: Granularity) -> datetime:
-    """The start of the whole bucket that a time in UTC is in."""
+    """Return the start of the calendar period that contains a time in UTC."""
     if granularity is Granularity.HOUR:
         return time.replace(minute=0, second=0, microsecond=0)
     day = time.replace(hour=0, minute=0, second=0, microsecond=0)
@@ -169,7 +183,7 @@ def _floor(time: datetime, granularity: Granularity) -> datetime:
 
 
 def _step(origin: datetime, granularity: Granularity, number: int) -> datetime:
-    """The start of the bucket `number` places after the one that starts at `origin`."""
+    """Return the start of the calendar period that is `number` periods after the one at `origin`."""
     if granularity is not Granularity.MONTH:
         return origin + number * _LENGTHS[granularity]
     years, month = divmod(origin.month - 1 + number, _MONTHS)

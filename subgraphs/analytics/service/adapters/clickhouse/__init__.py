@@ -1,1 +1,1 @@
-"""All SQL of the history: every statement that ClickHouse is asked to run."""
+"""All SQL statements of the history."""

@@ -1,4 +1,4 @@
-"""The history as a proof sees it: every stored copy of an operation, whatever it says."""
+"""The history with all stored copies of each operation, for the integrity check and the replay."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,11 +6,11 @@ from typing import Any, Final
 from uuid import UUID
 
 from subgraphs.analytics.service.adapters.clickhouse.database import Database
-from subgraphs.analytics.service.adapters.clickhouse.table import NAMES, row_of
+from subgraphs.analytics.service.adapters.clickhouse.table import NAMES, row_from_values
 from subgraphs.analytics.service.domain.model import MAX_VERSION, Row
 
 _DIGEST: Final = f"hex(sipHash128({NAMES}))"
-"""Of a row's whole content."""
+"""Digest of all columns of a row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,23 +24,23 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """One row as it is stored. `digest` is of its content: by it the copy, and no other, can be removed."""
+    """A stored row. `digest` identifies its content, so that exactly this copy can be deleted."""
 
     row: Row
     digest: str
 
 
 @dataclass(frozen=True, slots=True)
-class Extent:
-    """The least and the greatest version of an account that is stored."""
+class VersionRange:
+    """The lowest and the highest stored version of an account."""
 
     account_id: UUID
-    least: int
-    greatest: int
+    lowest: int
+    highest: int
 
 
 class Copies:
-    """Finds stored copies, and removes those that it is told to. All methods are safe to call again.
+    """Finds and deletes stored copies. A retry of any method is safe.
 
     Raises what `Database` raises.
     """
@@ -48,12 +48,13 @@ class Copies:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def stored(self, windows: Sequence[Window]) -> list[Copy]:
-        """Every stored copy of the operations in the windows, by account and version. Copies that say the same are one;
-        of those that differ, the first ten of a version.
+    async def list_copies(self, windows: Sequence[Window]) -> list[Copy]:
+        """Return the stored copies of the operations in the windows, by account and version.
+
+        Equal copies are returned once; of different copies, the first ten of each version.
         """
-        # The pairs of account and version themselves are looked for, so as much is read as was asked for.
-        wanted = """
+        # The condition lists the pairs of account and version, so ClickHouse reads only the windows.
+        condition = """
             (account_id, account_version) IN (
                 SELECT w.1, arrayJoin(range(w.2 + 1, w.3 + 1))
                 FROM (SELECT arrayJoin(arrayZip(
@@ -67,44 +68,49 @@ class Copies:
             "after": [window.after for window in windows],
             "up_to": [window.up_to for window in windows],
         }
-        return await self._copies(wanted, parameters)
+        return await self._copies(condition, parameters)
 
-    async def accounts(self, after: UUID | None, limit: int) -> list[Extent]:
-        """The next accounts of which anything is stored, in ClickHouse's own order of ids."""
-        # In order: a page costs what it holds, not what comes after it.
-        found = await self._database.query(
+    async def list_version_ranges(self, after: UUID | None, limit: int) -> list[VersionRange]:
+        """Return the next accounts with stored operations after an id, in ClickHouse's order of ids."""
+        # In order of the key, so that a page costs what it contains and not what comes after it.
+        ranges = await self._database.query(
             "SELECT account_id, min(account_version), max(account_version) FROM operations"
             " WHERE {is_first:Bool} OR account_id > {after:UUID}"
             " GROUP BY account_id ORDER BY account_id LIMIT {limit:UInt32} SETTINGS optimize_aggregation_in_order = 1",
             {"is_first": after is None, "after": after or UUID(int=0), "limit": limit},
         )
-        return [Extent(*row) for row in found]
+        return [VersionRange(*row) for row in ranges]
 
-    async def extent(self, account_id: UUID) -> Extent | None:
-        """What versions of the account are stored, if any."""
-        found = await self._database.query(
+    async def get_version_range(self, account_id: UUID) -> VersionRange | None:
+        """Return the range of an account's stored versions; None if there are none."""
+        ranges = await self._database.query(
             "SELECT account_id, min(account_version), max(account_version) FROM operations"
             " WHERE account_id = {account_id:UUID} GROUP BY account_id",
             {"account_id": account_id},
         )
-        return Extent(*found[0]) if found else None
+        return VersionRange(*ranges[0]) if ranges else None
 
-    async def beyond(self, account_id: UUID, version: int, after: int | None, limit: int) -> list[Copy]:
-        """What is stored of the account but is none of its versions from 1 to this one: the copies of the next versions
-        after one, some `limit` copies.
+    async def list_copies_outside(self, account_id: UUID, version: int, after: int | None, limit: int) -> list[Copy]:
+        """Return stored copies of an account whose versions are not in 1 to `version`, in version order.
+
+        Args:
+            account_id: id of the account.
+            version: version of the account in the ledger.
+            after: copies above this version are returned; None for all.
+            limit: number of copies; all copies of the last version are returned.
         """
-        outside = """
+        condition = """
             account_id = {account_id:UUID} AND account_version > {after:Int64}
             AND (account_version < 1 OR account_version > {version:Int64})
             ORDER BY account_version LIMIT {limit:UInt32} WITH TIES
         """
         after = -MAX_VERSION - 1 if after is None else after
         return await self._copies(
-            outside, {"account_id": account_id, "version": version, "after": after, "limit": limit}
+            condition, {"account_id": account_id, "version": version, "after": after, "limit": limit}
         )
 
-    async def remove(self, copies: Sequence[Copy]) -> None:
-        """Removes exactly these copies. Others of the same operation stay, and so do those that come meanwhile."""
+    async def delete_copies(self, copies: Sequence[Copy]) -> None:
+        """Delete exactly these copies. Other copies of the operations stay, also those inserted at the same time."""
         statement = (
             "DELETE FROM operations WHERE account_id IN {account_ids:Array(UUID)}"  # noqa: S608  fixed text
             f" AND account_version IN {{versions:Array(Int64)}} AND {_DIGEST} IN {{digests:Array(String)}}"
@@ -116,7 +122,8 @@ class Copies:
         }
         await self._database.command(statement, parameters)
 
-    async def _copies(self, where: str, parameters: Mapping[str, Any]) -> list[Copy]:
-        # Without FINAL, which would show the copy that was stored last alone.
-        statement = f"SELECT DISTINCT {NAMES}, {_DIGEST} FROM operations WHERE {where}"  # noqa: S608  fixed text
-        return [Copy(row_of(row), digest) for *row, digest in await self._database.query(statement, parameters)]
+    async def _copies(self, condition: str, parameters: Mapping[str, Any]) -> list[Copy]:
+        # Without FINAL, which returns only the copy that was inserted last.
+        statement = f"SELECT DISTINCT {NAMES}, {_DIGEST} FROM operations WHERE {condition}"  # noqa: S608  fixed text
+        rows = await self._database.query(statement, parameters)
+        return [Copy(row_from_values(row), digest) for *row, digest in rows]

@@ -1,4 +1,4 @@
-"""The connection to ClickHouse, and what its failures mean."""
+"""Connection to the history's database."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -11,7 +11,7 @@ from clickhouse_connect.driver.asyncclient import AsyncClient
 from clickhouse_connect.driver.exceptions import DatabaseError
 
 from subgraphs.analytics.service.adapters.clickhouse.connection import open_client, split_dsn
-from subgraphs.analytics.service.adapters.clickhouse.table import COLUMNS, columns_of
+from subgraphs.analytics.service.adapters.clickhouse.table import COLUMNS, columns_from_rows
 from subgraphs.analytics.service.domain.model import Row
 from subgraphs.analytics.service.migrations.schema import (
     SchemaMismatch,
@@ -30,7 +30,7 @@ _SCHEMA_ERRORS: Final = {16, 47, 60, 81}
 
 
 class Database:
-    """Connection pool of the history's database. Connects, and verifies the schema, when first used.
+    """The history's database. Connects, and verifies the schema, at the first statement.
 
     A database without the schema of this release is refused: the migration job has to run first. A database that was
     valid and becomes empty while this process runs (the server was replaced) is migrated from here.
@@ -87,7 +87,7 @@ class Database:
         async with self._connected() as client:
             await client.insert(
                 "operations",
-                columns_of(rows),
+                columns_from_rows(rows),
                 column_names=list(COLUMNS),
                 column_type_names=list(COLUMNS.values()),
                 column_oriented=True,

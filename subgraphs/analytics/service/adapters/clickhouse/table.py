@@ -1,4 +1,4 @@
-"""The one table, and its rows as values."""
+"""Columns of the table `operations`, and conversion of its rows."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -21,11 +21,13 @@ COLUMNS: Final = {
     "counterparty_id": "UUID",
     "occurred_at": "DateTime64(6, 'UTC')",
 }
+"""Types by column. The migrations create the same columns in the same order; a test compares both."""
+
 NAMES: Final = ", ".join(COLUMNS)
 
 
-def columns_of(rows: Sequence[Row]) -> list[list[Any]]:
-    """The rows by column, in the table's order, as they are inserted."""
+def columns_from_rows(rows: Sequence[Row]) -> list[list[Any]]:
+    """Return the values of each column, in the table's order, for an insert."""
     return [
         [row.account_id for row in rows],
         [row.account_version for row in rows],
@@ -36,16 +38,16 @@ def columns_of(rows: Sequence[Row]) -> list[list[Any]]:
         [row.currency for row in rows],
         [row.balance_after for row in rows],
         [row.counterparty_id for row in rows],
-        [micros(row.occurred_at) for row in rows],
+        [to_microseconds(row.occurred_at) for row in rows],
     ]
 
 
-def row_of(values: Sequence[Any]) -> Row:
-    """A row as it is read, in the table's order."""
+def row_from_values(values: Sequence[Any]) -> Row:
+    """Convert a row of a query that selects `NAMES`."""
     account_id, version, operation_id, kind, direction, *rest = values
     return Row(account_id, version, operation_id, OperationType(kind), Direction(direction), *rest)
 
 
-def micros(time: datetime) -> int:
-    """Microseconds since 1970."""
+def to_microseconds(time: datetime) -> int:
+    """Return the microseconds since 1970."""
     return (time - _EPOCH) // timedelta(microseconds=1)

@@ -1,0 +1,31 @@
+"""Settings of analytics."""
+
+from pydantic import Field, PositiveFloat, PositiveInt, SecretStr
+
+from kit.runtime.settings import Address, CallSettings, LogSettings, ServiceSettings, TLSSettings, TracingSettings
+from subgraphs.analytics.service.application.consumer import ConsumerLimits
+from subgraphs.analytics.service.application.subscription_hub import HubLimits
+
+
+class Settings(ServiceSettings, CallSettings, TLSSettings, LogSettings, TracingSettings):
+    """Settings of analytics; each field is the environment variable of the same name in upper case."""
+
+    analytics_grpc_listen: Address = Field("127.0.0.1:50053", description="address of gRPC")
+    analytics_admin_listen: Address = Field(
+        "127.0.0.1:9103", description="address of health, metrics, the integrity check and the replay"
+    )
+    clickhouse_dsn: SecretStr = Field(description="ClickHouse: http://user:password@host:port/database")
+    kafka_bootstrap_servers: str = Field(description="host:port, or several with commas")
+    bank_grpc_target: str = Field("127.0.0.1:50051", description="gRPC target of the bank")
+    analytics_session_seconds: PositiveFloat = Field(
+        6.0, description="silence after which the consumer group removes a member"
+    )
+    analytics_batch: PositiveInt = Field(ConsumerLimits().batch_size, description="maximum messages in one insert")
+    analytics_repair_grace_seconds: float = Field(
+        5.0,
+        description="time that a missing event gets to arrive by the topic before the repair reads it from the bank",
+    )
+    analytics_watch_access_seconds: PositiveFloat = Field(
+        HubLimits().access_interval_seconds,
+        description="interval between checks that a subscriber may still read the account",
+    )
