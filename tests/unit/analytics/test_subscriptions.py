@@ -6,9 +6,6 @@ from types import SimpleNamespace
 from typing import Any, cast
 from uuid import UUID
 
-import pytest
-
-from kit.rpc import channel
 from subgraphs.analytics.client import Operation, StreamStart
 from subgraphs.analytics.graph.context import Context
 from subgraphs.analytics.graph.subscriptions import watch_operations
@@ -53,11 +50,6 @@ class Clients:
     async def versions(self, after: int | None) -> list[int]:
         async with aclosing(watch_operations(self.context, ACCOUNT, after)) as operations:
             return [each.account_version async for each in operations]
-
-
-@pytest.fixture(autouse=True)
-def no_delay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(channel, "_RESUME_FIRST_PAUSE", 0.001)
 
 
 async def test_subscription_without_cursor_does_not_call_the_bank() -> None:
