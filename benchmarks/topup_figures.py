@@ -133,7 +133,7 @@ async def _unfinished(card: CardClient, accounts: Sequence[UUID]) -> list[UUID]:
     """The top-ups that are not final when the service answers again; what ended before it did took no longer."""
     while True:
         try:
-            pages: list[Any] = [await card.list(account, limit=100) for account in accounts]
+            pages: list[Any] = [await card.list_top_ups(account, limit=100) for account in accounts]
         except Unavailable:
             await asyncio.sleep(_LOOK_SECONDS)
         else:
@@ -141,7 +141,7 @@ async def _unfinished(card: CardClient, accounts: Sequence[UUID]) -> list[UUID]:
 
 
 async def _ended(card: CardClient, top_up_id: UUID, killed: float) -> float:
-    while (await card.get(top_up_id)).status not in _FINAL:
+    while (await card.get_top_up(top_up_id)).status not in _FINAL:
         if time.monotonic() - killed > _PATIENCE_SECONDS:
             raise BenchError(f"the top-up {top_up_id} did not end")
         await asyncio.sleep(_LOOK_SECONDS)

@@ -28,13 +28,13 @@ def top_up_routes(card: CardClient) -> APIRouter:
             number = fields.parse("card.number", inputs.parse_digits, body.card.number.get_secret_value())
             cvv = fields.parse("card.cvv", inputs.parse_digits, body.card.cvv.get_secret_value())
         details = client.CardDetails(number, body.card.expiry_month, body.card.expiry_year, cvv)
-        top_up = await card.top_up(accountId, amount, details, idempotency_key)
+        top_up = await card.create_top_up(accountId, amount, details, idempotency_key)
         response.headers["Location"] = f"/accounts/{accountId}/topups/{top_up.id}"
         return top_up_to_rest(top_up)
 
     @router.get("/accounts/{accountId}/topups/{topUpId}", response_model_exclude_none=True)
     async def get_top_up(accountId: UUID, topUpId: UUID) -> models.TopUp:  # noqa: N803  the contract's names
-        top_up = await card.get(topUpId)
+        top_up = await card.get_top_up(topUpId)
         if top_up.account_id != accountId:
             raise TopUpNotFound(str(topUpId))
         return top_up_to_rest(top_up)

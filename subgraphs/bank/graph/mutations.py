@@ -4,7 +4,8 @@ from typing import Annotated
 
 import strawberry
 
-from subgraphs.bank.graph.types import Account, Info, Transfer
+from subgraphs.bank.graph.context import Info
+from subgraphs.bank.graph.types import Account, Transfer
 from wallet import inputs
 from wallet.graph import (
     AccountClosed,

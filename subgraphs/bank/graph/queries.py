@@ -2,7 +2,8 @@
 
 import strawberry
 
-from subgraphs.bank.graph.types import Account, AccountConnection, Info, Transfer, list_accounts
+from subgraphs.bank.graph.context import Info
+from subgraphs.bank.graph.types import Account, AccountConnection, Transfer, list_accounts
 from wallet import inputs
 from wallet.errors import AccountNotFound, TransferNotFound
 from wallet.graph import PAGED_FORWARD, cost_directive

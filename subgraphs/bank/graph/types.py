@@ -2,32 +2,15 @@
 
 from datetime import datetime
 from enum import Enum
-from typing import Annotated, Protocol, Self
+from typing import Annotated, Self
 from uuid import UUID
 
 import strawberry
 
 from subgraphs.bank import client
-from subgraphs.bank.client import BankClient
-from subgraphs.bank.graph.loaders import AccountLoader, TransferLoader
+from subgraphs.bank.graph.context import Info
 from wallet import cursor, paging
 from wallet.graph import PAGED_FORWARD, AccountRef, Money, PageInfo, cost_directive
-
-
-class Context(Protocol):
-    """Attributes of the request context that the bank's resolvers use."""
-
-    @property
-    def bank(self) -> BankClient: ...
-
-    @property
-    def accounts(self) -> AccountLoader: ...
-
-    @property
-    def transfers(self) -> TransferLoader: ...
-
-
-Info = strawberry.Info[Context, None]
 
 
 @strawberry.enum

@@ -1,11 +1,7 @@
-from subgraphs.card.client.client import (
-    SERVICE,
-    Card,
-    CardClient,
-    CardDetails,
-    TopUp,
-    TopUpPage,
-)
+"""Typed gRPC client of the card service, for the gateway, other services and load tests."""
+
+from subgraphs.card.client.client import SERVICE, CardClient
+from subgraphs.card.client.types import Card, CardDetails, TopUp, TopUpPage
 
 __all__ = [
     "SERVICE",

@@ -1,160 +1,81 @@
-"""Card top-ups as their callers see them: typed values in and out, typed errors."""
+"""Typed gRPC client of the card service."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Final, Literal
+from typing import Final
 from uuid import UUID
 
-from kit.rpc import converters
 from kit.rpc.channel import ClientLimits, RpcClient, open_channel
+from kit.rpc.converters import money_to_proto
 from kit.rpc.status import error_from_status
 from kit.rpc.tls import TLS
 from protos.wallet.card.v1 import card_pb2, card_pb2_grpc
+from subgraphs.card.client.converters import card_details_to_proto, top_up_from_proto
+from subgraphs.card.client.types import CardDetails, TopUp, TopUpPage
 from wallet.errors import WalletError
 from wallet.money import Money
 
 SERVICE: Final = card_pb2.DESCRIPTOR.services_by_name["CardService"].full_name
 
 _READS: Final = ("GetTopUp", "BatchGetTopUps", "ListTopUps")
-_WHAT: Final = "the card service"
-
-Status = Literal[
-    "CREATED",
-    "AUTHORIZED",
-    "CAPTURED",
-    "COMPLETED",
-    "DECLINED",
-    "VOIDED",
-    "REFUNDED",
-    "NEEDS_REVIEW",
-]
-Brand = Literal["VISA", "MASTERCARD", "MIR", "AMEX", "UNIONPAY", "OTHER"]
-
-_STATUSES: Final[dict[int, Status]] = {
-    card_pb2.TOP_UP_STATUS_CREATED: "CREATED",
-    card_pb2.TOP_UP_STATUS_AUTHORIZED: "AUTHORIZED",
-    card_pb2.TOP_UP_STATUS_CAPTURED: "CAPTURED",
-    card_pb2.TOP_UP_STATUS_COMPLETED: "COMPLETED",
-    card_pb2.TOP_UP_STATUS_DECLINED: "DECLINED",
-    card_pb2.TOP_UP_STATUS_VOIDED: "VOIDED",
-    card_pb2.TOP_UP_STATUS_REFUNDED: "REFUNDED",
-    card_pb2.TOP_UP_STATUS_NEEDS_REVIEW: "NEEDS_REVIEW",
-}
-_BRANDS: Final[dict[int, Brand]] = {
-    card_pb2.CARD_BRAND_VISA: "VISA",
-    card_pb2.CARD_BRAND_MASTERCARD: "MASTERCARD",
-    card_pb2.CARD_BRAND_MIR: "MIR",
-    card_pb2.CARD_BRAND_AMEX: "AMEX",
-    card_pb2.CARD_BRAND_UNIONPAY: "UNIONPAY",
-    card_pb2.CARD_BRAND_OTHER: "OTHER",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class CardDetails:
-    """A card's data on its only way through. Its `repr` shows neither number nor code."""
-
-    number: str = field(repr=False)
-    expiry_month: int
-    expiry_year: int
-    cvv: str = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Card:
-    """A card as it may be shown."""
-
-    brand: Brand
-    last_four: str
-
-
-@dataclass(frozen=True, slots=True)
-class TopUp:
-    """A top-up now. `version` grows with every change of it.
-
-    Attributes:
-        failure: why it did not come to be, as a machine name; None while all goes well.
-        transfer_id: the deposit in the ledger, once COMPLETED.
-    """
-
-    id: UUID
-    account_id: UUID
-    amount: Money
-    status: Status
-    card: Card
-    failure: str | None
-    transfer_id: UUID | None
-    created_at: datetime
-    updated_at: datetime
-    version: int
-
-
-@dataclass(frozen=True, slots=True)
-class TopUpPage:
-    """Top-ups, newest first, and whether there are more on either side."""
-
-    top_ups: tuple[TopUp, ...]
-    has_older: bool
-    has_newer: bool
+_DEPENDENCY: Final = "the card service"  # in error messages
 
 
 class CardClient:
-    """Calls the card service in the name of the current call's caller (`kit.rpc.request_context.current`).
+    """Calls the card service with the identity of the current caller (`kit.rpc.request_context`).
 
-    Every method raises the `WalletError` that the service refused it with, Unavailable when it does not answer and
-    DeadlineExceeded when it does not in time. After these two the outcome of a call with a key is unknown, and calling
-    again with the same key is safe; reads are always safe to call again.
+    Every method raises the `WalletError` that the service answers with. It raises Unavailable when the service does not
+    answer, and DeadlineExceeded when it does not answer in time. After these two errors the outcome of a write is
+    unknown: retry with the same idempotency key. Reads are always safe to retry.
     """
 
     def __init__(self, stub: "card_pb2_grpc.CardServiceAsyncStub", limits: ClientLimits = ClientLimits()) -> None:
         self._stub = stub
-        self._calls = RpcClient(_WHAT, limits)
+        self._calls = RpcClient(_DEPENDENCY, limits)
 
     @classmethod
     @asynccontextmanager
     async def connect(
         cls, target: str, *, limits: ClientLimits = ClientLimits(), tls: TLS | None = None
     ) -> AsyncIterator["CardClient"]:
-        """A client of the card service at a gRPC target; connects when first called."""
+        """Open a client on a gRPC target. The first call connects."""
         async with open_channel(target, SERVICE, _READS, tls, name="card") as opened:
             yield cls(card_pb2_grpc.CardServiceStub(opened), limits)
 
-    async def top_up(self, account_id: UUID, amount: Money, card: CardDetails, idempotency_key: str) -> TopUp:
-        """Begins to pay a sum into an account, once per key: the top-up in its current state, maybe final already. A
-        declined card is no error but a top-up in state DECLINED.
+    async def create_top_up(self, account_id: UUID, amount: Money, card: CardDetails, idempotency_key: str) -> TopUp:
+        """Start a top-up once per idempotency key.
+
+        Returns:
+            The top-up in its current state, which may be final. A declined card is not an error: the status is
+            DECLINED.
         """
         request = card_pb2.ProcessCardTopUpRequest(
             account_id=str(account_id),
-            amount=converters.money_to_proto(amount),
-            card=card_pb2.CardDetails(
-                number=card.number,
-                expiry_month=card.expiry_month,
-                expiry_year=card.expiry_year,
-                cvv=card.cvv,
-            ),
+            amount=money_to_proto(amount),
+            card=card_details_to_proto(card),
             idempotency_key=idempotency_key,
         )
         response = await self._calls.unary(self._stub.ProcessCardTopUp, request)
-        return _top_up(response.top_up)
+        return top_up_from_proto(response.top_up)
 
-    async def get(self, top_up_id: UUID) -> TopUp:
-        """One top-up as it is now."""
+    async def get_top_up(self, top_up_id: UUID) -> TopUp:
+        """Return the current state of a top-up."""
         request = card_pb2.GetTopUpRequest(id=str(top_up_id))
         response = await self._calls.unary(self._stub.GetTopUp, request)
-        return _top_up(response.top_up)
+        return top_up_from_proto(response.top_up)
 
-    async def top_ups(self, ids: Sequence[UUID]) -> dict[UUID, TopUp | WalletError]:
-        """Each top-up, or why the caller does not get it; at most 1,000."""
+    async def batch_get_top_ups(self, ids: Sequence[UUID]) -> dict[UUID, TopUp | WalletError]:
+        """Return a top-up or an error for each id; at most 1,000 ids."""
         request = card_pb2.BatchGetTopUpsRequest(ids=map(str, ids))
         response = await self._calls.unary(self._stub.BatchGetTopUps, request)
         return {
-            UUID(result.key): _top_up(result.value) if result.HasField("value") else error_from_status(result.error)
+            UUID(result.key): top_up_from_proto(result.value)
+            if result.HasField("value")
+            else error_from_status(result.error)
             for result in response.results
         }
 
-    async def list(
+    async def list_top_ups(
         self,
         account_id: UUID,
         *,
@@ -162,7 +83,7 @@ class CardClient:
         older_than: UUID | None = None,
         newer_than: UUID | None = None,
     ) -> TopUpPage:
-        """A page of the account's top-ups: those before one top-up, or after one."""
+        """List a page of the account's top-ups, newest first, older or newer than a top-up."""
         request = card_pb2.ListTopUpsRequest(
             account_id=str(account_id),
             page_size=limit,
@@ -170,26 +91,11 @@ class CardClient:
             newer_than=str(newer_than or ""),
         )
         response = await self._calls.unary(self._stub.ListTopUps, request)
-        return TopUpPage(tuple(map(_top_up, response.top_ups)), response.has_older, response.has_newer)
+        return TopUpPage(tuple(map(top_up_from_proto, response.top_ups)), response.has_older, response.has_newer)
 
-    async def watch(self, top_up_id: UUID) -> AsyncGenerator[TopUp, None]:
-        """The top-up as it is now, then each change of it, until it is final."""
+    async def watch_top_up(self, top_up_id: UUID) -> AsyncGenerator[TopUp, None]:
+        """Yield the current state of a top-up, then each change, until it is final."""
         request = card_pb2.WatchTopUpRequest(id=str(top_up_id))
         async with aclosing(self._calls.stream(self._stub.WatchTopUp, request)) as responses:
             async for response in responses:
-                yield _top_up(response.top_up)
-
-
-def _top_up(message: card_pb2.TopUp) -> TopUp:
-    return TopUp(
-        UUID(message.id),
-        UUID(message.account_id),
-        converters.money_from_proto(message.amount),
-        _STATUSES[message.status],
-        Card(_BRANDS[message.card.brand], message.card.last_four),
-        message.failure or None,
-        UUID(message.transfer_id) if message.transfer_id else None,
-        converters.time_from_proto(message.created_at),
-        converters.time_from_proto(message.updated_at),
-        message.version,
-    )
+                yield top_up_from_proto(response.top_up)

@@ -54,14 +54,14 @@ class RunningCard:
     async def top_up(
         self, account: UUID, amount: Money, key: str, number: str = VISA, caller: str = "alice", **given: Any
     ) -> TopUp:
-        return await self.user(caller)(self.client.top_up(account, amount, details(number, **given), key))
+        return await self.user(caller)(self.client.create_top_up(account, amount, details(number, **given), key))
 
     async def final(self, id_: UUID, caller: str = "alice", within: float = 10) -> TopUp:
         """The top-up, once it is final."""
 
         async def is_final() -> TopUp | None:
             with suppress(Unavailable):  # of a process that has just come back
-                top_up = await self.user(caller)(self.client.get(id_))
+                top_up = await self.user(caller)(self.client.get_top_up(id_))
                 return top_up if top_up.status in {"COMPLETED", "DECLINED", "VOIDED", "REFUNDED"} else None
             return None
 

@@ -155,8 +155,8 @@ class TestOutage:
                     await card.top_up(account, rub("1"), f"while {attempt}")
             async with httpx.AsyncClient(trust_env=False, verify=False) as http:
                 assert (await http.get(f"{card.admin}/health/ready")).status_code == 200
-            assert await card.user("alice")(card.client.get(done.id)) == done
-            assert len((await card.user("alice")(card.client.list(account, limit=9))).top_ups) == 1
+            assert await card.user("alice")(card.client.get_top_up(done.id)) == done
+            assert len((await card.user("alice")(card.client.list_top_ups(account, limit=9))).top_ups) == 1
 
             await acquirer.start()
 
@@ -212,7 +212,7 @@ class TestOutage:
 
             async def watched() -> list[str]:
                 with card.user("alice").calling():
-                    return [top_up.status async for top_up in card.client.watch(id_)]
+                    return [top_up.status async for top_up in card.client.watch_top_up(id_)]
 
             watching = asyncio.create_task(watched())
             listener = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'"
@@ -239,7 +239,7 @@ class TestOutage:
             query = "SELECT id FROM top_ups WHERE status = 'AUTHORIZED'"
             id_ = await until(lambda: card.sql.fetchval(query), every=0.01)
             with card.user("alice").calling():
-                states = card.client.watch(id_)
+                states = card.client.watch_top_up(id_)
                 assert (await anext(states)).status == "AUTHORIZED"
                 await bank.sql.execute("UPDATE accounts SET owner_id = 'mallory' WHERE id = $1", account)
                 with pytest.raises(AccountNotFound):
@@ -257,7 +257,7 @@ class TestOutage:
                 query = "SELECT id FROM top_ups WHERE status = 'AUTHORIZED'"
                 id_ = await until(lambda: card.sql.fetchval(query), every=0.01)
                 with card.user("alice").calling():
-                    states = client.watch(id_)
+                    states = client.watch_top_up(id_)
                     assert (await anext(states)).status == "AUTHORIZED"
                     watching = asyncio.create_task(anext(states))
             with pytest.raises(Unavailable):

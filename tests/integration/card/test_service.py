@@ -159,19 +159,19 @@ class TestRefusals:
 class TestReading:
     async def test_a_top_up_is_its_owners_and_operators(self, card: RunningCard) -> None:
         top_up = await card.top_up(await card.bank.open("alice"), rub("1"), "own top-up")
-        assert await card.user("alice")(card.client.get(top_up.id)) == top_up
-        assert await card.bank.user("operator", Role.OPERATOR)(card.client.get(top_up.id)) == top_up
+        assert await card.user("alice")(card.client.get_top_up(top_up.id)) == top_up
+        assert await card.bank.user("operator", Role.OPERATOR)(card.client.get_top_up(top_up.id)) == top_up
         bob = card.user("bob")
         for id_ in (top_up.id, uuid.uuid4()):
             with pytest.raises(TopUpNotFound):
-                await bob(card.client.get(id_))
+                await bob(card.client.get_top_up(id_))
             with pytest.raises(TopUpNotFound), bob.calling():
-                await anext(card.client.watch(id_))
+                await anext(card.client.watch_top_up(id_))
 
     async def test_a_batch_answers_each_key(self, card: RunningCard) -> None:
         account, nothing = await card.bank.open("alice"), uuid.uuid4()
         first, second = [await card.top_up(account, rub("1"), f"batch {number}") for number in range(2)]
-        found = await card.user("alice")(card.client.top_ups([second.id, nothing, first.id]))
+        found = await card.user("alice")(card.client.batch_get_top_ups([second.id, nothing, first.id]))
         assert found == {first.id: first, second.id: second, nothing: TopUpNotFound(str(nothing))}
 
     async def test_pages_go_both_ways(self, card: RunningCard) -> None:
@@ -179,7 +179,7 @@ class TestReading:
         ids = [(await card.top_up(account, rub("1"), f"page {number}")).id for number in range(5)][::-1]
 
         async def page(**bounds: UUID) -> tuple[list[UUID], bool, bool]:
-            found = await alice(card.client.list(account, limit=2, **bounds))
+            found = await alice(card.client.list_top_ups(account, limit=2, **bounds))
             return [top_up.id for top_up in found.top_ups], found.has_older, found.has_newer
 
         assert await page() == (ids[:2], True, False)
@@ -192,7 +192,7 @@ class TestReading:
         with pytest.raises(InvalidInput):
             await page(older_than=ids[0], newer_than=ids[4])
         with pytest.raises(AccountNotFound):
-            await card.user("bob")(card.client.list(account, limit=2))
+            await card.user("bob")(card.client.list_top_ups(account, limit=2))
 
     async def test_a_top_up_is_watched_to_its_end(self, card: RunningCard) -> None:
         account = await card.bank.open("alice")
@@ -200,8 +200,8 @@ class TestReading:
         with card.user("alice").calling():
             found: list[TopUp] = []
             while not found:
-                found = list((await card.client.list(account, limit=1)).top_ups)
-            states = [top_up async for top_up in card.client.watch(found[0].id)]
+                found = list((await card.client.list_top_ups(account, limit=1)).top_ups)
+            states = [top_up async for top_up in card.client.watch_top_up(found[0].id)]
         statuses = [top_up.status for top_up in states]
         assert statuses[-1] == "COMPLETED"
         order = ["CREATED", "AUTHORIZED", "CAPTURED", "COMPLETED"]
@@ -214,9 +214,11 @@ class TestReading:
 class TestWaiting:
     async def test_a_caller_who_does_not_wait_changes_nothing(self, card: RunningCard) -> None:
         account, alice = await card.bank.open("alice", "0"), card.user("alice")
-        asked = asyncio.create_task(alice(card.client.top_up(account, rub("3"), details("4000000000020018"), "left")))
+        asked = asyncio.create_task(
+            alice(card.client.create_top_up(account, rub("3"), details("4000000000020018"), "left"))
+        )
         with alice.calling():
-            while not (page := await card.client.list(account, limit=1)).top_ups:
+            while not (page := await card.client.list_top_ups(account, limit=1)).top_ups:
                 pass
         asked.cancel()
         assert (await card.final(page.top_ups[0].id)).status == "COMPLETED"

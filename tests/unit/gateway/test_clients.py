@@ -67,7 +67,12 @@ def analytics_calls(client: AnalyticsClient) -> list[Awaitable[Any]]:
 
 
 def card_calls(client: CardClient) -> list[Awaitable[Any]]:
-    return [client.top_up(ID, RUB, DETAILS, "k"), client.get(ID), client.top_ups([ID]), client.list(ID, limit=1)]
+    return [
+        client.create_top_up(ID, RUB, DETAILS, "k"),
+        client.get_top_up(ID),
+        client.batch_get_top_ups([ID]),
+        client.list_top_ups(ID, limit=1),
+    ]
 
 
 def identity_calls(client: IdentityClient) -> list[Awaitable[Any]]:

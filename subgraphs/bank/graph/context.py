@@ -1,0 +1,24 @@
+"""Part of the request context that the resolvers use."""
+
+from typing import Protocol
+
+import strawberry
+
+from subgraphs.bank.client import BankClient
+from subgraphs.bank.graph.loaders import AccountLoader, TransferLoader
+
+
+class Context(Protocol):
+    """Attributes of the request context that the bank's resolvers use."""
+
+    @property
+    def bank(self) -> BankClient: ...
+
+    @property
+    def accounts(self) -> AccountLoader: ...
+
+    @property
+    def transfers(self) -> TransferLoader: ...
+
+
+Info = strawberry.Info[Context, None]

@@ -1,0 +1,69 @@
+"""Values that the card service's client takes and returns."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
+from wallet.money import Money
+
+Status = Literal[
+    "CREATED",
+    "AUTHORIZED",
+    "CAPTURED",
+    "COMPLETED",
+    "DECLINED",
+    "VOIDED",
+    "REFUNDED",
+    "NEEDS_REVIEW",
+]
+Brand = Literal["VISA", "MASTERCARD", "MIR", "AMEX", "UNIONPAY", "OTHER"]
+
+
+@dataclass(frozen=True, slots=True)
+class CardDetails:
+    """Card data on the way to the acquirer. Its `repr` shows neither number nor code."""
+
+    number: str = field(repr=False)
+    expiry_month: int
+    expiry_year: int
+    cvv: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """Card data that may be shown."""
+
+    brand: Brand
+    last_four: str
+
+
+@dataclass(frozen=True, slots=True)
+class TopUp:
+    """Current state of a top-up.
+
+    Attributes:
+        failure: reason of the failure as a machine name; None without a failure.
+        transfer_id: deposit in the ledger, once the top-up is COMPLETED.
+        version: grows with every change.
+    """
+
+    id: UUID
+    account_id: UUID
+    amount: Money
+    status: Status
+    card: Card
+    failure: str | None
+    transfer_id: UUID | None
+    created_at: datetime
+    updated_at: datetime
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class TopUpPage:
+    """Top-ups, newest first, and whether there are older or newer ones."""
+
+    top_ups: tuple[TopUp, ...]
+    has_older: bool
+    has_newer: bool

@@ -1,0 +1,21 @@
+"""Part of the request context that the resolvers use."""
+
+from typing import Protocol
+
+import strawberry
+
+from subgraphs.card.client import CardClient
+from subgraphs.card.graph.loaders import TopUpLoader
+
+
+class Context(Protocol):
+    """Attributes of the request context that the card resolvers use."""
+
+    @property
+    def card(self) -> CardClient: ...
+
+    @property
+    def top_ups(self) -> TopUpLoader: ...
+
+
+Info = strawberry.Info[Context, None]
