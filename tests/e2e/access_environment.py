@@ -1,6 +1,4 @@
-"""Everybody who asks at the front door and behind it, and how each call is asked: by REST, GraphQL and gRPC, and at the
-admin ports.
-"""
+"""Callers and resources for the access tests, and the ways to make each call: REST, GraphQL, gRPC, admin routes."""
 
 import asyncio
 import json
@@ -31,8 +29,8 @@ from stack.engines.postgres import Postgres
 from stack.plan import AUDIENCE, ISSUER
 from stack.system import System
 from subgraphs.identity.service.domain.model import sealed
-from tests.e2e.forged import forged
-from tests.e2e.users import PASSWORD, known
+from tests.e2e.forged_tokens import forge_tokens
+from tests.e2e.users import PASSWORD, insert_user
 from tests.openapi import REST
 from tests.waiting import until
 from wallet import cursor
@@ -68,7 +66,7 @@ SERVICES: Final = {
     "IdentityService": (identity_pb2, "identity_grpc"),
 }
 ADMIN: Final = ("bank", "card", "analytics")
-"""Those with routes for administrators."""
+"""Services with admin routes."""
 STATUSES: Final = {
     grpc.StatusCode.UNAUTHENTICATED: "401",
     grpc.StatusCode.PERMISSION_DENIED: "403",
@@ -78,14 +76,15 @@ CARD: Final = {"number": "4242424242424242", "expiryMonth": 12, "expiryYear": 20
 
 
 @dataclass
-class Scene:
-    """What there is to be asked for, and everybody who asks.
+class AccessEnvironment:
+    """Callers with their tokens, and the resources that they ask for.
 
     Attributes:
-        forged: the owner's token, with something wrong about each.
-        account: the owner's, with a `transfer` to the `payee`, and a `top_up`.
-        secrets: what nobody but its owner may learn of the payee's account.
-        seen: all that the owner was told, by call.
+        tokens: valid tokens by caller; None for the anonymous caller.
+        forged: invalid variants of the owner's token, by kind.
+        account: the owner's account, with a `transfer` to the `payee` and a `top_up`.
+        secrets: data of the payee's account that only its owner may see.
+        owner_answers: answers that the owner received, by call.
     """
 
     http: httpx.AsyncClient
@@ -102,13 +101,13 @@ class Scene:
     secrets: tuple[str, ...]
     transfer: str = ""
     top_up: str = ""
-    seen: dict[str, str] = field(default_factory=dict)
+    owner_answers: dict[str, str] = field(default_factory=dict)
     one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @classmethod
     @asynccontextmanager
-    async def set(cls, system: System) -> AsyncIterator[Self]:
-        """All of it, in a system that runs; the owner has made the transfer and the top-up."""
+    async def create(cls, system: System) -> AsyncIterator[Self]:
+        """Create users, accounts, a transfer and a top-up in a running system."""
         keys = system.data / "keys"
         users = TokenSigner.from_file(ISSUER, keys / "development.pem", AUDIENCE)
         private = load_pem_private_key((keys / "development.pem").read_bytes(), password=None)
@@ -128,14 +127,14 @@ class Scene:
             for connection in (sql, identity_sql):
                 stack.push_async_callback(connection.close)
             for name, subject in subjects.items():
-                await known(identity_sql, subject, f"{name}-{uuid.uuid4().hex}")
+                await insert_user(identity_sql, subject, f"{name}-{uuid.uuid4().hex}")
             channels = {
                 name: await stack.enter_async_context(
                     grpc.aio.insecure_channel(f"127.0.0.1:{getattr(system.ports, port)}")
                 )
                 for name, (_, port) in SERVICES.items()
             }
-            scene = cls(
+            environment = cls(
                 http=await stack.enter_async_context(http),
                 admin={name: f"http://127.0.0.1:{getattr(system.ports, f'{name}_admin')}" for name in ADMIN},
                 channels=channels,
@@ -143,48 +142,48 @@ class Scene:
                 identity_sql=identity_sql,
                 refresh_secret=ensure_secret(keys, "refresh").encode(),
                 tokens=tokens,
-                forged=forged(private, owner),
+                forged=forge_tokens(private, owner),
                 owner=owner,
-                account=await opened(sql, owner, "1000.00"),
-                payee=await opened(sql, payee, "27182800.00"),
+                account=await insert_account(sql, owner, "1000.00"),
+                payee=await insert_account(sql, payee, "27182800.00"),
                 secrets=(payee, "271828"),
             )
-            await scene._arrange()
-            yield scene
+            await environment._create_history()
+            yield environment
 
-    async def ask(self, call: str, token: str | None) -> str:
-        """What a caller with this token is answered, in short; or `401: …` and the like with what came instead."""
+    async def call(self, call: str, token: str | None) -> str:
+        """Make a call with this token and return its result: `ok`, an HTTP status, or the unexpected error."""
         service, _, method = call.partition(".")
         if call.partition(" ")[0] in self.admin:
-            return await self._admin(call, token)
+            return await self._call_admin(call, token)
         if " " in call:
-            return await self._rest(call, token)
+            return await self._call_rest(call, token)
         if service in SERVICES:
-            return await self._rpc(service, method, token)
-        return await self._graphql(call, token)
+            return await self._call_rpc(service, method, token)
+        return await self._call_graphql(call, token)
 
-    async def _admin(self, call: str, token: str | None) -> str:
+    async def _call_admin(self, call: str, token: str | None) -> str:
         name, method, path = call.split()
         url = f"{self.admin[name]}{path}".replace("{top_up_id}", self.top_up)
         answer = await self.http.request(method, url, headers=_headers(token), timeout=60)
         return "ok" if answer.is_success else str(answer.status_code)
 
-    async def _rest(self, call: str, token: str | None) -> str:
+    async def _call_rest(self, call: str, token: str | None) -> str:
         method, _, path = call.partition(" ")
-        places = {"accountId": self.account, "transferId": self.transfer, "topUpId": self.top_up}
-        for name, value in places.items():
+        path_values = {"accountId": self.account, "transferId": self.transfer, "topUpId": self.top_up}
+        for name, value in path_values.items():
             path = path.replace(f"{{{name}}}", value)
         answer = await self.http.request(
             method,
             path,
             headers=_headers(token) | {"Idempotency-Key": uuid.uuid4().hex},
-            json=await self._body(call) if method == "POST" else None,
+            json=await self._request_body(call) if method == "POST" else None,
         )
         REST.check(answer)
-        self._learn(call, token, answer.text)
+        self._record_owner_answer(call, token, answer.text)
         return "ok" if answer.is_success else str(answer.status_code)
 
-    async def _body(self, call: str) -> dict[str, Any]:
+    async def _request_body(self, call: str) -> dict[str, Any]:
         match call.rpartition("/")[2]:
             case "topup":
                 return {"amount": "1.00", "card": CARD}
@@ -193,20 +192,20 @@ class Scene:
             case "register":
                 return new_credentials()
             case "login":
-                return (await self._somebody())[0]
+                return (await self._new_user())[0]
             case "refresh" | "logout":
-                return {"refreshToken": (await self._somebody())[1]}
+                return {"refreshToken": (await self._new_user())[1]}
             case _:
                 return {"recipientId": self.payee, "amount": "1.00"}
 
-    async def _somebody(self) -> tuple[dict[str, str], str]:
-        """What a new user signs in with, and a refresh token of theirs."""
+    async def _new_user(self) -> tuple[dict[str, str], str]:
+        """Create a user; return the credentials and a refresh token."""
         user, credentials = str(uuid.uuid4()), new_credentials()
         async with self.one_at_a_time:
-            await known(self.identity_sql, user, credentials["username"])
-            return credentials, await signed_in(self.identity_sql, user, self.refresh_secret)
+            await insert_user(self.identity_sql, user, credentials["username"])
+            return credentials, await insert_session(self.identity_sql, user, self.refresh_secret)
 
-    async def _graphql(self, call: str, token: str | None) -> str:
+    async def _call_graphql(self, call: str, token: str | None) -> str:
         root, _, name = call.partition(".")
         key = {"idempotencyKey": uuid.uuid4().hex, "amount": "1.00"}
         variables = {
@@ -228,12 +227,12 @@ class Scene:
                 text = await anext(line[6:] async for line in answer.aiter_lines() if line.startswith("data: {"))
             else:
                 text = (await answer.aread()).decode()
-        self._learn(call, token, text)
+        self._record_owner_answer(call, token, text)
         return _graphql_outcome(json.loads(text), name)
 
-    async def _rpc(self, service: str, method: str, token: str | None) -> str:
+    async def _call_rpc(self, service: str, method: str, token: str | None) -> str:
         descriptor = SERVICES[service][0].DESCRIPTOR.services_by_name[service].methods_by_name[method]
-        request = ParseDict(await self._request(method), GetMessageClass(descriptor.input_type)())
+        request = ParseDict(await self._rpc_request(method), GetMessageClass(descriptor.input_type)())
         metadata = None if token is None else (("authorization", f"Bearer {token}"),)
         path = f"/{descriptor.containing_service.full_name}/{method}"
         coders = (type(request).SerializeToString, GetMessageClass(descriptor.output_type).FromString)
@@ -247,12 +246,12 @@ class Scene:
                 answer = await channel.unary_unary(path, *coders)(request, metadata=metadata, timeout=60)
         except grpc.aio.AioRpcError as error:
             return STATUSES.get(error.code(), f"{error.code()}: {error.details()}")
-        told = MessageToDict(answer)
-        self._learn(f"{service}.{method}", token, json.dumps(told))
-        codes = {result["error"]["code"] for result in told.get("results", ()) if "error" in result}
+        message = MessageToDict(answer)
+        self._record_owner_answer(f"{service}.{method}", token, json.dumps(message))
+        codes = {result["error"]["code"] for result in message.get("results", ()) if "error" in result}
         return {(): "ok", (5,): "404"}.get(tuple(codes), str(codes))
 
-    async def _request(self, method: str) -> dict[str, Any]:
+    async def _rpc_request(self, method: str) -> dict[str, Any]:
         key, money = uuid.uuid4().hex, {"currencyCode": "RUB", "units": 1}
         account = {"accountId": self.account}
         sides = {"senderId": self.account, "recipientId": self.payee}
@@ -281,52 +280,56 @@ class Scene:
         if method == "Register":
             return new_credentials()
         if method == "Authenticate":
-            return (await self._somebody())[0]
+            return (await self._new_user())[0]
         if method in {"Refresh", "Revoke"}:
-            return {"refreshToken": (await self._somebody())[1]}
+            return {"refreshToken": (await self._new_user())[1]}
         if method == "CloseAccount":
             async with self.one_at_a_time:
-                return {"accountId": await opened(self.sql, self.owner, "0")}
+                return {"accountId": await insert_account(self.sql, self.owner, "0")}
         return requests.get(method, account)
 
-    def _learn(self, call: str, token: str | None, text: str) -> None:
+    def _record_owner_answer(self, call: str, token: str | None, text: str) -> None:
         if text and token == self.tokens["owner"]:
-            self.seen[call] = text
+            self.owner_answers[call] = text
 
-    async def _arrange(self) -> None:
-        """A transfer, a top-up, and the history of both."""
+    async def _create_history(self) -> None:
+        """Make a transfer and a top-up, and wait for the history of both."""
         headers = _headers(self.tokens["owner"])
         account = f"/accounts/{self.account}"
         body = {"recipientId": self.payee, "amount": "1.00"}
-        made = await self.http.post(f"{account}/transfers", json=body, headers=headers | {"Idempotency-Key": "first"})
-        self.transfer = made.raise_for_status().json()["id"]
-        paid_in = {"amount": "1.00", "card": CARD}
-        begun = await self.http.post(f"{account}/topup", json=paid_in, headers=headers | {"Idempotency-Key": "first"})
-        self.top_up = begun.raise_for_status().json()["id"]
+        transfer = await self.http.post(
+            f"{account}/transfers", json=body, headers=headers | {"Idempotency-Key": "first"}
+        )
+        self.transfer = transfer.raise_for_status().json()["id"]
+        top_up_body = {"amount": "1.00", "card": CARD}
+        top_up = await self.http.post(
+            f"{account}/topup", json=top_up_body, headers=headers | {"Idempotency-Key": "first"}
+        )
+        self.top_up = top_up.raise_for_status().json()["id"]
 
-        async def is_told() -> bool:
+        async def is_complete() -> bool:
             operations = (await self.http.get(f"{account}/operations", headers=headers)).json()["operations"]
-            top_up = (await self.http.get(f"{account}/topups/{self.top_up}", headers=headers)).json()
-            return len(operations) == 2 and top_up["status"] == "COMPLETED"
+            current = (await self.http.get(f"{account}/topups/{self.top_up}", headers=headers)).json()
+            return len(operations) == 2 and current["status"] == "COMPLETED"
 
-        await until(is_told, within=30)
+        await until(is_complete, within=30)
 
 
 def new_credentials() -> dict[str, str]:
     return {"username": f"u{uuid.uuid4().hex}", "password": PASSWORD}
 
 
-async def signed_in(sql: asyncpg.Connection, user: str, ensure_secret: bytes) -> str:
-    """A refresh token of the user's."""
+async def insert_session(sql: asyncpg.Connection, user: str, refresh_secret: bytes) -> str:
+    """Insert a session of the user and return its refresh token."""
     sign_in, token = uuid.uuid4(), uuid.uuid4()
     statement = "INSERT INTO sign_ins (id, user_id, expires_at) VALUES ($1, $2, now() + interval '1 hour')"
     await sql.execute(statement, sign_in, user)
     await sql.execute("INSERT INTO refresh_tokens (id, sign_in) VALUES ($1, $2)", token, sign_in)
-    return sealed(ensure_secret, token)
+    return sealed(refresh_secret, token)
 
 
-async def opened(sql: asyncpg.Connection, owner: str, balance: str) -> str:
-    """A new account."""
+async def insert_account(sql: asyncpg.Connection, owner: str, balance: str) -> str:
+    """Insert an account and return its id."""
     statement = "INSERT INTO accounts (owner_id, balance) VALUES ($1, $2) RETURNING id"
     return str(await sql.fetchval(statement, owner, Decimal(balance)))
 
@@ -342,5 +345,5 @@ def _graphql_outcome(result: dict[str, Any], name: str) -> str:
         codes.append(value["code"])
     if not codes:
         return "404" if value is None else "ok"
-    known = {"UNAUTHENTICATED": "401", "PERMISSION_DENIED": "403"}
-    return next(known.get(code, "404" if code.endswith("_NOT_FOUND") else code) for code in codes)
+    statuses = {"UNAUTHENTICATED": "401", "PERMISSION_DENIED": "403"}
+    return next(statuses.get(code, "404" if code.endswith("_NOT_FOUND") else code) for code in codes)

@@ -26,7 +26,7 @@ BALANCE_CHANGED = """
 
 @asynccontextmanager
 async def websocket(user: User, **params: Any) -> AsyncIterator[ClientConnection]:
-    """An acknowledged graphql-transport-ws connection of the user's."""
+    """Open an acknowledged graphql-transport-ws connection of the user."""
     url = f"{user.http.base_url}".replace("http", "ws").rstrip("/") + "/graphql"
     async with connected(url, user.token, params) as connection:
         yield connection
@@ -36,7 +36,7 @@ async def websocket(user: User, **params: Any) -> AsyncIterator[ClientConnection
 async def connected(
     url: str, token: str, params: dict[str, Any] | None = None, **options: Any
 ) -> AsyncIterator[ClientConnection]:
-    """The same to any gateway, with options of the connection itself."""
+    """Open an acknowledged connection to any gateway, with connection options."""
     async with connect(url, subprotocols=["graphql-transport-ws"], **options) as connection:  # type: ignore[list-item]
         payload = {"authorization": f"Bearer {token}"} | (params or {})
         await connection.send(json.dumps({"type": "connection_init", "payload": payload}))
@@ -45,7 +45,7 @@ async def connected(
 
 
 async def subscribe(connection: ClientConnection, query: str, **variables: Any) -> AsyncIterator[dict[str, Any]]:
-    """The payloads of one subscription; its errors are raised."""
+    """Yield the payloads of a subscription; raise its errors."""
     payload = {"query": query, "variables": variables}
     await connection.send(json.dumps({"id": "1", "type": "subscribe", "payload": payload}))
     async for text in connection:

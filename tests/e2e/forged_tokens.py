@@ -1,4 +1,4 @@
-"""Tokens that no service may believe."""
+"""Invalid access tokens, which every service must refuse."""
 
 import base64
 import hashlib
@@ -15,29 +15,29 @@ from kit.auth.jwk import public_jwk
 from stack.plan import AUDIENCE, ISSUER
 
 
-def forged(private: Ed25519PrivateKey, subject: str) -> dict[str, str]:
-    """The owner's token, each time with something wrong about it."""
-    public, stranger = private.public_key(), Ed25519PrivateKey.generate()
+def forge_tokens(private: Ed25519PrivateKey, subject: str) -> dict[str, str]:
+    """Return invalid variants of the subject's token, by kind."""
+    public, other_key = private.public_key(), Ed25519PrivateKey.generate()
     now = int(time.time())
-    good = {"iss": ISSUER, "sub": subject, "aud": AUDIENCE, "iat": now, "exp": now + 600, "roles": ["customer"]}
+    claims = {"iss": ISSUER, "sub": subject, "aud": AUDIENCE, "iat": now, "exp": now + 600, "roles": ["customer"]}
     kid = public_jwk(public)["kid"]
 
-    def signed(key: Ed25519PrivateKey = private, kid: str = kid, **changed: Any) -> str:
-        return jwt.encode(good | changed, key, "EdDSA", headers={"kid": kid})
+    def sign(key: Ed25519PrivateKey = private, kid: str = kid, **changed: Any) -> str:
+        return jwt.encode(claims | changed, key, "EdDSA", headers={"kid": kid})
 
     return {
-        "expired": signed(iat=now - 700, exp=now - 60),
-        "not yet valid": signed(nbf=now + 300),
-        "wrongly signed": signed(stranger),
-        "alg none": _by_hand({"alg": "none", "typ": "JWT", "kid": kid}, good, b""),
-        "HS256 by the public key": _by_hand({"alg": "HS256", "typ": "JWT", "kid": kid}, good, public),
-        "of another audience": signed(aud="elsewhere"),
-        "of another issuer": signed(iss="https://elsewhere.test"),
-        "of an unknown key": signed(stranger, public_jwk(stranger.public_key())["kid"]),
+        "expired": sign(iat=now - 700, exp=now - 60),
+        "not yet valid": sign(nbf=now + 300),
+        "signed by another key": sign(other_key),
+        "alg none": _encode({"alg": "none", "typ": "JWT", "kid": kid}, claims, b""),
+        "HS256 with the public key": _encode({"alg": "HS256", "typ": "JWT", "kid": kid}, claims, public),
+        "another audience": sign(aud="elsewhere"),
+        "another issuer": sign(iss="https://elsewhere.test"),
+        "unknown key id": sign(other_key, public_jwk(other_key.public_key())["kid"]),
     }
 
 
-def _by_hand(header: dict[str, Any], claims: dict[str, Any], key: Ed25519PublicKey | bytes) -> str:
+def _encode(header: dict[str, Any], claims: dict[str, Any], key: Ed25519PublicKey | bytes) -> str:
     def encoded(part: bytes) -> str:
         return base64.urlsafe_b64encode(part).decode().rstrip("=")
 

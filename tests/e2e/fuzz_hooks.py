@@ -1,4 +1,4 @@
-"""What schemathesis has to know of the graph; it loads this file by SCHEMATHESIS_HOOKS."""
+"""Schemathesis hooks for the GraphQL schema, loaded with SCHEMATHESIS_HOOKS."""
 
 import schemathesis
 from hypothesis import strategies as st
@@ -9,8 +9,8 @@ schemathesis.graphql.scalar("DateTime", st.datetimes().map(lambda at: nodes.Stri
 
 
 @schemathesis.check
-def nothing_unexpected(ctx: object, response: schemathesis.Response, case: object) -> None:
-    """An error of the graph may be anything but a defect of ours."""
+def no_internal_error(ctx: object, response: schemathesis.Response, case: object) -> None:
+    """Fail on server errors and on errors without an expected code."""
     assert response.status_code < 500
     if not response.content:
         return

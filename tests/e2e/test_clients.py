@@ -1,6 +1,6 @@
-"""Clients that others wrote: they follow an account over the whole system, through a gateway that is killed or stopped.
+"""Public GraphQL clients follow an account while the gateway is killed or stopped.
 
-What they connect with again is theirs to know; what they ask for then is the last cursor that they saw.
+The clients reconnect on their own and resume from the last cursor that they received.
 """
 
 import asyncio
@@ -26,44 +26,44 @@ pytestmark = pytest.mark.slow
 
 BEGINNING = "djA"
 """The cursor before an account's first operation."""
-WITHIN = 20.0
-"""Seconds for a gateway to come back, and for whoever lost it to notice."""
+RECONNECT_SECONDS = 20.0
+"""Seconds for the gateway to restart and for the client to reconnect."""
 
 npm = pytest.mark.parametrize("client", ["graphql-ws", "graphql-sse"])
 
 
-class Follower:
-    """One of npm's clients, subscribed to an account's operations."""
+class NpmClient:
+    """Client from npm in a child process, subscribed to an account's operations."""
 
     def __init__(self, output: asyncio.StreamReader) -> None:
         self._output = output
-        self.told: list[dict[str, Any]] = []
+        self.messages: list[dict[str, Any]] = []
 
-    async def sees(self, count: int) -> list[str]:
-        """The amounts of so many operations from the first on."""
-        async with asyncio.timeout(WITHIN):
-            while len(self.all("operation")) < count:
+    async def wait_for_amounts(self, count: int) -> list[str]:
+        """Wait for `count` operations and return their amounts."""
+        async with asyncio.timeout(RECONNECT_SECONDS):
+            while len(self.values("operation")) < count:
                 line = await self._output.readline()
-                assert line, f"it ended: {self.told}"
-                self.told.append(json.loads(line))
-        return [operation["amount"]["amount"] for operation in self.all("operation")]
+                assert line, f"the client ended: {self.messages}"
+                self.messages.append(json.loads(line))
+        return [operation["amount"]["amount"] for operation in self.values("operation")]
 
-    def all(self, what: str) -> list[Any]:
-        """What it told of one kind."""
-        return [each[what] for each in self.told if what in each]
+    def values(self, kind: str) -> list[Any]:
+        """Return the messages of one kind."""
+        return [each[kind] for each in self.messages if kind in each]
 
 
-def graph_of(user: User) -> str:
-    """Where the user's gateway has the graph."""
+def graphql_url(user: User) -> str:
+    """Return the GraphQL address of the user's gateway."""
     return f"{user.http.base_url}".rstrip("/") + "/graphql"
 
 
 @asynccontextmanager
-async def following(client: str, user: User, after: str | None = BEGINNING) -> AsyncIterator[Follower]:
-    """A client that follows the user's account, gone afterwards."""
+async def run_client(client: str, user: User, after: str | None = BEGINNING) -> AsyncIterator[NpmClient]:
+    """Run a client that follows the user's account during the block."""
     order = {
         "client": client,
-        "url": graph_of(user),
+        "url": graphql_url(user),
         "token": user.token,
         "payload": {"query": OPERATION_ADDED, "variables": {"account": user.account, "after": after}},
     }
@@ -75,7 +75,7 @@ async def following(client: str, user: User, after: str | None = BEGINNING) -> A
         assert process.stdout
         process.stdin.write(json.dumps(order).encode())
         process.stdin.close()
-        yield Follower(process.stdout)
+        yield NpmClient(process.stdout)
     finally:
         if process.returncode is None:
             process.kill()
@@ -84,51 +84,51 @@ async def following(client: str, user: User, after: str | None = BEGINNING) -> A
 
 @npm
 class TestNpm:
-    async def test_follows_what_happens(self, alice: User, bob: User, client: str) -> None:
+    async def test_npm_client_receives_operations(self, alice: User, bob: User, client: str) -> None:
         await alice.transfer(bob.account, "1.00")
-        async with following(client, bob) as follower:
-            assert await follower.sees(1) == ["1.00"]
+        async with run_client(client, bob) as follower:
+            assert await follower.wait_for_amounts(1) == ["1.00"]
             await alice.transfer(bob.account, "2.00")
-            assert await follower.sees(2) == ["1.00", "2.00"]
-        assert follower.all("connected") == ["first"]
+            assert await follower.wait_for_amounts(2) == ["1.00", "2.00"]
+        assert follower.values("connected") == ["first"]
 
-    async def test_goes_on_without_gap_or_repeat_when_the_gateway_is_killed(
+    async def test_npm_client_resumes_without_gap_after_a_kill(
         self, system: System, alice: User, bob: User, client: str
     ) -> None:
-        async with following(client, bob) as follower:
+        async with run_client(client, bob) as follower:
             for amount in ("1.00", "2.00"):
                 await alice.transfer(bob.account, amount)
-            await follower.sees(2)
+            await follower.wait_for_amounts(2)
             os.kill(system.pid("gateway"), signal.SIGKILL)
             for amount in ("3.00", "4.00"):
                 await transfer_until_known(alice, bob.account, amount)
-            assert await follower.sees(4) == ["1.00", "2.00", "3.00", "4.00"]
+            assert await follower.wait_for_amounts(4) == ["1.00", "2.00", "3.00", "4.00"]
             await alice.transfer(bob.account, "5.00")
-            assert await follower.sees(5) == ["1.00", "2.00", "3.00", "4.00", "5.00"]
-        assert follower.all("connected") == ["first", "again"]
-        assert follower.all("error") == []
+            assert await follower.wait_for_amounts(5) == ["1.00", "2.00", "3.00", "4.00", "5.00"]
+        assert follower.values("connected") == ["first", "again"]
+        assert follower.values("error") == []
 
-    async def test_goes_on_when_the_gateway_is_stopped_in_order(
+    async def test_npm_client_resumes_after_a_graceful_stop(
         self, system: System, alice: User, bob: User, client: str
     ) -> None:
-        async with following(client, bob) as follower:
+        async with run_client(client, bob) as follower:
             await alice.transfer(bob.account, "1.00")
-            await follower.sees(1)
+            await follower.wait_for_amounts(1)
             await system.supervisor.stop_process("gateway")
             await system.supervisor.start_process("gateway")
             await transfer_until_known(alice, bob.account, "2.00")
-            assert await follower.sees(2) == ["1.00", "2.00"]
-        assert follower.all("connected") == ["first", "again"]
-        assert follower.all("error") == []
-        closed = [code for code in follower.all("closed") if code != 1006]  # nobody was there yet
+            assert await follower.wait_for_amounts(2) == ["1.00", "2.00"]
+        assert follower.values("connected") == ["first", "again"]
+        assert follower.values("error") == []
+        closed = [code for code in follower.values("closed") if code != 1006]  # the gateway was not running yet
         assert closed == ([1012] if client == "graphql-ws" else [])
 
 
-async def followed_by_gql(user: User, after: str) -> AsyncGenerator[str, None]:
-    """What the user's operations amount to, by gql's client; on from the last cursor when its connection is lost."""
+async def follow_with_gql(user: User, after: str) -> AsyncGenerator[str, None]:
+    """Yield the amounts of the user's operations with gql's client; resume from the last cursor after a disconnect."""
     while True:
         transport = WebsocketsTransport(
-            url=graph_of(user).replace("http", "ws"),
+            url=graphql_url(user).replace("http", "ws"),
             init_payload={"authorization": f"Bearer {user.token}"},
             subprotocols=[WebsocketsTransport.GRAPHQLWS_SUBPROTOCOL],
         )
@@ -148,8 +148,8 @@ async def followed_by_gql(user: User, after: str) -> AsyncGenerator[str, None]:
 
 
 class TestGql:
-    async def test_asks_and_orders(self, alice: User, bob: User) -> None:
-        transport = HTTPXAsyncTransport(url=graph_of(alice), headers={"Authorization": f"Bearer {alice.token}"})
+    async def test_gql_client_queries_and_mutates(self, alice: User, bob: User) -> None:
+        transport = HTTPXAsyncTransport(url=graphql_url(alice), headers={"Authorization": f"Bearer {alice.token}"})
         order = {"senderId": alice.account, "recipientId": bob.account, "amount": "1", "idempotencyKey": "k"}
         transfer = gql("""
             mutation($input: TransferMoneyInput!) {
@@ -159,20 +159,18 @@ class TestGql:
         transfer.variable_values = {"input": order}
         balance = gql("query($id: ID!) { account(id: $id) { balance { amount } } }")
         balance.variable_values = {"id": alice.account}
-        # Against the schema that the graph tells of itself.
+        # Validates against the introspected schema.
         async with Client(transport=transport, fetch_schema_from_transport=True) as session:
-            made, asked = await session.execute(transfer), await session.execute(balance)
-        assert made == {"transferMoney": {"balance": {"amount": "999.00"}}}
-        assert asked == {"account": {"balance": {"amount": "999.00"}}}
+            transferred, account = await session.execute(transfer), await session.execute(balance)
+        assert transferred == {"transferMoney": {"balance": {"amount": "999.00"}}}
+        assert account == {"account": {"balance": {"amount": "999.00"}}}
 
-    async def test_goes_on_without_gap_or_repeat_when_the_gateway_is_killed(
-        self, system: System, alice: User, bob: User
-    ) -> None:
+    async def test_gql_client_resumes_without_gap_after_a_kill(self, system: System, alice: User, bob: User) -> None:
         await alice.transfer(bob.account, "1.00")
-        async with asyncio.timeout(2 * WITHIN), aclosing(followed_by_gql(bob, BEGINNING)) as amounts:
-            seen = [await anext(amounts)]
+        async with asyncio.timeout(2 * RECONNECT_SECONDS), aclosing(follow_with_gql(bob, BEGINNING)) as amounts:
+            received = [await anext(amounts)]
             os.kill(system.pid("gateway"), signal.SIGKILL)
             for amount in ("2.00", "3.00"):
                 await transfer_until_known(alice, bob.account, amount)
-            seen += [await anext(amounts) for _ in range(2)]
-        assert seen == ["1.00", "2.00", "3.00"]
+            received += [await anext(amounts) for _ in range(2)]
+        assert received == ["1.00", "2.00", "3.00"]

@@ -1,4 +1,4 @@
-"""The tour that `make demo` gives."""
+"""The tour of `make demo`."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,18 +13,18 @@ pytestmark = pytest.mark.slow
 
 
 class TestDemo:
-    async def test_walks_through_all_of_it(self, capsys: pytest.CaptureFixture[str]) -> None:
+    async def test_demo_runs_all_steps(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert await demo.demo() == 0
         assert "All of it works" in capsys.readouterr().out
 
-    async def test_fails_when_a_step_does(
+    async def test_demo_fails_when_a_step_fails(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         class BrokenTour:
             def __init__(self, system: object) -> None:
                 pass
 
-            async def walk(self) -> None:
+            async def run(self) -> None:
                 raise StepError("expected balance to be '990.00', not '980.00'")
 
         @asynccontextmanager

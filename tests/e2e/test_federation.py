@@ -1,4 +1,4 @@
-"""A router, which is Apollo's, over the subgraphs or over the whole answers what the gateway's own graph answers."""
+"""Apollo's router over the subgraphs, or over the merged graph, returns what the gateway returns."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ from gateway.graphql.federation.registry import SUBGRAPHS
 from stack.engines.postgres import Postgres
 from stack.system import System
 from tests.e2e.top_ups import DECLINED, GOOD, card, final_top_up, top_up
-from tests.e2e.users import NewUser, OpenAccount, User, known
+from tests.e2e.users import NewUser, OpenAccount, User, insert_user
 from tests.node import judged
 from tests.waiting import until
 from wallet import cursor
@@ -33,7 +33,7 @@ ERRORS = {
     "AccountsOfNoPage": ["INVALID_INPUT"] * 2,
     "PageOfTopUpsOfNoSize": ["INVALID_INPUT"],
 }
-"""The codes of the errors that an answer has, where it has any."""
+"""Expected error codes by operation."""
 
 TOP_UPS = "query($id: ID!) { account(id: $id) { topUps(first: 1) { edges { cursor } } } }"
 STATISTICS = """
@@ -47,7 +47,7 @@ STATISTICS = """
 
 
 def requests(values: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """What is asked, by the operations' names: each with its fragments, and with the values of its variables."""
+    """Return the requests by operation name, each with its fragments and variables."""
     asked = {}
     for name, document in OPERATIONS.items():
         (operation,) = (part for part in document.definitions if isinstance(part, OperationDefinitionNode))
@@ -57,26 +57,26 @@ def requests(values: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def routed(subgraphs: dict[str, str], user: User, asked: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What a router over these subgraphs answers that passes the user's token on."""
+    """Return the answers of a router over these subgraphs that forwards the user's token."""
     given = {"subgraphs": subgraphs, "headers": {"authorization": f"Bearer {user.token}"}, "queries": asked}
     answers: list[dict[str, Any]] = judged("router.mjs", by="@apollo/gateway", given=json.dumps(given))
     return answers
 
 
 def comparable(answer: dict[str, Any]) -> dict[str, Any]:
-    """The data, and of each error what a program goes by: where it is, and its code."""
+    """Return the data, and path and code of each error."""
     errors = [(each["path"], each["extensions"]["code"]) for each in answer.get("errors", [])]
     return {"data": answer["data"], "errors": sorted(errors)}
 
 
 def day() -> dict[str, str]:
-    """The range of a day, which ends in an hour."""
+    """Return a range of one day that ends in an hour."""
     end = datetime.now(UTC) + timedelta(hours=1)
     return {"from": (end - timedelta(days=1)).isoformat(), "to": end.isoformat(), "granularity": "HOUR"}
 
 
-async def knows_all(user: User, *accounts: str) -> bool:
-    """Whether analytics has all that the bank has."""
+async def has_all_operations(user: User, *accounts: str) -> bool:
+    """Return whether analytics has all operations of the bank."""
     for id_ in accounts:
         account = (await user.query(STATISTICS, id=id_, **day()))["data"]["account"]
         statistics = account["statistics"]
@@ -85,12 +85,12 @@ async def knows_all(user: User, *accounts: str) -> bool:
     return True
 
 
-async def test_a_router_answers_what_the_graph_does(
+async def test_router_answers_like_the_gateway(
     system: System, alice: User, bob: User, new_user: NewUser, open_account: OpenAccount
 ) -> None:
     second, empty, carol = await open_account(alice.subject), await open_account(alice.subject), await new_user()
     identity = await asyncpg.connect(Postgres(system.data, system.ports.postgres).dsn("identity"))
-    await known(identity, alice.subject, f"u{uuid.uuid4().hex}")
+    await insert_user(identity, alice.subject, f"u{uuid.uuid4().hex}")
     await identity.close()
     for amount in ("1.00", "2.00", "3.50", "4.00"):
         to_bob = await alice.transfer(bob.account, amount)
@@ -100,7 +100,7 @@ async def test_a_router_answers_what_the_graph_does(
     paid, others_paid = [await top_up(user, GOOD, amount) for user, amount in ((alice, "10.00"), (bob, "20.00"))]
     await final_top_up(alice, paid.headers["Location"])
     await top_up(alice, GOOD, "30.00", key="charged")
-    await until(lambda: knows_all(alice, alice.account, second))
+    await until(lambda: has_all_operations(alice, alice.account, second))
     (newest,) = (await alice.query(TOP_UPS, id=alice.account))["data"]["account"]["topUps"]["edges"]
     order = {"senderId": alice.account, "recipientId": bob.account, "amount": "1.25"}
     charge = {"accountId": alice.account, "amount": "5.00", "card": card(GOOD)}
@@ -144,12 +144,12 @@ async def test_a_router_answers_what_the_graph_does(
         }
     )
 
-    async def by_the_graph() -> dict[str, dict[str, Any]]:
+    async def ask_gateway() -> dict[str, dict[str, Any]]:
         return {name: comparable(await alice.query(each["query"], **each["variables"])) for name, each in asked.items()}
 
-    await by_the_graph()  # moves what is to be moved; asked again, every key answers what it did
-    await until(lambda: knows_all(alice, alice.account, second))
-    expected = await by_the_graph()
+    await ask_gateway()  # executes the mutations; later requests replay their keys
+    await until(lambda: has_all_operations(alice, alice.account, second))
+    expected = await ask_gateway()
     apart = {name: f"{system.url}/subgraphs/{name}/graphql" for name in SUBGRAPHS}
     for subgraphs in (apart, {"wallet": f"{system.url}/graphql"}):
         answers = await asyncio.to_thread(routed, subgraphs, alice, list(asked.values()))
@@ -177,7 +177,7 @@ async def test_a_router_answers_what_the_graph_does(
     }
 
 
-async def test_without_a_token_a_subgraph_tells_its_schema_and_no_more(system: System) -> None:
+async def test_subgraph_without_token_returns_its_schema_only(system: System) -> None:
     schema = {"query": "{ _service { sdl } }"}
     entities = {
         "query": "query($of: [_Any!]!) { _entities(representations: $of) { ... on Account { id } } }",

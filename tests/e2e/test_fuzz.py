@@ -1,4 +1,4 @@
-"""schemathesis, which nobody here wrote, at the whole system: no answer that the contracts do not document."""
+"""Fuzzing with schemathesis: every response of the whole system matches its contract."""
 
 import asyncio
 import os
@@ -16,56 +16,56 @@ from stack.system import System
 
 pytestmark = pytest.mark.slow
 
-NOT_ASKED = "positive_data_acceptance"  # what the schema allows, an account that holds less does not
+EXCLUDED_CHECK = "positive_data_acceptance"  # valid amounts may still exceed the balance
 
 callers = pytest.mark.parametrize(
-    "caller", [None, Role.CUSTOMER, Role.OPERATOR, Role.ADMIN], ids=lambda caller: caller or "nobody"
+    "caller", [None, Role.CUSTOMER, Role.OPERATOR, Role.ADMIN], ids=lambda caller: caller or "anonymous"
 )
 
 
-async def judged(contract: str, url: str, token: str | None, folder: Path, *options: str) -> str:
-    """What it says, after it found nothing."""
+async def run_schemathesis(contract: str, url: str, token: str | None, folder: Path, *options: str) -> str:
+    """Run schemathesis, check that it found nothing, and return its output."""
     identity = () if token is None else ("--header", f"Authorization: Bearer {token}")
     command = (
         *(str(Path(sys.executable).with_name("schemathesis")), "run", str(ROOT / contract), "--url", url, *identity),
         *("--seed", "1", "--no-color", "--generation-database", "none", "--request-timeout", "15", *options),
     )
     environment = {**os.environ, "SCHEMATHESIS_HOOKS": "tests.e2e.fuzz_hooks", "PYTHONPATH": str(ROOT)}
-    # Not in this thread, whose loop reads what the system has to say.
-    done = await asyncio.to_thread(
+    # In a thread: this thread's event loop reads the output of the system.
+    result = await asyncio.to_thread(
         subprocess.run,
         command,
-        cwd=folder,  # where it leaves what it found
+        cwd=folder,  # schemathesis writes its findings here
         env=environment,
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
     )
-    assert done.returncode == 0, done.stdout
-    return done.stdout
+    assert result.returncode == 0, result.stdout
+    return result.stdout
 
 
 @callers
-async def test_rest_answers_as_its_contract_says(
+async def test_rest_responses_match_the_contract(
     caller: Role | None, system: System, token_of: Callable[..., str], tmp_path: Path
 ) -> None:
     token = None if caller is None else token_of(CUSTOMERS["alice"].user, caller)
-    told = await judged(
+    output = await run_schemathesis(
         *("openapi/openapi.yaml", system.url, token, tmp_path, "--max-examples", "5"),
-        # Wrong passwords lock a name, and schemathesis waits for as long as it is told: `test_users.py` is for these.
-        *("--exclude-checks", NOT_ASKED, "--exclude-path-regex", "^/auth/"),
+        # Wrong passwords lock a user, and schemathesis waits for Retry-After; `test_users.py` tests these routes.
+        *("--exclude-checks", EXCLUDED_CHECK, "--exclude-path-regex", "^/auth/"),
     )
-    assert "Stateful" in told
+    assert "Stateful" in output
 
 
 @callers
-async def test_the_graph_has_an_answer_to_everything(
+async def test_graphql_has_no_internal_errors(
     caller: Role | None, system: System, token_of: Callable[..., str], tmp_path: Path
 ) -> None:
     token = None if caller is None else token_of(CUSTOMERS["alice"].user, caller)
-    # Not its own checks: to them any error of the graph is a defect, and being refused is an answer.
-    await judged(
+    # Schemathesis' own checks treat every GraphQL error as a defect; refusals are expected here.
+    await run_schemathesis(
         *("gateway/schema.graphql", f"{system.url}/graphql", token, tmp_path, "--max-examples", "10"),
-        *("--checks", "nothing_unexpected"),
+        *("--checks", "no_internal_error"),
     )

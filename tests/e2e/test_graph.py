@@ -1,4 +1,4 @@
-"""The graph as its clients see it, over the whole system."""
+"""GraphQL API of the whole system."""
 
 import asyncio
 import uuid
@@ -74,7 +74,7 @@ async def operations(user: User, **variables: Any) -> dict[str, Any]:
 
 
 class TestTransferMoney:
-    async def test_answers_the_transfer_and_the_balance_it_left(self, alice: User, bob: User) -> None:
+    async def test_transfer_returns_transfer_and_balance(self, alice: User, bob: User) -> None:
         done = await transfer(alice, bob.account, "10.00")
 
         assert done["__typename"] == "TransferMoneySuccess"
@@ -84,13 +84,13 @@ class TestTransferMoney:
         again = await alice.query("query($id: ID!) { transfer(id: $id) { id createdAt } }", id=done["transfer"]["id"])
         assert again["data"]["transfer"]["createdAt"] == done["transfer"]["createdAt"]
 
-    async def test_shares_keys_with_rest(self, alice: User, bob: User) -> None:
+    async def test_graphql_and_rest_share_idempotency_keys(self, alice: User, bob: User) -> None:
         by_rest = (await alice.transfer(bob.account, "10.00", key="k")).json()
         by_graph = await transfer(alice, bob.account, "10.00", key="k")
         assert by_graph["transfer"]["id"] == by_rest["id"]
         assert by_graph["balance"]["amount"] == "990.00"
 
-    async def test_errors_are_data(self, alice: User, bob: User) -> None:
+    async def test_expected_errors_are_data(self, alice: User, bob: User) -> None:
         poor = await transfer(alice, bob.account, "5000")
         assert poor["__typename"] == "InsufficientFunds"
         assert (poor["needed"]["amount"], poor["available"]["amount"]) == ("5000.00", "1000.00")
@@ -104,7 +104,7 @@ class TestTransferMoney:
         conflict = await transfer(alice, bob.account, "2", key="k")
         assert (conflict["__typename"], conflict["idempotencyKey"]) == ("IdempotencyConflict", "k")
 
-    async def test_wrong_fields_are_named(self, alice: User) -> None:
+    async def test_invalid_fields_are_named(self, alice: User) -> None:
         wrong = await transfer(alice, "42", "1e3")
         assert wrong["__typename"] == "InvalidInput"
         assert {field["field"] for field in wrong["fields"]} == {"recipientId", "amount"}
@@ -113,18 +113,18 @@ class TestTransferMoney:
 
 
 class TestQueries:
-    async def test_an_account_of_another_is_null(self, alice: User, bob: User) -> None:
+    async def test_foreign_account_is_null(self, alice: User, bob: User) -> None:
         for id_ in (bob.account, str(uuid.uuid4()), "42"):
             answer = await alice.query("query($id: ID!) { account(id: $id) { id } }", id=id_)
             assert answer == {"data": {"account": None}}
 
-    async def test_a_transfer_of_others_is_null(self, alice: User, bob: User, new_user: NewUser) -> None:
+    async def test_foreign_transfer_is_null(self, alice: User, bob: User, new_user: NewUser) -> None:
         done = await transfer(alice, bob.account, "1")
         eve = await new_user()
         answer = await eve.query("query($id: ID!) { transfer(id: $id) { id } }", id=done["transfer"]["id"])
         assert answer == {"data": {"transfer": None}}
 
-    async def test_operations_page_as_a_relay_connection(self, alice: User, bob: User) -> None:
+    async def test_operations_are_a_relay_connection(self, alice: User, bob: User) -> None:
         for number in range(1, 6):
             await transfer(alice, bob.account, str(number))
 
@@ -142,7 +142,7 @@ class TestQueries:
         few = await operations(alice, filter={"minAmount": "2", "maxAmount": "3", "direction": "OUT"})
         assert [edge["node"]["amount"]["amount"] for edge in few["edges"]] == ["3.00", "2.00"]
 
-    async def test_bad_paging_is_an_error_with_a_code_and_its_fields(self, alice: User) -> None:
+    async def test_invalid_paging_is_an_error_with_code_and_fields(self, alice: User) -> None:
         for variables, field in (
             ({"first": 0}, "first"),
             ({"first": 1, "last": 1}, "last"),
@@ -157,14 +157,14 @@ class TestQueries:
             assert [each["field"] for each in error["extensions"]["fields"]] == [field]
             assert answer["data"]["account"]["operations"] is None
 
-    async def test_statistics_are_the_ledgers_own(self, alice: User, bob: User) -> None:
+    async def test_statistics_equal_the_ledger(self, alice: User, bob: User) -> None:
         for amount in ("10.00", "20.50"):
             await transfer(alice, bob.account, amount)
         await transfer(bob, alice.account, "5.25")
         day = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
         three_days = {
             "from": (day - timedelta(days=1)).isoformat(),
-            "to": (day + timedelta(days=2)).isoformat(),  # tomorrow too: midnight may pass meanwhile
+            "to": (day + timedelta(days=2)).isoformat(),  # includes tomorrow, in case midnight passes
             "granularity": "DAY",
         }
 
@@ -190,7 +190,7 @@ class TestQueries:
             {"type": "TRANSFER", "incoming": {"count": 1}, "outgoing": {"count": 2, "amount": {"amount": "30.50"}}},
         ]
 
-    async def test_statistics_without_operations_are_the_balance(self, alice: User) -> None:
+    async def test_statistics_without_operations_have_the_balance(self, alice: User) -> None:
         range_ = {"from": "2026-02-27T12:00:00+03:00", "to": "2026-03-01T00:00:00Z", "granularity": "DAY"}
         answer = await alice.query(STATISTICS, id=alice.account, **range_)
         statistics = answer["data"]["account"]["statistics"]
@@ -202,7 +202,7 @@ class TestQueries:
             assert (bucket["count"], bucket["opening"]["amount"], bucket["byType"]) == (0, "1000.00", [])
             assert bucket["closing"] == {"amount": "1000.00", "currency": "RUB"}
 
-    async def test_bad_ranges_are_an_error_with_a_code_and_its_fields(self, alice: User) -> None:
+    async def test_invalid_range_is_an_error_with_code_and_fields(self, alice: User) -> None:
         good = {"from": "2026-01-01T00:00:00Z", "to": "2026-01-02T00:00:00Z", "granularity": "HOUR"}
         for wrong, field in (
             ({"to": "2026-01-01T00:00:00Z"}, "from"),
@@ -217,21 +217,21 @@ class TestQueries:
             assert [each["field"] for each in error["extensions"]["fields"]] == [field]
             assert answer["data"]["account"]["statistics"] is None
 
-    async def test_without_a_token_have_a_code(self, alice: User) -> None:
+    async def test_request_without_token_has_an_error_code(self, alice: User) -> None:
         request = {"query": "query($id: ID!) { account(id: $id) { id } }", "variables": {"id": alice.account}}
         answer = await alice.http.post("/graphql", json=request, headers={"Authorization": ""})
         (error,) = answer.json()["errors"]
         assert error["extensions"]["code"] == "UNAUTHENTICATED"
         assert error["extensions"]["requestId"] == answer.headers["x-request-id"]
 
-    async def test_that_are_wrong_have_a_code(self, alice: User) -> None:
+    async def test_invalid_document_has_an_error_code(self, alice: User) -> None:
         for query in ("{ nope }", "{", "query { account { id } }"):
             answer = await alice.query(query)
             assert answer["errors"][0]["extensions"]["code"] == "INVALID_GRAPHQL"
 
 
 class TestMutationThenQuery:
-    async def test_reads_its_own_write(self, alice: User, bob: User) -> None:
+    async def test_query_after_mutation_reads_its_write(self, alice: User, bob: User) -> None:
         balance = "query($id: ID!) { account(id: $id) { balance { amount } } }"
 
         async def pay_and_read() -> None:

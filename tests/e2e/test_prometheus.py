@@ -1,4 +1,4 @@
-"""Prometheus over the whole system, with our alerts, and every dashboard asking it."""
+"""Prometheus scrapes the whole system; all alerts and dashboard queries are evaluated."""
 
 import json
 import shutil
@@ -24,7 +24,7 @@ DEPLOY = ROOT / "deploy"
 
 @asynccontextmanager
 async def prometheus(folder: Path, admins: dict[str, str]) -> AsyncIterator[httpx.AsyncClient]:
-    """What we deploy, but for the names of hosts and how often it looks: a client of its API."""
+    """Run Prometheus with the deployed configuration, other host names and a shorter interval; yield an API client."""
     program = shutil.which("prometheus")
     if program is None:
         lacking("there is no prometheus")
@@ -56,9 +56,7 @@ async def prometheus(folder: Path, admins: dict[str, str]) -> AsyncIterator[http
         yield http
 
 
-async def test_alerts_and_dashboards_are_answered_from_what_runs(
-    system: System, alice: User, bob: User, tmp_path: Path
-) -> None:
+async def test_alerts_and_dashboard_queries_return_data(system: System, alice: User, bob: User, tmp_path: Path) -> None:
     children = system.supervisor.children
     admins = {
         name: child.process.urls["admin"].removeprefix("http://")
@@ -67,14 +65,14 @@ async def test_alerts_and_dashboards_are_answered_from_what_runs(
     }
     async with prometheus(tmp_path, admins) as http:
 
-        async def ask(query: str) -> list[dict[str, Any]]:
+        async def run_query(query: str) -> list[dict[str, Any]]:
             answer = (await http.get("/query", params={"query": query})).json()
             assert answer["status"] == "success", (query, answer)
             found: list[dict[str, Any]] = answer["data"]["result"]
             return found
 
         async def are_up() -> bool:
-            return {each["metric"]["job"] for each in await ask("up == 1")} == admins.keys()
+            return {each["metric"]["job"] for each in await run_query("up == 1")} == admins.keys()
 
         async def are_evaluated() -> bool:
             groups = (await http.get("/rules")).json()["data"]["groups"]
@@ -85,11 +83,11 @@ async def test_alerts_and_dashboards_are_answered_from_what_runs(
         transfers = 'wallet_gateway_request_duration_seconds_count{route="/accounts/{accountId}/transfers"}'
         await until(are_up)
         assert (await alice.transfer(bob.account, "1.00")).is_success
-        await until(lambda: ask(transfers))
-        assert (await alice.transfer(bob.account, "1.00")).is_success  # there is no rate before the second one
-        await until(lambda: ask(f"rate({transfers}[10s]) > 0"))
+        await until(lambda: run_query(transfers))
+        assert (await alice.transfer(bob.account, "1.00")).is_success  # a rate needs two samples
+        await until(lambda: run_query(f"rate({transfers}[10s]) > 0"))
         await until(are_evaluated)
         for file in (DEPLOY / "grafana" / "provisioning" / "dashboards").glob("*.json"):
             for panel in json.loads(file.read_text())["panels"]:
                 for target in panel.get("targets", []):
-                    await ask(target["expr"].replace("$__rate_interval", "10s"))
+                    await run_query(target["expr"].replace("$__rate_interval", "10s"))

@@ -1,5 +1,6 @@
-"""Several of each, as `docker compose up --scale bank=3 --scale analytics=2 --scale gateway=2` has them: behind nginx,
-on Apache Kafka, with rates in a Redis. What is killed under load is started again, as Docker does.
+"""Replicas as with `docker compose up --scale bank=3 --scale analytics=2 --scale gateway=2`.
+
+nginx is in front, Apache Kafka is the broker, Redis holds the rate limits. Killed processes are restarted.
 """
 
 import asyncio
@@ -41,19 +42,19 @@ pytestmark = pytest.mark.slow
 
 REPLICAS = {"bank": 3, "analytics": 2, "gateway": 2}
 LOAD_SECONDS = 6.0
-SIGN_INS = 20  # a minute
+LOGINS_PER_MINUTE = 20
 
 
-def replicated(ports: Ports, data: Path, jars: Path) -> Sequence[Process]:
-    """The full plan, with Apache Kafka for the embedded one, a Redis, and more than one of some."""
+def replicated_plan(ports: Ports, data: Path, jars: Path) -> Sequence[Process]:
+    """Return the full plan with Apache Kafka, Redis and several replicas."""
     apache = ApacheKafka(jars, data / "kafka", ports.kafka, *free_ports(1)).process
     (redis_port,) = free_ports(1)
-    listens = {name: [ports_of(ports, name), *more(count - 1)] for name, count in REPLICAS.items()}
+    listens = {name: [ports_of(ports, name), *free_port_pairs(count - 1)] for name, count in REPLICAS.items()}
     settings = {
         "BANK_GRPC_TARGET": "ipv4:" + ",".join(f"{HOST}:{grpc}" for grpc, _ in listens["bank"]),
         "ANALYTICS_GRPC_TARGET": "ipv4:" + ",".join(f"{HOST}:{grpc}" for grpc, _ in listens["analytics"]),
         "GATEWAY_RATE_STORE": f"redis://{HOST}:{redis_port}/0",
-        "GATEWAY_RATE_SIGN_IN": f"{SIGN_INS}/minute",
+        "GATEWAY_RATE_SIGN_IN": f"{LOGINS_PER_MINUTE}/minute",
         "GATEWAY_TRUSTED_PROXIES": f'["{HOST}"]',
         "IDENTITY_HASH_MEMORY_KIB": "1024",
         "IDENTITY_HASH_PASSES": "1",
@@ -63,41 +64,41 @@ def replicated(ports: Ports, data: Path, jars: Path) -> Sequence[Process]:
         if process.name == "kafka":
             plan.append(replace(apache, name="kafka"))
         elif process.name not in REPLICAS:
-            plan.append(given(process, settings))
+            plan.append(with_settings(process, settings))
         else:
             plan += [replica(process, number, *each, settings) for number, each in enumerate(listens[process.name], 1)]
     return plan
 
 
-def more(count: int) -> list[tuple[int, int]]:
-    """Pairs of free ports."""
-    found = iter(free_ports(2 * count))
-    return list(zip(found, found, strict=True))
+def free_port_pairs(count: int) -> list[tuple[int, int]]:
+    """Return pairs of free ports."""
+    ports = iter(free_ports(2 * count))
+    return list(zip(ports, ports, strict=True))
 
 
 def ports_of(ports: Ports, name: str) -> tuple[int, int]:
-    """What the first of a service serves at, and its admin port."""
-    served = ports.gateway if name == "gateway" else getattr(ports, f"{name}_grpc")
-    return served, getattr(ports, f"{name}_admin")
+    """Return the service port and the admin port of the first replica."""
+    port = ports.gateway if name == "gateway" else getattr(ports, f"{name}_grpc")
+    return port, getattr(ports, f"{name}_admin")
 
 
 def replica(process: Process, number: int, port: int, admin: int, settings: dict[str, str]) -> Process:
-    """One of several, at ports of its own."""
+    """Return one replica with its ports."""
     name = process.name.upper()
     listen = f"{name}_LISTEN" if name == "GATEWAY" else f"{name}_GRPC_LISTEN"
     own = {listen: f"{HOST}:{port}", f"{name}_ADMIN_LISTEN": f"{HOST}:{admin}"}
-    asked = port if name == "GATEWAY" else admin
+    probed = port if name == "GATEWAY" else admin
     return replace(
-        given(process, settings | own),
+        with_settings(process, settings | own),
         name=f"{process.name}-{number}",
-        ready=probes.http(f"http://{HOST}:{asked}/health/ready"),
+        ready=probes.http(f"http://{HOST}:{probed}/health/ready"),
         ports={"served": port, "admin": admin},
         urls={"admin": f"http://{HOST}:{admin}"},
     )
 
 
-def given(process: Process, settings: dict[str, str]) -> Process:
-    """The process with other settings; nobody has to be restarted because Kafka was."""
+def with_settings(process: Process, settings: dict[str, str]) -> Process:
+    """Return the process with changed settings; Apache Kafka's restarts need no restart of others."""
 
     async def command() -> Command:
         usual = await process.command()
@@ -126,7 +127,7 @@ async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Syst
     except ApacheKafkaUnavailable as error:
         lacking(f"there is no Apache Kafka: {error}")
     data = tmp_path_factory.mktemp("replicas")
-    async with run_system(Ports.free(), data, planner=lambda ports, data: replicated(ports, data, jars)) as system:
+    async with run_system(Ports.free(), data, planner=lambda ports, data: replicated_plan(ports, data, jars)) as system:
         yield system
     remove_cluster(data)
 
@@ -146,7 +147,7 @@ def signer(system: System) -> TokenSigner:
 
 @pytest.fixture(scope="module")
 async def ledger(system: System) -> AsyncIterator[asyncpg.Pool]:
-    """The ledger's database, seen from behind."""
+    """Connection pool of the bank's database."""
     async with asyncpg.create_pool(
         Postgres(system.data, system.ports.postgres).dsn("bank"), min_size=0, max_size=2
     ) as pool:
@@ -155,15 +156,13 @@ async def ledger(system: System) -> AsyncIterator[asyncpg.Pool]:
 
 @dataclass
 class Customer:
-    """Somebody with an account."""
+    """Customer with an account."""
 
     account: str
     http: httpx.AsyncClient
 
     async def pay(self, recipient: str, amount: str) -> int:
-        """Asks with one key until the outcome is known, as callers are told to; its status. Whatever else is answered
-        stays as it is.
-        """
+        """Pay with one key and retry until the outcome is known; return the HTTP status."""
         key = str(uuid.uuid4())
 
         async def known() -> int | None:
@@ -207,28 +206,28 @@ async def new_customer(front: Nginx, signer: TokenSigner, ledger: asyncpg.Pool) 
         await each.aclose()
 
 
-async def follow_operations(customer: Customer, front: Nginx, seen: list[Decimal]) -> None:
-    """Adds the balance after each of the customer's operations, from the first on, over one WebSocket."""
+async def follow_operations(customer: Customer, front: Nginx, balances: list[Decimal]) -> None:
+    """Append the balance after each of the customer's operations, from the first, over one WebSocket."""
     token = customer.http.headers["Authorization"].removeprefix("Bearer ")
     async with connected(f"wss://{front.https}/graphql", token, ssl=front.trust, proxy=None) as connection:
         feed = subscribe(connection, OPERATION_ADDED, account=customer.account, after="djA")
         while True:
-            seen.append(Decimal((await anext(feed))["operationAdded"]["balanceAfter"]["amount"]))
+            balances.append(Decimal((await anext(feed))["operationAdded"]["balanceAfter"]["amount"]))
 
 
-async def served(system: System, name: str, metric: str) -> float:
-    """The sum of a metric's samples, of those that have these words."""
+async def metric_sum(system: System, name: str, metric: str) -> float:
+    """Return the sum of the samples that start with `metric`."""
     async with httpx.AsyncClient(trust_env=False) as http:
-        text = (await http.get(f"{admin_of(system, name)}/metrics")).text
+        text = (await http.get(f"{admin_url(system, name)}/metrics")).text
     return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(metric))
 
 
-def admin_of(system: System, name: str) -> str:
+def admin_url(system: System, name: str) -> str:
     return system.supervisor.children[name].process.urls["admin"]
 
 
-async def ready(system: System, name: str) -> bool:
-    return await probes.http(f"{admin_of(system, name)}/health/ready")()
+async def is_ready(system: System, name: str) -> bool:
+    return await probes.http(f"{admin_url(system, name)}/health/ready")()
 
 
 REQUESTS = "wallet_gateway_request_duration_seconds_count"
@@ -236,7 +235,7 @@ TRANSFERS = 'wallet_rpc_duration_seconds_count{code="OK",method="/wallet.bank.v1
 
 
 class TestReplicas:
-    async def test_are_lost_under_load_and_everybody_is_told_the_truth(
+    async def test_history_is_sound_when_replicas_are_killed_under_load(
         self,
         system: System,
         front: Nginx,
@@ -248,11 +247,11 @@ class TestReplicas:
         target = Target(
             host=f"https://{front.https}",
             ledger=Postgres(system.data, system.ports.postgres).dsn("bank"),
-            data=system.data,  # whose key signs tokens
-            admins={"card": admin_of(system, "card")} | {name: admin_of(system, f"{name}-2") for name in REPLICAS},
+            data=system.data,  # its key signs tokens
+            admins={"card": admin_url(system, "card")} | {name: admin_url(system, f"{name}-2") for name in REPLICAS},
         )
 
-        async def losing() -> Sequence[Mapping[str, Any]]:
+        async def kill_replicas() -> Sequence[Mapping[str, Any]]:
             for name in ("bank-1", "analytics-1"):
                 await asyncio.sleep(LOAD_SECONDS / 3)
                 os.kill(system.pid(name), signal.SIGKILL)
@@ -260,60 +259,62 @@ class TestReplicas:
             return ()
 
         plan = Plan(host=target.host, scenarios=("rest", "graphql", "subscribers"), users=12, seconds=LOAD_SECONDS)
-        outcome = await run_load(target, plan, 8, tmp_path, losing)
+        outcome = await run_load(target, plan, 8, tmp_path, kill_replicas)
         print(outcome)  # noqa: T201  shown by -s
         assert outcome.verdict == Verdict.SOUND.name, outcome.violations
         assert outcome.answered > 50
 
-    async def test_of_analytics_take_live_feeds_over_from_each_other(
+    async def test_live_feeds_move_to_another_analytics_replica(
         self, system: System, front: Nginx, new_customer: NewCustomer
     ) -> None:
         alice, bob = await new_customer(), await new_customer()
-        feeds: list[list[Decimal]] = [[], []]  # one at each gateway, as nginx takes them in turn
+        feeds: list[list[Decimal]] = [[], []]  # one per gateway: nginx balances round-robin
         async with asyncio.TaskGroup() as group:
-            following = [group.create_task(follow_operations(bob, front, seen)) for seen in feeds]
+            following = [group.create_task(follow_operations(bob, front, balances)) for balances in feeds]
             for number in range(1, 31):
                 assert await alice.pay(bob.account, "1.00") == 201
                 if number in {10, 20}:
                     name = f"analytics-{number // 10}"
-                    await until(lambda name=name: ready(system, name), within=30)  # type: ignore[misc]
+                    await until(lambda name=name: is_ready(system, name), within=30)  # type: ignore[misc]
                     os.kill(system.pid(name), signal.SIGKILL)
 
-            async def all_seen() -> bool:
-                return all(len(seen) >= 30 for seen in feeds)
+            async def all_received() -> bool:
+                return all(len(balances) >= 30 for balances in feeds)
 
-            await until(all_seen, within=40)
+            await until(all_received, within=40)
             for each in following:
                 each.cancel()
         assert feeds == [[Decimal(1_000 + number) for number in range(1, 31)]] * 2
 
-    async def test_share_the_work_also_with_those_that_came_back_and_one_bank_leads_the_outbox(
+    async def test_restarted_replicas_share_the_work_and_one_bank_leads_the_outbox(
         self, system: System, new_customer: NewCustomer
     ) -> None:
-        customers = [await new_customer() for _ in range(8)]  # as many keys, on four partitions
+        customers = [await new_customer() for _ in range(8)]  # keys on all four partitions
         work = {"bank": TRANSFERS, "analytics": "wallet_analytics_events_consumed_total", "gateway": REQUESTS}
 
-        async def done() -> dict[str, float]:
+        async def work_counts() -> dict[str, float]:
             return {
-                f"{name}-{number}": await served(system, f"{name}-{number}", work[name])
+                f"{name}-{number}": await metric_sum(system, f"{name}-{number}", work[name])
                 for name, count in REPLICAS.items()
                 for number in range(1, count + 1)
             }
 
-        before = await done()
+        before = await work_counts()
 
-        async def all_take_part() -> bool:
+        async def all_replicas_work() -> bool:
             for sender, recipient in zip(customers, reversed(customers), strict=True):
                 assert await sender.pay(recipient.account, "0.01") == 201
-            return all(now > before[name] for name, now in (await done()).items())
+            return all(now > before[name] for name, now in (await work_counts()).items())
 
-        await until(all_take_part, within=30)
+        await until(all_replicas_work, within=30)
         banks = [f"bank-{number}" for number in range(1, REPLICAS["bank"] + 1)]
-        assert sum([await served(system, name, "wallet_bank_outbox_leads") for name in banks]) == 1
+        assert sum([await metric_sum(system, name, "wallet_bank_outbox_leads") for name in banks]) == 1
 
-    async def test_of_the_gateway_count_together_what_a_caller_asks_for(self, front: Nginx) -> None:
+    async def test_gateways_share_rate_limits(self, front: Nginx) -> None:
         async with front.client as http:
-            strangers = ({"username": f"stranger{number}", "password": "guessed"} for number in range(2 * SIGN_INS))
+            strangers = (
+                {"username": f"stranger{number}", "password": "guessed"} for number in range(2 * LOGINS_PER_MINUTE)
+            )
             answers = [await http.post("/auth/login", json=stranger) for stranger in strangers]
-        let_through = [answer for answer in answers if answer.status_code != 429]
-        assert SIGN_INS <= len(let_through) < 1.5 * SIGN_INS  # alone, each would let through so many
+        allowed = [answer for answer in answers if answer.status_code != 429]
+        assert LOGINS_PER_MINUTE <= len(allowed) < 1.5 * LOGINS_PER_MINUTE  # separate limits would allow twice as many

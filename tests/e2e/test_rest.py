@@ -1,4 +1,4 @@
-"""The REST API as its callers see it, over the whole system."""
+"""REST API of the whole system."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ NOBODYS = "00000000-0000-4000-8000-000000000000"
 
 
 class TestTransfer:
-    async def test_moves_money_and_says_where_it_can_be_read(self, alice: User, bob: User) -> None:
+    async def test_transfer_moves_money_and_returns_its_location(self, alice: User, bob: User) -> None:
         made = await alice.transfer(bob.account, "10.00", currency="RUB")
 
         assert made.status_code == 201
@@ -25,7 +25,7 @@ class TestTransfer:
         read = await alice.http.get(made.headers["location"])
         assert (read.status_code, read.json()) == (200, made.json())
 
-    async def test_either_side_can_read_it_and_nobody_else(
+    async def test_transfer_is_readable_by_both_sides_only(
         self,
         alice: User,
         bob: User,
@@ -38,14 +38,14 @@ class TestTransfer:
         for account in (eve.account, alice.account):
             assert (await eve.http.get(f"/accounts/{account}/transfers/{made['id']}")).status_code == 404
 
-    async def test_the_same_key_again_has_the_same_answer_and_one_effect(self, alice: User, bob: User) -> None:
+    async def test_repeated_key_has_the_same_answer_and_one_effect(self, alice: User, bob: User) -> None:
         answers = await asyncio.gather(*(alice.transfer(bob.account, "10.00", key="once") for _ in range(20)))
 
         assert {answer.status_code for answer in answers} == {201}
         assert len({answer.text for answer in answers}) == 1
         assert await alice.balance() == Decimal("990.00")
 
-    async def test_a_refusal_is_answered_again_even_when_the_money_has_come(self, alice: User, bob: User) -> None:
+    async def test_refusal_is_replayed_after_a_deposit(self, alice: User, bob: User) -> None:
         refused = await alice.transfer(bob.account, "1400.00", key="pinned")
         await bob.transfer(alice.account, "500.00")
 
@@ -54,7 +54,7 @@ class TestTransfer:
         assert (refused.status_code, again.status_code) == (400, 400)
         assert again.json()["available"] == refused.json()["available"] == "1000.00"
 
-    async def test_the_same_key_with_another_body_is_a_conflict(self, alice: User, bob: User) -> None:
+    async def test_key_with_another_body_is_a_conflict(self, alice: User, bob: User) -> None:
         await alice.transfer(bob.account, "10.00", key="k")
 
         conflict = await alice.transfer(bob.account, "11.00", key="k")
@@ -62,31 +62,31 @@ class TestTransfer:
         assert (conflict.status_code, conflict.json()["code"]) == (422, "IDEMPOTENCY_CONFLICT")
         assert await alice.balance() == Decimal("990.00")
 
-    async def test_the_same_key_of_another_caller_is_another_key(self, alice: User, bob: User) -> None:
+    async def test_keys_are_separate_per_caller(self, alice: User, bob: User) -> None:
         assert (await alice.transfer(bob.account, "10.00", key="shared")).status_code == 201
         assert (await bob.transfer(alice.account, "20.00", key="shared")).status_code == 201
 
-    async def test_an_overdraft_is_refused_with_what_there_is(self, alice: User, bob: User) -> None:
+    async def test_overdraft_is_refused_with_the_balance(self, alice: User, bob: User) -> None:
         refused = await alice.transfer(bob.account, "1000.01")
 
         problem = refused.json()
         assert (refused.status_code, problem["code"]) == (400, "INSUFFICIENT_FUNDS")
         assert (problem["needed"], problem["available"], problem["currency"]) == ("1000.01", "1000.00", "RUB")
 
-    async def test_an_unknown_sender_is_not_found(self, alice: User) -> None:
+    async def test_unknown_sender_is_not_found(self, alice: User) -> None:
         refused = await alice.transfer(alice.account, "1.00", sender=NOBODYS)
         assert (refused.status_code, refused.json()["code"]) == (404, "ACCOUNT_NOT_FOUND")
 
-    async def test_an_unknown_recipient_is_not_found(self, alice: User) -> None:
+    async def test_unknown_recipient_is_not_found(self, alice: User) -> None:
         refused = await alice.transfer(NOBODYS, "1.00")
         assert (refused.status_code, refused.json()["code"]) == (404, "ACCOUNT_NOT_FOUND")
 
-    async def test_another_users_account_is_not_found(self, alice: User, bob: User) -> None:
+    async def test_transfer_from_a_foreign_account_is_not_found(self, alice: User, bob: User) -> None:
         refused = await alice.transfer(alice.account, "1.00", sender=bob.account)
         assert (refused.status_code, refused.json()["code"]) == (404, "ACCOUNT_NOT_FOUND")
         assert await bob.balance() == Decimal("500.00")
 
-    async def test_unlike_currencies_are_refused(self, alice: User, bob: User) -> None:
+    async def test_transfer_between_currencies_is_refused(self, alice: User, bob: User) -> None:
         refused = await alice.transfer(bob.account, "1.00", currency="USD")
         assert (refused.status_code, refused.json()["code"]) == (400, "CURRENCY_MISMATCH")
 
@@ -94,17 +94,17 @@ class TestTransfer:
         "amount",
         ["-1.00", "0", "0.00", "1.001", "9" * 19, "1000000000000.01", "NaN", "Infinity", "1e2", "ten", "", " 1", "1,5"],
     )
-    async def test_an_amount_that_is_no_money_is_named(self, alice: User, bob: User, amount: str) -> None:
+    async def test_invalid_amount_is_named(self, alice: User, bob: User, amount: str) -> None:
         refused = await alice.transfer(bob.account, amount)
         assert refused.status_code == 400, refused.text
         assert [field["field"] for field in refused.json()["fields"]] == ["amount"]
 
     @pytest.mark.parametrize("amount", [1, 1.5, None, ["1.00"], {"amount": "1.00"}])
-    async def test_an_amount_that_is_no_string_is_named(self, alice: User, bob: User, amount: Any) -> None:
+    async def test_amount_that_is_not_a_string_is_named(self, alice: User, bob: User, amount: Any) -> None:
         refused = await alice.transfer(bob.account, amount)
         assert [field["field"] for field in refused.json()["fields"]] == ["amount"]
 
-    async def test_a_transfer_to_the_same_account_is_refused(self, alice: User) -> None:
+    async def test_transfer_to_the_same_account_is_refused(self, alice: User) -> None:
         refused = await alice.transfer(alice.account, "1.00")
         assert refused.status_code == 400
         assert [field["field"] for field in refused.json()["fields"]] == ["recipientId"]
@@ -116,7 +116,7 @@ class TestTransfer:
         assert (refused.status_code, refused.json()["fields"][0]["field"]) == (400, "accountId")
 
     @pytest.mark.parametrize("key", [b"", b"k" * 256, "ключ".encode(), b"a\tb"])
-    async def test_a_bad_idempotency_key_is_refused(self, alice: User, bob: User, key: bytes) -> None:
+    async def test_invalid_idempotency_key_is_refused(self, alice: User, bob: User, key: bytes) -> None:
         refused = await alice.http.post(
             f"/accounts/{alice.account}/transfers",
             json={"recipientId": bob.account, "amount": "1.00"},
@@ -125,12 +125,12 @@ class TestTransfer:
         assert refused.status_code == 400
         assert await alice.balance() == Decimal("1000.00")
 
-    async def test_an_idempotency_key_is_needed(self, alice: User, bob: User) -> None:
+    async def test_missing_idempotency_key_is_refused(self, alice: User, bob: User) -> None:
         body = {"recipientId": bob.account, "amount": "1.00"}
         refused = await alice.http.post(f"/accounts/{alice.account}/transfers", json=body)
         assert [field["field"] for field in refused.json()["fields"]] == ["Idempotency-Key"]
 
-    async def test_every_wrong_field_is_named_at_once(self, alice: User) -> None:
+    async def test_all_invalid_fields_are_named(self, alice: User) -> None:
         refused = await alice.transfer("42", "x", currency="rub", extra=1)
         assert {field["field"] for field in refused.json()["fields"]} == {"recipientId", "amount", "currency", "extra"}
 
@@ -145,25 +145,25 @@ class TestTransfer:
 
 
 class TestRequests:
-    async def test_need_a_token(self, alice: User) -> None:
+    async def test_request_without_token_is_refused(self, alice: User) -> None:
         async with httpx.AsyncClient(base_url=alice.http.base_url) as anonymous:
             for path in (f"/accounts/{alice.account}", f"/accounts/{alice.account}/operations"):
                 refused = await anonymous.get(path)
                 assert (refused.status_code, refused.json()["code"]) == (401, "UNAUTHENTICATED")
                 assert refused.headers["www-authenticate"] == "Bearer"
 
-    async def test_with_a_broken_token_are_refused_everywhere(self, alice: User) -> None:
+    async def test_malformed_token_is_refused_on_every_route(self, alice: User) -> None:
         headers = {"Authorization": f"Bearer {alice.token[:-4]}AAAA"}
         for path in (f"/accounts/{alice.account}", "/graphql"):
             assert (await alice.http.get(path, headers=headers)).status_code == 401
 
-    async def test_carry_their_id_back(self, alice: User) -> None:
+    async def test_request_id_is_returned(self, alice: User) -> None:
         answer = await alice.http.get(f"/accounts/{alice.account}", headers={"X-Request-Id": "mine-42"})
         assert answer.headers["x-request-id"] == "mine-42"
         odd = await alice.http.get(f"/accounts/{alice.account}", headers={"X-Request-Id": "a b"})
         assert odd.headers["x-request-id"] != "a b"
 
-    async def test_that_are_too_large_are_refused(self, alice: User) -> None:
+    async def test_too_large_body_is_refused(self, alice: User) -> None:
         path = f"/accounts/{alice.account}/transfers"
         headers = {"Idempotency-Key": "k", "Content-Type": "application/json"}
 
@@ -175,20 +175,20 @@ class TestRequests:
             refused = await alice.http.post(path, content=content, headers=headers)
             assert (refused.status_code, refused.json()["code"]) == (413, "CONTENT_TOO_LARGE")
 
-    async def test_that_are_no_json_are_refused(self, alice: User) -> None:
+    async def test_body_that_is_not_json_is_refused(self, alice: User) -> None:
         path, headers = f"/accounts/{alice.account}/transfers", {"Idempotency-Key": "k"}
         broken = await alice.http.post(path, content="{", headers=headers | {"Content-Type": "application/json"})
         assert broken.status_code == 400
         text = await alice.http.post(path, content=json.dumps({}), headers=headers | {"Content-Type": "text/plain"})
         assert (text.status_code, text.json()["code"]) == (415, "UNSUPPORTED_MEDIA_TYPE")
 
-    async def test_to_nowhere_are_a_problem_too(self, alice: User) -> None:
+    async def test_unknown_route_is_a_problem_document(self, alice: User) -> None:
         lost = await alice.http.get("/nowhere")
         assert (lost.status_code, lost.headers["content-type"]) == (404, "application/problem+json")
 
 
 class TestOperations:
-    async def test_show_both_sides_their_own(self, alice: User, bob: User) -> None:
+    async def test_operations_show_each_side(self, alice: User, bob: User) -> None:
         made = (await alice.transfer(bob.account, "12.50")).json()
 
         async def arrived() -> bool:
@@ -202,7 +202,7 @@ class TestOperations:
         assert (sent["counterpartyId"], received["counterpartyId"]) == (bob.account, alice.account)
         assert (sent["amount"], sent["currency"], sent["type"]) == ("12.50", "RUB", "TRANSFER")
 
-    async def test_page_in_both_directions(self, alice: User, bob: User) -> None:
+    async def test_operations_page_in_both_directions(self, alice: User, bob: User) -> None:
         for number in range(1, 8):
             await alice.transfer(bob.account, f"{number}.00")
 
@@ -219,7 +219,7 @@ class TestOperations:
         assert (first["hasOlder"], first["hasNewer"]) == (True, False)
         assert (second["hasOlder"], second["hasNewer"]) == (True, True)
 
-    async def test_are_filtered(self, alice: User, bob: User, new_user: NewUser) -> None:
+    async def test_operations_are_filtered(self, alice: User, bob: User, new_user: NewUser) -> None:
         carol = await new_user()
         await alice.transfer(bob.account, "5.00")
         await alice.transfer(carol.account, "15.00")
@@ -242,7 +242,7 @@ class TestOperations:
         assert await amounts(to=middle) == ["5.00"]
         assert await amounts(**{"from": middle}) == ["25.00", "15.00"]
 
-    async def test_of_another_user_are_not_found(self, alice: User, bob: User) -> None:
+    async def test_operations_of_a_foreign_account_are_not_found(self, alice: User, bob: User) -> None:
         refused = await alice.http.get(f"/accounts/{bob.account}/operations")
         assert (refused.status_code, refused.json()["code"]) == (404, "ACCOUNT_NOT_FOUND")
 
@@ -260,7 +260,7 @@ class TestOperations:
             ({"from": "yesterday"}, "from"),
         ],
     )
-    async def test_bad_parameters_are_named(self, alice: User, params: dict[str, Any], field: str) -> None:
+    async def test_invalid_parameters_are_named(self, alice: User, params: dict[str, Any], field: str) -> None:
         refused = await alice.http.get(f"/accounts/{alice.account}/operations", params=params)
         assert refused.status_code == 400
         assert [each["field"] for each in refused.json()["fields"]] == [field]
@@ -268,7 +268,7 @@ class TestOperations:
 
 class TestPages:
     @pytest.mark.parametrize("path", ["/graphql", "/docs"])
-    async def test_load_nothing_from_elsewhere(self, alice: User, path: str) -> None:
+    async def test_pages_load_nothing_from_other_hosts(self, alice: User, path: str) -> None:
         page = await alice.http.get(path, headers={"Accept": "text/html"})
         assert page.status_code == 200
         assert "https://" not in page.text
@@ -278,13 +278,13 @@ class TestPages:
         for source in sources:
             assert (await alice.http.get(source)).status_code == 200, source
 
-    async def test_show_the_contract_itself(self, alice: User) -> None:
+    async def test_reference_page_shows_the_contract(self, alice: User) -> None:
         served = await alice.http.get("/openapi.yaml")
         assert "createTransfer" in served.text
 
 
 class TestAccounts:
-    async def test_hold_every_currency_with_its_own_decimals(
+    async def test_account_has_the_decimals_of_its_currency(
         self,
         new_user: NewUser,
         open_account: OpenAccount,
@@ -296,6 +296,6 @@ class TestAccounts:
         made = await user.transfer(other, "10", currency="JPY")
         assert (made.status_code, made.json()["amount"]) == (201, "10")
 
-    async def test_of_other_users_are_not_found(self, alice: User, bob: User) -> None:
+    async def test_foreign_account_is_not_found(self, alice: User, bob: User) -> None:
         refused = await alice.http.get(f"/accounts/{bob.account}")
         assert (refused.status_code, refused.json()["code"]) == (404, "ACCOUNT_NOT_FOUND")

@@ -1,4 +1,4 @@
-"""The whole system, as the operator sees it."""
+"""`wallet status` on the whole system."""
 
 import re
 
@@ -10,7 +10,7 @@ from tests.e2e.users import User
 from tests.waiting import until
 
 
-async def test_all_that_runs_says_that_it_is_ready_and_what_it_does(system: System, alice: User, bob: User) -> None:
+async def test_status_shows_every_service_and_figure(system: System, alice: User, bob: User) -> None:
     admins = {
         name: child.process.urls["admin"]
         for name, child in system.supervisor.children.items()
@@ -23,7 +23,7 @@ async def test_all_that_runs_says_that_it_is_ready_and_what_it_does(system: Syst
     assert found.overall is OverallState.READY
     assert found.services.keys() == {"gateway", "bank", "card", "analytics", "identity"}
     assert all(service.version and service.uptime_seconds for service in found.services.values())
-    # Every figure has its metric, under the name that the command asks for.
+    # Every figure has a value, so the metric names are right.
     assert {name for name, value in found.figures.items() if value is None} <= {"compared_seconds_ago"}
     assert found.figures["transfer_calls"]
     assert found.figures["acquirer_circuit"] == "closed"
@@ -32,7 +32,7 @@ async def test_all_that_runs_says_that_it_is_ready_and_what_it_does(system: Syst
         for name, limit in (("bank", 20), ("card", 10)):
             metrics = (await http.get(f"{admins[name]}/metrics")).text
             assert f"wallet_database_connections_limit {limit}.0\n" in metrics
-            # One at least: the bank's relay and card's listener have one each.
+            # At least one connection: the bank's outbox relay and card's listener.
             assert re.search(r"^wallet_database_connections_in_use [1-9]", metrics, re.MULTILINE)
 
     async def is_published() -> bool:

@@ -1,4 +1,4 @@
-"""Live feeds, by WebSocket and by server-sent events, over the whole system."""
+"""Subscriptions of the whole system by WebSocket and server-sent events."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ class TestOperationAdded:
             assert (operation["direction"], operation["amount"]["amount"]) == ("IN", "2.00")
             assert operation["counterparty"]["id"] == alice.account
 
-    async def test_gives_history_after_a_cursor_then_live_without_gap_or_repeat(self, alice: User, bob: User) -> None:
+    async def test_subscription_replays_from_a_cursor_then_continues_live(self, alice: User, bob: User) -> None:
         for number in range(1, 6):
             await alice.transfer(bob.account, f"{number}.00")
         async with websocket(alice) as connection:
@@ -40,13 +40,13 @@ class TestOperationAdded:
         balances = [float(each["balanceAfter"]["amount"]) for each in seen]
         assert balances == sorted(balances, reverse=True)
 
-    async def test_of_another_users_account_is_refused(self, alice: User, bob: User) -> None:
+    async def test_subscription_to_a_foreign_account_is_refused(self, alice: User, bob: User) -> None:
         async with websocket(alice) as connection:
             feed = subscribe(connection, OPERATION_ADDED, account=bob.account)
             with pytest.raises(LookupError, match="ACCOUNT_NOT_FOUND"):
                 await next_value(feed, "operationAdded")
 
-    async def test_comes_by_server_sent_events_too(self, alice: User, bob: User) -> None:
+    async def test_operations_arrive_by_server_sent_events(self, alice: User, bob: User) -> None:
         request = {"query": OPERATION_ADDED, "variables": {"account": alice.account, "after": "djA"}}
         headers = {"Authorization": f"Bearer {alice.token}", "Accept": "text/event-stream"}
         async with (
@@ -64,7 +64,7 @@ class TestOperationAdded:
 
 
 class TestBalanceChanged:
-    async def test_starts_with_the_balance_now_and_follows_each_operation(self, alice: User, bob: User) -> None:
+    async def test_balance_starts_current_and_follows_each_operation(self, alice: User, bob: User) -> None:
         async with websocket(bob) as connection:
             feed = subscribe(connection, BALANCE_CHANGED, account=bob.account)
             now = await next_value(feed, "balanceChanged")
@@ -76,8 +76,8 @@ class TestBalanceChanged:
                 "530.00",
             ]
 
-    async def test_never_goes_back_whenever_it_is_opened(self, alice: User, bob: User) -> None:
-        """Opened while transfers run, whose events come after the balance that already has them."""
+    async def test_balance_never_goes_back(self, alice: User, bob: User) -> None:
+        """Subscribe during transfers: their events arrive after the balance that includes them."""
         stop = asyncio.Event()
 
         async def pay() -> int:
@@ -87,7 +87,7 @@ class TestBalanceChanged:
                 paid += 1
             return paid
 
-        async def told() -> list[tuple[int, str]]:
+        async def updates() -> list[tuple[int, str]]:
             async with websocket(bob) as connection:
                 feed = subscribe(connection, BALANCE_CHANGED, account=bob.account)
                 seen = [await next_value(feed, "balanceChanged") for _ in range(6)]
@@ -95,7 +95,7 @@ class TestBalanceChanged:
 
         paying = asyncio.gather(*(pay() for _ in range(3)))
         try:
-            feeds = [await told() for _ in range(3)] + await asyncio.gather(*(told() for _ in range(3)))
+            feeds = [await updates() for _ in range(3)] + await asyncio.gather(*(updates() for _ in range(3)))
         finally:
             stop.set()
         assert sum(await paying) >= max(feed[-1][0] for feed in feeds)
@@ -105,20 +105,20 @@ class TestBalanceChanged:
 
 
 class TestConnection:
-    async def test_without_a_valid_token_is_closed(self, alice: User) -> None:
+    async def test_connection_without_valid_token_is_closed(self, alice: User) -> None:
         with pytest.raises(ConnectionClosed) as closed:
             async with websocket(alice, authorization="Bearer nonsense"):
                 pass
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 4403
 
-    async def test_from_a_foreign_page_is_refused(self, alice: User) -> None:
+    async def test_connection_from_a_foreign_origin_is_refused(self, alice: User) -> None:
         url = f"{alice.http.base_url}".replace("http", "ws").rstrip("/") + "/graphql"
         with pytest.raises(InvalidStatus):
             async with connect(url, origin="https://evil.example", subprotocols=["graphql-transport-ws"]):  # type: ignore[arg-type, list-item]
                 pass
 
-    async def test_by_the_legacy_protocol_is_refused(self, alice: User) -> None:
+    async def test_legacy_protocol_is_refused(self, alice: User) -> None:
         url = f"{alice.http.base_url}".replace("http", "ws").rstrip("/") + "/graphql"
         async with connect(url, subprotocols=["graphql-ws"]) as connection:  # type: ignore[list-item]
             with pytest.raises(ConnectionClosed) as closed:

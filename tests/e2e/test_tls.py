@@ -1,4 +1,4 @@
-"""The whole system with mutual TLS between its services."""
+"""The whole system with mutual TLS between services."""
 
 from collections.abc import AsyncIterator
 from functools import partial
@@ -27,20 +27,20 @@ async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Syst
 
 
 class TestMutualTLS:
-    async def test_carries_a_transfer_to_who_watches(self, alice: User, bob: User) -> None:
+    async def test_transfer_reaches_a_subscriber_over_tls(self, alice: User, bob: User) -> None:
         async with websocket(bob) as connection:
             feed = subscribe(connection, BALANCE_CHANGED, account=bob.account)
             assert (await next_value(feed, "balanceChanged"))["balance"]["amount"] == "500.00"
             assert (await alice.transfer(bob.account, "10.00")).status_code == 201
             assert (await next_value(feed, "balanceChanged"))["balance"]["amount"] == "510.00"
 
-    async def test_carries_a_top_up_to_the_ledger(self, alice: User) -> None:
+    async def test_top_up_reaches_the_ledger_over_tls(self, alice: User) -> None:
         begun = await top_up(alice, GOOD)
         assert (await final_top_up(alice, begun.headers["location"]))["status"] == "COMPLETED"
         assert str(await alice.balance()) == "1100.00"
 
     @pytest.mark.parametrize("service", ["bank", "card", "analytics"])
-    async def test_lets_nobody_in_without(self, system: System, service: str) -> None:
+    async def test_plaintext_client_is_refused(self, system: System, service: str) -> None:
         port = dict(system.ports.items())[f"{service}_grpc"]
         async with grpc.aio.insecure_channel(f"{HOST}:{port}") as channel:
             health: Any = health_pb2_grpc.HealthStub(channel)

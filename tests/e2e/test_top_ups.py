@@ -1,4 +1,4 @@
-"""Paying in by card, through the whole system: from the request to the history, and nothing of the card stays."""
+"""Top-ups of the whole system: from the request to the history; no card data is stored."""
 
 import asyncio
 import json
@@ -31,7 +31,7 @@ TOP_UP = """
 
 
 class TestATopUp:
-    async def test_is_on_the_account_and_in_its_history(self, alice: User) -> None:
+    async def test_top_up_reaches_balance_and_history(self, alice: User) -> None:
         answer = await top_up(alice, GOOD, "250.00")
         assert answer.status_code == 202, answer.text
         done = answer.json()
@@ -50,7 +50,7 @@ class TestATopUp:
         (operation,) = (await alice.operations(type="TOP_UP"))["operations"]
         assert (operation["id"], operation["direction"], operation["amount"]) == (done["transferId"], "IN", "250.00")
 
-    async def test_is_made_once_for_its_key(self, alice: User) -> None:
+    async def test_repeated_key_tops_up_once(self, alice: User) -> None:
         answers = await asyncio.gather(*(top_up(alice, GOOD, key="once") for _ in range(5)))
         assert {answer.status_code for answer in answers} == {202}
         assert len({answer.json()["id"] for answer in answers}) == 1
@@ -59,7 +59,7 @@ class TestATopUp:
         assert (await top_up(alice, GOOD, "100.01", key="once")).status_code == 422
         assert (await top_up(alice, DECLINED, key="once")).status_code == 422
 
-    async def test_of_a_declined_card_says_why_and_takes_nothing(self, alice: User) -> None:
+    async def test_declined_top_up_has_a_reason_and_moves_nothing(self, alice: User) -> None:
         answer = await top_up(alice, DECLINED)
         assert (answer.status_code, answer.json()["status"], answer.json()["failure"]) == (
             202,
@@ -68,7 +68,7 @@ class TestATopUp:
         )
         assert await alice.balance() == Decimal("1000.00")
 
-    async def test_into_anothers_account_is_refused(self, alice: User, bob: User) -> None:
+    async def test_top_up_of_a_foreign_account_is_refused(self, alice: User, bob: User) -> None:
         answer = await alice.http.post(
             f"/accounts/{bob.account}/topup",
             json={"amount": "1.00", "card": card(GOOD)},
@@ -76,7 +76,7 @@ class TestATopUp:
         )
         assert (answer.status_code, answer.json()["code"]) == (404, "ACCOUNT_NOT_FOUND")
 
-    async def test_by_graphql_answers_across_the_subgraphs(self, alice: User) -> None:
+    async def test_graphql_top_up_resolves_fields_of_other_subgraphs(self, alice: User) -> None:
         sent = {"accountId": alice.account, "amount": "5.00", "card": card(GOOD), "idempotencyKey": "graph"}
         done = (await alice.query(TOP_UP, input=sent))["data"]["topUpAccount"]["topUp"]
         assert (done["status"], done["account"]["balance"]["amount"]) == ("COMPLETED", "1005.00")
@@ -85,7 +85,7 @@ class TestATopUp:
         refused = (await alice.query(TOP_UP, input=sent))["data"]["topUpAccount"]
         assert (refused["code"], refused["declineCode"]) == ("CARD_DECLINED", "DO_NOT_HONOR")
 
-    async def test_that_is_not_known_at_once_is_watched_to_its_end(self, alice: User) -> None:
+    async def test_pending_top_up_is_followed_to_its_end(self, alice: User) -> None:
         answer = await top_up(alice, UNSURE)
         assert (answer.status_code, answer.json()["status"]) == (202, "CREATED")
         watched = "subscription($id: ID!) { topUpUpdated(id: $id) { status failure } }"
@@ -101,7 +101,7 @@ class TestATopUp:
 class TestNothingOfACard:
     @pytest.fixture
     async def answers(self, system: System, new_user: NewUser) -> list[str]:
-        """Every answer of a run with every test card, well-formed and not, by REST and by GraphQL."""
+        """Answers of requests with every test card, valid and invalid, by REST and GraphQL."""
         texts: list[str] = []
 
         async def pay(user: User, number: str) -> None:
@@ -119,7 +119,7 @@ class TestNothingOfACard:
         await asyncio.gather(*map(pay, users, CARDS))
         return texts
 
-    async def test_is_found_anywhere_after_a_run_with_all_of_them(
+    async def test_card_number_is_stored_nowhere_after_using_every_card(
         self, system: System, answers: list[str], every_row: Callable[[], Awaitable[str]], topic: list[bytes]
     ) -> None:
         logs = "".join(file.read_text() for file in (system.data / "logs").rglob("*") if file.is_file())
@@ -131,7 +131,9 @@ class TestNothingOfACard:
             "acquirer": books,
             "topic": b"".join(topic).decode(),
         }
-        assert "last_four" in places["databases"] or "4242" in places["databases"]  # the run was there at all
+        assert (
+            "last_four" in places["databases"] or "4242" in places["databases"]
+        )  # the requests did reach the database
         assert "4242" in places["topic"]
         for place, text in places.items():
             for number in CARDS:
@@ -140,7 +142,7 @@ class TestNothingOfACard:
 
     @pytest.fixture
     def every_row(self, system: System) -> Callable[[], Awaitable[str]]:
-        """All of every table of every service, as text."""
+        """Return a function that reads all rows of all tables as text."""
 
         async def every_row() -> str:
             rows: list[str] = []
@@ -158,7 +160,7 @@ class TestNothingOfACard:
 
     @pytest.fixture
     async def topic(self, system: System, answers: list[str]) -> AsyncIterator[list[bytes]]:
-        """Every message's value and headers."""
+        """Values and headers of all messages."""
         consumer = AIOKafkaConsumer(
             "wallet.operations",
             bootstrap_servers=f"127.0.0.1:{system.ports.kafka}",

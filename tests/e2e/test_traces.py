@@ -1,4 +1,4 @@
-"""Traces of the whole system, as a collector is sent them."""
+"""Traces of the whole system, as received by a collector."""
 
 import asyncio
 import secrets
@@ -13,7 +13,7 @@ from tests.collector import Collector, Seen
 from tests.e2e.users import User
 
 PAN, CVV, AMOUNT = "4242424242424242", "739182645", "731.94"
-"""The code is longer than any, so that it occurs nowhere by chance."""
+"""The security code is longer than real ones, so that it occurs nowhere by chance."""
 
 TRANSFER = """mutation Pay($input: TransferMoneyInput!) {
     transferMoney(input: $input) { ... on TransferMoneySuccess { transfer { id } } ... on Error { code } }
@@ -27,11 +27,11 @@ ROAD = {
     ("bank", "PRODUCER", "send wallet.operations"),
     ("analytics", "CONSUMER", "store wallet.operations"),
 }
-"""Of a transfer by REST, from the browser to ClickHouse."""
+"""Spans of a REST transfer, from the browser to ClickHouse."""
 
 
 class Browser:
-    """Somebody who begins a trace of their own with each request."""
+    """Client that starts a trace with each request."""
 
     def __init__(self, *, is_sampled: bool = True) -> None:
         self.place = secrets.token_hex(16), secrets.token_hex(8)
@@ -48,26 +48,26 @@ async def pay(browser: Browser, sender: User, recipient: User, **given: Any) -> 
     return await sender.http.post(f"/accounts/{sender.account}/transfers", json=body, headers=browser.headers)
 
 
-def told(spans: list[Seen]) -> set[tuple[str, str, str]]:
+def span_keys(spans: list[Seen]) -> set[tuple[str, str, str]]:
     return {(each.service, each.kind, each.name) for each in spans}
 
 
-async def followed(collector: Collector, browser: Browser, road: set[tuple[str, str, str]]) -> list[Seen]:
-    """The spans that come of a browser's, when all of the road is among them."""
+async def followed(collector: Collector, browser: Browser, expected: set[tuple[str, str, str]]) -> list[Seen]:
+    """Return the descendants of the browser's span when all expected spans have arrived."""
 
     def arrived() -> list[Seen]:
         found = collector.come_of(browser.place)
-        return found if road <= told(found) else []
+        return found if expected <= span_keys(found) else []
 
     try:
         found: list[Seen] = await collector.until(arrived)
     except AssertionError:
-        raise AssertionError(f"{road - told(collector.come_of(browser.place))} did not come") from None
+        raise AssertionError(f"{expected - span_keys(collector.come_of(browser.place))} did not come") from None
     return found
 
 
 class TestOneTransfer:
-    async def test_is_one_trace_from_the_browser_to_clickhouse(
+    async def test_transfer_is_one_trace_from_browser_to_clickhouse(
         self, collector: Collector, alice: User, bob: User
     ) -> None:
         browser = Browser()
@@ -82,7 +82,7 @@ class TestOneTransfer:
         assert found["gateway", "SERVER"].span.trace_state == "browser=1"
         assert found["bank", "SERVER"].span.trace_state == "browser=1"
 
-    async def test_says_what_was_done_by_the_semantic_conventions(
+    async def test_span_attributes_follow_the_semantic_conventions(
         self, collector: Collector, alice: User, bob: User
     ) -> None:
         browser = Browser()
@@ -103,25 +103,25 @@ class TestOneTransfer:
             assert each.attributes["messaging.destination.name"] == "wallet.operations"
             assert each.attributes["messaging.batch.message_count"] > 0
 
-    async def test_that_is_refused_is_no_error_of_the_servers(
-        self, collector: Collector, alice: User, bob: User
-    ) -> None:
+    async def test_refused_transfer_is_no_server_error(self, collector: Collector, alice: User, bob: User) -> None:
         browser = Browser()
         assert (await pay(browser, alice, bob, amount="1000000")).status_code == 400
-        road = {each for each in ROAD if each[2] not in {"send wallet.operations", "store wallet.operations"}}
-        found = {(each.service, each.kind): each for each in await followed(collector, browser, road)}
+        expected = {each for each in ROAD if each[2] not in {"send wallet.operations", "store wallet.operations"}}
+        found = {(each.service, each.kind): each for each in await followed(collector, browser, expected)}
         assert (found["gateway", "CLIENT"].is_error, found["bank", "SERVER"].is_error) == (True, False)
         assert found["gateway", "CLIENT"].attributes["rpc.response.status_code"] == "FAILED_PRECONDITION"
         assert not found["gateway", "SERVER"].is_error
 
-    async def test_of_the_graph_has_the_operation_between(self, collector: Collector, alice: User, bob: User) -> None:
+    async def test_graphql_trace_has_a_span_of_the_operation(
+        self, collector: Collector, alice: User, bob: User
+    ) -> None:
         browser = Browser()
         given = {"senderId": alice.account, "recipientId": bob.account, "amount": "1", "idempotencyKey": "k"}
         body = {"query": TRANSFER, "variables": {"input": given}}
         assert (await alice.http.post("/graphql", json=body, headers=browser.headers)).status_code == 200
-        road = {("gateway", "SERVER", "POST /graphql"), ("gateway", "INTERNAL", "mutation Pay"), *ROAD}
-        road.remove(("gateway", "SERVER", "POST /accounts/{accountId}/transfers"))
-        found = {(each.service, each.kind): each for each in await followed(collector, browser, road)}
+        expected = {("gateway", "SERVER", "POST /graphql"), ("gateway", "INTERNAL", "mutation Pay"), *ROAD}
+        expected.remove(("gateway", "SERVER", "POST /accounts/{accountId}/transfers"))
+        found = {(each.service, each.kind): each for each in await followed(collector, browser, expected)}
         operation = found["gateway", "INTERNAL"]
         assert operation.parent == found["gateway", "SERVER"].place
         assert found["gateway", "CLIENT"].parent == operation.place
@@ -129,9 +129,7 @@ class TestOneTransfer:
 
 
 class TestManyTransfers:
-    async def test_each_is_followed_though_they_share_batches(
-        self, collector: Collector, alice: User, bob: User
-    ) -> None:
+    async def test_transfers_of_one_batch_keep_their_traces(self, collector: Collector, alice: User, bob: User) -> None:
         browsers = [Browser() for _ in range(50)]
         await asyncio.gather(*(pay(browser, alice, bob) for browser in browsers))
         for browser in browsers:
@@ -139,7 +137,7 @@ class TestManyTransfers:
         batches = {each.place: each for each in collector.spans if each.name == "commit"}
         assert max(len(each.links) for each in batches.values()) > 1
 
-    async def test_what_is_not_sampled_is_not_told_of(self, collector: Collector, alice: User, bob: User) -> None:
+    async def test_unsampled_trace_is_not_exported(self, collector: Collector, alice: User, bob: User) -> None:
         unknown, known = Browser(is_sampled=False), Browser()
         made = await pay(unknown, alice, bob)
         assert made.headers["x-request-id"] == unknown.place[0]
@@ -149,7 +147,7 @@ class TestManyTransfers:
 
 
 class TestSubscription:
-    async def test_is_told_of_when_it_has_ended(
+    async def test_subscription_span_is_exported_at_its_end(
         self, system: System, collector: Collector, alice: User, bob: User
     ) -> None:
         browser = Browser()
@@ -166,27 +164,27 @@ class TestSubscription:
             await said(lines, "999.00")
             assert not collector.come_of(browser.place)
         watch = "wallet.analytics.v1.AnalyticsService/WatchOperations"
-        road = {
+        expected = {
             ("gateway", "SERVER", "POST /graphql"),
             ("gateway", "INTERNAL", "subscription Feed"),
             ("gateway", "CLIENT", watch),
             ("analytics", "SERVER", watch),
         }
-        found = {(each.service, each.kind, each.name): each for each in await followed(collector, browser, road)}
+        found = {(each.service, each.kind, each.name): each for each in await followed(collector, browser, expected)}
         feed = found["gateway", "INTERNAL", "subscription Feed"]
         assert found["gateway", "CLIENT", watch].parent == feed.place
         assert not feed.is_error
 
 
 async def said(lines: AsyncIterator[str], text: str) -> None:
-    """Returns when one of the lines has the text."""
+    """Wait until a line contains the text."""
     while text not in await anext(lines):
         pass
 
 
 class TestSecrets:
     @pytest.mark.parametrize("route", ["REST", "GraphQL"])
-    async def test_no_span_of_a_top_up_has_a_card_a_token_or_an_amount(
+    async def test_top_up_spans_have_no_card_token_or_amount(
         self, collector: Collector, alice: User, route: str
     ) -> None:
         browser = Browser()
@@ -198,7 +196,7 @@ class TestSecrets:
                 body = {"amount": AMOUNT, "card": each}
                 await alice.http.post(path, json=body, headers=browser.headers)
             http = alice.http
-            http.event_hooks = {}  # no such route is in the contract
+            http.event_hooks = {}  # the contract has no such route
             await http.get(f"/accounts/{PAN}/{CVV}?number={PAN}", headers=browser.headers)
         else:
             mutation = "mutation M%s($input: TopUpAccountInput!) { topUpAccount(input: $input) { __typename } }"
@@ -206,7 +204,7 @@ class TestSecrets:
                 given = {"accountId": alice.account, "amount": AMOUNT, "idempotencyKey": "k", "card": each}
                 body = {"query": mutation % name, "variables": {"input": given}}
                 await alice.http.post("/graphql", json=body, headers=browser.headers)
-        road = {
+        expected = {
             ("card", "SERVER", "wallet.card.v1.CardService/ProcessCardTopUp"),
             ("card", "CLIENT", "POST /v1/tokens"),
             ("card", "CLIENT", "POST /v1/payments"),
@@ -215,7 +213,7 @@ class TestSecrets:
             ("bank", "SERVER", "wallet.bank.v1.BankService/DepositMoney"),
             ("analytics", "CONSUMER", "store wallet.operations"),
         }
-        await followed(collector, browser, road)
+        await followed(collector, browser, expected)
         said = "\n".join(map(str, collector.requests))
         assert "ProcessCardTopUp" in said
         for secret in (PAN, CVV, PAN[:8], AMOUNT, alice.token, alice.subject, "Bearer"):

@@ -1,4 +1,4 @@
-"""From a stranger to a customer with money, over the whole system."""
+"""Users of the whole system: registration, login, tokens, accounts."""
 
 import asyncio
 import os
@@ -24,8 +24,8 @@ from wallet.accounts import clearing_account_id
 
 
 @pytest.fixture
-async def door(system: System) -> AsyncIterator[httpx.AsyncClient]:
-    """The front door, for somebody without a token."""
+async def anonymous(system: System) -> AsyncIterator[httpx.AsyncClient]:
+    """HTTP client without a token."""
     hooks = {"response": [REST.check_hook]}
     async with httpx.AsyncClient(base_url=system.url, event_hooks=hooks, timeout=15, trust_env=False) as http:
         yield http
@@ -39,110 +39,112 @@ def credentials(name: str | None = None, password: str = PASSWORD) -> dict[str, 
     return {"username": name or f"u{uuid.uuid4().hex}", "password": password}
 
 
-async def query(door: httpx.AsyncClient, tokens: dict[str, Any], text: str, **variables: Any) -> dict[str, Any]:
-    answer = await door.post("/graphql", json={"query": text, "variables": variables}, headers=bearer(tokens))
+async def query(anonymous: httpx.AsyncClient, tokens: dict[str, Any], text: str, **variables: Any) -> dict[str, Any]:
+    answer = await anonymous.post("/graphql", json={"query": text, "variables": variables}, headers=bearer(tokens))
     result: dict[str, Any] = answer.json()
     return result
 
 
 class TestRest:
-    async def test_a_stranger_becomes_a_customer_and_is_paid(self, door: httpx.AsyncClient, alice: User) -> None:
+    async def test_new_user_registers_opens_an_account_and_is_paid(
+        self, anonymous: httpx.AsyncClient, alice: User
+    ) -> None:
         me = credentials()
-        registered = await door.post("/auth/register", json=me)
+        registered = await anonymous.post("/auth/register", json=me)
         assert registered.status_code == 201
         assert registered.json() | {"username": me["username"], "role": "CUSTOMER"} == registered.json()
 
-        signed_in = await door.post("/auth/login", json=me)
+        signed_in = await anonymous.post("/auth/login", json=me)
         assert (signed_in.status_code, signed_in.headers["cache-control"]) == (200, "no-store")
         tokens = signed_in.json()
-        assert (await door.get("/me", headers=bearer(tokens))).json() == registered.json()
+        assert (await anonymous.get("/me", headers=bearer(tokens))).json() == registered.json()
 
         key = {"Idempotency-Key": "mine"}
-        opened = await door.post("/accounts", json={"currency": "RUB"}, headers=bearer(tokens) | key)
+        opened = await anonymous.post("/accounts", json={"currency": "RUB"}, headers=bearer(tokens) | key)
         assert opened.status_code == 201
-        again = await door.post("/accounts", json={}, headers=bearer(tokens) | key)
+        again = await anonymous.post("/accounts", json={}, headers=bearer(tokens) | key)
         assert again.json() == opened.json()
         account = opened.json()["id"]
         assert (await alice.transfer(account, "25.00")).status_code == 201
 
-        refreshed = await door.post("/auth/refresh", json={"refreshToken": tokens["refreshToken"]})
+        refreshed = await anonymous.post("/auth/refresh", json={"refreshToken": tokens["refreshToken"]})
         assert (refreshed.status_code, refreshed.headers["cache-control"]) == (200, "no-store")
         tokens = refreshed.json()
-        held = (await door.get("/accounts", headers=bearer(tokens))).json()
+        held = (await anonymous.get("/accounts", headers=bearer(tokens))).json()
         assert [(each["id"], each["balance"], each["status"]) for each in held["accounts"]] == [
             (account, "25.00", "OPEN")
         ]
         assert held["hasMore"] is False
-        assert (await door.get(opened.headers["location"], headers=bearer(tokens))).json() == held["accounts"][0]
+        assert (await anonymous.get(opened.headers["location"], headers=bearer(tokens))).json() == held["accounts"][0]
 
-        gone = await door.post("/auth/logout", json={"refreshToken": tokens["refreshToken"]})
+        gone = await anonymous.post("/auth/logout", json={"refreshToken": tokens["refreshToken"]})
         assert (gone.status_code, gone.content) == (204, b"")
-        refused = await door.post("/auth/refresh", json={"refreshToken": tokens["refreshToken"]})
+        refused = await anonymous.post("/auth/refresh", json={"refreshToken": tokens["refreshToken"]})
         assert (refused.status_code, refused.json()["code"]) == (401, "UNAUTHENTICATED")
-        # What is out lives on until it expires.
-        assert (await door.get("/me", headers=bearer(tokens))).status_code == 200
+        # Issued access tokens stay valid until they expire.
+        assert (await anonymous.get("/me", headers=bearer(tokens))).status_code == 200
 
-    async def test_no_route_to_a_token_minds_one_that_has_expired(self, door: httpx.AsyncClient) -> None:
+    async def test_auth_routes_ignore_expired_tokens(self, anonymous: httpx.AsyncClient) -> None:
         me, bad = credentials(), {"Authorization": "Bearer junk"}
-        assert (await door.post("/auth/register", json=me, headers=bad)).status_code == 201
-        tokens = (await door.post("/auth/login", json=me, headers=bad)).json()
+        assert (await anonymous.post("/auth/register", json=me, headers=bad)).status_code == 201
+        tokens = (await anonymous.post("/auth/login", json=me, headers=bad)).json()
         body = {"refreshToken": tokens["refreshToken"]}
-        assert (await door.post("/auth/refresh", json=body, headers=bad)).status_code == 200
-        assert (await door.post("/auth/logout", json=body, headers=bad)).status_code == 204
+        assert (await anonymous.post("/auth/refresh", json=body, headers=bad)).status_code == 200
+        assert (await anonymous.post("/auth/logout", json=body, headers=bad)).status_code == 204
 
-    async def test_what_is_wrong_is_told_apart(self, door: httpx.AsyncClient) -> None:
+    async def test_login_and_registration_errors_have_distinct_codes(self, anonymous: httpx.AsyncClient) -> None:
         me = credentials()
-        await door.post("/auth/register", json=me)
-        taken = await door.post("/auth/register", json=me)
+        await anonymous.post("/auth/register", json=me)
+        taken = await anonymous.post("/auth/register", json=me)
         assert (taken.status_code, taken.json()["code"]) == (409, "USERNAME_TAKEN")
-        wrong = await door.post("/auth/login", json=credentials(me["username"], "staple battery horse"))
-        nobody = await door.post("/auth/login", json=credentials())
+        wrong = await anonymous.post("/auth/login", json=credentials(me["username"], "staple battery horse"))
+        nobody = await anonymous.post("/auth/login", json=credentials())
         for refused in (wrong, nobody):
             assert (refused.status_code, refused.json()["code"]) == (401, "INVALID_CREDENTIALS")
         assert wrong.json().keys() == nobody.json().keys()
-        named = await door.post("/auth/register", json=credentials("No Name", "short"))
+        named = await anonymous.post("/auth/register", json=credentials("No Name", "short"))
         assert named.status_code == 400
         assert {each["field"] for each in named.json()["fields"]} == {"username", "password"}
         own_name = f"u{uuid.uuid4().hex}"
-        assert (await door.post("/auth/register", json=credentials(own_name, own_name))).status_code == 400
+        assert (await anonymous.post("/auth/register", json=credentials(own_name, own_name))).status_code == 400
 
-    async def test_a_name_that_is_guessed_at_is_locked_for_a_while(self, door: httpx.AsyncClient) -> None:
+    async def test_wrong_passwords_lock_the_user_temporarily(self, anonymous: httpx.AsyncClient) -> None:
         guess = credentials()
         for _ in range(5):
-            await door.post("/auth/login", json=guess)
-        locked = await door.post("/auth/login", json=guess)
+            await anonymous.post("/auth/login", json=guess)
+        locked = await anonymous.post("/auth/login", json=guess)
         assert (locked.status_code, locked.json()["code"]) == (429, "TOO_MANY_ATTEMPTS")
         assert int(locked.headers["retry-after"]) >= 1
 
-    async def test_accounts_come_by_pages(self, door: httpx.AsyncClient) -> None:
+    async def test_accounts_are_paged(self, anonymous: httpx.AsyncClient) -> None:
         me = credentials()
-        await door.post("/auth/register", json=me)
-        headers = bearer((await door.post("/auth/login", json=me)).json())
+        await anonymous.post("/auth/register", json=me)
+        headers = bearer((await anonymous.post("/auth/login", json=me)).json())
         ids = [
-            (await door.post("/accounts", json={}, headers=headers | {"Idempotency-Key": str(n)})).json()["id"]
+            (await anonymous.post("/accounts", json={}, headers=headers | {"Idempotency-Key": str(n)})).json()["id"]
             for n in range(3)
         ]
-        first = (await door.get("/accounts", params={"limit": 2}, headers=headers)).json()
+        first = (await anonymous.get("/accounts", params={"limit": 2}, headers=headers)).json()
         after = first["accounts"][-1]["id"]
-        rest = (await door.get("/accounts", params={"limit": 2, "after": after}, headers=headers)).json()
+        rest = (await anonymous.get("/accounts", params={"limit": 2, "after": after}, headers=headers)).json()
         assert [each["id"] for page in (first, rest) for each in page["accounts"]] == sorted(ids)
         assert (first["hasMore"], rest["hasMore"]) == (True, False)
-        assert (await door.get("/accounts", params={"limit": 0}, headers=headers)).status_code == 400
+        assert (await anonymous.get("/accounts", params={"limit": 0}, headers=headers)).status_code == 400
 
-    async def test_a_refresh_whose_answer_is_lost_with_the_service_is_asked_for_again(
-        self, door: httpx.AsyncClient, system: System
+    async def test_refresh_can_be_repeated_after_identity_restarts(
+        self, anonymous: httpx.AsyncClient, system: System
     ) -> None:
         me = credentials()
-        await door.post("/auth/register", json=me)
-        tokens = (await door.post("/auth/login", json=me)).json()
+        await anonymous.post("/auth/register", json=me)
+        tokens = (await anonymous.post("/auth/login", json=me)).json()
         body = {"refreshToken": tokens["refreshToken"]}
-        asked = asyncio.create_task(door.post("/auth/refresh", json=body))
+        asked = asyncio.create_task(anonymous.post("/auth/refresh", json=body))
         await asyncio.sleep(0)
         os.kill(system.pid("identity"), signal.SIGKILL)
         first = await asked
 
         async def answered() -> httpx.Response | None:
-            answer = await door.post("/auth/refresh", json=body)
+            answer = await anonymous.post("/auth/refresh", json=body)
             return answer if answer.status_code == 200 else None
 
         again = await until(answered, within=30, every=0.2)
@@ -154,10 +156,10 @@ class TestRest:
 
 
 class TestGraph:
-    async def test_a_customer_opens_an_account_and_sees_themselves(self, door: httpx.AsyncClient, alice: User) -> None:
+    async def test_customer_opens_an_account_by_graphql(self, anonymous: httpx.AsyncClient, alice: User) -> None:
         me = credentials()
-        user = (await door.post("/auth/register", json=me)).json()
-        tokens = (await door.post("/auth/login", json=me)).json()
+        user = (await anonymous.post("/auth/register", json=me)).json()
+        tokens = (await anonymous.post("/auth/login", json=me)).json()
         text = """mutation($input: OpenAccountInput!) {
             openAccount(input: $input) {
                 __typename
@@ -166,7 +168,7 @@ class TestGraph:
                 ... on InvalidInput { fields { field } }
             }
         }"""
-        opened = await query(door, tokens, text, input={"idempotencyKey": "k"})
+        opened = await query(anonymous, tokens, text, input={"idempotencyKey": "k"})
         account = opened["data"]["openAccount"]["account"]
         assert (
             account
@@ -177,9 +179,9 @@ class TestGraph:
             }
             == account
         )
-        conflict = await query(door, tokens, text, input={"currency": "USD", "idempotencyKey": "k"})
+        conflict = await query(anonymous, tokens, text, input={"currency": "USD", "idempotencyKey": "k"})
         assert conflict["data"]["openAccount"]["code"] == "IDEMPOTENCY_CONFLICT"
-        wrong = await query(door, tokens, text, input={"currency": "???", "idempotencyKey": ""})
+        wrong = await query(anonymous, tokens, text, input={"currency": "???", "idempotencyKey": ""})
         assert [each["field"] for each in wrong["data"]["openAccount"]["fields"]] == ["idempotencyKey", "currency"]
 
         assert (await alice.transfer(account["id"], "3.00")).status_code == 201
@@ -187,7 +189,7 @@ class TestGraph:
             me { id username role createdAt accounts { edges { node { id balance { amount } owner { username } } } } }
             accounts(first: 9) { edges { node { id } } pageInfo { hasNextPage } }
         }"""
-        seen = (await query(door, tokens, text))["data"]
+        seen = (await query(anonymous, tokens, text))["data"]
         node = {"id": account["id"], "balance": {"amount": "3.00"}, "owner": {"username": me["username"]}}
         assert seen["me"] == {
             "id": user["id"],
@@ -201,35 +203,35 @@ class TestGraph:
             "pageInfo": {"hasNextPage": False},
         }
 
-    async def test_an_account_of_nobodys_has_no_owner(self, token_of: Any, door: httpx.AsyncClient) -> None:
+    async def test_account_without_owner_has_no_user(self, token_of: Any, anonymous: httpx.AsyncClient) -> None:
         tokens = {"accessToken": token_of("an-operator", Role.OPERATOR)}
         text = "query($id: ID!) { account(id: $id) { owner { id } } }"
-        answer = await query(door, tokens, text, id=str(clearing_account_id("RUB")))
+        answer = await query(anonymous, tokens, text, id=str(clearing_account_id("RUB")))
         assert answer["data"] == {"account": {"owner": None}}
 
-    async def test_who_looks_after_the_system_sees_whose_an_account_is(
-        self, token_of: Any, open_account: OpenAccount, door: httpx.AsyncClient
+    async def test_operator_and_admin_see_the_owner(
+        self, token_of: Any, open_account: OpenAccount, anonymous: httpx.AsyncClient
     ) -> None:
         me = credentials()
-        user = (await door.post("/auth/register", json=me)).json()
+        user = (await anonymous.post("/auth/register", json=me)).json()
         account = await open_account(user["id"])
         tokens = {"accessToken": token_of("an-operator", Role.OPERATOR)}
         text = "query($id: ID!) { account(id: $id) { owner { username accounts { edges { node { id } } } } } }"
-        answer = await query(door, tokens, text, id=account)
+        answer = await query(anonymous, tokens, text, id=account)
         edges = [{"node": {"id": account}}]
         assert answer["data"]["account"]["owner"] == {"username": me["username"], "accounts": {"edges": edges}}
 
 
 class TestDevelopment:
     @pytest.mark.parametrize("name", [*CUSTOMERS, *STAFF])
-    async def test_the_seed_users_sign_in_by_a_command(self, system: System, name: str) -> None:
+    async def test_seeded_users_get_a_token_by_command(self, system: System, name: str) -> None:
         token = await asyncio.to_thread(development_token, SeedUser(name), system.data, system.url)
         claims = jwt.decode(token, options={"verify_signature": False})
         assert claims["sub"] == (CUSTOMERS[name].user if name in CUSTOMERS else STAFF[name])
         assert claims["roles"] == [name if name in STAFF else "customer"]
         assert 43_000 < claims["exp"] - claims["iat"] <= 43_200
 
-    async def test_an_admin_has_the_services_prove_themselves(self, system: System) -> None:
+    async def test_admin_runs_integrity_checks(self, system: System) -> None:
         token = await asyncio.to_thread(development_token, SeedUser.ADMIN, system.data, system.url)
         address = f"http://127.0.0.1:{system.ports.bank_admin}"
         command = ["integrity", "--admin", address, "--token", token]

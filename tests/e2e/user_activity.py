@@ -1,4 +1,4 @@
-"""People who go on doing what they do, whatever is lost, and say what comes of it."""
+"""Actions of users during an outage, with their results in the words of the resilience table."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -14,25 +14,26 @@ from tests.e2e.top_ups import GOOD, card
 from tests.e2e.users import User
 from tests.waiting import until
 
-DONE: Final = ("account", "transfer", "top-up", "sign-in")
-SHOWN: Final = ("operations", "feed")
-"""What follows the others: a moment later where it works."""
+ACTIONS: Final = ("account", "transfer", "top-up", "sign-in")
+VIEWS: Final = ("operations", "feed")
+"""Views that show the actions, with a short delay."""
 
-AWAY: Final = {(503, "UNAVAILABLE"), (504, "DEADLINE_EXCEEDED")}
-"""How it is said that a part is away: the latter to whoever had begun to wait for one that is silent."""
+UNAVAILABLE: Final = {(503, "UNAVAILABLE"), (504, "DEADLINE_EXCEEDED")}
+"""Errors during an outage. DEADLINE_EXCEEDED is for calls that were waiting when the part stopped responding."""
 
 ACCOUNT = "query($id: ID!) { account(id: $id) { balance { amount } } }"
 OPERATIONS = "query($id: ID!) { account(id: $id) { balance { amount } operations(first: 5) { edges { cursor } } } }"
 
 
 CHANGED = "changed"
-"""REST and the graph were asked one after the other, and between the two the part went or came."""
+"""REST and GraphQL disagree, because the part stopped or started between the two requests."""
 
 
-class People:
-    """A sender, a recipient who starts with nothing, and one who pays in by card. What they do is named by the columns
-    of `docs/reference/resilience.md`, and what comes of it by its words: `works`, `503`, or `later` where something is
-    not there yet.
+class UserActivity:
+    """Actions of a sender, a recipient with an empty account, and a user who tops up.
+
+    Actions are named like the columns of `docs/reference/resilience.md`. Results are its words: `works`, `503`, or
+    `later` if something is not visible yet.
     """
 
     def __init__(self, sender: User, recipient: User, payer: User, credentials: Mapping[str, str]) -> None:
@@ -46,7 +47,7 @@ class People:
 
     @asynccontextmanager
     async def watching(self) -> AsyncIterator[None]:
-        """The recipient follows their account meanwhile, by one WebSocket."""
+        """Subscribe to the recipient's operations by one WebSocket during the block."""
 
         async def follow() -> None:
             feed = subscribe(connection, OPERATION_ADDED, account=self.recipient.account)
@@ -64,33 +65,33 @@ class People:
                 await asyncio.wait({following})
 
     async def do(self, column: str) -> str:
-        """What becomes of what the column is about."""
+        """Run the action of a column and return its result."""
         action: Callable[[], Awaitable[str]] = getattr(self, column.replace("-", "_"))
         return await action()
 
-    async def becomes(self, column: str, word: str) -> bool:
-        return await self.do(column) == word
+    async def has_result(self, column: str, result: str) -> bool:
+        return await self.do(column) == result
 
     async def all_works(self) -> bool:
-        """Whether whatever is done works, and what was done is seen."""
-        if not await self.all_done():
+        """Return whether all actions work and all views show them."""
+        if not await self.all_actions_work():
             return False
         with suppress(AssertionError):
-            return await until(self.all_shown, within=3)
+            return await until(self.all_views_work, within=3)
         return False
 
-    async def all_done(self) -> bool:
-        """Whether whatever is done works."""
-        for column in DONE:
+    async def all_actions_work(self) -> bool:
+        """Return whether all actions work."""
+        for column in ACTIONS:
             if await self.do(column) != "works":
                 return False
         return True
 
-    async def all_shown(self) -> bool:
-        return [await self.do(column) for column in SHOWN] == ["works"] * len(SHOWN)
+    async def all_views_work(self) -> bool:
+        return [await self.do(column) for column in VIEWS] == ["works"] * len(VIEWS)
 
     async def account(self) -> str:
-        by_rest = said(await self.sender.http.get(f"/accounts/{self.sender.account}"))
+        by_rest = result_of(await self.sender.http.get(f"/accounts/{self.sender.account}"))
         by_graph = await self.sender.query(ACCOUNT, id=self.sender.account)
         if "errors" in by_graph:
             assert by_graph["data"]["account"] is None
@@ -99,21 +100,21 @@ class People:
 
     async def transfer(self) -> str:
         key = str(uuid4())
-        word = await self.pay(key)
-        if word != "works":
+        result = await self.pay(key)
+        if result != "works":
             self.unknown.append(key)
-        return word
+        return result
 
     async def pay(self, key: str) -> str:
         answer = await self.sender.transfer(self.recipient.account, "1.00", key=key)
-        if said(answer) == "works":
+        if result_of(answer) == "works":
             self.paid.append(answer.json()["id"])
-        return said(answer)
+        return result_of(answer)
 
     async def operations(self) -> str:
         by_rest = await self.sender.http.get(f"/accounts/{self.sender.account}/operations", params={"limit": 1000})
         by_graph = await self.sender.query(OPERATIONS, id=self.sender.account)
-        if said(by_rest) == "503":
+        if result_of(by_rest) == "503":
             if "errors" not in by_graph:
                 return CHANGED
             account = by_graph["data"]["account"]
@@ -132,21 +133,22 @@ class People:
             json={"amount": "2.00", "card": card(GOOD)},
             headers={"Idempotency-Key": str(uuid4())},
         )
-        return said(answer) if answer.status_code != 202 or answer.json()["status"] == "COMPLETED" else "later"
+        return result_of(answer) if answer.status_code != 202 or answer.json()["status"] == "COMPLETED" else "later"
 
     async def sign_in(self) -> str:
-        return said(await self.sender.http.post("/auth/login", json=self._credentials))
+        return result_of(await self.sender.http.post("/auth/login", json=self._credentials))
 
 
-def said(answer: httpx.Response) -> str:
+def result_of(answer: httpx.Response) -> str:
+    """Return the word of the resilience table for a response."""
     if answer.is_success:
         return "works"
     problem = answer.json()
-    assert (answer.status_code, problem["code"]) in AWAY, problem
+    assert (answer.status_code, problem["code"]) in UNAVAILABLE, problem
     assert answer.status_code != 503 or int(answer.headers["retry-after"]) >= 1
     return "503"
 
 
 def check_errors(answer: Mapping[str, Any]) -> None:
-    """They say what kind of errors they are."""
-    assert {error["extensions"]["code"] for error in answer["errors"]} <= {code for _, code in AWAY}
+    """Check that all errors have an expected code."""
+    assert {error["extensions"]["code"] for error in answer["errors"]} <= {code for _, code in UNAVAILABLE}

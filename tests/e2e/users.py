@@ -1,4 +1,4 @@
-"""The people of the end-to-end tests."""
+"""Users of the end-to-end tests."""
 
 import uuid
 from collections.abc import Awaitable, Callable
@@ -16,7 +16,7 @@ _HASH = PasswordHasher().hash(PASSWORD)
 
 
 class User:
-    """A user with an account, a REST client that holds every answer against the contract, and a GraphQL client."""
+    """User with an account, a REST client that validates responses against the contract, and a GraphQL client."""
 
     def __init__(self, subject: str, account: str, http: httpx.AsyncClient, token: str) -> None:
         self.subject = subject
@@ -32,7 +32,7 @@ class User:
         sender: str | None = None,
         **body: Any,
     ) -> httpx.Response:
-        """POSTs a transfer, by default from the user's own account and with a fresh key."""
+        """Post a transfer, by default from the user's account and with a new key."""
         return await self.http.post(
             f"/accounts/{sender or self.account}/transfers",
             json={"recipientId": recipient, "amount": amount, **body},
@@ -40,20 +40,20 @@ class User:
         )
 
     async def balance(self) -> Decimal:
-        """What the account holds now."""
+        """Return the account's current balance."""
         answer = await self.http.get(f"/accounts/{self.account}")
         assert answer.status_code == 200, answer.text
         return Decimal(answer.json()["balance"])
 
     async def operations(self, **params: Any) -> dict[str, Any]:
-        """A page of the account's operations."""
+        """Return a page of the account's operations."""
         answer = await self.http.get(f"/accounts/{self.account}/operations", params=params)
         assert answer.status_code == 200, answer.text
         page: dict[str, Any] = answer.json()
         return page
 
     async def query(self, query: str, **variables: Any) -> dict[str, Any]:
-        """A GraphQL request; the whole answer, errors and all."""
+        """Send a GraphQL request and return the response body, errors included."""
         answer = await self.http.post("/graphql", json={"query": query, "variables": variables})
         assert answer.status_code == 200, answer.text
         result: dict[str, Any] = answer.json()
@@ -76,13 +76,13 @@ async def transfer_until_known(user: User, recipient: str, amount: str) -> httpx
     return answer
 
 
-async def known(sql: asyncpg.Connection, subject: str, username: str) -> None:
-    """Makes the subject of a token a user in identity's database."""
+async def insert_user(sql: asyncpg.Connection, subject: str, username: str) -> None:
+    """Insert the subject of a token as a user into identity's database."""
     await sql.execute("INSERT INTO users (id, username, password_hash) VALUES ($1, $2, $3)", subject, username, _HASH)
 
 
 OpenAccount = Callable[..., Awaitable[str]]
-"""Opens an account: owner, balance, currency."""
+"""Open an account. Arguments: owner, balance, currency."""
 
 NewUser = Callable[..., Awaitable[User]]
-"""Makes a user with an account: balance, currency."""
+"""Create a user with an account. Arguments: balance, currency."""

@@ -1,0 +1,79 @@
+"""Access table: the expected result of every call for every caller.
+
+It is written by hand and not derived from the policies that it tests.
+"""
+
+from typing import Final
+
+COLUMNS: Final = ("anonymous", "owner", "another", "operator", "admin", "nobody", "card", "analytics", "forged")
+"""Callers. `nobody` is a user without roles, `another` another customer, `forged` stands for all forged tokens."""
+
+READ: Final = "401 ok 404 ok ok 403 403 403 401"
+MOVE: Final = "401 ok 404 403 ok 403 403 403 401"
+ADMIN: Final = "401 403 403 403 ok 403 403 403 401"
+OPEN: Final = "ok ok ok ok ok ok ok ok ok"
+OWN: Final = "401 ok ok ok ok 403 403 403 401"
+
+EXPECTED: Final = {
+    "GET /.well-known/jwks.json": OPEN,
+    "POST /auth/register": OPEN,
+    "POST /auth/login": OPEN,
+    "POST /auth/refresh": OPEN,
+    "POST /auth/logout": OPEN,
+    "GET /me": OWN,
+    "GET /accounts": OWN,
+    "POST /accounts": "401 ok ok 403 ok 403 403 403 401",
+    "GET /accounts/{accountId}": READ,
+    "POST /accounts/{accountId}/transfers": MOVE,
+    "GET /accounts/{accountId}/transfers/{transferId}": READ,
+    "POST /accounts/{accountId}/topup": MOVE,
+    "GET /accounts/{accountId}/topups/{topUpId}": READ,
+    # Operations of another customer's account are 404, too.
+    "GET /accounts/{accountId}/operations": READ,
+    "Query.me": OWN,
+    "Query.account": READ,
+    "Query.accounts": OWN,
+    "Query.transfer": READ,
+    "Query.topUp": READ,
+    "Query._entities": READ,
+    "Query._service": "ok ok ok ok ok 403 403 403 401",
+    "Mutation.transferMoney": MOVE,
+    "Mutation.topUpAccount": MOVE,
+    "Mutation.openAccount": "401 ok ok 403 ok 403 403 403 401",
+    "Subscription.balanceChanged": READ,
+    "Subscription.operationAdded": READ,
+    "Subscription.topUpUpdated": READ,
+    "BankService.TransferMoney": MOVE,
+    "BankService.BatchTransferMoney": MOVE,
+    "BankService.DepositMoney": "401 403 403 403 403 403 ok 403 401",
+    "BankService.GetBalance": READ,
+    "BankService.GetTransfer": "401 ok 404 ok ok 403 ok 403 401",
+    "BankService.BatchGetAccounts": "401 ok 404 ok ok 403 ok ok 401",
+    "BankService.BatchGetTransfers": READ,
+    "BankService.OpenAccount": "401 ok 403 403 ok 403 403 403 401",
+    "BankService.CloseAccount": MOVE,
+    "BankService.ListAccounts": "401 ok 403 ok ok 403 403 403 401",
+    "BankService.ListAccountVersions": "401 403 403 403 403 403 403 ok 401",
+    "BankService.ListEvents": "401 403 403 403 403 403 ok ok 401",
+    "CardService.ProcessCardTopUp": MOVE,
+    "CardService.GetTopUp": READ,
+    "CardService.BatchGetTopUps": READ,
+    "CardService.ListTopUps": READ,
+    "CardService.WatchTopUp": READ,
+    "bank GET /integrity": ADMIN,
+    "card GET /integrity": ADMIN,
+    "card GET /review": "401 403 403 ok ok 403 403 403 401",
+    "card POST /review/{top_up_id}/retry": "401 403 403 403 404 403 403 403 401",  # the top-up is not under review
+    "analytics GET /integrity": ADMIN,
+    "analytics POST /replay": ADMIN,
+    "AnalyticsService.GetOperations": READ,
+    "AnalyticsService.GetStatistics": READ,
+    "AnalyticsService.WatchOperations": READ,
+    "IdentityService.Register": OPEN,
+    "IdentityService.Authenticate": OPEN,
+    "IdentityService.Refresh": OPEN,
+    "IdentityService.Revoke": OPEN,
+    "IdentityService.GetUser": READ,
+    "IdentityService.BatchGetUsers": READ,
+}
+"""Expected result of each call for each caller, in the order of the columns: `ok` or an HTTP status."""
