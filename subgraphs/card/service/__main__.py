@@ -23,7 +23,7 @@ from kit.runtime.settings import Address, CallSettings, LogSettings, ServiceSett
 from kit.telemetry import metrics
 from subgraphs.bank.client import BankClient
 from subgraphs.card.service.adapters.acquirer_http import HttpAcquirer, Patience
-from subgraphs.card.service.adapters.ledger import Ledger
+from subgraphs.card.service.adapters.bank_ledger import Ledger
 from subgraphs.card.service.adapters.repository import Repository, open_database
 from subgraphs.card.service.api.admin import review_router
 from subgraphs.card.service.api.policy import ADMIN, POLICY
@@ -32,8 +32,8 @@ from subgraphs.card.service.api.webhooks import Inbox, webhook_app
 from subgraphs.card.service.application.integrity import top_up_integrity
 from subgraphs.card.service.application.saga import Saga, Timing
 from subgraphs.card.service.application.service import Cards, Terms
-from subgraphs.card.service.application.watch import Watch
-from subgraphs.card.service.domain.terms import Limit
+from subgraphs.card.service.application.subscription_hub import Watch
+from subgraphs.card.service.domain.rules import Limit
 
 NAME: Final = "card"
 """Of the service, as other services know it."""

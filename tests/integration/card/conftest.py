@@ -10,9 +10,9 @@ from kit.db.migrations import upgrade
 from stack.engines.postgres import Postgres
 from tests.conftest import Keys
 from tests.integration.bank.harness import RunningBank, clone_database, run_bank
-from tests.integration.card.running import RunningCard, settings_of
-from tests.integration.card.running import running as running_card
-from tests.integration.card.world import World, world
+from tests.integration.card.card_process import RunningCard, settings_of
+from tests.integration.card.card_process import running as running_card
+from tests.integration.card.environment import World, world
 from tests.integration.sandbox import running as sandbox
 
 

@@ -12,13 +12,13 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 from kit.auth.principal import Role
-from subgraphs.card.service.adapters.ledger import Ledger
+from subgraphs.card.service.adapters.bank_ledger import Ledger
 from subgraphs.card.service.adapters.repository import Repository, open_database
 from subgraphs.card.service.application.saga import Saga, Timing
-from subgraphs.card.service.domain import terms
+from subgraphs.card.service.domain import rules
 from subgraphs.card.service.domain.cards import CardDetails
-from subgraphs.card.service.domain.model import Key, PaymentStatus, Status, Token, TopUp, Wish
-from subgraphs.card.service.domain.terms import Limit
+from subgraphs.card.service.domain.rules import Limit
+from subgraphs.card.service.domain.top_up import Key, PaymentStatus, Status, Token, TopUp, Wish
 from tests.integration.bank.harness import RunningBank
 from tests.integration.card.fake_acquirer import FakeAcquirer
 from wallet.money import EXPONENTS, Money
@@ -92,7 +92,7 @@ class World:
     async def wish(self, account_id: UUID, amount: Money, number: str = VISA, key: str | None = None) -> Wish:
         token = await self.acquirer.tokenize(card(number))
         assert isinstance(token, Token)
-        print_ = terms.fingerprint(b"secret", token.token, account_id, amount)
+        print_ = rules.fingerprint(b"secret", token.token, account_id, amount)
         return Wish(uuid7(), Key(self.principal, key or uuid.uuid4().hex), print_, "alice", account_id, amount, token)
 
     async def admitted(self, account_id: UUID, amount: str = "10.00", number: str = VISA) -> TopUp:

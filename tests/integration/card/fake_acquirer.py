@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from subgraphs.card.service.domain import cards
 from subgraphs.card.service.domain.cards import CardDetails
-from subgraphs.card.service.domain.model import NoPayment, Payment, PaymentStatus, Refusal, Token
+from subgraphs.card.service.domain.top_up import NoPayment, Payment, PaymentStatus, Refusal, Token
 from wallet.errors import Unavailable
 from wallet.money import Money
 

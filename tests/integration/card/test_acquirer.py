@@ -17,11 +17,11 @@ from kit.rpc import circuit_breaker
 from stack.ports import free_ports
 from subgraphs.card.service.adapters.acquirer import Acquirer
 from subgraphs.card.service.adapters.acquirer_http import HttpAcquirer, Patience
-from subgraphs.card.service.domain.model import Brand, NoPayment, Payment, PaymentStatus, Refusal, Token
+from subgraphs.card.service.domain.top_up import Brand, NoPayment, Payment, PaymentStatus, Refusal, Token
 from tests.clock import ManualClock
 from tests.integration.bank.harness import rub
+from tests.integration.card.environment import card
 from tests.integration.card.fake_acquirer import FakeAcquirer
-from tests.integration.card.world import card
 from tests.integration.sandbox import running as sandbox
 from tests.integration.sandbox.running import API_KEY
 from wallet.errors import Unavailable

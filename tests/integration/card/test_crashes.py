@@ -7,10 +7,10 @@ from uuid import UUID
 import pytest
 
 from subgraphs.card.service.application.saga import Timing
-from subgraphs.card.service.domain.model import Status, TopUp
+from subgraphs.card.service.domain.top_up import Status, TopUp
+from tests.integration.card.environment import AT_ONCE, LIMITS, Died, Mortal, World
+from tests.integration.card.environment import VISA as APPROVED
 from tests.integration.card.fake_acquirer import Trouble
-from tests.integration.card.world import AT_ONCE, LIMITS, Died, Mortal, World
-from tests.integration.card.world import VISA as APPROVED
 
 LATE = replace(AT_ONCE, authorization_window_seconds=-1.0)
 

@@ -16,12 +16,12 @@ from cli.topups import ReviewResult, list_reviews, retry_top_up
 from kit.auth.principal import Role
 from kit.integrity.check import Verdict, Violation
 from subgraphs.card.service.application.integrity import Law, top_up_integrity
-from subgraphs.card.service.domain.model import PaymentStatus, Status, Step, TopUp
+from subgraphs.card.service.domain.top_up import PaymentStatus, Status, Step, TopUp
 from tests.conftest import Keys
 from tests.integration.bank.harness import RunningBank
+from tests.integration.card.card_process import running, settings_of
+from tests.integration.card.environment import World
 from tests.integration.card.fake_acquirer import Trouble
-from tests.integration.card.running import running, settings_of
-from tests.integration.card.world import World
 from tests.integration.sandbox import running as sandbox
 from tests.waiting import until
 from wallet.money import EXPONENTS, Money

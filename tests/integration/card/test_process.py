@@ -16,7 +16,7 @@ from stack.process import Child
 from subgraphs.card.client import CardClient, TopUp
 from tests.conftest import Keys
 from tests.integration.bank.harness import RunningBank, rub
-from tests.integration.card.running import process, running, settings_of, using
+from tests.integration.card.card_process import process, running, settings_of, using
 from tests.integration.sandbox import running as sandbox
 from tests.integration.sandbox.running import Merchant
 from tests.waiting import until

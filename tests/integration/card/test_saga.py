@@ -10,10 +10,10 @@ import pytest
 from kit.rpc import request_context
 from kit.runtime import process
 from subgraphs.card.service.adapters.repository import LeaseLostError
-from subgraphs.card.service.domain.model import PaymentStatus, Status, Step
+from subgraphs.card.service.domain.top_up import PaymentStatus, Status, Step
 from tests.integration.bank.harness import rub
+from tests.integration.card.environment import AT_ONCE, LIMITS, World
 from tests.integration.card.fake_acquirer import Trouble
-from tests.integration.card.world import AT_ONCE, LIMITS, World
 from tests.waiting import until
 from wallet.errors import DeadlineExceeded, IdempotencyConflict, Unavailable
 

@@ -10,7 +10,7 @@ import pytest
 from kit.auth.principal import Role
 from subgraphs.card.client import TopUp
 from tests.integration.bank.harness import rub
-from tests.integration.card.running import RunningCard, details
+from tests.integration.card.card_process import RunningCard, details
 from wallet.errors import (
     AccountClosed,
     AccountNotFound,

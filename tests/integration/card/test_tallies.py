@@ -8,8 +8,8 @@ from prometheus_client import REGISTRY
 
 from kit.runtime.process import background_task
 from subgraphs.card.service.application import saga
-from subgraphs.card.service.domain.model import PaymentStatus, Status
-from tests.integration.card.world import World
+from subgraphs.card.service.domain.top_up import PaymentStatus, Status
+from tests.integration.card.environment import World
 from tests.waiting import until
 
 REFUND_REFUSED = "4000000000040024"

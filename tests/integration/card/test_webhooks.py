@@ -11,7 +11,7 @@ from standardwebhooks import Webhook
 
 from subgraphs.card.client import TopUp
 from tests.integration.bank.harness import rub
-from tests.integration.card.running import RunningCard
+from tests.integration.card.card_process import RunningCard
 from tests.integration.sandbox.running import SECRET
 from tests.waiting import until
 

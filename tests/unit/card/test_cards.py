@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from subgraphs.card import client
 from subgraphs.card.service.domain import cards
 from subgraphs.card.service.domain.cards import CardDetails
-from subgraphs.card.service.domain.model import Brand
+from subgraphs.card.service.domain.top_up import Brand
 
 TODAY = date(2026, 11, 30)
 GOOD = CardDetails("4242424242424242", 11, 2026, "123")

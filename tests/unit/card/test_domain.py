@@ -1,7 +1,6 @@
 import pytest
 
-from subgraphs.card.service.domain import model as domain
-from subgraphs.card.service.domain.model import Step
+from subgraphs.card.service.domain.top_up import Step, top_up_of
 from tests.unit.card.top_ups import top_up
 
 
@@ -15,9 +14,9 @@ class TestKeys:
         same = {step for step in Step if one.acquirer_key(step) == again.acquirer_key(step)}
         assert same == {Step.AUTHORIZE}
         assert one.authorization_key == f"{one.id}:authorize"
-        assert domain.top_up_of(one.authorization_key) == one.id
+        assert top_up_of(one.authorization_key) == one.id
 
     @pytest.mark.parametrize("key", ["", "x", "01A1FC68-AD44-74C3-A6D6-42556A5C7775:authorize", "x:authorize"])
     def test_of_others_lead_nowhere(self, key: str) -> None:
-        assert domain.top_up_of(key) is None
-        assert domain.top_up_of(f"{top_up().id}:void") is None
+        assert top_up_of(key) is None
+        assert top_up_of(f"{top_up().id}:void") is None

@@ -14,7 +14,7 @@ from standardwebhooks import Webhook
 from subgraphs.card.service.adapters.repository import LeaseLostError
 from subgraphs.card.service.api.admin import review_router
 from subgraphs.card.service.api.webhooks import Inbox, webhook_app
-from subgraphs.card.service.domain.model import TopUp
+from subgraphs.card.service.domain.top_up import TopUp
 from tests.unit.card.top_ups import NOW
 from wallet.errors import Unavailable
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subgraphs.card.service.domain import terms
-from subgraphs.card.service.domain.model import Token, TopUp, Wish
-from subgraphs.card.service.domain.terms import Limit
+from subgraphs.card.service.domain import rules
+from subgraphs.card.service.domain.rules import Limit
+from subgraphs.card.service.domain.top_up import Token, TopUp, Wish
 from tests.unit.card.top_ups import AMOUNT, NOTHING
 from wallet.errors import InvalidInput, TopUpLimitExceeded
 from wallet.money import Money
@@ -24,7 +24,7 @@ def rub(amount: str) -> Money:
 class TestLimits:
     @pytest.mark.parametrize(("amount", "used"), [("100", "0"), ("100", "150"), ("0.01", "249.99")])
     def test_let_through_what_is_within(self, amount: str, used: str) -> None:
-        terms.check_limits(LIMITS, rub(amount), rub(used))
+        rules.check_limits(LIMITS, rub(amount), rub(used))
 
     @pytest.mark.parametrize(
         ("amount", "used", "period", "limit", "available"),
@@ -40,17 +40,17 @@ class TestLimits:
         self, amount: str, used: str, period: str, limit: str, available: str
     ) -> None:
         with pytest.raises(TopUpLimitExceeded) as caught:
-            terms.check_limits(LIMITS, rub(amount), rub(used))
+            rules.check_limits(LIMITS, rub(amount), rub(used))
         assert caught.value == TopUpLimitExceeded(period, limit, available, "RUB")
 
     def test_a_currency_without_limits_is_not_paid_in_by_card(self) -> None:
         with pytest.raises(InvalidInput, match="currency: cannot be paid in by card; RUB, USD can"):
-            terms.check_limits(LIMITS, Money.parse("1", "EUR"), Money.parse("0", "EUR"))
+            rules.check_limits(LIMITS, Money.parse("1", "EUR"), Money.parse("0", "EUR"))
 
     @given(st.decimals(0, 400, places=2), st.decimals("0.01", 200, places=2))
     def test_nobody_passes_them(self, used: Decimal, amount: Decimal) -> None:
         with suppress(TopUpLimitExceeded):
-            terms.check_limits(LIMITS, Money(amount, "RUB"), Money(used, "RUB"))
+            rules.check_limits(LIMITS, Money(amount, "RUB"), Money(used, "RUB"))
             assert amount <= 100
             assert used + amount <= 250
             return
@@ -68,9 +68,9 @@ class TestFingerprint:
             (b"secret", "tok_1", account, rub("10.01")),
             (b"secret", "tok_1", account, Money.parse("10", "USD")),
         ]
-        prints = [terms.fingerprint(*request) for request in requests]
+        prints = [rules.fingerprint(*request) for request in requests]
         assert len(set(prints)) == len(prints)
-        assert terms.fingerprint(*requests[0]) == prints[0]
+        assert rules.fingerprint(*requests[0]) == prints[0]
         assert b"tok_1" not in prints[0]
 
     def test_no_part_of_it_is_the_cards_number_or_code(self) -> None:
@@ -81,8 +81,8 @@ class TestFingerprint:
 class TestRequest:
     @pytest.mark.parametrize("key", ["", " k", "k ", "\n", "ключ", "k" * 256])
     def test_with_a_key_that_is_none_is_refused(self, key: str) -> None:
-        assert [violation.field for violation in terms.check(AMOUNT, key)] == ["idempotencyKey"]
+        assert [violation.field for violation in rules.check(AMOUNT, key)] == ["idempotencyKey"]
 
     def test_of_nothing_is_refused(self) -> None:
-        assert [violation.field for violation in terms.check(NOTHING, "k")] == ["amount"]
-        assert terms.check(AMOUNT, "k" * 255) == []
+        assert [violation.field for violation in rules.check(NOTHING, "k")] == ["amount"]
+        assert rules.check(AMOUNT, "k" * 255) == []

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from subgraphs.card.service.domain import transitions
-from subgraphs.card.service.domain.model import (
+from subgraphs.card.service.domain.top_up import (
     STATUS_AT,
     AccountRefused,
     DepositConflict,

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from subgraphs.card.service.domain.model import Brand, Key, Payment, PaymentStatus, Status, Step, Token, TopUp
+from subgraphs.card.service.domain.top_up import Brand, Key, Payment, PaymentStatus, Status, Step, Token, TopUp
 from wallet.money import Money
 
 AMOUNT = Money.parse("10.00", "RUB")

@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from subgraphs.card.service.domain.cards import CardDetails
-from subgraphs.card.service.domain.model import NoPayment, Payment, Refusal, Token
+from subgraphs.card.service.domain.top_up import NoPayment, Payment, Refusal, Token
 from wallet.money import Money
 
 

@@ -19,7 +19,7 @@ from kit.telemetry import tracing
 from openapi import acquirer as messages
 from subgraphs.card.service import metrics
 from subgraphs.card.service.domain.cards import CardDetails
-from subgraphs.card.service.domain.model import Brand, NoPayment, Payment, PaymentStatus, Refusal, Token
+from subgraphs.card.service.domain.top_up import Brand, NoPayment, Payment, PaymentStatus, Refusal, Token
 from wallet.errors import Unavailable
 from wallet.money import Money, MoneyError
 

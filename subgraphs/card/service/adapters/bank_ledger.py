@@ -6,7 +6,7 @@ from uuid import UUID
 
 from kit.rpc import request_context
 from subgraphs.bank.client import Account, BankClient, Transfer
-from subgraphs.card.service.domain.model import AccountRefused, Deposit, DepositConflict, Deposited, TopUp
+from subgraphs.card.service.domain.top_up import AccountRefused, Deposit, DepositConflict, Deposited, TopUp
 from wallet.accounts import clearing_account_id
 from wallet.errors import (
     AccountClosed,

@@ -14,9 +14,20 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from kit.db.database import Database
 from subgraphs.card.service.adapters.tables import top_ups, webhooks
-from subgraphs.card.service.domain import terms, transitions
-from subgraphs.card.service.domain.model import Brand, Key, Page, PaymentStatus, Status, Step, Tally, Token, TopUp, Wish
-from subgraphs.card.service.domain.terms import Limits
+from subgraphs.card.service.domain import rules, transitions
+from subgraphs.card.service.domain.rules import Limits
+from subgraphs.card.service.domain.top_up import (
+    Brand,
+    Key,
+    Page,
+    PaymentStatus,
+    Status,
+    Step,
+    Tally,
+    Token,
+    TopUp,
+    Wish,
+)
 from wallet.errors import IdempotencyConflict
 from wallet.money import Money
 
@@ -72,7 +83,7 @@ class Repository:
                     top_ups.c.status.not_in(_NOT_COUNTED),
                 )
             )
-            terms.check_limits(limits, wish.amount, Money(used.scalar_one(), wish.amount.currency))
+            rules.check_limits(limits, wish.amount, Money(used.scalar_one(), wish.amount.currency))
             made = await sql.execute(
                 insert(top_ups)
                 .values(

@@ -8,7 +8,7 @@ from fastapi import APIRouter, HTTPException
 from kit.http.admin import JsonLinesResponse
 from subgraphs.card.service.adapters.repository import LeaseLostError, Repository
 from subgraphs.card.service.application.saga import Saga
-from subgraphs.card.service.domain.model import TopUp
+from subgraphs.card.service.domain.top_up import TopUp
 from wallet.errors import TopUpNotFound, Unavailable
 
 

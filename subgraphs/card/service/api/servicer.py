@@ -12,7 +12,7 @@ from kit.rpc import converters, request_context, status
 from protos.wallet.card.v1 import card_pb2, card_pb2_grpc
 from subgraphs.card.service.application.service import Cards
 from subgraphs.card.service.domain.cards import CardDetails
-from subgraphs.card.service.domain.model import Brand, Status, TopUp
+from subgraphs.card.service.domain.top_up import Brand, Status, TopUp
 from wallet import inputs
 from wallet.errors import InvalidInput, TopUpNotFound
 from wallet.inputs import FieldParser

@@ -11,7 +11,7 @@ from openapi import acquirer as messages
 from subgraphs.card.service import metrics
 from subgraphs.card.service.adapters.repository import Repository
 from subgraphs.card.service.application.saga import Saga
-from subgraphs.card.service.domain.model import PaymentStatus, top_up_of
+from subgraphs.card.service.domain.top_up import PaymentStatus, top_up_of
 from wallet.errors import Unavailable
 
 log = structlog.get_logger(__name__)

@@ -10,10 +10,10 @@ from uuid import UUID
 from kit.integrity.check import Finding, IntegrityCheck, Pending, Progress, Violation
 from subgraphs.card.service import metrics
 from subgraphs.card.service.adapters.acquirer import Acquirer
-from subgraphs.card.service.adapters.ledger import Ledger
+from subgraphs.card.service.adapters.bank_ledger import Ledger
 from subgraphs.card.service.adapters.repository import Repository
 from subgraphs.card.service.domain import transitions
-from subgraphs.card.service.domain.model import Deposit, TopUp, top_up_of
+from subgraphs.card.service.domain.top_up import Deposit, TopUp, top_up_of
 
 _PAGE: Final = 500
 _CALLS: Final = 8

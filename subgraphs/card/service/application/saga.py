@@ -13,11 +13,11 @@ import structlog
 
 from subgraphs.card.service import metrics
 from subgraphs.card.service.adapters.acquirer import Acquirer
-from subgraphs.card.service.adapters.ledger import Ledger
+from subgraphs.card.service.adapters.bank_ledger import Ledger
 from subgraphs.card.service.adapters.repository import LeaseLostError, Repository
 from subgraphs.card.service.domain import transitions
-from subgraphs.card.service.domain.model import FINAL, Payment, Refusal, Result, Status, Step, TopUp, Unknown, Wish
-from subgraphs.card.service.domain.terms import Limits
+from subgraphs.card.service.domain.rules import Limits
+from subgraphs.card.service.domain.top_up import FINAL, Payment, Refusal, Result, Status, Step, TopUp, Unknown, Wish
 from wallet.errors import TopUpNotFound, WalletError
 
 log = structlog.get_logger(__name__)

@@ -15,14 +15,14 @@ from kit.auth.principal import Principal
 from kit.rpc import request_context
 from subgraphs.bank.client import BankClient
 from subgraphs.card.service.adapters.acquirer import Acquirer
-from subgraphs.card.service.adapters.ledger import check_account
+from subgraphs.card.service.adapters.bank_ledger import check_account
 from subgraphs.card.service.adapters.repository import Repository
 from subgraphs.card.service.application.saga import Saga, utc_now
-from subgraphs.card.service.application.watch import Watch
-from subgraphs.card.service.domain import cards, terms
+from subgraphs.card.service.application.subscription_hub import Watch
+from subgraphs.card.service.domain import cards, rules
 from subgraphs.card.service.domain.cards import CardDetails
-from subgraphs.card.service.domain.model import Key, Page, Refusal, TopUp, Wish
-from subgraphs.card.service.domain.terms import Limits
+from subgraphs.card.service.domain.rules import Limits
+from subgraphs.card.service.domain.top_up import Key, Page, Refusal, TopUp, Wish
 from wallet.errors import AccountNotFound, DeadlineExceeded, FieldViolation, InvalidInput, TopUpNotFound, Unavailable
 from wallet.money import Money
 
@@ -85,7 +85,7 @@ class Cards:
                 nothing was begun.
             Unavailable, DeadlineExceeded: the outcome is unknown; a retry with the same key is safe.
         """
-        violations = terms.check(amount, idempotency_key)
+        violations = rules.check(amount, idempotency_key)
         violations += cards.check(card, (self._clock() - _WEST_OF_UTC).date())
         if violations:
             raise InvalidInput(tuple(violations))
@@ -96,7 +96,7 @@ class Cards:
         if isinstance(token, Refusal):
             raise InvalidInput.for_field("card.number", "is not accepted")
         secret = self._terms.fingerprint_secret.get_secret_value().encode()
-        fingerprint = terms.fingerprint(secret, token.token, account_id, amount)
+        fingerprint = rules.fingerprint(secret, token.token, account_id, amount)
         wish = Wish(uuid7(), key, fingerprint, owner_id, account_id, amount, token)
         return await self._answer(await self._saga.begin(wish, self._terms.limits))
 

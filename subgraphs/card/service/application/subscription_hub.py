@@ -8,7 +8,7 @@ from uuid import UUID
 
 from subgraphs.card.service import metrics
 from subgraphs.card.service.adapters.repository import Repository
-from subgraphs.card.service.domain.model import TopUp
+from subgraphs.card.service.domain.top_up import TopUp
 from wallet.errors import TopUpNotFound, Unavailable
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Final
 
-from subgraphs.card.service.domain.model import Brand
+from subgraphs.card.service.domain.top_up import Brand
 from wallet.errors import FieldViolation
 
 _LENGTHS: Final = range(12, 20)

@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
-from subgraphs.card.service.domain.model import (
+from subgraphs.card.service.domain.top_up import (
     STATUS_AT,
     AccountRefused,
     Deposit,
