@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: measures, and prints one JSON object a figure."""
+"""`python -m benchmarks`: measure figures and print one JSON object per figure."""
 
 import argparse
 import asyncio
@@ -19,11 +19,11 @@ from benchmarks import (
     system_figures,
     topup_figures,
 )
-from benchmarks.figure import BenchError, Options, Part
+from benchmarks.figure import BenchError, Figure, FigureModule, Options
 from loadtests.console import print_progress
 from stack.process import StartError
 
-PARTS: Final[tuple[Part, ...]] = (
+FIGURE_MODULES: Final[tuple[FigureModule, ...]] = (
     bank_figures,
     analytics_figures,
     ingest_figures,
@@ -33,26 +33,32 @@ PARTS: Final[tuple[Part, ...]] = (
     gateway_figures,
     system_figures,
 )
-"""Whoever measures something: a module that is a `Part`."""
+"""All modules with figures, in the order of measurement."""
 
 
-async def bench(wanted: AbstractSet[str], options: Options, *, keep: bool = False) -> int:
-    """Prints the wanted figures as they come, and keeps them for the page if they are to be kept; 0 when each could be
-    measured, whatever it is.
+async def measure_figures(names: AbstractSet[str], options: Options, *, keep: bool = False) -> int:
+    """Measure the named figures and print each when it is complete.
+
+    Args:
+        names: of the figures.
+        options: of the command line.
+        keep: add each figure to the kept results.
+
+    Returns:
+        0 if all figures are valid, whether or not they meet their targets; else 1.
     """
     started = time.monotonic()
     try:
-        for part in PARTS:
-            if wanted.isdisjoint(part.FIGURES):  # a part sets the scene even for one figure
+        for module in FIGURE_MODULES:
+            if names.isdisjoint(module.FIGURES):  # a module starts its environment even for one figure
                 continue
-            async with aclosing(part.measure(wanted, options)) as figures:
+            async with aclosing(module.measure(names, options)) as figures:
                 async for figure in figures:
-                    sys.stdout.write(f"{figure.line()}\n")
+                    sys.stdout.write(f"{figure.to_json()}\n")
                     sys.stdout.flush()
                     if keep:
-                        results_page.keep(figure)
-                    verdict = "" if figure.bar is None else f", {'holds' if figure.holds else 'MISSES'} {figure.bar:g}"
-                    print_progress(f"== {figure.figure}: {figure.value:.3g} {figure.unit}{verdict}")
+                        results_page.keep_figure(figure)
+                    print_progress(f"== {_summary(figure)}")
     except (BenchError, StartError) as error:
         print_progress(f"error: {error}")
         return 1
@@ -60,25 +66,38 @@ async def bench(wanted: AbstractSet[str], options: Options, *, keep: bool = Fals
     return 0
 
 
+def _summary(figure: Figure) -> str:
+    value = f"{figure.figure}: {figure.value:.3g} {figure.unit}"
+    if figure.bar is None:
+        return value
+    return f"{value}, target {figure.bar:g} {'met' if figure.meets_target else 'MISSED'}"
+
+
 def main() -> int:
-    """Runs the command line and returns the exit code."""
-    known = [figure for part in PARTS for figure in part.FIGURES]
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measures; prints JSON lines.")
-    parser.add_argument("--figure", action="append", choices=known, metavar="FIGURE", help=f"of {', '.join(known)}")
-    parser.add_argument("--seconds", type=float, default=Options().seconds, help="how long each run is measured")
-    parser.add_argument("--kafka", action="store_true", help="with a broker, so that the bank's relay works, too")
-    parser.add_argument("--soak", type=float, default=Options().soak_minutes, help="minutes, where memory is measured")
-    parser.add_argument("--repeat", type=int, default=1, help="all of it so many times")
+    """Run the command line and return the exit code."""
+    known = [figure for module in FIGURE_MODULES for figure in module.FIGURES]
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Measure figures and print one JSON object per line."
+    )
     parser.add_argument(
-        "--keep", action="store_true", help="add the figures to benchmarks/results/, and write its page anew"
+        "--figure", action="append", choices=known, metavar="FIGURE", help=f"default: all of {', '.join(known)}"
+    )
+    parser.add_argument("--seconds", type=float, default=Options().seconds, help="duration of each measured run")
+    parser.add_argument("--kafka", action="store_true", help="start a broker, so that the bank's relay publishes too")
+    parser.add_argument(
+        "--soak", type=float, default=Options().soak_minutes, help="minutes of the soak that measures memory"
+    )
+    parser.add_argument("--repeat", type=int, default=1, help="number of repetitions of all figures")
+    parser.add_argument(
+        "--keep", action="store_true", help="add the figures to benchmarks/results/ and write its page again"
     )
     arguments = parser.parse_args()
     options = Options(seconds=arguments.seconds, kafka=arguments.kafka, soak_minutes=arguments.soak)
-    wanted = set(arguments.figure or known)
-    failed = [asyncio.run(bench(wanted, options, keep=arguments.keep)) for _ in range(arguments.repeat)]
+    names = set(arguments.figure or known)
+    codes = [asyncio.run(measure_figures(names, options, keep=arguments.keep)) for _ in range(arguments.repeat)]
     if arguments.keep:
-        results_page.write()
-    return max(failed)
+        results_page.write_page()
+    return max(codes)
 
 
 if __name__ == "__main__":

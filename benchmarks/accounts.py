@@ -1,4 +1,4 @@
-"""Accounts and their owners in the benchmarks."""
+"""Ids of the benchmark accounts and of their owners."""
 
 from typing import Final
 
@@ -7,10 +7,10 @@ OWNERS: Final = 100
 
 
 def account_id(number: int) -> str:
-    """The id of an account, as `pgbench.sql` makes it, too."""
+    """Return the id of an account. `pgbench.sql` and `ledger.py` compute the same ids in SQL."""
     return f"00000000-0000-4000-8000-{number:012x}"
 
 
 def owner_id(number: int) -> str:
-    """Whom an account belongs to."""
+    """Return the owner of the account with this number."""
     return f"owner-{number % OWNERS}"

@@ -1,15 +1,15 @@
-"""Analytics in a process of its own, with a database of its own in ClickHouse, and no bank: what is stored is ours."""
+"""Environments of analytics' figures: ClickHouse, and analytics services that each have their own database."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Final, Self
+from typing import Final
 
 import httpx
 
-from benchmarks.bank_environment import Callers
+from benchmarks.environment import BenchEnvironment
 from benchmarks.figure import BenchError
+from kit.rpc import request_context
 from provisioning.keys import ensure_key_pair
 from stack import probes
 from stack.engines.children import ClickHouse
@@ -17,36 +17,76 @@ from stack.ports import HOST, free_ports
 from stack.process import Child, Process, module
 from subgraphs.analytics.client import AnalyticsClient
 
-_PATIENCE_SECONDS: Final = 120.0
+_QUERY_TIMEOUT_SECONDS: Final = 120.0
 
 
 @dataclass(frozen=True, slots=True)
-class Store:
-    """One database of the history, and the analytics that works on it."""
+class AnalyticsProcess:
+    """A running analytics service and its database.
+
+    Attributes:
+        database: name of its database in ClickHouse.
+        clickhouse: URL of ClickHouse.
+        admin: URL of its admin port.
+        client: gRPC client of the service.
+    """
 
     database: str
-    url: str
+    clickhouse: str
     admin: str
     child: Child
     client: AnalyticsClient
 
-    @classmethod
+    async def query(self, statement: str) -> str:
+        """Run a statement in the database and return ClickHouse's answer as text.
+
+        Raises:
+            BenchError: ClickHouse refused the statement.
+        """
+        async with httpx.AsyncClient(trust_env=False, timeout=_QUERY_TIMEOUT_SECONDS) as http:
+            response = await http.post(self.clickhouse, params={"database": self.database}, content=statement)
+        if response.is_error:
+            raise BenchError(f"ClickHouse: {response.text.strip()}")
+        return response.text.strip()
+
+
+class AnalyticsEnvironment(BenchEnvironment):
+    """An empty ClickHouse."""
+
+    clickhouse: ClickHouse
+
+    async def _start(self) -> None:
+        self.clickhouse = await self.start_clickhouse()
+
     @asynccontextmanager
-    async def open(cls, clickhouse: ClickHouse, database: str, environment: Mapping[str, str]) -> AsyncIterator[Self]:
-        """Analytics on an empty database."""
-        grpc_port, admin_port = free_ports(2)
+    async def start_analytics(
+        self, database: str, brokers: str, bank: str | None = None
+    ) -> AsyncIterator[AnalyticsProcess]:
+        """Migrate an empty database and run analytics on it; stop the service on exit.
+
+        Args:
+            database: name of the database.
+            brokers: bootstrap servers of Kafka.
+            bank: gRPC target of the bank; without one analytics finds no bank.
+        """
+        grpc_port, admin_port, no_bank_port = free_ports(3)
         admin = f"http://{HOST}:{admin_port}"
-        dsn = clickhouse.dsn(database)
+        dsn = self.clickhouse.dsn(database)
         migrations = module("subgraphs.analytics.service.migrations", CLICKHOUSE_DSN=dsn)
+        settings = {
+            **self.auth_settings,
+            "ANALYTICS_ADMIN_LISTEN": f"{HOST}:{admin_port}",
+            "ANALYTICS_GRPC_LISTEN": f"{HOST}:{grpc_port}",
+            "BANK_GRPC_TARGET": bank or f"{HOST}:{no_bank_port}",
+            "CLICKHOUSE_DSN": dsn,
+            "KAFKA_BOOTSTRAP_SERVERS": brokers,
+            "LOG_FORMAT": "console",
+            "LOG_LEVEL": "ERROR",  # without a bank the repair logs a warning every two seconds
+            "SERVICE_KEY_FILE": str(ensure_key_pair(self.folder, "analytics").private),
+        }
         process = Process(
             name="analytics",
-            command=module(
-                "subgraphs.analytics.service",
-                **environment,
-                CLICKHOUSE_DSN=dsn,
-                ANALYTICS_GRPC_LISTEN=f"{HOST}:{grpc_port}",
-                ANALYTICS_ADMIN_LISTEN=f"{HOST}:{admin_port}",
-            ),
+            command=module("subgraphs.analytics.service", **settings),
             ready=probes.http(f"{admin}/health/ready"),
             ports={"gRPC": grpc_port, "admin": admin_port},
         )
@@ -55,25 +95,27 @@ class Store:
             Child(process) as child,
             AnalyticsClient.connect(f"{HOST}:{grpc_port}") as client,
         ):
-            yield cls(database, clickhouse.url, admin, child, client)
-
-    async def tell(self, statement: str) -> str:
-        """What ClickHouse says to a statement."""
-        async with httpx.AsyncClient(trust_env=False, timeout=_PATIENCE_SECONDS) as http:
-            answer = await http.post(self.url, params={"database": self.database}, content=statement)
-        if answer.is_error:
-            raise BenchError(f"ClickHouse: {answer.text.strip()}")
-        return answer.text.strip()
+            yield AnalyticsProcess(database, self.clickhouse.url, admin, child, client)
 
 
-def settings(folder: Path, callers: Callers, brokers: str) -> dict[str, str]:
-    """What every analytics here is told: whom to believe, where the broker is, and a bank that is not there."""
-    (bank_port,) = free_ports(1)
-    return {
-        **callers.settings,
-        "BANK_GRPC_TARGET": f"{HOST}:{bank_port}",
-        "KAFKA_BOOTSTRAP_SERVERS": brokers,
-        "SERVICE_KEY_FILE": str(ensure_key_pair(folder, "analytics").private),
-        "LOG_FORMAT": "console",
-        "LOG_LEVEL": "ERROR",  # without a bank, repair complains every two seconds
-    }
+class TwoHistoriesEnvironment(AnalyticsEnvironment):
+    """Two analytics services with empty histories on one ClickHouse: one for a small history, one for a large one.
+
+    A stub of the bank knows every account, so that analytics has nothing to repair. Calls are made as an administrator.
+    """
+
+    small: AnalyticsProcess
+    large: AnalyticsProcess
+
+    async def _start(self) -> None:
+        (bank_port,) = free_ports(1)
+        bank = f"{HOST}:{bank_port}"
+        stub = Process(name="bank", command=module("benchmarks.service_stubs", bank), ready=probes.tcp(HOST, bank_port))
+        await self.start_process(stub)
+        brokers = (await self.start_kafka()).bootstrap_servers
+        await super()._start()
+        self._exit_stack.enter_context(request_context.as_service(lambda: self.tokens.admin))
+        self.small, self.large = [
+            await self._exit_stack.enter_async_context(self.start_analytics(name, brokers, bank))
+            for name in ("small", "large")
+        ]

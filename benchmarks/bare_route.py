@@ -1,7 +1,7 @@
-"""What the gateway is held against, frozen: `python -m benchmarks.bare_route host:port target`.
+"""Reference for the gateway: `python -m benchmarks.bare_route host:port target`. Do not change it.
 
-FastAPI with one route that makes the bank's call by gRPC's own stub and returns a model, as one would write it in an
-afternoon. No tokens, no limits, no logs, no errors: nothing of ours.
+A FastAPI application with one route, which calls the bank with gRPC's generated stub and returns a model. It has no
+authentication, limits, logs or error handling, and uses no code of this project except the generated stub.
 """
 
 import sys
@@ -19,19 +19,19 @@ from pydantic import BaseModel
 
 from protos.wallet.bank.v1 import bank_pb2, bank_pb2_grpc
 
-_NANOS_A_CENT: Final = 10_000_000
+_NANOS_PER_CENT: Final = 10_000_000
 
 
 class TransferRequest(BaseModel):
-    """What is asked for."""
+    """Request body."""
 
-    recipientId: UUID  # noqa: N815  as on the wire
+    recipientId: UUID  # noqa: N815  name in the JSON
     amount: str
     currency: str = "RUB"
 
 
 class Transfer(BaseModel):
-    """What was done."""
+    """Response body."""
 
     id: UUID
     senderId: UUID  # noqa: N815
@@ -42,7 +42,7 @@ class Transfer(BaseModel):
 
 
 def app(target: str) -> FastAPI:
-    """The one route, over the bank at a gRPC target."""
+    """Return the application with its route, which calls the bank at a gRPC target."""
     stubs: list[Any] = []
 
     @asynccontextmanager
@@ -60,22 +60,22 @@ def app(target: str) -> FastAPI:
         idempotency_key: Annotated[str, Header()],
     ) -> Transfer:
         units, _, cents = body.amount.partition(".")
-        answer = await stubs[0].TransferMoney(
+        response = await stubs[0].TransferMoney(
             bank_pb2.TransferMoneyRequest(
                 sender_id=str(account_id),
                 recipient_id=str(body.recipientId),
-                amount=Money(currency_code=body.currency, units=int(units), nanos=int(cents or 0) * _NANOS_A_CENT),
+                amount=Money(currency_code=body.currency, units=int(units), nanos=int(cents or 0) * _NANOS_PER_CENT),
                 idempotency_key=idempotency_key,
             ),
         )
-        made = answer.transfer
+        created = response.transfer
         return Transfer(
-            id=made.id,
-            senderId=made.sender_id,
-            recipientId=made.recipient_id,
-            amount=f"{made.amount.units}.{made.amount.nanos // _NANOS_A_CENT:02}",
-            currency=made.amount.currency_code,
-            createdAt=made.created_at.ToDatetime(tzinfo=UTC),
+            id=created.id,
+            senderId=created.sender_id,
+            recipientId=created.recipient_id,
+            amount=f"{created.amount.units}.{created.amount.nanos // _NANOS_PER_CENT:02}",
+            currency=created.amount.currency_code,
+            createdAt=created.created_at.ToDatetime(tzinfo=UTC),
         )
 
     return app

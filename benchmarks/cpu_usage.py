@@ -1,17 +1,37 @@
-"""What processes have used of the processors, from /proc."""
+"""Processor time of processes and of the machine, read from /proc."""
 
 import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 _PROC: Final = Path("/proc")
 
 
+def start_cpu_meter(pids: Mapping[str, Sequence[int]]) -> Callable[[], dict[str, float]]:
+    """Start a measurement of processor time.
+
+    Args:
+        pids: process ids by kind of process.
+
+    Returns:
+        A function that returns the processor seconds since the start: by kind, and under `others` those of all other
+        processes of the machine. A run with a high value of `others` should be discarded.
+    """
+
+    def read() -> dict[str, float]:
+        used = {kind: sum(map(cpu_seconds, each)) for kind, each in pids.items()}
+        return {**used, "others": machine_cpu_seconds() - sum(used.values())}
+
+    before = read()
+    return lambda: {kind: seconds - before[kind] for kind, seconds in read().items()}
+
+
 def cpu_seconds(pid: int) -> float:
-    """Of the process, of its children that it has waited for, and of those that run, down the tree. 0 without /proc."""
+    """Return the processor seconds of a process, its running descendants and its reaped children; 0 without /proc."""
     if not _PROC.exists():
         return 0.0
-    processes = dict(filter(None, map(_read, _PROC.glob("[0-9]*"))))
+    processes = dict(filter(None, map(_read_stat, _PROC.glob("[0-9]*"))))
     ticks, pending = 0, [pid]
     while pending:
         current = pending.pop()
@@ -21,7 +41,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def machine_cpu_seconds() -> float:
-    """Of everybody, and what a hypervisor kept for others. 0 without /proc."""
+    """Return the processor seconds of all processes and those stolen by the hypervisor; 0 without /proc."""
     stat = _PROC / "stat"
     if not stat.exists():
         return 0.0
@@ -29,11 +49,11 @@ def machine_cpu_seconds() -> float:
     return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
-def _read(entry: Path) -> tuple[int, tuple[int, int]] | None:
-    """A process, its parent, and the ticks that it and its reaped children have used; None when it is gone."""
+def _read_stat(entry: Path) -> tuple[int, tuple[int, int]] | None:
+    """Return process id, parent id and used ticks (with those of reaped children); None if the process has ended."""
     try:
         stat = (entry / "stat").read_text()
     except OSError:
         return None
-    fields = stat.rpartition(")")[2].split()  # the name before may hold anything; its end is the last bracket
+    fields = stat.rpartition(")")[2].split()  # the process name before may contain spaces and brackets
     return int(entry.name), (int(fields[1]), sum(map(int, fields[11:15])))

@@ -1,4 +1,4 @@
-"""Result of a benchmark, printed as one JSON object per line."""
+"""Figures: results of the benchmarks, each printed as one line of JSON."""
 
 from collections.abc import AsyncGenerator, Collection, Mapping
 from dataclasses import dataclass
@@ -10,26 +10,39 @@ _DIGITS: Final = 3
 
 
 class BenchError(Exception):
-    """A run that measured nothing worth a figure; the message is for a person and says why."""
+    """A run that gave no valid figure. The message says why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What a person may choose: seconds a run is measured for, whether the bank has a broker, how long a soak is."""
+    """Options of the command line.
+
+    Attributes:
+        seconds: duration of each measured run.
+        kafka: start a broker for the bank, so that the bank publishes its outbox.
+        soak_minutes: duration of the soak that measures memory.
+    """
 
     seconds: float = 8.0
     kafka: bool = False
     soak_minutes: float = 10.0
 
     @property
-    def warm_up(self) -> float:
-        """Seconds that each run goes on before it is measured."""
+    def warm_up_seconds(self) -> float:
+        """Duration of the load before the measurement starts."""
         return self.seconds / 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """One result. A `bar` is what it must at least be, or at most where less is better; None: it is only reported."""
+    """One result.
+
+    Attributes:
+        figure: name, for example `bank.unary_vs_pgbench`.
+        bar: target for the value: a lower bound if `better` is "higher", an upper bound if it is "lower"; None if the
+            figure has no target.
+        details: the measurements behind the value, for people.
+    """
 
     figure: str
     value: float
@@ -39,14 +52,14 @@ class Figure:
     details: Mapping[str, Any]
 
     @property
-    def holds(self) -> bool:
-        """Whether the bar is met."""
+    def meets_target(self) -> bool:
+        """True also if there is no target."""
         if self.bar is None:
             return True
         return self.value >= self.bar if self.better == "higher" else self.value <= self.bar
 
-    def line(self) -> str:
-        """The figure as it is printed."""
+    def to_json(self) -> str:
+        """Return the figure as one line, with numbers rounded to three decimal places."""
         return orjson.dumps(
             {
                 "figure": self.figure,
@@ -59,17 +72,17 @@ class Figure:
         ).decode()
 
 
-class Part(Protocol):
-    """A module that measures one part of the system."""
+class FigureModule(Protocol):
+    """Module that measures the figures of one part of the system."""
 
     FIGURES: Collection[str]
-    """The names of its figures, in the order that they are measured in."""
+    """Names of its figures, in the order of measurement."""
 
-    def measure(self, wanted: Collection[str], options: Options) -> AsyncGenerator[Figure, None]:
-        """The wanted ones of its figures, as they come.
+    def measure(self, names: Collection[str], options: Options) -> AsyncGenerator[Figure, None]:
+        """Measure those of its figures that are in `names`, and yield each when it is complete.
 
         Raises:
-            BenchError: a run went wrong.
+            BenchError: a run gave no valid figure.
         """
         ...
 

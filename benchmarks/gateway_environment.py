@@ -1,39 +1,34 @@
-"""The gateway in front of services that do nothing, and what else is put there: each is one process.
+"""Environment of the gateway's figures: the gateway, its references and stubs of the services behind it.
 
-The gateway runs as anywhere: it verifies tokens, holds limits, writes a line of log a request.
+Each of them is one process. The gateway runs as in production: it verifies tokens, applies rate limits and logs one
+line per request.
 """
 
-import asyncio
-import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Final, Self
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
 
 import orjson
 
-from benchmarks import bank_load, hive, http1_client, load_generator, service_stubs
+from benchmarks import hive, http1_client, service_stubs
 from benchmarks.accounts import ACCOUNTS, OWNERS, account_id
-from benchmarks.bank_environment import Callers
-from benchmarks.bank_load import Calls, Window
+from benchmarks.bank_load import BankLoad
+from benchmarks.environment import BenchEnvironment
 from benchmarks.figure import BenchError, Options
-from benchmarks.run import Run, cpu_meter
+from benchmarks.http1_client import HttpLoad
+from benchmarks.load_generator import LoadResult, LoadWindow, sleep_until, start_generator
+from benchmarks.run import Run
 from loadtests.statistics import percentiles
 from loadtests.target import NO_RATE_LIMIT
 from stack import probes
 from stack.ports import HOST, free_ports
-from stack.process import Child, Probe, Process, module
+from stack.process import Child, Process, module
 
 _IN_FLIGHT: Final = 32
-_REQUESTS: Final = 1_000  # different ones, again and again: these services remember none
-_PATIENCE_SECONDS: Final = 30.0
-UNLIMITED: Final = {
-    **{f"GATEWAY_RATE_{limit}": NO_RATE_LIMIT for limit in ("REQUESTS", "COST", "ANONYMOUS")},
-    "GATEWAY_STREAMS": "1000000",
-}
-"""What a gateway is told where one caller is many."""
+_REQUESTS: Final = 1_000  # different requests, repeated without end: the stubs store no idempotency keys
+_TIMEOUT_SECONDS: Final = 30.0
 _TRANSFER: Final = """mutation Transfer($input: TransferMoneyInput!) {
   transferMoney(input: $input) {
     ... on TransferMoneySuccess { transfer { id } balance { amount } }
@@ -56,208 +51,200 @@ _OPERATIONS: Final = """query Operations($id: ID!, $first: Int!) {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Side:
-    """One side of a figure: who is asked, for what, and by which generator."""
+    """One side of a ratio.
+
+    Attributes:
+        name: key of the side in the figure's details.
+        load: of the generator.
+        generator: module of the load generator.
+        counted: what one response contains: "transfers" or "pages".
+    """
 
     name: str
-    load: http1_client.Load | bank_load.Load
-    generator: str = "benchmarks.http1_client"
-    what: str = "transfers"
+    load: HttpLoad | BankLoad
+    generator: str = "benchmarks.http_load"
+    counted: str = "transfers"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scene:
-    """Services that do nothing, and the sides in front of them."""
+class GatewayEnvironment(BenchEnvironment):
+    """The gateway, a gateway without authentication, the bare route, and stubs of the bank and of analytics.
 
-    folder: Path
-    callers: Callers
-    bank_at: str
-    gateway_at: str
-    unguarded_at: str
-    bare_at: str
-    environment: Mapping[str, str]
-    parts: dict[str, Child] = field(default_factory=dict)
+    Attributes:
+        bank: address of the bank's stub, as `host:port`.
+        gateway: address of the gateway.
+        gateway_without_auth: address of the gateway that accepts every token.
+        bare_route: address of the bare route.
+    """
 
-    @classmethod
-    @asynccontextmanager
-    async def set(cls) -> AsyncIterator[Self]:
-        """Each in a process of its own, gone afterwards."""
-        async with AsyncExitStack() as stack:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="wallet-bench-")))
-            callers = Callers(folder)
-            bank_at, analytics_at, gateway_at, unguarded_at, bare_at, *admins_at = (
-                f"{HOST}:{port}" for port in free_ports(7)
-            )
-            environment = {
-                **callers.settings,
-                "GATEWAY_LISTEN": gateway_at,
-                "GATEWAY_ADMIN_LISTEN": admins_at[0],
-                "GATEWAY_RATE_REQUESTS": NO_RATE_LIMIT,
-                "GATEWAY_RATE_COST": NO_RATE_LIMIT,
-                "BANK_GRPC_TARGET": bank_at,
-                "ANALYTICS_GRPC_TARGET": analytics_at,
-            }
-            scene = cls(
-                folder=folder,
-                callers=callers,
-                bank_at=bank_at,
-                gateway_at=gateway_at,
-                unguarded_at=unguarded_at,
-                bare_at=bare_at,
-                environment=environment,
-            )
+    def __init__(self) -> None:
+        super().__init__()
+        self.bank, self._analytics, self.gateway, self.gateway_without_auth, self.bare_route = _addresses(5)
+        self._children: dict[str, Child] = {}
 
-            async def start(part: str, name: str, ready: Probe, *arguments: str, **environment: str) -> None:
-                await stack.enter_async_context(scene._part(part, name, ready, *arguments, **environment))
+    async def _start(self) -> None:
+        for name, listen in (("bank", self.bank), ("analytics", self._analytics)):
+            await self._enter(name, "benchmarks.service_stubs", listen, listen)
+        await self._enter("gateway", "gateway", self.gateway, **self._gateway_settings(self.gateway))
+        settings = self._gateway_settings(self.gateway_without_auth, GATEWAY_RATES="false")
+        await self._enter("unguarded", "benchmarks.gateway_without_auth", self.gateway_without_auth, **settings)
+        await self._enter("bare", "benchmarks.bare_route", self.bare_route, self.bare_route, self.bank)
 
-            await start("bank", "benchmarks.service_stubs", _accepts(bank_at), bank_at)
-            await start("analytics", "benchmarks.service_stubs", _accepts(analytics_at), analytics_at)
-            await start("gateway", "gateway", _accepts(gateway_at), **environment)
-            unguarded = {
-                **environment,
-                "GATEWAY_LISTEN": unguarded_at,
-                "GATEWAY_ADMIN_LISTEN": admins_at[1],
-                "GATEWAY_RATES": "false",
-            }
-            await start("unguarded", "benchmarks.gateway_without_auth", _accepts(unguarded_at), **unguarded)
-            await start("bare", "benchmarks.bare_route", _accepts(bare_at), bare_at, bank_at)
-            yield scene
+    def pids(self) -> Mapping[str, Sequence[int]]:
+        """Return the process id of each running process, by its name."""
+        return {name: [child.pid or 0] for name, child in self._children.items()}
+
+    async def _enter(self, name: str, module_name: str, address: str, *arguments: str, **settings: str) -> None:
+        await self._exit_stack.enter_async_context(self._run(name, module_name, address, *arguments, **settings))
 
     @asynccontextmanager
-    async def _part(
-        self, part: str, name: str, ready: Probe, *arguments: str, **environment: str
+    async def _run(
+        self, name: str, module_name: str, address: str, *arguments: str, **settings: str
     ) -> AsyncIterator[None]:
-        process = Process(name=part, command=module(name, *arguments, **environment), ready=ready)
-        async with Child(process) as self.parts[part]:
+        host, _, port = address.rpartition(":")
+        command = module(module_name, *arguments, **settings)
+        async with Child(Process(name=name, command=command, ready=probes.tcp(host, int(port)))) as child:
+            self._children[name] = child
             yield
-        del self.parts[part]
+        del self._children[name]
+
+    def _gateway_settings(self, listen: str, **others: str) -> dict[str, str]:
+        return {
+            **self.auth_settings,
+            "GATEWAY_LISTEN": listen,
+            "GATEWAY_ADMIN_LISTEN": _addresses(1)[0],
+            "GATEWAY_RATE_REQUESTS": NO_RATE_LIMIT,
+            "GATEWAY_RATE_COST": NO_RATE_LIMIT,
+            "BANK_GRPC_TARGET": self.bank,
+            "ANALYTICS_GRPC_TARGET": self._analytics,
+            **others,
+        }
 
     @asynccontextmanager
-    async def telling(self) -> AsyncIterator[tuple[str, str]]:
-        """Two gateways, which are there for their own figure only, and their addresses: one with all its lines of log
-        and a tenth of its traces sent to a collector, and one that tells of errors alone.
+    async def gateways_with_and_without_telemetry(self) -> AsyncIterator[tuple[str, str]]:
+        """Run two more gateways for one figure and yield their addresses.
+
+        The first one logs all lines and exports a tenth of its traces to a collector; the second one logs errors only.
         """
-        telling_at, silent_at, collector_at, *admins_at = (f"{HOST}:{port}" for port in free_ports(5))
-        telling = {"OTLP_ENDPOINT": f"http://{collector_at}", "TRACE_RATIO": "0.1"}
-        telling |= {"GATEWAY_LISTEN": telling_at, "GATEWAY_ADMIN_LISTEN": admins_at[0]}
-        silent = {"LOG_LEVEL": "ERROR", "GATEWAY_LISTEN": silent_at, "GATEWAY_ADMIN_LISTEN": admins_at[1]}
+        telling, silent, collector = _addresses(3)
+        with_telemetry = self._gateway_settings(telling, OTLP_ENDPOINT=f"http://{collector}", TRACE_RATIO="0.1")
+        without_telemetry = self._gateway_settings(silent, LOG_LEVEL="ERROR")
         async with (
-            self._part("collector", "benchmarks.service_stubs", _accepts(collector_at), collector_at),
-            self._part("telling", "gateway", _accepts(telling_at), **{**self.environment, **telling}),
-            self._part("silent", "gateway", _accepts(silent_at), **{**self.environment, **silent}),
+            self._run("collector", "benchmarks.service_stubs", collector, collector),
+            self._run("telling", "gateway", telling, **with_telemetry),
+            self._run("silent", "gateway", silent, **without_telemetry),
         ):
-            yield telling_at, silent_at
+            yield telling, silent
 
     @asynccontextmanager
-    async def hive(self) -> AsyncIterator[str]:
-        """Hive Gateway, which is there for its own figure only: its address."""
-        async with hive.running(self.bank_at, self.folder) as (self.parts["hive"], target):
-            yield target
-        del self.parts["hive"]
+    async def hive_gateway(self) -> AsyncIterator[str]:
+        """Run Hive Gateway for one figure and yield its address."""
+        async with hive.run_hive_gateway(self.bank, self.folder) as (child, address):
+            self._children["hive"] = child
+            yield address
+        del self._children["hive"]
 
-    async def drive(self, side: Side, options: Options) -> Run:
-        """One side, measured.
+    async def measure_side(self, side: Side, options: Options) -> Run:
+        """Generate the load of one side.
 
         Raises:
             BenchError: a request failed.
         """
-        async with load_generator.running(side.generator) as generator:
-            generator.tell(side.load)
-            await generator.hear(_PATIENCE_SECONDS)
-            since = time.monotonic() + options.warm_up
-            window = Window(since=since, until=since + options.seconds)
-            generator.tell(window)
-            await _sleep_until(window.since)
-            used = cpu_meter({kind: [part.pid or 0] for kind, part in self.parts.items()} | {"load": [generator.pid]})
-            await _sleep_until(window.until)
-            cpu = used()
-            calls = Calls(**orjson.loads(await generator.hear(_PATIENCE_SECONDS)))
-        if calls.error:
-            raise BenchError(f"{side.name}: a request failed: {calls.error}")
-        return Run(
+        async with start_generator(side.generator) as generator:
+            generator.send(side.load)
+            await generator.receive(_TIMEOUT_SECONDS)
+            start = time.monotonic() + options.warm_up_seconds
+            window = LoadWindow(start=start, end=start + options.seconds)
+            generator.send(window)
+            await sleep_until(window.start)
+            read_cpu = self.measure_cpu(load=generator.pid)
+            await sleep_until(window.end)
+            cpu = read_cpu()
+            result = LoadResult(**orjson.loads(await generator.receive(_TIMEOUT_SECONDS)))
+        if result.error:
+            raise BenchError(f"{side.name}: a request failed: {result.error}")
+        run = Run(
             name=side.name,
-            rate=calls.transfers / options.seconds,
-            acknowledged=calls.acknowledged,
-            what=side.what,
-            details={"latency_ms": percentiles(calls.latencies_ms), "cpu_seconds": cpu},
-        ).told()
+            rate=result.transfers / options.seconds,
+            acknowledged=result.acknowledged,
+            counted=side.counted,
+            details={"latency_ms": percentiles(result.latencies_ms), "cpu_seconds": cpu},
+        )
+        run.print_summary()
+        return run
 
-    def rest(self, name: str, target: str) -> Side:
-        """Transfers by the REST contract, which the gateway and the bare route have."""
+    def rest_transfers(self, name: str, address: str) -> Side:
+        """Return transfers by REST. The gateway and the bare route have the same contract."""
 
         def request(number: int) -> str:
             headers = {**self._headers(number), "Idempotency-Key": f"key-{number}"}
             body = {"recipientId": account_id(number), "amount": "1.00", "currency": "RUB"}
             return http1_client.post(f"/accounts/{account_id(number + 1)}/transfers", headers, body)
 
-        return Side(name=name, load=_many(target, request, status=201, sign='"createdAt"'))
+        return Side(name=name, load=_transfer_load(address, request, status=201, marker='"createdAt"'))
 
-    def graphql(self) -> Side:
-        """Transfers by the graph: one text, other variables each time."""
+    def graphql_transfers(self) -> Side:
+        """Return transfers by GraphQL: the same mutation, with different variables in each request."""
 
         def request(number: int) -> str:
-            given = {
+            arguments = {
                 "senderId": account_id(number + 1),
                 "recipientId": account_id(number),
                 "amount": "1.00",
                 "idempotencyKey": f"key-{number}",
             }
-            return self._query(_TRANSFER, {"input": given}, number)
+            return self._graphql_request(_TRANSFER, {"input": arguments}, number)
 
-        return Side(name="gateway", load=_many(self.gateway_at, request, status=200, sign='"balance"'))
+        return Side(name="gateway", load=_transfer_load(self.gateway, request, status=200, marker='"balance"'))
 
-    def by_hive(self, target: str) -> Side:
-        """The same by Hive Gateway's graph."""
+    def hive_transfers(self, address: str) -> Side:
+        """Return the same transfers by Hive Gateway's schema."""
 
         def request(number: int) -> str:
-            given = {
+            arguments = {
                 "sender_id": account_id(number + 1),
                 "recipient_id": account_id(number),
                 "amount": {"currency_code": "RUB", "units": "1"},
                 "idempotency_key": f"key-{number}",
             }
-            return self._query(hive.TRANSFER, {"input": given}, number)
+            return self._graphql_request(hive.TRANSFER, {"input": arguments}, number)
 
-        return Side(name="Hive Gateway", load=_many(target, request, status=200, sign='"sender_balance":{'))
+        load = _transfer_load(address, request, status=200, marker='"sender_balance":{')
+        return Side(name="Hive Gateway", load=load)
 
-    def grpc(self) -> Side:
-        """The same calls of the bank as the gateway makes, without the gateway."""
-        target, tokens = [self.bank_at], self.callers.customers
-        calls = bank_load.Load(targets=target, tokens=tokens, accounts=ACCOUNTS, in_flight=_IN_FLIGHT)
-        return Side(name="gRPC alone", load=calls, generator="benchmarks.bank_load")
+    def grpc_transfers(self) -> Side:
+        """Return the calls that the gateway makes to the bank, without the gateway."""
+        targets, tokens = [self.bank], self.tokens.customers
+        load = BankLoad(targets=targets, tokens=tokens, accounts=ACCOUNTS, in_flight=_IN_FLIGHT)
+        return Side(name="gRPC alone", load=load, generator="benchmarks.bank_load")
 
-    def page_by_rest(self) -> Side:
-        """A page of operations, one after the other."""
-        request = http1_client.get(
-            f"/accounts/{service_stubs.ACCOUNT}/operations?limit={service_stubs.PAGE}", self._headers()
-        )
-        return Side(name="REST", load=_one(self.gateway_at, request, sign='"hasOlder":true'), what="pages")
+    def rest_pages(self) -> Side:
+        """Return requests for a page of operations by REST, one after the other."""
+        path = f"/accounts/{service_stubs.ACCOUNT}/operations?limit={service_stubs.PAGE_SIZE}"
+        load = _page_load(self.gateway, http1_client.get(path, self._headers()), marker='"hasOlder":true')
+        return Side(name="REST", load=load, counted="pages")
 
-    def page_by_graphql(self) -> Side:
-        """The same page, with the same of each operation."""
-        request = self._query(_OPERATIONS, {"id": service_stubs.ACCOUNT, "first": service_stubs.PAGE})
-        return Side(name="GraphQL", load=_one(self.gateway_at, request, sign='"hasNextPage":true'), what="pages")
+    def graphql_pages(self) -> Side:
+        """Return requests for the same page, with the same fields, by GraphQL."""
+        variables = {"id": service_stubs.ACCOUNT, "first": service_stubs.PAGE_SIZE}
+        load = _page_load(self.gateway, self._graphql_request(_OPERATIONS, variables), marker='"hasNextPage":true')
+        return Side(name="GraphQL", load=load, counted="pages")
 
     def _headers(self, caller: int = 0) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self.callers.customers[caller % OWNERS]}"}
+        return {"Authorization": f"Bearer {self.tokens.customers[caller % OWNERS]}"}
 
-    def _query(self, query: str, variables: Mapping[str, Any], caller: int = 0) -> str:
+    def _graphql_request(self, query: str, variables: Mapping[str, Any], caller: int = 0) -> str:
         accept = {"Accept": "application/graphql-response+json, application/json;q=0.9"}
         return http1_client.post("/graphql", self._headers(caller) | accept, {"query": query, "variables": variables})
 
 
-async def _sleep_until(moment: float) -> None:
-    await asyncio.sleep(max(0.0, moment - time.monotonic()))
-
-
-def _many(target: str, request: Callable[[int], str], *, status: int, sign: str) -> http1_client.Load:
+def _transfer_load(target: str, request: Callable[[int], str], *, status: int, marker: str) -> HttpLoad:
     requests = [request(number) for number in range(_REQUESTS)]
-    return http1_client.Load(target=target, requests=requests, connections=_IN_FLIGHT, status=status, sign=sign)
+    return HttpLoad(target=target, requests=requests, connections=_IN_FLIGHT, status=status, marker=marker)
 
 
-def _one(target: str, request: str, *, sign: str) -> http1_client.Load:
-    return http1_client.Load(target=target, requests=[request], connections=1, status=200, sign=sign)
+def _page_load(target: str, request: str, *, marker: str) -> HttpLoad:
+    return HttpLoad(target=target, requests=[request], connections=1, status=200, marker=marker)
 
 
-def _accepts(address: str) -> Probe:
-    host, _, port = address.rpartition(":")
-    return probes.tcp(host, int(port))
+def _addresses(count: int) -> list[str]:
+    return [f"{HOST}:{port}" for port in free_ports(count)]

@@ -1,6 +1,6 @@
-"""What the gateway costs: transfers and pages through it, to those by a bare route, by gRPC alone, by another gateway.
+"""Figures of the gateway, compared with a bare route, with gRPC alone and with another gateway.
 
-The services behind it answer at once. The two sides of a figure take turns in one run.
+The stubs behind the gateway answer at once. The two sides of a ratio run in turns.
 """
 
 from collections.abc import AsyncGenerator, Collection, Mapping
@@ -9,102 +9,111 @@ from typing import Final
 
 from benchmarks import hive, service_stubs
 from benchmarks.figure import Figure, Options
-from benchmarks.gateway_environment import Scene, Side
+from benchmarks.gateway_environment import GatewayEnvironment, Side
 from benchmarks.run import Run, fastest
 from loadtests.console import print_progress
 
-_GRAPHQL: Final = "graphql.mutation_vs_bare_route"
-_REST: Final = "rest.transfer_vs_bare_route"
-_GRPC: Final = "gateway.overhead_vs_grpc"
-_PAGE: Final = "graphql.list_1000_us_per_item"
-_HIVE: Final = "graphql.mutation_vs_hive"
-_AUTH: Final = "gateway.auth_overhead"
-_TELEMETRY: Final = "gateway.telemetry_overhead"
+_MUTATION_VS_BARE_ROUTE: Final = "graphql.mutation_vs_bare_route"
+_REST_VS_BARE_ROUTE: Final = "rest.transfer_vs_bare_route"
+_REST_VS_GRPC: Final = "gateway.overhead_vs_grpc"
+_GRAPHQL_PAGE: Final = "graphql.list_1000_us_per_item"
+_MUTATION_VS_HIVE: Final = "graphql.mutation_vs_hive"
+_AUTH_OVERHEAD: Final = "gateway.auth_overhead"
+_TELEMETRY_OVERHEAD: Final = "gateway.telemetry_overhead"
 _BARS: Final[Mapping[str, float | None]] = {
-    _GRAPHQL: 0.55,
-    _REST: 0.7,
-    _GRPC: None,
-    _AUTH: 0.85,
-    _TELEMETRY: 0.85,
-    _PAGE: 3.0,
-    _HIVE: 1.5,
+    _MUTATION_VS_BARE_ROUTE: 0.55,
+    _REST_VS_BARE_ROUTE: 0.7,
+    _REST_VS_GRPC: None,
+    _AUTH_OVERHEAD: 0.85,
+    _TELEMETRY_OVERHEAD: 0.85,
+    _GRAPHQL_PAGE: 3.0,
+    _MUTATION_VS_HIVE: 1.5,
 }
 FIGURES: Final[Collection[str]] = tuple(_BARS)
 
 _ROUNDS: Final = 3
 
 
-async def measure(wanted: Collection[str], options: Options) -> AsyncGenerator[Figure, None]:
-    """See `figure.Part`."""
-    async with Scene.set() as scene:
+async def measure(names: Collection[str], options: Options) -> AsyncGenerator[Figure, None]:
+    """See `figure.FigureModule`."""
+    async with GatewayEnvironment() as environment:
         for figure in FIGURES:
-            if figure not in wanted:
+            if figure not in names:
                 continue
-            if figure == _HIVE and not hive.is_there():
-                print_progress(f"{figure}: skipped, since there is no Hive Gateway: npm ci in benchmarks/hive")
+            if figure == _MUTATION_VS_HIVE and not hive.is_installed():
+                print_progress(f"{figure}: skipped, Hive Gateway is not installed: run `npm ci` in benchmarks/hive")
                 continue
-            print_progress(f"{figure}: the best of {_ROUNDS} runs of each side")
-            yield await _measured(scene, figure, options)
+            print_progress(f"{figure}: best of {_ROUNDS} runs of each side")
+            yield await _measure_figure(environment, figure, options)
 
 
-async def _measured(scene: Scene, figure: str, options: Options) -> Figure:
-    by_rest, by_graphql = scene.rest("gateway", scene.gateway_at), scene.graphql()
-    bare_route, unguarded = scene.rest("bare route", scene.bare_at), scene.rest("unguarded", scene.unguarded_at)
+async def _measure_figure(environment: GatewayEnvironment, figure: str, options: Options) -> Figure:
+    rest = environment.rest_transfers("gateway", environment.gateway)
+    graphql = environment.graphql_transfers()
+    bare_route = environment.rest_transfers("bare route", environment.bare_route)
+    without_auth = environment.rest_transfers("unguarded", environment.gateway_without_auth)
     sides = {
-        _GRAPHQL: (by_graphql, bare_route),
-        _REST: (by_rest, bare_route),
-        _AUTH: (by_rest, unguarded),
-        _GRPC: (by_rest, scene.grpc()),
+        _MUTATION_VS_BARE_ROUTE: (graphql, bare_route),
+        _REST_VS_BARE_ROUTE: (rest, bare_route),
+        _AUTH_OVERHEAD: (rest, without_auth),
+        _REST_VS_GRPC: (rest, environment.grpc_transfers()),
     }
     if figure in sides:
-        return await ratio(scene, figure, *sides[figure], options)
-    if figure == _TELEMETRY:
-        return await price_of_telling(scene, options)
-    if figure == _PAGE:
-        return await time_of_a_page(scene, options)
-    async with scene.hive() as target:
-        return await ratio(scene, figure, by_graphql, scene.by_hive(target), options)
+        return await measure_ratio(environment, figure, *sides[figure], options)
+    if figure == _TELEMETRY_OVERHEAD:
+        return await measure_telemetry_overhead(environment, options)
+    if figure == _GRAPHQL_PAGE:
+        return await measure_page_latency(environment, options)
+    async with environment.hive_gateway() as address:
+        return await measure_ratio(environment, figure, graphql, environment.hive_transfers(address), options)
 
 
-async def ratio(scene: Scene, figure: str, one: Side, other: Side, options: Options) -> Figure:
-    """One side's best run by the other's."""
-    runs: dict[str, list[Run]] = {side.name: [] for side in (other, one)}
+async def measure_ratio(
+    environment: GatewayEnvironment, figure: str, measured: Side, reference: Side, options: Options
+) -> Figure:
+    """Divide the best rate of the measured side by that of the reference."""
+    runs: dict[str, list[Run]] = {side.name: [] for side in (reference, measured)}
     for _ in range(_ROUNDS):
-        for side in (other, one):
-            runs[side.name].append(await scene.drive(side, options))
-    best = {name: fastest(each) for name, each in runs.items()}
+        for side in (reference, measured):
+            runs[side.name].append(await environment.measure_side(side, options))
+    best = {name: fastest(runs_of_side) for name, runs_of_side in runs.items()}
     return Figure(
         figure=figure,
-        value=best[one.name].rate / best[other.name].rate,
+        value=best[measured.name].rate / best[reference.name].rate,
         unit="ratio",
         bar=_BARS[figure],
         details={
             **{name: run.as_details() for name, run in best.items()},
-            "rounds": {name: [run.rate for run in each] for name, each in runs.items()},
+            "rounds": {name: [run.rate for run in runs_of_side] for name, runs_of_side in runs.items()},
         },
     )
 
 
-async def price_of_telling(scene: Scene, options: Options) -> Figure:
-    """The ratio of the rates, and in the details the processor time that each gateway took over a transfer, which says
-    more where the machine is busy with something else.
+async def measure_telemetry_overhead(environment: GatewayEnvironment, options: Options) -> Figure:
+    """Divide the rates with and without telemetry.
+
+    The details have the processor time per transfer of both gateways, which is the better measure on a busy machine.
     """
-    async with scene.telling() as (telling_at, silent_at):
-        telling, silent = scene.rest("telling", telling_at), scene.rest("silent", silent_at)
-        figure = await ratio(scene, _TELEMETRY, telling, silent, options)
-    each = {}
-    for name in (telling.name, silent.name):
-        run = figure.details[name]
-        each[name] = 1_000_000 * run["cpu_seconds"][name] / (run["transfers_per_second"] * options.seconds)
-    return replace(figure, details={"cpu_microseconds_per_transfer": each, **figure.details})
+    async with environment.gateways_with_and_without_telemetry() as (telling, silent):
+        sides = environment.rest_transfers("telling", telling), environment.rest_transfers("silent", silent)
+        figure = await measure_ratio(environment, _TELEMETRY_OVERHEAD, *sides, options)
+    microseconds = {}
+    for side in sides:
+        run = figure.details[side.name]
+        transfers = run["transfers_per_second"] * options.seconds
+        microseconds[side.name] = 1_000_000 * run["cpu_seconds"][side.name] / transfers
+    return replace(figure, details={"cpu_microseconds_per_transfer": microseconds, **figure.details})
 
 
-async def time_of_a_page(scene: Scene, options: Options) -> Figure:
-    """The time that a page takes by GraphQL, by the time that it takes by REST: the ratio of the rates, upside down."""
-    by_rest, by_graphql = scene.page_by_rest(), scene.page_by_graphql()
-    figure = await ratio(scene, _PAGE, by_rest, by_graphql, options)
-    each = {
-        side.name: 1_000_000 / figure.details[side.name]["pages_per_second"] / service_stubs.PAGE
-        for side in (by_rest, by_graphql)
+async def measure_page_latency(environment: GatewayEnvironment, options: Options) -> Figure:
+    """Divide the latency of a page by GraphQL by that of the same page by REST.
+
+    The pages of a side are requested one after the other, so this is the inverse ratio of the rates.
+    """
+    rest, graphql = environment.rest_pages(), environment.graphql_pages()
+    figure = await measure_ratio(environment, _GRAPHQL_PAGE, rest, graphql, options)
+    microseconds = {
+        side.name: 1_000_000 / figure.details[side.name]["pages_per_second"] / service_stubs.PAGE_SIZE
+        for side in (rest, graphql)
     }
-    return replace(figure, better="lower", details={"microseconds_per_item": each, **figure.details})
+    return replace(figure, better="lower", details={"microseconds_per_item": microseconds, **figure.details})

@@ -1,5 +1,6 @@
-"""The gateway as anywhere, but that it believes whatever token it is shown and counts nobody's requests: `python -m
-benchmarks.gateway_without_auth`, with the gateway's own settings.
+"""Gateway without authentication: `python -m benchmarks.gateway_without_auth`, with the gateway's own settings.
+
+It accepts every token as one fixed principal. Start it with GATEWAY_RATES=false to disable the rate limits too.
 """
 
 import runpy
@@ -8,15 +9,15 @@ from typing import Final
 
 from kit.auth.principal import Principal, Role, TokenVerifier
 
-_SOMEBODY: Final = Principal(
+_PRINCIPAL: Final = Principal(
     "nobody", "somebody", is_service=False, expires_at=time.time() + 1e6, roles=frozenset(Role)
 )
 
 
-async def _believe(_: TokenVerifier, __: str) -> Principal:
-    return _SOMEBODY
+async def _accept_any_token(_: TokenVerifier, __: str) -> Principal:
+    return _PRINCIPAL
 
 
 if __name__ == "__main__":
-    TokenVerifier.verify = _believe  # type: ignore[assignment]  # all that is different
+    TokenVerifier.verify = _accept_any_token  # type: ignore[assignment]  # the only difference to the gateway
     runpy.run_module("gateway", run_name="__main__")

@@ -1,58 +1,55 @@
-"""Callers by HTTP, as lean as Python allows: `python -m benchmarks.http1_client`, spoken to by `gateway.py`.
+"""HTTP/1.1 client that uses little processor time.
 
-It reads a `Load` from its standard input, one line of JSON; writes `ready`; reads a `Window`; asks until its end;
-writes `Calls`. It knows just as much HTTP/1.1 as a server that means well needs. What it does not expect ends the run.
+Why not Locust or a public HTTP client: the load generator shares two processors with the gateway, so its own cost
+would be measured too. __COST__
+
+It supports responses with a Content-Length from a correct server only. An unexpected response ends the run.
 """
 
 import asyncio
-import gc
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import chain, count, cycle
 from typing import Final, TypeAlias, cast
 
 import orjson
-import uvloop
 
-from benchmarks import load_generator
-from benchmarks.bank_load import Calls, Window, tally
-from benchmarks.http2_client import Call, CallError
+from benchmarks.load_generator import Call, CallError
 
-_END_OF_HEAD: Final = b"\r\n\r\n"
-_LENGTH: Final = b"\r\ncontent-length: "
+_HEADERS_END: Final = b"\r\n\r\n"
+_CONTENT_LENGTH: Final = b"\r\ncontent-length: "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Load:
-    """What a generator does.
+class HttpLoad:
+    """Load of HTTP requests.
 
     Attributes:
         target: `host:port`.
-        requests: as `get` and `post` make them, each in its turn.
-        connections: each has at most one request on its way.
-        status: what every response has.
-        sign: what every response has in its body.
-        rate: requests a second, whatever becomes of those before; what it takes begins when one is due, and not when a
-            connection is free for it. Without a rate, each connection asks again as soon as it is answered.
+        requests: results of `get` and `post`, sent in turn and repeated without end.
+        connections: number of connections; each has at most one request in flight.
+        status: expected status of each response.
+        marker: text that the body of each response must contain.
+        rate: requests per second in an open loop: the latency of a request starts when it is due, even if no connection
+            is free then. 0: a closed loop, in which each connection sends its next request after a response.
     """
 
     target: str
     requests: Sequence[str]
     connections: int
     status: int
-    sign: str
+    marker: str
     rate: float = 0.0
 
 
 def get(path: str, headers: Mapping[str, str]) -> str:
-    """A request as it goes over the wire."""
+    """Return the text of a GET request."""
     return _request("GET", path, headers)
 
 
 def post(path: str, headers: Mapping[str, str], body: object) -> str:
-    """The same with JSON."""
+    """Return the text of a POST request with a JSON body."""
     content = orjson.dumps(body).decode()
     length = str(len(content.encode()))
     return _request("POST", path, {"Content-Type": "application/json", "Content-Length": length, **headers}) + content
@@ -63,22 +60,22 @@ def _request(method: str, path: str, headers: Mapping[str, str]) -> str:
     return f"{method} {path} HTTP/1.1\r\n{lines}\r\n"
 
 
-async def keep_asking(load: Load, until: float) -> Sequence[Call]:
-    """Asks until the time is up and the last is answered.
+async def request_repeatedly(load: HttpLoad, deadline: float) -> Sequence[Call]:
+    """Send requests until the deadline, on the monotonic clock, and wait for the last response.
 
     Raises:
-        CallError: a response was not as it should be, or a connection was lost.
-        OSError: nobody is there.
+        CallError: a response is not the expected one, or a connection was lost.
+        OSError: no connection.
     """
     host, _, port = load.target.rpartition(":")
     loop = asyncio.get_running_loop()
     requests = cycle([request.encode() for request in load.requests])
-    due: Due = _due(load.rate, until) if load.rate else _at_once(until)
+    due_times = _open_loop(load.rate, deadline) if load.rate else _closed_loop(deadline)
     connections: list[_Connection] = []
     transports = []
     try:
         for _ in range(load.connections):
-            connections.append(_Connection(load, requests, due))
+            connections.append(_Connection(load, requests, due_times))
             transport, _ = await loop.create_connection(lambda: connections[-1], host, int(port))
             transports.append(transport)
         await asyncio.gather(*(connection.done for connection in connections))
@@ -88,101 +85,78 @@ async def keep_asking(load: Load, until: float) -> Sequence[Call]:
     return list(chain.from_iterable(connection.calls for connection in connections))
 
 
-Due: TypeAlias = Iterator[float]
-"""When each request is due, on the monotonic clock; it ends with the time. Whoever is free takes the next one."""
+DueTimes: TypeAlias = Iterator[float]
+"""Due time of each request, on the monotonic clock, until the deadline. A free connection takes the next one."""
 
 
-def _at_once(until: float) -> Due:
-    while (now := time.monotonic()) < until:
+def _closed_loop(deadline: float) -> DueTimes:
+    while (now := time.monotonic()) < deadline:
         yield now
 
 
-def _due(rate: float, until: float) -> Due:
-    since = time.monotonic()
+def _open_loop(rate: float, deadline: float) -> DueTimes:
+    start = time.monotonic()
     for number in count():
-        due = since + number / rate
-        if due >= until:
+        due = start + number / rate
+        if due >= deadline:
             return
         yield due
 
 
 class _Connection(asyncio.Protocol):
-    def __init__(self, load: Load, requests: Iterator[bytes], due: Due) -> None:
+    def __init__(self, load: HttpLoad, requests: Iterator[bytes], due_times: DueTimes) -> None:
         self.calls: list[Call] = []
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._requests = requests
-        self._due = due
+        self._due_times = due_times
         self._status = f"HTTP/1.1 {load.status} ".encode()
-        self._sign = load.sign.encode()
-        self._unread = b""
-        self._began = 0.0
+        self._marker = load.marker.encode()
+        self._buffer = b""
+        self._started = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.WriteTransport", transport)
-        self._next()
+        self._schedule_request()
 
     def data_received(self, data: bytes) -> None:
-        self._unread += data
-        head = self._unread.find(_END_OF_HEAD)
-        if head < 0:
+        self._buffer += data
+        headers_end = self._buffer.find(_HEADERS_END)
+        if headers_end < 0:
             return
-        at = self._unread.find(_LENGTH, 0, head)
-        length = int(self._unread[at + len(_LENGTH) : self._unread.find(b"\r\n", at + len(_LENGTH))]) if at >= 0 else 0
-        if len(self._unread) < head + len(_END_OF_HEAD) + length:
+        at = self._buffer.find(_CONTENT_LENGTH, 0, headers_end)
+        value = at + len(_CONTENT_LENGTH)
+        length = int(self._buffer[value : self._buffer.find(b"\r\n", value)]) if at >= 0 else 0
+        if len(self._buffer) < headers_end + len(_HEADERS_END) + length:
             return
-        response, self._unread = self._unread, b""
+        response, self._buffer = self._buffer, b""
         now = time.monotonic()
-        if not response.startswith(self._status) or response.find(self._sign, head) < 0:
-            self._end(CallError(response.decode(errors="replace")))
+        if not response.startswith(self._status) or response.find(self._marker, headers_end) < 0:
+            self._finish(CallError(response.decode(errors="replace")))
             return
-        self.calls.append(Call(self._began, now, 1))
-        self._next()
+        self.calls.append(Call(self._started, now, 1))
+        self._schedule_request()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._end(CallError(f"the connection was lost: {exc or 'closed'}"))
+        self._finish(CallError(f"the connection was lost: {exc or 'closed'}"))
 
-    def _next(self) -> None:
-        due = next(self._due, None)
+    def _schedule_request(self) -> None:
+        due = next(self._due_times, None)
         if due is None:
-            self._end(None)
+            self._finish(None)
             return
-        self._began = due
+        self._started = due
         if (wait := due - time.monotonic()) > 0:
-            asyncio.get_running_loop().call_later(wait, self._ask)
+            asyncio.get_running_loop().call_later(wait, self._send_request)
         else:
-            self._ask()
+            self._send_request()
 
-    def _ask(self) -> None:
+    def _send_request(self) -> None:
         self._transport.write(next(self._requests))
 
-    def _end(self, error: CallError | None) -> None:
+    def _finish(self, error: CallError | None) -> None:
         if self.done.done():
             return
         if error is None:
             self.done.set_result(None)
         else:
             self.done.set_exception(error)
-
-
-async def generate(load: Load, window: Window) -> Calls:
-    """Keeps asking until the window's end, or until a request fails."""
-    try:
-        return tally(await keep_asking(load, window.until), window)
-    except (CallError, OSError) as error:
-        return tally([], window, str(error))
-
-
-def main() -> None:
-    """One conversation with whoever started it."""
-    load = Load(**orjson.loads(sys.stdin.readline()))
-    gc.disable()  # a short life, and a pause of its own would look like the server's
-    load_generator.answer(b"ready")
-    line = sys.stdin.readline()
-    if line:  # or nobody is there any more
-        calls = uvloop.run(generate(load, Window(**orjson.loads(line))))
-        load_generator.answer(orjson.dumps(asdict(calls)))
-        sys.stdin.read()  # stays until it is ended: what it used of the processors can be read only while it is there
-
-
-if __name__ == "__main__":
-    main()

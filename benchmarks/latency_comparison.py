@@ -1,7 +1,7 @@
-"""One caller at a time: the bank, and the same rows by hand; `python -m benchmarks.latency_comparison`.
+"""Latency of one transfer at a time: by the bank, and by SQL with the same rows.
 
-It reads a `Duel` from its standard input, one line of JSON, and writes a `Latencies`. Blocks of the one and of the
-other take turns, so that whatever the machine does meanwhile is done to both.
+`python -m benchmarks.latency_comparison` reads a `LatencyComparison` from standard input, as one line of JSON, and
+writes `ComparedLatencies`. Blocks of the two sides alternate, so that interference affects both alike.
 """
 
 import random
@@ -18,17 +18,26 @@ import orjson
 import uvloop
 from uuid_utils.compat import uuid7
 
-from benchmarks import http2_client, load_generator
+from benchmarks import http2_client
 from benchmarks.accounts import account_id, owner_id
-from benchmarks.bank_load import Load, prepare
+from benchmarks.bank_load import BankLoad, prepare_requests
+from benchmarks.load_generator import write_line
 from loadtests.account_selection import zipf_pairs
 
 _BLOCK_SECONDS: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Duel:
-    """What is compared: a bank at a gRPC target, by its customers' tokens, and SQL on the same database."""
+class LatencyComparison:
+    """Task of this process.
+
+    Attributes:
+        target: gRPC target of the bank.
+        tokens: one token per owner, in the order of `accounts.owner_id`.
+        database_url: database of the bank, for SQL.
+        accounts: number of accounts.
+        seconds: duration of the comparison, without the first block of each side.
+    """
 
     target: str
     tokens: Sequence[str]
@@ -38,16 +47,22 @@ class Duel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Latencies:
-    """Of every transfer but those of the first block of each side."""
+class ComparedLatencies:
+    """Latencies of all transfers except those of the first block of each side.
+
+    Attributes:
+        bank_ms: by the bank.
+        sql_ms: by SQL.
+        acknowledged: number of all transfers.
+    """
 
     bank_ms: Sequence[float]
-    plain_ms: Sequence[float]
+    sql_ms: Sequence[float]
     acknowledged: int
 
 
-async def plain(sql: asyncpg.Connection, sender: int, recipient: int) -> None:
-    """One transfer, as `pgbench.sql` makes it: a statement after the other, each prepared once by asyncpg."""
+async def transfer_by_sql(sql: asyncpg.Connection, sender: int, recipient: int) -> None:
+    """Write one transfer with the statements of `pgbench.sql`, one after the other. asyncpg prepares each once."""
     ids = UUID(account_id(sender)), UUID(account_id(recipient))
     principal, key, transfer_id = f"bench|{owner_id(sender)}", secrets.token_hex(16), uuid7()
     await sql.execute("BEGIN")
@@ -66,12 +81,12 @@ async def plain(sql: asyncpg.Connection, sender: int, recipient: int) -> None:
         principal,
         key,
     )
-    move = """
+    update = """
         UPDATE accounts SET balance = balance + $2, version = version + 1, updated_at = now() WHERE id = $1
         RETURNING version, balance
     """
-    ((sender_version, sender_balance),) = await sql.fetch(move, ids[0], -1)
-    ((recipient_version, recipient_balance),) = await sql.fetch(move, ids[1], 1)
+    ((sender_version, sender_balance),) = await sql.fetch(update, ids[0], -1)
+    ((recipient_version, recipient_balance),) = await sql.fetch(update, ids[1], 1)
     await sql.execute(
         """
         INSERT INTO transfers (id, kind, sender_id, recipient_id, amount, currency, created_at, idempotency_key,
@@ -111,41 +126,43 @@ async def plain(sql: asyncpg.Connection, sender: int, recipient: int) -> None:
     await sql.execute("COMMIT")
 
 
-async def duel(between: Duel) -> Latencies:
-    """Both sides in turns."""
-    load = Load(targets=[between.target], tokens=between.tokens, accounts=between.accounts, in_flight=1)
-    requests = prepare(load)
-    chance = zipf_pairs(random.Random(), between.accounts, skew=0.0)  # noqa: S311  chance, no secret
-    sql = await asyncpg.connect(between.database_url)
+async def compare_latencies(comparison: LatencyComparison) -> ComparedLatencies:
+    """Measure both sides in alternating blocks."""
+    load = BankLoad(targets=[comparison.target], tokens=comparison.tokens, accounts=comparison.accounts, in_flight=1)
+    requests = prepare_requests(load)
+    pairs = zipf_pairs(random.Random(), comparison.accounts, skew=0.0)  # noqa: S311  not used for secrets
+    sql = await asyncpg.connect(comparison.database_url)
 
-    async def ask() -> list[float]:
-        calls = await http2_client.keep_calling(between.target, requests, 1, time.monotonic() + _BLOCK_SECONDS)
-        return [(call.ended - call.began) * 1_000 for call in calls]
+    async def measure_bank() -> list[float]:
+        deadline = time.monotonic() + _BLOCK_SECONDS
+        calls = await http2_client.call_repeatedly(comparison.target, requests, 1, deadline)
+        return [(call.ended - call.started) * 1_000 for call in calls]
 
-    async def write() -> list[float]:
-        took = []
-        until = time.perf_counter() + _BLOCK_SECONDS
-        while (began := time.perf_counter()) < until:
-            await plain(sql, *next(chance))
-            took.append((time.perf_counter() - began) * 1_000)
-        return took
+    async def measure_sql() -> list[float]:
+        latencies = []
+        deadline = time.perf_counter() + _BLOCK_SECONDS
+        while (started := time.perf_counter()) < deadline:
+            await transfer_by_sql(sql, *next(pairs))
+            latencies.append((time.perf_counter() - started) * 1_000)
+        return latencies
 
-    warmed = len(await ask()) + len(await write())
-    banks: list[float] = []
-    plains: list[float] = []
-    until = time.monotonic() + between.seconds
-    while time.monotonic() < until:
-        banks += await ask()
-        plains += await write()
+    warm_up_transfers = len(await measure_bank()) + len(await measure_sql())
+    bank_ms: list[float] = []
+    sql_ms: list[float] = []
+    deadline = time.monotonic() + comparison.seconds
+    while time.monotonic() < deadline:
+        bank_ms += await measure_bank()
+        sql_ms += await measure_sql()
     await sql.close()
-    return Latencies(bank_ms=banks, plain_ms=plains, acknowledged=len(banks) + len(plains) + warmed)
+    return ComparedLatencies(
+        bank_ms=bank_ms, sql_ms=sql_ms, acknowledged=len(bank_ms) + len(sql_ms) + warm_up_transfers
+    )
 
 
 def main() -> None:
-    """One conversation with whoever started it."""
-    line = sys.stdin.readline()
-    latencies = uvloop.run(duel(Duel(**orjson.loads(line))))
-    load_generator.answer(orjson.dumps(asdict(latencies)))
+    """Read the comparison from standard input and write its result."""
+    comparison = LatencyComparison(**orjson.loads(sys.stdin.readline()))
+    write_line(orjson.dumps(asdict(uvloop.run(compare_latencies(comparison)))))
 
 
 if __name__ == "__main__":

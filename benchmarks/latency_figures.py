@@ -1,7 +1,7 @@
-"""How long people wait: from a transfer's commit to its place in the history, and to the screen of who watches.
+"""Figures of the pipeline's latency: from a transfer to its row in the history, and to messages of subscriptions.
 
-Measured over the whole system, as `make up` runs it, on this one machine: load, subscribers and all services share it.
-Transfers come at a constant rate, whatever becomes of those before, so a system that stalls is not asked less.
+The complete system runs on this machine, together with the load and the subscribers. Transfers start at a constant
+rate in an open loop, so a slow system gets no less load.
 """
 
 import asyncio
@@ -11,131 +11,122 @@ from typing import Final
 
 import orjson
 
-from benchmarks import load_generator
 from benchmarks.figure import BenchError, Figure, Options
-from benchmarks.subscribers import Crowd, Goal, Seen
-from benchmarks.system_environment import Scene
+from benchmarks.load_generator import start_generator
+from benchmarks.subscribers import SubscribeCommand, SubscriptionResult, SubscriptionTarget
+from benchmarks.system_environment import OneOwnerEnvironment
 from loadtests.console import print_progress
 from loadtests.statistics import percentiles
-from stack.ports import HOST
 from subgraphs.bank.client import Receipt
 from wallet import cursor
 
-_OPERATIONS: Final = "pipeline.commit_to_operations_p99_ms"
+_COMMIT_TO_OPERATIONS: Final = "pipeline.commit_to_operations_p99_ms"
 _FANOUT: Final = "pipeline.fanout_p99_ms"
-FIGURES: Final[Collection[str]] = (_FANOUT, _OPERATIONS)
+FIGURES: Final[Collection[str]] = (_FANOUT, _COMMIT_TO_OPERATIONS)
 
-_RATE: Final = 200.0
-_LOOK_SECONDS: Final = 0.02
-
+_OPERATIONS_RATE: Final = 200.0
+_POLL_SECONDS: Final = 0.02
 _FANOUT_RATE: Final = 50.0
-_WATCHERS: Final = 5  # of each account
-_SUBSCRIBERS: Final = "benchmarks.subscribers"
-_PATIENCE_SECONDS: Final = 120.0
+_SUBSCRIBERS_PER_ACCOUNT: Final = 5
+_TIMEOUT_SECONDS: Final = 120.0
 
 
-async def commit_to_operations(scene: Scene, options: Options) -> Figure:
-    """How long after its answer a transfer stands in the sender's history, at 200 transfers a second."""
-    took: list[float] = []
-    looking = asyncio.Lock()
+async def commit_to_operations(environment: OneOwnerEnvironment, options: Options) -> Figure:
+    """Time from a transfer's answer to its row in the sender's history, at 200 transfers per second."""
+    latencies: list[float] = []
+    poll_lock = asyncio.Lock()
 
-    async def find(_: int, receipt: Receipt) -> None:
-        if looking.locked():  # one at a time: who looks is part of the load
+    async def poll_history(receipt: Receipt) -> None:
+        if poll_lock.locked():  # one transfer at a time, because polling is load too
             return
-        async with looking:
-            took.append(await _until_stored(scene, receipt))
+        async with poll_lock:
+            latencies.append(await _time_until_stored(environment, receipt))
 
-    await scene.transfers(_RATE, options.warm_up, _ignore)
-    used = scene.cpu()
-    transfers = await scene.transfers(_RATE, 2 * options.seconds, find)
-    print_progress(f"   {transfers} transfers, {len(took)} looked for")
+    await environment.transfer_at_rate(_OPERATIONS_RATE, options.warm_up_seconds)
+    read_cpu = environment.measure_cpu()
+    transfers = await environment.transfer_at_rate(_OPERATIONS_RATE, 2 * options.seconds, poll_history)
+    print_progress(f"   {transfers} transfers, {len(latencies)} of them measured")
     return Figure(
-        figure=_OPERATIONS,
-        value=percentiles(took)["p99"],
+        figure=_COMMIT_TO_OPERATIONS,
+        value=percentiles(latencies)["p99"],
         unit="ms",
         bar=1_000.0,
         better="lower",
         details={
-            "ms": percentiles(took),
-            "looked_for": len(took),
-            "transfers_per_second": _RATE,
-            "looked_every_ms": 1_000 * _LOOK_SECONDS,
-            "cpu_seconds": used(),
+            "ms": percentiles(latencies),
+            "looked_for": len(latencies),
+            "transfers_per_second": _OPERATIONS_RATE,
+            "looked_every_ms": 1_000 * _POLL_SECONDS,
+            "cpu_seconds": read_cpu(),
         },
     )
 
 
-async def _ignore(_: int, __: Receipt) -> None:
-    """What is made before the start."""
-
-
-async def _until_stored(scene: Scene, receipt: Receipt) -> float:
-    """Milliseconds until a transfer that was just answered stands in its sender's history.
+async def _time_until_stored(environment: OneOwnerEnvironment, receipt: Receipt) -> float:
+    """Return the milliseconds until an answered transfer is in its sender's history.
 
     Raises:
-        BenchError: it does not come.
+        BenchError: it is not there after the time-out.
     """
-    committed = time.monotonic()
+    answered = time.monotonic()
     posting = receipt.posting
     while True:
-        page = await scene.analytics.list_operations(posting.account_id, limit=1)
+        page = await environment.analytics.list_operations(posting.account_id, limit=1)
         if page.operations and page.operations[0].account_version >= posting.version:
-            return 1_000 * (time.monotonic() - committed)
-        if time.monotonic() - committed > _PATIENCE_SECONDS:
-            raise BenchError("a transfer did not come into the history")
-        await asyncio.sleep(_LOOK_SECONDS)
+            return 1_000 * (time.monotonic() - answered)
+        if time.monotonic() - answered > _TIMEOUT_SECONDS:
+            raise BenchError(f"a transfer was not in the history after {_TIMEOUT_SECONDS:.0f} s")
+        await asyncio.sleep(_POLL_SECONDS)
 
 
-async def fanout(scene: Scene, options: Options) -> Figure:
-    """How long after its commit an operation is with each of 1,000 WebSockets that watch 200 accounts, at 50 transfers
-    a second among these.
-    """
-    await scene.transfers(_FANOUT_RATE, options.warm_up, _ignore)  # the first of all makes the topic
-    watched = [account for account in scene.accounts for _ in range(_WATCHERS)]
-    after = [cursor.encode_version((await scene.bank.get_balance(account)).version) for account in watched]
-    url = f"ws://{HOST}:{scene.system.ports.gateway}/graphql"
-    crowd = Crowd(url=url, token=scene.token, accounts=list(map(str, watched)), after=after)
-    async with load_generator.running(_SUBSCRIBERS) as subscribers:
-        subscribers.tell(crowd)
-        await subscribers.hear(_PATIENCE_SECONDS)
-        print_progress(f"   {len(watched)} subscribers are there")
-        postings = 0
-
-        async def count(number: int, receipt: Receipt) -> None:  # noqa: ARG001
-            nonlocal postings
-            postings += 2
-
-        used = scene.cpu(subscribers=subscribers.pid)
-        seconds = 2 * options.seconds
-        subscribers.tell(Goal(operations=int(_FANOUT_RATE * seconds) * 2 * _WATCHERS, seconds=seconds + 30))
-        await scene.transfers(_FANOUT_RATE, seconds, count)
-        seen = Seen(**orjson.loads(await subscribers.hear(_PATIENCE_SECONDS)))
-        cpu = used()
-    if seen.error or seen.repeats or len(seen.latencies_ms) != postings * _WATCHERS:
+async def fanout(environment: OneOwnerEnvironment, options: Options) -> Figure:
+    """Time from a commit to its message on 1,000 WebSockets for 200 accounts, at 50 transfers per second."""
+    await environment.transfer_at_rate(_FANOUT_RATE, options.warm_up_seconds)  # the first transfer creates the topic
+    subscribed = [account for account in environment.accounts for _ in range(_SUBSCRIBERS_PER_ACCOUNT)]
+    balances = [await environment.bank.get_balance(account) for account in subscribed]
+    command = SubscribeCommand(
+        url=environment.subscriptions_url,
+        token=environment.token,
+        accounts=list(map(str, subscribed)),
+        after=[cursor.encode_version(balance.version) for balance in balances],
+    )
+    seconds = 2 * options.seconds
+    planned = int(_FANOUT_RATE * seconds) * 2 * _SUBSCRIBERS_PER_ACCOUNT
+    async with start_generator("benchmarks.subscribers") as subscribers:
+        subscribers.send(command)
+        await subscribers.receive(_TIMEOUT_SECONDS)
+        print_progress(f"   {len(subscribed)} subscribers are connected")
+        read_cpu = environment.measure_cpu(subscribers=subscribers.pid)
+        subscribers.send(SubscriptionTarget(messages=planned, timeout_seconds=seconds + 30))
+        transfers = await environment.transfer_at_rate(_FANOUT_RATE, seconds)
+        result = SubscriptionResult(**orjson.loads(await subscribers.receive(_TIMEOUT_SECONDS)))
+        cpu = read_cpu()
+    expected = transfers * 2 * _SUBSCRIBERS_PER_ACCOUNT
+    if result.error or result.repeats or len(result.latencies_ms) != expected:
         raise BenchError(
-            f"{len(seen.latencies_ms)} messages where {postings * _WATCHERS} were due, {seen.repeats} of them repeats; "
-            f"{seen.error or 'no subscription ended'}",
+            f"{len(result.latencies_ms)} messages, expected {expected}; {result.repeats} repeats; "
+            f"{result.error or 'no subscription ended'}",
         )
     return Figure(
         figure=_FANOUT,
-        value=percentiles(seen.latencies_ms)["p99"],
+        value=percentiles(result.latencies_ms)["p99"],
         unit="ms",
         bar=250.0,
         better="lower",
         details={
-            "ms": percentiles(seen.latencies_ms),
-            "messages": len(seen.latencies_ms),
-            "subscribers": len(watched),
+            "ms": percentiles(result.latencies_ms),
+            "messages": len(result.latencies_ms),
+            "subscribers": len(subscribed),
             "transfers_per_second": _FANOUT_RATE,
             "cpu_seconds": cpu,
         },
     )
 
 
-async def measure(wanted: Collection[str], options: Options) -> AsyncGenerator[Figure, None]:
-    """See `figure.Part`."""
-    for name, figure in {_FANOUT: fanout, _OPERATIONS: commit_to_operations}.items():
-        if name in wanted:
-            print_progress(f"{name}: {' '.join((figure.__doc__ or '').split())}")
-            async with Scene.set() as scene:
-                yield await figure(scene, options)
+async def measure(names: Collection[str], options: Options) -> AsyncGenerator[Figure, None]:
+    """See `figure.FigureModule`. Each figure has its own system."""
+    for name, measure_figure in {_FANOUT: fanout, _COMMIT_TO_OPERATIONS: commit_to_operations}.items():
+        if name in names:
+            print_progress(f"{name}: {measure_figure.__doc__}")
+            async with OneOwnerEnvironment() as environment:
+                yield await measure_figure(environment, options)

@@ -1,4 +1,4 @@
-"""Ledgers to measure on: each with fresh accounts, and each adds up afterwards."""
+"""Ledger databases for the bank's figures: each has new accounts and is checked after every run."""
 
 import asyncio
 import itertools
@@ -16,16 +16,16 @@ from stack.engines.postgres import Postgres
 _TEMPLATE: Final = "bench_template"
 _TABLES: Final = ("accounts", "transfers", "entries", "idempotency_keys", "outbox")
 
-_OPEN: Final = """
+_OPEN_ACCOUNTS: Final = """
     INSERT INTO accounts (id, owner_id, balance)
     SELECT ('00000000-0000-4000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, 'owner-' || n % $2, 1000000000
     FROM generate_series(0, $1 - 1) AS n
 """
-"""As `accounts.account_id` and `accounts.owner_id` have it."""
+"""Same ids as `accounts.account_id` and `accounts.owner_id`."""
 
-# Without some history the planner knows the tables to be empty, and scans them whole long after they are not.
+# In empty tables the planner chooses sequential scans, and keeps them long after the tables have grown.
 _HISTORY: Final = """
-    WITH made AS (
+    WITH created AS (
         INSERT INTO transfers (id, kind, sender_id, recipient_id, amount, currency, created_at, idempotency_key,
                                sender_version, recipient_version)
         SELECT uuidv7(), 'TRANSFER', id, coalesce(lead(id) OVER by_id, first_value(id) OVER by_id), 1, 'RUB', now(),
@@ -34,15 +34,15 @@ _HISTORY: Final = """
         RETURNING *
     ), posted AS (
         INSERT INTO entries (account_id, version, transfer_id, amount, balance_after)
-        SELECT sender_id, sender_version, id, -amount, 1000000000 - amount FROM made
-        UNION ALL SELECT recipient_id, recipient_version, id, amount, 1000000000 FROM made
-    ), remembered AS (
+        SELECT sender_id, sender_version, id, -amount, 1000000000 - amount FROM created
+        UNION ALL SELECT recipient_id, recipient_version, id, amount, 1000000000 FROM created
+    ), recorded AS (
         INSERT INTO idempotency_keys (principal, operation, key, fingerprint, transfer_id)
-        SELECT 'bench', 'transfer', idempotency_key, sha256(id::text::bytea), id FROM made
+        SELECT 'bench', 'transfer', idempotency_key, sha256(id::text::bytea), id FROM created
     )
     UPDATE accounts SET version = 2 WHERE owner_id IS NOT NULL
 """
-"""Each account has paid the next one."""
+"""Each account has sent one transfer to the next account."""
 
 _ROWS: Final = """
     SELECT (SELECT sum(version) FROM accounts) AS "rows.accounts",
@@ -51,7 +51,7 @@ _ROWS: Final = """
            (SELECT count(*) FROM idempotency_keys) AS "rows.idempotency_keys",
            (SELECT count(*) FROM outbox) AS "rows.outbox"
 """
-"""An account's version counts how often its row was written."""
+"""The version of an account is the number of writes of its row."""
 
 _SUMS: Final = """
     SELECT sum(balance) = sum(opening_balance) AS conserved, sum(version) AS versions,
@@ -60,15 +60,15 @@ _SUMS: Final = """
     FROM accounts
 """
 
-_LAWS: Final = {
-    "balance = opening balance + entries, versions without gaps": """
+_INVARIANTS: Final = {
+    "balance = opening balance + entries, and versions have no gaps": """
         SELECT count(*) FROM (
             SELECT FROM accounts a LEFT JOIN entries e ON e.account_id = a.id GROUP BY a.id
             HAVING a.balance <> a.opening_balance + coalesce(sum(e.amount), 0)
                 OR a.version <> count(e.version) OR a.version <> coalesce(max(e.version), 0)
         ) AS broken
     """,
-    "each entry goes on from the one before, and the last one is the account's": """
+    "each entry continues from the one before, and the last one has the account's balance": """
         SELECT count(*) FROM (
             SELECT e.*, a.opening_balance, a.version AS newest, a.balance,
                    lag(balance_after) OVER (PARTITION BY account_id ORDER BY e.version) AS before
@@ -77,24 +77,24 @@ _LAWS: Final = {
         WHERE (balance_after - amount = coalesce(before, opening_balance)) IS NOT TRUE
             OR (version = newest AND balance_after <> balance)
     """,
-    "time does not run against versions": """
+    "creation times do not decrease with versions": """
         SELECT count(*) FROM (
             SELECT created_at, lag(created_at) OVER (PARTITION BY e.account_id ORDER BY e.version) AS before
             FROM entries e JOIN transfers t ON t.id = e.transfer_id
         ) AS e WHERE created_at < before
     """,
-    "a transfer has two entries of its own, which net to zero": """
+    "each transfer has two entries, and their sum is zero": """
         SELECT count(*) FROM (
             SELECT FROM transfers t FULL JOIN entries e ON e.transfer_id = t.id GROUP BY t.id
             HAVING t.id IS NULL OR count(e.*) <> 2 OR sum(e.amount) <> 0 OR max(e.amount) <> t.amount
         ) AS broken
     """,
-    "a transfer has one key, and a key its transfer": """
+    "each transfer has one idempotency key, and each key its transfer": """
         SELECT count(*) FROM transfers t FULL JOIN idempotency_keys k ON k.transfer_id = t.id
         WHERE (t.id IS NULL OR k.transfer_id IS NULL) AND k.refusal IS NULL
     """,
-    "no balance is below its floor": "SELECT count(*) FROM accounts WHERE balance < min_balance",
-    "no money is made or lost": """
+    "no balance is below its minimum": "SELECT count(*) FROM accounts WHERE balance < min_balance",
+    "the total of all balances is unchanged": """
         SELECT count(*) FROM (
             SELECT FROM accounts GROUP BY currency HAVING sum(balance) <> sum(opening_balance)
         ) AS broken
@@ -103,13 +103,13 @@ _LAWS: Final = {
 
 
 class Footprint(dict[str, float]):
-    """Bytes by table (indexes included) and of WAL, and rows by table; what they grew by is a difference."""
+    """Rows and bytes (with indexes) by table, and bytes of WAL. The difference of two is the growth."""
 
     def __sub__(self, earlier: "Footprint") -> "Footprint":
         return Footprint({name: value - earlier[name] for name, value in self.items()})
 
-    def each(self, transfers: int) -> dict[str, float]:
-        """Of one among so many transfers."""
+    def per_transfer(self, transfers: int) -> dict[str, float]:
+        """Divide by the number of transfers."""
         return {name: value / transfers for name, value in self.items()} if transfers else {}
 
 
@@ -120,24 +120,24 @@ class Ledger:
         self.name = name
         self.url = url
         self._sql = sql
-        self._acknowledged = ACCOUNTS  # by `_HISTORY`, one each
+        self._acknowledged = ACCOUNTS  # `_HISTORY` has one transfer per account
 
-    async def settle(self) -> None:
-        """Leaves nothing to do of what earlier runs put off, so that each run starts alike."""
+    async def vacuum(self) -> None:
+        """Vacuum and write a checkpoint, so that no run pays for the deferred work of an earlier one."""
         await self._sql.execute("VACUUM ANALYZE")
         await self._sql.execute("CHECKPOINT")
 
-    async def check(self, acknowledged: int) -> None:
-        """What each run must leave: money is conserved, and there is what was acknowledged and nothing else.
+    async def verify(self, acknowledged: int) -> None:
+        """Check that money is conserved and that exactly the acknowledged transfers exist.
 
         Args:
-            acknowledged: transfers since the last check.
+            acknowledged: number of transfers since the last check.
 
         Raises:
-            BenchError: it does not add up.
+            BenchError: the ledger is not consistent.
         """
         self._acknowledged += acknowledged
-        found = dict(await self._sql.fetchrow(_SUMS) or {})
+        actual = dict(await self._sql.fetchrow(_SUMS) or {})
         transfers = self._acknowledged
         expected = {
             "conserved": True,
@@ -146,15 +146,15 @@ class Ledger:
             "transfers": transfers,
             "keys": transfers,
         }
-        if found != expected:
-            raise BenchError(f"the ledger does not add up: {found} where {expected} was acknowledged")
+        if actual != expected:
+            raise BenchError(f"the ledger is not consistent: it has {actual}, acknowledged were {expected}")
 
-    async def violations(self) -> dict[str, int]:
-        """How often each law of the ledger is broken, in every row of it."""
-        return {law: await self._sql.fetchval(query) for law, query in _LAWS.items()}
+    async def count_violations(self) -> dict[str, int]:
+        """Check all rows and return the number of violations of each invariant."""
+        return {name: await self._sql.fetchval(query) for name, query in _INVARIANTS.items()}
 
     async def footprint(self) -> Footprint:
-        """What it takes now."""
+        """Return the present rows and bytes."""
         (rows,) = await self._sql.fetch(_ROWS)
         sizes = {
             f"bytes.{table}": await self._sql.fetchval("SELECT pg_total_relation_size($1::regclass)", table)
@@ -165,49 +165,49 @@ class Ledger:
         return Footprint({name: float(value) for name, value in measured.items()})
 
 
-class Ledgers:
-    """Makes ledgers, all alike, on one PostgreSQL."""
+class LedgerFactory:
+    """Creates ledger databases, all copies of one template, on one PostgreSQL."""
 
     def __init__(self, postgres: Postgres) -> None:
         self._postgres = postgres
         self._numbers = itertools.count(1)
 
-    async def prepare(self) -> str:
-        """Makes what all ledgers are copies of. Once, before the first.
+    async def create_template(self) -> str:
+        """Create the template. Call it once, before the first ledger.
 
         Returns:
-            PostgreSQL's version.
+            The version of PostgreSQL.
 
         Raises:
-            BenchError: the server does not make commits durable, so nothing that it does is comparable.
+            BenchError: the server does not make commits durable, so its figures would not be comparable.
         """
-        async with self._connected("postgres") as sql:
+        async with self._connect("postgres") as sql:
             for setting in ("fsync", "synchronous_commit", "full_page_writes"):
                 if await sql.fetchval("SELECT current_setting($1)", setting) != "on":
-                    raise BenchError(f"PostgreSQL runs without {setting}")
+                    raise BenchError(f"PostgreSQL runs without {setting}: turn it on to measure")
             version: str = await sql.fetchval("SHOW server_version")
             await sql.execute(f"CREATE DATABASE {_TEMPLATE}")
         await asyncio.to_thread(upgrade, "subgraphs.bank.service.migrations", self._postgres.dsn("postgres", _TEMPLATE))
-        async with self._connected(_TEMPLATE) as sql:
-            await sql.execute(_OPEN, ACCOUNTS, OWNERS)
+        async with self._connect(_TEMPLATE) as sql:
+            await sql.execute(_OPEN_ACCOUNTS, ACCOUNTS, OWNERS)
             await sql.execute(_HISTORY)
             await sql.execute("VACUUM ANALYZE")
         return version
 
     @asynccontextmanager
-    async def fresh(self) -> AsyncIterator[Ledger]:
-        """A ledger with rich accounts and a short history; it is gone afterwards."""
+    async def create(self) -> AsyncIterator[Ledger]:
+        """Create a ledger with high balances and a short history, and drop it on exit."""
         name = f"bench_{next(self._numbers)}"
-        async with self._connected("postgres") as admin:
+        async with self._connect("postgres") as admin:
             await admin.execute(f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE} STRATEGY file_copy")
             try:
-                async with self._connected(name) as sql:
+                async with self._connect(name) as sql:
                     yield Ledger(name, self._postgres.dsn("postgres", name), sql)
             finally:
                 await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
     @asynccontextmanager
-    async def _connected(self, database: str) -> AsyncIterator[asyncpg.Connection]:
+    async def _connect(self, database: str) -> AsyncIterator[asyncpg.Connection]:
         connection = await asyncpg.connect(self._postgres.dsn("postgres", database))
         try:
             yield connection

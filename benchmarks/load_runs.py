@@ -1,6 +1,5 @@
-"""Runs of load on banks, measured."""
+"""Measured runs of transfers on banks."""
 
-import asyncio
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -8,88 +7,92 @@ from typing import Final
 
 import orjson
 
-from benchmarks import load_generator
-from benchmarks.bank_environment import Bank, Scene
-from benchmarks.bank_load import TIMEOUT_SECONDS, Calls, Load, Window
+from benchmarks.bank_environment import BankEnvironment, BankProcess
+from benchmarks.bank_load import TIMEOUT_SECONDS, BankLoad
+from benchmarks.cpu_usage import start_cpu_meter
 from benchmarks.figure import BenchError
 from benchmarks.ledger import Ledger
-from benchmarks.run import Run, cpu_meter
+from benchmarks.load_generator import LoadResult, LoadWindow, sleep_until, start_generator
+from benchmarks.run import Run
 from loadtests.statistics import percentiles
 
 _GENERATOR: Final = "benchmarks.bank_load"
-_READY_SECONDS: Final = 60.0
+_READY_TIMEOUT_SECONDS: Final = 60.0
 
 
-async def drive(
-    scene: Scene,
+async def measure_bank_loads(
+    environment: BankEnvironment,
     ledger: Ledger,
-    banks: Sequence[Bank],
-    loads: Sequence[Load],
+    banks: Sequence[BankProcess],
+    loads: Sequence[BankLoad],
     name: str,
     *,
     seconds: float | None = None,
 ) -> Run:
-    """Each load by a generator of its own, all in the same window.
+    """Generate all loads at the same time, each in its own process, and verify the ledger afterwards.
+
+    Args:
+        environment: with the banks.
+        ledger: database of the banks.
+        banks: all running banks; their batches and processor time are measured.
+        loads: on these banks.
+        name: of the run.
+        seconds: duration of the measurement; the option of the command line by default.
 
     Raises:
-        BenchError: a call failed, or the ledger does not add up.
+        BenchError: a call failed, or the ledger is not consistent.
     """
-    seconds = seconds or scene.options.seconds
+    seconds = seconds or environment.options.seconds
     async with AsyncExitStack() as stack:
-        generators = [await stack.enter_async_context(load_generator.running(_GENERATOR)) for _ in loads]
+        generators = [await stack.enter_async_context(start_generator(_GENERATOR)) for _ in loads]
         for generator, load in zip(generators, loads, strict=True):
-            generator.tell(load)
+            generator.send(load)
         for generator in generators:
-            await generator.hear(_READY_SECONDS)
-        await ledger.settle()
-        before = await ledger.footprint()
-        since = time.monotonic() + scene.options.warm_up
-        window = Window(since=since, until=since + seconds)
+            await generator.receive(_READY_TIMEOUT_SECONDS)
+        await ledger.vacuum()
+        footprint_before = await ledger.footprint()
+        start = time.monotonic() + environment.options.warm_up_seconds
+        window = LoadWindow(start=start, end=start + seconds)
         for generator in generators:
-            generator.tell(window)
-        await _sleep_until(window.since)
-        used = cpu_meter(
-            {
-                "bank": [bank.pid for bank in banks],
-                "postgres": [scene.postgres.pid or 0],
-                "load": [generator.pid for generator in generators],
-            },
+            generator.send(window)
+        await sleep_until(window.start)
+        read_cpu = start_cpu_meter({**environment.pids(), "load": [generator.pid for generator in generators]})
+        batches_before = await _count_batches(banks)
+        await sleep_until(window.end)
+        cpu = read_cpu()
+        batches, items = (
+            after - before for after, before in zip(await _count_batches(banks), batches_before, strict=True)
         )
-        counted = await _batches(banks)
-        await _sleep_until(window.until)
-        cpu, batches = used(), [now - then for now, then in zip(await _batches(banks), counted, strict=True)]
-        patience = TIMEOUT_SECONDS + 10  # every call ends by its own time-out
-        done = [Calls(**orjson.loads(await generator.hear(patience))) for generator in generators]
-    for calls in done:
-        if calls.error:
-            raise BenchError(_explained(name, calls.error))
-    acknowledged = sum(calls.acknowledged for calls in done)
-    await ledger.check(acknowledged)
-    return Run(
+        timeout = TIMEOUT_SECONDS + 10  # longer than the time-out of each call
+        results = [LoadResult(**orjson.loads(await generator.receive(timeout))) for generator in generators]
+    for result in results:
+        if result.error:
+            raise BenchError(_explain_failure(name, result.error))
+    acknowledged = sum(result.acknowledged for result in results)
+    await ledger.verify(acknowledged)
+    run = Run(
         name=name,
-        rate=sum(calls.transfers for calls in done) / seconds,
+        rate=sum(result.transfers for result in results) / seconds,
         acknowledged=acknowledged,
         details={
-            "latency_ms": percentiles([latency for calls in done for latency in calls.latencies_ms]),
-            "batch_size": batches[1] / batches[0] if batches[0] else None,
+            "latency_ms": percentiles([latency for result in results for latency in result.latencies_ms]),
+            "batch_size": items / batches if batches else None,
             "seconds": seconds,
             "cpu_seconds": cpu,
-            "per_transfer": (await ledger.footprint() - before).each(acknowledged),
+            "per_transfer": (await ledger.footprint() - footprint_before).per_transfer(acknowledged),
         },
-    ).told()
+    )
+    run.print_summary()
+    return run
 
 
-async def _batches(banks: Sequence[Bank]) -> tuple[float, float]:
-    """Of all replicas: batches, and the items in them."""
-    counted = [await bank.batches() for bank in banks]
-    return sum(number for number, _ in counted), sum(items for _, items in counted)
+async def _count_batches(banks: Sequence[BankProcess]) -> tuple[float, float]:
+    """Return the number of batches of all banks, and the number of transfers in them."""
+    counts = [await bank.count_batches() for bank in banks]
+    return sum(batches for batches, _ in counts), sum(items for _, items in counts)
 
 
-async def _sleep_until(moment: float) -> None:
-    await asyncio.sleep(max(0.0, moment - time.monotonic()))
-
-
-def _explained(name: str, error: str) -> str:
+def _explain_failure(name: str, error: str) -> str:
     if error.startswith("RESOURCE_EXHAUSTED"):
-        return f"{name}: the bank shed load, so this run asks for more at once than its queue holds: {error}"
+        return f"{name}: the bank shed load, because the run has more calls in flight than its queue holds: {error}"
     return f"{name}: a call failed: {error}"

@@ -1,4 +1,4 @@
-"""PostgreSQL's own tool on the same rows: what the bank is held against."""
+"""Reference of the bank's figures: the same rows, written by pgbench, PostgreSQL's benchmark tool."""
 
 import asyncio
 import re
@@ -9,9 +9,10 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from benchmarks.accounts import ACCOUNTS, OWNERS
+from benchmarks.cpu_usage import start_cpu_meter
 from benchmarks.figure import BenchError, Options
 from benchmarks.ledger import Ledger
-from benchmarks.run import Run, cpu_meter
+from benchmarks.run import Run
 from stack.engines.postgres import Postgres
 
 _SCRIPT: Final = Path(__file__).with_name("pgbench.sql")
@@ -19,48 +20,54 @@ _PROGRESS: Final = re.compile(r"^progress: ([0-9.]+) s, ([0-9.]+) tps", re.MULTI
 _PROCESSED: Final = re.compile(r"^number of transactions actually processed: (\d+)", re.MULTILINE)
 _FAILED: Final = re.compile(r"^number of failed transactions: (\d+)", re.MULTILINE)
 _LATENCY: Final = re.compile(r"^latency average = ([0-9.]+) ms", re.MULTILINE)
-_GRACE_SECONDS: Final = 30.0
+_TIMEOUT_SECONDS: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """What pgbench says of a run: transactions in all, their mean latency, and its speed after the warm-up."""
+class PgbenchReport:
+    """Results that pgbench prints.
+
+    Attributes:
+        transactions: number of all transactions, including those of the warm-up.
+        latency_ms: mean latency of all transactions.
+        rate: transactions per second after the warm-up.
+    """
 
     transactions: int
     latency_ms: float
     rate: float
 
     @classmethod
-    def parse(cls, text: str, warm_up: float) -> "Report":
-        """From its output and its progress lines, one a second.
+    def parse(cls, text: str, warm_up: float) -> "PgbenchReport":
+        """Read the output of pgbench, with its progress line per second.
 
         Args:
-            text: everything that it wrote.
-            warm_up: seconds at the start that do not count for the speed.
+            text: complete output.
+            warm_up: seconds at the start that do not count for the rate.
 
         Raises:
-            BenchError: it is no such report, or some transactions failed.
+            BenchError: the output is incomplete, or transactions failed.
         """
         processed, failed, latency = (pattern.search(text) for pattern in (_PROCESSED, _FAILED, _LATENCY))
-        # Each line is about the second before it.
+        # Each line reports the second before it.
         rates = [float(tps) for at, tps in _PROGRESS.findall(text) if float(at) >= warm_up + 0.9]
         if not (processed and failed and latency and rates):
-            raise BenchError(f"pgbench said:\n{text}")
+            raise BenchError(f"pgbench printed no complete report:\n{text}")
         if int(failed[1]):
             raise BenchError(f"{failed[1]} transactions of pgbench failed")
         return cls(int(processed[1]), float(latency[1]), sum(rates) / len(rates))
 
 
-async def run(postgres: Postgres, ledger: Ledger, clients: int, options: Options) -> Run:
-    """`pgbench.sql` by so many clients, each on a connection of its own.
+async def run_pgbench(postgres: Postgres, ledger: Ledger, clients: int, options: Options) -> Run:
+    """Run `pgbench.sql` with a number of clients, each on its own connection.
 
     Raises:
-        BenchError: pgbench failed, or the ledger does not add up.
+        BenchError: pgbench failed, or the ledger is not consistent afterwards.
     """
-    await ledger.settle()
-    used, own = cpu_meter({"postgres": [postgres.pid or 0]}), _children_cpu_seconds()
+    await ledger.vacuum()
+    read_cpu, pgbench_before = start_cpu_meter({"postgres": [postgres.pid or 0]}), _children_cpu_seconds()
     url = urlsplit(ledger.url)
-    seconds = round(options.warm_up + options.seconds)
+    seconds = round(options.warm_up_seconds + options.seconds)
     process = await asyncio.create_subprocess_exec(
         str(postgres.cluster.binaries / "pgbench"),
         *("--no-vacuum", "--protocol=prepared", f"--client={clients}", "--jobs=2", f"--time={seconds}", "--progress=1"),
@@ -76,10 +83,10 @@ async def run(postgres: Postgres, ledger: Ledger, clients: int, options: Options
         stderr=asyncio.subprocess.STDOUT,
     )
     try:
-        async with asyncio.timeout(seconds + _GRACE_SECONDS):
+        async with asyncio.timeout(seconds + _TIMEOUT_SECONDS):
             output, _ = await process.communicate()
     except TimeoutError:
-        raise BenchError("pgbench does not end") from None
+        raise BenchError(f"pgbench did not end in {seconds + _TIMEOUT_SECONDS:.0f} s") from None
     finally:
         if process.returncode is None:
             process.kill()
@@ -87,10 +94,10 @@ async def run(postgres: Postgres, ledger: Ledger, clients: int, options: Options
     text = output.decode(errors="replace")
     if process.returncode:
         raise BenchError(f"pgbench failed:\n{text}")
-    report = Report.parse(text, options.warm_up)
-    cpu, pgbench = used(), _children_cpu_seconds() - own
-    await ledger.check(report.transactions)
-    return Run(
+    report = PgbenchReport.parse(text, options.warm_up_seconds)
+    cpu, pgbench = read_cpu(), _children_cpu_seconds() - pgbench_before
+    await ledger.verify(report.transactions)
+    run = Run(
         name=f"pgbench, {clients} clients",
         rate=report.rate,
         acknowledged=report.transactions,
@@ -99,10 +106,12 @@ async def run(postgres: Postgres, ledger: Ledger, clients: int, options: Options
             "seconds": seconds,
             "cpu_seconds": {**cpu, "pgbench": pgbench, "others": cpu["others"] - pgbench},
         },
-    ).told()
+    )
+    run.print_summary()
+    return run
 
 
 def _children_cpu_seconds() -> float:
-    """Of every child that has ended: between two calls, of pgbench."""
+    """Return the processor seconds of all ended child processes. Between two calls only pgbench ends."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime

@@ -1,4 +1,4 @@
-"""Write the page of kept figures, `benchmarks/results/README.md`: `python -m benchmarks.results_page`."""
+"""Write the page of kept results, `benchmarks/results/README.md`: `python -m benchmarks.results_page`."""
 
 import platform
 from collections import defaultdict
@@ -19,32 +19,33 @@ LINES: Final = "results.jsonl"
 
 _HEAD: Final = """# Benchmarks
 
-This page is generated from [results.jsonl](results.jsonl): `make bench KEEP=1` adds a line for each figure that it
-measures and writes the page anew. [Benchmarks](../../docs/reference/benchmarks.md#figures) defines each figure.
+This page is generated from [results.jsonl](results.jsonl): `make bench KEEP=1` adds a line for each measured figure and
+writes the page again. [Benchmarks](../../docs/reference/benchmarks.md#figures) defines each figure.
 
 ## Method
 
-- Both sides of a ratio run on one machine, in one run, by turns, each with its own accounts or its own process. Ratios
-  travel to other machines; the rates and times behind them do not, and stand in each line's `details`.
-- Within a run each side counts with its best of three or more, since whatever else a machine does only slows it down.
-- A figure's value here is the median of all runs that were kept; the least and the most beside it are the noise. A
-  figure that was measured once says nothing of its noise.
-- `cpu_seconds.others` in `details` is what strangers took of the processors meanwhile: where that is large, the line
-  says little.
-- Lines name the Python (but for the first few). Debian's and the image's are optimised by a profile; one that is not
-  takes an eighth longer for what is mostly Python.
+- Both sides of a ratio run in turns on one machine, each with its own accounts or its own process. Ratios can be
+  compared with those of other machines; the rates and times behind them cannot, and are in the `details` of each line.
+- In a measurement each side counts with its best of three or more runs, because interference only makes runs slower.
+- The value of a figure on this page is the median of all kept measurements; minimum and maximum show the variation. A
+  figure with one measurement shows no variation.
+- `cpu_seconds.others` in `details` is the processor time of unrelated processes; discard a line where it is high.
+- Lines name the Python build (except the first ones). Debian's and the image's are built with profile-guided
+  optimisation; other builds need an eighth more time for what is mostly Python.
 - PostgreSQL has fsync and synchronous_commit on. The system has its tokens, limits, logs and metrics on.
-- After every run the ledger has to add up, and what Locust was told has to be true; a run that is wrong leaves no line.
+- After every run the ledger must be consistent, and the answers that Locust received must be true; an invalid run
+  leaves no line.
 
 ## Figures
 
 """
-_GROUPS: Final[Mapping[str, tuple[str, ...]]] = {"ratios": ("ratio",), "times": ("ms", "us")}
+_PLOTS: Final[Mapping[str, tuple[str, ...]]] = {"ratios": ("ratio",), "times": ("ms", "us")}
+"""Units of the figures in each plot, by the name of its file."""
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """A figure in all runs that were kept."""
+class KeptFigure:
+    """A figure with its values in all kept measurements."""
 
     figure: str
     unit: str
@@ -53,69 +54,69 @@ class Kept:
     values: Sequence[float]
 
     @property
-    def holds(self) -> bool:
-        """Whether its median meets the bar."""
+    def meets_target(self) -> bool:
+        """Whether the median meets the target; true if there is none."""
         if self.bar is None:
             return True
         value = median(self.values)
         return value >= self.bar if self.better == "higher" else value <= self.bar
 
 
-def keep(figure: Figure) -> None:
-    """Adds a line."""
+def keep_figure(figure: Figure) -> None:
+    """Add a line to the kept results."""
     FOLDER.mkdir(exist_ok=True)
     line: dict[str, Any] = {
         "at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
         "python": f"{platform.python_version()}, {platform.python_compiler()}",
-        **orjson.loads(figure.line()),
+        **orjson.loads(figure.to_json()),
     }
     with (FOLDER / LINES).open("ab") as file:
         file.write(orjson.dumps(line) + b"\n")
 
 
-def write(folder: Path = FOLDER) -> None:
-    """The page and its plots, from the lines."""
-    kept = read(folder)
+def write_page(folder: Path = FOLDER) -> None:
+    """Write the page and its plots from the lines."""
+    kept = read_results(folder)
     plots = []
-    for name, units in _GROUPS.items():
-        of_group = [each for each in kept if each.unit in units]
-        if of_group:
-            drawn = draw_bars(
-                name, ", ".join(sorted({each.unit for each in of_group})), [_bar(each) for each in of_group]
-            )
-            (folder / f"{name}.svg").write_text(drawn.replace("><title>", f"><style>{STYLE}</style><title>", 1) + "\n")
+    for name, units in _PLOTS.items():
+        plotted = [figure for figure in kept if figure.unit in units]
+        if plotted:
+            title = ", ".join(sorted({figure.unit for figure in plotted}))
+            svg = draw_bars(name, title, [_bar(figure) for figure in plotted])
+            (folder / f"{name}.svg").write_text(svg.replace("><title>", f"><style>{STYLE}</style><title>", 1) + "\n")
             plots.append(f"![{name}]({name}.svg)\n")
-    (folder / "README.md").write_text(_HEAD + table(kept) + "\n" + "\n".join(plots))
+    (folder / "README.md").write_text(_HEAD + figures_table(kept) + "\n" + "\n".join(plots))
 
 
-def read(folder: Path) -> list[Kept]:
-    """Every figure that was kept, by name. What it is comes from its last line."""
+def read_results(folder: Path) -> list[KeptFigure]:
+    """Return every kept figure, sorted by name. Unit and target are those of its last line."""
     lines = [orjson.loads(line) for line in (folder / LINES).read_bytes().splitlines()]
     values: dict[str, list[float]] = defaultdict(list)
     for line in lines:
         values[line["figure"]].append(line["value"])
     last = {line["figure"]: line for line in lines}
     return [
-        Kept(name, last[name]["unit"], last[name]["bar"], last[name]["better"], values[name]) for name in sorted(last)
+        KeptFigure(name, last[name]["unit"], last[name]["bar"], last[name]["better"], values[name])
+        for name in sorted(last)
     ]
 
 
-def table(kept: Sequence[Kept]) -> str:
-    """For a page, as Markdown."""
-    rows = ["| figure | least | median | most | unit | should be | runs |", "|---|---:|---:|---:|---|---|---:|"]
-    for each in kept:
-        least, middle, most = (
-            format_short(value) for value in (min(each.values), median(each.values), max(each.values))
-        )
-        sign = "at least" if each.better == "higher" else "at most"
-        bar = "" if each.bar is None else f"{sign} {each.bar:g}: {'holds' if each.holds else 'misses'}"
-        rows.append(f"| `{each.figure}` | {least} | {middle} | {most} | {each.unit} | {bar} | {len(each.values)} |")
+def figures_table(kept: Sequence[KeptFigure]) -> str:
+    """Return the figures as a Markdown table."""
+    rows = ["| figure | minimum | median | maximum | unit | target | runs |", "|---|---:|---:|---:|---|---|---:|"]
+    for figure in kept:
+        values = figure.values
+        numbers = " | ".join(format_short(value) for value in (min(values), median(values), max(values)))
+        bound = "at least" if figure.better == "higher" else "at most"
+        status = "met" if figure.meets_target else "missed"
+        target = "" if figure.bar is None else f"{bound} {figure.bar:g}: {status}"
+        rows.append(f"| `{figure.figure}` | {numbers} | {figure.unit} | {target} | {len(values)} |")
     return "\n".join(rows) + "\n"
 
 
-def _bar(each: Kept) -> Bar:
-    return Bar(each.figure, median(each.values), min(each.values), max(each.values), each.bar)
+def _bar(figure: KeptFigure) -> Bar:
+    return Bar(figure.figure, median(figure.values), min(figure.values), max(figure.values), figure.bar)
 
 
 if __name__ == "__main__":
-    write()
+    write_page()

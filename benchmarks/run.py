@@ -1,69 +1,51 @@
-"""One run: what was measured in it."""
+"""One measured run of load."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Any, TypeAlias
+from typing import Any
 
-from benchmarks.cpu_usage import cpu_seconds, machine_cpu_seconds
 from loadtests.console import print_progress
-
-Pids: TypeAlias = Mapping[str, Sequence[int]]
-"""The processes of each kind that takes part in a run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """What a run did.
+    """Result of a run.
 
     Attributes:
-        rate: transfers a second, or whatever was asked for.
-        acknowledged: all of them that were answered, before and after the measured time, too.
-        what: was asked for.
+        rate: transfers per second, or pages per second if `counted` is "pages".
+        acknowledged: number of successful requests, including those outside of the measured time.
+        counted: what the rate counts; part of the key in `as_details`.
         details: for people.
     """
 
     name: str
     rate: float
     acknowledged: int
-    what: str = "transfers"
+    counted: str = "transfers"
     details: Mapping[str, Any] = field(default_factory=dict)
 
-    def told(self) -> "Run":
-        """The run, after whoever watches was told of it."""
-        print_progress(f"   {self.name}: {self.rate:,.0f} {self.what}/s {_short(self.details)}")
-        return self
+    def print_summary(self) -> None:
+        """Print the run as a line of progress."""
+        print_progress(f"   {self.name}: {self.rate:,.0f} {self.counted}/s {_summary(self.details)}")
 
     def as_details(self) -> dict[str, Any]:
-        """The run as part of a figure."""
-        return {"run": self.name, f"{self.what}_per_second": self.rate, **self.details}
+        """Return the run as part of a figure's details."""
+        return {"run": self.name, f"{self.counted}_per_second": self.rate, **self.details}
 
 
 def fastest(runs: Sequence[Run]) -> Run:
-    """The run with the highest rate.
+    """Return the run with the highest rate.
 
-    What disturbs a run, such as a neighbour on the machine, only ever makes it slower, so the best of several is the
-    one that says most about what is measured; and both sides of a ratio get this benefit.
+    Interference, such as other work on the machine, only makes runs slower. So the fastest run shows best what was
+    measured, and both sides of a ratio are treated alike.
     """
     return max(runs, key=attrgetter("rate"))
 
 
-def cpu_meter(processes: Pids) -> Callable[[], dict[str, float]]:
-    """Starts to measure; what it gives answers the processor seconds since, of each kind of process, and of all others
-    on the machine: where these are many, the run says little.
-    """
-
-    def now() -> dict[str, float]:
-        used = {kind: sum(map(cpu_seconds, pids)) for kind, pids in processes.items()}
-        return {**used, "others": machine_cpu_seconds() - sum(used.values())}
-
-    before = now()
-    return lambda: {kind: seconds - before[kind] for kind, seconds in now().items()}
-
-
-def _short(details: Mapping[str, Any]) -> str:
+def _summary(details: Mapping[str, Any]) -> str:
     latency, cpu = details.get("latency_ms"), details.get("cpu_seconds", {})
     parts = [] if not latency else ["ms " + "/".join(f"{value:.3g}" for value in latency.values())]
     parts += ["CPU s " + ", ".join(f"{kind} {seconds:.1f}" for kind, seconds in cpu.items())] if cpu else []
-    parts += [f"{details['batch_size']:.1f} a batch"] if details.get("batch_size") else []
+    parts += [f"{details['batch_size']:.1f} per batch"] if details.get("batch_size") else []
     return f"({'; '.join(parts)})" if parts else ""

@@ -1,7 +1,7 @@
-"""The services behind the gateway, and a collector of traces, less their work.
+"""Stubs of the services behind the gateway and of a trace collector: `python -m benchmarks.service_stubs host:port`.
 
-`python -m benchmarks.service_stubs host:port` answers the calls that are measured at once, the same with the same, and
-believes whoever calls: what is measured in front of it is not the services. No money moves.
+The stubs answer the measured calls at once with constant responses and check no tokens, so that a figure measures the
+gateway and not the services. No money moves.
 """
 
 import asyncio
@@ -19,11 +19,12 @@ from benchmarks.accounts import account_id
 from protos.wallet.analytics.v1 import analytics_pb2
 from protos.wallet.bank.v1 import bank_pb2
 
-PAGE: Final = 1_000
-"""The operations of every page."""
+PAGE_SIZE: Final = 1_000
+"""Number of operations of every page."""
 ACCOUNT: Final = account_id(0)
-"""Whose operations those are."""
+"""Account of these operations."""
 
+_EXPORT_TRACES: Final = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 _NOW: Final = Timestamp(seconds=1_750_000_000, nanos=123_456_000)
 _TRANSFER: Final = bank_pb2.TransferMoneyResponse(
     transfer=bank_pb2.Transfer(
@@ -50,15 +51,15 @@ _OPERATIONS: Final = analytics_pb2.GetOperationsResponse(
             counterparty_id=account_id(version),
             occurred_at=Timestamp(seconds=_NOW.seconds + version, nanos=_NOW.nanos),
         )
-        for version in range(PAGE, 0, -1)
+        for version in range(PAGE_SIZE, 0, -1)
     ],
     has_older=True,
 )
 
 
 @lru_cache
-def _accounts(request: bytes) -> bytes:
-    """Every account that is asked for is there."""
+def _accounts_response(request: bytes) -> bytes:
+    """Return an open account for every requested id."""
     ids = bank_pb2.BatchGetAccountsRequest.FromString(request).ids
     return bank_pb2.BatchGetAccountsResponse(
         results=[
@@ -67,7 +68,7 @@ def _accounts(request: bytes) -> bytes:
                 value=bank_pb2.Account(
                     id=id_,
                     balance=Money(currency_code="RUB", units=999),
-                    version=PAGE,
+                    version=PAGE_SIZE,
                     created_at=_NOW,
                     updated_at=_NOW,
                     status=bank_pb2.ACCOUNT_STATUS_OPEN,
@@ -78,26 +79,26 @@ def _accounts(request: bytes) -> bytes:
     ).SerializeToString()
 
 
-async def _say_accounts(request: bytes, _context: object) -> bytes:
-    return _accounts(request)
+async def _get_accounts(request: bytes, _context: object) -> bytes:
+    return _accounts_response(request)
 
 
-def _answering(answer: Any) -> "grpc.RpcMethodHandler[Any, Any]":
-    serialized = answer.SerializeToString()
+def _constant_handler(response: Any) -> "grpc.RpcMethodHandler[Any, Any]":
+    serialized = response.SerializeToString()
 
-    async def say(_request: bytes, _context: object) -> bytes:
-        return serialized  # type: ignore[no-any-return]  # of a message of any type
+    async def handle(_request: bytes, _context: object) -> bytes:
+        return serialized  # type: ignore[no-any-return]  # a message of any type
 
-    return grpc.unary_unary_rpc_method_handler(say)
+    return grpc.unary_unary_rpc_method_handler(handle)
 
 
-class _Stub(grpc.GenericRpcHandler):
+class _StubHandlers(grpc.GenericRpcHandler):
     def __init__(self) -> None:
         self._methods = {
-            "/wallet.bank.v1.BankService/TransferMoney": _answering(_TRANSFER),
-            "/wallet.bank.v1.BankService/BatchGetAccounts": grpc.unary_unary_rpc_method_handler(_say_accounts),
-            "/wallet.analytics.v1.AnalyticsService/GetOperations": _answering(_OPERATIONS),
-            "/opentelemetry.proto.collector.trace.v1.TraceService/Export": _answering(ExportTraceServiceResponse()),
+            "/wallet.bank.v1.BankService/TransferMoney": _constant_handler(_TRANSFER),
+            "/wallet.bank.v1.BankService/BatchGetAccounts": grpc.unary_unary_rpc_method_handler(_get_accounts),
+            "/wallet.analytics.v1.AnalyticsService/GetOperations": _constant_handler(_OPERATIONS),
+            _EXPORT_TRACES: _constant_handler(ExportTraceServiceResponse()),
         }
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[Any, Any] | None":
@@ -105,10 +106,10 @@ class _Stub(grpc.GenericRpcHandler):
 
 
 async def _serve(listen: str) -> None:
-    server = grpc.aio.server(handlers=[_Stub()])
+    server = grpc.aio.server(handlers=[_StubHandlers()])
     server.add_insecure_port(listen)
     await server.start()
-    await asyncio.Event().wait()  # until it is ended
+    await asyncio.Event().wait()  # until the process is stopped
 
 
 if __name__ == "__main__":

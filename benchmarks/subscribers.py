@@ -1,7 +1,8 @@
-"""People who watch their accounts: `python -m benchmarks.subscribers`, spoken to by `live.py`.
+"""GraphQL subscribers by WebSocket: `python -m benchmarks.subscribers`, run by `load_generator.start_generator`.
 
-It reads a `Crowd` from its standard input, one line of JSON; subscribes everybody and writes `ready`; reads a `Goal`;
-writes `Seen` when everybody has seen that many operations, or when the time is up.
+The process reads a `SubscribeCommand` from standard input, as one line of JSON, starts all subscriptions and writes
+`ready`. Then it reads a `SubscriptionTarget`, waits for that number of messages or for the time-out, and writes a
+`SubscriptionResult`.
 """
 
 import asyncio
@@ -20,24 +21,24 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 from websockets.typing import Subprotocol
 
-from benchmarks import load_generator
+from benchmarks.load_generator import write_line
 
 _PROTOCOL: Final = Subprotocol("graphql-transport-ws")
-_AT_ONCE: Final = 50
+_CONCURRENT_CONNECTS: Final = 50
 _QUERY: Final = """subscription($account: ID!, $after: String!) {
   operationAdded(accountId: $account, after: $after) { occurredAt cursor }
 }"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Crowd:
-    """Who watches what.
+class SubscribeCommand:
+    """Subscriptions to start, one per entry of `accounts`.
 
     Attributes:
-        url: of the gateway's GraphQL, by WebSocket.
-        token: of the owner of all the accounts.
-        accounts: one for each subscriber; several may watch the same.
-        after: the cursor that each of them begins after.
+        url: WebSocket URL of the gateway's GraphQL endpoint.
+        token: bearer token that may read all the accounts.
+        accounts: account ids; several subscribers may use the same account.
+        after: for each subscriber the cursor after which it starts.
     """
 
     url: str
@@ -47,21 +48,21 @@ class Crowd:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Goal:
-    """How many operations the subscribers are to see in all, and how long they wait for them."""
+class SubscriptionTarget:
+    """Number of messages to wait for, over all subscribers, and the time-out."""
 
-    operations: int
-    seconds: float
+    messages: int
+    timeout_seconds: float
 
 
 @dataclass(slots=True, kw_only=True)
-class Seen:
-    """What came of it.
+class SubscriptionResult:
+    """Received messages.
 
     Attributes:
-        latencies_ms: of each message, from the time that the ledger gave the operation.
-        repeats: messages that a subscriber had got before, or out of order.
-        error: what ended a subscription, or empty.
+        latencies_ms: of each message, since the ledger's timestamp of the operation.
+        repeats: messages that their subscriber had received before.
+        error: failure that ended a subscription, or empty.
     """
 
     latencies_ms: list[float] = field(default_factory=list)
@@ -69,80 +70,83 @@ class Seen:
     error: str = ""
 
 
-async def watch(crowd: Crowd, seen: Seen, changed: asyncio.Event) -> None:
-    """Reads the goal when everybody is there, and returns when it is reached or the time is up."""
-    room = asyncio.Semaphore(_AT_ONCE)
-    present = asyncio.Semaphore(0)
+async def subscribe_all(command: SubscribeCommand, result: SubscriptionResult) -> None:
+    """Start all subscriptions, read the target, and collect messages until it is reached or its time-out passes."""
+    connect_slots = asyncio.Semaphore(_CONCURRENT_CONNECTS)
+    subscribed = asyncio.Semaphore(0)
+    result_changed = asyncio.Event()
 
     async def subscribe(account: str, after: str) -> None:
-        async with room:
-            connection = await connect(crowd.url, subprotocols=[_PROTOCOL], compression=None, open_timeout=60)
-            await _begin(connection, crowd.token, account, after)
-        present.release()
+        async with connect_slots:
+            connection = await connect(command.url, subprotocols=[_PROTOCOL], compression=None, open_timeout=60)
+            await _start_subscription(connection, command.token, account, after)
+        subscribed.release()
         with suppress(asyncio.CancelledError):
-            await _follow(connection, seen, changed)
+            await _collect_messages(connection, result, result_changed)
         await connection.close()
 
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(subscribe(*each)) for each in zip(crowd.accounts, crowd.after, strict=True)]
+        tasks = [group.create_task(subscribe(*each)) for each in zip(command.accounts, command.after, strict=True)]
         for _ in tasks:
-            await present.acquire()
-        load_generator.answer(b"ready")
-        goal = Goal(**orjson.loads(await asyncio.to_thread(sys.stdin.readline)))
+            await subscribed.acquire()
+        write_line(b"ready")
+        target = SubscriptionTarget(**orjson.loads(await asyncio.to_thread(sys.stdin.readline)))
         with suppress(TimeoutError):
-            async with asyncio.timeout(goal.seconds):
-                while len(seen.latencies_ms) < goal.operations and not seen.error:
-                    changed.clear()
-                    await changed.wait()
+            async with asyncio.timeout(target.timeout_seconds):
+                while len(result.latencies_ms) < target.messages and not result.error:
+                    result_changed.clear()
+                    await result_changed.wait()
         for task in tasks:
             task.cancel()
 
 
-async def _begin(connection: ClientConnection, token: str, account: str, after: str) -> None:
-    await _tell(connection, type="connection_init", payload={"authorization": f"Bearer {token}"})
-    acknowledged = orjson.loads(await connection.recv())
-    if acknowledged["type"] != "connection_ack":
-        raise ConnectionError(f"not let in: {acknowledged}")
+async def _start_subscription(connection: ClientConnection, token: str, account: str, after: str) -> None:
+    await _send(connection, type="connection_init", payload={"authorization": f"Bearer {token}"})
+    answer = orjson.loads(await connection.recv())
+    if answer["type"] != "connection_ack":
+        raise ConnectionError(f"the gateway refused the connection: {answer}")
     variables = {"account": account, "after": after}
-    await _tell(connection, id="1", type="subscribe", payload={"query": _QUERY, "variables": variables})
+    await _send(connection, id="1", type="subscribe", payload={"query": _QUERY, "variables": variables})
 
 
-async def _follow(connection: ClientConnection, seen: Seen, changed: asyncio.Event) -> None:
-    """Times every message. A subscription that ends before it is told to has failed."""
+async def _collect_messages(
+    connection: ClientConnection, result: SubscriptionResult, result_changed: asyncio.Event
+) -> None:
+    """Add the latency of every message to the result. A subscription that the gateway ends is an error."""
     cursors = set[str]()
     try:
         async for text in connection:
             now = time.time()
             message = orjson.loads(text)
             if message["type"] == "ping":
-                await _tell(connection, type="pong")
+                await _send(connection, type="pong")
                 continue
             if message["type"] != "next" or message["payload"].get("errors"):
-                seen.error = f"{message}"
+                result.error = f"{message}"
                 break
             operation = message["payload"]["data"]["operationAdded"]
-            seen.latencies_ms.append(1_000 * (now - datetime.fromisoformat(operation["occurredAt"]).timestamp()))
-            seen.repeats += operation["cursor"] in cursors
+            result.latencies_ms.append(1_000 * (now - datetime.fromisoformat(operation["occurredAt"]).timestamp()))
+            result.repeats += operation["cursor"] in cursors
             cursors.add(operation["cursor"])
-            changed.set()
+            result_changed.set()
         else:
-            seen.error = f"the gateway closed the connection: {connection.close_code} {connection.close_reason}"
+            result.error = f"the gateway closed the connection: {connection.close_code} {connection.close_reason}"
     except WebSocketException as error:
-        seen.error = f"{type(error).__name__}: {error}"
-    changed.set()
+        result.error = f"{type(error).__name__}: {error}"
+    result_changed.set()
 
 
-async def _tell(connection: ClientConnection, **message: Any) -> None:
+async def _send(connection: ClientConnection, **message: Any) -> None:
     await connection.send(orjson.dumps(message).decode())
 
 
 def main() -> None:
-    """One conversation with whoever started it."""
-    crowd = Crowd(**orjson.loads(sys.stdin.readline()))
-    seen = Seen()
-    gc.disable()  # a short life, and a pause of its own would look like the gateway's
-    uvloop.run(watch(crowd, seen, asyncio.Event()))
-    load_generator.answer(orjson.dumps(asdict(seen)))
+    """Read the command from standard input and write the result."""
+    command = SubscribeCommand(**orjson.loads(sys.stdin.readline()))
+    result = SubscriptionResult()
+    gc.disable()  # a pause for garbage collection would look like a slow gateway; the process is short-lived
+    uvloop.run(subscribe_all(command, result))
+    write_line(orjson.dumps(asdict(result)))
 
 
 if __name__ == "__main__":

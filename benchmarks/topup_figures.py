@@ -1,6 +1,6 @@
-"""Paying in by card: how many top-ups a second, and how soon one that was cut off by kill -9 is complete.
+"""Figures of top-ups: their rate, and the time to recover those that a killed card service interrupted.
 
-Measured over the whole system, with the sandbox acquirer at no delay; load and all services share this one machine.
+The complete system runs with the sandbox acquirer without delay. Load and services share this machine.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 import httpx
 
 from benchmarks.figure import BenchError, Figure, Options
-from benchmarks.system_environment import Scene
+from benchmarks.system_environment import OneOwnerEnvironment
 from loadtests.console import print_progress
 from loadtests.statistics import percentiles
 from stack.ports import HOST
@@ -28,130 +28,141 @@ FIGURES: Final[Collection[str]] = (_RATE, _RECOVERY)
 
 _IN_FLIGHT: Final = 16
 _KILLS: Final = 5
-_PATIENCE_SECONDS: Final = 60.0
-_LOOK_SECONDS: Final = 0.05
-_FINAL: Final = {"COMPLETED", "DECLINED", "VOIDED", "REFUNDED"}
+_TIMEOUT_SECONDS: Final = 60.0
+_POLL_SECONDS: Final = 0.05
+_FINAL_STATUSES: Final = {"COMPLETED", "DECLINED", "VOIDED", "REFUNDED"}
 _BODY: Final = {
     "amount": "1.00",
     "card": {"number": "4242424242424242", "expiryMonth": 12, "expiryYear": 2040, "cvv": "123"},
 }
 
 
-class Payer:
-    """Somebody who pays in over and over, one top-up after the other, as REST clients do."""
+class TopUpUser:
+    """REST client that makes top-ups of one account, one after the other.
 
-    def __init__(self, scene: Scene, http: httpx.AsyncClient, account: UUID) -> None:
+    Attributes:
+        top_ups: start and end of each complete top-up, on the monotonic clock.
+    """
+
+    def __init__(self, environment: OneOwnerEnvironment, http: httpx.AsyncClient, account: UUID) -> None:
         self._path = f"/accounts/{account}/topup"
         self._http = http
-        self._headers = {"Authorization": f"Bearer {scene.token}"}
-        self.finished: list[tuple[float, float]] = []
+        self._headers = {"Authorization": f"Bearer {environment.token}"}
+        self.top_ups: list[tuple[float, float]] = []
 
-    async def pay(self, until: float) -> None:
-        """Pays in until then, on the monotonic clock.
+    async def top_up_until(self, deadline: float) -> None:
+        """Make top-ups until the deadline, on the monotonic clock.
 
         Raises:
-            BenchError: a top-up was refused, or did not complete at once.
+            BenchError: a top-up was refused, or its first answer is not that it is complete.
         """
-        while (began := time.monotonic()) < until:
-            answer = await self.once()
-            if answer.status_code != httpx.codes.ACCEPTED or answer.json()["status"] != "COMPLETED":
-                raise BenchError(f"a top-up was answered {answer.status_code}: {answer.text}")
-            self.finished.append((began, time.monotonic()))
+        while (started := time.monotonic()) < deadline:
+            response = await self.top_up()
+            if response.status_code != httpx.codes.ACCEPTED or response.json()["status"] != "COMPLETED":
+                raise BenchError(f"a top-up was answered {response.status_code}: {response.text}")
+            self.top_ups.append((started, time.monotonic()))
 
-    async def once(self) -> httpx.Response:
-        """One top-up, with a key of its own."""
+    async def top_up(self) -> httpx.Response:
+        """Make one top-up with a new idempotency key."""
         return await self._http.post(
-            self._path, json=_BODY, headers={**self._headers, "Idempotency-Key": uuid4().hex}, timeout=_PATIENCE_SECONDS
+            self._path, json=_BODY, headers={**self._headers, "Idempotency-Key": uuid4().hex}, timeout=_TIMEOUT_SECONDS
         )
 
 
-async def per_second(scene: Scene, options: Options) -> Figure:
-    """Top-ups a second by REST through the gateway, each from the card to the ledger, with 16 in flight."""
-    since = time.monotonic() + options.warm_up
-    until = since + options.seconds
-    async with httpx.AsyncClient(base_url=scene.system.url, trust_env=False) as http:
-        payers = [Payer(scene, http, account) for account in scene.accounts[:_IN_FLIGHT]]
-        used = scene.cpu()
+async def per_second(environment: OneOwnerEnvironment, options: Options) -> Figure:
+    """Top-ups per second by REST, from the card to the ledger, with 16 in flight."""
+    start = time.monotonic() + options.warm_up_seconds
+    end = start + options.seconds
+    async with httpx.AsyncClient(base_url=environment.system.url, trust_env=False) as http:
+        users = [TopUpUser(environment, http, account) for account in environment.accounts[:_IN_FLIGHT]]
+        read_cpu = environment.measure_cpu()
         async with asyncio.TaskGroup() as group:
-            for payer in payers:
-                group.create_task(payer.pay(until))
-        cpu = used()
-    took = [1_000 * (end - began) for payer in payers for began, end in payer.finished if since <= end <= until]
+            for user in users:
+                group.create_task(user.top_up_until(end))
+        cpu = read_cpu()
+    top_ups = [top_up for user in users for top_up in user.top_ups]
+    latencies = [1_000 * (ended - started) for started, ended in top_ups if start <= ended <= end]
     return Figure(
         figure=_RATE,
-        value=len(took) / options.seconds,
+        value=len(latencies) / options.seconds,
         unit="1/s",
-        details={"latency_ms": percentiles(took), "in_flight": _IN_FLIGHT, "cpu_seconds": cpu},
+        details={"latency_ms": percentiles(latencies), "in_flight": _IN_FLIGHT, "cpu_seconds": cpu},
     )
 
 
-async def recovery(scene: Scene, options: Options) -> Figure:  # noqa: ARG001
-    """Seconds from kill -9 of the card service to the end of each top-up that it cut off."""
-    took: list[float] = []
+async def recovery(environment: OneOwnerEnvironment, options: Options) -> Figure:  # noqa: ARG001
+    """Seconds from kill -9 of the card service to the final status of each interrupted top-up."""
+    recovery_seconds: list[float] = []
     async with (
-        httpx.AsyncClient(base_url=scene.system.url, trust_env=False) as http,
-        CardClient.connect(f"{HOST}:{scene.system.ports.card_grpc}") as card,
+        httpx.AsyncClient(base_url=environment.system.url, trust_env=False) as http,
+        CardClient.connect(f"{HOST}:{environment.system.ports.card_grpc}") as card,
     ):
         for number in range(_KILLS):
-            accounts = scene.accounts[number * _IN_FLIGHT :][:_IN_FLIGHT]
-            await _cut(scene, [Payer(scene, http, account) for account in accounts])
+            accounts = environment.accounts[number * _IN_FLIGHT :][:_IN_FLIGHT]
+            await _kill_card_service(environment, [TopUpUser(environment, http, account) for account in accounts])
             killed = time.monotonic()
-            cut = await _unfinished(card, accounts)
-            if len(cut) == 0:
-                print_progress("   nothing was cut off")
-            took += await asyncio.gather(*(_ended(card, top_up, killed) for top_up in cut))
+            interrupted = await _list_unfinished(card, accounts)
+            recovery_seconds += await asyncio.gather(*(_wait_until_final(card, id_, killed) for id_ in interrupted))
             print_progress(
-                f"   {len(cut)} top-ups were cut off; all of them are final after {time.monotonic() - killed:.1f} s"
+                f"   {len(interrupted)} interrupted top-ups; all are final after {time.monotonic() - killed:.1f} s"
             )
-    if not took:
-        raise BenchError("no kill cut a top-up off")
+    if not recovery_seconds:
+        raise BenchError("no kill interrupted a top-up")
     return Figure(
         figure=_RECOVERY,
-        value=percentiles(took)["p99"],
+        value=percentiles(recovery_seconds)["p99"],
         unit="s",
         better="lower",
-        details={"seconds": percentiles(took), "cut_off": len(took), "kills": _KILLS},
+        details={"seconds": percentiles(recovery_seconds), "cut_off": len(recovery_seconds), "kills": _KILLS},
     )
 
 
-async def _cut(scene: Scene, payers: Sequence[Payer]) -> None:
-    """Kills the card service while everybody pays in."""
+async def _kill_card_service(environment: OneOwnerEnvironment, users: Sequence[TopUpUser]) -> None:
+    """Kill the card service after one second of top-ups, and wait until each user has seen a failure."""
 
-    async def pay_regardless(payer: Payer) -> None:
+    async def top_up_until_failure(user: TopUpUser) -> None:
         with suppress(httpx.HTTPError):
-            while (await payer.once()).status_code == httpx.codes.ACCEPTED:
+            while (await user.top_up()).status_code == httpx.codes.ACCEPTED:
                 pass
 
     async with asyncio.TaskGroup() as group:
-        for payer in payers:
-            group.create_task(pay_regardless(payer))
+        for user in users:
+            group.create_task(top_up_until_failure(user))
         await asyncio.sleep(1.0)
-        os.kill(scene.system.pid("card"), signal.SIGKILL)
+        os.kill(environment.system.pid("card"), signal.SIGKILL)
 
 
-async def _unfinished(card: CardClient, accounts: Sequence[UUID]) -> list[UUID]:
-    """The top-ups that are not final when the service answers again; what ended before it did took no longer."""
+async def _list_unfinished(card: CardClient, accounts: Sequence[UUID]) -> list[UUID]:
+    """Wait until the restarted service answers, and return the top-ups that are not final then.
+
+    Interrupted top-ups that became final earlier took less time; they are not counted.
+    """
     while True:
         try:
             pages: list[Any] = [await card.list_top_ups(account, limit=100) for account in accounts]
         except Unavailable:
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(_POLL_SECONDS)
         else:
-            return [top_up.id for page in pages for top_up in page.top_ups if top_up.status not in _FINAL]
+            return [top_up.id for page in pages for top_up in page.top_ups if top_up.status not in _FINAL_STATUSES]
 
 
-async def _ended(card: CardClient, top_up_id: UUID, killed: float) -> float:
-    while (await card.get_top_up(top_up_id)).status not in _FINAL:
-        if time.monotonic() - killed > _PATIENCE_SECONDS:
-            raise BenchError(f"the top-up {top_up_id} did not end")
-        await asyncio.sleep(_LOOK_SECONDS)
+async def _wait_until_final(card: CardClient, top_up_id: UUID, killed: float) -> float:
+    """Return the seconds from the kill to the final status.
+
+    Raises:
+        BenchError: there is no final status after the time-out.
+    """
+    while (await card.get_top_up(top_up_id)).status not in _FINAL_STATUSES:
+        if time.monotonic() - killed > _TIMEOUT_SECONDS:
+            raise BenchError(f"the top-up {top_up_id} was not final after {_TIMEOUT_SECONDS:.0f} s")
+        await asyncio.sleep(_POLL_SECONDS)
     return time.monotonic() - killed
 
 
-async def measure(wanted: Collection[str], options: Options) -> AsyncGenerator[Figure, None]:
-    """See `figure.Part`."""
-    for name, figure in {_RATE: per_second, _RECOVERY: recovery}.items():
-        if name in wanted:
-            print_progress(f"{name}: {' '.join((figure.__doc__ or '').split())}")
-            async with Scene.set() as scene:
-                yield await figure(scene, options)
+async def measure(names: Collection[str], options: Options) -> AsyncGenerator[Figure, None]:
+    """See `figure.FigureModule`. Each figure has its own system."""
+    for name, measure_figure in {_RATE: per_second, _RECOVERY: recovery}.items():
+        if name in names:
+            print_progress(f"{name}: {measure_figure.__doc__}")
+            async with OneOwnerEnvironment() as environment:
+                yield await measure_figure(environment, options)

@@ -1,6 +1,6 @@
-"""Hive Gateway with its gRPC transport, straight over the bank's proto: what else one could put in front of the bank.
+"""Hive Gateway with its gRPC transport, which serves the bank's proto as GraphQL: a reference for the gateway.
 
-Its packages come by `npm ci` in this folder, which nothing here does.
+Install its packages with `npm ci` in this folder.
 """
 
 import os
@@ -26,21 +26,21 @@ _FOLDER: Final = Path(__file__).parent
 _PROGRAMS: Final = _FOLDER / "node_modules" / ".bin"
 
 
-def is_there() -> bool:
-    """Whether node is, and its packages are."""
+def is_installed() -> bool:
+    """Return whether node and the packages are installed."""
     return shutil.which("node") is not None and _PROGRAMS.is_dir()
 
 
 @asynccontextmanager
-async def running(bank: str, folder: Path) -> AsyncIterator[tuple[Child, str]]:
-    """One process of it over the bank at a gRPC target, and its address.
+async def run_hive_gateway(bank: str, folder: Path) -> AsyncIterator[tuple[Child, str]]:
+    """Run one Hive Gateway process, and yield it with its address.
 
     Args:
-        bank: `host:port`.
-        folder: for its supergraph.
+        bank: gRPC target of the bank, as `host:port`.
+        folder: for the supergraph.
 
     Raises:
-        StartError: it did not start; says why.
+        StartError: it did not start; the message says why.
     """
     (port,) = free_ports(1)
     supergraph = folder / "supergraph.graphql"
@@ -49,7 +49,7 @@ async def running(bank: str, folder: Path) -> AsyncIterator[tuple[Child, str]]:
         command=_program(
             *("mesh-compose", "--config-path", "compose.mjs", "--output", str(supergraph)),
             BANK_GRPC_TARGET=bank,
-            GOOGLE_PROTOS=sysconfig.get_path("purelib"),  # googleapis-common-protos has them
+            GOOGLE_PROTOS=sysconfig.get_path("purelib"),  # of googleapis-common-protos
         ),
     )
     gateway = Process(

@@ -11,21 +11,21 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
-from benchmarks.http1_client import Load, get, keep_asking, post
-from benchmarks.http2_client import CallError
+from benchmarks.http1_client import HttpLoad, get, post, request_repeatedly
+from benchmarks.load_generator import CallError
 from kit.http.server import http_server
 from stack.ports import free_ports
 
-heard: list[tuple[str, str, Any]] = []
+received: list[tuple[str, str, Any]] = []
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    """Notes who says what, and refuses one thing."""
+    """Record the request and echo its body; refuse the body "refuse"."""
     request = Request(scope, receive)
-    said = await request.json() if request.method == "POST" else "nothing"
-    heard.append((request.url.path, request.headers["authorization"], said))
-    status = 400 if said == "refuse" else 201
-    await JSONResponse({"said": said}, status)(scope, receive, send)
+    body = await request.json() if request.method == "POST" else "nothing"
+    received.append((request.url.path, request.headers["authorization"], body))
+    status = 400 if body == "refuse" else 201
+    await JSONResponse({"echo": body}, status)(scope, receive, send)
 
 
 @pytest.fixture(scope="module")
@@ -35,65 +35,65 @@ async def target() -> AsyncIterator[str]:
         yield target
 
 
-def load(target: str, *said: Any, sign: str = '"said"') -> Load:
-    requests = [post("/path", {"Authorization": "Bearer x"}, each) for each in said]
-    return Load(target=target, requests=requests, connections=4, status=201, sign=sign)
+def http_load(target: str, *bodies: Any, marker: str = '"echo"') -> HttpLoad:
+    requests = [post("/path", {"Authorization": "Bearer x"}, body) for body in bodies]
+    return HttpLoad(target=target, requests=requests, connections=4, status=201, marker=marker)
 
 
 class TestPost:
-    def test_is_a_request_with_its_length_in_bytes(self) -> None:
+    def test_content_length_is_in_bytes(self) -> None:
         head, _, body = post("/path", {"A": "b"}, {"ё": 1}).partition("\r\n\r\n")
         assert head.startswith("POST /path HTTP/1.1\r\n")
         assert f"Content-Length: {len(body.encode())}" in head
         assert orjson.loads(body) == {"ё": 1}
 
 
-class TestKeepAsking:
-    async def test_a_real_server_hears_each_request_in_its_turn(self, target: str) -> None:
-        heard.clear()
-        until = time.monotonic() + 1
-        calls = await keep_asking(load(target, "a", {"b": "x" * 100_000}), until)
-        assert len(calls) == len(heard) >= 8
-        assert {path for path, _, _ in heard} == {"/path"}
-        assert [said == "a" for _, _, said in heard].count(True) >= len(heard) // 2 - 4
-        assert all(one.began < until and one.began <= one.ended for one in calls)
+class TestRequestRepeatedly:
+    async def test_server_receives_the_requests_in_turn(self, target: str) -> None:
+        received.clear()
+        deadline = time.monotonic() + 1
+        calls = await request_repeatedly(http_load(target, "a", {"b": "x" * 100_000}), deadline)
+        assert len(calls) == len(received) >= 8
+        assert {path for path, _, _ in received} == {"/path"}
+        assert [body == "a" for _, _, body in received].count(True) >= len(received) // 2 - 4
+        assert all(call.started < deadline and call.started <= call.ended for call in calls)
 
-    async def test_in_an_open_loop_a_request_begins_when_it_is_due(self, target: str) -> None:
-        asked = replace(load(target, "a"), rate=100.0, connections=8)
-        began = time.monotonic()
-        calls = sorted(await keep_asking(asked, began + 0.5), key=lambda each: each.began)
+    async def test_open_loop_starts_each_request_when_it_is_due(self, target: str) -> None:
+        load = replace(http_load(target, "a"), rate=100.0, connections=8)
+        started = time.monotonic()
+        calls = sorted(await request_repeatedly(load, started + 0.5), key=lambda call: call.started)
         assert 1 < len(calls) <= 50
-        assert all(later.began - one.began == pytest.approx(0.01) for one, later in pairwise(calls))
+        assert all(later.started - earlier.started == pytest.approx(0.01) for earlier, later in pairwise(calls))
 
-    async def test_there_one_that_finds_no_connection_free_has_waited_for_it(self) -> None:
+    async def test_open_loop_latency_includes_the_wait_for_a_free_connection(self) -> None:
         async def slow(scope: Scope, receive: Receive, send: Send) -> None:
             await asyncio.sleep(0.1)
-            await JSONResponse({"said": "late"}, 201)(scope, receive, send)
+            await JSONResponse({"echo": "late"}, 201)(scope, receive, send)
 
         target = f"127.0.0.1:{free_ports(1)[0]}"
         async with http_server(slow, target, lifespan="off"):
-            asked = replace(load(target, "a"), rate=20.0, connections=1)
-            calls = await keep_asking(asked, time.monotonic() + 0.5)
-        took = [each.ended - each.began for each in calls]
-        assert took == sorted(took)
-        assert took[0] >= 0.1
-        assert took[-1] >= 0.1 + (len(calls) - 1) * 0.05
+            load = replace(http_load(target, "a"), rate=20.0, connections=1)
+            calls = await request_repeatedly(load, time.monotonic() + 0.5)
+        latencies = [call.ended - call.started for call in calls]
+        assert latencies == sorted(latencies)
+        assert latencies[0] >= 0.1
+        assert latencies[-1] >= 0.1 + (len(calls) - 1) * 0.05
 
-    async def test_a_request_may_have_no_body(self, target: str) -> None:
-        heard.clear()
-        asked = Load(
-            target=target, requests=[get("/p?q=1", {"Authorization": "x"})], connections=1, status=201, sign="nothing"
+    async def test_get_request_has_no_body(self, target: str) -> None:
+        received.clear()
+        load = HttpLoad(
+            target=target, requests=[get("/p?q=1", {"Authorization": "x"})], connections=1, status=201, marker="nothing"
         )
-        calls = await keep_asking(asked, time.monotonic() + 0.1)
+        calls = await request_repeatedly(load, time.monotonic() + 0.1)
         assert calls
-        assert heard == [("/p", "x", "nothing")] * len(calls)
+        assert received == [("/p", "x", "nothing")] * len(calls)
 
-    @pytest.mark.parametrize(("said", "sign"), [("refuse", '"said"'), ("a", "another sign")])
-    async def test_an_answer_that_is_not_as_it_should_be_ends_it(self, target: str, said: str, sign: str) -> None:
-        with pytest.raises(CallError, match="said"):
-            await keep_asking(load(target, said, sign=sign), time.monotonic() + 5)
+    @pytest.mark.parametrize(("body", "marker"), [("refuse", '"echo"'), ("a", "another marker")])
+    async def test_unexpected_response_is_raised(self, target: str, body: str, marker: str) -> None:
+        with pytest.raises(CallError, match="echo"):
+            await request_repeatedly(http_load(target, body, marker=marker), time.monotonic() + 5)
 
-    async def test_nobody_there_ends_it(self) -> None:
-        nowhere = f"127.0.0.1:{free_ports(1)[0]}"
+    async def test_refused_connection_is_raised(self) -> None:
+        unused = f"127.0.0.1:{free_ports(1)[0]}"
         with pytest.raises(ConnectionRefusedError):
-            await keep_asking(load(nowhere, "a"), time.monotonic() + 5)
+            await request_repeatedly(http_load(unused, "a"), time.monotonic() + 5)

@@ -5,27 +5,28 @@ from itertools import repeat
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
-from benchmarks.http2_client import CallError, header_block, keep_calling
+from benchmarks.http2_client import call_repeatedly, header_block
+from benchmarks.load_generator import CallError
 from kit.rpc import request_context
 from stack.ports import free_ports
 from tests.conftest import Keys
 from tests.unit.kit.rpc.echo import SERVICE, serving
 from wallet.errors import InvalidInput
 
-said: list[tuple[str, str]] = []
+received: list[tuple[str, str]] = []
 
 
-async def say(text: str) -> str:
-    """Notes who says what, and refuses one thing."""
+async def echo(text: str) -> str:
+    """Record the caller and the text, and refuse the text "refuse"."""
     if text == "refuse":
         raise InvalidInput.for_field("text", "must be friendlier")
-    said.append((request_context.current_principal().subject, text))
+    received.append((request_context.current_principal().subject, text))
     return text
 
 
 @pytest.fixture(scope="module")
 async def target(keys: Keys) -> AsyncIterator[str]:
-    async with serving(say, keys.verifier()) as target:
+    async with serving(echo, keys.verifier()) as target:
         yield target
 
 
@@ -33,29 +34,29 @@ def requests(target: str, token: str, text: str) -> Iterator[tuple[bytes, bytes]
     return repeat((header_block(target, f"/{SERVICE}/Say", 5, token), StringValue(value=text).SerializeToString()))
 
 
-class TestKeepCalling:
-    async def test_a_real_server_hears_each_call_and_who_calls(self, target: str, keys: Keys) -> None:
-        said.clear()
-        until = time.monotonic() + 1
-        calls = await keep_calling(target, requests(target, keys.user("alice"), "hello"), 16, until)
+class TestCallRepeatedly:
+    async def test_grpc_server_receives_every_call_with_its_caller(self, target: str, keys: Keys) -> None:
+        received.clear()
+        deadline = time.monotonic() + 1
+        calls = await call_repeatedly(target, requests(target, keys.user("alice"), "hello"), 16, deadline)
         assert len(calls) >= 16
-        assert said == [("alice", "hello")] * len(calls)
-        assert all(one.began < until and one.began <= one.ended for one in calls)
+        assert received == [("alice", "hello")] * len(calls)
+        assert all(call.started < deadline and call.started <= call.ended for call in calls)
 
-    async def test_more_than_the_first_window_of_a_connection_gets_through(self, target: str, keys: Keys) -> None:
+    async def test_calls_larger_than_the_initial_window_succeed(self, target: str, keys: Keys) -> None:
         text = "x" * 8_000
-        calls = await keep_calling(target, requests(target, keys.user("alice"), text), 64, time.monotonic() + 1)
+        calls = await call_repeatedly(target, requests(target, keys.user("alice"), text), 64, time.monotonic() + 1)
         assert len(calls) >= 64
 
-    async def test_a_refusal_ends_it_with_its_status(self, target: str, keys: Keys) -> None:
+    async def test_refused_call_raises_its_status(self, target: str, keys: Keys) -> None:
         with pytest.raises(CallError, match="INVALID_ARGUMENT"):
-            await keep_calling(target, requests(target, keys.user("alice"), "refuse"), 2, time.monotonic() + 1)
+            await call_repeatedly(target, requests(target, keys.user("alice"), "refuse"), 2, time.monotonic() + 1)
 
-    async def test_a_token_that_is_not_believed_ends_it(self, target: str) -> None:
+    async def test_invalid_token_raises_the_status_of_the_call(self, target: str) -> None:
         with pytest.raises(CallError, match="UNAUTHENTICATED"):
-            await keep_calling(target, requests(target, "forged", "hello"), 2, time.monotonic() + 1)
+            await call_repeatedly(target, requests(target, "forged", "hello"), 2, time.monotonic() + 1)
 
-    async def test_nobody_there_ends_it(self, keys: Keys) -> None:
-        nowhere = f"127.0.0.1:{free_ports(1)[0]}"
+    async def test_refused_connection_is_raised(self, keys: Keys) -> None:
+        unused = f"127.0.0.1:{free_ports(1)[0]}"
         with pytest.raises(ConnectionRefusedError):
-            await keep_calling(nowhere, requests(nowhere, keys.user("alice"), "hello"), 2, time.monotonic() + 1)
+            await call_repeatedly(unused, requests(unused, keys.user("alice"), "hello"), 2, time.monotonic() + 1)

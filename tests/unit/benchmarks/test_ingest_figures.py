@@ -1,14 +1,14 @@
 from collections import defaultdict
 
-from benchmarks.ingest_figures import Event
+from benchmarks.ingest_figures import BenchEvent
 from subgraphs.analytics.service.adapters.events import decode_event
 from subgraphs.analytics.service.domain.rows import rows_from_event
 
-EVENTS = [Event(number) for number in range(2_500)]
+EVENTS = [BenchEvent(number) for number in range(2_500)]
 
 
-class TestAnEventOfTheBenchmark:
-    def test_is_of_the_contract_and_has_the_rows_that_it_says(self) -> None:
+class TestBenchEvent:
+    def test_rows_of_an_event_equal_those_that_analytics_stores(self) -> None:
         for event in EVENTS:
             _, value, headers = event.message()
             stored = [
@@ -28,11 +28,11 @@ class TestAnEventOfTheBenchmark:
             ]
             assert [tuple(row) for row in event.rows()] == stored
 
-    def test_goes_on_from_the_one_before_in_every_account(self) -> None:
+    def test_versions_of_every_account_have_no_gaps(self) -> None:
         versions = defaultdict[str, list[int]](list)
         for event in EVENTS:
             for account, version in event.sides():
                 versions[account].append(version)
         assert len(versions) == 1_000
-        for seen in versions.values():
-            assert seen == list(range(1, len(seen) + 1))
+        for numbers in versions.values():
+            assert numbers == list(range(1, len(numbers) + 1))

@@ -1,7 +1,7 @@
 import pytest
 
 from benchmarks.figure import BenchError
-from benchmarks.pgbench import Report
+from benchmarks.pgbench import PgbenchReport
 
 REPORT = """\
 pgbench (18.6)
@@ -25,22 +25,24 @@ tps = 3765.210987 (without initial connection time)
 """
 
 
-class TestReport:
-    def test_tells_all_transactions_and_the_speed_after_the_warm_up(self) -> None:
-        assert Report.parse(REPORT, warm_up=2.0) == Report(transactions=15_001, latency_ms=4.139, rate=5_500.5)
+class TestPgbenchReport:
+    def test_report_has_all_transactions_and_the_rate_after_the_warm_up(self) -> None:
+        assert PgbenchReport.parse(REPORT, warm_up=2.0) == PgbenchReport(
+            transactions=15_001, latency_ms=4.139, rate=5_500.5
+        )
 
-    def test_a_second_counts_when_all_of_it_is_after_the_warm_up(self) -> None:
-        assert Report.parse(REPORT, warm_up=2.25).rate == 6_000.5
+    def test_second_that_overlaps_the_warm_up_does_not_count(self) -> None:
+        assert PgbenchReport.parse(REPORT, warm_up=2.25).rate == 6_000.5
 
-    def test_refuses_a_run_with_failed_transactions(self) -> None:
+    def test_failed_transactions_are_an_error(self) -> None:
         with pytest.raises(BenchError, match="3 transactions"):
-            Report.parse(REPORT.replace("transactions: 0 (", "transactions: 3 ("), warm_up=2.0)
+            PgbenchReport.parse(REPORT.replace("transactions: 0 (", "transactions: 3 ("), warm_up=2.0)
 
     @pytest.mark.parametrize("text", ["", "pgbench: error: connection refused", REPORT[: REPORT.index("number of")]])
-    def test_refuses_what_is_no_report(self, text: str) -> None:
-        with pytest.raises(BenchError, match="pgbench said"):
-            Report.parse(text, warm_up=2.0)
+    def test_incomplete_output_is_an_error(self, text: str) -> None:
+        with pytest.raises(BenchError, match="no complete report"):
+            PgbenchReport.parse(text, warm_up=2.0)
 
-    def test_refuses_a_run_that_ended_before_its_warm_up(self) -> None:
-        with pytest.raises(BenchError, match="pgbench said"):
-            Report.parse(REPORT, warm_up=9.0)
+    def test_run_that_ended_before_its_warm_up_is_an_error(self) -> None:
+        with pytest.raises(BenchError, match="no complete report"):
+            PgbenchReport.parse(REPORT, warm_up=9.0)
