@@ -4,6 +4,7 @@ import asyncio
 import re
 import resource
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -67,7 +68,7 @@ async def run_pgbench(postgres: Postgres, ledger: Ledger, clients: int, options:
     await ledger.vacuum()
     read_cpu, pgbench_before = start_cpu_meter({"postgres": [postgres.pid or 0]}), _children_cpu_seconds()
     url = urlsplit(ledger.url)
-    seconds = round(options.warm_up_seconds + options.seconds)
+    seconds = ceil(options.warm_up_seconds + options.seconds)  # rounded up: the last second must be complete
     process = await asyncio.create_subprocess_exec(
         str(postgres.cluster.binaries / "pgbench"),
         *("--no-vacuum", "--protocol=prepared", f"--client={clients}", "--jobs=2", f"--time={seconds}", "--progress=1"),
