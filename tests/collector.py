@@ -1,4 +1,4 @@
-"""A collector of traces, by OTLP over gRPC, that keeps what it is sent."""
+"""OTLP collector over gRPC that stores the received spans."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,8 +15,8 @@ from tests.waiting import until
 
 
 @dataclass(frozen=True)
-class Seen:
-    """A span, and the service that it is of."""
+class ReceivedSpan:
+    """Received span with the name of its service."""
 
     service: str
     span: trace_pb2.Span
@@ -43,7 +43,7 @@ class Seen:
 
     @property
     def causes(self) -> set[tuple[str, str]]:
-        """The places that it comes of."""
+        """Span contexts of the parent and the links."""
         return self.links | ({self.parent} if self.parent else set())
 
     @property
@@ -57,7 +57,7 @@ class Seen:
 
 
 class Collector(trace_service_pb2_grpc.TraceServiceServicer):
-    """All that has come so far."""
+    """Collector service with all spans received so far."""
 
     def __init__(self, endpoint: str) -> None:
         self.endpoint = endpoint
@@ -70,35 +70,37 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer):
         return trace_service_pb2.ExportTraceServiceResponse()
 
     @property
-    def spans(self) -> list[Seen]:
+    def spans(self) -> list[ReceivedSpan]:
         return [
-            Seen(next(each.value.string_value for each in of.resource.attributes if each.key == "service.name"), span)
+            ReceivedSpan(
+                next(each.value.string_value for each in of.resource.attributes if each.key == "service.name"), span
+            )
             for request in self.requests
             for of in request.resource_spans
             for scope in of.scope_spans
             for span in scope.spans
         ]
 
-    def come_of(self, place: tuple[str, str]) -> list[Seen]:
-        """The spans that come of a place, by parents and by links, however far away."""
+    def descendants_of(self, place: tuple[str, str]) -> list[ReceivedSpan]:
+        """Return all descendants of a span context, by parents and links."""
         spans, found, reached = self.spans, [], {place}
         while new := [each for each in spans if each not in found and each.causes & reached]:
             found += new
             reached |= {each.place for each in new}
         return found
 
-    async def until(self, seen: Callable[[], Any], within: float = 15) -> Any:
-        """The first truthy answer, as spans come."""
+    async def until(self, condition: Callable[[], Any], within: float = 15) -> Any:
+        """Wait until `condition` returns a truthy value, and return it."""
 
         async def look() -> Any:
-            return seen()
+            return condition()
 
         return await until(look, within=within)
 
 
 @contextmanager
-def collecting() -> Iterator[Collector]:
-    """A collector on a free port, in threads of its own: it answers also while a test does not."""
+def run_collector() -> Iterator[Collector]:
+    """Run a collector on a free port in separate threads, so that it works while a test blocks the event loop."""
     target = f"{HOST}:{free_ports(1)[0]}"
     collector = Collector(f"http://{target}")
     server = grpc.server(ThreadPoolExecutor(2))

@@ -1,9 +1,8 @@
-"""What every tier of tests shares: real servers on loopback, started once, and callers' tokens."""
+"""Fixtures of all tests: real servers on loopback, started once, and tokens of callers."""
 
 import os
 
-# Before anything imports grpc: as root PostgreSQL is started by a real fork(), and gRPC's fork handlers crash the child
-# while calls are in flight.
+# Set before grpc is imported: root starts PostgreSQL with fork(), and gRPC's handlers crash the child during calls.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
 import asyncio
@@ -31,7 +30,7 @@ from stack.engines.children import Kafka
 from stack.engines.postgres import Postgres, temporary_postgres
 from stack.ports import free_ports
 from tests.kafka.brokers import Broker
-from tests.tools import lacking
+from tests.tools import skip_without_tool
 
 # No deadline for one example: it depends on the machine. pytest-timeout ends a test that hangs.
 hypothesis.settings.register_profile("full", deadline=None)
@@ -45,7 +44,7 @@ structlog.configure(
 )
 
 OWN_SYSTEMS = ("chaos", "degradation", "demo", "faults", "replicas", "tls")
-"""The modules `tests/e2e/test_*.py` that start whole systems of their own."""
+"""Modules `tests/e2e/test_*.py` that start their own systems."""
 
 USERS = "https://users.test"
 SERVICES = ("analytics", "card")
@@ -76,38 +75,38 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByEngine:
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_pause_before_a_stop() -> Iterator[None]:
-    """Stop gRPC servers of this process without the pause in which clients of production change to another replica."""
+    """Stop gRPC servers without the pause in which production clients move to another replica."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(server, "_DRAIN_SECONDS", 0.0)
         yield
 
 
 class Keys:
-    """The keys of the issuers that the tests believe."""
+    """Signing keys of the test issuers."""
 
     def __init__(self) -> None:
         self._private = {issuer: Ed25519PrivateKey.generate() for issuer in (USERS, *SERVICES)}
         self.signers = {issuer: TokenSigner(issuer, key, AUDIENCE) for issuer, key in self._private.items()}
 
     def jwks(self, issuer: str) -> str:
-        """The public keys of an issuer, as the file that settings name."""
+        """Return the path of an issuer's public key set."""
         return json.dumps({"keys": [public_jwk(self._private[issuer].public_key())]})
 
     def private(self, issuer: str) -> Ed25519PrivateKey:
-        """What an issuer signs with."""
+        """Return an issuer's private key."""
         return self._private[issuer]
 
     def verifier(self) -> TokenVerifier:
-        """A verifier that believes all of them."""
+        """Return a verifier that trusts all test issuers."""
         sets = {issuer: KeySet.from_text(self.jwks(issuer)) for issuer in self._private}
         return TokenVerifier(USERS, sets, AUDIENCE)
 
     def user(self, subject: str, *roles: Role, lifetime_seconds: float = 600) -> str:
-        """A user's token: a customer's, unless it is told what else they are."""
+        """Return a user's token; the default role is customer."""
         return self.signers[USERS].sign(subject, lifetime_seconds, roles or (Role.CUSTOMER,))
 
     def service(self, name: str) -> str:
-        """A service's token."""
+        """Return a service's token."""
         return self.signers[name].sign(name, 600)
 
 
@@ -118,14 +117,14 @@ def keys() -> Keys:
 
 @pytest.fixture(scope="session")
 async def postgres() -> AsyncIterator[Postgres]:
-    """A real PostgreSQL for the whole session, without durability. A test that stops or kills one starts its own."""
+    """PostgreSQL for the whole session, without durability. Tests that stop or kill a server start their own."""
     async with temporary_postgres(durable=False) as postgres:
         yield postgres
 
 
 @pytest.fixture(scope="session")
 async def ledger_template(postgres: Postgres) -> str:
-    """A migrated, empty ledger to clone: a clone takes a fraction of a migration's time."""
+    """Migrated, empty ledger database to clone; a clone is much faster than a migration."""
     name = "ledger_template"
     await _sql(postgres, f"CREATE DATABASE {name}")
     await asyncio.to_thread(upgrade, "subgraphs.bank.service.migrations", postgres.dsn("postgres", name))
@@ -134,7 +133,7 @@ async def ledger_template(postgres: Postgres) -> str:
 
 @pytest.fixture
 async def ledger_url(postgres: Postgres, ledger_template: str) -> AsyncIterator[str]:
-    """A database of the test's own with an empty ledger.
+    """Separate database with an empty ledger.
 
     With fsync off, file_copy takes 50 ms a database, wal_log 70 ms.
     """
@@ -146,25 +145,25 @@ async def ledger_url(postgres: Postgres, ledger_template: str) -> AsyncIterator[
 
 @pytest.fixture
 async def embedded() -> AsyncIterator[Kafka]:
-    """An embedded broker of the test's own."""
+    """Embedded broker of one test."""
     async with Kafka(*free_ports(1)) as broker:
         yield broker
 
 
 @pytest.fixture(scope="session")
 async def apache_kafka(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ApacheKafka]:
-    """Apache Kafka, if this machine has a Java to run it and a Maven to fetch it."""
+    """Apache Kafka; needs Java and Maven."""
     try:
         jars = await asyncio.to_thread(fetch_jars)
     except ApacheKafkaUnavailable as error:
-        lacking(f"there is no Apache Kafka: {error}")
+        skip_without_tool(f"there is no Apache Kafka: {error}")
     async with ApacheKafka(jars, tmp_path_factory.mktemp("kafka"), *free_ports(2)) as broker:
         yield broker
 
 
 @pytest.fixture
 async def apache(apache_kafka: ApacheKafka) -> ApacheKafka:
-    """Apache Kafka without a topic. A test may take it away and leave it away."""
+    """Apache Kafka without topics. A test may stop it and leave it stopped."""
     if apache_kafka.pid is None:
         await apache_kafka.start()
     await apache_kafka.clean()
@@ -173,7 +172,7 @@ async def apache(apache_kafka: ApacheKafka) -> ApacheKafka:
 
 @pytest.fixture
 def broker(request: pytest.FixtureRequest) -> Broker:
-    """The broker that the test is marked for (`tests/kafka/brokers.py`), running and empty."""
+    """Broker selected by the test's mark (`tests/kafka/brokers.py`), running and empty."""
     chosen: Broker = request.getfixturevalue(getattr(request, "param", "embedded"))
     return chosen
 

@@ -1,4 +1,4 @@
-"""nginx as it is deployed, with HTTPS, in front of gateways."""
+"""nginx with the deployed configuration, in front of gateways."""
 
 import re
 import shutil
@@ -16,10 +16,10 @@ from provisioning.certificates import ensure_certificates
 from stack import probes
 from stack.ports import HOST, free_ports
 from stack.process import ROOT, Child, Command, Process
-from tests.tools import lacking
+from tests.tools import skip_without_tool
 
 TEMPLATE = ROOT / "deploy" / "nginx" / "templates" / "default.conf.template"
-AROUND = """
+CONFIGURATION = """
 daemon off; pid {folder}/pid; error_log stderr; user root;
 events {{}}
 http {{
@@ -33,7 +33,7 @@ http {{
 
 @dataclass(frozen=True)
 class Nginx:
-    """Where it listens, and the authority of its certificate."""
+    """Addresses of nginx and the authority of its certificate."""
 
     https: str
     http: str
@@ -53,11 +53,11 @@ def client(url: str, **options: Any) -> httpx.AsyncClient:
 
 
 @asynccontextmanager
-async def nginx(folder: Path, *gateways: str) -> AsyncIterator[Nginx]:
-    """In front of gateways at these addresses."""
+async def run_nginx(folder: Path, *gateways: str) -> AsyncIterator[Nginx]:
+    """Run nginx in front of gateways at these addresses."""
     program = shutil.which("nginx")
     if program is None:
-        lacking("there is no nginx")
+        skip_without_tool("there is no nginx")
     authority, pair = ensure_certificates(folder, ["gateway"], datetime.now(UTC))
     http, https = free_ports(2)
     rendered = render(
@@ -68,7 +68,7 @@ async def nginx(folder: Path, *gateways: str) -> AsyncIterator[Nginx]:
         HTTPS_CERTIFICATE=str(pair.certificate),
         HTTPS_KEY=str(pair.key),
     )
-    (folder / "nginx.conf").write_text(AROUND.format(folder=folder, rendered=rendered))
+    (folder / "nginx.conf").write_text(CONFIGURATION.format(folder=folder, rendered=rendered))
     argv = [program, "-e", "stderr", "-c", str(folder / "nginx.conf")]
 
     async def command() -> Command:
@@ -78,6 +78,6 @@ async def nginx(folder: Path, *gateways: str) -> AsyncIterator[Nginx]:
         yield Nginx(f"{HOST}:{https}", f"{HOST}:{http}", authority.certificate)
 
 
-def render(**given: str) -> str:
-    """The template as the official image renders it, but that a variable without a value is an error."""
-    return re.sub(r"\$\{(\w+)\}", lambda found: given[found[1]], TEMPLATE.read_text())
+def render(**variables: str) -> str:
+    """Render the template as the official image does; a variable without a value is an error."""
+    return re.sub(r"\$\{(\w+)\}", lambda found: variables[found[1]], TEMPLATE.read_text())

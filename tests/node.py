@@ -1,4 +1,4 @@
-"""Judges of the contracts that are written for Node: the scripts in `tests/contract/node`."""
+"""Node scripts in `tests/contract/node` that check the contracts with public tools."""
 
 import json
 import shutil
@@ -6,13 +6,13 @@ import subprocess
 from pathlib import Path
 from typing import Any, Final
 
-from tests.tools import lacking
+from tests.tools import skip_without_tool
 
 _FOLDER: Final = Path(__file__).parent / "contract" / "node"
 
 
-def command(script: str, *arguments: str, by: str) -> list[str]:
-    """What runs a script; without node or the package that it stands on, the test ends here.
+def script_command(script: str, *arguments: str, by: str) -> list[str]:
+    """Return the command of a script; skip the test without node or the script's package.
 
     Args:
         script: its file's name.
@@ -21,14 +21,14 @@ def command(script: str, *arguments: str, by: str) -> list[str]:
     """
     node = shutil.which("node")
     if node is None:
-        lacking("there is no node")
+        skip_without_tool("there is no node")
     if not (_FOLDER / "node_modules" / by).is_dir():
-        lacking(f"there is no {by}")
+        skip_without_tool(f"there is no {by}")
     return [node, str(_FOLDER / script), *arguments]
 
 
-def judged(script: str, *arguments: str, by: str, given: str = "") -> Any:
-    """What a script says, in JSON, of these arguments and of what it is given to read: its standard input."""
-    whole = command(script, *arguments, by=by)
+def run_script(script: str, *arguments: str, by: str, given: str = "") -> Any:
+    """Run a script with arguments and standard input, and return its JSON output."""
+    whole = script_command(script, *arguments, by=by)
     done = subprocess.run(whole, input=given, check=True, stdout=subprocess.PIPE, text=True, timeout=60)
     return json.loads(done.stdout)

@@ -1,4 +1,4 @@
-"""Holds every answer that the tests see against its contract in `openapi/`."""
+"""Validation of responses against the contracts in `openapi/`."""
 
 import re
 from pathlib import Path
@@ -20,7 +20,7 @@ class Contract:
         self._paths = {re.compile("^" + re.sub(r"\{\w+\}", "[^/]+", path) + "$"): path for path in self._spec["paths"]}
 
     def check(self, response: httpx.Response) -> None:
-        """Asserts that the contract documents the answer: its status, its headers, its media type and its body.
+        """Assert that the contract documents the response: status, headers, media type and body.
 
         Answers on paths that are not in the contract are none of its business.
         """
@@ -45,12 +45,12 @@ class Contract:
         self._validate(documented["content"][media_type]["schema"], response.json())
 
     async def check_hook(self, response: httpx.Response) -> None:
-        """For httpx's `event_hooks`."""
+        """Check a response as an httpx event hook."""
         await response.aread()
         self.check(response)
 
     def check_schema(self, name: str, body: Any) -> None:
-        """Asserts that the body is one of the contract's schemas."""
+        """Assert that the body matches a schema of the contract."""
         self._validate(self._spec["components"]["schemas"][name], body)
 
     def _validate(self, schema: dict[str, Any], body: Any) -> None:

@@ -1,4 +1,4 @@
-"""What queries of Prometheus speak of, held against the metrics that our processes have."""
+"""Check of PromQL queries against the metrics of our processes."""
 
 import re
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ _DURATION = re.compile(r"\[[^\]]*\]|\boffset \w+")
 
 @dataclass(frozen=True)
 class Query:
-    """What a query asks for.
+    """Metrics and labels of a query.
 
     Attributes:
         metrics: the labels that each is selected by, by its name.
@@ -36,8 +36,8 @@ class Query:
     grouped_by: set[str]
 
     @classmethod
-    def of(cls, text: str) -> "Query":
-        """Reads what we write, which is less than all of PromQL: every word that is none of its own is a metric."""
+    def parse(cls, text: str) -> "Query":
+        """Parse the subset of PromQL that we use: every word that is not a keyword or function is a metric."""
         text = _DURATION.sub(" ", _STRING.sub('""', text))
         grouped_by = {label.strip() for labels in _LABELS.findall(text) for label in labels.split(",")}
         metrics: dict[str, set[str]] = {}
@@ -47,7 +47,7 @@ class Query:
         return cls(metrics, grouped_by)
 
     def faults(self, known: Mapping[str, set[str]], shown: set[str] = frozenset()) -> list[str]:  # type: ignore[assignment]
-        """What is asked for in vain.
+        """Return metrics and labels that do not exist.
 
         Args:
             known: the labels of each metric that there is.
@@ -64,7 +64,7 @@ class Query:
 
 @cache
 def known_metrics() -> dict[str, set[str]]:
-    """The labels of every series of our processes, of Prometheus' client and of Prometheus itself, by its name."""
+    """Return the labels of every series of our processes and of Prometheus, by name."""
     for file in ("kit/telemetry/metrics.py", "gateway/http/metrics.py", "gateway/graphql/execution/metrics.py"):
         import_module(file.removesuffix(".py").replace("/", "."))
     for path in sorted(ROOT.glob("subgraphs/*/service/metrics.py")):

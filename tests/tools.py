@@ -1,4 +1,4 @@
-"""Tools from outside Python, which a machine may lack."""
+"""Tools from outside Python, which may be missing."""
 
 import os
 from typing import NoReturn
@@ -6,8 +6,8 @@ from typing import NoReturn
 import pytest
 
 
-def lacking(why: str) -> NoReturn:
-    """Skips the test, visibly, because a tool is missing. In CI, whose script installs it, the test fails instead."""
+def skip_without_tool(reason: str) -> NoReturn:
+    """Skip the test because a tool is missing. In CI, which installs all tools, fail it."""
     if os.environ.get("CI") == "true":
-        pytest.fail(f"{why}; .ci/run installs it")
-    pytest.skip(f"{why}; .ci/run shows how to install it")
+        pytest.fail(f"{reason}; .ci/run installs it")
+    pytest.skip(f"{reason}; .ci/run shows how to install it")

@@ -1,4 +1,4 @@
-"""Waiting for something to become true, with an end: what tests do instead of sleeping."""
+"""Bounded waiting for a condition; tests use it instead of sleeping."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -8,7 +8,7 @@ Value = TypeVar("Value")
 
 
 async def until(probe: Callable[[], Awaitable[Value]], *, within: float = 10.0, every: float = 0.05) -> Value:
-    """The first truthy answer of the probe.
+    """Call the probe until it returns a truthy value, and return that value.
 
     Raises:
         AssertionError: there was none in time; says what the last one was.

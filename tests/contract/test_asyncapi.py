@@ -8,7 +8,7 @@ import pytest
 from asyncapi.topics import DEAD_LETTER_TOPIC, OPERATIONS_TOPIC, TOP_UP_COMPLETED, TRANSFER_COMPLETED
 from stack.process import ROOT
 from subgraphs.analytics.service import __main__ as analytics
-from tests.node import judged
+from tests.node import run_script
 
 OPERATIONS = [TRANSFER_COMPLETED, TOP_UP_COMPLETED]
 
@@ -16,7 +16,7 @@ OPERATIONS = [TRANSFER_COMPLETED, TOP_UP_COMPLETED]
 @pytest.fixture(scope="module")
 def document() -> dict[str, Any]:
     """Parsed document with resolved references, and the parser's diagnostics."""
-    parsed: dict[str, Any] = judged("asyncapi.mjs", str(ROOT / "asyncapi" / "asyncapi.yaml"), by="@asyncapi/parser")
+    parsed: dict[str, Any] = run_script("asyncapi.mjs", str(ROOT / "asyncapi" / "asyncapi.yaml"), by="@asyncapi/parser")
     return parsed
 
 

@@ -29,11 +29,11 @@ from stack.process import ROOT, Child, Command, Process
 SCHEMA: Final = ROOT / "tests/contract/vendor/compose-go-2.16.2/compose-spec.json"
 SECRETS: Final = "/run/secrets"
 UNASKED: Final = {"collector"}
-"""Nobody can ask it how it is, as the file says."""
+"""Services without a health check; the file says why."""
 
 
 def resolved(value: Any) -> Any:
-    """The value where nobody has set anything: `${NAME:-default}` is the default, which may have such in it."""
+    """Return the value with all variables unset: `${NAME:-default}` becomes its default, recursively."""
     if isinstance(value, dict):
         return {key: resolved(each) for key, each in value.items()}
     if isinstance(value, list):
@@ -55,13 +55,13 @@ every_process = pytest.mark.parametrize("name", sorted(OURS))
 
 
 def environment_of(name: str) -> dict[str, str]:
-    """What the service's process is given; what is only passed on from whoever types `docker compose up`, is not."""
+    """Return the environment of a service, without variables that are passed through from the shell."""
     given = SERVICES[name].get("environment", {})
     return {key: value for key, value in given.items() if value is not None}
 
 
 def settings_of(name: str) -> type[Settings]:
-    """The class by which the service's process reads its settings."""
+    """Return the settings class of the service's process."""
     module = SERVICES[name]["command"][2]
     imported = import_module(module if module == "provisioning.seed" else f"{module}.__main__")
     packages = (imported.__name__, f"{module}.settings")
@@ -70,7 +70,7 @@ def settings_of(name: str) -> type[Settings]:
 
 
 def mounts(name: str) -> Iterator[tuple[str, str, bool]]:
-    """Each volume of a service: what, where, and whether it may only be read."""
+    """Yield each volume of a service: source, target, read-only."""
     for mount in SERVICES[name].get("volumes", ()):
         source, target, *mode = mount.split(":")
         yield source, target, mode == ["ro"]
@@ -82,7 +82,7 @@ def networks(name: str) -> set[str]:
 
 @pytest.fixture(scope="module")
 def secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """As the job hands them out."""
+    """Secrets as written by the secrets job."""
     folder = tmp_path_factory.mktemp("secrets")
     write_secrets(folder, datetime.now(UTC))
     return folder
@@ -90,14 +90,14 @@ def secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Path]:
-    """Of a PostgreSQL cluster, which is gone afterwards."""
+    """Folder of a PostgreSQL cluster that is deleted afterwards."""
     yield tmp_path
     remove_cluster(tmp_path)
 
 
 @pytest.fixture
 def environment(request: pytest.FixtureRequest, secrets: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """The variables of one of our containers, with its own secrets where they are on this machine."""
+    """Environment of one of our containers, with its secrets in a local folder."""
     name = request.node.callspec.params["name"]
     handed = next(source for source, target, _ in mounts(name) if target == SECRETS).removesuffix("-secrets")
     given = {key: value.replace(SECRETS, str(secrets / handed)) for key, value in environment_of(name).items()}
@@ -106,23 +106,23 @@ def environment(request: pytest.FixtureRequest, secrets: Path, monkeypatch: pyte
     return given
 
 
-def test_is_a_compose_file() -> None:
+def test_file_matches_the_compose_schema() -> None:
     jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text())).validate(FILE)
 
 
 class TestEveryService:
     @every_service
-    def test_says_which_version_it_is_of(self, name: str) -> None:
+    def test_image_has_a_version(self, name: str) -> None:
         assert re.search(r":v?\d[\w.]*$", SERVICES[name]["image"])
 
     @every_service
-    def test_is_asked_how_it_is_or_runs_to_its_end(self, name: str) -> None:
+    def test_service_has_a_health_check_or_is_a_job(self, name: str) -> None:
         check = SERVICES[name].get("healthcheck", {})
         asks = "test" in check or ("HEALTH_URL" in environment_of(name) and not check)
         assert asks is (name not in JOBS | UNASKED)
 
     @every_service
-    def test_is_limited_rotates_its_logs_and_gains_no_privilege(self, name: str) -> None:
+    def test_service_has_limits_log_rotation_and_no_new_privileges(self, name: str) -> None:
         service = SERVICES[name]
         assert service["deploy"]["resources"]["limits"].keys() == {"cpus", "memory", "pids"}
         assert service["logging"]["options"].keys() == {"max-size", "max-file"}
@@ -130,29 +130,29 @@ class TestEveryService:
         assert service["stop_grace_period"]
 
     @every_service
-    def test_waits_for_what_it_needs_to_be_well_or_done(self, name: str) -> None:
+    def test_service_waits_for_healthy_dependencies(self, name: str) -> None:
         for other, how in SERVICES[name].get("depends_on", {}).items():
             assert how == {"condition": "service_completed_successfully" if other in JOBS else "service_healthy"}
 
-    def test_that_runs_to_its_end_is_waited_for_by_another_or_asked_for(self) -> None:
+    def test_job_is_a_dependency_or_has_a_profile(self) -> None:
         waited_for = {other for service in SERVICES.values() for other in service.get("depends_on", {})}
-        assert JOBS - waited_for == {"load"}  # or `up --wait` would take its end for a failure
+        assert JOBS - waited_for == {"load"}  # `up --wait` treats the end of a job as a failure
 
     @every_service
-    def test_is_told_no_secret_by_its_environment(self, name: str) -> None:
+    def test_environment_contains_no_secret(self, name: str) -> None:
         for key, value in environment_of(name).items():
             if re.search("PASSWORD|SECRET|KEY|TOKEN|CERTIFICATE", key):
                 assert str(value).startswith(SECRETS)
         assert not re.search(r"://[^/\s]*:[^/\s]*@", json.dumps(SERVICES[name]))
 
     @every_service
-    def test_reads_its_own_secrets_and_no_others(self, name: str) -> None:
+    def test_service_mounts_its_own_secrets_only(self, name: str) -> None:
         handed = [(source, is_read) for source, _, is_read in mounts(name) if source.endswith("secrets")]
         if name != "secrets":
             assert len(handed) <= 1
             assert all(is_read for _, is_read in handed)
 
-    def test_that_a_stranger_can_reach_is_nginx(self) -> None:
+    def test_only_nginx_is_public(self) -> None:
         exposed = {
             name: [port for port in service["ports"] if not port.startswith("127.0.0.1:")]
             for name, service in SERVICES.items()
@@ -163,7 +163,7 @@ class TestEveryService:
         assert not networks("gateway") & networks("postgres")
         assert networks("acquirer") & networks("card") == networks("acquirer")
 
-    def test_of_the_load_and_of_watching_is_asked_for(self) -> None:
+    def test_load_and_observability_have_profiles(self) -> None:
         asked = {name: service["profiles"] for name, service in SERVICES.items() if "profiles" in service}
         assert asked == {
             **{name: ["observability"] for name in ("collector", "jaeger", "prometheus", "grafana")},
@@ -173,13 +173,11 @@ class TestEveryService:
 
 class TestOurProcesses:
     @every_process
-    def test_have_every_setting_that_they_need_and_know_every_one_that_they_are_given(
-        self, name: str, environment: dict[str, str]
-    ) -> None:
+    def test_settings_are_complete_and_known(self, name: str, environment: dict[str, str]) -> None:
         fields = settings_of(name).model_fields
         known = {field.upper() for field in fields} | {"SECRETS_DIR", "HEALTH_URL", "SANDBOX_IS_NOT_PRODUCTION"}
         assert SERVICES[name].get("environment", {}).keys() <= known
-        settings = settings_of(name)()  # or it says what is missing
+        settings = settings_of(name)()  # raises for a missing setting
         secret = {field.upper() for field in fields if isinstance(getattr(settings, field), SecretStr)}
         assert not secret & environment.keys()
         for field in fields:
@@ -189,7 +187,7 @@ class TestOurProcesses:
             assert TLS.from_settings(settings)  # type: ignore[arg-type]
 
     @every_process
-    def test_listen_where_their_defaults_are_and_are_asked_there(self, name: str) -> None:
+    def test_process_listens_and_is_probed_on_its_default_port(self, name: str) -> None:
         given = environment_of(name)
         for key in given:
             if key.endswith("_LISTEN"):
@@ -201,53 +199,53 @@ class TestOurProcesses:
             assert given["HEALTH_URL"] == f"http://{listen.replace('0.0.0.0', '127.0.0.1')}/health/ready"
 
     @every_process
-    def test_find_each_other_by_names_and_ports_on_a_network_of_both(self, name: str, secrets: Path) -> None:
+    def test_targets_resolve_on_a_shared_network(self, name: str, secrets: Path) -> None:
         said = " ".join(map(str, environment_of(name).values()))
         handed = secrets / name
         said += " ".join(file.read_text() for file in handed.glob("*_*")) if handed.exists() else ""
         found = re.findall(r"(?:^|[/@ ])([a-z]+):(\d{4,5})\b", said)
         for host, port in found:
             assert networks(name) & networks(host), host
-            assert int(port) in listening(host)
+            assert int(port) in listening_ports(host)
         assert found or name in JOBS
 
-    async def test_are_given_what_the_stack_gives_them(self, secrets: Path, home: Path) -> None:
+    async def test_compose_and_stack_set_the_same_settings(self, secrets: Path, home: Path) -> None:
         ports = Ports.free()
         for process in build_plan(ports, home, Postgres(home, ports.postgres), tls=True):
             if process.name in OURS:
                 wanted = (await process.command()).environment.keys() - os.environ.keys()
                 files = {file.name.upper() for file in (secrets / process.name).glob("*")}
-                given = environment_of(process.name).keys() | files | handed_to_jobs(process.name, secrets)
+                given = environment_of(process.name).keys() | files | secrets_of_job(process.name, secrets)
                 here_alone = {"PYTHONUNBUFFERED", "LOG_FORMAT", "IDENTITY_ACCESS_SECONDS"}
                 assert wanted - here_alone <= given
 
-    def test_run_read_only_as_nobody(self) -> None:
+    def test_containers_are_read_only_and_unprivileged(self) -> None:
         for name in OURS | {"load"}:
             assert SERVICES[name]["read_only"] is True
             assert SERVICES[name]["cap_drop"] == ["ALL"]
 
 
-def listening(name: str) -> set[int]:
-    """The ports of a service that others may call."""
+def listening_ports(name: str) -> set[int]:
+    """Return the ports of a service that others call."""
     known = {"postgres": {5432}, "kafka": {9092}, "clickhouse": {8123}, "redis": {6379}}
     given = environment_of(name) if name in OURS else {}
     return known.get(name) or {int(given[key].rpartition(":")[2]) for key in given if key.endswith("_LISTEN")}
 
 
-def handed_to_jobs(name: str, secrets: Path) -> set[str]:
-    """A migration reads what its service is handed."""
+def secrets_of_job(name: str, secrets: Path) -> set[str]:
+    """Return the secrets of a migration job: those of its service."""
     return {file.name.upper() for file in (secrets / name.removesuffix("-migrations")).glob("*")}
 
 
 class TestSecrets:
-    def test_have_a_volume_for_each_and_a_folder_in_the_image_that_makes_it_writable(self, secrets: Path) -> None:
+    def test_each_secret_folder_has_a_volume_and_an_image_folder(self, secrets: Path) -> None:
         made = {f"/secrets/{folder.name}" for folder in secrets.iterdir()}
         assert {target for _, target, _ in mounts("secrets")} == made
         assert set(re.findall(r"/secrets/\w+", (ROOT / "Dockerfile").read_text())) == made
         used = {source for name in SERVICES for source, _, _ in mounts(name) if not source.startswith(".")}
         assert used == FILE["volumes"].keys()
 
-    def test_are_the_same_the_next_time_and_every_certificate_is_renewed_in_time(self, tmp_path: Path) -> None:
+    def test_secrets_are_kept_and_certificates_renewed(self, tmp_path: Path) -> None:
         def contents() -> dict[str, str]:
             return {str(file.relative_to(tmp_path)): file.read_text() for file in tmp_path.rglob("*") if file.is_file()}
 
@@ -263,11 +261,11 @@ class TestSecrets:
             f"{name}/tls.{kind}" for name in services for kind in ("pem", "key")
         }
 
-    def test_are_for_their_container_alone(self, secrets: Path) -> None:
+    def test_secrets_are_readable_by_their_container_only(self, secrets: Path) -> None:
         for file in (each for each in secrets.rglob("*") if each.is_file()):
             of_another_user = file.parent.name in {"nginx", "postgres", "clickhouse", "redis"}
             assert file.stat().st_mode & 0o777 == (0o444 if of_another_user else 0o600), file
-        (secrets / "nginx" / "tls.pem").chmod(0o600)  # as a run leaves it that ends in the middle
+        (secrets / "nginx" / "tls.pem").chmod(0o600)  # as after an interrupted run
         write_secrets(secrets, datetime.now(UTC))
         assert (secrets / "nginx" / "tls.pem").stat().st_mode & 0o777 == 0o444
         authority = (secrets / "own/tls/authority.key").read_text()
@@ -277,14 +275,14 @@ class TestSecrets:
 
 class TestMounted:
     @every_service
-    def test_files_are_there(self, name: str) -> None:
+    def test_mounted_file_exists(self, name: str) -> None:
         assert all((ROOT / source).exists() for source, _, _ in mounts(name) if source.startswith("."))
 
-    def test_nginx_is_given_every_variable_of_its_template(self) -> None:
+    def test_nginx_has_every_variable_of_its_template(self) -> None:
         template = (ROOT / "deploy/nginx/templates/default.conf.template").read_text()
         assert set(re.findall(r"\$\{(\w+)\}", template)) == environment_of("nginx").keys()
 
-    def test_prometheus_can_ask_everybody_whom_it_names(self) -> None:
+    def test_prometheus_reaches_every_scrape_target(self) -> None:
         configuration = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())
         found = [job["dns_sd_configs"][0] for job in configuration["scrape_configs"]]
         assert {name for each in found for name in each["names"]} == {
@@ -299,9 +297,9 @@ class TestMounted:
             assert networks("prometheus") & networks(name)
             assert environment_of(name)[f"{name.upper()}_ADMIN_LISTEN"] == f"0.0.0.0:{each['port']}"
 
-    async def test_databases_are_made_for_the_services_alone(self, secrets: Path, home: Path) -> None:
+    async def test_databases_belong_to_their_services(self, secrets: Path, home: Path) -> None:
         async with Postgres(home, free_ports(1)[0], databases=()) as postgres:
-            await Child(Process(name="databases", command=databases_made(postgres, secrets))).start()
+            await Child(Process(name="databases", command=run_database_script(postgres, secrets))).start()
             for name in ("bank", "card", "identity"):
                 url = (secrets / name / f"{name}_database_url").read_text()
                 url = url.replace("postgres:5432", f"127.0.0.1:{postgres.port}")
@@ -313,8 +311,8 @@ class TestMounted:
                     await asyncpg.connect(url.removesuffix(name) + other)
 
 
-def databases_made(postgres: Postgres, secrets: Path) -> Any:
-    """The script that PostgreSQL's image runs, as it runs it."""
+def run_database_script(postgres: Postgres, secrets: Path) -> Any:
+    """Run the script as PostgreSQL's image does."""
 
     async def command() -> Command:
         return Command(

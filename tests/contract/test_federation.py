@@ -9,7 +9,7 @@ from graphql import build_schema, find_breaking_changes
 from gateway.graphql.execution.schemas import build_merged_schema
 from gateway.graphql.federation.registry import SUBGRAPHS
 from stack.process import ROOT
-from tests.node import judged
+from tests.node import run_script
 
 EXPORTED = {name: ROOT / "subgraphs" / name / "graph" / "schema.graphql" for name in SUBGRAPHS}
 
@@ -17,7 +17,7 @@ EXPORTED = {name: ROOT / "subgraphs" / name / "graph" / "schema.graphql" for nam
 def compose(subgraphs: dict[str, Path]) -> dict[str, Any]:
     """Return the errors and hints of the composition, and the supergraph."""
     named = [f"{name}={file}" for name, file in subgraphs.items()]
-    answer: dict[str, Any] = judged("compose.mjs", *named, by="@apollo/composition")
+    answer: dict[str, Any] = run_script("compose.mjs", *named, by="@apollo/composition")
     return answer
 
 

@@ -11,7 +11,7 @@ from stack import probes
 from stack.ports import HOST, free_ports
 from stack.process import Child, Process, module
 from tests.conftest import AUDIENCE, USERS, Keys
-from tests.node import command
+from tests.node import script_command
 
 AUDITS = 61
 
@@ -38,7 +38,7 @@ async def url(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> AsyncIter
 @pytest.fixture(scope="module")
 async def audits(url: str) -> list[dict[str, Any]]:
     """The audits with their results."""
-    audit = command("graphql-http.mjs", url, by="graphql-http")
+    audit = script_command("graphql-http.mjs", url, by="graphql-http")
     process = await asyncio.create_subprocess_exec(*audit, stdout=asyncio.subprocess.PIPE)
     async with asyncio.timeout(60):
         output, _ = await process.communicate()

@@ -1,4 +1,4 @@
-"""What the image is made of, and how it asks its process how it is. Building it needs an engine; these do not."""
+"""Content and health check of the image, tested without a container engine."""
 
 import json
 import re
@@ -14,20 +14,20 @@ from kit.http.admin import add_health_routes
 from kit.http.server import http_server
 from stack.ports import HOST, free_ports
 from stack.process import ROOT, Child, Command, Process, StartError
-from tests.tools import lacking
+from tests.tools import skip_without_tool
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 
 
 def packages() -> list[str]:
-    """Those that the wheel is made of."""
+    """Return the packages of the wheel."""
     project = (ROOT / "pyproject.toml").read_text()
     found = re.search(r"^\[tool\.setuptools\.packages\.find\]\ninclude = (\[.*\])$", project, re.MULTILINE)
     assert found
     return [name.removesuffix("*") for name in json.loads(found[1])]
 
 
-def test_the_wheel_has_every_file_of_its_packages(tmp_path: Path) -> None:
+def test_wheel_has_every_file_of_its_packages(tmp_path: Path) -> None:
     tracked = subprocess.run(
         ["git", "ls-files", *packages()], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.splitlines()
@@ -38,18 +38,18 @@ def test_the_wheel_has_every_file_of_its_packages(tmp_path: Path) -> None:
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", "dist", "."]
     built = subprocess.run(build, cwd=tmp_path, capture_output=True, text=True, check=False)
     if built.returncode:
-        lacking(f"no wheel can be built: {built.stderr[-500:]}")
+        skip_without_tool(f"no wheel can be built: {built.stderr[-500:]}")
     (wheel,) = tmp_path.glob("dist/*.whl")
     assert {name for name in tracked if Path(name).name[0] != "."} <= set(ZipFile(wheel).namelist())
 
 
-def test_the_context_has_the_packages_and_what_they_are_built_by_alone() -> None:
+def test_build_context_has_packages_and_build_files_only() -> None:
     let_in = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     assert let_in == {*packages(), "pyproject.toml", "constraints.txt", "README.md", "LICENSE"}
 
 
 @pytest.mark.parametrize("is_ready", [True, False])
-async def test_the_health_check_tells_a_ready_process_from_one_that_is_not(is_ready: bool) -> None:
+async def test_health_check_follows_readiness(is_ready: bool) -> None:
     found = re.search(r"^HEALTHCHECK [^[]*CMD \\\n +(\[.*\])$", DOCKERFILE, re.MULTILINE)
     assert found
     python, *arguments = json.loads(found[1])

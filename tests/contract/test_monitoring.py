@@ -1,4 +1,4 @@
-"""Alerts, dashboards and the runbook, held against the metrics, the code and each other."""
+"""Alerts, dashboards and runbook agree with the metrics, the code and each other."""
 
 import json
 import re
@@ -18,7 +18,7 @@ from prometheus_client import generate_latest
 from cli.main import app
 from stack.ports import Ports
 from tests.promql import ROOT, Query, known_metrics
-from tests.tools import lacking
+from tests.tools import skip_without_tool
 
 PROMETHEUS = ROOT / "deploy" / "prometheus"
 DASHBOARDS = sorted((ROOT / "deploy" / "grafana" / "provisioning" / "dashboards").glob("*.json"))
@@ -33,22 +33,22 @@ SECTIONS = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", RUNBOOK, re.MULTILINE
 def promtool(*arguments: str | Path, stdin: str = "") -> None:
     program = shutil.which("promtool")
     if program is None:
-        lacking("there is no promtool")
+        skip_without_tool("there is no promtool")
     argv = [program, *arguments]
     done = subprocess.run(argv, input=stdin, capture_output=True, text=True, check=False, cwd=PROMETHEUS)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def panels(of: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    for panel in of:
+def all_panels(panels: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for panel in panels:
         yield panel
-        yield from panels(panel.get("panels", []))
+        yield from all_panels(panel.get("panels", []))
 
 
 def targets() -> Iterator[tuple[str, dict[str, str]]]:
-    """Each query of a dashboard, with where it is."""
+    """Yield each query of the dashboards with its place."""
     for file in DASHBOARDS:
-        for panel in panels(json.loads(file.read_text())["panels"]):
+        for panel in all_panels(json.loads(file.read_text())["panels"]):
             for target in panel.get("targets", []):
                 yield f"{file.stem}: {panel['title']}, {target['legendFormat']}", target
 
@@ -57,37 +57,37 @@ TARGETS = dict(targets())
 
 
 class TestAlerts:
-    def test_are_valid_and_so_is_what_is_scraped(self) -> None:
+    def test_prometheus_configuration_is_valid(self) -> None:
         promtool("check", "rules", "--lint-fatal", "alerts.yml")
         promtool("check", "config", "prometheus.yml")
 
-    def test_fire_when_they_should_and_are_quiet_otherwise(self) -> None:
+    def test_alert_rules_pass_their_tests(self) -> None:
         promtool("test", "rules", "alerts_test.yml")
 
     @pytest.mark.parametrize("alert", ALERTS)
-    def test_have_each_been_seen_to_fire_and_to_be_quiet(self, alert: str) -> None:
+    def test_each_alert_has_a_firing_and_a_quiet_test(self, alert: str) -> None:
         tests = yaml.safe_load((PROMETHEUS / "alerts_test.yml").read_text())["tests"]
         checks = [check for test in tests for check in test["alert_rule_test"] if check["alertname"] == alert]
         assert {bool(check["exp_alerts"]) for check in checks} == {True, False}
 
     @pytest.mark.parametrize("alert", ALERTS)
-    def test_say_what_is_wrong_how_bad_it_is_and_what_to_do(self, alert: str) -> None:
+    def test_alert_has_summary_severity_and_runbook(self, alert: str) -> None:
         rule = ALERTS[alert]
         assert rule["labels"]["severity"] in {"page", "ticket"}
         assert rule["annotations"].keys() == {"summary", "description", "runbook_url"}
         assert rule["annotations"]["runbook_url"] == f"docs/how-to/runbook.md#{alert.lower()}"
 
     @pytest.mark.parametrize("rule", RULES, ids=[rule.get("alert") or rule["record"] for rule in RULES])
-    def test_ask_for_metrics_and_labels_that_there_are(self, rule: dict[str, str]) -> None:
-        assert not Query.of(rule["expr"]).faults(known_metrics() | RECORDED)
+    def test_query_uses_existing_metrics_and_labels(self, rule: dict[str, str]) -> None:
+        assert not Query.parse(rule["expr"]).faults(known_metrics() | RECORDED)
 
 
-def test_metrics_are_named_by_prometheus_conventions() -> None:
-    assert known_metrics()  # by now they are all there
+def test_metric_names_follow_prometheus_conventions() -> None:
+    assert known_metrics()  # all are registered on import
     promtool("check", "metrics", stdin=generate_latest().decode())
 
 
-def test_what_is_scraped_is_every_admin_port() -> None:
+def test_every_admin_port_is_scraped() -> None:
     jobs = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())["scrape_configs"]
     scraped = {job["job_name"]: each["port"] for job in jobs for each in job["dns_sd_configs"]}
     assert scraped == {name.removesuffix("_admin"): port for name, port in Ports().items() if name.endswith("_admin")}
@@ -95,34 +95,34 @@ def test_what_is_scraped_is_every_admin_port() -> None:
 
 
 class TestDashboards:
-    def test_are_five(self) -> None:
+    def test_there_are_five_dashboards(self) -> None:
         assert [file.stem for file in DASHBOARDS] == ["gateway", "ledger", "pipeline", "system", "top-ups"]
 
     @pytest.mark.parametrize("place", TARGETS)
-    def test_ask_for_metrics_and_labels_that_there_are(self, place: str) -> None:
+    def test_query_uses_existing_metrics_and_labels(self, place: str) -> None:
         target = TARGETS[place]
         shown = set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]))
-        assert not Query.of(target["expr"]).faults(known_metrics() | RECORDED, shown)
+        assert not Query.parse(target["expr"]).faults(known_metrics() | RECORDED, shown)
 
-    def test_ask_what_prometheus_understands(self, tmp_path: Path) -> None:
+    def test_queries_are_valid_promql(self, tmp_path: Path) -> None:
         asked = [target["expr"].replace("$__rate_interval", "1m") for target in TARGETS.values()]
         rules = [{"record": f"query:{number}", "expr": query} for number, query in enumerate(asked)]
         file = tmp_path / "queries.yml"
         file.write_text(json.dumps({"groups": [{"name": "queries", "rules": rules}]}))
         promtool("check", "rules", file)
 
-    def test_show_every_alert_somewhere_with_what_to_do(self) -> None:
+    def test_every_alert_is_on_a_dashboard_with_its_runbook(self) -> None:
         told = [
             panel["options"]["content"]
             for file in DASHBOARDS
-            for panel in panels(json.loads(file.read_text())["panels"])
+            for panel in all_panels(json.loads(file.read_text())["panels"])
             if panel["type"] == "text"
         ]
         shown = {alert for text in told for alert in re.findall(r"^## (\w+)$", text, re.MULTILINE)}
         assert shown == ALERTS.keys()
 
     @pytest.mark.parametrize("file", DASHBOARDS, ids=lambda file: file.stem)
-    def test_have_room_for_each_panel(self, file: Path) -> None:
+    def test_panels_do_not_overlap(self, file: Path) -> None:
         taken: set[tuple[int, int]] = set()
         dashboard = json.loads(file.read_text())
         for panel in dashboard["panels"]:
@@ -137,17 +137,17 @@ class TestDashboards:
 
 
 class TestRunbook:
-    def test_has_a_section_for_each_alert_and_no_other(self) -> None:
+    def test_runbook_has_one_section_per_alert(self) -> None:
         assert SECTIONS.keys() == ALERTS.keys()
 
     @pytest.mark.parametrize("alert", SECTIONS)
-    def test_says_what_it_means_what_to_look_at_what_to_do_and_when_it_is_over(self, alert: str) -> None:
+    def test_section_has_effect_diagnosis_action_and_end(self, alert: str) -> None:
         parts = [SECTIONS[alert].find(f"**{part}**") for part in ("Users", "Look", "Do", "Over")]
         assert -1 not in parts
         assert parts == sorted(parts)
 
     @pytest.mark.parametrize("line", re.findall(r"^(?:wallet|make) [^#\n]*", RUNBOOK, re.MULTILINE))
-    def test_names_commands_that_there_are(self, line: str) -> None:
+    def test_runbook_commands_exist(self, line: str) -> None:
         program, *arguments = shlex.split(line)
         if program == "make":
             assert re.search(rf"^{arguments[0]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
@@ -158,21 +158,21 @@ class TestRunbook:
         command.make_context("wallet", arguments)
 
     @pytest.mark.parametrize("event", sorted(set(re.findall(r"\blog\s+(?:has\s+)?`([^`]+)`", RUNBOOK))))
-    def test_quotes_what_is_logged(self, event: str) -> None:
+    def test_quoted_log_events_exist(self, event: str) -> None:
         sources = [file for part in ("kit", "gateway", "subgraphs") for file in (ROOT / part).rglob("*.py")]
         assert any(f'"{event}"' in file.read_text() for file in sources)
 
-    def test_names_dashboards_links_and_settings_that_there_are(self) -> None:
+    def test_dashboards_links_and_settings_exist(self) -> None:
         titles = {json.loads(file.read_text())["title"].removeprefix("Wallet · ") for file in DASHBOARDS}
         named = set(re.findall(r"\*([A-Z][\w-]+)\*(?!\*)", RUNBOOK.replace("**", "")))
         assert named <= titles
         assert set(re.findall(r"\(#(\w+)\)", RUNBOOK)) <= {alert.lower() for alert in ALERTS}
 
 
-class TestTheJudge:
-    """Of queries, which must see what is wrong."""
+class TestQueryChecker:
+    """The checker finds wrong queries."""
 
-    KNOWN = {"a_total": {"job", "code"}, "b": {"job"}}  # noqa: RUF012  it is not changed
+    KNOWN = {"a_total": {"job", "code"}, "b": {"job"}}  # noqa: RUF012  constant
 
     @pytest.mark.parametrize(
         ("query", "fault"),
@@ -185,8 +185,8 @@ class TestTheJudge:
             ("b", "nothing has a code to show"),
         ],
     )
-    def test_sees_what_is_not_there(self, query: str, fault: str) -> None:
-        assert Query.of(query).faults(self.KNOWN, {"code"}).count(fault) == 1
+    def test_unknown_metric_or_label_is_found(self, query: str, fault: str) -> None:
+        assert Query.parse(query).faults(self.KNOWN, {"code"}).count(fault) == 1
 
     @pytest.mark.parametrize(
         "query",
@@ -196,5 +196,5 @@ class TestTheJudge:
             "histogram_quantile(0.99, sum by (job, code) (a_total)) and time() - max(b) > 600",
         ],
     )
-    def test_takes_what_is_there(self, query: str) -> None:
-        assert not Query.of(query).faults(self.KNOWN, {"code"})
+    def test_valid_query_has_no_faults(self, query: str) -> None:
+        assert not Query.parse(query).faults(self.KNOWN, {"code"})

@@ -15,7 +15,7 @@ from stack.engines.postgres import Postgres
 from stack.plan import AUDIENCE, ISSUER
 from stack.ports import Ports
 from stack.system import System, run_system
-from tests.collector import Collector, collecting
+from tests.collector import Collector, run_collector
 from tests.e2e.users import NewUser, OpenAccount, User
 from tests.openapi import REST
 
@@ -23,7 +23,7 @@ from tests.openapi import REST
 @pytest.fixture(scope="session")
 def collector() -> Iterator[Collector]:
     """Where the system sends its traces."""
-    with collecting() as collector:
+    with run_collector() as collector:
         yield collector
 
 

@@ -29,7 +29,7 @@ from stack.process import Command, Process
 from stack.system import System, full_system_plan, run_system
 from tests.e2e.user_activity import ACTIONS, VIEWS, UserActivity, result_of
 from tests.e2e.users import PASSWORD, NewUser
-from tests.tools import lacking
+from tests.tools import skip_without_tool
 from tests.waiting import until
 
 pytestmark = pytest.mark.slow
@@ -101,7 +101,7 @@ def planner(seed: int, ports: Ports, data: Path) -> Sequence[Process]:
     """Plan the system with a second bank and rate limits in Redis; services start in a random order."""
     program = shutil.which("redis-server")
     if program is None:
-        lacking("there is no redis-server")
+        skip_without_tool("there is no redis-server")
     redis, grpc, admin = free_ports(3)
 
     async def serve_redis() -> Command:

@@ -18,7 +18,7 @@ from stack.engines.postgres import Postgres
 from stack.system import System
 from tests.e2e.top_ups import DECLINED, GOOD, card, final_top_up, top_up
 from tests.e2e.users import NewUser, OpenAccount, User, insert_user
-from tests.node import judged
+from tests.node import run_script
 from tests.waiting import until
 from wallet import cursor
 
@@ -59,7 +59,7 @@ def requests(values: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def routed(subgraphs: dict[str, str], user: User, asked: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the answers of a router over these subgraphs that forwards the user's token."""
     given = {"subgraphs": subgraphs, "headers": {"authorization": f"Bearer {user.token}"}, "queries": asked}
-    answers: list[dict[str, Any]] = judged("router.mjs", by="@apollo/gateway", given=json.dumps(given))
+    answers: list[dict[str, Any]] = run_script("router.mjs", by="@apollo/gateway", given=json.dumps(given))
     return answers
 
 

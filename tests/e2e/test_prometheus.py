@@ -16,7 +16,7 @@ from stack.process import Child, Command, Process
 from stack.system import System
 from tests.e2e.users import User
 from tests.promql import ROOT
-from tests.tools import lacking
+from tests.tools import skip_without_tool
 from tests.waiting import until
 
 DEPLOY = ROOT / "deploy"
@@ -27,7 +27,7 @@ async def prometheus(folder: Path, admins: dict[str, str]) -> AsyncIterator[http
     """Run Prometheus with the deployed configuration, other host names and a shorter interval; yield an API client."""
     program = shutil.which("prometheus")
     if program is None:
-        lacking("there is no prometheus")
+        skip_without_tool("there is no prometheus")
     config = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
     config["global"] = {"scrape_interval": "250ms", "evaluation_interval": "250ms"}
     config["rule_files"] = [str(DEPLOY / "prometheus" / "alerts.yml")]

@@ -33,9 +33,9 @@ from stack.ports import HOST, Ports, free_ports
 from stack.process import Command, Process
 from stack.system import System, run_system
 from tests.e2e.feeds import OPERATION_ADDED, connected, subscribe
-from tests.nginx import Nginx, nginx
+from tests.nginx import Nginx, run_nginx
 from tests.openapi import REST
-from tests.tools import lacking
+from tests.tools import skip_without_tool
 from tests.waiting import until
 
 pytestmark = pytest.mark.slow
@@ -110,7 +110,7 @@ def with_settings(process: Process, settings: dict[str, str]) -> Process:
 def redis(port: int) -> Process:
     program = shutil.which("redis-server")
     if program is None:
-        lacking("there is no redis-server")
+        skip_without_tool("there is no redis-server")
 
     async def command() -> Command:
         return Command(
@@ -125,7 +125,7 @@ async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Syst
     try:
         jars = await asyncio.to_thread(fetch_jars)
     except ApacheKafkaUnavailable as error:
-        lacking(f"there is no Apache Kafka: {error}")
+        skip_without_tool(f"there is no Apache Kafka: {error}")
     data = tmp_path_factory.mktemp("replicas")
     async with run_system(Ports.free(), data, planner=lambda ports, data: replicated_plan(ports, data, jars)) as system:
         yield system
@@ -136,7 +136,7 @@ async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Syst
 async def front(system: System, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Nginx]:
     children = system.supervisor.children
     gateways = [child.process.ports["served"] for name, child in children.items() if name.startswith("gateway")]
-    async with nginx(tmp_path_factory.mktemp("nginx"), *(f"{HOST}:{port}" for port in gateways)) as front:
+    async with run_nginx(tmp_path_factory.mktemp("nginx"), *(f"{HOST}:{port}" for port in gateways)) as front:
         yield front
 
 

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from stack.system import System
-from tests.collector import Collector, Seen
+from tests.collector import Collector, ReceivedSpan
 from tests.e2e.users import User
 
 PAN, CVV, AMOUNT = "4242424242424242", "739182645", "731.94"
@@ -48,21 +48,21 @@ async def pay(browser: Browser, sender: User, recipient: User, **given: Any) -> 
     return await sender.http.post(f"/accounts/{sender.account}/transfers", json=body, headers=browser.headers)
 
 
-def span_keys(spans: list[Seen]) -> set[tuple[str, str, str]]:
+def span_keys(spans: list[ReceivedSpan]) -> set[tuple[str, str, str]]:
     return {(each.service, each.kind, each.name) for each in spans}
 
 
-async def followed(collector: Collector, browser: Browser, expected: set[tuple[str, str, str]]) -> list[Seen]:
+async def followed(collector: Collector, browser: Browser, expected: set[tuple[str, str, str]]) -> list[ReceivedSpan]:
     """Return the descendants of the browser's span when all expected spans have arrived."""
 
-    def arrived() -> list[Seen]:
-        found = collector.come_of(browser.place)
+    def arrived() -> list[ReceivedSpan]:
+        found = collector.descendants_of(browser.place)
         return found if expected <= span_keys(found) else []
 
     try:
-        found: list[Seen] = await collector.until(arrived)
+        found: list[ReceivedSpan] = await collector.until(arrived)
     except AssertionError:
-        raise AssertionError(f"{expected - span_keys(collector.come_of(browser.place))} did not come") from None
+        raise AssertionError(f"{expected - span_keys(collector.descendants_of(browser.place))} did not come") from None
     return found
 
 
@@ -143,7 +143,7 @@ class TestManyTransfers:
         assert made.headers["x-request-id"] == unknown.place[0]
         await pay(known, alice, bob)
         await followed(collector, known, ROAD)
-        assert not collector.come_of(unknown.place)
+        assert not collector.descendants_of(unknown.place)
 
 
 class TestSubscription:
@@ -162,7 +162,7 @@ class TestSubscription:
             await said(lines, "1000.00")
             await pay(Browser(), alice, bob)
             await said(lines, "999.00")
-            assert not collector.come_of(browser.place)
+            assert not collector.descendants_of(browser.place)
         watch = "wallet.analytics.v1.AnalyticsService/WatchOperations"
         expected = {
             ("gateway", "SERVER", "POST /graphql"),

@@ -22,7 +22,7 @@ from stack.engines.cluster import remove_cluster
 from stack.ports import Ports, free_ports
 from stack.process import Process
 from stack.system import System, run_system
-from tests.tools import lacking
+from tests.tools import skip_without_tool
 
 CYCLES = int(os.environ.get("FAULTS_CYCLES", "30"))
 OUTAGE_SECONDS = float(os.environ.get("FAULTS_OUTAGE_SECONDS", "20"))
@@ -46,7 +46,7 @@ class TestFaults:
             try:
                 fetch_jars()
             except ApacheKafkaUnavailable as error:
-                lacking(f"there is no Apache Kafka: {error}")
+                skip_without_tool(f"there is no Apache Kafka: {error}")
         data, folder = tmp_path / "data", create_report_folder(f"faults-{seed}")
         print(f"seed {seed}")  # noqa: T201  shown when the test fails
         async with SystemUnderTest.running(data, broker) as system:

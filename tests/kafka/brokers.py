@@ -1,4 +1,4 @@
-"""Which broker a test runs on. Without a mark it is the embedded one."""
+"""Marks that select the broker of a test. The default is the embedded broker."""
 
 from typing import Final, TypeAlias
 
@@ -8,8 +8,8 @@ from stack.engines.apache_kafka import ApacheKafka
 from stack.engines.children import Kafka
 
 Broker: TypeAlias = Kafka | ApacheKafka
-"""Either. The embedded one is empty at every start and takes one member a group; Apache's keeps its data."""
+"""Run the test on both brokers. The embedded one starts empty and has one member per group; Apache Kafka keeps data."""
 
 on_both: Final = pytest.mark.parametrize("broker", ["embedded", "apache"], indirect=True)
 on_apache: Final = pytest.mark.parametrize("broker", ["apache"], indirect=True)
-"""For what the embedded one cannot do: keep its data, share a topic among members."""
+"""Run the test on Apache Kafka: it keeps data and shares a topic among group members."""

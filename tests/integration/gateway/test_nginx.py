@@ -26,7 +26,7 @@ from subgraphs.card.service.api import policy as card_policy
 from tests.conftest import Keys
 from tests.integration.gateway.fake_services import ACCOUNT, FakeBank, FakeCard, top_up
 from tests.integration.gateway.gateway_process import run_gateway
-from tests.nginx import Nginx, client, nginx
+from tests.nginx import Nginx, client, run_nginx
 
 WATCH = f'subscription {{ topUpUpdated(id: "{uuid4()}") {{ status }} }}'
 
@@ -62,7 +62,7 @@ async def front(card: PausingCard, keys: Keys, tmp_path_factory: pytest.TempPath
         grpc_server(target, keys.verifier(), registered),
         run_gateway(keys, folder, target) as one,
         run_gateway(keys, folder, target) as other,
-        nginx(folder, one.removeprefix("http://"), other.removeprefix("http://")) as front,
+        run_nginx(folder, one.removeprefix("http://"), other.removeprefix("http://")) as front,
     ):
         yield front
 
@@ -114,7 +114,7 @@ class TestHTTPS:
 
     async def test_unreachable_gateway_is_reported_as_a_problem_with_503(self, tmp_path: Path) -> None:
         unused = f"{HOST}:{free_ports(1)[0]}"
-        async with nginx(tmp_path, unused) as front, front.client as http:
+        async with run_nginx(tmp_path, unused) as front, front.client as http:
             answer = await http.post(f"/accounts/{ACCOUNT}/transfers", json={})
         problem = Problem.model_validate_json(answer.content)
         assert (answer.status_code, problem.status, problem.code) == (503, 503, "UNAVAILABLE")
@@ -174,7 +174,7 @@ class TestForwardedHeaders:
         forged = {"X-Forwarded-Proto": "http", "X-Forwarded-For": "203.0.113.7"}
         async with (
             http_server(app, address, trusted_proxies=[HOST]),
-            nginx(tmp_path, address) as front,
+            run_nginx(tmp_path, address) as front,
             front.client as http,
         ):
             assert (await http.get("/", headers=forged)).text == "ok"

@@ -11,7 +11,7 @@ from gateway.http.rate_limits import STORE_ERRORS, RateLimiter, RateLimitOptions
 from stack import probes
 from stack.ports import HOST, free_ports
 from stack.process import Child, Command, Process
-from tests.tools import lacking
+from tests.tools import skip_without_tool
 from wallet.errors import RateLimited
 
 
@@ -19,7 +19,7 @@ def redis(port: int) -> Child:
     """Redis without persistence, for one test."""
     program = shutil.which("redis-server")
     if program is None:
-        lacking("there is no redis-server")
+        skip_without_tool("there is no redis-server")
 
     async def command() -> Command:
         arguments = ("--port", str(port), "--bind", HOST, "--save", "", "--appendonly", "no")

@@ -23,7 +23,7 @@ from kit.telemetry import tracing
 from kit.telemetry.tracing import TraceContext
 from stack.ports import free_ports
 from tests.clock import ManualClock
-from tests.collector import collecting
+from tests.collector import run_collector
 from tests.conftest import Keys
 from tests.unit.kit.rpc.echo import SERVICE, Stub, registration, serving
 from tests.waiting import until
@@ -150,7 +150,7 @@ class TestTraces:
 
     async def test_each_hop_has_a_span_at_either_end(self, near_stub: Stub, keys: Keys) -> None:
         place = TraceContext("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", 1)
-        with collecting() as collector:
+        with run_collector() as collector:
             settings = TracingSettings.model_validate({"otlp_endpoint": collector.endpoint})
             with tracing.export_spans("test", settings), calling(keys.user("alice"), trace=place):
                 for text in ("trace", "refuse", "away"):
@@ -168,7 +168,7 @@ class TestTraces:
 
     async def test_a_stream_is_one_span_at_either_end_however_it_ends(self, far_stub: Stub, keys: Keys) -> None:
         place = TraceContext("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", 1)
-        with collecting() as collector:
+        with run_collector() as collector:
             settings = TracingSettings.model_validate({"otlp_endpoint": collector.endpoint})
             with tracing.export_spans("test", settings), calling(keys.user("alice"), trace=place):
                 counted = count(far_stub, "count")

@@ -19,7 +19,7 @@ from kit.runtime.settings import TracingSettings
 from kit.telemetry import otlp, tracing
 from kit.telemetry.tracing import TraceContext
 from stack.ports import HOST, free_ports
-from tests.collector import Collector, collecting
+from tests.collector import Collector, run_collector
 
 ID, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 PARENT = f"00-{ID}-{SPAN}-01"
@@ -32,7 +32,7 @@ def settings(endpoint: str | None, ratio: float = 1) -> TracingSettings:
 
 @pytest.fixture
 def collector() -> Iterator[Collector]:
-    with collecting() as collector:
+    with run_collector() as collector:
         yield collector
 
 
