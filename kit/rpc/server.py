@@ -306,7 +306,7 @@ class _RpcScope:
         metrics.RPC_SECONDS.labels(self._method, code).observe(seconds)
         is_error = self.status.code in _SERVER_ERRORS
         if is_error or (seconds > _SLOW_CALL_SECONDS and not self._is_stream):  # a stream lasts as long as its client
-            log.warning("call", method=self._method, code=code, ms=round(seconds * 1000, 1))
+            log.warning("slow or failed call", method=self._method, code=code, ms=round(seconds * 1000, 1))
         self._span.set_attributes({"rpc.response.status_code": code})
         if is_error:
             self._span.fail(code)

@@ -63,7 +63,7 @@ class TLS:
         try:
             return cls(certificate, key, authority)
         except ValueError as error:
-            raise ValueError(f"{certificate}, {key} and {authority} do not fit together: {error}") from None
+            raise ValueError(f"{certificate}, {key} and {authority} are not consistent: {error}") from None
 
     def current_bundle(self) -> CertificateBundle:
         """Return the newest consistent content of the files."""
@@ -72,11 +72,11 @@ class TLS:
                 bundle = self._read()
                 if bundle != self._bundle:
                     certificate = _check(bundle)
-                    log.info("new TLS files are in use", until=str(certificate.not_valid_after_utc))
+                    log.info("TLS files reloaded", until=str(certificate.not_valid_after_utc))
                     _record_expiry(certificate)
             except (OSError, ValueError) as error:
                 if str(error) != self._error:
-                    log.warning("TLS files do not fit together: those before stay in use", error=str(error))
+                    log.warning("TLS files rejected", error=str(error))
                 self._error = str(error)
             else:
                 self._bundle, self._error = bundle, ""

@@ -124,7 +124,7 @@ async def run_with_restarts(
             backoff.reset()
         delay = backoff.next_delay()
         if failure:
-            log.warning("will try again", task=name, pause_seconds=round(delay, 2), error=failure)
+            log.warning("background task restarts", task=name, pause_seconds=round(delay, 2), error=failure)
         await asyncio.sleep(delay)
 
 

@@ -239,10 +239,10 @@ class TestLog:
             for text in ("friendly", "refuse", "away"):
                 with suppress(grpc.aio.AioRpcError):
                     await stub.Say(StringValue(value=text), metadata=metadata)
-        (line,) = [each for each in said if each["event"] == "call"]
+        (line,) = [each for each in said if each["event"] == "slow or failed call"]
         assert 0 <= line.pop("ms") < 10_000
         assert line == {
-            "event": "call",
+            "event": "slow or failed call",
             "log_level": "warning",
             "method": f"/{SERVICE}/Say",
             "code": "UNAVAILABLE",
@@ -257,7 +257,7 @@ class TestLog:
         with capture_logs() as said:
             await stub.Say(StringValue(value="friendly"), metadata=bearer(keys.user("alice")))
             assert [each async for each in stub.Count(StringValue(value="3"), metadata=bearer(keys.user("alice")))]
-        calls = [(each["method"], each["code"]) for each in said if each["event"] == "call"]
+        calls = [(each["method"], each["code"]) for each in said if each["event"] == "slow or failed call"]
         assert calls == [(f"/{SERVICE}/Say", "OK")]
 
     async def test_a_call_without_a_trace_begins_one_and_is_known_by_it(self, stub: Stub, keys: Keys) -> None:

@@ -271,7 +271,7 @@ class TestSettings:
         bank, card, authority = (ours.folder / name for name in ("bank.pem", "card.key", "authority.pem"))
         wrong = TLSSettings(tls_certificate=bank, tls_key=card, tls_authority=authority)
         with pytest.raises(
-            ValueError, match=r"card\.key .* do not fit together: the key does not belong to the certificate"
+            ValueError, match=r"card\.key .* are not consistent: the key does not belong to the certificate"
         ):
             TLS.from_settings(wrong)
         with pytest.raises(FileNotFoundError):
@@ -345,7 +345,7 @@ class TestRotation:
                     (tmp_path / file).rename(ours.folder / file)
 
                 async def told() -> bool:
-                    return any("do not fit together" in line["event"] for line in said)
+                    return any("rejected" in line["event"] for line in said)
 
                 await until(told)
                 assert await sees(peer, first)
