@@ -40,7 +40,7 @@ def user_routes(identity: IdentityClient) -> APIRouter:
 
     @router.get("/me")
     async def get_me() -> models.User:
-        return user_to_rest(await identity.user(request_context.current_principal().subject))
+        return user_to_rest(await identity.get_user(request_context.current_principal().subject))
 
     return router
 

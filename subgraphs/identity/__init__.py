@@ -1,1 +1,1 @@
-"""The identity service: users, what they prove themselves by, and the tokens that the rest of the system believes."""
+"""Identity subgraph: users, logins, and the tokens that all services accept."""

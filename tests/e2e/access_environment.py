@@ -28,7 +28,7 @@ from provisioning.keys import ensure_secret
 from stack.engines.postgres import Postgres
 from stack.plan import AUDIENCE, ISSUER
 from stack.system import System
-from subgraphs.identity.service.domain.model import sealed
+from subgraphs.identity.service.domain.refresh_tokens import encode_token
 from tests.e2e.forged_tokens import forge_tokens
 from tests.e2e.users import PASSWORD, insert_user
 from tests.openapi import REST
@@ -325,7 +325,7 @@ async def insert_session(sql: asyncpg.Connection, user: str, refresh_secret: byt
     statement = "INSERT INTO sign_ins (id, user_id, expires_at) VALUES ($1, $2, now() + interval '1 hour')"
     await sql.execute(statement, sign_in, user)
     await sql.execute("INSERT INTO refresh_tokens (id, sign_in) VALUES ($1, $2)", token, sign_in)
-    return sealed(refresh_secret, token)
+    return encode_token(refresh_secret, token)
 
 
 async def insert_account(sql: asyncpg.Connection, owner: str, balance: str) -> str:

@@ -1,14 +1,11 @@
-"""Users in the graph, on the client of identity.
+"""Users in the graph. The resolvers run in the gateway and call the identity service through its client.
 
-The gateway merges what this package exports: `Query`, `Mutation`, `Subscription` and the entity types.
+The gateway merges what this package exports: `Query` and the entity type.
 """
 
-from subgraphs.identity.graph.graph import (
-    Query,
-    User,
-    UserLoader,
-    user_loader,
-)
+from subgraphs.identity.graph.loaders import UserLoader, user_loader
+from subgraphs.identity.graph.queries import Query
+from subgraphs.identity.graph.types import User
 
 __all__ = [
     "Query",

@@ -1,4 +1,4 @@
-"""What identity contributes to the graph: users."""
+"""GraphQL types of users."""
 
 from datetime import datetime
 from enum import Enum
@@ -6,18 +6,13 @@ from typing import Protocol, Self
 from uuid import UUID
 
 import strawberry
-from strawberry.dataloader import DataLoader
 
-from kit.rpc import request_context
 from subgraphs.identity import client
-from subgraphs.identity.client import IdentityClient
-from wallet import loading
-
-UserLoader = DataLoader[str, client.User]
+from subgraphs.identity.graph.loaders import UserLoader
 
 
 class Context(Protocol):
-    """What the resolvers need of a request."""
+    """Attributes of the request context that the resolvers of users use."""
 
     @property
     def users(self) -> UserLoader: ...
@@ -26,51 +21,39 @@ class Context(Protocol):
 Info = strawberry.Info[Context, None]
 
 
-def user_loader(identity: IdentityClient) -> UserLoader:
-    """Users in one RPC a tick."""
-    return loading.batch_loader(identity.users)
-
-
-@strawberry.enum(description="What a user is.")
+@strawberry.enum(description="Role of a user.")
 class Role(Enum):
-    CUSTOMER = strawberry.enum_value("CUSTOMER", description="Reads, and moves money from, their own accounts.")
-    OPERATOR = strawberry.enum_value("OPERATOR", description="Reads all accounts, moves nothing.")
-    ADMIN = strawberry.enum_value("ADMIN", description="Reads and moves all.")
+    CUSTOMER = strawberry.enum_value("CUSTOMER", description="Reads own accounts, and moves money from them.")
+    OPERATOR = strawberry.enum_value("OPERATOR", description="Reads all accounts, and moves no money.")
+    ADMIN = strawberry.enum_value("ADMIN", description="Reads all accounts, and moves money between them.")
 
 
-@strawberry.federation.type(keys=["id"], description="Somebody who signs in.")
+@strawberry.federation.type(keys=["id"], description="A user, who logs in and owns accounts.")
 class User:
     id: strawberry.ID
     loaded: strawberry.Private[client.User | None] = None
 
     @classmethod
-    def of(cls, user: client.User) -> Self:
-        """The same user for the graph."""
+    def from_client(cls, user: client.User) -> Self:
+        """Convert a user of the client."""
         return cls(id=strawberry.ID(user.id), loaded=user)
 
     @classmethod
-    async def resolve_reference(cls, info: Info, id: UUID) -> Self:  # noqa: A002  the key's name
-        return cls.of(await info.context.users.load(str(id)))
+    async def resolve_reference(cls, info: Info, id: UUID) -> Self:  # noqa: A002  the name of the key field
+        return cls.from_client(await info.context.users.load(str(id)))
 
     @strawberry.field
     async def username(self, info: Info) -> str:
-        return (await _user(self, info)).username
+        return (await _load_user(self, info)).username
 
     @strawberry.field
     async def role(self, info: Info) -> Role:
-        return Role((await _user(self, info)).role)
+        return Role((await _load_user(self, info)).role)
 
     @strawberry.field
     async def created_at(self, info: Info) -> datetime:
-        return (await _user(self, info)).created_at
+        return (await _load_user(self, info)).created_at
 
 
-async def _user(user: User, info: Info) -> client.User:
+async def _load_user(user: User, info: Info) -> client.User:
     return getattr(user, "loaded", None) or await info.context.users.load(user.id)
-
-
-@strawberry.type
-class Query:
-    @strawberry.field(description="Who the caller is, by the token.")
-    async def me(self) -> User | None:
-        return User(id=strawberry.ID(request_context.current_principal().subject))

@@ -1,47 +1,51 @@
-"""`python -m subgraphs.identity.service.roles grant USERNAME ROLE`: says what a user is from now on.
+"""`python -m subgraphs.identity.service.roles grant USERNAME ROLE`: change the role of a user.
 
-For whoever can reach the database (`IDENTITY_DATABASE_URL`), as migrations are: no call makes anybody an admin.
+The command needs access to the database (`IDENTITY_DATABASE_URL`), as migrations do: no RPC can make a user an admin.
 """
 
 import argparse
 import asyncio
 import sys
+from typing import Final
 
 from pydantic import SecretStr
 
 from kit.runtime.settings import Settings
 from subgraphs.identity.service.adapters.repository import Repository, open_database
-from subgraphs.identity.service.domain.model import Role
+from subgraphs.identity.service.domain.users import Role
 
-_NOBODY = 1
+_USER_NOT_FOUND: Final = 1
 
 
 class RoleSettings(Settings):
-    """Which database."""
+    """Settings of this command."""
 
     identity_database_url: SecretStr
 
 
-async def grant(url: str, username: str, role: Role) -> int:
-    """Gives a user a role; access tokens that are out keep what they say. The exit code."""
+async def grant_role(url: str, username: str, role: Role) -> int:
+    """Change the role of a user and return the exit code. Access tokens keep the old role until they expire."""
     async with open_database(url, max_connections=1) as database:
-        user = await Repository(database).grant(username, role)
+        user = await Repository(database).set_role(username, role)
     if user is None:
         sys.stderr.write(f"there is no user {username}\n")
-        return _NOBODY
-    sys.stdout.write(f"{username} ({user.id}) is {role.lower()} from the next refresh or sign-in on\n")
+        return _USER_NOT_FOUND
+    sys.stdout.write(f"{username} ({user.id}) is {role.lower()} from the next refresh or login\n")
     return 0
 
 
 def main() -> int:
-    """Runs the command line and returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m subgraphs.identity.service.roles", description="What users are.")
-    command = parser.add_subparsers(dest="command", required=True).add_parser("grant", help="say what a user is")
+    """Run the command line and return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m subgraphs.identity.service.roles", description="Manage the roles of users."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("grant", help="change the role of a user")
     command.add_argument("username")
     command.add_argument("role", choices=[role.lower() for role in Role])
     arguments = parser.parse_args()
     url = RoleSettings.load().identity_database_url.get_secret_value()
-    return asyncio.run(grant(url, arguments.username, Role(arguments.role.upper())))
+    return asyncio.run(grant_role(url, arguments.username, Role(arguments.role.upper())))
 
 
 if __name__ == "__main__":

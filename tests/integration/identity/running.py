@@ -19,7 +19,8 @@ from stack import probes
 from stack.ports import free_ports
 from stack.process import Child, Output, Process, module
 from subgraphs.identity.client import IdentityClient, Tokens, User
-from subgraphs.identity.service.__main__ import Settings, serve
+from subgraphs.identity.service.__main__ import serve
+from subgraphs.identity.service.settings import Settings
 from tests.conftest import AUDIENCE, SERVICES, USERS, Keys
 from tests.integration.bank.harness import Caller, until_ready
 from wallet.inputs import Secret

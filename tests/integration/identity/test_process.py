@@ -175,7 +175,7 @@ class TestKeys:
     async def test_are_rotated_without_a_restart(
         self, keys: Keys, tmp_path: Path, identity_url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("subgraphs.identity.service.adapters.keys.READ_SECONDS", 0.05)
+        monkeypatch.setattr("subgraphs.identity.service.adapters.signing_keys.READ_INTERVAL_SECONDS", 0.05)
         settings = settings_of(keys, tmp_path, identity_url)
         folder = Path(settings["identity_keys"])
         (old,) = files(folder)
@@ -193,7 +193,7 @@ class TestKeys:
             assert (await verifier.verify(before)).subject == user.id
 
             code, said = await command(
-                "subgraphs.identity.service.adapters.keys", "rotate", "--folder", str(folder), "--keep", "600"
+                "subgraphs.identity.service.keys", "rotate", "--folder", str(folder), "--keep", "600"
             )
             assert code == 0, said
             new = next(file for file in files(folder) if file != old)
@@ -227,7 +227,7 @@ class TestKeys:
         await child.spawn()
         assert await child.wait() != 0
         await child.stop()
-        assert any("python -m subgraphs.identity.service.adapters.keys rotate" in line for line in said)
+        assert any("python -m subgraphs.identity.service.keys rotate" in line for line in said)
 
 
 def files(folder: Path) -> list[Path]:
@@ -253,7 +253,7 @@ class TestRoles:
             )
             assert (code, said) == (
                 0,
-                f"{user.username} ({user.id}) is {role} from the next refresh or sign-in on\n",
+                f"{user.username} ({user.id}) is {role} from the next refresh or login\n",
             )
             tokens = await own.refresh(tokens.refresh)
             assert claims(tokens.access)["roles"] == [role]
@@ -299,7 +299,7 @@ class TestSecrets:
                     with pytest.raises(InternalError):
                         await defect()
         await child.stop()
-        assert any("a refresh token was used twice" in line for line in said)
+        assert any("refresh token reuse detected" in line for line in said)
         assert len([line for line in said if "unexpected error" in line]) == 2
         told = "\n".join([*said, *errors])
         assert not [secret for secret in secrets if secret in told]

@@ -10,7 +10,7 @@ import pytest
 
 from subgraphs.identity.client import Tokens
 from subgraphs.identity.service.adapters.repository import Repository, open_database
-from subgraphs.identity.service.domain import model as domain
+from subgraphs.identity.service.domain.refresh_tokens import decode_token, encode_token
 from tests.conftest import Keys
 from tests.integration.identity.running import RunningIdentity, claims, running, settings_of
 from wallet.errors import Unauthenticated
@@ -107,16 +107,16 @@ class TestEnd:
         await refused(own, tokens.refresh)
 
     async def test_of_what_means_nothing_is_no_error(self, identity: RunningIdentity) -> None:
-        for token in ("", "junk", domain.sealed(b"another secret", uuid.uuid4())):
+        for token in ("", "junk", encode_token(b"another secret", uuid.uuid4())):
             await identity.revoke(token)
 
     async def test_is_told_like_any_other_refusal(self, identity: RunningIdentity) -> None:
         tokens = await signed_in(identity)
         secret = identity.settings["identity_refresh_secret"].encode()
-        id_ = domain.opened(secret, tokens.refresh)
+        id_ = decode_token(secret, tokens.refresh)
         assert id_ is not None
-        forged = domain.sealed(b"another secret", id_)
-        unknown = domain.sealed(secret, uuid.uuid4())
+        forged = encode_token(b"another secret", id_)
+        unknown = encode_token(secret, uuid.uuid4())
         await refused(identity, forged, unknown, str(id_), "", "junk", tokens.refresh + "=", tokens.access)
         assert await identity.refresh(tokens.refresh)
 

@@ -176,7 +176,6 @@ class TestHashes:
             identity_url,
             identity_hash_memory_kib=16_384,
             identity_hash_passes=3,
-            identity_hash_threads=1,
             identity_hash_waiting=2,
         )
         async with running(keys, slow) as identity:

@@ -43,41 +43,41 @@ class TestUsers:
     async def test_see_themselves(self, identity: RunningIdentity) -> None:
         user = await identity.new()
         caller = bearer(await identity.sign_in(user))
-        assert await caller(identity.client.user(user.id)) == user
-        assert await caller(identity.client.users([user.id])) == {user.id: user}
+        assert await caller(identity.client.get_user(user.id)) == user
+        assert await caller(identity.client.batch_get_users([user.id])) == {user.id: user}
 
     async def test_do_not_see_others(self, identity: RunningIdentity) -> None:
         alice, bob = await identity.new(), await identity.new()
         caller = bearer(await identity.sign_in(alice))
         with pytest.raises(UserNotFound):
-            await caller(identity.client.user(bob.id))
+            await caller(identity.client.get_user(bob.id))
         nobody = str(uuid.uuid4())
-        found = await caller(identity.client.users([bob.id, alice.id, nobody]))
+        found = await caller(identity.client.batch_get_users([bob.id, alice.id, nobody]))
         assert found == {bob.id: UserNotFound(bob.id), alice.id: alice, nobody: UserNotFound(nobody)}
 
     @pytest.mark.parametrize("role", [Role.OPERATOR, Role.ADMIN])
     async def test_of_the_house_see_all(self, identity: RunningIdentity, role: Role) -> None:
         alice, bob = await identity.new(), await identity.new()
         caller = Caller(identity.keys.user("somebody", role))
-        assert await caller(identity.client.users([bob.id, alice.id])) == {bob.id: bob, alice.id: alice}
+        assert await caller(identity.client.batch_get_users([bob.id, alice.id])) == {bob.id: bob, alice.id: alice}
 
     async def test_whom_another_issuer_knows_are_not_found(self, identity: RunningIdentity) -> None:
         caller = Caller(identity.keys.user("auth0|42"))
         with pytest.raises(UserNotFound):
-            await caller(identity.client.user("auth0|42"))
-        assert await caller(identity.client.users(["auth0|42"])) == {"auth0|42": UserNotFound("auth0|42")}
+            await caller(identity.client.get_user("auth0|42"))
+        assert await caller(identity.client.batch_get_users(["auth0|42"])) == {"auth0|42": UserNotFound("auth0|42")}
 
     async def test_are_not_told_of_to_strangers_and_services(self, identity: RunningIdentity) -> None:
         user = await identity.new()
         with stranger(), pytest.raises(Unauthenticated):
-            await identity.client.user(user.id)
+            await identity.client.get_user(user.id)
         with pytest.raises(PermissionDenied):
-            await Caller(identity.keys.service("card"))(identity.client.user(user.id))
+            await Caller(identity.keys.service("card"))(identity.client.get_user(user.id))
 
     async def test_are_asked_for_by_a_thousand_at_most(self, identity: RunningIdentity) -> None:
         caller = Caller(identity.keys.user("somebody", Role.ADMIN))
         with pytest.raises(InvalidInput):
-            await caller(identity.client.users([str(uuid.UUID(int=number)) for number in range(1_001)]))
+            await caller(identity.client.batch_get_users([str(uuid.UUID(int=number)) for number in range(1_001)]))
 
     async def test_whose_token_is_looked_at_by_nobody_may_sign_in_with_a_bad_one(
         self, identity: RunningIdentity

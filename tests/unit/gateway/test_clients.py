@@ -81,8 +81,8 @@ def identity_calls(client: IdentityClient) -> list[Awaitable[Any]]:
         client.authenticate("alice", SECRET),
         client.refresh(SECRET),
         client.revoke(SECRET),
-        client.user("1"),
-        client.users(["1"]),
+        client.get_user("1"),
+        client.batch_get_users(["1"]),
     ]
 
 

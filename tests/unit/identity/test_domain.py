@@ -8,23 +8,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
-from subgraphs.identity.service.domain import model as domain
-from subgraphs.identity.service.domain.model import (
-    Attempts,
-    LockOut,
-    Over,
+from subgraphs.identity.service.domain.lockout import LockoutPolicy, LoginAttempts
+from subgraphs.identity.service.domain.refresh_tokens import (
     RefreshToken,
-    Repeated,
-    Replaced,
-    Reused,
-    SignIn,
-    check_form,
-    check_new,
-    normalized,
-    opened,
-    sealed,
-    used,
+    Replay,
+    ReuseDetected,
+    Rotated,
+    RotationResult,
+    Session,
+    SessionEnded,
+    decode_token,
+    encode_token,
+    rotate,
 )
+from subgraphs.identity.service.domain.users import check_credentials, check_new_credentials, normalize_password
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 SECRET = b"known to the tests, and to nobody else"
@@ -34,55 +31,57 @@ GRACE = 10.0
 class TestCredentials:
     @pytest.mark.parametrize("username", ["bob", "a.b-c_9", "a" * 64])
     def test_a_name_is_short_plain_and_lower_case(self, username: str) -> None:
-        assert check_new(username, "correct horse battery") == []
+        assert check_new_credentials(username, "correct horse battery") == []
 
     @pytest.mark.parametrize("username", ["", "ab", "Alice", "9lives", "a b c", "алиса", "a" * 65, "alice\n", "alice'"])
     def test_any_other_name_is_refused(self, username: str) -> None:
-        assert [each.field for each in check_new(username, "correct horse battery")] == ["username"]
+        assert [each.field for each in check_new_credentials(username, "correct horse battery")] == ["username"]
 
     @pytest.mark.parametrize("password", ["x" * 12, "x" * 128, "пароль пароль", "🦄" * 12, " " * 12])
     def test_of_a_password_the_length_counts_alone(self, password: str) -> None:
-        assert check_new("alice", password) == []
+        assert check_new_credentials("alice", password) == []
 
     @pytest.mark.parametrize("password", ["", "x" * 11, "x" * 129])
     def test_a_password_of_another_length_is_refused_and_not_repeated(self, password: str) -> None:
-        (violation,) = check_form("alice", password)
+        (violation,) = check_credentials("alice", password)
         assert (violation.field, violation.message) == ("password", "must be 12 to 128 characters")
 
     def test_nobody_may_choose_their_name_for_a_password(self) -> None:
-        (violation,) = check_new("alice-the-first", "Alice-The-First")
+        (violation,) = check_new_credentials("alice-the-first", "Alice-The-First")
         assert (violation.field, violation.message) == ("password", "must not be the name")
 
     def test_characters_that_are_composed_differently_are_the_same_password(self) -> None:
-        assert normalized("cafe\u0301 cafe\u0301 cafe\u0301") == normalized("caf\u00e9 caf\u00e9 caf\u00e9")
+        assert normalize_password("cafe\u0301 cafe\u0301 cafe\u0301") == normalize_password(
+            "caf\u00e9 caf\u00e9 caf\u00e9"
+        )
 
 
 class TestLockOut:
     def test_comes_with_the_fifth_attempt_and_doubles_up_to_a_quarter_of_an_hour(self) -> None:
-        lock_out = LockOut()
-        assert [lock_out.seconds(count) for count in range(1, 9)] == [0, 0, 0, 0, 1, 2, 4, 8]
-        assert lock_out.seconds(15) == 900
-        assert lock_out.seconds(10**9) == 900
+        lockout = LockoutPolicy()
+        assert [lockout.lock_seconds(count) for count in range(1, 9)] == [0, 0, 0, 0, 1, 2, 4, 8]
+        assert lockout.lock_seconds(15) == 900
+        assert lockout.lock_seconds(10**9) == 900
 
     @given(st.lists(st.floats(0, 2000), max_size=60), st.integers(1, 8))
     def test_lets_no_more_pass_than_it_says(self, waits: list[float], free: int) -> None:
-        lock_out = LockOut(free, 1.0, 900.0)
-        now, attempts, passed = NOW, Attempts(0, NOW), 0
+        lockout = LockoutPolicy(free, 1.0, 900.0)
+        now, attempts, passed = NOW, LoginAttempts(0, NOW), 0
         for wait in waits:
             now += timedelta(seconds=wait)
-            more = attempts.one_more(now, lock_out)
+            more = attempts.add_attempt(now, lockout)
             if more is None:
                 assert now < attempts.locked_until <= now + timedelta(seconds=900)
                 assert 1 <= attempts.seconds_left(now) <= 900
                 continue
             passed += 1
             assert more.count == passed
-            assert more.locked_until == now + timedelta(seconds=lock_out.seconds(passed))
+            assert more.locked_until == now + timedelta(seconds=lockout.lock_seconds(passed))
             attempts = more
         assert passed >= min(free, len(waits))
 
     def test_says_in_whole_seconds_when_it_ends_never_too_soon(self) -> None:
-        locked = Attempts(5, NOW + timedelta(seconds=1.2))
+        locked = LoginAttempts(5, NOW + timedelta(seconds=1.2))
         assert locked.seconds_left(NOW) == 2
         assert locked.seconds_left(NOW + timedelta(seconds=1.1999)) == 1
 
@@ -90,66 +89,66 @@ class TestLockOut:
 class TestSeal:
     @given(st.uuids())
     def test_opens_to_the_id_that_was_sealed(self, id_: uuid.UUID) -> None:
-        token = sealed(SECRET, id_)
-        assert opened(SECRET, token) == id_
+        token = encode_token(SECRET, id_)
+        assert decode_token(SECRET, token) == id_
         assert len(token) == 66
         assert token.isascii()
 
     @given(st.uuids(), st.binary(min_size=1, max_size=32))
     def test_holds_against_another_secret(self, id_: uuid.UUID, secret: bytes) -> None:
-        assert opened(secret, sealed(SECRET, id_)) is None
+        assert decode_token(secret, encode_token(SECRET, id_)) is None
 
     @given(st.uuids(), st.integers(0, 65), st.characters(codec="utf-8"))
     def test_holds_against_a_change_of_any_character(self, id_: uuid.UUID, place: int, character: str) -> None:
-        token = sealed(SECRET, id_)
+        token = encode_token(SECRET, id_)
         forged = token[:place] + character + token[place + 1 :]
-        assert (opened(SECRET, forged) == id_) == (forged == token)
+        assert (decode_token(SECRET, forged) == id_) == (forged == token)
 
     @given(st.text())
     def test_nothing_else_opens(self, text: str) -> None:
-        assert opened(SECRET, text) is None
+        assert decode_token(SECRET, text) is None
 
     @pytest.mark.parametrize("more", ["=", ".", "A", "\n", " ", "\ud800"])
     def test_has_one_way_to_be_written(self, more: str) -> None:
-        assert opened(SECRET, sealed(SECRET, uuid.UUID(int=1)) + more) is None
+        assert decode_token(SECRET, encode_token(SECRET, uuid.UUID(int=1)) + more) is None
 
 
-def sign_in(**given: datetime) -> SignIn:
-    return SignIn(uuid.UUID(int=1), uuid.UUID(int=2), **{"expires_at": NOW + timedelta(days=30), **given})
+def sign_in(**given: datetime) -> Session:
+    return Session(uuid.UUID(int=1), uuid.UUID(int=2), **{"expires_at": NOW + timedelta(days=30), **given})
 
 
 class TestUse:
     token = RefreshToken(uuid.UUID(int=3), uuid.UUID(int=1))
     successor = uuid.UUID(int=4)
 
-    def use(self, token: RefreshToken, at: SignIn, seconds: float = 0) -> domain.Use:
+    def use(self, token: RefreshToken, at: Session, seconds: float = 0) -> RotationResult:
         now = NOW + timedelta(seconds=seconds)
-        return used(at, token, now, successor_id=uuid.UUID(int=99), grace_seconds=GRACE)
+        return rotate(at, token, now, successor_id=uuid.UUID(int=99), grace_seconds=GRACE)
 
     @property
     def replaced(self) -> RefreshToken:
-        return RefreshToken(self.token.id, self.token.sign_in, self.successor, NOW)
+        return RefreshToken(self.token.id, self.token.session_id, self.successor, NOW)
 
     def test_the_first_one_makes_the_successor(self) -> None:
         use = self.use(self.token, sign_in())
-        assert isinstance(use, Replaced)
+        assert isinstance(use, Rotated)
         assert (use.token.replaced_by, use.token.replaced_at) == (use.successor.id, NOW)
-        assert use.successor == RefreshToken(uuid.UUID(int=99), self.token.sign_in)
+        assert use.successor == RefreshToken(uuid.UUID(int=99), self.token.session_id)
 
     @pytest.mark.parametrize("seconds", [-1, 0, 9.999])
     def test_the_same_at_once_has_the_same_successor(self, seconds: float) -> None:
-        assert self.use(self.replaced, sign_in(), seconds) == Repeated(self.successor)
+        assert self.use(self.replaced, sign_in(), seconds) == Replay(self.successor)
 
     @pytest.mark.parametrize("seconds", [10, 11, 86_400])
     def test_the_same_later_ends_the_sign_in(self, seconds: float) -> None:
         use = self.use(self.replaced, sign_in(), seconds)
-        assert isinstance(use, Reused)
-        assert use.sign_in.revoked_at == NOW + timedelta(seconds=seconds)
+        assert isinstance(use, ReuseDetected)
+        assert use.session.revoked_at == NOW + timedelta(seconds=seconds)
 
     @pytest.mark.parametrize("over", [{"expires_at": NOW}, {"revoked_at": NOW - timedelta(days=1)}], ids=str)
     def test_after_its_end_nothing_comes_of_it(self, over: dict[str, datetime]) -> None:
         for token in (self.token, self.replaced):
-            assert self.use(token, sign_in(**over)) == Over()
+            assert self.use(token, sign_in(**over)) == SessionEnded()
 
 
 class Sessions(RuleBasedStateMachine):
@@ -174,21 +173,21 @@ class Sessions(RuleBasedStateMachine):
     @rule(target=tokens, id_=tokens)
     def use(self, id_: uuid.UUID) -> uuid.UUID:
         before = self.kept[id_]
-        use = used(self.sign_in, before, self.now, successor_id=uuid.uuid4(), grace_seconds=GRACE)
+        use = rotate(self.sign_in, before, self.now, successor_id=uuid.uuid4(), grace_seconds=GRACE)
         if self.ended_at is not None or self.now >= self.sign_in.expires_at:
-            assert use == Over()
+            assert use == SessionEnded()
         match use:
-            case Replaced(token, successor):
+            case Rotated(token, successor):
                 assert before.replaced_by is None
                 self.kept |= {token.id: token, successor.id: successor}
                 self.answers.setdefault(id_, set()).add(successor.id)
                 return successor.id
-            case Repeated(successor_id):
+            case Replay(successor_id):
                 assert before.replaced_at is not None
                 assert self.now < before.replaced_at + timedelta(seconds=GRACE)
                 self.answers[id_].add(successor_id)
                 return successor_id
-            case Reused(ended):
+            case ReuseDetected(ended):
                 assert before.replaced_at is not None
                 assert self.now >= before.replaced_at + timedelta(seconds=GRACE)
                 self.sign_in, self.ended_at = ended, self.now
@@ -197,7 +196,7 @@ class Sessions(RuleBasedStateMachine):
     @rule()
     def sign_out(self) -> None:
         self.ended_at = self.ended_at or self.now
-        self.sign_in = SignIn(self.sign_in.id, self.sign_in.user_id, self.sign_in.expires_at, self.ended_at)
+        self.sign_in = Session(self.sign_in.id, self.sign_in.user_id, self.sign_in.expires_at, self.ended_at)
 
     @invariant()
     def a_token_has_one_successor_for_ever(self) -> None:

@@ -7,11 +7,11 @@ import pytest
 from argon2 import extract_parameters
 from argon2.low_level import Type
 
-from subgraphs.identity.service.adapters.passwords import Hardness, Passwords
+from subgraphs.identity.service.adapters.passwords import Argon2Parameters, Passwords
 from wallet.errors import ResourceExhausted
 from wallet.inputs import Secret
 
-SOFT = Hardness(memory_kib=32, passes=1)
+SOFT = Argon2Parameters(memory_kib=32, passes=1)
 PASSWORD, OTHER = Secret("correct horse battery"), Secret("staple battery horse")
 
 
@@ -23,8 +23,8 @@ def passwords() -> Iterator[Passwords]:
 
 class TestHashes:
     def test_are_what_rfc_9106_recommends(self) -> None:
-        hardness = Hardness()
-        assert (hardness.memory_kib, hardness.passes, hardness.lanes) == (2**16, 3, 4)
+        parameters = Argon2Parameters()
+        assert (parameters.memory_kib, parameters.passes, parameters.lanes) == (2**16, 3, 4)
 
     async def test_are_argon2id_with_a_salt_of_their_own(self, passwords: Passwords) -> None:
         hashes = [await passwords.hash(PASSWORD) for _ in range(2)]
@@ -44,26 +44,30 @@ class TestHashes:
     async def test_are_weak_when_more_is_asked_for_now(self, passwords: Passwords) -> None:
         hash_ = await passwords.hash(PASSWORD)
         assert not passwords.is_weak(hash_)
-        for hardness, weak in ((Hardness(64, 1), True), (Hardness(32, 2), True), (Hardness(32, 1), False)):
-            with Passwords(hardness, threads=1, waiting=0) as others:
+        for parameters, weak in (
+            (Argon2Parameters(64, 1), True),
+            (Argon2Parameters(32, 2), True),
+            (Argon2Parameters(32, 1), False),
+        ):
+            with Passwords(parameters, threads=1, waiting=0) as others:
                 assert others.is_weak(hash_) == weak
 
 
 class TestPlaces:
     async def test_are_those_that_hash_and_those_that_wait(self, passwords: Passwords) -> None:
-        with passwords.place(), passwords.place(), passwords.place(), pytest.raises(ResourceExhausted):
-            passwords.place().__enter__()
-        with passwords.place():
+        with passwords.slot(), passwords.slot(), passwords.slot(), pytest.raises(ResourceExhausted):
+            passwords.slot().__enter__()
+        with passwords.slot():
             pass
 
     async def test_are_given_back_by_whoever_fails(self, passwords: Passwords) -> None:
         for _ in range(9):
-            with pytest.raises(KeyError), passwords.place():
+            with pytest.raises(KeyError), passwords.slot():
                 raise KeyError
 
     async def test_are_given_back_by_whoever_gives_up(self, passwords: Passwords) -> None:
         async def wait() -> None:
-            with passwords.place():
+            with passwords.slot():
                 await asyncio.Event().wait()
 
         waiting = [asyncio.create_task(wait()) for _ in range(3)]
@@ -71,5 +75,5 @@ class TestPlaces:
         for task in waiting:
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
-        with passwords.place(), passwords.place(), passwords.place():
+        with passwords.slot(), passwords.slot(), passwords.slot():
             pass

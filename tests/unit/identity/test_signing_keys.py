@@ -11,17 +11,17 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subgraphs.identity.service.adapters.keys import (
-    READ_SECONDS,
-    SETTLED_SECONDS,
-    Keys,
-    NoKeyError,
+from subgraphs.identity.service.adapters.signing_keys import (
+    ACTIVATION_SECONDS,
+    READ_INTERVAL_SECONDS,
+    NoSigningKeyError,
     SigningKey,
-    read,
-    rotate,
-    signing,
-    superseded,
+    SigningKeys,
+    choose_signing_key,
+    find_obsolete_keys,
+    read_keys,
 )
+from subgraphs.identity.service.keys import rotate_keys
 
 PRIVATE = Ed25519PrivateKey.generate()
 
@@ -42,48 +42,48 @@ def aged(*sinces: float) -> list[SigningKey]:
 class TestSigning:
     def test_is_done_by_the_only_key_at_once(self) -> None:
         (only,) = aged(100)
-        assert signing([only], 100) is only
+        assert choose_signing_key([only], 100) is only
 
     def test_is_done_by_the_newest_that_has_been_there_for_a_minute(self) -> None:
         old, newer, newest = aged(0, 1000, 1030)
-        assert signing([old, newer, newest], 1059) is old
-        assert signing([old, newer, newest], 1060) is newer
-        assert signing([old, newer, newest], 1090) is newest
+        assert choose_signing_key([old, newer, newest], 1059) is old
+        assert choose_signing_key([old, newer, newest], 1060) is newer
+        assert choose_signing_key([old, newer, newest], 1090) is newest
 
     def test_is_done_by_the_oldest_while_none_has(self) -> None:
         first, second = aged(0, 1)
-        assert signing([first, second], 2) is first
+        assert choose_signing_key([first, second], 2) is first
 
 
 class TestSuperseded:
     @given(st.lists(st.floats(0, 5_000), min_size=1, max_size=6, unique=True), st.floats(0, 1_000))
     def test_keys_have_signed_no_token_that_lives(self, sinces: list[float], keep: float) -> None:
         keys, now = aged(*sinces), 5_000.0
-        over = superseded(keys, now, keep_seconds=keep)
+        over = find_obsolete_keys(keys, now, keep_seconds=keep)
         assert over == keys[: len(over)]
         assert len(over) < len(keys)
         # Whoever signs may have read the folder a while ago, before the newest keys were there.
         for moment in (now - keep, (now - keep + now) / 2, now):
-            for late in (0.0, READ_SECONDS):
-                seen = [key for key in keys if key.since + late <= moment]
+            for late in (0.0, READ_INTERVAL_SECONDS):
+                seen = [key for key in keys if key.created_at + late <= moment]
                 if seen:
-                    assert signing(seen, moment - late) not in over
+                    assert choose_signing_key(seen, moment - late) not in over
 
     def test_keys_go_as_soon_as_their_tokens_are_over(self) -> None:
         old, new = aged(0, 1000)
-        last = 1000 + SETTLED_SECONDS + READ_SECONDS + 600
-        assert superseded([old, new], last - 1, keep_seconds=600) == []
-        assert superseded([old, new], last, keep_seconds=600) == [old]
+        last = 1000 + ACTIVATION_SECONDS + READ_INTERVAL_SECONDS + 600
+        assert find_obsolete_keys([old, new], last - 1, keep_seconds=600) == []
+        assert find_obsolete_keys([old, new], last, keep_seconds=600) == [old]
 
 
 class TestFolder:
     def test_is_read_oldest_first(self, tmp_path: Path) -> None:
         files = [written(tmp_path, name, age=age) for name, age in (("b", 20), ("a", 10), ("c", 30))]
-        assert [key.file for key in read(tmp_path)] == [files[2], files[0], files[1]]
+        assert [key.file for key in read_keys(tmp_path)] == [files[2], files[0], files[1]]
 
     def test_without_a_key_says_what_to_do(self, tmp_path: Path) -> None:
-        with pytest.raises(NoKeyError, match=r"keys rotate --folder .* --keep 600"):
-            Keys.read(tmp_path)
+        with pytest.raises(NoSigningKeyError, match=r"keys rotate --folder .* --keep 600"):
+            SigningKeys.from_folder(tmp_path)
 
     def test_may_have_what_is_no_key(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         good = written(tmp_path, "good")
@@ -94,20 +94,20 @@ class TestFolder:
         )
         (tmp_path / "folder.pem").mkdir()
         (tmp_path / "notes.txt").write_text("not a key")
-        assert [key.file for key in read(tmp_path)] == [good]
+        assert [key.file for key in read_keys(tmp_path)] == [good]
 
     def test_publishes_all_and_nothing_private(self, tmp_path: Path) -> None:
         for name in "ab":
             written(tmp_path, name)
-        published = Keys.read(tmp_path).document["keys"]
+        published = SigningKeys.from_folder(tmp_path).jwks["keys"]
         assert [each.keys() for each in published] == [{"kty", "crv", "x", "alg", "use", "kid"}] * 2
 
 
 class TestRotation:
     def test_of_an_empty_folder_makes_the_only_key(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         folder = tmp_path / "keys"
-        rotate(folder, 600)
-        (key,) = read(folder)
+        rotate_keys(folder, 600)
+        (key,) = read_keys(folder)
         assert key.file.stat().st_mode & 0o777 == 0o600
         assert f"added {key.file.name} ({key.jwk['kid']})" in capsys.readouterr().out
         assert list(folder.iterdir()) == [key.file]
@@ -117,13 +117,13 @@ class TestRotation:
     ) -> None:
         oldest = written(tmp_path, "oldest", age=5_000)
         signs = written(tmp_path, "signs", age=1_000)
-        rotate(tmp_path, 600)
-        assert [key.file for key in read(tmp_path)][:-1] == [signs]
+        rotate_keys(tmp_path, 600)
+        assert [key.file for key in read_keys(tmp_path)][:-1] == [signs]
         said = capsys.readouterr().out
         assert f"removed {oldest.name}" in said
         assert f"kept {signs.name}" in said
         assert "signs from " in said
-        assert Keys.read(tmp_path).signing.public_key() == read(tmp_path)[0].private.public_key()
+        assert SigningKeys.from_folder(tmp_path).signing_key.public_key() == read_keys(tmp_path)[0].private.public_key()
 
     def test_refuses_no_token_at_any_time(self) -> None:
         """Two rotations, a verifier that reads the keys once a minute, and tokens that live for ten minutes."""
@@ -131,12 +131,12 @@ class TestRotation:
         known: set[str] = set()
         for now in range(0, 4_000, 10):
             if now in {100, 2_000}:
-                over = superseded(folder, now, keep_seconds=lifetime)
+                over = find_obsolete_keys(folder, now, keep_seconds=lifetime)
                 new = SigningKey(Path(f"{now}.pem"), now, Ed25519PrivateKey.generate())
                 folder = [*(key for key in folder if key not in over), new]
             if now % 60 == 0:
                 known = {key.jwk["kid"] for key in folder}
-            signed.append((now, signing(folder, now).jwk["kid"]))
+            signed.append((now, choose_signing_key(folder, now).jwk["kid"]))
             assert known >= {kid for at, kid in signed if now < at + lifetime}
         assert len({kid for _, kid in signed}) == 3
         assert len(folder) == 2

@@ -1,4 +1,4 @@
-"""Passwords as Argon2id hashes, made on threads of their own."""
+"""Argon2id hashes of passwords, computed in a thread pool."""
 
 import asyncio
 import secrets
@@ -22,9 +22,11 @@ _TAG_BYTES: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Hardness:
-    """What a hash costs whoever makes it, and whoever guesses. The defaults are the second option that RFC 9106
-    (section 4) recommends: 3 passes over 64 MiB in 4 lanes, with a salt of 128 bits and a tag of 256.
+class Argon2Parameters:
+    """Cost of a hash.
+
+    The defaults are the second recommendation of RFC 9106 (section 4): 3 passes over 64 MiB in 4 lanes, with a salt of
+    128 bits and a tag of 256 bits.
     """
 
     memory_kib: int = 64 * 1024
@@ -33,23 +35,25 @@ class Hardness:
 
 
 class Passwords:
-    """Hashes passwords and compares them with hashes. A hash takes a tenth of a second and 64 MiB, so few are made at
-    once and few wait; while they are made, the event loop goes on.
+    """Hashes and verifies passwords.
+
+    A hash takes a tenth of a second and 64 MiB, so the number of concurrent and waiting hashes is limited. The event
+    loop is not blocked.
     """
 
-    def __init__(self, hardness: Hardness, *, threads: int, waiting: int) -> None:
+    def __init__(self, parameters: Argon2Parameters, *, threads: int, waiting: int) -> None:
         """Args:
-        hardness: of new hashes.
-        threads: how many are made at once.
-        waiting: how many more may wait for that.
+        parameters: cost of new hashes.
+        threads: concurrent hashes.
+        waiting: further hashes that may wait for a thread.
         """
-        self._hardness = hardness
+        self._parameters = parameters
         self._hasher = PasswordHasher(
-            hardness.passes, hardness.memory_kib, hardness.lanes, hash_len=_TAG_BYTES, salt_len=_SALT_BYTES
+            parameters.passes, parameters.memory_kib, parameters.lanes, hash_len=_TAG_BYTES, salt_len=_SALT_BYTES
         )
         self._threads = ThreadPoolExecutor(threads, "password")
-        self._room = threads + waiting
-        self._nobodys = self._hasher.hash(secrets.token_urlsafe())
+        self._free_slots = threads + waiting
+        self._dummy_hash = self._hasher.hash(secrets.token_urlsafe())
 
     def __enter__(self) -> Self:
         return self
@@ -58,32 +62,37 @@ class Passwords:
         self._threads.shutdown(cancel_futures=True)
 
     @contextmanager
-    def place(self) -> Iterator[None]:
-        """Holds a place among those who hash or wait for it; `hash` and `verify` are for whoever has one.
+    def slot(self) -> Iterator[None]:
+        """Reserve a slot, which `hash` and `verify` need, during the block.
 
         Raises:
-            ResourceExhausted: there is none.
+            ResourceExhausted: all slots are taken.
         """
-        if self._room == 0:
+        if self._free_slots == 0:
             metrics.SHED.inc()
             raise ResourceExhausted
-        self._room -= 1
+        self._free_slots -= 1
         try:
             with metrics.HASHING.track_inprogress():
                 yield
         finally:
-            self._room += 1
+            self._free_slots += 1
 
     async def hash(self, password: Secret) -> str:
-        """A new hash of the password, with a salt of its own."""
+        """Return a new hash of the password, with a random salt."""
         return await self._run(lambda: self._hasher.hash(password.text))
 
     async def verify(self, hash_: str | None, password: Secret) -> bool:
-        """Whether the hash is of the password. That there is none takes as long as that it is of another one."""
+        """Verify the password. Takes the same time whether or not the user exists.
+
+        Args:
+            hash_: stored hash; None if the user does not exist.
+            password: password of the caller.
+        """
 
         def verify() -> bool:
             try:
-                self._hasher.verify(hash_ or self._nobodys, password.text)
+                self._hasher.verify(hash_ or self._dummy_hash, password.text)
             except VerifyMismatchError:
                 return False
             return hash_ is not None
@@ -91,9 +100,9 @@ class Passwords:
         return await self._run(verify)
 
     def is_weak(self, hash_: str) -> bool:
-        """Whether a new hash of the same password would be harder."""
-        made, wanted = extract_parameters(hash_), self._hardness
-        return made.memory_cost < wanted.memory_kib or made.time_cost < wanted.passes
+        """Return whether a new hash of the same password would cost more."""
+        used, required = extract_parameters(hash_), self._parameters
+        return used.memory_cost < required.memory_kib or used.time_cost < required.passes
 
     async def _run(self, work: Callable[[], Value]) -> Value:
         def timed() -> Value:

@@ -1,4 +1,4 @@
-"""All SQL of the identity service: users and sign-ins in and out as domain values. Every time is the database's."""
+"""All SQL of the identity service. All times come from the clock of the database."""
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
@@ -12,110 +12,115 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from kit.db.database import Database
 from subgraphs.identity.service.adapters.tables import attempts, refresh_tokens, sign_ins, users
-from subgraphs.identity.service.domain import model as domain
-from subgraphs.identity.service.domain.model import (
-    Attempts,
-    LockOut,
+from subgraphs.identity.service.domain.lockout import LockoutPolicy, LoginAttempts
+from subgraphs.identity.service.domain.refresh_tokens import (
     RefreshToken,
-    Replaced,
-    Reused,
-    Role,
-    SignIn,
-    Use,
-    User,
+    ReuseDetected,
+    Rotated,
+    RotationResult,
+    Session,
+    rotate,
 )
+from subgraphs.identity.service.domain.users import Role, User
 from wallet.errors import TooManyAttempts, UsernameTaken
 
-_FORGET_ATTEMPTS: Final = timedelta(days=1)
-"""After so long without another one, a name's attempts are forgotten."""
+_ATTEMPTS_TTL: Final = timedelta(days=1)
+"""Time after which the login attempts with a name are deleted. Longer than the longest lock."""
 
 open_database: Final = partial(Database.open, service="identity", label="the users' database")
-"""The service's database, by its URL and the most connections to it."""
+"""Open the database; see `Database.open`. Arguments: `url`, `max_connections`."""
 
 
 class Repository:
-    """The users and their sign-ins.
+    """Users, login attempts, sessions and refresh tokens.
 
-    Every method raises Unavailable when the database is away, or goes away in the middle; what was being written may or
-    may not be then.
+    Every method raises Unavailable if the database is unavailable; a write may or may not have been committed then.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def ping(self) -> None:
-        """Returns when the database answers, and has the tables."""
+        """Check that the database answers and has the tables."""
         async with self._database.statement() as sql:
             await sql.execute(select(users.c.id).limit(1))
 
-    async def add(self, id_: UUID, username: str, password_hash: str) -> User:
-        """A new user, a customer.
+    async def add_user(self, id_: UUID, username: str, password_hash: str) -> User:
+        """Insert a user with the role CUSTOMER.
 
         Raises:
-            UsernameTaken: there is one of that name.
+            UsernameTaken: another user has the name.
         """
         new = postgresql.insert(users).values(id=id_, username=username, password_hash=password_hash)
         async with self._database.statement() as sql:
-            added = await sql.execute(new.on_conflict_do_nothing(constraint="users_username").returning(users))
-            row = added.one_or_none()
+            inserted = await sql.execute(new.on_conflict_do_nothing(constraint="users_username").returning(users))
+            row = inserted.one_or_none()
         if row is None:
             raise UsernameTaken(username)
-        return _user(row)
+        return _user_from_row(row)
 
-    async def get(self, ids: Iterable[UUID]) -> dict[UUID, User]:
-        """Those of the users that exist."""
+    async def get_users(self, ids: Iterable[UUID]) -> dict[UUID, User]:
+        """Return the users that exist, by id."""
         async with self._database.statement() as sql:
-            found = await sql.execute(select(users).where(users.c.id.in_(list(ids))))
-            return {row.id: _user(row) for row in found}
+            rows = await sql.execute(select(users).where(users.c.id.in_(list(ids))))
+            return {row.id: _user_from_row(row) for row in rows}
 
-    async def grant(self, username: str, role: Role) -> User | None:
-        """The user of that name, with that role from now on; None if there is none."""
-        given = update(users).where(users.c.username == username).values(role=role).returning(users)
+    async def set_role(self, username: str, role: Role) -> User | None:
+        """Change the role of a user and return the user; None if there is no user with the name."""
+        change = update(users).where(users.c.username == username).values(role=role).returning(users)
         async with self._database.statement() as sql:
-            row = (await sql.execute(given)).one_or_none()
-        return None if row is None else _user(row)
+            row = (await sql.execute(change)).one_or_none()
+        return None if row is None else _user_from_row(row)
 
-    async def attempt(self, username: str, lock_out: LockOut) -> tuple[User, str] | None:
-        """Begins an attempt to sign in, which counts as a wrong one until `sign_in`: the user of that name with the
-        hash of their password, or None if there is none. Of several at once each is counted before it goes on.
+    async def add_attempt(self, username: str, policy: LockoutPolicy) -> tuple[User, str] | None:
+        """Count a login attempt and return the user with the password hash; None if the user does not exist.
+
+        The attempt counts as failed until `add_session` deletes it. Concurrent attempts are counted in turn.
 
         Raises:
-            TooManyAttempts: the name is locked; the attempt does not count.
+            TooManyAttempts: the name is locked; the attempt is not counted.
         """
-        # An update that changes nothing: whether the row is new or not, it is locked, and as nobody else can change it.
+        # An update without a change: it locks the row whether or not it existed before.
         locked = postgresql.insert(attempts).values(username=username)
         locked = locked.on_conflict_do_update(index_elements=["username"], set_={"count": attempts.c.count})
         async with self._database.transaction() as sql:
             row = (await sql.execute(locked.returning(attempts))).one()
             now = await _now(sql)
-            known = Attempts(row.count, row.locked_until)
-            more = known.one_more(now, lock_out)
-            if more is None:
-                raise TooManyAttempts(str(known.seconds_left(now)))
-            counted = update(attempts).where(attempts.c.username == username)
-            await sql.execute(counted.values(count=more.count, locked_until=more.locked_until))
-            found = (await sql.execute(select(users).where(users.c.username == username))).one_or_none()
-        return None if found is None else (_user(found), found.password_hash)
+            previous = LoginAttempts(row.count, row.locked_until)
+            current = previous.add_attempt(now, policy)
+            if current is None:
+                raise TooManyAttempts(str(previous.seconds_left(now)))
+            change = update(attempts).where(attempts.c.username == username)
+            await sql.execute(change.values(count=current.count, locked_until=current.locked_until))
+            user = (await sql.execute(select(users).where(users.c.username == username))).one_or_none()
+        return None if user is None else (_user_from_row(user), user.password_hash)
 
-    async def rehash(self, user_id: UUID, old: str, new: str) -> None:
-        """Keeps another hash of the same password, unless it was changed meanwhile."""
+    async def replace_hash(self, user_id: UUID, old: str, new: str) -> None:
+        """Replace the hash of the same password, unless the password has been changed in the meantime."""
         is_old = (users.c.id == user_id) & (users.c.password_hash == old)
         async with self._database.statement() as sql:
             await sql.execute(update(users).where(is_old).values(password_hash=new))
 
-    async def sign_in(self, user: User, sign_in_id: UUID, token_id: UUID, *, lifetime: timedelta) -> SignIn:
-        """A sign-in with its first refresh token. What was attempted at the name before is forgotten."""
-        new = insert(sign_ins).values(id=sign_in_id, user_id=user.id, expires_at=func.now() + lifetime)
+    async def add_session(self, user: User, session_id: UUID, token_id: UUID, *, lifetime: timedelta) -> Session:
+        """Insert a session with its first refresh token, and delete the login attempts with the user name."""
+        new = insert(sign_ins).values(id=session_id, user_id=user.id, expires_at=func.now() + lifetime)
         async with self._database.transaction() as sql:
             await sql.execute(delete(attempts).where(attempts.c.username == user.username))
-            made = (await sql.execute(new.returning(sign_ins))).one()
-            await sql.execute(insert(refresh_tokens).values(id=token_id, sign_in=sign_in_id))
-        return _sign_in(made)
+            row = (await sql.execute(new.returning(sign_ins))).one()
+            await sql.execute(insert(refresh_tokens).values(id=token_id, sign_in=session_id))
+        return _session_from_row(row)
 
-    async def use(self, token_id: UUID, successor_id: UUID, *, grace_seconds: float) -> tuple[Use, SignIn, User] | None:
-        """Uses a refresh token, which may have happened before: what comes of it, or None if there is no such token.
+    async def rotate_token(
+        self, token_id: UUID, successor_id: UUID, *, grace_seconds: float
+    ) -> tuple[RotationResult, Session, User] | None:
+        """Use a refresh token; return None if it does not exist.
 
-        Those of one sign-in are used one after the other: its row is locked first, and what is read after that stays.
+        The row of the session is locked first, so tokens of one session are used one after the other.
+
+        Args:
+            token_id: id of the token.
+            successor_id: id of the successor, if the token has none yet.
+            grace_seconds: see `rotate`.
         """
         of_token = select(refresh_tokens.c.sign_in).where(refresh_tokens.c.id == token_id).scalar_subquery()
         async with self._database.transaction() as sql:
@@ -123,54 +128,60 @@ class Repository:
             row = locked.one_or_none()
             if row is None:
                 return None
-            sign_in = _sign_in(row)
-            found = (await sql.execute(select(refresh_tokens).where(refresh_tokens.c.id == token_id))).one()
-            token = RefreshToken(found.id, found.sign_in, found.replaced_by, found.replaced_at)
-            user = _user((await sql.execute(select(users).where(users.c.id == sign_in.user_id))).one())
-            use = domain.used(sign_in, token, await _now(sql), successor_id=successor_id, grace_seconds=grace_seconds)
-            await _keep(sql, use)
-        return use, sign_in, user
+            session = _session_from_row(row)
+            stored = (await sql.execute(select(refresh_tokens).where(refresh_tokens.c.id == token_id))).one()
+            token = RefreshToken(stored.id, stored.sign_in, stored.replaced_by, stored.replaced_at)
+            user = _user_from_row((await sql.execute(select(users).where(users.c.id == session.user_id))).one())
+            now = await _now(sql)
+            result = rotate(session, token, now, successor_id=successor_id, grace_seconds=grace_seconds)
+            await _save_rotation(sql, result)
+        return result, session, user
 
-    async def revoke(self, token_id: UUID) -> None:
-        """Ends the sign-in that a refresh token came from, if there is such a token and it has not ended yet."""
+    async def revoke_session(self, token_id: UUID) -> None:
+        """Revoke the session of a refresh token, if the token exists and the session is not revoked yet."""
         of_token = select(refresh_tokens.c.sign_in).where(refresh_tokens.c.id == token_id).scalar_subquery()
-        open_ = (sign_ins.c.id == of_token) & sign_ins.c.revoked_at.is_(None)
+        is_active = (sign_ins.c.id == of_token) & sign_ins.c.revoked_at.is_(None)
         async with self._database.statement() as sql:
-            await sql.execute(update(sign_ins).where(open_).values(revoked_at=func.now()))
+            await sql.execute(update(sign_ins).where(is_active).values(revoked_at=func.now()))
 
     async def prune(self, limit: int) -> bool:
-        """Forgets sign-ins that have expired, with their tokens, and attempts of long ago, so many of each at most.
-        Whether there may be more.
+        """Delete expired sessions with their tokens, and login attempts that are older than a day.
+
+        Args:
+            limit: maximum number of rows of each kind.
+
+        Returns:
+            Whether there may be more.
         """
-        over = select(sign_ins.c.id).where(sign_ins.c.expires_at < func.now()).limit(limit)
-        old = select(attempts.c.username).where(attempts.c.locked_until < func.now() - _FORGET_ATTEMPTS).limit(limit)
+        expired = select(sign_ins.c.id).where(sign_ins.c.expires_at < func.now()).limit(limit)
+        old = select(attempts.c.username).where(attempts.c.locked_until < func.now() - _ATTEMPTS_TTL).limit(limit)
         async with self._database.statement() as sql:
-            ended = await sql.execute(delete(sign_ins).where(sign_ins.c.id.in_(over)))
-            forgotten = await sql.execute(delete(attempts).where(attempts.c.username.in_(old)))
-        return limit in {ended.rowcount, forgotten.rowcount}
+            sessions = await sql.execute(delete(sign_ins).where(sign_ins.c.id.in_(expired)))
+            names = await sql.execute(delete(attempts).where(attempts.c.username.in_(old)))
+        return limit in {sessions.rowcount, names.rowcount}
 
 
-async def _keep(sql: AsyncConnection, use: Use) -> None:
-    match use:
-        case Replaced(token, successor):
+async def _save_rotation(sql: AsyncConnection, result: RotationResult) -> None:
+    match result:
+        case Rotated(token, successor):
             of_token = refresh_tokens.c.id == token.id
             replaced = {"replaced_by": token.replaced_by, "replaced_at": token.replaced_at}
             await sql.execute(update(refresh_tokens).where(of_token).values(replaced))
-            await sql.execute(insert(refresh_tokens).values(id=successor.id, sign_in=successor.sign_in))
-        case Reused(sign_in):
-            of_sign_in = sign_ins.c.id == sign_in.id
-            await sql.execute(update(sign_ins).where(of_sign_in).values(revoked_at=sign_in.revoked_at))
+            await sql.execute(insert(refresh_tokens).values(id=successor.id, sign_in=successor.session_id))
+        case ReuseDetected(session):
+            of_session = sign_ins.c.id == session.id
+            await sql.execute(update(sign_ins).where(of_session).values(revoked_at=session.revoked_at))
 
 
 async def _now(sql: AsyncConnection) -> datetime:
-    """When this is asked, rather than when the transaction began: it may have waited since."""
+    """Return the current time, not the start of the transaction: it may have waited for a lock since."""
     now: datetime = (await sql.execute(select(func.clock_timestamp()))).scalar_one()
     return now
 
 
-def _user(row: Row[Any]) -> User:
+def _user_from_row(row: Row[Any]) -> User:
     return User(row.id, row.username, Role(row.role), row.created_at)
 
 
-def _sign_in(row: Row[Any]) -> SignIn:
-    return SignIn(row.id, row.user_id, row.expires_at, row.revoked_at)
+def _session_from_row(row: Row[Any]) -> Session:
+    return Session(row.id, row.user_id, row.expires_at, row.revoked_at)

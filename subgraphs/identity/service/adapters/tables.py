@@ -1,6 +1,6 @@
-"""The tables of users and their sign-ins. Alembic's migrations make them; a test proves that the two agree.
+"""Tables of the identity service, as the migrations create them; a test compares both.
 
-Nothing in them lets anybody in: a password is its hash, and a refresh token its id, without the seal.
+A copy of the tables gives no access: of a password they have the hash, and of a refresh token the id without the HMAC.
 """
 
 from typing import Final

@@ -1,19 +1,19 @@
-"""What the identity service's admin interface has beside health and metrics."""
+"""Routes of the admin interface besides health and metrics."""
 
 from typing import Any
 
 from fastapi import APIRouter, Response
 
-from subgraphs.identity.service.adapters.keys import PUBLISHED_SECONDS, Keys
+from subgraphs.identity.service.adapters.signing_keys import MAX_AGE_SECONDS, SigningKeys
 
 
-def keys_router(keys: Keys) -> APIRouter:
-    """`GET /.well-known/jwks.json`: the keys that access tokens are signed with, for whoever verifies them."""
+def keys_router(keys: SigningKeys) -> APIRouter:
+    """Return the route `GET /.well-known/jwks.json`: the public keys that verify access tokens."""
     router = APIRouter()
 
     @router.get("/.well-known/jwks.json")
     async def jwks(response: Response) -> Any:
-        response.headers["Cache-Control"] = f"public, max-age={PUBLISHED_SECONDS}"
-        return keys.document
+        response.headers["Cache-Control"] = f"public, max-age={MAX_AGE_SECONDS}"
+        return keys.jwks
 
     return router

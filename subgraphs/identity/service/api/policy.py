@@ -1,4 +1,4 @@
-"""Who may call the identity service. Customers are further held to themselves, by the service."""
+"""Access rules of the identity service. In addition, the service lets customers read only themselves."""
 
 from typing import Final
 

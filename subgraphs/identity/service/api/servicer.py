@@ -1,15 +1,15 @@
-"""Proto to domain and back, nothing else."""
+"""gRPC servicer: converts messages and calls the use cases."""
 
-# ruff: noqa: D102, N802  the methods are identity.proto's, which names and documents them
+# ruff: noqa: D102, N802  identity.proto names and documents the methods
 from typing import Any, Final
 from uuid import UUID
 
 import grpc
 
-from kit.rpc import converters, request_context, status
+from kit.rpc import request_context, status
 from protos.wallet.identity.v1 import identity_pb2, identity_pb2_grpc
-from subgraphs.identity.service.application.service import Identity, Tokens
-from subgraphs.identity.service.domain.model import Role, User
+from subgraphs.identity.service.api.converters import tokens_to_proto, user_to_proto
+from subgraphs.identity.service.application.service import Identity
 from wallet import inputs
 from wallet.errors import InvalidInput, UserNotFound
 from wallet.inputs import Secret
@@ -17,21 +17,16 @@ from wallet.inputs import Secret
 SERVICE: Final = identity_pb2.DESCRIPTOR.services_by_name["IdentityService"].full_name
 
 _MAX_KEYS: Final = 1_000
-_ROLES: Final = {
-    Role.CUSTOMER: identity_pb2.ROLE_CUSTOMER,
-    Role.OPERATOR: identity_pb2.ROLE_OPERATOR,
-    Role.ADMIN: identity_pb2.ROLE_ADMIN,
-}
 
 
 class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
-    """`identity.proto`, served. Errors are raised as they are; `kit.rpc.server` makes statuses of them."""
+    """Servicer of `identity.proto`. It raises domain errors; `kit.rpc.server` converts them to statuses."""
 
     def __init__(self, identity: Identity) -> None:
         self._identity = identity
 
     def register(self, server: grpc.aio.Server) -> None:
-        """Adds the service to a server."""
+        """Register the servicer with a server."""
         identity_pb2_grpc.add_IdentityServiceServicer_to_server(self, server)
 
     async def Register(
@@ -40,7 +35,7 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
         context: Any,  # noqa: ARG002
     ) -> identity_pb2.RegisterResponse:
         user = await self._identity.register(request.username, Secret(request.password))
-        return identity_pb2.RegisterResponse(user=_user(user))
+        return identity_pb2.RegisterResponse(user=user_to_proto(user))
 
     async def Authenticate(
         self,
@@ -48,7 +43,7 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
         context: Any,  # noqa: ARG002
     ) -> identity_pb2.AuthenticateResponse:
         tokens = await self._identity.authenticate(request.username, Secret(request.password))
-        return identity_pb2.AuthenticateResponse(tokens=_tokens(tokens))
+        return identity_pb2.AuthenticateResponse(tokens=tokens_to_proto(tokens))
 
     async def Refresh(
         self,
@@ -56,7 +51,7 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
         context: Any,  # noqa: ARG002
     ) -> identity_pb2.RefreshResponse:
         tokens = await self._identity.refresh(Secret(request.refresh_token))
-        return identity_pb2.RefreshResponse(tokens=_tokens(tokens))
+        return identity_pb2.RefreshResponse(tokens=tokens_to_proto(tokens))
 
     async def Revoke(
         self,
@@ -71,11 +66,11 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
         request: identity_pb2.GetUserRequest,
         context: Any,  # noqa: ARG002
     ) -> identity_pb2.GetUserResponse:
-        id_ = _id(request.id)
+        id_ = _parse_id(request.id)
         if id_ is None:
             raise UserNotFound(request.id)
         return identity_pb2.GetUserResponse(
-            user=_user(await self._identity.user(request_context.current_principal(), id_))
+            user=user_to_proto(await self._identity.get_user(request_context.current_principal(), id_))
         )
 
     async def BatchGetUsers(
@@ -85,41 +80,23 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
     ) -> identity_pb2.BatchGetUsersResponse:
         if len(request.ids) > _MAX_KEYS:
             raise InvalidInput.for_field("ids", f"must be at most {_MAX_KEYS}")
-        ids = {key: _id(key) for key in request.ids}
-        found = await self._identity.users(
+        ids = {key: _parse_id(key) for key in request.ids}
+        users = await self._identity.batch_get_users(
             request_context.current_principal(), [id_ for id_ in ids.values() if id_ is not None]
         )
         return identity_pb2.BatchGetUsersResponse(
             results=[
-                identity_pb2.BatchGetUsersResponse.Result(key=key, value=_user(found[id_]))
-                if id_ in found
+                identity_pb2.BatchGetUsersResponse.Result(key=key, value=user_to_proto(users[id_]))
+                if id_ in users
                 else identity_pb2.BatchGetUsersResponse.Result(key=key, error=status.error_to_status(UserNotFound(key)))
                 for key, id_ in ids.items()
             ],
         )
 
 
-def _id(text: str) -> UUID | None:
-    """The id; None for the name of somebody whom another issuer knows, and we do not."""
+def _parse_id(text: str) -> UUID | None:
+    """Return the user id; None for the subject of another issuer, which is no id of ours."""
     try:
         return inputs.parse_uuid(text)
     except ValueError:
         return None
-
-
-def _user(user: User) -> identity_pb2.User:
-    return identity_pb2.User(
-        id=str(user.id),
-        username=user.username,
-        role=_ROLES[user.role],
-        created_at=converters.time_to_proto(user.created_at),
-    )
-
-
-def _tokens(tokens: Tokens) -> identity_pb2.Tokens:
-    return identity_pb2.Tokens(
-        access_token=tokens.access,
-        access_expires_at=converters.time_to_proto(tokens.access_expires_at),
-        refresh_token=tokens.refresh,
-        refresh_expires_at=converters.time_to_proto(tokens.refresh_expires_at),
-    )

@@ -1,4 +1,4 @@
-"""The identity service's use cases: who signs in, and what they are given."""
+"""Use cases of the identity service: registration, login, refresh, logout, and reading users."""
 
 import asyncio
 import time
@@ -16,44 +16,57 @@ from kit.auth import principal
 from kit.auth.principal import Principal
 from kit.auth.tokens import TokenSigner
 from subgraphs.identity.service import metrics
-from subgraphs.identity.service.adapters.keys import Keys
 from subgraphs.identity.service.adapters.passwords import Passwords
 from subgraphs.identity.service.adapters.repository import Repository
-from subgraphs.identity.service.domain import model as domain
-from subgraphs.identity.service.domain.model import LockOut, Over, Repeated, Replaced, Reused, User
+from subgraphs.identity.service.adapters.signing_keys import SigningKeys
+from subgraphs.identity.service.domain.lockout import LockoutPolicy
+from subgraphs.identity.service.domain.refresh_tokens import (
+    Replay,
+    ReuseDetected,
+    Rotated,
+    SessionEnded,
+    decode_token,
+    encode_token,
+)
+from subgraphs.identity.service.domain.users import (
+    User,
+    check_credentials,
+    check_new_credentials,
+    normalize_password,
+)
 from wallet.errors import InvalidCredentials, InvalidInput, TooManyAttempts, Unauthenticated, UserNotFound
 from wallet.inputs import Secret
 
 log = structlog.get_logger(__name__)
 
-_PRUNE_SECONDS: Final = 600.0
-_PRUNE_AT_ONCE: Final = 100
+_PRUNE_INTERVAL_SECONDS: Final = 600.0
+_PRUNE_ROWS: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
-    """On what terms tokens are given.
+class TokenPolicy:
+    """Content and lifetimes of tokens.
 
     Attributes:
-        issuer: the `iss` of access tokens.
-        audience: their `aud`.
-        refresh_secret: seals refresh tokens. Another one makes all that are out worthless.
-        access_seconds: how long an access token lives.
-        refresh_seconds: how long a sign-in lasts, however often it is refreshed.
-        grace_seconds: for how long the same refresh token again is no theft.
+        issuer: `iss` of access tokens.
+        audience: `aud` of access tokens.
+        refresh_secret: key of the HMAC in refresh tokens. A new one invalidates all refresh tokens.
+        access_seconds: lifetime of an access token.
+        session_seconds: lifetime of a session, however often it is refreshed.
+        grace_seconds: time in which a used refresh token may be used again.
     """
 
     issuer: str
     audience: str
     refresh_secret: SecretStr
     access_seconds: float = 600.0
-    refresh_seconds: float = 30 * 86_400.0
+    session_seconds: float = 30 * 86_400.0
     grace_seconds: float = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """What a user who signed in is given."""
+    """Access and refresh token of a login. The `repr` contains neither."""
 
     access: str = field(repr=False)
     access_expires_at: datetime
@@ -62,148 +75,153 @@ class Tokens:
 
 
 class Identity:
-    """What callers may do. Whoever has no token yet can become a user, sign in, stay so and sign out."""
+    """Use cases of callers. All but reading users need no token."""
 
     def __init__(
-        self, repository: Repository, passwords: Passwords, keys: Keys, terms: Terms, lock_out: LockOut
+        self,
+        repository: Repository,
+        passwords: Passwords,
+        keys: SigningKeys,
+        tokens: TokenPolicy,
+        lockout: LockoutPolicy,
     ) -> None:
         self._repository = repository
         self._passwords = passwords
         self._keys = keys
-        self._terms = terms
-        self._lock_out = lock_out
+        self._policy = tokens
+        self._lockout = lockout
 
     async def register(self, username: str, password: Secret) -> User:
-        """A new user, who is a customer.
+        """Create a user with the role CUSTOMER.
 
         Raises:
-            InvalidInput, UsernameTaken, ResourceExhausted: nobody was made.
-            Unavailable: it is not known; signing in tells.
+            InvalidInput: the user name or the password breaks a rule.
+            UsernameTaken: another user has the name.
+            ResourceExhausted: too many passwords wait to be hashed.
+            Unavailable: the outcome is unknown; a login shows it.
         """
-        password = Secret(domain.normalized(password.text))
-        if violations := domain.check_new(username, password.text):
+        password = Secret(normalize_password(password.text))
+        if violations := check_new_credentials(username, password.text):
             raise InvalidInput(tuple(violations))
-        with self._passwords.place():
+        with self._passwords.slot():
             password_hash = await self._passwords.hash(password)
-        user = await self._repository.add(uuid7(), username, password_hash)
+        user = await self._repository.add_user(uuid7(), username, password_hash)
         metrics.REGISTERED.inc()
-        log.info("a user was made", user_id=str(user.id))
+        log.info("user registered", user_id=str(user.id))
         return user
 
     async def authenticate(self, username: str, password: Secret) -> Tokens:
-        """A new sign-in of the user with this name and password.
+        """Log in: create a session.
 
         Raises:
-            InvalidInput: no user can have such a name or password.
-            InvalidCredentials: this one has not; takes as long whether there is such a user or not.
-            TooManyAttempts: the name is locked, and the password was not looked at.
-            ResourceExhausted: too many passwords wait to be looked at; the attempt does not count.
-            Unavailable: a sign-in that nobody knows of may have been made, which does no harm.
+            InvalidInput: no user can have this name or password.
+            InvalidCredentials: the password is wrong or the user does not exist; both take the same time.
+            TooManyAttempts: the name is locked; the password was not verified.
+            ResourceExhausted: too many passwords wait to be hashed; the attempt does not count.
+            Unavailable: the outcome is unknown; a retry is safe, an unused session does no harm.
         """
-        password = Secret(domain.normalized(password.text))
-        if violations := domain.check_form(username, password.text):
+        password = Secret(normalize_password(password.text))
+        if violations := check_credentials(username, password.text):
             raise InvalidInput(tuple(violations))
-        with self._passwords.place():
+        with self._passwords.slot():
             try:
-                found = await self._repository.attempt(username, self._lock_out)
+                credentials = await self._repository.add_attempt(username, self._lockout)
             except TooManyAttempts:
                 metrics.SIGN_INS.labels("locked").inc()
                 raise
-            user, password_hash = found or (None, None)
-            is_right = await self._passwords.verify(password_hash, password)
-            if user is None or password_hash is None or not is_right:
+            user, password_hash = credentials or (None, None)
+            is_correct = await self._passwords.verify(password_hash, password)
+            if user is None or password_hash is None or not is_correct:
                 metrics.SIGN_INS.labels("wrong").inc()
                 raise InvalidCredentials
             if self._passwords.is_weak(password_hash):
-                await self._repository.rehash(user.id, password_hash, await self._passwords.hash(password))
-        token_id, lifetime = uuid7(), timedelta(seconds=self._terms.refresh_seconds)
-        sign_in = await self._repository.sign_in(user, uuid7(), token_id, lifetime=lifetime)
+                await self._repository.replace_hash(user.id, password_hash, await self._passwords.hash(password))
+        token_id, lifetime = uuid7(), timedelta(seconds=self._policy.session_seconds)
+        session = await self._repository.add_session(user, uuid7(), token_id, lifetime=lifetime)
         metrics.SIGN_INS.labels("right").inc()
-        return self._tokens(user, token_id, sign_in.expires_at)
+        return self._issue_tokens(user, token_id, session.expires_at)
 
     async def refresh(self, token: Secret) -> Tokens:
-        """A new pair for a refresh token: the same refresh token again within some seconds, and never after.
+        """Exchange a refresh token for a new pair of tokens.
+
+        A second use within the grace period returns the same refresh token again; a later one ends the session.
 
         Raises:
-            Unauthenticated: it means nothing, or nothing any more: which of the two is not told.
-            Unavailable: the outcome is unknown; a retry is safe.
+            Unauthenticated: the token is not valid, or the session has ended; the caller cannot tell which.
+            Unavailable: the outcome is unknown; a retry is safe within the grace period.
         """
-        token_id = self._opened(token)
-        grace_seconds = self._terms.grace_seconds
-        used = token_id and await self._repository.use(token_id, uuid7(), grace_seconds=grace_seconds)
-        if not used:
-            raise _refused("unknown")
-        use, sign_in, user = used
-        match use:
-            case Replaced():
+        token_id = self._decode(token)
+        grace_seconds = self._policy.grace_seconds
+        rotation = token_id and await self._repository.rotate_token(token_id, uuid7(), grace_seconds=grace_seconds)
+        if not rotation:
+            raise _refuse_refresh("unknown")
+        result, session, user = rotation
+        match result:
+            case Rotated():
                 metrics.REFRESHES.labels("replaced").inc()
-                return self._tokens(user, use.successor.id, sign_in.expires_at)
-            case Repeated():
+                return self._issue_tokens(user, result.successor.id, session.expires_at)
+            case Replay():
                 metrics.REFRESHES.labels("repeated").inc()
-                return self._tokens(user, use.successor_id, sign_in.expires_at)
-            case Reused():
-                log.warning(
-                    "a refresh token was used twice; its sign-in is ended",
-                    user_id=str(user.id),
-                    sign_in=str(sign_in.id),
-                )
-                raise _refused("reused")
-            case Over():
-                raise _refused("over")
+                return self._issue_tokens(user, result.successor_id, session.expires_at)
+            case ReuseDetected():
+                log.warning("refresh token reuse detected", user_id=str(user.id), sign_in=str(session.id))
+                raise _refuse_refresh("reused")
+            case SessionEnded():
+                raise _refuse_refresh("over")
 
     async def revoke(self, token: Secret) -> None:
-        """Ends the sign-in that a refresh token came from, if there is one. Safe to repeat.
+        """Log out: end the session of a refresh token, if there is one. Safe to retry.
 
         Raises:
-            Unavailable: the outcome is unknown; a retry is safe.
+            Unavailable: the outcome is unknown.
         """
-        if token_id := self._opened(token):
-            await self._repository.revoke(token_id)
+        if token_id := self._decode(token):
+            await self._repository.revoke_session(token_id)
 
-    async def user(self, caller: Principal, id_: UUID) -> User:
-        """A user.
+    async def get_user(self, caller: Principal, id_: UUID) -> User:
+        """Return a user.
 
         Raises:
-            UserNotFound: there is none, or it is not for the caller to see.
+            UserNotFound: the user does not exist, or the caller may not read it.
         """
-        user = (await self.users(caller, [id_])).get(id_)
+        user = (await self.batch_get_users(caller, [id_])).get(id_)
         if user is None:
             raise UserNotFound(str(id_))
         return user
 
-    async def users(self, caller: Principal, ids: Sequence[UUID]) -> dict[UUID, User]:
-        """Those of the users that exist and that the caller may see."""
-        seen = [id_ for id_ in ids if caller.can_read_all or caller.subject == str(id_)]
-        return await self._repository.get(seen) if seen else {}
+    async def batch_get_users(self, caller: Principal, ids: Sequence[UUID]) -> dict[UUID, User]:
+        """Return the users that exist and that the caller may read, by id."""
+        readable = [id_ for id_ in ids if caller.can_read_all or caller.subject == str(id_)]
+        return await self._repository.get_users(readable) if readable else {}
 
-    async def tidy(self) -> None:
-        """Forgets what is over, for ever.
+    async def prune_forever(self) -> None:
+        """Delete ended sessions and old login attempts every ten minutes.
 
         Raises:
-            Unavailable: the database is away.
+            Unavailable: the database is unavailable.
         """
         while True:
-            while await self._repository.prune(_PRUNE_AT_ONCE):
+            while await self._repository.prune(_PRUNE_ROWS):
                 pass
-            await asyncio.sleep(_PRUNE_SECONDS)
+            await asyncio.sleep(_PRUNE_INTERVAL_SECONDS)
 
-    def _opened(self, token: Secret) -> UUID | None:
-        return domain.opened(self._refresh_secret, token.text)
+    def _decode(self, token: Secret) -> UUID | None:
+        return decode_token(self._refresh_secret, token.text)
 
     @property
     def _refresh_secret(self) -> bytes:
-        return self._terms.refresh_secret.get_secret_value().encode()
+        return self._policy.refresh_secret.get_secret_value().encode()
 
-    def _tokens(self, user: User, token_id: UUID, refresh_expires_at: datetime) -> Tokens:
-        """The pair as it is given. The role is the user's of now: of what was granted, refreshing tells."""
-        seconds = self._terms.access_seconds
-        expires_at = datetime.fromtimestamp(int(time.time() + seconds), UTC)  # by the token itself, it is no sooner
-        signer = TokenSigner(self._terms.issuer, self._keys.signing, self._terms.audience)
+    def _issue_tokens(self, user: User, token_id: UUID, refresh_expires_at: datetime) -> Tokens:
+        """Return a new access token with the user's current role, and the refresh token of the id."""
+        seconds = self._policy.access_seconds
+        expires_at = datetime.fromtimestamp(int(time.time() + seconds), UTC)  # never later than `exp` of the token
+        signer = TokenSigner(self._policy.issuer, self._keys.signing_key, self._policy.audience)
         access = signer.sign(str(user.id), seconds, [principal.Role[user.role.name]])
-        return Tokens(access, expires_at, domain.sealed(self._refresh_secret, token_id), refresh_expires_at)
+        return Tokens(access, expires_at, encode_token(self._refresh_secret, token_id), refresh_expires_at)
 
 
-def _refused(outcome: str) -> Unauthenticated:
-    """The one answer to a refresh token that is none; why, only we are told."""
+def _refuse_refresh(outcome: str) -> Unauthenticated:
+    """Count the outcome, and return the error, which is the same for all outcomes."""
     metrics.REFRESHES.labels(outcome).inc()
     return Unauthenticated("the refresh token is not valid; sign in again")

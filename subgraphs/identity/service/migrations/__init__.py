@@ -1,1 +1,1 @@
-"""Alembic's migrations of users and sign-ins."""
+"""Alembic migrations of the identity database."""

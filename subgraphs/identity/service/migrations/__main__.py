@@ -1,4 +1,4 @@
-"""`python -m subgraphs.identity.service.migrations`: brings the database to the newest schema. Safe to repeat."""
+"""`python -m subgraphs.identity.service.migrations`: migrate the database to the newest schema. Safe to repeat."""
 
 from pydantic import SecretStr
 
@@ -7,7 +7,7 @@ from kit.runtime.settings import Settings
 
 
 class MigrationSettings(Settings):
-    """Which database."""
+    """Settings of this command."""
 
     identity_database_url: SecretStr
 

@@ -1,4 +1,4 @@
-"""Alembic's entry."""
+"""Alembic environment."""
 
 from kit.db.migrations import run_migrations
 from subgraphs.identity.service.adapters.tables import metadata

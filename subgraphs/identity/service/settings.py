@@ -1,0 +1,60 @@
+"""Settings of the identity service. Each field is the environment variable of its name."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from pydantic import Field, PositiveFloat, PositiveInt, SecretStr
+
+from kit.runtime.settings import Address, AuthSettings, LogSettings, TLSSettings, TracingSettings, is_development_key
+from subgraphs.identity.service.adapters.passwords import Argon2Parameters
+from subgraphs.identity.service.domain.lockout import LockoutPolicy
+
+HASH_THREADS: Final = 2
+"""Passwords hashed at once, each with `IDENTITY_HASH_MEMORY_KIB` of memory."""
+
+_DEFAULTS: Final = Argon2Parameters()
+_LOCKOUT: Final = LockoutPolicy()
+_OWASP_MINIMUM: Final = Argon2Parameters(memory_kib=19 * 1024, passes=2)
+"""Minimum of OWASP's Password Storage Cheat Sheet for Argon2id."""
+_HOUR_SECONDS: Final = 3_600.0
+
+
+class Settings(AuthSettings, TLSSettings, LogSettings, TracingSettings):
+    """Settings of the identity service. It signs tokens with `auth_issuer` and `auth_audience`."""
+
+    identity_grpc_listen: Address = Field("127.0.0.1:50054", description="gRPC")
+    identity_admin_listen: Address = Field("127.0.0.1:9104", description="health, metrics and public keys")
+    identity_database_url: SecretStr = Field(description="postgresql://…")
+    identity_database_connections: PositiveInt = Field(10, description="maximum connections of one process")
+    identity_keys: Path = Field(description="folder of the private keys that sign access tokens (PEM)")
+    identity_access_seconds: PositiveFloat = Field(600.0, description="lifetime of an access token")
+    identity_refresh_secret: SecretStr = Field(
+        min_length=32, description="HMAC key of refresh tokens; a new one ends all sessions"
+    )
+
+    identity_hash_memory_kib: int = Field(
+        _DEFAULTS.memory_kib, ge=8 * _DEFAULTS.lanes, description="memory of one password hash (Argon2id)"
+    )
+    identity_hash_passes: PositiveInt = Field(_DEFAULTS.passes, description="passes over that memory")
+    identity_hash_waiting: int = Field(32, ge=0, description="passwords that may wait for a hashing thread")
+
+    identity_lock_first_seconds: float = Field(
+        _LOCKOUT.first_seconds,
+        gt=0,
+        le=_LOCKOUT.longest_seconds,
+        description="lock of a name after five failed logins; each further one doubles it, up to 15 minutes",
+    )
+
+    def production_errors(self) -> Iterator[str]:  # noqa: D102  see the base class
+        yield from super().production_errors()
+        if (
+            self.identity_hash_memory_kib < _OWASP_MINIMUM.memory_kib
+            or self.identity_hash_passes < _OWASP_MINIMUM.passes
+        ):
+            least = f"{_OWASP_MINIMUM.memory_kib} KiB and {_OWASP_MINIMUM.passes} passes"
+            yield f"IDENTITY_HASH_MEMORY_KIB and IDENTITY_HASH_PASSES make hashes too weak: use at least {least}"
+        if any(map(is_development_key, self.identity_keys.glob("*.pem"))):
+            yield "IDENTITY_KEYS has a key of the development stack: remove it, and create a new key"
+        if self.identity_access_seconds > _HOUR_SECONDS:
+            yield "IDENTITY_ACCESS_SECONDS is too long for tokens that cannot be revoked: use an hour at most"
