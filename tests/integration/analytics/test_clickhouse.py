@@ -50,14 +50,14 @@ def versions(rows: Iterable[Row]) -> list[int]:
 
 
 class TestInsert:
-    async def test_rows_come_back_exactly_as_they_went_in(
+    async def test_rows_are_read_as_they_were_inserted(
         self, history: History, row: Callable[[int], Row], account: UUID
     ) -> None:
         rows = [row(version) for version in (1, 2, 3)]
         await history.insert(rows)
         assert await history.list_after(account, 0, 10) == rows
 
-    async def test_what_is_stored_twice_counts_once(
+    async def test_row_that_is_inserted_twice_counts_once(
         self, history: History, row: Callable[[int], Row], account: UUID
     ) -> None:
         for _ in range(3):
@@ -66,7 +66,9 @@ class TestInsert:
         assert await history.get_coverage([account]) == {account: Coverage(2, 2)}
         assert await history.get_complete_version(account) == 2
 
-    async def test_a_history_is_one_accounts(self, history: History, row: Callable[[int], Row], account: UUID) -> None:
+    async def test_history_has_only_rows_of_its_account(
+        self, history: History, row: Callable[[int], Row], account: UUID
+    ) -> None:
         await history.insert([row(1), replace(row(2), account_id=uuid4())])
         assert versions(await history.list_after(account, 0, 10)) == [1]
 
@@ -77,11 +79,11 @@ class TestPage:
         await history.insert([row(version) for version in range(1, 21)])
         return history
 
-    async def test_is_the_newest_first(self, filled: History, account: UUID) -> None:
+    async def test_page_is_newest_first(self, filled: History, account: UUID) -> None:
         page = await filled.get_page(account, limit=3)
         assert (versions(page.rows), page.has_older, page.has_newer) == ([20, 19, 18], True, False)
 
-    async def test_goes_to_older_ones_until_there_are_none(self, filled: History, account: UUID) -> None:
+    async def test_older_pages_end_at_the_first_operation(self, filled: History, account: UUID) -> None:
         seen, edge, pages = [], 21, 0
         while True:
             page = await filled.get_page(account, limit=6, older_than=edge)
@@ -93,13 +95,13 @@ class TestPage:
             edge = seen[-1]
         assert (seen, pages) == (list(range(20, 0, -1)), 4)
 
-    async def test_goes_to_newer_ones_newest_first_on_each_page(self, filled: History, account: UUID) -> None:
+    async def test_newer_pages_are_newest_first(self, filled: History, account: UUID) -> None:
         first = await filled.get_page(account, limit=15, newer_than=0)
         assert (versions(first.rows), first.has_older, first.has_newer) == (list(range(15, 0, -1)), False, True)
         second = await filled.get_page(account, limit=15, newer_than=15)
         assert (versions(second.rows), second.has_older, second.has_newer) == ([20, 19, 18, 17, 16], True, False)
 
-    async def test_stays_where_it_is_while_rows_arrive(
+    async def test_page_does_not_shift_when_rows_arrive(
         self, filled: History, row: Callable[[int], Row], account: UUID
     ) -> None:
         first = await filled.get_page(account, limit=5)
@@ -107,7 +109,7 @@ class TestPage:
         assert versions(first.rows) == [20, 19, 18, 17, 16]
         assert versions((await filled.get_page(account, limit=5, older_than=16)).rows) == [15, 14, 13, 12, 11]
 
-    async def test_of_an_unknown_account_is_empty(self, history: History) -> None:
+    async def test_page_of_an_unknown_account_is_empty(self, history: History) -> None:
         page = await history.get_page(uuid4(), limit=5, older_than=3)
         assert (page.rows, page.has_older, page.has_newer) == ((), False, False)
 
@@ -148,7 +150,7 @@ class TestPage:
             ),
         ],
     )
-    async def test_every_condition_holds_in_both_directions(
+    async def test_filter_holds_in_both_directions(
         self,
         filled: History,
         row: Callable[[int], Row],
@@ -168,7 +170,7 @@ class TestWhatIsMissing:
         ("stored", "after", "expected"),
         [([], 0, 0), ([1], 0, 1), ([2, 3], 0, 0), ([1, 2, 4, 5], 0, 2), ([1, 2, 4, 5], 3, 5), ([1, 2, 5], 3, 3)],
     )
-    async def test_the_prefix_ends_before_the_first_gap(
+    async def test_complete_version_ends_before_the_first_gap(
         self,
         history: History,
         row: Callable[[int], Row],
@@ -180,13 +182,13 @@ class TestWhatIsMissing:
         await history.insert([row(version) for version in reversed(stored)])
         assert await history.get_complete_version(account, after) == expected
 
-    async def test_many_accounts_are_covered_in_one_query(self, history: History, row: Callable[[int], Row]) -> None:
+    async def test_coverage_of_many_accounts_is_one_query(self, history: History, row: Callable[[int], Row]) -> None:
         ids = [uuid4() for _ in range(1000)]
         await history.insert([replace(row(1), account_id=id_) for id_ in ids[:-1]])
         coverage = await history.get_coverage(ids)
         assert [coverage[id_] for id_ in ids] == [Coverage(1, 1)] * 999 + [Coverage(0, 0)]
 
-    def test_a_gap_reaches_nothing(self) -> None:
+    def test_history_with_a_gap_is_incomplete(self) -> None:
         assert Coverage(3, 3).is_complete_up_to(3)
         assert not Coverage(3, 3).is_complete_up_to(4)
         assert not Coverage(2, 3).is_complete_up_to(1)

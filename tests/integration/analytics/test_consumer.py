@@ -47,7 +47,7 @@ class FailsOnce(History):
 
 @on_both
 class TestConsumer:
-    async def test_both_sides_of_what_is_published_are_stored_and_committed(self, env: AnalyticsEnvironment) -> None:
+    async def test_rows_of_both_accounts_are_stored_and_committed(self, env: AnalyticsEnvironment) -> None:
         alice, bob = env.bank.open(), env.bank.open("bob")
         async with beside(env.consumer().run()):
             await env.publish(env.bank.transfer(CLEARING, alice), env.bank.transfer(alice, bob))
@@ -56,7 +56,7 @@ class TestConsumer:
             await env.done_with(2)
             await counted(lag, 0)
 
-    async def test_the_lag_is_all_that_is_not_stored_however_long_clickhouse_takes(
+    async def test_lag_counts_messages_that_wait_for_clickhouse(
         self, env: AnalyticsEnvironment, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(consumer, "_LAG_INTERVAL_SECONDS", 0.05)
@@ -81,7 +81,9 @@ class TestConsumer:
             history.may_go.set()
             await counted(lag, 0)
 
-    async def test_what_cannot_be_read_is_set_aside_and_the_rest_is_stored(self, env: AnalyticsEnvironment) -> None:
+    async def test_invalid_messages_become_dead_letters_and_the_others_are_stored(
+        self, env: AnalyticsEnvironment
+    ) -> None:
         alice, bob = env.bank.open(), env.bank.open("bob")
         first, second = env.bank.transfer(alice, bob), env.bank.transfer(alice, bob)
         await env.publish(first, partition=0)
@@ -99,9 +101,7 @@ class TestConsumer:
         assert (added["dlq_topic"], added["dlq_partition"], added["dlq_offset"]) == (b"wallet.operations", b"0", b"1")
         assert dict(headless.headers)["dlq_reason"] == b"the header ce_type is missing"
 
-    async def test_what_another_version_says_is_read_if_it_only_adds_and_set_aside_if_not(
-        self, env: AnalyticsEnvironment
-    ) -> None:
+    async def test_newer_event_with_added_fields_is_stored(self, env: AnalyticsEnvironment) -> None:
         alice, bob = env.bank.open(), env.bank.open("bob")
         plain, more, renamed, less = (env.bank.transfer(alice, bob) for _ in range(4))
         added = body(more) | {"note": "new", "sender": body(more)["sender"] | {"alias": {"of": ["what", 1]}}}
@@ -123,9 +123,7 @@ class TestConsumer:
             b"2": b"recipient: Field required",
         }
 
-    async def test_what_comes_late_in_any_order_and_again_is_stored_in_order_and_once(
-        self, env: AnalyticsEnvironment
-    ) -> None:
+    async def test_late_and_repeated_messages_are_stored_once(self, env: AnalyticsEnvironment) -> None:
         alice, bob = env.bank.open(), env.bank.open("bob")
         late, *events = [env.bank.transfer(alice, bob) for _ in range(30)]
         async with beside(env.consumer(ConsumerLimits(batch_size=7)).run()):
@@ -140,9 +138,7 @@ class TestConsumer:
             (event.recipient.version, event.id) for event in (late, *events)
         ]
 
-    async def test_too_much_that_cannot_be_read_stops_it_before_the_topic_is_moved(
-        self, env: AnalyticsEnvironment
-    ) -> None:
+    async def test_too_many_dead_letters_stop_the_consumer(self, env: AnalyticsEnvironment) -> None:
         alice, bob = env.bank.open(), env.bank.open("bob")
         await env.publish(env.bank.transfer(alice, bob), partition=0)
         for _ in range(4):
@@ -153,7 +149,7 @@ class TestConsumer:
         await env.consumer(ConsumerLimits(max_dead_letters=3)).run()
         assert metrics.CONSUMER_STOPPED._value.get() == 1
 
-    async def test_bad_ones_that_are_few_among_many_do_not_stop_it(self, env: AnalyticsEnvironment) -> None:
+    async def test_few_dead_letters_do_not_stop_the_consumer(self, env: AnalyticsEnvironment) -> None:
         alice, bob = env.bank.open(), env.bank.open("bob")
         for _ in range(6):
             await env.publish_raw(b"nonsense", [], partition=0)
@@ -161,7 +157,7 @@ class TestConsumer:
         async with beside(env.consumer(ConsumerLimits(max_dead_letters=2, window=6, batch_size=4)).run()):
             await env.stored(alice, list(range(1, 13)))
 
-    async def test_bad_ones_that_come_again_count_once(self, env: AnalyticsEnvironment) -> None:
+    async def test_invalid_message_that_is_consumed_again_counts_once(self, env: AnalyticsEnvironment) -> None:
         alice, bob = env.bank.open(), env.bank.open("bob")
         await env.publish_raw(b"nonsense", [], partition=0)
         await env.publish(env.bank.transfer(alice, bob), partition=0)
@@ -173,9 +169,7 @@ class TestConsumer:
             await env.stored(alice, [1])
             await env.done_with(2)
 
-    async def test_what_was_stored_and_not_committed_is_seen_again_and_counts_once(
-        self, env: AnalyticsEnvironment
-    ) -> None:
+    async def test_uncommitted_batch_is_consumed_again_and_counts_once(self, env: AnalyticsEnvironment) -> None:
         alice, bob = env.bank.open(), env.bank.open("bob")
         await env.publish(env.bank.transfer(alice, bob), env.bank.transfer(alice, bob))
         with pytest.raises(RuntimeError, match="crash"):
@@ -186,9 +180,7 @@ class TestConsumer:
             await env.stored(alice, [1, 2, 3])
         assert (await env.history.get_coverage([bob]))[bob].count == 3
 
-    async def test_clickhouse_may_be_killed_and_come_back_and_nothing_is_lost(
-        self, env: AnalyticsEnvironment, tmp_path: Path
-    ) -> None:
+    async def test_killed_clickhouse_loses_nothing(self, env: AnalyticsEnvironment, tmp_path: Path) -> None:
         alice, bob = env.bank.open(), env.bank.open("bob")
         async with (
             ClickHouse(tmp_path / "store", *free_ports(1)) as server,
@@ -205,7 +197,7 @@ class TestConsumer:
             await server.start()
             await until(lambda: _has(history, alice, 51))
 
-    async def test_finishes_the_batch_in_hand_when_it_is_stopped(self, env: AnalyticsEnvironment) -> None:
+    async def test_stop_finishes_the_current_batch(self, env: AnalyticsEnvironment) -> None:
         class Slow(History):
             began = asyncio.Event()
 
@@ -222,7 +214,7 @@ class TestConsumer:
         assert await env.versions(alice) == [1]
         assert await env.committed() == 1
 
-    async def test_a_jump_of_an_accounts_version_is_repaired(self, env: AnalyticsEnvironment) -> None:
+    async def test_skipped_account_version_is_repaired(self, env: AnalyticsEnvironment) -> None:
         alice, bob = env.bank.open(), env.bank.open("bob")
         repair = env.repair()
         async with beside(repair.run()), beside(env.consumer(repair=repair).run()):
@@ -233,7 +225,7 @@ class TestConsumer:
             await env.stored(alice, [1, 2, 3])
             await env.stored(bob, [1, 2, 3])
 
-    async def test_an_account_whose_version_jumps_is_suspected(self, env: AnalyticsEnvironment) -> None:
+    async def test_account_that_skips_a_version_is_suspected(self, env: AnalyticsEnvironment) -> None:
         alice, bob = env.bank.open(), env.bank.open("bob")
         suspected = []
 
@@ -252,7 +244,7 @@ class TestConsumer:
         assert set(suspected) == {alice, bob}
 
     @pytest.mark.parametrize("expected", [0, 7])
-    async def test_a_topic_whose_offsets_jump_is_suspected_whole(
+    async def test_offset_gap_leads_to_a_comparison_of_all_accounts(
         self, env: AnalyticsEnvironment, expected: int
     ) -> None:
         alice, bob = env.bank.open(), env.bank.open("bob")
@@ -281,7 +273,7 @@ class TestConsumer:
 class TestOnABrokerThatForgets:
     """The embedded one alone: Apache's keeps its data, see `test_pipeline.py`."""
 
-    async def test_the_broker_may_be_killed_and_come_back_empty(self, env: AnalyticsEnvironment) -> None:
+    async def test_broker_that_restarts_empty_loses_nothing(self, env: AnalyticsEnvironment) -> None:
         """The place that the group had may then lie in the middle of what is new, so this needs the repair, too."""
         alice, bob = env.bank.open(), env.bank.open("bob")
         repair = env.repair()
@@ -294,7 +286,7 @@ class TestOnABrokerThatForgets:
             await env.publish(*(env.bank.transfer(alice, bob) for _ in range(3)))
             await env.stored(alice, [1, 2, 3, 4], within=20)
 
-    async def test_starts_before_the_broker(self, env: AnalyticsEnvironment) -> None:
+    async def test_consumer_starts_before_the_broker(self, env: AnalyticsEnvironment) -> None:
         await env.producer.stop()
         await env.kafka.stop()
         async with beside(env.consumer().run()) as running:

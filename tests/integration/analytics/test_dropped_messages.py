@@ -21,7 +21,7 @@ LONGEST = {f"{n:0128}": "ж" * 128 for n in range(16)}
 
 
 class TestWhileAnalyticsIsStopped:
-    async def test_more_happens_than_the_topic_holds_and_all_of_it_is_there_in_the_end(
+    async def test_history_is_complete_after_the_broker_dropped_messages(
         self, env: AnalyticsEnvironment, keys: Keys, ledger_url: str, tmp_path: Path
     ) -> None:
         broker = env.kafka.bootstrap_servers

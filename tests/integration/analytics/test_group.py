@@ -38,9 +38,7 @@ async def has_done_with(env: AnalyticsEnvironment, count: int) -> bool:
 
 @on_apache
 class TestRebalance:
-    async def test_members_join_and_leave_in_the_middle_of_batches(
-        self, env: AnalyticsEnvironment, first: Held
-    ) -> None:
+    async def test_rebalances_during_batches_lose_nothing(self, env: AnalyticsEnvironment, first: Held) -> None:
         load, limits = Load(env), ConsumerLimits(batch_size=20)
         first.hold()
         async with beside(env.consumer(limits, history=first).run()):
@@ -63,7 +61,7 @@ class TestRebalance:
             await load.publish(50)
             await load.is_stored()
 
-    async def test_what_another_member_did_meanwhile_is_no_jump_of_the_topic(self, env: AnalyticsEnvironment) -> None:
+    async def test_offsets_committed_by_another_member_are_no_gap(self, env: AnalyticsEnvironment) -> None:
         load, repair = Load(env), Notes(env)
         async with beside(env.consumer(repair=repair).run()):
             await load.publish(20)
@@ -77,7 +75,7 @@ class TestRebalance:
             await load.is_stored()
         assert repair.suspected == 2  # by each when it began
 
-    async def test_a_batch_in_hand_neither_sets_back_what_others_committed_nor_is_a_jump_when_it_comes_again(
+    async def test_batch_that_ends_after_a_rebalance_does_not_reset_offsets(
         self, env: AnalyticsEnvironment, first: Held
     ) -> None:
         load, repair = Load(env), Notes(env)
@@ -96,7 +94,7 @@ class TestRebalance:
             await load.is_stored()
         assert repair.suspected == 2
 
-    async def test_a_killed_member_is_replaced_within_its_session(self, env: AnalyticsEnvironment) -> None:
+    async def test_killed_member_is_replaced_within_its_session(self, env: AnalyticsEnvironment) -> None:
         load, gate = Load(env), Gate(env)
         async with gate.opened(env) as dsn, process(env, dsn) as killed, beside(env.consumer().run()):
             await joined(env, 2)
@@ -114,9 +112,7 @@ class TestRebalance:
 
 @on_apache
 class TestStop:
-    async def test_finishes_and_commits_the_batch_in_hand_so_that_nothing_comes_again(
-        self, env: AnalyticsEnvironment
-    ) -> None:
+    async def test_stopped_member_commits_its_current_batch(self, env: AnalyticsEnvironment) -> None:
         load, gate = Load(env), Gate(env)
         async with gate.opened(env) as dsn, process(env, dsn) as member:
             await load.publish(20)
@@ -134,7 +130,7 @@ class TestStop:
 
 @on_apache
 class TestKill9:
-    async def test_between_batches_and_between_the_insert_and_the_commit(self, env: AnalyticsEnvironment) -> None:
+    async def test_member_killed_between_insert_and_commit_loses_nothing(self, env: AnalyticsEnvironment) -> None:
         load, gate = Load(env), Gate(env)
         async with gate.opened(env) as dsn:
             async with process(env, dsn) as consumer:

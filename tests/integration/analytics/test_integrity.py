@@ -46,11 +46,11 @@ async def held(env: AnalyticsEnvironment) -> AsyncIterator[Held]:
 
 
 class TestIntegrity:
-    async def test_an_empty_history_of_an_empty_ledger_is_sound(self, env: AnalyticsEnvironment) -> None:
+    async def test_empty_history_of_an_empty_ledger_is_sound(self, env: AnalyticsEnvironment) -> None:
         verdict, _ = await verdict_of(integrity_of(env))
         assert (verdict.verdict, verdict.rows) == ("sound", {"operations": 0, "stored accounts": 0})
 
-    async def test_the_ledgers_history_is_sound_however_often_it_came(self, env: AnalyticsEnvironment) -> None:
+    async def test_equal_history_with_repeated_rows_is_sound(self, env: AnalyticsEnvironment) -> None:
         some = await people(env)
         for _ in range(2):
             await env.history.insert(await env.history.list_after(some.alice, 0, 10))
@@ -59,7 +59,7 @@ class TestIntegrity:
         assert verdict.rows == {"operations": 12, "stored accounts": 3}
 
     @pytest.mark.parametrize("damage", DAMAGES.values(), ids=list(DAMAGES))
-    async def test_names_what_is_wrong_and_a_replay_mends_it(
+    async def test_damage_is_reported_and_replay_repairs_it(
         self, env: AnalyticsEnvironment, damage: Damage, capsys: pytest.CaptureFixture[str]
     ) -> None:
         some = await people(env)
@@ -79,7 +79,7 @@ class TestIntegrity:
         for account, rows in whole.items():
             assert await env.history.list_after(account, -1, 10) == rows
 
-    async def test_pages_of_any_size_see_the_same(
+    async def test_result_does_not_depend_on_page_sizes(
         self, env: AnalyticsEnvironment, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         expected = 0
@@ -102,7 +102,7 @@ class TestIntegrity:
         assert verdict.violations == len(violations) == expected
         assert verdict.rows == {"operations": 12, "stored accounts": 4}
 
-    async def test_what_comes_while_it_waits_is_no_violation(self, env: AnalyticsEnvironment) -> None:
+    async def test_operation_that_arrives_during_the_wait_is_no_violation(self, env: AnalyticsEnvironment) -> None:
         some = await people(env)
         late = env.bank.transfer(some.alice, some.bob)
 
@@ -121,14 +121,14 @@ class TestIntegrity:
         verdict, violations = await verdict_of(integrity_of(env, Arriving(env.database)))
         assert (verdict.verdict, verdict.pending, violations) == ("sound", {}, [])
 
-    async def test_what_is_too_recent_to_be_there_is_behind(self, env: AnalyticsEnvironment) -> None:
+    async def test_recent_missing_operation_is_pending(self, env: AnalyticsEnvironment) -> None:
         some = await people(env)
         env.bank.transfer(some.alice, some.bob)
         env.bank.transfer(some.alice, some.bob)
         verdict, violations = await verdict_of(integrity_of(env, max_delay_seconds=1e9))
         assert (verdict.verdict, verdict.pending, violations) == ("sound", {"operations": 4}, [])
 
-    async def test_accounts_that_move_meanwhile_are_no_false_alarm(self, env: AnalyticsEnvironment) -> None:
+    async def test_operations_during_the_check_are_no_violations(self, env: AnalyticsEnvironment) -> None:
         some = await people(env)
         async with held(env) as copies:
             proving = asyncio.create_task(verdict_of(integrity_of(env, copies)))
@@ -141,14 +141,14 @@ class TestIntegrity:
         assert (verdict.verdict, verdict.pending, violations) == ("sound", {}, [])
         assert verdict.rows == {"operations": 12, "stored accounts": 4}
 
-    async def test_an_operation_that_the_ledger_counts_and_lacks_is_named(self, env: AnalyticsEnvironment) -> None:
+    async def test_operation_that_the_ledger_counts_but_lacks_is_reported(self, env: AnalyticsEnvironment) -> None:
         some = await people(env)
         env.bank.forget(env.bank.transfer(some.alice, some.bob))
         verdict, violations = await verdict_of(integrity_of(env))
         assert verdict.verdict == "broken"
         assert [violation.row["version"] for violation in violations] == [6, 6]
 
-    async def test_a_bank_that_is_away_leaves_no_verdict(
+    async def test_unavailable_bank_leaves_the_history_unverified(
         self, env: AnalyticsEnvironment, capsys: pytest.CaptureFixture[str]
     ) -> None:
         await people(env)
@@ -157,7 +157,7 @@ class TestIntegrity:
             assert await asyncio.to_thread(check_integrity, AdminEndpoint(admin)) == IntegrityResult.NOT_PROVEN
         assert "became unavailable during the check" in capsys.readouterr().out
 
-    async def test_one_runs_at_a_time_and_ends_with_its_client(self, env: AnalyticsEnvironment) -> None:
+    async def test_second_check_is_refused_until_the_client_disconnects(self, env: AnalyticsEnvironment) -> None:
         await people(env)
         async with (
             held(env) as copies,
@@ -174,7 +174,7 @@ class TestIntegrity:
 
             await until(ended)
 
-    async def test_metrics_have_the_last_finished_proof(self, env: AnalyticsEnvironment) -> None:
+    async def test_metrics_have_the_last_finished_check(self, env: AnalyticsEnvironment) -> None:
         some = await people(env)
         await DAMAGES["another amount"](env, some)
         async with served(env) as admin, httpx.AsyncClient(trust_env=False, base_url=admin) as http:

@@ -63,7 +63,7 @@ class Watched:
 @on_apache
 class TestClickHouseAway:
     @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
-    async def test_the_consumer_waits_with_little_in_memory_and_goes_on_by_itself(
+    async def test_consumer_waits_for_clickhouse_with_bounded_memory(
         self, apart: AnalyticsEnvironment, how: signal.Signals
     ) -> None:
         load, stop = Load(apart), asyncio.Event()
@@ -95,7 +95,7 @@ class TestClickHouseAway:
 
 @on_apache
 class TestClickHouseSlow:
-    async def test_batches_stay_small_and_all_of_them_arrive(self, env: AnalyticsEnvironment) -> None:
+    async def test_slow_clickhouse_does_not_enlarge_batches(self, env: AnalyticsEnvironment) -> None:
         class Slow(Held):
             async def insert(self, rows: Sequence[Row]) -> None:
                 await asyncio.sleep(0.15)

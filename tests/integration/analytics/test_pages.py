@@ -80,7 +80,7 @@ def walks(draw: st.DrawFn) -> Walk:
 class TestAWalk:
     @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(walk=walks())
-    async def test_there_and_back_sees_each_row_once(self, history: History, walk: Walk) -> None:
+    async def test_paging_back_and_forth_returns_each_row_once(self, history: History, walk: Walk) -> None:
         account_id, expected = walk.rows[0].account_id, walk.matching
         await history.insert(walk.rows[: walk.at_first])
         page = await history.get_page(account_id, limit=walk.limit, conditions=walk.conditions)

@@ -50,7 +50,7 @@ def run(env: AnalyticsEnvironment, ledger_url: str, keys: Keys, tmp_path: Path) 
 
 
 class TestTopUp:
-    async def test_is_one_in_the_history_and_in_the_statistics(self, env: AnalyticsEnvironment, run: Run) -> None:
+    async def test_top_up_is_in_the_history_and_in_the_statistics(self, env: AnalyticsEnvironment, run: Run) -> None:
         async with run() as bank, beside(env.consumer().run()):
             alice, bob = await bank.open("alice", "0.00"), await bank.open("bob")
             descriptor = {"topUpId": "0197a0b0-0000-7000-8000-000000000001", "cardBrand": "MIR", "cardLastFour": "4242"}
@@ -75,7 +75,7 @@ class TestTopUp:
 
 @on_apache
 class TestBroker:
-    async def test_is_killed_under_load_and_nothing_is_lost_or_counted_twice(
+    async def test_broker_killed_under_load_loses_and_repeats_nothing(
         self, env: AnalyticsEnvironment, run: Run
     ) -> None:
         stop = asyncio.Event()
@@ -95,7 +95,7 @@ class TestBroker:
 
 @on_apache
 class TestRelay:
-    async def test_killed_after_sending_and_before_removing_another_replica_tells_it_again(
+    async def test_events_of_a_relay_killed_before_removal_are_published_again(
         self, env: AnalyticsEnvironment, run: Run, keys: Keys, ledger_url: str, tmp_path: Path
     ) -> None:
         kafka = env.kafka

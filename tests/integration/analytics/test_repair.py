@@ -18,7 +18,7 @@ from wallet.errors import Unavailable
 
 
 class TestRepair:
-    async def test_a_lost_topic_loses_nothing(self, env: AnalyticsEnvironment) -> None:
+    async def test_history_is_complete_without_the_topic(self, env: AnalyticsEnvironment) -> None:
         alice, bob = env.bank.open(), env.bank.open("bob")
         env.bank.transfer(CLEARING, alice, "500.00")
         for _ in range(20):
@@ -28,14 +28,14 @@ class TestRepair:
         assert await env.versions(bob) == list(range(1, 21))
         assert await env.versions(CLEARING) == [1]
 
-    async def test_what_comes_by_either_road_is_the_same(self, env: AnalyticsEnvironment) -> None:
+    async def test_repaired_rows_equal_consumed_rows(self, env: AnalyticsEnvironment) -> None:
         alice, bob = env.bank.open(), env.bank.open("bob")
         events = [env.bank.transfer(CLEARING, alice), env.bank.transfer(alice, bob, "0.01")]
         pulled = await env.ledger.list_events(alice, 0)
         assert pulled == events
         assert pulled == [decode_event(json.dumps(body(event)).encode(), headers(event)) for event in events]
 
-    async def test_a_hole_in_the_middle_is_filled(self, env: AnalyticsEnvironment) -> None:
+    async def test_gap_is_filled(self, env: AnalyticsEnvironment) -> None:
         alice, bob = env.bank.open(), env.bank.open("bob")
         events = [env.bank.transfer(alice, bob) for _ in range(10)]
         await env.history.insert([row for event in (*events[:3], *events[5:]) for row in rows_from_event(event)])
@@ -43,7 +43,7 @@ class TestRepair:
         assert await env.versions(alice) == list(range(1, 11))
         assert await env.versions(bob) == list(range(1, 11))
 
-    async def test_holes_far_apart_do_not_cost_what_lies_between(
+    async def test_only_the_gaps_are_read_from_the_bank(
         self, env: AnalyticsEnvironment, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("subgraphs.analytics.service.adapters.bank_ledger._PAGE_SIZE", 5)
@@ -56,7 +56,7 @@ class TestRepair:
         assert await env.versions(alice) == list(range(1, 101))
         assert env.bank.asked["ListEvents"] == 2
 
-    async def test_nothing_is_pulled_where_nothing_is_missing(self, env: AnalyticsEnvironment) -> None:
+    async def test_complete_history_is_not_read_from_the_bank(self, env: AnalyticsEnvironment) -> None:
         alice, bob = env.bank.open(), env.bank.open("bob")
         env.bank.open("carol")
         events = [env.bank.transfer(alice, bob) for _ in range(3)]
@@ -64,7 +64,9 @@ class TestRepair:
         await env.repair().repair_all(grace_seconds=0)
         assert env.bank.asked == {"ListAccountVersions": 1}
 
-    async def test_what_arrives_within_the_grace_is_not_pulled(self, env: AnalyticsEnvironment) -> None:
+    async def test_operation_that_arrives_within_the_grace_is_not_read_from_the_bank(
+        self, env: AnalyticsEnvironment
+    ) -> None:
         alice, bob = env.bank.open(), env.bank.open("bob")
         event = env.bank.transfer(alice, bob)
 
@@ -87,7 +89,7 @@ class TestRepair:
         assert await env.versions(alice) == [1]
         assert env.bank.asked["ListEvents"] == 0
 
-    async def test_all_accounts_are_compared_page_by_page(
+    async def test_all_accounts_are_compared_in_pages(
         self, env: AnalyticsEnvironment, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("subgraphs.analytics.service.adapters.bank_ledger._PAGE_SIZE", 3)
@@ -99,7 +101,7 @@ class TestRepair:
         for account in accounts:
             assert await env.versions(account) == [1]
 
-    async def test_says_how_many_accounts_are_incomplete_until_they_are_not(self, env: AnalyticsEnvironment) -> None:
+    async def test_metric_counts_incomplete_accounts_during_the_repair(self, env: AnalyticsEnvironment) -> None:
         accounts = [env.bank.open() for _ in range(3)]
         for account in accounts:
             env.bank.transfer(CLEARING, account)
@@ -115,14 +117,14 @@ class TestRepair:
         assert metrics.ACCOUNTS_INCOMPLETE._value.get() == 0
         assert metrics.COMPARED._value.get() > 0
 
-    async def test_what_the_ledger_lacks_itself_stays_incomplete(self, env: AnalyticsEnvironment) -> None:
+    async def test_account_with_a_gap_in_the_ledger_stays_incomplete(self, env: AnalyticsEnvironment) -> None:
         alice, bob = env.bank.open(), env.bank.open("bob")
         env.bank.transfer(CLEARING, alice)
         env.bank.forget(env.bank.transfer(alice, bob))
         await env.repair().repair_all(grace_seconds=0)
         assert metrics.ACCOUNTS_INCOMPLETE._value.get() == 2
 
-    async def test_every_so_often_all_accounts_are_compared(self, env: AnalyticsEnvironment) -> None:
+    async def test_all_accounts_are_compared_periodically(self, env: AnalyticsEnvironment) -> None:
         alice, bob = env.bank.open(), env.bank.open("bob")
         async with beside(env.repair(period_seconds=0.1).run()):
             env.bank.transfer(alice, bob)
@@ -130,7 +132,7 @@ class TestRepair:
             env.bank.transfer(alice, bob)
             await env.stored(alice, [1, 2])
 
-    async def test_a_suspected_account_is_mended_alone(self, env: AnalyticsEnvironment) -> None:
+    async def test_only_the_suspected_account_is_repaired(self, env: AnalyticsEnvironment) -> None:
         alice, bob, carol = env.bank.open(), env.bank.open("bob"), env.bank.open("carol")
         repair = env.repair()
         repair._is_first = False
@@ -142,7 +144,7 @@ class TestRepair:
         assert await env.versions(carol) == []
         assert env.bank.asked["ListAccountVersions"] == 0
 
-    async def test_too_many_suspects_are_all_accounts(
+    async def test_all_accounts_are_compared_after_too_many_suspects(
         self, env: AnalyticsEnvironment, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(module, "_MAX_SUSPECTS", 0)
@@ -153,7 +155,7 @@ class TestRepair:
         async with beside(repair.run()):
             await env.stored(alice, [1])
 
-    async def test_what_was_suspected_outlives_a_failure(self, env: AnalyticsEnvironment) -> None:
+    async def test_suspects_are_kept_after_a_failure(self, env: AnalyticsEnvironment) -> None:
         alice, bob = env.bank.open(), env.bank.open("bob")
         repair = env.repair()
         repair._is_first = False
@@ -166,7 +168,7 @@ class TestRepair:
         async with beside(repair.run()):
             await env.stored(alice, [1])
 
-    async def test_a_ledger_that_lacks_what_it_counts_does_not_hold_up_the_rest(
+    async def test_gap_in_the_ledger_does_not_block_other_accounts(
         self, env: AnalyticsEnvironment, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         alice, bob = env.bank.open(), env.bank.open("bob")
@@ -175,7 +177,7 @@ class TestRepair:
         await env.repair()._repair(versions | {alice: 5}, 0)
         assert await env.versions(bob) == [1]
 
-    async def test_a_gap_in_the_ledger_itself_is_passed_over(self, env: AnalyticsEnvironment) -> None:
+    async def test_operations_after_a_gap_in_the_ledger_are_inserted(self, env: AnalyticsEnvironment) -> None:
         alice, bob = env.bank.open(), env.bank.open("bob")
         events = [env.bank.transfer(alice, bob) for _ in range(5)]
         env.bank.forget(events[2])

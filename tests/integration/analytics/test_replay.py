@@ -34,28 +34,26 @@ async def is_sound(env: AnalyticsEnvironment) -> bool:
 
 
 class TestReplay:
-    async def test_of_a_complete_history_pulls_nothing(self, env: AnalyticsEnvironment) -> None:
+    async def test_replay_of_a_complete_history_inserts_nothing(self, env: AnalyticsEnvironment) -> None:
         await people(env)
         outcome = await outcome_of(replay_of(env))
         assert (outcome.outcome, outcome.accounts, outcome.pulled, outcome.removed) == ("complete", 3, 0, 0)
         assert env.bank.asked["ListEvents"] == 0
 
-    async def test_of_an_empty_history_pulls_all_of_it(self, env: AnalyticsEnvironment) -> None:
+    async def test_replay_of_an_empty_history_inserts_all_operations(self, env: AnalyticsEnvironment) -> None:
         await DAMAGES["all deleted"](env, await people(env))
         outcome = await outcome_of(replay_of(env))
         assert (outcome.outcome, outcome.accounts) == ("complete", 3)
         assert await is_sound(env)
 
-    async def test_what_the_ledger_does_not_have_is_left_alone_unless_all_is_asked_for(
-        self, env: AnalyticsEnvironment
-    ) -> None:
+    async def test_unexpected_rows_are_deleted_only_with_all_operations(self, env: AnalyticsEnvironment) -> None:
         some = await people(env)
         await DAMAGES["versions beyond the ledger's"](env, some)
         outcome = await outcome_of(replay_of(env))
         assert (outcome.outcome, outcome.pulled, outcome.removed) == ("complete", 0, 0)
         assert not await is_sound(env)
 
-    async def test_one_runs_at_a_time(self, env: AnalyticsEnvironment) -> None:
+    async def test_second_replay_is_refused(self, env: AnalyticsEnvironment) -> None:
         await people(env)
         async with served(env) as admin, httpx.AsyncClient(trust_env=False, base_url=admin) as http:
             env.bank.gate.clear()
@@ -71,7 +69,7 @@ class TestReplay:
             assert (second.status_code, "is running" in second.json()["detail"]) == (409, True)
             assert first.result().text.splitlines()[-1].startswith('{"outcome":"complete"')
 
-    async def test_of_one_account_leaves_the_others_alone(self, env: AnalyticsEnvironment) -> None:
+    async def test_replay_of_one_account_changes_no_others(self, env: AnalyticsEnvironment) -> None:
         some = await people(env)
         carol = env.bank.open("carol")
         env.bank.transfer(CLEARING, carol)
@@ -81,7 +79,7 @@ class TestReplay:
         assert await env.versions(some.alice) == [1, 2, 3, 4, 5, 6]
         assert await env.versions(carol) == []
 
-    async def test_of_all_operations_again_changes_nothing(
+    async def test_repeated_replay_of_all_operations_changes_nothing(
         self, env: AnalyticsEnvironment, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(module, "_BATCH_OPERATIONS", 3)
@@ -94,7 +92,7 @@ class TestReplay:
             ("complete", 0, 0),
         ]
 
-    async def test_a_row_that_is_pulled_again_is_the_one_that_is_read_and_kept(self, env: AnalyticsEnvironment) -> None:
+    async def test_replaced_row_is_read_and_kept(self, env: AnalyticsEnvironment) -> None:
         """What a replay stands on: of an operation's copies, ClickHouse takes the one that was stored last."""
         some = await people(env)
         right = await row_of(env.history, some.alice, 3)
@@ -107,7 +105,7 @@ class TestReplay:
         assert await is_sound(env)
 
     @pytest.mark.parametrize("all_operations", [False, True])
-    async def test_an_interrupted_one_is_gone_on_with(
+    async def test_interrupted_replay_is_continued(
         self, env: AnalyticsEnvironment, monkeypatch: pytest.MonkeyPatch, all_operations: bool
     ) -> None:
         some = await people(env)
@@ -124,7 +122,7 @@ class TestReplay:
         assert (outcome.outcome, outcome.pulled) == ("complete", 4)
         assert await env.versions(some.alice) == [1, 2, 3, 4, 5]
 
-    async def test_a_ledger_that_lacks_what_it_counts_leaves_it_incomplete(self, env: AnalyticsEnvironment) -> None:
+    async def test_replay_with_a_gap_in_the_ledger_is_incomplete(self, env: AnalyticsEnvironment) -> None:
         some = await people(env)
         env.bank.forget(env.bank.transfer(some.alice, some.bob))
         env.bank.transfer(some.alice, some.bob)
@@ -135,7 +133,9 @@ class TestReplay:
 
 
 class TestCommand:
-    async def test_says_what_was_done(self, env: AnalyticsEnvironment, capsys: pytest.CaptureFixture[str]) -> None:
+    async def test_replay_reports_its_counters(
+        self, env: AnalyticsEnvironment, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         some = await people(env)
         await DAMAGES["a foreign account"](env, some)
         await DAMAGES["deleted in the middle"](env, some)
@@ -155,7 +155,7 @@ class TestCommand:
         ]
         assert "wallet_analytics_operations_replayed_total" in metrics
 
-    async def test_of_an_account_that_is_not_there_says_so(
+    async def test_replay_of_an_unknown_account_reports_it(
         self, env: AnalyticsEnvironment, capsys: pytest.CaptureFixture[str]
     ) -> None:
         async with served(env) as admin:
@@ -165,7 +165,7 @@ class TestCommand:
             )
         assert "has no account" in capsys.readouterr().out
 
-    async def test_without_the_bank_is_not_finished(
+    async def test_replay_without_the_bank_is_unavailable(
         self, env: AnalyticsEnvironment, capsys: pytest.CaptureFixture[str]
     ) -> None:
         env.bank.is_down = True

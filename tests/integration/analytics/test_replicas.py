@@ -68,9 +68,7 @@ class Feeds:
 
 @on_apache
 class TestReplicas:
-    async def test_a_feed_has_no_gap_and_no_repeat_whoever_is_killed_stopped_or_joins(
-        self, env: AnalyticsEnvironment
-    ) -> None:
+    async def test_stream_has_no_gap_or_repeat_when_replicas_come_and_go(self, env: AnalyticsEnvironment) -> None:
         alice, bob = env.bank.open("alice"), env.bank.open("bob")
         load, stop, feeds = Load(env, [alice, bob]), asyncio.Event(), Feeds()
         first, second = process(env, bank_target=env.settings.bank_grpc_target), env.settings

@@ -46,7 +46,7 @@ async def health(env: AnalyticsEnvironment) -> dict[str, object]:
 
 
 class TestOperations:
-    async def test_a_published_operation_is_read_by_its_owner(
+    async def test_owner_reads_a_published_operation(
         self, service: AnalyticsEnvironment, client: AnalyticsClient
     ) -> None:
         alice = service.bank.open("alice")
@@ -70,7 +70,9 @@ class TestOperations:
         )
         assert (page.has_older, page.has_newer) == (False, False)
 
-    async def test_pages_and_filters_travel(self, service: AnalyticsEnvironment, client: AnalyticsClient) -> None:
+    async def test_pages_and_filters_are_sent_to_the_service(
+        self, service: AnalyticsEnvironment, client: AnalyticsClient
+    ) -> None:
         alice, bob = service.bank.open("alice"), service.bank.open("bob")
         events = [service.bank.transfer(*((alice, bob) if n % 2 else (bob, alice)), f"{n}.00") for n in range(1, 11)]
         await service.history.insert([row for event in events for row in rows_from_event(event)])
@@ -95,17 +97,19 @@ class TestOperations:
             )
         assert [str(each.amount) for each in filtered.operations] == ["7.00", "5.00", "3.00"]
 
-    async def test_anothers_account_is_not_found(self, service: AnalyticsEnvironment, client: AnalyticsClient) -> None:
+    async def test_account_of_another_user_is_not_found(
+        self, service: AnalyticsEnvironment, client: AnalyticsClient
+    ) -> None:
         bobs = service.bank.open("bob")
         with service.caller("alice"), pytest.raises(AccountNotFound) as caught:
             await client.list_operations(bobs, limit=10)
         assert caught.value.account_id == str(bobs)
 
-    async def test_an_operator_reads_all(self, service: AnalyticsEnvironment, client: AnalyticsClient) -> None:
+    async def test_operator_reads_all_accounts(self, service: AnalyticsEnvironment, client: AnalyticsClient) -> None:
         with request_context.as_service(lambda: service.keys.user("operator", Role.OPERATOR)):
             assert (await client.list_operations(service.bank.open("bob"), limit=10)).operations == ()
 
-    async def test_without_a_token_nothing_is_told(
+    async def test_call_without_a_token_is_refused(
         self, service: AnalyticsEnvironment, client: AnalyticsClient
     ) -> None:
         with request_context.as_service(lambda: ""), pytest.raises(Unauthenticated):
@@ -131,7 +135,7 @@ class TestOperations:
             ),
         ],
     )
-    async def test_bad_input_names_its_field(
+    async def test_invalid_input_names_its_field(
         self, service: AnalyticsEnvironment, client: AnalyticsClient, arguments: dict[str, object], field: str
     ) -> None:
         with service.caller("alice"), pytest.raises(InvalidInput) as caught:
@@ -149,14 +153,16 @@ class TestOperations:
             ({"filter": {"to": {"seconds": -(2**60)}}}, "to"),
         ],
     )
-    async def test_what_no_typed_client_would_send_is_refused_too(
+    async def test_invalid_proto_message_is_refused(
         self, service: AnalyticsEnvironment, request_: dict[str, Any], field: str
     ) -> None:
         error = await refusal(service, analytics_pb2.GetOperationsRequest(**{"account_id": str(uuid4())} | request_))
         assert isinstance(error, InvalidInput)
         assert [violation.field for violation in error.violations] == [field]
 
-    async def test_the_history_being_away_is_told(self, service: AnalyticsEnvironment, client: AnalyticsClient) -> None:
+    async def test_unavailable_clickhouse_is_reported(
+        self, service: AnalyticsEnvironment, client: AnalyticsClient
+    ) -> None:
         alice = service.bank.open("alice")
         service.bank.is_down = True
         with service.caller("alice"), pytest.raises(Unavailable):
@@ -173,7 +179,9 @@ async def refusal(env: AnalyticsEnvironment, request: analytics_pb2.GetOperation
 
 
 class TestWatch:
-    async def test_history_then_live(self, service: AnalyticsEnvironment, client: AnalyticsClient) -> None:
+    async def test_stream_has_stored_then_new_operations(
+        self, service: AnalyticsEnvironment, client: AnalyticsClient
+    ) -> None:
         alice, bob = service.bank.open("alice"), service.bank.open("bob")
         await service.publish(service.bank.transfer(alice, bob), service.bank.transfer(bob, alice))
         with service.caller("alice"):
@@ -183,15 +191,17 @@ class TestWatch:
                 seen.append((await anext(operations)).direction)
         assert seen == ["OUT", "IN", "OUT"]
 
-    async def test_anothers_account_is_not_found(self, service: AnalyticsEnvironment, client: AnalyticsClient) -> None:
+    async def test_account_of_another_user_is_not_found(
+        self, service: AnalyticsEnvironment, client: AnalyticsClient
+    ) -> None:
         with service.caller("alice"), pytest.raises(AccountNotFound):
             await anext(client.watch_new_operations(service.bank.open("bob")))
 
-    async def test_a_negative_version_is_refused(self, service: AnalyticsEnvironment, client: AnalyticsClient) -> None:
+    async def test_negative_version_is_refused(self, service: AnalyticsEnvironment, client: AnalyticsClient) -> None:
         with service.caller("alice"), pytest.raises(InvalidInput, match="after"):
             await anext(client.watch_operations(service.bank.open("alice"), -1))
 
-    async def test_a_stop_ends_streams_at_once(self, env: AnalyticsEnvironment) -> None:
+    async def test_stop_ends_open_streams_at_once(self, env: AnalyticsEnvironment) -> None:
         alice, stop = env.bank.open("alice"), asyncio.Event()
         running = asyncio.create_task(main.serve(env.settings, stop))
 
@@ -215,7 +225,7 @@ class TestWatch:
 
 
 class TestProcess:
-    async def test_starts_before_everything_that_it_needs(self, env: AnalyticsEnvironment) -> None:
+    async def test_service_starts_before_its_dependencies(self, env: AnalyticsEnvironment) -> None:
         """No broker, no bank; what they knew is there once they are."""
         alice, bob = env.bank.open("alice"), env.bank.open("bob")
         await env.producer.stop()
@@ -238,7 +248,7 @@ class TestProcess:
         with suppress(asyncio.CancelledError):
             await asyncio.wait_for(running, 10)
 
-    async def test_tells_its_metrics(self, service: AnalyticsEnvironment) -> None:
+    async def test_metrics_are_exported(self, service: AnalyticsEnvironment) -> None:
         async with httpx.AsyncClient(base_url=f"http://{service.settings.analytics_admin_listen}") as http:
             text = (await http.get("/metrics")).text
         assert "wallet_analytics_events_consumed_total" in text

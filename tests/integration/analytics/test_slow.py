@@ -96,7 +96,9 @@ async def read_all(read: Callable[[], Awaitable[int]], seen: list[int]) -> None:
 
 
 class TestAReaderThatDoesNotRead:
-    async def test_by_grpc(self, env: AnalyticsEnvironment, hub: SubscriptionHub, client: AnalyticsClient) -> None:
+    async def test_slow_grpc_subscriber_is_ended_without_delaying_others(
+        self, env: AnalyticsEnvironment, hub: SubscriptionHub, client: AnalyticsClient
+    ) -> None:
         alice = env.bank.open("alice")
         hub.publish(env.bank.transfer(alice, env.bank.open("bob")))
         with env.caller("alice"):
@@ -118,7 +120,7 @@ class TestAReaderThatDoesNotRead:
             async with aclosing(client.watch_operations(alice, seen[-1])) as again:
                 assert (await anext(again)).account_version == len(seen) + 1
 
-    async def test_by_websocket(
+    async def test_slow_websocket_subscriber_is_ended_without_delaying_others(
         self, env: AnalyticsEnvironment, hub: SubscriptionHub, gateway: str, keys: Keys
     ) -> None:
         alice = env.bank.open("alice")

@@ -127,7 +127,7 @@ def check(statistics: Statistics, rows: list[Row], frame: StatisticsRange) -> No
 class TestOfTheStore:
     @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(case=cases())
-    async def test_are_the_rows_own_whatever_came_twice(self, history: History, case: Case) -> None:
+    async def test_statistics_equal_the_rows_without_repeats(self, history: History, case: Case) -> None:
         await history.insert(case.rows)
         for half in (case.again[::2], case.again[1::2]):  # so that some are three times there
             if half:
@@ -138,11 +138,11 @@ class TestOfTheStore:
         assert (statistics.as_of_version, statistics.is_complete) == (len(case.rows), True)
         assert statistics.currency == case.rows[0].currency
 
-    async def test_of_nothing_are_none(self, history: History) -> None:
+    async def test_statistics_without_rows_are_none(self, history: History) -> None:
         await history.insert([row(1)])
         assert await history.get_statistics(uuid4(), DAYS) is None
 
-    async def test_sums_beyond_any_balance_are_exact(self, history: History) -> None:
+    async def test_sums_above_the_maximum_balance_are_exact(self, history: History) -> None:
         """Where a double, or a sum of the amounts' own 22 digits, would be wrong."""
         much = Decimal("999999999999999999.9999")
         rows = [replace(row(version), amount=much, balance_after=-much) for version in range(1, 1001)]
@@ -167,7 +167,9 @@ class TestOfTheStore:
             ([5], False),
         ],
     )
-    async def test_tell_whether_one_is_missing(self, history: History, stored: list[int], *, complete: bool) -> None:
+    async def test_missing_operation_makes_statistics_incomplete(
+        self, history: History, stored: list[int], *, complete: bool
+    ) -> None:
         """Versions 2, 3 and 4 are of the second day, which is asked for."""
         at = {1: 0, 2: 24, 3: 30, 4: 47, 5: 48, 6: 49}
         await history.insert([replace(row(each), occurred_at=MIDNIGHT + timedelta(hours=at[each])) for each in stored])
@@ -176,7 +178,7 @@ class TestOfTheStore:
         assert statistics is not None
         assert (statistics.is_complete, statistics.as_of_version) == (complete, max(stored))
 
-    async def test_a_gap_outside_of_the_range_does_not_matter(self, history: History) -> None:
+    async def test_gap_outside_of_the_range_is_ignored(self, history: History) -> None:
         await history.insert([row(each) for each in (7, 9, 20, 21, 30, 33, 34)])  # one an hour
         frame = StatisticsRange(MIDNIGHT + timedelta(hours=21), MIDNIGHT + timedelta(hours=22), Granularity.HOUR)
         statistics = await history.get_statistics(ACCOUNT, frame)
@@ -228,7 +230,7 @@ RANGE: dict[str, Any] = {"from_": START, "to": START + timedelta(hours=3), "gran
 
 
 class TestOfAnAccount:
-    async def test_are_the_ledgers(self, service: AnalyticsEnvironment, client: AnalyticsClient) -> None:
+    async def test_statistics_equal_the_ledger(self, service: AnalyticsEnvironment, client: AnalyticsClient) -> None:
         alice, bob = service.bank.open("alice"), service.bank.open("bob")
         events = [
             service.bank.transfer(CLEARING, alice, "500.00"),
@@ -253,7 +255,7 @@ class TestOfAnAccount:
         assert [(str(each.opening), str(each.closing), each.count) for each in others] == [("450.75", "450.75", 0)] * 3
         assert others[-1].end == START + timedelta(hours=3)
 
-    async def test_without_operations_are_its_balance(
+    async def test_account_without_operations_has_its_balance(
         self, service: AnalyticsEnvironment, client: AnalyticsClient
     ) -> None:
         alice = service.bank.open("alice")
@@ -263,7 +265,7 @@ class TestOfAnAccount:
         assert (statistics.as_of_version, statistics.is_complete) == (0, True)
 
     @pytest.mark.parametrize("way", ["in", "out"])
-    async def test_before_the_first_event_came_are_its_opening_balance(
+    async def test_account_without_stored_operations_has_its_opening_balance(
         self, env: AnalyticsEnvironment, way: str
     ) -> None:
         """The ledger is ahead: its balance is of another version than the answer."""
@@ -272,7 +274,9 @@ class TestOfAnAccount:
         env.bank.transfer(alice, bob, "5.00")
         assert await env.ledger.get_opening_balance(alice) == Money.parse("0.00")
 
-    async def test_anothers_account_is_not_found(self, service: AnalyticsEnvironment, client: AnalyticsClient) -> None:
+    async def test_statistics_of_another_user_are_not_found(
+        self, service: AnalyticsEnvironment, client: AnalyticsClient
+    ) -> None:
         bobs = service.bank.open("bob")
         with service.caller("alice"), pytest.raises(AccountNotFound):
             await client.get_statistics(bobs, **RANGE)
@@ -281,7 +285,7 @@ class TestOfAnAccount:
             with pytest.raises(AccountNotFound):
                 await client.get_statistics(uuid4(), **RANGE)
 
-    async def test_the_bank_being_away_is_told(self, service: AnalyticsEnvironment, client: AnalyticsClient) -> None:
+    async def test_unavailable_bank_is_reported(self, service: AnalyticsEnvironment, client: AnalyticsClient) -> None:
         alice = service.bank.open("alice")
         service.bank.is_down = True
         with service.caller("alice"), pytest.raises(Unavailable):
@@ -301,7 +305,7 @@ class TestOfAnAccount:
             ({"to": {"seconds": 3600 * 1000 + 1}}, "granularity"),
         ],
     )
-    async def test_bad_input_names_its_field(
+    async def test_invalid_range_names_its_field(
         self, service: AnalyticsEnvironment, wrong: dict[str, Any], field: str
     ) -> None:
         good: dict[str, Any] = {

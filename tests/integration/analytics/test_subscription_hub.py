@@ -97,7 +97,7 @@ async def store(env: AnalyticsEnvironment, *events: Event) -> None:
 
 
 class TestHistoryThenLive:
-    async def test_history_and_live_meet_without_gap_or_repeat(
+    async def test_stored_and_new_operations_join_without_gap_or_repeat(
         self, env: AnalyticsEnvironment, alice: UUID, bob: UUID
     ) -> None:
         events = [env.bank.transfer(alice, bob) for _ in range(5)]
@@ -111,12 +111,14 @@ class TestHistoryThenLive:
             assert await reader.take(3) == [5, 6, 7]
         assert not hub.has_subscriptions
 
-    async def test_from_the_first_on(self, env: AnalyticsEnvironment, alice: UUID, bob: UUID) -> None:
+    async def test_stream_after_version_zero_has_all_operations(
+        self, env: AnalyticsEnvironment, alice: UUID, bob: UUID
+    ) -> None:
         await store(env, *[env.bank.transfer(alice, bob) for _ in range(3)])
         async with reading(env, env.hub(), alice, 0) as reader:
             assert await reader.take(3) == [1, 2, 3]
 
-    async def test_a_long_history_comes_in_pages(
+    async def test_long_history_is_fetched_in_pages(
         self, env: AnalyticsEnvironment, alice: UUID, bob: UUID, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("subgraphs.analytics.service.application.subscription_hub._PAGE_SIZE", 3)
@@ -124,7 +126,9 @@ class TestHistoryThenLive:
         async with reading(env, env.hub(), alice, 0) as reader:
             assert await reader.take(10) == list(range(1, 11))
 
-    async def test_without_a_version_it_is_from_now_on(self, env: AnalyticsEnvironment, alice: UUID, bob: UUID) -> None:
+    async def test_stream_without_a_version_has_new_operations_only(
+        self, env: AnalyticsEnvironment, alice: UUID, bob: UUID
+    ) -> None:
         await store(env, env.bank.transfer(alice, bob))
         hub = env.hub()
         async with reading(env, hub, alice, None) as reader:
@@ -134,7 +138,9 @@ class TestHistoryThenLive:
             assert await reader.take(1) == [2]
         assert env.bank.asked["GetBalance"] == 1
 
-    async def test_what_is_not_stored_yet_is_delivered(self, env: AnalyticsEnvironment, alice: UUID, bob: UUID) -> None:
+    async def test_operation_that_is_not_stored_is_delivered(
+        self, env: AnalyticsEnvironment, alice: UUID, bob: UUID
+    ) -> None:
         hub = env.hub()
         async with reading(env, hub, alice, 0) as reader:
             await reader.waits()
@@ -143,7 +149,7 @@ class TestHistoryThenLive:
         assert await env.versions(alice) == []
         assert env.bank.asked["ListEvents"] == 0
 
-    async def test_a_history_that_is_lost_comes_from_the_bank(
+    async def test_operations_missing_in_the_history_come_from_the_bank(
         self, env: AnalyticsEnvironment, alice: UUID, bob: UUID
     ) -> None:
         for _ in range(3):
@@ -151,7 +157,9 @@ class TestHistoryThenLive:
         async with reading(env, env.hub(), alice, 1) as reader:
             assert await reader.take(2) == [2, 3]
 
-    async def test_two_readers_get_the_same(self, env: AnalyticsEnvironment, alice: UUID, bob: UUID) -> None:
+    async def test_two_subscribers_receive_the_same_operations(
+        self, env: AnalyticsEnvironment, alice: UUID, bob: UUID
+    ) -> None:
         hub = env.hub()
         async with reading(env, hub, alice, 0) as one, reading(env, hub, alice, 0) as other:
             await one.waits()
@@ -160,14 +168,14 @@ class TestHistoryThenLive:
                 hub.publish(env.bank.transfer(alice, bob))
             assert await one.take(3) == await other.take(3) == [1, 2, 3]
 
-    async def test_anothers_account_is_not_found(self, env: AnalyticsEnvironment, bob: UUID) -> None:
+    async def test_account_of_another_user_is_not_found(self, env: AnalyticsEnvironment, bob: UUID) -> None:
         async with reading(env, env.hub(), bob, None) as reader:
             with pytest.raises(AccountNotFound):
                 await reader.take(1)
 
 
 class TestDisorder:
-    async def test_what_overtakes_waits_for_what_it_overtook(
+    async def test_operations_out_of_order_are_delivered_in_order(
         self, env: AnalyticsEnvironment, alice: UUID, bob: UUID
     ) -> None:
         hub = env.hub(limits=HubLimits(gap_timeout_seconds=5, check_interval_seconds=3600))
@@ -178,9 +186,7 @@ class TestDisorder:
             assert await reader.take(4) == [1, 2, 3, 4]
         assert env.bank.asked["ListEvents"] == 0
 
-    async def test_what_never_comes_is_fetched_from_the_bank(
-        self, env: AnalyticsEnvironment, alice: UUID, bob: UUID
-    ) -> None:
+    async def test_lost_event_is_fetched_from_the_bank(self, env: AnalyticsEnvironment, alice: UUID, bob: UUID) -> None:
         repair = env.repair()
         hub = env.hub(repair)
         async with reading(env, hub, alice, 0) as reader:
@@ -190,7 +196,7 @@ class TestDisorder:
             assert await reader.take(2) == [1, 2]
         assert repair._suspects == {alice}
 
-    async def test_what_was_stored_but_not_seen_is_fetched_from_the_history(
+    async def test_missed_operation_is_fetched_from_the_history(
         self, env: AnalyticsEnvironment, alice: UUID, bob: UUID
     ) -> None:
         hub = env.hub()
@@ -201,7 +207,7 @@ class TestDisorder:
             assert await reader.take(2) == [1, 2]
         assert env.bank.asked["ListEvents"] == 0
 
-    async def test_a_loss_that_nothing_follows_is_noticed(
+    async def test_lost_last_event_is_found_by_the_periodic_check(
         self, env: AnalyticsEnvironment, alice: UUID, bob: UUID
     ) -> None:
         hub = env.hub(limits=HubLimits(gap_timeout_seconds=0.05, check_interval_seconds=0.1))
@@ -210,7 +216,7 @@ class TestDisorder:
             env.bank.transfer(alice, bob)
             assert await reader.take(1) == [1]
 
-    async def test_when_the_feed_was_away_every_stream_is_compared_at_once(
+    async def test_requested_check_compares_every_stream_at_once(
         self, env: AnalyticsEnvironment, alice: UUID, bob: UUID
     ) -> None:
         hub = env.hub()
@@ -220,7 +226,7 @@ class TestDisorder:
             hub.request_check()
             assert await reader.take(1) == [1]
 
-    async def test_a_gap_that_nobody_can_fill_now_ends_the_stream(
+    async def test_gap_that_cannot_be_filled_ends_the_stream(
         self, env: AnalyticsEnvironment, alice: UUID, bob: UUID
     ) -> None:
         hub = env.hub()
@@ -232,7 +238,7 @@ class TestDisorder:
             with pytest.raises(Unavailable):
                 await reader.take(1)
 
-    async def test_a_version_that_the_ledger_has_not_got_is_waited_for(
+    async def test_version_missing_in_the_ledger_is_awaited(
         self, env: AnalyticsEnvironment, alice: UUID, bob: UUID, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(
@@ -252,7 +258,9 @@ class TestDisorder:
 
 
 class TestSlowReader:
-    async def test_is_let_go_and_may_come_back(self, env: AnalyticsEnvironment, alice: UUID, bob: UUID) -> None:
+    async def test_slow_subscriber_is_ended_and_can_resume(
+        self, env: AnalyticsEnvironment, alice: UUID, bob: UUID
+    ) -> None:
         hub = env.hub(limits=HubLimits(gap_timeout_seconds=0.05, check_interval_seconds=3600, buffer_size=3))
         async with reading(env, hub, alice, 0) as reader:
             await reader.waits()
@@ -265,7 +273,7 @@ class TestSlowReader:
         async with reading(env, hub, alice, 1) as reader:
             assert await reader.take(4) == [2, 3, 4, 5]
 
-    async def test_is_not_let_go_while_it_reads_history(
+    async def test_subscriber_that_reads_history_is_not_too_slow(
         self, env: AnalyticsEnvironment, alice: UUID, bob: UUID
     ) -> None:
         hub = env.hub(limits=HubLimits(gap_timeout_seconds=0.05, check_interval_seconds=3600, buffer_size=3))
@@ -276,7 +284,7 @@ class TestSlowReader:
                 hub.publish(env.bank.transfer(alice, bob))
             assert await reader.take(12) == list(range(2, 14))
 
-    async def test_is_not_let_go_while_it_reads_what_was_lost(
+    async def test_subscriber_that_reads_lost_operations_is_not_too_slow(
         self, env: AnalyticsEnvironment, alice: UUID, bob: UUID
     ) -> None:
         hub = env.hub(limits=HubLimits(gap_timeout_seconds=0.05, check_interval_seconds=3600, buffer_size=3))
@@ -290,7 +298,7 @@ class TestSlowReader:
                 hub.publish(env.bank.transfer(alice, bob))
             assert await reader.take(14) == list(range(2, 16))
 
-    async def test_what_is_repeated_takes_no_room(self, env: AnalyticsEnvironment, alice: UUID, bob: UUID) -> None:
+    async def test_repeated_events_are_not_buffered(self, env: AnalyticsEnvironment, alice: UUID, bob: UUID) -> None:
         hub = env.hub(limits=HubLimits(gap_timeout_seconds=0.05, check_interval_seconds=3600, buffer_size=3))
         async with reading(env, hub, alice, 0) as reader:
             await reader.waits()
@@ -304,7 +312,7 @@ class TestSlowReader:
 
 
 class TestClose:
-    async def test_ends_every_stream_and_lets_no_other_begin(self, env: AnalyticsEnvironment, alice: UUID) -> None:
+    async def test_close_ends_all_streams_and_refuses_new_ones(self, env: AnalyticsEnvironment, alice: UUID) -> None:
         hub = env.hub()
         async with reading(env, hub, alice, 0) as reader:
             await reader.waits()
@@ -318,9 +326,7 @@ class TestClose:
 
 class TestTail:
     @on_both
-    async def test_hands_on_what_is_published_from_now_on(
-        self, env: AnalyticsEnvironment, alice: UUID, bob: UUID
-    ) -> None:
+    async def test_new_events_are_published_to_the_hub(self, env: AnalyticsEnvironment, alice: UUID, bob: UUID) -> None:
         await env.publish(env.bank.transfer(alice, bob))
         seen: list[int] = []
 
@@ -348,9 +354,7 @@ class TestTail:
             await until(has_both)
 
     @on_both
-    async def test_a_topic_that_is_made_later_is_read_from_its_start(
-        self, env: AnalyticsEnvironment, alice: UUID, bob: UUID
-    ) -> None:
+    async def test_new_topic_is_read_from_its_start(self, env: AnalyticsEnvironment, alice: UUID, bob: UUID) -> None:
         if isinstance(env.kafka, ApacheKafka):
             await env.kafka.clean()
         hub = env.hub()
@@ -366,7 +370,7 @@ class TestTail:
         assert env.bank.asked["ListEvents"] == 0
 
     @on_both
-    async def test_says_whether_the_broker_answers(self, env: AnalyticsEnvironment) -> None:
+    async def test_ping_fails_until_the_broker_answers(self, env: AnalyticsEnvironment) -> None:
         live_consumer = env.live_consumer(env.hub())
         with pytest.raises(Unavailable):
             await live_consumer.ping()
@@ -381,7 +385,7 @@ class TestTail:
 
             await until(answers)
 
-    async def test_fails_when_the_broker_goes_so_that_it_is_started_again(self, env: AnalyticsEnvironment) -> None:
+    async def test_run_fails_when_the_broker_is_lost(self, env: AnalyticsEnvironment) -> None:
         live_consumer = env.live_consumer(env.hub())
         running = asyncio.create_task(live_consumer.run())
 
@@ -395,7 +399,9 @@ class TestTail:
 
 
 class TestLosingAccess:
-    async def test_ends_a_quiet_stream_and_a_busy_one(self, env: AnalyticsEnvironment, alice: UUID, bob: UUID) -> None:
+    async def test_lost_access_ends_idle_and_busy_streams(
+        self, env: AnalyticsEnvironment, alice: UUID, bob: UUID
+    ) -> None:
         hub = env.hub(
             limits=HubLimits(gap_timeout_seconds=0.05, check_interval_seconds=3600, access_interval_seconds=0.1)
         )
@@ -409,7 +415,7 @@ class TestLosingAccess:
             with pytest.raises(AccountNotFound):
                 await busy.follow(lambda: hub.publish(env.bank.transfer(bob, alice)))
 
-    async def test_is_not_what_a_bank_that_is_away_says(
+    async def test_unavailable_bank_does_not_end_streams(
         self, env: AnalyticsEnvironment, alice: UUID, bob: UUID
     ) -> None:
         hub = env.hub(

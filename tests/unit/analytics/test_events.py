@@ -30,7 +30,7 @@ def encoded(**changes: Any) -> bytes:
 
 
 class TestDecode:
-    def test_reads_a_transfer(self) -> None:
+    def test_transfer_is_decoded(self) -> None:
         assert decode_event(encoded(), TRANSFER) == Event(
             ID,
             OperationType.TRANSFER,
@@ -40,10 +40,10 @@ class TestDecode:
             datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC),
         )
 
-    def test_reads_a_top_up_with_its_descriptor(self) -> None:
+    def test_top_up_with_descriptor_is_decoded(self) -> None:
         assert decode_event(encoded(descriptor={"cardBrand": "VISA"}), TOP_UP).type is OperationType.TOP_UP
 
-    def test_leaves_unknown_fields_and_headers_alone(self) -> None:
+    def test_unknown_fields_and_headers_are_ignored(self) -> None:
         assert decode_event(encoded(added="later"), [*TRANSFER, ("ce_traceparent", b"00-1-2-00")]).id == ID
 
     @pytest.mark.parametrize(
@@ -80,14 +80,14 @@ class TestDecode:
             (encoded(descriptor={"pan": "4" * 129}), TOP_UP, "descriptor.pan"),
         ],
     )
-    def test_says_why_a_message_is_unreadable(
+    def test_invalid_message_is_refused_with_a_reason(
         self, value: bytes | None, headers: list[tuple[str, bytes]], reason: str
     ) -> None:
         with pytest.raises(InvalidEvent) as caught:
             decode_event(value, headers)
         assert caught.value.reason.startswith(reason)
 
-    def test_a_reason_does_not_repeat_what_it_judges(self) -> None:
+    def test_reason_does_not_contain_values_of_the_message(self) -> None:
         with pytest.raises(InvalidEvent) as caught:
             decode_event(encoded(amount="4111111111111111x"), TRANSFER)
         assert "4111" not in caught.value.reason

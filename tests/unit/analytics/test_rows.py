@@ -11,7 +11,7 @@ AT = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 
 
 class TestRowsOf:
-    def test_each_side_has_its_own_version_balance_and_direction_and_the_other_as_counterparty(self) -> None:
+    def test_event_becomes_a_row_for_each_account(self) -> None:
         event = Event(
             ID,
             OperationType.TOP_UP,

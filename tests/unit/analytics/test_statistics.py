@@ -38,26 +38,28 @@ class TestBounds:
             ("2199-11-01", "2200-01-01", Granularity.MONTH, ["2199-12-01"]),
         ],
     )
-    def test_are_the_calendars(self, since: str, until: str, granularity: Granularity, edges: list[str]) -> None:
+    def test_bucket_bounds_follow_the_calendar(
+        self, since: str, until: str, granularity: Granularity, edges: list[str]
+    ) -> None:
         all_edges = [since, *edges, until]
         bounds = frame(since, until, granularity).bounds()
         assert bounds == [(at(start), at(end)) for start, end in itertools.pairwise(all_edges)]
 
-    def test_a_week_begins_on_monday(self) -> None:
+    def test_week_starts_on_monday(self) -> None:
         sunday_to_monday = frame("2026-01-04T23:59:59", "2026-01-05T00:00:01", Granularity.WEEK)
         assert [end for _, end in sunday_to_monday.bounds()] == [at("2026-01-05"), at("2026-01-05T00:00:01")]
 
-    def test_the_first_and_the_last_are_cut_to_the_range(self) -> None:
+    def test_first_and_last_bucket_are_cut_to_the_range(self) -> None:
         bounds = frame("2026-01-15T12:00", "2026-03-10", Granularity.MONTH).bounds()
         assert (bounds[0][0], bounds[-1][1]) == (at("2026-01-15T12:00"), at("2026-03-10"))
         assert len(bounds) == 3
 
     @pytest.mark.parametrize("granularity", Granularity)
-    def test_a_moment_is_one_bucket(self, granularity: Granularity) -> None:
+    def test_range_of_a_microsecond_is_one_bucket(self, granularity: Granularity) -> None:
         since = at("1970-01-01")
         assert StatisticsRange(since, since + timedelta(microseconds=1), granularity).count == 1
 
-    def test_are_utc_whatever_the_offset(self) -> None:
+    def test_bounds_are_utc_for_any_offset(self) -> None:
         east = timezone(timedelta(hours=3))
         moscow = StatisticsRange(
             datetime(2026, 1, 1, tzinfo=east),
@@ -70,14 +72,14 @@ class TestBounds:
         ]
 
     @pytest.mark.parametrize("granularity", Granularity)
-    def test_there_are_as_many_as_are_counted(self, granularity: Granularity) -> None:
+    def test_count_equals_the_number_of_bounds(self, granularity: Granularity) -> None:
         for days in (1, 6, 7, 8, 28, 30, 31, 41):
             each = StatisticsRange(at("2023-12-17T05:06:07"), at("2023-12-17") + timedelta(days=days), granularity)
             assert len(each.bounds()) == each.count
 
 
 class TestViolations:
-    def test_a_good_frame_has_none(self) -> None:
+    def test_valid_range_has_no_violations(self) -> None:
         assert frame("1970-01-01", "2053-01-01", Granularity.MONTH).violations() == []
 
     @pytest.mark.parametrize(
@@ -92,21 +94,21 @@ class TestViolations:
             (frame("1970-01-01", "2200-01-01", Granularity.HOUR), "granularity"),
         ],
     )
-    def test_name_the_field(self, given: StatisticsRange, field: str) -> None:
+    def test_violation_names_the_field(self, given: StatisticsRange, field: str) -> None:
         assert [violation.field for violation in given.violations()] == [field]
 
-    def test_a_thousand_buckets_are_not_too_many(self) -> None:
+    def test_thousand_buckets_are_allowed(self) -> None:
         assert frame("2026-01-01", "2028-09-27").count == 1000
         assert frame("2026-01-01", "2028-09-27").violations() == []
 
 
 class TestBuckets:
-    def test_without_operations_carry_the_balance(self) -> None:
+    def test_empty_buckets_have_the_opening_balance(self) -> None:
         made = make_buckets(frame("2026-01-01", "2026-01-04"), Decimal(5), ())
         assert [(int(bucket.opening), int(bucket.closing)) for bucket in made] == [(5, 5)] * 3
         assert not any(bucket.turnovers for bucket in made)
 
-    def test_open_with_what_the_one_before_closed_with(self) -> None:
+    def test_bucket_opens_with_the_closing_balance_of_the_previous_one(self) -> None:
         groups = [
             Group(2, PAID, Turnover(1, Decimal(3)), 9, Decimal(12)),
             Group(0, PAID, Turnover(1, Decimal(5)), 6, Decimal(10)),
@@ -116,7 +118,7 @@ class TestBuckets:
         assert [(int(bucket.opening), int(bucket.closing)) for bucket in made] == [(10, 15), (15, 15), (15, 12)]
         assert made[0].turnovers == {PAID: Turnover(1, Decimal(5)), TOPPED_UP: Turnover(2, Decimal(10))}
 
-    def test_sum_by_direction_and_by_type(self) -> None:
+    def test_turnover_is_summed_by_direction_and_type(self) -> None:
         received = (OperationType.TRANSFER, Direction.IN)
         turnovers = {TOPPED_UP: Turnover(2, Decimal(10)), received: Turnover(1, Decimal("0.5"))}
         bucket = Bucket(at("2026-01-01"), at("2026-01-02"), Decimal(0), Decimal("10.5"), turnovers)
