@@ -20,9 +20,9 @@ from subgraphs.analytics.service.migrations.schema import upgrade
 from subgraphs.bank.client import Receipt, TransferRequest
 from tests.conftest import Keys
 from tests.integration.analytics.conftest import clickhouse, database, env  # noqa: F401  fixtures
-from tests.integration.analytics.environment import AnalyticsEnvironment, beside
-from tests.integration.analytics.group import dropped, ends, process
-from tests.integration.analytics.ledger import history_is_ledger, leader, loaded, published
+from tests.integration.analytics.environment import AnalyticsEnvironment, background
+from tests.integration.analytics.group import analytics_process, count_dropped_messages, count_messages
+from tests.integration.analytics.ledger import assert_history_equals_ledger, get_leader_pid, open_load, outbox_is_empty
 from tests.integration.bank.harness import RunningBank, rub, run_bank
 from tests.kafka.brokers import on_apache
 from tests.waiting import until
@@ -59,18 +59,18 @@ def run(separate_env: AnalyticsEnvironment, ledger_url: str, keys: Keys, tmp_pat
 async def test_long_outage_under_load_loses_no_events(separate_env: AnalyticsEnvironment, run: Run, lost: str) -> None:
     child: Child = separate_env.kafka if lost == "kafka" else separate_env.clickhouse
     stop = asyncio.Event()
-    async with run() as bank, process(separate_env):
-        load = await loaded(bank)
-        async with beside(load.made_until(stop)) as making:
-            await load.has_made(100)
+    async with run() as bank, analytics_process(separate_env):
+        load = await open_load(bank)
+        async with background(load.transfer_until(stop)) as making:
+            await load.until_made(100)
             child.kill()
             await child.wait()
             await asyncio.sleep(OUTAGE_SECONDS)
             await child.start()
-            await load.has_made(100)
+            await load.until_made(100)
             stop.set()
             await making
-        await history_is_ledger(bank, separate_env, within=90)
+        await assert_history_equals_ledger(bank, separate_env, within=90)
 
 
 async def test_history_is_complete_after_50000_transfers_without_analytics(
@@ -78,7 +78,7 @@ async def test_history_is_complete_after_50000_transfers_without_analytics(
 ) -> None:
     """The embedded broker drops its oldest messages: two senders fill two partitions beyond its limit."""
     async with run() as bank:
-        analytics = process(separate_env, bank_target=bank.target)
+        analytics = analytics_process(separate_env, bank_target=bank.target)
         senders = [await bank.open("alice", "1000000.00") for _ in range(2)]
         recipients = [await bank.open("bob") for _ in range(8)]
         pairs = itertools.cycle(itertools.product(senders, recipients))
@@ -90,14 +90,14 @@ async def test_history_is_complete_after_50000_transfers_without_analytics(
 
         async with analytics:
             await transfer(100)
-            await history_is_ledger(bank, separate_env)
-        read = await ends(separate_env)
+            await assert_history_equals_ledger(bank, separate_env)
+        read = await count_messages(separate_env)
         for _ in range(10):
             await transfer(5_000)
-        await until(lambda: published(bank.sql), within=120)
-        assert await dropped(separate_env) > read
+        await until(lambda: outbox_is_empty(bank.sql), within=120)
+        assert await count_dropped_messages(separate_env) > read
         async with analytics:
-            await history_is_ledger(bank, separate_env, within=180)
+            await assert_history_equals_ledger(bank, separate_env, within=180)
 
 
 @on_apache
@@ -106,19 +106,19 @@ async def test_history_equals_the_ledger_after_random_kills(
     separate_env: AnalyticsEnvironment, run: Run, seed: int
 ) -> None:
     chance, stop = random.Random(seed), asyncio.Event()
-    members = [process(separate_env) for _ in range(3)]
+    members = [analytics_process(separate_env) for _ in range(3)]
     async with AsyncExitStack() as stack:
         for member in members:
             await stack.enter_async_context(member)
         await stack.enter_async_context(run())
         bank = await stack.enter_async_context(run())
-        load = await loaded(bank)
-        async with beside(load.made_until(stop)) as making:
+        load = await open_load(bank)
+        async with background(load.transfer_until(stop)) as making:
             over_at = asyncio.get_running_loop().time() + CHAOS_SECONDS
             while asyncio.get_running_loop().time() < over_at:
                 victim = chance.choice([separate_env.kafka, separate_env.clickhouse, "leader", *members])
                 if isinstance(victim, str):
-                    await bank.sql.execute("SELECT pg_terminate_backend($1)", await leader(bank.sql))
+                    await bank.sql.execute("SELECT pg_terminate_backend($1)", await get_leader_pid(bank.sql))
                     continue
                 victim.kill()
                 await victim.wait()
@@ -129,4 +129,4 @@ async def test_history_equals_the_ledger_after_random_kills(
             await making
         for child in (separate_env.kafka, separate_env.clickhouse, *members):
             await child.until_ready(60)
-        await history_is_ledger(bank, separate_env, within=90)
+        await assert_history_equals_ledger(bank, separate_env, within=90)

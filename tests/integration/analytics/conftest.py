@@ -1,4 +1,4 @@
-"""A env for each test: its own broker, database and bank. ClickHouse itself is started once."""
+"""Fixtures of analytics: a broker, a database and a bank per test. ClickHouse is started once per session."""
 
 import uuid
 from collections.abc import AsyncIterator
@@ -20,7 +20,7 @@ from subgraphs.analytics.service.migrations.schema import upgrade
 from subgraphs.bank.client import BankClient
 from subgraphs.bank.service.api.policy import POLICY
 from tests.conftest import Keys
-from tests.integration.analytics.environment import AnalyticsEnvironment, settings_of
+from tests.integration.analytics.environment import AnalyticsEnvironment, make_settings
 from tests.integration.analytics.fake_bank import SERVICE, FakeBank
 from tests.kafka.brokers import Broker
 
@@ -33,7 +33,7 @@ async def clickhouse(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
 
 @pytest.fixture
 async def database(clickhouse: ClickHouse) -> AsyncIterator[Database]:
-    """A database of the test's own, with the newest schema."""
+    """A separate database with the newest schema."""
     dsn = clickhouse.dsn(f"history_{uuid.uuid4().hex}")
     await upgrade(dsn)
     async with Database.connect(dsn) as database:
@@ -50,15 +50,15 @@ async def env(
     broker: Broker, clickhouse: ClickHouse, database: Database, keys: Keys, tmp_path: Path
 ) -> AsyncIterator[AnalyticsEnvironment]:
     if isinstance(broker, ApacheKafka):
-        await broker.create(OPERATIONS_TOPIC)  # made on first use, it would be noticed five seconds later
+        await broker.create(OPERATIONS_TOPIC)  # a topic that is created on first use is noticed five seconds later
     bank_port, grpc_port, admin_port = free_ports(3)
-    bank, target = FakeBank(), f"127.0.0.1:{bank_port}"  # type: ignore[abstract]  # by intent: analytics calls the rest only
+    bank, target = FakeBank(), f"127.0.0.1:{bank_port}"  # type: ignore[abstract]  # analytics calls no other method
     async with (
         grpc_server(target, keys.verifier(), {SERVICE: Service(bank.register, POLICY)}),
         BankClient.connect(target) as client,
         AIOKafkaProducer(bootstrap_servers=broker.bootstrap_servers) as producer,
     ):
-        settings = settings_of(
+        settings = make_settings(
             keys,
             tmp_path,
             f"{clickhouse.url}/{database._name}",

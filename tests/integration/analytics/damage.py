@@ -1,4 +1,4 @@
-"""A history, and what may befall it."""
+"""A stored history, and ways to damage it."""
 
 import uuid
 from collections.abc import Awaitable, Callable
@@ -18,24 +18,24 @@ STRANGER = UUID("99999999-9999-4999-8999-999999999999")
 
 
 @dataclass(frozen=True)
-class People:
+class Accounts:
     """Two accounts, each with five operations: a top-up, then four transfers of 10 from Alice to Bob."""
 
     alice: UUID
     bob: UUID
 
 
-async def people(env: AnalyticsEnvironment) -> People:
-    """All of them stored, as the topic would have it."""
+async def open_accounts(env: AnalyticsEnvironment) -> Accounts:
+    """Make operations of two accounts, and store their rows."""
     alice, bob = env.bank.open(), env.bank.open("bob")
     events = [env.bank.transfer(CLEARING, alice, "500.00"), env.bank.transfer(CLEARING, bob, "50.00")]
     events += [env.bank.transfer(alice, bob) for _ in range(4)]
     await env.history.insert([row for event in events for row in rows_from_event(event)])
-    return People(alice, bob)
+    return Accounts(alice, bob)
 
 
 async def row_of(history: History, account_id: UUID, version: int) -> Row:
-    """The row as it is read."""
+    """Return the row that reads return for a version."""
     (row,) = await history.list_after(account_id, version - 1, 1)
     return row
 
@@ -45,12 +45,12 @@ async def command(database: Database, statement: str) -> None:
         await client.command(statement, settings={"mutations_sync": 2})
 
 
-Damage = Callable[[AnalyticsEnvironment, People], Awaitable[list[str]]]
-"""Does it, and says what a proof should."""
+Damage = Callable[[AnalyticsEnvironment, Accounts], Awaitable[list[str]]]
+"""Damages the history and returns the violations that the integrity check must report."""
 
 
 def deleted(version: int) -> Damage:
-    async def damage(env: AnalyticsEnvironment, people: People) -> list[str]:
+    async def damage(env: AnalyticsEnvironment, people: Accounts) -> list[str]:
         row = await row_of(env.history, people.alice, version)
         where = f"account_id = '{people.alice}' AND account_version = {version}"
         await command(env.database, f"ALTER TABLE operations DELETE WHERE {where}")
@@ -61,7 +61,7 @@ def deleted(version: int) -> Damage:
 
 
 def updated(column: str, value: str, found: str, expected: str) -> Damage:
-    async def damage(env: AnalyticsEnvironment, people: People) -> list[str]:
+    async def damage(env: AnalyticsEnvironment, people: Accounts) -> list[str]:
         where = f"account_id = '{people.alice}' AND account_version = 3"
         await command(env.database, f"ALTER TABLE operations UPDATE {column} = {value} WHERE {where}")
         expected_now = expected.format(bob=people.bob)
@@ -73,9 +73,9 @@ def updated(column: str, value: str, found: str, expected: str) -> Damage:
 
 
 def stored_again(**changes: Any) -> Damage:
-    """A second copy, that says something else."""
+    """Insert a second copy that differs."""
 
-    async def damage(env: AnalyticsEnvironment, people: People) -> list[str]:
+    async def damage(env: AnalyticsEnvironment, people: Accounts) -> list[str]:
         row = await row_of(env.history, people.alice, 3)
         await env.history.insert([replace(row, **changes)])
         return [
@@ -85,16 +85,16 @@ def stored_again(**changes: Any) -> Damage:
     return damage
 
 
-async def overtaken_copy(env: AnalyticsEnvironment, people: People) -> list[str]:
-    """The wrong copy is there, and is not the one that is read."""
+async def overtaken_copy(env: AnalyticsEnvironment, people: Accounts) -> list[str]:
+    """Insert a wrong copy, then the correct one, which reads return."""
     row = await row_of(env.history, people.alice, 3)
     await env.history.insert([replace(row, amount=Decimal(11))])
     await env.history.insert([row])
     return [f"COPY_IS_LEDGERS: account_id {people.alice}, version 3: found amount 11, expected amount 10"]
 
 
-async def beyond(env: AnalyticsEnvironment, people: People) -> list[str]:
-    """Rows of another ledger that has the same account."""
+async def beyond(env: AnalyticsEnvironment, people: Accounts) -> list[str]:
+    """Insert versions that the ledger does not have."""
     row = await row_of(env.history, people.alice, 5)
     later = [replace(row, account_version=version, operation_id=uuid.uuid4()) for version in (0, 6, 9)]
     await env.history.insert(later)
@@ -105,8 +105,8 @@ async def beyond(env: AnalyticsEnvironment, people: People) -> list[str]:
     ]
 
 
-async def foreign(env: AnalyticsEnvironment, people: People) -> list[str]:
-    """Rows of another ledger."""
+async def foreign(env: AnalyticsEnvironment, people: Accounts) -> list[str]:
+    """Insert rows of an account that the ledger does not have."""
     row = await row_of(env.history, people.alice, 5)
     rows = [replace(row, account_id=STRANGER, account_version=version) for version in (1, 2)]
     await env.history.insert(rows)
@@ -116,7 +116,7 @@ async def foreign(env: AnalyticsEnvironment, people: People) -> list[str]:
     ]
 
 
-async def emptied(env: AnalyticsEnvironment, people: People) -> list[str]:
+async def emptied(env: AnalyticsEnvironment, people: Accounts) -> list[str]:
     await command(env.database, "TRUNCATE TABLE operations")
     return [
         f"OPERATION_IS_STORED: account_id {account}, version {version}: found nothing, expected operation_id "

@@ -1,4 +1,4 @@
-"""Analytics' surroundings: a real broker, a real ClickHouse, and a bank whose wire alone is real."""
+"""Environment of analytics in tests: a real broker, a real ClickHouse, and a fake bank with real gRPC."""
 
 import asyncio
 import json
@@ -39,7 +39,7 @@ CE_TYPES = {OperationType.TRANSFER: "wallet.transfer.completed", OperationType.T
 
 
 def body(event: Event) -> dict[str, Any]:
-    """The event as the topic's JSON."""
+    """Return the event as the JSON of the topic."""
     sides = {
         name: {
             "accountId": str(side.account_id),
@@ -58,7 +58,7 @@ def body(event: Event) -> dict[str, Any]:
 
 
 def headers(event: Event) -> list[tuple[str, bytes]]:
-    """The event's CloudEvents headers."""
+    """Return the event's CloudEvents headers."""
     return [
         ("ce_specversion", b"1.0"),
         ("ce_id", str(event.id).encode()),
@@ -71,7 +71,7 @@ def headers(event: Event) -> list[tuple[str, bytes]]:
 
 @dataclass(frozen=True)
 class AnalyticsEnvironment:
-    """One test's broker, database and bank, with the parts that stand between them."""
+    """Broker, database and bank of one test, and factories of the parts of analytics."""
 
     bank: FakeBank
     bank_client: BankClient
@@ -135,19 +135,19 @@ class AnalyticsEnvironment:
     ) -> None:
         await self.producer.send_and_wait(OPERATIONS_TOPIC, value, key=key, headers=with_headers, partition=partition)
 
-    async def versions(self, account_id: UUID) -> list[int]:
+    async def stored_versions(self, account_id: UUID) -> list[int]:
         return [row.account_version for row in await self.history.list_after(account_id, 0, 10_000)]
 
-    async def stored(self, account_id: UUID, versions: list[int], within: float = 10.0) -> None:
-        """Returns when exactly these versions of the account are stored."""
+    async def until_stored(self, account_id: UUID, versions: list[int], within: float = 10.0) -> None:
+        """Return when exactly these versions of the account are stored."""
 
         async def same() -> bool:
-            return await self.versions(account_id) == versions
+            return await self.stored_versions(account_id) == versions
 
         await until(same, within=within)
 
-    async def dead_letters(self, count: int) -> list[Any]:
-        """The first so many dead letters."""
+    async def read_dead_letters(self, count: int) -> list[Any]:
+        """Return the first `count` dead letters."""
         reader = AIOKafkaConsumer(
             DEAD_LETTER_TOPIC, bootstrap_servers=self.kafka.bootstrap_servers, auto_offset_reset="earliest"
         )
@@ -155,15 +155,15 @@ class AnalyticsEnvironment:
             return [await reader.getone() for _ in range(count)]
 
     async def committed(self) -> int:
-        """How many messages of the topic the group has done with."""
+        """Return the number of messages that the group has committed."""
         reader = AIOKafkaConsumer(
             bootstrap_servers=self.kafka.bootstrap_servers, group_id=main.NAME, enable_auto_commit=False
         )
         async with reader:
             return sum([await reader.committed(TopicPartition(OPERATIONS_TOPIC, part)) or 0 for part in range(4)])
 
-    async def done_with(self, count: int, within: float = 10.0) -> None:
-        """Returns when the group has done with exactly so many messages."""
+    async def until_committed(self, count: int, within: float = 10.0) -> None:
+        """Return when the group has committed exactly `count` messages."""
 
         async def same() -> bool:
             return await self.committed() == count
@@ -171,11 +171,11 @@ class AnalyticsEnvironment:
         try:
             await until(same, within=within)
         except AssertionError:
-            raise AssertionError(f"done with {await self.committed()} messages, not {count}") from None
+            raise AssertionError(f"{await self.committed()} messages committed, expected {count}") from None
 
     @contextmanager
-    def caller(self, name: str) -> Iterator[None]:
-        """Calls inside are made by the user of this name."""
+    def as_user(self, name: str) -> Iterator[None]:
+        """Make calls in the block with the token of this user."""
         reset = request_context.current_request.set(request_context.RequestContext("test", token=self.keys.user(name)))
         try:
             yield
@@ -184,8 +184,8 @@ class AnalyticsEnvironment:
 
 
 @asynccontextmanager
-async def beside(task: Coroutine[Any, Any, None]) -> AsyncIterator["asyncio.Task[None]"]:
-    """Runs a task for as long as the body. What it fails with, the body's end raises."""
+async def background(task: Coroutine[Any, Any, None]) -> AsyncIterator["asyncio.Task[None]"]:
+    """Run a task while the block runs, then cancel it. Raise the task's error, if any, at the end of the block."""
     running = asyncio.create_task(task)
     try:
         yield running
@@ -196,8 +196,8 @@ async def beside(task: Coroutine[Any, Any, None]) -> AsyncIterator["asyncio.Task
 
 
 @asynccontextmanager
-async def serving(settings: Settings) -> AsyncIterator[None]:
-    """Analytics itself in this process, as its own process runs it: ready in the body, stopped after it."""
+async def run_analytics(settings: Settings) -> AsyncIterator[None]:
+    """Run analytics in this process. It is ready in the block and stopped at its end."""
     stop = asyncio.Event()
     running = asyncio.create_task(main.serve(settings, stop))
 
@@ -217,8 +217,8 @@ async def serving(settings: Settings) -> AsyncIterator[None]:
         await asyncio.wait_for(running, 10)
 
 
-def settings_of(keys: Keys, folder: Path, clickhouse_dsn: str, **more: Any) -> Settings:
-    """Settings for one test, with the keys written to a folder."""
+def make_settings(keys: Keys, folder: Path, clickhouse_dsn: str, **more: Any) -> Settings:
+    """Return settings of one test, and write the keys to a folder."""
     jwks, service_jwks, private = folder / "users.json", folder / "analytics.json", folder / "analytics.pem"
     jwks.write_text(keys.jwks("https://users.test"))
     service_jwks.write_text(keys.jwks("analytics"))
@@ -237,8 +237,8 @@ def settings_of(keys: Keys, folder: Path, clickhouse_dsn: str, **more: Any) -> S
     )
 
 
-async def counted(probe: Callable[[], int], expected: int, within: float = 10.0) -> None:
-    """Returns when the probe says the expected number."""
+async def until_equal(probe: Callable[[], int], expected: int, within: float = 10.0) -> None:
+    """Return when the probe returns the expected number."""
 
     async def same() -> bool:
         return probe() == expected

@@ -1,4 +1,4 @@
-"""A bank that keeps its ledger in memory and speaks the real wire."""
+"""Bank with a ledger in memory and a real gRPC servicer."""
 
 import asyncio
 import itertools
@@ -25,19 +25,20 @@ __all__ = ["CLEARING", "SERVICE", "START", "FakeBank"]
 
 
 class FakeBank(bank_pb2_grpc.BankServiceServicer):
-    """The half of the bank that analytics calls; the rest answers UNIMPLEMENTED. `asked` counts the calls by method.
-    Versions are listed while the `gate` is open.
+    """The methods that analytics calls; all others answer UNIMPLEMENTED.
+
+    `calls` counts the calls by method. `ListAccountVersions` waits until `gate` is set.
     """
 
     def __init__(self) -> None:
         self.is_down = False
         self.gate = asyncio.Event()
         self.gate.set()
-        self.asked: Counter[str] = Counter()
+        self.calls: Counter[str] = Counter()
         self._owners: dict[UUID, str] = {CLEARING: ""}
         self._balances: Counter[UUID] = Counter()
         self._events: dict[UUID, list[Event]] = {CLEARING: []}
-        self._forgotten: set[UUID] = set()
+        self._lost: set[UUID] = set()
         self._clock = itertools.count()
 
     def register(self, server: grpc.aio.Server) -> None:
@@ -50,12 +51,12 @@ class FakeBank(bank_pb2_grpc.BankServiceServicer):
         return account_id
 
     def give(self, account_id: UUID, owner: str) -> None:
-        """An account to another owner."""
+        """Change the owner of an account."""
         self._owners[account_id] = owner
 
     def transfer(self, sender: UUID, recipient: UUID, amount: str = "10.00") -> Event:
         money = Money.parse(amount)
-        self._balances[sender] -= money.amount  # type: ignore[assignment]  # it counts in Decimal
+        self._balances[sender] -= money.amount  # type: ignore[assignment]  # a Counter of Decimal
         self._balances[recipient] += money.amount  # type: ignore[assignment]
         event = Event(
             uuid.uuid4(),
@@ -69,9 +70,9 @@ class FakeBank(bank_pb2_grpc.BankServiceServicer):
         self._events[recipient].append(event)
         return event
 
-    def forget(self, event: Event) -> None:
-        """Loses an operation, and goes on counting it."""
-        self._forgotten.add(event.id)
+    def lose(self, event: Event) -> None:
+        """Stop to return an operation, but count it in the account's version."""
+        self._lost.add(event.id)
 
     def _posting(self, account_id: UUID) -> Posting:
         return Posting(account_id, len(self._events[account_id]) + 1, self._balance(account_id))
@@ -80,7 +81,7 @@ class FakeBank(bank_pb2_grpc.BankServiceServicer):
         return Money(Decimal(self._balances[account_id]), "RUB")
 
     def _enter(self, method: str) -> None:
-        self.asked[method] += 1
+        self.calls[method] += 1
         if self.is_down:
             raise Unavailable("the bank")
 
@@ -130,7 +131,7 @@ class FakeBank(bank_pb2_grpc.BankServiceServicer):
     async def ListEvents(self, request: bank_pb2.ListEventsRequest, context: Any) -> bank_pb2.ListEventsResponse:  # noqa: N802
         self._enter("ListEvents")
         later = self._events[UUID(request.account_id)][request.after_version :]
-        events = [event for event in later if event.id not in self._forgotten]
+        events = [event for event in later if event.id not in self._lost]
         return bank_pb2.ListEventsResponse(events=map(_message, events[: request.page_size]))
 
 

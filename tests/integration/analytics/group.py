@@ -1,4 +1,4 @@
-"""Several consumers of one topic: load on all partitions, members that can be killed, and what must hold at the end."""
+"""Consumer groups in tests: load on all partitions, members that can be killed, and checks of the result."""
 
 import asyncio
 import itertools
@@ -27,37 +27,39 @@ _PAUSE_SECONDS: Final = 0.005
 
 
 class Load:
-    """Events between some accounts, one partition after the other, whatever their keys: neighbours overtake each other,
-    and no member of the group is spared.
+    """Publishes events of some accounts to the partitions in turn.
+
+    Events of one account are in all partitions, so they overtake each other, and every member consumes some.
     """
 
     def __init__(self, env: AnalyticsEnvironment, accounts: Sequence[UUID] = ()) -> None:
-        self._world = env
+        self._env = env
         self._accounts = accounts or [env.bank.open(f"owner {n}") for n in range(6)]
         self._pairs = itertools.cycle(itertools.permutations(self._accounts, 2))
         self._partitions = itertools.cycle(PARTITIONS)
         self.events: list[Event] = []
 
     async def publish(self, count: int) -> None:
-        """Publishes so many new events."""
+        """Publish `count` new events."""
         for _ in range(count):
-            event = self._world.bank.transfer(*next(self._pairs))
+            event = self._env.bank.transfer(*next(self._pairs))
             self.events.append(event)
-            await self._world.publish(event, partition=next(self._partitions))
+            await self._env.publish(event, partition=next(self._partitions))
 
-    async def published_until(self, stop: asyncio.Event) -> None:
-        """Goes on publishing, some hundred events a second, for as long as it is not told to stop."""
+    async def publish_until(self, stop: asyncio.Event) -> None:
+        """Publish about a hundred events per second until the event is set."""
         while not stop.is_set():
             await self.publish(1)
             await asyncio.sleep(_PAUSE_SECONDS)
 
-    async def sides_stored(self) -> int:
-        """How many rows are stored; every event has two."""
-        return sum(found.count for found in (await self._world.history.get_coverage(self._accounts)).values())
+    async def count_rows(self) -> int:
+        """Return the number of stored rows; every event has two."""
+        return sum(found.count for found in (await self._env.history.get_coverage(self._accounts)).values())
 
-    async def is_stored(self, within: float = 20.0) -> None:
-        """Returns when every event is stored, once on each side and as it was published, and the group has done with
-        the whole topic, none of it a dead letter. Nobody repairs here: it has all come by the topic.
+    async def until_stored(self, within: float = 20.0) -> None:
+        """Return when every event has its two rows and all messages are committed, without dead letters.
+
+        These tests have no repair, so all rows come from the topic.
         """
         expected = {
             account: [
@@ -70,7 +72,7 @@ class Load:
         }
 
         async def missing() -> dict[UUID, int]:
-            stored = await self._world.history.get_coverage(self._accounts)
+            stored = await self._env.history.get_coverage(self._accounts)
             return {id_: len(expected[id_]) - found.count for id_, found in stored.items()}
 
         async def all_there() -> bool:
@@ -81,16 +83,14 @@ class Load:
         except AssertionError:
             raise AssertionError(f"missing: {await missing()}") from None
         for account, operations in expected.items():
-            rows = await self._world.history.list_after(account, 0, 100_000)
+            rows = await self._env.history.list_after(account, 0, 100_000)
             assert [(row.account_version, row.operation_id, row.balance_after) for row in rows] == sorted(operations)
-        await self._world.done_with(await ends(self._world))
-        assert DEAD_LETTER_TOPIC not in await topics(self._world)
+        await self._env.until_committed(await count_messages(self._env))
+        assert DEAD_LETTER_TOPIC not in await list_topics(self._env)
 
 
-class Held(History):
-    """A history whose inserts wait, once they have begun, for as long as it is held. `largest` is the most rows that
-    one insert had.
-    """
+class BlockedHistory(History):
+    """History whose inserts wait while it is blocked. `largest` is the maximum number of rows of an insert."""
 
     def __init__(self, database: Database) -> None:
         super().__init__(database)
@@ -112,7 +112,7 @@ class Held(History):
 
 
 class Gate:
-    """A way to ClickHouse on a port of its own. While it is shut, requests go in and no answer comes out."""
+    """Proxy to ClickHouse. While it is closed, it forwards requests and holds back answers."""
 
     def __init__(self, env: AnalyticsEnvironment) -> None:
         self._server = env.clickhouse.process.ports["http"]
@@ -120,7 +120,7 @@ class Gate:
         self._may_answer.set()
         self.holds = asyncio.Event()
 
-    def shut(self) -> None:
+    def close(self) -> None:
         self._may_answer.clear()
 
     def open(self) -> None:
@@ -128,7 +128,7 @@ class Gate:
 
     @asynccontextmanager
     async def opened(self, env: AnalyticsEnvironment) -> AsyncIterator[str]:
-        """The address, as analytics is told it."""
+        """Yield the DSN of the proxy."""
         connections: set[asyncio.Task[None]] = set()
 
         async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -166,9 +166,12 @@ class Gate:
             await writer.drain()
 
 
-def process(env: AnalyticsEnvironment, clickhouse_dsn: str | None = None, bank_target: str | None = None) -> Child:
-    """Analytics as a process of its own, which can be killed, with its ports `grpc` and `admin`. Unless a bank is
-    named, there is none for it, so it cannot repair.
+def analytics_process(
+    env: AnalyticsEnvironment, clickhouse_dsn: str | None = None, bank_target: str | None = None
+) -> Child:
+    """Return a process of analytics, which can be killed, with the ports `grpc` and `admin`.
+
+    Without a bank target it reaches no bank, so it cannot repair.
     """
     grpc_port, admin_port, dead_port = free_ports(3)
     settings = env.settings.model_copy(
@@ -188,8 +191,8 @@ def process(env: AnalyticsEnvironment, clickhouse_dsn: str | None = None, bank_t
     return Child(Process(name="analytics", command=command, ready=ready, ports=ports))
 
 
-async def joined(env: AnalyticsEnvironment, count: int, within: float = 15.0) -> None:
-    """Returns when the group has so many members, and each of them its partitions."""
+async def until_group_size(env: AnalyticsEnvironment, count: int, within: float = 15.0) -> None:
+    """Return when the group is stable and has `count` members."""
 
     async def members() -> tuple[str, int]:
         async with _admin(env) as admin:
@@ -197,17 +200,17 @@ async def joined(env: AnalyticsEnvironment, count: int, within: float = 15.0) ->
             ((_, _, state, _, _, found, *_),) = answer.groups
             return state, len(found)
 
-    async def so_many() -> bool:
+    async def is_reached() -> bool:
         return await members() == ("Stable", count)
 
     try:
-        await until(so_many, within=within)
+        await until(is_reached, within=within)
     except AssertionError:
         raise AssertionError(f"the group is {await members()}") from None
 
 
-async def ends(env: AnalyticsEnvironment) -> int:
-    """How many messages the topic has."""
+async def count_messages(env: AnalyticsEnvironment) -> int:
+    """Return the number of messages that were published to the topic."""
     async with AIOKafkaConsumer(bootstrap_servers=env.kafka.bootstrap_servers) as reader:
         found: dict[TopicPartition, int] = await reader.end_offsets(
             [TopicPartition(OPERATIONS_TOPIC, part) for part in PARTITIONS]
@@ -215,8 +218,8 @@ async def ends(env: AnalyticsEnvironment) -> int:
         return sum(found.values())
 
 
-async def dropped(env: AnalyticsEnvironment) -> int:
-    """How many messages the topic has had and has no more."""
+async def count_dropped_messages(env: AnalyticsEnvironment) -> int:
+    """Return the number of messages that the broker has dropped."""
     async with AIOKafkaConsumer(bootstrap_servers=env.kafka.bootstrap_servers) as reader:
         found: dict[TopicPartition, int] = await reader.beginning_offsets(
             [TopicPartition(OPERATIONS_TOPIC, part) for part in PARTITIONS]
@@ -224,8 +227,8 @@ async def dropped(env: AnalyticsEnvironment) -> int:
         return sum(found.values())
 
 
-async def topics(env: AnalyticsEnvironment) -> list[str]:
-    """The topics there are."""
+async def list_topics(env: AnalyticsEnvironment) -> list[str]:
+    """Return the names of all topics."""
     async with _admin(env) as admin:
         found: list[str] = await admin.list_topics()
         return found

@@ -15,17 +15,17 @@ from subgraphs.analytics.service.application.replay import Replay
 from tests.integration.analytics.environment import AnalyticsEnvironment
 
 LONG_AGO = 1.0
-"""Any operation of the fake bank's is older than that."""
+"""Every operation of the fake bank is older."""
 
 
-def integrity_of(
+def make_integrity_check(
     env: AnalyticsEnvironment, copies: Copies | None = None, *, max_delay_seconds: float = LONG_AGO
 ) -> IntegrityCheck:
     copies = copies or env.copies
     return history_integrity(copies, env.ledger, wait_seconds=0, max_delay_seconds=max_delay_seconds)
 
 
-async def verdict_of(integrity: IntegrityCheck) -> tuple[Verdict, list[Violation]]:
+async def run_check(integrity: IntegrityCheck) -> tuple[Verdict, list[Violation]]:
     reports: list[Report] = [report async for report in integrity.run()]
     verdict = reports[-1]
     assert isinstance(verdict, Verdict)
@@ -33,15 +33,15 @@ async def verdict_of(integrity: IntegrityCheck) -> tuple[Verdict, list[Violation
 
 
 @asynccontextmanager
-async def served(env: AnalyticsEnvironment, integrity: IntegrityCheck | None = None) -> AsyncIterator[str]:
-    """The admin interface's address."""
+async def admin_port(env: AnalyticsEnvironment, integrity: IntegrityCheck | None = None) -> AsyncIterator[str]:
+    """Yield the address of the admin port."""
     app = admin_app({})
-    app.include_router(integrity_router(integrity or integrity_of(env)))
+    app.include_router(integrity_router(integrity or make_integrity_check(env)))
     app.include_router(replay_router(Replay(env.history, env.copies, env.ledger, env.repair())))
     async with http_server(app, env.settings.analytics_admin_listen):
         yield f"http://{env.settings.analytics_admin_listen}"
 
 
 def command_output(capsys: pytest.CaptureFixture[str]) -> list[str]:
-    """What the command says, without the log of the service, which runs in the same process."""
+    """Return the output of the command, without the log of the service, which runs in the same process."""
     return [line for line in capsys.readouterr().out.splitlines() if not line[0].isdigit()]

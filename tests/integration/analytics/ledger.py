@@ -15,13 +15,13 @@ from subgraphs.analytics.service.application.integrity import history_integrity
 from subgraphs.analytics.service.domain.model import Direction, OperationType
 from subgraphs.analytics.service.domain.statistics import Granularity, StatisticsRange, Turnover
 from tests.integration.analytics.environment import AnalyticsEnvironment
-from tests.integration.analytics.group import ends, topics
+from tests.integration.analytics.group import count_messages, list_topics
 from tests.integration.bank.harness import RunningBank, assert_ledger_invariants, rub
 from tests.waiting import until
 
 
 class Load:
-    """Transfers between some accounts, several at once."""
+    """Makes concurrent transfers between some accounts."""
 
     def __init__(self, bank: RunningBank, accounts: list[UUID]) -> None:
         self._bank = bank
@@ -30,15 +30,15 @@ class Load:
         self.ids: set[str] = set()
 
     async def make(self, count: int) -> None:
-        """Makes so many transfers, one after the other."""
+        """Make `count` transfers, one after the other."""
         alice = self._bank.user("alice")
         for _ in range(count):
             sender, recipient = next(self._pairs)
             receipt = await alice(self._bank.client.transfer(sender, recipient, rub("0.01"), str(next(self._keys))))
             self.ids.add(str(receipt.transfer.id))
 
-    async def made_until(self, stop: asyncio.Event) -> None:
-        """Makes transfers, some hundreds a second, until it is told to stop."""
+    async def transfer_until(self, stop: asyncio.Event) -> None:
+        """Make a few hundred transfers per second until the event is set."""
 
         async def one_by_one() -> None:
             while not stop.is_set():
@@ -47,8 +47,8 @@ class Load:
 
         await asyncio.gather(*(one_by_one() for _ in range(4)))
 
-    async def has_made(self, count: int) -> None:
-        """Returns when there are so many more than now."""
+    async def until_made(self, count: int) -> None:
+        """Return when `count` more transfers are made."""
         enough = len(self.ids) + count
 
         async def reached() -> bool:
@@ -57,21 +57,22 @@ class Load:
         await until(reached, within=20)
 
 
-async def loaded(bank: RunningBank) -> Load:
+async def open_load(bank: RunningBank) -> Load:
     return Load(bank, [await bank.open("alice") for _ in range(5)])
 
 
-async def published(sql: asyncpg.Pool) -> bool:
-    """Whether nothing waits in the outbox."""
+async def outbox_is_empty(sql: asyncpg.Pool) -> bool:
+    """Return whether the outbox is empty."""
     return not await sql.fetchval("SELECT count(*) FROM outbox")
 
 
-async def history_is_ledger(bank: RunningBank, env: AnalyticsEnvironment, within: float = 30.0) -> None:
-    """Returns when all is published, done with and stored: each side of each operation once, as the ledger has it, by
-    the history's own proof and by SQL alone, and the same sums of them.
+async def assert_history_equals_ledger(bank: RunningBank, env: AnalyticsEnvironment, within: float = 30.0) -> None:
+    """Return when all events are published, committed and stored; fail if the history differs from the ledger.
+
+    Compares rows and turnovers by SQL, and runs the integrity check of the history.
     """
-    await until(lambda: published(bank.sql), within=within)
-    await env.done_with(await ends(env), within=within)
+    await until(lambda: outbox_is_empty(bank.sql), within=within)
+    await env.until_committed(await count_messages(env), within=within)
     await assert_ledger_invariants(bank.sql)
     accounts = [row["id"] for row in await bank.sql.fetch("SELECT id FROM accounts WHERE version > 0")]
     entries: int = await bank.sql.fetchval("SELECT count(*) FROM entries")
@@ -105,29 +106,29 @@ async def history_is_ledger(bank: RunningBank, env: AnalyticsEnvironment, within
     verdict = [report async for report in proof][-1]
     assert isinstance(verdict, Verdict)
     assert (verdict.verdict, verdict.rows["operations"]) == ("sound", entries)
-    assert DEAD_LETTER_TOPIC not in await topics(env)
+    assert DEAD_LETTER_TOPIC not in await list_topics(env)
 
 
 Turnovers = dict[tuple[UUID, OperationType, Direction], Turnover]
 
 
 async def turnovers(env: AnalyticsEnvironment, accounts: list[UUID], sql: asyncpg.Pool) -> Turnovers:
-    """What the statistics say of all the time there was, hour by hour."""
+    """Return the turnovers of all hours, from the statistics."""
     first, last = (await sql.fetch("SELECT min(created_at), max(created_at) FROM transfers"))[0]
-    frame, found = StatisticsRange(first, last + timedelta(microseconds=1), Granularity.HOUR), Turnovers()
+    range_, found = StatisticsRange(first, last + timedelta(microseconds=1), Granularity.HOUR), Turnovers()
     for account in accounts:
-        statistics = await env.history.get_statistics(account, frame)
+        statistics = await env.history.get_statistics(account, range_)
         assert statistics is not None
         assert statistics.is_complete
         for bucket in statistics.buckets:
             for (kind, direction), turnover in bucket.turnovers.items():
-                place = account, kind, direction
-                found[place] = found.get(place, Turnover()) + turnover
+                key = account, kind, direction
+                found[key] = found.get(key, Turnover()) + turnover
     return found
 
 
 async def turnovers_of_ledger(sql: asyncpg.Pool) -> Turnovers:
-    """The same from the ledger's own rows."""
+    """Return the same turnovers from the ledger's entries."""
     kinds = {"TRANSFER": OperationType.TRANSFER, "DEPOSIT": OperationType.TOP_UP}
     rows = await sql.fetch("""
         SELECT account_id, kind, e.amount > 0 AS is_in, count(*), sum(abs(e.amount)) AS amount
@@ -141,8 +142,8 @@ async def turnovers_of_ledger(sql: asyncpg.Pool) -> Turnovers:
     }
 
 
-async def leader(sql: asyncpg.Pool) -> int | None:
-    """The process id of the session that leads the outbox: the only lock with a key of more than 32 bits."""
+async def get_leader_pid(sql: asyncpg.Pool) -> int | None:
+    """Return the process id of the session that leads the outbox: its lock is the only one with a key above 32 bits."""
     pid: int | None = await sql.fetchval("""
         SELECT pid FROM pg_locks
         WHERE locktype = 'advisory' AND granted AND classid > 0

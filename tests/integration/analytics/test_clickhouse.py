@@ -165,7 +165,7 @@ class TestPage:
         assert page.rows == tuple(row(version) for version in reversed(within) if expected(row(version)))
 
 
-class TestWhatIsMissing:
+class TestGaps:
     @pytest.mark.parametrize(
         ("stored", "after", "expected"),
         [([], 0, 0), ([1], 0, 1), ([2, 3], 0, 0), ([1, 2, 4, 5], 0, 2), ([1, 2, 4, 5], 3, 5), ([1, 2, 5], 3, 3)],

@@ -17,16 +17,16 @@ from subgraphs.analytics.service.application.consumer import ConsumerLimits, Too
 from subgraphs.analytics.service.application.repair import Repair
 from subgraphs.analytics.service.domain.model import Row
 from subgraphs.analytics.service.migrations.schema import upgrade
-from tests.integration.analytics.environment import AnalyticsEnvironment, beside, body, counted, headers
+from tests.integration.analytics.environment import AnalyticsEnvironment, background, body, headers, until_equal
 from tests.integration.analytics.fake_bank import CLEARING
-from tests.integration.analytics.group import Held
+from tests.integration.analytics.group import BlockedHistory
 from tests.kafka.brokers import on_both
 from tests.waiting import until
 from wallet.errors import Unavailable
 
 
 class CrashesAfterInsert(History):
-    """A history whose user dies at the worst moment: stored, not committed."""
+    """History that fails after an insert, before the commit."""
 
     async def insert(self, rows: Sequence[Row]) -> None:
         await super().insert(rows)
@@ -34,7 +34,7 @@ class CrashesAfterInsert(History):
 
 
 class FailsOnce(History):
-    """A history that a batch fails at, the first time."""
+    """History whose first insert fails."""
 
     has_failed = False
 
@@ -49,12 +49,12 @@ class FailsOnce(History):
 class TestConsumer:
     async def test_rows_of_both_accounts_are_stored_and_committed(self, env: AnalyticsEnvironment) -> None:
         alice, bob = env.bank.open(), env.bank.open("bob")
-        async with beside(env.consumer().run()):
+        async with background(env.consumer().run()):
             await env.publish(env.bank.transfer(CLEARING, alice), env.bank.transfer(alice, bob))
-            await env.stored(alice, [1, 2])
-            await env.stored(bob, [1])
-            await env.done_with(2)
-            await counted(lag, 0)
+            await env.until_stored(alice, [1, 2])
+            await env.until_stored(bob, [1])
+            await env.until_committed(2)
+            await until_equal(lag, 0)
 
     async def test_lag_counts_messages_that_wait_for_clickhouse(
         self, env: AnalyticsEnvironment, monkeypatch: pytest.MonkeyPatch
@@ -62,24 +62,24 @@ class TestConsumer:
         monkeypatch.setattr(consumer, "_LAG_INTERVAL_SECONDS", 0.05)
         alice, bob = env.bank.open(), env.bank.open("bob")
 
-        async def published(count: int) -> None:
+        async def publish_events(count: int) -> None:
             await env.publish(*(env.bank.transfer(alice, bob) for _ in range(count)))
 
-        history = Held(env.database)
+        history = BlockedHistory(env.database)
         history.hold()
-        await published(10)
-        async with beside(env.consumer(ConsumerLimits(batch_size=3), history=history).run()):
-            await counted(lag, 10)
-            await published(2)
-            await counted(lag, 12)
+        await publish_events(10)
+        async with background(env.consumer(ConsumerLimits(batch_size=3), history=history).run()):
+            await until_equal(lag, 10)
+            await publish_events(2)
+            await until_equal(lag, 12)
             history.may_go.set()
-            await counted(lag, 0)
-        await published(4)
+            await until_equal(lag, 0)
+        await publish_events(4)
         history.hold()
-        async with beside(env.consumer(ConsumerLimits(batch_size=3), history=history).run()):
-            await counted(lag, 4)
+        async with background(env.consumer(ConsumerLimits(batch_size=3), history=history).run()):
+            await until_equal(lag, 4)
             history.may_go.set()
-            await counted(lag, 0)
+            await until_equal(lag, 0)
 
     async def test_invalid_messages_become_dead_letters_and_the_others_are_stored(
         self, env: AnalyticsEnvironment
@@ -90,9 +90,9 @@ class TestConsumer:
         await env.publish_raw(b"{nonsense", [*headers(first), ("mine", b"kept")], key=b"k", partition=0)
         await env.publish_raw(json.dumps(body(first)).encode(), [], partition=0)
         await env.publish(second, partition=0)
-        async with beside(env.consumer().run()):
-            await env.stored(alice, [1, 2])
-            letters = await env.dead_letters(2)
+        async with background(env.consumer().run()):
+            await env.until_stored(alice, [1, 2])
+            letters = await env.read_dead_letters(2)
         broken, headless = sorted(letters, key=lambda letter: int(dict(letter.headers)["dlq_offset"]))
         assert (broken.value, broken.key) == (b"{nonsense", b"k")
         assert broken.headers[: len(headers(first)) + 1] == (*headers(first), ("mine", b"kept"))
@@ -113,10 +113,10 @@ class TestConsumer:
         await env.publish_raw(json.dumps(body(renamed)).encode(), unknown, partition=1)
         await env.publish_raw(json.dumps(lacking).encode(), headers(less), partition=2)
         await env.publish(plain, partition=3)
-        async with beside(env.consumer().run()):
-            await env.stored(alice, [1, 2])
-            letters = await env.dead_letters(2)
-            await env.done_with(4)
+        async with background(env.consumer().run()):
+            await env.until_stored(alice, [1, 2])
+            letters = await env.read_dead_letters(2)
+            await env.until_committed(4)
         told = {dict(letter.headers)["dlq_partition"]: dict(letter.headers)["dlq_reason"] for letter in letters}
         assert told == {
             b"1": b"the header ce_type names no event of the contract",
@@ -126,13 +126,13 @@ class TestConsumer:
     async def test_late_and_repeated_messages_are_stored_once(self, env: AnalyticsEnvironment) -> None:
         alice, bob = env.bank.open(), env.bank.open("bob")
         late, *events = [env.bank.transfer(alice, bob) for _ in range(30)]
-        async with beside(env.consumer(ConsumerLimits(batch_size=7)).run()):
+        async with background(env.consumer(ConsumerLimits(batch_size=7)).run()):
             for n, event in enumerate([*reversed(events), *events]):
                 await env.publish(event, partition=n % 4)
-            await env.stored(alice, list(range(2, 31)))
+            await env.until_stored(alice, list(range(2, 31)))
             await env.publish(late, late, events[0])
-            await env.stored(alice, list(range(1, 31)))
-            await env.done_with(61)
+            await env.until_stored(alice, list(range(1, 31)))
+            await env.until_committed(61)
         rows = await env.history.list_after(bob, 0, 100)
         assert [(row.account_version, row.operation_id) for row in rows] == [
             (event.recipient.version, event.id) for event in (late, *events)
@@ -154,8 +154,8 @@ class TestConsumer:
         for _ in range(6):
             await env.publish_raw(b"nonsense", [], partition=0)
             await env.publish(env.bank.transfer(alice, bob), env.bank.transfer(alice, bob), partition=0)
-        async with beside(env.consumer(ConsumerLimits(max_dead_letters=2, window=6, batch_size=4)).run()):
-            await env.stored(alice, list(range(1, 13)))
+        async with background(env.consumer(ConsumerLimits(max_dead_letters=2, window=6, batch_size=4)).run()):
+            await env.until_stored(alice, list(range(1, 13)))
 
     async def test_invalid_message_that_is_consumed_again_counts_once(self, env: AnalyticsEnvironment) -> None:
         alice, bob = env.bank.open(), env.bank.open("bob")
@@ -165,9 +165,9 @@ class TestConsumer:
         consumer = env.consumer(ConsumerLimits(max_dead_letters=1), history=once)
         with pytest.raises(RuntimeError, match="crash"):
             await consumer.consume()
-        async with beside(consumer.run()):
-            await env.stored(alice, [1])
-            await env.done_with(2)
+        async with background(consumer.run()):
+            await env.until_stored(alice, [1])
+            await env.until_committed(2)
 
     async def test_uncommitted_batch_is_consumed_again_and_counts_once(self, env: AnalyticsEnvironment) -> None:
         alice, bob = env.bank.open(), env.bank.open("bob")
@@ -175,9 +175,9 @@ class TestConsumer:
         with pytest.raises(RuntimeError, match="crash"):
             await env.consumer(history=CrashesAfterInsert(env.database)).consume()
         assert await env.committed() == 0
-        async with beside(env.consumer().run()):
+        async with background(env.consumer().run()):
             await env.publish(env.bank.transfer(alice, bob))
-            await env.stored(alice, [1, 2, 3])
+            await env.until_stored(alice, [1, 2, 3])
         assert (await env.history.get_coverage([bob]))[bob].count == 3
 
     async def test_killed_clickhouse_loses_nothing(self, env: AnalyticsEnvironment, tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ class TestConsumer:
         async with (
             ClickHouse(tmp_path / "store", *free_ports(1)) as server,
             Database.connect(server.dsn("wallet")) as database,
-            beside(env.consumer(history=(history := History(database))).run()),
+            background(env.consumer(history=(history := History(database))).run()),
         ):
             await upgrade(server.dsn("wallet"))
             await env.publish(env.bank.transfer(alice, bob))
@@ -209,21 +209,21 @@ class TestConsumer:
         alice, bob = env.bank.open(), env.bank.open("bob")
         slow = Slow(env.database)
         await env.publish(env.bank.transfer(alice, bob))
-        async with beside(env.consumer(history=slow).run()):
+        async with background(env.consumer(history=slow).run()):
             await slow.began.wait()
-        assert await env.versions(alice) == [1]
+        assert await env.stored_versions(alice) == [1]
         assert await env.committed() == 1
 
     async def test_skipped_account_version_is_repaired(self, env: AnalyticsEnvironment) -> None:
         alice, bob = env.bank.open(), env.bank.open("bob")
         repair = env.repair()
-        async with beside(repair.run()), beside(env.consumer(repair=repair).run()):
+        async with background(repair.run()), background(env.consumer(repair=repair).run()):
             await env.publish(env.bank.transfer(alice, bob))
-            await env.stored(alice, [1])
+            await env.until_stored(alice, [1])
             env.bank.transfer(alice, bob)
             await env.publish(env.bank.transfer(alice, bob))
-            await env.stored(alice, [1, 2, 3])
-            await env.stored(bob, [1, 2, 3])
+            await env.until_stored(alice, [1, 2, 3])
+            await env.until_stored(bob, [1, 2, 3])
 
     async def test_account_that_skips_a_version_is_suspected(self, env: AnalyticsEnvironment) -> None:
         alice, bob = env.bank.open(), env.bank.open("bob")
@@ -234,13 +234,13 @@ class TestConsumer:
                 suspected.append(account_id)
 
         repair = Notes(env.history, env.ledger, period_seconds=1, grace_seconds=0)
-        async with beside(env.consumer(repair=repair).run()):
+        async with background(env.consumer(repair=repair).run()):
             first, second, _, fourth = (env.bank.transfer(alice, bob) for _ in range(4))
             await env.publish(first, second, second)
-            await env.stored(alice, [1, 2])
+            await env.until_stored(alice, [1, 2])
             assert suspected == []
             await env.publish(fourth)
-            await counted(lambda: len(suspected), 2)
+            await until_equal(lambda: len(suspected), 2)
         assert set(suspected) == {alice, bob}
 
     @pytest.mark.parametrize("expected", [0, 7])
@@ -256,9 +256,9 @@ class TestConsumer:
 
         repair = Notes(env.history, env.ledger, period_seconds=1, grace_seconds=0)
         member = env.consumer(repair=repair)
-        async with beside(member.run()):
+        async with background(member.run()):
             await env.publish(env.bank.transfer(alice, bob), partition=0)
-            await env.stored(alice, [1])
+            await env.until_stored(alice, [1])
             assert len(suspected) == 1
 
             async def is_known() -> bool:
@@ -267,29 +267,29 @@ class TestConsumer:
             await until(is_known)
             member._next_offsets = dict.fromkeys(member._next_offsets, expected)
             await env.publish(env.bank.transfer(alice, bob), partition=0)
-            await counted(lambda: len(suspected), 2)
+            await until_equal(lambda: len(suspected), 2)
 
 
-class TestOnABrokerThatForgets:
-    """The embedded one alone: Apache's keeps its data, see `test_pipeline.py`."""
+class TestEmbeddedBroker:
+    """The embedded broker loses its data at a restart. For Apache Kafka see `test_pipeline.py`."""
 
     async def test_broker_that_restarts_empty_loses_nothing(self, env: AnalyticsEnvironment) -> None:
-        """The place that the group had may then lie in the middle of what is new, so this needs the repair, too."""
+        """The committed offset may then be in the middle of the new messages, so the repair is needed, too."""
         alice, bob = env.bank.open(), env.bank.open("bob")
         repair = env.repair()
-        async with beside(repair.run()), beside(env.consumer(repair=repair).run()):
+        async with background(repair.run()), background(env.consumer(repair=repair).run()):
             await env.publish(env.bank.transfer(alice, bob))
-            await env.stored(alice, [1])
+            await env.until_stored(alice, [1])
             env.kafka.kill()
             await env.kafka.wait()
             await env.kafka.start()
             await env.publish(*(env.bank.transfer(alice, bob) for _ in range(3)))
-            await env.stored(alice, [1, 2, 3, 4], within=20)
+            await env.until_stored(alice, [1, 2, 3, 4], within=20)
 
     async def test_consumer_starts_before_the_broker(self, env: AnalyticsEnvironment) -> None:
         await env.producer.stop()
         await env.kafka.stop()
-        async with beside(env.consumer().run()) as running:
+        async with background(env.consumer().run()) as running:
             with suppress(TimeoutError):
                 await asyncio.wait_for(asyncio.shield(running), 0.3)
             assert not running.done()

@@ -1,4 +1,4 @@
-"""The embedded broker keeps 5 MiB a partition and drops the oldest, read or not. The history is the ledger's anyway."""
+"""The embedded broker keeps 5 MiB per partition and drops the oldest messages, consumed or not."""
 
 import asyncio
 from pathlib import Path
@@ -8,19 +8,19 @@ import pytest
 
 from subgraphs.analytics.service import metrics
 from tests.conftest import Keys
-from tests.integration.analytics.environment import AnalyticsEnvironment, counted, serving
-from tests.integration.analytics.group import dropped, ends
-from tests.integration.analytics.ledger import history_is_ledger, published
+from tests.integration.analytics.environment import AnalyticsEnvironment, run_analytics, until_equal
+from tests.integration.analytics.group import count_dropped_messages, count_messages
+from tests.integration.analytics.ledger import assert_history_equals_ledger, outbox_is_empty
 from tests.integration.bank.harness import RunningBank, rub, run_bank
 from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 
 LONGEST = {f"{n:0128}": "ж" * 128 for n in range(16)}
-"""A descriptor that makes an event of some 6 KiB."""
+"""Descriptor that makes an event of about 6 KiB."""
 
 
-class TestWhileAnalyticsIsStopped:
+class TestDroppedMessages:
     async def test_history_is_complete_after_the_broker_dropped_messages(
         self, env: AnalyticsEnvironment, keys: Keys, ledger_url: str, tmp_path: Path
     ) -> None:
@@ -29,21 +29,21 @@ class TestWhileAnalyticsIsStopped:
             settings = env.settings.model_copy(update={"bank_grpc_target": bank.target})
             account = await bank.open()
             await deposit(bank, account, 20)
-            async with serving(settings):
-                await history_is_ledger(bank, env)
-            read, repaired = await ends(env), metrics.EVENTS_REPAIRED._value.get()
+            async with run_analytics(settings):
+                await assert_history_equals_ledger(bank, env)
+            read, repaired = await count_messages(env), metrics.EVENTS_REPAIRED._value.get()
             await deposit(bank, account, 1_000)
-            await until(lambda: published(bank.sql))
-            assert await dropped(env) > read
-            async with serving(settings):
-                await history_is_ledger(bank, env)
-                await counted(lambda: int(metrics.CONSUMER_LAG._value.get()), 0)
-                await counted(lambda: int(metrics.ACCOUNTS_INCOMPLETE._value.get()), 0)
+            await until(lambda: outbox_is_empty(bank.sql))
+            assert await count_dropped_messages(env) > read
+            async with run_analytics(settings):
+                await assert_history_equals_ledger(bank, env)
+                await until_equal(lambda: int(metrics.CONSUMER_LAG._value.get()), 0)
+                await until_equal(lambda: int(metrics.ACCOUNTS_INCOMPLETE._value.get()), 0)
             assert metrics.EVENTS_REPAIRED._value.get() > repaired
 
 
 async def deposit(bank: RunningBank, account: UUID, count: int) -> None:
-    """So many deposits, many at once. One account pays for all of them, so they go to one partition."""
+    """Make `count` deposits, many at once. All have one sender, so their events go to one partition."""
     card, done = bank.service("card"), (await bank.row(account))["version"]
     for start in range(done, done + count, 250):
         keys = [f"{account} {n}" for n in range(start, min(start + 250, done + count))]

@@ -1,4 +1,4 @@
-"""The history proved against the ledger."""
+"""Integrity check of the history against the ledger."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -15,15 +15,15 @@ from subgraphs.analytics.service.adapters.clickhouse.copies import Copies, Copy,
 from subgraphs.analytics.service.adapters.clickhouse.database import Database
 from subgraphs.analytics.service.application import comparison as module
 from subgraphs.analytics.service.domain.rows import rows_from_event
-from tests.integration.analytics.damage import DAMAGES, Damage, people
+from tests.integration.analytics.damage import DAMAGES, Damage, open_accounts
 from tests.integration.analytics.environment import AnalyticsEnvironment
 from tests.integration.analytics.fake_bank import CLEARING
-from tests.integration.analytics.integrity import command_output, integrity_of, served, verdict_of
+from tests.integration.analytics.integrity import admin_port, command_output, make_integrity_check, run_check
 from tests.waiting import until
 
 
-class Held(Copies):
-    """Comes as far as the bodies of the operations, and no farther until it may."""
+class BlockedHistory(Copies):
+    """Copies whose reads wait for an event."""
 
     def __init__(self, database: Database) -> None:
         super().__init__(database)
@@ -37,8 +37,8 @@ class Held(Copies):
 
 
 @asynccontextmanager
-async def held(env: AnalyticsEnvironment) -> AsyncIterator[Held]:
-    copies = Held(env.database)
+async def held(env: AnalyticsEnvironment) -> AsyncIterator[BlockedHistory]:
+    copies = BlockedHistory(env.database)
     try:
         yield copies
     finally:
@@ -47,14 +47,14 @@ async def held(env: AnalyticsEnvironment) -> AsyncIterator[Held]:
 
 class TestIntegrity:
     async def test_empty_history_of_an_empty_ledger_is_sound(self, env: AnalyticsEnvironment) -> None:
-        verdict, _ = await verdict_of(integrity_of(env))
+        verdict, _ = await run_check(make_integrity_check(env))
         assert (verdict.verdict, verdict.rows) == ("sound", {"operations": 0, "stored accounts": 0})
 
     async def test_equal_history_with_repeated_rows_is_sound(self, env: AnalyticsEnvironment) -> None:
-        some = await people(env)
+        some = await open_accounts(env)
         for _ in range(2):
             await env.history.insert(await env.history.list_after(some.alice, 0, 10))
-        verdict, violations = await verdict_of(integrity_of(env))
+        verdict, violations = await run_check(make_integrity_check(env))
         assert (verdict.verdict, verdict.pending, violations) == ("sound", {}, [])
         assert verdict.rows == {"operations": 12, "stored accounts": 3}
 
@@ -62,10 +62,10 @@ class TestIntegrity:
     async def test_damage_is_reported_and_replay_repairs_it(
         self, env: AnalyticsEnvironment, damage: Damage, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        some = await people(env)
+        some = await open_accounts(env)
         whole = {account: await env.history.list_after(account, -1, 10) for account in (some.alice, some.bob, CLEARING)}
         expected = await damage(env, some)
-        async with served(env) as admin:
+        async with admin_port(env) as admin:
             assert await asyncio.to_thread(check_integrity, AdminEndpoint(admin)) == IntegrityResult.BROKEN
             *said, verdict = command_output(capsys)
             assert verdict.startswith(f"broken: {len(expected)} violations")
@@ -83,11 +83,11 @@ class TestIntegrity:
         self, env: AnalyticsEnvironment, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         expected = 0
-        some = await people(env)
+        some = await open_accounts(env)
         for name in ("deleted in the middle", "another copy that is not read", "versions beyond the ledger's"):
             expected += len(await DAMAGES[name](env, some))
         expected += len(await DAMAGES["a foreign account"](env, some))
-        # The one deleted is the one that was stored again.
+        # The deleted version is the one that has another copy.
         sizes = {
             "WINDOW_OPERATIONS": 2,
             "BATCH_OPERATIONS": 3,
@@ -98,16 +98,16 @@ class TestIntegrity:
         for name, size in sizes.items():
             monkeypatch.setattr(module, f"_{name}", size)
         monkeypatch.setattr("subgraphs.analytics.service.adapters.bank_ledger._PAGE_SIZE", 1)
-        verdict, violations = await verdict_of(integrity_of(env))
+        verdict, violations = await run_check(make_integrity_check(env))
         assert verdict.violations == len(violations) == expected
         assert verdict.rows == {"operations": 12, "stored accounts": 4}
 
     async def test_operation_that_arrives_during_the_wait_is_no_violation(self, env: AnalyticsEnvironment) -> None:
-        some = await people(env)
+        some = await open_accounts(env)
         late = env.bank.transfer(some.alice, some.bob)
 
         class Arriving(Copies):
-            """What was missing at the first look is there at the second."""
+            """Copies that miss an operation in the first comparison only."""
 
             looked = 0
 
@@ -118,20 +118,20 @@ class TestIntegrity:
                     await env.history.insert(rows_from_event(late))
                 return found
 
-        verdict, violations = await verdict_of(integrity_of(env, Arriving(env.database)))
+        verdict, violations = await run_check(make_integrity_check(env, Arriving(env.database)))
         assert (verdict.verdict, verdict.pending, violations) == ("sound", {}, [])
 
     async def test_recent_missing_operation_is_pending(self, env: AnalyticsEnvironment) -> None:
-        some = await people(env)
+        some = await open_accounts(env)
         env.bank.transfer(some.alice, some.bob)
         env.bank.transfer(some.alice, some.bob)
-        verdict, violations = await verdict_of(integrity_of(env, max_delay_seconds=1e9))
+        verdict, violations = await run_check(make_integrity_check(env, max_delay_seconds=1e9))
         assert (verdict.verdict, verdict.pending, violations) == ("sound", {"operations": 4}, [])
 
     async def test_operations_during_the_check_are_no_violations(self, env: AnalyticsEnvironment) -> None:
-        some = await people(env)
+        some = await open_accounts(env)
         async with held(env) as copies:
-            proving = asyncio.create_task(verdict_of(integrity_of(env, copies)))
+            proving = asyncio.create_task(run_check(make_integrity_check(env, copies)))
             await copies.came.wait()
             new = env.bank.open()
             for event in (env.bank.transfer(some.alice, some.bob), env.bank.transfer(some.bob, new)):
@@ -142,26 +142,26 @@ class TestIntegrity:
         assert verdict.rows == {"operations": 12, "stored accounts": 4}
 
     async def test_operation_that_the_ledger_counts_but_lacks_is_reported(self, env: AnalyticsEnvironment) -> None:
-        some = await people(env)
-        env.bank.forget(env.bank.transfer(some.alice, some.bob))
-        verdict, violations = await verdict_of(integrity_of(env))
+        some = await open_accounts(env)
+        env.bank.lose(env.bank.transfer(some.alice, some.bob))
+        verdict, violations = await run_check(make_integrity_check(env))
         assert verdict.verdict == "broken"
         assert [violation.row["version"] for violation in violations] == [6, 6]
 
     async def test_unavailable_bank_leaves_the_history_unverified(
         self, env: AnalyticsEnvironment, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        await people(env)
+        await open_accounts(env)
         env.bank.is_down = True
-        async with served(env) as admin:
+        async with admin_port(env) as admin:
             assert await asyncio.to_thread(check_integrity, AdminEndpoint(admin)) == IntegrityResult.NOT_PROVEN
         assert "became unavailable during the check" in capsys.readouterr().out
 
     async def test_second_check_is_refused_until_the_client_disconnects(self, env: AnalyticsEnvironment) -> None:
-        await people(env)
+        await open_accounts(env)
         async with (
             held(env) as copies,
-            served(env, integrity := integrity_of(env, copies)) as admin,
+            admin_port(env, integrity := make_integrity_check(env, copies)) as admin,
             httpx.AsyncClient(trust_env=False, base_url=admin) as http,
         ):
             async with http.stream("GET", "/integrity"):
@@ -175,9 +175,9 @@ class TestIntegrity:
             await until(ended)
 
     async def test_metrics_have_the_last_finished_check(self, env: AnalyticsEnvironment) -> None:
-        some = await people(env)
+        some = await open_accounts(env)
         await DAMAGES["another amount"](env, some)
-        async with served(env) as admin, httpx.AsyncClient(trust_env=False, base_url=admin) as http:
+        async with admin_port(env) as admin, httpx.AsyncClient(trust_env=False, base_url=admin) as http:
             response = await http.get("/integrity")
             metrics = (await http.get("/metrics")).text
         first, *_, last = [orjson.loads(line) for line in response.text.splitlines()]

@@ -1,4 +1,4 @@
-"""Walks through a history that grows meanwhile: nothing is missed, nothing is seen twice."""
+"""Paging through a history that grows at the same time."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,7 +17,7 @@ OTHERS = [UUID(int=number) for number in (1, 2, 3)]
 
 @dataclass(frozen=True)
 class Walk:
-    """Rows in version order, of which only some are there at first, and how they are read."""
+    """Rows in version order, of which `at_first` are stored at the start, and the pages to read."""
 
     rows: list[Row]
     at_first: int
@@ -27,7 +27,7 @@ class Walk:
 
     @property
     def matching(self) -> list[int]:
-        """The versions that are looked for, among those that are there at first."""
+        """Versions of the rows that match and are stored at the start."""
         return [row.account_version for row in self.rows[: self.at_first] if matches(row, self.conditions)]
 
 
@@ -77,7 +77,7 @@ def walks(draw: st.DrawFn) -> Walk:
     return Walk(rows, at_first, again, draw(st.integers(1, 8)), conditions)
 
 
-class TestAWalk:
+class TestPaging:
     @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(walk=walks())
     async def test_paging_back_and_forth_returns_each_row_once(self, history: History, walk: Walk) -> None:
@@ -86,7 +86,7 @@ class TestAWalk:
         page = await history.get_page(account_id, limit=walk.limit, conditions=walk.conditions)
         assert not page.has_newer
         down = [row.account_version for row in page.rows]
-        await history.insert([*walk.rows[walk.at_first :], *walk.again])  # new ones come, and old ones come again
+        await history.insert([*walk.rows[walk.at_first :], *walk.again])  # new rows and repeated ones arrive
         while page.has_older:
             page = await history.get_page(account_id, limit=walk.limit, older_than=down[-1], conditions=walk.conditions)
             down += [row.account_version for row in page.rows]

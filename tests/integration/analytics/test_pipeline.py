@@ -1,6 +1,4 @@
-"""From a transfer to the history: a real ledger, its relay, Kafka, the consumer and ClickHouse. Nobody repairs here, so
-what is stored has come by the topic.
-"""
+"""From a transfer to the history: a real ledger, its relay, Kafka, the consumer and ClickHouse, without the repair."""
 
 import asyncio
 from collections.abc import Callable
@@ -15,11 +13,11 @@ import pytest
 from subgraphs.analytics.service.domain.model import Direction, OperationFilter, OperationType
 from subgraphs.analytics.service.domain.statistics import Granularity, StatisticsRange, Turnover
 from tests.conftest import Keys
-from tests.integration.analytics.environment import AnalyticsEnvironment, beside
+from tests.integration.analytics.environment import AnalyticsEnvironment, background
 from tests.integration.analytics.ledger import (
-    history_is_ledger,
-    leader,
-    loaded,
+    assert_history_equals_ledger,
+    get_leader_pid,
+    open_load,
 )
 from tests.integration.bank.harness import (
     RunningBank,
@@ -41,7 +39,7 @@ Run = Callable[[], AbstractAsyncContextManager[RunningBank]]
 
 @pytest.fixture
 def run(env: AnalyticsEnvironment, ledger_url: str, keys: Keys, tmp_path: Path) -> Run:
-    """Runs a replica of the bank on the test's ledger and broker."""
+    """Return a function that runs a replica of the bank on the test's ledger and broker."""
 
     def run() -> AbstractAsyncContextManager[RunningBank]:
         return run_bank(keys, tmp_path, ledger_url, kafka_bootstrap_servers=env.kafka.bootstrap_servers)
@@ -51,12 +49,12 @@ def run(env: AnalyticsEnvironment, ledger_url: str, keys: Keys, tmp_path: Path) 
 
 class TestTopUp:
     async def test_top_up_is_in_the_history_and_in_the_statistics(self, env: AnalyticsEnvironment, run: Run) -> None:
-        async with run() as bank, beside(env.consumer().run()):
+        async with run() as bank, background(env.consumer().run()):
             alice, bob = await bank.open("alice", "0.00"), await bank.open("bob")
             descriptor = {"topUpId": "0197a0b0-0000-7000-8000-000000000001", "cardBrand": "MIR", "cardLastFour": "4242"}
             paid_in = await bank.service("card")(bank.client.deposit(alice, rub("50.25"), "t1", descriptor))
             sent = await bank.user("alice")(bank.client.transfer(alice, bob, rub("20.00"), "k"))
-            await history_is_ledger(bank, env)
+            await assert_history_equals_ledger(bank, env)
         conditions = OperationFilter(types=frozenset({OperationType.TOP_UP}))
         page = await env.history.get_page(alice, limit=10, older_than=None, newer_than=None, conditions=conditions)
         (row,) = page.rows
@@ -79,18 +77,18 @@ class TestBroker:
         self, env: AnalyticsEnvironment, run: Run
     ) -> None:
         stop = asyncio.Event()
-        async with run() as bank, beside(env.consumer().run()):
-            load = await loaded(bank)
-            async with beside(load.made_until(stop)) as making:
-                await load.has_made(100)
+        async with run() as bank, background(env.consumer().run()):
+            load = await open_load(bank)
+            async with background(load.transfer_until(stop)) as making:
+                await load.until_made(100)
                 env.kafka.kill()
                 await env.kafka.wait()
-                await load.has_made(200)  # without it
+                await load.until_made(200)  # while the broker is down
                 await env.kafka.start()
-                await load.has_made(100)
+                await load.until_made(100)
                 stop.set()
                 await making
-            await history_is_ledger(bank, env)
+            await assert_history_equals_ledger(bank, env)
 
 
 @on_apache
@@ -100,14 +98,14 @@ class TestRelay:
     ) -> None:
         kafka = env.kafka
         leading, told = bank_process(keys, tmp_path, ledger_url, kafka_bootstrap_servers=kafka.bootstrap_servers)
-        async with leading, connect_bank(keys, ledger_url, told) as killed, beside(env.consumer().run()):
+        async with leading, connect_bank(keys, ledger_url, told) as killed, background(env.consumer().run()):
             await until_ready(killed.admin)
-            old = await until(lambda: leader(killed.sql))
+            old = await until(lambda: get_leader_pid(killed.sql))
             async with run() as second, run() as third, reading(kafka) as topic:
-                load = await loaded(second)
+                load = await open_load(second)
                 await load.make(5)
-                await history_is_ledger(second, env)
-                # Removals wait behind this trigger, so that the kill comes after the broker's confirmation.
+                await assert_history_equals_ledger(second, env)
+                # The trigger blocks removals, so that the kill comes after the broker's confirmation.
                 await second.sql.execute("""
                     CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS $$
                     BEGIN PERFORM pg_advisory_xact_lock_shared(42); RETURN NULL; END $$;
@@ -119,19 +117,19 @@ class TestRelay:
                     assert await until(lambda: removing(second.sql)) == old
                     leading.kill()
                     await leading.wait()
-                    # Its session ends with it, as when the whole machine is lost.
+                    # End its session, too, as if the machine were lost.
                     await other.execute("SELECT pg_terminate_backend($1)", old)
                     await other.execute("SELECT pg_advisory_unlock(42)")
                 await load.make(5)
-                await history_is_ledger(third, env)
-                assert await leader(third.sql) not in {None, old}
+                await assert_history_equals_ledger(third, env)
+                assert await get_leader_pid(third.sql) not in {None, old}
                 await topic.until_read(load.ids)
                 await topic.drain()
                 assert len(topic.about(load.ids)) > len(load.ids)
 
 
 async def removing(sql: asyncpg.Pool) -> int | None:
-    """The process id of the session that waits to remove what was sent."""
+    """Return the process id of the session that waits to remove sent events."""
     pid: int | None = await sql.fetchval("""
         SELECT pid FROM pg_stat_activity
         WHERE wait_event_type = 'Lock' AND query LIKE 'DELETE FROM outbox%' AND datname = current_database()

@@ -11,9 +11,9 @@ from subgraphs.analytics.service.adapters.events import decode_event
 from subgraphs.analytics.service.application import repair as module
 from subgraphs.analytics.service.application.repair import Repair
 from subgraphs.analytics.service.domain.rows import rows_from_event
-from tests.integration.analytics.environment import AnalyticsEnvironment, beside, body, headers
+from tests.integration.analytics.environment import AnalyticsEnvironment, background, body, headers
 from tests.integration.analytics.fake_bank import CLEARING
-from tests.integration.analytics.group import Held
+from tests.integration.analytics.group import BlockedHistory
 from wallet.errors import Unavailable
 
 
@@ -24,9 +24,9 @@ class TestRepair:
         for _ in range(20):
             env.bank.transfer(alice, bob)
         await env.repair().repair_all(grace_seconds=0)
-        assert await env.versions(alice) == list(range(1, 22))
-        assert await env.versions(bob) == list(range(1, 21))
-        assert await env.versions(CLEARING) == [1]
+        assert await env.stored_versions(alice) == list(range(1, 22))
+        assert await env.stored_versions(bob) == list(range(1, 21))
+        assert await env.stored_versions(CLEARING) == [1]
 
     async def test_repaired_rows_equal_consumed_rows(self, env: AnalyticsEnvironment) -> None:
         alice, bob = env.bank.open(), env.bank.open("bob")
@@ -40,8 +40,8 @@ class TestRepair:
         events = [env.bank.transfer(alice, bob) for _ in range(10)]
         await env.history.insert([row for event in (*events[:3], *events[5:]) for row in rows_from_event(event)])
         await env.repair().repair_all(grace_seconds=0)
-        assert await env.versions(alice) == list(range(1, 11))
-        assert await env.versions(bob) == list(range(1, 11))
+        assert await env.stored_versions(alice) == list(range(1, 11))
+        assert await env.stored_versions(bob) == list(range(1, 11))
 
     async def test_only_the_gaps_are_read_from_the_bank(
         self, env: AnalyticsEnvironment, monkeypatch: pytest.MonkeyPatch
@@ -53,8 +53,8 @@ class TestRepair:
             [row for event in events if event.sender.version not in {7, 70} for row in rows_from_event(event)]
         )
         await env.repair().repair_all(grace_seconds=0)
-        assert await env.versions(alice) == list(range(1, 101))
-        assert env.bank.asked["ListEvents"] == 2
+        assert await env.stored_versions(alice) == list(range(1, 101))
+        assert env.bank.calls["ListEvents"] == 2
 
     async def test_complete_history_is_not_read_from_the_bank(self, env: AnalyticsEnvironment) -> None:
         alice, bob = env.bank.open(), env.bank.open("bob")
@@ -62,7 +62,7 @@ class TestRepair:
         events = [env.bank.transfer(alice, bob) for _ in range(3)]
         await env.history.insert([row for event in events for row in rows_from_event(event)])
         await env.repair().repair_all(grace_seconds=0)
-        assert env.bank.asked == {"ListAccountVersions": 1}
+        assert env.bank.calls == {"ListAccountVersions": 1}
 
     async def test_operation_that_arrives_within_the_grace_is_not_read_from_the_bank(
         self, env: AnalyticsEnvironment
@@ -71,7 +71,7 @@ class TestRepair:
         event = env.bank.transfer(alice, bob)
 
         class Arriving(History):
-            """What was found missing arrives a moment later."""
+            """History to which a missing operation arrives shortly after the comparison."""
 
             arrival: "asyncio.Task[None] | None" = None
 
@@ -86,8 +86,8 @@ class TestRepair:
 
         repair = Repair(Arriving(env.database), env.ledger, period_seconds=3600, grace_seconds=0)
         await repair.repair_all(grace_seconds=2)
-        assert await env.versions(alice) == [1]
-        assert env.bank.asked["ListEvents"] == 0
+        assert await env.stored_versions(alice) == [1]
+        assert env.bank.calls["ListEvents"] == 0
 
     async def test_all_accounts_are_compared_in_pages(
         self, env: AnalyticsEnvironment, monkeypatch: pytest.MonkeyPatch
@@ -99,17 +99,17 @@ class TestRepair:
             env.bank.transfer(CLEARING, account)
         await env.repair().repair_all(grace_seconds=0)
         for account in accounts:
-            assert await env.versions(account) == [1]
+            assert await env.stored_versions(account) == [1]
 
     async def test_metric_counts_incomplete_accounts_during_the_repair(self, env: AnalyticsEnvironment) -> None:
         accounts = [env.bank.open() for _ in range(3)]
         for account in accounts:
             env.bank.transfer(CLEARING, account)
         metrics.COMPARED.set(0)
-        history = Held(env.database)
+        history = BlockedHistory(env.database)
         history.hold()
         repair = Repair(history, env.ledger, period_seconds=3600, grace_seconds=0)
-        async with beside(repair.repair_all(grace_seconds=0)) as comparing:
+        async with background(repair.repair_all(grace_seconds=0)) as comparing:
             await history.waits.wait()
             assert (metrics.ACCOUNTS_INCOMPLETE._value.get(), metrics.COMPARED._value.get()) == (4, 0)
             history.may_go.set()
@@ -120,17 +120,17 @@ class TestRepair:
     async def test_account_with_a_gap_in_the_ledger_stays_incomplete(self, env: AnalyticsEnvironment) -> None:
         alice, bob = env.bank.open(), env.bank.open("bob")
         env.bank.transfer(CLEARING, alice)
-        env.bank.forget(env.bank.transfer(alice, bob))
+        env.bank.lose(env.bank.transfer(alice, bob))
         await env.repair().repair_all(grace_seconds=0)
         assert metrics.ACCOUNTS_INCOMPLETE._value.get() == 2
 
     async def test_all_accounts_are_compared_periodically(self, env: AnalyticsEnvironment) -> None:
         alice, bob = env.bank.open(), env.bank.open("bob")
-        async with beside(env.repair(period_seconds=0.1).run()):
+        async with background(env.repair(period_seconds=0.1).run()):
             env.bank.transfer(alice, bob)
-            await env.stored(alice, [1])
+            await env.until_stored(alice, [1])
             env.bank.transfer(alice, bob)
-            await env.stored(alice, [1, 2])
+            await env.until_stored(alice, [1, 2])
 
     async def test_only_the_suspected_account_is_repaired(self, env: AnalyticsEnvironment) -> None:
         alice, bob, carol = env.bank.open(), env.bank.open("bob"), env.bank.open("carol")
@@ -139,10 +139,10 @@ class TestRepair:
         env.bank.transfer(CLEARING, carol)
         env.bank.transfer(alice, bob)
         repair.suspect(alice)
-        async with beside(repair.run()):
-            await env.stored(alice, [1])
-        assert await env.versions(carol) == []
-        assert env.bank.asked["ListAccountVersions"] == 0
+        async with background(repair.run()):
+            await env.until_stored(alice, [1])
+        assert await env.stored_versions(carol) == []
+        assert env.bank.calls["ListAccountVersions"] == 0
 
     async def test_all_accounts_are_compared_after_too_many_suspects(
         self, env: AnalyticsEnvironment, monkeypatch: pytest.MonkeyPatch
@@ -152,8 +152,8 @@ class TestRepair:
         repair = env.repair()
         env.bank.transfer(alice, bob)
         repair.suspect(bob)
-        async with beside(repair.run()):
-            await env.stored(alice, [1])
+        async with background(repair.run()):
+            await env.until_stored(alice, [1])
 
     async def test_suspects_are_kept_after_a_failure(self, env: AnalyticsEnvironment) -> None:
         alice, bob = env.bank.open(), env.bank.open("bob")
@@ -165,8 +165,8 @@ class TestRepair:
         with pytest.raises(Unavailable):
             await repair.run()
         env.bank.is_down = False
-        async with beside(repair.run()):
-            await env.stored(alice, [1])
+        async with background(repair.run()):
+            await env.until_stored(alice, [1])
 
     async def test_gap_in_the_ledger_does_not_block_other_accounts(
         self, env: AnalyticsEnvironment, monkeypatch: pytest.MonkeyPatch
@@ -175,12 +175,12 @@ class TestRepair:
         env.bank.transfer(CLEARING, bob)
         versions = await env.ledger.get_versions([alice, bob])
         await env.repair()._repair(versions | {alice: 5}, 0)
-        assert await env.versions(bob) == [1]
+        assert await env.stored_versions(bob) == [1]
 
     async def test_operations_after_a_gap_in_the_ledger_are_inserted(self, env: AnalyticsEnvironment) -> None:
         alice, bob = env.bank.open(), env.bank.open("bob")
         events = [env.bank.transfer(alice, bob) for _ in range(5)]
-        env.bank.forget(events[2])
+        env.bank.lose(events[2])
         await env.repair().repair_all(grace_seconds=0)
-        assert await env.versions(alice) == [1, 2, 4, 5]
-        assert await env.versions(bob) == [1, 2, 4, 5]
+        assert await env.stored_versions(alice) == [1, 2, 4, 5]
+        assert await env.stored_versions(bob) == [1, 2, 4, 5]

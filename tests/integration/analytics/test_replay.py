@@ -1,4 +1,4 @@
-"""The history made the ledger's again, by hand."""
+"""Replay of the ledger into the history."""
 
 import asyncio
 from contextlib import aclosing
@@ -11,10 +11,10 @@ from cli.admin_client import AdminEndpoint
 from cli.replay import ReplayResult, replay_history
 from subgraphs.analytics.service.application import comparison as module
 from subgraphs.analytics.service.application.replay import Outcome, Progress, Replay, Report
-from tests.integration.analytics.damage import DAMAGES, STRANGER, command, people, row_of
+from tests.integration.analytics.damage import DAMAGES, STRANGER, command, open_accounts, row_of
 from tests.integration.analytics.environment import AnalyticsEnvironment
 from tests.integration.analytics.fake_bank import CLEARING
-from tests.integration.analytics.integrity import command_output, integrity_of, served, verdict_of
+from tests.integration.analytics.integrity import admin_port, command_output, make_integrity_check, run_check
 from tests.waiting import until
 
 
@@ -29,39 +29,39 @@ async def outcome_of(running: Replay, account: UUID | None = None, *, all_operat
 
 
 async def is_sound(env: AnalyticsEnvironment) -> bool:
-    verdict, _ = await verdict_of(integrity_of(env))
+    verdict, _ = await run_check(make_integrity_check(env))
     return verdict.verdict == "sound"
 
 
 class TestReplay:
     async def test_replay_of_a_complete_history_inserts_nothing(self, env: AnalyticsEnvironment) -> None:
-        await people(env)
+        await open_accounts(env)
         outcome = await outcome_of(replay_of(env))
         assert (outcome.outcome, outcome.accounts, outcome.pulled, outcome.removed) == ("complete", 3, 0, 0)
-        assert env.bank.asked["ListEvents"] == 0
+        assert env.bank.calls["ListEvents"] == 0
 
     async def test_replay_of_an_empty_history_inserts_all_operations(self, env: AnalyticsEnvironment) -> None:
-        await DAMAGES["all deleted"](env, await people(env))
+        await DAMAGES["all deleted"](env, await open_accounts(env))
         outcome = await outcome_of(replay_of(env))
         assert (outcome.outcome, outcome.accounts) == ("complete", 3)
         assert await is_sound(env)
 
     async def test_unexpected_rows_are_deleted_only_with_all_operations(self, env: AnalyticsEnvironment) -> None:
-        some = await people(env)
+        some = await open_accounts(env)
         await DAMAGES["versions beyond the ledger's"](env, some)
         outcome = await outcome_of(replay_of(env))
         assert (outcome.outcome, outcome.pulled, outcome.removed) == ("complete", 0, 0)
         assert not await is_sound(env)
 
     async def test_second_replay_is_refused(self, env: AnalyticsEnvironment) -> None:
-        await people(env)
-        async with served(env) as admin, httpx.AsyncClient(trust_env=False, base_url=admin) as http:
+        await open_accounts(env)
+        async with admin_port(env) as admin, httpx.AsyncClient(trust_env=False, base_url=admin) as http:
             env.bank.gate.clear()
             async with asyncio.TaskGroup() as group:
                 first = group.create_task(http.post("/replay", params={"all_operations": True}))
 
                 async def is_asked() -> bool:
-                    return env.bank.asked["ListAccountVersions"] > 0
+                    return env.bank.calls["ListAccountVersions"] > 0
 
                 await until(is_asked)
                 second = await http.post("/replay")
@@ -70,20 +70,20 @@ class TestReplay:
             assert first.result().text.splitlines()[-1].startswith('{"outcome":"complete"')
 
     async def test_replay_of_one_account_changes_no_others(self, env: AnalyticsEnvironment) -> None:
-        some = await people(env)
+        some = await open_accounts(env)
         carol = env.bank.open("carol")
         env.bank.transfer(CLEARING, carol)
         env.bank.transfer(some.bob, some.alice)
         outcome = await outcome_of(replay_of(env), some.alice)
         assert (outcome.accounts, outcome.pulled) == (1, 1)
-        assert await env.versions(some.alice) == [1, 2, 3, 4, 5, 6]
-        assert await env.versions(carol) == []
+        assert await env.stored_versions(some.alice) == [1, 2, 3, 4, 5, 6]
+        assert await env.stored_versions(carol) == []
 
     async def test_repeated_replay_of_all_operations_changes_nothing(
         self, env: AnalyticsEnvironment, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(module, "_BATCH_OPERATIONS", 3)
-        some = await people(env)
+        some = await open_accounts(env)
         for name in ("another copy", "versions beyond the ledger's", "a foreign account"):
             await DAMAGES[name](env, some)
         done = [await outcome_of(replay_of(env), all_operations=True) for _ in range(2)]
@@ -93,8 +93,8 @@ class TestReplay:
         ]
 
     async def test_replaced_row_is_read_and_kept(self, env: AnalyticsEnvironment) -> None:
-        """What a replay stands on: of an operation's copies, ClickHouse takes the one that was stored last."""
-        some = await people(env)
+        """The replay depends on this: of several copies, ClickHouse keeps the one that was inserted last."""
+        some = await open_accounts(env)
         right = await row_of(env.history, some.alice, 3)
         await DAMAGES["another copy"](env, some)
         assert await row_of(env.history, some.alice, 3) != right
@@ -108,7 +108,7 @@ class TestReplay:
     async def test_interrupted_replay_is_continued(
         self, env: AnalyticsEnvironment, monkeypatch: pytest.MonkeyPatch, all_operations: bool
     ) -> None:
-        some = await people(env)
+        some = await open_accounts(env)
         await DAMAGES["all deleted"](env, some)
         monkeypatch.setattr(module, "_BATCH_OPERATIONS", 1)
         monkeypatch.setattr(module, "_WINDOW_OPERATIONS", 1)
@@ -116,30 +116,30 @@ class TestReplay:
         running = replay_of(env)
         async with aclosing(running.replay(some.alice, all_operations=all_operations)) as reports:
             assert isinstance(await anext(reports), Progress)
-        assert await env.versions(some.alice) == [1]
+        assert await env.stored_versions(some.alice) == [1]
         assert not running.is_replaying
         outcome = await outcome_of(running, some.alice, all_operations=all_operations)
         assert (outcome.outcome, outcome.pulled) == ("complete", 4)
-        assert await env.versions(some.alice) == [1, 2, 3, 4, 5]
+        assert await env.stored_versions(some.alice) == [1, 2, 3, 4, 5]
 
     async def test_replay_with_a_gap_in_the_ledger_is_incomplete(self, env: AnalyticsEnvironment) -> None:
-        some = await people(env)
-        env.bank.forget(env.bank.transfer(some.alice, some.bob))
+        some = await open_accounts(env)
+        env.bank.lose(env.bank.transfer(some.alice, some.bob))
         env.bank.transfer(some.alice, some.bob)
         for all_operations in (False, True):
             outcome = await outcome_of(replay_of(env), all_operations=all_operations)
             assert (outcome.outcome, outcome.lacking, outcome.removed) == ("incomplete", 2, 0)
-            assert await env.versions(some.alice) == [1, 2, 3, 4, 5, 7]
+            assert await env.stored_versions(some.alice) == [1, 2, 3, 4, 5, 7]
 
 
 class TestCommand:
     async def test_replay_reports_its_counters(
         self, env: AnalyticsEnvironment, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        some = await people(env)
+        some = await open_accounts(env)
         await DAMAGES["a foreign account"](env, some)
         await DAMAGES["deleted in the middle"](env, some)
-        async with served(env) as admin:
+        async with admin_port(env) as admin:
             for account, all_operations in ((some.alice, False), (STRANGER, True), (None, True)):
                 code = await asyncio.to_thread(
                     replay_history, AdminEndpoint(admin), account, all_operations=all_operations
@@ -158,7 +158,7 @@ class TestCommand:
     async def test_replay_of_an_unknown_account_reports_it(
         self, env: AnalyticsEnvironment, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        async with served(env) as admin:
+        async with admin_port(env) as admin:
             assert (
                 await asyncio.to_thread(replay_history, AdminEndpoint(admin), uuid4(), all_operations=True)
                 == ReplayResult.NOT_FINISHED
@@ -169,7 +169,7 @@ class TestCommand:
         self, env: AnalyticsEnvironment, capsys: pytest.CaptureFixture[str]
     ) -> None:
         env.bank.is_down = True
-        async with served(env) as admin:
+        async with admin_port(env) as admin:
             assert (
                 await asyncio.to_thread(replay_history, AdminEndpoint(admin), None, all_operations=False)
                 == ReplayResult.NOT_FINISHED

@@ -16,7 +16,7 @@ from protos.wallet.analytics.v1 import analytics_pb2, analytics_pb2_grpc
 from subgraphs.analytics.client import AnalyticsClient, Operation, OperationFilter
 from subgraphs.analytics.service import __main__ as main
 from subgraphs.analytics.service.domain.rows import rows_from_event
-from tests.integration.analytics.environment import AnalyticsEnvironment, serving
+from tests.integration.analytics.environment import AnalyticsEnvironment, run_analytics
 from tests.integration.analytics.fake_bank import CLEARING, START
 from tests.waiting import until
 from wallet.errors import AccountNotFound, InvalidInput, Unauthenticated, Unavailable, WalletError
@@ -25,8 +25,8 @@ from wallet.money import Money
 
 @pytest.fixture
 async def service(env: AnalyticsEnvironment) -> AsyncIterator[AnalyticsEnvironment]:
-    """The env with analytics in it."""
-    async with serving(env.settings):
+    """Environment with a running analytics."""
+    async with run_analytics(env.settings):
         yield env
 
 
@@ -52,8 +52,8 @@ class TestOperations:
         alice = service.bank.open("alice")
         event = service.bank.transfer(CLEARING, alice, "500.00")
         await service.publish(event)
-        await service.stored(alice, [1])
-        with service.caller("alice"):
+        await service.until_stored(alice, [1])
+        with service.as_user("alice"):
             page = await client.list_operations(alice, limit=10)
         assert page.operations == (
             Operation(
@@ -76,7 +76,7 @@ class TestOperations:
         alice, bob = service.bank.open("alice"), service.bank.open("bob")
         events = [service.bank.transfer(*((alice, bob) if n % 2 else (bob, alice)), f"{n}.00") for n in range(1, 11)]
         await service.history.insert([row for event in events for row in rows_from_event(event)])
-        with service.caller("alice"):
+        with service.as_user("alice"):
             older = await client.list_operations(alice, limit=2, older_than=9)
             assert [each.account_version for each in older.operations] == [8, 7]
             assert (older.has_older, older.has_newer) == (True, True)
@@ -101,7 +101,7 @@ class TestOperations:
         self, service: AnalyticsEnvironment, client: AnalyticsClient
     ) -> None:
         bobs = service.bank.open("bob")
-        with service.caller("alice"), pytest.raises(AccountNotFound) as caught:
+        with service.as_user("alice"), pytest.raises(AccountNotFound) as caught:
             await client.list_operations(bobs, limit=10)
         assert caught.value.account_id == str(bobs)
 
@@ -138,7 +138,7 @@ class TestOperations:
     async def test_invalid_input_names_its_field(
         self, service: AnalyticsEnvironment, client: AnalyticsClient, arguments: dict[str, object], field: str
     ) -> None:
-        with service.caller("alice"), pytest.raises(InvalidInput) as caught:
+        with service.as_user("alice"), pytest.raises(InvalidInput) as caught:
             await client.list_operations(service.bank.open("alice"), **arguments)  # type: ignore[arg-type]
         assert [violation.field for violation in caught.value.violations] == [field]
 
@@ -165,7 +165,7 @@ class TestOperations:
     ) -> None:
         alice = service.bank.open("alice")
         service.bank.is_down = True
-        with service.caller("alice"), pytest.raises(Unavailable):
+        with service.as_user("alice"), pytest.raises(Unavailable):
             await client.list_operations(alice, limit=10)
 
 
@@ -178,13 +178,13 @@ async def refusal(env: AnalyticsEnvironment, request: analytics_pb2.GetOperation
     return error_from_rpc(caught.value, "analytics")
 
 
-class TestWatch:
+class TestWatchOperations:
     async def test_stream_has_stored_then_new_operations(
         self, service: AnalyticsEnvironment, client: AnalyticsClient
     ) -> None:
         alice, bob = service.bank.open("alice"), service.bank.open("bob")
         await service.publish(service.bank.transfer(alice, bob), service.bank.transfer(bob, alice))
-        with service.caller("alice"):
+        with service.as_user("alice"):
             async with asyncio.timeout(10), aclosing(client.watch_operations(alice, 0)) as operations:
                 seen = [(await anext(operations)).direction for _ in range(2)]
                 await service.publish(service.bank.transfer(alice, bob))
@@ -194,11 +194,11 @@ class TestWatch:
     async def test_account_of_another_user_is_not_found(
         self, service: AnalyticsEnvironment, client: AnalyticsClient
     ) -> None:
-        with service.caller("alice"), pytest.raises(AccountNotFound):
+        with service.as_user("alice"), pytest.raises(AccountNotFound):
             await anext(client.watch_new_operations(service.bank.open("bob")))
 
     async def test_negative_version_is_refused(self, service: AnalyticsEnvironment, client: AnalyticsClient) -> None:
-        with service.caller("alice"), pytest.raises(InvalidInput, match="after"):
+        with service.as_user("alice"), pytest.raises(InvalidInput, match="after"):
             await anext(client.watch_operations(service.bank.open("alice"), -1))
 
     async def test_stop_ends_open_streams_at_once(self, env: AnalyticsEnvironment) -> None:
@@ -210,12 +210,12 @@ class TestWatch:
 
         await until(is_ready)
         async with AnalyticsClient.connect(env.settings.analytics_grpc_listen) as client:
-            with env.caller("alice"):
+            with env.as_user("alice"):
                 operations = client.watch_operations(alice, 0)
                 waiting = asyncio.ensure_future(anext(operations))
 
                 async def is_open() -> bool:
-                    return env.bank.asked["GetBalance"] == 1
+                    return env.bank.calls["GetBalance"] == 1
 
                 await until(is_open)
                 stop.set()
@@ -226,7 +226,7 @@ class TestWatch:
 
 class TestProcess:
     async def test_service_starts_before_its_dependencies(self, env: AnalyticsEnvironment) -> None:
-        """No broker, no bank; what they knew is there once they are."""
+        """Without broker and bank it starts; their operations are stored once they are available."""
         alice, bob = env.bank.open("alice"), env.bank.open("bob")
         await env.producer.stop()
         await env.kafka.stop()
@@ -243,7 +243,7 @@ class TestProcess:
         await env.kafka.start()
         env.bank.is_down = False
         await until(lambda: says("ready"))
-        await env.stored(alice, [1])
+        await env.until_stored(alice, [1])
         stop.set()
         with suppress(asyncio.CancelledError):
             await asyncio.wait_for(running, 10)

@@ -1,6 +1,4 @@
-"""A reader that does not read, by gRPC and by WebSocket: little waits for it, nobody waits because of it, and once it
-reads again it has all that came before it was let go, and a clear code.
-"""
+"""A subscriber that does not read, by gRPC and by WebSocket, is bounded in memory, ended and can resume."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
@@ -30,12 +28,12 @@ from wallet.errors import SubscriberTooSlow
 
 ROOM = 50
 MOST = 5_000
-"""Operations: many times what the connections' own buffers hold."""
+"""Operations: many times the capacity of the connections' buffers."""
 
 
 @pytest.fixture
 async def hub(env: AnalyticsEnvironment, keys: Keys) -> AsyncIterator[SubscriptionHub]:
-    """What feeds the readers of a running service."""
+    """Yield the hub of a running service."""
     hub = env.hub(limits=HubLimits(gap_timeout_seconds=0.05, check_interval_seconds=3600, buffer_size=ROOM))
     servicer = AnalyticsServicer(Analytics(env.history, env.ledger, hub, AccountOwners(env.bank_client)))
     async with grpc_server(
@@ -53,9 +51,9 @@ async def client(env: AnalyticsEnvironment, hub: SubscriptionHub) -> AsyncIterat
 
 @pytest.fixture
 async def gateway(env: AnalyticsEnvironment, client: AnalyticsClient, keys: Keys) -> AsyncIterator[str]:
-    """A gateway before the service; its WebSocket address."""
-    address = env.settings.analytics_admin_listen  # nobody else is there
-    async with CardClient.connect(address) as card, IdentityClient.connect(address) as identity:  # nor are these
+    """Run a gateway for the service, and yield its WebSocket address."""
+    address = env.settings.analytics_admin_listen  # card and identity are not called
+    async with CardClient.connect(address) as card, IdentityClient.connect(address) as identity:
         app = build_app(
             env.bank_client,
             client,
@@ -73,10 +71,10 @@ async def gateway(env: AnalyticsEnvironment, client: AnalyticsClient, keys: Keys
             yield f"ws://{address}/graphql"
 
 
-async def fed(
+async def publish_until_overrun(
     env: AnalyticsEnvironment, hub: SubscriptionHub, alice: UUID, reader: Callable[[], Awaitable[int]]
 ) -> int:
-    """Feeds two readers of alice's, one of whom reads, until the other one is given up; the last version."""
+    """Publish operations while one of two subscribers reads, until the other is too slow; return the version."""
     bob = env.bank.open("bob")
     for version in range(2, MOST):
         hub.publish(env.bank.transfer(alice, bob))
@@ -86,22 +84,22 @@ async def fed(
         assert all(len(stream._buffer) <= ROOM for stream in streams)
         if any(stream.is_overrun for stream in streams):
             return version
-    raise AssertionError(f"{MOST} operations wait somewhere")
+    raise AssertionError(f"{MOST} operations are buffered without limit")
 
 
 async def read_all(read: Callable[[], Awaitable[int]], seen: list[int]) -> None:
-    """Collects what comes until the stream fails, which it raises."""
+    """Append versions until the stream fails, and raise its error."""
     while True:
         seen.append(await read())
 
 
-class TestAReaderThatDoesNotRead:
+class TestSlowSubscriber:
     async def test_slow_grpc_subscriber_is_ended_without_delaying_others(
         self, env: AnalyticsEnvironment, hub: SubscriptionHub, client: AnalyticsClient
     ) -> None:
         alice = env.bank.open("alice")
         hub.publish(env.bank.transfer(alice, env.bank.open("bob")))
-        with env.caller("alice"):
+        with env.as_user("alice"):
             async with (
                 aclosing(client.watch_operations(alice, 0)) as stuck,
                 aclosing(client.watch_operations(alice, 0)) as reader,
@@ -110,9 +108,9 @@ class TestAReaderThatDoesNotRead:
                 async def read(feed: AsyncGenerator[Operation, None] = reader) -> int:
                     return (await anext(feed)).account_version
 
-                seen = [await read(stuck)]  # it does not subscribe before it is read
+                seen = [await read(stuck)]  # the subscription starts with the first read
                 assert await read() == 1
-                last = await fed(env, hub, alice, read)
+                last = await publish_until_overrun(env, hub, alice, read)
                 with pytest.raises(SubscriberTooSlow):
                     await read_all(lambda: read(stuck), seen)
             assert seen == list(range(1, len(seen) + 1))
@@ -139,7 +137,7 @@ class TestAReaderThatDoesNotRead:
 
             seen = [await read(stuck)]
             assert await read() == 1
-            last = await fed(env, hub, alice, read)
+            last = await publish_until_overrun(env, hub, alice, read)
             with pytest.raises(LookupError, match="SUBSCRIBER_TOO_SLOW"):
                 await read_all(lambda: read(stuck), seen)
         assert seen == list(range(1, len(seen) + 1))

@@ -1,4 +1,4 @@
-"""Statistics on the real engine, against a model in a few lines of Python and against the ledger."""
+"""Statistics of ClickHouse, compared with a model in Python and with the ledger."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ from subgraphs.analytics.service.adapters.clickhouse.history import History
 from subgraphs.analytics.service.domain.model import Direction, OperationType, Row
 from subgraphs.analytics.service.domain.rows import rows_from_event
 from subgraphs.analytics.service.domain.statistics import Granularity, Statistics, StatisticsRange, Turnover
-from tests.integration.analytics.environment import AnalyticsEnvironment, serving
+from tests.integration.analytics.environment import AnalyticsEnvironment, run_analytics
 from tests.integration.analytics.fake_bank import CLEARING, START
 from wallet.errors import AccountNotFound, InvalidInput, Unavailable
 from wallet.money import Money
@@ -50,7 +50,7 @@ near_an_edge = st.builds(
 
 @dataclass(frozen=True)
 class Case:
-    """One account's rows in version order, those that come again, and what is asked of them."""
+    """Rows of one account in version order, rows that are inserted again, and the range of the statistics."""
 
     rows: list[Row]
     again: list[Row]
@@ -89,7 +89,7 @@ def cases(draw: st.DrawFn) -> Case:
 
 
 def label(time: datetime, granularity: Granularity) -> Any:
-    """What all times of a bucket have in common."""
+    """Return a key that is equal for all times of a bucket."""
     return {
         Granularity.HOUR: time.strftime("%Y-%m-%d %H"),
         Granularity.DAY: time.date(),
@@ -99,7 +99,7 @@ def label(time: datetime, granularity: Granularity) -> Any:
 
 
 def check(statistics: Statistics, rows: list[Row], frame: StatisticsRange) -> None:
-    """Holds statistics against the rows themselves."""
+    """Compare statistics with the rows."""
     first = rows[0]
     signed = {row.account_version: row.amount if row.direction is Direction.IN else -row.amount for row in rows}
     balance = first.balance_after - signed[first.account_version]
@@ -124,12 +124,12 @@ def check(statistics: Statistics, rows: list[Row], frame: StatisticsRange) -> No
                 assert (turnover.count, turnover.amount) == (len(amounts), sum(amounts))
 
 
-class TestOfTheStore:
+class TestHistoryStatistics:
     @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(case=cases())
     async def test_statistics_equal_the_rows_without_repeats(self, history: History, case: Case) -> None:
         await history.insert(case.rows)
-        for half in (case.again[::2], case.again[1::2]):  # so that some are three times there
+        for half in (case.again[::2], case.again[1::2]):  # so that some rows are stored three times
             if half:
                 await history.insert(half)
         statistics = await history.get_statistics(case.rows[0].account_id, case.frame)
@@ -143,7 +143,7 @@ class TestOfTheStore:
         assert await history.get_statistics(uuid4(), DAYS) is None
 
     async def test_sums_above_the_maximum_balance_are_exact(self, history: History) -> None:
-        """Where a double, or a sum of the amounts' own 22 digits, would be wrong."""
+        """A float, or a sum with the 22 digits of amounts, would be wrong."""
         much = Decimal("999999999999999999.9999")
         rows = [replace(row(version), amount=much, balance_after=-much) for version in range(1, 1001)]
         await history.insert(rows)
@@ -156,7 +156,7 @@ class TestOfTheStore:
         ("stored", "complete"),
         [
             ([1, 2, 3, 4, 5, 6], True),
-            ([3, 4, 5, 6], False),  # version 2 may be of the range
+            ([3, 4, 5, 6], False),  # version 2 may be in the range
             ([1, 3, 4, 5], False),
             ([1, 2, 4, 5], False),
             ([1, 2, 3, 5], False),
@@ -170,7 +170,7 @@ class TestOfTheStore:
     async def test_missing_operation_makes_statistics_incomplete(
         self, history: History, stored: list[int], *, complete: bool
     ) -> None:
-        """Versions 2, 3 and 4 are of the second day, which is asked for."""
+        """The range is the second day, with versions 2, 3 and 4."""
         at = {1: 0, 2: 24, 3: 30, 4: 47, 5: 48, 6: 49}
         await history.insert([replace(row(each), occurred_at=MIDNIGHT + timedelta(hours=at[each])) for each in stored])
         second = StatisticsRange(MIDNIGHT + timedelta(days=1), MIDNIGHT + timedelta(days=2), Granularity.DAY)
@@ -179,13 +179,13 @@ class TestOfTheStore:
         assert (statistics.is_complete, statistics.as_of_version) == (complete, max(stored))
 
     async def test_gap_outside_of_the_range_is_ignored(self, history: History) -> None:
-        await history.insert([row(each) for each in (7, 9, 20, 21, 30, 33, 34)])  # one an hour
+        await history.insert([row(each) for each in (7, 9, 20, 21, 30, 33, 34)])  # one per hour
         frame = StatisticsRange(MIDNIGHT + timedelta(hours=21), MIDNIGHT + timedelta(hours=22), Granularity.HOUR)
         statistics = await history.get_statistics(ACCOUNT, frame)
         assert statistics is not None
         assert statistics.buckets[0].turnover(Direction.IN) == Turnover(1, Decimal(21))
         assert [statistics.buckets[0].opening, statistics.buckets[0].closing] == [Decimal(210), Decimal(231)]
-        assert not statistics.is_complete  # 22 may have been before 22 o'clock
+        assert not statistics.is_complete  # version 22 may be before 22:00
         await history.insert([row(22)])
         statistics = await history.get_statistics(ACCOUNT, frame)
         assert statistics is not None
@@ -198,7 +198,7 @@ DAYS = StatisticsRange(MIDNIGHT, MIDNIGHT + timedelta(days=50), Granularity.DAY)
 
 
 def row(version: int) -> Row:
-    """An hour later and one more than the row before, all of it coming in."""
+    """Return an incoming row, one hour and one unit after the previous one."""
     return Row(
         ACCOUNT,
         version,
@@ -215,8 +215,8 @@ def row(version: int) -> Row:
 
 @pytest.fixture
 async def service(env: AnalyticsEnvironment) -> AsyncIterator[AnalyticsEnvironment]:
-    """The env with analytics in it."""
-    async with serving(env.settings):
+    """Environment with a running analytics."""
+    async with run_analytics(env.settings):
         yield env
 
 
@@ -229,7 +229,7 @@ async def client(service: AnalyticsEnvironment) -> AsyncIterator[AnalyticsClient
 RANGE: dict[str, Any] = {"from_": START, "to": START + timedelta(hours=3), "granularity": "HOUR"}
 
 
-class TestOfAnAccount:
+class TestAccountStatistics:
     async def test_statistics_equal_the_ledger(self, service: AnalyticsEnvironment, client: AnalyticsClient) -> None:
         alice, bob = service.bank.open("alice"), service.bank.open("bob")
         events = [
@@ -239,7 +239,7 @@ class TestOfAnAccount:
             service.bank.transfer(bob, alice, "1.25"),
         ]
         await service.history.insert([each for event in events for each in rows_from_event(event)])
-        with service.caller("alice"):
+        with service.as_user("alice"):
             statistics = await client.get_statistics(alice, **RANGE)
         assert (statistics.as_of_version, statistics.is_complete) == (4, True)
         first, *others = statistics.buckets
@@ -259,7 +259,7 @@ class TestOfAnAccount:
         self, service: AnalyticsEnvironment, client: AnalyticsClient
     ) -> None:
         alice = service.bank.open("alice")
-        with service.caller("alice"):
+        with service.as_user("alice"):
             statistics = await client.get_statistics(alice, **RANGE)
         assert [(str(each.opening), str(each.closing)) for each in statistics.buckets] == [("0.00", "0.00")] * 4
         assert (statistics.as_of_version, statistics.is_complete) == (0, True)
@@ -268,7 +268,7 @@ class TestOfAnAccount:
     async def test_account_without_stored_operations_has_its_opening_balance(
         self, env: AnalyticsEnvironment, way: str
     ) -> None:
-        """The ledger is ahead: its balance is of another version than the answer."""
+        """The ledger is ahead, so its balance is of another version than the statistics."""
         alice, bob = env.bank.open("alice"), env.bank.open("bob")
         env.bank.transfer(*((bob, alice) if way == "in" else (alice, bob)), "10.00")
         env.bank.transfer(alice, bob, "5.00")
@@ -278,7 +278,7 @@ class TestOfAnAccount:
         self, service: AnalyticsEnvironment, client: AnalyticsClient
     ) -> None:
         bobs = service.bank.open("bob")
-        with service.caller("alice"), pytest.raises(AccountNotFound):
+        with service.as_user("alice"), pytest.raises(AccountNotFound):
             await client.get_statistics(bobs, **RANGE)
         with request_context.as_service(lambda: service.keys.user("operator", Role.OPERATOR)):
             assert (await client.get_statistics(bobs, **RANGE)).as_of_version == 0
@@ -288,7 +288,7 @@ class TestOfAnAccount:
     async def test_unavailable_bank_is_reported(self, service: AnalyticsEnvironment, client: AnalyticsClient) -> None:
         alice = service.bank.open("alice")
         service.bank.is_down = True
-        with service.caller("alice"), pytest.raises(Unavailable):
+        with service.as_user("alice"), pytest.raises(Unavailable):
             await client.get_statistics(alice, **RANGE)
 
     @pytest.mark.parametrize(

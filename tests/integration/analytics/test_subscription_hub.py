@@ -10,7 +10,7 @@ from stack.engines.apache_kafka import ApacheKafka
 from subgraphs.analytics.service.application.subscription_hub import HubLimits, SubscriptionHub
 from subgraphs.analytics.service.domain.model import Event, Row, StreamStart
 from subgraphs.analytics.service.domain.rows import rows_from_event
-from tests.integration.analytics.environment import AnalyticsEnvironment, beside
+from tests.integration.analytics.environment import AnalyticsEnvironment, background
 from tests.integration.analytics.fake_bank import CLEARING
 from tests.kafka.brokers import on_both
 from tests.waiting import until
@@ -28,10 +28,10 @@ def bob(env: AnalyticsEnvironment) -> UUID:
 
 
 class Reader:
-    """One open stream of alice's, as a client would hold it."""
+    """One open stream of Alice."""
 
     def __init__(self, env: AnalyticsEnvironment, hub: SubscriptionHub, account_id: UUID, after: int | None) -> None:
-        self._world = env
+        self._env = env
         self._hub = hub
         self._account_id = account_id
         self._rows = hub.subscribe(account_id, after)
@@ -39,18 +39,18 @@ class Reader:
         self.start: int | None = None
 
     async def take(self, count: int) -> list[int]:
-        """The next so many versions."""
+        """Return the next `count` versions."""
         async with asyncio.timeout(5):
             return [(await self._next()).account_version for _ in range(count)]
 
     async def follow(self, publish: Callable[[], None]) -> None:
-        """Takes one after the other, for as long as there are any."""
+        """Publish and take operations until the stream ends."""
         while True:
             publish()
             await self.take(1)
 
     async def waits(self) -> None:
-        """Returns when the stream has told all there is and waits for what happens."""
+        """Return when the stream has delivered all stored operations and waits for new ones."""
         self._pending = asyncio.create_task(self._step())
 
         async def is_live() -> bool:
@@ -72,7 +72,7 @@ class Reader:
         return await self._step()
 
     async def _step(self) -> Row:
-        with self._world.caller("alice"):
+        with self._env.as_user("alice"):
             row = await anext(self._rows)
             if isinstance(row, StreamStart):
                 self.start = row.version
@@ -96,7 +96,7 @@ async def store(env: AnalyticsEnvironment, *events: Event) -> None:
     await env.history.insert([row for event in events for row in rows_from_event(event)])
 
 
-class TestHistoryThenLive:
+class TestStream:
     async def test_stored_and_new_operations_join_without_gap_or_repeat(
         self, env: AnalyticsEnvironment, alice: UUID, bob: UUID
     ) -> None:
@@ -136,7 +136,7 @@ class TestHistoryThenLive:
             assert reader.start == 1
             hub.publish(env.bank.transfer(CLEARING, alice))
             assert await reader.take(1) == [2]
-        assert env.bank.asked["GetBalance"] == 1
+        assert env.bank.calls["GetBalance"] == 1
 
     async def test_operation_that_is_not_stored_is_delivered(
         self, env: AnalyticsEnvironment, alice: UUID, bob: UUID
@@ -146,8 +146,8 @@ class TestHistoryThenLive:
             await reader.waits()
             hub.publish(env.bank.transfer(alice, bob))
             assert await reader.take(1) == [1]
-        assert await env.versions(alice) == []
-        assert env.bank.asked["ListEvents"] == 0
+        assert await env.stored_versions(alice) == []
+        assert env.bank.calls["ListEvents"] == 0
 
     async def test_operations_missing_in_the_history_come_from_the_bank(
         self, env: AnalyticsEnvironment, alice: UUID, bob: UUID
@@ -174,7 +174,7 @@ class TestHistoryThenLive:
                 await reader.take(1)
 
 
-class TestDisorder:
+class TestOrder:
     async def test_operations_out_of_order_are_delivered_in_order(
         self, env: AnalyticsEnvironment, alice: UUID, bob: UUID
     ) -> None:
@@ -184,7 +184,7 @@ class TestDisorder:
             for event in reversed([env.bank.transfer(alice, bob) for _ in range(4)]):
                 hub.publish(event)
             assert await reader.take(4) == [1, 2, 3, 4]
-        assert env.bank.asked["ListEvents"] == 0
+        assert env.bank.calls["ListEvents"] == 0
 
     async def test_lost_event_is_fetched_from_the_bank(self, env: AnalyticsEnvironment, alice: UUID, bob: UUID) -> None:
         repair = env.repair()
@@ -205,13 +205,13 @@ class TestDisorder:
             await store(env, env.bank.transfer(alice, bob))
             hub.publish(env.bank.transfer(alice, bob))
             assert await reader.take(2) == [1, 2]
-        assert env.bank.asked["ListEvents"] == 0
+        assert env.bank.calls["ListEvents"] == 0
 
     async def test_lost_last_event_is_found_by_the_periodic_check(
         self, env: AnalyticsEnvironment, alice: UUID, bob: UUID
     ) -> None:
         hub = env.hub(limits=HubLimits(gap_timeout_seconds=0.05, check_interval_seconds=0.1))
-        async with reading(env, hub, alice, 0) as reader, beside(hub.run_checks()):
+        async with reading(env, hub, alice, 0) as reader, background(hub.run_checks()):
             await reader.waits()
             env.bank.transfer(alice, bob)
             assert await reader.take(1) == [1]
@@ -220,7 +220,7 @@ class TestDisorder:
         self, env: AnalyticsEnvironment, alice: UUID, bob: UUID
     ) -> None:
         hub = env.hub()
-        async with reading(env, hub, alice, 0) as reader, beside(hub.run_checks()):
+        async with reading(env, hub, alice, 0) as reader, background(hub.run_checks()):
             await reader.waits()
             env.bank.transfer(alice, bob)
             hub.request_check()
@@ -250,14 +250,14 @@ class TestDisorder:
             next(iter(hub._subscriptions[alice])).expect(1)
 
             async def has_asked() -> bool:
-                return env.bank.asked["ListEvents"] >= 2
+                return env.bank.calls["ListEvents"] >= 2
 
             await until(has_asked)
             hub.publish(env.bank.transfer(alice, bob))
             assert await reader.take(1) == [1]
 
 
-class TestSlowReader:
+class TestSlowSubscriber:
     async def test_slow_subscriber_is_ended_and_can_resume(
         self, env: AnalyticsEnvironment, alice: UUID, bob: UUID
     ) -> None:
@@ -324,7 +324,7 @@ class TestClose:
                 await reader.take(1)
 
 
-class TestTail:
+class TestLiveConsumer:
     @on_both
     async def test_new_events_are_published_to_the_hub(self, env: AnalyticsEnvironment, alice: UUID, bob: UUID) -> None:
         await env.publish(env.bank.transfer(alice, bob))
@@ -347,7 +347,7 @@ class TestTail:
         async def has_both() -> bool:
             return seen == [0, 2, 3]
 
-        async with beside(env.live_consumer(hub).run()):
+        async with background(env.live_consumer(hub).run()):
             await until(follows)
             await env.publish_raw(b"nonsense", [])
             await env.publish(env.bank.transfer(alice, bob), env.bank.transfer(alice, bob))
@@ -362,19 +362,19 @@ class TestTail:
         async def follows() -> bool:
             return hub._check_requested.is_set()
 
-        async with reading(env, hub, alice, 0) as reader, beside(env.live_consumer(hub).run()):
+        async with reading(env, hub, alice, 0) as reader, background(env.live_consumer(hub).run()):
             await reader.waits()
             await until(follows)
             await env.publish(*(env.bank.transfer(alice, bob) for _ in range(3)))
             assert await reader.take(3) == [1, 2, 3]
-        assert env.bank.asked["ListEvents"] == 0
+        assert env.bank.calls["ListEvents"] == 0
 
     @on_both
     async def test_ping_fails_until_the_broker_answers(self, env: AnalyticsEnvironment) -> None:
         live_consumer = env.live_consumer(env.hub())
         with pytest.raises(Unavailable):
             await live_consumer.ping()
-        async with beside(live_consumer.run()):
+        async with background(live_consumer.run()):
 
             async def answers() -> bool:
                 try:
@@ -398,7 +398,7 @@ class TestTail:
             await asyncio.wait_for(running, 10)
 
 
-class TestLosingAccess:
+class TestLostAccess:
     async def test_lost_access_ends_idle_and_busy_streams(
         self, env: AnalyticsEnvironment, alice: UUID, bob: UUID
     ) -> None:
@@ -424,10 +424,10 @@ class TestLosingAccess:
         async with reading(env, hub, alice, None) as reader:
             await reader.waits()
             env.bank.is_down = True
-            asked = env.bank.asked["GetBalance"]
+            asked = env.bank.calls["GetBalance"]
 
             async def asked_again() -> bool:
-                return env.bank.asked["GetBalance"] > asked + 2
+                return env.bank.calls["GetBalance"] > asked + 2
 
             await until(asked_again)
             hub.publish(env.bank.transfer(bob, alice))

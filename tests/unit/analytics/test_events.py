@@ -29,7 +29,7 @@ def encoded(**changes: Any) -> bytes:
     return json.dumps(body(**changes)).encode()
 
 
-class TestDecode:
+class TestDecodeEvent:
     def test_transfer_is_decoded(self) -> None:
         assert decode_event(encoded(), TRANSFER) == Event(
             ID,

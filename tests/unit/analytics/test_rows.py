@@ -10,7 +10,7 @@ ALICE, BOB, ID = UUID(int=1), UUID(int=2), UUID(int=3)
 AT = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 
 
-class TestRowsOf:
+class TestRowsFromEvent:
     def test_event_becomes_a_row_for_each_account(self) -> None:
         event = Event(
             ID,

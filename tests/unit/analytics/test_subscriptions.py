@@ -23,7 +23,7 @@ def operation(version: int) -> Operation:
 
 @dataclass
 class Clients:
-    """A bank at version 5, and analytics whose streams have the given values and end with Unavailable but the last."""
+    """Fake bank at version 5, and fake analytics. All its streams but the last end with Unavailable."""
 
     streams: list[Sequence[Operation | StreamStart]]
     opened_after: list[int | None] = field(default_factory=list)
