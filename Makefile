@@ -40,9 +40,10 @@ replay: setup ## copy operations that the history lacks from the ledger; PORT=80
 demo: setup ## start the system on free ports, run a tour of all features, stop
 	@$(BIN)/python -m stack demo
 
-# Modules run in the order of the tree: slow end-to-end modules first, quick unit tests fill the end (tests/conftest.py).
+# Three workers for two cores: the tests of engines and whole systems mostly wait. tests/conftest.py shares them out.
 # Bytecode is kept, or every worker and every process that a test starts compiles the same modules again.
-PYTEST := pytest -n 2 --no-loadscope-reorder --durations=$(if $(CI),30,5)
+WORKERS ?= 3
+PYTEST := pytest -n $(WORKERS) --no-loadscope-reorder --durations=$(if $(CI),30,5)
 unexport PYTHONDONTWRITEBYTECODE
 
 test: setup ## run the quick tests (three minutes); ALL=1 runs all examples and the tests that kill processes

@@ -55,17 +55,23 @@ class ByEngine(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
     """Distribution of test modules over the workers of pytest-xdist.
 
     Modules that share an expensive engine run on one worker, so that a run starts it once: the whole system of
-    tests/e2e, and ClickHouse with Apache Kafka. Every other module is a unit of its own.
+    tests/e2e, and ClickHouse with Apache Kafka. Modules with systems of their own run one after the other, so that two
+    systems run at a time at most. Every other module is a unit of its own.
     """
 
     def _split_scope(self, nodeid: str) -> str:
         module: str = super()._split_scope(nodeid)
         if module.startswith("tests/e2e/test_"):
             name = module.removeprefix("tests/e2e/test_").removesuffix(".py")
-            return module if name in OWN_SYSTEMS else "the shared system"
+            return "systems of their own" if name in OWN_SYSTEMS else "the shared system"
         if module.startswith("tests/integration/analytics/") or module == "tests/integration/bank/test_outbox_relay.py":
             return "ClickHouse and Apache Kafka"
         return module
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the large groups of `ByEngine`, so that none of them is left for the end."""
+    items.sort(key=lambda item: not item.nodeid.startswith(("tests/e2e/", "tests/integration/analytics/")))
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByEngine:
