@@ -15,7 +15,7 @@ CONSUMER_STOPPED = Gauge(
     "wallet_analytics_consumer_stopped", "1 if the consumer has stopped because of too many dead letters."
 )
 ACCOUNTS_INCOMPLETE = Gauge(
-    "wallet_analytics_accounts_incomplete", "Accounts whose history was incomplete in the last comparison."
+    "wallet_analytics_accounts_incomplete", "Accounts with an incomplete history in the last comparison."
 )
 COMPARED = Gauge(
     "wallet_analytics_compared_timestamp_seconds", "End of the last comparison of all accounts; 0: none yet."

@@ -90,7 +90,7 @@ class Load:
 
 
 class BlockedHistory(History):
-    """History whose inserts wait while it is blocked. `largest` is the maximum number of rows of an insert."""
+    """History that can block inserts. `largest` is the maximum number of rows of an insert."""
 
     def __init__(self, database: Database) -> None:
         super().__init__(database)

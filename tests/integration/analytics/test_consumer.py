@@ -34,7 +34,7 @@ class CrashesAfterInsert(History):
 
 
 class FailsOnce(History):
-    """History whose first insert fails."""
+    """History with a first insert that fails."""
 
     has_failed = False
 

@@ -23,7 +23,7 @@ from tests.waiting import until
 
 
 class BlockedHistory(Copies):
-    """Copies whose reads wait for an event."""
+    """Copies that block reads until an event is set."""
 
     def __init__(self, database: Database) -> None:
         super().__init__(database)

@@ -43,7 +43,7 @@ async def apart(env: AnalyticsEnvironment, tmp_path: Path) -> AsyncIterator[Anal
 
 
 class InspectedConsumer:
-    """Consumer whose group member can be inspected."""
+    """Consumer with access to its group member."""
 
     def __init__(self, env: AnalyticsEnvironment, history: History) -> None:
         self._clients = env.kafka_clients

@@ -39,12 +39,12 @@ class KafkaClients:
     session_seconds: float
 
     def group_consumer(self, group_id: str) -> AIOKafkaConsumer:
-        """Return a member of a consumer group. It neither subscribes nor commits by itself."""
+        """Return a member of a consumer group. The caller subscribes and commits."""
         return self._consumer("store", group_id)
 
     def live_consumer(self) -> AIOKafkaConsumer:
-        """Return a consumer without a group. It neither assigns partitions nor commits by itself."""
-        return self._consumer("tail", None)
+        """Return a consumer without a group. The caller assigns partitions."""
+        return self._consumer("live", None)
 
     def producer(self) -> AIOKafkaProducer:
         """Return a producer that waits for all in-sync replicas."""

@@ -24,7 +24,7 @@ _CONCURRENT_BANK_CALLS: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """An operation whose stored copies differ from the ledger.
+    """An operation with stored copies that differ from the ledger, or without a stored copy.
 
     Attributes:
         account_id: account of the operation.

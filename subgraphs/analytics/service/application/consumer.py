@@ -50,7 +50,7 @@ Message: TypeAlias = "ConsumerRecord[bytes, bytes]"
 
 
 class TooManyDeadLetters(Exception):
-    """So many recent messages were invalid that the cause is not the messages.
+    """The limit of dead letters is exceeded, so the cause is probably not the messages.
 
     A person must look. To continue would move the whole topic to the dead letters.
     """
@@ -91,7 +91,7 @@ class Consumer:
         """Args:
         history: the history to store into.
         repair: compares accounts that seem to have a gap.
-        consumer: returns a new member of the group, which neither commits nor subscribes by itself.
+        consumer: returns a new member of the group, not subscribed and without automatic commits.
         producer: returns a new producer for the dead letters.
         limits: limits of batches and dead letters.
         """
@@ -201,7 +201,7 @@ class Consumer:
             raise TooManyDeadLetters(f"{sum(recent)} of the last {len(recent)} messages are invalid")
 
     async def _insert(self, rows: Sequence[Row]) -> None:
-        """Return when the rows are stored, however long ClickHouse is unavailable. Heartbeats continue meanwhile."""
+        """Retry without end until the rows are stored. The member's heartbeats continue."""
         backoff = Backoff(_FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS)
         while rows:
             try:

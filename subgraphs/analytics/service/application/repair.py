@@ -24,8 +24,8 @@ _MAX_SUSPECTS: Final = 10_000
 class Repair:
     """Compares the history with the ledger, and inserts the missing operations.
 
-    All accounts are compared at the start and once per period, and a single account as soon as it is suspected of a
-    gap. Except at the start, a missing operation gets the grace period to arrive by the topic.
+    All accounts are compared at the start and once per period. A suspected account is compared at once. Except at the
+    start, a missing operation gets the grace period to arrive by the topic.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Repair:
         metrics.COMPARED.set_to_current_time()
 
     async def find_incomplete(self, versions: Mapping[UUID, int]) -> dict[UUID, int]:
-        """Return the accounts whose history is not certainly complete up to the version, with the version."""
+        """Return the accounts with a history that is not certainly complete up to the version."""
         incomplete: dict[UUID, int] = {}
         ids = [account_id for account_id, version in versions.items() if version > 0]
         for start in range(0, len(ids), _PAGE_SIZE):
@@ -113,7 +113,7 @@ class Repair:
     async def insert_missing(self, account_id: UUID, version: int) -> AsyncGenerator[int, None]:
         """Complete an account's history up to a version; yield the number of operations after each insert."""
         total = 0
-        # Skips what is stored above a gap, so that one lost event does not cost the rest of the history.
+        # Skips stored operations above a gap, so that one lost event does not lead to reading all later operations.
         reached = await self._history.get_complete_version(account_id)
         while reached < version:
             rows = [
@@ -128,7 +128,7 @@ class Repair:
             total += len(inserted)
             metrics.EVENTS_REPAIRED.inc(len(inserted))
             yield len(inserted)
-            # Starts at the last inserted version. Starting at the first gap would repeat a gap of the ledger for ever.
+            # Starts at the last inserted version. Starting at the first gap would never pass a gap of the ledger.
             reached = await self._history.get_complete_version(account_id, inserted[-1])
         if total:
             log.info("history repaired", account_id=str(account_id), events=total, version=reached)

@@ -125,7 +125,7 @@ class SubscriptionHub:
         history: first source of stored operations.
         ledger: second source, for operations that the history lacks.
         bank: gRPC client of the bank; calls have the identity of the current caller.
-        repair: compares accounts whose operations are missing in the history.
+        repair: compares accounts with operations that the history lacks.
         limits: time and size limits.
         """
         self._history = history

@@ -72,7 +72,7 @@ class Copies:
 
     async def list_version_ranges(self, after: UUID | None, limit: int) -> list[VersionRange]:
         """Return the next accounts with stored operations after an id, in ClickHouse's order of ids."""
-        # In order of the key, so that a page costs what it contains and not what comes after it.
+        # Aggregation in key order: the cost of a page does not depend on the rows after it.
         ranges = await self._database.query(
             "SELECT account_id, min(account_version), max(account_version) FROM operations"
             " WHERE {is_first:Bool} OR account_id > {after:UUID}"
@@ -82,7 +82,7 @@ class Copies:
         return [VersionRange(*row) for row in ranges]
 
     async def get_version_range(self, account_id: UUID) -> VersionRange | None:
-        """Return the range of an account's stored versions; None if there are none."""
+        """Return the range of an account's stored versions; None without stored operations."""
         ranges = await self._database.query(
             "SELECT account_id, min(account_version), max(account_version) FROM operations"
             " WHERE account_id = {account_id:UUID} GROUP BY account_id",
@@ -91,7 +91,7 @@ class Copies:
         return VersionRange(*ranges[0]) if ranges else None
 
     async def list_copies_outside(self, account_id: UUID, version: int, after: int | None, limit: int) -> list[Copy]:
-        """Return stored copies of an account whose versions are not in 1 to `version`, in version order.
+        """Return stored copies of an account with versions outside of 1 to `version`, in version order.
 
         Args:
             account_id: id of the account.
