@@ -82,6 +82,7 @@ class GatewayEnvironment(BenchEnvironment):
         self._children: dict[str, Child] = {}
 
     async def _start(self) -> None:
+        # The names of the processes are keys in the kept results: do not change them.
         for name, listen in (("bank", self.bank), ("analytics", self._analytics)):
             await self._enter(name, "benchmarks.service_stubs", listen, listen)
         await self._enter("gateway", "gateway", self.gateway, **self._gateway_settings(self.gateway))

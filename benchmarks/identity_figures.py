@@ -28,7 +28,7 @@ _PASSWORD: Final = Secret("correct horse battery")
 async def logins_per_second(environment: IdentityEnvironment, options: Options) -> Figure:
     """Logins per second of 16 users who log in repeatedly, each login with a password hash.
 
-    Meanwhile one client requests the public keys. These requests need only the event loop, so their latency, `keys_ms`
+    At the same time one client requests the public keys. They need only the event loop, so their latency, `keys_ms`
     in the details, shows how long a password hash blocks it.
 
     Raises:

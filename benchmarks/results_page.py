@@ -31,7 +31,7 @@ writes the page again. [Benchmarks](../../docs/reference/benchmarks.md#figures) 
   figure with one measurement shows no variation.
 - `cpu_seconds.others` in `details` is the processor time of unrelated processes; discard a line where it is high.
 - Lines name the Python build (except the first ones). Debian's and the image's are built with profile-guided
-  optimisation; other builds need an eighth more time for what is mostly Python.
+  optimisation; other builds need an eighth more time for Python code.
 - PostgreSQL has fsync and synchronous_commit on. The system has its tokens, limits, logs and metrics on.
 - After every run the ledger must be consistent, and the answers that Locust received must be true; an invalid run
   leaves no line.
@@ -55,7 +55,7 @@ class KeptFigure:
 
     @property
     def meets_target(self) -> bool:
-        """Whether the median meets the target; true if there is none."""
+        """True if the median meets the target, or if there is none."""
         if self.bar is None:
             return True
         value = median(self.values)

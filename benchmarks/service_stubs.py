@@ -59,7 +59,7 @@ _OPERATIONS: Final = analytics_pb2.GetOperationsResponse(
 
 @lru_cache
 def _accounts_response(request: bytes) -> bytes:
-    """Return an open account for every requested id."""
+    """Return an open account for each id of the request."""
     ids = bank_pb2.BatchGetAccountsRequest.FromString(request).ids
     return bank_pb2.BatchGetAccountsResponse(
         results=[

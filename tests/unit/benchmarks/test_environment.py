@@ -1,0 +1,38 @@
+import jwt
+import pytest
+
+from benchmarks.accounts import OWNERS, owner_id
+from benchmarks.environment import BenchEnvironment
+
+
+class BrokenEnvironment(BenchEnvironment):
+    """Starts one thing, then fails."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stopped: list[str] = []
+
+    async def _start(self) -> None:
+        self._exit_stack.callback(self.stopped.append, "first process")
+        raise OSError("port in use")
+
+
+async def test_temporary_folder_is_removed_on_exit() -> None:
+    async with BenchEnvironment() as environment:
+        assert environment.folder.is_dir()
+    assert not environment.folder.exists()
+
+
+async def test_failed_start_stops_what_has_started() -> None:
+    environment = BrokenEnvironment()
+    with pytest.raises(OSError, match="port in use"):
+        await environment.__aenter__()
+    assert environment.stopped == ["first process"]
+    assert not environment.folder.exists()
+
+
+async def test_customer_tokens_are_in_the_order_of_the_owners() -> None:
+    async with BenchEnvironment() as environment:
+        tokens = environment.tokens.customers
+    subjects = [jwt.decode(token, options={"verify_signature": False})["sub"] for token in tokens]
+    assert subjects == [owner_id(number) for number in range(OWNERS)]
