@@ -86,7 +86,7 @@ async def insisted(identity: RunningIdentity, token: str) -> Tokens:
 
 
 class TestKill9:
-    async def test_between_a_commit_and_its_answer_loses_no_sign_in(self, describe: Describe, keys: Keys) -> None:
+    async def test_kill_between_commit_and_response_loses_no_session(self, describe: Describe, keys: Keys) -> None:
         child, settings = describe()
         await child.start()
         async with using(keys, settings) as identity:
@@ -111,7 +111,7 @@ class TestKill9:
             for tokens in again:  # and each goes on from there
                 await identity.refresh(tokens.refresh)
 
-    async def test_does_not_free_a_name_of_its_attempts(self, describe: Describe, keys: Keys) -> None:
+    async def test_kill_keeps_the_login_attempts_of_a_name(self, describe: Describe, keys: Keys) -> None:
         child, settings = describe(identity_hash_memory_kib=65_536, identity_lock_first_seconds=60)
         await child.start()
         async with using(keys, settings) as identity:
@@ -130,7 +130,7 @@ class TestKill9:
 
 
 class TestOutage:
-    async def test_of_the_database_ends_no_process(self, own: RunningIdentity, postgres: Postgres) -> None:
+    async def test_lost_database_connections_are_reopened(self, own: RunningIdentity, postgres: Postgres) -> None:
         user = await own.new()
         token = (await own.sign_in(user)).refresh
         admin = await asyncpg.connect(postgres.admin_dsn)
@@ -145,7 +145,7 @@ class TestOutage:
         finally:
             await admin.close()
 
-    async def test_of_the_database_leaves_the_keys_and_is_told(self, describe: Describe, keys: Keys) -> None:
+    async def test_keys_are_published_while_the_database_is_down(self, describe: Describe, keys: Keys) -> None:
         nowhere = f"postgresql://nobody@127.0.0.1:{free_ports(1)[0]}/none"
         child, settings = describe(identity_database_url=nowhere)
         await child.spawn()
@@ -164,7 +164,7 @@ class TestOutage:
 
 
 class TestKeys:
-    async def test_are_published_without_a_token_for_a_while(self, identity: RunningIdentity) -> None:
+    async def test_keys_are_published_without_a_token_and_with_a_max_age(self, identity: RunningIdentity) -> None:
         async with httpx.AsyncClient(trust_env=False) as http:
             answer = await http.get(f"{identity.admin}/.well-known/jwks.json")
         kid = jwt.get_unverified_header((await identity.sign_in(await identity.new())).access)["kid"]
@@ -172,7 +172,7 @@ class TestKeys:
         assert "d" not in answer.json()["keys"][0]
         assert answer.headers["cache-control"] == "public, max-age=30"
 
-    async def test_are_rotated_without_a_restart(
+    async def test_keys_are_rotated_without_a_restart(
         self, keys: Keys, tmp_path: Path, identity_url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("subgraphs.identity.service.adapters.signing_keys.READ_INTERVAL_SECONDS", 0.05)
@@ -219,7 +219,7 @@ class TestKeys:
             await asyncio.sleep(0.2)
             assert await identity.sign_in(user)  # those of before stay
 
-    async def test_are_needed_to_start(self, describe: Describe) -> None:
+    async def test_service_does_not_start_without_a_key(self, describe: Describe) -> None:
         said: list[str] = []
         child, settings = describe(lambda _, line: said.append(line))
         (only,) = files(Path(settings["identity_keys"]))
@@ -243,7 +243,7 @@ async def believed(verifier: TokenVerifier, token: str) -> bool:
 
 
 class TestRoles:
-    async def test_are_given_where_the_database_is(self, own: RunningIdentity) -> None:
+    async def test_role_is_granted_by_the_command(self, own: RunningIdentity) -> None:
         user = await own.new()
         tokens = await own.sign_in(user)
         url = own.settings["identity_database_url"]
@@ -258,7 +258,7 @@ class TestRoles:
             tokens = await own.refresh(tokens.refresh)
             assert claims(tokens.access)["roles"] == [role]
 
-    async def test_are_none_of_nobodys_and_none_that_there_are_not(self, own: RunningIdentity) -> None:
+    async def test_command_refuses_unknown_users_and_roles(self, own: RunningIdentity) -> None:
         url = own.settings["identity_database_url"]
         roles = "subgraphs.identity.service.roles"
         assert await command(roles, "grant", "nobody", "admin", IDENTITY_DATABASE_URL=url) == (
@@ -269,7 +269,7 @@ class TestRoles:
 
 
 class TestSecrets:
-    async def test_are_in_no_log_and_in_no_error(self, describe: Describe, keys: Keys) -> None:
+    async def test_secrets_are_in_no_log_and_no_error(self, describe: Describe, keys: Keys) -> None:
         said: list[str] = []
         child, settings = describe(lambda _, line: said.append(line), log_level="DEBUG")
         await child.start()
@@ -304,7 +304,7 @@ class TestSecrets:
         told = "\n".join([*said, *errors])
         assert not [secret for secret in secrets if secret in told]
 
-    async def test_wrong_credentials_are_told_apart_from_no_token(self, identity: RunningIdentity) -> None:
+    async def test_wrong_password_is_invalid_credentials(self, identity: RunningIdentity) -> None:
         user = await identity.new()
         with pytest.raises(InvalidCredentials):
             await identity.sign_in(user, WRONG)

@@ -31,7 +31,7 @@ async def signed_in(identity: RunningIdentity) -> Tokens:
 
 
 class TestRefresh:
-    async def test_gives_a_new_pair_within_the_same_sign_in(self, identity: RunningIdentity) -> None:
+    async def test_refresh_returns_new_tokens_of_the_same_session(self, identity: RunningIdentity) -> None:
         tokens = await signed_in(identity)
         fresh = await identity.refresh(tokens.refresh)
         assert fresh.refresh != tokens.refresh
@@ -40,12 +40,12 @@ class TestRefresh:
         assert claims(fresh.access)["jti"] != claims(tokens.access)["jti"]
         assert (await identity.refresh(fresh.refresh)).refresh not in {fresh.refresh, tokens.refresh}
 
-    async def test_at_once_again_has_the_same_successor(self, identity: RunningIdentity) -> None:
+    async def test_replay_returns_the_same_refresh_token(self, identity: RunningIdentity) -> None:
         tokens = await signed_in(identity)
         first, again = [await identity.refresh(tokens.refresh) for _ in range(2)]
         assert first.refresh == again.refresh
 
-    async def test_by_many_at_once_has_one_successor_whichever_replica_they_ask(
+    async def test_concurrent_refreshes_on_replicas_have_one_successor(
         self, keys: Keys, tmp_path: Path, own: RunningIdentity
     ) -> None:
         tokens = await signed_in(own)
@@ -56,7 +56,7 @@ class TestRefresh:
         assert len({each.refresh for each in fresh}) == 1
         assert await own.sql.fetchval("SELECT count(*) FROM refresh_tokens") == 2
 
-    async def test_tells_what_was_granted_meanwhile(self, identity: RunningIdentity) -> None:
+    async def test_refreshed_token_has_the_current_role(self, identity: RunningIdentity) -> None:
         user = await identity.new()
         tokens = await identity.sign_in(user)
         await identity.sql.execute("UPDATE users SET role = 'OPERATOR' WHERE username = $1", user.username)
@@ -64,7 +64,7 @@ class TestRefresh:
 
 
 class TestReuse:
-    async def test_after_the_grace_ends_the_whole_sign_in(self, own: RunningIdentity) -> None:
+    async def test_reuse_after_the_grace_period_ends_the_session(self, own: RunningIdentity) -> None:
         tokens = await signed_in(own)
         others = await signed_in(own)
         fresh = await own.refresh(tokens.refresh)
@@ -83,7 +83,7 @@ class TestReuse:
         await refused(own, newest.refresh, fresh.refresh, tokens.refresh)
         assert await own.refresh(others.refresh)
 
-    async def test_is_seen_of_any_token_of_the_sign_in_however_old(self, own: RunningIdentity) -> None:
+    async def test_reuse_of_an_old_token_ends_the_session(self, own: RunningIdentity) -> None:
         tokens = first = await signed_in(own)
         for _ in range(4):
             tokens = await own.refresh(tokens.refresh)
@@ -91,26 +91,26 @@ class TestReuse:
         await refused(own, first.refresh, tokens.refresh)
 
 
-class TestEnd:
-    async def test_comes_with_signing_out_which_may_be_repeated(self, identity: RunningIdentity) -> None:
+class TestSessionEnd:
+    async def test_logout_ends_the_session_and_is_idempotent(self, identity: RunningIdentity) -> None:
         tokens = await signed_in(identity)
         fresh = await identity.refresh(tokens.refresh)
         for token in (tokens, fresh, fresh):  # any token of the sign-in will do
             await identity.revoke(token.refresh)
         await refused(identity, tokens.refresh, fresh.refresh)
 
-    async def test_comes_with_time_however_often_it_was_refreshed(self, own: RunningIdentity) -> None:
+    async def test_session_expires_however_often_it_is_refreshed(self, own: RunningIdentity) -> None:
         tokens = await signed_in(own)
         await own.later(29 * 86_400)
         tokens = await own.refresh(tokens.refresh)
         await own.later(86_400)
         await refused(own, tokens.refresh)
 
-    async def test_of_what_means_nothing_is_no_error(self, identity: RunningIdentity) -> None:
+    async def test_logout_with_an_invalid_token_is_no_error(self, identity: RunningIdentity) -> None:
         for token in ("", "junk", encode_token(b"another secret", uuid.uuid4())):
             await identity.revoke(token)
 
-    async def test_is_told_like_any_other_refusal(self, identity: RunningIdentity) -> None:
+    async def test_all_invalid_refresh_tokens_get_the_same_error(self, identity: RunningIdentity) -> None:
         tokens = await signed_in(identity)
         secret = identity.settings["identity_refresh_secret"].encode()
         id_ = decode_token(secret, tokens.refresh)
@@ -120,7 +120,7 @@ class TestEnd:
         await refused(identity, forged, unknown, str(id_), "", "junk", tokens.refresh + "=", tokens.access)
         assert await identity.refresh(tokens.refresh)
 
-    async def test_is_forgotten_with_its_tokens(self, own: RunningIdentity) -> None:
+    async def test_expired_sessions_are_pruned_with_their_tokens(self, own: RunningIdentity) -> None:
         for _ in range(3):
             await own.refresh((await signed_in(own)).refresh)
         await own.later(31 * 86_400)
@@ -135,7 +135,7 @@ class TestEnd:
 
 
 class TestDatabase:
-    async def test_holds_nothing_that_could_be_used(self, own: RunningIdentity) -> None:
+    async def test_database_contains_no_usable_token(self, own: RunningIdentity) -> None:
         tokens = await own.refresh((await signed_in(own)).refresh)
         dump = [
             str(value)

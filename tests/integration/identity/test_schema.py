@@ -32,10 +32,10 @@ async def sql(identity_url: str) -> AsyncIterator[asyncpg.Connection]:
 
 
 class TestMigrations:
-    async def test_lead_to_the_tables_that_the_code_knows(self, identity_url: str) -> None:
+    async def test_migrated_schema_matches_the_tables(self, identity_url: str) -> None:
         await asyncio.to_thread(command.check, config(MIGRATIONS, identity_url))
 
-    async def test_lead_to_the_same_constraints_defaults_and_options(
+    async def test_migrated_schema_has_the_same_constraints_and_defaults(
         self, sql: asyncpg.Connection, postgres: Postgres
     ) -> None:
         admin = await asyncpg.connect(postgres.admin_dsn)
@@ -54,9 +54,7 @@ class TestMigrations:
             await admin.close()
         assert await shape(sql) == from_tables
 
-    async def test_can_be_taken_back_and_made_again_as_an_operator_does_it(
-        self, identity_url: str, sql: asyncpg.Connection
-    ) -> None:
+    async def test_migrations_can_be_downgraded_and_repeated(self, identity_url: str, sql: asyncpg.Connection) -> None:
         before = await shape(sql)
         await asyncio.to_thread(command.downgrade, config(MIGRATIONS, identity_url), "base")
         left = "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'S')"
@@ -78,19 +76,19 @@ class TestTables:
             ("alice", HASH.replace("id", "i"), "users_password_hash"),
         ],
     )
-    async def test_refuse_what_no_user_can_be(
+    async def test_invalid_user_row_is_refused(
         self, sql: asyncpg.Connection, username: str, password_hash: str, constraint: str
     ) -> None:
         with pytest.raises(asyncpg.CheckViolationError) as caught:
             await sql.execute(ADD, uuid.uuid4(), username, password_hash)
         assert caught.value.constraint_name == constraint
 
-    async def test_know_no_role_that_there_is_not(self, sql: asyncpg.Connection) -> None:
+    async def test_unknown_role_is_refused(self, sql: asyncpg.Connection) -> None:
         await sql.execute(ADD, uuid.uuid4(), "alice", HASH)
         with pytest.raises(asyncpg.CheckViolationError, match="users_role"):
             await sql.execute("UPDATE users SET role = 'KING'")
 
-    async def test_have_one_successor_a_token_and_one_predecessor(self, sql: asyncpg.Connection) -> None:
+    async def test_refresh_token_has_one_successor_and_one_predecessor(self, sql: asyncpg.Connection) -> None:
         user, sign_in, successor = uuid.uuid4(), uuid.uuid4(), uuid.uuid4()
         await sql.execute(ADD, user, "alice", HASH)
         await sql.execute(

@@ -40,7 +40,7 @@ async def guess(identity: RunningIdentity, username: str, password: Secret = WRO
 
 
 class TestTokens:
-    async def test_are_believed_and_say_who_and_until_when(self, identity: RunningIdentity) -> None:
+    async def test_access_token_is_valid_and_has_subject_and_expiry(self, identity: RunningIdentity) -> None:
         user = await identity.new()
         tokens = await identity.sign_in(user)
         verifier = TokenVerifier(USERS, {USERS: KeySet.from_text(identity.keys.jwks(USERS))}, AUDIENCE)
@@ -54,7 +54,7 @@ class TestTokens:
         assert tokens.access not in repr(tokens)
         assert tokens.refresh not in repr(tokens)
 
-    async def test_of_each_sign_in_are_their_own(self, identity: RunningIdentity) -> None:
+    async def test_each_login_has_its_own_tokens(self, identity: RunningIdentity) -> None:
         user = await identity.new()
         first, second = [await identity.sign_in(user) for _ in range(2)]
         assert first.refresh != second.refresh
@@ -62,16 +62,14 @@ class TestTokens:
 
 
 class TestRefusal:
-    async def test_is_the_same_for_a_wrong_password_and_for_a_name_that_there_is_not(
-        self, identity: RunningIdentity
-    ) -> None:
+    async def test_wrong_password_and_unknown_name_get_the_same_error(self, identity: RunningIdentity) -> None:
         user = await identity.new()
         for username in (user.username, f"u{uuid.uuid4().hex}"):
             with stranger(), pytest.raises(InvalidCredentials) as caught:
                 await identity.client.authenticate(username, WRONG)
             assert caught.value.metadata() == {}
 
-    async def test_hashes_whether_there_is_such_a_user_or_not(
+    async def test_unknown_name_costs_a_hash_too(
         self, identity: RunningIdentity, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         user, verify, parameters = await identity.new(), PasswordHasher.verify, list[str]()
@@ -85,16 +83,16 @@ class TestRefusal:
         assert await guess(identity, f"u{uuid.uuid4().hex}") == "INVALID_CREDENTIALS"
         assert parameters == ["m=32,t=1,p=4"] * 2
 
-    async def test_of_what_no_user_can_have_is_bad_input_and_counts_nowhere(self, own: RunningIdentity) -> None:
+    async def test_impossible_credentials_are_invalid_input_and_do_not_count(self, own: RunningIdentity) -> None:
         for username, password in (("No Name", PASSWORD), ("x" * 100_000, PASSWORD), ("alice", Secret(""))):
             with stranger(), pytest.raises(InvalidInput):
                 await own.client.authenticate(username, password)
         assert await own.sql.fetchval("SELECT count(*) FROM attempts") == 0
 
 
-class TestLockOut:
+class TestLockout:
     @pytest.mark.parametrize("known", [True, False])
-    async def test_comes_after_five_wrong_ones_for_known_and_unknown_names(
+    async def test_five_wrong_passwords_lock_known_and_unknown_names(
         self, own: RunningIdentity, *, known: bool
     ) -> None:
         name = (await own.new()).username if known else NOBODY
@@ -103,7 +101,7 @@ class TestLockOut:
         # The right one is not looked at either, or a lock would be no lock.
         assert await guess(own, name, PASSWORD) == "TOO_MANY_ATTEMPTS"
 
-    async def test_doubles_and_says_when_it_ends(self, own: RunningIdentity) -> None:
+    async def test_lock_doubles_and_has_a_retry_time(self, own: RunningIdentity) -> None:
         for _ in range(5):
             await guess(own, NOBODY)
         for seconds in (1, 2, 4):
@@ -113,7 +111,7 @@ class TestLockOut:
             await own.later(seconds)
             assert await guess(own, NOBODY) == "INVALID_CREDENTIALS"
 
-    async def test_ends_with_signing_in_which_forgets_it(self, own: RunningIdentity) -> None:
+    async def test_login_resets_the_attempts(self, own: RunningIdentity) -> None:
         user = await own.new()
         for _ in range(2):
             for _ in range(4):
@@ -121,13 +119,13 @@ class TestLockOut:
             assert await guess(own, user.username, PASSWORD) == "IN"
         assert await own.sql.fetchval("SELECT count(*) FROM attempts") == 0
 
-    async def test_is_of_one_name_alone(self, own: RunningIdentity) -> None:
+    async def test_lock_affects_one_name_only(self, own: RunningIdentity) -> None:
         user = await own.new()
         for _ in range(6):
             await guess(own, NOBODY)
         assert await guess(own, user.username, PASSWORD) == "IN"
 
-    async def test_is_forgotten_after_a_day(self, own: RunningIdentity) -> None:
+    async def test_attempts_are_pruned_after_a_day(self, own: RunningIdentity) -> None:
         for _ in range(3):
             await guess(own, NOBODY)
         await own.later(86_500)
@@ -135,7 +133,7 @@ class TestLockOut:
             assert not await Repository(database).prune(10)
         assert await own.sql.fetchval("SELECT count(*) FROM attempts") == 0
 
-    async def test_lets_five_of_many_guesses_at_once_pass_whichever_replica_they_ask(
+    async def test_concurrent_guesses_on_replicas_share_the_limit(
         self, keys: Keys, tmp_path: Path, own: RunningIdentity
     ) -> None:
         user = await own.new()
@@ -150,9 +148,7 @@ class TestLockOut:
 
 
 class TestHashes:
-    async def test_grow_with_the_settings_when_their_user_signs_in(
-        self, keys: Keys, tmp_path: Path, own: RunningIdentity
-    ) -> None:
+    async def test_weak_hash_is_replaced_at_login(self, keys: Keys, tmp_path: Path, own: RunningIdentity) -> None:
         user, other = await own.new(), await own.new()
         harder = settings_of(
             keys, tmp_path, own.settings["identity_database_url"], identity_hash_memory_kib=64, identity_hash_passes=2
@@ -167,7 +163,7 @@ class TestHashes:
         assert await guess(own, user.username, PASSWORD) == "IN"  # and none grows weaker
         assert hashes == {row["username"]: row["password_hash"] for row in await own.sql.fetch("TABLE users")}
 
-    async def test_beyond_what_can_be_made_are_refused_and_count_nowhere(
+    async def test_excess_hashes_are_refused_and_do_not_count(
         self, keys: Keys, tmp_path: Path, identity_url: str
     ) -> None:
         slow = settings_of(

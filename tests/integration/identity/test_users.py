@@ -12,25 +12,25 @@ from wallet.errors import InvalidInput, PermissionDenied, Unauthenticated, Usern
 from wallet.inputs import Secret
 
 
-class TestRegistering:
-    async def test_makes_a_customer_who_can_sign_in(self, identity: RunningIdentity) -> None:
+class TestRegistration:
+    async def test_registered_user_is_a_customer_and_can_log_in(self, identity: RunningIdentity) -> None:
         user = await identity.new()
         assert user.role == "CUSTOMER"
         token = claims((await identity.sign_in(user)).access)
         assert (token["sub"], token["roles"]) == (user.id, ["customer"])
 
-    async def test_a_name_belongs_to_whoever_comes_first(self, identity: RunningIdentity) -> None:
+    async def test_taken_name_is_refused(self, identity: RunningIdentity) -> None:
         name = f"u{uuid.uuid4().hex}"
         made = await asyncio.gather(*(identity.new(name) for _ in range(5)), return_exceptions=True)
         assert sum(isinstance(each, UsernameTaken) for each in made) == 4
         assert await identity.sql.fetchval("SELECT count(*) FROM users WHERE username = $1", name) == 1
 
-    async def test_refuses_what_is_no_name_and_no_password_and_names_both(self, identity: RunningIdentity) -> None:
+    async def test_invalid_name_and_password_are_both_reported(self, identity: RunningIdentity) -> None:
         with pytest.raises(InvalidInput) as caught:
             await identity.new("No Name", Secret("short"))
         assert [each.field for each in caught.value.violations] == ["username", "password"]
 
-    async def test_keeps_a_hash_alone(self, identity: RunningIdentity) -> None:
+    async def test_database_contains_the_hash_only(self, identity: RunningIdentity) -> None:
         user = await identity.new()
         row = await identity.sql.fetchrow("SELECT * FROM users WHERE username = $1", user.username)
         assert row is not None
@@ -40,13 +40,13 @@ class TestRegistering:
 
 
 class TestUsers:
-    async def test_see_themselves(self, identity: RunningIdentity) -> None:
+    async def test_user_reads_itself(self, identity: RunningIdentity) -> None:
         user = await identity.new()
         caller = bearer(await identity.sign_in(user))
         assert await caller(identity.client.get_user(user.id)) == user
         assert await caller(identity.client.batch_get_users([user.id])) == {user.id: user}
 
-    async def test_do_not_see_others(self, identity: RunningIdentity) -> None:
+    async def test_user_does_not_read_others(self, identity: RunningIdentity) -> None:
         alice, bob = await identity.new(), await identity.new()
         caller = bearer(await identity.sign_in(alice))
         with pytest.raises(UserNotFound):
@@ -56,32 +56,30 @@ class TestUsers:
         assert found == {bob.id: UserNotFound(bob.id), alice.id: alice, nobody: UserNotFound(nobody)}
 
     @pytest.mark.parametrize("role", [Role.OPERATOR, Role.ADMIN])
-    async def test_of_the_house_see_all(self, identity: RunningIdentity, role: Role) -> None:
+    async def test_operator_and_admin_read_all_users(self, identity: RunningIdentity, role: Role) -> None:
         alice, bob = await identity.new(), await identity.new()
         caller = Caller(identity.keys.user("somebody", role))
         assert await caller(identity.client.batch_get_users([bob.id, alice.id])) == {bob.id: bob, alice.id: alice}
 
-    async def test_whom_another_issuer_knows_are_not_found(self, identity: RunningIdentity) -> None:
+    async def test_subject_of_another_issuer_is_not_found(self, identity: RunningIdentity) -> None:
         caller = Caller(identity.keys.user("auth0|42"))
         with pytest.raises(UserNotFound):
             await caller(identity.client.get_user("auth0|42"))
         assert await caller(identity.client.batch_get_users(["auth0|42"])) == {"auth0|42": UserNotFound("auth0|42")}
 
-    async def test_are_not_told_of_to_strangers_and_services(self, identity: RunningIdentity) -> None:
+    async def test_anonymous_callers_and_services_read_no_users(self, identity: RunningIdentity) -> None:
         user = await identity.new()
         with stranger(), pytest.raises(Unauthenticated):
             await identity.client.get_user(user.id)
         with pytest.raises(PermissionDenied):
             await Caller(identity.keys.service("card"))(identity.client.get_user(user.id))
 
-    async def test_are_asked_for_by_a_thousand_at_most(self, identity: RunningIdentity) -> None:
+    async def test_more_than_a_thousand_ids_are_refused(self, identity: RunningIdentity) -> None:
         caller = Caller(identity.keys.user("somebody", Role.ADMIN))
         with pytest.raises(InvalidInput):
             await caller(identity.client.batch_get_users([str(uuid.UUID(int=number)) for number in range(1_001)]))
 
-    async def test_whose_token_is_looked_at_by_nobody_may_sign_in_with_a_bad_one(
-        self, identity: RunningIdentity
-    ) -> None:
+    async def test_login_ignores_an_invalid_token(self, identity: RunningIdentity) -> None:
         user = await identity.new()
         with Caller("junk").calling():
             assert await identity.client.authenticate(user.username, PASSWORD)

@@ -30,41 +30,41 @@ GRACE = 10.0
 
 class TestCredentials:
     @pytest.mark.parametrize("username", ["bob", "a.b-c_9", "a" * 64])
-    def test_a_name_is_short_plain_and_lower_case(self, username: str) -> None:
+    def test_short_lower_case_name_is_accepted(self, username: str) -> None:
         assert check_new_credentials(username, "correct horse battery") == []
 
     @pytest.mark.parametrize("username", ["", "ab", "Alice", "9lives", "a b c", "алиса", "a" * 65, "alice\n", "alice'"])
-    def test_any_other_name_is_refused(self, username: str) -> None:
+    def test_other_name_is_refused(self, username: str) -> None:
         assert [each.field for each in check_new_credentials(username, "correct horse battery")] == ["username"]
 
     @pytest.mark.parametrize("password", ["x" * 12, "x" * 128, "пароль пароль", "🦄" * 12, " " * 12])
-    def test_of_a_password_the_length_counts_alone(self, password: str) -> None:
+    def test_password_of_allowed_length_is_accepted(self, password: str) -> None:
         assert check_new_credentials("alice", password) == []
 
     @pytest.mark.parametrize("password", ["", "x" * 11, "x" * 129])
-    def test_a_password_of_another_length_is_refused_and_not_repeated(self, password: str) -> None:
+    def test_password_of_another_length_is_refused_and_not_quoted(self, password: str) -> None:
         (violation,) = check_credentials("alice", password)
         assert (violation.field, violation.message) == ("password", "must be 12 to 128 characters")
 
-    def test_nobody_may_choose_their_name_for_a_password(self) -> None:
+    def test_user_name_as_password_is_refused(self) -> None:
         (violation,) = check_new_credentials("alice-the-first", "Alice-The-First")
         assert (violation.field, violation.message) == ("password", "must not be the name")
 
-    def test_characters_that_are_composed_differently_are_the_same_password(self) -> None:
+    def test_password_is_normalized(self) -> None:
         assert normalize_password("cafe\u0301 cafe\u0301 cafe\u0301") == normalize_password(
             "caf\u00e9 caf\u00e9 caf\u00e9"
         )
 
 
-class TestLockOut:
-    def test_comes_with_the_fifth_attempt_and_doubles_up_to_a_quarter_of_an_hour(self) -> None:
+class TestLockout:
+    def test_lock_starts_with_the_fifth_attempt_and_doubles_up_to_15_minutes(self) -> None:
         lockout = LockoutPolicy()
         assert [lockout.lock_seconds(count) for count in range(1, 9)] == [0, 0, 0, 0, 1, 2, 4, 8]
         assert lockout.lock_seconds(15) == 900
         assert lockout.lock_seconds(10**9) == 900
 
     @given(st.lists(st.floats(0, 2000), max_size=60), st.integers(1, 8))
-    def test_lets_no_more_pass_than_it_says(self, waits: list[float], free: int) -> None:
+    def test_lockout_lets_attempts_pass_only_after_the_lock(self, waits: list[float], free: int) -> None:
         lockout = LockoutPolicy(free, 1.0, 900.0)
         now, attempts, passed = NOW, LoginAttempts(0, NOW), 0
         for wait in waits:
@@ -80,36 +80,36 @@ class TestLockOut:
             attempts = more
         assert passed >= min(free, len(waits))
 
-    def test_says_in_whole_seconds_when_it_ends_never_too_soon(self) -> None:
+    def test_remaining_lock_time_is_rounded_up(self) -> None:
         locked = LoginAttempts(5, NOW + timedelta(seconds=1.2))
         assert locked.seconds_left(NOW) == 2
         assert locked.seconds_left(NOW + timedelta(seconds=1.1999)) == 1
 
 
-class TestSeal:
+class TestEncodedTokens:
     @given(st.uuids())
-    def test_opens_to_the_id_that_was_sealed(self, id_: uuid.UUID) -> None:
+    def test_token_is_decoded_to_its_id(self, id_: uuid.UUID) -> None:
         token = encode_token(SECRET, id_)
         assert decode_token(SECRET, token) == id_
         assert len(token) == 66
         assert token.isascii()
 
     @given(st.uuids(), st.binary(min_size=1, max_size=32))
-    def test_holds_against_another_secret(self, id_: uuid.UUID, secret: bytes) -> None:
+    def test_token_of_another_secret_is_invalid(self, id_: uuid.UUID, secret: bytes) -> None:
         assert decode_token(secret, encode_token(SECRET, id_)) is None
 
     @given(st.uuids(), st.integers(0, 65), st.characters(codec="utf-8"))
-    def test_holds_against_a_change_of_any_character(self, id_: uuid.UUID, place: int, character: str) -> None:
+    def test_token_with_a_changed_character_is_invalid(self, id_: uuid.UUID, place: int, character: str) -> None:
         token = encode_token(SECRET, id_)
         forged = token[:place] + character + token[place + 1 :]
         assert (decode_token(SECRET, forged) == id_) == (forged == token)
 
     @given(st.text())
-    def test_nothing_else_opens(self, text: str) -> None:
+    def test_other_text_is_no_token(self, text: str) -> None:
         assert decode_token(SECRET, text) is None
 
     @pytest.mark.parametrize("more", ["=", ".", "A", "\n", " ", "\ud800"])
-    def test_has_one_way_to_be_written(self, more: str) -> None:
+    def test_token_has_one_spelling(self, more: str) -> None:
         assert decode_token(SECRET, encode_token(SECRET, uuid.UUID(int=1)) + more) is None
 
 
@@ -117,7 +117,7 @@ def sign_in(**given: datetime) -> Session:
     return Session(uuid.UUID(int=1), uuid.UUID(int=2), **{"expires_at": NOW + timedelta(days=30), **given})
 
 
-class TestUse:
+class TestRotate:
     token = RefreshToken(uuid.UUID(int=3), uuid.UUID(int=1))
     successor = uuid.UUID(int=4)
 
@@ -129,24 +129,24 @@ class TestUse:
     def replaced(self) -> RefreshToken:
         return RefreshToken(self.token.id, self.token.session_id, self.successor, NOW)
 
-    def test_the_first_one_makes_the_successor(self) -> None:
+    def test_first_use_creates_the_successor(self) -> None:
         use = self.use(self.token, sign_in())
         assert isinstance(use, Rotated)
         assert (use.token.replaced_by, use.token.replaced_at) == (use.successor.id, NOW)
         assert use.successor == RefreshToken(uuid.UUID(int=99), self.token.session_id)
 
     @pytest.mark.parametrize("seconds", [-1, 0, 9.999])
-    def test_the_same_at_once_has_the_same_successor(self, seconds: float) -> None:
+    def test_use_within_the_grace_period_is_a_replay(self, seconds: float) -> None:
         assert self.use(self.replaced, sign_in(), seconds) == Replay(self.successor)
 
     @pytest.mark.parametrize("seconds", [10, 11, 86_400])
-    def test_the_same_later_ends_the_sign_in(self, seconds: float) -> None:
+    def test_use_after_the_grace_period_revokes_the_session(self, seconds: float) -> None:
         use = self.use(self.replaced, sign_in(), seconds)
         assert isinstance(use, ReuseDetected)
         assert use.session.revoked_at == NOW + timedelta(seconds=seconds)
 
     @pytest.mark.parametrize("over", [{"expires_at": NOW}, {"revoked_at": NOW - timedelta(days=1)}], ids=str)
-    def test_after_its_end_nothing_comes_of_it(self, over: dict[str, datetime]) -> None:
+    def test_token_of_an_ended_session_is_refused(self, over: dict[str, datetime]) -> None:
         for token in (self.token, self.replaced):
             assert self.use(token, sign_in(**over)) == SessionEnded()
 

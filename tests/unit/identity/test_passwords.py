@@ -22,26 +22,26 @@ def passwords() -> Iterator[Passwords]:
 
 
 class TestHashes:
-    def test_are_what_rfc_9106_recommends(self) -> None:
+    def test_default_parameters_are_those_of_rfc_9106(self) -> None:
         parameters = Argon2Parameters()
         assert (parameters.memory_kib, parameters.passes, parameters.lanes) == (2**16, 3, 4)
 
-    async def test_are_argon2id_with_a_salt_of_their_own(self, passwords: Passwords) -> None:
+    async def test_hash_is_argon2id_with_a_random_salt(self, passwords: Passwords) -> None:
         hashes = [await passwords.hash(PASSWORD) for _ in range(2)]
         made = extract_parameters(hashes[0])
         assert (made.type, made.memory_cost, made.time_cost, made.parallelism) == (Type.ID, 32, 1, 4)
         assert (made.salt_len, made.hash_len) == (16, 32)
         assert hashes[0] != hashes[1]
 
-    async def test_are_of_one_password(self, passwords: Passwords) -> None:
+    async def test_hash_verifies_one_password_only(self, passwords: Passwords) -> None:
         hash_ = await passwords.hash(PASSWORD)
         assert await passwords.verify(hash_, PASSWORD)
         assert not await passwords.verify(hash_, OTHER)
 
-    async def test_of_nobody_are_of_no_password(self, passwords: Passwords) -> None:
+    async def test_missing_user_verifies_no_password(self, passwords: Passwords) -> None:
         assert not await passwords.verify(None, PASSWORD)
 
-    async def test_are_weak_when_more_is_asked_for_now(self, passwords: Passwords) -> None:
+    async def test_hash_with_lower_parameters_is_weak(self, passwords: Passwords) -> None:
         hash_ = await passwords.hash(PASSWORD)
         assert not passwords.is_weak(hash_)
         for parameters, weak in (
@@ -53,19 +53,19 @@ class TestHashes:
                 assert others.is_weak(hash_) == weak
 
 
-class TestPlaces:
-    async def test_are_those_that_hash_and_those_that_wait(self, passwords: Passwords) -> None:
+class TestSlots:
+    async def test_slots_are_threads_and_waiting_places(self, passwords: Passwords) -> None:
         with passwords.slot(), passwords.slot(), passwords.slot(), pytest.raises(ResourceExhausted):
             passwords.slot().__enter__()
         with passwords.slot():
             pass
 
-    async def test_are_given_back_by_whoever_fails(self, passwords: Passwords) -> None:
+    async def test_failed_caller_frees_its_slot(self, passwords: Passwords) -> None:
         for _ in range(9):
             with pytest.raises(KeyError), passwords.slot():
                 raise KeyError
 
-    async def test_are_given_back_by_whoever_gives_up(self, passwords: Passwords) -> None:
+    async def test_cancelled_caller_frees_its_slot(self, passwords: Passwords) -> None:
         async def wait() -> None:
             with passwords.slot():
                 await asyncio.Event().wait()

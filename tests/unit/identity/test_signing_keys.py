@@ -39,25 +39,25 @@ def aged(*sinces: float) -> list[SigningKey]:
     return [SigningKey(Path(f"{since}.pem"), since, PRIVATE) for since in sorted(sinces)]
 
 
-class TestSigning:
-    def test_is_done_by_the_only_key_at_once(self) -> None:
+class TestChooseSigningKey:
+    def test_only_key_signs_at_once(self) -> None:
         (only,) = aged(100)
         assert choose_signing_key([only], 100) is only
 
-    def test_is_done_by_the_newest_that_has_been_there_for_a_minute(self) -> None:
+    def test_newest_key_signs_after_a_minute(self) -> None:
         old, newer, newest = aged(0, 1000, 1030)
         assert choose_signing_key([old, newer, newest], 1059) is old
         assert choose_signing_key([old, newer, newest], 1060) is newer
         assert choose_signing_key([old, newer, newest], 1090) is newest
 
-    def test_is_done_by_the_oldest_while_none_has(self) -> None:
+    def test_oldest_key_signs_while_none_is_activated(self) -> None:
         first, second = aged(0, 1)
         assert choose_signing_key([first, second], 2) is first
 
 
-class TestSuperseded:
+class TestFindObsoleteKeys:
     @given(st.lists(st.floats(0, 5_000), min_size=1, max_size=6, unique=True), st.floats(0, 1_000))
-    def test_keys_have_signed_no_token_that_lives(self, sinces: list[float], keep: float) -> None:
+    def test_obsolete_key_has_signed_no_valid_token(self, sinces: list[float], keep: float) -> None:
         keys, now = aged(*sinces), 5_000.0
         over = find_obsolete_keys(keys, now, keep_seconds=keep)
         assert over == keys[: len(over)]
@@ -69,7 +69,7 @@ class TestSuperseded:
                 if seen:
                     assert choose_signing_key(seen, moment - late) not in over
 
-    def test_keys_go_as_soon_as_their_tokens_are_over(self) -> None:
+    def test_key_is_obsolete_when_its_tokens_have_expired(self) -> None:
         old, new = aged(0, 1000)
         last = 1000 + ACTIVATION_SECONDS + READ_INTERVAL_SECONDS + 600
         assert find_obsolete_keys([old, new], last - 1, keep_seconds=600) == []
@@ -77,15 +77,15 @@ class TestSuperseded:
 
 
 class TestFolder:
-    def test_is_read_oldest_first(self, tmp_path: Path) -> None:
+    def test_keys_are_read_oldest_first(self, tmp_path: Path) -> None:
         files = [written(tmp_path, name, age=age) for name, age in (("b", 20), ("a", 10), ("c", 30))]
         assert [key.file for key in read_keys(tmp_path)] == [files[2], files[0], files[1]]
 
-    def test_without_a_key_says_what_to_do(self, tmp_path: Path) -> None:
+    def test_empty_folder_error_names_the_command(self, tmp_path: Path) -> None:
         with pytest.raises(NoSigningKeyError, match=r"keys rotate --folder .* --keep 600"):
             SigningKeys.from_folder(tmp_path)
 
-    def test_may_have_what_is_no_key(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_files_that_are_no_key_are_skipped(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         good = written(tmp_path, "good")
         (tmp_path / "half.pem").write_bytes(good.read_bytes()[:60])
         other = ec.generate_private_key(ec.SECP256R1())
@@ -96,7 +96,7 @@ class TestFolder:
         (tmp_path / "notes.txt").write_text("not a key")
         assert [key.file for key in read_keys(tmp_path)] == [good]
 
-    def test_publishes_all_and_nothing_private(self, tmp_path: Path) -> None:
+    def test_key_set_has_all_keys_without_private_members(self, tmp_path: Path) -> None:
         for name in "ab":
             written(tmp_path, name)
         published = SigningKeys.from_folder(tmp_path).jwks["keys"]
@@ -104,7 +104,9 @@ class TestFolder:
 
 
 class TestRotation:
-    def test_of_an_empty_folder_makes_the_only_key(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_rotation_of_an_empty_folder_creates_the_only_key(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         folder = tmp_path / "keys"
         rotate_keys(folder, 600)
         (key,) = read_keys(folder)
@@ -112,9 +114,7 @@ class TestRotation:
         assert f"added {key.file.name} ({key.jwk['kid']})" in capsys.readouterr().out
         assert list(folder.iterdir()) == [key.file]
 
-    def test_keeps_what_has_signed_tokens_that_live_and_removes_the_rest(
-        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_rotation_removes_obsolete_keys_only(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         oldest = written(tmp_path, "oldest", age=5_000)
         signs = written(tmp_path, "signs", age=1_000)
         rotate_keys(tmp_path, 600)
@@ -125,7 +125,7 @@ class TestRotation:
         assert "signs from " in said
         assert SigningKeys.from_folder(tmp_path).signing_key.public_key() == read_keys(tmp_path)[0].private.public_key()
 
-    def test_refuses_no_token_at_any_time(self) -> None:
+    def test_rotations_invalidate_no_token(self) -> None:
         """Two rotations, a verifier that reads the keys once a minute, and tokens that live for ten minutes."""
         lifetime, folder, signed = 600.0, [SigningKey(Path("0.pem"), -10_000, PRIVATE)], list[tuple[float, str]]()
         known: set[str] = set()

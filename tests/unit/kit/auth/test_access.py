@@ -22,31 +22,31 @@ def admits(rule: AccessRule, caller: Principal) -> bool:
 
 
 class TestRule:
-    def test_users_are_admitted_by_any_role_that_they_have(self) -> None:
+    def test_user_is_allowed_by_any_of_its_roles(self) -> None:
         rule = allow_roles(Role.OPERATOR, Role.ADMIN)
         assert admits(rule, user(Role.OPERATOR))
         assert admits(rule, user(Role.CUSTOMER, Role.ADMIN))
         assert not admits(rule, user(Role.CUSTOMER))
 
     @pytest.mark.parametrize("rule", [WRITE_ACCESS, READ_ACCESS, allow_roles(*Role), allow_services("alice")])
-    def test_a_user_without_a_role_is_admitted_nowhere(self, rule: AccessRule) -> None:
+    def test_user_without_a_role_is_refused(self, rule: AccessRule) -> None:
         assert not admits(rule, user())
 
-    def test_services_are_admitted_by_name(self) -> None:
+    def test_service_is_allowed_by_its_name(self) -> None:
         assert admits(allow_services("card", "analytics"), service("card"))
         assert not admits(allow_services("card"), service("analytics"))
 
     @pytest.mark.parametrize("rule", [WRITE_ACCESS, READ_ACCESS, allow_roles(*Role)])
-    def test_what_users_may_no_service_may(self, rule: AccessRule) -> None:
+    def test_role_rule_refuses_services(self, rule: AccessRule) -> None:
         assert not admits(rule, service("card"))
 
-    def test_two_rules_admit_whom_either_does(self) -> None:
+    def test_combined_rule_allows_what_either_rule_allows(self) -> None:
         rule = allow_roles(Role.CUSTOMER) | allow_services("card")
         assert admits(rule, user(Role.CUSTOMER))
         assert admits(rule, service("card"))
         assert not admits(rule, user(Role.OPERATOR))
         assert not admits(rule, service("analytics"))
 
-    def test_anyone_is_anyone(self) -> None:
+    def test_public_rule_allows_everybody(self) -> None:
         assert admits(PUBLIC_ACCESS, user())
         assert admits(PUBLIC_ACCESS | allow_services("card"), service("analytics"))

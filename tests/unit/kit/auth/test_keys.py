@@ -64,11 +64,11 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keys, "_MISS_INTERVAL_SECONDS", 0.0)
 
 
-class TestWhatFits:
+class TestUsableKeys:
     @pytest.mark.parametrize(
         ("jwk", "algorithm"), [(FIRST, "EdDSA"), ({**P256, "kid": "k"}, "ES256"), ({**RSA, "kid": "k"}, "RS256")]
     )
-    def test_is_a_public_key_for_the_algorithm(self, jwk: dict[str, Any], algorithm: Any) -> None:
+    def test_public_key_for_the_algorithm_is_used(self, jwk: dict[str, Any], algorithm: Any) -> None:
         assert names(KeySet.from_text(set_of(jwk), algorithm)) == [jwk["kid"]]
         others: set[Any] = {"EdDSA", "ES256", "RS256"} - {algorithm}
         for other in others:
@@ -89,14 +89,14 @@ class TestWhatFits:
             {"x": 7},
         ],
     )
-    def test_is_nothing_else(self, changed: dict[str, Any]) -> None:
+    def test_key_for_another_algorithm_or_use_is_skipped(self, changed: dict[str, Any]) -> None:
         assert names(KeySet.from_text(set_of({**SECOND, **changed}, FIRST))) == [FIRST["kid"]]
 
-    def test_is_no_short_rsa_key(self) -> None:
+    def test_short_rsa_key_is_skipped(self) -> None:
         with pytest.raises(InvalidKeySetError):
             KeySet.from_text(set_of({**SHORT, "kid": "short"}), "RS256")
 
-    def test_is_shown_without_what_was_private(self) -> None:
+    def test_published_key_set_has_no_private_members(self) -> None:
         private = jwt.algorithms.OKPAlgorithm.to_jwk(Ed25519PrivateKey.generate(), as_dict=True)
         document = KeySet.from_text(set_of({**private, "kid": "mine", "note": "keep me"})).jwks
         assert document is not None
@@ -106,13 +106,13 @@ class TestWhatFits:
         "text",
         ["", "[]", "null", "7", '{"keys": 7}', '{"keys": null}', '{"keys": [7, null, []]}', "<html>", "[" * 9999],
     )
-    def test_no_text_whatever_is_more_than_refused(self, text: str) -> None:
+    def test_any_other_text_is_an_invalid_key_set(self, text: str) -> None:
         with pytest.raises(InvalidKeySetError):
             KeySet.from_text(text)
 
 
-class TestFile:
-    async def test_is_read_again_when_it_changes(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+class TestKeySetFromFile:
+    async def test_changed_file_is_read_again(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(keys, "_FILE_INTERVAL_SECONDS", 0.01)
         monkeypatch.setattr(keys, "_MISS_INTERVAL_SECONDS", 0.0)
         file = tmp_path / "jwks.json"
@@ -127,7 +127,7 @@ class TestFile:
             await until(has_changed)
             assert not key_set.is_current(first)
 
-    async def test_that_goes_bad_leaves_the_keys_as_they_are_and_is_told_once(self, tmp_path: Path) -> None:
+    async def test_invalid_file_keeps_the_keys_and_is_logged_once(self, tmp_path: Path) -> None:
         file = tmp_path / "jwks.json"
         file.write_text(set_of(FIRST))
         async with KeySet.from_file(file) as key_set:
@@ -144,8 +144,8 @@ class TestFile:
 
 
 @pytest.mark.usefixtures("at_once")
-class TestAddress:
-    async def test_an_unknown_key_is_asked_for_at_once(self) -> None:
+class TestKeySetFromUrl:
+    async def test_unknown_kid_causes_a_read(self) -> None:
         issuer = Issuer()
         async with published(issuer) as url, KeySet.from_url(url) as key_set:
             first = await key_set.get_key(FIRST["kid"])
@@ -153,7 +153,7 @@ class TestAddress:
             assert (await key_set.get_key(SECOND["kid"])).jwk == SECOND
             assert key_set.is_current(first)  # the same key, whatever came beside it
 
-    async def test_many_who_need_it_ask_once(self) -> None:
+    async def test_concurrent_callers_share_one_read(self) -> None:
         issuer = Issuer()
         async with published(issuer) as url, KeySet.from_url(url) as key_set:
             await key_set.get_key(FIRST["kid"])
@@ -166,7 +166,7 @@ class TestAddress:
             assert {key.jwk["kid"] for key in await asyncio.gather(*waiting)} == {SECOND["kid"]}
             assert issuer.asked == asked + 1
 
-    async def test_a_key_that_there_is_not_is_refused(self) -> None:
+    async def test_missing_key_is_refused(self) -> None:
         issuer = Issuer()
         async with published(issuer) as url, KeySet.from_url(url) as key_set:
             for kid in (SECOND["kid"], None, ["k"], 7):
@@ -178,7 +178,7 @@ class TestAddress:
         [Response("<html>"), Response(set_of()), Response("no", 500), Response(None, 302, {"location": "/"})],
         ids=["no JSON", "no keys", "an error", "somewhere else"],
     )
-    async def test_a_bad_answer_leaves_the_keys_as_they_are(self, answer: Response) -> None:
+    async def test_invalid_response_keeps_the_keys(self, answer: Response) -> None:
         issuer = Issuer()
         async with published(issuer) as url, KeySet.from_url(url) as key_set:
             first = await key_set.get_key(FIRST["kid"])
@@ -189,13 +189,13 @@ class TestAddress:
             assert ours == ["warning"]
             assert key_set.is_current(first)
 
-    async def test_that_has_never_answered_is_no_reason_to_refuse_a_token(self) -> None:
+    async def test_unread_key_set_is_unavailable_and_no_refusal(self) -> None:
         async with KeySet.from_url(f"http://127.0.0.1:{free_ports(1)[0]}/") as key_set:
             assert key_set.jwks is None
             with pytest.raises(Unavailable, match="the issuer's keys"):
                 await key_set.get_key(FIRST["kid"])
 
-    async def test_that_answers_at_last_is_believed_by_itself(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_key_set_is_read_as_soon_as_the_url_answers(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(keys, "_MISS_INTERVAL_SECONDS", 0.01)
         issuer = Issuer()
         good, issuer.answer = issuer.answer, Response("", 503)
@@ -204,7 +204,7 @@ class TestAddress:
             issuer.answer = good
             await until(lambda: _is(key_set.jwks is not None))
 
-    async def test_that_is_silent_holds_a_call_up_for_so_long(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_hanging_url_delays_a_call_up_to_the_time_out(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(keys, "_CALLER_TIMEOUT_SECONDS", 0.05)
         issuer = Issuer()
         issuer.answers.clear()
@@ -214,7 +214,7 @@ class TestAddress:
                     await key_set.get_key(FIRST["kid"])
             issuer.answers.set()
 
-    async def test_that_drips_is_given_up_like_a_silent_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_dripping_response_times_out(self, monkeypatch: pytest.MonkeyPatch) -> None:
         async def drips() -> AsyncIterator[bytes]:
             while True:
                 yield b" "
@@ -230,7 +230,7 @@ class TestAddress:
             assert key_set.is_current(first)
 
 
-async def test_strangers_do_not_make_us_ask_without_end() -> None:
+async def test_forged_tokens_cause_few_reads() -> None:
     issuer = Issuer()
     async with published(issuer) as url, KeySet.from_url(url) as key_set:
         for number in range(10):

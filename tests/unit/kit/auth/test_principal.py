@@ -77,20 +77,20 @@ def verifier() -> TokenVerifier:
     )
 
 
-class TestGoodTokens:
-    async def test_a_users_token_stands_for_the_user(self, verifier: TokenVerifier) -> None:
+class TestValidTokens:
+    async def test_user_token_yields_the_user(self, verifier: TokenVerifier) -> None:
         caller = await verifier.verify(token(exp=2_000_000_000))
         assert caller == Principal(USERS, "alice", is_service=False, expires_at=2_000_000_000)
         assert caller.scope == "https://users.test|alice"
 
-    async def test_a_services_token_stands_for_the_service(self, verifier: TokenVerifier) -> None:
+    async def test_service_token_yields_the_service(self, verifier: TokenVerifier) -> None:
         caller = await verifier.verify(token(PRIVATE[CARD], iss=CARD, sub=CARD))
         assert (caller.subject, caller.is_service) == (CARD, True)
 
-    async def test_one_audience_of_several_is_enough(self, verifier: TokenVerifier) -> None:
+    async def test_one_matching_audience_of_several_is_enough(self, verifier: TokenVerifier) -> None:
         assert (await verifier.verify(token(aud=["elsewhere", AUDIENCE]))).subject == "alice"
 
-    async def test_clocks_may_differ_by_some_seconds(self, verifier: TokenVerifier) -> None:
+    async def test_clock_skew_of_some_seconds_is_tolerated(self, verifier: TokenVerifier) -> None:
         now = int(time.time())
         assert (await verifier.verify(token(iat=now + 2, nbf=now + 2))).subject == "alice"
         assert (await verifier.verify(token(exp=now - 2))).subject == "alice"
@@ -109,15 +109,15 @@ class TestRoles:
             (None, set()),
         ],
     )
-    async def test_are_the_known_ones_of_the_claim(
+    async def test_known_roles_of_the_claim_are_used(
         self, verifier: TokenVerifier, claim: object, roles: set[Role]
     ) -> None:
         assert (await verifier.verify(token(roles=claim))).roles == roles
 
-    async def test_are_none_without_the_claim(self, verifier: TokenVerifier) -> None:
+    async def test_user_without_the_claim_has_no_roles(self, verifier: TokenVerifier) -> None:
         assert (await verifier.verify(token())).roles == frozenset()
 
-    async def test_are_not_a_services(self, verifier: TokenVerifier) -> None:
+    async def test_service_has_no_roles(self, verifier: TokenVerifier) -> None:
         caller = await verifier.verify(token(PRIVATE[CARD], iss=CARD, sub=CARD, roles=["admin"]))
         assert caller.roles == frozenset()
         assert not caller.can_write_all
@@ -126,7 +126,7 @@ class TestRoles:
         ("role", "can_read_all", "can_write_all"),
         [(Role.CUSTOMER, False, False), (Role.OPERATOR, True, False), (Role.ADMIN, True, True)],
     )
-    def test_say_how_far_a_user_gets(self, role: Role, *, can_read_all: bool, can_write_all: bool) -> None:
+    def test_roles_give_read_and_write_access(self, role: Role, *, can_read_all: bool, can_write_all: bool) -> None:
         caller = Principal(USERS, "alice", is_service=False, expires_at=0, roles=frozenset({role}))
         assert (caller.can_read_all, caller.can_write_all) == (can_read_all, can_write_all)
 
@@ -167,18 +167,18 @@ class TestRefusedTokens:
             ),
         ],
     )
-    async def test_say_why(self, verifier: TokenVerifier, forged: str, why: str) -> None:
+    async def test_refusal_names_the_reason(self, verifier: TokenVerifier, forged: str, why: str) -> None:
         with pytest.raises(Unauthenticated, match=why):
             await verifier.verify(forged)
 
-    async def test_alg_none_is_not_believed(self, verifier: TokenVerifier) -> None:
+    async def test_alg_none_is_refused(self, verifier: TokenVerifier) -> None:
         claims = jwt.decode(token(), options={"verify_signature": False})
         for alg in ("none", "None", "NONE", ""):
             unsigned = by_hand({"alg": alg, "typ": "JWT", "kid": kid(PRIVATE[USERS])}, json.dumps(claims).encode())
             with pytest.raises(Unauthenticated, match="not valid"):
                 await verifier.verify(unsigned)
 
-    async def test_the_public_key_is_no_shared_secret(self, verifier: TokenVerifier) -> None:
+    async def test_public_key_as_hmac_secret_is_refused(self, verifier: TokenVerifier) -> None:
         public = PRIVATE[USERS].public_key()
         claims = jwt.decode(token(), options={"verify_signature": False})
         forms = [
@@ -194,29 +194,29 @@ class TestRefusedTokens:
             with pytest.raises(Unauthenticated, match="InvalidAlgorithmError"):
                 await verifier.verify(forged)
 
-    async def test_a_key_that_came_with_the_token_is_not_looked_at(self, verifier: TokenVerifier) -> None:
+    async def test_key_inside_the_token_is_ignored(self, verifier: TokenVerifier) -> None:
         headers = {"kid": kid(PRIVATE[USERS]), "jwk": public_jwk(STRANGER.public_key())}
         with pytest.raises(Unauthenticated, match="InvalidSignatureError"):
             await verifier.verify(token(STRANGER, headers=headers))
 
     @pytest.mark.parametrize("changed", [0, 1, 2])
-    async def test_every_part_is_signed(self, verifier: TokenVerifier, changed: int) -> None:
+    async def test_change_of_any_part_is_refused(self, verifier: TokenVerifier, changed: int) -> None:
         parts, others = token().split("."), token(sub="bob", headers={"kid": kid(PRIVATE[USERS]), "x": 1}).split(".")
         parts[changed] = others[changed]
         with pytest.raises(Unauthenticated, match="InvalidSignatureError"):
             await verifier.verify(".".join(parts))
 
     @given(st.text() | st.lists(st.text("abcABC123-_"), min_size=3, max_size=3).map(".".join))
-    async def test_no_text_whatever_is_more_than_refused(self, text: str) -> None:
+    async def test_any_other_text_is_refused(self, text: str) -> None:
         with pytest.raises(Unauthenticated):
             await TokenVerifier(USERS, {}, AUDIENCE).verify(text)
 
     @pytest.mark.parametrize("payload", [b"", b"[]", b"null", b"1", b"\xff", b"{" * 5000, b'{"a":' * 5000, b"[" * 5000])
-    async def test_no_payload_whatever_is_more_than_refused(self, verifier: TokenVerifier, payload: bytes) -> None:
+    async def test_any_other_payload_is_refused(self, verifier: TokenVerifier, payload: bytes) -> None:
         with pytest.raises(Unauthenticated, match="not valid"):
             await verifier.verify(by_hand({"alg": "EdDSA", "kid": kid(PRIVATE[USERS])}, payload))
 
-    async def test_what_the_token_holds_is_not_told(self, verifier: TokenVerifier) -> None:
+    async def test_refusal_does_not_quote_the_token(self, verifier: TokenVerifier) -> None:
         with pytest.raises(Unauthenticated) as caught:
             await verifier.verify(token(sub="alice", aud="elsewhere"))
         assert "alice" not in str(caught.value)
@@ -224,22 +224,20 @@ class TestRefusedTokens:
 
 
 class TestCache:
-    async def test_a_token_that_was_good_still_expires(
-        self, verifier: TokenVerifier, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_cached_token_expires(self, verifier: TokenVerifier, monkeypatch: pytest.MonkeyPatch) -> None:
         good = token(exp=int(time.time()) + 60)
         assert await verifier.verify(good) == await verifier.verify(good)
         monkeypatch.setattr(principal, "time", FrozenTime(time.time() + 120))
         with pytest.raises(Unauthenticated, match="has expired; get a new one"):
             await verifier.verify(good)
 
-    async def test_a_refusal_is_not_remembered_as_a_caller(self, verifier: TokenVerifier) -> None:
+    async def test_refused_token_is_not_cached(self, verifier: TokenVerifier) -> None:
         forged = token(STRANGER, headers={"kid": kid(PRIVATE[USERS])})
         for _ in range(3):
             with pytest.raises(Unauthenticated):
                 await verifier.verify(forged)
 
-    async def test_holds_so_many_and_forgets_what_has_expired(
+    async def test_cache_is_bounded_and_drops_expired_tokens(
         self, verifier: TokenVerifier, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(principal, "_CACHED_TOKENS", 3)
@@ -266,7 +264,7 @@ class FrozenTime:
 
 
 class TestSettings:
-    async def test_keys_come_from_files_one_an_issuer(self, tmp_path: Path) -> None:
+    async def test_keys_are_read_from_one_file_per_issuer(self, tmp_path: Path) -> None:
         files = {issuer: tmp_path / f"{number}.json" for number, issuer in enumerate(PRIVATE)}
         for issuer, file in files.items():
             file.write_text(json.dumps({"keys": [public_jwk(PRIVATE[issuer].public_key())]}))
@@ -278,12 +276,12 @@ class TestSettings:
                 await verifier.verify(token(PRIVATE[BANK], iss=BANK, sub=BANK))
             assert verifier.user_jwks == {"keys": [public_jwk(PRIVATE[USERS].public_key())]}
 
-    def test_an_address_is_an_address_and_the_rest_files(self) -> None:
+    def test_jwks_setting_is_a_url_or_a_file(self) -> None:
         address = AuthSettings(auth_issuer=USERS, auth_jwks="https://users.test/jwks.json").auth_jwks
         assert str(address) == "https://users.test/jwks.json"
         assert not isinstance(address, Path)
 
-    async def test_without_its_keys_a_file_stops_the_start(self, tmp_path: Path) -> None:
+    async def test_file_without_keys_stops_the_start(self, tmp_path: Path) -> None:
         file = tmp_path / "users.json"
         file.write_text('{"keys": []}')
         with pytest.raises(InvalidKeySetError, match="no key for EdDSA"):
@@ -291,7 +289,7 @@ class TestSettings:
                 pass
 
 
-class TestIssuersElsewhere:
+class TestExternalIssuers:
     @pytest.mark.parametrize(
         ("path", "claims"),
         [
@@ -300,7 +298,7 @@ class TestIssuersElsewhere:
             ("https://wallet.test/roles", {"https://wallet.test/roles": ["admin"]}),
         ],
     )
-    async def test_have_roles_where_a_setting_says(self, path: str, claims: dict[str, Any]) -> None:
+    async def test_roles_are_read_from_the_configured_claim(self, path: str, claims: dict[str, Any]) -> None:
         keys = {USERS: KeySet.from_text(json.dumps({"keys": [public_jwk(PRIVATE[USERS].public_key())]}))}
         verifier = TokenVerifier(USERS, keys, AUDIENCE, roles_claim=path)
         assert (await verifier.verify(token(**claims))).roles == {Role.ADMIN}
@@ -308,7 +306,7 @@ class TestIssuersElsewhere:
         assert (await verifier.verify(token(realm_access=["admin"]))).roles == frozenset()
 
     @pytest.mark.parametrize("algorithm", ["ES256", "RS256"])
-    async def test_sign_with_what_a_setting_says_and_nothing_else(self, algorithm: Algorithm) -> None:
+    async def test_only_the_configured_algorithm_is_accepted(self, algorithm: Algorithm) -> None:
         private = OTHERS[algorithm]
         published = json.dumps({"keys": [jwk_of(private, "theirs"), public_jwk(PRIVATE[USERS].public_key())]})
         services = KeySet.from_text(json.dumps({"keys": [public_jwk(PRIVATE[CARD].public_key())]}))
@@ -323,8 +321,8 @@ class TestIssuersElsewhere:
             await verifier.verify(token())
 
 
-class TestRotation:
-    async def test_a_key_that_is_published_no_more_takes_its_tokens_with_it(self, tmp_path: Path) -> None:
+class TestKeyRotation:
+    async def test_tokens_of_a_withdrawn_key_are_refused(self, tmp_path: Path) -> None:
         file, old, new = tmp_path / "users.json", PRIVATE[USERS], STRANGER
         file.write_text(json.dumps({"keys": [public_jwk(old.public_key())]}))
         async with KeySet.from_file(file) as keys:

@@ -38,27 +38,27 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-class TestSigner:
-    async def test_what_it_signs_is_believed(self) -> None:
+class TestTokenSigner:
+    async def test_signed_token_is_accepted(self) -> None:
         verifier = TokenVerifier("users", {"users": KeySet.from_text(JWKS)}, "wallet")
         caller = await verifier.verify(TokenSigner("users", KEY, "wallet").sign("alice", 60))
         assert (caller.issuer, caller.subject) == ("users", "alice")
         assert caller.expires_at == pytest.approx(time.time() + 60, abs=2)
 
-    def test_a_token_names_roles_and_none_is_like_another(self) -> None:
+    def test_token_has_roles_and_a_unique_id(self) -> None:
         signer = TokenSigner("users", KEY, "wallet")
         tokens = [signer.sign("alice", 60, [Role.OPERATOR, Role.CUSTOMER]) for _ in range(2)]
         first, second = (jwt.decode(token, options={"verify_signature": False}) for token in tokens)
         assert first["roles"] == ["customer", "operator"]
         assert first["jti"] != second["jti"]
 
-    def test_reads_its_key_from_a_file(self, tmp_path: Path) -> None:
+    def test_key_is_read_from_a_file(self, tmp_path: Path) -> None:
         file = tmp_path / "key.pem"
         file.write_bytes(KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
         header = jwt.get_unverified_header(TokenSigner.from_file("users", file, "wallet").sign("alice", 60))
         assert header == {"alg": "EdDSA", "typ": "JWT", "kid": public_jwk(KEY.public_key())["kid"]}
 
-    def test_refuses_a_key_of_another_kind(self, tmp_path: Path) -> None:
+    def test_key_of_another_type_is_refused(self, tmp_path: Path) -> None:
         file = tmp_path / "key.pem"
         other = ec.generate_private_key(ec.SECP256R1())
         file.write_bytes(other.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
@@ -67,27 +67,27 @@ class TestSigner:
 
 
 class TestPublicJwk:
-    def test_has_nothing_private_and_is_named_by_its_thumbprint(self) -> None:
+    def test_public_jwk_has_no_private_member_and_a_thumbprint(self) -> None:
         jwk = public_jwk(KEY.public_key())
         assert jwk.keys() == {"kty", "crv", "x", "alg", "use", "kid"}
         assert jwk == public_jwk(KEY.public_key())
         assert jwk["kid"] != public_jwk(Ed25519PrivateKey.generate().public_key())["kid"]
 
-    def test_the_thumbprint_is_that_of_rfc_8037(self) -> None:
+    def test_thumbprint_matches_rfc_8037(self) -> None:
         # Appendix A.3 of the RFC: the key of A.2 and its thumbprint.
         x = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"
         key = jwt.algorithms.OKPAlgorithm.from_jwk({"kty": "OKP", "crv": "Ed25519", "x": x})
         assert public_jwk(key)["kid"] == "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"  # type: ignore[arg-type]  # public
 
 
-class TestServiceToken:
-    def test_is_signed_once_for_many_calls(self, clock: Clock) -> None:
+class TestServiceTokenProvider:
+    def test_service_token_is_reused(self, clock: Clock) -> None:
         token = ServiceTokenProvider(TokenSigner("card", KEY, "wallet"), "card")
         first = token()
         clock.now += ServiceTokenProvider.LIFETIME_SECONDS / 2 - 1
         assert token() == first
 
-    def test_is_renewed_while_minutes_are_left(self, clock: Clock) -> None:
+    def test_service_token_is_renewed_minutes_before_its_expiry(self, clock: Clock) -> None:
         token = ServiceTokenProvider(TokenSigner("card", KEY, "wallet"), "card")
         first = token()
         clock.now += ServiceTokenProvider.LIFETIME_SECONDS / 2

@@ -43,14 +43,14 @@ async def served(checks: Mapping[str, HealthCheck]) -> AsyncIterator[httpx.Async
 
 
 class TestReadiness:
-    async def test_is_ok_when_every_dependency_answers(self) -> None:
+    async def test_passed_checks_are_ok(self) -> None:
         assert await run_checks({"database": answers, "broker": answers}) == {"database": "ok", "broker": "ok"}
 
-    async def test_names_the_kind_of_each_failure(self) -> None:
+    async def test_failed_check_has_the_type_of_its_error(self) -> None:
         states = await run_checks({"database": fails, "broker": answers})
         assert states == {"database": "ConnectionRefusedError", "broker": "ok"}
 
-    async def test_waits_for_all_at_once_and_not_for_ever(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_checks_run_concurrently_and_time_out(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(admin, "_CHECK_TIMEOUT_SECONDS", 0.5)
         running = most = 0
 
@@ -67,17 +67,17 @@ class TestReadiness:
         assert (running, most) == (0, 20)
         assert states == {f"part {n}": "TimeoutError" for n in range(20)} | {"good": "ok"}
 
-    async def test_a_process_that_needs_nothing_is_ready(self) -> None:
+    async def test_process_without_checks_is_ready(self) -> None:
         assert await run_checks({}) == {}
 
 
 class TestAdmin:
-    async def test_is_ready_when_its_dependencies_are(self) -> None:
+    async def test_admin_is_ready_when_all_checks_pass(self) -> None:
         async with served({"database": answers}) as http:
             response = await http.get("/health/ready")
         assert (response.status_code, response.json()) == (200, {"status": "ready", "checks": {"database": "ok"}})
 
-    async def test_is_not_ready_while_one_is_away_and_tells_no_secrets(self) -> None:
+    async def test_failed_check_is_503_without_secrets(self) -> None:
         async with served({"database": fails, "broker": answers}) as http:
             response = await http.get("/health/ready")
         assert response.status_code == 503
@@ -86,7 +86,7 @@ class TestAdmin:
             "checks": {"database": "ConnectionRefusedError", "broker": "ok"},
         }
 
-    async def test_becomes_ready_when_the_dependency_comes(self) -> None:
+    async def test_admin_becomes_ready_when_the_dependency_recovers(self) -> None:
         there = False
 
         async def comes_later() -> None:
@@ -98,12 +98,12 @@ class TestAdmin:
             there = True
             assert (await http.get("/health/ready")).status_code == 200
 
-    async def test_lives_whatever_its_dependencies_do(self) -> None:
+    async def test_liveness_does_not_depend_on_checks(self) -> None:
         async with served({"database": fails}) as http:
             response = await http.get("/health/live")
         assert (response.status_code, response.json()) == (200, {"status": "live"})
 
-    async def test_tells_its_metrics_as_prometheus_reads_them(self) -> None:
+    async def test_metrics_have_the_prometheus_format(self) -> None:
         metrics.RPC_SECONDS.labels("/test.Admin/Metrics", "OK").observe(0.1)
         async with served({}) as http:
             response = await http.get("/metrics")
@@ -113,14 +113,14 @@ class TestAdmin:
 
 
 class TestHttpServer:
-    async def test_a_port_in_use_is_an_error_of_the_system(self) -> None:
+    async def test_port_in_use_raises_an_os_error(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as stranger:
             address = f"127.0.0.1:{stranger.getsockname()[1]}"
             with pytest.raises(OSError, match="in use"):
                 async with http_server(FastAPI(), address):
                     pass
 
-    async def test_can_be_called_from_the_first_moment(self) -> None:
+    async def test_server_accepts_connections_on_entry(self) -> None:
         (port,) = free_ports(1)
         async with http_server(admin_app({}), f"127.0.0.1:{port}"):
             socket.create_connection(("127.0.0.1", port)).close()
@@ -142,13 +142,13 @@ class TestHttpServer:
         assert len(options) == 1
         assert options[0] != 0
 
-    async def test_frees_its_port(self) -> None:
+    async def test_server_frees_its_port(self) -> None:
         (port,) = free_ports(1)
         for _ in range(2):
             async with http_server(FastAPI(), f"127.0.0.1:{port}"):
                 pass
 
-    async def test_a_running_request_may_finish(self) -> None:
+    async def test_request_in_progress_finishes_during_shutdown(self) -> None:
         app, entered, leave = FastAPI(), asyncio.Event(), asyncio.Event()
 
         @app.get("/slow")
@@ -166,7 +166,7 @@ class TestHttpServer:
             assert (await request).json() == "done"
 
 
-class TestGuarded:
+class TestAuthorizedRoutes:
     @pytest.fixture
     def router(self) -> APIRouter:
         router = APIRouter()
@@ -181,7 +181,7 @@ class TestGuarded:
 
         return router
 
-    async def test_routes_are_for_those_whom_the_policy_admits(self, router: APIRouter, keys: Keys) -> None:
+    async def test_route_is_authorized_by_the_policy(self, router: APIRouter, keys: Keys) -> None:
         app, (port,) = admin_app({}), free_ports(1)
         policy = {"GET /look": OPERATOR_ACCESS, "POST /things/{thing}/mend": ADMIN_ACCESS}
         add_authorized_routes(app, keys.verifier(), policy, router)
@@ -204,7 +204,7 @@ class TestGuarded:
                 assert (looked.status_code, mended.status_code) == statuses
             assert (await http.get("/health/live")).status_code == (await http.get("/metrics")).status_code == 200
 
-    async def test_keys_that_never_came_are_no_reason_to_refuse(self, router: APIRouter, keys: Keys) -> None:
+    async def test_missing_keys_are_503_and_no_refusal(self, router: APIRouter, keys: Keys) -> None:
         app, (port, nobody) = admin_app({}), free_ports(2)
         async with KeySet.from_url(f"http://127.0.0.1:{nobody}/") as key_set:
             verifier = TokenVerifier(USERS, {USERS: key_set}, AUDIENCE)
@@ -216,6 +216,8 @@ class TestGuarded:
                 assert (await http.get(f"http://127.0.0.1:{port}/look", headers=headers)).status_code == 503
 
     @pytest.mark.parametrize("rows", [[], ["GET /look"], ["GET /look", "POST /things/{thing}/mend", "GET /"]])
-    def test_a_policy_that_does_not_fit_stops_the_start(self, router: APIRouter, keys: Keys, rows: list[str]) -> None:
+    def test_policy_that_differs_from_the_routes_stops_the_start(
+        self, router: APIRouter, keys: Keys, rows: list[str]
+    ) -> None:
         with pytest.raises(RuntimeError, match="differ"):
             add_authorized_routes(admin_app({}), keys.verifier(), dict.fromkeys(rows, ADMIN_ACCESS), router)

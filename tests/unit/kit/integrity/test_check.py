@@ -76,39 +76,37 @@ async def proved(walk: Walk, shown: Gauges | None = None) -> tuple[Sequence[Repo
 
 
 class TestVerdict:
-    async def test_is_sound_of_data_that_were_seen_whole(self) -> None:
+    async def test_complete_check_without_violation_is_sound(self) -> None:
         told, verdict = await proved(Walk(Progress("rows", "a", 2), Progress("rows", "b", 3)))
         assert told == [Progress("rows", "a", 2), Progress("rows", "b", 3)]
         assert (verdict.verdict, verdict.rows, verdict.pending) == ("sound", {"rows": 3, "others": 0}, {})
         assert (verdict.violations, verdict.broken) == (0, {})
 
-    async def test_is_broken_with_one_violation_even_if_the_rest_was_not_seen(self) -> None:
+    async def test_one_violation_is_broken_even_if_the_check_is_incomplete(self) -> None:
         for away in (False, True):
             _, verdict = await proved(Walk(violation(), away=away))
             assert (verdict.verdict, verdict.violations, verdict.broken) == ("broken", 1, {Law.FIRST: 1})
 
-    async def test_is_none_if_what_is_needed_went_away(self) -> None:
+    async def test_failed_dependency_gives_no_verdict(self) -> None:
         _, verdict = await proved(Walk(Progress("rows", "a", 2), away=True))
         assert (verdict.verdict, verdict.rows) == ("unavailable", {"rows": 2, "others": 0})
 
-    async def test_does_not_count_rows_that_are_looked_at_again(self) -> None:
+    async def test_rows_of_a_repeated_scan_are_not_counted(self) -> None:
         told, verdict = await proved(Walk(Progress("rows", "a", 2), Progress("rows again", "a", 2)))
         assert len(told) == 2
         assert verdict.rows == {"rows": 2, "others": 0}
 
-    async def test_counts_what_is_behind_which_breaks_nothing(self) -> None:
+    async def test_pending_rows_are_counted_and_are_no_violation(self) -> None:
         told, verdict = await proved(Walk(Pending("rows"), Pending("rows")))
         assert (told, verdict.verdict, verdict.pending) == ([], "sound", {"rows": 2})
 
-    async def test_counts_all_violations_of_which_some_of_each_law_are_told(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_all_violations_are_counted_and_few_are_reported(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(check, "_MAX_REPORTED_PER_INVARIANT", 2)
         told, verdict = await proved(Walk(*[violation()] * 5, violation(Law.SECOND)))
         assert told == [violation(), violation(), violation(Law.SECOND)]
         assert (verdict.violations, verdict.broken) == (6, {Law.FIRST: 5, Law.SECOND: 1})
 
-    async def test_is_not_given_of_a_defect(self) -> None:
+    async def test_defect_gives_no_verdict(self) -> None:
         async def defective() -> AsyncGenerator[Finding, None]:
             yield Progress("rows", "a", 1)
             raise ZeroDivisionError
@@ -118,7 +116,7 @@ class TestVerdict:
 
 
 class TestGauges:
-    async def test_show_the_last_proof_that_finished(self) -> None:
+    async def test_gauges_have_the_last_finished_check(self) -> None:
         shown = gauges()
         assert shown.pending is not None
         await proved(Walk(violation(), violation(), Pending("rows")), shown)
@@ -141,7 +139,7 @@ async def served(running: IntegrityCheck) -> AsyncIterator[httpx.AsyncClient]:
 
 
 class TestRouter:
-    async def test_tells_a_line_of_each_and_the_verdict_last(self) -> None:
+    async def test_route_streams_reports_and_the_verdict_last(self) -> None:
         walk = Walk(Progress("rows", "a", 1), violation(), Pending("rows"))
         async with served(integrity(walk)) as http:
             response = await http.get("/integrity")
@@ -158,7 +156,7 @@ class TestRouter:
             "broken": {"FIRST": 1},
         }
 
-    async def test_one_proof_runs_at_a_time_and_ends_with_its_client(self) -> None:
+    async def test_second_check_is_409_and_a_check_ends_with_its_client(self) -> None:
         walk = Walk(Progress("rows", "a", 1), Progress("rows", "b", 2))
         walk.may.clear()
         async with served(running := integrity(walk)) as http:
@@ -173,7 +171,7 @@ class TestRouter:
             await until(ended)
             assert walk.is_closed
 
-    async def test_a_proof_that_is_closed_closes_its_walk(self) -> None:
+    async def test_closed_check_closes_its_scan(self) -> None:
         walk = Walk(Progress("rows", "a", 1), Progress("rows", "b", 2))
         async with aclosing(integrity(walk).run()) as proving:
             await anext(proving)

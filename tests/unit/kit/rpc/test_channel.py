@@ -141,14 +141,12 @@ async def near_stub(far_stub: Stub, keys: Keys) -> AsyncIterator[Stub]:
 
 class TestTraces:
     @pytest.mark.parametrize("flags", [0, 1, 3])
-    async def test_a_place_is_handed_on_as_it_came_where_nobody_records(
-        self, near_stub: Stub, keys: Keys, flags: int
-    ) -> None:
+    async def test_trace_context_is_passed_on_without_a_recorder(self, near_stub: Stub, keys: Keys, flags: int) -> None:
         place = TraceContext("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", flags, "a=b,c=d")
         with calling(keys.user("alice"), trace=place):
             assert await ask(near_stub, "trace") == repr(place)
 
-    async def test_each_hop_has_a_span_at_either_end(self, near_stub: Stub, keys: Keys) -> None:
+    async def test_each_hop_has_a_client_and_a_server_span(self, near_stub: Stub, keys: Keys) -> None:
         place = TraceContext("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", 1)
         with run_collector() as collector:
             settings = TracingSettings.model_validate({"otlp_endpoint": collector.endpoint})
@@ -166,7 +164,7 @@ class TestTraces:
         errors = [each.is_error for each in by_start]
         assert errors == [False] * 4 + [True, False] * 2 + [True] * 4  # a refusal is no fault of who serves
 
-    async def test_a_stream_is_one_span_at_either_end_however_it_ends(self, far_stub: Stub, keys: Keys) -> None:
+    async def test_stream_has_one_client_and_one_server_span(self, far_stub: Stub, keys: Keys) -> None:
         place = TraceContext("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", 1)
         with run_collector() as collector:
             settings = TracingSettings.model_validate({"otlp_endpoint": collector.endpoint})
@@ -194,33 +192,33 @@ class TestTraces:
 
 
 class TestTwoHops:
-    async def test_caller_request_id_and_deadline_arrive_at_the_far_end(self, near_stub: Stub, keys: Keys) -> None:
+    async def test_request_context_arrives_after_two_hops(self, near_stub: Stub, keys: Keys) -> None:
         with calling(keys.user("alice"), request_id="order-7", seconds=3):
             request_id, subject, remaining = (await ask(near_stub, "who")).split()
         assert (request_id, subject) == ("order-7", "alice")
         assert float(remaining) == pytest.approx(3, abs=1)
 
-    async def test_the_nearest_cap_on_the_way_counts(self, near_stub: Stub, keys: Keys) -> None:
+    async def test_smallest_time_out_on_the_way_counts(self, near_stub: Stub, keys: Keys) -> None:
         with calling(keys.user("alice"), seconds=100):
             _, _, remaining = (await ask(near_stub, "who", cap_seconds=50)).split()
         assert float(remaining) == pytest.approx(30, abs=3)
 
-    async def test_a_refusal_comes_all_the_way_back(self, near_stub: Stub, keys: Keys) -> None:
+    async def test_error_is_passed_back_over_two_hops(self, near_stub: Stub, keys: Keys) -> None:
         with calling(keys.user("alice")), pytest.raises(AccountNotFound, match="a1"):
             await ask(near_stub, "refuse")
 
-    async def test_the_far_end_giving_no_answer_ends_at_the_callers_deadline(self, near_stub: Stub, keys: Keys) -> None:
+    async def test_hanging_service_times_out_at_the_callers_deadline(self, near_stub: Stub, keys: Keys) -> None:
         async with asyncio.timeout(20):  # the near end's own limit for the call is 30 seconds
             with calling(keys.user("alice"), seconds=0.3), pytest.raises(DeadlineExceeded, match="the echo"):
                 await ask(near_stub, "hang", cap_seconds=3600)
 
-    async def test_a_call_without_a_token_is_nobodys(self, near_stub: Stub) -> None:
+    async def test_call_without_a_token_is_unauthenticated(self, near_stub: Stub) -> None:
         with calling(None), pytest.raises(Unauthenticated):
             await ask(near_stub, "who")
 
 
 class TestStream:
-    async def test_hands_on_what_comes_and_the_error_at_its_end(self, keys: Keys) -> None:
+    async def test_stream_yields_responses_and_raises_its_error(self, keys: Keys) -> None:
         async def echo(text: str) -> str:
             return await say(text) if text == "refuse" else text
 
@@ -232,7 +230,7 @@ class TestStream:
                 with pytest.raises(AccountNotFound):
                     await anext(count(stub, "refuse"))
 
-    async def test_closing_it_cancels_the_call(self, keys: Keys) -> None:
+    async def test_closed_stream_cancels_the_call(self, keys: Keys) -> None:
         async def echo(text: str) -> str:
             return text
 
@@ -244,12 +242,12 @@ class TestStream:
 
 
 class TestUnavailable:
-    async def test_a_dead_target_is_told_at_once(self) -> None:
+    async def test_dead_target_is_unavailable_at_once(self) -> None:
         async with open_channel(f"127.0.0.1:{free_ports(1)[0]}", SERVICE, ()) as opened:
             with calling("token"), pytest.raises(Unavailable, match="the echo is not available now"):
                 await ask(Stub(opened), "who", cap_seconds=3600)  # later than the time-out of this test
 
-    async def test_a_read_is_retried_before_it_is_told(self, keys: Keys) -> None:
+    async def test_read_is_retried(self, keys: Keys) -> None:
         attempts = []
 
         async def falters(text: str) -> str:
@@ -263,7 +261,7 @@ class TestUnavailable:
                 assert await ask(Stub(opened), "a read") == "there"
         assert attempts == ["a read"] * 3
 
-    async def test_a_mutation_is_never_retried_by_the_channel(self, far: str, keys: Keys) -> None:
+    async def test_mutation_is_not_retried(self, far: str, keys: Keys) -> None:
         attempts = []
 
         async def falters(text: str) -> str:
@@ -275,7 +273,7 @@ class TestUnavailable:
                 await ask(Stub(opened), "a mutation")
         assert attempts == ["a mutation"]
 
-    async def test_a_service_that_comes_back_is_found_again(self, keys: Keys) -> None:
+    async def test_restarted_service_is_reconnected(self, keys: Keys) -> None:
         async def answer(_: str) -> str:
             return "there"
 
@@ -317,20 +315,20 @@ class TestSeveralAddresses:
                 await until(both)
                 yield stub
 
-    async def test_share_the_calls(self, servers: list[Counting], stub: Stub) -> None:
+    async def test_addresses_share_the_calls(self, servers: list[Counting], stub: Stub) -> None:
         assert await self.shares(servers, stub) == [10, 10]
 
-    async def test_do_without_one_that_is_gone(self, servers: list[Counting], stub: Stub) -> None:
+    async def test_dead_address_gets_no_calls(self, servers: list[Counting], stub: Stub) -> None:
         await servers[0].stop()
         assert await self.shares(servers, stub) == [0, 20]
 
-    async def test_spare_one_that_says_that_it_does_not_serve(self, servers: list[Counting], stub: Stub) -> None:
+    async def test_unhealthy_address_gets_no_calls(self, servers: list[Counting], stub: Stub) -> None:
         await servers[0].say(health_pb2.HealthCheckResponse.NOT_SERVING)
         await until(lambda: self.are(servers, stub, [0, 20]))
         await servers[0].say(health_pb2.HealthCheckResponse.SERVING)
         await until(lambda: self.are(servers, stub, [10, 10]))
 
-    async def test_of_whom_none_serves_are_not_available(self, servers: list[Counting], stub: Stub) -> None:
+    async def test_only_unhealthy_addresses_are_unavailable(self, servers: list[Counting], stub: Stub) -> None:
         for server in servers:
             await server.say(health_pb2.HealthCheckResponse.NOT_SERVING)
 
@@ -353,18 +351,18 @@ class TestSeveralAddresses:
 
 
 class TestDeadline:
-    async def test_a_silent_target_is_told_when_the_time_is_up(self) -> None:
+    async def test_silent_target_exceeds_the_deadline(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as silent:
             async with open_channel(f"127.0.0.1:{silent.getsockname()[1]}", SERVICE, ["Say"]) as opened:
                 with calling("token"), pytest.raises(DeadlineExceeded, match="the echo did not answer in time"):
                     await ask(Stub(opened), "who", cap_seconds=0.3)
 
-    async def test_a_call_whose_time_is_up_is_not_made(self, far_stub: Stub, keys: Keys) -> None:
+    async def test_call_after_its_deadline_is_not_sent(self, far_stub: Stub, keys: Keys) -> None:
         with calling(keys.user("alice"), seconds=-1), pytest.raises(DeadlineExceeded):
             await ask(far_stub, "who")
 
 
-class TestSilence:
+class TestLimits:
     """A service that is there, and does not answer."""
 
     @pytest.fixture
@@ -380,7 +378,7 @@ class TestSilence:
     async def ask(calls: RpcClient, stub: Stub, text: str) -> str:
         return (await calls.unary(stub.Say, StringValue(value=text))).value
 
-    async def test_is_not_waited_for_again_and_again(self, stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_consecutive_time_outs_open_the_circuit(self, stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
         clock = ManualClock()
         monkeypatch.setattr(circuit_breaker, "time", clock)
         calls = RpcClient("the echo", ClientLimits(timeout_seconds=0.5, circuit_failures=2, circuit_open_seconds=60))
@@ -402,13 +400,13 @@ class TestSilence:
         await until(answered)
         assert state() == "closed"
 
-    async def test_is_none_when_the_caller_had_no_time(self, stub: Stub, keys: Keys) -> None:
+    async def test_time_out_of_a_short_call_does_not_count(self, stub: Stub, keys: Keys) -> None:
         calls = RpcClient("the echo", ClientLimits(timeout_seconds=5, circuit_failures=1))
         with calling(keys.user("alice"), seconds=0.1), pytest.raises(DeadlineExceeded):
             await self.ask(calls, stub, "hang")
         assert await self.ask(calls, stub, "who") == "there"
 
-    async def test_of_more_than_so_many_calls_at_once_is_refused_before_it_begins(self, stub: Stub) -> None:
+    async def test_call_above_the_limit_is_refused(self, stub: Stub) -> None:
         calls = RpcClient("the echo", ClientLimits(max_calls=3))
         before = refused("limit")
         hanging = [asyncio.create_task(self.ask(calls, stub, "hang")) for _ in range(3)]
@@ -425,7 +423,7 @@ class TestSilence:
             each.cancel()
         await asyncio.wait(hanging)
 
-    async def test_no_caller_takes_the_calls_of_all(self, stub: Stub, keys: Keys) -> None:
+    async def test_call_above_the_callers_limit_is_refused(self, stub: Stub, keys: Keys) -> None:
         calls = RpcClient("the echo", ClientLimits(max_calls=3, max_per_caller=2))
         before = refused("caller")
 
@@ -457,8 +455,8 @@ def state() -> str:
     return shown
 
 
-class TestBudgetOfRetries:
-    async def test_ends_where_all_fails(self, keys: Keys) -> None:
+class TestRetryBudget:
+    async def test_retries_stop_when_all_calls_fail(self, keys: Keys) -> None:
         attempts = 0
 
         async def falters(_: str) -> str:
@@ -479,18 +477,18 @@ class TestBudgetOfRetries:
         assert attempts == 20
 
 
-class TestOddAnswers:
-    async def test_an_answer_too_large_to_take_is_told_as_such(self, far_stub: Stub, keys: Keys) -> None:
+class TestInvalidResponses:
+    async def test_too_large_response_is_resource_exhausted(self, far_stub: Stub, keys: Keys) -> None:
         with calling(keys.user("alice")), pytest.raises(ResourceExhausted):
             await ask(far_stub, "long")
 
-    async def test_a_method_that_is_not_there_is_an_error_of_ours(self, far: str, keys: Keys) -> None:
+    async def test_unknown_method_is_an_internal_error(self, far: str, keys: Keys) -> None:
         async with open_channel(far, SERVICE, ()) as opened:
             with calling(keys.user("alice")), pytest.raises(InternalError):
                 await ask(Stub(opened, "test.Other"), "who")
 
 
-class TestResumed:
+class TestReconnectingStream:
     async def seen(self, *streams: list[int | WalletError]) -> list[int]:
         """What comes of streams that are opened one after the other."""
         left = list(streams)
@@ -504,18 +502,18 @@ class TestResumed:
         async with aclosing(reconnecting_stream(open_stream)) as values:
             return [value async for value in values]
 
-    async def test_goes_on_with_the_next_stream_when_one_breaks(self) -> None:
+    async def test_broken_stream_is_reopened(self) -> None:
         gone = Unavailable("the echo")
         assert await self.seen([1, 2, gone], [gone], [3]) == [1, 2, 3]
 
-    async def test_ends_with_a_stream_that_ends(self) -> None:
+    async def test_finished_stream_is_not_reopened(self) -> None:
         assert await self.seen([1], [2]) == [1]
 
-    async def test_tells_the_reader_what_a_retry_would_not_mend(self) -> None:
+    async def test_permanent_error_is_raised(self) -> None:
         with pytest.raises(AccountNotFound):
             await self.seen([1, AccountNotFound("a1")], [2])
 
-    async def test_tells_the_reader_when_the_service_does_not_come_back(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_unavailable_is_raised_after_the_time_out(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(channel, "_RECONNECT_FIRST_DELAY_SECONDS", 0.001)
         monkeypatch.setattr(channel, "_RECONNECT_LONGEST_DELAY_SECONDS", 0.02)
         monkeypatch.setattr(channel, "_RECONNECT_TIMEOUT_SECONDS", 0.2)

@@ -21,12 +21,12 @@ def moneys(draw: st.DrawFn) -> Money:
 
 class TestMoney:
     @given(moneys())
-    def test_crosses_the_wire_exactly(self, money: Money) -> None:
+    def test_money_survives_a_round_trip(self, money: Money) -> None:
         message = MoneyMessage.FromString(converters.money_to_proto(money).SerializeToString())
         assert converters.money_from_proto(message) == money
 
     @given(moneys())
-    def test_units_and_nanos_never_differ_in_sign(self, money: Money) -> None:
+    def test_units_and_nanos_have_the_same_sign(self, money: Money) -> None:
         message = converters.money_to_proto(money)
         assert message.units * message.nanos >= 0
         assert abs(message.nanos) < 10**9
@@ -36,7 +36,7 @@ class TestMoney:
         ("text", "units", "nanos"),
         [("-0.01", 0, -10_000_000), ("-1.75", -1, -750_000_000), ("0.00", 0, 0), ("1.05", 1, 50_000_000)],
     )
-    def test_looks_as_google_has_it(self, text: str, units: int, nanos: int) -> None:
+    def test_money_message_is_as_google_documents_it(self, text: str, units: int, nanos: int) -> None:
         assert converters.money_to_proto(Money.parse(text)) == MoneyMessage(
             currency_code="RUB", units=units, nanos=nanos
         )
@@ -44,19 +44,19 @@ class TestMoney:
     @pytest.mark.parametrize(
         ("units", "nanos"), [(1, -1), (-1, 1), (0, 10**9), (0, -(10**9)), (1, 2**31 - 1), (-1, -(2**31))]
     )
-    def test_refuses_what_google_would_not_call_money(self, units: int, nanos: int) -> None:
+    def test_invalid_money_message_is_refused(self, units: int, nanos: int) -> None:
         with pytest.raises(MoneyError, match=r"not a google\.type\.Money"):
             converters.money_from_proto(MoneyMessage(currency_code="RUB", units=units, nanos=nanos))
 
     @pytest.mark.parametrize(
         ("currency", "nanos"), [("RUB", 1), ("RUB", 1_000_000), ("JPY", 10_000_000), ("XXX", 0), ("", 0)]
     )
-    def test_refuses_what_is_too_precise_or_of_no_currency(self, currency: str, nanos: int) -> None:
+    def test_too_precise_money_or_unknown_currency_is_refused(self, currency: str, nanos: int) -> None:
         with pytest.raises(MoneyError):
             converters.money_from_proto(MoneyMessage(currency_code=currency, units=0, nanos=nanos))
 
     @given(st.integers(-(2**63), 2**63 - 1), st.integers(-(2**31), 2**31 - 1), st.sampled_from(["RUB", "JPY", "?", ""]))
-    def test_reads_every_message_exactly_or_refuses_it(self, units: int, nanos: int, currency: str) -> None:
+    def test_any_money_message_is_exact_or_refused(self, units: int, nanos: int, currency: str) -> None:
         message = MoneyMessage(currency_code=currency, units=units, nanos=nanos)
         try:
             money = converters.money_from_proto(message)
@@ -64,17 +64,17 @@ class TestMoney:
             return
         assert converters.money_to_proto(money) == message
 
-    def test_the_largest_operation_fits_with_room_for_its_balances(self) -> None:
+    def test_largest_amount_fits_a_money_message(self) -> None:
         largest = Money(MAX_AMOUNT * 10**6, "RUB")
         assert converters.money_from_proto(converters.money_to_proto(largest)) == largest
 
 
 class TestTime:
     @given(st.datetimes(timezones=st.just(UTC), min_value=datetime(1970, 1, 1), max_value=datetime(9999, 1, 1)))  # noqa: DTZ001  Hypothesis adds the zone
-    def test_crosses_the_wire_to_the_microsecond(self, time: datetime) -> None:
+    def test_time_survives_a_round_trip_to_the_microsecond(self, time: datetime) -> None:
         assert converters.time_from_proto(converters.time_to_proto(time)) == time
 
-    def test_arrives_in_utc_from_wherever_it_came(self) -> None:
+    def test_time_of_any_zone_becomes_utc(self) -> None:
         noon_in_moscow = datetime(2025, 1, 1, 12, tzinfo=timezone(timedelta(hours=3)))
         arrived = converters.time_from_proto(converters.time_to_proto(noon_in_moscow))
         assert arrived == noon_in_moscow

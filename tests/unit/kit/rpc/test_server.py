@@ -90,31 +90,31 @@ def served(method: str, code: str) -> float:
 
 
 class TestCallers:
-    async def test_a_call_with_a_token_is_its_callers(self, stub: Stub, keys: Keys) -> None:
+    async def test_call_has_the_principal_of_its_token(self, stub: Stub, keys: Keys) -> None:
         answer = await stub.Say(StringValue(value="who"), metadata=bearer(keys.user("alice")))
         assert answer.value == "alice"
 
-    async def test_callers_at_the_same_time_are_kept_apart(self, stub: Stub, keys: Keys) -> None:
+    async def test_concurrent_calls_have_their_own_principals(self, stub: Stub, keys: Keys) -> None:
         names = [f"user-{n}" for n in range(50)]
         calls = [stub.Say(StringValue(value="who"), metadata=bearer(keys.user(name))) for name in names]
         assert [answer.value for answer in await asyncio.gather(*calls)] == names
 
-    async def test_a_call_without_a_token_is_refused_before_it_reaches_the_service(self, stub: Stub) -> None:
+    async def test_call_without_a_token_does_not_reach_the_servicer(self, stub: Stub) -> None:
         code, error = await refusal(stub.Say(StringValue(value="break")))
         assert (code, error) == (grpc.StatusCode.UNAUTHENTICATED, Unauthenticated())
 
     @pytest.mark.parametrize("header", ["Bearer", "Bearer ", "Bearer nonsense", "Basic YTpi", ""])
-    async def test_whatever_is_no_token_is_refused(self, stub: Stub, header: str) -> None:
+    async def test_invalid_token_is_refused(self, stub: Stub, header: str) -> None:
         code, error = await refusal(stub.Say(StringValue(value="who"), metadata=(("authorization", header),)))
         assert code == grpc.StatusCode.UNAUTHENTICATED
         assert isinstance(error, Unauthenticated)
 
-    async def test_an_expired_token_is_refused(self, stub: Stub, keys: Keys) -> None:
+    async def test_expired_token_is_refused(self, stub: Stub, keys: Keys) -> None:
         expired = keys.user("alice", lifetime_seconds=-60)
         _, error = await refusal(stub.Say(StringValue(value="who"), metadata=bearer(expired)))
         assert error == Unauthenticated("the token has expired; get a new one")
 
-    async def test_a_stream_without_a_token_is_refused(self, stub: Stub) -> None:
+    async def test_stream_without_a_token_is_refused(self, stub: Stub) -> None:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             async for _ in stub.Count(StringValue(value="3")):
                 pass
@@ -122,7 +122,7 @@ class TestCallers:
 
 
 class TestPolicy:
-    async def test_a_role_that_the_rule_does_not_name_is_refused_before_the_service(self, keys: Keys) -> None:
+    async def test_call_without_an_allowed_role_does_not_reach_the_servicer(self, keys: Keys) -> None:
         async with (
             serving(
                 say, keys.verifier(), policy={"Say": allow_roles(Role.ADMIN), "Count": allow_services("card")}
@@ -140,7 +140,7 @@ class TestPolicy:
             counted = stub.Count(StringValue(value="3"), metadata=bearer(keys.service("card")))
             assert [number.value async for number in counted] == ["0", "1", "2"]
 
-    async def test_what_is_open_to_anyone_looks_at_no_token(self, keys: Keys) -> None:
+    async def test_public_method_does_not_verify_the_token(self, keys: Keys) -> None:
         async with (
             serving(say, keys.verifier(), policy={"Say": PUBLIC_ACCESS, "Count": PUBLIC_ACCESS}) as target,
             grpc.aio.insecure_channel(target) as channel,
@@ -158,7 +158,7 @@ class TestPolicy:
             ({"Say": READ_ACCESS, "Count": READ_ACCESS, "Shout": READ_ACCESS}, "that test.Echo does not have: Shout"),
         ],
     )
-    async def test_a_policy_that_does_not_fit_its_service_stops_the_start(
+    async def test_policy_that_differs_from_the_service_stops_the_start(
         self, keys: Keys, policy: AccessPolicy, told: str
     ) -> None:
         with pytest.raises(RuntimeError, match=told):
@@ -167,7 +167,7 @@ class TestPolicy:
 
 
 class TestStreams:
-    async def test_end_with_their_token(self, keys: Keys) -> None:
+    async def test_stream_ends_when_its_token_expires(self, keys: Keys) -> None:
         async def hold(text: str) -> str:
             await asyncio.Event().wait()
             return text
@@ -181,7 +181,7 @@ class TestStreams:
         assert status is not None
         assert error_from_status(status) == Unauthenticated("the token has expired; get a new one")
 
-    async def test_that_never_wait_end_with_it_all_the_same(self, keys: Keys) -> None:
+    async def test_busy_stream_ends_when_its_token_expires(self, keys: Keys) -> None:
         async with serving(say, keys.verifier()) as target, grpc.aio.insecure_channel(target) as channel:
             stream = Stub(channel).Count(StringValue(value=str(10**9)), metadata=bearer(almost_over(keys)))
             async with asyncio.timeout(10):
@@ -190,7 +190,7 @@ class TestStreams:
                         pass
         assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
 
-    async def test_of_anyone_have_no_token_to_end_with(self, keys: Keys) -> None:
+    async def test_public_stream_does_not_end_with_a_token(self, keys: Keys) -> None:
         async with (
             serving(say, keys.verifier(), policy={"Say": PUBLIC_ACCESS, "Count": PUBLIC_ACCESS}) as target,
             grpc.aio.insecure_channel(target) as channel,
@@ -199,11 +199,11 @@ class TestStreams:
 
 
 class TestErrors:
-    async def test_a_refusal_arrives_with_its_details(self, stub: Stub, keys: Keys) -> None:
+    async def test_error_arrives_with_its_details(self, stub: Stub, keys: Keys) -> None:
         code, error = await refusal(stub.Say(StringValue(value="refuse"), metadata=bearer(keys.user("alice"))))
         assert (code, error) == (grpc.StatusCode.INVALID_ARGUMENT, InvalidInput.for_field("text", "must be friendlier"))
 
-    async def test_a_defect_is_masked(self, stub: Stub, keys: Keys) -> None:
+    async def test_defect_is_an_internal_error(self, stub: Stub, keys: Keys) -> None:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await stub.Say(StringValue(value="break"), metadata=bearer(keys.user("alice")))
         status = rpc_status.from_call(caught.value)  # type: ignore[arg-type]  # as above
@@ -214,7 +214,7 @@ class TestErrors:
         assert "s3cret" not in told
         assert "RuntimeError" not in told
 
-    async def test_a_stream_ends_with_its_refusal_after_what_it_said(self, stub: Stub, keys: Keys) -> None:
+    async def test_stream_raises_its_error_after_its_responses(self, stub: Stub, keys: Keys) -> None:
         metadata = bearer(keys.user("alice"))
         said = [number.value async for number in stub.Count(StringValue(value="3"), metadata=metadata)]
         assert said == ["0", "1", "2"]
@@ -223,7 +223,7 @@ class TestErrors:
                 pass
         assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
 
-    async def test_an_unknown_method_is_unimplemented(self, target: str) -> None:
+    async def test_unknown_method_is_unimplemented(self, target: str) -> None:
         async with grpc.aio.insecure_channel(target) as channel:
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await Stub(channel, "test.Nothing").Say(StringValue())
@@ -231,9 +231,7 @@ class TestErrors:
 
 
 class TestLog:
-    async def test_a_fault_has_a_line_with_the_caller_and_the_time_and_a_refusal_has_none(
-        self, stub: Stub, keys: Keys
-    ) -> None:
+    async def test_server_error_is_logged_and_a_refusal_is_not(self, stub: Stub, keys: Keys) -> None:
         metadata = bearer(keys.user("alice"), x_request_id="order-7")
         with capture_logs(processors=[add_call]) as said:
             for text in ("friendly", "refuse", "away"):
@@ -250,7 +248,7 @@ class TestLog:
             "caller": "alice",
         }
 
-    async def test_a_slow_call_has_a_line_and_a_slow_stream_has_none(
+    async def test_slow_call_is_logged_and_a_slow_stream_is_not(
         self, stub: Stub, keys: Keys, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(server, "_SLOW_CALL_SECONDS", 0)
@@ -260,7 +258,7 @@ class TestLog:
         calls = [(each["method"], each["code"]) for each in said if each["event"] == "slow or failed call"]
         assert calls == [(f"/{SERVICE}/Say", "OK")]
 
-    async def test_a_call_without_a_trace_begins_one_and_is_known_by_it(self, stub: Stub, keys: Keys) -> None:
+    async def test_call_without_a_trace_starts_one(self, stub: Stub, keys: Keys) -> None:
         answer = await stub.Say(StringValue(value="trace"), metadata=bearer(keys.user("alice")))
         request_id, trace_id = answer.value.split()
         assert request_id == trace_id
@@ -273,16 +271,16 @@ def add_call(_: Any, __: str, event: EventDict) -> EventDict:
     return {**event, "request_id": current.request_id, "caller": current.principal.subject}
 
 
-class TestCallContext:
-    async def test_the_callers_request_id_is_kept(self, stub: Stub, keys: Keys) -> None:
+class TestRequestContext:
+    async def test_request_id_of_the_caller_is_kept(self, stub: Stub, keys: Keys) -> None:
         metadata = bearer(keys.user("alice"), x_request_id="order-7:1")
         assert (await stub.Say(StringValue(value="id"), metadata=metadata)).value == "order-7:1"
 
-    async def test_an_id_that_is_not_safe_to_log_is_replaced(self, stub: Stub, keys: Keys) -> None:
+    async def test_unsafe_request_id_is_replaced(self, stub: Stub, keys: Keys) -> None:
         metadata = bearer(keys.user("alice"), x_request_id="x" * 1000)
         assert len((await stub.Say(StringValue(value="id"), metadata=metadata)).value) == 32
 
-    async def test_the_deadline_is_known(self, stub: Stub, keys: Keys) -> None:
+    async def test_deadline_of_the_caller_is_kept(self, stub: Stub, keys: Keys) -> None:
         metadata = bearer(keys.user("alice"))
         left = await stub.Say(StringValue(value="time"), metadata=metadata, timeout=20)
         unlimited = await stub.Say(StringValue(value="time"), metadata=metadata)
@@ -292,12 +290,12 @@ class TestCallContext:
 
 class TestMetrics:
     @pytest.mark.parametrize(("text", "code"), [("hello", "OK"), ("refuse", "INVALID_ARGUMENT"), ("break", "INTERNAL")])
-    async def test_every_call_is_counted_under_its_code(self, stub: Stub, keys: Keys, text: str, code: str) -> None:
+    async def test_call_is_counted_by_its_status_code(self, stub: Stub, keys: Keys, text: str, code: str) -> None:
         before = served("Say", code)
         await asyncio.wait([asyncio.ensure_future(stub.Say(StringValue(value=text), metadata=bearer(keys.user("a"))))])
         assert served("Say", code) == before + 1
 
-    async def test_a_call_that_its_caller_gave_up_is_counted_as_cancelled(self, stub: Stub, keys: Keys) -> None:
+    async def test_call_that_the_client_cancels_is_counted_as_cancelled(self, stub: Stub, keys: Keys) -> None:
         before = served("Say", "CANCELLED")
         entered.clear()
         answer = stub.Say(StringValue(value="hang"), metadata=bearer(keys.user("alice")))
@@ -310,7 +308,7 @@ class TestMetrics:
         await until(counted)
 
 
-class TestOpenToAll:
+class TestHealthAndReflection:
     async def test_health_answers_without_a_token(self, target: str) -> None:
         async with grpc.aio.insecure_channel(target) as channel:
             health: Any = health_pb2_grpc.HealthStub(channel)
@@ -320,9 +318,7 @@ class TestOpenToAll:
                 await health.Check(health_pb2.HealthCheckRequest(service="test.Nothing"))
         assert caught.value.code() == grpc.StatusCode.NOT_FOUND
 
-    async def test_health_of_the_whole_is_what_it_stands_on_and_of_a_service_that_it_is_there(
-        self, keys: Keys, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_health_of_the_server_is_its_readiness(self, keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
         is_there = asyncio.Event()
 
         async def check() -> None:
@@ -347,7 +343,7 @@ class TestOpenToAll:
 
                 await until(is_told)
 
-    async def test_health_tells_of_the_end_before_it_comes(self, keys: Keys) -> None:
+    async def test_health_is_not_serving_before_shutdown(self, keys: Keys) -> None:
         server = AsyncExitStack()
         target = await server.enter_async_context(serving(say, keys.verifier()))
         async with grpc.aio.insecure_channel(target) as channel:
@@ -365,7 +361,7 @@ class TestOpenToAll:
         names = {service.name for service in answer.list_services_response.service}
         assert names == {SERVICE, "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
 
-    async def test_reflection_hands_out_the_messages_that_a_caller_needs(self, target: str) -> None:
+    async def test_reflection_has_the_messages_of_a_service(self, target: str) -> None:
         async with grpc.aio.insecure_channel(target) as channel:
             (answer,) = await _reflection(
                 channel, reflection_pb2.ServerReflectionRequest(file_containing_symbol="grpc.health.v1.Health")
@@ -374,12 +370,12 @@ class TestOpenToAll:
 
 
 class TestServer:
-    async def test_a_port_in_use_is_an_error(self, target: str, keys: Keys) -> None:
+    async def test_port_in_use_is_an_error(self, target: str, keys: Keys) -> None:
         with pytest.raises(RuntimeError, match=r"[Ff]ailed to bind"):
             async with grpc_server(target, keys.verifier(), {SERVICE: Service(registration(say), POLICY)}):
                 pass
 
-    async def test_a_running_call_may_finish(self, keys: Keys) -> None:
+    async def test_call_in_progress_finishes_during_shutdown(self, keys: Keys) -> None:
         begun, leave = asyncio.Event(), asyncio.Event()
 
         async def slow(text: str) -> str:

@@ -32,13 +32,13 @@ def failed_call(code: grpc.StatusCode, status: status_pb2.Status | None = None) 
 
 
 class TestStatus:
-    def test_carries_the_machine_name_and_the_data(self) -> None:
+    def test_status_has_reason_and_metadata(self) -> None:
         status = error_to_status(AccountNotFound("a1"))
         info = detail(status, error_details_pb2.ErrorInfo)
         assert status.code == code_pb2.NOT_FOUND
         assert (info.reason, info.domain, dict(info.metadata)) == ("ACCOUNT_NOT_FOUND", DOMAIN, {"account_id": "a1"})
 
-    def test_carries_each_bad_field(self) -> None:
+    def test_status_has_each_invalid_field(self) -> None:
         bad_request = error_details_pb2.BadRequest()
         status = error_to_status(InvalidInput.for_field("amount", "must be positive"))
         assert any(detail.Unpack(bad_request) for detail in status.details)
@@ -49,35 +49,35 @@ class TestStatus:
         ("error", "seconds"),
         [(ResourceExhausted(), 1), (TooManyAttempts("30"), 30), (RateLimited("requests", "7"), 7)],
     )
-    def test_carries_when_to_come_back_with_too_much(self, error: WalletError, seconds: int) -> None:
+    def test_status_of_an_exceeded_limit_has_a_retry_delay(self, error: WalletError, seconds: int) -> None:
         hint = error_details_pb2.RetryInfo()
         assert any(detail.Unpack(hint) for detail in error_to_status(error).details)
         assert hint.retry_delay.seconds == seconds
 
-    def test_one_that_is_not_ours_is_an_internal_error(self) -> None:
+    def test_status_of_another_domain_is_an_internal_error(self) -> None:
         foreign = status_pb2.Status(code=code_pb2.NOT_FOUND, message="secrets of somebody else")
         info = error_details_pb2.ErrorInfo(reason="ACCOUNT_NOT_FOUND", domain="example.com")
         foreign.details.add().Pack(info)
         assert error_from_status(foreign) == error_from_status(status_pb2.Status()) == InternalError()
 
-    def test_a_reason_from_a_newer_version_is_an_internal_error(self) -> None:
+    def test_unknown_reason_is_an_internal_error(self) -> None:
         newer = status_pb2.Status()
         newer.details.add().Pack(error_details_pb2.ErrorInfo(reason="NEVER_HEARD_OF", domain=DOMAIN))
         assert error_from_status(newer) == InternalError()
 
-    def test_details_that_nobody_knows_are_passed_over(self) -> None:
+    def test_unknown_details_are_ignored(self) -> None:
         status = status_pb2.Status()
         status.details.add().Pack(error_details_pb2.RetryInfo())
         status.details.extend(error_to_status(AccountNotFound("a1")).details)
         assert error_from_status(status) == AccountNotFound("a1")
 
-    def test_codes_have_their_canonical_names(self) -> None:
+    def test_code_has_its_canonical_name(self) -> None:
         assert code_name(status_pb2.Status()) == "OK"
         assert code_name(error_to_status(AccountNotFound("a1"))) == "NOT_FOUND"
 
 
 class TestFailedCall:
-    def test_is_the_error_that_the_service_refused_it_with(self) -> None:
+    def test_failed_call_raises_the_error_of_the_service(self) -> None:
         error = failed_call(grpc.StatusCode.NOT_FOUND, error_to_status(AccountNotFound("a1")))
         assert error_from_rpc(error, "the bank") == AccountNotFound("a1")
 
@@ -94,7 +94,7 @@ class TestFailedCall:
         ],
         ids=str,
     )
-    def test_without_our_details_is_a_failure_of_the_way_there(
+    def test_failed_call_without_details_is_a_transport_error(
         self, code: grpc.StatusCode, expected: WalletError
     ) -> None:
         assert error_from_rpc(failed_call(code), "the bank") == expected

@@ -137,12 +137,12 @@ class TestCalls:
     @pytest.mark.parametrize(
         "form", ["{0}", "dns:///{0}", "ipv4:{0}", "ipv4:{0},{0}", "localhost:{1}", "dns:///localhost:{1}"]
     )
-    async def test_show_each_side_who_the_other_is(self, bank: str, ours: Authority, form: str) -> None:
+    async def test_both_sides_verify_the_certificate_of_the_other(self, bank: str, ours: Authority, form: str) -> None:
         async with peer_of(form.format(bank, bank.rpartition(":")[2]), ours.give("gateway")) as peer:
             assert (await peer.seen())[0] == ours.serial("gateway")
         assert serial_shown(bank, ours) == ours.serial("bank")
 
-    async def test_health_and_reflection_go_over_it(self, bank: str, ours: Authority) -> None:
+    async def test_health_and_reflection_need_a_certificate(self, bank: str, ours: Authority) -> None:
         credentials = ours.give("gateway").current_bundle().channel_credentials()
         async with grpc.aio.secure_channel(bank, credentials, AS_BANK) as opened:
             health: Any = health_pb2_grpc.HealthStub(opened)
@@ -155,13 +155,13 @@ class TestCalls:
 
 
 class TestRefused:
-    async def test_is_a_client_without_a_certificate(self, bank: str, ours: Authority) -> None:
+    async def test_client_without_a_certificate_is_refused(self, bank: str, ours: Authority) -> None:
         credentials = grpc.ssl_channel_credentials(ours.give("gateway").current_bundle().authority)
         async with grpc.aio.secure_channel(bank, credentials, AS_BANK) as opened:
             with pytest.raises(Unavailable):
                 await Peer(opened).seen()
 
-    async def test_is_a_client_of_another_authority(self, bank: str, ours: Authority, theirs: Authority) -> None:
+    async def test_client_of_another_authority_is_refused(self, bank: str, ours: Authority, theirs: Authority) -> None:
         certificate, key, _ = theirs.give("gateway").current_bundle()
         authority = ours.give("gateway").current_bundle().authority
         credentials = CertificateBundle(certificate, key, authority).channel_credentials()
@@ -169,7 +169,7 @@ class TestRefused:
             with pytest.raises(Unavailable):
                 await Peer(opened).seen()
 
-    async def test_is_a_server_of_another_authority(self, bank: str, ours: Authority, theirs: Authority) -> None:
+    async def test_server_of_another_authority_is_refused(self, bank: str, ours: Authority, theirs: Authority) -> None:
         certificate, key, _ = ours.give("gateway").current_bundle()
         authority = theirs.give("gateway").current_bundle().authority
         credentials = CertificateBundle(certificate, key, authority).channel_credentials()
@@ -177,22 +177,22 @@ class TestRefused:
             with pytest.raises(Unavailable):
                 await Peer(opened).seen()
 
-    async def test_is_any_server_where_nobody_says_which(self, bank: str, ours: Authority) -> None:
+    async def test_server_is_refused_without_an_expected_name(self, bank: str, ours: Authority) -> None:
         async with peer_of(bank, ours.give("gateway"), name="") as peer:
             with pytest.raises(Unavailable):
                 await peer.seen()
 
-    async def test_is_a_server_of_another_name_wherever_it_is(self, bank: str, ours: Authority) -> None:
+    async def test_server_with_another_name_is_refused(self, bank: str, ours: Authority) -> None:
         async with peer_of(bank, ours.give("gateway"), name="card") as peer:
             with pytest.raises(Unavailable):
                 await peer.seen()
 
-    async def test_is_a_client_in_plaintext(self, bank: str) -> None:
+    async def test_plaintext_client_is_refused(self, bank: str) -> None:
         async with peer_of(bank, None) as peer:
             with pytest.raises(Unavailable):
                 await peer.seen()
 
-    async def test_is_a_server_in_plaintext(self, ours: Authority, keys: Keys) -> None:
+    async def test_plaintext_server_is_refused(self, ours: Authority, keys: Keys) -> None:
         target = f"127.0.0.1:{free_ports(1)[0]}"
         async with (
             grpc_server(target, keys.verifier(), {SERVICE: PEERS}),
@@ -201,7 +201,7 @@ class TestRefused:
             with pytest.raises(Unavailable):
                 await peer.seen()
 
-    async def test_is_whoever_knows_nothing_newer_than_tls_1_1(self, bank: str, ours: Authority) -> None:
+    async def test_tls_1_1_is_refused(self, bank: str, ours: Authority) -> None:
         assert serial_shown(bank, ours, ssl.TLSVersion.TLSv1_2)
         with pytest.warns(DeprecationWarning, match="TLSv1_1"), pytest.raises(ssl.SSLError):
             serial_shown(bank, ours, ssl.TLSVersion.TLSv1_1)
@@ -222,7 +222,7 @@ class TestPlaintext:
             "ipv6:[::1]:1,[::1]:2",
         ],
     )
-    def test_goes_on_this_machine(self, address: str) -> None:
+    def test_plaintext_is_allowed_on_loopback(self, address: str) -> None:
         require_loopback(address)
 
     @pytest.mark.parametrize(
@@ -243,7 +243,7 @@ class TestPlaintext:
             ":50051",
         ],
     )
-    async def test_goes_nowhere_else(self, address: str, keys: Keys) -> None:
+    async def test_plaintext_is_refused_outside_of_loopback(self, address: str, keys: Keys) -> None:
         with pytest.raises(PlaintextError, match="set TLS_CERTIFICATE, TLS_KEY and TLS_AUTHORITY"):
             async with open_channel(address, SERVICE, ()):
                 pass
@@ -253,7 +253,7 @@ class TestPlaintext:
 
 
 class TestSettings:
-    def test_name_all_three_files_or_none(self, ours: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_settings_need_all_three_files_or_none(self, ours: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
         assert TLS.from_settings(TLSSettings()) is None
         ours.give("bank")
         monkeypatch.setenv("TLS_CERTIFICATE", str(ours.folder / "bank.pem"))
@@ -265,7 +265,7 @@ class TestSettings:
         assert tls is not None
         assert tls.current_bundle().certificate == (ours.folder / "bank.pem").read_bytes()
 
-    def test_of_files_that_do_not_fit_are_refused_at_the_start(self, ours: Authority) -> None:
+    def test_inconsistent_files_stop_the_start(self, ours: Authority) -> None:
         ours.give("bank")
         ours.give("card")
         bank, card, authority = (ours.folder / name for name in ("bank.pem", "card.key", "authority.pem"))
@@ -283,7 +283,7 @@ class TestRotation:
     def soon(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(rotation, "_CHECK_INTERVAL_SECONDS", 0.05)
 
-    async def test_of_both_sides_under_load_fails_no_call(self, bank: str, ours: Authority) -> None:
+    async def test_rotation_under_load_fails_no_call(self, bank: str, ours: Authority) -> None:
         async with peer_of(bank, ours.give("gateway")) as peer, load(peer) as seen:
             for _ in range(3):
                 shown, expected = ours.renew("bank"), ours.renew("gateway")
@@ -293,7 +293,7 @@ class TestRotation:
         assert len({serial for serial, _ in seen}) == 4
         assert last[0] == ours.serial("gateway")
 
-    async def test_of_a_server_alone_reaches_those_who_are_connected(
+    async def test_rotated_server_certificate_reaches_connected_clients(
         self, ours: Authority, keys: Keys, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(server, "_MAX_CONNECTION_AGE_MS", 200)
@@ -312,7 +312,7 @@ class TestRotation:
             await until(elsewhere)
         assert len({address for _, address in seen}) > 1
 
-    async def test_leaves_streams_where_they_are_and_hangs_up_after_the_last(self, bank: str, ours: Authority) -> None:
+    async def test_rotation_closes_the_old_connection_after_its_last_stream(self, bank: str, ours: Authority) -> None:
         opened: list[grpc.aio.Channel] = []
 
         def connect(material: CertificateBundle) -> grpc.aio.Channel:
@@ -333,7 +333,9 @@ class TestRotation:
             assert await sees(peer, second)
         assert await is_shut(opened[1])
 
-    async def test_waits_for_the_other_half_of_a_pair(self, bank: str, ours: Authority, tmp_path: Path) -> None:
+    async def test_rotation_waits_until_both_files_are_replaced(
+        self, bank: str, ours: Authority, tmp_path: Path
+    ) -> None:
         async with peer_of(bank, ours.give("gateway")) as peer, load(peer):
             first = ours.serial("gateway")
             for file in ("gateway.key", "bank.key"):
@@ -355,7 +357,7 @@ class TestRotation:
             await until(partial(sees, peer, second))
             assert serial_shown(bank, ours) == shown
 
-    async def test_to_what_nobody_believes_is_not_taken_up(
+    async def test_rotation_to_an_untrusted_certificate_is_rejected(
         self, bank: str, ours: Authority, theirs: Authority, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(rotation, "_CONNECT_TIMEOUT_SECONDS", 1.0)

@@ -12,12 +12,12 @@ import pytest
 from kit.runtime import process
 
 
-class PartFailed(Exception):
+class TaskFailed(Exception):
     pass
 
 
-class TestBackground:
-    async def test_runs_beside_the_body_and_ends_with_it(self) -> None:
+class TestBackgroundTask:
+    async def test_task_runs_beside_the_block_and_ends_with_it(self) -> None:
         running, ended = asyncio.Event(), asyncio.Event()
 
         async def part() -> None:
@@ -31,18 +31,18 @@ class TestBackground:
             await running.wait()
         assert ended.is_set()
 
-    async def test_a_part_that_fails_takes_the_body_down_with_its_own_error(self) -> None:
+    async def test_failed_task_ends_the_block(self) -> None:
         async def part() -> None:
-            raise PartFailed
+            raise TaskFailed
 
         async def whole() -> None:
             async with process.background_task(part(), "part"):
                 await asyncio.Event().wait()
 
-        with pytest.raises(PartFailed):
+        with pytest.raises(TaskFailed):
             await asyncio.create_task(whole())
 
-    async def test_a_part_that_comes_to_its_end_leaves_the_body_alone(self) -> None:
+    async def test_finished_task_does_not_end_the_block(self) -> None:
         done = asyncio.Event()
 
         async def part() -> None:
@@ -52,7 +52,7 @@ class TestBackground:
             await done.wait()
             await asyncio.sleep(0)
 
-    async def test_a_part_that_ends_by_a_cancellation_of_its_own_takes_the_body_down(self) -> None:
+    async def test_task_cancelled_from_within_ends_the_block(self) -> None:
         async def part() -> None:
             raise asyncio.CancelledError
 
@@ -63,9 +63,7 @@ class TestBackground:
         with pytest.raises(asyncio.CancelledError):
             await asyncio.create_task(whole())
 
-    async def test_a_part_that_swallows_a_cancellation_is_cancelled_again(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_task_that_swallows_a_cancellation_is_cancelled_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(process, "_TASK_STOP_TIMEOUT_SECONDS", 0.05)
         running = asyncio.Event()
 
@@ -78,7 +76,7 @@ class TestBackground:
         async with asyncio.timeout(5), process.background_task(part(), "part"):
             await running.wait()
 
-    async def test_the_bodys_error_is_the_bodys(self) -> None:
+    async def test_error_of_the_block_is_raised(self) -> None:
         async def whole() -> None:
             async with process.background_task(asyncio.Event().wait(), "part"):  # type: ignore[arg-type]  # its answer is not read
                 raise ZeroDivisionError
@@ -86,7 +84,7 @@ class TestBackground:
         with pytest.raises(ZeroDivisionError):
             await whole()
 
-    async def test_cancelling_the_whole_cancels_the_part(self) -> None:
+    async def test_cancelled_block_cancels_the_task(self) -> None:
         running, ended = asyncio.Event(), asyncio.Event()
 
         async def part() -> None:
@@ -108,8 +106,8 @@ class TestBackground:
         assert ended.is_set()
 
 
-class TestForever:
-    async def test_tries_again_whatever_it_failed_with(self) -> None:
+class TestRunWithRestarts:
+    async def test_failed_step_runs_again(self) -> None:
         attempts = 0
         enough = asyncio.Event()
 
@@ -119,14 +117,14 @@ class TestForever:
             if attempts == 5:
                 enough.set()
                 await asyncio.Event().wait()
-            raise PartFailed
+            raise TaskFailed
 
         stepping = process.run_with_restarts(step, name="step", first_delay_seconds=0, longest_delay_seconds=0)
         async with asyncio.timeout(5), process.background_task(stepping, "step"):
             await enough.wait()
         assert attempts == 5
 
-    async def test_a_step_that_returns_is_taken_again(self) -> None:
+    async def test_returned_step_runs_again(self) -> None:
         steps = asyncio.Semaphore(0)
 
         async def step() -> None:
@@ -137,15 +135,13 @@ class TestForever:
             for _ in range(3):
                 await steps.acquire()
 
-    async def test_pauses_grow_up_to_the_longest_and_start_anew_after_a_quiet_minute(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_delays_double_and_restart_after_a_healthy_minute(self, monkeypatch: pytest.MonkeyPatch) -> None:
         this = asyncio.current_task()
         pauses: list[float] = []
         moments = iter([0, 0] * 4 + [0, 61] + [0, 0] * 2)
 
         async def step() -> None:
-            raise PartFailed
+            raise TaskFailed
 
         async def take_note(seconds: float) -> None:
             if asyncio.current_task() is not this:  # another part of this process that is kept alive by the module
@@ -166,16 +162,16 @@ class TestForever:
         assert all(bound / 2 <= pause <= bound for pause, bound in zip(pauses, bounds, strict=True))
         assert pauses != bounds  # or all who have lost the same thing would come back to it at once
 
-    async def test_what_it_is_told_not_to_forgive_ends_it(self) -> None:
+    async def test_fatal_error_ends_the_loop(self) -> None:
         async def step() -> None:
-            raise PartFailed
+            raise TaskFailed
 
-        with pytest.raises(PartFailed):
+        with pytest.raises(TaskFailed):
             await process.run_with_restarts(
-                step, name="step", first_delay_seconds=0, longest_delay_seconds=0, fatal=(PartFailed,)
+                step, name="step", first_delay_seconds=0, longest_delay_seconds=0, fatal=(TaskFailed,)
             )
 
-    async def test_a_cancellation_that_nobody_asked_for_is_one_more_failure(self) -> None:
+    async def test_cancellation_from_within_counts_as_a_failure(self) -> None:
         attempts = 0
         enough = asyncio.Event()
 
@@ -191,7 +187,7 @@ class TestForever:
         async with asyncio.timeout(5), process.background_task(stepping, "step"):
             await enough.wait()
 
-    async def test_only_cancellation_ends_it(self) -> None:
+    async def test_cancellation_ends_the_loop(self) -> None:
         running = asyncio.Event()
 
         async def step() -> None:
@@ -251,7 +247,7 @@ def started() -> Callable[[str], subprocess.Popen[str]]:
 
 class TestRun:
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-    def test_a_signal_ends_the_service_in_order(
+    def test_signal_stops_the_service_in_order(
         self, started: Callable[[str], subprocess.Popen[str]], number: signal.Signals
     ) -> None:
         with started("main") as service:
@@ -261,7 +257,7 @@ class TestRun:
             said, complained = service.communicate(timeout=10)
         assert (service.returncode, said) == (0, "stopping in order\n"), complained
 
-    def test_a_service_that_cannot_stop_ends(self, started: Callable[[str], subprocess.Popen[str]]) -> None:
+    def test_process_exits_when_the_stop_times_out(self, started: Callable[[str], subprocess.Popen[str]]) -> None:
         with started("stuck") as service:
             assert service.stdout is not None
             assert service.stdout.readline() == "running\n"
@@ -270,7 +266,7 @@ class TestRun:
         assert service.returncode == 0
         assert "stop timed out" in said
 
-    def test_a_service_without_one_of_its_parts_fails(self, started: Callable[[str], subprocess.Popen[str]]) -> None:
+    def test_failed_background_task_fails_the_process(self, started: Callable[[str], subprocess.Popen[str]]) -> None:
         with started("broken") as service:
             _, complained = service.communicate(timeout=10)
         assert service.returncode == 1

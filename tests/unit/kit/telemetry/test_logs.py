@@ -72,7 +72,7 @@ def said(log_format: str, program: str = PROCESS) -> list[str]:
 
 
 class TestConfigure:
-    def test_json_is_one_object_a_line_whoever_says_it(self) -> None:
+    def test_json_log_has_one_object_per_line_of_any_logger(self) -> None:
         early, ours, odd, theirs, failed, failed_too, _ = map(json.loads, said("json"))
         assert early.keys() == {"event", "service", "level", "logger", "timestamp"}
         for line, level, logger in ((ours, "info", "ours"), (theirs, "warning", "theirs"), (failed, "error", "ours")):
@@ -86,10 +86,10 @@ class TestConfigure:
             assert line["exception"][0]["exc_type"] == "KeyError"
 
     @pytest.mark.parametrize("log_format", ["json", "console"])
-    def test_what_is_secret_by_name_or_by_type_is_masked(self, log_format: str) -> None:
+    def test_fields_that_are_secret_by_name_or_type_are_redacted(self, log_format: str) -> None:
         assert "4242" not in "\n".join(said(log_format)).replace("4bf92f3577b34da6a3ce929d0e0e4736", "")
 
-    def test_what_is_not_secret_stays(self) -> None:
+    def test_other_fields_are_not_redacted(self) -> None:
         line = json.loads(said("json")[-1])
         for name in ("authorization", "Password", "access_token", "cardNumber", "webhook"):
             assert line[name] == "***"
@@ -100,15 +100,15 @@ class TestConfigure:
         assert (line["text"], line["keep"]) == ("two\nlines", "number")
 
     @pytest.mark.parametrize("text", ["amount=1.00", "theirs 1", "KeyError"])
-    def test_the_console_has_it_for_people(self, text: str) -> None:
+    def test_console_log_is_readable(self, text: str) -> None:
         assert text in "\n".join(said("console"))
 
 
-class TestSlips:
+class TestRedactLine:
     """What nobody meant to log."""
 
     @pytest.mark.parametrize("log_format", ["json", "console"])
-    def test_of_cards_and_tokens_show_neither_wherever_they_are(self, log_format: str) -> None:
+    def test_cards_and_tokens_are_redacted_anywhere_in_a_line(self, log_format: str) -> None:
         text = "\n".join(said(log_format, SLIPS))
         for secret in ("4242424242424242", "5555555555554444", "eyJ"):
             assert secret not in text
@@ -118,5 +118,5 @@ class TestSlips:
         for kept in ("1234567890123456", "4bf92f3577b34da6a3ce929d0e0e4736", "01a1fc68-ad44-74c3-a6d6-42556a5c7775"):
             assert kept in text
 
-    def test_leave_each_line_one_object(self) -> None:
+    def test_redacted_line_is_valid_json(self) -> None:
         assert [json.loads(line)["event"] for line in said("json", SLIPS)][-3:] == ["failed", "failed, too", "kept"]

@@ -23,7 +23,7 @@ def shown(name: str) -> float | None:
     return REGISTRY.get_sample_value(f"wallet_{name}")
 
 
-def test_connections_are_counted_when_somebody_looks() -> None:
+def test_connections_are_counted_at_each_scrape() -> None:
     taken: list[object] = []
     metrics.register_pool(lambda: len(taken), 20)
     assert (shown("database_connections_in_use"), shown("database_connections_limit")) == (0, 20)
@@ -31,7 +31,7 @@ def test_connections_are_counted_when_somebody_looks() -> None:
     assert shown("database_connections_in_use") == 1
 
 
-def test_the_end_of_the_certificate_is_that_of_the_one_in_use(tmp_path: Path) -> None:
+def test_certificate_expiry_is_of_the_certificate_in_use(tmp_path: Path) -> None:
     now = datetime.now(UTC).replace(microsecond=0)
     ensure_certificates(tmp_path, ["bank"], now - timedelta(days=50))
     files = TLS(tmp_path / "bank.pem", tmp_path / "bank.key", tmp_path / "authority.pem")
@@ -42,6 +42,6 @@ def test_the_end_of_the_certificate_is_that_of_the_one_in_use(tmp_path: Path) ->
     assert shown("tls_certificate_expiry_timestamp_seconds") == (now + LIFETIME).timestamp()
 
 
-def test_what_runs_says_its_version() -> None:
+def test_build_info_has_the_version() -> None:
     ((sample,),) = (family.samples for family in metrics.BUILD.collect())
     assert sample.labels["version"].count(".") == 2

@@ -36,8 +36,8 @@ def collector() -> Iterator[Collector]:
         yield collector
 
 
-class TestTrace:
-    def test_is_read_from_headers_and_written_to_them(self) -> None:
+class TestTraceContext:
+    def test_headers_are_parsed_and_written(self) -> None:
         trace = TraceContext.from_traceparent(PARENT, "rojo=00f067aa0ba902b7")
         assert trace == TraceContext(ID, SPAN, 1, "rojo=00f067aa0ba902b7")
         assert trace is not None
@@ -50,13 +50,13 @@ class TestTrace:
         ("text", "is_sampled"),
         [(f"00-{ID}-{SPAN}-00", False), (f"00-{ID}-{SPAN}-03", True), (f"00-{ID}-{SPAN}-02", False)],
     )
-    def test_whoever_began_it_has_decided_whether_it_is_sampled(self, text: str, *, is_sampled: bool) -> None:
+    def test_sampling_decision_of_the_caller_is_kept(self, text: str, *, is_sampled: bool) -> None:
         trace = TraceContext.from_traceparent(text)
         assert trace is not None
         assert (trace.traceparent, trace.is_sampled) == (text, is_sampled)
         assert trace.sampled_traceparent == (text if is_sampled else None)
 
-    def test_later_versions_are_read_as_far_as_they_are_known(self) -> None:
+    def test_later_versions_are_parsed_as_version_00(self) -> None:
         for text in (f"01-{ID}-{SPAN}-01", f"cc-{ID}-{SPAN}-09-what-the-future-will-be-like"):
             assert TraceContext.from_traceparent(text) == HERE
 
@@ -78,30 +78,28 @@ class TestTrace:
             f"00-{ID}-{SPAN}-0x",
         ],
     )
-    def test_of_what_names_no_place_there_is_none(self, text: str | None) -> None:
+    def test_invalid_traceparent_gives_no_context(self, text: str | None) -> None:
         assert TraceContext.from_traceparent(text) is None
 
     @given(st.text(max_size=80))
-    def test_any_text_may_come(self, text: str) -> None:
+    def test_any_text_is_parsed_or_ignored(self, text: str) -> None:
         trace = TraceContext.from_traceparent(text, text)
         assert trace is None or TraceContext.from_traceparent(trace.traceparent) == trace._replace(tracestate="")
 
     @pytest.mark.parametrize("state", ["", "é", "a\nb", "x" * 513, "\0"])
-    def test_a_state_that_could_not_be_sent_on_is_left_behind(self, state: str) -> None:
+    def test_invalid_tracestate_is_dropped(self, state: str) -> None:
         assert TraceContext.from_traceparent(PARENT, state) == HERE
 
-    def test_one_that_begins_here_has_a_place_for_whoever_is_called(self) -> None:
+    def test_new_trace_has_a_valid_traceparent(self) -> None:
         first, second = TraceContext.new(), TraceContext.new()
         assert first.trace_id != second.trace_id
         assert TraceContext.from_traceparent(first.traceparent) is not None
         assert not first.is_sampled  # nobody keeps any
 
 
-class TestRatio:
+class TestSampling:
     @pytest.mark.parametrize(("ratio", "least", "most"), [(0, 0, 0), (0.1, 60, 140), (1, 1000, 1000)])
-    def test_as_many_are_sampled_as_the_settings_say(
-        self, collector: Collector, ratio: float, least: int, most: int
-    ) -> None:
+    def test_fraction_of_new_traces_is_sampled(self, collector: Collector, ratio: float, least: int, most: int) -> None:
         with tracing.export_spans("test", settings(collector.endpoint, ratio)):
             sampled = sum(TraceContext.new().is_sampled for _ in range(1_000))
         assert least <= sampled <= most
@@ -109,7 +107,7 @@ class TestRatio:
 
 
 class TestSpans:
-    def test_say_what_was_done_where_and_how_it_ended(self, collector: Collector) -> None:
+    def test_spans_have_name_parent_attributes_and_error(self, collector: Collector) -> None:
         with tracing.export_spans("test", settings(collector.endpoint)):
             with tracing.start_span("outer", TraceContext(ID, SPAN, 3, "a=b"), SpanKind.SERVER, {"first": 1}) as outer:
                 with tracing.start_span("inner", outer.trace):
@@ -127,7 +125,7 @@ class TestSpans:
         assert (broken.is_error, broken.attributes) == (True, {"error.type": "KeyError"})
         assert "4242" not in str(collector.requests)
 
-    def test_the_first_of_a_trace_has_no_parent_and_the_traces_id(self, collector: Collector) -> None:
+    def test_first_span_has_the_trace_id_and_no_parent(self, collector: Collector) -> None:
         with tracing.export_spans("test", settings(collector.endpoint)):
             places = [TraceContext.new() for _ in range(3)]
             for place in places:
@@ -135,7 +133,7 @@ class TestSpans:
         assert [each.place[0] for each in collector.spans] == [place.trace_id for place in places]
         assert {each.parent for each in collector.spans} == {None}
 
-    def test_what_is_done_for_many_has_a_link_to_each_that_is_sampled(self, collector: Collector) -> None:
+    def test_batch_span_links_to_each_sampled_trace(self, collector: Collector) -> None:
         other, unsampled = TraceContext(SPAN * 2, SPAN, 1), TraceContext(ID, SPAN, 0)
         with tracing.export_spans("test", settings(collector.endpoint)):
             parents = [None, unsampled.traceparent, "nonsense", HERE.traceparent, other.traceparent, HERE.traceparent]
@@ -145,13 +143,13 @@ class TestSpans:
         assert (batch.name, batch.place[0], batch.parent) == ("batch", ID, (ID, SPAN))
         assert batch.links == {(ID, SPAN), (other.trace_id, SPAN)}
 
-    def test_of_what_is_not_sampled_there_are_none_and_the_place_goes_on(self, collector: Collector) -> None:
+    def test_unsampled_trace_has_no_spans_and_is_passed_on(self, collector: Collector) -> None:
         place = TraceContext(ID, SPAN, 0, "a=b")
         with tracing.export_spans("test", settings(collector.endpoint)), tracing.start_span("unsampled", place) as span:
             assert (span.trace, span.is_recorded) == (place, False)
         assert not collector.spans
 
-    def test_without_a_collector_places_go_on_as_they_came(self) -> None:
+    def test_without_a_collector_contexts_are_passed_on(self) -> None:
         with tracing.export_spans("test", settings(None)), tracing.start_span("nobody asks", HERE) as span:
             span.set_attributes({"a": 1})
             span.fail("E")
@@ -194,9 +192,9 @@ class Attempts:
             return self._condition.wait_for(lambda: self._ended >= count, timeout=60)
 
 
-class TestACollectorThatIsAway:
+class TestUnavailableCollector:
     @pytest.mark.parametrize("kind", ["nobody listens", "nobody answers"])
-    def test_costs_spans_a_line_a_minute_and_a_bounded_end(
+    def test_unavailable_collector_drops_spans_and_logs_once_a_minute(
         self, kind: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(otlp, "_EXPORT_INTERVAL_MS", 50)
@@ -224,11 +222,11 @@ class TestSettings:
     @pytest.mark.parametrize(
         "endpoint", ["http://127.0.0.1:4317", "http://localhost:4317", "http://[::1]:4317", "https://collector:4317"]
     )
-    def test_traces_go_by_tls_or_stay_on_this_machine(self, endpoint: str) -> None:
+    def test_collector_needs_tls_or_loopback(self, endpoint: str) -> None:
         assert settings(endpoint).otlp_endpoint is not None
 
     @pytest.mark.parametrize("endpoint", ["http://collector:4317", "http://10.0.0.1:4317", "http://127.0.0.1.nip.io:1"])
-    def test_in_plaintext_elsewhere_only_if_somebody_says_so(self, endpoint: str) -> None:
+    def test_plaintext_to_another_machine_needs_a_setting(self, endpoint: str) -> None:
         with pytest.raises(ValidationError, match="OTLP_INSECURE"):
             settings(endpoint)
         assert TracingSettings.model_validate({"otlp_endpoint": endpoint, "otlp_insecure": True}).otlp_endpoint
