@@ -11,7 +11,7 @@ from kit.db.migrations import upgrade
 from stack.engines.postgres import Postgres
 from tests.conftest import Keys
 from tests.integration.bank.harness import clone_database
-from tests.integration.identity.running import RunningIdentity, running, settings_of
+from tests.integration.identity.harness import RunningIdentity, running, settings_of
 
 
 @pytest.fixture(scope="session")

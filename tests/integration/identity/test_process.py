@@ -20,7 +20,7 @@ from stack.ports import free_ports
 from stack.process import ROOT, Child
 from subgraphs.identity.client import Tokens
 from tests.conftest import AUDIENCE, USERS, Keys
-from tests.integration.identity.running import (
+from tests.integration.identity.harness import (
     PASSWORD,
     WRONG,
     RunningIdentity,

@@ -12,7 +12,7 @@ from subgraphs.identity.client import Tokens
 from subgraphs.identity.service.adapters.repository import Repository, open_database
 from subgraphs.identity.service.domain.refresh_tokens import decode_token, encode_token
 from tests.conftest import Keys
-from tests.integration.identity.running import RunningIdentity, claims, running, settings_of
+from tests.integration.identity.harness import RunningIdentity, claims, running, settings_of
 from wallet.errors import Unauthenticated
 
 REFUSED = Unauthenticated("the refresh token is not valid; sign in again")

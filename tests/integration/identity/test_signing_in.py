@@ -14,7 +14,7 @@ from kit.auth.keys import KeySet
 from kit.auth.principal import TokenVerifier
 from subgraphs.identity.service.adapters.repository import Repository, open_database
 from tests.conftest import AUDIENCE, USERS, Keys
-from tests.integration.identity.running import (
+from tests.integration.identity.harness import (
     PASSWORD,
     WRONG,
     RunningIdentity,

@@ -7,7 +7,7 @@ import pytest
 
 from kit.auth.principal import Role
 from tests.integration.bank.harness import Caller
-from tests.integration.identity.running import PASSWORD, RunningIdentity, bearer, claims, stranger
+from tests.integration.identity.harness import PASSWORD, RunningIdentity, bearer, claims, stranger
 from wallet.errors import InvalidInput, PermissionDenied, Unauthenticated, UsernameTaken, UserNotFound
 from wallet.inputs import Secret
 
