@@ -1,4 +1,4 @@
-"""An identity service that most tests share, each with users of its own; databases for a test that counts or breaks."""
+"""Identity services and databases: one shared service, and one per test that counts rows or breaks things."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,12 +11,12 @@ from kit.db.migrations import upgrade
 from stack.engines.postgres import Postgres
 from tests.conftest import Keys
 from tests.integration.bank.harness import clone_database
-from tests.integration.identity.harness import RunningIdentity, running, settings_of
+from tests.integration.identity.harness import RunningIdentity, build_settings, running
 
 
 @pytest.fixture(scope="session")
 async def identity_template(postgres: Postgres) -> str:
-    """A migrated database without users, to clone."""
+    """Create a migrated database without users, as a template."""
     admin = await asyncpg.connect(postgres.admin_dsn)
     await admin.execute("CREATE DATABASE identity_template")
     await admin.close()
@@ -27,7 +27,7 @@ async def identity_template(postgres: Postgres) -> str:
 
 @pytest.fixture
 async def identity_url(postgres: Postgres, identity_template: str) -> AsyncIterator[str]:
-    """A database of the test's own."""
+    """Create a database for one test."""
     async with clone_database(postgres, identity_template) as url:
         yield url
 
@@ -36,16 +36,16 @@ async def identity_url(postgres: Postgres, identity_template: str) -> AsyncItera
 async def identity(
     postgres: Postgres, identity_template: str, keys: Keys, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[RunningIdentity]:
-    """The shared service."""
+    """Run the shared service; each test registers its own users."""
     async with (
         clone_database(postgres, identity_template) as url,
-        running(keys, settings_of(keys, tmp_path_factory.mktemp("identity"), url)) as identity,
+        running(keys, build_settings(keys, tmp_path_factory.mktemp("identity"), url)) as identity,
     ):
         yield identity
 
 
 @pytest.fixture
 async def own(keys: Keys, tmp_path: Path, identity_url: str) -> AsyncIterator[RunningIdentity]:
-    """A service with a database of the test's own."""
-    async with running(keys, settings_of(keys, tmp_path, identity_url)) as identity:
+    """Run a service with a database for one test."""
+    async with running(keys, build_settings(keys, tmp_path, identity_url)) as identity:
         yield identity

@@ -1,4 +1,4 @@
-"""An identity service that runs as in production, over a real database, and what a test needs to look behind it."""
+"""Identity services for tests, on a real database, with access to that database."""
 
 import asyncio
 import json
@@ -31,7 +31,7 @@ WRONG = Secret("staple battery horse")
 
 @dataclass(frozen=True)
 class RunningIdentity:
-    """An identity service, a client of it, and its database seen from behind."""
+    """Running identity service with a client and a pool of its database."""
 
     client: IdentityClient
     sql: asyncpg.Pool
@@ -39,38 +39,38 @@ class RunningIdentity:
     keys: Keys
     settings: Mapping[str, str]
 
-    async def new(self, username: str | None = None, password: Secret = PASSWORD) -> User:
-        """A new user."""
-        with stranger():
+    async def register_user(self, username: str | None = None, password: Secret = PASSWORD) -> User:
+        """Register a user; the name is random unless given."""
+        with anonymous_caller():
             return await self.client.register(username or f"u{uuid4().hex}", password)
 
-    async def sign_in(self, user: User, password: Secret = PASSWORD) -> Tokens:
-        with stranger():
+    async def log_in(self, user: User, password: Secret = PASSWORD) -> Tokens:
+        with anonymous_caller():
             return await self.client.authenticate(user.username, password)
 
     async def refresh(self, token: str) -> Tokens:
-        with stranger():
+        with anonymous_caller():
             return await self.client.refresh(Secret(token))
 
     async def revoke(self, token: str) -> None:
-        with stranger():
+        with anonymous_caller():
             await self.client.revoke(Secret(token))
 
-    async def later(self, seconds: float) -> None:
-        """Makes all that was written so many seconds older."""
+    async def advance_time(self, seconds: float) -> None:
+        """Subtract seconds from all stored times, as if they had passed."""
         times = {
             "refresh_tokens": ("issued_at", "replaced_at"),
             "sign_ins": ("created_at", "expires_at", "revoked_at"),
             "attempts": ("locked_until",),
         }
         for table, columns in times.items():
-            moved = ", ".join(f"{column} = {column} - make_interval(secs => $1)" for column in columns)
-            await self.sql.execute(f"UPDATE {table} SET {moved}", seconds)
+            assignments = ", ".join(f"{column} = {column} - make_interval(secs => $1)" for column in columns)
+            await self.sql.execute(f"UPDATE {table} SET {assignments}", seconds)
 
 
 @contextmanager
-def stranger() -> Iterator[None]:
-    """Every call in the block is of somebody without a token."""
+def anonymous_caller() -> Iterator[None]:
+    """Make the calls of the block without a token."""
     reset = current_request.set(RequestContext("test"))
     try:
         yield
@@ -78,18 +78,19 @@ def stranger() -> Iterator[None]:
         current_request.reset(reset)
 
 
-def bearer(tokens: Tokens) -> Caller:
+def caller_of(tokens: Tokens) -> Caller:
     return Caller(tokens.access)
 
 
-def claims(token: str) -> dict[str, Any]:
-    read: dict[str, Any] = jwt.decode(token, options={"verify_signature": False})
-    return read
+def decode_claims(token: str) -> dict[str, Any]:
+    decoded: dict[str, Any] = jwt.decode(token, options={"verify_signature": False})
+    return decoded
 
 
-def settings_of(keys: Keys, folder: Path, identity_database_url: str, **given: Any) -> dict[str, str]:
-    """What an identity service must be told, as environment variables; it signs as the tests do, hashes are cheap, and
-    ports are free unless given.
+def build_settings(keys: Keys, folder: Path, identity_database_url: str, **changes: Any) -> dict[str, str]:
+    """Return settings of an identity service, by the lower-case names of the variables.
+
+    It signs with the keys of the tests, its hashes are cheap, and its ports are free ones unless given.
     """
     files = {}
     for number, issuer in enumerate((USERS, *SERVICES)):
@@ -106,7 +107,7 @@ def settings_of(keys: Keys, folder: Path, identity_database_url: str, **given: A
         "identity_admin_listen": f"127.0.0.1:{admin_port}",
         "identity_database_url": identity_database_url,
         "identity_keys": signing,
-        "identity_refresh_secret": "known to the tests, and to nobody else",
+        "identity_refresh_secret": "a refresh secret for tests, long enough",
         "identity_hash_memory_kib": 32,
         "identity_hash_passes": 1,
         "identity_hash_waiting": 100,
@@ -114,19 +115,19 @@ def settings_of(keys: Keys, folder: Path, identity_database_url: str, **given: A
         "auth_audience": AUDIENCE,
         "auth_jwks": files[USERS],
         "auth_services": json.dumps({service: files[service] for service in SERVICES}),
-        **given,
+        **changes,
     }
     return {name: str(value) for name, value in settings.items()}
 
 
 @asynccontextmanager
 async def running(keys: Keys, settings: Mapping[str, str]) -> AsyncIterator[RunningIdentity]:
-    """The identity service's own composition, in this process."""
+    """Run an identity service in this process."""
     parsed: dict[str, Any] = {**settings, "auth_services": json.loads(settings["auth_services"])}
     stop = asyncio.Event()
     serving = asyncio.create_task(serve(Settings(**parsed), stop))
     try:
-        async with using(keys, settings) as identity:
+        async with connect_to(keys, settings) as identity:
             await until_ready(identity.admin, serving)
             yield identity
     finally:
@@ -135,7 +136,7 @@ async def running(keys: Keys, settings: Mapping[str, str]) -> AsyncIterator[Runn
 
 
 def process(settings: Mapping[str, str], output: Output | None = None) -> Child:
-    """The identity service as a process of its own, which can be killed. It does not run yet."""
+    """Return an identity service as a child process that is not started yet."""
     upper = {name.upper(): value for name, value in settings.items()}
     ready = probes.http(f"http://{settings['identity_admin_listen']}/health/ready")
     return Child(
@@ -144,8 +145,8 @@ def process(settings: Mapping[str, str], output: Output | None = None) -> Child:
 
 
 @asynccontextmanager
-async def using(keys: Keys, settings: Mapping[str, str]) -> AsyncIterator[RunningIdentity]:
-    """An identity service, wherever it runs."""
+async def connect_to(keys: Keys, settings: Mapping[str, str]) -> AsyncIterator[RunningIdentity]:
+    """Connect to a running identity service and to its database."""
     async with (
         asyncpg.create_pool(settings["identity_database_url"], min_size=0, max_size=4) as sql,
         IdentityClient.connect(settings["identity_grpc_listen"], limits=ClientLimits(timeout_seconds=20)) as client,

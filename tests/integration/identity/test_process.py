@@ -1,4 +1,4 @@
-"""`python -m subgraphs.identity.service`, as it runs in production: it is killed, and what it stands on goes away."""
+"""The process of the identity service: kills, outages, key rotation, commands and secrets."""
 
 import asyncio
 import os
@@ -24,12 +24,12 @@ from tests.integration.identity.harness import (
     PASSWORD,
     WRONG,
     RunningIdentity,
-    claims,
+    anonymous_caller,
+    build_settings,
+    connect_to,
+    decode_claims,
     process,
     running,
-    settings_of,
-    stranger,
-    using,
 )
 from tests.waiting import until
 from wallet.errors import InternalError, InvalidCredentials, TooManyAttempts, Unauthenticated, Unavailable, WalletError
@@ -37,27 +37,27 @@ from wallet.inputs import Secret
 
 pytestmark = pytest.mark.slow
 
-Describe = Callable[..., tuple[Child, dict[str, str]]]
+ProcessFactory = Callable[..., tuple[Child, dict[str, str]]]
 
 
 @pytest.fixture
-async def describe(keys: Keys, tmp_path: Path, identity_url: str) -> AsyncIterator[Describe]:
-    """Describes identity services, each a process of its own that is gone when the test ends."""
+async def build_process(keys: Keys, tmp_path: Path, identity_url: str) -> AsyncIterator[ProcessFactory]:
+    """Return a factory of child processes, which are stopped at the end of the test."""
     children = []
 
-    def describe(output: Any = None, **given: Any) -> tuple[Child, dict[str, str]]:
-        settings = settings_of(keys, tmp_path, **{"identity_database_url": identity_url, **given})
+    def build_process(output: Any = None, **changes: Any) -> tuple[Child, dict[str, str]]:
+        settings = build_settings(keys, tmp_path, **{"identity_database_url": identity_url, **changes})
         child = process(settings, output)
         children.append(child)
         return child, settings
 
-    yield describe
+    yield build_process
     for child in children:
         await child.stop()
 
 
-async def command(*arguments: str, **environment: str) -> tuple[int, str]:
-    """A one-shot of the service's, as an operator runs it: its exit code and what it says."""
+async def run_command(*arguments: str, **environment: str) -> tuple[int, str]:
+    """Run a command of the service; return its exit code and output."""
     running = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -67,31 +67,33 @@ async def command(*arguments: str, **environment: str) -> tuple[int, str]:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    said, _ = await running.communicate()
-    return running.returncode or 0, said.decode()
+    output, _ = await running.communicate()
+    return running.returncode or 0, output.decode()
 
 
-async def insisted(identity: RunningIdentity, token: str) -> Tokens:
-    """Refreshes by the same token until the outcome is known, as a client does that was told to retry."""
+async def refresh_until_known(identity: RunningIdentity, token: str) -> Tokens:
+    """Refresh with the same token until the outcome is known, as a client that retries."""
 
-    async def known() -> Tokens | None:
+    async def attempt() -> Tokens | None:
         try:
             return await identity.refresh(token)
         except Unavailable:
             return None
 
-    tokens = await until(known)
+    tokens = await until(attempt)
     assert tokens is not None
     return tokens
 
 
 class TestKill9:
-    async def test_kill_between_commit_and_response_loses_no_session(self, describe: Describe, keys: Keys) -> None:
-        child, settings = describe()
+    async def test_kill_between_commit_and_response_loses_no_session(
+        self, build_process: ProcessFactory, keys: Keys
+    ) -> None:
+        child, settings = build_process()
         await child.start()
-        async with using(keys, settings) as identity:
-            user = await identity.new()
-            mine = [(await identity.sign_in(user)).refresh for _ in range(40)]
+        async with connect_to(keys, settings) as identity:
+            user = await identity.register_user()
+            mine = [(await identity.log_in(user)).refresh for _ in range(40)]
             asked = [asyncio.create_task(identity.refresh(token)) for token in mine]
             replaced = "SELECT count(*) > 3 FROM refresh_tokens WHERE replaced_by IS NOT NULL"
             await until(lambda: identity.sql.fetchval(replaced), every=0.001)
@@ -102,21 +104,21 @@ class TestKill9:
             assert any(isinstance(answer, Unavailable) for answer in answers)
 
             await child.start()
-            again = [await insisted(identity, token) for token in mine]
+            again = [await refresh_until_known(identity, token) for token in mine]
             for answer, repeated in zip(answers, again, strict=True):
                 if isinstance(answer, Tokens):
                     assert answer.refresh == repeated.refresh
             assert await identity.sql.fetchval("SELECT count(*) FROM refresh_tokens") == 2 * len(mine)
             assert len({each.refresh for each in again}) == len(mine)
-            for tokens in again:  # and each goes on from there
+            for tokens in again:  # and each new token is valid
                 await identity.refresh(tokens.refresh)
 
-    async def test_kill_keeps_the_login_attempts_of_a_name(self, describe: Describe, keys: Keys) -> None:
-        child, settings = describe(identity_hash_memory_kib=65_536, identity_lock_first_seconds=60)
+    async def test_kill_keeps_the_login_attempts_of_a_name(self, build_process: ProcessFactory, keys: Keys) -> None:
+        child, settings = build_process(identity_hash_memory_kib=65_536, identity_lock_first_seconds=60)
         await child.start()
-        async with using(keys, settings) as identity:
-            token = (await identity.sign_in(await identity.new())).refresh
-            with stranger():
+        async with connect_to(keys, settings) as identity:
+            token = (await identity.log_in(await identity.register_user())).refresh
+            with anonymous_caller():
                 guesses = [asyncio.create_task(identity.client.authenticate("nobody", WRONG)) for _ in range(5)]
             counted = "SELECT count = 5 FROM attempts WHERE username = 'nobody'"
             await until(lambda: identity.sql.fetchval(counted), every=0.005)
@@ -124,15 +126,15 @@ class TestKill9:
             await child.wait()
             await asyncio.gather(*guesses, return_exceptions=True)
             await child.start()
-            await insisted(identity, token)
-            with stranger(), pytest.raises(TooManyAttempts):
+            await refresh_until_known(identity, token)
+            with anonymous_caller(), pytest.raises(TooManyAttempts):
                 await identity.client.authenticate("nobody", WRONG)
 
 
 class TestOutage:
     async def test_lost_database_connections_are_reopened(self, own: RunningIdentity, postgres: Postgres) -> None:
-        user = await own.new()
-        token = (await own.sign_in(user)).refresh
+        user = await own.register_user()
+        token = (await own.log_in(user)).refresh
         admin = await asyncpg.connect(postgres.admin_dsn)
         try:
             for _ in range(3):
@@ -141,15 +143,17 @@ class TestOutage:
                     "WHERE datname = $1 AND application_name = 'identity'",
                     own.settings["identity_database_url"].rpartition("/")[2],
                 )
-                token = (await insisted(own, token)).refresh
+                token = (await refresh_until_known(own, token)).refresh
         finally:
             await admin.close()
 
-    async def test_keys_are_published_while_the_database_is_down(self, describe: Describe, keys: Keys) -> None:
+    async def test_keys_are_published_while_the_database_is_down(
+        self, build_process: ProcessFactory, keys: Keys
+    ) -> None:
         nowhere = f"postgresql://nobody@127.0.0.1:{free_ports(1)[0]}/none"
-        child, settings = describe(identity_database_url=nowhere)
+        child, settings = build_process(identity_database_url=nowhere)
         await child.spawn()
-        async with httpx.AsyncClient(trust_env=False) as http, using(keys, settings) as identity:
+        async with httpx.AsyncClient(trust_env=False) as http, connect_to(keys, settings) as identity:
 
             async def published() -> bool:
                 try:
@@ -159,7 +163,7 @@ class TestOutage:
 
             await until(published, within=20)
             assert (await http.get(f"{identity.admin}/health/ready")).status_code == 503
-            with stranger(), pytest.raises(Unavailable):
+            with anonymous_caller(), pytest.raises(Unavailable):
                 await identity.client.authenticate("alice", PASSWORD)
 
 
@@ -167,7 +171,7 @@ class TestKeys:
     async def test_keys_are_published_without_a_token_and_with_a_max_age(self, identity: RunningIdentity) -> None:
         async with httpx.AsyncClient(trust_env=False) as http:
             answer = await http.get(f"{identity.admin}/.well-known/jwks.json")
-        kid = jwt.get_unverified_header((await identity.sign_in(await identity.new())).access)["kid"]
+        kid = jwt.get_unverified_header((await identity.log_in(await identity.register_user())).access)["kid"]
         assert [key["kid"] for key in answer.json()["keys"]] == [kid]
         assert "d" not in answer.json()["keys"][0]
         assert answer.headers["cache-control"] == "public, max-age=30"
@@ -176,7 +180,7 @@ class TestKeys:
         self, keys: Keys, tmp_path: Path, identity_url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("subgraphs.identity.service.adapters.signing_keys.READ_INTERVAL_SECONDS", 0.05)
-        settings = settings_of(keys, tmp_path, identity_url)
+        settings = build_settings(keys, tmp_path, identity_url)
         folder = Path(settings["identity_keys"])
         (old,) = files(folder)
         long_ago = time.time() - 10_000
@@ -188,53 +192,55 @@ class TestKeys:
             httpx.AsyncClient(trust_env=False) as http,
             TokenVerifier.open(auth) as verifier,
         ):
-            user = await identity.new()
-            before = (await identity.sign_in(user)).access
+            user = await identity.register_user()
+            before = (await identity.log_in(user)).access
             assert (await verifier.verify(before)).subject == user.id
 
-            code, said = await command(
+            code, output = await run_command(
                 "subgraphs.identity.service.keys", "rotate", "--folder", str(folder), "--keep", "600"
             )
-            assert code == 0, said
+            assert code == 0, output
             new = next(file for file in files(folder) if file != old)
-            assert f"added {new.name}" in said
+            assert f"added {new.name}" in output
 
             async def both() -> bool:
                 return len((await http.get(published)).json()["keys"]) == 2
 
             await until(both)
             signed_by = jwt.get_unverified_header
-            assert signed_by((await identity.sign_in(user)).access) == signed_by(before)  # nobody has the new one yet
+            assert signed_by((await identity.log_in(user)).access) == signed_by(
+                before
+            )  # the new key is not activated yet
             os.utime(new, (time.time() - 61,) * 2)
 
             async def rotated() -> str:
-                token = (await identity.sign_in(user)).access
+                token = (await identity.log_in(user)).access
                 return "" if signed_by(token)["kid"] == signed_by(before)["kid"] else token
 
             after = await until(rotated)
-            for token in (before, after):  # of either key, at a verifier that was never told
-                await until(lambda token=token: believed(verifier, token))  # type: ignore[misc]
+            for token in (before, after):  # a verifier with a cached key set accepts both keys
+                await until(lambda token=token: is_accepted(verifier, token))  # type: ignore[misc]
             new.unlink()
             old.unlink()
             await asyncio.sleep(0.2)
-            assert await identity.sign_in(user)  # those of before stay
+            assert await identity.log_in(user)  # the previous keys stay in use
 
-    async def test_service_does_not_start_without_a_key(self, describe: Describe) -> None:
-        said: list[str] = []
-        child, settings = describe(lambda _, line: said.append(line))
+    async def test_service_does_not_start_without_a_key(self, build_process: ProcessFactory) -> None:
+        output: list[str] = []
+        child, settings = build_process(lambda _, line: output.append(line))
         (only,) = files(Path(settings["identity_keys"]))
         only.unlink()
         await child.spawn()
         assert await child.wait() != 0
         await child.stop()
-        assert any("python -m subgraphs.identity.service.keys rotate" in line for line in said)
+        assert any("python -m subgraphs.identity.service.keys rotate" in line for line in output)
 
 
 def files(folder: Path) -> list[Path]:
     return list(folder.iterdir())
 
 
-async def believed(verifier: TokenVerifier, token: str) -> bool:
+async def is_accepted(verifier: TokenVerifier, token: str) -> bool:
     try:
         await verifier.verify(token)
     except Unauthenticated:
@@ -244,43 +250,43 @@ async def believed(verifier: TokenVerifier, token: str) -> bool:
 
 class TestRoles:
     async def test_role_is_granted_by_the_command(self, own: RunningIdentity) -> None:
-        user = await own.new()
-        tokens = await own.sign_in(user)
+        user = await own.register_user()
+        tokens = await own.log_in(user)
         url = own.settings["identity_database_url"]
         for role in ("operator", "admin", "customer"):
-            code, said = await command(
+            code, output = await run_command(
                 "subgraphs.identity.service.roles", "grant", user.username, role, IDENTITY_DATABASE_URL=url
             )
-            assert (code, said) == (
+            assert (code, output) == (
                 0,
                 f"{user.username} ({user.id}) is {role} from the next refresh or login\n",
             )
             tokens = await own.refresh(tokens.refresh)
-            assert claims(tokens.access)["roles"] == [role]
+            assert decode_claims(tokens.access)["roles"] == [role]
 
     async def test_command_refuses_unknown_users_and_roles(self, own: RunningIdentity) -> None:
         url = own.settings["identity_database_url"]
         roles = "subgraphs.identity.service.roles"
-        assert await command(roles, "grant", "nobody", "admin", IDENTITY_DATABASE_URL=url) == (
+        assert await run_command(roles, "grant", "nobody", "admin", IDENTITY_DATABASE_URL=url) == (
             1,
             "there is no user nobody\n",
         )
-        assert (await command(roles, "grant", "nobody", "king", IDENTITY_DATABASE_URL=url))[0] == 2
+        assert (await run_command(roles, "grant", "nobody", "king", IDENTITY_DATABASE_URL=url))[0] == 2
 
 
 class TestSecrets:
-    async def test_secrets_are_in_no_log_and_no_error(self, describe: Describe, keys: Keys) -> None:
-        said: list[str] = []
-        child, settings = describe(lambda _, line: said.append(line), log_level="DEBUG")
+    async def test_secrets_are_in_no_log_and_no_error(self, build_process: ProcessFactory, keys: Keys) -> None:
+        output: list[str] = []
+        child, settings = build_process(lambda _, line: output.append(line), log_level="DEBUG")
         await child.start()
         secrets, errors = [settings["identity_refresh_secret"], PASSWORD.text, WRONG.text], list[str]()
-        async with using(keys, settings) as identity:
-            user = await identity.new()
-            tokens = await identity.sign_in(user)
+        async with connect_to(keys, settings) as identity:
+            user = await identity.register_user()
+            tokens = await identity.log_in(user)
             fresh = await identity.refresh(tokens.refresh)
-            await identity.later(60)
+            await identity.advance_time(60)
             secrets += [tokens.access, tokens.refresh, fresh.access, fresh.refresh]
-            with stranger():
+            with anonymous_caller():
                 for attempt in (
                     lambda: identity.client.authenticate(user.username, WRONG),
                     lambda: identity.client.register(user.username, PASSWORD),
@@ -299,12 +305,12 @@ class TestSecrets:
                     with pytest.raises(InternalError):
                         await defect()
         await child.stop()
-        assert any("refresh token reuse detected" in line for line in said)
-        assert len([line for line in said if "unexpected error" in line]) == 2
-        told = "\n".join([*said, *errors])
-        assert not [secret for secret in secrets if secret in told]
+        assert any("refresh token reuse detected" in line for line in output)
+        assert len([line for line in output if "unexpected error" in line]) == 2
+        texts = "\n".join([*output, *errors])
+        assert not [secret for secret in secrets if secret in texts]
 
     async def test_wrong_password_is_invalid_credentials(self, identity: RunningIdentity) -> None:
-        user = await identity.new()
+        user = await identity.register_user()
         with pytest.raises(InvalidCredentials):
-            await identity.sign_in(user, WRONG)
+            await identity.log_in(user, WRONG)

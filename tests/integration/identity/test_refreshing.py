@@ -1,4 +1,4 @@
-"""Refresh tokens: used once, repeated at once, stolen, revoked, over."""
+"""Refresh tokens: rotation, replay, reuse, logout and expiry."""
 
 import asyncio
 import uuid
@@ -12,119 +12,119 @@ from subgraphs.identity.client import Tokens
 from subgraphs.identity.service.adapters.repository import Repository, open_database
 from subgraphs.identity.service.domain.refresh_tokens import decode_token, encode_token
 from tests.conftest import Keys
-from tests.integration.identity.harness import RunningIdentity, claims, running, settings_of
+from tests.integration.identity.harness import RunningIdentity, build_settings, decode_claims, running
 from wallet.errors import Unauthenticated
 
 REFUSED = Unauthenticated("the refresh token is not valid; sign in again")
 
 
-async def refused(identity: RunningIdentity, *tokens: str) -> None:
-    """Each is refused with the one answer that there is."""
+async def assert_refused(identity: RunningIdentity, *tokens: str) -> None:
+    """Assert that each token is refused with the same error."""
     for token in tokens:
         with pytest.raises(Unauthenticated) as caught:
             await identity.refresh(token)
         assert caught.value == REFUSED
 
 
-async def signed_in(identity: RunningIdentity) -> Tokens:
-    return await identity.sign_in(await identity.new())
+async def log_in_new_user(identity: RunningIdentity) -> Tokens:
+    return await identity.log_in(await identity.register_user())
 
 
 class TestRefresh:
     async def test_refresh_returns_new_tokens_of_the_same_session(self, identity: RunningIdentity) -> None:
-        tokens = await signed_in(identity)
+        tokens = await log_in_new_user(identity)
         fresh = await identity.refresh(tokens.refresh)
         assert fresh.refresh != tokens.refresh
-        assert fresh.refresh_expires_at == tokens.refresh_expires_at  # however often it is refreshed
-        assert claims(fresh.access)["sub"] == claims(tokens.access)["sub"]
-        assert claims(fresh.access)["jti"] != claims(tokens.access)["jti"]
+        assert fresh.refresh_expires_at == tokens.refresh_expires_at
+        assert decode_claims(fresh.access)["sub"] == decode_claims(tokens.access)["sub"]
+        assert decode_claims(fresh.access)["jti"] != decode_claims(tokens.access)["jti"]
         assert (await identity.refresh(fresh.refresh)).refresh not in {fresh.refresh, tokens.refresh}
 
     async def test_replay_returns_the_same_refresh_token(self, identity: RunningIdentity) -> None:
-        tokens = await signed_in(identity)
+        tokens = await log_in_new_user(identity)
         first, again = [await identity.refresh(tokens.refresh) for _ in range(2)]
         assert first.refresh == again.refresh
 
     async def test_concurrent_refreshes_on_replicas_have_one_successor(
         self, keys: Keys, tmp_path: Path, own: RunningIdentity
     ) -> None:
-        tokens = await signed_in(own)
+        tokens = await log_in_new_user(own)
         async with AsyncExitStack() as stack:
-            settings = settings_of(keys, tmp_path, own.settings["identity_database_url"])
+            settings = build_settings(keys, tmp_path, own.settings["identity_database_url"])
             replicas = [own, await stack.enter_async_context(running(keys, settings))]
             fresh = await asyncio.gather(*(replicas[n % 2].refresh(tokens.refresh) for n in range(40)))
         assert len({each.refresh for each in fresh}) == 1
         assert await own.sql.fetchval("SELECT count(*) FROM refresh_tokens") == 2
 
     async def test_refreshed_token_has_the_current_role(self, identity: RunningIdentity) -> None:
-        user = await identity.new()
-        tokens = await identity.sign_in(user)
+        user = await identity.register_user()
+        tokens = await identity.log_in(user)
         await identity.sql.execute("UPDATE users SET role = 'OPERATOR' WHERE username = $1", user.username)
-        assert claims((await identity.refresh(tokens.refresh)).access)["roles"] == ["operator"]
+        assert decode_claims((await identity.refresh(tokens.refresh)).access)["roles"] == ["operator"]
 
 
 class TestReuse:
     async def test_reuse_after_the_grace_period_ends_the_session(self, own: RunningIdentity) -> None:
-        tokens = await signed_in(own)
-        others = await signed_in(own)
+        tokens = await log_in_new_user(own)
+        others = await log_in_new_user(own)
         fresh = await own.refresh(tokens.refresh)
         newest = await own.refresh(fresh.refresh)
-        await own.later(10)
+        await own.advance_time(10)
         async with httpx.AsyncClient(trust_env=False) as http:
             counted = 'wallet_identity_refreshes_total{outcome="reused"}'
 
-            async def reused() -> float:
+            async def count_reuses() -> float:
                 lines = (await http.get(f"{own.admin}/metrics")).text.splitlines()
                 return next((float(line.split()[-1]) for line in lines if line.startswith(counted)), 0.0)
 
-            before = await reused()
-            await refused(own, tokens.refresh)
-            assert await reused() == before + 1
-        await refused(own, newest.refresh, fresh.refresh, tokens.refresh)
+            before = await count_reuses()
+            await assert_refused(own, tokens.refresh)
+            assert await count_reuses() == before + 1
+        await assert_refused(own, newest.refresh, fresh.refresh, tokens.refresh)
         assert await own.refresh(others.refresh)
 
     async def test_reuse_of_an_old_token_ends_the_session(self, own: RunningIdentity) -> None:
-        tokens = first = await signed_in(own)
+        tokens = first = await log_in_new_user(own)
         for _ in range(4):
             tokens = await own.refresh(tokens.refresh)
-            await own.later(3_600)
-        await refused(own, first.refresh, tokens.refresh)
+            await own.advance_time(3_600)
+        await assert_refused(own, first.refresh, tokens.refresh)
 
 
 class TestSessionEnd:
     async def test_logout_ends_the_session_and_is_idempotent(self, identity: RunningIdentity) -> None:
-        tokens = await signed_in(identity)
+        tokens = await log_in_new_user(identity)
         fresh = await identity.refresh(tokens.refresh)
         for token in (tokens, fresh, fresh):  # any token of the sign-in will do
             await identity.revoke(token.refresh)
-        await refused(identity, tokens.refresh, fresh.refresh)
+        await assert_refused(identity, tokens.refresh, fresh.refresh)
 
     async def test_session_expires_however_often_it_is_refreshed(self, own: RunningIdentity) -> None:
-        tokens = await signed_in(own)
-        await own.later(29 * 86_400)
+        tokens = await log_in_new_user(own)
+        await own.advance_time(29 * 86_400)
         tokens = await own.refresh(tokens.refresh)
-        await own.later(86_400)
-        await refused(own, tokens.refresh)
+        await own.advance_time(86_400)
+        await assert_refused(own, tokens.refresh)
 
     async def test_logout_with_an_invalid_token_is_no_error(self, identity: RunningIdentity) -> None:
         for token in ("", "junk", encode_token(b"another secret", uuid.uuid4())):
             await identity.revoke(token)
 
     async def test_all_invalid_refresh_tokens_get_the_same_error(self, identity: RunningIdentity) -> None:
-        tokens = await signed_in(identity)
+        tokens = await log_in_new_user(identity)
         secret = identity.settings["identity_refresh_secret"].encode()
         id_ = decode_token(secret, tokens.refresh)
         assert id_ is not None
         forged = encode_token(b"another secret", id_)
         unknown = encode_token(secret, uuid.uuid4())
-        await refused(identity, forged, unknown, str(id_), "", "junk", tokens.refresh + "=", tokens.access)
+        await assert_refused(identity, forged, unknown, str(id_), "", "junk", tokens.refresh + "=", tokens.access)
         assert await identity.refresh(tokens.refresh)
 
     async def test_expired_sessions_are_pruned_with_their_tokens(self, own: RunningIdentity) -> None:
         for _ in range(3):
-            await own.refresh((await signed_in(own)).refresh)
-        await own.later(31 * 86_400)
-        kept = await signed_in(own)
+            await own.refresh((await log_in_new_user(own)).refresh)
+        await own.advance_time(31 * 86_400)
+        kept = await log_in_new_user(own)
         async with open_database(own.settings["identity_database_url"], max_connections=1) as database:
             repository = Repository(database)
             assert await repository.prune(2)
@@ -136,7 +136,7 @@ class TestSessionEnd:
 
 class TestDatabase:
     async def test_database_contains_no_usable_token(self, own: RunningIdentity) -> None:
-        tokens = await own.refresh((await signed_in(own)).refresh)
+        tokens = await own.refresh((await log_in_new_user(own)).refresh)
         dump = [
             str(value)
             for table in ("users", "attempts", "sign_ins", "refresh_tokens")
@@ -145,4 +145,4 @@ class TestDatabase:
         ]
         assert len(dump) >= 15
         assert not [value for value in dump if value in tokens.refresh or value in tokens.access]
-        await refused(own, *dump)
+        await assert_refused(own, *dump)

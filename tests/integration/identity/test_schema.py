@@ -1,4 +1,4 @@
-"""The migrations lead to the tables that the code knows, and the database holds what must never break."""
+"""Migrations match the tables of the code, and constraints protect the data."""
 
 import asyncio
 import os
@@ -58,7 +58,7 @@ class TestMigrations:
         before = await shape(sql)
         await asyncio.to_thread(command.downgrade, config(MIGRATIONS, identity_url), "base")
         left = "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'S')"
-        assert await sql.fetchval(left) == 1  # alembic's own
+        assert await sql.fetchval(left) == 1  # alembic_version
         environment = {**os.environ, "IDENTITY_DATABASE_URL": identity_url}
         made = await asyncio.create_subprocess_exec(sys.executable, "-m", MIGRATIONS, env=environment, cwd=ROOT)
         assert await made.wait() == 0

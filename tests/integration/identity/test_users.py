@@ -1,4 +1,4 @@
-"""Becoming a user, and who sees whom."""
+"""Registration, and the access to users."""
 
 import asyncio
 import uuid
@@ -7,31 +7,31 @@ import pytest
 
 from kit.auth.principal import Role
 from tests.integration.bank.harness import Caller
-from tests.integration.identity.harness import PASSWORD, RunningIdentity, bearer, claims, stranger
+from tests.integration.identity.harness import PASSWORD, RunningIdentity, anonymous_caller, caller_of, decode_claims
 from wallet.errors import InvalidInput, PermissionDenied, Unauthenticated, UsernameTaken, UserNotFound
 from wallet.inputs import Secret
 
 
 class TestRegistration:
     async def test_registered_user_is_a_customer_and_can_log_in(self, identity: RunningIdentity) -> None:
-        user = await identity.new()
+        user = await identity.register_user()
         assert user.role == "CUSTOMER"
-        token = claims((await identity.sign_in(user)).access)
+        token = decode_claims((await identity.log_in(user)).access)
         assert (token["sub"], token["roles"]) == (user.id, ["customer"])
 
     async def test_taken_name_is_refused(self, identity: RunningIdentity) -> None:
         name = f"u{uuid.uuid4().hex}"
-        made = await asyncio.gather(*(identity.new(name) for _ in range(5)), return_exceptions=True)
+        made = await asyncio.gather(*(identity.register_user(name) for _ in range(5)), return_exceptions=True)
         assert sum(isinstance(each, UsernameTaken) for each in made) == 4
         assert await identity.sql.fetchval("SELECT count(*) FROM users WHERE username = $1", name) == 1
 
     async def test_invalid_name_and_password_are_both_reported(self, identity: RunningIdentity) -> None:
         with pytest.raises(InvalidInput) as caught:
-            await identity.new("No Name", Secret("short"))
+            await identity.register_user("No Name", Secret("short"))
         assert [each.field for each in caught.value.violations] == ["username", "password"]
 
     async def test_database_contains_the_hash_only(self, identity: RunningIdentity) -> None:
-        user = await identity.new()
+        user = await identity.register_user()
         row = await identity.sql.fetchrow("SELECT * FROM users WHERE username = $1", user.username)
         assert row is not None
         assert str(row["id"]) == user.id
@@ -41,14 +41,14 @@ class TestRegistration:
 
 class TestUsers:
     async def test_user_reads_itself(self, identity: RunningIdentity) -> None:
-        user = await identity.new()
-        caller = bearer(await identity.sign_in(user))
+        user = await identity.register_user()
+        caller = caller_of(await identity.log_in(user))
         assert await caller(identity.client.get_user(user.id)) == user
         assert await caller(identity.client.batch_get_users([user.id])) == {user.id: user}
 
     async def test_user_does_not_read_others(self, identity: RunningIdentity) -> None:
-        alice, bob = await identity.new(), await identity.new()
-        caller = bearer(await identity.sign_in(alice))
+        alice, bob = await identity.register_user(), await identity.register_user()
+        caller = caller_of(await identity.log_in(alice))
         with pytest.raises(UserNotFound):
             await caller(identity.client.get_user(bob.id))
         nobody = str(uuid.uuid4())
@@ -57,7 +57,7 @@ class TestUsers:
 
     @pytest.mark.parametrize("role", [Role.OPERATOR, Role.ADMIN])
     async def test_operator_and_admin_read_all_users(self, identity: RunningIdentity, role: Role) -> None:
-        alice, bob = await identity.new(), await identity.new()
+        alice, bob = await identity.register_user(), await identity.register_user()
         caller = Caller(identity.keys.user("somebody", role))
         assert await caller(identity.client.batch_get_users([bob.id, alice.id])) == {bob.id: bob, alice.id: alice}
 
@@ -68,8 +68,8 @@ class TestUsers:
         assert await caller(identity.client.batch_get_users(["auth0|42"])) == {"auth0|42": UserNotFound("auth0|42")}
 
     async def test_anonymous_callers_and_services_read_no_users(self, identity: RunningIdentity) -> None:
-        user = await identity.new()
-        with stranger(), pytest.raises(Unauthenticated):
+        user = await identity.register_user()
+        with anonymous_caller(), pytest.raises(Unauthenticated):
             await identity.client.get_user(user.id)
         with pytest.raises(PermissionDenied):
             await Caller(identity.keys.service("card"))(identity.client.get_user(user.id))
@@ -80,6 +80,6 @@ class TestUsers:
             await caller(identity.client.batch_get_users([str(uuid.UUID(int=number)) for number in range(1_001)]))
 
     async def test_login_ignores_an_invalid_token(self, identity: RunningIdentity) -> None:
-        user = await identity.new()
+        user = await identity.register_user()
         with Caller("junk").calling():
             assert await identity.client.authenticate(user.username, PASSWORD)
