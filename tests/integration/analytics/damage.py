@@ -34,7 +34,7 @@ async def open_accounts(env: AnalyticsEnvironment) -> Accounts:
     return Accounts(alice, bob)
 
 
-async def row_of(history: History, account_id: UUID, version: int) -> Row:
+async def read_row(history: History, account_id: UUID, version: int) -> Row:
     """Return the row that reads return for a version."""
     (row,) = await history.list_after(account_id, version - 1, 1)
     return row
@@ -50,23 +50,23 @@ Damage = Callable[[AnalyticsEnvironment, Accounts], Awaitable[list[str]]]
 
 
 def deleted(version: int) -> Damage:
-    async def damage(env: AnalyticsEnvironment, people: Accounts) -> list[str]:
-        row = await row_of(env.history, people.alice, version)
-        where = f"account_id = '{people.alice}' AND account_version = {version}"
+    async def damage(env: AnalyticsEnvironment, accounts: Accounts) -> list[str]:
+        row = await read_row(env.history, accounts.alice, version)
+        where = f"account_id = '{accounts.alice}' AND account_version = {version}"
         await command(env.database, f"ALTER TABLE operations DELETE WHERE {where}")
-        place = f"account_id {people.alice}, version {version}"
+        place = f"account_id {accounts.alice}, version {version}"
         return [f"OPERATION_IS_STORED: {place}: found nothing, expected operation_id {row.operation_id}, "]
 
     return damage
 
 
 def updated(column: str, value: str, found: str, expected: str) -> Damage:
-    async def damage(env: AnalyticsEnvironment, people: Accounts) -> list[str]:
-        where = f"account_id = '{people.alice}' AND account_version = 3"
+    async def damage(env: AnalyticsEnvironment, accounts: Accounts) -> list[str]:
+        where = f"account_id = '{accounts.alice}' AND account_version = 3"
         await command(env.database, f"ALTER TABLE operations UPDATE {column} = {value} WHERE {where}")
-        expected_now = expected.format(bob=people.bob)
+        expected_now = expected.format(bob=accounts.bob)
         return [
-            f"COPY_IS_LEDGERS: account_id {people.alice}, version 3: found {found}, expected {expected_now}",
+            f"COPY_IS_LEDGERS: account_id {accounts.alice}, version 3: found {found}, expected {expected_now}",
         ]
 
     return damage
@@ -75,39 +75,39 @@ def updated(column: str, value: str, found: str, expected: str) -> Damage:
 def stored_again(**changes: Any) -> Damage:
     """Insert a second copy that differs."""
 
-    async def damage(env: AnalyticsEnvironment, people: Accounts) -> list[str]:
-        row = await row_of(env.history, people.alice, 3)
+    async def damage(env: AnalyticsEnvironment, accounts: Accounts) -> list[str]:
+        row = await read_row(env.history, accounts.alice, 3)
         await env.history.insert([replace(row, **changes)])
         return [
-            f"COPY_IS_LEDGERS: account_id {people.alice}, version 3: found amount 11, expected amount 10",
+            f"COPY_IS_LEDGERS: account_id {accounts.alice}, version 3: found amount 11, expected amount 10",
         ]
 
     return damage
 
 
-async def overtaken_copy(env: AnalyticsEnvironment, people: Accounts) -> list[str]:
+async def overtaken_copy(env: AnalyticsEnvironment, accounts: Accounts) -> list[str]:
     """Insert a wrong copy, then the correct one, which reads return."""
-    row = await row_of(env.history, people.alice, 3)
+    row = await read_row(env.history, accounts.alice, 3)
     await env.history.insert([replace(row, amount=Decimal(11))])
     await env.history.insert([row])
-    return [f"COPY_IS_LEDGERS: account_id {people.alice}, version 3: found amount 11, expected amount 10"]
+    return [f"COPY_IS_LEDGERS: account_id {accounts.alice}, version 3: found amount 11, expected amount 10"]
 
 
-async def beyond(env: AnalyticsEnvironment, people: Accounts) -> list[str]:
+async def beyond(env: AnalyticsEnvironment, accounts: Accounts) -> list[str]:
     """Insert versions that the ledger does not have."""
-    row = await row_of(env.history, people.alice, 5)
+    row = await read_row(env.history, accounts.alice, 5)
     later = [replace(row, account_version=version, operation_id=uuid.uuid4()) for version in (0, 6, 9)]
     await env.history.insert(later)
     return [
-        f"VERSION_IS_LEDGERS: account_id {people.alice}, version {row.account_version}: "
+        f"VERSION_IS_LEDGERS: account_id {accounts.alice}, version {row.account_version}: "
         f"found operation_id {row.operation_id}, "
         for row in later
     ]
 
 
-async def foreign(env: AnalyticsEnvironment, people: Accounts) -> list[str]:
+async def foreign(env: AnalyticsEnvironment, accounts: Accounts) -> list[str]:
     """Insert rows of an account that the ledger does not have."""
-    row = await row_of(env.history, people.alice, 5)
+    row = await read_row(env.history, accounts.alice, 5)
     rows = [replace(row, account_id=STRANGER, account_version=version) for version in (1, 2)]
     await env.history.insert(rows)
     return [
@@ -116,11 +116,11 @@ async def foreign(env: AnalyticsEnvironment, people: Accounts) -> list[str]:
     ]
 
 
-async def emptied(env: AnalyticsEnvironment, people: Accounts) -> list[str]:
+async def emptied(env: AnalyticsEnvironment, accounts: Accounts) -> list[str]:
     await command(env.database, "TRUNCATE TABLE operations")
     return [
         f"OPERATION_IS_STORED: account_id {account}, version {version}: found nothing, expected operation_id "
-        for account, count in ((people.alice, 5), (people.bob, 5), (CLEARING, 2))
+        for account, count in ((accounts.alice, 5), (accounts.bob, 5), (CLEARING, 2))
         for version in range(1, count + 1)
     ]
 

@@ -212,26 +212,26 @@ async def until_group_size(env: AnalyticsEnvironment, count: int, within: float 
 async def count_messages(env: AnalyticsEnvironment) -> int:
     """Return the number of messages that were published to the topic."""
     async with AIOKafkaConsumer(bootstrap_servers=env.kafka.bootstrap_servers) as reader:
-        found: dict[TopicPartition, int] = await reader.end_offsets(
+        offsets: dict[TopicPartition, int] = await reader.end_offsets(
             [TopicPartition(OPERATIONS_TOPIC, part) for part in PARTITIONS]
         )
-        return sum(found.values())
+        return sum(offsets.values())
 
 
 async def count_dropped_messages(env: AnalyticsEnvironment) -> int:
     """Return the number of messages that the broker has dropped."""
     async with AIOKafkaConsumer(bootstrap_servers=env.kafka.bootstrap_servers) as reader:
-        found: dict[TopicPartition, int] = await reader.beginning_offsets(
+        offsets: dict[TopicPartition, int] = await reader.beginning_offsets(
             [TopicPartition(OPERATIONS_TOPIC, part) for part in PARTITIONS]
         )
-        return sum(found.values())
+        return sum(offsets.values())
 
 
 async def list_topics(env: AnalyticsEnvironment) -> list[str]:
     """Return the names of all topics."""
     async with _admin(env) as admin:
-        found: list[str] = await admin.list_topics()
-        return found
+        names: list[str] = await admin.list_topics()
+        return names
 
 
 @asynccontextmanager

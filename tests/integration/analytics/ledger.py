@@ -78,7 +78,7 @@ async def assert_history_equals_ledger(bank: RunningBank, env: AnalyticsEnvironm
     entries: int = await bank.sql.fetchval("SELECT count(*) FROM entries")
 
     async def missing() -> int:
-        return entries - sum(found.count for found in (await env.history.get_coverage(accounts)).values())
+        return entries - sum(coverage.count for coverage in (await env.history.get_coverage(accounts)).values())
 
     async def all_there() -> bool:
         return await missing() == 0
@@ -115,7 +115,7 @@ Turnovers = dict[tuple[UUID, OperationType, Direction], Turnover]
 async def turnovers(env: AnalyticsEnvironment, accounts: list[UUID], sql: asyncpg.Pool) -> Turnovers:
     """Return the turnovers of all hours, from the statistics."""
     first, last = (await sql.fetch("SELECT min(created_at), max(created_at) FROM transfers"))[0]
-    range_, found = StatisticsRange(first, last + timedelta(microseconds=1), Granularity.HOUR), Turnovers()
+    range_, totals = StatisticsRange(first, last + timedelta(microseconds=1), Granularity.HOUR), Turnovers()
     for account in accounts:
         statistics = await env.history.get_statistics(account, range_)
         assert statistics is not None
@@ -123,8 +123,8 @@ async def turnovers(env: AnalyticsEnvironment, accounts: list[UUID], sql: asyncp
         for bucket in statistics.buckets:
             for (kind, direction), turnover in bucket.turnovers.items():
                 key = account, kind, direction
-                found[key] = found.get(key, Turnover()) + turnover
-    return found
+                totals[key] = totals.get(key, Turnover()) + turnover
+    return totals
 
 
 async def turnovers_of_ledger(sql: asyncpg.Pool) -> Turnovers:

@@ -117,8 +117,8 @@ class TestConsumer:
             await env.until_stored(alice, [1, 2])
             letters = await env.read_dead_letters(2)
             await env.until_committed(4)
-        told = {dict(letter.headers)["dlq_partition"]: dict(letter.headers)["dlq_reason"] for letter in letters}
-        assert told == {
+        reasons = {dict(letter.headers)["dlq_partition"]: dict(letter.headers)["dlq_reason"] for letter in letters}
+        assert reasons == {
             b"1": b"the header ce_type names no event of the contract",
             b"2": b"recipient: Field required",
         }

@@ -51,9 +51,9 @@ class TestIntegrity:
         assert (verdict.verdict, verdict.rows) == ("sound", {"operations": 0, "stored accounts": 0})
 
     async def test_equal_history_with_repeated_rows_is_sound(self, env: AnalyticsEnvironment) -> None:
-        some = await open_accounts(env)
+        accounts = await open_accounts(env)
         for _ in range(2):
-            await env.history.insert(await env.history.list_after(some.alice, 0, 10))
+            await env.history.insert(await env.history.list_after(accounts.alice, 0, 10))
         verdict, violations = await run_check(make_integrity_check(env))
         assert (verdict.verdict, verdict.pending, violations) == ("sound", {}, [])
         assert verdict.rows == {"operations": 12, "stored accounts": 3}
@@ -62,9 +62,12 @@ class TestIntegrity:
     async def test_damage_is_reported_and_replay_repairs_it(
         self, env: AnalyticsEnvironment, damage: Damage, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        some = await open_accounts(env)
-        whole = {account: await env.history.list_after(account, -1, 10) for account in (some.alice, some.bob, CLEARING)}
-        expected = await damage(env, some)
+        accounts = await open_accounts(env)
+        before = {
+            account: await env.history.list_after(account, -1, 10)
+            for account in (accounts.alice, accounts.bob, CLEARING)
+        }
+        expected = await damage(env, accounts)
         async with admin_port(env) as admin:
             assert await asyncio.to_thread(check_integrity, AdminEndpoint(admin)) == IntegrityResult.BROKEN
             *said, verdict = command_output(capsys)
@@ -76,17 +79,17 @@ class TestIntegrity:
                 == ReplayResult.COMPLETE
             )
             assert await asyncio.to_thread(check_integrity, AdminEndpoint(admin)) == IntegrityResult.SOUND
-        for account, rows in whole.items():
+        for account, rows in before.items():
             assert await env.history.list_after(account, -1, 10) == rows
 
     async def test_result_does_not_depend_on_page_sizes(
         self, env: AnalyticsEnvironment, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         expected = 0
-        some = await open_accounts(env)
+        accounts = await open_accounts(env)
         for name in ("deleted in the middle", "another copy that is not read", "versions beyond the ledger's"):
-            expected += len(await DAMAGES[name](env, some))
-        expected += len(await DAMAGES["a foreign account"](env, some))
+            expected += len(await DAMAGES[name](env, accounts))
+        expected += len(await DAMAGES["a foreign account"](env, accounts))
         # The deleted version is the one that has another copy.
         sizes = {
             "WINDOW_OPERATIONS": 2,
@@ -103,8 +106,8 @@ class TestIntegrity:
         assert verdict.rows == {"operations": 12, "stored accounts": 4}
 
     async def test_operation_that_arrives_during_the_wait_is_no_violation(self, env: AnalyticsEnvironment) -> None:
-        some = await open_accounts(env)
-        late = env.bank.transfer(some.alice, some.bob)
+        accounts = await open_accounts(env)
+        late = env.bank.transfer(accounts.alice, accounts.bob)
 
         class Arriving(Copies):
             """Copies that miss an operation in the first comparison only."""
@@ -112,29 +115,29 @@ class TestIntegrity:
             looked = 0
 
             async def list_copies(self, windows: Sequence[Window]) -> list[Copy]:
-                found = await super().list_copies(windows)
+                copies = await super().list_copies(windows)
                 self.looked += 1
                 if self.looked == 1:
                     await env.history.insert(rows_from_event(late))
-                return found
+                return copies
 
         verdict, violations = await run_check(make_integrity_check(env, Arriving(env.database)))
         assert (verdict.verdict, verdict.pending, violations) == ("sound", {}, [])
 
     async def test_recent_missing_operation_is_pending(self, env: AnalyticsEnvironment) -> None:
-        some = await open_accounts(env)
-        env.bank.transfer(some.alice, some.bob)
-        env.bank.transfer(some.alice, some.bob)
+        accounts = await open_accounts(env)
+        env.bank.transfer(accounts.alice, accounts.bob)
+        env.bank.transfer(accounts.alice, accounts.bob)
         verdict, violations = await run_check(make_integrity_check(env, max_delay_seconds=1e9))
         assert (verdict.verdict, verdict.pending, violations) == ("sound", {"operations": 4}, [])
 
     async def test_operations_during_the_check_are_no_violations(self, env: AnalyticsEnvironment) -> None:
-        some = await open_accounts(env)
+        accounts = await open_accounts(env)
         async with held(env) as copies:
             proving = asyncio.create_task(run_check(make_integrity_check(env, copies)))
             await copies.came.wait()
             new = env.bank.open()
-            for event in (env.bank.transfer(some.alice, some.bob), env.bank.transfer(some.bob, new)):
+            for event in (env.bank.transfer(accounts.alice, accounts.bob), env.bank.transfer(accounts.bob, new)):
                 await env.history.insert(rows_from_event(event))
             copies.may.set()
             verdict, violations = await proving
@@ -142,8 +145,8 @@ class TestIntegrity:
         assert verdict.rows == {"operations": 12, "stored accounts": 4}
 
     async def test_operation_that_the_ledger_counts_but_lacks_is_reported(self, env: AnalyticsEnvironment) -> None:
-        some = await open_accounts(env)
-        env.bank.lose(env.bank.transfer(some.alice, some.bob))
+        accounts = await open_accounts(env)
+        env.bank.lose(env.bank.transfer(accounts.alice, accounts.bob))
         verdict, violations = await run_check(make_integrity_check(env))
         assert verdict.verdict == "broken"
         assert [violation.row["version"] for violation in violations] == [6, 6]
@@ -175,8 +178,8 @@ class TestIntegrity:
             await until(ended)
 
     async def test_metrics_have_the_last_finished_check(self, env: AnalyticsEnvironment) -> None:
-        some = await open_accounts(env)
-        await DAMAGES["another amount"](env, some)
+        accounts = await open_accounts(env)
+        await DAMAGES["another amount"](env, accounts)
         async with admin_port(env) as admin, httpx.AsyncClient(trust_env=False, base_url=admin) as http:
             response = await http.get("/integrity")
             metrics = (await http.get("/metrics")).text

@@ -73,11 +73,11 @@ async def rows(client: AsyncClient, statement: str) -> list[Sequence[Any]]:
 
 
 async def columns(client: AsyncClient, name: str) -> dict[str, str]:
-    found = await rows(
+    described = await rows(
         client,
         f"SELECT name, type FROM system.columns WHERE database = '{name}' AND table = 'operations' ORDER BY position",
     )
-    return {str(column): str(kind) for column, kind in found}
+    return {str(column): str(kind) for column, kind in described}
 
 
 async def create_legacy_table(

@@ -97,8 +97,8 @@ class TestRelay:
         self, env: AnalyticsEnvironment, run: Run, keys: Keys, ledger_url: str, tmp_path: Path
     ) -> None:
         kafka = env.kafka
-        leading, told = bank_process(keys, tmp_path, ledger_url, kafka_bootstrap_servers=kafka.bootstrap_servers)
-        async with leading, connect_bank(keys, ledger_url, told) as killed, background(env.consumer().run()):
+        leading, endpoint = bank_process(keys, tmp_path, ledger_url, kafka_bootstrap_servers=kafka.bootstrap_servers)
+        async with leading, connect_bank(keys, ledger_url, endpoint) as killed, background(env.consumer().run()):
             await until_ready(killed.admin)
             old = await until(lambda: get_leader_pid(killed.sql))
             async with run() as second, run() as third, reading(kafka) as topic:

@@ -76,9 +76,9 @@ class TestRepair:
             arrival: "asyncio.Task[None] | None" = None
 
             async def get_coverage(self, account_ids: Sequence[UUID]) -> dict[UUID, Coverage]:
-                found = await super().get_coverage(account_ids)
+                coverage = await super().get_coverage(account_ids)
                 self.arrival = self.arrival or asyncio.create_task(self._arrive())
-                return found
+                return coverage
 
             async def _arrive(self) -> None:
                 await asyncio.sleep(0.1)

@@ -11,7 +11,7 @@ from cli.admin_client import AdminEndpoint
 from cli.replay import ReplayResult, replay_history
 from subgraphs.analytics.service.application import comparison as module
 from subgraphs.analytics.service.application.replay import Outcome, Progress, Replay, Report
-from tests.integration.analytics.damage import DAMAGES, STRANGER, command, open_accounts, row_of
+from tests.integration.analytics.damage import DAMAGES, STRANGER, command, open_accounts, read_row
 from tests.integration.analytics.environment import AnalyticsEnvironment
 from tests.integration.analytics.fake_bank import CLEARING
 from tests.integration.analytics.integrity import admin_port, command_output, make_integrity_check, run_check
@@ -47,8 +47,8 @@ class TestReplay:
         assert await is_sound(env)
 
     async def test_unexpected_rows_are_deleted_only_with_all_operations(self, env: AnalyticsEnvironment) -> None:
-        some = await open_accounts(env)
-        await DAMAGES["versions beyond the ledger's"](env, some)
+        accounts = await open_accounts(env)
+        await DAMAGES["versions beyond the ledger's"](env, accounts)
         outcome = await outcome_of(replay_of(env))
         assert (outcome.outcome, outcome.pulled, outcome.removed) == ("complete", 0, 0)
         assert not await is_sound(env)
@@ -70,22 +70,22 @@ class TestReplay:
             assert first.result().text.splitlines()[-1].startswith('{"outcome":"complete"')
 
     async def test_replay_of_one_account_changes_no_others(self, env: AnalyticsEnvironment) -> None:
-        some = await open_accounts(env)
+        accounts = await open_accounts(env)
         carol = env.bank.open("carol")
         env.bank.transfer(CLEARING, carol)
-        env.bank.transfer(some.bob, some.alice)
-        outcome = await outcome_of(replay_of(env), some.alice)
+        env.bank.transfer(accounts.bob, accounts.alice)
+        outcome = await outcome_of(replay_of(env), accounts.alice)
         assert (outcome.accounts, outcome.pulled) == (1, 1)
-        assert await env.stored_versions(some.alice) == [1, 2, 3, 4, 5, 6]
+        assert await env.stored_versions(accounts.alice) == [1, 2, 3, 4, 5, 6]
         assert await env.stored_versions(carol) == []
 
     async def test_repeated_replay_of_all_operations_changes_nothing(
         self, env: AnalyticsEnvironment, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(module, "_BATCH_OPERATIONS", 3)
-        some = await open_accounts(env)
+        accounts = await open_accounts(env)
         for name in ("another copy", "versions beyond the ledger's", "a foreign account"):
-            await DAMAGES[name](env, some)
+            await DAMAGES[name](env, accounts)
         done = [await outcome_of(replay_of(env), all_operations=True) for _ in range(2)]
         assert [(each.outcome, each.pulled, each.removed) for each in done] == [
             ("complete", 1, 1 + 3 + 2),
@@ -94,61 +94,61 @@ class TestReplay:
 
     async def test_replaced_row_is_read_and_kept(self, env: AnalyticsEnvironment) -> None:
         """The replay depends on this: of several copies, ClickHouse keeps the one that was inserted last."""
-        some = await open_accounts(env)
-        right = await row_of(env.history, some.alice, 3)
-        await DAMAGES["another copy"](env, some)
-        assert await row_of(env.history, some.alice, 3) != right
+        accounts = await open_accounts(env)
+        right = await read_row(env.history, accounts.alice, 3)
+        await DAMAGES["another copy"](env, accounts)
+        assert await read_row(env.history, accounts.alice, 3) != right
         await env.history.insert([right])
-        assert await row_of(env.history, some.alice, 3) == right
+        assert await read_row(env.history, accounts.alice, 3) == right
         await command(env.database, "OPTIMIZE TABLE operations FINAL")
-        assert await row_of(env.history, some.alice, 3) == right
+        assert await read_row(env.history, accounts.alice, 3) == right
         assert await is_sound(env)
 
     @pytest.mark.parametrize("all_operations", [False, True])
     async def test_interrupted_replay_is_continued(
         self, env: AnalyticsEnvironment, monkeypatch: pytest.MonkeyPatch, all_operations: bool
     ) -> None:
-        some = await open_accounts(env)
-        await DAMAGES["all deleted"](env, some)
+        accounts = await open_accounts(env)
+        await DAMAGES["all deleted"](env, accounts)
         monkeypatch.setattr(module, "_BATCH_OPERATIONS", 1)
         monkeypatch.setattr(module, "_WINDOW_OPERATIONS", 1)
         monkeypatch.setattr("subgraphs.analytics.service.adapters.bank_ledger._PAGE_SIZE", 1)
         running = replay_of(env)
-        async with aclosing(running.replay(some.alice, all_operations=all_operations)) as reports:
+        async with aclosing(running.replay(accounts.alice, all_operations=all_operations)) as reports:
             assert isinstance(await anext(reports), Progress)
-        assert await env.stored_versions(some.alice) == [1]
+        assert await env.stored_versions(accounts.alice) == [1]
         assert not running.is_replaying
-        outcome = await outcome_of(running, some.alice, all_operations=all_operations)
+        outcome = await outcome_of(running, accounts.alice, all_operations=all_operations)
         assert (outcome.outcome, outcome.pulled) == ("complete", 4)
-        assert await env.stored_versions(some.alice) == [1, 2, 3, 4, 5]
+        assert await env.stored_versions(accounts.alice) == [1, 2, 3, 4, 5]
 
     async def test_replay_with_a_gap_in_the_ledger_is_incomplete(self, env: AnalyticsEnvironment) -> None:
-        some = await open_accounts(env)
-        env.bank.lose(env.bank.transfer(some.alice, some.bob))
-        env.bank.transfer(some.alice, some.bob)
+        accounts = await open_accounts(env)
+        env.bank.lose(env.bank.transfer(accounts.alice, accounts.bob))
+        env.bank.transfer(accounts.alice, accounts.bob)
         for all_operations in (False, True):
             outcome = await outcome_of(replay_of(env), all_operations=all_operations)
             assert (outcome.outcome, outcome.lacking, outcome.removed) == ("incomplete", 2, 0)
-            assert await env.stored_versions(some.alice) == [1, 2, 3, 4, 5, 7]
+            assert await env.stored_versions(accounts.alice) == [1, 2, 3, 4, 5, 7]
 
 
 class TestCommand:
     async def test_replay_reports_its_counters(
         self, env: AnalyticsEnvironment, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        some = await open_accounts(env)
-        await DAMAGES["a foreign account"](env, some)
-        await DAMAGES["deleted in the middle"](env, some)
+        accounts = await open_accounts(env)
+        await DAMAGES["a foreign account"](env, accounts)
+        await DAMAGES["deleted in the middle"](env, accounts)
         async with admin_port(env) as admin:
-            for account, all_operations in ((some.alice, False), (STRANGER, True), (None, True)):
+            for account, all_operations in ((accounts.alice, False), (STRANGER, True), (None, True)):
                 code = await asyncio.to_thread(
                     replay_history, AdminEndpoint(admin), account, all_operations=all_operations
                 )
                 assert code == ReplayResult.COMPLETE
             async with httpx.AsyncClient(trust_env=False, base_url=admin) as http:
                 metrics = (await http.get("/metrics")).text
-        said = [line.partition(" (")[0] for line in command_output(capsys)]
-        assert said == [
+        lines = [line.partition(" (")[0] for line in command_output(capsys)]
+        assert lines == [
             "complete: 1 accounts checked, 3 operations pulled, 0 rows removed",
             "complete: 0 accounts checked, 0 operations pulled, 2 rows removed",
             "complete: 3 accounts checked, 0 operations pulled, 0 rows removed",

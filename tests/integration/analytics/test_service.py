@@ -186,10 +186,10 @@ class TestWatchOperations:
         await service.publish(service.bank.transfer(alice, bob), service.bank.transfer(bob, alice))
         with service.as_user("alice"):
             async with asyncio.timeout(10), aclosing(client.watch_operations(alice, 0)) as operations:
-                seen = [(await anext(operations)).direction for _ in range(2)]
+                directions = [(await anext(operations)).direction for _ in range(2)]
                 await service.publish(service.bank.transfer(alice, bob))
-                seen.append((await anext(operations)).direction)
-        assert seen == ["OUT", "IN", "OUT"]
+                directions.append((await anext(operations)).direction)
+        assert directions == ["OUT", "IN", "OUT"]
 
     async def test_account_of_another_user_is_not_found(
         self, service: AnalyticsEnvironment, client: AnalyticsClient

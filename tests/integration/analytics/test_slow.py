@@ -87,10 +87,10 @@ async def publish_until_overrun(
     raise AssertionError(f"{MOST} operations are buffered without limit")
 
 
-async def read_all(read: Callable[[], Awaitable[int]], seen: list[int]) -> None:
+async def read_all(read: Callable[[], Awaitable[int]], versions: list[int]) -> None:
     """Append versions until the stream fails, and raise its error."""
     while True:
-        seen.append(await read())
+        versions.append(await read())
 
 
 class TestSlowSubscriber:
@@ -108,15 +108,15 @@ class TestSlowSubscriber:
                 async def read(feed: AsyncGenerator[Operation, None] = reader) -> int:
                     return (await anext(feed)).account_version
 
-                seen = [await read(stuck)]  # the subscription starts with the first read
+                versions = [await read(stuck)]  # the subscription starts with the first read
                 assert await read() == 1
                 last = await publish_until_overrun(env, hub, alice, read)
                 with pytest.raises(SubscriberTooSlow):
-                    await read_all(lambda: read(stuck), seen)
-            assert seen == list(range(1, len(seen) + 1))
-            assert len(seen) < last
-            async with aclosing(client.watch_operations(alice, seen[-1])) as again:
-                assert (await anext(again)).account_version == len(seen) + 1
+                    await read_all(lambda: read(stuck), versions)
+            assert versions == list(range(1, len(versions) + 1))
+            assert len(versions) < last
+            async with aclosing(client.watch_operations(alice, versions[-1])) as again:
+                assert (await anext(again)).account_version == len(versions) + 1
 
     async def test_slow_websocket_subscriber_is_ended_without_delaying_others(
         self, env: AnalyticsEnvironment, hub: SubscriptionHub, gateway: str, keys: Keys
@@ -135,10 +135,10 @@ class TestSlowSubscriber:
             async def read(feed: AsyncIterator[dict[str, dict[str, str]]] = reader) -> int:
                 return cursor.decode_version((await anext(feed))["operationAdded"]["cursor"])
 
-            seen = [await read(stuck)]
+            versions = [await read(stuck)]
             assert await read() == 1
             last = await publish_until_overrun(env, hub, alice, read)
             with pytest.raises(LookupError, match="SUBSCRIBER_TOO_SLOW"):
-                await read_all(lambda: read(stuck), seen)
-        assert seen == list(range(1, len(seen) + 1))
-        assert len(seen) < last
+                await read_all(lambda: read(stuck), versions)
+        assert versions == list(range(1, len(versions) + 1))
+        assert len(versions) < last

@@ -328,24 +328,24 @@ class TestLiveConsumer:
     @on_both
     async def test_new_events_are_published_to_the_hub(self, env: AnalyticsEnvironment, alice: UUID, bob: UUID) -> None:
         await env.publish(env.bank.transfer(alice, bob))
-        seen: list[int] = []
+        published: list[int] = []
 
         class Notes(SubscriptionHub):
             has_subscriptions = True
 
             def publish(self, event: Event) -> None:
-                seen.append(event.sender.version)
+                published.append(event.sender.version)
 
             def request_check(self) -> None:
-                seen.append(0)
+                published.append(0)
 
         hub = Notes(env.history, env.ledger, env.bank_client, env.repair(), HubLimits())
 
         async def follows() -> bool:
-            return seen == [0]
+            return published == [0]
 
         async def has_both() -> bool:
-            return seen == [0, 2, 3]
+            return published == [0, 2, 3]
 
         async with background(env.live_consumer(hub).run()):
             await until(follows)

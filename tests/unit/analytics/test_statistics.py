@@ -104,9 +104,9 @@ class TestViolations:
 
 class TestBuckets:
     def test_empty_buckets_have_the_opening_balance(self) -> None:
-        made = make_buckets(frame("2026-01-01", "2026-01-04"), Decimal(5), ())
-        assert [(int(bucket.opening), int(bucket.closing)) for bucket in made] == [(5, 5)] * 3
-        assert not any(bucket.turnovers for bucket in made)
+        buckets = make_buckets(frame("2026-01-01", "2026-01-04"), Decimal(5), ())
+        assert [(int(bucket.opening), int(bucket.closing)) for bucket in buckets] == [(5, 5)] * 3
+        assert not any(bucket.turnovers for bucket in buckets)
 
     def test_bucket_opens_with_the_closing_balance_of_the_previous_one(self) -> None:
         groups = [
@@ -114,9 +114,9 @@ class TestBuckets:
             Group(0, PAID, Turnover(1, Decimal(5)), 6, Decimal(10)),
             Group(0, TOPPED_UP, Turnover(2, Decimal(10)), 8, Decimal(15)),
         ]
-        made = make_buckets(frame("2026-01-01", "2026-01-04"), Decimal(10), groups)
-        assert [(int(bucket.opening), int(bucket.closing)) for bucket in made] == [(10, 15), (15, 15), (15, 12)]
-        assert made[0].turnovers == {PAID: Turnover(1, Decimal(5)), TOPPED_UP: Turnover(2, Decimal(10))}
+        buckets = make_buckets(frame("2026-01-01", "2026-01-04"), Decimal(10), groups)
+        assert [(int(bucket.opening), int(bucket.closing)) for bucket in buckets] == [(10, 15), (15, 15), (15, 12)]
+        assert buckets[0].turnovers == {PAID: Turnover(1, Decimal(5)), TOPPED_UP: Turnover(2, Decimal(10))}
 
     def test_turnover_is_summed_by_direction_and_type(self) -> None:
         received = (OperationType.TRANSFER, Direction.IN)
