@@ -1,4 +1,4 @@
-"""Hashes are made beside the event loop, few at once."""
+"""Password hashes and the slots that limit them."""
 
 import asyncio
 from collections.abc import Iterator

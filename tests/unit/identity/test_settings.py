@@ -17,7 +17,7 @@ NEEDED = {
     "auth_jwks": "users.jwks.json",
     "identity_database_url": "postgresql://identity",
     "identity_keys": "keys",
-    "identity_refresh_secret": "known to nobody else, and long enough",
+    "identity_refresh_secret": "a refresh secret for tests, long enough",
 }
 
 

@@ -1,4 +1,4 @@
-"""Which key signs, which are published, and which are of no use any more."""
+"""Signing keys: which key signs, which are published, and which are obsolete."""
 
 import os
 import time
@@ -26,8 +26,8 @@ from subgraphs.identity.service.keys import rotate_keys
 PRIVATE = Ed25519PrivateKey.generate()
 
 
-def written(folder: Path, name: str, *, age: float = 0.0, private: Ed25519PrivateKey | None = None) -> Path:
-    """A key's file that was written so many seconds ago."""
+def write_key(folder: Path, name: str, *, age: float = 0.0, private: Ed25519PrivateKey | None = None) -> Path:
+    """Write a key file with an age in seconds."""
     file = folder / f"{name}.pem"
     key = private or Ed25519PrivateKey.generate()
     file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
@@ -35,42 +35,42 @@ def written(folder: Path, name: str, *, age: float = 0.0, private: Ed25519Privat
     return file
 
 
-def aged(*sinces: float) -> list[SigningKey]:
+def keys_of_age(*sinces: float) -> list[SigningKey]:
     return [SigningKey(Path(f"{since}.pem"), since, PRIVATE) for since in sorted(sinces)]
 
 
 class TestChooseSigningKey:
     def test_only_key_signs_at_once(self) -> None:
-        (only,) = aged(100)
+        (only,) = keys_of_age(100)
         assert choose_signing_key([only], 100) is only
 
     def test_newest_key_signs_after_a_minute(self) -> None:
-        old, newer, newest = aged(0, 1000, 1030)
+        old, newer, newest = keys_of_age(0, 1000, 1030)
         assert choose_signing_key([old, newer, newest], 1059) is old
         assert choose_signing_key([old, newer, newest], 1060) is newer
         assert choose_signing_key([old, newer, newest], 1090) is newest
 
     def test_oldest_key_signs_while_none_is_activated(self) -> None:
-        first, second = aged(0, 1)
+        first, second = keys_of_age(0, 1)
         assert choose_signing_key([first, second], 2) is first
 
 
 class TestFindObsoleteKeys:
     @given(st.lists(st.floats(0, 5_000), min_size=1, max_size=6, unique=True), st.floats(0, 1_000))
     def test_obsolete_key_has_signed_no_valid_token(self, sinces: list[float], keep: float) -> None:
-        keys, now = aged(*sinces), 5_000.0
+        keys, now = keys_of_age(*sinces), 5_000.0
         over = find_obsolete_keys(keys, now, keep_seconds=keep)
         assert over == keys[: len(over)]
         assert len(over) < len(keys)
-        # Whoever signs may have read the folder a while ago, before the newest keys were there.
+        # A service may have read the folder some seconds ago, before the newest keys were added.
         for moment in (now - keep, (now - keep + now) / 2, now):
             for late in (0.0, READ_INTERVAL_SECONDS):
-                seen = [key for key in keys if key.created_at + late <= moment]
-                if seen:
-                    assert choose_signing_key(seen, moment - late) not in over
+                known = [key for key in keys if key.created_at + late <= moment]
+                if known:
+                    assert choose_signing_key(known, moment - late) not in over
 
     def test_key_is_obsolete_when_its_tokens_have_expired(self) -> None:
-        old, new = aged(0, 1000)
+        old, new = keys_of_age(0, 1000)
         last = 1000 + ACTIVATION_SECONDS + READ_INTERVAL_SECONDS + 600
         assert find_obsolete_keys([old, new], last - 1, keep_seconds=600) == []
         assert find_obsolete_keys([old, new], last, keep_seconds=600) == [old]
@@ -78,7 +78,7 @@ class TestFindObsoleteKeys:
 
 class TestFolder:
     def test_keys_are_read_oldest_first(self, tmp_path: Path) -> None:
-        files = [written(tmp_path, name, age=age) for name, age in (("b", 20), ("a", 10), ("c", 30))]
+        files = [write_key(tmp_path, name, age=age) for name, age in (("b", 20), ("a", 10), ("c", 30))]
         assert [key.file for key in read_keys(tmp_path)] == [files[2], files[0], files[1]]
 
     def test_empty_folder_error_names_the_command(self, tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ class TestFolder:
             SigningKeys.from_folder(tmp_path)
 
     def test_files_that_are_no_key_are_skipped(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        good = written(tmp_path, "good")
+        good = write_key(tmp_path, "good")
         (tmp_path / "half.pem").write_bytes(good.read_bytes()[:60])
         other = ec.generate_private_key(ec.SECP256R1())
         (tmp_path / "other.pem").write_bytes(
@@ -98,7 +98,7 @@ class TestFolder:
 
     def test_key_set_has_all_keys_without_private_members(self, tmp_path: Path) -> None:
         for name in "ab":
-            written(tmp_path, name)
+            write_key(tmp_path, name)
         published = SigningKeys.from_folder(tmp_path).jwks["keys"]
         assert [each.keys() for each in published] == [{"kty", "crv", "x", "alg", "use", "kid"}] * 2
 
@@ -115,14 +115,14 @@ class TestRotation:
         assert list(folder.iterdir()) == [key.file]
 
     def test_rotation_removes_obsolete_keys_only(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        oldest = written(tmp_path, "oldest", age=5_000)
-        signs = written(tmp_path, "signs", age=1_000)
+        oldest = write_key(tmp_path, "oldest", age=5_000)
+        signs = write_key(tmp_path, "signs", age=1_000)
         rotate_keys(tmp_path, 600)
         assert [key.file for key in read_keys(tmp_path)][:-1] == [signs]
-        said = capsys.readouterr().out
-        assert f"removed {oldest.name}" in said
-        assert f"kept {signs.name}" in said
-        assert "signs from " in said
+        output = capsys.readouterr().out
+        assert f"removed {oldest.name}" in output
+        assert f"kept {signs.name}" in output
+        assert "signs from " in output
         assert SigningKeys.from_folder(tmp_path).signing_key.public_key() == read_keys(tmp_path)[0].private.public_key()
 
     def test_rotations_invalidate_no_token(self) -> None:

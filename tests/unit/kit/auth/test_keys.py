@@ -1,3 +1,5 @@
+"""Key sets of issuers: usable keys, files, URLs and reloads."""
+
 import asyncio
 import json
 from collections.abc import AsyncIterator
@@ -27,40 +29,40 @@ RSA = jwt.algorithms.RSAAlgorithm.to_jwk(rsa.generate_private_key(65537, 2048).p
 SHORT = jwt.algorithms.RSAAlgorithm.to_jwk(rsa.generate_private_key(65537, 1024).public_key(), as_dict=True)
 
 
-def set_of(*jwks: dict[str, Any]) -> str:
+def build_key_set(*jwks: dict[str, Any]) -> str:
     return json.dumps({"keys": jwks})
 
 
-def names(key_set: KeySet) -> list[str]:
+def list_kids(key_set: KeySet) -> list[str]:
     assert key_set.jwks is not None
     return [jwk["kid"] for jwk in key_set.jwks["keys"]]
 
 
 class Issuer:
-    """Publishes what it is told to, and counts how often it is asked."""
+    """HTTP server of a key set, which counts its requests."""
 
     def __init__(self) -> None:
-        self.answer = Response(set_of(FIRST))
-        self.asked = 0
-        self.answers = asyncio.Event()
-        self.answers.set()
+        self.response = Response(build_key_set(FIRST))
+        self.requests = 0
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.asked += 1
-        await self.answers.wait()
-        await self.answer(scope, receive, send)
+        self.requests += 1
+        await self.may_answer.wait()
+        await self.response(scope, receive, send)
 
 
 @asynccontextmanager
-async def published(issuer: Issuer) -> AsyncIterator[str]:
+async def serve(issuer: Issuer) -> AsyncIterator[str]:
     listen = f"127.0.0.1:{free_ports(1)[0]}"
     async with http_server(issuer, listen, lifespan="off"):
         yield f"http://{listen}/jwks.json"
 
 
 @pytest.fixture
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A set that lacks a key is read again whenever it is asked."""
+def without_miss_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read the key set for each unknown `kid`, without a minimum interval."""
     monkeypatch.setattr(keys, "_MISS_INTERVAL_SECONDS", 0.0)
 
 
@@ -69,11 +71,11 @@ class TestUsableKeys:
         ("jwk", "algorithm"), [(FIRST, "EdDSA"), ({**P256, "kid": "k"}, "ES256"), ({**RSA, "kid": "k"}, "RS256")]
     )
     def test_public_key_for_the_algorithm_is_used(self, jwk: dict[str, Any], algorithm: Any) -> None:
-        assert names(KeySet.from_text(set_of(jwk), algorithm)) == [jwk["kid"]]
+        assert list_kids(KeySet.from_text(build_key_set(jwk), algorithm)) == [jwk["kid"]]
         others: set[Any] = {"EdDSA", "ES256", "RS256"} - {algorithm}
         for other in others:
             with pytest.raises(InvalidKeySetError, match=f"no key for {other}"):
-                KeySet.from_text(set_of(jwk), other)
+                KeySet.from_text(build_key_set(jwk), other)
 
     @pytest.mark.parametrize(
         "changed",
@@ -90,15 +92,15 @@ class TestUsableKeys:
         ],
     )
     def test_key_for_another_algorithm_or_use_is_skipped(self, changed: dict[str, Any]) -> None:
-        assert names(KeySet.from_text(set_of({**SECOND, **changed}, FIRST))) == [FIRST["kid"]]
+        assert list_kids(KeySet.from_text(build_key_set({**SECOND, **changed}, FIRST))) == [FIRST["kid"]]
 
     def test_short_rsa_key_is_skipped(self) -> None:
         with pytest.raises(InvalidKeySetError):
-            KeySet.from_text(set_of({**SHORT, "kid": "short"}), "RS256")
+            KeySet.from_text(build_key_set({**SHORT, "kid": "short"}), "RS256")
 
     def test_published_key_set_has_no_private_members(self) -> None:
         private = jwt.algorithms.OKPAlgorithm.to_jwk(Ed25519PrivateKey.generate(), as_dict=True)
-        document = KeySet.from_text(set_of({**private, "kid": "mine", "note": "keep me"})).jwks
+        document = KeySet.from_text(build_key_set({**private, "kid": "mine", "note": "keep me"})).jwks
         assert document is not None
         assert document["keys"][0].keys() == {"kty", "crv", "x", "alg", "use", "kid"}
 
@@ -116,20 +118,20 @@ class TestKeySetFromFile:
         monkeypatch.setattr(keys, "_FILE_INTERVAL_SECONDS", 0.01)
         monkeypatch.setattr(keys, "_MISS_INTERVAL_SECONDS", 0.0)
         file = tmp_path / "jwks.json"
-        file.write_text(set_of(FIRST))
+        file.write_text(build_key_set(FIRST))
         async with KeySet.from_file(file) as key_set:
             first = await key_set.get_key(FIRST["kid"])
-            file.write_text(set_of(SECOND))
+            file.write_text(build_key_set(SECOND))
 
             async def has_changed() -> bool:
-                return names(key_set) == [SECOND["kid"]]
+                return list_kids(key_set) == [SECOND["kid"]]
 
             await until(has_changed)
             assert not key_set.is_current(first)
 
     async def test_invalid_file_keeps_the_keys_and_is_logged_once(self, tmp_path: Path) -> None:
         file = tmp_path / "jwks.json"
-        file.write_text(set_of(FIRST))
+        file.write_text(build_key_set(FIRST))
         async with KeySet.from_file(file) as key_set:
             first = await key_set.get_key(FIRST["kid"])
             with capture_logs() as logs:
@@ -143,46 +145,46 @@ class TestKeySetFromFile:
             assert key_set.is_current(first)
 
 
-@pytest.mark.usefixtures("at_once")
+@pytest.mark.usefixtures("without_miss_interval")
 class TestKeySetFromUrl:
     async def test_unknown_kid_causes_a_read(self) -> None:
         issuer = Issuer()
-        async with published(issuer) as url, KeySet.from_url(url) as key_set:
+        async with serve(issuer) as url, KeySet.from_url(url) as key_set:
             first = await key_set.get_key(FIRST["kid"])
-            issuer.answer = Response(set_of(FIRST, SECOND))
+            issuer.response = Response(build_key_set(FIRST, SECOND))
             assert (await key_set.get_key(SECOND["kid"])).jwk == SECOND
-            assert key_set.is_current(first)  # the same key, whatever came beside it
+            assert key_set.is_current(first)  # the same object: an unchanged key stays
 
     async def test_concurrent_callers_share_one_read(self) -> None:
         issuer = Issuer()
-        async with published(issuer) as url, KeySet.from_url(url) as key_set:
+        async with serve(issuer) as url, KeySet.from_url(url) as key_set:
             await key_set.get_key(FIRST["kid"])
-            asked = issuer.asked
-            issuer.answers.clear()
+            asked = issuer.requests
+            issuer.may_answer.clear()
             waiting = [asyncio.create_task(key_set.get_key(SECOND["kid"])) for _ in range(20)]
-            await until(lambda: _is(issuer.asked > asked))
-            issuer.answer = Response(set_of(SECOND))
-            issuer.answers.set()
+            await until(lambda: _is(issuer.requests > asked))
+            issuer.response = Response(build_key_set(SECOND))
+            issuer.may_answer.set()
             assert {key.jwk["kid"] for key in await asyncio.gather(*waiting)} == {SECOND["kid"]}
-            assert issuer.asked == asked + 1
+            assert issuer.requests == asked + 1
 
     async def test_missing_key_is_refused(self) -> None:
         issuer = Issuer()
-        async with published(issuer) as url, KeySet.from_url(url) as key_set:
+        async with serve(issuer) as url, KeySet.from_url(url) as key_set:
             for kid in (SECOND["kid"], None, ["k"], 7):
                 with pytest.raises(jwt.InvalidKeyError):
                     await key_set.get_key(kid)
 
     @pytest.mark.parametrize(
         "answer",
-        [Response("<html>"), Response(set_of()), Response("no", 500), Response(None, 302, {"location": "/"})],
+        [Response("<html>"), Response(build_key_set()), Response("no", 500), Response(None, 302, {"location": "/"})],
         ids=["no JSON", "no keys", "an error", "somewhere else"],
     )
     async def test_invalid_response_keeps_the_keys(self, answer: Response) -> None:
         issuer = Issuer()
-        async with published(issuer) as url, KeySet.from_url(url) as key_set:
+        async with serve(issuer) as url, KeySet.from_url(url) as key_set:
             first = await key_set.get_key(FIRST["kid"])
-            issuer.answer = answer
+            issuer.response = answer
             with capture_logs() as logs:
                 await key_set.refresh()
             ours = [each["log_level"] for each in logs if each.get("source") == url]
@@ -198,21 +200,21 @@ class TestKeySetFromUrl:
     async def test_key_set_is_read_as_soon_as_the_url_answers(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(keys, "_MISS_INTERVAL_SECONDS", 0.01)
         issuer = Issuer()
-        good, issuer.answer = issuer.answer, Response("", 503)
-        async with published(issuer) as url, KeySet.from_url(url) as key_set:
-            await until(lambda: _is(issuer.asked > 1))
-            issuer.answer = good
+        good, issuer.response = issuer.response, Response("", 503)
+        async with serve(issuer) as url, KeySet.from_url(url) as key_set:
+            await until(lambda: _is(issuer.requests > 1))
+            issuer.response = good
             await until(lambda: _is(key_set.jwks is not None))
 
     async def test_hanging_url_delays_a_call_up_to_the_time_out(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(keys, "_CALLER_TIMEOUT_SECONDS", 0.05)
         issuer = Issuer()
-        issuer.answers.clear()
-        async with published(issuer) as url, KeySet.from_url(url) as key_set:
+        issuer.may_answer.clear()
+        async with serve(issuer) as url, KeySet.from_url(url) as key_set:
             async with asyncio.timeout(30):
                 with pytest.raises(Unavailable):
                     await key_set.get_key(FIRST["kid"])
-            issuer.answers.set()
+            issuer.may_answer.set()
 
     async def test_dripping_response_times_out(self, monkeypatch: pytest.MonkeyPatch) -> None:
         async def drips() -> AsyncIterator[bytes]:
@@ -221,10 +223,10 @@ class TestKeySetFromUrl:
                 await asyncio.sleep(0.01)
 
         issuer = Issuer()
-        async with published(issuer) as url, KeySet.from_url(url) as key_set:
+        async with serve(issuer) as url, KeySet.from_url(url) as key_set:
             first = await key_set.get_key(FIRST["kid"])
             monkeypatch.setattr(keys, "_URL_TIMEOUT_SECONDS", 0.1)
-            issuer.answer = StreamingResponse(drips())
+            issuer.response = StreamingResponse(drips())
             async with asyncio.timeout(30):
                 await key_set.refresh()
             assert key_set.is_current(first)
@@ -232,11 +234,11 @@ class TestKeySetFromUrl:
 
 async def test_forged_tokens_cause_few_reads() -> None:
     issuer = Issuer()
-    async with published(issuer) as url, KeySet.from_url(url) as key_set:
+    async with serve(issuer) as url, KeySet.from_url(url) as key_set:
         for number in range(10):
             with pytest.raises(jwt.InvalidKeyError):
                 await key_set.get_key(f"made up {number}")
-        assert issuer.asked == 1
+        assert issuer.requests == 1
 
 
 async def _is(condition: bool) -> bool:

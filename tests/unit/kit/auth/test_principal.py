@@ -25,15 +25,15 @@ from wallet.errors import Unauthenticated
 USERS, CARD, BANK = "https://users.test", "card", "bank"
 AUDIENCE = "wallet"
 PRIVATE = {issuer: Ed25519PrivateKey.generate() for issuer in (USERS, CARD, BANK)}
-STRANGER = Ed25519PrivateKey.generate()
-OTHERS: dict[Algorithm, Any] = {
+UNKNOWN_KEY = Ed25519PrivateKey.generate()
+EXTERNAL_KEYS: dict[Algorithm, Any] = {
     "ES256": ec.generate_private_key(ec.SECP256R1()),
     "RS256": rsa.generate_private_key(65537, 2048),
 }
 
 
-def jwk_of(key: Any, name: str) -> dict[str, Any]:
-    """The public half of any private key as a JWK."""
+def build_jwk(key: Any, name: str) -> dict[str, Any]:
+    """Return the public key of a private key as a JWK."""
     kinds: dict[type, Any] = {
         ec.EllipticCurvePrivateKey: jwt.algorithms.ECAlgorithm,
         rsa.RSAPrivateKey: jwt.algorithms.RSAAlgorithm,
@@ -51,20 +51,20 @@ def token(
     *,
     without: str = "",
     headers: dict[str, Any] | None = None,
-    **changed: Any,
+    **changes: Any,
 ) -> str:
-    """A good user's token, but for what is changed."""
+    """Return a valid user token with the given changes."""
     now = int(time.time())
-    claims: dict[str, Any] = {"iss": USERS, "sub": "alice", "aud": AUDIENCE, "iat": now, "exp": now + 600, **changed}
+    claims: dict[str, Any] = {"iss": USERS, "sub": "alice", "aud": AUDIENCE, "iat": now, "exp": now + 600, **changes}
     claims.pop(without, None)
-    # As JWS: jwt.encode itself refuses some of the claims that are to be refused here.
+    # jwt.encode refuses some invalid claims itself, so the token is encoded as a JWS.
     return jwt.PyJWS().encode(
         json.dumps(claims).encode(), key, "EdDSA", {"kid": kid(key)} if headers is None else headers
     )
 
 
-def by_hand(header: dict[str, Any], payload: bytes, signature: bytes = b"") -> str:
-    """Any three parts, as no library would put them together."""
+def encode_parts(header: dict[str, Any], payload: bytes, signature: bytes = b"") -> str:
+    """Encode any three parts as a token, including combinations that no library encodes."""
     parts = (json.dumps(header).encode(), payload, signature)
     return ".".join(base64.urlsafe_b64encode(part).decode().rstrip("=") for part in parts)
 
@@ -137,9 +137,9 @@ class TestRefusedTokens:
         [
             pytest.param(token(exp=int(time.time()) - 3600), "has expired", id="expired"),
             pytest.param(token(nbf=int(time.time()) + 3600), "ImmatureSignatureError", id="not yet valid"),
-            pytest.param(token(STRANGER), "InvalidKeyError", id="signed by a stranger"),
+            pytest.param(token(UNKNOWN_KEY), "InvalidKeyError", id="signed by a stranger"),
             pytest.param(
-                token(STRANGER, headers={"kid": kid(PRIVATE[USERS])}), "InvalidSignatureError", id="wrongly signed"
+                token(UNKNOWN_KEY, headers={"kid": kid(PRIVATE[USERS])}), "InvalidSignatureError", id="wrongly signed"
             ),
             pytest.param(token(aud="elsewhere"), "InvalidAudienceError", id="for another audience"),
             pytest.param(token(without="aud"), "MissingRequiredClaimError", id="for no audience"),
@@ -174,7 +174,7 @@ class TestRefusedTokens:
     async def test_alg_none_is_refused(self, verifier: TokenVerifier) -> None:
         claims = jwt.decode(token(), options={"verify_signature": False})
         for alg in ("none", "None", "NONE", ""):
-            unsigned = by_hand({"alg": alg, "typ": "JWT", "kid": kid(PRIVATE[USERS])}, json.dumps(claims).encode())
+            unsigned = encode_parts({"alg": alg, "typ": "JWT", "kid": kid(PRIVATE[USERS])}, json.dumps(claims).encode())
             with pytest.raises(Unauthenticated, match="not valid"):
                 await verifier.verify(unsigned)
 
@@ -187,7 +187,9 @@ class TestRefusedTokens:
             json.dumps(public_jwk(public)).encode(),
         ]
         for secret in forms:
-            unsigned = by_hand({"alg": "HS256", "typ": "JWT", "kid": kid(PRIVATE[USERS])}, json.dumps(claims).encode())
+            unsigned = encode_parts(
+                {"alg": "HS256", "typ": "JWT", "kid": kid(PRIVATE[USERS])}, json.dumps(claims).encode()
+            )
             signing_input, _, _ = unsigned.rpartition(".")
             signature = hmac.digest(secret, signing_input.encode(), hashlib.sha256)
             forged = f"{signing_input}.{base64.urlsafe_b64encode(signature).decode().rstrip('=')}"
@@ -195,14 +197,14 @@ class TestRefusedTokens:
                 await verifier.verify(forged)
 
     async def test_key_inside_the_token_is_ignored(self, verifier: TokenVerifier) -> None:
-        headers = {"kid": kid(PRIVATE[USERS]), "jwk": public_jwk(STRANGER.public_key())}
+        headers = {"kid": kid(PRIVATE[USERS]), "jwk": public_jwk(UNKNOWN_KEY.public_key())}
         with pytest.raises(Unauthenticated, match="InvalidSignatureError"):
-            await verifier.verify(token(STRANGER, headers=headers))
+            await verifier.verify(token(UNKNOWN_KEY, headers=headers))
 
-    @pytest.mark.parametrize("changed", [0, 1, 2])
-    async def test_change_of_any_part_is_refused(self, verifier: TokenVerifier, changed: int) -> None:
+    @pytest.mark.parametrize("changes", [0, 1, 2])
+    async def test_change_of_any_part_is_refused(self, verifier: TokenVerifier, changes: int) -> None:
         parts, others = token().split("."), token(sub="bob", headers={"kid": kid(PRIVATE[USERS]), "x": 1}).split(".")
-        parts[changed] = others[changed]
+        parts[changes] = others[changes]
         with pytest.raises(Unauthenticated, match="InvalidSignatureError"):
             await verifier.verify(".".join(parts))
 
@@ -214,7 +216,7 @@ class TestRefusedTokens:
     @pytest.mark.parametrize("payload", [b"", b"[]", b"null", b"1", b"\xff", b"{" * 5000, b'{"a":' * 5000, b"[" * 5000])
     async def test_any_other_payload_is_refused(self, verifier: TokenVerifier, payload: bytes) -> None:
         with pytest.raises(Unauthenticated, match="not valid"):
-            await verifier.verify(by_hand({"alg": "EdDSA", "kid": kid(PRIVATE[USERS])}, payload))
+            await verifier.verify(encode_parts({"alg": "EdDSA", "kid": kid(PRIVATE[USERS])}, payload))
 
     async def test_refusal_does_not_quote_the_token(self, verifier: TokenVerifier) -> None:
         with pytest.raises(Unauthenticated) as caught:
@@ -232,7 +234,7 @@ class TestCache:
             await verifier.verify(good)
 
     async def test_refused_token_is_not_cached(self, verifier: TokenVerifier) -> None:
-        forged = token(STRANGER, headers={"kid": kid(PRIVATE[USERS])})
+        forged = token(UNKNOWN_KEY, headers={"kid": kid(PRIVATE[USERS])})
         for _ in range(3):
             with pytest.raises(Unauthenticated):
                 await verifier.verify(forged)
@@ -307,8 +309,8 @@ class TestExternalIssuers:
 
     @pytest.mark.parametrize("algorithm", ["ES256", "RS256"])
     async def test_only_the_configured_algorithm_is_accepted(self, algorithm: Algorithm) -> None:
-        private = OTHERS[algorithm]
-        published = json.dumps({"keys": [jwk_of(private, "theirs"), public_jwk(PRIVATE[USERS].public_key())]})
+        private = EXTERNAL_KEYS[algorithm]
+        published = json.dumps({"keys": [build_jwk(private, "theirs"), public_jwk(PRIVATE[USERS].public_key())]})
         services = KeySet.from_text(json.dumps({"keys": [public_jwk(PRIVATE[CARD].public_key())]}))
         keys = {USERS: KeySet.from_text(published, algorithm), CARD: services}
         verifier = TokenVerifier(USERS, keys, AUDIENCE, algorithm=algorithm)
@@ -323,7 +325,7 @@ class TestExternalIssuers:
 
 class TestKeyRotation:
     async def test_tokens_of_a_withdrawn_key_are_refused(self, tmp_path: Path) -> None:
-        file, old, new = tmp_path / "users.json", PRIVATE[USERS], STRANGER
+        file, old, new = tmp_path / "users.json", PRIVATE[USERS], UNKNOWN_KEY
         file.write_text(json.dumps({"keys": [public_jwk(old.public_key())]}))
         async with KeySet.from_file(file) as keys:
             verifier = TokenVerifier(USERS, {USERS: keys}, AUDIENCE)

@@ -1,4 +1,4 @@
-"""What is made of a walk, whatever its laws are."""
+"""Integrity checks of any service: verdicts, gauges and the admin route."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
@@ -29,34 +29,34 @@ from tests.waiting import until
 from wallet.errors import Unavailable
 
 
-class Law(StrEnum):
+class Invariant(StrEnum):
     FIRST = "FIRST"
     SECOND = "SECOND"
 
 
-class Walk:
-    """Finds what it was given, and ends as it is told."""
+class Scan:
+    """Scan with given findings; it can pause, and can end with an unavailable dependency."""
 
-    def __init__(self, *found: Finding, away: bool = False) -> None:
-        self._found = found
-        self._away = away
-        self.may = asyncio.Event()
-        self.may.set()
+    def __init__(self, *findings: Finding, is_unavailable: bool = False) -> None:
+        self._findings = findings
+        self._is_unavailable = is_unavailable
+        self.may_continue = asyncio.Event()
+        self.may_continue.set()
         self.is_closed = False
 
-    async def found(self) -> AsyncGenerator[Finding, None]:
+    async def find(self) -> AsyncGenerator[Finding, None]:
         try:
-            for each in self._found:
-                yield each
-                await self.may.wait()
-            if self._away:
+            for finding in self._findings:
+                yield finding
+                await self.may_continue.wait()
+            if self._is_unavailable:
                 raise Unavailable("the database")
         finally:
             self.is_closed = True
 
 
-def violation(law: Law = Law.FIRST) -> Violation:
-    return Violation(law, {"id": 1}, "that", "this")
+def violation(invariant: Invariant = Invariant.FIRST) -> Violation:
+    return Violation(invariant, {"id": 1}, "that", "this")
 
 
 def gauges() -> Gauges:
@@ -65,46 +65,46 @@ def gauges() -> Gauges:
     return Gauges(violations, finished, pending)
 
 
-def integrity(walk: Walk, shown: Gauges | None = None) -> IntegrityCheck:
-    return IntegrityCheck(walk.found, ["rows", "others"], shown or gauges())
+def integrity(scan: Scan, gauges_of_check: Gauges | None = None) -> IntegrityCheck:
+    return IntegrityCheck(scan.find, ["rows", "others"], gauges_of_check or gauges())
 
 
-async def proved(walk: Walk, shown: Gauges | None = None) -> tuple[Sequence[Report], Verdict]:
-    *told, verdict = [report async for report in integrity(walk, shown).run()]
+async def run_check(scan: Scan, gauges_of_check: Gauges | None = None) -> tuple[Sequence[Report], Verdict]:
+    *reports, verdict = [report async for report in integrity(scan, gauges_of_check).run()]
     assert isinstance(verdict, Verdict)
-    return told, verdict
+    return reports, verdict
 
 
 class TestVerdict:
     async def test_complete_check_without_violation_is_sound(self) -> None:
-        told, verdict = await proved(Walk(Progress("rows", "a", 2), Progress("rows", "b", 3)))
-        assert told == [Progress("rows", "a", 2), Progress("rows", "b", 3)]
+        reports, verdict = await run_check(Scan(Progress("rows", "a", 2), Progress("rows", "b", 3)))
+        assert reports == [Progress("rows", "a", 2), Progress("rows", "b", 3)]
         assert (verdict.verdict, verdict.rows, verdict.pending) == ("sound", {"rows": 3, "others": 0}, {})
         assert (verdict.violations, verdict.broken) == (0, {})
 
     async def test_one_violation_is_broken_even_if_the_check_is_incomplete(self) -> None:
-        for away in (False, True):
-            _, verdict = await proved(Walk(violation(), away=away))
-            assert (verdict.verdict, verdict.violations, verdict.broken) == ("broken", 1, {Law.FIRST: 1})
+        for is_unavailable in (False, True):
+            _, verdict = await run_check(Scan(violation(), is_unavailable=is_unavailable))
+            assert (verdict.verdict, verdict.violations, verdict.broken) == ("broken", 1, {Invariant.FIRST: 1})
 
     async def test_failed_dependency_gives_no_verdict(self) -> None:
-        _, verdict = await proved(Walk(Progress("rows", "a", 2), away=True))
+        _, verdict = await run_check(Scan(Progress("rows", "a", 2), is_unavailable=True))
         assert (verdict.verdict, verdict.rows) == ("unavailable", {"rows": 2, "others": 0})
 
     async def test_rows_of_a_repeated_scan_are_not_counted(self) -> None:
-        told, verdict = await proved(Walk(Progress("rows", "a", 2), Progress("rows again", "a", 2)))
-        assert len(told) == 2
+        reports, verdict = await run_check(Scan(Progress("rows", "a", 2), Progress("rows again", "a", 2)))
+        assert len(reports) == 2
         assert verdict.rows == {"rows": 2, "others": 0}
 
     async def test_pending_rows_are_counted_and_are_no_violation(self) -> None:
-        told, verdict = await proved(Walk(Pending("rows"), Pending("rows")))
-        assert (told, verdict.verdict, verdict.pending) == ([], "sound", {"rows": 2})
+        reports, verdict = await run_check(Scan(Pending("rows"), Pending("rows")))
+        assert (reports, verdict.verdict, verdict.pending) == ([], "sound", {"rows": 2})
 
     async def test_all_violations_are_counted_and_few_are_reported(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(check, "_MAX_REPORTED_PER_INVARIANT", 2)
-        told, verdict = await proved(Walk(*[violation()] * 5, violation(Law.SECOND)))
-        assert told == [violation(), violation(), violation(Law.SECOND)]
-        assert (verdict.violations, verdict.broken) == (6, {Law.FIRST: 5, Law.SECOND: 1})
+        reports, verdict = await run_check(Scan(*[violation()] * 5, violation(Invariant.SECOND)))
+        assert reports == [violation(), violation(), violation(Invariant.SECOND)]
+        assert (verdict.violations, verdict.broken) == (6, {Invariant.FIRST: 5, Invariant.SECOND: 1})
 
     async def test_defect_gives_no_verdict(self) -> None:
         async def defective() -> AsyncGenerator[Finding, None]:
@@ -117,12 +117,16 @@ class TestVerdict:
 
 class TestGauges:
     async def test_gauges_have_the_last_finished_check(self) -> None:
-        shown = gauges()
-        assert shown.pending is not None
-        await proved(Walk(violation(), violation(), Pending("rows")), shown)
-        finished = shown.finished._value.get()
-        await proved(Walk(violation(), away=True), shown)
-        values = (shown.violations._value.get(), shown.pending._value.get(), shown.finished._value.get())
+        gauges_of_check = gauges()
+        assert gauges_of_check.pending is not None
+        await run_check(Scan(violation(), violation(), Pending("rows")), gauges_of_check)
+        finished = gauges_of_check.finished._value.get()
+        await run_check(Scan(violation(), is_unavailable=True), gauges_of_check)
+        values = (
+            gauges_of_check.violations._value.get(),
+            gauges_of_check.pending._value.get(),
+            gauges_of_check.finished._value.get(),
+        )
         assert values == (2, 1, finished)
         assert finished > 0
 
@@ -140,8 +144,8 @@ async def served(running: IntegrityCheck) -> AsyncIterator[httpx.AsyncClient]:
 
 class TestRouter:
     async def test_route_streams_reports_and_the_verdict_last(self) -> None:
-        walk = Walk(Progress("rows", "a", 1), violation(), Pending("rows"))
-        async with served(integrity(walk)) as http:
+        scan = Scan(Progress("rows", "a", 1), violation(), Pending("rows"))
+        async with served(integrity(scan)) as http:
             response = await http.get("/integrity")
         assert response.headers["content-type"] == "application/x-ndjson"
         progress, broken, verdict = map(orjson.loads, response.text.splitlines())
@@ -157,9 +161,9 @@ class TestRouter:
         }
 
     async def test_second_check_is_409_and_a_check_ends_with_its_client(self) -> None:
-        walk = Walk(Progress("rows", "a", 1), Progress("rows", "b", 2))
-        walk.may.clear()
-        async with served(running := integrity(walk)) as http:
+        scan = Scan(Progress("rows", "a", 1), Progress("rows", "b", 2))
+        scan.may_continue.clear()
+        async with served(running := integrity(scan)) as http:
             async with http.stream("GET", "/integrity") as first:
                 await anext(first.aiter_lines())
                 second = await http.get("/integrity")
@@ -169,11 +173,11 @@ class TestRouter:
                 return not running.is_running
 
             await until(ended)
-            assert walk.is_closed
+            assert scan.is_closed
 
     async def test_closed_check_closes_its_scan(self) -> None:
-        walk = Walk(Progress("rows", "a", 1), Progress("rows", "b", 2))
-        async with aclosing(integrity(walk).run()) as proving:
+        scan = Scan(Progress("rows", "a", 1), Progress("rows", "b", 2))
+        async with aclosing(integrity(scan).run()) as proving:
             await anext(proving)
-            assert not walk.is_closed
-        assert walk.is_closed
+            assert not scan.is_closed
+        assert scan.is_closed

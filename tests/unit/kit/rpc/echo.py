@@ -1,4 +1,4 @@
-"""A service of no business at all: what a text asks for is what happens."""
+"""Echo service for tests of servers and clients; the text of a call decides what happens."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -21,7 +21,7 @@ Say = Callable[[str], Awaitable[str]]
 
 
 class Stub:
-    """Calls the service."""
+    """Stub of the echo service."""
 
     def __init__(self, channel: grpc.aio.Channel, service: str = SERVICE) -> None:
         self.Say: grpc.aio.UnaryUnaryMultiCallable[StringValue, StringValue] = channel.unary_unary(
@@ -33,7 +33,7 @@ class Stub:
 
 
 def registration(say: Say) -> Callable[[grpc.aio.Server], None]:
-    """How to add the service to a server: `Say` answers what `say` does, `Count` counts up to a number that it says."""
+    """Return the registration of a service: `Say` returns the result of `say`, `Count` counts up to it."""
 
     async def unary(request: StringValue, _: Any) -> StringValue:
         return StringValue(value=await say(request.value))
@@ -63,7 +63,7 @@ async def serving(
     policy: AccessPolicy = POLICY,
     checks: Mapping[str, HealthCheck] | None = None,
 ) -> AsyncIterator[str]:
-    """The target of a server with the service, on a free port unless told where."""
+    """Serve the echo service, on a free port unless a target is given; yield the target."""
     target = target or f"127.0.0.1:{free_ports(1)[0]}"
     async with grpc_server(target, verifier, {SERVICE: Service(registration(say), policy)}, checks=checks):
         yield target

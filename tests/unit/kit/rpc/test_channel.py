@@ -1,3 +1,5 @@
+"""gRPC client: channels, deadlines, limits, circuits, streams and traces."""
+
 import asyncio
 import socket
 import time
@@ -40,7 +42,7 @@ from wallet.errors import (
 
 
 @contextmanager
-def calling(
+def current_call(
     token: str | None,
     *,
     request_id: str = "test",
@@ -48,7 +50,7 @@ def calling(
     trace: TraceContext | None = None,
     principal: Principal | None = None,
 ) -> Iterator[None]:
-    """As if a call with this token, and so many seconds left, had come in."""
+    """Run the block as the handler of a request with this token and deadline."""
     deadline = None if seconds is None else time.monotonic() + seconds
     reset = current_request.set(RequestContext(request_id, principal, token, deadline, trace or TraceContext.new()))
     try:
@@ -57,17 +59,17 @@ def calling(
         current_request.reset(reset)
 
 
-async def ask(stub: Stub, text: str, cap_seconds: float = 5) -> str:
+async def call_say(stub: Stub, text: str, cap_seconds: float = 5) -> str:
     calls = RpcClient("the echo", ClientLimits(timeout_seconds=cap_seconds))
     return (await calls.unary(stub.Say, StringValue(value=text))).value
 
 
-def count(stub: Stub, text: str) -> AsyncGenerator[StringValue, None]:
+def count_to(stub: Stub, text: str) -> AsyncGenerator[StringValue, None]:
     return RpcClient("the echo", ClientLimits()).stream(stub.Count, StringValue(value=text))
 
 
 async def say(text: str) -> str:
-    """The far end of two hops."""
+    """Answer at the end of the second hop."""
     match text:
         case "refuse":
             raise AccountNotFound("a1")
@@ -79,14 +81,14 @@ async def say(text: str) -> str:
             return "x" * 17 * 1024 * 1024
         case "trace":
             return repr(current_request.get().trace)
-        case "count":
+        case "count_to":
             return "1000000"
     here = current_request.get()
     return f"{here.request_id} {request_context.current_principal().subject} {here.remaining(1000)}"
 
 
-class Counting:
-    """A server that counts its calls, and says of itself what it is told to."""
+class CountingServer:
+    """Server that counts its calls, with a settable health status."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -98,14 +100,14 @@ class Counting:
 
     @classmethod
     @asynccontextmanager
-    async def serving(cls) -> AsyncIterator["Counting"]:
+    async def serving(cls) -> AsyncIterator["CountingServer"]:
         counting = cls()
-        await counting.say(health_pb2.HealthCheckResponse.SERVING)
+        await counting.set_health(health_pb2.HealthCheckResponse.SERVING)
         await counting._server.start()
         yield counting
         await counting.stop()
 
-    async def say(self, status: Any) -> None:
+    async def set_health(self, status: Any) -> None:
         await self._health.set(SERVICE, status)
 
     async def stop(self) -> None:
@@ -130,12 +132,12 @@ async def far_stub(far: str) -> AsyncIterator[Stub]:
 
 @pytest.fixture(scope="module")
 async def near_stub(far_stub: Stub, keys: Keys) -> AsyncIterator[Stub]:
-    """A service that hands every call on to the far one, in the name of its own caller."""
+    """Serve a service that forwards each call to the far service, for the same caller."""
 
-    async def hand_on(text: str) -> str:
-        return await ask(far_stub, text, cap_seconds=30)
+    async def forward(text: str) -> str:
+        return await call_say(far_stub, text, cap_seconds=30)
 
-    async with serving(hand_on, keys.verifier()) as target, open_channel(target, SERVICE, ()) as opened:
+    async with serving(forward, keys.verifier()) as target, open_channel(target, SERVICE, ()) as opened:
         yield Stub(opened)
 
 
@@ -143,17 +145,17 @@ class TestTraces:
     @pytest.mark.parametrize("flags", [0, 1, 3])
     async def test_trace_context_is_passed_on_without_a_recorder(self, near_stub: Stub, keys: Keys, flags: int) -> None:
         place = TraceContext("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", flags, "a=b,c=d")
-        with calling(keys.user("alice"), trace=place):
-            assert await ask(near_stub, "trace") == repr(place)
+        with current_call(keys.user("alice"), trace=place):
+            assert await call_say(near_stub, "trace") == repr(place)
 
     async def test_each_hop_has_a_client_and_a_server_span(self, near_stub: Stub, keys: Keys) -> None:
         place = TraceContext("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", 1)
         with run_collector() as collector:
             settings = TracingSettings.model_validate({"otlp_endpoint": collector.endpoint})
-            with tracing.export_spans("test", settings), calling(keys.user("alice"), trace=place):
+            with tracing.export_spans("test", settings), current_call(keys.user("alice"), trace=place):
                 for text in ("trace", "refuse", "away"):
                     with suppress(WalletError):
-                        await ask(near_stub, text)
+                        await call_say(near_stub, text)
         by_start = sorted(collector.spans, key=lambda each: each.span.start_time_unix_nano)
         assert [each.kind for each in by_start] == ["CLIENT", "SERVER"] * 6
         assert {each.name for each in by_start} == {f"{SERVICE}/Say"}
@@ -168,8 +170,8 @@ class TestTraces:
         place = TraceContext("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", 1)
         with run_collector() as collector:
             settings = TracingSettings.model_validate({"otlp_endpoint": collector.endpoint})
-            with tracing.export_spans("test", settings), calling(keys.user("alice"), trace=place):
-                counted = count(far_stub, "count")
+            with tracing.export_spans("test", settings), current_call(keys.user("alice"), trace=place):
+                counted = count_to(far_stub, "count_to")
                 async with aclosing(counted):
                     assert await anext(counted)
 
@@ -193,28 +195,28 @@ class TestTraces:
 
 class TestTwoHops:
     async def test_request_context_arrives_after_two_hops(self, near_stub: Stub, keys: Keys) -> None:
-        with calling(keys.user("alice"), request_id="order-7", seconds=3):
-            request_id, subject, remaining = (await ask(near_stub, "who")).split()
+        with current_call(keys.user("alice"), request_id="order-7", seconds=3):
+            request_id, subject, remaining = (await call_say(near_stub, "who")).split()
         assert (request_id, subject) == ("order-7", "alice")
         assert float(remaining) == pytest.approx(3, abs=1)
 
     async def test_smallest_time_out_on_the_way_counts(self, near_stub: Stub, keys: Keys) -> None:
-        with calling(keys.user("alice"), seconds=100):
-            _, _, remaining = (await ask(near_stub, "who", cap_seconds=50)).split()
+        with current_call(keys.user("alice"), seconds=100):
+            _, _, remaining = (await call_say(near_stub, "who", cap_seconds=50)).split()
         assert float(remaining) == pytest.approx(30, abs=3)
 
     async def test_error_is_passed_back_over_two_hops(self, near_stub: Stub, keys: Keys) -> None:
-        with calling(keys.user("alice")), pytest.raises(AccountNotFound, match="a1"):
-            await ask(near_stub, "refuse")
+        with current_call(keys.user("alice")), pytest.raises(AccountNotFound, match="a1"):
+            await call_say(near_stub, "refuse")
 
     async def test_hanging_service_times_out_at_the_callers_deadline(self, near_stub: Stub, keys: Keys) -> None:
         async with asyncio.timeout(20):  # the near end's own limit for the call is 30 seconds
-            with calling(keys.user("alice"), seconds=0.3), pytest.raises(DeadlineExceeded, match="the echo"):
-                await ask(near_stub, "hang", cap_seconds=3600)
+            with current_call(keys.user("alice"), seconds=0.3), pytest.raises(DeadlineExceeded, match="the echo"):
+                await call_say(near_stub, "hang", cap_seconds=3600)
 
     async def test_call_without_a_token_is_unauthenticated(self, near_stub: Stub) -> None:
-        with calling(None), pytest.raises(Unauthenticated):
-            await ask(near_stub, "who")
+        with current_call(None), pytest.raises(Unauthenticated):
+            await call_say(near_stub, "who")
 
 
 class TestStream:
@@ -224,19 +226,19 @@ class TestStream:
 
         async with serving(echo, keys.verifier()) as target, open_channel(target, SERVICE, ()) as opened:
             stub = Stub(opened)
-            with calling(keys.user("alice")):
-                three = count(stub, "3")
+            with current_call(keys.user("alice")):
+                three = count_to(stub, "3")
                 assert [number.value async for number in three] == ["0", "1", "2"]
                 with pytest.raises(AccountNotFound):
-                    await anext(count(stub, "refuse"))
+                    await anext(count_to(stub, "refuse"))
 
     async def test_closed_stream_cancels_the_call(self, keys: Keys) -> None:
         async def echo(text: str) -> str:
             return text
 
         async with serving(echo, keys.verifier()) as target, open_channel(target, SERVICE, ()) as opened:
-            with calling(keys.user("alice")):
-                endless = count(Stub(opened), "1000000000")
+            with current_call(keys.user("alice")):
+                endless = count_to(Stub(opened), "1000000000")
                 assert (await anext(endless)).value == "0"
                 await endless.aclose()
 
@@ -244,8 +246,8 @@ class TestStream:
 class TestUnavailable:
     async def test_dead_target_is_unavailable_at_once(self) -> None:
         async with open_channel(f"127.0.0.1:{free_ports(1)[0]}", SERVICE, ()) as opened:
-            with calling("token"), pytest.raises(Unavailable, match="the echo is not available now"):
-                await ask(Stub(opened), "who", cap_seconds=3600)  # later than the time-out of this test
+            with current_call("token"), pytest.raises(Unavailable, match="the echo is not available now"):
+                await call_say(Stub(opened), "who", cap_seconds=3600)  # later than the time-out of this test
 
     async def test_read_is_retried(self, keys: Keys) -> None:
         attempts = []
@@ -257,8 +259,8 @@ class TestUnavailable:
             return "there"
 
         async with serving(falters, keys.verifier()) as target, open_channel(target, SERVICE, ["Say"]) as opened:
-            with calling(keys.user("alice")):
-                assert await ask(Stub(opened), "a read") == "there"
+            with current_call(keys.user("alice")):
+                assert await call_say(Stub(opened), "a read") == "there"
         assert attempts == ["a read"] * 3
 
     async def test_mutation_is_not_retried(self, far: str, keys: Keys) -> None:
@@ -269,8 +271,8 @@ class TestUnavailable:
             raise Unavailable("its database")
 
         async with serving(falters, keys.verifier()) as target, open_channel(target, SERVICE, ["Count"]) as opened:
-            with calling(keys.user("alice")), pytest.raises(Unavailable, match="its database"):
-                await ask(Stub(opened), "a mutation")
+            with current_call(keys.user("alice")), pytest.raises(Unavailable, match="its database"):
+                await call_say(Stub(opened), "a mutation")
         assert attempts == ["a mutation"]
 
     async def test_restarted_service_is_reconnected(self, keys: Keys) -> None:
@@ -279,16 +281,16 @@ class TestUnavailable:
 
         target = f"127.0.0.1:{free_ports(1)[0]}"
         async with open_channel(target, SERVICE, ()) as opened:
-            with calling(keys.user("alice")):
+            with current_call(keys.user("alice")):
                 async with serving(answer, keys.verifier(), target):
-                    assert await ask(Stub(opened), "first") == "there"
+                    assert await call_say(Stub(opened), "first") == "there"
                 with pytest.raises(Unavailable):
-                    await ask(Stub(opened), "while away")
+                    await call_say(Stub(opened), "while away")
                 async with serving(answer, keys.verifier(), target):
 
                     async def answered() -> bool:
                         with suppress(Unavailable):
-                            return await ask(Stub(opened), "again") == "there"
+                            return await call_say(Stub(opened), "again") == "there"
                         return False
 
                     await until(answered, within=5)
@@ -296,57 +298,57 @@ class TestUnavailable:
 
 class TestSeveralAddresses:
     @pytest.fixture
-    async def servers(self) -> AsyncIterator[list[Counting]]:
-        async with Counting.serving() as one, Counting.serving() as other:
+    async def servers(self) -> AsyncIterator[list[CountingServer]]:
+        async with CountingServer.serving() as one, CountingServer.serving() as other:
             yield [one, other]
 
     @pytest.fixture
-    async def stub(self, servers: list[Counting]) -> AsyncIterator[Stub]:
+    async def stub(self, servers: list[CountingServer]) -> AsyncIterator[Stub]:
         """Of a channel that has found both."""
         addresses = ",".join(server.target for server in servers)
         async with open_channel(f"ipv4:{addresses}", SERVICE, ["Say"]) as opened:
             stub = Stub(opened)
-            with calling("token"):
+            with current_call("token"):
 
                 async def both() -> bool:
-                    await ask(stub, "who")
+                    await call_say(stub, "who")
                     return all(server.calls for server in servers)
 
                 await until(both)
                 yield stub
 
-    async def test_addresses_share_the_calls(self, servers: list[Counting], stub: Stub) -> None:
+    async def test_addresses_share_the_calls(self, servers: list[CountingServer], stub: Stub) -> None:
         assert await self.shares(servers, stub) == [10, 10]
 
-    async def test_dead_address_gets_no_calls(self, servers: list[Counting], stub: Stub) -> None:
+    async def test_dead_address_gets_no_calls(self, servers: list[CountingServer], stub: Stub) -> None:
         await servers[0].stop()
         assert await self.shares(servers, stub) == [0, 20]
 
-    async def test_unhealthy_address_gets_no_calls(self, servers: list[Counting], stub: Stub) -> None:
-        await servers[0].say(health_pb2.HealthCheckResponse.NOT_SERVING)
+    async def test_unhealthy_address_gets_no_calls(self, servers: list[CountingServer], stub: Stub) -> None:
+        await servers[0].set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         await until(lambda: self.are(servers, stub, [0, 20]))
-        await servers[0].say(health_pb2.HealthCheckResponse.SERVING)
+        await servers[0].set_health(health_pb2.HealthCheckResponse.SERVING)
         await until(lambda: self.are(servers, stub, [10, 10]))
 
-    async def test_only_unhealthy_addresses_are_unavailable(self, servers: list[Counting], stub: Stub) -> None:
+    async def test_only_unhealthy_addresses_are_unavailable(self, servers: list[CountingServer], stub: Stub) -> None:
         for server in servers:
-            await server.say(health_pb2.HealthCheckResponse.NOT_SERVING)
+            await server.set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
 
         async def told() -> bool:
             try:
-                return not await ask(stub, "who")
+                return not await call_say(stub, "who")
             except Unavailable:
                 return True
 
         await until(told)
 
-    async def shares(self, servers: list[Counting], stub: Stub) -> list[int]:
+    async def shares(self, servers: list[CountingServer], stub: Stub) -> list[int]:
         before = [server.calls for server in servers]
         for _ in range(20):
-            await ask(stub, "who")
+            await call_say(stub, "who")
         return [server.calls - then for server, then in zip(servers, before, strict=True)]
 
-    async def are(self, servers: list[Counting], stub: Stub, shares: list[int]) -> bool:
+    async def are(self, servers: list[CountingServer], stub: Stub, shares: list[int]) -> bool:
         return await self.shares(servers, stub) == shares
 
 
@@ -354,12 +356,12 @@ class TestDeadline:
     async def test_silent_target_exceeds_the_deadline(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as silent:
             async with open_channel(f"127.0.0.1:{silent.getsockname()[1]}", SERVICE, ["Say"]) as opened:
-                with calling("token"), pytest.raises(DeadlineExceeded, match="the echo did not answer in time"):
-                    await ask(Stub(opened), "who", cap_seconds=0.3)
+                with current_call("token"), pytest.raises(DeadlineExceeded, match="the echo did not answer in time"):
+                    await call_say(Stub(opened), "who", cap_seconds=0.3)
 
     async def test_call_after_its_deadline_is_not_sent(self, far_stub: Stub, keys: Keys) -> None:
-        with calling(keys.user("alice"), seconds=-1), pytest.raises(DeadlineExceeded):
-            await ask(far_stub, "who")
+        with current_call(keys.user("alice"), seconds=-1), pytest.raises(DeadlineExceeded):
+            await call_say(far_stub, "who")
 
 
 class TestLimits:
@@ -370,7 +372,7 @@ class TestLimits:
         async def answer(text: str) -> str:
             return "there" if text == "who" else await say(text)
 
-        with calling(keys.user("alice")):
+        with current_call(keys.user("alice")):
             async with serving(answer, keys.verifier()) as target, open_channel(target, SERVICE, ()) as opened:
                 yield Stub(opened)
 
@@ -402,7 +404,7 @@ class TestLimits:
 
     async def test_time_out_of_a_short_call_does_not_count(self, stub: Stub, keys: Keys) -> None:
         calls = RpcClient("the echo", ClientLimits(timeout_seconds=5, circuit_failures=1))
-        with calling(keys.user("alice"), seconds=0.1), pytest.raises(DeadlineExceeded):
+        with current_call(keys.user("alice"), seconds=0.1), pytest.raises(DeadlineExceeded):
             await self.ask(calls, stub, "hang")
         assert await self.ask(calls, stub, "who") == "there"
 
@@ -429,7 +431,7 @@ class TestLimits:
 
         async def ask_as(user: str, text: str) -> str:
             principal = Principal("test", user, is_service=False, expires_at=0)
-            with calling(keys.user(user), principal=principal):
+            with current_call(keys.user(user), principal=principal):
                 return (await calls.unary(stub.Say, StringValue(value=text))).value
 
         hanging = [asyncio.create_task(ask_as("alice", "hang")) for _ in range(2)]
@@ -468,8 +470,8 @@ class TestRetryBudget:
             stub = Stub(opened)
 
             async def fail() -> None:
-                with calling(keys.user("alice")), pytest.raises(Unavailable):
-                    await ask(stub, "a read")
+                with current_call(keys.user("alice")), pytest.raises(Unavailable):
+                    await call_say(stub, "a read")
 
             await asyncio.gather(*(fail() for _ in range(60)))
             attempts = 0
@@ -479,18 +481,18 @@ class TestRetryBudget:
 
 class TestInvalidResponses:
     async def test_too_large_response_is_resource_exhausted(self, far_stub: Stub, keys: Keys) -> None:
-        with calling(keys.user("alice")), pytest.raises(ResourceExhausted):
-            await ask(far_stub, "long")
+        with current_call(keys.user("alice")), pytest.raises(ResourceExhausted):
+            await call_say(far_stub, "long")
 
     async def test_unknown_method_is_an_internal_error(self, far: str, keys: Keys) -> None:
         async with open_channel(far, SERVICE, ()) as opened:
-            with calling(keys.user("alice")), pytest.raises(InternalError):
-                await ask(Stub(opened, "test.Other"), "who")
+            with current_call(keys.user("alice")), pytest.raises(InternalError):
+                await call_say(Stub(opened, "test.Other"), "who")
 
 
 class TestReconnectingStream:
     async def seen(self, *streams: list[int | WalletError]) -> list[int]:
-        """What comes of streams that are opened one after the other."""
+        """Return the values of streams that are opened one after the other."""
         left = list(streams)
 
         async def open_stream() -> AsyncGenerator[int, None]:
@@ -518,7 +520,7 @@ class TestReconnectingStream:
         monkeypatch.setattr(channel, "_RECONNECT_LONGEST_DELAY_SECONDS", 0.02)
         monkeypatch.setattr(channel, "_RECONNECT_TIMEOUT_SECONDS", 0.2)
         gone = Unavailable("the echo")
-        away: list[list[int | WalletError]] = [[gone]] * 8  # more than half of the time, which a value begins anew
+        away: list[list[int | WalletError]] = [[gone]] * 8  # more than half of the time-out, which each value restarts
         with pytest.raises(Unavailable):
             await self.seen(*away * 12)
         assert await self.seen(*away, [1, gone], *away, [2]) == [1, 2]

@@ -111,7 +111,7 @@ class TestHalfOpened:
 
 
 class CircuitMachine(RuleBasedStateMachine):
-    """Overlapping calls with all results, on a clock of its own, against a model of the three states."""
+    """Overlapping calls with all results, on a manual clock, against a model of the three states."""
 
     calls = Bundle("calls")
 

@@ -12,7 +12,7 @@ from wallet.money import EXPONENTS, MAX_AMOUNT, Money, MoneyError
 
 @st.composite
 def moneys(draw: st.DrawFn) -> Money:
-    """Whatever fits google.type.Money's 64 bits of units, of either sign."""
+    """Any amount that fits the 64 bits of `units`, of both signs."""
     currency = draw(st.sampled_from(sorted(EXPONENTS)))
     exponent = EXPONENTS[currency]
     minor_units = draw(st.integers(-(2**63 - 1) * 10**exponent, (2**63 - 1) * 10**exponent))

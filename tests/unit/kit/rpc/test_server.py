@@ -27,11 +27,11 @@ from wallet.errors import InternalError, InvalidInput, PermissionDenied, Unauthe
 DENIED = (grpc.StatusCode.PERMISSION_DENIED, PermissionDenied())
 
 entered = asyncio.Event()
-"""Set when a call that never ends has begun."""
+"""Set when a hanging call has started."""
 
 
 async def say(text: str) -> str:
-    """Answers, or fails, as it is told."""
+    """Answer or fail, depending on the text."""
     match text:
         case "who":
             return request_context.current_principal().subject
@@ -70,21 +70,21 @@ def bearer(token: str, **more: str) -> tuple[tuple[str, str], ...]:
     return (("authorization", f"Bearer {token}"), *((name.replace("_", "-"), value) for name, value in more.items()))
 
 
-def almost_over(keys: Keys) -> str:
-    """A token that a server believes for another second, since its clock may differ by some."""
+def almost_expired(keys: Keys) -> str:
+    """Return a token that is accepted for about one more second, within the tolerated clock skew."""
     return keys.user("alice", lifetime_seconds=1.5 - 5)
 
 
-async def refusal(answer: grpc.aio.UnaryUnaryCall[StringValue, StringValue]) -> tuple[grpc.StatusCode, WalletError]:
-    """The status that a call failed with, and the error that its details make."""
+async def error_of(answer: grpc.aio.UnaryUnaryCall[StringValue, StringValue]) -> tuple[grpc.StatusCode, WalletError]:
+    """Return the status code and the error of a failed call."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await answer
-    status = rpc_status.from_call(caught.value)  # type: ignore[arg-type]  # it has all of a Call that is read
+    status = rpc_status.from_call(caught.value)  # type: ignore[arg-type]  # it has the attributes that are read
     assert status is not None
     return caught.value.code(), error_from_status(status)
 
 
-def served(method: str, code: str) -> float:
+def count_calls(method: str, code: str) -> float:
     labels = {"method": f"/{SERVICE}/{method}", "code": code}
     return REGISTRY.get_sample_value("wallet_rpc_duration_seconds_count", labels) or 0.0
 
@@ -100,18 +100,18 @@ class TestCallers:
         assert [answer.value for answer in await asyncio.gather(*calls)] == names
 
     async def test_call_without_a_token_does_not_reach_the_servicer(self, stub: Stub) -> None:
-        code, error = await refusal(stub.Say(StringValue(value="break")))
+        code, error = await error_of(stub.Say(StringValue(value="break")))
         assert (code, error) == (grpc.StatusCode.UNAUTHENTICATED, Unauthenticated())
 
     @pytest.mark.parametrize("header", ["Bearer", "Bearer ", "Bearer nonsense", "Basic YTpi", ""])
     async def test_invalid_token_is_refused(self, stub: Stub, header: str) -> None:
-        code, error = await refusal(stub.Say(StringValue(value="who"), metadata=(("authorization", header),)))
+        code, error = await error_of(stub.Say(StringValue(value="who"), metadata=(("authorization", header),)))
         assert code == grpc.StatusCode.UNAUTHENTICATED
         assert isinstance(error, Unauthenticated)
 
     async def test_expired_token_is_refused(self, stub: Stub, keys: Keys) -> None:
         expired = keys.user("alice", lifetime_seconds=-60)
-        _, error = await refusal(stub.Say(StringValue(value="who"), metadata=bearer(expired)))
+        _, error = await error_of(stub.Say(StringValue(value="who"), metadata=bearer(expired)))
         assert error == Unauthenticated("the token has expired; get a new one")
 
     async def test_stream_without_a_token_is_refused(self, stub: Stub) -> None:
@@ -131,7 +131,7 @@ class TestPolicy:
         ):
             stub, broken = Stub(channel), StringValue(value="break")
             for token in (keys.user("alice"), keys.signers[USERS].sign("nobody", 60), keys.service("card")):
-                assert await refusal(stub.Say(broken, metadata=bearer(token))) == DENIED
+                assert await error_of(stub.Say(broken, metadata=bearer(token))) == DENIED
             assert await stub.Say(StringValue(value="who"), metadata=bearer(keys.user("root", Role.ADMIN)))
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 async for _ in stub.Count(StringValue(value="3"), metadata=bearer(keys.user("root", Role.ADMIN))):
@@ -148,7 +148,7 @@ class TestPolicy:
             stub = Stub(channel)
             for metadata in ((), bearer("nonsense"), bearer(keys.user("alice", lifetime_seconds=-60))):
                 assert (await stub.Say(StringValue(value="hello"), metadata=metadata)).value == "hello"
-                _, error = await refusal(stub.Say(StringValue(value="who"), metadata=metadata))
+                _, error = await error_of(stub.Say(StringValue(value="who"), metadata=metadata))
                 assert error == Unauthenticated()  # there is no caller to ask for
 
     @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ class TestStreams:
             return text
 
         async with serving(hold, keys.verifier()) as target, grpc.aio.insecure_channel(target) as channel:
-            stream = Stub(channel).Count(StringValue(value="9"), metadata=bearer(almost_over(keys)))
+            stream = Stub(channel).Count(StringValue(value="9"), metadata=bearer(almost_expired(keys)))
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 async with asyncio.timeout(5):
                     await stream.read()
@@ -183,7 +183,7 @@ class TestStreams:
 
     async def test_busy_stream_ends_when_its_token_expires(self, keys: Keys) -> None:
         async with serving(say, keys.verifier()) as target, grpc.aio.insecure_channel(target) as channel:
-            stream = Stub(channel).Count(StringValue(value=str(10**9)), metadata=bearer(almost_over(keys)))
+            stream = Stub(channel).Count(StringValue(value=str(10**9)), metadata=bearer(almost_expired(keys)))
             async with asyncio.timeout(10):
                 with pytest.raises(grpc.aio.AioRpcError) as caught:
                     async for _ in stream:
@@ -200,7 +200,7 @@ class TestStreams:
 
 class TestErrors:
     async def test_error_arrives_with_its_details(self, stub: Stub, keys: Keys) -> None:
-        code, error = await refusal(stub.Say(StringValue(value="refuse"), metadata=bearer(keys.user("alice"))))
+        code, error = await error_of(stub.Say(StringValue(value="refuse"), metadata=bearer(keys.user("alice"))))
         assert (code, error) == (grpc.StatusCode.INVALID_ARGUMENT, InvalidInput.for_field("text", "must be friendlier"))
 
     async def test_defect_is_an_internal_error(self, stub: Stub, keys: Keys) -> None:
@@ -291,19 +291,19 @@ class TestRequestContext:
 class TestMetrics:
     @pytest.mark.parametrize(("text", "code"), [("hello", "OK"), ("refuse", "INVALID_ARGUMENT"), ("break", "INTERNAL")])
     async def test_call_is_counted_by_its_status_code(self, stub: Stub, keys: Keys, text: str, code: str) -> None:
-        before = served("Say", code)
+        before = count_calls("Say", code)
         await asyncio.wait([asyncio.ensure_future(stub.Say(StringValue(value=text), metadata=bearer(keys.user("a"))))])
-        assert served("Say", code) == before + 1
+        assert count_calls("Say", code) == before + 1
 
     async def test_call_that_the_client_cancels_is_counted_as_cancelled(self, stub: Stub, keys: Keys) -> None:
-        before = served("Say", "CANCELLED")
+        before = count_calls("Say", "CANCELLED")
         entered.clear()
         answer = stub.Say(StringValue(value="hang"), metadata=bearer(keys.user("alice")))
         await entered.wait()
         answer.cancel()
 
         async def counted() -> bool:
-            return served("Say", "CANCELLED") == before + 1
+            return count_calls("Say", "CANCELLED") == before + 1
 
         await until(counted)
 

@@ -55,7 +55,7 @@ class TestStatus:
         assert hint.retry_delay.seconds == seconds
 
     def test_status_of_another_domain_is_an_internal_error(self) -> None:
-        foreign = status_pb2.Status(code=code_pb2.NOT_FOUND, message="secrets of somebody else")
+        foreign = status_pb2.Status(code=code_pb2.NOT_FOUND, message="a secret of another user")
         info = error_details_pb2.ErrorInfo(reason="ACCOUNT_NOT_FOUND", domain="example.com")
         foreign.details.add().Pack(info)
         assert error_from_status(foreign) == error_from_status(status_pb2.Status()) == InternalError()

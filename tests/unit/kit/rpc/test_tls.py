@@ -1,3 +1,5 @@
+"""Mutual TLS: verification, plaintext on loopback, and rotation."""
+
 import asyncio
 import shutil
 import socket
@@ -37,25 +39,25 @@ SERVICE = "test.Peers"
 AS_BANK = (("grpc.default_authority", "bank"),)
 
 
-class Authority:
-    """An authority, which gives pairs to whoever asks."""
+class CertificateAuthority:
+    """Certificate authority in a folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def give(self, name: str) -> TLS:
-        """What follows the pair of a name, which is made if there is none."""
+    def issue(self, name: str) -> TLS:
+        """Return the TLS files of a name, created if necessary."""
         ensure_certificates(self.folder, [name], datetime.now(UTC))
         return TLS(self.folder / f"{name}.pem", self.folder / f"{name}.key", self.folder / "authority.pem")
 
     def renew(self, name: str) -> int:
-        """Replaces the pair in the order in which that is done; the new serial number."""
-        spare = Authority(self.folder / "spare")
+        """Replace the key and then the certificate of a name; return the new serial number."""
+        spare = CertificateAuthority(self.folder / "spare")
         spare.folder.mkdir(exist_ok=True)
         for file in self.folder.glob("authority.*"):
             shutil.copy(file, spare.folder)
         (spare.folder / f"{name}.pem").unlink(missing_ok=True)
-        spare.give(name)
+        spare.issue(name)
         for suffix in ("key", "pem"):
             (spare.folder / f"{name}.{suffix}").rename(self.folder / f"{name}.{suffix}")
         return self.serial(name)
@@ -65,14 +67,14 @@ class Authority:
 
 
 class Peer:
-    """Calls a service that tells whom it sees: the serial number of the certificate and the address."""
+    """Client of a service that returns the client's certificate serial number and address."""
 
     def __init__(self, opened: grpc.aio.Channel) -> None:
         self._show: Any = opened.unary_unary(f"/{SERVICE}/Show", Empty.SerializeToString, StringValue.FromString)
         self.calls = RpcClient("the peer", ClientLimits())
         self.follow: Any = opened.unary_stream(f"/{SERVICE}/Follow", Empty.SerializeToString, StringValue.FromString)
 
-    async def seen(self) -> tuple[int, str]:
+    async def read_identity(self) -> tuple[int, str]:
         shown = await self.calls.unary(self._show, Empty())
         serial, address = shown.value.split()
         return int(serial), address
@@ -103,20 +105,20 @@ PEERS = Service(register, {"Show": PUBLIC_ACCESS, "Follow": PUBLIC_ACCESS})
 
 
 @pytest.fixture
-def ours(tmp_path: Path) -> Authority:
-    return Authority(tmp_path / "ours")
+def our_ca(tmp_path: Path) -> CertificateAuthority:
+    return CertificateAuthority(tmp_path / "our_ca")
 
 
 @pytest.fixture
-def theirs(tmp_path: Path) -> Authority:
-    return Authority(tmp_path / "theirs")
+def other_ca(tmp_path: Path) -> CertificateAuthority:
+    return CertificateAuthority(tmp_path / "other_ca")
 
 
 @pytest.fixture
-async def bank(ours: Authority, keys: Keys) -> AsyncIterator[str]:
-    """The target of a server that shows the bank's certificate."""
+async def bank(our_ca: CertificateAuthority, keys: Keys) -> AsyncIterator[str]:
+    """Run a server with the certificate of the bank; yield its target."""
     target = f"127.0.0.1:{free_ports(1)[0]}"
-    async with grpc_server(target, keys.verifier(), {SERVICE: PEERS}, ours.give("bank")):
+    async with grpc_server(target, keys.verifier(), {SERVICE: PEERS}, our_ca.issue("bank")):
         yield target
 
 
@@ -128,7 +130,7 @@ def alice(keys: Keys) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def peer_of(target: str, tls: TLS | None, name: str = "bank") -> AsyncIterator[Peer]:
+async def open_peer(target: str, tls: TLS | None, name: str = "bank") -> AsyncIterator[Peer]:
     async with open_channel(target, SERVICE, (), tls, name=name) as opened:
         yield Peer(opened)
 
@@ -137,13 +139,15 @@ class TestCalls:
     @pytest.mark.parametrize(
         "form", ["{0}", "dns:///{0}", "ipv4:{0}", "ipv4:{0},{0}", "localhost:{1}", "dns:///localhost:{1}"]
     )
-    async def test_both_sides_verify_the_certificate_of_the_other(self, bank: str, ours: Authority, form: str) -> None:
-        async with peer_of(form.format(bank, bank.rpartition(":")[2]), ours.give("gateway")) as peer:
-            assert (await peer.seen())[0] == ours.serial("gateway")
-        assert serial_shown(bank, ours) == ours.serial("bank")
+    async def test_both_sides_verify_the_certificate_of_the_other(
+        self, bank: str, our_ca: CertificateAuthority, form: str
+    ) -> None:
+        async with open_peer(form.format(bank, bank.rpartition(":")[2]), our_ca.issue("gateway")) as peer:
+            assert (await peer.read_identity())[0] == our_ca.serial("gateway")
+        assert read_server_serial(bank, our_ca) == our_ca.serial("bank")
 
-    async def test_health_and_reflection_need_a_certificate(self, bank: str, ours: Authority) -> None:
-        credentials = ours.give("gateway").current_bundle().channel_credentials()
+    async def test_health_and_reflection_need_a_certificate(self, bank: str, our_ca: CertificateAuthority) -> None:
+        credentials = our_ca.issue("gateway").current_bundle().channel_credentials()
         async with grpc.aio.secure_channel(bank, credentials, AS_BANK) as opened:
             health: Any = health_pb2_grpc.HealthStub(opened)
             answer = await health.Check(health_pb2.HealthCheckRequest(service=SERVICE))
@@ -155,56 +159,60 @@ class TestCalls:
 
 
 class TestRefused:
-    async def test_client_without_a_certificate_is_refused(self, bank: str, ours: Authority) -> None:
-        credentials = grpc.ssl_channel_credentials(ours.give("gateway").current_bundle().authority)
+    async def test_client_without_a_certificate_is_refused(self, bank: str, our_ca: CertificateAuthority) -> None:
+        credentials = grpc.ssl_channel_credentials(our_ca.issue("gateway").current_bundle().authority)
         async with grpc.aio.secure_channel(bank, credentials, AS_BANK) as opened:
             with pytest.raises(Unavailable):
-                await Peer(opened).seen()
+                await Peer(opened).read_identity()
 
-    async def test_client_of_another_authority_is_refused(self, bank: str, ours: Authority, theirs: Authority) -> None:
-        certificate, key, _ = theirs.give("gateway").current_bundle()
-        authority = ours.give("gateway").current_bundle().authority
+    async def test_client_of_another_authority_is_refused(
+        self, bank: str, our_ca: CertificateAuthority, other_ca: CertificateAuthority
+    ) -> None:
+        certificate, key, _ = other_ca.issue("gateway").current_bundle()
+        authority = our_ca.issue("gateway").current_bundle().authority
         credentials = CertificateBundle(certificate, key, authority).channel_credentials()
         async with grpc.aio.secure_channel(bank, credentials, AS_BANK) as opened:
             with pytest.raises(Unavailable):
-                await Peer(opened).seen()
+                await Peer(opened).read_identity()
 
-    async def test_server_of_another_authority_is_refused(self, bank: str, ours: Authority, theirs: Authority) -> None:
-        certificate, key, _ = ours.give("gateway").current_bundle()
-        authority = theirs.give("gateway").current_bundle().authority
+    async def test_server_of_another_authority_is_refused(
+        self, bank: str, our_ca: CertificateAuthority, other_ca: CertificateAuthority
+    ) -> None:
+        certificate, key, _ = our_ca.issue("gateway").current_bundle()
+        authority = other_ca.issue("gateway").current_bundle().authority
         credentials = CertificateBundle(certificate, key, authority).channel_credentials()
         async with grpc.aio.secure_channel(bank, credentials, AS_BANK) as opened:
             with pytest.raises(Unavailable):
-                await Peer(opened).seen()
+                await Peer(opened).read_identity()
 
-    async def test_server_is_refused_without_an_expected_name(self, bank: str, ours: Authority) -> None:
-        async with peer_of(bank, ours.give("gateway"), name="") as peer:
+    async def test_server_is_refused_without_an_expected_name(self, bank: str, our_ca: CertificateAuthority) -> None:
+        async with open_peer(bank, our_ca.issue("gateway"), name="") as peer:
             with pytest.raises(Unavailable):
-                await peer.seen()
+                await peer.read_identity()
 
-    async def test_server_with_another_name_is_refused(self, bank: str, ours: Authority) -> None:
-        async with peer_of(bank, ours.give("gateway"), name="card") as peer:
+    async def test_server_with_another_name_is_refused(self, bank: str, our_ca: CertificateAuthority) -> None:
+        async with open_peer(bank, our_ca.issue("gateway"), name="card") as peer:
             with pytest.raises(Unavailable):
-                await peer.seen()
+                await peer.read_identity()
 
     async def test_plaintext_client_is_refused(self, bank: str) -> None:
-        async with peer_of(bank, None) as peer:
+        async with open_peer(bank, None) as peer:
             with pytest.raises(Unavailable):
-                await peer.seen()
+                await peer.read_identity()
 
-    async def test_plaintext_server_is_refused(self, ours: Authority, keys: Keys) -> None:
+    async def test_plaintext_server_is_refused(self, our_ca: CertificateAuthority, keys: Keys) -> None:
         target = f"127.0.0.1:{free_ports(1)[0]}"
         async with (
             grpc_server(target, keys.verifier(), {SERVICE: PEERS}),
-            peer_of(target, ours.give("gateway")) as peer,
+            open_peer(target, our_ca.issue("gateway")) as peer,
         ):
             with pytest.raises(Unavailable):
-                await peer.seen()
+                await peer.read_identity()
 
-    async def test_tls_1_1_is_refused(self, bank: str, ours: Authority) -> None:
-        assert serial_shown(bank, ours, ssl.TLSVersion.TLSv1_2)
+    async def test_tls_1_1_is_refused(self, bank: str, our_ca: CertificateAuthority) -> None:
+        assert read_server_serial(bank, our_ca, ssl.TLSVersion.TLSv1_2)
         with pytest.warns(DeprecationWarning, match="TLSv1_1"), pytest.raises(ssl.SSLError):
-            serial_shown(bank, ours, ssl.TLSVersion.TLSv1_1)
+            read_server_serial(bank, our_ca, ssl.TLSVersion.TLSv1_1)
 
 
 class TestPlaintext:
@@ -253,29 +261,31 @@ class TestPlaintext:
 
 
 class TestSettings:
-    def test_settings_need_all_three_files_or_none(self, ours: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_settings_need_all_three_files_or_none(
+        self, our_ca: CertificateAuthority, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         assert TLS.from_settings(TLSSettings()) is None
-        ours.give("bank")
-        monkeypatch.setenv("TLS_CERTIFICATE", str(ours.folder / "bank.pem"))
-        monkeypatch.setenv("TLS_AUTHORITY", str(ours.folder / "authority.pem"))
+        our_ca.issue("bank")
+        monkeypatch.setenv("TLS_CERTIFICATE", str(our_ca.folder / "bank.pem"))
+        monkeypatch.setenv("TLS_AUTHORITY", str(our_ca.folder / "authority.pem"))
         with pytest.raises(ValidationError, match="come together, or not at all: add TLS_KEY"):
             TLSSettings()
-        monkeypatch.setenv("TLS_KEY", str(ours.folder / "bank.key"))
+        monkeypatch.setenv("TLS_KEY", str(our_ca.folder / "bank.key"))
         tls = TLS.from_settings(TLSSettings())
         assert tls is not None
-        assert tls.current_bundle().certificate == (ours.folder / "bank.pem").read_bytes()
+        assert tls.current_bundle().certificate == (our_ca.folder / "bank.pem").read_bytes()
 
-    def test_inconsistent_files_stop_the_start(self, ours: Authority) -> None:
-        ours.give("bank")
-        ours.give("card")
-        bank, card, authority = (ours.folder / name for name in ("bank.pem", "card.key", "authority.pem"))
+    def test_inconsistent_files_stop_the_start(self, our_ca: CertificateAuthority) -> None:
+        our_ca.issue("bank")
+        our_ca.issue("card")
+        bank, card, authority = (our_ca.folder / name for name in ("bank.pem", "card.key", "authority.pem"))
         wrong = TLSSettings(tls_certificate=bank, tls_key=card, tls_authority=authority)
         with pytest.raises(
             ValueError, match=r"card\.key .* are not consistent: the key does not belong to the certificate"
         ):
             TLS.from_settings(wrong)
         with pytest.raises(FileNotFoundError):
-            TLS(bank, ours.folder / "nowhere.key", authority)
+            TLS(bank, our_ca.folder / "nowhere.key", authority)
 
 
 class TestRotation:
@@ -283,132 +293,136 @@ class TestRotation:
     def soon(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(rotation, "_CHECK_INTERVAL_SECONDS", 0.05)
 
-    async def test_rotation_under_load_fails_no_call(self, bank: str, ours: Authority) -> None:
-        async with peer_of(bank, ours.give("gateway")) as peer, load(peer) as seen:
+    async def test_rotation_under_load_fails_no_call(self, bank: str, our_ca: CertificateAuthority) -> None:
+        async with open_peer(bank, our_ca.issue("gateway")) as peer, constant_load(peer) as read_identity:
             for _ in range(3):
-                shown, expected = ours.renew("bank"), ours.renew("gateway")
-                await until(partial(sees, peer, expected))
-                assert serial_shown(bank, ours) == shown
-            last = await peer.seen()
-        assert len({serial for serial, _ in seen}) == 4
-        assert last[0] == ours.serial("gateway")
+                shown, expected = our_ca.renew("bank"), our_ca.renew("gateway")
+                await until(partial(has_serial, peer, expected))
+                assert read_server_serial(bank, our_ca) == shown
+            last = await peer.read_identity()
+        assert len({serial for serial, _ in read_identity}) == 4
+        assert last[0] == our_ca.serial("gateway")
 
     async def test_rotated_server_certificate_reaches_connected_clients(
-        self, ours: Authority, keys: Keys, monkeypatch: pytest.MonkeyPatch
+        self, our_ca: CertificateAuthority, keys: Keys, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(server, "_MAX_CONNECTION_AGE_MS", 200)
         target = f"127.0.0.1:{free_ports(1)[0]}"
         async with (
-            grpc_server(target, keys.verifier(), {SERVICE: PEERS}, ours.give("bank")),
-            peer_of(target, ours.give("gateway")) as peer,
-            load(peer) as seen,
+            grpc_server(target, keys.verifier(), {SERVICE: PEERS}, our_ca.issue("bank")),
+            open_peer(target, our_ca.issue("gateway")) as peer,
+            constant_load(peer) as read_identity,
         ):
-            _, before = await peer.seen()
-            ours.renew("bank")
+            _, before = await peer.read_identity()
+            our_ca.renew("bank")
 
             async def elsewhere() -> bool:
-                return (await peer.seen())[1] != before
+                return (await peer.read_identity())[1] != before
 
             await until(elsewhere)
-        assert len({address for _, address in seen}) > 1
+        assert len({address for _, address in read_identity}) > 1
 
-    async def test_rotation_closes_the_old_connection_after_its_last_stream(self, bank: str, ours: Authority) -> None:
+    async def test_rotation_closes_the_old_connection_after_its_last_stream(
+        self, bank: str, our_ca: CertificateAuthority
+    ) -> None:
         opened: list[grpc.aio.Channel] = []
 
         def connect(material: CertificateBundle) -> grpc.aio.Channel:
             opened.append(grpc.aio.secure_channel(bank, material.channel_credentials(), AS_BANK))
             return opened[-1]
 
-        async with rotating_channel(ours.give("gateway"), connect) as both:
+        async with rotating_channel(our_ca.issue("gateway"), connect) as both:
             peer = Peer(both)
-            first = ours.serial("gateway")
+            first = our_ca.serial("gateway")
             feed = peer.calls.stream(peer.follow, Empty())
             await anext(feed)
-            second = ours.renew("gateway")
-            await until(partial(sees, peer, second))
+            second = our_ca.renew("gateway")
+            await until(partial(has_serial, peer, second))
             assert (await anext(feed)).value.startswith(f"{first} ")
             assert opened[0].get_state() is grpc.ChannelConnectivity.READY
             await feed.aclose()
-            await until(partial(is_shut, opened[0]))
-            assert await sees(peer, second)
-        assert await is_shut(opened[1])
+            await until(partial(is_closed, opened[0]))
+            assert await has_serial(peer, second)
+        assert await is_closed(opened[1])
 
     async def test_rotation_waits_until_both_files_are_replaced(
-        self, bank: str, ours: Authority, tmp_path: Path
+        self, bank: str, our_ca: CertificateAuthority, tmp_path: Path
     ) -> None:
-        async with peer_of(bank, ours.give("gateway")) as peer, load(peer):
-            first = ours.serial("gateway")
+        async with open_peer(bank, our_ca.issue("gateway")) as peer, constant_load(peer):
+            first = our_ca.serial("gateway")
             for file in ("gateway.key", "bank.key"):
-                shutil.copy(ours.folder / file, tmp_path / file)
+                shutil.copy(our_ca.folder / file, tmp_path / file)
             with capture_logs() as said:
-                shown, second = ours.renew("bank"), ours.renew("gateway")
+                shown, second = our_ca.renew("bank"), our_ca.renew("gateway")
                 for file in ("gateway.key", "bank.key"):
-                    (ours.folder / file).rename(tmp_path / f"new {file}")
-                    (tmp_path / file).rename(ours.folder / file)
+                    (our_ca.folder / file).rename(tmp_path / f"new {file}")
+                    (tmp_path / file).rename(our_ca.folder / file)
 
                 async def told() -> bool:
                     return any("rejected" in line["event"] for line in said)
 
                 await until(told)
-                assert await sees(peer, first)
-                assert serial_shown(bank, ours) != shown
+                assert await has_serial(peer, first)
+                assert read_server_serial(bank, our_ca) != shown
             for file in ("gateway.key", "bank.key"):
-                (tmp_path / f"new {file}").rename(ours.folder / file)
-            await until(partial(sees, peer, second))
-            assert serial_shown(bank, ours) == shown
+                (tmp_path / f"new {file}").rename(our_ca.folder / file)
+            await until(partial(has_serial, peer, second))
+            assert read_server_serial(bank, our_ca) == shown
 
     async def test_rotation_to_an_untrusted_certificate_is_rejected(
-        self, bank: str, ours: Authority, theirs: Authority, monkeypatch: pytest.MonkeyPatch
+        self, bank: str, our_ca: CertificateAuthority, other_ca: CertificateAuthority, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(rotation, "_CONNECT_TIMEOUT_SECONDS", 1.0)
-        theirs.give("gateway")
-        async with peer_of(bank, ours.give("gateway")) as peer, load(peer):
-            first = ours.serial("gateway")
+        other_ca.issue("gateway")
+        async with open_peer(bank, our_ca.issue("gateway")) as peer, constant_load(peer):
+            first = our_ca.serial("gateway")
             with capture_logs() as said:
                 for file in ("gateway.key", "gateway.pem"):
-                    shutil.copy(theirs.folder / file, ours.folder / file)
+                    shutil.copy(other_ca.folder / file, our_ca.folder / file)
 
                 async def told() -> bool:
                     return any("no connection with the new certificate" in line["event"] for line in said)
 
                 await until(told)
-            assert await sees(peer, first)
-            second = ours.renew("gateway")
-            await until(partial(sees, peer, second))
+            assert await has_serial(peer, first)
+            second = our_ca.renew("gateway")
+            await until(partial(has_serial, peer, second))
 
 
 @asynccontextmanager
-async def load(peer: Peer) -> AsyncIterator[set[tuple[int, str]]]:
-    """Calls without a pause from entry until exit: whom the service has seen. A call that fails is raised."""
-    seen: set[tuple[int, str]] = set()
+async def constant_load(peer: Peer) -> AsyncIterator[set[tuple[int, str]]]:
+    """Call without pauses during the block; yield the set of identities. A failed call is raised."""
+    read_identity: set[tuple[int, str]] = set()
     stop = asyncio.Event()
 
     async def call() -> None:
         while not stop.is_set():
-            seen.add(await peer.seen())
+            read_identity.add(await peer.read_identity())
 
     async with asyncio.TaskGroup() as calls:
         for _ in range(4):
             calls.create_task(call())
-        yield seen
+        yield read_identity
         stop.set()
 
 
-async def sees(peer: Peer, serial: int) -> bool:
-    return (await peer.seen())[0] == serial
+async def has_serial(peer: Peer, serial: int) -> bool:
+    return (await peer.read_identity())[0] == serial
 
 
-async def is_shut(opened: grpc.aio.Channel) -> bool:
+async def is_closed(opened: grpc.aio.Channel) -> bool:
     return opened.get_state() is grpc.ChannelConnectivity.SHUTDOWN
 
 
-def serial_shown(target: str, authority: Authority, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> int:
-    """The serial number that a server shows to a new connection."""
+def read_server_serial(
+    target: str, authority: CertificateAuthority, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3
+) -> int:
+    """Return the serial number of the server certificate on a new connection."""
     probe = authority.folder / "probe"
     probe.mkdir(exist_ok=True)
     for file in authority.folder.glob("authority.*"):
         shutil.copy(file, probe)
-    Authority(probe).give("probe")
+    CertificateAuthority(probe).issue("probe")
     context = ssl.create_default_context(cafile=str(probe / "authority.pem"))
     context.load_cert_chain(probe / "probe.pem", probe / "probe.key")
     context.set_alpn_protocols(["h2"])

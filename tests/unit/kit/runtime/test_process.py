@@ -143,8 +143,8 @@ class TestRunWithRestarts:
         async def step() -> None:
             raise TaskFailed
 
-        async def take_note(seconds: float) -> None:
-            if asyncio.current_task() is not this:  # another part of this process that is kept alive by the module
+        async def record_pause(seconds: float) -> None:
+            if asyncio.current_task() is not this:  # another task of this process
                 return await asyncio.sleep(seconds)
             pauses.append(seconds)
             return await asyncio.sleep(0)
@@ -153,14 +153,14 @@ class TestRunWithRestarts:
             def time(self) -> float:
                 return next(moments)
 
-        # Only for the module under test: whatever else runs on this loop keeps its own clock.
-        stand_in = SimpleNamespace(**vars(asyncio) | {"sleep": take_note, "get_running_loop": Loop})
+        # Replaces the clock of the module under test only, not of other tasks on this loop.
+        stand_in = SimpleNamespace(**vars(asyncio) | {"sleep": record_pause, "get_running_loop": Loop})
         monkeypatch.setattr(process, "asyncio", stand_in)
-        with pytest.raises(RuntimeError):  # the end of the moments, as a coroutine tells it
+        with pytest.raises(RuntimeError):  # StopIteration of `moments`, raised in a coroutine
             await process.run_with_restarts(step, name="step", first_delay_seconds=1, longest_delay_seconds=5)
         bounds = [1, 2, 4, 5, 1, 2, 4]
         assert all(bound / 2 <= pause <= bound for pause, bound in zip(pauses, bounds, strict=True))
-        assert pauses != bounds  # or all who have lost the same thing would come back to it at once
+        assert pauses != bounds  # with jitter
 
     async def test_fatal_error_ends_the_loop(self) -> None:
         async def step() -> None:
@@ -181,7 +181,7 @@ class TestRunWithRestarts:
             if attempts == 3:
                 enough.set()
                 await asyncio.Event().wait()
-            raise asyncio.CancelledError  # as a library lets out the end of a task of its own
+            raise asyncio.CancelledError  # as a library that lets the cancellation of its own task escape
 
         stepping = process.run_with_restarts(step, name="step", first_delay_seconds=0, longest_delay_seconds=0)
         async with asyncio.timeout(5), process.background_task(stepping, "step"):
@@ -254,8 +254,8 @@ class TestRun:
             assert service.stdout is not None
             assert service.stdout.readline() == "running\n"
             service.send_signal(number)
-            said, complained = service.communicate(timeout=10)
-        assert (service.returncode, said) == (0, "stopping in order\n"), complained
+            said, errors = service.communicate(timeout=10)
+        assert (service.returncode, said) == (0, "stopping in order\n"), errors
 
     def test_process_exits_when_the_stop_times_out(self, started: Callable[[str], subprocess.Popen[str]]) -> None:
         with started("stuck") as service:
@@ -268,6 +268,6 @@ class TestRun:
 
     def test_failed_background_task_fails_the_process(self, started: Callable[[str], subprocess.Popen[str]]) -> None:
         with started("broken") as service:
-            _, complained = service.communicate(timeout=10)
+            _, errors = service.communicate(timeout=10)
         assert service.returncode == 1
-        assert complained.rstrip().endswith("RuntimeError: a part failed")
+        assert errors.rstrip().endswith("RuntimeError: a part failed")

@@ -1,4 +1,4 @@
-"""What a process says, of its own and of what the libraries in it say."""
+"""Logs of a process and of its libraries: format, context and redaction."""
 
 import json
 import subprocess
@@ -22,7 +22,7 @@ log.info("early")
 alice = Principal("users", "alice", is_service=False, expires_at=0)
 trace = TraceContext("4bf92f3577b34da6a3ce929d0e0e4736")
 request_context.current_request.set(request_context.RequestContext("the-request", alice, "a token", trace=trace))
-log.debug("not said")
+log.debug("not run_and_read_logs")
 log.info("ours", amount="1.00")
 log.info("odd", half="\\ud800", keys={{1: 2**70}})
 logging.getLogger("theirs").warning("theirs %s", 1)
@@ -39,7 +39,7 @@ log.info(
 )
 """
 
-SLIPS = """
+LEAKS = """
 import logging
 import structlog
 from protos.wallet.card.v1 import card_pb2
@@ -63,8 +63,8 @@ log.info(
 """
 
 
-def said(log_format: str, program: str = PROCESS) -> list[str]:
-    """The lines of a process that says the above."""
+def run_and_read_logs(log_format: str, program: str = PROCESS) -> list[str]:
+    """Run the program and return the lines of its standard error."""
     program = program.format(format=log_format)
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, timeout=60)
     assert done.stdout == b""
@@ -73,7 +73,7 @@ def said(log_format: str, program: str = PROCESS) -> list[str]:
 
 class TestConfigure:
     def test_json_log_has_one_object_per_line_of_any_logger(self) -> None:
-        early, ours, odd, theirs, failed, failed_too, _ = map(json.loads, said("json"))
+        early, ours, odd, theirs, failed, failed_too, _ = map(json.loads, run_and_read_logs("json"))
         assert early.keys() == {"event", "service", "level", "logger", "timestamp"}
         for line, level, logger in ((ours, "info", "ours"), (theirs, "warning", "theirs"), (failed, "error", "ours")):
             assert (line["service"], line["request_id"], line["caller"]) == ("service", "the-request", "alice")
@@ -87,10 +87,10 @@ class TestConfigure:
 
     @pytest.mark.parametrize("log_format", ["json", "console"])
     def test_fields_that_are_secret_by_name_or_type_are_redacted(self, log_format: str) -> None:
-        assert "4242" not in "\n".join(said(log_format)).replace("4bf92f3577b34da6a3ce929d0e0e4736", "")
+        assert "4242" not in "\n".join(run_and_read_logs(log_format)).replace("4bf92f3577b34da6a3ce929d0e0e4736", "")
 
     def test_other_fields_are_not_redacted(self) -> None:
-        line = json.loads(said("json")[-1])
+        line = json.loads(run_and_read_logs("json")[-1])
         for name in ("authorization", "Password", "access_token", "cardNumber", "webhook"):
             assert line[name] == "***"
         assert line["deep"] == [
@@ -101,15 +101,15 @@ class TestConfigure:
 
     @pytest.mark.parametrize("text", ["amount=1.00", "theirs 1", "KeyError"])
     def test_console_log_is_readable(self, text: str) -> None:
-        assert text in "\n".join(said("console"))
+        assert text in "\n".join(run_and_read_logs("console"))
 
 
 class TestRedactLine:
-    """What nobody meant to log."""
+    """Secrets in messages, paths and library logs."""
 
     @pytest.mark.parametrize("log_format", ["json", "console"])
     def test_cards_and_tokens_are_redacted_anywhere_in_a_line(self, log_format: str) -> None:
-        text = "\n".join(said(log_format, SLIPS))
+        text = "\n".join(run_and_read_logs(log_format, LEAKS))
         for secret in ("4242424242424242", "5555555555554444", "eyJ"):
             assert secret not in text
         assert "9999999999999999" in text
@@ -119,4 +119,8 @@ class TestRedactLine:
             assert kept in text
 
     def test_redacted_line_is_valid_json(self) -> None:
-        assert [json.loads(line)["event"] for line in said("json", SLIPS)][-3:] == ["failed", "failed, too", "kept"]
+        assert [json.loads(line)["event"] for line in run_and_read_logs("json", LEAKS)][-3:] == [
+            "failed",
+            "failed, too",
+            "kept",
+        ]

@@ -94,7 +94,7 @@ class TestTraceContext:
         first, second = TraceContext.new(), TraceContext.new()
         assert first.trace_id != second.trace_id
         assert TraceContext.from_traceparent(first.traceparent) is not None
-        assert not first.is_sampled  # nobody keeps any
+        assert not first.is_sampled  # spans are not exported
 
 
 class TestSampling:
@@ -157,13 +157,13 @@ class TestSpans:
 
 
 @contextmanager
-def silent() -> Iterator[str]:
-    """Where connections are taken, and nothing is ever answered."""
+def run_silent_server() -> Iterator[str]:
+    """Accept connections and never answer; yield the URL."""
     with socket.create_server((HOST, 0)) as server:
         yield f"http://{HOST}:{server.getsockname()[1]}"
 
 
-def dropped() -> float:
+def count_dropped_spans() -> float:
     return REGISTRY.get_sample_value("wallet_spans_dropped_total") or 0.0
 
 
@@ -204,15 +204,15 @@ class TestUnavailableCollector:
             vars(each).pop("last_log", None)  # its own filter remembers the test before
         attempts = Attempts()
         monkeypatch.setattr(otlp._Exporter, "export", attempts.counted(otlp._Exporter.export))
-        before = dropped()
-        with silent() as taken, caplog.at_level(logging.DEBUG, "opentelemetry"):
+        before = count_dropped_spans()
+        with run_silent_server() as taken, caplog.at_level(logging.DEBUG, "opentelemetry"):
             endpoint = taken if kind == "nobody answers" else f"http://{HOST}:{free_ports(1)[0]}"
             with tracing.export_spans("test", settings(endpoint)):
                 for attempt in range(1, 4):
                     for _ in range(otlp._QUEUE_SPANS):
                         tracing.start_span("in vain", HERE).end()
                     assert attempts.wait_for(attempt), "the exporter did not try"
-        assert dropped() > before
+        assert count_dropped_spans() > before
         lines = [each for each in caplog.records if each.levelno >= logging.WARNING]
         assert len(lines) == 1
         assert "Failed to export" in lines[0].getMessage()
