@@ -21,7 +21,7 @@ _CODE = re.compile(r"`([^`\n]+)`")
 _PATH = re.compile(r"[\w.*<>…-]+(?:/[\w.*<>…-]+)*/?")
 _SOURCE_FILE = re.compile(r"\.(?:avsc|graphql|json|jsonl|md|proto|py|sql|toml|xml|yaml|yml)$")
 _MODULE = re.compile(r"python3? -m ([A-Za-z_][\w.<>-]*)")
-_LOG_EVENT = re.compile(r"(?<=log event `)[^`]+|(?<=\"event\":\")[^\"]+")
+_LOG_EVENT = re.compile(r"(?:(?<=[Ll]og `)|(?<=log event `))[^`]+|(?<=\"event\":\")[^\"]+")
 _STATION = re.compile(r"^\| \d+ \| \[[^\]]+\]\(([^)]+)\) \| ([^|]+) \|", re.MULTILINE)
 _TARGET = re.compile(r"(?:^|`|\(|=\w+ )make (?:-s )?([a-z]+)", re.MULTILINE)
 _STANDARD_MODULES = {"pip", "pytest", "venv"}
