@@ -106,12 +106,12 @@ def _command(key: str, sender: UUID, recipient: UUID, amount: Money) -> Command:
     return Command(uuid7(), kind, sender, recipient, amount, scope, None, {})
 
 
-async def reports(proof: IntegrityCheck) -> list[Report]:
-    async with aclosing(proof.run()) as proving:
-        return [report async for report in proving]
+async def collect_reports(check: IntegrityCheck) -> list[Report]:
+    async with aclosing(check.run()) as running_check:
+        return [report async for report in running_check]
 
 
-async def verdict(proof: IntegrityCheck) -> Verdict:
-    last = (await reports(proof))[-1]
+async def run_to_verdict(check: IntegrityCheck) -> Verdict:
+    last = (await collect_reports(check))[-1]
     assert isinstance(last, Verdict)
     return last

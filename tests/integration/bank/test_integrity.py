@@ -9,7 +9,7 @@ from kit.integrity.check import Progress, Verdict
 from subgraphs.bank.service.adapters.postgres.database import open_pool
 from subgraphs.bank.service.application.integrity import ledger_integrity
 from tests.integration.bank.harness import RunningBank, assert_ledger_invariants, find_lock_waiter, rub
-from tests.integration.bank.small_ledger import BOB, SmallLedger, reports, verdict
+from tests.integration.bank.small_ledger import BOB, SmallLedger, collect_reports, run_to_verdict
 from tests.waiting import until
 from wallet.errors import InsufficientFunds
 
@@ -17,7 +17,7 @@ from wallet.errors import InsufficientFunds
 class TestSound:
     @pytest.mark.parametrize("page", [1, 2, 3, 2000])
     async def test_intact_ledger_is_sound(self, small_ledger: SmallLedger, page: int) -> None:
-        *found, last = await reports(ledger_integrity(await small_ledger.corrupt(), page))
+        *found, last = await collect_reports(ledger_integrity(await small_ledger.corrupt(), page))
         assert isinstance(last, Verdict)
         assert (last.verdict, last.violations) == ("sound", 0)
         assert last.rows == {"accounts": 6, "entries": 10, "transfers": 5, "idempotency_keys": 6, "outbox": 5}
@@ -58,9 +58,9 @@ class TestSound:
         async with open_pool(ledger_url, max_size=1) as pool:
             customers = asyncio.gather(*(customer(n) for n in range(9)))
             while not customers.done():
-                verdicts.append(await verdict(ledger_integrity(pool, 20)))
+                verdicts.append(await run_to_verdict(ledger_integrity(pool, 20)))
             await customers
-            verdicts.append(await verdict(ledger_integrity(pool, 20)))
+            verdicts.append(await run_to_verdict(ledger_integrity(pool, 20)))
         assert len(verdicts) > 2
         assert {(last.verdict, last.violations) for last in verdicts} == {("sound", 0)}
         assert verdicts[0].rows["entries"] < verdicts[-1].rows["entries"]
@@ -93,5 +93,5 @@ class TestSound:
     async def test_failed_statement_makes_the_verdict_unavailable(self, ledger_url: str) -> None:
         async with open_pool(ledger_url, max_size=1) as pool:
             await pool.execute("ALTER TABLE outbox RENAME TO elsewhere")
-            last = await verdict(ledger_integrity(pool))
+            last = await run_to_verdict(ledger_integrity(pool))
         assert (last.verdict, last.violations) == ("unavailable", 0)

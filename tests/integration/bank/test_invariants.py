@@ -6,7 +6,7 @@ from kit.integrity.check import Verdict, Violation
 from subgraphs.bank.service.adapters.postgres.invariants import Invariant
 from subgraphs.bank.service.application import integrity
 from subgraphs.bank.service.application.integrity import ledger_integrity
-from tests.integration.bank.small_ledger import ALICE, STRAY, SmallLedger, reports
+from tests.integration.bank.small_ledger import ALICE, STRAY, SmallLedger, collect_reports
 
 
 def made(key: str) -> str:
@@ -228,7 +228,7 @@ class TestCorrupted:
         statements, expected = CORRUPTIONS[corruption]
         pool = await small_ledger.corrupt(*statements)
         for page in (1, 2, 3, 2000):
-            *found, last = await reports(ledger_integrity(pool, page))
+            *found, last = await collect_reports(ledger_integrity(pool, page))
             violations = [report for report in found if isinstance(report, Violation)]
             assert {small_ledger.describe(violation) for violation in violations} == expected, page
             assert isinstance(last, Verdict)
@@ -241,14 +241,16 @@ class TestCorrupted:
     async def test_violation_has_the_actual_and_the_expected_value(self, small_ledger: SmallLedger) -> None:
         statement = "UPDATE accounts SET balance = 1 WHERE id = {alice}"
         pool = await small_ledger.corrupt(statement)
-        (found, _) = [report for report in await reports(ledger_integrity(pool)) if isinstance(report, Violation)]
+        (found, _) = [
+            report for report in await collect_reports(ledger_integrity(pool)) if isinstance(report, Violation)
+        ]
         assert found == Violation(Invariant.BALANCE_IS_LAST_ENTRY, {"account_id": str(ALICE)}, "1.0000", "82.0000")
 
     async def test_at_most_100_violations_of_an_invariant_are_reported_and_all_are_counted(
         self, small_ledger: SmallLedger
     ) -> None:
         events = f"INSERT INTO outbox (transfer_id) SELECT '{STRAY}' FROM generate_series(1, 130)"
-        *found, last = await reports(ledger_integrity(await small_ledger.corrupt(events), 50))
+        *found, last = await collect_reports(ledger_integrity(await small_ledger.corrupt(events), 50))
         assert sum(isinstance(report, Violation) for report in found) == 100
         assert isinstance(last, Verdict)
         assert (last.violations, last.broken) == (130, {Invariant.OUTBOX_HAS_TRANSFER: 130})
@@ -258,6 +260,6 @@ class TestCorrupted:
     ) -> None:
         monkeypatch.setattr(integrity, "_MAX_IDS_IN_MEMORY", 0)
         pool = await small_ledger.corrupt("DELETE FROM idempotency_keys WHERE key = 'k1'")
-        (found,) = [report for report in await reports(ledger_integrity(pool)) if isinstance(report, Violation)]
+        (found,) = [report for report in await collect_reports(ledger_integrity(pool)) if isinstance(report, Violation)]
         (k1,) = [id_ for id_, name in small_ledger.names.items() if name == "k1"]
         assert found.row == {"transfer_id": f"…{k1[-3:]}"}

@@ -53,8 +53,8 @@ async def test_pooled_session_keeps_its_settings(ledger_url: str) -> None:
         before = await pool.fetch("SELECT name, setting FROM pg_settings ORDER BY name")
         async with outbox.Outbox.lead(pool) as led:
             assert led is not None
-        async with InvariantReader.begin(pool) as proof:
-            await proof.check_totals()
+        async with InvariantReader.begin(pool) as invariants:
+            await invariants.check_totals()
         assert await pool.fetch("SELECT name, setting FROM pg_settings ORDER BY name") == before
         own = "database = (SELECT oid FROM pg_database WHERE datname = current_database())"
         assert not await pool.fetch(f"SELECT FROM pg_locks WHERE locktype = 'advisory' AND {own}")

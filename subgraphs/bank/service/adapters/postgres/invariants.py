@@ -148,7 +148,7 @@ _ACCOUNTS: Final = TableScan(
     columns="id, status, opening_balance, balance, min_balance, version",
     source="accounts",
     violations="""
-        SELECT law.*, jsonb_build_object('account_id', a.id) AS row
+        SELECT violated.*, jsonb_build_object('account_id', a.id) AS row
         FROM page a
         LEFT JOIN LATERAL (
             SELECT version, balance_after FROM entries WHERE account_id = a.id ORDER BY version DESC LIMIT 1
@@ -165,7 +165,7 @@ _ACCOUNTS: Final = TableScan(
             UNION ALL
             SELECT 'CLOSED_IS_EMPTY', a.balance::text, '0'
             WHERE a.status = 'CLOSED' AND a.balance <> 0
-        ) AS law (law, found, expected)
+        ) AS violated (invariant, found, expected)
     """,
 )
 
@@ -177,7 +177,7 @@ _ENTRIES: Final = TableScan(
     columns="account_id, version, transfer_id, amount, balance_after",
     source="entries",
     violations="""
-        SELECT law.*,
+        SELECT violated.*,
                jsonb_build_object('account_id', e.account_id, 'version', e.version, 'transfer_id', e.transfer_id) AS row
         FROM page e
         LEFT JOIN accounts a ON a.id = e.account_id
@@ -211,7 +211,7 @@ _ENTRIES: Final = TableScan(
             UNION ALL
             SELECT 'TIME_FOLLOWS_VERSION', t.created_at::text, 'not before ' || earlier.created_at
             WHERE t.created_at < earlier.created_at
-        ) AS law (law, found, expected)
+        ) AS violated (invariant, found, expected)
     """,
 )
 
@@ -222,7 +222,7 @@ TRANSFERS: Final = TableScan(
     columns="id, sender_id, sender_version, recipient_id, recipient_version, amount",
     source="transfers t",
     violations="""
-        SELECT law.*, jsonb_build_object('transfer_id', t.id) AS row
+        SELECT violated.*, jsonb_build_object('transfer_id', t.id) AS row
         FROM page t
         CROSS JOIN LATERAL (
             VALUES (t.sender_id, t.sender_version, -t.amount), (t.recipient_id, t.recipient_version, t.amount)
@@ -235,7 +235,7 @@ TRANSFERS: Final = TableScan(
             UNION ALL
             SELECT 'TRANSFER_NETS_TO_ZERO', format('%s on %s/%s', e.amount, e.account_id, e.version), side.amount::text
             WHERE e.transfer_id = t.id AND e.amount <> side.amount
-        ) AS law (law, found, expected)
+        ) AS violated (invariant, found, expected)
     """,
     returns_transfer_ids=True,
 )
@@ -247,7 +247,7 @@ KEYS: Final = TableScan(
     columns="principal, operation, key, transfer_id, t.id AS existing_transfer_id, idempotency_key",
     source="idempotency_keys LEFT JOIN transfers t ON t.id = transfer_id",
     violations="""
-        SELECT law.*, jsonb_build_object('operation', operation, 'key', key, 'transfer_id', transfer_id) AS row
+        SELECT violated.*, jsonb_build_object('operation', operation, 'key', key, 'transfer_id', transfer_id) AS row
         FROM page
         CROSS JOIN LATERAL (
             SELECT 'KEY_HAS_TRANSFER', 'no transfer', 'the transfer'
@@ -255,7 +255,7 @@ KEYS: Final = TableScan(
             UNION ALL
             SELECT 'KEY_IS_OF_TRANSFER', key, idempotency_key
             WHERE key <> idempotency_key
-        ) AS law (law, found, expected)
+        ) AS violated (invariant, found, expected)
     """,
     returns_transfer_ids=True,
 )
@@ -267,7 +267,7 @@ _OUTBOX: Final = TableScan(
     columns="id, transfer_id",
     source="outbox",
     violations="""
-        SELECT 'OUTBOX_HAS_TRANSFER' AS law, 'no transfer' AS found, 'the transfer' AS expected,
+        SELECT 'OUTBOX_HAS_TRANSFER' AS invariant, 'no transfer' AS found, 'the transfer' AS expected,
                jsonb_build_object('outbox_id', o.id, 'transfer_id', o.transfer_id) AS row
         FROM page o LEFT JOIN transfers t ON t.id = o.transfer_id
         WHERE t.id IS NULL
@@ -279,7 +279,7 @@ SCANS: Final = (_ACCOUNTS, _ENTRIES, TRANSFERS, KEYS, _OUTBOX)
 # Not paged: between two pages, money can move from an account that is not read yet to one that was read. This is the
 # only statement that takes longer with more accounts.
 _TOTALS: Final = """
-    SELECT 'TOTAL_IS_CONSERVED' AS law, jsonb_build_object('currency', currency) AS row,
+    SELECT 'TOTAL_IS_CONSERVED' AS invariant, jsonb_build_object('currency', currency) AS row,
            sum(balance)::text AS found, sum(opening_balance)::text AS expected
     FROM accounts GROUP BY currency HAVING sum(balance) <> sum(opening_balance) ORDER BY currency
 """
@@ -359,4 +359,4 @@ class InvariantReader:
 
 
 def _violation_from_row(row: Mapping[str, Any]) -> Violation:
-    return Violation(Invariant(row["law"]), row["row"], row["found"], row["expected"])
+    return Violation(Invariant(row["invariant"]), row["row"], row["found"], row["expected"])
