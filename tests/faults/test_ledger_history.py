@@ -60,7 +60,7 @@ class TestFrozenBank:
             run_trial(keys, tmp_path, ledger_url, replicas=2, seed=seed) as trial,
             asyncpg.create_pool(ledger_url, min_size=0, max_size=2) as sql,
         ):
-            frozen, (of_frozen, of_other) = trial.replicas[0], trial.clients
+            frozen, (frozen_client, other_client) = trial.replicas[0], trial.clients
             sender, recipient = [party.account_id for party in await trial.insert_accounts(2)]
             alice = Caller(keys.user("alice"))
             # A batch that writes to the outbox holds the locks of its accounts and waits until the test releases it.
@@ -73,11 +73,11 @@ class TestFrozenBank:
                 await gate.execute("SELECT pg_advisory_xact_lock(42)")
                 # Two transfers: a single transfer holds no locks while it waits, so a frozen bank could not keep them.
                 requests = [TransferRequest(sender, recipient, rub("1"), key) for key in ("first", "first too")]
-                first = asyncio.create_task(alice(of_frozen.batch_transfer(requests)))
+                first = asyncio.create_task(alice(frozen_client.batch_transfer(requests)))
                 await until(lambda: _waits_at_the_gate(sql))
                 frozen.freeze()
             started = time.monotonic()
-            second = await _retry_transfer(alice, of_other, sender, recipient, "second")
+            second = await _retry_transfer(alice, other_client, sender, recipient, "second")
             waited = time.monotonic() - started
             report(f"the other bank waited {waited:.1f} s")
             assert second.posting.version == 1  # the frozen bank's transaction was rolled back
@@ -86,9 +86,9 @@ class TestFrozenBank:
             with pytest.raises(DeadlineExceeded):
                 await first
             frozen.thaw()
-            assert (await _retry_transfer(alice, of_frozen, sender, recipient, "first")).posting.version == 2
-            assert await _retry_transfer(alice, of_other, sender, recipient, "first") == await _retry_transfer(
-                alice, of_frozen, sender, recipient, "first"
+            assert (await _retry_transfer(alice, frozen_client, sender, recipient, "first")).posting.version == 2
+            assert await _retry_transfer(alice, other_client, sender, recipient, "first") == await _retry_transfer(
+                alice, frozen_client, sender, recipient, "first"
             )
             await assert_ledger_invariants(sql)
 

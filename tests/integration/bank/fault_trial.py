@@ -148,10 +148,10 @@ class FaultTrial:
     async def terminate_sessions(self) -> None:
         """Terminate some of the banks' database sessions."""
         async with self.sql() as connection:
-            found = await connection.fetch(
+            sessions = await connection.fetch(
                 "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'bank'"
             )
-            for row in self._chance.sample(found, min(len(found), self._chance.randint(1, 5))):
+            for row in self._chance.sample(sessions, min(len(sessions), self._chance.randint(1, 5))):
                 await connection.execute("SELECT pg_terminate_backend($1)", row["pid"])
 
     @asynccontextmanager

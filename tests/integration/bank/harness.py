@@ -91,9 +91,9 @@ class RunningBank:
         return opened
 
     async def row(self, account_id: UUID) -> asyncpg.Record:
-        found = await self.sql.fetchrow("SELECT * FROM accounts WHERE id = $1", account_id)
-        assert found is not None
-        return found
+        row = await self.sql.fetchrow("SELECT * FROM accounts WHERE id = $1", account_id)
+        assert row is not None
+        return row
 
     async def balance(self, account_id: UUID) -> Decimal:
         balance: Decimal = (await self.row(account_id))["balance"]

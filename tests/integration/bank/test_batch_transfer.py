@@ -108,9 +108,9 @@ class TestBatchTransferMoney:
         )
         request = bank_pb2.BatchTransferMoneyRequest(transfers=[broken, good])
         response = await bank.stub.BatchTransferMoney(request, metadata=alice.metadata)
-        refused, made = response.results
+        refused, completed = response.results
         assert refused.error.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
-        assert made.value.transfer.sender_id == str(sender)
+        assert completed.value.transfer.sender_id == str(sender)
 
     async def test_concurrent_single_and_batch_transfers_are_all_answered(self, own_bank: RunningBank) -> None:
         alice = own_bank.user("alice")

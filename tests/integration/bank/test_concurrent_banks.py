@@ -25,8 +25,8 @@ async def replicas(ledger_url: str, keys: Keys, tmp_path: Path) -> AsyncIterator
 async def deadlocks(bank: RunningBank) -> int:
     await bank.sql.execute("SELECT pg_stat_force_next_flush()")
     query = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
-    found: int = await bank.sql.fetchval(query)
-    return found
+    count: int = await bank.sql.fetchval(query)
+    return count
 
 
 class TestReplicas:

@@ -152,8 +152,8 @@ class TestStopped:
         may_call.set()
         async with asyncio.timeout(30):
             await transfers
-        made = {row["id"] for row in await bank.sql.fetch("SELECT id FROM transfers")}
-        assert made == set(acknowledged.values())
+        committed = {row["id"] for row in await bank.sql.fetch("SELECT id FROM transfers")}
+        assert committed == set(acknowledged.values())
         assert await bank.balance(sender) == 0
         await assert_ledger_invariants(bank.sql)
 
@@ -225,10 +225,10 @@ class TestSessionLost:
             proxy.drops_commit_answers = True
             transfers = asyncio.create_task(alice(bank.client.batch_transfer(requests)))
             # Wait for the commit; the proxy drops its answer.
-            made = await until(lambda: sql.fetchval("SELECT array_agg(id) FROM transfers"))
+            committed = await until(lambda: sql.fetchval("SELECT array_agg(id) FROM transfers"))
             assert not transfers.done()
             proxy.drops_commit_answers = False
-            assert {_transfer_id(answer) for answer in await transfers} == set(made)
+            assert {_transfer_id(answer) for answer in await transfers} == set(committed)
             assert await alice(bank.client.batch_transfer(requests)) == await transfers
             assert await sql.fetchval("SELECT count(*) FROM transfers") == 2
             await assert_ledger_invariants(sql)
@@ -253,8 +253,8 @@ class TestSessionLost:
                 assert await sql.fetchval("SELECT count(*) FROM transfers") == 0
                 assert not transfers.done()
             answers = await transfers
-            made = await sql.fetchval("SELECT array_agg(id) FROM transfers")
-            assert sorted(made) == sorted(_transfer_id(answer) for answer in answers)
+            committed = await sql.fetchval("SELECT array_agg(id) FROM transfers")
+            assert sorted(committed) == sorted(_transfer_id(answer) for answer in answers)
             assert [_version(answer) for answer in answers] == list(range(1, count + 1))
             await assert_ledger_invariants(sql)
 

@@ -60,11 +60,11 @@ class TestDeposit:
 
 
 class TestRefusals:
-    @pytest.mark.parametrize("who", ["alice", "operator", "admin", "analytics"])
+    @pytest.mark.parametrize("caller_name", ["alice", "operator", "admin", "analytics"])
     async def test_deposit_is_allowed_for_the_card_service_only(
-        self, bank: RunningBank, who: str, request: pytest.FixtureRequest
+        self, bank: RunningBank, caller_name: str, request: pytest.FixtureRequest
     ) -> None:
-        caller, account = request.getfixturevalue(who), await bank.open("alice", "0")
+        caller, account = request.getfixturevalue(caller_name), await bank.open("alice", "0")
         with pytest.raises(PermissionDenied):
             await caller(bank.client.deposit(account, rub("1000000"), "k", {}))
         assert await bank.balance(account) == 0

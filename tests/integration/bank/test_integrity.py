@@ -17,11 +17,11 @@ from wallet.errors import InsufficientFunds
 class TestSound:
     @pytest.mark.parametrize("page", [1, 2, 3, 2000])
     async def test_intact_ledger_is_sound(self, small_ledger: SmallLedger, page: int) -> None:
-        *found, last = await collect_reports(ledger_integrity(await small_ledger.corrupt(), page))
+        *progress, last = await collect_reports(ledger_integrity(await small_ledger.corrupt(), page))
         assert isinstance(last, Verdict)
         assert (last.verdict, last.violations) == ("sound", 0)
         assert last.rows == {"accounts": 6, "entries": 10, "transfers": 5, "idempotency_keys": 6, "outbox": 5}
-        scans = {report.scan: report for report in found if isinstance(report, Progress)}
+        scans = {report.scan: report for report in progress if isinstance(report, Progress)}
         assert {scan: report.rows for scan, report in scans.items()} == last.rows
         assert scans["entries"].verified_up_to == f"{BOB}/3"
         assert scans["idempotency_keys"].verified_up_to == "transfer/refused"

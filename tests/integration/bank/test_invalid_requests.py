@@ -153,12 +153,12 @@ class TestReads:
         self, bank: RunningBank, alice: Caller, card: Caller, text: str
     ) -> None:
         stub, metadata = bank.stub, alice.metadata
-        balance, made = bank_pb2.GetBalanceRequest(account_id=text), bank_pb2.GetTransferRequest(id=text)
+        balance, transfer = bank_pb2.GetBalanceRequest(account_id=text), bank_pb2.GetTransferRequest(id=text)
         events = bank_pb2.ListEventsRequest(account_id=text)
         several = bank_pb2.BatchGetAccountsRequest(ids=[SENDER, text])
         transfers = bank_pb2.BatchGetTransfersRequest(ids=[SENDER, text])
         assert await refused_fields(lambda: stub.GetBalance(balance, metadata=metadata)) == ["accountId"]
-        assert await refused_fields(lambda: stub.GetTransfer(made, metadata=metadata)) == ["id"]
+        assert await refused_fields(lambda: stub.GetTransfer(transfer, metadata=metadata)) == ["id"]
         assert await refused_fields(lambda: stub.ListEvents(events, metadata=card.metadata)) == ["accountId"]
         assert await refused_fields(lambda: stub.BatchGetAccounts(several, metadata=metadata)) == ["ids"]
         assert await refused_fields(lambda: stub.BatchGetTransfers(transfers, metadata=metadata)) == ["ids"]
@@ -167,10 +167,10 @@ class TestReads:
         ids = [f"{n:08x}{SENDER[8:]}" for n in range(1001)]
         stub, metadata = bank.stub, alice.metadata
         accounts, transfers = bank_pb2.BatchGetAccountsRequest, bank_pb2.BatchGetTransfersRequest
-        of_accounts = await stub.BatchGetAccounts(accounts(ids=ids[:1000]), metadata=metadata)
-        assert [result.key for result in of_accounts.results] == ids[:1000]
-        of_transfers = await stub.BatchGetTransfers(transfers(ids=ids[:1000]), metadata=metadata)
-        assert [result.key for result in of_transfers.results] == ids[:1000]
+        account_results = await stub.BatchGetAccounts(accounts(ids=ids[:1000]), metadata=metadata)
+        assert [result.key for result in account_results.results] == ids[:1000]
+        transfer_results = await stub.BatchGetTransfers(transfers(ids=ids[:1000]), metadata=metadata)
+        assert [result.key for result in transfer_results.results] == ids[:1000]
         assert await refused_fields(lambda: stub.BatchGetAccounts(accounts(ids=ids), metadata=metadata)) == ["ids"]
         assert await refused_fields(lambda: stub.BatchGetTransfers(transfers(ids=ids), metadata=metadata)) == ["ids"]
 

@@ -9,7 +9,7 @@ from subgraphs.bank.service.application.integrity import ledger_integrity
 from tests.integration.bank.small_ledger import ALICE, STRAY, SmallLedger, collect_reports
 
 
-def made(key: str) -> str:
+def transfer_with_key(key: str) -> str:
     return f"(SELECT id FROM transfers WHERE idempotency_key = '{key}')"
 
 
@@ -86,7 +86,7 @@ CORRUPTIONS: dict[str, tuple[list[str], set[str]]] = {
         ["UPDATE entries SET balance_after = 83 WHERE account_id = {alice} AND version = 4"],
         {"BALANCE_ADDS_UP alice/4", "BALANCE_IS_LAST_ENTRY alice"},
     ),
-    "money made by an entry and the balance alike": (
+    "money created by an entry and the balance alike": (
         [
             "UPDATE entries SET amount = 8, balance_after = 83 WHERE account_id = {alice} AND version = 4",
             "UPDATE accounts SET balance = 83 WHERE id = {alice}",
@@ -115,7 +115,7 @@ CORRUPTIONS: dict[str, tuple[list[str], set[str]]] = {
         },
     ),
     "an entry of another transfer": (
-        [f"UPDATE entries SET transfer_id = {made('k2')} WHERE account_id = {{alice}} AND version = 1"],
+        [f"UPDATE entries SET transfer_id = {transfer_with_key('k2')} WHERE account_id = {{alice}} AND version = 1"],
         {"ENTRY_IS_OF_TRANSFER alice/1", "TRANSFER_HAS_ENTRIES k1"},
     ),
     "an entry twice": (
@@ -128,15 +128,15 @@ CORRUPTIONS: dict[str, tuple[list[str], set[str]]] = {
         {"ENTRY_IS_OF_TRANSFER alice/5", "VERSION_IS_LAST_ENTRY alice", "BALANCE_IS_LAST_ENTRY alice"},
     ),
     "a transfer vanished": (
-        [f"DELETE FROM transfers WHERE id = {made('k2')}"],
+        [f"DELETE FROM transfers WHERE id = {transfer_with_key('k2')}"],
         {"ENTRY_HAS_TRANSFER alice/2", "ENTRY_HAS_TRANSFER bob/2", "KEY_HAS_TRANSFER k2", "OUTBOX_HAS_TRANSFER k2"},
     ),
     "a transfer vanished with all that speaks of it": (
         [
-            f"DELETE FROM idempotency_keys WHERE transfer_id = {made('k5')}",
-            f"DELETE FROM outbox WHERE transfer_id = {made('k5')}",
-            f"DELETE FROM entries WHERE transfer_id = {made('k5')}",
-            f"DELETE FROM transfers WHERE id = {made('k5')}",
+            f"DELETE FROM idempotency_keys WHERE transfer_id = {transfer_with_key('k5')}",
+            f"DELETE FROM outbox WHERE transfer_id = {transfer_with_key('k5')}",
+            f"DELETE FROM entries WHERE transfer_id = {transfer_with_key('k5')}",
+            f"DELETE FROM transfers WHERE id = {transfer_with_key('k5')}",
         ],
         {
             "VERSION_IS_LAST_ENTRY carol",
@@ -146,32 +146,33 @@ CORRUPTIONS: dict[str, tuple[list[str], set[str]]] = {
         },
     ),
     "a transfer's amount changed": (
-        [f"UPDATE transfers SET amount = 21 WHERE id = {made('k2')}"],
+        [f"UPDATE transfers SET amount = 21 WHERE id = {transfer_with_key('k2')}"],
         {"TRANSFER_NETS_TO_ZERO k2"},
     ),
     "a transfer's currency changed": (
-        [f"UPDATE transfers SET currency = 'EUR' WHERE id = {made('k5')}"],
+        [f"UPDATE transfers SET currency = 'EUR' WHERE id = {transfer_with_key('k5')}"],
         {"CURRENCY_IS_ACCOUNTS usd/1", "CURRENCY_IS_ACCOUNTS carol/1"},
     ),
     "a transfer's version moved": (
-        [f"UPDATE transfers SET sender_version = 9 WHERE id = {made('k2')}"],
+        [f"UPDATE transfers SET sender_version = 9 WHERE id = {transfer_with_key('k2')}"],
         {"TRANSFER_HAS_ENTRIES k2", "ENTRY_IS_OF_TRANSFER alice/2"},
     ),
     "a transfer's recipient changed": (
-        [f"UPDATE transfers SET recipient_id = {{dave}} WHERE id = {made('k2')}"],
+        [f"UPDATE transfers SET recipient_id = {{dave}} WHERE id = {transfer_with_key('k2')}"],
         {"TRANSFER_HAS_ENTRIES k2", "ENTRY_IS_OF_TRANSFER bob/2"},
     ),
     "a transfer turned round": (
         [
             f"""
             UPDATE transfers SET sender_id = recipient_id, recipient_id = sender_id,
-                sender_version = recipient_version, recipient_version = sender_version WHERE id = {made("k3")}
+                sender_version = recipient_version, recipient_version = sender_version
+            WHERE id = {transfer_with_key("k3")}
             """,
         ],
         {"ENTRY_IS_OF_TRANSFER alice/3", "ENTRY_IS_OF_TRANSFER bob/3", "TRANSFER_NETS_TO_ZERO k3"},
     ),
     "a transfer dated before an earlier one": (
-        [f"UPDATE transfers SET created_at = created_at - interval '1 h' WHERE id = {made('k3')}"],
+        [f"UPDATE transfers SET created_at = created_at - interval '1 h' WHERE id = {transfer_with_key('k3')}"],
         {"TIME_FOLLOWS_VERSION alice/3", "TIME_FOLLOWS_VERSION bob/3"},
     ),
     "a transfer out of nothing": (
@@ -198,7 +199,7 @@ CORRUPTIONS: dict[str, tuple[list[str], set[str]]] = {
         {"TRANSFER_HAS_ONE_KEY k1"},
     ),
     "a key that points elsewhere": (
-        [f"UPDATE idempotency_keys SET transfer_id = {made('k2')} WHERE key = 'k1'"],
+        [f"UPDATE idempotency_keys SET transfer_id = {transfer_with_key('k2')} WHERE key = 'k1'"],
         {"KEY_IS_OF_TRANSFER k1", "TRANSFER_HAS_ONE_KEY k1", "TRANSFER_HAS_ONE_KEY k2"},
     ),
     "a key that points to nothing": (
@@ -228,12 +229,12 @@ class TestCorrupted:
         statements, expected = CORRUPTIONS[corruption]
         pool = await small_ledger.corrupt(*statements)
         for page in (1, 2, 3, 2000):
-            *found, last = await collect_reports(ledger_integrity(pool, page))
-            violations = [report for report in found if isinstance(report, Violation)]
+            *findings, last = await collect_reports(ledger_integrity(pool, page))
+            violations = [report for report in findings if isinstance(report, Violation)]
             assert {small_ledger.describe(violation) for violation in violations} == expected, page
             assert isinstance(last, Verdict)
             assert (last.verdict, last.violations) == ("broken", len(violations))
-            assert "secret" not in repr((found, last))
+            assert "secret" not in repr((findings, last))
 
     def test_corruptions_cover_every_invariant(self) -> None:
         assert {each.split()[0] for _, expected in CORRUPTIONS.values() for each in expected} == set(Invariant)
@@ -241,17 +242,17 @@ class TestCorrupted:
     async def test_violation_has_the_actual_and_the_expected_value(self, small_ledger: SmallLedger) -> None:
         statement = "UPDATE accounts SET balance = 1 WHERE id = {alice}"
         pool = await small_ledger.corrupt(statement)
-        (found, _) = [
+        (violation, _) = [
             report for report in await collect_reports(ledger_integrity(pool)) if isinstance(report, Violation)
         ]
-        assert found == Violation(Invariant.BALANCE_IS_LAST_ENTRY, {"account_id": str(ALICE)}, "1.0000", "82.0000")
+        assert violation == Violation(Invariant.BALANCE_IS_LAST_ENTRY, {"account_id": str(ALICE)}, "1.0000", "82.0000")
 
     async def test_at_most_100_violations_of_an_invariant_are_reported_and_all_are_counted(
         self, small_ledger: SmallLedger
     ) -> None:
         events = f"INSERT INTO outbox (transfer_id) SELECT '{STRAY}' FROM generate_series(1, 130)"
-        *found, last = await collect_reports(ledger_integrity(await small_ledger.corrupt(events), 50))
-        assert sum(isinstance(report, Violation) for report in found) == 100
+        *findings, last = await collect_reports(ledger_integrity(await small_ledger.corrupt(events), 50))
+        assert sum(isinstance(report, Violation) for report in findings) == 100
         assert isinstance(last, Verdict)
         assert (last.violations, last.broken) == (130, {Invariant.OUTBOX_HAS_TRANSFER: 130})
 
@@ -260,6 +261,8 @@ class TestCorrupted:
     ) -> None:
         monkeypatch.setattr(integrity, "_MAX_IDS_IN_MEMORY", 0)
         pool = await small_ledger.corrupt("DELETE FROM idempotency_keys WHERE key = 'k1'")
-        (found,) = [report for report in await collect_reports(ledger_integrity(pool)) if isinstance(report, Violation)]
+        (violation,) = [
+            report for report in await collect_reports(ledger_integrity(pool)) if isinstance(report, Violation)
+        ]
         (k1,) = [id_ for id_, name in small_ledger.names.items() if name == "k1"]
-        assert found.row == {"transfer_id": f"…{k1[-3:]}"}
+        assert violation.row == {"transfer_id": f"…{k1[-3:]}"}

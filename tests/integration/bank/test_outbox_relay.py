@@ -33,8 +33,8 @@ def _frequent_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
 def run(ledger_url: str, keys: Keys, tmp_path: Path) -> Run:
     """Return a function that runs a bank on the test's ledger; two of them are two replicas."""
 
-    def run(broker: Broker, **given: Any) -> AbstractAsyncContextManager[RunningBank]:
-        return run_bank(keys, tmp_path, ledger_url, kafka_bootstrap_servers=broker.bootstrap_servers, **given)
+    def run(broker: Broker, **settings: Any) -> AbstractAsyncContextManager[RunningBank]:
+        return run_bank(keys, tmp_path, ledger_url, kafka_bootstrap_servers=broker.bootstrap_servers, **settings)
 
     return run
 
@@ -49,8 +49,8 @@ async def stopped_broker(broker: Broker) -> Broker:
 async def transfers(bank: RunningBank, sender: UUID, recipient: UUID, keys: range) -> set[str]:
     """Make one transfer per key in order and return their ids."""
     alice = bank.user("alice")
-    made = [await alice(bank.client.transfer(sender, recipient, rub("1"), str(key))) for key in keys]
-    return {str(receipt.transfer.id) for receipt in made}
+    receipts = [await alice(bank.client.transfer(sender, recipient, rub("1"), str(key))) for key in keys]
+    return {str(receipt.transfer.id) for receipt in receipts}
 
 
 async def until_published(sql: asyncpg.Pool, within: float = 20) -> None:
@@ -196,16 +196,16 @@ class TestWithoutABroker:
             assert await bank.sql.fetchval("SELECT pg_sleep(0.5) IS NOT NULL")  # minimum age of the oldest row
             await transfers(bank, sender, recipient, range(3, 7))
 
-            async def seen(backlog: int) -> bool:
+            async def backlog_is(backlog: int) -> bool:
                 return metric_value("backlog") == backlog
 
-            await until(lambda: seen(7))
+            await until(lambda: backlog_is(7))
             age = metric_value("age_seconds")
             assert age is not None
             assert age > 0.5
             await stopped_broker.start()
             await until_published(bank.sql)
-            await until(lambda: seen(0))
+            await until(lambda: backlog_is(0))
             assert metric_value("age_seconds") == 0
 
     async def test_backlog_metrics_are_set_without_a_leader(

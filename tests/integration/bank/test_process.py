@@ -40,8 +40,8 @@ async def create_process(keys: Keys, tmp_path: Path) -> AsyncIterator[CreateProc
     """Return a function that creates bank processes; they are stopped at the end of the test."""
     children = []
 
-    def create_process(database_url: str, **given: str) -> tuple[Child, dict[str, str]]:
-        child, environment = bank_process(keys, tmp_path, database_url, **given)
+    def create_process(database_url: str, **settings: str) -> tuple[Child, dict[str, str]]:
+        child, environment = bank_process(keys, tmp_path, database_url, **settings)
         children.append(child)
         return child, environment
 
@@ -142,8 +142,8 @@ class TestKill:
             assert await child.wait() == -signal.SIGKILL
             known = dict(acknowledged)
             assert len(known) < 1500
-            made = {row["id"] for row in await bank.sql.fetch("SELECT id FROM transfers")}
-            assert set(known.values()) <= made
+            committed = {row["id"] for row in await bank.sql.fetch("SELECT id FROM transfers")}
+            assert set(known.values()) <= committed
 
             await child.start()
             async with asyncio.timeout(30):

@@ -139,10 +139,10 @@ async def standby_ledger(standby: Standby, ledger_url: str, bank: RunningBank) -
 
 async def pay(bank: RunningBank, sender: UUID, recipient: UUID, count: int) -> list[UUID]:
     """Make `count` transfers of one rouble and return their ids."""
-    made = [
+    receipts = [
         await bank.user("alice")(bank.client.transfer(sender, recipient, rub("1"), str(uuid4()))) for _ in range(count)
     ]
-    return [each.transfer.id for each in made]
+    return [each.transfer.id for each in receipts]
 
 
 async def test_replica_is_read_for_transfers_and_not_for_accounts(
@@ -161,16 +161,16 @@ async def test_replica_is_read_for_transfers_and_not_for_accounts(
 async def test_lagging_replica_hides_no_transfers(bank: RunningBank, standby_ledger: StandbyLedger) -> None:
     alice, analytics = bank.user("alice"), bank.service("analytics")
     sender, recipient = await bank.open("alice"), await bank.open("alice")
-    made = await pay(bank, sender, recipient, 2)
+    ids = await pay(bank, sender, recipient, 2)
     await standby_ledger.catch_up()
     async with standby_ledger.pause_replay():
-        made += await pay(bank, sender, recipient, 3)
-        assert [(await alice(bank.client.get_transfer(id_))).id for id_ in made] == made
-        found = await alice(bank.client.batch_get_transfers(made))
-        assert all(isinstance(found[id_], Transfer) for id_ in made), found
-        assert [each.transfer.id for each in await analytics(bank.client.list_events(sender, 0))] == made
+        ids += await pay(bank, sender, recipient, 3)
+        assert [(await alice(bank.client.get_transfer(id_))).id for id_ in ids] == ids
+        results = await alice(bank.client.batch_get_transfers(ids))
+        assert all(isinstance(results[id_], Transfer) for id_ in ids), results
+        assert [each.transfer.id for each in await analytics(bank.client.list_events(sender, 0))] == ids
         page = await analytics(bank.client.list_events(sender, 1, page_size=2))
-        assert [each.transfer.id for each in page] == made[1:3]
+        assert [each.transfer.id for each in page] == ids[1:3]
         assert (await alice(bank.client.get_balance(sender))).amount == rub("995")
 
 

@@ -26,12 +26,12 @@ class TestAccounts:
     async def test_batch_get_accounts_answers_each_id(self, bank: RunningBank, alice: Caller) -> None:
         mine, also_mine, bobs, nobodys = [await bank.open(owner) for owner in ("alice", "alice", "bob", None)]
         missing = uuid4()
-        found = await alice(
+        results = await alice(
             bank.client.batch_get_accounts([bobs, mine, missing, also_mine, mine, nobodys, clearing_account()])
         )
-        assert {id_ for id_, account in found.items() if isinstance(account, Account)} == {mine, also_mine}
+        assert {id_ for id_, account in results.items() if isinstance(account, Account)} == {mine, also_mine}
         for hidden in (bobs, missing, nobodys, clearing_account()):
-            assert found[hidden] == AccountNotFound(str(hidden))
+            assert results[hidden] == AccountNotFound(str(hidden))
 
     async def test_account_of_another_user_looks_like_a_missing_one(self, bank: RunningBank, alice: Caller) -> None:
         bobs, missing = await bank.open("bob"), uuid4()
@@ -45,11 +45,11 @@ class TestAccounts:
             assert balance.value == account.value == transfer.value == AccountNotFound(str(id_))
         assert await bank.balance(bobs) == 1000
 
-    @pytest.mark.parametrize("who", ["card", "analytics", "operator", "admin"])
+    @pytest.mark.parametrize("caller_name", ["card", "analytics", "operator", "admin"])
     async def test_services_operators_and_admins_read_every_account(
-        self, bank: RunningBank, who: str, request: pytest.FixtureRequest
+        self, bank: RunningBank, caller_name: str, request: pytest.FixtureRequest
     ) -> None:
-        caller, bobs = request.getfixturevalue(who), await bank.open("bob")
+        caller, bobs = request.getfixturevalue(caller_name), await bank.open("bob")
         assert (await caller(bank.client.get_account(bobs))).owner_id == "bob"
         assert (await caller(bank.client.get_account(clearing_account()))).owner_id == ""
 
@@ -62,19 +62,19 @@ class TestTransfers:
         self, bank: RunningBank, card: Caller, operator: Caller
     ) -> None:
         sender, recipient = await bank.open("gina"), await bank.open("hugo")
-        made = (await bank.user("gina")(bank.client.transfer(sender, recipient, rub("1"), "seen"))).transfer
+        transfer = (await bank.user("gina")(bank.client.transfer(sender, recipient, rub("1"), "seen"))).transfer
         for owner in ("gina", "hugo"):
-            assert await bank.user(owner)(bank.client.get_transfer(made.id)) == made
+            assert await bank.user(owner)(bank.client.get_transfer(transfer.id)) == transfer
         for caller in (card, operator):
-            assert await caller(bank.client.get_transfer(made.id)) == made
+            assert await caller(bank.client.get_transfer(transfer.id)) == transfer
         with pytest.raises(TransferNotFound) as hidden:
-            await bank.user("mallory")(bank.client.get_transfer(made.id))
-        assert hidden.value == TransferNotFound(str(made.id))
+            await bank.user("mallory")(bank.client.get_transfer(transfer.id))
+        assert hidden.value == TransferNotFound(str(transfer.id))
 
     async def test_owner_reads_a_deposit(self, bank: RunningBank, card: Caller) -> None:
         account = await bank.open("hugo")
-        made = (await card(bank.client.deposit(account, rub("1"), "seen deposit", {}))).transfer
-        assert await bank.user("hugo")(bank.client.get_transfer(made.id)) == made
+        transfer = (await card(bank.client.deposit(account, rub("1"), "seen deposit", {}))).transfer
+        assert await bank.user("hugo")(bank.client.get_transfer(transfer.id)) == transfer
 
     async def test_missing_transfer_is_not_found(self, bank: RunningBank, alice: Caller) -> None:
         missing = uuid4()
@@ -91,9 +91,11 @@ class TestTransfers:
         others = (await bank.user("bob")(bank.client.transfer(bobs, carols, rub("4"), f"others-{mine}"))).transfer
         missing = uuid4()
 
-        found = await alice(bank.client.batch_get_transfers([others.id, back.id, missing, out.id, back.id, deposit.id]))
+        results = await alice(
+            bank.client.batch_get_transfers([others.id, back.id, missing, out.id, back.id, deposit.id])
+        )
 
-        assert found == {
+        assert results == {
             out.id: out,
             back.id: back,
             deposit.id: deposit,

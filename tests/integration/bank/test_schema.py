@@ -62,9 +62,9 @@ class TestMigrations:
             async with engine.begin() as connection:
                 await connection.run_sync(metadata.create_all)
             await engine.dispose()
-            made = await asyncpg.connect(postgres.dsn("postgres", "from_tables"))
-            from_tables = await shape(made)
-            await made.close()
+            created = await asyncpg.connect(postgres.dsn("postgres", "from_tables"))
+            from_tables = await shape(created)
+            await created.close()
         finally:
             await admin.execute("DROP DATABASE IF EXISTS from_tables WITH (FORCE)")
             await admin.close()

@@ -179,8 +179,8 @@ def model_outcome(outcome: Outcome) -> tuple[Any, ...]:
     raise AssertionError(outcome)
 
 
-def _sides(made: Transfer) -> tuple[Any, Any]:
-    return made.sender, made.recipient
+def _sides(completed: Transfer) -> tuple[Any, Any]:
+    return completed.sender, completed.recipient
 
 
 def totals(accounts: dict[UUID, Account]) -> dict[str, Decimal]:
@@ -225,10 +225,10 @@ class TestAgainstTheModel:
     ) -> None:
         decision = decide(accounts, {}, batch, START)
         last = {id_: (account.version, account.updated_at) for id_, account in accounts.items()}
-        for made in decision.transfers:
-            at = made.created_at
+        for completed in decision.transfers:
+            at = completed.created_at
             assert at >= START
-            for side in _sides(made):
+            for side in _sides(completed):
                 version, time = last[side.account_id]
                 assert side.version == version + 1
                 assert at >= time
@@ -241,26 +241,26 @@ class TestAgainstTheModel:
         self, accounts: dict[UUID, Account], batch: list[Command]
     ) -> None:
         held = {id_: account.balance for id_, account in accounts.items()}
-        for made in decide(accounts, {}, batch, START).transfers:
-            held[made.sender.account_id] -= made.amount
-            held[made.recipient.account_id] += made.amount
-            for side in _sides(made):
+        for completed in decide(accounts, {}, batch, START).transfers:
+            held[completed.sender.account_id] -= completed.amount
+            held[completed.recipient.account_id] += completed.amount
+            for side in _sides(completed):
                 assert side.balance_after == held[side.account_id]
 
     @given(ledgers(), batches())
     def test_batch_decides_the_same_as_single_commands(
         self, accounts: dict[UUID, Account], batch: list[Command]
     ) -> None:
-        whole = decide(accounts, {}, batch, START)
+        batch_decision = decide(accounts, {}, batch, START)
         now, records, outcomes = accounts, dict[IdempotencyKey, IdempotencyRecord](), list[Outcome]()
         for request in batch:
             single = decide(now, records, [request], START)
             now = afterwards(now, single)
             records |= single.new_records
             outcomes.extend(single.outcomes)
-        assert outcomes == whole.outcomes
-        assert now == afterwards(accounts, whole)
-        assert records == whole.new_records
+        assert outcomes == batch_decision.outcomes
+        assert now == afterwards(accounts, batch_decision)
+        assert records == batch_decision.new_records
 
     @given(ledgers(), batches())
     def test_replayed_batch_returns_the_same_outcomes_and_changes_nothing(
@@ -278,11 +278,11 @@ class TestAgainstTheModel:
         decision = decide(accounts, {}, batch, START)
         assert len(decision.outcomes) == len(batch)
         assert accounts == before
-        assert {made.id for made in decision.transfers} == {
+        assert {completed.id for completed in decision.transfers} == {
             outcome.id for outcome in decision.outcomes if isinstance(outcome, Transfer)
         }
         assert decision.new_records.keys() == {request.key for request in batch}
-        touched = {side.account_id for made in decision.transfers for side in _sides(made)}
+        touched = {side.account_id for completed in decision.transfers for side in _sides(completed)}
         assert {account.id for account in decision.accounts} == touched
 
 
@@ -368,8 +368,8 @@ class TestDecide:
     def test_transfer_is_not_dated_before_an_earlier_one(self) -> None:
         ahead = START + timedelta(hours=1)
         accounts = {A: account(A), B: account(B, updated_at=ahead)}
-        (made,) = decide(accounts, {}, [transfer(A, B, "1")], START).transfers
-        assert made.created_at == ahead
+        (completed,) = decide(accounts, {}, [transfer(A, B, "1")], START).transfers
+        assert completed.created_at == ahead
 
 
 class TestClearingAccount:

@@ -4,9 +4,9 @@ from subgraphs.bank.service.application.integrity import IdDigest, partition_of_
 
 
 def digest(*ids: UUID) -> IdDigest:
-    made = IdDigest()
-    made.add(ids)
-    return made
+    result = IdDigest()
+    result.add(ids)
+    return result
 
 
 class TestIdDigest:
