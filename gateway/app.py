@@ -50,7 +50,7 @@ def build_app(
         card: gRPC client of the card service.
         identity: gRPC client of the identity service.
         verifier: validates bearer tokens.
-        rate_limiter: rate limiter.
+        rate_limiter: counts requests per caller and address.
         stop: set at shutdown; it ends the open streams.
         cors_origins: allowed CORS origins; `*` for all.
         body_limit_bytes: maximum size of a request body.
@@ -86,7 +86,7 @@ def build_app(
         )
 
     async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
-        """Call the GraphQL endpoint of the path, or FastAPI. FastAPI's overhead per route is as large as a query."""
+        """Call the GraphQL endpoint of the path, or FastAPI. FastAPI's overhead is as large as that of a query."""
         endpoint = endpoints.get((scope["type"], scope.get("path", "")))
         if endpoint is not None:
             scope["graph"] = scope["path"]  # the route label in metrics; FastAPI sets `route` for the others

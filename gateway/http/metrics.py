@@ -15,7 +15,7 @@ WEBSOCKETS = Gauge("wallet_gateway_websockets", "Open WebSockets.")
 EVENT_STREAMS = Gauge("wallet_gateway_event_streams", "Open streams of server-sent events.")
 
 OTHER: Final = "other"
-"""Label of requests without a route, or rejected before routing; and of methods outside of HTTP's."""
+"""Label of requests without a route or rejected before routing, and of non-standard methods."""
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 

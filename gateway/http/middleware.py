@@ -52,7 +52,7 @@ class RequestMiddleware:
         """Args:
         app: ASGI app with the routes.
         verifier: validates bearer tokens.
-        rate_limiter: rate limiter.
+        rate_limiter: counts requests per caller and address.
         timeout_seconds: maximum duration of an HTTP request; streams have no limit.
         body_limit_bytes: maximum size of a request body.
         """

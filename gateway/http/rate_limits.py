@@ -31,9 +31,9 @@ MEMORY: Final = "memory://"
 
 _REDIS_TIMEOUT_SECONDS: Final = 0.1
 _POOL_TIMEOUT_SECONDS: Final = 0.5
-_POOL_SIZE: Final = 8  # one connection already keeps up with this process; more of them queue in Redis instead of here
+_POOL_SIZE: Final = 8  # one connection is fast enough for this process; more connections only move the queue to Redis
 _RETRY_PAUSE_SECONDS: Final = 1.0
-_IPV6_NETWORK_BITS: Final = 64  # the network that one household or machine gets; it may use any address in it
+_IPV6_NETWORK_BITS: Final = 64  # usual prefix of one household or machine, which may use every address in it
 
 
 Answer = TypeVar("Answer")

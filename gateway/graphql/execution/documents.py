@@ -45,7 +45,7 @@ class DocumentCache:
     """LRU cache of parsed and validated documents.
 
     Invalid documents and documents with literal values are not cached: literals may contain card numbers, and such
-    documents seldom come again. Documents that use variables are cached.
+    documents are rarely repeated. Documents that use variables are cached.
     """
 
     def __init__(self, limits: Limits, *, introspection: bool) -> None:
@@ -64,7 +64,7 @@ class DocumentCache:
         return len(self._documents)
 
     def load(self, schema: GraphQLSchema, text: str) -> Document:
-        """Return the document of a text, from the cache if it is there.
+        """Return the cached document of a text, or parse and validate the text.
 
         Raises:
             OperationRefused: the document is above a limit. It has not been validated.

@@ -93,7 +93,7 @@ class LeafResolver(AttributeResolver):
         try:
             value = self._attribute(source)
             return None if value is None else self._coerce(value)
-        except Exception:  # noqa: BLE001  graphql-core meets the error again and reports it with its path
+        except Exception:  # noqa: BLE001  graphql-core reads the field again and reports the error with its path
             return None
 
 
@@ -110,7 +110,7 @@ class ShortcutExecutor(Executor[Any]):
         self._subfields = subfields
 
     def collect_subfields(self, return_type: Any, field_details_list: Any) -> Any:
-        """Collect sub-fields once per document instead of once per execution: that is a twentieth of a mutation."""
+        """Collect sub-fields once per document, not per execution. This saves a twentieth of a mutation's time."""
         if self._subfields is None or len(field_details_list) > 1:
             return super().collect_subfields(return_type, field_details_list)
         key = return_type, id(field_details_list[0].node)
@@ -130,7 +130,7 @@ class ShortcutExecutor(Executor[Any]):
         return response
 
     def execute_field(self, parent_type: Any, source: Any, field_details_list: Any, *place: Any) -> Any:
-        """Read a leaf directly if it has a value. Everything else, nulls and errors included, is graphql-core's."""
+        """Read a leaf directly if it has a value. graphql-core handles all other values, including nulls and errors."""
         field = parent_type.fields.get(field_details_list[0].node.name.value)
         if field is not None and type(field.resolve) is LeafResolver:
             value = field.resolve.read(source)

@@ -1,4 +1,4 @@
-"""Metrics and log lines of the graph's operations. Neither has texts, variables or results."""
+"""Metrics and log lines of the graph's operations, without query texts, variables or results."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -25,7 +25,7 @@ NOT_READ: Final = "not read"
 """Operation type in metrics and logs if the operation is refused before its type is known."""
 
 OTHER: Final = "other"
-"""Operation name in metrics and logs for all names without a label."""
+"""Operation name in metrics and logs if the name itself is not a metric label."""
 
 OperationSummary: TypeAlias = dict[str, Any]
 """Log fields of one operation: type, name, duration in milliseconds, error codes."""
@@ -41,7 +41,7 @@ class OperationNames:
 
     def __init__(self, names: Iterable[str] | None) -> None:
         """Args:
-        names: all names that become labels. None: the first hundred names of valid operations do.
+        names: names that become labels. None: the first hundred names of valid operations become labels.
         """
         self._names = set(names or ())
         self._max_names = len(self._names) if names is not None else _MAX_NAMES
@@ -69,10 +69,10 @@ def record_operation(
 
     Args:
         operation_type: `query`, `mutation`, `subscription` or `NOT_READ`.
-        name: label by `OperationNames`.
+        name: label that `OperationNames.label` returned.
         seconds: duration.
         codes: codes of its errors.
-        operations: summaries of the request, which logs them itself. None: the operation has its own log line.
+        operations: list to append the summary to, for the log line of the request. None: log the operation separately.
     """
     OPERATION_SECONDS.labels(operation_type, name).observe(seconds)
     for code in codes:

@@ -1,4 +1,4 @@
-"""Runs one operation from start to end: limits, cost, rate charge, stream limit, tracing, metrics, stable errors."""
+"""Runs one operation from start to end: limits, cost, rate limit, stream limit, tracing, metrics, stable errors."""
 
 import asyncio
 import time
@@ -25,14 +25,14 @@ from kit.telemetry.tracing import Span
 from wallet.errors import RateLimited
 
 CANCELLED: Final = "CANCELLED"
-"""Error code in metrics and logs of an operation that ended by a client disconnect."""
+"""Error code in metrics and logs of an operation that was cancelled because the client disconnected."""
 
 _NOTHING: Final = nullcontext()
 
 
 @dataclass(frozen=True, slots=True)
 class ExecutionPolicy:
-    """Limits and collectors that all executions share.
+    """Limits, document cache and metric labels that all executions share.
 
     Attributes:
         documents: cache of parsed documents.
@@ -62,7 +62,7 @@ class OperationRunner(SchemaExtensionsRunner):
 
     def __init__(self, policy: ExecutionPolicy, execution_context: ExecutionContext) -> None:
         """Args:
-        policy: limits and collectors that all executions share.
+        policy: limits, document cache and metric labels that all executions share.
         execution_context: Strawberry's context of this execution.
         """
         super().__init__(execution_context)
@@ -115,7 +115,7 @@ class OperationRunner(SchemaExtensionsRunner):
             OperationRefused: the document or the cost is above a limit, or the caller has too many open streams.
         """
         context = self.execution_context
-        schema = context.schema.core_schema  # type: ignore[attr-defined]  # of `GraphSchema`
+        schema = context.schema.core_schema  # type: ignore[attr-defined]  # attribute of `GraphSchema`
         document = self._policy.documents.load(schema, context.query or "")
         if len(document.costs) > 1 and not has_operation_name(context):
             raise GraphQLError("`operationName` must say which operation is meant")
@@ -129,7 +129,7 @@ class OperationRunner(SchemaExtensionsRunner):
             estimated, allowed = self._cost.estimate(context.variables), self._policy.max_cost
             context.context.cost.estimated += estimated
             if estimated > allowed:
-                message = f"the operation may cost {estimated}, and {allowed} is allowed: ask for fewer items at once"
+                message = f"the estimated cost is {estimated}, and the maximum is {allowed}: request fewer items"
                 raise OperationRefused("GRAPHQL_COST_EXCEEDED", message, estimated=estimated, allowed=allowed)
             return _CostCharge(context.context.rate_limiter, estimated)
         return _NOTHING
@@ -144,11 +144,11 @@ class OperationRunner(SchemaExtensionsRunner):
         request_context.current_request.set(replace(current, deadline=None))
 
     def validation(self) -> AbstractAsyncContextManager[None]:  # type: ignore[override]
-        """Do nothing: `parsing` has set the validation errors."""
+        """Return a no-op: `parsing` has set the validation errors."""
         return _NOTHING
 
     def executing(self) -> AbstractAsyncContextManager[None]:  # type: ignore[override]
-        """Do nothing."""
+        """Return a no-op: nothing is measured around the execution alone."""
         return _NOTHING
 
     def on_stream_result(self, result: Any) -> AbstractAsyncContextManager[None]:  # type: ignore[override]

@@ -39,7 +39,7 @@ merge, use the file of the branch that you merge into. Then run `make gen`."""
 
 
 class BreakingChangeError(Exception):
-    """The graph breaks clients, or `released.graphql` was edited. The message says what, and what to do next."""
+    """The graph breaks clients, or `released.graphql` was edited. The message names the change and the next step."""
 
 
 def update_released_schema(folder: Path) -> list[str]:

@@ -296,7 +296,7 @@ def _size(directive: ListSize, definition: GraphQLField, node: FieldNode) -> _Si
 
 
 def _literal_value(value: ValueNode) -> Any:
-    """Return a literal as far as sizes and conditions need it.
+    """Return the value of a literal that a list size or a condition may use.
 
     Returns:
         An integer, a boolean, a list of nodes, or the node of a variable; None for other literals.

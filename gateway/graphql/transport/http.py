@@ -2,7 +2,7 @@
 
 Cross-site request forgery has no effect. A form cannot post `application/json`, and every other content type is
 rejected with 415. A GET request cannot execute a mutation. Callers authenticate by a header, which browsers do not add
-on their own as they do cookies. So a further required header, as other servers have it, would protect nothing.
+on their own as they do cookies. A required header against forgery, as other servers have it, would add no protection.
 """
 
 import asyncio
@@ -109,7 +109,7 @@ class GraphQLOverHTTP:
         context = self._new_context()
         context.operations = scope["operations"] = []  # the middleware logs them
         if isinstance(request, list):
-            if len(request) > 1:  # the middleware has counted one
+            if len(request) > 1:  # the middleware has already counted one request
                 counted = context.rate_limiter.limit_for(
                     request_context.current_request.get().principal, scope.get("client")
                 )

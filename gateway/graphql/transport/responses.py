@@ -1,4 +1,4 @@
-"""Responses of the graph: one result as JSON, or several as server-sent events."""
+"""HTTP responses of the GraphQL endpoints: one result as JSON, or several as server-sent events."""
 
 import asyncio
 import time
@@ -25,7 +25,7 @@ _HEARTBEAT_SECONDS: Final = 15.0
 
 
 def format_result(result: Any) -> dict[str, Any]:
-    """Return an execution result as the specification's JSON: without `data` if nothing was executed."""
+    """Convert an execution result to the response map of the GraphQL specification. A request error has no `data`."""
     if not result.errors:
         return {"data": result.data}
     errors = [format_graphql_error(error).formatted for error in result.errors]
@@ -36,12 +36,12 @@ def format_result(result: Any) -> dict[str, Any]:
 
 
 def format_request_error(error: GraphQLError) -> dict[str, Any]:
-    """Return the result of an operation that is not executed."""
+    """Convert a request error, such as a syntax error, to a GraphQL response."""
     return {"errors": [format_graphql_error(error).formatted]}
 
 
 def format_refusal(error: RequestRefused) -> dict[str, Any]:
-    """Return the result of an HTTP request that is not a GraphQL request."""
+    """Convert the refusal of a malformed HTTP request to a GraphQL response."""
     extensions = {"code": error.status.name, "requestId": request_context.current_request.get().request_id}
     return {"errors": [{"message": error.message, "extensions": extensions}]}
 
@@ -49,8 +49,9 @@ def format_refusal(error: RequestRefused) -> dict[str, Any]:
 def response_status(result: Mapping[str, Any], media_type: str) -> int:
     """Return the HTTP status of a result.
 
-    In `application/json` it is always 200, as older clients expect. For request errors the specification allows any
-    4xx; graphql-http's audits expect 400.
+    With `application/json` it is always 200, as older clients expect. Otherwise a request error is 400, as
+    graphql-http's audits expect (the specification allows any 4xx), or 429 if a rate limit is exceeded. An unexpected
+    error is 500.
 
     Args:
         result: a formatted result.
@@ -71,7 +72,7 @@ class JSONResult:
 
     def __init__(self, body: object, status: int, media_type: str, headers: Mapping[str, str] | None = None) -> None:
         """Args:
-        body: value of the body.
+        body: value to encode as JSON.
         status: HTTP status.
         media_type: media type of the body.
         headers: further headers.
@@ -96,7 +97,7 @@ class EventStream(StreamingResponse):
 
     A comment every 15 seconds keeps proxies from closing an idle connection. The generator of the results is always
     closed with the response. When the gateway stops or the caller's token expires, the response ends without
-    `complete`. graphql-sse's client then reconnects: it resumes with a new token, and gets an error with the old one.
+    `complete`. graphql-sse's client then reconnects. After an expiry this succeeds only with a new token.
     """
 
     media_type = EVENT_STREAM
@@ -111,7 +112,7 @@ class EventStream(StreamingResponse):
         self._stop = stop
 
     async def stream_response(self, send: Send) -> None:
-        """Send the events and heartbeats until the results, the token or the gateway ends."""
+        """Send events and heartbeats until the results end, the token expires or the gateway stops."""
         try:
             async with asyncio.timeout(_token_seconds()) as lifetime:
                 heartbeat = asyncio.create_task(self._send_heartbeats(send, lifetime))

@@ -168,7 +168,7 @@ class GraphQLOverWebSocket(GraphQL[Context, None]):
         The payload of `connection_init` has `authorization: Bearer …`.
 
         Raises:
-            ConnectionRejectionError: the token is invalid, or its roles allow nothing.
+            ConnectionRejectionError: the token is invalid, or its roles allow no operation.
             Unavailable: the issuer's keys are not available, so the token cannot be verified.
         """
         params = {name.lower(): value for name, value in context.connection_params.items()}
