@@ -1,4 +1,4 @@
-"""Settings of the bank. Each field is the environment variable of its name."""
+"""Settings of the bank. Each field is the environment variable of the same name in upper case."""
 
 from pydantic import Field, PositiveInt, SecretStr
 
@@ -8,13 +8,15 @@ from kit.runtime.settings import Address, AuthSettings, LogSettings, TLSSettings
 class Settings(AuthSettings, TLSSettings, LogSettings, TracingSettings):
     """Settings of the bank."""
 
-    bank_database_url: SecretStr = Field(description="postgresql://…")
+    bank_database_url: SecretStr = Field(description="URL of the ledger's database, postgresql://…")
     bank_database_read_url: SecretStr | None = Field(
-        None, description="postgresql://… of a read replica, for immutable rows; it may lag or be down"
+        None, description="URL of a read replica, for immutable rows; it may lag or be down"
     )
     bank_database_connections: PositiveInt = Field(
         20, description="maximum connections of one process to each of the two databases"
     )
-    bank_grpc_listen: Address = Field("127.0.0.1:50051", description="gRPC")
-    bank_admin_listen: Address = Field("127.0.0.1:9101", description="health, metrics and the integrity check")
-    kafka_bootstrap_servers: str = Field(description="host:port, or several separated by commas")
+    bank_grpc_listen: Address = Field("127.0.0.1:50051", description="address of the gRPC API")
+    bank_admin_listen: Address = Field(
+        "127.0.0.1:9101", description="address of health, metrics and the integrity check"
+    )
+    kafka_bootstrap_servers: str = Field(description="Kafka brokers: host:port, or several separated by commas")

@@ -303,7 +303,7 @@ class TestReplicas:
     async def test_server_ends_the_session_of_a_frozen_leader(
         self, ledger_url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(outbox, "_LEADER_SILENCE", "300ms")
+        monkeypatch.setattr(outbox, "_LEADER_IDLE_TIMEOUT", "300ms")
         async with open_pool(ledger_url, max_size=2) as pool:
 
             async def freeze() -> None:

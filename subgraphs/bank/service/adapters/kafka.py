@@ -1,7 +1,8 @@
 """Closes aiokafka producers within a bounded time.
 
-`AIOKafkaProducer.stop` waits for pending messages without a time-out while the broker is unreachable. The rest of
-`stop` has no public name, so this module uses the private attribute `_sender`. A unit test fails if it is removed.
+`AIOKafkaProducer.stop` waits for pending messages without a time-out while the broker is unreachable. Its
+other steps have no public methods, so this module uses the private attribute `_sender`. A unit test fails if aiokafka
+removes it.
 """
 
 import asyncio
@@ -21,5 +22,5 @@ async def close_producer(producer: AIOKafkaProducer) -> None:
         async with asyncio.timeout(_CLOSE_SECONDS):
             await producer.stop()
     except TimeoutError:
-        await producer._sender.close()  # noqa: SLF001  the rest of `stop`
+        await producer._sender.close()  # noqa: SLF001  the other steps of `stop`
         await producer.client.close()

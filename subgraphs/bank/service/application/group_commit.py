@@ -32,7 +32,7 @@ class Commit(Protocol):
 
 _BATCH_SIZE: Final = 500
 _LANES: Final = 2
-"""Batches at the same time while full batches wait: Python decides one while PostgreSQL writes the other."""
+"""Maximum number of concurrent batches; the second must be full. Python decides one, PostgreSQL writes the other."""
 _QUEUE_SIZE: Final = 20_000  # commands
 _MAX_CONFLICTS: Final = 8
 _FIRST_PAUSE_SECONDS: Final = 0.01

@@ -26,14 +26,14 @@ class Ledger:
 
         Args:
             commands: commands that passed `rules.check`.
-            locking: True locks the accounts before they are read. False locks them at the write only: faster without
-                concurrent changes, a conflict with them.
+            locking: True locks the accounts before they are read. False locks them at the write only: this is faster,
+                but a concurrent change causes a Conflict.
 
         Returns:
             The outcome of each command, which its idempotency key returns from now on.
 
         Raises:
-            Conflict: nothing was committed; another transaction was first.
+            Conflict: nothing was committed; a concurrent transaction changed the same accounts or keys.
             CommitOutcomeUnknown: the commit may or may not have happened; committing the same commands again is safe
                 and returns the outcomes.
             Unavailable: nothing was committed; the database is unreachable.

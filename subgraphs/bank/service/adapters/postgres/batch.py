@@ -1,4 +1,4 @@
-"""Transactions that move money. A batch of any size takes the same few statements."""
+"""Transactions that move money. The number of statements does not depend on the size of the batch."""
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -25,8 +25,8 @@ from subgraphs.bank.service.domain.model import (
 )
 from wallet.errors import ERRORS_BY_REASON, Unavailable, WalletError
 
-# A locking read returns the accounts after all of them are locked, and the keys of the statement's snapshot. If another
-# transaction has used a key since then, the insert of the key fails, which is a `Conflict`.
+# A locking read returns the accounts as they are when all of them are locked, but the keys as of the statement's start.
+# If another transaction has inserted a key since then, our insert of the key fails, which is a `Conflict`.
 _READ: Final = """
     WITH named AS MATERIALIZED ({accounts} WHERE id = ANY($1) ORDER BY id {lock})
     SELECT named.*, NULL AS principal, NULL AS operation, NULL AS key,
@@ -38,7 +38,7 @@ _READ: Final = """
     LATERAL (
         SELECT principal, operation, key, fingerprint, transfer_id, refusal FROM idempotency_keys AS k
         WHERE (k.principal, k.operation, k.key) = (wanted.principal, wanted.operation, wanted.key)
-        OFFSET 0  -- key by key through the index: no plan made while the table was small may scan it
+        OFFSET 0  -- one index look-up per key, also with a plan that was made while the table was small
     ) AS used
 """
 _READ_ONLY: Final = _READ.format(accounts=ACCOUNT, lock="")
@@ -93,14 +93,14 @@ _WRITE_IF_UNCHANGED: Final = _WRITE.format(
 
 
 class Conflict(Exception):
-    """Another transaction was first, and this one was rolled back. Deciding the batch again resolves the conflict."""
+    """A concurrent transaction changed the same accounts or keys; this one was rolled back. Decide the batch again."""
 
 
 class CommitOutcomeUnknown(Exception):
     """The connection was lost during the transaction, which may still commit.
 
-    Deciding the batch again is safe. It waits until the old transaction has ended, because that transaction holds the
-    locks of the accounts and of the keys.
+    Deciding the batch again is safe: the new transaction waits for the old one, which holds the locks of the accounts
+    and of the keys.
     """
 
 
@@ -109,7 +109,7 @@ async def locking_batch(pool: asyncpg.Pool) -> AsyncIterator["Batch"]:
     """Open a batch that locks the accounts it reads. It commits at the end of the body and rolls back on an error.
 
     Raises:
-        Conflict: nothing was committed; another transaction used one of the keys first, or PostgreSQL ended a deadlock.
+        Conflict: nothing was committed; a concurrent transaction used one of the keys, or there was a deadlock.
         CommitOutcomeUnknown: the connection was lost after the transaction began.
         Unavailable: nothing was committed; the database is unreachable.
     """

@@ -20,7 +20,7 @@ _PLANS: Final = {
     "enable_mergejoin": "off",
     "plan_cache_mode": "force_generic_plan",
 }
-"""Every statement finds rows by index and is planned once. With default settings the planner once chose a scan of all
+"""Settings that force index scans and generic plans. With the defaults, the planner has chosen a sequential scan of all
 keys, because statistics lag behind a growing table.
 """
 
@@ -61,8 +61,8 @@ async def connection(pool: asyncpg.Pool) -> AsyncIterator[Connection]:
     """Acquire a connection for the duration of the body.
 
     Raises:
-        Unavailable: the database is unreachable, or the connection was lost; a running commit may or may not have
-            happened.
+        Unavailable: the database is unreachable, or the connection was lost. It is then unknown whether a COMMIT
+            succeeded.
     """
     try:
         async with pool.acquire(timeout=CONNECT_TIMEOUT_SECONDS) as acquired:

@@ -137,8 +137,8 @@ _PAGE: Final = """
 # Keys and transfers have no common order, so each table is scanned on its own. The transfer ids of both are compared
 # afterwards (`application.integrity`). Both scans must count the same transfers, even if commits happen between them.
 # The transfer's row alone decides: it counts if the transaction that wrote it, with its key, had ended when the check
-# began. It had ended if it is older than the fence, the oldest transaction that was running then. A negative age is
-# a full turn of the transaction counter ago.
+# began. It had ended if it is older than the fence, the oldest transaction that was running then. A negative age
+# means that the 32-bit transaction counter has wrapped around since.
 _TRANSFER_ID: Final = "CASE WHEN age(t.xmin) NOT BETWEEN 0 AND age($2::xid) THEN t.id END AS checked_transfer_id"
 
 _ACCOUNTS: Final = TableScan(

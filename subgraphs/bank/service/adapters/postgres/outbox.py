@@ -11,7 +11,7 @@ from subgraphs.bank.service.adapters.postgres.rows import REFERENCED_TRANSFERS, 
 from subgraphs.bank.service.domain.model import Transfer
 
 _LEADER_LOCK: Final = 7_708_141_928
-_LEADER_SILENCE: Final = "10s"
+_LEADER_IDLE_TIMEOUT: Final = "10s"
 
 _OLDEST: Final = "SELECT * FROM outbox ORDER BY id LIMIT $1"
 
@@ -41,7 +41,7 @@ class Outbox:
     """Outbox table, read by the one replica that leads.
 
     The leader uses a separate session. The server ends the session, and with it the leadership, after
-    `_LEADER_SILENCE` without a statement: a frozen leader does not block the other replicas.
+    `_LEADER_IDLE_TIMEOUT` without a statement: a frozen leader does not block the other replicas.
     """
 
     def __init__(self, session: Connection) -> None:
@@ -56,11 +56,11 @@ class Outbox:
             Unavailable: the database is unreachable, or the server ended the session.
         """
         async with connection(pool) as session:
-            may_lead = True  # until the answer is known: a session that may hold the lock never returns to the pool
+            may_lead = True  # also if the query fails: a session that may hold the lock must not return to the pool
             try:
                 may_lead = await session.fetchval("SELECT pg_try_advisory_lock($1)", _LEADER_LOCK)
                 if may_lead:
-                    await session.execute(f"SET idle_session_timeout = '{_LEADER_SILENCE}'")
+                    await session.execute(f"SET idle_session_timeout = '{_LEADER_IDLE_TIMEOUT}'")
                 yield cls(session) if may_lead else None
             finally:
                 if may_lead:

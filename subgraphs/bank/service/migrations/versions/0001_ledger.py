@@ -117,7 +117,7 @@ def upgrade() -> None:
             FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()
     """)
     clearing = ", ".join(f"('{clearing_account_id(code)}', '{code}', NULL)" for code in sorted(EXPONENTS))
-    op.execute(f"INSERT INTO accounts (id, currency, min_balance) VALUES {clearing}")  # noqa: S608  constants of ours
+    op.execute(f"INSERT INTO accounts (id, currency, min_balance) VALUES {clearing}")  # noqa: S608  only constants
 
 
 def downgrade() -> None:
