@@ -76,7 +76,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         acquirer = Acquirer(
             books,
             stop,
-            silence_seconds=settings.sandbox_timeout_seconds,
+            timeout_seconds=settings.sandbox_timeout_seconds,
             late_seconds=settings.sandbox_late_seconds,
         )
         failing = RandomFailureMiddleware(

@@ -17,22 +17,22 @@ WaitForDisconnect = Callable[[], Coroutine[Any, Any, None]]
 
 
 class Acquirer:
-    """Operations on the books. After `Refusal` with UNAVAILABLE the outcome is unknown to the merchant."""
+    """The acquirer's operations. After a `Refusal` with UNAVAILABLE the merchant does not know the outcome."""
 
-    def __init__(self, books: Books, stop: asyncio.Event, *, silence_seconds: float, late_seconds: float) -> None:
+    def __init__(self, books: Books, stop: asyncio.Event, *, timeout_seconds: float, late_seconds: float) -> None:
         """Args:
         books: storage of cards, payments and webhooks.
-        stop: set when the process ends; silences end then.
-        silence_seconds: longest silence before an answer.
-        late_seconds: delay of a late authorization after the merchant has disconnected.
+        stop: set at shutdown; requests without an answer end then.
+        timeout_seconds: maximum time without an answer in a simulated time-out.
+        late_seconds: time from the merchant's disconnect to the execution of a `LATE` operation.
         """
         self._books = books
         self._stop = stop
-        self._silence = silence_seconds
+        self._timeout = timeout_seconds
         self._late = late_seconds
 
     def tokenize(self, number: str, expiry: tuple[int, int], cvv: str) -> Card:
-        """Return the card of a number and its expiry (year, month). The security code is checked and not stored.
+        """Check a card and store it under a token. The number and the security code are not stored.
 
         Raises:
             Refusal: INVALID_CARD.
@@ -71,7 +71,7 @@ class Acquirer:
         return await self._run_with_faults(step, behaviour, key, work, wait_for_disconnect)
 
     def cancel(self, key: str) -> Payment | None:
-        """Cancel a key: it authorizes nothing any more, and its payment is voided. Safe to repeat.
+        """Cancel an idempotency key: void its payment and refuse later authorizations with it. Safe to repeat.
 
         Raises:
             Refusal: WRONG_STATUS, KEY_REUSED.
@@ -104,21 +104,21 @@ class Acquirer:
         fault = behaviour.faults.get(step)
         if fault is None or not fault.applies_to(self._books.count_attempt(key)):
             return work()
-        if fault.kind is FaultKind.SILENT_AFTER:
+        if fault.kind is FaultKind.TIMEOUT_AFTER:
             work()
         if fault.kind is not FaultKind.UNAVAILABLE:
-            await self._stay_silent(wait_for_disconnect)
-        if fault.kind is FaultKind.SILENT_THEN_LATE and not await self._stops_within(self._late):
+            await self._withhold_answer(wait_for_disconnect)
+        if fault.kind is FaultKind.LATE and not await self._stops_within(self._late):
             work()
         raise Refusal(Code.unavailable)
 
-    async def _stay_silent(self, wait_for_disconnect: WaitForDisconnect) -> None:
+    async def _withhold_answer(self, wait_for_disconnect: WaitForDisconnect) -> None:
         ends: list[asyncio.Task[Any]] = [
             asyncio.create_task(wait_for_disconnect()),
             asyncio.create_task(self._stop.wait()),
         ]
         try:
-            await asyncio.wait(ends, timeout=self._silence, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(ends, timeout=self._timeout, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for end in ends:
                 end.cancel()

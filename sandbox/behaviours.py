@@ -17,12 +17,12 @@ class Step(StrEnum):
 
 
 class FaultKind(StrEnum):
-    """Kind of fault. Each ends with 503, most after a silence, so that the merchant does not know the outcome."""
+    """Kind of fault. Each ends with 503, most of them after a time without an answer, so the outcome is unknown."""
 
-    UNAVAILABLE = "unavailable"  # 503 at once, nothing is done
-    SILENT_BEFORE = "silent before"  # silence, nothing is done
-    SILENT_AFTER = "silent after"  # silence, but the operation is done
-    SILENT_THEN_LATE = "silent, then late"  # the operation is done after the merchant has disconnected
+    UNAVAILABLE = "unavailable"  # 503 at once, the operation is not executed
+    TIMEOUT_BEFORE = "timeout before"  # no answer, the operation is not executed
+    TIMEOUT_AFTER = "timeout after"  # no answer, but the operation is executed
+    LATE = "late"  # no answer; the operation is executed after the merchant has disconnected
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Behaviour:
     """Behaviour of a test card. The defaults approve everything.
 
     Attributes:
-        name: stored in the books; never changes.
+        name: stored in the database; never changes.
         meaning: description for people.
         decline: reason with which every authorization is declined.
         refuses: steps that are refused permanently.

@@ -133,7 +133,7 @@ class Books:
             database.close()
 
     def token(self, number: str, expiry: tuple[int, int]) -> str:
-        """Return the token of a card number and expiry: a keyed hash with the secret of these books."""
+        """Return the token of a card number and expiry: a keyed hash with the secret of this database."""
         card = f"{number} {expiry}".encode()
         return "tok_" + hmac.digest(self._secret, card, hashlib.sha256).hex()[:48]
 

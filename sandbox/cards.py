@@ -9,7 +9,7 @@ from typing import Final
 from openapi.acquirer import Brand, DeclineCode
 from sandbox.behaviours import Behaviour, Fault, FaultKind, Step, WebhookDelivery
 
-APPROVE: Final = Behaviour("approve", "all goes well, as with every valid number that is not in this table")
+APPROVE: Final = Behaviour("approve", "every step succeeds, as for each valid number that is not in this table")
 
 CARDS: Final[Mapping[str, Behaviour]] = {
     "4242424242424242": APPROVE,
@@ -39,64 +39,64 @@ CARDS: Final[Mapping[str, Behaviour]] = {
     ),
     "4000000000010019": Behaviour(
         "authorize-timeout-before",
-        "every authorization is silence, and never comes to be",
-        faults={Step.AUTHORIZE: Fault(FaultKind.SILENT_BEFORE)},
+        "every authorization times out and is not executed",
+        faults={Step.AUTHORIZE: Fault(FaultKind.TIMEOUT_BEFORE)},
     ),
     "4000000000010027": Behaviour(
         "authorize-timeout-after",
-        "every authorization is silence, but has come to be: the lookup knows it",
-        faults={Step.AUTHORIZE: Fault(FaultKind.SILENT_AFTER)},
+        "every authorization times out but is executed; a query returns the payment",
+        faults={Step.AUTHORIZE: Fault(FaultKind.TIMEOUT_AFTER)},
     ),
     "4000000000010035": Behaviour(
         "authorize-late",
-        "silence; some moments after the merchant has given up the authorization comes to be, unless its key is "
-        "cancelled by then",
-        faults={Step.AUTHORIZE: Fault(FaultKind.SILENT_THEN_LATE)},
+        "every authorization times out and is executed a moment after the merchant has disconnected, unless its key is "
+        "cancelled before",
+        faults={Step.AUTHORIZE: Fault(FaultKind.LATE)},
     ),
     "4000000000010043": Behaviour(
         "authorize-503-twice",
-        "503 to the first two authorizations with a key, then approved",
+        "the first two authorizations with a key get 503, the third is approved",
         faults={Step.AUTHORIZE: Fault(FaultKind.UNAVAILABLE, times=2)},
     ),
     "4000000000010050": Behaviour(
         "authorize-503",
-        "503 to every authorization",
+        "every authorization gets 503",
         faults={Step.AUTHORIZE: Fault(FaultKind.UNAVAILABLE)},
     ),
     "4000000000020018": Behaviour(
         "capture-timeout-before",
-        "the first capture is silence and takes nothing; the same key again takes the sum",
-        faults={Step.CAPTURE: Fault(FaultKind.SILENT_BEFORE, times=1)},
+        "the first capture times out and is not executed; a retry with the same key captures the amount",
+        faults={Step.CAPTURE: Fault(FaultKind.TIMEOUT_BEFORE, times=1)},
     ),
     "4000000000020026": Behaviour(
         "capture-timeout-after",
-        "the first capture is silence, but takes the sum; the same key again says so",
-        faults={Step.CAPTURE: Fault(FaultKind.SILENT_AFTER, times=1)},
+        "the first capture times out but is executed; a retry with the same key returns the captured payment",
+        faults={Step.CAPTURE: Fault(FaultKind.TIMEOUT_AFTER, times=1)},
     ),
     "4000000000020034": Behaviour(
         "capture-503-twice",
-        "503 to the first two captures with a key, then captured",
+        "the first two captures with a key get 503, the third captures the amount",
         faults={Step.CAPTURE: Fault(FaultKind.UNAVAILABLE, times=2)},
     ),
     "4000000000020042": Behaviour(
         "capture-refused",
-        "a capture is refused for good, so the payment can only be voided",
+        "captures are refused permanently, so the payment can only be voided",
         refuses=frozenset({Step.CAPTURE}),
     ),
     "4000000000030017": Behaviour(
         "void-timeout-after",
-        "a capture is refused for good; the first void is silence, but is done",
+        "captures are refused permanently; the first void times out but is executed",
         refuses=frozenset({Step.CAPTURE}),
-        faults={Step.VOID: Fault(FaultKind.SILENT_AFTER, times=1)},
+        faults={Step.VOID: Fault(FaultKind.TIMEOUT_AFTER, times=1)},
     ),
     "4000000000040016": Behaviour(
         "refund-timeout-after",
-        "the first refund is silence, but is done",
-        faults={Step.REFUND: Fault(FaultKind.SILENT_AFTER, times=1)},
+        "the first refund times out but is executed",
+        faults={Step.REFUND: Fault(FaultKind.TIMEOUT_AFTER, times=1)},
     ),
     "4000000000040024": Behaviour(
         "refund-refused",
-        "a refund is refused for good",
+        "refunds are refused permanently",
         refuses=frozenset({Step.REFUND}),
     ),
     "4000000000050015": Behaviour(
@@ -106,12 +106,12 @@ CARDS: Final[Mapping[str, Behaviour]] = {
     ),
     "4000000000050023": Behaviour(
         "webhooks-reversed",
-        "webhooks are held until the payment has been quiet for some moments, then the newest comes first",
+        "webhooks are held until the payment has not changed for a moment, then delivered newest first",
         webhooks=WebhookDelivery.REVERSED,
     ),
     "4000000000050031": Behaviour(
         "webhooks-late",
-        "each webhook comes some moments late",
+        "each webhook is delivered a moment late",
         webhooks=WebhookDelivery.LATE,
     ),
 }

@@ -1,4 +1,4 @@
-"""Delivery of webhooks to the merchant: at least once, signed by the Standard Webhooks specification."""
+"""Delivery of webhooks to the merchant: at least once, signed as in the Standard Webhooks specification."""
 
 import asyncio
 from collections import defaultdict
@@ -22,7 +22,7 @@ _MAX_DELAY_SECONDS: Final = 60.0
 
 
 class WebhookSender:
-    """Sends the webhooks in the books. After kill -9 between delivery and its record a webhook is sent again."""
+    """Sends the stored webhooks. A kill -9 between a delivery and its record causes a second delivery."""
 
     def __init__(
         self, books: Books, webhook_added: asyncio.Event, http: httpx.AsyncClient, url: str, secret: str

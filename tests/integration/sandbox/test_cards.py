@@ -22,26 +22,26 @@ def key() -> str:
     return uuid.uuid4().hex
 
 
-_silence = asyncio.Event()
-"""Set when the sandbox begins not to answer a request."""
+_is_withheld = asyncio.Event()
+"""Set when the sandbox withholds the answer to a request."""
 
 
 @pytest.fixture(autouse=True)
-def _announce_silence(monkeypatch: pytest.MonkeyPatch) -> None:
-    stay_silent = Acquirer._stay_silent
+def _signal_withheld_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    withhold_answer = Acquirer._withhold_answer
 
-    async def announced(self: Acquirer, wait_for_disconnect: WaitForDisconnect) -> None:
-        _silence.set()
-        await stay_silent(self, wait_for_disconnect)
+    async def signal_and_withhold(self: Acquirer, wait_for_disconnect: WaitForDisconnect) -> None:
+        _is_withheld.set()
+        await withhold_answer(self, wait_for_disconnect)
 
-    monkeypatch.setattr(Acquirer, "_stay_silent", announced)
+    monkeypatch.setattr(Acquirer, "_withhold_answer", signal_and_withhold)
 
 
 async def give_up(request: Coroutine[Any, Any, httpx.Response]) -> None:
     """Send a request that gets no answer, and close its connection as soon as the sandbox has processed it."""
-    _silence.clear()
-    sent, silent = asyncio.create_task(request), asyncio.create_task(_silence.wait())
-    await asyncio.wait({sent, silent}, return_when=asyncio.FIRST_COMPLETED)
+    _is_withheld.clear()
+    sent, withheld = asyncio.create_task(request), asyncio.create_task(_is_withheld.wait())
+    await asyncio.wait({sent, withheld}, return_when=asyncio.FIRST_COMPLETED)
     assert not sent.done(), "the sandbox answered"
     sent.cancel()
     with suppress(asyncio.CancelledError):
@@ -189,8 +189,8 @@ class TestLaterStepFaults:
         assert (refused.status_code, refused.json()["code"], refused.json()["payment"]) == (409, "REFUSED", taken)
 
 
-class TestSilence:
-    async def test_silence_ends_with_503(self, tmp_path: Path, key: str) -> None:
+class TestTimeout:
+    async def test_simulated_timeout_ends_with_503(self, tmp_path: Path, key: str) -> None:
         async with running(tmp_path, sandbox_timeout_seconds=0.05) as merchant:
             for behaviour in ("authorize-timeout-before", "authorize-timeout-after"):
                 answer = await merchant.authorize(await merchant.token(NUMBERS[behaviour]), f"{key}-{behaviour}")

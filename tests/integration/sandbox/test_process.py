@@ -63,13 +63,13 @@ class TestStart:
 
 
 class TestEnd:
-    async def test_sigterm_ends_pending_silences(self, describe: Describe) -> None:
+    async def test_sigterm_ends_requests_without_an_answer(self, describe: Describe) -> None:
         child, merchant = describe(sandbox_timeout_seconds=60, sandbox_late_seconds=60)
         await child.start()
-        silent = [
+        unanswered = [
             number for number, each in CARDS.items() if each.name in {"authorize-timeout-before", "authorize-late"}
         ]
-        tokens = [await merchant.token(number) for number in silent]
+        tokens = [await merchant.token(number) for number in unanswered]
 
         async def authorize_when_free(token: str) -> httpx.Response:
             while code(answer := await merchant.authorize(token, token, timeout_seconds=60)) == "KEY_IN_USE":

@@ -39,12 +39,7 @@ class TestTable:
 
     def test_only_authorizations_have_endless_faults(self) -> None:
         endless = {step for each in CARDS.values() for step, fault in each.faults.items() if fault.times is None}
-        late = {
-            step
-            for each in CARDS.values()
-            for step, fault in each.faults.items()
-            if fault.kind is FaultKind.SILENT_THEN_LATE
-        }
+        late = {step for each in CARDS.values() for step, fault in each.faults.items() if fault.kind is FaultKind.LATE}
         assert endless == {Step.AUTHORIZE}
         assert late == {Step.AUTHORIZE}
 
