@@ -33,7 +33,7 @@ from loadtests.target import Target
 from stack.process import OrphanReaper
 from wallet.accounts import clearing_account_id
 
-REPORTS: Final = Path("loadtests/reports").absolute()  # in the working folder: the installation may be read-only
+REPORTS: Final = Path("loadtests/reports").absolute()  # in the working directory: the installation may be read-only
 """Folder of the reports of manual runs; not part of the repository."""
 FILE: Final = "outcome.json"
 

@@ -1,26 +1,26 @@
-"""Terminal output of the stack: progress, and each child's output under its name and in its log file."""
+"""Terminal output of the stack: its own progress messages, and the output of each child, also in a log file."""
 
 import sys
 from pathlib import Path
 from typing import TextIO
 
-COLOURS = (36, 33, 35, 32, 34, 96, 93, 95, 92, 94)  # by order of appearance; red is left out
+COLOURS = (36, 33, 35, 32, 34, 96, 93, 95, 92, 94)  # ANSI codes, in order of first output; no red
 WIDTH = 10
 LARGEST_LOG = 10 * 2**20  # larger logs are rotated at the next start; one old file is kept
 
 
 class Console:
-    """Writes progress to a stream, with colours on a terminal; with `screen=None` to the log files only."""
+    """Shows progress and child output on `screen`, in colours on a terminal. `screen=None` shows nothing."""
 
     def __init__(self, logs: Path, screen: TextIO | None = sys.stdout) -> None:
-        """Child output is appended to `logs`/<name>.log."""
+        """Append each child's output to `logs`/<name>.log, in any case."""
         self._logs = logs
         self._screen = screen
         self._coloured = screen is not None and screen.isatty()
         self._files: dict[str, TextIO] = {}
 
     def show(self, text: str) -> None:
-        """Show a message of the stack itself."""
+        """Show a progress message. It is in no log file."""
         if self._screen:
             try:
                 print(text, file=self._screen, flush=True)

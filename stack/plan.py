@@ -12,7 +12,7 @@ from stack.engines.postgres import Postgres
 from stack.ports import HOST, Ports
 from stack.process import Process, module
 
-_ACCESS_SECONDS = 12 * 3600  # one `make token` lasts a working day
+_ACCESS_SECONDS = 12 * 3600  # a token from `make token` is valid for a working day
 
 ISSUER = "wallet-development"
 AUDIENCE = "wallet"
@@ -23,7 +23,7 @@ def build_plan(ports: Ports, data: Path, postgres: Postgres, *, tls: bool = Fals
     """Return the plan of the whole system. Creates missing keys, and with `tls` the certificates for mutual TLS.
 
     Args:
-        ports: of all processes.
+        ports: ports of all processes.
         data: the absolute folder of all files.
         postgres: the database server, not started yet.
         tls: use mutual TLS between the services.

@@ -30,7 +30,7 @@ class StartError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """Program, user and working folder of a process. `environment` is complete: nothing is inherited."""
+    """Program, user and working directory of a process. `environment` is complete: nothing is inherited."""
 
     argv: Sequence[str]
     environment: Mapping[str, str]
@@ -66,7 +66,7 @@ class Process:
 
 def module(name: str, *arguments: str, **environment: str) -> Callable[[], Awaitable[Command]]:
     """Return a command that runs a module of this project, with `environment` added to the current one."""
-    # The working folder is the project root, so that `python -m` finds the project's packages.
+    # The working directory is the project root, so that `python -m` finds the project's packages.
     argv = (sys.executable, "-m", name, *arguments)
 
     async def command() -> Command:
@@ -88,11 +88,11 @@ class OrphanReaper:
         )
 
     def register(self, pid: int, stop_signal: signal.Signals) -> None:
-        """Make sure that the process group `pid` does not outlive this process."""
+        """Register the process group `pid`, so that it does not outlive this process."""
         self._send(f"+{pid} {int(stop_signal)}\n")
 
     def release(self, pid: int) -> None:
-        """Forget the process group `pid`: it has ended, and its number may be reused."""
+        """Unregister the process group `pid`: it has ended, and the pid may be reused."""
         self._send(f"-{pid}\n")
 
     def close(self) -> None:
@@ -113,7 +113,7 @@ class Child:
     """
 
     def __init__(self, process: Process, *, output: Output | None = None, reaper: OrphanReaper | None = None) -> None:
-        """Nothing runs yet. Without a shared `reaper` the child starts its own."""
+        """Describe the child without starting it. Without a shared `reaper` it gets its own at the start."""
         self.process = process
         self.last_lines: deque[str] = deque(maxlen=20)
         self.started_at = 0.0

@@ -24,7 +24,7 @@ class Supervisor:
         *,
         changed: Callable[[], None] = lambda: None,
     ) -> None:
-        """Nothing runs yet. `changed` is called after a process has started or ended."""
+        """Create the children without starting them. `changed` is called after a process has started or ended."""
         self.children = {p.name: Child(p, output=console.output, reaper=reaper) for p in plan}
         self._console = console
         self._changed = changed
@@ -101,7 +101,7 @@ class Supervisor:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _restart_when_ended(self, child: Child) -> None:
-        """Restart the process when it has ended, with a growing delay while it keeps ending."""
+        """Restart the process when it has ended, with a growing delay while it keeps crashing."""
         name, delay = child.process.name, FIRST_DELAY
         while True:
             ended = f"exited with {await child.wait()}"

@@ -57,7 +57,7 @@ def prepare_system(
     """Lock the data folder and check the ports; the caller starts the supervisor.
 
     Args:
-        ports: of all processes.
+        ports: ports of all processes.
         data: folder of all files, created if missing; used by one system at a time.
         console: receives progress and output; default: log files in `data`/logs only.
         planner: returns the plan; default: the full system.
@@ -114,7 +114,7 @@ def lock_data_folder(data: Path) -> Iterator[int]:
     """
     data.mkdir(
         mode=0o711, parents=True, exist_ok=True
-    )  # the user `nobody` has to reach its cluster in here, but list nothing
+    )  # lets the user `nobody` reach its cluster below, but not list this folder
     descriptor = os.open(data / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         deadline = time.monotonic() + REAPER_TIMEOUT

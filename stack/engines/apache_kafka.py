@@ -71,13 +71,13 @@ class ApacheKafka(Child):
         output: Output | None = None,
         reaper: OrphanReaper | None = None,
     ) -> None:
-        """Nothing runs yet.
+        """Describe the broker without starting it.
 
         Args:
             jars: folder that `fetch_jars` returns.
             data: an empty folder, or the data of an earlier broker on the same ports.
-            port: of the broker.
-            controller_port: of its controller.
+            port: port of the broker.
+            controller_port: port of its controller.
             output: receives each line that the broker prints.
             reaper: ends the broker if this process dies; without one the broker has its own.
         """

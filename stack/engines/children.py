@@ -10,7 +10,7 @@ class Kafka(Child):
     """Kafka with one broker on `127.0.0.1:port`. It is empty after every start."""
 
     def __init__(self, port: int, *, output: Output | None = None, reaper: OrphanReaper | None = None) -> None:
-        """Nothing runs yet."""
+        """Describe the process without starting it."""
         self.bootstrap_servers = f"127.0.0.1:{port}"
         process = Process(
             name="kafka",
@@ -27,7 +27,7 @@ class ClickHouse(Child):
     def __init__(
         self, data: Path, port: int, *, output: Output | None = None, reaper: OrphanReaper | None = None
     ) -> None:
-        """Nothing runs yet."""
+        """Describe the process without starting it."""
         self.url = f"http://127.0.0.1:{port}"
         process = Process(
             name="clickhouse",

@@ -35,14 +35,14 @@ SETTINGS = {
     "timezone": "UTC",
     "log_line_prefix": "%m [%p] ",
 }
-# For data that may be lost: a crash of the server loses the latest commits, one of the machine may corrupt the cluster.
+# For temporary data: a crash of PostgreSQL loses the latest commits, a crash of the machine may corrupt the cluster.
 VOLATILE_SETTINGS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
 
 class Postgres(Child):
-    """PostgreSQL on `127.0.0.1:port`, with the cluster of the folder `home`.
+    """PostgreSQL on `127.0.0.1:port`, with the database cluster in the folder `home`.
 
-    It is ready when it accepts connections and every database of `databases` exists, owned by the role of its name.
+    It is ready when it accepts connections and all `databases` exist, each owned by the role of the same name.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Postgres(Child):
         output: Output | None = None,
         reaper: OrphanReaper | None = None,
     ) -> None:
-        """Nothing runs yet; the cluster's location and passwords are created if missing.
+        """Choose the cluster's location and create its passwords if they are missing. Starts no process.
 
         With `durable` each commit is flushed to disk, as in production. Without it a kill loses the latest commits.
         """
@@ -98,7 +98,7 @@ class Postgres(Child):
             return False
         try:
             if Path(await connection.fetchval("SHOW data_directory")) != self.cluster.data:
-                return False  # another PostgreSQL on our port; ours will fail to bind
+                return False  # another PostgreSQL uses the port; this one will fail to bind
             for name in self.databases:
                 await self._ensure_database(connection, name)
         finally:
@@ -108,7 +108,7 @@ class Postgres(Child):
     async def _ensure_database(self, connection: asyncpg.Connection, name: str) -> None:
         """Create the role and the database `name` if they are missing."""
         if not await connection.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", name):
-            # DDL takes no parameters; the name is ours, and a URL-safe password needs no quoting.
+            # DDL takes no parameters. The name is from the code, and a URL-safe password needs no quoting.
             await connection.execute(f"CREATE ROLE \"{name}\" LOGIN PASSWORD '{self.cluster.passwords[name]}'")
         if not await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", name):
             await connection.execute(f'CREATE DATABASE "{name}" OWNER "{name}"')
@@ -166,7 +166,7 @@ async def _wait_until_unused(data: Path, seconds: float = 10.0) -> None:
     """Wait until no process uses `data`, then remove a stale `postmaster.pid`, so that a start after kill -9 works.
 
     The backends of a killed postmaster end soon. Its `postmaster.pid` stays and prevents every start if another process
-    gets its number.
+    gets the same pid.
 
     Raises:
         StartError: a process still uses the folder after `seconds`.
@@ -177,13 +177,13 @@ async def _wait_until_unused(data: Path, seconds: float = 10.0) -> None:
     deadline = asyncio.get_running_loop().time() + seconds
     while pids := _processes_in(data):
         if asyncio.get_running_loop().time() > deadline:
-            raise StartError(f"another PostgreSQL (process {pids[0]}) runs on {data}; stop it first")
+            raise StartError(f"another PostgreSQL (process {pids[0]}) uses {data}; stop it first")
         await asyncio.sleep(0.05)
     stale.unlink()
 
 
 def _processes_in(folder: Path) -> list[int]:
-    """Return the processes with the working folder `folder`, as all processes of a running cluster have."""
+    """Return the pids of the processes in this working directory. PostgreSQL's processes run in the data directory."""
     pids = []
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):

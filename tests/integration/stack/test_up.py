@@ -155,7 +155,7 @@ class TestUp:
         second = Terminal(terminal.data, unused_port())
         assert second.process.wait(20) == 2
         (line,) = second.text.splitlines()
-        assert f"a stack already runs on {terminal.data} (process {terminal.process.pid})" in line
+        assert f"a stack already uses {terminal.data} (process {terminal.process.pid})" in line
         second.close()
 
     def test_second_stack_on_other_ports_and_data_starts(self, terminal: Terminal, tmp_path: Path) -> None:
