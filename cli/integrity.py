@@ -30,7 +30,7 @@ def check_integrity(admin: AdminEndpoint, name: str = "") -> IntegrityResult:
 
     Args:
         admin: the service's admin interface.
-        name: of the service; if set, it begins the line of the verdict.
+        name: name of the service; if set, the line of the verdict begins with it.
     """
     label = f"{name}: " if name else ""
     try:

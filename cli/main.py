@@ -56,7 +56,7 @@ def certificates(
     try:
         results = ensure_certificates(folder, name, datetime.now(UTC))
     except CertificateError as error:
-        typer.echo(f"no certificates created: {error}", err=True)
+        typer.echo(f"certificates cannot be created: {error}", err=True)
         raise typer.Exit(2) from None
     for each in results:
         action = "created" if each.is_new else "kept"
@@ -94,12 +94,12 @@ def integrity(
     token: Token = None,
     data: Data = _DATA,
 ) -> None:
-    """Check all data while the services run: the ledger, the top-ups and the history.
+    """Check all data while the services run.
 
     The bank checks its ledger, card checks that no amount is lost between cards and accounts, and analytics checks
     that the history equals the ledger.
 
-    Exit codes: 0 sound, 1 broken, 2 not proven.
+    Exit codes: 0 sound, 1 broken (there are violations), 2 not proven (a service or its database is down).
     """
     if admin is not None:
         raise typer.Exit(check_integrity(AdminEndpoint(admin.rstrip("/"), token or "")))
@@ -127,9 +127,9 @@ def replay(
         ),
     ] = False,
 ) -> None:
-    """Copy operations that the history lacks from the ledger. Safe to interrupt and to repeat.
+    """Copy missing operations from the ledger to the history. Safe to interrupt and to repeat.
 
-    Exit codes: 0 complete, 1 the ledger lacks operations that it counts, 2 not finished.
+    Exit codes: 0 complete, 1 the ledger has no operation for some versions, 2 not finished.
     """
     ports = _ports(port)
     endpoint = _admin_endpoint(admin, ports, ports.analytics_admin, token, data)
@@ -146,9 +146,10 @@ def review_top_ups(
     token: Token = None,
     data: Data = _DATA,
 ) -> None:
-    """List the top-ups that need a person, each with the reason; or retry one of them.
+    """List the top-ups that need manual review, each with the reason; or retry one of them.
 
-    Exit codes: 0 the list is empty or the retry started, 1 the list is not empty, 2 unknown or no such top-up.
+    Exit codes: 0 the list is empty or the retry started, 1 the list is not empty, 2 the service is down, or
+    the top-up is not under review.
     """
     ports = _ports(port)
     endpoint = _admin_endpoint(admin, ports, ports.card_admin, token, data)

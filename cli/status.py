@@ -155,7 +155,7 @@ _TITLES: Final = {
     "accounts_incomplete": "accounts with an incomplete history",
     "compared_seconds_ago": "last comparison with the ledger (s ago)",
     "top_ups_open": "top-ups in progress",
-    "top_ups_to_review": "top-ups that need a person",
+    "top_ups_to_review": "top-ups that need manual review",
     "acquirer_circuit": "circuit breaker to the acquirer",
     "websockets": "open WebSockets",
     "event_streams": "open server-sent event streams",

@@ -1,4 +1,4 @@
-"""Top-ups that need a person: one line each on stdout."""
+"""Top-ups that need manual review: one line each on stdout."""
 
 from enum import IntEnum
 from typing import Any
@@ -12,20 +12,20 @@ from cli.admin_client import AdminEndpoint, NoResultError, stream_reports
 class ReviewResult(IntEnum):
     """Result of a review, used as the exit code."""
 
-    NOTHING = 0
-    """No top-up needs a person, or the retry was started."""
-    SOMETHING = 1
+    LIST_EMPTY = 0
+    """No top-up needs manual review, or the retry was started."""
+    LIST_NOT_EMPTY = 1
     UNKNOWN = 2
     """The service or its database is down, or the top-up is not under review."""
 
 
 def list_reviews(admin: AdminEndpoint) -> ReviewResult:
-    """Print the top-ups that the card service cannot finish without a person, each with the reason."""
+    """Print the top-ups that the card service cannot finish automatically, each with the reason."""
     try:
         for report in stream_reports("GET", admin, "/review"):
             if "top_ups" in report:
-                typer.echo(f"{report['top_ups']:,} top-ups need a person")
-                return ReviewResult.SOMETHING if report["top_ups"] else ReviewResult.NOTHING
+                typer.echo(f"{report['top_ups']:,} top-ups need manual review")
+                return ReviewResult.LIST_NOT_EMPTY if report["top_ups"] else ReviewResult.LIST_EMPTY
             typer.echo(_format_top_up(report["top_up"]))
     except NoResultError as error:
         typer.echo(f"unknown: {error}")
@@ -42,7 +42,7 @@ def retry_top_up(admin: AdminEndpoint, top_up_id: UUID) -> ReviewResult:
         typer.echo(f"not retried: {error}")
         return ReviewResult.UNKNOWN
     typer.echo(f"retried: {_format_top_up(top_up['top_up'])}")
-    return ReviewResult.NOTHING
+    return ReviewResult.LIST_EMPTY
 
 
 def _format_top_up(top_up: dict[str, Any]) -> str:

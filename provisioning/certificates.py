@@ -54,7 +54,7 @@ class _Authority(NamedTuple):
 
 
 def ensure_certificates(folder: Path, names: Iterable[str], now: datetime) -> list[CertificateFiles]:
-    """Create what is missing and return the authority, followed by a valid certificate for each name.
+    """Create or renew certificates. Return the authority's, followed by a valid one for each name.
 
     Each certificate serves as client and server certificate for its name, localhost and 127.0.0.1. It is replaced when
     at most a third of its lifetime remains, when the authority did not sign it, when its names differ, or when a file
@@ -62,7 +62,7 @@ def ensure_certificates(folder: Path, names: Iterable[str], now: datetime) -> li
     Safe to repeat, also after a crash.
 
     Args:
-        folder: of the PEM files; created if missing.
+        folder: folder of the PEM files; created if missing.
         names: host names of the services.
         now: the current time, with a time zone.
 

@@ -43,9 +43,9 @@ def parse_relay_arguments(
     Args:
         decode: parses a cursor; raises ValueError for an invalid one.
         first: page size, 1 to 1,000; 50 by default.
-        after: the page starts behind this cursor.
-        last: page size in the other direction.
-        before: the page ends in front of this cursor.
+        after: the page has the items directly after this cursor.
+        last: page size towards newer items.
+        before: the page has the items directly before this cursor.
 
     Raises:
         InvalidInput: both directions are given, the size is out of range, or a cursor is invalid.

@@ -202,7 +202,7 @@ class TestCommands:
                 admin = AdminEndpoint(card.admin, keys.user("admin", Role.ADMIN))
                 account = await bank.open("alice", "0", currency)
                 done = await card.top_up(account, Money.parse("1", currency), "done")
-                assert await said(list_reviews, admin) == ["0 top-ups need a person"]
+                assert await said(list_reviews, admin) == ["0 top-ups need manual review"]
                 (proven,) = await said(check_integrity, admin, "card")
                 assert proven.startswith("card: sound: all invariants hold for 1 top-ups, 1 payments, 1 deposits (")
                 payment = await card.payment(done.id)
@@ -212,7 +212,7 @@ class TestCommands:
                 marked = "SELECT review FROM top_ups WHERE next_attempt_at IS NULL AND review IS NOT NULL"
                 why = await until(lambda: card.sql.fetchval(marked))
                 shown = f"{done.id} 1.00 {currency} to {account}, COMPLETED, payment {payment['id']}"
-                assert await said(list_reviews, admin) == [f"{shown}: {why}", "1 top-ups need a person"]
+                assert await said(list_reviews, admin) == [f"{shown}: {why}", "1 top-ups need manual review"]
                 assert await said(retry_top_up, admin, done.id) == [f"retried: {shown}: {why}"]
                 assert (await said(check_integrity, admin))[-1].startswith(
                     "broken: 1 violations (PAYMENT_IS_TOP_UPS 1)"
@@ -222,9 +222,9 @@ class TestCommands:
         (told,) = await said(list_reviews, admin)
         assert told.startswith(f"unknown: no answer from {card.admin}")
         assert codes == [
-            ReviewResult.NOTHING,
+            ReviewResult.LIST_EMPTY,
             IntegrityResult.SOUND,
-            ReviewResult.SOMETHING,
+            ReviewResult.LIST_NOT_EMPTY,
             0,
             IntegrityResult.BROKEN,
             ReviewResult.UNKNOWN,

@@ -223,11 +223,11 @@ class TestTopUps:
 
         def list_reviews(admin: AdminEndpoint) -> ReviewResult:
             asked.append((admin,))
-            return ReviewResult.SOMETHING
+            return ReviewResult.LIST_NOT_EMPTY
 
         def retry_top_up(admin: AdminEndpoint, top_up_id: UUID) -> ReviewResult:
             asked.append((admin, top_up_id))
-            return ReviewResult.NOTHING
+            return ReviewResult.LIST_EMPTY
 
         monkeypatch.setattr(main, "list_reviews", list_reviews)
         monkeypatch.setattr(main, "retry_top_up", retry_top_up)

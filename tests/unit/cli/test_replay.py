@@ -40,7 +40,7 @@ class TestReplay:
             (
                 outcome("incomplete", lacking=2),
                 ReplayResult.INCOMPLETE,
-                f"incomplete: the ledger lacks 2 operations that it counts; {COUNTS} (1.5 s)",
+                f"incomplete: the ledger has no operation for 2 versions; {COUNTS} (1.5 s)",
             ),
             (
                 outcome("unavailable"),
