@@ -15,7 +15,7 @@ class AccessRule:
     Attributes:
         roles: users with one of these roles are allowed.
         services: services with one of these names are allowed.
-        is_public: everybody is allowed, with or without a token; a token is not verified.
+        is_public: all callers are allowed; a token, if there is one, is not verified.
     """
 
     roles: frozenset[Role] = frozenset()
@@ -42,7 +42,7 @@ AccessPolicy = Mapping[str, AccessRule]
 """Rule of each call. Key: name of the gRPC method, or method and path of the HTTP route."""
 
 PUBLIC_ACCESS: Final = AccessRule(is_public=True)
-"""Everybody, without a token."""
+"""All callers, without a token."""
 
 
 def allow_roles(*roles: Role) -> AccessRule:

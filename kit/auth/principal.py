@@ -210,7 +210,7 @@ class TokenVerifier:
 
 
 def _get_claim(claims: Mapping[str, Any], path: str) -> Any:
-    """Return the claim with this name, or the value at this path; None if there is none."""
+    """Return the claim with this name or at this path; None if the token has none."""
     if path in claims:  # a name may contain dots itself, such as a URL
         return claims[path]
     value: Any = claims

@@ -1,4 +1,4 @@
-"""Connection options, time-outs and error mapping that all PostgreSQL pools share, whatever their driver API."""
+"""Connection options, time-outs and error mapping of all PostgreSQL pools, for SQLAlchemy and for asyncpg."""
 
 import asyncio
 from collections.abc import Awaitable, Iterator

@@ -29,7 +29,7 @@ class ServerWithoutSignals(uvicorn.Server):
 
 
 class _WriteTimeoutMixin(asyncio.Protocol):
-    """Closes a connection whose peer reads nothing, or almost nothing, for a minute.
+    """Closes a connection if its peer reads (almost) nothing for a minute.
 
     uvicorn would keep the buffered response, and wait for the peer without a time-out.
     """

@@ -48,7 +48,7 @@ async def open_channel(
         reads: names of the methods that only read. gRPC retries them within the deadline when the service is
             unavailable. Mutations are not retried here: the owner of the idempotency key retries them.
         tls: certificates; None: plaintext, on loopback only.
-        name: name that the certificate of the service must have, whatever its address.
+        name: name that the certificate of the service must have; its address is not checked.
 
     Raises:
         PlaintextError: `tls` is None and the target is not on loopback.

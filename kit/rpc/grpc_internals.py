@@ -61,7 +61,7 @@ class ServerStandIn:
 
 
 class ChannelStandIn:
-    """Takes a channel's place when a stub is created, to choose the real channel anew for each call.
+    """Takes a channel's place when a stub is created, so that each call can use another real channel.
 
     It has what stubs of methods without request streams use.
     """

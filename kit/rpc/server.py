@@ -11,7 +11,7 @@ import grpc
 import structlog
 from google.rpc import code_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1._async import HealthServicer
+from grpc_health.v1.health import aio as grpc_health
 from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
 from opentelemetry.trace import SpanKind
@@ -101,7 +101,7 @@ async def grpc_server(
     server = grpc.aio.server(
         options=_OPTIONS if tls is None else (*_OPTIONS, ("grpc.max_connection_age_ms", _MAX_CONNECTION_AGE_MS))
     )
-    health = HealthServicer()
+    health = grpc_health.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     for name, service in services.items():
         service.register(_authorizing_server(server, verifier, name, service.policy))
@@ -126,7 +126,7 @@ async def grpc_server(
         await server.stop(_STOP_TIMEOUT_SECONDS)
 
 
-async def _update_health(health: HealthServicer, checks: Mapping[str, HealthCheck]) -> None:
+async def _update_health(health: grpc_health.HealthServicer, checks: Mapping[str, HealthCheck]) -> None:
     while True:
         is_ready = all(state == "ok" for state in (await run_checks(checks)).values())
         status = health_pb2.HealthCheckResponse.SERVING if is_ready else health_pb2.HealthCheckResponse.NOT_SERVING

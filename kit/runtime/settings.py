@@ -154,7 +154,7 @@ class AuthSettings(Settings):
     def production_errors(self) -> Iterator[str]:  # noqa: D102  see the base class
         yield from super().production_errors()
         if isinstance(self.auth_jwks, Path) and is_development_key(self.auth_jwks):
-            yield "AUTH_JWKS has the keys of the development stack, which anybody can sign with: use your issuer's keys"
+            yield "AUTH_JWKS has the keys of the development stack, which are not secret: use your issuer's keys"
         for name, file in self.auth_services.items():
             if is_development_key(file):
                 yield f"AUTH_SERVICES has a key of the development stack for {name}: create a new key"

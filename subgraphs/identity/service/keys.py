@@ -1,6 +1,6 @@
 """`python -m subgraphs.identity.service.keys rotate --folder FOLDER --keep SECONDS`: rotate the signing keys.
 
-The command adds a key and removes obsolete keys. Running services read the folder again by themselves.
+The command adds a key and removes obsolete keys. Running services reload the folder every five seconds.
 """
 
 import argparse

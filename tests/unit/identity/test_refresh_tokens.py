@@ -92,7 +92,7 @@ class TestRotate:
 
 
 class Sessions(RuleBasedStateMachine):
-    """One session whose tokens are used in any order at any time, with the invariants of its tokens."""
+    """One session: its tokens are used in any order at any time, and their invariants hold."""
 
     tokens = Bundle("tokens")
 

@@ -147,7 +147,7 @@ class Identity:
         A second use within the grace period returns the same refresh token again; a later one ends the session.
 
         Raises:
-            Unauthenticated: the token is not valid, or the session has ended; the caller cannot tell which.
+            Unauthenticated: the token is not valid, or the session has ended; the error is the same.
             Unavailable: the outcome is unknown; a retry is safe within the grace period.
         """
         token_id = self._decode(token)

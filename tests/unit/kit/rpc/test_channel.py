@@ -12,7 +12,7 @@ import grpc
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1._async import HealthServicer
+from grpc_health.v1.health import aio as grpc_health
 from prometheus_client import REGISTRY
 
 from kit.auth.principal import Principal
@@ -93,7 +93,7 @@ class CountingServer:
     def __init__(self) -> None:
         self.calls = 0
         self._server = grpc.aio.server()
-        self._health = HealthServicer()
+        self._health = grpc_health.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         registration(self._count)(self._server)
         self.target = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"

@@ -181,7 +181,7 @@ class TestRunWithRestarts:
             if attempts == 3:
                 enough.set()
                 await asyncio.Event().wait()
-            raise asyncio.CancelledError  # as a library that lets the cancellation of its own task escape
+            raise asyncio.CancelledError  # a library cancelled its own task and raised the cancellation
 
         stepping = process.run_with_restarts(step, name="step", first_delay_seconds=0, longest_delay_seconds=0)
         async with asyncio.timeout(5), process.background_task(stepping, "step"):
