@@ -27,6 +27,7 @@ from structlog.typing import EventDict, WrappedLogger
 
 from kit.rpc import request_context
 from kit.runtime.settings import LogSettings
+from wallet.luhn import has_valid_check_digit
 
 
 def configure(service: str, settings: LogSettings) -> None:
@@ -153,13 +154,7 @@ def redact_line(_: WrappedLogger, __: str, line: Any) -> bytes:
 
 def _redact_card(match: re.Match[bytes]) -> bytes:
     digits = match[0]
-    return b"9" * len(digits) if _is_card(digits.decode()) else digits
-
-
-def _is_card(digits: str) -> bool:
-    """Return whether the last digit is the check digit of a card number (Luhn; ISO/IEC 7812-1, annex B)."""
-    doubled = [sum(divmod(2 * int(digit), 10)) for digit in digits[-2::-2]]
-    return (sum(doubled) + sum(map(int, digits[-1::-2]))) % 10 == 0
+    return b"9" * len(digits) if has_valid_check_digit(digits.decode()) else digits
 
 
 def _to_text(_: WrappedLogger, __: str, line: Any) -> str:
