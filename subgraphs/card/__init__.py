@@ -1,1 +1,1 @@
-"""Paying in by card: a saga over the card acquirer and the ledger."""
+"""Top-ups by card: a saga over the card acquirer and the ledger."""

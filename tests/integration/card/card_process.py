@@ -1,4 +1,4 @@
-"""A card service that runs as in production, over a real database, a real bank and the sandbox acquirer."""
+"""Card service as in production, with a real database, a real bank and the sandbox acquirer."""
 
 import asyncio
 import json
@@ -19,7 +19,8 @@ from stack import probes
 from stack.ports import free_ports
 from stack.process import Child, Output, Process, module
 from subgraphs.card.client import CardClient, CardDetails, TopUp
-from subgraphs.card.service.__main__ import Settings, serve
+from subgraphs.card.service.__main__ import serve
+from subgraphs.card.service.settings import Settings
 from tests.conftest import SERVICES, USERS, Keys
 from tests.integration.bank.harness import Caller, RunningBank, until_ready
 from tests.integration.sandbox.running import API_KEY, SECRET, Merchant
@@ -30,15 +31,14 @@ from wallet.money import Money
 VISA = "4242424242424242"
 
 
-def details(number: str = VISA, **given: Any) -> CardDetails:
-    """A card that is typed in."""
-    card = {"number": number, "expiry_month": 12, "expiry_year": datetime.now(UTC).year + 2, "cvv": "123", **given}
+def card_details(number: str = VISA, **overrides: Any) -> CardDetails:
+    card = {"number": number, "expiry_month": 12, "expiry_year": datetime.now(UTC).year + 2, "cvv": "123", **overrides}
     return CardDetails(**card)
 
 
 @dataclass(frozen=True)
 class RunningCard:
-    """A card service, a client of it, and what is around it."""
+    """Running card service with a client and its dependencies."""
 
     client: CardClient
     sql: asyncpg.Pool
@@ -52,15 +52,17 @@ class RunningCard:
         return self.bank.user(subject)
 
     async def top_up(
-        self, account: UUID, amount: Money, key: str, number: str = VISA, caller: str = "alice", **given: Any
+        self, account: UUID, amount: Money, key: str, number: str = VISA, caller: str = "alice", **overrides: Any
     ) -> TopUp:
-        return await self.user(caller)(self.client.create_top_up(account, amount, details(number, **given), key))
+        return await self.user(caller)(
+            self.client.create_top_up(account, amount, card_details(number, **overrides), key)
+        )
 
-    async def final(self, id_: UUID, caller: str = "alice", within: float = 10) -> TopUp:
-        """The top-up, once it is final."""
+    async def wait_until_final(self, id_: UUID, caller: str = "alice", within: float = 10) -> TopUp:
+        """Return the top-up once it is final."""
 
         async def is_final() -> TopUp | None:
-            with suppress(Unavailable):  # of a process that has just come back
+            with suppress(Unavailable):  # while the process restarts
                 top_up = await self.user(caller)(self.client.get_top_up(id_))
                 return top_up if top_up.status in {"COMPLETED", "DECLINED", "VOIDED", "REFUNDED"} else None
             return None
@@ -70,12 +72,13 @@ class RunningCard:
         return top_up
 
     async def payment(self, id_: UUID) -> dict[str, Any] | None:
-        """What the acquirer has of a top-up."""
-        found = (await self.merchant.http.get("/v1/payments", params={"idempotencyKey": f"{id_}:authorize"})).json()
-        return found["payments"][0] if found["payments"] else None
+        """Return the acquirer's payment of a top-up."""
+        response = await self.merchant.http.get("/v1/payments", params={"idempotencyKey": f"{id_}:authorize"})
+        payments = response.json()["payments"]
+        return payments[0] if payments else None
 
-    async def agree(self, top_up: TopUp) -> None:
-        """What the acquirer has kept is what the ledger has credited."""
+    async def assert_books_agree(self, top_up: TopUp) -> None:
+        """Check that the acquirer has kept the amount that the ledger has credited."""
         payment = await self.payment(top_up.id)
         kept = Decimal(0) if payment is None else Decimal(payment["captured"]) - Decimal(payment["refunded"])
         query = "SELECT coalesce(sum(amount), 0) FROM transfers WHERE kind = 'DEPOSIT' AND descriptor->>'topUpId' = $1"
@@ -84,10 +87,10 @@ class RunningCard:
         assert credited == (top_up.amount.amount if top_up.status == "COMPLETED" else 0)
 
 
-def settings_of(
-    keys: Keys, folder: Path, database_url: str, bank: RunningBank, acquirer_url: str, **given: Any
+def card_settings(
+    keys: Keys, folder: Path, database_url: str, bank: RunningBank, acquirer_url: str, **overrides: Any
 ) -> dict[str, str]:
-    """What a card service must be told, as environment variables; impatient, on free ports unless given."""
+    """Return the settings of a card service by name, with short time-outs and free ports unless overridden."""
     folder.mkdir(exist_ok=True)
     files = {}
     for number, issuer in enumerate((USERS, *SERVICES)):
@@ -111,27 +114,27 @@ def settings_of(
         "acquirer_budget_seconds": 0.9,
         "acquirer_circuit_failures": 1_000,
         "card_limits": json.dumps({"RUB": {"top_up": "10000", "day": "50000"}}),
-        "card_fingerprint_secret": "known to the tests, and to nobody else",
-        "card_poll_seconds": 60,  # what is not notified is not seen
+        "card_fingerprint_secret": "fingerprint secret of the integration tests",
+        "card_poll_seconds": 60,  # so that a missing notification fails a test
         "card_interval_seconds": 0.05,
         "card_first_pause_seconds": 0.05,
         "card_longest_pause_seconds": 0.2,
         "auth_issuer": USERS,
         "auth_jwks": files[USERS],
         "auth_services": json.dumps({service: files[service] for service in SERVICES}),
-        **given,
+        **overrides,
     }
     return {name: str(value) for name, value in settings.items()}
 
 
 @asynccontextmanager
-async def running(bank: RunningBank, merchant: Merchant, settings: Mapping[str, str]) -> AsyncIterator[RunningCard]:
-    """The card service's own composition, in this process."""
+async def run_card(bank: RunningBank, merchant: Merchant, settings: Mapping[str, str]) -> AsyncIterator[RunningCard]:
+    """Run the card service in this process."""
     parsed = {**settings, **{name: json.loads(settings[name]) for name in ("auth_services", "card_limits")}}
     stop = asyncio.Event()
     serving = asyncio.create_task(serve(Settings(**parsed), stop))
     try:
-        async with using(bank, merchant, settings) as card:
+        async with connect_card(bank, merchant, settings) as card:
             await until_ready(card.admin, serving)
             yield card
     finally:
@@ -139,16 +142,18 @@ async def running(bank: RunningBank, merchant: Merchant, settings: Mapping[str, 
         await serving
 
 
-def process(settings: Mapping[str, str], output: Output | None = None) -> Child:
-    """The card service as a process of its own, which can be killed. It does not run yet."""
+def card_child(settings: Mapping[str, str], output: Output | None = None) -> Child:
+    """Return the card service as a child process that is not started yet."""
     upper = {name.upper(): value for name, value in settings.items()}
     ready = probes.http(f"http://{settings['card_admin_listen']}/health/ready")
     return Child(Process(name="card", command=module("subgraphs.card.service", **upper), ready=ready), output=output)
 
 
 @asynccontextmanager
-async def using(bank: RunningBank, merchant: Merchant, settings: Mapping[str, str]) -> AsyncIterator[RunningCard]:
-    """A card service, wherever it runs."""
+async def connect_card(
+    bank: RunningBank, merchant: Merchant, settings: Mapping[str, str]
+) -> AsyncIterator[RunningCard]:
+    """Connect to a card service that runs in this or another process."""
     async with (
         asyncpg.create_pool(settings["card_database_url"], min_size=0, max_size=4) as sql,
         CardClient.connect(settings["card_grpc_listen"], limits=ClientLimits(timeout_seconds=20)) as client,

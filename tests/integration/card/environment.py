@@ -1,4 +1,4 @@
-"""A card service's parts over a real database and a real bank, with an acquirer that tests can trouble."""
+"""Parts of the card service with a real database, a real bank and an acquirer whose failures tests choose."""
 
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -12,148 +12,153 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 from kit.auth.principal import Role
-from subgraphs.card.service.adapters.bank_ledger import Ledger
+from subgraphs.card.service.adapters.bank_ledger import BankLedger
 from subgraphs.card.service.adapters.repository import Repository, open_database
-from subgraphs.card.service.application.saga import Saga, Timing
+from subgraphs.card.service.application.saga import Saga, SagaLimits
 from subgraphs.card.service.domain import rules
-from subgraphs.card.service.domain.cards import CardDetails
+from subgraphs.card.service.domain.cards import CardDetails, CardToken
+from subgraphs.card.service.domain.payment import PaymentStatus
 from subgraphs.card.service.domain.rules import Limit
-from subgraphs.card.service.domain.top_up import Key, PaymentStatus, Status, Token, TopUp, Wish
+from subgraphs.card.service.domain.top_up import IdempotencyKey, NewTopUp, Status, TopUp
 from tests.integration.bank.harness import RunningBank
 from tests.integration.card.fake_acquirer import FakeAcquirer
 from wallet.money import EXPONENTS, Money
 
 VISA = "4242424242424242"
 LIMITS = {currency: Limit(Decimal(10_000), Decimal(20_000)) for currency in EXPONENTS}
-AT_ONCE = Timing(
-    interval_seconds=0.02, lease_seconds=0.0, first_pause_seconds=0.0, longest_pause_seconds=0.0, captures=3
+NO_DELAYS = SagaLimits(
+    interval_seconds=0.02, lease_seconds=0.0, first_pause_seconds=0.0, longest_pause_seconds=0.0, max_captures=3
 )
-"""Every row is due at once: whoever looks, takes it."""
+"""Every top-up is due at once, so that any driver can claim it."""
 
 
 def card(number: str = VISA, cvv: str = "123") -> CardDetails:
     return CardDetails(number, 12, datetime.now(UTC).year + 2, cvv)
 
 
-class Died(BaseException):
-    """The process is no more."""
+class ProcessDied(BaseException):
+    """The process has died."""
 
 
-class Mortal:
-    """What a process does outside itself passes here. The n-th thing it does not live to do: the ones before have taken
-    effect, whether or not it has heard so.
+class CrashPoint:
+    """Counts the calls to the database, the acquirer and the bank, and lets the process die at one of them.
+
+    The earlier calls have taken effect.
     """
 
     def __init__(self, dies_at: int | None = None) -> None:
-        self.passed = 0
+        """Args:
+        dies_at: number of calls before the process dies; None: it never dies.
+        """
+        self.calls = 0
         self._dies_at = dies_at
 
-    def around(self, part: Any) -> Any:
-        """The part, with each of its calls counted."""
+    def wrap(self, part: Any) -> Any:
+        """Return the part with its method calls counted."""
         return _Counted(part, self)
 
-    async def pass_through(self, call: Callable[[], Any]) -> Any:
-        if self.passed == self._dies_at:
-            raise Died
-        self.passed += 1
-        return await call()
+    async def call(self, method: Callable[[], Any]) -> Any:
+        if self.calls == self._dies_at:
+            raise ProcessDied
+        self.calls += 1
+        return await method()
 
 
 class _Counted:
-    def __init__(self, part: Any, mortal: Mortal) -> None:
+    def __init__(self, part: Any, crash_point: CrashPoint) -> None:
         self._part = part
-        self._mortal = mortal
+        self._crash_point = crash_point
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._part, name)
 
         async def counted(*args: Any, **kwargs: Any) -> Any:
-            return await self._mortal.pass_through(lambda: method(*args, **kwargs))
+            return await self._crash_point.call(lambda: method(*args, **kwargs))
 
         return counted
 
 
 @dataclass
-class World:
-    """Everything around the card service's process, which may die and come back in it."""
+class CardEnvironment:
+    """Dependencies of the card service's process. They outlive the process, which may die and restart."""
 
     repository: Repository
     acquirer: FakeAcquirer
-    ledger: Ledger
+    ledger: BankLedger
     bank: RunningBank
     currency: str = "RUB"
     principal: str = field(default_factory=lambda: f"test|{uuid.uuid4().hex}")
 
-    def saga(self, mortal: Mortal | None = None, timing: Timing = AT_ONCE) -> Saga:
-        """A process's saga; a mortal one's every step outside is counted."""
-        around = mortal.around if mortal else lambda part: part
-        return Saga(around(self.repository), around(self.acquirer), around(self.ledger), timing)
+    def saga(self, crash_point: CrashPoint | None = None, limits: SagaLimits = NO_DELAYS) -> Saga:
+        """Create the saga of a new process, which dies at the crash point."""
+        wrap = crash_point.wrap if crash_point else lambda part: part
+        return Saga(wrap(self.repository), wrap(self.acquirer), wrap(self.ledger), limits)
 
-    async def wish(self, account_id: UUID, amount: Money, number: str = VISA, key: str | None = None) -> Wish:
+    async def new_top_up(self, account_id: UUID, amount: Money, number: str = VISA, key: str | None = None) -> NewTopUp:
         token = await self.acquirer.tokenize(card(number))
-        assert isinstance(token, Token)
-        print_ = rules.fingerprint(b"secret", token.token, account_id, amount)
-        return Wish(uuid7(), Key(self.principal, key or uuid.uuid4().hex), print_, "alice", account_id, amount, token)
+        assert isinstance(token, CardToken)
+        fingerprint = rules.request_fingerprint(b"secret", token.token, account_id, amount)
+        idempotency_key = IdempotencyKey(self.principal, key or uuid.uuid4().hex)
+        return NewTopUp(uuid7(), idempotency_key, fingerprint, "alice", account_id, amount, token)
 
-    async def admitted(self, account_id: UUID, amount: str = "10.00", number: str = VISA) -> TopUp:
-        """A new top-up that nobody drives yet."""
-        wish = await self.wish(account_id, self.money(amount), number)
-        return await self.repository.admit(wish, LIMITS, lease_seconds=0)
+    async def admit(self, account_id: UUID, amount: str = "10.00", number: str = VISA) -> TopUp:
+        """Create a top-up that has no driver."""
+        new = await self.new_top_up(account_id, self.money(amount), number)
+        return await self.repository.admit(new, LIMITS, lease_seconds=0)
 
     def money(self, amount: str) -> Money:
         return Money.parse(amount, self.currency)
 
-    async def open(self) -> UUID:
-        """A new and empty account of Alice's."""
+    async def open_account(self) -> UUID:
+        """Open an empty account of Alice's."""
         return await self.bank.open("alice", "0", self.currency)
 
-    async def close(self, account_id: UUID) -> None:
-        """For good, while something is on its way to it."""
+    async def close_account(self, account_id: UUID) -> None:
         await self.bank.user("admin", Role.ADMIN)(self.bank.client.close_account(account_id))
 
-    def anew(self) -> "World":
-        """The same world with another acquirer and another caller."""
-        return World(self.repository, FakeAcquirer(), self.ledger, self.bank)
+    def with_new_acquirer(self) -> "CardEnvironment":
+        """Return the same environment with a new acquirer and a new caller."""
+        return CardEnvironment(self.repository, FakeAcquirer(), self.ledger, self.bank)
 
-    async def finish(self, top_up: TopUp, timing: Timing = AT_ONCE) -> TopUp:
-        """Drives a top-up for as long as it is due, as a fresh process's completer does."""
-        saga = self.saga(timing=timing)
-        while claimed := await self.repository.claim(1, lease_seconds=timing.lease_seconds, id_=top_up.id):
+    async def finish(self, top_up: TopUp, limits: SagaLimits = NO_DELAYS) -> TopUp:
+        """Drive a top-up while it is due, as the completer of a new process does."""
+        saga = self.saga(limits=limits)
+        while claimed := await self.repository.claim(1, lease_seconds=limits.lease_seconds, id_=top_up.id):
             for due in claimed:
                 await saga.drive(due)
-        return await self.now(top_up)
+        return await self.reload(top_up)
 
-    async def now(self, top_up: TopUp) -> TopUp:
+    async def reload(self, top_up: TopUp) -> TopUp:
         return (await self.repository.get([top_up.id]))[top_up.id]
 
-    async def credited(self, id_: UUID) -> Decimal:
-        """What the ledger has of a top-up."""
+    async def credited_amount(self, id_: UUID) -> Decimal:
+        """Return the sum of a top-up's deposits in the ledger."""
         query = "SELECT coalesce(sum(amount), 0) FROM transfers WHERE kind = 'DEPOSIT' AND descriptor->>'topUpId' = $1"
         credited: Decimal = await self.bank.sql.fetchval(query, str(id_))
         return credited
 
-    async def agree(self, top_up: TopUp) -> TopUp:
-        """The top-up, which has come to its end; row, acquirer and ledger say the same of the money."""
-        now = await self.now(top_up)
-        assert now.is_final, now
-        payment = self.acquirer.payment(now.authorization_key)
+    async def assert_books_agree(self, top_up: TopUp) -> TopUp:
+        """Return the current state of a final top-up; row, acquirer and ledger agree on the money."""
+        current = await self.reload(top_up)
+        assert current.is_final, current
+        payment = self.acquirer.payment(current.authorization_key)
         kept = Decimal(0) if payment is None else payment.captured.amount - payment.refunded.amount
-        credited = await self.credited(now.id)
-        assert kept == credited, now
-        assert credited == (now.amount.amount if now.status is Status.COMPLETED else 0), now
+        credited = await self.credited_amount(current.id)
+        assert kept == credited, current
+        assert credited == (current.amount.amount if current.status is Status.COMPLETED else 0), current
         expected: dict[Status, set[PaymentStatus | None]] = {
             Status.COMPLETED: {PaymentStatus.CAPTURED},
             Status.DECLINED: {PaymentStatus.DECLINED},
             Status.VOIDED: {PaymentStatus.VOIDED, None},
             Status.REFUNDED: {PaymentStatus.REFUNDED},
         }
-        assert (payment and payment.status) in expected[now.status], now
-        assert now.review is None
-        return now
+        assert (payment and payment.status) in expected[current.status], current
+        assert current.review is None
+        return current
 
 
 @asynccontextmanager
-async def world(bank: RunningBank, card_url: str) -> AsyncIterator[World]:
+async def card_environment(bank: RunningBank, card_url: str) -> AsyncIterator[CardEnvironment]:
     async with open_database(card_url, max_connections=8) as database:
-        ledger = Ledger(bank.client, lambda: bank.keys.service("card"))
-        yield World(Repository(database), FakeAcquirer(), ledger, bank)
+        ledger = BankLedger(bank.client, lambda: bank.keys.service("card"))
+        yield CardEnvironment(Repository(database), FakeAcquirer(), ledger, bank)

@@ -1,4 +1,4 @@
-"""An acquirer in memory, as the contract has it: idempotent by key, with its own books. Tests say what goes wrong."""
+"""Acquirer in memory that follows the contract: idempotent by key, with its own payments. Tests choose its failures."""
 
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
@@ -8,114 +8,115 @@ from itertools import count
 from typing import TypeVar
 
 from subgraphs.card.service.domain import cards
-from subgraphs.card.service.domain.cards import CardDetails
-from subgraphs.card.service.domain.top_up import NoPayment, Payment, PaymentStatus, Refusal, Token
+from subgraphs.card.service.domain.cards import CardDetails, CardToken
+from subgraphs.card.service.domain.payment import NoPayment, Payment, PaymentStatus, Refusal
 from wallet.errors import Unavailable
+from wallet.luhn import has_valid_check_digit
 from wallet.money import Money
 
-Value = TypeVar("Value")
+Answer = TypeVar("Answer")
 
 DECLINES = {"4000000000000002": "DO_NOT_HONOR", "4000000000009995": "INSUFFICIENT_FUNDS"}
-REFUSES = {"4000000000020042": "capture", "4000000000040024": "refund"}
-"""The sandbox's own numbers: one suite holds both to the contract."""
+REFUSED_CHANGES = {"4000000000020042": "capture", "4000000000040024": "refund"}
+"""Test numbers of the sandbox: the same contract tests run with both acquirers."""
 
 _FROM = {"capture": PaymentStatus.AUTHORIZED, "void": PaymentStatus.AUTHORIZED, "refund": PaymentStatus.CAPTURED}
 _TO = {"capture": PaymentStatus.CAPTURED, "void": PaymentStatus.VOIDED, "refund": PaymentStatus.REFUNDED}
 
 
-class Trouble(Enum):
-    """What one call meets."""
+class Failure(Enum):
+    """Failure of one call."""
 
-    SILENT_BEFORE = auto()
-    """No answer, and it is not done."""
-    SILENT_AFTER = auto()
-    """No answer, but it is done."""
-    LATE = auto()
-    """No answer; it arrives when the test says so (`arrive`)."""
+    LOST_REQUEST = auto()
+    """The call has no effect and no answer."""
+    LOST_ANSWER = auto()
+    """The call has its effect, but no answer."""
+    DELAYED_REQUEST = auto()
+    """The call has no answer, and its effect when the test calls `deliver_delayed`."""
     REFUSED = auto()
-    """Refused for good."""
+    """The call is refused permanently."""
 
 
 class FakeAcquirer:
-    """`Acquirer`, in memory.
+    """`Acquirer` in memory.
 
     Attributes:
-        books: the payments by their authorization keys.
-        troubles: what the next calls of a method meet, in turn; without any, all goes well.
-        then: what happens right after a call of a method took effect, before it is answered.
-        calls: how often each method was called.
+        payments: payments by authorization key.
+        failures: failures of the next calls of a method, in order; later calls succeed.
+        after_call: called after a call of a method has taken effect, before the answer.
+        calls: number of calls by method.
     """
 
     def __init__(self) -> None:
-        self.books: dict[str, Payment] = {}
-        self.troubles: defaultdict[str, list[Trouble]] = defaultdict(list)
-        self.then: dict[str, Callable[[], Awaitable[object]]] = {}
+        self.payments: dict[str, Payment] = {}
+        self.failures: defaultdict[str, list[Failure]] = defaultdict(list)
+        self.after_call: dict[str, Callable[[], Awaitable[object]]] = {}
         self.calls: defaultdict[str, int] = defaultdict(int)
         self._numbers: dict[str, str] = {}
         self._tokens: dict[str, str] = {}
-        self._used: dict[str, tuple[object, ...]] = {}
-        self._refused: dict[str, Refusal] = {}
-        self._barred: set[str] = set()
-        self._late: list[Callable[[], object]] = []
-        self._refuses = REFUSES
+        self._used_keys: dict[str, tuple[object, ...]] = {}
+        self._refusals: dict[str, Refusal] = {}
+        self._cancelled_keys: set[str] = set()
+        self._delayed: list[Callable[[], object]] = []
+        self._refused_changes = REFUSED_CHANGES
         self._ids = count(1)
 
     def payment(self, key: str) -> Payment | None:
-        return self.books.get(key)
+        return self.payments.get(key)
 
-    def arrive(self) -> None:
-        """What was late comes now."""
-        while self._late:
-            self._late.pop()()
+    def deliver_delayed(self) -> None:
+        """Let the delayed requests take effect."""
+        while self._delayed:
+            self._delayed.pop()()
 
-    def relent(self) -> None:
-        """From now on nothing is refused for good, but what was refused stays so for its key."""
-        self._refuses = {}
+    def accept_all(self) -> None:
+        """Stop refusing changes. Earlier refusals are still repeated for their keys."""
+        self._refused_changes = {}
 
-    async def tokenize(self, card: CardDetails) -> Token | Refusal:
-        if not cards.passes_luhn(card.number):
+    async def tokenize(self, card: CardDetails) -> CardToken | Refusal:
+        if not has_valid_check_digit(card.number):
             return Refusal("INVALID_CARD")
-        of_card = f"{card.number} {card.expiry_month} {card.expiry_year}"
-        token = self._tokens.setdefault(of_card, f"tok_{len(self._tokens)}")
+        identity = f"{card.number} {card.expiry_month} {card.expiry_year}"
+        token = self._tokens.setdefault(identity, f"tok_{len(self._tokens)}")
         self._numbers[token] = card.number
-        return Token(token, cards.brand(card.number), card.number[-4:])
+        return CardToken(token, cards.card_brand(card.number), card.number[-4:])
 
-    async def authorize(self, key: str, card: Token, amount: Money, reference: str) -> Payment | Refusal:
+    async def authorize(self, key: str, card: CardToken, amount: Money, reference: str) -> Payment | Refusal:
         def do() -> Payment | Refusal:
-            if key in self._barred:
+            if key in self._cancelled_keys:
                 return Refusal("KEY_CANCELLED")
-            if self._used.setdefault(key, ("authorize", card.token, amount)) != ("authorize", card.token, amount):
+            if self._used_keys.setdefault(key, ("authorize", card.token, amount)) != ("authorize", card.token, amount):
                 return Refusal("KEY_REUSED")
             if card.token not in self._numbers:
                 return Refusal("UNKNOWN_TOKEN")
-            if key not in self.books:
+            if key not in self.payments:
                 decline = DECLINES.get(self._numbers[card.token])
                 status = PaymentStatus.DECLINED if decline else PaymentStatus.AUTHORIZED
                 zero = amount - amount
                 id_ = f"{next(self._ids):08}"
-                self.books[key] = Payment(id_, key, status, amount, zero, zero, decline)
+                self.payments[key] = Payment(id_, key, status, amount, zero, zero, decline)
                 self._numbers[id_] = self._numbers[card.token]
-            return self.books[key]
+            return self.payments[key]
 
-        return await self._meet("authorize", do)
+        return await self._answer("authorize", do)
 
-    async def find(self, key: str) -> Payment | NoPayment:
-        return await self._meet("find", lambda: self.books.get(key) or NoPayment())
+    async def find_payment(self, key: str) -> Payment | NoPayment:
+        return await self._answer("find_payment", lambda: self.payments.get(key) or NoPayment())
 
     async def cancel(self, key: str) -> Payment | NoPayment | Refusal:
         def do() -> Payment | NoPayment | Refusal:
-            payment = self.books.get(key)
+            payment = self.payments.get(key)
             if payment is None:
-                self._barred.add(key)
+                self._cancelled_keys.add(key)
                 return NoPayment()
             if payment.status in {PaymentStatus.CAPTURED, PaymentStatus.REFUNDED}:
                 return Refusal("WRONG_STATUS", payment)
-            self._barred.add(key)
+            self._cancelled_keys.add(key)
             if payment.status is PaymentStatus.AUTHORIZED:
-                self.books[key] = replace(payment, status=PaymentStatus.VOIDED)
-            return self.books[key]
+                self.payments[key] = replace(payment, status=PaymentStatus.VOIDED)
+            return self.payments[key]
 
-        return await self._meet("cancel", do)
+        return await self._answer("cancel", do)
 
     async def capture(self, payment_id: str, key: str) -> Payment | Refusal:
         return await self._change("capture", payment_id, key)
@@ -126,45 +127,45 @@ class FakeAcquirer:
     async def refund(self, payment_id: str, key: str) -> Payment | Refusal:
         return await self._change("refund", payment_id, key)
 
-    async def payments(self, after: str | None, limit: int) -> list[Payment]:
-        found = [payment for payment in self.books.values() if after is None or payment.id > after]
-        return await self._meet("payments", lambda: sorted(found, key=lambda payment: payment.id)[:limit])
+    async def list_payments(self, after: str | None, limit: int) -> list[Payment]:
+        payments = [payment for payment in self.payments.values() if after is None or payment.id > after]
+        return await self._answer("list_payments", lambda: sorted(payments, key=lambda payment: payment.id)[:limit])
 
     async def _change(self, change: str, payment_id: str, key: str) -> Payment | Refusal:
         def do() -> Payment | Refusal:
-            payment = next((each for each in self.books.values() if each.id == payment_id), None)
+            payment = next((each for each in self.payments.values() if each.id == payment_id), None)
             if payment is None:
                 return Refusal("NOT_FOUND")
-            if self._used.get(key, (change, payment_id)) != (change, payment_id):
+            if self._used_keys.get(key, (change, payment_id)) != (change, payment_id):
                 return Refusal("KEY_REUSED")
-            if key in self._used:
-                return self._refused.get(key, payment)
+            if key in self._used_keys:
+                return self._refusals.get(key, payment)
             if payment.status is not _FROM[change]:
                 return Refusal("WRONG_STATUS", payment)
-            self._used[key] = (change, payment_id)
-            if self._refuses.get(self._numbers[payment_id]) == change:
-                return self._refused.setdefault(key, Refusal("REFUSED", payment))
+            self._used_keys[key] = (change, payment_id)
+            if self._refused_changes.get(self._numbers[payment_id]) == change:
+                return self._refusals.setdefault(key, Refusal("REFUSED", payment))
             field = {"capture": "captured", "refund": "refunded"}.get(change)
             sums = {field: payment.amount} if field else {}
-            self.books[payment.key] = replace(payment, status=_TO[change], **sums)  # type: ignore[arg-type]
-            return self.books[payment.key]
+            self.payments[payment.key] = replace(payment, status=_TO[change], **sums)  # type: ignore[arg-type]
+            return self.payments[payment.key]
 
-        return await self._meet(change, do)
+        return await self._answer(change, do)
 
-    async def _meet(self, method: str, do: Callable[[], Value]) -> Value:
+    async def _answer(self, method: str, do: Callable[[], Answer]) -> Answer:
         self.calls[method] += 1
-        trouble = self.troubles[method].pop(0) if self.troubles[method] else None
-        match trouble:
-            case Trouble.SILENT_BEFORE:
+        failure = self.failures[method].pop(0) if self.failures[method] else None
+        match failure:
+            case Failure.LOST_REQUEST:
                 raise Unavailable("the card acquirer")
-            case Trouble.LATE:
-                self._late.append(do)
+            case Failure.DELAYED_REQUEST:
+                self._delayed.append(do)
                 raise Unavailable("the card acquirer")
-            case Trouble.REFUSED:
+            case Failure.REFUSED:
                 return Refusal("REFUSED")  # type: ignore[return-value]  # for methods that may be refused
-        done = do()
-        if method in self.then:
-            await self.then[method]()
-        if trouble is Trouble.SILENT_AFTER:
+        answer = do()
+        if method in self.after_call:
+            await self.after_call[method]()
+        if failure is Failure.LOST_ANSWER:
             raise Unavailable("the card acquirer")
-        return done
+        return answer

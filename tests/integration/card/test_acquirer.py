@@ -1,4 +1,4 @@
-"""One contract for every acquirer: the one in memory, and the adapter with the sandbox. Then what is HTTP's own."""
+"""Contract tests for the fake acquirer and the HTTP client with the sandbox, then tests of the HTTP client alone."""
 
 import asyncio
 import uuid
@@ -16,8 +16,9 @@ from kit.http.server import http_server
 from kit.rpc import circuit_breaker
 from stack.ports import free_ports
 from subgraphs.card.service.adapters.acquirer import Acquirer
-from subgraphs.card.service.adapters.acquirer_http import HttpAcquirer, Patience
-from subgraphs.card.service.domain.top_up import Brand, NoPayment, Payment, PaymentStatus, Refusal, Token
+from subgraphs.card.service.adapters.acquirer_http import HttpAcquirer, RetryPolicy
+from subgraphs.card.service.domain.cards import Brand, CardToken
+from subgraphs.card.service.domain.payment import NoPayment, Payment, PaymentStatus, Refusal
 from tests.clock import ManualClock
 from tests.integration.bank.harness import rub
 from tests.integration.card.environment import card
@@ -30,7 +31,7 @@ AMOUNT = rub("10.00")
 
 
 @pytest.fixture(scope="module")
-async def over_http(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Acquirer]:
+async def http_acquirer(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Acquirer]:
     async with (
         sandbox.running(tmp_path_factory.mktemp("sandbox"), sandbox_timeout_seconds=60) as merchant,
         HttpAcquirer.connect(str(merchant.http.base_url), SecretStr(API_KEY)) as acquirer,
@@ -39,295 +40,299 @@ async def over_http(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[A
 
 
 @pytest.fixture(scope="module")
-def in_memory() -> Acquirer:
+def fake_acquirer() -> Acquirer:
     return FakeAcquirer()
 
 
-@pytest.fixture(params=["in_memory", "over_http"])
+@pytest.fixture(params=["fake_acquirer", "http_acquirer"])
 def acquirer(request: pytest.FixtureRequest) -> Acquirer:
-    found: Acquirer = request.getfixturevalue(request.param)
-    return found
+    acquirer: Acquirer = request.getfixturevalue(request.param)
+    return acquirer
 
 
-async def token(acquirer: Acquirer, number: str = "4242424242424242") -> Token:
-    made = await acquirer.tokenize(card(number))
-    assert isinstance(made, Token)
-    return made
+async def create_token(acquirer: Acquirer, number: str = "4242424242424242") -> CardToken:
+    token = await acquirer.tokenize(card(number))
+    assert isinstance(token, CardToken)
+    return token
 
 
-async def authorized(acquirer: Acquirer, number: str = "4242424242424242") -> Payment:
-    made = await acquirer.authorize(uuid.uuid4().hex, await token(acquirer, number), AMOUNT, "reference")
-    assert isinstance(made, Payment)
-    return made
+async def authorize(acquirer: Acquirer, number: str = "4242424242424242") -> Payment:
+    payment = await acquirer.authorize(uuid.uuid4().hex, await create_token(acquirer, number), AMOUNT, "reference")
+    assert isinstance(payment, Payment)
+    return payment
 
 
-def sums(payment: object) -> tuple[PaymentStatus, str, str]:
+def status_and_amounts(payment: object) -> tuple[PaymentStatus, str, str]:
+    """Return status, captured amount and refunded amount."""
     assert isinstance(payment, Payment)
     return payment.status, str(payment.captured), str(payment.refunded)
 
 
-def wrong(payment: object) -> Refusal:
-    """What is answered to a change that the payment is past."""
+def wrong_status(payment: object) -> Refusal:
+    """Return the refusal of a change that the payment's status does not allow."""
     assert isinstance(payment, Payment)
     return Refusal("WRONG_STATUS", payment)
 
 
 class TestContract:
-    async def test_a_card_has_one_token_whatever_its_code(self, acquirer: Acquirer) -> None:
-        first = await token(acquirer)
+    async def test_token_depends_on_number_and_not_on_security_code(self, acquirer: Acquirer) -> None:
+        first = await create_token(acquirer)
         assert (first.brand, first.last_four) == (Brand.VISA, "4242")
         assert await acquirer.tokenize(card(cvv="321")) == first
-        assert (await token(acquirer, "5555555555554444")).token != first.token
+        assert (await create_token(acquirer, "5555555555554444")).token != first.token
         assert await acquirer.tokenize(card("4242424242424241")) == Refusal("INVALID_CARD")
 
-    async def test_a_key_authorizes_once(self, acquirer: Acquirer) -> None:
-        key, of_card = uuid.uuid4().hex, await token(acquirer)
-        first = await acquirer.authorize(key, of_card, AMOUNT, "reference")
-        assert sums(first) == (PaymentStatus.AUTHORIZED, "0.00", "0.00")
-        assert await acquirer.authorize(key, of_card, AMOUNT, "reference") == first
-        assert await acquirer.find(key) == first
-        assert await acquirer.authorize(key, of_card, rub("10.01"), "reference") == Refusal("KEY_REUSED")
+    async def test_key_authorizes_once(self, acquirer: Acquirer) -> None:
+        key, token = uuid.uuid4().hex, await create_token(acquirer)
+        first = await acquirer.authorize(key, token, AMOUNT, "reference")
+        assert status_and_amounts(first) == (PaymentStatus.AUTHORIZED, "0.00", "0.00")
+        assert await acquirer.authorize(key, token, AMOUNT, "reference") == first
+        assert await acquirer.find_payment(key) == first
+        assert await acquirer.authorize(key, token, rub("10.01"), "reference") == Refusal("KEY_REUSED")
 
-    async def test_a_decline_is_an_outcome(self, acquirer: Acquirer) -> None:
-        key, declined = uuid.uuid4().hex, await token(acquirer, "4000000000000002")
+    async def test_declined_card_is_a_payment_with_a_decline_code(self, acquirer: Acquirer) -> None:
+        key, declined = uuid.uuid4().hex, await create_token(acquirer, "4000000000000002")
         payment = await acquirer.authorize(key, declined, AMOUNT, "reference")
-        assert sums(payment) == (PaymentStatus.DECLINED, "0.00", "0.00")
+        assert status_and_amounts(payment) == (PaymentStatus.DECLINED, "0.00", "0.00")
         assert isinstance(payment, Payment)
         assert payment.decline_code == "DO_NOT_HONOR"
         assert await acquirer.cancel(key) == payment
 
-    async def test_an_unknown_card_is_refused(self, acquirer: Acquirer) -> None:
-        unknown = Token("tok_of_nobody", Brand.VISA, "4242")
+    async def test_unknown_token_is_refused(self, acquirer: Acquirer) -> None:
+        unknown = CardToken("tok_unknown", Brand.VISA, "4242")
         assert await acquirer.authorize(uuid.uuid4().hex, unknown, AMOUNT, "reference") == Refusal("UNKNOWN_TOKEN")
 
-    async def test_a_sum_is_captured_once_and_refunded_once(self, acquirer: Acquirer) -> None:
-        payment = await authorized(acquirer)
+    async def test_amount_is_captured_once_and_refunded_once(self, acquirer: Acquirer) -> None:
+        payment = await authorize(acquirer)
         for _ in range(2):
             captured = await acquirer.capture(payment.id, f"{payment.key}:capture")
-            assert sums(captured) == (PaymentStatus.CAPTURED, "10.00", "0.00")
-        assert await acquirer.void(payment.id, f"{payment.key}:void") == wrong(captured)
-        assert await acquirer.cancel(payment.key) == wrong(captured)
+            assert status_and_amounts(captured) == (PaymentStatus.CAPTURED, "10.00", "0.00")
+        assert await acquirer.void(payment.id, f"{payment.key}:void") == wrong_status(captured)
+        assert await acquirer.cancel(payment.key) == wrong_status(captured)
         for _ in range(2):
             refunded = await acquirer.refund(payment.id, f"{payment.key}:refund")
-            assert sums(refunded) == (PaymentStatus.REFUNDED, "10.00", "10.00")
-        assert await acquirer.capture(payment.id, f"{payment.key}:capture") == refunded  # a replay, as it is now
-        assert await acquirer.find(payment.key) == refunded
+            assert status_and_amounts(refunded) == (PaymentStatus.REFUNDED, "10.00", "10.00")
+        assert (
+            await acquirer.capture(payment.id, f"{payment.key}:capture") == refunded
+        )  # a replay returns the current state
+        assert await acquirer.find_payment(payment.key) == refunded
 
-    async def test_a_hold_is_let_go_of_once(self, acquirer: Acquirer) -> None:
-        payment = await authorized(acquirer)
+    async def test_held_amount_is_voided_once(self, acquirer: Acquirer) -> None:
+        payment = await authorize(acquirer)
         for _ in range(2):
             voided = await acquirer.void(payment.id, f"{payment.key}:void")
-            assert sums(voided) == (PaymentStatus.VOIDED, "0.00", "0.00")
-        assert await acquirer.capture(payment.id, f"{payment.key}:capture") == wrong(voided)
-        assert await acquirer.refund(payment.id, f"{payment.key}:refund") == wrong(voided)
+            assert status_and_amounts(voided) == (PaymentStatus.VOIDED, "0.00", "0.00")
+        assert await acquirer.capture(payment.id, f"{payment.key}:capture") == wrong_status(voided)
+        assert await acquirer.refund(payment.id, f"{payment.key}:refund") == wrong_status(voided)
 
-    async def test_a_cancelled_key_authorizes_nothing_any_more(self, acquirer: Acquirer) -> None:
-        key, of_card = uuid.uuid4().hex, await token(acquirer)
-        assert await acquirer.find(key) == NoPayment()
+    async def test_cancelled_key_authorizes_nothing(self, acquirer: Acquirer) -> None:
+        key, token = uuid.uuid4().hex, await create_token(acquirer)
+        assert await acquirer.find_payment(key) == NoPayment()
         for _ in range(2):
             assert await acquirer.cancel(key) == NoPayment()
-        assert await acquirer.authorize(key, of_card, AMOUNT, "reference") == Refusal("KEY_CANCELLED")
-        assert await acquirer.find(key) == NoPayment()
+        assert await acquirer.authorize(key, token, AMOUNT, "reference") == Refusal("KEY_CANCELLED")
+        assert await acquirer.find_payment(key) == NoPayment()
 
-    async def test_cancelling_a_key_that_has_authorized_voids(self, acquirer: Acquirer) -> None:
-        payment = await authorized(acquirer)
+    async def test_cancellation_voids_the_authorization_of_the_key(self, acquirer: Acquirer) -> None:
+        payment = await authorize(acquirer)
         for _ in range(2):
-            assert sums(await acquirer.cancel(payment.key)) == (PaymentStatus.VOIDED, "0.00", "0.00")
+            assert status_and_amounts(await acquirer.cancel(payment.key)) == (PaymentStatus.VOIDED, "0.00", "0.00")
 
-    async def test_what_is_refused_for_good_stays_as_it_was(self, acquirer: Acquirer) -> None:
-        uncapturable = await authorized(acquirer, "4000000000020042")
+    async def test_refused_change_leaves_the_payment_unchanged(self, acquirer: Acquirer) -> None:
+        uncapturable = await authorize(acquirer, "4000000000020042")
         assert await acquirer.capture(uncapturable.id, "c" + uncapturable.key) == Refusal("REFUSED", uncapturable)
-        unrefundable = await authorized(acquirer, "4000000000040024")
+        unrefundable = await authorize(acquirer, "4000000000040024")
         captured = await acquirer.capture(unrefundable.id, "c" + unrefundable.key)
         assert await acquirer.refund(unrefundable.id, "r" + unrefundable.key) == Refusal("REFUSED", captured)  # type: ignore[arg-type]
 
-    async def test_nothing_is_known_of_a_payment_that_is_not_there(self, acquirer: Acquirer) -> None:
-        answer = await acquirer.capture("pay_of_nobody", uuid.uuid4().hex)
-        assert answer == Refusal("NOT_FOUND")
+    async def test_change_of_a_missing_payment_is_refused(self, acquirer: Acquirer) -> None:
+        assert await acquirer.capture("pay_missing", uuid.uuid4().hex) == Refusal("NOT_FOUND")
 
-    async def test_all_payments_are_listed_by_pages(self, acquirer: Acquirer) -> None:
-        made = [await authorized(acquirer) for _ in range(3)]
+    async def test_pages_list_all_payments(self, acquirer: Acquirer) -> None:
+        created = [await authorize(acquirer) for _ in range(3)]
         listed: list[Payment] = []
-        while page := await acquirer.payments(listed[-1].id if listed else None, 2):
+        while page := await acquirer.list_payments(listed[-1].id if listed else None, 2):
             listed += page
-        assert listed[-3:] == made
+        assert listed[-3:] == created
 
 
-class Answers:
-    """An HTTP server that answers what it is told to, in turn; the last answer stays."""
+class AnswerServer:
+    """HTTP server that returns given server in order, then repeats the last one."""
 
     def __init__(self, *answers: tuple[int, Any] | str) -> None:
         self.answers = list(answers)
         self.calls = 0
-        self.asked = asyncio.Event()
+        self.called = asyncio.Event()
 
     @asynccontextmanager
-    async def serving(self, **patience: Any) -> AsyncIterator[HttpAcquirer]:
+    async def serve(self, **overrides: Any) -> AsyncIterator[HttpAcquirer]:
         app, (port,) = FastAPI(openapi_url=None), free_ports(1)
 
         @app.api_route("/{path:path}", methods=["GET", "POST"])
-        async def answer(request: Request) -> Response:
+        async def respond(request: Request) -> Response:
             self.calls += 1
-            self.asked.set()
-            told = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-            if told == DRIPS:
-                return StreamingResponse(drips())
-            if isinstance(told, str):
+            self.called.set()
+            answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+            if answer == DRIP:
+                return StreamingResponse(drip())
+            if isinstance(answer, str):
                 while (await request.receive())["type"] != "http.disconnect":
                     pass
                 return Response()
-            status, body = told
+            status, body = answer
             return Response(body, status, media_type="application/json")
 
-        settings = {"timeout_seconds": 1.0, "attempts": 1, "failures": 100} | patience
+        settings = {"timeout_seconds": 1.0, "attempts": 1, "circuit_failures": 100} | overrides
         async with (
             http_server(app, f"127.0.0.1:{port}"),
-            HttpAcquirer.connect(f"http://127.0.0.1:{port}", SecretStr("key"), Patience(**settings)) as acquirer,
+            HttpAcquirer.connect(f"http://127.0.0.1:{port}", SecretStr("key"), RetryPolicy(**settings)) as acquirer,
         ):
             yield acquirer
 
 
 SILENCE = "silence"
-DRIPS = "drips"
+DRIP = "drip"
 
 
-async def drips() -> AsyncIterator[bytes]:
-    """An answer that never lets anybody wait for long, and has no end."""
+async def drip() -> AsyncIterator[bytes]:
+    """Yield an endless answer, byte by byte, with pauses that are shorter than a read time-out."""
     while True:
         yield b" "
         await asyncio.sleep(0.02)
 
 
-NONE = (200, '{"payments": []}')
-BUSY = (503, '{"code": "UNAVAILABLE", "message": "not now"}')
+NO_PAYMENTS = (200, '{"payments": []}')
+UNAVAILABLE = (503, '{"code": "UNAVAILABLE", "message": "not now"}')
 
 
-async def ask(acquirer: HttpAcquirer) -> object:
-    return await acquirer.find("key")
+async def find(acquirer: HttpAcquirer) -> object:
+    return await acquirer.find_payment("key")
 
 
-async def fails(acquirer: HttpAcquirer) -> None:
+async def find_fails(acquirer: HttpAcquirer) -> None:
     with pytest.raises(Unavailable, match="the card acquirer is not available now"):
-        await ask(acquirer)
+        await find(acquirer)
 
 
-def circuit() -> str:
-    """The state that the metric shows."""
+def circuit_state() -> str:
+    """Return the state of the circuit according to its metric."""
     states = ("closed", "half-opened", "opened")
     name = "wallet_card_acquirer_circuit"
-    (shown,) = [state for state in states if REGISTRY.get_sample_value(name, {name: state})]
-    return shown
+    (current,) = [state for state in states if REGISTRY.get_sample_value(name, {name: state})]
+    return current
 
 
 class TestAnswers:
     @pytest.mark.parametrize(
         "answer",
         [
-            BUSY,
+            UNAVAILABLE,
             SILENCE,
-            DRIPS,
+            DRIP,
             (500, "<html>"),
             (200, '{"payments": [{}]}'),
             (200, "nothing"),
             (404, "<html>no such page"),
-            (401, '{"code": "UNAUTHORIZED", "message": "who?"}'),
-            (409, '{"code": "KEY_IN_USE", "message": "at work"}'),
+            (401, '{"code": "UNAUTHORIZED", "message": "no"}'),
+            (409, '{"code": "KEY_IN_USE", "message": "in use"}'),
             (301, ""),
-            (422, '{"code": "INVALID_REQUEST", "message": "a look-up has nothing to refuse"}'),
+            (422, '{"code": "INVALID_REQUEST", "message": "no"}'),
         ],
     )
-    async def test_that_are_not_clear_leave_the_outcome_unknown(self, answer: Any) -> None:
-        async with Answers(answer).serving() as acquirer:
-            await fails(acquirer)
+    async def test_unclear_answer_is_unavailable(self, answer: Any) -> None:
+        async with AnswerServer(answer).serve() as acquirer:
+            await find_fails(acquirer)
 
-    async def test_are_asked_for_again_a_few_times_by_the_same_key(self) -> None:
-        answers = Answers(BUSY, SILENCE, NONE)
-        async with answers.serving(attempts=3) as acquirer:
-            assert await ask(acquirer) == NoPayment()
-        assert answers.calls == 3
+    async def test_call_is_retried_after_unclear_answers(self) -> None:
+        server = AnswerServer(UNAVAILABLE, SILENCE, NO_PAYMENTS)
+        async with server.serve(attempts=3) as acquirer:
+            assert await find(acquirer) == NoPayment()
+        assert server.calls == 3
 
-    async def test_are_not_asked_for_longer_than_the_budget(self) -> None:
-        answers = Answers(SILENCE)
-        async with answers.serving(attempts=100, budget_seconds=0.1) as acquirer:
-            await fails(acquirer)
-        assert answers.calls == 1
+    async def test_call_is_not_retried_after_its_budget(self) -> None:
+        server = AnswerServer(SILENCE)
+        async with server.serve(attempts=100, budget_seconds=0.1) as acquirer:
+            await find_fails(acquirer)
+        assert server.calls == 1
 
-    async def test_where_nobody_is_there_are_none(self) -> None:
+    async def test_refused_connection_is_unavailable(self) -> None:
         (port,) = free_ports(1)
-        patience = Patience(attempts=2)
-        async with HttpAcquirer.connect(f"http://127.0.0.1:{port}", SecretStr("key"), patience) as acquirer:
-            await fails(acquirer)
+        policy = RetryPolicy(attempts=2)
+        async with HttpAcquirer.connect(f"http://127.0.0.1:{port}", SecretStr("key"), policy) as acquirer:
+            await find_fails(acquirer)
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> ManualClock:
-    """The clock of every circuit breaker."""
+    """Clock of all circuit breakers."""
     clock = ManualClock()
     monkeypatch.setattr(circuit_breaker, "time", clock)
     return clock
 
 
 class TestCircuit:
-    async def test_opens_after_failures_in_a_row_and_closes_when_one_call_succeeds(self, clock: ManualClock) -> None:
-        answers = Answers(BUSY, BUSY, NONE)
-        async with answers.serving(failures=2, open_seconds=60) as acquirer:
-            await fails(acquirer)
-            await fails(acquirer)
-            assert circuit() == "opened"
-            await fails(acquirer)
-            assert answers.calls == 2  # that one was not made
+    async def test_circuit_opens_after_consecutive_failures_and_closes_after_a_success(
+        self, clock: ManualClock
+    ) -> None:
+        server = AnswerServer(UNAVAILABLE, UNAVAILABLE, NO_PAYMENTS)
+        async with server.serve(circuit_failures=2, circuit_seconds=60) as acquirer:
+            await find_fails(acquirer)
+            await find_fails(acquirer)
+            assert circuit_state() == "opened"
+            await find_fails(acquirer)
+            assert server.calls == 2  # the last call was not made
             clock.advance(60)
-            assert await ask(acquirer) == NoPayment()
-            assert circuit() == "closed"
+            assert await find(acquirer) == NoPayment()
+            assert circuit_state() == "closed"
 
-    async def test_lets_one_call_try_and_opens_again_when_it_fails(self, clock: ManualClock) -> None:
-        answers = Answers(BUSY, SILENCE)
-        async with answers.serving(failures=1, open_seconds=60) as acquirer:
-            await fails(acquirer)
+    async def test_half_open_circuit_allows_one_call_and_opens_again_if_it_fails(self, clock: ManualClock) -> None:
+        server = AnswerServer(UNAVAILABLE, SILENCE)
+        async with server.serve(circuit_failures=1, circuit_seconds=60) as acquirer:
+            await find_fails(acquirer)
             clock.advance(60)
-            answers.asked.clear()
-            trying = asyncio.create_task(fails(acquirer))
-            await answers.asked.wait()
-            assert circuit() == "half-opened"
-            await fails(acquirer)
-            assert answers.calls == 2
-            await trying
-            assert circuit() == "opened"
+            server.called.clear()
+            trial = asyncio.create_task(find_fails(acquirer))
+            await server.called.wait()
+            assert circuit_state() == "half-opened"
+            await find_fails(acquirer)
+            assert server.calls == 2
+            await trial
+            assert circuit_state() == "opened"
 
-    async def test_learns_nothing_from_a_call_that_is_cancelled(self, clock: ManualClock) -> None:
-        answers = Answers(BUSY, SILENCE, NONE)
-        async with answers.serving(failures=1, open_seconds=60, timeout_seconds=30) as acquirer:
-            await fails(acquirer)
+    async def test_cancelled_call_does_not_change_the_circuit(self, clock: ManualClock) -> None:
+        server = AnswerServer(UNAVAILABLE, SILENCE, NO_PAYMENTS)
+        async with server.serve(circuit_failures=1, circuit_seconds=60, timeout_seconds=30) as acquirer:
+            await find_fails(acquirer)
             clock.advance(60)
-            answers.asked.clear()
-            trying = asyncio.create_task(ask(acquirer))
-            await answers.asked.wait()
-            trying.cancel()
-            await asyncio.wait({trying})
-            assert circuit() == "half-opened"
-            assert await ask(acquirer) == NoPayment()
-            assert circuit() == "closed"
+            server.called.clear()
+            trial = asyncio.create_task(find(acquirer))
+            await server.called.wait()
+            trial.cancel()
+            await asyncio.wait({trial})
+            assert circuit_state() == "half-opened"
+            assert await find(acquirer) == NoPayment()
+            assert circuit_state() == "closed"
 
     @pytest.mark.parametrize(
         "answer",
         [
-            NONE,
-            (409, '{"code": "KEY_IN_USE", "message": "at work"}'),
-            (401, '{"code": "UNAUTHORIZED", "message": "who?"}'),
+            NO_PAYMENTS,
+            (409, '{"code": "KEY_IN_USE", "message": "in use"}'),
+            (401, '{"code": "UNAUTHORIZED", "message": "no"}'),
             (422, '{"code": "UNKNOWN_TOKEN", "message": "no"}'),
         ],
     )
-    async def test_stays_closed_whatever_the_acquirer_refuses(self, answer: Any) -> None:
-        answers = Answers(answer)
-        async with answers.serving(failures=1, timeout_seconds=30) as acquirer:
+    async def test_refusals_do_not_open_the_circuit(self, answer: Any) -> None:
+        server = AnswerServer(answer)
+        async with server.serve(circuit_failures=1, timeout_seconds=30) as acquirer:
             for _ in range(3):
-                await asyncio.gather(ask(acquirer), return_exceptions=True)
-        assert answers.calls == 3
+                await asyncio.gather(find(acquirer), return_exceptions=True)
+        assert server.calls == 3
 
-    async def test_forgets_failures_that_were_not_in_a_row(self) -> None:
-        answers = Answers(*[BUSY, NONE] * 3)
-        async with answers.serving(failures=2, timeout_seconds=30) as acquirer:
+    async def test_success_resets_the_count_of_failures(self) -> None:
+        server = AnswerServer(*[UNAVAILABLE, NO_PAYMENTS] * 3)
+        async with server.serve(circuit_failures=2, timeout_seconds=30) as acquirer:
             for _ in range(3):
-                await fails(acquirer)
-                await ask(acquirer)
-        assert answers.calls == 6
+                await find_fails(acquirer)
+                await find(acquirer)
+        assert server.calls == 6

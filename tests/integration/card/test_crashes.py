@@ -1,4 +1,4 @@
-"""The process dies between any two things that it does outside itself: every cut, on every path, enumerated."""
+"""The process dies between any two calls to the database, the acquirer and the bank, on every path of a top-up."""
 
 import asyncio
 from dataclasses import dataclass, replace
@@ -6,101 +6,99 @@ from uuid import UUID
 
 import pytest
 
-from subgraphs.card.service.application.saga import Timing
+from subgraphs.card.service.application.saga import SagaLimits
 from subgraphs.card.service.domain.top_up import Status, TopUp
-from tests.integration.card.environment import AT_ONCE, LIMITS, Died, Mortal, World
+from tests.integration.card.environment import LIMITS, NO_DELAYS, CardEnvironment, CrashPoint, ProcessDied
 from tests.integration.card.environment import VISA as APPROVED
-from tests.integration.card.fake_acquirer import Trouble
+from tests.integration.card.fake_acquirer import Failure
 
-LATE = replace(AT_ONCE, authorization_window_seconds=-1.0)
+EXPIRED_WINDOW = replace(NO_DELAYS, authorization_window_seconds=-1.0)
 
 
 @dataclass(frozen=True)
 class Path:
-    """A way that a top-up may go: what is arranged before, and where it ends if nobody dies."""
+    """Path of a top-up: failures and events that lead to its final status if the process does not die."""
 
-    ends: Status
+    final_status: Status
     number: str = APPROVED
-    troubles: tuple[tuple[str, Trouble], ...] = ()
+    failures: tuple[tuple[str, Failure], ...] = ()
     closes_after: str | None = None
-    arrives_after: str | None = None
+    delivered_after: str | None = None
 
-    async def arrange(self, here: World, account: UUID) -> None:
-        for method, trouble in self.troubles:
-            here.acquirer.troubles[method].append(trouble)
+    async def arrange(self, env: CardEnvironment, account: UUID) -> None:
+        for method, failure in self.failures:
+            env.acquirer.failures[method].append(failure)
         if self.closes_after:
-            here.acquirer.then[self.closes_after] = lambda: here.close(account)
-        if self.arrives_after:
-            here.acquirer.then[self.arrives_after] = lambda: arrive(here)
+            env.acquirer.after_call[self.closes_after] = lambda: env.close_account(account)
+        if self.delivered_after:
+            env.acquirer.after_call[self.delivered_after] = lambda: deliver_delayed(env)
 
 
-async def arrive(here: World) -> None:
-    here.acquirer.arrive()
+async def deliver_delayed(env: CardEnvironment) -> None:
+    env.acquirer.deliver_delayed()
 
 
 PATHS = {
-    "happy": Path(Status.COMPLETED),
+    "completed": Path(Status.COMPLETED),
     "declined": Path(Status.DECLINED, number="4000000000000002"),
-    "voided, since a capture is refused": Path(Status.VOIDED, number="4000000000020042"),
-    "voided, since the account was closed before the capture": Path(Status.VOIDED, closes_after="authorize"),
-    "refunded, since the account was closed after it": Path(Status.REFUNDED, closes_after="capture"),
-    "authorization unknown, and it did not come to be": Path(
-        Status.VOIDED, troubles=(("authorize", Trouble.SILENT_BEFORE),)
+    "voided after a refused capture": Path(Status.VOIDED, number="4000000000020042"),
+    "voided because the account was closed before the capture": Path(Status.VOIDED, closes_after="authorize"),
+    "refunded because the account was closed after the capture": Path(Status.REFUNDED, closes_after="capture"),
+    "authorization request lost": Path(Status.VOIDED, failures=(("authorize", Failure.LOST_REQUEST),)),
+    "authorization answer lost": Path(Status.COMPLETED, failures=(("authorize", Failure.LOST_ANSWER),)),
+    "authorization delivered after the cancellation": Path(
+        Status.VOIDED, failures=(("authorize", Failure.DELAYED_REQUEST),), delivered_after="cancel"
     ),
-    "authorization unknown, and it came to be": Path(Status.COMPLETED, troubles=(("authorize", Trouble.SILENT_AFTER),)),
-    "authorization late, when its key is barred": Path(
-        Status.VOIDED, troubles=(("authorize", Trouble.LATE),), arrives_after="cancel"
+    "authorization delivered between look-up and cancellation": Path(
+        Status.VOIDED, failures=(("authorize", Failure.DELAYED_REQUEST),), delivered_after="find_payment"
     ),
-    "authorization late, between the question and the cancellation": Path(
-        Status.VOIDED, troubles=(("authorize", Trouble.LATE),), arrives_after="find"
+    "capture answer lost": Path(Status.COMPLETED, failures=(("capture", Failure.LOST_ANSWER),)),
+    "captured by the last attempt without an answer": Path(
+        Status.REFUNDED, failures=(*((("capture", Failure.LOST_REQUEST),) * 2), ("capture", Failure.LOST_ANSWER))
     ),
-    "captured without an answer": Path(Status.COMPLETED, troubles=(("capture", Trouble.SILENT_AFTER),)),
-    "given up, and captured after all": Path(
-        Status.REFUNDED, troubles=(*((("capture", Trouble.SILENT_BEFORE),) * 2), ("capture", Trouble.SILENT_AFTER))
-    ),
-    "voided and refunded without an answer": Path(
+    "refund answer lost": Path(
         Status.REFUNDED,
         closes_after="capture",
-        troubles=(("refund", Trouble.SILENT_AFTER), ("refund", Trouble.SILENT_BEFORE)),
+        failures=(("refund", Failure.LOST_ANSWER), ("refund", Failure.LOST_REQUEST)),
     ),
 }
 
 
-async def run(here: World, path: Path, mortal: Mortal) -> TopUp | None:
-    """One life of the process: from the request as far as it comes. What it leaves."""
-    account = await here.open()
-    await path.arrange(here, account)
-    wish = await here.wish(account, here.money("10.00"), path.number)
-    repository, saga = mortal.around(here.repository), here.saga(mortal)
+async def run(env: CardEnvironment, path: Path, crash_point: CrashPoint) -> TopUp | None:
+    """Run one process from the request until its end or death. Return the top-up that it leaves."""
+    account = await env.open_account()
+    await path.arrange(env, account)
+    new = await env.new_top_up(account, env.money("10.00"), path.number)
+    repository, saga = crash_point.wrap(env.repository), env.saga(crash_point)
     try:
-        top_up = await repository.admit(wish, LIMITS, lease_seconds=0)
-        while top_up.is_under_way:
+        top_up = await repository.admit(new, LIMITS, lease_seconds=0)
+        while top_up.is_in_progress:
             top_up = await saga.drive(top_up)
-    except Died:
+    except ProcessDied:
         pass
-    return await here.repository.find(wish.key)
+    return await env.repository.find_by_key(new.key)
 
 
-async def die(here: World, path: Path, cut: int, timing: Timing = AT_ONCE) -> None:
-    """The process dies at a cut, and another one finishes what it has left."""
-    left = await run(here, path, Mortal(cut))
-    assert (left is None) == (cut == 0)
-    if left is not None:
-        await here.finish(left, timing)
-        await here.agree(left)
+async def die_and_finish(env: CardEnvironment, path: Path, cut: int, limits: SagaLimits = NO_DELAYS) -> None:
+    """Let the process die after a number of calls, and a new process finish the top-up."""
+    top_up = await run(env, path, CrashPoint(cut))
+    assert (top_up is None) == (cut == 0)
+    if top_up is not None:
+        await env.finish(top_up, limits)
+        await env.assert_books_agree(top_up)
 
 
-class TestDeath:
+class TestProcessDeath:
     @pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
-    async def test_at_every_cut_leaves_nothing_that_a_fresh_process_cannot_finish(
-        self, shared: World, path: Path
+    async def test_new_process_finishes_the_top_up_of_a_process_that_died_at_any_call(
+        self, shared_env: CardEnvironment, path: Path
     ) -> None:
-        whole, here = Mortal(), shared.anew()
-        top_up = await run(here, path, whole)
+        crash_point, env = CrashPoint(), shared_env.with_new_acquirer()
+        top_up = await run(env, path, crash_point)
         assert top_up is not None
-        assert (await here.agree(top_up)).status is path.ends
+        assert (await env.assert_books_agree(top_up)).status is path.final_status
         await asyncio.gather(
-            *(die(shared.anew(), path, cut) for cut in range(whole.passed)),
-            # Found so late that the card must not be charged any more. Later cuts do not ask how late it is.
-            *(die(shared.anew(), path, cut, LATE) for cut in (1, 2)),
+            *(die_and_finish(shared_env.with_new_acquirer(), path, cut) for cut in range(crash_point.calls)),
+            # Continued after the authorization window. Only these calls depend on the window.
+            *(die_and_finish(shared_env.with_new_acquirer(), path, cut, EXPIRED_WINDOW) for cut in (1, 2)),
         )

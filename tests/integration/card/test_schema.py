@@ -1,4 +1,4 @@
-"""The migrations lead to the tables that the code knows, and the database holds what must never break."""
+"""The migrations create the tables of the code, and the database enforces the rules of top-ups."""
 
 import asyncio
 import os
@@ -37,7 +37,7 @@ async def sql(card_url: str) -> AsyncIterator[asyncpg.Connection]:
 
 
 @pytest.fixture(scope="module")
-async def _kept(postgres: Postgres, card_template: str) -> AsyncIterator[asyncpg.Connection]:
+async def _migrated(postgres: Postgres, card_template: str) -> AsyncIterator[asyncpg.Connection]:
     async with clone_database(postgres, card_template) as url:
         connection = await asyncpg.connect(url)
         yield connection
@@ -45,11 +45,11 @@ async def _kept(postgres: Postgres, card_template: str) -> AsyncIterator[asyncpg
 
 
 @pytest.fixture
-async def untouched(_kept: asyncpg.Connection) -> AsyncIterator[asyncpg.Connection]:
-    """An empty database, in which nothing that a test does stays."""
-    transaction = _kept.transaction()
+async def untouched(_migrated: asyncpg.Connection) -> AsyncIterator[asyncpg.Connection]:
+    """Empty database; the test's changes are rolled back."""
+    transaction = _migrated.transaction()
     await transaction.start()
-    yield _kept
+    yield _migrated
     await transaction.rollback()
 
 
@@ -69,15 +69,15 @@ async def add(sql: asyncpg.Connection, **columns: Any) -> uuid.UUID:
         **columns,
     }
     names, places = ", ".join(row), ", ".join(f"${n}" for n in range(1, len(row) + 1))
-    made: uuid.UUID = await sql.fetchval(f"INSERT INTO top_ups ({names}) VALUES ({places}) RETURNING id", *row.values())
-    return made
+    id_: uuid.UUID = await sql.fetchval(f"INSERT INTO top_ups ({names}) VALUES ({places}) RETURNING id", *row.values())
+    return id_
 
 
 class TestMigrations:
-    async def test_lead_to_the_tables_that_the_code_knows(self, card_url: str) -> None:
+    async def test_migrations_create_the_tables_of_the_code(self, card_url: str) -> None:
         await asyncio.to_thread(command.check, config(MIGRATIONS, card_url))
 
-    async def test_lead_to_the_same_constraints_defaults_and_options(
+    async def test_migrations_create_the_constraints_defaults_and_options_of_the_code(
         self, sql: asyncpg.Connection, postgres: Postgres
     ) -> None:
         admin = await asyncpg.connect(postgres.admin_dsn)
@@ -88,26 +88,28 @@ class TestMigrations:
             async with engine.begin() as connection:
                 await connection.run_sync(metadata.create_all)
             await engine.dispose()
-            made = await asyncpg.connect(postgres.dsn("postgres", "card_from_tables"))
-            from_tables = await shape(made)
-            await made.close()
+            created = await asyncpg.connect(postgres.dsn("postgres", "card_from_tables"))
+            from_tables = await shape(created)
+            await created.close()
         finally:
             await admin.execute("DROP DATABASE IF EXISTS card_from_tables WITH (FORCE)")
             await admin.close()
         assert await shape(sql) == from_tables
 
-    async def test_can_be_taken_back_and_made_again_as_an_operator_does_it(
+    async def test_downgrade_removes_everything_and_the_command_upgrades_again(
         self, card_url: str, sql: asyncpg.Connection
     ) -> None:
         before = await shape(sql)
         await asyncio.to_thread(command.downgrade, config(MIGRATIONS, card_url), "base")
-        left = "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'S')"
+        relations = (
+            "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'S')"
+        )
         functions = "SELECT count(*) FROM pg_proc WHERE pronamespace = 'public'::regnamespace"
-        assert await sql.fetchval(left) == 1  # alembic's own
+        assert await sql.fetchval(relations) == 1  # Alembic's table
         assert await sql.fetchval(functions) == 0
         environment = {**os.environ, "CARD_DATABASE_URL": card_url}
-        made = await asyncio.create_subprocess_exec(sys.executable, "-m", MIGRATIONS, env=environment, cwd=ROOT)
-        assert await made.wait() == 0
+        migration = await asyncio.create_subprocess_exec(sys.executable, "-m", MIGRATIONS, env=environment, cwd=ROOT)
+        assert await migration.wait() == 0
         await asyncio.to_thread(upgrade, MIGRATIONS, card_url)
         assert await shape(sql) == before
 
@@ -128,14 +130,14 @@ class TestTopUps:
             ({"status": "NEEDS_REVIEW", "step": "REFUND"}, "top_ups_status"),
         ],
     )
-    async def test_refuse_what_none_can_be(
+    async def test_invalid_row_is_refused(
         self, untouched: asyncpg.Connection, columns: dict[str, Any], constraint: str
     ) -> None:
         with pytest.raises(asyncpg.CheckViolationError) as caught:
             await add(untouched, **columns)
         assert caught.value.constraint_name == constraint
 
-    async def test_have_one_row_a_key(self, untouched: asyncpg.Connection) -> None:
+    async def test_idempotency_key_has_one_row_for_each_principal(self, untouched: asyncpg.Connection) -> None:
         await add(untouched, idempotency_key="k")
         await add(untouched, idempotency_key="k", principal="issuer|bob")
         with pytest.raises(asyncpg.UniqueViolationError, match="top_ups_key"):
@@ -152,7 +154,7 @@ class TestTopUps:
             "payment_id = 'another'",
         ],
     )
-    async def test_that_are_final_stay_as_they_are(
+    async def test_final_top_up_cannot_be_changed(
         self, untouched: asyncpg.Connection, status: str, change: str
     ) -> None:
         id_ = await add(untouched, status=status, step=None, **FINAL[status])
@@ -160,19 +162,19 @@ class TestTopUps:
             await untouched.execute(f"UPDATE top_ups SET {change} WHERE id = $1", id_)
 
     @pytest.mark.parametrize("status", FINAL)
-    async def test_that_are_final_may_be_marked_for_review(self, untouched: asyncpg.Connection, status: str) -> None:
+    async def test_final_top_up_can_be_marked_for_review(self, untouched: asyncpg.Connection, status: str) -> None:
         id_ = await add(untouched, status=status, step=None, **FINAL[status])
-        await untouched.execute("UPDATE top_ups SET review = 'why', next_attempt_at = now() WHERE id = $1", id_)
+        await untouched.execute("UPDATE top_ups SET review = 'reason', next_attempt_at = now() WHERE id = $1", id_)
 
     @pytest.mark.parametrize(
         "change", ["amount = 2", "account_id = gen_random_uuid()", "fingerprint = ''", "card_token = 'another'"]
     )
-    async def test_never_become_what_was_not_asked_for(self, untouched: asyncpg.Connection, change: str) -> None:
+    async def test_request_columns_cannot_be_changed(self, untouched: asyncpg.Connection, change: str) -> None:
         id_ = await add(untouched)
         with pytest.raises(asyncpg.RestrictViolationError, match="what was asked for does not change"):
             await untouched.execute(f"UPDATE top_ups SET {change} WHERE id = $1", id_)
 
     @pytest.mark.parametrize("removal", ["DELETE FROM top_ups", "TRUNCATE top_ups"])
-    async def test_are_never_removed(self, untouched: asyncpg.Connection, removal: str) -> None:
+    async def test_top_ups_cannot_be_deleted(self, untouched: asyncpg.Connection, removal: str) -> None:
         with pytest.raises(asyncpg.RestrictViolationError, match="top_ups are never removed"):
             await untouched.execute(removal)

@@ -1,4 +1,4 @@
-"""What callers are promised, over gRPC, against the sandbox acquirer."""
+"""Use cases of the card service over gRPC, with the sandbox acquirer."""
 
 import asyncio
 import uuid
@@ -10,7 +10,7 @@ import pytest
 from kit.auth.principal import Role
 from subgraphs.card.client import TopUp
 from tests.integration.bank.harness import rub
-from tests.integration.card.card_process import RunningCard, details
+from tests.integration.card.card_process import RunningCard, card_details
 from wallet.errors import (
     AccountClosed,
     AccountNotFound,
@@ -24,7 +24,7 @@ from wallet.money import Money
 
 
 class TestTopUp:
-    async def test_pays_into_the_account(self, card: RunningCard) -> None:
+    async def test_top_up_credits_the_account(self, card: RunningCard) -> None:
         account = await card.bank.open("alice", "1.00")
         top_up = await card.top_up(account, rub("99.00"), "pays")
         assert (top_up.status, top_up.failure) == ("COMPLETED", None)
@@ -34,9 +34,9 @@ class TestTopUp:
         assert top_up.transfer_id is not None
         transfer = await card.user("alice")(card.bank.client.get_transfer(top_up.transfer_id))
         assert (transfer.kind, transfer.amount) == ("DEPOSIT", rub("99.00"))
-        await card.agree(top_up)
+        await card.assert_books_agree(top_up)
 
-    async def test_tells_the_ledger_of_the_card_no_more_than_may_be_shown(self, card: RunningCard) -> None:
+    async def test_deposit_event_has_only_brand_and_last_four_digits_of_the_card(self, card: RunningCard) -> None:
         account = await card.bank.open("alice")
         top_up = await card.top_up(account, rub("1.00"), "descriptor")
         (event,) = await card.bank.service("card")(card.bank.client.list_events(account, 0))
@@ -51,40 +51,40 @@ class TestTopUp:
             ("4000000000010043", "COMPLETED", None),  # 503 twice, then approved
             ("4000000000020034", "COMPLETED", None),  # 503 twice, then captured
             ("4000000000020042", "VOIDED", "CAPTURE_FAILED"),
-            ("4000000000010019", "VOIDED", "AUTHORIZATION_UNKNOWN"),  # silence, and nothing came of it
-            ("4000000000010027", "COMPLETED", None),  # silence, but authorized
-            ("4000000000010035", "VOIDED", "AUTHORIZATION_UNKNOWN"),  # authorized too late
-            ("4000000000010050", "VOIDED", "AUTHORIZATION_UNKNOWN"),  # 503 always
-            ("4000000000020018", "COMPLETED", None),  # silence before the capture
-            ("4000000000020026", "COMPLETED", None),  # silence after it
-            ("4000000000030017", "VOIDED", "CAPTURE_FAILED"),  # silence after the void
+            ("4000000000010019", "VOIDED", "AUTHORIZATION_UNKNOWN"),  # no answer, not authorized
+            ("4000000000010027", "COMPLETED", None),  # no answer, but authorized
+            ("4000000000010035", "VOIDED", "AUTHORIZATION_UNKNOWN"),  # authorized after the cancellation
+            ("4000000000010050", "VOIDED", "AUTHORIZATION_UNKNOWN"),  # always 503
+            ("4000000000020018", "COMPLETED", None),  # no answer, not captured
+            ("4000000000020026", "COMPLETED", None),  # no answer, but captured
+            ("4000000000030017", "VOIDED", "CAPTURE_FAILED"),  # no answer, but voided
         ],
     )
-    async def test_ends_as_the_card_has_it(
+    async def test_test_card_leads_to_its_final_status(
         self, card: RunningCard, number: str, status: str, failure: str | None
     ) -> None:
         account = await card.bank.open("alice", "0")
-        begun = await card.top_up(account, rub("10.00"), uuid.uuid4().hex, number)
-        top_up = await card.final(begun.id)
+        started = await card.top_up(account, rub("10.00"), uuid.uuid4().hex, number)
+        top_up = await card.wait_until_final(started.id)
         assert (top_up.status, top_up.failure) == (status, failure)
-        await card.agree(top_up)
+        await card.assert_books_agree(top_up)
 
-    async def test_with_the_same_key_is_one_top_up(self, card: RunningCard) -> None:
+    async def test_concurrent_requests_with_one_key_are_one_top_up(self, card: RunningCard) -> None:
         account = await card.bank.open("alice", "0")
-        first, *others = await asyncio.gather(*(card.top_up(account, rub("5.00"), "same at once") for _ in range(8)))
+        first, *others = await asyncio.gather(*(card.top_up(account, rub("5.00"), "concurrent") for _ in range(8)))
         assert {top_up.id for top_up in others} == {first.id}
-        again = await card.top_up(account, rub("5.00"), "same at once")
-        assert (again.id, again.status) == (first.id, "COMPLETED")
+        replay = await card.top_up(account, rub("5.00"), "concurrent")
+        assert (replay.id, replay.status) == (first.id, "COMPLETED")
         assert await card.bank.balance(account) == 5
 
-    async def test_is_answered_again_after_its_account_was_closed(self, card: RunningCard) -> None:
+    async def test_replay_is_answered_after_the_account_was_closed(self, card: RunningCard) -> None:
         account = await card.bank.open("alice", "0")
         declined = await card.top_up(account, rub("5.00"), "then closed", "4000000000000002")
         await card.user("alice")(card.bank.client.close_account(account))
         assert await card.top_up(account, rub("5.00"), "then closed", "4000000000000002") == declined
 
     @pytest.mark.parametrize("other", ["amount", "number", "account", "expiry"])
-    async def test_with_the_same_key_and_another_request_is_a_conflict(self, card: RunningCard, other: str) -> None:
+    async def test_other_request_with_the_same_key_is_a_conflict(self, card: RunningCard, other: str) -> None:
         account, key = await card.bank.open("alice", "0"), f"conflict {other}"
         await card.top_up(account, rub("5.00"), key)
         with pytest.raises(IdempotencyConflict):
@@ -96,24 +96,24 @@ class TestTopUp:
                 expiry_month=11 if other == "expiry" else 12,
             )
 
-    async def test_keys_are_each_callers_own(self, card: RunningCard) -> None:
-        of_alice = await card.top_up(await card.bank.open("alice"), rub("5.00"), "own")
-        of_bob = await card.top_up(await card.bank.open("bob"), rub("5.00"), "own", caller="bob")
-        assert of_alice.id != of_bob.id
+    async def test_idempotency_keys_are_scoped_to_the_caller(self, card: RunningCard) -> None:
+        alices = await card.top_up(await card.bank.open("alice"), rub("5.00"), "own")
+        bobs = await card.top_up(await card.bank.open("bob"), rub("5.00"), "own", caller="bob")
+        assert alices.id != bobs.id
 
-    async def test_another_code_is_the_same_request(self, card: RunningCard) -> None:
+    async def test_request_with_another_security_code_is_a_replay(self, card: RunningCard) -> None:
         account = await card.bank.open("alice")
         first = await card.top_up(account, rub("5.00"), "code")
         assert (await card.top_up(account, rub("5.00"), "code", cvv="321")).id == first.id
 
 
-class TestRefusals:
-    async def test_name_every_field_and_no_value(self, card: RunningCard) -> None:
-        with pytest.raises(InvalidInput) as caught:
+class TestRefusedRequests:
+    async def test_invalid_input_names_every_field_and_no_value(self, card: RunningCard) -> None:
+        with pytest.raises(InvalidInput) as error:
             await card.top_up(
                 uuid.uuid4(), rub("-1"), "", "4242424242424241", expiry_month=13, expiry_year=1999, cvv="12345"
             )
-        assert {violation.field for violation in caught.value.violations} == {
+        assert {violation.field for violation in error.value.violations} == {
             "amount",
             "idempotencyKey",
             "card.number",
@@ -121,43 +121,45 @@ class TestRefusals:
             "card.expiryYear",
             "card.cvv",
         }
-        assert not [value for value in ("4242424242424241", "12345") if value in str(caught.value)]
+        assert not [value for value in ("4242424242424241", "12345") if value in str(error.value)]
 
-    async def test_another_users_account_is_not_there(self, card: RunningCard) -> None:
+    async def test_account_of_another_user_is_not_found(self, card: RunningCard) -> None:
         with pytest.raises(AccountNotFound):
-            await card.top_up(await card.bank.open("bob"), rub("1"), "another's")
+            await card.top_up(await card.bank.open("bob"), rub("1"), "other account")
 
-    async def test_nothing_is_begun_for_a_closed_account_or_another_currency(self, card: RunningCard) -> None:
+    async def test_closed_account_or_other_currency_starts_no_top_up(self, card: RunningCard) -> None:
         closed, dollars = await card.bank.open("alice", "0"), await card.bank.open("alice", currency="USD")
         await card.user("alice")(card.bank.client.close_account(closed))
         with pytest.raises(AccountClosed):
             await card.top_up(closed, rub("1"), "closed")
         with pytest.raises(CurrencyMismatch):
             await card.top_up(dollars, rub("1"), "dollars")
-        with pytest.raises(InvalidInput, match="cannot be paid in by card; RUB can"):
+        with pytest.raises(InvalidInput, match="has no card top-ups; supported: RUB"):
             await card.top_up(dollars, Money.parse("1", "USD"), "limits")
         assert not await card.sql.fetchval("SELECT count(*) FROM top_ups WHERE account_id = ANY($1)", [closed, dollars])
 
-    async def test_a_top_up_beyond_the_limit_says_what_is_left(self, card: RunningCard) -> None:
-        with pytest.raises(TopUpLimitExceeded) as caught:
+    async def test_top_up_above_the_limit_is_refused_with_the_available_amount(self, card: RunningCard) -> None:
+        with pytest.raises(TopUpLimitExceeded) as error:
             await card.top_up(await card.bank.open("alice"), rub("10000.01"), "limit")
-        assert caught.value == TopUpLimitExceeded("TOP_UP", "10000.00", "10000.00", "RUB")
+        assert error.value == TopUpLimitExceeded("TOP_UP", "10000.00", "10000.00", "RUB")
 
-    async def test_at_once_they_do_not_pass_the_days_limit_together(self, card: RunningCard) -> None:
+    async def test_concurrent_top_ups_do_not_exceed_the_daily_limit_together(self, card: RunningCard) -> None:
         account = await card.bank.open("carol", "0")
         async with asyncio.TaskGroup() as group:
             for number in range(4):
                 group.create_task(card.top_up(account, rub("10000"), f"day {number}", caller="carol"))
-        await card.top_up(account, rub("10000"), "declined", "4000000000000002", caller="carol")  # does not count
-        asked = (card.top_up(account, rub("6000"), f"last {number}", caller="carol") for number in range(3))
-        made = await asyncio.gather(*asked, return_exceptions=True)
-        assert [answer.status for answer in made if isinstance(answer, TopUp)] == ["COMPLETED"]
-        refused = [answer for answer in made if not isinstance(answer, TopUp)]
+        await card.top_up(
+            account, rub("10000"), "declined", "4000000000000002", caller="carol"
+        )  # does not count towards the limit
+        requests = (card.top_up(account, rub("6000"), f"last {number}", caller="carol") for number in range(3))
+        results = await asyncio.gather(*requests, return_exceptions=True)
+        assert [result.status for result in results if isinstance(result, TopUp)] == ["COMPLETED"]
+        refused = [result for result in results if not isinstance(result, TopUp)]
         assert refused == [TopUpLimitExceeded("DAY", "50000.00", "4000.00", "RUB")] * 2
 
 
-class TestReading:
-    async def test_a_top_up_is_its_owners_and_operators(self, card: RunningCard) -> None:
+class TestReads:
+    async def test_only_owner_and_operators_may_read_a_top_up(self, card: RunningCard) -> None:
         top_up = await card.top_up(await card.bank.open("alice"), rub("1"), "own top-up")
         assert await card.user("alice")(card.client.get_top_up(top_up.id)) == top_up
         assert await card.bank.user("operator", Role.OPERATOR)(card.client.get_top_up(top_up.id)) == top_up
@@ -168,58 +170,58 @@ class TestReading:
             with pytest.raises(TopUpNotFound), bob.calling():
                 await anext(card.client.watch_top_up(id_))
 
-    async def test_a_batch_answers_each_key(self, card: RunningCard) -> None:
-        account, nothing = await card.bank.open("alice"), uuid.uuid4()
+    async def test_batch_returns_a_result_for_each_id(self, card: RunningCard) -> None:
+        account, missing = await card.bank.open("alice"), uuid.uuid4()
         first, second = [await card.top_up(account, rub("1"), f"batch {number}") for number in range(2)]
-        found = await card.user("alice")(card.client.batch_get_top_ups([second.id, nothing, first.id]))
-        assert found == {first.id: first, second.id: second, nothing: TopUpNotFound(str(nothing))}
+        results = await card.user("alice")(card.client.batch_get_top_ups([second.id, missing, first.id]))
+        assert results == {first.id: first, second.id: second, missing: TopUpNotFound(str(missing))}
 
-    async def test_pages_go_both_ways(self, card: RunningCard) -> None:
+    async def test_pages_can_be_read_in_both_directions(self, card: RunningCard) -> None:
         account, alice = await card.bank.open("alice"), card.user("alice")
         ids = [(await card.top_up(account, rub("1"), f"page {number}")).id for number in range(5)][::-1]
 
-        async def page(**bounds: UUID) -> tuple[list[UUID], bool, bool]:
-            found = await alice(card.client.list_top_ups(account, limit=2, **bounds))
-            return [top_up.id for top_up in found.top_ups], found.has_older, found.has_newer
+        async def list_page(**bounds: UUID) -> tuple[list[UUID], bool, bool]:
+            page = await alice(card.client.list_top_ups(account, limit=2, **bounds))
+            return [top_up.id for top_up in page.top_ups], page.has_older, page.has_newer
 
-        assert await page() == (ids[:2], True, False)
-        assert await page(older_than=ids[1]) == (ids[2:4], True, True)
-        assert await page(older_than=ids[3]) == (ids[4:], False, True)
-        assert await page(older_than=ids[4]) == ([], False, True)
-        assert await page(newer_than=ids[4]) == (ids[2:4], True, True)
-        assert await page(newer_than=ids[2]) == (ids[:2], True, False)
-        assert await page(newer_than=ids[0]) == ([], True, False)
+        assert await list_page() == (ids[:2], True, False)
+        assert await list_page(older_than=ids[1]) == (ids[2:4], True, True)
+        assert await list_page(older_than=ids[3]) == (ids[4:], False, True)
+        assert await list_page(older_than=ids[4]) == ([], False, True)
+        assert await list_page(newer_than=ids[4]) == (ids[2:4], True, True)
+        assert await list_page(newer_than=ids[2]) == (ids[:2], True, False)
+        assert await list_page(newer_than=ids[0]) == ([], True, False)
         with pytest.raises(InvalidInput):
-            await page(older_than=ids[0], newer_than=ids[4])
+            await list_page(older_than=ids[0], newer_than=ids[4])
         with pytest.raises(AccountNotFound):
             await card.user("bob")(card.client.list_top_ups(account, limit=2))
 
-    async def test_a_top_up_is_watched_to_its_end(self, card: RunningCard) -> None:
+    async def test_stream_of_a_top_up_ends_with_its_final_status(self, card: RunningCard) -> None:
         account = await card.bank.open("alice")
-        begun = asyncio.create_task(card.top_up(account, rub("1"), "watched", "4000000000020018"))
+        request = asyncio.create_task(card.top_up(account, rub("1"), "watched", "4000000000020018"))
         with card.user("alice").calling():
-            found: list[TopUp] = []
-            while not found:
-                found = list((await card.client.list_top_ups(account, limit=1)).top_ups)
-            states = [top_up async for top_up in card.client.watch_top_up(found[0].id)]
+            top_ups: list[TopUp] = []
+            while not top_ups:
+                top_ups = list((await card.client.list_top_ups(account, limit=1)).top_ups)
+            states = [top_up async for top_up in card.client.watch_top_up(top_ups[0].id)]
         statuses = [top_up.status for top_up in states]
         assert statuses[-1] == "COMPLETED"
         order = ["CREATED", "AUTHORIZED", "CAPTURED", "COMPLETED"]
         assert statuses == [status for status in order if status in statuses]
         assert "AUTHORIZED" in statuses
         assert [top_up.version for top_up in states] == sorted({top_up.version for top_up in states})
-        assert (await begun).status == "COMPLETED"
+        assert (await request).status == "COMPLETED"
 
 
-class TestWaiting:
-    async def test_a_caller_who_does_not_wait_changes_nothing(self, card: RunningCard) -> None:
+class TestCancelledRequest:
+    async def test_top_up_of_a_cancelled_request_is_completed(self, card: RunningCard) -> None:
         account, alice = await card.bank.open("alice", "0"), card.user("alice")
-        asked = asyncio.create_task(
-            alice(card.client.create_top_up(account, rub("3"), details("4000000000020018"), "left"))
+        request = asyncio.create_task(
+            alice(card.client.create_top_up(account, rub("3"), card_details("4000000000020018"), "cancelled"))
         )
         with alice.calling():
             while not (page := await card.client.list_top_ups(account, limit=1)).top_ups:
                 pass
-        asked.cancel()
-        assert (await card.final(page.top_ups[0].id)).status == "COMPLETED"
+        request.cancel()
+        assert (await card.wait_until_final(page.top_ups[0].id)).status == "COMPLETED"
         assert await card.bank.balance(account) == 3

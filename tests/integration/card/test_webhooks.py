@@ -1,4 +1,4 @@
-"""What comes in at the webhook listener: signed or forged, once or often, in any order. Money never moves by it."""
+"""Webhooks: signed or forged, repeated, late and in any order. They never move money."""
 
 import uuid
 from datetime import UTC, datetime, timedelta
@@ -15,20 +15,22 @@ from tests.integration.card.card_process import RunningCard
 from tests.integration.sandbox.running import SECRET
 from tests.waiting import until
 
-TWICE, REVERSED, LATE = "4000000000050015", "4000000000050023", "4000000000050031"
+SENT_TWICE, REVERSED, LATE = "4000000000050015", "4000000000050023", "4000000000050031"
 
 
-def event(payment: dict[str, Any], kind: str) -> bytes:
-    told = {
+def event_body(payment: dict[str, Any], kind: str) -> bytes:
+    body = {
         "id": f"evt_{uuid.uuid4().hex}",
         "type": f"payment.{kind}",
         "createdAt": datetime.now(UTC).isoformat(),
         "payment": payment,
     }
-    return orjson.dumps(told)
+    return orjson.dumps(body)
 
 
-def signed(body: bytes, secret: str = SECRET, at: datetime | None = None, id_: str | None = None) -> dict[str, str]:
+def signed_headers(
+    body: bytes, secret: str = SECRET, at: datetime | None = None, id_: str | None = None
+) -> dict[str, str]:
     at, id_ = at or datetime.now(UTC), id_ or uuid.uuid4().hex
     return {
         "webhook-id": id_,
@@ -43,23 +45,23 @@ async def post(card: RunningCard, body: bytes, headers: dict[str, str]) -> int:
 
 
 async def row(card: RunningCard, top_up: TopUp) -> dict[str, Any]:
-    found = await card.sql.fetchrow("SELECT * FROM top_ups WHERE id = $1", top_up.id)
-    assert found is not None
-    return dict(found)
+    record = await card.sql.fetchrow("SELECT * FROM top_ups WHERE id = $1", top_up.id)
+    assert record is not None
+    return dict(record)
 
 
 @pytest.fixture
 async def top_up(card: RunningCard) -> TopUp:
-    """One that is completed, and of which the acquirer has told all it has to tell."""
+    """Completed top-up whose webhooks have all arrived."""
     top_up = await card.top_up(await card.bank.open("alice", "0"), rub("1"), uuid.uuid4().hex)
     assert top_up.status == "COMPLETED"
-    await until_told(card, top_up, 2)
+    await wait_for_webhooks(card, top_up, 2)
     return top_up
 
 
-async def until_told(card: RunningCard, top_up: TopUp, times: int) -> None:
+async def wait_for_webhooks(card: RunningCard, top_up: TopUp, number: int) -> None:
     query = "SELECT count(*) = $2 FROM webhooks WHERE top_up_id = $1"
-    await until(lambda: card.sql.fetchval(query, top_up.id, times), every=0.02)
+    await until(lambda: card.sql.fetchval(query, top_up.id, number), every=0.02)
 
 
 async def payment_of(card: RunningCard, top_up: TopUp) -> dict[str, Any]:
@@ -68,39 +70,41 @@ async def payment_of(card: RunningCard, top_up: TopUp) -> dict[str, Any]:
     return payment
 
 
-class TestForged:
+class TestRefusedWebhooks:
     @pytest.mark.parametrize("header", ["webhook-id", "webhook-timestamp", "webhook-signature"])
-    async def test_what_is_not_signed_is_not_let_in(self, card: RunningCard, top_up: TopUp, header: str) -> None:
-        body = event(await payment_of(card, top_up), "refunded")
-        headers = signed(body)
+    async def test_webhook_with_an_invalid_header_is_refused(
+        self, card: RunningCard, top_up: TopUp, header: str
+    ) -> None:
+        body = event_body(await payment_of(card, top_up), "refunded")
+        headers = signed_headers(body)
         for value in (None, "x", "v1", "v1,x", "1", "999999999999999999"):
             wrong = {name: text for name, text in headers.items() if name != header}
             wrong |= {} if value is None else {header: value}
             assert await post(card, body, wrong) == 401
 
-    async def test_nor_what_another_signed_nor_what_was_changed_nor_what_is_old(
+    async def test_webhook_with_another_secret_changed_body_or_old_time_is_refused(
         self, card: RunningCard, top_up: TopUp
     ) -> None:
-        body = event(await payment_of(card, top_up), "refunded")
+        body = event_body(await payment_of(card, top_up), "refunded")
         before = await row(card, top_up)
-        assert await post(card, body, signed(body, "whsec_" + "AAAA" * 8)) == 401
-        assert await post(card, body + b" ", signed(body)) == 401
-        assert await post(card, b"\xff", signed(body)) == 401
-        assert await post(card, body, signed(body, at=datetime.now(UTC) - timedelta(minutes=6))) == 401
+        assert await post(card, body, signed_headers(body, "whsec_" + "AAAA" * 8)) == 401
+        assert await post(card, body + b" ", signed_headers(body)) == 401
+        assert await post(card, b"\xff", signed_headers(body)) == 401
+        assert await post(card, body, signed_headers(body, at=datetime.now(UTC) - timedelta(minutes=6))) == 401
         assert await row(card, top_up) == before
 
-    async def test_what_is_too_long_is_not_read(self, card: RunningCard) -> None:
+    async def test_body_above_the_maximum_size_is_refused(self, card: RunningCard) -> None:
         assert await post(card, b" " * 70_000, {}) == 413
 
-    async def test_what_cannot_be_read_is_not_taken(self, card: RunningCard) -> None:
+    async def test_unreadable_body_is_refused(self, card: RunningCard) -> None:
         for body in (b"", b"{}", b"[1]"):
-            assert await post(card, body, signed(body)) == 400
+            assert await post(card, body, signed_headers(body)) == 400
 
 
-class TestGenuine:
-    async def test_a_lie_about_a_final_top_up_changes_nothing(self, card: RunningCard, top_up: TopUp) -> None:
-        body = event(await payment_of(card, top_up), "refunded")
-        assert await post(card, body, signed(body)) == 204
+class TestSignedWebhooks:
+    async def test_false_webhook_does_not_change_a_final_top_up(self, card: RunningCard, top_up: TopUp) -> None:
+        body = event_body(await payment_of(card, top_up), "refunded")
+        assert await post(card, body, signed_headers(body)) == 204
 
         async def is_verified() -> bool:
             now = await row(card, top_up)
@@ -109,39 +113,39 @@ class TestGenuine:
         await until(is_verified, every=0.02)
         now = await row(card, top_up)
         assert (now["status"], now["review"]) == ("COMPLETED", None)
-        await card.agree(top_up)
+        await card.assert_books_agree(top_up)
 
-    async def test_what_is_true_and_final_is_only_counted(self, card: RunningCard, top_up: TopUp) -> None:
+    async def test_webhook_without_news_does_not_change_the_top_up(self, card: RunningCard, top_up: TopUp) -> None:
         before, payment = await row(card, top_up), await payment_of(card, top_up)
         for kind in ("captured", "authorized"):
-            body = event(payment, kind)
-            assert await post(card, body, signed(body)) == 204
+            body = event_body(payment, kind)
+            assert await post(card, body, signed_headers(body)) == 204
         assert await row(card, top_up) == before
 
-    async def test_the_same_one_is_taken_once(self, card: RunningCard, top_up: TopUp) -> None:
-        body = event(await payment_of(card, top_up), "captured")
-        headers = signed(body, id_=uuid.uuid4().hex)
+    async def test_repeated_webhook_is_stored_once(self, card: RunningCard, top_up: TopUp) -> None:
+        body = event_body(await payment_of(card, top_up), "captured")
+        headers = signed_headers(body, id_=uuid.uuid4().hex)
         assert [await post(card, body, headers) for _ in range(3)] == [204] * 3
         query = "SELECT count(*) FROM webhooks WHERE id = $1"
         assert await card.sql.fetchval(query, headers["webhook-id"]) == 1
 
-    async def test_of_a_payment_that_is_not_ours_is_taken_and_told(self, card: RunningCard, top_up: TopUp) -> None:
+    async def test_webhook_for_an_unknown_payment_is_stored(self, card: RunningCard, top_up: TopUp) -> None:
         payment = await payment_of(card, top_up)
-        for key in ("somebody-elses", f"{uuid.uuid4()}:authorize"):
-            body = event({**payment, "idempotencyKey": key}, "captured")
-            assert await post(card, body, signed(body)) == 204
+        for key in ("unknown", f"{uuid.uuid4()}:authorize"):
+            body = event_body({**payment, "idempotencyKey": key}, "captured")
+            assert await post(card, body, signed_headers(body)) == 204
 
 
 class TestDelivery:
-    @pytest.mark.parametrize("number", [TWICE, REVERSED, LATE], ids=["twice", "reversed", "late"])
-    async def test_is_as_bad_as_it_likes(self, card: RunningCard, number: str) -> None:
+    @pytest.mark.parametrize("number", [SENT_TWICE, REVERSED, LATE], ids=["twice", "reversed", "late"])
+    async def test_top_up_survives_repeated_reversed_and_late_webhooks(self, card: RunningCard, number: str) -> None:
         top_up = await card.top_up(await card.bank.open("alice", "0"), rub("1"), uuid.uuid4().hex, number)
         assert top_up.status == "COMPLETED"
-        await until_told(card, top_up, 2)
-        await card.agree(await card.final(top_up.id))
+        await wait_for_webhooks(card, top_up, 2)
+        await card.assert_books_agree(await card.wait_until_final(top_up.id))
         assert (await row(card, top_up))["review"] is None
 
-    async def test_wakes_a_top_up_that_waits(self, card: RunningCard) -> None:
+    async def test_webhook_makes_a_waiting_top_up_due(self, card: RunningCard) -> None:
         top_up = await card.top_up(await card.bank.open("alice", "0"), rub("1"), uuid.uuid4().hex, "4000000000000002")
         await card.sql.execute(
             """
@@ -155,7 +159,10 @@ class TestDelivery:
             uuid.uuid4().hex,
         )
         payment = await payment_of(card, top_up)
-        body = event({**payment, "idempotencyKey": f"{waiting}:authorize"}, "declined")
-        assert await post(card, body, signed(body)) == 204
-        ended = await card.final(waiting)
-        assert (ended.status, ended.failure) == ("VOIDED", "AUTHORIZATION_UNKNOWN")  # the webhook was not believed
+        body = event_body({**payment, "idempotencyKey": f"{waiting}:authorize"}, "declined")
+        assert await post(card, body, signed_headers(body)) == 204
+        ended = await card.wait_until_final(waiting)
+        assert (ended.status, ended.failure) == (
+            "VOIDED",
+            "AUTHORIZATION_UNKNOWN",
+        )  # not DECLINED: the webhook is not trusted

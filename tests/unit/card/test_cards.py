@@ -7,32 +7,32 @@ from hypothesis import strategies as st
 
 from subgraphs.card import client
 from subgraphs.card.service.domain import cards
-from subgraphs.card.service.domain.cards import CardDetails
-from subgraphs.card.service.domain.top_up import Brand
+from subgraphs.card.service.domain.cards import Brand, CardDetails
+from wallet.luhn import has_valid_check_digit
 
 TODAY = date(2026, 11, 30)
-GOOD = CardDetails("4242424242424242", 11, 2026, "123")
+VALID_CARD = CardDetails("4242424242424242", 11, 2026, "123")
 
 
 def with_check_digit(digits: str) -> str:
-    return next(digits + last for last in "0123456789" if cards.passes_luhn(digits + last))
+    return next(digits + last for last in "0123456789" if has_valid_check_digit(digits + last))
 
 
-def wrong(card: CardDetails) -> list[str]:
-    return [violation.field for violation in cards.check(card, TODAY)]
+def invalid_fields(card: CardDetails) -> list[str]:
+    return [violation.field for violation in cards.check_card(card, TODAY)]
 
 
-class TestNumber:
+class TestCardNumber:
     @given(st.text("0123456789", min_size=11, max_size=18))
-    def test_has_one_check_digit(self, digits: str) -> None:
-        assert [cards.passes_luhn(digits + last) for last in "0123456789"].count(True) == 1
+    def test_number_has_exactly_one_check_digit(self, digits: str) -> None:
+        assert [has_valid_check_digit(digits + last) for last in "0123456789"].count(True) == 1
 
     @given(st.text("0123456789", min_size=11, max_size=18), st.data())
-    def test_one_wrong_digit_is_seen(self, digits: str, data: st.DataObject) -> None:
+    def test_one_wrong_digit_is_detected(self, digits: str, data: st.DataObject) -> None:
         number = with_check_digit(digits)
         place = data.draw(st.integers(0, len(number) - 1))
         other = data.draw(st.sampled_from([digit for digit in "0123456789" if digit != number[place]]))
-        assert not cards.passes_luhn(number[:place] + other + number[place + 1 :])
+        assert not has_valid_check_digit(number[:place] + other + number[place + 1 :])
 
     @pytest.mark.parametrize(
         ("number", "brand"),
@@ -52,8 +52,8 @@ class TestNumber:
             ("5600000000000000", Brand.OTHER),
         ],
     )
-    def test_says_whose_network_it_is(self, number: str, brand: Brand) -> None:
-        assert cards.brand(number) is brand
+    def test_first_digits_determine_the_brand(self, number: str, brand: Brand) -> None:
+        assert cards.card_brand(number) is brand
 
     @pytest.mark.parametrize(
         "number",
@@ -68,8 +68,8 @@ class TestNumber:
             "²" * 16,
         ],
     )
-    def test_that_is_none_is_refused_and_not_repeated(self, number: str) -> None:
-        (violation,) = cards.check(replace(GOOD, number=number), TODAY)
+    def test_invalid_number_is_refused_and_not_repeated_in_the_message(self, number: str) -> None:
+        (violation,) = cards.check_card(replace(VALID_CARD, number=number), TODAY)
         assert violation.field == "card.number"
         assert not number or len(number) < 2 or number not in violation.message
 
@@ -90,24 +90,24 @@ class TestExpiry:
             (0, 0, ["card.expiryMonth", "card.expiryYear"]),
         ],
     )
-    def test_a_card_is_good_to_the_end_of_its_month(self, month: int, year: int, fields: list[str]) -> None:
-        assert wrong(replace(GOOD, expiry_month=month, expiry_year=year)) == fields
+    def test_card_is_valid_until_the_end_of_its_month(self, month: int, year: int, fields: list[str]) -> None:
+        assert invalid_fields(replace(VALID_CARD, expiry_month=month, expiry_year=year)) == fields
 
 
-class TestCode:
+class TestSecurityCode:
     @pytest.mark.parametrize("cvv", ["", "12", "1234", "abc", "١٢٣"])
-    def test_has_three_digits(self, cvv: str) -> None:
-        assert wrong(replace(GOOD, cvv=cvv)) == ["card.cvv"]
+    def test_code_without_three_digits_is_refused(self, cvv: str) -> None:
+        assert invalid_fields(replace(VALID_CARD, cvv=cvv)) == ["card.cvv"]
 
-    def test_has_four_on_american_express(self) -> None:
-        amex = replace(GOOD, number="378282246310005")
-        assert wrong(amex) == ["card.cvv"]
-        assert wrong(replace(amex, cvv="1234")) == []
+    def test_code_of_american_express_has_four_digits(self) -> None:
+        amex = replace(VALID_CARD, number="378282246310005")
+        assert invalid_fields(amex) == ["card.cvv"]
+        assert invalid_fields(replace(amex, cvv="1234")) == []
 
 
-class TestDetails:
+class TestCardDetails:
     @pytest.mark.parametrize("kind", [CardDetails, client.CardDetails])
-    def test_do_not_show_what_they_hold(self, kind: type[CardDetails]) -> None:
-        shown = repr(kind("4242424242424242", 12, 2030, "123")) + str(kind("4242424242424242", 12, 2030, "123"))
-        assert "4242" not in shown
-        assert "123" not in shown
+    def test_repr_hides_number_and_code(self, kind: type[CardDetails]) -> None:
+        text = repr(kind("4242424242424242", 12, 2030, "123")) + str(kind("4242424242424242", 12, 2030, "123"))
+        assert "4242" not in text
+        assert "123" not in text

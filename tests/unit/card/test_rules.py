@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from subgraphs.card.service.domain import rules
+from subgraphs.card.service.domain.cards import CardToken
 from subgraphs.card.service.domain.rules import Limit
-from subgraphs.card.service.domain.top_up import Token, TopUp, Wish
-from tests.unit.card.top_ups import AMOUNT, NOTHING
+from subgraphs.card.service.domain.top_up import NewTopUp, TopUp
+from tests.unit.card.top_ups import AMOUNT, ZERO
 from wallet.errors import InvalidInput, TopUpLimitExceeded
 from wallet.money import Money
 
@@ -23,7 +24,7 @@ def rub(amount: str) -> Money:
 
 class TestLimits:
     @pytest.mark.parametrize(("amount", "used"), [("100", "0"), ("100", "150"), ("0.01", "249.99")])
-    def test_let_through_what_is_within(self, amount: str, used: str) -> None:
+    def test_amount_within_the_limits_is_accepted(self, amount: str, used: str) -> None:
         rules.check_limits(LIMITS, rub(amount), rub(used))
 
     @pytest.mark.parametrize(
@@ -33,22 +34,22 @@ class TestLimits:
             ("100.01", "200", "TOP_UP", "100.00", "50.00"),
             ("100", "150.01", "DAY", "250.00", "99.99"),
             ("0.01", "250", "DAY", "250.00", "0.00"),
-            ("1", "300", "DAY", "250.00", "0.00"),  # the limit was higher yesterday
+            ("1", "300", "DAY", "250.00", "0.00"),  # the limit was lowered meanwhile
         ],
     )
-    def test_refuse_what_is_beyond_and_say_what_is_left(
+    def test_amount_above_a_limit_is_refused_with_the_available_amount(
         self, amount: str, used: str, period: str, limit: str, available: str
     ) -> None:
         with pytest.raises(TopUpLimitExceeded) as caught:
             rules.check_limits(LIMITS, rub(amount), rub(used))
         assert caught.value == TopUpLimitExceeded(period, limit, available, "RUB")
 
-    def test_a_currency_without_limits_is_not_paid_in_by_card(self) -> None:
-        with pytest.raises(InvalidInput, match="currency: cannot be paid in by card; RUB, USD can"):
+    def test_currency_without_limits_is_refused(self) -> None:
+        with pytest.raises(InvalidInput, match="currency: has no card top-ups; supported: RUB, USD"):
             rules.check_limits(LIMITS, Money.parse("1", "EUR"), Money.parse("0", "EUR"))
 
     @given(st.decimals(0, 400, places=2), st.decimals("0.01", 200, places=2))
-    def test_nobody_passes_them(self, used: Decimal, amount: Decimal) -> None:
+    def test_accepted_amounts_never_exceed_a_limit(self, used: Decimal, amount: Decimal) -> None:
         with suppress(TopUpLimitExceeded):
             rules.check_limits(LIMITS, Money(amount, "RUB"), Money(used, "RUB"))
             assert amount <= 100
@@ -58,7 +59,7 @@ class TestLimits:
 
 
 class TestFingerprint:
-    def test_tells_every_part_of_a_request_apart_and_hides_it(self) -> None:
+    def test_fingerprint_depends_on_every_part_of_the_request_and_hides_the_token(self) -> None:
         account = UUID(int=1)
         requests = [
             (b"secret", "tok_1", account, rub("10")),
@@ -68,21 +69,21 @@ class TestFingerprint:
             (b"secret", "tok_1", account, rub("10.01")),
             (b"secret", "tok_1", account, Money.parse("10", "USD")),
         ]
-        prints = [rules.fingerprint(*request) for request in requests]
-        assert len(set(prints)) == len(prints)
-        assert rules.fingerprint(*requests[0]) == prints[0]
-        assert b"tok_1" not in prints[0]
+        fingerprints = [rules.request_fingerprint(*request) for request in requests]
+        assert len(set(fingerprints)) == len(fingerprints)
+        assert rules.request_fingerprint(*requests[0]) == fingerprints[0]
+        assert b"tok_1" not in fingerprints[0]
 
-    def test_no_part_of_it_is_the_cards_number_or_code(self) -> None:
-        kept = {field.name for kind in (TopUp, Wish, Token) for field in fields(kind)}
-        assert not kept & {"number", "cvv", "pan", "expiry_month", "expiry_year"}
+    def test_stored_values_have_no_card_number_code_or_expiry(self) -> None:
+        names = {field.name for kind in (TopUp, NewTopUp, CardToken) for field in fields(kind)}
+        assert not names & {"number", "cvv", "pan", "expiry_month", "expiry_year"}
 
 
-class TestRequest:
+class TestCheckRequest:
     @pytest.mark.parametrize("key", ["", " k", "k ", "\n", "ключ", "k" * 256])
-    def test_with_a_key_that_is_none_is_refused(self, key: str) -> None:
-        assert [violation.field for violation in rules.check(AMOUNT, key)] == ["idempotencyKey"]
+    def test_invalid_idempotency_key_is_refused(self, key: str) -> None:
+        assert [violation.field for violation in rules.check_request(AMOUNT, key)] == ["idempotencyKey"]
 
-    def test_of_nothing_is_refused(self) -> None:
-        assert [violation.field for violation in rules.check(NOTHING, "k")] == ["amount"]
-        assert rules.check(AMOUNT, "k" * 255) == []
+    def test_amount_of_zero_is_refused(self) -> None:
+        assert [violation.field for violation in rules.check_request(ZERO, "k")] == ["amount"]
+        assert rules.check_request(AMOUNT, "k" * 255) == []

@@ -9,22 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from subgraphs.card.service.domain import transitions
-from subgraphs.card.service.domain.top_up import (
-    STATUS_AT,
-    AccountRefused,
-    DepositConflict,
-    Deposited,
-    NoPayment,
-    Payment,
-    PaymentStatus,
-    Refusal,
-    Result,
-    Status,
-    Step,
-    TopUp,
-    Unknown,
-)
-from tests.unit.card.top_ups import AMOUNT, NOTHING, NOW, payment, top_up
+from subgraphs.card.service.domain.deposit import AccountRefused, DepositConflict, Deposited
+from subgraphs.card.service.domain.payment import NoPayment, Payment, PaymentStatus, Refusal
+from subgraphs.card.service.domain.top_up import STATUS_BY_STEP, Status, Step, TopUp
+from subgraphs.card.service.domain.transitions import Result, Unknown
+from tests.unit.card.top_ups import AMOUNT, NOW, ZERO, payment, top_up
 from wallet.money import Money
 
 CAPTURES = 3
@@ -32,12 +21,12 @@ CODES = ("KEY_REUSED", "KEY_CANCELLED", "WRONG_STATUS", "REFUSED", "NOT_FOUND", 
 PAYMENTS = [
     *map(payment, PaymentStatus),
     payment(PaymentStatus.CAPTURED, Money.parse("9.99", "RUB")),
-    replace(payment(PaymentStatus.CAPTURED), captured=NOTHING),
+    replace(payment(PaymentStatus.CAPTURED), captured=ZERO),
 ]
 RESULTS: list[Result] = [
     *PAYMENTS,
     NoPayment(),
-    *(Refusal(code, seen) for code, seen in product(CODES, [None, *PAYMENTS])),
+    *(Refusal(code, found) for code, found in product(CODES, [None, *PAYMENTS])),
     Deposited(UUID(int=7)),
     AccountRefused("ACCOUNT_CLOSED"),
     DepositConflict(),
@@ -45,18 +34,18 @@ RESULTS: list[Result] = [
 ]
 
 
-def at(step: Step, **given: object) -> TopUp:
-    """At the beginning of a step, with what must be known by then."""
+def at(step: Step, **overrides: object) -> TopUp:
+    """Return a top-up at the start of a step, with the attributes that earlier steps have set."""
     known = {} if step in {Step.AUTHORIZE, Step.RESOLVE, Step.CANCEL} else {"payment_id": "pay_1"}
     known |= {"failure": "ACCOUNT_CLOSED"} if step in {Step.VOID, Step.REFUND} else {}
-    return top_up(**({"step": step, "status": STATUS_AT[step]} | known | given))
+    return top_up(**({"step": step, "status": STATUS_BY_STEP[step]} | known | overrides))
 
 
-def after(before: TopUp, result: Result) -> TopUp:
-    return transitions.after(before, result, captures=CAPTURES)
+def apply(before: TopUp, result: Result) -> TopUp:
+    return transitions.apply_result(before, result, max_captures=CAPTURES)
 
 
-class TestAfter:
+class TestApplyResult:
     @pytest.mark.parametrize(
         ("step", "result", "status", "then", "failure"),
         [
@@ -111,78 +100,83 @@ class TestAfter:
             (Step.REFUND, Refusal("REFUSED"), "NEEDS_REVIEW", Step.REFUND, "ACCOUNT_CLOSED"),
         ],
     )
-    def test_leads_where_the_result_says(
+    def test_result_of_a_step_leads_to_status_step_and_failure(
         self, step: Step, result: Result, status: str, then: Step | None, failure: str | None
     ) -> None:
-        now = after(at(step), result)
-        assert (now.status, now.step, now.failure, now.attempts) == (status, then, failure, 0)
-        assert (now.review is not None) == (status == "NEEDS_REVIEW")
+        current = apply(at(step), result)
+        assert (current.status, current.step, current.failure, current.attempts) == (status, then, failure, 0)
+        assert (current.review is not None) == (status == "NEEDS_REVIEW")
 
     @pytest.mark.parametrize("step", [Step.RESOLVE, Step.CANCEL, Step.DEPOSIT, Step.VOID, Step.REFUND])
-    def test_what_must_become_known_is_tried_for_ever(self, step: Step) -> None:
-        now = at(step)
+    def test_step_with_unknown_outcome_is_retried_without_limit(self, step: Step) -> None:
+        current = at(step)
         for attempt in range(1, 200):
-            now = after(now, Unknown())
-            assert (now.step, now.status, now.attempts) == (step, STATUS_AT[step], attempt)
+            current = apply(current, Unknown())
+            assert (current.step, current.status, current.attempts) == (step, STATUS_BY_STEP[step], attempt)
 
-    def test_a_capture_is_given_up_after_some_attempts(self) -> None:
-        now = at(Step.CAPTURE)
+    def test_amount_is_released_after_the_maximum_number_of_captures(self) -> None:
+        current = at(Step.CAPTURE)
         for _ in range(CAPTURES - 1):
-            now = after(now, Unknown())
-            assert now.step is Step.CAPTURE
-        now = after(now, Unknown())
-        assert (now.step, now.failure, now.attempts) == (Step.VOID, "CAPTURE_FAILED", 0)
+            current = apply(current, Unknown())
+            assert current.step is Step.CAPTURE
+        current = apply(current, Unknown())
+        assert (current.step, current.failure, current.attempts) == (Step.VOID, "CAPTURE_FAILED", 0)
 
     @pytest.mark.parametrize("step", [step for step in Step if step is not Step.DEPOSIT])
     @pytest.mark.parametrize("wrong", PAYMENTS[-2:])
-    def test_sums_that_cannot_be_so_need_a_person(self, step: Step, wrong: Payment) -> None:
+    def test_contradictory_amounts_need_a_review(self, step: Step, wrong: Payment) -> None:
         for result in (wrong, Refusal("WRONG_STATUS", wrong)):
-            assert after(at(step), result).status is Status.NEEDS_REVIEW
+            assert apply(at(step), result).status is Status.NEEDS_REVIEW
 
     @given(st.sampled_from(Step), st.lists(st.sampled_from(RESULTS), max_size=30))
-    def test_whatever_happens_it_ends_or_can_go_on(self, step: Step, results: list[Result]) -> None:
-        now = at(step)
+    def test_any_results_leave_a_final_or_drivable_top_up(self, step: Step, results: list[Result]) -> None:
+        current = at(step)
         for result in results:
-            if not now.is_under_way:
+            if not current.is_in_progress:
                 break
-            now = after(now, result)
-            if now.is_final:
-                assert now.step is None
-                assert (now.failure is None) == (now.status is Status.COMPLETED)
-                assert (now.transfer_id is not None) == (now.status is Status.COMPLETED)
+            current = apply(current, result)
+            if current.is_final:
+                assert current.step is None
+                assert (current.failure is None) == (current.status is Status.COMPLETED)
+                assert (current.transfer_id is not None) == (current.status is Status.COMPLETED)
             else:
-                assert now.step is not None
-                assert now.status in {STATUS_AT[now.step], Status.NEEDS_REVIEW}
-                assert (now.review is not None) == (now.status is Status.NEEDS_REVIEW)
-                assert now.payment_id is not None or now.step in {Step.AUTHORIZE, Step.RESOLVE, Step.CANCEL}
-            assert (now.id, now.key, now.amount, now.card) == (top_up().id, top_up().key, AMOUNT, top_up().card)
+                assert current.step is not None
+                assert current.status in {STATUS_BY_STEP[current.step], Status.NEEDS_REVIEW}
+                assert (current.review is not None) == (current.status is Status.NEEDS_REVIEW)
+                assert current.payment_id is not None or current.step in {Step.AUTHORIZE, Step.RESOLVE, Step.CANCEL}
+            assert (current.id, current.key, current.amount, current.card) == (
+                top_up().id,
+                top_up().key,
+                AMOUNT,
+                top_up().card,
+            )
 
 
-class World:
-    """An acquirer and a bank as the contract has them, of one payment and one account. Chance says what fails."""
+class AcquirerAndBank:
+    """Acquirer and bank that follow the contract, with one payment and one account. `choose` decides what fails."""
 
     def __init__(self, choose: Callable[[str], bool]) -> None:
         self._choose = choose
         self.status: PaymentStatus | None = None
         self.is_barred = False
         self.is_closed = False
-        self.credited = NOTHING
+        self.credited = ZERO
         self.refused: str | None = None
 
     @property
     def kept(self) -> Money:
-        """Captured and not refunded."""
-        return AMOUNT if self.status is PaymentStatus.CAPTURED else NOTHING
+        """Amount that was captured and not refunded."""
+        return AMOUNT if self.status is PaymentStatus.CAPTURED else ZERO
 
     def take(self, step: Step) -> Result:
-        """One step, whose request or answer may be lost."""
+        """Call one step. The request or the answer may be lost."""
         self.is_closed |= self._choose("the account is closed")
         if self._choose("the request is lost"):
             return Unknown()
         result = self._do(step)
         return Unknown() if self._choose("the answer is lost") else result
 
-    def _do(self, step: Step) -> Result:  # noqa: C901, PLR0911  a line a step
+    def _do(self, step: Step) -> Result:  # noqa: C901, PLR0911  one line for each step
         match step:
             case Step.AUTHORIZE if self.is_barred:
                 return Refusal("KEY_CANCELLED")
@@ -220,8 +214,8 @@ class World:
         return payment(to)
 
     def _deposit(self) -> Result:
-        if self.credited == NOTHING and self.is_closed:
-            self.refused = "ACCOUNT_CLOSED"  # pinned to the key
+        if self.credited == ZERO and self.is_closed:
+            self.refused = "ACCOUNT_CLOSED"  # the bank stores the refusal with the key
         if self.refused:
             return AccountRefused(self.refused)
         self.credited = AMOUNT
@@ -230,46 +224,51 @@ class World:
 
 class TestMoney:
     @given(st.data())
-    def test_what_was_captured_and_not_refunded_is_credited_or_in_progress(self, data: st.DataObject) -> None:
-        may_fail = 12  # then all goes well, so that every run ends
+    def test_captured_amount_is_credited_refunded_or_in_progress(self, data: st.DataObject) -> None:
+        max_choices = 48  # later calls succeed, so that every run ends
         choices = 0
 
         def choose(what: str) -> bool:
             nonlocal choices
             choices += 1
-            return choices < 4 * may_fail and data.draw(st.booleans(), label=what)
+            return choices < max_choices and data.draw(st.booleans(), label=what)
 
-        world, now = World(choose), top_up()
+        books, current = AcquirerAndBank(choose), top_up()
         for _ in range(100):
-            if not now.is_under_way:
+            if not current.is_in_progress:
                 break
-            assert now.step is not None
-            now = after(now, world.take(now.step))
-            in_progress = world.kept - world.credited
-            assert in_progress in {AMOUNT, NOTHING}
-            if now.is_final:
-                assert in_progress == NOTHING
-                assert (world.credited == AMOUNT) == (now.status is Status.COMPLETED)
-                assert world.status not in {PaymentStatus.AUTHORIZED, None} or now.status in {
+            assert current.step is not None
+            current = apply(current, books.take(current.step))
+            in_progress = books.kept - books.credited
+            assert in_progress in {AMOUNT, ZERO}
+            if current.is_final:
+                assert in_progress == ZERO
+                assert (books.credited == AMOUNT) == (current.status is Status.COMPLETED)
+                assert books.status not in {PaymentStatus.AUTHORIZED, None} or current.status in {
                     Status.VOIDED,
                     Status.DECLINED,
                 }
-                assert world.status is not PaymentStatus.AUTHORIZED  # nothing is held for nothing
-        assert not now.is_under_way
-        if now.status is Status.NEEDS_REVIEW:
-            assert now.step in {Step.VOID, Step.REFUND}  # refused for good
+                assert books.status is not PaymentStatus.AUTHORIZED  # no amount stays held
+        assert not current.is_in_progress
+        if current.status is Status.NEEDS_REVIEW:
+            assert current.step in {Step.VOID, Step.REFUND}  # refused permanently
 
 
-class TestRetried:
+class TestRetryReviewed:
     @pytest.mark.parametrize("step", Step)
-    def test_is_back_at_the_step_that_it_stopped_in(self, step: Step) -> None:
-        stopped = at(step, status=Status.NEEDS_REVIEW, review="why")
-        now = transitions.retried(stopped)
-        assert (now.status, now.step, now.review, now.is_under_way) == (STATUS_AT[step], step, None, True)
-        assert now.failure == stopped.failure
+    def test_retried_top_up_is_at_the_step_at_which_it_stopped(self, step: Step) -> None:
+        stopped = at(step, status=Status.NEEDS_REVIEW, review="reason")
+        current = transitions.retry_reviewed(stopped)
+        assert (current.status, current.step, current.review, current.is_in_progress) == (
+            STATUS_BY_STEP[step],
+            step,
+            None,
+            True,
+        )
+        assert current.failure == stopped.failure
 
 
-ENDED: dict[Status, set[PaymentStatus | None]] = {
+AGREEING_STATUSES: dict[Status, set[PaymentStatus | None]] = {
     Status.COMPLETED: {PaymentStatus.CAPTURED},
     Status.DECLINED: {PaymentStatus.DECLINED, None},
     Status.VOIDED: {PaymentStatus.VOIDED, None},
@@ -277,18 +276,20 @@ ENDED: dict[Status, set[PaymentStatus | None]] = {
 }
 
 
-class TestVerified:
-    @pytest.mark.parametrize(("status", "seen"), list(product(ENDED, [*PaymentStatus, None])))
-    def test_marks_what_contradicts_and_nothing_else(self, status: Status, seen: PaymentStatus | None) -> None:
-        ended = top_up(status=status, step=None, review="as it was")
-        now = transitions.verified(ended, NoPayment() if seen is None else payment(seen))
-        assert (now.review is None) == (seen in ENDED[status])
-        assert replace(now, review=ended.review) == ended
+class TestVerify:
+    @pytest.mark.parametrize(("status", "found"), list(product(AGREEING_STATUSES, [*PaymentStatus, None])))
+    def test_only_a_contradicting_payment_marks_for_review(self, status: Status, found: PaymentStatus | None) -> None:
+        ended = top_up(status=status, step=None, review="earlier reason")
+        current = transitions.verify(ended, NoPayment() if found is None else payment(found))
+        assert (current.review is None) == (found in AGREEING_STATUSES[status])
+        assert replace(current, review=ended.review) == ended
 
-    def test_marks_another_sum(self) -> None:
-        other = replace(payment(PaymentStatus.CAPTURED), captured=NOTHING)
-        assert transitions.verified(top_up(status=Status.COMPLETED, step=None), other).review
+    def test_different_amount_marks_for_review(self) -> None:
+        other = replace(payment(PaymentStatus.CAPTURED), captured=ZERO)
+        assert transitions.verify(top_up(status=Status.COMPLETED, step=None), other).review
 
+
+class TestIsNews:
     @pytest.mark.parametrize(
         ("status", "news"),
         [
@@ -298,26 +299,26 @@ class TestVerified:
             (Status.REFUNDED, {PaymentStatus.DECLINED, PaymentStatus.VOIDED}),
         ],
     )
-    def test_is_asked_for_by_what_was_not_on_the_way(self, status: Status, news: set[PaymentStatus]) -> None:
+    def test_status_that_a_final_payment_never_had_is_news(self, status: Status, news: set[PaymentStatus]) -> None:
         ended = top_up(status=status, step=None)
-        assert {told for told in PaymentStatus if transitions.is_news(ended, told)} == news
+        assert {status for status in PaymentStatus if transitions.is_news(ended, status)} == news
 
-    def test_is_news_to_one_that_waits_and_not_to_one_that_is_being_driven(self) -> None:
+    def test_webhook_is_news_only_for_a_top_up_that_waits_for_a_retry(self) -> None:
         assert transitions.is_news(at(Step.CAPTURE, attempts=1), PaymentStatus.CAPTURED)
         assert not transitions.is_news(at(Step.CAPTURE), PaymentStatus.CAPTURED)
-        stopped = at(Step.REFUND, status=Status.NEEDS_REVIEW, review="why", attempts=1)
+        stopped = at(Step.REFUND, status=Status.NEEDS_REVIEW, review="reason", attempts=1)
         assert not transitions.is_news(stopped, PaymentStatus.REFUNDED)
 
 
-class TestBackoff:
+class TestRetryDelay:
     @given(st.integers(1, 10_000), st.floats(0, 1))
-    def test_doubles_to_a_cap_and_is_never_less_than_half(self, attempts: int, chance: float) -> None:
-        whole = transitions.backoff(attempts, 1.0, first_seconds=0.5, longest_seconds=30)
-        assert whole == min(30, 0.5 * 2 ** (min(attempts, 20) - 1))
-        assert whole / 2 <= transitions.backoff(attempts, chance, first_seconds=0.5, longest_seconds=30) <= whole
+    def test_delay_doubles_up_to_a_maximum_and_is_at_least_half_of_it(self, attempts: int, jitter: float) -> None:
+        bound = transitions.retry_delay(attempts, 1.0, first_seconds=0.5, longest_seconds=30)
+        assert bound == min(30, 0.5 * 2 ** (min(attempts, 20) - 1))
+        assert bound / 2 <= transitions.retry_delay(attempts, jitter, first_seconds=0.5, longest_seconds=30) <= bound
 
 
-class TestWindow:
-    @pytest.mark.parametrize(("seconds", "may"), [(0, True), (60, True), (61, False), (-1, True)])
-    def test_a_card_is_charged_while_its_owner_may_be_waiting(self, seconds: int, may: bool) -> None:
-        assert transitions.may_authorize(top_up(), NOW + timedelta(seconds=seconds), 60) is may
+class TestMayAuthorize:
+    @pytest.mark.parametrize(("seconds", "is_allowed"), [(0, True), (60, True), (61, False), (-1, True)])
+    def test_card_is_charged_only_within_the_window(self, seconds: int, is_allowed: bool) -> None:
+        assert transitions.may_authorize(top_up(), NOW + timedelta(seconds=seconds), 60) is is_allowed

@@ -1,27 +1,29 @@
-"""Top-ups for tests of rules."""
+"""Top-ups and payments for unit tests."""
 
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from subgraphs.card.service.domain.top_up import Brand, Key, Payment, PaymentStatus, Status, Step, Token, TopUp
+from subgraphs.card.service.domain.cards import Brand, CardToken
+from subgraphs.card.service.domain.payment import Payment, PaymentStatus
+from subgraphs.card.service.domain.top_up import IdempotencyKey, Status, Step, TopUp
 from wallet.money import Money
 
 AMOUNT = Money.parse("10.00", "RUB")
-NOTHING = Money.parse("0", "RUB")
+ZERO = Money.parse("0", "RUB")
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
 
-def top_up(**given: Any) -> TopUp:
-    """One that has just been admitted, but for what is given."""
-    made: dict[str, Any] = {
+def top_up(**overrides: Any) -> TopUp:
+    """Return a newly created top-up with some attributes overridden."""
+    attributes: dict[str, Any] = {
         "id": UUID("01a1fc68-ad44-74c3-a6d6-42556a5c7775"),
-        "key": Key("issuer|alice", "k"),
+        "key": IdempotencyKey("issuer|alice", "k"),
         "fingerprint": b"f",
         "owner_id": "alice",
         "account_id": UUID(int=1),
         "amount": AMOUNT,
-        "card": Token("tok_1", Brand.VISA, "4242"),
+        "card": CardToken("tok_1", Brand.VISA, "4242"),
         "status": Status.CREATED,
         "step": Step.AUTHORIZE,
         "attempts": 0,
@@ -34,11 +36,11 @@ def top_up(**given: Any) -> TopUp:
         "updated_at": NOW,
         "version": 1,
     }
-    return TopUp(**(made | given))
+    return TopUp(**(attributes | overrides))
 
 
 def payment(status: PaymentStatus, amount: Money = AMOUNT) -> Payment:
-    """The acquirer's, with the sums that belong to its status."""
+    """Return a payment whose sums agree with its status."""
     return Payment(
         "pay_1",
         top_up().authorization_key,

@@ -1,48 +1,55 @@
-"""The card acquirer as the saga needs it."""
+"""Interface of the card acquirer."""
 
 from typing import Protocol
 
-from subgraphs.card.service.domain.cards import CardDetails
-from subgraphs.card.service.domain.top_up import NoPayment, Payment, Refusal, Token
+from subgraphs.card.service.domain.cards import CardDetails, CardToken
+from subgraphs.card.service.domain.payment import NoPayment, Payment, Refusal
 from wallet.money import Money
 
 
 class Acquirer(Protocol):
-    """Somebody who takes money from cards.
+    """Company that takes money from cards.
 
-    Every method that changes something takes a key: the same call with the same key does it once, and answers how it is
-    now. Every method raises Unavailable when the acquirer does not answer, or not clearly: whether it was done is not
-    known then, and the same call again is safe.
+    Every method that changes something takes an idempotency key: repeated calls with one key have one effect and return
+    the current state. Every method raises Unavailable without a clear answer: the outcome is unknown, and the same call
+    is safe to repeat.
     """
 
-    async def tokenize(self, card: CardDetails) -> Token | Refusal:
-        """The card's token; the same for the same number and expiry. Nothing is charged."""
+    async def tokenize(self, card: CardDetails) -> CardToken | Refusal:
+        """Return the card's token, which is the same for the same number and expiry. Nothing is charged."""
         ...
 
-    async def authorize(self, key: str, card: Token, amount: Money, reference: str) -> Payment | Refusal:
-        """The issuer holds the sum, or declines: the payment as it is now. `reference` comes back with it."""
+    async def authorize(self, key: str, card: CardToken, amount: Money, reference: str) -> Payment | Refusal:
+        """Ask the issuer to hold the amount. Return the current payment, which may be declined.
+
+        Args:
+            key: identifies the payment.
+            card: card to charge.
+            amount: amount to hold.
+            reference: free text that the acquirer stores with the payment.
+        """
         ...
 
-    async def find(self, key: str) -> Payment | NoPayment:
-        """The payment that a key authorized. That there is none is not final before the key is cancelled."""
+    async def find_payment(self, key: str) -> Payment | NoPayment:
+        """Return the payment that the key authorized. `NoPayment` is not final until the key is cancelled."""
         ...
 
     async def cancel(self, key: str) -> Payment | NoPayment | Refusal:
-        """From now on the key authorizes nothing; a payment that it authorized is voided. A captured one is refused."""
+        """Bar the key from authorizing, and void the payment that it authorized. Refused after a capture."""
         ...
 
     async def capture(self, payment_id: str, key: str) -> Payment | Refusal:
-        """Takes the sum that is held."""
+        """Take the amount that is held."""
         ...
 
     async def void(self, payment_id: str, key: str) -> Payment | Refusal:
-        """Lets go of the sum that is held."""
+        """Release the amount that is held."""
         ...
 
     async def refund(self, payment_id: str, key: str) -> Payment | Refusal:
-        """Gives back the sum that was taken."""
+        """Return the captured amount."""
         ...
 
-    async def payments(self, after: str | None, limit: int) -> list[Payment]:
-        """All payments, oldest first, a page of them after an id; fewer than the limit means no more."""
+    async def list_payments(self, after: str | None, limit: int) -> list[Payment]:
+        """Return a page of all payments after an id, oldest first. The last page has fewer than `limit`."""
         ...

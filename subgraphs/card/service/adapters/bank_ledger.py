@@ -1,4 +1,4 @@
-"""The bank as the saga needs it, asked under the service's own name."""
+"""The bank's ledger as the saga uses it. All calls have the identity of the card service."""
 
 from collections.abc import AsyncIterator, Callable
 from typing import Final
@@ -6,7 +6,8 @@ from uuid import UUID
 
 from kit.rpc import request_context
 from subgraphs.bank.client import Account, BankClient, Transfer
-from subgraphs.card.service.domain.top_up import AccountRefused, Deposit, DepositConflict, Deposited, TopUp
+from subgraphs.card.service.domain.deposit import AccountRefused, Deposit, DepositConflict, Deposited
+from subgraphs.card.service.domain.top_up import TopUp
 from wallet.accounts import clearing_account_id
 from wallet.errors import (
     AccountClosed,
@@ -17,60 +18,62 @@ from wallet.errors import (
     TransferNotFound,
 )
 
-_FOR_GOOD: Final = (AccountNotFound, AccountClosed, CurrencyMismatch)
-"""What the bank refuses now it refuses always: the key of a deposit that was refused is pinned to that."""
+_PERMANENT_REFUSALS: Final = (AccountNotFound, AccountClosed, CurrencyMismatch)
+"""The bank stores a refusal with the deposit's key, so a retry is refused as well."""
 
-_PAGE: Final = 1_000
+_PAGE_SIZE: Final = 1_000
 
 
-class Ledger:
-    """Where the money goes. Every method raises the WalletError that leaves the outcome unknown, and is safe to call
-    again.
+class BankLedger:
+    """Credits accounts and reads deposits.
+
+    Every method raises a WalletError if the outcome is unknown. All methods are safe to repeat.
     """
 
     def __init__(self, client: BankClient, token: Callable[[], str]) -> None:
         """Args:
-        client: of the bank.
-        token: the service's own, valid for minutes whenever it is asked for.
+        client: gRPC client of the bank.
+        token: returns a token of the card service that is valid for some minutes.
         """
         self._bank = client
         self._token = token
 
-    async def check(self, top_up: TopUp) -> AccountRefused | None:
-        """Why the account cannot be credited for good, as far as that is known before it is tried."""
+    async def find_refusal(self, top_up: TopUp) -> AccountRefused | None:
+        """Check before the capture whether the bank would refuse the deposit permanently."""
         with request_context.as_service(self._token):
             try:
                 check_account(await self._bank.get_account(top_up.account_id), top_up.amount.currency)
-            except _FOR_GOOD as refusal:
+            except _PERMANENT_REFUSALS as refusal:
                 return AccountRefused(refusal.reason)
         return None
 
     async def deposit(self, top_up: TopUp) -> Deposited | AccountRefused | DepositConflict:
-        """Credits the account, once for the top-up."""
+        """Credit the account, once for each top-up."""
         with request_context.as_service(self._token):
             try:
                 receipt = await self._bank.deposit(top_up.account_id, top_up.amount, str(top_up.id), top_up.descriptor)
-            except _FOR_GOOD as refusal:
+            except _PERMANENT_REFUSALS as refusal:
                 return AccountRefused(refusal.reason)
-            except (IdempotencyConflict, InvalidInput):  # the latter before the key is looked up: it says nothing of it
+            # The bank validates a request before it looks up the key, so an earlier deposit may exist in both cases.
+            except (IdempotencyConflict, InvalidInput):
                 return DepositConflict()
         return Deposited(receipt.transfer.id)
 
-    async def deposit_of(self, transfer_id: UUID) -> Transfer | None:
-        """A transfer of the ledger, or None if it has none such."""
+    async def get_transfer(self, transfer_id: UUID) -> Transfer | None:
+        """Return a transfer of the ledger; None if it does not exist."""
         with request_context.as_service(self._token):
             try:
                 return await self._bank.get_transfer(transfer_id)
             except TransferNotFound:
                 return None
 
-    async def deposits(self, currency: str) -> AsyncIterator[list[Deposit]]:
-        """Every deposit of a currency that says it is of a top-up, oldest first, page by page."""
+    async def list_deposits(self, currency: str) -> AsyncIterator[list[Deposit]]:
+        """Yield pages of all deposits of a currency whose descriptors name a top-up, oldest first."""
         clearing, version, is_last = clearing_account_id(currency), 0, False
         while not is_last:
-            with request_context.as_service(self._token):  # for each page: a walk over all of them may outlast a token
-                page = await self._bank.list_events(clearing, version, _PAGE)
-            is_last = len(page) < _PAGE
+            with request_context.as_service(self._token):  # for each page: the scan may take longer than a token lives
+                page = await self._bank.list_events(clearing, version, _PAGE_SIZE)
+            is_last = len(page) < _PAGE_SIZE
             version = page[-1].sender.version if page else version
             yield [
                 Deposit(
@@ -82,10 +85,10 @@ class Ledger:
 
 
 def check_account(account: Account, currency: str) -> None:
-    """Returns when the account can be credited in the currency.
+    """Check that the account can be credited in the currency.
 
     Raises:
-        AccountClosed, CurrencyMismatch: it cannot.
+        AccountClosed, CurrencyMismatch: it cannot be credited.
     """
     if account.status == "CLOSED":
         raise AccountClosed(str(account.id))

@@ -1,4 +1,4 @@
-"""All SQL of the card service: top-ups in and out as domain values."""
+"""All SQL of the card service."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -15,134 +15,146 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from kit.db.database import Database
 from subgraphs.card.service.adapters.tables import top_ups, webhooks
 from subgraphs.card.service.domain import rules, transitions
+from subgraphs.card.service.domain.cards import Brand, CardToken
+from subgraphs.card.service.domain.payment import PaymentStatus
 from subgraphs.card.service.domain.rules import Limits
 from subgraphs.card.service.domain.top_up import (
-    Brand,
-    Key,
-    Page,
-    PaymentStatus,
+    IdempotencyKey,
+    NewTopUp,
+    OpenTopUps,
     Status,
     Step,
-    Tally,
-    Token,
     TopUp,
-    Wish,
+    TopUpPage,
 )
 from wallet.errors import IdempotencyConflict
 from wallet.money import Money
 
 CHANNEL: Final = "top_ups"
-"""Where the database tells of changes; the payload is the top-up's id."""
+"""Notification channel for changes; the payload is the id of the top-up."""
 
 _HEARTBEAT_SECONDS: Final = 5.0
 _DAY: Final = timedelta(hours=24)
-_NOT_COUNTED: Final = (Status.DECLINED, Status.VOIDED, Status.REFUNDED)
+_EXEMPT_STATUSES: Final = (Status.DECLINED, Status.VOIDED, Status.REFUNDED)
+"""Top-ups with these statuses do not count towards the daily limit."""
 open_database: Final = partial(Database.open, service="card", label="the top-ups' database")
-"""The service's database, by its URL and the most connections to it."""
+"""Open the service's database. Arguments: its URL and `max_connections`."""
 
 
 class LeaseLostError(Exception):
-    """Somebody else has moved the top-up on meanwhile. Nothing was saved; what is there now is theirs."""
+    """Another driver has saved the top-up since it was read. Nothing was saved."""
 
 
 class Repository:
-    """The top-ups.
+    """Stored top-ups and webhooks.
 
-    Every method raises Unavailable when the database is away, or goes away in the middle; what was being saved may or
-    may not be then, and calling again is safe.
+    Every method raises Unavailable if the database does not answer. Then it is unknown whether a change was committed.
+    All methods are safe to repeat.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def ping(self) -> None:
-        """Returns when the database answers, and has the tables."""
+        """Check that the database answers and has the tables."""
         async with self._database.statement() as sql:
             await sql.execute(select(top_ups.c.id).limit(1))
 
-    async def admit(self, wish: Wish, limits: Limits, *, lease_seconds: float) -> TopUp:
-        """The top-up of the wish's key: the one that is there, or a new one with the wish's id, leased to the caller.
+    async def admit(self, new: NewTopUp, limits: Limits, *, lease_seconds: float) -> TopUp:
+        """Return the top-up with the request's idempotency key. Create and lease it if the key is new.
 
-        The wishes of one caller are admitted one after the other.
+        Requests of one principal are admitted one after another, so that they cannot exceed the limits together.
+
+        Args:
+            new: request.
+            limits: limits by currency.
+            lease_seconds: duration of the lease of a created top-up.
 
         Raises:
             IdempotencyConflict: the key was used with another request.
-            InvalidInput, TopUpLimitExceeded: it is new, and beyond the limits.
+            InvalidInput, TopUpLimitExceeded: the key is new and the request exceeds the limits.
         """
         async with self._database.transaction() as sql:
-            await sql.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(wish.key.principal, 0))))
-            if known := await _find(sql, wish.key):
-                if known.fingerprint != wish.fingerprint:
-                    raise IdempotencyConflict(wish.key.key)
-                return known
+            await sql.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(new.key.principal, 0))))
+            if existing := await _find_by_key(sql, new.key):
+                if existing.fingerprint != new.fingerprint:
+                    raise IdempotencyConflict(new.key.key)
+                return existing
             used = await sql.execute(
                 select(func.coalesce(func.sum(top_ups.c.amount), 0)).where(
-                    top_ups.c.principal == wish.key.principal,
-                    top_ups.c.currency == wish.amount.currency,
+                    top_ups.c.principal == new.key.principal,
+                    top_ups.c.currency == new.amount.currency,
                     top_ups.c.created_at > func.now() - _DAY,
-                    top_ups.c.status.not_in(_NOT_COUNTED),
+                    top_ups.c.status.not_in(_EXEMPT_STATUSES),
                 )
             )
-            rules.check_limits(limits, wish.amount, Money(used.scalar_one(), wish.amount.currency))
-            made = await sql.execute(
+            rules.check_limits(limits, new.amount, Money(used.scalar_one(), new.amount.currency))
+            created = await sql.execute(
                 insert(top_ups)
                 .values(
-                    id=wish.id,
-                    principal=wish.key.principal,
-                    idempotency_key=wish.key.key,
-                    fingerprint=wish.fingerprint,
-                    owner_id=wish.owner_id,
-                    account_id=wish.account_id,
-                    amount=wish.amount.amount,
-                    currency=wish.amount.currency,
-                    card_token=wish.card.token,
-                    card_brand=wish.card.brand,
-                    card_last_four=wish.card.last_four,
+                    id=new.id,
+                    principal=new.key.principal,
+                    idempotency_key=new.key.key,
+                    fingerprint=new.fingerprint,
+                    owner_id=new.owner_id,
+                    account_id=new.account_id,
+                    amount=new.amount.amount,
+                    currency=new.amount.currency,
+                    card_token=new.card.token,
+                    card_brand=new.card.brand,
+                    card_last_four=new.card.last_four,
                     next_attempt_at=_from_now(lease_seconds),
                 )
                 .returning(top_ups)
             )
-            return _top_up(made.one())
+            return _top_up_from_row(created.one())
 
-    async def find(self, key: Key) -> TopUp | None:
-        """The top-up that was asked for with a key."""
+    async def find_by_key(self, key: IdempotencyKey) -> TopUp | None:
+        """Return the top-up with an idempotency key."""
         async with self._database.statement() as sql:
-            return await _find(sql, key)
+            return await _find_by_key(sql, key)
 
     async def get(self, ids: Sequence[UUID]) -> dict[UUID, TopUp]:
-        """Those of the top-ups that exist."""
+        """Return the existing top-ups by id."""
         async with self._database.statement() as sql:
-            found = await sql.execute(select(top_ups).where(top_ups.c.id.in_(ids)))
-            return {row.id: _top_up(row) for row in found}
+            rows = await sql.execute(select(top_ups).where(top_ups.c.id.in_(ids)))
+            return {row.id: _top_up_from_row(row) for row in rows}
 
-    async def page(
+    async def list_by_account(
         self, account_id: UUID, *, limit: int, older_than: UUID | None = None, newer_than: UUID | None = None
-    ) -> Page:
-        """Top-ups of an account, newest first: the newest of those older than one, or the oldest of those newer."""
-        id_, of_account = top_ups.c.id, top_ups.c.account_id == account_id
-        wanted = select(top_ups).where(of_account).limit(limit + 1)
-        passed = select(id_).where(of_account).limit(1)
-        if newer_than is not None:
-            wanted, passed = wanted.where(id_ > newer_than).order_by(id_.asc()), passed.where(id_ <= newer_than)
-        elif older_than is not None:
-            wanted, passed = wanted.where(id_ < older_than).order_by(id_.desc()), passed.where(id_ >= older_than)
-        else:
-            wanted, passed = wanted.order_by(id_.desc()), passed.where(false())
-        async with self._database.transaction() as sql:
-            found = [_top_up(row) for row in await sql.execute(wanted)]
-            are_passed = await sql.scalar(passed) is not None
-        rows, are_more = tuple(found[:limit]), len(found) > limit
-        if newer_than is not None:
-            return Page(rows[::-1], has_older=are_passed, has_newer=are_more)
-        return Page(rows, has_older=are_more, has_newer=are_passed)
-
-    async def claim(self, limit: int, *, lease_seconds: float, id_: UUID | None = None) -> list[TopUp]:
-        """Top-ups that are due, longest first, leased to the caller: for so long nobody else is given them.
+    ) -> TopUpPage:
+        """Return a page of an account's top-ups, newest first.
 
         Args:
-            limit: how many at most.
-            lease_seconds: after which they are due again, unless saved.
-            id_: this one alone, if it is due.
+            account_id: id of the account.
+            limit: maximum size of the page.
+            older_than: return the newest of the top-ups that are older than this one.
+            newer_than: return the oldest of the top-ups that are newer than this one.
+        """
+        id_, of_account = top_ups.c.id, top_ups.c.account_id == account_id
+        page = select(top_ups).where(of_account).limit(limit + 1)
+        opposite = select(id_).where(of_account).limit(1)  # a top-up on the other side of the bound
+        if newer_than is not None:
+            page, opposite = page.where(id_ > newer_than).order_by(id_.asc()), opposite.where(id_ <= newer_than)
+        elif older_than is not None:
+            page, opposite = page.where(id_ < older_than).order_by(id_.desc()), opposite.where(id_ >= older_than)
+        else:
+            page, opposite = page.order_by(id_.desc()), opposite.where(false())
+        async with self._database.transaction() as sql:
+            rows = [_top_up_from_row(row) for row in await sql.execute(page)]
+            has_opposite = await sql.scalar(opposite) is not None
+        top_ups_of_page, has_more = tuple(rows[:limit]), len(rows) > limit
+        if newer_than is not None:
+            return TopUpPage(top_ups_of_page[::-1], has_older=has_opposite, has_newer=has_more)
+        return TopUpPage(top_ups_of_page, has_older=has_more, has_newer=has_opposite)
+
+    async def claim(self, limit: int, *, lease_seconds: float, id_: UUID | None = None) -> list[TopUp]:
+        """Lease due top-ups to the caller, the longest due first. No other driver gets them during the lease.
+
+        Args:
+            limit: maximum number of top-ups.
+            lease_seconds: duration of the lease; then they are due again, unless they were saved.
+            id_: claim only this top-up, if it is due.
         """
         due = select(top_ups.c.id).where(top_ups.c.next_attempt_at <= func.now())
         if id_ is not None:
@@ -151,32 +163,32 @@ class Repository:
         async with self._database.statement() as sql:
             claimed = await sql.execute(
                 update(top_ups)
-                .where(top_ups.c.id == any_(func.array(due.scalar_subquery())))  # looked up once, whatever the plan
+                .where(top_ups.c.id == any_(func.array(due.scalar_subquery())))  # evaluated once with every query plan
                 .values(next_attempt_at=_from_now(lease_seconds))
                 .returning(top_ups)
             )
-            return [_top_up(row) for row in claimed]
+            return [_top_up_from_row(row) for row in claimed]
 
-    async def renew(self, versions: Mapping[UUID, int], *, lease_seconds: float) -> None:
-        """Makes the leases of top-ups last for so long from now, unless somebody has saved them since.
+    async def renew_leases(self, versions: Mapping[UUID, int], *, lease_seconds: float) -> None:
+        """Extend the leases of top-ups that were not saved by another driver.
 
         Args:
-            versions: of each top-up, as it was leased or last saved.
-            lease_seconds: as `claim`.
+            versions: version of each top-up when it was leased or last saved.
+            lease_seconds: duration of the lease from now.
         """
         leased = tuple_(top_ups.c.id, top_ups.c.version).in_(versions.items()) & top_ups.c.next_attempt_at.is_not(None)
         async with self._database.statement() as sql:
             await sql.execute(update(top_ups).where(leased).values(next_attempt_at=_from_now(lease_seconds)))
 
     async def save(self, top_up: TopUp, *, due_seconds: float | None) -> TopUp:
-        """The top-up as it was saved, with its new version. Whoever watches it is told.
+        """Save a top-up and notify its watchers. Return it with its new version.
 
         Args:
-            top_up: what became of the version that it carries.
-            due_seconds: from now, when the next driver may take it: a lease, or a pause. None: never.
+            top_up: new state, with the version that it replaces.
+            due_seconds: seconds from now until a driver may claim it: a lease or a retry delay. None: never.
 
         Raises:
-            LeaseLostError: that version is no more.
+            LeaseLostError: another driver has saved the top-up.
         """
         async with self._database.statement() as sql:
             saved = await sql.execute(
@@ -200,41 +212,44 @@ class Repository:
             row = saved.one_or_none()
             if row is None:
                 raise LeaseLostError
-            return _top_up(row)
+            return _top_up_from_row(row)
 
-    async def receive(self, webhook_id: str, kind: str, top_up_id: UUID | None, told: PaymentStatus) -> bool:
-        """Takes a webhook in, once. Whether it made its top-up due, because it may be news.
+    async def record_webhook(self, webhook_id: str, kind: str, top_up_id: UUID | None, reported: PaymentStatus) -> bool:
+        """Store a webhook once and make its top-up due if the webhook is news (`transitions.is_news`).
 
         Args:
-            webhook_id: the acquirer's.
-            kind: the event's type.
-            top_up_id: of the payment; None if it is none of ours.
-            told: what the payment is said to be.
+            webhook_id: the acquirer's id, the same for every delivery.
+            kind: type of the event.
+            top_up_id: top-up of the payment; None if this service did not create the payment.
+            reported: status of the payment according to the webhook.
+
+        Returns:
+            Whether the top-up became due.
         """
         async with self._database.transaction() as sql:
-            taken = await sql.execute(
+            stored = await sql.execute(
                 postgresql.insert(webhooks)
                 .values(id=webhook_id, type=kind, top_up_id=top_up_id)
                 .on_conflict_do_nothing()
                 .returning(webhooks.c.id)
             )
-            if taken.one_or_none() is None or top_up_id is None:
+            if stored.one_or_none() is None or top_up_id is None:
                 return False
-            found = await sql.execute(select(top_ups).where(top_ups.c.id == top_up_id).with_for_update())
-            row = found.one_or_none()
-            if row is None or not transitions.is_news(_top_up(row), told):
+            rows = await sql.execute(select(top_ups).where(top_ups.c.id == top_up_id).with_for_update())
+            row = rows.one_or_none()
+            if row is None or not transitions.is_news(_top_up_from_row(row), reported):
                 return False
             await sql.execute(update(top_ups).where(top_ups.c.id == top_up_id).values(next_attempt_at=func.now()))
             return True
 
-    async def to_review(self) -> list[TopUp]:
-        """What a person has to look at, oldest first."""
+    async def list_for_review(self) -> list[TopUp]:
+        """Return the top-ups that need a review, oldest first."""
         async with self._database.statement() as sql:
-            found = await sql.execute(select(top_ups).where(top_ups.c.review.is_not(None)).order_by(top_ups.c.id))
-            return [_top_up(row) for row in found]
+            rows = await sql.execute(select(top_ups).where(top_ups.c.review.is_not(None)).order_by(top_ups.c.id))
+            return [_top_up_from_row(row) for row in rows]
 
-    async def tallies(self) -> list[Tally]:
-        """What is under way or to be looked at by a person, by status."""
+    async def count_open(self) -> list[OpenTopUps]:
+        """Count the top-ups that are in progress or need a review, by status."""
         due, review = top_ups.c.next_attempt_at, top_ups.c.review
         age = func.extract("epoch", func.clock_timestamp() - func.min(top_ups.c.created_at))
         query = (
@@ -244,59 +259,62 @@ class Repository:
         )
         async with self._database.statement() as sql:
             return [
-                Tally(Status(status), count, to_review, float(seconds))
+                OpenTopUps(Status(status), count, to_review, float(seconds))
                 for status, count, to_review, seconds in await sql.execute(query)
             ]
 
-    async def after(self, id_: UUID | None, limit: int) -> list[TopUp]:
-        """All top-ups in the order of their ids, a page of them."""
+    async def list_after(self, id_: UUID | None, limit: int) -> list[TopUp]:
+        """Return a page of all top-ups after an id, in the order of their ids."""
         query = select(top_ups).order_by(top_ups.c.id).limit(limit)
         if id_ is not None:
             query = query.where(top_ups.c.id > id_)
         async with self._database.statement() as sql:
-            return [_top_up(row) for row in await sql.execute(query)]
+            return [_top_up_from_row(row) for row in await sql.execute(query)]
 
     async def listen(self, on_change: Callable[[UUID], None], on_gap: Callable[[], None]) -> None:
-        """Calls `on_change` with each top-up that is saved by anybody, until the connection is lost, which is raised;
-        `on_gap` once it listens: what was saved before was not told.
+        """Listen for saved top-ups of all replicas until the connection is lost, which is raised.
+
+        Args:
+            on_change: called with the id of each saved top-up.
+            on_gap: called once listening has started: earlier changes were not notified.
         """
         lost = asyncio.Event()
         async with self._database.connection() as sql:
             raw: Any = (await sql.get_raw_connection()).driver_connection
             try:
                 raw.add_termination_listener(lambda _: lost.set())
-                await raw.add_listener(CHANNEL, lambda *told: on_change(UUID(told[-1])))
+                await raw.add_listener(CHANNEL, lambda *arguments: on_change(UUID(arguments[-1])))
                 on_gap()
                 while True:
                     with suppress(TimeoutError):
                         async with asyncio.timeout(_HEARTBEAT_SECONDS):
                             await lost.wait()
-                    await raw.execute("SELECT 1")  # outside of any transaction, in which nothing would be told
+                    await raw.execute("SELECT 1")  # outside of a transaction, which would delay notifications
             finally:
-                await sql.invalidate()  # nobody else gets it, lost or listening
+                await sql.invalidate()  # do not return a lost or listening connection to the pool
 
 
-async def _find(sql: AsyncConnection, key: Key) -> TopUp | None:
-    found = await sql.execute(
+async def _find_by_key(sql: AsyncConnection, key: IdempotencyKey) -> TopUp | None:
+    rows = await sql.execute(
         select(top_ups).where(top_ups.c.principal == key.principal, top_ups.c.idempotency_key == key.key)
     )
-    row = found.one_or_none()
-    return None if row is None else _top_up(row)
+    row = rows.one_or_none()
+    return None if row is None else _top_up_from_row(row)
 
 
 def _from_now(seconds: float) -> ColumnElement[Any]:
     return func.clock_timestamp() + timedelta(seconds=seconds)
 
 
-def _top_up(row: Row[Any]) -> TopUp:
+def _top_up_from_row(row: Row[Any]) -> TopUp:
     return TopUp(
         row.id,
-        Key(row.principal, row.idempotency_key),
+        IdempotencyKey(row.principal, row.idempotency_key),
         row.fingerprint,
         row.owner_id,
         row.account_id,
         Money(row.amount, row.currency),
-        Token(row.card_token, Brand(row.card_brand), row.card_last_four),
+        CardToken(row.card_token, Brand(row.card_brand), row.card_last_four),
         Status(row.status),
         row.step and Step(row.step),
         row.attempts,

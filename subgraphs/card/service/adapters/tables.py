@@ -1,6 +1,6 @@
-"""The tables of card top-ups. Alembic's migrations make them; a test proves that the two agree.
+"""Tables of card top-ups. Alembic migrations create them; a test compares the two.
 
-No column holds a card's number or code: a card is the acquirer's token, its brand and its last four digits.
+No column holds a card's number or code. A card is stored as the acquirer's token, the brand and the last four digits.
 """
 
 from typing import Final

@@ -1,4 +1,4 @@
-"""What the card service's admin interface has beside health, metrics and the proof."""
+"""Admin routes of the card service for reviews of top-ups."""
 
 from collections.abc import AsyncGenerator
 from uuid import UUID
@@ -13,17 +13,19 @@ from wallet.errors import TopUpNotFound, Unavailable
 
 
 def review_router(repository: Repository, saga: Saga) -> APIRouter:
-    """`GET /review` tells what a person has to look at, a top-up a line, and at last how many there are. `POST
-    /review/{id}/retry` puts one back to the step that it stopped in, or has a final one compared with the acquirer's
-    payment again, and tells it as it is now. 404 where there is nothing to look at, 409 when it has just changed, 503
-    while the database is away.
+    """Create the routes that list top-ups for review and retry them.
+
+    `GET /review` returns one line for each top-up, then their number. `POST /review/{id}/retry` continues a top-up at
+    the step at which it stopped, or compares a final one with the acquirer's payment again, and returns its state. It
+    answers 404 if the top-up needs no review, and 409 if another driver has changed it. Both answer 503 if the database
+    does not answer.
     """
     router = APIRouter()
 
     @router.get("/review")
-    async def review() -> JsonLinesResponse:
+    async def list_reviews() -> JsonLinesResponse:
         try:
-            return JsonLinesResponse(_lines(await repository.to_review()))
+            return JsonLinesResponse(_lines(await repository.list_for_review()))
         except Unavailable as error:
             raise HTTPException(503, error.message) from None
 
@@ -32,9 +34,9 @@ def review_router(repository: Repository, saga: Saga) -> APIRouter:
         try:
             return JsonLinesResponse(_lines([await saga.retry(top_up_id)]))
         except TopUpNotFound:
-            raise HTTPException(404, f"no top-up {top_up_id} is to be looked at") from None
+            raise HTTPException(404, f"no top-up {top_up_id} needs a review") from None
         except LeaseLostError:
-            raise HTTPException(409, "it has just been changed: look again") from None
+            raise HTTPException(409, "the top-up was changed meanwhile; list the reviews again") from None
         except Unavailable as error:
             raise HTTPException(503, error.message) from None
 
@@ -43,11 +45,11 @@ def review_router(repository: Repository, saga: Saga) -> APIRouter:
 
 async def _lines(top_ups: list[TopUp]) -> AsyncGenerator[dict[str, object], None]:
     for top_up in top_ups:
-        yield {"top_up": _shown(top_up)}
+        yield {"top_up": _top_up_to_json(top_up)}
     yield {"top_ups": len(top_ups)}
 
 
-def _shown(top_up: TopUp) -> dict[str, object]:
+def _top_up_to_json(top_up: TopUp) -> dict[str, object]:
     return {
         "id": str(top_up.id),
         "account_id": str(top_up.account_id),

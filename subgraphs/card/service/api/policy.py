@@ -1,4 +1,4 @@
-"""Who may call the card service. Customers are further held to their own accounts and top-ups, by the service."""
+"""Access policy of the card service. The service also restricts customers to their own accounts and top-ups."""
 
 from typing import Final
 
@@ -17,4 +17,4 @@ ADMIN: Final[AccessPolicy] = {
     "GET /review": OPERATOR_ACCESS,
     "POST /review/{top_up_id}/retry": ADMIN_ACCESS,
 }
-"""Of the admin interface. Health and metrics are open."""
+"""Access policy of the admin routes. Health and metrics need no token."""

@@ -1,4 +1,4 @@
-"""What the acquirer tells by itself. It is never believed: it only says when to ask."""
+"""Webhooks of the acquirer. Their content is never trusted: a webhook only makes the service call the acquirer."""
 
 from typing import Final
 
@@ -11,7 +11,8 @@ from openapi import acquirer as messages
 from subgraphs.card.service import metrics
 from subgraphs.card.service.adapters.repository import Repository
 from subgraphs.card.service.application.saga import Saga
-from subgraphs.card.service.domain.top_up import PaymentStatus, top_up_of
+from subgraphs.card.service.domain.payment import PaymentStatus
+from subgraphs.card.service.domain.top_up import top_up_id_from_key
 from wallet.errors import Unavailable
 
 log = structlog.get_logger(__name__)
@@ -19,32 +20,34 @@ log = structlog.get_logger(__name__)
 _MAX_BYTES: Final = 64 * 1024
 
 
-class Inbox:
-    """Takes each webhook once, and wakes the top-up that it is about, if it may tell something new of it."""
+class WebhookInbox:
+    """Stores each webhook once, and makes its top-up due if the webhook is news."""
 
     def __init__(self, repository: Repository, saga: Saga) -> None:
         self._repository = repository
         self._saga = saga
 
     async def receive(self, webhook_id: str, event: messages.Event) -> bool:
-        """Whether it woke its top-up.
+        """Store a webhook and return whether its top-up became due.
 
         Raises:
-            Unavailable: it was not taken in, and is to be sent again.
+            Unavailable: the webhook was not stored; the acquirer must send it again.
         """
-        told = PaymentStatus(event.type.removeprefix("payment.").upper())
-        top_up_id = top_up_of(event.payment.idempotency_key)
+        reported = PaymentStatus(event.type.removeprefix("payment.").upper())
+        top_up_id = top_up_id_from_key(event.payment.idempotency_key)
         if top_up_id is None:
-            log.error("a webhook of no payment of ours", webhook_id=webhook_id)
-        wakes = await self._repository.receive(webhook_id, event.type, top_up_id, told)
-        if wakes:
-            self._saga.wake()
-        return wakes
+            log.error("webhook for an unknown payment", webhook_id=webhook_id)
+        is_news = await self._repository.record_webhook(webhook_id, event.type, top_up_id, reported)
+        if is_news:
+            self._saga.wake_completer()
+        return is_news
 
 
-def webhook_app(inbox: Inbox, secret: SecretStr) -> FastAPI:
-    """`POST /webhooks/acquirer`: 204 taken, 400 unreadable, 401 not signed with the secret (Standard Webhooks), or not
-    lately, 413 too long, 503 to be sent again.
+def webhook_app(inbox: WebhookInbox, secret: SecretStr) -> FastAPI:
+    """Create the app with `POST /webhooks/acquirer`.
+
+    It answers 204 stored, 400 unreadable body, 401 invalid or old signature (Standard Webhooks), 413 too long, 503
+    send again.
     """
     app, signature = FastAPI(openapi_url=None), Webhook(secret.get_secret_value())
 
@@ -57,24 +60,24 @@ def webhook_app(inbox: Inbox, secret: SecretStr) -> FastAPI:
     return app
 
 
-async def _receive(request: Request, inbox: Inbox, signature: Webhook) -> tuple[int, str]:
+async def _receive(request: Request, inbox: WebhookInbox, signature: Webhook) -> tuple[int, str]:
     body = bytearray()
-    async for part in request.stream():
-        body += part
+    async for chunk in request.stream():
+        body += chunk
         if len(body) > _MAX_BYTES:
             return 413, "too_long"
     try:
         signature.verify(bytes(body), dict(request.headers), json_parse=False)
-    except (WebhookVerificationError, ValueError):  # the library splits and decodes what anybody may send
-        log.warning("a webhook was not signed by the acquirer")
+    except (WebhookVerificationError, ValueError):  # ValueError: the library decodes headers that it has not verified
+        log.warning("webhook signature invalid")
         return 401, "forged"
     try:
         event = messages.Event.model_validate_json(bytes(body))
     except ValidationError as error:
-        log.error("a webhook cannot be read", problems=error.errors(include_input=False, include_url=False))
+        log.error("webhook unreadable", problems=error.errors(include_input=False, include_url=False))
         return 400, "unreadable"
     try:
-        wakes = await inbox.receive(request.headers["webhook-id"], event)
+        is_news = await inbox.receive(request.headers["webhook-id"], event)
     except Unavailable:
         return 503, "unavailable"
-    return 204, "woke" if wakes else "no_news"
+    return 204, "woke" if is_news else "no_news"

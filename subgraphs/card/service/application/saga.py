@@ -1,4 +1,4 @@
-"""Drives top-ups to their end: for the caller who waits, and for whoever's process died."""
+"""Saga of a top-up: calls its steps until it is final, also after the process that started it has died."""
 
 import asyncio
 import random
@@ -13,33 +13,35 @@ import structlog
 
 from subgraphs.card.service import metrics
 from subgraphs.card.service.adapters.acquirer import Acquirer
-from subgraphs.card.service.adapters.bank_ledger import Ledger
+from subgraphs.card.service.adapters.bank_ledger import BankLedger
 from subgraphs.card.service.adapters.repository import LeaseLostError, Repository
 from subgraphs.card.service.domain import transitions
+from subgraphs.card.service.domain.payment import Payment, Refusal
 from subgraphs.card.service.domain.rules import Limits
-from subgraphs.card.service.domain.top_up import FINAL, Payment, Refusal, Result, Status, Step, TopUp, Unknown, Wish
+from subgraphs.card.service.domain.top_up import FINAL_STATUSES, NewTopUp, Status, Step, TopUp
+from subgraphs.card.service.domain.transitions import Result, Unknown
 from wallet.errors import TopUpNotFound, WalletError
 
 log = structlog.get_logger(__name__)
 
-_MEASURE_SECONDS: Final = 2.0
-_GRACE_SECONDS: Final = 3.0
-"""How long the steps that are being taken may go on when the process stops. What is left is the next one's."""
+_METRICS_INTERVAL_SECONDS: Final = 2.0
+_SHUTDOWN_GRACE_SECONDS: Final = 3.0
+"""Time that running steps get to finish at shutdown. Another process continues the unfinished top-ups."""
 
 
 @dataclass(frozen=True, slots=True)
-class Timing:
-    """When things are done.
+class SagaLimits:
+    """Time and size limits of the saga.
 
     Attributes:
-        interval_seconds: how often the completer looks for what is due.
-        lease_seconds: how long a top-up is its driver's, who renews the lease while a step is being taken: so long does
-            a top-up rest whose driver has died.
-        first_pause_seconds: after the first attempt at a step whose outcome is not known, at most; doubled by each.
-        longest_pause_seconds: after any.
-        authorization_window_seconds: how long after it was asked for a card may be charged.
-        captures: how many may end unknown before the sum is let go of.
-        drivers: how many top-ups the completer drives at once, besides those that callers have begun.
+        interval_seconds: interval at which the completer claims due top-ups.
+        lease_seconds: duration of a lease. The driver renews it while a step runs. It is the time until another process
+            continues the top-up of a dead driver.
+        first_pause_seconds: maximum delay after the first attempt with an unknown outcome; doubles each time.
+        longest_pause_seconds: maximum delay after any attempt.
+        authorization_window_seconds: time after the request in which the card may be charged.
+        max_captures: number of captures with an unknown outcome after which the amount is released.
+        drivers: maximum number of top-ups that the completer drives at once. Top-ups of current callers do not count.
     """
 
     interval_seconds: float = 1.0
@@ -47,257 +49,260 @@ class Timing:
     first_pause_seconds: float = 1.0
     longest_pause_seconds: float = 30.0
     authorization_window_seconds: float = 60.0
-    captures: int = 8
+    max_captures: int = 8
     drivers: int = 64
 
 
 def utc_now() -> datetime:
-    """The clock."""
+    """Return the current time."""
     return datetime.now(UTC)
 
 
 class Saga:
-    """The only one who changes a top-up after its creation.
+    """Changes top-ups after their creation. No other component does.
 
-    The row says, before each call, which call is made; so whoever finds it can make the same call again, by the same
-    key. A driver has the row for a lease. When it loses it, two may make the same calls for a while: one of them saves
-    what came of it first, and the other stops.
+    The row stores the next call before the call is made, so any process can repeat the call with the same key. A driver
+    leases the row. If it loses the lease, two drivers may make the same calls for a while: the first to save its result
+    continues, the other stops.
     """
 
     def __init__(
         self,
         repository: Repository,
         acquirer: Acquirer,
-        ledger: Ledger,
-        timing: Timing = Timing(),
+        ledger: BankLedger,
+        limits: SagaLimits = SagaLimits(),
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._repository = repository
         self._acquirer = acquirer
         self._ledger = ledger
-        self._timing = timing
+        self._limits = limits
         self._clock = clock
-        self._driven: dict[UUID, asyncio.Task[TopUp]] = {}
-        self._taken_up: set[asyncio.Task[TopUp]] = set()
-        self._leased: dict[UUID, int] = {}
-        self._woken = asyncio.Event()
+        self._drivers: dict[UUID, asyncio.Task[TopUp]] = {}
+        self._completer_drivers: set[asyncio.Task[TopUp]] = set()
+        self._leased_versions: dict[UUID, int] = {}
+        self._wake_requested = asyncio.Event()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """For as long as top-ups may be driven. At the end, the steps that are being taken have some seconds."""
+        """Allow top-ups to be driven. At the end, running steps get some seconds to finish."""
         try:
             yield
         finally:
-            tasks = list(self._driven.values())
+            tasks = list(self._drivers.values())
             if tasks:
-                await asyncio.wait(tasks, timeout=_GRACE_SECONDS)
+                await asyncio.wait(tasks, timeout=_SHUTDOWN_GRACE_SECONDS)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def begin(self, wish: Wish, limits: Limits) -> TopUp:
-        """The top-up of the wish's key, as it is there or newly made; it is driven, by this saga unless by another.
+    async def begin(self, new: NewTopUp, limits: Limits) -> TopUp:
+        """Return the top-up with the request's idempotency key, created if the key is new, and drive it.
+
+        An existing top-up is driven only if no other driver has leased it.
 
         Raises:
-            IdempotencyConflict, InvalidInput, TopUpLimitExceeded: as `Repository.admit`.
+            IdempotencyConflict, InvalidInput, TopUpLimitExceeded: see `Repository.admit`.
         """
-        lease_seconds = self._timing.lease_seconds
-        top_up = await self._repository.admit(wish, limits, lease_seconds=lease_seconds)
-        if top_up.id == wish.id:
+        lease_seconds = self._limits.lease_seconds
+        top_up = await self._repository.admit(new, limits, lease_seconds=lease_seconds)
+        if top_up.id == new.id:
             self.start(top_up)
-        elif top_up.is_under_way:
-            for due in await self._repository.claim(1, lease_seconds=lease_seconds, id_=top_up.id):
-                self.start(due)
+        elif top_up.is_in_progress:
+            for claimed in await self._repository.claim(1, lease_seconds=lease_seconds, id_=top_up.id):
+                self.start(claimed)
         return top_up
 
     def start(self, top_up: TopUp) -> asyncio.Task[TopUp]:
-        """Drives a top-up, which the caller has leased, whatever becomes of the caller."""
-        if top_up.id not in self._driven:
-            task = asyncio.create_task(self._supervise(top_up), name=f"top-up {top_up.id}")
-            self._driven[top_up.id] = task
-            task.add_done_callback(lambda _: self._driven.pop(top_up.id))
-        return self._driven[top_up.id]
+        """Drive a leased top-up in a task, independently of the caller."""
+        if top_up.id not in self._drivers:
+            task = asyncio.create_task(self._drive_and_log_errors(top_up), name=f"top-up {top_up.id}")
+            self._drivers[top_up.id] = task
+            task.add_done_callback(lambda _: self._drivers.pop(top_up.id))
+        return self._drivers[top_up.id]
 
-    async def paused(self, top_up: TopUp) -> TopUp:
-        """The top-up when this saga does nothing with it any more: as it was left, or as given if not driven here.
-        Cancelling this leaves the drive alone.
+    async def wait_for_driver(self, top_up: TopUp) -> TopUp:
+        """Return the top-up as this process's driver leaves it; unchanged if this process does not drive it.
+
+        Cancelling the wait does not cancel the driver.
         """
-        task = self._driven.get(top_up.id)
+        task = self._drivers.get(top_up.id)
         return top_up if task is None else await asyncio.shield(task)
 
-    def wake(self) -> None:
-        """Has the completer look now: something may be due."""
-        self._woken.set()
+    def wake_completer(self) -> None:
+        """Let the completer claim due top-ups now."""
+        self._wake_requested.set()
 
-    async def complete(self) -> None:
-        """Drives whatever is due, for ever: what a pause is over for, and what a process died over.
+    async def run_completer(self) -> None:
+        """Drive due top-ups, until an error: after a retry delay, or after the lease of a dead process.
 
         Raises:
-            Unavailable: the database is away.
+            Unavailable: the database does not answer.
         """
         while True:
-            self._woken.clear()
-            room = self._timing.drivers - len(self._taken_up)  # callers take none of it, however many they are
-            if room > 0:
-                for top_up in await self._repository.claim(room, lease_seconds=self._timing.lease_seconds):
+            self._wake_requested.clear()
+            capacity = self._limits.drivers - len(self._completer_drivers)  # independent of the number of callers
+            if capacity > 0:
+                for top_up in await self._repository.claim(capacity, lease_seconds=self._limits.lease_seconds):
                     metrics.TAKEN_OVER.inc()
                     task = self.start(top_up)
-                    self._taken_up.add(task)
-                    task.add_done_callback(self._taken_up.discard)
+                    self._completer_drivers.add(task)
+                    task.add_done_callback(self._completer_drivers.discard)
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._timing.interval_seconds):
-                    await self._woken.wait()
+                async with asyncio.timeout(self._limits.interval_seconds):
+                    await self._wake_requested.wait()
 
-    async def hold(self) -> None:
-        """Renews the leases of all that is being driven, for ever.
+    async def renew_leases(self) -> None:
+        """Renew the leases of all driven top-ups, until an error.
 
         Raises:
-            Unavailable: the database is away.
+            Unavailable: the database does not answer.
         """
-        lease_seconds = self._timing.lease_seconds
+        lease_seconds = self._limits.lease_seconds
         while True:
             await asyncio.sleep(lease_seconds / 3)
-            if self._leased:
-                await self._repository.renew(self._leased, lease_seconds=lease_seconds)
+            if self._leased_versions:
+                await self._repository.renew_leases(self._leased_versions, lease_seconds=lease_seconds)
 
-    async def measure(self) -> None:
-        """Tells what is under way and what a person has to look at, for ever, whoever drives it.
+    async def update_metrics(self) -> None:
+        """Set the gauges of open top-ups of all replicas periodically, until an error.
 
         Raises:
-            Unavailable: the database is away.
+            Unavailable: the database does not answer.
         """
         while True:
-            tallies = {tally.status: tally for tally in await self._repository.tallies()}
+            by_status = {group.status: group for group in await self._repository.count_open()}
             for status in Status:
-                if status not in FINAL:
-                    metrics.OPEN.labels(status).set(tallies[status].count if status in tallies else 0)
-            under_way = [tally for status, tally in tallies.items() if status not in {*FINAL, Status.NEEDS_REVIEW}]
-            metrics.OLDEST_SECONDS.set(max((tally.oldest_seconds for tally in under_way), default=0))
-            metrics.TO_REVIEW.set(sum(tally.to_review for tally in tallies.values()))
-            await asyncio.sleep(_MEASURE_SECONDS)
+                if status not in FINAL_STATUSES:
+                    metrics.OPEN.labels(status).set(by_status[status].count if status in by_status else 0)
+            stopped = {*FINAL_STATUSES, Status.NEEDS_REVIEW}
+            in_progress = [group for status, group in by_status.items() if status not in stopped]
+            metrics.OLDEST_SECONDS.set(max((group.oldest_seconds for group in in_progress), default=0))
+            metrics.TO_REVIEW.set(sum(group.to_review for group in by_status.values()))
+            await asyncio.sleep(_METRICS_INTERVAL_SECONDS)
 
     async def retry(self, id_: UUID) -> TopUp:
-        """A top-up that a person has looked at, due now: back at the step that it stopped in, or, if it is final, to be
-        compared with the acquirer's payment again.
+        """Make a top-up due after a review by a person.
+
+        It continues at the step at which it stopped. A final top-up is compared with the acquirer's payment again.
 
         Raises:
-            TopUpNotFound: nobody has to look at such a one.
-            LeaseLostError: somebody else has changed it meanwhile.
-            Unavailable: the database is away.
+            TopUpNotFound: no top-up with this id needs a review.
+            LeaseLostError: another driver has changed it.
+            Unavailable: the database does not answer.
         """
         top_up = (await self._repository.get([id_])).get(id_)
         if top_up is None or top_up.review is None:
             raise TopUpNotFound(str(id_))
-        retried = await self._repository.save(transitions.retried(top_up), due_seconds=0)
-        self.wake()
+        retried = await self._repository.save(transitions.retry_reviewed(top_up), due_seconds=0)
+        self.wake_completer()
         return retried
 
     async def drive(self, top_up: TopUp) -> TopUp:
-        """Takes step after step, until the top-up is final, has to wait, or needs a person.
+        """Call step after step until the top-up is final, waits for a retry, or needs a review.
 
         Args:
-            top_up: leased to this driver. A final one is compared with the acquirer's payment.
+            top_up: top-up that this driver has leased. A final one is compared with the acquirer's payment.
 
         Raises:
-            LeaseLostError: somebody else drives it.
-            Unavailable: the database is away; the step will be taken again, by whoever finds the row.
+            LeaseLostError: another driver has saved the top-up.
+            Unavailable: the database does not answer; another driver will call the step again.
         """
-        self._leased[top_up.id] = top_up.version
+        self._leased_versions[top_up.id] = top_up.version
         try:
             return await (self._verify(top_up) if top_up.is_final else self._advance(top_up))
         finally:
-            del self._leased[top_up.id]
+            del self._leased_versions[top_up.id]
 
     async def _advance(self, top_up: TopUp) -> TopUp:
-        while top_up.is_under_way:
-            result = await self._take(top_up)
-            after = transitions.after(top_up, result, captures=self._timing.captures)
+        while top_up.is_in_progress:
+            result = await self._call_step(top_up)
+            after = transitions.apply_result(top_up, result, max_captures=self._limits.max_captures)
             after = await self._repository.save(after, due_seconds=self._due_seconds(after))
-            self._tell(top_up, result, after)
+            self._record_step(top_up, result, after)
             top_up = after
             if top_up.attempts:
                 break
-            self._leased[top_up.id] = top_up.version
+            self._leased_versions[top_up.id] = top_up.version
         return top_up
 
-    async def _supervise(self, top_up: TopUp) -> TopUp:
+    async def _drive_and_log_errors(self, top_up: TopUp) -> TopUp:
         try:
             with metrics.DRIVEN.track_inprogress():
                 return await self.drive(top_up)
         except LeaseLostError:
             metrics.LEASES_LOST.inc()
         except WalletError as error:
-            log.warning("a top-up is left to the completer", top_up_id=str(top_up.id), error=error.message)
+            log.warning("top-up left to the completer", top_up_id=str(top_up.id), error=error.message)
         except Exception:
-            log.exception("a top-up could not be driven", top_up_id=str(top_up.id))
+            log.exception("top-up driver failed", top_up_id=str(top_up.id))
         return top_up
 
-    async def _take(self, top_up: TopUp) -> Result:  # noqa: PLR0911  a table: a line a step
-        """One step: what came of it."""
+    async def _call_step(self, top_up: TopUp) -> Result:  # noqa: PLR0911  one line for each step
         try:
             match top_up.step:
                 case Step.AUTHORIZE:
                     return await self._authorize(top_up)
                 case Step.RESOLVE:
-                    return await self._acquirer.find(top_up.authorization_key)
+                    return await self._acquirer.find_payment(top_up.authorization_key)
                 case Step.CANCEL:
                     return await self._acquirer.cancel(top_up.authorization_key)
                 case Step.DEPOSIT:
                     return await self._ledger.deposit(top_up)
                 case Step.CAPTURE:
-                    # A void is kinder than a refund.
-                    return await self._ledger.check(top_up) or await self._change(top_up, self._acquirer.capture)
+                    # Check the account first: a void now is better for the customer than a refund later.
+                    refusal = await self._ledger.find_refusal(top_up)
+                    return refusal or await self._change_payment(top_up, self._acquirer.capture)
                 case Step.VOID:
-                    return await self._change(top_up, self._acquirer.void)
+                    return await self._change_payment(top_up, self._acquirer.void)
                 case _:
-                    return await self._change(top_up, self._acquirer.refund)
+                    return await self._change_payment(top_up, self._acquirer.refund)
         except WalletError as error:
-            log.warning(
-                "the outcome of a step is not known", top_up_id=str(top_up.id), step=top_up.step, error=error.message
-            )
+            log.warning("step outcome unknown", top_up_id=str(top_up.id), step=top_up.step, error=error.message)
             return Unknown()
 
     async def _authorize(self, top_up: TopUp) -> Result:
-        if not transitions.may_authorize(top_up, self._clock(), self._timing.authorization_window_seconds):
+        if not transitions.may_authorize(top_up, self._clock(), self._limits.authorization_window_seconds):
             return Unknown()
         return await self._acquirer.authorize(top_up.authorization_key, top_up.card, top_up.amount, str(top_up.id))
 
-    async def _change(
+    async def _change_payment(
         self, top_up: TopUp, change: Callable[[str, str], Awaitable[Payment | Refusal]]
     ) -> Payment | Refusal:
-        assert top_up.payment_id is not None  # noqa: S101  every step that changes a payment comes after one is known
-        assert top_up.step is not None  # noqa: S101  it is under way
+        assert top_up.payment_id is not None  # noqa: S101  known at every step that changes a payment
+        assert top_up.step is not None  # noqa: S101  a top-up in progress has a step
         return await change(top_up.payment_id, top_up.acquirer_key(top_up.step))
 
     async def _verify(self, top_up: TopUp) -> TopUp:
         try:
-            payment = await self._acquirer.find(top_up.authorization_key)
+            payment = await self._acquirer.find_payment(top_up.authorization_key)
         except WalletError:
-            return top_up  # still leased, and due again when that is over
-        after = transitions.verified(top_up, payment)
+            return top_up  # it is due again after the lease
+        after = transitions.verify(top_up, payment)
         if after.review:
-            log.error("the acquirer contradicts a final top-up", top_up_id=str(top_up.id), review=after.review)
+            log.error("final top-up contradicted by the acquirer", top_up_id=str(top_up.id), review=after.review)
         return await self._repository.save(after, due_seconds=None)
 
     def _due_seconds(self, top_up: TopUp) -> float | None:
-        """When somebody else may take the top-up: never, after a pause, or when this driver's lease is over."""
-        if not top_up.is_under_way:
+        """Return the seconds until another driver may claim the top-up: lease, retry delay, or None for never."""
+        if not top_up.is_in_progress:
             return None
         if not top_up.attempts:
-            return self._timing.lease_seconds
-        return transitions.backoff(
+            return self._limits.lease_seconds
+        return transitions.retry_delay(
             top_up.attempts,
-            random.random(),  # noqa: S311  spreads retries, keeps no secret
-            first_seconds=self._timing.first_pause_seconds,
-            longest_seconds=self._timing.longest_pause_seconds,
+            random.random(),  # noqa: S311  jitter, no secret
+            first_seconds=self._limits.first_pause_seconds,
+            longest_seconds=self._limits.longest_pause_seconds,
         )
 
-    def _tell(self, top_up: TopUp, result: Result, after: TopUp) -> None:
+    def _record_step(self, top_up: TopUp, result: Result, after: TopUp) -> None:
         metrics.STEPS.labels(top_up.step, type(result).__name__).inc()
         if after.status is top_up.status:
             return
         metrics.TOP_UPS.labels(after.status).inc()
         if after.status is Status.NEEDS_REVIEW:
-            log.error("a top-up needs a person", top_up_id=str(after.id), step=after.step, review=after.review)
+            log.error("top-up needs review", top_up_id=str(after.id), step=after.step, review=after.review)
         elif after.is_final:
-            log.info("a top-up has ended", top_up_id=str(after.id), status=after.status, failure=after.failure)
+            log.info("top-up ended", top_up_id=str(after.id), status=after.status, failure=after.failure)

@@ -1,4 +1,4 @@
-"""Top-ups as they change, whichever replica changes them: the database tells."""
+"""Streams of top-ups as they change, whichever replica changes them: the database notifies all replicas."""
 
 import asyncio
 from collections import defaultdict
@@ -12,53 +12,53 @@ from subgraphs.card.service.domain.top_up import TopUp
 from wallet.errors import TopUpNotFound, Unavailable
 
 
-class Watch:
-    """Who watches which top-up. What the database's notifications miss, a slow poll sees."""
+class SubscriptionHub:
+    """Open streams of this replica. A slow poll finds changes that the database did not notify."""
 
     def __init__(self, repository: Repository, *, poll_seconds: float = 2.0) -> None:
         self._repository = repository
         self._poll_seconds = poll_seconds
-        self._watchers: defaultdict[UUID, set[asyncio.Event]] = defaultdict(set)
+        self._subscriptions: defaultdict[UUID, set[asyncio.Event]] = defaultdict(set)
         self._is_closed = False
 
-    async def run(self) -> None:
-        """Listens until the connection to the database is lost.
+    async def run_listener(self) -> None:
+        """Listen for changes until the connection to the database is lost.
 
         Raises:
-            Unavailable: it is.
+            Unavailable: the connection is lost.
         """
-        await self._repository.listen(self._changed, self._all_changed)
+        await self._repository.listen(self._notify, self._notify_all)
 
     def close(self) -> None:
-        """Ends every stream with Unavailable, those that are opened later, too: readers go to another replica."""
+        """End all streams, also later ones, with Unavailable: subscribers reconnect to another replica."""
         self._is_closed = True
-        self._all_changed()
+        self._notify_all()
 
-    async def top_up(
+    async def watch(
         self, id_: UUID, check: Callable[[TopUp], Awaitable[None]] | None = None
     ) -> AsyncGenerator[TopUp, None]:
-        """The top-up as it is now, then as it is after changes that can be seen from outside, until it is final.
+        """Yield the current state of a top-up, then its state after each visible change, until it is final.
 
         Args:
-            id_: whose states.
-            check: is shown each state before the reader, and at every poll; what it raises ends the stream.
+            id_: id of the top-up.
+            check: called with each state before it is yielded, and at every poll; its errors end the stream.
 
         Raises:
-            TopUpNotFound: there is none.
-            Unavailable: the database does not answer, or this process stops. The reader may come back.
+            TopUpNotFound: the top-up does not exist.
+            Unavailable: the database does not answer, or this process stops. A retry is safe.
         """
-        seen: object = None
-        with self._watching(id_) as changed:
+        last_visible: object = None
+        with self._subscribe(id_) as changed:
             while not self._is_closed:
-                changed.clear()  # before the question: nothing falls between the two
+                changed.clear()  # before the query, so that no change is missed
                 top_up = (await self._repository.get([id_])).get(id_)
                 if top_up is None:
                     raise TopUpNotFound(str(id_))
                 if check is not None:
                     await check(top_up)
-                shown = (top_up.status, top_up.failure)
-                if shown != seen:
-                    seen = shown
+                visible = (top_up.status, top_up.failure)
+                if visible != last_visible:
+                    last_visible = visible
                     yield top_up
                 if top_up.is_final:
                     return
@@ -68,23 +68,23 @@ class Watch:
         raise Unavailable("the card service")
 
     @contextmanager
-    def _watching(self, id_: UUID) -> Iterator[asyncio.Event]:
+    def _subscribe(self, id_: UUID) -> Iterator[asyncio.Event]:
         changed = asyncio.Event()
-        self._watchers[id_].add(changed)
+        self._subscriptions[id_].add(changed)
         metrics.WATCHERS.inc()
         try:
             yield changed
         finally:
             metrics.WATCHERS.dec()
-            self._watchers[id_].discard(changed)
-            if not self._watchers[id_]:
-                del self._watchers[id_]
+            self._subscriptions[id_].discard(changed)
+            if not self._subscriptions[id_]:
+                del self._subscriptions[id_]
 
-    def _changed(self, id_: UUID) -> None:
-        for changed in self._watchers.get(id_, ()):
+    def _notify(self, id_: UUID) -> None:
+        for changed in self._subscriptions.get(id_, ()):
             changed.set()
 
-    def _all_changed(self) -> None:
-        for watchers in self._watchers.values():
-            for changed in watchers:
+    def _notify_all(self) -> None:
+        for subscriptions in self._subscriptions.values():
+            for changed in subscriptions:
                 changed.set()

@@ -1,4 +1,4 @@
-"""On what terms a top-up is begun: limits, and what makes two requests the same. Pure functions of values."""
+"""Rules of top-up requests: validation, limits and fingerprints. Pure functions."""
 
 import hmac
 from collections.abc import Mapping
@@ -13,47 +13,61 @@ from wallet.money import Money
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """How much may be paid in by card in one currency: in one top-up, and by one caller in 24 hours."""
+    """Maximum amounts of one currency.
 
-    top_up: Decimal
-    day: Decimal
+    Attributes:
+        per_top_up: maximum of one top-up.
+        per_day: maximum of one caller's top-ups within 24 hours.
+    """
+
+    per_top_up: Decimal
+    per_day: Decimal
 
 
 Limits = Mapping[str, Limit]
-"""By currency. What is not in it is not paid in by card."""
+"""Limits by currency. Top-ups in other currencies are refused."""
 
 
 def check_limits(limits: Limits, amount: Money, used: Money) -> None:
-    """Returns when so much more may be paid in by a caller who has paid in `used` in the last 24 hours.
+    """Check a top-up against the limits.
+
+    Args:
+        limits: limits by currency.
+        amount: amount of the top-up.
+        used: sum of the caller's top-ups in the last 24 hours, in the same currency.
 
     Raises:
-        InvalidInput: the currency is not paid in by card.
-        TopUpLimitExceeded: it is too much.
+        InvalidInput: the currency has no limits.
+        TopUpLimitExceeded: the amount exceeds the remaining quota.
     """
     limit = limits.get(amount.currency)
     if limit is None:
-        raise InvalidInput.for_field("currency", f"cannot be paid in by card; {', '.join(sorted(limits))} can")
-    left = max(min(limit.top_up, limit.day - used.amount), Decimal(0))
-    if amount.amount <= left:
+        raise InvalidInput.for_field("currency", f"has no card top-ups; supported: {', '.join(sorted(limits))}")
+    available = max(min(limit.per_top_up, limit.per_day - used.amount), Decimal(0))
+    if amount.amount <= available:
         return
-    period, most = ("TOP_UP", limit.top_up) if amount.amount > limit.top_up else ("DAY", limit.day)
+    is_above_top_up = amount.amount > limit.per_top_up
+    period, maximum = ("TOP_UP", limit.per_top_up) if is_above_top_up else ("DAY", limit.per_day)
     raise TopUpLimitExceeded(
         period,
-        str(Money(most, amount.currency)),
-        str(Money(left, amount.currency)),
+        str(Money(maximum, amount.currency)),
+        str(Money(available, amount.currency)),
         amount.currency,
     )
 
 
-def check(amount: Money, idempotency_key: str) -> list[FieldViolation]:
-    """What is wrong with a request, its card apart."""
+def check_request(amount: Money, idempotency_key: str) -> list[FieldViolation]:
+    """Return the violations of a request's fields, except for those of the card."""
     violations = idempotency_key_violations(idempotency_key)
     if not amount.is_positive:
         violations.append(FieldViolation("amount", "must be positive"))
     return violations
 
 
-def fingerprint(secret: bytes, token: str, account_id: UUID, amount: Money) -> bytes:
-    """What makes two requests with one key the same request. The card is in it as the acquirer's token alone."""
-    said = "\0".join((token, account_id.hex, str(amount), amount.currency))
-    return hmac.digest(secret, said.encode(), "sha256")
+def request_fingerprint(secret: bytes, token: str, account_id: UUID, amount: Money) -> bytes:
+    """Return the fingerprint of a request: requests with one key and one fingerprint are the same request.
+
+    It contains the card only as the acquirer's token.
+    """
+    text = "\0".join((token, account_id.hex, str(amount), amount.currency))
+    return hmac.digest(secret, text.encode(), "sha256")

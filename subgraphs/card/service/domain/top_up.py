@@ -1,4 +1,4 @@
-"""What a top-up is, and what the acquirer and the bank can say of it: frozen values."""
+"""Top-ups: immutable values."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,11 +7,12 @@ from enum import StrEnum
 from typing import Final
 from uuid import UUID
 
+from subgraphs.card.service.domain.cards import CardToken
 from wallet.money import Money
 
 
 class Status(StrEnum):
-    """What the world sees of a top-up."""
+    """Public status of a top-up."""
 
     CREATED = "CREATED"
     AUTHORIZED = "AUTHORIZED"
@@ -23,30 +24,30 @@ class Status(StrEnum):
     NEEDS_REVIEW = "NEEDS_REVIEW"
 
 
-FINAL: Final = frozenset({Status.COMPLETED, Status.DECLINED, Status.VOIDED, Status.REFUNDED})
-"""What never changes any more."""
+FINAL_STATUSES: Final = frozenset({Status.COMPLETED, Status.DECLINED, Status.VOIDED, Status.REFUNDED})
+"""A top-up with one of these statuses never changes its status again."""
 
 
 class Step(StrEnum):
-    """The call that is to be made next, or is being made."""
+    """Next call of a top-up. It is stored before the call is made."""
 
     AUTHORIZE = "AUTHORIZE"
-    """The acquirer holds the sum, or declines."""
+    """The acquirer holds the amount on the card, or declines."""
     RESOLVE = "RESOLVE"
-    """What came of the authorization is not known: ask the acquirer."""
+    """The outcome of the authorization is unknown: look up the payment."""
     CANCEL = "CANCEL"
-    """The acquirer knows of no authorization, which is not final: bar its key."""
+    """The look-up found no payment, which is not final: cancel the authorization's key."""
     CAPTURE = "CAPTURE"
-    """The acquirer takes the sum from the card."""
+    """The acquirer takes the amount from the card."""
     DEPOSIT = "DEPOSIT"
     """The bank credits the account."""
     VOID = "VOID"
-    """The acquirer lets go of the sum that it holds."""
+    """The acquirer releases the amount that it holds."""
     REFUND = "REFUND"
-    """The acquirer gives the sum back."""
+    """The acquirer returns the captured amount."""
 
 
-STATUS_AT: Final[Mapping[Step, Status]] = {
+STATUS_BY_STEP: Final[Mapping[Step, Status]] = {
     Step.AUTHORIZE: Status.CREATED,
     Step.RESOLVE: Status.CREATED,
     Step.CANCEL: Status.CREATED,
@@ -55,76 +56,56 @@ STATUS_AT: Final[Mapping[Step, Status]] = {
     Step.DEPOSIT: Status.CAPTURED,
     Step.REFUND: Status.CAPTURED,
 }
-"""A top-up that is under way has the status of its step."""
-
-
-class Brand(StrEnum):
-    """Whose network a card is of."""
-
-    VISA = "VISA"
-    MASTERCARD = "MASTERCARD"
-    MIR = "MIR"
-    AMEX = "AMEX"
-    UNIONPAY = "UNIONPAY"
-    OTHER = "OTHER"
+"""Status of a top-up in progress, by its step."""
 
 
 @dataclass(frozen=True, slots=True)
-class Token:
-    """A card as the acquirer knows it, and as it may be shown. `token` is the same for the same number and expiry."""
-
-    token: str
-    brand: Brand
-    last_four: str
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """An idempotency key in its scope: one caller."""
+class IdempotencyKey:
+    """Idempotency key of a request, unique for each principal."""
 
     principal: str
     key: str
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """A top-up that is asked for. `id` is what it will have if it is the first of its key."""
+class NewTopUp:
+    """Request for a top-up. `id` becomes the top-up's id if the idempotency key is new."""
 
     id: UUID
-    key: Key
+    key: IdempotencyKey
     fingerprint: bytes
     owner_id: str
     account_id: UUID
     amount: Money
-    card: Token
+    card: CardToken
 
 
 @dataclass(frozen=True, slots=True)
 class TopUp:
-    """A top-up as it is kept.
+    """Stored state of a top-up.
 
     Attributes:
-        key: what it was asked for with.
-        fingerprint: of the request.
-        owner_id: the user whose account it is; empty where nobody owns it.
-        step: what is next; None when it is final. With NEEDS_REVIEW, the step that it stopped in.
-        attempts: how often the step was tried and its outcome did not become known.
-        retries: how often a person has had it go on.
-        failure: why it does not come to be, as a machine name.
-        payment_id: the acquirer's, once it is authorized.
-        transfer_id: the deposit in the ledger, once it is completed.
-        review: what a person has to look at: always with NEEDS_REVIEW, and with a final status that the acquirer
-            contradicts.
+        key: idempotency key of the request.
+        fingerprint: digest of the request.
+        owner_id: user who owns the account; empty if the account has no owner.
+        step: next call; None if the top-up is final. With NEEDS_REVIEW, the step at which it stopped.
+        attempts: attempts at the step whose outcome is unknown.
+        retries: how often an operator has retried the top-up after a review.
+        failure: reason of the failure as a machine name.
+        payment_id: id of the payment at the acquirer, once the outcome of the authorization is known.
+        transfer_id: id of the deposit in the ledger, once the top-up is COMPLETED.
+        review: reason for a review by a person: always set with NEEDS_REVIEW, and with a final status that the
+            acquirer contradicts.
         version: grows with every change.
     """
 
     id: UUID
-    key: Key
+    key: IdempotencyKey
     fingerprint: bytes
     owner_id: str
     account_id: UUID
     amount: Money
-    card: Token
+    card: CardToken
     status: Status
     step: Step | None
     attempts: int
@@ -139,29 +120,31 @@ class TopUp:
 
     @property
     def is_final(self) -> bool:
-        """Whether its status is its last."""
-        return self.status in FINAL
+        """Whether the status is final."""
+        return self.status in FINAL_STATUSES
 
     @property
-    def is_under_way(self) -> bool:
-        """Whether there is a step to be taken without anybody's help."""
+    def is_in_progress(self) -> bool:
+        """Whether the next step can be called without a review by a person."""
         return self.step is not None and self.status is not Status.NEEDS_REVIEW
 
     def acquirer_key(self, step: Step) -> str:
-        """The acquirer's idempotency key of a step: the same whoever takes it, and however often, until a person has
-        looked at why it was refused. The authorization's is for ever, since the payment is known by it.
+        """Return the acquirer's idempotency key of a step.
+
+        All attempts at a step have the same key. A retry after a review has a new one, because the acquirer repeats its
+        refusal for the old key. The key of the authorization never changes: it identifies the payment.
         """
         key = f"{self.id}:{step.lower()}"
         return key if not self.retries or step is Step.AUTHORIZE else f"{key}:{self.retries}"
 
     @property
     def authorization_key(self) -> str:
-        """The key that the acquirer knows the payment by."""
+        """Key that identifies the payment at the acquirer."""
         return self.acquirer_key(Step.AUTHORIZE)
 
     @property
     def descriptor(self) -> Mapping[str, str]:
-        """What the ledger is told of the deposit, and the world by its event."""
+        """Descriptor of the deposit, which the bank stores and publishes in the deposit's event."""
         return {
             "topUpId": str(self.id),
             "cardBrand": self.card.brand,
@@ -170,8 +153,8 @@ class TopUp:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
-    """Top-ups, newest first, and whether there are more on either side."""
+class TopUpPage:
+    """Top-ups, newest first, and whether there are older or newer ones."""
 
     top_ups: tuple[TopUp, ...]
     has_older: bool
@@ -179,14 +162,13 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
-    """How many top-ups of a status are under way or to be looked at by a person.
+class OpenTopUps:
+    """Number of top-ups of one status that are in progress or need a review.
 
     Attributes:
-        status: that they have.
-        count: of all of them.
-        to_review: of those to be looked at.
-        oldest_seconds: the age of the oldest.
+        count: all of them.
+        to_review: those that need a review.
+        oldest_seconds: age of the oldest.
     """
 
     status: Status
@@ -195,85 +177,11 @@ class Tally:
     oldest_seconds: float
 
 
-def top_up_of(authorization_key: str) -> UUID | None:
-    """The top-up that a payment at the acquirer belongs to, or None if the key is none of ours."""
+def top_up_id_from_key(authorization_key: str) -> UUID | None:
+    """Return the id of the top-up of a payment; None if the payment's key was not created by this service."""
     text, _, step = authorization_key.partition(":")
     try:
         id_ = UUID(text)
     except ValueError:
         return None
     return id_ if str(id_) == text and step == Step.AUTHORIZE.lower() else None
-
-
-class PaymentStatus(StrEnum):
-    """What a payment is at the acquirer."""
-
-    AUTHORIZED = "AUTHORIZED"
-    DECLINED = "DECLINED"
-    CAPTURED = "CAPTURED"
-    VOIDED = "VOIDED"
-    REFUNDED = "REFUNDED"
-
-
-@dataclass(frozen=True, slots=True)
-class Payment:
-    """A payment as the acquirer has it now. `captured` is what was taken, given back or not."""
-
-    id: str
-    key: str
-    status: PaymentStatus
-    amount: Money
-    captured: Money
-    refunded: Money
-    decline_code: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Deposit:
-    """A deposit in the ledger that says it is of a top-up."""
-
-    transfer_id: UUID
-    top_up_id: str
-    account_id: UUID
-    amount: Money
-
-
-@dataclass(frozen=True, slots=True)
-class NoPayment:
-    """The acquirer has no payment by the key. Final only once the key is cancelled."""
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """The acquirer does not do it as it is asked, now or later. `payment` is the payment as it is, if it was told."""
-
-    code: str
-    payment: Payment | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Deposited:
-    """The account is credited."""
-
-    transfer_id: UUID
-
-
-@dataclass(frozen=True, slots=True)
-class AccountRefused:
-    """The bank cannot credit the account, now or later. `reason` is the error's machine name."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class DepositConflict:
-    """The bank knows the deposit's key with another request."""
-
-
-@dataclass(frozen=True, slots=True)
-class Unknown:
-    """Whether it was done is not known. The same call again, with the same key, tells."""
-
-
-Result = Payment | NoPayment | Refusal | Deposited | AccountRefused | DepositConflict | Unknown
-"""What came of a step."""

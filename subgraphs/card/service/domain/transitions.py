@@ -1,128 +1,125 @@
-"""What becomes of a top-up: pure functions of values. No clock, no chance, no I/O."""
+"""State machine of a top-up. Pure functions of values: no clock, no randomness, no I/O."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
-from subgraphs.card.service.domain.top_up import (
-    STATUS_AT,
-    AccountRefused,
-    Deposit,
-    DepositConflict,
-    Deposited,
-    NoPayment,
-    Payment,
-    PaymentStatus,
-    Refusal,
-    Result,
-    Status,
-    Step,
-    TopUp,
-    Unknown,
-)
+from subgraphs.card.service.domain.deposit import AccountRefused, Deposit, DepositConflict, Deposited
+from subgraphs.card.service.domain.payment import NoPayment, Payment, PaymentStatus, Refusal
+from subgraphs.card.service.domain.top_up import STATUS_BY_STEP, Status, Step, TopUp
 
 AUTHORIZATION_UNKNOWN: Final = "AUTHORIZATION_UNKNOWN"
-"""The failure of a top-up whose authorization could not be learned, and was cancelled."""
+"""Failure of a top-up whose authorization had an unknown outcome and was cancelled."""
 
 CAPTURE_FAILED: Final = "CAPTURE_FAILED"
-"""The failure of a top-up whose sum could not be taken from the card."""
+"""Failure of a top-up whose amount could not be captured."""
 
-_SEEN_AT: Final[Mapping[Step, frozenset[PaymentStatus]]] = {
-    Step.AUTHORIZE: frozenset(PaymentStatus),
-    Step.RESOLVE: frozenset(PaymentStatus),
-    Step.CANCEL: frozenset(PaymentStatus) - {PaymentStatus.AUTHORIZED},
+_ALL_STATUSES: Final = frozenset(PaymentStatus)
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """The outcome of a step is unknown. Calling the step again with the same key is safe."""
+
+
+Result = Payment | NoPayment | Refusal | Deposited | AccountRefused | DepositConflict | Unknown
+"""Result of a step."""
+
+_STATUSES_AFTER: Final[Mapping[Step, frozenset[PaymentStatus]]] = {
+    Step.AUTHORIZE: _ALL_STATUSES,
+    Step.RESOLVE: _ALL_STATUSES,
+    Step.CANCEL: _ALL_STATUSES - {PaymentStatus.AUTHORIZED},
     Step.CAPTURE: frozenset({PaymentStatus.CAPTURED, PaymentStatus.VOIDED, PaymentStatus.REFUNDED}),
     Step.VOID: frozenset({PaymentStatus.CAPTURED, PaymentStatus.VOIDED, PaymentStatus.REFUNDED}),
     Step.REFUND: frozenset({PaymentStatus.REFUNDED}),
 }
-"""What a payment can be after a step was taken, whoever else took it before. Anything else is a contradiction."""
+"""Possible statuses of the payment after a step, also if another driver has called later steps. Any other status is a
+contradiction."""
 
 
-def after(top_up: TopUp, result: Result, *, captures: int) -> TopUp:  # noqa: PLR0911  a table: a line a case
-    """The top-up after its step had this result. It is total: every result of every step leads somewhere.
+def apply_result(top_up: TopUp, result: Result, *, max_captures: int) -> TopUp:  # noqa: PLR0911  one line for each case
+    """Return the top-up after the result of its step. All results of all steps are handled.
 
     Args:
-        top_up: one that is under way.
-        result: of its step.
-        captures: how many captures may end unknown before the sum is let go of.
+        top_up: top-up in progress.
+        result: result of its step.
+        max_captures: number of captures with an unknown outcome after which the amount is released.
     """
     step = top_up.step
-    assert step is not None  # noqa: S101  the contract
+    assert step is not None  # noqa: S101  a top-up in progress has a step
     match result:
         case Unknown():
-            return _after_unknown(top_up, step, captures)
+            return _after_unknown(top_up, step, max_captures)
         case Payment():
             return _after_payment(top_up, step, result)
         case NoPayment() if step is Step.RESOLVE:
-            return _to(top_up, Step.CANCEL)
+            return _at_step(top_up, Step.CANCEL)
         case NoPayment() if step is Step.CANCEL:
             return _ended(top_up, Status.VOIDED, AUTHORIZATION_UNKNOWN)
         case Refusal():
             return _after_refusal(top_up, step, result)
         case AccountRefused(reason) if step is Step.CAPTURE:
-            return _to(top_up, Step.VOID, failure=reason)
+            return _at_step(top_up, Step.VOID, failure=reason)
         case AccountRefused(reason) if step is Step.DEPOSIT:
-            return _to(top_up, Step.REFUND, failure=reason)
+            return _at_step(top_up, Step.REFUND, failure=reason)
         case Deposited(transfer_id) if step is Step.DEPOSIT:
             return replace(_ended(top_up, Status.COMPLETED, None), transfer_id=transfer_id)
         case DepositConflict() if step is Step.DEPOSIT:
-            return _for_review(
-                top_up, "the bank takes this deposit for another one of its key, or for none that can be made"
-            )
-    return _for_review(top_up, f"{type(result).__name__} is no answer to {step}")
+            return _for_review(top_up, "the bank rejects the deposit as invalid, or has another request with its key")
+    return _for_review(top_up, f"unexpected result {type(result).__name__} of step {step}")
 
 
-def _after_unknown(top_up: TopUp, step: Step, captures: int) -> TopUp:
+def _after_unknown(top_up: TopUp, step: Step, max_captures: int) -> TopUp:
     if step is Step.AUTHORIZE:
-        return _to(top_up, Step.RESOLVE)
-    if step is Step.CAPTURE and top_up.attempts + 1 >= captures:
-        return _to(top_up, Step.VOID, failure=CAPTURE_FAILED)
+        return _at_step(top_up, Step.RESOLVE)
+    if step is Step.CAPTURE and top_up.attempts + 1 >= max_captures:
+        return _at_step(top_up, Step.VOID, failure=CAPTURE_FAILED)
     return replace(top_up, attempts=top_up.attempts + 1)
 
 
-def _after_payment(top_up: TopUp, step: Step, payment: Payment) -> TopUp:  # noqa: PLR0911  a table, too
-    contradiction = _contradiction(top_up, payment)
-    if contradiction or payment.status not in _SEEN_AT.get(step, ()):
-        return _for_review(top_up, contradiction or f"the acquirer's payment is {payment.status} at {step}")
-    known = replace(top_up, payment_id=payment.id)
-    given_up = top_up.failure or (CAPTURE_FAILED if step is Step.CAPTURE else AUTHORIZATION_UNKNOWN)
+def _after_payment(top_up: TopUp, step: Step, payment: Payment) -> TopUp:  # noqa: PLR0911  one line for each case
+    contradiction = _find_contradiction(top_up, payment)
+    if contradiction or payment.status not in _STATUSES_AFTER.get(step, ()):
+        return _for_review(top_up, contradiction or f"the acquirer's payment is {payment.status} at step {step}")
+    updated = replace(top_up, payment_id=payment.id)
+    failure = top_up.failure or (CAPTURE_FAILED if step is Step.CAPTURE else AUTHORIZATION_UNKNOWN)
     match payment.status:
         case PaymentStatus.AUTHORIZED:
-            return _to(known, Step.CAPTURE)
+            return _at_step(updated, Step.CAPTURE)
         case PaymentStatus.DECLINED:
-            return _ended(known, Status.DECLINED, payment.decline_code or PaymentStatus.DECLINED)
+            return _ended(updated, Status.DECLINED, payment.decline_code or PaymentStatus.DECLINED)
         case PaymentStatus.CAPTURED if step in {Step.CANCEL, Step.VOID}:
-            return _to(known, Step.REFUND, failure=given_up)
+            return _at_step(updated, Step.REFUND, failure=failure)
         case PaymentStatus.CAPTURED:
-            return _to(known, Step.DEPOSIT)
+            return _at_step(updated, Step.DEPOSIT)
         case PaymentStatus.VOIDED:
-            return _ended(known, Status.VOIDED, given_up)
+            return _ended(updated, Status.VOIDED, failure)
         case PaymentStatus.REFUNDED:
-            return _ended(known, Status.REFUNDED, given_up)
+            return _ended(updated, Status.REFUNDED, failure)
 
 
 def _after_refusal(top_up: TopUp, step: Step, refusal: Refusal) -> TopUp:
     payment = refusal.payment
-    if payment is not None and payment.status in _SEEN_AT.get(step, ()):
-        return _after_payment(top_up, step, payment)  # it is past this step, by whomever
+    if payment is not None and payment.status in _STATUSES_AFTER.get(step, ()):
+        return _after_payment(top_up, step, payment)  # another driver has already called this step
     match step, refusal.code:
         case Step.AUTHORIZE, "KEY_CANCELLED":
-            return _to(top_up, Step.CANCEL)
+            return _at_step(top_up, Step.CANCEL)
         case Step.AUTHORIZE, code if code != "KEY_REUSED":
             return _ended(top_up, Status.DECLINED, code)
         case Step.CAPTURE, code if code != "KEY_REUSED":
-            return _to(top_up, Step.VOID, failure=CAPTURE_FAILED)
+            return _at_step(top_up, Step.VOID, failure=CAPTURE_FAILED)
         case _, code:
             return _for_review(top_up, f"the acquirer refuses to {step.lower()}: {code}")
 
 
-def _contradiction(top_up: TopUp, payment: Payment) -> str | None:
-    """What of the payment's sums cannot be so."""
-    nothing = top_up.amount - top_up.amount
-    taken = top_up.amount if payment.status in {PaymentStatus.CAPTURED, PaymentStatus.REFUNDED} else nothing
-    given_back = top_up.amount if payment.status is PaymentStatus.REFUNDED else nothing
-    if (payment.amount, payment.captured, payment.refunded) == (top_up.amount, taken, given_back):
+def _find_contradiction(top_up: TopUp, payment: Payment) -> str | None:
+    """Return a description of the payment if its amounts contradict its status or the top-up."""
+    zero = top_up.amount - top_up.amount
+    captured = top_up.amount if payment.status in {PaymentStatus.CAPTURED, PaymentStatus.REFUNDED} else zero
+    refunded = top_up.amount if payment.status is PaymentStatus.REFUNDED else zero
+    if (payment.amount, payment.captured, payment.refunded) == (top_up.amount, captured, refunded):
         return None
     return (
         f"the acquirer's payment is {payment.status} over {payment.amount} {payment.amount.currency}, "
@@ -130,56 +127,60 @@ def _contradiction(top_up: TopUp, payment: Payment) -> str | None:
     )
 
 
-def _to(top_up: TopUp, step: Step, failure: str | None = None) -> TopUp:
-    """At the beginning of another step. A failure that is known stays."""
-    return replace(top_up, status=STATUS_AT[step], step=step, attempts=0, failure=top_up.failure or failure)
+def _at_step(top_up: TopUp, step: Step, failure: str | None = None) -> TopUp:
+    """Return the top-up at the start of another step. An earlier failure is kept."""
+    return replace(top_up, status=STATUS_BY_STEP[step], step=step, attempts=0, failure=top_up.failure or failure)
 
 
 def _ended(top_up: TopUp, status: Status, failure: str | None) -> TopUp:
     return replace(top_up, status=status, step=None, attempts=0, failure=failure)
 
 
-def _for_review(top_up: TopUp, why: str) -> TopUp:
-    return replace(top_up, status=Status.NEEDS_REVIEW, attempts=0, review=why)
+def _for_review(top_up: TopUp, reason: str) -> TopUp:
+    return replace(top_up, status=Status.NEEDS_REVIEW, attempts=0, review=reason)
 
 
-def retried(top_up: TopUp) -> TopUp:
-    """A top-up that a person has looked at: back at the step that it stopped in, with fresh keys for the acquirer, who
-    remembers a refusal with the key that it refused. A final one stays final; whether the acquirer contradicts it is to
-    be asked again.
+def retry_reviewed(top_up: TopUp) -> TopUp:
+    """Return the top-up for a retry after a review by a person.
+
+    It is again at the step at which it stopped, with new keys for the acquirer, which repeats its refusal for an old
+    key. A final top-up is returned unchanged: the caller compares it with the acquirer's payment again.
     """
     if top_up.step is None:
         return top_up
-    return replace(top_up, status=STATUS_AT[top_up.step], attempts=0, retries=top_up.retries + 1, review=None)
+    return replace(top_up, status=STATUS_BY_STEP[top_up.step], attempts=0, retries=top_up.retries + 1, review=None)
 
 
-_AGREES_WITH: Final[Mapping[Status, frozenset[PaymentStatus]]] = {
+_FINAL_PAYMENT_STATUSES: Final[Mapping[Status, frozenset[PaymentStatus]]] = {
     Status.COMPLETED: frozenset({PaymentStatus.CAPTURED}),
     Status.DECLINED: frozenset({PaymentStatus.DECLINED}),
     Status.VOIDED: frozenset({PaymentStatus.VOIDED}),
     Status.REFUNDED: frozenset({PaymentStatus.REFUNDED}),
 }
-_ON_THE_WAY_TO: Final[Mapping[Status, frozenset[PaymentStatus]]] = {
+"""Status of the payment that agrees with a final top-up."""
+
+_EARLIER_PAYMENT_STATUSES: Final[Mapping[Status, frozenset[PaymentStatus]]] = {
     Status.COMPLETED: frozenset({PaymentStatus.AUTHORIZED}),
     Status.DECLINED: frozenset(),
     Status.VOIDED: frozenset(),
     Status.REFUNDED: frozenset({PaymentStatus.AUTHORIZED, PaymentStatus.CAPTURED}),
 }
-"""What a payment was before, for certain: a void may be one of an authorization that nobody was told of."""
+"""Statuses that the payment certainly had before. AUTHORIZED is not one for VOIDED: the authorization may have had no
+answer, so that its success is news."""
 
 
-def verified(top_up: TopUp, payment: Payment | NoPayment) -> TopUp:
-    """A final top-up, marked for review if the acquirer's payment contradicts it, and not if it does not."""
+def verify(top_up: TopUp, payment: Payment | NoPayment) -> TopUp:
+    """Return a final top-up, marked for review only if the acquirer's payment contradicts it."""
     if isinstance(payment, NoPayment):
-        is_so = top_up.status in {Status.DECLINED, Status.VOIDED}
-        return replace(top_up, review=None if is_so else f"{top_up.status}, and the acquirer has no payment")
-    contradiction = _contradiction(top_up, payment)
-    if contradiction is None and payment.status not in _AGREES_WITH[top_up.status]:
+        agrees = top_up.status in {Status.DECLINED, Status.VOIDED}
+        return replace(top_up, review=None if agrees else f"{top_up.status}, but the acquirer has no payment")
+    contradiction = _find_contradiction(top_up, payment)
+    if contradiction is None and payment.status not in _FINAL_PAYMENT_STATUSES[top_up.status]:
         contradiction = f"the acquirer's payment is {payment.status}"
-    return replace(top_up, review=contradiction and f"{top_up.status}, and {contradiction}")
+    return replace(top_up, review=contradiction and f"{top_up.status}, but {contradiction}")
 
 
-_POSSIBLE_AT: Final[Mapping[Step, frozenset[PaymentStatus | None]]] = {
+_STATUSES_AT: Final[Mapping[Step, frozenset[PaymentStatus | None]]] = {
     Step.AUTHORIZE: frozenset({None, PaymentStatus.AUTHORIZED, PaymentStatus.DECLINED}),
     Step.RESOLVE: frozenset({None, PaymentStatus.AUTHORIZED, PaymentStatus.DECLINED}),
     Step.CANCEL: frozenset({None, PaymentStatus.AUTHORIZED, PaymentStatus.DECLINED, PaymentStatus.VOIDED}),
@@ -188,50 +189,57 @@ _POSSIBLE_AT: Final[Mapping[Step, frozenset[PaymentStatus | None]]] = {
     Step.DEPOSIT: frozenset({PaymentStatus.CAPTURED}),
     Step.REFUND: frozenset({PaymentStatus.CAPTURED, PaymentStatus.REFUNDED}),
 }
-"""What a payment may be while its top-up is at a step, whether the step's call was made or not; None: not there."""
+"""Possible statuses of the payment while its top-up is at a step, before or after the step's call. None: no payment."""
 
 
-def mismatch(top_up: TopUp, payment: Payment | NoPayment) -> str | None:
-    """What the acquirer has, if it is not what it may have while the top-up is as it is."""
+def find_mismatch(top_up: TopUp, payment: Payment | NoPayment) -> str | None:
+    """Return a description of the acquirer's payment if it contradicts the current state of the top-up."""
     if top_up.step is None:
-        return verified(top_up, payment).review
+        return verify(top_up, payment).review
     if isinstance(payment, NoPayment):
-        return None if None in _POSSIBLE_AT[top_up.step] else "the acquirer has no payment"
-    if payment.status not in _POSSIBLE_AT[top_up.step]:
+        return None if None in _STATUSES_AT[top_up.step] else "the acquirer has no payment"
+    if payment.status not in _STATUSES_AT[top_up.step]:
         return f"the acquirer's payment is {payment.status}"
-    return _contradiction(top_up, payment)
+    return _find_contradiction(top_up, payment)
 
 
-def is_credited_by(top_up: TopUp, deposit: Deposit) -> bool:
-    """Whether a deposit is the top-up's: the one that completed it, or may be about to."""
+def matches_deposit(top_up: TopUp, deposit: Deposit) -> bool:
+    """Return whether the deposit has completed the top-up, or may be about to complete it."""
     if (top_up.account_id, top_up.amount) != (deposit.account_id, deposit.amount):
         return False
     return top_up.transfer_id == deposit.transfer_id or top_up.step is Step.DEPOSIT
 
 
-def is_news(top_up: TopUp, told: PaymentStatus) -> bool:
-    """Whether it is worth asking the acquirer when it tells, maybe late, that the payment is this.
+def is_news(top_up: TopUp, reported: PaymentStatus) -> bool:
+    """Return whether a webhook is a reason to call the acquirer. Webhooks may be late and out of order.
 
-    Not before the first try of a step has failed: until then somebody is at it.
+    A top-up in progress is called only after an attempt at its step has failed: until then a driver works on it.
+
+    Args:
+        top_up: current state.
+        reported: status of the payment according to the webhook.
     """
     if top_up.is_final:
-        return told not in _AGREES_WITH[top_up.status] | _ON_THE_WAY_TO[top_up.status]
-    return top_up.is_under_way and top_up.attempts > 0
+        return reported not in _FINAL_PAYMENT_STATUSES[top_up.status] | _EARLIER_PAYMENT_STATUSES[top_up.status]
+    return top_up.is_in_progress and top_up.attempts > 0
 
 
 def may_authorize(top_up: TopUp, now: datetime, window_seconds: float) -> bool:
-    """Whether the caller may still be waiting, so that the card may be charged now."""
+    """Return whether the request is recent enough to charge the card."""
     return (now - top_up.created_at).total_seconds() <= window_seconds
 
 
-def backoff(attempts: int, chance: float, *, first_seconds: float, longest_seconds: float) -> float:
-    """How long to wait after so many failed attempts: doubled by each, capped, and of that between half and all.
+def retry_delay(attempts: int, jitter: float, *, first_seconds: float, longest_seconds: float) -> float:
+    """Return the seconds until the next attempt: exponential with equal jitter, like `kit.runtime.backoff.Backoff`.
+
+    `Backoff` keeps its bound in memory. This function computes the bound from the stored number of attempts, because
+    another process may make the next attempt.
 
     Args:
-        attempts: 1 or more.
-        chance: 0 to 1.
-        first_seconds: after the first one, at most.
-        longest_seconds: after any.
+        attempts: attempts with an unknown outcome, 1 or more.
+        jitter: random number from 0 to 1.
+        first_seconds: bound of the first delay; it doubles with each attempt.
+        longest_seconds: maximum of the bound.
     """
-    longest = min(longest_seconds, first_seconds * 2.0 ** min(attempts - 1, 32))
-    return longest * (0.5 + chance / 2)
+    bound = min(longest_seconds, first_seconds * 2.0 ** min(attempts - 1, 32))
+    return bound * (0.5 + jitter / 2)

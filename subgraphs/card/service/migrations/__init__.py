@@ -1,1 +1,1 @@
-"""Alembic's migrations of the top-ups."""
+"""Migrations of the schema of top-ups."""

@@ -1,4 +1,4 @@
-"""`python -m subgraphs.card.service.migrations`: brings the database to the newest schema. Safe to run at any time."""
+"""Upgrade the database to the newest schema: `python -m subgraphs.card.service.migrations`. Safe to run at any time."""
 
 from pydantic import SecretStr
 
@@ -7,7 +7,7 @@ from kit.runtime.settings import Settings
 
 
 class MigrationSettings(Settings):
-    """Which database."""
+    """Settings of the migration."""
 
     card_database_url: SecretStr
 

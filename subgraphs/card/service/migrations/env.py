@@ -1,4 +1,4 @@
-"""Alembic's entry."""
+"""Entry point that Alembic calls."""
 
 from kit.db.migrations import run_migrations
 from subgraphs.card.service.adapters.tables import metadata

@@ -1,4 +1,4 @@
-"""Top-ups, and the webhooks that were received."""
+"""Creates the tables of top-ups and of received webhooks."""
 
 from alembic import op
 
@@ -69,7 +69,7 @@ def upgrade() -> None:
     }
     for column, comment in comments.items():
         op.execute(f"COMMENT ON COLUMN top_ups.{column} IS '{comment}'")
-    # What was asked for never changes, and what is final is final: only the verification of a final top-up may move.
+    # The request never changes, and a final status never changes: only the review of a final top-up may change.
     op.execute("""
         CREATE FUNCTION top_ups_keep() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN

@@ -1,4 +1,4 @@
-"""A top-up that a person has looked at goes on with fresh keys for the acquirer."""
+"""Adds the number of retries: a retry after a review uses new keys at the acquirer."""
 
 from alembic import op
 

@@ -1,4 +1,4 @@
-"""What the webhook listener and the admin interface say while the database is away."""
+"""Answers of the webhook listener and of the admin routes if the database does not answer."""
 
 import json
 from datetime import UTC, datetime
@@ -13,7 +13,7 @@ from standardwebhooks import Webhook
 
 from subgraphs.card.service.adapters.repository import LeaseLostError
 from subgraphs.card.service.api.admin import review_router
-from subgraphs.card.service.api.webhooks import Inbox, webhook_app
+from subgraphs.card.service.api.webhooks import WebhookInbox, webhook_app
 from subgraphs.card.service.domain.top_up import TopUp
 from tests.unit.card.top_ups import NOW
 from wallet.errors import Unavailable
@@ -38,7 +38,7 @@ EVENT = {
 
 
 class Failing:
-    """Stands for whatever fails with this error."""
+    """Stand-in for a component whose methods all fail with an error."""
 
     def __init__(self, error: Exception) -> None:
         self._error = error
@@ -46,7 +46,7 @@ class Failing:
     async def receive(self, *_: object) -> bool:
         raise self._error
 
-    async def to_review(self) -> list[TopUp]:
+    async def list_for_review(self) -> list[TopUp]:
         raise self._error
 
     async def retry(self, _: UUID) -> TopUp:
@@ -57,8 +57,8 @@ def client(app: FastAPI) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://card")
 
 
-async def test_a_webhook_that_could_not_be_taken_in_is_to_be_sent_again() -> None:
-    app = webhook_app(cast("Inbox", Failing(Unavailable())), SecretStr(SECRET))
+async def test_webhook_that_could_not_be_stored_is_answered_with_503() -> None:
+    app = webhook_app(cast("WebhookInbox", Failing(Unavailable())), SecretStr(SECRET))
     body, now = json.dumps(EVENT), datetime.now(UTC)
     headers = {
         "webhook-id": "evt_1",
@@ -77,10 +77,12 @@ async def test_a_webhook_that_could_not_be_taken_in_is_to_be_sent_again() -> Non
         (LeaseLostError(), "POST", f"/review/{UUID(int=1)}/retry", 409),
     ],
 )
-async def test_a_review_that_cannot_be_had_says_why(error: Exception, method: str, path: str, status: int) -> None:
+async def test_failed_review_request_is_answered_with_status_and_detail(
+    error: Exception, method: str, path: str, status: int
+) -> None:
     app, failing = FastAPI(), cast("Any", Failing(error))
     app.include_router(review_router(failing, failing))
     async with client(app) as http:
-        answer = await http.request(method, path)
-    assert answer.status_code == status
-    assert answer.json()["detail"]
+        response = await http.request(method, path)
+    assert response.status_code == status
+    assert response.json()["detail"]

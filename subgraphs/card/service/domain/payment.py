@@ -1,0 +1,42 @@
+"""Payments at the acquirer, and its answers about them."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from wallet.money import Money
+
+
+class PaymentStatus(StrEnum):
+    """Status of a payment at the acquirer."""
+
+    AUTHORIZED = "AUTHORIZED"
+    DECLINED = "DECLINED"
+    CAPTURED = "CAPTURED"
+    VOIDED = "VOIDED"
+    REFUNDED = "REFUNDED"
+
+
+@dataclass(frozen=True, slots=True)
+class Payment:
+    """Current state of a payment at the acquirer. `captured` includes amounts that were refunded later."""
+
+    id: str
+    key: str
+    status: PaymentStatus
+    amount: Money
+    captured: Money
+    refunded: Money
+    decline_code: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NoPayment:
+    """The acquirer has no payment with the key. Final only after the key is cancelled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Permanent refusal of a request by the acquirer. `payment` is the current payment, if the answer contains it."""
+
+    code: str
+    payment: Payment | None = None

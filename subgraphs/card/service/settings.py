@@ -1,0 +1,102 @@
+"""Settings of the card service."""
+
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, BaseModel, Field, PositiveFloat, PositiveInt, SecretStr
+from standardwebhooks import Webhook
+from standardwebhooks.webhooks import EmptyWebhookSecretError
+
+from kit.runtime.settings import Address, CallSettings, LogSettings, ServiceSettings, TLSSettings, TracingSettings
+from subgraphs.card.service.adapters.acquirer_http import RetryPolicy
+from subgraphs.card.service.application.saga import SagaLimits
+
+SANDBOX_KEY_PREFIX: Final = "sandbox_"
+"""Prefix of the API keys of a sandbox acquirer."""
+
+_POLICY: Final = RetryPolicy()
+_LIMITS: Final = SagaLimits()
+
+
+class LimitSetting(BaseModel):
+    """Maximum amounts of one currency, in units of the currency."""
+
+    top_up: Decimal = Field(gt=0, description="maximum of one top-up")
+    day: Decimal = Field(gt=0, description="maximum of one caller's top-ups within 24 hours")
+
+
+def _webhook_secret(value: SecretStr) -> SecretStr:
+    try:
+        Webhook(value.get_secret_value())
+    except (EmptyWebhookSecretError, ValueError):
+        raise ValueError("must be whsec_… with a secret in Base64") from None
+    return value
+
+
+class Settings(ServiceSettings, CallSettings, TLSSettings, LogSettings, TracingSettings):
+    """Settings of the card service; each field is the environment variable of the same name in upper case."""
+
+    card_grpc_listen: Address = Field("127.0.0.1:50052", description="address of gRPC")
+    card_admin_listen: Address = Field(
+        "127.0.0.1:9102", description="address of health, metrics, the integrity check and reviews"
+    )
+    card_webhook_listen: Address = Field("127.0.0.1:8091", description="address that receives the acquirer's webhooks")
+    card_database_url: SecretStr = Field(description="PostgreSQL: postgresql://…")
+    card_database_connections: PositiveInt = Field(
+        10, description="maximum connections of this process; one of them listens for changes"
+    )
+    bank_grpc_target: str = Field("127.0.0.1:50051", description="gRPC target of the bank")
+
+    acquirer_url: str = Field(description="base URL of the acquirer: http://…, without a path")
+    acquirer_api_key: SecretStr = Field(description="API key of this merchant at the acquirer")
+    acquirer_webhook_secret: Annotated[SecretStr, AfterValidator(_webhook_secret)] = Field(
+        description="secret of the webhooks' signatures: whsec_…"
+    )
+    acquirer_timeout_seconds: PositiveFloat = Field(_POLICY.timeout_seconds, description="time-out of one attempt")
+    acquirer_attempts: PositiveInt = Field(_POLICY.attempts, description="maximum attempts of a call, with one key")
+    acquirer_budget_seconds: PositiveFloat = Field(
+        _POLICY.budget_seconds, description="no attempt starts later than this after the first one"
+    )
+    acquirer_circuit_failures: PositiveInt = Field(
+        _POLICY.circuit_failures, description="consecutive failed attempts that open the circuit"
+    )
+    acquirer_circuit_seconds: PositiveFloat = Field(
+        _POLICY.circuit_seconds, description="time that the circuit stays open before one trial call"
+    )
+
+    card_limits: dict[str, LimitSetting] = Field(
+        {"RUB": LimitSetting(top_up=Decimal(100_000), day=Decimal(300_000))},
+        description="limits by currency, a JSON object; top-ups in other currencies are refused",
+    )
+    card_fingerprint_secret: SecretStr = Field(
+        min_length=32, description="key of the request fingerprints; if it changes, repeated requests become conflicts"
+    )
+    card_poll_seconds: PositiveFloat = Field(
+        2.0, description="interval at which subscribed top-ups are read without a notification"
+    )
+    card_access_seconds: PositiveFloat = Field(
+        60.0, description="interval between checks that a subscriber may still read the account"
+    )
+    card_interval_seconds: PositiveFloat = Field(
+        _LIMITS.interval_seconds, description="interval at which the completer looks for due top-ups"
+    )
+    card_lease_seconds: PositiveFloat = Field(
+        _LIMITS.lease_seconds, description="time after which another process continues the top-up of a dead driver"
+    )
+    card_first_pause_seconds: PositiveFloat = Field(
+        _LIMITS.first_pause_seconds, description="maximum delay before the first retry of a step; doubles each time"
+    )
+    card_longest_pause_seconds: PositiveFloat = Field(
+        _LIMITS.longest_pause_seconds, description="maximum delay before any retry of a step"
+    )
+    card_drivers: PositiveInt = Field(
+        _LIMITS.drivers, description="maximum top-ups that are resumed at once, besides those of current callers"
+    )
+
+    def production_errors(self) -> Iterator[str]:  # noqa: D102  documented in the base class
+        yield from super().production_errors()
+        if self.acquirer_api_key.get_secret_value().startswith(SANDBOX_KEY_PREFIX):
+            yield "ACQUIRER_API_KEY belongs to a sandbox, which moves no money: use a key of the real acquirer"
+        if not self.acquirer_url.startswith("https://"):
+            yield "ACQUIRER_URL would send card data unencrypted: use https://"
