@@ -4,6 +4,7 @@ import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import httpx
 import pytest
 from aiokafka import AIOKafkaProducer
 
@@ -31,13 +32,64 @@ async def clickhouse(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
         yield server
 
 
+_SCHEMA = """
+    SELECT toString(groupArray((table, name, type, default_expression))),
+           (SELECT toString(groupArray((number, name, checksum)))
+            FROM (SELECT * FROM {database}.schema_migrations ORDER BY number))
+    FROM (SELECT * FROM system.columns WHERE database = '{database}' ORDER BY table, position)
+"""
+
+
+class CleanDatabases:
+    """Databases with the newest schema and no rows. A test's database is used again if it kept its schema.
+
+    Emptying a database takes two statements, creating one takes a dozen.
+    """
+
+    def __init__(self, clickhouse: ClickHouse, http: httpx.AsyncClient) -> None:
+        self._clickhouse = clickhouse
+        self._http = http
+        self._free: list[str] = []
+        self._schema: str | None = None
+
+    async def take(self) -> str:
+        """Return the name of a clean database."""
+        if self._free:
+            return self._free.pop()
+        name = f"history_{uuid.uuid4().hex}"
+        await upgrade(self._clickhouse.dsn(name))
+        self._schema = self._schema or await self._read_schema(name)
+        return name
+
+    async def give_back(self, name: str) -> None:
+        """Empty the database for the next test, or drop it if the test changed its schema."""
+        if await self._read_schema(name) == self._schema:
+            await self._execute(f"TRUNCATE TABLE {name}.operations")
+            self._free.append(name)
+        else:
+            await self._execute(f"DROP DATABASE IF EXISTS {name}")
+
+    async def _read_schema(self, name: str) -> str | None:
+        answer = await self._http.post(self._clickhouse.url, content=_SCHEMA.replace("{database}", name))
+        return answer.text if answer.is_success else None
+
+    async def _execute(self, statement: str) -> None:
+        (await self._http.post(self._clickhouse.url, content=statement)).raise_for_status()
+
+
+@pytest.fixture(scope="session")
+async def clean_databases(clickhouse: ClickHouse) -> AsyncIterator[CleanDatabases]:
+    async with httpx.AsyncClient(trust_env=False, timeout=30) as http:
+        yield CleanDatabases(clickhouse, http)
+
+
 @pytest.fixture
-async def database(clickhouse: ClickHouse) -> AsyncIterator[Database]:
+async def database(clickhouse: ClickHouse, clean_databases: CleanDatabases) -> AsyncIterator[Database]:
     """A separate database with the newest schema."""
-    dsn = clickhouse.dsn(f"history_{uuid.uuid4().hex}")
-    await upgrade(dsn)
-    async with Database.connect(dsn) as database:
+    name = await clean_databases.take()
+    async with Database.connect(clickhouse.dsn(name)) as database:
         yield database
+    await clean_databases.give_back(name)
 
 
 @pytest.fixture
