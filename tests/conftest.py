@@ -55,15 +55,15 @@ class ByEngine(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
     """Distribution of test modules over the workers of pytest-xdist.
 
     Modules that share an expensive engine run on one worker, so that a run starts it once: the whole system of
-    tests/e2e, and ClickHouse with Apache Kafka. Modules with systems of their own run one after the other, so that two
-    systems run at a time at most. Every other module is a unit of its own.
+    tests/e2e, and ClickHouse with Apache Kafka. Modules that start separate systems run one after the other, so that two
+    systems run at a time at most. Every other module is distributed alone.
     """
 
     def _split_scope(self, nodeid: str) -> str:
         module: str = super()._split_scope(nodeid)
         if module.startswith("tests/e2e/test_"):
             name = module.removeprefix("tests/e2e/test_").removesuffix(".py")
-            return "systems of their own" if name in OWN_SYSTEMS else "the shared system"
+            return "separate systems" if name in OWN_SYSTEMS else "the shared system"
         if module.startswith("tests/integration/analytics/") or module == "tests/integration/bank/test_outbox_relay.py":
             return "ClickHouse and Apache Kafka"
         return module
@@ -95,7 +95,7 @@ class Keys:
         self.signers = {issuer: TokenSigner(issuer, key, AUDIENCE) for issuer, key in self._private.items()}
 
     def jwks(self, issuer: str) -> str:
-        """Return the path of an issuer's public key set."""
+        """Return an issuer's public key set as JSON text."""
         return json.dumps({"keys": [public_jwk(self._private[issuer].public_key())]})
 
     def private(self, issuer: str) -> Ed25519PrivateKey:

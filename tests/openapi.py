@@ -22,7 +22,7 @@ class Contract:
     def check(self, response: httpx.Response) -> None:
         """Assert that the contract documents the response: status, headers, media type and body.
 
-        Answers on paths that are not in the contract are none of its business.
+        Answers on paths that are not in the contract are ignored.
         """
         path = next((path for pattern, path in self._paths.items() if pattern.match(response.request.url.path)), None)
         if path is None:

@@ -44,7 +44,7 @@ async def system(tmp_path_factory: pytest.TempPathFactory, collector: Collector)
 
 @pytest.fixture
 def token_of(system: System) -> Callable[..., str]:
-    """Makes users' tokens: a customer's, unless it is told what else they are."""
+    """Function that signs a user's token; the role is customer by default."""
     signer = TokenSigner.from_file(ISSUER, system.data / "keys" / "development.pem", AUDIENCE)
     return lambda subject, *roles: signer.sign(subject, 600, roles or (Role.CUSTOMER,))
 
@@ -74,7 +74,7 @@ async def new_user(
     token_of: Callable[..., str],
     open_account: OpenAccount,
 ) -> AsyncIterator[NewUser]:
-    """Makes users, each with an account of their own."""
+    """Function that creates a user with an account."""
     clients: list[httpx.AsyncClient] = []
 
     async def new_user(balance: str = "1000.00", currency: str = "RUB") -> User:
