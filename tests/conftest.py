@@ -55,8 +55,8 @@ class ByEngine(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
     """Distribution of test modules over the workers of pytest-xdist.
 
     Modules that share an expensive engine run on one worker, so that a run starts it once: the whole system of
-    tests/e2e, and ClickHouse with Apache Kafka. Modules that start separate systems run one after the other, so that two
-    systems run at a time at most. Every other module is distributed alone.
+    tests/e2e, and ClickHouse with Apache Kafka. Modules that start separate systems run one after the other: at most
+    two systems run at a time. Every other module is distributed alone.
     """
 
     def _split_scope(self, nodeid: str) -> str:
