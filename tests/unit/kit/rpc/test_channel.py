@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -516,9 +517,15 @@ class TestReconnectingStream:
             await self.seen([1, AccountNotFound("a1")], [2])
 
     async def test_unavailable_is_raised_after_the_time_out(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(channel, "_RECONNECT_FIRST_DELAY_SECONDS", 0.001)
-        monkeypatch.setattr(channel, "_RECONNECT_LONGEST_DELAY_SECONDS", 0.02)
-        monkeypatch.setattr(channel, "_RECONNECT_TIMEOUT_SECONDS", 0.2)
+        clock = ManualClock()
+
+        async def sleep(_seconds: float) -> None:
+            clock.advance(channel._RECONNECT_TIMEOUT_SECONDS / 15)
+
+        loop = SimpleNamespace(time=clock.monotonic)
+        # Only for the module under test: everything else on this loop keeps its clock.
+        stand_in = SimpleNamespace(**vars(asyncio) | {"sleep": sleep, "get_running_loop": lambda: loop})
+        monkeypatch.setattr(channel, "asyncio", stand_in)
         gone = Unavailable("the echo")
         away: list[list[int | WalletError]] = [[gone]] * 8  # more than half of the time-out, which each value restarts
         with pytest.raises(Unavailable):
