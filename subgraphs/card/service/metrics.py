@@ -14,7 +14,7 @@ OPEN = Gauge("wallet_card_top_ups_open", "Top-ups of all replicas that are not f
 OLDEST_SECONDS = Gauge(
     "wallet_card_top_ups_oldest_seconds", "Age of the oldest top-up in progress, of all replicas; 0 if none."
 )
-TO_REVIEW = Gauge("wallet_card_top_ups_to_review", "Top-ups that need a review by a person.")
+TO_REVIEW = Gauge("wallet_card_top_ups_to_review", "Top-ups that need a manual review.")
 WEBHOOKS = Counter("wallet_card_webhooks", "Webhooks received, by outcome.", ["outcome"])
 WATCHERS = Gauge("wallet_card_watchers", "Open streams of top-ups.")
 CIRCUIT = Enum(

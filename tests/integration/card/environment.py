@@ -1,4 +1,4 @@
-"""Parts of the card service with a real database, a real bank and an acquirer whose failures tests choose."""
+"""Parts of the card service with a real database, a real bank and a fake acquirer with failures."""
 
 import uuid
 from collections.abc import AsyncIterator, Callable

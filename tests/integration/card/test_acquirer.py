@@ -157,7 +157,7 @@ class TestContract:
 
 
 class AnswerServer:
-    """HTTP server that returns given server in order, then repeats the last one."""
+    """HTTP server that returns the given answers in order, then repeats the last one."""
 
     def __init__(self, *answers: tuple[int, Any] | str) -> None:
         self.answers = list(answers)
@@ -202,7 +202,7 @@ async def drip() -> AsyncIterator[bytes]:
 
 
 NO_PAYMENTS = (200, '{"payments": []}')
-UNAVAILABLE = (503, '{"code": "UNAVAILABLE", "message": "not now"}')
+SERVER_ERROR = (503, '{"code": "UNAVAILABLE", "message": "not now"}')
 
 
 async def find(acquirer: HttpAcquirer) -> object:
@@ -226,7 +226,7 @@ class TestAnswers:
     @pytest.mark.parametrize(
         "answer",
         [
-            UNAVAILABLE,
+            SERVER_ERROR,
             SILENCE,
             DRIP,
             (500, "<html>"),
@@ -244,7 +244,7 @@ class TestAnswers:
             await find_fails(acquirer)
 
     async def test_call_is_retried_after_unclear_answers(self) -> None:
-        server = AnswerServer(UNAVAILABLE, SILENCE, NO_PAYMENTS)
+        server = AnswerServer(SERVER_ERROR, SILENCE, NO_PAYMENTS)
         async with server.serve(attempts=3) as acquirer:
             assert await find(acquirer) == NoPayment()
         assert server.calls == 3
@@ -274,7 +274,7 @@ class TestCircuit:
     async def test_circuit_opens_after_consecutive_failures_and_closes_after_a_success(
         self, clock: ManualClock
     ) -> None:
-        server = AnswerServer(UNAVAILABLE, UNAVAILABLE, NO_PAYMENTS)
+        server = AnswerServer(SERVER_ERROR, SERVER_ERROR, NO_PAYMENTS)
         async with server.serve(circuit_failures=2, circuit_seconds=60) as acquirer:
             await find_fails(acquirer)
             await find_fails(acquirer)
@@ -286,7 +286,7 @@ class TestCircuit:
             assert circuit_state() == "closed"
 
     async def test_half_open_circuit_allows_one_call_and_opens_again_if_it_fails(self, clock: ManualClock) -> None:
-        server = AnswerServer(UNAVAILABLE, SILENCE)
+        server = AnswerServer(SERVER_ERROR, SILENCE)
         async with server.serve(circuit_failures=1, circuit_seconds=60) as acquirer:
             await find_fails(acquirer)
             clock.advance(60)
@@ -300,7 +300,7 @@ class TestCircuit:
             assert circuit_state() == "opened"
 
     async def test_cancelled_call_does_not_change_the_circuit(self, clock: ManualClock) -> None:
-        server = AnswerServer(UNAVAILABLE, SILENCE, NO_PAYMENTS)
+        server = AnswerServer(SERVER_ERROR, SILENCE, NO_PAYMENTS)
         async with server.serve(circuit_failures=1, circuit_seconds=60, timeout_seconds=30) as acquirer:
             await find_fails(acquirer)
             clock.advance(60)
@@ -330,7 +330,7 @@ class TestCircuit:
         assert server.calls == 3
 
     async def test_success_resets_the_count_of_failures(self) -> None:
-        server = AnswerServer(*[UNAVAILABLE, NO_PAYMENTS] * 3)
+        server = AnswerServer(*[SERVER_ERROR, NO_PAYMENTS] * 3)
         async with server.serve(circuit_failures=2, timeout_seconds=30) as acquirer:
             for _ in range(3):
                 await find_fails(acquirer)

@@ -185,9 +185,8 @@ class TestCommands:
         async def run(command: Callable[..., int], *arguments: Any) -> list[str]:
             capsys.readouterr()
             codes.append(await asyncio.to_thread(command, *arguments))
-            log_line = re.compile(
-                r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d "
-            )  # this process also runs the service, whose log goes to the same output
+            # This process also runs the service, which logs to the same output.
+            log_line = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ")
             return [line for line in capsys.readouterr().out.splitlines() if not log_line.match(line)]
 
         async with sandbox.running(tmp_path, sandbox_timeout_seconds=60) as merchant:

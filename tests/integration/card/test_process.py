@@ -29,7 +29,7 @@ SILENT_CAPTURE = "4000000000020018"
 
 @pytest.fixture(scope="module")
 async def merchant(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Merchant]:
-    """Sandbox whose silent answers outlast the client's time-out."""
+    """Sandbox that stays silent for longer than the client's time-out."""
     async with sandbox.running(tmp_path_factory.mktemp("sandbox"), sandbox_timeout_seconds=60) as merchant:
         yield merchant
 

@@ -1,4 +1,4 @@
-"""Top-ups whose acquirer or bank fails, or that have several drivers."""
+"""The saga with failures of the acquirer and the bank, and with several drivers of one top-up."""
 
 import asyncio
 from collections.abc import Mapping

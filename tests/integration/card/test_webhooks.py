@@ -52,7 +52,7 @@ async def row(card: RunningCard, top_up: TopUp) -> dict[str, Any]:
 
 @pytest.fixture
 async def top_up(card: RunningCard) -> TopUp:
-    """Completed top-up whose webhooks have all arrived."""
+    """Completed top-up, after all its webhooks have arrived."""
     top_up = await card.top_up(await card.bank.open("alice", "0"), rub("1"), uuid.uuid4().hex)
     assert top_up.status == "COMPLETED"
     await wait_for_webhooks(card, top_up, 2)

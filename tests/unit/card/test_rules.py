@@ -34,7 +34,7 @@ class TestLimits:
             ("100.01", "200", "TOP_UP", "100.00", "50.00"),
             ("100", "150.01", "DAY", "250.00", "99.99"),
             ("0.01", "250", "DAY", "250.00", "0.00"),
-            ("1", "300", "DAY", "250.00", "0.00"),  # the limit was lowered meanwhile
+            ("1", "300", "DAY", "250.00", "0.00"),  # the limit was lowered after these top-ups
         ],
     )
     def test_amount_above_a_limit_is_refused_with_the_available_amount(

@@ -38,7 +38,7 @@ EVENT = {
 
 
 class Failing:
-    """Stand-in for a component whose methods all fail with an error."""
+    """Component that fails with an error in every method."""
 
     def __init__(self, error: Exception) -> None:
         self._error = error

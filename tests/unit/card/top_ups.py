@@ -40,7 +40,7 @@ def top_up(**overrides: Any) -> TopUp:
 
 
 def payment(status: PaymentStatus, amount: Money = AMOUNT) -> Payment:
-    """Return a payment whose sums agree with its status."""
+    """Return a payment with the amounts that its status requires."""
     return Payment(
         "pay_1",
         top_up().authorization_key,

@@ -68,7 +68,7 @@ class BankLedger:
                 return None
 
     async def list_deposits(self, currency: str) -> AsyncIterator[list[Deposit]]:
-        """Yield pages of all deposits of a currency whose descriptors name a top-up, oldest first."""
+        """Yield pages of all deposits of a currency with a top-up in the descriptor, oldest first."""
         clearing, version, is_last = clearing_account_id(currency), 0, False
         while not is_last:
             with request_context.as_service(self._token):  # for each page: the scan may take longer than a token lives

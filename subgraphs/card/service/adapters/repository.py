@@ -218,7 +218,7 @@ class Repository:
         """Store a webhook once and make its top-up due if the webhook is news (`transitions.is_news`).
 
         Args:
-            webhook_id: the acquirer's id, the same for every delivery.
+            webhook_id: the acquirer's id. All deliveries of a webhook have the same id.
             kind: type of the event.
             top_up_id: top-up of the payment; None if this service did not create the payment.
             reported: status of the payment according to the webhook.

@@ -36,7 +36,7 @@ def review_router(repository: Repository, saga: Saga) -> APIRouter:
         except TopUpNotFound:
             raise HTTPException(404, f"no top-up {top_up_id} needs a review") from None
         except LeaseLostError:
-            raise HTTPException(409, "the top-up was changed meanwhile; list the reviews again") from None
+            raise HTTPException(409, "another driver has changed the top-up; list the reviews again") from None
         except Unavailable as error:
             raise HTTPException(503, error.message) from None
 

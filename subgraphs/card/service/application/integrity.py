@@ -54,7 +54,7 @@ def top_up_integrity(
         repository: stored top-ups.
         acquirer: source of the payment of each top-up and of the list of all payments.
         ledger: source of the deposit of each completed top-up and of the list of all deposits.
-        currencies: currencies whose deposits are checked, in addition to those of the top-ups.
+        currencies: currencies of the deposits to check, in addition to those of the top-ups.
         page_size: rows per query.
     """
     scan = _Scan(repository, acquirer, ledger, set(currencies), page_size, asyncio.Semaphore(_MAX_CONCURRENT_CALLS))
@@ -92,7 +92,7 @@ class _Scan:
                 return
 
     async def _compare_page(self, page: Sequence[TopUp]) -> list[Violation | Pending]:
-        """Compare top-ups with the acquirer and the ledger. A top-up that changes meanwhile is compared again."""
+        """Compare top-ups with the acquirer and the ledger. Repeat it for top-ups that change during the comparison."""
         findings: list[Violation | Pending] = []
         while page:
             results = await asyncio.gather(*map(self._compare, page))

@@ -183,7 +183,7 @@ class Saga:
             await asyncio.sleep(_METRICS_INTERVAL_SECONDS)
 
     async def retry(self, id_: UUID) -> TopUp:
-        """Make a top-up due after a review by a person.
+        """Make a top-up due after a manual review.
 
         It continues at the step at which it stopped. A final top-up is compared with the acquirer's payment again.
 

@@ -1,4 +1,4 @@
-"""Streams of top-ups as they change, whichever replica changes them: the database notifies all replicas."""
+"""Streams of top-up changes of all replicas, which the database notifies."""
 
 import asyncio
 from collections import defaultdict

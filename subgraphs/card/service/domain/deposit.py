@@ -8,7 +8,7 @@ from wallet.money import Money
 
 @dataclass(frozen=True, slots=True)
 class Deposit:
-    """Deposit in the ledger whose descriptor names a top-up."""
+    """Deposit in the ledger with a top-up in its descriptor."""
 
     transfer_id: UUID
     top_up_id: str

@@ -89,12 +89,12 @@ class TopUp:
         fingerprint: digest of the request.
         owner_id: user who owns the account; empty if the account has no owner.
         step: next call; None if the top-up is final. With NEEDS_REVIEW, the step at which it stopped.
-        attempts: attempts at the step whose outcome is unknown.
+        attempts: attempts at the step that ended with an unknown outcome.
         retries: how often an operator has retried the top-up after a review.
         failure: reason of the failure as a machine name.
         payment_id: id of the payment at the acquirer, once the outcome of the authorization is known.
         transfer_id: id of the deposit in the ledger, once the top-up is COMPLETED.
-        review: reason for a review by a person: always set with NEEDS_REVIEW, and with a final status that the
+        review: reason for a manual review: always set with NEEDS_REVIEW, and with a final status that the
             acquirer contradicts.
         version: grows with every change.
     """
@@ -125,7 +125,7 @@ class TopUp:
 
     @property
     def is_in_progress(self) -> bool:
-        """Whether the next step can be called without a review by a person."""
+        """Whether the next step can be called without a manual review."""
         return self.step is not None and self.status is not Status.NEEDS_REVIEW
 
     def acquirer_key(self, step: Step) -> str:

@@ -10,10 +10,10 @@ from subgraphs.card.service.domain.payment import NoPayment, Payment, PaymentSta
 from subgraphs.card.service.domain.top_up import STATUS_BY_STEP, Status, Step, TopUp
 
 AUTHORIZATION_UNKNOWN: Final = "AUTHORIZATION_UNKNOWN"
-"""Failure of a top-up whose authorization had an unknown outcome and was cancelled."""
+"""Failure after an authorization with an unknown outcome, which was then cancelled."""
 
 CAPTURE_FAILED: Final = "CAPTURE_FAILED"
-"""Failure of a top-up whose amount could not be captured."""
+"""Failure after captures that were refused or had an unknown outcome."""
 
 _ALL_STATUSES: Final = frozenset(PaymentStatus)
 
@@ -141,7 +141,7 @@ def _for_review(top_up: TopUp, reason: str) -> TopUp:
 
 
 def retry_reviewed(top_up: TopUp) -> TopUp:
-    """Return the top-up for a retry after a review by a person.
+    """Return the top-up for a retry after a manual review.
 
     It is again at the step at which it stopped, with new keys for the acquirer, which repeats its refusal for an old
     key. A final top-up is returned unchanged: the caller compares it with the acquirer's payment again.
