@@ -46,7 +46,7 @@ _DEPENDENCY: Final = "the bank"  # in error messages
 
 
 class BankClient:
-    """Calls the bank with the identity of the current caller (`kit.rpc.request_context.current`).
+    """Calls the bank with the identity of the current caller (`kit.rpc.request_context.current_request`).
 
     Every method raises the `WalletError` that the bank answers with. It raises Unavailable when the bank does not
     answer, and DeadlineExceeded when the bank does not answer in time. After these two errors the outcome of a write is
