@@ -108,7 +108,7 @@ class AnalyticsClient:
 
     async def watch_new_operations(self, account_id: UUID) -> AsyncGenerator[Operation | StreamStart, None]:
         """Yield the version at which the stream starts, then an account's new operations, in version order."""
-        request = analytics_pb2.WatchOperationsRequest(account_id=str(account_id))
+        request = analytics_pb2.WatchOperationsRequest(account_id=str(account_id), include_start_version=True)
         async with aclosing(self._calls.stream(self._stub.WatchOperations, request)) as responses:
             async for response in responses:
                 if response.HasField("start_version"):

@@ -191,6 +191,33 @@ class TestWatchOperations:
                 directions.append((await anext(operations)).direction)
         assert directions == ["OUT", "IN", "OUT"]
 
+    async def test_start_version_is_sent_only_on_request(self, service: AnalyticsEnvironment) -> None:
+        alice, bob = service.bank.open("alice"), service.bank.open("bob")
+        await service.publish(service.bank.transfer(alice, bob))
+        metadata = (("authorization", f"Bearer {service.keys.user('alice')}"),)
+        async with grpc.aio.insecure_channel(service.settings.analytics_grpc_listen) as channel:
+            stub: analytics_pb2_grpc.AnalyticsServiceAsyncStub = analytics_pb2_grpc.AnalyticsServiceStub(channel)
+            asked = stub.WatchOperations(
+                analytics_pb2.WatchOperationsRequest(account_id=str(alice), include_start_version=True),
+                metadata=metadata,
+            )
+            start = await asked.read()
+            assert isinstance(start, analytics_pb2.WatchOperationsResponse)
+            assert start.start_version == 1
+            plain = stub.WatchOperations(analytics_pb2.WatchOperationsRequest(account_id=str(alice)), metadata=metadata)
+            first = asyncio.ensure_future(plain.read())
+
+            async def is_received() -> bool:
+                await service.publish(service.bank.transfer(alice, bob))
+                return first.done()
+
+            await until(is_received)
+            received = first.result()
+            assert isinstance(received, analytics_pb2.WatchOperationsResponse)
+            assert received.HasField("operation")
+            asked.cancel()
+            plain.cancel()
+
     async def test_account_of_another_user_is_not_found(
         self, service: AnalyticsEnvironment, client: AnalyticsClient
     ) -> None:

@@ -431,18 +431,22 @@ class WatchOperationsRequest(_message.Message):
 
     ACCOUNT_ID_FIELD_NUMBER: _builtins.int
     AFTER_VERSION_FIELD_NUMBER: _builtins.int
+    INCLUDE_START_VERSION_FIELD_NUMBER: _builtins.int
     account_id: _builtins.str
     after_version: _builtins.int
     """Streams operations above this version; 0 streams all. Unset streams only new operations."""
+    include_start_version: _builtins.bool
+    """Without `after_version`: send `start_version` in a separate first message. Older servers ignore it."""
     def __init__(
         self,
         *,
         account_id: _builtins.str = ...,
         after_version: _builtins.int | None = ...,
+        include_start_version: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_after_version", b"_after_version", "after_version", b"after_version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after_version", b"_after_version", "account_id", b"account_id", "after_version", b"after_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after_version", b"_after_version", "account_id", b"account_id", "after_version", b"after_version", "include_start_version", b"include_start_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__after_version: _TypeAlias = _typing.Literal["after_version"]  # noqa: Y015
     _WhichOneofArgType__after_version: _TypeAlias = _typing.Literal["_after_version", b"_after_version"]  # noqa: Y015
@@ -457,8 +461,8 @@ class WatchOperationsResponse(_message.Message):
     OPERATION_FIELD_NUMBER: _builtins.int
     START_VERSION_FIELD_NUMBER: _builtins.int
     start_version: _builtins.int
-    """The account's version at which the stream starts. Only in the first message, and only if the request has no
-    `after_version`: a reader that reconnects before the first operation continues after this version.
+    """The account's version at which the stream starts. Only in the first message, and only if the request asks for it:
+    a reader that reconnects before the first operation continues after this version.
     """
     @_builtins.property
     def operation(self) -> Global___Operation:

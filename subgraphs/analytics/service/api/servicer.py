@@ -108,7 +108,8 @@ class AnalyticsServicer(analytics_pb2_grpc.AnalyticsServiceServicer):
         ) as rows:
             async for row in rows:
                 if isinstance(row, StreamStart):
-                    yield analytics_pb2.WatchOperationsResponse(start_version=row.version)
+                    if request.include_start_version:
+                        yield analytics_pb2.WatchOperationsResponse(start_version=row.version)
                 else:
                     yield analytics_pb2.WatchOperationsResponse(operation=_operation_to_proto(row))
 
