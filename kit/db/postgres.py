@@ -62,7 +62,7 @@ def raise_unavailable(label: str) -> Iterator[None]:
         raise Unavailable(label) from error
 
 
-async def close_pool(closing: Awaitable[None]) -> None:
+async def close_pool(closing: Awaitable[object]) -> None:
     """Wait until a pool is closed, at most `CLOSE_TIMEOUT_SECONDS`."""
     with suppress(TimeoutError):
         async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):

@@ -110,7 +110,7 @@ class TestKill9:
                     assert answer.refresh == repeated.refresh
             assert await identity.sql.fetchval("SELECT count(*) FROM refresh_tokens") == 2 * len(mine)
             assert len({each.refresh for each in again}) == len(mine)
-            for tokens in again:  # and each new token is valid
+            for tokens in again:
                 await identity.refresh(tokens.refresh)
 
     async def test_kill_keeps_the_login_attempts_of_a_name(self, build_process: ProcessFactory, keys: Keys) -> None:
@@ -208,9 +208,7 @@ class TestKeys:
 
             await until(both)
             signed_by = jwt.get_unverified_header
-            assert signed_by((await identity.log_in(user)).access) == signed_by(
-                before
-            )  # the new key is not activated yet
+            assert signed_by((await identity.log_in(user)).access) == signed_by(before)
             os.utime(new, (time.time() - 61,) * 2)
 
             async def rotated() -> str:

@@ -95,7 +95,7 @@ class TestSessionEnd:
     async def test_logout_ends_the_session_and_is_idempotent(self, identity: RunningIdentity) -> None:
         tokens = await log_in_new_user(identity)
         fresh = await identity.refresh(tokens.refresh)
-        for token in (tokens, fresh, fresh):  # any token of the sign-in will do
+        for token in (tokens, fresh, fresh):  # any token of the session
             await identity.revoke(token.refresh)
         await assert_refused(identity, tokens.refresh, fresh.refresh)
 

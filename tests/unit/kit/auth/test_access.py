@@ -1,3 +1,5 @@
+"""Access rules."""
+
 import pytest
 
 from kit.auth.access import PUBLIC_ACCESS, READ_ACCESS, WRITE_ACCESS, AccessRule, allow_roles, allow_services

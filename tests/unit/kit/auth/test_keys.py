@@ -1,41 +1,27 @@
 """Key sets of issuers: usable keys, files, URLs and reloads."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import jwt
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 from structlog.testing import capture_logs
 
 from kit.auth import keys
-from kit.auth.jwk import InvalidKeySetError, public_jwk
+from kit.auth.jwk import public_jwk
 from kit.auth.keys import KeySet
 from kit.http.server import http_server
 from stack.ports import free_ports
+from tests.unit.kit.auth.key_sets import build_key_set, list_kids
 from tests.waiting import until
 from wallet.errors import Unavailable
 
 FIRST, SECOND = (public_jwk(Ed25519PrivateKey.generate().public_key()) for _ in range(2))
-P256 = jwt.algorithms.ECAlgorithm.to_jwk(ec.generate_private_key(ec.SECP256R1()).public_key(), as_dict=True)
-RSA = jwt.algorithms.RSAAlgorithm.to_jwk(rsa.generate_private_key(65537, 2048).public_key(), as_dict=True)
-SHORT = jwt.algorithms.RSAAlgorithm.to_jwk(rsa.generate_private_key(65537, 1024).public_key(), as_dict=True)
-
-
-def build_key_set(*jwks: dict[str, Any]) -> str:
-    return json.dumps({"keys": jwks})
-
-
-def list_kids(key_set: KeySet) -> list[str]:
-    assert key_set.jwks is not None
-    return [jwk["kid"] for jwk in key_set.jwks["keys"]]
 
 
 class Issuer:
@@ -64,53 +50,6 @@ async def serve(issuer: Issuer) -> AsyncIterator[str]:
 def without_miss_interval(monkeypatch: pytest.MonkeyPatch) -> None:
     """Read the key set for each unknown `kid`, without a minimum interval."""
     monkeypatch.setattr(keys, "_MISS_INTERVAL_SECONDS", 0.0)
-
-
-class TestUsableKeys:
-    @pytest.mark.parametrize(
-        ("jwk", "algorithm"), [(FIRST, "EdDSA"), ({**P256, "kid": "k"}, "ES256"), ({**RSA, "kid": "k"}, "RS256")]
-    )
-    def test_public_key_for_the_algorithm_is_used(self, jwk: dict[str, Any], algorithm: Any) -> None:
-        assert list_kids(KeySet.from_text(build_key_set(jwk), algorithm)) == [jwk["kid"]]
-        others: set[Any] = {"EdDSA", "ES256", "RS256"} - {algorithm}
-        for other in others:
-            with pytest.raises(InvalidKeySetError, match=f"no key for {other}"):
-                KeySet.from_text(build_key_set(jwk), other)
-
-    @pytest.mark.parametrize(
-        "changed",
-        [
-            {"alg": "ES256"},
-            {"alg": "none"},
-            {"use": "enc"},
-            {"kid": None},
-            {"kid": ["k"]},
-            {"kty": "oct", "k": "c2VjcmV0"},
-            {"crv": "Ed448"},
-            {"x": "AA"},
-            {"x": 7},
-        ],
-    )
-    def test_key_for_another_algorithm_or_use_is_skipped(self, changed: dict[str, Any]) -> None:
-        assert list_kids(KeySet.from_text(build_key_set({**SECOND, **changed}, FIRST))) == [FIRST["kid"]]
-
-    def test_short_rsa_key_is_skipped(self) -> None:
-        with pytest.raises(InvalidKeySetError):
-            KeySet.from_text(build_key_set({**SHORT, "kid": "short"}), "RS256")
-
-    def test_published_key_set_has_no_private_members(self) -> None:
-        private = jwt.algorithms.OKPAlgorithm.to_jwk(Ed25519PrivateKey.generate(), as_dict=True)
-        document = KeySet.from_text(build_key_set({**private, "kid": "mine", "note": "keep me"})).jwks
-        assert document is not None
-        assert document["keys"][0].keys() == {"kty", "crv", "x", "alg", "use", "kid"}
-
-    @pytest.mark.parametrize(
-        "text",
-        ["", "[]", "null", "7", '{"keys": 7}', '{"keys": null}', '{"keys": [7, null, []]}', "<html>", "[" * 9999],
-    )
-    def test_any_other_text_is_an_invalid_key_set(self, text: str) -> None:
-        with pytest.raises(InvalidKeySetError):
-            KeySet.from_text(text)
 
 
 class TestKeySetFromFile:

@@ -1,3 +1,5 @@
+"""Token verification: valid and refused tokens, roles, the cache and key rotation."""
+
 import base64
 import hashlib
 import hmac
@@ -247,7 +249,7 @@ class TestCache:
         tokens = [token(sub=f"user-{number}") for number in range(5)]
         for each in tokens:
             await verifier.verify(each)
-            await verifier.verify(tokens[0])  # seen again and again
+            await verifier.verify(tokens[0])  # used repeatedly, so it stays in the LRU cache
         assert list(verifier._cache) == [tokens[3], tokens[4], tokens[0]]
         monkeypatch.setattr(principal, "time", FrozenTime(time.time() + 700))
         later = token(sub="later", iat=int(time.time()), exp=int(time.time()) + 7200)
@@ -256,7 +258,7 @@ class TestCache:
 
 
 class FrozenTime:
-    """The `time` module of one moment."""
+    """Fixed time in place of the `time` module."""
 
     def __init__(self, now: float) -> None:
         self._now = now
@@ -333,7 +335,7 @@ class TestKeyRotation:
             file.write_text(json.dumps({"keys": [public_jwk(old.public_key()), public_jwk(new.public_key())]}))
             await keys.refresh()
             before = await verifier.verify(by_old)
-            assert await verifier.verify(by_old) is before  # a refresh that leaves a key forgets nothing
+            assert await verifier.verify(by_old) is before  # a reload that keeps the key keeps cached tokens
             file.write_text(json.dumps({"keys": [public_jwk(new.public_key())]}))
             await keys.refresh()
             assert (await verifier.verify(by_new)).subject == "alice"

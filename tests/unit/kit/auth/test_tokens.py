@@ -1,3 +1,5 @@
+"""Token signer, and tokens of services."""
+
 import json
 import time
 from pathlib import Path
@@ -19,7 +21,7 @@ JWKS = json.dumps({"keys": [public_jwk(KEY.public_key())]})
 
 
 class Clock:
-    """The `time` module, moved by hand."""
+    """Manual clock in place of the `time` module."""
 
     def __init__(self) -> None:
         self.now = 1_000_000.0
@@ -64,20 +66,6 @@ class TestTokenSigner:
         file.write_bytes(other.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
         with pytest.raises(TypeError, match="has no Ed25519 private key"):
             TokenSigner.from_file("users", file, "wallet")
-
-
-class TestPublicJwk:
-    def test_public_jwk_has_no_private_member_and_a_thumbprint(self) -> None:
-        jwk = public_jwk(KEY.public_key())
-        assert jwk.keys() == {"kty", "crv", "x", "alg", "use", "kid"}
-        assert jwk == public_jwk(KEY.public_key())
-        assert jwk["kid"] != public_jwk(Ed25519PrivateKey.generate().public_key())["kid"]
-
-    def test_thumbprint_matches_rfc_8037(self) -> None:
-        # Appendix A.3 of the RFC: the key of A.2 and its thumbprint.
-        x = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"
-        key = jwt.algorithms.OKPAlgorithm.from_jwk({"kty": "OKP", "crv": "Ed25519", "x": x})
-        assert public_jwk(key)["kid"] == "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"  # type: ignore[arg-type]  # public
 
 
 class TestServiceTokenProvider:

@@ -1,11 +1,12 @@
+"""Admin interface: readiness, metrics and authorized routes."""
+
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 import httpx
 import pytest
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter
 
 from kit.auth.access import ADMIN_ACCESS, OPERATOR_ACCESS
 from kit.auth.keys import KeySet
@@ -13,14 +14,13 @@ from kit.auth.principal import Role, TokenVerifier
 from kit.http import admin
 from kit.http.admin import HealthCheck, add_authorized_routes, admin_app, run_checks
 from kit.http.server import http_server
-from kit.http.uvicorn_internals import BoundedHttpProtocol
 from kit.telemetry import metrics
 from stack.ports import free_ports
 from tests.conftest import AUDIENCE, USERS, Keys
 
 
 async def answers() -> None:
-    """A dependency that is there."""
+    """Check of a dependency that answers."""
 
 
 async def fails() -> None:
@@ -32,8 +32,8 @@ async def hangs() -> None:
 
 
 @asynccontextmanager
-async def served(checks: Mapping[str, HealthCheck]) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of the admin interface, on a real socket."""
+async def serve_admin(checks: Mapping[str, HealthCheck]) -> AsyncIterator[httpx.AsyncClient]:
+    """Serve the admin interface; yield a client."""
     (port,) = free_ports(1)
     async with (
         http_server(admin_app(checks), f"127.0.0.1:{port}"),
@@ -73,12 +73,12 @@ class TestReadiness:
 
 class TestAdmin:
     async def test_admin_is_ready_when_all_checks_pass(self) -> None:
-        async with served({"database": answers}) as http:
+        async with serve_admin({"database": answers}) as http:
             response = await http.get("/health/ready")
         assert (response.status_code, response.json()) == (200, {"status": "ready", "checks": {"database": "ok"}})
 
     async def test_failed_check_is_503_without_secrets(self) -> None:
-        async with served({"database": fails, "broker": answers}) as http:
+        async with serve_admin({"database": fails, "broker": answers}) as http:
             response = await http.get("/health/ready")
         assert response.status_code == 503
         assert response.json() == {
@@ -93,77 +93,23 @@ class TestAdmin:
             if not there:
                 raise ConnectionRefusedError
 
-        async with served({"database": comes_later}) as http:
+        async with serve_admin({"database": comes_later}) as http:
             assert (await http.get("/health/ready")).status_code == 503
             there = True
             assert (await http.get("/health/ready")).status_code == 200
 
     async def test_liveness_does_not_depend_on_checks(self) -> None:
-        async with served({"database": fails}) as http:
+        async with serve_admin({"database": fails}) as http:
             response = await http.get("/health/live")
         assert (response.status_code, response.json()) == (200, {"status": "live"})
 
     async def test_metrics_have_the_prometheus_format(self) -> None:
         metrics.RPC_SECONDS.labels("/test.Admin/Metrics", "OK").observe(0.1)
-        async with served({}) as http:
+        async with serve_admin({}) as http:
             response = await http.get("/metrics")
         assert response.headers["content-type"].startswith("text/plain; version=")
         assert "# TYPE wallet_rpc_duration_seconds histogram" in response.text
         assert 'wallet_rpc_duration_seconds_count{code="OK",method="/test.Admin/Metrics"} 1.0' in response.text
-
-
-class TestHttpServer:
-    async def test_port_in_use_raises_an_os_error(self) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as stranger:
-            address = f"127.0.0.1:{stranger.getsockname()[1]}"
-            with pytest.raises(OSError, match="in use"):
-                async with http_server(FastAPI(), address):
-                    pass
-
-    async def test_server_accepts_connections_on_entry(self) -> None:
-        (port,) = free_ports(1)
-        async with http_server(admin_app({}), f"127.0.0.1:{port}"):
-            socket.create_connection(("127.0.0.1", port)).close()
-
-    async def test_connections_send_small_packets_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Otherwise the second half of an answer waits until the client confirms the first: 40 ms on Linux."""
-        options: list[int] = []
-        connected = BoundedHttpProtocol.connection_made
-
-        def connection_made(self: BoundedHttpProtocol, transport: asyncio.Transport) -> None:
-            accepted = transport.get_extra_info("socket")
-            options.append(accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
-            connected(self, transport)
-
-        monkeypatch.setattr(BoundedHttpProtocol, "connection_made", connection_made)
-        (port,) = free_ports(1)
-        async with http_server(admin_app({}), f"127.0.0.1:{port}"), httpx.AsyncClient(trust_env=False) as client:
-            await client.get(f"http://127.0.0.1:{port}/health/live")
-        assert len(options) == 1
-        assert options[0] != 0
-
-    async def test_server_frees_its_port(self) -> None:
-        (port,) = free_ports(1)
-        for _ in range(2):
-            async with http_server(FastAPI(), f"127.0.0.1:{port}"):
-                pass
-
-    async def test_request_in_progress_finishes_during_shutdown(self) -> None:
-        app, entered, leave = FastAPI(), asyncio.Event(), asyncio.Event()
-
-        @app.get("/slow")
-        async def slow() -> str:
-            entered.set()
-            await leave.wait()
-            return "done"
-
-        (port,) = free_ports(1)
-        async with httpx.AsyncClient(trust_env=False) as client:
-            async with http_server(app, f"127.0.0.1:{port}"):
-                request = asyncio.create_task(client.get(f"http://127.0.0.1:{port}/slow"))
-                await entered.wait()
-                asyncio.get_running_loop().call_later(0.1, leave.set)
-            assert (await request).json() == "done"
 
 
 class TestAuthorizedRoutes:

@@ -165,7 +165,7 @@ class TestTraces:
         codes = [each.attributes.get("rpc.response.status_code") for each in by_start]
         assert codes == [None, "OK", None, "OK", *["NOT_FOUND"] * 4, *["UNAVAILABLE"] * 4]
         errors = [each.is_error for each in by_start]
-        assert errors == [False] * 4 + [True, False] * 2 + [True] * 4  # a refusal is no fault of who serves
+        assert errors == [False] * 4 + [True, False] * 2 + [True] * 4  # a refusal is no server error
 
     async def test_stream_has_one_client_and_one_server_span(self, far_stub: Stub, keys: Keys) -> None:
         place = TraceContext("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", 1)
@@ -211,7 +211,7 @@ class TestTwoHops:
             await call_say(near_stub, "refuse")
 
     async def test_hanging_service_times_out_at_the_callers_deadline(self, near_stub: Stub, keys: Keys) -> None:
-        async with asyncio.timeout(20):  # the near end's own limit for the call is 30 seconds
+        async with asyncio.timeout(20):  # less than the near service's time-out of 30 seconds
             with current_call(keys.user("alice"), seconds=0.3), pytest.raises(DeadlineExceeded, match="the echo"):
                 await call_say(near_stub, "hang", cap_seconds=3600)
 
@@ -248,7 +248,7 @@ class TestUnavailable:
     async def test_dead_target_is_unavailable_at_once(self) -> None:
         async with open_channel(f"127.0.0.1:{free_ports(1)[0]}", SERVICE, ()) as opened:
             with current_call("token"), pytest.raises(Unavailable, match="the echo is not available now"):
-                await call_say(Stub(opened), "who", cap_seconds=3600)  # later than the time-out of this test
+                await call_say(Stub(opened), "who", cap_seconds=3600)  # longer than this test may take
 
     async def test_read_is_retried(self, keys: Keys) -> None:
         attempts = []
@@ -305,7 +305,7 @@ class TestSeveralAddresses:
 
     @pytest.fixture
     async def stub(self, servers: list[CountingServer]) -> AsyncIterator[Stub]:
-        """Of a channel that has found both."""
+        """Stub of a channel that is connected to both servers."""
         addresses = ",".join(server.target for server in servers)
         async with open_channel(f"ipv4:{addresses}", SERVICE, ["Say"]) as opened:
             stub = Stub(opened)
@@ -366,7 +366,7 @@ class TestDeadline:
 
 
 class TestLimits:
-    """A service that is there, and does not answer."""
+    """Calls of a service that hangs."""
 
     @pytest.fixture
     async def stub(self, keys: Keys) -> AsyncIterator[Stub]:

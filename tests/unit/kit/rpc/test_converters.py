@@ -1,3 +1,5 @@
+"""Conversion of money and times."""
+
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 

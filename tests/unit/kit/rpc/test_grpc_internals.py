@@ -1,4 +1,4 @@
-"""gRPC's private parts that `kit.rpc.grpc_internals` uses are still there."""
+"""Private parts of gRPC that `kit.rpc.grpc_internals` depends on."""
 
 from collections.abc import Collection
 from importlib import import_module

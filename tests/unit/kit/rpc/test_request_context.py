@@ -1,3 +1,5 @@
+"""Request context: ids, deadlines, principals and service calls."""
+
 import asyncio
 import time
 from contextvars import Context

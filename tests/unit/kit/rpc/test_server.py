@@ -1,3 +1,5 @@
+"""gRPC server: authentication, policies, streams, errors, logs, metrics and health."""
+
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
@@ -149,7 +151,7 @@ class TestPolicy:
             for metadata in ((), bearer("nonsense"), bearer(keys.user("alice", lifetime_seconds=-60))):
                 assert (await stub.Say(StringValue(value="hello"), metadata=metadata)).value == "hello"
                 _, error = await error_of(stub.Say(StringValue(value="who"), metadata=metadata))
-                assert error == Unauthenticated()  # there is no caller to ask for
+                assert error == Unauthenticated()  # a public method has no principal
 
     @pytest.mark.parametrize(
         ("policy", "told"),
@@ -265,7 +267,7 @@ class TestLog:
 
 
 def add_call(_: Any, __: str, event: EventDict) -> EventDict:
-    """What `kit.telemetry.logs` adds of the call."""
+    """Add the fields that `kit.telemetry.logs` adds to each event."""
     current = request_context.current_request.get()
     assert current.principal is not None
     return {**event, "request_id": current.request_id, "caller": current.principal.subject}
@@ -402,6 +404,6 @@ async def serves(health: Any, name: str) -> bool:
 async def _reflection(
     channel: grpc.aio.Channel, *requests: reflection_pb2.ServerReflectionRequest
 ) -> list[reflection_pb2.ServerReflectionResponse]:
-    """Asks as grpcurl does, on a stream."""
+    """Call server reflection as grpcurl does."""
     stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)  # type: ignore[arg-type]  # either kind of channel does
     return [answer async for answer in stub.ServerReflectionInfo(iter(requests))]

@@ -1,3 +1,5 @@
+"""Errors as gRPC statuses, and back."""
+
 import grpc
 import pytest
 from google.rpc import code_pb2, error_details_pb2, status_pb2

@@ -1,3 +1,5 @@
+"""Backoff and retries."""
+
 import asyncio
 
 import pytest

@@ -1,3 +1,5 @@
+"""Start and stop of a process, background tasks and restarts."""
+
 import asyncio
 import os
 import signal
@@ -144,7 +146,7 @@ class TestRunWithRestarts:
             raise TaskFailed
 
         async def record_pause(seconds: float) -> None:
-            if asyncio.current_task() is not this:  # another task of this process
+            if asyncio.current_task() is not this:  # a task that does not belong to this test
                 return await asyncio.sleep(seconds)
             pauses.append(seconds)
             return await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""The metrics that every process has."""
+"""Metrics that all processes have."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta

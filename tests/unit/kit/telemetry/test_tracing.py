@@ -1,5 +1,6 @@
-"""Places in traces, and spans on their way to a collector."""
+"""Trace contexts, sampling, spans and their export."""
 
+import importlib.util
 import logging
 import socket
 import threading
@@ -150,7 +151,7 @@ class TestSpans:
         assert not collector.spans
 
     def test_without_a_collector_contexts_are_passed_on(self) -> None:
-        with tracing.export_spans("test", settings(None)), tracing.start_span("nobody asks", HERE) as span:
+        with tracing.export_spans("test", settings(None)), tracing.start_span("no collector", HERE) as span:
             span.set_attributes({"a": 1})
             span.fail("E")
             assert (span.trace, span.is_recorded) == (HERE, False)
@@ -193,7 +194,7 @@ class Attempts:
 
 
 class TestUnavailableCollector:
-    @pytest.mark.parametrize("kind", ["nobody listens", "nobody answers"])
+    @pytest.mark.parametrize("kind", ["connection refused", "no response"])
     def test_unavailable_collector_drops_spans_and_logs_once_a_minute(
         self, kind: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -201,12 +202,12 @@ class TestUnavailableCollector:
         monkeypatch.setattr(otlp, "_EXPORT_TIMEOUT_SECONDS", 0.5)
         monkeypatch.setattr(otlp, "_SHUTDOWN_TIMEOUT_SECONDS", 0.2)
         for each in logging.getLogger("opentelemetry.exporter.otlp.proto.grpc.exporter").filters:
-            vars(each).pop("last_log", None)  # its own filter remembers the test before
+            vars(each).pop("last_log", None)  # OpenTelemetry's own filter keeps state between tests
         attempts = Attempts()
         monkeypatch.setattr(otlp._Exporter, "export", attempts.counted(otlp._Exporter.export))
         before = count_dropped_spans()
-        with run_silent_server() as taken, caplog.at_level(logging.DEBUG, "opentelemetry"):
-            endpoint = taken if kind == "nobody answers" else f"http://{HOST}:{free_ports(1)[0]}"
+        with run_silent_server() as silent_endpoint, caplog.at_level(logging.DEBUG, "opentelemetry"):
+            endpoint = silent_endpoint if kind == "no response" else f"http://{HOST}:{free_ports(1)[0]}"
             with tracing.export_spans("test", settings(endpoint)):
                 for attempt in range(1, 4):
                     for _ in range(otlp._QUEUE_SPANS):
@@ -230,3 +231,8 @@ class TestSettings:
         with pytest.raises(ValidationError, match="OTLP_INSECURE"):
             settings(endpoint)
         assert TracingSettings.model_validate({"otlp_endpoint": endpoint, "otlp_insecure": True}).otlp_endpoint
+
+
+@pytest.mark.parametrize("name", otlp._RATE_LIMITED_LOGGERS)
+def test_rate_limited_logger_is_a_module_of_opentelemetry(name: str) -> None:
+    assert importlib.util.find_spec(name) is not None
