@@ -96,7 +96,7 @@ class KeyHistory:
 
     @cached_property
     def decided_body(self) -> RequestBody | None:
-        """Return the request that the key belongs to: that of the transfer, or the one with a refusal on its merits."""
+        """Return the request that the key belongs to: that of the transfer, or the first request with a decision."""
         if self.transfer:
             return self.transfer.body
         return next((call.request.body for call in self.calls if _is_decision(call.answer)), None)

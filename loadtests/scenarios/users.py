@@ -22,8 +22,8 @@ from loadtests.plan import Customer, Plan
 ParseAnswer: TypeAlias = Callable[[int, Mapping[str, Any]], Answer | None]
 """Converts an HTTP status and a JSON body. For a read, None means success."""
 
-_DUPLICATE_SHARE: Final = 0.05  # of transfers are sent twice at once, as by a double tap
-_CONFLICT_SHARE: Final = 0.01  # of transfers are also sent with another amount and the same key
+_DUPLICATE_SHARE: Final = 0.05  # share of transfers that are sent twice at once, as by a double tap
+_CONFLICT_SHARE: Final = 0.01  # share of transfers that are also sent with another amount and the same key
 _ATTEMPTS: Final = 5
 _FIRST_RETRY_SECONDS: Final = 0.2
 _LONGEST_RETRY_SECONDS: Final = 3.2
@@ -31,7 +31,7 @@ _LONGEST_RETRY_SECONDS: Final = 3.2
 
 class WalletUser(FastHttpUser):
     """Locust user that acts for a randomly selected customer in each task. It uses one HTTP client for all of them,
-    because the system is measured and not the devices.
+    because the test measures the system, not the clients.
 
     The locustfile sets `plan`, `writer` and `arrivals`, once per process.
     """

@@ -77,7 +77,7 @@ CARD: Final = {"number": "4242424242424242", "expiryMonth": 12, "expiryYear": 20
 
 @dataclass
 class AccessEnvironment:
-    """Callers with their tokens, and the resources that they ask for.
+    """Callers with their tokens, and the resources that they request.
 
     Attributes:
         tokens: valid tokens by caller; None for the anonymous caller.

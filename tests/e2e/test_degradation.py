@@ -284,7 +284,7 @@ class TestFrozenParts:
         assert await refused_calls(system) - before >= CALL_LIMIT - 2  # minus the probes of the circuit breaker
         await until(activity.all_actions_work, within=10)
 
-    async def test_calls_leave_a_frozen_bank(self, system: System, activity: UserActivity) -> None:
+    async def test_calls_move_from_a_frozen_bank_to_the_other(self, system: System, activity: UserActivity) -> None:
         await until(activity.all_actions_work, within=30)
         started, answered = time.monotonic(), 0
         async with outage(system, ["bank"], "frozen"):

@@ -184,8 +184,8 @@ async def test_subgraph_without_token_returns_its_schema_only(system: System) ->
         "variables": {"of": [{"__typename": "Account", "id": str(uuid.uuid4())}]},
     }
     async with httpx.AsyncClient(base_url=f"{system.url}/subgraphs/bank") as stranger:
-        told = (await stranger.post("/graphql", json=schema)).json()
-        assert "type Account @key" in told["data"]["_service"]["sdl"]
+        answer = (await stranger.post("/graphql", json=schema)).json()
+        assert "type Account @key" in answer["data"]["_service"]["sdl"]
         refused = (await stranger.post("/graphql", json=entities)).json()
         assert refused["data"] is None
         assert [error["extensions"]["code"] for error in refused["errors"]] == ["UNAUTHENTICATED"]

@@ -14,7 +14,7 @@ from wallet import cursor
 
 
 class TestOperationAdded:
-    async def test_shows_the_next_transfer(self, alice: User, bob: User) -> None:
+    async def test_subscription_shows_the_next_transfer(self, alice: User, bob: User) -> None:
         async with websocket(bob) as connection:
             feed = subscribe(connection, OPERATION_ADDED, account=bob.account, after="djA")
             await alice.transfer(bob.account, "1.00")
@@ -76,7 +76,7 @@ class TestBalanceChanged:
                 "530.00",
             ]
 
-    async def test_balance_never_goes_back(self, alice: User, bob: User) -> None:
+    async def test_balance_updates_during_transfers_are_consecutive(self, alice: User, bob: User) -> None:
         """Subscribe during transfers: their events arrive after the balance that includes them."""
         stop = asyncio.Event()
 

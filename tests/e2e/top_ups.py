@@ -32,7 +32,7 @@ async def top_up(user: User, number: str, amount: str = "100.00", key: str | Non
 
 
 async def final_top_up(user: User, location: str) -> dict[str, Any]:
-    """The top-up, once it is final."""
+    """Wait until the top-up is final, and return it."""
     seen: dict[str, Any] = {}
 
     async def is_final() -> bool:

@@ -35,7 +35,7 @@ async def refused_fields(answer: Callable[[], Any]) -> list[str]:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await answer()
     assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
-    status = rpc_status.from_call(caught.value)  # type: ignore[arg-type]  # it has all of a Call that is read
+    status = rpc_status.from_call(caught.value)  # type: ignore[arg-type]  # has every method that `from_call` uses
     assert status is not None
     error = error_from_status(status)
     assert isinstance(error, InvalidInput)

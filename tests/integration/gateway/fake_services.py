@@ -37,9 +37,9 @@ class FakeCard(card_pb2_grpc.CardServiceServicer):
     Attributes:
         answer: response or error of every call about one top-up.
         listed: top-ups of the account, newest first.
-        streams: states of each following `WatchTopUp` call; an error ends its stream.
-        requests: requests so far.
-        callers: subjects of the callers so far.
+        streams: one list of states for each of the next `WatchTopUp` calls; an error ends the stream.
+        requests: received requests, in order.
+        callers: subjects of their callers, in order.
     """
 
     def __init__(self) -> None:

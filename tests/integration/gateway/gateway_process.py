@@ -22,7 +22,7 @@ from tests.waiting import until
 
 @dataclass(frozen=True)
 class Gateway:
-    """A running gateway process.
+    """Running gateway process.
 
     Attributes:
         url: base URL.

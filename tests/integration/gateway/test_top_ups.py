@@ -161,7 +161,7 @@ class TestTopUpByRest:
     @pytest.mark.parametrize(
         ("refusal", "status"),
         [
-            (InvalidInput.for_field("card.number", "is no card's number"), 400),
+            (InvalidInput.for_field("card.number", "is not a card number"), 400),
             (AccountClosed(str(ACCOUNT)), 400),
             (CurrencyMismatch(str(ACCOUNT), "USD"), 400),
             (LIMIT, 400),

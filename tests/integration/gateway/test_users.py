@@ -46,7 +46,7 @@ class FakeIdentity(identity_pb2_grpc.IdentityServiceServicer):
 
     Attributes:
         error: raised by every call, if set.
-        requests: requests so far.
+        requests: received requests, in order.
     """
 
     def __init__(self) -> None:

@@ -18,7 +18,7 @@ from tests.integration.gateway.slow_services import SlowServices
 from tests.integration.gateway.websocket_client import connect_as_alice, open_websocket, subscribe
 
 WATCH = f'subscription {{ topUpUpdated(id: "{uuid4()}") {{ id }} }}'
-RETRIED = {1001, 1005, 1006, 1012, 1013, 1014, 4403, 4408}
+RETRYABLE_CODES = {1001, 1005, 1006, 1012, 1013, 1014, 4403, 4408}
 """Close codes after which graphql-ws's client reconnects (`isFatalInternalCloseCode`, `shouldRetryConnectOrThrow`)."""
 
 
@@ -28,7 +28,7 @@ def set_limits(monkeypatch: pytest.MonkeyPatch, limits: WebSocketLimits) -> None
 
 
 async def wait_close_code(connection: ClientConnection) -> int:
-    """Wait until the server closes the connection, and return its code."""
+    """Wait until the server closes the connection, and return the close code."""
     async with asyncio.timeout(10):
         await connection.wait_closed()
     assert connection.close_code is not None
@@ -48,7 +48,7 @@ class TestConnection:
         set_limits(monkeypatch, WebSocketLimits(init_seconds=0.1))
         async with run_gateway(keys, tmp_path, slow_target) as url, open_websocket(url) as connection:
             assert await wait_close_code(connection) == 4408
-            assert 4408 in RETRIED
+            assert 4408 in RETRYABLE_CODES
 
     @pytest.mark.parametrize("params", [{}, {"authorization": "Bearer forged"}])
     async def test_connection_without_a_valid_token_is_closed(self, url: str, params: dict[str, str]) -> None:
@@ -107,7 +107,7 @@ class TestConnection:
             await subscribe(connection, "{ __typename }" + " " * 1_000, "2")
             assert await wait_close_code(connection) == 1009
 
-    async def test_shutdown_closes_connections_with_a_code_to_reconnect(
+    async def test_shutdown_closes_connections_with_a_retryable_code(
         self, slow_services: SlowServices, slow_target: str, keys: Keys, tmp_path: Path
     ) -> None:
         stop = asyncio.Event()
@@ -119,7 +119,7 @@ class TestConnection:
             await slow_services.started.get()
             stop.set()
             assert await wait_close_code(connection) == 1012
-            assert 1012 in RETRIED
+            assert 1012 in RETRYABLE_CODES
             async with asyncio.timeout(10):
                 assert await slow_services.cancelled.get() == "WatchTopUp"
 
@@ -132,7 +132,7 @@ class TestConnection:
                 await slow_services.started.get()
                 assert await wait_close_code(connection) == 4403
                 assert connection.close_reason == "the token has expired; get a new one"
-                assert 4403 in RETRIED
+                assert 4403 in RETRYABLE_CODES
                 async with asyncio.timeout(10):
                     assert await slow_services.cancelled.get() == "WatchTopUp"
             async with connect_as_alice(url, keys) as connection:
@@ -173,7 +173,7 @@ class TestOperations:
             result = await receive(connection)
             assert (result["id"], result["type"], result["payload"]) == ("4", "next", {"data": {"__typename": "Query"}})
 
-    async def test_stream_above_the_callers_limit_is_refused_on_any_connection(
+    async def test_stream_limit_of_a_caller_applies_to_all_its_connections(
         self, slow_services: SlowServices, slow_target: str, keys: Keys, tmp_path: Path
     ) -> None:
         async with (

@@ -223,7 +223,7 @@ class TestAnswers:
         ledger.falsify_call(answer=Refusal("INSUFFICIENT_FUNDS", refusal))
         assert ledger.violated_invariants() == {Invariant.REFUSED}
 
-    def test_refusal_without_a_row_is_a_violation(self, ledger: ReferenceLedger) -> None:
+    def test_refusal_without_an_idempotency_record_is_a_violation(self, ledger: ReferenceLedger) -> None:
         ledger.transfer(amount=1000)
         ledger.keys.clear()
         assert ledger.violated_invariants() == {Invariant.REFUSED}
@@ -254,7 +254,7 @@ class TestAnswers:
         ledger.falsify_call(answer=refusal)
         assert ledger.violated_invariants() == {Invariant.CONFLICT}
 
-    def test_conflict_for_the_first_request_is_a_violation(self, ledger: ReferenceLedger) -> None:
+    def test_conflict_without_an_earlier_request_is_a_violation(self, ledger: ReferenceLedger) -> None:
         ledger.transfer()
         ledger.falsify_call(answer=Refusal("IDEMPOTENCY_CONFLICT", {"idempotency_key": "k"}))
         assert ledger.violated_invariants() == {Invariant.CONFLICT}
@@ -265,12 +265,12 @@ class TestAnswers:
         ledger.falsify_call(0, answer=ledger.calls[1].answer)
         assert ledger.violated_invariants() == {Invariant.CONFLICT}
 
-    def test_no_effect_answer_with_an_effect_is_a_violation(self, ledger: ReferenceLedger) -> None:
+    def test_no_effect_answer_to_an_executed_request_is_a_violation(self, ledger: ReferenceLedger) -> None:
         ledger.transfer()
         ledger.falsify_call(answer=NoEffect("RESOURCE_EXHAUSTED"))
         assert ledger.violated_invariants() == {Invariant.NO_EFFECT}
 
-    def test_no_effect_answer_without_an_effect_is_accepted(self, ledger: ReferenceLedger) -> None:
+    def test_no_effect_answer_to_an_unexecuted_request_is_accepted(self, ledger: ReferenceLedger) -> None:
         ledger.transfer(is_executed=False)
         ledger.falsify_call(answer=NoEffect("RESOURCE_EXHAUSTED"))
         assert ledger.violated_invariants() == set()
@@ -296,19 +296,19 @@ class TestRefusals:
         ledger.calls[0] = replace(call, answer=wrong)
         assert ledger.violated_invariants() == {Invariant.JUSTIFIED}
 
-    def test_refusal_by_a_past_balance_is_a_violation(self, ledger: ReferenceLedger) -> None:
+    def test_refusal_based_on_a_past_balance_is_a_violation(self, ledger: ReferenceLedger) -> None:
         ledger.transfer("poor", amount=1000)
         ledger.transfer("moves", ALICE, BOB, 30)
         ledger.falsify_call(0, began=3.0, ended=4.0)
         assert ledger.violated_invariants() == {Invariant.JUSTIFIED}
 
-    def test_refusal_by_a_future_balance_is_a_violation(self, ledger: ReferenceLedger) -> None:
+    def test_refusal_based_on_a_future_balance_is_a_violation(self, ledger: ReferenceLedger) -> None:
         ledger.transfer("moves", ALICE, BOB, 30)
         ledger.transfer("poor", amount=1000)
         ledger.falsify_call(1, began=0.1, ended=0.2)
         assert ledger.violated_invariants() == {Invariant.JUSTIFIED}
 
-    def test_refusal_by_a_balance_during_the_call_is_accepted(self, ledger: ReferenceLedger) -> None:
+    def test_refusal_based_on_a_balance_during_the_call_is_accepted(self, ledger: ReferenceLedger) -> None:
         ledger.transfer("moves", ALICE, BOB, 30)
         ledger.transfer("poor", amount=1000, before=5, after=5)
         ledger.transfer("moves on", ALICE, BOB, 30)
@@ -320,17 +320,17 @@ class TestRefusals:
         ledger.falsify_call(request=replace(call.request, body=replace(call.request.body, amount=Decimal(100))))
         assert ledger.violated_invariants() == {Invariant.JUSTIFIED}
 
-    def test_not_found_for_an_existing_account_is_a_violation(self, ledger: ReferenceLedger) -> None:
+    def test_account_not_found_for_an_existing_account_is_a_violation(self, ledger: ReferenceLedger) -> None:
         ledger.transfer(recipient=MISSING)
         ledger.accounts[MISSING] = replace(ledger.accounts[CAROL], id=MISSING)
         assert ledger.violated_invariants() == {Invariant.JUSTIFIED}
 
-    def test_closed_for_an_open_account_is_a_violation(self, ledger: ReferenceLedger) -> None:
+    def test_account_closed_for_an_open_account_is_a_violation(self, ledger: ReferenceLedger) -> None:
         ledger.transfer(recipient=CLOSED)
         ledger.falsify_account(CLOSED, status="OPEN")
         assert ledger.violated_invariants() == {Invariant.JUSTIFIED}
 
-    def test_closed_for_an_account_that_is_used_later_is_a_violation(self, ledger: ReferenceLedger) -> None:
+    def test_account_closed_for_an_account_with_later_transfers_is_a_violation(self, ledger: ReferenceLedger) -> None:
         ledger.transfer("in", ALICE, CAROL, 10)
         ledger.transfer("refused", recipient=CLOSED)
         ledger.falsify_call(0, began=5.0, ended=6.0)
@@ -367,7 +367,7 @@ class TestRealTimeOrder:
         ledger.falsify_call(0, began=0.5, ended=6.0)
         assert ledger.violated_invariants() == set()
 
-    def test_interval_of_a_lost_answer_ends_with_the_answer_to_its_retry(self, ledger: ReferenceLedger) -> None:
+    def test_request_with_a_lost_answer_may_commit_until_its_retry_is_answered(self, ledger: ReferenceLedger) -> None:
         ledger.transfer("first", is_answered=False)
         ledger.transfer("second")
         ledger.transfer("first")

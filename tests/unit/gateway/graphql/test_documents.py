@@ -1,4 +1,4 @@
-"""The document cache, sub-fields that executions share, and trusted documents."""
+"""Document cache, shared cache of collected sub-fields, and trusted documents."""
 
 import hashlib
 import json
@@ -109,13 +109,13 @@ class TestTrustedDocuments:
             TrustedDocuments.load(manifest)
 
     @pytest.mark.parametrize("text", ["[]", "{", '{"hash": 1}'])
-    def test_manifest_that_is_not_an_object_of_texts_is_rejected(self, tmp_path: Path, text: str) -> None:
+    def test_manifest_that_does_not_map_hashes_to_texts_is_rejected(self, tmp_path: Path, text: str) -> None:
         manifest = tmp_path / "documents.json"
         manifest.write_text(text)
         with pytest.raises(ValueError, match="validation error"):
             TrustedDocuments.load(manifest)
 
-    def test_operation_names_are_those_of_all_documents(self) -> None:
+    def test_operation_names_come_from_all_documents(self) -> None:
         texts = ("query A { a } mutation B { b }", "{ a }", "fragment F on T { a }")
         documents = TrustedDocuments({hashlib.sha256(text.encode()).hexdigest(): text for text in texts})
         assert documents.operation_names == ["A", "B"]

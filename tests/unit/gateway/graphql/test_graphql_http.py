@@ -240,7 +240,7 @@ class TestPost:
             '{"query": "{ hello }", "extensions": "x"}',
         ],
     )
-    async def test_of_what_is_no_request_is_refused(self, http: httpx.AsyncClient, body: str) -> None:
+    async def test_malformed_request_is_refused(self, http: httpx.AsyncClient, body: str) -> None:
         answer = await http.post("/graphql", content=body, headers={"Content-Type": "application/json"})
         (error,) = answer.json()["errors"]
         assert (answer.status_code, error["extensions"]) == (400, {"code": "BAD_REQUEST", "requestId": "the-request"})
@@ -312,7 +312,7 @@ class TestGet:
     @pytest.mark.parametrize(
         "params", [{}, {"query": "{ hello }", "variables": "nonsense"}, {"query": "{ hello }", "variables": "[]"}]
     )
-    async def test_of_what_is_no_request_is_refused(self, http: httpx.AsyncClient, params: dict[str, str]) -> None:
+    async def test_malformed_query_string_is_refused(self, http: httpx.AsyncClient, params: dict[str, str]) -> None:
         assert (await http.get("/graphql", params=params)).status_code == 400
 
     async def test_browser_gets_graphiql(self, http: httpx.AsyncClient) -> None:
@@ -367,12 +367,12 @@ class TestEventStream:
             ("complete", None),
         ]
 
-    async def test_event_stream_by_get(self, http: httpx.AsyncClient) -> None:
+    async def test_get_returns_an_event_stream(self, http: httpx.AsyncClient) -> None:
         params = {"query": "subscription { count(to: 1) }"}
         answer = await http.get("/graphql", params=params, headers={"Accept": EVENT_STREAM})
         assert events(answer)[0] == ("next", {"data": {"count": 0}})
 
-    async def test_event_stream_of_a_query_and_of_an_error(self, http: httpx.AsyncClient) -> None:
+    async def test_query_and_request_error_are_events(self, http: httpx.AsyncClient) -> None:
         assert events(await ask(http, "{ hello }", EVENT_STREAM))[0] == ("next", {"data": {"hello": "hello world"}})
         ((name, wrong), (end, _)) = events(await ask(http, "{ nothing }", EVENT_STREAM))
         assert (name, end) == ("next", "complete")
