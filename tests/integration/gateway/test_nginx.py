@@ -50,7 +50,7 @@ def card() -> PausingCard:
 
 
 @pytest.fixture(scope="module")
-async def front(card: PausingCard, keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Nginx]:
+async def nginx(card: PausingCard, keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Nginx]:
     """nginx in front of two gateways."""
     folder = tmp_path_factory.mktemp("nginx")
     target, bank = f"{HOST}:{free_ports(1)[0]}", FakeBank()  # type: ignore[abstract]  # the tests do not call the missing methods
@@ -62,9 +62,9 @@ async def front(card: PausingCard, keys: Keys, tmp_path_factory: pytest.TempPath
         grpc_server(target, keys.verifier(), registered),
         run_gateway(keys, folder, target) as one,
         run_gateway(keys, folder, target) as other,
-        run_nginx(folder, one.removeprefix("http://"), other.removeprefix("http://")) as front,
+        run_nginx(folder, one.removeprefix("http://"), other.removeprefix("http://")) as nginx,
     ):
-        yield front
+        yield nginx
 
 
 @pytest.fixture(autouse=True)
@@ -78,43 +78,43 @@ def alice(keys: Keys) -> dict[str, str]:
 
 
 class TestHTTPS:
-    async def test_response_has_strict_transport_security(self, front: Nginx, alice: dict[str, str]) -> None:
+    async def test_response_has_strict_transport_security(self, nginx: Nginx, alice: dict[str, str]) -> None:
         query = f'{{ account(id: "{ACCOUNT}") {{ balance {{ amount }} }} }}'
-        async with front.client as http:
+        async with nginx.client as http:
             answer = await http.post("/graphql", json={"query": query}, headers=alice)
         assert answer.json() == {"data": {"account": {"balance": {"amount": "990.00"}}}}
         assert answer.headers["strict-transport-security"] == "max-age=63072000"
 
     @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-    async def test_http_2_is_negotiated(self, front: Nginx, version: ssl.TLSVersion) -> None:
-        trust = front.trust
+    async def test_http_2_is_negotiated(self, nginx: Nginx, version: ssl.TLSVersion) -> None:
+        trust = nginx.trust
         trust.minimum_version = trust.maximum_version = version
         trust.set_alpn_protocols(["h2", "http/1.1"])
-        host, port = front.https.split(":")
+        host, port = nginx.https.split(":")
         _, writer = await asyncio.open_connection(host, int(port), ssl=trust)
         assert writer.get_extra_info("ssl_object").selected_alpn_protocol() == "h2"
         writer.transport.abort()
 
-    async def test_plain_http_is_redirected_to_https(self, front: Nginx) -> None:
-        async with client(f"http://{front.http}") as http:
+    async def test_plain_http_is_redirected_to_https(self, nginx: Nginx) -> None:
+        async with client(f"http://{nginx.http}") as http:
             answer = await http.post("/accounts?a=b", json={})
-        assert (answer.status_code, answer.headers["location"]) == (308, f"https://{front.https}/accounts?a=b")
+        assert (answer.status_code, answer.headers["location"]) == (308, f"https://{nginx.https}/accounts?a=b")
 
-    async def test_gateway_rejects_a_large_body_and_nginx_a_larger_one(self, front: Nginx) -> None:
-        async with front.client as http:
+    async def test_gateway_rejects_a_large_body_and_nginx_a_larger_one(self, nginx: Nginx) -> None:
+        async with nginx.client as http:
             by_gateway = await http.post("/graphql", content=b"x" * 100_000)
             assert (by_gateway.status_code, by_gateway.json()["code"]) == (413, "CONTENT_TOO_LARGE")
             by_nginx = await http.post("/graphql", content=b"x" * 200_000)
             assert (by_nginx.status_code, by_nginx.headers["content-type"]) == (413, "text/html")
 
-    async def test_metrics_are_not_reachable(self, front: Nginx) -> None:
-        async with front.client as http:
+    async def test_metrics_are_not_reachable(self, nginx: Nginx) -> None:
+        async with nginx.client as http:
             assert (await http.get("/health/live")).status_code == 200
             assert (await http.get("/metrics")).status_code == 404
 
     async def test_unreachable_gateway_is_reported_as_a_problem_with_503(self, tmp_path: Path) -> None:
         unused = f"{HOST}:{free_ports(1)[0]}"
-        async with run_nginx(tmp_path, unused) as front, front.client as http:
+        async with run_nginx(tmp_path, unused) as nginx, nginx.client as http:
             answer = await http.post(f"/accounts/{ACCOUNT}/transfers", json={})
         problem = Problem.model_validate_json(answer.content)
         assert (answer.status_code, problem.status, problem.code) == (503, 503, "UNAVAILABLE")
@@ -125,13 +125,13 @@ class TestHTTPS:
 
 class TestStreams:
     async def test_server_sent_events_are_not_buffered(
-        self, front: Nginx, card: PausingCard, alice: dict[str, str]
+        self, nginx: Nginx, card: PausingCard, alice: dict[str, str]
     ) -> None:
         states = []
         headers = alice | {"Accept": "text/event-stream"}
         async with (
             asyncio.timeout(10),
-            front.client as http,
+            nginx.client as http,
             http.stream("POST", "/graphql", json={"query": WATCH}, headers=headers) as answer,
         ):
             async for line in answer.aiter_lines():
@@ -141,14 +141,14 @@ class TestStreams:
         assert states == ["CREATED", "COMPLETED"]
 
     async def test_websocket_messages_are_not_buffered(
-        self, front: Nginx, card: PausingCard, alice: dict[str, str]
+        self, nginx: Nginx, card: PausingCard, alice: dict[str, str]
     ) -> None:
-        url, states = f"wss://{front.https}/graphql", []
+        url, states = f"wss://{nginx.https}/graphql", []
         protocols: Any = ["graphql-transport-ws"]
-        origin: Any = f"https://{front.https}"
+        origin: Any = f"https://{nginx.https}"
         async with (
             asyncio.timeout(10),
-            connect(url, ssl=front.trust, subprotocols=protocols, origin=origin, proxy=None) as connection,
+            connect(url, ssl=nginx.trust, subprotocols=protocols, origin=origin, proxy=None) as connection,
         ):
             await connection.send(json.dumps({"type": "connection_init", "payload": alice}))
             await connection.send(json.dumps({"id": "1", "type": "subscribe", "payload": {"query": WATCH}}))
@@ -174,8 +174,8 @@ class TestForwardedHeaders:
         forged = {"X-Forwarded-Proto": "http", "X-Forwarded-For": "203.0.113.7"}
         async with (
             http_server(app, address, trusted_proxies=[HOST]),
-            run_nginx(tmp_path, address) as front,
-            front.client as http,
+            run_nginx(tmp_path, address) as nginx,
+            nginx.client as http,
         ):
             assert (await http.get("/", headers=forged)).text == "ok"
         assert received == ["https", HOST, HOST]

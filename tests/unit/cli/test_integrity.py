@@ -41,8 +41,8 @@ class TestCheckIntegrity:
     ) -> None:
         async with answering(response) as admin:
             assert await asyncio.to_thread(check_integrity, AdminEndpoint(admin)) == IntegrityResult.NOT_PROVEN
-        (said,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("not proven")]
-        assert said.endswith(why)
+        (last_line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("not proven")]
+        assert last_line.endswith(why)
 
     @pytest.mark.parametrize("admin", ["http://127.0.0.1:1", "127.0.0.1", "http://[", ""])
     def test_unreachable_address_is_not_proven(self, admin: str) -> None:

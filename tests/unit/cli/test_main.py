@@ -112,10 +112,10 @@ class TestCertificates:
 
 class TestStatus:
     def test_status_queries_the_stack_or_the_named_services(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        asked: list[tuple[Mapping[str, str], bool]] = []
+        calls: list[tuple[Mapping[str, str], bool]] = []
 
         def show(admins: Mapping[str, str], *, as_json: bool) -> OverallState:
-            asked.append((admins, as_json))
+            calls.append((admins, as_json))
             return OverallState.NOT_READY
 
         monkeypatch.setattr(main, "show_status", show)
@@ -123,7 +123,7 @@ class TestStatus:
         there = ["status", "--admin", "bank=http://bank:9101", "--admin", "card=http://card:9102", "--json"]
         assert CliRunner().invoke(app, there).exit_code == 1
         here = {"gateway": 9110, "bank": 9111, "card": 9112, "analytics": 9113, "identity": 9114}
-        assert asked == [
+        assert calls == [
             ({name: f"http://127.0.0.1:{port}" for name, port in here.items()}, False),
             ({"bank": "http://bank:9101", "card": "http://card:9102"}, True),
         ]
@@ -136,15 +136,15 @@ class TestStatus:
 
 class TestIntegrity:
     def test_integrity_checks_all_services_of_the_stack(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        asked = []
+        calls = []
         tokens = set()
 
-        def sign_in(*given: object) -> str:
-            assert given == (SeedUser.ADMIN, tmp_path, "http://127.0.0.1:8010")
+        def sign_in(*arguments: object) -> str:
+            assert arguments == (SeedUser.ADMIN, tmp_path, "http://127.0.0.1:8010")
             return "an admin's"
 
         def check_integrity(admin: AdminEndpoint, name: str = "") -> IntegrityResult:
-            asked.append((name, admin.url))
+            calls.append((name, admin.url))
             tokens.add(admin.token)
             return IntegrityResult.BROKEN if name == "bank" else IntegrityResult.NOT_PROVEN
 
@@ -153,24 +153,24 @@ class TestIntegrity:
         of_stack = ["integrity", "--port", "8010", "--data", str(tmp_path)]
         assert CliRunner().invoke(app, of_stack).exit_code == 1
         assert tokens == {"an admin's"}
-        assert asked == [
+        assert calls == [
             ("bank", "http://127.0.0.1:9111"),
             ("card", "http://127.0.0.1:9112"),
             ("analytics", "http://127.0.0.1:9113"),
         ]
 
     def test_integrity_checks_only_the_given_address(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        asked = []
+        calls = []
 
         def check_integrity(admin: AdminEndpoint) -> IntegrityResult:
-            asked.append(admin)
+            calls.append(admin)
             return IntegrityResult.NOT_PROVEN
 
         monkeypatch.setattr(main, "check_integrity", check_integrity)
         there = ["integrity", "--admin", "http://bank:9101/"]
         assert CliRunner().invoke(app, there).exit_code == 2
-        assert CliRunner().invoke(app, there, env={"WALLET_TOKEN": "told"}).exit_code == 2
-        assert asked == [AdminEndpoint("http://bank:9101"), AdminEndpoint("http://bank:9101", "told")]
+        assert CliRunner().invoke(app, there, env={"WALLET_TOKEN": "the-token"}).exit_code == 2
+        assert calls == [AdminEndpoint("http://bank:9101"), AdminEndpoint("http://bank:9101", "the-token")]
 
     def test_integrity_without_stack_or_token_is_explained(self, tmp_path: Path) -> None:
         refused = CliRunner().invoke(app, ["integrity", "--data", str(tmp_path)])
@@ -195,10 +195,10 @@ class TestIntegrity:
 
 class TestReplay:
     def test_replay_calls_analytics_of_the_stack_or_the_given_address(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        asked = []
+        calls = []
 
         def replay_history(admin: AdminEndpoint, account: UUID | None, *, all_operations: bool) -> ReplayResult:
-            asked.append((admin, account, all_operations))
+            calls.append((admin, account, all_operations))
             return ReplayResult.INCOMPLETE
 
         monkeypatch.setattr(main, "replay_history", replay_history)
@@ -206,7 +206,7 @@ class TestReplay:
         assert CliRunner().invoke(app, ["replay", "--port", "8010", "--token", "t"]).exit_code == 1
         one = ["replay", "--admin", "http://analytics:9103/", "--account", account, "--all-operations"]
         assert CliRunner().invoke(app, one).exit_code == 1
-        assert asked == [
+        assert calls == [
             (AdminEndpoint("http://127.0.0.1:9113", "t"), None, False),
             (AdminEndpoint("http://analytics:9103"), UUID(account), True),
         ]
@@ -219,14 +219,14 @@ class TestTopUps:
     def test_top_ups_are_listed_and_retried_at_the_stack_or_the_given_address(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        asked: list[tuple[object, ...]] = []
+        calls: list[tuple[object, ...]] = []
 
         def list_reviews(admin: AdminEndpoint) -> ReviewResult:
-            asked.append((admin,))
+            calls.append((admin,))
             return ReviewResult.LIST_NOT_EMPTY
 
         def retry_top_up(admin: AdminEndpoint, top_up_id: UUID) -> ReviewResult:
-            asked.append((admin, top_up_id))
+            calls.append((admin, top_up_id))
             return ReviewResult.LIST_EMPTY
 
         monkeypatch.setattr(main, "list_reviews", list_reviews)
@@ -234,7 +234,7 @@ class TestTopUps:
         assert CliRunner().invoke(app, ["topups", "review", "--port", "8010", "--token", "t"]).exit_code == 1
         there = ["topups", "review", "--admin", "http://card:9102/", "--retry", str(UUID(int=1))]
         assert CliRunner().invoke(app, there).exit_code == 0
-        assert asked == [
+        assert calls == [
             (AdminEndpoint("http://127.0.0.1:9112", "t"),),
             (AdminEndpoint("http://card:9102"), UUID(int=1)),
         ]

@@ -34,7 +34,7 @@ async def answering(response: Response) -> AsyncIterator[str]:
 
 class TestReplay:
     @pytest.mark.parametrize(
-        ("response", "code", "said"),
+        ("response", "code", "expected"),
         [
             (outcome("complete"), ReplayResult.COMPLETE, f"complete: {COUNTS} (1.5 s)"),
             (
@@ -53,13 +53,13 @@ class TestReplay:
         ],
     )
     async def test_outcome_is_the_last_line(
-        self, response: Response, code: ReplayResult, said: str, capsys: pytest.CaptureFixture[str]
+        self, response: Response, code: ReplayResult, expected: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
         async with answering(response) as admin:
             assert await asyncio.to_thread(replay_history, AdminEndpoint(admin), None, all_operations=False) == code
-        told = capsys.readouterr()
-        assert said in told.out.splitlines()
-        assert COUNTS in told.err.splitlines()
+        output = capsys.readouterr()
+        assert expected in output.out.splitlines()
+        assert COUNTS in output.err.splitlines()
 
     @pytest.mark.parametrize(
         ("response", "why"),
@@ -76,8 +76,8 @@ class TestReplay:
                 await asyncio.to_thread(replay_history, AdminEndpoint(admin), None, all_operations=False)
                 == ReplayResult.NOT_FINISHED
             )
-        (said,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("not finished")]
-        assert said.endswith(why)
+        (last_line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("not finished")]
+        assert last_line.endswith(why)
 
     def test_unreachable_address_is_not_finished(self) -> None:
         assert (

@@ -133,17 +133,19 @@ class TestFigures:
     async def test_status_is_printed_as_table_and_as_json(self, capsys: pytest.CaptureFixture[str]) -> None:
         async with with_figures() as address:
             services = {"bank": address, "gateway": UNREACHABLE}
-            told = [await asyncio.to_thread(status.show_status, services, as_json=as_json) for as_json in (False, True)]
-        assert told == [OverallState.NOT_READY, OverallState.NOT_READY]
+            states = [
+                await asyncio.to_thread(status.show_status, services, as_json=as_json) for as_json in (False, True)
+            ]
+        assert states == [OverallState.NOT_READY, OverallState.NOT_READY]
         table, _, program = capsys.readouterr().out.partition("{")
         first, bank, gateway, _, *figures = table.splitlines()
         assert first.split() == ["service", "state", "uptime", "version", "dependencies"]
         assert (bank.split(), gateway.split()) == (["bank", "ready"], ["gateway", "no", "answer"])
         assert "outbox rows not yet published            12,345" in figures
         assert "open WebSockets                          unknown" in figures
-        said = json.loads("{" + program)
-        assert said["services"]["gateway"]["state"] == "no answer"
-        assert said["figures"]["outbox_backlog"] == 12_345
+        report = json.loads("{" + program)
+        assert report["services"]["gateway"]["state"] == "no answer"
+        assert report["figures"]["outbox_backlog"] == 12_345
 
     @pytest.mark.parametrize(
         ("seconds", "expected"), [(0.4, "0 s"), (61, "1 min 1 s"), (3_600, "1 h 0 min"), (100_000, "1 d 3 h")]

@@ -42,8 +42,8 @@ class TestReview:
     ) -> None:
         async with answering(response) as admin:
             assert await asyncio.to_thread(list_reviews, AdminEndpoint(admin)) == ReviewResult.UNKNOWN
-        (said,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("unknown: ")]
-        assert said.endswith(why)
+        (last_line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("unknown: ")]
+        assert last_line.endswith(why)
 
     def test_unreachable_service_is_unknown_and_nothing_is_retried(self) -> None:
         assert list_reviews(AdminEndpoint("http://127.0.0.1:1")) == ReviewResult.UNKNOWN
