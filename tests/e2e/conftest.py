@@ -22,7 +22,7 @@ from tests.openapi import REST
 
 @pytest.fixture(scope="session")
 def collector() -> Iterator[Collector]:
-    """Where the system sends its traces."""
+    """Collector that receives the traces of the system."""
     with run_collector() as collector:
         yield collector
 
@@ -32,9 +32,9 @@ async def system(tmp_path_factory: pytest.TempPathFactory, collector: Collector)
     data = tmp_path_factory.mktemp("wallet")
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("GATEWAY_FEDERATION", "true")
-        for limit in ("REQUESTS", "COST", "ANONYMOUS", "SIGN_IN"):  # all come from one address
+        for limit in ("REQUESTS", "COST", "ANONYMOUS", "SIGN_IN"):  # all tests use one address
             environment.setenv(f"GATEWAY_RATE_{limit}", "1000000/minute")
-        environment.setenv("IDENTITY_HASH_MEMORY_KIB", "1024")  # passwords of these users are not worth a second
+        environment.setenv("IDENTITY_HASH_MEMORY_KIB", "1024")  # cheap hashes make logins faster
         environment.setenv("IDENTITY_HASH_PASSES", "1")
         environment.setenv("OTLP_ENDPOINT", collector.endpoint)
         async with run_system(Ports.free(), data) as system:
@@ -51,7 +51,7 @@ def token_of(system: System) -> Callable[..., str]:
 
 @pytest.fixture
 async def open_account(system: System) -> AsyncIterator[OpenAccount]:
-    """Opens accounts straight in the ledger's database."""
+    """Function that inserts an account into the ledger's database and returns its id."""
     connection = await asyncpg.connect(Postgres(system.data, system.ports.postgres).dsn("bank"))
 
     async def open_account(owner: str, balance: str = "1000.00", currency: str = "RUB") -> str:
