@@ -21,6 +21,9 @@ from openapi.models import Problem
 
 log = structlog.get_logger(__name__)
 
+HEALTH_PATHS: Final = "/health/"
+"""Prefix of the health checks, which have no rate limit and are logged at debug level when they pass."""
+
 CLIENT_CLOSED_REQUEST: Final = 499
 """Status in logs and metrics of a request that got no response, as nginx records it."""
 
@@ -86,7 +89,8 @@ class Exchange:
         }
         if "operations" in self.scope:  # set by the GraphQL endpoint
             line["operations"] = self.scope["operations"]
-        log.info("request completed", **line)
+        is_passed_check = self.scope["path"].startswith(HEALTH_PATHS) and self.status == HTTPStatus.OK
+        (log.debug if is_passed_check else log.info)("request completed", **line)
         if self.span.is_recorded:
             self._describe_span()
         self.span.end()

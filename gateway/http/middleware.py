@@ -10,7 +10,7 @@ from gateway.errors import build_problem, problem_from_error
 from gateway.http import metrics
 from gateway.http.authentication import authenticate
 from gateway.http.body_limit import BodyLimit
-from gateway.http.exchange import CLIENT_CLOSED_REQUEST, Exchange
+from gateway.http.exchange import CLIENT_CLOSED_REQUEST, HEALTH_PATHS, Exchange
 from gateway.http.rate_limits import RateLimiter, address_key
 from gateway.http.timeouts import BodyTimeoutError, run_with_timeouts
 from kit.auth.principal import TokenVerifier
@@ -20,7 +20,6 @@ from wallet.errors import InternalError, WalletError
 
 log = structlog.get_logger(__name__)
 
-_HEALTH: Final = "/health/"
 _SIGN_IN: Final = "/auth/"
 
 
@@ -71,7 +70,7 @@ class RequestMiddleware:
         reset = request_context.current_request.set(context)
         try:
             invalid_token = await authenticate(self._verifier, scope, exchange.headers.get(b"authorization"))
-            if not scope["path"].startswith(_HEALTH):
+            if not scope["path"].startswith(HEALTH_PATHS):
                 await self._hit_rate_limit(exchange)
             if invalid_token is not None:
                 raise invalid_token  # noqa: TRY301  the handlers below answer all errors alike

@@ -69,6 +69,14 @@ async def test_log_line_has_no_query_body_header_or_card_number(keys: Keys) -> N
     }
 
 
+@pytest.mark.parametrize(("path", "level"), [("/health/ready", "debug"), ("/accounts", "info")])
+async def test_passed_health_check_is_logged_at_debug_level(keys: Keys, path: str, level: str) -> None:
+    with capture_logs() as logged:
+        async with http_client(with_middleware(echo, keys)) as http:
+            await http.get(path)
+    assert [each["log_level"] for each in logged if each["event"] == "request completed"] == [level]
+
+
 async def test_unexpected_error_is_answered_without_details(keys: Keys) -> None:
     async def fail(*_: Any) -> None:
         raise KeyError("password=x")
