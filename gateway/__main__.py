@@ -47,7 +47,6 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             await stack.enter_async_context(RateLimiter.connect(settings.rate_limit_options())),
             stop,
             cors_origins=settings.gateway_cors_origins,
-            body_limit_bytes=settings.gateway_body_limit_bytes,
             timeout_seconds=settings.gateway_timeout_seconds,
             graph=graph,
         )

@@ -13,6 +13,7 @@ from gateway.graphql.execution.schemas import GRAPH_PATH, build_schemas
 from gateway.graphql.protection.trusted_documents import TrustedDocuments
 from gateway.graphql.transport.http import GraphQLOverHTTP
 from gateway.graphql.transport.websocket import GraphQLOverWebSocket
+from gateway.http.body_limit import DEFAULT_BODY_LIMIT_BYTES
 from gateway.http.middleware import RequestMiddleware
 from gateway.http.pages import add_pages
 from gateway.http.rate_limits import RateLimiter
@@ -38,7 +39,7 @@ def build_app(
     stop: asyncio.Event,
     *,
     cors_origins: list[str],
-    body_limit_bytes: int,
+    body_limit_bytes: int = DEFAULT_BODY_LIMIT_BYTES,
     timeout_seconds: float,
     graph: GraphOptions,
 ) -> ASGIApp:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
@@ -14,6 +15,23 @@ from kit.runtime.settings import Address, AuthSettings, CallSettings, LogSetting
 class Settings(AuthSettings, CallSettings, TLSSettings, LogSettings, TracingSettings):
     """Settings of the gateway; each field is the environment variable of the same name in upper case."""
 
+    removed_names: ClassVar[frozenset[str]] = frozenset(
+        {
+            "gateway_body_limit_bytes",
+            "gateway_graphql_batch_limit",
+            "gateway_graphql_max_aliases",
+            "gateway_graphql_max_depth",
+            "gateway_graphql_max_directives",
+            "gateway_graphql_max_fields",
+            "gateway_graphql_max_repeats",
+            "gateway_graphql_max_root_fields",
+            "gateway_graphql_max_tokens",
+            "gateway_websocket_init_seconds",
+            "gateway_websocket_max_operations",
+            "gateway_websocket_message_limit_bytes",
+        }
+    )
+
     gateway_listen: Address = Field("127.0.0.1:8000", description="address of REST and GraphQL")
     gateway_admin_listen: Address = Field("127.0.0.1:9100", description="address of health and metrics")
     bank_grpc_target: str = Field("127.0.0.1:50051", description="gRPC target of the bank")
@@ -21,7 +39,6 @@ class Settings(AuthSettings, CallSettings, TLSSettings, LogSettings, TracingSett
     analytics_grpc_target: str = Field("127.0.0.1:50053", description="gRPC target of analytics")
     identity_grpc_target: str = Field("127.0.0.1:50054", description="gRPC target of the identity service")
     gateway_timeout_seconds: PositiveFloat = Field(10.0, description="maximum duration of a request, without streams")
-    gateway_body_limit_bytes: PositiveInt = Field(64 * 1024, description="maximum size of a request body")
     gateway_graphql_max_cost: PositiveInt = Field(
         Limits.cost, description="maximum cost of an operation, as estimated by `@cost` and `@listSize`"
     )

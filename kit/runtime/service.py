@@ -41,6 +41,8 @@ def run_service(
     logs.configure(name, settings)
     for old, new in settings.deprecated_names_in_use():
         log.warning("deprecated setting", name=old, use=new)
+    for name_in_use in settings.removed_names_in_use():
+        log.warning("removed setting has no effect", name=name_in_use)
     with tracing.export_spans(name, settings) if isinstance(settings, TracingSettings) else nullcontext():
         process.run(partial(serve, settings))
 

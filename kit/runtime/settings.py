@@ -74,6 +74,9 @@ class Settings(BaseSettings):
     new name wins. A subclass lists its own names only.
     """
 
+    removed_names: ClassVar[frozenset[str]] = frozenset()
+    """Environment names that earlier releases read, in lower case. They have no effect; the process logs a warning."""
+
     production: bool = Field(False, description="reject settings that are only fit for development")
 
     @classmethod
@@ -107,6 +110,11 @@ class Settings(BaseSettings):
         variables = {name.lower() for name in os.environ}
         names = cls._all_deprecated_names().items()
         return [(old.upper(), new.upper()) for old, new in names if old in variables]
+
+    @classmethod
+    def removed_names_in_use(cls) -> list[str]:
+        """Return the environment variables that are set and have no effect any more."""
+        return sorted(name for name in os.environ if name.lower() in cls.removed_names)
 
     @classmethod
     def _all_deprecated_names(cls) -> dict[str, str]:

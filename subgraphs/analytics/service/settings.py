@@ -1,5 +1,7 @@
 """Settings of analytics."""
 
+from typing import ClassVar
+
 from pydantic import Field, PositiveFloat, PositiveInt, SecretStr
 
 from kit.runtime.settings import Address, CallSettings, LogSettings, ServiceSettings, TLSSettings, TracingSettings
@@ -9,6 +11,15 @@ from subgraphs.analytics.service.application.subscription_hub import HubLimits
 
 class Settings(ServiceSettings, CallSettings, TLSSettings, LogSettings, TracingSettings):
     """Settings of analytics; each field is the environment variable of the same name in upper case."""
+
+    removed_names: ClassVar[frozenset[str]] = frozenset(
+        {
+            "analytics_linger_seconds",
+            "analytics_unreadable_limit",
+            "analytics_repair_seconds",
+            "analytics_watch_check_seconds",
+        }
+    )
 
     analytics_grpc_listen: Address = Field("127.0.0.1:50053", description="address of gRPC")
     analytics_admin_listen: Address = Field(

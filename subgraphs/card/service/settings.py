@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from decimal import Decimal
-from typing import Annotated, Final
+from typing import Annotated, ClassVar, Final
 
 from pydantic import AfterValidator, BaseModel, Field, PositiveFloat, PositiveInt, SecretStr
 from standardwebhooks import Webhook
@@ -36,6 +36,14 @@ def _webhook_secret(value: SecretStr) -> SecretStr:
 
 class Settings(ServiceSettings, CallSettings, TLSSettings, LogSettings, TracingSettings):
     """Settings of the card service; each field is the environment variable of the same name in upper case."""
+
+    removed_names: ClassVar[frozenset[str]] = frozenset(
+        {
+            "card_answer_seconds",
+            "card_authorization_window_seconds",
+            "card_captures",
+        }
+    )
 
     card_grpc_listen: Address = Field("127.0.0.1:50052", description="address of gRPC")
     card_admin_listen: Address = Field(

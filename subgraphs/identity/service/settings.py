@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
 from pydantic import Field, PositiveFloat, PositiveInt, SecretStr
 
@@ -22,6 +22,16 @@ _HOUR_SECONDS: Final = 3_600.0
 
 class Settings(AuthSettings, TLSSettings, LogSettings, TracingSettings):
     """Settings of the identity service. It signs tokens with `auth_issuer` and `auth_audience`."""
+
+    removed_names: ClassVar[frozenset[str]] = frozenset(
+        {
+            "identity_attempts",
+            "identity_lock_longest_seconds",
+            "identity_refresh_seconds",
+            "identity_refresh_grace_seconds",
+            "identity_hash_threads",
+        }
+    )
 
     identity_grpc_listen: Address = Field("127.0.0.1:50054", description="gRPC")
     identity_admin_listen: Address = Field("127.0.0.1:9104", description="health, metrics and public keys")

@@ -1,7 +1,7 @@
 """Start of a process."""
 
 import asyncio
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from structlog.testing import capture_logs
@@ -38,6 +38,16 @@ def test_deprecated_setting_is_used_and_logged(monkeypatch: pytest.MonkeyPatch) 
     assert [(event["event"], event["name"], event["use"]) for event in events] == [
         ("deprecated setting", "CALL_LIMIT_OF_ONE", "CALL_MAX_PER_CALLER")
     ]
+
+
+def test_removed_setting_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    class WithRemovedName(ProcessSettings):
+        removed_names: ClassVar[frozenset[str]] = frozenset({"example_limit"})
+
+    monkeypatch.setenv("EXAMPLE_LIMIT", "7")
+    with capture_logs() as events:
+        run_service("test", WithRemovedName, serve)
+    assert [(event["event"], event["name"]) for event in events] == [("removed setting has no effect", "EXAMPLE_LIMIT")]
 
 
 def test_current_setting_causes_no_warning(monkeypatch: pytest.MonkeyPatch) -> None:
