@@ -44,6 +44,7 @@ def test_removed_setting_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
     class WithRemovedName(ProcessSettings):
         removed_names: ClassVar[frozenset[str]] = frozenset({"example_limit"})
 
+    monkeypatch.setenv("CALL_MAX_PER_CALLER", "7")
     monkeypatch.setenv("EXAMPLE_LIMIT", "7")
     with capture_logs() as events:
         run_service("test", WithRemovedName, serve)
