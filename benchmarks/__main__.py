@@ -40,8 +40,8 @@ async def measure_figures(names: AbstractSet[str], options: Options, *, keep: bo
     """Measure the named figures and print each when it is complete.
 
     Args:
-        names: of the figures.
-        options: of the command line.
+        names: names of the figures.
+        options: options of the command line.
         keep: add each figure to the kept results.
 
     Returns:

@@ -67,7 +67,7 @@ class AnalyticsEnvironment(BenchEnvironment):
         Args:
             database: name of the database.
             brokers: bootstrap servers of Kafka.
-            bank: gRPC target of the bank; without one analytics finds no bank.
+            bank: gRPC target of the bank; None: a free port, so that every call to the bank fails.
         """
         grpc_port, admin_port, no_bank_port = free_ports(3)
         admin = f"http://{HOST}:{admin_port}"

@@ -1,7 +1,7 @@
 """Figures of analytics: latency of a history page in a small and in a large history.
 
 Pages are read by gRPC from an analytics process with ClickHouse, as the gateway reads them. The rows are inserted into
-ClickHouse directly, in slices of time across all accounts, as operations arrive, and not account by account.
+ClickHouse directly. Each insert has operations of all accounts, as in production, where operations arrive by time.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ FIGURES: Final[Collection[str]] = (_PAGE_VS_SMALL_HISTORY,)
 _PAGE_SIZE: Final = 50
 _VERSIONS: Final = 1_000
 _SMALL_ACCOUNTS, _LARGE_ACCOUNTS = 10, 5_000
-_MILLION: Final = 10**6  # number of operations of one account, and the number in its id
+_MILLION: Final = 10**6  # number of operations of the largest account; also the number in its id
 _SLICES: Final = 20
 _COUNTERPARTIES: Final = 100
 _START: Final = datetime(2026, 1, 1, tzinfo=UTC)
@@ -110,29 +110,29 @@ async def _rows_by_part(process: AnalyticsProcess) -> list[int]:
 
 async def _measure_other_queries(client: AnalyticsClient, options: Options) -> dict[str, dict[str, float]]:
     """Measure further queries of the large history, which also has an account with a million operations."""
-    usual, great = _account_id(0), _account_id(_MILLION)
-    first = await client.list_operations(usual, limit=1)
+    small_account, large_account = _account_id(0), _account_id(_MILLION)
+    first = await client.list_operations(small_account, limit=1)
     counterparty = OperationFilter(counterparty_id=first.operations[0].counterparty_id)
     year: dict[str, datetime] = {"from_": _START, "to": _START + timedelta(days=365)}
     latencies = await _measure_alternately(
         {
-            "page of a thousand": lambda _: client.list_operations(usual, limit=_PAGE_SIZE),
+            "page of a thousand": lambda _: client.list_operations(small_account, limit=_PAGE_SIZE),
             "page of a thousand, older than the middle": lambda _: client.list_operations(
-                usual, limit=_PAGE_SIZE, older_than=_VERSIONS // 2
+                small_account, limit=_PAGE_SIZE, older_than=_VERSIONS // 2
             ),
             "page of a thousand, one counterparty": lambda _: client.list_operations(
-                usual, limit=_PAGE_SIZE, filter=counterparty
+                small_account, limit=_PAGE_SIZE, filter=counterparty
             ),
-            "page of a million": lambda _: client.list_operations(great, limit=_PAGE_SIZE),
+            "page of a million": lambda _: client.list_operations(large_account, limit=_PAGE_SIZE),
             "page of a million, older than the middle": lambda _: client.list_operations(
-                great, limit=_PAGE_SIZE, older_than=_MILLION // 2
+                large_account, limit=_PAGE_SIZE, older_than=_MILLION // 2
             ),
             "page of a million, one counterparty": lambda _: client.list_operations(
-                great, limit=_PAGE_SIZE, filter=counterparty
+                large_account, limit=_PAGE_SIZE, filter=counterparty
             ),
-            "days of a year of a million": lambda _: client.get_statistics(great, granularity="DAY", **year),
+            "days of a year of a million": lambda _: client.get_statistics(large_account, granularity="DAY", **year),
             "hours of a day of a million": lambda _: client.get_statistics(
-                great, granularity="HOUR", from_=_START, to=_START + timedelta(days=1)
+                large_account, granularity="HOUR", from_=_START, to=_START + timedelta(days=1)
             ),
         },
         2 * options.seconds,

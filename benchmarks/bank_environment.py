@@ -52,7 +52,7 @@ def parse_batches(exposition: str) -> tuple[float, float]:
 class BankEnvironment(BenchEnvironment):
     """PostgreSQL as in production, and a broker if the options request one.
 
-    Without a broker the bank sees an outage of Kafka, and its outbox grows.
+    Without a broker the bank runs as in an outage of Kafka: its outbox grows.
     """
 
     postgres: Postgres

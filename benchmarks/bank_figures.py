@@ -44,7 +44,7 @@ async def bulk_vs_pgbench(environment: BankEnvironment) -> Figure:
 
 
 async def hot_vs_uniform(environment: BankEnvironment) -> Figure:
-    """Bulk transfers between Zipf accounts, against those between uniform accounts."""
+    """Bulk transfers between accounts of a Zipf distribution, against those of a uniform distribution."""
     items, calls = _BULK_CALLS[0]
     hot: list[Run] = []
     uniform: list[Run] = []

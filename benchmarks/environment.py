@@ -58,7 +58,7 @@ class BenchEnvironment:
         self._exit_stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        async with AsyncExitStack() as stack:  # stops what runs already if the start fails
+        async with AsyncExitStack() as stack:  # if the start fails, stop the processes that run already
             self._exit_stack = stack
             self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="wallet-bench-")))
             await self._start()

@@ -10,7 +10,7 @@ _DIGITS: Final = 3
 
 
 class BenchError(Exception):
-    """A run that gave no valid figure. The message says why."""
+    """A run without a valid figure. The message contains the reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +41,7 @@ class Figure:
         figure: name, for example `bank.unary_vs_pgbench`.
         bar: target for the value: a lower bound if `better` is "higher", an upper bound if it is "lower"; None if the
             figure has no target.
-        details: the measurements behind the value, for people.
+        details: measurements that explain the value; only for readers.
     """
 
     figure: str

@@ -55,7 +55,7 @@ class Side:
 
     Attributes:
         name: key of the side in the figure's details.
-        load: of the generator.
+        load: requests that the generator sends.
         generator: module of the load generator.
         counted: what one response contains: "transfers" or "pages".
     """
@@ -126,15 +126,15 @@ class GatewayEnvironment(BenchEnvironment):
 
         The first one logs all lines and exports a tenth of its traces to a collector; the second one logs errors only.
         """
-        telling, silent, collector = _addresses(3)
-        with_telemetry = self._gateway_settings(telling, OTLP_ENDPOINT=f"http://{collector}", TRACE_RATIO="0.1")
-        without_telemetry = self._gateway_settings(silent, LOG_LEVEL="ERROR")
+        with_address, without_address, collector = _addresses(3)
+        with_telemetry = self._gateway_settings(with_address, OTLP_ENDPOINT=f"http://{collector}", TRACE_RATIO="0.1")
+        without_telemetry = self._gateway_settings(without_address, LOG_LEVEL="ERROR")
         async with (
             self._run("collector", "benchmarks.service_stubs", collector, collector),
-            self._run("telling", "gateway", telling, **with_telemetry),
-            self._run("silent", "gateway", silent, **without_telemetry),
+            self._run("telling", "gateway", with_address, **with_telemetry),
+            self._run("silent", "gateway", without_address, **without_telemetry),
         ):
-            yield telling, silent
+            yield with_address, without_address
 
     @asynccontextmanager
     async def hive_gateway(self) -> AsyncIterator[str]:

@@ -94,8 +94,11 @@ async def measure_telemetry_overhead(environment: GatewayEnvironment, options: O
 
     The details have the processor time per transfer of both gateways, which is the better measure on a busy machine.
     """
-    async with environment.gateways_with_and_without_telemetry() as (telling, silent):
-        sides = environment.rest_transfers("telling", telling), environment.rest_transfers("silent", silent)
+    async with environment.gateways_with_and_without_telemetry() as (with_telemetry, without_telemetry):
+        sides = (
+            environment.rest_transfers("telling", with_telemetry),
+            environment.rest_transfers("silent", without_telemetry),
+        )
         figure = await measure_ratio(environment, _TELEMETRY_OVERHEAD, *sides, options)
     microseconds = {}
     for side in sides:
@@ -108,7 +111,8 @@ async def measure_telemetry_overhead(environment: GatewayEnvironment, options: O
 async def measure_page_latency(environment: GatewayEnvironment, options: Options) -> Figure:
     """Divide the latency of a page by GraphQL by that of the same page by REST.
 
-    The pages of a side are requested one after the other, so this is the inverse ratio of the rates.
+    Each side requests its pages one after the other, so the ratio of the latencies is the inverse ratio of the rates:
+    the rate by REST divided by that by GraphQL.
     """
     rest, graphql = environment.rest_pages(), environment.graphql_pages()
     figure = await measure_ratio(environment, _GRAPHQL_PAGE, rest, graphql, options)

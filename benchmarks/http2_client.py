@@ -57,7 +57,7 @@ async def call_repeatedly(
         target: `host:port`.
         requests: header block and message of each call, without end.
         in_flight: number of concurrent calls.
-        deadline: on the monotonic clock; no call starts after it.
+        deadline: time on the monotonic clock after which no call starts.
 
     Raises:
         CallError: a call failed; the results of the others are lost.

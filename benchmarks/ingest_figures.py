@@ -1,7 +1,7 @@
-"""Figures of ingestion: rate and memory with which analytics stores the events of the topic.
+"""Figures of ingestion: rate and memory of analytics while it stores the events of the topic.
 
-The topic is filled first. Then analytics starts, as after an outage, until everything is stored. The events follow the
-contract and are between a thousand accounts; the versions of each account have no gaps.
+All events are published before analytics starts, as after an outage. The measurement ends when all of them are stored.
+The events follow the contract: transfers between a thousand accounts, whose versions have no gaps.
 """
 
 import asyncio
@@ -64,7 +64,7 @@ class BenchEvent:
 
     @property
     def occurred_at(self) -> datetime:
-        """One microsecond after the event before."""
+        """Time of the transfer: one microsecond after the previous event."""
         return _START + timedelta(microseconds=self.number)
 
     def sides(self) -> Iterator[tuple[str, int]]:
@@ -112,7 +112,7 @@ class BenchEvent:
 
 
 async def _publish_events(brokers: str, events: int) -> None:
-    """Publish events to the topic."""
+    """Publish the first `events` events and wait until the broker has confirmed them."""
     producer = AIOKafkaProducer(bootstrap_servers=brokers, acks="all", enable_idempotence=True, linger_ms=20)
     await producer.start()
     try:
@@ -128,7 +128,7 @@ async def _publish_events(brokers: str, events: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class CatchUp:
-    """How analytics stored a filled topic.
+    """Measurements of analytics while it stored a backlog.
 
     Attributes:
         events_per_second: between the first and the last poll of the number of stored events.
@@ -142,10 +142,10 @@ class CatchUp:
 
 
 async def _wait_for_catch_up(analytics: AnalyticsProcess, events: int) -> CatchUp:
-    """Poll analytics until all events are stored.
+    """Poll analytics until all events are stored, and return the measurements.
 
     Raises:
-        BenchError: time-out, or the history differs from the published events.
+        BenchError: the events are not stored in time, or the history differs from them.
     """
     idle = _memory_mib(analytics, "VmRSS")
     started_at, first, stored = 0.0, 0.0, 0.0
@@ -179,7 +179,7 @@ def _memory_mib(analytics: AnalyticsProcess, field: str) -> float:
 
 
 def _measure_raw_insert(port: int, database: str, events: int) -> float:
-    """Return the rows per second of inserts with ClickHouse's own client, the most that one Python process can do.
+    """Return the rows per second of inserts with ClickHouse's own client, the maximum rate of one Python process.
 
     The batches are prepared before the measurement and go into a table like the history's.
     """
@@ -246,7 +246,7 @@ async def catch_up_1m() -> Figure:
 
 
 async def measure(names: Collection[str], options: Options) -> AsyncGenerator[Figure, None]:  # noqa: ARG001
-    """See `figure.FigureModule`. These figures run for a number of events and not for a time."""
+    """See `figure.FigureModule`. The number of events is fixed, so the option `seconds` has no effect."""
     for name, measure_figure in {_INGEST_VS_RAW_INSERT: ingest_vs_raw_insert, _CATCH_UP_MEMORY: catch_up_1m}.items():
         if name in names:
             print_progress(f"{name}: {measure_figure.__doc__}")

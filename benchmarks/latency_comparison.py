@@ -29,7 +29,7 @@ _BLOCK_SECONDS: Final = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LatencyComparison:
-    """Task of this process.
+    """Input of this process.
 
     Attributes:
         target: gRPC target of the bank.
@@ -51,8 +51,8 @@ class ComparedLatencies:
     """Latencies of all transfers except those of the first block of each side.
 
     Attributes:
-        bank_ms: by the bank.
-        sql_ms: by SQL.
+        bank_ms: latencies of transfers by the bank.
+        sql_ms: latencies of transfers by SQL.
         acknowledged: number of all transfers.
     """
 

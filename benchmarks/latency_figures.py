@@ -1,7 +1,7 @@
 """Figures of the pipeline's latency: from a transfer to its row in the history, and to messages of subscriptions.
 
 The complete system runs on this machine, together with the load and the subscribers. Transfers start at a constant
-rate in an open loop, so a slow system gets no less load.
+rate in an open loop, so the load does not decrease when the system is slow.
 """
 
 import asyncio

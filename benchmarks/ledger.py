@@ -147,14 +147,14 @@ class Ledger:
             "keys": transfers,
         }
         if actual != expected:
-            raise BenchError(f"the ledger is not consistent: it has {actual}, acknowledged were {expected}")
+            raise BenchError(f"the ledger is not consistent: it has {actual}, expected {expected}")
 
     async def count_violations(self) -> dict[str, int]:
         """Check all rows and return the number of violations of each invariant."""
         return {name: await self._sql.fetchval(query) for name, query in _INVARIANTS.items()}
 
     async def footprint(self) -> Footprint:
-        """Return the present rows and bytes."""
+        """Return the current numbers of rows and bytes."""
         (rows,) = await self._sql.fetch(_ROWS)
         sizes = {
             f"bytes.{table}": await self._sql.fetchval("SELECT pg_total_relation_size($1::regclass)", table)

@@ -1,4 +1,4 @@
-"""Load generators: processes that receive their task and send their result as lines of JSON.
+"""Load generators: processes that receive their load and send their result as lines of JSON.
 
 A generator reads its load from standard input and writes `ready`. Then it reads a `LoadWindow`, sends requests until
 the end of the window and writes a `LoadResult`.
@@ -51,9 +51,9 @@ class LoadResult:
 
     Attributes:
         acknowledged: number of all transfers, including those outside of the window.
-        transfers: transfers in the window. A call that is partly in the window counts in proportion, so that long
-            calls are counted right.
-        latencies_ms: of the calls that ended in the window.
+        transfers: transfers in the window. A call that is partly in the window counts in proportion to
+            that part.
+        latencies_ms: latencies of the calls that ended in the window.
         error: failure that ended the run, or empty.
     """
 
@@ -83,7 +83,8 @@ def summarize_calls(calls: Sequence[Call], window: LoadWindow, error: str = "") 
 def run_generator(send_requests: Callable[[LoadWindow], Awaitable[Sequence[Call]]]) -> None:
     """Report that the generator is ready, send requests in the window that it receives, and write the result.
 
-    Returns when the parent process closes standard input: the parent reads the processor time of this process before.
+    Returns when the parent process closes standard input. Before it does, the parent reads the processor time of
+    this process.
 
     Args:
         send_requests: sends requests until the end of the window. A `CallError` or `OSError` becomes the error of the
@@ -107,7 +108,7 @@ def run_generator(send_requests: Callable[[LoadWindow], Awaitable[Sequence[Call]
 def write_line(line: bytes) -> None:
     """Write a complete line to standard output.
 
-    With PYTHONUNBUFFERED, Python's own write may stop when the pipe is full.
+    With PYTHONUNBUFFERED, `sys.stdout.write` may write only a part of the line when the pipe is full.
     """
     rest = line + b"\n"
     while rest:
@@ -149,7 +150,9 @@ class GeneratorProcess:
         except TimeoutError:
             raise BenchError(f"{self._module} wrote no line in {timeout_seconds:.0f} s") from None
         if not line.endswith(b"\n"):
-            raise BenchError(f"{self._module} ended with {await self._process.wait()}; its error output is above")
+            raise BenchError(
+                f"{self._module} ended with exit code {await self._process.wait()}; its error output is above"
+            )
         return line
 
 

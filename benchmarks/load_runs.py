@@ -1,4 +1,4 @@
-"""Measured runs of transfers on banks."""
+"""Measurement of transfers on one or more banks, which the figures of the bank share."""
 
 import time
 from collections.abc import Sequence
@@ -32,11 +32,11 @@ async def measure_bank_loads(
     """Generate all loads at the same time, each in its own process, and verify the ledger afterwards.
 
     Args:
-        environment: with the banks.
+        environment: environment in which the banks run.
         ledger: database of the banks.
         banks: all running banks; their batches and processor time are measured.
-        loads: on these banks.
-        name: of the run.
+        loads: load of each generator.
+        name: name of the run in the progress and in the details.
         seconds: duration of the measurement; the option of the command line by default.
 
     Raises:

@@ -26,15 +26,15 @@ writes the page again. [Benchmarks](../../docs/reference/benchmarks.md#figures) 
 
 - Both sides of a ratio run in turns on one machine, each with its own accounts or its own process. Ratios can be
   compared with those of other machines; the rates and times behind them cannot, and are in the `details` of each line.
-- In a measurement each side counts with its best of three or more runs, because interference only makes runs slower.
+- Each side of a ratio has three or more runs. The fastest one counts, because interference only makes runs slower.
 - The value of a figure on this page is the median of all kept measurements; minimum and maximum show the variation. A
   figure with one measurement shows no variation.
 - `cpu_seconds.others` in `details` is the processor time of unrelated processes; discard a line where it is high.
 - Lines name the Python build (except the first ones). Debian's and the image's are built with profile-guided
   optimisation; other builds need an eighth more time for Python code.
 - PostgreSQL has fsync and synchronous_commit on. The system has its tokens, limits, logs and metrics on.
-- After every run the ledger must be consistent, and the answers that Locust received must be true; an invalid run
-  leaves no line.
+- After every run the ledger is checked, and after a run with Locust also the responses that it received. A run with a
+  violation adds no line.
 
 ## Figures
 

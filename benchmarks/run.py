@@ -1,4 +1,4 @@
-"""One measured run of load."""
+"""Result of one measured load."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ class Run:
         rate: transfers per second, or pages per second if `counted` is "pages".
         acknowledged: number of successful requests, including those outside of the measured time.
         counted: what the rate counts; part of the key in `as_details`.
-        details: for people.
+        details: further measurements, such as latencies; only for readers.
     """
 
     name: str

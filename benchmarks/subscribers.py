@@ -38,7 +38,7 @@ class SubscribeCommand:
         url: WebSocket URL of the gateway's GraphQL endpoint.
         token: bearer token that may read all the accounts.
         accounts: account ids; several subscribers may use the same account.
-        after: for each subscriber the cursor after which it starts.
+        after: cursor after which each subscriber starts.
     """
 
     url: str
@@ -60,7 +60,7 @@ class SubscriptionResult:
     """Received messages.
 
     Attributes:
-        latencies_ms: of each message, since the ledger's timestamp of the operation.
+        latencies_ms: time of each message since the ledger's timestamp of its operation.
         repeats: messages that their subscriber had received before.
         error: failure that ended a subscription, or empty.
     """

@@ -1,4 +1,4 @@
-"""Figures of top-ups: their rate, and the time to recover those that a killed card service interrupted.
+"""Figures of top-ups: their rate, and the time until interrupted top-ups are final after kill -9 of the card service.
 
 The complete system runs with the sandbox acquirer without delay. Load and services share this machine.
 """
@@ -54,12 +54,12 @@ class TopUpUser:
         """Make top-ups until the deadline, on the monotonic clock.
 
         Raises:
-            BenchError: a top-up was refused, or its first answer is not that it is complete.
+            BenchError: a top-up was refused, or its response does not have the status COMPLETED.
         """
         while (started := time.monotonic()) < deadline:
             response = await self.top_up()
             if response.status_code != httpx.codes.ACCEPTED or response.json()["status"] != "COMPLETED":
-                raise BenchError(f"a top-up was answered {response.status_code}: {response.text}")
+                raise BenchError(f"a top-up returned {response.status_code}: {response.text}")
             self.top_ups.append((started, time.monotonic()))
 
     async def top_up(self) -> httpx.Response:
@@ -118,7 +118,7 @@ async def recovery(environment: OneOwnerEnvironment, options: Options) -> Figure
 
 
 async def _kill_card_service(environment: OneOwnerEnvironment, users: Sequence[TopUpUser]) -> None:
-    """Kill the card service after one second of top-ups, and wait until each user has seen a failure."""
+    """Kill the card service after one second of top-ups, and wait until a top-up of each user has failed."""
 
     async def top_up_until_failure(user: TopUpUser) -> None:
         with suppress(httpx.HTTPError):
@@ -135,7 +135,7 @@ async def _kill_card_service(environment: OneOwnerEnvironment, users: Sequence[T
 async def _list_unfinished(card: CardClient, accounts: Sequence[UUID]) -> list[UUID]:
     """Wait until the restarted service answers, and return the top-ups that are not final then.
 
-    Interrupted top-ups that became final earlier took less time; they are not counted.
+    Interrupted top-ups that are already final then are not measured; they took less time than the others.
     """
     while True:
         try:

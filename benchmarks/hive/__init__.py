@@ -37,7 +37,7 @@ async def run_hive_gateway(bank: str, folder: Path) -> AsyncIterator[tuple[Child
 
     Args:
         bank: gRPC target of the bank, as `host:port`.
-        folder: for the supergraph.
+        folder: folder in which the supergraph is written.
 
     Raises:
         StartError: it did not start; the message says why.
