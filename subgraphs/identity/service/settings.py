@@ -11,7 +11,7 @@ from subgraphs.identity.service.adapters.passwords import Argon2Parameters
 from subgraphs.identity.service.domain.lockout import LockoutPolicy
 
 HASH_THREADS: Final = 2
-"""Passwords hashed at once, each with `IDENTITY_HASH_MEMORY_KIB` of memory."""
+"""Maximum concurrent password hashes, each with `IDENTITY_HASH_MEMORY_KIB` of memory."""
 
 _DEFAULTS: Final = Argon2Parameters()
 _LOCKOUT: Final = LockoutPolicy()

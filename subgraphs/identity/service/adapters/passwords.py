@@ -23,7 +23,7 @@ _TAG_BYTES: Final = 32
 
 @dataclass(frozen=True, slots=True)
 class Argon2Parameters:
-    """Cost of a hash.
+    """Cost parameters of a hash.
 
     The defaults are the second recommendation of RFC 9106 (section 4): 3 passes over 64 MiB in 4 lanes, with a salt of
     128 bits and a tag of 256 bits.

@@ -75,7 +75,7 @@ class Repository:
     async def add_attempt(self, username: str, policy: LockoutPolicy) -> tuple[User, str] | None:
         """Count a login attempt and return the user with the password hash; None if the user does not exist.
 
-        The attempt counts as failed until `add_session` deletes it. Concurrent attempts are counted in turn.
+        The attempt counts as failed until `add_session` deletes it. Concurrent attempts are counted one by one.
 
         Raises:
             TooManyAttempts: the name is locked; the attempt is not counted.

@@ -1,6 +1,7 @@
 """Tables of the identity service, as the migrations create them; a test compares both.
 
-A copy of the tables gives no access: of a password they have the hash, and of a refresh token the id without the HMAC.
+They store only the hash of a password, and only the id of a refresh token without its HMAC. So a copy of the tables
+gives no access.
 """
 
 from typing import Final

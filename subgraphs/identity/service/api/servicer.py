@@ -95,7 +95,7 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
 
 
 def _parse_id(text: str) -> UUID | None:
-    """Return the user id; None for the subject of another issuer, which is no id of ours."""
+    """Return the user id; None if the text is not a user id, such as the subject of another issuer."""
     try:
         return inputs.parse_uuid(text)
     except ValueError:

@@ -75,7 +75,7 @@ class Tokens:
 
 
 class Identity:
-    """Use cases of callers. All but reading users need no token."""
+    """Use cases of the identity service. Only reads of users need a token."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class Identity:
             InvalidInput: the user name or the password breaks a rule.
             UsernameTaken: another user has the name.
             ResourceExhausted: too many passwords wait to be hashed.
-            Unavailable: the outcome is unknown; a login shows it.
+            Unavailable: the outcome is unknown; a login shows whether the user was created.
         """
         password = Secret(normalize_password(password.text))
         if violations := check_new_credentials(username, password.text):
@@ -118,7 +118,7 @@ class Identity:
             InvalidCredentials: the password is wrong or the user does not exist; both take the same time.
             TooManyAttempts: the name is locked; the password was not verified.
             ResourceExhausted: too many passwords wait to be hashed; the attempt does not count.
-            Unavailable: the outcome is unknown; a retry is safe, an unused session does no harm.
+            Unavailable: the outcome is unknown; a retry is safe, and an unused session is harmless.
         """
         password = Secret(normalize_password(password.text))
         if violations := check_credentials(username, password.text):
@@ -222,6 +222,6 @@ class Identity:
 
 
 def _refuse_refresh(outcome: str) -> Unauthenticated:
-    """Count the outcome, and return the error, which is the same for all outcomes."""
+    """Count the outcome in the metrics, and return the error, which is the same for all outcomes."""
     metrics.REFRESHES.labels(outcome).inc()
     return Unauthenticated("the refresh token is not valid; sign in again")

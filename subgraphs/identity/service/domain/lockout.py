@@ -20,7 +20,7 @@ class LockoutPolicy:
     longest_seconds: float = 900.0
 
     def lock_seconds(self, attempts: int) -> float:
-        """Return the time of the lock after this many consecutive attempts."""
+        """Return the duration of the lock after a number of consecutive attempts."""
         if attempts < self.free_attempts:
             return 0.0
         doublings = min(attempts - self.free_attempts, 64)  # more would overflow a float

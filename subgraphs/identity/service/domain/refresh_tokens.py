@@ -50,7 +50,7 @@ class Replay:
 
 @dataclass(frozen=True, slots=True)
 class ReuseDetected:
-    """Repeated use after the grace period: the token was probably stolen. The session, which is revoked by this."""
+    """Repeated use after the grace period: the token was probably stolen. `session` is the revoked session."""
 
     session: Session
 
@@ -72,9 +72,9 @@ def rotate(
     Args:
         session: session of the token.
         token: stored token.
-        now: time of the clock that all stored times come from.
+        now: current time, from the same clock as all stored times.
         successor_id: id of the successor, if the token has none yet.
-        grace_seconds: time after the first use in which another use is a replay and no reuse.
+        grace_seconds: time after the first use in which another use is a replay, not a reuse.
     """
     if session.has_ended(now):
         return SessionEnded()
