@@ -53,7 +53,7 @@ async def watch_operations(
     """Yield operations after a version, or new ones without it. Reconnects after the last operation yielded.
 
     Analytics reports the version at which a stream of new operations starts. If it is unavailable before that, the
-    bank's present version takes its place.
+    bank's current version takes its place.
     """
     is_reconnect = False
 

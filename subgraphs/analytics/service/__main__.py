@@ -61,7 +61,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             copies,
             ledger,
             wait_seconds=grace_seconds,
-            # By then the repair has inserted the operation, too. It may wait for its period and for the grace.
+            # After this time the repair has inserted the operation, if the topic has not delivered it.
             max_delay_seconds=2 * PERIOD_SECONDS + grace_seconds,
         )
         verifier = await stack.enter_async_context(TokenVerifier.open(settings))

@@ -139,7 +139,7 @@ class AnalyticsEnvironment:
         return [row.account_version for row in await self.history.list_after(account_id, 0, 10_000)]
 
     async def until_stored(self, account_id: UUID, versions: list[int], within: float = 10.0) -> None:
-        """Return when exactly these versions of the account are stored."""
+        """Wait until exactly these versions of the account are stored."""
 
         async def same() -> bool:
             return await self.stored_versions(account_id) == versions
@@ -163,7 +163,7 @@ class AnalyticsEnvironment:
             return sum([await reader.committed(TopicPartition(OPERATIONS_TOPIC, part)) or 0 for part in range(4)])
 
     async def until_committed(self, count: int, within: float = 10.0) -> None:
-        """Return when the group has committed exactly `count` messages."""
+        """Wait until the group has committed exactly `count` messages."""
 
         async def same() -> bool:
             return await self.committed() == count
@@ -238,7 +238,7 @@ def make_settings(keys: Keys, folder: Path, clickhouse_dsn: str, **more: Any) ->
 
 
 async def until_equal(probe: Callable[[], int], expected: int, within: float = 10.0) -> None:
-    """Return when the probe returns the expected number."""
+    """Wait until the probe returns the expected number."""
 
     async def same() -> bool:
         return probe() == expected

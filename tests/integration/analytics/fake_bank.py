@@ -71,7 +71,7 @@ class FakeBank(bank_pb2_grpc.BankServiceServicer):
         return event
 
     def lose(self, event: Event) -> None:
-        """Stop to return an operation, but count it in the account's version."""
+        """Stop returning an operation, but count it in the account's version."""
         self._lost.add(event.id)
 
     def _posting(self, account_id: UUID) -> Posting:

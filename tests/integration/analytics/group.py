@@ -57,7 +57,7 @@ class Load:
         return sum(found.count for found in (await self._env.history.get_coverage(self._accounts)).values())
 
     async def until_stored(self, within: float = 20.0) -> None:
-        """Return when every event has its two rows and all messages are committed, without dead letters.
+        """Wait until every event has its two rows and all messages are committed, without dead letters.
 
         These tests have no repair, so all rows come from the topic.
         """
@@ -192,7 +192,7 @@ def analytics_process(
 
 
 async def until_group_size(env: AnalyticsEnvironment, count: int, within: float = 15.0) -> None:
-    """Return when the group is stable and has `count` members."""
+    """Wait until the group is stable and has `count` members."""
 
     async def members() -> tuple[str, int]:
         async with _admin(env) as admin:

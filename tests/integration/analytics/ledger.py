@@ -48,7 +48,7 @@ class Load:
         await asyncio.gather(*(one_by_one() for _ in range(4)))
 
     async def until_made(self, count: int) -> None:
-        """Return when `count` more transfers are made."""
+        """Wait until `count` more transfers are made."""
         enough = len(self.ids) + count
 
         async def reached() -> bool:
@@ -67,7 +67,7 @@ async def outbox_is_empty(sql: asyncpg.Pool) -> bool:
 
 
 async def assert_history_equals_ledger(bank: RunningBank, env: AnalyticsEnvironment, within: float = 30.0) -> None:
-    """Return when all events are published, committed and stored; fail if the history differs from the ledger.
+    """Wait until all events are published, committed and stored; fail if the history differs from the ledger.
 
     Compares rows and turnovers by SQL, and runs the integrity check of the history.
     """

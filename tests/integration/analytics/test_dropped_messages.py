@@ -43,7 +43,7 @@ class TestDroppedMessages:
 
 
 async def deposit(bank: RunningBank, account: UUID, count: int) -> None:
-    """Make `count` deposits, many at once. All have one sender, so their events go to one partition."""
+    """Make `count` deposits, many of them concurrently. All have one sender, so their events go to one partition."""
     card, done = bank.service("card"), (await bank.row(account))["version"]
     for start in range(done, done + count, 250):
         keys = [f"{account} {n}" for n in range(start, min(start + 250, done + count))]

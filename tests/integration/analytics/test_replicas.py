@@ -55,7 +55,7 @@ class Feeds:
             await asyncio.gather(*following, return_exceptions=True)
 
     async def until_reached(self, version: int) -> None:
-        """Return when each stream has reached the version."""
+        """Wait until each stream has reached the version."""
 
         async def all_have() -> bool:
             return all(versions and versions[-1] >= version for versions in self.versions)

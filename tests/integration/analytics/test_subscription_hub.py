@@ -50,7 +50,7 @@ class Reader:
             await self.take(1)
 
     async def waits(self) -> None:
-        """Return when the stream has delivered all stored operations and waits for new ones."""
+        """Wait until the stream has delivered all stored operations and waits for new ones."""
         self._pending = asyncio.create_task(self._step())
 
         async def is_live() -> bool:

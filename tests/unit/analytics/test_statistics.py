@@ -83,7 +83,7 @@ class TestViolations:
         assert frame("1970-01-01", "2053-01-01", Granularity.MONTH).violations() == []
 
     @pytest.mark.parametrize(
-        ("given", "field"),
+        ("invalid", "field"),
         [
             (frame("2026-01-01", "2026-01-01"), "from"),
             (frame("2026-01-02", "2026-01-01"), "from"),
@@ -94,8 +94,8 @@ class TestViolations:
             (frame("1970-01-01", "2200-01-01", Granularity.HOUR), "granularity"),
         ],
     )
-    def test_violation_names_the_field(self, given: StatisticsRange, field: str) -> None:
-        assert [violation.field for violation in given.violations()] == [field]
+    def test_violation_names_the_field(self, invalid: StatisticsRange, field: str) -> None:
+        assert [violation.field for violation in invalid.violations()] == [field]
 
     def test_thousand_buckets_are_allowed(self) -> None:
         assert frame("2026-01-01", "2028-09-27").count == 1000

@@ -30,7 +30,7 @@ class BankLedger:
         self._token = token
 
     async def list_all_versions(self) -> AsyncIterator[dict[UUID, int]]:
-        """Yield the present version of every account, one page at a time."""
+        """Yield the current version of every account, one page at a time."""
         pages = self._bank.list_account_versions(_PAGE_SIZE)
         while True:
             with request_context.as_service(self._token):  # for each page: the whole list may outlast a token
@@ -40,7 +40,7 @@ class BankLedger:
             yield {account.account_id: account.version for account in page}
 
     async def get_versions(self, account_ids: list[UUID]) -> dict[UUID, int]:
-        """Return the present versions of the accounts, without those that the ledger does not have."""
+        """Return the current versions of the accounts, without those that the ledger does not have."""
         versions: dict[UUID, int] = {}
         for start in range(0, len(account_ids), _PAGE_SIZE):
             with request_context.as_service(self._token):

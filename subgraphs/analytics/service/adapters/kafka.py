@@ -14,7 +14,7 @@ answers only at the end of this time, so there it is the delay of every event.
 """
 
 _MAX_POLL_INTERVAL_MS: Final = 24 * 3600 * 1000
-"""A member that waits for ClickHouse does not poll. Its heartbeats keep its place in the group."""
+"""Long, because a member that waits for ClickHouse does not poll. Its heartbeats keep it in the group."""
 
 _METADATA_MAX_AGE_MS: Final = 5_000
 """Maximum delay until a new topic or partition is noticed."""

@@ -29,7 +29,7 @@ class AccountOwners:
         self._readable: TTLCache[tuple[str, UUID], bool] = TTLCache(_CACHE_SIZE, _CACHE_SECONDS, clock)
 
     async def check(self, caller: Principal, account_id: UUID) -> None:
-        """Return if the caller of the current request may read the account.
+        """Check that the caller of the current request may read the account.
 
         Raises:
             AccountNotFound: the account does not exist, or belongs to another user.

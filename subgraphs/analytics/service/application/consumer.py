@@ -52,7 +52,7 @@ Message: TypeAlias = "ConsumerRecord[bytes, bytes]"
 class TooManyDeadLetters(Exception):
     """The limit of dead letters is exceeded, so the cause is probably not the messages.
 
-    A person must look. To continue would move the whole topic to the dead letters.
+    An operator must find the cause. A consumer that continued would move the whole topic to the dead letters.
     """
 
 
@@ -101,7 +101,7 @@ class Consumer:
         self._producer = producer
         self._limits = limits
         self._recent: deque[bool] = deque(maxlen=limits.window)
-        """Of each of the last messages, whether it was invalid."""
+        """One value for each of the last `limits.window` messages: True if the message was invalid."""
         self._versions: LRUCache[UUID, int] = LRUCache(_GAP_DETECTION_ACCOUNTS)
         self._next_offsets: dict[TopicPartition, int] = {}
         self._committed: dict[TopicPartition, int] = {}
@@ -161,7 +161,7 @@ class Consumer:
         return messages, generation
 
     def _start_generation(self) -> None:
-        """Forget the offsets after a rebalance: each partition continues at its committed offset."""
+        """Discard the expected offsets after a rebalance: each partition continues at its committed offset."""
         self._generation += 1
         self._next_offsets.clear()
 
@@ -221,7 +221,8 @@ class Consumer:
         for message in messages:
             partition = TopicPartition(message.topic, message.partition)
             expected = offsets.get(partition, self._next_offsets.get(partition, message.offset))
-            # Between generations another member may have advanced a partition, but committed offsets never come again.
+            # Another member may have consumed the partition in the meantime, so a later offset is a gap only within one
+            # generation. An offset below the committed one is never correct.
             if message.offset != expected or message.offset < self._committed.get(partition, 0):
                 log.warning("offset gap", partition=message.partition, expected=expected, got=message.offset)
                 self._repair.suspect_all()
@@ -237,7 +238,7 @@ class Consumer:
                 self._committed |= offsets
 
     def _detect_gaps(self, rows: list[Row]) -> None:
-        """Suspect the accounts that skipped a version.
+        """Report accounts that skipped a version to the repair.
 
         Usually the missing operation is in another partition, so the repair waits for it.
         """
@@ -289,7 +290,7 @@ def _traceparent(message: Message) -> str | None:
 
 
 async def _send_dead_letters(producer: AIOKafkaProducer, invalid: Sequence[tuple[Message, str]]) -> None:
-    """Return when the broker has confirmed every dead letter."""
+    """Send the dead letters, and wait until the broker has confirmed every dead letter."""
     confirmations = []
     for message, reason in invalid:
         log.warning("invalid event", partition=message.partition, offset=message.offset, reason=reason)

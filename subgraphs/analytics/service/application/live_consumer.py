@@ -42,7 +42,7 @@ class LiveConsumer:
         self._running_admin: AIOKafkaAdminClient | None = None
 
     async def ping(self) -> None:
-        """Return if the broker answers.
+        """Check that the broker answers.
 
         Raises:
             Unavailable: the consumer is not connected.

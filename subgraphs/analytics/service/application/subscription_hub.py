@@ -98,7 +98,7 @@ class _Subscription:
         self._buffer.pop(version, None)
 
     async def wait_for_change(self, until: float | None = None) -> None:
-        """Return after a change, or at a time of the loop's clock."""
+        """Wait for a change, at most until a time of the loop's clock."""
         self._changed.clear()
         with suppress(TimeoutError):
             async with asyncio.timeout_at(until):
@@ -196,7 +196,7 @@ class SubscriptionHub:
                     raise SubscriberTooSlow
                 if clock() >= check_access_at:
                     check_access_at = clock() + self._limits.access_interval_seconds
-                    with suppress(Unavailable, DeadlineExceeded):  # neither is a refusal
+                    with suppress(Unavailable, DeadlineExceeded):  # the bank gave no answer, so access continues
                         subscription.expect((await self._bank.get_balance(account_id)).version)
                 if (row := subscription.next_row()) is not None:
                     batch = [row]

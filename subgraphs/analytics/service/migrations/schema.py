@@ -22,7 +22,7 @@ log = structlog.get_logger(__name__)
 COMMAND: Final = "python -m subgraphs.analytics.service.migrations"
 
 _STATEMENT_TIMEOUT_SECONDS: Final = 600.0
-"""For the job: a statement may rewrite a column of the whole history."""
+"""Time-out of one statement. It is long, because a statement may rewrite a column of the whole history."""
 
 _HISTORY: Final = "operations"
 _RECORDS: Final = "schema_migrations"
@@ -124,7 +124,7 @@ async def upgrade(dsn: str) -> None:
 
 
 async def verify_schema(client: AsyncClient, database: str, migrations: Sequence[Migration] = MIGRATIONS) -> None:
-    """Return if the database has exactly these migrations. Only reads.
+    """Check that the database has exactly these migrations. Only reads.
 
     Args:
         client: client of the server; the database may not exist.

@@ -58,7 +58,7 @@ class Database:
             await database._close()
 
     async def ping(self) -> None:
-        """Return if ClickHouse answers and has the schema of this release.
+        """Check that ClickHouse answers and has the schema of this release.
 
         Raises:
             SchemaMismatch: it has another schema.
