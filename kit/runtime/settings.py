@@ -194,7 +194,7 @@ class CallSettings(Settings):
 
 
 class TLSSettings(Settings):
-    """Files for mutual TLS with other services. Without them, services talk in plaintext, on loopback only."""
+    """Files for mutual TLS with other services. Without them, connections are plaintext, on loopback only."""
 
     tls_certificate: Path | None = Field(None, description="file with the certificate of this process (PEM)")
     tls_key: Path | None = Field(None, description="file with its private key (PEM)")
@@ -207,7 +207,9 @@ class TLSSettings(Settings):
         is_set = {name: getattr(self, name) is not None for name in ("tls_certificate", "tls_key", "tls_authority")}
         if len(set(is_set.values())) > 1:
             missing = ", ".join(name.upper() for name, has_value in is_set.items() if not has_value)
-            raise ValueError(f"TLS_CERTIFICATE, TLS_KEY and TLS_AUTHORITY come together, or not at all: add {missing}")
+            raise ValueError(
+                f"TLS_CERTIFICATE, TLS_KEY and TLS_AUTHORITY must be set together, or not at all: add {missing}"
+            )
         return self
 
 

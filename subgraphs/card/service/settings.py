@@ -99,7 +99,7 @@ class Settings(ServiceSettings, CallSettings, TLSSettings, LogSettings, TracingS
         _LIMITS.longest_pause_seconds, description="maximum delay before any retry of a step"
     )
     card_drivers: PositiveInt = Field(
-        _LIMITS.drivers, description="maximum top-ups that are resumed at once, besides those of current callers"
+        _LIMITS.drivers, description="maximum top-ups that are resumed concurrently, besides those of current callers"
     )
 
     def production_errors(self) -> Iterator[str]:  # noqa: D102  documented in the base class

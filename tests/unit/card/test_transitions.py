@@ -291,7 +291,7 @@ class TestVerify:
 
 class TestIsNews:
     @pytest.mark.parametrize(
-        ("status", "news"),
+        ("status", "expected"),
         [
             (Status.COMPLETED, {PaymentStatus.DECLINED, PaymentStatus.VOIDED, PaymentStatus.REFUNDED}),
             (Status.DECLINED, set(PaymentStatus) - {PaymentStatus.DECLINED}),
@@ -299,15 +299,17 @@ class TestIsNews:
             (Status.REFUNDED, {PaymentStatus.DECLINED, PaymentStatus.VOIDED}),
         ],
     )
-    def test_status_that_a_final_payment_never_had_is_news(self, status: Status, news: set[PaymentStatus]) -> None:
+    def test_status_that_a_final_payment_never_had_needs_a_call(
+        self, status: Status, expected: set[PaymentStatus]
+    ) -> None:
         ended = top_up(status=status, step=None)
-        assert {status for status in PaymentStatus if transitions.is_news(ended, status)} == news
+        assert {status for status in PaymentStatus if transitions.needs_acquirer_call(ended, status)} == expected
 
-    def test_webhook_is_news_only_for_a_top_up_that_waits_for_a_retry(self) -> None:
-        assert transitions.is_news(at(Step.CAPTURE, attempts=1), PaymentStatus.CAPTURED)
-        assert not transitions.is_news(at(Step.CAPTURE), PaymentStatus.CAPTURED)
+    def test_webhook_needs_a_call_only_for_a_top_up_that_waits_for_a_retry(self) -> None:
+        assert transitions.needs_acquirer_call(at(Step.CAPTURE, attempts=1), PaymentStatus.CAPTURED)
+        assert not transitions.needs_acquirer_call(at(Step.CAPTURE), PaymentStatus.CAPTURED)
         stopped = at(Step.REFUND, status=Status.NEEDS_REVIEW, review="reason", attempts=1)
-        assert not transitions.is_news(stopped, PaymentStatus.REFUNDED)
+        assert not transitions.needs_acquirer_call(stopped, PaymentStatus.REFUNDED)
 
 
 class TestRetryDelay:

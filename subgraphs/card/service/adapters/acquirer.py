@@ -35,7 +35,7 @@ class Acquirer(Protocol):
         ...
 
     async def cancel(self, key: str) -> Payment | NoPayment | Refusal:
-        """Bar the key from authorizing, and void the payment that it authorized. Refused after a capture."""
+        """Prevent authorizations with the key, and void the payment that it authorized. Refused after a capture."""
         ...
 
     async def capture(self, payment_id: str, key: str) -> Payment | Refusal:

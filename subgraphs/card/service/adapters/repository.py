@@ -215,7 +215,7 @@ class Repository:
             return _top_up_from_row(row)
 
     async def record_webhook(self, webhook_id: str, kind: str, top_up_id: UUID | None, reported: PaymentStatus) -> bool:
-        """Store a webhook once and make its top-up due if the webhook is news (`transitions.is_news`).
+        """Store a webhook once and make its top-up due if `transitions.needs_acquirer_call`.
 
         Args:
             webhook_id: the acquirer's id. All deliveries of a webhook have the same id.
@@ -237,7 +237,7 @@ class Repository:
                 return False
             rows = await sql.execute(select(top_ups).where(top_ups.c.id == top_up_id).with_for_update())
             row = rows.one_or_none()
-            if row is None or not transitions.is_news(_top_up_from_row(row), reported):
+            if row is None or not transitions.needs_acquirer_call(_top_up_from_row(row), reported):
                 return False
             await sql.execute(update(top_ups).where(top_ups.c.id == top_up_id).values(next_attempt_at=func.now()))
             return True

@@ -21,7 +21,7 @@ _MAX_BYTES: Final = 64 * 1024
 
 
 class WebhookInbox:
-    """Stores each webhook once, and makes its top-up due if the webhook is news."""
+    """Stores each webhook once, and makes its top-up due if the acquirer must be called."""
 
     def __init__(self, repository: Repository, saga: Saga) -> None:
         self._repository = repository
@@ -37,10 +37,10 @@ class WebhookInbox:
         top_up_id = top_up_id_from_key(event.payment.idempotency_key)
         if top_up_id is None:
             log.error("webhook for an unknown payment", webhook_id=webhook_id)
-        is_news = await self._repository.record_webhook(webhook_id, event.type, top_up_id, reported)
-        if is_news:
+        is_due = await self._repository.record_webhook(webhook_id, event.type, top_up_id, reported)
+        if is_due:
             self._saga.wake_completer()
-        return is_news
+        return is_due
 
 
 def webhook_app(inbox: WebhookInbox, secret: SecretStr) -> FastAPI:
@@ -77,7 +77,7 @@ async def _receive(request: Request, inbox: WebhookInbox, signature: Webhook) ->
         log.error("webhook unreadable", problems=error.errors(include_input=False, include_url=False))
         return 400, "unreadable"
     try:
-        is_news = await inbox.receive(request.headers["webhook-id"], event)
+        is_due = await inbox.receive(request.headers["webhook-id"], event)
     except Unavailable:
         return 503, "unavailable"
-    return 204, "woke" if is_news else "no_news"
+    return 204, "woke" if is_due else "no_news"

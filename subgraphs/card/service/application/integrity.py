@@ -18,7 +18,7 @@ from subgraphs.card.service.domain.top_up import TopUp, top_up_id_from_key
 
 _PAGE_SIZE: Final = 500
 _MAX_CONCURRENT_CALLS: Final = 8
-"""Maximum number of top-ups that are compared with the acquirer and the bank at once."""
+"""Maximum number of top-ups that are compared concurrently with the acquirer and the bank."""
 _TOP_UPS: Final = "top-ups"
 _PAYMENTS: Final = "payments"
 _DEPOSITS: Final = "deposits"

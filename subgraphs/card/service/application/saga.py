@@ -41,7 +41,8 @@ class SagaLimits:
         longest_pause_seconds: maximum delay after any attempt.
         authorization_window_seconds: time after the request in which the card may be charged.
         max_captures: number of captures with an unknown outcome after which the amount is released.
-        drivers: maximum number of top-ups that the completer drives at once. Top-ups of current callers do not count.
+        drivers: maximum number of top-ups that the completer drives concurrently, without those of current
+            callers.
     """
 
     interval_seconds: float = 1.0

@@ -13,7 +13,7 @@ from wallet.errors import TopUpNotFound, Unavailable
 
 
 class SubscriptionHub:
-    """Open streams of this replica. A slow poll finds changes that the database did not notify."""
+    """Open streams of this replica. A poll at a long interval finds changes that the database did not notify."""
 
     def __init__(self, repository: Repository, *, poll_seconds: float = 2.0) -> None:
         self._repository = repository

@@ -166,7 +166,7 @@ _EARLIER_PAYMENT_STATUSES: Final[Mapping[Status, frozenset[PaymentStatus]]] = {
     Status.REFUNDED: frozenset({PaymentStatus.AUTHORIZED, PaymentStatus.CAPTURED}),
 }
 """Statuses that the payment certainly had before. AUTHORIZED is not one for VOIDED: the authorization may have had no
-answer, so that its success is news."""
+answer, so that the service may not know of its success."""
 
 
 def verify(top_up: TopUp, payment: Payment | NoPayment) -> TopUp:
@@ -210,10 +210,10 @@ def matches_deposit(top_up: TopUp, deposit: Deposit) -> bool:
     return top_up.transfer_id == deposit.transfer_id or top_up.step is Step.DEPOSIT
 
 
-def is_news(top_up: TopUp, reported: PaymentStatus) -> bool:
+def needs_acquirer_call(top_up: TopUp, reported: PaymentStatus) -> bool:
     """Return whether a webhook is a reason to call the acquirer. Webhooks may be late and out of order.
 
-    A top-up in progress is called only after an attempt at its step has failed: until then a driver works on it.
+    For a top-up in progress it is one only after an attempt at its step has failed: until then a driver works on it.
 
     Args:
         top_up: current state.
