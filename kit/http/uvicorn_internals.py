@@ -20,7 +20,7 @@ _LINGER_SECONDS: Final = 1.0
 
 
 class ServerWithoutSignals(uvicorn.Server):
-    """uvicorn's server without signal handlers: `kit.runtime.process` stops the whole process in order."""
+    """uvicorn's server without signal handlers: `kit.runtime.process` shuts down the whole process."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Any:

@@ -89,7 +89,7 @@ class MethodStandIn:
     """Takes the place of a stub's method and calls another callable, which may be replaced.
 
     Attributes:
-        target: gRPC's callable that is called now.
+        target: gRPC's callable for the next call.
     """
 
     def __init__(self, target: Any) -> None:

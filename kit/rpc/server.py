@@ -32,7 +32,7 @@ log = structlog.get_logger(__name__)
 
 _STOP_TIMEOUT_SECONDS: Final = 5.0
 _DRAIN_SECONDS: Final = 0.25
-"""Time between leaving the load balancing of clients and refusing new calls."""
+"""Time between reporting NOT_SERVING, after which clients use other replicas, and refusing new calls."""
 _MAX_CONNECTION_AGE_MS: Final = 600_000
 """Age at which a TLS client moves to a new connection, and so to the newest certificates."""
 _READINESS_INTERVAL_SECONDS: Final = 1.0

@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def write_private_file(path: Path, text: str) -> None:
-    """Replace a file atomically by one with mode 0600.
+    """Write a file with mode 0600; an existing file is replaced atomically.
 
     Args:
         path: file to write; missing folders are created with mode 0700.

@@ -1,4 +1,4 @@
-"""Life of a process: start, background tasks, orderly stop."""
+"""Lifecycle of a process: start, background tasks, graceful shutdown."""
 
 import asyncio
 import gc
@@ -16,7 +16,7 @@ from kit.runtime.backoff import Backoff
 log = structlog.get_logger(__name__)
 
 _STOP_TIMEOUT_SECONDS: Final = 8.0
-"""Longest time of an orderly stop. Docker kills a container after ten seconds."""
+"""Maximum duration of a graceful shutdown. Docker kills a container after ten seconds."""
 _TASK_STOP_TIMEOUT_SECONDS: Final = 5.0
 """Time after which a background task is cancelled again."""
 _HEALTHY_SECONDS: Final = 60.0
@@ -27,7 +27,7 @@ def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
     """Run a service on uvloop until SIGTERM or SIGINT.
 
     Args:
-        main: serves until the event is set, then stops in order and returns. If the stop takes longer than eight
+        main: serves until the event is set, then shuts down and returns. If the shutdown takes longer than eight
             seconds, the process exits anyway; the next process resumes the unfinished work, as after `kill -9`.
     """
 

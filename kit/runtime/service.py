@@ -35,7 +35,7 @@ def run_service(
     Args:
         name: name of the process in logs and traces.
         settings_class: loaded from the environment; invalid settings end the process with status 2.
-        serve: called with the settings and an event. It serves until the event is set, then stops in order.
+        serve: called with the settings and an event. It serves until the event is set, then shuts down.
     """
     settings = settings_class.load()
     logs.configure(name, settings)

@@ -91,7 +91,7 @@ class _Exporter(OTLPSpanExporter):
 
 
 class _LogRateLimitFilter(logging.Filter):
-    """Passes one line a minute of all loggers that share it."""
+    """Log filter that passes one line a minute; loggers that share it share this limit."""
 
     _next_at = 0.0
 

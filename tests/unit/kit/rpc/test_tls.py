@@ -75,22 +75,22 @@ class Peer:
         self.follow: Any = opened.unary_stream(f"/{SERVICE}/Follow", Empty.SerializeToString, StringValue.FromString)
 
     async def read_identity(self) -> tuple[int, str]:
-        shown = await self.calls.unary(self._show, Empty())
-        serial, address = shown.value.split()
+        identity = await self.calls.unary(self._show, Empty())
+        serial, address = identity.value.split()
         return int(serial), address
 
 
 def register(to: grpc.aio.Server) -> None:
-    def shown(context: Any) -> StringValue:
+    def identity(context: Any) -> StringValue:
         (pem,) = context.auth_context()["x509_pem_cert"]
         return StringValue(value=f"{x509.load_pem_x509_certificate(pem).serial_number} {context.peer()}")
 
     async def show(_: Empty, context: Any) -> StringValue:
-        return shown(context)
+        return identity(context)
 
     async def follow(_: Empty, context: Any) -> AsyncIterator[StringValue]:
         while True:
-            yield shown(context)
+            yield identity(context)
             await asyncio.sleep(0.01)
 
     methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
@@ -268,7 +268,7 @@ class TestSettings:
         our_ca.issue("bank")
         monkeypatch.setenv("TLS_CERTIFICATE", str(our_ca.folder / "bank.pem"))
         monkeypatch.setenv("TLS_AUTHORITY", str(our_ca.folder / "authority.pem"))
-        with pytest.raises(ValidationError, match="come together, or not at all: add TLS_KEY"):
+        with pytest.raises(ValidationError, match="must be set together, or not at all: add TLS_KEY"):
             TLSSettings()
         monkeypatch.setenv("TLS_KEY", str(our_ca.folder / "bank.key"))
         tls = TLS.from_settings(TLSSettings())
@@ -296,9 +296,9 @@ class TestRotation:
     async def test_rotation_under_load_fails_no_call(self, bank: str, our_ca: CertificateAuthority) -> None:
         async with open_peer(bank, our_ca.issue("gateway")) as peer, constant_load(peer) as read_identity:
             for _ in range(3):
-                shown, expected = our_ca.renew("bank"), our_ca.renew("gateway")
+                renewed, expected = our_ca.renew("bank"), our_ca.renew("gateway")
                 await until(partial(has_serial, peer, expected))
-                assert read_server_serial(bank, our_ca) == shown
+                assert read_server_serial(bank, our_ca) == renewed
             last = await peer.read_identity()
         assert len({serial for serial, _ in read_identity}) == 4
         assert last[0] == our_ca.serial("gateway")
@@ -352,22 +352,22 @@ class TestRotation:
             first = our_ca.serial("gateway")
             for file in ("gateway.key", "bank.key"):
                 shutil.copy(our_ca.folder / file, tmp_path / file)
-            with capture_logs() as said:
-                shown, second = our_ca.renew("bank"), our_ca.renew("gateway")
+            with capture_logs() as events:
+                renewed, second = our_ca.renew("bank"), our_ca.renew("gateway")
                 for file in ("gateway.key", "bank.key"):
                     (our_ca.folder / file).rename(tmp_path / f"new {file}")
                     (tmp_path / file).rename(our_ca.folder / file)
 
-                async def told() -> bool:
-                    return any("rejected" in line["event"] for line in said)
+                async def is_logged() -> bool:
+                    return any("rejected" in line["event"] for line in events)
 
-                await until(told)
+                await until(is_logged)
                 assert await has_serial(peer, first)
-                assert read_server_serial(bank, our_ca) != shown
+                assert read_server_serial(bank, our_ca) != renewed
             for file in ("gateway.key", "bank.key"):
                 (tmp_path / f"new {file}").rename(our_ca.folder / file)
             await until(partial(has_serial, peer, second))
-            assert read_server_serial(bank, our_ca) == shown
+            assert read_server_serial(bank, our_ca) == renewed
 
     async def test_rotation_to_an_untrusted_certificate_is_rejected(
         self, bank: str, our_ca: CertificateAuthority, other_ca: CertificateAuthority, monkeypatch: pytest.MonkeyPatch
@@ -376,14 +376,14 @@ class TestRotation:
         other_ca.issue("gateway")
         async with open_peer(bank, our_ca.issue("gateway")) as peer, constant_load(peer):
             first = our_ca.serial("gateway")
-            with capture_logs() as said:
+            with capture_logs() as events:
                 for file in ("gateway.key", "gateway.pem"):
                     shutil.copy(other_ca.folder / file, our_ca.folder / file)
 
-                async def told() -> bool:
-                    return any("no connection with the new certificate" in line["event"] for line in said)
+                async def is_logged() -> bool:
+                    return any("no connection with the new certificate" in line["event"] for line in events)
 
-                await until(told)
+                await until(is_logged)
             assert await has_serial(peer, first)
             second = our_ca.renew("gateway")
             await until(partial(has_serial, peer, second))

@@ -256,17 +256,17 @@ class TestRun:
             assert service.stdout is not None
             assert service.stdout.readline() == "running\n"
             service.send_signal(number)
-            said, errors = service.communicate(timeout=10)
-        assert (service.returncode, said) == (0, "stopping in order\n"), errors
+            output, errors = service.communicate(timeout=10)
+        assert (service.returncode, output) == (0, "stopping in order\n"), errors
 
     def test_process_exits_when_the_stop_times_out(self, started: Callable[[str], subprocess.Popen[str]]) -> None:
         with started("stuck") as service:
             assert service.stdout is not None
             assert service.stdout.readline() == "running\n"
             service.send_signal(signal.SIGTERM)
-            said, _ = service.communicate(timeout=10)
+            output, _ = service.communicate(timeout=10)
         assert service.returncode == 0
-        assert "stop timed out" in said
+        assert "stop timed out" in output
 
     def test_failed_background_task_fails_the_process(self, started: Callable[[str], subprocess.Popen[str]]) -> None:
         with started("broken") as service:
