@@ -46,9 +46,9 @@ class TestMigrations:
             async with engine.begin() as connection:
                 await connection.run_sync(metadata.create_all)
             await engine.dispose()
-            made = await asyncpg.connect(postgres.dsn("postgres", "identity_from_tables"))
-            from_tables = await shape(made)
-            await made.close()
+            reference = await asyncpg.connect(postgres.dsn("postgres", "identity_from_tables"))
+            from_tables = await shape(reference)
+            await reference.close()
         finally:
             await admin.execute("DROP DATABASE IF EXISTS identity_from_tables WITH (FORCE)")
             await admin.close()
@@ -60,8 +60,10 @@ class TestMigrations:
         left = "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'S')"
         assert await sql.fetchval(left) == 1  # alembic_version
         environment = {**os.environ, "IDENTITY_DATABASE_URL": identity_url}
-        made = await asyncio.create_subprocess_exec(sys.executable, "-m", MIGRATIONS, env=environment, cwd=ROOT)
-        assert await made.wait() == 0
+        upgrade_command = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", MIGRATIONS, env=environment, cwd=ROOT
+        )
+        assert await upgrade_command.wait() == 0
         await asyncio.to_thread(upgrade, MIGRATIONS, identity_url)
         assert await shape(sql) == before
 

@@ -21,8 +21,8 @@ class TestRegistration:
 
     async def test_taken_name_is_refused(self, identity: RunningIdentity) -> None:
         name = f"u{uuid.uuid4().hex}"
-        made = await asyncio.gather(*(identity.register_user(name) for _ in range(5)), return_exceptions=True)
-        assert sum(isinstance(each, UsernameTaken) for each in made) == 4
+        results = await asyncio.gather(*(identity.register_user(name) for _ in range(5)), return_exceptions=True)
+        assert sum(isinstance(each, UsernameTaken) for each in results) == 4
         assert await identity.sql.fetchval("SELECT count(*) FROM users WHERE username = $1", name) == 1
 
     async def test_invalid_name_and_password_are_both_reported(self, identity: RunningIdentity) -> None:

@@ -28,9 +28,14 @@ class TestHashes:
 
     async def test_hash_is_argon2id_with_a_random_salt(self, passwords: Passwords) -> None:
         hashes = [await passwords.hash(PASSWORD) for _ in range(2)]
-        made = extract_parameters(hashes[0])
-        assert (made.type, made.memory_cost, made.time_cost, made.parallelism) == (Type.ID, 32, 1, 4)
-        assert (made.salt_len, made.hash_len) == (16, 32)
+        parameters = extract_parameters(hashes[0])
+        assert (parameters.type, parameters.memory_cost, parameters.time_cost, parameters.parallelism) == (
+            Type.ID,
+            32,
+            1,
+            4,
+        )
+        assert (parameters.salt_len, parameters.hash_len) == (16, 32)
         assert hashes[0] != hashes[1]
 
     async def test_hash_verifies_one_password_only(self, passwords: Passwords) -> None:

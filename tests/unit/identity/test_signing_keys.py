@@ -35,12 +35,12 @@ def write_key(folder: Path, name: str, *, age: float = 0.0, private: Ed25519Priv
     return file
 
 
-def keys_of_age(*sinces: float) -> list[SigningKey]:
-    return [SigningKey(Path(f"{since}.pem"), since, PRIVATE) for since in sorted(sinces)]
+def keys_of_age(*creation_times: float) -> list[SigningKey]:
+    return [SigningKey(Path(f"{created_at}.pem"), created_at, PRIVATE) for created_at in sorted(creation_times)]
 
 
 class TestChooseSigningKey:
-    def test_only_key_signs_at_once(self) -> None:
+    def test_single_key_signs_immediately(self) -> None:
         (only,) = keys_of_age(100)
         assert choose_signing_key([only], 100) is only
 
@@ -57,17 +57,17 @@ class TestChooseSigningKey:
 
 class TestFindObsoleteKeys:
     @given(st.lists(st.floats(0, 5_000), min_size=1, max_size=6, unique=True), st.floats(0, 1_000))
-    def test_obsolete_key_has_signed_no_valid_token(self, sinces: list[float], keep: float) -> None:
-        keys, now = keys_of_age(*sinces), 5_000.0
-        over = find_obsolete_keys(keys, now, keep_seconds=keep)
-        assert over == keys[: len(over)]
-        assert len(over) < len(keys)
+    def test_obsolete_key_has_signed_no_valid_token(self, creation_times: list[float], keep: float) -> None:
+        keys, now = keys_of_age(*creation_times), 5_000.0
+        obsolete = find_obsolete_keys(keys, now, keep_seconds=keep)
+        assert obsolete == keys[: len(obsolete)]
+        assert len(obsolete) < len(keys)
         # A service may have read the folder some seconds ago, before the newest keys were added.
         for moment in (now - keep, (now - keep + now) / 2, now):
             for late in (0.0, READ_INTERVAL_SECONDS):
                 known = [key for key in keys if key.created_at + late <= moment]
                 if known:
-                    assert choose_signing_key(known, moment - late) not in over
+                    assert choose_signing_key(known, moment - late) not in obsolete
 
     def test_key_is_obsolete_when_its_tokens_have_expired(self) -> None:
         old, new = keys_of_age(0, 1000)
@@ -131,9 +131,9 @@ class TestRotation:
         known: set[str] = set()
         for now in range(0, 4_000, 10):
             if now in {100, 2_000}:
-                over = find_obsolete_keys(folder, now, keep_seconds=lifetime)
+                obsolete = find_obsolete_keys(folder, now, keep_seconds=lifetime)
                 new = SigningKey(Path(f"{now}.pem"), now, Ed25519PrivateKey.generate())
-                folder = [*(key for key in folder if key not in over), new]
+                folder = [*(key for key in folder if key not in obsolete), new]
             if now % 60 == 0:
                 known = {key.jwk["kid"] for key in folder}
             signed.append((now, choose_signing_key(folder, now).jwk["kid"]))

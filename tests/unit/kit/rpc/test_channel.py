@@ -335,13 +335,13 @@ class TestSeveralAddresses:
         for server in servers:
             await server.set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
 
-        async def told() -> bool:
+        async def is_unavailable() -> bool:
             try:
                 return not await call_say(stub, "who")
             except Unavailable:
                 return True
 
-        await until(told)
+        await until(is_unavailable)
 
     async def shares(self, servers: list[CountingServer], stub: Stub) -> list[int]:
         before = [server.calls for server in servers]
@@ -492,7 +492,7 @@ class TestInvalidResponses:
 
 
 class TestReconnectingStream:
-    async def seen(self, *streams: list[int | WalletError]) -> list[int]:
+    async def collect_values(self, *streams: list[int | WalletError]) -> list[int]:
         """Return the values of streams that are opened one after the other."""
         left = list(streams)
 
@@ -506,15 +506,15 @@ class TestReconnectingStream:
             return [value async for value in values]
 
     async def test_broken_stream_is_reopened(self) -> None:
-        gone = Unavailable("the echo")
-        assert await self.seen([1, 2, gone], [gone], [3]) == [1, 2, 3]
+        unavailable = Unavailable("the echo")
+        assert await self.collect_values([1, 2, unavailable], [unavailable], [3]) == [1, 2, 3]
 
     async def test_finished_stream_is_not_reopened(self) -> None:
-        assert await self.seen([1], [2]) == [1]
+        assert await self.collect_values([1], [2]) == [1]
 
     async def test_permanent_error_is_raised(self) -> None:
         with pytest.raises(AccountNotFound):
-            await self.seen([1, AccountNotFound("a1")], [2])
+            await self.collect_values([1, AccountNotFound("a1")], [2])
 
     async def test_unavailable_is_raised_after_the_time_out(self, monkeypatch: pytest.MonkeyPatch) -> None:
         clock = ManualClock()
@@ -526,8 +526,9 @@ class TestReconnectingStream:
         # Only for the module under test: everything else on this loop keeps its clock.
         stand_in = SimpleNamespace(**vars(asyncio) | {"sleep": sleep, "get_running_loop": lambda: loop})
         monkeypatch.setattr(channel, "asyncio", stand_in)
-        gone = Unavailable("the echo")
-        away: list[list[int | WalletError]] = [[gone]] * 8  # more than half of the time-out, which each value restarts
+        unavailable = Unavailable("the echo")
+        # more than half of the time-out, which each value restarts
+        away: list[list[int | WalletError]] = [[unavailable]] * 8
         with pytest.raises(Unavailable):
-            await self.seen(*away * 12)
-        assert await self.seen(*away, [1, gone], *away, [2]) == [1, 2]
+            await self.collect_values(*away * 12)
+        assert await self.collect_values(*away, [1, unavailable], *away, [2]) == [1, 2]

@@ -14,8 +14,8 @@ from kit.rpc.circuit_breaker import CircuitBreaker, CircuitOpenError, GuardedCal
 FAILURES = 2
 
 
-class SilentError(Exception):
-    """The failure that the circuits of this module count."""
+class CountedError(Exception):
+    """Failure type of the circuits in this module; other exceptions do not count."""
 
 
 class RecordedCircuit:
@@ -24,18 +24,18 @@ class RecordedCircuit:
     def __init__(self, open_seconds: float = 0.0) -> None:
         self.states: list[str] = []
         self.circuit = CircuitBreaker(
-            failures=FAILURES, open_seconds=open_seconds, on_change=self.states.append, failure_type=SilentError
+            failures=FAILURES, open_seconds=open_seconds, on_change=self.states.append, failure_type=CountedError
         )
 
     def call(self, error: BaseException | None = None, *, ignore_failure: bool = False) -> None:
-        with suppress(SilentError, KeyError, asyncio.CancelledError), self.circuit.guard() as call:
+        with suppress(CountedError, KeyError, asyncio.CancelledError), self.circuit.guard() as call:
             call.ignore_failure = ignore_failure
             if error is not None:
                 raise error
 
     def open(self) -> None:
-        self.call(SilentError())
-        self.call(SilentError())
+        self.call(CountedError())
+        self.call(CountedError())
         assert self.states == ["opened"]
 
 
@@ -50,17 +50,17 @@ class TestClosed:
     def test_any_answer_resets_the_count_of_failures(self, answer: Exception | None) -> None:
         recorded = RecordedCircuit()
         for _ in range(3):
-            recorded.call(SilentError())
+            recorded.call(CountedError())
             recorded.call(answer)
         assert recorded.states == []
 
     def test_cancelled_and_ignored_calls_do_not_count(self) -> None:
         recorded = RecordedCircuit()
-        recorded.call(SilentError())
+        recorded.call(CountedError())
         recorded.call(asyncio.CancelledError())
-        recorded.call(SilentError(), ignore_failure=True)
+        recorded.call(CountedError(), ignore_failure=True)
         assert recorded.states == []
-        recorded.call(SilentError())
+        recorded.call(CountedError())
         assert recorded.states == ["opened"]
 
 
@@ -89,7 +89,7 @@ class TestHalfOpened:
     def test_failed_probe_opens_the_circuit_again(self) -> None:
         recorded = RecordedCircuit()
         recorded.open()
-        recorded.call(SilentError())
+        recorded.call(CountedError())
         assert recorded.states[1:] == ["half-opened", "opened"]
 
     def test_next_call_is_the_probe_after_a_cancelled_probe(self) -> None:
@@ -105,7 +105,7 @@ class TestHalfOpened:
         early.__enter__()
         recorded.open()
         with recorded.circuit.guard():
-            early.__exit__(SilentError, SilentError(), None)
+            early.__exit__(CountedError, CountedError(), None)
             assert recorded.states[1:] == ["half-opened"]
         assert recorded.states[2:] == ["closed"]
 
@@ -131,7 +131,7 @@ class CircuitMachine(RuleBasedStateMachine):
         self.clock.setattr(circuit_breaker, "time", self)
         self.open_seconds = open_seconds
         self.circuit = CircuitBreaker(
-            failures=FAILURES, open_seconds=open_seconds, on_change=self.states.append, failure_type=SilentError
+            failures=FAILURES, open_seconds=open_seconds, on_change=self.states.append, failure_type=CountedError
         )
 
     def monotonic(self) -> float:
@@ -161,7 +161,7 @@ class CircuitMachine(RuleBasedStateMachine):
 
     @rule(
         call=consumes(calls),
-        error=st.sampled_from([None, SilentError(), KeyError(), asyncio.CancelledError()]),
+        error=st.sampled_from([None, CountedError(), KeyError(), asyncio.CancelledError()]),
         ignore_failure=st.booleans(),
     )
     def end(self, call: GuardedCall | None, error: BaseException | None, *, ignore_failure: bool) -> None:
@@ -172,7 +172,7 @@ class CircuitMachine(RuleBasedStateMachine):
         is_probe, self.probe = call is self.probe, None if call is self.probe else self.probe
         counts = is_probe or self.state == "closed"
         match error:
-            case SilentError() if counts and not ignore_failure:
+            case CountedError() if counts and not ignore_failure:
                 self.failures += 1
                 if is_probe or self.failures >= FAILURES:
                     self.state, self.opened_at = "opened", self.now

@@ -154,16 +154,16 @@ class TestPolicy:
                 assert error == Unauthenticated()  # a public method has no principal
 
     @pytest.mark.parametrize(
-        ("policy", "told"),
+        ("policy", "message"),
         [
             ({"Say": READ_ACCESS}, "methods of test.Echo without an access rule: Count"),
             ({"Say": READ_ACCESS, "Count": READ_ACCESS, "Shout": READ_ACCESS}, "that test.Echo does not have: Shout"),
         ],
     )
     async def test_policy_that_differs_from_the_service_stops_the_start(
-        self, keys: Keys, policy: AccessPolicy, told: str
+        self, keys: Keys, policy: AccessPolicy, message: str
     ) -> None:
-        with pytest.raises(RuntimeError, match=told):
+        with pytest.raises(RuntimeError, match=message):
             async with serving(say, keys.verifier(), policy=policy):
                 pass
 
@@ -212,14 +212,14 @@ class TestErrors:
         assert caught.value.code() == grpc.StatusCode.INTERNAL
         assert status is not None
         assert error_from_status(status) == InternalError()
-        told = f"{caught.value!r} {status} {caught.value.trailing_metadata()} {caught.value.debug_error_string()}"
-        assert "s3cret" not in told
-        assert "RuntimeError" not in told
+        text = f"{caught.value!r} {status} {caught.value.trailing_metadata()} {caught.value.debug_error_string()}"
+        assert "s3cret" not in text
+        assert "RuntimeError" not in text
 
     async def test_stream_raises_its_error_after_its_responses(self, stub: Stub, keys: Keys) -> None:
         metadata = bearer(keys.user("alice"))
-        said = [number.value async for number in stub.Count(StringValue(value="3"), metadata=metadata)]
-        assert said == ["0", "1", "2"]
+        counted = [number.value async for number in stub.Count(StringValue(value="3"), metadata=metadata)]
+        assert counted == ["0", "1", "2"]
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             async for _ in stub.Count(StringValue(value="refuse"), metadata=metadata):
                 pass
@@ -235,11 +235,11 @@ class TestErrors:
 class TestLog:
     async def test_server_error_is_logged_and_a_refusal_is_not(self, stub: Stub, keys: Keys) -> None:
         metadata = bearer(keys.user("alice"), x_request_id="order-7")
-        with capture_logs(processors=[add_call]) as said:
+        with capture_logs(processors=[add_call]) as events:
             for text in ("friendly", "refuse", "away"):
                 with suppress(grpc.aio.AioRpcError):
                     await stub.Say(StringValue(value=text), metadata=metadata)
-        (line,) = [each for each in said if each["event"] == "slow or failed call"]
+        (line,) = [each for each in events if each["event"] == "slow or failed call"]
         assert 0 <= line.pop("ms") < 10_000
         assert line == {
             "event": "slow or failed call",
@@ -254,10 +254,10 @@ class TestLog:
         self, stub: Stub, keys: Keys, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(server, "_SLOW_CALL_SECONDS", 0)
-        with capture_logs() as said:
+        with capture_logs() as events:
             await stub.Say(StringValue(value="friendly"), metadata=bearer(keys.user("alice")))
             assert [each async for each in stub.Count(StringValue(value="3"), metadata=bearer(keys.user("alice")))]
-        calls = [(each["method"], each["code"]) for each in said if each["event"] == "slow or failed call"]
+        calls = [(each["method"], each["code"]) for each in events if each["event"] == "slow or failed call"]
         assert calls == [(f"/{SERVICE}/Say", "OK")]
 
     async def test_call_without_a_trace_starts_one(self, stub: Stub, keys: Keys) -> None:
@@ -340,10 +340,10 @@ class TestHealthAndReflection:
                 await until(partial(serves, health, ""))
                 is_there.clear()
 
-                async def is_told() -> bool:
+                async def is_reported() -> bool:
                     return not await serves(health, "")
 
-                await until(is_told)
+                await until(is_reported)
 
     async def test_health_is_not_serving_before_shutdown(self, keys: Keys) -> None:
         server = AsyncExitStack()

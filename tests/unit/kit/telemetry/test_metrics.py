@@ -13,33 +13,33 @@ from provisioning.certificates import LIFETIME, ensure_certificates
 
 
 @pytest.fixture(autouse=True)
-def as_before() -> Iterator[None]:
+def reset_metrics() -> Iterator[None]:
     yield
     metrics.register_pool(lambda: 0, 0)
     metrics.CERTIFICATE_EXPIRES.set(0)
 
 
-def shown(name: str) -> float | None:
+def metric_value(name: str) -> float | None:
     return REGISTRY.get_sample_value(f"wallet_{name}")
 
 
 def test_connections_are_counted_at_each_scrape() -> None:
-    taken: list[object] = []
-    metrics.register_pool(lambda: len(taken), 20)
-    assert (shown("database_connections_in_use"), shown("database_connections_limit")) == (0, 20)
-    taken.append(object())
-    assert shown("database_connections_in_use") == 1
+    connections: list[object] = []
+    metrics.register_pool(lambda: len(connections), 20)
+    assert (metric_value("database_connections_in_use"), metric_value("database_connections_limit")) == (0, 20)
+    connections.append(object())
+    assert metric_value("database_connections_in_use") == 1
 
 
-def test_certificate_expiry_is_of_the_certificate_in_use(tmp_path: Path) -> None:
+def test_expiry_metric_follows_the_certificate_in_use(tmp_path: Path) -> None:
     now = datetime.now(UTC).replace(microsecond=0)
     ensure_certificates(tmp_path, ["bank"], now - timedelta(days=50))
     files = TLS(tmp_path / "bank.pem", tmp_path / "bank.key", tmp_path / "authority.pem")
-    assert shown("tls_certificate_expiry_timestamp_seconds") == (now - timedelta(days=50) + LIFETIME).timestamp()
+    assert metric_value("tls_certificate_expiry_timestamp_seconds") == (now - timedelta(days=50) + LIFETIME).timestamp()
     (tmp_path / "bank.key").unlink()
     ensure_certificates(tmp_path, ["bank"], now)
     files.current_bundle()
-    assert shown("tls_certificate_expiry_timestamp_seconds") == (now + LIFETIME).timestamp()
+    assert metric_value("tls_certificate_expiry_timestamp_seconds") == (now + LIFETIME).timestamp()
 
 
 def test_build_info_has_the_version() -> None:
