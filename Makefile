@@ -14,7 +14,7 @@ help: ## list the targets
 
 # The environment is created on first use and updated when pyproject.toml or constraints.txt change.
 .venv/installed: pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; name one with PYTHON=…")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; set PYTHON=…")'
 	@echo "installing the dependencies into .venv (the first time takes a minute or two)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[embedded,loadtest,dev]'
@@ -34,19 +34,20 @@ status: setup ## show the state of every service and the key figures; PORT=8000
 integrity: setup ## check the ledger, the top-ups and the history of the running system; PORT=8000 DATA=.wallet
 	@$(BIN)/wallet integrity --port $(PORT) --data $(DATA)
 
-replay: setup ## copy operations that the history lacks from the ledger; PORT=8000 DATA=.wallet
+replay: setup ## copy missing operations from the ledger to the history; PORT=8000 DATA=.wallet
 	@$(BIN)/wallet replay --port $(PORT) --data $(DATA)
 
 demo: setup ## start the system on free ports, run a tour of all features, stop
 	@$(BIN)/python -m stack demo
 
-# Three workers for two cores: the tests of engines and whole systems mostly wait. tests/conftest.py shares them out.
-# Bytecode is kept, or every worker and every process that a test starts compiles the same modules again.
+# Three workers on two cores, because tests with engines and whole systems mostly wait. tests/conftest.py assigns the
+# test modules to the workers.
+# Python may write bytecode files. Otherwise each worker and each process of a test would compile the modules again.
 WORKERS ?= 3
 PYTEST := pytest -n $(WORKERS) --no-loadscope-reorder --durations=$(if $(CI),30,5)
 unexport PYTHONDONTWRITEBYTECODE
 
-test: setup ## run the quick tests (three minutes); ALL=1 runs all examples and the tests that kill processes
+test: setup ## run the quick tests (three minutes); ALL=1 adds slow tests and runs all examples of property tests
 	@$(BIN)/python -m $(PYTEST) $(if $(ALL),--hypothesis-profile=full -m 'not faults',-m 'not faults and not slow')
 
 coverage: setup ## measure test coverage (at least 85 % of each service); takes twice as long as make test ALL=1

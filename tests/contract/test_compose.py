@@ -1,5 +1,5 @@
-"""`docker-compose.yml`: by the schema of Compose, and held against the processes' own settings, the stack's table of
-processes, the secrets that are handed out, and the files that it mounts.
+"""`docker-compose.yml` is valid by the schema of Compose. It agrees with the settings classes, the stack's process
+table, the secrets that `provisioning.compose` writes, and the mounted files.
 """
 
 import json
