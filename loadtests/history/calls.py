@@ -94,7 +94,7 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """The ledger refused the key, and any retry gets the same refusal: the reason of the error and its data."""
+    """Refusal of a request by the ledger: reason and data of the error. A retry with the same key gets it again."""
 
     reason: str
     metadata: Mapping[str, str] = field(default_factory=dict)

@@ -159,9 +159,9 @@ class TestSubscription:
             http.stream("POST", "/graphql", json=body, headers=headers) as answer,
         ):
             lines = answer.aiter_lines()
-            await said(lines, "1000.00")
+            await wait_for_line(lines, "1000.00")
             await pay(Browser(), alice, bob)
-            await said(lines, "999.00")
+            await wait_for_line(lines, "999.00")
             assert not collector.descendants_of(browser.place)
         watch = "wallet.analytics.v1.AnalyticsService/WatchOperations"
         expected = {
@@ -176,7 +176,7 @@ class TestSubscription:
         assert not feed.is_error
 
 
-async def said(lines: AsyncIterator[str], text: str) -> None:
+async def wait_for_line(lines: AsyncIterator[str], text: str) -> None:
     """Wait until a line contains the text."""
     while text not in await anext(lines):
         pass

@@ -22,7 +22,7 @@ _PATH = re.compile(r"[\w.*<>…-]+(?:/[\w.*<>…-]+)*/?")
 _SOURCE_FILE = re.compile(r"\.(?:avsc|graphql|json|jsonl|md|proto|py|sql|toml|xml|yaml|yml)$")
 _MODULE = re.compile(r"python3? -m ([A-Za-z_][\w.<>-]*)")
 _LOG_EVENT = re.compile(r"(?:(?<=[Ll]og `)|(?<=log event `))[^`]+|(?<=\"event\":\")[^\"]+")
-_STATION = re.compile(r"^\| \d+ \| \[[^\]]+\]\(([^)]+)\) \| ([^|]+) \|", re.MULTILINE)
+_STEP = re.compile(r"^\| \d+ \| \[[^\]]+\]\(([^)]+)\) \| ([^|]+) \|", re.MULTILINE)
 _TARGET = re.compile(r"(?:^|`|\(|=\w+ )make (?:-s )?([a-z]+)", re.MULTILINE)
 _STANDARD_MODULES = {"pip", "pytest", "venv"}
 
@@ -129,14 +129,14 @@ def test_modules_that_the_page_runs_exist(name: str) -> None:
 
 def test_functions_on_the_page_of_a_transfer_are_in_the_linked_files() -> None:
     page = ROOT / "docs/explanation/life-of-a-transfer.md"
-    stations = _STATION.findall(page.read_text())
+    steps = _STEP.findall(page.read_text())
     missing = [
         f"{file}: {name}"
-        for file, names in stations
+        for file, names in steps
         for name in _CODE.findall(names)
         if not re.search(rf"(?:class|def) {name.rpartition('.')[2]}\b", (page.parent / file).read_text())
     ]
-    assert (len(stations) > 0, missing) == (True, [])
+    assert (len(steps) > 0, missing) == (True, [])
 
 
 def test_make_targets_that_the_pages_name_exist() -> None:

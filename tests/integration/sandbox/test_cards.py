@@ -37,7 +37,7 @@ def _signal_withheld_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Acquirer, "_withhold_answer", signal_and_withhold)
 
 
-async def give_up(request: Coroutine[Any, Any, httpx.Response]) -> None:
+async def send_and_disconnect(request: Coroutine[Any, Any, httpx.Response]) -> None:
     """Send a request that gets no answer, and close its connection as soon as the sandbox has processed it."""
     _is_withheld.clear()
     sent, withheld = asyncio.create_task(request), asyncio.create_task(_is_withheld.wait())
@@ -48,8 +48,8 @@ async def give_up(request: Coroutine[Any, Any, httpx.Response]) -> None:
         await sent
 
 
-async def give_up_on_authorizing(merchant: Merchant, token: str, key: str) -> None:
-    await give_up(merchant.authorize(token, key))
+async def authorize_and_disconnect(merchant: Merchant, token: str, key: str) -> None:
+    await send_and_disconnect(merchant.authorize(token, key))
 
 
 class TestApprove:
@@ -102,21 +102,21 @@ class TestAuthorizationFaults:
     async def test_timeout_before_authorization_creates_no_payment(self, merchant: Merchant, key: str) -> None:
         token = await merchant.token(NUMBERS["authorize-timeout-before"])
         for _ in range(2):
-            await give_up_on_authorizing(merchant, token, key)
+            await authorize_and_disconnect(merchant, token, key)
             await merchant.wait_until_free(key)
         assert await merchant.authorized_by(key) == []
 
     async def test_timeout_after_authorization_is_found_by_key(self, merchant: Merchant, key: str) -> None:
         token = await merchant.token(NUMBERS["authorize-timeout-after"])
         for _ in range(2):
-            await give_up_on_authorizing(merchant, token, key)
+            await authorize_and_disconnect(merchant, token, key)
             await merchant.wait_until_free(key)
         (found,) = await merchant.authorized_by(key)
         assert (await merchant.change("capture", found["id"], f"{key}:c")).json()["status"] == "CAPTURED"
 
     async def test_late_authorization_happens_after_the_disconnect(self, merchant: Merchant, key: str) -> None:
         token = await merchant.token(NUMBERS["authorize-late"])
-        await give_up_on_authorizing(merchant, token, key)
+        await authorize_and_disconnect(merchant, token, key)
         assert await merchant.authorized_by(key) == []
         assert code(await merchant.authorize(token, key)) == "KEY_IN_USE"
         await merchant.wait_until_free(key)
@@ -125,7 +125,7 @@ class TestAuthorizationFaults:
 
     async def test_cancelled_key_prevents_a_late_authorization(self, merchant: Merchant, key: str) -> None:
         token = await merchant.token(NUMBERS["authorize-late"])
-        await give_up_on_authorizing(merchant, token, key)
+        await authorize_and_disconnect(merchant, token, key)
         assert (await merchant.cancel(key)).json() == {"idempotencyKey": key, "payment": None}
         await merchant.wait_until_free(key)
         assert await merchant.authorized_by(key) == []
@@ -143,9 +143,9 @@ class TestAuthorizationFaults:
 
 
 class TestLaterStepFaults:
-    async def give_up_on(self, merchant: Merchant, step: str, payment_id: str, key: str) -> str:
-        """Return the payment's status after the request was given up."""
-        await give_up(merchant.change(step, payment_id, key))
+    async def status_after_disconnect(self, merchant: Merchant, step: str, payment_id: str, key: str) -> str:
+        """Send a request without an answer, disconnect, and return the payment's status."""
+        await send_and_disconnect(merchant.change(step, payment_id, key))
         await merchant.wait_until_free(key)
         status: str = (await merchant.payment(payment_id))["status"]
         return status
@@ -163,11 +163,11 @@ class TestLaterStepFaults:
         self, merchant: Merchant, key: str, behaviour: str, before: tuple[str], step: str, meanwhile: str, after: str
     ) -> None:
         paid = await merchant.paid(NUMBERS[behaviour], *before)
-        assert await self.give_up_on(merchant, step, paid["id"], key) == meanwhile
+        assert await self.status_after_disconnect(merchant, step, paid["id"], key) == meanwhile
         again = await merchant.change(step, paid["id"], key)
         assert (again.status_code, again.json()["status"]) == (200, after)
 
-    async def test_capture_is_503_twice_then_done(self, merchant: Merchant, key: str) -> None:
+    async def test_capture_is_503_twice_then_captured(self, merchant: Merchant, key: str) -> None:
         paid = await merchant.paid(NUMBERS["capture-503-twice"])
         answers = [await merchant.change("capture", paid["id"], key) for _ in range(3)]
         assert [answer.status_code for answer in answers] == [503, 503, 200]

@@ -59,7 +59,7 @@ class TestDelivery:
         await listener.wait_for_statuses(paid["id"], *["AUTHORIZED"] * 4)
         assert len({event["id"] for event in listener.events}) == 1
 
-    async def test_webhooks_wait_for_the_listener(self, listener: Listener, tmp_path: Path) -> None:
+    async def test_webhooks_are_delivered_when_the_listener_starts(self, listener: Listener, tmp_path: Path) -> None:
         async with running(tmp_path, sandbox_webhook_url=listener.url) as merchant:
             paid = await merchant.paid(APPROVED, "capture")
             async with listener.listening():
@@ -71,18 +71,18 @@ class TestDelivery:
 
 
 class TestCards:
-    async def test_card_with_duplicate_webhooks(self, notified: Merchant, listener: Listener) -> None:
+    async def test_doubling_card_sends_each_webhook_twice(self, notified: Merchant, listener: Listener) -> None:
         paid = await notified.paid(NUMBERS["webhooks-twice"])
         await listener.wait_for_statuses(paid["id"], "AUTHORIZED", "AUTHORIZED")
         assert len({event["id"] for event in listener.events}) == 1
         assert (await notified.change("capture", paid["id"], uuid.uuid4().hex)).status_code == 200
         await listener.wait_for_statuses(paid["id"], "AUTHORIZED", "AUTHORIZED", "CAPTURED", "CAPTURED")
 
-    async def test_card_with_reversed_webhooks(self, notified: Merchant, listener: Listener) -> None:
+    async def test_reversing_card_sends_the_newest_webhook_first(self, notified: Merchant, listener: Listener) -> None:
         paid = await notified.paid(NUMBERS["webhooks-reversed"], "capture", "refund")
         await listener.wait_for_statuses(paid["id"], "REFUNDED", "CAPTURED", "AUTHORIZED")
 
-    async def test_card_with_late_webhooks(self, notified: Merchant, listener: Listener) -> None:
+    async def test_late_card_sends_its_webhooks_after_a_delay(self, notified: Merchant, listener: Listener) -> None:
         late = await notified.paid(NUMBERS["webhooks-late"])
         prompt = await notified.paid(APPROVED)
         await listener.wait_for_statuses(late["id"], "AUTHORIZED")

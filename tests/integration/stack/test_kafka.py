@@ -31,7 +31,7 @@ async def consumer(broker: Broker, *topics: str, group: str | None = None) -> As
         group_id=group,
         auto_offset_reset="earliest",
         enable_auto_commit=False,
-        session_timeout_ms=2000,  # a group that a member left waits almost this long for it before it takes a new one
+        session_timeout_ms=2000,  # time until the group replaces a lost member
         heartbeat_interval_ms=500,
     )
     async with client:
@@ -45,7 +45,7 @@ async def read(client: AIOKafkaConsumer, count: int) -> list[bytes]:
 
 @on_both
 class TestBroker:
-    """Behaviour that the services need from either broker."""
+    """Behaviour that the services need from both brokers."""
 
     async def test_group_resumes_from_its_committed_offset(self, broker: Broker) -> None:
         async with producer(broker) as out:
@@ -108,7 +108,7 @@ class TestApache:
         async with consumer(broker, TOPIC, group="analytics") as second:
             assert await read(second, 9) == [b"%d" % n for n in range(12, 21)]
 
-    async def test_apache_kafka_is_empty_for_the_next_test(self, broker: ApacheKafka) -> None:
+    async def test_clean_deletes_messages_and_committed_offsets(self, broker: ApacheKafka) -> None:
         async with producer(broker) as out:
             await out.send_and_wait(TOPIC, b"old", partition=0)
             async with consumer(broker, TOPIC, group="analytics") as group:
@@ -121,7 +121,7 @@ class TestApache:
 
 
 class TestFetching:
-    def test_missing_tool_is_named(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def test_error_names_the_missing_tool(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setenv("PATH", str(tmp_path))
         with pytest.raises(ApacheKafkaUnavailable, match="`java`"):
             fetch_jars()
@@ -130,7 +130,7 @@ class TestFetching:
         with pytest.raises(ApacheKafkaUnavailable, match="`mvn`"):
             fetch_jars()
 
-    def test_maven_failure_is_shown_and_leaves_no_partial_download(
+    def test_error_shows_the_maven_failure_and_no_partial_download_remains(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         (tmp_path / "java").touch(mode=0o755)

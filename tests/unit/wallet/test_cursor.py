@@ -10,7 +10,7 @@ from wallet import cursor
 
 class TestVersionCursor:
     @given(st.integers(0, 2**63 - 1))
-    def test_decoding_a_version_cursor_returns_the_version(self, version: int) -> None:
+    def test_version_cursor_decodes_to_the_version(self, version: int) -> None:
         assert cursor.decode_version(cursor.encode_version(version)) == version
 
     @given(st.integers(0, 2**63 - 1))
@@ -25,22 +25,23 @@ class TestVersionCursor:
         try:
             version = cursor.decode_version(text)
         except ValueError as error:
-            assert str(error) == "must be a cursor from an earlier response"  # noqa: PT017  most texts are no cursors
+            assert str(error) == "must be a cursor from an earlier response"  # noqa: PT017  most generated texts are not cursors
         else:
             assert cursor.encode_version(version) == text
 
     @pytest.mark.parametrize(
-        "inside", ["v-1", "v01", "v+1", "v 1", "v1_0", "v", "1", "w1", "v1.0", "v" + "9" * 5000, f"v{2**63}", "v\uff11"]
+        "payload",
+        ["v-1", "v01", "v+1", "v 1", "v1_0", "v", "1", "w1", "v1.0", "v" + "9" * 5000, f"v{2**63}", "v\uff11"],
     )
-    def test_forged_version_cursor_is_rejected(self, inside: str) -> None:
-        forged = base64.urlsafe_b64encode(inside.encode()).decode().rstrip("=")
+    def test_forged_version_cursor_is_rejected(self, payload: str) -> None:
+        forged = base64.urlsafe_b64encode(payload.encode()).decode().rstrip("=")
         with pytest.raises(ValueError, match="must be a cursor from an earlier response"):
             cursor.decode_version(forged)
 
 
 class TestIdCursor:
     @given(st.uuids())
-    def test_decoding_an_id_cursor_returns_the_id(self, id_: uuid.UUID) -> None:
+    def test_id_cursor_decodes_to_the_id_and_needs_no_url_quoting(self, id_: uuid.UUID) -> None:
         assert cursor.decode_id(cursor.encode_id(id_)) == id_
         assert set(cursor.encode_id(id_)).isdisjoint("+/=&?# ")
 
@@ -53,8 +54,8 @@ class TestIdCursor:
             with pytest.raises(ValueError, match="must be a cursor from an earlier response"):
                 decode(other)
 
-    @pytest.mark.parametrize("inside", ["i", f"i{uuid.UUID(int=1)}", f"i{uuid.UUID(int=10).hex.upper()}", "i1"])
-    def test_forged_id_cursor_is_rejected(self, inside: str) -> None:
-        forged = base64.urlsafe_b64encode(inside.encode()).decode().rstrip("=")
+    @pytest.mark.parametrize("payload", ["i", f"i{uuid.UUID(int=1)}", f"i{uuid.UUID(int=10).hex.upper()}", "i1"])
+    def test_forged_id_cursor_is_rejected(self, payload: str) -> None:
+        forged = base64.urlsafe_b64encode(payload.encode()).decode().rstrip("=")
         with pytest.raises(ValueError, match="must be a cursor from an earlier response"):
             cursor.decode_id(forged)

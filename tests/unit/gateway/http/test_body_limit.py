@@ -13,7 +13,7 @@ LIMIT = 10
 
 @pytest.mark.parametrize("is_chunked", [False, True], ids=["content-length", "chunked"])
 @pytest.mark.parametrize(("size", "status"), [(LIMIT, 200), (LIMIT + 1, 413)])
-async def test_body_above_the_limit_is_rejected_with_413(size: int, status: int, *, is_chunked: bool) -> None:
+async def test_only_a_body_above_the_limit_is_rejected_with_413(size: int, status: int, *, is_chunked: bool) -> None:
     async def chunks(text: bytes) -> Any:
         for start in range(0, len(text), 4):
             yield text[start : start + 4]
