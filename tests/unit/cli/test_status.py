@@ -6,6 +6,7 @@ import json
 import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 
 import pytest
 from fastapi import FastAPI, Response
@@ -88,7 +89,8 @@ class TestServices:
             timeouts.append(new_timeout(None if timeouts else 0))
             return timeouts[-1]
 
-        monkeypatch.setattr(asyncio, "timeout", expire_first)
+        # Only for the module under test: servers of the session run on the same loop and have time-outs, too.
+        monkeypatch.setattr(status, "asyncio", SimpleNamespace(**vars(asyncio) | {"timeout": expire_first}))
         with socket.create_server(("127.0.0.1", 0)) as frozen:  # accepts connections, never answers
             async with service({}) as gateway:
                 found = await query_status({"bank": f"http://127.0.0.1:{frozen.getsockname()[1]}", "gateway": gateway})

@@ -1,9 +1,11 @@
 """Backoff and retries."""
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 
+from kit.runtime import backoff
 from kit.runtime.backoff import Backoff, retry
 
 
@@ -27,16 +29,16 @@ class FailingCall:
 
 
 async def retried(call: FailingCall, *, attempts: int = 3, budget_seconds: float = 60, first_seconds: float = 0) -> int:
-    backoff = Backoff(first_seconds, first_seconds)
-    return await retry(call, on=(CallError,), attempts=attempts, budget_seconds=budget_seconds, backoff=backoff)
+    delays = Backoff(first_seconds, first_seconds)
+    return await retry(call, on=(CallError,), attempts=attempts, budget_seconds=budget_seconds, backoff=delays)
 
 
 def test_backoff_doubles_to_a_maximum_and_restarts_after_reset() -> None:
-    backoff = Backoff(1, 5)
+    delays = Backoff(1, 5)
     for bound in (1, 2, 4, 5, 5):
-        assert bound / 2 <= backoff.next_delay() <= bound
-    backoff.reset()
-    assert backoff.next_delay() <= 1
+        assert bound / 2 <= delays.next_delay() <= bound
+    delays.reset()
+    assert delays.next_delay() <= 1
 
 
 def test_backoff_delays_differ_between_instances() -> None:
@@ -67,7 +69,8 @@ async def test_retry_starts_no_attempt_after_its_budget(monkeypatch: pytest.Monk
     async def sleep(seconds: float) -> None:
         pauses.append(seconds)
 
-    monkeypatch.setattr(asyncio, "sleep", sleep)
+    # Only for the module under test: servers of the session run on the same loop and sleep, too.
+    monkeypatch.setattr(backoff, "asyncio", SimpleNamespace(**vars(asyncio) | {"sleep": sleep}))
     call = FailingCall(failures=9)
     with pytest.raises(CallError):
         await retried(call, attempts=9, budget_seconds=1, first_seconds=4)
