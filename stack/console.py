@@ -13,7 +13,7 @@ class Console:
     """Shows progress and child output on `screen`, in colours on a terminal. `screen=None` shows nothing."""
 
     def __init__(self, logs: Path, screen: TextIO | None = sys.stdout) -> None:
-        """Append each child's output to `logs`/<name>.log, in any case."""
+        """Append each child's output to `logs`/<name>.log, even if nothing is shown."""
         self._logs = logs
         self._screen = screen
         self._coloured = screen is not None and screen.isatty()

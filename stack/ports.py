@@ -47,7 +47,7 @@ class Ports:
 
     @classmethod
     def derive(cls, port: int) -> Self:
-        """Return all ports, shifted from their defaults as far as `port`, the gateway's, is from 8000.
+        """Return all ports: each default plus the difference between `port`, the gateway's, and 8000.
 
         Raises:
             PortError: a port would be privileged or above 65535.
@@ -73,7 +73,7 @@ class Ports:
 def free_ports(count: int) -> list[int]:
     """Return `count` different free loopback ports.
 
-    No other process gets them from this function, and this process not before hundreds of others.
+    No other process gets these ports from this function. This process gets them again after hundreds of others.
 
     Raises:
         PortError: there are not enough free ports.
