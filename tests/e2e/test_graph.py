@@ -113,12 +113,12 @@ class TestTransferMoney:
 
 
 class TestQueries:
-    async def test_foreign_account_is_null(self, alice: User, bob: User) -> None:
+    async def test_account_of_another_user_is_null(self, alice: User, bob: User) -> None:
         for id_ in (bob.account, str(uuid.uuid4()), "42"):
             answer = await alice.query("query($id: ID!) { account(id: $id) { id } }", id=id_)
             assert answer == {"data": {"account": None}}
 
-    async def test_foreign_transfer_is_null(self, alice: User, bob: User, new_user: NewUser) -> None:
+    async def test_transfer_of_other_users_is_null(self, alice: User, bob: User, new_user: NewUser) -> None:
         done = await transfer(alice, bob.account, "1")
         eve = await new_user()
         answer = await eve.query("query($id: ID!) { transfer(id: $id) { id } }", id=done["transfer"]["id"])

@@ -81,7 +81,7 @@ class TestTransfer:
         refused = await alice.transfer(NOBODYS, "1.00")
         assert (refused.status_code, refused.json()["code"]) == (404, "ACCOUNT_NOT_FOUND")
 
-    async def test_transfer_from_a_foreign_account_is_not_found(self, alice: User, bob: User) -> None:
+    async def test_transfer_from_another_users_account_is_not_found(self, alice: User, bob: User) -> None:
         refused = await alice.transfer(alice.account, "1.00", sender=bob.account)
         assert (refused.status_code, refused.json()["code"]) == (404, "ACCOUNT_NOT_FOUND")
         assert await bob.balance() == Decimal("500.00")
@@ -134,7 +134,7 @@ class TestTransfer:
         refused = await alice.transfer("42", "x", currency="rub", extra=1)
         assert {field["field"] for field in refused.json()["fields"]} == {"recipientId", "amount", "currency", "extra"}
 
-    async def test_concurrent_transfers_never_overdraw_and_always_sum(self, alice: User, bob: User) -> None:
+    async def test_concurrent_transfers_never_overdraw_and_keep_the_sum(self, alice: User, bob: User) -> None:
         answers = await asyncio.gather(*(alice.transfer(bob.account, "70.00") for _ in range(30)))
 
         made = sum(answer.status_code == 201 for answer in answers)
@@ -188,7 +188,7 @@ class TestRequests:
 
 
 class TestOperations:
-    async def test_operations_show_each_side(self, alice: User, bob: User) -> None:
+    async def test_operation_has_the_direction_and_balance_of_each_account(self, alice: User, bob: User) -> None:
         made = (await alice.transfer(bob.account, "12.50")).json()
 
         async def arrived() -> bool:
@@ -242,7 +242,7 @@ class TestOperations:
         assert await amounts(to=middle) == ["5.00"]
         assert await amounts(**{"from": middle}) == ["25.00", "15.00"]
 
-    async def test_operations_of_a_foreign_account_are_not_found(self, alice: User, bob: User) -> None:
+    async def test_operations_of_another_users_account_are_not_found(self, alice: User, bob: User) -> None:
         refused = await alice.http.get(f"/accounts/{bob.account}/operations")
         assert (refused.status_code, refused.json()["code"]) == (404, "ACCOUNT_NOT_FOUND")
 
@@ -296,6 +296,6 @@ class TestAccounts:
         made = await user.transfer(other, "10", currency="JPY")
         assert (made.status_code, made.json()["amount"]) == (201, "10")
 
-    async def test_foreign_account_is_not_found(self, alice: User, bob: User) -> None:
+    async def test_account_of_another_user_is_not_found(self, alice: User, bob: User) -> None:
         refused = await alice.http.get(f"/accounts/{bob.account}")
         assert (refused.status_code, refused.json()["code"]) == (404, "ACCOUNT_NOT_FOUND")

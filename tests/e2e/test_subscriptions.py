@@ -40,7 +40,7 @@ class TestOperationAdded:
         balances = [float(each["balanceAfter"]["amount"]) for each in seen]
         assert balances == sorted(balances, reverse=True)
 
-    async def test_subscription_to_a_foreign_account_is_refused(self, alice: User, bob: User) -> None:
+    async def test_subscription_to_another_users_account_is_refused(self, alice: User, bob: User) -> None:
         async with websocket(alice) as connection:
             feed = subscribe(connection, OPERATION_ADDED, account=bob.account)
             with pytest.raises(LookupError, match="ACCOUNT_NOT_FOUND"):
@@ -64,7 +64,7 @@ class TestOperationAdded:
 
 
 class TestBalanceChanged:
-    async def test_balance_starts_current_and_follows_each_operation(self, alice: User, bob: User) -> None:
+    async def test_current_balance_comes_first_then_one_per_operation(self, alice: User, bob: User) -> None:
         async with websocket(bob) as connection:
             feed = subscribe(connection, BALANCE_CHANGED, account=bob.account)
             now = await next_value(feed, "balanceChanged")
@@ -112,7 +112,7 @@ class TestConnection:
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 4403
 
-    async def test_connection_from_a_foreign_origin_is_refused(self, alice: User) -> None:
+    async def test_connection_from_another_origin_is_refused(self, alice: User) -> None:
         url = f"{alice.http.base_url}".replace("http", "ws").rstrip("/") + "/graphql"
         with pytest.raises(InvalidStatus):
             async with connect(url, origin="https://evil.example", subprotocols=["graphql-transport-ws"]):  # type: ignore[arg-type, list-item]

@@ -68,11 +68,11 @@ class TestATopUp:
         )
         assert await alice.balance() == Decimal("1000.00")
 
-    async def test_top_up_of_a_foreign_account_is_refused(self, alice: User, bob: User) -> None:
+    async def test_top_up_of_another_users_account_is_refused(self, alice: User, bob: User) -> None:
         answer = await alice.http.post(
             f"/accounts/{bob.account}/topup",
             json={"amount": "1.00", "card": card(GOOD)},
-            headers={"Idempotency-Key": "foreign"},
+            headers={"Idempotency-Key": "account-of-another-user"},
         )
         assert (answer.status_code, answer.json()["code"]) == (404, "ACCOUNT_NOT_FOUND")
 

@@ -105,7 +105,7 @@ async def beyond(env: AnalyticsEnvironment, accounts: Accounts) -> list[str]:
     ]
 
 
-async def foreign(env: AnalyticsEnvironment, accounts: Accounts) -> list[str]:
+async def unknown_account(env: AnalyticsEnvironment, accounts: Accounts) -> list[str]:
     """Insert rows of an account that the ledger does not have."""
     row = await read_row(env.history, accounts.alice, 5)
     rows = [replace(row, account_id=STRANGER, account_version=version) for version in (1, 2)]
@@ -143,5 +143,5 @@ DAMAGES: dict[str, Damage] = {
     "another copy": stored_again(amount=Decimal(11)),
     "another copy that is not read": overtaken_copy,
     "versions beyond the ledger's": beyond,
-    "a foreign account": foreign,
+    "an account that the ledger does not have": unknown_account,
 }

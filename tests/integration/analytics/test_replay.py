@@ -84,7 +84,7 @@ class TestReplay:
     ) -> None:
         monkeypatch.setattr(module, "_BATCH_OPERATIONS", 3)
         accounts = await open_accounts(env)
-        for name in ("another copy", "versions beyond the ledger's", "a foreign account"):
+        for name in ("another copy", "versions beyond the ledger's", "an account that the ledger does not have"):
             await DAMAGES[name](env, accounts)
         done = [await outcome_of(replay_of(env), all_operations=True) for _ in range(2)]
         assert [(each.outcome, each.pulled, each.removed) for each in done] == [
@@ -137,7 +137,7 @@ class TestCommand:
         self, env: AnalyticsEnvironment, capsys: pytest.CaptureFixture[str]
     ) -> None:
         accounts = await open_accounts(env)
-        await DAMAGES["a foreign account"](env, accounts)
+        await DAMAGES["an account that the ledger does not have"](env, accounts)
         await DAMAGES["deleted in the middle"](env, accounts)
         async with admin_port(env) as admin:
             for account, all_operations in ((accounts.alice, False), (STRANGER, True), (None, True)):

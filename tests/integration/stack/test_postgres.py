@@ -103,7 +103,7 @@ class TestPostgres:
         assert not (postgres.cluster.data / "postmaster.pid").exists()
         session.terminate()
 
-    async def test_foreign_server_on_the_port_is_an_error(self, home: Path) -> None:
+    async def test_another_server_on_the_port_is_an_error(self, home: Path) -> None:
         with socket.create_server(("127.0.0.1", 0)) as stranger:
             port = stranger.getsockname()[1]
             with pytest.raises(StartError, match=f"port {port} is in use, and postgres"):

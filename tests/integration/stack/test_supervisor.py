@@ -117,7 +117,7 @@ class TestRestart:
                 staged.supervisor.children["bank"].kill()
                 await until(partial(has_message, staged, "bank exited with -9; restarting in 0.2 s", times))
 
-    async def test_dependent_process_is_restarted_after_a_loss(self, tmp_path: Path) -> None:
+    async def test_crash_restarts_the_processes_with_restart_with_only(self, tmp_path: Path) -> None:
         kafka, bank, analytics = free_ports(3)
         plan = (
             fake.service("kafka", kafka),

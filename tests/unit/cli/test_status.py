@@ -75,7 +75,7 @@ class TestServices:
         found = await query_status({"bank": UNREACHABLE, "gateway": "not an address"})
         assert found.overall is OverallState.UNREACHABLE
 
-    async def test_foreign_http_server_is_not_a_service(self) -> None:
+    async def test_unrelated_http_server_is_not_a_service(self) -> None:
         stranger = FastAPI()
         stranger.add_api_route("/{path:path}", lambda: Response("hello"), response_model=None)
         async with serving(stranger) as address:

@@ -27,7 +27,7 @@ class TestTable:
     def test_every_number_is_valid(self, number: str) -> None:
         assert problem(number, cvv="1234" if card_brand(number) is Brand.amex else "123") is None
 
-    def test_each_behaviour_has_one_number_and_approve_one_per_brand(self) -> None:
+    def test_each_behaviour_has_one_number_and_approval_one_per_brand(self) -> None:
         others = [each.name for each in CARDS.values() if each is not APPROVE]
         assert len(set(others)) == len(others)
         assert {card_brand(number) for number, each in CARDS.items() if each is APPROVE} == set(Brand) - {Brand.other}

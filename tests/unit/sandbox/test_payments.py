@@ -88,7 +88,7 @@ class TestLife:
         declined = payment(BEHAVIOURS_BY_NAME["decline-stolen-card"])
         assert payments.cancel_payment(declined) == declined
 
-    def test_refused_step_is_refused_only_in_its_status(self) -> None:
+    def test_card_refusal_applies_only_in_a_status_that_allows_the_step(self) -> None:
         held = payment(BEHAVIOURS_BY_NAME["capture-refused"])
         with pytest.raises(Refusal) as refusal:
             payments.apply_step(held, Step.CAPTURE)

@@ -129,7 +129,7 @@ class TestSignatures:
     def test_method_has_the_expected_parameters(self, method: Callable[..., Any], parameters: list[str]) -> None:
         assert list(inspect.signature(method).parameters) == parameters
 
-    def test_private_fields_are_still_there(self) -> None:
+    def test_private_fields_exist(self) -> None:
         assert "_unsafe_disable_same_type_validation" in {field.name for field in fields(StrawberryConfig)}
         assert "from_input" in {field.name for field in fields(StrawberryObjectDefinition)}
         assert "_provided_operation_name" in vars(execution_context(SCHEMA))
