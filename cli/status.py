@@ -84,7 +84,7 @@ async def query_status(admins: Mapping[str, str]) -> Status:
 
 
 async def _query(http: httpx.AsyncClient, admin: str) -> tuple[dict[str, Any] | None, str]:
-    """Fetch `/health/ready` and `/metrics`; None and "" if there is no answer, or none of a wallet service."""
+    """Fetch `/health/ready` and `/metrics`; None and "" without an answer from a wallet service."""
     try:
         async with asyncio.timeout(_TIMEOUT_SECONDS):
             ready, metrics = await asyncio.gather(http.get(f"{admin}/health/ready"), http.get(f"{admin}/metrics"))

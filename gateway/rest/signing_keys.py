@@ -10,7 +10,7 @@ from kit.auth.principal import TokenVerifier
 from wallet.errors import Unavailable
 
 _CACHE_SECONDS: Final = 60
-"""How long clients may cache the keys; the services cache them as long."""
+"""Time for which clients may cache the keys. The services also read them again after this time."""
 
 
 def signing_key_routes(verifier: TokenVerifier) -> APIRouter:

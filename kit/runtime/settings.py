@@ -71,7 +71,7 @@ class Settings(BaseSettings):
 
     deprecated_names: ClassVar[Mapping[str, str]] = {}
     """Old environment names and the fields that replace them, in lower case. An old name is read for one release; the
-    new name wins. A subclass lists its own names only.
+    new name is used. A subclass lists its own names only.
     """
 
     removed_names: ClassVar[frozenset[str]] = frozenset()

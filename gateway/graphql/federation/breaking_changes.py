@@ -3,8 +3,8 @@
 `make gen` runs it as `python -m gateway.graphql.federation.breaking_changes`.
 
 `released.graphql` is the graph that clients may rely on. It is committed together with `schema.graphql`, so a fresh
-clone is enough to compare the two. In every commit both are the same graph, so nothing that was ever committed can be
-removed unnoticed. The digest in its first line detects manual edits.
+clone is enough to compare the two. Both contain the same graph in every commit, so a removal from `schema.graphql`
+always differs from `released.graphql`. The digest in its first line detects manual edits.
 """
 
 import hashlib

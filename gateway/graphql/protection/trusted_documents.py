@@ -55,7 +55,7 @@ class TrustedDocuments:
         return [each.name.value for each in definitions if isinstance(each, OperationDefinitionNode) and each.name]
 
     def resolve_text(self, query: str | None, document_id: str | None) -> str:
-        """Return the text to execute. The hash wins if a request has both, provided that there is an allow-list.
+        """Return the text to execute. If there is an allow-list and the request has a text and a hash, use the hash.
 
         Args:
             query: text in the request.

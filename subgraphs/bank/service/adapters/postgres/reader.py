@@ -43,7 +43,7 @@ class Reader:
         self._replica = replica
 
     async def ping(self) -> None:
-        """Return if the database answers and has the tables."""
+        """Check that the database answers and has the tables; raise the error otherwise."""
         async with connection(self._pool) as session:
             await session.execute("SELECT FROM accounts LIMIT 1")
 
