@@ -70,8 +70,8 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(hide_input_in_errors=True)
 
     deprecated_names: ClassVar[Mapping[str, str]] = {}
-    """Old environment names and the fields that replace them, in lower case. An old name is read for one release. If both
-    names are set, the new one is used. A subclass lists its own names only.
+    """Old environment names and the fields that replace them, in lower case. An old name is read for one release. If
+    both names are set, the new one is used. A subclass lists its own names only.
     """
 
     removed_names: ClassVar[frozenset[str]] = frozenset()
