@@ -85,7 +85,7 @@ def stored_again(**changes: Any) -> Damage:
     return damage
 
 
-async def overtaken_copy(env: AnalyticsEnvironment, accounts: Accounts) -> list[str]:
+async def overwritten_copy(env: AnalyticsEnvironment, accounts: Accounts) -> list[str]:
     """Insert a wrong copy, then the correct one, which reads return."""
     row = await read_row(env.history, accounts.alice, 3)
     await env.history.insert([replace(row, amount=Decimal(11))])
@@ -93,7 +93,7 @@ async def overtaken_copy(env: AnalyticsEnvironment, accounts: Accounts) -> list[
     return [f"COPY_IS_LEDGERS: account_id {accounts.alice}, version 3: found amount 11, expected amount 10"]
 
 
-async def beyond(env: AnalyticsEnvironment, accounts: Accounts) -> list[str]:
+async def versions_beyond_the_ledger(env: AnalyticsEnvironment, accounts: Accounts) -> list[str]:
     """Insert versions that the ledger does not have."""
     row = await read_row(env.history, accounts.alice, 5)
     later = [replace(row, account_version=version, operation_id=uuid.uuid4()) for version in (0, 6, 9)]
@@ -105,7 +105,7 @@ async def beyond(env: AnalyticsEnvironment, accounts: Accounts) -> list[str]:
     ]
 
 
-async def unknown_account(env: AnalyticsEnvironment, accounts: Accounts) -> list[str]:
+async def rows_of_an_unknown_account(env: AnalyticsEnvironment, accounts: Accounts) -> list[str]:
     """Insert rows of an account that the ledger does not have."""
     row = await read_row(env.history, accounts.alice, 5)
     rows = [replace(row, account_id=STRANGER, account_version=version) for version in (1, 2)]
@@ -141,7 +141,7 @@ DAMAGES: dict[str, Damage] = {
         "type TRANSFER, direction OUT, currency RUB, occurred_at 2026-01-02T03:04:08.678901+00:00",
     ),
     "another copy": stored_again(amount=Decimal(11)),
-    "another copy that is not read": overtaken_copy,
-    "versions beyond the ledger's": beyond,
-    "an account that the ledger does not have": unknown_account,
+    "another copy that is not read": overwritten_copy,
+    "versions beyond the ledger's": versions_beyond_the_ledger,
+    "an account that the ledger does not have": rows_of_an_unknown_account,
 }

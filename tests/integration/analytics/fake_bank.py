@@ -50,7 +50,7 @@ class FakeBank(bank_pb2_grpc.BankServiceServicer):
         self._events[account_id] = []
         return account_id
 
-    def give(self, account_id: UUID, owner: str) -> None:
+    def change_owner(self, account_id: UUID, owner: str) -> None:
         """Change the owner of an account."""
         self._owners[account_id] = owner
 
@@ -70,7 +70,7 @@ class FakeBank(bank_pb2_grpc.BankServiceServicer):
         self._events[recipient].append(event)
         return event
 
-    def lose(self, event: Event) -> None:
+    def hide_operation(self, event: Event) -> None:
         """Stop returning an operation, but count it in the account's version."""
         self._lost.add(event.id)
 

@@ -21,7 +21,7 @@ def first(env: AnalyticsEnvironment) -> BlockedHistory:
     return BlockedHistory(env.database)
 
 
-class Notes(Repair):
+class RecordingRepair(Repair):
     """Counts the calls of `suspect_all`."""
 
     def __init__(self, env: AnalyticsEnvironment) -> None:
@@ -64,7 +64,7 @@ class TestRebalance:
             await load.until_stored()
 
     async def test_offsets_committed_by_another_member_are_no_gap(self, env: AnalyticsEnvironment) -> None:
-        load, repair = Load(env), Notes(env)
+        load, repair = Load(env), RecordingRepair(env)
         async with background(env.consumer(repair=repair).run()):
             await load.publish(20)
             await load.until_stored()
@@ -80,7 +80,7 @@ class TestRebalance:
     async def test_batch_that_ends_after_a_rebalance_does_not_reset_offsets(
         self, env: AnalyticsEnvironment, first: BlockedHistory
     ) -> None:
-        load, repair = Load(env), Notes(env)
+        load, repair = Load(env), RecordingRepair(env)
         async with background(env.consumer(repair=repair, history=first).run()):
             await load.publish(20)
             await load.until_stored()

@@ -31,7 +31,7 @@ LIMITS = ConsumerLimits(batch_size=25)
 
 
 @pytest.fixture
-async def apart(env: AnalyticsEnvironment, tmp_path: Path) -> AsyncIterator[AnalyticsEnvironment]:
+async def separate_clickhouse(env: AnalyticsEnvironment, tmp_path: Path) -> AsyncIterator[AnalyticsEnvironment]:
     """Environment with a separate ClickHouse, which the test may kill."""
     async with ClickHouse(tmp_path / "store", *free_ports(1)) as server:
         await upgrade(server.dsn("own"))
@@ -64,18 +64,18 @@ class InspectedConsumer:
 class TestClickHouseOutage:
     @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
     async def test_consumer_waits_for_clickhouse_with_bounded_memory(
-        self, apart: AnalyticsEnvironment, how: signal.Signals
+        self, separate_clickhouse: AnalyticsEnvironment, how: signal.Signals
     ) -> None:
-        load, stop = Load(apart), asyncio.Event()
-        async with Database.connect(apart.settings.clickhouse_dsn.get_secret_value()) as database:
-            watched = InspectedConsumer(apart, History(database))
+        load, stop = Load(separate_clickhouse), asyncio.Event()
+        async with Database.connect(separate_clickhouse.settings.clickhouse_dsn.get_secret_value()) as database:
+            watched = InspectedConsumer(separate_clickhouse, History(database))
 
             async def waiting(count: int) -> bool:
-                return await count_messages(apart) - watched.fetched() >= count
+                return await count_messages(separate_clickhouse) - watched.fetched() >= count
 
             async with background(watched.consumer.run()), background(load.publish_until(stop)) as publishing:
                 await until(lambda: _stored(load, 20))
-                apart.clickhouse.send(how)
+                separate_clickhouse.clickhouse.send(how)
                 over_at = asyncio.get_running_loop().time() + OUTAGE_SECONDS
                 # Its buffers have one fetch per partition. The other messages stay in the topic.
                 await until(lambda: waiting(80))
@@ -84,10 +84,10 @@ class TestClickHouseOutage:
                 assert watched.fetched() == fetched
                 await asyncio.sleep(over_at - asyncio.get_running_loop().time())
                 if how is signal.SIGSTOP:
-                    apart.clickhouse.send(signal.SIGCONT)
+                    separate_clickhouse.clickhouse.send(signal.SIGCONT)
                 else:
-                    await apart.clickhouse.stop()
-                    await apart.clickhouse.start()
+                    await separate_clickhouse.clickhouse.stop()
+                    await separate_clickhouse.clickhouse.start()
                 stop.set()
                 await publishing
                 await load.until_stored()

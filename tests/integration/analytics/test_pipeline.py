@@ -114,7 +114,7 @@ class TestRelay:
                 async with second.sql.acquire() as other:
                     await other.execute("SELECT pg_advisory_lock(42)")
                     await load.make(20)
-                    assert await until(lambda: removing(second.sql)) == old
+                    assert await until(lambda: get_removing_pid(second.sql)) == old
                     leading.kill()
                     await leading.wait()
                     # End its session, too, as if the machine were lost.
@@ -128,7 +128,7 @@ class TestRelay:
                 assert len(topic.about(load.ids)) > len(load.ids)
 
 
-async def removing(sql: asyncpg.Pool) -> int | None:
+async def get_removing_pid(sql: asyncpg.Pool) -> int | None:
     """Return the process id of the session that waits to remove sent events."""
     pid: int | None = await sql.fetchval("""
         SELECT pid FROM pg_stat_activity

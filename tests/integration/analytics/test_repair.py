@@ -120,7 +120,7 @@ class TestRepair:
     async def test_account_with_a_gap_in_the_ledger_stays_incomplete(self, env: AnalyticsEnvironment) -> None:
         alice, bob = env.bank.open(), env.bank.open("bob")
         env.bank.transfer(CLEARING, alice)
-        env.bank.lose(env.bank.transfer(alice, bob))
+        env.bank.hide_operation(env.bank.transfer(alice, bob))
         await env.repair().repair_all(grace_seconds=0)
         assert metrics.ACCOUNTS_INCOMPLETE._value.get() == 2
 
@@ -180,7 +180,7 @@ class TestRepair:
     async def test_operations_after_a_gap_in_the_ledger_are_inserted(self, env: AnalyticsEnvironment) -> None:
         alice, bob = env.bank.open(), env.bank.open("bob")
         events = [env.bank.transfer(alice, bob) for _ in range(5)]
-        env.bank.lose(events[2])
+        env.bank.hide_operation(events[2])
         await env.repair().repair_all(grace_seconds=0)
         assert await env.stored_versions(alice) == [1, 2, 4, 5]
         assert await env.stored_versions(bob) == [1, 2, 4, 5]

@@ -49,7 +49,7 @@ class Reader:
             publish()
             await self.take(1)
 
-    async def waits(self) -> None:
+    async def wait_until_idle(self) -> None:
         """Wait until the stream has delivered all stored operations and waits for new ones."""
         self._pending = asyncio.create_task(self._step())
 
@@ -132,7 +132,7 @@ class TestStream:
         await store(env, env.bank.transfer(alice, bob))
         hub = env.hub()
         async with reading(env, hub, alice, None) as reader:
-            await reader.waits()
+            await reader.wait_until_idle()
             assert reader.start == 1
             hub.publish(env.bank.transfer(CLEARING, alice))
             assert await reader.take(1) == [2]
@@ -143,7 +143,7 @@ class TestStream:
     ) -> None:
         hub = env.hub()
         async with reading(env, hub, alice, 0) as reader:
-            await reader.waits()
+            await reader.wait_until_idle()
             hub.publish(env.bank.transfer(alice, bob))
             assert await reader.take(1) == [1]
         assert await env.stored_versions(alice) == []
@@ -162,8 +162,8 @@ class TestStream:
     ) -> None:
         hub = env.hub()
         async with reading(env, hub, alice, 0) as one, reading(env, hub, alice, 0) as other:
-            await one.waits()
-            await other.waits()
+            await one.wait_until_idle()
+            await other.wait_until_idle()
             for _ in range(3):
                 hub.publish(env.bank.transfer(alice, bob))
             assert await one.take(3) == await other.take(3) == [1, 2, 3]
@@ -180,7 +180,7 @@ class TestOrder:
     ) -> None:
         hub = env.hub(limits=HubLimits(gap_timeout_seconds=5, check_interval_seconds=3600))
         async with reading(env, hub, alice, 0) as reader:
-            await reader.waits()
+            await reader.wait_until_idle()
             for event in reversed([env.bank.transfer(alice, bob) for _ in range(4)]):
                 hub.publish(event)
             assert await reader.take(4) == [1, 2, 3, 4]
@@ -190,7 +190,7 @@ class TestOrder:
         repair = env.repair()
         hub = env.hub(repair)
         async with reading(env, hub, alice, 0) as reader:
-            await reader.waits()
+            await reader.wait_until_idle()
             env.bank.transfer(alice, bob)
             hub.publish(env.bank.transfer(alice, bob))
             assert await reader.take(2) == [1, 2]
@@ -201,7 +201,7 @@ class TestOrder:
     ) -> None:
         hub = env.hub()
         async with reading(env, hub, alice, 0) as reader:
-            await reader.waits()
+            await reader.wait_until_idle()
             await store(env, env.bank.transfer(alice, bob))
             hub.publish(env.bank.transfer(alice, bob))
             assert await reader.take(2) == [1, 2]
@@ -212,7 +212,7 @@ class TestOrder:
     ) -> None:
         hub = env.hub(limits=HubLimits(gap_timeout_seconds=0.05, check_interval_seconds=0.1))
         async with reading(env, hub, alice, 0) as reader, background(hub.run_checks()):
-            await reader.waits()
+            await reader.wait_until_idle()
             env.bank.transfer(alice, bob)
             assert await reader.take(1) == [1]
 
@@ -221,7 +221,7 @@ class TestOrder:
     ) -> None:
         hub = env.hub()
         async with reading(env, hub, alice, 0) as reader, background(hub.run_checks()):
-            await reader.waits()
+            await reader.wait_until_idle()
             env.bank.transfer(alice, bob)
             hub.request_check()
             assert await reader.take(1) == [1]
@@ -231,7 +231,7 @@ class TestOrder:
     ) -> None:
         hub = env.hub()
         async with reading(env, hub, alice, 0) as reader:
-            await reader.waits()
+            await reader.wait_until_idle()
             env.bank.transfer(alice, bob)
             env.bank.is_down = True
             hub.publish(env.bank.transfer(alice, bob))
@@ -246,7 +246,7 @@ class TestOrder:
         )
         hub = env.hub()
         async with reading(env, hub, alice, 0) as reader:
-            await reader.waits()
+            await reader.wait_until_idle()
             next(iter(hub._subscriptions[alice])).expect(1)
 
             async def has_asked() -> bool:
@@ -263,7 +263,7 @@ class TestSlowSubscriber:
     ) -> None:
         hub = env.hub(limits=HubLimits(gap_timeout_seconds=0.05, check_interval_seconds=3600, buffer_size=3))
         async with reading(env, hub, alice, 0) as reader:
-            await reader.waits()
+            await reader.wait_until_idle()
             hub.publish(env.bank.transfer(alice, bob))
             assert await reader.take(1) == [1]
             for _ in range(4):
@@ -289,7 +289,7 @@ class TestSlowSubscriber:
     ) -> None:
         hub = env.hub(limits=HubLimits(gap_timeout_seconds=0.05, check_interval_seconds=3600, buffer_size=3))
         async with reading(env, hub, alice, 0) as reader:
-            await reader.waits()
+            await reader.wait_until_idle()
             for _ in range(10):
                 env.bank.transfer(alice, bob)
             hub.publish(env.bank.transfer(alice, bob))
@@ -301,7 +301,7 @@ class TestSlowSubscriber:
     async def test_repeated_events_are_not_buffered(self, env: AnalyticsEnvironment, alice: UUID, bob: UUID) -> None:
         hub = env.hub(limits=HubLimits(gap_timeout_seconds=0.05, check_interval_seconds=3600, buffer_size=3))
         async with reading(env, hub, alice, 0) as reader:
-            await reader.waits()
+            await reader.wait_until_idle()
             events = [env.bank.transfer(alice, bob) for _ in range(3)]
             for event in events:
                 hub.publish(event)
@@ -315,7 +315,7 @@ class TestClose:
     async def test_close_ends_all_streams_and_refuses_new_ones(self, env: AnalyticsEnvironment, alice: UUID) -> None:
         hub = env.hub()
         async with reading(env, hub, alice, 0) as reader:
-            await reader.waits()
+            await reader.wait_until_idle()
             hub.close()
             with pytest.raises(Unavailable):
                 await reader.take(1)
@@ -330,7 +330,7 @@ class TestLiveConsumer:
         await env.publish(env.bank.transfer(alice, bob))
         published: list[int] = []
 
-        class Notes(SubscriptionHub):
+        class RecordingHub(SubscriptionHub):
             has_subscriptions = True
 
             def publish(self, event: Event) -> None:
@@ -339,7 +339,7 @@ class TestLiveConsumer:
             def request_check(self) -> None:
                 published.append(0)
 
-        hub = Notes(env.history, env.ledger, env.bank_client, env.repair(), HubLimits())
+        hub = RecordingHub(env.history, env.ledger, env.bank_client, env.repair(), HubLimits())
 
         async def follows() -> bool:
             return published == [0]
@@ -363,7 +363,7 @@ class TestLiveConsumer:
             return hub._check_requested.is_set()
 
         async with reading(env, hub, alice, 0) as reader, background(env.live_consumer(hub).run()):
-            await reader.waits()
+            await reader.wait_until_idle()
             await until(follows)
             await env.publish(*(env.bank.transfer(alice, bob) for _ in range(3)))
             assert await reader.take(3) == [1, 2, 3]
@@ -406,10 +406,10 @@ class TestLostAccess:
             limits=HubLimits(gap_timeout_seconds=0.05, check_interval_seconds=3600, access_interval_seconds=0.1)
         )
         async with reading(env, hub, alice, 0) as quiet, reading(env, hub, alice, 0) as busy:
-            await quiet.waits()
+            await quiet.wait_until_idle()
             hub.publish(env.bank.transfer(bob, alice))
             assert await quiet.take(1) == await busy.take(1) == [1]
-            env.bank.give(alice, "mallory")
+            env.bank.change_owner(alice, "mallory")
             with pytest.raises(AccountNotFound):
                 await quiet.take(1)
             with pytest.raises(AccountNotFound):
@@ -422,7 +422,7 @@ class TestLostAccess:
             limits=HubLimits(gap_timeout_seconds=0.05, check_interval_seconds=3600, access_interval_seconds=0.02)
         )
         async with reading(env, hub, alice, None) as reader:
-            await reader.waits()
+            await reader.wait_until_idle()
             env.bank.is_down = True
             asked = env.bank.calls["GetBalance"]
 

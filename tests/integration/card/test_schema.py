@@ -45,7 +45,7 @@ async def _migrated(postgres: Postgres, card_template: str) -> AsyncIterator[asy
 
 
 @pytest.fixture
-async def untouched(_migrated: asyncpg.Connection) -> AsyncIterator[asyncpg.Connection]:
+async def unchanged_database(_migrated: asyncpg.Connection) -> AsyncIterator[asyncpg.Connection]:
     """Empty database; the test's changes are rolled back."""
     transaction = _migrated.transaction()
     await transaction.start()
@@ -131,17 +131,17 @@ class TestTopUps:
         ],
     )
     async def test_invalid_row_is_refused(
-        self, untouched: asyncpg.Connection, columns: dict[str, Any], constraint: str
+        self, unchanged_database: asyncpg.Connection, columns: dict[str, Any], constraint: str
     ) -> None:
         with pytest.raises(asyncpg.CheckViolationError) as caught:
-            await add(untouched, **columns)
+            await add(unchanged_database, **columns)
         assert caught.value.constraint_name == constraint
 
-    async def test_idempotency_key_has_one_row_for_each_principal(self, untouched: asyncpg.Connection) -> None:
-        await add(untouched, idempotency_key="k")
-        await add(untouched, idempotency_key="k", principal="issuer|bob")
+    async def test_idempotency_key_has_one_row_for_each_principal(self, unchanged_database: asyncpg.Connection) -> None:
+        await add(unchanged_database, idempotency_key="k")
+        await add(unchanged_database, idempotency_key="k", principal="issuer|bob")
         with pytest.raises(asyncpg.UniqueViolationError, match="top_ups_key"):
-            await add(untouched, idempotency_key="k")
+            await add(unchanged_database, idempotency_key="k")
 
     @pytest.mark.parametrize("status", FINAL)
     @pytest.mark.parametrize(
@@ -155,26 +155,30 @@ class TestTopUps:
         ],
     )
     async def test_final_top_up_cannot_be_changed(
-        self, untouched: asyncpg.Connection, status: str, change: str
+        self, unchanged_database: asyncpg.Connection, status: str, change: str
     ) -> None:
-        id_ = await add(untouched, status=status, step=None, **FINAL[status])
+        id_ = await add(unchanged_database, status=status, step=None, **FINAL[status])
         with pytest.raises(asyncpg.RestrictViolationError, match=f"a top-up that is {status} stays so"):
-            await untouched.execute(f"UPDATE top_ups SET {change} WHERE id = $1", id_)
+            await unchanged_database.execute(f"UPDATE top_ups SET {change} WHERE id = $1", id_)
 
     @pytest.mark.parametrize("status", FINAL)
-    async def test_final_top_up_can_be_marked_for_review(self, untouched: asyncpg.Connection, status: str) -> None:
-        id_ = await add(untouched, status=status, step=None, **FINAL[status])
-        await untouched.execute("UPDATE top_ups SET review = 'reason', next_attempt_at = now() WHERE id = $1", id_)
+    async def test_final_top_up_can_be_marked_for_review(
+        self, unchanged_database: asyncpg.Connection, status: str
+    ) -> None:
+        id_ = await add(unchanged_database, status=status, step=None, **FINAL[status])
+        await unchanged_database.execute(
+            "UPDATE top_ups SET review = 'reason', next_attempt_at = now() WHERE id = $1", id_
+        )
 
     @pytest.mark.parametrize(
         "change", ["amount = 2", "account_id = gen_random_uuid()", "fingerprint = ''", "card_token = 'another'"]
     )
-    async def test_request_columns_cannot_be_changed(self, untouched: asyncpg.Connection, change: str) -> None:
-        id_ = await add(untouched)
+    async def test_request_columns_cannot_be_changed(self, unchanged_database: asyncpg.Connection, change: str) -> None:
+        id_ = await add(unchanged_database)
         with pytest.raises(asyncpg.RestrictViolationError, match="what was asked for does not change"):
-            await untouched.execute(f"UPDATE top_ups SET {change} WHERE id = $1", id_)
+            await unchanged_database.execute(f"UPDATE top_ups SET {change} WHERE id = $1", id_)
 
     @pytest.mark.parametrize("removal", ["DELETE FROM top_ups", "TRUNCATE top_ups"])
-    async def test_top_ups_cannot_be_deleted(self, untouched: asyncpg.Connection, removal: str) -> None:
+    async def test_top_ups_cannot_be_deleted(self, unchanged_database: asyncpg.Connection, removal: str) -> None:
         with pytest.raises(asyncpg.RestrictViolationError, match="top_ups are never removed"):
-            await untouched.execute(removal)
+            await unchanged_database.execute(removal)

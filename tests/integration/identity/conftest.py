@@ -45,7 +45,7 @@ async def identity(
 
 
 @pytest.fixture
-async def own(keys: Keys, tmp_path: Path, identity_url: str) -> AsyncIterator[RunningIdentity]:
+async def own_identity(keys: Keys, tmp_path: Path, identity_url: str) -> AsyncIterator[RunningIdentity]:
     """Run a service with a database for one test."""
     async with running(keys, build_settings(keys, tmp_path, identity_url)) as identity:
         yield identity

@@ -132,18 +132,20 @@ class TestKill9:
 
 
 class TestOutage:
-    async def test_lost_database_connections_are_reopened(self, own: RunningIdentity, postgres: Postgres) -> None:
-        user = await own.register_user()
-        token = (await own.log_in(user)).refresh
+    async def test_lost_database_connections_are_reopened(
+        self, own_identity: RunningIdentity, postgres: Postgres
+    ) -> None:
+        user = await own_identity.register_user()
+        token = (await own_identity.log_in(user)).refresh
         admin = await asyncpg.connect(postgres.admin_dsn)
         try:
             for _ in range(3):
                 assert await admin.fetch(
                     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
                     "WHERE datname = $1 AND application_name = 'identity'",
-                    own.settings["identity_database_url"].rpartition("/")[2],
+                    own_identity.settings["identity_database_url"].rpartition("/")[2],
                 )
-                token = (await refresh_until_known(own, token)).refresh
+                token = (await refresh_until_known(own_identity, token)).refresh
         finally:
             await admin.close()
 
@@ -247,10 +249,10 @@ async def is_accepted(verifier: TokenVerifier, token: str) -> bool:
 
 
 class TestRoles:
-    async def test_role_is_granted_by_the_command(self, own: RunningIdentity) -> None:
-        user = await own.register_user()
-        tokens = await own.log_in(user)
-        url = own.settings["identity_database_url"]
+    async def test_role_is_granted_by_the_command(self, own_identity: RunningIdentity) -> None:
+        user = await own_identity.register_user()
+        tokens = await own_identity.log_in(user)
+        url = own_identity.settings["identity_database_url"]
         for role in ("operator", "admin", "customer"):
             code, output = await run_command(
                 "subgraphs.identity.service.roles", "grant", user.username, role, IDENTITY_DATABASE_URL=url
@@ -259,11 +261,11 @@ class TestRoles:
                 0,
                 f"{user.username} ({user.id}) is {role} from the next refresh or login\n",
             )
-            tokens = await own.refresh(tokens.refresh)
+            tokens = await own_identity.refresh(tokens.refresh)
             assert decode_claims(tokens.access)["roles"] == [role]
 
-    async def test_command_refuses_unknown_users_and_roles(self, own: RunningIdentity) -> None:
-        url = own.settings["identity_database_url"]
+    async def test_command_refuses_unknown_users_and_roles(self, own_identity: RunningIdentity) -> None:
+        url = own_identity.settings["identity_database_url"]
         roles = "subgraphs.identity.service.roles"
         assert await run_command(roles, "grant", "nobody", "admin", IDENTITY_DATABASE_URL=url) == (
             1,

@@ -46,15 +46,15 @@ class TestRefresh:
         assert first.refresh == again.refresh
 
     async def test_concurrent_refreshes_on_replicas_have_one_successor(
-        self, keys: Keys, tmp_path: Path, own: RunningIdentity
+        self, keys: Keys, tmp_path: Path, own_identity: RunningIdentity
     ) -> None:
-        tokens = await log_in_new_user(own)
+        tokens = await log_in_new_user(own_identity)
         async with AsyncExitStack() as stack:
-            settings = build_settings(keys, tmp_path, own.settings["identity_database_url"])
-            replicas = [own, await stack.enter_async_context(running(keys, settings))]
+            settings = build_settings(keys, tmp_path, own_identity.settings["identity_database_url"])
+            replicas = [own_identity, await stack.enter_async_context(running(keys, settings))]
             fresh = await asyncio.gather(*(replicas[n % 2].refresh(tokens.refresh) for n in range(40)))
         assert len({each.refresh for each in fresh}) == 1
-        assert await own.sql.fetchval("SELECT count(*) FROM refresh_tokens") == 2
+        assert await own_identity.sql.fetchval("SELECT count(*) FROM refresh_tokens") == 2
 
     async def test_refreshed_token_has_the_current_role(self, identity: RunningIdentity) -> None:
         user = await identity.register_user()
@@ -64,31 +64,31 @@ class TestRefresh:
 
 
 class TestReuse:
-    async def test_reuse_after_the_grace_period_ends_the_session(self, own: RunningIdentity) -> None:
-        tokens = await log_in_new_user(own)
-        others = await log_in_new_user(own)
-        fresh = await own.refresh(tokens.refresh)
-        newest = await own.refresh(fresh.refresh)
-        await own.advance_time(10)
+    async def test_reuse_after_the_grace_period_ends_the_session(self, own_identity: RunningIdentity) -> None:
+        tokens = await log_in_new_user(own_identity)
+        others = await log_in_new_user(own_identity)
+        fresh = await own_identity.refresh(tokens.refresh)
+        newest = await own_identity.refresh(fresh.refresh)
+        await own_identity.advance_time(10)
         async with httpx.AsyncClient(trust_env=False) as http:
             counted = 'wallet_identity_refreshes_total{outcome="reused"}'
 
             async def count_reuses() -> float:
-                lines = (await http.get(f"{own.admin}/metrics")).text.splitlines()
+                lines = (await http.get(f"{own_identity.admin}/metrics")).text.splitlines()
                 return next((float(line.split()[-1]) for line in lines if line.startswith(counted)), 0.0)
 
             before = await count_reuses()
-            await assert_refused(own, tokens.refresh)
+            await assert_refused(own_identity, tokens.refresh)
             assert await count_reuses() == before + 1
-        await assert_refused(own, newest.refresh, fresh.refresh, tokens.refresh)
-        assert await own.refresh(others.refresh)
+        await assert_refused(own_identity, newest.refresh, fresh.refresh, tokens.refresh)
+        assert await own_identity.refresh(others.refresh)
 
-    async def test_reuse_of_an_old_token_ends_the_session(self, own: RunningIdentity) -> None:
-        tokens = first = await log_in_new_user(own)
+    async def test_reuse_of_an_old_token_ends_the_session(self, own_identity: RunningIdentity) -> None:
+        tokens = first = await log_in_new_user(own_identity)
         for _ in range(4):
-            tokens = await own.refresh(tokens.refresh)
-            await own.advance_time(3_600)
-        await assert_refused(own, first.refresh, tokens.refresh)
+            tokens = await own_identity.refresh(tokens.refresh)
+            await own_identity.advance_time(3_600)
+        await assert_refused(own_identity, first.refresh, tokens.refresh)
 
 
 class TestSessionEnd:
@@ -99,12 +99,12 @@ class TestSessionEnd:
             await identity.revoke(token.refresh)
         await assert_refused(identity, tokens.refresh, fresh.refresh)
 
-    async def test_session_expires_however_often_it_is_refreshed(self, own: RunningIdentity) -> None:
-        tokens = await log_in_new_user(own)
-        await own.advance_time(29 * 86_400)
-        tokens = await own.refresh(tokens.refresh)
-        await own.advance_time(86_400)
-        await assert_refused(own, tokens.refresh)
+    async def test_session_expires_however_often_it_is_refreshed(self, own_identity: RunningIdentity) -> None:
+        tokens = await log_in_new_user(own_identity)
+        await own_identity.advance_time(29 * 86_400)
+        tokens = await own_identity.refresh(tokens.refresh)
+        await own_identity.advance_time(86_400)
+        await assert_refused(own_identity, tokens.refresh)
 
     async def test_logout_with_an_invalid_token_is_no_error(self, identity: RunningIdentity) -> None:
         for token in ("", "junk", encode_token(b"another secret", uuid.uuid4())):
@@ -120,29 +120,29 @@ class TestSessionEnd:
         await assert_refused(identity, forged, unknown, str(id_), "", "junk", tokens.refresh + "=", tokens.access)
         assert await identity.refresh(tokens.refresh)
 
-    async def test_expired_sessions_are_pruned_with_their_tokens(self, own: RunningIdentity) -> None:
+    async def test_expired_sessions_are_pruned_with_their_tokens(self, own_identity: RunningIdentity) -> None:
         for _ in range(3):
-            await own.refresh((await log_in_new_user(own)).refresh)
-        await own.advance_time(31 * 86_400)
-        kept = await log_in_new_user(own)
-        async with open_database(own.settings["identity_database_url"], max_connections=1) as database:
+            await own_identity.refresh((await log_in_new_user(own_identity)).refresh)
+        await own_identity.advance_time(31 * 86_400)
+        kept = await log_in_new_user(own_identity)
+        async with open_database(own_identity.settings["identity_database_url"], max_connections=1) as database:
             repository = Repository(database)
             assert await repository.prune(2)
             assert not await repository.prune(2)
-        assert await own.sql.fetchval("SELECT count(*) FROM sign_ins") == 1
-        assert await own.sql.fetchval("SELECT count(*) FROM refresh_tokens") == 1
-        assert await own.refresh(kept.refresh)
+        assert await own_identity.sql.fetchval("SELECT count(*) FROM sign_ins") == 1
+        assert await own_identity.sql.fetchval("SELECT count(*) FROM refresh_tokens") == 1
+        assert await own_identity.refresh(kept.refresh)
 
 
 class TestDatabase:
-    async def test_database_contains_no_usable_token(self, own: RunningIdentity) -> None:
-        tokens = await own.refresh((await log_in_new_user(own)).refresh)
+    async def test_database_contains_no_usable_token(self, own_identity: RunningIdentity) -> None:
+        tokens = await own_identity.refresh((await log_in_new_user(own_identity)).refresh)
         dump = [
             str(value)
             for table in ("users", "attempts", "sign_ins", "refresh_tokens")
-            for row in await own.sql.fetch(f"TABLE {table}")
+            for row in await own_identity.sql.fetch(f"TABLE {table}")
             for value in row.values()
         ]
         assert len(dump) >= 15
         assert not [value for value in dump if value in tokens.refresh or value in tokens.access]
-        await assert_refused(own, *dump)
+        await assert_refused(own_identity, *dump)

@@ -83,85 +83,96 @@ class TestRefusal:
         assert await try_login(identity, f"u{uuid.uuid4().hex}") == "INVALID_CREDENTIALS"
         assert parameters == ["m=32,t=1,p=4"] * 2
 
-    async def test_impossible_credentials_are_invalid_input_and_do_not_count(self, own: RunningIdentity) -> None:
+    async def test_impossible_credentials_are_invalid_input_and_do_not_count(
+        self, own_identity: RunningIdentity
+    ) -> None:
         for username, password in (("No Name", PASSWORD), ("x" * 100_000, PASSWORD), ("alice", Secret(""))):
             with anonymous_caller(), pytest.raises(InvalidInput):
-                await own.client.authenticate(username, password)
-        assert await own.sql.fetchval("SELECT count(*) FROM attempts") == 0
+                await own_identity.client.authenticate(username, password)
+        assert await own_identity.sql.fetchval("SELECT count(*) FROM attempts") == 0
 
 
 class TestLockout:
     @pytest.mark.parametrize("known", [True, False])
     async def test_five_wrong_passwords_lock_known_and_unknown_names(
-        self, own: RunningIdentity, *, known: bool
+        self, own_identity: RunningIdentity, *, known: bool
     ) -> None:
-        name = (await own.register_user()).username if known else NOBODY
-        results = [await try_login(own, name) for _ in range(6)]
+        name = (await own_identity.register_user()).username if known else NOBODY
+        results = [await try_login(own_identity, name) for _ in range(6)]
         assert results == ["INVALID_CREDENTIALS"] * 5 + ["TOO_MANY_ATTEMPTS"]
         # The correct password is refused too, otherwise a guesser could use the lock.
-        assert await try_login(own, name, PASSWORD) == "TOO_MANY_ATTEMPTS"
+        assert await try_login(own_identity, name, PASSWORD) == "TOO_MANY_ATTEMPTS"
 
-    async def test_lock_doubles_and_has_a_retry_time(self, own: RunningIdentity) -> None:
+    async def test_lock_doubles_and_has_a_retry_time(self, own_identity: RunningIdentity) -> None:
         for _ in range(5):
-            await try_login(own, NOBODY)
+            await try_login(own_identity, NOBODY)
         for seconds in (1, 2, 4):
             with anonymous_caller(), pytest.raises(TooManyAttempts) as caught:
-                await own.client.authenticate(NOBODY, WRONG)
+                await own_identity.client.authenticate(NOBODY, WRONG)
             assert caught.value.retry_after_seconds == str(seconds)
-            await own.advance_time(seconds)
-            assert await try_login(own, NOBODY) == "INVALID_CREDENTIALS"
+            await own_identity.advance_time(seconds)
+            assert await try_login(own_identity, NOBODY) == "INVALID_CREDENTIALS"
 
-    async def test_login_resets_the_attempts(self, own: RunningIdentity) -> None:
-        user = await own.register_user()
+    async def test_login_resets_the_attempts(self, own_identity: RunningIdentity) -> None:
+        user = await own_identity.register_user()
         for _ in range(2):
             for _ in range(4):
-                assert await try_login(own, user.username) == "INVALID_CREDENTIALS"
-            assert await try_login(own, user.username, PASSWORD) == "IN"
-        assert await own.sql.fetchval("SELECT count(*) FROM attempts") == 0
+                assert await try_login(own_identity, user.username) == "INVALID_CREDENTIALS"
+            assert await try_login(own_identity, user.username, PASSWORD) == "IN"
+        assert await own_identity.sql.fetchval("SELECT count(*) FROM attempts") == 0
 
-    async def test_lock_affects_one_name_only(self, own: RunningIdentity) -> None:
-        user = await own.register_user()
+    async def test_lock_affects_one_name_only(self, own_identity: RunningIdentity) -> None:
+        user = await own_identity.register_user()
         for _ in range(6):
-            await try_login(own, NOBODY)
-        assert await try_login(own, user.username, PASSWORD) == "IN"
+            await try_login(own_identity, NOBODY)
+        assert await try_login(own_identity, user.username, PASSWORD) == "IN"
 
-    async def test_attempts_are_pruned_after_a_day(self, own: RunningIdentity) -> None:
+    async def test_attempts_are_pruned_after_a_day(self, own_identity: RunningIdentity) -> None:
         for _ in range(3):
-            await try_login(own, NOBODY)
-        await own.advance_time(86_500)
-        async with open_database(own.settings["identity_database_url"], max_connections=1) as database:
+            await try_login(own_identity, NOBODY)
+        await own_identity.advance_time(86_500)
+        async with open_database(own_identity.settings["identity_database_url"], max_connections=1) as database:
             assert not await Repository(database).prune(10)
-        assert await own.sql.fetchval("SELECT count(*) FROM attempts") == 0
+        assert await own_identity.sql.fetchval("SELECT count(*) FROM attempts") == 0
 
     async def test_concurrent_guesses_on_replicas_share_the_limit(
-        self, keys: Keys, tmp_path: Path, own: RunningIdentity
+        self, keys: Keys, tmp_path: Path, own_identity: RunningIdentity
     ) -> None:
-        user = await own.register_user()
+        user = await own_identity.register_user()
         async with AsyncExitStack() as stack:
-            url = own.settings["identity_database_url"]
-            replicas = [own, await stack.enter_async_context(running(keys, build_settings(keys, tmp_path, url)))]
+            url = own_identity.settings["identity_database_url"]
+            replicas = [
+                own_identity,
+                await stack.enter_async_context(running(keys, build_settings(keys, tmp_path, url))),
+            ]
             results = Counter(await asyncio.gather(*(try_login(replicas[n % 2], user.username) for n in range(40))))
             assert results == {"INVALID_CREDENTIALS": 5, "TOO_MANY_ATTEMPTS": 35}
-            await own.advance_time(1)
+            await own_identity.advance_time(1)
             results = Counter(await asyncio.gather(*(try_login(replicas[n % 2], user.username) for n in range(40))))
             assert results == {"INVALID_CREDENTIALS": 1, "TOO_MANY_ATTEMPTS": 39}
 
 
 class TestHashes:
-    async def test_weak_hash_is_replaced_at_login(self, keys: Keys, tmp_path: Path, own: RunningIdentity) -> None:
-        user, other = await own.register_user(), await own.register_user()
+    async def test_weak_hash_is_replaced_at_login(
+        self, keys: Keys, tmp_path: Path, own_identity: RunningIdentity
+    ) -> None:
+        user, other = await own_identity.register_user(), await own_identity.register_user()
         harder = build_settings(
-            keys, tmp_path, own.settings["identity_database_url"], identity_hash_memory_kib=64, identity_hash_passes=2
+            keys,
+            tmp_path,
+            own_identity.settings["identity_database_url"],
+            identity_hash_memory_kib=64,
+            identity_hash_passes=2,
         )
         async with running(keys, harder) as later:
             assert await try_login(later, user.username) == "INVALID_CREDENTIALS"
             assert await try_login(later, user.username, PASSWORD) == "IN"
-            hashes = {row["username"]: row["password_hash"] for row in await own.sql.fetch("TABLE users")}
+            hashes = {row["username"]: row["password_hash"] for row in await own_identity.sql.fetch("TABLE users")}
             assert "m=64,t=2" in hashes[user.username]
             assert "m=32,t=1" in hashes[other.username]
             assert await try_login(later, user.username, PASSWORD) == "IN"
-        assert await try_login(own, user.username, PASSWORD) == "IN"  # and no hash becomes weaker
-        assert hashes == {row["username"]: row["password_hash"] for row in await own.sql.fetch("TABLE users")}
+        assert await try_login(own_identity, user.username, PASSWORD) == "IN"  # and no hash becomes weaker
+        assert hashes == {row["username"]: row["password_hash"] for row in await own_identity.sql.fetch("TABLE users")}
 
     async def test_excess_hashes_are_refused_and_do_not_count(
         self, keys: Keys, tmp_path: Path, identity_url: str

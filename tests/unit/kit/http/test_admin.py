@@ -19,8 +19,8 @@ from stack.ports import free_ports
 from tests.conftest import AUDIENCE, USERS, Keys
 
 
-async def answers() -> None:
-    """Check of a dependency that answers."""
+async def passing_check() -> None:
+    """Check of an available dependency."""
 
 
 async def fails() -> None:
@@ -44,10 +44,13 @@ async def serve_admin(checks: Mapping[str, HealthCheck]) -> AsyncIterator[httpx.
 
 class TestReadiness:
     async def test_passed_checks_are_ok(self) -> None:
-        assert await run_checks({"database": answers, "broker": answers}) == {"database": "ok", "broker": "ok"}
+        assert await run_checks({"database": passing_check, "broker": passing_check}) == {
+            "database": "ok",
+            "broker": "ok",
+        }
 
     async def test_failed_check_has_the_type_of_its_error(self) -> None:
-        states = await run_checks({"database": fails, "broker": answers})
+        states = await run_checks({"database": fails, "broker": passing_check})
         assert states == {"database": "ConnectionRefusedError", "broker": "ok"}
 
     async def test_checks_run_concurrently_and_time_out(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,7 +66,7 @@ class TestReadiness:
             finally:
                 running -= 1
 
-        states = await run_checks({f"part {n}": hangs for n in range(20)} | {"good": answers})
+        states = await run_checks({f"part {n}": hangs for n in range(20)} | {"good": passing_check})
         assert (running, most) == (0, 20)
         assert states == {f"part {n}": "TimeoutError" for n in range(20)} | {"good": "ok"}
 
@@ -73,12 +76,12 @@ class TestReadiness:
 
 class TestAdmin:
     async def test_admin_is_ready_when_all_checks_pass(self) -> None:
-        async with serve_admin({"database": answers}) as http:
+        async with serve_admin({"database": passing_check}) as http:
             response = await http.get("/health/ready")
         assert (response.status_code, response.json()) == (200, {"status": "ready", "checks": {"database": "ok"}})
 
     async def test_failed_check_is_503_without_secrets(self) -> None:
-        async with serve_admin({"database": fails, "broker": answers}) as http:
+        async with serve_admin({"database": fails, "broker": passing_check}) as http:
             response = await http.get("/health/ready")
         assert response.status_code == 503
         assert response.json() == {
