@@ -143,7 +143,7 @@ async def _measure_other_queries(client: AnalyticsClient, options: Options) -> d
 async def _measure_alternately(
     queries: Mapping[str, Callable[[int], Awaitable[object]]], seconds: float
 ) -> dict[str, Sequence[float]]:
-    """Run the queries in turns after a warm-up, so that interference affects all alike.
+    """Run the queries in turns after a warm-up, so that interference affects all of them equally.
 
     Returns:
         The latencies of each query in milliseconds.

@@ -1,7 +1,7 @@
 """HTTP/2 client for unary gRPC calls that uses little processor time.
 
-Why not grpc.aio's client: the load generator shares the processors with the bank, and grpc.aio's client uses about as
-much processor time as the bank itself; this client uses a tenth of that.
+The load generator shares the processors with the bank. grpc.aio's client uses about as much processor time as the bank
+itself; this client uses a tenth of that.
 
 It supports small calls to a correct server only: one frame per message, no header compression, and response windows
 that are never exhausted. An unexpected frame ends the run.

@@ -52,7 +52,7 @@ _HEADERS: Final = [
 class BenchEvent:
     """Event of a transfer from account `number` to account `number` + 1, modulo the number of accounts.
 
-    So each account is sender and recipient in turn.
+    So each account is sender and recipient alternately.
     """
 
     number: int

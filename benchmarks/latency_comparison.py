@@ -1,7 +1,7 @@
 """Latency of one transfer at a time: by the bank, and by SQL with the same rows.
 
 `python -m benchmarks.latency_comparison` reads a `LatencyComparison` from standard input, as one line of JSON, and
-writes `ComparedLatencies`. Blocks of the two sides alternate, so that interference affects both alike.
+writes `ComparedLatencies`. Blocks of the two sides alternate, so that interference affects both equally.
 """
 
 import random

@@ -37,8 +37,8 @@ class Run:
 def fastest(runs: Sequence[Run]) -> Run:
     """Return the run with the highest rate.
 
-    Interference, such as other work on the machine, only makes runs slower. So the fastest run shows best what was
-    measured, and both sides of a ratio are treated alike.
+    Interference, such as other work on the machine, only makes runs slower. So the fastest run is the best
+    measurement, for both sides of a ratio.
     """
     return max(runs, key=attrgetter("rate"))
 

@@ -1,7 +1,7 @@
 """Figures of the complete system by its REST API, with token checks, rate limit counters and request logs.
 
-They compare its rate with that of the bank alone, and measure its latency at half of its maximum rate and the growth of
-its memory.
+They compare its rate with that of the bank alone. They also measure its latency at half of its maximum rate, and the
+growth of its memory under load.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
