@@ -70,7 +70,7 @@ class BoundedHttpProtocol(_WriteTimeoutMixin, HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._head_bytes: int | None = None  # received bytes of an incomplete head
-        self._received_bytes = 0  # of the head, or of the head and the data that arrived with its end
+        self._received_bytes = 0  # since the start of the head, with data that arrived together with its end
         self._timer: asyncio.TimerHandle | None = None
         self._is_refused = False
 

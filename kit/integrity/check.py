@@ -44,7 +44,7 @@ class Violation:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """Row that is missing, but so recent that it may still be on its way: no violation."""
+    """Missing row that is too recent to be a violation: it may be stored soon."""
 
     scan: str
 
@@ -57,7 +57,7 @@ class Verdict:
         verdict: `sound`: all rows were checked and no invariant is broken; `broken`: there are violations;
             `unavailable`: a dependency failed before the end, and no violation had been found until then.
         rows: checked rows by scan.
-        pending: missing rows that may still be on their way, by scan.
+        pending: missing rows that are too recent to be violations, by scan.
         violations: number of violations.
         broken: number of violations by invariant.
         seconds: duration.
@@ -77,7 +77,7 @@ Report = Progress | Violation | Verdict
 
 @dataclass(frozen=True, slots=True)
 class Gauges:
-    """Metrics of the last finished check; `pending` only where rows can be on their way."""
+    """Metrics of the last finished check; `pending` only for checks that can find pending rows."""
 
     violations: Gauge
     finished: Gauge

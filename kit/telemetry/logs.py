@@ -7,7 +7,7 @@ looks like a token or a card number in the rendered line, for secrets in error m
 Tracebacks have no local variables, since those hold tokens and cards.
 
 Our events are written to standard error directly, since each request is logged and the standard library's logging takes
-three times as long. Libraries use the latter.
+three times as long. Libraries use the standard library's logging.
 """
 
 import json

@@ -167,9 +167,9 @@ def start_batch_span(parents: Iterable[str | None], name: str, kind: SpanKind, a
 
     Args:
         parents: `traceparent` of each item in the batch, or None. If no trace is sampled, the span is a no-op.
-        name: see `start_span`, as for the other arguments.
-        kind: see `start_span`.
-        attributes: see `start_span`.
+        name: operation on the batch.
+        kind: server, client, producer, consumer or internal.
+        attributes: attributes by the semantic conventions.
     """
     if _recording.recorder is None:
         return Span(_NO_TRACE)

@@ -1,4 +1,4 @@
-"""Identity services and databases: one shared service, and one per test that counts rows or breaks things."""
+"""Identity services and databases: one shared service, and one for each test that counts rows or damages data."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -100,7 +100,7 @@ class TestLockout:
         name = (await own_identity.register_user()).username if known else NOBODY
         results = [await try_login(own_identity, name) for _ in range(6)]
         assert results == ["INVALID_CREDENTIALS"] * 5 + ["TOO_MANY_ATTEMPTS"]
-        # The correct password is refused too, otherwise a guesser could use the lock.
+        # The correct password is refused too. Otherwise the lock would reveal the correct password.
         assert await try_login(own_identity, name, PASSWORD) == "TOO_MANY_ATTEMPTS"
 
     async def test_lock_doubles_and_has_a_retry_time(self, own_identity: RunningIdentity) -> None:

@@ -6,7 +6,7 @@ from benchmarks.environment import BenchEnvironment
 
 
 class BrokenEnvironment(BenchEnvironment):
-    """Starts one thing, then fails."""
+    """Environment that starts one process, then fails."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -277,9 +277,9 @@ class _RebalanceListener(ConsumerRebalanceListener):  # type: ignore[misc]  # ai
         self._on_assigned = on_assigned
 
     async def on_partitions_revoked(self, revoked: list[TopicPartition]) -> None:
-        """Do nothing: the current batch is finished, and a commit that comes too late leads to a second consumption."""
+        """Do nothing: the current batch is finished, and if its commit is too late, its messages are consumed again."""
 
-    async def on_partitions_assigned(self, assigned: list[TopicPartition]) -> None:  # noqa: ARG002  all are handled alike
+    async def on_partitions_assigned(self, assigned: list[TopicPartition]) -> None:  # noqa: ARG002  not needed
         """Report the assignment before any message of it is fetched."""
         self._on_assigned()
 

@@ -31,7 +31,8 @@ class Progress:
         accounts: number of checked accounts of the ledger.
         pulled: number of operations that were read from the bank and inserted.
         removed: number of deleted rows, which differed from the ledger.
-        lacking: number of operations, or of accounts with such operations, that the ledger counts but does not return.
+        lacking: number of operations that the ledger counts but does not return; without `all_operations`, number of
+            accounts with such operations.
     """
 
     accounts: int = 0
@@ -47,11 +48,11 @@ class Outcome:
     Attributes:
         outcome: `complete`: the history has all operations of the ledger; `incomplete`: the ledger does not return
             operations that it counts; `unavailable`: ClickHouse or the bank failed. The next replay continues.
-        accounts: as in `Progress`.
-        pulled: as in `Progress`.
-        removed: as in `Progress`.
-        lacking: as in `Progress`.
-        seconds: duration.
+        accounts: final value of `Progress.accounts`.
+        pulled: final value of `Progress.pulled`.
+        removed: final value of `Progress.removed`.
+        lacking: final value of `Progress.lacking`.
+        seconds: duration of the replay.
     """
 
     outcome: Literal["complete", "incomplete", "unavailable"]

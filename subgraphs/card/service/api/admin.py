@@ -15,10 +15,13 @@ from wallet.errors import TopUpNotFound, Unavailable
 def review_router(repository: Repository, saga: Saga) -> APIRouter:
     """Create the routes that list top-ups for review and retry them.
 
-    `GET /review` returns one line for each top-up, then their number. `POST /review/{id}/retry` continues a top-up at
-    the step at which it stopped, or compares a final one with the acquirer's payment again, and returns its state. It
-    answers 404 if the top-up needs no review, and 409 if another driver has changed it. Both answer 503 if the database
-    does not answer.
+    `GET /review` returns one line for each top-up, then their number.
+
+    `POST /review/{id}/retry` continues a top-up at the step at which it stopped. A final top-up is compared with the
+    acquirer's payment again. The response has the new state; 404 if the top-up needs no review, 409 if another driver
+    has changed it.
+
+    Both return 503 if the database does not answer.
     """
     router = APIRouter()
 

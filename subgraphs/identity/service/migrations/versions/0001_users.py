@@ -1,4 +1,4 @@
-"""Users, their sign-ins, and attempts at these."""
+"""Users, login attempts, sessions and refresh tokens."""
 
 from alembic import op
 
