@@ -33,7 +33,7 @@ class Subscription:
             async for operation in operations:
                 yield Operation.from_client(operation)
 
-    @strawberry.subscription(description="The account's present balance, then its balance after each operation.")
+    @strawberry.subscription(description="The account's current balance, then its balance after each operation.")
     async def balance_changed(self, info: Info, account_id: strawberry.ID) -> AsyncGenerator[BalanceUpdate, None]:
         with inputs.FieldParser() as fields:
             account = fields.parse("accountId", inputs.parse_uuid, account_id)

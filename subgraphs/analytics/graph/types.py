@@ -201,7 +201,7 @@ class AccountStatistics:
         )
 
 
-@strawberry.type(description="Balance of an account, at present or after an operation.")
+@strawberry.type(description="Current balance of an account, or its balance after an operation.")
 class BalanceUpdate:
     balance: Money
     cursor: str = strawberry.field(description="Position in the account's history that the balance belongs to.")

@@ -21,7 +21,7 @@ class Settings(ServiceSettings, CallSettings, TLSSettings, LogSettings, TracingS
         }
     )
 
-    analytics_grpc_listen: Address = Field("127.0.0.1:50053", description="address of gRPC")
+    analytics_grpc_listen: Address = Field("127.0.0.1:50053", description="address of the gRPC API")
     analytics_admin_listen: Address = Field(
         "127.0.0.1:9103", description="address of health, metrics, the integrity check and the replay"
     )

@@ -45,7 +45,7 @@ class Settings(ServiceSettings, CallSettings, TLSSettings, LogSettings, TracingS
         }
     )
 
-    card_grpc_listen: Address = Field("127.0.0.1:50052", description="address of gRPC")
+    card_grpc_listen: Address = Field("127.0.0.1:50052", description="address of the gRPC API")
     card_admin_listen: Address = Field(
         "127.0.0.1:9102", description="address of health, metrics, the integrity check and reviews"
     )
@@ -70,7 +70,7 @@ class Settings(ServiceSettings, CallSettings, TLSSettings, LogSettings, TracingS
         _POLICY.circuit_failures, description="consecutive failed attempts that open the circuit"
     )
     acquirer_circuit_seconds: PositiveFloat = Field(
-        _POLICY.circuit_seconds, description="time that the circuit stays open before one trial call"
+        _POLICY.circuit_seconds, description="time until an open circuit lets a probe through"
     )
 
     card_limits: dict[str, LimitSetting] = Field(

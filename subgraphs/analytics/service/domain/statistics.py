@@ -62,7 +62,7 @@ class StatisticsRange:
     def violations(self) -> list[FieldViolation]:
         """Return the violations of the API's limits, by field."""
         outside = [
-            FieldViolation(name, "must be of the years 1970 to 2199")
+            FieldViolation(name, "must be in the years 1970 to 2199")
             for name, time in (("from", self.since), ("to", self.until))
             if not EARLIEST <= time <= LATEST
         ]
