@@ -29,9 +29,9 @@ _now: Final = text("now()")
 users: Final = Table(
     "users",
     metadata,
-    Column("id", Uuid, primary_key=True, comment="the sub of the user's tokens"),
+    Column("id", Uuid, primary_key=True, comment="subject (sub) of the user's tokens"),
     Column("username", Text, nullable=False),
-    Column("password_hash", Text, nullable=False, comment="Argon2id, with its salt and its parameters"),
+    Column("password_hash", Text, nullable=False, comment="Argon2id hash with its salt and parameters"),
     Column("role", Text, nullable=False, server_default="CUSTOMER"),
     Column("created_at", _time, nullable=False, server_default=_now),
     Column("password_changed_at", _time, nullable=False, server_default=_now),
@@ -44,9 +44,17 @@ users: Final = Table(
 attempts: Final = Table(
     "attempts",
     metadata,
-    Column("username", Text, primary_key=True, comment="of a user or of nobody"),
-    Column("count", Integer, nullable=False, server_default=text("0"), comment="since the name was last signed in by"),
-    Column("locked_until", _time, nullable=False, server_default=_now, comment="or when the last one began"),
+    Column("username", Text, primary_key=True, comment="name of the login attempts, whether or not the user exists"),
+    Column(
+        "count", Integer, nullable=False, server_default=text("0"), comment="number of attempts since the last login"
+    ),
+    Column(
+        "locked_until",
+        _time,
+        nullable=False,
+        server_default=_now,
+        comment="end of the lock; start of the last attempt if it did not lock the name",
+    ),
     Index("attempts_locked_until", "locked_until"),
 )
 
@@ -56,15 +64,15 @@ sign_ins: Final = Table(
     Column("id", Uuid, primary_key=True),
     Column("user_id", Uuid, ForeignKey("users.id", name="sign_ins_user_id_fkey"), nullable=False),
     Column("created_at", _time, nullable=False, server_default=_now),
-    Column("expires_at", _time, nullable=False, comment="of every token that comes from it"),
-    Column("revoked_at", _time, comment="signed out, or a token was used twice"),
+    Column("expires_at", _time, nullable=False, comment="expiry of the session and of all its refresh tokens"),
+    Column("revoked_at", _time, comment="time of the logout or of the detected token reuse"),
     Index("sign_ins_expiry", "expires_at"),
 )
 
 refresh_tokens: Final = Table(
     "refresh_tokens",
     metadata,
-    Column("id", Uuid, primary_key=True, comment="worth nothing without its seal"),
+    Column("id", Uuid, primary_key=True, comment="not a valid token without its HMAC"),
     Column(
         "sign_in",
         Uuid,
@@ -72,7 +80,7 @@ refresh_tokens: Final = Table(
         nullable=False,
     ),
     Column("issued_at", _time, nullable=False, server_default=_now),
-    Column("replaced_by", Uuid, comment="its successor, made by its first use"),
+    Column("replaced_by", Uuid, comment="successor, created by the first use"),
     Column("replaced_at", _time),
     CheckConstraint("(replaced_by IS NULL) = (replaced_at IS NULL)", name="refresh_tokens_replaced"),
     UniqueConstraint("replaced_by", name="refresh_tokens_successor"),

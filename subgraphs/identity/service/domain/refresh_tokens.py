@@ -92,8 +92,8 @@ def encode_token(secret: bytes, id_: UUID) -> str:
 
     The database has the id only, so a copy of the database is not enough to build a token.
     """
-    seal = hmac.digest(secret, id_.bytes, hashlib.sha256)
-    return f"{_encode_base64(id_.bytes)}.{_encode_base64(seal)}"
+    mac = hmac.digest(secret, id_.bytes, hashlib.sha256)
+    return f"{_encode_base64(id_.bytes)}.{_encode_base64(mac)}"
 
 
 def decode_token(secret: bytes, token: str) -> UUID | None:
