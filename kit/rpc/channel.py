@@ -57,7 +57,7 @@ async def open_channel(
         "loadBalancingConfig": [{"round_robin": {}}],
         "healthCheckConfig": {"serviceName": service},
         # Retry budget: a failure costs one token, a success earns a tenth, and below half of the tokens nothing is
-        # retried. If all calls fail, retries multiply the load for a moment only.
+        # retried. So retries multiply the load only briefly if all calls fail.
         "retryThrottling": {"maxTokens": _RETRY_TOKENS, "tokenRatio": 0.1},
         "methodConfig": [
             {
@@ -94,7 +94,7 @@ async def open_channel(
         return
 
     def connect(bundle: CertificateBundle) -> grpc.aio.Channel:
-        # The certificate is checked against the authority. Its default is the address, which may be one of several.
+        # gRPC compares the certificate with this name instead of the address, as a target may have several addresses.
         secure = (*options, ("grpc.default_authority", name))
         return grpc.aio.secure_channel(target, bundle.channel_credentials(), secure)
 

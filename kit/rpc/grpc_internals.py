@@ -63,7 +63,7 @@ class ServerStandIn:
 class ChannelStandIn:
     """Takes a channel's place when a stub is created, so that each call can use another real channel.
 
-    It has what stubs of methods without request streams use.
+    It implements only what stubs without request streams call.
     """
 
     def __init__(self, build: Callable[[Callable[[grpc.aio.Channel], Any]], Any]) -> None:

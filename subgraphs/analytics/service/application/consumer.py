@@ -89,7 +89,7 @@ class Consumer:
         limits: ConsumerLimits,
     ) -> None:
         """Args:
-        history: the history to store into.
+        history: stores the rows.
         repair: compares accounts that seem to have a gap.
         consumer: returns a new member of the group, not subscribed and without automatic commits.
         producer: returns a new producer for the dead letters.
@@ -191,7 +191,7 @@ class Consumer:
             await self._insert(rows)
         await _send_dead_letters(producer, invalid)
         await self._commit(consumer, messages, generation)
-        self._recent = recent  # only now: a batch that fails earlier is consumed again
+        self._recent = recent  # a batch that fails before this line is consumed, and counted, again
         metrics.EVENTS_CONSUMED.inc(len(messages) - len(invalid))
         metrics.DEAD_LETTERS.inc(len(invalid))
         self._detect_gaps(rows)
@@ -234,7 +234,7 @@ class Consumer:
             # Other members own the partitions now.
             log.info("offsets not committed", error=str(error))
         else:
-            if generation == self._generation:  # else the new generation may have started before these offsets
+            if generation == self._generation:  # otherwise the new generation may start at lower offsets
                 self._committed |= offsets
 
     def _detect_gaps(self, rows: list[Row]) -> None:
@@ -249,7 +249,10 @@ class Consumer:
             self._versions[row.account_id] = max(last or 0, row.account_version)
 
     async def _report_lag(self, consumer: AIOKafkaConsumer) -> None:
-        """Report the lag every second, also while a batch waits for ClickHouse. Without the broker it stays."""
+        """Report the lag every second, also while a batch waits for ClickHouse.
+
+        While the broker is down, the metric keeps its last value.
+        """
         while True:
             with suppress(KafkaError):
                 metrics.CONSUMER_LAG.set(await self._get_lag(consumer))
