@@ -16,19 +16,27 @@ OTHERS = [UUID(int=number) for number in (1, 2, 3)]
 
 
 @dataclass(frozen=True)
-class Walk:
-    """Rows in version order, of which `at_first` are stored at the start, and the pages to read."""
+class PagingCase:
+    """Rows of an account and the pages to read.
+
+    Attributes:
+        rows: rows in version order.
+        initial_count: number of rows that are stored before the first page is read.
+        repeated: rows that are inserted a second time.
+        limit: maximum size of a page.
+        conditions: filter of the pages.
+    """
 
     rows: list[Row]
-    at_first: int
-    again: list[Row]
+    initial_count: int
+    repeated: list[Row]
     limit: int
     conditions: OperationFilter
 
     @property
     def matching(self) -> list[int]:
-        """Versions of the rows that match and are stored at the start."""
-        return [row.account_version for row in self.rows[: self.at_first] if matches(row, self.conditions)]
+        """Versions of the initial rows that match the conditions."""
+        return [row.account_version for row in self.rows[: self.initial_count] if matches(row, self.conditions)]
 
 
 def matches(row: Row, conditions: OperationFilter) -> bool:
@@ -44,7 +52,7 @@ def matches(row: Row, conditions: OperationFilter) -> bool:
 
 
 @st.composite
-def walks(draw: st.DrawFn) -> Walk:
+def paging_cases(draw: st.DrawFn) -> PagingCase:
     account, amounts = uuid4(), st.integers(1, 9).map(Decimal)
     count = draw(st.integers(2, 30))
     rows = [
@@ -62,7 +70,7 @@ def walks(draw: st.DrawFn) -> Walk:
         )
         for version in range(1, count + 1)
     ]
-    at_first = draw(st.integers(1, count))
+    initial_count = draw(st.integers(1, count))
     hours = st.integers(0, 16).map(lambda hours: START + timedelta(hours=hours))
     conditions = OperationFilter(
         draw(st.frozensets(st.sampled_from(OperationType), max_size=2)),
@@ -73,30 +81,32 @@ def walks(draw: st.DrawFn) -> Walk:
         draw(st.none() | hours),
         draw(st.none() | hours),
     )
-    again = draw(st.lists(st.sampled_from(rows[:at_first]), max_size=5))
-    return Walk(rows, at_first, again, draw(st.integers(1, 8)), conditions)
+    repeated = draw(st.lists(st.sampled_from(rows[:initial_count]), max_size=5))
+    return PagingCase(rows, initial_count, repeated, draw(st.integers(1, 8)), conditions)
 
 
 class TestPaging:
     @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-    @given(walk=walks())
-    async def test_paging_back_and_forth_returns_each_row_once(self, history: History, walk: Walk) -> None:
-        account_id, expected = walk.rows[0].account_id, walk.matching
-        await history.insert(walk.rows[: walk.at_first])
-        page = await history.get_page(account_id, limit=walk.limit, conditions=walk.conditions)
+    @given(case=paging_cases())
+    async def test_paging_back_and_forth_returns_each_row_once(self, history: History, case: PagingCase) -> None:
+        account_id, expected = case.rows[0].account_id, case.matching
+        await history.insert(case.rows[: case.initial_count])
+        page = await history.get_page(account_id, limit=case.limit, conditions=case.conditions)
         assert not page.has_newer
-        down = [row.account_version for row in page.rows]
-        await history.insert([*walk.rows[walk.at_first :], *walk.again])  # new rows and repeated ones arrive
+        versions_down = [row.account_version for row in page.rows]
+        await history.insert([*case.rows[case.initial_count :], *case.repeated])  # new rows and repeated ones arrive
         while page.has_older:
-            page = await history.get_page(account_id, limit=walk.limit, older_than=down[-1], conditions=walk.conditions)
-            down += [row.account_version for row in page.rows]
-        assert down == expected[::-1]
-        everything = [row.account_version for row in walk.rows if matches(row, walk.conditions)]
-        up: list[int] = []
+            page = await history.get_page(
+                account_id, limit=case.limit, older_than=versions_down[-1], conditions=case.conditions
+            )
+            versions_down += [row.account_version for row in page.rows]
+        assert versions_down == expected[::-1]
+        all_versions = [row.account_version for row in case.rows if matches(row, case.conditions)]
+        versions_up: list[int] = []
         edge, more = 0, True
         while more:
-            page = await history.get_page(account_id, limit=walk.limit, newer_than=edge, conditions=walk.conditions)
-            assert page.has_older == bool(up)
-            up += [row.account_version for row in reversed(page.rows)]
-            edge, more = (up[-1] if up else 0), page.has_newer
-        assert up == everything
+            page = await history.get_page(account_id, limit=case.limit, newer_than=edge, conditions=case.conditions)
+            assert page.has_older == bool(versions_up)
+            versions_up += [row.account_version for row in reversed(page.rows)]
+            edge, more = (versions_up[-1] if versions_up else 0), page.has_newer
+        assert versions_up == all_versions

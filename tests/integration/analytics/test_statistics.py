@@ -34,7 +34,7 @@ EDGES = [
     datetime(2024, 3, 1, tzinfo=UTC),
     datetime(2025, 3, 1, tzinfo=UTC),
     datetime(2025, 12, 29, tzinfo=UTC),
-    datetime(2026, 3, 29, 1, tzinfo=UTC),  # Europe's clocks change
+    datetime(2026, 3, 29, 1, tzinfo=UTC),  # daylight saving time starts in Europe
     datetime(2199, 12, 30, tzinfo=UTC),
 ]
 SCALES = {"RUB": 2, "JPY": 0, "BHD": 3, "CLF": 4}
@@ -143,7 +143,7 @@ class TestHistoryStatistics:
         assert await history.get_statistics(uuid4(), DAYS) is None
 
     async def test_sums_above_the_maximum_balance_are_exact(self, history: History) -> None:
-        """A float, or a sum with the 22 digits of amounts, would be wrong."""
+        """The sum has more digits than a float or the type of amounts (22 digits) can hold."""
         much = Decimal("999999999999999999.9999")
         rows = [replace(row(version), amount=much, balance_after=-much) for version in range(1, 1001)]
         await history.insert(rows)
@@ -268,7 +268,7 @@ class TestAccountStatistics:
     async def test_account_without_stored_operations_has_its_opening_balance(
         self, env: AnalyticsEnvironment, way: str
     ) -> None:
-        """The ledger is ahead, so its balance is of another version than the statistics."""
+        """The ledger's current balance includes operations that are not stored, so it is not the opening balance."""
         alice, bob = env.bank.open("alice"), env.bank.open("bob")
         env.bank.transfer(*((bob, alice) if way == "in" else (alice, bob)), "10.00")
         env.bank.transfer(alice, bob, "5.00")

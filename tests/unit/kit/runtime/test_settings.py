@@ -93,19 +93,19 @@ class TestProduction:
         assert Example(example_url=SecretStr("x"), example_debug=True).example_debug
 
     def test_keys_of_the_embedded_stack_are_refused_in_production(self, tmp_path: Path) -> None:
-        ours, own = ensure_key_pair(tmp_path, "development"), tmp_path / "own.json"
-        own.write_text('{"keys": []}')
+        development, production_keys = ensure_key_pair(tmp_path, "development"), tmp_path / "production.json"
+        production_keys.write_text('{"keys": []}')
         valid: dict[str, Any] = {
             "production": True,
             "auth_issuer": "https://issuer.example",
-            "auth_jwks": own,
-            "service_key_file": own,
+            "auth_jwks": production_keys,
+            "service_key_file": production_keys,
         }
         assert ServiceSettings(**valid).production
         for name, development_key in (
-            ("auth_jwks", ours.public),
-            ("auth_services", {"card": ours.public}),
-            ("service_key_file", ours.private),
+            ("auth_jwks", development.public),
+            ("auth_services", {"card": development.public}),
+            ("service_key_file", development.private),
         ):
             with pytest.raises(ValidationError, match=name.upper()):
                 ServiceSettings(**valid | {name: development_key})
