@@ -84,16 +84,16 @@ class TestPage:
         assert (versions(page.rows), page.has_older, page.has_newer) == ([20, 19, 18], True, False)
 
     async def test_older_pages_end_at_the_first_operation(self, filled: History, account: UUID) -> None:
-        seen, edge, pages = [], 21, 0
+        read_versions, edge, pages = [], 21, 0
         while True:
             page = await filled.get_page(account, limit=6, older_than=edge)
-            seen += versions(page.rows)
+            read_versions += versions(page.rows)
             pages += 1
             assert page.has_newer == (edge < 21)
             if not page.has_older:
                 break
-            edge = seen[-1]
-        assert (seen, pages) == (list(range(20, 0, -1)), 4)
+            edge = read_versions[-1]
+        assert (read_versions, pages) == (list(range(20, 0, -1)), 4)
 
     async def test_newer_pages_are_newest_first(self, filled: History, account: UUID) -> None:
         first = await filled.get_page(account, limit=15, newer_than=0)

@@ -70,10 +70,10 @@ class TestIntegrity:
         expected = await damage(env, accounts)
         async with admin_port(env) as admin:
             assert await asyncio.to_thread(check_integrity, AdminEndpoint(admin)) == IntegrityResult.BROKEN
-            *said, verdict = command_output(capsys)
+            *lines, verdict = command_output(capsys)
             assert verdict.startswith(f"broken: {len(expected)} violations")
-            assert len(said) == len(expected)
-            assert all(any(line.startswith(start) for line in said) for start in expected), said
+            assert len(lines) == len(expected)
+            assert all(any(line.startswith(start) for line in lines) for start in expected), lines
             assert (
                 await asyncio.to_thread(replay_history, AdminEndpoint(admin), None, all_operations=True)
                 == ReplayResult.COMPLETE

@@ -100,10 +100,10 @@ class TestOperations:
     async def test_account_of_another_user_is_not_found(
         self, service: AnalyticsEnvironment, client: AnalyticsClient
     ) -> None:
-        bobs = service.bank.open("bob")
+        bobs_account = service.bank.open("bob")
         with service.as_user("alice"), pytest.raises(AccountNotFound) as caught:
-            await client.list_operations(bobs, limit=10)
-        assert caught.value.account_id == str(bobs)
+            await client.list_operations(bobs_account, limit=10)
+        assert caught.value.account_id == str(bobs_account)
 
     async def test_operator_reads_all_accounts(self, service: AnalyticsEnvironment, client: AnalyticsClient) -> None:
         with request_context.as_service(lambda: service.keys.user("operator", Role.OPERATOR)):
@@ -197,11 +197,11 @@ class TestWatchOperations:
         metadata = (("authorization", f"Bearer {service.keys.user('alice')}"),)
         async with grpc.aio.insecure_channel(service.settings.analytics_grpc_listen) as channel:
             stub: analytics_pb2_grpc.AnalyticsServiceAsyncStub = analytics_pb2_grpc.AnalyticsServiceStub(channel)
-            asked = stub.WatchOperations(
+            call = stub.WatchOperations(
                 analytics_pb2.WatchOperationsRequest(account_id=str(alice), include_start_version=True),
                 metadata=metadata,
             )
-            start = await asked.read()
+            start = await call.read()
             assert isinstance(start, analytics_pb2.WatchOperationsResponse)
             assert start.start_version == 1
             plain = stub.WatchOperations(analytics_pb2.WatchOperationsRequest(account_id=str(alice)), metadata=metadata)
@@ -215,7 +215,7 @@ class TestWatchOperations:
             received = first.result()
             assert isinstance(received, analytics_pb2.WatchOperationsResponse)
             assert received.HasField("operation")
-            asked.cancel()
+            call.cancel()
             plain.cancel()
 
     async def test_account_of_another_user_is_not_found(

@@ -113,13 +113,13 @@ def check(statistics: Statistics, rows: list[Row], frame: StatisticsRange) -> No
         last = bucket.end - STEP
         assert label(bucket.start, frame.granularity) == label(last, frame.granularity)
         assert following is None or label(following.start, frame.granularity) != label(last, frame.granularity)
-        here = [row for row in rows if bucket.start <= row.occurred_at < bucket.end]
+        rows_in_bucket = [row for row in rows if bucket.start <= row.occurred_at < bucket.end]
         assert bucket.opening == balance
-        balance += sum(signed[row.account_version] for row in here)
+        balance += sum(signed[row.account_version] for row in rows_in_bucket)
         assert bucket.closing == balance
         for direction in Direction:
             for kind in OperationType:
-                amounts = [row.amount for row in here if (row.type, row.direction) == (kind, direction)]
+                amounts = [row.amount for row in rows_in_bucket if (row.type, row.direction) == (kind, direction)]
                 turnover = bucket.turnover(direction, [kind])
                 assert (turnover.count, turnover.amount) == (len(amounts), sum(amounts))
 
@@ -144,8 +144,10 @@ class TestHistoryStatistics:
 
     async def test_sums_above_the_maximum_balance_are_exact(self, history: History) -> None:
         """The sum has more digits than a float or the type of amounts (22 digits) can hold."""
-        much = Decimal("999999999999999999.9999")
-        rows = [replace(row(version), amount=much, balance_after=-much) for version in range(1, 1001)]
+        largest_amount = Decimal("999999999999999999.9999")
+        rows = [
+            replace(row(version), amount=largest_amount, balance_after=-largest_amount) for version in range(1, 1001)
+        ]
         await history.insert(rows)
         statistics = await history.get_statistics(ACCOUNT, DAYS)
         assert statistics is not None
@@ -277,11 +279,11 @@ class TestAccountStatistics:
     async def test_statistics_of_another_user_are_not_found(
         self, service: AnalyticsEnvironment, client: AnalyticsClient
     ) -> None:
-        bobs = service.bank.open("bob")
+        bobs_account = service.bank.open("bob")
         with service.as_user("alice"), pytest.raises(AccountNotFound):
-            await client.get_statistics(bobs, **RANGE)
+            await client.get_statistics(bobs_account, **RANGE)
         with request_context.as_service(lambda: service.keys.user("operator", Role.OPERATOR)):
-            assert (await client.get_statistics(bobs, **RANGE)).as_of_version == 0
+            assert (await client.get_statistics(bobs_account, **RANGE)).as_of_version == 0
             with pytest.raises(AccountNotFound):
                 await client.get_statistics(uuid4(), **RANGE)
 

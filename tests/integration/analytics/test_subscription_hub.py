@@ -424,10 +424,10 @@ class TestLostAccess:
         async with reading(env, hub, alice, None) as reader:
             await reader.wait_until_idle()
             env.bank.is_down = True
-            asked = env.bank.calls["GetBalance"]
+            calls_before = env.bank.calls["GetBalance"]
 
             async def asked_again() -> bool:
-                return env.bank.calls["GetBalance"] > asked + 2
+                return env.bank.calls["GetBalance"] > calls_before + 2
 
             await until(asked_again)
             hub.publish(env.bank.transfer(bob, alice))

@@ -97,9 +97,9 @@ class TestTopUp:
             )
 
     async def test_idempotency_keys_are_scoped_to_the_caller(self, card: RunningCard) -> None:
-        alices = await card.top_up(await card.bank.open("alice"), rub("5.00"), "own")
-        bobs = await card.top_up(await card.bank.open("bob"), rub("5.00"), "own", caller="bob")
-        assert alices.id != bobs.id
+        alices_top_up = await card.top_up(await card.bank.open("alice"), rub("5.00"), "own")
+        bobs_top_up = await card.top_up(await card.bank.open("bob"), rub("5.00"), "own", caller="bob")
+        assert alices_top_up.id != bobs_top_up.id
 
     async def test_request_with_another_security_code_is_a_replay(self, card: RunningCard) -> None:
         account = await card.bank.open("alice")

@@ -93,23 +93,23 @@ class TestKill9:
         await child.start()
         async with connect_to(keys, settings) as identity:
             user = await identity.register_user()
-            mine = [(await identity.log_in(user)).refresh for _ in range(40)]
-            asked = [asyncio.create_task(identity.refresh(token)) for token in mine]
+            user_tokens = [(await identity.log_in(user)).refresh for _ in range(40)]
+            refreshes = [asyncio.create_task(identity.refresh(token)) for token in user_tokens]
             replaced = "SELECT count(*) > 3 FROM refresh_tokens WHERE replaced_by IS NOT NULL"
             await until(lambda: identity.sql.fetchval(replaced), every=0.001)
             child.kill()
             await child.wait()
-            answers = await asyncio.gather(*asked, return_exceptions=True)
+            answers = await asyncio.gather(*refreshes, return_exceptions=True)
             assert all(isinstance(answer, Tokens | Unavailable) for answer in answers)
             assert any(isinstance(answer, Unavailable) for answer in answers)
 
             await child.start()
-            again = [await refresh_until_known(identity, token) for token in mine]
+            again = [await refresh_until_known(identity, token) for token in user_tokens]
             for answer, repeated in zip(answers, again, strict=True):
                 if isinstance(answer, Tokens):
                     assert answer.refresh == repeated.refresh
-            assert await identity.sql.fetchval("SELECT count(*) FROM refresh_tokens") == 2 * len(mine)
-            assert len({each.refresh for each in again}) == len(mine)
+            assert await identity.sql.fetchval("SELECT count(*) FROM refresh_tokens") == 2 * len(user_tokens)
+            assert len({each.refresh for each in again}) == len(user_tokens)
             for tokens in again:
                 await identity.refresh(tokens.refresh)
 

@@ -33,10 +33,10 @@ def settings(**changes: Any) -> Settings:
 
 
 def test_default_lifetimes_are_consistent() -> None:
-    ours = settings()
-    policy, lockout = TokenPolicy("issuer", "audience", ours.identity_refresh_secret), LockoutPolicy()
-    assert policy.grace_seconds < ours.identity_access_seconds < policy.session_seconds
-    assert ours.identity_lock_first_seconds < lockout.longest_seconds == 900
+    defaults = settings()
+    policy, lockout = TokenPolicy("issuer", "audience", defaults.identity_refresh_secret), LockoutPolicy()
+    assert policy.grace_seconds < defaults.identity_access_seconds < policy.session_seconds
+    assert defaults.identity_lock_first_seconds < lockout.longest_seconds == 900
 
 
 def test_repr_contains_no_secret() -> None:
@@ -67,14 +67,14 @@ def test_development_keys_are_refused_in_production(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "says"),
+    ("name", "value", "message"),
     [
         ("identity_hash_memory_kib", 8_192, "make hashes too weak: use at least 19456 KiB and 2 passes"),
         ("identity_hash_passes", 1, "make hashes too weak"),
         ("identity_access_seconds", 43_200, "cannot be revoked: use an hour at most"),
     ],
 )
-def test_development_setting_is_refused_in_production(name: str, value: object, says: str) -> None:
+def test_development_setting_is_refused_in_production(name: str, value: object, message: str) -> None:
     assert settings(production=True).production
-    with pytest.raises(ValidationError, match=says):
+    with pytest.raises(ValidationError, match=message):
         settings(production=True, **{name: value})

@@ -79,8 +79,8 @@ class TestKeySetFromFile:
                 await key_set.refresh()
                 file.unlink()
                 await key_set.refresh()
-            ours = [each["log_level"] for each in logs if each.get("source") == str(file)]
-            assert ours == ["warning"] * 2
+            levels = [each["log_level"] for each in logs if each.get("source") == str(file)]
+            assert levels == ["warning"] * 2
             assert key_set.is_current(first)
 
 
@@ -98,14 +98,14 @@ class TestKeySetFromUrl:
         issuer = Issuer()
         async with serve(issuer) as url, KeySet.from_url(url) as key_set:
             await key_set.get_key(FIRST["kid"])
-            asked = issuer.requests
+            requests_before = issuer.requests
             issuer.may_answer.clear()
             waiting = [asyncio.create_task(key_set.get_key(SECOND["kid"])) for _ in range(20)]
-            await until(lambda: _is(issuer.requests > asked))
+            await until(lambda: _is(issuer.requests > requests_before))
             issuer.response = Response(build_key_set(SECOND))
             issuer.may_answer.set()
             assert {key.jwk["kid"] for key in await asyncio.gather(*waiting)} == {SECOND["kid"]}
-            assert issuer.requests == asked + 1
+            assert issuer.requests == requests_before + 1
 
     async def test_missing_key_is_refused(self) -> None:
         issuer = Issuer()
@@ -126,8 +126,8 @@ class TestKeySetFromUrl:
             issuer.response = answer
             with capture_logs() as logs:
                 await key_set.refresh()
-            ours = [each["log_level"] for each in logs if each.get("source") == url]
-            assert ours == ["warning"]
+            levels = [each["log_level"] for each in logs if each.get("source") == url]
+            assert levels == ["warning"]
             assert key_set.is_current(first)
 
     async def test_unread_key_set_is_unavailable_and_no_refusal(self) -> None:

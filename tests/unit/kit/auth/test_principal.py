@@ -318,8 +318,8 @@ class TestExternalIssuers:
         verifier = TokenVerifier(USERS, keys, AUDIENCE, algorithm=algorithm)
         now = int(time.time())
         claims = {"iss": USERS, "sub": "alice", "aud": AUDIENCE, "iat": now, "exp": now + 60}
-        theirs = jwt.encode(claims, private, algorithm, headers={"kid": "theirs"})
-        assert (await verifier.verify(theirs)).subject == "alice"
+        external_token = jwt.encode(claims, private, algorithm, headers={"kid": "theirs"})
+        assert (await verifier.verify(external_token)).subject == "alice"
         assert (await verifier.verify(token(PRIVATE[CARD], iss=CARD, sub=CARD))).is_service
         with pytest.raises(Unauthenticated, match="InvalidKeyError"):
             await verifier.verify(token())

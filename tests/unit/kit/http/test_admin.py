@@ -90,15 +90,15 @@ class TestAdmin:
         }
 
     async def test_admin_becomes_ready_when_the_dependency_recovers(self) -> None:
-        there = False
+        is_available = False
 
         async def comes_later() -> None:
-            if not there:
+            if not is_available:
                 raise ConnectionRefusedError
 
         async with serve_admin({"database": comes_later}) as http:
             assert (await http.get("/health/ready")).status_code == 503
-            there = True
+            is_available = True
             assert (await http.get("/health/ready")).status_code == 200
 
     async def test_liveness_does_not_depend_on_checks(self) -> None:

@@ -112,9 +112,11 @@ async def test_non_http_data_is_answered_with_400(port: int) -> None:
 
 @pytest.mark.parametrize("protocol", [BoundedHttpProtocol, BoundedWebSocketProtocol, ServerWithoutSignals])
 def test_overridden_methods_exist_in_uvicorn(protocol: type) -> None:
-    ours = [cls for cls in protocol.__mro__ if cls.__module__ == uvicorn_internals.__name__]
+    overriding_classes = [cls for cls in protocol.__mro__ if cls.__module__ == uvicorn_internals.__name__]
     uvicorns = [cls for cls in protocol.__mro__ if cls.__module__.startswith("uvicorn.")]
-    overridden = {name for cls in ours for name, value in vars(cls).items() if callable(value) and name[0] != "_"}
+    overridden = {
+        name for cls in overriding_classes for name, value in vars(cls).items() if callable(value) and name[0] != "_"
+    }
     assert overridden
     missing = {name for name in overridden if not any(name in vars(cls) for cls in uvicorns)}
     assert missing == set()

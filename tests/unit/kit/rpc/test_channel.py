@@ -84,8 +84,8 @@ async def say(text: str) -> str:
             return repr(current_request.get().trace)
         case "count_to":
             return "1000000"
-    here = current_request.get()
-    return f"{here.request_id} {request_context.current_principal().subject} {here.remaining(1000)}"
+    context = current_request.get()
+    return f"{context.request_id} {request_context.current_principal().subject} {context.remaining(1000)}"
 
 
 class CountingServer:
@@ -454,8 +454,8 @@ def refused(reason: str) -> float:
 
 def state() -> str:
     name, method = "wallet_call_circuit", f"{SERVICE}/Say"
-    (shown,) = [each for each in STATES if REGISTRY.get_sample_value(name, {"method": method, name: each})]
-    return shown
+    (current_state,) = [each for each in STATES if REGISTRY.get_sample_value(name, {"method": method, name: each})]
+    return current_state
 
 
 class TestRetryBudget:
@@ -528,7 +528,7 @@ class TestReconnectingStream:
         monkeypatch.setattr(channel, "asyncio", stand_in)
         unavailable = Unavailable("the echo")
         # more than half of the time-out, which each value restarts
-        away: list[list[int | WalletError]] = [[unavailable]] * 8
+        outage: list[list[int | WalletError]] = [[unavailable]] * 8
         with pytest.raises(Unavailable):
-            await self.collect_values(*away * 12)
-        assert await self.collect_values(*away, [1, unavailable], *away, [2]) == [1, 2]
+            await self.collect_values(*outage * 12)
+        assert await self.collect_values(*outage, [1, unavailable], *outage, [2]) == [1, 2]

@@ -152,9 +152,9 @@ class TestCalls:
             health: Any = health_pb2_grpc.HealthStub(opened)
             answer = await health.Check(health_pb2.HealthCheckRequest(service=SERVICE))
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
-            asked = iter([reflection_pb2.ServerReflectionRequest(list_services="")])
+            requests = iter([reflection_pb2.ServerReflectionRequest(list_services="")])
             stub: Any = reflection_pb2_grpc.ServerReflectionStub(opened)  # type: ignore[arg-type]  # either kind does
-            (listed,) = [each async for each in stub.ServerReflectionInfo(asked)]
+            (listed,) = [each async for each in stub.ServerReflectionInfo(requests)]
             assert SERVICE in {each.name for each in listed.list_services_response.service}
 
 

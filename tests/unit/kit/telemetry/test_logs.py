@@ -73,14 +73,18 @@ def run_and_read_logs(log_format: str, program: str = PROCESS) -> list[str]:
 
 class TestConfigure:
     def test_json_log_has_one_object_per_line_of_any_logger(self) -> None:
-        early, ours, odd, theirs, failed, failed_too, _ = map(json.loads, run_and_read_logs("json"))
+        early, own_line, odd, library_line, failed, failed_too, _ = map(json.loads, run_and_read_logs("json"))
         assert early.keys() == {"event", "service", "level", "logger", "timestamp"}
-        for line, level, logger in ((ours, "info", "ours"), (theirs, "warning", "theirs"), (failed, "error", "ours")):
+        for line, level, logger in (
+            (own_line, "info", "ours"),
+            (library_line, "warning", "theirs"),
+            (failed, "error", "ours"),
+        ):
             assert (line["service"], line["request_id"], line["caller"]) == ("service", "the-request", "alice")
             assert line["trace_id"] == "4bf92f3577b34da6a3ce929d0e0e4736"
             assert (line["level"], line["logger"]) == (level, logger)
             assert line["timestamp"].endswith("Z")
-        assert (ours["event"], ours["amount"], theirs["event"]) == ("ours", "1.00", "theirs 1")
+        assert (own_line["event"], own_line["amount"], library_line["event"]) == ("ours", "1.00", "theirs 1")
         assert (odd["half"], odd["keys"]) == ("\ud800", {"1": 2**70})
         for line in (failed, failed_too):
             assert line["exception"][0]["exc_type"] == "KeyError"
