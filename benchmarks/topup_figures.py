@@ -1,6 +1,6 @@
 """Figures of top-ups: their rate, and the time until interrupted top-ups are final after kill -9 of the card service.
 
-The complete system runs with the sandbox acquirer without delay. Load and services share this machine.
+The complete system runs with the sandbox acquirer, which answers without a delay. Load and services share this machine.
 """
 
 import asyncio
@@ -99,8 +99,8 @@ async def recovery(environment: OneOwnerEnvironment, options: Options) -> Figure
     ):
         for number in range(_KILLS):
             accounts = environment.accounts[number * _IN_FLIGHT :][:_IN_FLIGHT]
-            await _kill_card_service(environment, [TopUpUser(environment, http, account) for account in accounts])
-            killed = time.monotonic()
+            users = [TopUpUser(environment, http, account) for account in accounts]
+            killed = await _kill_card_service(environment, users)
             interrupted = await _list_unfinished(card, accounts)
             recovery_seconds += await asyncio.gather(*(_wait_until_final(card, id_, killed) for id_ in interrupted))
             print_progress(
@@ -117,8 +117,12 @@ async def recovery(environment: OneOwnerEnvironment, options: Options) -> Figure
     )
 
 
-async def _kill_card_service(environment: OneOwnerEnvironment, users: Sequence[TopUpUser]) -> None:
-    """Kill the card service after one second of top-ups, and wait until a top-up of each user has failed."""
+async def _kill_card_service(environment: OneOwnerEnvironment, users: Sequence[TopUpUser]) -> float:
+    """Kill the card service after one second of top-ups, and wait until a top-up of each user has failed.
+
+    Returns:
+        The time of the kill, on the monotonic clock.
+    """
 
     async def top_up_until_failure(user: TopUpUser) -> None:
         with suppress(httpx.HTTPError):
@@ -130,6 +134,7 @@ async def _kill_card_service(environment: OneOwnerEnvironment, users: Sequence[T
             group.create_task(top_up_until_failure(user))
         await asyncio.sleep(1.0)
         os.kill(environment.system.pid("card"), signal.SIGKILL)
+        return time.monotonic()  # after the users have ended
 
 
 async def _list_unfinished(card: CardClient, accounts: Sequence[UUID]) -> list[UUID]:
