@@ -50,7 +50,7 @@ async def measure_figures(names: AbstractSet[str], options: Options, *, keep: bo
     started = time.monotonic()
     try:
         for module in FIGURE_MODULES:
-            if names.isdisjoint(module.FIGURES):  # a module starts its environment even for one figure
+            if names.isdisjoint(module.FIGURES):  # some modules start processes before they check names
                 continue
             async with aclosing(module.measure(names, options)) as figures:
                 async for figure in figures:

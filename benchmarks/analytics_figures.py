@@ -51,7 +51,7 @@ _INSERT_HISTORY: Final = """
 
 
 async def page_5m_vs_10k(environment: TwoHistoriesEnvironment, options: Options) -> Figure:
-    """Latency of a page of an account with a thousand operations, among 5 million rows against 10 thousand rows."""
+    """Latency of a page in a history of 5 million rows, divided by its latency in a history of 10 thousand rows."""
     small, large = environment.small, environment.large
     await _insert_history(small, first=0, accounts=_SMALL_ACCOUNTS, versions=_VERSIONS)
     await _insert_history(large, first=0, accounts=_LARGE_ACCOUNTS, versions=_VERSIONS)

@@ -1,4 +1,4 @@
-"""Environment of the bank's figures: PostgreSQL, ledgers and banks."""
+"""Environment of the bank's figures: PostgreSQL, ledger databases and replicas of the bank service."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager

@@ -41,7 +41,7 @@ class Figure:
         figure: name, for example `bank.unary_vs_pgbench`.
         bar: target for the value: a lower bound if `better` is "higher", an upper bound if it is "lower"; None if the
             figure has no target.
-        details: measurements that explain the value; only for readers.
+        details: measurements that explain the value; no target depends on them.
     """
 
     figure: str

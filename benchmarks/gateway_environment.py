@@ -1,4 +1,4 @@
-"""Environment of the gateway's figures: the gateway, its references and stubs of the services behind it.
+"""Environment of the gateway's figures: the gateway, servers to compare it with, and stubs of the services behind it.
 
 Each of them is one process. The gateway runs as in production: it verifies tokens, applies rate limits and logs one
 line per request.
@@ -67,13 +67,13 @@ class Side:
 
 
 class GatewayEnvironment(BenchEnvironment):
-    """The gateway, a gateway without authentication, the bare route, and stubs of the bank and of analytics.
+    """The gateway, a gateway without authentication, `benchmarks.bare_route`, and stubs of the bank and of analytics.
 
     Attributes:
         bank: address of the bank's stub, as `host:port`.
         gateway: address of the gateway.
         gateway_without_auth: address of the gateway that accepts every token.
-        bare_route: address of the bare route.
+        bare_route: address of the FastAPI application `benchmarks.bare_route`: one route that only calls the bank.
     """
 
     def __init__(self) -> None:

@@ -81,7 +81,9 @@ def summarize_calls(calls: Sequence[Call], window: LoadWindow, error: str = "") 
 
 
 def run_generator(send_requests: Callable[[LoadWindow], Awaitable[Sequence[Call]]]) -> None:
-    """Report that the generator is ready, send requests in the window that it receives, and write the result.
+    """Report that the generator is ready, receive a window, send requests until its end, and write the result.
+
+    Sending starts immediately; the time until the window starts is the warm-up.
 
     Returns when the parent process closes standard input. Before it does, the parent reads the processor time of
     this process.

@@ -1,4 +1,4 @@
-"""Measurement of transfers on one or more banks, which the figures of the bank share."""
+"""Measurement of transfers on one or more replicas of the bank. All figures of the bank use it."""
 
 import time
 from collections.abc import Sequence
@@ -94,5 +94,5 @@ async def _count_batches(banks: Sequence[BankProcess]) -> tuple[float, float]:
 
 def _explain_failure(name: str, error: str) -> str:
     if error.startswith("RESOURCE_EXHAUSTED"):
-        return f"{name}: the bank shed load, because the run has more calls in flight than its queue holds: {error}"
+        return f"{name}: the bank refused calls: the load has more calls in flight than the bank can queue: {error}"
     return f"{name}: a call failed: {error}"

@@ -32,7 +32,7 @@ writes the page again. [Benchmarks](../../docs/reference/benchmarks.md#figures) 
 - `cpu_seconds.others` in `details` is the processor time of unrelated processes; discard a line where it is high.
 - Lines name the Python build (except the first ones). Debian's and the image's are built with profile-guided
   optimisation; other builds need an eighth more time for Python code.
-- PostgreSQL has fsync and synchronous_commit on. The system has its tokens, limits, logs and metrics on.
+- PostgreSQL has fsync and synchronous_commit on. In the system, token checks, limits, logs and metrics are on.
 - After every run the ledger is checked, and after a run with Locust also the responses that it received. A run with a
   violation adds no line.
 

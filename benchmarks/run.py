@@ -16,7 +16,7 @@ class Run:
         rate: transfers per second, or pages per second if `counted` is "pages".
         acknowledged: number of successful requests, including those outside of the measured time.
         counted: what the rate counts; part of the key in `as_details`.
-        details: further measurements, such as latencies; only for readers.
+        details: further measurements, such as latencies; no target depends on them.
     """
 
     name: str
