@@ -129,7 +129,7 @@ def replay(
 ) -> None:
     """Copy missing operations from the ledger to the history. Safe to interrupt and to repeat.
 
-    Exit codes: 0 complete, 1 the ledger has no operation for some versions, 2 not finished.
+    Exit codes: 0 complete, 1 the ledger lacks operations, 2 not finished.
     """
     ports = _ports(port)
     endpoint = _admin_endpoint(admin, ports, ports.analytics_admin, token, data)
@@ -146,7 +146,7 @@ def review_top_ups(
     token: Token = None,
     data: Data = _DATA,
 ) -> None:
-    """List the top-ups that need manual review, each with the reason; or retry one of them.
+    """List the top-ups that need manual review, each with the reason, or retry one of them.
 
     Exit codes: 0 the list is empty or the retry started, 1 the list is not empty, 2 the service is down, or
     the top-up is not under review.

@@ -14,7 +14,7 @@ class ReplayResult(IntEnum):
 
     COMPLETE = 0
     INCOMPLETE = 1
-    """The ledger has no operation for some version of an account."""
+    """The bank did not return all operations that the versions of its accounts imply."""
     NOT_FINISHED = 2
     """A service or database is down, another replay is running, or the account does not exist."""
 
@@ -39,7 +39,8 @@ def replay_history(admin: AdminEndpoint, account: UUID | None, *, all_operations
         case "unavailable":
             return _not_finished(f"ClickHouse or the bank became unavailable after {counts}; run it again to continue")
         case "incomplete":
-            typer.echo(f"incomplete: the ledger has no operation for {outcome['lacking']:,} versions; {counts}")
+            missing = "{:,} operations" if all_operations else "operations of {:,} accounts"
+            typer.echo(f"incomplete: the ledger lacks {missing.format(outcome['lacking'])}; {counts}")
             return ReplayResult.INCOMPLETE
     if account and not outcome["accounts"] + outcome["removed"]:
         return _not_finished(f"the ledger has no account {account}")

@@ -40,7 +40,7 @@ class TestReplay:
             (
                 outcome("incomplete", lacking=2),
                 ReplayResult.INCOMPLETE,
-                f"incomplete: the ledger has no operation for 2 versions; {COUNTS} (1.5 s)",
+                f"incomplete: the ledger lacks operations of 2 accounts; {COUNTS} (1.5 s)",
             ),
             (
                 outcome("unavailable"),
@@ -78,6 +78,12 @@ class TestReplay:
             )
         (last_line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("not finished")]
         assert last_line.endswith(why)
+
+    async def test_lacking_operations_are_counted_if_all_are_compared(self, capsys: pytest.CaptureFixture[str]) -> None:
+        async with answering(outcome("incomplete", lacking=2)) as admin:
+            code = await asyncio.to_thread(replay_history, AdminEndpoint(admin), None, all_operations=True)
+        assert code == ReplayResult.INCOMPLETE
+        assert "incomplete: the ledger lacks 2 operations; " in capsys.readouterr().out
 
     def test_unreachable_address_is_not_finished(self) -> None:
         assert (
