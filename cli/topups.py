@@ -35,7 +35,7 @@ def list_reviews(admin: AdminEndpoint) -> ReviewResult:
 
 
 def retry_top_up(admin: AdminEndpoint, top_up_id: UUID) -> ReviewResult:
-    """Retry the step in which a top-up stopped, and print the top-up's new state."""
+    """Schedule the step at which a top-up stopped for another attempt, and print the top-up."""
     try:
         top_up, _ = stream_reports("POST", admin, f"/review/{top_up_id}/retry")
     except NoResultError as error:

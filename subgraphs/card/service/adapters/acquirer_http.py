@@ -158,9 +158,7 @@ class HttpAcquirer:
                     backoff=Backoff(_FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS),
                 )
             except (_UnclearAnswerError, httpx.RequestError, CircuitOpenError) as error:
-                log.warning(
-                    "no answer from the acquirer", call=f"{method} {url}", error=f"{type(error).__name__}: {error}"
-                )
+                log.warning("acquirer call failed", call=f"{method} {url}", error=f"{type(error).__name__}: {error}")
                 raise Unavailable(_DEPENDENCY) from None
 
     async def _call_once(self, request: httpx.Request, parse: Callable[[bytes], Parsed]) -> Parsed | Refusal:

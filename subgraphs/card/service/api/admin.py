@@ -17,11 +17,11 @@ def review_router(repository: Repository, saga: Saga) -> APIRouter:
 
     `GET /review` returns one line for each top-up, then their number.
 
-    `POST /review/{id}/retry` continues a top-up at the step at which it stopped. A final top-up is compared with the
-    acquirer's payment again. The response has the new state; 404 if the top-up needs no review, 409 if another driver
-    has changed it.
+    `POST /review/{id}/retry` schedules the step at which a top-up stopped and returns the top-up without waiting for
+    the step. A final top-up is compared with the acquirer's payment again. The response is 404 if the top-up needs no
+    review, and 409 if another driver has changed it.
 
-    Both return 503 if the database does not answer.
+    Both routes return 503 if the database does not answer.
     """
     router = APIRouter()
 

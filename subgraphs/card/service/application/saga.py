@@ -184,9 +184,10 @@ class Saga:
             await asyncio.sleep(_METRICS_INTERVAL_SECONDS)
 
     async def retry(self, id_: UUID) -> TopUp:
-        """Make a top-up due after a manual review.
+        """Make a top-up due after a manual review, and return it. It does not wait for the next step.
 
-        It continues at the step at which it stopped. A final top-up is compared with the acquirer's payment again.
+        The top-up continues at the step at which it stopped. If it is final, its payment at the acquirer is checked
+        again.
 
         Raises:
             TopUpNotFound: no top-up with this id needs a review.
@@ -204,7 +205,7 @@ class Saga:
         """Call step after step until the top-up is final, waits for a retry, or needs a review.
 
         Args:
-            top_up: top-up that this driver has leased. A final one is compared with the acquirer's payment.
+            top_up: top-up that this driver has leased. If it is final, its payment at the acquirer is checked.
 
         Raises:
             LeaseLostError: another driver has saved the top-up.

@@ -31,7 +31,7 @@ class Payment:
 
 @dataclass(frozen=True, slots=True)
 class NoPayment:
-    """The acquirer has no payment with the key. Final only after the key is cancelled."""
+    """The acquirer has no payment with the key. Until the key is cancelled, a late authorization may create one."""
 
 
 @dataclass(frozen=True, slots=True)
