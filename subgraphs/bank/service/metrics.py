@@ -17,11 +17,13 @@ COMMITS_LOST = Counter("wallet_bank_commits_lost", "Commits with an unknown outc
 OUTBOX_BACKLOG = Gauge("wallet_bank_outbox_backlog", "Unpublished outbox rows, counted up to 100,000.")
 OUTBOX_AGE_SECONDS = Gauge("wallet_bank_outbox_age_seconds", "Age of the oldest unpublished outbox row; 0 if none.")
 OUTBOX_LEADS = Gauge(
-    "wallet_bank_outbox_leads", "1 if this replica led the outbox at its last attempt to become leader, else 0."
+    "wallet_bank_outbox_leads", "1 if this replica's last attempt to become the outbox leader succeeded, else 0."
 )
 EVENTS_PUBLISHED = Counter("wallet_bank_events_published", "Events that the broker confirmed.")
 REPLICA_READS = Counter(
-    "wallet_bank_replica_reads", "Reads sent to the read replica, by result: answered or away.", ["how"]
+    "wallet_bank_replica_reads",
+    "Reads sent to the read replica, by result: `answered`, or `away` if it failed or timed out.",
+    ["how"],
 )
 INTEGRITY = Gauges(
     violations=Gauge(
