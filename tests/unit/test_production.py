@@ -1,4 +1,4 @@
-"""The production page lists the settings that production mode refuses, with the current message."""
+"""The page docs/how-to/run-in-production.md: its list of refused settings, and its example of an error message."""
 
 import re
 
@@ -25,7 +25,7 @@ def test_production_page_lists_exactly_the_refused_settings() -> None:
     assert listed == {name for refusal in refusals for name in refusal["names"].split(" and ")} != set()
 
 
-def test_production_page_quotes_a_message_of_the_code() -> None:
+def test_error_message_on_the_production_page_exists_in_the_code() -> None:
     example = EXAMPLE.search(PAGE)
     assert example
     for text in (example["prefix"], example["message"]):

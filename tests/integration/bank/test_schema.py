@@ -48,7 +48,7 @@ async def rolled_back(_kept: asyncpg.Connection) -> AsyncIterator[asyncpg.Connec
 
 
 class TestMigrations:
-    async def test_migrations_create_the_tables_of_the_code(self, ledger_url: str) -> None:
+    async def test_migrations_create_the_tables_that_the_code_declares(self, ledger_url: str) -> None:
         await asyncio.to_thread(command.check, config(MIGRATIONS, ledger_url))
 
     async def test_migrations_create_the_same_constraints_defaults_and_options(

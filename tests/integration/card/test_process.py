@@ -29,7 +29,7 @@ SILENT_CAPTURE = "4000000000020018"
 
 @pytest.fixture(scope="module")
 async def merchant(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Merchant]:
-    """Sandbox that stays silent for longer than the client's time-out."""
+    """Client of a sandbox whose simulated time-outs are longer than the time-out of the card service."""
     async with sandbox.running(tmp_path_factory.mktemp("sandbox"), sandbox_timeout_seconds=60) as merchant:
         yield merchant
 
@@ -41,7 +41,7 @@ CardFactory = Callable[..., tuple[Child, dict[str, str]]]
 async def create_card(
     keys: Keys, tmp_path: Path, card_url: str, bank: RunningBank, merchant: Merchant
 ) -> AsyncIterator[CardFactory]:
-    """Return a function that creates stopped child processes of the card service. They are stopped after the test."""
+    """Return a function that creates processes of the card service without starting them; the fixture stops them."""
     children = []
 
     def create_card(output: Any = None, **overrides: Any) -> tuple[Child, dict[str, str]]:
@@ -63,7 +63,7 @@ class TestKill9:
         await child.start()
         async with connect_card(bank, merchant, settings) as card:
             account = await bank.open("alice", "0")
-            # The acquirer is silent at a different step of each, so the process dies during these steps.
+            # For each of these cards the acquirer does not answer another step, so the kill happens during that step.
             numbers = ["4000000000010019", "4000000000010027", "4000000000020018", "4000000000020026"]
             requests = [
                 asyncio.create_task(card.top_up(account, rub("1"), number, number)) for number in (*numbers, "4242" * 4)
@@ -99,7 +99,7 @@ class TestSecrets:
             ("4242424242424242", "831"),
             ("4000000000000002", "832"),
             ("4000000000010050", "833"),  # every authorization fails
-            ("4000000000020018", "834"),  # silence
+            ("4000000000020018", "834"),  # the capture gets no answer
             ("4242424242424241", "835"),  # a wrong check digit
             ("42424242424242424242424", "836"),
         ]

@@ -233,7 +233,7 @@ class TestBegin:
         assert (await env.assert_books_agree(started[0])).status is Status.COMPLETED
         assert env.acquirer.calls["authorize"] == 1
 
-    async def test_replay_continues_the_top_up_of_a_dead_process(self, env: CardEnvironment) -> None:
+    async def test_repeated_request_continues_the_top_up_of_a_dead_process(self, env: CardEnvironment) -> None:
         account = await env.bank.open("alice", "0")
         abandoned = await env.repository.admit(
             await env.new_top_up(account, rub("10.00"), key="abandoned"), LIMITS, lease_seconds=0

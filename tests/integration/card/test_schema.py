@@ -74,10 +74,10 @@ async def add(sql: asyncpg.Connection, **columns: Any) -> uuid.UUID:
 
 
 class TestMigrations:
-    async def test_migrations_create_the_tables_of_the_code(self, card_url: str) -> None:
+    async def test_migrations_create_the_tables_that_the_code_declares(self, card_url: str) -> None:
         await asyncio.to_thread(command.check, config(MIGRATIONS, card_url))
 
-    async def test_migrations_create_the_constraints_defaults_and_options_of_the_code(
+    async def test_migrations_create_the_declared_constraints_defaults_and_options(
         self, sql: asyncpg.Connection, postgres: Postgres
     ) -> None:
         admin = await asyncpg.connect(postgres.admin_dsn)

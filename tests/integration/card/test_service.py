@@ -77,7 +77,7 @@ class TestTopUp:
         assert (replay.id, replay.status) == (first.id, "COMPLETED")
         assert await card.bank.balance(account) == 5
 
-    async def test_replay_is_answered_after_the_account_was_closed(self, card: RunningCard) -> None:
+    async def test_repeated_request_is_answered_after_the_account_was_closed(self, card: RunningCard) -> None:
         account = await card.bank.open("alice", "0")
         declined = await card.top_up(account, rub("5.00"), "then closed", "4000000000000002")
         await card.user("alice")(card.bank.client.close_account(account))
@@ -101,7 +101,7 @@ class TestTopUp:
         bobs_top_up = await card.top_up(await card.bank.open("bob"), rub("5.00"), "own", caller="bob")
         assert alices_top_up.id != bobs_top_up.id
 
-    async def test_request_with_another_security_code_is_a_replay(self, card: RunningCard) -> None:
+    async def test_security_code_is_not_part_of_the_fingerprint(self, card: RunningCard) -> None:
         account = await card.bank.open("alice")
         first = await card.top_up(account, rub("5.00"), "code")
         assert (await card.top_up(account, rub("5.00"), "code", cvv="321")).id == first.id

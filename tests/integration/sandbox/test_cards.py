@@ -106,7 +106,7 @@ class TestAuthorizationFaults:
             await merchant.wait_until_free(key)
         assert await merchant.authorized_by(key) == []
 
-    async def test_timeout_after_authorization_is_found_by_key(self, merchant: Merchant, key: str) -> None:
+    async def test_payment_whose_authorization_timed_out_is_found_by_key(self, merchant: Merchant, key: str) -> None:
         token = await merchant.token(NUMBERS["authorize-timeout-after"])
         for _ in range(2):
             await authorize_and_disconnect(merchant, token, key)

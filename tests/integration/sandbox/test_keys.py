@@ -34,7 +34,7 @@ class TestIdempotency:
             assert sorted(answer.status_code for answer in answers) == [201, 409, 409, 409, 409]
             assert {code(answer) for answer in answers} == {None, "KEY_IN_USE"}
 
-    async def test_replay_returns_the_current_payment(self, merchant: Merchant, key: str) -> None:
+    async def test_repeated_request_returns_the_current_payment(self, merchant: Merchant, key: str) -> None:
         token = await merchant.token(APPROVED)
         first = (await merchant.authorize(token, key)).json()
         await merchant.change("capture", first["id"], f"{key}:c")

@@ -43,7 +43,7 @@ class TestDelivery:
         await listener.wait_for_statuses(refunded["id"], "AUTHORIZED", "CAPTURED", "REFUNDED")
         await listener.wait_for_statuses(cancelled["id"], "AUTHORIZED", "VOIDED")
 
-    async def test_replay_sends_no_webhook(self, notified: Merchant, listener: Listener) -> None:
+    async def test_repeated_request_sends_no_webhook(self, notified: Merchant, listener: Listener) -> None:
         token = await notified.token(APPROVED)
         for _ in range(3):
             paid = (await notified.authorize(token, "key")).json()

@@ -117,7 +117,7 @@ class TestPostgres:
 
 
 class TestPlace:
-    def test_passwords_and_location_are_kept_and_private(self, home: Path) -> None:
+    def test_passwords_and_location_are_kept_in_a_private_file(self, home: Path) -> None:
         first = open_cluster(home, ("postgres", "bank"))
         again = open_cluster(home, ("postgres", "bank", "card"))
         assert again.data == first.data

@@ -31,7 +31,7 @@ class TestParser:
 
 
 class TestLocustCommand:
-    def test_headless_command_has_an_end_and_reports(self, tmp_path: Path) -> None:
+    def test_headless_command_has_users_run_time_and_processes(self, tmp_path: Path) -> None:
         command = locust_command(Plan(host="http://127.0.0.1:1", users=7, seconds=9, processes=2), tmp_path)
         assert "--headless" in command
         for option, value in (("--users", "7"), ("--run-time", "9s"), ("--processes", "2")):
@@ -43,7 +43,7 @@ class TestLocustCommand:
         assert "--headless" not in command
 
 
-def test_plan_is_read_as_written_and_private(tmp_path: Path) -> None:
+def test_written_plan_is_read_back_and_its_folder_is_private(tmp_path: Path) -> None:
     plan = Plan(host="http://127.0.0.1:1", scenarios=["rest"], customers=[Customer("s", "p", "t", "a")])
     plan.write(tmp_path)
     assert Plan.read(tmp_path) == plan

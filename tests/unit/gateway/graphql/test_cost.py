@@ -167,7 +167,7 @@ class TestActual:
         assert query.measure({"account": {"operations": None}}) == 1
         assert query.measure({"account": None}) == 0
 
-    def test_actual_cost_of_items_that_cost_the_same_reads_no_item(self) -> None:
+    def test_items_of_equal_cost_are_counted_without_being_read(self) -> None:
         class Unread(list[Any]):
             def __iter__(self) -> NoReturn:
                 raise AssertionError("the items were read")
@@ -183,7 +183,7 @@ class TestDirectives:
         assert set(unsized_lists(GRAPH)) == set()
 
     @pytest.mark.parametrize("asked", [1, 200])
-    def test_entities_cost_as_much_as_the_number_of_representations(self, asked: int) -> None:
+    def test_cost_of_entities_is_proportional_to_the_representations(self, asked: int) -> None:
         text = "query($them: [_Any!]!) { _entities(representations: $them) { ... on Account { balance { amount } } } }"
         schema = build_merged_schema(federation=True).core_schema
         assert cost(text, schema).estimate({"them": [{}] * asked}) == asked * 2  # the account, and its money
