@@ -1,8 +1,8 @@
 """`python -m asyncapi.released`: check the event schemas against the released ones, and record additions.
 
-`released.json` contains the released schemas. It is committed with the schemas, so one commit is enough for the
-comparison, also in a shallow clone. The two differ only during a change, so a committed field cannot be removed
-unnoticed. A digest in the file detects manual edits.
+`released.json` is a copy of the released schemas, in the same commit as `schemas/`. The check compares `schemas/` with
+the copy and needs no other commit, so it works in a shallow clone. Each run adds new fields to the copy, so a field
+that was committed cannot be removed unnoticed. A digest in the file detects manual edits.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from typing import Any, Final
 from asyncapi.compatibility import Schema, breaking_changes
 
 _INCOMPATIBLE: Final = """\
-Readers may already use these events: only optional properties may be added. Revert the change, or publish a new event
+Consumers may already use these events: only optional properties may be added. Revert the change, or publish a new event
 beside the old one (CONTRIBUTING.md, "Add an event"). To discard additions that `make gen` has recorded since your last
 commit: git checkout -- asyncapi/released.json"""
 

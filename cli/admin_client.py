@@ -59,14 +59,14 @@ def stream_reports(
 
 
 class ProgressLine:
-    """Progress on stderr. A terminal shows one line that is rewritten; elsewhere each part prints its last line."""
+    """Progress on stderr. A terminal shows one line for each part and rewrites it; a file gets only its last state."""
 
     def __init__(self) -> None:
         self._rewrites = sys.stderr.isatty()
         self._part = self._line = ""
 
     def show(self, part: str, line: str) -> None:
-        """Show the progress of a part; a new part finishes the line of the one before."""
+        """Show the progress of a part. When a new part starts, the line of the previous part is finished."""
         if part != self._part:
             self.finish()
         self._part, self._line = part, line

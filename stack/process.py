@@ -48,7 +48,7 @@ class Process:
         command: awaited before every start, so it may prepare files that the process needs.
         ready: readiness probe, polled until it returns True; must not raise while the process starts.
         depends_on: processes that have to be ready first.
-        restart_with: this process is restarted after each of these has been restarted.
+        restart_with: when one of these has been restarted, this process is restarted too.
         ports: ports that have to be free, by use.
         urls: addresses to show, by name.
         stop_signal: asks the process to end.
@@ -96,7 +96,7 @@ class OrphanReaper:
         self._send(f"-{pid}\n")
 
     def close(self) -> None:
-        """End the reaper. It ends the groups that are still registered first."""
+        """End the reaper. Before that, it ends all groups that are still registered."""
         if self._process.stdin:
             self._process.stdin.close()
         self._process.wait()
