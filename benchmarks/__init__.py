@@ -5,5 +5,6 @@
 - `*_environment`: the processes that a figure needs; `ledger`, `accounts`: their data; `cpu_usage`: their cost.
 - `bank_load`, `http_load`, `subscribers`, `latency_comparison`: load generators, each a process of its own, on
   `load_generator`, `http1_client` and `http2_client`.
-- `pgbench`, `bare_route`, `gateway_without_auth`, `hive`: references; `service_stubs`: stubs behind the gateway.
+- `pgbench`, `bare_route`, `gateway_without_auth`, `hive`: programs to compare with; `service_stubs`: stubs behind
+  the gateway.
 """

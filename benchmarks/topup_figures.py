@@ -138,9 +138,9 @@ async def _kill_card_service(environment: OneOwnerEnvironment, users: Sequence[T
 
 
 async def _list_unfinished(card: CardClient, accounts: Sequence[UUID]) -> list[UUID]:
-    """Wait until the restarted service answers, and return the top-ups that are not final then.
+    """Wait until the restarted service answers, and return the top-ups that are not final yet.
 
-    Interrupted top-ups that are already final then are not measured; they took less time than the others.
+    Interrupted top-ups that are already final at that time are not measured; they took less time than the others.
     """
     while True:
         try:
