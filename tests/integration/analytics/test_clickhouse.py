@@ -150,7 +150,7 @@ class TestPage:
             ),
         ],
     )
-    async def test_filter_holds_in_both_directions(
+    async def test_filter_applies_to_pages_in_both_directions(
         self,
         filled: History,
         row: Callable[[int], Row],

@@ -92,7 +92,7 @@ class TestReplay:
             ("complete", 0, 0),
         ]
 
-    async def test_replaced_row_is_read_and_kept(self, env: AnalyticsEnvironment) -> None:
+    async def test_row_that_was_inserted_last_is_read_and_kept(self, env: AnalyticsEnvironment) -> None:
         """The replay depends on this: of several copies, ClickHouse keeps the one that was inserted last."""
         accounts = await open_accounts(env)
         right = await read_row(env.history, accounts.alice, 3)

@@ -63,7 +63,7 @@ class TestKill9:
         await child.start()
         async with connect_card(bank, merchant, settings) as card:
             account = await bank.open("alice", "0")
-            # For each of these cards the acquirer does not answer another step, so the kill happens during that step.
+            # With each of these cards a different step gets no answer, so the kill happens during that step.
             numbers = ["4000000000010019", "4000000000010027", "4000000000020018", "4000000000020026"]
             requests = [
                 asyncio.create_task(card.top_up(account, rub("1"), number, number)) for number in (*numbers, "4242" * 4)

@@ -45,14 +45,14 @@ REQUEST = LedgerRequest(
     ],
     ids=lambda answer: type(answer).__name__,
 )
-def test_ledger_request_and_answer_are_read_as_written(tmp_path: Path, answer: Answer) -> None:
+def test_written_ledger_request_and_answer_are_read_back(tmp_path: Path, answer: Answer) -> None:
     record = RequestRecord(name="transfer", due=1.0, began=1.5, ended=2.0, error="", request=REQUEST, answer=answer)
     with HistoryWriter(tmp_path) as writer:
         writer.write(record)
     assert list(read_records(tmp_path)) == [record]
 
 
-def test_reads_subscriptions_and_dropped_requests_are_read_as_written(tmp_path: Path) -> None:
+def test_written_reads_subscriptions_and_dropped_requests_are_read_back(tmp_path: Path) -> None:
     records = [
         RequestRecord(name="balance", began=1.0, ended=2.0, error="UNAVAILABLE"),
         RequestRecord(name="subscription", subscription=SubscriptionRecord(ALICE, 0, [1, 2], [0.5])),

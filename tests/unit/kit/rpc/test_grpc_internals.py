@@ -27,7 +27,7 @@ async def test_method_of_a_stub_has_its_name() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-async def test_generated_stub_uses_no_more_of_a_channel_than_the_stand_in_has(name: str) -> None:
+async def test_generated_stub_needs_only_the_methods_of_the_channel_stand_in(name: str) -> None:
     stub, service = generated(name)
     async with grpc.aio.insecure_channel("127.0.0.1:1") as channel:
         methods = vars(stub(ChannelStandIn(lambda create: MethodStandIn(create(channel))).as_channel()))
