@@ -29,4 +29,4 @@ INTEGRITY = Gauges(
     ),
 )
 REPLAYED = Counter("wallet_analytics_operations_replayed", "Operations that a replay inserted from the bank.")
-REMOVED = Counter("wallet_analytics_rows_removed", "Rows that a replay deleted because the ledger does not have them.")
+REMOVED = Counter("wallet_analytics_rows_removed", "Rows that differed from the ledger and were deleted by a replay.")

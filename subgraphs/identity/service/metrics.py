@@ -6,7 +6,7 @@ REGISTERED = Counter("wallet_identity_registered", "Registered users.")
 SIGN_INS = Counter("wallet_identity_sign_ins", "Login attempts by outcome: right, wrong or locked.", ["outcome"])
 REFRESHES = Counter(
     "wallet_identity_refreshes",
-    "Uses of refresh tokens by outcome: replaced, repeated, reused, over or unknown.",
+    "Uses of refresh tokens by outcome: replaced, repeated, reused, over (the session has ended) or unknown.",
     ["outcome"],
 )
 HASH_SECONDS = Histogram(

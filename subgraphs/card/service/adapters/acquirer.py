@@ -31,7 +31,10 @@ class Acquirer(Protocol):
         ...
 
     async def find_payment(self, key: str) -> Payment | NoPayment:
-        """Return the payment that the key authorized. `NoPayment` is not final until the key is cancelled."""
+        """Return the payment that the key authorized.
+
+        Until the key is cancelled, a late authorization may create a payment after `NoPayment`.
+        """
         ...
 
     async def cancel(self, key: str) -> Payment | NoPayment | Refusal:

@@ -36,7 +36,7 @@ class Step(StrEnum):
     RESOLVE = "RESOLVE"
     """The outcome of the authorization is unknown: look up the payment."""
     CANCEL = "CANCEL"
-    """The look-up found no payment, which is not final: cancel the authorization's key."""
+    """The look-up found no payment. Cancel the authorization's key, so that a late authorization cannot create one."""
     CAPTURE = "CAPTURE"
     """The acquirer takes the amount from the card."""
     DEPOSIT = "DEPOSIT"
