@@ -27,6 +27,7 @@ def packages() -> list[str]:
     return [name.removesuffix("*") for name in json.loads(found[1])]
 
 
+@pytest.mark.slow
 def test_wheel_has_every_file_of_its_packages(tmp_path: Path) -> None:
     tracked = subprocess.run(
         ["git", "ls-files", *packages()], cwd=ROOT, capture_output=True, text=True, check=True

@@ -61,6 +61,7 @@ class TestAlerts:
         promtool("check", "rules", "--lint-fatal", "alerts.yml")
         promtool("check", "config", "prometheus.yml")
 
+    @pytest.mark.slow
     def test_alert_rules_pass_their_tests(self) -> None:
         promtool("test", "rules", "alerts_test.yml")
 

@@ -56,6 +56,7 @@ async def prometheus(folder: Path, admins: dict[str, str]) -> AsyncIterator[http
         yield http
 
 
+@pytest.mark.slow
 async def test_alerts_and_dashboard_queries_return_data(system: System, alice: User, bob: User, tmp_path: Path) -> None:
     children = system.supervisor.children
     admins = {
