@@ -52,7 +52,8 @@ async def _serve(system: System, console: Console, port: int, data: Path) -> Non
         work.cancel()
 
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    stop_signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    for number in stop_signals:
         if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
             continue  # started with nohup: SIGHUP stays ignored
         loop.add_signal_handler(number, on_signal)
@@ -65,6 +66,7 @@ async def _serve(system: System, console: Console, port: int, data: Path) -> Non
             raise
     finally:
         await supervisor.stop()
+        signal.pthread_sigmask(signal.SIG_BLOCK, stop_signals)  # a late Ctrl-C must not change the exit code
 
 
 def welcome_text(system: System, port: int, data: Path, seconds: float) -> str:

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 class TestDemo:
     async def test_demo_runs_all_steps(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert await demo.demo() == 0
-        assert "All of it works" in capsys.readouterr().out
+        assert "All steps passed" in capsys.readouterr().out
 
     async def test_demo_fails_when_a_step_fails(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -31,7 +31,7 @@ class TestDemo:
         async def nothing(*args: Any, **kwargs: Any) -> AsyncIterator[None]:
             yield
 
-        monkeypatch.setattr(demo, "running", nothing)
+        monkeypatch.setattr(demo, "run_system", nothing)
         monkeypatch.setattr(demo, "Tour", BrokenTour)
         assert await demo.demo() == 1
         assert "'980.00'" in capsys.readouterr().out

@@ -183,5 +183,5 @@ class TestClean:
         terminal.until_up()
         refused = self.clean(terminal.data)
         assert refused.returncode == 2
-        assert "already runs" in refused.stderr
+        assert "already uses" in refused.stderr
         assert (terminal.data / "run.json").exists()
