@@ -139,16 +139,14 @@ class TestEventStream:
     async def test_event_stream_ends_cleanly_when_the_token_expires(
         self, slow_services: SlowServices, slow_target: str, keys: Keys, tmp_path: Path
     ) -> None:
-        headers = {"Authorization": f"Bearer {keys.user('alice', lifetime_seconds=2)}", **STREAM}
-        async with (
-            run_gateway(keys, tmp_path, slow_target) as url,
-            httpx.AsyncClient(trust_env=False) as http,
-            http.stream("POST", f"{url}/graphql", json={"query": WATCH}, headers=headers) as response,
-        ):
-            await next_of(slow_services.started)
-            async with asyncio.timeout(5):
-                assert await response.aread() == b""  # clients of graphql-sse reconnect after that
-            assert await next_of(slow_services.cancelled) == "WatchTopUp"
+        async with run_gateway(keys, tmp_path, slow_target) as url, httpx.AsyncClient(trust_env=False) as http:
+            # Signed only now: the gateway's start must not use up the token's lifetime.
+            headers = {"Authorization": f"Bearer {keys.user('alice', lifetime_seconds=3)}", **STREAM}
+            async with http.stream("POST", f"{url}/graphql", json={"query": WATCH}, headers=headers) as response:
+                await next_of(slow_services.started)
+                async with asyncio.timeout(TEST_TIMEOUT_SECONDS):
+                    assert await response.aread() == b""  # clients of graphql-sse reconnect after that
+                assert await next_of(slow_services.cancelled) == "WatchTopUp"
 
 
 class TestDisconnect:
