@@ -72,10 +72,12 @@ class ByEngine(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the large groups of `ByEngine`, so that none of them is left for the end.
 
-    Fuzzing comes last in its group: it uses up the names of operations that the gateway keeps as labels.
+    The router and fuzzing come last in their group: they use up the hundred names of operations that the gateway keeps
+    as labels, and the tests of traces expect names.
     """
     large_groups = ("tests/e2e/", "tests/integration/analytics/")
-    items.sort(key=lambda item: (not item.nodeid.startswith(large_groups), "tests/e2e/test_fuzz.py" in item.nodeid))
+    many_names = ("tests/e2e/test_federation.py", "tests/e2e/test_fuzz.py")
+    items.sort(key=lambda item: (not item.nodeid.startswith(large_groups), item.nodeid.startswith(many_names)))
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByEngine:
