@@ -19,6 +19,7 @@ from stack.ports import PortError, check_free
 ROOT = Path(__file__).parent.parent
 STOP_GRACE = 10.0  # seconds between the stop signal and SIGKILL
 PROBE_INTERVAL = 0.03
+LONGEST_LINE = 2**20  # bytes of one line of output; a longer one is passed on in pieces
 
 Probe = Callable[[], Awaitable[bool]]
 Output = Callable[[str, str], None]  # (process name, line without its line end)
@@ -264,6 +265,9 @@ class Child:
             rest = b""
             while chunk := await lines.read(2**16):
                 *whole, rest = (rest + chunk).split(b"\n")
+                if len(rest) >= LONGEST_LINE:
+                    whole.append(rest)
+                    rest = b""
                 self._emit(whole)
             self._emit([rest] if rest else [])
         finally:

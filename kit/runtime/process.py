@@ -12,6 +12,7 @@ import structlog
 import uvloop
 
 from kit.runtime.backoff import Backoff
+from kit.telemetry.log_sink import flush_logs
 
 log = structlog.get_logger(__name__)
 
@@ -41,6 +42,7 @@ def run(main: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
         stopping.cancel()
         if not (await asyncio.wait({serving}, timeout=_STOP_TIMEOUT_SECONDS))[0]:
             log.warning("stop timed out", seconds=_STOP_TIMEOUT_SECONDS)
+            flush_logs()
             os._exit(0)
         await serving
         log.info("stopped")

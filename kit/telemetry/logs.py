@@ -6,15 +6,21 @@ Secrets are redacted twice. `redact_event` masks fields that are secret by name 
 looks like a token or a card number in the rendered line, for secrets in error messages, paths and logs of libraries.
 Tracebacks have no local variables, since those hold tokens and cards.
 
-Our events are written to standard error directly, since each request is logged and the standard library's logging takes
-three times as long. Libraries use the standard library's logging.
+Our events do not pass through the standard library's logging, since each request is logged and logging takes three
+times as long. Libraries use the standard library's logging. Both write to one `LogSink`.
+
+A log call never raises and never blocks. If an event cannot be rendered, its name and the type of the error are logged.
 """
 
+import atexit
+import contextlib
 import json
 import logging
+import os
 import re
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
@@ -27,16 +33,57 @@ from structlog.typing import EventDict, WrappedLogger
 
 from kit.rpc import request_context
 from kit.runtime.settings import LogSettings
+from kit.telemetry import metrics
+from kit.telemetry.log_sink import LogSink, flush_logs
 from wallet.luhn import has_valid_check_digit
+
+_MAX_LINE_BYTES: Final = 256 * 1024
+_EXCERPT_BYTES: Final = 4 * 1024
+"""Length of the beginning that is logged of a line above `_MAX_LINE_BYTES`."""
+_STANDARD_ERROR: Final = 2
+
+log = structlog.get_logger(__name__)
 
 
 def configure(service: str, settings: LogSettings) -> None:
     """Send the events of structlog and of the standard library's logging to standard error, in one format.
 
+    Warnings, and errors that end the process or a thread, are logged too. The exit of the process flushes the log.
+
     Args:
         service: name of the process.
         settings: format and minimum level.
     """
+    render = line_renderer(service, settings)
+
+    def describe_loss(lost: int) -> bytes:
+        return render(_SinkLogger(__name__, sink.write), "warning", {"event": "log lines lost", "lines": lost})
+
+    sink = LogSink(_open_standard_error(), describe_loss)
+    metrics.count_lost_log_lines(lambda: sink.lost)
+    structlog.configure(
+        processors=[render],
+        logger_factory=lambda *names: _SinkLogger(names[0] if names else None, sink.write),
+        wrapper_class=structlog.make_filtering_bound_logger(settings.log_level),
+        cache_logger_on_first_use=True,
+    )
+    root = logging.getLogger()
+    root.handlers = [SinkHandler(render, sink.write)]
+    root.setLevel(settings.log_level)
+    # aiokafka logs connection failures at ERROR several times a second; our reconnecting tasks log them once.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # below WARNING, it logs each successful call
+    _log_what_python_prints()
+    atexit.register(flush_logs)
+
+
+LineRenderer = Callable[[WrappedLogger, str, EventDict], bytes]
+"""Processor of structlog that returns the line of an event: logger, method and event."""
+
+
+def line_renderer(service: str, settings: LogSettings) -> LineRenderer:
+    """Return the function that renders an event as one redacted line of limited length. It never raises."""
 
     def add_context(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
         event["service"] = service
@@ -63,32 +110,107 @@ def configure(service: str, settings: LogSettings) -> None:
         if settings.log_format == "json"
         else [
             structlog.dev.ConsoleRenderer(
-                colors=sys.stderr.isatty(),
+                colors=sys.stderr is not None and sys.stderr.isatty(),
                 pad_event_to=0,
                 exception_formatter=structlog.dev.plain_traceback,
             ),
         ]
     )
-    structlog.configure(
-        processors=[*shared, *renderers, redact_line],
-        logger_factory=structlog.BytesLoggerFactory(sys.stderr.buffer),
-        wrapper_class=structlog.make_filtering_bound_logger(settings.log_level),
-        cache_logger_on_first_use=True,
-    )
-    handler = logging.StreamHandler()
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers, redact_line, _to_text],
-        ),
-    )
-    root = logging.getLogger()
-    root.handlers = [handler]
-    root.setLevel(settings.log_level)
-    # aiokafka logs connection failures at ERROR several times a second; our reconnecting tasks log them once.
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # below WARNING, it logs each successful call
+    return _SafeRenderer([*shared, *renderers, redact_line])
+
+
+def _open_standard_error() -> int:
+    """Return a new descriptor of standard error. If it is closed, it becomes the null device: otherwise the next file
+    or socket would get its number, and libraries that write to standard error would write into that.
+    """
+    try:
+        return os.dup(_STANDARD_ERROR)
+    except OSError:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, _STANDARD_ERROR)
+        return null
+
+
+def _log_what_python_prints() -> None:
+    """Log what Python would print to standard error: a print could block the process."""
+
+    def log_uncaught(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+        if issubclass(kind, Exception):
+            log.critical("process failed", exc_info=(kind, error, trace))
+        else:
+            sys.__excepthook__(kind, error, trace)
+
+    def log_thread(failure: threading.ExceptHookArgs) -> None:
+        if failure.exc_value is not None:
+            log.error("thread failed", thread=getattr(failure.thread, "name", None), exc_info=failure.exc_value)
+
+    def log_unraisable(failure: "sys.UnraisableHookArgs") -> None:
+        if failure.exc_value is not None:
+            log.error("error in a finalizer", exc_info=failure.exc_value)
+
+    sys.excepthook = log_uncaught
+    threading.excepthook = log_thread
+    sys.unraisablehook = log_unraisable
+    logging.captureWarnings(capture=True)
+
+
+class _SinkLogger:
+    """Logger that structlog wraps: each of its methods writes a rendered line."""
+
+    def __init__(self, name: str | None, write: Callable[[bytes], None]) -> None:
+        self.name = name
+        self.debug = self.info = self.warning = self.error = self.critical = write
+        self.warn = self.fatal = self.exception = self.msg = write
+
+
+class _SafeRenderer:
+    """Processor that runs other processors and returns a rendered line of limited length, whatever happens."""
+
+    def __init__(self, processors: Sequence[structlog.typing.Processor]) -> None:
+        self._processors = processors
+
+    def __call__(self, logger: WrappedLogger, method: str, event: EventDict) -> bytes:
+        name = event.get("event")  # processors change the dictionary
+        try:
+            line = self._run(logger, method, event)
+            if len(line) <= _MAX_LINE_BYTES:
+                return line
+            excerpt = line[:_EXCERPT_BYTES].decode(errors="replace")
+            problem = {"log_error": f"line of {len(line)} bytes", "excerpt": excerpt}
+        except Exception as error:  # noqa: BLE001  a log call never raises
+            problem = {"log_error": type(error).__name__}
+        with contextlib.suppress(Exception):
+            event_name = name[:_EXCERPT_BYTES] if isinstance(name, str) else type(name).__name__
+            return self._run(logger, method, {"event": event_name, **problem})
+        return b"log line cannot be rendered"
+
+    def _run(self, logger: WrappedLogger, method: str, event: EventDict) -> bytes:
+        line: Any = event
+        for processor in self._processors:
+            line = processor(logger, method, line)
+        rendered: bytes = line
+        return rendered
+
+
+class SinkHandler(logging.Handler):
+    """Handler of the standard library's logging: renders a record as structlog renders an event."""
+
+    def __init__(self, render: LineRenderer, write: Callable[[bytes], None]) -> None:
+        super().__init__()
+        self._render = render
+        self._write = write
+
+    def emit(self, record: logging.LogRecord) -> None:  # noqa: D102  see the base class
+        try:
+            message = record.getMessage()
+        except Exception as error:  # noqa: BLE001  wrong arguments: a log call never raises
+            message = f"message with wrong arguments: {type(error).__name__}"
+        event: EventDict = {"event": message}
+        if record.exc_info:
+            event["exc_info"] = record.exc_info
+        if record.stack_info:
+            event["stack_info"] = record.stack_info
+        self._write(self._render(_SinkLogger(record.name, self._write), record.levelname.lower(), event))
 
 
 _MASK: Final = "***"
@@ -155,11 +277,6 @@ def redact_line(_: WrappedLogger, __: str, line: Any) -> bytes:
 def _redact_card(match: re.Match[bytes]) -> bytes:
     digits = match[0]
     return b"9" * len(digits) if has_valid_check_digit(digits.decode()) else digits
-
-
-def _to_text(_: WrappedLogger, __: str, line: Any) -> str:
-    text: str = line.decode()
-    return text
 
 
 def _json(event: EventDict, **options: Any) -> bytes | str:

@@ -1,9 +1,11 @@
 """Metrics that all processes have. Each service has further metrics in its own `metrics.py`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib.metadata import version
 
-from prometheus_client import Counter, Enum, Gauge, Histogram, Info
+from prometheus_client import REGISTRY, Counter, Enum, Gauge, Histogram, Info
+from prometheus_client.metrics_core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from kit.rpc.circuit_breaker import STATES
 
@@ -41,3 +43,23 @@ def register_pool(in_use: Callable[[], int], limit: int) -> None:
     """Register the metrics of a connection pool; each scrape calls `in_use`."""
     CONNECTIONS_IN_USE.set_function(in_use)
     CONNECTIONS_LIMIT.set(limit)
+
+
+class _LostLogLines(Collector):
+    """Counter that each scrape reads: to increment a counter takes a lock, which a log call must not wait for."""
+
+    def __init__(self) -> None:
+        self.read: Callable[[], int] = lambda: 0
+
+    def collect(self) -> Iterable[Metric]:
+        description = "Log lines that were dropped because standard error took no more."
+        yield CounterMetricFamily("wallet_log_lines_lost", description, self.read())
+
+
+_LOST_LOG_LINES = _LostLogLines()
+REGISTRY.register(_LOST_LOG_LINES)
+
+
+def count_lost_log_lines(read: Callable[[], int]) -> None:
+    """Register the counter of lost log lines; each scrape calls `read`."""
+    _LOST_LOG_LINES.read = read

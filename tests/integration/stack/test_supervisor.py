@@ -1,5 +1,4 @@
 import asyncio
-import io
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, closing
@@ -25,13 +24,15 @@ async def until(true: Callable[[], object], seconds: float = 20) -> None:
 class SupervisedFakes:
     """Supervisor of fake processes, with its messages."""
 
-    def __init__(self, plan: Sequence[Process], console: Console, screen: io.StringIO, reaper: OrphanReaper) -> None:
+    def __init__(self, plan: Sequence[Process], console: Console, screen: Path, reaper: OrphanReaper) -> None:
         self.supervisor = Supervisor(plan, console, reaper)
+        self._console = console
         self._screen = screen
 
     @property
     def messages(self) -> list[str]:
-        return [line for line in self._screen.getvalue().splitlines() if " | " not in line]
+        self._console.flush()
+        return [line for line in self._screen.read_text().splitlines() if " | " not in line]
 
     def pid(self, name: str) -> int | None:
         return self.supervisor.children[name].pid
@@ -39,8 +40,10 @@ class SupervisedFakes:
 
 @asynccontextmanager
 async def stage(tmp_path: Path, *plan: Process) -> AsyncIterator[SupervisedFakes]:
-    screen = io.StringIO()
-    with closing(Console(tmp_path, screen)) as console, closing(OrphanReaper()) as reaper:
+    screen = tmp_path / "screen"
+    with screen.open("w") as file:
+        console = Console(tmp_path, file)
+    with closing(console), closing(OrphanReaper()) as reaper:
         staged = SupervisedFakes(plan, console, screen, reaper)
         try:
             yield staged
@@ -156,6 +159,23 @@ class TestRestart:
             await staged.supervisor.start_process("bank")
             staged.supervisor.children["bank"].kill()
             await until(lambda: "bank exited with -9; restarting in 0.2 s" in staged.messages)
+
+
+class TestOutput:
+    async def test_any_bytes_become_lines(self) -> None:
+        script = "import sys; sys.stdout.buffer.write(b'\\xff\\x00\\xed\\xa0\\x80 \\r\\nend')"
+        child = Child(Process(name="talker", command=fake.python("-c", script)))
+        await child.spawn()
+        assert await child.wait() == 0
+        assert list(child.last_lines) == ["\ufffd\x00\ufffd\ufffd\ufffd ", "end"]
+
+    async def test_endless_line_is_passed_on_in_pieces(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("stack.process.LONGEST_LINE", 100_000)
+        child = Child(Process(name="talker", command=fake.python("-c", "print('x' * 1_000_000, end='')")))
+        await child.spawn()
+        assert await child.wait() == 0
+        assert "".join(child.last_lines) == "x" * 1_000_000
+        assert max(map(len, child.last_lines)) < 200_000
 
 
 class TestStop:

@@ -1,35 +1,34 @@
-import contextlib
-import io
 import os
+import pty
+import resource
 from pathlib import Path
+
+import pytest
 
 from stack.console import LARGEST_LOG, Console
 
 
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
 class TestConsole:
     def test_line_is_prefixed_and_logged_to_a_file(self, tmp_path: Path) -> None:
-        screen = io.StringIO()
-        console = Console(tmp_path, screen)
+        with (tmp_path / "screen").open("w") as screen:
+            console = Console(tmp_path, screen)
         console.output("bank", "listening")
         console.close()
-        assert screen.getvalue() == "bank       | listening\n"
+        assert (tmp_path / "screen").read_text() == "bank       | listening\n"
         assert (tmp_path / "bank.log").read_text() == "listening\n"
 
     def test_names_are_coloured_on_a_terminal_only(self, tmp_path: Path) -> None:
-        screen = Terminal()
-        console = Console(tmp_path, screen)
+        terminal, screen = pty.openpty()
+        with os.fdopen(screen, "w") as file:
+            console = Console(tmp_path, file)
         console.output("bank", "one")
         console.output("gateway", "two")
         console.close()
-        first, second = screen.getvalue().splitlines()
+        first, second = os.read(terminal, 1_000).decode().splitlines()
         assert first.startswith("\033[")
         assert first.endswith(" one")
         assert first[:5] != second[:5]
+        os.close(terminal)
         assert "\033" not in (tmp_path / "bank.log").read_text()
 
     def test_console_without_screen_only_writes_files(self, tmp_path: Path) -> None:
@@ -47,14 +46,40 @@ class TestConsole:
         assert (tmp_path / "bank.log").read_text() == "new\n"
         assert (tmp_path / "bank.log.1").stat().st_size == LARGEST_LOG + 1
 
-    def test_closed_terminal_does_not_stop_the_log(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("terminal", ["closed", "stopped"])
+    def test_terminal_that_takes_no_lines_does_not_stop_the_log(self, tmp_path: Path, terminal: str) -> None:
         reader, writer = os.pipe()
-        os.close(reader)
-        screen = os.fdopen(writer, "w")
-        console = Console(tmp_path, screen)
-        console.output("bank", "one")
-        console.output("bank", "two")
+        with os.fdopen(writer, "w") as screen:
+            console = Console(tmp_path, screen)
+        if terminal == "closed":
+            os.close(reader)
+        lines = [f"{number} {'x' * 1_000}" for number in range(200)]
+        for line in lines:
+            console.output("bank", line)
         console.close()
-        with contextlib.suppress(BrokenPipeError):
-            screen.close()
-        assert (tmp_path / "bank.log").read_text() == "one\ntwo\n"
+        if terminal == "stopped":
+            os.close(reader)
+        assert (tmp_path / "bank.log").read_text().splitlines() == lines
+
+    def test_log_that_cannot_be_opened_is_opened_later(self, tmp_path: Path) -> None:
+        (tmp_path / "logs").touch()  # not a folder
+        console = Console(tmp_path / "logs", None)
+        console.output("bank", "lost")
+        (tmp_path / "logs").unlink()
+        console.output("bank", "kept")
+        console.close()
+        assert (tmp_path / "logs" / "bank.log").read_text() == "kept\n"
+
+    def test_full_disk_delays_the_log_only(self, tmp_path: Path) -> None:
+        console = Console(tmp_path, None)
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))  # a file may not grow, as on a full disk
+        try:
+            console.output("bank", "one that does not fit")
+            console.output("bank", "two")
+            console.flush()
+            assert (tmp_path / "bank.log").stat().st_size == 10
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        console.close()
+        assert (tmp_path / "bank.log").read_text() == "one that does not fit\ntwo\n"

@@ -1,10 +1,25 @@
 """Logs of a process and of its libraries: format, context and redaction."""
 
 import json
+import logging
+import os
 import subprocess
 import sys
+from typing import Any, NamedTuple
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kit.runtime.settings import LogSettings
+from kit.telemetry import logs
+
+
+class NamedLogger(NamedTuple):
+    """Logger as a processor gets it."""
+
+    name: str
+
 
 PROCESS = """
 import logging
@@ -128,3 +143,135 @@ class TestRedactLine:
             "failed, too",
             "kept",
         ]
+
+
+ANY_DESCRIPTOR = """
+import logging, sys, threading, warnings
+import structlog
+from kit.telemetry import logs
+from kit.runtime.settings import LogSettings
+
+logs.configure("service", LogSettings(log_format="json", log_level="INFO"))
+log = structlog.get_logger("ours")
+for number in range(1_000):
+    log.info("event", number=number, text="x" * 10_000)  # more than the queue holds
+    logging.getLogger("theirs").warning("%d", number)
+warnings.warn("warned")
+print("done")
+"""
+
+
+class TestStandardError:
+    @pytest.mark.parametrize("standard_error", ["closed", "without a reader", "with a reader that stopped"])
+    def test_process_runs_on_when_its_log_cannot_be_written(self, standard_error: str) -> None:
+        reader, writer = os.pipe()
+        if standard_error == "without a reader":
+            os.close(reader)
+        redirection = "2>&-" if standard_error == "closed" else ""
+        done = subprocess.run(
+            ["sh", "-c", f'exec "$0" -c "$1" {redirection}', sys.executable, ANY_DESCRIPTOR],
+            check=True,
+            stdout=subprocess.PIPE,
+            stderr=writer,
+            timeout=60,
+        )
+        os.close(writer)
+        if standard_error != "without a reader":
+            os.close(reader)
+        assert done.stdout == b"done\n"
+
+
+PRINTS = """
+import gc, logging, sys, threading, warnings
+import structlog
+from kit.telemetry import logs
+from kit.runtime.settings import LogSettings
+
+logs.configure("service", LogSettings(log_format="json", log_level="INFO"))
+
+class Bad:
+    def __del__(self):
+        raise ValueError("4242424242424242")
+
+def fail():
+    raise ValueError("4242424242424242")
+
+warnings.warn("warned")
+thread = threading.Thread(target=fail, name="worker")
+thread.start()
+thread.join()
+Bad()
+fail()
+"""
+
+
+def test_warnings_and_uncaught_errors_are_logged_and_redacted() -> None:
+    done = subprocess.run([sys.executable, "-c", PRINTS], capture_output=True, timeout=60, check=False)
+    assert done.returncode == 1
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    events = [line["event"] for line in lines]
+    assert events[1:] == ["thread failed", "error in a finalizer", "process failed"]
+    assert "UserWarning: warned" in events[0]
+    for line in lines[1:]:
+        assert line["exception"][0]["exc_value"] == "9999999999999999"
+
+
+class Unprintable:
+    def __repr__(self) -> str:
+        raise RuntimeError("no")
+
+    __str__ = __repr__
+
+
+def _endless() -> dict[str, object]:
+    nested: dict[str, object] = {}
+    nested["self"] = nested
+    return nested
+
+
+_VALUES = st.recursive(
+    st.one_of(
+        st.text(st.characters()),  # also lone surrogates and control characters
+        st.integers(),
+        st.floats(),
+        st.binary(),
+        st.builds(Unprintable),
+        st.builds(_endless),
+        st.builds(RuntimeError, st.text()),
+    ),
+    lambda values: st.one_of(st.lists(values), st.dictionaries(st.one_of(st.text(), st.integers()), values)),
+    max_leaves=5,
+)
+
+
+class TestSafeRendering:
+    @given(event=_VALUES, fields=st.dictionaries(st.text(), _VALUES), log_format=st.sampled_from(["json", "console"]))
+    def test_any_event_becomes_a_line(self, event: object, fields: dict[str, Any], log_format: str) -> None:
+        renderer = logs.line_renderer("service", LogSettings(log_format=log_format))
+        line = renderer(NamedLogger("ours"), "info", {**fields, "event": event})
+        if log_format == "json":
+            assert json.loads(line)["level"] == "info"
+        else:
+            assert line
+
+    @pytest.mark.parametrize("value", [Unprintable(), _endless()])
+    def test_event_that_cannot_be_rendered_keeps_its_name(self, value: object) -> None:
+        renderer = logs.line_renderer("service", LogSettings(log_format="json"))
+        line = json.loads(renderer(NamedLogger("ours"), "info", {"event": "paid 4242424242424242", "value": value}))
+        assert (line["event"], line["service"]) == ("paid 9999999999999999", "service")
+        assert line["log_error"] in {"RuntimeError", "RecursionError"}
+
+    def test_long_line_is_cut_after_redaction(self) -> None:
+        renderer = logs.line_renderer("service", LogSettings(log_format="json"))
+        text = "4242424242424242 " * 100_000
+        line = json.loads(renderer(NamedLogger("ours"), "info", {"event": "paid", "text": text}))
+        assert line["event"] == "paid"
+        assert "9999999999999999" in line["excerpt"]
+        assert "4242424242424242" not in line["excerpt"]
+        assert len(line["excerpt"]) < 5_000
+
+    def test_library_message_with_wrong_arguments_is_logged(self) -> None:
+        lines: list[bytes] = []
+        handler = logs.SinkHandler(logs.line_renderer("service", LogSettings(log_format="json")), lines.append)
+        handler.emit(logging.LogRecord("theirs", logging.ERROR, "", 0, "%d of %d", ("x",), None))
+        assert json.loads(lines[0])["event"] == "message with wrong arguments: TypeError"
