@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Self, cast
 
-from sqlalchemy import make_url
+from sqlalchemy import ExceptionContext, TableClause, event, func, make_url, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -12,10 +12,14 @@ from sqlalchemy.pool import QueuePool
 
 from kit.db.postgres import (
     CONNECT_TIMEOUT_SECONDS,
+    READ_ONLY_ERRORS,
     UNAVAILABLE_ERRORS,
+    ReadOnlyDatabase,
+    check_clock,
     close_pool,
     connect_options,
     raise_unavailable,
+    utc_now,
 )
 from wallet.errors import Unavailable
 
@@ -52,6 +56,7 @@ class Database:
             hide_parameters=True,
             connect_args=connect_options(service),
         )
+        event.listen(engine.sync_engine, "handle_error", _replace_read_only_connections)
         try:
             yield cls(engine, label)
         finally:
@@ -60,6 +65,24 @@ class Database:
     def connections_in_use(self) -> int:
         """Return how many connections are in use."""
         return cast(QueuePool, self._engine.pool).checkedout()
+
+    async def check(self, table: TableClause) -> None:
+        """Check that the database is ready: it has the table, accepts writes, and its clock agrees with this process.
+
+        Raises:
+            Unavailable: the database is unavailable.
+            ReadOnlyDatabase: the database refuses writes.
+            ClockSkew: the clocks differ.
+        """
+        async with self.statement() as sql:
+            asked_at = utc_now()
+            check_clock((await sql.execute(select(func.clock_timestamp()))).scalar_one(), asked_at)
+            try:
+                await sql.execute(select(table).limit(0).with_for_update())  # no row is read or locked
+            except DBAPIError as error:
+                if _is_read_only(error):
+                    raise ReadOnlyDatabase from error
+                raise
 
     @asynccontextmanager
     async def statement(self) -> AsyncIterator[AsyncConnection]:
@@ -91,3 +114,13 @@ class Database:
             raise
         except PoolTimeoutError as error:
             raise Unavailable(self._label) from error
+
+
+def _is_read_only(error: DBAPIError) -> bool:
+    return isinstance(error.driver_exception, READ_ONLY_ERRORS)
+
+
+def _replace_read_only_connections(context: ExceptionContext) -> None:
+    """Replace all connections of the pool after one that refuses writes: they may be as old, and stay read-only."""
+    if isinstance(context.sqlalchemy_exception, DBAPIError) and _is_read_only(context.sqlalchemy_exception):
+        context.is_disconnect = True

@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import asyncpg
 
+from kit.db.asyncpg_internals import UncancelledConnection
 from wallet.errors import Unavailable
 
 CONNECT_TIMEOUT_SECONDS: Final = 3.0
@@ -17,6 +19,21 @@ CLOSE_TIMEOUT_SECONDS: Final = 1.0
 
 SESSION_SETTINGS: Final = {"transaction_timeout": "10s", "idle_in_transaction_session_timeout": "2s"}
 """Server-side time-outs, with which the server releases the locks of a frozen process."""
+
+MAX_CLOCK_SKEW_SECONDS: Final = 5.0
+"""Largest difference between the clock of a process and that of its database with which the process is ready."""
+
+
+class ReadOnlyDatabase(Exception):
+    """The session refuses writes: the server is a standby, or the role or database is set to read-only."""
+
+
+class ClockSkew(Exception):
+    """The clocks of the process and of the database differ by more than `MAX_CLOCK_SKEW_SECONDS`."""
+
+
+READ_ONLY_ERRORS: Final = (asyncpg.ReadOnlySQLTransactionError, ReadOnlyDatabase)
+"""Errors of a session that refuses writes. It may stay read-only when new sessions are not, so pools replace it."""
 
 UNAVAILABLE_ERRORS: Final = (
     OSError,
@@ -40,10 +57,33 @@ def connect_options(application_name: str, **server_settings: str) -> dict[str, 
         server_settings: further settings of the session.
     """
     return {
+        "connection_class": UncancelledConnection,
         "timeout": CONNECT_TIMEOUT_SECONDS,
         "command_timeout": STATEMENT_TIMEOUT_SECONDS,
         "server_settings": {"application_name": application_name, **server_settings, **SESSION_SETTINGS},
     }
+
+
+def utc_now() -> datetime:
+    """Return the time of this process's clock."""
+    return datetime.now(UTC)
+
+
+def check_clock(now: datetime, asked_at: datetime) -> None:
+    """Compare the clocks, directly after the answer to `SELECT clock_timestamp()` arrived.
+
+    Args:
+        now: the answer.
+        asked_at: `utc_now()` before the query.
+
+    Raises:
+        ClockSkew: the clocks differ by more than `MAX_CLOCK_SKEW_SECONDS`.
+    """
+    limit = timedelta(seconds=MAX_CLOCK_SKEW_SECONDS)
+    answered_at = utc_now()
+    if not asked_at - limit <= now <= answered_at + limit:
+        ahead = (answered_at - now).total_seconds()
+        raise ClockSkew(f"the clock of this process is {ahead:+.1f} s off the database's: synchronize both by NTP")
 
 
 @contextmanager

@@ -23,6 +23,7 @@ class Invariant(StrEnum):
     ENTRIES = "the entries match the transfers, with the versions and balances that result from them"
     ACCOUNTS = "an account's row is the result of its transfers"
     TIME = "creation times do not decrease as versions increase"
+    FUTURE = "no transfer is dated after the rows were read"
     ONE_KEY = "each transfer has one idempotency key, and each key has at most one transfer"
     REQUESTED = "every row in the ledger was requested, with the same arguments"
     ACKNOWLEDGED = "every acknowledged transfer is in the ledger"
@@ -89,6 +90,7 @@ def replay(ledger: LedgerRows) -> tuple[dict[UUID, AccountHistory], list[Violati
     entries = {(entry.account_id, entry.version): entry for entry in ledger.entries}
     ordered, unordered = _sort_by_versions(ledger)
     violations = [Violation(Invariant.ORDER, [transfer]) for transfer in unordered]
+    violations += (Violation(Invariant.FUTURE, [each]) for each in ledger.transfers if each.created_at > ledger.read_at)
     for transfer in ordered:
         violations += _post(histories, entries, transfer, ledger.untracked)
     violations += (Violation(Invariant.ENTRIES, [entry]) for entry in entries.values())

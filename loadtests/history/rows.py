@@ -103,13 +103,15 @@ class LedgerRows:
     """Unordered rows of all accounts or of some.
 
     `untracked` are accounts that take part in the transfers but are shared with other clients, such as the clearing
-    account. The checker does not verify their balances.
+    account. The checker does not verify their balances. `read_at` is the time of the database's clock after the rows
+    were read.
     """
 
     accounts: Sequence[Account]
     transfers: Sequence[Transfer]
     entries: Sequence[Entry]
     keys: Sequence[IdempotencyRow]
+    read_at: datetime
     untracked: frozenset[UUID] = frozenset()
 
 
@@ -133,6 +135,7 @@ async def read_rows(
             [Transfer(*row) for row in await connection.fetch(_TRANSFERS, accounts)],
             [Entry(*row) for row in await connection.fetch(_ENTRIES, accounts)],
             [_idempotency_row(row) for row in await connection.fetch(_KEYS, accounts, principals)],
+            await connection.fetchval("SELECT clock_timestamp()"),
             frozenset(untracked),
         )
 

@@ -153,12 +153,19 @@ async def run_bank(keys: Keys, folder: Path, database_url: str, **overrides: Any
         await serving
 
 
-def bank_process(keys: Keys, folder: Path, database_url: str, **overrides: Any) -> tuple[Child, dict[str, str]]:
-    """Return the bank as a child process that is not started yet, and its settings."""
+def bank_process(
+    keys: Keys, folder: Path, database_url: str, *, clock_ahead_seconds: float = 0, **overrides: Any
+) -> tuple[Child, dict[str, str]]:
+    """Return the bank as a child process that is not started yet, and its settings. Its clock may be wrong."""
     environment = bank_environment(keys, folder, bank_database_url=database_url, **overrides)
     upper = {name.upper(): value for name, value in environment.items()}
     live = probes.http(f"http://{environment['bank_admin_listen']}/health/live")
-    return Child(Process(name="bank", command=module("subgraphs.bank.service", **upper), ready=live)), environment
+    name = "subgraphs.bank.service"
+    command = module(name, **upper)
+    if clock_ahead_seconds:
+        clock = {"CLOCK_AHEAD_SECONDS": str(clock_ahead_seconds)}
+        command = module("tests.integration.bank.clock_ahead", name, **upper, **clock)
+    return Child(Process(name="bank", command=command, ready=live)), environment
 
 
 @asynccontextmanager
@@ -236,6 +243,11 @@ async def assert_ledger_invariants(sql: asyncpg.Pool) -> None:
                        lag(t.created_at) OVER (PARTITION BY e.account_id ORDER BY e.version) AS last
                 FROM entries e JOIN transfers t ON t.id = e.transfer_id
             ) AS e WHERE created_at < last
+        """,
+        "nothing is dated in the future": """
+            SELECT id FROM transfers WHERE created_at > clock_timestamp()
+            UNION ALL
+            SELECT id FROM accounts WHERE greatest(created_at, updated_at) > clock_timestamp()
         """,
         "every transfer has two entries, which net to zero": """
             SELECT t.id FROM transfers t LEFT JOIN entries e ON e.transfer_id = t.id

@@ -17,7 +17,7 @@ import pytest
 
 from loadtests.history.model import Invariant
 from subgraphs.bank.service.adapters.postgres import batch
-from subgraphs.bank.service.adapters.postgres.batch import Batch
+from subgraphs.bank.service.adapters.postgres.batch import Batch, LedgerState
 from subgraphs.bank.service.application.ledger import Ledger
 from subgraphs.bank.service.application.service import Bank
 from subgraphs.bank.service.domain import rules
@@ -55,8 +55,8 @@ def answers_before_the_commit(patch: pytest.MonkeyPatch) -> None:
 
     async def commit_later(self: Ledger, commands: Sequence[Command], *, locking: bool = True) -> Sequence[Outcome]:
         async with batch.locking_batch(self._pool) as reading:
-            accounts, records = await reading.read(commands)
-        decision = rules.decide(accounts, records, commands, datetime.now().astimezone())
+            state = await reading.read(commands)
+        decision = rules.decide(state.accounts, state.records, commands, state.now)
         later.add(asyncio.create_task(commit(self, commands, locking=True)))
         return decision.outcomes
 
@@ -70,8 +70,8 @@ def acknowledges_rolled_back_transfers(patch: pytest.MonkeyPatch) -> None:
         if chance.random() > 0.1:
             return await commit(self, commands, locking=locking)
         async with batch.locking_batch(self._pool) as reading:
-            accounts, records = await reading.read(commands)
-        return rules.decide(accounts, records, commands, datetime.now().astimezone()).outcomes
+            state = await reading.read(commands)
+        return rules.decide(state.accounts, state.records, commands, state.now).outcomes
 
     patch.setattr(Ledger, "commit", commit_sometimes)
 
@@ -150,6 +150,16 @@ def decreases_times(patch: pytest.MonkeyPatch) -> None:
     patch_apply(patch, apply_with_earlier_time)
 
 
+def dates_transfers_in_the_future(patch: pytest.MonkeyPatch) -> None:
+    read = Batch.read
+
+    async def read_with_a_fast_clock(self: Batch, commands: Sequence[Command]) -> LedgerState:
+        state = await read(self, commands)
+        return state._replace(now=state.now + timedelta(days=400))
+
+    patch.setattr(Batch, "read", read_with_a_fast_clock)
+
+
 async def without_checks(ledger_url: str) -> None:
     """Drop the check constraints, which would prevent some of the bugs."""
     connection = await asyncpg.connect(ledger_url)
@@ -178,6 +188,7 @@ async def cause_no_fault() -> None:
         (ignores_the_fingerprint, Invariant.CONFLICT),
         (writes_a_wrong_entry, Invariant.ENTRIES),
         (decreases_times, Invariant.TIME),
+        (dates_transfers_in_the_future, Invariant.FUTURE),
     ],
     ids=lambda value: value.__name__ if callable(value) else value.name,
 )

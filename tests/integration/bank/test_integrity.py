@@ -80,7 +80,7 @@ class TestSound:
         async with bank.sql.acquire() as other, open_pool(ledger_url, max_size=1) as pool:
             await other.execute("SELECT pg_advisory_lock(42)")
             between = asyncio.create_task(alice(bank.client.transfer(sender, recipient, rub("1"), "between")))
-            await until(lambda: find_lock_waiter(bank.sql, "COMMIT"))
+            await until(lambda: find_lock_waiter(bank.sql, "WITH precondition"))
             async with aclosing(ledger_integrity(pool, 1).run()) as check:
                 async for report in check:
                     if isinstance(report, Progress) and report.scan == "idempotency_keys" and not between.done():

@@ -175,6 +175,14 @@ CORRUPTIONS: dict[str, tuple[list[str], set[str]]] = {
         [f"UPDATE transfers SET created_at = created_at - interval '1 h' WHERE id = {transfer_with_key('k3')}"],
         {"TIME_FOLLOWS_VERSION alice/3", "TIME_FOLLOWS_VERSION bob/3"},
     ),
+    "a transfer dated in the future": (
+        [f"UPDATE transfers SET created_at = created_at + interval '400 d' WHERE id = {transfer_with_key('k5')}"],
+        {"TRANSFER_NOT_IN_FUTURE k5"},
+    ),
+    "an account changed in the future": (
+        ["UPDATE accounts SET updated_at = updated_at + interval '400 d' WHERE id = {carol}"],
+        {"ACCOUNT_NOT_IN_FUTURE carol"},
+    ),
     "a transfer out of nothing": (
         [
             f"""

@@ -5,6 +5,7 @@ import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -40,7 +41,7 @@ async def create_process(keys: Keys, tmp_path: Path) -> AsyncIterator[CreateProc
     """Return a function that creates bank processes; they are stopped at the end of the test."""
     children = []
 
-    def create_process(database_url: str, **settings: str) -> tuple[Child, dict[str, str]]:
+    def create_process(database_url: str, **settings: Any) -> tuple[Child, dict[str, str]]:
         child, environment = bank_process(keys, tmp_path, database_url, **settings)
         children.append(child)
         return child, environment

@@ -113,7 +113,8 @@ class ReferenceLedger:
 
     @property
     def rows(self) -> LedgerRows:
-        return LedgerRows(list(self.accounts.values()), self.transfers, self.entries, self.keys)
+        read_at = START + timedelta(seconds=self.now + 1)
+        return LedgerRows(list(self.accounts.values()), self.transfers, self.entries, self.keys, read_at)
 
     def violated_invariants(self) -> set[Invariant]:
         """Return the invariants that the checker reports as violated."""

@@ -168,6 +168,11 @@ class TestRows:
         ledger.transfers[1] = replace(ledger.transfers[1], created_at=START - timedelta(seconds=1))
         assert ledger.violated_invariants() == {Invariant.TIME}
 
+    def test_transfer_dated_after_the_rows_were_read_is_a_violation(self, ledger: ReferenceLedger) -> None:
+        ledger.transfer("a")
+        ledger.transfers[0] = replace(ledger.transfers[0], created_at=START + timedelta(days=400))
+        assert ledger.violated_invariants() == {Invariant.FUTURE}
+
     def test_balance_below_minimum_is_a_violation(self, ledger: ReferenceLedger) -> None:
         ledger.transfer(amount=70)
         ledger.falsify_account(ALICE, min_balance=Decimal(50))

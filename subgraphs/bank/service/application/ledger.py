@@ -1,7 +1,6 @@
 """Decides batches of commands and commits the decisions. All money movements go through `Ledger.commit`."""
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 
 import asyncpg
 
@@ -39,8 +38,8 @@ class Ledger:
             Unavailable: nothing was committed; the database is unreachable.
         """
         async with (locking_batch if locking else optimistic_batch)(self._pool) as batch:
-            accounts, records = await batch.read(commands)
-            decision = rules.decide(accounts, records, commands, datetime.now(UTC))
+            state = await batch.read(commands)
+            decision = rules.decide(state.accounts, state.records, commands, state.now)
             if decision.new_records:
                 await batch.write(decision)
         if decision.transfers:

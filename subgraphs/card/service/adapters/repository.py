@@ -56,9 +56,8 @@ class Repository:
         self._database = database
 
     async def ping(self) -> None:
-        """Check that the database answers and has the tables."""
-        async with self._database.statement() as sql:
-            await sql.execute(select(top_ups.c.id).limit(1))
+        """Check that the database is ready; see `Database.check`."""
+        await self._database.check(top_ups)
 
     async def admit(self, new: NewTopUp, limits: Limits, *, lease_seconds: float) -> TopUp:
         """Return the top-up with the request's idempotency key. Create and lease it if the key is new.

@@ -41,9 +41,8 @@ class Repository:
         self._database = database
 
     async def ping(self) -> None:
-        """Check that the database answers and has the tables."""
-        async with self._database.statement() as sql:
-            await sql.execute(select(users.c.id).limit(1))
+        """Check that the database is ready; see `Database.check`."""
+        await self._database.check(users)
 
     async def add_user(self, id_: UUID, username: str, password_hash: str) -> User:
         """Insert a user with the role CUSTOMER.

@@ -2,13 +2,14 @@
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from datetime import datetime
 from operator import attrgetter
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import asyncpg
 
-from subgraphs.bank.service.adapters.postgres.database import Connection, connection
+from subgraphs.bank.service.adapters.postgres.database import Connection, connection, transaction
 from subgraphs.bank.service.adapters.postgres.rows import (
     ACCOUNT,
     TRANSFERS_BY_ID,
@@ -27,19 +28,22 @@ from wallet.errors import ERRORS_BY_REASON, Unavailable, WalletError
 
 # A locking read returns the accounts as they are when all of them are locked, but the keys as of the statement's start.
 # If another transaction has inserted a key since then, our insert of the key fails, which is a `Conflict`.
+# The last row has the time of the server. It is read after the accounts, so after their locks.
 _READ: Final = """
     WITH named AS MATERIALIZED ({accounts} WHERE id = ANY($1) ORDER BY id {lock})
     SELECT named.*, NULL AS principal, NULL AS operation, NULL AS key,
-           NULL::bytea AS fingerprint, NULL::uuid AS transfer_id, NULL::jsonb AS refusal
+           NULL::bytea AS fingerprint, NULL::uuid AS transfer_id, NULL::jsonb AS refusal, NULL::timestamptz AS now
     FROM named
     UNION ALL
-    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, used.*
+    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, used.*, NULL
     FROM unnest($2::text[], $3::text[], $4::text[]) AS wanted (principal, operation, key),
     LATERAL (
         SELECT principal, operation, key, fingerprint, transfer_id, refusal FROM idempotency_keys AS k
         WHERE (k.principal, k.operation, k.key) = (wanted.principal, wanted.operation, wanted.key)
         OFFSET 0  -- one index look-up per key, also with a plan that was made while the table was small
     ) AS used
+    UNION ALL
+    SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, clock_timestamp()
 """
 _READ_ONLY: Final = _READ.format(accounts=ACCOUNT, lock="")
 _READ_AND_LOCK: Final = _READ.format(accounts=ACCOUNT, lock="FOR NO KEY UPDATE")
@@ -116,7 +120,7 @@ async def locking_batch(pool: asyncpg.Pool) -> AsyncIterator["Batch"]:
     begun = False
     with _conflicts():
         try:
-            async with connection(pool) as session, session.transaction():
+            async with connection(pool) as session, transaction(session):
                 begun = True
                 yield Batch(session, locks=True)
         except Unavailable as error:
@@ -162,6 +166,21 @@ def _conflicts() -> Iterator[None]:
         raise Conflict from error
 
 
+class LedgerState(NamedTuple):
+    """State of the ledger that a batch decides on.
+
+    Attributes:
+        accounts: existing accounts that the commands name.
+        records: records of the keys that were used before.
+        now: time of the database's clock, read after the accounts. If the accounts do not change until the commit, no
+            operation on them is dated later than `now`, unless the clock was set back.
+    """
+
+    accounts: dict[UUID, Account]
+    records: dict[IdempotencyKey, IdempotencyRecord]
+    now: datetime
+
+
 class Batch:
     """One batch of commands on a session: `read` once, then `write` at most once."""
 
@@ -172,10 +191,8 @@ class Batch:
         self._traceparents: dict[UUID, str] = {}
         self.is_writing = False
 
-    async def read(
-        self, commands: Sequence[Command]
-    ) -> tuple[dict[UUID, Account], dict[IdempotencyKey, IdempotencyRecord]]:
-        """Return the existing accounts that the commands name, and the records of the keys that were used before.
+    async def read(self, commands: Sequence[Command]) -> LedgerState:
+        """Return the accounts and the keys that the commands name, and the time.
 
         A locking batch locks the accounts until the end of the transaction, in id order, so that batches cannot
         deadlock.
@@ -190,9 +207,11 @@ class Batch:
             [key.operation for key in keys],
             [key.key for key in keys],
         )
+        now = rows.pop()["now"]
         accounts = {row["id"]: account_from_row(row) for row in rows if row["key"] is None}
         self._accounts_read = list(accounts.values())
-        return accounts, await self._records_from_rows(rows[len(accounts) :]) if len(rows) > len(accounts) else {}
+        records = await self._records_from_rows(rows[len(accounts) :]) if len(rows) > len(accounts) else {}
+        return LedgerState(accounts, records, now)
 
     async def _records_from_rows(self, rows: Sequence[asyncpg.Record]) -> dict[IdempotencyKey, IdempotencyRecord]:
         ids = [row["transfer_id"] for row in rows if row["transfer_id"] is not None]

@@ -8,7 +8,13 @@ import asyncpg
 import orjson
 from asyncpg.pool import PoolConnectionProxy
 
-from kit.db.postgres import CONNECT_TIMEOUT_SECONDS, UNAVAILABLE_ERRORS, close_pool, connect_options
+from kit.db.postgres import (
+    CONNECT_TIMEOUT_SECONDS,
+    READ_ONLY_ERRORS,
+    UNAVAILABLE_ERRORS,
+    close_pool,
+    connect_options,
+)
 from wallet.errors import Unavailable
 
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
@@ -60,12 +66,40 @@ async def _skip_reset(connection: asyncpg.Connection) -> None:
 async def connection(pool: asyncpg.Pool) -> AsyncIterator[Connection]:
     """Acquire a connection for the duration of the body.
 
+    If the session refuses writes, the pool replaces all connections: they may be as old as this one, and stay read-only
+    when the server is not.
+
     Raises:
-        Unavailable: the database is unreachable, or the connection was lost. It is then unknown whether a COMMIT
-            succeeded.
+        Unavailable: the database is unreachable or refuses writes, or the connection was lost. It is then unknown
+            whether a COMMIT succeeded.
     """
     try:
         async with pool.acquire(timeout=CONNECT_TIMEOUT_SECONDS) as acquired:
             yield acquired
+    except READ_ONLY_ERRORS as error:
+        await pool.expire_connections()
+        if isinstance(error, UNAVAILABLE_ERRORS):
+            raise Unavailable("the ledger's database") from error
+        raise
     except UNAVAILABLE_ERRORS as error:
         raise Unavailable("the ledger's database") from error
+
+
+@asynccontextmanager
+async def transaction(session: Connection) -> AsyncIterator[None]:
+    """Run the body as one transaction: commit at its end, roll back on an error.
+
+    asyncpg's own transaction would roll back on a closed connection, which raises an error that hides the first one.
+    A cancellation closes the connection instead: no statement may be sent or cancelled in a cancelled task.
+    """
+    await session.execute("BEGIN;")
+    try:
+        yield
+    except Exception:
+        if not session.is_closed():
+            await session.execute("ROLLBACK;")
+        raise
+    except BaseException:
+        session.terminate()
+        raise
+    await session.execute("COMMIT;")

@@ -17,6 +17,7 @@ from uuid import UUID
 
 import asyncpg
 
+from kit.db.postgres import MAX_CLOCK_SKEW_SECONDS
 from kit.integrity.check import Violation
 from subgraphs.bank.service.adapters.postgres.database import Connection, connection
 from wallet.errors import Unavailable
@@ -57,6 +58,10 @@ class Invariant(StrEnum):
     """A transfer has the currency of both of its accounts."""
     TIME_FOLLOWS_VERSION = "TIME_FOLLOWS_VERSION"
     """No transfer is dated before the transfer of the account's previous version."""
+    ACCOUNT_NOT_IN_FUTURE = "ACCOUNT_NOT_IN_FUTURE"
+    """No account was opened or changed later than now, by the clock of the database with a tolerance of 5 s."""
+    TRANSFER_NOT_IN_FUTURE = "TRANSFER_NOT_IN_FUTURE"
+    """No transfer is dated later than now, by the same clock and tolerance."""
 
     TRANSFER_HAS_ENTRIES = "TRANSFER_HAS_ENTRIES"
     """Both entries that a transfer names exist and belong to it."""
@@ -114,18 +119,23 @@ class TableScan:
             key=self.key,
             shown=self.shown,
             violations=self.violations,
+            tolerance=f"{MAX_CLOCK_SKEW_SECONDS} s",
             transfer_ids="array_agg(checked_transfer_id) FILTER (WHERE checked_transfer_id IS NOT NULL)"
             if self.returns_transfer_ids
             else "NULL::uuid[]",
         )
 
 
+# `present.latest` is the latest valid date. Without the tolerance, a server that replaces the primary and is a little
+# behind would cause violations for a moment.
 _PAGE: Final = """
     WITH page AS MATERIALIZED (
         SELECT {columns} FROM {source} {after} ORDER BY {key} LIMIT $1
     ), last AS (
         SELECT jsonb_build_array({key}) AS mark, concat_ws('/', {shown}) AS shown
         FROM page ORDER BY ({key}) DESC LIMIT 1
+    ), present AS MATERIALIZED (
+        SELECT clock_timestamp() + interval '{tolerance}' AS latest
     ), violation AS (
         {violations}
     )
@@ -145,7 +155,7 @@ _ACCOUNTS: Final = TableScan(
     table="accounts",
     key="id",
     shown="id",
-    columns="id, status, opening_balance, balance, min_balance, version",
+    columns="id, status, opening_balance, balance, min_balance, version, created_at, updated_at",
     source="accounts",
     violations="""
         SELECT violated.*, jsonb_build_object('account_id', a.id) AS row
@@ -165,6 +175,9 @@ _ACCOUNTS: Final = TableScan(
             UNION ALL
             SELECT 'CLOSED_IS_EMPTY', a.balance::text, '0'
             WHERE a.status = 'CLOSED' AND a.balance <> 0
+            UNION ALL
+            SELECT 'ACCOUNT_NOT_IN_FUTURE', greatest(a.created_at, a.updated_at)::text, 'not after ' || present.latest
+            FROM present WHERE greatest(a.created_at, a.updated_at) > present.latest
         ) AS violated (invariant, found, expected)
     """,
 )
@@ -219,7 +232,7 @@ TRANSFERS: Final = TableScan(
     table="transfers",
     key="id",
     shown="id",
-    columns="id, sender_id, sender_version, recipient_id, recipient_version, amount",
+    columns="id, sender_id, sender_version, recipient_id, recipient_version, amount, created_at",
     source="transfers t",
     violations="""
         SELECT violated.*, jsonb_build_object('transfer_id', t.id) AS row
@@ -236,6 +249,10 @@ TRANSFERS: Final = TableScan(
             SELECT 'TRANSFER_NETS_TO_ZERO', format('%s on %s/%s', e.amount, e.account_id, e.version), side.amount::text
             WHERE e.transfer_id = t.id AND e.amount <> side.amount
         ) AS violated (invariant, found, expected)
+        UNION ALL
+        SELECT 'TRANSFER_NOT_IN_FUTURE', t.created_at::text, 'not after ' || present.latest,
+               jsonb_build_object('transfer_id', t.id)
+        FROM page t JOIN present ON t.created_at > present.latest
     """,
     returns_transfer_ids=True,
 )

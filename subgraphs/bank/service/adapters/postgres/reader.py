@@ -6,6 +6,7 @@ from uuid import UUID
 
 import asyncpg
 
+from kit.db.postgres import ReadOnlyDatabase, check_clock, utc_now
 from subgraphs.bank.service.adapters.postgres.database import connection
 from subgraphs.bank.service.adapters.postgres.replica import Replica
 from subgraphs.bank.service.adapters.postgres.rows import (
@@ -43,9 +44,20 @@ class Reader:
         self._replica = replica
 
     async def ping(self) -> None:
-        """Check that the database answers and has the tables; raise the error otherwise."""
+        """Check that the database is ready: it has the tables, accepts writes, and its clock agrees with this process.
+
+        Raises:
+            Unavailable: the database is unreachable.
+            ReadOnlyDatabase: the database refuses writes.
+            ClockSkew: the clocks differ.
+        """
         async with connection(self._pool) as session:
-            await session.execute("SELECT FROM accounts LIMIT 1")
+            asked_at = utc_now()
+            check_clock(await session.fetchval("SELECT clock_timestamp()"), asked_at)
+            try:
+                await session.execute("SELECT FROM accounts LIMIT 0 FOR NO KEY UPDATE")  # no row is read or locked
+            except asyncpg.ReadOnlySQLTransactionError as error:
+                raise ReadOnlyDatabase from error
 
     async def get_accounts(self, ids: Iterable[UUID]) -> dict[UUID, Account]:
         """Return the accounts that exist."""
