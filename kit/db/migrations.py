@@ -9,6 +9,8 @@ from alembic.config import Config
 from sqlalchemy import Connection, MetaData, make_url, pool, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from kit.db.asyncpg_internals import UncancelledConnection
+
 _LOCK: Final = 7_708_141_927
 """Advisory lock that serializes migrations. The number is arbitrary and must not change."""
 
@@ -52,7 +54,8 @@ def run_migrations(metadata: MetaData) -> None:
             context.run_migrations()
 
     async def connect() -> None:
-        engine = create_async_engine(url, poolclass=pool.NullPool)
+        options = {"connection_class": UncancelledConnection}  # an interrupted migration may be committing
+        engine = create_async_engine(url, poolclass=pool.NullPool, connect_args=options)
         async with engine.connect() as connection:
             await connection.run_sync(migrate)
             await connection.commit()

@@ -24,6 +24,16 @@ MAX_CLOCK_SKEW_SECONDS: Final = 5.0
 """Largest difference between the clock of a process and that of its database with which the process is ready."""
 
 
+CONFIRM_COMMITS: Final = """
+    SELECT pg_logical_emit_message(true, 'wallet', '') WHERE current_setting('synchronous_standby_names') <> ''
+"""
+"""Statement whose commit waits until the synchronous standbys, if there are any, have all earlier commits.
+
+A commit whose wait was interrupted, as by a restart of the server, is visible although a standby may lack it. So an
+answer that repeats an earlier one is sent after this statement: otherwise it could be lost with the server.
+"""
+
+
 class ReadOnlyDatabase(Exception):
     """The session refuses writes: the server is a standby, or the role or database is set to read-only."""
 

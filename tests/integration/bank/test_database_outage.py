@@ -3,8 +3,9 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
@@ -19,6 +20,7 @@ from stack.engines.postgres import Postgres
 from stack.ports import free_ports
 from subgraphs.bank.client import Receipt, TransferRequest
 from subgraphs.bank.service.adapters.postgres import database
+from subgraphs.bank.service.application import group_commit
 from tests.conftest import Keys
 from tests.integration.bank.harness import (
     RunningBank,
@@ -28,6 +30,7 @@ from tests.integration.bank.harness import (
     run_bank,
     until_ready,
 )
+from tests.postgres_proxy import CancelRecorder, record_cancel_requests
 from tests.waiting import until
 from wallet.errors import DeadlineExceeded, Unavailable, WalletError
 
@@ -61,6 +64,57 @@ async def outage_postgres(tmp_path: Path) -> AsyncIterator[Postgres]:
 async def outage_bank(outage_postgres: Postgres, keys: Keys, tmp_path: Path) -> AsyncIterator[RunningBank]:
     async with run_bank(keys, tmp_path, outage_postgres.dsn("bank")) as bank:
         yield bank
+
+
+@dataclass(frozen=True)
+class WaitingBank:
+    """Bank with short time-outs, behind a proxy that counts CancelRequests."""
+
+    bank: RunningBank
+    proxy: CancelRecorder
+    server: asyncpg.Connection
+
+    async def set_standby(self, name: str) -> None:
+        """Let commits wait for a standby; an empty name ends the wait of all commits."""
+        await self.server.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{name}'")
+        await self.server.execute("SELECT pg_reload_conf()")
+
+        async def is_set() -> bool:
+            setting = await self.bank.sql.fetchval("SHOW synchronous_standby_names")
+            return bool(setting == name and (name or await _no_standby_waiter(self.bank.sql)))
+
+        await until(is_set)
+
+
+@pytest.fixture
+async def waiting_bank(
+    outage_postgres: Postgres, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[WaitingBank]:
+    monkeypatch.setattr(postgres_options, "STATEMENT_TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr(group_commit, "_COMMIT_TIMEOUT_SECONDS", 0.8)
+    url = outage_postgres.dsn("bank")
+    async with (
+        record_cancel_requests(url) as proxy,
+        run_bank(keys, tmp_path, proxy.url(url)) as bank,
+        _connect_to_server(outage_postgres) as server,
+    ):
+        yield WaitingBank(bank, proxy, server)
+
+
+async def find_standby_waiter(sql: asyncpg.Pool, query: str) -> int | None:
+    """Return the process id of a session of the bank whose commit, in a matching query, waits for a standby."""
+    pid: int | None = await sql.fetchval(
+        """
+        SELECT pid FROM pg_stat_activity
+        WHERE application_name = 'bank' AND wait_event = 'SyncRep' AND query LIKE '%' || $1 || '%'
+        """,
+        query,
+    )
+    return pid
+
+
+async def _no_standby_waiter(sql: asyncpg.Pool) -> bool:
+    return await find_standby_waiter(sql, "") is None
 
 
 class TestStopped:
@@ -114,6 +168,22 @@ class TestStopped:
 
         await until(works)
         await assert_ledger_invariants(bank.sql)
+
+    async def test_read_only_sessions_are_replaced_when_new_sessions_can_write(
+        self, outage_postgres: Postgres, keys: Keys, tmp_path: Path
+    ) -> None:
+        url = outage_postgres.dsn("bank")
+        async with _connect_to_server(outage_postgres) as sql, run_bank(keys, tmp_path, url) as bank:
+            alice, sender, recipient = bank.user("alice"), await bank.open("alice"), await bank.open("bob")
+            await sql.execute("ALTER DATABASE bank SET default_transaction_read_only = on")
+            await sql.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'bank'")
+            await until(lambda: _is_read_only(bank))
+            await asyncio.gather(*(alice(bank.client.get_balance(sender)) for _ in range(50)))  # fill the pool
+            await sql.execute("ALTER DATABASE bank RESET default_transaction_read_only")
+            receipt = await alice(bank.client.transfer(sender, recipient, rub("1"), "k"))
+            assert receipt.posting.version == 1
+            assert not await _is_read_only(bank)
+            await assert_ledger_invariants(bank.sql)
 
     async def test_acknowledged_transfers_survive_a_killed_database(
         self, outage_postgres: Postgres, outage_bank: RunningBank
@@ -180,6 +250,66 @@ class TestStopped:
             receipt = await alice(bank.client.transfer(sender, recipient, rub("1"), "frozen"))
             assert receipt.posting.version == 1
             await assert_ledger_invariants(bank.sql)
+
+
+class TestStandbyAway:
+    """Commits wait for a synchronous standby that is away. A cancelled wait would commit on the primary alone."""
+
+    @COMMIT_MODES
+    async def test_waiting_commit_is_not_cancelled_and_its_key_is_not_acknowledged(
+        self, waiting_bank: WaitingBank, count: int, committing: str
+    ) -> None:
+        bank, alice = waiting_bank.bank, waiting_bank.bank.user("alice")
+        requests = await _transfer_requests(bank, count)
+        await waiting_bank.set_standby("away")
+        for _ in range(2):
+            assert {type(answer) for answer in await alice(bank.client.batch_transfer(requests))} == {Unavailable}
+            assert await find_standby_waiter(bank.sql, committing)
+            assert (await bank.count_rows())["transfers"] == 0
+        await waiting_bank.set_standby("")
+        answers = await alice(bank.client.batch_transfer(requests))
+        assert [_version(answer) for answer in answers] == list(range(1, count + 1))
+        assert (await bank.count_rows())["transfers"] == count
+        assert waiting_bank.proxy.cancel_requests == 0
+        await assert_ledger_invariants(bank.sql)
+
+    @COMMIT_MODES
+    async def test_commit_on_the_primary_alone_is_not_acknowledged(
+        self, waiting_bank: WaitingBank, count: int, committing: str
+    ) -> None:
+        bank, alice = waiting_bank.bank, waiting_bank.bank.user("alice")
+        requests = await _transfer_requests(bank, count)
+        await waiting_bank.set_standby("away")
+        assert {type(answer) for answer in await alice(bank.client.batch_transfer(requests))} == {Unavailable}
+        assert await bank.sql.fetchval(
+            "SELECT pg_terminate_backend($1)", await find_standby_waiter(bank.sql, committing)
+        )
+        await until(lambda: bank.sql.fetchval("SELECT count(*) FROM transfers"))
+        assert {type(answer) for answer in await alice(bank.client.batch_transfer(requests))} == {Unavailable}
+        await waiting_bank.set_standby("")
+        answers = await alice(bank.client.batch_transfer(requests))
+        assert [_version(answer) for answer in answers] == list(range(1, count + 1))
+        await assert_ledger_invariants(bank.sql)
+
+    async def test_account_on_the_primary_alone_is_not_acknowledged(self, waiting_bank: WaitingBank) -> None:
+        bank, alice = waiting_bank.bank, waiting_bank.bank.user("alice")
+        emptied = await bank.open("alice", "0")
+        calls: dict[str, Callable[[], Awaitable[object]]] = {
+            "INSERT INTO accounts": lambda: bank.client.open_account("RUB", "k"),
+            "UPDATE accounts SET status": lambda: bank.client.close_account(emptied),
+        }
+        for statement, call in calls.items():
+            await waiting_bank.set_standby("away")
+            with pytest.raises(Unavailable):
+                await alice(call())
+            waiter = await find_standby_waiter(bank.sql, statement)
+            assert await bank.sql.fetchval("SELECT pg_terminate_backend($1)", waiter)
+            await until(lambda: _no_standby_waiter(bank.sql))
+            with pytest.raises(Unavailable):
+                await alice(call())
+            await waiting_bank.set_standby("")
+            await alice(call())
+        assert waiting_bank.proxy.cancel_requests == 0
 
 
 class TestSessionLost:
@@ -276,6 +406,22 @@ class TestCallerGone:
             await alice(bank.client.transfer(sender, recipient, rub("1"), str(n)))
         assert await bank.balance(sender) == 995
         await assert_ledger_invariants(bank.sql)
+
+
+@asynccontextmanager
+async def _connect_to_server(postgres: Postgres) -> AsyncIterator[asyncpg.Connection]:
+    """Connect to the server, but not to the bank's database."""
+    connection = await asyncpg.connect(postgres.admin_dsn)
+    yield connection
+    await connection.close()
+
+
+async def _is_read_only(bank: RunningBank) -> bool:
+    """Return whether the bank reports that its database refuses writes; otherwise it must be ready."""
+    async with httpx.AsyncClient(trust_env=False) as http:
+        state: str = (await http.get(f"{bank.admin}/health/ready")).json()["checks"]["database"]
+    assert state in {"ok", "Unavailable", "ReadOnlyDatabase"}
+    return state == "ReadOnlyDatabase"
 
 
 async def _transfer_requests(bank: RunningBank, count: int) -> list[TransferRequest]:

@@ -32,7 +32,8 @@ class Ledger:
             The outcome of each command, which its idempotency key returns from now on.
 
         Raises:
-            Conflict: nothing was committed; a concurrent transaction changed the same accounts or keys.
+            Conflict: nothing was committed; a concurrent transaction changed the same accounts or keys, or the session
+                refused writes.
             CommitOutcomeUnknown: the commit may or may not have happened; committing the same commands again is safe
                 and returns the outcomes.
             Unavailable: nothing was committed; the database is unreachable.
@@ -42,6 +43,8 @@ class Ledger:
             decision = rules.decide(state.accounts, state.records, commands, state.now)
             if decision.new_records:
                 await batch.write(decision)
+            else:
+                await batch.confirm()
         if decision.transfers:
             self._on_commit()
         return decision.outcomes

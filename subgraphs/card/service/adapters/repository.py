@@ -8,11 +8,12 @@ from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, any_, false, func, insert, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, Row, any_, false, func, insert, or_, select, text, tuple_, update
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from kit.db.database import Database
+from kit.db.postgres import CONFIRM_COMMITS
 from subgraphs.card.service.adapters.tables import top_ups, webhooks
 from subgraphs.card.service.domain import rules, transitions
 from subgraphs.card.service.domain.cards import Brand, CardToken
@@ -78,6 +79,7 @@ class Repository:
             if existing := await _find_by_key(sql, new.key):
                 if existing.fingerprint != new.fingerprint:
                     raise IdempotencyConflict(new.key.key)
+                await sql.execute(text(CONFIRM_COMMITS))
                 return existing
             used = await sql.execute(
                 select(func.coalesce(func.sum(top_ups.c.amount), 0)).where(
@@ -232,7 +234,10 @@ class Repository:
                 .on_conflict_do_nothing()
                 .returning(webhooks.c.id)
             )
-            if stored.one_or_none() is None or top_up_id is None:
+            if stored.one_or_none() is None:
+                await sql.execute(text(CONFIRM_COMMITS))
+                return False
+            if top_up_id is None:
                 return False
             rows = await sql.execute(select(top_ups).where(top_ups.c.id == top_up_id).with_for_update())
             row = rows.one_or_none()

@@ -5,6 +5,7 @@ from uuid import UUID
 
 import asyncpg
 
+from kit.db.postgres import CONFIRM_COMMITS
 from subgraphs.bank.service.adapters.postgres.database import connection
 from subgraphs.bank.service.adapters.postgres.rows import ACCOUNT, account_from_row
 from subgraphs.bank.service.domain.model import Account
@@ -26,7 +27,8 @@ class Accounts:
     async def open(self, account_id: UUID, owner_id: str, currency: str) -> Account:
         """Insert an empty account unless the id exists, and return the stored account."""
         async with connection(self._pool) as session:
-            await session.execute(_OPEN, account_id, owner_id, currency)
+            if await session.execute(_OPEN, account_id, owner_id, currency) == "INSERT 0 0":
+                await session.execute(CONFIRM_COMMITS)
             (row,) = await session.fetch(f"{ACCOUNT} WHERE id = $1", account_id)
         return account_from_row(row)
 
@@ -36,6 +38,7 @@ class Accounts:
         Waits for transactions that hold the account's lock.
         """
         async with connection(self._pool) as session:
-            await session.execute(_CLOSE, account_id)
+            if await session.execute(_CLOSE, account_id) == "UPDATE 0":
+                await session.execute(CONFIRM_COMMITS)
             row = await session.fetchrow(f"{ACCOUNT} WHERE id = $1", account_id)
         return None if row is None else account_from_row(row)

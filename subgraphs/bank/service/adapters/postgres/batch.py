@@ -9,6 +9,7 @@ from uuid import UUID
 
 import asyncpg
 
+from kit.db.postgres import CONFIRM_COMMITS, READ_ONLY_ERRORS
 from subgraphs.bank.service.adapters.postgres.database import Connection, connection, transaction
 from subgraphs.bank.service.adapters.postgres.rows import (
     ACCOUNT,
@@ -97,7 +98,10 @@ _WRITE_IF_UNCHANGED: Final = _WRITE.format(
 
 
 class Conflict(Exception):
-    """A concurrent transaction changed the same accounts or keys; this one was rolled back. Decide the batch again."""
+    """Nothing was committed; decide the batch again.
+
+    A concurrent transaction changed the same accounts or keys, or the session refused writes.
+    """
 
 
 class CommitOutcomeUnknown(Exception):
@@ -124,7 +128,7 @@ async def locking_batch(pool: asyncpg.Pool) -> AsyncIterator["Batch"]:
                 begun = True
                 yield Batch(session, locks=True)
         except Unavailable as error:
-            if begun:
+            if begun and not _is_read_only(error):
                 raise CommitOutcomeUnknown from error
             raise
 
@@ -148,22 +152,31 @@ async def optimistic_batch(pool: asyncpg.Pool) -> AsyncIterator["Batch"]:
                 batch = Batch(session, locks=False)
                 yield batch
         except Unavailable as error:
-            if batch is not None and batch.is_writing:
+            if batch is not None and batch.is_writing and not _is_read_only(error):
                 raise CommitOutcomeUnknown from error
             raise
 
 
 @contextmanager
 def _conflicts() -> Iterator[None]:
-    """Convert PostgreSQL's errors for concurrent changes to `Conflict`."""
+    """Convert PostgreSQL's errors for concurrent changes, and for a session that refuses writes, to `Conflict`."""
     try:
         yield
+    except Unavailable as error:
+        if _is_read_only(error):
+            raise Conflict from error
+        raise
     except (asyncpg.SerializationError, asyncpg.DeadlockDetectedError) as error:
         raise Conflict from error
     except asyncpg.UniqueViolationError as error:
         if error.constraint_name != "idempotency_keys_pkey":
             raise
         raise Conflict from error
+
+
+def _is_read_only(error: Unavailable) -> bool:
+    """Return whether the session refused the write. The next one may accept it."""
+    return isinstance(error.__cause__, READ_ONLY_ERRORS)
 
 
 class LedgerState(NamedTuple):
@@ -182,7 +195,7 @@ class LedgerState(NamedTuple):
 
 
 class Batch:
-    """One batch of commands on a session: `read` once, then `write` at most once."""
+    """One batch of commands on a session: `read` once, then `write` or `confirm` once."""
 
     def __init__(self, session: Connection, *, locks: bool) -> None:
         self._session = session
@@ -268,6 +281,14 @@ class Batch:
         )
         if not holds:
             raise Conflict
+
+    async def confirm(self) -> None:
+        """Ensure that the records that `read` returned survive the server. For a decision without new records.
+
+        A decision with new records needs no confirmation: its commit comes after those of the records.
+        """
+        self.is_writing = True
+        await self._session.execute(CONFIRM_COMMITS)
 
 
 def _refusal_to_json(refusal: WalletError) -> dict[str, Any]:
