@@ -56,6 +56,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         server = http_server(
             app,
             settings.gateway_listen,
+            limits=settings.connection_limits(),
             trusted_proxies=settings.gateway_trusted_proxies,
             ws_max_size=graph.websocket_limits.message_bytes,
         )

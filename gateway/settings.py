@@ -4,11 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator
 
 from gateway.graphql.execution.options import GraphOptions
 from gateway.graphql.protection.limits import Limits
 from gateway.http.rate_limits import Rate, RateLimitOptions
+from kit.http.connections import ConnectionLimits, default_connections, max_connections
 from kit.runtime.settings import Address, AuthSettings, CallSettings, LogSettings, TLSSettings, TracingSettings
 
 
@@ -49,6 +50,13 @@ class Settings(AuthSettings, CallSettings, TLSSettings, LogSettings, TracingSett
     gateway_streams: PositiveInt = Field(
         GraphOptions.streams, description="maximum number of open WebSockets and subscriptions of one caller"
     )
+    gateway_connections: PositiveInt | None = Field(
+        None,
+        description="maximum number of open connections; unset: as many as the process may open files, at most 4,000",
+    )
+    gateway_connections_per_address: PositiveInt = Field(
+        500, description="maximum number of open connections of one address, trusted proxies excepted"
+    )
     gateway_federation: bool = Field(
         False, description="serve the graph, and each subgraph separately, to a federation router"
     )
@@ -73,12 +81,29 @@ class Settings(AuthSettings, CallSettings, TLSSettings, LogSettings, TracingSett
         RateLimitOptions.sign_in, description="limit of requests to `/auth/…`, per address"
     )
 
+    @field_validator("gateway_connections")
+    @classmethod
+    def _fit_into_descriptors(cls, value: int | None) -> int | None:
+        if value is not None and value > max_connections():
+            raise ValueError(
+                f"the process may open files for {max_connections()} connections: raise `ulimit -Hn`, or lower this"
+            )
+        return value
+
     def production_errors(self) -> Iterator[str]:  # noqa: D102  see the base class
         yield from super().production_errors()
         if "*" in self.gateway_cors_origins:
             yield "GATEWAY_CORS_ORIGINS allows all origins: name yours"
         if not self.gateway_rates:
             yield "GATEWAY_RATES turns rate limiting off: remove it"
+
+    def connection_limits(self) -> ConnectionLimits:
+        """Return the limits of the public port's connections."""
+        return ConnectionLimits(
+            total=self.gateway_connections or default_connections(),
+            per_address=self.gateway_connections_per_address,
+            exempt=self.gateway_trusted_proxies,
+        )
 
     def rate_limit_options(self) -> RateLimitOptions:
         """Return the options of the rate limiter."""

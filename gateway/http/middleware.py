@@ -11,9 +11,10 @@ from gateway.http import metrics
 from gateway.http.authentication import authenticate
 from gateway.http.body_limit import BodyLimit
 from gateway.http.exchange import CLIENT_CLOSED_REQUEST, HEALTH_PATHS, Exchange
-from gateway.http.rate_limits import RateLimiter, address_key
+from gateway.http.rate_limits import RateLimiter
 from gateway.http.timeouts import BodyTimeoutError, run_with_timeouts
 from kit.auth.principal import TokenVerifier
+from kit.http.addresses import address_key
 from kit.rpc import request_context
 from kit.rpc.request_context import RequestContext
 from wallet.errors import InternalError, WalletError

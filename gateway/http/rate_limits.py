@@ -3,7 +3,6 @@
 While the shared Redis is unavailable, each gateway counts in its own memory: requests stay limited, per gateway.
 """
 
-import ipaddress
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -20,6 +19,7 @@ from pydantic import AfterValidator
 from redis.asyncio import BlockingConnectionPool
 
 from kit.auth.principal import Principal
+from kit.http.addresses import address_key
 from wallet.errors import RateLimited
 
 log = structlog.get_logger(__name__)
@@ -33,7 +33,6 @@ _REDIS_TIMEOUT_SECONDS: Final = 0.1
 _POOL_TIMEOUT_SECONDS: Final = 0.5
 _POOL_SIZE: Final = 8  # one connection is fast enough for this process; more connections only move the queue to Redis
 _RETRY_PAUSE_SECONDS: Final = 1.0
-_IPV6_NETWORK_BITS: Final = 64  # usual prefix of one household or machine, which may use every address in it
 
 
 Answer = TypeVar("Answer")
@@ -284,20 +283,3 @@ class RateLimiter:
                 )
                 self._use_shared_from = time.monotonic() + _RETRY_PAUSE_SECONDS
         return await call(self._local)
-
-
-def address_key(address: Sequence[object] | None) -> str:
-    """Return the key of an ASGI client address: an IPv4 address, or the /64 network of an IPv6 address.
-
-    One IPv6 caller can use every address of its network, so the network counts as one client.
-    """
-    host = str(address[0]) if address else ""
-    try:
-        ip = ipaddress.ip_address(host)
-    except ValueError:  # a Unix socket has no IP address
-        return host
-    if isinstance(ip, ipaddress.IPv4Address):
-        return host
-    if ip.ipv4_mapped:
-        return str(ip.ipv4_mapped)
-    return str(ipaddress.ip_network((ip, _IPV6_NETWORK_BITS), strict=False))

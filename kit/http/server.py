@@ -3,41 +3,60 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any, Final
 
 import structlog
-import uvicorn
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from kit.http.uvicorn_internals import BoundedHttpProtocol, BoundedWebSocketProtocol, ServerWithoutSignals
+from kit.http.connections import SWEEP_SECONDS, ConnectionLimits, Connections, raise_descriptor_limit
+from kit.http.uvicorn_internals import BoundedConfig, ServerWithoutSignals
 
 log = structlog.get_logger(__name__)
 
+HEALTH_PATHS: Final = "/health/"
+"""Prefix of the health checks, which are answered above the limit of connections too."""
+
 _STOP_TIMEOUT_SECONDS: Final = 5
+_BACKLOG: Final = 128
+"""Connections that the kernel accepts before the process does. They must fit into the spare descriptors."""
 
 
 @contextlib.asynccontextmanager
 async def http_server(
-    app: Any, listen: str, *, trusted_proxies: Sequence[str] = (), **options: Any
+    app: Any,
+    listen: str,
+    *,
+    limits: ConnectionLimits | None = None,
+    trusted_proxies: Sequence[str] = (),
+    **options: Any,
 ) -> AsyncIterator[None]:
     """Serve an app while the block runs. On exit, requests in progress have five seconds to finish.
 
+    Each connection ends if it makes no progress (`kit.http.connections`). The soft limit of open descriptors of the
+    process is raised to the hard one.
+
     Args:
-        app: ASGI application.
+        app: ASGI application. Above the limit of connections it gets requests for `/health/…` only.
         listen: `host:port`.
+        limits: limits of connections; None: small ones, for listeners with few clients.
         trusted_proxies: addresses or networks of proxies whose `X-Forwarded-…` headers are used.
         options: further options of `uvicorn.Config`.
 
     Raises:
         OSError: the port is in use.
     """
+    raise_descriptor_limit()
+    connections = Connections(listen, limits or ConnectionLimits())
     host, _, port = listen.rpartition(":")
-    config = uvicorn.Config(
+    config = BoundedConfig(
         app,
-        host,
-        int(port),
-        http=BoundedHttpProtocol,
-        ws=BoundedWebSocketProtocol,
+        connections,
+        HealthChecksOnly(app),
+        host=host,
+        port=int(port),
+        backlog=_BACKLOG,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -52,9 +71,51 @@ async def http_server(
         # Connections inherit TCP_NODELAY. uvloop sets it on each; asyncio only if the listener names its protocol.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
-        try:
-            log.info("serving HTTP", listen=listen)
-            yield
-        finally:
-            server.should_exit = True
-            await serving
+        with contextlib.closing(connections), _sweeping(connections):
+            try:
+                log.info("serving HTTP", listen=listen)
+                yield
+            finally:
+                server.should_exit = True
+                await serving
+
+
+@contextlib.contextmanager
+def _sweeping(connections: Connections) -> Iterator[None]:
+    """Sweep the connections once a second while the block runs."""
+    loop = asyncio.get_running_loop()
+    timer: asyncio.TimerHandle
+
+    def sweep() -> None:
+        nonlocal timer
+        timer = loop.call_later(SWEEP_SECONDS, sweep)  # first: an error in a sweep must not end the sweeps
+        connections.sweep(loop.time())
+
+    timer = loop.call_later(SWEEP_SECONDS, sweep)
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+class HealthChecksOnly:
+    """ASGI app of a connection above the limit: health checks pass, all other requests are answered with 503."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: D102  ASGI
+        async def send_and_close(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
+            await send(message)
+
+        is_health_check = scope["type"] == "http" and scope["path"].startswith(HEALTH_PATHS)
+        await (self._app if is_health_check else _BUSY)(scope, receive, send_and_close)
+
+
+_BUSY: Final = PlainTextResponse(
+    "the server has too many connections: try again in a few seconds, over fewer connections\n",
+    503,
+    {"Retry-After": "5"},
+)

@@ -51,11 +51,15 @@ class WebSocketLimits:
         operations: concurrent operations, of any type.
         init_seconds: time from the handshake to `connection_init`, in seconds.
         message_bytes: size of one message, in bytes.
+        id_length: length of an operation's id, in characters.
+        early_messages: messages before the connection is acknowledged.
     """
 
     operations: int = 50
     init_seconds: float = 10.0
     message_bytes: int = 64 * 1024
+    id_length: int = 128
+    early_messages: int = 10
 
 
 def parse_document(text: str, limits: Limits) -> DocumentNode:

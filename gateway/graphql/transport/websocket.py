@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -30,6 +30,10 @@ from kit.auth.principal import Principal, TokenVerifier
 from kit.rpc import request_context
 from wallet.errors import RateLimited, Unavailable, WalletError
 
+_TYPES: Final = frozenset({"connection_init", "ping", "pong", "subscribe", "complete"})
+_UNKNOWN_TYPE: Final = f"type must be one of {', '.join(sorted(_TYPES))}"
+_MALFORMED: Final = "a message must be a JSON object with a type, and with the id that its type needs"
+
 
 class _Handler(BaseGraphQLTransportWSHandler[Context, None]):
     """Handler of one connection: malformed messages, trusted documents, limits, stable error codes.
@@ -41,6 +45,7 @@ class _Handler(BaseGraphQLTransportWSHandler[Context, None]):
     view: "GraphQLOverWebSocket"
     _expiry: asyncio.Task[None] | None = None
     _release_stream: Callable[[], None] | None = None
+    _early_messages = 0
 
     async def handle_connection_init(self, message: Any) -> None:
         try:
@@ -67,13 +72,27 @@ class _Handler(BaseGraphQLTransportWSHandler[Context, None]):
         await super().shutdown()
 
     async def handle_message(self, message: Any) -> None:
-        if not isinstance(message, dict) or not isinstance(message.get("id", ""), str):
-            await self.handle_invalid_message("Failed to parse message")
+        """Handle a message. A malformed one closes the connection with 4400; the reason never quotes the client."""
+        if not isinstance(message, dict) or not isinstance(id_ := message.get("id", ""), str):
+            await self.handle_invalid_message(_MALFORMED)
             return
+        limits, type_ = self.view.limits, message.get("type")
+        if not isinstance(type_, str) or type_ not in _TYPES:
+            await self.handle_invalid_message(_UNKNOWN_TYPE)
+            return
+        if len(id_) > limits.id_length:
+            await self.handle_invalid_message(f"id must be at most {limits.id_length} characters")
+            return
+        if not self.connection_acknowledged:
+            self._early_messages += 1
+            if self._early_messages > limits.early_messages:
+                reason = f"at most {limits.early_messages} messages are allowed before connection_ack"
+                await self.websocket.close(code=4429, reason=reason)
+                return
         try:
             await self._count_message()
         except RateLimited as error:
-            if message.get("type") == "subscribe" and self.connection_acknowledged and "id" in message:
+            if type_ == "subscribe" and self.connection_acknowledged and "id" in message:
                 await self._refuse(message["id"], rate_limited_to_graphql(error))
             else:
                 await self.websocket.close(code=1013, reason=error.message)
@@ -94,6 +113,9 @@ class _Handler(BaseGraphQLTransportWSHandler[Context, None]):
         await self.send_message({"id": id_, "type": "error", "payload": [format_graphql_error(error).formatted]})
 
     async def handle_subscribe(self, message: Any) -> None:
+        if self.connection_acknowledged and message["id"] in self.operations:
+            await self.websocket.close(code=4409, reason="an operation with this id is running: use another id")
+            return
         try:
             request = GraphRequest.from_json(message["payload"])
         except RequestRefused as error:

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from gateway.http.rate_limits import MemorySlidingWindowStorage, Rate, RateLimiter, RateLimitOptions, address_key
+from gateway.http.rate_limits import MemorySlidingWindowStorage, Rate, RateLimiter, RateLimitOptions
 from wallet.errors import RateLimited
 
 
@@ -111,21 +111,3 @@ async def test_counters_are_dropped_after_two_windows(seconds_later: float) -> N
 def test_invalid_rate_is_rejected_by_the_settings(text: str) -> None:
     with pytest.raises(ValidationError):
         TypeAdapter(Rate).validate_python(text)
-
-
-@pytest.mark.parametrize(
-    ("host", "key"),
-    [
-        ("192.0.2.7", "192.0.2.7"),
-        ("::ffff:192.0.2.7", "192.0.2.7"),
-        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
-        ("2001:db8:1:2::1", "2001:db8:1:2::/64"),
-        ("a socket", "a socket"),
-    ],
-)
-def test_address_key_is_the_ipv4_address_or_the_ipv6_network(host: str, key: str) -> None:
-    assert address_key((host, 4711)) == key
-
-
-def test_missing_address_has_an_empty_key() -> None:
-    assert address_key(None) == ""

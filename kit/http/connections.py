@@ -1,0 +1,310 @@
+"""Open connections of an HTTP server: limits in all and by address, and an end for each that makes no progress.
+
+At every moment a connection is in one `Stage`. In all stages but one it waits for its client, and ends if it makes no
+progress for the stage's time. In the other one, a task of the app runs, which has time-outs of its own. A timer of the
+server compares all connections with their state a second ago, so a request sets no timer.
+"""
+
+import resource
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from itertools import islice
+from typing import Any, Final, Protocol
+
+import structlog
+from prometheus_client import Counter, Gauge
+
+from kit.http.addresses import address_key
+
+log = structlog.get_logger(__name__)
+
+OPEN = Gauge("wallet_http_connections", "Open connections of a listener.", ["listen"])
+REFUSED = Counter(
+    "wallet_http_connections_refused",
+    "Connections closed at once, and connections answered with 503 except for health checks, because of a limit.",
+    ["listen", "limit"],
+)
+ENDED = Counter(
+    "wallet_http_connections_ended",
+    "Connections that the server ended in a stage: out of time, or for a newer connection at a limit.",
+    ["listen", "stage", "reason"],
+)
+
+SWEEP_SECONDS: Final = 1.0
+"""Time between two sweeps. A connection ends at most this long after its time."""
+
+OTHER_DESCRIPTORS: Final = 256
+"""Descriptors that a process keeps for all but the connections of its largest listener."""
+
+_MAX_DEFAULT_CONNECTIONS: Final = 4_000
+_MAX_CONNECTIONS: Final = 1_000_000  # without a limit of descriptors
+_LOG_INTERVAL_SECONDS: Final = 60.0
+_EVICTION_CANDIDATES: Final = 8
+
+
+class Stage(Enum):
+    """Stage of a connection, and the seconds without progress after which it ends; None: the app has its time-outs."""
+
+    HEAD = "head", 10.0
+    """The head of a request is not complete. Bytes are no progress; its end is."""
+    IDLE = "idle", 5.0
+    """The client may send another request. What it sends may be the rest of a body that the app has not read."""
+    BODY = "body", 60.0
+    """A task of the app waits for the request's body. The gateway's own time-out for a body is shorter."""
+    APP = "app", None
+    """A task of the app runs."""
+    HANDSHAKE = "handshake", 10.0
+    """The app has not accepted a WebSocket."""
+    BLOCKED = "blocked", 30.0
+    """The client does not read, and the output buffer is full."""
+    CLOSE_FRAME = "close frame", 10.0
+    """The client has not answered a close frame."""
+    LINGERING = "lingering", 1.0
+    """The last answer is sent. Closing at once would reset the connection, and the answer would be lost."""
+    CLOSING = "closing", 10.0
+    """The connection is closed, and the client has not read all of its answer."""
+
+    def __init__(self, label: str, seconds: float | None) -> None:
+        self.label = label
+        self.seconds = seconds
+
+
+class Owner(Protocol):
+    """Protocol object of a connection."""
+
+    def stage(self) -> tuple[Stage, object]:
+        """Return the stage, and a token that differs after each progress within the stage."""
+
+    def end(self, stage: Stage) -> None:
+        """End the connection, which has made no progress for the stage's time."""
+
+
+class Transport(Protocol):
+    """What this module needs of a transport."""
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """See `asyncio.BaseTransport`."""
+
+    def abort(self) -> None:
+        """See `asyncio.WriteTransport`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConnectionLimits:
+    """Limits of a listener's connections.
+
+    Attributes:
+        total: maximum number of open connections.
+        per_address: maximum number of one address, or of one IPv6 /64 network.
+        reserve: further connections that get answers to health checks only.
+        exempt: addresses and networks without a limit by address, such as a proxy's; `*` for all.
+    """
+
+    total: int = 128
+    per_address: int = 128
+    reserve: int = 32
+    exempt: Sequence[str] = ()
+
+
+@dataclass(slots=True, eq=False)
+class Connection:
+    """One open connection.
+
+    Attributes:
+        owner: its protocol; a WebSocket replaces the HTTP protocol.
+        transport: its transport.
+        address: key of its address; None if exempt.
+        is_reserve: whether it is above the limit, and gets answers to health checks only.
+        stage: stage at the last sweep.
+        token: progress at the last sweep.
+        since: time of the first sweep with this stage and token.
+    """
+
+    owner: Owner
+    transport: Transport
+    address: str | None
+    is_reserve: bool
+    stage: Stage | None = None
+    token: object = None
+    since: float = 0.0
+
+
+@dataclass(slots=True)
+class _Group:
+    """Connections of one address or of all, the oldest first."""
+
+    members: dict[Connection, None] = field(default_factory=dict)
+
+    def oldest_waiting(self) -> Connection | None:
+        """Return one of the oldest connections that wait for their clients, if there is one."""
+        for connection in list(islice(self.members, _EVICTION_CANDIDATES)):
+            if connection.owner.stage()[0].seconds is not None:
+                return connection
+            del self.members[connection]  # to the end: the next search looks at others
+            self.members[connection] = None
+        return None
+
+
+class Connections:
+    """Open connections of one listener.
+
+    At a limit, a new connection replaces an old one that waits for its client, such as an idle one. If all are busy,
+    the new one is a reserve connection: it gets an answer to a health check, and 503 to everything else.
+    """
+
+    def __init__(self, listen: str, limits: ConnectionLimits) -> None:
+        """Args:
+        listen: `host:port`, the label of the metrics.
+        limits: the limits.
+        """
+        self._limits = limits
+        self._all = _Group()
+        self._reserve = _Group()
+        self._by_address: dict[str, _Group] = {}
+        self._exempt = _Exempt(limits.exempt)
+        self._listen = listen
+        self._refused: dict[str, int] = {}
+        self._next_log = 0.0
+        OPEN.labels(listen).set_function(lambda: len(self))
+
+    def __len__(self) -> int:
+        return len(self._all.members) + len(self._reserve.members)
+
+    def add(self, owner: Owner, transport: Transport) -> Connection:
+        """Count a new connection. It may be a reserve connection, and it may be aborted at once."""
+        peer = transport.get_extra_info("peername")
+        address = None if self._exempt.contains(peer) else address_key(peer if isinstance(peer, tuple) else None)
+        connection = Connection(owner, transport, address, is_reserve=False)
+        group = self._by_address.get(address) if address is not None else None
+        if group is not None and len(group.members) >= self._limits.per_address and not self._evict_from(group):
+            self._add_to_reserve(connection, "address")
+        elif len(self._all.members) >= self._limits.total and not self._evict_from(self._all):
+            self._add_to_reserve(connection, "total")
+        else:
+            self._all.members[connection] = None
+            if address is not None:
+                # The group is looked up again: an eviction may have removed an empty one.
+                self._by_address.setdefault(address, _Group()).members[connection] = None
+        return connection
+
+    def remove(self, connection: Connection) -> None:
+        """Count a connection no longer. May be called again."""
+        self._all.members.pop(connection, None)
+        self._reserve.members.pop(connection, None)
+        group = self._by_address.get(connection.address) if connection.address is not None else None
+        if group is not None:
+            group.members.pop(connection, None)
+            if not group.members:
+                del self._by_address[connection.address or ""]
+
+    def sweep(self, now: float) -> None:
+        """End the connections that have made no progress for the time of their stage.
+
+        Args:
+            now: time of the loop, in seconds. Call it every `SWEEP_SECONDS`.
+        """
+        for connection in (*self._all.members, *self._reserve.members):
+            try:
+                self._check_progress(connection, now)
+            except Exception as error:
+                log.error("sweep of a connection failed", listen=self._listen, exc_info=error)
+                connection.transport.abort()
+        self._log_refused(now)
+
+    def close(self) -> None:
+        """Abort the connections that are still open. Call it after the server's shutdown."""
+        for connection in (*self._all.members, *self._reserve.members):
+            connection.transport.abort()
+        OPEN.remove(self._listen)
+
+    def _check_progress(self, connection: Connection, now: float) -> None:
+        stage, token = connection.owner.stage()
+        if stage is not connection.stage or token != connection.token:
+            connection.stage, connection.token, connection.since = stage, token, now
+        elif stage.seconds is not None and now - connection.since >= stage.seconds:
+            if stage is not Stage.IDLE and stage is not Stage.LINGERING:  # these are the usual end
+                ENDED.labels(self._listen, stage.label, "timeout").inc()
+            connection.owner.end(stage)
+
+    def _evict_from(self, group: _Group) -> bool:
+        """Make place for one connection, if one of the group waits for its client."""
+        connection = group.oldest_waiting()
+        if connection is None:
+            return False
+        ENDED.labels(self._listen, connection.owner.stage()[0].label, "limit").inc()
+        self.remove(connection)
+        connection.transport.abort()
+        return True
+
+    def _add_to_reserve(self, connection: Connection, limit: str) -> None:
+        connection.is_reserve = True
+        REFUSED.labels(self._listen, limit).inc()
+        self._refused[limit] = self._refused.get(limit, 0) + 1
+        if len(self._reserve.members) >= self._limits.reserve and not self._evict_from(self._reserve):
+            connection.transport.abort()
+        else:
+            self._reserve.members[connection] = None
+
+    def _log_refused(self, now: float) -> None:
+        """Log refused connections, at most once a minute."""
+        if self._refused and now >= self._next_log:
+            log.warning("connections refused", listen=self._listen, open=len(self), **self._refused)
+            self._refused = {}
+            self._next_log = now + _LOG_INTERVAL_SECONDS
+
+
+class _Exempt:
+    """Addresses without a limit."""
+
+    def __init__(self, entries: Sequence[str]) -> None:
+        """Args:
+        entries: addresses, networks and `*`, in the notation of uvicorn's `forwarded_allow_ips`.
+        """
+        self._is_everything = "*" in entries
+        self._hosts: set[str] = set()
+        self._networks: list[IPv4Network | IPv6Network] = []
+        for entry in entries:
+            try:
+                self._networks.append(ip_network(entry, strict=False))
+            except ValueError:
+                self._hosts.add(entry)
+
+    def contains(self, peer: object) -> bool:
+        """Return whether the peer of a socket is exempt."""
+        if self._is_everything or not isinstance(peer, tuple):  # a Unix socket has no address
+            return True
+        if not self._networks and not self._hosts:
+            return False
+        host = str(peer[0])
+        if host in self._hosts:
+            return True
+        try:
+            ip = ip_address(host)
+        except ValueError:
+            return False
+        ip = getattr(ip, "ipv4_mapped", None) or ip
+        return any(ip in network for network in self._networks)
+
+
+def raise_descriptor_limit() -> int:
+    """Raise the soft limit of open descriptors to the hard one, and return the limit of this process."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (OSError, ValueError):  # macOS refuses an unlimited soft limit
+            return soft
+    return hard
+
+
+def max_connections() -> int:
+    """Return the largest number of connections that fits into the hard limit of open descriptors."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _MAX_CONNECTIONS if hard == resource.RLIM_INFINITY else hard - OTHER_DESCRIPTORS
+
+
+def default_connections() -> int:
+    """Return the number of connections of a listener without a setting: what fits, and at most 4,000."""
+    return max(1, min(_MAX_DEFAULT_CONNECTIONS, max_connections()))

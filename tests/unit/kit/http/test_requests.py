@@ -1,0 +1,240 @@
+"""Limits of HTTP requests: what a request may consist of, and how long each of its stages may take."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.kit.http.virtual_server import VirtualServer, run, virtual_server
+
+GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
+CHUNKED = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+def post(size: int) -> bytes:
+    return b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % size
+
+
+async def respond(send: Any, text: str) -> None:
+    headers = [(b"content-length", b"%d" % len(text))]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": text.encode()})
+
+
+class Echo:
+    """App that answers with the size of the body, after it has read it."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.calls += 1
+        size, more = 0, True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return
+            size, more = size + len(message["body"]), message["more_body"]
+        await respond(send, f"<{size}>")
+
+
+async def answer_early(scope: Any, receive: Any, send: Any) -> None:
+    await respond(send, "early")
+
+
+def test_incomplete_head_is_answered_with_408() -> None:
+    async def check() -> None:
+        async with virtual_server(Echo()) as server:
+            silent, slow = server.connect(), server.connect()
+            slow.send(GET[:-2])
+            assert (await silent.read_until_closed(15)).startswith(b"HTTP/1.1 408 Request Timeout")
+            assert (await slow.read_until_closed(15)).startswith(b"HTTP/1.1 408 ")
+
+    run(check)
+
+
+def test_time_for_a_head_starts_again_with_each_request() -> None:
+    async def check() -> None:
+        async with virtual_server(Echo()) as server:
+            client = server.connect()
+            for _ in range(3):
+                await client.wait(4)
+                client.send(GET)
+            client.send(GET[:9])
+            answers = await client.read_until_closed(15)
+            assert (answers.count(b"HTTP/1.1 200 "), answers.count(b"HTTP/1.1 408 ")) == (3, 1)
+
+    run(check)
+
+
+def test_incomplete_body_is_answered_with_408() -> None:
+    async def check() -> None:
+        app = Echo()
+        async with virtual_server(app) as server:
+            client = server.connect()
+            client.send(post(9))
+            assert (await client.read_until_closed(65)).startswith(b"HTTP/1.1 408 ")
+            assert not server.state.tasks
+
+    run(check)
+
+
+@pytest.mark.parametrize("drip", [b"", b"x"])
+@pytest.mark.parametrize("head", [post(999), CHUNKED])
+def test_body_after_an_early_answer_does_not_keep_the_connection_open(head: bytes, drip: bytes) -> None:
+    async def check() -> None:
+        async with virtual_server(answer_early) as server:
+            client = server.connect()
+            client.send(head)
+            await client.settle()
+            assert client.received.endswith(b"early")
+            for _ in range(7):
+                client.send(drip if head != CHUNKED or not drip else b"1\r\nx\r\n")
+                await client.wait(1)
+            assert not client.is_connected
+
+    run(check)
+
+
+def test_connection_is_used_again_after_the_rest_of_a_body() -> None:
+    async def check() -> None:
+        async with virtual_server(answer_early) as server:
+            client = server.connect()
+            client.send(post(9))
+            await client.settle()
+            client.send(b"123456789" + GET)
+            await client.settle()
+            assert client.received.count(b"HTTP/1.1 200 ") == 2
+
+    run(check)
+
+
+def test_blank_lines_do_not_keep_a_connection_open() -> None:
+    async def check() -> None:
+        async with virtual_server(Echo()) as server:
+            client = server.connect()
+            client.send(GET)
+            for _ in range(7):
+                client.send(b"\r\n")
+                await client.wait(1)
+            assert not client.is_connected
+
+    run(check)
+
+
+def test_client_that_reads_nothing_is_disconnected() -> None:
+    async def send_without_end(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for _ in range(10_000):
+            await send({"type": "http.response.body", "body": b"x" * 65_536, "more_body": True})
+            await asyncio.sleep(0.01)
+
+    async def check() -> None:
+        async with virtual_server(send_without_end) as server:
+            client = server.connect()
+            client.transport.is_client_reading = False
+            client.send(GET)
+            await client.read_until_closed(35)
+            assert client.transport.most_buffered < 3 * 65_536
+
+    run(check)
+
+
+def test_client_that_does_not_read_the_end_of_an_answer_is_disconnected() -> None:
+    async def check() -> None:
+        async with virtual_server(Echo()) as server:
+            client = server.connect()
+            client.transport.is_client_reading = False
+            client.send(GET.replace(b"host", b"connection: close\r\nhost"))
+            await client.wait(15)
+            assert not client.is_connected
+
+    run(check)
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"GET / HTTP/1.1\r\n" + b"a:\r\n" * 129 + b"\r\n", 431),
+        (b"GET / HTTP/1.1\r\n" + b"a:\r\n" * 9_000, 431),
+        (CHUNKED + b"1\r\nx\r\n" * 3_000, 413),
+        (CHUNKED + b"0\r\n" + b"a:\r\n" * 3_000, 413),
+        (b"\r\n" * 20_000, 431),
+        (b"\x16\x03\x01\r\n\r\n", 400),
+    ],
+)
+def test_request_of_too_many_parts_is_refused_with_advice(request_: bytes, status: int) -> None:
+    async def check() -> None:
+        async with virtual_server(Echo()) as server:
+            client = server.connect()
+            client.send(request_)
+            answer = await client.read_until_closed(5)
+            assert answer.startswith(b"HTTP/1.1 %d " % status)
+            assert answer.endswith(b"\n")
+            assert not server.state.tasks
+
+    run(check)
+
+
+def test_too_many_pipelined_requests_close_the_connection() -> None:
+    async def check() -> None:
+        app = Echo()
+        async with virtual_server(app) as server:
+            patient, greedy = server.connect(), server.connect()
+            patient.send(GET * 16)
+            await patient.settle()
+            assert patient.received.count(b"HTTP/1.1 200 ") == 16
+            greedy.send(GET * 4_000)
+            await greedy.settle()
+            assert not greedy.is_connected
+            assert app.calls <= 32
+
+    run(check)
+
+
+def test_large_input_is_parsed_in_slices_with_others_in_between() -> None:
+    async def check() -> None:
+        app = Echo()
+        async with virtual_server(app) as server:
+            flood, other = server.connect(), server.connect()
+            flood.send(CHUNKED + b"d\r\n" + b"x" * 13 + b"\r\n" * 1)
+            await flood.settle()
+            protocol = flood.transport.protocol
+            protocol.data_received(b"20\r\n" + b"x" * 32 + b"\r\n" + b"1\r\nx\r\n" * 1_900)
+            other.send(GET)
+            turns = 0
+            while not other.transport.buffer and not other.received:
+                await asyncio.sleep(0)
+                turns += 1
+            assert protocol.cycle.more_body
+            assert turns < 10
+
+    run(check)
+
+
+@given(
+    sizes=st.lists(st.integers(0, 40_000), min_size=1, max_size=6),
+    cuts=st.lists(st.integers(1, 60_000), max_size=8),
+    is_chunked=st.booleans(),
+)
+def test_requests_are_the_same_however_they_arrive(sizes: list[int], cuts: list[int], *, is_chunked: bool) -> None:
+    async def check() -> None:
+        async with virtual_server(Echo()) as server:
+            client = server.connect()
+            data = b"".join(
+                CHUNKED + (b"%x\r\n%b\r\n" % (size, b"x" * size) if size else b"") + b"0\r\n\r\n"
+                if is_chunked
+                else post(size) + b"x" * size
+                for size in sizes
+            )
+            for cut in [*cuts, len(data)]:
+                client.send(data[:cut])
+                data = data[cut:]
+            await client.wait(2)
+            answers = client.received.split(b"<")[1:]
+            assert [int(answer.split(b">")[0]) for answer in answers] == sizes
+            assert isinstance(server, VirtualServer)
+
+    run(check)

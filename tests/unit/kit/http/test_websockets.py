@@ -1,0 +1,269 @@
+"""Limits of WebSockets: handshake, frames, and output that the client does not read."""
+
+import asyncio
+import struct
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kit.http.uvicorn_internals import FRAMES_PER_SECOND
+from tests.unit.kit.http.virtual_server import Client, VirtualServer, run, virtual_server
+
+UPGRADE = (
+    b"GET /ws HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n"
+    b"sec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+)
+TEXT, CONTINUATION, CLOSE, PING = 1, 0, 8, 9
+HIGH_WATER = 64 * 1024
+
+
+def frame(opcode: int, data: bytes = b"", *, fin: bool = True) -> bytes:
+    size = len(data)
+    length = bytes([0x80 | size]) if size < 126 else b"\xfe" + struct.pack("!H", size)
+    return bytes([(0x80 if fin else 0) | opcode]) + length + bytes(4) + data
+
+
+def close_code(client: Client) -> tuple[int, str]:
+    """Return the code and the reason of the last frame."""
+    at = client.received.rindex(b"\x88")
+    (code,) = struct.unpack("!H", client.received[at + 2 : at + 4])
+    return code, client.received[at + 4 :].decode()
+
+
+class Listener:
+    """App that accepts, and collects messages."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.code = 0
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+            await send({"type": "http.response.body"})
+            return
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (message := await receive())["type"] == "websocket.receive":
+            self.texts.append(message["text"])
+        self.code = message["code"]
+
+
+async def open_websocket(server: VirtualServer) -> Client:
+    client = server.connect()
+    client.send(UPGRADE + b"\r\n")
+    await client.settle()
+    assert client.received.startswith(b"HTTP/1.1 101 ")
+    return client
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (UPGRADE + b"x: y\r\n" * 200, 431),
+        (UPGRADE.replace(b"/ws", b"/" + b"x" * 9_000), 414),
+        (UPGRADE + b"x: " + b"y" * 9_000 + b"\r\n", 431),
+        (UPGRADE + b"content-length: 5\r\n", 400),
+        (UPGRADE + b"transfer-encoding: chunked\r\n", 400),
+        (UPGRADE.replace(b": 13", b": 12"), 400),
+        (UPGRADE.replace(b"GET", b"POST"), 405),
+    ],
+)
+def test_handshake_that_is_not_acceptable_is_answered_and_closed(head: bytes, status: int) -> None:
+    async def check() -> None:
+        async with virtual_server(Listener()) as server:
+            client = server.connect()
+            client.send(head + b"\r\n")
+            assert (await client.read_until_closed(5)).startswith(b"HTTP/1.1 %d " % status)
+            assert len(server.connections) == 0
+
+    run(check)
+
+
+def test_handshake_that_the_app_does_not_accept_ends() -> None:
+    async def wait_forever(scope: Any, receive: Any, send: Any) -> None:
+        while (await receive())["type"] != "websocket.disconnect":
+            pass
+
+    async def check() -> None:
+        async with virtual_server(wait_forever) as server:
+            client = server.connect()
+            client.send(UPGRADE + b"\r\n" + frame(PING))
+            await client.read_until_closed(12)
+            await client.settle()
+            assert not server.state.tasks
+
+    run(check)
+
+
+def test_upgrade_during_an_earlier_response_closes_the_connection() -> None:
+    async def stream(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await receive()
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    async def check() -> None:
+        async with virtual_server(stream) as server:
+            client = server.connect()
+            client.send(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+            await client.settle()
+            client.send(UPGRADE + b"\r\n")
+            await client.settle()
+            assert not client.is_connected
+            assert not server.state.tasks
+
+    run(check)
+
+
+FLOODS = [
+    frame(PING),
+    frame(10),  # pong
+    frame(TEXT, b'{"type":"ping"}'),
+    frame(TEXT, b"", fin=False) + frame(CONTINUATION, b"", fin=False) * 100 + frame(CONTINUATION),
+    frame(TEXT, b"x" * 60_000),
+]
+
+
+@pytest.mark.parametrize("flood", FLOODS)
+def test_flood_of_frames_is_slowed_down_and_then_closed(flood: bytes) -> None:
+    async def check() -> None:
+        app = Listener()
+        async with virtual_server(app) as server:
+            client = await open_websocket(server)
+            client.send(flood * (4_000_000 // len(flood)))
+            await client.wait(4)
+            assert client.is_connected
+            await client.read_until_closed(10)
+            assert close_code(client)[0] == app.code == 1008
+            assert close_code(client)[1].startswith("too many frames")
+
+    run(check)
+
+
+@pytest.mark.parametrize("flood", FLOODS)
+def test_others_have_their_turn_during_a_flood(flood: bytes) -> None:
+    async def check() -> None:
+        app = Listener()
+        async with virtual_server(app) as server:
+            client, other = await open_websocket(server), server.connect()
+            client.send(flood * (200_000 // len(flood)))
+            other.send(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+            for _ in range(5):  # turns of the loop
+                await asyncio.sleep(0)
+            assert other.received or other.transport.buffer
+            pongs = len(client.transport.buffer) // 2
+            assert pongs + len(app.texts) < 1_000
+
+    run(check)
+
+
+def test_frames_at_the_allowed_rate_keep_the_connection_open() -> None:
+    async def check() -> None:
+        async with virtual_server(app := Listener()) as server:
+            client = await open_websocket(server)
+            client.send(frame(TEXT, b"burst") * 400)
+            for _ in range(15):
+                client.send(frame(TEXT, b"x") * (FRAMES_PER_SECOND - 20))
+                await client.wait(1)
+            assert client.is_connected
+            assert len(app.texts) == 400 + 15 * (FRAMES_PER_SECOND - 20)
+
+    run(check)
+
+
+def test_pongs_that_the_client_does_not_read_are_bounded() -> None:
+    async def check() -> None:
+        async with virtual_server(Listener()) as server:
+            client = await open_websocket(server)
+            client.transport.is_client_reading = False
+            for _ in range(50):
+                client.send(frame(PING, b"x" * 125) * 1_000)
+                await client.wait(1)
+            assert client.transport.most_buffered < HIGH_WATER + 2_048
+            assert not client.is_connected
+
+    run(check)
+
+
+def test_messages_that_a_slow_client_does_not_read_are_bounded() -> None:
+    async def send_to_all(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+
+        async def subscription() -> None:
+            while True:
+                await send({"type": "websocket.send", "text": "x" * 50_000})
+
+        async with asyncio.TaskGroup() as tasks:
+            running = [tasks.create_task(subscription()) for _ in range(50)]
+            while (await receive())["type"] != "websocket.disconnect":
+                pass
+            for task in running:
+                task.cancel()
+
+    async def check() -> None:
+        async with virtual_server(send_to_all) as server:
+            client = server.connect()
+            client.transport.is_client_reading = False
+            client.send(UPGRADE + b"\r\n")
+            for _ in range(5):
+                await client.wait(1)
+                client.transport.is_client_reading = True
+                client.transport.flush()
+                client.transport.is_client_reading = False
+            assert client.transport.most_buffered < HIGH_WATER + 2 * 50_100
+
+    run(check)
+
+
+def test_close_frame_that_the_client_does_not_answer_ends_the_connection() -> None:
+    async def close(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.close", "code": 4400, "reason": "é" * 200})
+
+    async def check() -> None:
+        async with virtual_server(close) as server:
+            client = await open_websocket(server)
+            for _ in range(12):
+                client.send(frame(PING))
+                await client.wait(1)
+            assert not client.is_connected
+            assert b"\x11\x30" + ("é" * 60).encode() in client.received  # 4400, and what fits of the reason
+
+    run(check)
+
+
+@given(
+    sizes=st.lists(st.integers(0, 5_000), min_size=1, max_size=20),
+    fragments=st.integers(1, 5),
+    cuts=st.lists(st.integers(1, 4_000), max_size=20),
+)
+def test_messages_are_the_same_however_they_arrive(sizes: list[int], fragments: int, cuts: list[int]) -> None:
+    texts = [chr(97 + number) * size for number, size in enumerate(sizes)]
+
+    def message(text: str) -> bytes:
+        step = len(text) // fragments + 1
+        parts = [text[start : start + step].encode() for start in range(0, max(1, len(text)), step)]
+        return b"".join(
+            frame(CONTINUATION if number else TEXT, part, fin=number == len(parts) - 1)
+            for number, part in enumerate(parts)
+        )
+
+    async def check() -> None:
+        app = Listener()
+        async with virtual_server(app) as server:
+            client = await open_websocket(server)
+            data = b"".join(map(message, texts)) + frame(CLOSE, b"\x03\xe8")
+            for cut in [*cuts, len(data)]:
+                client.send(data[:cut])
+                data = data[cut:]
+            await client.wait(5)
+            assert app.texts == texts
+            assert app.code == 1000
+            assert not client.is_connected
+
+    run(check)
