@@ -8,11 +8,9 @@ os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 import asyncio
 import json
 import sys
-import uuid
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-import asyncpg
 import hypothesis
 import pytest
 import structlog
@@ -23,12 +21,12 @@ from kit.auth.jwk import public_jwk
 from kit.auth.keys import KeySet
 from kit.auth.principal import Role, TokenVerifier
 from kit.auth.tokens import TokenSigner
-from kit.db.migrations import upgrade
 from kit.rpc import server
 from stack.engines.apache_kafka import ApacheKafka, ApacheKafkaUnavailable, fetch_jars
 from stack.engines.children import Kafka
 from stack.engines.postgres import Postgres, temporary_postgres
 from stack.ports import free_ports
+from tests.databases import CleanDatabases
 from tests.kafka.brokers import Broker
 from tests.tools import skip_without_tool
 
@@ -135,24 +133,16 @@ async def postgres() -> AsyncIterator[Postgres]:
 
 
 @pytest.fixture(scope="session")
-async def ledger_template(postgres: Postgres) -> str:
-    """Migrated, empty ledger database to clone; a clone is much faster than a migration."""
-    name = "ledger_template"
-    await _sql(postgres, f"CREATE DATABASE {name}")
-    await asyncio.to_thread(upgrade, "subgraphs.bank.service.migrations", postgres.dsn("postgres", name))
-    return name
+async def ledgers(postgres: Postgres) -> AsyncIterator[CleanDatabases]:
+    async with CleanDatabases.create(postgres, "subgraphs.bank.service.migrations") as databases:
+        yield databases
 
 
 @pytest.fixture
-async def ledger_url(postgres: Postgres, ledger_template: str) -> AsyncIterator[str]:
-    """Separate database with an empty ledger.
-
-    With fsync off, file_copy takes 50 ms a database, wal_log 70 ms.
-    """
-    name = f"ledger_{uuid.uuid4().hex}"
-    await _sql(postgres, f"CREATE DATABASE {name} TEMPLATE {ledger_template} STRATEGY file_copy")
-    yield postgres.dsn("postgres", name)
-    await _sql(postgres, f"DROP DATABASE {name} WITH (FORCE)")
+async def ledger_url(ledgers: CleanDatabases) -> AsyncIterator[str]:
+    """Separate database with an empty ledger."""
+    async with ledgers.one() as url:
+        yield url
 
 
 @pytest.fixture
@@ -187,11 +177,3 @@ def broker(request: pytest.FixtureRequest) -> Broker:
     """Broker selected by the test's mark (`tests/kafka/brokers.py`), running and empty."""
     chosen: Broker = request.getfixturevalue(getattr(request, "param", "embedded"))
     return chosen
-
-
-async def _sql(postgres: Postgres, statement: str) -> None:
-    connection = await asyncpg.connect(postgres.admin_dsn)
-    try:
-        await connection.execute(statement)
-    finally:
-        await connection.close()

@@ -6,19 +6,19 @@ from pathlib import Path
 import pytest
 
 from kit.auth.principal import Role
-from stack.engines.postgres import Postgres
 from tests.conftest import Keys
-from tests.integration.bank.harness import Caller, RunningBank, clone_database, run_bank
+from tests.databases import CleanDatabases
+from tests.integration.bank.harness import Caller, RunningBank, run_bank
 from tests.integration.bank.small_ledger import SmallLedger, create_small_ledger
 
 
 @pytest.fixture(scope="session")
 async def bank(
-    postgres: Postgres, ledger_template: str, keys: Keys, tmp_path_factory: pytest.TempPathFactory
+    ledgers: CleanDatabases, keys: Keys, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[RunningBank]:
     """Shared bank without a broker: outbox rows stay in the outbox. Each test opens new accounts."""
     async with (
-        clone_database(postgres, ledger_template) as url,
+        ledgers.one() as url,
         run_bank(keys, tmp_path_factory.mktemp("bank"), url) as bank,
     ):
         yield bank
@@ -32,9 +32,9 @@ async def own_bank(ledger_url: str, keys: Keys, tmp_path: Path) -> AsyncIterator
 
 
 @pytest.fixture(scope="session")
-async def small_ledger(postgres: Postgres, ledger_template: str) -> AsyncIterator[SmallLedger]:
+async def small_ledger(ledgers: CleanDatabases) -> AsyncIterator[SmallLedger]:
     """Small ledger for integrity checks, shared by tests. Each test calls `corrupt`, which restores the rows first."""
-    async with clone_database(postgres, ledger_template) as url, create_small_ledger(url) as ledger:
+    async with ledgers.one() as url, create_small_ledger(url) as ledger:
         yield ledger
 
 

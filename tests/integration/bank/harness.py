@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -20,7 +19,6 @@ from kit.rpc.channel import ClientLimits
 from kit.rpc.request_context import RequestContext, current_request
 from protos.wallet.bank.v1 import bank_pb2_grpc
 from stack import probes
-from stack.engines.postgres import Postgres
 from stack.ports import free_ports
 from stack.process import Child, Process, module
 from subgraphs.bank.client import BankClient
@@ -102,19 +100,6 @@ class RunningBank:
     async def count_rows(self) -> dict[str, int]:
         """Count the rows of each table that transfers write to."""
         return await count_rows(self.sql)
-
-
-@asynccontextmanager
-async def clone_database(postgres: Postgres, template: str) -> AsyncIterator[str]:
-    """Create a database for several tests and yield its URL; the fixture `ledger_url` is for one test."""
-    name = f"shared_{uuid.uuid4().hex}"
-    admin = await asyncpg.connect(postgres.admin_dsn)
-    try:
-        await admin.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
-        yield postgres.dsn("postgres", name)
-        await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    finally:
-        await admin.close()
 
 
 def bank_environment(keys: Keys, folder: Path, **overrides: Any) -> dict[str, str]:

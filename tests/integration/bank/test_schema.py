@@ -15,7 +15,7 @@ from kit.db.migrations import config, upgrade
 from stack.engines.postgres import Postgres
 from stack.process import ROOT
 from subgraphs.bank.service.adapters.tables import metadata
-from tests.integration.bank.harness import clone_database
+from tests.databases import CleanDatabases
 from tests.integration.schema import shape
 from wallet.accounts import clearing_account_id
 from wallet.money import EXPONENTS
@@ -31,8 +31,8 @@ async def sql(ledger_url: str) -> AsyncIterator[asyncpg.Connection]:
 
 
 @pytest.fixture(scope="module")
-async def _kept(postgres: Postgres, ledger_template: str) -> AsyncIterator[asyncpg.Connection]:
-    async with clone_database(postgres, ledger_template) as url:
+async def _kept(ledgers: CleanDatabases) -> AsyncIterator[asyncpg.Connection]:
+    async with ledgers.one() as url:
         connection = await asyncpg.connect(url)
         yield connection
         await connection.close()

@@ -1,15 +1,13 @@
 """A bank that all tests share, and databases of top-ups for single tests."""
 
-import asyncio
 from collections.abc import AsyncIterator
 
-import asyncpg
 import pytest
 
-from kit.db.migrations import upgrade
 from stack.engines.postgres import Postgres
 from tests.conftest import Keys
-from tests.integration.bank.harness import RunningBank, clone_database, run_bank
+from tests.databases import CleanDatabases
+from tests.integration.bank.harness import RunningBank, run_bank
 from tests.integration.card.card_process import RunningCard, card_settings, run_card
 from tests.integration.card.environment import CardEnvironment, card_environment
 from tests.integration.sandbox import running as sandbox
@@ -17,29 +15,25 @@ from tests.integration.sandbox import running as sandbox
 
 @pytest.fixture(scope="session")
 async def bank(
-    postgres: Postgres, ledger_template: str, keys: Keys, tmp_path_factory: pytest.TempPathFactory
+    ledgers: CleanDatabases, keys: Keys, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[RunningBank]:
     async with (
-        clone_database(postgres, ledger_template) as url,
+        ledgers.one() as url,
         run_bank(keys, tmp_path_factory.mktemp("bank"), url) as bank,
     ):
         yield bank
 
 
 @pytest.fixture(scope="session")
-async def card_template(postgres: Postgres) -> str:
-    """Name of a migrated database without top-ups, for clones."""
-    admin = await asyncpg.connect(postgres.admin_dsn)
-    await admin.execute("CREATE DATABASE card_template")
-    await admin.close()
-    await asyncio.to_thread(upgrade, "subgraphs.card.service.migrations", postgres.dsn("postgres", "card_template"))
-    return "card_template"
+async def card_databases(postgres: Postgres) -> AsyncIterator[CleanDatabases]:
+    async with CleanDatabases.create(postgres, "subgraphs.card.service.migrations") as databases:
+        yield databases
 
 
 @pytest.fixture
-async def card_url(postgres: Postgres, card_template: str) -> AsyncIterator[str]:
+async def card_url(card_databases: CleanDatabases) -> AsyncIterator[str]:
     """URL of a database that one test uses."""
-    async with clone_database(postgres, card_template) as url:
+    async with card_databases.one() as url:
         yield url
 
 
@@ -52,11 +46,11 @@ async def env(bank: RunningBank, card_url: str) -> AsyncIterator[CardEnvironment
 
 @pytest.fixture(scope="session")
 async def card(
-    bank: RunningBank, postgres: Postgres, card_template: str, keys: Keys, tmp_path_factory: pytest.TempPathFactory
+    bank: RunningBank, card_databases: CleanDatabases, keys: Keys, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[RunningCard]:
     """Card service that most tests share, with a sandbox that sends webhooks for all changes."""
     folder = tmp_path_factory.mktemp("card")
-    async with clone_database(postgres, card_template) as url:
+    async with card_databases.one() as url:
         settings = card_settings(keys, folder, url, bank, "set below")
         webhook_url = f"http://{settings['card_webhook_listen']}/webhooks/acquirer"
         async with sandbox.running(
@@ -68,7 +62,7 @@ async def card(
 
 
 @pytest.fixture(scope="session")
-async def shared_env(bank: RunningBank, postgres: Postgres, card_template: str) -> AsyncIterator[CardEnvironment]:
+async def shared_env(bank: RunningBank, card_databases: CleanDatabases) -> AsyncIterator[CardEnvironment]:
     """Environment of many tests. Each takes its own acquirer and caller (`with_new_acquirer`)."""
-    async with clone_database(postgres, card_template) as url, card_environment(bank, url) as env:
+    async with card_databases.one() as url, card_environment(bank, url) as env:
         yield env

@@ -17,7 +17,7 @@ from kit.db.migrations import config, upgrade
 from stack.engines.postgres import Postgres
 from stack.process import ROOT
 from subgraphs.card.service.adapters.tables import metadata
-from tests.integration.bank.harness import clone_database
+from tests.databases import CleanDatabases
 from tests.integration.schema import shape
 
 MIGRATIONS = "subgraphs.card.service.migrations"
@@ -37,8 +37,8 @@ async def sql(card_url: str) -> AsyncIterator[asyncpg.Connection]:
 
 
 @pytest.fixture(scope="module")
-async def _migrated(postgres: Postgres, card_template: str) -> AsyncIterator[asyncpg.Connection]:
-    async with clone_database(postgres, card_template) as url:
+async def _migrated(card_databases: CleanDatabases) -> AsyncIterator[asyncpg.Connection]:
+    async with card_databases.one() as url:
         connection = await asyncpg.connect(url)
         yield connection
         await connection.close()

@@ -1,44 +1,36 @@
 """Identity services and databases: one shared service, and one for each test that counts rows or damages data."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import asyncpg
 import pytest
 
-from kit.db.migrations import upgrade
 from stack.engines.postgres import Postgres
 from tests.conftest import Keys
-from tests.integration.bank.harness import clone_database
+from tests.databases import CleanDatabases
 from tests.integration.identity.harness import RunningIdentity, build_settings, running
 
 
 @pytest.fixture(scope="session")
-async def identity_template(postgres: Postgres) -> str:
-    """Create a migrated database without users, as a template."""
-    admin = await asyncpg.connect(postgres.admin_dsn)
-    await admin.execute("CREATE DATABASE identity_template")
-    await admin.close()
-    url = postgres.dsn("postgres", "identity_template")
-    await asyncio.to_thread(upgrade, "subgraphs.identity.service.migrations", url)
-    return "identity_template"
+async def identity_databases(postgres: Postgres) -> AsyncIterator[CleanDatabases]:
+    async with CleanDatabases.create(postgres, "subgraphs.identity.service.migrations") as databases:
+        yield databases
 
 
 @pytest.fixture
-async def identity_url(postgres: Postgres, identity_template: str) -> AsyncIterator[str]:
+async def identity_url(identity_databases: CleanDatabases) -> AsyncIterator[str]:
     """Create a database for one test."""
-    async with clone_database(postgres, identity_template) as url:
+    async with identity_databases.one() as url:
         yield url
 
 
 @pytest.fixture(scope="session")
 async def identity(
-    postgres: Postgres, identity_template: str, keys: Keys, tmp_path_factory: pytest.TempPathFactory
+    identity_databases: CleanDatabases, keys: Keys, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[RunningIdentity]:
     """Run the shared service; each test registers its own users."""
     async with (
-        clone_database(postgres, identity_template) as url,
+        identity_databases.one() as url,
         running(keys, build_settings(keys, tmp_path_factory.mktemp("identity"), url)) as identity,
     ):
         yield identity
