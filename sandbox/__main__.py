@@ -72,7 +72,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         if settings.sandbox_webhook_url and settings.sandbox_webhook_secret:
             url, secret = str(settings.sandbox_webhook_url), settings.sandbox_webhook_secret.get_secret_value()
             webhooks = await stack.enter_async_context(WebhookSender.connect(books, webhook_added, url, secret))
-            await stack.enter_async_context(process.background_task(webhooks.run(), "webhooks"))
+            await stack.enter_async_context(process.restarting_tasks({"webhooks": webhooks.run}))
         acquirer = Acquirer(
             books,
             stop,
@@ -80,7 +80,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             late_seconds=settings.sandbox_late_seconds,
         )
         failing = RandomFailureMiddleware(
-            build_app(acquirer),
+            build_app(acquirer, {"books": books.check_writable}),
             delay_seconds=settings.sandbox_delay_seconds,
             rate=settings.sandbox_failure_rate,
             seed=settings.sandbox_seed,

@@ -1,5 +1,6 @@
 """HTTP API of `openapi/acquirer.yaml`, and a page that describes the sandbox."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
 import structlog
@@ -9,7 +10,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
-from kit.http.admin import add_health_routes
+from kit.http.admin import HealthCheck, add_health_routes
 from openapi.acquirer import AuthorizationRequest, CardDetails, Code, Token
 from sandbox.acquirer import Acquirer
 from sandbox.behaviours import Step
@@ -44,11 +45,11 @@ class Cancellation(BaseModel):
     idempotency_key: Annotated[str, Field(alias="idempotencyKey", **_KEY)]
 
 
-def build_app(acquirer: Acquirer) -> FastAPI:
+def build_app(acquirer: Acquirer, checks: Mapping[str, HealthCheck]) -> FastAPI:
     """Return the app: the contract's routes, health checks, and `/` with the list of test cards."""
     app = FastAPI(openapi_url=None)
     _add_errors(app)
-    add_health_routes(app, {})
+    add_health_routes(app, checks)
     app.include_router(_routes(acquirer))
 
     @app.get("/")

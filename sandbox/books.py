@@ -4,6 +4,7 @@ import hashlib
 import hmac
 import secrets
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -69,6 +70,9 @@ _OPEN: Final = """
     CREATE INDEX IF NOT EXISTS webhooks_payment ON webhooks (payment_id);
 """
 
+_FAILURE_SECONDS: Final = 10.0
+"""Time for which the sandbox is not ready after a failed transaction."""
+
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
@@ -106,6 +110,7 @@ class Books:
         self._webhook_delay = webhook_delay
         self._announce = announce
         id_, secret = database.execute("SELECT id, secret FROM books").fetchone()
+        self._failed_at = float("-inf")
         self._id: str = id_
         self._secret: bytes = secret
 
@@ -132,6 +137,15 @@ class Books:
         finally:
             database.close()
 
+    async def check_writable(self) -> None:
+        """Health check: no transaction has failed in the last ten seconds, such as on a full disk.
+
+        Raises:
+            sqlite3.OperationalError: one has failed.
+        """
+        if time.monotonic() - self._failed_at < _FAILURE_SECONDS:
+            raise sqlite3.OperationalError("a transaction has failed")
+
     def token(self, number: str, expiry: tuple[int, int]) -> str:
         """Return the token of a card number and expiry: a keyed hash with the secret of this database."""
         card = f"{number} {expiry}".encode()
@@ -139,13 +153,14 @@ class Books:
 
     def save_card(self, card: Card) -> None:
         """Store the card under its token."""
-        self._sql.execute(
-            """
-            INSERT INTO cards VALUES (?, ?, ?, ?)
-            ON CONFLICT (token) DO UPDATE SET behaviour = excluded.behaviour
-            """,
-            (card.token, card.brand, card.last_four, card.behaviour.name),
-        )
+        with self._transaction():
+            self._sql.execute(
+                """
+                INSERT INTO cards VALUES (?, ?, ?, ?)
+                ON CONFLICT (token) DO UPDATE SET behaviour = excluded.behaviour
+                """,
+                (card.token, card.brand, card.last_four, card.behaviour.name),
+            )
 
     def card(self, token: str) -> Card:
         """Return the card of a token.
@@ -160,10 +175,11 @@ class Books:
 
     def count_attempt(self, key: str) -> int:
         """Count a request with the key and return the number of requests so far."""
-        (count,) = self._sql.execute(
-            "INSERT INTO attempts VALUES (?, 1) ON CONFLICT (key) DO UPDATE SET count = count + 1 RETURNING count",
-            (key,),
-        ).fetchone()
+        with self._transaction():
+            [(count,)] = self._sql.execute(
+                "INSERT INTO attempts VALUES (?, 1) ON CONFLICT (key) DO UPDATE SET count = count + 1 RETURNING count",
+                (key,),
+            ).fetchall()
         return int(count)
 
     def authorize(self, order: AuthorizationOrder, key: str, at: datetime) -> Payment:
@@ -278,24 +294,29 @@ class Books:
 
     def record_failure(self, webhook: Webhook, retry_at: datetime) -> None:
         """Count a failed delivery and schedule the next one."""
-        self._sql.execute(
-            "UPDATE webhooks SET failures = failures + 1, due_at = ? WHERE id = ?",
-            (retry_at.timestamp(), webhook.id),
-        )
+        with self._transaction():
+            self._sql.execute(
+                "UPDATE webhooks SET failures = failures + 1, due_at = ? WHERE id = ?",
+                (retry_at.timestamp(), webhook.id),
+            )
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         """Run a transaction. A refusal commits, because it is recorded with its key; other errors roll back."""
-        self._sql.execute("BEGIN IMMEDIATE")
         try:
-            yield
-        except Refusal:
+            self._sql.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except Refusal:
+                self._sql.execute("COMMIT")
+                raise
             self._sql.execute("COMMIT")
+        except sqlite3.Error:
+            self._failed_at = time.monotonic()
             raise
-        except BaseException:
-            self._sql.execute("ROLLBACK")
-            raise
-        self._sql.execute("COMMIT")
+        finally:
+            if self._sql.in_transaction:  # on a full disk, COMMIT fails and the transaction may stay open
+                self._sql.execute("ROLLBACK")
 
     def _payments(self, where: str, *values: object) -> Sequence[Payment]:
         rows = self._sql.execute(f"SELECT * FROM payments JOIN cards USING (token) {where}", values)  # noqa: S608  `where` is constant

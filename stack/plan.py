@@ -44,12 +44,13 @@ def build_plan(ports: Ports, data: Path, postgres: Postgres, *, tls: bool = Fals
     card_target = {"CARD_GRPC_TARGET": f"{HOST}:{ports.card_grpc}"}
     analytics_target = {"ANALYTICS_GRPC_TARGET": f"{HOST}:{ports.analytics_grpc}"}
     identity_target = {"IDENTITY_GRPC_TARGET": f"{HOST}:{ports.identity_grpc}"}
+    log_format = {"LOG_FORMAT": "console"}
     service = {
         "AUTH_ISSUER": ISSUER,
         "AUTH_AUDIENCE": AUDIENCE,
         "AUTH_JWKS": f"http://{HOST}:{ports.identity_admin}/.well-known/jwks.json",
         "AUTH_SERVICES": json.dumps({"analytics": str(analytics.public), "card": str(card.public)}),
-        "LOG_FORMAT": "console",
+        **log_format,
     }
     tls_of = _certificates(data / "tls", "bank", "card", "analytics", "identity", "gateway") if tls else {}
     acquirer_key, webhook_secret = (
@@ -69,22 +70,22 @@ def build_plan(ports: Ports, data: Path, postgres: Postgres, *, tls: bool = Fals
         clickhouse.process,
         Process(
             name="bank-migrations",
-            command=module("subgraphs.bank.service.migrations", **bank_database),
+            command=module("subgraphs.bank.service.migrations", **bank_database, **log_format),
             depends_on=("postgres",),
         ),
         Process(
             name="card-migrations",
-            command=module("subgraphs.card.service.migrations", **card_database),
+            command=module("subgraphs.card.service.migrations", **card_database, **log_format),
             depends_on=("postgres",),
         ),
         Process(
             name="analytics-migrations",
-            command=module("subgraphs.analytics.service.migrations", **history_database),
+            command=module("subgraphs.analytics.service.migrations", **history_database, **log_format),
             depends_on=("clickhouse",),
         ),
         Process(
             name="identity-migrations",
-            command=module("subgraphs.identity.service.migrations", **identity_database),
+            command=module("subgraphs.identity.service.migrations", **identity_database, **log_format),
             depends_on=("postgres",),
         ),
         Process(
@@ -120,7 +121,7 @@ def build_plan(ports: Ports, data: Path, postgres: Postgres, *, tls: bool = Fals
                 SANDBOX_BOOKS=str(data / "acquirer.sqlite"),
                 SANDBOX_WEBHOOK_URL=f"http://{HOST}:{ports.card_webhooks}/webhooks/acquirer",
                 SANDBOX_WEBHOOK_SECRET=webhook_secret,
-                LOG_FORMAT="console",
+                **log_format,
             ),
             ready=probes.http(f"{acquirer}/health/ready"),
             ports={"HTTP": ports.acquirer},

@@ -70,8 +70,10 @@ def module(name: str, *arguments: str, **environment: str) -> Callable[[], Await
     # The working directory is the project root, so that `python -m` finds the project's packages.
     argv = (sys.executable, "-m", name, *arguments)
 
+    # gRPC's C core writes its own lines to standard error, and its threads would wait for a reader that has stopped.
+
     async def command() -> Command:
-        return Command(argv, {**os.environ, "PYTHONUNBUFFERED": "1", **environment})
+        return Command(argv, {"GRPC_VERBOSITY": "NONE", **os.environ, "PYTHONUNBUFFERED": "1", **environment})
 
     return command
 

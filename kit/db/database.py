@@ -19,6 +19,7 @@ from kit.db.postgres import (
     close_pool,
     connect_options,
     raise_unavailable,
+    unavailable,
     utc_now,
 )
 from wallet.errors import Unavailable
@@ -110,7 +111,7 @@ class Database:
                     yield sql
         except DBAPIError as error:
             if error.connection_invalidated or isinstance(error.driver_exception, UNAVAILABLE_ERRORS):
-                raise Unavailable(self._label) from error
+                raise unavailable(self._label, error.driver_exception) from error
             raise
         except PoolTimeoutError as error:
             raise Unavailable(self._label) from error

@@ -1,6 +1,7 @@
 """Connection options, time-outs and error mapping of all PostgreSQL pools, for SQLAlchemy and for asyncpg."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -45,18 +46,60 @@ class ClockSkew(Exception):
 READ_ONLY_ERRORS: Final = (asyncpg.ReadOnlySQLTransactionError, ReadOnlyDatabase)
 """Errors of a session that refuses writes. It may stay read-only when new sessions are not, so pools replace it."""
 
+REFUSED_ERRORS: Final = (
+    asyncpg.InsufficientResourcesError,  # disk full, no memory, too many connections
+    asyncpg.PostgresSystemError,  # an I/O error of the server's disk
+)
+"""Errors of a server that lacks a resource. The transaction is rolled back: its outcome is known."""
+
 UNAVAILABLE_ERRORS: Final = (
+    *REFUSED_ERRORS,
     OSError,
     TimeoutError,
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,  # COMMIT on a connection that has just been lost
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
-    asyncpg.TooManyConnectionsError,
     asyncpg.TransactionTimeoutError,
     asyncpg.ReadOnlySQLTransactionError,  # the server is no longer the primary
 )
 """Errors that mean that the database is unavailable, or became unavailable during a statement."""
+
+_DISK_ERRORS: Final = (asyncpg.DiskFullError, asyncpg.PostgresSystemError)
+_DISK_ERROR_SECONDS: Final = 10.0
+"""Time for which a process is not ready after its database could not write."""
+
+
+class _Disk:
+    """Disk of this process's database, as its errors describe it."""
+
+    failed_at = float("-inf")
+
+
+_disk: Final = _Disk()
+
+
+def unavailable(label: str, error: BaseException | None) -> Unavailable:
+    """Return the error for callers of a database that is unavailable.
+
+    Args:
+        label: name of the database in error messages.
+        error: one of `UNAVAILABLE_ERRORS`.
+    """
+    if isinstance(error, _DISK_ERRORS):
+        _disk.failed_at = time.monotonic()
+    return Unavailable(label)
+
+
+async def check_disk() -> None:
+    """Readiness check: the database could write, in the last ten seconds. A probe cannot find out: a full disk still
+    takes the writes that fit into allocated pages.
+
+    Raises:
+        Unavailable: it reported a full or failing disk.
+    """
+    if time.monotonic() - _disk.failed_at < _DISK_ERROR_SECONDS:
+        raise Unavailable("the database's disk")
 
 
 def connect_options(application_name: str, **server_settings: str) -> dict[str, Any]:
@@ -109,7 +152,7 @@ def raise_unavailable(label: str) -> Iterator[None]:
     try:
         yield
     except UNAVAILABLE_ERRORS as error:
-        raise Unavailable(label) from error
+        raise unavailable(label, error) from error
 
 
 async def close_pool(closing: Awaitable[object]) -> None:

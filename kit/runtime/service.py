@@ -37,14 +37,30 @@ def run_service(
         settings_class: loaded from the environment; invalid settings end the process with status 2.
         serve: called with the settings and an event. It serves until the event is set, then shuts down.
     """
+    settings = _configure(name, settings_class)
+    with tracing.export_spans(name, settings) if isinstance(settings, TracingSettings) else nullcontext():
+        process.run(partial(serve, settings))
+
+
+def run_job(name: str, settings_class: type[ProcessSettings], job: Callable[[ProcessSettings], object]) -> None:
+    """Run a job that ends by itself; `__main__` calls it. An error is logged and ends the process with status 1.
+
+    Args:
+        name: name of the process in logs.
+        settings_class: loaded from the environment; invalid settings end the process with status 2.
+        job: called with the settings.
+    """
+    job(_configure(name, settings_class))
+
+
+def _configure(name: str, settings_class: type[ProcessSettings]) -> ProcessSettings:
     settings = settings_class.load()
     logs.configure(name, settings)
     for old, new in settings.deprecated_names_in_use():
         log.warning("deprecated setting", name=old, use=new)
     for name_in_use in settings.removed_names_in_use():
         log.warning("removed setting has no effect", name=name_in_use)
-    with tracing.export_spans(name, settings) if isinstance(settings, TracingSettings) else nullcontext():
-        process.run(partial(serve, settings))
+    return settings
 
 
 @asynccontextmanager

@@ -216,7 +216,7 @@ class TestOurProcesses:
                 wanted = (await process.command()).environment.keys() - os.environ.keys()
                 files = {file.name.upper() for file in (secrets / process.name).glob("*")}
                 given = environment_of(process.name).keys() | files | secrets_of_job(process.name, secrets)
-                here_alone = {"PYTHONUNBUFFERED", "LOG_FORMAT", "IDENTITY_ACCESS_SECONDS"}
+                here_alone = {"GRPC_VERBOSITY", "PYTHONUNBUFFERED", "LOG_FORMAT", "IDENTITY_ACCESS_SECONDS"}
                 assert wanted - here_alone <= given
 
     def test_containers_are_read_only_and_unprivileged(self) -> None:

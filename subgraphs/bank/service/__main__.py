@@ -8,6 +8,7 @@ from functools import partial
 from aiokafka import AIOKafkaProducer
 
 from kit.auth.principal import TokenVerifier
+from kit.db.postgres import check_disk
 from kit.integrity.check import integrity_router
 from kit.rpc.server import Service
 from kit.rpc.tls import TLS
@@ -51,7 +52,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         await stack.enter_async_context(process.background_task(pipeline.run(), "pipeline"))
         await stack.enter_async_context(process.restarting_tasks({"relay": relay.run, "backlog": relay.measure}))
         verifier = await stack.enter_async_context(TokenVerifier.open(settings))
-        checks = {"database": reader.ping, "keys": verifier.check_ready}
+        checks = {"database": reader.ping, "disk": check_disk, "keys": verifier.check_ready}
         await stack.enter_async_context(
             service_ports(
                 grpc_listen=settings.bank_grpc_listen,

@@ -16,6 +16,7 @@ from sandbox.behaviours import Step
 from sandbox.books import Books, Webhook
 from sandbox.cards import BEHAVIOURS_BY_NAME, Card
 from sandbox.payments import AuthorizationOrder, Payment, Refusal
+from tests.full_disk import full_disk
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 LATE = timedelta(seconds=3)
@@ -247,3 +248,23 @@ class TestWebhooks:
         with Books.open(file) as books:
             self.refund_payment(books, "approve")
             assert books.next_due() is None
+
+    @pytest.mark.parametrize("spare_bytes", range(0, 20_000, 1_500))
+    async def test_books_work_again_when_the_disk_has_space(self, file: Path, spare_bytes: int) -> None:
+        """A full disk fails a statement, a COMMIT or nothing, depending on the space that is left."""
+        with Books.open(file, LATE) as books:
+            books.save_card(card("approve"))
+            size = file.with_name("books-wal").stat().st_size
+            with full_disk(size + spare_bytes):
+                failures = 0
+                for key in range(10):
+                    try:
+                        books.authorize(order(), f"key{key}", AT)
+                    except sqlite3.Error:
+                        failures += 1
+                assert failures
+                with pytest.raises(sqlite3.Error):
+                    await books.check_writable()
+            stored = {books.authorize(order(), f"key{key}", AT).id for key in range(10)}
+            assert len(stored) == 10
+            assert {payment.id for payment in books.payments("", 100)} == stored

@@ -1,11 +1,11 @@
 import os
 import pty
-import resource
 from pathlib import Path
 
 import pytest
 
 from stack.console import LARGEST_LOG, Console
+from tests.full_disk import full_disk
 
 
 class TestConsole:
@@ -72,14 +72,10 @@ class TestConsole:
 
     def test_full_disk_delays_the_log_only(self, tmp_path: Path) -> None:
         console = Console(tmp_path, None)
-        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))  # a file may not grow, as on a full disk
-        try:
+        with full_disk(10):
             console.output("bank", "one that does not fit")
             console.output("bank", "two")
             console.flush()
             assert (tmp_path / "bank.log").stat().st_size == 10
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         console.close()
         assert (tmp_path / "bank.log").read_text() == "one that does not fit\ntwo\n"

@@ -5,18 +5,24 @@ import sys
 
 from pydantic import SecretStr
 
-from kit.runtime.settings import Settings
+from kit.runtime.service import run_job
+from kit.runtime.settings import LogSettings
 from subgraphs.analytics.service.migrations.schema import SchemaMismatch, upgrade
 
 
-class MigrationSettings(Settings):
+class MigrationSettings(LogSettings):
     """Settings of the migration job."""
 
     clickhouse_dsn: SecretStr
 
 
-if __name__ == "__main__":
+def migrate(settings: MigrationSettings) -> None:
+    """Run the job. A schema that differs from the code ends it with a message."""
     try:
-        asyncio.run(upgrade(MigrationSettings.load().clickhouse_dsn.get_secret_value()))
+        asyncio.run(upgrade(settings.clickhouse_dsn.get_secret_value()))
     except SchemaMismatch as error:
         sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    run_job("analytics-migrations", MigrationSettings, migrate)

@@ -3,14 +3,20 @@
 from pydantic import SecretStr
 
 from kit.db.migrations import upgrade
-from kit.runtime.settings import Settings
+from kit.runtime.service import run_job
+from kit.runtime.settings import LogSettings
 
 
-class MigrationSettings(Settings):
+class MigrationSettings(LogSettings):
     """Settings of the migration."""
 
     bank_database_url: SecretStr
 
 
+def migrate(settings: MigrationSettings) -> None:
+    """Run the job."""
+    upgrade("subgraphs.bank.service.migrations", settings.bank_database_url.get_secret_value())
+
+
 if __name__ == "__main__":
-    upgrade("subgraphs.bank.service.migrations", MigrationSettings.load().bank_database_url.get_secret_value())
+    run_job("bank-migrations", MigrationSettings, migrate)

@@ -3,14 +3,20 @@
 from pydantic import SecretStr
 
 from kit.db.migrations import upgrade
-from kit.runtime.settings import Settings
+from kit.runtime.service import run_job
+from kit.runtime.settings import LogSettings
 
 
-class MigrationSettings(Settings):
+class MigrationSettings(LogSettings):
     """Settings of this command."""
 
     identity_database_url: SecretStr
 
 
+def migrate(settings: MigrationSettings) -> None:
+    """Run the job."""
+    upgrade("subgraphs.identity.service.migrations", settings.identity_database_url.get_secret_value())
+
+
 if __name__ == "__main__":
-    upgrade("subgraphs.identity.service.migrations", MigrationSettings.load().identity_database_url.get_secret_value())
+    run_job("identity-migrations", MigrationSettings, migrate)

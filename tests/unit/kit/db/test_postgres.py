@@ -18,6 +18,9 @@ from wallet.errors import Unavailable
         asyncpg.InterfaceError("connection is closed"),
         asyncpg.AdminShutdownError(),
         asyncpg.TooManyConnectionsError(),
+        asyncpg.DiskFullError(),
+        asyncpg.OutOfMemoryError(),
+        asyncpg.PostgresIOError(),
         asyncpg.ReadOnlySQLTransactionError(),
     ],
     ids=lambda error: type(error).__name__,
@@ -26,6 +29,19 @@ def test_connection_error_becomes_unavailable(error: Exception) -> None:
     with pytest.raises(Unavailable, match="the ledger") as caught, raise_unavailable("the ledger"):
         raise error
     assert caught.value.__cause__ is error
+
+
+async def test_full_disk_is_not_ready_for_ten_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1_000.0
+    monkeypatch.setattr("kit.db.postgres.time.monotonic", lambda: now)
+    monkeypatch.setattr(postgres._disk, "failed_at", float("-inf"))
+    await postgres.check_disk()
+    with pytest.raises(Unavailable), raise_unavailable("the ledger"):
+        raise asyncpg.DiskFullError
+    with pytest.raises(Unavailable):
+        await postgres.check_disk()
+    now += 10.0
+    await postgres.check_disk()
 
 
 @pytest.mark.parametrize("error", [asyncpg.UniqueViolationError(), KeyError()], ids=lambda error: type(error).__name__)

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import asyncpg
 
-from kit.db.postgres import CONFIRM_COMMITS, READ_ONLY_ERRORS
+from kit.db.postgres import CONFIRM_COMMITS, READ_ONLY_ERRORS, REFUSED_ERRORS
 from subgraphs.bank.service.adapters.postgres.database import Connection, connection, transaction
 from subgraphs.bank.service.adapters.postgres.rows import (
     ACCOUNT,
@@ -119,7 +119,7 @@ async def locking_batch(pool: asyncpg.Pool) -> AsyncIterator["Batch"]:
     Raises:
         Conflict: nothing was committed; a concurrent transaction used one of the keys, or there was a deadlock.
         CommitOutcomeUnknown: the connection was lost after the transaction began.
-        Unavailable: nothing was committed; the database is unreachable.
+        Unavailable: nothing was committed; the database is unreachable, or its disk is full.
     """
     begun = False
     with _conflicts():
@@ -128,7 +128,7 @@ async def locking_batch(pool: asyncpg.Pool) -> AsyncIterator["Batch"]:
                 begun = True
                 yield Batch(session, locks=True)
         except Unavailable as error:
-            if begun and not _is_read_only(error):
+            if begun and not _is_refused(error):
                 raise CommitOutcomeUnknown from error
             raise
 
@@ -143,7 +143,7 @@ async def optimistic_batch(pool: asyncpg.Pool) -> AsyncIterator["Batch"]:
     Raises:
         Conflict: as for `locking_batch`, or an account changed since the read.
         CommitOutcomeUnknown: the connection was lost during the write.
-        Unavailable: nothing was committed; the database is unreachable.
+        Unavailable: nothing was committed; the database is unreachable, or its disk is full.
     """
     batch = None
     with _conflicts():
@@ -152,7 +152,7 @@ async def optimistic_batch(pool: asyncpg.Pool) -> AsyncIterator["Batch"]:
                 batch = Batch(session, locks=False)
                 yield batch
         except Unavailable as error:
-            if batch is not None and batch.is_writing and not _is_read_only(error):
+            if batch is not None and batch.is_writing and not _is_refused(error):
                 raise CommitOutcomeUnknown from error
             raise
 
@@ -163,7 +163,7 @@ def _conflicts() -> Iterator[None]:
     try:
         yield
     except Unavailable as error:
-        if _is_read_only(error):
+        if _is_refused(error):
             raise Conflict from error
         raise
     except (asyncpg.SerializationError, asyncpg.DeadlockDetectedError) as error:
@@ -174,9 +174,9 @@ def _conflicts() -> Iterator[None]:
         raise Conflict from error
 
 
-def _is_read_only(error: Unavailable) -> bool:
-    """Return whether the session refused the write. The next one may accept it."""
-    return isinstance(error.__cause__, READ_ONLY_ERRORS)
+def _is_refused(error: Unavailable) -> bool:
+    """Return whether the server refused the write, so that the outcome is known: read-only, or without a resource."""
+    return isinstance(error.__cause__, READ_ONLY_ERRORS + REFUSED_ERRORS)
 
 
 class LedgerState(NamedTuple):

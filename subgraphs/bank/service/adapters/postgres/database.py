@@ -14,8 +14,8 @@ from kit.db.postgres import (
     UNAVAILABLE_ERRORS,
     close_pool,
     connect_options,
+    unavailable,
 )
-from wallet.errors import Unavailable
 
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
 """A connection acquired from the pool."""
@@ -71,7 +71,7 @@ async def connection(pool: asyncpg.Pool) -> AsyncIterator[Connection]:
 
     Raises:
         Unavailable: the database is unreachable or refuses writes, or the connection was lost. It is then unknown
-            whether a COMMIT succeeded.
+            whether a COMMIT succeeded, unless the server refused a statement (`REFUSED_ERRORS`).
     """
     try:
         async with pool.acquire(timeout=CONNECT_TIMEOUT_SECONDS) as acquired:
@@ -79,10 +79,10 @@ async def connection(pool: asyncpg.Pool) -> AsyncIterator[Connection]:
     except READ_ONLY_ERRORS as error:
         await pool.expire_connections()
         if isinstance(error, UNAVAILABLE_ERRORS):
-            raise Unavailable("the ledger's database") from error
+            raise unavailable("the ledger's database", error) from error
         raise
     except UNAVAILABLE_ERRORS as error:
-        raise Unavailable("the ledger's database") from error
+        raise unavailable("the ledger's database", error) from error
 
 
 @asynccontextmanager
