@@ -163,7 +163,7 @@ def _conflicts() -> Iterator[None]:
     try:
         yield
     except Unavailable as error:
-        if _is_refused(error):
+        if isinstance(error.__cause__, READ_ONLY_ERRORS):  # the next session may accept the write
             raise Conflict from error
         raise
     except (asyncpg.SerializationError, asyncpg.DeadlockDetectedError) as error:
@@ -175,7 +175,7 @@ def _conflicts() -> Iterator[None]:
 
 
 def _is_refused(error: Unavailable) -> bool:
-    """Return whether the server refused the write, so that the outcome is known: read-only, or without a resource."""
+    """Return whether the server refused the write, so that the outcome is known: nothing was committed."""
     return isinstance(error.__cause__, READ_ONLY_ERRORS + REFUSED_ERRORS)
 
 
