@@ -264,6 +264,13 @@ class OperationPage(BaseModel):
     operations: Annotated[list[Operation], Field(description="Newest first.")]
     has_older: Annotated[StrictBool, Field(alias="hasOlder")]
     has_newer: Annotated[StrictBool, Field(alias="hasNewer")]
+    is_complete: Annotated[
+        StrictBool,
+        Field(
+            alias="isComplete",
+            description="Whether the page lacks no operation that the ledger had when the request arrived. False while an operation\nis on its way to the history, and while the ledger does not answer. Read the page again later.\n",
+        ),
+    ]
 
 
 class FieldProblem(BaseModel):

@@ -68,6 +68,7 @@ def operation_routes(analytics: AnalyticsClient) -> APIRouter:
             operations=[operation_to_rest(operation) for operation in page.operations],
             has_older=page.has_older,
             has_newer=page.has_newer,
+            is_complete=page.is_complete,
         )
 
     return router

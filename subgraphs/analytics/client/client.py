@@ -73,7 +73,7 @@ class AnalyticsClient:
         )
         response = await self._calls.unary(self._stub.GetOperations, request)
         operations = tuple(operation_from_proto(operation) for operation in response.operations)
-        return OperationPage(operations, response.has_older, response.has_newer)
+        return OperationPage(operations, response.has_older, response.has_newer, response.is_complete)
 
     async def get_statistics(
         self,

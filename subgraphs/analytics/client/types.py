@@ -28,11 +28,19 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class OperationPage:
-    """Operations, newest first. `has_older` and `has_newer` report operations on either side of the page."""
+    """Operations, newest first.
+
+    Attributes:
+        operations: the page.
+        has_older: whether operations before the page are stored.
+        has_newer: whether operations after the page are stored.
+        is_complete: whether the page lacks no operation that the ledger had when it was asked.
+    """
 
     operations: tuple[Operation, ...]
     has_older: bool
     has_newer: bool
+    is_complete: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +95,7 @@ class Statistics:
     Attributes:
         buckets: they cover the range without gaps.
         as_of_version: the account's version up to which operations are counted.
-        is_complete: whether all operations up to `as_of_version` are counted.
+        is_complete: whether all operations of the range that the ledger had when it was asked are counted.
     """
 
     buckets: tuple[StatisticsBucket, ...]

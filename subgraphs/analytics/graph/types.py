@@ -62,6 +62,10 @@ class OperationEdge:
 class OperationConnection:
     edges: list[OperationEdge]
     page_info: PageInfo
+    is_complete: bool = strawberry.field(
+        description="Whether the page lacks no operation that the ledger had when the request arrived. False while an "
+        "operation is on its way to the history, and while the ledger does not answer.",
+    )
 
     @classmethod
     def from_client(cls, page: client.OperationPage) -> "OperationConnection":
@@ -74,6 +78,7 @@ class OperationConnection:
                 has_older=page.has_older,
                 has_newer=page.has_newer,
             ),
+            is_complete=page.is_complete,
         )
 
 
@@ -187,8 +192,8 @@ class AccountStatistics:
         description="Position in the account's history up to which operations are counted.",
     )
     is_complete: bool = strawberry.field(
-        description="Whether every operation up to `cursor` is counted. False while an operation is delayed and a "
-        "later one has arrived.",
+        description="Whether every operation of the range that the ledger had when the request arrived is counted. "
+        "False while an operation is on its way to the history, and while the ledger does not answer.",
     )
 
     @classmethod

@@ -116,8 +116,9 @@ async def turnovers(env: AnalyticsEnvironment, accounts: list[UUID], sql: asyncp
     """Return the turnovers of all hours, from the statistics."""
     first, last = (await sql.fetch("SELECT min(created_at), max(created_at) FROM transfers"))[0]
     range_, totals = StatisticsRange(first, last + timedelta(microseconds=1), Granularity.HOUR), Turnovers()
+    versions = {row["id"]: row["version"] for row in await sql.fetch("SELECT id, version FROM accounts")}
     for account in accounts:
-        statistics = await env.history.get_statistics(account, range_)
+        statistics = await env.history.get_statistics(account, range_, versions[account])
         assert statistics is not None
         assert statistics.is_complete
         for bucket in statistics.buckets:

@@ -62,7 +62,7 @@ class TestTopUp:
         assert (row.counterparty_id, row.balance_after) == (clearing_account(), Decimal("50.25"))
         after = sent.transfer.created_at + timedelta(seconds=1)
         frame = StatisticsRange(paid_in.transfer.created_at, after, Granularity.MONTH)
-        statistics = await env.history.get_statistics(alice, frame)
+        statistics = await env.history.get_statistics(alice, frame, 2)
         assert statistics is not None
         turnovers = {kind: each for bucket in statistics.buckets for kind, each in bucket.turnovers.items()}
         assert turnovers == {

@@ -45,6 +45,31 @@ async def health(env: AnalyticsEnvironment) -> dict[str, object]:
         return answer
 
 
+COMPLETENESS: list[tuple[list[int], dict[str, Any], bool]] = [
+    ([], {}, False),
+    ([1, 2, 3], {}, False),
+    ([1, 2, 3, 4], {}, True),
+    ([1, 3, 4], {}, False),
+    ([1, 3, 4], {"limit": 2}, True),
+    ([2, 3, 4], {}, False),
+    ([1, 2, 3], {"older_than": 4}, True),
+    ([1, 2], {"older_than": 4}, False),
+    ([], {"older_than": 1}, True),
+    ([2, 3], {"newer_than": 1, "limit": 1}, True),
+    ([2, 3], {"newer_than": 1}, False),
+    ([3, 4], {"newer_than": 1, "limit": 1}, False),
+    ([2, 3, 4], {"newer_than": 1}, True),
+    ([1, 2, 3, 4], {"newer_than": 4}, True),
+    ([1, 2, 3], {"filter": OperationFilter(direction="IN")}, False),
+    ([1, 2, 4], {"filter": OperationFilter(direction="IN")}, False),
+    ([1, 2, 3, 4], {"filter": OperationFilter(direction="IN")}, True),
+    ([1, 3, 4], {"filter": OperationFilter(direction="IN"), "limit": 1}, True),
+]
+"""Stored versions of an account with four operations, arguments of the page, and whether it is complete. Versions 1 and
+3 are incoming.
+"""
+
+
 class TestOperations:
     async def test_owner_reads_a_published_operation(
         self, service: AnalyticsEnvironment, client: AnalyticsClient
@@ -96,6 +121,28 @@ class TestOperations:
                 ),
             )
         assert [str(each.amount) for each in filtered.operations] == ["7.00", "5.00", "3.00"]
+
+    async def test_page_is_complete_if_it_lacks_no_operation_of_the_ledger(
+        self, service: AnalyticsEnvironment, client: AnalyticsClient
+    ) -> None:
+        for stored, page, complete in COMPLETENESS:
+            alice, bob = service.bank.open("alice"), service.bank.open("bob")
+            events = [service.bank.transfer(*((alice, bob) if n % 2 else (bob, alice))) for n in range(4)]
+            rows = [row for event in events for row in rows_from_event(event)]
+            rows = [row for row in rows if row.account_id == bob or row.account_version in stored]
+            await service.history.insert(rows)
+            with service.as_user("alice"):
+                found = await client.list_operations(alice, **({"limit": 10} | page))
+            assert found.is_complete is complete, (stored, page)
+
+    async def test_page_is_incomplete_while_the_bank_is_away(
+        self, service: AnalyticsEnvironment, client: AnalyticsClient
+    ) -> None:
+        alice = service.bank.open("alice")
+        with service.as_user("alice"):
+            assert (await client.list_operations(alice, limit=10)).is_complete
+            service.bank.is_down = True
+            assert not (await client.list_operations(alice, limit=10)).is_complete
 
     async def test_account_of_another_user_is_not_found(
         self, service: AnalyticsEnvironment, client: AnalyticsClient

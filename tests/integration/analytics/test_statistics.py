@@ -132,7 +132,7 @@ class TestHistoryStatistics:
         for half in (case.again[::2], case.again[1::2]):  # so that some rows are stored three times
             if half:
                 await history.insert(half)
-        statistics = await history.get_statistics(case.rows[0].account_id, case.frame)
+        statistics = await history.get_statistics(case.rows[0].account_id, case.frame, len(case.rows))
         assert statistics is not None
         check(statistics, case.rows, case.frame)
         assert (statistics.as_of_version, statistics.is_complete) == (len(case.rows), True)
@@ -140,7 +140,7 @@ class TestHistoryStatistics:
 
     async def test_statistics_without_rows_are_none(self, history: History) -> None:
         await history.insert([row(1)])
-        assert await history.get_statistics(uuid4(), DAYS) is None
+        assert await history.get_statistics(uuid4(), DAYS, 0) is None
 
     async def test_sums_above_the_maximum_balance_are_exact(self, history: History) -> None:
         """The sum has more digits than a float or the type of amounts (22 digits) can hold."""
@@ -149,7 +149,7 @@ class TestHistoryStatistics:
             replace(row(version), amount=largest_amount, balance_after=-largest_amount) for version in range(1, 1001)
         ]
         await history.insert(rows)
-        statistics = await history.get_statistics(ACCOUNT, DAYS)
+        statistics = await history.get_statistics(ACCOUNT, DAYS, 0)
         assert statistics is not None
         turnovers = [each for bucket in statistics.buckets for each in bucket.turnovers.values()]
         assert sum(each.amount for each in turnovers) == Decimal("999999999999999999999.9000")
@@ -176,20 +176,38 @@ class TestHistoryStatistics:
         at = {1: 0, 2: 24, 3: 30, 4: 47, 5: 48, 6: 49}
         await history.insert([replace(row(each), occurred_at=MIDNIGHT + timedelta(hours=at[each])) for each in stored])
         second = StatisticsRange(MIDNIGHT + timedelta(days=1), MIDNIGHT + timedelta(days=2), Granularity.DAY)
-        statistics = await history.get_statistics(ACCOUNT, second)
+        statistics = await history.get_statistics(ACCOUNT, second, max(stored))
         assert statistics is not None
         assert (statistics.is_complete, statistics.as_of_version) == (complete, max(stored))
+
+    @pytest.mark.parametrize(("version", "complete"), [(3, True), (4, False), (None, False)])
+    async def test_statistics_below_the_version_of_the_ledger_are_incomplete(
+        self, history: History, version: int | None, *, complete: bool
+    ) -> None:
+        await history.insert([replace(row(each), occurred_at=MIDNIGHT) for each in (1, 2, 3)])
+        statistics = await history.get_statistics(ACCOUNT, DAYS, version)
+        assert statistics is not None
+        assert statistics.is_complete is complete
+
+    async def test_statistics_of_a_past_range_are_complete_without_the_newest_operations(
+        self, history: History
+    ) -> None:
+        await history.insert([replace(row(each), occurred_at=MIDNIGHT + timedelta(days=each)) for each in (1, 2, 3)])
+        past = StatisticsRange(MIDNIGHT, MIDNIGHT + timedelta(days=2), Granularity.DAY)
+        statistics = await history.get_statistics(ACCOUNT, past, 9)
+        assert statistics is not None
+        assert statistics.is_complete
 
     async def test_gap_outside_of_the_range_is_ignored(self, history: History) -> None:
         await history.insert([row(each) for each in (7, 9, 20, 21, 30, 33, 34)])  # one per hour
         frame = StatisticsRange(MIDNIGHT + timedelta(hours=21), MIDNIGHT + timedelta(hours=22), Granularity.HOUR)
-        statistics = await history.get_statistics(ACCOUNT, frame)
+        statistics = await history.get_statistics(ACCOUNT, frame, 34)
         assert statistics is not None
         assert statistics.buckets[0].turnover(Direction.IN) == Turnover(1, Decimal(21))
         assert [statistics.buckets[0].opening, statistics.buckets[0].closing] == [Decimal(210), Decimal(231)]
         assert not statistics.is_complete  # version 22 may be before 22:00
         await history.insert([row(22)])
-        statistics = await history.get_statistics(ACCOUNT, frame)
+        statistics = await history.get_statistics(ACCOUNT, frame, 34)
         assert statistics is not None
         assert statistics.is_complete
 
@@ -265,6 +283,25 @@ class TestAccountStatistics:
             statistics = await client.get_statistics(alice, **RANGE)
         assert [(str(each.opening), str(each.closing)) for each in statistics.buckets] == [("0.00", "0.00")] * 4
         assert (statistics.as_of_version, statistics.is_complete) == (0, True)
+
+    async def test_statistics_are_incomplete_while_nothing_is_stored(
+        self, service: AnalyticsEnvironment, client: AnalyticsClient
+    ) -> None:
+        alice = service.bank.open("alice")
+        service.bank.transfer(CLEARING, alice, "500.00")
+        with service.as_user("alice"):
+            statistics = await client.get_statistics(alice, **RANGE)
+        assert (statistics.as_of_version, statistics.is_complete) == (0, False)
+
+    async def test_statistics_are_incomplete_while_the_bank_is_away(
+        self, service: AnalyticsEnvironment, client: AnalyticsClient
+    ) -> None:
+        alice = service.bank.open("alice")
+        await service.history.insert(rows_from_event(service.bank.transfer(CLEARING, alice, "500.00")))
+        with service.as_user("alice"):
+            assert (await client.get_statistics(alice, **RANGE)).is_complete
+            service.bank.is_down = True
+            assert not (await client.get_statistics(alice, **RANGE)).is_complete
 
     @pytest.mark.parametrize("way", ["in", "out"])
     async def test_account_without_stored_operations_has_its_opening_balance(

@@ -1,3 +1,4 @@
+import asyncio
 from typing import cast
 from uuid import UUID, uuid4
 
@@ -6,8 +7,9 @@ import pytest
 from kit.auth.principal import Principal, Role
 from subgraphs.analytics.service.application import account_owners
 from subgraphs.analytics.service.application.account_owners import AccountOwners
-from subgraphs.bank.client import BankClient
-from wallet.errors import AccountNotFound
+from subgraphs.bank.client import Balance, BankClient
+from wallet.errors import AccountNotFound, DeadlineExceeded, Unavailable
+from wallet.money import Money
 
 ALICE = Principal("https://users.test", "alice", is_service=False, expires_at=0)
 BOB = Principal("https://users.test", "bob", is_service=False, expires_at=0)
@@ -18,11 +20,15 @@ ACCOUNT, UNKNOWN_ACCOUNT = uuid4(), uuid4()
 class FakeBank:
     def __init__(self) -> None:
         self.calls = 0
+        self.problem: Exception | None = None
 
-    async def get_account(self, account_id: UUID) -> None:
+    async def get_balance(self, account_id: UUID) -> Balance:
         self.calls += 1
+        if self.problem is not None:
+            raise self.problem
         if account_id == UNKNOWN_ACCOUNT:
             raise AccountNotFound(str(account_id))
+        return Balance(Money.parse("1.00"), 7)
 
 
 class FakeClock:
@@ -48,35 +54,52 @@ def owners(bank: FakeBank, clock: FakeClock) -> AccountOwners:
     return AccountOwners(cast("BankClient", bank), clock)
 
 
-async def test_bank_is_called_once_a_minute_per_account(
-    owners: AccountOwners, bank: FakeBank, clock: FakeClock
-) -> None:
-    await owners.check(ALICE, ACCOUNT)
-    clock.now += 59
-    await owners.check(ALICE, ACCOUNT)
-    assert bank.calls == 1
-    clock.now += 2
-    await owners.check(ALICE, ACCOUNT)
+async def test_version_is_read_from_the_bank_each_time(owners: AccountOwners, bank: FakeBank) -> None:
+    assert [await owners.read_version(ALICE, ACCOUNT) for _ in range(2)] == [7, 7]
     assert bank.calls == 2
+
+
+@pytest.mark.parametrize("problem", [Unavailable("the bank"), DeadlineExceeded("the bank")])
+async def test_known_owner_reads_without_a_version_for_a_minute_while_the_bank_is_away(
+    owners: AccountOwners, bank: FakeBank, clock: FakeClock, problem: Exception
+) -> None:
+    await owners.read_version(ALICE, ACCOUNT)
+    bank.problem = problem
+    clock.now += 59
+    assert await owners.read_version(ALICE, ACCOUNT) is None
+    clock.now += 2
+    with pytest.raises(type(problem)):
+        await owners.read_version(ALICE, ACCOUNT)
+
+
+async def test_known_owner_does_not_wait_for_a_bank_that_hangs(
+    owners: AccountOwners, bank: FakeBank, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await owners.read_version(ALICE, ACCOUNT)
+    monkeypatch.setattr(account_owners, "_VERSION_TIMEOUT_SECONDS", 0)
+    monkeypatch.setattr(bank, "get_balance", lambda _: asyncio.Event().wait())
+    assert await owners.read_version(ALICE, ACCOUNT) is None
 
 
 async def test_cached_answer_is_not_used_for_another_caller(owners: AccountOwners, bank: FakeBank) -> None:
-    await owners.check(ALICE, ACCOUNT)
-    await owners.check(BOB, ACCOUNT)
-    assert bank.calls == 2
+    await owners.read_version(ALICE, ACCOUNT)
+    bank.problem = Unavailable("the bank")
+    with pytest.raises(Unavailable):
+        await owners.read_version(BOB, ACCOUNT)
 
 
-async def test_refusal_is_not_cached(owners: AccountOwners, bank: FakeBank) -> None:
-    for _ in range(2):
-        with pytest.raises(AccountNotFound):
-            await owners.check(ALICE, UNKNOWN_ACCOUNT)
-    assert bank.calls == 2
+async def test_refusal_ends_the_access_of_a_former_owner(owners: AccountOwners, bank: FakeBank) -> None:
+    await owners.read_version(ALICE, ACCOUNT)
+    for problem, error in ((AccountNotFound(str(ACCOUNT)), AccountNotFound), (Unavailable("the bank"), Unavailable)):
+        bank.problem = problem
+        with pytest.raises(error):
+            await owners.read_version(ALICE, ACCOUNT)
 
 
 async def test_operator_may_not_read_an_account_that_does_not_exist(owners: AccountOwners) -> None:
-    await owners.check(OPERATOR, ACCOUNT)
+    await owners.read_version(OPERATOR, ACCOUNT)
     with pytest.raises(AccountNotFound):
-        await owners.check(OPERATOR, UNKNOWN_ACCOUNT)
+        await owners.read_version(OPERATOR, UNKNOWN_ACCOUNT)
 
 
 async def test_cache_has_a_maximum_size(bank: FakeBank, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,8 +107,8 @@ async def test_cache_has_a_maximum_size(bank: FakeBank, monkeypatch: pytest.Monk
     owners = AccountOwners(cast("BankClient", bank))
     accounts = [uuid4() for _ in range(3)]
     for account_id in accounts:
-        await owners.check(ALICE, account_id)
-    await owners.check(ALICE, accounts[2])
-    assert bank.calls == 3
-    await owners.check(ALICE, accounts[0])
-    assert bank.calls == 4
+        await owners.read_version(ALICE, account_id)
+    bank.problem = Unavailable("the bank")
+    assert await owners.read_version(ALICE, accounts[2]) is None
+    with pytest.raises(Unavailable):
+        await owners.read_version(ALICE, accounts[0])

@@ -224,8 +224,13 @@ class GetOperationsResponse(_message.Message):
     OPERATIONS_FIELD_NUMBER: _builtins.int
     HAS_OLDER_FIELD_NUMBER: _builtins.int
     HAS_NEWER_FIELD_NUMBER: _builtins.int
+    IS_COMPLETE_FIELD_NUMBER: _builtins.int
     has_older: _builtins.bool
     has_newer: _builtins.bool
+    is_complete: _builtins.bool
+    """True if the page lacks no operation that the ledger had when it was asked. False while one is still on its way, and
+    while the ledger does not answer. Older servers do not set it.
+    """
     @_builtins.property
     def operations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Operation]:
         """Newest first, for both paging directions."""
@@ -236,10 +241,11 @@ class GetOperationsResponse(_message.Message):
         operations: _abc.Iterable[Global___Operation] | None = ...,
         has_older: _builtins.bool = ...,
         has_newer: _builtins.bool = ...,
+        is_complete: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["has_newer", b"has_newer", "has_older", b"has_older", "operations", b"operations"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["has_newer", b"has_newer", "has_older", b"has_older", "is_complete", b"is_complete", "operations", b"operations"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -285,7 +291,9 @@ class GetStatisticsResponse(_message.Message):
     as_of_version: _builtins.int
     """Greatest stored version of the account. Later operations are not included."""
     is_complete: _builtins.bool
-    """True if all operations of the range up to that version are included. False while one of them is still on its way."""
+    """True if all operations of the range that the ledger had when it was asked are included. False while one of them is
+    still on its way, and while the ledger does not answer.
+    """
     @_builtins.property
     def buckets(self) -> _containers.RepeatedCompositeFieldContainer[Global___StatisticsBucket]:
         """All buckets of the range, oldest first, including empty ones."""

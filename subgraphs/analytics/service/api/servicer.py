@@ -74,6 +74,7 @@ class AnalyticsServicer(analytics_pb2_grpc.AnalyticsServiceServicer):
             operations=map(_operation_to_proto, page.rows),
             has_older=page.has_older,
             has_newer=page.has_newer,
+            is_complete=page.is_complete,
         )
 
     async def GetStatistics(

@@ -1,5 +1,6 @@
-"""Account ownership, cached from the bank."""
+"""Account ownership and versions, read from the bank."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import Final
@@ -9,15 +10,18 @@ from cachetools import TTLCache
 
 from kit.auth.principal import Principal
 from subgraphs.bank.client import BankClient
+from wallet.errors import DeadlineExceeded, Unavailable, WalletError
 
 _CACHE_SECONDS: Final = 60.0
 _CACHE_SIZE: Final = 10_000
+_VERSION_TIMEOUT_SECONDS: Final = 0.5
+"""Time that the answer of a slow bank may delay a caller who is known to own the account."""
 
 
 class AccountOwners:
     """Checks that a caller may read an account: the bank decides, by the caller's token.
 
-    A positive answer is cached for a minute, so a former owner may read on for that long. A refusal is not cached.
+    A positive answer is cached for a minute, and is used while the bank does not answer. A refusal is not cached.
     """
 
     def __init__(self, bank: BankClient, clock: Callable[[], float] = time.monotonic) -> None:
@@ -28,14 +32,26 @@ class AccountOwners:
         self._bank = bank
         self._readable: TTLCache[tuple[str, UUID], bool] = TTLCache(_CACHE_SIZE, _CACHE_SECONDS, clock)
 
-    async def check(self, caller: Principal, account_id: UUID) -> None:
-        """Check that the caller of the current request may read the account.
+    async def read_version(self, caller: Principal, account_id: UUID) -> int | None:
+        """Check that the caller of the current request may read the account, and return its version in the ledger.
+
+        Returns None if the bank does not answer, but has allowed the caller to read the account within a minute.
 
         Raises:
             AccountNotFound: the account does not exist, or belongs to another user.
-            Unavailable: the bank does not answer.
+            Unavailable, DeadlineExceeded: the bank does not answer, and no answer is cached.
         """
         key = (caller.scope, account_id)
-        if key not in self._readable:
-            await self._bank.get_account(account_id)
-            self._readable[key] = True
+        is_readable = key in self._readable
+        try:
+            async with asyncio.timeout(_VERSION_TIMEOUT_SECONDS if is_readable else None):
+                version = (await self._bank.get_balance(account_id)).version
+        except (Unavailable, DeadlineExceeded, TimeoutError):
+            if is_readable:
+                return None
+            raise
+        except WalletError:
+            self._readable.pop(key, None)
+            raise
+        self._readable[key] = True
+        return version

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Final
 from uuid import UUID
 
@@ -58,14 +59,22 @@ class Analytics:
         violations = _violations(limit, older_than, newer_than, conditions)
         if violations:
             raise InvalidInput(tuple(violations))
-        await self._owners.check(caller, account_id)
-        return await self._history.get_page(
+        version = await self._owners.read_version(caller, account_id)
+        page = await self._history.get_page(
             account_id,
             limit=limit or _DEFAULT_PAGE_SIZE,
             older_than=older_than,
             newer_than=newer_than,
             conditions=conditions,
         )
+        if version is None:
+            return page
+        required = page.required_versions(version, older_than=older_than, newer_than=newer_than)
+        if conditions == OperationFilter():
+            stored = sum(row.account_version in required for row in page.rows)
+        else:
+            stored = await self._history.count_versions(account_id, required)
+        return replace(page, is_complete=stored == len(required))
 
     async def get_statistics(self, caller: Principal, account_id: UUID, range_: StatisticsRange) -> Statistics:
         """Return an account's turnover per bucket of a range.
@@ -83,12 +92,13 @@ class Analytics:
         violations = range_.violations()
         if violations:
             raise InvalidInput(tuple(violations))
-        await self._owners.check(caller, account_id)
-        stored = await self._history.get_statistics(account_id, range_)
+        version = await self._owners.read_version(caller, account_id)
+        stored = await self._history.get_statistics(account_id, range_, version)
         if stored is not None:
             return stored
         opening = await self._ledger.get_opening_balance(account_id)
-        return Statistics(opening.currency, make_buckets(range_, opening.amount, ()), as_of_version=0, is_complete=True)
+        buckets = make_buckets(range_, opening.amount, ())
+        return Statistics(opening.currency, buckets, as_of_version=0, is_complete=version == 0)
 
     async def watch_operations(
         self, account_id: UUID, after_version: int | None

@@ -95,11 +95,32 @@ class OperationFilter:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Rows, newest first. `has_older` and `has_newer` report rows on either side of the page."""
+    """Rows, newest first.
+
+    Attributes:
+        rows: the page.
+        has_older: whether rows before the page are stored.
+        has_newer: whether rows after the page are stored.
+        is_complete: whether the page lacks no operation that the ledger had when it was asked.
+    """
 
     rows: tuple[Row, ...]
     has_older: bool
     has_newer: bool
+    is_complete: bool = False
+
+    def required_versions(self, version: int, *, older_than: int | None = None, newer_than: int | None = None) -> range:
+        """Return the versions that a complete page has looked at.
+
+        Args:
+            version: version of the account in the ledger.
+            older_than: the page ends before this version.
+            newer_than: the page starts after this version. Not together with `older_than`.
+        """
+        if newer_than is not None:
+            return range(newer_than + 1, (self.rows[0].account_version if self.has_newer else version) + 1)
+        highest = version if older_than is None else min(version, older_than - 1)
+        return range(self.rows[-1].account_version if self.has_older else 1, highest + 1)
 
 
 def parse_amount(text: str) -> Decimal:

@@ -138,7 +138,7 @@ class Statistics:
         currency: currency of all amounts.
         buckets: oldest first, without gaps.
         as_of_version: the account's version up to which operations are counted.
-        is_complete: whether all operations up to `as_of_version` are counted.
+        is_complete: whether all operations of the range that the ledger had when it was asked are counted.
     """
 
     currency: str

@@ -46,10 +46,12 @@ class _Span:
     last: int
     after: int
 
-    def is_complete(self, counted: int) -> bool:
-        """Whether `counted` operations in the range are all operations up to the highest version."""
+    def is_complete(self, counted: int, version: int) -> bool:
+        """Whether `counted` operations in the range are all of its operations up to a version of the account."""
         last = self.last or self.before
-        return counted == last - self.before and self.after in {0, last + 1}
+        # Times do not decrease, so an operation after the range shows that the range has ended.
+        reaches_end = self.after == last + 1 if self.after else last >= version
+        return counted == last - self.before and reaches_end
 
 
 class History:
@@ -120,8 +122,23 @@ class History:
         ((version,),) = await self._database.query(statement, {"account_id": account_id, "after": after})
         return max(after, int(version))
 
-    async def get_statistics(self, account_id: UUID, range_: StatisticsRange) -> Statistics | None:
-        """Return an account's turnover per bucket of a range; None if no operation of the account is stored."""
+    async def count_versions(self, account_id: UUID, versions: range) -> int:
+        """Return how many of the versions are stored."""
+        ((count,),) = await self._database.query(
+            "SELECT uniqExact(account_version) FROM operations WHERE account_id = {account_id:UUID}"
+            " AND account_version >= {first:Int64} AND account_version < {end:Int64}",
+            {"account_id": account_id, "first": versions.start, "end": versions.stop},
+        )
+        return int(count)
+
+    async def get_statistics(self, account_id: UUID, range_: StatisticsRange, version: int | None) -> Statistics | None:
+        """Return an account's turnover per bucket of a range; None if no operation of the account is stored.
+
+        Args:
+            account_id: id of the account.
+            range_: the range of time and its granularity.
+            version: version of the account that complete statistics reach; None: unknown, so they are incomplete.
+        """
         span = await self._span(account_id, range_)
         if span is None:
             return None
@@ -134,7 +151,7 @@ class History:
             currency,
             make_buckets(range_, opening, groups),
             as_of_version=span.highest,
-            is_complete=span.is_complete(counted),
+            is_complete=version is not None and span.is_complete(counted, version),
         )
 
     async def _span(self, account_id: UUID, range_: StatisticsRange) -> "_Span | None":
