@@ -14,6 +14,7 @@ from wallet.errors import (
     InternalError,
     InvalidInput,
     RateLimited,
+    TokenTooLong,
     TooManyAttempts,
     TopUpLimitExceeded,
     UsernameTaken,
@@ -34,7 +35,10 @@ STATUS: Final[dict[Code, HTTPStatus]] = {
 }
 """HTTP status of each gRPC code."""
 
-STATUS_OVERRIDES: Final[dict[type[WalletError], HTTPStatus]] = {UsernameTaken: HTTPStatus.CONFLICT}
+STATUS_OVERRIDES: Final[dict[type[WalletError], HTTPStatus]] = {
+    UsernameTaken: HTTPStatus.CONFLICT,
+    TokenTooLong: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+}
 """HTTP status of errors that share their gRPC code with errors of another HTTP status."""
 
 INVALID_GRAPHQL: Final = "INVALID_GRAPHQL"

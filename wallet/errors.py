@@ -207,6 +207,16 @@ class Unauthenticated(WalletError):
 
 
 @dataclass
+class TokenTooLong(WalletError):
+    """The token is longer than the services accept in the metadata of a call. `limit` is in bytes."""
+
+    reason = "TOKEN_TOO_LONG"
+    code = Code.UNAUTHENTICATED
+    template = "the token must be at most {limit} bytes; get one with fewer claims"
+    limit: str
+
+
+@dataclass
 class PermissionDenied(WalletError):
     """The caller is authenticated, but its role does not allow the call."""
 

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Final
 
@@ -41,7 +41,8 @@ class Exchange:
         started: start of the request, on the monotonic clock.
         span: span of the request.
         request_id: the caller's `X-Request-Id` if it is safe to log, else the trace id.
-        rate_limit_status: remaining quota for the response headers, if limits are on.
+        read_rate_limit_status: reads the remaining quota for the response headers; None if the request has no limit.
+            It is read when the response starts, since a request may count several times, such as an array.
         status: status of the response; `CLIENT_CLOSED_REQUEST` until the response starts.
     """
 
@@ -56,7 +57,7 @@ class Exchange:
         self.span = tracing.start_span(scope.get("method", "GET"), _parent_trace(self.headers), SpanKind.SERVER)
         proposed_id = self.headers.get(b"x-request-id", b"").decode("latin-1")
         self.request_id = request_context.choose_request_id(proposed_id, self.span.trace)
-        self.rate_limit_status: RateLimitStatus | None = None
+        self.read_rate_limit_status: Callable[[], Awaitable[RateLimitStatus | None]] | None = None
         self.status: int = CLIENT_CLOSED_REQUEST
         self._response_started: float | None = None
         self._send = send
@@ -67,8 +68,8 @@ class Exchange:
             self.status = message.get("status", HTTPStatus.SWITCHING_PROTOCOLS)
             self._response_started = time.monotonic()
             headers = [*message.get("headers", ()), (b"x-request-id", self.request_id.encode())]
-            if self.rate_limit_status is not None:
-                headers += self.rate_limit_status.headers
+            if self.read_rate_limit_status is not None and (status := await self.read_rate_limit_status()) is not None:
+                headers += status.headers
             message["headers"] = with_security_headers(headers)
         await self._send(message)
 

@@ -1,5 +1,6 @@
 """The one ASGI middleware around all routes: it shows in which order the concerns of a request apply."""
 
+from functools import partial
 from http import HTTPStatus
 from typing import Final
 
@@ -96,7 +97,7 @@ class RequestMiddleware:
             request_context.current_request.reset(reset)
 
     async def _hit_rate_limit(self, exchange: Exchange) -> None:
-        """Count the request and keep the remaining quota for the response headers.
+        """Count the request, and let the response headers have the quota that remains when the response starts.
 
         Raises:
             RateLimited: the caller's or the address' limit is exceeded.
@@ -106,7 +107,5 @@ class RequestMiddleware:
             limit, client = limiter.sign_in, address_key(address)
         else:
             limit, client = limiter.limit_for(request_context.current_request.get().principal, address)
-        try:
-            await limiter.hit(limit, client)
-        finally:
-            exchange.rate_limit_status = await limiter.status(limit, client)
+        exchange.read_rate_limit_status = partial(limiter.status, limit, client)
+        await limiter.hit(limit, client)

@@ -16,6 +16,9 @@ class BodyTimeoutError(Exception):
 async def run_with_timeouts(app: ASGIApp, scope: Scope, receive: Receive, send: Send, timeout_seconds: float) -> None:
     """Run the app until it returns, the client disconnects or the body time-out passes.
 
+    A disconnect cancels the app, also while it reads the body. So no code between here and the socket sees half a body
+    or an error of the connection: the request ends without a response, and counts as one that its client has closed.
+
     Args:
         app: ASGI app.
         scope: ASGI scope of an HTTP request.
@@ -41,7 +44,7 @@ async def run_with_timeouts(app: ASGIApp, scope: Scope, receive: Receive, send: 
 
 
 class _Watcher:
-    """Expires the time-out if the body is late, or if the client disconnects after the body.
+    """Expires the time-out if the body is late, or if the client disconnects.
 
     ASGI reports a disconnect only to a pending `receive`, so after the body this class keeps receiving.
     """
@@ -58,8 +61,11 @@ class _Watcher:
         self.is_disconnected = False
 
     async def receive(self) -> Message:
-        """ASGI receive that notices the end of the body."""
+        """ASGI receive that notices the end of the body. After a disconnect within the body it never returns."""
         message = await self._receive()
+        if message["type"] == "http.disconnect" and not self._is_body_complete:
+            self._cancel_request()
+            await asyncio.Event().wait()
         if not self._is_body_complete and not message.get("more_body", False):
             self._is_body_complete = True
             if self._is_watching:
@@ -84,5 +90,8 @@ class _Watcher:
     async def _wait_for_disconnect(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
+        self._cancel_request()
+
+    def _cancel_request(self) -> None:
         self.is_disconnected = True
         self._timeout.reschedule(self._loop.time())

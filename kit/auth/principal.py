@@ -14,10 +14,15 @@ import jwt
 from kit.auth.jwk import ALGORITHM, PublicKey
 from kit.auth.keys import KeySet
 from kit.runtime.settings import Algorithm, AuthSettings
-from wallet.errors import Unauthenticated
+from wallet.errors import TokenTooLong, Unauthenticated
 
 _CLOCK_SKEW_SECONDS: Final = 5
 _CACHED_TOKENS: Final = 4096
+MAX_TOKEN_BYTES: Final = 8_192
+"""Longest accepted token. Every call carries the token of its caller, and gRPC limits the size of a call's metadata."""
+_MAX_SUBJECT_LENGTH: Final = 255
+_UNREADABLE: Final = (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError)
+"""Errors of a token whose parts are not what the library expects, such as a list in place of a number."""
 _SWEEP_SECONDS: Final = 60.0
 """Interval at which expired tokens are removed from the cache."""
 
@@ -151,6 +156,7 @@ class TokenVerifier:
 
         Raises:
             Unauthenticated: the token is not valid; the message says why.
+            TokenTooLong: it is longer than `MAX_TOKEN_BYTES`.
             Unavailable: the issuer's keys have never been read.
         """
         cached = self._cache.get(token)
@@ -165,11 +171,13 @@ class TokenVerifier:
         return cached.principal
 
     async def _decode(self, token: str) -> _CachedToken:
+        if len(token) > MAX_TOKEN_BYTES:
+            raise TokenTooLong(str(MAX_TOKEN_BYTES))
         try:
             return await self._decode_with_issuers_key(token)
         except jwt.ExpiredSignatureError:
             raise Unauthenticated("the token has expired; get a new one") from None
-        except (jwt.PyJWTError, OverflowError) as error:  # OverflowError: `exp` is out of range
+        except _UNREADABLE as error:
             raise Unauthenticated(f"the token is not valid: {type(error).__name__}") from None
 
     async def _decode_with_issuers_key(self, token: str) -> _CachedToken:
@@ -189,7 +197,7 @@ class TokenVerifier:
             leeway=_CLOCK_SKEW_SECONDS,
             options={"require": ["exp", "iat", "sub"]},
         )
-        if not claims["sub"]:
+        if not _is_subject(claims["sub"]):
             raise jwt.InvalidTokenError
         if is_service and claims["sub"] != issuer:
             raise jwt.InvalidTokenError
@@ -207,6 +215,11 @@ class TokenVerifier:
         self._cache.move_to_end(token)
         if len(self._cache) > _CACHED_TOKENS:
             self._cache.popitem(last=False)
+
+
+def _is_subject(claim: Any) -> bool:
+    """Return whether a claim may be the id of a caller: it is stored, logged and compared."""
+    return isinstance(claim, str) and 0 < len(claim) <= _MAX_SUBJECT_LENGTH and claim.isprintable()
 
 
 def _get_claim(claims: Mapping[str, Any], path: str) -> Any:

@@ -52,6 +52,9 @@ _SERVER_ERRORS: Final = frozenset(
 _OPTIONS: Final = (
     ("grpc.so_reuseport", 0),  # a port in use is an error; with reuse, two processes would share the calls
     ("grpc.max_receive_message_length", 4 * 1024 * 1024),
+    # Above the first size gRPC refuses calls by chance. The token is at most half of it (`MAX_TOKEN_BYTES`).
+    ("grpc.max_metadata_size", 16 * 1024),
+    ("grpc.absolute_max_metadata_size", 24 * 1024),
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.http2.min_ping_interval_without_data_ms", 4_000),  # less than the keepalive interval of our channels
 )

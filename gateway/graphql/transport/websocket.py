@@ -28,7 +28,7 @@ from gateway.http.strict_json import MalformedJSONError, loads
 from gateway.policy import ANY_USER
 from kit.auth.principal import Principal, TokenVerifier
 from kit.rpc import request_context
-from wallet.errors import RateLimited, Unavailable, WalletError
+from wallet.errors import RateLimited, TokenTooLong, Unavailable, WalletError
 
 _TYPES: Final = frozenset({"connection_init", "ping", "pong", "subscribe", "complete"})
 _UNKNOWN_TYPE: Final = f"type must be one of {', '.join(sorted(_TYPES))}"
@@ -52,6 +52,8 @@ class _Handler(BaseGraphQLTransportWSHandler[Context, None]):
             await super().handle_connection_init(message)
         except Unavailable as error:
             await self.websocket.close(code=1013, reason=error.message)
+        except TokenTooLong as error:
+            await self.websocket.close(code=4403, reason=error.message)
         caller = request_context.current_request.get().principal
         if caller is not None and self._expiry is None:
             self._expiry = asyncio.create_task(self._close_at_expiry(caller))
@@ -192,13 +194,14 @@ class GraphQLOverWebSocket(GraphQL[Context, None]):
         Raises:
             ConnectionRejectionError: the token is invalid, or its roles allow no operation.
             Unavailable: the issuer's keys are not available, so the token cannot be verified.
+            TokenTooLong: the token is too long; the message names the limit.
         """
         params = {name.lower(): value for name, value in context.connection_params.items()}
         token = str(params.get("authorization", "")).removeprefix("Bearer ")
         try:
             principal = await self._verifier.verify(token)
             ANY_USER.check(principal)
-        except Unavailable:  # the token may be valid
+        except (Unavailable, TokenTooLong):  # the token may be valid
             raise
         except WalletError as error:
             raise ConnectionRejectionError from error

@@ -12,6 +12,7 @@ from gateway.errors import STATUS, STATUS_OVERRIDES
 from gateway.graphql.execution.schemas import build_merged_schema
 from tests.integration.gateway.fake_services import ACCOUNT, FakeCard
 from tests.integration.gateway.gateway_process import Gateway
+from tests.integration.gateway.logs import logs_since
 from wallet.errors import ERRORS_BY_REASON, FieldViolation, InvalidInput, WalletError
 
 INPUT = {
@@ -112,11 +113,13 @@ class TestUnexpectedError:
         self, http: httpx.AsyncClient, gateway: Gateway, card: FakeCard
     ) -> None:
         card.answer = "password=x"  # type: ignore[assignment]  # not a message, so the service fails
+        start = len(gateway.log_lines)
         by_graph = await http.post("/graphql", json={"query": TOP_UP, "variables": {"input": INPUT}})
         body = {name: INPUT[name] for name in ("amount", "card")}
         by_rest = await http.post(f"/accounts/{ACCOUNT}/topup", json=body, headers={"Idempotency-Key": "k"})
         (error,) = by_graph.json()["errors"]
+        logged = {json.loads(line).get("request_id") for line in await logs_since(gateway, start)}
         for details, answer in ((error["extensions"], by_graph), (by_rest.json(), by_rest)):
             assert (details["code"], details["requestId"]) == ("INTERNAL", answer.headers["x-request-id"])
             assert "password" not in answer.text
-            assert [line for line in gateway.log_lines if json.loads(line).get("request_id") == details["requestId"]]
+            assert details["requestId"] in logged

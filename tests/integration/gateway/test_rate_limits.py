@@ -86,11 +86,10 @@ async def test_each_request_of_a_graphql_batch_is_counted(gateway_with: Any, key
         for headers in ({}, bearer(keys, "alice")):
             batches = [[{"query": "{ __typename }"}] * size for size in (3, 2, 1)]
             answers = [await http.post("/graphql", json=batch, headers=headers) for batch in batches]
-            assert [each.status_code for each in answers] == [
-                200,
-                429,
-                429,
-            ]  # of the rejected batch of two, one request was counted
+            # Of the rejected batch of two, one request was counted.
+            assert [each.status_code for each in answers] == [200, 429, 429]
+            remaining = [each.headers["RateLimit"].partition(";r=")[2].partition(";")[0] for each in answers]
+            assert remaining == ["1", "0", "0"]
 
 
 QUERY = f'{{ account(id: "{ACCOUNT}") {{ balance {{ amount }} }} }}'  # estimated cost: 2

@@ -8,12 +8,14 @@ from uuid import uuid4
 
 import httpx
 import pytest
+from prometheus_client import REGISTRY
 
 from tests.conftest import Keys
 from tests.integration.gateway.fake_services import ACCOUNT
 from tests.integration.gateway.gateway_process import run_gateway
 from tests.integration.gateway.slow_services import SlowServices
 from tests.integration.gateway.websocket_client import connect_as_alice, subscribe
+from tests.waiting import until
 
 ACCOUNT_QUERY = f'{{ account(id: "{ACCOUNT}") {{ id operations(first: 1) {{ edges {{ cursor }} }} }} }}'
 TRANSFER = f"""mutation {{ transferMoney(
@@ -49,6 +51,15 @@ was caused by the disconnect.
 async def next_of(queue: asyncio.Queue[Any]) -> Any:
     async with asyncio.timeout(TEST_TIMEOUT_SECONDS):
         return await queue.get()
+
+
+def count_requests(route: str) -> dict[str, float]:
+    """Return the number of POST requests of a route by the class of their status."""
+    name = "wallet_gateway_request_duration_seconds_count"
+    labels = {"method": "POST", "route": route}
+    return {
+        status: REGISTRY.get_sample_value(name, {**labels, "status": status}) or 0.0 for status in ("2xx", "4xx", "5xx")
+    }
 
 
 class TestDeadline:
@@ -160,6 +171,36 @@ class TestDisconnect:
         request.cancel()
         assert await next_of(slow_services.cancelled) == method
         assert (await http.get("/health/live")).status_code == 200
+
+    @pytest.mark.parametrize("framing", ["content-length: 500", "transfer-encoding: chunked"])
+    @pytest.mark.parametrize(
+        "route", ["/graphql", "/accounts/{accountId}/transfers", "/accounts/{accountId}/topup", "/auth/login"]
+    )
+    async def test_disconnect_within_the_body_counts_as_closed_by_the_client(
+        self, url: str, keys: Keys, route: str, framing: str
+    ) -> None:
+        before = count_requests(route)
+        host, _, port = url.removeprefix("http://").partition(":")
+        _, writer = await asyncio.open_connection(host, int(port))
+        head = (
+            f"POST {route.replace('{accountId}', str(ACCOUNT))} HTTP/1.1",
+            "host: gateway",
+            f"authorization: Bearer {keys.user('alice')}",
+            "content-type: application/json",
+            "idempotency-key: k",
+            framing,
+        )
+        writer.write("\r\n".join((*head, "", '6\r\n{"quer')).encode())
+        await writer.drain()
+        writer.close()
+
+        async def is_counted() -> bool:
+            return count_requests(route) != before
+
+        await until(is_counted)
+        after = count_requests(route)
+        assert after["4xx"] == before["4xx"] + 1
+        assert after["5xx"] == before["5xx"]
 
     async def test_disconnect_during_a_graphql_get_cancels_its_call(
         self, slow_services: SlowServices, http: httpx.AsyncClient

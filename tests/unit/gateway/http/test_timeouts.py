@@ -3,8 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator
 
+import pytest
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
+from structlog.testing import capture_logs
 
 from tests.conftest import Keys
 from tests.unit.gateway.http.asgi import echo, http_client, with_middleware
@@ -32,3 +35,30 @@ async def test_body_timeout_does_not_limit_the_response(keys: Keys) -> None:
 
     async with http_client(with_middleware(answer_slowly, keys, timeout_seconds=1)) as http:
         assert (await http.post("/", content=b"x")).text == "slow"
+
+
+@pytest.mark.parametrize("headers", [[], [(b"content-length", b"100")], [(b"content-length", b"1000000")]])
+async def test_disconnect_within_the_body_is_no_error(keys: Keys, headers: list[tuple[bytes, bytes]]) -> None:
+    """The app must not see it: it would take it for an unexpected error, and a handler would log a traceback."""
+    messages = [{"type": "http.request", "body": b"half of", "more_body": True}]
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return messages.pop() if messages else {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def read_body(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await Request(scope, receive).body()
+        except Exception as error:  # noqa: BLE001  as a handler of unexpected errors
+            pytest.fail(f"the app got {error!r}")
+
+    scope = {"type": "http", "method": "POST", "path": "/accounts", "headers": headers, "client": ("127.0.0.1", 1)}
+    with capture_logs() as logged:
+        await with_middleware(read_body, keys)(scope, receive, send)
+    assert sent == []
+    assert [(line["event"], line["log_level"], line["status"]) for line in logged] == [
+        ("request completed", "info", 499)
+    ]
