@@ -97,6 +97,54 @@ class TestConnection:
             await connection.send(message)
             assert await wait_close_code(connection) == 4400
 
+    @pytest.mark.parametrize(
+        "message",
+        [
+            {"type": "x" * 1_000},
+            {"type": "subscribe", "id": "x" * 129, "payload": {"query": "{ __typename }"}},
+            {"type": "complete", "id": "\N{WATER WAVE}" * 129},
+        ],
+    )
+    async def test_too_long_type_or_id_closes_the_connection_with_advice(
+        self, url: str, keys: Keys, message: dict[str, Any]
+    ) -> None:
+        async with connect_as_alice(url, keys) as connection:
+            await connection.send(json.dumps(message))
+            assert await wait_close_code(connection) == 4400
+            assert connection.close_reason in {
+                "id must be at most 128 characters",
+                "type must be one of complete, connection_init, ping, pong, subscribe",
+            }
+
+    async def test_id_of_the_maximum_length_is_accepted(self, url: str, keys: Keys) -> None:
+        async with connect_as_alice(url, keys) as connection:
+            await subscribe(connection, "{ __typename }", "\N{WATER WAVE}" * 128)
+            assert (await receive(connection))["id"] == "\N{WATER WAVE}" * 128
+
+    async def test_reason_of_a_duplicate_id_does_not_quote_it(self, url: str, keys: Keys) -> None:
+        async with connect_as_alice(url, keys) as connection:
+            await subscribe(connection, WATCH, "x" * 128)
+            await subscribe(connection, WATCH, "x" * 128)
+            assert await wait_close_code(connection) == 4409
+            assert connection.close_reason == "an operation with this id is running: use another id"
+
+    async def test_too_many_messages_before_the_acknowledgement_close_the_connection(self, url: str) -> None:
+        async with open_websocket(url) as connection:
+            for _ in range(10):
+                await connection.send('{"type": "ping"}')
+                assert (await receive(connection))["type"] == "pong"
+            await connection.send('{"type": "ping"}')
+            assert await wait_close_code(connection) == 4429
+
+    async def test_flood_before_init_does_not_delay_the_init_time_out(
+        self, slow_target: str, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        set_limits(monkeypatch, WebSocketLimits(init_seconds=0.5))
+        async with run_gateway(keys, tmp_path, slow_target) as url, open_websocket(url) as connection:
+            for _ in range(1_500):  # fewer than the server closes a connection for, more than it answers in the time
+                await connection.ping()
+            assert await wait_close_code(connection) == 4408
+
     async def test_message_above_the_size_limit_closes_the_connection(
         self, slow_target: str, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

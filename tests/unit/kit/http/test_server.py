@@ -8,6 +8,7 @@ import pytest
 from fastapi import FastAPI
 
 from kit.http.admin import admin_app
+from kit.http.connections import ConnectionLimits
 from kit.http.server import http_server
 from kit.http.uvicorn_internals import BoundedHttpProtocol
 from stack.ports import free_ports
@@ -68,3 +69,29 @@ async def test_request_in_progress_finishes_during_shutdown() -> None:
             await entered.wait()
             asyncio.get_running_loop().call_later(0.1, leave.set)
         assert (await request).json() == "done"
+
+
+async def test_health_checks_are_answered_while_all_connections_are_taken() -> None:
+    app, entered, leave = admin_app({}), asyncio.Semaphore(0), asyncio.Event()
+
+    @app.get("/slow")
+    async def slow() -> None:
+        entered.release()
+        await leave.wait()
+
+    (port,) = free_ports(1)
+    url = f"http://127.0.0.1:{port}"
+    async with (
+        http_server(app, f"127.0.0.1:{port}", limits=ConnectionLimits(total=2, per_address=2)),
+        httpx.AsyncClient(trust_env=False) as client,
+    ):
+        requests = [asyncio.create_task(client.get(f"{url}/slow")) for _ in range(2)]
+        for _ in requests:
+            await entered.acquire()
+        assert (await client.get(f"{url}/metrics")).status_code == 503
+        check = await client.get(f"{url}/health/ready")
+        assert (check.status_code, check.headers["connection"]) == (200, "close")
+        leave.set()
+        assert [(await request).status_code for request in requests] == [200, 200]
+        metrics = (await client.get(f"{url}/metrics")).text
+        assert f'wallet_http_connections_refused_total{{limit="address",listen="127.0.0.1:{port}"}} 2.0' in metrics

@@ -407,3 +407,46 @@ async def _reflection(
     """Call server reflection as grpcurl does."""
     stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)  # type: ignore[arg-type]  # either kind of channel does
     return [answer async for answer in stub.ServerReflectionInfo(iter(requests))]
+
+
+class TestConnections:
+    async def test_server_announces_the_limit_of_concurrent_streams(self, target: str) -> None:
+        reader, writer = await open_http2(target)
+        settings = await read_settings(reader)
+        writer.close()
+        assert settings[3] == server.MAX_STREAMS
+
+    @pytest.mark.parametrize("option", ["grpc.server_handshake_timeout_ms", "grpc.max_connection_idle_ms"])
+    async def test_connection_without_a_handshake_or_a_call_is_closed(
+        self, keys: Keys, option: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert option in dict(server._OPTIONS)
+        monkeypatch.setattr(server, "_OPTIONS", tuple((dict(server._OPTIONS) | {option: 200}).items()))
+        async with serving(say, keys.verifier()) as target:
+            reader, writer = await open_http2(target, preface=HTTP2_PREFACE if "idle" in option else b"")
+            try:
+                async with asyncio.timeout(5):
+                    await reader.read()  # until the server closes the connection
+            finally:
+                writer.close()
+
+
+HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+
+
+async def open_http2(target: str, preface: bytes = HTTP2_PREFACE) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Open a connection and send the preface and an empty SETTINGS frame."""
+    host, _, port = target.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(preface)
+    return reader, writer
+
+
+async def read_settings(reader: asyncio.StreamReader) -> dict[int, int]:
+    """Read the server's first frame, its SETTINGS."""
+    async with asyncio.timeout(10):
+        head = await reader.readexactly(9)
+        assert head[3] == 4
+        payload = await reader.readexactly(int.from_bytes(head[:3]))
+    pairs = [payload[start : start + 6] for start in range(0, len(payload), 6)]
+    return {int.from_bytes(pair[:2]): int.from_bytes(pair[2:]) for pair in pairs}

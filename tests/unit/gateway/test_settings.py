@@ -1,0 +1,33 @@
+"""Settings of the gateway that depend on the machine."""
+
+import resource
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from gateway.settings import Settings
+
+
+def settings(**more: Any) -> Settings:
+    return Settings(auth_issuer="issuer", auth_jwks="https://issuer.example/jwks", **more)
+
+
+@pytest.fixture(autouse=True)
+def _thousand_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 1_024))
+
+
+def test_more_connections_than_open_files_are_refused() -> None:
+    with pytest.raises(ValidationError, match="raise `ulimit -Hn`, or lower this"):
+        settings(gateway_connections=769)
+    assert settings(gateway_connections=768).connection_limits().total == 768
+
+
+def test_connections_follow_the_limit_of_open_files_without_a_setting() -> None:
+    assert settings().connection_limits().total == 768
+
+
+def test_trusted_proxies_have_no_limit_by_address() -> None:
+    limits = settings(gateway_trusted_proxies=["10.0.0.0/8"], gateway_connections_per_address=7).connection_limits()
+    assert (limits.per_address, limits.exempt) == (7, ["10.0.0.0/8"])
