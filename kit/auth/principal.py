@@ -48,6 +48,7 @@ class Principal:
         is_service: whether the caller is a service, which acts for no user.
         expires_at: Unix time at which the token expires.
         roles: roles of a user; empty for a service.
+        session: `sid` of the token, the login that it comes from; None if the token has no such text.
     """
 
     issuer: str
@@ -55,6 +56,7 @@ class Principal:
     is_service: bool
     expires_at: float
     roles: frozenset[Role] = frozenset()
+    session: str | None = None
 
     @property
     def valid_until(self) -> float:
@@ -202,7 +204,16 @@ class TokenVerifier:
         if is_service and claims["sub"] != issuer:
             raise jwt.InvalidTokenError
         roles = frozenset[Role]() if is_service else _parse_roles(_get_claim(claims, self._roles_claim))
-        return _CachedToken(Principal(issuer, claims["sub"], is_service, float(claims["exp"]), roles), keys, key)
+        session = claims.get("sid")
+        principal = Principal(
+            issuer,
+            claims["sub"],
+            is_service,
+            float(claims["exp"]),
+            roles,
+            session if isinstance(session, str) else None,
+        )
+        return _CachedToken(principal, keys, key)
 
     def _store(self, token: str, cached: _CachedToken) -> None:
         now = time.time()

@@ -40,13 +40,16 @@ class TokenSigner:
             raise TypeError(f"{file} has no Ed25519 private key: create one with `openssl genpkey -algorithm ed25519`")
         return cls(issuer, key, audience)
 
-    def sign(self, subject: str, lifetime_seconds: float, roles: Collection[Role] = ()) -> str:
+    def sign(
+        self, subject: str, lifetime_seconds: float, roles: Collection[Role] = (), *, session: str | None = None
+    ) -> str:
         """Return a token for the subject, valid from now on.
 
         Args:
             subject: `sub` of the token.
             lifetime_seconds: time until the token expires.
             roles: roles of a user; a service has none. A user without roles has no access.
+            session: `sid` of the token: the login that it comes from, if any.
         """
         now = time.time()
         claims: dict[str, Any] = {
@@ -59,6 +62,8 @@ class TokenSigner:
         }
         if roles:
             claims["roles"] = sorted(roles)
+        if session is not None:
+            claims["sid"] = session
         return jwt.encode(claims, self._key, algorithm=ALGORITHM, headers={"kid": self._kid})
 
 

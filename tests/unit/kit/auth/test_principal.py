@@ -90,6 +90,13 @@ class TestValidTokens:
         caller = await verifier.verify(token(PRIVATE[CARD], iss=CARD, sub=CARD))
         assert (caller.subject, caller.is_service) == (CARD, True)
 
+    async def test_session_of_the_token_is_kept(self, verifier: TokenVerifier) -> None:
+        assert (await verifier.verify(token(sid="a-session"))).session == "a-session"
+
+    @pytest.mark.parametrize("sid", [None, 7, ["a-session"], {"a": "session"}])
+    async def test_session_of_another_form_is_ignored(self, verifier: TokenVerifier, sid: object) -> None:
+        assert (await verifier.verify(token(sid=sid))).session is None
+
     async def test_one_matching_audience_of_several_is_enough(self, verifier: TokenVerifier) -> None:
         assert (await verifier.verify(token(aud=["elsewhere", AUDIENCE]))).subject == "alice"
 
