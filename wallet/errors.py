@@ -236,6 +236,15 @@ class InvalidCredentials(WalletError):
 
 
 @dataclass
+class WrongPassword(WalletError):
+    """The current password of a password change is wrong. The attempt counts as a failed login."""
+
+    reason = "WRONG_PASSWORD"
+    code = Code.FAILED_PRECONDITION
+    template = "the current password is wrong; nothing was changed, and too many attempts lock the user name"
+
+
+@dataclass
 class TooManyAttempts(WalletError):
     """The user name is locked after failed logins, whether or not the user exists. The password was not checked."""
 

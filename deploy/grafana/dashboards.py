@@ -271,6 +271,11 @@ DASHBOARDS: Final = (
                 time_series(
                     "Refresh tokens", "ops", {"{{outcome}}": rate("wallet_identity_refreshes_total", "outcome")}
                 ),
+                time_series(
+                    "Password changes",
+                    "ops",
+                    {"{{outcome}}": rate("wallet_identity_password_changes_total", "outcome")},
+                ),
                 time_series("Password hashing", "s", quantiles("wallet_identity_hash_seconds")),
                 time_series("Waiting password hashes", "short", {"{{instance}}": "wallet_identity_hashing"}),
             ],

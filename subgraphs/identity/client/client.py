@@ -21,7 +21,9 @@ _LABEL: Final = "the identity service"
 
 
 class IdentityClient:
-    """Client of the identity service. Reads of users are made for the current caller (`current_request`).
+    """Client of the identity service.
+
+    Reads of users and password changes are made for the current caller (`current_request`).
 
     Every method raises the `WalletError` that the service answered, Unavailable if the service does not answer, and
     DeadlineExceeded if it does not answer in time. Reads are safe to retry.
@@ -70,6 +72,11 @@ class IdentityClient:
         """End the session of a refresh token. Safe to retry."""
         request = identity_pb2.RevokeRequest(refresh_token=token.text)
         await self._rpc.unary(self._stub.Revoke, request)
+
+    async def change_password(self, current: Secret, new: Secret) -> None:
+        """Change the password of the current caller and end the caller's other sessions. Safe to retry."""
+        request = identity_pb2.ChangePasswordRequest(current_password=current.text, new_password=new.text)
+        await self._rpc.unary(self._stub.ChangePassword, request)
 
     async def get_user(self, user_id: str) -> User:
         """Return a user."""

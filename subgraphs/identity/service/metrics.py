@@ -4,6 +4,11 @@ from prometheus_client import Counter, Gauge, Histogram
 
 REGISTERED = Counter("wallet_identity_registered", "Registered users.")
 SIGN_INS = Counter("wallet_identity_sign_ins", "Login attempts by outcome: right, wrong or locked.", ["outcome"])
+PASSWORD_CHANGES = Counter(
+    "wallet_identity_password_changes",
+    "Password changes by outcome: changed, repeated (a retry after a lost response), wrong or locked.",
+    ["outcome"],
+)
 REFRESHES = Counter(
     "wallet_identity_refreshes",
     "Uses of refresh tokens by outcome: replaced, repeated, reused, over (the session has ended) or unknown.",

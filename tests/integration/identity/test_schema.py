@@ -67,12 +67,29 @@ class TestMigrations:
         await asyncio.to_thread(upgrade, MIGRATIONS, identity_url)
         assert await shape(sql) == before
 
+    async def test_names_survive_the_downgrade_in_lower_case(self, identity_url: str, sql: asyncpg.Connection) -> None:
+        first, second = uuid.uuid4(), uuid.uuid4()
+        await sql.execute(ADD, first, "McKinley", HASH)
+        await sql.execute(ADD, second, "alice", HASH)
+        names = "SELECT username FROM users ORDER BY username"
+        await asyncio.to_thread(command.downgrade, config(MIGRATIONS, identity_url), "0002")
+        assert [row["username"] for row in await sql.fetch(names)] == ["alice", "mckinley"]
+        await asyncio.to_thread(upgrade, MIGRATIONS, identity_url)
+        rows = await sql.fetch("SELECT id, username FROM users ORDER BY username")
+        assert [tuple(row) for row in rows] == [(second, "alice"), (first, "mckinley")]
+
 
 class TestTables:
+    async def test_name_in_another_case_is_refused(self, sql: asyncpg.Connection) -> None:
+        await sql.execute(ADD, uuid.uuid4(), "Alice", HASH)
+        with pytest.raises(asyncpg.UniqueViolationError, match="users_username_folded"):
+            await sql.execute(ADD, uuid.uuid4(), "aLICE", HASH)
+
     @pytest.mark.parametrize(
         ("username", "password_hash", "constraint"),
         [
-            ("Alice", HASH, "users_username_form"),
+            ("1Alice", HASH, "users_username_form"),
+            ("\u00c4lice", HASH, "users_username_form"),
             ("alice\n", HASH, "users_username_form"),
             ("alice", "correct horse battery", "users_password_hash"),
             ("alice", HASH.replace("id", "i"), "users_password_hash"),

@@ -47,7 +47,7 @@ class TestTokens:
         caller = await verifier.verify(tokens.access)
         assert (caller.subject, caller.issuer, caller.is_service) == (user.id, USERS, False)
         now, read = datetime.now(UTC), decode_claims(tokens.access)
-        assert read.keys() == {"iss", "sub", "aud", "iat", "exp", "jti", "roles"}
+        assert read.keys() == {"iss", "sub", "aud", "iat", "exp", "jti", "roles", "sid"}
         assert 0 <= read["exp"] - tokens.access_expires_at.timestamp() <= 1
         assert abs(tokens.access_expires_at - now - timedelta(minutes=10)) < timedelta(seconds=5)
         assert abs(tokens.refresh_expires_at - now - timedelta(days=30)) < timedelta(seconds=5)
@@ -102,6 +102,10 @@ class TestLockout:
         assert results == ["INVALID_CREDENTIALS"] * 5 + ["TOO_MANY_ATTEMPTS"]
         # The correct password is refused too. Otherwise the lock would reveal the correct password.
         assert await try_login(own_identity, name, PASSWORD) == "TOO_MANY_ATTEMPTS"
+
+    async def test_attempts_in_every_case_of_a_name_count_together(self, own_identity: RunningIdentity) -> None:
+        results = [await try_login(own_identity, name) for name in ("bob", "Bob", "BOB", "bOb", "boB", "BoB")]
+        assert results == ["INVALID_CREDENTIALS"] * 5 + ["TOO_MANY_ATTEMPTS"]
 
     async def test_lock_doubles_and_has_a_retry_time(self, own_identity: RunningIdentity) -> None:
         for _ in range(5):

@@ -25,6 +25,24 @@ class TestRegistration:
         assert sum(isinstance(each, UsernameTaken) for each in results) == 4
         assert await identity.sql.fetchval("SELECT count(*) FROM users WHERE username = $1", name) == 1
 
+    async def test_name_in_another_case_is_taken(self, identity: RunningIdentity) -> None:
+        name = f"U{uuid.uuid4().hex}"
+        variants = (name, name.lower(), name.upper(), name.swapcase())
+        results = await asyncio.gather(*(identity.register_user(each) for each in variants), return_exceptions=True)
+        assert sum(isinstance(each, UsernameTaken) for each in results) == 3
+
+    async def test_name_is_shown_as_registered_after_a_login_in_another_case(self, identity: RunningIdentity) -> None:
+        user = await identity.register_user(f"McKinley{uuid.uuid4().hex}")
+        assert user.username.startswith("McKinley")
+        with anonymous_caller():
+            tokens = await identity.client.authenticate(user.username.swapcase(), PASSWORD)
+        assert await caller_of(tokens)(identity.client.get_user(user.id)) == user
+
+    async def test_common_password_is_refused(self, identity: RunningIdentity) -> None:
+        with pytest.raises(InvalidInput) as caught:
+            await identity.register_user(password=Secret("Qwerty123456"))
+        assert caught.value.message == "password: is one of the most common passwords; choose another one"
+
     async def test_invalid_name_and_password_are_both_reported(self, identity: RunningIdentity) -> None:
         with pytest.raises(InvalidInput) as caught:
             await identity.register_user("No Name", Secret("short"))

@@ -26,15 +26,15 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(protos/wallet/identity/v1/identity.proto\x12\x12wallet.identity.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"|\n\x04User\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08username\x18\x02 \x01(\t\x12&\n\x04role\x18\x03 \x01(\x0e\x32\x18.wallet.identity.v1.Role\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa4\x01\n\x06Tokens\x12\x14\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\t\x12\x35\n\x11\x61\x63\x63\x65ss_expires_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rrefresh_token\x18\x03 \x01(\t\x12\x36\n\x12refresh_expires_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"5\n\x0fRegisterRequest\x12\x10\n\x08username\x18\x01 \x01(\t\x12\x10\n\x08password\x18\x02 \x01(\t\":\n\x10RegisterResponse\x12&\n\x04user\x18\x01 \x01(\x0b\x32\x18.wallet.identity.v1.User\"9\n\x13\x41uthenticateRequest\x12\x10\n\x08username\x18\x01 \x01(\t\x12\x10\n\x08password\x18\x02 \x01(\t\"B\n\x14\x41uthenticateResponse\x12*\n\x06tokens\x18\x01 \x01(\x0b\x32\x1a.wallet.identity.v1.Tokens\"\'\n\x0eRefreshRequest\x12\x15\n\rrefresh_token\x18\x01 \x01(\t\"=\n\x0fRefreshResponse\x12*\n\x06tokens\x18\x01 \x01(\x0b\x32\x1a.wallet.identity.v1.Tokens\"&\n\rRevokeRequest\x12\x15\n\rrefresh_token\x18\x01 \x01(\t\"\x10\n\x0eRevokeResponse\"\x1c\n\x0eGetUserRequest\x12\n\n\x02id\x18\x01 \x01(\t\"9\n\x0fGetUserResponse\x12&\n\x04user\x18\x01 \x01(\x0b\x32\x18.wallet.identity.v1.User\"#\n\x14\x42\x61tchGetUsersRequest\x12\x0b\n\x03ids\x18\x01 \x03(\t\"\xcb\x01\n\x15\x42\x61tchGetUsersResponse\x12\x41\n\x07results\x18\x01 \x03(\x0b\x32\x30.wallet.identity.v1.BatchGetUsersResponse.Result\x1ao\n\x06Result\x12\x0b\n\x03key\x18\x01 \x01(\t\x12)\n\x05value\x18\x02 \x01(\x0b\x32\x18.wallet.identity.v1.UserH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result*R\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x11\n\rROLE_CUSTOMER\x10\x01\x12\x11\n\rROLE_OPERATOR\x10\x02\x12\x0e\n\nROLE_ADMIN\x10\x03\x32\xaa\x04\n\x0fIdentityService\x12U\n\x08Register\x12#.wallet.identity.v1.RegisterRequest\x1a$.wallet.identity.v1.RegisterResponse\x12\x61\n\x0c\x41uthenticate\x12\'.wallet.identity.v1.AuthenticateRequest\x1a(.wallet.identity.v1.AuthenticateResponse\x12R\n\x07Refresh\x12\".wallet.identity.v1.RefreshRequest\x1a#.wallet.identity.v1.RefreshResponse\x12O\n\x06Revoke\x12!.wallet.identity.v1.RevokeRequest\x1a\".wallet.identity.v1.RevokeResponse\x12R\n\x07GetUser\x12\".wallet.identity.v1.GetUserRequest\x1a#.wallet.identity.v1.GetUserResponse\x12\x64\n\rBatchGetUsers\x12(.wallet.identity.v1.BatchGetUsersRequest\x1a).wallet.identity.v1.BatchGetUsersResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(protos/wallet/identity/v1/identity.proto\x12\x12wallet.identity.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"|\n\x04User\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08username\x18\x02 \x01(\t\x12&\n\x04role\x18\x03 \x01(\x0e\x32\x18.wallet.identity.v1.Role\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa4\x01\n\x06Tokens\x12\x14\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\t\x12\x35\n\x11\x61\x63\x63\x65ss_expires_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rrefresh_token\x18\x03 \x01(\t\x12\x36\n\x12refresh_expires_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"5\n\x0fRegisterRequest\x12\x10\n\x08username\x18\x01 \x01(\t\x12\x10\n\x08password\x18\x02 \x01(\t\":\n\x10RegisterResponse\x12&\n\x04user\x18\x01 \x01(\x0b\x32\x18.wallet.identity.v1.User\"9\n\x13\x41uthenticateRequest\x12\x10\n\x08username\x18\x01 \x01(\t\x12\x10\n\x08password\x18\x02 \x01(\t\"B\n\x14\x41uthenticateResponse\x12*\n\x06tokens\x18\x01 \x01(\x0b\x32\x1a.wallet.identity.v1.Tokens\"\'\n\x0eRefreshRequest\x12\x15\n\rrefresh_token\x18\x01 \x01(\t\"=\n\x0fRefreshResponse\x12*\n\x06tokens\x18\x01 \x01(\x0b\x32\x1a.wallet.identity.v1.Tokens\"&\n\rRevokeRequest\x12\x15\n\rrefresh_token\x18\x01 \x01(\t\"\x10\n\x0eRevokeResponse\"G\n\x15\x43hangePasswordRequest\x12\x18\n\x10\x63urrent_password\x18\x01 \x01(\t\x12\x14\n\x0cnew_password\x18\x02 \x01(\t\"\x18\n\x16\x43hangePasswordResponse\"\x1c\n\x0eGetUserRequest\x12\n\n\x02id\x18\x01 \x01(\t\"9\n\x0fGetUserResponse\x12&\n\x04user\x18\x01 \x01(\x0b\x32\x18.wallet.identity.v1.User\"#\n\x14\x42\x61tchGetUsersRequest\x12\x0b\n\x03ids\x18\x01 \x03(\t\"\xcb\x01\n\x15\x42\x61tchGetUsersResponse\x12\x41\n\x07results\x18\x01 \x03(\x0b\x32\x30.wallet.identity.v1.BatchGetUsersResponse.Result\x1ao\n\x06Result\x12\x0b\n\x03key\x18\x01 \x01(\t\x12)\n\x05value\x18\x02 \x01(\x0b\x32\x18.wallet.identity.v1.UserH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result*R\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x11\n\rROLE_CUSTOMER\x10\x01\x12\x11\n\rROLE_OPERATOR\x10\x02\x12\x0e\n\nROLE_ADMIN\x10\x03\x32\x93\x05\n\x0fIdentityService\x12U\n\x08Register\x12#.wallet.identity.v1.RegisterRequest\x1a$.wallet.identity.v1.RegisterResponse\x12\x61\n\x0c\x41uthenticate\x12\'.wallet.identity.v1.AuthenticateRequest\x1a(.wallet.identity.v1.AuthenticateResponse\x12R\n\x07Refresh\x12\".wallet.identity.v1.RefreshRequest\x1a#.wallet.identity.v1.RefreshResponse\x12O\n\x06Revoke\x12!.wallet.identity.v1.RevokeRequest\x1a\".wallet.identity.v1.RevokeResponse\x12g\n\x0e\x43hangePassword\x12).wallet.identity.v1.ChangePasswordRequest\x1a*.wallet.identity.v1.ChangePasswordResponse\x12R\n\x07GetUser\x12\".wallet.identity.v1.GetUserRequest\x1a#.wallet.identity.v1.GetUserResponse\x12\x64\n\rBatchGetUsers\x12(.wallet.identity.v1.BatchGetUsersRequest\x1a).wallet.identity.v1.BatchGetUsersResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.wallet.identity.v1.identity_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ROLE']._serialized_start=1151
-  _globals['_ROLE']._serialized_end=1233
+  _globals['_ROLE']._serialized_start=1250
+  _globals['_ROLE']._serialized_end=1332
   _globals['_USER']._serialized_start=122
   _globals['_USER']._serialized_end=246
   _globals['_TOKENS']._serialized_start=249
@@ -55,16 +55,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REVOKEREQUEST']._serialized_end=799
   _globals['_REVOKERESPONSE']._serialized_start=801
   _globals['_REVOKERESPONSE']._serialized_end=817
-  _globals['_GETUSERREQUEST']._serialized_start=819
-  _globals['_GETUSERREQUEST']._serialized_end=847
-  _globals['_GETUSERRESPONSE']._serialized_start=849
-  _globals['_GETUSERRESPONSE']._serialized_end=906
-  _globals['_BATCHGETUSERSREQUEST']._serialized_start=908
-  _globals['_BATCHGETUSERSREQUEST']._serialized_end=943
-  _globals['_BATCHGETUSERSRESPONSE']._serialized_start=946
-  _globals['_BATCHGETUSERSRESPONSE']._serialized_end=1149
-  _globals['_BATCHGETUSERSRESPONSE_RESULT']._serialized_start=1038
-  _globals['_BATCHGETUSERSRESPONSE_RESULT']._serialized_end=1149
-  _globals['_IDENTITYSERVICE']._serialized_start=1236
-  _globals['_IDENTITYSERVICE']._serialized_end=1790
+  _globals['_CHANGEPASSWORDREQUEST']._serialized_start=819
+  _globals['_CHANGEPASSWORDREQUEST']._serialized_end=890
+  _globals['_CHANGEPASSWORDRESPONSE']._serialized_start=892
+  _globals['_CHANGEPASSWORDRESPONSE']._serialized_end=916
+  _globals['_GETUSERREQUEST']._serialized_start=918
+  _globals['_GETUSERREQUEST']._serialized_end=946
+  _globals['_GETUSERRESPONSE']._serialized_start=948
+  _globals['_GETUSERRESPONSE']._serialized_end=1005
+  _globals['_BATCHGETUSERSREQUEST']._serialized_start=1007
+  _globals['_BATCHGETUSERSREQUEST']._serialized_end=1042
+  _globals['_BATCHGETUSERSRESPONSE']._serialized_start=1045
+  _globals['_BATCHGETUSERSRESPONSE']._serialized_end=1248
+  _globals['_BATCHGETUSERSRESPONSE_RESULT']._serialized_start=1137
+  _globals['_BATCHGETUSERSRESPONSE_RESULT']._serialized_end=1248
+  _globals['_IDENTITYSERVICE']._serialized_start=1335
+  _globals['_IDENTITYSERVICE']._serialized_end=1994
 # @@protoc_insertion_point(module_scope)

@@ -32,8 +32,10 @@ class IdentityServiceStub:
     `authorization` metadata. A customer sees only themselves; another user is NOT_FOUND, so ids do not leak.
 
     Business errors are statuses with google.rpc details, as in the bank: ErrorInfo.reason is the machine-readable name
-    (INVALID_CREDENTIALS, USERNAME_TAKEN, TOO_MANY_ATTEMPTS, USER_NOT_FOUND, UNAUTHENTICATED, INVALID_INPUT, …).
-    RESOURCE_EXHAUSTED means that nothing was done; google.rpc.RetryInfo has the time to wait.
+    (INVALID_CREDENTIALS, WRONG_PASSWORD, USERNAME_TAKEN, TOO_MANY_ATTEMPTS, USER_NOT_FOUND, UNAUTHENTICATED,
+    INVALID_INPUT, …). RESOURCE_EXHAUSTED means that nothing was done; google.rpc.RetryInfo has the time to wait.
+
+    User names are matched without regard to case.
     """
 
     def __init__(self, channel):
@@ -62,6 +64,11 @@ class IdentityServiceStub:
                 request_serializer=protos_dot_wallet_dot_identity_dot_v1_dot_identity__pb2.RevokeRequest.SerializeToString,
                 response_deserializer=protos_dot_wallet_dot_identity_dot_v1_dot_identity__pb2.RevokeResponse.FromString,
                 _registered_method=True)
+        self.ChangePassword = channel.unary_unary(
+                '/wallet.identity.v1.IdentityService/ChangePassword',
+                request_serializer=protos_dot_wallet_dot_identity_dot_v1_dot_identity__pb2.ChangePasswordRequest.SerializeToString,
+                response_deserializer=protos_dot_wallet_dot_identity_dot_v1_dot_identity__pb2.ChangePasswordResponse.FromString,
+                _registered_method=True)
         self.GetUser = channel.unary_unary(
                 '/wallet.identity.v1.IdentityService/GetUser',
                 request_serializer=protos_dot_wallet_dot_identity_dot_v1_dot_identity__pb2.GetUserRequest.SerializeToString,
@@ -81,13 +88,16 @@ class IdentityServiceServicer:
     `authorization` metadata. A customer sees only themselves; another user is NOT_FOUND, so ids do not leak.
 
     Business errors are statuses with google.rpc details, as in the bank: ErrorInfo.reason is the machine-readable name
-    (INVALID_CREDENTIALS, USERNAME_TAKEN, TOO_MANY_ATTEMPTS, USER_NOT_FOUND, UNAUTHENTICATED, INVALID_INPUT, …).
-    RESOURCE_EXHAUSTED means that nothing was done; google.rpc.RetryInfo has the time to wait.
+    (INVALID_CREDENTIALS, WRONG_PASSWORD, USERNAME_TAKEN, TOO_MANY_ATTEMPTS, USER_NOT_FOUND, UNAUTHENTICATED,
+    INVALID_INPUT, …). RESOURCE_EXHAUSTED means that nothing was done; google.rpc.RetryInfo has the time to wait.
+
+    User names are matched without regard to case.
     """
 
     def Register(self, request, context):
-        """Creates a user with the customer role. After UNAVAILABLE or DEADLINE_EXCEEDED, or after USERNAME_TAKEN on a
-        retry, call Authenticate to find out if the user was created.
+        """Creates a user with the customer role. The name is taken if another user's name differs from it only by case.
+        After UNAVAILABLE or DEADLINE_EXCEEDED, or after USERNAME_TAKEN on a retry, call Authenticate to find out if the
+        user was created.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -114,6 +124,18 @@ class IdentityServiceServicer:
     def Revoke(self, request, context):
         """Ends the session of a refresh token. Repeating the call or sending an invalid token is not an error. Issued
         access tokens stay valid until they expire.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ChangePassword(self, request, context):
+        """Changes the caller's password and ends all other sessions of the caller. The session in the caller's token (`sid`)
+        stays; without that claim, all sessions end. Issued access tokens stay valid until they expire.
+
+        A wrong current password is WRONG_PASSWORD and counts as a failed login with the caller's name; a locked name is
+        TOO_MANY_ATTEMPTS. After UNAVAILABLE or DEADLINE_EXCEEDED, repeat the same call: for ten minutes after the change a
+        repeat succeeds without another effect.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -157,6 +179,11 @@ def add_IdentityServiceServicer_to_server(servicer, server):
                     request_deserializer=protos_dot_wallet_dot_identity_dot_v1_dot_identity__pb2.RevokeRequest.FromString,
                     response_serializer=protos_dot_wallet_dot_identity_dot_v1_dot_identity__pb2.RevokeResponse.SerializeToString,
             ),
+            'ChangePassword': grpc.unary_unary_rpc_method_handler(
+                    servicer.ChangePassword,
+                    request_deserializer=protos_dot_wallet_dot_identity_dot_v1_dot_identity__pb2.ChangePasswordRequest.FromString,
+                    response_serializer=protos_dot_wallet_dot_identity_dot_v1_dot_identity__pb2.ChangePasswordResponse.SerializeToString,
+            ),
             'GetUser': grpc.unary_unary_rpc_method_handler(
                     servicer.GetUser,
                     request_deserializer=protos_dot_wallet_dot_identity_dot_v1_dot_identity__pb2.GetUserRequest.FromString,
@@ -182,8 +209,10 @@ class IdentityService:
     `authorization` metadata. A customer sees only themselves; another user is NOT_FOUND, so ids do not leak.
 
     Business errors are statuses with google.rpc details, as in the bank: ErrorInfo.reason is the machine-readable name
-    (INVALID_CREDENTIALS, USERNAME_TAKEN, TOO_MANY_ATTEMPTS, USER_NOT_FOUND, UNAUTHENTICATED, INVALID_INPUT, …).
-    RESOURCE_EXHAUSTED means that nothing was done; google.rpc.RetryInfo has the time to wait.
+    (INVALID_CREDENTIALS, WRONG_PASSWORD, USERNAME_TAKEN, TOO_MANY_ATTEMPTS, USER_NOT_FOUND, UNAUTHENTICATED,
+    INVALID_INPUT, …). RESOURCE_EXHAUSTED means that nothing was done; google.rpc.RetryInfo has the time to wait.
+
+    User names are matched without regard to case.
     """
 
     @staticmethod
@@ -284,6 +313,33 @@ class IdentityService:
             '/wallet.identity.v1.IdentityService/Revoke',
             protos_dot_wallet_dot_identity_dot_v1_dot_identity__pb2.RevokeRequest.SerializeToString,
             protos_dot_wallet_dot_identity_dot_v1_dot_identity__pb2.RevokeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ChangePassword(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/wallet.identity.v1.IdentityService/ChangePassword',
+            protos_dot_wallet_dot_identity_dot_v1_dot_identity__pb2.ChangePasswordRequest.SerializeToString,
+            protos_dot_wallet_dot_identity_dot_v1_dot_identity__pb2.ChangePasswordResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -33,8 +33,10 @@ class IdentityServiceStub:
     `authorization` metadata. A customer sees only themselves; another user is NOT_FOUND, so ids do not leak.
 
     Business errors are statuses with google.rpc details, as in the bank: ErrorInfo.reason is the machine-readable name
-    (INVALID_CREDENTIALS, USERNAME_TAKEN, TOO_MANY_ATTEMPTS, USER_NOT_FOUND, UNAUTHENTICATED, INVALID_INPUT, …).
-    RESOURCE_EXHAUSTED means that nothing was done; google.rpc.RetryInfo has the time to wait.
+    (INVALID_CREDENTIALS, WRONG_PASSWORD, USERNAME_TAKEN, TOO_MANY_ATTEMPTS, USER_NOT_FOUND, UNAUTHENTICATED,
+    INVALID_INPUT, …). RESOURCE_EXHAUSTED means that nothing was done; google.rpc.RetryInfo has the time to wait.
+
+    User names are matched without regard to case.
     """
 
     @_typing.overload
@@ -42,8 +44,9 @@ class IdentityServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> IdentityServiceAsyncStub: ...
     Register: _grpc.UnaryUnaryMultiCallable[_identity_pb2.RegisterRequest, _identity_pb2.RegisterResponse]
-    """Creates a user with the customer role. After UNAVAILABLE or DEADLINE_EXCEEDED, or after USERNAME_TAKEN on a
-    retry, call Authenticate to find out if the user was created.
+    """Creates a user with the customer role. The name is taken if another user's name differs from it only by case.
+    After UNAVAILABLE or DEADLINE_EXCEEDED, or after USERNAME_TAKEN on a retry, call Authenticate to find out if the
+    user was created.
     """
     Authenticate: _grpc.UnaryUnaryMultiCallable[_identity_pb2.AuthenticateRequest, _identity_pb2.AuthenticateResponse]
     """Returns a pair of tokens for a user name and a password. An unknown name and a wrong password give the same
@@ -58,6 +61,14 @@ class IdentityServiceStub:
     Revoke: _grpc.UnaryUnaryMultiCallable[_identity_pb2.RevokeRequest, _identity_pb2.RevokeResponse]
     """Ends the session of a refresh token. Repeating the call or sending an invalid token is not an error. Issued
     access tokens stay valid until they expire.
+    """
+    ChangePassword: _grpc.UnaryUnaryMultiCallable[_identity_pb2.ChangePasswordRequest, _identity_pb2.ChangePasswordResponse]
+    """Changes the caller's password and ends all other sessions of the caller. The session in the caller's token (`sid`)
+    stays; without that claim, all sessions end. Issued access tokens stay valid until they expire.
+
+    A wrong current password is WRONG_PASSWORD and counts as a failed login with the caller's name; a locked name is
+    TOO_MANY_ATTEMPTS. After UNAVAILABLE or DEADLINE_EXCEEDED, repeat the same call: for ten minutes after the change a
+    repeat succeeds without another effect.
     """
     GetUser: _grpc.UnaryUnaryMultiCallable[_identity_pb2.GetUserRequest, _identity_pb2.GetUserResponse]
     """Returns one user."""
@@ -74,14 +85,17 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     `authorization` metadata. A customer sees only themselves; another user is NOT_FOUND, so ids do not leak.
 
     Business errors are statuses with google.rpc details, as in the bank: ErrorInfo.reason is the machine-readable name
-    (INVALID_CREDENTIALS, USERNAME_TAKEN, TOO_MANY_ATTEMPTS, USER_NOT_FOUND, UNAUTHENTICATED, INVALID_INPUT, …).
-    RESOURCE_EXHAUSTED means that nothing was done; google.rpc.RetryInfo has the time to wait.
+    (INVALID_CREDENTIALS, WRONG_PASSWORD, USERNAME_TAKEN, TOO_MANY_ATTEMPTS, USER_NOT_FOUND, UNAUTHENTICATED,
+    INVALID_INPUT, …). RESOURCE_EXHAUSTED means that nothing was done; google.rpc.RetryInfo has the time to wait.
+
+    User names are matched without regard to case.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Register: _aio.UnaryUnaryMultiCallable[_identity_pb2.RegisterRequest, _identity_pb2.RegisterResponse]  # type: ignore[assignment]
-    """Creates a user with the customer role. After UNAVAILABLE or DEADLINE_EXCEEDED, or after USERNAME_TAKEN on a
-    retry, call Authenticate to find out if the user was created.
+    """Creates a user with the customer role. The name is taken if another user's name differs from it only by case.
+    After UNAVAILABLE or DEADLINE_EXCEEDED, or after USERNAME_TAKEN on a retry, call Authenticate to find out if the
+    user was created.
     """
     Authenticate: _aio.UnaryUnaryMultiCallable[_identity_pb2.AuthenticateRequest, _identity_pb2.AuthenticateResponse]  # type: ignore[assignment]
     """Returns a pair of tokens for a user name and a password. An unknown name and a wrong password give the same
@@ -97,6 +111,14 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     """Ends the session of a refresh token. Repeating the call or sending an invalid token is not an error. Issued
     access tokens stay valid until they expire.
     """
+    ChangePassword: _aio.UnaryUnaryMultiCallable[_identity_pb2.ChangePasswordRequest, _identity_pb2.ChangePasswordResponse]  # type: ignore[assignment]
+    """Changes the caller's password and ends all other sessions of the caller. The session in the caller's token (`sid`)
+    stays; without that claim, all sessions end. Issued access tokens stay valid until they expire.
+
+    A wrong current password is WRONG_PASSWORD and counts as a failed login with the caller's name; a locked name is
+    TOO_MANY_ATTEMPTS. After UNAVAILABLE or DEADLINE_EXCEEDED, repeat the same call: for ten minutes after the change a
+    repeat succeeds without another effect.
+    """
     GetUser: _aio.UnaryUnaryMultiCallable[_identity_pb2.GetUserRequest, _identity_pb2.GetUserResponse]  # type: ignore[assignment]
     """Returns one user."""
     BatchGetUsers: _aio.UnaryUnaryMultiCallable[_identity_pb2.BatchGetUsersRequest, _identity_pb2.BatchGetUsersResponse]  # type: ignore[assignment]
@@ -111,8 +133,10 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
     `authorization` metadata. A customer sees only themselves; another user is NOT_FOUND, so ids do not leak.
 
     Business errors are statuses with google.rpc details, as in the bank: ErrorInfo.reason is the machine-readable name
-    (INVALID_CREDENTIALS, USERNAME_TAKEN, TOO_MANY_ATTEMPTS, USER_NOT_FOUND, UNAUTHENTICATED, INVALID_INPUT, …).
-    RESOURCE_EXHAUSTED means that nothing was done; google.rpc.RetryInfo has the time to wait.
+    (INVALID_CREDENTIALS, WRONG_PASSWORD, USERNAME_TAKEN, TOO_MANY_ATTEMPTS, USER_NOT_FOUND, UNAUTHENTICATED,
+    INVALID_INPUT, …). RESOURCE_EXHAUSTED means that nothing was done; google.rpc.RetryInfo has the time to wait.
+
+    User names are matched without regard to case.
     """
 
     @_abc_1.abstractmethod
@@ -121,8 +145,9 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_pb2.RegisterRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_pb2.RegisterResponse, _abc.Awaitable[_identity_pb2.RegisterResponse]]:
-        """Creates a user with the customer role. After UNAVAILABLE or DEADLINE_EXCEEDED, or after USERNAME_TAKEN on a
-        retry, call Authenticate to find out if the user was created.
+        """Creates a user with the customer role. The name is taken if another user's name differs from it only by case.
+        After UNAVAILABLE or DEADLINE_EXCEEDED, or after USERNAME_TAKEN on a retry, call Authenticate to find out if the
+        user was created.
         """
 
     @_abc_1.abstractmethod
@@ -155,6 +180,20 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_identity_pb2.RevokeResponse, _abc.Awaitable[_identity_pb2.RevokeResponse]]:
         """Ends the session of a refresh token. Repeating the call or sending an invalid token is not an error. Issued
         access tokens stay valid until they expire.
+        """
+
+    @_abc_1.abstractmethod
+    def ChangePassword(
+        self,
+        request: _identity_pb2.ChangePasswordRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_pb2.ChangePasswordResponse, _abc.Awaitable[_identity_pb2.ChangePasswordResponse]]:
+        """Changes the caller's password and ends all other sessions of the caller. The session in the caller's token (`sid`)
+        stays; without that claim, all sessions end. Issued access tokens stay valid until they expire.
+
+        A wrong current password is WRONG_PASSWORD and counts as a failed login with the caller's name; a locked name is
+        TOO_MANY_ATTEMPTS. After UNAVAILABLE or DEADLINE_EXCEEDED, repeat the same call: for ten minutes after the change a
+        repeat succeeds without another effect.
         """
 
     @_abc_1.abstractmethod

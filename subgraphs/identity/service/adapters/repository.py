@@ -6,12 +6,12 @@ from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Row, delete, func, insert, select, update
+from sqlalchemy import Delete, Row, delete, func, insert, literal, select, update
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from kit.db.database import Database
-from subgraphs.identity.service.adapters.tables import attempts, refresh_tokens, sign_ins, users
+from subgraphs.identity.service.adapters.tables import attempts, folded_username, refresh_tokens, sign_ins, users
 from subgraphs.identity.service.domain.lockout import LockoutPolicy, LoginAttempts
 from subgraphs.identity.service.domain.refresh_tokens import (
     RefreshToken,
@@ -21,7 +21,7 @@ from subgraphs.identity.service.domain.refresh_tokens import (
     Session,
     rotate,
 )
-from subgraphs.identity.service.domain.users import Role, User
+from subgraphs.identity.service.domain.users import Credentials, Role, User, fold_username
 from wallet.errors import TooManyAttempts, UsernameTaken
 
 _ATTEMPTS_TTL: Final = timedelta(days=1)
@@ -48,11 +48,11 @@ class Repository:
         """Insert a user with the role CUSTOMER.
 
         Raises:
-            UsernameTaken: another user has the name.
+            UsernameTaken: another user has the name, in the same or another case.
         """
         new = postgresql.insert(users).values(id=id_, username=username, password_hash=password_hash)
         async with self._database.statement() as sql:
-            inserted = await sql.execute(new.on_conflict_do_nothing(constraint="users_username").returning(users))
+            inserted = await sql.execute(new.on_conflict_do_nothing().returning(users))
             row = inserted.one_or_none()
         if row is None:
             raise UsernameTaken(username)
@@ -65,22 +65,24 @@ class Repository:
             return {row.id: _user_from_row(row) for row in rows}
 
     async def set_role(self, username: str, role: Role) -> User | None:
-        """Change the role of a user and return the user; None if there is no user with the name."""
-        change = update(users).where(users.c.username == username).values(role=role).returning(users)
+        """Change the role of a user and return the user; None if there is no user with the name, in any case."""
+        has_name = folded_username == fold_username(username)
+        change = update(users).where(has_name).values(role=role).returning(users)
         async with self._database.statement() as sql:
             row = (await sql.execute(change)).one_or_none()
         return None if row is None else _user_from_row(row)
 
-    async def add_attempt(self, username: str, policy: LockoutPolicy) -> tuple[User, str] | None:
-        """Count a login attempt and return the user with the password hash; None if the user does not exist.
+    async def add_attempt(self, username: str, policy: LockoutPolicy) -> Credentials | None:
+        """Count a login attempt and return the user's credentials; None if the user does not exist.
 
-        The attempt counts as failed until `add_session` deletes it. Concurrent attempts are counted one by one.
+        The attempt counts as failed until another method deletes it. Concurrent attempts are counted one by one.
 
         Raises:
             TooManyAttempts: the name is locked; the attempt is not counted.
         """
+        name = fold_username(username)
         # An update without a change: it locks the row whether or not it existed before.
-        locked = postgresql.insert(attempts).values(username=username)
+        locked = postgresql.insert(attempts).values(username=name)
         locked = locked.on_conflict_do_update(index_elements=["username"], set_={"count": attempts.c.count})
         async with self._database.transaction() as sql:
             row = (await sql.execute(locked.returning(attempts))).one()
@@ -89,10 +91,54 @@ class Repository:
             current = previous.add_attempt(now, policy)
             if current is None:
                 raise TooManyAttempts(str(previous.seconds_left(now)))
-            change = update(attempts).where(attempts.c.username == username)
+            change = update(attempts).where(attempts.c.username == name)
             await sql.execute(change.values(count=current.count, locked_until=current.locked_until))
-            user = (await sql.execute(select(users).where(users.c.username == username))).one_or_none()
-        return None if user is None else (_user_from_row(user), user.password_hash)
+            user = (await sql.execute(select(users).where(folded_username == name))).one_or_none()
+        return None if user is None else _credentials_from_row(user, now)
+
+    async def delete_attempts(self, user: User) -> None:
+        """Delete the login attempts with the name of a user who has proved to know the password."""
+        async with self._database.statement() as sql:
+            await sql.execute(_attempts_of(user))
+
+    async def get_credentials(self, user_id: UUID) -> Credentials | None:
+        """Return the current credentials of a user; None if the user does not exist."""
+        async with self._database.statement() as sql:
+            now = func.clock_timestamp().label("read_at")
+            row = (await sql.execute(select(users, now).where(users.c.id == user_id))).one_or_none()
+        return None if row is None else _credentials_from_row(row, row.read_at)
+
+    async def change_password(
+        self, credentials: Credentials, new_hash: str, *, kept_session: UUID | None
+    ) -> int | None:
+        """Replace the password, end the user's other sessions, and delete the login attempts with the name.
+
+        The row of the user is locked first. `add_session` locks it too, so no login with the old password starts a
+        session afterwards.
+
+        Args:
+            credentials: credentials with the verified current password.
+            new_hash: hash of the new password.
+            kept_session: session that does not end.
+
+        Returns:
+            The number of ended sessions; None if the password has been changed in the meantime, then nothing is done.
+        """
+        user = credentials.user
+        is_current = (users.c.id == user.id) & (users.c.password_changed_at == credentials.password_changed_at)
+        is_active = (
+            (sign_ins.c.user_id == user.id) & sign_ins.c.revoked_at.is_(None) & (sign_ins.c.expires_at > func.now())
+        )
+        if kept_session is not None:
+            is_active &= sign_ins.c.id != kept_session
+        now = func.clock_timestamp()
+        async with self._database.transaction() as sql:
+            change = update(users).where(is_current).values(password_hash=new_hash, password_changed_at=now)
+            if (await sql.execute(change)).rowcount == 0:
+                return None
+            ended = await sql.execute(update(sign_ins).where(is_active).values(revoked_at=now))
+            await sql.execute(_attempts_of(user))
+        return ended.rowcount
 
     async def replace_hash(self, user_id: UUID, old: str, new: str) -> None:
         """Replace the hash of the same password, unless the password has been changed in the meantime."""
@@ -100,13 +146,25 @@ class Repository:
         async with self._database.statement() as sql:
             await sql.execute(update(users).where(is_old).values(password_hash=new))
 
-    async def add_session(self, user: User, session_id: UUID, token_id: UUID, *, lifetime: timedelta) -> Session:
-        """Insert a session with its first refresh token, and delete the login attempts with the user name."""
-        new = insert(sign_ins).values(id=session_id, user_id=user.id, expires_at=func.now() + lifetime)
+    async def add_session(
+        self, credentials: Credentials, session_id: UUID, token_id: UUID, *, lifetime: timedelta
+    ) -> Session | None:
+        """Insert a session with its first refresh token, and delete the login attempts with the user name.
+
+        Returns:
+            The session; None if the password has been changed since it was verified, then nothing is done.
+        """
+        is_current = (users.c.id == credentials.user.id) & (
+            users.c.password_changed_at == credentials.password_changed_at
+        )
+        values = select(literal(session_id), users.c.id, func.now() + lifetime).where(is_current)
+        new = insert(sign_ins).from_select(["id", "user_id", "expires_at"], values.with_for_update(read=True))
         async with self._database.transaction() as sql:
-            await sql.execute(delete(attempts).where(attempts.c.username == user.username))
-            row = (await sql.execute(new.returning(sign_ins))).one()
+            row = (await sql.execute(new.returning(sign_ins))).one_or_none()
+            if row is None:
+                return None
             await sql.execute(insert(refresh_tokens).values(id=token_id, sign_in=session_id))
+            await sql.execute(_attempts_of(credentials.user))
         return _session_from_row(row)
 
     async def rotate_token(
@@ -176,6 +234,14 @@ async def _now(sql: AsyncConnection) -> datetime:
     """Return the current time, not the start of the transaction: it may have waited for a lock since."""
     now: datetime = (await sql.execute(select(func.clock_timestamp()))).scalar_one()
     return now
+
+
+def _attempts_of(user: User) -> Delete:
+    return delete(attempts).where(attempts.c.username == fold_username(user.username))
+
+
+def _credentials_from_row(row: Row[Any], read_at: datetime) -> Credentials:
+    return Credentials(_user_from_row(row), row.password_hash, row.password_changed_at, read_at)
 
 
 def _user_from_row(row: Row[Any]) -> User:

@@ -18,8 +18,10 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     Uuid,
+    func,
     text,
 )
+from sqlalchemy.sql.elements import ColumnElement
 
 metadata: Final = MetaData()
 
@@ -30,21 +32,26 @@ users: Final = Table(
     "users",
     metadata,
     Column("id", Uuid, primary_key=True, comment="subject (sub) of the user's tokens"),
-    Column("username", Text, nullable=False),
+    Column("username", Text, nullable=False, comment="name as it was registered; compared without regard to case"),
     Column("password_hash", Text, nullable=False, comment="Argon2id hash with its salt and parameters"),
     Column("role", Text, nullable=False, server_default="CUSTOMER"),
     Column("created_at", _time, nullable=False, server_default=_now),
     Column("password_changed_at", _time, nullable=False, server_default=_now),
+    # The unique index below implies this constraint, but processes of the previous release name it in their SQL.
     UniqueConstraint("username", name="users_username"),
-    CheckConstraint("username ~ '^[a-z][a-z0-9._-]{2,63}$'", name="users_username_form"),
+    CheckConstraint("username ~ '^[A-Za-z][A-Za-z0-9._-]{2,63}$'", name="users_username_form"),
     CheckConstraint("password_hash LIKE '$argon2id$%'", name="users_password_hash"),
     CheckConstraint("role IN ('CUSTOMER', 'OPERATOR', 'ADMIN')", name="users_role"),
 )
 
+folded_username: Final[ColumnElement[str]] = func.lower(users.c.username.collate("C"))
+"""Name in the form of `fold_username`. The C locale folds ASCII letters only, and the same on every server."""
+Index("users_username_folded", folded_username, unique=True)
+
 attempts: Final = Table(
     "attempts",
     metadata,
-    Column("username", Text, primary_key=True, comment="name of the login attempts, whether or not the user exists"),
+    Column("username", Text, primary_key=True, comment="folded name of the attempts, whether or not the user exists"),
     Column(
         "count", Integer, nullable=False, server_default=text("0"), comment="number of attempts since the last login"
     ),
@@ -65,8 +72,9 @@ sign_ins: Final = Table(
     Column("user_id", Uuid, ForeignKey("users.id", name="sign_ins_user_id_fkey"), nullable=False),
     Column("created_at", _time, nullable=False, server_default=_now),
     Column("expires_at", _time, nullable=False, comment="expiry of the session and of all its refresh tokens"),
-    Column("revoked_at", _time, comment="time of the logout or of the detected token reuse"),
+    Column("revoked_at", _time, comment="time of the logout, the detected token reuse or the password change"),
     Index("sign_ins_expiry", "expires_at"),
+    Index("sign_ins_user_id", "user_id"),
 )
 
 refresh_tokens: Final = Table(

@@ -1,4 +1,7 @@
-"""Access rules of the identity service. In addition, the service lets customers read only themselves."""
+"""Access rules of the identity service.
+
+In addition, the service lets customers read only themselves, and every user change only the own password.
+"""
 
 from typing import Final
 
@@ -9,6 +12,7 @@ POLICY: Final[AccessPolicy] = {
     "Authenticate": PUBLIC_ACCESS,
     "Refresh": PUBLIC_ACCESS,
     "Revoke": PUBLIC_ACCESS,
+    "ChangePassword": READ_ACCESS,
     "GetUser": READ_ACCESS,
     "BatchGetUsers": READ_ACCESS,
 }

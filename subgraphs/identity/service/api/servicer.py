@@ -61,6 +61,19 @@ class IdentityServicer(identity_pb2_grpc.IdentityServiceServicer):
         await self._identity.revoke(Secret(request.refresh_token))
         return identity_pb2.RevokeResponse()
 
+    async def ChangePassword(
+        self,
+        request: identity_pb2.ChangePasswordRequest,
+        context: Any,  # noqa: ARG002
+    ) -> identity_pb2.ChangePasswordResponse:
+        caller = request_context.current_principal()
+        id_ = _parse_id(caller.subject)
+        if id_ is None:
+            raise UserNotFound(caller.subject)
+        current, new = Secret(request.current_password), Secret(request.new_password)
+        await self._identity.change_password(caller, id_, current, new)
+        return identity_pb2.ChangePasswordResponse()
+
     async def GetUser(
         self,
         request: identity_pb2.GetUserRequest,

@@ -1,4 +1,4 @@
-"""Use cases of the identity service: registration, login, refresh, logout, and reading users."""
+"""Use cases of the identity service: registration, login, refresh, logout, password change, and reading users."""
 
 import asyncio
 import time
@@ -24,23 +24,37 @@ from subgraphs.identity.service.domain.refresh_tokens import (
     Replay,
     ReuseDetected,
     Rotated,
+    Session,
     SessionEnded,
     decode_token,
     encode_token,
 )
 from subgraphs.identity.service.domain.users import (
+    Credentials,
     User,
     check_credentials,
     check_new_credentials,
+    check_new_password,
+    check_password_change,
     normalize_password,
 )
-from wallet.errors import InvalidCredentials, InvalidInput, TooManyAttempts, Unauthenticated, UserNotFound
+from wallet import inputs
+from wallet.errors import (
+    InvalidCredentials,
+    InvalidInput,
+    TooManyAttempts,
+    Unauthenticated,
+    UserNotFound,
+    WrongPassword,
+)
 from wallet.inputs import Secret
 
 log = structlog.get_logger(__name__)
 
 _PRUNE_INTERVAL_SECONDS: Final = 600.0
 _PRUNE_ROWS: Final = 100
+_CHANGE_GRACE_SECONDS: Final = 600.0
+"""Time after a password change in which a repeat of the change succeeds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +89,7 @@ class Tokens:
 
 
 class Identity:
-    """Use cases of the identity service. Only reads of users need a token."""
+    """Use cases of the identity service. Only reads of users and password changes need a token."""
 
     def __init__(
         self,
@@ -96,7 +110,7 @@ class Identity:
 
         Raises:
             InvalidInput: the user name or the password breaks a rule.
-            UsernameTaken: another user has the name.
+            UsernameTaken: another user has the name, in the same or another case.
             ResourceExhausted: too many passwords wait to be hashed.
             Unavailable: the outcome is unknown; a login shows whether the user was created.
         """
@@ -129,17 +143,19 @@ class Identity:
             except TooManyAttempts:
                 metrics.SIGN_INS.labels("locked").inc()
                 raise
-            user, password_hash = credentials or (None, None)
-            is_correct = await self._passwords.verify(password_hash, password)
-            if user is None or password_hash is None or not is_correct:
+            is_correct = await self._passwords.verify(credentials.password_hash if credentials else None, password)
+            if credentials is None or not is_correct:
                 metrics.SIGN_INS.labels("wrong").inc()
                 raise InvalidCredentials
-            if self._passwords.is_weak(password_hash):
-                await self._repository.replace_hash(user.id, password_hash, await self._passwords.hash(password))
+            if self._passwords.is_weak(old_hash := credentials.password_hash):
+                await self._repository.replace_hash(credentials.user.id, old_hash, await self._passwords.hash(password))
         token_id, lifetime = uuid7(), timedelta(seconds=self._policy.session_seconds)
-        session = await self._repository.add_session(user, uuid7(), token_id, lifetime=lifetime)
+        session = await self._repository.add_session(credentials, uuid7(), token_id, lifetime=lifetime)
+        if session is None:
+            metrics.SIGN_INS.labels("wrong").inc()
+            raise InvalidCredentials
         metrics.SIGN_INS.labels("right").inc()
-        return self._issue_tokens(user, token_id, session.expires_at)
+        return self._issue_tokens(credentials.user, token_id, session)
 
     async def refresh(self, token: Secret) -> Tokens:
         """Exchange a refresh token for a new pair of tokens.
@@ -159,10 +175,10 @@ class Identity:
         match result:
             case Rotated():
                 metrics.REFRESHES.labels("replaced").inc()
-                return self._issue_tokens(user, result.successor.id, session.expires_at)
+                return self._issue_tokens(user, result.successor.id, session)
             case Replay():
                 metrics.REFRESHES.labels("repeated").inc()
-                return self._issue_tokens(user, result.successor_id, session.expires_at)
+                return self._issue_tokens(user, result.successor_id, session)
             case ReuseDetected():
                 log.warning("refresh token reuse detected", user_id=str(user.id), sign_in=str(session.id))
                 raise _refuse_refresh("reused")
@@ -177,6 +193,56 @@ class Identity:
         """
         if token_id := self._decode(token):
             await self._repository.revoke_session(token_id)
+
+    async def change_password(self, caller: Principal, user_id: UUID, current: Secret, new: Secret) -> None:
+        """Change the caller's password, and end the caller's sessions except that of the caller's token.
+
+        Raises:
+            InvalidInput: a password breaks a rule.
+            WrongPassword: the current password is wrong.
+            TooManyAttempts: the name is locked; the password was not verified.
+            UserNotFound: the caller is a user of another issuer.
+            ResourceExhausted: too many passwords wait to be hashed; the attempt does not count.
+            Unavailable: the outcome is unknown; a retry is safe for ten minutes.
+        """
+        current, new = Secret(normalize_password(current.text)), Secret(normalize_password(new.text))
+        violations = check_password_change(current.text, new.text)
+        user = (await self._repository.get_users([user_id])).get(user_id)
+        if user is None:
+            raise UserNotFound(caller.subject)
+        violations += check_new_password(user.username, new.text)
+        if violations:
+            raise InvalidInput(tuple(violations))
+        with self._passwords.slot():
+            try:
+                credentials = await self._repository.add_attempt(user.username, self._lockout)
+            except TooManyAttempts:
+                metrics.PASSWORD_CHANGES.labels("locked").inc()
+                raise
+            while credentials is not None:
+                if await self._is_repeated_change(credentials, new):
+                    await self._repository.delete_attempts(user)
+                    metrics.PASSWORD_CHANGES.labels("repeated").inc()
+                    return
+                if not await self._passwords.verify(credentials.password_hash, current):
+                    metrics.PASSWORD_CHANGES.labels("wrong").inc()
+                    log.warning("password change refused", user_id=str(user.id))
+                    raise WrongPassword
+                new_hash = await self._passwords.hash(new)
+                kept = _parse_session(caller)
+                ended = await self._repository.change_password(credentials, new_hash, kept_session=kept)
+                if ended is not None:
+                    metrics.PASSWORD_CHANGES.labels("changed").inc()
+                    log.info("password changed", user_id=str(user.id), ended_sign_ins=ended)
+                    return
+                credentials = await self._repository.get_credentials(user.id)  # another change came first
+        raise UserNotFound(caller.subject)
+
+    async def _is_repeated_change(self, credentials: Credentials, new: Secret) -> bool:
+        """Return whether the new password is the stored one since a moment ago: the first response was lost."""
+        return credentials.has_changed_within(_CHANGE_GRACE_SECONDS) and await self._passwords.verify(
+            credentials.password_hash, new
+        )
 
     async def get_user(self, caller: Principal, id_: UUID) -> User:
         """Return a user.
@@ -212,13 +278,21 @@ class Identity:
     def _refresh_secret(self) -> bytes:
         return self._policy.refresh_secret.get_secret_value().encode()
 
-    def _issue_tokens(self, user: User, token_id: UUID, refresh_expires_at: datetime) -> Tokens:
-        """Return a new access token with the user's current role, and the refresh token of the id."""
+    def _issue_tokens(self, user: User, token_id: UUID, session: Session) -> Tokens:
+        """Return a new access token with the user's current role and the session, and the refresh token of the id."""
         seconds = self._policy.access_seconds
         expires_at = datetime.fromtimestamp(int(time.time() + seconds), UTC)  # never later than `exp` of the token
         signer = TokenSigner(self._policy.issuer, self._keys.signing_key, self._policy.audience)
-        access = signer.sign(str(user.id), seconds, [principal.Role[user.role.name]])
-        return Tokens(access, expires_at, encode_token(self._refresh_secret, token_id), refresh_expires_at)
+        access = signer.sign(str(user.id), seconds, [principal.Role[user.role.name]], session=str(session.id))
+        return Tokens(access, expires_at, encode_token(self._refresh_secret, token_id), session.expires_at)
+
+
+def _parse_session(caller: Principal) -> UUID | None:
+    """Return the session of the caller's token; None if the token names none of ours."""
+    try:
+        return inputs.parse_uuid(caller.session or "")
+    except ValueError:
+        return None
 
 
 def _refuse_refresh(outcome: str) -> Unauthenticated:
