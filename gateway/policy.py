@@ -18,6 +18,7 @@ REST_RULES: Final[Mapping[str, AccessRule]] = {
     "POST /auth/login": PUBLIC_ACCESS,
     "POST /auth/refresh": PUBLIC_ACCESS,
     "POST /auth/logout": PUBLIC_ACCESS,
+    "POST /auth/password": ANY_USER,
     "GET /.well-known/jwks.json": PUBLIC_ACCESS,
     "GET /me": READ_ACCESS,
     "GET /accounts": READ_ACCESS,
@@ -33,6 +34,9 @@ REST_RULES: Final[Mapping[str, AccessRule]] = {
 
 PUBLIC_PATHS: Final = frozenset(route.partition(" ")[2] for route, rule in REST_RULES.items() if rule.is_public)
 """Paths where tokens are not verified; a caller with an expired token gets a new one there."""
+
+SIGN_IN_PREFIX: Final = "/auth/"
+"""Prefix of the paths whose requests carry passwords or refresh tokens."""
 
 GRAPH_RULES: Final[Mapping[str, AccessRule]] = {
     "Query.me": READ_ACCESS,

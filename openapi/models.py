@@ -25,8 +25,30 @@ class Credentials(BaseModel):
         extra="forbid",
         populate_by_name=True,
     )
-    username: Annotated[str, Field(examples=["alice"], pattern="^[a-z][a-z0-9._-]{2,63}$")]
+    username: Annotated[
+        str,
+        Field(
+            description="Matched without regard to case.", examples=["alice"], pattern="^[A-Za-z][A-Za-z0-9._-]{2,63}$"
+        ),
+    ]
     password: Annotated[SecretStr, Field(max_length=128, min_length=12)]
+
+
+class PasswordChange(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        populate_by_name=True,
+    )
+    current_password: Annotated[SecretStr, Field(alias="currentPassword", max_length=128, min_length=12)]
+    new_password: Annotated[
+        SecretStr,
+        Field(
+            alias="newPassword",
+            description="Not the current password, not the user name and none of the most common passwords.",
+            max_length=128,
+            min_length=12,
+        ),
+    ]
 
 
 class RefreshToken(BaseModel):

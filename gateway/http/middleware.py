@@ -2,7 +2,6 @@
 
 from functools import partial
 from http import HTTPStatus
-from typing import Final
 
 import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -14,6 +13,7 @@ from gateway.http.body_limit import BodyLimit
 from gateway.http.exchange import CLIENT_CLOSED_REQUEST, HEALTH_PATHS, Exchange
 from gateway.http.rate_limits import RateLimiter
 from gateway.http.timeouts import BodyTimeoutError, run_with_timeouts
+from gateway.policy import SIGN_IN_PREFIX
 from kit.auth.principal import TokenVerifier
 from kit.http.addresses import address_key
 from kit.rpc import request_context
@@ -21,8 +21,6 @@ from kit.rpc.request_context import RequestContext
 from wallet.errors import InternalError, WalletError
 
 log = structlog.get_logger(__name__)
-
-_SIGN_IN: Final = "/auth/"
 
 
 class RequestMiddleware:
@@ -103,7 +101,7 @@ class RequestMiddleware:
             RateLimited: the caller's or the address' limit is exceeded.
         """
         limiter, address = self._rate_limiter, exchange.scope.get("client")
-        if exchange.scope["path"].startswith(_SIGN_IN):
+        if exchange.scope["path"].startswith(SIGN_IN_PREFIX):
             limit, client = limiter.sign_in, address_key(address)
         else:
             limit, client = limiter.limit_for(request_context.current_request.get().principal, address)

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from gateway.errors import build_problem, problem_from_error, redact_digits
 from gateway.http.problems import problem_response
-from gateway.policy import PUBLIC_PATHS
+from gateway.policy import SIGN_IN_PREFIX
 from gateway.rest.guarded_route import UnsupportedMediaTypeError
 from wallet.errors import FieldViolation, InternalError, InvalidInput, WalletError
 
@@ -29,8 +29,10 @@ def add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def handle_invalid_request(request: Request, error: RequestValidationError) -> Response:
         # Pydantic's messages name the rule, never the value.
-        is_public = request.url.path in PUBLIC_PATHS
-        violations = tuple(FieldViolation(_field(each, is_public=is_public), each["msg"]) for each in error.errors())
+        has_secrets = request.url.path.startswith(SIGN_IN_PREFIX)
+        violations = tuple(
+            FieldViolation(_field(each, has_secrets=has_secrets), each["msg"]) for each in error.errors()
+        )
         return problem_response(*problem_from_error(InvalidInput(violations)))
 
     @app.exception_handler(UnsupportedMediaTypeError)
@@ -58,13 +60,13 @@ def _allowed_methods(app: FastAPI, path: str) -> set[str]:
     return {method for route in routes for method in route.methods or ()}
 
 
-def _field(error: dict[str, Any], *, is_public: bool) -> str:
+def _field(error: dict[str, Any], *, has_secrets: bool) -> str:
     """Return the name of the invalid field: `("body", "amount")` is `amount`, a body that is not JSON is `body`.
 
-    On public paths the name of an unknown field is not repeated: it may be a password in the wrong place.
+    If the body has secrets, the name of an unknown field is not repeated: it may be a password in the wrong place.
     """
     location: tuple[str | int, ...] = error["loc"]
-    if is_public and error["type"] == "extra_forbidden":
+    if has_secrets and error["type"] == "extra_forbidden":
         return str(location[0])
     names = [part for part in location[1:] if isinstance(part, str)]
     return redact_digits(".".join(names)) or str(location[0])

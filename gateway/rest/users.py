@@ -1,4 +1,7 @@
-"""Routes of users, sign-in and sign-out. Passwords and tokens are passed on to identity and never stored or logged."""
+"""Routes of users, sign-in, sign-out and passwords.
+
+Passwords and tokens are passed on to identity and never stored or logged.
+"""
 
 from typing import Final
 
@@ -37,6 +40,11 @@ def user_routes(identity: IdentityClient) -> APIRouter:
     async def logout(body: models.RefreshToken) -> Response:
         await identity.revoke(_secret(body.refresh_token))
         return Response(status_code=204)  # FastAPI's default response would have a Content-Type
+
+    @router.post("/auth/password", status_code=204)
+    async def change_password(body: models.PasswordChange) -> Response:
+        await identity.change_password(_secret(body.current_password), _secret(body.new_password))
+        return Response(status_code=204)
 
     @router.get("/me")
     async def get_me() -> models.User:

@@ -72,6 +72,8 @@ STATUSES: Final = {
     grpc.StatusCode.PERMISSION_DENIED: "403",
     grpc.StatusCode.NOT_FOUND: "404",
 }
+CHANGE: Final = {"currentPassword": PASSWORD, "newPassword": PASSWORD[::-1]}
+"""Password change. A repeat by the same user is not an error."""
 CARD: Final = {"number": "4242424242424242", "expiryMonth": 12, "expiryYear": 2040, "cvv": "123"}
 
 
@@ -183,12 +185,14 @@ class AccessEnvironment:
         self._record_owner_answer(call, token, answer.text)
         return "ok" if answer.is_success else str(answer.status_code)
 
-    async def _request_body(self, call: str) -> dict[str, Any]:
+    async def _request_body(self, call: str) -> dict[str, Any]:  # noqa: PLR0911  one per body
         match call.rpartition("/")[2]:
             case "topup":
                 return {"amount": "1.00", "card": CARD}
             case "accounts":
                 return {}
+            case "password":
+                return CHANGE
             case "register":
                 return new_credentials()
             case "login":
@@ -268,6 +272,7 @@ class AccessEnvironment:
             "ListAccountVersions": {"pageSize": 1},
             "ListEvents": account,
             "ProcessCardTopUp": account | {"amount": money, "card": CARD, "idempotencyKey": key},
+            "ChangePassword": CHANGE,
             "GetUser": {"id": self.owner},
             "BatchGetUsers": {"ids": [self.owner]},
             "GetTopUp": {"id": self.top_up},

@@ -20,6 +20,7 @@ EXPECTED: Final = {
     "POST /auth/login": OPEN,
     "POST /auth/refresh": OPEN,
     "POST /auth/logout": OPEN,
+    "POST /auth/password": OWN,
     "GET /me": OWN,
     "GET /accounts": OWN,
     "POST /accounts": "401 ok ok 403 ok 403 403 403 401",
@@ -73,6 +74,7 @@ EXPECTED: Final = {
     "IdentityService.Authenticate": OPEN,
     "IdentityService.Refresh": OPEN,
     "IdentityService.Revoke": OPEN,
+    "IdentityService.ChangePassword": OWN,
     "IdentityService.GetUser": READ,
     "IdentityService.BatchGetUsers": READ,
 }

@@ -108,6 +108,26 @@ class TestRest:
         own_name = f"u{uuid.uuid4().hex}"
         assert (await anonymous.post("/auth/register", json=credentials(own_name, own_name))).status_code == 400
 
+    async def test_password_change_ends_the_other_sessions(self, anonymous: httpx.AsyncClient) -> None:
+        me = credentials()
+        await anonymous.post("/auth/register", json=me)
+        own, other = [(await anonymous.post("/auth/login", json=me)).json() for _ in range(2)]
+        change = {"currentPassword": PASSWORD, "newPassword": PASSWORD[::-1]}
+        wrong = change | {"currentPassword": "staple battery horse"}
+        refused = await anonymous.post("/auth/password", json=wrong, headers=bearer(own))
+        assert (refused.status_code, refused.json()["code"]) == (400, "WRONG_PASSWORD")
+        for _ in range(2):
+            changed = await anonymous.post("/auth/password", json=change, headers=bearer(own))
+            assert (changed.status_code, changed.content) == (204, b"")
+        statuses = [
+            (await anonymous.post("/auth/refresh", json={"refreshToken": tokens["refreshToken"]})).status_code
+            for tokens in (other, own)
+        ]
+        assert statuses == [401, 200]
+        login = {"username": me["username"].upper(), "password": PASSWORD[::-1]}
+        assert (await anonymous.post("/auth/login", json=login)).status_code == 200
+        assert (await anonymous.post("/auth/login", json=me)).status_code == 401
+
     async def test_wrong_passwords_lock_the_user_temporarily(self, anonymous: httpx.AsyncClient) -> None:
         guess = credentials()
         for _ in range(5):

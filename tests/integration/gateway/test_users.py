@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+from google.protobuf.json_format import MessageToDict
 
 from kit.rpc import converters
 from kit.rpc.server import Service, grpc_server
@@ -18,10 +19,10 @@ from subgraphs.identity.service.api.policy import POLICY
 from tests.conftest import Keys
 from tests.integration.gateway.gateway_process import Gateway, run_gateway_process
 from tests.integration.gateway.logs import logs_since
-from wallet.errors import InvalidCredentials, TooManyAttempts, UsernameTaken, WalletError
+from wallet.errors import InvalidCredentials, TooManyAttempts, UsernameTaken, WalletError, WrongPassword
 
 PASSWORD, TOKEN = "correct-horse-battery", "refresh-me-and-nobody-else"
-HIDDEN = (PASSWORD, TOKEN, "horse", "nobody-else")
+HIDDEN = (PASSWORD, PASSWORD[::-1], TOKEN, "horse", "nobody-else")
 VALID = {"username": "alice", "password": PASSWORD}
 INVALID_BODIES: dict[str, Any] = {
     "password is a list": {"username": "alice", "password": [PASSWORD]},
@@ -36,9 +37,20 @@ INVALID_BODIES: dict[str, Any] = {
     "a refresh token is a list": {"refreshToken": [TOKEN]},
     "a refresh token is too long": {"refreshToken": TOKEN * 100},
     "a refresh token is a field": {TOKEN: "refreshToken"},
+    "a new password is too long": {"currentPassword": PASSWORD, "newPassword": PASSWORD * 20},
+    "a current password is missing": {"newPassword": PASSWORD},
+    "a current password is a list": {"currentPassword": [PASSWORD], "newPassword": PASSWORD},
 }
 MALFORMED_BODIES = ['{"password": "%s"', '{"password": "%s}', "{password: %s}", "password=%s", '{"x": "%s\udcff"}']
-ROUTES = ("register", "login", "refresh", "logout")
+CHANGE = {"currentPassword": PASSWORD, "newPassword": PASSWORD[::-1]}
+BODIES = {
+    "register": VALID,
+    "login": VALID,
+    "refresh": {"refreshToken": TOKEN},
+    "logout": {"refreshToken": TOKEN},
+    "password": CHANGE,
+}
+ROUTES = tuple(BODIES)
 
 
 class FakeIdentity(identity_pb2_grpc.IdentityServiceServicer):
@@ -80,6 +92,10 @@ class FakeIdentity(identity_pb2_grpc.IdentityServiceServicer):
     async def Revoke(self, request: Any, context: Any) -> identity_pb2.RevokeResponse:  # noqa: N802
         self._record(request)
         return identity_pb2.RevokeResponse()
+
+    async def ChangePassword(self, request: Any, context: Any) -> identity_pb2.ChangePasswordResponse:  # noqa: N802
+        self._record(request)
+        return identity_pb2.ChangePasswordResponse()
 
     async def GetUser(self, request: Any, context: Any) -> identity_pb2.GetUserResponse:  # noqa: N802
         return identity_pb2.GetUserResponse(
@@ -132,16 +148,19 @@ def assert_hidden(answer: httpx.Response) -> None:
 class TestAnswers:
     async def test_secrets_reach_identity_and_no_response(self, gateway: Gateway, identity: FakeIdentity) -> None:
         for route in ROUTES:
-            body = VALID if route in {"register", "login"} else {"refreshToken": TOKEN}
-            answer = await send(gateway, route, json.dumps(body))
+            answer = await send(gateway, route, json.dumps(BODIES[route]))
             assert answer.is_success
             assert_hidden(answer)
-        assert [getattr(each, "password", "") or each.refresh_token for each in identity.requests] == [
-            PASSWORD,
-            PASSWORD,
-            TOKEN,
-            TOKEN,
-        ]
+        assert [MessageToDict(each) for each in identity.requests] == list(BODIES.values())
+
+    async def test_password_change_needs_a_token_and_has_no_body(
+        self, gateway: Gateway, identity: FakeIdentity
+    ) -> None:
+        async with httpx.AsyncClient(base_url=gateway.url, trust_env=False) as anonymous:
+            refused = await anonymous.post("/auth/password", json=CHANGE)
+        assert (refused.status_code, identity.requests) == (401, [])
+        changed = await send(gateway, "password", json.dumps(CHANGE))
+        assert (changed.status_code, changed.content) == (204, b"")
 
     async def test_token_responses_are_not_cacheable(self, gateway: Gateway, identity: FakeIdentity) -> None:
         for route, body in (("login", VALID), ("refresh", {"refreshToken": TOKEN})):
@@ -168,10 +187,11 @@ class TestAnswers:
             (InvalidCredentials(), 401),
             (UsernameTaken("alice"), 409),
             (TooManyAttempts("7"), 429),
+            (WrongPassword(), 400),
         ):
             identity.error = error
-            route = "register" if status == 409 else "login"
-            refused = await send(gateway, route, json.dumps(VALID))
+            route = {409: "register", 400: "password"}.get(status, "login")
+            refused = await send(gateway, route, json.dumps(BODIES[route]))
             assert (refused.status_code, refused.json()["code"]) == (status, error.reason)
             assert refused.headers.get("retry-after") == ("7" if status == 429 else None)
             assert_hidden(refused)
