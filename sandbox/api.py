@@ -9,6 +9,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
 
 from kit.http.admin import HealthCheck, add_health_routes
 from openapi.acquirer import AuthorizationRequest, CardDetails, Code, Token
@@ -34,6 +36,8 @@ _STATUS: Final = {
     Code.refused: 409,
     Code.unavailable: 503,
 }
+
+_CLIENT_CLOSED_REQUEST: Final = 499
 
 IdempotencyKey = Annotated[str, Header(alias="Idempotency-Key", **_KEY)]
 
@@ -148,7 +152,9 @@ def _add_errors(app: FastAPI) -> None:
         return error_response(Refusal(Code.invalid_request, detail))
 
     @app.exception_handler(HTTPException)
-    async def http(_: Request, error: HTTPException) -> JSONResponse:
+    async def http(_: Request, error: HTTPException) -> Response:
+        if isinstance(error.__cause__, ClientDisconnect):  # for the log: the client has gone within the body
+            return Response(status_code=_CLIENT_CLOSED_REQUEST)
         return JSONResponse(refusal_to_body(Refusal(Code.not_found, error.detail)), error.status_code, error.headers)
 
     @app.exception_handler(Exception)

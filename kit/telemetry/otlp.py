@@ -82,12 +82,35 @@ class _Exporter(OTLPSpanExporter):
         super().__init__(endpoint, timeout=_EXPORT_TIMEOUT_SECONDS)
         self.deadline = float("inf")
 
+        self.taken = 0  # spans that the processor has taken from its queue
+
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        self.taken += len(spans)
         is_late = time.monotonic() > self.deadline
-        result = SpanExportResult.FAILURE if is_late else super().export(spans)
-        if result is not SpanExportResult.SUCCESS:
-            SPANS_DROPPED.inc(len(spans))
+        result = SpanExportResult.FAILURE
+        try:
+            if not is_late:
+                result = super().export(spans)
+        finally:
+            if result is not SpanExportResult.SUCCESS:
+                SPANS_DROPPED.inc(len(spans))
         return result
+
+
+class _Processor(BatchSpanProcessor):
+    """Processor that counts the spans for which its queue has no space: a collector that hangs fills the queue."""
+
+    def __init__(self, exporter: _Exporter) -> None:
+        super().__init__(exporter, _QUEUE_SPANS, _EXPORT_INTERVAL_MS, _BATCH_SPANS)
+        self._exporter = exporter
+        self._queued = 0
+
+    def on_end(self, span: ReadableSpan) -> None:
+        if self._queued - self._exporter.taken >= _QUEUE_SPANS:
+            SPANS_DROPPED.inc()
+            return
+        self._queued += 1
+        super().on_end(span)
 
 
 class _LogRateLimitFilter(logging.Filter):
@@ -120,7 +143,7 @@ def open_recorder(service: str, settings: TracingSettings) -> Iterator[Recorder]
         id_generator=ids,
         span_limits=SpanLimits(max_links=_MAX_LINKS),
     )
-    provider.add_span_processor(BatchSpanProcessor(exporter, _QUEUE_SPANS, _EXPORT_INTERVAL_MS, _BATCH_SPANS))
+    provider.add_span_processor(_Processor(exporter))
     try:
         yield Recorder(provider, ids)
     finally:

@@ -1,5 +1,6 @@
 """Webhooks: signed or forged, repeated, late and in any order. They never move money."""
 
+import asyncio
 import uuid
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import httpx
 import orjson
 import pytest
+from prometheus_client import REGISTRY
 from standardwebhooks import Webhook
 
 from subgraphs.card.client import TopUp
@@ -95,6 +97,25 @@ class TestRefusedWebhooks:
 
     async def test_body_above_the_maximum_size_is_refused(self, card: RunningCard) -> None:
         assert await post(card, b" " * 70_000, {}) == 413
+
+    async def test_sender_that_hangs_up_within_the_body_is_no_error(
+        self, card: RunningCard, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def count() -> float:
+            return REGISTRY.get_sample_value("wallet_card_webhooks_total", {"outcome": "incomplete"}) or 0.0
+
+        before = count()
+        address = httpx.URL(card.webhooks)
+        _, writer = await asyncio.open_connection(address.host, address.port)
+        writer.write(f"POST {address.path} HTTP/1.1\r\nhost: card\r\ncontent-length: 9\r\n\r\nhalf".encode())
+        await writer.drain()
+        writer.close()
+
+        async def is_counted() -> bool:
+            return count() == before + 1
+
+        await until(is_counted)
+        assert caplog.records == []
 
     async def test_unreadable_body_is_refused(self, card: RunningCard) -> None:
         for body in (b"", b"{}", b"[1]"):

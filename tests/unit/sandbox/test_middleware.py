@@ -1,9 +1,14 @@
 import asyncio
+from pathlib import Path
 
 import httpx
 from starlette.responses import PlainTextResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
+from structlog.testing import capture_logs
 
+from sandbox.acquirer import Acquirer
+from sandbox.api import build_app
+from sandbox.books import Books
 from sandbox.middleware import RandomFailureMiddleware, RequestMiddleware
 
 
@@ -82,3 +87,26 @@ class TestCalls:
             assert (await http.post("/v1/payments", headers={"idempotency-key": "b"})).status_code == 200
             assert (await first).status_code == 200
             assert (await http.post("/v1/payments", headers={"idempotency-key": "a"})).status_code == 200
+
+
+async def test_hang_up_within_the_body_is_logged_as_closed_by_the_client(tmp_path: Path) -> None:
+    messages = [{"type": "http.request", "body": b"{", "more_body": True}]
+
+    async def receive() -> Message:
+        return messages.pop() if messages else {"type": "http.disconnect"}
+
+    async def send(_: Message) -> None:
+        pass
+
+    headers = [(b"authorization", b"Bearer key"), (b"content-type", b"application/json")]
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/v1/tokens",
+        "query_string": b"",
+        "headers": headers,
+    }
+    with Books.open(tmp_path / "books") as books, capture_logs() as logged:
+        acquirer = Acquirer(books, asyncio.Event(), timeout_seconds=1, late_seconds=1)
+        await RequestMiddleware(build_app(acquirer, {}), "key")(scope, receive, send)
+    assert [(line["event"], line["status"]) for line in logged] == [("request completed", 499)]

@@ -6,6 +6,7 @@ import structlog
 from fastapi import FastAPI, Request, Response
 from pydantic import SecretStr, ValidationError
 from standardwebhooks import Webhook, WebhookVerificationError
+from starlette.requests import ClientDisconnect
 
 from openapi import acquirer as messages
 from subgraphs.card.service import metrics
@@ -47,7 +48,7 @@ def webhook_app(inbox: WebhookInbox, secret: SecretStr) -> FastAPI:
     """Create the app with `POST /webhooks/acquirer`.
 
     It answers 204 stored, 400 unreadable body, 401 invalid or old signature (Standard Webhooks), 413 too long, 503
-    send again.
+    send again. A sender that hangs up within the body gets no answer.
     """
     app, signature = FastAPI(openapi_url=None), Webhook(secret.get_secret_value())
 
@@ -62,10 +63,13 @@ def webhook_app(inbox: WebhookInbox, secret: SecretStr) -> FastAPI:
 
 async def _receive(request: Request, inbox: WebhookInbox, signature: Webhook) -> tuple[int, str]:
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _MAX_BYTES:
-            return 413, "too_long"
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > _MAX_BYTES:
+                return 413, "too_long"
+    except ClientDisconnect:
+        return 499, "incomplete"
     try:
         signature.verify(bytes(body), dict(request.headers), json_parse=False)
     except (WebhookVerificationError, ValueError):  # ValueError: the library decodes headers that it has not verified

@@ -1,0 +1,15 @@
+"""Strings of requests that no database column takes."""
+
+import grpc
+
+from protos.wallet.card.v1 import card_pb2, card_pb2_grpc
+from tests.integration.card.card_process import RunningCard
+from tests.integration.hostile_strings import unexpected_answers
+
+SERVICE = card_pb2.DESCRIPTOR.services_by_name["CardService"]
+
+
+async def test_hostile_string_is_never_an_internal_error(card: RunningCard) -> None:
+    async with grpc.aio.insecure_channel(card.settings["card_grpc_listen"]) as channel:
+        stub = card_pb2_grpc.CardServiceStub(channel)
+        assert await unexpected_answers(stub, SERVICE, card.user("alice").metadata) == []
