@@ -37,7 +37,7 @@ DASHBOARDS: Final = (
     Dashboard(
         "system",
         "Wallet",
-        ("ServiceDown", "RequestsFail", "ConnectionsExhausted", "CertificateExpires"),
+        ("ServiceDown", "RequestsFail", "ConnectionsExhausted", "CertificateExpires", "LogLinesLost"),
         {
             "Now": [
                 stat("Replicas", "short", "sum by (job) (up)", "{{job}}", bad=1, good_above=True),
@@ -84,6 +84,8 @@ DASHBOARDS: Final = (
                     {_PROCESS: f"{_USED} / ({_LIMIT} > 0)"},
                     bad=0.9,
                 ),
+                time_series("Lost log lines", "short", {_PROCESS: "increase(wallet_log_lines_lost_total[10m])"}, bad=1),
+                time_series("Dropped spans", "short", {_PROCESS: "increase(wallet_spans_dropped_total[10m])"}, bad=1),
             ],
             "Lifetimes": [
                 time_series("Uptime", "s", {_PROCESS: "time() - process_start_time_seconds"}),

@@ -45,7 +45,7 @@ class LogSink:
         self, descriptor: int, describe_loss: Callable[[int], bytes], *, limit_bytes: int = _LIMIT_BYTES
     ) -> None:
         """Args:
-        descriptor: open file descriptor, which the sink owns and closes; its flags stay as they are.
+        descriptor: open file descriptor, which the sink owns and closes; its flags are not changed.
         describe_loss: returns the line that says how many lines were lost. It must not raise.
         limit_bytes: size of the queue.
         """

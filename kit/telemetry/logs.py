@@ -164,7 +164,7 @@ class _SinkLogger:
 
 
 class _SafeRenderer:
-    """Processor that runs other processors and returns a rendered line of limited length, whatever happens."""
+    """Processor that runs other processors and returns a rendered line of limited length. It never raises."""
 
     def __init__(self, processors: Sequence[structlog.typing.Processor]) -> None:
         self._processors = processors
