@@ -1,6 +1,7 @@
 """GraphQL types shared by all subgraphs: money, account references, pages, secrets, and errors as data."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
 
@@ -53,12 +54,20 @@ class PageInfo:
 
 
 def cost_directive(weight: int) -> Cost:
-    """Return the `@cost` directive of a field; `weight` is the cost of its resolver, counted in objects."""
+    """Return the `@cost` directive of a field.
+
+    Args:
+        weight: cost of its resolver, in units of about 3 µs. A field with a resolver costs 10 without the directive.
+    """
     return Cost(weight=weight)
 
 
+PAGE_COST: Final = 100
+"""`@cost` of a field that reads a page: one call of a service, which queries its database."""
+
+
 def list_size_directive(assumed: int) -> ListSize:
-    """Return the `@listSize` directive of a list with about `assumed` items."""
+    """Return the `@listSize` directive of a list with at most `assumed` items."""
     return ListSize(
         assumed_size=assumed,
         slicing_arguments=UNSET,
@@ -82,6 +91,23 @@ PAGED_FORWARD: Final = ListSize(
     require_one_slicing_argument=False,
 )
 """`@listSize` directive of a connection that pages forward only, by `first` and `after`."""
+
+ARGUMENT_SIZE: Final = "argument_size"
+"""Key of an `ArgumentSize` in a field's `metadata`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArgumentSize:
+    """Size of the lists below a field that depends on its arguments in a way that `@listSize` cannot express.
+
+    Attributes:
+        sized_fields: fields of the returned type that are lists of this size.
+        bound: returns the maximum size. Its parameter has the arguments by name, as JSON values; they may be invalid.
+    """
+
+    sized_fields: tuple[str, ...]
+    bound: Callable[[Mapping[str, Any]], int]
+
 
 SCALARS: Final[dict[object, Any]] = {
     Secret: strawberry.scalar(
@@ -108,7 +134,7 @@ class FieldProblem:
 
 @strawberry.federation.type(shareable=True, description="The request is invalid; do not retry it unchanged.")
 class InvalidInput(Error):
-    fields: list[FieldProblem] = strawberry.field(directives=[list_size_directive(5)])
+    fields: list[FieldProblem] = strawberry.field(directives=[list_size_directive(10)])
 
 
 @strawberry.federation.type(shareable=True, description="The balance is lower than the amount.")

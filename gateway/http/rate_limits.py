@@ -63,7 +63,7 @@ class RateLimitOptions:
     is_on: bool = True
     store: str = MEMORY
     requests: Rate = "6000/minute"
-    cost: Rate = "600000/minute"
+    cost: Rate = "3000000/minute"
     anonymous: Rate = "600/minute"
     sign_in: Rate = "60/minute"
 

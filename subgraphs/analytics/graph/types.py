@@ -1,8 +1,9 @@
 """Types of the graph: an account's operations and statistics."""
 
-from datetime import datetime
+from collections.abc import Mapping
+from datetime import datetime, timedelta
 from enum import Enum
-from typing import Annotated
+from typing import Annotated, Any, Final
 from uuid import UUID
 
 import strawberry
@@ -11,7 +12,20 @@ from subgraphs.analytics import client
 from subgraphs.analytics.graph.context import Info
 from wallet import cursor, inputs, paging
 from wallet.errors import InvalidInput
-from wallet.graph import PAGED, AccountRef, Money, PageInfo, cost_directive, list_size_directive
+from wallet.graph import (
+    ARGUMENT_SIZE,
+    PAGE_COST,
+    PAGED,
+    AccountRef,
+    ArgumentSize,
+    Money,
+    PageInfo,
+    cost_directive,
+    list_size_directive,
+)
+
+MAX_BUCKETS: Final = 1_000
+"""Maximum number of buckets that analytics returns."""
 
 
 @strawberry.enum
@@ -121,6 +135,27 @@ class Granularity(Enum):
     MONTH = "MONTH"
 
 
+_SHORTEST: Final = {
+    "HOUR": timedelta(hours=1),
+    "DAY": timedelta(days=1),
+    "WEEK": timedelta(weeks=1),
+    "MONTH": timedelta(days=28),
+}
+
+
+def max_buckets(arguments: Mapping[str, Any]) -> int:
+    """Return the maximum number of buckets of `Account.statistics` with these arguments.
+
+    Times that cannot be read have `MAX_BUCKETS`. An empty range is one bucket, which the service refuses.
+    """
+    try:
+        since, until = (datetime.fromisoformat(arguments[name]) for name in ("from", "to"))
+        periods = (until - since) // _SHORTEST[arguments["granularity"]]
+    except (KeyError, TypeError, ValueError):  # TypeError: one of the times has no offset
+        return MAX_BUCKETS
+    return min(MAX_BUCKETS, max(1, periods + 2))  # the first and the last one may be parts of a period
+
+
 @strawberry.type(description="Number of operations and the sum of their amounts.")
 class Turnover:
     count: int
@@ -186,7 +221,7 @@ class StatisticsBucket:
 class AccountStatistics:
     buckets: list[StatisticsBucket] = strawberry.field(
         description="All buckets of the range, oldest first, including empty ones.",
-        directives=[list_size_directive(100)],
+        directives=[list_size_directive(MAX_BUCKETS)],
     )
     cursor: str = strawberry.field(
         description="Position in the account's history up to which operations are counted.",
@@ -219,7 +254,7 @@ class Account:
     @strawberry.field(
         description="The account's operations, newest first. `first` and `after` page towards older operations, `last` "
         "and `before` towards newer ones.",
-        directives=[cost_directive(5), PAGED],
+        directives=[cost_directive(PAGE_COST), PAGED],
     )
     async def operations(
         self,
@@ -245,7 +280,8 @@ class Account:
     @strawberry.field(
         description="Turnover of the account from one time (inclusive) to another (exclusive), in at most 1,000 "
         "buckets.",
-        directives=[cost_directive(20)],
+        directives=[cost_directive(4 * PAGE_COST)],
+        metadata={ARGUMENT_SIZE: ArgumentSize(("buckets",), max_buckets)},
     )
     async def statistics(
         self,

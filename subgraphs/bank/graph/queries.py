@@ -6,14 +6,14 @@ from subgraphs.bank.graph.context import Info
 from subgraphs.bank.graph.types import Account, AccountConnection, Transfer, list_accounts
 from wallet import inputs
 from wallet.errors import AccountNotFound, TransferNotFound
-from wallet.graph import PAGED_FORWARD, cost_directive
+from wallet.graph import PAGE_COST, PAGED_FORWARD, cost_directive
 
 
 @strawberry.type
 class Query:
     @strawberry.field(
         description="The caller's accounts in id order, closed accounts included.",
-        directives=[cost_directive(5), PAGED_FORWARD],
+        directives=[cost_directive(PAGE_COST), PAGED_FORWARD],
     )
     async def accounts(
         self, info: Info, first: int | None = None, after: str | None = None

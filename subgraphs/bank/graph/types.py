@@ -10,7 +10,7 @@ import strawberry
 from subgraphs.bank import client
 from subgraphs.bank.graph.context import Info
 from wallet import cursor, paging
-from wallet.graph import PAGED_FORWARD, AccountRef, Money, PageInfo, cost_directive
+from wallet.graph import PAGE_COST, PAGED_FORWARD, AccountRef, Money, PageInfo, cost_directive
 
 
 @strawberry.enum
@@ -27,7 +27,7 @@ class User:
 
     @strawberry.field(
         description="The user's accounts in id order, closed accounts included.",
-        directives=[cost_directive(5), PAGED_FORWARD],
+        directives=[cost_directive(PAGE_COST), PAGED_FORWARD],
     )
     async def accounts(
         self, info: Info, first: int | None = None, after: str | None = None

@@ -12,7 +12,7 @@ from strawberry.federation.types import FieldSet
 from subgraphs.card import client
 from subgraphs.card.graph.context import Info
 from wallet import cursor, paging
-from wallet.graph import PAGED, Money, PageInfo, cost_directive
+from wallet.graph import PAGE_COST, PAGED, Money, PageInfo, cost_directive
 
 
 @strawberry.enum
@@ -66,7 +66,7 @@ class Account:
     @strawberry.field(
         description="The account's top-ups, newest first. `first` and `after` page to older top-ups, `last` and "
         "`before` to newer ones.",
-        directives=[cost_directive(5), PAGED],
+        directives=[cost_directive(PAGE_COST), PAGED],
     )
     async def top_ups(
         self,

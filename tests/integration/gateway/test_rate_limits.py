@@ -92,14 +92,14 @@ async def test_each_request_of_a_graphql_batch_is_counted(gateway_with: Any, key
             assert remaining == ["1", "0", "0"]
 
 
-QUERY = f'{{ account(id: "{ACCOUNT}") {{ balance {{ amount }} }} }}'  # estimated cost: 2
+QUERY = f'{{ account(id: "{ACCOUNT}") {{ balance {{ amount }} }} }}'  # estimated cost: 21
 
 
 async def test_graphql_operations_are_limited_by_estimated_cost(
     gateway_with: Any, keys: Keys, slow_services: SlowServices
 ) -> None:
     slow_services.proceed.set()
-    async with gateway_with(gateway_rate_cost="3/hour") as http:
+    async with gateway_with(gateway_rate_cost="22/hour") as http:
         request = {
             "json": {"query": QUERY},
             "headers": bearer(keys, "alice") | {"Accept": "application/graphql-response+json"},
@@ -117,7 +117,7 @@ async def test_graphql_operations_are_limited_by_estimated_cost(
 
 async def test_websocket_operations_are_limited_by_estimated_cost(gateway_with: Any, keys: Keys) -> None:
     async with (
-        gateway_with(gateway_rate_cost="1/hour") as http,
+        gateway_with(gateway_rate_cost="20/hour") as http,
         connect_as_alice(str(http.base_url).rstrip("/"), keys) as socket,
     ):
         await subscribe(socket, QUERY)

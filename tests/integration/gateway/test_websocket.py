@@ -248,7 +248,7 @@ class TestOperations:
             ("{ nothing }", "INVALID_GRAPHQL"),
             ("{ " + "a " * 3_000 + "}", "GRAPHQL_TOKENS_EXCEEDED"),
             ("{ a { b { c { d { e { f { g { h { i { j { k { l { m } } } } } } } } } } } } }", "GRAPHQL_DEPTH_EXCEEDED"),
-            ('{ account(id: "") { operations(first: 5000) { edges { node { id } } } } }', "GRAPHQL_COST_EXCEEDED"),
+            ('{ account(id: "") { operations(first: 10000) { edges { node { id } } } } }', "GRAPHQL_COST_EXCEEDED"),
         ],
     )
     async def test_refused_operation_leaves_the_connection_open(

@@ -12,6 +12,7 @@ from graphql import (
     get_named_type,
     get_nullable_type,
     is_composite_type,
+    is_leaf_type,
     is_list_type,
     parse,
     validate,
@@ -20,9 +21,15 @@ from graphql.language import OperationDefinitionNode
 from strawberry.federation.schema_directives import Cost as CostDirective
 from strawberry.federation.schema_directives import ListSize
 
-from gateway.graphql.execution.schemas import build_merged_schema
-from gateway.graphql.execution.strawberry_internals import GraphSchema
+from gateway.graphql.execution.schemas import build_merged_schema, build_subgraph_schema
+from gateway.graphql.execution.strawberry_internals import GraphSchema, strawberry_definition
+from gateway.graphql.federation.registry import SUBGRAPHS
 from gateway.graphql.protection.cost import OperationCost
+from gateway.graphql.protection.limits import Limits
+from gateway.graphql.protection.prices import RESOLVER_COST, default_cost
+from subgraphs.analytics.graph import types
+from subgraphs.analytics.service.domain import statistics
+from tests.unit.gateway.graphql.example_operations import example_operations
 from wallet.graph import PAGED, PAGED_FORWARD, cost_directive, list_size_directive
 
 GRAPH = build_merged_schema().core_schema
@@ -55,6 +62,7 @@ def sliced_by(*arguments: str) -> ListSize:
 @strawberry.type
 class Query:
     leaves: list[Leaf]
+    tags: list[str]
     gaps: list[Leaf | None]
     dear: list[Leaf] = strawberry.field(directives=[list_size_directive(3), cost_directive(4)])
     number: int = strawberry.field(directives=[cost_directive(2)])
@@ -86,17 +94,21 @@ class TestEstimate:
     @pytest.mark.parametrize(
         ("text", "estimated"),
         [
-            ("{ __typename }", 0),
+            ("{ __typename a: __typename }", 2),
             ("{ number }", 2),
-            ("{ leaves { name } }", 10),
-            ("{ dear { name } }", 12),
+            ("{ leaves { name } }", 10 * 2),
+            ("{ leaves { a: name b: name __typename } }", 10 * 4),
+            ("{ dear { name } }", 3 * (4 + 1)),
             ("{ a: number b: number number }", 6),
             ("{ ...F ...F } fragment F on Query { number }", 4),
-            ("{ either { __typename ... on Leaf { name } ... on Other { leaf { name } } } }", 2),
-            ("{ sliced(first: 4) { name } }", 4),
+            ("{ either { __typename ... on Leaf { name } ... on Other { leaf { name } } } }", 1 + 1 + 1 + 2),
+            ("{ sliced(first: 4) { name } }", 4 * 11),
             ("{ sliced(last: 0) { name } }", 0),
             ("{ sliced(last: -5) { name } }", 0),
-            ('{ byKeys(keys: ["a", "b"], size: null) { name } }', 2),
+            ('{ byKeys(keys: ["a", "b"], size: null) { name } }', 2 * 11),
+            ("{ tags }", 10),
+            ("{ __schema { types { name } } }", 2 * 50),
+            ("{ __schema { ...S } } fragment S on __Schema { types { name kind } }", 3 * 50),
             ("{ number @skip(if: true) leaves @include(if: false) { name } }", 0),
             ("{ number @skip(if: false) ... @include(if: true) { number } }", 4),
         ],
@@ -106,18 +118,61 @@ class TestEstimate:
 
     @pytest.mark.parametrize(
         ("variables", "estimated"),
-        [({"n": 4}, 4), ({}, 6), ({"n": 1_000.0}, 1_000), ({"n": 2**31 - 1}, 2**31 - 1)],
+        [
+            ({"n": 4}, 4 * 11),
+            ({}, 6 * 11),
+            ({"n": None}, 10 * 11),
+            ({"n": 1_000.0}, 1_000 * 11),
+            ({"n": 2**31 - 1}, 2**31 - 1),
+        ],
     )
     def test_list_size_comes_from_variables_and_their_defaults(self, variables: dict[str, Any], estimated: int) -> None:
         assert cost("query($n: Int = 6) { sliced(first: $n) { name } }").estimate(variables) == estimated
 
     def test_list_size_is_the_number_of_keys(self) -> None:
         operation = cost("query($keys: [String!]!) { byKeys(keys: $keys, size: null) { name } }")
-        assert operation.estimate({"keys": ["a", "b", "c"]}) == 3
+        assert operation.estimate({"keys": ["a", "b", "c"]}) == 3 * 11
+
+    def test_default_of_an_argument_is_the_size_without_its_variable(self) -> None:
+        operation = cost("query($size: Int) { byKeys(size: $size) { name } }")
+        assert (operation.estimate({}), operation.estimate({"size": 2})) == (7 * 11, 2 * 11)
+
+    @pytest.mark.parametrize(
+        ("until", "granularity", "buckets"),
+        [
+            ("2026-01-02T00:00:00Z", "HOUR", 24 + 2),
+            ("2027-01-01T00:00:00Z", "MONTH", 13 + 2),
+            ("2027-01-01T00:00:00+01:00", "DAY", 364 + 2),
+            ("2026-01-01T00:00:00.001Z", "WEEK", 2),
+            ("2126-01-01T00:00:00Z", "DAY", 1_000),
+            ("2025-01-01T00:00:00Z", "DAY", 1),
+            ("2026-01-02T00:00:00", "DAY", 1_000),
+            ("tomorrow", "DAY", 1_000),
+            (5, "DAY", 1_000),
+            ("2026-01-02T00:00:00Z", "CENTURY", 1_000),
+            (None, None, 1_000),
+        ],
+    )
+    def test_buckets_of_statistics_are_as_many_as_the_range_can_have(
+        self, until: Any, granularity: Any, buckets: int
+    ) -> None:
+        text = """query($to: DateTime!, $by: Granularity!) {
+            account(id: "1") { statistics(from: "2026-01-01T00:00:00Z", to: $to, granularity: $by) { buckets { end } } }
+        }"""
+        assert cost(text, GRAPH).estimate({"to": until, "by": granularity}) == 10 + 400 + buckets * 2
+
+    def test_literal_range_of_statistics_is_computed_once(self) -> None:
+        text = """{ account(id: "1") { statistics(
+            from: "2026-01-01T00:00:00Z", to: "2026-01-31T00:00:00Z", granularity: DAY
+        ) { buckets { end } } } }"""
+        assert cost(text, GRAPH).estimate(None) == 10 + 400 + (30 + 2) * 2
+
+    def test_maximum_number_of_buckets_is_the_services(self) -> None:
+        assert types.MAX_BUCKETS == statistics.MAX_BUCKETS
 
     def test_field_that_a_variable_skips_costs_nothing(self) -> None:
         either = cost("query($x: Boolean!) { number @include(if: $x) ... @skip(if: $x) { leaves { name } } }")
-        assert (either.estimate({"x": True}), either.estimate({"x": False})) == (2, 10)
+        assert (either.estimate({"x": True}), either.estimate({"x": False})) == (2, 20)
 
     def test_estimate_is_at_most_a_32_bit_integer(self) -> None:
         huge = cost("query($n: Int) { " + " ".join(f"a{each}: sliced(first: $n) {{ name }}" for each in range(9)) + "}")
@@ -131,13 +186,13 @@ class TestEstimate:
         query = f'{{ account(id: "{ACCOUNT}") {{ operations(SIZE) {{ {PAGE} }} }} }}'
         sizes = {"first: 1000": 1_000, "last: 2": 2, "filter: {}": 50, "first: null": 50}
         for argument, size in sizes.items():
-            assert cost(query.replace("SIZE", argument), GRAPH).estimate(None) == 1 + 5 + 3 * size
+            assert cost(query.replace("SIZE", argument), GRAPH).estimate(None) == 10 + 100 + 4 * size
 
     def test_mutation_has_a_base_cost(self) -> None:
         text = """mutation($input: TransferMoneyInput!) {
             transferMoney(input: $input) { ... on TransferMoneySuccess { balance { amount } } ... on Error { code } }
         }"""
-        assert cost(text, GRAPH).estimate({"input": {}}) == 10 + 1 + 1
+        assert cost(text, GRAPH).estimate({"input": {}}) == 100 + 10 + (1 + 1) + 1
 
 
 class TestActual:
@@ -145,13 +200,13 @@ class TestActual:
         ("text", "data", "actual"),
         [
             ("{ number }", {"number": 3}, 2),
-            ("{ leaves { name } }", {"leaves": [{"name": None}] * 3}, 3),
+            ("{ leaves { name } }", {"leaves": [{"name": None}, {"name": "x"}]}, 2 + 1),
             ("{ gaps { name } }", {"gaps": [{"name": None}, None]}, 1),
             ("{ dear { name } }", {"dear": []}, 0),
-            ("{ a: dear { name } }", {"a": [{"name": None}]}, 4),
+            ("{ a: dear { name } }", {"a": [{"name": "x"}]}, 4 + 1),
             ("{ either { ... on Other { leaf { name } } } }", {"either": {}}, 1),
             ("{ either { ... on Other { leaf { name } } } }", {"either": {"leaf": None}}, 1),
-            ("{ either { ... on Other { leaf { name } } } }", {"either": {"leaf": {"name": None}}}, 2),
+            ("{ either { ... on Other { leaf { name } } } }", {"either": {"leaf": {"name": "x"}}}, 3),
             ("query($x: Boolean!) { number @skip(if: $x) }", {}, 0),
             ("{ number }", None, 0),
         ],
@@ -163,8 +218,8 @@ class TestActual:
 
     def test_actual_cost_of_a_page_depends_on_its_items(self) -> None:
         query = cost(f'{{ account(id: "{ACCOUNT}") {{ operations {{ {PAGE} }} }} }}', GRAPH)
-        assert query.measure(page(size=7)) == 1 + 5 + 3 * 7
-        assert query.measure({"account": {"operations": None}}) == 1
+        assert query.measure(page(size=7)) == 10 + 100 + 4 * 7
+        assert query.measure({"account": {"operations": None}}) == 10
         assert query.measure({"account": None}) == 0
 
     def test_items_of_equal_cost_are_counted_without_being_read(self) -> None:
@@ -175,7 +230,27 @@ class TestActual:
         query = cost(f'{{ account(id: "{ACCOUNT}") {{ operations {{ {PAGE} }} }} }}', GRAPH)
         data = page(size=1_000)
         data["account"]["operations"]["edges"] = Unread(data["account"]["operations"]["edges"])
-        assert query.measure(data) == 3_006
+        assert query.measure(data) == 4_110
+
+
+class TestExamples:
+    @pytest.mark.slow
+    def test_every_operation_in_the_repository_is_below_the_default_limit(self) -> None:
+        month = {"from": "2026-01-01T00:00:00Z", "to": "2026-02-01T00:00:00Z", "granularity": "DAY", "first": 50}
+        graph = build_merged_schema(federation=True).core_schema
+        costs = {
+            f"{place} ({operation.name})": operation.estimate(month)
+            for place, document in example_operations()
+            if not validate(graph, document)
+            for operation in (
+                OperationCost(graph, document, each)
+                for each in document.definitions
+                if isinstance(each, OperationDefinitionNode)
+            )
+        }
+        assert len(costs) > 150
+        too_expensive = {place for place, each in costs.items() if each > Limits.cost}
+        assert {place for place in too_expensive if "first: 10000" not in place} == set()
 
 
 class TestDirectives:
@@ -186,7 +261,9 @@ class TestDirectives:
     def test_cost_of_entities_is_proportional_to_the_representations(self, asked: int) -> None:
         text = "query($them: [_Any!]!) { _entities(representations: $them) { ... on Account { balance { amount } } } }"
         schema = build_merged_schema(federation=True).core_schema
-        assert cost(text, schema).estimate({"them": [{}] * asked}) == asked * 2  # the account, and its money
+        assert cost(text, schema).estimate({"them": [{}] * asked}) == asked * (
+            10 + 10 + 1
+        )  # the account, its money, and the amount
 
     def test_no_field_is_a_list_of_lists(self) -> None:
         for _, field in fields(GRAPH):
@@ -200,15 +277,25 @@ class TestDirectives:
         }
         assert connections == {"Account.operations", "Account.topUps", "User.accounts", "Query.accounts"}
 
-    def test_fields_that_read_many_rows_have_a_cost_directive(self) -> None:
-        priced = {name for name, field in fields(GRAPH) if any(isinstance(x, CostDirective) for x in directives(field))}
-        assert priced == {
-            "Account.operations",
-            "Account.topUps",
-            "Account.statistics",
-            "User.accounts",
-            "Query.accounts",
+    def test_fields_that_read_many_rows_cost_more_than_a_field_with_a_resolver(self) -> None:
+        weights = {name: each.weight for name, field in fields(GRAPH) for each in directives(field) if is_cost(each)}
+        assert {name: weight for name, weight in weights.items() if weight > RESOLVER_COST} == {
+            "Account.operations": 100,
+            "Account.topUps": 100,
+            "Account.statistics": 400,
+            "User.accounts": 100,
+            "Query.accounts": 100,
         }
+
+    @pytest.mark.parametrize("name", SUBGRAPHS)
+    def test_sdl_has_the_cost_of_every_field_that_differs_from_the_default_of_the_directive(self, name: str) -> None:
+        interfaces = {"message", "code"}  # `@cost` is not allowed on the fields of an interface
+        for place, field in fields(build_subgraph_schema(name).core_schema):
+            is_priced = any(is_cost(each) for each in directives(field))
+            is_leaf = is_leaf_type(get_named_type(field.type))
+            is_own = not place.startswith("_") and place.rpartition(".")[2] not in interfaces
+            differs = is_leaf or default_cost(strawberry_definition(field)) != 1
+            assert is_priced or not (is_own and differs), place
 
 
 def fields(schema: GraphQLSchema) -> Iterator[tuple[str, Any]]:
@@ -219,7 +306,11 @@ def fields(schema: GraphQLSchema) -> Iterator[tuple[str, Any]]:
 
 
 def directives(field: Any) -> list[Any]:
-    return list(field.extensions["strawberry-definition"].directives)
+    return list(getattr(strawberry_definition(field), "directives", ()))
+
+
+def is_cost(directive: Any) -> bool:
+    return isinstance(directive, CostDirective)
 
 
 def unsized_lists(schema: GraphQLSchema) -> Iterator[str]:

@@ -1,0 +1,95 @@
+"""Stand-ins of the services' clients that answer at once, with lists of any length up to the maximum."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from gateway.graphql.execution.context import Context
+from gateway.http.rate_limits import RateLimiter, RateLimitOptions
+from subgraphs.analytics import client as analytics
+from subgraphs.analytics.service.domain.statistics import Granularity, StatisticsRange
+from subgraphs.bank import client as bank
+from subgraphs.card import client as card
+from subgraphs.identity import client as identity
+from wallet.money import Money
+
+ID = UUID("123e4567-e89b-12d3-a456-426614174000")
+TIME = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+MONEY = Money.parse("10.00")
+TURNOVER = analytics.Turnover(1, MONEY)
+
+
+@dataclass
+class FullServices:
+    """All four clients in one. Every account, transfer, top-up and user exists.
+
+    Attributes:
+        choose_length: returns the length of a list; its parameter is the maximum. By default all lists are full.
+        without: fields of the accounts and top-ups that are null.
+    """
+
+    choose_length: Callable[[int], int] = field(default=lambda limit: limit)
+    without: frozenset[str] = frozenset()
+
+    def context(self, rate_limiter: RateLimiter | None = None) -> Context:
+        """Return the context of a request to these services."""
+        services: Any = self
+        return Context(
+            services, services, services, services, rate_limiter or RateLimiter(RateLimitOptions(is_on=False))
+        )
+
+    async def batch_get_accounts(self, ids: Sequence[UUID]) -> Mapping[UUID, bank.Account]:
+        return {each: self._account(each) for each in ids}
+
+    async def list_accounts(self, _: str, *, limit: int, after: UUID | None) -> bank.AccountPage:
+        return bank.AccountPage(tuple(self._account(ID) for _ in range(self.choose_length(limit))), has_more=True)
+
+    async def batch_get_transfers(self, ids: Sequence[UUID]) -> Mapping[UUID, bank.Transfer]:
+        return {each: bank.Transfer(each, "DEPOSIT", ID, ID, MONEY, TIME) for each in ids}
+
+    async def batch_get_top_ups(self, ids: Sequence[UUID]) -> Mapping[UUID, card.TopUp]:
+        return {each: self._top_up() for each in ids}
+
+    async def list_top_ups(self, _: UUID, *, limit: int, older_than: Any, newer_than: Any) -> card.TopUpPage:
+        length = self.choose_length(limit)
+        return card.TopUpPage(tuple(self._top_up() for _ in range(length)), has_older=True, has_newer=False)
+
+    async def batch_get_users(self, ids: Sequence[str]) -> Mapping[str, identity.User]:
+        return {each: identity.User(id=each, username="alice", role="CUSTOMER", created_at=TIME) for each in ids}
+
+    async def list_operations(
+        self, account_id: UUID, *, limit: int, older_than: Any, newer_than: Any, **_: Any
+    ) -> analytics.OperationPage:
+        operations = tuple(operation(number) for number in range(self.choose_length(limit)))
+        return analytics.OperationPage(operations, has_older=True, has_newer=False)
+
+    async def get_statistics(
+        self, account_id: UUID, *, from_: datetime, to: datetime, granularity: str
+    ) -> analytics.Statistics:
+        """Return as many buckets as the service does, or fail as it does."""
+        range_ = StatisticsRange(from_, to, Granularity(granularity))
+        assert not range_.violations()
+        buckets = tuple(self._bucket(start, end) for start, end in range_.bounds())
+        return analytics.Statistics(buckets, as_of_version=1, is_complete=True)
+
+    def _account(self, id_: UUID) -> bank.Account:
+        owner = "" if "owner" in self.without else "alice"
+        return bank.Account(id_, owner, MONEY, 1, TIME, TIME, "OPEN")
+
+    def _top_up(self) -> card.TopUp:
+        transfer = None if "transfer" in self.without else ID
+        failure = None if "failure" in self.without else "DO_NOT_HONOR"
+        visa = card.Card("VISA", "4242")
+        return card.TopUp(ID, ID, MONEY, "COMPLETED", visa, failure, transfer, TIME, TIME, 1)
+
+    def _bucket(self, start: datetime, end: datetime) -> analytics.StatisticsBucket:
+        kinds = [analytics.TypeTurnover(kind, TURNOVER, TURNOVER) for kind in ("TRANSFER", "TOP_UP")]
+        by_type = tuple(kinds[: self.choose_length(2)])
+        return analytics.StatisticsBucket(start, end, 2, TURNOVER, TURNOVER, MONEY, MONEY, MONEY, by_type)
+
+
+def operation(version: int) -> analytics.Operation:
+    """Return an operation of the account at a version."""
+    return analytics.Operation(ID, ID, version, "TRANSFER", "IN", MONEY, MONEY, ID, TIME + timedelta(seconds=version))

@@ -1,0 +1,69 @@
+"""The estimated cost of any valid query is at least the actual cost of its answer."""
+
+import random
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.graphql.execution.runner import OperationRunner
+from gateway.graphql.execution.schemas import build_merged_schema
+from gateway.graphql.protection.access import guard_root_fields
+from gateway.graphql.protection.limits import Limits
+from kit.auth.principal import Principal, Role
+from kit.rpc import request_context
+from tests.unit.gateway.graphql.full_services import FullServices
+from tests.unit.gateway.graphql.policies import new_policy
+from tests.unit.gateway.graphql.valid_operations import valid_queries
+
+CUSTOMER = Principal("issuer", "alice", is_service=False, expires_at=2.0**33, roles=frozenset({Role.CUSTOMER}))
+UNLIMITED = replace(
+    Limits(), cost=2**31 - 1, tokens=100_000, fields=10_000, aliases=10_000, directives=10_000, depth=99
+)
+SCHEMA = build_merged_schema(partial(OperationRunner, new_policy(UNLIMITED)))
+guard_root_fields(SCHEMA.core_schema)
+
+
+class TestBound:
+    @pytest.mark.slow
+    @given(query=valid_queries(), seed=st.integers(0, 2**32), nulls=st.sets(st.sampled_from(("owner", "transfer"))))
+    @settings(max_examples=60, deadline=None)
+    async def test_estimate_is_at_least_the_actual_cost(self, query: Any, seed: int, nulls: set[str]) -> None:
+        text, variables = query
+        lengths = random.Random(seed)
+        services = FullServices(lambda limit: lengths.choice((0, limit // 2, limit)), frozenset(nulls))
+        await assert_bounded(services, text, variables)
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            '{ account(id: "ID") { operations { edges { node { id a: id __typename } } pageInfo { endCursor } } } }',
+            '{ account(id: "ID") { topUps(first: 3) { edges { node { account { topUps { edges { cursor } } } } } } } }',
+            """{ account(id: "ID") {
+                statistics(from: "2026-01-31T12:00:00Z", to: "2026-03-01T00:00:01Z", granularity: WEEK) {
+                    buckets { byType { type incoming { amount { amount } } } }
+                }
+            } }""",
+            "{ accounts(first: 2) { edges { node { owner { username accounts { edges { node { id } } } } } } } }",
+        ],
+    )
+    async def test_estimate_of_full_lists_is_close_to_the_actual_cost(self, text: str) -> None:
+        estimated, actual = await assert_bounded(FullServices(), text.replace("ID", str(FULL_ID)), {})
+        assert estimated <= 1.5 * actual
+
+
+FULL_ID = "123e4567-e89b-12d3-a456-426614174000"
+
+
+async def assert_bounded(services: FullServices, text: str, variables: dict[str, Any]) -> tuple[int, int]:
+    """Execute a query, check its costs, and return them: the estimate and the actual cost."""
+    request_context.current_request.set(request_context.RequestContext("the-request", principal=CUSTOMER))
+    context = services.context()
+    context.operations = []
+    result = await SCHEMA.execute(text, variable_values=variables, context_value=context)
+    assert result.errors is None, (text, result.errors)
+    assert context.cost.estimated >= context.cost.actual
+    return context.cost.estimated, context.cost.actual
