@@ -1,7 +1,7 @@
 """Exception handlers of the FastAPI app: every error becomes a problem (RFC 9457)."""
 
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
 
 import structlog
 from fastapi import FastAPI, Request
@@ -10,13 +10,15 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from gateway.errors import build_problem, problem_from_error, redact_digits
+from gateway.errors import build_problem, problem_from_error
 from gateway.http.problems import problem_response
-from gateway.policy import SIGN_IN_PREFIX
 from gateway.rest.guarded_route import UnsupportedMediaTypeError
 from wallet.errors import FieldViolation, InternalError, InvalidInput, WalletError
 
 log = structlog.get_logger(__name__)
+
+_MAX_ERRORS: Final = 20
+"""Errors of one request body that are reported."""
 
 
 def add_error_handlers(app: FastAPI) -> None:
@@ -27,13 +29,10 @@ def add_error_handlers(app: FastAPI) -> None:
         return problem_response(*problem_from_error(error))
 
     @app.exception_handler(RequestValidationError)
-    async def handle_invalid_request(request: Request, error: RequestValidationError) -> Response:
+    async def handle_invalid_request(_: Request, error: RequestValidationError) -> Response:
         # Pydantic's messages name the rule, never the value.
-        has_secrets = request.url.path.startswith(SIGN_IN_PREFIX)
-        violations = tuple(
-            FieldViolation(_field(each, has_secrets=has_secrets), each["msg"]) for each in error.errors()
-        )
-        return problem_response(*problem_from_error(InvalidInput(violations)))
+        violations = dict.fromkeys(FieldViolation(_field(each), each["msg"]) for each in error.errors()[:_MAX_ERRORS])
+        return problem_response(*problem_from_error(InvalidInput(tuple(violations))))
 
     @app.exception_handler(UnsupportedMediaTypeError)
     async def handle_unsupported_media_type(_: Request, __: UnsupportedMediaTypeError) -> Response:
@@ -60,13 +59,12 @@ def _allowed_methods(app: FastAPI, path: str) -> set[str]:
     return {method for route in routes for method in route.methods or ()}
 
 
-def _field(error: dict[str, Any], *, has_secrets: bool) -> str:
+def _field(error: dict[str, Any]) -> str:
     """Return the name of the invalid field: `("body", "amount")` is `amount`, a body that is not JSON is `body`.
 
-    If the body has secrets, the name of an unknown field is not repeated: it may be a password in the wrong place.
+    The name of an unknown field is not repeated: it may be a password or a card number in the wrong place. The error is
+    then about the object that has the field.
     """
     location: tuple[str | int, ...] = error["loc"]
-    if has_secrets and error["type"] == "extra_forbidden":
-        return str(location[0])
-    names = [part for part in location[1:] if isinstance(part, str)]
-    return redact_digits(".".join(names)) or str(location[0])
+    known = location[:-1] if error["type"] == "extra_forbidden" else location
+    return ".".join(part for part in known[1:] if isinstance(part, str)) or str(location[0])

@@ -6,6 +6,7 @@ from typing import Any
 
 from gateway.graphql.execution.metrics import OperationSummary
 from gateway.graphql.protection.cost import RequestCost
+from gateway.graphql.protection.limits import RequestBudget
 from gateway.http.rate_limits import RateLimiter
 from subgraphs.analytics.client import AnalyticsClient
 from subgraphs.bank.client import BankClient
@@ -22,7 +23,9 @@ class Context:
 
     Attributes:
         cost: total cost of the operations.
-        operations: summaries of the operations for the request's log line. None: each operation has its own log line.
+        operations: summaries of the operations for the request's log line. None, on a WebSocket: each operation has its
+            own log line.
+        budget: remaining work of an HTTP request, from its first operation on.
         connection_params: payload of the WebSocket's `connection_init`.
     """
 
@@ -33,6 +36,7 @@ class Context:
     rate_limiter: RateLimiter
     cost: RequestCost = field(default_factory=RequestCost)
     operations: list[OperationSummary] | None = None
+    budget: RequestBudget | None = None
     connection_params: dict[str, Any] = field(default_factory=dict)
 
     @cached_property

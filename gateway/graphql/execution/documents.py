@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from graphql import DocumentNode, GraphQLError, GraphQLSchema, NoSchemaIntrospectionCustomRule, specified_rules
+from graphql import DocumentNode, GraphQLError, GraphQLSchema
 from graphql.language import OperationDefinitionNode
 
 from gateway.graphql.execution.graphql_core_internals import SubfieldCache
-from gateway.graphql.execution.strawberry_internals import validate_document
+from gateway.graphql.execution.validation import Validator
 from gateway.graphql.protection.cost import OperationCost
-from gateway.graphql.protection.limits import Limits, check_limits, parse_document
+from gateway.graphql.protection.limits import Limits, RequestBudget, check_limits, parse_document
 
 _MAX_CHARACTERS: Final = 2**19
 """Total length of the cached texts. A parsed document takes some hundred times the memory of its text.
@@ -29,7 +29,7 @@ class Document:
 
     Attributes:
         node: AST.
-        errors: validation errors.
+        errors: the first validation errors.
         costs: cost of each operation by name; empty for an invalid document.
         subfields: cache of sub-fields that all executions share; None for a document with directives, where sub-fields
             depend on variables.
@@ -48,13 +48,13 @@ class DocumentCache:
     documents are rarely repeated. Documents that use variables are cached.
     """
 
-    def __init__(self, limits: Limits, *, introspection: bool) -> None:
+    def __init__(self, limits: Limits, validator: Validator) -> None:
         """Args:
         limits: limits of each document.
-        introspection: allow introspection queries.
+        validator: validates documents.
         """
         self._limits = limits
-        self._rules = (*specified_rules, *(() if introspection else (NoSchemaIntrospectionCustomRule,)))
+        self._validator = validator
         # A hit takes 0.2 µs, as with a plain dict; cachetools.LRUCache takes up to 0.35 µs.
         self._documents: OrderedDict[tuple[GraphQLSchema, str], Document] = OrderedDict()
         self._characters = 0
@@ -63,8 +63,13 @@ class DocumentCache:
         """Number of cached documents."""
         return len(self._documents)
 
-    def load(self, schema: GraphQLSchema, text: str) -> Document:
+    def load(self, schema: GraphQLSchema, text: str, budget: RequestBudget) -> Document:
         """Return the cached document of a text, or parse and validate the text.
+
+        Args:
+            schema: schema that the document is for.
+            text: text of the document.
+            budget: budget of the request. A cached document takes nothing from it.
 
         Raises:
             OperationRefused: the document is above a limit. It has not been validated.
@@ -75,7 +80,7 @@ class DocumentCache:
         if document is not None:
             self._documents.move_to_end(key)
             return document
-        document = self._read(schema, text)
+        document = self._read(schema, text, budget)
         if not document.errors and not _LITERALS.search(text):
             self._add(key, document)
         return document
@@ -88,10 +93,10 @@ class DocumentCache:
             (_, text), _ = self._documents.popitem(last=False)
             self._characters -= len(text)
 
-    def _read(self, schema: GraphQLSchema, text: str) -> Document:
-        node = parse_document(text, self._limits)
+    def _read(self, schema: GraphQLSchema, text: str, budget: RequestBudget) -> Document:
+        node = parse_document(text, self._limits, budget)
         check_limits(node, self._limits)
-        errors = validate_document(schema, node, self._rules)
+        errors = self._validator.validate(schema, node)
         operations = [] if errors else [each for each in node.definitions if isinstance(each, OperationDefinitionNode)]
         costs = [OperationCost(schema, node, each) for each in operations]
         return Document(

@@ -1,4 +1,4 @@
-"""The only module that uses internals of graphql-core: its executor and its parser.
+"""The only module that uses internals of graphql-core: its executor, its parser and a validation rule.
 
 graphql-core documents these methods as private and may change them in any release.
 `tests/unit/gateway/graphql/test_graphql_core_internals.py` fails when one of them is gone or has no effect any more.
@@ -7,9 +7,19 @@ graphql-core documents these methods as private and may change them in any relea
 from operator import attrgetter
 from typing import Any, TypeAlias
 
-from graphql import DocumentNode, GraphQLLeafType, GraphQLObjectType
+from graphql import (
+    GraphQLError,
+    GraphQLInputType,
+    GraphQLLeafType,
+    GraphQLObjectType,
+    TokenKind,
+    ValueNode,
+    ValuesOfCorrectTypeRule,
+)
 from graphql.execution import Executor
+from graphql.language import SKIP, VisitorAction
 from graphql.language.parser import Parser
+from graphql.utilities import validate_input_literal
 
 SubfieldCache: TypeAlias = dict[tuple[GraphQLObjectType, int], Any]
 """Cache of collected sub-fields by type and `id` of the AST node.
@@ -20,43 +30,79 @@ the sub-fields depend on variables.
 
 
 class TooManyTokens(Exception):
-    """The text has more tokens than the parser accepts."""
+    """The text has more tokens, or more lines, than the parser accepts."""
+
+
+class NameTooLong(Exception):
+    """The text has a name that is longer than the parser accepts."""
 
 
 class LimitedParser(Parser):
-    """Parser that stops at a token limit.
+    """Parser that stops at a number of tokens and at a length of names.
 
     graphql-core's own limit raises a syntax error that looks like any other syntax error.
     """
 
-    def __init__(self, text: str, max_tokens: int) -> None:
+    def __init__(self, text: str, max_tokens: int, max_name_characters: int) -> None:
         """Args:
         text: source of the document.
         max_tokens: maximum number of tokens, comments included.
+        max_name_characters: maximum length of a name. Each item of an answer repeats the names of its fields.
         """
         super().__init__(text)
         self._allowed = max_tokens
+        self._name_characters = max_name_characters
 
     def advance_lexer(self) -> None:
         """Count each token.
 
         Raises:
             TooManyTokens: the text has more tokens than `max_tokens`.
+            NameTooLong: a name is longer than `max_name_characters`.
         """
         super().advance_lexer()
         if self.token_count > self._allowed:
             raise TooManyTokens
+        token = self._lexer.token
+        if token.end - token.start > self._name_characters and token.kind is TokenKind.NAME:
+            raise NameTooLong
 
 
-def parse_limited(text: str, max_tokens: int) -> DocumentNode:
-    """Return the parsed document.
+class _InvalidLiteral(Exception):
+    def __init__(self, error: GraphQLError, path: list[str | int]) -> None:
+        super().__init__()
+        self.error = error
+        self.path = path
 
-    Raises:
-        TooManyTokens: the text has more tokens than `max_tokens`.
-        GraphQLSyntaxError: the text is not a GraphQL document.
-        RecursionError: the text is nested too deeply for the parser.
+
+class LiteralRule(ValuesOfCorrectTypeRule):
+    """Checks literals, and reports the path and the type of the first error of each.
+
+    For each error graphql-core prints the literal, so many errors of a long literal take long.
     """
-    return LimitedParser(text, max_tokens).parse_document()
+
+    def is_valid_value_node(self, node: ValueNode, input_type: GraphQLInputType | None) -> VisitorAction:
+        """Report the first error of a literal by `report_literal`."""
+        if input_type:
+            try:
+                validate_input_literal(node, input_type, _raise_first, hide_suggestions=True)
+            except _InvalidLiteral as invalid:
+                self.report_literal(invalid.error, input_type, invalid.path)
+        return SKIP
+
+    def report_literal(self, error: GraphQLError, input_type: GraphQLInputType, path: list[str | int]) -> None:
+        """Report the first error of a literal.
+
+        Args:
+            error: graphql-core's error; its message quotes the literal.
+            input_type: expected type of the whole literal.
+            path: path to the part: names of input fields, and indexes of lists.
+        """
+        raise NotImplementedError
+
+
+def _raise_first(error: GraphQLError, path: list[str | int]) -> None:
+    raise _InvalidLiteral(error, path)
 
 
 class AttributeResolver:
@@ -128,6 +174,14 @@ class ShortcutExecutor(Executor[Any]):
         response = super().build_response(data)
         del self.async_helpers
         return response
+
+    def handle_field_error(self, raw_error: Any, return_type: Any, field_details_list: Any, path: Any) -> None:
+        """Handle the error of a field without a search for its line: one answer may have thousands of errors."""
+        if not isinstance(raw_error, GraphQLError) or raw_error.path is None:
+            nodes = getattr(raw_error, "nodes", None) or [field_details_list[0].node]
+            raw_error = GraphQLError(str(raw_error), path=path.as_list(), original_error=raw_error)
+            raw_error.nodes = nodes
+        super().handle_field_error(raw_error, return_type, field_details_list, path)
 
     def execute_field(self, parent_type: Any, source: Any, field_details_list: Any, *place: Any) -> Any:
         """Read a leaf directly if it has a value. graphql-core handles all other values, including nulls and errors."""

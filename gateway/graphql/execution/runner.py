@@ -10,12 +10,24 @@ from typing import Any, Final, Self
 from graphql import GraphQLError, OperationType
 from strawberry.types import ExecutionContext
 
-from gateway.errors import INVALID_GRAPHQL, OperationRefused, format_graphql_error, rate_limited_to_graphql
+from gateway.errors import (
+    INVALID_GRAPHQL,
+    OperationRefused,
+    format_graphql_error,
+    rate_limited_to_graphql,
+)
+from gateway.graphql.execution.context import Context
 from gateway.graphql.execution.documents import DocumentCache
 from gateway.graphql.execution.graphql_core_internals import SubfieldCache
 from gateway.graphql.execution.metrics import NOT_READ, OTHER, OperationNames, record_operation
-from gateway.graphql.execution.strawberry_internals import SchemaExtensionsRunner, has_operation_name
+from gateway.graphql.execution.strawberry_internals import (
+    InvalidDocument,
+    SchemaExtensionsRunner,
+    has_operation_name,
+)
+from gateway.graphql.execution.validation import Validator
 from gateway.graphql.protection.cost import OperationCost
+from gateway.graphql.protection.limits import Limits, RequestBudget
 from gateway.http.rate_limits import RateLimiter
 from gateway.http.stream_limits import StreamLimiter
 from kit.rpc import request_context
@@ -35,18 +47,32 @@ class ExecutionPolicy:
     """Limits, document cache and metric labels that all executions share.
 
     Attributes:
+        limits: limits of each request.
+        validator: validates documents and variables.
         documents: cache of parsed documents.
-        max_cost: maximum estimated cost of one operation.
         operation_names: operation names that are metric labels.
-        suggestions: errors may suggest other names of the graph ("Did you mean ...").
         streams: limiter of the open streams of each caller.
     """
 
+    limits: Limits
+    validator: Validator
     documents: DocumentCache
-    max_cost: int
     operation_names: OperationNames
-    suggestions: bool
     streams: StreamLimiter
+
+    def request_budget(self, context: Context) -> RequestBudget:
+        """Return the budget of the request that an operation belongs to: one for all operations of an HTTP request.
+
+        Args:
+            context: context of the request or the WebSocket. Each message on a WebSocket is a request.
+        """
+        if context.budget is not None:
+            return context.budget
+        is_anonymous = request_context.current_request.get().principal is None
+        budget = self.limits.new_budget(is_anonymous=is_anonymous)
+        if context.operations is not None:
+            context.budget = budget
+        return budget
 
 
 class OperationRunner(SchemaExtensionsRunner):
@@ -72,6 +98,7 @@ class OperationRunner(SchemaExtensionsRunner):
         self._codes: list[str] = []
         self._is_stream = False
         self._release_stream: Callable[[], None] | None = None
+        self._budget: RequestBudget
         self._started: float
         self._outer_context: RequestContext
         self._span: Span
@@ -82,6 +109,7 @@ class OperationRunner(SchemaExtensionsRunner):
 
     async def __aenter__(self) -> None:
         self._started = time.perf_counter()
+        self._budget = self._policy.request_budget(self.execution_context.context)
         self._outer_context = request_context.current_request.get()
         self._span = tracing.start_span("graphql", self._outer_context.trace)
         if self._span.is_recorded:
@@ -111,28 +139,33 @@ class OperationRunner(SchemaExtensionsRunner):
             A context manager that charges the cost to the caller.
 
         Raises:
-            GraphQLError: the text is not a document, or the request does not name one of several operations.
-            OperationRefused: the document or the cost is above a limit, or the caller has too many open streams.
+            GraphQLSyntaxError: the text is not a document.
+            InvalidDocument: the document has validation errors.
+            OperationRefused: the document or the cost is above a limit, the request does not name an operation of the
+                document, or the caller has too many open streams.
         """
         context = self.execution_context
         schema = context.schema.core_schema  # type: ignore[attr-defined]  # attribute of `GraphSchema`
-        document = self._policy.documents.load(schema, context.query or "")
+        budget = self._budget
+        document = self._policy.documents.load(schema, context.query or "", budget)
+        context.graphql_document = document.node
+        if document.errors:
+            raise InvalidDocument(document.errors)
         if len(document.costs) > 1 and not has_operation_name(context):
-            raise GraphQLError("`operationName` must say which operation is meant")
-        context.graphql_document, context.pre_execution_errors = document.node, document.errors
-        self.subfields = document.subfields
+            raise OperationRefused(INVALID_GRAPHQL, "`operationName` must say which operation is meant")
         self._cost = document.costs.get(context.operation_name)
-        if self._cost is not None:
-            self._is_stream = self._cost.operation_type is OperationType.SUBSCRIPTION
-            if self._is_stream:
-                self._acquire_stream()
-            estimated, allowed = self._cost.estimate(context.variables), self._policy.max_cost
-            context.context.cost.estimated += estimated
-            if estimated > allowed:
-                message = f"the estimated cost is {estimated}, and the maximum is {allowed}: request fewer items"
-                raise OperationRefused("GRAPHQL_COST_EXCEEDED", message, estimated=estimated, allowed=allowed)
-            return _CostCharge(context.context.rate_limiter, estimated)
-        return _NOTHING
+        if self._cost is None:
+            raise OperationRefused(INVALID_GRAPHQL, "the document has no operation of the name in `operationName`")
+        self.subfields = document.subfields
+        self._is_stream = self._cost.operation_type is OperationType.SUBSCRIPTION
+        if self._is_stream:
+            self._acquire_stream()
+        estimated = self._cost.estimate(context.variables)
+        context.context.cost.estimated += estimated
+        if estimated > budget.cost:
+            raise _too_expensive(estimated, budget)
+        budget.cost -= estimated
+        return _CostCharge(context.context.rate_limiter, estimated)
 
     def _acquire_stream(self) -> None:
         """Count an open stream and remove the request's deadline: each RPC of a stream has its own time-out."""
@@ -158,11 +191,22 @@ class OperationRunner(SchemaExtensionsRunner):
         return _NOTHING
 
     def _format_errors(self, result: Any) -> None:
-        if result.errors:
-            result.errors = [
-                format_graphql_error(error, suggestions=self._policy.suggestions) for error in result.errors
-            ]
-            self._codes += [error.extensions["code"] for error in result.errors]
+        """Format the errors of a result, and drop those above the limit of the request."""
+        if not result.errors:
+            return
+        errors = result.errors
+        if self._cost is not None and any(_is_in_variables(error) for error in errors):
+            context = self.execution_context
+            schema = context.schema.core_schema  # type: ignore[attr-defined]  # as in `parsing`
+            errors = self._policy.validator.check_variables(schema, self._cost.operation, context.variables)
+        shown = errors[: self._budget.errors]
+        if len(shown) < len(errors):
+            message = f"{len(errors) - len(shown)} more errors are left out"
+            shown = [*shown, OperationRefused("GRAPHQL_ERRORS_OMITTED", message, omitted=len(errors) - len(shown))]
+        if not self._is_stream:
+            self._budget.errors = max(0, self._budget.errors - len(errors))
+        result.errors = [format_graphql_error(error) for error in shown]
+        self._codes += [error.extensions["code"] for error in result.errors]
 
     def _record(self, seconds: float) -> None:
         context = self.execution_context
@@ -205,6 +249,20 @@ class _CostCharge(AbstractAsyncContextManager[None]):
 
     async def __aexit__(self, *_: object) -> None:
         pass
+
+
+def _is_in_variables(error: GraphQLError) -> bool:
+    """Whether graphql-core has rejected the variables: before the first field, and without a cause of its own."""
+    is_of_library = not isinstance(error, OperationRefused) and isinstance(error.original_error, GraphQLError | None)
+    return is_of_library and not error.path
+
+
+def _too_expensive(estimated: int, budget: RequestBudget) -> OperationRefused:
+    allowed = budget.max_cost
+    message = f"the estimated cost is {estimated}, and the maximum is {allowed}: request fewer items or fields"
+    if estimated <= allowed:
+        message = f"the requests of one array may cost {allowed} together: send fewer"
+    return OperationRefused("GRAPHQL_COST_EXCEEDED", message, estimated=estimated, allowed=allowed)
 
 
 def too_many_streams(limit: int) -> OperationRefused:

@@ -17,6 +17,7 @@ from gateway.graphql.execution.strawberry_internals import (
     SchemaExtensionsRunner,
     schema_config,
 )
+from gateway.graphql.execution.validation import Validator
 from gateway.graphql.federation.entities import entities_field
 from gateway.graphql.federation.merging import merge_entities, merge_root_type
 from gateway.graphql.federation.registry import SUBGRAPHS
@@ -37,11 +38,12 @@ def build_schemas(options: GraphOptions, streams: StreamLimiter) -> dict[str, Gr
         options: options of the graph.
         streams: limiter of the open streams of each caller.
     """
+    validator = Validator(introspection=not options.production, suggestions=not options.production)
     policy = ExecutionPolicy(
-        documents=DocumentCache(options.limits, introspection=not options.production),
-        max_cost=options.limits.cost,
+        limits=options.limits,
+        validator=validator,
+        documents=DocumentCache(options.limits, validator),
         operation_names=OperationNames(options.documents.operation_names),
-        suggestions=not options.production,
         streams=streams,
     )
     new_runner = partial(OperationRunner, policy)

@@ -4,9 +4,9 @@ Strawberry may change these names in any release. `tests/unit/gateway/graphql/te
 one of them is gone or has no effect any more.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import strawberry
 import structlog
@@ -16,14 +16,17 @@ from graphql import (
     GraphQLSchema,
     get_nullable_type,
     is_input_object_type,
+    is_interface_type,
     is_leaf_type,
     is_object_type,
 )
 from strawberry.extensions.runner import SchemaExtensionsRunner
 from strawberry.resolvers import is_default_resolver
 from strawberry.schema.config import StrawberryConfig
-from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext, validate_document
+from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 from strawberry.schema.schema_converter import GraphQLCoreConverter
+from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRule
+from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 from strawberry.types import ExecutionContext
 from strawberry.types.base import StrawberryMaybe
 from strawberry.types.execution import PreExecutionError
@@ -31,20 +34,41 @@ from strawberry.types.field import StrawberryField
 
 from gateway.errors import is_unexpected
 from gateway.graphql.execution.graphql_core_internals import AttributeResolver, LeafResolver, ShortcutExecutor
+from gateway.graphql.protection.prices import add_cost_directive
 
 __all__ = [
+    "STRAWBERRY_RULES",
     "ClientSchema",
     "FederationSchema",
     "GraphSchema",
+    "InvalidDocument",
     "NewRunner",
     "SchemaExtensionsRunner",
     "has_operation_name",
     "schema_config",
     "strawberry_definition",
-    "validate_document",
 ]
 
+STRAWBERRY_RULES: Final = (MaybeNullValidationRule, OneOfInputValidationRule)
+"""Validation rules that Strawberry adds to graphql-core's."""
+
+_MAX_LOGGED_ERRORS: Final = 5
+"""Unexpected errors of one execution that are logged with their traceback. Each takes about a millisecond."""
+
 log = structlog.get_logger(__name__)
+
+
+class InvalidDocument(Exception):
+    """The document of an operation is not valid.
+
+    Attributes:
+        errors: validation errors.
+    """
+
+    def __init__(self, errors: list[GraphQLError]) -> None:
+        super().__init__()
+        self.errors = errors
+
 
 NewRunner: TypeAlias = Callable[[ExecutionContext], SchemaExtensionsRunner]
 """Creates the extensions runner of one execution."""
@@ -102,21 +126,26 @@ class GraphSchema(strawberry.Schema):
     def _execute_operation(self, context: ExecutionContext, runner: Any, *rest: Any) -> Any:
         """Pass the runner's `subfields` to the executor. The last argument has the executor's keyword arguments."""
         rest[-1]["subfields"] = getattr(runner, "subfields", None)
+        rest[-1]["max_coercion_errors"] = 1  # the runner describes invalid variables itself
         return super()._execute_operation(context, runner, *rest)
 
     async def _prepare_operation_async(self, context: ExecutionContext, extensions_runner: Any) -> Any:
-        """Convert a GraphQLError of the runner to a result. An exception would end a stream without a response."""
+        """Convert an error of the runner to a result. An exception would end a stream without a response."""
         try:
             return await super()._prepare_operation_async(context, extensions_runner)
+        except InvalidDocument as error:
+            return PreExecutionError(data=None, errors=error.errors)
         except GraphQLError as error:
             return PreExecutionError(data=None, errors=[error])
 
     def process_errors(self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None) -> None:
         """Log unexpected errors. Expected ones are for the caller only."""
-        for error in errors:
-            if is_unexpected(error):
-                operation = execution_context.operation_name if execution_context else None
-                log.error("unexpected error", operation=operation, path=error.path, exc_info=error.original_error)
+        unexpected = [error for error in errors if is_unexpected(error)]
+        operation = execution_context.operation_name if execution_context else None
+        for error in unexpected[:_MAX_LOGGED_ERRORS]:
+            log.error("unexpected error", operation=operation, path=error.path, exc_info=error.original_error)
+        if len(unexpected) > _MAX_LOGGED_ERRORS:
+            log.error("more unexpected errors", operation=operation, count=len(unexpected) - _MAX_LOGGED_ERRORS)
 
 
 class ClientSchema(GraphSchema):
@@ -131,7 +160,36 @@ class ClientSchema(GraphSchema):
 
 
 class FederationSchema(GraphSchema, strawberry.federation.Schema):
-    """Schema for federation routers: with `_service` and the federation directives."""
+    """Schema for federation routers: with `_service`, the federation directives and the costs of all fields."""
+
+    def __init__(self, new_runner: NewRunner = SchemaExtensionsRunner, **options: Any) -> None:
+        """Args: as `GraphSchema`. The SDL is printed once: each time takes milliseconds."""
+        super().__init__(new_runner, **options)
+        sdl = self.as_str()
+        service = self.core_schema.type_map["_Service"]
+        if is_object_type(service):
+            service.fields["sdl"].resolve = lambda *_: sdl
+
+    def _collect_schema_directives(self, explicit: Any, types: Any) -> list[type]:
+        types = list(types)
+        _add_cost_directives(types)
+        return super()._collect_schema_directives(explicit, types)
+
+
+def _add_cost_directives(types: Iterable[Any]) -> None:
+    """Add `@cost` to the fields of objects. Federation rejects it on interfaces, whose fields objects may inherit."""
+    reachable = GraphQLSchema(types=[each for each in types if each is not None]).type_map
+    types = [each for name, each in reachable.items() if not name.startswith("_")]
+    inherited = {
+        id(strawberry_definition(field))
+        for type_ in filter(is_interface_type, types)
+        for field in type_.fields.values()
+    }
+    for type_ in filter(is_object_type, types):
+        for field in type_.fields.values():
+            definition = strawberry_definition(field)
+            if definition is not None and id(definition) not in inherited:
+                add_cost_directive(field, definition)
 
 
 def _use_attribute_resolvers(schema: GraphQLSchema) -> None:

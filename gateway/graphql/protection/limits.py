@@ -15,7 +15,7 @@ from graphql import (
 from graphql.language import OperationDefinitionNode
 
 from gateway.errors import OperationRefused
-from gateway.graphql.execution.graphql_core_internals import TooManyTokens, parse_limited
+from gateway.graphql.execution.graphql_core_internals import LimitedParser, NameTooLong, TooManyTokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,24 +23,61 @@ class Limits:
     """Maximum of each measure of an operation. The fields of a fragment are counted at each spread.
 
     Attributes:
-        tokens: tokens of the text, comments included.
+        tokens: tokens of the text, comments included; it may have as many lines. All documents of one request share it.
+        anonymous_tokens: the same, for callers without a token.
+        name_characters: length of a name. Each item of an answer repeats the names of its fields.
+        definitions: operations and fragments of the document; validation follows all fragments from each operation.
         depth: levels of fields. Below `__schema` and `__type`, graphql-core's own rule applies.
         root_fields: fields of the root type; each is resolved on its own.
         fields: fields of all operations of the document together.
         aliases: aliases in each operation.
         directives: directives in each operation.
         repeats: selections of one response key at one level; overlapping-field validation is quadratic in it.
-        cost: estimated cost; see `cost.OperationCost`.
+        cost: estimated cost; see `cost.OperationCost`. All operations of one request share it.
+        errors: errors in the answer to one request.
     """
 
     tokens: int = 2_000
+    anonymous_tokens: int = 500
+    name_characters: int = 100
+    definitions: int = 50
     depth: int = 12
     root_fields: int = 20
     fields: int = 500
     aliases: int = 50
     directives: int = 50
     repeats: int = 25
-    cost: int = 10_000
+    cost: int = 20_000
+    errors: int = 32
+
+    def new_budget(self, *, is_anonymous: bool) -> "RequestBudget":
+        """Return the budget of a new request."""
+        return RequestBudget(
+            tokens=self.anonymous_tokens if is_anonymous else self.tokens,
+            cost=self.cost,
+            errors=self.errors,
+            max_tokens=self.anonymous_tokens if is_anonymous else self.tokens,
+            max_cost=self.cost,
+        )
+
+
+@dataclass(slots=True)
+class RequestBudget:
+    """Remaining work of one request. The operations of an array share one budget.
+
+    Attributes:
+        tokens: tokens that may still be parsed.
+        cost: estimated cost that may still be executed.
+        errors: errors that the answer may still have.
+        max_tokens: tokens of a new budget, for messages.
+        max_cost: cost of a new budget, for messages.
+    """
+
+    tokens: int
+    cost: int
+    errors: int
+    max_tokens: int
+    max_cost: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,20 +99,27 @@ class WebSocketLimits:
     early_messages: int = 10
 
 
-def parse_document(text: str, limits: Limits) -> DocumentNode:
-    """Return the parsed document.
+def parse_document(text: str, limits: Limits, budget: RequestBudget) -> DocumentNode:
+    """Return the parsed document. Its tokens are taken from the budget, also if the text is refused.
 
     Raises:
-        OperationRefused: the text has too many tokens, or is nested too deeply for the parser.
+        OperationRefused: the text has too many tokens or lines, too long a name, or is nested too deeply.
         GraphQLSyntaxError: the text is not a GraphQL document.
     """
+    if text.count("\n") + text.count("\r") > budget.tokens:  # each error counts the lines up to its place
+        raise _too_many_tokens(budget.max_tokens)
+    parser = LimitedParser(text, budget.tokens, limits.name_characters)
     try:
-        return parse_limited(text, limits.tokens)
+        return parser.parse_document()
     except TooManyTokens:
-        message = f"the document has more than {limits.tokens} tokens: shorten it"
-        raise OperationRefused("GRAPHQL_TOKENS_EXCEEDED", message, limit=limits.tokens) from None
+        raise _too_many_tokens(budget.max_tokens) from None
+    except NameTooLong:
+        message = f"a name in the document has more than {limits.name_characters} characters: shorten it"
+        raise OperationRefused("GRAPHQL_NAME_CHARACTERS_EXCEEDED", message, limit=limits.name_characters) from None
     except RecursionError:
         pass  # raise after this block, so that the error does not keep the long traceback
+    finally:
+        budget.tokens -= min(budget.tokens, parser.token_count)
     raise _too_deep(limits.depth)
 
 
@@ -88,6 +132,8 @@ def check_limits(document: DocumentNode, limits: Limits) -> None:
     Raises:
         OperationRefused: a limit is exceeded.
     """
+    if len(document.definitions) > limits.definitions:
+        raise _too_many("DEFINITIONS", "operations and fragments", limits.definitions)
     sizes = _DocumentSizes(document)
     fields = 0
     for definition in document.definitions:
@@ -104,12 +150,16 @@ def check_limits(document: DocumentNode, limits: Limits) -> None:
             continue  # validation rejects it
         if max(fields, size.fields) > limits.fields:
             raise _too_many("FIELDS", "fields", limits.fields)
-        if size.aliases > limits.aliases:
-            raise _too_many("ALIASES", "aliases", limits.aliases)
-        if size.directives > limits.directives:
-            raise _too_many("DIRECTIVES", "directives", limits.directives)
+        _check_size(size, limits)
         if sizes.count_repeats(definition.selection_set, limits.fields) > limits.repeats:
             raise _too_many("REPEATS", "selections of one field", limits.repeats)
+
+
+def _check_size(size: "_SelectionSize", limits: Limits) -> None:
+    if size.aliases > limits.aliases:
+        raise _too_many("ALIASES", "aliases", limits.aliases)
+    if size.directives > limits.directives:
+        raise _too_many("DIRECTIVES", "directives", limits.directives)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,11 +270,16 @@ class _DocumentSizes:
                 yield self.measure(node.selection_set)
 
 
+def _too_many_tokens(limit: int) -> OperationRefused:
+    message = f"the documents of one request have more than {limit} tokens or lines together: shorten them"
+    return OperationRefused("GRAPHQL_TOKENS_EXCEEDED", message, limit=limit)
+
+
 def _too_deep(limit: int) -> OperationRefused:
     message = f"the operation is nested more than {limit} levels deep: request fewer levels"
     return OperationRefused("GRAPHQL_DEPTH_EXCEEDED", message, limit=limit)
 
 
 def _too_many(code: str, plural: str, limit: int) -> OperationRefused:
-    message = f"the operation has more than {limit} {plural}, fragments included: split it"
+    message = f"the document has more than {limit} {plural}, fragments included: split it"
     return OperationRefused(f"GRAPHQL_{code}_EXCEEDED", message, limit=limit)

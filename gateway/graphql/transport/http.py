@@ -10,15 +10,14 @@ from collections.abc import Callable, Collection
 from http import HTTPStatus
 from typing import Any, Final
 
-from graphql import GraphQLError
 from starlette.requests import ClientDisconnect
 from starlette.responses import HTMLResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 from strawberry.exceptions import MissingQueryError
-from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
+from strawberry.schema.exceptions import InvalidOperationTypeError
 from strawberry.types.graphql import OperationType
 
-from gateway.errors import OperationRefused
+from gateway.errors import INVALID_GRAPHQL, OperationRefused
 from gateway.graphql.execution.context import Context
 from gateway.graphql.execution.strawberry_internals import GraphSchema
 from gateway.graphql.protection.trusted_documents import TrustedDocuments
@@ -135,9 +134,7 @@ class GraphQLOverHTTP:
                 allowed_operation_types=operations,
             )
         except MissingQueryError:
-            return format_request_error(GraphQLError("the query is empty"))
-        except CannotGetOperationTypeError as error:
-            return format_request_error(GraphQLError(error.as_http_error_reason()))
+            return format_request_error(OperationRefused(INVALID_GRAPHQL, "the query is empty"))
         except OperationRefused as error:
             return format_request_error(error)
         except InvalidOperationTypeError as error:
@@ -146,7 +143,7 @@ class GraphQLOverHTTP:
                     HTTPStatus.METHOD_NOT_ALLOWED, "send mutations by POST", {"Allow": "POST"}
                 ) from None
             message = f"a subscription is a stream: accept {EVENT_STREAM}, or use a WebSocket"
-            return format_request_error(GraphQLError(message))
+            return format_request_error(OperationRefused(INVALID_GRAPHQL, message))
         return format_result(result)
 
     async def _stream(

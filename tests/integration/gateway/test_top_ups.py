@@ -200,7 +200,7 @@ class TestTopUpByRest:
             ({"card": CARD | {"expiryMonth": True}}, "card.expiryMonth"),
             ({"card": CARD | {"expiryYear": 31}}, "card.expiryYear"),
             ({"card": CARD | {"cvv": "12x"}}, "card.cvv"),
-            ({"card": CARD | {"name": "Alice"}}, "card.name"),
+            ({"card": CARD | {"name": "Alice"}}, "card"),
             ({"card": {"number": "4242424242424242", "expiryMonth": 1, "expiryYear": 2031}}, "card.cvv"),
             ({"card": "4242424242424242"}, "card"),
         ):

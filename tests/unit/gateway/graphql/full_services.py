@@ -63,7 +63,7 @@ class FullServices:
         self, account_id: UUID, *, limit: int, older_than: Any, newer_than: Any, **_: Any
     ) -> analytics.OperationPage:
         operations = tuple(operation(number) for number in range(self.choose_length(limit)))
-        return analytics.OperationPage(operations, has_older=True, has_newer=False)
+        return analytics.OperationPage(operations, has_older=True, has_newer=False, is_complete=True)
 
     async def get_statistics(
         self, account_id: UUID, *, from_: datetime, to: datetime, granularity: str

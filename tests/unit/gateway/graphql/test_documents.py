@@ -12,44 +12,46 @@ from graphql import GraphQLError
 
 from gateway.graphql.execution import documents
 from gateway.graphql.execution.context import Context
-from gateway.graphql.execution.documents import DocumentCache
-from gateway.graphql.execution.metrics import OperationNames
-from gateway.graphql.execution.runner import ExecutionPolicy, OperationRunner
+from gateway.graphql.execution.documents import Document, DocumentCache
+from gateway.graphql.execution.runner import OperationRunner
 from gateway.graphql.execution.schemas import build_merged_schema
 from gateway.graphql.protection.limits import Limits
 from gateway.graphql.protection.trusted_documents import TrustedDocuments
 from gateway.http.rate_limits import RateLimiter, RateLimitOptions
-from gateway.http.stream_limits import StreamLimiter
 from kit.rpc import request_context
-
-SCHEMA = build_merged_schema().core_schema
+from tests.unit.gateway.graphql.policies import SCHEMA, VALIDATOR, new_policy
 
 
 @pytest.fixture
 def cache() -> DocumentCache:
-    return DocumentCache(Limits(), introspection=True)
+    return DocumentCache(Limits(), VALIDATOR)
+
+
+def load(cache: DocumentCache, text: str) -> Document:
+    """Load the document of a new request."""
+    return cache.load(SCHEMA, text, Limits().new_budget(is_anonymous=False))
 
 
 class TestDocumentCache:
     def test_document_with_variables_is_cached(self, cache: DocumentCache) -> None:
         text = "query($name: String!) { __type(name: $name) { name } }"
-        assert cache.load(SCHEMA, text) is cache.load(SCHEMA, text)
+        assert load(cache, text) is load(cache, text)
         assert len(cache) == 1
 
     def test_invalid_document_is_not_cached(self, cache: DocumentCache) -> None:
-        assert cache.load(SCHEMA, "{ wrong }").errors
+        assert load(cache, "{ wrong }").errors
         assert len(cache) == 0
 
     def test_least_recently_used_document_is_evicted(self, monkeypatch: pytest.MonkeyPatch) -> None:
         one, two, three = [f"query {name} {{ __typename }}" for name in ("One", "Two", "Tri")]
         monkeypatch.setattr(documents, "_MAX_CHARACTERS", 2 * len(one))
-        cache = DocumentCache(Limits(), introspection=True)
-        first, second = cache.load(SCHEMA, one), cache.load(SCHEMA, two)
-        assert cache.load(SCHEMA, one) is first  # so the other one is the least recently used
-        cache.load(SCHEMA, three)
-        assert cache.load(SCHEMA, one) is first
+        cache = DocumentCache(Limits(), VALIDATOR)
+        first, second = load(cache, one), load(cache, two)
+        assert load(cache, one) is first  # so the other one is the least recently used
+        load(cache, three)
+        assert load(cache, one) is first
         assert len(cache) == 2
-        assert cache.load(SCHEMA, two) is not second
+        assert load(cache, two) is not second
 
     @pytest.mark.parametrize(
         "text",
@@ -60,20 +62,19 @@ class TestDocumentCache:
         ],
     )
     def test_document_with_literal_values_is_not_cached(self, cache: DocumentCache, text: str) -> None:
-        assert cache.load(SCHEMA, text) is not cache.load(SCHEMA, text)
+        assert load(cache, text) is not load(cache, text)
         assert len(cache) == 0
 
     def test_syntax_error_is_not_cached(self, cache: DocumentCache) -> None:
         with pytest.raises(GraphQLError, match="Syntax Error"):
-            cache.load(SCHEMA, "{")
+            load(cache, "{")
         assert len(cache) == 0
 
 
 class TestSharedSubfields:
     @pytest.fixture
-    def execute(self, cache: DocumentCache) -> Callable[..., Awaitable[Any]]:
-        policy = ExecutionPolicy(cache, Limits().cost, OperationNames(None), suggestions=True, streams=StreamLimiter(2))
-        schema = build_merged_schema(partial(OperationRunner, policy))
+    def execute(self) -> Callable[..., Awaitable[Any]]:
+        schema = build_merged_schema(partial(OperationRunner, new_policy()))
         client: Any = None
 
         async def execute(text: str, **variables: Any) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from graphql import (
     DocumentNode,
+    GraphQLError,
     GraphQLField,
     GraphQLInt,
     GraphQLList,
@@ -17,8 +18,10 @@ from graphql import (
     GraphQLObjectType,
     GraphQLSchema,
     GraphQLString,
+    build_schema,
     execute,
     parse,
+    validate,
 )
 from graphql.execution import Executor, executor
 from graphql.language.parser import Parser
@@ -26,10 +29,12 @@ from graphql.language.parser import Parser
 from gateway.graphql.execution.graphql_core_internals import (
     AttributeResolver,
     LeafResolver,
+    LimitedParser,
+    LiteralRule,
+    NameTooLong,
     ShortcutExecutor,
     SubfieldCache,
     TooManyTokens,
-    parse_limited,
 )
 
 
@@ -109,9 +114,38 @@ class TestSignatures:
 class TestParser:
     @pytest.mark.parametrize("text", ["{ a b }", "{ a #\n}"])
     def test_document_with_more_tokens_than_allowed_is_rejected(self, text: str) -> None:
-        assert parse_limited(text, 4).definitions
+        assert LimitedParser(text, 4, 100).parse_document().definitions
         with pytest.raises(TooManyTokens):
-            parse_limited(text, 3)
+            LimitedParser(text, 3, 100).parse_document()
+
+    def test_document_with_a_longer_name_than_allowed_is_rejected(self) -> None:
+        assert LimitedParser('{ abc(d: "long text") }', 100, 3).parse_document().definitions
+        with pytest.raises(NameTooLong):
+            LimitedParser("{ abcd }", 100, 3).parse_document()
+
+
+class TestLiteralRule:
+    def test_invalid_literal_is_reported_with_its_path_and_type(self) -> None:
+        reported: list[tuple[str, list[str | int]]] = []
+
+        class Rule(LiteralRule):
+            def report_literal(self, error: GraphQLError, input_type: Any, path: list[str | int]) -> None:
+                reported.append((str(input_type), path))
+
+        schema = build_schema("type Query { x(is: [In]): Int } input In { a: Int b: Int }")
+        validate(schema, parse('{ x(is: [{ a: 1 }, { a: "1" }]) }'), [Rule])
+        assert reported == [("[In]", [1, "a"])]
+
+
+class TestFieldErrors:
+    def test_error_of_a_field_is_located_without_a_search_in_the_text(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        searches: list[Any] = []
+        monkeypatch.setattr("graphql.language.location.get_locations", searches.append)
+        result = run(parse("{ items { number } }"), [Item("x"), Item(2)])
+        (error,) = result.errors
+        assert (error.path, [type(each).__name__ for each in error.nodes]) == (["items", 0, "number"], ["FieldNode"])
+        assert isinstance(error.original_error, GraphQLError)
+        assert searches == []
 
 
 class TestSubfields:

@@ -11,34 +11,31 @@ import pytest
 import strawberry
 from strawberry.types import Info
 
-from gateway.graphql.execution.documents import DocumentCache
-from gateway.graphql.execution.metrics import OperationNames
-from gateway.graphql.execution.runner import ExecutionPolicy, OperationRunner
+from gateway.graphql.execution.context import Context
+from gateway.graphql.execution.runner import OperationRunner
 from gateway.graphql.execution.strawberry_internals import GraphSchema
-from gateway.graphql.protection.cost import RequestCost
-from gateway.graphql.protection.limits import Limits
 from gateway.graphql.protection.trusted_documents import TrustedDocuments
 from gateway.graphql.transport import responses
 from gateway.graphql.transport.http import GraphQLOverHTTP
 from gateway.graphql.transport.requests import EVENT_STREAM, GRAPHQL_RESPONSE, HTML, JSON, negotiate
 from gateway.http.rate_limits import RateLimiter, RateLimitOptions
-from gateway.http.stream_limits import StreamLimiter
 from kit.rpc import request_context
+from tests.unit.gateway.graphql.policies import new_policy
 from wallet.errors import InternalError, Unavailable
 
 OFFERS = (JSON, GRAPHQL_RESPONSE, EVENT_STREAM)
 BATCH_LIMIT = 3
 
 
-class Notes:
-    """Effects of the schema below, for assertions."""
+class Notes(Context):
+    """Context of a request, with the effects of the schema below, for assertions."""
 
     def __init__(self) -> None:
+        service: Any = None  # no resolver below calls one
+        super().__init__(service, service, service, service, RateLimiter(RateLimitOptions()))
         self.written: list[str] = []
         self.together = asyncio.Barrier(BATCH_LIMIT)
         self.closed = asyncio.Event()
-        self.cost = RequestCost()
-        self.rate_limiter = RateLimiter(RateLimitOptions())
 
 
 @strawberry.type
@@ -90,16 +87,7 @@ class Subscription:
             info.context.closed.set()
 
 
-policy = ExecutionPolicy(
-    documents=DocumentCache(Limits(), introspection=True),
-    max_cost=Limits().cost,
-    operation_names=OperationNames(None),
-    suggestions=True,
-    streams=StreamLimiter(2),
-)
-
-
-schema = GraphSchema(partial(OperationRunner, policy), query=Query, mutation=Mutation, subscription=Subscription)
+schema = GraphSchema(partial(OperationRunner, new_policy()), query=Query, mutation=Mutation, subscription=Subscription)
 
 
 @pytest.fixture(autouse=True)
@@ -115,7 +103,7 @@ def notes() -> Notes:
 @pytest.fixture
 def app(notes: Notes) -> GraphQLOverHTTP:
     documents = TrustedDocuments(None)
-    return GraphQLOverHTTP(schema, lambda: notes, documents, asyncio.Event(), batch_limit=BATCH_LIMIT, graphiql=True)  # type: ignore[arg-type, return-value]
+    return GraphQLOverHTTP(schema, lambda: notes, documents, asyncio.Event(), batch_limit=BATCH_LIMIT, graphiql=True)
 
 
 @pytest.fixture

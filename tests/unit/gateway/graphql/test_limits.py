@@ -7,16 +7,26 @@ import pytest
 from graphql import get_introspection_query
 
 from gateway.errors import OperationRefused
-from gateway.graphql.execution.documents import DocumentCache
-from gateway.graphql.execution.schemas import build_merged_schema
 from gateway.graphql.protection.limits import Limits
+from tests.unit.gateway.graphql.policies import load_document
 
-SCHEMA = build_merged_schema().core_schema
-SMALL = Limits(tokens=100, depth=3, root_fields=3, fields=6, aliases=2, directives=2, repeats=2)
+SMALL = Limits(
+    tokens=100,
+    name_characters=12,
+    definitions=4,
+    depth=3,
+    root_fields=3,
+    fields=6,
+    aliases=2,
+    directives=2,
+    repeats=2,
+)
 
 # For each limit: the largest query within it, and the smallest query above it.
 CASES: dict[str, tuple[str, str]] = {
     "tokens": ("{ a {" + " b c d e f" * 19 + "} }", "{ a {" + " b c d e f" * 19 + " g } }"),
+    "name_characters": ("{ abcdefghijkl }", "{ abcdefghijklm }"),
+    "definitions": ("{ a }" * 4, "{ a }" * 4 + "fragment F on A { b }"),
     "depth": ("{ a { b { c } } }", "{ a { b { c { d } } } }"),
     "root_fields": ("{ a b c }", "{ a b c d }"),
     "fields": ("{ a { b c d e f } }", "{ a { b c d e f g } }"),
@@ -29,7 +39,7 @@ CASES: dict[str, tuple[str, str]] = {
 def refusal(text: str, limits: Limits) -> dict[str, Any]:
     """Return the extensions of the error that a text is refused with."""
     with pytest.raises(OperationRefused) as refused:
-        DocumentCache(limits, introspection=True).load(SCHEMA, text)
+        load_document(text, limits)
     extensions = refused.value.extensions or {}
     assert str(extensions["limit"]) in refused.value.message
     return extensions
@@ -37,13 +47,13 @@ def refusal(text: str, limits: Limits) -> dict[str, Any]:
 
 def is_within(text: str, limits: Limits) -> bool:
     """Whether no limit refuses a text. It may have validation errors."""
-    DocumentCache(limits, introspection=True).load(SCHEMA, text)
+    load_document(text, limits)
     return True
 
 
 class TestLimits:
     def test_every_limit_has_a_test_case(self) -> None:
-        tested_elsewhere = {"cost"}  # in test_protection.py
+        tested_elsewhere = {"cost", "errors", "anonymous_tokens"}
         assert {field.name for field in fields(Limits)} == CASES.keys() | tested_elsewhere
 
     @pytest.mark.parametrize("name", CASES)
@@ -93,7 +103,10 @@ class TestLimits:
             f"fragment F{each} on Query {{ ...F{each + 1} ...F{each + 1} }}" for each in range(60)
         )
         # Work by the number of fields would not end before the time-out of the test.
-        assert refusal(f"{bomb} fragment F60 on Query {{ a }}", Limits())["code"] == "GRAPHQL_ROOT_FIELDS_EXCEEDED"
+        assert (
+            refusal(f"{bomb} fragment F60 on Query {{ a }}", Limits(definitions=62))["code"]
+            == "GRAPHQL_ROOT_FIELDS_EXCEEDED"
+        )
 
     @pytest.mark.parametrize(
         "text",
@@ -104,11 +117,11 @@ class TestLimits:
         ],
     )
     def test_recursive_or_missing_fragment_is_a_validation_error(self, text: str) -> None:
-        document = DocumentCache(SMALL, introspection=True).load(SCHEMA, text)
+        document = load_document(text, SMALL)
         assert any("fragment" in error.message for error in document.errors)
 
     def test_introspection_query_of_graphiql_is_within_the_limits(self) -> None:
         everything = get_introspection_query(
             specified_by_url=True, directive_is_repeatable=True, schema_description=True, input_value_deprecation=True
         )
-        assert DocumentCache(Limits(), introspection=True).load(SCHEMA, everything).errors == []
+        assert load_document(everything, is_anonymous=True).errors == []

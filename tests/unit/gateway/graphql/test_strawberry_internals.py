@@ -1,6 +1,7 @@
 """The private parts of Strawberry that the gateway uses exist and have an effect."""
 
 import inspect
+import re
 from collections.abc import AsyncIterator, Callable
 from dataclasses import fields
 from datetime import UTC, datetime
@@ -13,19 +14,19 @@ from graphql.execution import Executor
 from strawberry.exceptions import DuplicatedTypeName
 from strawberry.resolvers import is_default_resolver
 from strawberry.schema.config import StrawberryConfig
-from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
+from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext, validate_document
 from strawberry.types import ExecutionContext
 from strawberry.types.base import StrawberryObjectDefinition
 
 from gateway.graphql.execution.graphql_core_internals import AttributeResolver, LeafResolver, SubfieldCache
 from gateway.graphql.execution.schemas import build_merged_schema
 from gateway.graphql.execution.strawberry_internals import (
+    STRAWBERRY_RULES,
     GraphSchema,
     SchemaExtensionsRunner,
     has_operation_name,
     schema_config,
     strawberry_definition,
-    validate_document,
 )
 
 
@@ -122,12 +123,15 @@ class TestSignatures:
             (SchemaExtensionsRunner.validation, ["self"]),
             (SchemaExtensionsRunner.executing, ["self"]),
             (SchemaExtensionsRunner.on_stream_result, ["self", "result"]),
-            (validate_document, ["schema", "document", "validation_rules"]),
         ],
         ids=lambda value: getattr(value, "__name__", ""),
     )
     def test_method_has_the_expected_parameters(self, method: Callable[..., Any], parameters: list[str]) -> None:
         assert list(inspect.signature(method).parameters) == parameters
+
+    def test_rules_are_the_ones_that_strawberry_adds(self) -> None:
+        names = re.findall(r"^ +(\w+Rule),$", inspect.getsource(validate_document), re.MULTILINE)
+        assert names == [rule.__name__ for rule in STRAWBERRY_RULES]
 
     def test_private_fields_exist(self) -> None:
         assert "_unsafe_disable_same_type_validation" in {field.name for field in fields(StrawberryConfig)}

@@ -1,0 +1,158 @@
+"""Whatever 64 KiB a caller sends, the gateway's work and its answer are bounded, and no error quotes the request."""
+
+import asyncio
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+import orjson
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from gateway.graphql.execution.context import Context
+from gateway.graphql.execution.runner import OperationRunner
+from gateway.graphql.execution.schemas import build_merged_schema
+from gateway.graphql.execution.validation import Validator
+from gateway.graphql.protection.access import guard_root_fields
+from gateway.graphql.protection.trusted_documents import TrustedDocuments
+from gateway.graphql.transport.http import GraphQLOverHTTP
+from gateway.http.rate_limits import RateLimiter, RateLimitOptions
+from kit.auth.principal import Principal, Role
+from kit.rpc import request_context
+from tests.unit.gateway.graphql.hostile import BODY_BYTES, MARK, NUMBER, bodies
+from tests.unit.gateway.graphql.policies import new_policy
+from wallet.errors import Unavailable
+
+MAX_CALLS: Final = 400_000
+"""Calls of functions, of Python and of C, for the worst request. 100 calls take about 15 µs."""
+
+MAX_ANONYMOUS_CALLS: Final = 200_000
+
+ANSWER_BYTES: Final = 64 * 1024
+
+
+class AwayServices:
+    """Clients of services that are all unavailable."""
+
+    def __getattr__(self, name: str) -> Any:
+        async def unavailable(*_: Any, **__: Any) -> Any:
+            raise Unavailable("the bank")
+
+        return unavailable
+
+
+CUSTOMER: Final = Principal("issuer", "alice", is_service=False, expires_at=2.0**33, roles=frozenset({Role.CUSTOMER}))
+
+
+@dataclass
+class Outcome:
+    """What one request has caused.
+
+    Attributes:
+        calls: called functions.
+        answer: body of the answer.
+    """
+
+    calls: int
+    answer: bytes
+
+    def messages(self) -> str:
+        """Return all errors of the answer without their paths, which have the caller's aliases."""
+        answer = orjson.loads(self.answer)
+        results = answer if isinstance(answer, list) else [answer]
+        errors = [error for result in results for error in result.get("errors", ())]
+        return str([error | {"path": None} for error in errors])
+
+
+def new_app() -> GraphQLOverHTTP:
+    """Return the endpoint of the merged graph in production, with suggestions, which cost time."""
+    policy = new_policy(validator=Validator(introspection=False, suggestions=True))
+    schema = build_merged_schema(partial(OperationRunner, policy))
+    guard_root_fields(schema.core_schema)
+    services: Any = AwayServices()
+    rate_limiter = RateLimiter(RateLimitOptions(is_on=False))
+    return GraphQLOverHTTP(
+        schema,
+        lambda: Context(services, services, services, services, rate_limiter),
+        TrustedDocuments(None),
+        asyncio.Event(),
+        batch_limit=10,
+        graphiql=False,
+    )
+
+
+def send(body: bytes, caller: Principal | None) -> Outcome:
+    """Send a body and count the work."""
+    sent: list[dict[str, Any]] = []
+    calls: Counter[str] = Counter()
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body}
+
+    async def collect(message: Any) -> None:
+        sent.append(message)
+
+    async def respond() -> None:
+        request_context.current_request.set(request_context.RequestContext("the-request", principal=caller))
+        headers = [(b"content-type", b"application/json")]
+        scope = {"type": "http", "method": "POST", "path": "/graphql", "query_string": b"", "headers": headers}
+        await APP(scope, receive, collect)
+
+    with asyncio.Runner() as runner:
+        runner.get_loop()
+        sys.setprofile(lambda _, event, __: calls.update((event,)))
+        try:
+            runner.run(respond())
+        finally:
+            sys.setprofile(None)
+    return Outcome(calls["call"] + calls["c_call"], b"".join(message.get("body", b"") for message in sent))
+
+
+APP: Final = new_app()
+
+
+def attack() -> bytes:
+    literal = " ".join(f"x{number}:{NUMBER}" for number in range(200))
+    query = f"query{{account(id:1){{operations(filter:{{{literal}}}){{pageInfo{{endCursor}}}}}}}}"
+    return orjson.dumps([{"query": query}] * 10)
+
+
+EXAMPLES: Final = {
+    "unknown fields of a literal, ten times": attack(),
+    "newlines before each error": orjson.dumps(
+        {"query": "\n" * 1_900 + "{" + " ".join(f"f{n}" for n in range(20)) + "}"}
+    ),
+    "objects in JSON": b"[" + b",".join([b"{}"] * 21_000) + b"]",
+    "arrays in JSON": b"[" * 30_000 + b"]" * 30_000,
+    "a long integer in JSON": b'{"query":' + b"1" * 60_000 + b"}",
+    "many long integers in JSON": b"[" + b",".join([b"1" * 4_000] * 15) + b"]",
+    "a long name": orjson.dumps({"query": "{" + "a" * 60_000 + "}"}),
+    "a long variable": orjson.dumps(
+        {"query": "query($a: Int!) { __typename @skip(if: $a) }", "variables": {"a": MARK * 9_000}}
+    ),
+}
+
+
+class TestHostileRequests:
+    @pytest.mark.parametrize("caller", [CUSTOMER, None], ids=["customer", "anonymous"])
+    @pytest.mark.parametrize("body", EXAMPLES.values(), ids=EXAMPLES)
+    def test_known_attack_is_answered_within_the_bounds(self, body: bytes, caller: Principal | None) -> None:
+        assert_bounded(body, caller)
+
+    @pytest.mark.slow
+    @given(body=bodies())
+    @settings(max_examples=60, suppress_health_check=list(HealthCheck), deadline=None)
+    def test_generated_attack_is_answered_within_the_bounds(self, body: bytes) -> None:
+        for caller in (CUSTOMER, None):
+            assert_bounded(body, caller)
+
+
+def assert_bounded(body: bytes, caller: Principal | None) -> None:
+    assert len(body) <= BODY_BYTES
+    outcome = send(body, caller)
+    assert outcome.calls <= (MAX_ANONYMOUS_CALLS if caller is None else MAX_CALLS)
+    assert len(outcome.answer) <= ANSWER_BYTES
+    assert MARK not in outcome.messages()
+    assert NUMBER[:8] not in outcome.messages()
