@@ -65,8 +65,8 @@ class Query:
 @cache
 def known_metrics() -> dict[str, set[str]]:
     """Return the labels of every series of our processes and of Prometheus, by name."""
-    for file in ("kit/telemetry/metrics.py", "gateway/http/metrics.py", "gateway/graphql/execution/metrics.py"):
-        import_module(file.removesuffix(".py").replace("/", "."))
+    for module in ("kit.telemetry", "kit.http", "gateway.http", "gateway.graphql.execution"):
+        import_module(f"{module}.metrics")
     for path in sorted(ROOT.glob("subgraphs/*/service/metrics.py")):
         import_module(f"subgraphs.{path.parent.parent.name}.service.metrics")
     found = dict(_PROMETHEUS)

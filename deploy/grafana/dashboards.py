@@ -37,7 +37,7 @@ DASHBOARDS: Final = (
     Dashboard(
         "system",
         "Wallet",
-        ("ServiceDown", "RequestsFail", "ConnectionsExhausted", "CertificateExpires", "LogLinesLost"),
+        ("ServiceDown", "RequestsFail", "ClientsRefused", "ConnectionsExhausted", "CertificateExpires", "LogLinesLost"),
         {
             "Now": [
                 stat("Replicas", "short", "sum by (job) (up)", "{{job}}", bad=1, good_above=True),

@@ -14,23 +14,11 @@ from itertools import islice
 from typing import Any, Final, Protocol
 
 import structlog
-from prometheus_client import Counter, Gauge
 
+from kit.http import metrics
 from kit.http.addresses import address_key
 
 log = structlog.get_logger(__name__)
-
-OPEN = Gauge("wallet_http_connections", "Open connections of a listener.", ["listen"])
-REFUSED = Counter(
-    "wallet_http_connections_refused",
-    "Connections closed at once, and connections answered with 503 except for health checks, because of a limit.",
-    ["listen", "limit"],
-)
-ENDED = Counter(
-    "wallet_http_connections_ended",
-    "Connections that the server ended in a stage: out of time, or for a newer connection at a limit.",
-    ["listen", "stage", "reason"],
-)
 
 SWEEP_SECONDS: Final = 1.0
 """Time between two sweeps. A connection ends at most this long after its time."""
@@ -167,7 +155,7 @@ class Connections:
         self._listen = listen
         self._refused: dict[str, int] = {}
         self._next_log = 0.0
-        OPEN.labels(listen).set_function(lambda: len(self))
+        metrics.OPEN.labels(listen).set_function(lambda: len(self))
 
     def __len__(self) -> int:
         return len(self._all.members) + len(self._reserve.members)
@@ -217,7 +205,7 @@ class Connections:
         """Abort the connections that are still open. Call it after the server's shutdown."""
         for connection in (*self._all.members, *self._reserve.members):
             connection.transport.abort()
-        OPEN.remove(self._listen)
+        metrics.OPEN.remove(self._listen)
 
     def _check_progress(self, connection: Connection, now: float) -> None:
         stage, token = connection.owner.stage()
@@ -225,7 +213,7 @@ class Connections:
             connection.stage, connection.token, connection.since = stage, token, now
         elif stage.seconds is not None and now - connection.since >= stage.seconds:
             if stage is not Stage.IDLE and stage is not Stage.LINGERING:  # these are the usual end
-                ENDED.labels(self._listen, stage.label, "timeout").inc()
+                metrics.ENDED.labels(self._listen, stage.label, "timeout").inc()
             connection.owner.end(stage)
 
     def _evict_from(self, group: _Group) -> bool:
@@ -233,14 +221,14 @@ class Connections:
         connection = group.oldest_waiting()
         if connection is None:
             return False
-        ENDED.labels(self._listen, connection.owner.stage()[0].label, "limit").inc()
+        metrics.ENDED.labels(self._listen, connection.owner.stage()[0].label, "limit").inc()
         self.remove(connection)
         connection.transport.abort()
         return True
 
     def _add_to_reserve(self, connection: Connection, limit: str) -> None:
         connection.is_reserve = True
-        REFUSED.labels(self._listen, limit).inc()
+        metrics.REFUSED.labels(self._listen, limit).inc()
         self._refused[limit] = self._refused.get(limit, 0) + 1
         if len(self._reserve.members) >= self._limits.reserve and not self._evict_from(self._reserve):
             connection.transport.abort()

@@ -13,20 +13,13 @@ from typing import Any, Final
 
 import httptools
 import uvicorn
-from prometheus_client import Counter
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from kit.http import metrics
 from kit.http.connections import Connection, Connections, Stage
-
-REQUESTS_REFUSED = Counter(
-    "wallet_http_requests_refused", "Requests that the server refused before the app got them.", ["status"]
-)
-WEBSOCKETS_CLOSED = Counter(
-    "wallet_http_websockets_closed", "WebSockets that the server closed, by close code.", ["code"]
-)
 
 _SLICE_BYTES: Final = 8 * 1024
 """Received bytes that are parsed in one turn of the loop. Ordinary requests are smaller."""
@@ -307,7 +300,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self._is_refused or self.transport.is_closing():
             return
         self._is_refused = True
-        REQUESTS_REFUSED.labels(status.value).inc()
+        metrics.REQUESTS_REFUSED.labels(status.value).inc()
         cycle = self.cycle
         if cycle is not None and not cycle.response_complete:
             is_current = self._part == _Part.BODY and not self.pipeline and not cycle.response_started
@@ -474,7 +467,7 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
         answer = b"".join(self.conn.data_to_send())
         if not answer:
             answer = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
-        REQUESTS_REFUSED.labels(answer[9:12].decode()).inc()
+        metrics.REQUESTS_REFUSED.labels(answer[9:12].decode()).inc()
         self.transport.write(answer)
         self.close_sent = True
         self._linger()
@@ -487,7 +480,7 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
     def handle_parser_exception(self) -> None:  # noqa: D102
         close = self.conn.close_sent
         if close is not None:
-            WEBSOCKETS_CLOSED.labels(int(close.code)).inc()
+            metrics.WEBSOCKETS_CLOSED.labels(int(close.code)).inc()
             self.queue.put_nowait({"type": "websocket.disconnect", "code": close.code, "reason": close.reason})
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.close_sent = True

@@ -1,4 +1,4 @@
-"""Every connection ends: whatever the client sends and the app does, the app is busy or the connection times out."""
+"""Each connection times out or has a running task, for arbitrary input and arbitrary apps."""
 
 import asyncio
 from typing import Any

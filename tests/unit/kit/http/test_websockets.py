@@ -160,6 +160,22 @@ def test_others_have_their_turn_during_a_flood(flood: bytes) -> None:
     run(check)
 
 
+def test_others_have_their_turn_between_messages_that_arrive_together() -> None:
+    async def check() -> None:
+        async with virtual_server(app := Listener()) as server:
+            client, other = await open_websocket(server), server.connect()
+            client.send(frame(TEXT, b"x") * 100)
+            other.send(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+            for _ in range(8):  # turns of the loop
+                await asyncio.sleep(0)
+            assert other.received or other.transport.buffer
+            assert len(app.texts) < 20
+            await client.settle()
+            assert len(app.texts) == 100
+
+    run(check)
+
+
 def test_frames_at_the_allowed_rate_keep_the_connection_open() -> None:
     async def check() -> None:
         async with virtual_server(app := Listener()) as server:
