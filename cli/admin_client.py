@@ -38,7 +38,7 @@ def stream_reports(
     """Yield each JSON line of the response as it arrives. The last line of a complete stream is the result.
 
     Raises:
-        NoResultError: the service cannot be reached, refuses the call, or breaks the connection.
+        NoResultError: the service cannot be reached, refuses the call, breaks the connection, or sends something else.
     """
     try:
         with httpx.stream(
@@ -53,9 +53,19 @@ def stream_reports(
                 response.read()
                 advice = _ADVICE if response.status_code in _AUTHORIZATION_STATUSES else ""
                 raise NoResultError(f"{admin} answers {response.status_code}: {_error_detail(response)}{advice}")
-            yield from map(json.loads, response.iter_lines())
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+            yield from map(_parse_report, response.iter_lines())
+    except (httpx.HTTPError, httpx.InvalidURL, UnicodeEncodeError) as error:  # UnicodeEncodeError: of the token
         raise NoResultError(f"no answer from {admin}: {error or type(error).__name__}") from error
+
+
+def _parse_report(line: str) -> dict[str, Any]:
+    try:
+        report = json.loads(line)
+    except ValueError:
+        report = None
+    if not isinstance(report, dict):
+        raise NoResultError("the answer is not that of a wallet service: correct --admin")
+    return report
 
 
 class ProgressLine:

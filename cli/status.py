@@ -78,22 +78,22 @@ async def query_status(admins: Mapping[str, str]) -> Status:
     """Return the current state of the services at these admin addresses, by name."""
     async with httpx.AsyncClient(timeout=_TIMEOUT_SECONDS, trust_env=False) as http:
         answers = await asyncio.gather(*(_query(http, admin.rstrip("/")) for admin in admins.values()))
-    metrics = {name: _Metrics(text) for name, (_, text) in zip(admins, answers, strict=True)}
+    metrics = {name: each for name, (_, each) in zip(admins, answers, strict=True)}
     services = {name: _service_state(ready, metrics[name]) for name, (ready, _) in zip(admins, answers, strict=True)}
     return Status(services, _figures(metrics))
 
 
-async def _query(http: httpx.AsyncClient, admin: str) -> tuple[dict[str, Any] | None, str]:
-    """Fetch `/health/ready` and `/metrics`; None and "" without an answer from a wallet service."""
+async def _query(http: httpx.AsyncClient, admin: str) -> tuple[dict[str, Any] | None, "_Metrics"]:
+    """Fetch `/health/ready` and `/metrics`; None and no metrics without an answer from a wallet service."""
     try:
         async with asyncio.timeout(_TIMEOUT_SECONDS):
             ready, metrics = await asyncio.gather(http.get(f"{admin}/health/ready"), http.get(f"{admin}/metrics"))
         if ready.status_code not in {HTTPStatus.OK, HTTPStatus.SERVICE_UNAVAILABLE} or not metrics.is_success:
-            return None, ""
+            return None, _Metrics("")
         body = ready.json()
-        return {"state": str(body["status"]), "checks": dict(body["checks"])}, metrics.text
+        return {"state": str(body["status"]), "checks": dict(body["checks"])}, _Metrics(metrics.text)
     except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, ValueError, LookupError, TypeError):
-        return None, ""
+        return None, _Metrics("")
 
 
 class _Metrics:

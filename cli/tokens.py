@@ -40,15 +40,18 @@ def development_token(user: SeedUser, data: Path, gateway: str) -> str:
         raise NoTokenError(
             f"there is no development password in {data}: run `make up` first, or name its folder with DATA=… (--data)"
         )
-    credentials = {"username": user.value, "password": password.read_text()}
+    try:
+        credentials = {"username": user.value, "password": password.read_text()}
+    except OSError as error:
+        raise NoTokenError(f"the development password cannot be read: {error}") from None
     try:
         answer = httpx.post(f"{gateway}/auth/login", json=credentials, timeout=_TIMEOUT_SECONDS, trust_env=False)
         body = answer.json()
-    except (httpx.HTTPError, ValueError):
+        if answer.is_success:
+            return str(body["accessToken"])
+        problem = body.get("detail", answer.status_code)
+    except (httpx.HTTPError, ValueError, LookupError, TypeError, AttributeError):
         raise NoTokenError(
             f"no wallet answers at {gateway}: run `make up` first, or name its port with PORT=… (--port)"
         ) from None
-    if not answer.is_success:
-        raise NoTokenError(f"{gateway} refuses the login of {user}: {body.get('detail', answer.status_code)}")
-    token: str = body["accessToken"]
-    return token
+    raise NoTokenError(f"{gateway} refuses the login of {user}: {problem}")

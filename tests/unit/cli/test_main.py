@@ -65,6 +65,16 @@ class TestToken:
         assert development_token(SeedUser.ALICE, tmp_path, fake_gateway.url) == "the token"
         assert fake_gateway.requests == [("/auth/login", {"username": "alice", "password": password})]
 
+    @pytest.mark.parametrize("answer", [[], {}, "text", None])
+    def test_answer_of_another_program_is_reported(
+        self, fake_gateway: FakeGateway, tmp_path: Path, answer: object
+    ) -> None:
+        ensure_secret(tmp_path / "keys", PASSWORD)
+        for status in (200, 500):
+            fake_gateway.answer = (status, answer)
+            with pytest.raises(NoTokenError, match=r"no wallet answers at|refuses the login"):
+                development_token(SeedUser.BOB, tmp_path, fake_gateway.url)
+
     def test_refused_login_shows_the_reason_without_the_password(
         self, tmp_path: Path, fake_gateway: FakeGateway
     ) -> None:

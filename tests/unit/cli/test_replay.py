@@ -89,3 +89,17 @@ class TestReplay:
         assert (
             replay_history(AdminEndpoint("http://127.0.0.1:1"), None, all_operations=False) == ReplayResult.NOT_FINISHED
         )
+
+
+@pytest.mark.parametrize("body", ["<html>", "[]", '"text"', '{"progress": '])
+async def test_answer_of_another_program_is_reported(body: str, capsys: pytest.CaptureFixture[str]) -> None:
+    async with answering(Response(body, media_type=LINES)) as address:
+        result = await asyncio.to_thread(replay_history, AdminEndpoint(address), None, all_operations=False)
+    assert result is ReplayResult.NOT_FINISHED
+    assert "the answer is not that of a wallet service: correct --admin" in capsys.readouterr().out
+
+
+def test_token_that_no_header_can_have_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
+    endpoint = AdminEndpoint("http://127.0.0.1:9", "t\u00f6ken")
+    assert replay_history(endpoint, None, all_operations=False) is ReplayResult.NOT_FINISHED
+    assert "no answer from http://127.0.0.1:9" in capsys.readouterr().out

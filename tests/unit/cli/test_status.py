@@ -56,6 +56,14 @@ class TestServices:
         assert uptime is not None
         assert uptime > 0
 
+    async def test_metrics_of_another_format_are_no_answer(self) -> None:
+        app = FastAPI()
+        app.add_api_route("/health/ready", lambda: {"status": "ready", "checks": {}})
+        app.add_api_route("/metrics", lambda: Response('a{b="c} d', media_type="text/plain"))
+        async with serving(app) as address:
+            found = await query_status({"bank": address})
+        assert found.overall is OverallState.UNREACHABLE
+
     async def test_failing_dependency_makes_a_service_not_ready(self) -> None:
         async with service({"database": fails, "kafka": answers}) as bank, service({}) as gateway:
             found = await query_status({"bank": bank, "gateway": gateway})
