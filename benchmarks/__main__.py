@@ -20,6 +20,7 @@ from benchmarks import (
     topup_figures,
 )
 from benchmarks.figure import BenchError, Figure, FigureModule, Options
+from loadtests import options
 from loadtests.console import print_progress
 from stack.process import StartError
 
@@ -34,6 +35,9 @@ FIGURE_MODULES: Final[tuple[FigureModule, ...]] = (
     system_figures,
 )
 """All modules with figures, in the order of measurement."""
+
+_LEAST_SECONDS: Final = 1.0
+_INTERRUPTED: Final = 130
 
 
 async def measure_figures(names: AbstractSet[str], options: Options, *, keep: bool = False) -> int:
@@ -73,8 +77,15 @@ def _summary(figure: Figure) -> str:
     return f"{value}, target {figure.bar:g} {'met' if figure.meets_target else 'MISSED'}"
 
 
+def _parse_seconds(text: str) -> float:
+    seconds = options.positive_number(text)
+    if seconds < _LEAST_SECONDS:
+        raise argparse.ArgumentTypeError(f"{text!r} is invalid: must be at least {_LEAST_SECONDS:g}, as for pgbench")
+    return seconds
+
+
 def main() -> int:
-    """Run the command line and return the exit code."""
+    """Run the command line and return the exit code. Invalid options end it with a message and exit code 2."""
     known = [figure for module in FIGURE_MODULES for figure in module.FIGURES]
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description="Measure figures and print one JSON object per line."
@@ -82,19 +93,30 @@ def main() -> int:
     parser.add_argument(
         "--figure", action="append", choices=known, metavar="FIGURE", help=f"default: all of {', '.join(known)}"
     )
-    parser.add_argument("--seconds", type=float, default=Options().seconds, help="duration of each measured run")
+    parser.add_argument(
+        "--seconds", type=_parse_seconds, default=Options().seconds, help="duration of each measured run"
+    )
     parser.add_argument("--kafka", action="store_true", help="start a broker, so that the bank's relay publishes too")
     parser.add_argument(
-        "--soak", type=float, default=Options().soak_minutes, help="minutes of the soak that measures memory"
+        "--soak",
+        type=options.positive_number,
+        default=Options().soak_minutes,
+        help="minutes of the soak that measures memory",
     )
-    parser.add_argument("--repeat", type=int, default=1, help="number of repetitions of all figures")
+    parser.add_argument(
+        "--repeat", type=options.whole_number(1), default=1, help="number of repetitions of all figures"
+    )
     parser.add_argument(
         "--keep", action="store_true", help="add the figures to benchmarks/results/ and write its page again"
     )
     arguments = parser.parse_args()
-    options = Options(seconds=arguments.seconds, kafka=arguments.kafka, soak_minutes=arguments.soak)
+    chosen = Options(seconds=arguments.seconds, kafka=arguments.kafka, soak_minutes=arguments.soak)
     names = set(arguments.figure or known)
-    codes = [asyncio.run(measure_figures(names, options, keep=arguments.keep)) for _ in range(arguments.repeat)]
+    try:
+        codes = [asyncio.run(measure_figures(names, chosen, keep=arguments.keep)) for _ in range(arguments.repeat)]
+    except KeyboardInterrupt:
+        print_progress("stopped by Ctrl-C")
+        return _INTERRUPTED
     if arguments.keep:
         results_page.write_page()
     return max(codes)

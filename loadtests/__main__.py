@@ -4,31 +4,56 @@ import argparse
 import asyncio
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from loadtests import account_selection
+from loadtests import account_selection, options
 from loadtests.console import print_progress
-from loadtests.customers import CustomerApi
+from loadtests.customers import CustomerApi, SetUpError
 from loadtests.history.storage import HistoryWriter
 from loadtests.plan import Plan
-from loadtests.run import LoadError, Verdict, create_report_folder, locust_command, run_load
+from loadtests.run import (
+    COULD_NOT_RUN,
+    LoadError,
+    Verdict,
+    check_ledger,
+    create_report_folder,
+    locust_command,
+    run_load,
+)
 from loadtests.scenarios import NAMES
 from loadtests.target import Target, temporary_system
-from stack.ports import DEFAULT, Ports
+from stack.ports import DEFAULT, PortError, Ports
+from stack.process import StartError
 from stack.up import DEFAULT_DATA
 
 _SHAPES: Final = ("ramp", "spike", "soak", "limit")  # importing `shapes` would patch this process for gevent
 _STEPS_FILE: Final = "steps.txt"
 _WEB_PORT: Final = 8089
-_MAX_SECONDS: Final = 24 * 3600.0
+_MAX_PROCESSES: Final = 64
+_INTERRUPTED: Final = 130
 
 
-async def main(arguments: argparse.Namespace) -> int:
-    """Make one run and return its exit code, which is the verdict."""
-    folder = create_report_folder()
+async def run(arguments: argparse.Namespace) -> int:
+    """Make one run and return its exit code: the verdict, or `COULD_NOT_RUN`."""
+    try:
+        return await _run(arguments)
+    except LoadError as error:
+        print_progress(str(error))
+        return Verdict.UNPROVEN
+    except (SetUpError, StartError) as error:
+        print_progress(f"could not run: {error}")
+        return COULD_NOT_RUN
+
+
+async def _run(arguments: argparse.Namespace) -> int:
+    try:
+        folder = create_report_folder()
+    except OSError as error:
+        raise SetUpError(f"the folder of the results cannot be created: {error}") from None
     async with AsyncExitStack() as stack:
         target = _target_from_arguments(arguments)
         if not arguments.host and not await target.is_ready():
@@ -47,11 +72,7 @@ async def main(arguments: argparse.Namespace) -> int:
         )
         if arguments.ui:
             return await _run_web_interface(target, plan, arguments.customers, folder)
-        try:
-            outcome = await run_load(target, plan, arguments.customers, folder)
-        except LoadError as error:
-            print_progress(str(error))
-            return Verdict.UNPROVEN
+        outcome = await run_load(target, plan, arguments.customers, folder)
     if (steps := folder / _STEPS_FILE).exists():
         print_progress(steps.read_text().rstrip())
     print_progress(f"results in {folder}: locust.html, locust_stats.csv; `make report` combines them in one page")
@@ -61,19 +82,27 @@ async def main(arguments: argparse.Namespace) -> int:
 
 async def _run_web_interface(target: Target, plan: Plan, customers: int, folder: Path) -> int:
     """Run Locust's web interface until Ctrl-C. There is no verdict: the load may change at any time."""
+    await check_ledger(target)
     with HistoryWriter(folder) as writer:
         async with CustomerApi(target, writer) as api:
             replace(plan, customers=await api.create_customers(customers)).write(folder)
     print_progress(f"Locust's web interface: http://127.0.0.1:{_WEB_PORT}; press Ctrl-C to stop")
     command = locust_command(plan, folder, web_port=_WEB_PORT)
     process = await asyncio.create_subprocess_exec(*command, env={**os.environ, "LOAD_FOLDER": str(folder)})
-    return await process.wait()
+    try:
+        code = await process.wait()
+    except asyncio.CancelledError:  # Ctrl-C, which Locust gets too
+        await process.wait()
+        raise
+    if code:
+        raise LoadError(f"Locust ended with exit code {code}")
+    return Verdict.UNPROVEN
 
 
 def _target_from_arguments(arguments: argparse.Namespace) -> Target:
     """Return the named system, or else the embedded stack with the given port and folder."""
     if arguments.host:
-        return Target(host=arguments.host.rstrip("/"), bank=arguments.bank, ledger=arguments.ledger)
+        return Target(host=arguments.host, bank=arguments.bank or "", ledger=arguments.ledger or "")
     return Target.embedded(Ports.derive(arguments.port), arguments.data.absolute())
 
 
@@ -84,13 +113,24 @@ def _parse_scenarios(text: str) -> str:
     return ",".join(names)
 
 
-def _parse_seconds(text: str) -> float:
-    """Parse `90`, `90s`, `5m` or `2h`."""
-    unit = {"s": 1, "m": 60, "h": 3600}.get(text[-1:], 0)
-    seconds = float(text[:-1]) * unit if unit else float(text)
-    if not 0 < seconds <= _MAX_SECONDS:
-        raise argparse.ArgumentTypeError("must be more than 0 and at most 24h")
-    return seconds
+def _parse_port(text: str) -> int:
+    port = options.whole_number(1)(text)
+    try:
+        Ports.derive(port)
+    except PortError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return port
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line. Invalid options end the process with a message and exit code 2."""
+    parser = create_parser()
+    parsed = parser.parse_args(arguments)
+    if not parsed.host and (parsed.bank or parsed.ledger):
+        parser.error("--bank and --ledger describe another system: name its gateway with --host")
+    if parsed.host and "grpc" in parsed.scenario.split(",") and not parsed.bank:
+        parser.error("the scenario grpc calls the bank directly: name its gRPC target with --bank")
+    return parsed
 
 
 def create_parser() -> argparse.ArgumentParser:
@@ -102,25 +142,47 @@ def create_parser() -> argparse.ArgumentParser:
         default="rest",
         help=f"{', '.join(NAMES)}, several separated by commas, or all",
     )
-    parser.add_argument("--users", type=int, default=20, help="concurrent users; with --rate, the maximum")
-    parser.add_argument("--time", type=_parse_seconds, default=15.0, help="duration, such as 90s or 5m")
     parser.add_argument(
-        "--rate", type=float, default=0.0, help="open loop: requests per second, independent of the answers"
+        "--users", type=options.whole_number(1), default=20, help="concurrent users; with --rate, the maximum"
+    )
+    parser.add_argument("--time", type=options.duration, default=15.0, help="duration, such as 90s or 5m")
+    parser.add_argument(
+        "--rate",
+        type=options.positive_number,
+        default=0.0,
+        help="open loop: requests per second, independent of the answers",
     )
     parser.add_argument("--shape", choices=_SHAPES, default="", help="change of the load over time; default: constant")
     parser.add_argument(
         "--accounts", choices=tuple(account_selection.BY_NAME), default="uniform", help="selection of the accounts"
     )
-    parser.add_argument("--customers", type=int, default=50, help="number of customers, with one account each")
-    parser.add_argument("--processes", type=int, default=1, help="number of Locust processes")
+    parser.add_argument(
+        "--customers", type=options.whole_number(2), default=50, help="number of customers, with one account each"
+    )
+    processes = options.whole_number(1, _MAX_PROCESSES)
+    parser.add_argument("--processes", type=processes, default=1, help="number of Locust processes")
     parser.add_argument("--ui", action="store_true", help="run Locust's web interface, without a verdict")
-    parser.add_argument("--port", type=int, default=DEFAULT, help="port of the running stack")
+    parser.add_argument("--port", type=_parse_port, default=DEFAULT, help="port of the running stack")
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA, help="data folder of the running stack")
-    parser.add_argument("--host", default="", help="URL of another system's gateway")
-    parser.add_argument("--bank", default="", help="gRPC target of its bank")
-    parser.add_argument("--ledger", default="", help="URL of its bank's database; without it, there is no verdict")
+    parser.add_argument("--host", type=options.http_url, help="URL of another system's gateway")
+    parser.add_argument("--bank", type=options.grpc_target, help="gRPC target of its bank")
+    parser.add_argument(
+        "--ledger",
+        type=options.postgres_url,
+        help="URL of its bank's database; without it, there is no verdict",
+    )
     return parser
 
 
+def main() -> int:
+    """Run the command line and return the exit code."""
+    arguments = parse_arguments()
+    try:
+        return asyncio.run(run(arguments))
+    except KeyboardInterrupt:
+        print_progress("stopped by Ctrl-C, without a verdict")
+        return _INTERRUPTED
+
+
 if __name__ == "__main__":
-    sys.exit(asyncio.run(main(create_parser().parse_args())))
+    sys.exit(main())

@@ -5,6 +5,7 @@ import ssl
 import time
 from collections.abc import Sequence
 from decimal import Decimal
+from http import HTTPStatus
 from typing import Any, Final, Self
 from uuid import UUID, uuid4
 
@@ -12,6 +13,7 @@ import httpx
 import jwt
 
 from kit.auth.principal import Role
+from kit.runtime.backoff import Backoff
 from loadtests import rest
 from loadtests.history.calls import (
     IdempotencyKey,
@@ -32,8 +34,23 @@ CHECKER: Final = "checker"
 _MAX_CONCURRENT: Final = 8
 _TOKEN_SECONDS: Final = 24 * 3600.0
 _RETRY_DELAY_SECONDS: Final = 0.5
+_MAX_DELAY_SECONDS: Final = 5.0
+_SET_UP_SECONDS: Final = 60.0
 _TIMEOUT_SECONDS: Final = 10.0
 _OPENING_AMOUNT: Final = Decimal("1000.00")
+_RETRYABLE: Final = frozenset(
+    {
+        HTTPStatus.REQUEST_TIMEOUT,
+        HTTPStatus.TOO_MANY_REQUESTS,
+        HTTPStatus.BAD_GATEWAY,
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        HTTPStatus.GATEWAY_TIMEOUT,
+    }
+)
+
+
+class SetUpError(Exception):
+    """The run could not start: the system does not answer, or not like a wallet. The message says what to do."""
 
 
 class CustomerApi:
@@ -42,8 +59,14 @@ class CustomerApi:
     Use as an async context manager. Requests to the ledger are recorded.
     """
 
-    def __init__(self, target: Target, writer: HistoryWriter) -> None:
+    def __init__(self, target: Target, writer: HistoryWriter, *, set_up_seconds: float = _SET_UP_SECONDS) -> None:
+        """Args:
+        target: system under load.
+        writer: writer of the run's history.
+        set_up_seconds: time in which each request of the set-up is repeated until it succeeds.
+        """
         self._target = target
+        self._set_up_seconds = set_up_seconds
         self._writer = writer
         trust = ssl.create_default_context()  # the variable SSL_CERT_FILE selects another authority
         self._http = httpx.AsyncClient(base_url=target.host, timeout=_TIMEOUT_SECONDS, trust_env=False, verify=trust)
@@ -56,8 +79,18 @@ class CustomerApi:
         await self._http.aclose()
 
     async def create_customers(self, count: int) -> list[Customer]:
-        """Create customers, with an account and 1,000 roubles each."""
-        return await asyncio.gather(*(self._create_customer(number) for number in range(count)))
+        """Create customers, with an account and 1,000 roubles each. Failed requests are repeated for a minute.
+
+        Raises:
+            SetUpError: the system does not answer, or refuses a request.
+        """
+        await self._check_host()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                created = [tasks.create_task(self._create_customer(number)) for number in range(count)]
+        except* SetUpError as errors:
+            raise errors.exceptions[0] from None
+        return [task.result() for task in created]
 
     async def retry_until_final(self, request: LedgerRequest, token: str) -> None:
         """Send a request with the same key until its outcome is known, without a time limit."""
@@ -90,35 +123,91 @@ class CustomerApi:
             if not page["hasOlder"]:
                 return operations
 
+    async def _check_host(self) -> None:
+        """Send one request and accept any answer, so that a wrong address is reported at once."""
+        try:
+            await self._http.get("/health/ready")
+        except httpx.HTTPError as error:
+            raise SetUpError(
+                f"nothing answers at {self._target.host} ({describe_error(error)}): start the system, or correct --host"
+            ) from None
+
     async def _create_customer(self, number: int) -> Customer:
-        token = await self._create_token(number)
-        claims = jwt.decode(token, options={"verify_signature": False})
-        account = await self._post("/accounts", {"currency": "RUB"}, token)
-        principal = f"{claims['iss']}|{claims['sub']}"
-        body = RequestBody(clearing_account_id("RUB"), UUID(account["id"]), _OPENING_AMOUNT)
-        key = IdempotencyKey(principal, "top-up", f"{rest.GOOD}-{uuid4().hex}")
-        await self.retry_until_final(LedgerRequest(key, body, None), token)
-        return Customer(claims["sub"], principal, token, account["id"])
+        try:
+            token = await self._create_token(number)
+            claims = jwt.decode(token, options={"verify_signature": False})
+            account = await self._post("/accounts", {"currency": "RUB"}, token)
+            principal = f"{claims['iss']}|{claims['sub']}"
+            body = RequestBody(clearing_account_id("RUB"), UUID(account["id"]), _OPENING_AMOUNT)
+            key = IdempotencyKey(principal, "top-up", f"{rest.GOOD}-{uuid4().hex}")
+            await self._top_up(LedgerRequest(key, body, None), token)
+            return Customer(claims["sub"], principal, token, account["id"])
+        except (jwt.PyJWTError, ValueError, LookupError, TypeError, AttributeError):
+            raise SetUpError(
+                f"{self._target.host} does not answer as the REST API of a wallet: correct --host"
+            ) from None
+
+    async def _top_up(self, request: LedgerRequest, token: str) -> None:
+        try:
+            async with asyncio.timeout(self._set_up_seconds):
+                await self.retry_until_final(request, token)
+        except TimeoutError:
+            raise SetUpError(
+                f"an account could not be topped up within {self._set_up_seconds:g} s: see `wallet status` and the log "
+                "of the card service"
+            ) from None
 
     async def _create_token(self, number: int) -> str:
         """Sign a token with the key of the stack, if there is one; otherwise register and log in."""
         if signer := self._target.signer:
             return signer.sign(f"load-{uuid4().hex}-{number}", _TOKEN_SECONDS, [Role.CUSTOMER])
         credentials = {"username": f"load-{uuid4().hex[:16]}", "password": uuid4().hex}
-        await self._post("/auth/register", credentials)
+        # After an answer was lost, the own request may have taken the name; the login shows it.
+        await self._post("/auth/register", credentials, accepted_repeat=HTTPStatus.CONFLICT)
         token: str = (await self._post("/auth/login", credentials))["accessToken"]
         return token
 
-    async def _post(self, path: str, body: dict[str, Any], token: str = "") -> dict[str, Any]:
-        """Send a POST, and retry as long as the answer has `Retry-After`."""
+    async def _post(
+        self, path: str, body: dict[str, Any], token: str = "", *, accepted_repeat: HTTPStatus | None = None
+    ) -> dict[str, Any]:
+        """Send a POST; repeat it with the same key while it fails for a passing reason, such as an overload.
+
+        Args:
+            path: path of the URL.
+            body: JSON body.
+            token: access token; empty: none.
+            accepted_repeat: status of a repeat that means that an earlier request was successful.
+
+        Raises:
+            SetUpError: the request is refused, or still fails after the time of the set-up.
+        """
         headers = _auth_headers(token) | {"Idempotency-Key": uuid4().hex}
+        backoff, deadline = Backoff(_RETRY_DELAY_SECONDS, _MAX_DELAY_SECONDS), time.monotonic() + self._set_up_seconds
+        is_repeat = False
         while True:
-            async with self._limit:
-                response = await self._http.post(path, json=body, headers=headers)
-            if "retry-after" not in response.headers:
-                result: dict[str, Any] = response.raise_for_status().json()
-                return result
-            await asyncio.sleep(float(response.headers["retry-after"]))
+            delay = backoff.next_delay()
+            try:
+                async with self._limit:
+                    response = await self._http.post(path, json=body, headers=headers)
+            except httpx.HTTPError as error:
+                problem = f"has no answer ({describe_error(error)})"
+            else:
+                if response.is_success or (is_repeat and response.status_code == accepted_repeat):
+                    result: dict[str, Any] = response.json()
+                    return result
+                problem = f"answers {response.status_code}{_problem_code(response)}"
+                if response.status_code not in _RETRYABLE:
+                    raise SetUpError(
+                        f"POST {self._target.host}{path} {problem}: correct --host, or see the gateway's log"
+                    )
+                delay = max(delay, _retry_after(response))
+            if time.monotonic() + delay > deadline:
+                raise SetUpError(
+                    f"POST {self._target.host}{path} {problem}, also when repeated for {self._set_up_seconds:g} s: "
+                    "wait until the system is ready, or create fewer customers with --customers"
+                )
+            is_repeat = True
+            await asyncio.sleep(delay)
 
     async def _send(self, request: LedgerRequest, token: str) -> RequestRecord:
         post = rest.post_for(request)
@@ -136,6 +225,27 @@ class CustomerApi:
         )
         self._writer.write(record)
         return record
+
+
+def describe_error(error: Exception) -> str:
+    """Return the message of an error, or else its kind."""
+    return str(error) or type(error).__name__
+
+
+def _problem_code(response: httpx.Response) -> str:
+    """Return the code of a problem, with a space before it; empty if the answer is no problem."""
+    try:
+        return f" {response.json()['code']}"
+    except (ValueError, LookupError, TypeError):
+        return ""
+
+
+def _retry_after(response: httpx.Response) -> float:
+    """Return the seconds in `Retry-After`; 0 without the header, or if it is a date."""
+    try:
+        return float(response.headers.get("retry-after", 0))
+    except ValueError:
+        return 0.0
 
 
 def _auth_headers(token: str) -> dict[str, str]:

@@ -198,14 +198,21 @@ def _memory(samples: Sequence[Sample], began: float) -> Mapping[str, list[tuple[
 
 
 def main() -> int:
-    """Write the page of the newest run, or of the given folder."""
+    """Write the page of the newest run, or of the given folder, and return the exit code: 1 without a page."""
     parser = argparse.ArgumentParser(prog="python -m loadtests.report", description=__doc__)
     parser.add_argument("folder", type=Path, nargs="?", help="folder of a run; default: the newest")
     folder = parser.parse_args().folder or max((each.parent for each in REPORTS.glob(f"*/{FILE}")), default=None)
     if folder is None:
         sys.stderr.write("error: no completed run; start one with `make load`\n")
         return 1
-    (folder / PAGE).write_text(render_page(folder))
+    try:
+        (folder / PAGE).write_text(render_page(folder))
+    except FileNotFoundError:
+        sys.stderr.write(f"error: {folder} has no completed run: name a folder that a load test has written\n")
+        return 1
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        sys.stderr.write(f"error: no report of {folder}: {error or type(error).__name__}\n")
+        return 1
     sys.stdout.write(f"{folder / PAGE}\n")
     return 0
 

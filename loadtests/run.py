@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from enum import IntEnum
+from itertools import count
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
@@ -19,7 +20,7 @@ import httpx
 import orjson
 
 from loadtests.console import print_progress
-from loadtests.customers import CHECKER, CustomerApi
+from loadtests.customers import CHECKER, CustomerApi, SetUpError, describe_error
 from loadtests.history import rows
 from loadtests.history.calls import History, deposits_of_top_ups
 from loadtests.history.checker import check_history
@@ -27,7 +28,7 @@ from loadtests.history.reader_checks import check_operations, check_subscription
 from loadtests.history.storage import HistoryWriter, RequestRecord, calls_from_records, read_records
 from loadtests.integrity import check_integrity
 from loadtests.plan import FINISHED_PREFIX, STARTED, Customer, Plan
-from loadtests.sampling import record_samples
+from loadtests.sampling import DATABASE_ERRORS, record_samples
 from loadtests.statistics import percentiles
 from loadtests.target import Target
 from stack.process import OrphanReaper
@@ -39,14 +40,19 @@ FILE: Final = "outcome.json"
 
 _ROOT: Final = Path(__file__).parent.parent
 _TIMEOUT_SECONDS: Final = 60.0
+_CONNECT_TIMEOUT_SECONDS: Final = 10.0
 _POLL_SECONDS: Final = 0.3
 _MAX_PRINTED: Final = 20
 
 
 def create_report_folder(name: str = "") -> Path:
     """Create an empty folder for reports, named by the time."""
-    folder = REPORTS / f"{time.strftime('%Y-%m-%dT%H-%M-%S')}{name and f'-{name}'}"
-    folder.mkdir(parents=True)
+    stem = f"{time.strftime('%Y-%m-%dT%H-%M-%S')}{name and f'-{name}'}"
+    for number in count(1):  # two runs may start in the same second
+        folder = REPORTS / (stem if number == 1 else f"{stem}-{number}")
+        with suppress(FileExistsError):
+            folder.mkdir(parents=True)
+            break
     return folder
 
 
@@ -56,6 +62,10 @@ class Verdict(IntEnum):
     SOUND = 0
     BROKEN = 1
     UNPROVEN = 2
+
+
+COULD_NOT_RUN: Final = 3
+"""Exit code of a run without load: the system could not be started, reached or prepared."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,8 +128,10 @@ async def run_load(
         during_load: starts with the load and ends it when it returns, at the latest after the planned duration.
 
     Raises:
+        SetUpError: the system or its ledger does not answer as expected; there was no load.
         LoadError: Locust failed.
     """
+    await check_ledger(target)
     history = History()
     with HistoryWriter(folder) as writer:
         async with CustomerApi(target, writer) as api, record_samples(target, folder, history):
@@ -161,6 +173,29 @@ def summarize(records: Sequence[RequestRecord], began: float, ended: float) -> O
         calls=0,
         verdict=Verdict.UNPROVEN.name,
     )
+
+
+async def check_ledger(target: Target) -> None:
+    """Check that the ledger of the target, if there is one, can be read.
+
+    Raises:
+        SetUpError: it cannot. The message has no password of the URL.
+    """
+    if not target.ledger:
+        return
+    try:
+        connection = await asyncpg.connect(target.ledger, timeout=_CONNECT_TIMEOUT_SECONDS)
+        try:
+            is_ledger = await connection.fetchval("SELECT to_regclass('accounts') IS NOT NULL")
+        finally:
+            await connection.close()
+    except (*DATABASE_ERRORS, ValueError) as error:
+        raise SetUpError(
+            f"the ledger's database cannot be read ({describe_error(error)}): correct --ledger, or leave it out for a "
+            "run without a verdict"
+        ) from None
+    if not is_ledger:
+        raise SetUpError("the database of --ledger has no table of accounts: name the bank's database")
 
 
 class LoadError(Exception):
@@ -247,12 +282,16 @@ async def _check(
         print_progress(f"some outcomes are still unknown after {_TIMEOUT_SECONDS:g} s of retries")
     writer.flush()
     accounts = [UUID(customer.account) for customer in customers]
-    connection = await asyncpg.connect(target.ledger)
+    principals = [customer.principal for customer in customers]
     try:
-        principals = [customer.principal for customer in customers]
-        ledger = await rows.read_rows(connection, accounts, principals, [clearing_account_id("RUB")])
-    finally:
-        await connection.close()
+        connection = await asyncpg.connect(target.ledger, timeout=_TIMEOUT_SECONDS)
+        try:
+            ledger = await rows.read_rows(connection, accounts, principals, [clearing_account_id("RUB")])
+        finally:
+            await connection.close()
+    except DATABASE_ERRORS as error:
+        print_progress(f"no verdict: the ledger's database does not answer any more ({describe_error(error)})")
+        return 0, [], Verdict.UNPROVEN
     records = list(read_records(folder))
     calls = deposits_of_top_ups(calls_from_records(records))
     violations = check_history(ledger, calls, history.snapshots)
@@ -282,7 +321,7 @@ async def _read_operations(
     async def read(customer: Customer) -> tuple[UUID, list[rows.Entry] | None]:
         id_, entries = UUID(customer.account), None
         while (entries is None or len(entries) < versions[id_]) and time.monotonic() < deadline:
-            with suppress(httpx.HTTPError):
+            with suppress(httpx.HTTPError, ValueError):  # ValueError: the answer is no JSON
                 entries = [rows.entry_from_rest(id_, each) for each in await api.list_operations(customer)]
             await asyncio.sleep(_POLL_SECONDS)
         return id_, entries

@@ -25,13 +25,14 @@ FILE: Final = "samples.jsonl"
 
 _INTERVAL_SECONDS: Final = 0.5
 _TIMEOUT_SECONDS: Final = 2.0
-_UNAVAILABLE: Final = (
+DATABASE_ERRORS: Final = (
     OSError,
     TimeoutError,
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
 )
+"""Errors of a database that does not answer, or refuses the connection."""
 _METRIC_LINE: Final = re.compile(r"^(wallet_\w+?)(?:\{[^}]*\})? ([0-9.eE+-]+)$", re.MULTILINE)
 _METRICS: Final = {
     "wallet_bank_batch_size_sum": "commands",
@@ -96,7 +97,7 @@ async def _record_snapshots(target: Target, history: History) -> None:
             await connection.close(timeout=_TIMEOUT_SECONDS)
 
     while True:
-        with suppress(*_UNAVAILABLE):
+        with suppress(*DATABASE_ERRORS):
             await (record() if target.ledger else asyncio.Event().wait())
         await asyncio.sleep(_INTERVAL_SECONDS)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from loadtests.__main__ import create_parser
+from loadtests.__main__ import create_parser, parse_arguments
 from loadtests.plan import Customer, Plan
 from loadtests.run import locust_command
 from loadtests.scenarios import NAMES
@@ -15,10 +15,49 @@ class TestParser:
     def test_time_accepts_units(self, text: str, seconds: float) -> None:
         assert create_parser().parse_args(["--time", text]).time == seconds
 
-    @pytest.mark.parametrize("text", ["0", "-1", "25h", "soon"])
-    def test_time_rejects_invalid_durations(self, text: str) -> None:
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            *(
+                (f"--time {text}", "must be a time such as 90s, 5m or 2h")
+                for text in ("0", "-1", "25h", "soon", "nan", "1e3")
+            ),
+            *((f"--users {text}", "must be a whole number, at least 1") for text in ("0", "-1", "2.5", "many")),
+            *((f"--rate {text}", "must be a number more than 0") for text in ("0", "-1", "nan", "inf", "fast")),
+            ("--customers 1", "must be a whole number, at least 2"),
+            ("--processes 0", "must be a whole number, from 1 to 64"),
+            ("--port 70000", "choose one from"),
+            ("--port 0", "must be a whole number, at least 1"),
+            *(
+                (f"--host {text}", "must be a URL")
+                for text in ("localhost:80", "ftp://a", "http://", "http://a:b", "http://[")
+            ),
+            *(
+                (f"--host http://a --bank {text}", "must be an address with a port")
+                for text in ("bank", ":1", "bank:0", "bank:x", "bank:99999")
+            ),
+            ("--host http://a --ledger mysql://a/b", "must be a URL such as postgresql://"),
+            ("--shape square", "invalid choice"),
+            ("--bank a:1", "name its gateway with --host"),
+            ("--ledger postgresql://a/b", "name its gateway with --host"),
+            ("--host http://a --scenario rest,grpc", "name its gRPC target with --bank"),
+        ],
+    )
+    def test_invalid_option_is_refused_with_exit_code_2(
+        self, arguments: str, message: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with pytest.raises(SystemExit) as caught:
+            parse_arguments(arguments.split())
+        assert caught.value.code == 2
+        assert message in capsys.readouterr().err
+
+    def test_password_of_an_invalid_ledger_is_not_printed(self, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit):
-            create_parser().parse_args(["--time", text])
+            parse_arguments(["--host", "http://a", "--ledger", "jdbc:postgresql://u:hidden@a/b"])
+        assert "hidden" not in capsys.readouterr().err
+
+    def test_slash_at_the_end_of_the_host_is_removed(self) -> None:
+        assert parse_arguments(["--host", "https://wallet.example/"]).host == "https://wallet.example"
 
     def test_scenario_accepts_several_names_or_all(self) -> None:
         assert create_parser().parse_args(["--scenario", "rest,reads"]).scenario == "rest,reads"
