@@ -9,7 +9,9 @@ import typer
 
 from cli.admin_client import AdminEndpoint
 from cli.integrity import check_integrity, worst_result
-from cli.replay import replay_history
+from cli.redate import RedateResult
+from cli.redate import redate as redate_ledger
+from cli.replay import ReplayResult, replay_history
 from cli.status import show_status
 from cli.tokens import NoTokenError, SeedUser, development_token
 from cli.topups import list_reviews, retry_top_up
@@ -134,6 +136,38 @@ def replay(
     ports = _ports(port)
     endpoint = _admin_endpoint(admin, ports, ports.analytics_admin, token, data)
     raise typer.Exit(replay_history(endpoint, account, all_operations=all_operations))
+
+
+@app.command()
+def redate(
+    port: Port = DEFAULT,
+    admin: Annotated[
+        str | None, typer.Option(help="admin address of the bank, http://…; default: that of the running stack")
+    ] = None,
+    history_admin: Annotated[
+        str | None, typer.Option(help="admin address of analytics, http://…; default: that of the running stack")
+    ] = None,
+    token: Token = None,
+    data: Data = _DATA,
+    *,
+    apply: Annotated[bool, typer.Option("--apply", help="change the dates, and replay the history")] = False,
+) -> None:
+    """Date operations that are dated in the future anew. Without --apply, only count them.
+
+    Each operation gets the time in its id, but not before the previous operation of its accounts. Versions and balances
+    stay. The bank records every change with the administrator in its table `redatings`. Transfers wait meanwhile.
+    Then the history is replayed, so that it has the new dates.
+
+    Exit codes: 0 nothing is dated in the future, 1 operations are, and nothing was changed, 2 not finished.
+    """
+    ports = _ports(port)
+    bank = _admin_endpoint(admin, ports, ports.bank_admin, token, data)
+    result = redate_ledger(bank, apply=apply)
+    if not apply or result is not RedateResult.DONE:
+        raise typer.Exit(result)
+    history = _admin_endpoint(history_admin, ports, ports.analytics_admin, token, data)
+    replayed = replay_history(history, None, all_operations=True)
+    raise typer.Exit(RedateResult.DONE if replayed is ReplayResult.COMPLETE else RedateResult.NOT_FINISHED)
 
 
 @topups.command("review")

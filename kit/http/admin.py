@@ -38,6 +38,8 @@ def admin_app(checks: Mapping[str, HealthCheck]) -> FastAPI:
 def add_authorized_routes(app: FastAPI, verifier: TokenVerifier, policy: AccessPolicy, *routers: APIRouter) -> None:
     """Add routes that need a token: 401 without a valid one, 403 if the policy does not allow the caller.
 
+    A route finds the caller in `request.state.principal`.
+
     Args:
         app: admin interface of the process.
         verifier: verifies the callers' tokens.
@@ -60,7 +62,8 @@ def add_authorized_routes(app: FastAPI, verifier: TokenVerifier, policy: AccessP
         try:
             if not token:
                 raise Unauthenticated
-            rule.check(await verifier.verify(token))
+            request.state.principal = await verifier.verify(token)
+            rule.check(request.state.principal)
         except WalletError as error:
             raise HTTPException(_STATUS[error.code], error.message) from None
 

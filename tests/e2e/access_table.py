@@ -62,6 +62,7 @@ EXPECTED: Final = {
     "CardService.ListTopUps": READ,
     "CardService.WatchTopUp": READ,
     "bank GET /integrity": ADMIN,
+    "bank POST /redate": ADMIN,
     "card GET /integrity": ADMIN,
     "card GET /review": "401 403 403 ok ok 403 403 403 401",
     "card POST /review/{top_up_id}/retry": "401 403 403 403 404 403 403 403 401",  # the top-up is not under review

@@ -19,12 +19,14 @@ from subgraphs.bank.service.adapters.postgres.accounts import Accounts
 from subgraphs.bank.service.adapters.postgres.database import open_pool
 from subgraphs.bank.service.adapters.postgres.reader import Reader
 from subgraphs.bank.service.adapters.postgres.replica import Replica
+from subgraphs.bank.service.api.admin import redating_router
 from subgraphs.bank.service.api.policy import ADMIN, POLICY
 from subgraphs.bank.service.api.servicer import SERVICE, BankServicer
 from subgraphs.bank.service.application.group_commit import Pipeline
 from subgraphs.bank.service.application.integrity import ledger_integrity
 from subgraphs.bank.service.application.ledger import Ledger
 from subgraphs.bank.service.application.outbox_relay import OutboxRelay
+from subgraphs.bank.service.application.redating import Redating
 from subgraphs.bank.service.application.service import Bank
 from subgraphs.bank.service.settings import Settings
 
@@ -62,7 +64,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
                 tls=tls,
                 checks=checks,
                 admin_policy=ADMIN,
-                admin_routers=[integrity_router(ledger_integrity(pool))],
+                admin_routers=[integrity_router(ledger_integrity(pool)), redating_router(Redating(pool))],
             )
         )
         await stop.wait()

@@ -165,6 +165,12 @@ async def connect_bank(keys: Keys, database_url: str, environment: Mapping[str, 
         yield RunningBank(client, bank_pb2_grpc.BankServiceStub(channel), sql, keys, target, admin)
 
 
+def admin_client(bank: RunningBank) -> httpx.AsyncClient:
+    """Return an HTTP client of the bank's admin interface with an admin's token."""
+    headers = {"Authorization": f"Bearer {bank.keys.user('admin', Role.ADMIN)}"}
+    return httpx.AsyncClient(trust_env=False, base_url=bank.admin, headers=headers)
+
+
 async def until_ready(admin: str, serving: "asyncio.Task[None] | None" = None, within: float = 20) -> None:
     """Wait until the bank reports ready. Raises the error of `serving` if the bank ended."""
     async with httpx.AsyncClient(trust_env=False) as http:

@@ -17,13 +17,14 @@ import pytest
 
 from loadtests.history.model import Invariant
 from subgraphs.bank.service.adapters.postgres import batch
-from subgraphs.bank.service.adapters.postgres.batch import Batch, LedgerState
+from subgraphs.bank.service.adapters.postgres.batch import Batch
 from subgraphs.bank.service.application.ledger import Ledger
 from subgraphs.bank.service.application.service import Bank
 from subgraphs.bank.service.domain import rules
 from subgraphs.bank.service.domain.model import Account, Command, Decision, Outcome, Transfer
 from tests.conftest import Keys
 from tests.integration.bank.fault_trial import FaultTrial
+from tests.integration.bank.future import dates_transfers_in_the_future
 from tests.integration.bank.harness import run_bank
 from wallet.errors import InsufficientFunds
 from wallet.money import Money
@@ -37,7 +38,8 @@ Plant = Callable[[pytest.MonkeyPatch], None]
 
 def ignores_locks(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(batch, "_READ_AND_LOCK", batch._READ_ONLY)
-    always_true = "SELECT $25::uuid[] IS NOT NULL AND $26::bigint[] IS NOT NULL AND $27::text[] IS NOT NULL AS holds"
+    always_true = "SELECT $25::uuid[] IS NOT NULL AND $26::bigint[] IS NOT NULL AND $27::text[] IS NOT NULL"
+    always_true += " AND $28::timestamptz[] IS NOT NULL AS holds"
     patch.setattr(batch, "_WRITE_IF_UNCHANGED", batch._WRITE.format(precondition=always_true))
 
 
@@ -148,16 +150,6 @@ def decreases_times(patch: pytest.MonkeyPatch) -> None:
         return outcome
 
     patch_apply(patch, apply_with_earlier_time)
-
-
-def dates_transfers_in_the_future(patch: pytest.MonkeyPatch) -> None:
-    read = Batch.read
-
-    async def read_with_a_fast_clock(self: Batch, commands: Sequence[Command]) -> LedgerState:
-        state = await read(self, commands)
-        return state._replace(now=state.now + timedelta(days=400))
-
-    patch.setattr(Batch, "read", read_with_a_fast_clock)
 
 
 async def without_checks(ledger_url: str) -> None:

@@ -7,13 +7,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
-import httpx
 import orjson
 
 from kit.auth.principal import Role
 from stack.ports import free_ports
 from stack.process import ROOT
-from tests.integration.bank.harness import RunningBank, find_lock_waiter
+from tests.integration.bank.harness import RunningBank, admin_client, find_lock_waiter
 from tests.waiting import until
 
 NOTHING = "0 entries, 0 transfers, 0 idempotency_keys, 0 outbox"
@@ -93,12 +92,6 @@ class TestCommand:
             assert result.code == 2
             assert f"answers {status}" in result.out[0]
             assert result.out[0].endswith("; pass an admin's token with --token or WALLET_TOKEN")
-
-
-def admin_client(bank: RunningBank) -> httpx.AsyncClient:
-    """Return an HTTP client of the bank's admin interface with an admin's token."""
-    headers = {"Authorization": f"Bearer {bank.keys.user('admin', Role.ADMIN)}"}
-    return httpx.AsyncClient(trust_env=False, base_url=bank.admin, headers=headers)
 
 
 @asynccontextmanager

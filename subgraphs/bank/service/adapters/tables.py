@@ -123,3 +123,15 @@ outbox: Final = Table(
     Column("transfer_id", Uuid, nullable=False),
     Column("traceparent", Text, comment="trace context of the call, if it is sampled"),
 )
+
+redatings: Final = Table(
+    "redatings",
+    metadata,
+    Column("transfer_id", Uuid, nullable=False),
+    Column("old_created_at", _time, nullable=False),
+    Column("new_created_at", _time, nullable=False),
+    Column("redated_at", _time, nullable=False, server_default=text("clock_timestamp()")),
+    Column("redated_by", Text, nullable=False, comment="issuer|subject of the administrator"),
+    PrimaryKeyConstraint("transfer_id", "redated_at"),
+    CheckConstraint("new_created_at < old_created_at", name="redatings_earlier"),
+)

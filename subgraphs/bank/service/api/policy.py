@@ -21,5 +21,6 @@ POLICY: Final[AccessPolicy] = {
 
 ADMIN: Final[AccessPolicy] = {
     "GET /integrity": ADMIN_ACCESS,
+    "POST /redate": ADMIN_ACCESS,
 }
 """Access policy of the admin interface. Health and metrics need no token."""

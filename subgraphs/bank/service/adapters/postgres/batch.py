@@ -87,12 +87,16 @@ _WRITE: Final = """
 """
 _WRITE_LOCKED: Final = _WRITE.format(precondition="SELECT true AS holds")
 
-# Optimistic write: locks the accounts that were read without locks, and writes only if they did not change.
+# Optimistic write: locks the accounts that were read without locks, and writes only if they did not change. A change
+# of the date alone is a redating.
 _WRITE_IF_UNCHANGED: Final = _WRITE.format(
     precondition="""
         SELECT count(*) = cardinality($25::uuid[]) AS holds
-        FROM (SELECT id, version, status FROM accounts WHERE id = ANY($25) ORDER BY id FOR NO KEY UPDATE) AS locked
-        JOIN unnest($25::uuid[], $26::bigint[], $27::text[]) AS wanted (id, version, status) USING (id, version, status)
+        FROM (
+            SELECT id, version, status, updated_at FROM accounts WHERE id = ANY($25) ORDER BY id FOR NO KEY UPDATE
+        ) AS locked
+        JOIN unnest($25::uuid[], $26::bigint[], $27::text[], $28::timestamptz[])
+            AS wanted (id, version, status, updated_at) USING (id, version, status, updated_at)
     """
 )
 
@@ -249,7 +253,6 @@ class Batch:
         changed, transfers = decision.accounts, decision.transfers
         keys = sorted(decision.new_records, key=attrgetter("principal", "operation", "key"))
         records = [decision.new_records[key] for key in keys]
-        read = self._accounts_read
         self.is_writing = True
         holds = await self._session.fetchval(
             _WRITE_LOCKED if self._locks else _WRITE_IF_UNCHANGED,
@@ -277,7 +280,7 @@ class Batch:
             [record.fingerprint for record in records],
             [record.outcome.id if isinstance(record.outcome, Transfer) else None for record in records],
             [None if isinstance(record.outcome, Transfer) else _refusal_to_json(record.outcome) for record in records],
-            *(() if self._locks else ([a.id for a in read], [a.version for a in read], [a.status for a in read])),
+            *(() if self._locks else _precondition(self._accounts_read)),
         )
         if not holds:
             raise Conflict
@@ -289,6 +292,11 @@ class Batch:
         """
         self.is_writing = True
         await self._session.execute(CONFIRM_COMMITS)
+
+
+def _precondition(read: Sequence[Account]) -> tuple[list[Any], ...]:
+    """Return the last parameters of `_WRITE_IF_UNCHANGED`."""
+    return [a.id for a in read], [a.version for a in read], [a.status for a in read], [a.updated_at for a in read]
 
 
 def _refusal_to_json(refusal: WalletError) -> dict[str, Any]:

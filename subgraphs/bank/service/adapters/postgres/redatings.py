@@ -1,0 +1,155 @@
+"""SQL that finds operations dated in the future, and dates them anew."""
+
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from itertools import islice
+from typing import Final, NamedTuple
+from uuid import UUID
+
+import asyncpg
+
+from subgraphs.bank.service.adapters.postgres.database import Connection, connection, transaction
+from subgraphs.bank.service.domain.redating import DatedTransfer
+from wallet.errors import Unavailable
+
+_LOCK_SECONDS: Final = 5
+_STATEMENT_SECONDS: Final = 120.0
+_CHUNK: Final = 5_000
+
+_ACCOUNTS: Final = """
+    SELECT id, least(created_at, $1) AS opened_at FROM accounts WHERE greatest(created_at, updated_at) > $1
+"""
+
+# The operations of each account backwards from its last version, until the first that is not in the future. Dates
+# follow versions, so there are no others.
+_ENTRIES: Final = """
+    WITH RECURSIVE walk AS (
+        SELECT a.id AS account_id, a.version, t.id, t.created_at
+        FROM accounts a,
+        LATERAL (SELECT * FROM entries WHERE account_id = a.id AND version = a.version OFFSET 0) AS e,
+        LATERAL (SELECT * FROM transfers WHERE id = e.transfer_id OFFSET 0) AS t
+        WHERE a.id = ANY($1)
+        UNION ALL
+        SELECT w.account_id, e.version, t.id, t.created_at
+        FROM walk w,
+        LATERAL (SELECT * FROM entries WHERE account_id = w.account_id AND version = w.version - 1 OFFSET 0) AS e,
+        LATERAL (SELECT * FROM transfers WHERE id = e.transfer_id OFFSET 0) AS t
+        WHERE w.created_at > $2
+    )
+    SELECT account_id, id, created_at FROM walk
+"""
+_TRANSFERS: Final = """
+    SELECT id, created_at, sender_id, sender_version, recipient_id, recipient_version FROM transfers
+    WHERE id = ANY($1)
+"""
+_RECORD: Final = """
+    INSERT INTO redatings (transfer_id, old_created_at, new_created_at, redated_by)
+    SELECT t.id, t.created_at, new.created_at, $3
+    FROM unnest($1::uuid[], $2::timestamptz[]) AS new (id, created_at),
+    LATERAL (SELECT * FROM transfers WHERE id = new.id OFFSET 0) AS t
+"""
+_SET_DATES: Final = """
+    UPDATE transfers SET created_at = new.created_at
+    FROM unnest($1::uuid[], $2::timestamptz[]) AS new (id, created_at)
+    WHERE transfers.id = new.id
+"""
+_SET_ACCOUNT_DATES: Final = """
+    UPDATE accounts SET created_at = least(accounts.created_at, new.at),
+        updated_at = CASE status WHEN 'CLOSED' THEN $3 ELSE new.at END
+    FROM unnest($1::uuid[], $2::timestamptz[]) AS new (id, at)
+    WHERE accounts.id = new.id
+"""
+
+
+class FutureOperations(NamedTuple):
+    """Operations that are dated in the future.
+
+    Attributes:
+        now: time of the database's clock.
+        transfers: the transfers.
+        last_dates: for each account that was changed in the future, the date of its last operation that is not.
+    """
+
+    now: datetime
+    transfers: Sequence[DatedTransfer]
+    last_dates: Mapping[UUID, datetime]
+
+
+class Redatings:
+    """Finds and changes dates on a separate session, in one transaction that no batch can interrupt."""
+
+    def __init__(self, session: Connection) -> None:
+        self._session = session
+
+    @classmethod
+    @asynccontextmanager
+    async def begin(cls, pool: asyncpg.Pool, *, writes: bool) -> AsyncIterator["Redatings"]:
+        """Open a session; commit at the end of the body.
+
+        Args:
+            pool: connections to the ledger's database.
+            writes: stop all changes of accounts until the end of the body. They wait, and fail if it takes longer than
+                their time-outs. Reads continue.
+
+        Raises:
+            Unavailable: the database is unreachable, or a statement failed; nothing was committed, unless the
+                connection was lost at the end.
+        """
+        async with connection(pool) as session:
+            try:
+                await session.execute(f"""
+                    SET transaction_timeout = 0;
+                    SET idle_in_transaction_session_timeout = 0;
+                    SET jit = off;
+                    SET lock_timeout = '{_LOCK_SECONDS}s';
+                """)
+                async with transaction(session):
+                    if writes:
+                        await session.execute("LOCK TABLE accounts IN EXCLUSIVE MODE", timeout=2 * _LOCK_SECONDS)
+                    yield cls(session)
+            except asyncpg.PostgresError as error:
+                raise Unavailable("the ledger's database") from error
+            finally:
+                session.terminate()  # with these settings it must not return to the pool
+
+    async def find(self) -> FutureOperations:
+        """Return the operations that are dated later than now."""
+        now = await self._session.fetchval("SELECT clock_timestamp()")
+        rows = await self._session.fetch(_ACCOUNTS, now, timeout=_STATEMENT_SECONDS)
+        last_dates = {row["id"]: row["opened_at"] for row in rows}
+        ids = set[UUID]()
+        for row in await self._session.fetch(_ENTRIES, list(last_dates), now, timeout=_STATEMENT_SECONDS):
+            if row["created_at"] > now:
+                ids.add(row["id"])
+            else:
+                last_dates[row["account_id"]] = row["created_at"]
+        transfers = await self._session.fetch(_TRANSFERS, list(ids), timeout=_STATEMENT_SECONDS)
+        return FutureOperations(now, [DatedTransfer(*row) for row in transfers], last_dates)
+
+    async def set_transfer_dates(self, dates: Mapping[UUID, datetime], redated_by: str) -> AsyncIterator[int]:
+        """Change the dates of transfers and record each change. Yield the number of changes after each statement.
+
+        Args:
+            dates: new date by transfer, earlier than the old one.
+            redated_by: principal that is recorded.
+        """
+        done = 0
+        for chunk in _chunks(dates):
+            ids, values = list(chunk), list(chunk.values())
+            await self._session.execute(_RECORD, ids, values, redated_by, timeout=_STATEMENT_SECONDS)
+            await self._session.execute(_SET_DATES, ids, values, timeout=_STATEMENT_SECONDS)
+            done += len(chunk)
+            yield done
+
+    async def set_account_dates(self, dates: Mapping[UUID, datetime], now: datetime) -> None:
+        """Change the time of the last change of accounts. That of a closed account is now: the true one is unknown."""
+        for chunk in _chunks(dates):
+            ids, values = list(chunk), list(chunk.values())
+            await self._session.execute(_SET_ACCOUNT_DATES, ids, values, now, timeout=_STATEMENT_SECONDS)
+
+
+def _chunks(dates: Mapping[UUID, datetime]) -> Iterator[dict[UUID, datetime]]:
+    items = iter(dates.items())
+    while chunk := dict(islice(items, _CHUNK)):
+        yield chunk
