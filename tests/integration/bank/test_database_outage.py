@@ -133,7 +133,10 @@ class TestStopped:
             await alice(bank.client.get_balance(sender))
         async with httpx.AsyncClient(trust_env=False) as http:
             ready = await http.get(f"{bank.admin}/health/ready")
-        assert (ready.status_code, ready.json()["checks"]) == (503, {"database": "Unavailable", "keys": "ok"})
+        assert (ready.status_code, ready.json()["checks"]) == (
+            503,
+            {"database": "Unavailable", "disk": "ok", "keys": "ok"},
+        )
 
         await outage_postgres.start()
         await until_ready(bank.admin)

@@ -67,7 +67,11 @@ class TestStart:
             await child.start()
             admin = f"http://{environment['bank_admin_listen']}/health/ready"
             async with httpx.AsyncClient(trust_env=False) as http:
-                assert (await http.get(admin)).json()["checks"] == {"database": "Unavailable", "keys": "ok"}
+                assert (await http.get(admin)).json()["checks"] == {
+                    "database": "Unavailable",
+                    "disk": "ok",
+                    "keys": "ok",
+                }
             async with postgres, connect_bank(keys, postgres.dsn("bank"), environment) as bank:
                 await asyncio.to_thread(upgrade, "subgraphs.bank.service.migrations", postgres.dsn("bank"))
                 await until_ready(bank.admin)
