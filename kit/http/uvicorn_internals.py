@@ -94,6 +94,11 @@ class _FlowControl(FlowControl):
         else:
             super().resume_reading()
 
+    def release(self) -> None:
+        """Drop the reference to the protocol, which has one to this object."""
+        self.is_held = False
+        self._resume = None
+
 
 class _Part:
     """Part of a message that the parser expects."""
@@ -167,6 +172,13 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._held = None
         if self._connection is not None:
             self.config.open_connections.remove(self._connection)
+        self._release()
+
+    def _release(self) -> None:
+        """Leave no cycle of references: a garbage collection stops the loop."""
+        self.flow.release()
+        self.parser = None  # type: ignore[assignment]  # as uvicorn does for a lost connection
+        self._connection = None
 
     def resume_writing(self) -> None:  # noqa: D102
         self._resumes += 1
@@ -240,6 +252,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._is_upgraded = True
         self.ws_protocol_class = partial(BoundedWebSocketProtocol, connection=self._connection)  # type: ignore[assignment]
         super().handle_websocket_upgrade()
+        self._release()
 
     def on_message_begin(self) -> None:  # noqa: D102
         super().on_message_begin()
@@ -378,6 +391,7 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
         super().connection_lost(exc)
         if self._connection is not None:
             self.config.open_connections.remove(self._connection)  # type: ignore[attr-defined]
+            self._connection = None
 
     def pause_writing(self) -> None:  # noqa: D102
         super().pause_writing()

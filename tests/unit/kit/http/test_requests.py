@@ -1,6 +1,8 @@
 """Limits of HTTP requests: what a request may consist of, and how long each of its stages may take."""
 
 import asyncio
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -11,6 +13,10 @@ from tests.unit.kit.http.virtual_server import VirtualServer, run, virtual_serve
 
 GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 CHUNKED = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+UPGRADE = (
+    b"GET /ws HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n"
+    b"sec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+)
 
 
 def post(size: int) -> bytes:
@@ -212,6 +218,29 @@ def test_large_input_is_parsed_in_slices_with_others_in_between() -> None:
             assert turns < 10
 
     run(check)
+
+
+@pytest.mark.parametrize("request_", [b"", GET, GET[:9], post(20_000) + b"x" * 20_000, post(9), b"\0", UPGRADE])
+def test_closed_connection_is_freed_without_a_garbage_collection(request_: bytes) -> None:
+    """With cycles of references, a client that connects often makes the garbage collector stop the loop."""
+
+    async def check() -> None:
+        async with virtual_server(Echo()) as server:
+            client = server.connect()
+            protocol = weakref.ref(client.transport.protocol)
+            client.send(request_)
+            await client.settle()
+            client.transport.abort()
+            await client.settle()
+            client.transport.set_protocol(None)
+            assert protocol() is None
+
+    gc.collect()
+    gc.disable()
+    try:
+        run(check)
+    finally:
+        gc.enable()
 
 
 @given(
