@@ -46,7 +46,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             verifier,
             await stack.enter_async_context(RateLimiter.connect(settings.rate_limit_options())),
             stop,
-            cors_origins=settings.gateway_cors_origins,
+            cors=settings.cors_options(),
             timeout_seconds=settings.gateway_timeout_seconds,
             graph=graph,
         )

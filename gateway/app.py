@@ -4,7 +4,6 @@ import asyncio
 from functools import partial
 
 from fastapi import FastAPI
-from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.graphql.execution.context import Context
@@ -14,6 +13,7 @@ from gateway.graphql.protection.trusted_documents import TrustedDocuments
 from gateway.graphql.transport.http import GraphQLOverHTTP
 from gateway.graphql.transport.websocket import GraphQLOverWebSocket
 from gateway.http.body_limit import DEFAULT_BODY_LIMIT_BYTES
+from gateway.http.cors import CorsOptions, with_cors
 from gateway.http.middleware import RequestMiddleware
 from gateway.http.pages import add_pages
 from gateway.http.rate_limits import RateLimiter
@@ -38,7 +38,7 @@ def build_app(
     rate_limiter: RateLimiter,
     stop: asyncio.Event,
     *,
-    cors_origins: list[str],
+    cors: CorsOptions,
     body_limit_bytes: int = DEFAULT_BODY_LIMIT_BYTES,
     timeout_seconds: float,
     graph: GraphOptions,
@@ -53,7 +53,7 @@ def build_app(
         verifier: validates bearer tokens.
         rate_limiter: counts requests per caller and address.
         stop: set at shutdown; it ends the open streams.
-        cors_origins: allowed CORS origins; `*` for all.
+        cors: origins and headers of pages elsewhere.
         body_limit_bytes: maximum size of a request body.
         timeout_seconds: maximum duration of an HTTP request; streams have no limit.
         graph: options of the GraphQL endpoints.
@@ -83,7 +83,7 @@ def build_app(
             rate_limiter,
             graph.websocket_limits,
             streams,
-            allowed_origins=cors_origins,
+            cors=cors,
         )
 
     async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
@@ -96,22 +96,4 @@ def build_app(
     guarded = RequestMiddleware(
         dispatch, verifier, rate_limiter, timeout_seconds=timeout_seconds, body_limit_bytes=body_limit_bytes
     )
-    return _with_cors(guarded, cors_origins) if cors_origins else guarded
-
-
-def _with_cors(app: ASGIApp, origins: list[str]) -> ASGIApp:
-    return CORSMiddleware(
-        app,
-        allow_origins=origins,
-        allow_methods=["GET", "POST"],
-        allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-Request-Id", "traceparent", "tracestate"],
-        expose_headers=[
-            "Location",
-            "RateLimit",
-            "RateLimit-Policy",
-            "Retry-After",
-            "X-GraphQL-Cost-Actual",
-            "X-GraphQL-Cost-Estimated",
-            "X-Request-Id",
-        ],
-    )
+    return with_cors(guarded, cors)

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, field_validator
 
 from gateway.graphql.execution.options import GraphOptions
 from gateway.graphql.protection.limits import Limits
+from gateway.http.cors import ALL, DEFAULT_HEADERS, CorsOptions, check_header, check_origin, is_localhost
 from gateway.http.rate_limits import Rate, RateLimitOptions
 from kit.http.connections import ConnectionLimits, default_connections, max_connections
 from kit.runtime.settings import Address, AuthSettings, CallSettings, LogSettings, TLSSettings, TracingSettings
@@ -63,7 +64,13 @@ class Settings(AuthSettings, CallSettings, TLSSettings, LogSettings, TracingSett
     gateway_trusted_proxies: list[str] = Field(
         [], description="JSON array of trusted proxies (addresses or networks); their X-Forwarded headers are used"
     )
-    gateway_cors_origins: list[str] = Field([], description="JSON array of allowed CORS origins; `*` for all")
+    gateway_cors_origins: list[Annotated[str, AfterValidator(check_origin)]] = Field(
+        [],
+        description="JSON array of allowed CORS origins; `*` for all; localhost is allowed unless PRODUCTION is set",
+    )
+    gateway_cors_headers: list[Annotated[str, AfterValidator(check_header)]] = Field(
+        list(DEFAULT_HEADERS), description="JSON array of the request headers that pages of these origins may send"
+    )
     gateway_rates: bool = Field(True, description="enable rate limiting")
     gateway_rate_store: str = Field(
         RateLimitOptions.store, description="storage of the counters: memory://, or redis://… shared by gateways"
@@ -92,8 +99,10 @@ class Settings(AuthSettings, CallSettings, TLSSettings, LogSettings, TracingSett
 
     def production_errors(self) -> Iterator[str]:  # noqa: D102  see the base class
         yield from super().production_errors()
-        if "*" in self.gateway_cors_origins:
+        if ALL in self.gateway_cors_origins:
             yield "GATEWAY_CORS_ORIGINS allows all origins: name yours"
+        if any(map(is_localhost, self.gateway_cors_origins)):
+            yield "GATEWAY_CORS_ORIGINS allows localhost: remove it"
         if not self.gateway_rates:
             yield "GATEWAY_RATES turns rate limiting off: remove it"
 
@@ -104,6 +113,10 @@ class Settings(AuthSettings, CallSettings, TLSSettings, LogSettings, TracingSett
             per_address=self.gateway_connections_per_address,
             exempt=self.gateway_trusted_proxies,
         )
+
+    def cors_options(self) -> CorsOptions:
+        """Return the options of CORS. In production, pages of localhost are not allowed."""
+        return CorsOptions(self.gateway_cors_origins, self.gateway_cors_headers, localhost=not self.production)
 
     def rate_limit_options(self) -> RateLimitOptions:
         """Return the options of the rate limiter."""

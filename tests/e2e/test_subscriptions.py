@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from typing import Any
 
 import httpx
 import pytest
@@ -117,6 +118,13 @@ class TestConnection:
         with pytest.raises(InvalidStatus):
             async with connect(url, origin="https://evil.example", subprotocols=["graphql-transport-ws"]):  # type: ignore[arg-type, list-item]
                 pass
+
+    async def test_page_of_localhost_connects_in_development(self, alice: User) -> None:
+        url = f"{alice.http.base_url}".replace("http", "ws").rstrip("/") + "/graphql"
+        origin: Any = "http://localhost:5173"
+        protocols: Any = ["graphql-transport-ws"]
+        async with connect(url, origin=origin, subprotocols=protocols) as connection:
+            assert connection.subprotocol == "graphql-transport-ws"
 
     async def test_legacy_protocol_is_refused(self, alice: User) -> None:
         url = f"{alice.http.base_url}".replace("http", "ws").rstrip("/") + "/graphql"

@@ -22,6 +22,7 @@ from gateway.graphql.execution.strawberry_internals import GraphSchema
 from gateway.graphql.protection.limits import WebSocketLimits
 from gateway.graphql.protection.trusted_documents import TrustedDocuments
 from gateway.graphql.transport.requests import GraphRequest, RequestRefused
+from gateway.http.cors import CorsOptions, is_localhost
 from gateway.http.rate_limits import RateLimiter
 from gateway.http.stream_limits import StreamLimiter
 from gateway.http.strict_json import MalformedJSONError, loads
@@ -150,7 +151,7 @@ class GraphQLOverWebSocket(GraphQL[Context, None]):
         limits: WebSocketLimits,
         streams: StreamLimiter,
         *,
-        allowed_origins: list[str],
+        cors: CorsOptions,
     ) -> None:
         """Args:
         schema: schema to execute operations on.
@@ -160,21 +161,28 @@ class GraphQLOverWebSocket(GraphQL[Context, None]):
         rate_limiter: rate limiter; each message counts as a request.
         limits: limits of each connection.
         streams: limiter of the open streams of each caller.
-        allowed_origins: further origins from which pages may connect; `*` for all.
+        cors: further origins from which pages may connect.
         """
         super().__init__(
             schema,
             subscription_protocols=(GRAPHQL_TRANSPORT_WS_PROTOCOL,),
             connection_init_wait_timeout=timedelta(seconds=limits.init_seconds),
             max_subscriptions_per_connection=None,  # `_Handler` checks it, with a stable code
-            allowed_origins=allowed_origins,
+            allowed_origins=list(cors.origins),
         )
+        self._allow_localhost = cors.localhost
         self.documents = documents
         self.limits = limits
         self.rate_limiter = rate_limiter
         self.streams = streams
         self._new_context = new_context
         self._verifier = verifier
+
+    def is_websocket_origin_allowed(self, request: WebSocket, origin: str) -> bool:
+        """Return whether a page of another origin may connect. Strawberry calls it."""
+        if self._allow_localhost and is_localhost(origin):
+            return True
+        return super().is_websocket_origin_allowed(request, origin)
 
     async def get_context(self, request: Request | WebSocket, response: Request | Response | WebSocket) -> Context:  # noqa: ARG002, D102
         return self._new_context()

@@ -9,6 +9,7 @@ import pytest
 
 from gateway.app import build_app
 from gateway.graphql.execution.options import GraphOptions
+from gateway.http.cors import CorsOptions
 from gateway.http.rate_limits import RateLimiter, RateLimitOptions
 from kit.http.server import http_server
 from kit.rpc.server import Service, grpc_server
@@ -62,7 +63,7 @@ async def gateway(env: AnalyticsEnvironment, client: AnalyticsClient, keys: Keys
             keys.verifier(),
             RateLimiter(RateLimitOptions()),
             asyncio.Event(),
-            cors_origins=[],
+            cors=CorsOptions(),
             body_limit_bytes=2**16,
             timeout_seconds=10,
             graph=GraphOptions(),

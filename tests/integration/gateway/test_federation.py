@@ -12,6 +12,7 @@ import pytest
 from gateway.app import build_app
 from gateway.graphql.execution.options import GraphOptions
 from gateway.graphql.federation.registry import SUBGRAPHS
+from gateway.http.cors import CorsOptions
 from gateway.http.rate_limits import RateLimiter, RateLimitOptions
 from kit.rpc import converters, status
 from kit.rpc.server import Service, grpc_server
@@ -172,7 +173,7 @@ async def gateway(keys: Keys, services: Services, *, federation: bool) -> AsyncI
             keys.verifier(),
             RateLimiter(RateLimitOptions()),
             asyncio.Event(),
-            cors_origins=[],
+            cors=CorsOptions(),
             body_limit_bytes=200_000,
             timeout_seconds=10,
             graph=GraphOptions(federation=federation),

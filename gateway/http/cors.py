@@ -1,0 +1,108 @@
+"""CORS: the pages of other origins that may read responses, and the headers that they may send."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+ALL: Final = "*"
+
+DEFAULT_HEADERS: Final = (
+    "apollo-require-preflight",
+    "apollographql-client-name",
+    "apollographql-client-version",
+    "authorization",
+    "baggage",
+    "content-type",
+    "graphql-require-preflight",
+    "idempotency-key",
+    "sentry-trace",
+    "traceparent",
+    "tracestate",
+    "x-apollo-operation-id",
+    "x-apollo-operation-name",
+    "x-request-id",
+)
+"""Request headers of the API, of its traces, and those that GraphQL clients and browser monitoring add on their own."""
+
+_LOCALHOST: Final = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?"
+_ORIGIN: Final = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
+_HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class CorsOptions:
+    """Options of CORS.
+
+    Attributes:
+        origins: allowed origins; `*` for all.
+        headers: allowed request headers; `*` for all.
+        localhost: allow the origins of this machine too, on any port.
+    """
+
+    origins: Sequence[str] = ()
+    headers: Sequence[str] = DEFAULT_HEADERS
+    localhost: bool = False
+
+
+def is_localhost(origin: str) -> bool:
+    """Return whether the origin is this machine, on any port."""
+    return re.fullmatch(_LOCALHOST, origin) is not None
+
+
+def check_origin(origin: str) -> str:
+    """Return the origin, as browsers send it.
+
+    Raises:
+        ValueError: no browser sends it, for example because it has a path. The message says what to write.
+    """
+    if origin != ALL and not _ORIGIN.fullmatch(origin):
+        raise ValueError(
+            f"{origin!r} is no origin: write scheme, host in lower case, and port, as in https://a.example:8443"
+        )
+    return origin
+
+
+def check_header(name: str) -> str:
+    """Return the name of a header.
+
+    Raises:
+        ValueError: it has characters that a name cannot have.
+    """
+    if not _HEADER.fullmatch(name):
+        raise ValueError(f"{name!r} is no header name: write one name per element, as in x-request-id")
+    return name
+
+
+def with_cors(app: ASGIApp, options: CorsOptions) -> ASGIApp:
+    """Return the app with CORS, or the app itself if no other origin is allowed."""
+    if not options.origins and not options.localhost:
+        return app
+    cors = CORSMiddleware(
+        app,
+        allow_origins=options.origins,
+        allow_origin_regex=_LOCALHOST if options.localhost else None,
+        allow_methods=["GET", "POST"],
+        allow_headers=options.headers,
+        expose_headers=[
+            "Location",
+            "RateLimit",
+            "RateLimit-Policy",
+            "Retry-After",
+            "X-GraphQL-Cost-Actual",
+            "X-GraphQL-Cost-Estimated",
+            "X-Request-Id",
+        ],
+    )
+    if options.origins:
+        return cors  # for requests without an origin, too: it tells caches that responses vary by origin
+
+    async def only_with_origin(scope: Scope, receive: Receive, send: Send) -> None:
+        """Spare other requests the time of the middleware."""
+        has_origin = any(name == b"origin" for name, _ in scope.get("headers", ()))
+        await (cors if has_origin else app)(scope, receive, send)
+
+    return only_with_origin

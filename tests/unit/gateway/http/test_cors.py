@@ -1,0 +1,135 @@
+"""CORS: allowed origins and headers, and the settings that name them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import ValidationError
+from starlette.responses import PlainTextResponse
+
+from gateway.http.cors import DEFAULT_HEADERS, CorsOptions, is_localhost, with_cors
+from gateway.settings import Settings
+
+OURS, ANOTHER = "https://wallet.example", "https://another.example"
+LOCALHOST = (
+    "http://localhost",
+    "http://localhost:3000",
+    "https://localhost:5173",
+    "http://127.0.0.1:8080",
+    "http://[::1]:4000",
+)
+NOT_LOCALHOST = (
+    "http://localhost.example",
+    "http://localhost:3000.example",
+    "http://localhost:80@example",
+    "http://127.0.0.1.example",
+    "http://example/localhost",
+    "ftp://localhost",
+    "null",
+    "http://localhost:3000\n",
+)
+REQUIRED = {"auth_issuer": "issuer", "auth_jwks": "https://issuer.example/jwks"}
+
+
+def settings(**changes: Any) -> Settings:
+    return Settings(**REQUIRED | changes)
+
+
+async def preflight(options: CorsOptions, origin: str, headers: Sequence[str] = ()) -> httpx.Response:
+    """Ask, as a browser does before a POST, whether a page of the origin may send the headers."""
+    asked = {"Access-Control-Request-Headers": ",".join(headers)} if headers else {}
+    return await send(options, "OPTIONS", {"Origin": origin, "Access-Control-Request-Method": "POST"} | asked)
+
+
+async def send(options: CorsOptions, method: str, headers: dict[str, str]) -> httpx.Response:
+    transport = httpx.ASGITransport(with_cors(PlainTextResponse("the response"), options))
+    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as http:
+        return await http.request(method, "/graphql", headers=headers)
+
+
+class TestOrigins:
+    @pytest.mark.parametrize("origin", LOCALHOST)
+    async def test_localhost_is_allowed_on_any_port_in_development(self, origin: str) -> None:
+        options = settings().cors_options()
+        assert (await preflight(options, origin)).headers["access-control-allow-origin"] == origin
+        assert (await send(options, "POST", {"Origin": origin})).headers["access-control-allow-origin"] == origin
+
+    @pytest.mark.parametrize("origin", NOT_LOCALHOST)
+    async def test_origin_that_resembles_localhost_is_refused(self, origin: str) -> None:
+        assert not is_localhost(origin)
+
+    async def test_other_origin_is_refused_in_development(self) -> None:
+        refused = await preflight(settings().cors_options(), ANOTHER)
+        assert (refused.status_code, "access-control-allow-origin" in refused.headers) == (400, False)
+
+    async def test_localhost_is_refused_in_production(self) -> None:
+        options = settings(production=True, gateway_cors_origins=[OURS]).cors_options()
+        for origin in LOCALHOST:
+            assert (await preflight(options, origin)).status_code == 400
+            assert "access-control-allow-origin" not in (await send(options, "POST", {"Origin": origin})).headers
+        assert (await preflight(options, OURS)).status_code == 200
+
+    async def test_app_without_origins_is_unchanged_in_production(self) -> None:
+        app = PlainTextResponse("the response")
+        assert with_cors(app, settings(production=True).cors_options()) is app
+
+    async def test_responses_of_named_origins_vary_also_without_an_origin(self) -> None:
+        response = await send(CorsOptions([OURS]), "GET", {})
+        assert (response.text, response.headers["vary"]) == ("the response", "Origin")
+
+    async def test_request_without_an_origin_gets_no_headers_in_development(self) -> None:
+        response = await send(settings().cors_options(), "GET", {})
+        assert (response.text, "vary" in response.headers) == ("the response", False)
+
+
+class TestHeaders:
+    async def test_headers_of_common_clients_are_allowed_by_default(self) -> None:
+        headers = (
+            "authorization",
+            "content-type",
+            "idempotency-key",
+            "x-request-id",
+            "traceparent",
+            "tracestate",
+            "baggage",
+            "sentry-trace",
+            "apollographql-client-name",
+            "apollographql-client-version",
+            "x-apollo-operation-name",
+            "graphql-require-preflight",
+        )
+        assert (await preflight(settings().cors_options(), LOCALHOST[0], headers)).status_code == 200
+
+    async def test_other_header_is_refused(self) -> None:
+        refused = await preflight(settings().cors_options(), LOCALHOST[0], ["x-forwarded-for"])
+        assert refused.status_code == 400
+
+    async def test_setting_replaces_the_default(self) -> None:
+        options = settings(gateway_cors_headers=["x-ours"]).cors_options()
+        assert (await preflight(options, LOCALHOST[0], ["x-ours"])).status_code == 200
+        assert (await preflight(options, LOCALHOST[0], ["idempotency-key"])).status_code == 400
+
+    def test_default_names_are_lower_case_and_sorted(self) -> None:
+        assert list(DEFAULT_HEADERS) == sorted({name.lower() for name in DEFAULT_HEADERS})
+
+
+class TestSettings:
+    @pytest.mark.parametrize(
+        "origin", ["a.example", "https://a.example/", "https://A.example", "https://*.example", "null"]
+    )
+    def test_origin_that_no_browser_sends_is_refused(self, origin: str) -> None:
+        with pytest.raises(ValidationError, match="is no origin: write scheme, host in lower case, and port"):
+            settings(gateway_cors_origins=[origin])
+
+    @pytest.mark.parametrize("name", ["", "x-one, x-two", "x-one\n", "\u00fcber"])
+    def test_name_that_no_header_has_is_refused(self, name: str) -> None:
+        with pytest.raises(ValidationError, match="is no header name"):
+            settings(gateway_cors_headers=[name])
+
+    @pytest.mark.parametrize(
+        ("origin", "problem"), [("*", "allows all origins"), *((each, "allows localhost") for each in LOCALHOST)]
+    )
+    def test_production_refuses_all_origins_and_localhost(self, origin: str, problem: str) -> None:
+        with pytest.raises(ValidationError, match=f"GATEWAY_CORS_ORIGINS {problem}"):
+            settings(production=True, gateway_cors_origins=[OURS, origin])
