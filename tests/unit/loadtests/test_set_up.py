@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import jwt
 import pytest
@@ -29,7 +29,7 @@ from loadtests.target import Target
 from stack.ports import free_ports
 from stack.process import ROOT
 
-ACCOUNT = str(uuid4())
+ACCOUNT = str(UUID(int=3))
 REGISTER, LOGIN, ACCOUNTS, TOP_UP = "/auth/register", "/auth/login", "/accounts", f"/accounts/{ACCOUNT}/topup"
 CLOSED = "http://127.0.0.1:9"
 
