@@ -3,6 +3,7 @@
 While the shared Redis is unavailable, each gateway counts in its own memory: requests stay limited, per gateway.
 """
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -25,6 +26,7 @@ from wallet.errors import RateLimited
 log = structlog.get_logger(__name__)
 
 REFUSED = Counter("wallet_gateway_rate_limited", "Requests rejected by a rate limit.", ["limit"])
+DELAYED = Counter("wallet_gateway_rate_delayed", "Waits of subscriptions for a rate limit.", ["limit"])
 STORE_ERRORS = Counter("wallet_gateway_rate_store_errors", "Failed calls to the shared rate limit store.")
 
 MEMORY: Final = "memory://"
@@ -188,11 +190,13 @@ class RateLimiter:
         options: RateLimitOptions,
         local: SlidingWindowStorage | None = None,
         shared: SlidingWindowStorage | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         """Args:
         options: the rates.
         local: storage in this process, used without `shared` or while it is unavailable.
         shared: storage that several gateways share.
+        sleep: waits for some seconds.
         """
         self.requests = Limit("requests", options.requests)
         self.cost = Limit("cost", options.cost)
@@ -202,6 +206,7 @@ class RateLimiter:
         self._local = local or MemorySlidingWindowStorage()
         self._shared = shared
         self._use_shared_from = 0.0
+        self._sleep = sleep
 
     @classmethod
     @asynccontextmanager
@@ -246,12 +251,22 @@ class RateLimiter:
         Raises:
             RateLimited: the limit would be exceeded. Nothing was counted; the error has the seconds to wait.
         """
-        if not self._is_on:
-            return
-        entry = limit.key(client), limit.amount, limit.seconds, amount
-        if not await self._call_storage(lambda storage: storage.acquire_sliding_window_entry(*entry)):
+        if not await self._acquire(limit, client, amount):
             REFUSED.labels(limit.name).inc()
             raise RateLimited(limit.name, str((await self._read_status(limit, client)).reset_seconds))
+
+    async def wait(self, limit: Limit, client: str, amount: int) -> None:
+        """Count `amount` hits of a client as soon as the limit allows them. More than the limit count as the limit."""
+        while not await self._acquire(limit, client, min(amount, limit.amount)):
+            DELAYED.labels(limit.name).inc()
+            await self._sleep((await self._read_status(limit, client)).reset_seconds)
+
+    async def _acquire(self, limit: Limit, client: str, amount: int) -> bool:
+        """Count hits, and return whether the limit allows them."""
+        if not self._is_on:
+            return True
+        entry = limit.key(client), limit.amount, limit.seconds, amount
+        return await self._call_storage(lambda storage: storage.acquire_sliding_window_entry(*entry))
 
     async def status(self, limit: Limit, client: str) -> RateLimitStatus | None:
         """Return the remaining quota of a client; None if limits are off."""

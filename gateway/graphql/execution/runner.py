@@ -39,6 +39,9 @@ from wallet.errors import RateLimited
 CANCELLED: Final = "CANCELLED"
 """Error code in metrics and logs of an operation that was cancelled because the client disconnected."""
 
+_PAYMENT: Final = 500
+"""Cost after which the events of a subscription are charged: one call of the rate limiter for many events."""
+
 _NOTHING: Final = nullcontext()
 
 
@@ -98,6 +101,7 @@ class OperationRunner(SchemaExtensionsRunner):
         self._codes: list[str] = []
         self._is_stream = False
         self._release_stream: Callable[[], None] | None = None
+        self._payment: _StreamPayment | None = None
         self._budget: RequestBudget
         self._started: float
         self._outer_context: RequestContext
@@ -118,6 +122,8 @@ class OperationRunner(SchemaExtensionsRunner):
     async def __aexit__(self, _: type[BaseException] | None, error: BaseException | None, __: object) -> None:
         if self._release_stream is not None:
             self._release_stream()
+        if self._payment is not None:
+            await self._payment.settle()
         if isinstance(error, asyncio.CancelledError):
             if not self._is_stream:
                 self._codes.append(CANCELLED)
@@ -165,6 +171,9 @@ class OperationRunner(SchemaExtensionsRunner):
         if estimated > budget.cost:
             raise _too_expensive(estimated, budget)
         budget.cost -= estimated
+        caller = request_context.current_request.get().principal
+        if self._is_stream and caller is not None:
+            self._payment = _StreamPayment(context.context.rate_limiter, caller.scope, estimated)
         return _CostCharge(context.context.rate_limiter, estimated)
 
     def _acquire_stream(self) -> None:
@@ -185,10 +194,15 @@ class OperationRunner(SchemaExtensionsRunner):
         return _NOTHING
 
     def on_stream_result(self, result: Any) -> AbstractAsyncContextManager[None]:  # type: ignore[override]
-        """Format the errors of one result of a stream."""
+        """Format the errors of one result of a stream.
+
+        Returns:
+            A context manager that charges the event to the caller before it is sent, and waits if the caller's budget
+            is used up. The charge at the start pays for the first event.
+        """
         self._is_stream = True
         self._format_errors(result)
-        return _NOTHING
+        return self._payment or _NOTHING
 
     def _format_errors(self, result: Any) -> None:
         """Format the errors of a result, and drop those above the limit of the request."""
@@ -249,6 +263,38 @@ class _CostCharge(AbstractAsyncContextManager[None]):
 
     async def __aexit__(self, *_: object) -> None:
         pass
+
+
+class _StreamPayment(AbstractAsyncContextManager[None]):
+    """Charges the events of a subscription to the caller's rate limit. Entered once for each event.
+
+    The history that `after` replays is as long as the account's, so the cost of the subscription's start does not cover
+    it. When the budget is used up, the stream waits. A wait or an empty sleep also lets other requests run: a replayed
+    page of the history arrives at once.
+    """
+
+    def __init__(self, rate_limiter: RateLimiter, client: str, event_cost: int) -> None:
+        self._rate_limiter = rate_limiter
+        self._client = client
+        self._event_cost = event_cost
+        self._debt = -event_cost
+
+    async def __aenter__(self) -> None:
+        self._debt += self._event_cost
+        if self._debt >= _PAYMENT:
+            debt, self._debt = self._debt, 0
+            await self._rate_limiter.wait(self._rate_limiter.cost, self._client, debt)
+            await asyncio.sleep(0)
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+    async def settle(self) -> None:
+        """Charge the remaining events, at the end of the subscription. Above the limit they are not charged."""
+        debt, self._debt = self._debt, 0
+        if debt > 0:
+            with suppress(RateLimited):
+                await self._rate_limiter.hit(self._rate_limiter.cost, self._client, debt)
 
 
 def _is_in_variables(error: GraphQLError) -> bool:
