@@ -5,6 +5,7 @@ as the request. So each rule gets a message of ours here, made of the kind of th
 Validation stops after a few errors.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, Final, TypeAlias
@@ -91,12 +92,13 @@ class Validator:
 
     def _variable_messages(self, type_: GraphQLInputType, value: Any) -> Iterable[str]:
         messages: dict[str, None] = {}
+        reports = itertools.count(1)
 
         def report(_: GraphQLError, path: list[str | int]) -> None:
             place = f" at `{_path(path)}`" if path else ""
             problem = self._value_problem(_type_at(type_, path), _value_at(value, path))
             messages[f"a variable of type `{type_}` has an invalid value{place}: {problem}"] = None
-            if len(messages) == MAX_ERRORS:
+            if next(reports) == MAX_ERRORS:  # thousands of unknown fields have one message
                 raise _EnoughError
 
         try:

@@ -60,7 +60,7 @@ _ENTITIES_SIZE: Final = ListSize(
 )
 _MUTATION_COST: Final = 100
 _INTROSPECTION_COST: Final = 50
-_META_COSTS: Final = {"__typename": 1, "_service": 1_000, ENTITIES: 10}
+_META_COSTS: Final = {"__typename": 1, "_service": 5_000, ENTITIES: 10}
 """Costs of fields that no subgraph defines. An entity costs as much as a field with a resolver."""
 
 _LIST_SIZE: Final = 10

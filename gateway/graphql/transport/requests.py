@@ -11,6 +11,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
 
 from gateway.http.strict_json import MalformedJSONError, loads
+from kit.rpc import request_context
 
 GRAPHQL_RESPONSE: Final = "application/graphql-response+json"
 JSON: Final = "application/json"
@@ -18,6 +19,9 @@ EVENT_STREAM: Final = "text/event-stream"
 HTML: Final = "text/html"
 
 SAFE_METHODS: Final = frozenset({"GET", "HEAD"})
+
+ANONYMOUS_BODY_BYTES: Final = 16 * 1024
+"""Maximum size of a body without a token. An introspection query has 2 KB."""
 
 
 class RequestRefused(Exception):
@@ -87,7 +91,8 @@ async def read_request(scope: Scope, receive: Receive, batch_limit: int) -> Grap
         batch_limit: maximum number of requests in one array.
 
     Raises:
-        RequestRefused: the request is malformed, or its method or content type is not supported.
+        RequestRefused: the request is malformed or, without a token, too large, or its method or content type is not
+            supported.
         ClientDisconnect: the client disconnected before the end of the body.
     """
     if scope["method"] in SAFE_METHODS:
@@ -96,7 +101,11 @@ async def read_request(scope: Scope, receive: Receive, batch_limit: int) -> Grap
         raise RequestRefused(HTTPStatus.METHOD_NOT_ALLOWED, "send GET or POST", {"Allow": "GET, HEAD, POST"})
     if read_header(scope, b"content-type").partition(";")[0].strip().lower() != JSON:
         raise RequestRefused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"send {JSON}")
-    body = _loads(await _read_body(receive), "the body")
+    text = await _read_body(receive)
+    if len(text) > ANONYMOUS_BODY_BYTES and request_context.current_request.get().principal is None:
+        message = f"a body without a token must be at most {ANONYMOUS_BODY_BYTES} bytes: send your token"
+        raise RequestRefused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, message)
+    body = _loads(text, "the body")
     if not isinstance(body, list):
         return GraphRequest.from_json(body)
     if not 0 < len(body) <= batch_limit:

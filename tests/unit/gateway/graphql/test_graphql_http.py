@@ -263,6 +263,11 @@ class TestPost:
         assert (answer.status_code, answer.json()["errors"][0]["extensions"]["code"]) == (415, "UNSUPPORTED_MEDIA_TYPE")
         assert notes.written == []
 
+    async def test_large_body_without_a_token_is_refused(self, http: httpx.AsyncClient) -> None:
+        answer = await ask(http, "{ hello }" + " " * 17_000)
+        assert answer.status_code == 413
+        assert answer.json()["errors"][0]["extensions"]["code"] == "REQUEST_ENTITY_TOO_LARGE"
+
     async def test_body_in_several_messages_is_joined(self, app: GraphQLOverHTTP) -> None:
         body = orjson.dumps({"query": "{ hello }"})
         pieces = [{"type": "http.request", "body": body[at : at + 5], "more_body": True} for at in range(0, 20, 5)]

@@ -28,7 +28,7 @@ from wallet.errors import Unavailable
 MAX_CALLS: Final = 400_000
 """Calls of functions, of Python and of C, for the worst request. 100 calls take about 15 µs."""
 
-MAX_ANONYMOUS_CALLS: Final = 200_000
+MAX_ANONYMOUS_CALLS: Final = 100_000
 
 ANSWER_BYTES: Final = 64 * 1024
 
@@ -119,6 +119,7 @@ def attack() -> bytes:
     return orjson.dumps([{"query": query}] * 10)
 
 
+OPERATIONS: Final = "{ operations(filter: { types: $t }) { __typename } }"
 EXAMPLES: Final = {
     "unknown fields of a literal, ten times": attack(),
     "newlines before each error": orjson.dumps(
@@ -129,6 +130,21 @@ EXAMPLES: Final = {
     "a long integer in JSON": b'{"query":' + b"1" * 60_000 + b"}",
     "many long integers in JSON": b"[" + b",".join([b"1" * 4_000] * 15) + b"]",
     "a long name": orjson.dumps({"query": "{" + "a" * 60_000 + "}"}),
+    "unknown fields of a variable": orjson.dumps(
+        {
+            "query": "query($f: OperationFilter) { account(id: 1) { operations(filter: $f) { __typename } } }",
+            "variables": {"f": {f"x{number}": number for number in range(4_500)}},
+        }
+    ),
+    "long lists of variables, ten times": orjson.dumps(
+        [
+            {
+                "query": f"query($t: [OperationType!]) {{ account(id: 1) {OPERATIONS} }}",
+                "variables": {"t": ["TOP_UP"] * 700},
+            }
+        ]
+        * 10
+    ),
     "a long variable": orjson.dumps(
         {"query": "query($a: Int!) { __typename @skip(if: $a) }", "variables": {"a": MARK * 9_000}}
     ),

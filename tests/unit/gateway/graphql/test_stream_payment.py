@@ -63,7 +63,7 @@ async def replay(events: int, limiter: RateLimiter) -> list[str]:
     """Subscribe from the account's first operation on and return the ids of so many events, then unsubscribe."""
     variables = {"id": str(ID), "after": cursor.encode_version(0)}
     context = History(versions=events).context(limiter)
-    results = await SCHEMA.stream(SUBSCRIPTION, variable_values=variables, context_value=context)
+    results: Any = await SCHEMA.stream(SUBSCRIPTION, variable_values=variables, context_value=context)
     received = []
     async with aclosing(results):
         async for result in results:
