@@ -19,6 +19,7 @@ from wallet.errors import (
     RateLimited,
     TokenTooLong,
     TooManyAttempts,
+    TopUpDeclinesExceeded,
     TopUpLimitExceeded,
     UsernameTaken,
     WalletError,
@@ -89,7 +90,7 @@ def problem_from_error(error: WalletError) -> tuple[Problem, dict[str, str]]:
         body.period = Period(error.period)
     if error.code in _RETRYABLE_CODES:
         headers["Retry-After"] = str(_RETRY_AFTER_SECONDS)
-    if isinstance(error, TooManyAttempts | RateLimited):
+    if isinstance(error, TooManyAttempts | RateLimited | TopUpDeclinesExceeded):
         headers["Retry-After"] = error.retry_after_seconds
     if error.code is Code.UNAUTHENTICATED:
         headers["WWW-Authenticate"] = "Bearer"

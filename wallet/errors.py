@@ -187,6 +187,19 @@ class TopUpLimitExceeded(WalletError):
 
 
 @dataclass
+class TopUpDeclinesExceeded(WalletError):
+    """Too many cards were declined: of the caller, from its address, or attempts with this card.
+
+    The error does not reveal which. The acquirer was not asked, and nothing was done. Retry after the given time.
+    """
+
+    reason = "TOP_UP_DECLINES_EXCEEDED"
+    code = Code.RESOURCE_EXHAUSTED
+    template = "too many cards were declined; try again in {retry_after_seconds} seconds"
+    retry_after_seconds: str
+
+
+@dataclass
 class IdempotencyConflict(WalletError):
     """The idempotency key was used with another request. A new request needs a new key."""
 

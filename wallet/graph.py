@@ -172,6 +172,11 @@ class TopUpLimitExceeded(Error):
     period: LimitPeriod
 
 
+@strawberry.federation.type(shareable=True, description="Too many cards were declined. The card was not charged.")
+class TopUpDeclinesExceeded(Error):
+    retry_after_seconds: int = strawberry.field(description="Seconds until another card may be tried.")
+
+
 @strawberry.federation.type(shareable=True, description="The idempotency key was used with another request.")
 class IdempotencyConflict(Error):
     idempotency_key: str
@@ -208,6 +213,10 @@ def _limit_to_graph(error: errors.TopUpLimitExceeded) -> dict[str, Any]:
     return {"limit": limit, "available": available, "period": LimitPeriod(error.period)}
 
 
+def _declines_to_graph(error: errors.TopUpDeclinesExceeded) -> dict[str, Any]:
+    return {"retry_after_seconds": int(error.retry_after_seconds)}
+
+
 ERRORS_AS_DATA: Final = (
     _ErrorToUnionMember(errors.InvalidInput, InvalidInput, _violations_to_graph),
     _ErrorToUnionMember(errors.InsufficientFunds, InsufficientFunds, _funds_to_graph),
@@ -215,6 +224,7 @@ ERRORS_AS_DATA: Final = (
     _ErrorToUnionMember(errors.AccountNotFound, AccountNotFound, errors.AccountNotFound.metadata),
     _ErrorToUnionMember(errors.AccountClosed, AccountClosed, errors.AccountClosed.metadata),
     _ErrorToUnionMember(errors.TopUpLimitExceeded, TopUpLimitExceeded, _limit_to_graph),
+    _ErrorToUnionMember(errors.TopUpDeclinesExceeded, TopUpDeclinesExceeded, _declines_to_graph),
     _ErrorToUnionMember(errors.IdempotencyConflict, IdempotencyConflict, errors.IdempotencyConflict.metadata),
 )
 """Exception handlers of every schema: an expected error becomes data if the field's union has its type."""

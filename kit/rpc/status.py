@@ -13,6 +13,7 @@ from wallet.errors import (
     RateLimited,
     ResourceExhausted,
     TooManyAttempts,
+    TopUpDeclinesExceeded,
     Unauthenticated,
     Unavailable,
     WalletError,
@@ -38,7 +39,7 @@ def error_to_status(error: WalletError) -> status_pb2.Status:
         for violation in error.violations:
             bad_request.field_violations.add(field=violation.field, description=violation.message)
         status.details.add().Pack(bad_request)
-    if isinstance(error, ResourceExhausted | TooManyAttempts | RateLimited):
+    if isinstance(error, ResourceExhausted | TooManyAttempts | RateLimited | TopUpDeclinesExceeded):
         hint = error_details_pb2.RetryInfo()
         seconds = getattr(error, "retry_after_seconds", "")
         hint.retry_delay.FromSeconds(int(seconds) if seconds.isdecimal() else RETRY_AFTER_SECONDS)

@@ -16,6 +16,7 @@ from wallet.graph import (
     Error,
     IdempotencyConflict,
     InvalidInput,
+    TopUpDeclinesExceeded,
     TopUpLimitExceeded,
 )
 from wallet.inputs import Secret
@@ -73,6 +74,7 @@ TopUpAccountResult = Annotated[
     | AccountClosed
     | CurrencyMismatch
     | TopUpLimitExceeded
+    | TopUpDeclinesExceeded
     | IdempotencyConflict,
     strawberry.union("TopUpAccountResult"),
 ]

@@ -34,7 +34,7 @@ class CardServiceStub:
 
     Business errors are statuses with google.rpc details, as in the bank: ErrorInfo.reason is the machine-readable name
     (ACCOUNT_NOT_FOUND, ACCOUNT_CLOSED, CURRENCY_MISMATCH, TOP_UP_NOT_FOUND, TOP_UP_LIMIT_EXCEEDED,
-    IDEMPOTENCY_CONFLICT, INVALID_INPUT, …). A declined card is not an error: the call returns a top-up with status
+    TOP_UP_DECLINES_EXCEEDED, IDEMPOTENCY_CONFLICT, INVALID_INPUT, …). A declined card is not an error: the call returns a top-up with status
     DECLINED. UNAVAILABLE and DEADLINE_EXCEEDED on ProcessCardTopUp mean that the outcome is unknown: retry with the
     same key.
     """
@@ -81,7 +81,7 @@ class CardServiceServicer:
 
     Business errors are statuses with google.rpc details, as in the bank: ErrorInfo.reason is the machine-readable name
     (ACCOUNT_NOT_FOUND, ACCOUNT_CLOSED, CURRENCY_MISMATCH, TOP_UP_NOT_FOUND, TOP_UP_LIMIT_EXCEEDED,
-    IDEMPOTENCY_CONFLICT, INVALID_INPUT, …). A declined card is not an error: the call returns a top-up with status
+    TOP_UP_DECLINES_EXCEEDED, IDEMPOTENCY_CONFLICT, INVALID_INPUT, …). A declined card is not an error: the call returns a top-up with status
     DECLINED. UNAVAILABLE and DEADLINE_EXCEEDED on ProcessCardTopUp mean that the outcome is unknown: retry with the
     same key.
     """
@@ -91,6 +91,11 @@ class CardServiceServicer:
         current state; the service then continues in the background. The same key with the same request returns the same
         top-up in its current state; with another request it is refused with IDEMPOTENCY_CONFLICT. Keys are scoped by
         caller and stored without a time limit. The card's number and code are passed to the acquirer and not stored.
+
+        After several declined cards, new keys are refused with TOP_UP_DECLINES_EXCEEDED (RESOURCE_EXHAUSTED) before the
+        acquirer is asked; RetryInfo has the delay. Declines are counted by caller, by card and by the address of the
+        client. Only the gateway can state the address (metadata `x-client-address`, with its service token in
+        `x-client-address-token`); other callers have none. Keys that have a top-up are answered as before.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -172,7 +177,7 @@ class CardService:
 
     Business errors are statuses with google.rpc details, as in the bank: ErrorInfo.reason is the machine-readable name
     (ACCOUNT_NOT_FOUND, ACCOUNT_CLOSED, CURRENCY_MISMATCH, TOP_UP_NOT_FOUND, TOP_UP_LIMIT_EXCEEDED,
-    IDEMPOTENCY_CONFLICT, INVALID_INPUT, …). A declined card is not an error: the call returns a top-up with status
+    TOP_UP_DECLINES_EXCEEDED, IDEMPOTENCY_CONFLICT, INVALID_INPUT, …). A declined card is not an error: the call returns a top-up with status
     DECLINED. UNAVAILABLE and DEADLINE_EXCEEDED on ProcessCardTopUp mean that the outcome is unknown: retry with the
     same key.
     """

@@ -15,6 +15,7 @@ from wallet.errors import (
     RateLimited,
     ResourceExhausted,
     TooManyAttempts,
+    TopUpDeclinesExceeded,
     Unauthenticated,
     Unavailable,
     WalletError,
@@ -49,7 +50,12 @@ class TestStatus:
 
     @pytest.mark.parametrize(
         ("error", "seconds"),
-        [(ResourceExhausted(), 1), (TooManyAttempts("30"), 30), (RateLimited("requests", "7"), 7)],
+        [
+            (ResourceExhausted(), 1),
+            (TooManyAttempts("30"), 30),
+            (RateLimited("requests", "7"), 7),
+            (TopUpDeclinesExceeded("60"), 60),
+        ],
     )
     def test_status_of_an_exceeded_limit_has_a_retry_delay(self, error: WalletError, seconds: int) -> None:
         hint = error_details_pb2.RetryInfo()
