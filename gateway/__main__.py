@@ -3,6 +3,8 @@
 import asyncio
 from contextlib import AsyncExitStack
 
+import structlog
+
 from gateway.app import build_app
 from gateway.graphql.execution.options import GraphOptions
 from gateway.graphql.protection.limits import Limits
@@ -10,15 +12,19 @@ from gateway.graphql.protection.trusted_documents import TrustedDocuments
 from gateway.http.rate_limits import RateLimiter
 from gateway.settings import Settings
 from kit.auth.principal import TokenVerifier
+from kit.auth.tokens import ServiceTokenProvider, TokenSigner
 from kit.http.admin import admin_app
 from kit.http.server import http_server
 from kit.rpc.channel import ClientLimits
+from kit.rpc.client_address import GATEWAY
 from kit.rpc.tls import TLS
 from kit.runtime.service import run_service
 from subgraphs.analytics.client import AnalyticsClient
 from subgraphs.bank.client import BankClient
 from subgraphs.card.client import CardClient
 from subgraphs.identity.client import IdentityClient
+
+log = structlog.get_logger(__name__)
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
@@ -28,7 +34,9 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         limits = ClientLimits.from_settings(settings)
         bank = BankClient.connect(settings.bank_grpc_target, limits=limits, tls=tls)
         analytics = AnalyticsClient.connect(settings.analytics_grpc_target, limits=limits, tls=tls)
-        card = CardClient.connect(settings.card_grpc_target, limits=limits, tls=tls)
+        card = CardClient.connect(
+            settings.card_grpc_target, limits=limits, tls=tls, gateway_token=_gateway_token(settings)
+        )
         identity = IdentityClient.connect(settings.identity_grpc_target, limits=limits, tls=tls)
         verifier = await stack.enter_async_context(TokenVerifier.open(settings))
         graph = GraphOptions(
@@ -62,6 +70,15 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         )
         await stack.enter_async_context(server)
         await stop.wait()
+
+
+def _gateway_token(settings: Settings) -> ServiceTokenProvider | None:
+    """Return the gateway's own token, which proves the addresses of clients; None without a key."""
+    if settings.service_key_file is None:
+        log.warning("no SERVICE_KEY_FILE: declined cards are not limited by address")
+        return None
+    signer = TokenSigner.from_file(GATEWAY, settings.service_key_file, settings.auth_audience)
+    return ServiceTokenProvider(signer, GATEWAY)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,15 @@ from gateway.graphql.protection.limits import Limits
 from gateway.http.cors import ALL, DEFAULT_HEADERS, CorsOptions, check_header, check_origin, is_localhost
 from gateway.http.rate_limits import Rate, RateLimitOptions
 from kit.http.connections import ConnectionLimits, default_connections, max_connections
-from kit.runtime.settings import Address, AuthSettings, CallSettings, LogSettings, TLSSettings, TracingSettings
+from kit.runtime.settings import (
+    Address,
+    AuthSettings,
+    CallSettings,
+    LogSettings,
+    TLSSettings,
+    TracingSettings,
+    is_development_key,
+)
 
 
 class Settings(AuthSettings, CallSettings, TLSSettings, LogSettings, TracingSettings):
@@ -36,6 +44,11 @@ class Settings(AuthSettings, CallSettings, TLSSettings, LogSettings, TracingSett
 
     gateway_listen: Address = Field("127.0.0.1:8000", description="address of REST and GraphQL")
     gateway_admin_listen: Address = Field("127.0.0.1:9100", description="address of health and metrics")
+    service_key_file: Path | None = Field(
+        None,
+        description="private key (PEM) that proves the addresses of clients to card; none: declines have no limit by "
+        "address",
+    )
     bank_grpc_target: str = Field("127.0.0.1:50051", description="gRPC target of the bank")
     card_grpc_target: str = Field("127.0.0.1:50052", description="gRPC target of the card service")
     analytics_grpc_target: str = Field("127.0.0.1:50053", description="gRPC target of analytics")
@@ -103,6 +116,8 @@ class Settings(AuthSettings, CallSettings, TLSSettings, LogSettings, TracingSett
             yield "GATEWAY_CORS_ORIGINS allows all origins: name yours"
         if any(map(is_localhost, self.gateway_cors_origins)):
             yield "GATEWAY_CORS_ORIGINS allows localhost: remove it"
+        if self.service_key_file is not None and is_development_key(self.service_key_file):
+            yield "SERVICE_KEY_FILE is a key of the development stack: create a new key"
         if not self.gateway_rates:
             yield "GATEWAY_RATES turns rate limiting off: remove it"
 

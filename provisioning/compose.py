@@ -19,7 +19,7 @@ from provisioning.certificates import ensure_certificates
 from provisioning.keys import ensure_key_pair, ensure_secret, ensure_signing_keys
 
 _SERVICES: Final = ("bank", "card", "analytics", "identity", "gateway")
-_TOKEN_ISSUERS: Final = ("analytics", "card")
+_TOKEN_ISSUERS: Final = ("analytics", "card", "gateway")
 _THIRD_PARTY: Final = frozenset({"nginx", "postgres", "clickhouse", "redis"})
 """Third-party images run as other users, so their files are readable by all."""
 

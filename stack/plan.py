@@ -29,10 +29,8 @@ def build_plan(ports: Ports, data: Path, postgres: Postgres, *, tls: bool = Fals
         tls: use mutual TLS between the services.
     """
     keys = data / "keys"
-    people, analytics, card = (
-        ensure_key_pair(keys, "development"),
-        ensure_key_pair(keys, "analytics"),
-        ensure_key_pair(keys, "card"),
+    people, analytics, card, gateway = (
+        ensure_key_pair(keys, name) for name in ("development", "analytics", "card", "gateway")
     )
     kafka, clickhouse = Kafka(ports.kafka), ClickHouse(data / "clickhouse", ports.clickhouse)
     bank_database = {"BANK_DATABASE_URL": postgres.dsn("bank")}
@@ -49,7 +47,9 @@ def build_plan(ports: Ports, data: Path, postgres: Postgres, *, tls: bool = Fals
         "AUTH_ISSUER": ISSUER,
         "AUTH_AUDIENCE": AUDIENCE,
         "AUTH_JWKS": f"http://{HOST}:{ports.identity_admin}/.well-known/jwks.json",
-        "AUTH_SERVICES": json.dumps({"analytics": str(analytics.public), "card": str(card.public)}),
+        "AUTH_SERVICES": json.dumps(
+            {"analytics": str(analytics.public), "card": str(card.public), "gateway": str(gateway.public)}
+        ),
         **log_format,
     }
     tls_of = _certificates(data / "tls", "bank", "card", "analytics", "identity", "gateway") if tls else {}
@@ -198,6 +198,7 @@ def build_plan(ports: Ports, data: Path, postgres: Postgres, *, tls: bool = Fals
                 **identity_target,
                 GATEWAY_LISTEN=f"{HOST}:{ports.gateway}",
                 GATEWAY_ADMIN_LISTEN=f"{HOST}:{ports.gateway_admin}",
+                SERVICE_KEY_FILE=str(gateway.private),
             ),
             ready=probes.http(f"{front_door}/health/ready"),
             ports={"HTTP": ports.gateway, "admin": ports.gateway_admin},

@@ -45,7 +45,7 @@ OWN_SYSTEMS = ("chaos", "degradation", "demo", "faults", "replicas", "tls")
 """Modules `tests/e2e/test_*.py` that start their own systems."""
 
 USERS = "https://users.test"
-SERVICES = ("analytics", "card")
+SERVICES = ("analytics", "card", "gateway")
 AUDIENCE = "wallet"
 
 

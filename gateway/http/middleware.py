@@ -66,7 +66,8 @@ class RequestMiddleware:
             return
         exchange = Exchange(scope, send)
         deadline = exchange.started + self._timeout_seconds if scope["type"] == "http" else None
-        context = RequestContext(exchange.request_id, deadline=deadline, trace=exchange.span.trace)
+        host = str((scope.get("client") or ("",))[0])
+        context = RequestContext(exchange.request_id, deadline=deadline, trace=exchange.span.trace, client_address=host)
         reset = request_context.current_request.set(context)
         try:
             invalid_token = await authenticate(self._verifier, scope, exchange.headers.get(b"authorization"))

@@ -150,12 +150,18 @@ class RpcClient:
         self._calls_by_caller: Counter[str] = Counter()
         self._circuits: dict[object, CircuitBreaker] = {}
 
-    async def unary(self, method: grpc.aio.UnaryUnaryMultiCallable[Request, Response], request: Request) -> Response:
+    async def unary(
+        self,
+        method: grpc.aio.UnaryUnaryMultiCallable[Request, Response],
+        request: Request,
+        metadata: tuple[tuple[str, str], ...] = (),
+    ) -> Response:
         """Call a unary method.
 
         Args:
             method: method of a stub.
             request: request message.
+            metadata: further metadata of the call.
 
         Raises:
             Unavailable: the outcome is unknown, or the call was not sent: the limit is reached or the circuit is open.
@@ -179,7 +185,7 @@ class RpcClient:
         try:
             with circuit.guard() as guarded, _span(method, call) as span:
                 try:
-                    return await method(request, timeout=remaining, metadata=_metadata(call, span))
+                    return await method(request, timeout=remaining, metadata=_metadata(call, span) + metadata)
                 except grpc.aio.AioRpcError as error:
                     guarded.ignore_failure = remaining < self._limits.timeout_seconds / 2
                     raise _error_from_rpc(error, span, self._service) from None

@@ -25,6 +25,7 @@ class RequestContext:
         token: bearer token for the next call.
         deadline: end of the caller's time-out on the monotonic clock; None for a stream.
         trace: trace context, the parent of new spans.
+        client_address: host of the client at the gateway; empty elsewhere.
     """
 
     request_id: str
@@ -32,10 +33,11 @@ class RequestContext:
     token: str | None = None
     deadline: float | None = None
     trace: TraceContext = field(default_factory=TraceContext.new)
+    client_address: str = ""
 
     def with_principal(self, principal: Principal, token: str) -> "RequestContext":
         """Return a copy with the verified caller and its token."""
-        return RequestContext(self.request_id, principal, token, self.deadline, self.trace)
+        return RequestContext(self.request_id, principal, token, self.deadline, self.trace, self.client_address)
 
     def remaining(self, cap_seconds: float) -> float:
         """Return the seconds until the deadline, at most `cap_seconds`; 0 after the deadline."""

@@ -1,12 +1,14 @@
 """Typed gRPC client of the card service."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Final
 from uuid import UUID
 
 from kit.rpc.channel import ClientLimits, RpcClient, open_channel
+from kit.rpc.client_address import address_metadata
 from kit.rpc.converters import money_to_proto
+from kit.rpc.request_context import current_request
 from kit.rpc.status import error_from_status
 from kit.rpc.tls import TLS
 from protos.wallet.card.v1 import card_pb2, card_pb2_grpc
@@ -29,18 +31,36 @@ class CardClient:
     unknown: retry with the same idempotency key. Reads are always safe to retry.
     """
 
-    def __init__(self, stub: "card_pb2_grpc.CardServiceAsyncStub", limits: ClientLimits = ClientLimits()) -> None:
+    def __init__(
+        self,
+        stub: "card_pb2_grpc.CardServiceAsyncStub",
+        limits: ClientLimits = ClientLimits(),
+        gateway_token: Callable[[], str] | None = None,
+    ) -> None:
         self._stub = stub
         self._calls = RpcClient(_DEPENDENCY, limits)
+        self._gateway_token = gateway_token
 
     @classmethod
     @asynccontextmanager
     async def connect(
-        cls, target: str, *, limits: ClientLimits = ClientLimits(), tls: TLS | None = None
+        cls,
+        target: str,
+        *,
+        limits: ClientLimits = ClientLimits(),
+        tls: TLS | None = None,
+        gateway_token: Callable[[], str] | None = None,
     ) -> AsyncIterator["CardClient"]:
-        """Open a client on a gRPC target. The first call connects."""
+        """Open a client on a gRPC target. The first call connects.
+
+        Args:
+            target: gRPC target.
+            limits: limits of the calls.
+            tls: certificates; None: plaintext.
+            gateway_token: returns a token of the gateway, which lets it state the address of the client of a top-up.
+        """
         async with open_channel(target, SERVICE, _READS, tls, name="card") as opened:
-            yield cls(card_pb2_grpc.CardServiceStub(opened), limits)
+            yield cls(card_pb2_grpc.CardServiceStub(opened), limits, gateway_token)
 
     async def create_top_up(self, account_id: UUID, amount: Money, card: CardDetails, idempotency_key: str) -> TopUp:
         """Start a top-up once per idempotency key.
@@ -55,7 +75,9 @@ class CardClient:
             card=card_details_to_proto(card),
             idempotency_key=idempotency_key,
         )
-        response = await self._calls.unary(self._stub.ProcessCardTopUp, request)
+        host = current_request.get().client_address
+        stated = address_metadata(host, self._gateway_token()) if host and self._gateway_token else ()
+        response = await self._calls.unary(self._stub.ProcessCardTopUp, request, stated)
         return top_up_from_proto(response.top_up)
 
     async def get_top_up(self, top_up_id: UUID) -> TopUp:

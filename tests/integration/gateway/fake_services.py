@@ -40,9 +40,11 @@ class FakeCard(card_pb2_grpc.CardServiceServicer):
         streams: one list of states for each of the next `WatchTopUp` calls; an error ends the stream.
         requests: received requests, in order.
         callers: subjects of their callers, in order.
+        metadata: metadata of the calls that start a top-up, in order.
     """
 
     def __init__(self) -> None:
+        self.metadata: list[dict[str, Any]] = []
         self.answer: card_pb2.TopUp | WalletError = top_up()
         self.listed: list[card_pb2.TopUp] = []
         self.streams: list[list[card_pb2.TopUp | WalletError]] = []
@@ -57,6 +59,7 @@ class FakeCard(card_pb2_grpc.CardServiceServicer):
         return self.answer
 
     async def ProcessCardTopUp(self, request: Any, context: Any) -> card_pb2.ProcessCardTopUpResponse:  # noqa: N802
+        self.metadata.append(dict(context.invocation_metadata()))
         return card_pb2.ProcessCardTopUpResponse(top_up=self._answer(request))
 
     async def GetTopUp(self, request: Any, context: Any) -> card_pb2.GetTopUpResponse:  # noqa: N802

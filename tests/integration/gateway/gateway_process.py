@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from gateway.__main__ import serve
 from gateway.settings import Settings
@@ -50,6 +51,8 @@ async def run_gateway_process(
     """Run a gateway process over these gRPC targets. Analytics is unreachable, and identity is unless it is given."""
     jwks = folder / "users.json"
     jwks.write_text(keys.jwks(USERS))
+    key_file = folder / "gateway.pem"
+    key_file.write_bytes(keys.private("gateway").private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     port, admin_port, unused = free_ports(3)
     url, token, log_lines = f"http://{HOST}:{port}", keys.user("alice"), []
     command = module(
@@ -58,6 +61,7 @@ async def run_gateway_process(
         AUTH_AUDIENCE=AUDIENCE,
         AUTH_JWKS=str(jwks),
         AUTH_SERVICES=json.dumps({}),
+        SERVICE_KEY_FILE=str(key_file),
         BANK_GRPC_TARGET=bank,
         CARD_GRPC_TARGET=card,
         ANALYTICS_GRPC_TARGET=f"{HOST}:{unused}",

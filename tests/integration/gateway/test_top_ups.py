@@ -27,6 +27,7 @@ from wallet.errors import (
     InvalidInput,
     PermissionDenied,
     ResourceExhausted,
+    TopUpDeclinesExceeded,
     TopUpLimitExceeded,
     TopUpNotFound,
     Unavailable,
@@ -47,6 +48,7 @@ TOP_UP = """
         ... on AccountNotFound { accountId }
         ... on AccountClosed { accountId }
         ... on CurrencyMismatch { accountId currency }
+        ... on TopUpDeclinesExceeded { retryAfterSeconds }
         ... on TopUpLimitExceeded { limit { amount currency } available { amount currency } period }
         ... on IdempotencyConflict { idempotencyKey }
       }
@@ -125,6 +127,29 @@ class TestTopUpByRest:
             ),
         ]
         assert card.callers == ["alice"]
+
+    async def test_card_service_gets_the_client_address_with_the_token_of_the_gateway(
+        self, gateway: Gateway, card: FakeCard, keys: Keys
+    ) -> None:
+        await post(gateway)
+        await mutate(gateway)
+        for metadata in card.metadata:
+            assert metadata["x-client-address"] == "127.0.0.1"
+            prover = await keys.verifier().verify(metadata["x-client-address-token"])
+            assert (prover.is_service, prover.subject) == (True, "gateway")
+        assert len(card.metadata) == 2
+
+    async def test_address_that_a_client_claims_is_not_passed_on(self, gateway: Gateway, card: FakeCard) -> None:
+        claims = {"X-Client-Address": "8.8.8.8", "X-Forwarded-For": "8.8.8.8", "Idempotency-Key": "k"}
+        await gateway.http.post(f"/accounts/{ACCOUNT}/topup", json={"amount": "1", "card": CARD}, headers=claims)
+        (metadata,) = card.metadata
+        assert metadata["x-client-address"] == "127.0.0.1"
+
+    async def test_too_many_declines_are_429_with_the_time_to_wait(self, gateway: Gateway, card: FakeCard) -> None:
+        card.answer = TopUpDeclinesExceeded("1800")
+        refused = await post(gateway)
+        assert (refused.status_code, refused.json()["code"]) == (429, "TOP_UP_DECLINES_EXCEEDED")
+        assert refused.headers["Retry-After"] == "1800"
 
     async def test_top_up_is_accepted_with_its_state_and_location(self, gateway: Gateway, card: FakeCard) -> None:
         card.answer = top_up("CAPTURED")
@@ -293,6 +318,7 @@ class TestTopUpByGraphQL:
                     "period": "DAY",
                 },
             ),
+            (TopUpDeclinesExceeded("1800"), "TopUpDeclinesExceeded", {"retryAfterSeconds": 1800}),
             (IdempotencyConflict("k"), "IdempotencyConflict", {"idempotencyKey": "k"}),
         ],
         ids=lambda value: getattr(value, "reason", ""),
