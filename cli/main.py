@@ -14,7 +14,7 @@ from cli.redate import redate as redate_ledger
 from cli.replay import ReplayResult, replay_history
 from cli.status import show_status
 from cli.tokens import NoTokenError, SeedUser, development_token
-from cli.topups import list_reviews, retry_top_up
+from cli.topups import lift_block, list_blocks, list_reviews, retry_top_up
 from provisioning.certificates import CertificateError, ensure_certificates
 from stack.ports import DEFAULT, HOST, PortError, Ports
 
@@ -188,6 +188,28 @@ def review_top_ups(
     ports = _ports(port)
     endpoint = _admin_endpoint(admin, ports, ports.card_admin, token, data)
     raise typer.Exit(list_reviews(endpoint) if retry is None else retry_top_up(endpoint, retry))
+
+
+@topups.command("declines")
+def show_declines(
+    port: Port = DEFAULT,
+    admin: Annotated[
+        str | None, typer.Option(help="admin address of card, http://…; default: that of the running stack")
+    ] = None,
+    lift: Annotated[str | None, typer.Option(help="end the block with this id, such as customer/01a1…")] = None,
+    token: Token = None,
+    data: Data = _DATA,
+) -> None:
+    """List the customers, addresses and cards that are blocked after too many declined cards, or lift a block.
+
+    The service stores who lifted a block. An operator's token is enough.
+
+    Exit codes: 0 the list is empty or the block is lifted, 1 the list is not empty, 2 the service is down, or there
+    is no such block.
+    """
+    ports = _ports(port)
+    endpoint = _admin_endpoint(admin, ports, ports.card_admin, token, data)
+    raise typer.Exit(list_blocks(endpoint) if lift is None else lift_block(endpoint, lift))
 
 
 def _admin_endpoint(address: str | None, ports: Ports, port: int, token: str | None, data: Path) -> AdminEndpoint:

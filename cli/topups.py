@@ -1,7 +1,8 @@
-"""Top-ups that need manual review: one line each on stdout."""
+"""Top-ups that need manual review, and blocks after declined cards: one line each on stdout."""
 
 from enum import IntEnum
 from typing import Any
+from urllib.parse import quote
 from uuid import UUID
 
 import typer
@@ -10,13 +11,13 @@ from cli.admin_client import AdminEndpoint, NoResultError, stream_reports
 
 
 class ReviewResult(IntEnum):
-    """Result of a review, used as the exit code."""
+    """Result of a list or of a change of one item, used as the exit code."""
 
     LIST_EMPTY = 0
-    """No top-up needs manual review, or the retry was started."""
+    """The list is empty, or the change was made."""
     LIST_NOT_EMPTY = 1
     UNKNOWN = 2
-    """The service or its database is down, or the top-up is not under review."""
+    """The service or its database is down, or the item is not in the list."""
 
 
 def list_reviews(admin: AdminEndpoint) -> ReviewResult:
@@ -43,6 +44,41 @@ def retry_top_up(admin: AdminEndpoint, top_up_id: UUID) -> ReviewResult:
         return ReviewResult.UNKNOWN
     typer.echo(f"retried: {_format_top_up(top_up['top_up'])}")
     return ReviewResult.LIST_EMPTY
+
+
+def list_blocks(admin: AdminEndpoint) -> ReviewResult:
+    """Print the customers, addresses and cards that are blocked after too many declined cards."""
+    try:
+        for report in stream_reports("GET", admin, "/declines"):
+            if "blocks" in report:
+                typer.echo(f"{report['blocks']:,} limits of declined cards are reached")
+                return ReviewResult.LIST_NOT_EMPTY if report["blocks"] else ReviewResult.LIST_EMPTY
+            typer.echo(_format_block(report["block"]))
+    except NoResultError as error:
+        typer.echo(f"unknown: {error}")
+        return ReviewResult.UNKNOWN
+    typer.echo(f"unknown: {admin} closed the stream before the end")
+    return ReviewResult.UNKNOWN
+
+
+def lift_block(admin: AdminEndpoint, block_id: str) -> ReviewResult:
+    """End a block, given its id in the list: its declines no longer count for this kind of limit."""
+    try:
+        (report,) = stream_reports("POST", admin, f"/declines/{quote(block_id)}/lift")
+    except NoResultError as error:
+        typer.echo(f"not lifted: {error}")
+        return ReviewResult.UNKNOWN
+    typer.echo(f"lifted: {block_id}, {report['declines']} declines no longer count")
+    return ReviewResult.LIST_EMPTY
+
+
+def _format_block(block: dict[str, Any]) -> str:
+    subject = f" {block['subject']}" if block["subject"] else ""
+    customers = "" if block["limit"] == "customer" else f", customers: {', '.join(block['customers']) or 'none'}"
+    return (
+        f"{block['id']}: {block['limit']}{subject}, {block['declines']} declines of {block['maximum']}, "
+        f"for {block['seconds']} more seconds{customers}"
+    )
 
 
 def _format_top_up(top_up: dict[str, Any]) -> str:

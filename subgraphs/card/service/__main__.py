@@ -1,7 +1,9 @@
 """Process of the card service: `python -m subgraphs.card.service`."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Final
 
 from kit.auth.principal import TokenVerifier
@@ -19,19 +21,23 @@ from subgraphs.bank.client import BankClient
 from subgraphs.card.service.adapters.acquirer_http import HttpAcquirer, RetryPolicy
 from subgraphs.card.service.adapters.bank_ledger import BankLedger
 from subgraphs.card.service.adapters.repository import Repository, open_database
-from subgraphs.card.service.api.admin import review_router
+from subgraphs.card.service.api.admin import decline_router, review_router
 from subgraphs.card.service.api.policy import ADMIN, POLICY
 from subgraphs.card.service.api.servicer import SERVICE, CardServicer
 from subgraphs.card.service.api.webhooks import WebhookInbox, webhook_app
+from subgraphs.card.service.application.decline_watch import run_decline_watch
 from subgraphs.card.service.application.integrity import top_up_integrity
 from subgraphs.card.service.application.saga import Saga, SagaLimits
 from subgraphs.card.service.application.service import TopUpOptions, TopUps
 from subgraphs.card.service.application.subscription_hub import SubscriptionHub
+from subgraphs.card.service.domain.declines import DeclineLimits
 from subgraphs.card.service.domain.rules import Limit
 from subgraphs.card.service.settings import Settings
 
 NAME: Final = "card"
 """Name of the service for other services."""
+_ATTEMPT_MARGIN_SECONDS: Final = 2.0
+"""Time for the calls of the bank and the database, besides those of the acquirer, before a top-up exists."""
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
@@ -54,11 +60,13 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         saga = Saga(repository, acquirer, ledger, _saga_limits(settings))
         hub = SubscriptionHub(repository, poll_seconds=settings.card_poll_seconds)
         await stack.enter_async_context(saga.running())
-        tasks = {
+        decline_limits = _decline_limits(settings)
+        tasks: dict[str, Callable[[], Awaitable[None]]] = {
             "completer": saga.run_completer,
             "leases": saga.renew_leases,
             "top-up metrics": saga.update_metrics,
             "subscriptions": hub.run_listener,
+            "decline limits": partial(run_decline_watch, repository, decline_limits),
         }
         await stack.enter_async_context(process.restarting_tasks(tasks))
         verifier = await stack.enter_async_context(TokenVerifier.open(settings))
@@ -70,8 +78,9 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             {currency: Limit(limit.top_up, limit.day) for currency, limit in settings.card_limits.items()},
             settings.card_fingerprint_secret,
             settings.card_access_seconds,
+            decline_limits,
         )
-        servicer = CardServicer(TopUps(repository, acquirer, bank, saga, hub, options))
+        servicer = CardServicer(TopUps(repository, acquirer, bank, saga, hub, options), verifier)
         await stack.enter_async_context(
             service_ports(
                 grpc_listen=settings.card_grpc_listen,
@@ -81,7 +90,11 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
                 tls=tls,
                 checks=checks,
                 admin_policy=ADMIN,
-                admin_routers=[integrity_router(integrity), review_router(repository, saga)],
+                admin_routers=[
+                    integrity_router(integrity),
+                    review_router(repository, saga),
+                    decline_router(repository, decline_limits),
+                ],
             )
         )
         stack.callback(hub.close)  # before the gRPC server stops: open streams would delay its end
@@ -95,6 +108,18 @@ def _retry_policy(settings: Settings) -> RetryPolicy:
         budget_seconds=settings.acquirer_budget_seconds,
         circuit_failures=settings.acquirer_circuit_failures,
         circuit_seconds=settings.acquirer_circuit_seconds,
+    )
+
+
+def _decline_limits(settings: Settings) -> DeclineLimits:
+    return DeclineLimits(
+        per_customer=settings.card_declines_per_customer,
+        per_address=settings.card_declines_per_address,
+        per_shared_address=settings.card_declines_per_shared_address,
+        per_card=settings.card_declines_per_card,
+        window_seconds=settings.card_decline_window_seconds,
+        attempt_seconds=settings.acquirer_timeout_seconds + settings.acquirer_budget_seconds + _ATTEMPT_MARGIN_SECONDS,
+        shared_networks=tuple(settings.card_shared_networks),
     )
 
 

@@ -15,6 +15,13 @@ OLDEST_SECONDS = Gauge(
     "wallet_card_top_ups_oldest_seconds", "Age of the oldest top-up in progress, of all replicas; 0 if none."
 )
 TO_REVIEW = Gauge("wallet_card_top_ups_to_review", "Top-ups that need a manual review.")
+TOKENS_REFUSED = Counter("wallet_card_tokens_refused", "Cards that the acquirer refused before an authorization.")
+TOP_UPS_BLOCKED = Counter(
+    "wallet_card_top_ups_blocked", "Top-ups refused after too many declined cards, by the kind of limit.", ["limit"]
+)
+BLOCKS = Gauge(
+    "wallet_card_decline_blocks", "Customers, addresses and cards with too many declines, of all replicas.", ["limit"]
+)
 WEBHOOKS = Counter("wallet_card_webhooks", "Webhooks received, by outcome.", ["outcome"])
 WATCHERS = Gauge("wallet_card_watchers", "Open streams of top-ups.")
 CIRCUIT = Enum(

@@ -4,19 +4,21 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import Annotated, ClassVar, Final
 
-from pydantic import AfterValidator, BaseModel, Field, PositiveFloat, PositiveInt, SecretStr
+from pydantic import AfterValidator, BaseModel, Field, IPvAnyNetwork, PositiveFloat, PositiveInt, SecretStr
 from standardwebhooks import Webhook
 from standardwebhooks.webhooks import EmptyWebhookSecretError
 
 from kit.runtime.settings import Address, CallSettings, LogSettings, ServiceSettings, TLSSettings, TracingSettings
 from subgraphs.card.service.adapters.acquirer_http import RetryPolicy
 from subgraphs.card.service.application.saga import SagaLimits
+from subgraphs.card.service.domain.declines import DeclineLimits
 
 SANDBOX_KEY_PREFIX: Final = "sandbox_"
 """Prefix of the API keys of a sandbox acquirer."""
 
 _POLICY: Final = RetryPolicy()
 _LIMITS: Final = SagaLimits()
+_DECLINES: Final = DeclineLimits()
 
 
 class LimitSetting(BaseModel):
@@ -78,7 +80,27 @@ class Settings(ServiceSettings, CallSettings, TLSSettings, LogSettings, TracingS
         description="limits by currency, a JSON object; top-ups in other currencies are refused",
     )
     card_fingerprint_secret: SecretStr = Field(
-        min_length=32, description="key of the request fingerprints; if it changes, repeated requests become conflicts"
+        min_length=32,
+        description="key of the fingerprints of requests and cards; if it changes, repeated requests become conflicts",
+    )
+    card_declines_per_customer: PositiveInt = Field(
+        _DECLINES.per_customer, description="maximum declined cards of one customer within the window"
+    )
+    card_declines_per_card: PositiveInt = Field(
+        _DECLINES.per_card, description="maximum declines of one card number within the window"
+    )
+    card_declines_per_address: PositiveInt = Field(
+        _DECLINES.per_address, description="maximum declined cards from one client address within the window"
+    )
+    card_declines_per_shared_address: PositiveInt = Field(
+        _DECLINES.per_shared_address,
+        description="the same for a private address, and for one of `CARD_SHARED_NETWORKS`",
+    )
+    card_shared_networks: list[IPvAnyNetwork] = Field(
+        [], description="JSON array of networks in which many customers share an address, such as a mobile carrier's"
+    )
+    card_decline_window_seconds: PositiveFloat = Field(
+        _DECLINES.window_seconds, description="sliding window of the limits of declined cards"
     )
     card_poll_seconds: PositiveFloat = Field(
         2.0, description="interval at which subscribed top-ups are read without a notification"

@@ -115,6 +115,9 @@ def card_settings(
         "acquirer_circuit_failures": 1_000,
         "card_limits": json.dumps({"RUB": {"top_up": "10000", "day": "50000"}}),
         "card_fingerprint_secret": "fingerprint secret of the integration tests",
+        # Tests share callers and cards. Those of the limits of declines set their own.
+        "card_declines_per_customer": 1_000,
+        "card_declines_per_card": 1_000,
         "card_poll_seconds": 60,  # so that a missing notification fails a test
         "card_interval_seconds": 0.05,
         "card_first_pause_seconds": 0.05,

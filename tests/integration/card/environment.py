@@ -9,14 +9,19 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+from pydantic import SecretStr
 from uuid_utils.compat import uuid7
 
 from kit.auth.principal import Role
+from kit.db.database import Database
 from subgraphs.card.service.adapters.bank_ledger import BankLedger
 from subgraphs.card.service.adapters.repository import Repository, open_database
 from subgraphs.card.service.application.saga import Saga, SagaLimits
-from subgraphs.card.service.domain import rules
+from subgraphs.card.service.application.service import TopUpOptions, TopUps
+from subgraphs.card.service.application.subscription_hub import SubscriptionHub
+from subgraphs.card.service.domain import declines, rules
 from subgraphs.card.service.domain.cards import CardDetails, CardToken
+from subgraphs.card.service.domain.declines import DeclineLimits
 from subgraphs.card.service.domain.payment import PaymentStatus
 from subgraphs.card.service.domain.rules import Limit
 from subgraphs.card.service.domain.top_up import IdempotencyKey, NewTopUp, Status, TopUp
@@ -32,8 +37,8 @@ NO_DELAYS = SagaLimits(
 """Every top-up is due at once, so that any driver can claim it."""
 
 
-def card(number: str = VISA, cvv: str = "123") -> CardDetails:
-    return CardDetails(number, 12, datetime.now(UTC).year + 2, cvv)
+def card(number: str = VISA, cvv: str = "123", month: int = 12) -> CardDetails:
+    return CardDetails(number, month, datetime.now(UTC).year + 2, cvv)
 
 
 class ProcessDied(BaseException):
@@ -82,6 +87,7 @@ class _Counted:
 class CardEnvironment:
     """Dependencies of the card service's process. They outlive the process, which may die and restart."""
 
+    database: Database
     repository: Repository
     acquirer: FakeAcquirer
     ledger: BankLedger
@@ -94,12 +100,28 @@ class CardEnvironment:
         wrap = crash_point.wrap if crash_point else lambda part: part
         return Saga(wrap(self.repository), wrap(self.acquirer), wrap(self.ledger), limits)
 
+    def top_ups(
+        self,
+        limits: DeclineLimits,
+        crash_point: CrashPoint | None = None,
+        *,
+        saga: Saga | None = None,
+    ) -> TopUps:
+        """Create the use cases of a new process. Call them in `calling()`."""
+        wrap = crash_point.wrap if crash_point else lambda part: part
+        repository, options = wrap(self.repository), TopUpOptions(LIMITS, SecretStr("secret"), decline_limits=limits)
+        hub = SubscriptionHub(self.repository, poll_seconds=60)
+        saga = saga or self.saga(crash_point, SagaLimits())
+        return TopUps(repository, wrap(self.acquirer), self.bank.client, saga, hub, options)
+
     async def new_top_up(self, account_id: UUID, amount: Money, number: str = VISA, key: str | None = None) -> NewTopUp:
-        token = await self.acquirer.tokenize(card(number))
+        details = card(number)
+        token = await self.acquirer.tokenize(details)
         assert isinstance(token, CardToken)
         fingerprint = rules.request_fingerprint(b"secret", token.token, account_id, amount)
         idempotency_key = IdempotencyKey(self.principal, key or uuid.uuid4().hex)
-        return NewTopUp(uuid7(), idempotency_key, fingerprint, "alice", account_id, amount, token)
+        digest = declines.card_digest(b"secret", details)
+        return NewTopUp(uuid7(), idempotency_key, fingerprint, "alice", account_id, amount, token, digest)
 
     async def admit(self, account_id: UUID, amount: str = "10.00", number: str = VISA) -> TopUp:
         """Create a top-up that has no driver."""
@@ -118,7 +140,7 @@ class CardEnvironment:
 
     def with_new_acquirer(self) -> "CardEnvironment":
         """Return the same environment with a new acquirer and a new caller."""
-        return CardEnvironment(self.repository, FakeAcquirer(), self.ledger, self.bank)
+        return CardEnvironment(self.database, self.repository, FakeAcquirer(), self.ledger, self.bank)
 
     async def finish(self, top_up: TopUp, limits: SagaLimits = NO_DELAYS) -> TopUp:
         """Drive a top-up while it is due, as the completer of a new process does."""
@@ -161,4 +183,4 @@ class CardEnvironment:
 async def card_environment(bank: RunningBank, card_url: str) -> AsyncIterator[CardEnvironment]:
     async with open_database(card_url, max_connections=8) as database:
         ledger = BankLedger(bank.client, lambda: bank.keys.service("card"))
-        yield CardEnvironment(Repository(database), FakeAcquirer(), ledger, bank)
+        yield CardEnvironment(database, Repository(database), FakeAcquirer(), ledger, bank)

@@ -45,6 +45,7 @@ class FakeAcquirer:
         failures: failures of the next calls of a method, in order; later calls succeed.
         after_call: called after a call of a method has taken effect, before the answer.
         calls: number of calls by method.
+        declines_all: decline every card.
     """
 
     def __init__(self) -> None:
@@ -52,6 +53,7 @@ class FakeAcquirer:
         self.failures: defaultdict[str, list[Failure]] = defaultdict(list)
         self.after_call: dict[str, Callable[[], Awaitable[object]]] = {}
         self.calls: defaultdict[str, int] = defaultdict(int)
+        self.declines_all = False
         self._numbers: dict[str, str] = {}
         self._tokens: dict[str, str] = {}
         self._used_keys: dict[str, tuple[object, ...]] = {}
@@ -74,12 +76,15 @@ class FakeAcquirer:
         self._refused_changes = {}
 
     async def tokenize(self, card: CardDetails) -> CardToken | Refusal:
-        if not has_valid_check_digit(card.number):
-            return Refusal("INVALID_CARD")
-        identity = f"{card.number} {card.expiry_month} {card.expiry_year}"
-        token = self._tokens.setdefault(identity, f"tok_{len(self._tokens)}")
-        self._numbers[token] = card.number
-        return CardToken(token, cards.card_brand(card.number), card.number[-4:])
+        def do() -> CardToken | Refusal:
+            if not has_valid_check_digit(card.number):
+                return Refusal("INVALID_CARD")
+            identity = f"{card.number} {card.expiry_month} {card.expiry_year}"
+            token = self._tokens.setdefault(identity, f"tok_{len(self._tokens)}")
+            self._numbers[token] = card.number
+            return CardToken(token, cards.card_brand(card.number), card.number[-4:])
+
+        return await self._answer("tokenize", do)
 
     async def authorize(self, key: str, card: CardToken, amount: Money, reference: str) -> Payment | Refusal:
         def do() -> Payment | Refusal:
@@ -90,7 +95,8 @@ class FakeAcquirer:
             if card.token not in self._numbers:
                 return Refusal("UNKNOWN_TOKEN")
             if key not in self.payments:
-                decline = DECLINES.get(self._numbers[card.token])
+                default = "DO_NOT_HONOR" if self.declines_all else None
+                decline = DECLINES.get(self._numbers[card.token], default)
                 status = PaymentStatus.DECLINED if decline else PaymentStatus.AUTHORIZED
                 zero = amount - amount
                 id_ = f"{next(self._ids):08}"

@@ -112,9 +112,11 @@ class TestSecrets:
                     errors += [str(error), repr(error)]
             assert len(errors) == 6
             dump = [
-                str(tuple(row)) for table in ("top_ups", "webhooks") for row in await card.sql.fetch(f"TABLE {table}")
+                str(tuple(row))
+                for table in ("top_ups", "webhooks", "card_attempts")
+                for row in await card.sql.fetch(f"TABLE {table}")
             ]
-            assert len(dump) == 4
+            assert len(dump) == 5  # four top-ups, and the attempt with the declined card
             events = await bank.service("card")(bank.client.list_events(account, 0))
             await card.sql.execute(
                 "ALTER TABLE top_ups RENAME COLUMN fingerprint TO gone"

@@ -24,6 +24,7 @@ def top_up(**overrides: Any) -> TopUp:
         "account_id": UUID(int=1),
         "amount": AMOUNT,
         "card": CardToken("tok_1", Brand.VISA, "4242"),
+        "card_digest": b"d",
         "status": Status.CREATED,
         "step": Step.AUTHORIZE,
         "attempts": 0,

@@ -1,11 +1,13 @@
 """Tables of card top-ups. Alembic migrations create them; a test compares the two.
 
-No column holds a card's number or code. A card is stored as the acquirer's token, the brand and the last four digits.
+No column holds a card's number or code. A card is stored as the acquirer's token, the brand, the last four digits and
+keyed digests.
 """
 
 from typing import Final
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     CheckConstraint,
     Column,
@@ -41,6 +43,7 @@ top_ups: Final = Table(
     Column("card_token", Text, nullable=False, comment="token of the card at the acquirer"),
     Column("card_brand", Text, nullable=False),
     Column("card_last_four", Text, nullable=False),
+    Column("card_digest", LargeBinary, comment="HMAC of card number and expiry; null: created by an earlier release"),
     Column("status", Text, nullable=False, server_default="CREATED"),
     Column("step", Text, server_default="AUTHORIZE", comment="next call of the saga; null: the top-up is final"),
     Column(
@@ -82,6 +85,33 @@ top_ups: Final = Table(
     Index("top_ups_principal", "principal", "created_at"),
     Index("top_ups_due", "next_attempt_at", postgresql_where=text("next_attempt_at IS NOT NULL")),
     Index("top_ups_review", "id", postgresql_where=text("review IS NOT NULL")),
+)
+
+attempts: Final = Table(
+    "card_attempts",
+    metadata,
+    Column("id", Uuid, primary_key=True, comment="id of the top-up that the attempt leads to"),
+    Column("principal", Text, comment="issuer|subject of the caller; null: an operator lifted the block"),
+    Column("idempotency_key", Text, nullable=False),
+    Column("address", Text, comment="address of the client, IPv6: its /64; null: not known, or lifted"),
+    Column("card", LargeBinary, comment="HMAC of the card number; null: lifted"),
+    Column("state", Text, nullable=False, server_default="TOKENIZING"),
+    Column("since", _time, nullable=False, server_default=text("clock_timestamp()"), comment="start of the state"),
+    CheckConstraint("state IN ('TOKENIZING', 'AUTHORIZING', 'DECLINED')", name="card_attempts_state"),
+    Index("card_attempts_principal", "principal"),
+    Index("card_attempts_address", "address"),
+    Index("card_attempts_card", "card"),
+)
+
+lifts: Final = Table(
+    "decline_lifts",
+    metadata,
+    Column("id", Uuid, primary_key=True, comment="UUIDv7"),
+    Column("kind", Text, nullable=False, comment="kind of the limit"),
+    Column("customers", ARRAY(Text), nullable=False, comment="customers whose declines no longer count"),
+    Column("declines", Integer, nullable=False),
+    Column("lifted_by", Text, nullable=False, comment="issuer|subject of the operator"),
+    Column("lifted_at", _time, nullable=False, server_default=_now),
 )
 
 webhooks: Final = Table(

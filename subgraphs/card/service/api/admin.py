@@ -1,15 +1,21 @@
-"""Admin routes of the card service for reviews of top-ups."""
+"""Admin routes of the card service: reviews of top-ups, and blocks after declined cards."""
 
 from collections.abc import AsyncGenerator
+from math import ceil
 from uuid import UUID
 
-from fastapi import APIRouter, HTTPException
+import structlog
+from fastapi import APIRouter, HTTPException, Request
 
+from kit.auth.principal import Principal
 from kit.http.admin import JsonLinesResponse
 from subgraphs.card.service.adapters.repository import LeaseLostError, Repository
 from subgraphs.card.service.application.saga import Saga
+from subgraphs.card.service.domain.declines import Block, DeclineLimits, LimitKind
 from subgraphs.card.service.domain.top_up import TopUp
 from wallet.errors import TopUpNotFound, Unavailable
+
+log = structlog.get_logger(__name__)
 
 
 def review_router(repository: Repository, saga: Saga) -> APIRouter:
@@ -44,6 +50,60 @@ def review_router(repository: Repository, saga: Saga) -> APIRouter:
             raise HTTPException(503, error.message) from None
 
     return router
+
+
+def decline_router(repository: Repository, limits: DeclineLimits) -> APIRouter:
+    """Create the routes that list the blocks after declined cards and lift them.
+
+    `GET /declines` returns one line for each customer, address and card that is blocked now, then their number.
+
+    `POST /declines/{kind}/{attempt_id}/lift` ends a block: its declines no longer count for this kind of limit. It
+    stores who did it and returns the number of declines. The response is 404 if there is no such block.
+
+    Both routes return 503 if the database does not answer.
+    """
+    router = APIRouter()
+
+    @router.get("/declines")
+    async def list_blocks() -> JsonLinesResponse:
+        try:
+            return JsonLinesResponse(_block_lines(await repository.list_blocks(limits)))
+        except Unavailable as error:
+            raise HTTPException(503, error.message) from None
+
+    @router.post("/declines/{kind}/{attempt_id}/lift")
+    async def lift(kind: LimitKind, attempt_id: UUID, request: Request) -> JsonLinesResponse:
+        operator: Principal = request.state.caller
+        try:
+            declines = await repository.lift_block(kind, attempt_id, operator.scope)
+        except Unavailable as error:
+            raise HTTPException(503, error.message) from None
+        if not declines:
+            raise HTTPException(404, f"there is no block {kind}/{attempt_id}; list the blocks again")
+        log.warning("decline block lifted", limit=kind, declines=declines, operator=operator.subject)
+        return JsonLinesResponse(_lift_lines(declines))
+
+    return router
+
+
+async def _block_lines(blocks: list[Block]) -> AsyncGenerator[dict[str, object], None]:
+    for block in blocks:
+        yield {
+            "block": {
+                "id": f"{block.kind}/{block.attempt_id}",
+                "limit": block.kind,
+                "subject": block.subject,
+                "customers": block.customers,
+                "declines": block.declines,
+                "maximum": block.maximum,
+                "seconds": ceil(block.seconds),
+            }
+        }
+    yield {"blocks": len(blocks)}
+
+
+async def _lift_lines(declines: int) -> AsyncGenerator[dict[str, object], None]:
+    yield {"declines": declines}
 
 
 async def _lines(top_ups: list[TopUp]) -> AsyncGenerator[dict[str, object], None]:

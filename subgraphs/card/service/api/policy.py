@@ -16,5 +16,7 @@ ADMIN: Final[AccessPolicy] = {
     "GET /integrity": ADMIN_ACCESS,
     "GET /review": OPERATOR_ACCESS,
     "POST /review/{top_up_id}/retry": ADMIN_ACCESS,
+    "GET /declines": OPERATOR_ACCESS,
+    "POST /declines/{kind}/{attempt_id}/lift": OPERATOR_ACCESS,
 }
 """Access policy of the admin routes. Health and metrics need no token."""

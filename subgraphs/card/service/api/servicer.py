@@ -7,7 +7,9 @@ from typing import Any, Final
 
 import grpc
 
+from kit.auth.principal import TokenVerifier
 from kit.rpc import request_context
+from kit.rpc.client_address import stated_address
 from kit.rpc.converters import money_from_proto
 from kit.rpc.status import error_to_status
 from protos.wallet.card.v1 import card_pb2, card_pb2_grpc
@@ -28,8 +30,13 @@ SERVICE: Final = card_pb2.DESCRIPTOR.services_by_name["CardService"].full_name
 class CardServicer(card_pb2_grpc.CardServiceServicer):
     """Implementation of `card.proto`. Errors propagate; `kit.rpc.server` converts them to gRPC statuses."""
 
-    def __init__(self, top_ups: TopUps) -> None:
+    def __init__(self, top_ups: TopUps, verifier: TokenVerifier) -> None:
+        """Args:
+        top_ups: use cases.
+        verifier: verifies that the gateway stated the address of a client.
+        """
         self._top_ups = top_ups
+        self._verifier = verifier
 
     def register(self, server: grpc.aio.Server) -> None:
         """Add the service to a server."""
@@ -38,14 +45,15 @@ class CardServicer(card_pb2_grpc.CardServiceServicer):
     async def ProcessCardTopUp(
         self,
         request: card_pb2.ProcessCardTopUpRequest,
-        context: Any,  # noqa: ARG002
+        context: Any,
     ) -> card_pb2.ProcessCardTopUpResponse:
         with inputs.FieldParser() as fields:
             account_id = fields.parse("accountId", inputs.parse_uuid, request.account_id)
             amount = fields.parse("amount", money_from_proto, request.amount)
         card = card_details_from_proto(request.card)
         caller = request_context.current_principal()
-        top_up = await self._top_ups.create(caller, account_id, amount, card, request.idempotency_key)
+        address = await stated_address(context, self._verifier)
+        top_up = await self._top_ups.create(caller, account_id, amount, card, request.idempotency_key, address)
         return card_pb2.ProcessCardTopUpResponse(top_up=top_up_to_proto(top_up))
 
     async def GetTopUp(

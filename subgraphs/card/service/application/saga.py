@@ -15,7 +15,7 @@ from subgraphs.card.service import metrics
 from subgraphs.card.service.adapters.acquirer import Acquirer
 from subgraphs.card.service.adapters.bank_ledger import BankLedger
 from subgraphs.card.service.adapters.repository import LeaseLostError, Repository
-from subgraphs.card.service.domain import transitions
+from subgraphs.card.service.domain import declines, transitions
 from subgraphs.card.service.domain.payment import Payment, Refusal
 from subgraphs.card.service.domain.rules import Limits
 from subgraphs.card.service.domain.top_up import FINAL_STATUSES, NewTopUp, Status, Step, TopUp
@@ -110,10 +110,15 @@ class Saga:
         top_up = await self._repository.admit(new, limits, lease_seconds=lease_seconds)
         if top_up.id == new.id:
             self.start(top_up)
-        elif top_up.is_in_progress:
-            for claimed in await self._repository.claim(1, lease_seconds=lease_seconds, id_=top_up.id):
-                self.start(claimed)
+        else:
+            await self.resume(top_up)
         return top_up
+
+    async def resume(self, top_up: TopUp) -> None:
+        """Drive a top-up if it is in progress and no other driver has leased it."""
+        if top_up.is_in_progress:
+            for claimed in await self._repository.claim(1, lease_seconds=self._limits.lease_seconds, id_=top_up.id):
+                self.start(claimed)
 
     def start(self, top_up: TopUp) -> asyncio.Task[TopUp]:
         """Drive a leased top-up in a task, independently of the caller."""
@@ -221,7 +226,8 @@ class Saga:
         while top_up.is_in_progress:
             result = await self._call_step(top_up)
             after = transitions.apply_result(top_up, result, max_captures=self._limits.max_captures)
-            after = await self._repository.save(after, due_seconds=self._due_seconds(after))
+            outcome = declines.attempt_outcome(top_up.status, after.status)
+            after = await self._repository.save(after, due_seconds=self._due_seconds(after), outcome=outcome)
             self._record_step(top_up, result, after)
             top_up = after
             if top_up.attempts:

@@ -3,28 +3,54 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from math import ceil
 from typing import Final
 from uuid import UUID
 
+import structlog
 from pydantic import SecretStr
 from uuid_utils.compat import uuid7
 
 from kit.auth.principal import Principal
 from kit.rpc import request_context
+from kit.runtime.backoff import Backoff
 from subgraphs.bank.client import BankClient
+from subgraphs.card.service import metrics
 from subgraphs.card.service.adapters.acquirer import Acquirer
 from subgraphs.card.service.adapters.bank_ledger import check_account
 from subgraphs.card.service.adapters.repository import Repository
 from subgraphs.card.service.application.saga import Saga, utc_now
 from subgraphs.card.service.application.subscription_hub import SubscriptionHub
+from subgraphs.card.service.application.turns import AT_ONCE, Turns
 from subgraphs.card.service.domain.cards import CardDetails, check_card
+from subgraphs.card.service.domain.declines import (
+    Blocked,
+    DeclineLimits,
+    NewAttempt,
+    Room,
+    card_digest,
+    card_fingerprint,
+)
 from subgraphs.card.service.domain.payment import Refusal
-from subgraphs.card.service.domain.rules import Limits, check_request, request_fingerprint
+from subgraphs.card.service.domain.rules import Limits, check_request, is_replay, request_fingerprint
 from subgraphs.card.service.domain.top_up import IdempotencyKey, NewTopUp, TopUp, TopUpPage
-from wallet.errors import AccountNotFound, DeadlineExceeded, FieldViolation, InvalidInput, TopUpNotFound, Unavailable
+from wallet.errors import (
+    AccountNotFound,
+    DeadlineExceeded,
+    FieldViolation,
+    IdempotencyConflict,
+    InvalidInput,
+    RateLimited,
+    TopUpDeclinesExceeded,
+    TopUpNotFound,
+    Unavailable,
+    WalletError,
+)
 from wallet.money import Money
+
+log = structlog.get_logger(__name__)
 
 ANSWER_TIMEOUT_SECONDS: Final = 2.5
 """Maximum wait for a final status before the current state is returned; below the gateway's time-out of 5 s."""
@@ -35,6 +61,10 @@ _MAX_OFFSET_WEST_OF_UTC: Final = timedelta(hours=12)
 """A card is valid until the end of its month in the westernmost time zone."""
 _DEADLINE_MARGIN_SECONDS: Final = 0.2
 """Time before the caller's deadline at which the answer is sent."""
+_MAX_WAIT_SECONDS: Final = 3.0
+"""Maximum wait for other attempts of the customer, the address or the card."""
+_FIRST_DELAY_SECONDS: Final = 0.05
+_LONGEST_DELAY_SECONDS: Final = 0.4
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +73,16 @@ class TopUpOptions:
 
     Attributes:
         limits: limits by currency.
-        fingerprint_secret: key of the request fingerprints. If it changes, repeated requests become conflicts.
+        fingerprint_secret: key of the fingerprints of requests and cards. If it changes, repeated requests become
+            conflicts.
         access_seconds: interval between checks that a subscriber may still read the account.
+        decline_limits: limits of declined cards.
     """
 
     limits: Limits
     fingerprint_secret: SecretStr
     access_seconds: float = 60.0
+    decline_limits: DeclineLimits = field(default_factory=DeclineLimits)
 
 
 class TopUps:
@@ -76,11 +109,27 @@ class TopUps:
         self._hub = hub
         self._options = options
         self._clock = clock
+        self._secret = options.fingerprint_secret.get_secret_value().encode()
+        self._turns = Turns(options.decline_limits.per_customer)
 
     async def create(
-        self, caller: Principal, account_id: UUID, amount: Money, card: CardDetails, idempotency_key: str
+        self,
+        caller: Principal,
+        account_id: UUID,
+        amount: Money,
+        card: CardDetails,
+        idempotency_key: str,
+        address: str | None = None,
     ) -> TopUp:
         """Start a top-up, once for each caller and key, and wait for its end for a short time.
+
+        Args:
+            caller: verified caller.
+            account_id: account that receives the amount.
+            amount: amount to take from the card.
+            card: card to charge.
+            idempotency_key: identifies the request for this caller.
+            address: address or network of the client, if the gateway stated it.
 
         Returns:
             The top-up in its current state. A replay returns the same top-up.
@@ -88,6 +137,9 @@ class TopUps:
         Raises:
             InvalidInput, AccountNotFound, AccountClosed, CurrencyMismatch, TopUpLimitExceeded, IdempotencyConflict:
                 no top-up was started.
+            TopUpDeclinesExceeded: too many cards were declined; no top-up was started and the acquirer was not asked.
+            RateLimited: other top-ups of the customer, the address or the card are being authorized; no top-up was
+                started.
             Unavailable, DeadlineExceeded: the outcome is unknown; a retry with the same key is safe.
         """
         violations = check_request(amount, idempotency_key)
@@ -95,16 +147,21 @@ class TopUps:
         if violations:
             raise InvalidInput(tuple(violations))
         key = IdempotencyKey(caller.scope, idempotency_key)
-        # A replay is answered even if the account was closed since.
-        is_replay = await self._repository.find_by_key(key) is not None
-        owner_id = "" if is_replay else await self._get_owner_id(caller, account_id, amount.currency)
-        token = await self._acquirer.tokenize(card)
-        if isinstance(token, Refusal):
-            raise InvalidInput.for_field("card.number", "is not accepted by the acquirer")
-        secret = self._options.fingerprint_secret.get_secret_value().encode()
-        fingerprint = request_fingerprint(secret, token.token, account_id, amount)
-        new = NewTopUp(uuid7(), key, fingerprint, owner_id, account_id, amount, token)
-        return await self._wait_for_end(await self._saga.begin(new, self._options.limits))
+        top_up = await self._repository.find_by_key(key)
+        if top_up is None:
+            clock = asyncio.get_running_loop().time
+            wait_seconds = request_context.current_request.get().remaining(_MAX_WAIT_SECONDS)
+            wait_until = clock() + wait_seconds
+            attempt = NewAttempt(uuid7(), key, address, card_fingerprint(self._secret, card.number))
+            async with self._turns.take(caller.scope, wait_seconds):
+                top_up = await self._reserve(attempt, wait_until)
+                if top_up is None:
+                    return await self._wait_for_end(await self._begin(caller, account_id, amount, card, attempt))
+        # A replay is answered even if cards were declined or the account was closed since.
+        if not is_replay(top_up, self._secret, card, account_id, amount):
+            raise IdempotencyConflict(idempotency_key)
+        await self._saga.resume(top_up)
+        return await self._wait_for_end(top_up)
 
     async def get(self, caller: Principal, id_: UUID) -> TopUp:
         """Return a top-up.
@@ -180,6 +237,56 @@ class TopUps:
         async with aclosing(self._hub.watch(id_, check)) as states:
             async for top_up in states:
                 yield top_up
+
+    async def _reserve(self, attempt: NewAttempt, wait_until: float) -> TopUp | None:
+        """Wait until the limits of declined cards have room for an attempt, and store it.
+
+        Returns:
+            None; or the top-up with the request's key, if another request has created it in the meantime.
+
+        Raises:
+            TopUpDeclinesExceeded: too many cards were declined.
+            RateLimited: attempts in progress still fill a limit.
+        """
+        clock, backoff = asyncio.get_running_loop().time, Backoff(_FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS)
+        while True:
+            verdict = await self._repository.reserve(attempt, self._options.decline_limits)
+            if isinstance(verdict, Room):
+                return None
+            if top_up := await self._repository.find_by_key(attempt.key):
+                return top_up
+            if isinstance(verdict, Blocked):
+                retry_after = max(1, ceil(verdict.seconds))
+                metrics.TOP_UPS_BLOCKED.labels(verdict.kind).inc()
+                log.warning("top-up blocked after declined cards", limit=verdict.kind, retry_after_seconds=retry_after)
+                raise TopUpDeclinesExceeded(str(retry_after))
+            if clock() >= wait_until:
+                raise RateLimited(AT_ONCE, "1")
+            await asyncio.sleep(backoff.next_delay())
+
+    async def _begin(
+        self, caller: Principal, account_id: UUID, amount: Money, card: CardDetails, attempt: NewAttempt
+    ) -> TopUp:
+        """Let the acquirer tokenize the card of a reserved attempt, and start the top-up.
+
+        A cancelled call leaves the attempt: it counts until the end of `DeclineLimits.attempt_seconds`, because the
+        acquirer may have been asked.
+        """
+        try:
+            owner_id = await self._get_owner_id(caller, account_id, amount.currency)
+            token = await self._acquirer.tokenize(card)
+            if not isinstance(token, Refusal):
+                fingerprint = request_fingerprint(self._secret, token.token, account_id, amount)
+                digest = card_digest(self._secret, card)
+                new = NewTopUp(attempt.id, attempt.key, fingerprint, owner_id, account_id, amount, token, digest)
+                return await self._saga.begin(new, self._options.limits)
+        except WalletError:
+            with suppress(Unavailable):
+                await self._repository.end_attempt(attempt.id)
+            raise
+        await self._repository.record_decline(attempt.id)
+        metrics.TOKENS_REFUSED.inc()
+        raise InvalidInput.for_field("card.number", "is not accepted by the acquirer")
 
     async def _get_owner_id(self, caller: Principal, account_id: UUID, currency: str) -> str:
         """Return the owner of an account that the caller may pay into."""

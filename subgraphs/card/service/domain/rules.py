@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from decimal import Decimal
 from uuid import UUID
 
+from subgraphs.card.service.domain.cards import CardDetails, card_brand
+from subgraphs.card.service.domain.declines import card_digest
+from subgraphs.card.service.domain.top_up import TopUp
 from wallet.errors import FieldViolation, InvalidInput, TopUpLimitExceeded
 from wallet.inputs import idempotency_key_violations
 from wallet.money import Money
@@ -62,6 +65,20 @@ def check_request(amount: Money, idempotency_key: str) -> list[FieldViolation]:
     if not amount.is_positive:
         violations.append(FieldViolation("amount", "must be positive"))
     return violations
+
+
+def is_replay(top_up: TopUp, fingerprint_secret: bytes, card: CardDetails, account_id: UUID, amount: Money) -> bool:
+    """Return whether a request with the key of a top-up is a repetition of its request. The acquirer is not asked.
+
+    Otherwise a known key would be a way to try cards without a limit. The code of the card is not compared. The card of
+    a top-up without a digest is compared by brand and last four digits.
+    """
+    fingerprint = request_fingerprint(fingerprint_secret, top_up.card.token, account_id, amount)
+    if top_up.card_digest is None:
+        is_same_card = (card_brand(card.number), card.number[-4:]) == (top_up.card.brand, top_up.card.last_four)
+    else:
+        is_same_card = card_digest(fingerprint_secret, card) == top_up.card_digest
+    return is_same_card and fingerprint == top_up.fingerprint
 
 
 def request_fingerprint(secret: bytes, token: str, account_id: UUID, amount: Money) -> bytes:

@@ -78,6 +78,7 @@ class NewTopUp:
     account_id: UUID
     amount: Money
     card: CardToken
+    card_digest: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,7 @@ class TopUp:
         key: idempotency key of the request.
         fingerprint: digest of the request.
         owner_id: user who owns the account; empty if the account has no owner.
+        card_digest: digest of the card's number and expiry; None in top-ups of earlier releases.
         step: next call; None if the top-up is final. With NEEDS_REVIEW, the step at which it stopped.
         attempts: attempts at the step that ended with an unknown outcome.
         retries: how often an operator has retried the top-up after a review.
@@ -106,6 +108,7 @@ class TopUp:
     account_id: UUID
     amount: Money
     card: CardToken
+    card_digest: bytes | None
     status: Status
     step: Step | None
     attempts: int
