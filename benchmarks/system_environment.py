@@ -20,7 +20,7 @@ import orjson
 from benchmarks import http1_client
 from benchmarks.accounts import ACCOUNTS, OWNERS, account_id, owner_id
 from benchmarks.bank_load import BankLoad
-from benchmarks.environment import TOKEN_SECONDS, UNLIMITED_GATEWAY, BenchEnvironment
+from benchmarks.environment import TOKEN_SECONDS, UNLIMITED_SYSTEM, BenchEnvironment
 from benchmarks.figure import BenchError, Options
 from benchmarks.http1_client import HttpLoad
 from benchmarks.load_generator import LoadResult, LoadWindow, start_generator
@@ -65,7 +65,7 @@ class SystemEnvironment(BenchEnvironment):
     _MEASURED_PROCESSES: ClassVar[Sequence[str]]
 
     async def _start(self) -> None:
-        self.system, self.target = await self._exit_stack.enter_async_context(temporary_system(**UNLIMITED_GATEWAY))
+        self.system, self.target = await self._exit_stack.enter_async_context(temporary_system(**UNLIMITED_SYSTEM))
 
     @cached_property
     def signer(self) -> TokenSigner:

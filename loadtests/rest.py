@@ -17,10 +17,14 @@ from loadtests.history.calls import (
     TopUpState,
     UnknownOutcome,
 )
+from wallet.luhn import has_valid_check_digit
 
 GOOD: Final = "good"
 CARDS: Final = {GOOD: "4242424242424242", "declined": "4000000000000002", "late": "4000000000010043"}
-"""Sandbox cards (`docs/reference/test-cards.md`) by their behaviour: "late" is answered at the third attempt."""
+"""Sandbox cards (`docs/reference/test-cards.md`) by their behaviour: "late" is answered at the third attempt.
+
+Each account has its own good card (`good_card_number`), because the wallet limits concurrent attempts with one card.
+"""
 
 _UNKNOWN: Final = {0: "UNAVAILABLE", 500: "INTERNAL", 502: "UNAVAILABLE", 503: "UNAVAILABLE", 504: "DEADLINE_EXCEEDED"}
 """HTTP statuses that leave the outcome unknown. 0 means that there was no answer."""
@@ -44,9 +48,16 @@ def post_for(request: LedgerRequest) -> Post:
     money = {"amount": str(body.amount), "currency": body.currency}
     if request.key.operation == "top-up":
         name, _, _ = request.key.key.partition("-")
-        card = {"number": CARDS[name], "expiryMonth": 12, "expiryYear": 2040, "cvv": "123"}
+        number = good_card_number(body.recipient_id) if name == GOOD else CARDS[name]
+        card = {"number": number, "expiryMonth": 12, "expiryYear": 2040, "cvv": "123"}
         return Post(f"/accounts/{body.recipient_id}/topup", money | {"card": card})
     return Post(f"/accounts/{body.sender_id}/transfers", money | {"recipientId": str(body.recipient_id)})
+
+
+def good_card_number(account: UUID) -> str:
+    """Return the number of an account's own card, which the sandbox approves."""
+    digits = f"4{account.int % 10**14:014}"
+    return next(number for digit in range(10) if has_valid_check_digit(number := f"{digits}{digit}"))
 
 
 def parse_answer(request: LedgerRequest, status: int, response: Mapping[str, Any]) -> Answer:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from loadtests.faults.proxy import Proxy
-from loadtests.target import NO_RATE_LIMIT, Target
+from loadtests.target import NO_DECLINE_LIMITS, NO_RATE_LIMIT, Target
 from stack import probes
 from stack.engines.children import ClickHouse
 from stack.engines.postgres import Postgres
@@ -76,6 +76,7 @@ def _plan_processes(
         plan[name] = _with_environment(plan[name], addresses)
     unlimited = {"GATEWAY_RATE_SIGN_IN": NO_RATE_LIMIT}  # the recovery probe logs in often
     plan["gateway"] = _with_environment(plan["gateway"], unlimited)
+    plan["card"] = _with_environment(plan["card"], NO_DECLINE_LIMITS)
     grpc, admin = second
     listens = {"BANK_GRPC_LISTEN": f"{HOST}:{grpc}", "BANK_ADMIN_LISTEN": f"{HOST}:{admin}"}
     plan["bank-2"] = replace(
