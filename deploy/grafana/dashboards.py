@@ -199,7 +199,14 @@ DASHBOARDS: Final = (
     Dashboard(
         "top-ups",
         "Wallet · Top-ups",
-        ("TopUpsNeedReview", "TopUpsStuck", "AcquirerCircuitOpen", "IntegrityBroken", "ConnectionsExhausted"),
+        (
+            "TopUpsNeedReview",
+            "TopUpsStuck",
+            "AcquirerCircuitOpen",
+            "CardTesting",
+            "IntegrityBroken",
+            "ConnectionsExhausted",
+        ),
         {
             "Now": [
                 stat("Needing review", "short", "max(wallet_card_top_ups_to_review)", bad=1),
@@ -219,6 +226,27 @@ DASHBOARDS: Final = (
                 time_series("Steps", "ops", {"{{step}} {{result}}": rate("wallet_card_steps_total", "step, result")}),
                 time_series(
                     "gRPC calls of card", "s", {"{{method}}, 99 %": quantile(0.99, _RPC, '{job="card"}', by="method")}
+                ),
+            ],
+            "Declined cards": [
+                stat(
+                    "Customers, addresses and cards blocked",
+                    "short",
+                    "max by (limit) (wallet_card_decline_blocks)",
+                    "{{limit}}",
+                ),
+                time_series(
+                    "Top-ups refused, by limit",
+                    "ops",
+                    {"{{limit}}": rate("wallet_card_top_ups_blocked_total", "limit")},
+                ),
+                time_series(
+                    "Declined cards",
+                    "ops",
+                    {
+                        "before the authorization": rate("wallet_card_tokens_refused_total"),
+                        "by the authorization": rate('wallet_card_top_ups_total{status="DECLINED"}'),
+                    },
                 ),
             ],
             "Processing": [

@@ -167,6 +167,7 @@ class AccessEnvironment:
     async def _call_admin(self, call: str, token: str | None) -> str:
         name, method, path = call.split()
         url = f"{self.admin[name]}{path}".replace("{top_up_id}", self.top_up)
+        url = url.replace("{kind}", "customer").replace("{attempt_id}", self.top_up)
         answer = await self.http.request(method, url, headers=_headers(token), timeout=60)
         return "ok" if answer.is_success else str(answer.status_code)
 

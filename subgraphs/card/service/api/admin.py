@@ -73,7 +73,7 @@ def decline_router(repository: Repository, limits: DeclineLimits) -> APIRouter:
 
     @router.post("/declines/{kind}/{attempt_id}/lift")
     async def lift(kind: LimitKind, attempt_id: UUID, request: Request) -> JsonLinesResponse:
-        operator: Principal = request.state.caller
+        operator: Principal = request.state.principal
         try:
             declines = await repository.lift_block(kind, attempt_id, operator.scope)
         except Unavailable as error:
