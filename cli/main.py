@@ -9,6 +9,7 @@ import typer
 
 from cli.admin_client import AdminEndpoint
 from cli.integrity import check_integrity, worst_result
+from cli.ledger import begin_epoch, show_epoch
 from cli.redate import RedateResult
 from cli.redate import redate as redate_ledger
 from cli.replay import ReplayResult, replay_history
@@ -21,6 +22,8 @@ from stack.ports import DEFAULT, HOST, PortError, Ports
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Commands for the operators of the wallet.")
 topups = typer.Typer(no_args_is_help=True, help="Card top-ups.")
 app.add_typer(topups, name="topups")
+ledger = typer.Typer(no_args_is_help=True, help="The bank's ledger.")
+app.add_typer(ledger, name="ledger")
 
 Port = Annotated[int, typer.Option(help="PORT of the running stack")]
 Data = Annotated[Path, typer.Option(help="data folder of the running stack")]
@@ -168,6 +171,42 @@ def redate(
     history = _admin_endpoint(history_admin, ports, ports.analytics_admin, token, data)
     replayed = replay_history(history, None, all_operations=True)
     raise typer.Exit(RedateResult.DONE if replayed is ReplayResult.COMPLETE else RedateResult.NOT_FINISHED)
+
+
+@ledger.command("epoch")
+def show_ledger_epoch(
+    port: Port = DEFAULT,
+    admin: Annotated[
+        str | None, typer.Option(help="admin address of the bank, http://…; default: that of the running stack")
+    ] = None,
+    token: Token = None,
+    data: Data = _DATA,
+) -> None:
+    """Show the epoch of the ledger, since when, and why it began.
+
+    Exit codes: 0 shown, 2 the bank or its database is down.
+    """
+    ports = _ports(port)
+    raise typer.Exit(show_epoch(_admin_endpoint(admin, ports, ports.bank_admin, token, data)))
+
+
+@ledger.command("restored")
+def begin_ledger_epoch(
+    port: Port = DEFAULT,
+    admin: Annotated[
+        str | None, typer.Option(help="admin address of the bank, http://…; default: that of the running stack")
+    ] = None,
+    token: Token = None,
+    data: Data = _DATA,
+) -> None:
+    """Begin a new epoch after the ledger was restored from a backup.
+
+    Analytics then rebuilds the history from the ledger, and cursors of the previous epoch are refused.
+
+    Exit codes: 0 a new epoch began, 2 the bank or its database is down, or another epoch began meanwhile.
+    """
+    ports = _ports(port)
+    raise typer.Exit(begin_epoch(_admin_endpoint(admin, ports, ports.bank_admin, token, data)))
 
 
 @topups.command("review")

@@ -16,6 +16,7 @@ from wallet.errors import (
     InsufficientFunds,
     InternalError,
     InvalidInput,
+    LedgerRestored,
     RateLimited,
     TokenTooLong,
     TooManyAttempts,
@@ -40,6 +41,7 @@ STATUS: Final[dict[Code, HTTPStatus]] = {
 """HTTP status of each gRPC code."""
 
 STATUS_OVERRIDES: Final[dict[type[WalletError], HTTPStatus]] = {
+    LedgerRestored: HTTPStatus.GONE,
     UsernameTaken: HTTPStatus.CONFLICT,
     TokenTooLong: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
 }

@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 from uuid import UUID
 
 Position = TypeVar("Position")
@@ -11,21 +11,42 @@ _MAX_VERSION: Final = 2**63 - 1
 """Largest version that databases and messages can store."""
 
 
-def encode_version(version: int) -> str:
-    """Return the cursor of the operation that produced this version of its account."""
-    return _encode(f"v{version}")
+class HistoryPosition(NamedTuple):
+    """Position in an account's history: a version, in an epoch of the ledger. The first epoch is empty."""
+
+    version: int
+    epoch: str
 
 
-def decode_version(cursor: str) -> int:
-    """Return the version of a cursor.
+def encode_version(version: int, epoch: str = "") -> str:
+    """Return the cursor of the operation that produced this version of its account.
+
+    Args:
+        version: version of the account.
+        epoch: epoch of the ledger, a UUID; empty for the first one.
+    """
+    return _encode(f"v{version}.{epoch}" if epoch else f"v{version}")
+
+
+def decode_position(cursor: str) -> HistoryPosition:
+    """Return the position of a cursor.
 
     Raises:
         ValueError: `encode_version` did not produce this text.
     """
-    version = _decode(cursor, int, encode_version)
-    if not 0 <= version <= _MAX_VERSION:
+    position = _decode(cursor, _parse_position, lambda position: encode_version(*position))
+    if not 0 <= position.version <= _MAX_VERSION:
         raise ValueError("must be a cursor from an earlier response")
-    return version
+    return position
+
+
+def decode_version(cursor: str) -> int:
+    """Return the version of a cursor, whatever its epoch.
+
+    Raises:
+        ValueError: `encode_version` did not produce this text.
+    """
+    return decode_position(cursor).version
 
 
 def encode_id(id_: UUID) -> str:
@@ -40,6 +61,11 @@ def decode_id(cursor: str) -> UUID:
         ValueError: `encode_id` did not produce this text.
     """
     return _decode(cursor, UUID, encode_id)
+
+
+def _parse_position(text: str) -> HistoryPosition:
+    version, _, epoch = text.partition(".")
+    return HistoryPosition(int(version), str(UUID(epoch)) if epoch else "")
 
 
 def _encode(text: str) -> str:

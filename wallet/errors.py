@@ -297,6 +297,15 @@ class SubscriberTooSlow(WalletError):
 
 
 @dataclass
+class LedgerRestored(WalletError):
+    """The cursor is of an earlier epoch: the ledger was restored from a backup, so the position may not exist."""
+
+    reason = "LEDGER_RESTORED"
+    code = Code.FAILED_PRECONDITION
+    template = "the ledger was restored from a backup after this cursor was issued; read again without a cursor"
+
+
+@dataclass
 class ResourceExhausted(WalletError):
     """The service has too much work in progress. Nothing was done; a retry is safe."""
 

@@ -37,8 +37,8 @@ def operation_routes(analytics: AnalyticsClient) -> APIRouter:
     async def list_operations(
         accountId: UUID,  # noqa: N803  the contract's name
         limit: Annotated[int, Query(ge=1, le=1_000)] = 50,
-        after: Annotated[str | None, Query(max_length=64)] = None,
-        before: Annotated[str | None, Query(max_length=64)] = None,
+        after: Annotated[str | None, Query(max_length=128)] = None,
+        before: Annotated[str | None, Query(max_length=128)] = None,
         type: Annotated[list[models.OperationType] | None, Query()] = None,  # noqa: A002
         direction: models.Direction | None = None,
         counterpartyId: UUID | None = None,  # noqa: N803  the contract's name
@@ -50,8 +50,8 @@ def operation_routes(analytics: AnalyticsClient) -> APIRouter:
         if after is not None and before is not None:
             raise InvalidInput.for_field("before", "must not be combined with after")
         with inputs.FieldParser() as fields:
-            older_than = None if after is None else fields.parse("after", cursor.decode_version, after)
-            newer_than = None if before is None else fields.parse("before", cursor.decode_version, before)
+            older_than = None if after is None else fields.parse("after", cursor.decode_position, after)
+            newer_than = None if before is None else fields.parse("before", cursor.decode_position, before)
         operation_filter = client.OperationFilter(
             types=tuple(kind.value for kind in type or ()),
             direction=direction.value if direction else None,
@@ -62,7 +62,12 @@ def operation_routes(analytics: AnalyticsClient) -> APIRouter:
             to=to,
         )
         page = await analytics.list_operations(
-            accountId, limit=limit, older_than=older_than, newer_than=newer_than, filter=operation_filter
+            accountId,
+            limit=limit,
+            older_than=older_than and older_than.version,
+            newer_than=newer_than and newer_than.version,
+            epoch=edge.epoch if (edge := older_than or newer_than) else "",
+            filter=operation_filter,
         )
         return models.OperationPage(
             operations=[operation_to_rest(operation) for operation in page.operations],
@@ -86,5 +91,5 @@ def operation_to_rest(operation: client.Operation) -> models.Operation:
         balance_after=str(operation.balance_after),
         counterparty_id=operation.counterparty_id,
         occurred_at=operation.occurred_at,
-        cursor=cursor.encode_version(operation.account_version),
+        cursor=cursor.encode_version(operation.account_version, operation.epoch),
     )

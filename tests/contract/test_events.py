@@ -146,7 +146,7 @@ class TestEvents:
         for message in published:
             payload_validator(message.headers["ce_type"]).validate(message.body)
             schema_validator(HEADERS).validate(message.headers)
-            assert message.headers.keys() == HEADERS["properties"].keys() - {"traceparent"}
+            assert message.headers.keys() == HEADERS["properties"].keys() - {"ce_ledgerepoch", "traceparent"}
             assert message.headers["ce_id"] == message.body["transferId"]
             assert message.key == message.body["sender"]["accountId"]
         kinds = [message.headers["ce_type"] for message in published]

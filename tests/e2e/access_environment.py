@@ -272,6 +272,7 @@ class AccessEnvironment:
             "ListAccounts": {"ownerId": self.owner},
             "ListAccountVersions": {"pageSize": 1},
             "ListEvents": account,
+            "VerifyHistory": {"postings": []},
             "ProcessCardTopUp": account | {"amount": money, "card": CARD, "idempotencyKey": key},
             "ChangePassword": CHANGE,
             "GetUser": {"id": self.owner},

@@ -56,6 +56,7 @@ EXPECTED: Final = {
     "BankService.ListAccounts": "401 ok 403 ok ok 403 403 403 401",
     "BankService.ListAccountVersions": "401 403 403 403 403 403 403 ok 401",
     "BankService.ListEvents": "401 403 403 403 403 403 ok ok 401",
+    "BankService.VerifyHistory": "401 403 403 403 403 403 403 ok 401",
     "CardService.ProcessCardTopUp": MOVE,
     "CardService.GetTopUp": READ,
     "CardService.BatchGetTopUps": READ,
@@ -63,6 +64,8 @@ EXPECTED: Final = {
     "CardService.WatchTopUp": READ,
     "bank GET /integrity": ADMIN,
     "bank POST /redate": ADMIN,
+    "bank GET /epoch": ADMIN,
+    "bank POST /restored": "401 403 403 403 422 403 403 403 401",  # the request names no epoch
     "card GET /integrity": ADMIN,
     "card GET /review": "401 403 403 ok ok 403 403 403 401",
     "card POST /review/{top_up_id}/retry": "401 403 403 403 404 403 403 403 401",  # the top-up is not under review

@@ -53,6 +53,7 @@ class AnalyticsClient:
         limit: int,
         older_than: int | None = None,
         newer_than: int | None = None,
+        epoch: str = "",
         filter: OperationFilter | None = None,  # noqa: A002
     ) -> OperationPage:
         """Return a page of an account's operations, newest first.
@@ -62,6 +63,7 @@ class AnalyticsClient:
             limit: maximum number of operations; 0 for the server's default.
             older_than: the page ends before this version.
             newer_than: the page starts after this version. Not together with `older_than`.
+            epoch: epoch of the ledger that `older_than` or `newer_than` belongs to.
             filter: conditions that each operation satisfies.
         """
         request = analytics_pb2.GetOperationsRequest(
@@ -69,6 +71,7 @@ class AnalyticsClient:
             page_size=limit,
             older_than=older_than,
             newer_than=newer_than,
+            epoch=epoch,
             filter=operation_filter_to_proto(filter or OperationFilter()),
         )
         response = await self._calls.unary(self._stub.GetOperations, request)
@@ -99,9 +102,13 @@ class AnalyticsClient:
         )
         return statistics_from_proto(await self._calls.unary(self._stub.GetStatistics, request))
 
-    async def watch_operations(self, account_id: UUID, after_version: int) -> AsyncGenerator[Operation, None]:
-        """Yield an account's operations after a version, then new ones, in version order."""
-        request = analytics_pb2.WatchOperationsRequest(account_id=str(account_id), after_version=after_version)
+    async def watch_operations(
+        self, account_id: UUID, after_version: int, epoch: str = ""
+    ) -> AsyncGenerator[Operation, None]:
+        """Yield an account's operations after a version of an epoch, then new ones, in version order."""
+        request = analytics_pb2.WatchOperationsRequest(
+            account_id=str(account_id), after_version=after_version, epoch=epoch
+        )
         async with aclosing(self._calls.stream(self._stub.WatchOperations, request)) as responses:
             async for response in responses:
                 yield operation_from_proto(response.operation)
@@ -112,6 +119,6 @@ class AnalyticsClient:
         async with aclosing(self._calls.stream(self._stub.WatchOperations, request)) as responses:
             async for response in responses:
                 if response.HasField("start_version"):
-                    yield StreamStart(response.start_version)
+                    yield StreamStart(response.start_version, response.start_epoch)
                 else:
                     yield operation_from_proto(response.operation)

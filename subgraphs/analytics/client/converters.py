@@ -61,6 +61,7 @@ def operation_from_proto(message: analytics_pb2.Operation) -> Operation:
         money_from_proto(message.balance_after),
         UUID(message.counterparty_id),
         time_from_proto(message.occurred_at),
+        message.epoch,
     )
 
 
@@ -72,7 +73,7 @@ def granularity_to_proto(value: Literal["HOUR", "DAY", "WEEK", "MONTH"]) -> anal
 def statistics_from_proto(message: analytics_pb2.GetStatisticsResponse) -> Statistics:
     """Convert a statistics response."""
     buckets = tuple(bucket_from_proto(bucket) for bucket in message.buckets)
-    return Statistics(buckets, message.as_of_version, message.is_complete)
+    return Statistics(buckets, message.as_of_version, message.is_complete, message.epoch)
 
 
 def bucket_from_proto(message: analytics_pb2.StatisticsBucket) -> StatisticsBucket:

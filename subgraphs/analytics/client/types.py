@@ -12,7 +12,8 @@ from wallet.money import Money
 class Operation:
     """One operation as one account sees it. `amount` is positive; `direction` gives the sign.
 
-    `account_version` is the account's version after the operation, `id` the id of the transfer.
+    `account_version` is the account's version after the operation, in an `epoch` of the ledger. `id` is the id of the
+    transfer.
     """
 
     id: UUID
@@ -24,6 +25,7 @@ class Operation:
     balance_after: Money
     counterparty_id: UUID
     occurred_at: datetime
+    epoch: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,15 +98,18 @@ class Statistics:
         buckets: they cover the range without gaps.
         as_of_version: the account's version up to which operations are counted.
         is_complete: whether all operations of the range that the ledger had when it was asked are counted.
+        epoch: epoch of `as_of_version`.
     """
 
     buckets: tuple[StatisticsBucket, ...]
     as_of_version: int
     is_complete: bool
+    epoch: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class StreamStart:
-    """The account's version at which a stream of new operations starts."""
+    """The account's version at which a stream of new operations starts, in an epoch of the ledger."""
 
     version: int
+    epoch: str = ""

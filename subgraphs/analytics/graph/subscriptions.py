@@ -28,8 +28,8 @@ class Subscription:
     ) -> AsyncGenerator[Operation, None]:
         with inputs.FieldParser() as fields:
             account = fields.parse("accountId", inputs.parse_uuid, account_id)
-            version = None if after is None else fields.parse("after", cursor.decode_version, after)
-        async with aclosing(watch_operations(info.context, account, version)) as operations:
+            position = None if after is None else fields.parse("after", cursor.decode_position, after)
+        async with aclosing(watch_operations(info.context, account, position)) as operations:
             async for operation in operations:
                 yield Operation.from_client(operation)
 
@@ -38,19 +38,20 @@ class Subscription:
         with inputs.FieldParser() as fields:
             account = fields.parse("accountId", inputs.parse_uuid, account_id)
         present = await info.context.bank.get_balance(account)
-        yield BalanceUpdate(balance=Money.from_money(present.amount), cursor=cursor.encode_version(present.version))
-        async with aclosing(watch_operations(info.context, account, present.version)) as operations:
+        position = cursor.HistoryPosition(present.version, present.epoch)
+        yield BalanceUpdate(balance=Money.from_money(present.amount), cursor=cursor.encode_version(*position))
+        async with aclosing(watch_operations(info.context, account, position)) as operations:
             async for operation in operations:
                 yield BalanceUpdate(
                     balance=Money.from_money(operation.balance_after),
-                    cursor=cursor.encode_version(operation.account_version),
+                    cursor=cursor.encode_version(operation.account_version, operation.epoch),
                 )
 
 
 async def watch_operations(
-    context: Context, account_id: UUID, after: int | None
+    context: Context, account_id: UUID, after: cursor.HistoryPosition | None
 ) -> AsyncGenerator[client.Operation, None]:
-    """Yield operations after a version, or new ones without it. Reconnects after the last operation yielded.
+    """Yield operations after a position, or new ones without it. Reconnects after the last operation yielded.
 
     Analytics reports the version at which a stream of new operations starts. If it is unavailable before that, the
     bank's current version takes its place.
@@ -60,19 +61,20 @@ async def watch_operations(
     async def open_stream() -> AsyncGenerator[client.Operation, None]:
         nonlocal after, is_reconnect
         if after is None and is_reconnect:
-            after = (await context.bank.get_balance(account_id)).version
+            balance = await context.bank.get_balance(account_id)
+            after = cursor.HistoryPosition(balance.version, balance.epoch)
         is_reconnect = True
         values: AsyncGenerator[client.Operation | client.StreamStart, None]
         if after is None:
             values = context.analytics.watch_new_operations(account_id)
         else:
-            values = context.analytics.watch_operations(account_id, after)
+            values = context.analytics.watch_operations(account_id, after.version, after.epoch)
         async with aclosing(values):
             async for value in values:
                 if isinstance(value, client.StreamStart):
-                    after = value.version
+                    after = cursor.HistoryPosition(value.version, value.epoch)
                 else:
-                    after = value.account_version
+                    after = cursor.HistoryPosition(value.account_version, value.epoch)
                     yield value
 
     async with aclosing(reconnecting_stream(open_stream)) as operations:

@@ -62,7 +62,7 @@ class Operation:
             balance_after=Money.from_money(operation.balance_after),
             counterparty=AccountRef(id=strawberry.ID(str(operation.counterparty_id))),
             occurred_at=operation.occurred_at,
-            cursor=cursor.encode_version(operation.account_version),
+            cursor=cursor.encode_version(operation.account_version, operation.epoch),
         )
 
 
@@ -236,7 +236,7 @@ class AccountStatistics:
         """Convert statistics of the client."""
         return cls(
             buckets=[StatisticsBucket.from_client(bucket) for bucket in statistics.buckets],
-            cursor=cursor.encode_version(statistics.as_of_version),
+            cursor=cursor.encode_version(statistics.as_of_version, statistics.epoch),
             is_complete=statistics.is_complete,
         )
 
@@ -266,13 +266,15 @@ class Account:
         filter: OperationFilter | None = None,  # noqa: A002
     ) -> OperationConnection | None:
         request = paging.parse_relay_arguments(
-            cursor.decode_version, first=first, after=after, last=last, before=before
+            cursor.decode_position, first=first, after=after, last=last, before=before
         )
+        edge = request.older_than or request.newer_than
         page = await info.context.analytics.list_operations(
             UUID(self.id),
             limit=request.limit,
-            older_than=request.older_than,
-            newer_than=request.newer_than,
+            older_than=request.older_than and request.older_than.version,
+            newer_than=request.newer_than and request.newer_than.version,
+            epoch=edge.epoch if edge else "",
             filter=filter.to_client() if filter else client.OperationFilter(),
         )
         return OperationConnection.from_client(page)

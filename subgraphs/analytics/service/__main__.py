@@ -16,6 +16,7 @@ from kit.runtime.service import run_service, service_ports
 from subgraphs.analytics.service.adapters.bank_ledger import BankLedger
 from subgraphs.analytics.service.adapters.clickhouse.copies import Copies
 from subgraphs.analytics.service.adapters.clickhouse.database import Database
+from subgraphs.analytics.service.adapters.clickhouse.epochs import EpochTables
 from subgraphs.analytics.service.adapters.clickhouse.history import History
 from subgraphs.analytics.service.adapters.kafka import KafkaClients
 from subgraphs.analytics.service.api.admin import replay_router
@@ -23,6 +24,7 @@ from subgraphs.analytics.service.api.policy import ADMIN, POLICY
 from subgraphs.analytics.service.api.servicer import SERVICE, AnalyticsServicer
 from subgraphs.analytics.service.application.account_owners import AccountOwners
 from subgraphs.analytics.service.application.consumer import Consumer, ConsumerLimits
+from subgraphs.analytics.service.application.epoch import EpochFollower
 from subgraphs.analytics.service.application.integrity import history_integrity
 from subgraphs.analytics.service.application.live_consumer import LiveConsumer
 from subgraphs.analytics.service.application.repair import PERIOD_SECONDS, Repair
@@ -48,13 +50,21 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         bank = await stack.enter_async_context(BankClient.connect(settings.bank_grpc_target, limits=limits, tls=tls))
         signer = TokenSigner.from_file(NAME, settings.service_key_file, settings.auth_audience)
         ledger = BankLedger(bank, ServiceTokenProvider(signer, NAME))
-        repair = Repair(history, ledger, grace_seconds=grace_seconds)
+        epochs = EpochFollower(EpochTables(database), ledger)
+        repair = Repair(history, ledger, epochs, grace_seconds=grace_seconds)
         hub_limits = HubLimits(access_interval_seconds=settings.analytics_watch_access_seconds)
         hub = SubscriptionHub(history, ledger, bank, repair, hub_limits)
+        epochs.on_rebuilt += [hub.end_epoch, repair.suspect_all]
+        epochs.on_new_incarnation.append(repair.suspect_all)
         live_consumer = LiveConsumer(hub, kafka.live_consumer, kafka.admin_client)
         consumer_limits = ConsumerLimits(batch_size=settings.analytics_batch)
         consumer = Consumer(history, repair, partial(kafka.group_consumer, NAME), kafka.producer, consumer_limits)
-        tasks = {"live consumer": live_consumer.run, "subscription checks": hub.run_checks, "repair": repair.run}
+        tasks = {
+            "epoch": epochs.run,
+            "live consumer": live_consumer.run,
+            "subscription checks": hub.run_checks,
+            "repair": repair.run,
+        }
         await stack.enter_async_context(process.restarting_tasks(tasks))
         await stack.enter_async_context(process.background_task(consumer.run(), "consumer"))
         integrity = history_integrity(
@@ -67,7 +77,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         verifier = await stack.enter_async_context(TokenVerifier.open(settings))
         checks = {"clickhouse": database.ping, "kafka": live_consumer.ping, "keys": verifier.check_ready}
         replay = Replay(history, copies, ledger, repair)
-        servicer = AnalyticsServicer(Analytics(history, ledger, hub, AccountOwners(bank)))
+        servicer = AnalyticsServicer(Analytics(history, ledger, epochs, hub, AccountOwners(bank)))
         await stack.enter_async_context(
             service_ports(
                 grpc_listen=settings.analytics_grpc_listen,

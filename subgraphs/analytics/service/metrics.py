@@ -30,3 +30,13 @@ INTEGRITY = Gauges(
 )
 REPLAYED = Counter("wallet_analytics_operations_replayed", "Operations that a replay inserted from the bank.")
 REMOVED = Counter("wallet_analytics_rows_removed", "Rows that differed from the ledger and were deleted by a replay.")
+EPOCH_CHANGES = Counter(
+    "wallet_analytics_epoch_changes", "Rebuilds of the history because the ledger began another epoch."
+)
+REBUILDING = Gauge(
+    "wallet_analytics_rebuilding", "1 while the history is rebuilt because the ledger began another epoch."
+)
+OTHER_EPOCH_EVENTS = Counter(
+    "wallet_analytics_events_of_other_epochs",
+    "Messages of the topic that were skipped: their epoch is not the ledger's.",
+)

@@ -1,6 +1,6 @@
 """Typed gRPC client of the bank."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 from uuid import UUID
@@ -23,6 +23,8 @@ from subgraphs.bank.client.types import (
     AccountVersion,
     Balance,
     Event,
+    HeldPosting,
+    LedgerIdentity,
     Posting,
     Receipt,
     Transfer,
@@ -41,6 +43,7 @@ _READS: Final = (
     "ListAccounts",
     "ListAccountVersions",
     "ListEvents",
+    "VerifyHistory",
 )
 _DEPENDENCY: Final = "the bank"  # in error messages
 
@@ -122,7 +125,7 @@ class BankClient:
         """Return the account's current balance and version."""
         request = bank_pb2.GetBalanceRequest(account_id=str(account_id))
         response = await self._calls.unary(self._stub.GetBalance, request)
-        return Balance(money_from_proto(response.balance), response.version)
+        return Balance(money_from_proto(response.balance), response.version, response.epoch)
 
     async def get_transfer(self, transfer_id: UUID) -> Transfer:
         """Return a transfer from or to one of the caller's accounts."""
@@ -212,4 +215,30 @@ class BankClient:
             page_size=page_size,
         )
         response = await self._calls.unary(self._stub.ListEvents, request)
-        return [event_from_proto(event) for event in response.events]
+        return [event_from_proto(event, response.epoch) for event in response.events]
+
+    async def verify_history(
+        self, epoch: str, past_epochs: Iterable[str], postings: Sequence[HeldPosting]
+    ) -> LedgerIdentity:
+        """Compare postings that the caller holds with the ledger. For services only.
+
+        Args:
+            epoch: epoch that the caller follows.
+            past_epochs: epochs that the caller has followed before.
+            postings: postings that the caller holds of `epoch`; at most 1,000.
+
+        Returns:
+            The ledger's identity. Its epoch is another one if the ledger contradicts what the caller holds.
+        """
+        request = bank_pb2.VerifyHistoryRequest(
+            epoch=epoch,
+            past_epochs=past_epochs,
+            postings=[
+                bank_pb2.VerifyHistoryRequest.HeldPosting(
+                    account_id=str(each.account_id), version=each.version, transfer_id=str(each.transfer_id)
+                )
+                for each in postings
+            ],
+        )
+        response = await self._calls.unary(self._stub.VerifyHistory, request)
+        return LedgerIdentity(response.epoch, response.incarnation)

@@ -59,13 +59,14 @@ def transfer_from_proto(message: bank_pb2.Transfer) -> Transfer:
     )
 
 
-def event_from_proto(message: bank_pb2.Event) -> Event:
-    """Convert an event."""
+def event_from_proto(message: bank_pb2.Event, epoch: str) -> Event:
+    """Convert an event of an epoch."""
     return Event(
         transfer_from_proto(message.transfer),
         _posting_from_proto(message.sender),
         _posting_from_proto(message.recipient),
         dict(message.descriptor),
+        epoch,
     )
 
 

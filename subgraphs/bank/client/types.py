@@ -76,20 +76,42 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """Balance of an account at a version."""
+    """Balance of an account at a version, in an epoch of the ledger; the first epoch is empty."""
 
     amount: Money
     version: int
+    epoch: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Transfer with both postings and its descriptor: the same data as the event on the operations topic."""
+    """Transfer with both postings and its descriptor: the same data as the event on the operations topic.
+
+    `epoch` is the ledger's epoch when the event was read; the first epoch is empty.
+    """
 
     transfer: Transfer
     sender: Posting
     recipient: Posting
     descriptor: Mapping[str, str]
+    epoch: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldPosting:
+    """Posting that a reader of the ledger holds."""
+
+    account_id: UUID
+    version: int
+    transfer_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerIdentity:
+    """Epoch of the ledger, and the incarnation of the database server that stores it."""
+
+    epoch: str
+    incarnation: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,10 @@ from kit.runtime.service import run_service, service_ports
 from kit.telemetry import metrics
 from subgraphs.bank.service.adapters.postgres.accounts import Accounts
 from subgraphs.bank.service.adapters.postgres.database import open_pool
+from subgraphs.bank.service.adapters.postgres.epoch import Epochs
 from subgraphs.bank.service.adapters.postgres.reader import Reader
 from subgraphs.bank.service.adapters.postgres.replica import Replica
-from subgraphs.bank.service.api.admin import redating_router
+from subgraphs.bank.service.api.admin import epoch_router, redating_router
 from subgraphs.bank.service.api.policy import ADMIN, POLICY
 from subgraphs.bank.service.api.servicer import SERVICE, BankServicer
 from subgraphs.bank.service.application.group_commit import Pipeline
@@ -50,7 +51,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         reader = Reader(pool, await stack.enter_async_context(_open_replica(settings)))
         relay = OutboxRelay(pool, create_producer)
         pipeline = Pipeline(Ledger(pool, on_commit=relay.wake).commit)
-        servicer = BankServicer(Bank(pipeline, reader, Accounts(pool)))
+        epochs = Epochs(pool)
+        servicer = BankServicer(Bank(pipeline, reader, Accounts(pool), epochs))
         await stack.enter_async_context(process.background_task(pipeline.run(), "pipeline"))
         await stack.enter_async_context(process.restarting_tasks({"relay": relay.run, "backlog": relay.measure}))
         verifier = await stack.enter_async_context(TokenVerifier.open(settings))
@@ -64,7 +66,11 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
                 tls=tls,
                 checks=checks,
                 admin_policy=ADMIN,
-                admin_routers=[integrity_router(ledger_integrity(pool)), redating_router(Redating(pool))],
+                admin_routers=[
+                    integrity_router(ledger_integrity(pool)),
+                    redating_router(Redating(pool)),
+                    epoch_router(epochs),
+                ],
             )
         )
         await stop.wait()

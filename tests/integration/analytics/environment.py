@@ -21,9 +21,11 @@ from subgraphs.analytics.service import __main__ as main
 from subgraphs.analytics.service.adapters.bank_ledger import BankLedger
 from subgraphs.analytics.service.adapters.clickhouse.copies import Copies
 from subgraphs.analytics.service.adapters.clickhouse.database import Database
+from subgraphs.analytics.service.adapters.clickhouse.epochs import EpochTables
 from subgraphs.analytics.service.adapters.clickhouse.history import History
 from subgraphs.analytics.service.adapters.kafka import KafkaClients
 from subgraphs.analytics.service.application.consumer import Consumer, ConsumerLimits
+from subgraphs.analytics.service.application.epoch import EpochFollower
 from subgraphs.analytics.service.application.live_consumer import LiveConsumer
 from subgraphs.analytics.service.application.repair import Repair
 from subgraphs.analytics.service.application.subscription_hub import HubLimits, SubscriptionHub
@@ -92,11 +94,17 @@ class AnalyticsEnvironment:
         return History(self.database)
 
     @property
+    def epochs(self) -> EpochFollower:
+        return EpochFollower(EpochTables(self.database), self.ledger)
+
+    @property
     def copies(self) -> Copies:
         return Copies(self.database)
 
     def repair(self, *, grace_seconds: float = 0.05, period_seconds: float = 3600.0) -> Repair:
-        return Repair(self.history, self.ledger, grace_seconds=grace_seconds, period_seconds=period_seconds)
+        return Repair(
+            self.history, self.ledger, self.epochs, grace_seconds=grace_seconds, period_seconds=period_seconds
+        )
 
     def hub(self, repair: Repair | None = None, limits: HubLimits | None = None) -> SubscriptionHub:
         limits = limits or HubLimits(gap_timeout_seconds=0.05, check_interval_seconds=3600)

@@ -1,6 +1,7 @@
 """Bank with a ledger in memory and a real gRPC servicer."""
 
 import asyncio
+import copy
 import itertools
 import uuid
 from collections import Counter
@@ -32,6 +33,8 @@ class FakeBank(bank_pb2_grpc.BankServiceServicer):
 
     def __init__(self) -> None:
         self.is_down = False
+        self.epoch = ""
+        self.incarnation = "1/00000001"
         self.gate = asyncio.Event()
         self.gate.set()
         self.calls: Counter[str] = Counter()
@@ -100,7 +103,7 @@ class FakeBank(bank_pb2_grpc.BankServiceServicer):
     async def GetBalance(self, request: bank_pb2.GetBalanceRequest, context: Any) -> bank_pb2.GetBalanceResponse:  # noqa: N802
         self._enter("GetBalance")
         account = self._account(UUID(request.account_id))
-        return bank_pb2.GetBalanceResponse(balance=account.balance, version=account.version)
+        return bank_pb2.GetBalanceResponse(balance=account.balance, version=account.version, epoch=self.epoch)
 
     async def BatchGetAccounts(  # noqa: N802
         self, request: bank_pb2.BatchGetAccountsRequest, context: Any
@@ -132,7 +135,32 @@ class FakeBank(bank_pb2_grpc.BankServiceServicer):
         self._enter("ListEvents")
         later = self._events[UUID(request.account_id)][request.after_version :]
         events = [event for event in later if event.id not in self._lost]
-        return bank_pb2.ListEventsResponse(events=map(_message, events[: request.page_size]))
+        return bank_pb2.ListEventsResponse(events=map(_message, events[: request.page_size]), epoch=self.epoch)
+
+    async def VerifyHistory(  # noqa: N802
+        self, request: bank_pb2.VerifyHistoryRequest, context: Any
+    ) -> bank_pb2.VerifyHistoryResponse:
+        self._enter("VerifyHistory")
+        is_contradicted = not all(map(self._has, request.postings))
+        if is_contradicted if self.epoch == request.epoch else self.epoch in request.past_epochs:
+            self.begin_epoch()
+        return bank_pb2.VerifyHistoryResponse(epoch=self.epoch, incarnation=self.incarnation)
+
+    def _has(self, held: bank_pb2.VerifyHistoryRequest.HeldPosting) -> bool:
+        events = self._events.get(UUID(held.account_id), [])
+        return 0 < held.version <= len(events) and str(events[held.version - 1].id) == held.transfer_id
+
+    def begin_epoch(self) -> None:
+        """Begin a new epoch, as `wallet ledger restored` does."""
+        self.epoch = str(uuid.uuid4())
+
+    def backup(self) -> tuple[Any, ...]:
+        """Return a backup of the ledger."""
+        return copy.deepcopy((self._balances, self._events)), self.epoch
+
+    def restore(self, backup: tuple[Any, ...]) -> None:
+        """Restore the ledger from a backup, without a new epoch."""
+        (self._balances, self._events), self.epoch = copy.deepcopy(backup)
 
 
 def _message(event: Event) -> bank_pb2.Event:

@@ -233,7 +233,7 @@ class TestConsumer:
             def suspect(self, account_id: UUID) -> None:
                 suspected.append(account_id)
 
-        repair = RecordingRepair(env.history, env.ledger, period_seconds=1, grace_seconds=0)
+        repair = RecordingRepair(env.history, env.ledger, env.epochs, period_seconds=1, grace_seconds=0)
         async with background(env.consumer(repair=repair).run()):
             first, second, _, fourth = (env.bank.transfer(alice, bob) for _ in range(4))
             await env.publish(first, second, second)
@@ -254,7 +254,7 @@ class TestConsumer:
             def suspect_all(self) -> None:
                 suspected.append(True)
 
-        repair = RecordingRepair(env.history, env.ledger, period_seconds=1, grace_seconds=0)
+        repair = RecordingRepair(env.history, env.ledger, env.epochs, period_seconds=1, grace_seconds=0)
         member = env.consumer(repair=repair)
         async with background(member.run()):
             await env.publish(env.bank.transfer(alice, bob), partition=0)

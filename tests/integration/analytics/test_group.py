@@ -25,7 +25,7 @@ class RecordingRepair(Repair):
     """Counts the calls of `suspect_all`."""
 
     def __init__(self, env: AnalyticsEnvironment) -> None:
-        super().__init__(env.history, env.ledger, period_seconds=1, grace_seconds=0)
+        super().__init__(env.history, env.ledger, env.epochs, period_seconds=1, grace_seconds=0)
         self.suspected = 0
 
     def suspect_all(self) -> None:

@@ -62,7 +62,7 @@ class TestRepair:
         events = [env.bank.transfer(alice, bob) for _ in range(3)]
         await env.history.insert([row for event in events for row in rows_from_event(event)])
         await env.repair().repair_all(grace_seconds=0)
-        assert env.bank.calls == {"ListAccountVersions": 1}
+        assert env.bank.calls == {"ListAccountVersions": 1, "VerifyHistory": 1}
 
     async def test_operation_that_arrives_within_the_grace_is_not_read_from_the_bank(
         self, env: AnalyticsEnvironment
@@ -84,7 +84,7 @@ class TestRepair:
                 await asyncio.sleep(0.1)
                 await self.insert(rows_from_event(event))
 
-        repair = Repair(Arriving(env.database), env.ledger, period_seconds=3600, grace_seconds=0)
+        repair = Repair(Arriving(env.database), env.ledger, env.epochs, period_seconds=3600, grace_seconds=0)
         await repair.repair_all(grace_seconds=2)
         assert await env.stored_versions(alice) == [1]
         assert env.bank.calls["ListEvents"] == 0
@@ -108,7 +108,7 @@ class TestRepair:
         metrics.COMPARED.set(0)
         history = BlockedHistory(env.database)
         history.hold()
-        repair = Repair(history, env.ledger, period_seconds=3600, grace_seconds=0)
+        repair = Repair(history, env.ledger, env.epochs, period_seconds=3600, grace_seconds=0)
         async with background(repair.repair_all(grace_seconds=0)) as comparing:
             await history.waits.wait()
             assert (metrics.ACCOUNTS_INCOMPLETE._value.get(), metrics.COMPARED._value.get()) == (4, 0)

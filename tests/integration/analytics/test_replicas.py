@@ -16,6 +16,7 @@ from tests.integration.analytics.environment import AnalyticsEnvironment, backgr
 from tests.integration.analytics.group import Load, analytics_process, until_group_size
 from tests.kafka.brokers import on_apache
 from tests.waiting import until
+from wallet.cursor import HistoryPosition
 
 pytestmark = pytest.mark.slow
 
@@ -41,7 +42,7 @@ class Feeds:
         context = RequestClients(client, env.bank_client)
 
         async def follow(versions: list[int]) -> None:
-            async with aclosing(watch_operations(context, account, 0)) as operations:
+            async with aclosing(watch_operations(context, account, HistoryPosition(0, ""))) as operations:
                 async for operation in operations:
                     versions.append(operation.account_version)  # noqa: PERF401  read while it grows
 

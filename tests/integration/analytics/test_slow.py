@@ -36,7 +36,7 @@ MOST = 5_000
 async def hub(env: AnalyticsEnvironment, keys: Keys) -> AsyncIterator[SubscriptionHub]:
     """Yield the hub of a running service."""
     hub = env.hub(limits=HubLimits(gap_timeout_seconds=0.05, check_interval_seconds=3600, buffer_size=ROOM))
-    servicer = AnalyticsServicer(Analytics(env.history, env.ledger, hub, AccountOwners(env.bank_client)))
+    servicer = AnalyticsServicer(Analytics(env.history, env.ledger, hub._epochs, hub, AccountOwners(env.bank_client)))
     async with grpc_server(
         env.settings.analytics_grpc_listen, keys.verifier(), {SERVICE: Service(servicer.register, POLICY)}
     ):

@@ -7,6 +7,7 @@ import pytest
 from kit.auth.principal import Principal, Role
 from subgraphs.analytics.service.application import account_owners
 from subgraphs.analytics.service.application.account_owners import AccountOwners
+from subgraphs.analytics.service.domain.model import AccountPosition
 from subgraphs.bank.client import Balance, BankClient
 from wallet.errors import AccountNotFound, DeadlineExceeded, Unavailable
 from wallet.money import Money
@@ -15,6 +16,7 @@ ALICE = Principal("https://users.test", "alice", is_service=False, expires_at=0)
 BOB = Principal("https://users.test", "bob", is_service=False, expires_at=0)
 OPERATOR = Principal("https://users.test", "operator", False, 0, frozenset({Role.OPERATOR}))
 ACCOUNT, UNKNOWN_ACCOUNT = uuid4(), uuid4()
+EPOCH = str(uuid4())
 
 
 class FakeBank:
@@ -28,7 +30,7 @@ class FakeBank:
             raise self.problem
         if account_id == UNKNOWN_ACCOUNT:
             raise AccountNotFound(str(account_id))
-        return Balance(Money.parse("1.00"), 7)
+        return Balance(Money.parse("1.00"), 7, EPOCH)
 
 
 class FakeClock:
@@ -54,8 +56,8 @@ def owners(bank: FakeBank, clock: FakeClock) -> AccountOwners:
     return AccountOwners(cast("BankClient", bank), clock)
 
 
-async def test_version_is_read_from_the_bank_each_time(owners: AccountOwners, bank: FakeBank) -> None:
-    assert [await owners.read_version(ALICE, ACCOUNT) for _ in range(2)] == [7, 7]
+async def test_position_is_read_from_the_bank_each_time(owners: AccountOwners, bank: FakeBank) -> None:
+    assert [await owners.read_position(ALICE, ACCOUNT) for _ in range(2)] == [AccountPosition(7, EPOCH)] * 2
     assert bank.calls == 2
 
 
@@ -63,43 +65,43 @@ async def test_version_is_read_from_the_bank_each_time(owners: AccountOwners, ba
 async def test_known_owner_reads_without_a_version_for_a_minute_while_the_bank_is_away(
     owners: AccountOwners, bank: FakeBank, clock: FakeClock, problem: Exception
 ) -> None:
-    await owners.read_version(ALICE, ACCOUNT)
+    await owners.read_position(ALICE, ACCOUNT)
     bank.problem = problem
     clock.now += 59
-    assert await owners.read_version(ALICE, ACCOUNT) is None
+    assert await owners.read_position(ALICE, ACCOUNT) is None
     clock.now += 2
     with pytest.raises(type(problem)):
-        await owners.read_version(ALICE, ACCOUNT)
+        await owners.read_position(ALICE, ACCOUNT)
 
 
 async def test_known_owner_does_not_wait_for_a_bank_that_hangs(
     owners: AccountOwners, bank: FakeBank, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await owners.read_version(ALICE, ACCOUNT)
+    await owners.read_position(ALICE, ACCOUNT)
     monkeypatch.setattr(account_owners, "_VERSION_TIMEOUT_SECONDS", 0)
     monkeypatch.setattr(bank, "get_balance", lambda _: asyncio.Event().wait())
-    assert await owners.read_version(ALICE, ACCOUNT) is None
+    assert await owners.read_position(ALICE, ACCOUNT) is None
 
 
 async def test_cached_answer_is_not_used_for_another_caller(owners: AccountOwners, bank: FakeBank) -> None:
-    await owners.read_version(ALICE, ACCOUNT)
+    await owners.read_position(ALICE, ACCOUNT)
     bank.problem = Unavailable("the bank")
     with pytest.raises(Unavailable):
-        await owners.read_version(BOB, ACCOUNT)
+        await owners.read_position(BOB, ACCOUNT)
 
 
 async def test_refusal_ends_the_access_of_a_former_owner(owners: AccountOwners, bank: FakeBank) -> None:
-    await owners.read_version(ALICE, ACCOUNT)
+    await owners.read_position(ALICE, ACCOUNT)
     for problem, error in ((AccountNotFound(str(ACCOUNT)), AccountNotFound), (Unavailable("the bank"), Unavailable)):
         bank.problem = problem
         with pytest.raises(error):
-            await owners.read_version(ALICE, ACCOUNT)
+            await owners.read_position(ALICE, ACCOUNT)
 
 
 async def test_operator_may_not_read_an_account_that_does_not_exist(owners: AccountOwners) -> None:
-    await owners.read_version(OPERATOR, ACCOUNT)
+    await owners.read_position(OPERATOR, ACCOUNT)
     with pytest.raises(AccountNotFound):
-        await owners.read_version(OPERATOR, UNKNOWN_ACCOUNT)
+        await owners.read_position(OPERATOR, UNKNOWN_ACCOUNT)
 
 
 async def test_cache_has_a_maximum_size(bank: FakeBank, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,8 +109,8 @@ async def test_cache_has_a_maximum_size(bank: FakeBank, monkeypatch: pytest.Monk
     owners = AccountOwners(cast("BankClient", bank))
     accounts = [uuid4() for _ in range(3)]
     for account_id in accounts:
-        await owners.read_version(ALICE, account_id)
+        await owners.read_position(ALICE, account_id)
     bank.problem = Unavailable("the bank")
-    assert await owners.read_version(ALICE, accounts[2]) is None
+    assert await owners.read_position(ALICE, accounts[2]) is None
     with pytest.raises(Unavailable):
-        await owners.read_version(ALICE, accounts[0])
+        await owners.read_position(ALICE, accounts[0])

@@ -9,6 +9,7 @@ from uuid import UUID
 from subgraphs.analytics.client import Operation, StreamStart
 from subgraphs.analytics.graph.context import Context
 from subgraphs.analytics.graph.subscriptions import watch_operations
+from wallet.cursor import HistoryPosition
 from wallet.errors import Unavailable
 from wallet.money import Money
 
@@ -32,13 +33,13 @@ class Clients:
     @property
     def context(self) -> Context:
         analytics = SimpleNamespace(
-            watch_operations=lambda _, after: self._stream(after), watch_new_operations=lambda _: self._stream(None)
+            watch_operations=lambda _, after, __: self._stream(after), watch_new_operations=lambda _: self._stream(None)
         )
         return cast(Context, SimpleNamespace(analytics=analytics, bank=self))
 
     async def get_balance(self, _: UUID) -> Any:
         self.bank_calls += 1
-        return SimpleNamespace(version=5)
+        return SimpleNamespace(version=5, epoch="")
 
     async def _stream(self, after: int | None) -> AsyncGenerator[Operation | StreamStart, None]:
         self.opened_after.append(after)
@@ -48,7 +49,8 @@ class Clients:
             raise Unavailable
 
     async def versions(self, after: int | None) -> list[int]:
-        async with aclosing(watch_operations(self.context, ACCOUNT, after)) as operations:
+        position = None if after is None else HistoryPosition(after, "")
+        async with aclosing(watch_operations(self.context, ACCOUNT, position)) as operations:
             return [each.account_version async for each in operations]
 
 

@@ -59,6 +59,7 @@ def bank_calls(client: BankClient) -> list[Awaitable[Any]]:
         client.list_accounts(),
         first_page(client.list_account_versions()),
         client.list_events(ID, 0),
+        client.verify_history("", (), ()),
     ]
 
 

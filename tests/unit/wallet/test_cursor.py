@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 
 from wallet import cursor
 
+EPOCH = "0197a0b0-0000-7000-8000-00000000000a"
+
 
 class TestVersionCursor:
     @given(st.integers(0, 2**63 - 1))
@@ -16,6 +18,16 @@ class TestVersionCursor:
     @given(st.integers(0, 2**63 - 1))
     def test_version_cursor_needs_no_url_quoting(self, version: int) -> None:
         assert set(cursor.encode_version(version)).isdisjoint("+/=&?# ")
+
+    @given(st.integers(0, 2**63 - 1), st.uuids())
+    def test_cursor_of_a_later_epoch_decodes_to_both(self, version: int, epoch: uuid.UUID) -> None:
+        text = cursor.encode_version(version, str(epoch))
+        assert cursor.decode_position(text) == (version, str(epoch))
+        assert cursor.decode_version(text) == version
+        assert len(text) <= 128  # the contract's maximum
+
+    def test_cursor_without_an_epoch_is_of_the_first_one(self) -> None:
+        assert cursor.decode_position(cursor.encode_version(7)) == (7, "")
 
     @given(st.text() | st.text("dvjMTIzAB-_=", max_size=12))
     @example("")
@@ -31,7 +43,10 @@ class TestVersionCursor:
 
     @pytest.mark.parametrize(
         "payload",
-        ["v-1", "v01", "v+1", "v 1", "v1_0", "v", "1", "w1", "v1.0", "v" + "9" * 5000, f"v{2**63}", "v\uff11"],
+        [
+            *("v-1", "v01", "v+1", "v 1", "v1_0", "v", "1", "w1", "v1.0", "v1.", "v" + "9" * 5000, f"v{2**63}"),
+            *("v\uff11", f"v1.{{{EPOCH}}}", f"v1.{EPOCH.upper()}"),
+        ],
     )
     def test_forged_version_cursor_is_rejected(self, payload: str) -> None:
         forged = base64.urlsafe_b64encode(payload.encode()).decode().rstrip("=")

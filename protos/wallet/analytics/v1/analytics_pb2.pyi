@@ -94,6 +94,7 @@ class Operation(_message.Message):
     BALANCE_AFTER_FIELD_NUMBER: _builtins.int
     COUNTERPARTY_ID_FIELD_NUMBER: _builtins.int
     OCCURRED_AT_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Transfer id."""
     account_id: _builtins.str
@@ -102,6 +103,10 @@ class Operation(_message.Message):
     type: Global___OperationType.ValueType
     direction: Global___Direction.ValueType
     counterparty_id: _builtins.str
+    epoch: _builtins.str
+    """Epoch of the ledger that `account_version` belongs to; empty for the first one. A position in the history is the
+    epoch and the version.
+    """
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
         """Always positive; `direction` gives the sign."""
@@ -122,10 +127,11 @@ class Operation(_message.Message):
         balance_after: _money_pb2.Money | None = ...,
         counterparty_id: _builtins.str = ...,
         occurred_at: _timestamp_pb2.Timestamp | None = ...,
+        epoch: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "balance_after", b"balance_after", "occurred_at", b"occurred_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "account_version", b"account_version", "amount", b"amount", "balance_after", b"balance_after", "counterparty_id", b"counterparty_id", "direction", b"direction", "id", b"id", "occurred_at", b"occurred_at", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "account_version", b"account_version", "amount", b"amount", "balance_after", b"balance_after", "counterparty_id", b"counterparty_id", "direction", b"direction", "epoch", b"epoch", "id", b"id", "occurred_at", b"occurred_at", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -184,6 +190,7 @@ class GetOperationsRequest(_message.Message):
     OLDER_THAN_FIELD_NUMBER: _builtins.int
     NEWER_THAN_FIELD_NUMBER: _builtins.int
     FILTER_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
     account_id: _builtins.str
     page_size: _builtins.int
     """1 to 1,000; 0 means 50."""
@@ -191,6 +198,10 @@ class GetOperationsRequest(_message.Message):
     """Returns the newest operations below this version."""
     newer_than: _builtins.int
     """Returns the oldest operations above this version. Do not combine with older_than."""
+    epoch: _builtins.str
+    """Epoch of older_than or newer_than. If it is not the ledger's, the call fails with FAILED_PRECONDITION and reason
+    LEDGER_RESTORED: read again without a version.
+    """
     @_builtins.property
     def filter(self) -> Global___OperationFilter: ...
     def __init__(
@@ -201,10 +212,11 @@ class GetOperationsRequest(_message.Message):
         older_than: _builtins.int | None = ...,
         newer_than: _builtins.int | None = ...,
         filter: Global___OperationFilter | None = ...,
+        epoch: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_newer_than", b"_newer_than", "_older_than", b"_older_than", "filter", b"filter", "newer_than", b"newer_than", "older_than", b"older_than"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_newer_than", b"_newer_than", "_older_than", b"_older_than", "account_id", b"account_id", "filter", b"filter", "newer_than", b"newer_than", "older_than", b"older_than", "page_size", b"page_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_newer_than", b"_newer_than", "_older_than", b"_older_than", "account_id", b"account_id", "epoch", b"epoch", "filter", b"filter", "newer_than", b"newer_than", "older_than", b"older_than", "page_size", b"page_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__newer_than: _TypeAlias = _typing.Literal["newer_than"]  # noqa: Y015
     _WhichOneofArgType__newer_than: _TypeAlias = _typing.Literal["_newer_than", b"_newer_than"]  # noqa: Y015
@@ -288,12 +300,15 @@ class GetStatisticsResponse(_message.Message):
     BUCKETS_FIELD_NUMBER: _builtins.int
     AS_OF_VERSION_FIELD_NUMBER: _builtins.int
     IS_COMPLETE_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
     as_of_version: _builtins.int
     """Greatest stored version of the account. Later operations are not included."""
     is_complete: _builtins.bool
     """True if all operations of the range that the ledger had when it was asked are included. False while one of them is
     still on its way, and while the ledger does not answer.
     """
+    epoch: _builtins.str
+    """Epoch of as_of_version."""
     @_builtins.property
     def buckets(self) -> _containers.RepeatedCompositeFieldContainer[Global___StatisticsBucket]:
         """All buckets of the range, oldest first, including empty ones."""
@@ -304,10 +319,11 @@ class GetStatisticsResponse(_message.Message):
         buckets: _abc.Iterable[Global___StatisticsBucket] | None = ...,
         as_of_version: _builtins.int = ...,
         is_complete: _builtins.bool = ...,
+        epoch: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_version", b"as_of_version", "buckets", b"buckets", "is_complete", b"is_complete"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_version", b"as_of_version", "buckets", b"buckets", "epoch", b"epoch", "is_complete", b"is_complete"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -440,21 +456,27 @@ class WatchOperationsRequest(_message.Message):
     ACCOUNT_ID_FIELD_NUMBER: _builtins.int
     AFTER_VERSION_FIELD_NUMBER: _builtins.int
     INCLUDE_START_VERSION_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
     account_id: _builtins.str
     after_version: _builtins.int
     """Streams operations above this version; 0 streams all. Unset streams only new operations."""
     include_start_version: _builtins.bool
     """Without `after_version`: send `start_version` in a separate first message. Older servers ignore it."""
+    epoch: _builtins.str
+    """Epoch of after_version. If it is not the ledger's, the call fails with FAILED_PRECONDITION and reason
+    LEDGER_RESTORED. A stream that is open when the epoch changes ends with the same error.
+    """
     def __init__(
         self,
         *,
         account_id: _builtins.str = ...,
         after_version: _builtins.int | None = ...,
         include_start_version: _builtins.bool = ...,
+        epoch: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_after_version", b"_after_version", "after_version", b"after_version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after_version", b"_after_version", "account_id", b"account_id", "after_version", b"after_version", "include_start_version", b"include_start_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after_version", b"_after_version", "account_id", b"account_id", "after_version", b"after_version", "epoch", b"epoch", "include_start_version", b"include_start_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__after_version: _TypeAlias = _typing.Literal["after_version"]  # noqa: Y015
     _WhichOneofArgType__after_version: _TypeAlias = _typing.Literal["_after_version", b"_after_version"]  # noqa: Y015
@@ -468,10 +490,13 @@ class WatchOperationsResponse(_message.Message):
 
     OPERATION_FIELD_NUMBER: _builtins.int
     START_VERSION_FIELD_NUMBER: _builtins.int
+    START_EPOCH_FIELD_NUMBER: _builtins.int
     start_version: _builtins.int
     """The account's version at which the stream starts. Only in the first message, and only if the request asks for it:
     a reader that reconnects before the first operation continues after this version.
     """
+    start_epoch: _builtins.str
+    """Epoch of start_version."""
     @_builtins.property
     def operation(self) -> Global___Operation:
         """Unset if `start_version` is set."""
@@ -481,10 +506,11 @@ class WatchOperationsResponse(_message.Message):
         *,
         operation: Global___Operation | None = ...,
         start_version: _builtins.int | None = ...,
+        start_epoch: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_start_version", b"_start_version", "operation", b"operation", "start_version", b"start_version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_start_version", b"_start_version", "operation", b"operation", "start_version", b"start_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_start_version", b"_start_version", "operation", b"operation", "start_epoch", b"start_epoch", "start_version", b"start_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__start_version: _TypeAlias = _typing.Literal["start_version"]  # noqa: Y015
     _WhichOneofArgType__start_version: _TypeAlias = _typing.Literal["_start_version", b"_start_version"]  # noqa: Y015

@@ -105,6 +105,11 @@ class BankServiceStub:
                 request_serializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.ListEventsRequest.SerializeToString,
                 response_deserializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.ListEventsResponse.FromString,
                 _registered_method=True)
+        self.VerifyHistory = channel.unary_unary(
+                '/wallet.bank.v1.BankService/VerifyHistory',
+                request_serializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.VerifyHistoryRequest.SerializeToString,
+                response_deserializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.VerifyHistoryResponse.FromString,
+                _registered_method=True)
 
 
 class BankServiceServicer:
@@ -215,6 +220,18 @@ class BankServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def VerifyHistory(self, request, context):
+        """Compares postings that a reader holds with the ledger, and returns the ledger's epoch. For services only.
+
+        The operations of one epoch are one sequence: a posting that was in the ledger stays in it. A ledger that was
+        restored from an older backup lacks postings, or has others in their place, so it needs another epoch. If the
+        ledger lacks or contradicts a posting that the reader holds of the current epoch, or if the reader has left the
+        current epoch for a later one, the bank replaces the epoch. A retry is safe.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_BankServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -277,6 +294,11 @@ def add_BankServiceServicer_to_server(servicer, server):
                     servicer.ListEvents,
                     request_deserializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.ListEventsRequest.FromString,
                     response_serializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.ListEventsResponse.SerializeToString,
+            ),
+            'VerifyHistory': grpc.unary_unary_rpc_method_handler(
+                    servicer.VerifyHistory,
+                    request_deserializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.VerifyHistoryRequest.FromString,
+                    response_serializer=protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.VerifyHistoryResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -614,6 +636,33 @@ class BankService:
             '/wallet.bank.v1.BankService/ListEvents',
             protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.ListEventsRequest.SerializeToString,
             protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.ListEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifyHistory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/wallet.bank.v1.BankService/VerifyHistory',
+            protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.VerifyHistoryRequest.SerializeToString,
+            protos_dot_wallet_dot_bank_dot_v1_dot_bank__pb2.VerifyHistoryResponse.FromString,
             options,
             channel_credentials,
             insecure,

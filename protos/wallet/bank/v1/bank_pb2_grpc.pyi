@@ -86,6 +86,14 @@ class BankServiceStub:
     """
     ListEvents: _grpc.UnaryUnaryMultiCallable[_bank_pb2.ListEventsRequest, _bank_pb2.ListEventsResponse]
     """Lists the operations of one account in version order. For services only."""
+    VerifyHistory: _grpc.UnaryUnaryMultiCallable[_bank_pb2.VerifyHistoryRequest, _bank_pb2.VerifyHistoryResponse]
+    """Compares postings that a reader holds with the ledger, and returns the ledger's epoch. For services only.
+
+    The operations of one epoch are one sequence: a posting that was in the ledger stays in it. A ledger that was
+    restored from an older backup lacks postings, or has others in their place, so it needs another epoch. If the
+    ledger lacks or contradicts a posting that the reader holds of the current epoch, or if the reader has left the
+    current epoch for a later one, the bank replaces the epoch. A retry is safe.
+    """
 
 @_typing.type_check_only
 class BankServiceAsyncStub(BankServiceStub):
@@ -145,6 +153,14 @@ class BankServiceAsyncStub(BankServiceStub):
     """
     ListEvents: _aio.UnaryUnaryMultiCallable[_bank_pb2.ListEventsRequest, _bank_pb2.ListEventsResponse]  # type: ignore[assignment]
     """Lists the operations of one account in version order. For services only."""
+    VerifyHistory: _aio.UnaryUnaryMultiCallable[_bank_pb2.VerifyHistoryRequest, _bank_pb2.VerifyHistoryResponse]  # type: ignore[assignment]
+    """Compares postings that a reader holds with the ledger, and returns the ledger's epoch. For services only.
+
+    The operations of one epoch are one sequence: a posting that was in the ledger stays in it. A ledger that was
+    restored from an older backup lacks postings, or has others in their place, so it needs another epoch. If the
+    ledger lacks or contradicts a posting that the reader holds of the current epoch, or if the reader has left the
+    current epoch for a later one, the bank replaces the epoch. A retry is safe.
+    """
 
 class BankServiceServicer(metaclass=_abc_1.ABCMeta):
     """The ledger: the only service that moves money.
@@ -273,5 +289,19 @@ class BankServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_bank_pb2.ListEventsResponse, _abc.Awaitable[_bank_pb2.ListEventsResponse]]:
         """Lists the operations of one account in version order. For services only."""
+
+    @_abc_1.abstractmethod
+    def VerifyHistory(
+        self,
+        request: _bank_pb2.VerifyHistoryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_bank_pb2.VerifyHistoryResponse, _abc.Awaitable[_bank_pb2.VerifyHistoryResponse]]:
+        """Compares postings that a reader holds with the ledger, and returns the ledger's epoch. For services only.
+
+        The operations of one epoch are one sequence: a posting that was in the ledger stays in it. A ledger that was
+        restored from an older backup lacks postings, or has others in their place, so it needs another epoch. If the
+        ledger lacks or contradicts a posting that the reader holds of the current epoch, or if the reader has left the
+        current epoch for a later one, the bank replaces the epoch. A retry is safe.
+        """
 
 def add_BankServiceServicer_to_server(servicer: BankServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,11 +1,11 @@
 """The bank's ledger, read with the identity of analytics."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final
 from uuid import UUID
 
 from kit.rpc import request_context
-from subgraphs.analytics.service.domain.model import Event, OperationType, Posting
+from subgraphs.analytics.service.domain.model import Event, HeldPosting, OperationType, Posting
 from subgraphs.bank import client as bank
 from subgraphs.bank.client import BankClient
 from wallet.errors import AccountNotFound
@@ -80,6 +80,20 @@ class BankLedger:
             events = await self._bank.list_events(account_id, after_version, page_size)
         return [event_from_bank(event) for event in events]
 
+    async def verify_history(
+        self, epoch: str, past_epochs: Sequence[str], postings: Sequence[HeldPosting]
+    ) -> bank.LedgerIdentity:
+        """Compare postings of the history with the ledger, which begins a new epoch if it contradicts them.
+
+        Args:
+            epoch: epoch of the history.
+            past_epochs: epochs that the history belonged to before.
+            postings: postings of the history; at most 1,000.
+        """
+        held = [bank.HeldPosting(each.account_id, each.version, each.operation_id) for each in postings]
+        with request_context.as_service(self._token):
+            return await self._bank.verify_history(epoch, past_epochs, held)
+
 
 def event_from_bank(event: bank.Event) -> Event:
     """Convert an operation of the ledger. The result equals the event that the topic has for it."""
@@ -87,4 +101,6 @@ def event_from_bank(event: bank.Event) -> Event:
     sender, recipient = (
         Posting(side.account_id, side.version, side.balance_after) for side in (event.sender, event.recipient)
     )
-    return Event(transfer.id, _TYPES[transfer.kind], transfer.amount, sender, recipient, transfer.created_at)
+    return Event(
+        transfer.id, _TYPES[transfer.kind], transfer.amount, sender, recipient, transfer.created_at, event.epoch
+    )

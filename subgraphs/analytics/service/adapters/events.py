@@ -40,7 +40,8 @@ def decode_event(value: bytes | None, headers: Iterable[tuple[str, bytes]]) -> E
     Raises:
         InvalidEvent: the message breaks the contract.
     """
-    ce_type = dict(headers).get("ce_type")
+    by_name = dict(headers)
+    ce_type = by_name.get("ce_type")
     if ce_type is None:
         raise InvalidEvent("the header ce_type is missing")
     if ce_type not in _EVENT_TYPES:
@@ -49,7 +50,7 @@ def decode_event(value: bytes | None, headers: Iterable[tuple[str, bytes]]) -> E
     try:
         # Strict, because lax parsing reads a number as a time and a text as a version.
         message = model.model_validate_json(value or b"", strict=True)
-        return _event_from_message(kind, message)
+        return _event_from_message(kind, message, by_name.get("ce_ledgerepoch", b"").decode("ascii", "replace"))
     except ValidationError as error:
         problems = error.errors(include_url=False, include_context=False, include_input=False)
         raise InvalidEvent("; ".join(_describe(each["loc"], each["msg"]) for each in problems)) from None
@@ -57,7 +58,7 @@ def decode_event(value: bytes | None, headers: Iterable[tuple[str, bytes]]) -> E
         raise InvalidEvent(f"money: {error}") from None
 
 
-def _event_from_message(kind: OperationType, message: TransferEvent | TopUpEvent) -> Event:
+def _event_from_message(kind: OperationType, message: TransferEvent | TopUpEvent, epoch: str) -> Event:
     amount = Money.parse(message.amount, message.currency)
     if not amount.is_positive:
         raise InvalidEvent("amount: must be positive")
@@ -67,7 +68,7 @@ def _event_from_message(kind: OperationType, message: TransferEvent | TopUpEvent
     if occurred_at.year not in _YEARS:
         raise InvalidEvent("occurredAt: is out of range")
     sender, recipient = (_posting_from_message(each, message.currency) for each in (message.sender, message.recipient))
-    return Event(message.transfer_id, kind, amount, sender, recipient, occurred_at)
+    return Event(message.transfer_id, kind, amount, sender, recipient, occurred_at, epoch)
 
 
 def _posting_from_message(message: TransferPosting | TopUpPosting, currency: str) -> Posting:

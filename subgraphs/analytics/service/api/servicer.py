@@ -68,10 +68,11 @@ class AnalyticsServicer(analytics_pb2_grpc.AnalyticsServiceServicer):
             limit=request.page_size,
             older_than=request.older_than if request.HasField("older_than") else None,
             newer_than=request.newer_than if request.HasField("newer_than") else None,
+            epoch=request.epoch,
             conditions=_filter_from_proto(request.filter),
         )
         return analytics_pb2.GetOperationsResponse(
-            operations=map(_operation_to_proto, page.rows),
+            operations=[_operation_to_proto(row, page.epoch) for row in page.rows],
             has_older=page.has_older,
             has_newer=page.has_newer,
             is_complete=page.is_complete,
@@ -96,6 +97,7 @@ class AnalyticsServicer(analytics_pb2_grpc.AnalyticsServiceServicer):
             buckets=[_bucket_to_proto(bucket, statistics.currency) for bucket in statistics.buckets],
             as_of_version=statistics.as_of_version,
             is_complete=statistics.is_complete,
+            epoch=statistics.epoch,
         )
 
     async def WatchOperations(
@@ -104,15 +106,17 @@ class AnalyticsServicer(analytics_pb2_grpc.AnalyticsServiceServicer):
         context: Any,  # noqa: ARG002
     ) -> AsyncIterator[analytics_pb2.WatchOperationsResponse]:
         after = request.after_version if request.HasField("after_version") else None
+        epoch = ""
         async with aclosing(
-            self._analytics.watch_operations(_account_id_from_proto(request.account_id), after)
+            self._analytics.watch_operations(_account_id_from_proto(request.account_id), after, request.epoch)
         ) as rows:
             async for row in rows:
                 if isinstance(row, StreamStart):
-                    if request.include_start_version:
-                        yield analytics_pb2.WatchOperationsResponse(start_version=row.version)
+                    epoch = row.epoch
+                    if request.include_start_version and after is None:
+                        yield analytics_pb2.WatchOperationsResponse(start_version=row.version, start_epoch=epoch)
                 else:
-                    yield analytics_pb2.WatchOperationsResponse(operation=_operation_to_proto(row))
+                    yield analytics_pb2.WatchOperationsResponse(operation=_operation_to_proto(row, epoch))
 
 
 def _account_id_from_proto(text: str) -> UUID:
@@ -149,7 +153,7 @@ def _time_from_proto(field: str, message: Timestamp) -> datetime:
         raise InvalidInput.for_field(field, "is out of range") from None
 
 
-def _operation_to_proto(row: Row) -> analytics_pb2.Operation:
+def _operation_to_proto(row: Row, epoch: str) -> analytics_pb2.Operation:
     return analytics_pb2.Operation(
         id=str(row.operation_id),
         account_id=str(row.account_id),
@@ -160,6 +164,7 @@ def _operation_to_proto(row: Row) -> analytics_pb2.Operation:
         balance_after=converters.money_to_proto(Money(row.balance_after, row.currency)),
         counterparty_id=str(row.counterparty_id),
         occurred_at=converters.time_to_proto(row.occurred_at),
+        epoch=epoch,
     )
 
 

@@ -9,6 +9,7 @@ from uuid import UUID
 from cachetools import TTLCache
 
 from kit.auth.principal import Principal
+from subgraphs.analytics.service.domain.model import AccountPosition
 from subgraphs.bank.client import BankClient
 from wallet.errors import DeadlineExceeded, Unavailable, WalletError
 
@@ -32,8 +33,8 @@ class AccountOwners:
         self._bank = bank
         self._readable: TTLCache[tuple[str, UUID], bool] = TTLCache(_CACHE_SIZE, _CACHE_SECONDS, clock)
 
-    async def read_version(self, caller: Principal, account_id: UUID) -> int | None:
-        """Check that the caller of the current request may read the account, and return its version in the ledger.
+    async def read_position(self, caller: Principal, account_id: UUID) -> AccountPosition | None:
+        """Check that the caller of the current request may read the account, and return its position in the ledger.
 
         Returns None if the bank does not answer, but has allowed the caller to read the account within a minute.
 
@@ -45,7 +46,7 @@ class AccountOwners:
         is_readable = key in self._readable
         try:
             async with asyncio.timeout(_VERSION_TIMEOUT_SECONDS if is_readable else None):
-                version = (await self._bank.get_balance(account_id)).version
+                balance = await self._bank.get_balance(account_id)
         except (Unavailable, DeadlineExceeded, TimeoutError):
             if is_readable:
                 return None
@@ -54,4 +55,4 @@ class AccountOwners:
             self._readable.pop(key, None)
             raise
         self._readable[key] = True
-        return version
+        return AccountPosition(balance.version, balance.epoch)

@@ -2,10 +2,11 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Final, TypeAlias, TypeVar
 from uuid import UUID
 
 import structlog
@@ -25,9 +26,9 @@ from subgraphs.analytics.service.adapters.clickhouse.history import History
 from subgraphs.analytics.service.adapters.events import InvalidEvent, decode_event
 from subgraphs.analytics.service.adapters.kafka import running_client
 from subgraphs.analytics.service.application.repair import Repair
-from subgraphs.analytics.service.domain.model import Row
+from subgraphs.analytics.service.domain.model import Event, Row
 from subgraphs.analytics.service.domain.rows import rows_from_event
-from wallet.errors import Unavailable
+from wallet.errors import DeadlineExceeded, Unavailable
 
 log = structlog.get_logger(__name__)
 
@@ -37,6 +38,7 @@ _LONGEST_DELAY_SECONDS: Final = 2.0
 _BATCH_STOP_TIMEOUT_SECONDS: Final = 3.0
 _LAG_INTERVAL_SECONDS: Final = 1.0
 _GAP_DETECTION_ACCOUNTS: Final = 100_000
+_COMPARED_KEYS: Final = 1_000
 
 _SPAN_ATTRIBUTES: Final[tracing.Attributes] = {
     "messaging.system": "kafka",
@@ -47,6 +49,7 @@ _SPAN_ATTRIBUTES: Final[tracing.Attributes] = {
 }
 
 Message: TypeAlias = "ConsumerRecord[bytes, bytes]"
+Value = TypeVar("Value")
 
 
 class TooManyDeadLetters(Exception):
@@ -97,6 +100,7 @@ class Consumer:
         """
         self._history = history
         self._repair = repair
+        self._epochs = repair.epochs
         self._consumer = consumer
         self._producer = producer
         self._limits = limits
@@ -133,6 +137,7 @@ class Consumer:
         async with running_client(self._producer()) as producer, running_client(self._consumer()) as consumer:
             self._next_offsets.clear()
             self._committed.clear()
+            await self._epochs.wait_until_following()
             consumer.subscribe([OPERATIONS_TOPIC], listener=_RebalanceListener(self._start_generation))
             # The committed offset may belong to an earlier topic of the same name.
             self._repair.suspect_all()
@@ -172,23 +177,25 @@ class Consumer:
         messages: list[Message],
         generation: int,
     ) -> None:
-        rows: list[Row] = []
+        events: list[Event] = []
         invalid: list[tuple[Message, str]] = []
         recent = self._recent.copy()
         for message in messages:
             try:
-                rows += rows_from_event(decode_event(message.value, message.headers))
+                events.append(decode_event(message.value, message.headers))
             except InvalidEvent as error:
                 invalid.append((message, error.reason))
                 recent.append(True)
                 self._check_dead_letters(recent)
             else:
                 recent.append(False)
+        epoch, events = await self._take_own_epoch(events)
+        rows = [row for event in events for row in rows_from_event(event)]
         attributes: tracing.Attributes = {**_SPAN_ATTRIBUTES, "messaging.batch.message_count": len(messages)}
         with tracing.start_batch_span(
             map(_traceparent, messages), f"store {OPERATIONS_TOPIC}", SpanKind.CONSUMER, attributes
         ):
-            await self._insert(rows)
+            await self._insert(rows, epoch)
         await _send_dead_letters(producer, invalid)
         await self._commit(consumer, messages, generation)
         self._recent = recent  # a batch that fails before this line is consumed, and counted, again
@@ -200,16 +207,61 @@ class Consumer:
         if sum(recent) > self._limits.max_dead_letters:
             raise TooManyDeadLetters(f"{sum(recent)} of the last {len(recent)} messages are invalid")
 
-    async def _insert(self, rows: Sequence[Row]) -> None:
-        """Retry without end until the rows are stored. The member's heartbeats continue."""
+    async def _take_own_epoch(self, events: Sequence[Event]) -> tuple[str, list[Event]]:
+        """Return the epoch of the history, and the events that belong to it.
+
+        Raises:
+            EpochChanged: the ledger has another epoch than the history.
+        """
+        epoch = await self._retry(self._epochs.refresh)
+        own = [event for event in events if event.epoch == epoch]
+        if skipped := len(events) - len(own):
+            await self._retry(self._epochs.verify)
+            # The ledger has the history's epoch, so these events were published before it began. The ledger may lack
+            # them; if it has them, the repair reads them.
+            metrics.OTHER_EPOCH_EVENTS.inc(skipped)
+            log.warning("events of another epoch skipped", events=skipped, epoch=epoch)
+            self._repair.suspect_all()
+        return epoch, own
+
+    async def _insert(self, rows: Sequence[Row], epoch: str) -> None:
+        """Retry without end until the rows are stored. The member's heartbeats continue.
+
+        Raises:
+            EpochChanged: the ledger has another epoch than the history.
+        """
+        if rows:
+            await self._retry(partial(self._verify_repeated, rows))
+            await self._retry(partial(self._insert_once, rows, epoch))
+
+    async def _insert_once(self, rows: Sequence[Row], epoch: str) -> None:
+        async with self._epochs.writing(epoch):
+            await self._history.insert(rows)
+
+    async def _verify_repeated(self, rows: Sequence[Row]) -> None:
+        """Compare rows with stored ones, unless they are newer than all rows that this process has seen."""
+        repeated = {
+            (row.account_id, row.account_version): row.operation_id
+            for row in rows
+            if row.account_version <= self._versions.get(row.account_id, row.account_version)
+        }
+        keys = list(repeated)
+        for start in range(0, len(keys), _COMPARED_KEYS):
+            stored = await self._history.list_postings(keys[start : start + _COMPARED_KEYS])
+            differing = [each for each in stored if repeated[each.account_id, each.version] != each.operation_id]
+            if differing:
+                log.error("events contradict the history", postings=len(differing))
+                arrived = [replace(each, operation_id=repeated[each.account_id, each.version]) for each in differing]
+                await self._epochs.verify([*differing, *arrived])
+
+    async def _retry(self, step: Callable[[], Awaitable[Value]]) -> Value:
+        """Return the result of a step, which is repeated without end while a service is unavailable."""
         backoff = Backoff(_FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS)
-        while rows:
+        while True:
             try:
-                await self._history.insert(rows)
-            except Unavailable:
+                return await step()
+            except (Unavailable, DeadlineExceeded):
                 await asyncio.sleep(backoff.next_delay())
-            else:
-                return
 
     async def _commit(self, consumer: AIOKafkaConsumer, messages: Iterable[Message], generation: int) -> None:
         if generation != self._generation:

@@ -10,6 +10,8 @@ import structlog
 from subgraphs.analytics.service import metrics
 from subgraphs.analytics.service.adapters.bank_ledger import BankLedger
 from subgraphs.analytics.service.adapters.clickhouse.history import History
+from subgraphs.analytics.service.application.epoch import EpochFollower
+from subgraphs.analytics.service.domain.model import HeldPosting
 from subgraphs.analytics.service.domain.rows import rows_from_event
 
 log = structlog.get_logger(__name__)
@@ -29,16 +31,24 @@ class Repair:
     """
 
     def __init__(
-        self, history: History, ledger: BankLedger, *, grace_seconds: float, period_seconds: float = PERIOD_SECONDS
+        self,
+        history: History,
+        ledger: BankLedger,
+        epochs: EpochFollower,
+        *,
+        grace_seconds: float,
+        period_seconds: float = PERIOD_SECONDS,
     ) -> None:
         """Args:
         history: the history to complete.
         ledger: source of the missing operations.
+        epochs: epoch of the history.
         grace_seconds: time that a missing operation gets to arrive by the topic.
         period_seconds: interval between comparisons of all accounts.
         """
         self._history = history
         self._ledger = ledger
+        self.epochs = epochs
         self._grace_seconds = grace_seconds
         self._period_seconds = period_seconds
         self._suspects: set[UUID] = set()
@@ -60,7 +70,11 @@ class Repair:
         self._wake.set()
 
     async def run(self) -> None:
-        """Repair until an error, which is raised. The next run compares the suspected accounts again."""
+        """Repair until an error, which is raised. The next run compares the suspected accounts again.
+
+        While the history is rebuilt in another epoch, the repair waits.
+        """
+        await self.epochs.wait_until_following()
         if self._is_first:
             await self.repair_all(grace_seconds=0)
             self._is_first = False
@@ -101,11 +115,24 @@ class Repair:
         metrics.COMPARED.set_to_current_time()
 
     async def find_incomplete(self, versions: Mapping[UUID, int]) -> dict[UUID, int]:
-        """Return the accounts with a history that is not certainly complete up to the version."""
+        """Return the accounts with a history that is not certainly complete up to the version.
+
+        The newest stored operation of each account is verified with the ledger: if it is not the ledger's, the account
+        belongs to another timeline.
+
+        Raises:
+            EpochChanged: the ledger has another epoch than the history.
+        """
         incomplete: dict[UUID, int] = {}
         ids = [account_id for account_id, version in versions.items() if version > 0]
         for start in range(0, len(ids), _PAGE_SIZE):
-            for id_, coverage in (await self._history.get_coverage(ids[start : start + _PAGE_SIZE])).items():
+            coverages = await self._history.get_coverage(ids[start : start + _PAGE_SIZE])
+            await self.epochs.verify(
+                HeldPosting(id_, coverage.highest, coverage.operation_id)
+                for id_, coverage in coverages.items()
+                if coverage.operation_id is not None
+            )
+            for id_, coverage in coverages.items():
                 if not coverage.is_complete_up_to(versions[id_]):
                     incomplete[id_] = versions[id_]
         return incomplete
@@ -116,15 +143,15 @@ class Repair:
         # Skips stored operations above a gap, so that one lost event does not lead to reading all later operations.
         reached = await self._history.get_complete_version(account_id)
         while reached < version:
-            rows = [
-                row for event in await self._ledger.list_events(account_id, reached) for row in rows_from_event(event)
-            ]
+            events = await self._ledger.list_events(account_id, reached)
+            rows = [row for event in events for row in rows_from_event(event)]
             inserted = [row.account_version for row in rows if row.account_id == account_id]
             if not inserted or inserted != list(range(reached + 1, reached + 1 + len(inserted))):
                 log.error("ledger operations missing", account_id=str(account_id), after_version=reached)
             if not inserted or inserted[-1] <= reached:
                 break
-            await self._history.insert(rows)
+            async with self.epochs.writing(events[0].epoch):
+                await self._history.insert(rows)
             total += len(inserted)
             metrics.EVENTS_REPAIRED.inc(len(inserted))
             yield len(inserted)

@@ -14,6 +14,7 @@ from subgraphs.analytics.service.adapters.bank_ledger import BankLedger
 from subgraphs.analytics.service.adapters.clickhouse.copies import Copies, Copy, Window
 from subgraphs.analytics.service.adapters.clickhouse.history import History
 from subgraphs.analytics.service.application.comparison import Comparison, UnexpectedRows, batch_windows
+from subgraphs.analytics.service.application.epoch import EpochChanged
 from subgraphs.analytics.service.application.repair import Repair
 from wallet.errors import WalletError
 
@@ -112,7 +113,7 @@ class Replay:
                 async for _ in steps:
                     yield run.progress()
                 outcome = "incomplete" if run.lacking else "complete"
-            except WalletError as error:
+            except (WalletError, EpochChanged) as error:
                 log.warning("replay interrupted", error=f"{type(error).__name__}: {error}")
                 outcome = "unavailable"
             seconds = round(time.monotonic() - started, 3)
@@ -141,13 +142,15 @@ class Replay:
 
     async def _replace_differing(self, run: "_Run", account_id: UUID | None) -> AsyncGenerator[None, None]:
         wrong: list[Copy] = []
+        epoch = await self._repair.epochs.current()
         async for versions in self._versions(account_id):
             for batch in batch_windows(Window(id_, 0, version) for id_, version in versions.items()):
                 differences = await self._comparison.find_differences(batch)
                 rows = [each.expected for each in differences if each.expected]
                 # Reads return the row that was inserted last, so the correct row is readable at any time.
                 if rows:
-                    await self._history.insert(rows)
+                    async with self._repair.epochs.writing(epoch):
+                        await self._history.insert(rows)
                     run.count_inserted(len(rows))
                 wrong += [copy for each in differences if each.expected for copy in each.wrong]
                 if len(wrong) >= _DELETE_BATCH_ROWS:

@@ -10,10 +10,11 @@ from kit.auth.principal import Principal
 from subgraphs.analytics.service.adapters.bank_ledger import BankLedger
 from subgraphs.analytics.service.adapters.clickhouse.history import History
 from subgraphs.analytics.service.application.account_owners import AccountOwners
+from subgraphs.analytics.service.application.epoch import EpochFollower
 from subgraphs.analytics.service.application.subscription_hub import SubscriptionHub
 from subgraphs.analytics.service.domain.model import OperationFilter, Page, Row, StreamStart
 from subgraphs.analytics.service.domain.statistics import Statistics, StatisticsRange, make_buckets
-from wallet.errors import FieldViolation, InvalidInput
+from wallet.errors import FieldViolation, InvalidInput, LedgerRestored
 
 _DEFAULT_PAGE_SIZE: Final = 50
 _MAX_PAGE_SIZE: Final = 1_000
@@ -25,9 +26,17 @@ class Analytics:
     Customers read their own accounts only.
     """
 
-    def __init__(self, history: History, ledger: BankLedger, hub: SubscriptionHub, owners: AccountOwners) -> None:
+    def __init__(
+        self,
+        history: History,
+        ledger: BankLedger,
+        epochs: EpochFollower,
+        hub: SubscriptionHub,
+        owners: AccountOwners,
+    ) -> None:
         self._history = history
         self._ledger = ledger
+        self._epochs = epochs
         self._hub = hub
         self._owners = owners
 
@@ -39,6 +48,7 @@ class Analytics:
         limit: int,
         older_than: int | None,
         newer_than: int | None,
+        epoch: str,
         conditions: OperationFilter,
     ) -> Page:
         """Return a page of an account's operations, newest first.
@@ -49,17 +59,22 @@ class Analytics:
             limit: maximum number of rows; 0 for 50.
             older_than: the page ends before this version.
             newer_than: the page starts after this version. Not together with `older_than`.
+            epoch: epoch of the ledger that `older_than` or `newer_than` belongs to.
             conditions: conditions that each row satisfies.
 
         Raises:
             InvalidInput: the limit, the versions or the conditions are invalid or contradict each other.
             AccountNotFound: the account does not exist, or belongs to another user.
+            LedgerRestored: the ledger has another epoch than the versions.
             Unavailable: ClickHouse or the bank does not answer.
         """
         violations = _violations(limit, older_than, newer_than, conditions)
         if violations:
             raise InvalidInput(tuple(violations))
-        version = await self._owners.read_version(caller, account_id)
+        position = await self._owners.read_position(caller, account_id)
+        stored_epoch = await self._epochs.current()
+        if (older_than, newer_than) != (None, None) and epoch != (position.epoch if position else stored_epoch):
+            raise LedgerRestored
         page = await self._history.get_page(
             account_id,
             limit=limit or _DEFAULT_PAGE_SIZE,
@@ -67,9 +82,10 @@ class Analytics:
             newer_than=newer_than,
             conditions=conditions,
         )
-        if version is None:
+        page = replace(page, epoch=stored_epoch)
+        if position is None or position.epoch != stored_epoch:
             return page
-        required = page.required_versions(version, older_than=older_than, newer_than=newer_than)
+        required = page.required_versions(position.version, older_than=older_than, newer_than=newer_than)
         if conditions == OperationFilter():
             stored = sum(row.account_version in required for row in page.rows)
         else:
@@ -92,26 +108,30 @@ class Analytics:
         violations = range_.violations()
         if violations:
             raise InvalidInput(tuple(violations))
-        version = await self._owners.read_version(caller, account_id)
+        position = await self._owners.read_position(caller, account_id)
+        epoch = await self._epochs.current()
+        version = position.version if position and position.epoch == epoch else None
         stored = await self._history.get_statistics(account_id, range_, version)
         if stored is not None:
-            return stored
+            return replace(stored, epoch=epoch)
         opening = await self._ledger.get_opening_balance(account_id)
         buckets = make_buckets(range_, opening.amount, ())
-        return Statistics(opening.currency, buckets, as_of_version=0, is_complete=version == 0)
+        return Statistics(opening.currency, buckets, as_of_version=0, is_complete=version == 0, epoch=epoch)
 
     async def watch_operations(
-        self, account_id: UUID, after_version: int | None
+        self, account_id: UUID, after_version: int | None, epoch: str
     ) -> AsyncGenerator[Row | StreamStart, None]:
-        """Yield an account's operations after a version, then new ones. Without a version, yield new ones only.
+        """Yield the start, then an account's operations after a version. Without a version, yield new ones only.
+
+        `epoch` is the epoch of the ledger that the version belongs to. All rows belong to the epoch of the start.
 
         Raises:
             InvalidInput: the version is negative.
-            AccountNotFound, SubscriberTooSlow, Unavailable: see `SubscriptionHub.subscribe`.
+            AccountNotFound, LedgerRestored, SubscriberTooSlow, Unavailable: see `SubscriptionHub.subscribe`.
         """
         if after_version is not None and after_version < 0:
             raise InvalidInput.for_field("after", "must not be negative")
-        async with aclosing(self._hub.subscribe(account_id, after_version)) as rows:
+        async with aclosing(self._hub.subscribe(account_id, after_version, epoch)) as rows:
             async for row in rows:
                 yield row
 

@@ -17,7 +17,7 @@ from subgraphs.analytics.service.application.repair import Repair
 from subgraphs.analytics.service.domain.model import Event, Row, StreamStart
 from subgraphs.analytics.service.domain.rows import rows_from_event
 from subgraphs.bank.client import BankClient
-from wallet.errors import DeadlineExceeded, SubscriberTooSlow, Unavailable
+from wallet.errors import DeadlineExceeded, LedgerRestored, SubscriberTooSlow, Unavailable
 
 log = structlog.get_logger(__name__)
 
@@ -54,6 +54,7 @@ class _Subscription:
         self.last = 0
         self.known = 0
         self.is_closed = False
+        self.is_epoch_over = False
         self.is_live = False
         self.is_delivering = False
         self.is_overrun = False
@@ -82,6 +83,11 @@ class _Subscription:
         """End the stream at its next step."""
         self.is_closed = True
         self._changed.set()
+
+    def end_epoch(self) -> None:
+        """End the stream at its next step: its positions belong to a previous epoch."""
+        self.is_epoch_over = True
+        self.close()
 
     def begin(self, after: int) -> None:
         """Start after a version."""
@@ -132,6 +138,7 @@ class SubscriptionHub:
         self._ledger = ledger
         self._bank = bank
         self._repair = repair
+        self._epochs = repair.epochs
         self._limits = limits
         self._subscriptions: defaultdict[UUID, set[_Subscription]] = defaultdict(set)
         self._check_requested = asyncio.Event()
@@ -143,7 +150,9 @@ class SubscriptionHub:
         return bool(self._subscriptions)
 
     def publish(self, event: Event) -> None:
-        """Offer an event to the subscribers of both accounts. Does not block."""
+        """Offer an event to the subscribers of both accounts, unless it is of another epoch. Does not block."""
+        if not self._epochs.is_current(event.epoch):
+            return
         for row in rows_from_event(event):
             for subscription in self._subscriptions.get(row.account_id, ()):
                 subscription.offer(row)
@@ -163,6 +172,12 @@ class SubscriptionHub:
                 for subscription in self._subscriptions.get(account_id, ()):
                     subscription.expect(version)
 
+    def end_epoch(self) -> None:
+        """End all open streams with LedgerRestored: their positions belong to the previous epoch."""
+        for subscriptions in self._subscriptions.values():
+            for subscription in subscriptions:
+                subscription.end_epoch()
+
     def close(self) -> None:
         """End all streams, also later ones, with Unavailable: subscribers reconnect to another replica."""
         self._is_closed = True
@@ -170,27 +185,30 @@ class SubscriptionHub:
             for subscription in subscriptions:
                 subscription.close()
 
-    async def subscribe(self, account_id: UUID, after_version: int | None) -> AsyncGenerator[Row | StreamStart, None]:
-        """Yield an account's operations after a version, then new ones, in version order, each once.
+    async def subscribe(
+        self, account_id: UUID, after_version: int | None, epoch: str = ""
+    ) -> AsyncGenerator[Row | StreamStart, None]:
+        """Yield the start, then an account's operations after a version, then new ones, in version order, each once.
 
         Args:
             account_id: id of the account.
-            after_version: None: only new operations. The stream then begins with its `StreamStart`.
+            after_version: None: only new operations.
+            epoch: epoch of the ledger that `after_version` belongs to.
 
         Raises:
             AccountNotFound: the account does not exist, or the caller may not or no longer read it.
+            LedgerRestored: the version is not in the ledger's epoch, or the epoch has changed.
             SubscriberTooSlow: the buffer is full. The subscriber may resume after the last version it received.
             Unavailable: the next operation cannot be fetched now, or this process stops. The subscriber may resume.
         """
         # The subscription comes before the account's version, so no operation is missed between the two.
         with self._subscription(account_id) as subscription:
             clock = asyncio.get_running_loop().time
-            current = (await self._bank.get_balance(account_id)).version
+            current, epoch = await self._read_position(account_id, after_version, epoch)
             check_access_at = clock() + self._limits.access_interval_seconds
             subscription.begin(current if after_version is None else after_version)
             subscription.expect(current)
-            if after_version is None:
-                yield StreamStart(current)
+            yield StreamStart(subscription.last, epoch)
             while not subscription.is_closed:
                 if subscription.is_overrun:
                     raise SubscriberTooSlow
@@ -208,15 +226,28 @@ class SubscriptionHub:
                     continue
                 else:
                     subscription.is_live = False
-                    batch = await self._fetch(account_id, subscription.last)
+                    batch = await self._fetch(account_id, subscription.last, epoch)
                 for row in batch:
                     subscription.advance(row.account_version)
                     subscription.is_delivering = True
                     yield row
                     subscription.is_delivering = False
+            if subscription.is_epoch_over:
+                raise LedgerRestored
             raise Unavailable(_RESOURCE)
 
-    async def _fetch(self, account_id: UUID, after: int) -> list[Row]:
+    async def _read_position(self, account_id: UUID, after_version: int | None, epoch: str) -> tuple[int, str]:
+        """Return the account's version and the epoch in the ledger, after a check of the requested position."""
+        balance = await self._bank.get_balance(account_id)
+        # A version above the ledger's was in the ledger once, so a restore has removed it.
+        if after_version is not None and (epoch != balance.epoch or after_version > balance.version):
+            raise LedgerRestored
+        if balance.epoch != await self._epochs.current():
+            self._epochs.is_current(balance.epoch)  # compares the epochs soon
+            raise Unavailable(_RESOURCE)  # until the history is rebuilt
+        return balance.version, balance.epoch
+
+    async def _fetch(self, account_id: UUID, after: int, epoch: str) -> list[Row]:
         """Return the account's next operations up to the first gap, from the history or else from the ledger."""
         try:
             stored = await self._history.list_after(account_id, after, _PAGE_SIZE)
@@ -229,6 +260,8 @@ class SubscriptionHub:
             events = await self._ledger.list_events(account_id, after)
         except (Unavailable, DeadlineExceeded):
             raise Unavailable(_RESOURCE) from None
+        if any(event.epoch != epoch for event in events):
+            raise LedgerRestored
         rows = [row for event in events for row in rows_from_event(event) if row.account_id == account_id]
         if not rows:
             log.error("ledger operations missing", account_id=str(account_id), after_version=after)

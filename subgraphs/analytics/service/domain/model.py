@@ -43,7 +43,8 @@ class Posting:
 class Event:
     """One operation with both accounts.
 
-    `amount` is positive, `occurred_at` is in UTC, and both balances have the amount's currency.
+    `amount` is positive, `occurred_at` is in UTC, and both balances have the amount's currency. `epoch` is the ledger's
+    epoch when the event was published or read; the first epoch is empty.
     """
 
     id: UUID
@@ -52,6 +53,7 @@ class Event:
     sender: Posting
     recipient: Posting
     occurred_at: datetime
+    epoch: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +73,28 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class StreamStart:
-    """The account's version at which a stream of new operations starts."""
+class HeldPosting:
+    """Posting that the history holds: an operation as one version of an account."""
+
+    account_id: UUID
+    version: int
+    operation_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class AccountPosition:
+    """Version of an account in the ledger, and the ledger's epoch."""
 
     version: int
+    epoch: str
+
+
+@dataclass(frozen=True, slots=True)
+class StreamStart:
+    """Version after which a stream of operations starts, and the ledger's epoch. All rows belong to this epoch."""
+
+    version: int
+    epoch: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +122,14 @@ class Page:
         has_older: whether rows before the page are stored.
         has_newer: whether rows after the page are stored.
         is_complete: whether the page lacks no operation that the ledger had when it was asked.
+        epoch: epoch of the history.
     """
 
     rows: tuple[Row, ...]
     has_older: bool
     has_newer: bool
     is_complete: bool = False
+    epoch: str = ""
 
     def required_versions(self, version: int, *, older_than: int | None = None, newer_than: int | None = None) -> range:
         """Return the versions that a complete page has looked at.

@@ -139,12 +139,14 @@ class Statistics:
         buckets: oldest first, without gaps.
         as_of_version: the account's version up to which operations are counted.
         is_complete: whether all operations of the range that the ledger had when it was asked are counted.
+        epoch: epoch of the history.
     """
 
     currency: str
     buckets: tuple[Bucket, ...]
     as_of_version: int
     is_complete: bool
+    epoch: str = ""
 
 
 def make_buckets(range_: StatisticsRange, opening: Decimal, groups: Iterable[Group]) -> tuple[Bucket, ...]:

@@ -8,6 +8,7 @@ from typing import Final
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     DateTime,
@@ -114,6 +115,18 @@ idempotency_keys: Final = Table(
     Column("refusal", JSONB, comment="reason and metadata of the error, if the request was refused"),
     PrimaryKeyConstraint("principal", "operation", "key"),
     CheckConstraint("num_nonnulls(transfer_id, refusal) = 1", name="idempotency_keys_outcome"),
+)
+
+ledger_epoch: Final = Table(
+    "ledger_epoch",
+    metadata,
+    Column("is_only_row", Boolean, primary_key=True, server_default=text("true")),
+    Column(
+        "epoch", Text, nullable=False, server_default=text("''"), comment="id of the epoch; empty for the first one"
+    ),
+    Column("began_at", _time, nullable=False, server_default=_now),
+    Column("reason", Text, nullable=False, server_default=text("''"), comment="why the previous epoch was replaced"),
+    CheckConstraint("is_only_row", name="ledger_epoch_is_only_row"),
 )
 
 outbox: Final = Table(

@@ -1,13 +1,16 @@
-"""Admin route that dates operations of the future anew."""
+"""Admin routes of the ledger: its epoch, and operations that are dated in the future."""
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import asdict
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, HTTPException, Request
 
 from kit.http.admin import JsonLinesResponse
+from subgraphs.bank.service.adapters.postgres.epoch import Epochs
 from subgraphs.bank.service.application.redating import Progress, Redating
+from subgraphs.bank.service.domain.model import EpochRecord
+from wallet.errors import Unavailable
 
 
 def redating_router(redating: Redating) -> APIRouter:
@@ -29,3 +32,37 @@ async def _lines(redating: Redating, redated_by: str, *, apply: bool) -> AsyncGe
     async with aclosing(redating.run(redated_by, apply=apply)) as reports:
         async for report in reports:
             yield {"progress": asdict(report)} if isinstance(report, Progress) else asdict(report)
+
+
+def epoch_router(epochs: Epochs) -> APIRouter:
+    """Return the routes that show the epoch and begin a new one. Both return one line with the epoch.
+
+    `GET /epoch` returns its id, its start and the reason. `POST /restored?epoch=…` ends the epoch with this id, which
+    is empty for the first one, so a retry does not begin another epoch: it is refused with 409. 503 while the database
+    is unreachable.
+    """
+    router = APIRouter()
+
+    @router.get("/epoch")
+    async def get_epoch() -> JsonLinesResponse:
+        try:
+            return JsonLinesResponse(_epoch_line(await epochs.read()))
+        except Unavailable as error:
+            raise HTTPException(503, error.message) from None
+
+    @router.post("/restored")
+    async def end_epoch(epoch: str) -> JsonLinesResponse:
+        try:
+            is_replaced = await epochs.replace(epoch, "an operator has restored the ledger")
+            current = await epochs.read()
+        except Unavailable as error:
+            raise HTTPException(503, error.message) from None
+        if not is_replaced:
+            raise HTTPException(409, f"the ledger is in epoch {current.epoch!r} since {current.began_at:%F %T}")
+        return JsonLinesResponse(_epoch_line(current))
+
+    return router
+
+
+async def _epoch_line(record: EpochRecord) -> AsyncGenerator[dict[str, object], None]:
+    yield {"epoch": record.epoch, "began_at": record.began_at.isoformat(), "reason": record.reason}

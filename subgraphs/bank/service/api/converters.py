@@ -15,6 +15,7 @@ from subgraphs.bank.service.domain.model import (
     Account,
     AccountStatus,
     Command,
+    HeldPosting,
     Outcome,
     Posting,
     Transfer,
@@ -81,6 +82,16 @@ def page_size_from_proto(requested: int) -> int:
     if not 0 <= requested <= _MAX_PAGE_SIZE:
         raise InvalidInput.for_field("pageSize", f"must be 1 to {_MAX_PAGE_SIZE}, or 0 for {_PAGE_SIZE}")
     return requested or _PAGE_SIZE
+
+
+def held_posting_from_proto(message: bank_pb2.VerifyHistoryRequest.HeldPosting) -> HeldPosting:
+    """Convert a posting that a reader holds.
+
+    Raises:
+        InvalidInput: an id is not a UUID.
+    """
+    account_id = id_from_text("postings.accountId", message.account_id)
+    return HeldPosting(account_id, message.version, id_from_text("postings.transferId", message.transfer_id))
 
 
 def command_from_proto(caller: Principal, request: bank_pb2.TransferMoneyRequest) -> Command:

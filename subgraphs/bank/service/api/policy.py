@@ -17,10 +17,13 @@ POLICY: Final[AccessPolicy] = {
     "ListAccounts": READ_ACCESS,
     "ListAccountVersions": allow_services("analytics"),
     "ListEvents": allow_services("analytics", "card"),
+    "VerifyHistory": allow_services("analytics"),
 }
 
 ADMIN: Final[AccessPolicy] = {
     "GET /integrity": ADMIN_ACCESS,
     "POST /redate": ADMIN_ACCESS,
+    "GET /epoch": ADMIN_ACCESS,
+    "POST /restored": ADMIN_ACCESS,
 }
 """Access policy of the admin interface. Health and metrics need no token."""

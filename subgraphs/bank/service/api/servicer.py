@@ -14,6 +14,7 @@ from subgraphs.bank.service.api.converters import (
     command_from_proto,
     command_or_error_from_proto,
     event_to_proto,
+    held_posting_from_proto,
     id_from_text,
     ids_from_texts,
     outcome_to_proto,
@@ -28,6 +29,7 @@ from wallet.money import DEFAULT_CURRENCY
 SERVICE: Final = bank_pb2.DESCRIPTOR.services_by_name["BankService"].full_name
 
 _MAX_TRANSFERS: Final = 8_000  # in one call
+_MAX_POSTINGS: Final = 1_000
 
 
 class BankServicer(bank_pb2_grpc.BankServiceServicer):
@@ -83,10 +85,12 @@ class BankServicer(bank_pb2_grpc.BankServiceServicer):
         request: bank_pb2.GetBalanceRequest,
         context: Any,  # noqa: ARG002
     ) -> bank_pb2.GetBalanceResponse:
-        account = await self._bank.get_account(
+        account, epoch = await self._bank.get_account_and_epoch(
             request_context.current_principal(), id_from_text("accountId", request.account_id)
         )
-        return bank_pb2.GetBalanceResponse(balance=money_to_proto(account.balance), version=account.version)
+        return bank_pb2.GetBalanceResponse(
+            balance=money_to_proto(account.balance), version=account.version, epoch=epoch
+        )
 
     async def GetTransfer(
         self,
@@ -191,11 +195,24 @@ class BankServicer(bank_pb2_grpc.BankServiceServicer):
         request: bank_pb2.ListEventsRequest,
         context: Any,  # noqa: ARG002
     ) -> bank_pb2.ListEventsResponse:
-        transfers = await self._bank.list_transfers(
+        transfers, epoch = await self._bank.list_transfers(
             id_from_text("accountId", request.account_id),
             request.after_version,
             page_size_from_proto(request.page_size),
         )
         return bank_pb2.ListEventsResponse(
             events=[event_to_proto(transfer) for transfer in transfers],
+            epoch=epoch,
         )
+
+    async def VerifyHistory(
+        self,
+        request: bank_pb2.VerifyHistoryRequest,
+        context: Any,  # noqa: ARG002
+    ) -> bank_pb2.VerifyHistoryResponse:
+        if len(request.postings) > _MAX_POSTINGS:
+            raise InvalidInput.for_field("postings", f"must be at most {_MAX_POSTINGS}")
+        identity = await self._bank.verify_history(
+            request.epoch, request.past_epochs, [held_posting_from_proto(each) for each in request.postings]
+        )
+        return bank_pb2.VerifyHistoryResponse(epoch=identity.epoch, incarnation=identity.incarnation)

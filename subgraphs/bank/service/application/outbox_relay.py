@@ -16,7 +16,7 @@ from asyncapi.topics import OPERATIONS_TOPIC, TOP_UP_COMPLETED, TRANSFER_COMPLET
 from kit.telemetry import tracing
 from subgraphs.bank.service import metrics
 from subgraphs.bank.service.adapters.kafka import close_producer
-from subgraphs.bank.service.adapters.postgres.outbox import Outbox, backlog
+from subgraphs.bank.service.adapters.postgres.outbox import Outbox, OutboxRow, backlog
 from subgraphs.bank.service.domain.model import Posting, Transfer, TransferKind
 
 log = structlog.get_logger(__name__)
@@ -94,15 +94,15 @@ class OutboxRelay:
         attributes: tracing.Attributes = {**_SPAN, "messaging.batch.message_count": len(rows)}
         traceparents = [row.traceparent for row in rows]
         with tracing.start_batch_span(traceparents, f"send {OPERATIONS_TOPIC}", SpanKind.PRODUCER, attributes):
-            confirmations = [await _send(producer, row.transfer, row.traceparent) for row in rows]
+            confirmations = [await _send(producer, row) for row in rows]
             await asyncio.gather(*confirmations)
         await outbox.delete([row.id for row in rows])
         metrics.EVENTS_PUBLISHED.inc(len(rows))
 
 
-async def _send(producer: AIOKafkaProducer, transfer: Transfer, traceparent: str | None) -> "asyncio.Future[object]":
+async def _send(producer: AIOKafkaProducer, row: OutboxRow) -> "asyncio.Future[object]":
     """Send one event in CloudEvents binary mode. The future completes with the broker's confirmation."""
-    event = event_from_transfer(transfer)
+    event = event_from_transfer(row.transfer)
     headers = {
         "ce_specversion": "1.0",
         "ce_id": str(event.transfer_id),
@@ -111,8 +111,10 @@ async def _send(producer: AIOKafkaProducer, transfer: Transfer, traceparent: str
         "ce_time": event.occurred_at.isoformat(),
         "content-type": "application/json",
     }
-    if traceparent is not None:
-        headers["traceparent"] = traceparent
+    if row.epoch:
+        headers["ce_ledgerepoch"] = row.epoch
+    if row.traceparent is not None:
+        headers["traceparent"] = row.traceparent
     confirmation: asyncio.Future[object] = await producer.send(
         OPERATIONS_TOPIC,
         value=event.model_dump_json(by_alias=True, exclude_none=True).encode(),

@@ -9,6 +9,7 @@ from uuid_utils.compat import uuid7
 from kit.auth.principal import Principal
 from kit.rpc import request_context
 from subgraphs.bank.service.adapters.postgres.accounts import Accounts
+from subgraphs.bank.service.adapters.postgres.epoch import Epochs
 from subgraphs.bank.service.adapters.postgres.reader import Reader
 from subgraphs.bank.service.application.group_commit import Pipeline
 from subgraphs.bank.service.domain import rules
@@ -16,7 +17,9 @@ from subgraphs.bank.service.domain.model import (
     Account,
     AccountStatus,
     Command,
+    HeldPosting,
     IdempotencyKey,
+    LedgerIdentity,
     Outcome,
     Transfer,
     TransferKind,
@@ -50,10 +53,11 @@ class Bank:
     `Principal.can_write_all` allows money movements from all accounts.
     """
 
-    def __init__(self, pipeline: Pipeline, reader: Reader, accounts: Accounts) -> None:
+    def __init__(self, pipeline: Pipeline, reader: Reader, accounts: Accounts, epochs: Epochs) -> None:
         self._pipeline = pipeline
         self._reader = reader
         self._accounts = accounts
+        self._epochs = epochs
 
     async def transfer(self, command: Command) -> Transfer:
         """Execute a transfer once per idempotency key. A replay returns the first result.
@@ -175,10 +179,18 @@ class Bank:
         Raises:
             AccountNotFound: the account does not exist, or the caller may not read it.
         """
-        account = (await self.get_accounts(caller, [account_id])).get(account_id)
-        if account is None:
+        return (await self.get_account_and_epoch(caller, account_id))[0]
+
+    async def get_account_and_epoch(self, caller: Principal, account_id: UUID) -> tuple[Account, str]:
+        """Return the current state of an account and the ledger's epoch.
+
+        Raises:
+            AccountNotFound: the account does not exist, or the caller may not read it.
+        """
+        found = await self._reader.get_account(account_id)
+        if found is None or not _may_read(caller, found[0]):
             raise AccountNotFound(str(account_id))
-        return account
+        return found
 
     async def get_accounts(self, caller: Principal, ids: Sequence[UUID]) -> dict[UUID, Account]:
         """Return the accounts that exist and that the caller may read."""
@@ -211,9 +223,18 @@ class Bank:
         """List account ids after an id, in id order, with their versions."""
         return await self._reader.list_versions(after, limit)
 
-    async def list_transfers(self, account_id: UUID, after_version: int, limit: int) -> list[Transfer]:
-        """List the transfers from and to an account after a version of it, in version order."""
+    async def list_transfers(self, account_id: UUID, after_version: int, limit: int) -> tuple[list[Transfer], str]:
+        """List the transfers from and to an account after a version of it, in version order, and the ledger's epoch."""
         return await self._reader.list_transfers(account_id, after_version, limit)
+
+    async def verify_history(
+        self, reader_epoch: str, past_epochs: Sequence[str], postings: Sequence[HeldPosting]
+    ) -> LedgerIdentity:
+        """Compare what a reader holds with the ledger, and replace the epoch if the ledger contradicts it.
+
+        See `Epochs.verify`.
+        """
+        return await self._epochs.verify(reader_epoch, past_epochs, postings)
 
 
 def transfer_command(

@@ -153,3 +153,34 @@ class Decision:
     transfers: Sequence[Transfer]
     accounts: Sequence[Account]
     new_records: Mapping[IdempotencyKey, IdempotencyRecord]
+
+
+@dataclass(frozen=True, slots=True)
+class HeldPosting:
+    """Posting that a reader of the ledger holds."""
+
+    account_id: UUID
+    version: int
+    transfer_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerIdentity:
+    """Identity of the ledger and of the server that stores it.
+
+    Attributes:
+        epoch: id of the epoch; empty for the first one.
+        incarnation: system identifier and timeline of the server. A restore usually changes it, and so does a failover.
+    """
+
+    epoch: str
+    incarnation: str
+
+
+@dataclass(frozen=True, slots=True)
+class EpochRecord:
+    """Epoch of the ledger, its start, and why the previous one was replaced. The first epoch has no id."""
+
+    epoch: str
+    began_at: datetime
+    reason: str

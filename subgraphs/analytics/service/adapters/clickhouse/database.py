@@ -82,11 +82,11 @@ class Database:
         async with self._connected() as client:
             await client.command(statement, dict(parameters))
 
-    async def insert(self, rows: Sequence[Row]) -> None:
-        """Insert rows. They are readable on return."""
+    async def insert(self, rows: Sequence[Row], table: str = "operations") -> None:
+        """Insert rows into a table with the columns of the history. They are readable on return."""
         async with self._connected() as client:
             await client.insert(
-                "operations",
+                table,
                 columns_from_rows(rows),
                 column_names=list(COLUMNS),
                 column_type_names=list(COLUMNS.values()),

@@ -1,7 +1,7 @@
 """Reads and writes the operation history."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -10,16 +10,17 @@ from uuid import UUID
 from subgraphs.analytics.service import metrics
 from subgraphs.analytics.service.adapters.clickhouse.database import Database
 from subgraphs.analytics.service.adapters.clickhouse.table import DECIMAL, NAMES, row_from_values, to_microseconds
-from subgraphs.analytics.service.domain.model import Direction, OperationFilter, OperationType, Page, Row
+from subgraphs.analytics.service.domain.model import Direction, HeldPosting, OperationFilter, OperationType, Page, Row
 from subgraphs.analytics.service.domain.statistics import Group, Statistics, StatisticsRange, Turnover, make_buckets
 
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """Number of an account's stored operations, and the highest version among them."""
+    """Number of an account's stored operations, the highest version among them, and the operation of that version."""
 
     count: int
     highest: int
+    operation_id: UUID | None = None
 
     def is_complete_up_to(self, version: int) -> bool:
         """Whether every operation up to the version is certainly stored."""
@@ -122,6 +123,22 @@ class History:
         ((version,),) = await self._database.query(statement, {"account_id": account_id, "after": after})
         return max(after, int(version))
 
+    async def list_postings(self, keys: Collection[tuple[UUID, int]]) -> list[HeldPosting]:
+        """Return the stored operations of these accounts and versions, also different ones of one version."""
+        ids, versions = zip(*keys, strict=True) if keys else ((), ())
+        found = await self._database.query(
+            """
+            SELECT DISTINCT account_id, account_version, operation_id FROM operations
+            WHERE (account_id, account_version) IN (
+                SELECT k.1, k.2 FROM (
+                    SELECT arrayJoin(arrayZip({account_ids:Array(UUID)}, {versions:Array(Int64)})) AS k
+                )
+            )
+            """,
+            {"account_ids": list(ids), "versions": list(versions)},
+        )
+        return [HeldPosting(*row) for row in found]
+
     async def count_versions(self, account_id: UUID, versions: range) -> int:
         """Return how many of the versions are stored."""
         ((count,),) = await self._database.query(
@@ -217,11 +234,12 @@ class History:
     async def get_coverage(self, account_ids: Sequence[UUID]) -> dict[UUID, Coverage]:
         """Return the coverage of each account, also of accounts without operations, with one query."""
         counted = await self._database.query(
-            "SELECT account_id, count(), max(account_version) FROM operations FINAL"
+            "SELECT account_id, count(), max(account_version), argMax(operation_id, account_version)"
+            " FROM operations FINAL"
             " WHERE account_id IN {account_ids:Array(UUID)} GROUP BY account_id",
             {"account_ids": list(account_ids)},
         )
-        stored = {account_id: Coverage(count, highest) for account_id, count, highest in counted}
+        stored = {account_id: Coverage(*coverage) for account_id, *coverage in counted}
         return {account_id: stored.get(account_id, Coverage(0, 0)) for account_id in account_ids}
 
     async def _rows(self, where: str, order: str, parameters: Mapping[str, Any]) -> list[Row]:

@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 import asyncpg
 
 from subgraphs.bank.service.adapters.postgres.database import Connection, connection
+from subgraphs.bank.service.adapters.postgres.epoch import EPOCH
 from subgraphs.bank.service.adapters.postgres.rows import REFERENCED_TRANSFERS, TRANSFER, transfer_from_row
 from subgraphs.bank.service.domain.model import Transfer
 
@@ -16,17 +17,28 @@ _LEADER_IDLE_TIMEOUT: Final = "10s"
 _OLDEST: Final = "SELECT * FROM outbox ORDER BY id LIMIT $1"
 
 _ROWS: Final = (
-    TRANSFER.format(columns="o.id AS row_id, o.traceparent,", source=REFERENCED_TRANSFERS.format(references=_OLDEST))
+    TRANSFER.format(
+        columns=f"o.id AS row_id, o.traceparent, {EPOCH} AS epoch,",
+        source=REFERENCED_TRANSFERS.format(references=_OLDEST),
+    )
     + "ORDER BY o.id"
 )
 
 
 class OutboxRow(NamedTuple):
-    """Unpublished outbox row with its transfer, and the transfer's trace context if sampled."""
+    """Unpublished outbox row with its transfer.
+
+    Attributes:
+        id: id of the row.
+        transfer: the transfer to publish.
+        traceparent: trace context of the transfer, if sampled.
+        epoch: epoch of the ledger when the row was read; empty for the first one.
+    """
 
     id: int
     transfer: Transfer
     traceparent: str | None
+    epoch: str
 
 
 _BACKLOG: Final = """
@@ -69,7 +81,7 @@ class Outbox:
     async def read(self, limit: int) -> list[OutboxRow]:
         """Return the oldest rows, in order."""
         rows = await self._session.fetch(_ROWS, limit)
-        return [OutboxRow(row["row_id"], transfer_from_row(row), row["traceparent"]) for row in rows]
+        return [OutboxRow(row["row_id"], transfer_from_row(row), row["traceparent"], row["epoch"]) for row in rows]
 
     async def delete(self, ids: Sequence[int]) -> None:
         """Delete published rows."""

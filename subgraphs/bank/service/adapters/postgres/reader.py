@@ -8,6 +8,7 @@ import asyncpg
 
 from kit.db.postgres import ReadOnlyDatabase, check_clock, utc_now
 from subgraphs.bank.service.adapters.postgres.database import connection
+from subgraphs.bank.service.adapters.postgres.epoch import EPOCH
 from subgraphs.bank.service.adapters.postgres.replica import Replica
 from subgraphs.bank.service.adapters.postgres.rows import (
     ACCOUNT,
@@ -22,12 +23,15 @@ from subgraphs.bank.service.domain.model import Account, Transfer
 _NIL_ID: Final = UUID(int=0)
 """Sorts before every account id."""
 
+_ACCOUNT_AND_EPOCH: Final = f"SELECT account.*, {EPOCH} AS epoch FROM ({ACCOUNT} WHERE id = $1) AS account"  # noqa: S608
+
 _VERSIONS: Final = "SELECT id, version FROM accounts WHERE id > $1 ORDER BY id LIMIT $2"
 
 _ENTRIES: Final = "SELECT * FROM entries WHERE account_id = $1 AND version > $2 ORDER BY version LIMIT $3"
 
 _TRANSFERS_OF_ACCOUNT: Final = (
-    TRANSFER.format(columns="", source=REFERENCED_TRANSFERS.format(references=_ENTRIES)) + "ORDER BY o.version"
+    TRANSFER.format(columns=f"{EPOCH} AS epoch,", source=REFERENCED_TRANSFERS.format(references=_ENTRIES))
+    + "ORDER BY o.version"
 )
 
 
@@ -42,6 +46,7 @@ class Reader:
         """
         self._pool = pool
         self._replica = replica
+        self._epoch = ""
 
     async def ping(self) -> None:
         """Check that the database is ready: it has the tables, accepts writes, and its clock agrees with this process.
@@ -65,6 +70,12 @@ class Reader:
             rows = await session.fetch(f"{ACCOUNT} WHERE id = ANY($1)", list(ids))
         return {row["id"]: account_from_row(row) for row in rows}
 
+    async def get_account(self, account_id: UUID) -> tuple[Account, str] | None:
+        """Return an account and the ledger's epoch; None if the account does not exist."""
+        async with connection(self._pool) as session:
+            row = await session.fetchrow(_ACCOUNT_AND_EPOCH, account_id)
+        return None if row is None else (account_from_row(row), row["epoch"])
+
     async def list_accounts(self, owner_id: str, after: UUID | None, limit: int) -> list[Account]:
         """List the owner's accounts after an id, in id order."""
         query = f"{ACCOUNT} WHERE owner_id = $1 AND id > $2 ORDER BY id LIMIT $3"
@@ -85,14 +96,19 @@ class Reader:
         async with connection(self._pool) as session:
             return [(row["id"], row["version"]) for row in await session.fetch(_VERSIONS, after or _NIL_ID, limit)]
 
-    async def list_transfers(self, account_id: UUID, after_version: int, limit: int) -> list[Transfer]:
-        """List the transfers from and to an account after a version of it, in version order."""
+    async def list_transfers(self, account_id: UUID, after_version: int, limit: int) -> tuple[list[Transfer], str]:
+        """List the transfers from and to an account after a version of it, in version order, and the ledger's epoch."""
         rows = await self._fetch_from_replica(_TRANSFERS_OF_ACCOUNT, account_id, after_version, limit)
+        # A replica that does not follow the restored ledger has another epoch, and other transfers.
+        rows = [row for row in rows if row["epoch"] == self._epoch]
         # Versions have no gaps, so the replica's rows are the versions directly after `after_version`.
         if (read := len(rows)) < limit:
             async with connection(self._pool) as session:
+                self._epoch = await session.fetchval(f"SELECT {EPOCH}")
+                rows = [row for row in rows if row["epoch"] == self._epoch]
+                read = len(rows)
                 rows += await session.fetch(_TRANSFERS_OF_ACCOUNT, account_id, after_version + read, limit - read)
-        return [transfer_from_row(row) for row in rows]
+        return [transfer_from_row(row) for row in rows], rows[-1]["epoch"] if rows else self._epoch
 
     async def _fetch_from_replica(self, query: str, *arguments: object) -> list[asyncpg.Record]:
         """Return the rows that the replica has; none without a replica."""

@@ -1,0 +1,38 @@
+"""Epoch of the ledger: one line on stdout."""
+
+from enum import IntEnum
+
+import typer
+
+from cli.admin_client import AdminEndpoint, NoResultError, stream_reports
+
+
+class EpochResult(IntEnum):
+    """Result of a command on the epoch, used as the exit code."""
+
+    DONE = 0
+    NOT_DONE = 2
+    """The bank or its database is down, or another command has begun an epoch meanwhile."""
+
+
+def show_epoch(admin: AdminEndpoint) -> EpochResult:
+    """Print the ledger's epoch, its start and its reason."""
+    try:
+        (record,) = stream_reports("GET", admin, "/epoch")
+    except NoResultError as error:
+        typer.echo(f"unknown: {error}")
+        return EpochResult.NOT_DONE
+    typer.echo(f"epoch {record['epoch'] or '(first)'} since {record['began_at']}: {record['reason'] or 'no restore'}")
+    return EpochResult.DONE
+
+
+def begin_epoch(admin: AdminEndpoint) -> EpochResult:
+    """End the ledger's epoch, and print the new one."""
+    try:
+        (before,) = stream_reports("GET", admin, "/epoch")
+        (record,) = stream_reports("POST", admin, "/restored", {"epoch": before["epoch"]})
+    except NoResultError as error:
+        typer.echo(f"no new epoch: {error}")
+        return EpochResult.NOT_DONE
+    typer.echo(f"epoch {record['epoch']} begins; it replaces {before['epoch'] or 'the first one'}")
+    return EpochResult.DONE

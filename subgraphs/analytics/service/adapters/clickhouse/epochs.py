@@ -1,0 +1,88 @@
+"""The epoch that the history belongs to, and the replacement of the history when the ledger begins another one.
+
+The comment of the table `operations` has the epoch, so an exchange of tables changes rows and epoch at one moment.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID, uuid4
+
+import structlog
+
+from subgraphs.analytics.service.adapters.clickhouse.database import Database
+from subgraphs.analytics.service.domain.model import Row
+
+log = structlog.get_logger(__name__)
+
+FIRST_EPOCH: Final = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEpoch:
+    """Epoch of the stored history.
+
+    Attributes:
+        id: id of the epoch; empty for the ledger's first one.
+        past: epochs that the history belonged to before, oldest first.
+    """
+
+    id: str = FIRST_EPOCH
+    past: tuple[str, ...] = ()
+
+    def next(self, epoch: str) -> "StoredEpoch":
+        """Return the epoch that follows this one."""
+        return StoredEpoch(epoch, (*self.past, self.id))
+
+
+class EpochTables:
+    """Reads the epoch of the history, and replaces the history.
+
+    Raises what `Database` raises.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def read(self) -> StoredEpoch:
+        """Return the epoch of the history."""
+        return await self._read("operations")
+
+    async def create(self, epoch: StoredEpoch) -> str:
+        """Create an empty table for the history of an epoch, and return its name."""
+        comment = json.dumps({"epoch": str(UUID(epoch.id)), "past": epoch.past})
+        table = f"operations_build_{uuid4().hex}"
+        await self._database.command(f"CREATE TABLE {table} AS operations COMMENT '{comment}'", {})
+        return table
+
+    async def insert(self, table: str, rows: Sequence[Row]) -> None:
+        """Insert rows into a table of `create`."""
+        await self._database.insert(rows, table)
+
+    async def drop(self, table: str) -> None:
+        """Drop a table of `create`."""
+        await self._database.command(f"DROP TABLE IF EXISTS {table}", {})
+
+    async def replace_history(self, table: str) -> None:
+        """Make a table of `create` the history, and keep the previous history as `operations_before_<epoch>`."""
+        epoch = await self._read(table)
+        if (await self.read()).id != epoch.id:  # another process may have rebuilt the history
+            await self._database.command(f"EXCHANGE TABLES operations AND {table}", {})
+        previous = await self._read(table)
+        if previous.id == epoch.id:
+            await self.drop(table)
+            return
+        kept = f"operations_before_{epoch.id.replace('-', '_')}"
+        await self._database.command(f"RENAME TABLE {table} TO {kept}", {})
+        log.warning("previous history kept", table=kept, epoch=previous.id)
+
+    async def _read(self, table: str) -> StoredEpoch:
+        rows = await self._database.query(
+            "SELECT comment FROM system.tables WHERE database = currentDatabase() AND name = {table:String}",
+            {"table": table},
+        )
+        if not rows or not rows[0][0].startswith("{"):
+            return StoredEpoch()
+        comment = json.loads(rows[0][0])
+        return StoredEpoch(comment["epoch"], tuple(comment["past"]))

@@ -1,0 +1,108 @@
+"""Epoch of the ledger: the id of one uninterrupted sequence of operations."""
+
+from collections.abc import Collection, Sequence
+from typing import Final
+
+import asyncpg
+import structlog
+from uuid_utils.compat import uuid7
+
+from subgraphs.bank.service.adapters.postgres.database import Connection, connection
+from subgraphs.bank.service.domain.model import EpochRecord, HeldPosting, LedgerIdentity
+
+log = structlog.get_logger(__name__)
+
+EPOCH: Final = "(SELECT epoch FROM ledger_epoch)"
+"""Expression of the current epoch, for statements that return rows of the ledger with it."""
+
+_IDENTITY: Final = f"""
+    SELECT {EPOCH} AS epoch, system_identifier,
+           left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) AS timeline
+    FROM pg_control_system()
+"""  # noqa: S608  fixed text
+
+_FIRST_ABSENT: Final = """
+    SELECT held.account_id, held.version, held.transfer_id
+    FROM unnest($1::uuid[], $2::bigint[], $3::uuid[]) AS held (account_id, version, transfer_id)
+    WHERE NOT EXISTS (
+        SELECT FROM entries
+        WHERE account_id = held.account_id AND version = held.version AND transfer_id = held.transfer_id
+        OFFSET 0
+    )
+    LIMIT 1
+"""
+
+_REPLACE: Final = """
+    UPDATE ledger_epoch SET epoch = $1, began_at = clock_timestamp(), reason = $2 WHERE epoch = $3
+"""
+
+
+class Epochs:
+    """Reads and replaces the epoch. Always asks the primary.
+
+    Raises:
+        Unavailable: the database is unreachable. A retry is safe.
+    """
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self._pool = pool
+
+    async def verify(
+        self, reader_epoch: str, past_epochs: Collection[str], postings: Sequence[HeldPosting]
+    ) -> LedgerIdentity:
+        """Compare what a reader holds with the ledger, and replace the epoch if the ledger contradicts it.
+
+        Args:
+            reader_epoch: epoch that the reader follows.
+            past_epochs: epochs that the reader followed before. A ledger that is in one of them was restored.
+            postings: postings that the reader holds of `reader_epoch`.
+
+        Returns:
+            Identity of the ledger after the comparison.
+        """
+        async with connection(self._pool) as session:
+            identity = await _identity(session)
+            if identity.epoch != reader_epoch:
+                if identity.epoch not in past_epochs:
+                    return identity
+                reason = f"a reader has followed the later epoch {reader_epoch}"
+            else:
+                absent = await session.fetchrow(
+                    _FIRST_ABSENT,
+                    [each.account_id for each in postings],
+                    [each.version for each in postings],
+                    [each.transfer_id for each in postings],
+                )
+                if absent is None:
+                    return identity
+                reason = (
+                    f"a reader holds transfer {absent['transfer_id']} as version {absent['version']} "
+                    f"of account {absent['account_id']}"
+                )
+            await _replace(session, identity.epoch, reason)
+            return await _identity(session)
+
+    async def read(self) -> EpochRecord:
+        """Return the current epoch."""
+        async with connection(self._pool) as session:
+            (row,) = await session.fetch("SELECT epoch, began_at, reason FROM ledger_epoch")
+        return EpochRecord(**row)
+
+    async def replace(self, expected: str, reason: str) -> bool:
+        """Begin a new epoch and return True, unless the current one is not the expected one."""
+        async with connection(self._pool) as session:
+            return await _replace(session, expected, reason)
+
+
+async def _identity(session: Connection) -> LedgerIdentity:
+    (row,) = await session.fetch(_IDENTITY)
+    return LedgerIdentity(row["epoch"], f"{row['system_identifier']}/{row['timeline']}")
+
+
+async def _replace(session: Connection, expected: str, reason: str) -> bool:
+    """Begin a new epoch and return True, unless another process has replaced the expected one."""
+    new = str(uuid7())
+    is_replaced: bool = await session.execute(_REPLACE, new, reason, expected) == "UPDATE 1"
+    if is_replaced:
+        log.warning("ledger epoch replaced", epoch=new, previous=expected, reason=reason)
+    return is_replaced

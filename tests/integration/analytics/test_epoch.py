@@ -1,0 +1,236 @@
+"""A ledger that was restored from an older backup, without and with a notice."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+import pytest
+
+from subgraphs.analytics.client import AnalyticsClient
+from subgraphs.analytics.service.adapters.clickhouse.epochs import EpochTables, StoredEpoch
+from subgraphs.analytics.service.application.epoch import EpochChanged
+from subgraphs.analytics.service.domain.model import Event, HeldPosting
+from subgraphs.analytics.service.domain.rows import rows_from_event
+from tests.integration.analytics.environment import (
+    AnalyticsEnvironment,
+    background,
+    body,
+    headers,
+    run_analytics,
+)
+from tests.integration.analytics.fake_bank import CLEARING
+from tests.waiting import until
+from wallet.errors import LedgerRestored
+
+
+class Restored:
+    """An account with four operations in the history. The ledger was restored to the second, and has gone on.
+
+    Attributes:
+        account: id of the account.
+        events: operations of the account in the ledger now, in version order.
+    """
+
+    def __init__(self, env: AnalyticsEnvironment) -> None:
+        self.env = env
+        self.account = env.bank.open("alice")
+        self.events: list[Event] = []
+
+    async def make(self, later: int) -> None:
+        """Store four operations, restore the ledger to the second, and make `later` others without the history."""
+        self.events = [self._top_up() for _ in range(2)]
+        backup = self.env.bank.backup()
+        lost = [self._top_up("5.00") for _ in range(2)]
+        rows = [row for event in (*self.events, *lost) for row in rows_from_event(event)]
+        await self.env.history.insert(rows)
+        self.env.bank.restore(backup)
+        self.events += [self._top_up("7.00") for _ in range(later)]
+
+    async def until_equal_to_the_ledger(self) -> None:
+        async def is_equal() -> bool:
+            stored = await self.env.history.list_after(self.account, 0, 100)
+            return [row.operation_id for row in stored] == [event.id for event in self.events]
+
+        await until(is_equal)
+
+    def _top_up(self, amount: str = "10.00") -> Event:
+        return self.env.bank.transfer(CLEARING, self.account, amount)
+
+
+@pytest.fixture
+def restored(env: AnalyticsEnvironment) -> Restored:
+    return Restored(env)
+
+
+async def tables(env: AnalyticsEnvironment) -> set[str]:
+    found = await env.database.query(
+        "SELECT name FROM system.tables WHERE database = currentDatabase() AND name LIKE 'operations%'", {}
+    )
+    return {name for (name,) in found}
+
+
+class TestDetection:
+    @pytest.mark.parametrize("later", [0, 1, 2, 3], ids=lambda later: f"{later} later operations")
+    async def test_restored_ledger_is_detected_at_start(
+        self, env: AnalyticsEnvironment, restored: Restored, later: int
+    ) -> None:
+        """Whether the ledger is behind the history, as long, or ahead of it."""
+        await restored.make(later)
+        with pytest.raises(EpochChanged):
+            await env.repair().repair_all(grace_seconds=0)
+        assert env.bank.epoch
+
+    async def test_event_that_contradicts_the_history_is_not_stored(
+        self, env: AnalyticsEnvironment, restored: Restored
+    ) -> None:
+        await restored.make(later=1)
+        await env.publish(restored.events[-1])
+        async with background(env.consumer().run()):
+
+            async def is_detected() -> bool:
+                return bool(env.bank.epoch)
+
+            await until(is_detected)
+            assert await env.committed() == 0
+        stored = await env.history.list_postings([(restored.account, 3)])
+        assert restored.events[-1].id not in {each.operation_id for each in stored}
+
+    async def test_ledger_of_an_earlier_epoch_is_detected(self, env: AnalyticsEnvironment) -> None:
+        """The ledger of a backup that is older than the last restore begins a third epoch."""
+        first = env.bank.backup()
+        env.bank.begin_epoch()
+        epochs = env.epochs
+        await epochs.rebuild()
+        second = env.bank.epoch
+        env.bank.restore(first)
+        with pytest.raises(EpochChanged):
+            await epochs.verify()
+        assert env.bank.epoch not in {"", second}
+
+    async def test_new_server_with_the_same_operations_keeps_the_epoch(self, env: AnalyticsEnvironment) -> None:
+        """As after a promotion that lost nothing. The history is compared once more."""
+        event = env.bank.transfer(CLEARING, env.bank.open("alice"))
+        await env.history.insert(rows_from_event(event))
+        epochs, notices = env.epochs, list[str]()
+        epochs.on_new_incarnation.append(lambda: notices.append("compare"))
+        await epochs.verify()
+        env.bank.incarnation = "1/00000002"
+        await epochs.verify([HeldPosting(event.recipient.account_id, 1, event.id)])
+        assert (env.bank.epoch, notices) == ("", ["compare"])
+
+
+class TestRebuild:
+    async def test_history_is_replaced_and_the_old_one_kept(
+        self, env: AnalyticsEnvironment, restored: Restored
+    ) -> None:
+        await restored.make(later=1)
+        before = await env.history.list_after(restored.account, 0, 100)
+        env.bank.begin_epoch()
+        await env.epochs.rebuild()
+        await restored.until_equal_to_the_ledger()
+        assert await EpochTables(env.database).read() == StoredEpoch(env.bank.epoch, ("",))
+        (kept,) = await tables(env) - {"operations"}
+        assert kept == f"operations_before_{env.bank.epoch.replace('-', '_')}"
+        rows = await env.database.query(
+            f"SELECT operation_id FROM {kept} WHERE account_id = {{id:UUID}}", {"id": restored.account}
+        )
+        assert {id_ for (id_,) in rows} == {row.operation_id for row in before}
+
+    async def test_two_processes_that_rebuild_leave_one_history(
+        self, env: AnalyticsEnvironment, restored: Restored
+    ) -> None:
+        await restored.make(later=1)
+        env.bank.begin_epoch()
+        stored = StoredEpoch().next(env.bank.epoch)
+        epoch_tables = EpochTables(env.database)
+        first, second = await epoch_tables.create(stored), await epoch_tables.create(stored)
+        await epoch_tables.replace_history(first)
+        await epoch_tables.replace_history(second)
+        assert await epoch_tables.read() == stored
+        assert len(await tables(env)) == 2
+
+    async def test_interrupted_rebuild_leaves_the_history(self, env: AnalyticsEnvironment, restored: Restored) -> None:
+        await restored.make(later=1)
+        before = await env.history.list_after(restored.account, 0, 100)
+        env.bank.begin_epoch()
+        epochs, reads = env.epochs, env.ledger.list_events
+
+        async def list_events(*arguments: Any) -> list[Event]:
+            env.bank.begin_epoch()  # the ledger is restored once more
+            return await reads(*arguments)
+
+        env.ledger.list_events = list_events  # type: ignore[assignment, method-assign]
+        with pytest.raises(EpochChanged):
+            await epochs.rebuild()
+        assert await env.history.list_after(restored.account, 0, 100) == before
+        assert await tables(env) == {"operations"}
+
+    async def test_rows_of_the_previous_epoch_are_not_inserted(self, env: AnalyticsEnvironment) -> None:
+        env.bank.begin_epoch()
+        epochs = env.epochs
+        await epochs.rebuild()
+        with pytest.raises(EpochChanged):
+            async with epochs.writing(""):
+                pass
+
+
+@pytest.fixture
+async def client(env: AnalyticsEnvironment) -> AsyncIterator[AnalyticsClient]:
+    async with AnalyticsClient.connect(env.settings.analytics_grpc_listen) as client:
+        yield client
+
+
+class TestService:
+    async def test_history_follows_a_restored_ledger(
+        self, env: AnalyticsEnvironment, restored: Restored, client: AnalyticsClient
+    ) -> None:
+        await restored.make(later=1)
+        async with run_analytics(env.settings):
+            await restored.until_equal_to_the_ledger()
+            with env.as_user("alice"):
+                page = await client.list_operations(restored.account, limit=10)
+                assert page.is_complete
+                assert {each.epoch for each in page.operations} == {env.bank.epoch}
+                with pytest.raises(LedgerRestored):  # a cursor that was issued before the restore
+                    await client.list_operations(restored.account, limit=10, older_than=4)
+                with pytest.raises(LedgerRestored):
+                    await anext(client.watch_operations(restored.account, 4))
+                older = await client.list_operations(restored.account, limit=10, older_than=3, epoch=env.bank.epoch)
+                assert [each.account_version for each in older.operations] == [2, 1]
+
+    async def test_open_stream_ends_when_the_epoch_changes(
+        self, env: AnalyticsEnvironment, client: AnalyticsClient
+    ) -> None:
+        account = env.bank.open("alice")
+        async with run_analytics(env.settings):
+            with env.as_user("alice"):
+                async with aclosing(client.watch_new_operations(account)) as stream:
+                    await anext(stream)
+                    env.bank.begin_epoch()
+                    with pytest.raises(LedgerRestored):
+                        await anext(stream)
+
+    async def test_events_of_an_ended_epoch_are_skipped(self, env: AnalyticsEnvironment) -> None:
+        account = env.bank.open("alice")
+        backup = env.bank.backup()
+        lost = env.bank.transfer(CLEARING, account)
+        env.bank.restore(backup)
+        env.bank.begin_epoch()
+        kept = env.bank.transfer(CLEARING, account)
+        async with run_analytics(env.settings):
+            await env.publish(lost)
+            with_epoch = [*headers(kept), ("ce_ledgerepoch", env.bank.epoch.encode())]
+
+            await env.publish_raw(json.dumps(body(kept)).encode(), with_epoch)
+            await env.until_committed(2)
+        stored = await env.history.list_after(account, 0, 10)
+        assert [row.operation_id for row in stored] == [kept.id]
+
+    async def test_position_above_the_ledgers_version_is_refused(
+        self, env: AnalyticsEnvironment, client: AnalyticsClient
+    ) -> None:
+        account = env.bank.open("alice")
+        async with run_analytics(env.settings):
+            with env.as_user("alice"), pytest.raises(LedgerRestored):
+                await anext(client.watch_operations(account, 4))
