@@ -112,7 +112,7 @@ class BlockedHistory(History):
 
 
 class Gate:
-    """Proxy to ClickHouse. While it is closed, it forwards requests and holds back answers."""
+    """Proxy to ClickHouse. While it is closed, it forwards requests and holds back the answers to inserts."""
 
     def __init__(self, env: AnalyticsEnvironment) -> None:
         self._server = env.clickhouse.process.ports["http"]
@@ -147,21 +147,26 @@ class Gate:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         from_server, to_server = await asyncio.open_connection(HOST, self._server)
-        asking = asyncio.create_task(self._pass(reader, to_server, None))
+        inserts = asyncio.Event()  # set when the connection has sent an insert
+        asking = asyncio.create_task(self._forward_requests(reader, to_server, inserts))
         try:
-            await self._pass(from_server, writer, self._may_answer)
+            while chunk := await from_server.read(2**16):
+                if inserts.is_set() and not self._may_answer.is_set():
+                    self.holds.set()
+                    await self._may_answer.wait()
+                writer.write(chunk)
+                await writer.drain()
         finally:
             asking.cancel()
             to_server.close()
             writer.close()
 
-    async def _pass(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, allowed: asyncio.Event | None
+    async def _forward_requests(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, inserts: asyncio.Event
     ) -> None:
         while chunk := await reader.read(2**16):
-            if allowed is not None and not allowed.is_set():
-                self.holds.set()
-                await allowed.wait()
+            if b"INSERT" in chunk:
+                inserts.set()
             writer.write(chunk)
             await writer.drain()
 
