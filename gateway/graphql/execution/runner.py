@@ -157,6 +157,7 @@ class OperationRunner(SchemaExtensionsRunner):
         context.graphql_document = document.node
         if document.errors:
             raise InvalidDocument(document.errors)
+        context.pre_execution_errors = []  # Strawberry does not validate the document again
         if len(document.costs) > 1 and not has_operation_name(context):
             raise OperationRefused(INVALID_GRAPHQL, "`operationName` must say which operation is meant")
         self._cost = document.costs.get(context.operation_name)

@@ -5,7 +5,7 @@ import json
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from graphql import GraphQLError
@@ -95,6 +95,15 @@ class TestSharedSubfields:
         assert all(
             set(field) == {"name", "type"} and set(field["type"]) == {"kind"} for field in other["__type"]["fields"]
         )
+
+    async def test_document_is_validated_once(self, execute: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        def validate_again(*_: Any, **__: Any) -> NoReturn:
+            raise AssertionError("the document was validated again")
+
+        monkeypatch.setattr("strawberry.schema.schema.validate", validate_again)
+        text = "query($name: String!) { __type(name: $name) { name } }"
+        for _ in range(2):
+            assert await execute(text, name="TopUp") == {"__type": {"name": "TopUp"}}
 
     async def test_include_directive_is_evaluated_for_each_execution(self, execute: Any) -> None:
         text = "query($all: Boolean!) { __schema { queryType { name kind @include(if: $all) } } }"
