@@ -218,6 +218,13 @@ def review_top_ups(
     retry: Annotated[UUID | None, typer.Option(help="retry the step in which this top-up stopped")] = None,
     token: Token = None,
     data: Data = _DATA,
+    *,
+    after_restore: Annotated[
+        bool,
+        typer.Option(
+            "--after-restore", help="add the completed top-ups whose deposit the ledger lacks: it was restored"
+        ),
+    ] = False,
 ) -> None:
     """List the top-ups that need manual review, each with the reason, or retry one of them.
 
@@ -226,7 +233,9 @@ def review_top_ups(
     """
     ports = _ports(port)
     endpoint = _admin_endpoint(admin, ports, ports.card_admin, token, data)
-    raise typer.Exit(list_reviews(endpoint) if retry is None else retry_top_up(endpoint, retry))
+    raise typer.Exit(
+        list_reviews(endpoint, after_restore=after_restore) if retry is None else retry_top_up(endpoint, retry)
+    )
 
 
 @topups.command("declines")

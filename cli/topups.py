@@ -20,10 +20,19 @@ class ReviewResult(IntEnum):
     """The service or its database is down, or the item is not in the list."""
 
 
-def list_reviews(admin: AdminEndpoint) -> ReviewResult:
-    """Print the top-ups that the card service cannot finish automatically, each with the reason."""
+def list_reviews(admin: AdminEndpoint, *, after_restore: bool = False) -> ReviewResult:
+    """Print the top-ups that the card service cannot finish automatically, each with the reason.
+
+    Args:
+        admin: the admin interface of card.
+        after_restore: first add the completed top-ups whose deposit the ledger lacks.
+    """
     try:
-        for report in stream_reports("GET", admin, "/review"):
+        for report in (
+            stream_reports("POST", admin, "/review/deposits")
+            if after_restore
+            else stream_reports("GET", admin, "/review")
+        ):
             if "top_ups" in report:
                 typer.echo(f"{report['top_ups']:,} top-ups need manual review")
                 return ReviewResult.LIST_NOT_EMPTY if report["top_ups"] else ReviewResult.LIST_EMPTY

@@ -231,8 +231,8 @@ class TestTopUps:
     ) -> None:
         calls: list[tuple[object, ...]] = []
 
-        def list_reviews(admin: AdminEndpoint) -> ReviewResult:
-            calls.append((admin,))
+        def list_reviews(admin: AdminEndpoint, *, after_restore: bool) -> ReviewResult:
+            calls.append((admin, after_restore))
             return ReviewResult.LIST_NOT_EMPTY
 
         def retry_top_up(admin: AdminEndpoint, top_up_id: UUID) -> ReviewResult:
@@ -242,9 +242,12 @@ class TestTopUps:
         monkeypatch.setattr(main, "list_reviews", list_reviews)
         monkeypatch.setattr(main, "retry_top_up", retry_top_up)
         assert CliRunner().invoke(app, ["topups", "review", "--port", "8010", "--token", "t"]).exit_code == 1
+        restored = ["topups", "review", "--port", "8010", "--token", "t", "--after-restore"]
+        assert CliRunner().invoke(app, restored).exit_code == 1
         there = ["topups", "review", "--admin", "http://card:9102/", "--retry", str(UUID(int=1))]
         assert CliRunner().invoke(app, there).exit_code == 0
         assert calls == [
-            (AdminEndpoint("http://127.0.0.1:9112", "t"),),
+            (AdminEndpoint("http://127.0.0.1:9112", "t"), False),
+            (AdminEndpoint("http://127.0.0.1:9112", "t"), True),
             (AdminEndpoint("http://card:9102"), UUID(int=1)),
         ]

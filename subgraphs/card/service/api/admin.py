@@ -13,7 +13,7 @@ from subgraphs.card.service.adapters.repository import LeaseLostError, Repositor
 from subgraphs.card.service.application.saga import Saga
 from subgraphs.card.service.domain.declines import Block, DeclineLimits, LimitKind
 from subgraphs.card.service.domain.top_up import TopUp
-from wallet.errors import TopUpNotFound, Unavailable
+from wallet.errors import DeadlineExceeded, TopUpNotFound, Unavailable
 
 log = structlog.get_logger(__name__)
 
@@ -27,6 +27,9 @@ def review_router(repository: Repository, saga: Saga) -> APIRouter:
     the step. A final top-up is compared with the acquirer's payment again. The response is 404 if the top-up needs no
     review, and 409 if another driver has changed it.
 
+    `POST /review/deposits` adds the completed top-ups whose deposit the ledger lacks, and returns the same as `GET
+    /review`. A retry of such a top-up makes the deposit again.
+
     Both routes return 503 if the database does not answer.
     """
     router = APIRouter()
@@ -36,6 +39,16 @@ def review_router(repository: Repository, saga: Saga) -> APIRouter:
         try:
             return JsonLinesResponse(_lines(await repository.list_for_review()))
         except Unavailable as error:
+            raise HTTPException(503, error.message) from None
+
+    @router.post("/review/deposits")
+    async def review_missing_deposits() -> JsonLinesResponse:
+        try:
+            await saga.review_missing_deposits()
+            return JsonLinesResponse(_lines(await repository.list_for_review()))
+        except LeaseLostError:
+            raise HTTPException(409, "a driver has changed a top-up meanwhile; repeat the request") from None
+        except (Unavailable, DeadlineExceeded) as error:
             raise HTTPException(503, error.message) from None
 
     @router.post("/review/{top_up_id}/retry")

@@ -15,6 +15,7 @@ POLICY: Final[AccessPolicy] = {
 ADMIN: Final[AccessPolicy] = {
     "GET /integrity": ADMIN_ACCESS,
     "GET /review": OPERATOR_ACCESS,
+    "POST /review/deposits": ADMIN_ACCESS,
     "POST /review/{top_up_id}/retry": ADMIN_ACCESS,
     "GET /declines": OPERATOR_ACCESS,
     "POST /declines/{kind}/{attempt_id}/lift": OPERATOR_ACCESS,

@@ -25,6 +25,8 @@ from wallet.errors import TopUpNotFound, WalletError
 log = structlog.get_logger(__name__)
 
 _METRICS_INTERVAL_SECONDS: Final = 2.0
+_CONCURRENT_BANK_CALLS: Final = 8
+_SCAN_PAGE_SIZE: Final = 500
 _SHUTDOWN_GRACE_SECONDS: Final = 3.0
 """Time that running steps get to finish at shutdown. Another process continues the unfinished top-ups."""
 
@@ -192,7 +194,7 @@ class Saga:
         """Make a top-up due after a manual review, and return it. It does not wait for the next step.
 
         The top-up continues at the step at which it stopped. If it is final, its payment at the acquirer is checked
-        again.
+        again. If it is completed and the ledger lacks its deposit, the deposit is made again.
 
         Raises:
             TopUpNotFound: no top-up with this id needs a review.
@@ -205,6 +207,31 @@ class Saga:
         retried = await self._repository.save(transitions.retry_reviewed(top_up), due_seconds=0)
         self.wake_completer()
         return retried
+
+    async def review_missing_deposits(self) -> int:
+        """Mark each completed top-up whose deposit the ledger lacks for a review, and return their number.
+
+        After a restore of the ledger from a backup, these are the top-ups that it has lost. A retry is safe.
+
+        Raises:
+            Unavailable, DeadlineExceeded: the database or the bank does not answer.
+        """
+        slots, marked, last_id = asyncio.Semaphore(_CONCURRENT_BANK_CALLS), 0, None
+
+        async def mark_if_missing(top_up: TopUp) -> int:
+            if top_up.transfer_id is None or top_up.review is not None:
+                return 0
+            async with slots:
+                if await self._ledger.get_transfer(top_up.transfer_id) is not None:
+                    return 0
+            await self._repository.save(transitions.review_missing_deposit(top_up), due_seconds=None)
+            log.error("deposit missing in the ledger", top_up_id=str(top_up.id), transfer_id=str(top_up.transfer_id))
+            return 1
+
+        while page := await self._repository.list_after(last_id, _SCAN_PAGE_SIZE):
+            last_id = page[-1].id
+            marked += sum(await asyncio.gather(*map(mark_if_missing, page)))
+        return marked
 
     async def drive(self, top_up: TopUp) -> TopUp:
         """Call step after step until the top-up is final, waits for a retry, or needs a review.
@@ -288,9 +315,22 @@ class Saga:
         except WalletError:
             return top_up  # it is due again after the lease
         after = transitions.verify(top_up, payment)
+        if after.review is None and top_up.review is not None:
+            try:
+                after = await self._deposit_again_if_missing(after)
+            except WalletError:
+                return top_up
         if after.review:
             log.error("final top-up contradicted by the acquirer", top_up_id=str(top_up.id), review=after.review)
         return await self._repository.save(after, due_seconds=None)
+
+    async def _deposit_again_if_missing(self, top_up: TopUp) -> TopUp:
+        """Repeat the deposit of a completed top-up if the ledger lacks it, with the same key: once."""
+        if top_up.transfer_id is None or await self._ledger.get_transfer(top_up.transfer_id) is not None:
+            return top_up
+        after = transitions.after_second_deposit(top_up, await self._ledger.deposit(top_up))
+        log.warning("deposit made again", top_up_id=str(top_up.id), transfer_id=str(after.transfer_id))
+        return after
 
     def _due_seconds(self, top_up: TopUp) -> float | None:
         """Return the seconds until another driver may claim the top-up: lease, retry delay, or None for never."""

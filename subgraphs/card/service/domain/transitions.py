@@ -151,6 +151,23 @@ def retry_reviewed(top_up: TopUp) -> TopUp:
     return replace(top_up, status=STATUS_BY_STEP[top_up.step], attempts=0, retries=top_up.retries + 1, review=None)
 
 
+def review_missing_deposit(top_up: TopUp) -> TopUp:
+    """Return a completed top-up, marked for review because the ledger lacks its deposit."""
+    return replace(top_up, review=f"{top_up.status}, but the ledger has no deposit {top_up.transfer_id}")
+
+
+def after_second_deposit(top_up: TopUp, result: Deposited | AccountRefused | DepositConflict) -> TopUp:
+    """Return a completed top-up after its deposit was made again; still under review if the bank refused it."""
+    match result:
+        case Deposited():
+            return replace(top_up, transfer_id=result.transfer_id, review=None)
+        case AccountRefused():
+            reason = f"the bank refuses another deposit: {result.reason}; refund the payment at the acquirer"
+        case _:
+            reason = "the ledger has another deposit with its key"
+    return replace(top_up, review=f"{top_up.status}, but {reason}")
+
+
 _FINAL_PAYMENT_STATUSES: Final[Mapping[Status, frozenset[PaymentStatus]]] = {
     Status.COMPLETED: frozenset({PaymentStatus.CAPTURED}),
     Status.DECLINED: frozenset({PaymentStatus.DECLINED}),

@@ -1,0 +1,40 @@
+"""Allow a completed top-up under review another deposit: the bank's ledger may have been restored from a backup."""
+
+from alembic import op
+
+revision = "0005"
+down_revision = "0004"
+branch_labels = None
+depends_on = None
+
+_FUNCTION = """
+    CREATE OR REPLACE FUNCTION top_ups_keep() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        IF (NEW.id, NEW.principal, NEW.idempotency_key, NEW.fingerprint, NEW.owner_id, NEW.account_id, NEW.amount,
+            NEW.currency, NEW.card_token, NEW.card_brand, NEW.card_last_four, NEW.created_at)
+            IS DISTINCT FROM
+           (OLD.id, OLD.principal, OLD.idempotency_key, OLD.fingerprint, OLD.owner_id, OLD.account_id, OLD.amount,
+            OLD.currency, OLD.card_token, OLD.card_brand, OLD.card_last_four, OLD.created_at)
+        THEN
+            RAISE EXCEPTION 'what was asked for does not change' USING ERRCODE = 'restrict_violation';
+        END IF;
+        IF OLD.status IN ('COMPLETED', 'DECLINED', 'VOIDED', 'REFUNDED')
+            AND (NEW.status, NEW.step, NEW.failure, NEW.payment_id, {transfer_id})
+                IS DISTINCT FROM (OLD.status, OLD.step, OLD.failure, OLD.payment_id, OLD.transfer_id)
+        THEN
+            RAISE EXCEPTION 'a top-up that is % stays so', OLD.status USING ERRCODE = 'restrict_violation';
+        END IF;
+        RETURN NEW;
+    END $$
+"""
+_UNLESS_REVIEWED = (
+    "CASE WHEN OLD.status = 'COMPLETED' AND OLD.review IS NOT NULL THEN OLD.transfer_id ELSE NEW.transfer_id END"
+)
+
+
+def upgrade() -> None:
+    op.execute(_FUNCTION.format(transfer_id=_UNLESS_REVIEWED))
+
+
+def downgrade() -> None:
+    op.execute(_FUNCTION.format(transfer_id="NEW.transfer_id"))
