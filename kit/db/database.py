@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Self, cast
 
-from sqlalchemy import ExceptionContext, TableClause, event, func, make_url, select
+from sqlalchemy import AdaptedConnection, ExceptionContext, TableClause, event, func, make_url, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -16,9 +16,11 @@ from kit.db.postgres import (
     UNAVAILABLE_ERRORS,
     ReadOnlyDatabase,
     check_clock,
+    check_sessions,
     close_pool,
     connect_options,
     raise_unavailable,
+    set_session_statement,
     unavailable,
     utc_now,
 )
@@ -32,11 +34,13 @@ class Database:
     may or may not have been committed.
     """
 
-    def __init__(self, engine: AsyncEngine, label: str) -> None:
+    def __init__(self, engine: AsyncEngine, url: str, label: str) -> None:
         self._engine = engine
         # A single statement needs no explicit transaction, which would cost two more round trips.
         self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._url = url
         self._label = label
+        self._has_own_sessions = False
 
     @classmethod
     @asynccontextmanager
@@ -57,9 +61,10 @@ class Database:
             hide_parameters=True,
             connect_args=connect_options(service),
         )
+        event.listen(engine.sync_engine, "connect", _set_session)
         event.listen(engine.sync_engine, "handle_error", _replace_read_only_connections)
         try:
-            yield cls(engine, label)
+            yield cls(engine, url, label)
         finally:
             await close_pool(engine.dispose())
 
@@ -74,7 +79,12 @@ class Database:
             Unavailable: the database is unavailable.
             ReadOnlyDatabase: the database refuses writes.
             ClockSkew: the clocks differ.
+            SharedSessions: a pooler shares sessions, which LISTEN and prepared statements do not survive.
         """
+        if not self._has_own_sessions:
+            with raise_unavailable(self._label):
+                await check_sessions(self._url)
+            self._has_own_sessions = True
         async with self.statement() as sql:
             asked_at = utc_now()
             check_clock((await sql.execute(select(func.clock_timestamp()))).scalar_one(), asked_at)
@@ -115,6 +125,10 @@ class Database:
             raise
         except PoolTimeoutError as error:
             raise Unavailable(self._label) from error
+
+
+def _set_session(connection: AdaptedConnection, _: object) -> None:
+    connection.run_async(lambda driver: driver.execute(set_session_statement()))
 
 
 def _is_read_only(error: DBAPIError) -> bool:

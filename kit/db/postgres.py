@@ -2,15 +2,18 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import asyncpg
+import structlog
 
 from kit.db.asyncpg_internals import UncancelledConnection
 from wallet.errors import Unavailable
+
+log = structlog.get_logger(__name__)
 
 CONNECT_TIMEOUT_SECONDS: Final = 3.0
 """Time-out of a new connection, and of waiting for a free one in a pool."""
@@ -37,6 +40,13 @@ answer that repeats an earlier one is sent after this statement: otherwise it co
 
 class ReadOnlyDatabase(Exception):
     """The session refuses writes: the server is a standby, or the role or database is set to read-only."""
+
+
+class SharedSessions(Exception):
+    """Connections share sessions of the server, by a pooler in transaction or statement mode.
+
+    Settings, advisory locks, LISTEN and prepared statements of such a session are not those of one connection.
+    """
 
 
 class ClockSkew(Exception):
@@ -102,19 +112,77 @@ async def check_disk() -> None:
         raise Unavailable("the database's disk")
 
 
-def connect_options(application_name: str, **server_settings: str) -> dict[str, Any]:
+def connect_options(application_name: str) -> dict[str, Any]:
     """Return the keyword arguments of `asyncpg.connect`, which SQLAlchemy passes on as `connect_args`.
+
+    They have no settings besides the name: PgBouncer refuses others at the start of a session. Execute
+    `set_session_statement` on each new connection instead.
 
     Args:
         application_name: name of the service, as `pg_stat_activity` shows it.
-        server_settings: further settings of the session.
     """
     return {
         "connection_class": UncancelledConnection,
         "timeout": CONNECT_TIMEOUT_SECONDS,
         "command_timeout": STATEMENT_TIMEOUT_SECONDS,
-        "server_settings": {"application_name": application_name, **server_settings, **SESSION_SETTINGS},
+        "server_settings": {"application_name": application_name},
     }
+
+
+def set_session_statement(settings: Mapping[str, str] = SESSION_SETTINGS) -> str:
+    """Return the statement that sets settings for the rest of a session."""
+    return "".join(f"SET {name} = '{value}';" for name, value in settings.items())
+
+
+async def check_sessions(url: str) -> None:
+    """Check that each connection has a session of the server of its own, as without a pooler or in its session mode.
+
+    Opens two connections and compares the processes of the server behind them.
+
+    Args:
+        url: `postgresql://…`.
+
+    Raises:
+        SharedSessions: connections share sessions.
+        OSError, TimeoutError, asyncpg.PostgresError: no connection.
+    """
+    options = connect_options("session check") | {"statement_cache_size": 0}
+    async with AsyncExitStack() as stack:
+        connections = []
+        for _ in range(2):
+            connection = await asyncpg.connect(url, **options)
+            stack.callback(connection.terminate)
+            connections.append(connection)
+        processes = [[await each.fetchval("SELECT pg_backend_pid()") for each in connections] for _ in range(3)]
+    if len({*map(tuple, processes)}) > 1 or len({*processes[0]}) == 1:
+        raise SharedSessions("a pooler shares the server's sessions between connections: it is not in session mode")
+
+
+def log_failures(check: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+    """Return a readiness check of a database that also logs why it fails, once for each reason."""
+    last_reason: str | None = None
+
+    async def logged_check() -> None:
+        nonlocal last_reason
+        reason = None
+        try:
+            await check()
+        except asyncio.CancelledError:
+            reason = "no answer in time"
+            raise
+        except Exception as error:
+            cause = error.__cause__ or error
+            reason = f"{type(cause).__name__}: {cause}"
+            raise
+        finally:
+            if reason != last_reason:
+                last_reason = reason
+                if reason:
+                    log.warning("database not ready", error=reason)
+                else:
+                    log.info("database ready")
+
+    return logged_check
 
 
 def utc_now() -> datetime:

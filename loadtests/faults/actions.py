@@ -11,6 +11,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Final, TypeAlias
 
+import asyncpg
 import httpx
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -27,6 +28,10 @@ Fault: TypeAlias = Callable[[], Awaitable[None]]
 """Breaks something, and returns after the repair. The system may still be recovering then."""
 
 _IS_LEADER: Final = "wallet_bank_outbox_leads 1.0"
+_END_OTHER_SESSIONS: Final = """
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE usename = current_user AND application_name = 'bank' AND pid <> pg_backend_pid()
+"""
 _TIMEOUT_SECONDS: Final = 5.0
 _MIN_FREE_BYTES_SETTING: Final = "min_free_disk_bytes_to_perform_insert"
 _MORE_THAN_ANY_DISK_BYTES: Final = 10**17
@@ -75,6 +80,7 @@ class FaultActions:
         return faults | {
             "freeze the outbox leader": self.freeze_leader,
             "fill the clickhouse disk": self.fill_disk,
+            "make the ledger read-only": self.make_read_only,
             "send tokens of a skewed clock": self.send_skewed_tokens,
         }
 
@@ -104,6 +110,26 @@ class FaultActions:
                 await asyncio.sleep(self._rng.uniform(1, 3))
             finally:
                 await alter(f"RESET SETTING {_MIN_FREE_BYTES_SETTING}")
+
+    async def make_read_only(self) -> None:
+        """Make new sessions of the banks read-only and end the old ones; after 1 to 3 s let new sessions write again.
+
+        The sessions that the banks have then stay read-only: the banks have to replace them.
+        """
+        settings = {"default_transaction_read_only": "off"}  # of this session
+        try:
+            ledger = await asyncpg.connect(
+                self._under_test.target.ledger, timeout=_TIMEOUT_SECONDS, server_settings=settings
+            )
+        except (OSError, TimeoutError, asyncpg.PostgresError):
+            return
+        try:
+            await ledger.execute("ALTER ROLE CURRENT_USER SET default_transaction_read_only = on")
+            await ledger.execute(_END_OTHER_SESSIONS)
+            await asyncio.sleep(self._rng.uniform(1, 3))
+        finally:
+            await ledger.execute("ALTER ROLE CURRENT_USER RESET default_transaction_read_only")
+            await ledger.close()
 
     async def send_skewed_tokens(self) -> None:
         """Send tokens that were signed with a clock one minute ahead or one hour behind. All must be rejected.

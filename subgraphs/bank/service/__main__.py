@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from typing import Final
 
 from aiokafka import AIOKafkaProducer
 
 from kit.auth.principal import TokenVerifier
-from kit.db.postgres import check_disk
+from kit.db.postgres import check_disk, log_failures
 from kit.integrity.check import integrity_router
 from kit.rpc.server import Service
 from kit.rpc.tls import TLS
@@ -20,6 +21,7 @@ from subgraphs.bank.service.adapters.postgres.database import open_pool
 from subgraphs.bank.service.adapters.postgres.epoch import Epochs
 from subgraphs.bank.service.adapters.postgres.reader import Reader
 from subgraphs.bank.service.adapters.postgres.replica import Replica
+from subgraphs.bank.service.adapters.postgres.sessions import Sessions
 from subgraphs.bank.service.api.admin import epoch_router, redating_router
 from subgraphs.bank.service.api.policy import ADMIN, POLICY
 from subgraphs.bank.service.api.servicer import SERVICE, BankServicer
@@ -30,6 +32,9 @@ from subgraphs.bank.service.application.outbox_relay import OutboxRelay
 from subgraphs.bank.service.application.redating import Redating
 from subgraphs.bank.service.application.service import Bank
 from subgraphs.bank.service.settings import Settings
+
+_DIRECT_CONNECTIONS: Final = 4
+"""Connections without a pooler: one each for the leader, its metrics, an integrity check and a redating."""
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
@@ -44,19 +49,31 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     )
     tls = TLS.from_settings(settings)
     async with AsyncExitStack() as stack:
+        url, direct_url = settings.bank_database_url, settings.bank_database_direct_url
+        is_shared = direct_url is not None  # a pooler in transaction mode shares the sessions of the other URLs
         pool = await stack.enter_async_context(
-            open_pool(settings.bank_database_url.get_secret_value(), max_size=settings.bank_database_connections),
+            open_pool(url.get_secret_value(), max_size=settings.bank_database_connections, shares_sessions=is_shared),
         )
+        direct_pool = pool
+        if direct_url is not None:
+            direct_pool = await stack.enter_async_context(
+                open_pool(direct_url.get_secret_value(), max_size=_DIRECT_CONNECTIONS)
+            )
         metrics.register_pool(lambda: pool.get_size() - pool.get_idle_size(), pool.get_max_size())
+        sessions = Sessions((direct_url or url).get_secret_value(), pool if is_shared else None)
         reader = Reader(pool, await stack.enter_async_context(_open_replica(settings)))
-        relay = OutboxRelay(pool, create_producer)
+        relay = OutboxRelay(direct_pool, create_producer, sessions.check)
         pipeline = Pipeline(Ledger(pool, on_commit=relay.wake).commit)
         epochs = Epochs(pool)
         servicer = BankServicer(Bank(pipeline, reader, Accounts(pool), epochs))
         await stack.enter_async_context(process.background_task(pipeline.run(), "pipeline"))
         await stack.enter_async_context(process.restarting_tasks({"relay": relay.run, "backlog": relay.measure}))
         verifier = await stack.enter_async_context(TokenVerifier.open(settings))
-        checks = {"database": reader.ping, "disk": check_disk, "keys": verifier.check_ready}
+        checks = {
+            "database": log_failures(partial(_check_database, sessions, reader)),
+            "disk": check_disk,
+            "keys": verifier.check_ready,
+        }
         await stack.enter_async_context(
             service_ports(
                 grpc_listen=settings.bank_grpc_listen,
@@ -67,8 +84,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
                 checks=checks,
                 admin_policy=ADMIN,
                 admin_routers=[
-                    integrity_router(ledger_integrity(pool)),
-                    redating_router(Redating(pool)),
+                    integrity_router(ledger_integrity(direct_pool)),
+                    redating_router(Redating(direct_pool)),
                     epoch_router(epochs),
                 ],
             )
@@ -83,8 +100,14 @@ async def _open_replica(settings: Settings) -> AsyncIterator[Replica | None]:
         yield None
         return
     url = settings.bank_database_read_url.get_secret_value()
-    async with open_pool(url, max_size=settings.bank_database_connections) as pool:
+    is_shared = settings.bank_database_direct_url is not None
+    async with open_pool(url, max_size=settings.bank_database_connections, shares_sessions=is_shared) as pool:
         yield Replica(pool)
+
+
+async def _check_database(sessions: Sessions, reader: Reader) -> None:
+    await sessions.check()
+    await reader.ping()
 
 
 if __name__ == "__main__":

@@ -9,6 +9,11 @@ class Settings(AuthSettings, TLSSettings, LogSettings, TracingSettings):
     """Settings of the bank."""
 
     bank_database_url: SecretStr = Field(description="URL of the ledger's database, postgresql://…")
+    bank_database_direct_url: SecretStr | None = Field(
+        None,
+        description="URL of the ledger's database without a pooler; needed if the other URLs lead to a pooler in "
+        "transaction mode",
+    )
     bank_database_read_url: SecretStr | None = Field(
         None, description="URL of a read replica, for immutable rows; it may lag or be down"
     )

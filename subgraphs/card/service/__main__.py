@@ -8,7 +8,7 @@ from typing import Final
 
 from kit.auth.principal import TokenVerifier
 from kit.auth.tokens import ServiceTokenProvider, TokenSigner
-from kit.db.postgres import check_disk
+from kit.db.postgres import check_disk, log_failures
 from kit.http.server import http_server
 from kit.integrity.check import integrity_router
 from kit.rpc.channel import ClientLimits
@@ -70,7 +70,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         }
         await stack.enter_async_context(process.restarting_tasks(tasks))
         verifier = await stack.enter_async_context(TokenVerifier.open(settings))
-        checks = {"database": repository.ping, "disk": check_disk, "keys": verifier.check_ready}
+        checks = {"database": log_failures(repository.ping), "disk": check_disk, "keys": verifier.check_ready}
         integrity = top_up_integrity(repository, acquirer, ledger, settings.card_limits)
         webhooks = webhook_app(WebhookInbox(repository, saga), settings.acquirer_webhook_secret)
         await stack.enter_async_context(http_server(webhooks, settings.card_webhook_listen))

@@ -4,7 +4,7 @@ import asyncio
 from contextlib import AsyncExitStack
 
 from kit.auth.principal import TokenVerifier
-from kit.db.postgres import check_disk
+from kit.db.postgres import check_disk, log_failures
 from kit.rpc.server import Service
 from kit.rpc.tls import TLS
 from kit.runtime import process
@@ -64,7 +64,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
                 services={SERVICE: Service(servicer.register, POLICY)},
                 verifier=verifier,
                 tls=tls,
-                checks={"database": repository.ping, "disk": check_disk},
+                checks={"database": log_failures(repository.ping), "disk": check_disk},
                 public_routers=[keys_router(keys)],
             )
         )

@@ -1,7 +1,7 @@
 """Outbox relay: publishes outbox rows to Kafka, at least once, in order while one replica leads."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final
 
@@ -41,13 +41,20 @@ class OutboxRelay:
     deletion, the next leader publishes the row again: consumers detect the repeat by the account's version.
     """
 
-    def __init__(self, pool: asyncpg.Pool, create_producer: Callable[[], AIOKafkaProducer]) -> None:
+    def __init__(
+        self,
+        pool: asyncpg.Pool,
+        create_producer: Callable[[], AIOKafkaProducer],
+        check_sessions: Callable[[], Awaitable[None]],
+    ) -> None:
         """Args:
         pool: connections to the ledger's database; a leader holds one of them.
+        check_sessions: raises an error unless each connection has a session of its own, which holds the leader's lock.
         create_producer: returns a new idempotent producer that waits for all in-sync replicas.
         """
         self._pool = pool
         self._create_producer = create_producer
+        self._check_sessions = check_sessions
         self._wake = asyncio.Event()
 
     def wake(self) -> None:
@@ -56,6 +63,7 @@ class OutboxRelay:
 
     async def run(self) -> None:
         """Try to become leader, then publish until an error occurs and raise it. Returns if another replica leads."""
+        await self._check_sessions()
         async with Outbox.lead(self._pool) as outbox:
             metrics.OUTBOX_LEADS.set(outbox is not None)
             if outbox is None:

@@ -11,11 +11,13 @@ class MigrationSettings(LogSettings):
     """Settings of the migration."""
 
     bank_database_url: SecretStr
+    bank_database_direct_url: SecretStr | None = None
 
 
 def migrate(settings: MigrationSettings) -> None:
     """Run the job."""
-    upgrade("subgraphs.bank.service.migrations", settings.bank_database_url.get_secret_value())
+    url = settings.bank_database_direct_url or settings.bank_database_url
+    upgrade("subgraphs.bank.service.migrations", url.get_secret_value())
 
 
 if __name__ == "__main__":

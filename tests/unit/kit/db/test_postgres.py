@@ -1,12 +1,21 @@
 """Options and errors that all PostgreSQL pools share."""
 
 import asyncio
+from contextlib import suppress
 
 import asyncpg
 import pytest
+from structlog.testing import capture_logs
 
 from kit.db import postgres
-from kit.db.postgres import close_pool, connect_options, raise_unavailable
+from kit.db.postgres import (
+    ClockSkew,
+    close_pool,
+    connect_options,
+    log_failures,
+    raise_unavailable,
+    set_session_statement,
+)
 from wallet.errors import Unavailable
 
 
@@ -50,9 +59,33 @@ def test_other_error_is_raised_unchanged(error: Exception) -> None:
         raise error
 
 
-def test_session_has_server_side_time_outs_and_the_given_settings() -> None:
-    settings = connect_options("bank", enable_seqscan="off")["server_settings"]
-    assert settings == {"application_name": "bank", "enable_seqscan": "off", **postgres.SESSION_SETTINGS}
+def test_connection_starts_without_settings_that_poolers_refuse() -> None:
+    assert connect_options("bank")["server_settings"] == {"application_name": "bank"}
+
+
+def test_statement_sets_each_setting_for_the_session() -> None:
+    statement = set_session_statement({"transaction_timeout": "10s", "jit": "off"})
+    assert statement == "SET transaction_timeout = '10s';SET jit = 'off';"
+
+
+async def test_reason_of_a_failed_check_is_logged_once_until_it_changes() -> None:
+    failures = [Unavailable("the ledger"), Unavailable("the ledger"), ClockSkew("+400 s"), None, None]
+    failures[0].__cause__ = failures[1].__cause__ = OSError("refused")  # type: ignore[union-attr]
+
+    async def check() -> None:
+        if failure := failures.pop(0):
+            raise failure
+
+    logged_check = log_failures(check)
+    with capture_logs() as logs:
+        while failures:
+            with suppress(Unavailable, ClockSkew):
+                await logged_check()
+    assert [(each["event"], each.get("error")) for each in logs] == [
+        ("database not ready", "OSError: refused"),
+        ("database not ready", "ClockSkew: +400 s"),
+        ("database ready", None),
+    ]
 
 
 async def test_hanging_close_is_abandoned(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,9 +11,11 @@ from asyncpg.pool import PoolConnectionProxy
 from kit.db.postgres import (
     CONNECT_TIMEOUT_SECONDS,
     READ_ONLY_ERRORS,
+    SESSION_SETTINGS,
     UNAVAILABLE_ERRORS,
     close_pool,
     connect_options,
+    set_session_statement,
     unavailable,
 )
 
@@ -25,15 +27,33 @@ _PLANS: Final = {
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
     "plan_cache_mode": "force_generic_plan",
+    "jit": "off",
 }
 """Settings that force index scans and generic plans. With the defaults, the planner has chosen a sequential scan of all
 keys, because statistics lag behind a growing table.
 """
+_SETTINGS: Final = {**SESSION_SETTINGS, **_PLANS}
+
+_MISSING_SETTINGS: Final = """
+    SELECT name, value FROM unnest($1::text[], $2::text[]) AS wanted (name, value)
+    WHERE current_setting(name) <> value
+"""
+
+
+class MissingRoleSettings(Exception):
+    """The role lacks settings that a session of a shared pool cannot set. The message has the statements that help."""
 
 
 @asynccontextmanager
-async def open_pool(url: str, *, max_size: int) -> AsyncIterator[asyncpg.Pool]:
-    """Open a pool. It connects at first use, so that the service can start before its database."""
+async def open_pool(url: str, *, max_size: int, shares_sessions: bool = False) -> AsyncIterator[asyncpg.Pool]:
+    """Open a pool. It connects at first use, so that the service can start before its database.
+
+    Args:
+        url: `postgresql://…`.
+        max_size: maximum number of connections.
+        shares_sessions: a pooler in transaction mode is in between. Then the connections set and prepare nothing; the
+            role must have the settings, see `check_role_settings`.
+    """
 
     async def prepare(connection: asyncpg.Connection) -> None:
         await connection.set_type_codec(
@@ -43,15 +63,13 @@ async def open_pool(url: str, *, max_size: int) -> AsyncIterator[asyncpg.Pool]:
             encoder=lambda value: b"\x01" + orjson.dumps(value),
             decoder=lambda data: orjson.loads(data[1:]),
         )
+        if not shares_sessions:
+            await connection.execute(set_session_statement(_SETTINGS))
 
-    pool = await asyncpg.create_pool(
-        url,
-        min_size=0,
-        max_size=max_size,
-        init=prepare,
-        reset=_skip_reset,
-        **connect_options("bank", **_PLANS),
-    )
+    options = connect_options("bank")
+    if shares_sessions:
+        options["statement_cache_size"] = 0
+    pool = await asyncpg.create_pool(url, min_size=0, max_size=max_size, init=prepare, reset=_skip_reset, **options)
     try:
         yield pool
     finally:
@@ -83,6 +101,21 @@ async def connection(pool: asyncpg.Pool) -> AsyncIterator[Connection]:
         raise
     except UNAVAILABLE_ERRORS as error:
         raise unavailable("the ledger's database", error) from error
+
+
+async def check_role_settings(pool: asyncpg.Pool) -> None:
+    """Check that a session of the pool has the settings that the bank needs, as defaults of its role.
+
+    Raises:
+        MissingRoleSettings: some are missing.
+        Unavailable: the database is unreachable.
+    """
+    async with connection(pool) as session:
+        missing = await session.fetch(_MISSING_SETTINGS, list(_SETTINGS), list(_SETTINGS.values()))
+        role = await session.fetchval("SELECT quote_ident(current_user)")
+    if missing:
+        statements = "".join(f" ALTER ROLE {role} SET {name} = '{value}';" for name, value in missing)
+        raise MissingRoleSettings(f"with BANK_DATABASE_DIRECT_URL the role needs settings:{statements}")
 
 
 @asynccontextmanager

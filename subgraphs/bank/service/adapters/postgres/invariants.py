@@ -341,11 +341,10 @@ class InvariantReader:
         """
         async with connection(pool) as session:
             try:
-                # One core at most and no JIT. The statement time-out makes a transaction time-out unnecessary.
+                # One core at most. The statement time-out makes a transaction time-out unnecessary.
                 await session.execute(f"""
                     SET default_transaction_read_only = on;
                     SET max_parallel_workers_per_gather = 0;
-                    SET jit = off;
                     SET transaction_timeout = 0;
                     SET statement_timeout = '{_PAGE_SECONDS}s';
                 """)

@@ -16,13 +16,26 @@ _LEADER_IDLE_TIMEOUT: Final = "10s"
 
 _OLDEST: Final = "SELECT * FROM outbox ORDER BY id LIMIT $1"
 
-_ROWS: Final = (
-    TRANSFER.format(
-        columns=f"o.id AS row_id, o.traceparent, {EPOCH} AS epoch,",
-        source=REFERENCED_TRANSFERS.format(references=_OLDEST),
+# Holds only in the session that took the lock: a session that was lost, or is shared, does not lead.
+_LEADS: Final = f"""
+    EXISTS (
+        SELECT FROM pg_locks
+        WHERE locktype = 'advisory' AND granted AND pid = pg_backend_pid() AND objsubid = 1
+              AND (classid, objid) = ({_LEADER_LOCK >> 32}::oid, {_LEADER_LOCK & 0xFFFF_FFFF}::oid)
     )
-    + "ORDER BY o.id"
+"""
+
+_UNPUBLISHED: Final = TRANSFER.format(
+    columns=f"o.id AS row_id, o.traceparent, {EPOCH} AS epoch,",
+    source=REFERENCED_TRANSFERS.format(references=_OLDEST),
 )
+_ROWS: Final = f"""
+    SELECT leader.leads, row.* FROM (SELECT {_LEADS} AS leads) AS leader
+    LEFT JOIN LATERAL ({_UNPUBLISHED}) AS row ON leader.leads
+    ORDER BY row.row_id
+"""  # noqa: S608  only constants
+
+_DELETE: Final = f"DELETE FROM outbox WHERE id = ANY($1) AND {_LEADS}"  # noqa: S608  only constants
 
 
 class OutboxRow(NamedTuple):
@@ -47,6 +60,10 @@ _BACKLOG: Final = """
                      FROM (SELECT transfer_id FROM outbox ORDER BY id LIMIT 1) AS oldest
                      JOIN transfers ON transfers.id = transfer_id), 0) AS seconds
 """
+
+
+class LeadershipLost(Exception):
+    """The session does not hold the leader's lock, or another one has deleted the rows."""
 
 
 class Outbox:
@@ -79,13 +96,28 @@ class Outbox:
                     session.terminate()
 
     async def read(self, limit: int) -> list[OutboxRow]:
-        """Return the oldest rows, in order."""
+        """Return the oldest rows, in order.
+
+        Raises:
+            LeadershipLost: this session does not lead.
+        """
         rows = await self._session.fetch(_ROWS, limit)
-        return [OutboxRow(row["row_id"], transfer_from_row(row), row["traceparent"], row["epoch"]) for row in rows]
+        if not rows[0]["leads"]:
+            raise LeadershipLost
+        return [
+            OutboxRow(row["row_id"], transfer_from_row(row), row["traceparent"], row["epoch"])
+            for row in rows
+            if row["row_id"] is not None
+        ]
 
     async def delete(self, ids: Sequence[int]) -> None:
-        """Delete published rows."""
-        await self._session.execute("DELETE FROM outbox WHERE id = ANY($1)", ids)
+        """Delete published rows.
+
+        Raises:
+            LeadershipLost: this session does not lead; another leader publishes the rows, too.
+        """
+        if await self._session.execute(_DELETE, ids) != f"DELETE {len(ids)}":
+            raise LeadershipLost
 
 
 async def backlog(pool: asyncpg.Pool) -> tuple[int, float]:

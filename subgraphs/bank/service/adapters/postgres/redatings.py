@@ -101,7 +101,6 @@ class Redatings:
                 await session.execute(f"""
                     SET transaction_timeout = 0;
                     SET idle_in_transaction_session_timeout = 0;
-                    SET jit = off;
                     SET lock_timeout = '{_LOCK_SECONDS}s';
                 """)
                 async with transaction(session):

@@ -1,0 +1,51 @@
+"""PgBouncer in front of a database."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+from stack import probes
+from stack.ports import HOST, free_ports
+from stack.process import Child, Command, Process
+from tests.tools import skip_without_tool
+
+CONFIGURATION = """
+[databases]
+* = host={host} port={server_port} user={user} password={password}
+[pgbouncer]
+listen_addr = {host}
+listen_port = {port}
+unix_socket_dir =
+auth_type = any
+pool_mode = {mode}
+default_pool_size = 30
+"""
+
+
+@asynccontextmanager
+async def run_pgbouncer(url: str, mode: Literal["session", "transaction"]) -> AsyncIterator[str]:
+    """Run PgBouncer with its default settings before the server of a database; yield the URL through it."""
+    program = shutil.which("pgbouncer")
+    if program is None:
+        skip_without_tool("there is no pgbouncer")
+    server, (port,) = urlsplit(url), free_ports(1)
+    with tempfile.TemporaryDirectory(prefix="pgbouncer-") as folder:
+        file = Path(folder) / "pgbouncer.ini"
+        file.write_text(
+            CONFIGURATION.format(
+                host=HOST, port=port, server_port=server.port, user=server.username, password=server.password, mode=mode
+            )
+        )
+        os.chmod(folder, 0o755)  # noqa: PTH101  for the other user
+        user = ["-u", "nobody"] if os.geteuid() == 0 else []  # it refuses to run as root
+
+        async def command() -> Command:
+            return Command([program, *user, str(file)], {})
+
+        async with Child(Process(name="pgbouncer", command=command, ready=probes.tcp(HOST, port))):
+            yield url.replace(f":{server.port}/", f":{port}/")
