@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -81,7 +82,7 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(customers, "_RETRY_DELAY_SECONDS", 0.0)
 
 
-async def create(url: str, folder: Path, count: int = 1, seconds: float = 60) -> list[Customer]:
+async def create(url: str, folder: Path, count: int = 1, seconds: float = 120) -> list[Customer]:
     with HistoryWriter(folder) as writer:
         async with CustomerApi(Target(host=url), writer, set_up_seconds=seconds) as api:
             return await api.create_customers(count)
@@ -118,10 +119,28 @@ class TestRetries:
             await create(wallet.url, tmp_path)
 
     async def test_retries_end_when_the_next_would_be_too_late(self, wallet: FakeWallet, tmp_path: Path) -> None:
-        overloaded = problem(429, "RATE_LIMITED", **{"Retry-After": "61"})
+        overloaded = problem(429, "RATE_LIMITED", **{"Retry-After": "121"})
         wallet.answers[REGISTER] = deque([overloaded])
-        with pytest.raises(SetUpError, match="answers 429 RATE_LIMITED, also when repeated for 60 s"):
+        with pytest.raises(
+            SetUpError, match="answers 429 RATE_LIMITED, and no request of the set-up succeeded for 120 s"
+        ):
             await create(wallet.url, tmp_path)
+
+    async def test_retries_go_on_while_requests_succeed_in_between(
+        self, wallet: FakeWallet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        now = 0.0
+
+        async def skip(seconds: float) -> None:
+            nonlocal now
+            now += seconds
+
+        monkeypatch.setattr(customers, "time", SimpleNamespace(monotonic=lambda: now))
+        monkeypatch.setattr(customers, "asyncio", SimpleNamespace(**vars(asyncio) | {"sleep": skip}))
+        for path in (REGISTER, LOGIN, ACCOUNTS):
+            wallet.answers[path] = deque([problem(429, "RATE_LIMITED", **{"Retry-After": "100"})])
+        await create(wallet.url, tmp_path)
+        assert now == 300
 
     async def test_top_up_without_an_outcome_ends_the_set_up(self, wallet: FakeWallet, tmp_path: Path) -> None:
         wallet.answers[TOP_UP] = deque([problem(503, "UNAVAILABLE")] * 100_000)
