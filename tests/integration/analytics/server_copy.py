@@ -1,0 +1,96 @@
+"""Copies of a running PostgreSQL: backups and standbys, which run on a port of their own."""
+
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import asyncpg
+
+from stack.engines.postgres import SETTINGS, Postgres
+from stack.ports import free_ports
+from stack.process import Child, Command, Process
+from tests.waiting import until
+
+
+class ServerCopy(Child):
+    """A copy of a server's data folder. Take it with `take`, then run it as an asynchronous context manager."""
+
+    def __init__(self, primary: Postgres) -> None:
+        self.port = free_ports(1)[0]
+        self._primary = primary
+        self._settings = dict(SETTINGS)
+        process = Process(
+            name="copy", command=self._command, ready=self._is_writable, stop_signal=primary.process.stop_signal
+        )
+        super().__init__(process)
+
+    @property
+    def data(self) -> Path:
+        return self._primary.cluster.data.with_name(f"copy-{self.port}")
+
+    def url(self, database: str) -> str:
+        """Return the URL of a database of the copy."""
+        return self._primary.dsn(database).replace(f":{self._primary.port}/", f":{self.port}/")
+
+    async def take(self, *arguments: str) -> None:
+        """Copy the running server with `pg_basebackup` and these arguments."""
+        cluster = self._primary.cluster
+        self.data.mkdir(mode=0o700)
+        if cluster.user is not None and cluster.group is not None:
+            os.chown(self.data, cluster.user, cluster.group)
+        copy = (str(cluster.binaries / "pg_basebackup"), "-D", str(self.data), "-c", "fast", *arguments)
+        await Child(Process(name="backup", command=self._as_its_user(*copy, "-d", self._primary.admin_dsn))).start()
+
+    def recover_to(self, restore_point: str) -> None:
+        """Recover to a restore point at the start, with the WAL of the primary, and then accept writes."""
+        (self.data / "recovery.signal").touch()
+        self._settings |= {
+            "restore_command": f"cp {self._primary.cluster.data}/pg_wal/%f %p",
+            "recovery_target_name": restore_point,
+            "recovery_target_action": "promote",
+        }
+
+    async def _is_writable(self) -> bool:
+        """Return whether the server answers; a server that recovers to a restore point has to have finished."""
+        try:
+            connection = await asyncpg.connect(self._admin_url, timeout=5)
+        except (OSError, TimeoutError, asyncpg.PostgresError):
+            return False
+        try:
+            is_recovering: bool = await connection.fetchval("SELECT pg_is_in_recovery()")
+        finally:
+            await connection.close()
+        return not is_recovering or (self.data / "standby.signal").exists()
+
+    async def promote(self) -> None:
+        """Wait until the standby has replayed all that the running primary has written, then end its recovery."""
+        primary = await asyncpg.connect(self._primary.admin_dsn)
+        standby = await asyncpg.connect(self._admin_url)
+        try:
+            written = await primary.fetchval("SELECT pg_current_wal_flush_lsn()")
+
+            async def has_it() -> bool:
+                has: bool = await standby.fetchval("SELECT pg_last_wal_replay_lsn() >= $1", written)
+                return has
+
+            await until(has_it)
+            await standby.execute("SELECT pg_promote()")
+        finally:
+            await primary.close()
+            await standby.close()
+
+    @property
+    def _admin_url(self) -> str:
+        return self._primary.admin_dsn.replace(f":{self._primary.port}/", f":{self.port}/")
+
+    async def _command(self) -> Command:
+        settings = [part for name, value in self._settings.items() for part in ("-c", f"{name}={value}")]
+        postgres = str(self._primary.cluster.binaries / "postgres")
+        return await self._as_its_user(postgres, "-D", str(self.data), "-p", str(self.port), *settings)()
+
+    def _as_its_user(self, *argv: str) -> Callable[[], Awaitable[Command]]:
+        async def command() -> Command:
+            cluster = self._primary.cluster
+            return Command(argv, {"PATH": os.defpath, "LC_ALL": "C"}, self.data, cluster.user, cluster.group)
+
+        return command

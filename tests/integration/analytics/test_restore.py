@@ -1,0 +1,135 @@
+"""The history after a real restore of the ledger's server: a base backup, a point in time, and a promotion."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+
+from kit.auth.tokens import ServiceTokenProvider
+from kit.db.migrations import upgrade
+from stack.engines.postgres import Postgres, temporary_postgres
+from subgraphs.analytics.service.adapters.bank_ledger import BankLedger
+from subgraphs.analytics.service.adapters.clickhouse.database import Database
+from subgraphs.analytics.service.adapters.clickhouse.epochs import EpochTables
+from subgraphs.analytics.service.adapters.clickhouse.history import History
+from subgraphs.analytics.service.application.epoch import EpochChanged, EpochFollower
+from subgraphs.analytics.service.application.repair import Repair
+from tests.conftest import Keys
+from tests.integration.analytics.server_copy import ServerCopy
+from tests.integration.bank.harness import RunningBank, rub, run_bank
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+async def primary() -> AsyncIterator[Postgres]:
+    async with temporary_postgres() as postgres:
+        await asyncio.to_thread(upgrade, "subgraphs.bank.service.migrations", postgres.dsn("bank"))
+        yield postgres
+
+
+class Customers:
+    """Two customers who pay each other, and the history of their operations."""
+
+    def __init__(self, database: Database, keys: Keys, folder: Path) -> None:
+        self.history = History(database)
+        self._tables = EpochTables(database)
+        self._keys = keys
+        self._folder = folder
+        self.accounts: tuple[UUID, UUID]
+
+    async def open(self, bank: RunningBank) -> None:
+        self.accounts = await bank.open("alice"), await bank.open("bob")
+
+    async def pay(self, bank: RunningBank, amounts: list[str]) -> None:
+        for amount in amounts:
+            await bank.user("alice")(bank.client.transfer(*self.accounts, rub(amount), str(uuid4())))
+
+    def follower(self, bank: RunningBank) -> tuple[EpochFollower, Repair]:
+        """Return the parts of analytics that read this bank."""
+        ledger = BankLedger(bank.client, ServiceTokenProvider(bank.keys.signers["analytics"], "analytics"))
+        epochs = EpochFollower(self._tables, ledger)
+        return epochs, Repair(self.history, ledger, epochs, grace_seconds=0)
+
+    def run(self, url: str) -> AbstractAsyncContextManager[RunningBank]:
+        return run_bank(self._keys, self._folder, url)
+
+    async def assert_history_equals(self, sql: asyncpg.Pool) -> None:
+        entries = await sql.fetch("SELECT account_id, version, transfer_id, balance_after FROM entries")
+        stored = [row for account in self.accounts for row in await self.history.list_after(account, 0, 1_000)]
+        assert {(row.account_id, row.account_version, row.operation_id, row.balance_after) for row in stored} == {
+            tuple(entry) for entry in entries
+        }
+
+
+@pytest.fixture
+def customers(database: Database, keys: Keys, tmp_path: Path) -> Customers:
+    return Customers(database, keys, tmp_path)
+
+
+async def read_epoch(bank: RunningBank) -> str:
+    epoch: str = await bank.sql.fetchval("SELECT epoch FROM ledger_epoch")
+    return epoch
+
+
+@pytest.mark.parametrize(
+    ("is_point_in_time", "later"),
+    [(False, 0), (False, 3), (True, 1)],
+    ids=["base backup, ledger behind", "base backup, ledger ahead", "point in time, ledger behind"],
+)
+async def test_restored_server_begins_an_epoch_and_the_history_is_rebuilt(
+    primary: Postgres, customers: Customers, later: int, *, is_point_in_time: bool
+) -> None:
+    backup = ServerCopy(primary)
+    async with customers.run(primary.dsn("bank")) as bank:
+        await customers.open(bank)
+        await customers.pay(bank, ["1.00"])
+        await backup.take()
+        if is_point_in_time:
+            await customers.pay(bank, ["2.00"])
+            admin = await asyncpg.connect(primary.admin_dsn)
+            await admin.execute("SELECT pg_create_restore_point('before')")
+            await admin.close()
+            backup.recover_to("before")
+        await customers.pay(bank, ["3.00", "4.00"])
+        _, repair = customers.follower(bank)
+        await repair.repair_all(grace_seconds=0)
+        await customers.assert_history_equals(bank.sql)
+    await primary.stop()
+    async with backup, customers.run(backup.url("bank")) as bank:
+        kept = 2 if is_point_in_time else 1
+        assert await bank.sql.fetchval("SELECT count(*) FROM transfers") == kept
+        await customers.pay(bank, ["5.00"] * later)
+        epochs, repair = customers.follower(bank)
+        with pytest.raises(EpochChanged):
+            await repair.repair_all(grace_seconds=0)
+        epoch = await read_epoch(bank)
+        assert epoch
+        await epochs.rebuild()
+        await repair.repair_all(grace_seconds=0)
+        await customers.assert_history_equals(bank.sql)
+        assert (await epochs.current(), await read_epoch(bank)) == (epoch, epoch)
+
+
+async def test_promotion_without_a_loss_keeps_the_epoch(primary: Postgres, customers: Customers) -> None:
+    standby, comparisons = ServerCopy(primary), list[str]()
+    async with customers.run(primary.dsn("bank")) as bank:
+        await customers.open(bank)
+        await standby.take("-R")
+        async with standby:
+            await customers.pay(bank, ["1.00", "2.00"])
+            epochs, repair = customers.follower(bank)
+            await repair.repair_all(grace_seconds=0)
+            await standby.promote()
+            async with customers.run(standby.url("bank")) as promoted:
+                await customers.pay(promoted, ["3.00"])
+                new_epochs, new_repair = customers.follower(promoted)
+                new_epochs._incarnation = epochs._incarnation  # as in a process that has followed both
+                new_epochs.on_new_incarnation.append(lambda: comparisons.append("all"))
+                await new_repair.repair_all(grace_seconds=0)
+                assert (await read_epoch(promoted), await new_epochs.current(), comparisons) == ("", "", ["all"])
+                await customers.assert_history_equals(promoted.sql)
