@@ -135,25 +135,31 @@ class Granularity(Enum):
     MONTH = "MONTH"
 
 
-_SHORTEST: Final = {
-    "HOUR": timedelta(hours=1),
-    "DAY": timedelta(days=1),
-    "WEEK": timedelta(weeks=1),
-    "MONTH": timedelta(days=28),
+_LENGTHS: Final = {
+    "HOUR": (timedelta(hours=1), timedelta(hours=1)),
+    "DAY": (timedelta(days=1), timedelta(days=1)),
+    "WEEK": (timedelta(weeks=1), timedelta(weeks=1)),
+    "MONTH": (timedelta(days=28), timedelta(days=31)),
 }
+"""Shortest and longest length of a bucket."""
 
 
 def max_buckets(arguments: Mapping[str, Any]) -> int:
     """Return the maximum number of buckets of `Account.statistics` with these arguments.
 
-    Times that cannot be read have `MAX_BUCKETS`. An empty range is one bucket, which the service refuses.
+    Times that cannot be read have `MAX_BUCKETS`. A range that is refused, because it is empty, has no offsets or has
+    more than `MAX_BUCKETS`, counts as one bucket: that error says what to change.
     """
     try:
         since, until = (datetime.fromisoformat(arguments[name]) for name in ("from", "to"))
-        periods = (until - since) // _SHORTEST[arguments["granularity"]]
-    except (KeyError, TypeError, ValueError):  # TypeError: one of the times has no offset
+        if since.tzinfo is None or until.tzinfo is None:
+            return 1
+        shortest, longest = _LENGTHS[arguments["granularity"]]
+        least, most = (until - since) // longest, (until - since) // shortest + 2
+    except (KeyError, TypeError, ValueError):
         return MAX_BUCKETS
-    return min(MAX_BUCKETS, max(1, periods + 2))  # the first and the last one may be parts of a period
+    is_refused = least > MAX_BUCKETS or until <= since
+    return 1 if is_refused else min(MAX_BUCKETS, most)  # the first and the last one may be parts of a period
 
 
 @strawberry.type(description="Number of operations and the sum of their amounts.")
