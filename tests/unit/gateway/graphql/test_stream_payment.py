@@ -31,7 +31,7 @@ class History(FullServices):
 
     versions: int = 0
 
-    async def watch_operations(self, account_id: Any, after: int) -> AsyncGenerator[client.Operation, None]:
+    async def watch_operations(self, account_id: Any, after: int, epoch: str) -> AsyncGenerator[client.Operation, None]:
         for version in range(after + 1, self.versions + 1):
             yield operation(version)
         await asyncio.Event().wait()
