@@ -176,6 +176,18 @@ class TestAnswers:
             assert_hidden(refused)
         assert identity.requests == []
 
+    @pytest.mark.parametrize(
+        ("password", "message"),
+        [("short", "must have at least 12 characters"), ("x" * 129, "must have at most 128 characters")],
+    )
+    async def test_length_of_a_rejected_password_is_not_reported(
+        self, gateway: Gateway, password: str, message: str
+    ) -> None:
+        login = await send(gateway, "login", json.dumps(VALID | {"password": password}))
+        assert login.json()["fields"] == [{"field": "password", "message": message}]
+        change = await send(gateway, "password", json.dumps(CHANGE | {"newPassword": password}))
+        assert change.json()["fields"] == [{"field": "newPassword", "message": message}]
+
     @pytest.mark.parametrize("body", MALFORMED_BODIES)
     async def test_rejected_malformed_body_is_not_quoted(self, gateway: Gateway, body: str) -> None:
         refused = await send(gateway, "login", body % PASSWORD)
