@@ -146,6 +146,7 @@ DASHBOARDS: Final = (
             "ConsumerLags",
             "HistoryIncomplete",
             "EventsUnreadable",
+            "LedgerRestored",
             "IntegrityBroken",
         ),
         {

@@ -1,9 +1,13 @@
+import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from uuid import UUID, uuid4
 
 import httpx
 import pytest
 
+from cli.admin_client import AdminEndpoint
+from cli.ledger import EpochResult, begin_epoch, show_epoch
 from kit.auth.principal import Role
 from subgraphs.bank.client import HeldPosting, LedgerIdentity
 from tests.conftest import Keys
@@ -97,6 +101,26 @@ class TestEpochInAnswers:
             first, second = await topic.until_read({before, after})
         epochs = {each.transfer_id: each.headers.get("ce_ledgerepoch") for each in (first, second)}
         assert epochs == {before: None, after: epoch}
+
+    async def test_command_begins_an_epoch_and_shows_it(
+        self, own_bank: RunningBank, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        admin = AdminEndpoint(own_bank.admin, own_bank.keys.user("root", Role.ADMIN))
+
+        async def run(command: Callable[[AdminEndpoint], EpochResult]) -> str:
+            capsys.readouterr()
+            assert await asyncio.to_thread(command, admin) == EpochResult.DONE
+            return capsys.readouterr().out
+
+        assert "epoch (first) since " in await run(show_epoch)
+        begun = await run(begin_epoch)
+        epoch = await own_bank.sql.fetchval("SELECT epoch FROM ledger_epoch")
+        assert f"epoch {epoch} begins; it replaces the first one" in begun
+        assert f"epoch {epoch} since " in await run(show_epoch)
+
+    def test_command_reports_a_bank_that_is_away(self) -> None:
+        for command in (show_epoch, begin_epoch):
+            assert command(AdminEndpoint("http://127.0.0.1:1")) == EpochResult.NOT_DONE
 
     async def test_only_admins_begin_an_epoch(self, bank: RunningBank) -> None:
         async with httpx.AsyncClient(base_url=bank.admin, trust_env=False) as http:
