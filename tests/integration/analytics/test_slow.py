@@ -124,7 +124,8 @@ class TestSlowSubscriber:
     ) -> None:
         alice = env.bank.open("alice")
         hub.publish(env.bank.transfer(alice, env.bank.open("bob")))
-        great = f"{'x' * 50_000}: id"  # so that few messages fill the connection's buffers
+        # Long names, so that few messages fill the connection's buffers.
+        great = " ".join(f"{'x' * 90}{number}: id" for number in range(25))
         query = 'subscription($account: ID!) {{ operationAdded(accountId: $account, after: "djA") {{ cursor {} }} }}'
         async with (
             connected(gateway, keys.user("alice"), compression=None, max_queue=4) as stuck_connection,
