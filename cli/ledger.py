@@ -12,7 +12,7 @@ class EpochResult(IntEnum):
 
     DONE = 0
     NOT_DONE = 2
-    """The bank or its database is down, or another command has begun an epoch meanwhile."""
+    """The bank or its database is down, or another command has begun an epoch first."""
 
 
 def show_epoch(admin: AdminEndpoint) -> EpochResult:

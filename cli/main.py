@@ -203,7 +203,7 @@ def begin_ledger_epoch(
 
     Analytics then rebuilds the history from the ledger, and cursors of the previous epoch are refused.
 
-    Exit codes: 0 a new epoch began, 2 the bank or its database is down, or another epoch began meanwhile.
+    Exit codes: 0 a new epoch began, 2 the bank or its database is down, or another epoch began first.
     """
     ports = _ports(port)
     raise typer.Exit(begin_epoch(_admin_endpoint(admin, ports, ports.bank_admin, token, data)))

@@ -147,7 +147,7 @@ class EpochFollower:
         """Copy the ledger's current epoch into a new table, and make it the history. A retry starts again.
 
         Raises:
-            EpochChanged: the ledger began another epoch meanwhile. The history is unchanged.
+            EpochChanged: the ledger began another epoch during the rebuild. The history is unchanged.
             Unavailable, DeadlineExceeded: the bank or ClickHouse does not answer. The history is unchanged.
         """
         stored = await self._read()
