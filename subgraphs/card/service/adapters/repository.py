@@ -134,7 +134,7 @@ class Repository:
                 )
             )
             rules.check_limits(limits, new.amount, Money(used.scalar_one(), new.amount.currency))
-            await sql.execute(_set_state(AttemptState.AUTHORIZING).where(attempts.c.id == new.id))
+            authorizing = _set_state(AttemptState.AUTHORIZING).where(attempts.c.id == new.id).cte("authorizing")
             created = await sql.execute(
                 insert(top_ups)
                 .values(
@@ -153,6 +153,7 @@ class Repository:
                     next_attempt_at=_from_now(lease_seconds),
                 )
                 .returning(top_ups)
+                .add_cte(authorizing)
             )
             return _top_up_from_row(created.one())
 
@@ -170,8 +171,8 @@ class Repository:
         async with self._database.transaction() as sql:
             # The locks are held until the commit. It need not wait for the disk: `admit` and `record_decline` do, and
             # with their records the disk gets the earlier ones.
-            await sql.execute(select(func.set_config("synchronous_commit", "off", True)))
-            await sql.execute(select(func.pg_advisory_xact_lock(locks)))
+            no_wait = func.set_config("synchronous_commit", "off", True)
+            await sql.execute(select(no_wait, func.pg_advisory_xact_lock(locks)))
             stored = await sql.execute(_select_attempts(limits).where(same))
             verdict = declines.judge(attempt, map(_attempt_from_row, stored), limits)
             if not isinstance(verdict, Room):
