@@ -32,9 +32,10 @@ from subgraphs.card.service.domain.declines import (
 )
 from subgraphs.card.service.domain.top_up import IdempotencyKey, Status, TopUp
 from tests.conftest import USERS, Keys
+from tests.databases import CleanDatabases
 from tests.integration.bank.harness import RunningBank, rub
 from tests.integration.card.card_process import RunningCard, card_details, card_settings, run_card
-from tests.integration.card.environment import CardEnvironment, CrashPoint, ProcessDied, card
+from tests.integration.card.environment import CardEnvironment, CrashPoint, ProcessDied, card, card_environment
 from tests.integration.card.fake_acquirer import DECLINES, Failure
 from tests.integration.sandbox import running as sandbox
 from tests.waiting import until
@@ -92,9 +93,16 @@ def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("subgraphs.card.service.application.service.ANSWER_TIMEOUT_SECONDS", 300.0)
 
 
+@pytest.fixture(scope="module")
+async def module_env(bank: RunningBank, card_databases: CleanDatabases) -> AsyncIterator[CardEnvironment]:
+    """Environment of the tests in this module. They leave top-ups without a driver, which others must not find."""
+    async with card_databases.one() as url, card_environment(bank, url) as env:
+        yield env
+
+
 @pytest.fixture
-async def client(shared_env: CardEnvironment) -> Client:
-    env = shared_env.with_new_acquirer()
+async def client(module_env: CardEnvironment) -> Client:
+    env = module_env.with_new_acquirer()
     return Client(env, await env.open_account())
 
 

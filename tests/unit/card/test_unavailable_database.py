@@ -7,13 +7,15 @@ from uuid import UUID
 
 import httpx
 import pytest
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI, Request
 from pydantic import SecretStr
 from standardwebhooks import Webhook
 
+from kit.auth.principal import Principal
 from subgraphs.card.service.adapters.repository import LeaseLostError
-from subgraphs.card.service.api.admin import review_router
+from subgraphs.card.service.api.admin import decline_router, review_router
 from subgraphs.card.service.api.webhooks import WebhookInbox, webhook_app
+from subgraphs.card.service.domain.declines import Block, DeclineLimits
 from subgraphs.card.service.domain.top_up import TopUp
 from tests.unit.card.top_ups import NOW
 from wallet.errors import Unavailable
@@ -52,6 +54,16 @@ class Failing:
     async def retry(self, _: UUID) -> TopUp:
         raise self._error
 
+    async def list_blocks(self, _: object) -> list[Block]:
+        raise self._error
+
+    async def lift_block(self, *_: object) -> int:
+        raise self._error
+
+
+async def set_caller(request: Request) -> None:
+    request.state.principal = Principal("issuer", "operator", is_service=False, expires_at=0)
+
 
 def client(app: FastAPI) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://card")
@@ -75,13 +87,16 @@ async def test_webhook_that_could_not_be_stored_is_answered_with_503() -> None:
         (Unavailable(), "GET", "/review", 503),
         (Unavailable(), "POST", f"/review/{UUID(int=1)}/retry", 503),
         (LeaseLostError(), "POST", f"/review/{UUID(int=1)}/retry", 409),
+        (Unavailable(), "GET", "/declines", 503),
+        (Unavailable(), "POST", f"/declines/card/{UUID(int=1)}/lift", 503),
     ],
 )
-async def test_failed_review_request_is_answered_with_status_and_detail(
+async def test_failed_admin_request_is_answered_with_status_and_detail(
     error: Exception, method: str, path: str, status: int
 ) -> None:
     app, failing = FastAPI(), cast("Any", Failing(error))
     app.include_router(review_router(failing, failing))
+    app.include_router(decline_router(failing, DeclineLimits()), dependencies=[Depends(set_caller)])
     async with client(app) as http:
         response = await http.request(method, path)
     assert response.status_code == status

@@ -251,3 +251,26 @@ class TestTopUps:
             (AdminEndpoint("http://127.0.0.1:9112", "t"), True),
             (AdminEndpoint("http://card:9102"), UUID(int=1)),
         ]
+
+    def test_decline_blocks_are_listed_and_lifted_at_the_stack_or_the_given_address(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        calls: list[tuple[object, ...]] = []
+
+        def list_blocks(admin: AdminEndpoint) -> ReviewResult:
+            calls.append((admin,))
+            return ReviewResult.LIST_NOT_EMPTY
+
+        def lift_block(admin: AdminEndpoint, block_id: str) -> ReviewResult:
+            calls.append((admin, block_id))
+            return ReviewResult.LIST_EMPTY
+
+        monkeypatch.setattr(main, "list_blocks", list_blocks)
+        monkeypatch.setattr(main, "lift_block", lift_block)
+        assert CliRunner().invoke(app, ["topups", "declines", "--port", "8010", "--token", "t"]).exit_code == 1
+        there = ["topups", "declines", "--admin", "http://card:9102/", "--lift", "customer/01a1"]
+        assert CliRunner().invoke(app, there).exit_code == 0
+        assert calls == [
+            (AdminEndpoint("http://127.0.0.1:9112", "t"),),
+            (AdminEndpoint("http://card:9102"), "customer/01a1"),
+        ]
