@@ -10,6 +10,7 @@ from aiokafka import AIOKafkaProducer
 
 from asyncapi.topics import OPERATIONS_TOPIC
 from kit.auth.tokens import ServiceTokenProvider
+from kit.rpc.channel import ClientLimits
 from kit.rpc.server import Service, grpc_server
 from stack.engines.apache_kafka import ApacheKafka
 from stack.engines.children import ClickHouse
@@ -107,7 +108,7 @@ async def env(
     bank, target = FakeBank(), f"127.0.0.1:{bank_port}"  # type: ignore[abstract]  # analytics calls no other method
     async with (
         grpc_server(target, keys.verifier(), {SERVICE: Service(bank.register, POLICY)}),
-        BankClient.connect(target) as client,
+        BankClient.connect(target, limits=ClientLimits(timeout_seconds=20)) as client,  # for busy machines
         AIOKafkaProducer(bootstrap_servers=broker.bootstrap_servers) as producer,
     ):
         settings = make_settings(

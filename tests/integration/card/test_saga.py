@@ -217,6 +217,11 @@ class TestCompleter:
             async with process.background_task(saga.run_completer(), "completer"):
                 await until(are_all_started)
             may_continue.set()
+
+            async def is_final() -> bool:
+                return (await env.reload(abandoned)).is_final
+
+            await until(is_final)
         assert (await env.assert_books_agree(abandoned)).status is Status.COMPLETED
 
 
