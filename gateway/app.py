@@ -53,7 +53,7 @@ def build_app(
         verifier: validates bearer tokens.
         rate_limiter: counts requests per caller and address.
         stop: set at shutdown; it ends the open streams.
-        cors: origins and headers of pages elsewhere.
+        cors: origins and request headers allowed for pages of other sites.
         body_limit_bytes: maximum size of a request body.
         timeout_seconds: maximum duration of an HTTP request; streams have no limit.
         graph: options of the GraphQL endpoints.
@@ -87,7 +87,7 @@ def build_app(
         )
 
     async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
-        """Call the GraphQL endpoint of the path, or FastAPI. FastAPI's overhead is as large as that of a query."""
+        """Call the GraphQL endpoint of the path, or FastAPI. FastAPI costs as much as a whole query."""
         endpoint = endpoints.get((scope["type"], scope.get("path", "")))
         if endpoint is not None:
             scope["graph"] = scope["path"]  # the route label in metrics; FastAPI sets `route` for the others

@@ -1,4 +1,4 @@
-"""The one ASGI middleware around all routes: it shows in which order the concerns of a request apply."""
+"""ASGI middleware of all routes, inside CORS (`cors.py`). It shows in which order the concerns of a request apply."""
 
 from functools import partial
 from http import HTTPStatus
@@ -24,7 +24,7 @@ log = structlog.get_logger(__name__)
 
 
 class RequestMiddleware:
-    """ASGI middleware of every HTTP request and WebSocket.
+    """ASGI middleware of every HTTP request and WebSocket, except preflight requests, which CORS answers.
 
     Concerns in the order in which they apply:
 
