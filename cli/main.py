@@ -155,13 +155,14 @@ def redate(
     *,
     apply: Annotated[bool, typer.Option("--apply", help="change the dates, and replay the history")] = False,
 ) -> None:
-    """Date operations that are dated in the future anew. Without --apply, only count them.
+    """Give new dates to operations that are dated in the future. Without --apply, only count them.
 
     Each operation gets the time in its id, but not before the previous operation of its accounts. Versions and balances
     stay. The bank records every change with the administrator in its table `redatings`. Transfers wait meanwhile.
     Then the history is replayed, so that it has the new dates.
 
-    Exit codes: 0 nothing is dated in the future, 1 operations are, and nothing was changed, 2 not finished.
+    Exit codes: 0 nothing is dated in the future, 1 some operations are dated in the future; nothing was
+    changed, 2 not finished.
     """
     ports = _ports(port)
     bank = _admin_endpoint(admin, ports, ports.bank_admin, token, data)

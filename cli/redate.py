@@ -20,7 +20,9 @@ class RedateResult(IntEnum):
 
 
 def redate(admin: AdminEndpoint, *, apply: bool) -> RedateResult:
-    """Date the operations of the future anew, or only count them, and print the outcome as one line. Safe to repeat.
+    """Give new dates to operations that are dated in the future, or only count them. Print the outcome as one line.
+
+    Safe to repeat.
 
     Args:
         admin: the admin interface of the bank.

@@ -148,7 +148,7 @@ def _figures(metrics: Mapping[str, _Metrics]) -> dict[str, float | str | None]:
 
 
 _TITLES: Final = {
-    "transfer_calls": "transfer calls since the bank started",
+    "transfer_calls": "successful transfer calls since the bank started",
     "outbox_backlog": "outbox rows not yet published",
     "outbox_age_seconds": "age of the oldest outbox row (s)",
     "consumer_lag": "events not yet stored",

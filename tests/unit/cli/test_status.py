@@ -151,8 +151,8 @@ class TestFigures:
         first, bank, gateway, _, *figures = table.splitlines()
         assert first.split() == ["service", "state", "uptime", "version", "dependencies"]
         assert (bank.split(), gateway.split()) == (["bank", "ready"], ["gateway", "no", "answer"])
-        assert "outbox rows not yet published            12,345" in figures
-        assert "open WebSockets                          unknown" in figures
+        assert "outbox rows not yet published                     12,345" in figures
+        assert "open WebSockets                                   unknown" in figures
         report = json.loads("{" + program)
         assert report["services"]["gateway"]["state"] == "no answer"
         assert report["figures"]["outbox_backlog"] == 12_345

@@ -34,7 +34,7 @@ class Outcome:
             `contradiction`: nothing was changed, because rows contradict each other;
             `unavailable`: the database failed, and nothing was changed unless it failed at the commit.
         transfers: number of transfers dated in the future.
-        accounts: number of accounts changed in the future.
+        accounts: number of accounts whose last change is dated in the future.
         seconds: duration.
     """
 
@@ -45,7 +45,9 @@ class Outcome:
 
 
 class Redating:
-    """Dates operations of the future anew, in the order of versions. Versions, balances and keys stay.
+    """Gives new dates to operations that are dated in the future, in the order of versions.
+
+    Versions, balances and keys stay.
 
     Each change is recorded in the table `redatings`. No other operation is committed during the repair.
     """

@@ -1,4 +1,4 @@
-"""SQL that finds operations dated in the future, and dates them anew."""
+"""SQL that finds operations dated in the future, and gives them new dates."""
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
