@@ -128,8 +128,8 @@ DASHBOARDS: Final = (
                     "Rejected and repeated",
                     "ops",
                     {
-                        "rejected: queue full": rate("wallet_bank_commands_shed_total"),
-                        "commit outcome unknown": rate("wallet_bank_commits_lost_total"),
+                        "rejected: queue full": rate("wallet_bank_commands_rejected_total"),
+                        "commit outcome unknown": rate("wallet_bank_commit_outcomes_unknown_total"),
                     },
                 ),
                 connections("bank"),
@@ -153,7 +153,7 @@ DASHBOARDS: Final = (
             "Now": [
                 stat("Outbox rows", "short", "max(wallet_bank_outbox_backlog)"),
                 stat("Age of the oldest row", "s", "max(wallet_bank_outbox_age_seconds)", bad=60),
-                stat("Leaders", "short", "sum(wallet_bank_outbox_leads)", bad=1, good_above=True),
+                stat("Leaders", "short", "sum(wallet_bank_outbox_is_leader)", bad=1, good_above=True),
                 stat("Consumer lag", "short", "sum(wallet_analytics_consumer_lag)", bad=10_000),
                 stat("Incomplete accounts", "short", "max(wallet_analytics_accounts_incomplete)", bad=1),
                 stat("Stopped consumers", "short", "sum(wallet_analytics_consumer_stopped)", bad=1),
@@ -193,7 +193,7 @@ DASHBOARDS: Final = (
             ],
             "Integrity": [
                 *integrity("analytics"),
-                stat("Operations in transit in the last check", "short", "max(wallet_analytics_integrity_behind)"),
+                stat("Operations in transit in the last check", "short", "max(wallet_analytics_integrity_pending)"),
             ],
         },
     ),
@@ -251,17 +251,17 @@ DASHBOARDS: Final = (
                 ),
             ],
             "Processing": [
-                time_series("In processing", "short", {"{{instance}}": "wallet_card_driven"}),
+                time_series("In processing", "short", {"{{instance}}": "wallet_card_top_ups_in_progress"}),
                 time_series(
                     "Takeovers",
                     "ops",
                     {
-                        "by the completer": rate("wallet_card_taken_over_total"),
+                        "by the completer": rate("wallet_card_top_ups_resumed_total"),
                         "leases lost": rate("wallet_card_leases_lost_total"),
                     },
                 ),
                 time_series("Webhooks", "ops", {"{{outcome}}": rate("wallet_card_webhooks_total", "outcome")}),
-                time_series("Open top-up streams", "short", {"{{instance}}": "wallet_card_watchers"}),
+                time_series("Open top-up streams", "short", {"{{instance}}": "wallet_card_top_up_streams"}),
                 connections("card"),
             ],
         },
@@ -296,9 +296,7 @@ DASHBOARDS: Final = (
                 ),
             ],
             "Login": [
-                time_series(
-                    "Login attempts", "ops", {"{{outcome}}": rate("wallet_identity_sign_ins_total", "outcome")}
-                ),
+                time_series("Login attempts", "ops", {"{{outcome}}": rate("wallet_identity_logins_total", "outcome")}),
                 time_series(
                     "Refresh tokens", "ops", {"{{outcome}}": rate("wallet_identity_refreshes_total", "outcome")}
                 ),

@@ -2,12 +2,46 @@
 
 from collections.abc import Callable, Iterable
 from importlib.metadata import version
+from typing import TypeVar
 
-from prometheus_client import REGISTRY, Counter, Enum, Gauge, Histogram, Info
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Enum, Gauge, Histogram, Info
+from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.metrics_core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from kit.rpc.circuit_breaker import STATES
+
+_MetricT = TypeVar("_MetricT", bound=MetricWrapperBase)
+
+
+class _OldName(Collector):
+    """Exposes the samples of a metric under its old name."""
+
+    def __init__(self, metric: Collector, old_name: str) -> None:
+        self._metric = metric
+        self._old_name = old_name
+
+    def collect(self) -> Iterable[Metric]:
+        for family in self._metric.collect():
+            suffix = "_total" if family.type == "counter" else ""
+            copy = Metric(self._old_name, f"Deprecated: use {family.name}{suffix}.", family.type)
+            for sample in family.samples:
+                name = self._old_name + sample.name.removeprefix(family.name)
+                copy.add_sample(name, sample.labels, sample.value, sample.timestamp, sample.exemplar)
+            yield copy
+
+
+def with_old_name(metric: _MetricT, old_name: str, registry: CollectorRegistry = REGISTRY) -> _MetricT:
+    """Return the metric, which is also exposed under the name that it had until the last release.
+
+    Args:
+        metric: metric under its new name.
+        old_name: old name, without the `_total` of counters.
+        registry: registry of the metric.
+    """
+    registry.register(_OldName(metric, old_name))
+    return metric
+
 
 BUILD = Info("wallet_build", "Version of the running build.")
 BUILD.info({"version": version("wallet")})

@@ -27,7 +27,7 @@ from stack.ports import HOST
 Fault: TypeAlias = Callable[[], Awaitable[None]]
 """Breaks something, and returns after the repair. The system may still be recovering then."""
 
-_IS_LEADER: Final = "wallet_bank_outbox_leads 1.0"
+_IS_LEADER: Final = "wallet_bank_outbox_is_leader 1.0"
 _END_OTHER_SESSIONS: Final = """
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
     WHERE usename = current_user AND application_name = 'bank' AND pid <> pg_backend_pid()

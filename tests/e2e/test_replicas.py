@@ -308,7 +308,7 @@ class TestReplicas:
 
         await until(all_replicas_work, within=30)
         banks = [f"bank-{number}" for number in range(1, REPLICAS["bank"] + 1)]
-        assert sum([await metric_sum(system, name, "wallet_bank_outbox_leads") for name in banks]) == 1
+        assert sum([await metric_sum(system, name, "wallet_bank_outbox_is_leader") for name in banks]) == 1
 
     async def test_gateways_share_rate_limits(self, front: Nginx) -> None:
         async with front.client as http:

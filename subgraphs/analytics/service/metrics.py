@@ -3,6 +3,7 @@
 from prometheus_client import Counter, Gauge
 
 from kit.integrity.check import Gauges
+from kit.telemetry.metrics import with_old_name
 
 EVENTS_CONSUMED = Counter("wallet_analytics_events_consumed", "Messages of the topic that were stored.")
 DEAD_LETTERS = Counter("wallet_analytics_dead_letters", "Invalid messages of the topic, sent to the dead letters.")
@@ -23,7 +24,10 @@ COMPARED = Gauge(
 SUBSCRIBERS = Gauge("wallet_analytics_subscribers", "Open streams of operations.")
 INTEGRITY = Gauges(
     violations=Gauge("wallet_analytics_integrity_violations", "Violations found by the last finished check."),
-    pending=Gauge("wallet_analytics_integrity_behind", "Operations that were pending in the last finished check."),
+    pending=with_old_name(
+        Gauge("wallet_analytics_integrity_pending", "Operations that were pending in the last finished check."),
+        "wallet_analytics_integrity_behind",
+    ),
     finished=Gauge(
         "wallet_analytics_integrity_finished_timestamp_seconds", "End of the last finished check; 0: none yet."
     ),

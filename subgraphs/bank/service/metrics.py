@@ -3,6 +3,7 @@
 from prometheus_client import Counter, Gauge, Histogram
 
 from kit.integrity.check import Gauges
+from kit.telemetry.metrics import with_old_name
 
 BATCH_SIZE = Histogram(
     "wallet_bank_batch_size", "Commands per committed batch.", buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500)
@@ -12,12 +13,22 @@ BATCH_WAIT_SECONDS = Histogram(
     "Time that the first command of a batch waited in the queue.",
     buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )
-COMMANDS_SHED = Counter("wallet_bank_commands_shed", "Commands refused because the queue was full.")
-COMMITS_LOST = Counter("wallet_bank_commits_lost", "Commits with an unknown outcome; each was run again.")
+COMMANDS_REJECTED = with_old_name(
+    Counter("wallet_bank_commands_rejected", "Commands refused because the queue was full."),
+    "wallet_bank_commands_shed",
+)
+COMMIT_OUTCOMES_UNKNOWN = with_old_name(
+    Counter("wallet_bank_commit_outcomes_unknown", "Commits with an unknown outcome; each was run again."),
+    "wallet_bank_commits_lost",
+)
 OUTBOX_BACKLOG = Gauge("wallet_bank_outbox_backlog", "Unpublished outbox rows, counted up to 100,000.")
 OUTBOX_AGE_SECONDS = Gauge("wallet_bank_outbox_age_seconds", "Age of the oldest unpublished outbox row; 0 if none.")
-OUTBOX_LEADS = Gauge(
-    "wallet_bank_outbox_leads", "1 if this replica's last attempt to become the outbox leader succeeded, else 0."
+OUTBOX_IS_LEADER = with_old_name(
+    Gauge(
+        "wallet_bank_outbox_is_leader",
+        "1 if this replica's last attempt to become the leader succeeded, else 0.",
+    ),
+    "wallet_bank_outbox_leads",
 )
 EVENTS_PUBLISHED = Counter("wallet_bank_events_published", "Events that the broker confirmed.")
 REPLICA_READS = Counter(

@@ -2,8 +2,13 @@
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from kit.telemetry.metrics import with_old_name
+
 REGISTERED = Counter("wallet_identity_registered", "Registered users.")
-SIGN_INS = Counter("wallet_identity_sign_ins", "Login attempts by outcome: right, wrong or locked.", ["outcome"])
+LOGINS = with_old_name(
+    Counter("wallet_identity_logins", "Login attempts by outcome: right, wrong or locked.", ["outcome"]),
+    "wallet_identity_sign_ins",
+)
 PASSWORD_CHANGES = Counter(
     "wallet_identity_password_changes",
     "Password changes by outcome: changed, repeated (a retry after a lost response), wrong or locked.",
@@ -20,5 +25,8 @@ HASH_SECONDS = Histogram(
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )
 HASHING = Gauge("wallet_identity_hashing", "Passwords that are being hashed or wait for a thread.")
-SHED = Counter("wallet_identity_hashes_shed", "Passwords refused because too many were waiting.")
+HASHES_REJECTED = with_old_name(
+    Counter("wallet_identity_hashes_rejected", "Passwords refused because too many were waiting."),
+    "wallet_identity_hashes_shed",
+)
 KEYS = Gauge("wallet_identity_keys", "Published signing keys.")

@@ -217,7 +217,7 @@ class TestWithoutABroker:
                 await transfers(bank, await bank.open("alice"), await bank.open("bob"), range(2))
 
                 async def has_metrics() -> bool:
-                    return (metric_value("backlog"), metric_value("leads")) == (2, 0)
+                    return (metric_value("backlog"), metric_value("is_leader")) == (2, 0)
 
                 await until(has_metrics)
 

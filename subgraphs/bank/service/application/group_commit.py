@@ -145,7 +145,7 @@ class Pipeline:
         self, queue: deque[_Submission], commands: Sequence[Command], deadline: float | None
     ) -> list[Outcome]:
         if self._queued + len(commands) > _QUEUE_SIZE:
-            metrics.COMMANDS_SHED.inc(len(commands))
+            metrics.COMMANDS_REJECTED.inc(len(commands))
             raise ResourceExhausted
         submission = _Submission(commands, deadline)
         queue.append(submission)
@@ -258,7 +258,7 @@ class Pipeline:
                     raise Unavailable(_DEPENDENCY) from None
             except CommitOutcomeUnknown:
                 is_unknown = True
-                metrics.COMMITS_LOST.inc()
+                metrics.COMMIT_OUTCOMES_UNKNOWN.inc()
             except Unavailable:
                 if not is_unknown:
                     raise

@@ -65,7 +65,7 @@ class OutboxRelay:
         """Try to become leader, then publish until an error occurs and raise it. Returns if another replica leads."""
         await self._check_sessions()
         async with Outbox.lead(self._pool) as outbox:
-            metrics.OUTBOX_LEADS.set(outbox is not None)
+            metrics.OUTBOX_IS_LEADER.set(outbox is not None)
             if outbox is None:
                 await asyncio.sleep(_POLL_SECONDS)
                 return

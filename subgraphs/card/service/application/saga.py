@@ -153,7 +153,7 @@ class Saga:
             capacity = self._limits.drivers - len(self._completer_drivers)  # independent of the number of callers
             if capacity > 0:
                 for top_up in await self._repository.claim(capacity, lease_seconds=self._limits.lease_seconds):
-                    metrics.TAKEN_OVER.inc()
+                    metrics.TOP_UPS_RESUMED.inc()
                     task = self.start(top_up)
                     self._completer_drivers.add(task)
                     task.add_done_callback(self._completer_drivers.discard)
@@ -264,7 +264,7 @@ class Saga:
 
     async def _drive_and_log_errors(self, top_up: TopUp) -> TopUp:
         try:
-            with metrics.DRIVEN.track_inprogress():
+            with metrics.TOP_UPS_IN_PROGRESS.track_inprogress():
                 return await self.drive(top_up)
         except LeaseLostError:
             metrics.LEASES_LOST.inc()

@@ -71,11 +71,11 @@ class SubscriptionHub:
     def _subscribe(self, id_: UUID) -> Iterator[asyncio.Event]:
         changed = asyncio.Event()
         self._subscriptions[id_].add(changed)
-        metrics.WATCHERS.inc()
+        metrics.TOP_UP_STREAMS.inc()
         try:
             yield changed
         finally:
-            metrics.WATCHERS.dec()
+            metrics.TOP_UP_STREAMS.dec()
             self._subscriptions[id_].discard(changed)
             if not self._subscriptions[id_]:
                 del self._subscriptions[id_]

@@ -69,7 +69,7 @@ class Passwords:
             ResourceExhausted: all slots are taken.
         """
         if self._free_slots == 0:
-            metrics.SHED.inc()
+            metrics.HASHES_REJECTED.inc()
             raise ResourceExhausted
         self._free_slots -= 1
         try:

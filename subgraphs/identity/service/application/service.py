@@ -141,20 +141,20 @@ class Identity:
             try:
                 credentials = await self._repository.add_attempt(username, self._lockout)
             except TooManyAttempts:
-                metrics.SIGN_INS.labels("locked").inc()
+                metrics.LOGINS.labels("locked").inc()
                 raise
             is_correct = await self._passwords.verify(credentials.password_hash if credentials else None, password)
             if credentials is None or not is_correct:
-                metrics.SIGN_INS.labels("wrong").inc()
+                metrics.LOGINS.labels("wrong").inc()
                 raise InvalidCredentials
             if self._passwords.is_weak(old_hash := credentials.password_hash):
                 await self._repository.replace_hash(credentials.user.id, old_hash, await self._passwords.hash(password))
         token_id, lifetime = uuid7(), timedelta(seconds=self._policy.session_seconds)
         session = await self._repository.add_session(credentials, uuid7(), token_id, lifetime=lifetime)
         if session is None:
-            metrics.SIGN_INS.labels("wrong").inc()
+            metrics.LOGINS.labels("wrong").inc()
             raise InvalidCredentials
-        metrics.SIGN_INS.labels("right").inc()
+        metrics.LOGINS.labels("right").inc()
         return self._issue_tokens(credentials.user, token_id, session)
 
     async def refresh(self, token: Secret) -> Tokens:

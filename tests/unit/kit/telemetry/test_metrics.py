@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from prometheus_client import REGISTRY
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, generate_latest
 
 from kit.rpc.tls import TLS
 from kit.telemetry import metrics
@@ -45,3 +45,27 @@ def test_expiry_metric_follows_the_certificate_in_use(tmp_path: Path) -> None:
 def test_build_info_has_the_version() -> None:
     ((sample,),) = (family.samples for family in metrics.BUILD.collect())
     assert sample.labels["version"].count(".") == 2
+
+
+def test_renamed_counter_is_exposed_under_both_names() -> None:
+    registry = CollectorRegistry()
+    logins = Counter("wallet_logins", "Logins.", ["outcome"], registry=registry)
+    assert metrics.with_old_name(logins, "wallet_sign_ins", registry) is logins
+    logins.labels("wrong").inc(2)
+    lines = generate_latest(registry).decode().splitlines()
+    assert 'wallet_logins_total{outcome="wrong"} 2.0' in lines
+    assert 'wallet_sign_ins_total{outcome="wrong"} 2.0' in lines
+    assert "# HELP wallet_sign_ins_total Deprecated: use wallet_logins_total." in lines
+    assert "# TYPE wallet_sign_ins_total counter" in lines
+
+
+def test_renamed_gauge_is_exposed_under_both_names() -> None:
+    registry = CollectorRegistry()
+    leader = metrics.with_old_name(
+        Gauge("wallet_is_leader", "1 for the leader.", registry=registry), "wallet_leads", registry
+    )
+    leader.set(1)
+    lines = generate_latest(registry).decode().splitlines()
+    assert {"wallet_is_leader 1.0", "wallet_leads 1.0"} <= set(lines)
+    assert "# HELP wallet_leads Deprecated: use wallet_is_leader." in lines
+    assert "# TYPE wallet_leads gauge" in lines
