@@ -27,11 +27,11 @@ pytestmark = pytest.mark.slow
 OPERATIONS = separate_operations(parse(Path(__file__).with_name("router.graphql").read_text()))
 
 ERRORS = {
-    "PageOfNoSize": ["INVALID_INPUT"],
+    "PageSizeZero": ["INVALID_INPUT"],
     "BadCursorInOneOfTwo": ["INVALID_INPUT"],
     "SeveralErrorsInOneEntity": ["INVALID_INPUT"] * 4,
-    "AccountsOfNoPage": ["INVALID_INPUT"] * 2,
-    "PageOfTopUpsOfNoSize": ["INVALID_INPUT"],
+    "InvalidAccountPages": ["INVALID_INPUT"] * 2,
+    "TopUpPageSizeZero": ["INVALID_INPUT"],
 }
 """Expected error codes by operation."""
 
@@ -156,7 +156,7 @@ async def test_router_answers_like_the_gateway(
         assert dict(zip(asked, map(comparable, answers), strict=True)) == expected
     codes = {name: [code for _, code in answer["errors"]] for name, answer in expected.items() if answer["errors"]}
     assert codes == ERRORS
-    refused = {each["__typename"] for each in expected["EveryRefusal"]["data"].values()}
+    refused = {each["__typename"] for each in expected["RefusedTransfers"]["data"].values()}
     assert refused == {
         "InsufficientFunds",
         "AccountNotFound",
@@ -164,10 +164,10 @@ async def test_router_answers_like_the_gateway(
         "InvalidInput",
         "IdempotencyConflict",
     }
-    charged = expected["PaidByCard"]["data"]["topUpAccount"]
+    charged = expected["TopUp"]["data"]["topUpAccount"]
     assert (charged["__typename"], charged["topUp"]["status"]) == ("TopUpAccountSuccess", "COMPLETED")
     assert expected["CardDeclined"]["data"]["topUpAccount"]["__typename"] == "CardDeclined"
-    no_card = {name: each["__typename"] for name, each in expected["EveryRefusalOfACard"]["data"].items()}
+    no_card = {name: each["__typename"] for name, each in expected["RefusedTopUps"]["data"].items()}
     assert no_card == {
         "tooMuch": "TopUpLimitExceeded",
         "nowhere": "AccountNotFound",

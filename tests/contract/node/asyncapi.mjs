@@ -1,4 +1,4 @@
-// node asyncapi.mjs FILE: what AsyncAPI's own parser says of a document, and what it reads in it, as JSON.
+// node asyncapi.mjs FILE: parse a document with AsyncAPI's parser; print its diagnostics and its contents as JSON.
 import { Parser, fromFile } from '@asyncapi/parser';
 
 const { document, diagnostics } = await fromFile(new Parser(), process.argv[2]).parse();

@@ -1,4 +1,4 @@
-// node compose.mjs NAME=FILE …: what Apollo's composition says of these subgraphs, as JSON.
+// node compose.mjs NAME=FILE …: compose the subgraphs with Apollo; print errors, hints and the supergraph as JSON.
 import { readFileSync } from 'node:fs';
 import { composeServices } from '@apollo/composition';
 import { parse } from 'graphql';

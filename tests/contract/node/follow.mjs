@@ -1,6 +1,6 @@
-// node follow.mjs < ORDER: an account's operations as the client of graphql-ws or of graphql-sse sees them, which connects
-// again by itself. ORDER is JSON: `client`, `url`, `token`, and `payload`, the subscription. What happens is told as it
-// happens, one JSON object a line.
+// node follow.mjs < REQUEST: subscribe to an account's operations with the client of graphql-ws or graphql-sse, which
+// reconnects automatically. REQUEST is JSON: `client`, `url`, `token`, and `payload`, the subscription. Each event is
+// printed at once, as one line of JSON.
 import { text } from 'node:stream/consumers';
 import { setTimeout } from 'node:timers/promises';
 import * as sse from 'graphql-sse';
@@ -10,8 +10,8 @@ import WebSocket from 'ws';
 const { client, url, token, payload } = JSON.parse(await text(process.stdin));
 const authorization = `Bearer ${token}`;
 const pause = () => setTimeout(100);
-const say = (what) => console.log(JSON.stringify(what));
-const connected = (_, __, isRetry) => say({ connected: isRetry ? 'again' : 'first' });
+const print = (event) => console.log(JSON.stringify(event));
+const connected = (_, __, isRetry) => print({ connected: isRetry ? 'again' : 'first' });
 
 const subscriber = {
   'graphql-ws': () =>
@@ -21,8 +21,8 @@ const subscriber = {
       webSocketImpl: WebSocket,
       retryAttempts: 100,
       retryWait: pause,
-      shouldRetry: () => true, // by itself it gives up where nobody answers yet; codes that are fatal stay so
-      on: { connected, closed: ({ code }) => say({ closed: code }) },
+      shouldRetry: () => true, // the default gives up if the server is not up yet; fatal close codes stay fatal
+      on: { connected, closed: ({ code }) => print({ closed: code }) },
     }),
   'graphql-sse': () =>
     sse.createClient({
@@ -36,10 +36,10 @@ const subscriber = {
 
 subscriber.subscribe(payload, {
   next({ data, errors }) {
-    if (errors) return say({ errors });
-    payload.variables.after = data.operationAdded.cursor; // the client sends the payload as it is when it connects again
-    say({ operation: data.operationAdded });
+    if (errors) return print({ errors });
+    payload.variables.after = data.operationAdded.cursor; // a reconnecting client sends the current payload
+    print({ operation: data.operationAdded });
   },
-  error: (error) => say({ error: String(error.reason ?? error.message ?? JSON.stringify(error)), code: error.code }),
-  complete: () => say({ complete: true }),
+  error: (error) => print({ error: String(error.reason ?? error.message ?? JSON.stringify(error)), code: error.code }),
+  complete: () => print({ complete: true }),
 });

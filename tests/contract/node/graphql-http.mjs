@@ -1,4 +1,4 @@
-// node graphql-http.mjs URL: what graphql-http's audits say of a GraphQL server, as JSON.
+// node graphql-http.mjs URL: audit a GraphQL server with graphql-http; print the results as JSON.
 import { auditServer } from 'graphql-http';
 
 const results = await auditServer({ url: process.argv[2] });
