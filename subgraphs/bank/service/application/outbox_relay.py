@@ -15,7 +15,7 @@ from asyncapi.models.transfer_event import TransferEvent
 from asyncapi.topics import OPERATIONS_TOPIC, TOP_UP_COMPLETED, TRANSFER_COMPLETED
 from kit.telemetry import tracing
 from subgraphs.bank.service import metrics
-from subgraphs.bank.service.adapters.kafka import close_producer
+from subgraphs.bank.service.adapters.aiokafka_internals import close_producer
 from subgraphs.bank.service.adapters.postgres.outbox import Outbox, OutboxRow, backlog
 from subgraphs.bank.service.domain.model import Posting, Transfer, TransferKind
 

@@ -8,13 +8,17 @@ import pytest
 
 from stack.process import ROOT
 
-SOURCES = sorted((ROOT / "gateway").rglob("*.py"))
+PACKAGES = ("gateway", "kit", "subgraphs", "wallet", "sandbox", "stack", "cli", "loadtests", "benchmarks")
+SOURCES = sorted(file for package in PACKAGES for file in (ROOT / package).rglob("*.py"))
 INTERNALS = [file for file in SOURCES if file.name.endswith("_internals.py")]
 PRIVATE_NAMES = {
     "DEFINITION_BACKREF",
     "GraphQLCoreConverter",
+    "HttpToolsProtocol",
     "Parser",
     "StrawberryGraphQLCoreExecutionContext",
+    "WebSocketsSansIOProtocol",
+    "_cancel_current_command",
     "advance_lexer",
     "async_helpers",
     "collect_subfields",
@@ -24,17 +28,24 @@ PRIVATE_NAMES = {
     "from_input",
     "is_default_resolver",
 }
-"""Names of Strawberry and graphql-core that look public, but may change in any release."""
+"""Names of libraries that look public, but may change in any release, and private methods that we override."""
+PUBLIC_NAMES = {"_exit", "_replace"}
+"""Documented names that begin with an underscore: of `os`, and of named tuples."""
 
 
 def violations(source: str) -> Iterator[str]:
-    """Yield uses of `PRIVATE_NAMES`, and of attributes of other objects that begin with an underscore."""
-    for node in ast.walk(ast.parse(source)):
+    """Yield uses of `PRIVATE_NAMES`, and of attributes of other objects that begin with an underscore.
+
+    Attributes and functions that the source itself defines are its own.
+    """
+    tree = ast.parse(source)
+    own = set(own_names(tree)) | PUBLIC_NAMES
+    for node in ast.walk(tree):
         match node:
             case ast.Attribute(value=ast.Name(id="self" | "cls")) | ast.Attribute(value=ast.Call(ast.Name("super"))):
                 name = node.attr if node.attr in PRIVATE_NAMES else ""
             case ast.Attribute(attr=name):
-                name = name if is_private(name) else ""
+                name = name if is_private(name) and name not in own else ""
             case ast.alias(name=name) | ast.Name(id=name) | ast.FunctionDef(name=name) | ast.keyword(arg=str(name)):
                 name = name if name in PRIVATE_NAMES else ""
             case ast.Call(
@@ -49,6 +60,16 @@ def violations(source: str) -> Iterator[str]:
             yield f"{getattr(node, 'lineno', 0)}: {name}"
 
 
+def own_names(tree: ast.AST) -> Iterator[str]:
+    """Yield the functions that a module defines, and the attributes that it assigns to `self` or `cls`."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                yield name
+            case ast.Attribute(value=ast.Name(id="self" | "cls"), attr=name, ctx=ast.Store()):
+                yield name
+
+
 def is_private(name: str) -> bool:
     return name in PRIVATE_NAMES or (name.startswith("_") and not name.startswith("__"))
 
@@ -61,6 +82,7 @@ def is_private(name: str) -> bool:
         "self.execution_context._provided_operation_name",
         "definition.from_input = f",
         "class P(Executor):\n    def collect_subfields(self): ...",
+        "producer._sender.close()",
         "from graphql.language.parser import Parser",
         "from strawberry.schema._graphql_core import execute",
     ],
@@ -70,10 +92,27 @@ def test_use_of_a_private_name_is_found(source: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "source",
+    [
+        "class P:\n    def __init__(self): self._parts = []\n    def add(self, other): self._parts += other._parts",
+        "class P:\n    @classmethod\n    def open(cls): cls()._read()\n    def _read(self): ...",
+        "os._exit(1)",
+    ],
+)
+def test_own_private_name_is_no_violation(source: str) -> None:
+    assert list(violations(source)) == []
+
+
+@pytest.mark.parametrize(
     "file", [file for file in SOURCES if file not in INTERNALS], ids=lambda file: str(file.relative_to(ROOT))
 )
 def test_private_names_are_used_in_the_internals_modules_only(file: Path) -> None:
     assert list(violations(file.read_text())) == []
+
+
+@pytest.mark.parametrize("file", INTERNALS, ids=lambda file: file.name)
+def test_internals_module_has_a_test(file: Path) -> None:
+    assert list((ROOT / "tests/unit").rglob(f"test_{file.name}"))
 
 
 @pytest.mark.parametrize("file", INTERNALS, ids=lambda file: file.name)

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from subgraphs.bank.service.adapters import kafka
-from subgraphs.bank.service.adapters.kafka import close_producer
+from subgraphs.bank.service.adapters import aiokafka_internals
+from subgraphs.bank.service.adapters.aiokafka_internals import close_producer
 
 
 async def test_aiokafka_producer_has_the_private_sender_that_close_producer_closes() -> None:
@@ -40,7 +40,7 @@ class HangingProducer:
 
 
 async def test_sender_and_client_are_closed_when_stop_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kafka, "_CLOSE_SECONDS", 0.01)
+    monkeypatch.setattr(aiokafka_internals, "_CLOSE_SECONDS", 0.01)
     producer = HangingProducer()
     await close_producer(producer)
     assert producer.closed == ["sender", "client"]
