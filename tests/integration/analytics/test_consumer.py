@@ -197,20 +197,21 @@ class TestConsumer:
             await server.start()
             await until(lambda: _has(history, alice, 51))
 
-    async def test_stop_finishes_the_current_batch(self, env: AnalyticsEnvironment) -> None:
-        class Slow(History):
-            began = asyncio.Event()
-
-            async def insert(self, rows: Sequence[Row]) -> None:
-                self.began.set()
-                await asyncio.sleep(0.2)
-                await super().insert(rows)
-
+    async def test_stop_finishes_the_current_batch(
+        self, env: AnalyticsEnvironment, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(consumer, "_BATCH_STOP_TIMEOUT_SECONDS", 30)
         alice, bob = env.bank.open(), env.bank.open("bob")
-        slow = Slow(env.database)
+        history = BlockedHistory(env.database)
+        history.hold()
         await env.publish(env.bank.transfer(alice, bob))
-        async with background(env.consumer(history=slow).run()):
-            await slow.began.wait()
+        consuming = asyncio.create_task(env.consumer(history=history).run())
+        await history.waits.wait()
+        consuming.cancel()
+        await asyncio.sleep(0)
+        history.may_go.set()
+        with pytest.raises(asyncio.CancelledError):
+            await consuming
         assert await env.stored_versions(alice) == [1]
         assert await env.committed() == 1
 

@@ -253,7 +253,7 @@ class TestAnswers:
         server = AnswerServer(SILENCE)
         async with server.serve(attempts=100, budget_seconds=0.1) as acquirer:
             await find_fails(acquirer)
-        assert server.calls == 1
+        assert server.calls <= 1  # on a busy machine, the attempt may time out before the server gets it
 
     async def test_refused_connection_is_unavailable(self) -> None:
         (port,) = free_ports(1)

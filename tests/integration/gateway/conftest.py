@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator, Iterator
 import httpx
 import pytest
 
+from gateway.http import exchange
+from kit.rpc import request_context
 from kit.rpc.server import Service, grpc_server
 from protos.wallet.analytics.v1 import analytics_pb2_grpc
 from protos.wallet.bank.v1 import bank_pb2_grpc
@@ -16,6 +18,7 @@ from subgraphs.bank.client import SERVICE as BANK
 from subgraphs.bank.service.api import policy as bank_policy
 from subgraphs.card.client import SERVICE as CARD
 from subgraphs.card.service.api import policy as card_policy
+from tests.clock import ManualClock
 from tests.conftest import Keys
 from tests.integration.gateway.fake_services import FakeBank, FakeCard
 from tests.integration.gateway.gateway_process import Gateway, run_gateway, run_gateway_process
@@ -98,6 +101,15 @@ def slow_services(slow_server: tuple[str, SlowServices]) -> Iterator[SlowService
 def slow_target(slow_server: tuple[str, SlowServices]) -> str:
     """gRPC target of the slow services, for a gateway with other settings."""
     return slow_server[0]
+
+
+@pytest.fixture
+def request_clock(monkeypatch: pytest.MonkeyPatch) -> ManualClock:
+    """Clock of the requests' durations and deadlines, in the gateways of this process."""
+    clock = ManualClock()
+    monkeypatch.setattr(exchange, "time", clock)
+    monkeypatch.setattr(request_context, "time", clock)
+    return clock
 
 
 @pytest.fixture

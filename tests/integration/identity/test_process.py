@@ -12,6 +12,7 @@ import asyncpg
 import httpx
 import jwt
 import pytest
+from structlog.testing import capture_logs
 
 from kit.auth.principal import TokenVerifier
 from kit.runtime.settings import AuthSettings
@@ -222,7 +223,12 @@ class TestKeys:
                 await until(lambda token=token: is_accepted(verifier, token))  # type: ignore[misc]
             new.unlink()
             old.unlink()
-            await asyncio.sleep(0.2)
+
+            async def is_missed() -> bool:
+                return any(line["event"].startswith("no signing keys in the folder") for line in lines)
+
+            with capture_logs() as lines:
+                await until(is_missed)
             assert await identity.log_in(user)  # the previous keys stay in use
 
     async def test_service_does_not_start_without_a_key(self, build_process: ProcessFactory) -> None:

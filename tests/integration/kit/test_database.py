@@ -11,7 +11,6 @@ import pytest
 from sqlalchemy import Integer, column, insert, table, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from kit.db import postgres as postgres_options
 from kit.db.database import Database
 from kit.db.postgres import ClockSkew, ReadOnlyDatabase
 from tests.postgres_proxy import record_cancel_requests
@@ -41,6 +40,13 @@ async def open_all_connections(database: Database) -> None:
 async def set_read_only(sql: asyncpg.Connection, value: str) -> None:
     name = await sql.fetchval("SELECT current_database()")
     await sql.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = {value}")
+
+
+async def set_statement_timeout(session: AsyncConnection, seconds: float) -> None:
+    """Set the time-out of further statements on this connection."""
+    driver = (await session.get_raw_connection()).driver_connection
+    assert driver is not None
+    driver._config = driver._config._replace(command_timeout=seconds)
 
 
 @asynccontextmanager
@@ -103,15 +109,18 @@ class TestCheck:
 class TestCancellation:
     """A statement that may be committing is never cancelled: its connection is closed and the server completes it."""
 
-    async def test_statement_that_times_out_is_completed_by_the_server(
-        self, url: str, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(postgres_options, "STATEMENT_TIMEOUT_SECONDS", 0.2)
+    async def test_statement_that_times_out_is_completed_by_the_server(self, url: str, sql: asyncpg.Connection) -> None:
+        async def add() -> None:
+            async with database.statement() as session:
+                await session.execute(insert(NOTES).values(id=0))  # prepares the statement
+                await set_statement_timeout(session, 0.2)
+                await session.execute(insert(NOTES).values(id=1))
+
         async with record_cancel_requests(url) as proxy, open_database(proxy.url(url)) as database:
             async with hold(url, "INSERT INTO notes VALUES (1)"):
                 with pytest.raises(Unavailable):
-                    await add_note(database, 1)
-            await until(lambda: sql.fetchval("SELECT count(*) FROM notes"))
+                    await add()
+            await until(lambda: sql.fetchval("SELECT count(*) FROM notes WHERE id = 1"))
             await add_note(database, 2)
         assert proxy.cancel_requests == 0
 
@@ -134,20 +143,22 @@ class TestCancellation:
             await add_note(database, 2)
         assert proxy.cancel_requests == 0
 
-    async def test_commit_that_times_out_is_completed_by_the_server(
-        self, url: str, sql: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(postgres_options, "STATEMENT_TIMEOUT_SECONDS", 0.2)
+    async def test_commit_that_times_out_is_completed_by_the_server(self, url: str, sql: asyncpg.Connection) -> None:
         await sql.execute("""
             CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS $$
             BEGIN PERFORM pg_advisory_xact_lock_shared(42); RETURN NULL; END $$;
             CREATE CONSTRAINT TRIGGER hold AFTER INSERT ON notes DEFERRABLE INITIALLY DEFERRED
                 FOR EACH ROW EXECUTE FUNCTION hold();
         """)
+
+        async def add() -> None:
+            async with database.transaction() as session:
+                await session.execute(insert(NOTES).values(id=1))
+                await set_statement_timeout(session, 0.2)
+
         async with record_cancel_requests(url) as proxy, open_database(proxy.url(url)) as database:
             async with hold(url, "SELECT pg_advisory_xact_lock(42)"):
                 with pytest.raises(Unavailable):
-                    async with database.transaction() as session:
-                        await session.execute(insert(NOTES).values(id=1))
+                    await add()
             await until(lambda: sql.fetchval("SELECT count(*) FROM notes"))
         assert proxy.cancel_requests == 0

@@ -4,51 +4,64 @@ import time
 
 import gevent
 import pytest
+from gevent.event import AsyncResult, Event
 
 from loadtests.arrivals import ClosedLoop, OpenLoop
+
+TEST_TIMEOUT_SECONDS = 10.0
 
 
 def test_open_loop_hands_out_arrivals_at_a_constant_rate() -> None:
     arrivals, dues = OpenLoop(200, lambda _: None), list[float]()
 
     def user() -> None:
-        while True:
+        for _ in range(5):
             dues.append(arrivals.wait())
 
-    greenlets = [gevent.spawn(user) for _ in range(4)] + [gevent.spawn(arrivals.run)]
-    gevent.sleep(0.2)
-    gevent.killall(greenlets)
+    users, running = [gevent.spawn(user) for _ in range(4)], gevent.spawn(arrivals.run)
+    gevent.joinall(users, timeout=TEST_TIMEOUT_SECONDS)
+    running.kill()
     places = [(due - dues[0]) * 200 for due in dues]
-    assert len(dues) > 10
+    assert len(dues) == 20
     assert places == pytest.approx([round(place) for place in places], abs=1e-6)  # exact, however late users wake up
 
 
 def test_open_loop_drops_and_counts_arrivals_while_all_users_are_busy() -> None:
-    dropped: list[float] = []
-    arrivals, sent = OpenLoop(200, dropped.append), list[float]()
+    dropped, enough = list[float](), Event()
 
-    def slow_user() -> None:
-        while True:
-            sent.append(arrivals.wait())
-            gevent.sleep(0.05)
+    def drop(due: float) -> None:
+        dropped.append(due)
+        if len(dropped) == 10:
+            enough.set()
 
-    greenlets = [gevent.spawn(slow_user), gevent.spawn(arrivals.run)]
-    gevent.sleep(0.3)
-    gevent.killall(greenlets)
-    assert 0 < len(sent) < 10
-    assert len(dropped) > 3 * len(sent)
+    arrivals, sent = OpenLoop(200, drop), list[float]()
+
+    def busy_user() -> None:
+        sent.append(arrivals.wait())
+        enough.wait()
+        sent.append(arrivals.wait())
+
+    user = gevent.spawn(busy_user)
+    gevent.sleep(0)  # the user waits for the first arrival
+    running = gevent.spawn(arrivals.run)
+    user.join(timeout=TEST_TIMEOUT_SECONDS)
+    running.kill()
+    assert len(dropped) >= 10
+    first, last = sent
+    while_busy = [due for due in dropped if due < last]
+    places = [(due - first) * 200 for due in [*while_busy, last]]
+    assert places == pytest.approx(range(1, len(places) + 1), abs=1e-6)  # none is missing, and none is sent later
 
 
 def test_open_loop_drops_arrivals_of_a_killed_user() -> None:
-    dropped: list[float] = []
-    arrivals = OpenLoop(100, dropped.append)
+    dropped = AsyncResult()
+    arrivals = OpenLoop(100, dropped.set)
     user = gevent.spawn(arrivals.wait)
     gevent.sleep(0)
     user.kill()
     running = gevent.spawn(arrivals.run)
-    gevent.sleep(0.05)
+    assert dropped.get(timeout=TEST_TIMEOUT_SECONDS)
     running.kill()
-    assert dropped
 
 
 def test_stopped_open_loop_ends_all_users_and_drops_nothing() -> None:
@@ -56,9 +69,9 @@ def test_stopped_open_loop_ends_all_users_and_drops_nothing() -> None:
     arrivals = OpenLoop(100, dropped.append)
     user, running = gevent.spawn(arrivals.wait), gevent.spawn(arrivals.run)
     gevent.sleep(0)
-    late = gevent.spawn(lambda: (gevent.sleep(0.05), arrivals.wait()))
     arrivals.stop()
-    gevent.joinall([user, running, late], timeout=2)
+    late = gevent.spawn(arrivals.wait)
+    gevent.joinall([user, running, late], timeout=TEST_TIMEOUT_SECONDS)
     assert all(greenlet.dead for greenlet in (user, running, late))
     assert dropped == []
 
