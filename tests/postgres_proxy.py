@@ -1,4 +1,4 @@
-"""Proxy before PostgreSQL that counts the CancelRequests it forwards."""
+"""Proxy in front of PostgreSQL that counts the CancelRequests it forwards."""
 
 import asyncio
 import struct

@@ -36,7 +36,7 @@ _DRAIN_SECONDS: Final = 0.25
 _MAX_CONNECTION_AGE_MS: Final = 600_000
 """Age at which a TLS client moves to a new connection, and so to the newest certificates."""
 MAX_STREAMS: Final = 4_000
-"""Concurrent calls and feeds of one connection."""
+"""Maximum number of concurrent calls, streams included, of one connection."""
 _READINESS_INTERVAL_SECONDS: Final = 1.0
 _SLOW_CALL_SECONDS: Final = 1.0
 _SERVER_ERRORS: Final = frozenset(
@@ -60,7 +60,7 @@ _OPTIONS: Final = (
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.http2.min_ping_interval_without_data_ms", 4_000),  # less than the keepalive interval of our channels
     # One client must not take all of the server. A channel of ours has one connection, with at most `CALL_LIMIT` calls
-    # and the feeds of its process; calls above the limit wait in the client.
+    # and the streams of its process; calls above the limit wait in the client.
     ("grpc.max_concurrent_streams", MAX_STREAMS),
     ("grpc.max_allowed_incoming_connections", 1_000),
     ("grpc.server_handshake_timeout_ms", 10_000),

@@ -1,4 +1,4 @@
-"""System under test: the whole system with two banks, and proxies before PostgreSQL, ClickHouse and the banks."""
+"""System under test: the whole system with two banks, and proxies in front of PostgreSQL, ClickHouse and the banks."""
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager

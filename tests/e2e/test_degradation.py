@@ -201,7 +201,7 @@ async def test_outage_has_the_documented_effect_and_recovers(
             assert results == {column: ROWS[name][column] for column in ACTIONS}
             await until(partial(activity.has_result, "operations", ROWS[name]["operations"]), within=8)
             if results["transfer"] == "works":  # otherwise there is nothing to show
-                await until(partial(activity.has_result, "feed", ROWS[name]["feed"]), within=8)
+                await until(partial(activity.has_result, "subscription", ROWS[name]["subscription"]), within=8)
             await until(partial(has_not_ready, system, OUTAGES[name], ROWS[name]["not ready"]), within=8)
             if results["account"] == "503":  # the owner is unknown without the bank
                 assert (
@@ -215,7 +215,7 @@ async def test_outage_has_the_documented_effect_and_recovers(
         for key in activity.unknown:
             assert await activity.pay(key) == "works"
         await until(activity.all_views_work)
-    # Every transfer happened once, those of unknown outcome included; the feed had each of them once, in order.
+    # Every transfer happened once, those of unknown outcome included; the subscription had each of them once, in order.
     count = len(activity.paid)
     assert len(set(activity.paid)) == count
     assert await activity.sender.balance() == Decimal("1000.00") - count

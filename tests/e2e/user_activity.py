@@ -15,7 +15,7 @@ from tests.e2e.users import User
 from tests.waiting import until
 
 ACTIONS: Final = ("account", "transfer", "top-up", "sign-in")
-VIEWS: Final = ("operations", "feed")
+VIEWS: Final = ("operations", "subscription")
 """Views that show the actions, with a short delay."""
 
 UNAVAILABLE: Final = {(503, "UNAVAILABLE"), (504, "DEADLINE_EXCEEDED")}
@@ -59,7 +59,7 @@ class UserActivity:
             following = asyncio.create_task(follow())
             try:
                 yield
-                assert not following.done(), "the feed has ended"
+                assert not following.done(), "the subscription has ended"
             finally:
                 following.cancel()
                 await asyncio.wait({following})
@@ -131,7 +131,7 @@ class UserActivity:
         stored = [each["id"] for each in by_rest.json()["operations"]]
         return "works" if sorted(stored) == sorted(self.paid) else "later"
 
-    async def feed(self) -> str:
+    async def subscription(self) -> str:
         return "works" if len(self.balances) == len(self.paid) else "later"
 
     async def top_up(self) -> str:

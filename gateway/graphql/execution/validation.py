@@ -268,7 +268,7 @@ def _describe_missing_arguments(context: ValidationContext, error: GraphQLError)
 def _describe_leaf(context: ValidationContext, error: GraphQLError) -> str:  # noqa: ARG001  as the others
     type_ = context.get_type()
     if is_leaf_type(get_named_type(type_)):
-        return f"`{_field_coordinate(context)}` is of type `{type_}`: select nothing of it"
+        return f"`{_field_coordinate(context)}` is of type `{type_}`: it has no sub-fields"
     return f"`{_field_coordinate(context)}` is of type `{type_}`: select fields of it"
 
 

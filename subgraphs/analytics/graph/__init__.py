@@ -1,4 +1,4 @@
-"""Operations, statistics and live feeds in the graph, on the client of analytics.
+"""Operations, statistics and subscriptions in the graph, on the client of analytics.
 
 The gateway merges what this package exports: `Query`, `Mutation`, `Subscription` and the entity types.
 """

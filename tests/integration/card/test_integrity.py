@@ -113,7 +113,7 @@ class TestViolations:
             ("4000000000000002", PaymentStatus.CAPTURED),
         ],
     )
-    async def test_payment_with_another_status_violates_payment_is_top_ups(
+    async def test_payment_with_another_status_violates_payment_matches_top_up(
         self, env: CardEnvironment, number: str, changed_status: PaymentStatus
     ) -> None:
         top_up = await create_finished(env, number)
@@ -123,17 +123,19 @@ class TestViolations:
             "refunded": env.money("10" if changed_status is PaymentStatus.REFUNDED else "0"),
         }
         env.acquirer.payments[payment.key] = replace(payment, status=changed_status, **sums)
-        await self.assert_violation(env, Invariant.PAYMENT_IS_TOP_UPS, f"the acquirer's payment is {changed_status}")
+        await self.assert_violation(
+            env, Invariant.PAYMENT_MATCHES_TOP_UP, f"the acquirer's payment is {changed_status}"
+        )
 
-    async def test_payment_with_another_amount_violates_payment_is_top_ups(self, env: CardEnvironment) -> None:
+    async def test_payment_with_another_amount_violates_payment_matches_top_up(self, env: CardEnvironment) -> None:
         top_up = await create_finished(env)
         payment = env.acquirer.payments[top_up.authorization_key]
         env.acquirer.payments[payment.key] = replace(payment, captured=env.money("9.99"))
-        await self.assert_violation(env, Invariant.PAYMENT_IS_TOP_UPS, "captured 9.99")
+        await self.assert_violation(env, Invariant.PAYMENT_MATCHES_TOP_UP, "captured 9.99")
 
-    async def test_missing_payment_violates_payment_is_top_ups(self, env: CardEnvironment) -> None:
+    async def test_missing_payment_violates_payment_matches_top_up(self, env: CardEnvironment) -> None:
         del env.acquirer.payments[(await create_finished(env)).authorization_key]
-        await self.assert_violation(env, Invariant.PAYMENT_IS_TOP_UPS, "the acquirer has no payment")
+        await self.assert_violation(env, Invariant.PAYMENT_MATCHES_TOP_UP, "the acquirer has no payment")
 
     async def test_payment_without_top_up_violates_payment_has_top_up(self, env: CardEnvironment) -> None:
         top_up = await create_finished(env)
@@ -155,14 +157,14 @@ class TestViolations:
         await env.bank.service("card")(deposit)
         await self.assert_violation(env, Invariant.DEPOSIT_HAS_TOP_UP, f"10.00 {env.currency} to {top_up.account_id}")
 
-    async def test_completed_top_up_without_deposit_violates_deposit_is_top_ups(self, env: CardEnvironment) -> None:
+    async def test_completed_top_up_without_deposit_violates_deposit_matches_top_up(self, env: CardEnvironment) -> None:
         top_up = await env.admit(await env.open_account())
         env.acquirer.failures["capture"] = [Failure.LOST_ANSWER]
         waiting = await env.saga().drive(top_up)
         captured = replace(waiting, status=Status.CAPTURED, step=Step.DEPOSIT, attempts=0)
         false_row = replace(captured, status=Status.COMPLETED, step=None, transfer_id=uuid.uuid4())
         await env.repository.save(false_row, due_seconds=None)
-        await self.assert_violation(env, Invariant.DEPOSIT_IS_TOP_UPS, "no deposit")
+        await self.assert_violation(env, Invariant.DEPOSIT_MATCHES_TOP_UP, "no deposit")
 
     async def test_deposit_that_names_no_top_up_is_ignored(self, env: CardEnvironment) -> None:
         account = await env.open_account()

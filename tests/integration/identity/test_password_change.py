@@ -96,7 +96,7 @@ class TestChange:
             with pytest.raises(WrongPassword):
                 await change(identity, tokens, WRONG)
             await change(identity, tokens)
-        events = [(line["event"], line.get("ended_sign_ins")) for line in lines if line.get("user_id") == user.id]
+        events = [(line["event"], line.get("ended_sessions")) for line in lines if line.get("user_id") == user.id]
         assert events == [("password change refused", None), ("password changed", 1)]
         text = json.dumps(lines, default=str)
         assert not [each for each in (PASSWORD.text, NEW.text, WRONG.text) if each in text]

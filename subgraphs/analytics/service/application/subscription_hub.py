@@ -21,7 +21,7 @@ from wallet.errors import DeadlineExceeded, LedgerRestored, SubscriberTooSlow, U
 
 log = structlog.get_logger(__name__)
 
-_RESOURCE: Final = "the operation feed"
+_RESOURCE: Final = "the operation subscription"
 _PAGE_SIZE: Final = 1_000
 _MISSING_OPERATION_DELAY_SECONDS: Final = 1.0
 

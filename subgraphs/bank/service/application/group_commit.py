@@ -1,7 +1,7 @@
 """Group commit: commands of concurrent callers are committed in batches. One batch collects while another commits.
 
-There is no timer. A single command is committed at once as a batch of one; under load, batches grow. Only a full batch
-does not wait for the previous one.
+There is no timer. A single command is committed at once as a batch of one; under load, batches grow. A full batch
+starts at once; any other batch waits for the previous one.
 """
 
 import asyncio
@@ -192,8 +192,8 @@ class Pipeline:
         """Return the next batch: all queued commands if no batch is running, else a full batch, else nothing.
 
         Half of a batch is for single commands and half for bulk submissions; either half may use what the other does
-        not need. A bulk submission has commands in one batch at a time, so that they are decided in order. It then goes
-        to the end of the queue.
+        not need. A bulk submission has commands in one batch at a time, so that they are decided in order. The
+        submission then goes to the end of the queue.
         """
         if self._committing and (self._committing == _LANES or self._queued - self._held < _BATCH_SIZE):
             return []

@@ -31,14 +31,14 @@ class Invariant(StrEnum):
     credited, or its top-up is in progress.
     """
 
-    PAYMENT_IS_TOP_UPS = "PAYMENT_IS_TOP_UPS"
+    PAYMENT_MATCHES_TOP_UP = "PAYMENT_IS_TOP_UPS"  # the id in reports is stable
     """The acquirer's payment agrees with the status of its top-up, or with the step of a top-up in progress."""
-    DEPOSIT_IS_TOP_UPS = "DEPOSIT_IS_TOP_UPS"
+    DEPOSIT_MATCHES_TOP_UP = "DEPOSIT_IS_TOP_UPS"  # the id in reports is stable
     """A completed top-up has its deposit in the ledger, with the same account and amount."""
     PAYMENT_HAS_TOP_UP = "PAYMENT_HAS_TOP_UP"
     """Every payment at the acquirer belongs to a top-up."""
     DEPOSIT_HAS_TOP_UP = "DEPOSIT_HAS_TOP_UP"
-    """Every deposit in the ledger that names a top-up is the deposit that completed it."""
+    """Every deposit that names a top-up is that top-up's own deposit."""
 
 
 def top_up_integrity(
@@ -109,13 +109,13 @@ class _Scan:
         async with self.calls:
             mismatch = transitions.find_mismatch(top_up, await self.acquirer.find_payment(top_up.authorization_key))
             if mismatch:
-                violations.append(_violation(Invariant.PAYMENT_IS_TOP_UPS, top_up.id, mismatch, _describe(top_up)))
+                violations.append(_violation(Invariant.PAYMENT_MATCHES_TOP_UP, top_up.id, mismatch, _describe(top_up)))
             if top_up.transfer_id is not None:
                 deposit = await self.ledger.get_transfer(top_up.transfer_id)
                 if deposit is None or (deposit.recipient_id, deposit.amount) != (top_up.account_id, top_up.amount):
                     actual = "no deposit" if deposit is None else f"{deposit.amount} to {deposit.recipient_id}"
                     expected = f"{top_up.amount} to {top_up.account_id}"
-                    violations.append(_violation(Invariant.DEPOSIT_IS_TOP_UPS, top_up.id, actual, expected))
+                    violations.append(_violation(Invariant.DEPOSIT_MATCHES_TOP_UP, top_up.id, actual, expected))
         return violations
 
     async def _scan_payments(self) -> AsyncGenerator[Finding, None]:

@@ -180,7 +180,7 @@ class Identity:
                 metrics.REFRESHES.labels("repeated").inc()
                 return self._issue_tokens(user, result.successor_id, session)
             case ReuseDetected():
-                log.warning("refresh token reuse detected", user_id=str(user.id), sign_in=str(session.id))
+                log.warning("refresh token reuse detected", user_id=str(user.id), session_id=str(session.id))
                 raise _refuse_refresh("reused")
             case SessionEnded():
                 raise _refuse_refresh("over")
@@ -233,7 +233,7 @@ class Identity:
                 ended = await self._repository.change_password(credentials, new_hash, kept_session=kept)
                 if ended is not None:
                     metrics.PASSWORD_CHANGES.labels("changed").inc()
-                    log.info("password changed", user_id=str(user.id), ended_sign_ins=ended)
+                    log.info("password changed", user_id=str(user.id), ended_sessions=ended)
                     return
                 credentials = await self._repository.get_credentials(user.id)  # another change came first
         raise UserNotFound(caller.subject)

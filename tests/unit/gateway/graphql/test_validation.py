@@ -32,7 +32,7 @@ class TestDocument:
             ("{ acount { id } }", "`Query` has no such field; did you mean `account`, `accounts`?"),
             ("{ me { zzzzzz } }", "`User` has no such field"),
             ("{ me }", "`Query.me` is of type `User`: select fields of it"),
-            ("{ me { id { x } } }", "`User.id` is of type `ID!`: select nothing of it"),
+            ("{ me { id { x } } }", "`User.id` is of type `ID!`: it has no sub-fields"),
             ("{ account { id } }", "`Query.account` requires `id`"),
             ('{ account(id: "1", idd: 2) { id } }', "`Query.account` has no such argument; did you mean `id`?"),
             ("{ me { id @skip } }", "`@skip` requires `if`"),

@@ -45,7 +45,7 @@ async def occupy(server: VirtualServer, count: int, address: str = "192.0.2.1") 
 
 
 async def status(client: Client, request: bytes = GET) -> bytes:
-    """Return the status of the answer; nothing if there is none yet."""
+    """Return the status of the answer; empty before an answer."""
     client.send(request)
     await client.settle()
     return client.received[9:12]
