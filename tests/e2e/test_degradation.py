@@ -252,11 +252,22 @@ async def refused_calls(system: System) -> float:
 
 async def transfer_calls(system: System) -> list[float]:
     """Return the number of TransferMoney calls of each bank."""
+    name = r'wallet_rpc_duration_seconds_count\{.*"/wallet.bank.v1.BankService/TransferMoney".*\}'
+    return await bank_metrics(system, name)
+
+
+async def connections_in_use(system: System) -> list[float]:
+    """Return the number of database connections that each bank uses now."""
+    return await bank_metrics(system, "wallet_database_connections_in_use")
+
+
+async def bank_metrics(system: System, name: str) -> list[float]:
+    """Return the sum of the metrics of each bank whose name and labels match a pattern."""
     urls = (
         system.supervisor.children["bank"].process.urls["admin"],
         system.supervisor.children["bank-2"].process.urls["metrics"],
     )
-    pattern = r'^wallet_rpc_duration_seconds_count\{.*"/wallet.bank.v1.BankService/TransferMoney".*\} (.+)$'
+    pattern = f"^{name} (.+)$"
     async with httpx.AsyncClient(trust_env=False) as http:
         pages = [(await http.get(f"{url}/metrics")).text for url in urls]
     return [sum(map(float, re.findall(pattern, page, re.MULTILINE))) for page in pages]
@@ -346,10 +357,14 @@ class TestGracefulStop:
             await system.supervisor.stop_process(part)
             ended[part] = await system.supervisor.children[part].wait(), round(clock() - started, 1)
 
+        async def a_bank_waits() -> bool:
+            return sum(await connections_in_use(system)) > in_use
+
+        in_use = sum(await connections_in_use(system))
         parts = ["gateway", "card", "analytics", "identity", "bank", "bank-2"]
         async with outage(system, ["postgres", "kafka", "clickhouse", "acquirer"], "frozen"):
             actions = asyncio.gather(*map(activity.do, (*ACTIONS, "operations")), return_exceptions=True)
-            await asyncio.sleep(0.2)
+            await until(a_bank_waits)
             await asyncio.gather(*map(stop, parts))
             await actions
         await asyncio.gather(*map(system.supervisor.start_process, parts))
