@@ -469,7 +469,7 @@ class TestRetryBudget:
 
             async def fail() -> None:
                 with current_call(keys.user("alice")), pytest.raises(Unavailable):
-                    await call_say(stub, "a read")
+                    await call_say(stub, "a read", cap_seconds=60)
 
             await asyncio.gather(*(fail() for _ in range(60)))
             attempts = 0
