@@ -94,4 +94,5 @@ class _Watcher:
 
     def _cancel_request(self) -> None:
         self.is_disconnected = True
+        self._timer.cancel()  # it may be due in this turn of the loop, and would set the body time-out again
         self._timeout.reschedule(self._loop.time())

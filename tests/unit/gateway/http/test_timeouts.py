@@ -9,6 +9,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Message, Receive, Scope, Send
 from structlog.testing import capture_logs
 
+from gateway.http import timeouts
 from tests.conftest import Keys
 from tests.unit.gateway.http.asgi import echo, http_client, with_middleware
 
@@ -62,3 +63,21 @@ async def test_disconnect_within_the_body_is_no_error(keys: Keys, headers: list[
     assert [(line["event"], line["log_level"], line["status"]) for line in logged] == [
         ("request completed", "info", 499)
     ]
+
+
+async def test_disconnect_at_the_start_of_the_watchers_ends_the_request(
+    keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The timer of the watchers must not replace the end of the request by the body time-out."""
+    monkeypatch.setattr(timeouts, "_WATCH_DELAY_SECONDS", 0)
+
+    async def receive() -> Message:
+        await asyncio.sleep(0)  # the disconnect and the timer are in the same turn of the loop, in this order
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        pytest.fail(f"the app answered {message!r}")
+
+    scope = {"type": "http", "method": "POST", "path": "/accounts", "headers": [], "client": ("127.0.0.1", 1)}
+    async with asyncio.timeout(10):
+        await with_middleware(echo, keys, timeout_seconds=60)(scope, receive, send)
