@@ -18,11 +18,12 @@ from stack.ports import HOST, Ports
 from stack.system import System, run_system
 
 NO_RATE_LIMIT: Final = "1000000000/hour"
+"""Rate limit that counts every request and refuses none."""
+
 NO_DECLINE_LIMITS: Final = {
     f"CARD_DECLINES_PER_{limit}": "1000000" for limit in ("CUSTOMER", "CARD", "ADDRESS", "SHARED_ADDRESS")
 }
 """Settings of card for loads with declined cards, all from one address."""
-"""Rate limit that counts every request and refuses none."""
 
 _USERS_KEY: Final = Path("keys") / "development.pem"
 

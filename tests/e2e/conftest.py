@@ -10,6 +10,7 @@ import pytest
 
 from kit.auth.principal import Role
 from kit.auth.tokens import TokenSigner
+from loadtests.target import NO_DECLINE_LIMITS
 from stack.engines.cluster import remove_cluster
 from stack.engines.postgres import Postgres
 from stack.plan import AUDIENCE, ISSUER
@@ -34,6 +35,8 @@ async def system(tmp_path_factory: pytest.TempPathFactory, collector: Collector)
         environment.setenv("GATEWAY_FEDERATION", "true")
         for limit in ("REQUESTS", "COST", "ANONYMOUS", "SIGN_IN"):  # all tests use one address
             environment.setenv(f"GATEWAY_RATE_{limit}", "1000000/minute")
+        for name, value in NO_DECLINE_LIMITS.items():
+            environment.setenv(name, value)
         environment.setenv("IDENTITY_HASH_MEMORY_KIB", "1024")  # cheap hashes make logins faster
         environment.setenv("IDENTITY_HASH_PASSES", "1")
         environment.setenv("OTLP_ENDPOINT", collector.endpoint)

@@ -146,7 +146,11 @@ class TestKill:
                 gate.close()
                 await load.publish(20)
                 await gate.holds.wait()
-                assert await load.count_rows() > 80
+
+                async def is_inserted() -> bool:
+                    return await load.count_rows() > 80
+
+                await until(is_inserted)
                 assert await env.committed() == 40
                 consumer.kill()
                 await consumer.wait()

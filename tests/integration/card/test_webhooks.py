@@ -115,7 +115,8 @@ class TestRefusedWebhooks:
             return count() == before + 1
 
         await until(is_counted)
-        assert caplog.records == []
+        # The bank of this process looks for its broker meanwhile.
+        assert [record for record in caplog.records if record.name != "aiokafka"] == []
 
     async def test_unreadable_body_is_refused(self, card: RunningCard) -> None:
         for body in (b"", b"{}", b"[1]"):

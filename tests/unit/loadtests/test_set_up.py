@@ -220,6 +220,8 @@ class TestExitCode:
             cwd=tmp_path,
             env={"PYTHONPATH": str(ROOT)},
             stderr=subprocess.PIPE,
+            # A shell lets its background commands ignore the signal, and children inherit that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         deadline = time.monotonic() + 30
         while len(wallet.requests) < 2:

@@ -37,7 +37,7 @@ async def test_generated_stub_needs_only_the_methods_of_the_channel_stand_in(nam
     }
 
 
-def test_generated_registration_passes_handlers_and_names_to_the_stand_in() -> None:
+async def test_generated_registration_passes_handlers_and_names_to_the_stand_in() -> None:
     server, names = grpc.aio.server(), list[Collection[str]]()
     wrapped: list[grpc.GenericRpcHandler] = []
 
