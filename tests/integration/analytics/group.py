@@ -147,7 +147,7 @@ class Gate:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         from_server, to_server = await asyncio.open_connection(HOST, self._server)
-        inserts = asyncio.Event()  # set when the connection has sent an insert
+        inserts = asyncio.Event()  # set while the newest request of the connection is an insert
         asking = asyncio.create_task(self._forward_requests(reader, to_server, inserts))
         try:
             while chunk := await from_server.read(2**16):
@@ -165,6 +165,8 @@ class Gate:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, inserts: asyncio.Event
     ) -> None:
         while chunk := await reader.read(2**16):
+            if chunk.startswith((b"GET ", b"POST ")):
+                inserts.clear()
             if b"INSERT" in chunk:
                 inserts.set()
             writer.write(chunk)
