@@ -55,7 +55,8 @@ class Settings(AuthSettings, CallSettings, TLSSettings, LogSettings, TracingSett
     identity_grpc_target: str = Field("127.0.0.1:50054", description="gRPC target of the identity service")
     gateway_timeout_seconds: PositiveFloat = Field(10.0, description="maximum duration of a request, without streams")
     gateway_graphql_max_cost: PositiveInt = Field(
-        Limits.cost, description="maximum cost of an operation, as estimated by `@cost` and `@listSize`"
+        Limits.cost,
+        description="maximum estimated cost of a request's GraphQL operations; a quarter of it without a token",
     )
     gateway_graphql_trusted_documents: Path | None = Field(
         None,

@@ -34,7 +34,7 @@ from strawberry.types.field import StrawberryField
 
 from gateway.errors import is_unexpected
 from gateway.graphql.execution.graphql_core_internals import AttributeResolver, LeafResolver, ShortcutExecutor
-from gateway.graphql.protection.prices import add_cost_directive
+from gateway.graphql.protection.prices import COST_EXTENSION, SDL_BYTES_PER_UNIT, add_cost_directive
 
 __all__ = [
     "STRAWBERRY_RULES",
@@ -168,7 +168,9 @@ class FederationSchema(GraphSchema, strawberry.federation.Schema):
         sdl = self.as_str()
         service = self.core_schema.type_map["_Service"]
         if is_object_type(service):
-            service.fields["sdl"].resolve = lambda *_: sdl
+            field = service.fields["sdl"]
+            field.resolve = lambda *_: sdl
+            field.extensions[COST_EXTENSION] = len(sdl) // SDL_BYTES_PER_UNIT  # `@cost` would be in the SDL
 
     def _collect_schema_directives(self, explicit: Any, types: Any) -> list[type]:
         types = list(types)

@@ -8,8 +8,11 @@ as Apollo Router does:
 - A list costs as much as its items. Its size comes from its slicing arguments, else from its assumed size, else it is
   `_LIST_SIZE`. `sizedFields` applies the size to lists one level below, such as a connection's `edges`.
   An `ArgumentSize` in the field's metadata does the same, for sizes that the directive cannot express.
-- A mutation costs 100 in addition. Arguments cost nothing.
-- Each field below `__schema` and `__type` costs 50: the whole schema, with about 90 types, takes 12 ms.
+- A field with sized fields costs `ROW_COST` for each row in addition, whatever is selected of it: the rows are read and
+  converted before their fields are. The directives cannot express this.
+- Each 32 characters of a response key cost 1, for each item that has it.
+- A mutation costs 100 and an event of a subscription 60 in addition. Arguments cost nothing.
+- Introspection costs as many units as its answer has fields (`introspection`).
 
 A field that is selected in several places is counted in each. Sizes are upper bounds, so the actual cost is never above
 the estimate.
@@ -48,7 +51,8 @@ from strawberry.federation.schema_directives import ListSize
 
 from gateway.graphql.execution.strawberry_internals import strawberry_definition
 from gateway.graphql.federation.entities import ENTITIES
-from gateway.graphql.protection.prices import default_cost
+from gateway.graphql.protection.introspection import introspection_cost
+from gateway.graphql.protection.prices import COST_EXTENSION, ROW_COST, default_cost, key_cost
 from wallet.graph import ARGUMENT_SIZE, ArgumentSize
 
 # Not a directive in the SDL: Apollo's composition rejects a slicing argument that is a list.
@@ -58,10 +62,8 @@ _ENTITIES_SIZE: Final = ListSize(
     sized_fields=None,
     require_one_slicing_argument=False,
 )
-_MUTATION_COST: Final = 100
-_INTROSPECTION_COST: Final = 50
-_META_COSTS: Final = {"__typename": 1, "_service": 5_000, ENTITIES: 10}
-"""Costs of fields that no subgraph defines. An entity costs as much as a field with a resolver."""
+_BASE_COSTS: Final = {OperationType.QUERY: 0, OperationType.MUTATION: 100, OperationType.SUBSCRIPTION: 60}
+"""Costs of an operation without its fields; of a subscription, for each event: reading and sending it takes 180 µs."""
 
 _LIST_SIZE: Final = 10
 _MAX_COST: Final = 2**31 - 1
@@ -104,7 +106,7 @@ class OperationCost:
         self.operation = operation
         self.operation_type = operation.operation
         self.name = operation.name.value if operation.name else None
-        self._base = _MUTATION_COST if operation.operation is OperationType.MUTATION else 0
+        self._base = _BASE_COSTS[operation.operation]
         self._defaults = {
             each.variable.name.value: _literal_value(each.default_value)
             for each in operation.variable_definitions or ()
@@ -178,6 +180,8 @@ class _FieldCost:
         key: key in the response.
         weight: cost of one item without the fields below.
         size: expected number of items; None for a field that is not a list.
+        rows: expected number of rows that the field reads for its sized fields; None if it has none.
+        is_sized: the field is one of the sized fields of the field above.
         conditions: `@skip` and `@include` with variables: name of the variable, and the value that keeps the field.
         fields: costs of the fields below.
         is_certain: the field is present once in each parent object, and its items all have the same cost.
@@ -188,6 +192,8 @@ class _FieldCost:
     key: str
     weight: int
     size: _Size | None
+    rows: _Size | None
+    is_sized: bool
     conditions: Sequence[tuple[str, bool]]
     fields: Sequence["_FieldCost"]
     is_certain: bool
@@ -196,7 +202,8 @@ class _FieldCost:
 
     def __post_init__(self) -> None:
         below = _fixed_estimate(self.fields)
-        is_fixed = below is not None and not self.conditions and (self.size is None or self.size.is_fixed)
+        is_fixed = below is not None and not self.conditions
+        is_fixed = is_fixed and all(each is None or each.is_fixed for each in (self.size, self.rows))
         object.__setattr__(self, "fixed", self._sum({}) if is_fixed else None)
 
     def estimate(self, variables: Variables) -> int:
@@ -208,7 +215,15 @@ class _FieldCost:
 
     def _sum(self, variables: Variables) -> int:
         count = 1 if self.size is None else self.size.evaluate(variables)
-        return count * (self.weight + sum(each.estimate(variables) for each in self.fields))
+        rows = 0 if self.rows is None else self.rows.evaluate(variables)
+        return count * (self.weight + ROW_COST * rows + sum(each.estimate(variables) for each in self.fields))
+
+    def measure(self, item: Mapping[str, Any]) -> int:
+        """Return the actual cost of one item. Rows count only if the answer shows how many there are."""
+        rows = 0
+        if self.rows is not None:
+            rows = max((len(item.get(each.key) or ()) for each in self.fields if each.is_sized), default=0)
+        return self.weight + ROW_COST * rows + _measure(self.fields, item)
 
 
 def _fixed_estimate(fields: Sequence[_FieldCost]) -> int | None:
@@ -226,10 +241,9 @@ def _measure(fields: Sequence[_FieldCost], data: Mapping[str, Any]) -> int:
         if each.unit_cost is not None:
             total += each.unit_cost if each.size is None else each.unit_cost * len(value)
         elif each.size is None:
-            total += each.weight + _measure(each.fields, value)
+            total += each.measure(value)
         else:
-            items = [item for item in value if item is not None]
-            total += each.weight * len(items) + sum(_measure(each.fields, item) for item in items)
+            total += sum(each.measure(item) for item in value if item is not None)
     return total
 
 
@@ -275,26 +289,19 @@ class _FieldPlanner:
 
     def _plan_meta_field(self, node: FieldNode, conditions: Sequence[tuple[str, bool]]) -> _FieldCost:
         """Return the cost of `__typename`, or of a whole introspection."""
-        name = node.name.value
-        weight = _META_COSTS.get(name) or _INTROSPECTION_COST * self._count(node.selection_set)
+        key = (node.alias or node.name).value
+        weight = key_cost(key) + introspection_cost(self._schema, self._fragments, node)
         return _FieldCost(
-            key=(node.alias or node.name).value,
+            key=key,
             weight=weight,
             size=None,
+            rows=None,
+            is_sized=False,
             conditions=conditions,
             fields=(),
             is_certain=not conditions,
             unit_cost=weight,
         )
-
-    def _count(self, selections: SelectionSetNode | None) -> int:
-        """Return the number of fields of an introspection, at all levels."""
-        count = 0
-        for node in selections.selections if selections else ():
-            fragment = self._fragments[node.name.value] if isinstance(node, FragmentSpreadNode) else node
-            count += isinstance(node, FieldNode)
-            count += self._count(getattr(fragment, "selection_set", None))
-        return count
 
     def _plan_field(
         self,
@@ -305,9 +312,11 @@ class _FieldPlanner:
     ) -> _FieldCost:
         named_type = get_named_type(definition.type)
         directives = _directives(definition) | ({ListSize: _ENTITIES_SIZE} if node.name.value == ENTITIES else {})
-        weight = _META_COSTS.get(node.name.value) or default_cost(strawberry_definition(definition))
+        key = (node.alias or node.name).value
+        weight = definition.extensions.get(COST_EXTENSION) or default_cost(strawberry_definition(definition))
         if CostDirective in directives:
             weight = directives[CostDirective].weight
+        weight += key_cost(key)
         size = _Size(_LIST_SIZE)
         sizes_below: dict[str, _Size] = {}
         if ListSize in directives:
@@ -320,13 +329,17 @@ class _FieldPlanner:
             sizes_below |= dict.fromkeys(argument_size.sized_fields, size_below)
         fields = tuple(self.plan(named_type, node.selection_set, sizes_below))
         nullable = get_nullable_type(definition.type)
+        rows = next(iter(sizes_below.values()), None)
         is_uniform = not fields or (is_object_type(named_type) and all(each.is_certain for each in fields))
+        is_uniform = is_uniform and rows is None
         if is_list_type(nullable):
             is_uniform = is_uniform and is_non_null_type(nullable.of_type)
         return _FieldCost(
-            key=(node.alias or node.name).value,
+            key=key,
             weight=weight,
             size=sizes.get(node.name.value, size) if is_list_type(nullable) else None,
+            rows=rows,
+            is_sized=node.name.value in sizes,
             conditions=conditions,
             fields=fields,
             is_certain=is_uniform and not conditions and is_non_null_type(definition.type) and nullable is named_type,

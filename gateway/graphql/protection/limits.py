@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from graphql import (
     DocumentNode,
@@ -16,6 +17,8 @@ from graphql.language import OperationDefinitionNode
 
 from gateway.errors import OperationRefused
 from gateway.graphql.execution.graphql_core_internals import LimitedParser, NameTooLong, TooManyTokens
+
+_ANONYMOUS_COST_DIVISOR: Final = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +36,8 @@ class Limits:
         aliases: aliases in each operation.
         directives: directives in each operation.
         repeats: selections of one response key at one level; overlapping-field validation is quadratic in it.
-        cost: estimated cost; see `cost.OperationCost`. All operations of one request share it.
+        cost: estimated cost; see `cost.OperationCost`. All operations of one request share it. Callers without a token
+            have a quarter of it.
         errors: errors in the answer to one request.
     """
 
@@ -47,17 +51,19 @@ class Limits:
     aliases: int = 50
     directives: int = 50
     repeats: int = 25
-    cost: int = 20_000
+    cost: int = 25_000
     errors: int = 32
 
     def new_budget(self, *, is_anonymous: bool) -> "RequestBudget":
         """Return the budget of a new request."""
+        tokens = self.anonymous_tokens if is_anonymous else self.tokens
+        cost = self.cost // _ANONYMOUS_COST_DIVISOR if is_anonymous else self.cost
         return RequestBudget(
-            tokens=self.anonymous_tokens if is_anonymous else self.tokens,
-            cost=self.cost,
+            tokens=tokens,
+            cost=cost,
             errors=self.errors,
-            max_tokens=self.anonymous_tokens if is_anonymous else self.tokens,
-            max_cost=self.cost,
+            max_tokens=tokens,
+            max_cost=cost,
         )
 
 

@@ -11,6 +11,23 @@ FIELD_COST: Final = 1
 RESOLVER_COST: Final = 10
 """Cost of a field with a resolver: it may wait for a loader."""
 
+ROW_COST: Final = 7
+"""Cost of a row that a page or statistics read, without its fields: it is received, converted and put into objects."""
+
+_KEY_BYTES_PER_UNIT: Final = 32
+"""Bytes of a response key that cost as much as a field."""
+
+SDL_BYTES_PER_UNIT: Final = 8
+"""Bytes of the SDL that cost as much as a field. A router reads it once, so that aliases may be expensive."""
+
+COST_EXTENSION: Final = "cost"
+"""Key of a field's cost in the extensions of graphql-core, for a field without `@cost`."""
+
+
+def key_cost(key: str) -> int:
+    """Return the additional cost of a long response key. Every item of an answer repeats it."""
+    return len(key) // _KEY_BYTES_PER_UNIT
+
 
 def default_cost(definition: Any) -> int:
     """Return the cost of a field without `@cost`.

@@ -28,10 +28,12 @@ class FullServices:
     Attributes:
         choose_length: returns the length of a list; its parameter is the maximum. By default all lists are full.
         without: fields of the accounts and top-ups that are null.
+        rows: number of rows of all pages and statistics so far.
     """
 
     choose_length: Callable[[int], int] = field(default=lambda limit: limit)
     without: frozenset[str] = frozenset()
+    rows: int = 0
 
     def context(self, rate_limiter: RateLimiter | None = None) -> Context:
         """Return the context of a request to these services."""
@@ -44,7 +46,7 @@ class FullServices:
         return {each: self._account(each) for each in ids}
 
     async def list_accounts(self, _: str, *, limit: int, after: UUID | None) -> bank.AccountPage:
-        return bank.AccountPage(tuple(self._account(ID) for _ in range(self.choose_length(limit))), has_more=True)
+        return bank.AccountPage(tuple(self._account(ID) for _ in range(self._choose_rows(limit))), has_more=True)
 
     async def batch_get_transfers(self, ids: Sequence[UUID]) -> Mapping[UUID, bank.Transfer]:
         return {each: bank.Transfer(each, "DEPOSIT", ID, ID, MONEY, TIME) for each in ids}
@@ -53,7 +55,7 @@ class FullServices:
         return {each: self._top_up() for each in ids}
 
     async def list_top_ups(self, _: UUID, *, limit: int, older_than: Any, newer_than: Any) -> card.TopUpPage:
-        length = self.choose_length(limit)
+        length = self._choose_rows(limit)
         return card.TopUpPage(tuple(self._top_up() for _ in range(length)), has_older=True, has_newer=False)
 
     async def batch_get_users(self, ids: Sequence[str]) -> Mapping[str, identity.User]:
@@ -62,7 +64,7 @@ class FullServices:
     async def list_operations(
         self, account_id: UUID, *, limit: int, older_than: Any, newer_than: Any, **_: Any
     ) -> analytics.OperationPage:
-        operations = tuple(operation(number) for number in range(self.choose_length(limit)))
+        operations = tuple(operation(number) for number in range(self._choose_rows(limit)))
         return analytics.OperationPage(operations, has_older=True, has_newer=False, is_complete=True)
 
     async def get_statistics(
@@ -72,7 +74,13 @@ class FullServices:
         range_ = StatisticsRange(from_, to, Granularity(granularity))
         assert not range_.violations()
         buckets = tuple(self._bucket(start, end) for start, end in range_.bounds())
+        self.rows += len(buckets)
         return analytics.Statistics(buckets, as_of_version=1, is_complete=True)
+
+    def _choose_rows(self, limit: int) -> int:
+        length = self.choose_length(limit)
+        self.rows += length
+        return length
 
     def _account(self, id_: UUID) -> bank.Account:
         owner = "" if "owner" in self.without else "alice"

@@ -9,6 +9,8 @@ from graphql import (
     DocumentNode,
     GraphQLObjectType,
     GraphQLSchema,
+    execute_sync,
+    get_introspection_query,
     get_named_type,
     get_nullable_type,
     is_composite_type,
@@ -26,7 +28,7 @@ from gateway.graphql.execution.strawberry_internals import GraphSchema, strawber
 from gateway.graphql.federation.registry import SUBGRAPHS
 from gateway.graphql.protection.cost import OperationCost
 from gateway.graphql.protection.limits import Limits
-from gateway.graphql.protection.prices import RESOLVER_COST, default_cost
+from gateway.graphql.protection.prices import RESOLVER_COST, ROW_COST, default_cost
 from subgraphs.analytics.graph import types
 from subgraphs.analytics.service.domain import statistics
 from tests.unit.gateway.graphql.example_operations import example_operations
@@ -107,8 +109,9 @@ class TestEstimate:
             ("{ sliced(last: -5) { name } }", 0),
             ('{ byKeys(keys: ["a", "b"], size: null) { name } }', 2 * 11),
             ("{ tags }", 10),
-            ("{ __schema { types { name } } }", 2 * 50),
-            ("{ __schema { ...S } } fragment S on __Schema { types { name kind } }", 3 * 50),
+            ("{ " + "n" * 96 + ": number }", 2 + 3),
+            ("{ leaves { " + "n" * 64 + ": name } }", 10 * (1 + 1 + 2)),
+            ("{ " + "t" * 32 + ": __typename }", 1 + 1),
             ("{ number @skip(if: true) leaves @include(if: false) { name } }", 0),
             ("{ number @skip(if: false) ... @include(if: true) { number } }", 4),
         ],
@@ -160,13 +163,13 @@ class TestEstimate:
         text = """query($to: DateTime!, $by: Granularity!) {
             account(id: "1") { statistics(from: "2026-01-01T00:00:00Z", to: $to, granularity: $by) { buckets { end } } }
         }"""
-        assert cost(text, GRAPH).estimate({"to": until, "by": granularity}) == 10 + 400 + buckets * 2
+        assert cost(text, GRAPH).estimate({"to": until, "by": granularity}) == 10 + 400 + buckets * (2 + ROW_COST)
 
     def test_literal_range_of_statistics_is_computed_once(self) -> None:
         text = """{ account(id: "1") { statistics(
             from: "2026-01-01T00:00:00Z", to: "2026-01-31T00:00:00Z", granularity: DAY
         ) { buckets { end } } } }"""
-        assert cost(text, GRAPH).estimate(None) == 10 + 400 + (30 + 2) * 2
+        assert cost(text, GRAPH).estimate(None) == 10 + 400 + (30 + 2) * (2 + ROW_COST)
 
     def test_maximum_number_of_buckets_is_the_services(self) -> None:
         assert types.MAX_BUCKETS == statistics.MAX_BUCKETS
@@ -187,13 +190,91 @@ class TestEstimate:
         query = f'{{ account(id: "{ACCOUNT}") {{ operations(SIZE) {{ {PAGE} }} }} }}'
         sizes = {"first: 1000": 1_000, "last: 2": 2, "filter: {}": 50, "first: null": 50}
         for argument, size in sizes.items():
-            assert cost(query.replace("SIZE", argument), GRAPH).estimate(None) == 10 + 100 + 4 * size
+            assert cost(query.replace("SIZE", argument), GRAPH).estimate(None) == 10 + 100 + (4 + ROW_COST) * size
+
+    @pytest.mark.parametrize(
+        "selected", ["__typename", "pageInfo { endCursor }", "edges @skip(if: true) { cursor } __typename"]
+    )
+    @pytest.mark.parametrize(
+        "parent", ["account(id: 1) { operations", "account(id: 1) { topUps", "me { accounts", "{ accounts"]
+    )
+    def test_rows_of_a_page_are_charged_without_its_items(self, parent: str, selected: str) -> None:
+        text = f"query($n: Int) {{ {parent}(first: $n) {{ {selected} }} }}".replace("{ { ", "{ ")
+        text += "}" * (text.count("{") - text.count("}"))
+        operation = cost(text, GRAPH)
+        for size in (1, 50, 1_000):
+            assert operation.estimate({"n": size}) >= 100 + ROW_COST * size
+        assert operation.estimate({}) == operation.estimate({"n": 50})
+
+    def test_buckets_of_statistics_are_charged_without_their_items(self) -> None:
+        text = """{ account(id: "1") { statistics(
+            from: "2026-01-01T00:00:00Z", to: "2026-02-11T00:00:00Z", granularity: HOUR
+        ) { isComplete } } }"""
+        assert cost(text, GRAPH).estimate(None) >= 400 + ROW_COST * 984
+
+    def test_event_of_a_subscription_has_a_base_cost(self) -> None:
+        assert (
+            cost('subscription { operationAdded(accountId: "1") { __typename } }', GRAPH).estimate(None) == 60 + 10 + 1
+        )
 
     def test_mutation_has_a_base_cost(self) -> None:
         text = """mutation($input: TransferMoneyInput!) {
             transferMoney(input: $input) { ... on TransferMoneySuccess { balance { amount } } ... on Error { code } }
         }"""
         assert cost(text, GRAPH).estimate({"input": {}}) == 100 + 10 + (1 + 1) + 1
+
+
+INTROSPECTIONS = {
+    "standard": get_introspection_query(),
+    "all options": get_introspection_query(
+        specified_by_url=True, directive_is_repeatable=True, schema_description=True, input_value_deprecation=True
+    ),
+    "types of fields": "{ __schema { ...F } s: __schema { ...F } } "
+    "fragment F on __Schema { types { fields { type { name } } } }",
+    "arguments": "{ __schema { types { fields { name args { name description } } } } }",
+    "possible types": "{ __schema { types { possibleTypes { fields { name } } interfaces { fields { name } } } } }",
+    "nested fields": "{ __schema { types { fields { type { fields { args { name } } } } } } }",
+    "wrappers": "{ __schema { types { fields { type { ofType { ofType { ofType { name } } } } } } } }",
+    "inputs": "{ __schema { types { inputFields { type { name } defaultValue } enumValues { name } } } }",
+    "directives": "{ __schema { directives { name args { name type { name } } } } }",
+    "one type": '{ __type(name: "Account") { fields { name args { name } } } }',
+}
+
+
+class TestIntrospection:
+    @pytest.mark.parametrize("text", INTROSPECTIONS.values(), ids=INTROSPECTIONS)
+    def test_estimate_is_at_least_95_percent_of_the_fields_in_the_answer(self, text: str) -> None:
+        result = execute_sync(GRAPH, parse(text))
+        assert result.errors is None
+        assert cost(text, GRAPH).estimate(None) >= 0.95 * count_fields(result.data)
+
+    @pytest.mark.parametrize("text", list(INTROSPECTIONS.values())[:2])
+    @pytest.mark.parametrize("federation", [False, True])
+    def test_introspection_of_tools_is_below_the_limit_without_a_token(self, text: str, federation: bool) -> None:
+        graph = build_merged_schema(federation=federation).core_schema
+        assert cost(text, graph).estimate(None) <= Limits().new_budget(is_anonymous=True).cost
+
+    def test_aliases_of_introspection_are_above_the_limit_without_a_token(self) -> None:
+        limit = Limits().new_budget(is_anonymous=True).cost
+        fragment = "fragment F on __Schema { types { fields { type { name } } } }"
+        aliases = " ".join(f"s{number}: __schema {{ ...F }}" for number in range(20))
+        assert cost(f"{{ {aliases} }} {fragment}", GRAPH).estimate(None) > limit
+        long = " ".join(f"{'d' * 95}{number}: name" for number in range(48))
+        assert cost(f"{{ __schema {{ types {{ fields {{ {long} }} }} }} }}", GRAPH).estimate(None) > Limits.cost
+
+    def test_sdl_is_charged_by_its_length_for_each_alias(self) -> None:
+        schema = build_merged_schema(federation=True)
+        length = len(schema.core_schema.type_map["_Service"].fields["sdl"].resolve(None, None))  # type: ignore[attr-defined]
+        aliases = " ".join(f"a{number}: sdl" for number in range(48))
+        assert cost("{ _service { sdl } }", schema.core_schema).estimate(None) == 10 + length // 8
+        assert cost(f"{{ _service {{ {aliases} }} }}", schema.core_schema).estimate(None) == 10 + 48 * (length // 8)
+        assert 48 * (length // 8) > Limits.cost
+
+
+def count_fields(data: Any) -> int:
+    if isinstance(data, dict):
+        return len(data) + sum(count_fields(each) for each in data.values())
+    return sum(count_fields(each) for each in data) if isinstance(data, list) else 0
 
 
 class TestActual:
@@ -219,7 +300,7 @@ class TestActual:
 
     def test_actual_cost_of_a_page_depends_on_its_items(self) -> None:
         query = cost(f'{{ account(id: "{ACCOUNT}") {{ operations {{ {PAGE} }} }} }}', GRAPH)
-        assert query.measure(page(size=7)) == 10 + 100 + 4 * 7
+        assert query.measure(page(size=7)) == 10 + 100 + (4 + ROW_COST) * 7
         assert query.measure({"account": {"operations": None}}) == 10
         assert query.measure({"account": None}) == 0
 
@@ -231,7 +312,7 @@ class TestActual:
         query = cost(f'{{ account(id: "{ACCOUNT}") {{ operations {{ {PAGE} }} }} }}', GRAPH)
         data = page(size=1_000)
         data["account"]["operations"]["edges"] = Unread(data["account"]["operations"]["edges"])
-        assert query.measure(data) == 4_110
+        assert query.measure(data) == 110 + (4 + ROW_COST) * 1_000
 
 
 class TestExamples:

@@ -13,6 +13,7 @@ from gateway.graphql.execution.runner import OperationRunner
 from gateway.graphql.execution.schemas import build_merged_schema
 from gateway.graphql.protection.access import guard_root_fields
 from gateway.graphql.protection.limits import Limits
+from gateway.graphql.protection.prices import ROW_COST
 from kit.auth.principal import Principal, Role
 from kit.rpc import request_context
 from tests.unit.gateway.graphql.full_services import FullServices
@@ -54,6 +55,21 @@ class TestBound:
         estimated, actual = await assert_bounded(FullServices(), text.replace("ID", str(FULL_ID)), {})
         assert estimated <= 1.5 * actual
 
+    @pytest.mark.parametrize(
+        "text",
+        [
+            '{ account(id: "ID") { operations(first: 900) { isComplete } topUps(last: 9) { __typename } } }',
+            "{ accounts(first: 20) { edges { node { owner { accounts { __typename } } topUps { __typename } } } } }",
+            """{ account(id: "ID") {
+                statistics(from: "2026-01-01T00:00:00Z", to: "2026-02-11T00:00:00Z", granularity: HOUR) { isComplete }
+            } }""",
+        ],
+    )
+    async def test_estimate_covers_the_rows_of_pages_whose_items_are_not_selected(self, text: str) -> None:
+        services = FullServices()
+        await assert_bounded(services, text.replace("ID", FULL_ID), {})
+        assert services.rows > 100
+
 
 FULL_ID = "123e4567-e89b-12d3-a456-426614174000"
 
@@ -66,4 +82,5 @@ async def assert_bounded(services: FullServices, text: str, variables: dict[str,
     result = await SCHEMA.execute(text, variable_values=variables, context_value=context)
     assert result.errors is None, (text, result.errors)
     assert context.cost.estimated >= context.cost.actual
+    assert context.cost.estimated >= ROW_COST * services.rows, text
     return context.cost.estimated, context.cost.actual
