@@ -27,6 +27,9 @@ _HEAD_BYTES: Final = 32 * 1024
 _HEAD_FIELDS: Final = 128
 _BODY_PARTS: Final = 2_000
 """Chunks and trailers of one body. Each costs a call, however small it is."""
+_FRAMING_BYTES: Final = 32 * 1024
+_FRAMING_BYTES_PER_PART: Final = 8
+"""Received bytes of a body that are not content, such as chunk extensions and trailers: in all, and for each part."""
 _PIPELINED_REQUESTS: Final = 16
 _DISCARDED_BYTES: Final = 1024 * 1024
 """Received bytes that are dropped, of a body that the app has not read or after the last answer."""
@@ -125,6 +128,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._head_bytes = 0  # received bytes of an incomplete head
         self._received_bytes = 0  # since the start of the head, with data that arrived together with its end
         self._body_parts = 0
+        self._framing_bytes = 0
+        self._content_bytes = 0  # of the slice that is being parsed
         self._discarded_bytes = 0
         self._held: memoryview | None = None
         self._is_scheduled = False
@@ -227,6 +232,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self._is_refused or self.parser is None:
             return
         self._received_bytes = self._head_bytes + len(data)
+        body_cycle = self.cycle if self._part == _Part.BODY else None
+        self._content_bytes = 0
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -240,6 +247,15 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._head_bytes += len(data)
             if self._head_bytes > _HEAD_BYTES:
                 self._refuse_head()
+        elif body_cycle is self.cycle:  # the slice is within one body
+            self._count_framing(len(data) - self._content_bytes)
+
+    def _count_framing(self, received_bytes: int) -> None:
+        """Count bytes of a body that are not content. The parser collects trailers, and reports them at their end."""
+        self._framing_bytes += received_bytes
+        if self._framing_bytes > _FRAMING_BYTES + _FRAMING_BYTES_PER_PART * self._body_parts:
+            detail = f"chunk extensions and trailers of a body must be at most {_FRAMING_BYTES // 1024} KiB"
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, detail)
 
     def _should_upgrade_to_ws(self) -> bool:
         return self._connection is not None and not self._connection.is_reserve and super()._should_upgrade_to_ws()
@@ -277,6 +293,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             raise _RefusedError
         self._part = _Part.BODY
         self._head_bytes = 0
+        self._framing_bytes = 0
         self._discarded_bytes = 0
         super().on_headers_complete()
 
@@ -286,6 +303,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self._body_parts > _BODY_PARTS:
             self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"send the body in at most {_BODY_PARTS} chunks")
             raise _RefusedError
+
+    def on_body(self, body: bytes) -> None:  # noqa: D102
+        self._content_bytes += len(body)
+        super().on_body(body)
 
     def on_message_complete(self) -> None:  # noqa: D102
         self._part = _Part.NEXT
@@ -438,7 +459,7 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
             self.handle_events()
             if self.conn.parser_exc is not None:
                 self.handle_parser_exception()
-            else:
+            elif not self._is_refused:
                 self._charge(frames + len(piece) / _FRAME_BYTES)
         self._update_reading()
 
@@ -490,6 +511,18 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
         """Close the connection without waiting for the client's close frame."""
         self.conn.fail(code, reason)
         self.handle_parser_exception()
+
+    def send_receive_event_to_app(self) -> None:
+        """Pass a complete message to the app. uvicorn logs one with invalid UTF-8 as an error, with a traceback."""
+        if self.curr_msg_data_type == "text" and not self.close_sent:
+            self.frames = [b"".join(self.frames)]
+            try:
+                self.frames[0].decode()
+            except UnicodeDecodeError:
+                self.frames = []
+                self._fail(1007, "a text message must be valid UTF-8")
+                return
+        super().send_receive_event_to_app()
 
     def handle_parser_exception(self) -> None:  # noqa: D102
         close = self.conn.close_sent

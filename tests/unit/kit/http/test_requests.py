@@ -267,3 +267,39 @@ def test_requests_are_the_same_however_they_arrive(sizes: list[int], cuts: list[
             assert isinstance(server, VirtualServer)
 
     run(check)
+
+
+@pytest.mark.parametrize("app", [Echo(), answer_early])
+@pytest.mark.parametrize(
+    "start",
+    [b"0\r\na: ", b"0\r\n", b"1;", b'1;a="', b"1\r\nx\r\n1;"],
+    ids=["trailer", "trailer name", "extension", "quoted extension", "second extension"],
+)
+def test_endless_framing_of_a_body_is_refused(start: bytes, app: Any) -> None:
+    async def check() -> None:
+        async with virtual_server(app) as server:
+            client = server.connect()
+            client.send(CHUNKED + start)
+            for _ in range(10):
+                client.send(b"x" * 8_192)
+                await client.settle()
+            answer = await client.read_until_closed(5)
+            assert b"HTTP/1.1 431 " in answer
+            assert answer.endswith(b"at most 32 KiB\n")
+            assert client.transport.protocol.parser is None
+
+    run(check)
+
+
+@pytest.mark.parametrize("piece_bytes", [7, 8_192, 200_000])
+def test_body_of_many_chunks_and_some_trailers_is_read(piece_bytes: int) -> None:
+    async def check() -> None:
+        request_ = CHUNKED + b"9;a=b\r\n123456789\r\n" * 1_900 + b"0\r\na: " + b"x" * 20_000 + b"\r\n\r\n"
+        async with virtual_server(Echo()) as server:
+            client = server.connect()
+            for at in range(0, len(request_), piece_bytes):
+                client.send(request_[at : at + piece_bytes])
+            await client.settle()
+            assert client.received.endswith(b"<17100>")
+
+    run(check)

@@ -1,6 +1,7 @@
 """Limits of WebSockets: handshake, frames, and output that the client does not read."""
 
 import asyncio
+import logging
 import struct
 from typing import Any
 
@@ -281,5 +282,44 @@ def test_messages_are_the_same_however_they_arrive(sizes: list[int], fragments: 
             assert app.texts == texts
             assert app.code == 1000
             assert not client.is_connected
+
+    run(check)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        frame(TEXT, b"\xff"),
+        frame(TEXT, "…".encode()[:2]),
+        frame(TEXT, b"valid", fin=False) + frame(CONTINUATION, b"\xff"),
+        frame(TEXT, b"\xff") + frame(TEXT, b"later") + frame(PING),
+    ],
+)
+def test_text_of_invalid_utf8_closes_with_1007_without_an_error_log(
+    message: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def check() -> None:
+        app = Listener()
+        async with virtual_server(app) as server:
+            client = await open_websocket(server)
+            client.send(message)
+            await client.wait(15)
+            assert close_code(client) == (1007, "a text message must be valid UTF-8")
+            assert not client.is_connected
+            assert (app.texts, app.code) == ([], 1007)
+
+    run(check)
+    assert [each for each in caplog.records if each.levelno >= logging.WARNING] == []
+
+
+def test_character_that_is_split_between_frames_is_read() -> None:
+    async def check() -> None:
+        app = Listener()
+        async with virtual_server(app) as server:
+            client = await open_websocket(server)
+            text = "…".encode()
+            client.send(frame(TEXT, text[:1], fin=False) + frame(CONTINUATION, text[1:]))
+            await client.settle()
+            assert app.texts == ["…"]
 
     run(check)
