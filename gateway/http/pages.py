@@ -1,14 +1,23 @@
-"""Pages for browsers: GraphiQL and the REST reference. All their scripts and styles are served by the gateway."""
+"""Pages for browsers: GraphiQL and the REST reference. All their scripts and styles are served by the gateway.
+
+Files are read once and served from memory: a client that does not read its response holds no file and no copy.
+"""
 
 import base64
 import hashlib
+import mimetypes
 import re
+from functools import cache
+from http import HTTPStatus
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from fastapi import FastAPI
-from starlette.responses import FileResponse, HTMLResponse, Response
-from starlette.staticfiles import StaticFiles
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.responses import HTMLResponse
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 ROOT: Final = Path(__file__).parents[2]
 VENDOR: Final = Path(__file__).parents[1] / "vendor"
@@ -96,20 +105,86 @@ def add_pages(app: FastAPI) -> None:
     async def get_docs() -> HTMLResponse:
         return HTMLResponse(REST_DOCS, headers=headers)
 
-    @app.get("/openapi.yaml")
-    async def get_openapi() -> FileResponse:
-        return FileResponse(OPENAPI, media_type="application/yaml")
-
-    app.mount("/assets", _ImmutableFiles(directory=VENDOR))
+    openapi = StaticFile(OPENAPI.read_bytes(), "application/yaml")
+    app.router.routes.append(Route("/openapi.yaml", openapi, methods=["GET"]))
+    app.mount("/assets", _Assets(_read_assets()))
 
 
-class _ImmutableFiles(StaticFiles):
-    """Static files that browsers cache for a year. A file never changes, because its path has a version."""
+class StaticFile:
+    """ASGI app that answers GET and HEAD with content in memory, which all responses share.
 
-    def file_response(self, *args: Any, **kwargs: Any) -> Response:
-        response = super().file_response(*args, **kwargs)
-        response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
-        return response
+    The content is sent in slices, so a client that does not read holds one of them at most.
+    """
+
+    def __init__(self, content: bytes, media_type: str, cache_control: str | None = None) -> None:
+        """Args:
+        content: the body.
+        media_type: value of `Content-Type`.
+        cache_control: value of `Cache-Control`; None: no such header.
+        """
+        self._content = memoryview(content)
+        self._etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+        self._validators = [(b"etag", self._etag.encode())]
+        if cache_control is not None:
+            self._validators.append((b"cache-control", cache_control.encode()))
+        self._headers = [(b"content-type", media_type.encode()), (b"content-length", b"%d" % len(content))]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002, D102  ASGI
+        if self._matches(Headers(scope=scope).get("if-none-match", "")):
+            start = {"status": int(HTTPStatus.NOT_MODIFIED), "headers": [*self._validators]}
+            content = self._content[:0]
+        else:
+            start = {"status": int(HTTPStatus.OK), "headers": [*self._headers, *self._validators]}
+            content = self._content[:0] if scope["method"] == "HEAD" else self._content
+        await send({"type": "http.response.start", **start})
+        while len(content) > _SLICE_BYTES:
+            await send({"type": "http.response.body", "body": content[:_SLICE_BYTES], "more_body": True})
+            content = content[_SLICE_BYTES:]
+        await send({"type": "http.response.body", "body": content})
+
+    def _matches(self, if_none_match: str) -> bool:
+        """Return whether the client has this content."""
+        return any(tag.strip().removeprefix("W/") in {self._etag, "*"} for tag in if_none_match.split(","))
+
+
+_SLICE_BYTES: Final = 64 * 1024
+
+
+class _Assets:
+    """ASGI app of the static assets."""
+
+    def __init__(self, files: dict[str, StaticFile]) -> None:
+        """Args:
+        files: files by path below the mount.
+        """
+        self._files = files
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            raise HTTPException(HTTPStatus.NOT_FOUND)
+        if scope["method"] not in {"GET", "HEAD"}:
+            raise HTTPException(HTTPStatus.METHOD_NOT_ALLOWED, headers={"Allow": "GET, HEAD"})
+        file = self._files.get(scope["path"].removeprefix(scope["root_path"]))
+        if file is None:
+            raise HTTPException(HTTPStatus.NOT_FOUND)
+        await file(scope, receive, send)
+
+
+@cache
+def _read_assets() -> dict[str, StaticFile]:
+    """Read the assets. Browsers cache them for a year: a file never changes, because its path has a version."""
+    return {
+        f"/{path.relative_to(VENDOR).as_posix()}": StaticFile(
+            path.read_bytes(), _media_type(path), "public, max-age=31536000, immutable"
+        )
+        for path in sorted(VENDOR.rglob("*"))
+        if path.is_file()
+    }
+
+
+def _media_type(path: Path) -> str:
+    media_type = mimetypes.guess_type(path.name)[0] or "text/plain"
+    return f"{media_type}; charset=utf-8" if media_type.startswith("text/") else media_type
 
 
 def content_security_policy(page: str) -> str:

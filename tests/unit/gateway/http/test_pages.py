@@ -1,0 +1,90 @@
+"""Static files: content, validators, and clients that do not read."""
+
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+
+from gateway.http import pages
+from tests.unit.gateway.http.asgi import http_client
+from tests.unit.kit.http.virtual_server import run, virtual_server
+
+ASSET = "/assets/graphiql-3.8.3/graphiql.min.js"
+CONTENT = (pages.VENDOR / "graphiql-3.8.3" / "graphiql.min.js").read_bytes()
+
+
+def build_app() -> FastAPI:
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+    pages.add_pages(app)
+    return app
+
+
+async def test_each_asset_is_served_from_memory_with_its_headers() -> None:
+    files = [path for path in pages.VENDOR.rglob("*") if path.is_file()]
+    assert files
+    async with http_client(build_app()) as http:
+        for path in files:
+            answer = await http.get(f"/assets/{path.relative_to(pages.VENDOR).as_posix()}")
+            assert (answer.status_code, answer.content) == (200, path.read_bytes())
+            assert answer.headers["content-length"] == str(path.stat().st_size)
+            assert answer.headers["cache-control"] == "public, max-age=31536000, immutable"
+        script, style = await http.get(ASSET), await http.get(ASSET.replace(".js", ".css"))
+        assert script.headers["content-type"].split(";")[0] in {"text/javascript", "application/javascript"}
+        assert style.headers["content-type"] == "text/css; charset=utf-8"
+
+
+async def test_openapi_document_is_served_with_its_type() -> None:
+    async with http_client(build_app()) as http:
+        answer = await http.get("/openapi.yaml")
+        assert (answer.headers["content-type"], answer.content) == ("application/yaml", pages.OPENAPI.read_bytes())
+        assert (await http.post("/openapi.yaml")).status_code == 405
+
+
+@pytest.mark.parametrize("tag", ["{0}", "W/{0}", '"other", {0}', "*"])
+async def test_content_that_the_client_has_is_not_sent_again(tag: str) -> None:
+    async with http_client(build_app()) as http:
+        etag = (await http.get(ASSET)).headers["etag"]
+        answer = await http.get(ASSET, headers={"If-None-Match": tag.format(etag)})
+        assert (answer.status_code, answer.content, answer.headers["etag"]) == (304, b"", etag)
+        assert answer.headers["cache-control"] == "public, max-age=31536000, immutable"
+        assert (await http.get(ASSET, headers={"If-None-Match": '"other"'})).status_code == 200
+
+
+async def test_head_is_answered_without_content() -> None:
+    async with http_client(build_app()) as http:
+        answer = await http.head(ASSET)
+        assert (answer.status_code, answer.content) == (200, b"")
+        assert answer.headers["content-length"] == str(len(CONTENT))
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/assets/", 404),
+        ("GET", "/assets/nothing", 404),
+        ("GET", "/assets/graphiql-3.8.3", 404),
+        ("GET", "/assets/../pages.py", 404),
+        ("GET", "/assets/%2e%2e/http/pages.py", 404),
+        ("POST", ASSET, 405),
+    ],
+)
+async def test_only_assets_are_served(method: str, path: str, status: int) -> None:
+    async with http_client(build_app()) as http:
+        assert (await http.request(method, path)).status_code == status
+
+
+def test_client_that_does_not_read_holds_one_slice_of_an_asset() -> None:
+    async def check() -> None:
+        app: Any = build_app()
+        async with virtual_server(app) as server:
+            client = server.connect()
+            client.transport.is_client_reading = False
+            client.send(b"GET %b HTTP/1.1\r\nhost: x\r\n\r\n" % ASSET.encode())
+            await client.settle()
+            assert 64 * 1024 < client.transport.most_buffered < 3 * 64 * 1024
+            client.transport.is_client_reading = True
+            client.transport.flush()
+            await client.wait(10)
+            assert client.received.endswith(CONTENT)
+
+    run(check)
