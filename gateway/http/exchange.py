@@ -16,6 +16,7 @@ from gateway.http.rate_limits import RateLimitStatus
 from gateway.http.security_headers import with_security_headers
 from kit.rpc import request_context
 from kit.telemetry import tracing
+from kit.telemetry.log_throttle import LogThrottle
 from kit.telemetry.tracing import TraceContext
 from openapi.models import Problem
 
@@ -28,6 +29,9 @@ CLIENT_CLOSED_REQUEST: Final = 499
 """Status in logs and metrics of a request that got no response, as nginx records it."""
 
 _RESPONSE_STARTS: Final = frozenset({"http.response.start", "websocket.http.response.start", "websocket.accept"})
+_LONGEST_LOGGED_PATH: Final = 256
+_refused_requests = LogThrottle(lines_per_second=5)
+"""Limits the log lines of requests above a rate limit (429), which cost their clients little."""
 _CARD_NUMBER: Final = re.compile(r"\d{13,}")
 """Digits that may be a card number. Ids contain no such sequence."""
 
@@ -82,19 +86,26 @@ class Exchange:
         ended = time.monotonic()
         if self.scope["type"] == "http":
             metrics.record_request(self.scope, self.status, (self._response_started or ended) - self.started)
+        throttle = _refused_requests if self.status == HTTPStatus.TOO_MANY_REQUESTS else None
+        if throttle is None or throttle.admits(ended):
+            self._log(ended, throttle.take_omitted() if throttle else 0)
+        if self.span.is_recorded:
+            self._describe_span()
+        self.span.end()
+
+    def _log(self, ended: float, omitted: int) -> None:
         line = {
             "method": self.scope.get("method", "WS"),
-            "path": _CARD_NUMBER.sub("#", self.scope["path"]),
+            "path": _path_to_log(self.scope["path"]),
             "status": int(self.status),
             "ms": round((ended - self.started) * 1000, 1),
         }
         if "operations" in self.scope:  # set by the GraphQL endpoint
             line["operations"] = self.scope["operations"]
+        if omitted:
+            line["omitted"] = omitted
         is_passed_check = self.scope["path"].startswith(HEALTH_PATHS) and self.status == HTTPStatus.OK
         (log.debug if is_passed_check else log.info)("request completed", **line)
-        if self.span.is_recorded:
-            self._describe_span()
-        self.span.end()
 
     def _describe_span(self) -> None:
         """Name the span by its route template. The path is left out, because callers choose it."""
@@ -108,6 +119,12 @@ class Exchange:
         self.span.set_attributes(attributes, name=f"{method} {route}".rstrip())
         if self.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             self.span.fail(str(int(self.status)))
+
+
+def _path_to_log(path: str) -> str:
+    """Return the path without card numbers, cut to a limited length; `…` marks the cut."""
+    masked = _CARD_NUMBER.sub("#", path)
+    return masked if len(masked) <= _LONGEST_LOGGED_PATH else f"{masked[:_LONGEST_LOGGED_PATH]}…"
 
 
 def _parent_trace(headers: Mapping[bytes, bytes]) -> TraceContext:

@@ -7,7 +7,9 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 from structlog.testing import capture_logs
 
+from gateway.http import exchange
 from kit.rpc import request_context
+from kit.telemetry.log_throttle import LogThrottle
 from tests.conftest import Keys
 from tests.unit.gateway.http.asgi import echo, http_client, with_middleware
 
@@ -112,3 +114,35 @@ async def test_security_header_of_the_route_is_kept(keys: Keys) -> None:
     cached = PlainTextResponse("cached", headers={"Cache-Control": "max-age=60"})
     async with http_client(with_middleware(cached, keys)) as http:
         assert (await http.get("/")).headers.get_list("cache-control") == ["max-age=60"]
+
+
+async def test_long_path_is_cut_in_the_log_line(keys: Keys) -> None:
+    with capture_logs() as logged:
+        async with http_client(with_middleware(echo, keys)) as http:
+            await http.get("/" + "%01" * 10_000)
+            await http.get("/" + "x" * 250 + "4242424242424242" + "x" * 100)
+    assert [each["path"] for each in logged if each["event"] == "request completed"] == [
+        "/" + "\x01" * 255 + "…",
+        "/" + "x" * 250 + "#xxxx…",
+    ]
+
+
+async def test_requests_above_a_rate_limit_are_logged_a_few_times_a_second(
+    keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    throttle = LogThrottle(3)
+    now = 0.0
+    monkeypatch.setattr(throttle, "admits", lambda _: LogThrottle.admits(throttle, now))
+    monkeypatch.setattr(exchange, "_refused_requests", throttle)
+
+    async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
+        await PlainTextResponse("later", 429)(scope, receive, send)
+
+    with capture_logs() as logged:
+        async with http_client(with_middleware(refuse, keys)) as http:
+            for _ in range(50):
+                await http.get("/")
+            now = 1.0
+            await http.get("/")
+    lines = [each for each in logged if each["event"] == "request completed"]
+    assert [each.get("omitted", 0) for each in lines] == [0, 0, 0, 47]
