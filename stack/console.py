@@ -3,6 +3,7 @@
 Nothing here raises or blocks: a terminal that is closed or stopped, or a full disk, costs lines, and the stack runs on.
 """
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -12,7 +13,9 @@ from kit.telemetry.log_sink import LogSink
 
 COLOURS = (36, 33, 35, 32, 34, 96, 93, 95, 92, 94)  # ANSI codes, in order of first output; no red
 WIDTH = 10
-LARGEST_LOG = 10 * 2**20  # larger logs are rotated at the next start; one old file is kept
+LARGEST_LOG = 10 * 2**20  # bytes; a larger log file is rotated
+OLD_LOGS = 3  # old files that are kept, the newest as `.log.1`
+CHECK_BYTES = 256 * 1024  # written bytes after which the size of a log file is checked
 CLOSE_TIMEOUT = 1.0  # seconds in which the last lines are written
 
 
@@ -24,7 +27,7 @@ class Console:
         self._logs = logs
         self._screen = None if screen is None else LogSink(os.dup(screen.fileno()), _describe_loss)
         self._coloured = screen is not None and screen.isatty()
-        self._files: dict[str, LogSink] = {}
+        self._files: dict[str, _LogFile] = {}
         self._names: list[str] = []
 
     def show(self, text: str) -> None:
@@ -41,16 +44,18 @@ class Console:
 
     def flush(self) -> None:
         """Wait until all lines are written, at most a second for the screen and for each file."""
-        for sink in (self._screen, *self._files.values()):
-            if sink is not None:
-                sink.flush(CLOSE_TIMEOUT)
+        for sink in self._sinks():
+            sink.flush(CLOSE_TIMEOUT)
 
     def close(self) -> None:
         """Write the last lines and close the log files."""
-        for sink in (self._screen, *self._files.values()):
-            if sink is not None:
-                sink.close(CLOSE_TIMEOUT)
+        for sink in self._sinks():
+            sink.close(CLOSE_TIMEOUT)
         self._files.clear()
+
+    def _sinks(self) -> list[LogSink]:
+        screen = [] if self._screen is None else [self._screen]
+        return [*screen, *(file.sink for file in self._files.values())]
 
     def _label(self, name: str) -> str:
         label = f"{name:<{WIDTH}} |"
@@ -60,18 +65,62 @@ class Console:
             self._names.append(name)
         return f"\033[{COLOURS[self._names.index(name) % len(COLOURS)]}m{label}\033[0m"
 
-    def _open(self, name: str) -> LogSink | None:
+    def _open(self, name: str) -> "_LogFile | None":
         """Open the log file of a child; None if it cannot be opened now, then the next line tries again."""
-        path = self._logs / f"{name}.log"
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if path.exists() and path.stat().st_size > LARGEST_LOG:
-                path.replace(path.with_suffix(".log.1"))
-            descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+            file = self._files[name] = _LogFile(self._logs / f"{name}.log")
         except OSError:
             return None
-        file = self._files[name] = LogSink(descriptor, _describe_loss)
         return file
+
+
+class _LogFile:
+    """Log file of a child. When it is too large, it becomes an old one, and a new one takes its place."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file to append to it.
+
+        Raises:
+            OSError: it cannot be opened.
+        """
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._path = path
+        self._descriptor = _open_to_append(path)
+        self._unchecked_bytes = 0
+        self.sink = LogSink(self._descriptor, _describe_loss)
+        self._rotate_if_large()
+
+    def write(self, line: bytes) -> None:
+        """Write a line, soon."""
+        self.sink.write(line)
+        self._unchecked_bytes += len(line) + 1
+        if self._unchecked_bytes >= CHECK_BYTES:
+            self._rotate_if_large()
+
+    def _rotate_if_large(self) -> None:
+        """Rotate the file if it is too large. If that fails, the log goes on in the same file until the next check."""
+        self._unchecked_bytes = 0
+        with contextlib.suppress(OSError):
+            if os.fstat(self._descriptor).st_size <= LARGEST_LOG:
+                return
+            new = self._path.with_name(f"{self._path.name}.new")
+            descriptor = _open_to_append(new)  # first: a full disk leaves everything as it was
+            try:
+                for number in range(OLD_LOGS, 0, -1):
+                    younger = self._old(number - 1)
+                    if younger.exists():
+                        younger.replace(self._old(number))
+                new.replace(self._path)
+                os.dup2(descriptor, self._descriptor, inheritable=False)  # the sink's thread goes on in the new file
+            finally:
+                os.close(descriptor)
+
+    def _old(self, number: int) -> Path:
+        return self._path.with_name(f"{self._path.name}.{number}") if number else self._path
+
+
+def _open_to_append(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
 
 
 def _describe_loss(lost: int) -> bytes:

@@ -114,6 +114,7 @@ def line_renderer(service: str, settings: LogSettings) -> LineRenderer:
                 pad_event_to=0,
                 exception_formatter=structlog.dev.plain_traceback,
             ),
+            escape_control_characters,
         ]
     )
     return _SafeRenderer([*shared, *renderers, redact_line])
@@ -252,6 +253,18 @@ def _redact_value(value: Any) -> Any:
 def _is_secret(key: object) -> bool:
     """Return whether one of the words of a name marks a secret: `cardNumber`, `access_token`, `Set-Cookie`."""
     return isinstance(key, str) and not _SECRETS.isdisjoint(word.lower().rstrip("s") for word in _WORD.findall(key))
+
+
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f]|\x1b(?!\[[\d;]*m)")
+"""Control characters except tabs, line ends of tracebacks, and the colours of the console format."""
+
+
+def escape_control_characters(_: WrappedLogger, __: str, line: Any) -> str:
+    """Escape the characters of a console line that could control a terminal, such as NUL."""
+    text: str = line
+    if text.isprintable():  # the most frequent case
+        return text
+    return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
 
 
 _ZEROED: Final = bytes.maketrans(b"123456789", b"000000000")

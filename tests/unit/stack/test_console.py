@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from stack import console
 from stack.console import LARGEST_LOG, Console
 from tests.full_disk import full_disk
 
@@ -45,6 +46,40 @@ class TestConsole:
         console.close()
         assert (tmp_path / "bank.log").read_text() == "new\n"
         assert (tmp_path / "bank.log.1").stat().st_size == LARGEST_LOG + 1
+
+    def test_log_is_rotated_while_it_is_written(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(console, "LARGEST_LOG", 1_000)
+        monkeypatch.setattr(console, "CHECK_BYTES", 500)
+        output = Console(tmp_path, None)
+        lines = [f"{number:099}" for number in range(100)]
+        for line in lines:
+            output.output("bank", line)
+            output.flush()
+        output.close()
+        names = ["bank.log.3", "bank.log.2", "bank.log.1", "bank.log"]
+        assert sorted(names) == sorted(path.name for path in tmp_path.iterdir())
+        kept = [line for name in names for line in (tmp_path / name).read_text().splitlines()]
+        assert kept == lines[-len(kept) :]
+        assert len(kept) > 30
+        assert all((tmp_path / name).stat().st_size <= 2_000 for name in names)
+
+    def test_log_that_cannot_be_rotated_goes_on_in_the_same_file(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(console, "LARGEST_LOG", 10)
+        monkeypatch.setattr(console, "CHECK_BYTES", 1)
+        (tmp_path / "bank.log.new").mkdir()
+        output = Console(tmp_path, None)
+        lines = [f"line {number}" for number in range(9)]
+        for line in lines:
+            output.output("bank", line)
+            output.flush()
+        (tmp_path / "bank.log.new").rmdir()
+        output.output("bank", "after")
+        output.output("bank", "in the new file")
+        output.close()
+        assert (tmp_path / "bank.log.1").read_text().splitlines()[:9] == lines
+        assert (tmp_path / "bank.log").read_text().endswith("in the new file\n")
 
     @pytest.mark.parametrize("terminal", ["closed", "stopped"])
     def test_terminal_that_takes_no_lines_does_not_stop_the_log(self, tmp_path: Path, terminal: str) -> None:

@@ -5,6 +5,7 @@ import logging
 import os
 import subprocess
 import sys
+import unicodedata
 from typing import Any, NamedTuple
 
 import pytest
@@ -253,6 +254,13 @@ class TestSafeRendering:
             assert json.loads(line)["level"] == "info"
         else:
             assert line
+            assert not {each for each in line.decode() if unicodedata.category(each) == "Cc"} - set("\n\t")
+
+    def test_control_characters_are_escaped_in_the_console_format(self) -> None:
+        renderer = logs.line_renderer("service", LogSettings(log_format="console"))
+        line = renderer(NamedLogger("ours"), "info", {"event": "a\x00b", "path": "/\x01\x1b[2J\x9b\x7f"})
+        assert b"a\\x00b" in line
+        assert b"path=/\\x01\\x1b[2J\\x9b\\x7f" in line
 
     @pytest.mark.parametrize("value", [Unprintable(), _endless()])
     def test_event_that_cannot_be_rendered_keeps_its_name(self, value: object) -> None:
