@@ -212,6 +212,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         elif self._held and not self._is_refused:
             self._schedule()
         else:
+            self._discarded_bytes += len(self._held)  # not empty after a refusal only
             self._held = None
             self.flow.is_held = False
             if not self.flow.read_paused:

@@ -303,3 +303,14 @@ def test_body_of_many_chunks_and_some_trailers_is_read(piece_bytes: int) -> None
             assert client.received.endswith(b"<17100>")
 
     run(check)
+
+
+def test_data_after_a_refusal_is_bounded() -> None:
+    async def check() -> None:
+        async with virtual_server(Echo()) as server:
+            client = server.connect()
+            client.send(CHUNKED + b"0\r\na: " + b"x" * 40 * 2**20)
+            assert (await client.read_until_closed(1)).startswith(b"HTTP/1.1 431 ")
+            assert client.unsent_bytes > 38 * 2**20
+
+    run(check)

@@ -126,6 +126,11 @@ class Client:
     def received(self) -> bytes:
         return bytes(self.transport.received)
 
+    @property
+    def unsent_bytes(self) -> int:
+        """Number of sent bytes that the server has not read."""
+        return len(self._unsent)
+
     def send(self, data: bytes) -> None:
         """Send data; the server gets it when it reads."""
         self._unsent += data
