@@ -270,8 +270,8 @@ class _StreamPayment(AbstractAsyncContextManager[None]):
     """Charges the events of a subscription to the caller's rate limit. Entered once for each event.
 
     The history that `after` replays is as long as the account's, so the cost of the subscription's start does not cover
-    it. When the budget is used up, the stream waits. A wait or an empty sleep also lets other requests run: a replayed
-    page of the history arrives at once.
+    it. When the budget is used up, the stream waits. An empty sleep before each event lets other requests run: a
+    replayed page of the history arrives at once, and many streams may replay.
     """
 
     def __init__(self, rate_limiter: RateLimiter, client: str, event_cost: int) -> None:
@@ -285,7 +285,7 @@ class _StreamPayment(AbstractAsyncContextManager[None]):
         if self._debt >= _PAYMENT:
             debt, self._debt = self._debt, 0
             await self._rate_limiter.wait(self._rate_limiter.cost, self._client, debt)
-            await asyncio.sleep(0)
+        await asyncio.sleep(0)
 
     async def __aexit__(self, *_: object) -> None:
         pass

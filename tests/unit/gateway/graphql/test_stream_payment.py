@@ -110,4 +110,4 @@ class TestStreamPayment:
         counting = asyncio.create_task(count_turns())
         await replay(1_000, new_limiter("1000000/hour", time))
         counting.cancel()
-        assert turns >= 1_000 * EVENT_COST // 600
+        assert turns >= 1_000
