@@ -93,7 +93,7 @@ def missing_attributes(instance: object, names: str) -> set[str]:
     return {name for name in names.split() if not hasattr(instance, name)}
 
 
-def test_attributes_that_the_http_protocol_uses_exist_in_uvicorn() -> None:
+async def test_attributes_that_the_http_protocol_uses_exist_in_uvicorn() -> None:
     protocol = HttpToolsProtocol(uvicorn.Config(PlainTextResponse("served")), ServerState(), {})
     protocol.on_message_begin()
     names = "url headers cycle transport loop flow parser pipeline app server_state ws_protocol_class"
@@ -104,7 +104,7 @@ def test_attributes_that_the_http_protocol_uses_exist_in_uvicorn() -> None:
     assert missing_attributes(FlowControl(asyncio.Transport()), "read_paused write_paused") == set()
 
 
-def test_attributes_that_the_websocket_protocol_uses_exist_in_uvicorn_and_websockets() -> None:
+async def test_attributes_that_the_websocket_protocol_uses_exist_in_uvicorn_and_websockets() -> None:
     config = uvicorn.Config(PlainTextResponse("served"))
     config.load()
     protocol = WebSocketsSansIOProtocol(config, ServerState(), {}, asyncio.SelectorEventLoop())
