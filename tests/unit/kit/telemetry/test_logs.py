@@ -50,8 +50,8 @@ except KeyError:
 card = {{"number": "4242424242424242", "cvv": "123", "brand": "VISA", "expiry": [12, {{"CVC": 123}}]}}
 log.info(
     "hostile",
-    authorization="Bearer 4242", Password="4242", access_token="4242", cardNumber=4242, webhook=SecretStr("4242"),
-    deep=({{"hidden": [SecretBytes(b"4242")], "newTokens": ["4242"]}}, card), text="two\\nlines", keep="number",
+    authorization="Bearer hide", Password="hide", access_token="hide", cardNumber="hide", webhook=SecretStr("hide"),
+    deep=({{"unseen": [SecretBytes(b"hide")], "newTokens": ["hide"]}}, card), text="two\\nlines", keep="number",
 )
 """
 
@@ -107,14 +107,18 @@ class TestConfigure:
 
     @pytest.mark.parametrize("log_format", ["json", "console"])
     def test_fields_that_are_secret_by_name_or_type_are_redacted(self, log_format: str) -> None:
-        assert "4242" not in "\n".join(run_and_read_logs(log_format)).replace("4bf92f3577b34da6a3ce929d0e0e4736", "")
+        text = "\n".join(run_and_read_logs(log_format))
+        assert "hostile" in text
+        # Longer than the digits of a time, which stands in each line.
+        assert "4242424242424242" not in text
+        assert "hide" not in text
 
     def test_other_fields_are_not_redacted(self) -> None:
         line = json.loads(run_and_read_logs("json")[-1])
         for name in ("authorization", "Password", "access_token", "cardNumber", "webhook"):
             assert line[name] == "***"
         assert line["deep"] == [
-            {"hidden": ["***"], "newTokens": "***"},
+            {"unseen": ["***"], "newTokens": "***"},
             {"number": "***", "cvv": "***", "brand": "VISA", "expiry": [12, {"CVC": "***"}]},
         ]
         assert (line["text"], line["keep"]) == ("two\nlines", "number")
