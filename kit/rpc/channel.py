@@ -12,6 +12,7 @@ import grpc
 import structlog
 from opentelemetry.trace import SpanKind
 
+from kit.http.addresses import address_key
 from kit.rpc.circuit_breaker import STATES, CircuitBreaker, CircuitOpenError, State
 from kit.rpc.grpc_internals import method_name
 from kit.rpc.request_context import RequestContext, current_request
@@ -110,7 +111,8 @@ class ClientLimits:
         timeout_seconds: time-out of one call.
         max_calls: maximum concurrent calls; more are refused.
         max_per_caller: maximum concurrent calls for one caller; more are refused.
-        circuit_failures: consecutive time-outs that open the circuit of a method.
+        circuit_failures: callers with time-outs that open the circuit of a method, and time-outs of one caller that
+            open it for this caller.
         circuit_open_seconds: time until an open circuit lets a probe through.
     """
 
@@ -183,7 +185,7 @@ class RpcClient:
         self._calls += 1
         self._calls_by_caller[caller] += 1
         try:
-            with circuit.guard() as guarded, _span(method, call) as span:
+            with circuit.guard(caller or address_key((call.client_address,))) as guarded, _span(method, call) as span:
                 try:
                     return await method(request, timeout=remaining, metadata=_metadata(call, span) + metadata)
                 except grpc.aio.AioRpcError as error:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Literal, Self, TypeAlias
 
@@ -17,12 +18,15 @@ class CircuitOpenError(Exception):
 
 
 class CircuitBreaker:
-    """Circuit breaker with three states, for calls of one event loop.
+    """Circuit breaker with three states, for calls of one event loop on behalf of several callers.
 
-    - closed: calls pass. `failures` consecutive failures open the circuit.
+    One caller cannot open the circuit for the others: a caller counts once, however many of its calls fail.
+
+    - closed: calls pass. The circuit opens when calls of `failures` callers have failed and none has succeeded since.
+      A caller with `failures` failed calls is refused alone: one of its calls passes in each `open_seconds`.
     - opened: calls are refused for `open_seconds`.
     - half-opened: one call, the probe, passes and all others are refused. Its success closes the circuit, its failure
-      opens the circuit again.
+      opens the circuit again. The caller of a failed probe must then wait twice as long as the others.
 
     A cancelled call counts as neither success nor failure: a cancelled probe leaves the circuit half-opened, and the
     next call is the probe. Nor does a call count that started before the circuit opened and ends later. The clock is
@@ -38,7 +42,7 @@ class CircuitBreaker:
         failure_type: type[Exception] = Exception,
     ) -> None:
         """Args:
-        failures: consecutive failures that open the circuit.
+        failures: callers with failed calls that open the circuit, and failed calls of one caller that refuse it.
         open_seconds: time until the circuit lets a probe through.
         on_change: called with each new state.
         failure_type: exception that counts as a failure. A call that raises any other `Exception` has been answered,
@@ -49,23 +53,31 @@ class CircuitBreaker:
         self._on_change = on_change
         self._failure_type = failure_type
         self._state: State = "closed"
-        self._failures = 0
+        self._failures: dict[str, _CallerFailures] = {}
+        """Failures since the last success, by caller; there are fewer than `failures` callers."""
         self._open_until = 0.0
         self._probe: GuardedCall | None = None
+        self._failed_prober: str | None = None
 
-    def guard(self) -> "GuardedCall":
-        """Return the context manager of one call; it raises CircuitOpenError if the circuit refuses the call."""
-        return GuardedCall(self)
+    def guard(self, caller: str) -> "GuardedCall":
+        """Return the context manager of one call; it raises CircuitOpenError if the circuit refuses the call.
+
+        Args:
+            caller: whose call it is, for example the scope of a principal; empty for the process itself.
+        """
+        return GuardedCall(self, caller)
 
     def begin(self, call: "GuardedCall") -> None:
         """Let the call pass, or refuse it.
 
         Raises:
-            CircuitOpenError: the circuit is open, or another call is the probe.
+            CircuitOpenError: the circuit is open, for all or for this caller, or another call is the probe.
         """
         if self._state == "closed":
+            if self._failures and (own := self._failures.get(call.caller)) is not None:
+                self._begin_after_failures(own)
             return
-        if self._probe is not None or (self._state == "opened" and time.monotonic() < self._open_until):
+        if self._probe is not None or (self._state == "opened" and time.monotonic() < self._probe_from(call.caller)):
             raise CircuitOpenError
         self._probe = call
         self._change("half-opened")
@@ -78,16 +90,37 @@ class CircuitBreaker:
             return
         if isinstance(error, self._failure_type):
             if not call.ignore_failure:
-                self._fail()
+                self._fail(call.caller)
         elif error is None or isinstance(error, Exception):
-            self._failures = 0
+            if self._failures:
+                self._failures = {}
+            self._failed_prober = None
             self._change("closed")
 
-    def _fail(self) -> None:
-        self._failures += 1
-        if self._state == "half-opened" or self._failures >= self._threshold:
-            self._open_until = time.monotonic() + self._open_seconds
-            self._change("opened")
+    def _begin_after_failures(self, own: "_CallerFailures") -> None:
+        if own.count >= self._threshold:
+            now = time.monotonic()
+            if now < own.refused_until:
+                raise CircuitOpenError
+            own.refused_until = now + self._open_seconds
+
+    def _probe_from(self, caller: str) -> float:
+        """Return when a call of this caller may be the probe."""
+        return self._open_until + (self._open_seconds if caller == self._failed_prober else 0.0)
+
+    def _fail(self, caller: str) -> None:
+        until = time.monotonic() + self._open_seconds
+        if self._state == "half-opened":
+            self._failed_prober = caller
+        else:
+            own = self._failures.setdefault(caller, _CallerFailures())
+            own.count += 1
+            own.refused_until = until
+            if len(self._failures) < self._threshold:
+                return
+        self._failures = {}
+        self._open_until = until
+        self._change("opened")
 
     def _change(self, state: State) -> None:
         if state != self._state:
@@ -95,17 +128,32 @@ class CircuitBreaker:
             self._on_change(state)
 
 
+@dataclass(slots=True)
+class _CallerFailures:
+    """Failed calls of one caller.
+
+    Attributes:
+        count: number of them since the last success of any caller.
+        refused_until: time on the monotonic clock from which one call passes, once there are too many.
+    """
+
+    count: int = 0
+    refused_until: float = 0.0
+
+
 class GuardedCall:
     """Context manager around one call.
 
     Attributes:
+        caller: whose call it is.
         ignore_failure: set it inside the block to count a failure of this call as neither success nor failure.
     """
 
-    __slots__ = ("_circuit", "ignore_failure")
+    __slots__ = ("_circuit", "caller", "ignore_failure")
 
-    def __init__(self, circuit: CircuitBreaker) -> None:
+    def __init__(self, circuit: CircuitBreaker, caller: str) -> None:
         self._circuit = circuit
+        self.caller = caller
         self.ignore_failure = False
 
     def __enter__(self) -> Self:

@@ -189,7 +189,11 @@ class CallSettings(Settings):
     call_max_per_caller: PositiveInt = Field(
         250, description="maximum concurrent calls of one service for one caller; more are refused"
     )
-    call_circuit_failures: PositiveInt = Field(5, description="consecutive time-outs that open the circuit of a method")
+    call_circuit_failures: PositiveInt = Field(
+        5,
+        description="number of callers whose time-outs open the circuit of a method for all; as many of one caller's "
+        "open it for that caller only",
+    )
     call_circuit_seconds: PositiveFloat = Field(2.0, description="time until an open circuit lets a probe through")
 
 

@@ -69,7 +69,9 @@ class Settings(ServiceSettings, CallSettings, TLSSettings, LogSettings, TracingS
         _POLICY.budget_seconds, description="no attempt starts later than this after the first one"
     )
     acquirer_circuit_failures: PositiveInt = Field(
-        _POLICY.circuit_failures, description="consecutive failed attempts that open the circuit"
+        _POLICY.circuit_failures,
+        description="number of customers whose failed attempts open the circuit for all; as many of one customer's "
+        "open it for that customer only",
     )
     acquirer_circuit_seconds: PositiveFloat = Field(
         _POLICY.circuit_seconds, description="time until an open circuit lets a probe through"

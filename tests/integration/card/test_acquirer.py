@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from kit.http.server import http_server
 from kit.rpc import circuit_breaker
 from stack.ports import free_ports
-from subgraphs.card.service.adapters.acquirer import Acquirer
+from subgraphs.card.service.adapters.acquirer import Acquirer, on_behalf_of
 from subgraphs.card.service.adapters.acquirer_http import HttpAcquirer, RetryPolicy
 from subgraphs.card.service.domain.cards import Brand, CardToken
 from subgraphs.card.service.domain.payment import NoPayment, Payment, PaymentStatus, Refusal
@@ -271,13 +271,27 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> ManualClock:
 
 
 class TestCircuit:
-    async def test_circuit_opens_after_consecutive_failures_and_closes_after_a_success(
+    async def test_slow_calls_of_one_customer_do_not_open_the_circuit_for_others(self) -> None:
+        server = AnswerServer(SERVER_ERROR, SERVER_ERROR, NO_PAYMENTS)
+        async with server.serve(circuit_failures=2, circuit_seconds=3_600, timeout_seconds=30) as acquirer:
+            with on_behalf_of("alice"):
+                for _ in range(3):
+                    await find_fails(acquirer)
+            assert server.calls == 2  # the last call was not made
+            assert circuit_state() == "closed"
+            with on_behalf_of("bob"):
+                assert await find(acquirer) == NoPayment()
+            with on_behalf_of("alice"):
+                assert await find(acquirer) == NoPayment()
+
+    async def test_circuit_opens_after_failures_of_several_customers_and_closes_after_a_success(
         self, clock: ManualClock
     ) -> None:
         server = AnswerServer(SERVER_ERROR, SERVER_ERROR, NO_PAYMENTS)
         async with server.serve(circuit_failures=2, circuit_seconds=60) as acquirer:
-            await find_fails(acquirer)
-            await find_fails(acquirer)
+            for customer in ("alice", "bob"):
+                with on_behalf_of(customer):
+                    await find_fails(acquirer)
             assert circuit_state() == "opened"
             await find_fails(acquirer)
             assert server.calls == 2  # the last call was not made

@@ -1,10 +1,30 @@
 """Interface of the card acquirer."""
 
-from typing import Protocol
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Final, Protocol
 
 from subgraphs.card.service.domain.cards import CardDetails, CardToken
 from subgraphs.card.service.domain.payment import NoPayment, Payment, Refusal
 from wallet.money import Money
+
+current_customer: Final[ContextVar[str]] = ContextVar("current_customer", default="")
+"""Customer whose top-up the current task drives; empty for other calls. Failed calls are counted by customer."""
+
+
+@contextmanager
+def on_behalf_of(customer: str) -> Iterator[None]:
+    """Call the acquirer for a customer during the block, also in tasks that start there.
+
+    Args:
+        customer: principal of the top-up's idempotency key.
+    """
+    reset = current_customer.set(customer)
+    try:
+        yield
+    finally:
+        current_customer.reset(reset)
 
 
 class Acquirer(Protocol):

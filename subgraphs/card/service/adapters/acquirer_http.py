@@ -18,6 +18,7 @@ from kit.runtime.backoff import Backoff, retry
 from kit.telemetry import tracing
 from openapi import acquirer as messages
 from subgraphs.card.service import metrics
+from subgraphs.card.service.adapters.acquirer import current_customer
 from subgraphs.card.service.domain.cards import Brand, CardDetails, CardToken
 from subgraphs.card.service.domain.payment import NoPayment, Payment, PaymentStatus, Refusal
 from wallet.errors import Unavailable
@@ -40,7 +41,8 @@ class RetryPolicy:
         timeout_seconds: time-out of one attempt, until its answer is complete.
         attempts: maximum attempts of a call.
         budget_seconds: no attempt starts later than this after the first one.
-        circuit_failures: consecutive failed attempts that open the circuit.
+        circuit_failures: customers with failed attempts that open the circuit, and failed attempts of one customer
+            that open it for this customer.
         circuit_seconds: time that the circuit stays open: calls fail at once.
     """
 
@@ -162,7 +164,7 @@ class HttpAcquirer:
                 raise Unavailable(_DEPENDENCY) from None
 
     async def _call_once(self, request: httpx.Request, parse: Callable[[bytes], Parsed]) -> Parsed | Refusal:
-        with self._circuit.guard():
+        with self._circuit.guard(current_customer.get()):
             try:
                 # httpx's time-outs apply to each read, so they do not end an answer that arrives byte by byte.
                 async with asyncio.timeout(self._policy.timeout_seconds):

@@ -12,7 +12,7 @@ from uuid import UUID
 import structlog
 
 from subgraphs.card.service import metrics
-from subgraphs.card.service.adapters.acquirer import Acquirer
+from subgraphs.card.service.adapters.acquirer import Acquirer, on_behalf_of
 from subgraphs.card.service.adapters.bank_ledger import BankLedger
 from subgraphs.card.service.adapters.repository import LeaseLostError, Repository
 from subgraphs.card.service.domain import declines, transitions
@@ -245,7 +245,8 @@ class Saga:
         """
         self._leased_versions[top_up.id] = top_up.version
         try:
-            return await (self._verify(top_up) if top_up.is_final else self._advance(top_up))
+            with on_behalf_of(top_up.key.principal):
+                return await (self._verify(top_up) if top_up.is_final else self._advance(top_up))
         finally:
             del self._leased_versions[top_up.id]
 

@@ -18,7 +18,7 @@ from kit.rpc import request_context
 from kit.runtime.backoff import Backoff
 from subgraphs.bank.client import BankClient
 from subgraphs.card.service import metrics
-from subgraphs.card.service.adapters.acquirer import Acquirer
+from subgraphs.card.service.adapters.acquirer import Acquirer, on_behalf_of
 from subgraphs.card.service.adapters.bank_ledger import check_account
 from subgraphs.card.service.adapters.repository import Repository
 from subgraphs.card.service.application.saga import Saga, utc_now
@@ -274,7 +274,8 @@ class TopUps:
         """
         try:
             owner_id = await self._get_owner_id(caller, account_id, amount.currency)
-            token = await self._acquirer.tokenize(card)
+            with on_behalf_of(attempt.key.principal):
+                token = await self._acquirer.tokenize(card)
             if not isinstance(token, Refusal):
                 fingerprint = request_fingerprint(self._secret, token.token, account_id, amount)
                 digest = card_digest(self._secret, card)

@@ -382,15 +382,22 @@ class TestLimits:
     async def ask(calls: RpcClient, stub: Stub, text: str) -> str:
         return (await calls.unary(stub.Say, StringValue(value=text))).value
 
-    async def test_consecutive_time_outs_open_the_circuit(self, stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def ask_as(self, user: str, calls: RpcClient, stub: Stub, keys: Keys, text: str) -> str:
+        principal = Principal("test", user, is_service=False, expires_at=0)
+        with current_call(keys.user(user), principal=principal):
+            return await self.ask(calls, stub, text)
+
+    async def test_time_outs_of_several_callers_open_the_circuit(
+        self, stub: Stub, keys: Keys, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         clock = ManualClock()
         monkeypatch.setattr(circuit_breaker, "time", clock)
         limits = ClientLimits(timeout_seconds=0.5, circuit_failures=2, circuit_open_seconds=60)
         calls = RpcClient("the echo", limits)
         before = refused("circuit")
-        for _ in range(2):
+        for user in ("alice", "bob"):
             with pytest.raises(DeadlineExceeded):
-                await self.ask(calls, stub, "hang")
+                await self.ask_as(user, calls, stub, keys, "hang")
         with pytest.raises(Unavailable, match="the echo is not available now"):
             await self.ask(calls, stub, "who")
         assert refused("circuit") == before + 1
@@ -398,6 +405,27 @@ class TestLimits:
         clock.advance(60)
         calls._limits = replace(limits, timeout_seconds=60)  # the probe must not time out
         assert await self.ask(calls, stub, "who") == "there"
+        assert state() == "closed"
+
+    async def test_time_outs_of_one_caller_do_not_open_the_circuit_for_others(self, stub: Stub, keys: Keys) -> None:
+        limits = ClientLimits(timeout_seconds=0.1, circuit_failures=2, circuit_open_seconds=3_600)
+        calls = RpcClient("the echo", limits)
+        for _ in range(2):
+            with pytest.raises(DeadlineExceeded):
+                await self.ask_as("alice", calls, stub, keys, "hang")
+        with pytest.raises(Unavailable):
+            await self.ask_as("alice", calls, stub, keys, "who")
+        assert state() == "closed"
+        calls._limits = replace(limits, timeout_seconds=60)  # bob's call must not time out
+        assert await self.ask_as("bob", calls, stub, keys, "who") == "there"
+
+    async def test_time_outs_of_one_network_do_not_open_the_circuit_for_others(self, stub: Stub, keys: Keys) -> None:
+        calls = RpcClient("the echo", ClientLimits(timeout_seconds=0.1, circuit_failures=2, circuit_open_seconds=3_600))
+        for address in ("2001:db8::1", "2001:db8::2"):
+            reset = current_request.set(RequestContext("test", token=keys.user("alice"), client_address=address))
+            with pytest.raises(DeadlineExceeded):
+                await self.ask(calls, stub, "hang")
+            current_request.reset(reset)
         assert state() == "closed"
 
     async def test_time_out_of_a_short_call_does_not_count(self, stub: Stub, keys: Keys) -> None:
@@ -427,21 +455,16 @@ class TestLimits:
         calls = RpcClient("the echo", ClientLimits(max_calls=3, max_per_caller=2))
         before = refused("caller")
 
-        async def ask_as(user: str, text: str) -> str:
-            principal = Principal("test", user, is_service=False, expires_at=0)
-            with current_call(keys.user(user), principal=principal):
-                return (await calls.unary(stub.Say, StringValue(value=text))).value
-
-        hanging = [asyncio.create_task(ask_as("alice", "hang")) for _ in range(2)]
+        hanging = [asyncio.create_task(self.ask_as("alice", calls, stub, keys, "hang")) for _ in range(2)]
         await asyncio.sleep(0)
         with pytest.raises(RateLimited):
-            await ask_as("alice", "who")
+            await self.ask_as("alice", calls, stub, keys, "who")
         assert refused("caller") == before + 1
-        assert await ask_as("bob", "who") == "there"
+        assert await self.ask_as("bob", calls, stub, keys, "who") == "there"
         for each in hanging:
             each.cancel()
         await asyncio.wait(hanging)
-        assert await ask_as("alice", "who") == "there"
+        assert await self.ask_as("alice", calls, stub, keys, "who") == "there"
 
 
 def refused(reason: str) -> float:

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from contextlib import suppress
 
 import pytest
@@ -10,8 +11,10 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 
 from kit.rpc import circuit_breaker
 from kit.rpc.circuit_breaker import CircuitBreaker, CircuitOpenError, GuardedCall
+from tests.clock import ManualClock
 
 FAILURES = 2
+CALLERS = st.sampled_from(["", "alice", "bob"])
 
 
 class CountedError(Exception):
@@ -19,7 +22,7 @@ class CountedError(Exception):
 
 
 class RecordedCircuit:
-    """A circuit that opens after two failures, with the list of its state changes."""
+    """A circuit that opens after failures of two callers, with the list of its state changes."""
 
     def __init__(self, open_seconds: float = 0.0) -> None:
         self.states: list[str] = []
@@ -27,40 +30,70 @@ class RecordedCircuit:
             failures=FAILURES, open_seconds=open_seconds, on_change=self.states.append, failure_type=CountedError
         )
 
-    def call(self, error: BaseException | None = None, *, ignore_failure: bool = False) -> None:
-        with suppress(CountedError, KeyError, asyncio.CancelledError), self.circuit.guard() as call:
+    def call(self, error: BaseException | None = None, *, caller: str = "alice", ignore_failure: bool = False) -> None:
+        with suppress(CountedError, KeyError, asyncio.CancelledError), self.circuit.guard(caller) as call:
             call.ignore_failure = ignore_failure
             if error is not None:
                 raise error
 
     def open(self) -> None:
         self.call(CountedError())
-        self.call(CountedError())
+        self.call(CountedError(), caller="bob")
         assert self.states == ["opened"]
 
 
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> ManualClock:
+    clock = ManualClock()
+    monkeypatch.setattr(circuit_breaker, "time", clock)
+    return clock
+
+
 class TestClosed:
-    def test_consecutive_failures_open_the_circuit(self) -> None:
+    def test_failures_of_several_callers_open_the_circuit(self) -> None:
         recorded = RecordedCircuit(60)
         recorded.open()
         with pytest.raises(CircuitOpenError):
+            recorded.call(caller="carol")
+
+    def test_failures_of_one_caller_do_not_open_the_circuit_for_others(self) -> None:
+        recorded = RecordedCircuit(60)
+        for _ in range(FAILURES):
+            recorded.call(CountedError())
+        with pytest.raises(CircuitOpenError):
             recorded.call()
+        recorded.call(caller="bob")
+        assert recorded.states == []
+
+    def test_refused_caller_may_call_once_in_each_period(self, clock: ManualClock) -> None:
+        recorded = RecordedCircuit(60)
+        for _ in range(FAILURES):
+            recorded.call(CountedError())
+        for _ in range(2):
+            clock.advance(60)
+            recorded.call(asyncio.CancelledError())
+            with pytest.raises(CircuitOpenError):
+                recorded.call()
+        clock.advance(60)
+        recorded.call()
+        recorded.call()
+        assert recorded.states == []
 
     @pytest.mark.parametrize("answer", [None, KeyError()], ids=["success", "refusal"])
     def test_any_answer_resets_the_count_of_failures(self, answer: Exception | None) -> None:
         recorded = RecordedCircuit()
         for _ in range(3):
             recorded.call(CountedError())
-            recorded.call(answer)
+            recorded.call(answer, caller="bob")
         assert recorded.states == []
 
     def test_cancelled_and_ignored_calls_do_not_count(self) -> None:
         recorded = RecordedCircuit()
         recorded.call(CountedError())
         recorded.call(asyncio.CancelledError())
-        recorded.call(CountedError(), ignore_failure=True)
+        recorded.call(CountedError(), caller="bob", ignore_failure=True)
         assert recorded.states == []
-        recorded.call(CountedError())
+        recorded.call(CountedError(), caller="bob")
         assert recorded.states == ["opened"]
 
 
@@ -79,7 +112,7 @@ class TestHalfOpened:
     def test_one_probe_passes_and_its_success_closes_the_circuit(self) -> None:
         recorded = RecordedCircuit()
         recorded.open()
-        with recorded.circuit.guard():
+        with recorded.circuit.guard("alice"):
             assert recorded.states[1:] == ["half-opened"]
             with pytest.raises(CircuitOpenError):
                 recorded.call()
@@ -92,6 +125,26 @@ class TestHalfOpened:
         recorded.call(CountedError())
         assert recorded.states[1:] == ["half-opened", "opened"]
 
+    def test_caller_of_a_failed_probe_leaves_the_next_probe_to_others(self, clock: ManualClock) -> None:
+        recorded = RecordedCircuit(60)
+        recorded.open()
+        clock.advance(60)
+        recorded.call(CountedError())
+        clock.advance(60)
+        with pytest.raises(CircuitOpenError):
+            recorded.call()
+        recorded.call(caller="carol")
+        assert recorded.states[1:] == ["half-opened", "opened", "half-opened", "closed"]
+
+    def test_only_caller_is_the_probe_again_after_twice_the_time(self, clock: ManualClock) -> None:
+        recorded = RecordedCircuit(60)
+        recorded.open()
+        clock.advance(60)
+        recorded.call(CountedError())
+        clock.advance(120)
+        recorded.call()
+        assert recorded.states[-1] == "closed"
+
     def test_next_call_is_the_probe_after_a_cancelled_probe(self) -> None:
         recorded = RecordedCircuit()
         recorded.open()
@@ -101,10 +154,10 @@ class TestHalfOpened:
 
     def test_call_that_started_before_the_circuit_opened_does_not_count(self) -> None:
         recorded = RecordedCircuit()
-        early = recorded.circuit.guard()
+        early = recorded.circuit.guard("alice")
         early.__enter__()
         recorded.open()
-        with recorded.circuit.guard():
+        with recorded.circuit.guard("alice"):
             early.__exit__(CountedError, CountedError(), None)
             assert recorded.states[1:] == ["half-opened"]
         assert recorded.states[2:] == ["closed"]
@@ -119,8 +172,10 @@ class CircuitMachine(RuleBasedStateMachine):
         super().__init__()
         self.now = 0.0
         self.state = "closed"
-        self.failures = 0
+        self.failures: Counter[str] = Counter()
+        self.refused_until: dict[str, float] = {}
         self.opened_at = 0.0
+        self.failed_prober: str | None = None
         self.probe: GuardedCall | None = None
         self.states = ["closed"]
         self.open_seconds = 0
@@ -144,20 +199,28 @@ class CircuitMachine(RuleBasedStateMachine):
     def wait(self, seconds: int) -> None:
         self.now += seconds
 
-    @rule(target=calls)
-    def start(self) -> GuardedCall | None:
-        call = self.circuit.guard()
-        is_refused = self.state != "closed" and (
-            self.probe is not None or (self.state == "opened" and self.now < self.opened_at + self.open_seconds)
-        )
-        if is_refused:
+    @rule(target=calls, caller=CALLERS)
+    def start(self, caller: str) -> GuardedCall | None:
+        call = self.circuit.guard(caller)
+        if self.is_refused(caller):
             with pytest.raises(CircuitOpenError):
                 call.__enter__()
             return None
         call.__enter__()
         if self.state != "closed":
             self.state, self.probe = "half-opened", call
+        elif self.failures[caller] >= FAILURES:
+            self.refused_until[caller] = self.now + self.open_seconds
         return call
+
+    def is_refused(self, caller: str) -> bool:
+        match self.state:
+            case "closed":
+                return self.failures[caller] >= FAILURES and self.now < self.refused_until[caller]
+            case "opened":
+                periods = 2 if caller == self.failed_prober else 1
+                return self.now < self.opened_at + periods * self.open_seconds
+        return self.probe is not None
 
     @rule(
         call=consumes(calls),
@@ -173,11 +236,14 @@ class CircuitMachine(RuleBasedStateMachine):
         counts = is_probe or self.state == "closed"
         match error:
             case CountedError() if counts and not ignore_failure:
-                self.failures += 1
-                if is_probe or self.failures >= FAILURES:
-                    self.state, self.opened_at = "opened", self.now
+                self.failures[call.caller] += 1
+                self.refused_until[call.caller] = self.now + self.open_seconds
+                if is_probe:
+                    self.failed_prober = call.caller
+                if is_probe or len(self.failures) >= FAILURES:
+                    self.state, self.opened_at, self.failures = "opened", self.now, Counter()
             case None | KeyError() if counts:
-                self.state, self.failures = "closed", 0
+                self.state, self.failures, self.failed_prober = "closed", Counter(), None
 
     @invariant()
     def states_agree(self) -> None:
