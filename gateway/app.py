@@ -62,7 +62,7 @@ def build_app(
     add_error_handlers(app)
     # The REST routes come first, because the router tries routes in order. They are added without include_router, so
     # requests do not pass through a second router.
-    app.router.routes += rest_routes(bank, analytics, card, identity)
+    app.router.routes += rest_routes(bank, analytics, card, identity, rate_limiter)
     app.router.routes += signing_key_routes(verifier).routes
     add_pages(app)
     add_health_routes(app, {"keys": verifier.check_ready})

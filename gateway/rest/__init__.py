@@ -2,8 +2,10 @@
 
 from starlette.routing import BaseRoute
 
+from gateway.http.rate_limits import RateLimiter
 from gateway.rest.accounts import account_routes
 from gateway.rest.operations import operation_routes
+from gateway.rest.page_charge import page_charge
 from gateway.rest.top_ups import top_up_routes
 from gateway.rest.transfers import transfer_routes
 from gateway.rest.users import user_routes
@@ -14,14 +16,23 @@ from subgraphs.identity.client import IdentityClient
 
 
 def rest_routes(
-    bank: BankClient, analytics: AnalyticsClient, card: CardClient, identity: IdentityClient
+    bank: BankClient, analytics: AnalyticsClient, card: CardClient, identity: IdentityClient, limiter: RateLimiter
 ) -> list[BaseRoute]:
-    """Build the contract's routes over the services' clients. The router tries them in this order."""
+    """Build the contract's routes over the services' clients. The router tries them in this order.
+
+    Args:
+        bank: gRPC client of the bank.
+        analytics: gRPC client of analytics.
+        card: gRPC client of the card service.
+        identity: gRPC client of the identity service.
+        limiter: counts large pages as several requests.
+    """
+    charge_page = page_charge(limiter)
     resources = (
         transfer_routes(bank),
-        account_routes(bank),
+        account_routes(bank, charge_page),
         top_up_routes(card),
-        operation_routes(analytics),
+        operation_routes(analytics, charge_page),
         user_routes(identity),
     )
     return [route for resource in resources for route in resource.routes]

@@ -6,19 +6,26 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Response
 
 from gateway.rest.guarded_route import GuardedRoute, IdempotencyKey
+from gateway.rest.page_charge import ChargePage
 from openapi import models
 from subgraphs.bank import client
 from subgraphs.bank.client import BankClient
 
 
-def account_routes(bank: BankClient) -> APIRouter:
-    """Build the routes of `/accounts`."""
+def account_routes(bank: BankClient, charge_page: ChargePage) -> APIRouter:
+    """Build the routes of `/accounts`.
+
+    Args:
+        bank: gRPC client of the bank.
+        charge_page: counts a large page as several requests.
+    """
     router = APIRouter(route_class=GuardedRoute)
 
     @router.get("/accounts")
     async def list_accounts(
         limit: Annotated[int, Query(ge=1, le=1_000)] = 50, after: UUID | None = None
     ) -> models.AccountPage:
+        await charge_page(limit)
         page = await bank.list_accounts(limit=limit, after=after)
         return models.AccountPage(accounts=[account_to_rest(each) for each in page.accounts], has_more=page.has_more)
 

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query
 from pydantic import AwareDatetime, BeforeValidator
 
 from gateway.rest.guarded_route import GuardedRoute
+from gateway.rest.page_charge import ChargePage
 from openapi import models
 from subgraphs.analytics import client
 from subgraphs.analytics.client import AnalyticsClient
@@ -29,8 +30,13 @@ def _require_text_format(value: object) -> object:
 DateTime = Annotated[AwareDatetime, BeforeValidator(_require_text_format)]
 
 
-def operation_routes(analytics: AnalyticsClient) -> APIRouter:
-    """Build the route of `/accounts/{accountId}/operations`."""
+def operation_routes(analytics: AnalyticsClient, charge_page: ChargePage) -> APIRouter:
+    """Build the route of `/accounts/{accountId}/operations`.
+
+    Args:
+        analytics: gRPC client of analytics.
+        charge_page: counts a large page as several requests.
+    """
     router = APIRouter(route_class=GuardedRoute)
 
     @router.get("/accounts/{accountId}/operations")
@@ -61,6 +67,7 @@ def operation_routes(analytics: AnalyticsClient) -> APIRouter:
             from_=from_,
             to=to,
         )
+        await charge_page(limit)
         page = await analytics.list_operations(
             accountId,
             limit=limit,

@@ -49,7 +49,7 @@ async def test_call_has_the_expected_result_for_every_caller(environment: Access
 
 
 def test_access_table_has_every_call(environment: AccessEnvironment) -> None:
-    clients: Any = (None,) * 4
+    clients: Any = (None,) * 5
     served = [each for each in rest_routes(*clients) if isinstance(each, APIRoute)]
     routes = {f"{method} {each.path}" for each in served for method in each.methods or ()}
     schema = build_merged_schema(federation=True).core_schema

@@ -42,6 +42,10 @@ class SlowServices(
         await self._wait("BatchGetAccounts", context)
         return await FakeBank().BatchGetAccounts(request, context)  # type: ignore[abstract]  # only this is called
 
+    async def ListAccounts(self, request: Any, context: Any) -> bank_pb2.ListAccountsResponse:  # noqa: N802
+        await self._wait("ListAccounts", context)
+        return bank_pb2.ListAccountsResponse()
+
     async def TransferMoney(self, request: Any, context: Any) -> bank_pb2.TransferMoneyResponse:  # noqa: N802
         await self._wait("TransferMoney", context)
         return await FakeBank().TransferMoney(request, context)  # type: ignore[abstract]

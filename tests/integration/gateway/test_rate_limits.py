@@ -53,6 +53,24 @@ async def test_headers_have_the_remaining_quota_and_429_has_retry_after(gateway_
         assert (await http.get("/accounts/not-an-id", headers=bearer(keys, "bob"))).status_code == 400
 
 
+@pytest.mark.parametrize("path", ["/accounts", f"/accounts/{ACCOUNT}/operations"])
+async def test_large_page_counts_as_several_requests(
+    gateway_with: Any, keys: Keys, slow_services: SlowServices, path: str
+) -> None:
+    slow_services.proceed.set()
+    async with gateway_with(gateway_rate_requests="24/hour") as http:
+        remaining = []
+        for limit in ("1000", "51", "50"):
+            answer = await http.get(path, params={"limit": limit}, headers=bearer(keys, "alice"))
+            assert answer.status_code == 200
+            remaining.append(answer.headers["RateLimit"].partition(";r=")[2].partition(";")[0])
+        assert remaining == ["4", "2", "1"]
+        refused = await http.get(path, params={"limit": "1000"}, headers=bearer(keys, "alice"))
+        assert (refused.status_code, refused.json()["code"]) == (429, "RATE_LIMITED")
+        assert refused.headers["RateLimit"].startswith('"requests";r=0;t=')
+        assert "Retry-After" in refused.headers
+
+
 async def test_quota_is_per_principal_not_per_token(gateway_with: Any, keys: Keys) -> None:
     async with gateway_with(gateway_rate_requests="1/hour") as http:
         first, second = bearer(keys, "alice"), {"Authorization": f"Bearer {keys.user('alice', lifetime_seconds=300)}"}

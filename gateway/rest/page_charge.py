@@ -1,0 +1,28 @@
+"""Rate limit of large pages: a page counts as several requests."""
+
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeAlias
+
+from gateway.http.rate_limits import RateLimiter
+from kit.rpc import request_context
+
+ITEMS_PER_REQUEST: Final = 50
+"""Items of a page that count as one request: the default size of a page."""
+
+ChargePage: TypeAlias = Callable[[int], Awaitable[None]]
+"""Counts a page by the number of items that the caller asks for. It raises RateLimited above the caller's limit."""
+
+
+def page_charge(limiter: RateLimiter) -> ChargePage:
+    """Return the function that charges pages of the current caller. The middleware has counted one request already.
+
+    It is called before the page is read, so that a refused page costs nothing.
+    """
+
+    async def charge(items: int) -> None:
+        requests = -(-items // ITEMS_PER_REQUEST)
+        if requests > 1:
+            limit, client = limiter.limit_for(request_context.current_principal(), None)
+            await limiter.hit(limit, client, requests - 1)
+
+    return charge
