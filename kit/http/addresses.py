@@ -1,10 +1,16 @@
-"""Client addresses as keys of limits."""
+"""Addresses in HTTP: clients as keys of limits, and the host that a request names."""
 
 import ipaddress
+import re
 from collections.abc import Sequence
 from typing import Final
 
 _IPV6_NETWORK_BITS: Final = 64  # usual prefix of one household or machine, which may use every address in it
+
+_HOST: Final = re.compile(
+    rb"(?:\[(?P<ipv6>[0-9A-Fa-f:.]+)\]|(?:[0-9A-Za-z._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*)(?::[0-9]{0,5})?"
+)
+"""`Host` of RFC 9110: a name, an IPv4 address, or an IPv6 address in brackets, and a port. The name may be empty."""
 
 
 def address_key(address: Sequence[object] | None) -> str:
@@ -22,3 +28,15 @@ def address_key(address: Sequence[object] | None) -> str:
     if ip.ipv4_mapped:
         return str(ip.ipv4_mapped)
     return str(ipaddress.ip_network((ip, _IPV6_NETWORK_BITS), strict=False))
+
+
+def is_valid_host(value: bytes) -> bool:
+    """Return whether the value of a `Host` field is a host, or a host and a port, by the grammar of RFC 9110."""
+    match = _HOST.fullmatch(value)
+    if match is None or match["ipv6"] is None:
+        return match is not None
+    try:
+        ipaddress.IPv6Address(match["ipv6"].decode())
+    except ValueError:
+        return False
+    return True

@@ -26,6 +26,11 @@ SWEEP_SECONDS: Final = 1.0
 OTHER_DESCRIPTORS: Final = 256
 """Descriptors that a process keeps for all but the connections of its largest listener."""
 
+DISCARDED_BYTES: Final = 1024 * 1024
+"""Received bytes that are dropped, of a body that the app has not read or after the last answer."""
+PROGRESS_BYTES: Final = 16 * 1024
+"""Bytes of the output buffer that a client must read in the time of a stage."""
+
 _MAX_DEFAULT_CONNECTIONS: Final = 4_000
 _MAX_CONNECTIONS: Final = 1_000_000  # without a limit of descriptors
 _LOG_INTERVAL_SECONDS: Final = 60.0

@@ -1,4 +1,4 @@
-"""Private parts of a library are used in one module, `*_internals.py`."""
+"""Private parts of a library are used in one place: a module `*_internals.py`, or a package `*_internals`."""
 
 import ast
 from collections.abc import Iterator
@@ -10,7 +10,10 @@ from stack.process import ROOT
 
 PACKAGES = ("gateway", "kit", "subgraphs", "wallet", "sandbox", "stack", "cli", "loadtests", "benchmarks")
 SOURCES = sorted(file for package in PACKAGES for file in (ROOT / package).rglob("*.py"))
-INTERNALS = [file for file in SOURCES if file.name.endswith("_internals.py")]
+INTERNALS = sorted(
+    path for package in PACKAGES for path in (ROOT / package).rglob("*_internals*") if path.suffix in {"", ".py"}
+)
+"""Modules and packages that may use private parts of one library."""
 PRIVATE_NAMES = {
     "DEFINITION_BACKREF",
     "GraphQLCoreConverter",
@@ -104,17 +107,20 @@ def test_own_private_name_is_no_violation(source: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "file", [file for file in SOURCES if file not in INTERNALS], ids=lambda file: str(file.relative_to(ROOT))
+    "file",
+    [file for file in SOURCES if not {file, file.parent} & set(INTERNALS)],
+    ids=lambda file: str(file.relative_to(ROOT)),
 )
-def test_private_names_are_used_in_the_internals_modules_only(file: Path) -> None:
+def test_private_names_are_used_in_the_internals_only(file: Path) -> None:
     assert list(violations(file.read_text())) == []
 
 
-@pytest.mark.parametrize("file", INTERNALS, ids=lambda file: file.name)
-def test_internals_module_has_a_test(file: Path) -> None:
-    assert list((ROOT / "tests/unit").rglob(f"test_{file.name}"))
+@pytest.mark.parametrize("internals", INTERNALS, ids=lambda path: path.stem)
+def test_internals_have_a_test(internals: Path) -> None:
+    assert list((ROOT / "tests/unit").rglob(f"test_{internals.stem}.py"))
 
 
-@pytest.mark.parametrize("file", INTERNALS, ids=lambda file: file.name)
-def test_internals_module_uses_private_names(file: Path) -> None:
-    assert list(violations(file.read_text()))
+@pytest.mark.parametrize("internals", INTERNALS, ids=lambda path: path.stem)
+def test_internals_use_private_names(internals: Path) -> None:
+    files = [internals] if internals.is_file() else list(internals.glob("*.py"))
+    assert any(list(violations(file.read_text())) for file in files)

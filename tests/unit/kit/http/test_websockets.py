@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kit.http.uvicorn_internals import FRAMES_PER_SECOND
+from kit.http.uvicorn_internals.websocket_protocol import FRAMES_PER_SECOND
 from tests.unit.kit.http.virtual_server import Client, VirtualServer, run, virtual_server
 
 UPGRADE = (

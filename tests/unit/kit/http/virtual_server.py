@@ -9,7 +9,8 @@ from typing import Any
 from uvicorn.server import ServerState
 
 from kit.http.connections import SWEEP_SECONDS, ConnectionLimits, Connections
-from kit.http.uvicorn_internals import BoundedConfig, BoundedHttpProtocol
+from kit.http.uvicorn_internals.http_protocol import BoundedHttpProtocol
+from kit.http.uvicorn_internals.server import BoundedConfig
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
 

@@ -1,0 +1,373 @@
+"""HTTP/1.1 protocol of a connection."""
+
+import asyncio
+from functools import partial
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
+
+import httptools
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from kit.http import metrics
+from kit.http.addresses import is_valid_host
+from kit.http.connections import DISCARDED_BYTES, PROGRESS_BYTES, Connection, Stage
+from kit.http.uvicorn_internals.websocket_protocol import BoundedWebSocketProtocol
+
+if TYPE_CHECKING:
+    from kit.http.uvicorn_internals.server import BoundedConfig
+
+_SLICE_BYTES: Final = 8 * 1024
+"""Received bytes that are parsed in one turn of the loop. Ordinary requests are smaller."""
+_HEAD_BYTES: Final = 32 * 1024
+_HEAD_FIELDS: Final = 128
+_BODY_PARTS: Final = 2_000
+"""Chunks and trailers of one body. Each costs a call, however small it is."""
+_FRAMING_BYTES: Final = 32 * 1024
+_FRAMING_BYTES_PER_PART: Final = 8
+"""Received bytes of a body that are not content, such as chunk extensions and trailers: in all, and for each part."""
+_PIPELINED_REQUESTS: Final = 16
+
+_CHECKED_FIELDS: Final = frozenset({b"host", b"transfer-encoding", b"expect"})
+_VERSIONS_WITHOUT_HOST: Final = frozenset({"0.9", "1.0"})
+
+
+class _FlowControl(FlowControl):
+    """uvicorn's flow control, for a connection that may hold received data back."""
+
+    def __init__(self, transport: asyncio.Transport, resume: Any) -> None:
+        super().__init__(transport)
+        self._resume = resume
+        self.is_held = False
+
+    def resume_reading(self) -> None:
+        if self.read_paused and self.is_held:
+            self.read_paused = False
+            self._resume()
+        else:
+            super().resume_reading()
+
+    def release(self) -> None:
+        """Drop the reference to the protocol, which has one to this object."""
+        self.is_held = False
+        self._resume = None
+
+
+class _Part:
+    """Part of a message that the parser expects."""
+
+    NEXT: Final = 0
+    HEAD: Final = 1
+    BODY: Final = 2
+
+
+class BoundedHttpProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP protocol with limits.
+
+    A request that exceeds one is answered with 408, 413 or 431, an invalid one with 400 or 501, and the connection is
+    closed. Received data is parsed in slices, one in each turn of the loop.
+    """
+
+    config: "BoundedConfig"
+    flow: _FlowControl
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._connection: Connection | None = None
+        self._part = _Part.HEAD  # the first request must come within the time of a head
+        self._head_bytes = 0  # received bytes of an incomplete head
+        self._received_bytes = 0  # since the start of the head, with data that arrived together with its end
+        self._body_parts = 0
+        self._framing_bytes = 0
+        self._content_bytes = 0  # of the slice that is being parsed
+        self._discarded_bytes = 0
+        self._held: memoryview | None = None
+        self._is_scheduled = False
+        self._is_refused = False
+        self._is_upgraded = False
+        self._is_upgrade_ignored = False  # by the request whose head the parser has just read
+        self._host_fields = 0
+        self._valid_host: bytes | None = None  # of an earlier request
+        self._resumes = 0
+
+    # Stages of the connection
+
+    def stage(self) -> tuple[Stage, object]:
+        """See `kit.http.connections.Owner`."""
+        if self.transport.is_closing():
+            return Stage.CLOSING, self.transport.get_write_buffer_size() // PROGRESS_BYTES
+        if self._is_refused:
+            return Stage.LINGERING, None
+        if self.flow.write_paused:
+            return Stage.BLOCKED, self._resumes
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete:
+            return (Stage.HEAD if self._part == _Part.HEAD else Stage.IDLE), cycle
+        if cycle.more_body and not self.pipeline:
+            return Stage.BODY, cycle
+        return Stage.APP, None
+
+    def end(self, stage: Stage) -> None:
+        """See `kit.http.connections.Owner`."""
+        if stage in {Stage.HEAD, Stage.BODY}:
+            self._refuse(HTTPStatus.REQUEST_TIMEOUT, "the request did not arrive in time: send it again")
+        elif stage in {Stage.IDLE, Stage.LINGERING}:
+            self.transport.close()
+        else:
+            self.transport.abort()
+
+    # uvicorn's methods
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # noqa: D102  see uvicorn
+        super().connection_made(transport)
+        self.flow = _FlowControl(transport, self._schedule)
+        self._connection = self.config.open_connections.add(self, transport)
+        if self._connection.is_reserve:
+            self.app = self.config.reserve_app
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: D102
+        super().connection_lost(exc)
+        self._held = None
+        if self._connection is not None:
+            self.config.open_connections.remove(self._connection)
+        self._release()
+
+    def _release(self) -> None:
+        """Leave no cycle of references: a garbage collection stops the loop."""
+        self.flow.release()
+        self.parser = None  # type: ignore[assignment]  # as uvicorn does for a lost connection
+        self._connection = None
+
+    def resume_writing(self) -> None:  # noqa: D102
+        self._resumes += 1
+        super().resume_writing()
+
+    def data_received(self, data: bytes) -> None:  # noqa: D102
+        if self._held is not None:  # reading is paused, but a loop may deliver what it has read
+            self._held = memoryview(b"".join((self._held, data)))
+        elif len(data) <= _SLICE_BYTES:
+            self._parse(data)
+        else:
+            self._held = memoryview(data)
+            self.flow.is_held = True
+            self.transport.pause_reading()
+            self._parse_slice()
+
+    def _parse_slice(self) -> None:
+        """Parse the next slice of held data, unless uvicorn has paused reading. The next turn continues."""
+        self._is_scheduled = False
+        if self._held is None or self.flow.read_paused:
+            return
+        piece, self._held = self._held[:_SLICE_BYTES], self._held[_SLICE_BYTES:]
+        self._parse(piece)
+        if self._is_upgraded or self.transport.is_closing():
+            self._held = None
+        elif self._held and not self._is_refused:
+            self._schedule()
+        else:
+            self._discarded_bytes += len(self._held)  # not empty after a refusal only
+            self._held = None
+            self.flow.is_held = False
+            if not self.flow.read_paused:
+                self.transport.resume_reading()
+
+    def _schedule(self) -> None:
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            self.loop.call_soon(self._parse_slice)
+
+    def _parse(self, data: bytes | memoryview) -> None:
+        """Parse received data. It replaces uvicorn's `data_received`, which logs each malformed request."""
+        if self._is_refused or (self._part == _Part.BODY and self.cycle is not None and self.cycle.response_complete):
+            self._discarded_bytes += len(data)
+            if self._discarded_bytes > DISCARDED_BYTES:
+                self.transport.close()
+                return
+        if self._is_refused or self.parser is None:
+            return
+        self._received_bytes = self._head_bytes + len(data)
+        body_cycle = self.cycle if self._part == _Part.BODY else None
+        self._content_bytes = 0
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._upgrade(data[upgrade.args[0] :])
+            return
+        except httptools.HttpParserError:
+            self._refuse(HTTPStatus.BAD_REQUEST, "this is not a valid HTTP/1.1 request")
+            return
+        if self._part != _Part.BODY:
+            self._head_bytes += len(data)
+            if self._head_bytes > _HEAD_BYTES:
+                self._refuse_head()
+        elif body_cycle is self.cycle:  # the slice is within one body
+            self._count_framing(len(data) - self._content_bytes)
+
+    def _count_framing(self, received_bytes: int) -> None:
+        """Count bytes of a body that are not content. The parser collects trailers, and reports them at their end."""
+        self._framing_bytes += received_bytes
+        if self._framing_bytes > _FRAMING_BYTES + _FRAMING_BYTES_PER_PART * self._body_parts:
+            detail = f"chunk extensions and trailers of a body must be at most {_FRAMING_BYTES // 1024} KiB"
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, detail)
+
+    def _upgrade(self, rest: bytes | memoryview) -> None:
+        """Upgrade to a WebSocket, or parse the request again without its upgrade, and then the rest of the data.
+
+        A server may ignore an upgrade (RFC 9110, 7.8). The parser cannot: for it, the request ends with its head, and
+        the body belongs to the other protocol.
+        """
+        if not self._is_upgrade_ignored:
+            self.handle_websocket_upgrade()
+            return
+        request = b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+        fields = [b"%b: %b" % field for field in self.headers if field[0] != b"upgrade"]
+        self._is_upgrade_ignored = False
+        self._head_bytes = 0
+        self.parser = _new_parser(self)
+        self._parse(b"\r\n".join((request, *fields, b"", rest)))
+
+    def _should_upgrade(self) -> bool:
+        """Return whether the request upgrades to a WebSocket, and to nothing else. All other upgrades are ignored."""
+        return (
+            [value.lower() for name, value in self.headers if name == b"upgrade"] == [b"websocket"]
+            and self.parser.get_http_version() not in _VERSIONS_WITHOUT_HOST
+            and self._should_upgrade_to_ws()
+        )
+
+    def _should_upgrade_to_ws(self) -> bool:
+        return self._connection is not None and not self._connection.is_reserve and super()._should_upgrade_to_ws()
+
+    def handle_websocket_upgrade(self) -> None:  # noqa: D102
+        if self.flow.write_paused or (self.cycle is not None and not self.cycle.response_complete):
+            # An earlier response is not sent: the WebSocket would write into it.
+            self.transport.close()
+            return
+        self._is_upgraded = True
+        self.ws_protocol_class = partial(BoundedWebSocketProtocol, connection=self._connection)  # type: ignore[assignment]
+        super().handle_websocket_upgrade()
+        self._release()
+
+    def on_message_begin(self) -> None:  # noqa: D102
+        super().on_message_begin()
+        self._part = _Part.HEAD
+        self._host_fields = 0
+        self._body_parts = 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:  # noqa: D102
+        if self._part == _Part.BODY:  # trailers are dropped: no code reads them
+            self.on_chunk_header()
+            return
+        if len(self.headers) >= _HEAD_FIELDS:
+            self._refuse_head()
+            raise _RefusedError
+        name, value = name.lower(), value.rstrip(b" \t")  # white space after a value is no part of it (RFC 9112, 5.1)
+        if name in _CHECKED_FIELDS:
+            self._check_field(name, value)
+        self.headers.append((name, value))
+
+    def _check_field(self, name: bytes, value: bytes) -> None:
+        """Check a field that decides how the request is read."""
+        if name == b"host":
+            self._host_fields += 1
+            if self._host_fields > 1:
+                self._refuse(HTTPStatus.BAD_REQUEST, "send one Host field: this request has several")
+                raise _RefusedError
+            if value != self._valid_host:
+                if not is_valid_host(value):
+                    self._refuse(HTTPStatus.BAD_REQUEST, "the Host field must be a host, or a host and a port")
+                    raise _RefusedError
+                self._valid_host = value
+        elif name == b"transfer-encoding":
+            if value.lower() != b"chunked":
+                self._refuse(HTTPStatus.NOT_IMPLEMENTED, "the only supported Transfer-Encoding is chunked")
+                raise _RefusedError
+        elif value.lower() == b"100-continue":
+            self.expect_100_continue = True
+
+    def on_headers_complete(self) -> None:  # noqa: D102
+        if self._received_bytes > _HEAD_BYTES and self._head_size() > _HEAD_BYTES:
+            self._refuse_head()
+            raise _RefusedError
+        if not self._host_fields and self.parser.get_http_version() not in _VERSIONS_WITHOUT_HOST:
+            self._refuse(HTTPStatus.BAD_REQUEST, "a request needs a Host field (HTTP/1.1)")
+            raise _RefusedError
+        if len(self.pipeline) >= _PIPELINED_REQUESTS:
+            self.transport.close()
+            raise _RefusedError
+        if self.parser.should_upgrade() and not self._should_upgrade():
+            if self.parser.get_method() == b"CONNECT":
+                self._refuse(HTTPStatus.NOT_IMPLEMENTED, "this server is no proxy: it does not support CONNECT")
+                raise _RefusedError
+            self._is_upgrade_ignored = True
+            return
+        self._part = _Part.BODY
+        self._head_bytes = 0
+        self._framing_bytes = 0
+        self._discarded_bytes = 0
+        super().on_headers_complete()
+
+    def on_chunk_header(self) -> None:
+        """Count a chunk of a body. httptools calls it for chunked bodies only."""
+        self._body_parts += 1
+        if self._body_parts > _BODY_PARTS:
+            self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"send the body in at most {_BODY_PARTS} chunks")
+            raise _RefusedError
+
+    def on_body(self, body: bytes) -> None:  # noqa: D102
+        self._content_bytes += len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:  # noqa: D102
+        self._part = _Part.NEXT
+        if not self._is_upgrade_ignored:
+            super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Start the next pipelined request. Unlike uvicorn's, it sets no timer."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            cycle, app = self.pipeline.pop()
+            self._start_asgi_task(cycle, app)
+
+    def _head_size(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+
+    def _refuse_head(self) -> None:
+        detail = f"the head of a request must be at most {_HEAD_BYTES // 1024} KiB in {_HEAD_FIELDS} fields"
+        self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, detail)
+
+    def _refuse(self, status: HTTPStatus, detail: str) -> None:
+        """Answer the current request, and close the connection soon. A response that has begun is cut."""
+        if self._is_refused or self.transport.is_closing():
+            return
+        self._is_refused = True
+        metrics.REQUESTS_REFUSED.labels(status.value).inc()
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            is_current = self._part == _Part.BODY and not self.pipeline and not cycle.response_started
+            cycle.disconnected = True  # the app's response is dropped
+            cycle.message_event.set()
+            if not is_current:
+                self.transport.close()
+                return
+        body = f"{detail}\n".encode()
+        head = (
+            f"HTTP/1.1 {status.value} {status.phrase}\r\nconnection: close\r\n"
+            f"content-type: text/plain; charset=utf-8\r\ncontent-length: {len(body)}\r\n\r\n"
+        )
+        self.transport.write(head.encode() + body)
+        self.transport.write_eof()
+
+
+def _new_parser(protocol: HttpToolsProtocol) -> httptools.HttpRequestParser:
+    """Return a parser as uvicorn creates it: it reports requests after one that closes the connection."""
+    parser = httptools.HttpRequestParser(protocol)
+    parser.set_dangerous_leniencies(lenient_data_after_close=True)
+    return parser
+
+
+class _RefusedError(Exception):
+    """Stops the parser."""

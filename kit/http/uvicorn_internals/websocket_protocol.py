@@ -1,0 +1,229 @@
+"""WebSocket protocol of a connection."""
+
+import asyncio
+from typing import Any, Final
+
+from uvicorn.protocols.utils import ClientDisconnected
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+from kit.http import metrics
+from kit.http.connections import DISCARDED_BYTES, PROGRESS_BYTES, Connection, Stage
+
+FRAMES_PER_SECOND: Final = 200
+"""Sustained rate of a WebSocket's frames; 2 KiB count as a further frame."""
+_FRAMES_AT_ONCE: Final = 500
+_FRAME_BYTES: Final = 2 * 1024
+_FRAME_SLICE_BYTES: Final = 1024
+"""Received bytes that are parsed in one turn of the loop: 170 empty frames at most, which take a millisecond."""
+_FLOOD_SECONDS: Final = 5.0
+_CLOSE_SECONDS: Final = 5.0
+_CLOSE_REASON_BYTES: Final = 123
+
+
+class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
+    """uvicorn's WebSocket protocol with limits.
+
+    Received data is parsed in small slices, one in each turn of the loop, and only while the app has read the previous
+    message and the client reads our output. A client that sends more frames than the allowed rate is slowed down; if
+    that lasts for five seconds, the connection closes with 1008.
+    """
+
+    def __init__(self, *args: Any, connection: Connection | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.close_timeout = _CLOSE_SECONDS
+        self._connection = connection
+        self._unparsed = bytearray()
+        self._is_scheduled = False
+        self._is_refused = False
+        self._discarded_bytes = 0
+        self._resumes = 0
+        self._allowance = float(_FRAMES_AT_ONCE)  # token bucket: frames that may be parsed now
+        self._allowance_at = self.loop.time()
+        self._slow_since: float | None = None
+        self._slow_timer: asyncio.TimerHandle | None = None
+        if connection is not None:
+            connection.owner = self
+
+    # Stages of the connection
+
+    def stage(self) -> tuple[Stage, object]:
+        """See `kit.http.connections.Owner`."""
+        if self.transport.is_closing():
+            return Stage.CLOSING, self.transport.get_write_buffer_size() // PROGRESS_BYTES
+        if self._is_refused:
+            return Stage.LINGERING, None
+        if not self.writable.is_set():
+            return Stage.BLOCKED, self._resumes
+        if not self.handshake_complete:
+            return Stage.HANDSHAKE, None
+        if self.close_sent:
+            return Stage.CLOSE_FRAME, None
+        return Stage.APP, None
+
+    def end(self, stage: Stage) -> None:
+        """See `kit.http.connections.Owner`."""
+        if stage is Stage.LINGERING:
+            self.transport.close()
+        else:
+            self.transport.abort()
+
+    # uvicorn's methods
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: D102  see uvicorn
+        self._unparsed.clear()
+        if self._slow_timer is not None:
+            self._slow_timer.cancel()
+        super().connection_lost(exc)
+        if self._connection is not None:
+            self.config.open_connections.remove(self._connection)  # type: ignore[attr-defined]
+            self._connection = None
+
+    def pause_writing(self) -> None:  # noqa: D102
+        super().pause_writing()
+        self._update_reading()
+
+    def resume_writing(self) -> None:  # noqa: D102
+        self._resumes += 1
+        super().resume_writing()
+        self._update_reading()
+
+    def data_received(self, data: bytes) -> None:  # noqa: D102
+        if not self.handshake_initiated:  # the head of the request, from the HTTP protocol
+            super().data_received(data)
+            if not self.handshake_initiated:
+                self._refuse_handshake()
+            self._update_reading()
+        elif self._is_refused:
+            self._discarded_bytes += len(data)
+            if self._discarded_bytes > DISCARDED_BYTES:
+                self.transport.close()
+        else:
+            self._unparsed += data
+            if not self._is_scheduled:
+                self._parse_slice()
+
+    def _may_parse(self) -> bool:
+        return (
+            self.handshake_complete
+            and not self.read_paused  # the app has read the previous message
+            and self.writable.is_set()
+            and self._slow_timer is None
+            and not self._is_refused
+            and not self.transport.is_closing()
+        )
+
+    def _parse_slice(self) -> None:
+        """Parse the next slice if that is allowed now. The next turn of the loop continues."""
+        self._is_scheduled = False
+        if self._unparsed and self._may_parse():
+            piece = bytes(self._unparsed[:_FRAME_SLICE_BYTES])
+            del self._unparsed[:_FRAME_SLICE_BYTES]
+            self.conn.receive_data(piece)
+            frames = len(self.conn.events)
+            self.handle_events()
+            if self.conn.parser_exc is not None:
+                self.handle_parser_exception()
+            elif not self._is_refused:
+                self._charge(frames + len(piece) / _FRAME_BYTES)
+        self._update_reading()
+
+    def _update_reading(self) -> None:
+        """Read from the socket only while nothing waits to be parsed."""
+        if self.transport.is_closing():
+            return
+        may_parse = self._may_parse()
+        if self._is_refused or (may_parse and not self._unparsed):
+            self.transport.resume_reading()
+        else:
+            self.transport.pause_reading()
+        if self._unparsed and may_parse and not self._is_scheduled:
+            self._is_scheduled = True
+            self.loop.call_soon(self._parse_slice)
+
+    def _charge(self, frames: float) -> None:
+        """Count frames, and slow the client down if they are too many."""
+        now = self.loop.time()
+        refilled = self._allowance + (now - self._allowance_at) * FRAMES_PER_SECOND
+        if refilled > _FRAMES_AT_ONCE / 2:
+            self._slow_since = None
+        self._allowance = min(refilled, _FRAMES_AT_ONCE) - frames
+        self._allowance_at = now
+        if self._allowance >= 0:
+            return
+        if self._slow_since is None:
+            self._slow_since = now
+        if now - self._slow_since > _FLOOD_SECONDS:
+            self._fail(1008, f"too many frames: send at most {FRAMES_PER_SECOND} a second, 2 KiB each")
+        else:
+            self._slow_timer = self.loop.call_later(-self._allowance / FRAMES_PER_SECOND, self._continue)
+
+    def _continue(self) -> None:
+        self._slow_timer = None
+        self._parse_slice()
+
+    def _refuse_handshake(self) -> None:
+        """Answer a request that `websockets` does not accept: it has a body, or too many or too long fields."""
+        answer = b"".join(self.conn.data_to_send())
+        if not answer:
+            answer = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+        metrics.REQUESTS_REFUSED.labels(answer[9:12].decode()).inc()
+        self.transport.write(answer)
+        self.close_sent = True
+        self._linger()
+
+    def _fail(self, code: int, reason: str) -> None:
+        """Close the connection without waiting for the client's close frame."""
+        self.conn.fail(code, reason)
+        self.handle_parser_exception()
+
+    def send_receive_event_to_app(self) -> None:
+        """Pass a complete message to the app. uvicorn logs one with invalid UTF-8 as an error, with a traceback."""
+        if self.curr_msg_data_type == "text" and not self.close_sent:
+            self.frames = [b"".join(self.frames)]
+            try:
+                self.frames[0].decode()
+            except UnicodeDecodeError:
+                self.frames = []
+                self._fail(1007, "a text message must be valid UTF-8")
+                return
+        super().send_receive_event_to_app()
+
+    def handle_parser_exception(self) -> None:  # noqa: D102
+        close = self.conn.close_sent
+        if close is not None:
+            metrics.WEBSOCKETS_CLOSED.labels(int(close.code)).inc()
+            self.queue.put_nowait({"type": "websocket.disconnect", "code": close.code, "reason": close.reason})
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        self._linger()
+
+    def _linger(self) -> None:
+        """Drop what the client sends for a moment: closing at once would reset the connection."""
+        self._is_refused = True
+        self._unparsed.clear()
+        self.stop_keepalive()
+
+    def shutdown(self) -> None:  # noqa: D102
+        if not self.transport.is_closing():
+            super().shutdown()
+
+    async def send(self, message: Any) -> None:  # noqa: D102
+        # Many operations may wait for the client to read. One of them may fill the buffer again.
+        while not (self.writable.is_set() or self.disconnected):
+            await self.writable.wait()
+        if self._is_refused or (self.transport.is_closing() and message["type"] == "websocket.send"):
+            # uvicorn drops the message. An app that never pauses would keep the loop from closing the connection.
+            raise ClientDisconnected
+        if message["type"] == "websocket.close" and message.get("reason"):
+            reason = message["reason"].encode()[:_CLOSE_REASON_BYTES].decode(errors="ignore")
+            message = {**message, "reason": reason}
+        await super().send(message)
+        if message["type"] != "websocket.send":
+            self._update_reading()
+
+    async def receive(self) -> Any:  # noqa: D102
+        message = await super().receive()
+        self._update_reading()
+        if not self.queue.empty():  # several messages arrived at once: others have their turn between them
+            await asyncio.sleep(0)
+        return message

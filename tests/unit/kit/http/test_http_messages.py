@@ -1,0 +1,259 @@
+"""HTTP/1.1 requests by RFC 9110 and RFC 9112: upgrades, `Host`, transfer codings, and the end of each request."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kit.http.addresses import is_valid_host
+from tests.unit.kit.http.virtual_server import run, virtual_server
+
+WEBSOCKET = (
+    b"connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n"
+    b"sec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+)
+H2C = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n"
+SECOND = b"GET /second HTTP/1.1\r\nhost: x\r\n\r\n"
+
+
+class Recorder:
+    """App that answers each request with its method, path and body."""
+
+    def __init__(self) -> None:
+        self.scopes: list[Any] = []
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.scopes.append(scope)
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1000})
+            return
+        body, more = b"", True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return
+            body, more = body + message["body"], message["more_body"]
+        text = f"<{scope['method']} {scope['path']} {body.decode()}>".encode()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(text))]})
+        await send({"type": "http.response.body", "body": text})
+
+
+async def exchange(app: Any, *pieces: bytes) -> bytes:
+    """Send pieces of data on one connection; return what the server sends until nothing more happens."""
+    async with virtual_server(app) as server:
+        client = server.connect()
+        for piece in pieces:
+            client.send(piece)
+            await client.settle()
+        return bytes(client.received)
+
+
+def answers(*pieces: bytes) -> list[str]:
+    """Return the texts of all answers to the pieces."""
+    received = b""
+
+    async def check() -> None:
+        nonlocal received
+        received = await exchange(Recorder(), *pieces)
+
+    run(check)
+    return [text.partition(b">")[0].decode() for text in received.split(b"<")[1:]]
+
+
+def status(*pieces: bytes) -> bytes:
+    """Return the status of the first answer to the pieces."""
+    received = b""
+
+    async def check() -> None:
+        nonlocal received
+        received = await exchange(Recorder(), *pieces)
+
+    run(check)
+    return received.partition(b" ")[2][:3]
+
+
+def with_body(fields: bytes, body: bytes = b"the body") -> bytes:
+    return b"POST / HTTP/1.1\r\nhost: x\r\n%bcontent-length: %d\r\n\r\n%b" % (fields, len(body), body)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        H2C,
+        H2C.replace(b"h2c", b"H2C"),
+        H2C.replace(b"h2c", b"TLS/1.2, h2c"),
+        H2C + b"upgrade: websocket\r\n",
+        WEBSOCKET.replace(b"websocket\r", b"websocket, h2c\r"),
+    ],
+)
+def test_body_of_a_request_with_an_ignored_upgrade_is_read(fields: bytes) -> None:
+    assert answers(with_body(fields) + SECOND) == ["POST / the body", "GET /second "]
+
+
+def test_chunked_body_of_a_request_with_an_ignored_upgrade_is_read() -> None:
+    request = b"POST / HTTP/1.1\r\nhost: x\r\n" + H2C + b"transfer-encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n"
+    assert answers(request + SECOND) == ["POST / body", "GET /second "]
+
+
+@given(cuts=st.lists(st.integers(1, 400), max_size=12))
+def test_ignored_upgrades_are_the_same_however_they_arrive(cuts: list[int]) -> None:
+    data = with_body(H2C) + SECOND + with_body(H2C, b"") + with_body(H2C, b"x" * 9_000) + SECOND
+    pieces = []
+    for cut in cuts:
+        pieces.append(data[:cut])
+        data = data[cut:]
+    expected = ["POST / the body", "GET /second ", "POST / ", "POST / " + "x" * 9_000, "GET /second "]
+    assert answers(*pieces, data) == expected
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        WEBSOCKET.replace(b"websocket\r", b"websocket, h2c\r"),
+        WEBSOCKET + b"upgrade: h2c\r\n",
+        WEBSOCKET + b"upgrade: websocket\r\n",
+        H2C,
+    ],
+)
+def test_get_request_with_several_or_other_upgrades_is_answered(fields: bytes) -> None:
+    assert answers(b"GET /a HTTP/1.1\r\nhost: x\r\n" + fields + b"\r\n", SECOND) == ["GET /a ", "GET /second "]
+
+
+def test_websocket_upgrade_reaches_the_app_as_a_websocket() -> None:
+    app = Recorder()
+
+    async def check() -> None:
+        await exchange(
+            app, b"GET /a HTTP/1.1\r\nhost: x\r\n" + WEBSOCKET.replace(b"websocket\r", b"WebSocket\r") + b"\r\n"
+        )
+
+    run(check)
+    assert [scope["type"] for scope in app.scopes] == ["websocket"]
+
+
+def test_upgrade_of_an_http_1_0_request_is_ignored() -> None:
+    assert answers(b"GET /a HTTP/1.0\r\n" + WEBSOCKET + b"\r\n") == ["GET /a "]
+
+
+def test_fields_of_a_request_with_an_ignored_upgrade_are_kept() -> None:
+    app = Recorder()
+
+    async def check() -> None:
+        await exchange(app, b"GET /a?b=%20c HTTP/1.1\r\nHost: x\r\nA:  b\tc \r\n" + H2C + b"a: d\r\n\r\n")
+
+    run(check)
+    (scope,) = app.scopes
+    assert (scope["path"], scope["query_string"], scope["http_version"]) == ("/a", b"b=%20c", "1.1")
+    assert [field for field in scope["headers"] if field[0] in {b"host", b"a"}] == [
+        (b"host", b"x"),
+        (b"a", b"b\tc"),
+        (b"a", b"d"),
+    ]
+
+
+def test_white_space_around_a_value_is_no_part_of_it() -> None:
+    app = Recorder()
+
+    async def check() -> None:
+        await exchange(app, b"GET / HTTP/1.1\r\nhost: \t x \t\r\na:\t b c \t \r\nd:  \r\n\r\n")
+
+    run(check)
+    assert app.scopes[0]["headers"] == [(b"host", b"x"), (b"a", b"b c"), (b"d", b"")]
+
+
+def test_limits_of_a_head_hold_with_an_ignored_upgrade() -> None:
+    many = b"GET / HTTP/1.1\r\nhost: x\r\n" + H2C + b"a: b\r\n" * 125 + b"\r\n"
+    long = b"GET / HTTP/1.1\r\nhost: x\r\n" + H2C + b"a: " + b"b" * 33_000 + b"\r\n\r\n"
+    assert (status(many), status(long)) == (b"431", b"431")
+
+
+@pytest.mark.parametrize("fields", [b"", H2C])
+@pytest.mark.parametrize("target", [b"x:1", b"/"])
+def test_connect_is_refused(target: bytes, fields: bytes) -> None:
+    assert status(b"CONNECT " + target + b" HTTP/1.1\r\nhost: x:1\r\n" + fields + b"\r\n") == b"501"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        b"",
+        b"host: x\r\nhost: x\r\n",
+        b"host: x\r\nHOST: y\r\n",
+        b"host: x y\r\n",
+        b"host: evil.example/path\r\n",
+        b"host: user@evil.example\r\n",
+        b"host: http://evil.example\r\n",
+        b"host: [::1\r\n",
+        b"host: [1:2:3]\r\n",
+        b"host: ::1\r\n",
+        b"host: a:b\r\n",
+        b"host: a:1:2\r\n",
+        b"host: a%zz\r\n",
+        b"host: \xd0\xb1\r\n",
+    ],
+)
+def test_request_without_exactly_one_valid_host_is_refused(fields: bytes) -> None:
+    assert status(b"GET / HTTP/1.1\r\n" + fields + b"\r\n") == b"400"
+    assert status(b"GET / HTTP/1.1\r\n" + fields + WEBSOCKET + b"\r\n") == b"400"
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["x", "", "a.example:8000", "127.0.0.1:1", "[::1]:8000", "[::ffff:1.2.3.4]", "my_service", "xn--e1afmkfd.example:"],
+)
+def test_valid_host_is_accepted(host: str) -> None:
+    assert answers(f"GET / HTTP/1.1\r\nhost: {host}\r\n\r\n".encode()) == ["GET / "]
+
+
+def test_http_1_0_request_needs_no_host() -> None:
+    assert answers(b"GET / HTTP/1.0\r\n\r\n") == ["GET / "]
+    assert status(b"GET / HTTP/1.0\r\nhost: x\r\nhost: x\r\n\r\n") == b"400"
+
+
+def test_each_request_of_a_connection_needs_a_host() -> None:
+    request = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
+
+    async def check() -> None:
+        received = await exchange(Recorder(), request, request, request.replace(b"host: x\r\n", b""))
+        assert [answer[:3] for answer in received.split(b"HTTP/1.1 ")[1:]] == [b"200", b"200", b"400"]
+        received = await exchange(Recorder(), request, request.replace(b"x", b"x/"))
+        assert [answer[:3] for answer in received.split(b"HTTP/1.1 ")[1:]] == [b"200", b"400"]
+
+    run(check)
+
+
+@given(st.binary(max_size=30))
+def test_valid_host_has_no_separator_of_a_url(value: bytes) -> None:
+    if is_valid_host(value):
+        assert not set(value) & set(b'/?#@\\ \t\r\n<>"^`{|}')
+
+
+@pytest.mark.parametrize("coding", [b"gzip, chunked", b"gzip", b"identity", b"x"])
+def test_other_transfer_codings_than_chunked_are_refused(coding: bytes) -> None:
+    request = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: %b\r\n\r\n4\r\nbody\r\n0\r\n\r\n" % coding
+    assert status(request) == b"501"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        b"content-length: 4\r\ntransfer-encoding: chunked\r\n",
+        b"transfer-encoding: chunked\r\ncontent-length: 4\r\n",
+        b"content-length: 4\r\ncontent-length: 5\r\n",
+        b"content-length: +4\r\n",
+        b"content-length : 4\r\n",
+    ],
+)
+def test_request_whose_end_is_ambiguous_is_refused(fields: bytes) -> None:
+    assert status(b"POST / HTTP/1.1\r\nhost: x\r\n" + fields + b"\r\nbody") == b"400"
+
+
+def test_expectation_of_100_is_answered() -> None:
+    head = b"POST / HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 4\r\n\r\n"
+
+    async def check() -> None:
+        assert (await exchange(Recorder(), head)).startswith(b"HTTP/1.1 100 Continue\r\n")
+
+    run(check)
+    assert answers(head, b"body") == ["POST / body"]
