@@ -70,6 +70,8 @@ def postgres_url(text: str) -> str:
 def grpc_target(text: str) -> str:
     """Check that the text is a gRPC target with a port."""
     host, _, port = text.rpartition(":")
-    if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 2**16:
-        raise argparse.ArgumentTypeError(f"{text!r} is invalid: must be an address with a port, such as bank:50051")
+    is_bare_ipv6 = ":" in host and "[" not in host and "/" not in host
+    if not host or is_bare_ipv6 or not port.isascii() or not port.isdigit() or not 0 < int(port) < 2**16:
+        examples = "bank:50051 or [::1]:50051"
+        raise argparse.ArgumentTypeError(f"{text!r} is invalid: must be an address with a port, such as {examples}")
     return text

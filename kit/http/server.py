@@ -11,7 +11,8 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from kit.http.connections import SWEEP_SECONDS, ConnectionLimits, Connections, raise_descriptor_limit
-from kit.http.uvicorn_internals import BoundedConfig, ServerWithoutSignals
+from kit.http.uvicorn_internals.server import BoundedConfig, ServerWithoutSignals
+from kit.runtime.addresses import open_listener
 
 log = structlog.get_logger(__name__)
 
@@ -45,17 +46,14 @@ async def http_server(
         options: further options of `uvicorn.Config`.
 
     Raises:
-        OSError: the port is in use.
+        ListenError: the port is in use, or the host is not an address of this machine.
     """
     raise_descriptor_limit()
     connections = Connections(listen, limits or ConnectionLimits())
-    host, _, port = listen.rpartition(":")
     config = BoundedConfig(
         app,
         connections,
         HealthChecksOnly(app),
-        host=host,
-        port=int(port),
         backlog=_BACKLOG,
         log_config=None,
         access_log=False,
@@ -67,7 +65,7 @@ async def http_server(
     )
     server = ServerWithoutSignals(config)
     # uvicorn's own listener would end the process when the port is in use.
-    with socket.create_server((host, int(port)), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as listener:
+    with open_listener(listen) as listener:
         # Connections inherit TCP_NODELAY. uvloop sets it on each; asyncio only if the listener names its protocol.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         serving = asyncio.create_task(server.serve(sockets=[listener]))

@@ -23,6 +23,7 @@ from kit.rpc.grpc_internals import MethodHandler, ServerStandIn
 from kit.rpc.request_context import RequestContext, choose_request_id, current_request
 from kit.rpc.status import code_name, error_to_status
 from kit.rpc.tls import TLS, require_loopback
+from kit.runtime.addresses import ListenError
 from kit.runtime.process import background_task
 from kit.telemetry import metrics, tracing
 from kit.telemetry.tracing import TraceContext
@@ -104,7 +105,8 @@ async def grpc_server(
         checks: readiness checks by the name of the dependency.
 
     Raises:
-        RuntimeError: the port is in use, or the methods of a policy and its service differ.
+        RuntimeError: the methods of a policy and its service differ.
+        ListenError: the port is in use, or the host is not an address of this machine.
         PlaintextError: `tls` is None and the port is not on loopback.
     """
     if tls is None:
@@ -118,10 +120,13 @@ async def grpc_server(
         service.register(_authorizing_server(server, verifier, name, service.policy))
     names = (*services, "grpc.health.v1.Health", reflection.SERVICE_NAME)
     reflection.enable_server_reflection(names, server)
-    if tls is None:
-        server.add_insecure_port(listen)
-    else:
-        server.add_secure_port(listen, tls.server_credentials())
+    try:
+        if tls is None:
+            server.add_insecure_port(listen)
+        else:
+            server.add_secure_port(listen, tls.server_credentials())
+    except RuntimeError as error:  # gRPC does not say which
+        raise ListenError(listen, "the port is in use, or the host is not an address of this machine") from error
     for name in services:
         await health.set(name, health_pb2.HealthCheckResponse.SERVING)
     await health.set("", health_pb2.HealthCheckResponse.NOT_SERVING)

@@ -13,10 +13,12 @@ from fastapi import APIRouter
 from kit.auth.access import AccessPolicy
 from kit.auth.principal import TokenVerifier
 from kit.http.admin import HealthCheck, add_authorized_routes, admin_app
+from kit.http.methods import answer_head
 from kit.http.server import http_server
 from kit.rpc.server import Service, grpc_server
 from kit.rpc.tls import TLS
 from kit.runtime import process
+from kit.runtime.addresses import ListenError
 from kit.runtime.settings import LogSettings, TracingSettings
 from kit.telemetry import logs, tracing
 
@@ -35,11 +37,16 @@ def run_service(
     Args:
         name: name of the process in logs and traces.
         settings_class: loaded from the environment; invalid settings end the process with status 2.
-        serve: called with the settings and an event. It serves until the event is set, then shuts down.
+        serve: called with the settings and an event. It serves until the event is set, then shuts down. If it cannot
+            listen on an address, the process logs the reason and ends with status 1.
     """
     settings = _configure(name, settings_class)
     with tracing.export_spans(name, settings) if isinstance(settings, TracingSettings) else nullcontext():
-        process.run(partial(serve, settings))
+        try:
+            process.run(partial(serve, settings))
+        except ListenError as error:
+            log.critical("process cannot listen", error=str(error))
+            raise SystemExit(1) from None
 
 
 def run_job(name: str, settings_class: type[ProcessSettings], job: Callable[[ProcessSettings], object]) -> None:
@@ -92,6 +99,7 @@ async def service_ports(
     admin = admin_app(checks)
     add_authorized_routes(admin, verifier, admin_policy, *admin_routers)
     for router in public_routers:
+        answer_head(router.routes)
         admin.include_router(router)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(http_server(admin, admin_listen))

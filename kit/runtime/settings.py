@@ -16,11 +16,11 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from kit.runtime.addresses import split_address
 
-def _host_and_port(value: str) -> str:
-    host, colon, port = value.rpartition(":")
-    if not colon or not host or not port.isdigit():
-        raise ValueError("must be host:port, such as 127.0.0.1:8000")
+
+def _check_address(value: str) -> str:
+    split_address(value)
     return value
 
 
@@ -32,8 +32,8 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-Address = Annotated[str, AfterValidator(_host_and_port)]
-"""`host:port`."""
+Address = Annotated[str, AfterValidator(_check_address)]
+"""`host:port`, with an IPv6 address in brackets."""
 
 
 Algorithm = Literal["EdDSA", "ES256", "RS256"]

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from kit.http.admin import admin_app
 from kit.http.connections import ConnectionLimits
 from kit.http.server import http_server
-from kit.http.uvicorn_internals import BoundedHttpProtocol
+from kit.http.uvicorn_internals.http_protocol import BoundedHttpProtocol
 from stack.ports import free_ports
 
 
@@ -44,6 +44,14 @@ async def test_connections_send_small_packets_at_once(monkeypatch: pytest.Monkey
         await client.get(f"http://127.0.0.1:{port}/health/live")
     assert len(options) == 1
     assert options[0] != 0
+
+
+@pytest.mark.parametrize("host", ["[::1]", "[::]"])
+async def test_server_listens_on_an_ipv6_address(host: str) -> None:
+    (port,) = free_ports(1)
+    async with http_server(admin_app({}), f"{host}:{port}"), httpx.AsyncClient(trust_env=False) as client:
+        assert (await client.get(f"http://[::1]:{port}/health/live")).status_code == 200
+        assert f'listen="{host}:{port}"' in (await client.get(f"http://[::1]:{port}/metrics")).text
 
 
 async def test_server_frees_its_port() -> None:

@@ -21,6 +21,8 @@ from kit.auth.principal import Role
 from kit.rpc import request_context, server
 from kit.rpc.server import Service, grpc_server
 from kit.rpc.status import error_from_status
+from kit.runtime.addresses import ListenError
+from stack.ports import free_ports
 from tests.conftest import USERS, Keys
 from tests.unit.kit.rpc.echo import POLICY, SERVICE, Stub, registration, serving
 from tests.waiting import until
@@ -373,9 +375,16 @@ class TestHealthAndReflection:
 
 class TestServer:
     async def test_port_in_use_is_an_error(self, target: str, keys: Keys) -> None:
-        with pytest.raises(RuntimeError, match=r"[Ff]ailed to bind"):
+        with pytest.raises(ListenError, match="in use"):
             async with grpc_server(target, keys.verifier(), {SERVICE: Service(registration(say), POLICY)}):
                 pass
+
+    async def test_server_listens_on_an_ipv6_address(self, keys: Keys) -> None:
+        address = f"[::1]:{free_ports(1)[0]}"
+        services = {SERVICE: Service(registration(say), POLICY)}
+        async with grpc_server(address, keys.verifier(), services), grpc.aio.insecure_channel(address) as channel:
+            async with asyncio.timeout(5):
+                await channel.channel_ready()
 
     async def test_call_in_progress_finishes_during_shutdown(self, keys: Keys) -> None:
         begun, leave = asyncio.Event(), asyncio.Event()

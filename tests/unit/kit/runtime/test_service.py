@@ -7,6 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from kit.runtime import process
+from kit.runtime.addresses import open_listener
 from kit.runtime.service import run_service
 from kit.runtime.settings import CallSettings, LogSettings, TracingSettings
 from kit.telemetry import logs
@@ -49,6 +50,17 @@ def test_removed_setting_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
     with capture_logs() as events:
         run_service("test", WithRemovedName, serve)
     assert [(event["event"], event["name"]) for event in events] == [("removed setting has no effect", "EXAMPLE_LIMIT")]
+
+
+def test_address_that_cannot_be_used_ends_the_process_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def listen(settings: ProcessSettings, stop: asyncio.Event) -> None:
+        open_listener("192.0.2.1:8000")
+
+    with capture_logs() as events, pytest.raises(SystemExit) as end:
+        run_service("test", ProcessSettings, listen)
+    assert end.value.code == 1
+    assert [(event["event"], event["log_level"]) for event in events] == [("process cannot listen", "critical")]
+    assert events[0]["error"].startswith("cannot listen on 192.0.2.1:8000: ")
 
 
 def test_current_setting_causes_no_warning(monkeypatch: pytest.MonkeyPatch) -> None:
