@@ -23,6 +23,7 @@ from gateway.rest.error_handlers import add_error_handlers
 from gateway.rest.signing_keys import signing_key_routes
 from kit.auth.principal import TokenVerifier
 from kit.http.admin import add_health_routes
+from kit.http.methods import answer_head
 from subgraphs.analytics.client import AnalyticsClient
 from subgraphs.bank.client import BankClient
 from subgraphs.card.client import CardClient
@@ -58,7 +59,7 @@ def build_app(
         timeout_seconds: maximum duration of an HTTP request; streams have no limit.
         graph: options of the GraphQL endpoints.
     """
-    app = FastAPI(openapi_url=None)
+    app = FastAPI(openapi_url=None, redirect_slashes=False)
     add_error_handlers(app)
     # The REST routes come first, because the router tries routes in order. They are added without include_router, so
     # requests do not pass through a second router.
@@ -66,6 +67,7 @@ def build_app(
     app.router.routes += signing_key_routes(verifier).routes
     add_pages(app)
     add_health_routes(app, {"keys": verifier.check_ready})
+    answer_head(app.router.routes)
     endpoints: dict[tuple[str, str], ASGIApp] = {}
     new_context = partial(Context, bank, analytics, card, identity, rate_limiter)
     streams = StreamLimiter(graph.streams)

@@ -1,6 +1,7 @@
 """HTTP API of `openapi/acquirer.yaml`, and a page that describes the sandbox."""
 
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Annotated, Any, Final
 
 import structlog
@@ -13,6 +14,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from kit.http.admin import HealthCheck, add_health_routes
+from kit.http.methods import allowed_methods, answer_head
 from openapi.acquirer import AuthorizationRequest, CardDetails, Code, Token
 from sandbox.acquirer import Acquirer
 from sandbox.behaviours import Step
@@ -51,10 +53,10 @@ class Cancellation(BaseModel):
 
 def build_app(acquirer: Acquirer, checks: Mapping[str, HealthCheck]) -> FastAPI:
     """Return the app: the contract's routes, health checks, and `/` with the list of test cards."""
-    app = FastAPI(openapi_url=None)
+    app = FastAPI(openapi_url=None, redirect_slashes=False)
     _add_errors(app)
     add_health_routes(app, checks)
-    app.include_router(_routes(acquirer))
+    app.router.routes += _routes(acquirer).routes
 
     @app.get("/")
     async def about() -> dict[str, Any]:
@@ -71,6 +73,7 @@ def build_app(acquirer: Acquirer, checks: Mapping[str, HealthCheck]) -> FastAPI:
             ],
         }
 
+    answer_head(app.router.routes)
     return app
 
 
@@ -152,10 +155,13 @@ def _add_errors(app: FastAPI) -> None:
         return error_response(Refusal(Code.invalid_request, detail))
 
     @app.exception_handler(HTTPException)
-    async def http(_: Request, error: HTTPException) -> Response:
+    async def http(request: Request, error: HTTPException) -> Response:
         if isinstance(error.__cause__, ClientDisconnect):  # for the log: the client has gone within the body
             return Response(status_code=_CLIENT_CLOSED_REQUEST)
-        return JSONResponse(refusal_to_body(Refusal(Code.not_found, error.detail)), error.status_code, error.headers)
+        headers = dict(error.headers or {})
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            headers["Allow"] = ", ".join(allowed_methods(app.router.routes, request.scope))
+        return JSONResponse(refusal_to_body(Refusal(Code.not_found, error.detail)), error.status_code, headers)
 
     @app.exception_handler(Exception)
     async def unexpected(_: Request, error: Exception) -> JSONResponse:

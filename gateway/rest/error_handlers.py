@@ -6,13 +6,13 @@ from typing import Any, Final
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from gateway.errors import build_problem, problem_from_error
 from gateway.http.problems import problem_response
 from gateway.rest.guarded_route import UnsupportedMediaTypeError
+from kit.http.methods import allowed_methods
 from wallet.errors import FieldViolation, InternalError, InvalidInput, WalletError
 
 log = structlog.get_logger(__name__)
@@ -39,26 +39,20 @@ def add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(UnsupportedMediaTypeError)
     async def handle_unsupported_media_type(_: Request, __: UnsupportedMediaTypeError) -> Response:
         status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
-        return problem_response(build_problem(status, "UNSUPPORTED_MEDIA_TYPE", "send application/json"), {})
+        return problem_response(build_problem(status, "UNSUPPORTED_MEDIA_TYPE", "send application/json in UTF-8"), {})
 
     @app.exception_handler(HTTPException)
     async def handle_http_error(request: Request, error: HTTPException) -> Response:
         status = HTTPStatus(error.status_code)
         headers = dict(error.headers or {})
-        if status is HTTPStatus.METHOD_NOT_ALLOWED:  # Starlette lists only the methods of the first route of the path
-            headers["Allow"] = ", ".join(sorted(_allowed_methods(app, request.url.path)))
+        if status is HTTPStatus.METHOD_NOT_ALLOWED and (allowed := allowed_methods(app.router.routes, request.scope)):
+            headers["Allow"] = ", ".join(allowed)
         return problem_response(build_problem(status, status.name, error.detail), headers)
 
     @app.exception_handler(Exception)
     async def handle_unexpected_error(_: Request, error: Exception) -> Response:
         log.error("unexpected error", exc_info=error)
         return problem_response(*problem_from_error(InternalError()))
-
-
-def _allowed_methods(app: FastAPI, path: str) -> set[str]:
-    """Return the methods of all routes of a path."""
-    routes = [route for route in app.router.routes if isinstance(route, APIRoute) and route.path_regex.match(path)]
-    return {method for route in routes for method in route.methods or ()}
 
 
 def _message(error: dict[str, Any]) -> str:

@@ -10,10 +10,11 @@ from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Respons
 from fastapi.responses import StreamingResponse
 from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from starlette.types import Send
+from starlette.types import Receive, Scope, Send
 
 from kit.auth.access import AccessPolicy
 from kit.auth.principal import TokenVerifier
+from kit.http.methods import answer_head, send_head
 from wallet.errors import Code, Unauthenticated, WalletError
 
 HealthCheck = Callable[[], Awaitable[None]]
@@ -24,21 +25,25 @@ _CHECK_TIMEOUT_SECONDS: Final = 2.0
 
 
 def admin_app(checks: Mapping[str, HealthCheck]) -> FastAPI:
-    """Return the admin interface of a process: health and `/metrics`, both without authentication."""
-    app = FastAPI(openapi_url=None)
+    """Return the admin interface of a process: health and `/metrics`, both without authentication.
+
+    The GET routes of a router that is included later need `answer_head`; `add_authorized_routes` calls it.
+    """
+    app = FastAPI(openapi_url=None, redirect_slashes=False)
     add_health_routes(app, checks)
 
     @app.get("/metrics")
     async def metrics() -> Response:
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
+    answer_head(app.router.routes)
     return app
 
 
 def add_authorized_routes(app: FastAPI, verifier: TokenVerifier, policy: AccessPolicy, *routers: APIRouter) -> None:
     """Add routes that need a token: 401 without a valid one, 403 if the policy does not allow the caller.
 
-    A route finds the caller in `request.state.principal`.
+    HEAD is allowed by the rule of GET. A route finds the caller in `request.state.principal`.
 
     Args:
         app: admin interface of the process.
@@ -57,7 +62,8 @@ def add_authorized_routes(app: FastAPI, verifier: TokenVerifier, policy: AccessP
         )
 
     async def authorize(request: Request) -> None:
-        rule = policy[f"{request.method} {request.scope['route'].path}"]
+        method = "GET" if request.method == "HEAD" else request.method
+        rule = policy[f"{method} {request.scope['route'].path}"]
         token = request.headers.get("authorization", "").removeprefix("Bearer").strip()
         try:
             if not token:
@@ -67,6 +73,7 @@ def add_authorized_routes(app: FastAPI, verifier: TokenVerifier, policy: AccessP
         except WalletError as error:
             raise HTTPException(_STATUS[error.code], error.message) from None
 
+    answer_head(routes)
     for router in routers:
         app.include_router(router, dependencies=[Depends(authorize)])
 
@@ -102,12 +109,23 @@ async def run_checks(checks: Mapping[str, HealthCheck]) -> dict[str, str]:
 
 
 class JsonLinesResponse(StreamingResponse):
-    """Streaming response of JSON lines, one per value; closes the generator when the response ends."""
+    """Streaming response of JSON lines, one per value; closes the generator when the response ends.
+
+    HEAD is answered without starting the generator.
+    """
 
     media_type = "application/x-ndjson"
 
     def __init__(self, values: AsyncGenerator[Mapping[str, object], None]) -> None:
         super().__init__(_lines(values))
+        self._values = values
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: D102  ASGI
+        if scope["method"] == "HEAD":
+            await self._values.aclose()
+            await send_head(self, send)
+        else:
+            await super().__call__(scope, receive, send)
 
     async def stream_response(self, send: Send) -> None:
         """Send the lines, then close their generator."""

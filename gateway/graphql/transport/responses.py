@@ -13,8 +13,10 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from gateway.errors import format_graphql_error
-from gateway.graphql.transport.requests import EVENT_STREAM, JSON, RequestRefused
+from gateway.graphql.transport.requests import EVENT_STREAM, RequestRefused
 from gateway.http import metrics
+from gateway.http.media_types import JSON
+from kit.http.methods import send_head
 from kit.rpc import request_context
 from wallet.errors import InternalError, RateLimited
 
@@ -97,7 +99,8 @@ class EventStream(StreamingResponse):
 
     A comment every 15 seconds keeps proxies from closing an idle connection. The generator of the results is always
     closed with the response. When the gateway stops or the caller's token expires, the response ends without
-    `complete`. graphql-sse's client then reconnects. After an expiry this succeeds only with a new token.
+    `complete`. graphql-sse's client then reconnects. After an expiry this succeeds only with a new token. HEAD is
+    answered without events.
     """
 
     media_type = EVENT_STREAM
@@ -109,7 +112,15 @@ class EventStream(StreamingResponse):
         """
         # `X-Accel-Buffering` turns off nginx's buffering.
         super().__init__(_events(results), headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+        self._results = results
         self._stop = stop
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: D102  ASGI
+        if scope["method"] == "HEAD":
+            await self._results.aclose()
+            await send_head(self, send)
+        else:
+            await super().__call__(scope, receive, send)
 
     async def stream_response(self, send: Send) -> None:
         """Send events and heartbeats until the results end, the token expires or the gateway stops."""

@@ -180,16 +180,19 @@ class TestForwardedHeaders:
             assert (await http.get("/", headers=forged)).text == "ok"
         assert received == ["https", HOST, HOST]
 
-    @pytest.mark.parametrize(("trusted", "scheme"), [([], "http"), ([HOST], "https"), (["10.0.0.0/8"], "http")])
+    @pytest.mark.parametrize(("trusted", "is_used"), [([], False), ([HOST], True), (["10.0.0.0/8"], False)])
     async def test_gateway_uses_forwarded_headers_of_trusted_proxies_only(
-        self, keys: Keys, tmp_path: Path, trusted: list[str], scheme: str
+        self, keys: Keys, tmp_path: Path, trusted: list[str], *, is_used: bool
     ) -> None:
+        """Requests without a token are counted by address, so each client behind a trusted proxy has its own quota."""
         async with (
             run_gateway(keys, tmp_path, f"{HOST}:1", gateway_trusted_proxies=trusted) as url,
             client(url) as http,
         ):
-            answer = await http.get("/docs/", headers={"X-Forwarded-Proto": "https"})
-        assert answer.headers["location"] == f"{url}/docs".replace("http:", f"{scheme}:")
+            clients: list[dict[str, str]] = [{}, {"X-Forwarded-For": "203.0.113.7"}]
+            first, second = [(await http.get("/docs", headers=each)).headers["ratelimit"] for each in clients]
+        remaining = [quota.split(";")[1] for quota in (first, second)]
+        assert remaining == (["r=599", "r=599"] if is_used else ["r=599", "r=598"])
 
 
 def status(payload: dict[str, Any]) -> str:

@@ -50,7 +50,7 @@ def webhook_app(inbox: WebhookInbox, secret: SecretStr) -> FastAPI:
     It answers 204 stored, 400 unreadable body, 401 invalid or old signature (Standard Webhooks), 413 too long, 503
     send again. A sender that hangs up within the body gets no answer.
     """
-    app, signature = FastAPI(openapi_url=None), Webhook(secret.get_secret_value())
+    app, signature = FastAPI(openapi_url=None, redirect_slashes=False), Webhook(secret.get_secret_value())
 
     @app.post("/webhooks/acquirer")
     async def receive(request: Request) -> Response:

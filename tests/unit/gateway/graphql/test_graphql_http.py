@@ -17,7 +17,8 @@ from gateway.graphql.execution.strawberry_internals import GraphSchema
 from gateway.graphql.protection.trusted_documents import TrustedDocuments
 from gateway.graphql.transport import responses
 from gateway.graphql.transport.http import GraphQLOverHTTP
-from gateway.graphql.transport.requests import EVENT_STREAM, GRAPHQL_RESPONSE, HTML, JSON, negotiate
+from gateway.graphql.transport.requests import EVENT_STREAM, GRAPHQL_RESPONSE, HTML, negotiate
+from gateway.http.media_types import JSON
 from gateway.http.rate_limits import RateLimiter, RateLimitOptions
 from kit.rpc import request_context
 from tests.unit.gateway.graphql.policies import new_policy
@@ -364,6 +365,24 @@ class TestEventStream:
         params = {"query": "subscription { count(to: 1) }"}
         answer = await http.get("/graphql", params=params, headers={"Accept": EVENT_STREAM})
         assert events(answer)[0] == ("next", {"data": {"count": 0}})
+
+    async def test_head_of_an_event_stream_has_no_events(self, app: GraphQLOverHTTP) -> None:
+        sent: list[Any] = []
+
+        async def receive() -> Any:
+            pytest.fail("the app waits")
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        query_string = b"query=subscription%20%7B%20wait%20%7D"
+        headers = [(b"accept", EVENT_STREAM.encode())]
+        scope = {"type": "http", "method": "HEAD", "path": "/graphql", "query_string": query_string, "headers": headers}
+        async with asyncio.timeout(5):
+            await app(scope, receive, send)
+        head, body = sent
+        assert dict(head["headers"])[b"content-type"].startswith(EVENT_STREAM.encode())
+        assert body == {"type": "http.response.body", "body": b""}
 
     async def test_query_and_request_error_are_events(self, http: httpx.AsyncClient) -> None:
         assert events(await ask(http, "{ hello }", EVENT_STREAM))[0] == ("next", {"data": {"hello": "hello world"}})

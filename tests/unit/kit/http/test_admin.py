@@ -1,7 +1,7 @@
 """Admin interface: readiness, metrics and authorized routes."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 import httpx
@@ -12,7 +12,8 @@ from kit.auth.access import ADMIN_ACCESS, OPERATOR_ACCESS
 from kit.auth.keys import KeySet
 from kit.auth.principal import Role, TokenVerifier
 from kit.http import admin
-from kit.http.admin import HealthCheck, add_authorized_routes, admin_app, run_checks
+from kit.http.admin import HealthCheck, JsonLinesResponse, add_authorized_routes, admin_app, run_checks
+from kit.http.methods import answer_head
 from kit.http.server import http_server
 from kit.telemetry import metrics
 from stack.ports import free_ports
@@ -106,6 +107,47 @@ class TestAdmin:
             response = await http.get("/health/live")
         assert (response.status_code, response.json()) == (200, {"status": "live"})
 
+    @pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/metrics", "/nowhere"])
+    async def test_head_is_answered_like_get_without_a_body(self, path: str) -> None:
+        async with serve_admin({"database": fails}) as http:
+            got, asked = await http.get(path), await http.head(path)
+        assert (asked.status_code, asked.content) == (got.status_code, b"")
+        assert asked.headers["content-type"] == got.headers["content-type"]
+        if path != "/metrics":  # it changes with each request
+            assert int(asked.headers["content-length"]) == len(got.content) > 0
+
+    async def test_other_methods_are_405_with_those_of_the_route(self) -> None:
+        async with serve_admin({}) as http:
+            answer = await http.post("/health/ready")
+        assert (answer.status_code, set(answer.headers["allow"].split(", "))) == (405, {"GET", "HEAD"})
+
+    async def test_trailing_slash_is_not_redirected(self) -> None:
+        async with serve_admin({}) as http:
+            answer = await http.get("/health/ready/", headers={"Host": "evil.example"})
+        assert (answer.status_code, "location" in answer.headers) == (404, False)
+
+    async def test_head_of_a_stream_starts_no_generator(self) -> None:
+        started = False
+
+        async def lines() -> AsyncGenerator[dict[str, object], None]:
+            nonlocal started
+            started = True
+            yield {"line": 1}
+
+        app, (port,) = admin_app({}), free_ports(1)
+
+        @app.get("/lines")
+        async def read_lines() -> JsonLinesResponse:
+            return JsonLinesResponse(lines())
+
+        answer_head(app.router.routes)
+        url = f"http://127.0.0.1:{port}/lines"
+        async with http_server(app, f"127.0.0.1:{port}"), httpx.AsyncClient(trust_env=False) as http:
+            answer = await http.head(url)
+            assert (answer.status_code, answer.headers["content-type"]) == (200, "application/x-ndjson")
+            assert not started
+            assert (await http.get(url)).text == '{"line":1}\n'
+
     async def test_metrics_have_the_prometheus_format(self) -> None:
         metrics.RPC_SECONDS.labels("/test.Admin/Metrics", "OK").observe(0.1)
         async with serve_admin({}) as http:
@@ -151,6 +193,7 @@ class TestAuthorizedRoutes:
                 looked = await http.get("/look", headers=headers)
                 mended = await http.post("/things/7/mend", headers=headers)
                 assert (looked.status_code, mended.status_code) == statuses
+                assert (await http.head("/look", headers=headers)).status_code == looked.status_code
             assert (await http.get("/health/live")).status_code == (await http.get("/metrics")).status_code == 200
 
     async def test_missing_keys_are_503_and_no_refusal(self, router: APIRouter, keys: Keys) -> None:
