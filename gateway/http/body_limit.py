@@ -5,6 +5,7 @@ from contextlib import suppress
 from http import HTTPStatus
 from typing import Final
 
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.errors import build_problem
@@ -67,9 +68,14 @@ class BodyLimit:
                     drained += len(message.get("body", b""))
                     if not message.get("more_body", False):
                         break
-        detail = f"the body must be at most {self._limit} bytes"
-        body = build_problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "CONTENT_TOO_LARGE", detail)
-        await problem_response(body, {"Connection": "close"})(scope, receive, send)
+        await too_large_response(self._limit)(scope, receive, send)
+
+
+def too_large_response(limit_bytes: int) -> Response:
+    """Return the answer to a body above the limit. It closes the connection: the rest of the body may follow."""
+    detail = f"the body must be at most {limit_bytes} bytes"
+    problem = build_problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "CONTENT_TOO_LARGE", detail)
+    return problem_response(problem, {"Connection": "close"})
 
 
 class _BodyTooLargeError(Exception):

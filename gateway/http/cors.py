@@ -16,6 +16,7 @@ DEFAULT_HEADERS: Final = (
     "apollographql-client-version",
     "authorization",
     "baggage",
+    "content-encoding",
     "content-type",
     "graphql-require-preflight",
     "idempotency-key",
@@ -85,7 +86,7 @@ def with_cors(app: ASGIApp, options: CorsOptions) -> ASGIApp:
         app,
         allow_origins=options.origins,
         allow_origin_regex=_LOCALHOST if options.localhost else None,
-        allow_methods=["GET", "POST"],
+        allow_methods=["GET", "HEAD", "POST"],
         allow_headers=options.headers,
         expose_headers=[
             "Location",

@@ -10,6 +10,7 @@ from gateway.errors import build_problem, problem_from_error
 from gateway.http import metrics
 from gateway.http.authentication import authenticate
 from gateway.http.body_limit import BodyLimit
+from gateway.http.content_encoding import ContentDecoding
 from gateway.http.exchange import CLIENT_CLOSED_REQUEST, HEALTH_PATHS, Exchange
 from gateway.http.rate_limits import RateLimiter
 from gateway.http.timeouts import BodyTimeoutError, run_with_timeouts
@@ -32,7 +33,7 @@ class RequestMiddleware:
     2. authentication: 401 for an invalid token, 403 for one that is not a user's (`authentication.py`)
     3. rate limit: 429, per principal, or per address for anonymous callers; probes are exempt (`rate_limits.py`)
     4. body time-out: 408, and cancellation when the client disconnects (`timeouts.py`)
-    5. body limit: 413 (`body_limit.py`)
+    5. body limit: 413 (`body_limit.py`), and gzip: 400 and 415 (`content_encoding.py`)
     6. security headers, and `X-Request-Id` and rate limit headers (`security_headers.py`)
     7. metrics, one log line and the end of the span (`exchange.py`)
 
@@ -53,9 +54,10 @@ class RequestMiddleware:
         verifier: validates bearer tokens.
         rate_limiter: counts requests per caller and address.
         timeout_seconds: maximum duration of an HTTP request; streams have no limit.
-        body_limit_bytes: maximum size of a request body.
+        body_limit_bytes: maximum size of a request body, as it is sent and decoded.
         """
         self._app = BodyLimit(app, body_limit_bytes)
+        self._decoding_app = BodyLimit(ContentDecoding(app, body_limit_bytes), body_limit_bytes)
         self._verifier = verifier
         self._rate_limiter = rate_limiter
         self._timeout_seconds = timeout_seconds
@@ -76,7 +78,8 @@ class RequestMiddleware:
             if invalid_token is not None:
                 raise invalid_token  # noqa: TRY301  the handlers below answer all errors alike
             if scope["type"] == "http":
-                await run_with_timeouts(self._app, scope, receive, exchange.send, self._timeout_seconds)
+                app = self._decoding_app if b"content-encoding" in exchange.headers else self._app
+                await run_with_timeouts(app, scope, receive, exchange.send, self._timeout_seconds)
             else:
                 with metrics.WEBSOCKETS.track_inprogress():
                     await self._app(scope, receive, exchange.send)

@@ -7,6 +7,7 @@ from fastapi import Header, Request, Response
 from fastapi.routing import APIRoute
 
 from gateway.http import strict_json
+from gateway.http.media_types import is_utf8_json
 from gateway.http.strict_json import MalformedJSONError
 from gateway.policy import REST_RULES
 from gateway.rest.starlette_internals import set_parsed_body
@@ -22,7 +23,7 @@ IdempotencyKey = Annotated[
 
 
 class UnsupportedMediaTypeError(Exception):
-    """The content type of a request body is not JSON."""
+    """The content type of a request body is not JSON in UTF-8."""
 
 
 class GuardedRoute(APIRoute):
@@ -39,7 +40,7 @@ class GuardedRoute(APIRoute):
             if not rule.is_public:
                 rule.check(request_context.current_principal())
             if request.method == "POST":
-                if not _is_json(request.headers.get("content-type", "")):
+                if not is_utf8_json(",".join(request.headers.getlist("content-type"))):
                     raise UnsupportedMediaTypeError
                 if body := await request.body():
                     set_parsed_body(request, _parse_body(body))
@@ -53,7 +54,3 @@ def _parse_body(body: bytes) -> Any:
         return strict_json.loads(body)
     except MalformedJSONError as error:
         raise InvalidInput.for_field("body", str(error)) from None
-
-
-def _is_json(content_type: str) -> bool:
-    return content_type.partition(";")[0].strip().lower() == "application/json"

@@ -25,7 +25,6 @@ from gateway.graphql.transport.requests import (
     EVENT_STREAM,
     GRAPHQL_RESPONSE,
     HTML,
-    JSON,
     SAFE_METHODS,
     GraphRequest,
     RequestRefused,
@@ -42,6 +41,7 @@ from gateway.graphql.transport.responses import (
     response_status,
 )
 from gateway.http import pages
+from gateway.http.media_types import JSON
 from kit.rpc import request_context
 
 _RESULT_TYPES: Final = (JSON, GRAPHQL_RESPONSE, EVENT_STREAM)

@@ -10,11 +10,11 @@ from urllib.parse import parse_qsl
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
 
+from gateway.http.media_types import JSON, is_utf8_json
 from gateway.http.strict_json import MalformedJSONError, loads
 from kit.rpc import request_context
 
 GRAPHQL_RESPONSE: Final = "application/graphql-response+json"
-JSON: Final = "application/json"
 EVENT_STREAM: Final = "text/event-stream"
 HTML: Final = "text/html"
 
@@ -99,8 +99,8 @@ async def read_request(scope: Scope, receive: Receive, batch_limit: int) -> Grap
         return GraphRequest.from_json(_parse_query_string(scope["query_string"]))
     if scope["method"] != "POST":
         raise RequestRefused(HTTPStatus.METHOD_NOT_ALLOWED, "send GET or POST", {"Allow": "GET, HEAD, POST"})
-    if read_header(scope, b"content-type").partition(";")[0].strip().lower() != JSON:
-        raise RequestRefused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"send {JSON}")
+    if not is_utf8_json(read_header(scope, b"content-type")):
+        raise RequestRefused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"send {JSON} in UTF-8")
     text = await _read_body(receive)
     if len(text) > ANONYMOUS_BODY_BYTES and request_context.current_request.get().principal is None:
         message = f"a body without a token must be at most {ANONYMOUS_BODY_BYTES} bytes: send your token"

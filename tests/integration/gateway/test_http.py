@@ -1,0 +1,170 @@
+"""HTTP semantics of the gateway, with real clients: upgrades, HEAD, content codings, trailing slashes."""
+
+import asyncio
+import gzip
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.integration.gateway.fake_services import ACCOUNT, FakeBank, FakeCard
+from tests.integration.gateway.gateway_process import Gateway
+from tests.tools import skip_without_tool
+
+TRANSFERS = f"/accounts/{ACCOUNT}/transfers"
+UNKNOWN = "00000000-0000-4000-8000-000000000000"
+TRANSFER = {"recipientId": UNKNOWN, "amount": "1.00", "currency": "RUB"}
+JSON = {"Content-Type": "application/json"}
+
+
+async def run(*command: str) -> list[str]:
+    """Run a client, and return the lines of its output."""
+    done = await asyncio.to_thread(subprocess.run, command, check=True, capture_output=True, text=True, timeout=60)
+    return done.stdout.splitlines()
+
+
+class TestUpgrades:
+    @pytest.mark.slow
+    async def test_javas_default_client_posts_and_gets(self, gateway: Gateway, bank: FakeBank) -> None:
+        java = shutil.which("java")
+        if java is None or shutil.which("javac") is None:  # a Java runtime alone cannot run a source file
+            skip_without_tool("there is no JDK")
+        program = str(Path(__file__).with_name("JavaClient.java"))
+        lines = await run(java, program, gateway.url, TRANSFERS, json.dumps(TRANSFER), gateway.token)
+        answers = [line.split(" ", 2) for line in lines]
+        assert [(status, version) for status, version, _ in answers] == [
+            ("201", "HTTP_1_1"),
+            ("201", "HTTP_1_1"),
+            ("201", "HTTP_1_1"),
+            ("200", "HTTP_1_1"),
+        ]
+        assert [json.loads(body)["amount"] for _, _, body in answers[:3]] == ["1.00"] * 3
+
+    @pytest.mark.parametrize("body", [json.dumps(TRANSFER), json.dumps(TRANSFER) + " " * 20_000])
+    async def test_curl_posts_with_http2_requested(self, gateway: Gateway, bank: FakeBank, body: str) -> None:
+        curl = shutil.which("curl")
+        if curl is None or "HTTP2" not in "".join(await run(curl, "--version")):
+            skip_without_tool("there is no curl with HTTP/2")
+        lines = await run(
+            *(curl, "--silent", "--http2", gateway.url + TRANSFERS, "--write-out", "\n%{http_code} %{http_version}"),
+            *("--data", body, "--header", "Content-Type: application/json", "--header", "Idempotency-Key: curl"),
+            *("--header", f"Authorization: Bearer {gateway.token}"),
+        )
+        assert (json.loads(lines[0])["amount"], lines[1]) == ("1.00", "201 1.1")
+
+
+class TestHead:
+    @pytest.mark.parametrize(
+        "path",
+        [
+            f"/accounts/{ACCOUNT}",
+            f"/accounts/{UNKNOWN}",
+            f"/accounts/{ACCOUNT}/topups/{UNKNOWN}",
+            "/health/live",
+            "/health/ready",
+            "/.well-known/jwks.json",
+            "/docs",
+            "/openapi.yaml",
+            "/assets/react-18.3.1/react.production.min.js",
+            "/graphql?query={__typename}",
+            "/nowhere",
+        ],
+    )
+    async def test_head_is_answered_like_get_without_a_body(
+        self, gateway: Gateway, bank: FakeBank, card: FakeCard, path: str
+    ) -> None:
+        got, asked = await gateway.http.get(path), await gateway.http.head(path)
+        assert (asked.status_code, asked.content) == (got.status_code, b"")
+        changing = {"date", "x-request-id", "ratelimit"}
+        assert without(asked.headers, changing) == without(got.headers, changing)
+        assert int(asked.headers["content-length"]) == len(got.content) > 0
+
+    async def test_head_needs_the_token_of_get(self, gateway: Gateway) -> None:
+        async with httpx.AsyncClient(base_url=gateway.url, trust_env=False) as anonymous:
+            assert (await anonymous.head(f"/accounts/{ACCOUNT}")).status_code == 401
+
+    @pytest.mark.parametrize("path", [TRANSFERS, "/auth/login"])
+    async def test_head_of_a_path_without_get_is_405(self, gateway: Gateway, path: str) -> None:
+        answer = await gateway.http.head(path)
+        assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+
+
+@pytest.mark.parametrize(
+    ("path", "allow"),
+    [
+        ("/accounts", "GET, HEAD, POST"),
+        (f"/accounts/{ACCOUNT}", "GET, HEAD"),
+        (TRANSFERS, "POST"),
+        ("/health/ready", "GET, HEAD"),
+        ("/openapi.yaml", "GET, HEAD"),
+        ("/assets/react-18.3.1/react.production.min.js", "GET, HEAD"),
+        ("/graphql", "GET, HEAD, POST"),
+    ],
+)
+async def test_allow_has_all_methods_of_the_path(gateway: Gateway, path: str, allow: str) -> None:
+    answer = await gateway.http.delete(path)
+    assert (answer.status_code, answer.headers["allow"]) == (405, allow)
+
+
+class TestBodies:
+    async def post(self, gateway: Gateway, path: str, content: bytes, **headers: str) -> httpx.Response:
+        return await gateway.http.post(path, content=content, headers={"Idempotency-Key": "k", **JSON} | headers)
+
+    async def test_gzip_transfer_is_executed(self, gateway: Gateway, bank: FakeBank) -> None:
+        body = gzip.compress(json.dumps(TRANSFER).encode())
+        answer = await self.post(gateway, TRANSFERS, body, **{"Content-Encoding": "gzip"})
+        assert (answer.status_code, answer.json()["amount"]) == (201, "1.00")
+
+    async def test_gzip_query_is_executed(self, gateway: Gateway) -> None:
+        body = gzip.compress(b'{"query":"{ __typename }"}')
+        answer = await self.post(gateway, "/graphql", body, **{"Content-Encoding": "gzip"})
+        assert answer.json() == {"data": {"__typename": "Query"}}
+
+    @pytest.mark.parametrize(
+        ("headers", "is_packed", "status"),
+        [
+            ({"Content-Type": "text/plain"}, False, 415),
+            ({"Content-Type": ""}, False, 415),
+            ({"Content-Type": "application/json; charset=utf-16"}, False, 415),
+            ({"Content-Type": "application/json; charset=latin-1"}, False, 415),
+            ({"Content-Encoding": "br"}, False, 415),
+            ({"Content-Encoding": "gzip"}, False, 400),
+            ({"Content-Type": "text/plain", "Content-Encoding": "gzip"}, True, 415),
+            ({}, True, 400),
+        ],
+    )
+    @pytest.mark.parametrize(
+        ("path", "body"), [(TRANSFERS, TRANSFER), ("/graphql", {"query": "{ __typename }"})], ids=["rest", "graphql"]
+    )
+    async def test_body_with_a_wrong_label_is_not_executed(
+        self, gateway: Gateway, path: str, body: Any, headers: dict[str, str], status: int, *, is_packed: bool
+    ) -> None:
+        text = json.dumps(body).encode()
+        answer = await self.post(gateway, path, gzip.compress(text) if is_packed else text, **headers)
+        assert answer.status_code == status
+        assert "data" not in answer.json()
+
+    @pytest.mark.parametrize("path", [TRANSFERS, "/graphql"])
+    async def test_bomb_is_refused(self, gateway: Gateway, path: str) -> None:
+        body = gzip.compress(b'{"query":"' + b" " * 2_000_000 + b'"}')
+        answer = await self.post(gateway, path, body, **{"Content-Encoding": "gzip"})
+        assert (answer.status_code, answer.json()["code"]) == (413, "CONTENT_TOO_LARGE")
+
+    async def test_two_content_types_are_refused(self, gateway: Gateway) -> None:
+        for path in (TRANSFERS, "/graphql"):
+            headers = [("Content-Type", "application/json"), ("Content-Type", "text/plain"), ("Idempotency-Key", "k")]
+            assert (await gateway.http.post(path, content=b"{}", headers=headers)).status_code == 415
+
+
+@pytest.mark.parametrize("path", ["/accounts/", "/health/ready/", "/docs/", "/graphql/", "//evil.example/accounts/"])
+async def test_trailing_slash_is_not_redirected(gateway: Gateway, path: str) -> None:
+    answer = await gateway.http.get(f"{gateway.url}{path}", headers={"Host": "evil.example"})
+    assert (answer.status_code, "location" in answer.headers) == (404, False)
+
+
+def without(headers: httpx.Headers, names: set[str]) -> dict[str, str]:
+    return {name: value for name, value in headers.items() if name not in names}
