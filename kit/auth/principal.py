@@ -1,7 +1,6 @@
 """Principals: verified callers, and the verification of their tokens."""
 
 import time
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
 import jwt
+from cachetools import TLRUCache
 
 from kit.auth.jwk import ALGORITHM, PublicKey
 from kit.auth.keys import KeySet
@@ -23,8 +23,6 @@ MAX_TOKEN_BYTES: Final = 8_192
 _MAX_SUBJECT_LENGTH: Final = 255
 _UNREADABLE: Final = (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError)
 """Errors of a token whose parts are not what the library expects, such as a list in place of a number."""
-_SWEEP_SECONDS: Final = 60.0
-"""Interval at which expired tokens are removed from the cache."""
 
 
 class Role(StrEnum):
@@ -116,10 +114,11 @@ class TokenVerifier:
         self._audience = audience
         self._algorithm = algorithm
         self._roles_claim = roles_claim
-        # LRU cache, since a caller sends the same token many times. cachetools.LRUCache takes 0.5 µs for a hit, an
-        # OrderedDict 0.2 µs.
-        self._cache: OrderedDict[str, _CachedToken] = OrderedDict()
-        self._swept_at = time.time()
+        self._cache: TLRUCache[str, _CachedToken] = TLRUCache(  # a hit takes 1 µs
+            _CACHED_TOKENS,
+            ttu=lambda _, cached, __: cached.principal.valid_until,
+            timer=lambda: time.time(),  # noqa: PLW0108  tests replace the module
+        )
 
     @classmethod
     @asynccontextmanager
@@ -162,13 +161,9 @@ class TokenVerifier:
             Unavailable: the issuer's keys have never been read.
         """
         cached = self._cache.get(token)
-        if cached is not None and cached.keys.is_current(cached.key):
-            self._cache.move_to_end(token)
-        else:
-            cached = await self._decode(token)
-            self._store(token, cached)
+        if cached is None or not cached.keys.is_current(cached.key):
+            cached = self._cache[token] = await self._decode(token)
         if cached.principal.valid_until < time.time():
-            self._cache.pop(token, None)
             raise Unauthenticated("the token has expired; get a new one")
         return cached.principal
 
@@ -214,18 +209,6 @@ class TokenVerifier:
             session if isinstance(session, str) else None,
         )
         return _CachedToken(principal, keys, key)
-
-    def _store(self, token: str, cached: _CachedToken) -> None:
-        now = time.time()
-        if now - self._swept_at >= _SWEEP_SECONDS:
-            self._swept_at = now
-            expired = [known for known, each in self._cache.items() if each.principal.valid_until < now]
-            for known in expired:
-                del self._cache[known]
-        self._cache[token] = cached
-        self._cache.move_to_end(token)
-        if len(self._cache) > _CACHED_TOKENS:
-            self._cache.popitem(last=False)
 
 
 def _is_subject(claim: Any) -> bool:

@@ -1,11 +1,11 @@
 """Parsed and validated documents, with a cache of them."""
 
 import re
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from cachetools import LRUCache
 from graphql import DocumentNode, GraphQLError, GraphQLSchema
 from graphql.language import OperationDefinitionNode
 
@@ -28,6 +28,7 @@ class Document:
     """Parsed and validated document.
 
     Attributes:
+        characters: length of the text.
         node: AST.
         errors: the first validation errors.
         costs: cost of each operation by name; empty for an invalid document.
@@ -35,6 +36,7 @@ class Document:
             depend on variables.
     """
 
+    characters: int
     node: DocumentNode
     errors: list[GraphQLError]
     costs: Mapping[str | None, OperationCost]
@@ -55,9 +57,9 @@ class DocumentCache:
         """
         self._limits = limits
         self._validator = validator
-        # A hit takes 0.2 µs, as with a plain dict; cachetools.LRUCache takes up to 0.35 µs.
-        self._documents: OrderedDict[tuple[GraphQLSchema, str], Document] = OrderedDict()
-        self._characters = 0
+        self._documents: LRUCache[tuple[GraphQLSchema, str], Document] = LRUCache(
+            _MAX_CHARACTERS, getsizeof=lambda document: document.characters
+        )
 
     def __len__(self) -> int:
         """Number of cached documents."""
@@ -78,20 +80,11 @@ class DocumentCache:
         key = schema, text
         document = self._documents.get(key)
         if document is not None:
-            self._documents.move_to_end(key)
             return document
         document = self._read(schema, text, budget)
-        if not document.errors and not _LITERALS.search(text):
-            self._add(key, document)
+        if not document.errors and not _LITERALS.search(text) and len(text) <= _MAX_CHARACTERS:
+            self._documents[key] = document
         return document
-
-    def _add(self, key: tuple[GraphQLSchema, str], document: Document) -> None:
-        """Cache a document, and remove the least recently used ones above the limit."""
-        self._documents[key] = document
-        self._characters += len(key[1])
-        while self._characters > _MAX_CHARACTERS:
-            (_, text), _ = self._documents.popitem(last=False)
-            self._characters -= len(text)
 
     def _read(self, schema: GraphQLSchema, text: str, budget: RequestBudget) -> Document:
         node = parse_document(text, self._limits, budget)
@@ -100,6 +93,7 @@ class DocumentCache:
         operations = [] if errors else [each for each in node.definitions if isinstance(each, OperationDefinitionNode)]
         costs = [OperationCost(schema, node, each) for each in operations]
         return Document(
+            characters=len(text),
             node=node,
             errors=errors,
             costs={each.name: each for each in costs},
