@@ -9,6 +9,7 @@ import structlog
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from kit.http.logged_path import path_to_log
 from kit.rpc import request_context
 from kit.rpc.request_context import RequestContext
 from kit.telemetry.tracing import TraceContext
@@ -48,7 +49,8 @@ class RequestMiddleware:
             await self._app_for(headers)(scope, receive, send_with_status)
         finally:
             ms = round((time.monotonic() - started) * 1000, 1)
-            log.info("request completed", method=scope["method"], path=scope["path"], status=status, ms=ms)
+            path = path_to_log(scope["path"])
+            log.info("request completed", method=scope["method"], path=path, status=status, ms=ms)
             request_context.current_request.reset(reset)
 
     def _app_for(self, headers: Headers) -> ASGIApp:

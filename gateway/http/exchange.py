@@ -1,6 +1,5 @@
 """One HTTP request or WebSocket and its response: id, trace span, response headers, and the log line at the end."""
 
-import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
@@ -14,6 +13,7 @@ from gateway.http import metrics
 from gateway.http.problems import problem_response
 from gateway.http.rate_limits import RateLimitStatus
 from gateway.http.security_headers import with_security_headers
+from kit.http.logged_path import path_to_log
 from kit.rpc import request_context
 from kit.telemetry import tracing
 from kit.telemetry.log_throttle import LogThrottle
@@ -29,11 +29,8 @@ CLIENT_CLOSED_REQUEST: Final = 499
 """Status in logs and metrics of a request that got no response, as nginx records it."""
 
 _RESPONSE_STARTS: Final = frozenset({"http.response.start", "websocket.http.response.start", "websocket.accept"})
-_LONGEST_LOGGED_PATH: Final = 256
 _refused_requests = LogThrottle(lines_per_second=5)
 """Limits the log lines of requests above a rate limit (429), which cost their clients little."""
-_CARD_NUMBER: Final = re.compile(r"\d{13,}")
-"""Digits that may be a card number. Ids contain no such sequence."""
 
 
 class Exchange:
@@ -96,7 +93,7 @@ class Exchange:
     def _log(self, ended: float, omitted: int) -> None:
         line = {
             "method": self.scope.get("method", "WS"),
-            "path": _path_to_log(self.scope["path"]),
+            "path": path_to_log(self.scope["path"]),
             "status": int(self.status),
             "ms": round((ended - self.started) * 1000, 1),
         }
@@ -119,12 +116,6 @@ class Exchange:
         self.span.set_attributes(attributes, name=f"{method} {route}".rstrip())
         if self.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             self.span.fail(str(int(self.status)))
-
-
-def _path_to_log(path: str) -> str:
-    """Return the path without card numbers, cut to a limited length; `…` marks the cut."""
-    masked = _CARD_NUMBER.sub("#", path)
-    return masked if len(masked) <= _LONGEST_LOGGED_PATH else f"{masked[:_LONGEST_LOGGED_PATH]}…"
 
 
 def _parent_trace(headers: Mapping[bytes, bytes]) -> TraceContext:

@@ -33,6 +33,15 @@ def client_of(app: object, **headers: str) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=transport, base_url="http://sandbox", headers=headers)
 
 
+async def test_long_path_is_cut_and_masked_in_the_log_line() -> None:
+    with capture_logs() as logged:
+        async with client_of(RequestMiddleware(App(), "key")) as http:
+            await http.get("/v1/" + "x" * 10_000)
+            await http.get("/v1/4242424242424242")
+    paths = [each["path"] for each in logged if each["event"] == "request completed"]
+    assert paths == ["/v1/" + "x" * 252 + "…", "/v1/#"]
+
+
 class TestFailures:
     async def outcomes(self, *, seed: int, rate: float = 0.5, count: int = 60) -> list[tuple[int, bool]]:
         """Return status and execution of each request."""
