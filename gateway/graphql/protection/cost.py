@@ -12,7 +12,7 @@ as Apollo Router does:
   converted before their fields are. The directives cannot express this.
 - Each 32 characters of a response key cost 1, for each item that has it.
 - A mutation costs 100 and an event of a subscription 60 in addition. Arguments cost nothing.
-- Introspection costs as many units as its answer has fields (`introspection`).
+- Introspection costs as many units as its answer has fields, and 1 for 32 bytes of descriptions (`introspection`).
 
 A field that is selected in several places is counted in each. Sizes are upper bounds, so the actual cost is never above
 the estimate.

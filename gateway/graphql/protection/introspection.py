@@ -1,4 +1,7 @@
-"""Cost of introspection: the number of fields that the answer has, from the sizes of the schema's lists."""
+"""Cost of introspection: the number of fields that the answer has, from the sizes of the schema's lists.
+
+Descriptions cost more than other fields, by their length.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,14 +24,14 @@ from graphql import (
     is_wrapping_type,
 )
 
-from gateway.graphql.protection.prices import FIELD_COST, key_cost
+from gateway.graphql.protection.prices import FIELD_COST, TEXT_BYTES_PER_UNIT, key_cost
 
 Fragments = Mapping[str, FragmentDefinitionNode]
 
 
 @dataclass(frozen=True, slots=True)
 class _ListLength:
-    """Length of a list of the introspection schema.
+    """Length of a list of the introspection schema, or of a text.
 
     Attributes:
         mean: mean over all parent objects of the schema.
@@ -45,10 +48,12 @@ class _Sizes:
 
     Attributes:
         lists: lengths of the lists, by field name.
+        descriptions: lengths of the descriptions, in characters.
         wrapped: share of the types of fields and arguments with more than this number of wrappers, by number.
     """
 
     lists: Mapping[str, _ListLength]
+    descriptions: _ListLength
     wrapped: tuple[float, ...]
 
 
@@ -87,6 +92,9 @@ class _Counter:
                 total += self.count(getattr(fragment, "selection_set", None), parents, is_complete, wrappers)
                 continue
             total += parents * (FIELD_COST + key_cost((node.alias or node.name).value))
+            if node.name.value == "description":
+                length = self._sizes.descriptions
+                total += parents * (length.mean if is_complete else length.longest) / TEXT_BYTES_PER_UNIT
             if node.selection_set is not None:
                 total += self._count_below(node, parents, is_complete, wrappers)
         return total
@@ -123,9 +131,12 @@ def _measure_schema(schema: GraphQLSchema) -> _Sizes:
             [len(schema.get_possible_types(each)) if is_abstract_type(each) else 0 for each in types]
         ),
     }
+    values = [value for each in types if is_enum_type(each) for value in each.values.values()]
+    described = (*types, *fields, *inputs, *arguments, *values, *schema.directives)
+    descriptions = _list_length([len(each.description or "") for each in described])
     wrappers = [_count_wrappers(each.type) for each in (*fields, *inputs, *arguments)]
     left = [sum(each >= depth for each in wrappers) for depth in range(max(wrappers) + 1)]
-    return _Sizes(lists, tuple(after / before for before, after in pairwise(left)))
+    return _Sizes(lists, descriptions, tuple(after / before for before, after in pairwise(left)))
 
 
 def _list_length(lengths: list[int]) -> _ListLength:

@@ -14,8 +14,8 @@ RESOLVER_COST: Final = 10
 ROW_COST: Final = 7
 """Cost of a row that a page or statistics read, without its fields: it is received, converted and put into objects."""
 
-_KEY_BYTES_PER_UNIT: Final = 32
-"""Bytes of a response key that cost as much as a field."""
+TEXT_BYTES_PER_UNIT: Final = 32
+"""Bytes of a response key, or of a description in an introspection, that cost as much as a field."""
 
 SDL_BYTES_PER_UNIT: Final = 8
 """Bytes of the SDL that cost as much as a field. A router reads it once, so that aliases may be expensive."""
@@ -26,7 +26,7 @@ COST_EXTENSION: Final = "cost"
 
 def key_cost(key: str) -> int:
     """Return the additional cost of a long response key. Every item of an answer repeats it."""
-    return len(key) // _KEY_BYTES_PER_UNIT
+    return len(key) // TEXT_BYTES_PER_UNIT
 
 
 def default_cost(definition: Any) -> int:

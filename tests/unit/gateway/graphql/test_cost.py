@@ -1,5 +1,6 @@
 """Estimated and actual cost of operations, by the directives of the fields."""
 
+import json
 from collections.abc import Iterator
 from typing import Annotated, Any, NoReturn
 
@@ -247,6 +248,18 @@ class TestIntrospection:
         result = execute_sync(GRAPH, parse(text))
         assert result.errors is None
         assert cost(text, GRAPH).estimate(None) >= 0.95 * count_fields(result.data)
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            *INTROSPECTIONS.values(),
+            f'{{ __type(name: "__Type") {{ {" ".join(f"a{number}: description" for number in range(48))} }} }}',
+            f"{{ __schema {{ types {{ {' '.join(f'a{number}: description' for number in range(48))} }} }} }}",
+        ],
+    )
+    def test_answer_has_at_most_64_bytes_for_each_unit(self, text: str) -> None:
+        result = execute_sync(GRAPH, parse(text))
+        assert len(json.dumps(result.data, separators=(",", ":"))) <= 64 * cost(text, GRAPH).estimate(None)
 
     @pytest.mark.parametrize("text", list(INTROSPECTIONS.values())[:2])
     @pytest.mark.parametrize("federation", [False, True])

@@ -1,5 +1,6 @@
 """The estimated cost of any valid query is at least the actual cost of its answer."""
 
+import json
 import random
 from dataclasses import replace
 from functools import partial
@@ -21,6 +22,8 @@ from tests.unit.gateway.graphql.policies import new_policy
 from tests.unit.gateway.graphql.valid_operations import valid_queries
 
 CUSTOMER = Principal("issuer", "alice", is_service=False, expires_at=2.0**33, roles=frozenset({Role.CUSTOMER}))
+MAX_BYTES_PER_UNIT = 80
+"""An id of 36 characters with its quotes, a key that is just too short to cost more, and punctuation."""
 UNLIMITED = replace(
     Limits(), cost=2**31 - 1, tokens=100_000, fields=10_000, aliases=10_000, directives=10_000, depth=99
 )
@@ -70,6 +73,13 @@ class TestBound:
         await assert_bounded(services, text.replace("ID", FULL_ID), {})
         assert services.rows > 100
 
+    @pytest.mark.parametrize("length", [1, 31, 32, 63, 95])
+    async def test_aliases_of_long_leaves_have_few_bytes_for_each_unit(self, length: int) -> None:
+        keys = [f"{number:02}".rjust(length, "a") if length > 2 else f"a{number}" for number in range(50)]
+        aliases = " ".join(f"{key}: id" for key in keys)
+        text = f'{{ account(id: "{FULL_ID}") {{ operations(first: 200) {{ edges {{ node {{ {aliases} }} }} }} }} }}'
+        await assert_bounded(FullServices(), text, {})
+
 
 FULL_ID = "123e4567-e89b-12d3-a456-426614174000"
 
@@ -83,4 +93,5 @@ async def assert_bounded(services: FullServices, text: str, variables: dict[str,
     assert result.errors is None, (text, result.errors)
     assert context.cost.estimated >= context.cost.actual
     assert context.cost.estimated >= ROW_COST * services.rows, text
+    assert len(json.dumps(result.data, separators=(",", ":"))) <= MAX_BYTES_PER_UNIT * context.cost.estimated, text
     return context.cost.estimated, context.cost.actual
