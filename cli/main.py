@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import typer
@@ -31,6 +31,15 @@ Token = Annotated[
     str | None,
     typer.Option(envvar="WALLET_TOKEN", help="an admin's access token; default: the seeded admin of the running stack"),
 ]
+
+
+def _admin_option(service: str) -> Any:
+    return typer.Option(help=f"admin address of {service}, http://…; default: that of the running stack")
+
+
+BankAdmin = Annotated[str | None, _admin_option("the bank")]
+AnalyticsAdmin = Annotated[str | None, _admin_option("analytics")]
+CardAdmin = Annotated[str | None, _admin_option("card")]
 _DATA = Path(".wallet")
 _SERVICES = ["bank", "card", "analytics", "identity", "gateway"]
 _ADMINS = ("gateway", "bank", "card", "analytics", "identity")
@@ -118,9 +127,7 @@ def integrity(
 @app.command()
 def replay(
     port: Port = DEFAULT,
-    admin: Annotated[
-        str | None, typer.Option(help="admin address of analytics, http://…; default: that of the running stack")
-    ] = None,
+    admin: AnalyticsAdmin = None,
     account: Annotated[UUID | None, typer.Option(help="replay this account only")] = None,
     token: Token = None,
     data: Data = _DATA,
@@ -136,20 +143,15 @@ def replay(
 
     Exit codes: 0 complete, 1 the ledger lacks operations, 2 not finished.
     """
-    ports = _ports(port)
-    endpoint = _admin_endpoint(admin, ports, ports.analytics_admin, token, data)
+    endpoint = _admin_endpoint(admin, port, "analytics", token, data)
     raise typer.Exit(replay_history(endpoint, account, all_operations=all_operations))
 
 
 @app.command()
 def redate(
     port: Port = DEFAULT,
-    admin: Annotated[
-        str | None, typer.Option(help="admin address of the bank, http://…; default: that of the running stack")
-    ] = None,
-    history_admin: Annotated[
-        str | None, typer.Option(help="admin address of analytics, http://…; default: that of the running stack")
-    ] = None,
+    admin: BankAdmin = None,
+    history_admin: AnalyticsAdmin = None,
     token: Token = None,
     data: Data = _DATA,
     *,
@@ -164,12 +166,11 @@ def redate(
     Exit codes: 0 nothing is dated in the future, 1 some operations are dated in the future; nothing was
     changed, 2 not finished.
     """
-    ports = _ports(port)
-    bank = _admin_endpoint(admin, ports, ports.bank_admin, token, data)
+    bank = _admin_endpoint(admin, port, "bank", token, data)
     result = redate_ledger(bank, apply=apply)
     if not apply or result is not RedateResult.DONE:
         raise typer.Exit(result)
-    history = _admin_endpoint(history_admin, ports, ports.analytics_admin, token, data)
+    history = _admin_endpoint(history_admin, port, "analytics", token, data)
     replayed = replay_history(history, None, all_operations=True)
     raise typer.Exit(RedateResult.DONE if replayed is ReplayResult.COMPLETE else RedateResult.NOT_FINISHED)
 
@@ -177,9 +178,7 @@ def redate(
 @ledger.command("epoch")
 def show_ledger_epoch(
     port: Port = DEFAULT,
-    admin: Annotated[
-        str | None, typer.Option(help="admin address of the bank, http://…; default: that of the running stack")
-    ] = None,
+    admin: BankAdmin = None,
     token: Token = None,
     data: Data = _DATA,
 ) -> None:
@@ -187,16 +186,13 @@ def show_ledger_epoch(
 
     Exit codes: 0 shown, 2 the bank or its database is down.
     """
-    ports = _ports(port)
-    raise typer.Exit(show_epoch(_admin_endpoint(admin, ports, ports.bank_admin, token, data)))
+    raise typer.Exit(show_epoch(_admin_endpoint(admin, port, "bank", token, data)))
 
 
 @ledger.command("restored")
 def begin_ledger_epoch(
     port: Port = DEFAULT,
-    admin: Annotated[
-        str | None, typer.Option(help="admin address of the bank, http://…; default: that of the running stack")
-    ] = None,
+    admin: BankAdmin = None,
     token: Token = None,
     data: Data = _DATA,
 ) -> None:
@@ -206,16 +202,13 @@ def begin_ledger_epoch(
 
     Exit codes: 0 a new epoch began, 2 the bank or its database is down, or another epoch began first.
     """
-    ports = _ports(port)
-    raise typer.Exit(begin_epoch(_admin_endpoint(admin, ports, ports.bank_admin, token, data)))
+    raise typer.Exit(begin_epoch(_admin_endpoint(admin, port, "bank", token, data)))
 
 
 @topups.command("review")
 def review_top_ups(
     port: Port = DEFAULT,
-    admin: Annotated[
-        str | None, typer.Option(help="admin address of card, http://…; default: that of the running stack")
-    ] = None,
+    admin: CardAdmin = None,
     retry: Annotated[UUID | None, typer.Option(help="retry the step in which this top-up stopped")] = None,
     token: Token = None,
     data: Data = _DATA,
@@ -232,8 +225,7 @@ def review_top_ups(
     Exit codes: 0 the list is empty or the retry started, 1 the list is not empty, 2 the service is down, or
     the top-up is not under review.
     """
-    ports = _ports(port)
-    endpoint = _admin_endpoint(admin, ports, ports.card_admin, token, data)
+    endpoint = _admin_endpoint(admin, port, "card", token, data)
     raise typer.Exit(
         list_reviews(endpoint, after_restore=after_restore) if retry is None else retry_top_up(endpoint, retry)
     )
@@ -242,9 +234,7 @@ def review_top_ups(
 @topups.command("declines")
 def show_declines(
     port: Port = DEFAULT,
-    admin: Annotated[
-        str | None, typer.Option(help="admin address of card, http://…; default: that of the running stack")
-    ] = None,
+    admin: CardAdmin = None,
     lift: Annotated[str | None, typer.Option(help="end the block with this id, such as customer/01a1…")] = None,
     token: Token = None,
     data: Data = _DATA,
@@ -256,16 +246,27 @@ def show_declines(
     Exit codes: 0 the list is empty or the block is lifted, 1 the list is not empty, 2 the service is down, or there
     is no such block.
     """
-    ports = _ports(port)
-    endpoint = _admin_endpoint(admin, ports, ports.card_admin, token, data)
+    endpoint = _admin_endpoint(admin, port, "card", token, data)
     raise typer.Exit(list_blocks(endpoint) if lift is None else lift_block(endpoint, lift))
 
 
-def _admin_endpoint(address: str | None, ports: Ports, port: int, token: str | None, data: Path) -> AdminEndpoint:
-    """Return the endpoint of a service; a token of the running stack is never sent to another address."""
+def _admin_endpoint(
+    address: str | None, port: int, service: Literal["bank", "card", "analytics"], token: str | None, data: Path
+) -> AdminEndpoint:
+    """Return the endpoint of a service; a token of the running stack is never sent to another address.
+
+    Args:
+        address: address of the service; None for the running stack.
+        port: PORT of the running stack.
+        service: name of the service.
+        token: access token; None for that of the seeded admin.
+        data: data folder of the running stack.
+    """
     if address is not None:
         return AdminEndpoint(address.rstrip("/"), token or "")
-    return AdminEndpoint(_local_url(port), token or _development_token(SeedUser.ADMIN, ports, data))
+    ports = _ports(port)
+    admin_port = dict(ports.items())[f"{service}_admin"]
+    return AdminEndpoint(_local_url(admin_port), token or _development_token(SeedUser.ADMIN, ports, data))
 
 
 def _development_token(user: SeedUser, ports: Ports, data: Path) -> str:

@@ -1,7 +1,8 @@
 """Top-ups that need manual review, and blocks after declined cards: one line each on stdout."""
 
+from collections.abc import Callable
 from enum import IntEnum
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 from uuid import UUID
 
@@ -27,21 +28,10 @@ def list_reviews(admin: AdminEndpoint, *, after_restore: bool = False) -> Review
         admin: the admin interface of card.
         after_restore: first add the completed top-ups whose deposit the ledger lacks.
     """
-    try:
-        for report in (
-            stream_reports("POST", admin, "/review/deposits")
-            if after_restore
-            else stream_reports("GET", admin, "/review")
-        ):
-            if "top_ups" in report:
-                typer.echo(f"{report['top_ups']:,} top-ups need manual review")
-                return ReviewResult.LIST_NOT_EMPTY if report["top_ups"] else ReviewResult.LIST_EMPTY
-            typer.echo(_format_top_up(report["top_up"]))
-    except NoResultError as error:
-        typer.echo(f"unknown: {error}")
-        return ReviewResult.UNKNOWN
-    typer.echo(f"unknown: {admin} closed the stream before the end")
-    return ReviewResult.UNKNOWN
+    summary = "top-ups need manual review"
+    if after_restore:
+        return _print_list(admin, "POST", "/review/deposits", "top_up", _format_top_up, summary)
+    return _print_list(admin, "GET", "/review", "top_up", _format_top_up, summary)
 
 
 def retry_top_up(admin: AdminEndpoint, top_up_id: UUID) -> ReviewResult:
@@ -57,17 +47,7 @@ def retry_top_up(admin: AdminEndpoint, top_up_id: UUID) -> ReviewResult:
 
 def list_blocks(admin: AdminEndpoint) -> ReviewResult:
     """Print the customers, addresses and cards that are blocked after too many declined cards."""
-    try:
-        for report in stream_reports("GET", admin, "/declines"):
-            if "blocks" in report:
-                typer.echo(f"{report['blocks']:,} limits of declined cards are reached")
-                return ReviewResult.LIST_NOT_EMPTY if report["blocks"] else ReviewResult.LIST_EMPTY
-            typer.echo(_format_block(report["block"]))
-    except NoResultError as error:
-        typer.echo(f"unknown: {error}")
-        return ReviewResult.UNKNOWN
-    typer.echo(f"unknown: {admin} closed the stream before the end")
-    return ReviewResult.UNKNOWN
+    return _print_list(admin, "GET", "/declines", "block", _format_block, "limits of declined cards are reached")
 
 
 def lift_block(admin: AdminEndpoint, block_id: str) -> ReviewResult:
@@ -79,6 +59,37 @@ def lift_block(admin: AdminEndpoint, block_id: str) -> ReviewResult:
         return ReviewResult.UNKNOWN
     typer.echo(f"lifted: {block_id}, {report['declines']} declines no longer count")
     return ReviewResult.LIST_EMPTY
+
+
+def _print_list(
+    admin: AdminEndpoint,
+    method: Literal["GET", "POST"],
+    path: str,
+    name: str,
+    describe: Callable[[dict[str, Any]], str],
+    summary: str,
+) -> ReviewResult:
+    """Print each item of a list, then their number.
+
+    Args:
+        admin: the admin interface of card.
+        method: method of the route.
+        path: path of the route. Its last line has the number of items, with the plural of `name` as the key.
+        name: key of an item in its line.
+        describe: returns the text of an item.
+        summary: text after the number.
+    """
+    try:
+        for report in stream_reports(method, admin, path):
+            if (count := report.get(f"{name}s")) is not None:
+                typer.echo(f"{count:,} {summary}")
+                return ReviewResult.LIST_NOT_EMPTY if count else ReviewResult.LIST_EMPTY
+            typer.echo(describe(report[name]))
+    except NoResultError as error:
+        typer.echo(f"unknown: {error}")
+        return ReviewResult.UNKNOWN
+    typer.echo(f"unknown: {admin} closed the stream before the end")
+    return ReviewResult.UNKNOWN
 
 
 def _format_block(block: dict[str, Any]) -> str:

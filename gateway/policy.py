@@ -36,7 +36,7 @@ PUBLIC_PATHS: Final = frozenset(route.partition(" ")[2] for route, rule in REST_
 """Paths where tokens are not verified; a caller with an expired token gets a new one there."""
 
 SIGN_IN_PREFIX: Final = "/auth/"
-"""Prefix of the paths whose requests carry passwords or refresh tokens."""
+"""Prefix of the paths that receive passwords or refresh tokens."""
 
 GRAPH_RULES: Final[Mapping[str, AccessRule]] = {
     "Query.me": READ_ACCESS,

@@ -1,4 +1,4 @@
-"""Types of command-line options. Each refuses an invalid value with a message that says what is valid."""
+"""Types of command-line options. Each refuses an invalid value, and its message names the valid ones."""
 
 import argparse
 import math

@@ -63,7 +63,7 @@ class CircuitBreaker:
         """Return the context manager of one call; it raises CircuitOpenError if the circuit refuses the call.
 
         Args:
-            caller: whose call it is, for example the scope of a principal; empty for the process itself.
+            caller: caller that the failure counts for, such as a principal's scope; empty for the process itself.
         """
         return GuardedCall(self, caller)
 
@@ -145,7 +145,7 @@ class GuardedCall:
     """Context manager around one call.
 
     Attributes:
-        caller: whose call it is.
+        caller: caller that a failure counts for.
         ignore_failure: set it inside the block to count a failure of this call as neither success nor failure.
     """
 

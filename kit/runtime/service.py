@@ -50,7 +50,7 @@ def run_service(
 
 
 def run_job(name: str, settings_class: type[ProcessSettings], job: Callable[[ProcessSettings], object]) -> None:
-    """Run a job that ends by itself; `__main__` calls it. An error is logged and ends the process with status 1.
+    """Run a job until it returns; `__main__` calls it. An error is logged and ends the process with status 1.
 
     Args:
         name: name of the process in logs.

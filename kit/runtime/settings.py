@@ -191,8 +191,8 @@ class CallSettings(Settings):
     )
     call_circuit_failures: PositiveInt = Field(
         5,
-        description="number of callers whose time-outs open the circuit of a method for all; as many of one caller's "
-        "open it for that caller only",
+        description="number of callers with time-outs that opens the circuit of a method for all; as many time-outs "
+        "of one caller open it for that caller only",
     )
     call_circuit_seconds: PositiveFloat = Field(2.0, description="time until an open circuit lets a probe through")
 

@@ -70,8 +70,8 @@ class Settings(ServiceSettings, CallSettings, TLSSettings, LogSettings, TracingS
     )
     acquirer_circuit_failures: PositiveInt = Field(
         _POLICY.circuit_failures,
-        description="number of customers whose failed attempts open the circuit for all; as many of one customer's "
-        "open it for that customer only",
+        description="number of customers with failed attempts that opens the circuit for all; as many attempts of one "
+        "customer open it for that customer only",
     )
     acquirer_circuit_seconds: PositiveFloat = Field(
         _POLICY.circuit_seconds, description="time until an open circuit lets a probe through"

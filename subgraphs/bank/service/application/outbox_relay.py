@@ -49,7 +49,7 @@ class OutboxRelay:
     ) -> None:
         """Args:
         pool: connections to the ledger's database; a leader holds one of them.
-        check_sessions: raises an error unless each connection has a session of its own, which holds the leader's lock.
+        check_sessions: raises an error if connections share sessions, because a session holds the leader's lock.
         create_producer: returns a new idempotent producer that waits for all in-sync replicas.
         """
         self._pool = pool

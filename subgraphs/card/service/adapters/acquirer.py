@@ -10,7 +10,7 @@ from subgraphs.card.service.domain.payment import NoPayment, Payment, Refusal
 from wallet.money import Money
 
 current_customer: Final[ContextVar[str]] = ContextVar("current_customer", default="")
-"""Customer whose top-up the current task drives; empty for other calls. Failed calls are counted by customer."""
+"""Customer of the top-up that the current task drives; empty for other calls. Failed calls are counted by customer."""
 
 
 @contextmanager
