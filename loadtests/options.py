@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 _UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600}
 _TIME: Final = re.compile(r"(\d+(?:\.\d+)?)([smh]?)", re.ASCII)
+_BARE_IPV6: Final = re.compile(r"[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*")
 _MAX_SECONDS: Final = 24 * 3600.0
 
 
@@ -70,8 +71,7 @@ def postgres_url(text: str) -> str:
 def grpc_target(text: str) -> str:
     """Check that the text is a gRPC target with a port."""
     host, _, port = text.rpartition(":")
-    is_bare_ipv6 = ":" in host and "[" not in host and "/" not in host
-    if not host or is_bare_ipv6 or not port.isascii() or not port.isdigit() or not 0 < int(port) < 2**16:
+    if not host or _BARE_IPV6.fullmatch(host) or not port.isascii() or not port.isdigit() or not 0 < int(port) < 2**16:
         examples = "bank:50051 or [::1]:50051"
         raise argparse.ArgumentTypeError(f"{text!r} is invalid: must be an address with a port, such as {examples}")
     return text

@@ -28,7 +28,7 @@ class ContentDecoding:
     def __init__(self, app: ASGIApp, limit_bytes: int) -> None:
         """Args:
         app: ASGI app for the decoded requests.
-        limit_bytes: maximum size of a decoded body. The encoded one needs a limit of its own, such as `BodyLimit`.
+        limit_bytes: maximum size of a decoded body. `BodyLimit` around this app limits the encoded body.
         """
         self._app = app
         self._limit = limit_bytes

@@ -99,7 +99,7 @@ def with_cors(app: ASGIApp, options: CorsOptions) -> ASGIApp:
         ],
     )
     if options.origins:
-        return cors  # for requests without an origin, too: it tells caches that responses vary by origin
+        return cors  # also for requests without an origin: their responses need `Vary: Origin` for caches
 
     async def only_with_origin(scope: Scope, receive: Receive, send: Send) -> None:
         """Spare other requests the time of the middleware."""

@@ -1,8 +1,8 @@
 """Open connections of an HTTP server: limits in all and by address, and an end for each that makes no progress.
 
 At every moment a connection is in one `Stage`. In all stages but one it waits for its client, and ends if it makes no
-progress for the stage's time. In the other one, a task of the app runs, which has time-outs of its own. A timer of the
-server compares all connections with their state a second ago, so a request sets no timer.
+progress for the stage's time. In the stage `APP`, the app runs a task with its own time-outs. A timer of the server
+compares all connections with their state a second ago, so a request sets no timer.
 """
 
 import resource
@@ -43,7 +43,7 @@ class Stage(Enum):
     HEAD = "head", 10.0
     """The head of a request is not complete. Bytes are no progress; its end is."""
     IDLE = "idle", 5.0
-    """The client may send another request. What it sends may be the rest of a body that the app has not read."""
+    """The client may send another request, or the rest of a body that the app has not read."""
     BODY = "body", 60.0
     """A task of the app waits for the request's body. The gateway's own time-out for a body is shorter."""
     APP = "app", None

@@ -22,7 +22,7 @@ def split_address(address: str) -> tuple[str, int]:
     """Return the host and the port of `host:port`. The host of `[::1]:8000` is `::1`.
 
     Raises:
-        ValueError: the text is no such address. The message says what is valid and does not quote it.
+        ValueError: the address is invalid. The message shows valid ones and does not quote it.
     """
     match = _ADDRESS.fullmatch(address)
     if match is None:
@@ -43,7 +43,7 @@ def split_address(address: str) -> tuple[str, int]:
 def open_listener(address: str) -> socket.socket:
     """Return a socket that listens on an address. `[::]` accepts IPv4 too, as gRPC's listeners do.
 
-    Of a name's addresses, the first IPv4 address is used, or the first IPv6 address if there is none.
+    For a name, it listens on the first IPv4 address; on the first IPv6 address if the name has no other.
 
     Args:
         address: see `split_address`.

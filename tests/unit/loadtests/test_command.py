@@ -34,7 +34,7 @@ class TestParser:
             ),
             *(
                 (f"--host http://a --bank {text}", "must be an address with a port")
-                for text in ("bank", ":1", "bank:0", "bank:x", "bank:99999")
+                for text in ("bank", ":1", "bank:0", "bank:x", "bank:99999", "::1:50051", "[::1]")
             ),
             ("--host http://a --ledger mysql://a/b", "must be a URL such as postgresql://"),
             ("--shape square", "invalid choice"),
@@ -58,6 +58,11 @@ class TestParser:
 
     def test_slash_at_the_end_of_the_host_is_removed(self) -> None:
         assert parse_arguments(["--host", "https://wallet.example/"]).host == "https://wallet.example"
+
+    @pytest.mark.parametrize("target", ["[::1]:50051", "bank:50051", "dns:///bank:50051", "ipv4:127.0.0.1:50051"])
+    def test_ipv6_and_grpc_targets_are_accepted(self, target: str) -> None:
+        arguments = parse_arguments(["--host", "http://[::1]:8000", "--bank", target])
+        assert (arguments.host, arguments.bank) == ("http://[::1]:8000", target)
 
     def test_scenario_accepts_several_names_or_all(self) -> None:
         assert create_parser().parse_args(["--scenario", "rest,reads"]).scenario == "rest,reads"
