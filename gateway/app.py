@@ -3,7 +3,6 @@
 import asyncio
 from functools import partial
 
-from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.graphql.execution.context import Context
@@ -23,7 +22,7 @@ from gateway.rest.error_handlers import add_error_handlers
 from gateway.rest.signing_keys import signing_key_routes
 from kit.auth.principal import TokenVerifier
 from kit.http.admin import add_health_routes
-from kit.http.methods import answer_head
+from kit.http.routing import answer_head, new_app
 from subgraphs.analytics.client import AnalyticsClient
 from subgraphs.bank.client import BankClient
 from subgraphs.card.client import CardClient
@@ -59,7 +58,7 @@ def build_app(
         timeout_seconds: maximum duration of an HTTP request; streams have no limit.
         graph: options of the GraphQL endpoints.
     """
-    app = FastAPI(openapi_url=None, redirect_slashes=False)
+    app = new_app()
     add_error_handlers(app)
     # The REST routes come first, because the router tries routes in order. They are added without include_router, so
     # requests do not pass through a second router.

@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from kit.http.admin import HealthCheck, add_health_routes
-from kit.http.methods import allowed_methods, answer_head
+from kit.http.routing import allowed_methods, answer_head, new_app
 from openapi.acquirer import AuthorizationRequest, CardDetails, Code, Token
 from sandbox.acquirer import Acquirer
 from sandbox.behaviours import Step
@@ -53,7 +53,7 @@ class Cancellation(BaseModel):
 
 def build_app(acquirer: Acquirer, checks: Mapping[str, HealthCheck]) -> FastAPI:
     """Return the app: the contract's routes, health checks, and `/` with the list of test cards."""
-    app = FastAPI(openapi_url=None, redirect_slashes=False)
+    app = new_app()
     _add_errors(app)
     add_health_routes(app, checks)
     app.router.routes += _routes(acquirer).routes

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from gateway.errors import build_problem, problem_from_error
 from gateway.http.problems import problem_response
 from gateway.rest.guarded_route import UnsupportedMediaTypeError
-from kit.http.methods import allowed_methods
+from kit.http.routing import allowed_methods
 from wallet.errors import FieldViolation, InternalError, InvalidInput, WalletError
 
 log = structlog.get_logger(__name__)

@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from kit.auth.access import AccessPolicy
 from kit.auth.principal import TokenVerifier
-from kit.http.methods import answer_head, send_head
+from kit.http.routing import answer_head, new_app, send_head
 from wallet.errors import Code, Unauthenticated, WalletError
 
 HealthCheck = Callable[[], Awaitable[None]]
@@ -29,7 +29,7 @@ def admin_app(checks: Mapping[str, HealthCheck]) -> FastAPI:
 
     The GET routes of a router that is included later need `answer_head`; `add_authorized_routes` calls it.
     """
-    app = FastAPI(openapi_url=None, redirect_slashes=False)
+    app = new_app()
     add_health_routes(app, checks)
 
     @app.get("/metrics")

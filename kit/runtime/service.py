@@ -13,7 +13,7 @@ from fastapi import APIRouter
 from kit.auth.access import AccessPolicy
 from kit.auth.principal import TokenVerifier
 from kit.http.admin import HealthCheck, add_authorized_routes, admin_app
-from kit.http.methods import answer_head
+from kit.http.routing import answer_head
 from kit.http.server import http_server
 from kit.rpc.server import Service, grpc_server
 from kit.rpc.tls import TLS

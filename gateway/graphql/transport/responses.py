@@ -16,7 +16,7 @@ from gateway.errors import format_graphql_error
 from gateway.graphql.transport.requests import EVENT_STREAM, RequestRefused
 from gateway.http import metrics
 from gateway.http.media_types import JSON
-from kit.http.methods import send_head
+from kit.http.routing import send_head
 from kit.rpc import request_context
 from wallet.errors import InternalError, RateLimited
 

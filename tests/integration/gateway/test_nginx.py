@@ -95,6 +95,13 @@ class TestHTTPS:
         assert writer.get_extra_info("ssl_object").selected_alpn_protocol() == "h2"
         writer.transport.abort()
 
+    async def test_http_1_0_request_without_a_host_is_served(self, nginx: Nginx) -> None:
+        host, port = nginx.https.split(":")
+        reader, writer = await asyncio.open_connection(host, int(port), ssl=nginx.trust)
+        writer.write(b"GET /health/live HTTP/1.0\r\n\r\n")
+        assert (await reader.read()).split()[1] == b"200"
+        writer.close()
+
     async def test_plain_http_is_redirected_to_https(self, nginx: Nginx) -> None:
         async with client(f"http://{nginx.http}") as http:
             answer = await http.post("/accounts?a=b", json={})

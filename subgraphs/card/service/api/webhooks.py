@@ -8,6 +8,7 @@ from pydantic import SecretStr, ValidationError
 from standardwebhooks import Webhook, WebhookVerificationError
 from starlette.requests import ClientDisconnect
 
+from kit.http.routing import new_app
 from openapi import acquirer as messages
 from subgraphs.card.service import metrics
 from subgraphs.card.service.adapters.repository import Repository
@@ -50,7 +51,7 @@ def webhook_app(inbox: WebhookInbox, secret: SecretStr) -> FastAPI:
     It answers 204 stored, 400 unreadable body, 401 invalid or old signature (Standard Webhooks), 413 too long, 503
     send again. A sender that hangs up within the body gets no answer.
     """
-    app, signature = FastAPI(openapi_url=None, redirect_slashes=False), Webhook(secret.get_secret_value())
+    app, signature = new_app(), Webhook(secret.get_secret_value())
 
     @app.post("/webhooks/acquirer")
     async def receive(request: Request) -> Response:

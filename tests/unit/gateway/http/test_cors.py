@@ -48,6 +48,17 @@ async def send(options: CorsOptions, method: str, headers: dict[str, str]) -> ht
         return await http.request(method, "/graphql", headers=headers)
 
 
+@pytest.mark.parametrize(("method", "status"), [("GET", 200), ("HEAD", 200), ("POST", 200), ("DELETE", 400)])
+async def test_pages_may_use_the_methods_of_the_api(method: str, status: int) -> None:
+    asked = {"Origin": OURS, "Access-Control-Request-Method": method, "Access-Control-Request-Headers": "authorization"}
+    assert (await send(CorsOptions([OURS]), "OPTIONS", asked)).status_code == status
+
+
+async def test_pages_may_compress_bodies() -> None:
+    answer = await preflight(CorsOptions([OURS]), OURS, ["content-encoding", "content-type"])
+    assert answer.status_code == 200
+
+
 class TestOrigins:
     @pytest.mark.parametrize("origin", LOCALHOST)
     async def test_localhost_is_allowed_on_any_port_in_development(self, origin: str) -> None:

@@ -13,7 +13,7 @@ from kit.auth.keys import KeySet
 from kit.auth.principal import Role, TokenVerifier
 from kit.http import admin
 from kit.http.admin import HealthCheck, JsonLinesResponse, add_authorized_routes, admin_app, run_checks
-from kit.http.methods import answer_head
+from kit.http.routing import answer_head
 from kit.http.server import http_server
 from kit.telemetry import metrics
 from stack.ports import free_ports

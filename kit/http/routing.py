@@ -1,14 +1,20 @@
-"""HEAD, and the `Allow` field of 405 answers."""
+"""What FastAPI's routing leaves open: HEAD, the `Allow` field of 405 answers, and redirects."""
 
 from collections.abc import Iterable
 from typing import Final
 
+from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Mount
 from starlette.types import Scope, Send
 
 _METHODS: Final = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
+
+
+def new_app() -> FastAPI:
+    """Return an app without routes. It does not redirect: FastAPI's redirects go to any host that a request names."""
+    return FastAPI(openapi_url=None, redirect_slashes=False)
 
 
 def answer_head(routes: Iterable[BaseRoute]) -> None:
