@@ -26,6 +26,7 @@ def channels(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {channel["address"]: channel for channel in document["channels"]}
 
 
+@pytest.mark.slow
 class TestDocument:
     def test_parser_reports_no_problem(self, document: dict[str, Any]) -> None:
         # The parser recommends version 3.1, which has no feature that is needed here.

@@ -297,6 +297,7 @@ class TestMounted:
             assert networks("prometheus") & networks(name)
             assert environment_of(name)[f"{name.upper()}_ADMIN_LISTEN"] == f"0.0.0.0:{each['port']}"
 
+    @pytest.mark.slow
     async def test_databases_belong_to_their_services(self, secrets: Path, home: Path) -> None:
         async with Postgres(home, free_ports(1)[0], databases=()) as postgres:
             await Child(Process(name="databases", command=run_database_script(postgres, secrets))).start()

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 from graphql import build_schema, find_breaking_changes
 
 from gateway.graphql.execution.schemas import build_merged_schema
@@ -21,6 +22,7 @@ def compose(subgraphs: dict[str, Path]) -> dict[str, Any]:
     return answer
 
 
+@pytest.mark.slow
 class TestSubgraphs:
     def test_subgraphs_compose_without_errors_and_hints(self) -> None:
         answer = compose(EXPORTED)
@@ -40,6 +42,7 @@ class TestSubgraphs:
         assert {error["code"] for error in compose(EXPORTED | {"bank": other})["errors"]} == {"INVALID_FIELD_SHARING"}
 
 
+@pytest.mark.slow
 class TestMergedGraph:
     def test_merged_graph_composes_as_a_subgraph(self, tmp_path: Path) -> None:
         file = tmp_path / "merged.graphql"

@@ -47,6 +47,7 @@ async def audits(url: str) -> list[dict[str, Any]]:
     return results
 
 
+@pytest.mark.slow
 class TestAudits:
     def test_all_audits_run(self, audits: list[dict[str, Any]]) -> None:
         assert len({audit["id"] for audit in audits}) == AUDITS

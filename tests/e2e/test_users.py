@@ -151,6 +151,7 @@ class TestRest:
         assert (first["hasMore"], rest["hasMore"]) == (True, False)
         assert (await anonymous.get("/accounts", params={"limit": 0}, headers=headers)).status_code == 400
 
+    @pytest.mark.slow
     async def test_refresh_can_be_repeated_after_identity_restarts(
         self, anonymous: httpx.AsyncClient, system: System
     ) -> None:

@@ -196,6 +196,7 @@ class TestGaps:
         assert not Coverage(2, 3).is_complete_up_to(1)
 
 
+@pytest.mark.slow
 class TestOutage:
     async def test_requests_fail_during_an_outage_and_succeed_after_it(
         self, tmp_path: Path, row: Callable[[int], Row], account: UUID

@@ -180,6 +180,7 @@ class TestConsumer:
             await env.until_stored(alice, [1, 2, 3])
         assert (await env.history.get_coverage([bob]))[bob].count == 3
 
+    @pytest.mark.slow
     async def test_killed_clickhouse_loses_nothing(self, env: AnalyticsEnvironment, tmp_path: Path) -> None:
         alice, bob = env.bank.open(), env.bank.open("bob")
         async with (

@@ -252,6 +252,7 @@ class TestService:
         await asyncio.gather(*(database.ping() for _ in range(10)))
 
 
+@pytest.mark.slow
 class TestJob:
     def run(self, dsn: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(

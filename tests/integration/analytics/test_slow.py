@@ -119,6 +119,7 @@ class TestSlowSubscriber:
             async with aclosing(client.watch_operations(alice, versions[-1])) as again:
                 assert (await anext(again)).account_version == len(versions) + 1
 
+    @pytest.mark.slow
     async def test_slow_websocket_subscriber_is_ended_without_delaying_others(
         self, env: AnalyticsEnvironment, hub: SubscriptionHub, gateway: str, keys: Keys
     ) -> None:

@@ -77,6 +77,7 @@ class TestBatchTransferMoney:
         assert answers[0] == answers[1] == answers[2]
         assert await bank.balance(sender) == 9
 
+    @pytest.mark.slow
     async def test_batch_of_8000_transfers_succeeds(self, own_bank: RunningBank) -> None:
         alice, (one, two) = own_bank.user("alice"), [await own_bank.open("alice", "8000") for _ in range(2)]
         requests = [transfer_request(*((one, two) if n % 2 else (two, one)), "1", str(n)) for n in range(8000)]

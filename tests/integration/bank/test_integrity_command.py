@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
 import orjson
+import pytest
 
 from kit.auth.principal import Role
 from stack.ports import free_ports
@@ -61,6 +62,7 @@ class TestAdmin:
         )
 
 
+@pytest.mark.slow
 class TestCommand:
     async def test_command_reports_a_sound_ledger(self, own_bank: RunningBank) -> None:
         result = await run_integrity_command(own_bank)

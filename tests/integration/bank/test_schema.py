@@ -83,6 +83,7 @@ class TestMigrations:
         assert await shape(sql) == before
         assert await sql.fetchval("SELECT count(*) FROM accounts") == len(EXPONENTS)
 
+    @pytest.mark.slow
     async def test_migrations_can_run_repeatedly_and_concurrently(
         self, ledger_url: str, sql: asyncpg.Connection
     ) -> None:

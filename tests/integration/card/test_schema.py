@@ -96,6 +96,7 @@ class TestMigrations:
             await admin.close()
         assert await shape(sql) == from_tables
 
+    @pytest.mark.slow
     async def test_downgrade_removes_everything_and_the_command_upgrades_again(
         self, card_url: str, sql: asyncpg.Connection
     ) -> None:

@@ -184,6 +184,7 @@ class TestUnexpectedError:
     async def test_json_log_of_an_unexpected_error_has_no_card_data(self, gateway: Gateway, card: FakeCard) -> None:
         await self.cause_error(gateway, card)
 
+    @pytest.mark.slow
     async def test_console_log_of_an_unexpected_error_has_no_card_data(
         self, services: tuple[str, FakeBank, FakeCard], keys: Keys, tmp_path: Path, card: FakeCard
     ) -> None:

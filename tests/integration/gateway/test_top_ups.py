@@ -468,6 +468,7 @@ class TestTopUpSubscription:
 
 
 class TestWithoutTheCardService:
+    @pytest.mark.slow
     async def test_gateway_serves_transfers_without_the_card_service(
         self, services: tuple[str, FakeBank, FakeCard], keys: Keys, tmp_path: Path
     ) -> None:

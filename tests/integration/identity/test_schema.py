@@ -54,6 +54,7 @@ class TestMigrations:
             await admin.close()
         assert await shape(sql) == from_tables
 
+    @pytest.mark.slow
     async def test_migrations_can_be_downgraded_and_repeated(self, identity_url: str, sql: asyncpg.Connection) -> None:
         before = await shape(sql)
         await asyncio.to_thread(command.downgrade, config(MIGRATIONS, identity_url), "base")

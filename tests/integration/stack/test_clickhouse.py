@@ -156,6 +156,7 @@ class TestAsyncClient:
         assert cut.value.code == 159
 
 
+@pytest.mark.slow
 class TestStore:
     @pytest.mark.parametrize("kill", [True, False], ids=["kill -9", "SIGTERM"])
     async def test_inserted_rows_survive_a_restart(self, tmp_path: Path, *, kill: bool) -> None:
