@@ -1,6 +1,7 @@
-"""Tools from outside Python, which may be missing."""
+"""Tools from outside Python and parts of the machine, which may be missing."""
 
 import os
+import socket
 from typing import NoReturn
 
 import pytest
@@ -11,3 +12,15 @@ def skip_without_tool(reason: str) -> NoReturn:
     if os.environ.get("CI") == "true":
         pytest.fail(f"{reason}; .ci/run installs it")
     pytest.skip(f"{reason}; .ci/run shows how to install it")
+
+
+def _has_ipv6() -> bool:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+needs_ipv6 = pytest.mark.skipif(not _has_ipv6(), reason="this machine has no IPv6 address")
+"""Mark of tests that listen on `[::1]` or `[::]`."""

@@ -12,6 +12,7 @@ from kit.http.connections import ConnectionLimits
 from kit.http.server import http_server
 from kit.http.uvicorn_internals.http_protocol import BoundedHttpProtocol
 from stack.ports import free_ports
+from tests.tools import needs_ipv6
 
 
 async def test_port_in_use_raises_an_os_error() -> None:
@@ -46,6 +47,7 @@ async def test_connections_send_small_packets_at_once(monkeypatch: pytest.Monkey
     assert options[0] != 0
 
 
+@needs_ipv6
 @pytest.mark.parametrize("host", ["[::1]", "[::]"])
 async def test_server_listens_on_an_ipv6_address(host: str) -> None:
     (port,) = free_ports(1)

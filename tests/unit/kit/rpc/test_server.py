@@ -24,6 +24,7 @@ from kit.rpc.status import error_from_status
 from kit.runtime.addresses import ListenError
 from stack.ports import free_ports
 from tests.conftest import USERS, Keys
+from tests.tools import needs_ipv6
 from tests.unit.kit.rpc.echo import POLICY, SERVICE, Stub, registration, serving
 from tests.waiting import until
 from wallet.errors import InternalError, InvalidInput, PermissionDenied, Unauthenticated, Unavailable, WalletError
@@ -379,6 +380,7 @@ class TestServer:
             async with grpc_server(target, keys.verifier(), {SERVICE: Service(registration(say), POLICY)}):
                 pass
 
+    @needs_ipv6
     async def test_server_listens_on_an_ipv6_address(self, keys: Keys) -> None:
         address = f"[::1]:{free_ports(1)[0]}"
         services = {SERVICE: Service(registration(say), POLICY)}
