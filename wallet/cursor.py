@@ -18,6 +18,13 @@ class HistoryPosition(NamedTuple):
     epoch: str
 
 
+HISTORY_START: Final = HistoryPosition(0, "")
+"""Position before the oldest operation of an account, in each epoch."""
+
+ID_START: Final = UUID(int=0)
+"""Id before all items of a list that is ordered by id."""
+
+
 def encode_version(version: int, epoch: str = "") -> str:
     """Return the cursor of the operation that produced this version of its account.
 

@@ -31,6 +31,7 @@ class PageRequest(Generic[Position]):
 def parse_relay_arguments(
     decode: Callable[[str], Position],
     *,
+    start: Position,
     first: int | None,
     after: str | None,
     last: int | None,
@@ -38,10 +39,12 @@ def parse_relay_arguments(
 ) -> PageRequest[Position]:
     """Parse the arguments of a connection that is sorted newest first.
 
-    `first` and `after` page towards older items, `last` and `before` towards newer ones.
+    `first` and `after` page towards older items, `last` and `before` towards newer ones. As in the Relay specification,
+    `last` without `before` is the end of the list: the oldest items.
 
     Args:
         decode: parses a cursor; raises ValueError for an invalid one.
+        start: position before the oldest item.
         first: page size, 1 to 1,000; 50 by default.
         after: the page has the items directly after this cursor.
         last: page size towards newer items.
@@ -56,6 +59,8 @@ def parse_relay_arguments(
     with inputs.FieldParser() as fields:
         older_than = None if after is None else fields.parse("after", decode, after)
         newer_than = None if before is None else fields.parse("before", decode, before)
+    if last is not None and before is None:
+        newer_than = start
     size, field = (last, "last") if backward else (first, "first")
     if size is None:
         size = DEFAULT_PAGE

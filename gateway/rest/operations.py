@@ -59,7 +59,7 @@ def operation_routes(analytics: AnalyticsClient, charge_page: ChargePage) -> API
             older_than = None if after is None else fields.parse("after", cursor.decode_position, after)
             newer_than = None if before is None else fields.parse("before", cursor.decode_position, before)
         operation_filter = client.OperationFilter(
-            types=tuple(kind.value for kind in type or ()),
+            types=None if type is None else tuple(kind.value for kind in type),
             direction=direction.value if direction else None,
             counterparty_id=counterpartyId,
             min_amount=minAmount,

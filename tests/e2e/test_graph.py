@@ -139,6 +139,11 @@ class TestQueries:
         assert [edge["node"]["amount"]["amount"] for edge in second["edges"]] == ["3.00", "2.00"]
         back = await operations(alice, last=2, before=second["pageInfo"]["startCursor"])
         assert back["edges"] == first["edges"]
+        end = await operations(alice, last=2)
+        assert [edge["node"]["amount"]["amount"] for edge in end["edges"]] == ["2.00", "1.00"]
+        assert (end["pageInfo"]["hasNextPage"], end["pageInfo"]["hasPreviousPage"]) == (False, True)
+        nothing = await operations(alice, filter={"types": []})
+        assert (nothing["edges"], nothing["pageInfo"]["hasNextPage"]) == ([], False)
         few = await operations(alice, filter={"minAmount": "2", "maxAmount": "3", "direction": "OUT"})
         assert [edge["node"]["amount"]["amount"] for edge in few["edges"]] == ["3.00", "2.00"]
 

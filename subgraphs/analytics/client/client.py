@@ -62,7 +62,8 @@ class AnalyticsClient:
             account_id: id of the account.
             limit: maximum number of operations; 0 for the server's default.
             older_than: the page ends before this version.
-            newer_than: the page starts after this version. Not together with `older_than`.
+            newer_than: the page starts after this version; 0: with the oldest operation. Not together with
+                `older_than`.
             epoch: epoch of the ledger that `older_than` or `newer_than` belongs to.
             filter: conditions that each operation satisfies.
         """

@@ -47,9 +47,12 @@ class OperationPage:
 
 @dataclass(frozen=True, slots=True)
 class OperationFilter:
-    """Conditions that must all hold. Amounts are decimal strings, inclusive. `from_` is inclusive, `to` exclusive."""
+    """Conditions that must all hold. Amounts are decimal strings, inclusive. `from_` is inclusive, `to` exclusive.
 
-    types: tuple[str, ...] = ()
+    `types` matches any of these types: an empty tuple matches no operation, None all of them.
+    """
+
+    types: tuple[str, ...] | None = None
     direction: str | None = None
     counterparty_id: UUID | None = None
     min_amount: str | None = None

@@ -98,7 +98,9 @@ class OperationConnection:
 
 @strawberry.input(description="All conditions that are set must hold.")
 class OperationFilter:
-    types: list[OperationType] | None = strawberry.field(default=None, description="Matches any of these types.")
+    types: list[OperationType] | None = strawberry.field(
+        default=None, description="Matches any of these types; an empty list matches none."
+    )
     direction: Direction | None = None
     counterparty_id: strawberry.ID | None = None
     min_amount: str | None = strawberry.field(default=None, description="Inclusive; a decimal number.")
@@ -117,7 +119,7 @@ class OperationFilter:
                 "counterpartyId", inputs.parse_uuid, self.counterparty_id
             )
         return client.OperationFilter(
-            types=tuple(kind.value for kind in self.types or ()),
+            types=None if self.types is None else tuple(kind.value for kind in self.types),
             direction=self.direction.value if self.direction else None,
             counterparty_id=counterparty or None,
             min_amount=self.min_amount,
@@ -259,7 +261,7 @@ class Account:
 
     @strawberry.field(
         description="The account's operations, newest first. `first` and `after` page towards older operations, `last` "
-        "and `before` towards newer ones.",
+        "and `before` towards newer ones. `last` without `before` is the end of the list: the oldest operations.",
         directives=[cost_directive(PAGE_COST), PAGED],
     )
     async def operations(
@@ -272,7 +274,7 @@ class Account:
         filter: OperationFilter | None = None,  # noqa: A002
     ) -> OperationConnection | None:
         request = paging.parse_relay_arguments(
-            cursor.decode_position, first=first, after=after, last=last, before=before
+            cursor.decode_position, start=cursor.HISTORY_START, first=first, after=after, last=last, before=before
         )
         edge = request.older_than or request.newer_than
         page = await info.context.analytics.list_operations(

@@ -85,7 +85,9 @@ class AccountConnection:
 
 async def list_accounts(info: Info, owner_id: str, first: int | None, after: str | None) -> AccountConnection:
     """Return a page of an owner's accounts; an empty `owner_id` means the caller."""
-    page_request = paging.parse_relay_arguments(cursor.decode_id, first=first, after=after, last=None, before=None)
+    page_request = paging.parse_relay_arguments(
+        cursor.decode_id, start=cursor.ID_START, first=first, after=after, last=None, before=None
+    )
     page = await info.context.bank.list_accounts(owner_id, limit=page_request.limit, after=page_request.older_than)
     edges = [AccountEdge(cursor=cursor.encode_id(each.id), node=Account.from_client(each)) for each in page.accounts]
     return AccountConnection(

@@ -65,7 +65,7 @@ class Account:
 
     @strawberry.field(
         description="The account's top-ups, newest first. `first` and `after` page to older top-ups, `last` and "
-        "`before` to newer ones.",
+        "`before` to newer ones. `last` without `before` is the end of the list: the oldest top-ups.",
         directives=[cost_directive(PAGE_COST), PAGED],
     )
     async def top_ups(
@@ -77,7 +77,7 @@ class Account:
         before: str | None = None,
     ) -> Annotated["TopUpConnection", strawberry.lazy("subgraphs.card.graph.types")] | None:
         page_request = paging.parse_relay_arguments(
-            cursor.decode_id, first=first, after=after, last=last, before=before
+            cursor.decode_id, start=cursor.ID_START, first=first, after=after, last=last, before=before
         )
         page = await info.context.card.list_top_ups(
             UUID(self.id),

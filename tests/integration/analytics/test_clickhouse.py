@@ -121,6 +121,7 @@ class TestPage:
             (OperationFilter(), lambda row: True),
             (OperationFilter(types=frozenset({OperationType.TOP_UP})), lambda row: row.type is OperationType.TOP_UP),
             (OperationFilter(types=frozenset(OperationType)), lambda row: True),
+            (OperationFilter(types=frozenset()), lambda row: False),
             (OperationFilter(direction=Direction.IN), lambda row: row.direction is Direction.IN),
             (OperationFilter(counterparty_id=FRIEND), lambda row: row.counterparty_id == FRIEND),
             (OperationFilter(min_amount=Decimal("7.25")), lambda row: row.amount >= Decimal("7.25")),

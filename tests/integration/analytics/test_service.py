@@ -60,6 +60,9 @@ COMPLETENESS: list[tuple[list[int], dict[str, Any], bool]] = [
     ([3, 4], {"newer_than": 1, "limit": 1}, False),
     ([2, 3, 4], {"newer_than": 1}, True),
     ([1, 2, 3, 4], {"newer_than": 4}, True),
+    ([1, 2], {"newer_than": 0, "limit": 1}, True),
+    ([2, 3, 4], {"newer_than": 0, "limit": 1}, False),
+    ([1, 2, 3, 4], {"filter": OperationFilter(types=())}, True),
     ([1, 2, 3], {"filter": OperationFilter(direction="IN")}, False),
     ([1, 2, 4], {"filter": OperationFilter(direction="IN")}, False),
     ([1, 2, 3, 4], {"filter": OperationFilter(direction="IN")}, True),
@@ -120,6 +123,11 @@ class TestOperations:
                     to=START + timedelta(days=1),
                 ),
             )
+            oldest = await client.list_operations(alice, limit=2, newer_than=0)
+            assert [each.account_version for each in oldest.operations] == [2, 1]
+            assert (oldest.has_older, oldest.has_newer) == (False, True)
+            nothing = await client.list_operations(alice, limit=2, filter=OperationFilter(types=()))
+            assert (nothing.operations, nothing.has_older, nothing.has_newer) == ((), False, False)
         assert [str(each.amount) for each in filtered.operations] == ["7.00", "5.00", "3.00"]
 
     async def test_page_is_complete_if_it_lacks_no_operation_of_the_ledger(

@@ -191,6 +191,7 @@ class TestReads:
         assert await list_page(newer_than=ids[4]) == (ids[2:4], True, True)
         assert await list_page(newer_than=ids[2]) == (ids[:2], True, False)
         assert await list_page(newer_than=ids[0]) == ([], True, False)
+        assert await list_page(newer_than=UUID(int=0)) == (ids[3:], False, True)
         with pytest.raises(InvalidInput):
             await list_page(older_than=ids[0], newer_than=ids[4])
         with pytest.raises(AccountNotFound):

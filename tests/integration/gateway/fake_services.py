@@ -79,7 +79,7 @@ class FakeCard(card_pb2_grpc.CardServiceServicer):
         self._answer(request)
         ids = [each.id for each in self.listed]
         if request.newer_than:
-            end = ids.index(request.newer_than)
+            end = len(ids) if UUID(request.newer_than).int == 0 else ids.index(request.newer_than)
             start = max(0, end - request.page_size)
         else:
             start = ids.index(request.older_than) + 1 if request.older_than else 0

@@ -391,6 +391,9 @@ class TestTopUpByGraphQL:
         assert shown(first) == ids[:2]
         assert first["edges"][0]["node"]["account"] == {"id": str(ACCOUNT)}
         assert (first["pageInfo"]["hasNextPage"], first["pageInfo"]["hasPreviousPage"]) == (True, False)
+        end = await page(last=2)
+        assert shown(end) == ids[-2:]
+        assert (end["pageInfo"]["hasNextPage"], end["pageInfo"]["hasPreviousPage"]) == (False, True)
         assert first["pageInfo"]["startCursor"] == first["edges"][0]["cursor"]
         second = await page(first=2, after=first["pageInfo"]["endCursor"])
         assert shown(second) == ids[2:4]

@@ -1,6 +1,10 @@
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from wallet import cursor, paging
 from wallet.errors import InvalidInput
@@ -11,7 +15,65 @@ CURSOR = cursor.encode_version(7)
 
 def parse(**arguments: Any) -> PageRequest[int]:
     defaults: dict[str, Any] = {"first": None, "after": None, "last": None, "before": None}
-    return paging.parse_relay_arguments(cursor.decode_version, **(defaults | arguments))
+    return paging.parse_relay_arguments(cursor.decode_version, start=0, **(defaults | arguments))
+
+
+@dataclass(frozen=True)
+class RelayPage:
+    """Edges of a page and its page info, as the Relay specification defines them."""
+
+    edges: Sequence[int]
+    has_next_page: bool
+    has_previous_page: bool
+
+
+def relay_page(
+    newest_first: Sequence[int], *, first: int | None, after: int | None, last: int | None, before: int | None
+) -> RelayPage:
+    """Return the page by the specification's algorithm, on a list in memory.
+
+    The specification leaves open how many edges a connection without `first` and `last` has. Here it has the 50 next to
+    its cursor.
+    """
+    if first is None and last is None:
+        first, last = (50, None) if before is None else (None, 50)
+    edges = list(newest_first)
+    beyond_after = beyond_before = False
+    if after is not None:
+        beyond_after = after in edges
+        edges = edges[edges.index(after) + 1 :]
+    if before is not None:
+        beyond_before = before in edges
+        edges = edges[: edges.index(before)]
+    has_next, has_previous = beyond_before, beyond_after
+    if first is not None:
+        has_next, edges = len(edges) > first, edges[:first]
+    if last is not None:
+        has_previous, edges = len(edges) > last, edges[-last:]
+    return RelayPage(edges, has_next, has_previous)
+
+
+def stored_page(newest_first: Sequence[int], request: PageRequest[int]) -> RelayPage:
+    """Return the page that a service answers to the request: see `GetOperations` and `ListTopUps`."""
+    older_than, newer_than = request.older_than, request.newer_than
+    if newer_than is not None:
+        newer = [each for each in newest_first if each > newer_than]
+        has_older = any(each <= newer_than for each in newest_first)
+        return RelayPage(newer[-request.limit :], has_older, len(newer) > request.limit)
+    older = [each for each in newest_first if older_than is None or each < older_than]
+    has_newer = older_than is not None and any(each >= older_than for each in newest_first)
+    return RelayPage(older[: request.limit], len(older) > request.limit, has_newer)
+
+
+@st.composite
+def connections(draw: st.DrawFn) -> tuple[list[int], dict[str, int | None]]:
+    """Draw a list and the arguments of one direction; cursors are those of its items."""
+    items = sorted(draw(st.sets(st.integers(1, 200), max_size=70)), reverse=True)
+    size = draw(st.none() | st.integers(1, 80))
+    cursor_ = draw(st.none() | st.sampled_from(items)) if items else None
+    arguments: dict[str, int | None] = {"first": None, "after": None, "last": None, "before": None}
+    names = draw(st.sampled_from([("first", "after"), ("last", "before")]))
+    return items, arguments | dict(zip(names, (size, cursor_), strict=True))
 
 
 class TestParseRelayArguments:
@@ -24,10 +86,20 @@ class TestParseRelayArguments:
             ({"after": CURSOR}, PageRequest(50, 7, None)),
             ({"last": 1, "before": CURSOR}, PageRequest(1, None, 7)),
             ({"before": CURSOR}, PageRequest(50, None, 7)),
+            ({"last": 2}, PageRequest(2, None, 0)),
         ],
     )
     def test_valid_arguments_are_parsed(self, arguments: dict[str, Any], expected: PageRequest[int]) -> None:
         assert parse(**arguments) == expected
+
+    @given(connections())
+    def test_pages_are_those_of_the_relay_specification(self, case: tuple[list[int], dict[str, int | None]]) -> None:
+        items, arguments = case
+        cursors = {
+            name: cursor.encode_version(value) if name in {"after", "before"} and value is not None else value
+            for name, value in arguments.items()
+        }
+        assert stored_page(items, parse(**cursors)) == relay_page(items, **arguments)
 
     @pytest.mark.parametrize(
         ("arguments", "field"),

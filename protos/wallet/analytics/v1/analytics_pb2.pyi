@@ -150,14 +150,17 @@ class OperationFilter(_message.Message):
     MAX_AMOUNT_FIELD_NUMBER: _builtins.int
     FROM_FIELD_NUMBER: _builtins.int
     TO_FIELD_NUMBER: _builtins.int
+    MATCHES_NO_TYPE_FIELD_NUMBER: _builtins.int
     direction: Global___Direction.ValueType
     counterparty_id: _builtins.str
     min_amount: _builtins.str
     """Inclusive bounds, decimal strings."""
     max_amount: _builtins.str
+    matches_no_type: _builtins.bool
+    """Matches no operation: for a caller whose list of types is empty. Has no effect if there are types."""
     @_builtins.property
     def types(self) -> _containers.RepeatedScalarFieldContainer[Global___OperationType.ValueType]:
-        """Matches any of these types; empty matches all."""
+        """Matches any of these types; empty matches all, unless matches_no_type is set."""
 
     @_builtins.property
     def to(self) -> _timestamp_pb2.Timestamp:
@@ -172,10 +175,11 @@ class OperationFilter(_message.Message):
         min_amount: _builtins.str = ...,
         max_amount: _builtins.str = ...,
         to: _timestamp_pb2.Timestamp | None = ...,
+        matches_no_type: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["from", b"from", "to", b"to"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["counterparty_id", b"counterparty_id", "direction", b"direction", "from", b"from", "max_amount", b"max_amount", "min_amount", b"min_amount", "to", b"to", "types", b"types"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counterparty_id", b"counterparty_id", "direction", b"direction", "from", b"from", "matches_no_type", b"matches_no_type", "max_amount", b"max_amount", "min_amount", b"min_amount", "to", b"to", "types", b"types"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -197,7 +201,9 @@ class GetOperationsRequest(_message.Message):
     older_than: _builtins.int
     """Returns the newest operations below this version."""
     newer_than: _builtins.int
-    """Returns the oldest operations above this version. Do not combine with older_than."""
+    """Returns the oldest operations above this version; 0: the oldest ones of all, in any epoch. Do not combine with
+    older_than.
+    """
     epoch: _builtins.str
     """Epoch of older_than or newer_than. If it is not the ledger's, the call fails with FAILED_PRECONDITION and reason
     LEDGER_RESTORED: read again without a version.

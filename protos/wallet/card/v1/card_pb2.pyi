@@ -378,7 +378,7 @@ class ListTopUpsRequest(_message.Message):
     older_than: _builtins.str
     """Top-up id; the page contains older top-ups. Do not combine with newer_than."""
     newer_than: _builtins.str
-    """Top-up id; the page contains the oldest of the newer top-ups."""
+    """Top-up id; the page contains the oldest of the newer top-ups. The nil UUID: the oldest top-ups of all."""
     def __init__(
         self,
         *,

@@ -127,7 +127,9 @@ def _account_id_from_proto(text: str) -> UUID:
 def _filter_from_proto(message: analytics_pb2.OperationFilter) -> OperationFilter:
     with inputs.FieldParser() as fields:
         return OperationFilter(
-            types=frozenset(_enum_from_proto("type", _TYPES, number) for number in message.types),
+            types=frozenset(_enum_from_proto("type", _TYPES, number) for number in message.types)
+            if message.types or message.matches_no_type
+            else None,
             direction=_enum_from_proto("direction", _DIRECTIONS, message.direction) if message.direction else None,
             counterparty_id=fields.parse("counterpartyId", inputs.parse_uuid, message.counterparty_id)
             if message.counterparty_id

@@ -58,7 +58,7 @@ class Analytics:
             account_id: id of the account.
             limit: maximum number of rows; 0 for 50.
             older_than: the page ends before this version.
-            newer_than: the page starts after this version. Not together with `older_than`.
+            newer_than: the page starts after this version; 0: with the oldest row. Not together with `older_than`.
             epoch: epoch of the ledger that `older_than` or `newer_than` belongs to.
             conditions: conditions that each row satisfies.
 
@@ -73,7 +73,8 @@ class Analytics:
             raise InvalidInput(tuple(violations))
         position = await self._owners.read_position(caller, account_id)
         stored_epoch = await self._epochs.current()
-        if (older_than, newer_than) != (None, None) and epoch != (position.epoch if position else stored_epoch):
+        is_relative = older_than is not None or newer_than  # version 0 is the start of the history in each epoch
+        if is_relative and epoch != (position.epoch if position else stored_epoch):
             raise LedgerRestored
         page = await self._history.get_page(
             account_id,

@@ -101,10 +101,11 @@ class StreamStart:
 class OperationFilter:
     """Conditions that must all hold.
 
-    Amounts are inclusive. `since` is inclusive, `until` exclusive; both have a time zone.
+    `types` matches any of these types: an empty set matches no operation, None all of them. Amounts are inclusive.
+    `since` is inclusive, `until` exclusive; both have a time zone.
     """
 
-    types: frozenset[OperationType] = frozenset()
+    types: frozenset[OperationType] | None = None
     direction: Direction | None = None
     counterparty_id: UUID | None = None
     min_amount: Decimal | None = None

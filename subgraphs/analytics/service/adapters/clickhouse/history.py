@@ -263,7 +263,7 @@ def _conditions_to_sql(account_id: UUID, conditions: OperationFilter) -> tuple[s
         clauses.append(clause)
         values[name] = value
 
-    if conditions.types:
+    if conditions.types is not None:
         add("types", "type IN {types:Array(String)}", sorted(kind.value for kind in conditions.types))
     if conditions.direction is not None:
         add("direction", "direction = {direction:String}", conditions.direction.value)
