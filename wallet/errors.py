@@ -4,7 +4,7 @@ Each class has its data as fields, a machine name (`reason`) and a gRPC status c
 errors to gRPC statuses and back, `gateway.errors` maps them to HTTP and GraphQL.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from enum import Enum
 from typing import ClassVar, Final, Self
 
@@ -65,8 +65,13 @@ class WalletError(Exception):
 
     @classmethod
     def from_metadata(cls, metadata: dict[str, str]) -> Self:
-        """Rebuild an error from `metadata()`. Missing fields are empty, because an older version may not send them."""
-        return cls(**{field.name: metadata.get(field.name, "") for field in fields(cls)})
+        """Rebuild an error from `metadata()`.
+
+        An older version may not send all fields: a missing one has its default, or is empty.
+        """
+        defaults = {field.name: "" for field in fields(cls) if field.default is MISSING}
+        known = {field.name: metadata[field.name] for field in fields(cls) if field.name in metadata}
+        return cls(**(defaults | known))
 
 
 @dataclass
@@ -205,7 +210,7 @@ class IdempotencyConflict(WalletError):
 
     reason = "IDEMPOTENCY_CONFLICT"
     code = Code.ALREADY_EXISTS
-    template = "the idempotency key {idempotency_key!r} was used with another request; use a new key"
+    template = "this idempotency key was used with another request; use a new key"
     idempotency_key: str
 
 
@@ -273,7 +278,7 @@ class UsernameTaken(WalletError):
 
     reason = "USERNAME_TAKEN"
     code = Code.ALREADY_EXISTS
-    template = "the user name {username} is taken; choose another one, or log in"
+    template = "this user name is taken; choose another one, or log in"
     username: str
 
 
@@ -325,24 +330,39 @@ class RateLimited(WalletError):
     retry_after_seconds: str
 
 
+TRY_AGAIN: Final = "try again"
+"""Next step after an error with an unknown outcome, for a call without an idempotency key."""
+
+TRY_AGAIN_WITH_KEY: Final = "try again with the same idempotency key"
+"""The same, for a call with an idempotency key."""
+
+
 @dataclass
 class Unavailable(WalletError):
-    """A required service is unavailable. The outcome of a mutation is unknown: retry it with the same key."""
+    """A required service is unavailable. The outcome of a mutation is unknown: retry it with the same key.
+
+    `next_step` is for the message; `kit.rpc.status` sets it for calls with an idempotency key.
+    """
 
     reason = "UNAVAILABLE"
     code = Code.UNAVAILABLE
-    template = "{what} is not available now; try again with the same idempotency key"
+    template = "{what} is not available now; {next_step}"
     what: str = "a service"
+    next_step: str = TRY_AGAIN
 
 
 @dataclass
 class DeadlineExceeded(WalletError):
-    """The response was late. The outcome of a mutation is unknown: retry it with the same key."""
+    """The response was late. The outcome of a mutation is unknown: retry it with the same key.
+
+    `next_step` is for the message; `kit.rpc.status` sets it for calls with an idempotency key.
+    """
 
     reason = "DEADLINE_EXCEEDED"
     code = Code.DEADLINE_EXCEEDED
-    template = "{what} did not answer in time; try again with the same idempotency key"
+    template = "{what} did not answer in time; {next_step}"
     what: str = "a service"
+    next_step: str = TRY_AGAIN
 
 
 @dataclass

@@ -17,7 +17,7 @@ from kit.rpc.circuit_breaker import STATES, CircuitBreaker, CircuitOpenError, St
 from kit.rpc.grpc_internals import method_name
 from kit.rpc.request_context import RequestContext, current_request
 from kit.rpc.rotation import rotating_channel
-from kit.rpc.status import error_from_rpc
+from kit.rpc.status import error_from_rpc, fit_to_call
 from kit.rpc.tls import TLS, CertificateBundle, require_loopback
 from kit.runtime.backoff import Backoff
 from kit.runtime.settings import CallSettings
@@ -174,9 +174,11 @@ class RpcClient:
         call = current_request.get()
         remaining = call.remaining(self._limits.timeout_seconds)
         if not remaining:
-            raise DeadlineExceeded(self._service)  # with a time-out of 0, gRPC sometimes sends the call
+            raise fit_to_call(
+                DeadlineExceeded(self._service), request
+            )  # with a time-out of 0, gRPC sometimes sends the call
         if self._calls >= self._limits.max_calls:
-            raise self._refusal(method, "limit")
+            raise self._refusal(method, request, "limit")
         caller = "" if call.principal is None else call.principal.scope
         if caller and self._calls_by_caller[caller] >= self._limits.max_per_caller:
             metrics.CALLS_REFUSED.labels(method_name(method), "caller").inc()
@@ -190,9 +192,9 @@ class RpcClient:
                     return await method(request, timeout=remaining, metadata=_metadata(call, span) + metadata)
                 except grpc.aio.AioRpcError as error:
                     guarded.ignore_failure = remaining < self._limits.timeout_seconds / 2
-                    raise _error_from_rpc(error, span, self._service) from None
+                    raise fit_to_call(_error_from_rpc(error, span, self._service), request) from None
         except CircuitOpenError:
-            raise self._refusal(method, "circuit") from None
+            raise self._refusal(method, request, "circuit") from None
         finally:
             self._calls -= 1
             self._calls_by_caller[caller] -= 1
@@ -216,13 +218,13 @@ class RpcClient:
                 async for response in responses:
                     yield response
             except grpc.aio.AioRpcError as error:
-                raise _error_from_rpc(error, span, self._service) from None
+                raise fit_to_call(_error_from_rpc(error, span, self._service), request) from None
             finally:
                 responses.cancel()
 
-    def _refusal(self, method: object, reason: str) -> Unavailable:
+    def _refusal(self, method: object, request: object, reason: str) -> WalletError:
         metrics.CALLS_REFUSED.labels(method_name(method), reason).inc()
-        return Unavailable(self._service)
+        return fit_to_call(Unavailable(self._service), request)
 
     def _new_circuit(self, method: object) -> CircuitBreaker:
         name = method_name(method)

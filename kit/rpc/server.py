@@ -9,6 +9,7 @@ from typing import Any, Final, Self, TypeAlias
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as grpc_health
@@ -21,13 +22,13 @@ from kit.auth.principal import TokenVerifier
 from kit.http.admin import HealthCheck, run_checks
 from kit.rpc.grpc_internals import MethodHandler, ServerStandIn
 from kit.rpc.request_context import RequestContext, choose_request_id, current_request
-from kit.rpc.status import code_name, error_to_status
+from kit.rpc.status import code_name, error_to_status, fit_to_call
 from kit.rpc.tls import TLS, require_loopback
 from kit.runtime.addresses import ListenError
 from kit.runtime.process import background_task
 from kit.telemetry import metrics, tracing
 from kit.telemetry.tracing import TraceContext
-from wallet.errors import InternalError, Unauthenticated, WalletError
+from wallet.errors import InternalError, InvalidInput, Unauthenticated, WalletError
 
 log = structlog.get_logger(__name__)
 
@@ -120,6 +121,7 @@ async def grpc_server(
         service.register(_authorizing_server(server, verifier, name, service.policy))
     names = (*services, "grpc.health.v1.Health", reflection.SERVICE_NAME)
     reflection.enable_server_reflection(names, server)
+    server.add_generic_rpc_handlers([_UnknownMethods()])  # the last one, which gets the calls that no other handles
     try:
         if tls is None:
             server.add_insecure_port(listen)
@@ -206,24 +208,60 @@ class _AuthorizedHandler(grpc.GenericRpcHandler):
         rule = self._rules[method]
 
         async def unary(request: Any, context: _Context) -> Any:
-            with _RpcScope(method, context) as scope:
+            with _RpcScope(method, context, request) as scope:
                 await scope.begin(self._verifier, rule)
+                _check_readable(request)
                 return await handler.unary_unary(request, context)
             return await scope.abort()
 
         async def stream(request: Any, context: _Context) -> AsyncIterator[Any]:
-            with _RpcScope(method, context, is_stream=True) as scope:
+            with _RpcScope(method, context, request, is_stream=True) as scope:
                 valid_until = await scope.begin(self._verifier, rule)
+                _check_readable(request)
                 async with aclosing(_until_expiry(handler.unary_stream(request, context), valid_until)) as responses:
                     async for response in responses:
                         yield response
             if scope.status.code:
                 await scope.abort()
 
-        coders = (handler.request_deserializer, handler.response_serializer)
+        coders = (_read_message(handler.request_deserializer), handler.response_serializer)
         if handler.response_streaming:
             return grpc.unary_stream_rpc_method_handler(stream, *coders)
         return grpc.unary_unary_rpc_method_handler(unary, *coders)
+
+
+class _UnknownMethods(grpc.GenericRpcHandler):
+    """Refuses calls of methods that the server does not have, with a message of ours instead of gRPC's."""
+
+    def service(self, _: grpc.HandlerCallDetails) -> MethodHandler:
+        """Return a handler of a stream in both directions, which suits every call."""
+
+        async def refuse(_: Any, context: _Context) -> None:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "the service has no such method: see its proto file")
+
+        return grpc.stream_stream_rpc_method_handler(refuse)
+
+
+_UNREADABLE: Final = object()
+"""Stands for a request that is not a message of the method's type."""
+
+
+def _read_message(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """Return a parser of requests that returns `_UNREADABLE` where gRPC would answer INTERNAL with its own words."""
+
+    def read(data: bytes) -> Any:
+        try:
+            return parse(data)
+        except DecodeError:
+            return _UNREADABLE
+
+    return read
+
+
+def _check_readable(request: object) -> None:
+    """Raise InvalidInput for a request that is not a message of the method's type."""
+    if request is _UNREADABLE:
+        raise InvalidInput.for_field("request", "must be a message of the method's request type")
 
 
 async def _until_expiry(responses: AsyncGenerator[Any, None], valid_until: float | None) -> AsyncGenerator[Any, None]:
@@ -260,8 +298,9 @@ class _RpcScope:
     An error in the block ends the block and becomes the status that `abort` sends; only a cancellation is raised.
     """
 
-    def __init__(self, method: str, context: _Context, *, is_stream: bool = False) -> None:
+    def __init__(self, method: str, context: _Context, request: object, *, is_stream: bool = False) -> None:
         self._method = method
+        self._request = request
         self._context = context
         self._is_stream = is_stream
         self._started = time.monotonic()
@@ -307,7 +346,7 @@ class _RpcScope:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
         if isinstance(error, WalletError):
-            self.status = error_to_status(error)
+            self.status = error_to_status(fit_to_call(error, self._request))
         elif isinstance(error, Exception):
             log.error("unexpected error", method=self._method, exc_info=error)
             self.status = error_to_status(InternalError())

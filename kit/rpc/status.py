@@ -1,11 +1,14 @@
 """Conversion between errors and gRPC statuses with google.rpc details."""
 
 import grpc
+from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from wallet.errors import (
     ERRORS_BY_REASON,
+    TRY_AGAIN,
+    TRY_AGAIN_WITH_KEY,
     DeadlineExceeded,
     FieldViolation,
     InternalError,
@@ -45,6 +48,19 @@ def error_to_status(error: WalletError) -> status_pb2.Status:
         hint.retry_delay.FromSeconds(int(seconds) if seconds.isdecimal() else RETRY_AFTER_SECONDS)
         status.details.add().Pack(hint)
     return status
+
+
+def fit_to_call(error: WalletError, request: object) -> WalletError:
+    """Return the error of a call; its message says how to repeat it: with the same idempotency key, if it has one.
+
+    Args:
+        error: the error; it is changed.
+        request: request message of the call.
+    """
+    if isinstance(error, Unavailable | DeadlineExceeded):
+        has_key = isinstance(request, Message) and "idempotency_key" in request.DESCRIPTOR.fields_by_name
+        error.next_step = TRY_AGAIN_WITH_KEY if has_key else TRY_AGAIN
+    return error
 
 
 def error_from_status(status: status_pb2.Status) -> WalletError:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from kit.rpc.status import error_from_status, error_to_status
 from wallet.errors import (
     ERRORS_BY_REASON,
+    TRY_AGAIN_WITH_KEY,
     AccountNotFound,
     FieldViolation,
     IdempotencyConflict,
@@ -76,10 +77,11 @@ class TestMessages:
         assert InvalidInput.for_field("amount", "must be positive").violations == error.violations[:1]
 
     def test_message_of_an_idempotency_conflict_asks_for_a_new_key(self) -> None:
-        assert str(IdempotencyConflict("k")) == "the idempotency key 'k' was used with another request; use a new key"
+        assert str(IdempotencyConflict("k")) == "this idempotency key was used with another request; use a new key"
 
     def test_message_of_an_unknown_outcome_asks_for_the_same_key(self) -> None:
-        assert "try again with the same idempotency key" in str(Unavailable("the bank"))
+        assert str(Unavailable("the bank")) == "the bank is not available now; try again"
+        assert str(Unavailable("the bank", TRY_AGAIN_WITH_KEY)).endswith("; try again with the same idempotency key")
 
     def test_permission_denied_has_a_default_message(self) -> None:
         assert str(PermissionDenied()) == "the caller is not allowed to make this call"

@@ -233,6 +233,17 @@ class TestErrors:
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await Stub(channel, "test.Nothing").Say(StringValue())
         assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
+        assert caught.value.details() == "the service has no such method: see its proto file"
+
+    async def test_request_of_another_type_is_invalid_input(self, target: str, keys: Keys) -> None:
+        metadata = bearer(keys.user("alice"))
+        async with grpc.aio.insecure_channel(target) as channel:
+            say, count = channel.unary_unary(f"/{SERVICE}/Say"), channel.unary_stream(f"/{SERVICE}/Count")
+            for answer in (say(b"\xff", metadata=metadata), count(b"\xff", metadata=metadata).read()):
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await answer
+                assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+                assert caught.value.details() == "request: must be a message of the method's request type"
 
 
 class TestLog:
