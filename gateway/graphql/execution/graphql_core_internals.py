@@ -12,6 +12,8 @@ from graphql import (
     GraphQLInputType,
     GraphQLLeafType,
     GraphQLObjectType,
+    ListValueNode,
+    ObjectValueNode,
     TokenKind,
     ValueNode,
     ValuesOfCorrectTypeRule,
@@ -87,6 +89,8 @@ class LiteralRule(ValuesOfCorrectTypeRule):
             try:
                 validate_input_literal(node, input_type, _raise_first, hide_suggestions=True)
             except _InvalidLiteral as invalid:
+                # The error of a scalar that is not graphql-core's has no nodes.
+                invalid.error.nodes = invalid.error.nodes or [_node_at(node, invalid.path)]
                 self.report_literal(invalid.error, input_type, invalid.path)
         return SKIP
 
@@ -94,7 +98,7 @@ class LiteralRule(ValuesOfCorrectTypeRule):
         """Report the first error of a literal.
 
         Args:
-            error: graphql-core's error; its message quotes the literal.
+            error: graphql-core's error with the node of the part; its message quotes the literal.
             input_type: expected type of the whole literal.
             path: path to the part: names of input fields, and indexes of lists.
         """
@@ -103,6 +107,16 @@ class LiteralRule(ValuesOfCorrectTypeRule):
 
 def _raise_first(error: GraphQLError, path: list[str | int]) -> None:
     raise _InvalidLiteral(error, path)
+
+
+def _node_at(node: ValueNode, path: list[str | int]) -> ValueNode:
+    """Return the part of a literal at a path, or the last part that exists."""
+    for part in path:
+        if isinstance(node, ObjectValueNode):
+            node = next((each.value for each in node.fields if each.name.value == part), node)
+        elif isinstance(node, ListValueNode) and isinstance(part, int):
+            node = node.values[part]
+    return node
 
 
 class AttributeResolver:

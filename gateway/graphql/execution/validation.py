@@ -26,6 +26,7 @@ from graphql import (
     ValidationContext,
     get_named_type,
     get_nullable_type,
+    is_enum_type,
     is_input_object_type,
     is_input_type,
     is_leaf_type,
@@ -49,6 +50,9 @@ MAX_ERRORS: Final = 5
 _MAX_SUGGESTED_LENGTH: Final = 40
 _MAX_SUGGESTIONS: Final = 3
 _MIN_SIMILARITY: Final = 0.5
+
+_EXAMPLES: Final = {"DateTime": ', such as "2026-11-21T12:00:00Z"', "Boolean": ", true or false"}
+"""Examples of scalars, by name, for messages."""
 
 _Describe: TypeAlias = Callable[[ValidationContext, GraphQLError], str]
 """Returns the message of an error of a rule, at the moment when the rule reports it."""
@@ -88,7 +92,9 @@ class Validator:
             if is_input_type(type_) and (name in (variables or {}) or definition.default_value is None):
                 messages = self._variable_messages(type_, (variables or {}).get(name))
                 errors += [_invalid(each, [definition]) for each in messages]
-        return errors[:MAX_ERRORS] or [_invalid("the variables are not valid")]
+        return errors[:MAX_ERRORS] or [
+            _invalid("the variables are not valid: compare them with the operation's definitions")
+        ]
 
     def _variable_messages(self, type_: GraphQLInputType, value: Any) -> Iterable[str]:
         messages: dict[str, None] = {}
@@ -114,7 +120,15 @@ class Validator:
         nullable = get_nullable_type(type_)
         if isinstance(value, dict) and is_input_object_type(nullable):
             return self._object_problem(nullable, value)
-        return f"expected `{type_}`"
+        return self._expected(type_)
+
+    def _expected(self, type_: GraphQLInputType) -> str:
+        """Return the expected type, with an example or the values of an enum."""
+        named = get_named_type(type_)
+        hint = _EXAMPLES.get(named.name, "")
+        if is_enum_type(named) and self._suggest is not _suggest_nothing:
+            hint = f", one of {', '.join(named.values)}"
+        return f"expected `{type_}`{hint}"
 
     def _object_problem(self, type_: Any, names: Iterable[str]) -> str:
         """Return what is wrong with the fields of an input object."""
@@ -126,7 +140,7 @@ class Validator:
         if unknown := sorted(present - type_.fields.keys(), key=len)[:_MAX_SUGGESTIONS]:
             hints = dict.fromkeys(self._suggest(name, type_.fields) for name in unknown)
             problems.append(f"`{type_}` has no such field{''.join(hints)}")
-        return ", and ".join(problems) or f"expected `{type_}`"
+        return ", and ".join(problems) or self._expected(type_)
 
     def _described(self, rule: type[ASTValidationRule]) -> type[ASTValidationRule]:
         """Return a rule whose errors have messages of ours."""
@@ -200,7 +214,7 @@ class Validator:
         elif isinstance(node, ObjectValueNode) and is_input_object_type(get_nullable_type(type_)):
             problem = self._object_problem(get_nullable_type(type_), [each.name.value for each in node.fields])
         else:
-            problem = f"expected `{type_}`"
+            problem = self._expected(type_)
         place = f" at `{_path(path)}`" if path else ""
         return f"{_argument_place(context)} has an invalid value{place}: {problem}"
 
@@ -213,30 +227,30 @@ MESSAGES: Final[dict[str, str]] = {
     "DeferStreamDirectiveLabel": "the labels of @defer and @stream must be different texts",
     "DeferStreamDirectiveOnRootField": "@defer and @stream cannot be used here",
     "DeferStreamDirectiveOnValidOperationsRule": "@defer and @stream cannot be used in a subscription",
-    "ExecutableDefinitionsRule": "a document may have operations and fragments only",
+    "ExecutableDefinitionsRule": "a document may have operations and fragments only: remove the other definitions",
     "FragmentsOnCompositeTypesRule": "a fragment must be on an object, an interface or a union",
-    "KnownFragmentNamesRule": "the document has no such fragment",
-    "KnownOperationTypesRule": "the schema has no such type of operation",
+    "KnownFragmentNamesRule": "the document has no such fragment: define it, or correct the name",
+    "KnownOperationTypesRule": "the schema has no such type of operation: use a query, a mutation or a subscription",
     "LoneAnonymousOperationRule": "an operation without a name must be the only one in the document",
-    "MaxIntrospectionDepthRule": "the introspection is nested too deeply",
+    "MaxIntrospectionDepthRule": "the introspection is nested too deeply: request fewer levels",
     "MaybeNullValidationRule": "this place must be left out or have a value; it cannot be null",
     "NoFragmentCyclesRule": "a fragment cannot spread itself, directly or through others",
-    "NoSchemaIntrospectionCustomRule": "introspection is off",
-    "NoUndefinedVariablesRule": "the operation does not define this variable",
-    "NoUnusedFragmentsRule": "no operation uses this fragment",
-    "NoUnusedVariablesRule": "the operation does not use this variable",
+    "NoSchemaIntrospectionCustomRule": "introspection is off here: read the published schema instead",
+    "NoUndefinedVariablesRule": "the operation does not define this variable: define it, or correct the name",
+    "NoUnusedFragmentsRule": "no operation uses this fragment: spread or remove it",
+    "NoUnusedVariablesRule": "the operation does not use this variable: remove it",
     "OneOfInputValidationRule": "exactly one of the fields must have a value",
     "OverlappingFieldsCanBeMergedRule": "fields with the same name in the answer differ: give one of them an alias",
-    "PossibleFragmentSpreadsRule": "a fragment is spread where its type never occurs",
+    "PossibleFragmentSpreadsRule": "a fragment is spread where its type never occurs: remove it, or correct its type",
     "SingleFieldSubscriptionsRule": "a subscription must have exactly one field of the schema at its root",
     "StreamDirectiveOnListField": "@stream can be used on lists only",
-    "UniqueArgumentNamesRule": "an argument is given twice",
-    "UniqueDirectivesPerLocationRule": "a directive is given twice at one place",
-    "UniqueFragmentNamesRule": "two fragments have the same name",
-    "UniqueInputFieldNamesRule": "a field of an input is given twice",
-    "UniqueOperationNamesRule": "two operations have the same name",
-    "UniqueVariableNamesRule": "two variables have the same name",
-    "VariablesAreInputTypesRule": "a variable must have an input type",
+    "UniqueArgumentNamesRule": "an argument is given twice: remove one",
+    "UniqueDirectivesPerLocationRule": "a directive is given twice at one place: remove one",
+    "UniqueFragmentNamesRule": "two fragments have the same name: rename one",
+    "UniqueInputFieldNamesRule": "a field of an input is given twice: remove one",
+    "UniqueOperationNamesRule": "two operations have the same name: rename one",
+    "UniqueVariableNamesRule": "two variables have the same name: rename one",
+    "VariablesAreInputTypesRule": "a variable must have an input type: a scalar, an enum or an input object",
 }
 """Messages of the rules that name nothing of the schema."""
 
@@ -251,7 +265,7 @@ def _undescribed(error: GraphQLError) -> OperationRefused:
     if not nodes:
         return _invalid("validation has stopped here: correct the other errors first, or nest fewer fragments")
     rule = "PossibleFragmentSpreadsRule" if isinstance(nodes[0], FragmentSpreadNode | InlineFragmentNode) else ""
-    return _invalid(MESSAGES.get(rule, "the document is not valid here"), nodes)
+    return _invalid(MESSAGES.get(rule, "the document is not valid here: compare it with the schema"), nodes)
 
 
 def _describe_missing_arguments(context: ValidationContext, error: GraphQLError) -> str:

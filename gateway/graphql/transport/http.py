@@ -134,7 +134,9 @@ class GraphQLOverHTTP:
                 allowed_operation_types=operations,
             )
         except MissingQueryError:
-            return format_request_error(OperationRefused(INVALID_GRAPHQL, "the query is empty"))
+            return format_request_error(
+                OperationRefused(INVALID_GRAPHQL, "the query is empty: send a document in `query`")
+            )
         except OperationRefused as error:
             return format_request_error(error)
         except InvalidOperationTypeError as error:

@@ -21,6 +21,7 @@ from gateway.graphql.execution.runner import too_many_streams
 from gateway.graphql.execution.strawberry_internals import GraphSchema
 from gateway.graphql.protection.limits import WebSocketLimits
 from gateway.graphql.protection.trusted_documents import TrustedDocuments
+from gateway.graphql.transport.close_reasons import MALFORMED, DescribedWebSocket
 from gateway.graphql.transport.requests import GraphRequest, RequestRefused
 from gateway.http.cors import CorsOptions, is_localhost
 from gateway.http.rate_limits import RateLimiter
@@ -33,7 +34,6 @@ from wallet.errors import RateLimited, TokenTooLong, Unavailable, WalletError
 
 _TYPES: Final = frozenset({"connection_init", "ping", "pong", "subscribe", "complete"})
 _UNKNOWN_TYPE: Final = f"type must be one of {', '.join(sorted(_TYPES))}"
-_MALFORMED: Final = "a message must be a JSON object with a type, and with the id that its type needs"
 
 
 class _Handler(BaseGraphQLTransportWSHandler[Context, None]):
@@ -77,7 +77,7 @@ class _Handler(BaseGraphQLTransportWSHandler[Context, None]):
     async def handle_message(self, message: Any) -> None:
         """Handle a message. A malformed one closes the connection with 4400; the reason never quotes the client."""
         if not isinstance(message, dict) or not isinstance(id_ := message.get("id", ""), str):
-            await self.handle_invalid_message(_MALFORMED)
+            await self.handle_invalid_message(MALFORMED)
             return
         limits, type_ = self.view.limits, message.get("type")
         if not isinstance(type_, str) or type_ not in _TYPES:
@@ -140,6 +140,7 @@ class GraphQLOverWebSocket(GraphQL[Context, None]):
     """ASGI app for GraphQL over WebSocket. Callers authenticate in `connection_init`."""
 
     graphql_transport_ws_handler_class = _Handler
+    websocket_adapter_class = DescribedWebSocket
 
     def __init__(
         self,

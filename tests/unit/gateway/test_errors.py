@@ -71,10 +71,12 @@ class TestGraphQLError:
     @pytest.mark.parametrize(
         ("text", "message"),
         [
-            ("{ x(a 4242) }", "syntax error: Expected ':'"),
-            ("{ x(a: ) }", "syntax error"),
-            ('{ x(a: "4242', "syntax error"),
-            ("{ x 4242x }", "syntax error"),
+            ("{ x(a 4242) }", "syntax error: this place needs `:`"),
+            ("{ x } 4242 }", "syntax error: correct the document at this place"),
+            ("{ x(4242: 1) }", "syntax error: this place needs a name"),
+            ("{ x(a: ) }", "syntax error: correct the document at this place"),
+            ('{ x(a: "4242', "syntax error: correct the document at this place"),
+            ("{ x 4242x }", "syntax error: correct the document at this place"),
         ],
     )
     def test_syntax_error_names_the_expected_token_only(self, text: str, message: str) -> None:

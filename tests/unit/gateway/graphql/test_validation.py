@@ -37,7 +37,7 @@ class TestDocument:
             ('{ account(id: "1", idd: 2) { id } }', "`Query.account` has no such argument; did you mean `id`?"),
             ("{ me { id @skip } }", "`@skip` requires `if`"),
             ("{ me { id @skip(if: true, iff: 1) } }", "`@skip` has no such argument; did you mean `if`?"),
-            ("{ me { id @skip(if: 4242) } }", "`@skip(if:)` has an invalid value: expected `Boolean!`"),
+            ("{ me { id @skip(if: 4242) } }", "`@skip(if:)` has an invalid value: expected `Boolean!`, true or false"),
             ("{ me { id @incude(if: true) } }", "there is no such directive; did you mean `include`?"),
             ("query @skip(if: true) { me { id } }", "`@skip` cannot be used here"),
             ("{ me { ... on Usr { id } } }", "there is no such type; did you mean `User`?"),
@@ -56,7 +56,13 @@ class TestDocument:
             (OPERATIONS % 'first: "4242"', "`Account.operations(first:)` has an invalid value: expected `Int`"),
             (
                 OPERATIONS % "filter: { types: [TRANSFER, n4242] }",
-                "`Account.operations(filter:)` has an invalid value at `types[1]`: expected `OperationType!`",
+                "`Account.operations(filter:)` has an invalid value at `types[1]`: expected `OperationType!`, "  # noqa: ISC004
+                "one of TRANSFER, TOP_UP",
+            ),
+            (
+                OPERATIONS % 'filter: { from: "n4242" }',
+                "`Account.operations(filter:)` has an invalid value at `from`: expected `DateTime`, "  # noqa: ISC004
+                'such as "2026-11-21T12:00:00Z"',
             ),
             (
                 OPERATIONS % "filter: { dircetion: IN }",
@@ -81,7 +87,7 @@ class TestDocument:
     def test_introspection_can_be_turned_off(self) -> None:
         validator = Validator(introspection=False, suggestions=False)
         errors = validator.validate(SCHEMA, load_document("{ __schema { queryType { name } } }").node)
-        assert {error.message for error in errors} == {"introspection is off"}
+        assert {error.message for error in errors} == {MESSAGES["NoSchemaIntrospectionCustomRule"]}
 
     def test_validation_stops_after_a_few_errors(self) -> None:
         *first, last = messages("{ me { zz zy zx zw zv zu zt zs } }")
@@ -93,6 +99,21 @@ class TestDocument:
         assert [(node.loc.start_token.line, node.loc.start_token.column) for node in error.nodes or () if node.loc] == [
             (2, 8)
         ]
+
+    @pytest.mark.parametrize(
+        ("text", "column"),
+        [
+            (
+                'query($x: DateTime = "x") { account(id: 1) { operations(filter: { from: $x }) { __typename } } }',
+                22,
+            ),
+            ('{ account(id: 1) { statistics(from: "x", to: "y", granularity: DAY) { cursor } } }', 37),
+            (OPERATIONS % 'filter: { types: [TRANSFER], from: "x" }', 68),
+        ],
+    )
+    def test_error_of_a_scalar_has_the_place_of_the_literal(self, text: str, column: int) -> None:
+        error = load_document(text).errors[0]
+        assert [node.loc.start_token.column for node in error.nodes or () if node.loc] == [column]
 
     def test_every_rule_has_a_message(self) -> None:
         described = {
@@ -139,7 +160,8 @@ class TestVariables:
         (shown,) = variable_messages(text, {"f": {"types": ["TRANSFER", "4242"]}})
         assert (
             shown
-            == "a variable of type `OperationFilter` has an invalid value at `types[1]`: expected `OperationType!`"
+            == "a variable of type `OperationFilter` has an invalid value at `types[1]`: expected `OperationType!`, "
+            "one of TRANSFER, TOP_UP"
         )
 
     def test_only_the_first_errors_are_reported(self) -> None:

@@ -1,0 +1,29 @@
+"""Reasons of closed WebSockets: Strawberry's are replaced by ours, which say what to do."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from strawberry.asgi import ASGIWebSocketAdapter
+
+MALFORMED: Final = "a message must be a JSON object with a type, and with the id that its type needs"
+
+REASONS: Final[Mapping[str, str]] = {
+    "Connection initialisation timeout": "connection_init did not come in time: send it right after the handshake",
+    "Failed to parse message": MALFORMED,
+    "Forbidden": "the token is missing or not valid: send a new one in the payload of connection_init",
+    "Invalid connection init payload": "the payload of connection_init must be an object",
+    "Subprotocol not acceptable": "use the protocol graphql-transport-ws",
+    "Too many initialisation requests": "connection_init came twice: send it once",
+    "Unauthorized": "wait for connection_ack before the first operation",
+    "WebSocket message must be valid JSON": "a message must be JSON, without duplicate names in an object",
+    "WebSocket message type must be text": "a message must be a text frame",
+}
+"""Our reason for each of Strawberry's. A WebSocket's reason has at most 123 bytes."""
+
+
+class DescribedWebSocket(ASGIWebSocketAdapter):
+    """Strawberry's adapter of a WebSocket, with reasons of ours."""
+
+    async def close(self, code: int, reason: str) -> None:
+        """Close the WebSocket with our reason."""
+        await super().close(code, REASONS.get(reason, reason))
