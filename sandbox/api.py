@@ -1,6 +1,6 @@
 """HTTP API of `openapi/acquirer.yaml`, and a page that describes the sandbox."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from http import HTTPStatus
 from typing import Annotated, Any, Final
 
@@ -8,12 +8,14 @@ import structlog
 from fastapi import APIRouter, FastAPI, Header, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from kit.http.admin import HealthCheck, add_health_routes
+from kit.http.invalid_requests import QueryParameters, describe_error
 from kit.http.routing import allowed_methods, answer_head, new_app
 from openapi.acquirer import AuthorizationRequest, CardDetails, Code, Token
 from sandbox.acquirer import Acquirer
@@ -42,6 +44,39 @@ _STATUS: Final = {
 _CLIENT_CLOSED_REQUEST: Final = 499
 
 IdempotencyKey = Annotated[str, Header(alias="Idempotency-Key", **_KEY)]
+
+
+PATTERN_MESSAGES: Final[Mapping[str, str]] = {
+    r"^[0-9]{1,18}(\.[0-9]{1,4})?$": "must be a decimal number such as 10.00, with at most 4 decimals",
+    r"^[A-Z]{3}$": "must be an ISO 4217 currency such as RUB",
+    r"^[\x21-\x7e]+$": "must be printable ASCII characters without spaces",
+}
+"""Messages by regular expression of the contract. A test finds a regular expression without one."""
+
+_NO_ROUTE: Final = {
+    404: "there is no such path: see openapi/acquirer.yaml",
+    405: "the path does not have this method: use one of the header Allow",
+}
+
+
+class StrictRoute(APIRoute):
+    """Route that refuses unknown query parameters, and repeated ones that have one value."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:  # noqa: D102  FastAPI's
+        handle = super().get_route_handler()
+        query = QueryParameters(self)
+
+        async def check_and_handle(request: Request) -> Response:
+            if errors := query.find_errors(name for name, _ in request.query_params.multi_items()):
+                raise _invalid_request(errors)
+            return await handle(request)
+
+        return check_and_handle
+
+
+def _invalid_request(errors: Mapping[str, str]) -> Refusal:
+    """Return the refusal for messages by field."""
+    return Refusal(Code.invalid_request, "; ".join(f"{field}: {message}" for field, message in errors.items()))
 
 
 class Cancellation(BaseModel):
@@ -83,7 +118,7 @@ def error_response(refusal: Refusal) -> JSONResponse:
 
 
 def _routes(acquirer: Acquirer) -> APIRouter:
-    router = APIRouter(prefix="/v1")
+    router = APIRouter(prefix="/v1", route_class=StrictRoute)
 
     @router.post("/tokens", status_code=201)
     async def create_token(body: CardDetails) -> Token:
@@ -149,10 +184,9 @@ def _add_errors(app: FastAPI) -> None:
         return error_response(error)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        # pydantic's messages name the broken rule, not the value.
-        detail = "; ".join(f"{each['loc'][-1]}: {each['msg']}" for each in error.errors())
-        return error_response(Refusal(Code.invalid_request, detail))
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        errors = [describe_error(each, PATTERN_MESSAGES, request.scope.get("route")) for each in error.errors()]
+        return error_response(_invalid_request(dict(errors)))
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:
@@ -161,7 +195,9 @@ def _add_errors(app: FastAPI) -> None:
         headers = dict(error.headers or {})
         if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
             headers["Allow"] = ", ".join(allowed_methods(app.router.routes, request.scope))
-        return JSONResponse(refusal_to_body(Refusal(Code.not_found, error.detail)), error.status_code, headers)
+        code = Code.not_found if error.status_code in _NO_ROUTE else Code.invalid_request
+        body = refusal_to_body(Refusal(code, _NO_ROUTE.get(error.status_code, "")))
+        return JSONResponse(body, error.status_code, headers)
 
     @app.exception_handler(Exception)
     async def unexpected(_: Request, error: Exception) -> JSONResponse:

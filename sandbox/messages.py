@@ -9,17 +9,17 @@ from openapi.acquirer import Payment as Message
 from sandbox.payments import Payment, Refusal
 
 _MESSAGES: Final[Mapping[Code, str]] = {
-    Code.unauthorized: "the API key is missing or wrong",
-    Code.invalid_request: "the request does not match the contract",
-    Code.invalid_card: "the card is not valid",
-    Code.unknown_token: "no card has this token",
-    Code.not_found: "not found",
-    Code.key_reused: "the key was used with another request",
-    Code.key_in_use: "a request with this key is in progress",
-    Code.key_cancelled: "the key is cancelled",
-    Code.wrong_status: "the payment's status does not allow it",
+    Code.unauthorized: "the API key is missing or wrong: send it as Authorization: Bearer …",
+    Code.invalid_request: "the request does not match the contract: correct it",
+    Code.invalid_card: "the card is not valid: correct its data",
+    Code.unknown_token: "no card has this token: create one with POST /v1/tokens",
+    Code.not_found: "there is no such payment or path: check the id and the path",
+    Code.key_reused: "the key was used with another request: use a new key",
+    Code.key_in_use: "a request with this key is in progress: wait for it, then try again",
+    Code.key_cancelled: "the key is cancelled: use a new key",
+    Code.wrong_status: "the payment's status does not allow it: read the payment",
     Code.refused: "the acquirer refuses this operation permanently",
-    Code.unavailable: "temporarily unavailable; the outcome is unknown",
+    Code.unavailable: "temporarily unavailable; the outcome is unknown: try again with the same key",
 }
 
 

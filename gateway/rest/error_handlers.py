@@ -1,7 +1,8 @@
 """Exception handlers of the FastAPI app: every error becomes a problem (RFC 9457)."""
 
+from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Final
 
 import structlog
 from fastapi import FastAPI, Request
@@ -12,6 +13,7 @@ from starlette.responses import Response
 from gateway.errors import build_problem, problem_from_error
 from gateway.http.problems import problem_response
 from gateway.rest.guarded_route import UnsupportedMediaTypeError
+from kit.http.invalid_requests import describe_error
 from kit.http.routing import allowed_methods
 from wallet.errors import FieldViolation, InternalError, InvalidInput, WalletError
 
@@ -19,6 +21,19 @@ log = structlog.get_logger(__name__)
 
 _MAX_ERRORS: Final = 20
 """Errors of one request body that are reported."""
+
+PATTERN_MESSAGES: Final[Mapping[str, str]] = {
+    r"^[0-9]{1,18}(\.[0-9]{1,4})?$": "must be a decimal number such as 10.00, with at most 4 decimals",
+    r"^[A-Z]{3}$": "must be an ISO 4217 currency such as RUB",
+    r"^[A-Za-z][A-Za-z0-9._-]{2,63}$": "must be 3 to 64 letters, digits, dots, hyphens and underscores, a letter first",
+    r"^[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?$": "must be printable ASCII characters, without spaces at its ends",
+}
+"""Messages by regular expression of the contract. A test finds a regular expression without one."""
+
+_DETAILS: Final[Mapping[HTTPStatus, str]] = {
+    HTTPStatus.NOT_FOUND: "there is no such path; /openapi.yaml lists the paths of the API",
+}
+_OTHER_DETAIL: Final = "the request is not valid; /docs describes the API"
 
 
 def add_error_handlers(app: FastAPI) -> None:
@@ -29,10 +44,10 @@ def add_error_handlers(app: FastAPI) -> None:
         return problem_response(*problem_from_error(error))
 
     @app.exception_handler(RequestValidationError)
-    async def handle_invalid_request(_: Request, error: RequestValidationError) -> Response:
-        # Pydantic's messages name the rule, never the value.
+    async def handle_invalid_request(request: Request, error: RequestValidationError) -> Response:
+        route = request.scope.get("route")
         violations = dict.fromkeys(
-            FieldViolation(_field(each), _message(each)) for each in error.errors()[:_MAX_ERRORS]
+            FieldViolation(*describe_error(each, PATTERN_MESSAGES, route)) for each in error.errors()[:_MAX_ERRORS]
         )
         return problem_response(*problem_from_error(InvalidInput(tuple(violations))))
 
@@ -45,31 +60,14 @@ def add_error_handlers(app: FastAPI) -> None:
     async def handle_http_error(request: Request, error: HTTPException) -> Response:
         status = HTTPStatus(error.status_code)
         headers = dict(error.headers or {})
-        if status is HTTPStatus.METHOD_NOT_ALLOWED and (allowed := allowed_methods(app.router.routes, request.scope)):
-            headers["Allow"] = ", ".join(allowed)
-        return problem_response(build_problem(status, status.name, error.detail), headers)
+        detail = _DETAILS.get(status, _OTHER_DETAIL)
+        if status is HTTPStatus.METHOD_NOT_ALLOWED:
+            if allowed := allowed_methods(app.router.routes, request.scope):
+                headers["Allow"] = ", ".join(allowed)
+            detail = f"this path has only the methods {headers['Allow']}"
+        return problem_response(build_problem(status, status.name, detail), headers)
 
     @app.exception_handler(Exception)
     async def handle_unexpected_error(_: Request, error: Exception) -> Response:
         log.error("unexpected error", exc_info=error)
         return problem_response(*problem_from_error(InternalError()))
-
-
-def _message(error: dict[str, Any]) -> str:
-    """Return the broken rule. For the length of a secret it is ours: Pydantic's counts "items", and tells how many."""
-    if error["type"] in {"too_short", "too_long"} and error["ctx"]["field_type"] == "Value":
-        least, most = error["ctx"].get("min_length"), error["ctx"].get("max_length")
-        return f"must have at most {most} characters" if least is None else f"must have at least {least} characters"
-    message: str = error["msg"]
-    return message
-
-
-def _field(error: dict[str, Any]) -> str:
-    """Return the name of the invalid field: `("body", "amount")` is `amount`, a body that is not JSON is `body`.
-
-    The name of an unknown field is not repeated: it may be a password or a card number in the wrong place. The error is
-    then about the object that has the field.
-    """
-    location: tuple[str | int, ...] = error["loc"]
-    known = location[:-1] if error["type"] == "extra_forbidden" else location
-    return ".".join(part for part in known[1:] if isinstance(part, str)) or str(location[0])

@@ -1,4 +1,4 @@
-"""Route class of the REST API: role check, content type and strict JSON before FastAPI."""
+"""Route class of the REST API: role check, query parameters, content type and strict JSON before FastAPI."""
 
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, Final
@@ -11,8 +11,9 @@ from gateway.http.media_types import is_utf8_json
 from gateway.http.strict_json import MalformedJSONError
 from gateway.policy import REST_RULES
 from gateway.rest.starlette_internals import set_parsed_body
+from kit.http.invalid_requests import QueryParameters
 from kit.rpc import request_context
-from wallet.errors import InvalidInput
+from wallet.errors import FieldViolation, InvalidInput
 
 _IDEMPOTENCY_KEY: Final = r"^[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?$"
 
@@ -27,7 +28,7 @@ class UnsupportedMediaTypeError(Exception):
 
 
 class GuardedRoute(APIRoute):
-    """Route that checks the caller's role by the policy and parses the body as strict JSON.
+    """Route that checks the caller's role by the policy, refuses unknown query parameters, and parses strict JSON.
 
     These checks are not FastAPI dependencies, because each dependency costs more than the check itself.
     """
@@ -35,10 +36,13 @@ class GuardedRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:  # noqa: D102  FastAPI's
         handle = super().get_route_handler()
         rule = REST_RULES[" ".join((*(self.methods or ()), self.path))]  # each route has one method
+        query = QueryParameters(self)
 
         async def check_and_handle(request: Request) -> Response:
             if not rule.is_public:
                 rule.check(request_context.current_principal())
+            if request.scope["query_string"]:
+                check_query(query, request)
             if request.method == "POST":
                 if not is_utf8_json(",".join(request.headers.getlist("content-type"))):
                     raise UnsupportedMediaTypeError
@@ -47,6 +51,17 @@ class GuardedRoute(APIRoute):
             return await handle(request)
 
         return check_and_handle
+
+
+def check_query(query: QueryParameters, request: Request) -> None:
+    """Refuse unknown query parameters, and repeated ones that have one value.
+
+    Raises:
+        InvalidInput: the violations name parameters of the contract.
+    """
+    errors = query.find_errors(name for name, _ in request.query_params.multi_items())
+    if errors:
+        raise InvalidInput(tuple(FieldViolation(*each) for each in errors.items()))
 
 
 def _parse_body(body: bytes) -> Any:

@@ -6,6 +6,7 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 from starlette.responses import Response
 
+from gateway.rest.guarded_route import GuardedRoute
 from kit.auth.principal import TokenVerifier
 from wallet.errors import Unavailable
 
@@ -15,7 +16,7 @@ _CACHE_SECONDS: Final = 60
 
 def signing_key_routes(verifier: TokenVerifier) -> APIRouter:
     """Build the route of `/.well-known/jwks.json`. It serves the gateway's copy, also while the issuer is down."""
-    router = APIRouter()
+    router = APIRouter(route_class=GuardedRoute)
 
     @router.get("/.well-known/jwks.json")
     async def get_signing_keys() -> Response:

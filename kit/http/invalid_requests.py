@@ -1,0 +1,175 @@
+"""Messages of ours for invalid requests, instead of those of pydantic and FastAPI.
+
+A message says what to send. It names the rule and names of the contract, and quotes nothing of the request, which may
+have card data or a password in the wrong place.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any, Final, get_args, get_origin
+
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
+
+IGNORED_PREFIXES: Final = ("_", "utm_")
+"""Query parameters that campaigns and caches add to links. They are ignored; all other unknown parameters are refused.
+"""
+
+UNKNOWN_FIELD: Final = "extra_forbidden"
+"""Pydantic's type of the error that an object has a field that its model does not have."""
+
+QUERY: Final = "query"
+"""Field of a violation that concerns the whole query string."""
+
+_MIN_SIMILARITY: Final = 0.6
+_FALLBACK: Final = "has an invalid value; the API reference describes the valid ones"
+
+
+def describe_error(error: Mapping[str, Any], pattern_messages: Mapping[str, str], route: object) -> tuple[str, str]:
+    """Return the field and the message of one error of FastAPI's `RequestValidationError`.
+
+    The message continues the name of the field, as in "must be a UUID". `("body", "amount")` is the field `amount`, a
+    body that is not an object is the field `body`. An error about an unknown field is about the object that has it.
+
+    Args:
+        error: the error.
+        pattern_messages: messages by regular expression.
+        route: route that refused the request.
+    """
+    kind, context, (place, *path) = error["type"], error.get("ctx", {}), error["loc"]
+    if kind == UNKNOWN_FIELD:
+        del path[-1]
+        names = _field_names(route, path)
+        message = f"has an unknown field: send only {', '.join(names)}" if names else "has an unknown field: remove it"
+    elif kind == "string_pattern_mismatch":
+        message = pattern_messages.get(context["pattern"], _FALLBACK)
+    else:
+        message = _MESSAGES[kind](context) if kind in _MESSAGES else _FALLBACK
+    return ".".join(part for part in path if isinstance(part, str)) or str(place), message
+
+
+def _field_names(route: object, path: Sequence[str | int]) -> Sequence[str]:
+    """Return the names of the fields that an object in the body may have; none if they are not known."""
+    body = route.body_field if isinstance(route, APIRoute) else None
+    model = _find_model(body.field_info.annotation) if body else None
+    for part in path:
+        fields = model.model_fields.items() if model else ()
+        model = next((_find_model(field.annotation) for name, field in fields if (field.alias or name) == part), None)
+    return [field.alias or name for name, field in model.model_fields.items()] if model else ()
+
+
+def _find_model(annotation: Any) -> type[BaseModel] | None:
+    """Return the model that the annotation has, directly or in a union."""
+    candidates = (annotation, *get_args(annotation))
+    return next((each for each in candidates if isinstance(each, type) and issubclass(each, BaseModel)), None)
+
+
+def _fixed(message: str) -> Callable[[Mapping[str, Any]], str]:
+    return lambda _: message
+
+
+def _at_least(context: Mapping[str, Any]) -> str:
+    return f"must have at least {_count(context['min_length'], context)}"
+
+
+def _at_most(context: Mapping[str, Any]) -> str:
+    return f"must have at most {_count(context['max_length'], context)}"
+
+
+def _count(count: int, context: Mapping[str, Any]) -> str:
+    """Return a number with its unit. Pydantic reports the length of a secret as the number of items of a `Value`."""
+    unit = "character" if context.get("field_type", "Value") == "Value" else "item"
+    return f"{count} {unit}" if count == 1 else f"{count} {unit}s"
+
+
+_DATE_TIME: Final = _fixed("must be a date and a time, such as 2026-11-21T12:00:00Z")
+_UUID: Final = _fixed("must be a UUID")
+_INTEGER: Final = _fixed("must be a whole number")
+_OBJECT: Final = _fixed("must be a JSON object")
+
+_MESSAGES: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
+    "datetime_from_date_parsing": _DATE_TIME,
+    "datetime_object_invalid": _DATE_TIME,
+    "datetime_parsing": _DATE_TIME,
+    "datetime_type": _DATE_TIME,
+    "enum": lambda context: f"must be one of {context['expected'].replace(chr(39), '').replace(' or ', ', ')}",
+    "greater_than_equal": lambda context: f"must be at least {context['ge']}",
+    "int_from_float": _INTEGER,
+    "int_parsing": _INTEGER,
+    "int_parsing_size": _INTEGER,
+    "int_type": _fixed("must be a whole number, without quotes"),
+    "json_invalid": _fixed("must be JSON"),
+    "less_than_equal": lambda context: f"must be at most {context['le']}",
+    "list_type": _fixed("must be a list"),
+    "missing": _fixed("is required"),
+    "model_attributes_type": _OBJECT,
+    "model_type": _OBJECT,
+    "string_too_long": _at_most,
+    "string_too_short": _at_least,
+    "string_type": _fixed("must be a string"),
+    "string_unicode": _fixed("must be valid UTF-8"),
+    "timezone_aware": _fixed("must have an offset from UTC, such as Z"),
+    "too_long": _at_most,
+    "too_short": _at_least,
+    "uuid_parsing": _UUID,
+    "uuid_type": _UUID,
+    "value_error": lambda context: str(context["error"]),  # raised by validators of ours
+}
+"""Messages by pydantic's type of error. A test compares them with the errors that the contracts' models can raise."""
+
+DESCRIBED_TYPES: Final = frozenset({*_MESSAGES, "string_pattern_mismatch", UNKNOWN_FIELD})
+"""Types of errors that have messages of ours."""
+
+
+class QueryParameters:
+    """Query parameters of a route: finds the unknown and the repeated ones of a request, which FastAPI ignores."""
+
+    def __init__(self, route: APIRoute) -> None:
+        """Args:
+        route: route whose function has all its query parameters itself, without dependencies.
+        """
+        fields = route.dependant.query_params
+        self._repeatable = frozenset(each.alias for each in fields if _is_list(each.field_info.annotation))
+        self._names = tuple(each.alias for each in fields)
+
+    def find_errors(self, names: Iterable[str]) -> dict[str, str]:
+        """Return the messages about unknown and repeated parameters, by field.
+
+        An unknown name is not repeated in its message. The field is a similar parameter of the contract, or `query`.
+
+        Args:
+            names: names in the query string, one for each value.
+        """
+        seen = set[str]()
+        errors: dict[str, str] = {}
+        for name in names:
+            if name in self._names:
+                if name in seen and name not in self._repeatable:
+                    errors[name] = "must be given once"
+                seen.add(name)
+            elif not name.startswith(IGNORED_PREFIXES):
+                field, message = self._describe_unknown(name)
+                errors.setdefault(field, message)
+        return errors
+
+    def _describe_unknown(self, name: str) -> tuple[str, str]:
+        similar = _find_similar(name, self._names)
+        if similar is None:
+            allowed = f"use only {', '.join(self._names)}" if self._names else "this route has none"
+            return QUERY, f"has an unknown parameter: {allowed}"
+        repeat = ", once for each value" if similar in self._repeatable else ""
+        return similar, f"is spelled differently in the query: write exactly {similar}{repeat}"
+
+
+def _is_list(annotation: Any) -> bool:
+    """Return whether the annotation is a list, or a list or None."""
+    return any(get_origin(each) is list for each in (annotation, *get_args(annotation)))
+
+
+def _find_similar(name: str, known: Collection[str]) -> str | None:
+    """Return the known name that the name is like: in another case, with brackets or underscores, or misspelled."""
+    by_folded = {each.casefold(): each for each in known}
+    longest = 2 * max(map(len, known), default=0)
+    folded = name[:longest].casefold().replace("_", "").replace("-", "").rstrip("[]")
+    matches = get_close_matches(folded, by_folded, 1, _MIN_SIMILARITY)
+    return by_folded[matches[0]] if matches else None

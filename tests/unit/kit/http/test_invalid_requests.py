@@ -1,0 +1,250 @@
+"""Messages of invalid requests: every error that the contracts' models can raise has one of ours."""
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from inspect import signature
+from typing import Annotated, Any
+from urllib.parse import parse_qsl
+
+import pytest
+from fastapi.routing import APIRoute
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
+
+from gateway.rest import error_handlers, rest_routes
+from kit.http.invalid_requests import DESCRIBED_TYPES, QueryParameters, describe_error
+from sandbox import api as sandbox
+
+ABSENT: Any = None
+"""Stands for the parts that handle valid requests."""
+
+REST_ROUTES = [
+    each for each in rest_routes(*[ABSENT] * len(signature(rest_routes).parameters)) if isinstance(each, APIRoute)
+]
+SANDBOX_ROUTES = [each for each in sandbox._routes(ABSENT).routes if isinstance(each, APIRoute)]
+
+
+def adapters(route: APIRoute) -> Iterator[tuple[str, TypeAdapter[Any]]]:
+    """Yield the validators of a route's parameters and of its body, with their names."""
+    dependant = route.dependant
+    for fields in (dependant.path_params, dependant.query_params, dependant.header_params, dependant.body_params):
+        for field in fields:
+            annotation: Any = Annotated[field.field_info.annotation, field.field_info]
+            yield f"{route.path} {field.alias}", TypeAdapter(annotation)
+
+
+VALIDATORS = dict(
+    sorted(entry for route in (*REST_ROUTES, *SANDBOX_ROUTES) for entry in adapters(route))  # one for each name
+)
+
+
+class ErrorTypes:
+    """Finds the types of errors that a pydantic core schema can raise. An unknown kind of node is an error."""
+
+    CONSTRAINTS: Mapping[str, Mapping[str, str]] = {
+        "str": {
+            "min_length": "string_too_short",
+            "max_length": "string_too_long",
+            "pattern": "string_pattern_mismatch",
+        },
+        "int": {"ge": "greater_than_equal", "le": "less_than_equal"},
+        "list": {"min_length": "too_short", "max_length": "too_long"},
+        "datetime": {"tz_constraint": "timezone_aware"},
+    }
+    OWN: Mapping[str, tuple[str, ...]] = {
+        "str": ("string_type", "string_unicode"),
+        "int": ("int_type", "int_parsing", "int_parsing_size", "int_from_float"),
+        "list": ("list_type",),
+        "enum": ("enum",),
+        "uuid": ("uuid_type", "uuid_parsing"),
+        "datetime": ("datetime_type", "datetime_parsing", "datetime_from_date_parsing", "datetime_object_invalid"),
+        "model": ("model_type", "model_attributes_type"),
+        "model-fields": (),
+        "model-field": ("missing",),
+        "default": (),
+        "nullable": (),
+    }
+    IGNORED_KEYS = frozenset(
+        {
+            *("type", "metadata", "serialization", "ref", "strict", "microseconds_precision", "sub_type", "members"),
+            *("cls", "config", "root_model", "custom_init", "model_name", "computed_fields", "validation_alias"),
+            *("serialization_alias", "default", "lax", "expected", "missing", "function", "extras_schema"),
+            *("validate_by_name", "post_init", "root_schema", "frozen", "coerce_numbers_to_str", "definitions"),
+        }
+    )
+    NO_CHILDREN_OF = frozenset({"to-string-ser"})
+
+    def find(self, node: Mapping[str, Any]) -> Iterator[str]:
+        kind = node["type"]
+        if kind == "lax-or-strict":
+            yield from self.find(node["lax_schema"])
+        elif kind == "json-or-python":
+            yield from self.find(node["json_schema"])
+            yield from self.find(node["python_schema"])
+        elif kind == "union" and "custom_error_type" in node:
+            yield node["custom_error_type"]
+        elif kind.startswith("function-"):
+            yield self._function_error(node)
+            if "schema" in node:
+                yield from self.find(node["schema"])
+        else:
+            yield from self._known(kind, node)
+
+    def _known(self, kind: str, node: Mapping[str, Any]) -> Iterator[str]:
+        assert kind in self.OWN, f"the table of this test lacks the kind {kind}: {sorted(node)}"
+        yield from self.OWN[kind]
+        constraints = self.CONSTRAINTS.get(kind, {})
+        yield from (error for key, error in constraints.items() if node.get(key) is not None)
+        if kind == "model" and (node.get("config") or {}).get("extra_fields_behavior") == "forbid":
+            yield "extra_forbidden"
+        for key, child in node.items():
+            if key == "fields":
+                for field in child.values():
+                    yield from self.find(field)
+            elif key in {"schema", "items_schema"}:
+                yield from self.find(child)
+            else:
+                assert key in self.IGNORED_KEYS | constraints.keys(), f"unknown key {key} of {kind}"
+
+    def _function_error(self, node: Mapping[str, Any]) -> str:
+        """Return the error of a validator function: one of pydantic's own for a length, else a ValueError of ours."""
+        function = node["function"]["function"]
+        name = getattr(function.func if isinstance(function, partial) else function, "__name__", "")
+        return {"min_length_validator": "too_short", "max_length_validator": "too_long"}.get(name, "value_error")
+
+
+def patterns(node: Any) -> Iterator[str]:
+    """Yield the regular expressions of a core schema."""
+    if isinstance(node, Mapping):
+        if node.get("type") == "str" and "pattern" in node:
+            yield node["pattern"]
+        for child in node.values():
+            yield from patterns(child)
+    elif isinstance(node, list | tuple):
+        for child in node:
+            yield from patterns(child)
+
+
+class TestErrorTypes:
+    @pytest.mark.parametrize("name", VALIDATORS)
+    def test_every_error_that_a_model_can_raise_has_a_message(self, name: str) -> None:
+        found = set(ErrorTypes().find(VALIDATORS[name].core_schema))
+        assert found
+        assert found <= DESCRIBED_TYPES
+
+    @pytest.mark.parametrize("name", VALIDATORS)
+    @given(
+        value=st.recursive(
+            st.none()
+            | st.booleans()
+            | st.integers()
+            | st.floats(allow_nan=False)
+            | st.text()
+            | st.sampled_from(
+                ["2026-01-01", "2026-01-01T00:00:00", "123e4567-e89b-12d3-a456-426614174000", "1" * 5000]
+            ),
+            lambda children: (
+                st.lists(children, max_size=3)
+                | st.dictionaries(
+                    st.sampled_from(["amount", "currency", "card", "number", "cvv", "username", "password", "x"]),
+                    children,
+                    max_size=4,
+                )
+            ),
+            max_leaves=8,
+        )
+    )
+    def test_enumeration_has_the_error_of_any_value(self, name: str, value: Any) -> None:
+        try:
+            VALIDATORS[name].validate_python(value, from_attributes=True)
+        except ValidationError as invalid:
+            types = {each["type"] for each in invalid.errors()}
+            assert types <= set(ErrorTypes().find(VALIDATORS[name].core_schema))
+
+    @pytest.mark.parametrize(
+        ("routes", "messages"),
+        [
+            (REST_ROUTES, error_handlers.PATTERN_MESSAGES),
+            (SANDBOX_ROUTES, sandbox.PATTERN_MESSAGES),
+        ],
+        ids=["gateway", "sandbox"],
+    )
+    def test_every_regular_expression_has_a_message(self, routes: list[APIRoute], messages: dict[str, str]) -> None:
+        found = {
+            pattern for route in routes for _, adapter in adapters(route) for pattern in patterns(adapter.core_schema)
+        }
+        assert found == messages.keys()
+
+
+def find_errors(query: str, path: str = "/accounts/{accountId}/operations") -> dict[str, str]:
+    (route,) = (each for each in REST_ROUTES if each.path == path and "GET" in (each.methods or ()))
+    return QueryParameters(route).find_errors(name for name, _ in parse_qsl(query, keep_blank_values=True))
+
+
+class TestQueryParameters:
+    @pytest.mark.parametrize(
+        "query", ["", "type=TOP_UP&type=TRANSFER&limit=1&from=x&to=y", "utm_source=a&_=1&_=2&utm_x"]
+    )
+    def test_known_and_ignored_parameters_have_no_error(self, query: str) -> None:
+        assert find_errors(query) == {}
+
+    @pytest.mark.parametrize(
+        ("query", "field", "message"),
+        [
+            ("type[]=TOP_UP", "type", "write exactly type, once for each value"),
+            ("Type=TOP_UP", "type", "write exactly type, once for each value"),
+            ("minamount=500", "minAmount", "write exactly minAmount"),
+            ("min_amount=500", "minAmount", "write exactly minAmount"),
+            ("counterparty_id=x", "counterpartyId", "write exactly counterpartyId"),
+            ("limt=1", "limit", "write exactly limit"),
+            ("limit=1&limit=1", "limit", "must be given once"),
+        ],
+    )
+    def test_error_names_the_parameter_of_the_contract(self, query: str, field: str, message: str) -> None:
+        errors = find_errors(query)
+        assert list(errors) == [field]
+        assert errors[field].endswith(message)
+
+    @pytest.mark.parametrize("query", ["4242424242424242=1", "x", "=", "%00=1", "a" * 100_000])
+    def test_other_name_is_not_repeated_and_the_allowed_ones_are_listed(self, query: str) -> None:
+        names = "limit, after, before, type, direction, counterpartyId, minAmount, maxAmount, from, to"
+        assert find_errors(query) == {"query": f"has an unknown parameter: use only {names}"}
+
+    def test_route_without_parameters_refuses_all(self) -> None:
+        assert find_errors("limit=1", "/me") == {"query": "has an unknown parameter: this route has none"}
+
+
+class TestMessages:
+    @pytest.mark.parametrize(
+        ("path", "body", "expected"),
+        [
+            ("/accounts/{accountId}/transfers", {"amount": "1"}, ("recipientId", "is required")),
+            ("/accounts/{accountId}/transfers", [], ("body", "must be a JSON object")),
+            ("/auth/login", {"username": "alice", "password": "x"}, ("password", "must have at least 12 characters")),
+            ("/auth/refresh", {"refreshToken": ""}, ("refreshToken", "must have at least 1 character")),
+            (
+                "/accounts/{accountId}/topup",
+                {"amount": "1", "card": {"number": "4", "expiryMonth": 13, "expiryYear": 2031, "cvv": "1"}},
+                ("card.expiryMonth", "must be at most 12"),
+            ),
+            (
+                "/accounts/{accountId}/topup",
+                {"amount": "1", "card": {"number": "4", "expiryMonth": 1, "expiryYear": 2031, "cvv": "1", "4242": 1}},
+                ("card", "has an unknown field: send only number, expiryMonth, expiryYear, cvv"),
+            ),
+            ("/accounts", {"4242424242424242": 1}, ("body", "has an unknown field: send only currency")),
+        ],
+    )
+    def test_message_names_the_field_and_the_rule(self, path: str, body: Any, expected: tuple[str, str]) -> None:
+        (route,) = (each for each in REST_ROUTES if each.path == path and "POST" in (each.methods or ()))
+        assert route.body_field is not None
+        _, errors = route.body_field.validate(body, {}, loc=("body",))
+        assert [describe_error(each, error_handlers.PATTERN_MESSAGES, route) for each in errors or ()][:1] == [expected]
+
+    def test_unmapped_error_has_no_words_of_the_library(self) -> None:
+        error = {"type": "new_in_pydantic", "loc": ("body", "x"), "msg": "Input should be new"}
+        assert describe_error(error, {}, None) == (
+            "x",
+            "has an invalid value; the API reference describes the valid ones",
+        )
