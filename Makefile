@@ -92,7 +92,8 @@ bench: setup ## run benchmarks, print JSON lines; FIGURE=bank.bulk_vs_pgbench SE
 	@exec $(BIN)/python -m benchmarks $(FIGURE:%=--figure %) $(SECONDS:%=--seconds %) $(KAFKA:%=--kafka) \
 		$(SOAK:%=--soak %) $(REPEAT:%=--repeat %) $(KEEP:%=--keep)
 
-GENERATED := protos openapi asyncapi gateway/*.graphql subgraphs/*/graph/schema.graphql deploy/grafana docs/reference/settings.md
+GENERATED := protos openapi asyncapi gateway/*.graphql subgraphs/*/graph/schema.graphql deploy/grafana \
+	docs/reference/problems.md docs/reference/settings.md
 CODEGEN := datamodel-codegen --output-model-type pydantic_v2.BaseModel --target-python-version 3.11 --disable-timestamp \
 	--snake-case-field --allow-population-by-field-name --use-standard-collections --use-union-operator --use-annotated \
 	--field-constraints --strict-nullable --collapse-root-models --use-double-quotes --formatters builtin
@@ -108,6 +109,7 @@ gen: setup ## regenerate all generated files
 	@python -m gateway.graphql.federation.sdl
 	@python -m gateway.graphql.federation.breaking_changes
 	@python -m deploy.grafana.generate
+	@python -m docs.reference.generate_problems
 	@python -m docs.reference.generate_settings
 
 format: setup ## format the code

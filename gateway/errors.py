@@ -9,6 +9,7 @@ from graphql.language import SourceLocation
 from strawberry.exceptions import MissingQueryError
 from strawberry.schema.exceptions import InvalidOperationTypeError
 
+from gateway.http.problem_types import PROBLEM_TYPES, UNTYPED
 from kit.rpc import request_context
 from openapi.models import FieldProblem, Period, Problem
 from wallet.errors import (
@@ -49,6 +50,9 @@ STATUS_OVERRIDES: Final[dict[type[WalletError], HTTPStatus]] = {
 
 INVALID_GRAPHQL: Final = "INVALID_GRAPHQL"
 """Code of an invalid GraphQL request: its document, its variables or its operation name."""
+
+_TOKENS: Final = {"Name": "a name", "<EOF>": "the end of the document", "String": "a string"}
+"""Kinds of tokens in messages. Punctuators and keywords are shown as they are."""
 
 _MAX_LOCATIONS: Final = 5
 _RETRY_AFTER_SECONDS: Final = 1
@@ -107,9 +111,10 @@ def build_problem(status: HTTPStatus, code: str, detail: str) -> Problem:
         code: stable machine name.
         detail: message for people.
     """
+    type_ = PROBLEM_TYPES.get(code)
     return Problem(
-        type=f"urn:wallet:problem:{code.lower().replace('_', '-')}",
-        title=status.phrase,
+        type=type_.uri if type_ else UNTYPED,
+        title=type_.title if type_ else status.phrase,
         status=status,
         detail=detail,
         code=code,
@@ -155,7 +160,7 @@ def format_graphql_error(error: GraphQLError) -> GraphQLError:
     elif error.path:
         message = "an argument has an invalid value: check the variables"
     else:
-        message = "the request is not valid GraphQL"
+        message = "the request is not valid GraphQL: check `query`, `operationName` and `variables`"
     formatted = GraphQLError(message, path=error.path, extensions=extensions)
     formatted.locations = _locations(error)
     return formatted
@@ -164,7 +169,10 @@ def format_graphql_error(error: GraphQLError) -> GraphQLError:
 def _syntax_message(error: GraphQLSyntaxError) -> str:
     """Return the message of a syntax error: the expected token, without the token of the document."""
     expected, found, _ = error.description.partition(", found ")
-    return f"syntax error: {expected}" if found and expected.startswith("Expected ") else "syntax error"
+    if not found or not expected.startswith("Expected "):
+        return "syntax error: correct the document at this place"
+    token = expected.removeprefix("Expected ").replace("'", "`").replace('"', "`")
+    return f"syntax error: this place needs {_TOKENS.get(token, token)}"
 
 
 def _locations(error: GraphQLError) -> list[SourceLocation] | None:

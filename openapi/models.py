@@ -312,8 +312,20 @@ class Problem(BaseModel):
     model_config = ConfigDict(
         populate_by_name=True,
     )
-    type: str
-    title: str
+    type: Annotated[
+        str,
+        Field(
+            description="Path of a page that explains the problem and what to do: `/problems/` and the code in lower case, with hyphens.\n",
+            examples=["/problems/insufficient-funds"],
+        ),
+    ]
+    title: Annotated[
+        str,
+        Field(
+            description="Name of the problem, the same in each response with this `code`.",
+            examples=["Insufficient funds"],
+        ),
+    ]
     status: StrictInt
     detail: str | None = None
     code: Annotated[str, Field(description="Stable machine-readable name, such as `INSUFFICIENT_FUNDS`.")]

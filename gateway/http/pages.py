@@ -1,4 +1,4 @@
-"""Pages for browsers: GraphiQL and the REST reference. All their scripts and styles are served by the gateway.
+"""Pages for browsers: GraphiQL, the REST reference, and the problem types. The gateway serves their scripts and styles.
 
 Files are read once and served from memory: a client that does not read its response holds no file and no copy.
 """
@@ -18,6 +18,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
+
+from gateway.http import problem_types
 
 ROOT: Final = Path(__file__).parents[2]
 VENDOR: Final = Path(__file__).parents[1] / "vendor"
@@ -98,7 +100,10 @@ REST_DOCS: Final = """<!doctype html>
 
 
 def add_pages(app: FastAPI) -> None:
-    """Add the REST reference, the OpenAPI document and the static assets. The GraphQL endpoint serves GraphiQL."""
+    """Add the REST reference, the OpenAPI document, the problem types and the static assets.
+
+    The GraphQL endpoint serves GraphiQL.
+    """
     headers = {"Content-Security-Policy": content_security_policy(REST_DOCS)}
 
     @app.get("/docs")
@@ -107,6 +112,9 @@ def add_pages(app: FastAPI) -> None:
 
     openapi = StaticFile(OPENAPI.read_bytes(), "application/yaml")
     app.router.routes.append(Route("/openapi.yaml", openapi, methods=["GET"]))
+    for path, page in problem_types.pages().items():
+        file = StaticFile(page.encode(), "text/html; charset=utf-8", policy=content_security_policy(page))
+        app.router.routes.append(Route(path, file, methods=["GET"]))
     app.mount("/assets", _Assets(_read_assets()))
 
 
@@ -116,11 +124,14 @@ class StaticFile:
     The content is sent in slices, so a client that does not read holds one of them at most.
     """
 
-    def __init__(self, content: bytes, media_type: str, cache_control: str | None = None) -> None:
+    def __init__(
+        self, content: bytes, media_type: str, cache_control: str | None = None, policy: str | None = None
+    ) -> None:
         """Args:
         content: the body.
         media_type: value of `Content-Type`.
         cache_control: value of `Cache-Control`; None: no such header.
+        policy: value of `Content-Security-Policy`; None: no such header.
         """
         self._content = memoryview(content)
         self._etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
@@ -128,6 +139,8 @@ class StaticFile:
         if cache_control is not None:
             self._validators.append((b"cache-control", cache_control.encode()))
         self._headers = [(b"content-type", media_type.encode()), (b"content-length", b"%d" % len(content))]
+        if policy is not None:
+            self._headers.append((b"content-security-policy", policy.encode()))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002, D102  ASGI
         if self._matches(Headers(scope=scope).get("if-none-match", "")):

@@ -1,0 +1,177 @@
+"""No words of libraries in any answer: bad input of many kinds through a whole gateway."""
+
+import json
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any
+
+import httpx
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+from gateway.graphql.transport.close_reasons import REASONS
+from gateway.http.problem_types import PROBLEM_TYPES
+from tests.integration.gateway.fake_services import ACCOUNT, FakeBank, FakeCard
+from tests.integration.gateway.gateway_process import Gateway
+
+LIBRARY_WORDS = (
+    *("Input should", "Extra inputs", "Field required", "String should", "Value error", "unable to", "Assertion"),
+    *("JSON decode", "Expecting", "Expected ", "line 1 column", "errors.pydantic", "ctx", "_error", "parsing"),
+    *("Cannot query", "Unknown ", "Variable ", "got invalid", "cannot represent", "Syntax Error", "Must provide"),
+    *("Method Not Allowed", "Not Found", "Bad Request", "Unprocessable", "Internal Server", "Not Acceptable"),
+    *("Traceback", "Exception", "Error'", "<class", "RpcError", "aiortc", "StatusCode", "0x", "NoneType", "python"),
+    *("Subscription init", "Connection init", "Too many init", "Subscriber for", "Unauthorized", "Forbidden"),
+    *("[0-9]", r"\x21", "[A-Z"),
+)
+"""Phrases of pydantic, Starlette, graphql-core, Strawberry, grpc and Python, and parts of regular expressions."""
+
+OPERATIONS = f"/accounts/{ACCOUNT}/operations"
+TRANSFERS = f"/accounts/{ACCOUNT}/transfers"
+TOP_UP = f"/accounts/{ACCOUNT}/topup"
+
+QUERIES = (
+    *("limit=0", "limit=1001", "limit=x", "limit=", "limit=1.5", "limit=99999999999999999999", "limit=1&limit=2"),
+    *("type=GIFT", "type=", "type[]=TOP_UP", "direction=UP", "counterpartyId=42", "minAmount=1e3", "minamount=500"),
+    *("from=yesterday", "from=2026-01-01", "from=1", "from=2026-01-01T00:00:00", "to=2026-13-01T00:00:00Z"),
+    *("after=x", "before=x", "after=" + "x" * 129, "4242424242424242=1", "%ff=%ff"),
+)
+CARD = {"number": "4242424242424242", "expiryMonth": 12, "expiryYear": 2031, "cvv": "123"}
+BODIES: tuple[tuple[str, Any], ...] = (
+    *((TRANSFERS, body) for body in ({}, [], None, 1, "x", {"amount": 1}, {"amount": "1e3", "recipientId": "x"})),
+    *((TRANSFERS, {"amount": "1", "recipientId": str(ACCOUNT), "currency": code}) for code in ("rub", "XXX", 1)),
+    (TRANSFERS, {"amount": "1", "recipientId": str(ACCOUNT), "x": 1}),
+    *((TOP_UP, {"amount": "1", "card": card}) for card in ({}, None, "x", CARD | {"x": 1}, CARD | {"cvv": "abc"})),
+    *((TOP_UP, {"amount": "1", "card": CARD | {"expiryMonth": month}}) for month in (0, 13, "1", 1.5, None, 10**30)),
+    ("/accounts", {"currency": None}),
+    *(("/auth/login", body) for body in ({}, {"username": "a b", "password": "x"}, {"username": 1, "password": 1})),
+    *(("/auth/refresh", body) for body in ({}, {"refreshToken": ""}, {"refreshToken": "x" * 300})),
+    ("/auth/login", {"username": "alice", "password": "correct horse battery"}),  # identity is away
+)
+DOCUMENTS: tuple[tuple[str, Any], ...] = (
+    *((text, None) for text in ("", "{", "{ x(", "}", "query { me { nope } }", "{ me }", "fragment F on User { id }")),
+    *(
+        (text, None)
+        for text in ("{ me { ...F } }", "query A { me { id } } query A { me { id } }", "subscription { me }")
+    ),
+    ('{ account(id: "1") { statistics(from: "x", to: 1, granularity: YEAR) { cursor } } }', None),
+    (f'{{ account(id: "{ACCOUNT}") {{ operations(first: 0) {{ isComplete }} }} }}', None),
+    (f'{{ account(id: "{ACCOUNT}") {{ topUps(first: 1, last: 1) {{ edges {{ cursor }} }} }} }}', None),
+    ("query($i: ID!) { account(id: $i) { id } }", {}),
+    ("query($i: ID!) { account(id: $i) { id } }", {"i": {"x": 1}}),
+    ("query($i: Int) { accounts(first: $i) { edges { cursor } } }", {"i": "x"}),
+    ("mutation($i: TransferMoneyInput!) { transferMoney(input: $i) { ... on Error { message } } }", {"i": {"a": 1}}),
+    ("{ me { username } }", None),  # identity is away
+)
+MESSAGES: tuple[Any, ...] = (
+    *("x", "[]", "1", "{}", '{"type": 1}', '{"type": "nope"}', '{"type": "subscribe", "id": "1"}', b"\x00"),
+    '{"type": "connection_init", "payload": 1}',
+    '{"type": "subscribe", "id": "1", "payload": {"query": "{ me { id } }"}}',
+    '{"type": "connection_init", "payload": {"authorization": "Bearer x"}}',
+)
+
+
+def check(text: str, source: object) -> None:
+    found = [words for words in LIBRARY_WORDS if words in text]
+    assert not found, (source, found, text)
+
+
+def check_problem(answer: httpx.Response, source: object) -> None:
+    check(answer.text, source)
+    problem = answer.json()
+    type_ = PROBLEM_TYPES[problem["code"]]
+    assert (problem["type"], problem["title"], problem["status"]) == (type_.uri, type_.title, answer.status_code), (
+        source
+    )
+    assert problem["detail"], source
+
+
+async def read_to_the_end(connection: ClientConnection) -> tuple[list[str], str]:
+    """Return the messages until the connection is closed, and the reason."""
+    answers: list[str] = []
+    with suppress(ConnectionClosed):
+        while True:
+            answers.append(str(await connection.recv()))
+    return answers, connection.close_reason or ""
+
+
+class TestREST:
+    @pytest.mark.parametrize("query", QUERIES)
+    async def test_invalid_query_parameter(self, gateway: Gateway, query: str) -> None:
+        answer = await gateway.http.get(f"{OPERATIONS}?{query}")
+        assert answer.status_code == 400
+        check_problem(answer, query)
+        assert "4242" not in answer.text
+
+    async def test_invalid_bodies(self, gateway: Gateway, bank: FakeBank, card: FakeCard) -> None:
+        for path, body in BODIES:
+            answer = await gateway.http.post(path, json=body, headers={"Idempotency-Key": "k"})
+            assert answer.status_code in {400, 415, 503, 504}, (path, body, answer.text)
+            check_problem(answer, (path, body))
+            assert ("idempotency key" in answer.text) <= (not path.startswith("/auth/")), answer.text
+
+    async def test_requests_that_are_no_json_or_have_no_route(self, gateway: Gateway) -> None:
+        json_type = {"Content-Type": "application/json", "Idempotency-Key": "k"}
+        requests: Iterable[tuple[str, str, dict[str, Any]]] = (
+            ("POST", TRANSFERS, {"content": b"{", "headers": json_type}),
+            ("POST", TRANSFERS, {"content": b"\xff", "headers": json_type}),
+            ("POST", TRANSFERS, {"content": b"", "headers": json_type}),
+            ("POST", TRANSFERS, {"content": b"{" * 70_000, "headers": json_type}),
+            ("POST", TRANSFERS, {"content": b"[" * 60_000, "headers": json_type}),
+            ("POST", TRANSFERS, {"content": b"a=1"}),
+            ("POST", TRANSFERS, {"json": {}}),
+            ("POST", TRANSFERS, {"json": {}, "headers": {"Idempotency-Key": "é".encode()}}),
+            ("GET", "/accounts/42", {}),
+            ("GET", f"/accounts/{ACCOUNT}/transfers/42", {}),
+            ("GET", "/nope", {}),
+            ("GET", "/problems/nope", {}),
+            ("GET", "/assets/nope", {}),
+            ("DELETE", "/accounts", {}),
+            ("PUT", "/assets/nope", {}),
+            ("GET", "/me", {"params": {"x": 1}}),
+            ("GET", "/me", {}),
+        )
+        async with httpx.AsyncClient(base_url=gateway.url, headers=gateway.http.headers, trust_env=False) as http:
+            for method, path, options in requests:
+                answer = await http.request(method, path, **options)
+                assert answer.status_code >= 400, (method, path)
+                check_problem(answer, (method, path, str(options)[:100]))
+
+
+class TestGraphQL:
+    @pytest.mark.parametrize("accept", ["application/json", "application/graphql-response+json", "text/event-stream"])
+    async def test_invalid_documents_and_variables(self, gateway: Gateway, bank: FakeBank, accept: str) -> None:
+        for text, variables in DOCUMENTS:
+            request = {"query": text, "variables": variables}
+            answer = await gateway.http.post("/graphql", json=request, headers={"Accept": accept})
+            check(answer.text, text)
+            assert '"message":"' in answer.text, (text, answer.text)
+
+    async def test_malformed_requests(self, gateway: Gateway) -> None:
+        for body in (b"{", b"1", b"[]", b'{"query": 1}', b'{"query": "{me{id}}", "variables": 1}', b'{"a":1,"a":2}'):
+            headers = {"Content-Type": "application/json"}
+            answer = await gateway.http.post("/graphql", content=body, headers=headers)
+            assert answer.status_code == 400
+            check(answer.text, body)
+
+
+class TestWebSocket:
+    @pytest.mark.parametrize("message", MESSAGES, ids=range(len(MESSAGES)))
+    async def test_close_reason(self, gateway: Gateway, message: str | bytes) -> None:
+        url = f"{gateway.url.replace('http', 'ws')}/graphql"
+        async with connect(url, subprotocols=["graphql-transport-ws"]) as connection:  # type: ignore[list-item]
+            await connection.send(message)
+            answers, reason = await read_to_the_end(connection)
+        assert reason
+        for each in (reason, *answers):
+            check(each, message)
+
+    async def test_second_handshake(self, gateway: Gateway) -> None:
+        url = f"{gateway.url.replace('http', 'ws')}/graphql"
+        init = json.dumps({"type": "connection_init", "payload": {"authorization": f"Bearer {gateway.token}"}})
+        async with connect(url, subprotocols=["graphql-transport-ws"]) as connection:  # type: ignore[list-item]
+            await connection.send(init)
+            await connection.recv()
+            await connection.send(init)
+            answers, reason = await read_to_the_end(connection)
+        assert (answers, reason) == ([], REASONS["Too many initialisation requests"])
