@@ -145,14 +145,14 @@ def _enum_from_proto(field: str, numbers: dict[EnumValue, Any], number: int) -> 
     for value, proto_number in numbers.items():
         if proto_number == number:
             return value
-    raise InvalidInput.for_field(field, "is unknown")
+    raise InvalidInput.for_field(field, f"must be one of {', '.join(each.value for each in numbers)}")
 
 
 def _time_from_proto(field: str, message: Timestamp) -> datetime:
     try:
         return converters.time_from_proto(message)
     except (ValueError, OverflowError):
-        raise InvalidInput.for_field(field, "is out of range") from None
+        raise InvalidInput.for_field(field, "must be in the years 1 to 9999") from None
 
 
 def _operation_to_proto(row: Row, epoch: str) -> analytics_pb2.Operation:
