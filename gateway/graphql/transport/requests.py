@@ -20,6 +20,9 @@ HTML: Final = "text/html"
 
 SAFE_METHODS: Final = frozenset({"GET", "HEAD"})
 
+_PARAMETERS: Final = ("query", "operationName", "variables", "extensions", "documentId")
+"""Parameters of a request by GET."""
+
 ANONYMOUS_BODY_BYTES: Final = 16 * 1024
 """Maximum size of a body without a token. An introspection query has 2 KB."""
 
@@ -163,8 +166,18 @@ def _malformed(message: str) -> RequestRefused:
 
 
 def _parse_query_string(query_string: bytes) -> dict[str, Any]:
-    """Return the parameters of a query string. Empty parameters are left out."""
-    parameters: dict[str, Any] = dict(parse_qsl(query_string.decode("latin-1")))
+    """Return the parameters of a query string. Empty parameters are left out.
+
+    Raises:
+        RequestRefused: a parameter is given twice, or is not JSON and must be.
+    """
+    pairs = parse_qsl(query_string.decode("latin-1"))
+    parameters: dict[str, Any] = dict(pairs)
+    if len(parameters) < len(pairs):
+        names = [name for name, _ in pairs]
+        for name in _PARAMETERS:
+            if names.count(name) > 1:
+                raise _malformed(f"`{name}` is given twice: send it once")
     for name in ("variables", "extensions"):
         if name in parameters:
             parameters[name] = _loads(parameters[name], f"`{name}`")

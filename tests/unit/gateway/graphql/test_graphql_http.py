@@ -309,6 +309,12 @@ class TestGet:
     async def test_malformed_query_string_is_refused(self, http: httpx.AsyncClient, params: dict[str, str]) -> None:
         assert (await http.get("/graphql", params=params)).status_code == 400
 
+    @pytest.mark.parametrize("name", ["query", "variables", "operationName"])
+    async def test_parameter_that_is_given_twice_is_refused(self, http: httpx.AsyncClient, name: str) -> None:
+        answer = await http.get(f"/graphql?query={{hello}}&{name}=x&{name}=y&x=1&x=2")
+        assert answer.status_code == 400
+        assert answer.json()["errors"][0]["message"] == f"`{name}` is given twice: send it once"
+
     async def test_browser_gets_graphiql(self, http: httpx.AsyncClient) -> None:
         browser = {"Accept": "text/html,*/*;q=0.8"}
         assert "graphiql" in (await http.get("/graphql", headers=browser)).text
