@@ -210,14 +210,16 @@ class _AuthorizedHandler(grpc.GenericRpcHandler):
         async def unary(request: Any, context: _Context) -> Any:
             with _RpcScope(method, context, request) as scope:
                 await scope.begin(self._verifier, rule)
-                _check_readable(request)
+                if request is _UNREADABLE:
+                    raise _not_a_message()
                 return await handler.unary_unary(request, context)
             return await scope.abort()
 
         async def stream(request: Any, context: _Context) -> AsyncIterator[Any]:
             with _RpcScope(method, context, request, is_stream=True) as scope:
                 valid_until = await scope.begin(self._verifier, rule)
-                _check_readable(request)
+                if request is _UNREADABLE:
+                    raise _not_a_message()
                 async with aclosing(_until_expiry(handler.unary_stream(request, context), valid_until)) as responses:
                     async for response in responses:
                         yield response
@@ -258,10 +260,8 @@ def _read_message(parse: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
     return read
 
 
-def _check_readable(request: object) -> None:
-    """Raise InvalidInput for a request that is not a message of the method's type."""
-    if request is _UNREADABLE:
-        raise InvalidInput.for_field("request", "must be a message of the method's request type")
+def _not_a_message() -> InvalidInput:
+    return InvalidInput.for_field("request", "must be a message of the method's request type")
 
 
 async def _until_expiry(responses: AsyncGenerator[Any, None], valid_until: float | None) -> AsyncGenerator[Any, None]:

@@ -25,6 +25,8 @@ from wallet.errors import (
 DOMAIN = "wallet"
 """`ErrorInfo.domain` of our errors."""
 
+_KEY = "idempotency_key"
+
 RETRY_AFTER_SECONDS = 1
 """Default retry delay of errors that limits cause."""
 
@@ -58,9 +60,14 @@ def fit_to_call(error: WalletError, request: object) -> WalletError:
         request: request message of the call.
     """
     if isinstance(error, Unavailable | DeadlineExceeded):
-        has_key = isinstance(request, Message) and "idempotency_key" in request.DESCRIPTOR.fields_by_name
-        error.next_step = TRY_AGAIN_WITH_KEY if has_key else TRY_AGAIN
+        error.next_step = TRY_AGAIN_WITH_KEY if isinstance(request, Message) and _has_key(request) else TRY_AGAIN
     return error
+
+
+def _has_key(request: Message) -> bool:
+    """Return whether the request has an idempotency key, or a list of orders that have one."""
+    orders = (each.message_type for each in request.DESCRIPTOR.fields if each.message_type is not None)
+    return any(_KEY in each.fields_by_name for each in (request.DESCRIPTOR, *orders))
 
 
 def error_from_status(status: status_pb2.Status) -> WalletError:

@@ -259,6 +259,10 @@ class TestOperations:
             ({"type": "GIFT"}, "type"),
             ({"counterpartyId": "42"}, "counterpartyId"),
             ({"from": "yesterday"}, "from"),
+            ({"type[]": "TOP_UP"}, "type"),
+            ({"minamount": "500"}, "minAmount"),
+            ({"limit": [1, 2]}, "limit"),
+            ({"nonsense": "1"}, "query"),
         ],
     )
     async def test_invalid_parameters_are_named(self, alice: User, params: dict[str, Any], field: str) -> None:
@@ -268,7 +272,7 @@ class TestOperations:
 
 
 class TestPages:
-    @pytest.mark.parametrize("path", ["/graphql", "/docs"])
+    @pytest.mark.parametrize("path", ["/graphql", "/docs", "/problems", "/problems/insufficient-funds"])
     async def test_pages_load_nothing_from_other_hosts(self, alice: User, path: str) -> None:
         page = await alice.http.get(path, headers={"Accept": "text/html"})
         assert page.status_code == 200

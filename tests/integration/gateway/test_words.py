@@ -37,8 +37,9 @@ QUERIES = (
     *("after=x", "before=x", "after=" + "x" * 129, "4242424242424242=1", "%ff=%ff"),
 )
 CARD = {"number": "4242424242424242", "expiryMonth": 12, "expiryYear": 2031, "cvv": "123"}
+NO_TRANSFERS: tuple[Any, ...] = ({}, [], None, 1, "x", {"amount": 1}, {"amount": "1e3", "recipientId": "x"})
 BODIES: tuple[tuple[str, Any], ...] = (
-    *((TRANSFERS, body) for body in ({}, [], None, 1, "x", {"amount": 1}, {"amount": "1e3", "recipientId": "x"})),
+    *((TRANSFERS, body) for body in NO_TRANSFERS),
     *((TRANSFERS, {"amount": "1", "recipientId": str(ACCOUNT), "currency": code}) for code in ("rub", "XXX", 1)),
     (TRANSFERS, {"amount": "1", "recipientId": str(ACCOUNT), "x": 1}),
     *((TOP_UP, {"amount": "1", "card": card}) for card in ({}, None, "x", CARD | {"x": 1}, CARD | {"cvv": "abc"})),

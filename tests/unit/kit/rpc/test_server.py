@@ -238,7 +238,8 @@ class TestErrors:
     async def test_request_of_another_type_is_invalid_input(self, target: str, keys: Keys) -> None:
         metadata = bearer(keys.user("alice"))
         async with grpc.aio.insecure_channel(target) as channel:
-            say, count = channel.unary_unary(f"/{SERVICE}/Say"), channel.unary_stream(f"/{SERVICE}/Count")
+            say: Any = channel.unary_unary(f"/{SERVICE}/Say")
+            count: Any = channel.unary_stream(f"/{SERVICE}/Count")
             for answer in (say(b"\xff", metadata=metadata), count(b"\xff", metadata=metadata).read()):
                 with pytest.raises(grpc.aio.AioRpcError) as caught:
                     await answer

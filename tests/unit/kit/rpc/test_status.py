@@ -6,8 +6,12 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc.aio import AioRpcError, Metadata
 from grpc_status import rpc_status
 
-from kit.rpc.status import DOMAIN, code_name, error_from_rpc, error_from_status, error_to_status
+from kit.rpc.status import DOMAIN, code_name, error_from_rpc, error_from_status, error_to_status, fit_to_call
+from protos.wallet.bank.v1 import bank_pb2
+from protos.wallet.identity.v1 import identity_pb2
 from wallet.errors import (
+    TRY_AGAIN,
+    TRY_AGAIN_WITH_KEY,
     AccountNotFound,
     DeadlineExceeded,
     InternalError,
@@ -106,3 +110,26 @@ class TestFailedCall:
         self, code: grpc.StatusCode, expected: WalletError
     ) -> None:
         assert error_from_rpc(failed_call(code), "the bank") == expected
+
+
+class TestNextStep:
+    @pytest.mark.parametrize(
+        ("request_", "step"),
+        [
+            (bank_pb2.TransferMoneyRequest(), TRY_AGAIN_WITH_KEY),
+            (bank_pb2.BatchTransferMoneyRequest(), TRY_AGAIN_WITH_KEY),
+            (bank_pb2.GetTransferRequest(), TRY_AGAIN),
+            (identity_pb2.AuthenticateRequest(), TRY_AGAIN),
+            (b"", TRY_AGAIN),
+        ],
+        ids=lambda value: type(value).__name__,
+    )
+    def test_same_key_is_asked_for_if_the_request_has_one(self, request_: object, step: str) -> None:
+        for error in (Unavailable("the bank", "old"), DeadlineExceeded("the bank", "old")):
+            assert str(fit_to_call(error, request_)).endswith(f"; {step}")
+
+    def test_other_errors_are_unchanged(self) -> None:
+        assert fit_to_call(AccountNotFound("a1"), bank_pb2.GetTransferRequest()) == AccountNotFound("a1")
+
+    def test_error_of_an_older_service_has_a_next_step(self) -> None:
+        assert str(Unavailable.from_metadata({"what": "the bank"})) == "the bank is not available now; try again"
