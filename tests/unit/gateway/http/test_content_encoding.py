@@ -1,6 +1,8 @@
 """Content codings of request bodies, and the media type that a body must have."""
 
+import asyncio
 import gzip
+import random
 import zlib
 from typing import Any
 
@@ -80,11 +82,13 @@ async def test_limit_holds_for_the_encoded_size(keys: Keys) -> None:
     assert (await post(keys, stored)).json()["code"] == "CONTENT_TOO_LARGE"
 
 
-def test_bomb_is_decoded_up_to_the_limit_only(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_bomb_is_decoded_up_to_the_limit_only(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
     new_decoder = zlib.decompressobj
 
     class Decoder:
+        eof = False
+
         def __init__(self, wbits: int) -> None:
             self._decoder = new_decoder(wbits)
 
@@ -94,18 +98,37 @@ def test_bomb_is_decoded_up_to_the_limit_only(monkeypatch: pytest.MonkeyPatch) -
             return body
 
     monkeypatch.setattr(zlib, "decompressobj", Decoder)
-    assert content_encoding._decode(gzip.compress(bytes(5_000_000)), LIMIT) is None
+    assert await content_encoding._decode(gzip.compress(bytes(5_000_000)), LIMIT) is None
     assert sizes == [LIMIT + 1]
 
 
-@given(st.binary(max_size=300))
-def test_decoding_returns_the_content_or_refuses(data: bytes) -> None:
-    assert content_encoding._decode(gzip.compress(data), 300) == data
-    try:
-        content_encoding._decode(data, 300)
-    except InvalidInput:
-        return
-    pytest.fail("a body that is not gzip was decoded")
+async def test_other_requests_have_their_turn_while_a_body_is_decoded() -> None:
+    turns = 0
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    content = bytes(random.Random(0).choices(range(256), k=60_000))
+    other = asyncio.create_task(count_turns())
+    assert await content_encoding._decode(gzip.compress(content), 60_000) == content
+    other.cancel()
+    assert turns == 60_000 // 8_192
+
+
+@given(data=st.binary(max_size=300), slice_bytes=st.integers(1, 400))
+def test_decoding_returns_the_content_or_refuses(data: bytes, slice_bytes: int) -> None:
+    def decode(encoded: bytes) -> bytes | None:
+        return asyncio.run(content_encoding._decode(encoded, 300))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(content_encoding, "_SLICE_BYTES", slice_bytes)
+        assert decode(gzip.compress(data)) == data
+        for wrong in (data, gzip.compress(data)[:-1], gzip.compress(data) + b"x"):
+            with pytest.raises(InvalidInput):
+                decode(wrong)
 
 
 async def test_decoded_request_has_the_fields_of_a_plain_one(keys: Keys) -> None:
